@@ -1,0 +1,104 @@
+/**
+ * The words that the rooms of the mesh share.
+ * A *service* is a logical upstream, an *instance* one address of it, a *snapshot* an immutable set of its
+ * instances, a *call* what the caller asked for, an *attempt* one try at one instance.
+ */
+import type { Dispatcher } from 'undici'
+import type { MeshPolicy, RoutePolicy } from '../../config/schema.ts'
+
+/** What a source found out about one instance. Plain data, equal when its fields are equal. */
+export interface InstanceSpec {
+  /** Unique in its service and stable over updates; a Consul service id alone is only unique per node. */
+  readonly id: string
+  /** `http://10.0.0.7:8080`: scheme, host and port. */
+  readonly origin: string
+  /** Share of the traffic relative to the others; 0 takes none while another instance is there. */
+  readonly weight: number
+  readonly tags: readonly string[]
+  readonly meta: Readonly<Record<string, string>>
+}
+
+/** What discovery knows of its own freshness; times from the mesh's clock, in milliseconds. */
+export interface SourceStatus {
+  /** `consul`, `dns` or `static`. */
+  readonly kind: string
+  /** When the source last confirmed its answer, or null while it never did. A static list is always fresh. */
+  readonly confirmedAt: number | null
+  /** Why the source cannot be asked just now, or null while all is well. */
+  readonly error: string | null
+}
+
+/** Where a service's instances come from. */
+export interface Source {
+  /**
+   * Begins to publish whole sets of instances. `publish` is called when the set has changed, and once for the
+   * first answer even if that is empty. It never throws and never gives up: failures show in `status()`.
+   */
+  start(publish: (instances: readonly InstanceSpec[]) => void): void
+  status(): SourceStatus
+  /** Ends every timer, socket and pending request of the source. */
+  close(): Promise<void>
+}
+
+/** The few log calls that the mesh makes; pino and Fastify's logger have this shape. */
+export interface Logger {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+/** Counters and the like, in the shape of prom-client; a mesh without one counts nothing. */
+export interface Meter {
+  counter(options: MetricOptions): { labels(...values: string[]): { inc(value?: number): void } }
+  histogram(options: MetricOptions & { buckets?: number[] }): {
+    labels(...values: string[]): { observe(value: number): void }
+  }
+  /** `collect` is asked at each scrape; it sets every series that exists now. */
+  gauge(
+    options: MetricOptions & { collect: (set: (labels: Record<string, string>, value: number) => void) => void }
+  ): void
+}
+
+export interface MetricOptions {
+  name: string
+  help: string
+  labelNames: string[]
+}
+
+/** What is injected so that tests are exact. */
+export interface Surroundings {
+  readonly log: Logger
+  readonly meter: Meter | null
+  /** Milliseconds, never running backwards. */
+  readonly now: () => number
+  /** In [0, 1). */
+  readonly random: () => number
+}
+
+/** How a call went; the caller may hand one in (`opts.call`) and read it when the call is over. */
+export interface CallRecord {
+  /** Service that answered: not the one asked for when traffic is split. */
+  service: string
+  /** Origin of the last instance tried, or null when none was. */
+  instance: string | null
+  /** Attempts started. */
+  attempts: number
+}
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** The route's policy; one frozen object per route lets its chain be composed once. */
+      mesh?: RoutePolicy
+      call?: CallRecord
+    }
+  }
+}
+
+export type Dispatch = Dispatcher.Dispatch
+export type DispatchOptions = Dispatcher.DispatchOptions
+export type DispatchHandler = Dispatcher.DispatchHandler
+export type DispatchController = Dispatcher.DispatchController
+/** undici's shape: `dispatch => (opts, handler) => boolean`. */
+export type Interceptor = Dispatcher.DispatcherComposeInterceptor
+export type { MeshPolicy, RoutePolicy }
