@@ -4,7 +4,8 @@
  *
  * Units are written as people write them (`15s`, `10mb`, `20%`) and arrive as numbers: durations in
  * milliseconds, sizes in bytes, percentages as a fraction of 1. The loader converts them by the
- * `unit` keyword, so every `Static` type below is the *loaded* value.
+ * `unit` keyword, so every `Static` type below is the *loaded* value. `expected` says in words what a
+ * `pattern` asks for.
  */
 import { METHODS } from 'node:http'
 import type { Static } from 'typebox'
@@ -19,9 +20,14 @@ const Size = (description: string, more: { default?: string } = {}) =>
 /** `20%`; loaded as a fraction: 0.2. */
 const Percent = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'percent', description, ...more })
-/** An absolute URL of one of the given schemes. */
-const Url = (schemes: string, description: string) =>
-  Type.String({ format: 'url', pattern: `^(${schemes})://`, description })
+/** An absolute URL of a scheme, or of the same over TLS. */
+const Url = (scheme: 'http' | 'redis', description: string) =>
+  Type.String({
+    format: 'url',
+    pattern: `^${scheme}s?://`,
+    expected: `a URL that starts with ${scheme}:// or ${scheme}s://`,
+    description
+  })
 const Port = (description: string, min = 0) => Type.Integer({ minimum: min, maximum: 65535, description })
 const Names = <T extends string>(values: readonly T[], more: object = {}) =>
   Type.Unsafe<T>({ type: 'string', enum: [...values], ...more })
@@ -33,9 +39,12 @@ const strict = { additionalProperties: false }
 const Either = <A extends Type.TSchema, B extends Type.TSchema>(when: object, yes: A, no: B, more: object = {}) =>
   // biome-ignore lint/suspicious/noThenProperty: a JSON Schema keyword
   Type.Unsafe<Static<A> | Static<B>>({ if: when, then: yes, else: no, ...more })
-const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$', maxLength: 63 })
+const Name = Type.String({
+  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+  expected: 'a name of a-z, 0-9 and dashes, at most 63 characters'
+})
 const HeaderName = (description: string, more: { default?: string } = {}) =>
-  Type.String({ pattern: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", description, ...more })
+  Type.String({ pattern: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", expected: 'a header name', description, ...more })
 /** `false`, or a concern's settings. */
 const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
   Either({ const: false }, Type.Literal(false), schema, more)
@@ -94,7 +103,7 @@ export const Admin = Type.Object(
 
 export const ConsulDiscovery = Type.Object(
   {
-    url: Url('https?', 'The HTTP API of a Consul agent.'),
+    url: Url('http', 'The HTTP API of a Consul agent.'),
     token: Type.Optional(Type.String({ description: 'ACL token; `service:read` and `node:read` are enough.' })),
     datacenter: Type.Optional(Type.String()),
     namespace: Type.Optional(Type.String({ description: 'Consul Enterprise namespace.' })),
@@ -121,7 +130,7 @@ export const Discovery = Type.Object({ consul: Type.Optional(ConsulDiscovery) },
 
 export const Redis = Type.Object(
   {
-    url: Url('rediss?', 'The Redis that holds what the nodes of a cluster share.'),
+    url: Url('redis', 'The Redis that holds what the nodes of a cluster share.'),
     timeout: Duration('Longest time a request waits for Redis before the node decides alone.', { default: '50ms' })
   },
   strict
@@ -154,7 +163,7 @@ export const Jwt = Type.Object(
   {
     secret: Type.Optional(Type.String({ minLength: 32, description: 'Shared secret for HS256/384/512.' })),
     publicKey: Type.Optional(Type.String({ description: 'PEM public key, or the path of a file with one.' })),
-    jwks: Type.Optional(Url('https?', 'Where the key set (RFC 7517) is published.')),
+    jwks: Type.Optional(Url('http', 'Where the key set (RFC 7517) is published.')),
     jwksMaxAge: Duration('How long a fetched key set is used before it is fetched again.', { default: '10m' }),
     jwksCooldown: Duration('Least time between two fetches, whatever key ids tokens name.', { default: '30s' }),
     issuer: Type.Optional(oneOrMany),
@@ -180,6 +189,7 @@ export const RateLimit = Type.Object(
     by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
       type: 'string',
       pattern: '^(ip|consumer|header:.+)$',
+      expected: 'ip, consumer or header:NAME',
       default: 'ip',
       description: 'Whose requests are counted together: ip | consumer | header:NAME.'
     }),
@@ -259,7 +269,7 @@ const meshPolicy = {
 }
 
 /** What a service or a route may say about the mesh; unset keys come from the level above. */
-export const MeshOverride = Type.Partial(Type.Object(meshPolicy, strict))
+export const MeshOverride = Type.Partial(Type.Object(meshPolicy), strict)
 /** A route's part of it: the instances, and so their pools and balancer, belong to the service. */
 export const RouteMesh = Type.Omit(MeshOverride, ['balance', 'connectTimeout'], strict)
 
@@ -275,7 +285,7 @@ export const Mesh = Type.Object(
   { ...strict, default: {} }
 )
 
-const InstanceUrl = Url('https?', 'An address of the service: scheme, host and port.')
+const InstanceUrl = Url('http', 'An address of the service: scheme, host and port.')
 
 export const Service = Type.Object(
   {
@@ -321,14 +331,15 @@ export const Service = Type.Object(
 
 // ---- Routes ----------------------------------------------------------------------------------
 
+const startsWithSlash = { pattern: '^/', expected: 'a path that starts with /' }
 const PathText = Type.String({
-  pattern: '^/',
+  ...startsWithSlash,
   description: 'Prefix on a segment boundary, or a pattern: /users/:id, /files/*.'
 })
 
 export const Match = Type.Object(
   {
-    path: Either({ type: 'string' }, PathText, Type.Object({ exact: Type.String({ pattern: '^/' }) }, strict)),
+    path: Either({ type: 'string' }, PathText, Type.Object({ exact: Type.String(startsWithSlash) }, strict)),
     methods: Type.Optional(
       Type.Array(Names(METHODS.filter((method) => method !== 'CONNECT')), {
         minItems: 1,
@@ -336,10 +347,16 @@ export const Match = Type.Object(
       })
     ),
     hosts: Type.Optional(
-      Type.Array(Type.String({ pattern: '^(\\*\\.)?[A-Za-z0-9.-]+$' }), {
-        minItems: 1,
-        description: 'api.example.com, *.example.com'
-      })
+      Type.Array(
+        Type.String({
+          pattern: '^(\\*\\.)?[A-Za-z0-9.-]+$',
+          expected: 'a host name such as api.example.com or *.example.com'
+        }),
+        {
+          minItems: 1,
+          description: 'api.example.com, *.example.com'
+        }
+      )
     ),
     headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 }))
   },
@@ -361,11 +378,11 @@ export const Route = Type.Object(
       Type.Object(
         {
           strip: Type.Optional(
-            Type.String({ pattern: '^/', description: 'Prefix taken off before the service sees it.' })
+            Type.String({ ...startsWithSlash, description: 'Prefix taken off before the service sees it.' })
           ),
           rewrite: Type.Optional(
             Type.Object(
-              { prefix: Type.String({ pattern: '^/', description: 'Put in place of the matched prefix.' }) },
+              { prefix: Type.String({ ...startsWithSlash, description: 'Put in place of the matched prefix.' }) },
               strict
             )
           )
@@ -374,7 +391,10 @@ export const Route = Type.Object(
       )
     ),
     edge: Type.Optional(RouteEdge),
-    mesh: Type.Optional(RouteMesh)
+    mesh: Type.Optional(RouteMesh),
+    config: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), { description: 'For your own plugins: what they read of a route.' })
+    )
   },
   strict
 )
@@ -396,7 +416,7 @@ export const Gateway = Type.Object(
     redis: Type.Optional(Redis),
     edge: Edge,
     mesh: Mesh,
-    services: Type.Record(Name, Service, { default: {} }),
+    services: Type.Record(Name, Service, { ...strict, default: {} }),
     routes: Type.Array(Route, { default: [] }),
     consumers: Type.Array(Type.Unknown(), {
       maxItems: 0,
@@ -442,6 +462,8 @@ export interface RouteConfig {
   readonly service: string
   readonly path?: { strip?: string; rewrite?: { prefix: string } }
   readonly edge: EdgePolicy
+  /** For user plugins, which find it in `routeOptions.config`. */
+  readonly config?: Readonly<Record<string, unknown>>
   /** One frozen object per route, so that the mesh composes a chain for it once. */
   readonly mesh: RoutePolicy
 }

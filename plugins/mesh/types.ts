@@ -75,14 +75,41 @@ export interface Surroundings {
   readonly random: () => number
 }
 
-/** How a call went; the caller may hand one in (`opts.call`) and read it when the call is over. */
+/**
+ * How a call goes. The caller gets it as `context.call` of `onRequestStart`, at once and before any attempt,
+ * and may read it until the call is over.
+ */
 export interface CallRecord {
-  /** Service that answered: not the one asked for when traffic is split. */
-  service: string
-  /** Origin of the last instance tried, or null when none was. */
-  instance: string | null
+  /** Service that serves it: not always the one asked for when traffic is split. */
+  readonly service: string
+  /** Origin of the last instance tried, or null while none was. */
+  readonly instance: string | null
   /** Attempts started. */
-  attempts: number
+  readonly attempts: number
+}
+
+/** An instance as the balancer sees it. */
+export interface Instance extends InstanceSpec {
+  readonly endpoint: Endpoint
+}
+
+/** What all calls to one address share, over any number of snapshots. */
+export interface Endpoint {
+  readonly origin: string
+  /** Attempts in flight. */
+  active: number
+  readonly dispatch: Dispatch
+}
+
+/** A load balancing policy over one snapshot. */
+export interface Balancer {
+  /** The next instance, none of `tried`; null when there is no other. */
+  pick(tried: ReadonlySet<Instance> | null): Instance | null
+}
+
+export interface Snapshot {
+  readonly instances: readonly Instance[]
+  readonly balancer: Balancer
 }
 
 declare module 'undici' {
@@ -90,7 +117,6 @@ declare module 'undici' {
     interface DispatchOptions {
       /** The route's policy; one frozen object per route lets its chain be composed once. */
       mesh?: RoutePolicy
-      call?: CallRecord
     }
   }
 }

@@ -1,0 +1,118 @@
+/** The checks of the edge's concerns, wherever they are set. */
+import type { KeyObject } from 'node:crypto'
+import { createPublicKey } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { Checked } from './checked.ts'
+import { isPem } from './complete.ts'
+import { pointer } from './faults.ts'
+import type { CorsOptions, EdgePolicy, JwtOptions, RateLimitOptions } from './schema.ts'
+
+export function checkEdge(checked: Checked): void {
+  const { data, report } = checked
+  checkConcerns('/edge', data.edge, checked)
+  if (!report.usable('/routes')) return
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index)
+    if (!report.usable(at)) return
+    checkConcerns(`${at}/edge`, route.edge, checked)
+    checkConsumer(`${at}/edge`, index, checked)
+  })
+}
+
+function checkConcerns(at: string, edge: EdgePolicy | undefined, checked: Checked): void {
+  if (edge === undefined || !checked.report.usable(at)) return
+  const { jwt, cors, rateLimit } = edge
+  if (jwt && checked.report.usable(`${at}/jwt`)) checkJwt(`${at}/jwt`, jwt, checked)
+  if (cors && checked.report.sound(`${at}/cors`)) checkCors(`${at}/cors`, cors, checked)
+  if (rateLimit && checked.report.sound(`${at}/rateLimit`)) checkStore(`${at}/rateLimit`, rateLimit, checked)
+}
+
+function checkCors(at: string, cors: CorsOptions, { report }: Checked): void {
+  const any = cors.origin === '*' || cors.origin.includes('*')
+  if (cors.credentials && any) {
+    report.fault(`${at}/credentials`, 'browsers refuse credentials for origin "*"; list the origins')
+  }
+}
+
+function checkStore(at: string, { store }: RateLimitOptions, { data, report }: Checked): void {
+  if (store === 'redis' && data.redis === undefined) {
+    report.fault(`${at}/store`, "redis is asked for, but the top level's redis is not set")
+  }
+}
+
+/** Counting by consumer needs something that says who the consumer is. */
+function checkConsumer(at: string, index: number, { data, report }: Checked): void {
+  const edge = data.routes[index]?.edge
+  const [own, top] = [edge?.rateLimit, data.edge?.rateLimit]
+  const places = [`${at}/rateLimit`, `${at}/jwt`, '/edge/rateLimit', '/edge/jwt']
+  if (!places.every((place) => report.sound(place)) || report.unknownKeyIn(at)) return
+  const limit = own ?? top
+  if (!limit) return
+  if (limit.by !== 'consumer' || (edge?.jwt ?? data.edge?.jwt)) return
+  const from = own === undefined ? ' (inherited)' : ''
+  report.fault(`${at}/rateLimit/by`, `consumer${from}: without jwt the route doesn't know its consumers`)
+}
+
+function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {
+  const { report } = checked
+  const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)
+  const [kind, second] = kinds
+  if (second !== undefined) {
+    report.fault(pointer(at, second), `a token has one key; exactly one of ${kinds.join(' and ')} may be set`, 'key')
+    return
+  }
+  if (kind === undefined) {
+    if (!report.unknownKeyIn(at)) report.fault(at, 'needs exactly one of secret, publicKey and jwks')
+    return
+  }
+  const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, jwt.publicKey ?? '', checked) : undefined
+  if (!report.usable(`${at}/algorithms`)) return
+  jwt.algorithms?.forEach((algorithm, index) => {
+    const place = pointer(at, 'algorithms', index)
+    if (report.usable(place) && !fits(algorithm, kind, key)) {
+      // With a public key as its secret, anyone could sign.
+      const what = key === undefined ? kind : `a public key of type ${key.asymmetricKeyType}`
+      report.fault(place, `${algorithm} doesn't go with ${what}; ${advice(kind, key)} does`)
+    }
+  })
+}
+
+const families: Readonly<Record<string, readonly string[]>> = {
+  rsa: ['RS', 'PS'],
+  'rsa-pss': ['PS'],
+  ec: ['ES'],
+  ed25519: ['Ed'],
+  ed448: ['Ed']
+}
+
+function accepted(kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined): readonly string[] {
+  if (kind === 'secret') return ['HS']
+  return families[key?.asymmetricKeyType ?? ''] ?? ['RS', 'PS', 'ES', 'Ed']
+}
+
+const fits = (algorithm: string, kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined) =>
+  accepted(kind, key).includes(algorithm.slice(0, 2))
+
+const advice = (kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined) =>
+  accepted(kind, key)
+    .map((family) => (family === 'Ed' ? 'EdDSA' : `${family}*`))
+    .join(' or ')
+
+function publicKey(at: string, text: string, { report, absolute }: Checked): KeyObject | undefined {
+  if (!report.usable(at)) return
+  let pem = text
+  if (!isPem(text)) {
+    try {
+      pem = readFileSync(absolute(text), 'utf8')
+    } catch {
+      return void report.fault(at, `neither a PEM key nor a file that can be read: ${absolute(text)}`)
+    }
+  }
+  // Node would derive the public key from it, and leave a secret where none should be.
+  if (pem.includes('PRIVATE KEY-----')) return void report.fault(at, 'a private key; only the public one belongs here')
+  try {
+    return createPublicKey(pem)
+  } catch {
+    report.fault(at, 'not a public key in PEM form')
+  }
+}

@@ -1,0 +1,140 @@
+/** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
+import type { Checked } from './checked.ts'
+import { checkTimeouts } from './checked.ts'
+import type { Written } from './complete.ts'
+import { pointer } from './faults.ts'
+import { didYouMean } from './nearest.ts'
+
+type Route = Written['routes'][number]
+
+/** As many handlers as the router keeps for one path: it tells them apart by the bits of a number. */
+const MOST_ON_A_PATH = 31
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
+export function checkRoutes(checked: Checked): void {
+  const { data, report } = checked
+  const names = new Map<string, string>()
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index)
+    if (!report.usable(at)) return
+    if (report.usable(`${at}/name`)) {
+      const before = names.get(route.name)
+      const line = before === undefined ? 0 : report.at(`${before}/name`)?.line
+      if (before === undefined) names.set(route.name, at)
+      else report.fault(`${at}/name`, `the route on line ${line} is named "${route.name}" too`)
+    }
+    checkTarget(at, route, checked)
+    checkPath(at, route, checked)
+    for (const name of servicesOf(at, route, checked)) {
+      const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
+      const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
+      checkTimeouts(levels, [route.mesh, service?.mesh, data.mesh], report)
+    }
+  })
+  checkConflicts(checked)
+}
+
+/** The services that a route names, as far as they can be told. */
+function servicesOf(at: string, { service, split }: Route, { data, report }: Checked): string[] {
+  if (!report.sound(`${at}/service`) || !report.sound(`${at}/split`) || !report.usable('/services')) return []
+  if (typeof data.services !== 'object') return []
+  return service !== undefined ? [service] : (split ?? []).map((share) => share.service)
+}
+
+function checkTarget(at: string, { service, split }: Route, checked: Checked): void {
+  const { report } = checked
+  if (service !== undefined && split !== undefined) {
+    report.fault(`${at}/split`, 'a route has either a service or a split, not both', 'key')
+  } else if (service === undefined && split === undefined && !report.unknownKeyIn(at)) {
+    report.fault(at, 'missing key "service" or "split"')
+  }
+  checkKnown(`${at}/service`, service, checked)
+  if (split === undefined || !report.usable(`${at}/split`)) return
+  split.forEach((share, index) => void checkKnown(pointer(at, 'split', index, 'service'), share?.service, checked))
+  const weighted = split.every((_, index) => report.usable(pointer(at, 'split', index, 'weight')))
+  if (weighted && split.every((share) => share?.weight === 0)) {
+    report.fault(`${at}/split`, 'all weights are 0, so no service gets any traffic')
+  }
+}
+
+function checkKnown(at: string, name: string | undefined, { data, report }: Checked): void {
+  if (name === undefined || !report.usable(at) || !report.usable('/services')) return
+  if (Object.hasOwn(data.services, name)) return
+  report.fault(at, `unknown service "${name}"${didYouMean(name, Object.keys(data.services))}`)
+}
+
+function pathOf({ match: { path } }: Route): { text: string; exact: boolean } {
+  return typeof path === 'string' ? { text: path, exact: false } : { text: path.exact, exact: true }
+}
+
+function checkPath(at: string, route: Route, { report }: Checked): void {
+  if (!report.usable(`${at}/match`) || !report.sound(`${at}/match/path`)) return
+  const { text, exact } = pathOf(route)
+  const place = exact ? `${at}/match/path/exact` : `${at}/match/path`
+  const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%\\]/.exec(text) ?? []
+  if (ambiguous !== undefined) {
+    report.fault(
+      place,
+      `ambiguous "${ambiguous}": a path is matched decoded and without dots, queries and empty segments`
+    )
+  }
+  const { strip, rewrite } = route.path ?? {}
+  if (!report.sound(`${at}/path`) || (strip === undefined && rewrite === undefined)) return
+  const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
+  if (strip !== undefined && rewrite !== undefined) {
+    report.fault(`${at}/path/rewrite`, 'a path is either stripped or rewritten, not both', 'key')
+  } else if (!exact && /[:*]/.test(text)) {
+    report.fault(key, `"${text}" is a pattern; only a plain prefix can be taken off`, 'key')
+  } else if (strip !== undefined) {
+    const prefix = strip.replace(/\/+$/, '')
+    if (text === prefix || text.startsWith(`${prefix}/`)) return
+    report.fault(key, `"${strip}" is not a prefix of "${text}" that ends with a segment`)
+  }
+}
+
+function checkConflicts({ data, report }: Checked): void {
+  const matching = new Map<string, number[]>()
+  const onPath = new Map<string, number[]>()
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index)
+    if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) return
+    const { text, exact } = pathOf(route)
+    // The router doesn't care what a parameter is called.
+    const path = exact ? text : text.replace(/:\w+/g, ':')
+    const same = group(matching, JSON.stringify([path, exact, hostsAndHeaders(route)]))
+    for (const other of same) {
+      const first = data.routes[other]
+      const both = first === undefined ? [] : methodsOf(route).filter((method) => methodsOf(first).includes(method))
+      if (first === undefined || both.length === 0) continue
+      const line = report.at(pointer('/routes', other))?.line
+      const what = `routes "${first.name}" (line ${line}) and "${route.name}" match the same requests`
+      report.fault(`${at}/match`, `${what}: ${both.join(', ')} ${text}`)
+      break
+    }
+    same.push(index)
+    group(onPath, path).push(index)
+  })
+  for (const routes of onPath.values()) {
+    const [tooMany] = routes.slice(MOST_ON_A_PATH)
+    if (tooMany === undefined) continue
+    const what = `${routes.length} routes are on this very path, and at most ${MOST_ON_A_PATH} can be`
+    report.fault(pointer('/routes', tooMany, 'match', 'path'), what)
+  }
+}
+
+function group(groups: Map<string, number[]>, key: string): number[] {
+  const members = groups.get(key) ?? []
+  groups.set(key, members)
+  return members
+}
+
+function methodsOf({ match }: Route): readonly string[] {
+  if (match.methods === undefined) return METHODS
+  return match.methods.includes('GET') ? [...new Set([...match.methods, 'HEAD'])] : match.methods
+}
+
+function hostsAndHeaders({ match: { hosts = [], headers = {} } }: Route): unknown {
+  const names = new Set(hosts.map((host) => host.toLowerCase()))
+  const values = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value] as const)
+  return [[...names].sort(), values.sort(([a], [b]) => (a < b ? -1 : 1))]
+}

@@ -1,0 +1,113 @@
+/**
+ * What a schema can't say: whether the parts of the configuration fit each other. Looks only at what has no
+ * fault yet, so that one slip is told once.
+ */
+import { statSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { checkEdge } from './check-edge.ts'
+import { checkRoutes } from './check-routes.ts'
+import type { Checked } from './checked.ts'
+import { checkTimeouts } from './checked.ts'
+import type { Written } from './complete.ts'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+
+export function check(data: Written, report: Report, file: string): void {
+  const checked = { data, report, absolute: (path: string) => resolve(dirname(file), path) }
+  if (!report.usable('')) return
+  checkListen(checked)
+  if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
+  if (report.usable('/plugins')) data.plugins.forEach((_, index) => void checkPlugin(index, checked))
+  checkTimeouts(['/mesh'], [data.mesh], report)
+  checkEdge(checked)
+  if (report.usable('/routes')) checkRoutes(checked)
+}
+
+const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
+
+/** Whether a file that the value at a pointer names is there. */
+function checkFile(at: string, path: string | undefined, { report, absolute }: Checked): void {
+  if (path === undefined || !report.sound(at)) return
+  if (!isFile(absolute(path))) report.fault(at, `no such file: ${absolute(path)}`)
+}
+
+function checkListen(checked: Checked): void {
+  const { data, report } = checked
+  const { listen, admin } = data
+  if (report.sound('/listen/tls')) {
+    if (listen.tls === undefined && report.usable('/listen/http2') && listen.http2 === true) {
+      report.fault('/listen/http2', 'HTTP/2 is agreed on within TLS, so it needs listen.tls')
+    }
+    for (const key of ['cert', 'key', 'ca'] as const) checkFile(`/listen/tls/${key}`, listen.tls?.[key], checked)
+  }
+  const { consul } = data.discovery ?? {}
+  if (report.usable('/discovery/consul/tls')) {
+    for (const key of ['ca', 'cert', 'key'] as const) {
+      checkFile(`/discovery/consul/tls/${key}`, consul?.tls?.[key], checked)
+    }
+  }
+  const known = ['/listen/host', '/listen/port', '/admin/host', '/admin/port'].every((at) => report.usable(at))
+  if (known && admin !== false && admin.port !== 0 && admin.port === listen.port && overlap(admin.host, listen.host)) {
+    report.fault('/admin/port', `${admin.port} is listen.port too, and ${admin.host} overlaps ${listen.host}`)
+  }
+}
+
+function overlap(a: string, b: string): boolean {
+  const every = ['0.0.0.0', '::', '']
+  const loopback = ['127.0.0.1', '::1', 'localhost']
+  return a === b || every.includes(a) || every.includes(b) || (loopback.includes(a) && loopback.includes(b))
+}
+
+function checkService(name: string, { data, report }: Checked): void {
+  const at = pointer('/services', name)
+  const service = data.services[name]
+  if (service === undefined || !report.usable(at)) return
+  const sources = (['consul', 'instances', 'dns'] as const).filter((source) => service[source] !== undefined)
+  const [first, second] = sources
+  if (second !== undefined) {
+    report.fault(pointer(at, second), `a service has one source, and this one has ${sources.join(' and ')}`, 'key')
+  } else if ((first === undefined || first === 'consul') && !report.unknownKeyIn(at) && report.usable('/discovery')) {
+    if (data.discovery?.consul === undefined && report.usable('/discovery/consul')) {
+      const why = first === undefined ? 'it names no instances or dns, so it is looked up in Consul' : 'it is in Consul'
+      report.fault(first === undefined ? at : `${at}/consul`, `${why}, which discovery.consul doesn't configure`)
+    }
+  }
+  if (report.usable(`${at}/instances`)) {
+    service.instances?.forEach((instance, index) => {
+      const place = pointer(at, 'instances', index)
+      if (typeof instance === 'string') checkInstance(place, instance, report)
+      else checkInstance(`${place}/url`, instance?.url, report)
+    })
+  }
+  const { dns } = service
+  if (dns !== undefined && report.usable(`${at}/dns`) && !report.unknownKeyIn(`${at}/dns`)) {
+    const known = report.usable(`${at}/dns/port`) && report.usable(`${at}/dns/srv`)
+    if (known && dns.port === undefined && !dns.srv) report.fault(`${at}/dns`, 'needs a port, or srv: true')
+  }
+  checkTimeouts([`${at}/mesh`, '/mesh'], [service.mesh, data.mesh], report)
+}
+
+function checkInstance(at: string, text: string | undefined, report: Report): void {
+  if (text === undefined || !report.usable(at)) return
+  const url = new URL(text)
+  const extra = [
+    ...(url.username !== '' || url.password !== '' ? ['credentials'] : []),
+    ...(url.pathname !== '/' ? ['a path'] : []),
+    ...(url.search !== '' || text.includes('?') ? ['a query'] : []),
+    ...(text.includes('#') ? ['a fragment'] : [])
+  ]
+  if (extra.length > 0) report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}`)
+}
+
+function checkPlugin(index: number, checked: Checked): void {
+  const { data, report } = checked
+  const at = pointer('/plugins', index)
+  const plugin = data.plugins[index]
+  if (plugin === undefined || !report.usable(at)) return
+  if (plugin.path !== undefined && plugin.package !== undefined) {
+    report.fault(`${at}/package`, 'a plugin has either a path or a package, not both', 'key')
+  } else if (plugin.path === undefined && plugin.package === undefined) {
+    if (!report.unknownKeyIn(at)) report.fault(at, 'missing key "path" or "package"')
+  }
+  checkFile(`${at}/path`, plugin.path, checked)
+}

@@ -1,0 +1,90 @@
+/** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
+import { dirname, resolve } from 'node:path'
+import type { Static } from 'typebox'
+import type { Config, EdgePolicy, Gateway, RouteConfig, ServiceConfig } from './schema.ts'
+import { parseSize } from './units.ts'
+
+/** The document once it fits the schema. */
+export type Written = Static<typeof Gateway>
+
+/** On a route unless something says otherwise. */
+const edgeDefaults = { bodyLimit: parseSize('10mb') ?? 0, accessLog: true }
+
+/** Whether a `publicKey` is the key itself rather than the name of its file. */
+export const isPem = (text: string) => text.includes('-----BEGIN')
+
+export function complete(data: Written, file: string): Config {
+  const absolute = (path: string) => resolve(dirname(file), path)
+  const { consumers: _none, ...rest } = data
+  const edge = absoluteKey({ ...edgeDefaults, ...data.edge }, absolute)
+  const { requestId: _everywhere, ...inherited } = edge
+  const config: Config = {
+    ...rest,
+    file,
+    listen: {
+      ...data.listen,
+      ...(data.listen.tls && { tls: files(data.listen.tls, ['cert', 'key', 'ca'], absolute) })
+    },
+    discovery: discovery(data, absolute),
+    edge,
+    services: Object.fromEntries(Object.entries(data.services).map(([name, s]) => [name, service(name, s, data)])),
+    routes: data.routes.map((route) => completeRoute(route, inherited, absolute)),
+    plugins: data.plugins.map((plugin) => files(plugin, ['path'], absolute))
+  }
+  return freeze(config)
+}
+
+function service(name: string, written: Written['services'][string], data: Written): ServiceConfig {
+  const { consul, instances, dns } = written
+  const found = consul ?? (instances === undefined && dns === undefined ? { passingOnly: true } : undefined)
+  return {
+    ...written,
+    name,
+    ...(found && { consul: { ...found, service: found.service ?? name } }),
+    mesh: { ...data.mesh, ...written.mesh }
+  }
+}
+
+function completeRoute(
+  route: Written['routes'][number],
+  inherited: EdgePolicy,
+  absolute: (path: string) => string
+): RouteConfig {
+  const { split, edge, mesh, ...rest } = route
+  return {
+    ...rest,
+    service: route.service ?? split?.[0]?.service ?? '',
+    edge: absoluteKey({ ...inherited, ...edge }, absolute),
+    mesh: { ...mesh, ...(split && { split }) }
+  }
+}
+
+function absoluteKey<T extends EdgePolicy>(edge: T, absolute: (path: string) => string): T {
+  const { jwt } = edge
+  if (!jwt || jwt.publicKey === undefined || isPem(jwt.publicKey)) return edge
+  return { ...edge, jwt: { ...jwt, publicKey: absolute(jwt.publicKey) } }
+}
+
+function discovery({ discovery: { consul } }: Written, absolute: (path: string) => string): Written['discovery'] {
+  if (consul?.tls === undefined) return consul === undefined ? {} : { consul }
+  return { consul: { ...consul, tls: files(consul.tls, ['ca', 'cert', 'key'], absolute) } }
+}
+
+function files<T extends object, K extends keyof T>(
+  section: T,
+  keys: readonly K[],
+  absolute: (path: string) => string
+): T {
+  const copy = { ...section }
+  for (const key of keys) {
+    const path = copy[key]
+    if (typeof path === 'string') Object.assign(copy, { [key]: absolute(path) })
+  }
+  return copy
+}
+
+function freeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  for (const inner of Object.values(value)) freeze(inner)
+  return Object.freeze(value)
+}

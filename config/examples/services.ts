@@ -1,0 +1,48 @@
+/**
+ * Three small services for trying the gateway out, as a plugin of it: they start and stop with it.
+ *
+ *   plugins:
+ *     - path: ./examples/services.ts
+ *       options: { orders: [9101, 9102], products: [9103], users: [9104] }    # name: ports
+ */
+
+import type { Server } from 'node:http'
+import { createServer } from 'node:http'
+import type { FastifyInstance } from 'fastify'
+
+const items: Record<string, unknown[]> = {
+  orders: [
+    { id: 1, product: 'tea', quantity: 2 },
+    { id: 2, product: 'ink', quantity: 1 }
+  ],
+  products: [
+    { id: 'tea', price: 4.5 },
+    { id: 'ink', price: 9 }
+  ],
+  users: [{ id: 'alice' }, { id: 'bob' }]
+}
+
+/** A service that lists its items, and says which instance answered and who it was told is calling. */
+export function serve(name: string, port: number): Promise<Server> {
+  const server = createServer((request, response) => {
+    const user = request.headers['x-user-id']
+    response.setHeader('content-type', 'application/json')
+    response.end(`${JSON.stringify({ service: name, port, path: request.url, user, [name]: items[name] ?? [] })}\n`)
+  })
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, '127.0.0.1', () => resolve(server))
+  })
+}
+
+export default async function services(fastify: FastifyInstance, ports: Record<string, number[]>): Promise<void> {
+  const running: Server[] = []
+  fastify.addHook('onReady', async () => {
+    for (const [name, list] of Object.entries(ports)) {
+      for (const port of list) running.push(await serve(name, port))
+    }
+  })
+  fastify.addHook('onClose', async () => {
+    await Promise.all(running.map((server) => new Promise((resolve) => server.close(resolve).closeAllConnections())))
+  })
+}

@@ -1,0 +1,140 @@
+/** What is wrong with a configuration, and where. */
+
+export interface Fault {
+  readonly file: string
+  /** From 1; 0 when it is about the file as a whole. */
+  readonly line: number
+  readonly column: number
+  /** `routes[0].edge.jwt.algorithms[1]`; empty for the document itself. */
+  readonly path: string
+  readonly message: string
+}
+
+export class ConfigError extends Error {
+  readonly faults: readonly Fault[]
+
+  constructor(file: string, faults: readonly Fault[]) {
+    const sum = `${faults.length} ${faults.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
+    super([...faults.map(line), sum].join('\n'))
+    this.name = 'ConfigError'
+    this.faults = faults
+  }
+}
+
+function line(fault: Fault): string {
+  const where = fault.line === 0 ? fault.file : `${fault.file}:${fault.line}:${fault.column}`
+  return fault.path === '' ? `${where}: ${fault.message}` : `${where}: ${fault.path}: ${fault.message}`
+}
+
+/** Where a value stands in the file. */
+export interface Place {
+  readonly line: number
+  readonly column: number
+  /** Of its key, in a mapping. */
+  readonly key?: { readonly line: number; readonly column: number }
+  /** A scalar as it was written. */
+  readonly text?: string
+  /** The text it was written as, if variables were put into it. */
+  readonly from?: string
+}
+
+/** A JSON pointer, as the validator names places. */
+export function pointer(base: string, ...segments: (string | number)[]): string {
+  return segments.reduce<string>((at, s) => `${at}/${String(s).replaceAll('~', '~0').replaceAll('/', '~1')}`, base)
+}
+
+export function segmentsOf(at: string): string[] {
+  const parts = at.split('/').slice(1)
+  return parts.map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'))
+}
+
+const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
+
+/** Gathers the faults of one file, so that all of them are told at once. */
+export class Report {
+  readonly #file: string
+  readonly #places = new Map<string, Place>()
+  readonly #faults = new Map<string, Fault>()
+  readonly #bad = new Set<string>()
+  readonly #lists = new Set<string>()
+  /** Mappings with a key that no one knows. */
+  readonly #misspelt = new Set<string>()
+
+  constructor(file: string) {
+    this.#file = file
+  }
+
+  place(at: string, place: Place, list = false): void {
+    this.#places.set(at, place)
+    if (list) this.#lists.add(at)
+  }
+
+  at(at: string): Place | undefined {
+    return this.#places.get(at)
+  }
+
+  /** A fault of the value at a pointer; one that isn't in the file is told at what should hold it. */
+  fault(at: string, message: string, where: 'key' | 'value' = 'value'): void {
+    let written = at
+    while (written !== '' && !this.#places.has(written)) written = parentOf(written)
+    const place = this.#places.get(written) ?? { line: 1, column: 1 }
+    const { line, column } = (where === 'key' ? place.key : undefined) ?? place
+    this.#bad.add(at)
+    this.add(line, column, this.#pathText(at), message)
+  }
+
+  unknownKey(holder: string, key: string, advice: string): void {
+    this.fault(pointer(holder, key), `unknown key${advice}`, 'key')
+    this.#misspelt.add(holder)
+  }
+
+  /** Whether what a mapping seems to lack may just be misspelt. */
+  unknownKeyIn(holder: string): boolean {
+    return this.#misspelt.has(holder)
+  }
+
+  /** A key that its holder must have. Told at the holder. */
+  missing(holder: string, key: string): void {
+    this.fault(holder, `missing key "${key}"`)
+    // The holder can still be looked into; only what it lacks can't.
+    this.#bad.delete(holder)
+    this.#bad.add(pointer(holder, key))
+  }
+
+  /** An alias reads a fault's place twice; it is told once. */
+  add(line: number, column: number, path: string, message: string): void {
+    const id = `${line}:${column}: ${message}`
+    if (!this.#faults.has(id)) this.#faults.set(id, { file: this.#file, line, column, path, message })
+  }
+
+  /** Whether the value at a pointer may be looked at: neither it nor what holds it has a fault. */
+  usable(at: string): boolean {
+    for (let p = at; ; p = parentOf(p)) {
+      if (this.#bad.has(p)) return false
+      if (p === '') return true
+    }
+  }
+
+  /** Usable, and so is all that it holds. */
+  sound(at: string): boolean {
+    return this.usable(at) && ![...this.#bad].some((bad) => bad.startsWith(`${at}/`))
+  }
+
+  throwIfAny(): void {
+    if (this.#faults.size === 0) return
+    const faults = [...this.#faults.values()].sort((a, b) => a.line - b.line || a.column - b.column)
+    throw new ConfigError(this.#file, faults)
+  }
+
+  #pathText(at: string): string {
+    let text = ''
+    let holder = ''
+    for (const segment of segmentsOf(at)) {
+      if (this.#lists.has(holder)) text += `[${segment}]`
+      else if (/^[\w-]+$/.test(segment)) text += text === '' ? segment : `.${segment}`
+      else text += `[${JSON.stringify(segment)}]`
+      holder = pointer(holder, segment)
+    }
+    return text
+  }
+}

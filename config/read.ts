@@ -1,0 +1,167 @@
+/** YAML text to plain data, with the place of every value and the environment's variables put in. */
+import type { Alias, Document, ParsedNode, YAMLMap, YAMLSeq } from 'yaml'
+import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, Scalar } from 'yaml'
+import { mask, substitute, unmask } from './env.ts'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+
+/** More than any configuration has; reached only by aliases of aliases of aliases. */
+const MOST_VALUES = 100_000
+/** What a key is as though it weren't there for: `token: ${TOKEN:-}`. */
+const OMITTED = Symbol('omitted')
+
+const messages: Readonly<Record<string, string>> = {
+  MULTIPLE_DOCS: 'only one document is allowed in the file'
+}
+
+type Key = { readonly line: number; readonly column: number }
+type Entry = { readonly key: Key; readonly value: unknown }
+
+export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unknown {
+  const lines = new LineCounter()
+  const source = mask(text)
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, merge: false })
+  // What comes after a syntax error can't be trusted to be read as it was meant.
+  for (const { code, pos, message } of [...document.errors, ...document.warnings]) {
+    const { line, col } = lines.linePos(pos[0])
+    // Quoted source may hold a secret.
+    report.add(line, col, '', messages[code] ?? unmask(message.replace(/: "[\s\S]*$/, '')))
+  }
+  report.throwIfAny()
+  const data = new Reader(document, lines, env, report).value(document.contents, '', undefined)
+  return data ?? {}
+}
+
+class Reader {
+  readonly #document: Document.Parsed
+  readonly #lines: LineCounter
+  readonly #env: NodeJS.ProcessEnv
+  readonly #report: Report
+  /** The collections that are being read, so that one that holds itself is found. */
+  readonly #open = new Set<unknown>()
+  #values = 0
+
+  constructor(document: Document.Parsed, lines: LineCounter, env: NodeJS.ProcessEnv, report: Report) {
+    this.#document = document
+    this.#lines = lines
+    this.#env = env
+    this.#report = report
+  }
+
+  /** Reads anew for each alias: shared objects would have their units converted twice. */
+  value(node: unknown, at: string, key: Key | undefined, alias?: Alias): unknown {
+    if (node === null || node === undefined) {
+      this.#report.place(at, { ...(key ?? { line: 1, column: 1 }), ...(key && { key }) })
+      return null
+    }
+    if (++this.#values > MOST_VALUES) return this.#tooMany()
+    if (isAlias(node)) {
+      const target = node.resolve(this.#document)
+      if (target !== undefined) return this.value(target, at, key, node)
+      this.#report.place(at, { ...this.#start(node), ...(key && { key }) })
+      this.#report.fault(at, `unknown alias "*${node.source}"`)
+      return null
+    }
+    if (isScalar(node)) return this.#scalar(node, at, key, alias)
+    this.#report.place(at, { ...this.#start(alias ?? node), ...(key && { key }) }, isSeq(node))
+    if (this.#open.has(node)) {
+      this.#report.fault(at, 'an alias of what it stands in')
+      return null
+    }
+    this.#open.add(node)
+    const result = isMap(node) ? this.#map(node, at) : isSeq(node) ? this.#list(node, at) : null
+    this.#open.delete(node)
+    return result
+  }
+
+  #list(node: YAMLSeq, at: string): unknown[] {
+    const items = node.items.map((item, index) => this.value(item, pointer(at, index), undefined))
+    return items.map((item) => (item === OMITTED ? null : item))
+  }
+
+  #map(node: YAMLMap, at: string): object {
+    const result = {}
+    for (const [name, { value }] of this.#entries(node, at)) {
+      // Defined, not assigned: a key may be named __proto__.
+      if (value !== OMITTED) {
+        Object.defineProperty(result, name, { value, enumerable: true, writable: true, configurable: true })
+      }
+    }
+    return result
+  }
+
+  /** The pairs of a mapping; those that `<<` brings in come first and yield to its own. */
+  #entries(node: YAMLMap, at: string): Map<string, Entry> {
+    const own = new Map<string, { key: Key; node: unknown }>()
+    const merged = new Map<string, Entry>()
+    for (const pair of node.items) {
+      const key = this.#start(pair.key as ParsedNode)
+      if (!isScalar(pair.key)) {
+        this.#report.add(key.line, key.column, '', 'a key must be plain text')
+        continue
+      }
+      const name = unmask(pair.key.source ?? String(pair.key.value))
+      const before = own.get(name)
+      if (before !== undefined) {
+        this.#report.place(pointer(at, name), { ...key, key })
+        this.#report.fault(pointer(at, name), `duplicate key; it is on line ${before.key.line} too`)
+      } else own.set(name, { key, node: pair.value })
+    }
+    const merge = own.get('<<')
+    own.delete('<<')
+    if (merge !== undefined) this.#merge(merge.node, at, merge.key, merged)
+    const entries = new Map(merged)
+    for (const [name, { key, node: value }] of own) {
+      entries.set(name, { key, value: this.value(value, pointer(at, name), key) })
+    }
+    return entries
+  }
+
+  #merge(from: unknown, at: string, key: Key, into: Map<string, Entry>): void {
+    const node = isAlias(from) ? from.resolve(this.#document) : from
+    if (isSeq(node)) for (const item of node.items) this.#merge(item, at, key, into)
+    else if (!isMap(node) || this.#open.has(node)) {
+      this.#report.add(key.line, key.column, '', 'only mappings can be merged by "<<"')
+    } else {
+      this.#open.add(node)
+      // The first of several wins.
+      for (const [name, entry] of this.#entries(node, at)) if (!into.has(name)) into.set(name, entry)
+      this.#open.delete(node)
+    }
+  }
+
+  #scalar(node: Scalar, at: string, key: Key | undefined, alias: Alias | undefined): unknown {
+    // An empty value stands nowhere; its key does.
+    const start =
+      node.source === '' && node.type === Scalar.PLAIN && key !== undefined ? key : this.#start(alias ?? node)
+    const source = unmask(node.source ?? '')
+    const { text, changed, omitted, faults } = substitute(source, this.#env)
+    this.#report.place(at, { ...start, ...(key && { key }), text: source, ...(changed && { from: source }) })
+    for (const fault of faults) this.#report.fault(at, fault)
+    if (text === source) return typeof node.value === 'string' ? text : node.value
+    if (node.type !== Scalar.PLAIN || node.tag !== undefined) return text
+    return omitted ? OMITTED : this.#resolve(text)
+  }
+
+  /** What YAML makes of a plain scalar with this text: a number, a boolean, null or the text. */
+  #resolve(text: string): unknown {
+    const { tags } = this.#document.schema
+    for (const tag of tags) {
+      if (tag.collection || tag.default !== true || !tag.test?.test(text)) continue
+      const value = tag.resolve(text, () => {}, {})
+      return isScalar(value) ? value.value : value
+    }
+    return text
+  }
+
+  #start(node: Alias | ParsedNode | { range?: readonly number[] | null } | null): Key {
+    const { line, col } = this.#lines.linePos(node?.range?.[0] ?? 0)
+    return { line, column: col }
+  }
+
+  #tooMany(): null {
+    this.#report.add(1, 1, '', `more than ${MOST_VALUES} values, once its aliases are followed`)
+    this.#report.throwIfAny()
+    return null
+  }
+}

@@ -1,0 +1,38 @@
+/** The units that people write in the configuration, read as the numbers that the code counts in. */
+
+const DURATIONS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const SIZES: Readonly<Record<string, number>> = { b: 1, kb: 1024, mb: 1024 ** 2, gb: 1024 ** 3 }
+
+function parse(text: string, shape: RegExp, units: Readonly<Record<string, number>>): number | null {
+  const [, digits, unit] = shape.exec(text) ?? []
+  if (digits === undefined || unit === undefined) return null
+  // Rounded, since 1.1 * 1000 is not 1100 in floating point.
+  const value = Math.round(Number(digits) * (units[unit.toLowerCase()] ?? Number.NaN))
+  return Number.isSafeInteger(value) ? value : null
+}
+
+/** Milliseconds. Case matters, as M would read as either minutes or months. */
+export function parseDuration(text: string): number | null {
+  return parse(text, /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/, DURATIONS)
+}
+
+/** Bytes; 1kb is 1024 of them. */
+export function parseSize(text: string): number | null {
+  return parse(text, /^(\d+(?:\.\d+)?)(b|kb|mb|gb)$/i, SIZES)
+}
+
+/** A fraction of 1. */
+export function parsePercent(text: string): number | null {
+  const digits = /^(\d+(?:\.\d+)?)%$/.exec(text)?.[1]
+  if (digits === undefined) return null
+  const value = Number(digits) / 100
+  return Number.isFinite(value) ? value : null
+}
+
+export const units = {
+  duration: { parse: parseDuration, expected: 'a duration such as 250ms, 15s or 5m' },
+  size: { parse: parseSize, expected: 'a size such as 512b, 16kb or 10mb' },
+  percent: { parse: parsePercent, expected: 'a percentage such as 20%' }
+} as const
+
+export type Unit = keyof typeof units

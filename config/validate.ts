@@ -1,0 +1,161 @@
+/** The schema's part of the checks: ajv, with its errors told in the configuration's own words. */
+import { isIP } from 'node:net'
+import type { AnySchemaObject, ErrorObject, ValidateFunction } from 'ajv'
+import { Ajv } from 'ajv'
+import type { Report } from './faults.ts'
+import { pointer, segmentsOf } from './faults.ts'
+import { didYouMean } from './nearest.ts'
+import { Gateway } from './schema.ts'
+import type { Unit } from './units.ts'
+import { units } from './units.ts'
+
+/** What of a JSON Schema the messages speak of. */
+interface Shape {
+  type?: string
+  const?: unknown
+  enum?: unknown[]
+  unit?: Unit
+  expected?: string
+  format?: string
+  minLength?: number
+  minItems?: number
+  maxItems?: number
+  minProperties?: number
+  minimum?: number
+  maximum?: number
+  then?: Shape
+  else?: Shape
+}
+
+/** What holds a value, so that it can be replaced. */
+interface Holder {
+  parentData: object
+  parentDataProperty: string | number
+}
+
+function isCidr(text: string): boolean {
+  const [address = '', bits, ...rest] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+}
+
+let compiled: ValidateFunction | undefined
+
+function compile(): ValidateFunction {
+  const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true })
+  ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
+  ajv.addFormat('cidr', isCidr)
+  ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
+  ajv.addKeyword({
+    keyword: 'unit',
+    type: 'string',
+    schemaType: 'string',
+    modifying: true,
+    errors: false,
+    validate: (unit: Unit, text: string, _schema?: AnySchemaObject, context?: Holder) => {
+      const value = units[unit].parse(text)
+      return (
+        value !== null && context !== undefined && Reflect.set(context.parentData, context.parentDataProperty, value)
+      )
+    }
+  })
+  return ajv.compile(Gateway)
+}
+
+/** Fills in defaults and converts units in place. */
+export function validate(data: unknown, report: Report): void {
+  compiled ??= compile()
+  if (compiled(data)) return
+  for (const error of compiled.errors ?? []) if (error.keyword !== 'if') tell(error, report)
+}
+
+function tell(error: ErrorObject, report: Report): void {
+  const at = error.instancePath
+  // One fault a value is enough: what fails a pattern may well fail a format too.
+  if (!report.usable(at)) return
+  if (error.keyword === 'required') report.missing(at, error.params.missingProperty)
+  else if (error.keyword === 'additionalProperties') tellKey(error, report)
+  else {
+    const wanted = expected(shapeOf(error))
+    report.fault(at, `expected ${wanted}, found ${found(error, report)}${hint(error)}`)
+  }
+}
+
+function tellKey(error: ErrorObject, report: Report): void {
+  const { properties, patternProperties } = error.parentSchema ?? {}
+  const key: string = error.params.additionalProperty
+  const at = pointer(error.instancePath, key)
+  if (properties !== undefined) report.unknownKey(error.instancePath, key, didYouMean(key, Object.keys(properties)))
+  // A mapping whose keys are names.
+  else if (patternProperties !== undefined) report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
+}
+
+/** The schema that an error is about; of two alternatives, both. */
+function shapeOf(error: ErrorObject): Shape {
+  const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
+  const [branch] = steps.slice(-2)
+  if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
+  const either = steps.slice(0, -2).reduce<unknown>((schema, step) => Reflect.get(schema as object, step), Gateway)
+  return either as Shape
+}
+
+function expected(shape: Shape): string {
+  if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
+  if (shape.expected !== undefined) return shape.expected
+  if (shape.unit !== undefined) return units[shape.unit].expected
+  if (shape.format === 'cidr') return 'an address or a range such as 10.0.0.0/8'
+  if (shape.const !== undefined) return JSON.stringify(shape.const)
+  if (shape.enum !== undefined) return `one of ${shape.enum.join(', ')}`
+  const { minimum: min, maximum: max, minLength = 0, minItems = 0, minProperties = 0 } = shape
+  if (shape.type === 'integer' || shape.type === 'number') {
+    const range = max === undefined ? (min === undefined ? '' : ` of at least ${min}`) : ` from ${min ?? 0} to ${max}`
+    return `${shape.type === 'integer' ? 'an integer' : 'a number'}${range}`
+  }
+  if (shape.type === 'string') return minLength > 1 ? `a string of at least ${minLength} characters` : 'a string'
+  if (shape.type === 'array') {
+    return shape.maxItems === 0 ? 'an empty list' : minItems > 0 ? 'a list with at least one item' : 'a list'
+  }
+  if (shape.type === 'object') return minProperties > 0 ? 'a mapping with at least one key' : 'a mapping'
+  return shape.type === 'boolean' ? 'true or false' : 'another value'
+}
+
+const SECRET = /(secret|token|password|passwd|credentials?|authorization|api-?key)$/i
+const KINDS: Readonly<Record<string, string>> = { string: 'a string', number: 'a number', boolean: 'a boolean' }
+
+function found({ data, instancePath, keyword, parentSchema }: ErrorObject, report: Report): string {
+  if (data === null || data === undefined) return 'nothing'
+  if (Array.isArray(data)) return data.length === 0 ? 'an empty list' : 'a list'
+  if (typeof data === 'object') return Object.keys(data).length === 0 ? 'an empty mapping' : 'a mapping'
+  if (data === '') return 'an empty string'
+  // What the environment holds may be anything, so it is never printed; nor is a value in a secret's place.
+  const from = report.at(instancePath)?.from
+  const kind = KINDS[typeof data] ?? typeof data
+  if (from !== undefined) return `${kind} (from ${from})`
+  if (keyword === 'minLength') return `${String(data).length}`
+  const { type } = (parentSchema ?? {}) as Shape
+  if (SECRET.test(instancePath)) return kind
+  // Text in a section's place may be of any sort.
+  if (typeof data === 'string' && (type === 'object' || type === 'array')) return kind
+  return JSON.stringify(redact(data))
+}
+
+/** Without the credentials of a URL, and no longer than a line. */
+function redact(value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  const text = value.replace(/\/\/.*@/s, '//***@')
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text
+}
+
+function hint({ data, keyword, parentSchema, params }: ErrorObject): string {
+  if (keyword === 'enum' && typeof data === 'string') return didYouMean(data, params.allowedValues.map(String))
+  if (keyword !== 'type') return ''
+  const { type, unit } = (parentSchema ?? {}) as Shape
+  if (data === null && type === 'object') return '; write {} to leave it empty'
+  if (type === 'string' && unit === undefined && (typeof data === 'number' || typeof data === 'boolean')) {
+    return '; put it in quotes'
+  }
+  const quoted = typeof data === 'string' && data !== '' && (type === 'integer' || type === 'boolean')
+  if (!quoted) return ''
+  return (type === 'integer' ? /^\d+$/ : /^(true|false)$/).test(data) ? '; take it out of its quotes' : ''
+}

@@ -1,0 +1,44 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { attach } from './attach.ts'
+
+/** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
+export default fp(
+  async (fastify) => {
+    const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+      const { url } = request.raw
+      const query = url!.indexOf('?')
+      const { exchange } = request
+      fastify.log.info(
+        {
+          requestId: request.id,
+          method: request.method,
+          path: query === -1 ? url : url!.slice(0, query),
+          route,
+          status: reply.statusCode,
+          durationMs: Math.round(reply.elapsedTime * 100) / 100,
+          ip: request.ip,
+          agent: request.headers['user-agent'],
+          consumer: request.consumer?.id,
+          service: exchange?.call?.service,
+          instance: exchange?.call?.instance,
+          attempts: exchange?.call?.attempts,
+          bytesSent: exchange?.bytesSent,
+          error: request.failure ?? undefined
+        },
+        'request'
+      )
+      done()
+    }
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      if (route !== undefined && route.edge.accessLog !== false) attach(routeOptions, 'onResponse', log(route.name))
+    })
+    const unrouted = log(null)
+    fastify.addHook('onResponse', (request, reply, done) => {
+      if (request.is404) unrouted(request, reply, done)
+      else done()
+    })
+  },
+  { name: 'jingwei-access-log', fastify: '5.x' }
+)

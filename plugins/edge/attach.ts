@@ -1,0 +1,35 @@
+/**
+ * How an edge concern attaches to the routes that use it, and to no others: its `onRoute` hook reads
+ * `routeOptions.config.route` and appends its own hook to that one route.
+ */
+import type { RouteOptions } from 'fastify'
+import type { RouteConfig } from '../../config/schema.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The configured route that this Fastify route serves; absent on routes that are not proxied. */
+    route?: RouteConfig
+    /** OPTIONS is there for the sake of CORS preflights; the route itself does not take it. */
+    preflightOnly?: boolean
+  }
+}
+
+export type Phase =
+  | 'onRequest'
+  | 'preParsing'
+  | 'preValidation'
+  | 'preHandler'
+  | 'preSerialization'
+  | 'onSend'
+  | 'onResponse'
+  | 'onError'
+  | 'onTimeout'
+  | 'onRequestAbort'
+type Hook<P extends Phase> = Exclude<RouteOptions[P], undefined | readonly unknown[]>
+
+/** Appends a hook to one route. Copies the list: routes may have been given the same one. */
+export function attach<P extends Phase>(routeOptions: Pick<RouteOptions, P>, phase: P, hook: Hook<P>): void {
+  const before: unknown = routeOptions[phase]
+  const hooks = before === undefined ? [] : Array.isArray(before) ? before : [before]
+  Object.assign(routeOptions, { [phase]: [...hooks, hook] })
+}

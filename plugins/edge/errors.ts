@@ -1,0 +1,121 @@
+/**
+ * The gateway's one error table: what a code means to the client. Everything that fails, on either side of the
+ * seam, becomes a response here; codes of the mesh, of undici and of Node are told apart by `code` alone.
+ */
+
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import createError from '@fastify/error'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+
+/** A row: the status, what the client is told, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
+type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
+
+export const errorTable: Readonly<Record<string, Row>> = {
+  JW_NO_SERVICE: [503, 'The service is not known', 'destination_not_found'],
+  JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
+  JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
+  JW_CALL_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
+  JW_ATTEMPT_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
+  UND_ERR_CONNECT_TIMEOUT: [504, 'The service could not be reached in time', 'connection_timeout'],
+  UND_ERR_HEADERS_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
+  ETIMEDOUT: [504, 'The service could not be reached in time', 'connection_timeout'],
+  ECONNREFUSED: [502, 'The service refused the connection', 'connection_refused'],
+  ECONNRESET: [502, 'The service closed the connection', 'connection_terminated'],
+  EPIPE: [502, 'The service closed the connection', 'connection_terminated'],
+  UND_ERR_SOCKET: [502, 'The service closed the connection', 'connection_terminated'],
+  UND_ERR_CLOSED: [502, 'The service closed the connection', 'connection_terminated'],
+  UND_ERR_DESTROYED: [502, 'The service closed the connection', 'connection_terminated'],
+  EHOSTUNREACH: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
+  ENETUNREACH: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
+  ENOTFOUND: [502, "The service's name cannot be resolved", 'dns_error'],
+  EAI_AGAIN: [502, "The service's name cannot be resolved", 'dns_error'],
+  UND_ERR_HEADERS_OVERFLOW: [502, 'The response of the service is malformed', 'http_response_header_section_size'],
+  UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: [400, 'The body does not fit its Content-Length', 'http_request_error'],
+  JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
+}
+
+/** Codes that come in families: llhttp's parser errors, TLS failures. */
+const families: readonly (readonly [RegExp, Row])[] = [
+  [/^(HPE_|UND_ERR_RES_)/, [502, 'The response of the service is malformed', 'http_protocol_error']],
+  [/^(ERR_TLS_|ERR_SSL_)|CERT|SELF_SIGNED|ISSUER/, [502, 'The service could not be trusted', 'tls_certificate_error']]
+]
+
+function lookUp(code: string | undefined): Row | undefined {
+  if (code === undefined) return undefined
+  return errorTable[code] ?? families.find(([pattern]) => pattern.test(code))?.[1]
+}
+
+export const LoopDetected = createError('JW_LOOP_DETECTED', 'The request came back to this gateway', 508)
+
+/** Fastify's error shape and the request's id. */
+function body(status: number, message: string, code: string | undefined, requestId: string) {
+  return { statusCode: status, ...(code && { code }), error: STATUS_CODES[status] ?? 'Error', message, requestId }
+}
+
+function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  const row = lookUp(error.code)
+  if (row !== undefined) {
+    const [status, message, type, retryAfter] = row
+    reply.header('proxy-status', `jingwei; error=${type}`)
+    if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
+    request.failure = error.code
+    reply.code(status).send(body(status, message, error.code, request.id))
+    return
+  }
+  const status = error.statusCode ?? 500
+  if (status >= 500) {
+    // Ours, or a plugin's: the log has the details, the client must not.
+    request.log.error({ err: error }, 'request failed')
+    request.failure = error.code ?? 'JW_INTERNAL'
+    const message = status === 500 ? 'The gateway failed to handle the request' : error.message
+    reply.code(status).send(body(status, message, error.code?.startsWith('JW_') ? error.code : undefined, request.id))
+    return
+  }
+  request.failure = error.code ?? null
+  reply.code(status).send(body(status, error.message, error.code, request.id))
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Code of what went wrong, for the access log. */
+    failure: string | null
+  }
+}
+
+/** Turns everything that is thrown into a response. */
+export default fp(
+  async (fastify) => {
+    fastify.decorateRequest('failure', null)
+    fastify.setErrorHandler<FastifyError>(answer)
+  },
+  { name: 'jingwei-errors', fastify: '5.x' }
+)
+
+const parserStatus: Readonly<Record<string, number>> = {
+  HPE_HEADER_OVERFLOW: 431,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413
+}
+
+/**
+ * Answers what Node's parser refused, and closes: after bytes that cannot be read for sure, nothing on the
+ * connection can be (RFC 9112, section 11.2).
+ */
+export function refuseUnparsable(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const status = parserStatus[error.code ?? ''] ?? 400
+  const text = JSON.stringify({
+    statusCode: status,
+    error: STATUS_CODES[status],
+    message: status === 400 ? 'The request is malformed' : STATUS_CODES[status]
+  })
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
+      `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`
+  )
+}

@@ -1,0 +1,19 @@
+/** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
+export const hopByHop: ReadonlySet<string> = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'http2-settings'
+])
+
+/** Names that a `Connection` header makes hop-by-hop as well; null for the ordinary `keep-alive` and `close`. */
+export function nominated(connection: string | undefined): ReadonlySet<string> | null {
+  if (connection === undefined || connection === 'keep-alive' || connection === 'close') return null
+  return new Set(connection.split(',').map((name) => name.trim().toLowerCase()))
+}

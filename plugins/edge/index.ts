@@ -1,0 +1,46 @@
+import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config, RouteConfig } from '../../config/schema.ts'
+import accessLog from './access-log.ts'
+import bodyLimit from './body-limit.ts'
+import bodyTimeout from './body-timeout.ts'
+import cors from './cors.ts'
+import errors from './errors.ts'
+import jwt from './jwt.ts'
+import metrics from './metrics.ts'
+import rateLimit from './rate-limit.ts'
+import requestId from './request-id.ts'
+import requestTarget from './request-target.ts'
+
+/** Whether a concern is on for a route; those of the listener are on for all. */
+type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
+type On = (edge: RouteConfig['edge']) => unknown
+
+/**
+ * The edge's concerns in the order in which a request meets them. To add one, add its file and a line here;
+ * to remove one, the reverse. The bridge comes after them and after the user's own plugins.
+ */
+const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
+  ['errors', errors, () => true], // first: whatever fails from here on is answered in one shape
+  ['request-id', requestId, () => true], // before all that logs
+  ['access-log', accessLog, (edge) => edge.accessLog !== false], // sees every outcome, refusals included
+  ['metrics', metrics, () => true], // likewise
+  ['request-target', requestTarget, () => true], // before any rule that goes by the path
+  ['body-timeout', bodyTimeout, () => true], // the clock runs from the head on
+  ['cors', cors, (edge) => edge.cors], // preflights carry no credentials and must not be counted
+  ['rate-limit', rateLimit, (edge) => edge.rateLimit], // before the cost of authentication; by consumer: after it
+  ['jwt', jwt, (edge) => edge.jwt], // who calls
+  ['body-limit', bodyLimit, (edge) => edge.bodyLimit] // only now is the body looked at
+]
+
+/** Names of the concerns in force on a route, in their order. */
+export function edgeConcerns({ edge }: RouteConfig): string[] {
+  return concerns.filter(([, , on]) => Boolean(on(edge))).map(([name]) => name)
+}
+
+export default fp<Config>(
+  async (fastify, config) => {
+    for (const [, plugin] of concerns) await fastify.register(plugin, config)
+  },
+  { name: 'jingwei-edge', fastify: '5.x' }
+)

@@ -1,0 +1,145 @@
+/**
+ * Authentication by JSON Web Token, by @fastify/jwt: one verifier per distinct configuration, one hook on each
+ * route that asks for it. Leaves `request.user` (the claims) and `request.consumer`.
+ *
+ * What @fastify/jwt leaves open is closed here: every unusable token is a 401, never a 400 or 500, and a second
+ * Authorization header, of which Node shows only the first but the service would see both, is refused.
+ */
+import { createError } from '@fastify/error'
+import jwt from '@fastify/jwt'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config, JwtOptions } from '../../config/schema.ts'
+import { attach } from './attach.ts'
+import type { KeySet } from './jwks.ts'
+import { createKeySet } from './jwks.ts'
+import { identity, verifierOptions } from './jwt-verifier.ts'
+import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from './upstream-headers.ts'
+
+export interface Consumer {
+  readonly id: string
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who calls, once authenticated. */
+    consumer: Consumer | null
+  }
+}
+
+type Claims = Readonly<Record<string, unknown>>
+type Verify = (request: FastifyRequest) => Promise<Claims>
+
+const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
+const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
+const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
+
+export default fp(
+  async (fastify: FastifyInstance, config: Config) => {
+    fastify.decorateRequest('consumer', null)
+    decorateUpstreamHeaders(fastify)
+
+    const keySets = new Map<string, KeySet>()
+    const verifiers = new Map<string, Verify>()
+    fastify.addHook('onClose', async () => {
+      await Promise.all([...keySets.values()].map((set) => set.close()))
+    })
+
+    for (const { edge } of config.routes) {
+      if (!edge.jwt || verifiers.has(identity(edge.jwt))) continue
+      const { jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown } = edge.jwt
+      const set = url === undefined ? null : createKeySet({ url, maxAge, cooldown }, fastify.log)
+      if (set !== null) keySets.set(identity(edge.jwt), set)
+      const namespace = `jingwei${verifiers.size}`
+      await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, set) })
+      verifiers.set(identity(edge.jwt), verifyBy(`${namespace}JwtVerify`))
+    }
+
+    // Not awaited: a key set that is away must not keep the gateway from starting.
+    fastify.addHook('onReady', async () => {
+      for (const set of keySets.values()) void set.refresh()
+    })
+
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      if (!route?.edge.jwt) return
+      const verify = verifiers.get(identity(route.edge.jwt))
+      if (verify === undefined) throw new Error(`route ${route.name}: its jwt is not among the configured routes'`)
+      const { forward } = route.edge.jwt
+      if (forward !== undefined) dropHeaders(routeOptions, Object.values(forward))
+      attach(routeOptions, 'onRequest', authenticate(route.edge.jwt, verify))
+    })
+  },
+  { name: 'jingwei-jwt', fastify: '5.x' }
+)
+
+/** Called without options: only so does @fastify/jwt keep one verifier per key, and with it the token cache. */
+function verifyBy(name: string): Verify {
+  return (request) => {
+    const jwtVerify = (request as unknown as Record<string, unknown>)[name] as () => Promise<Claims>
+    return jwtVerify.call(request)
+  }
+}
+
+function authenticate(options: JwtOptions, verify: Verify) {
+  const { clockSkew, maxTokenSize } = options
+  const forward = Object.entries(options.forward ?? {})
+
+  return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+    let claims: Claims
+    try {
+      checkHeader(request, maxTokenSize)
+      claims = frozen(await verify(request))
+      if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid()
+    } catch (error) {
+      throw refusal(error, request, reply)
+    }
+    const { sub } = claims
+    if (typeof sub === 'string' && sub !== '') request.consumer = { id: sub }
+    for (const [claim, header] of forward) {
+      const value = Object.hasOwn(claims, claim) ? headerValue(claims[claim]) : undefined
+      if (value !== undefined) addUpstreamHeader(request, header, value)
+    }
+  }
+}
+
+/** Exactly one Authorization header, with a bearer token (RFC 6750) of bearable size. */
+function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
+  const { authorization } = request.headers
+  if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
+  if (authorization.length - 'Bearer '.length > maxTokenSize) throw new TokenInvalid()
+  const raw = request.raw.rawHeaders
+  let copies = 0
+  for (let i = 0; i < raw.length; i += 2) {
+    if (raw[i]?.length === 13 && raw[i]?.toLowerCase() === 'authorization') copies++
+  }
+  if (copies > 1) throw new TokenInvalid()
+}
+
+/** @fastify/jwt does not look at `iat`. A claim that is not a number is as wrong as one of the future. */
+function issuedLater(iat: unknown, now: number): boolean {
+  return iat !== undefined && !(typeof iat === 'number' && iat * 1000 <= now)
+}
+
+/** The error for the client. The reason goes to the log only: it may quote the token. */
+function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): Error {
+  const code = (error as { code?: unknown } | null)?.code
+  if (code === 'JW_KEYS_UNAVAILABLE') return error as Error
+  if (code === 'JW_TOKEN_MISSING') {
+    // RFC 6750, section 3.1: no error code where there was no token.
+    reply.header('www-authenticate', 'Bearer realm="jingwei"')
+    return error as Error
+  }
+  request.log.debug({ err: error }, 'token refused')
+  const refused = code === 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED' ? new TokenExpired() : new TokenInvalid()
+  const challenge = `Bearer realm="jingwei", error="invalid_token", error_description="${refused.message}"`
+  reply.header('www-authenticate', challenge)
+  return refused
+}
+
+/** The cache hands the same claims to every request with that token: nobody may change them. */
+function frozen<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  for (const inner of Object.values(value)) frozen(inner)
+  return Object.freeze(value)
+}

@@ -1,0 +1,76 @@
+/**
+ * Where requests are counted: in fixed windows, in this process (`LocalCounter`) or in the Redis that a cluster
+ * shares (`SharedCounter`). When Redis does not answer, the node decides alone, going on from the last count
+ * that it saw.
+ */
+import type { Count, RedisLink } from './redis-link.ts'
+
+type Done = (error: Error | null, count?: Count) => void
+
+/** What @fastify/rate-limit wants of a store. */
+export interface Counter {
+  incr(key: string, done: Done, window: number): void
+}
+
+interface Window {
+  count: number
+  end: number
+}
+
+export class LocalCounter implements Counter {
+  // Two generations in place of a list by last use: bounded as well, and a flood of keys costs nothing more.
+  #young = new Map<string, Window>()
+  #old = new Map<string, Window>()
+  readonly #half: number
+
+  constructor(maxKeys = 100_000) {
+    this.#half = Math.ceil(maxKeys / 2)
+  }
+
+  incr(key: string, done: Done, window: number): void {
+    const now = performance.now()
+    let entry = this.#young.get(key) ?? this.#old.get(key)
+    if (entry === undefined || entry.end <= now) entry = { count: 0, end: now + window }
+    entry.count++
+    this.#keep(key, entry)
+    done(null, { current: entry.count, ttl: entry.end - now })
+  }
+
+  /** Takes over a count made elsewhere. */
+  note(key: string, { current, ttl }: Count): void {
+    this.#keep(key, { count: current, end: performance.now() + ttl })
+  }
+
+  #keep(key: string, entry: Window): void {
+    this.#young.set(key, entry)
+    if (this.#young.size < this.#half) return
+    this.#old = this.#young
+    this.#young = new Map()
+  }
+}
+
+/** One route's counter in Redis. */
+export class SharedCounter implements Counter {
+  readonly #link: RedisLink
+  readonly #prefix: string
+  readonly #onFallback: () => void
+  readonly #local = new LocalCounter()
+
+  constructor(link: RedisLink, route: string, onFallback: () => void) {
+    this.#link = link
+    this.#prefix = `jingwei:rl:${route}:`
+    this.#onFallback = onFallback
+  }
+
+  incr(key: string, done: Done, window: number): void {
+    this.#link.hit(this.#prefix + key, window, (count) => {
+      if (count === null) {
+        this.#onFallback()
+        this.#local.incr(key, done, window)
+      } else {
+        this.#local.note(key, count)
+        done(null, count)
+      }
+    })
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * Rate limits per client address, consumer or header, by @fastify/rate-limit, counted for each configured route
+ * on its own and answered with the IETF `ratelimit-*` headers.
+ *
+ * By address and by header they stand before authentication, which they shield. By consumer they come after
+ * all of onRequest, when the consumer is known, but before the body is read.
+ */
+import { createHash } from 'node:crypto'
+import { createError } from '@fastify/error'
+import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
+import rateLimit from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { Gauge, Counter as Metric, Registry } from 'prom-client'
+import type { Config, RateLimitOptions } from '../../config/schema.ts'
+import { attach } from './attach.ts'
+import type { Counter } from './rate-limit-store.ts'
+import { LocalCounter, SharedCounter } from './rate-limit-store.ts'
+import { RedisLink } from './redis-link.ts'
+
+const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
+
+/** Keys longer than this are hashed: a client must not choose how much is stored. */
+const longestKey = 64
+
+export default fp(
+  async (fastify: FastifyInstance, config: Config) => {
+    await fastify.register(rateLimit, {
+      global: false,
+      enableDraftSpec: true,
+      skipOnError: true,
+      store: RouteCounters,
+      errorResponseBuilder: (_request, { after }) => new RateLimited(after)
+    })
+
+    let link: RedisLink | undefined
+    let metrics: Metrics | undefined
+    fastify.addHook('onReady', async () => link?.connect())
+    fastify.addHook('onClose', async () => link?.close())
+
+    const createCounter = (route: string, { store }: RateLimitOptions): Counter => {
+      if (store === 'memory') return new LocalCounter()
+      if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
+      metrics ??= createMetrics(fastify)
+      link ??= new RedisLink(config.redis, fastify.log, metrics?.up)
+      const fallbacks = metrics?.fallbacks.labels(route)
+      return new SharedCounter(link, route, () => fallbacks?.inc())
+    }
+
+    // A configured route may be several Fastify routes (and Fastify adds HEAD to GET): they count together.
+    const counters = new Map<string, Counter>()
+
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      const options = route?.edge.rateLimit
+      if (!options) return
+      const counter = counters.get(route.name) ?? createCounter(route.name, options)
+      counters.set(route.name, counter)
+      const { max, window: timeWindow, by } = options
+      const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyBy(by), counter } as LimitOptions)
+      // Fastify calls both kinds of hook with request and reply first.
+      attach(routeOptions, by === 'consumer' ? 'preParsing' : 'onRequest', limit as never)
+    })
+  },
+  { name: 'jingwei-rate-limit', fastify: '5.x' }
+)
+
+type LimitOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: Counter }
+
+/** @fastify/rate-limit takes one store and asks it for a child per route: here, the counter made for it. */
+class RouteCounters implements FastifyRateLimitStore {
+  incr(): void {
+    throw new Error('only routes have counters')
+  }
+
+  child(options: FastifyRateLimitOptions): FastifyRateLimitStore {
+    return (options as { counter: FastifyRateLimitStore }).counter
+  }
+}
+
+/** The prefixes keep a header's or consumer's text from passing for an address. */
+function keyBy(by: RateLimitOptions['by']): (request: FastifyRequest) => string {
+  const address = (request: FastifyRequest): string => bounded('ip:', rateLimit.normalizeIP(request.ip))
+  if (by === 'ip') return address
+  if (by === 'consumer') {
+    return (request) => (request.consumer ? bounded('consumer:', request.consumer.id) : address(request))
+  }
+  const name = by.slice('header:'.length).toLowerCase()
+  return (request) => {
+    const value = request.headers[name]
+    return value ? bounded('header:', String(value)) : address(request)
+  }
+}
+
+function bounded(prefix: string, value: string): string {
+  if (value.length <= longestKey) return prefix + value
+  return `${prefix}sha256:${createHash('sha256').update(value).digest('base64url')}`
+}
+
+interface Metrics {
+  fallbacks: Metric<'route'>
+  up: Gauge
+}
+
+/** In the gateway's registry, if it keeps one. */
+function createMetrics(fastify: FastifyInstance): Metrics | undefined {
+  const { metrics } = fastify as { metrics?: unknown }
+  if (!(metrics instanceof Registry)) return undefined
+  return {
+    fallbacks: new Metric({
+      name: 'jingwei_edge_rate_limit_fallbacks_total',
+      help: 'Requests whose shared limit was decided by this node alone, as Redis did not answer.',
+      labelNames: ['route'],
+      registers: [metrics]
+    }),
+    up: new Gauge({
+      name: 'jingwei_edge_redis_up',
+      help: 'Whether the Redis that holds shared limits answers in time.',
+      registers: [metrics]
+    })
+  }
+}

@@ -1,0 +1,144 @@
+/** One question to Consul through its package, with the package's gaps closed. */
+import { EventEmitter } from 'node:events'
+import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import http from 'node:http'
+import https from 'node:https'
+import Consul from 'consul'
+import type { ConsulOptions } from '../../../config/schema.ts'
+
+/** What this file uses of the package, whose own types lack baseUrl, ctx, headers, stale and timeout. */
+interface HealthQuery {
+  service: string
+  dc?: string
+  stale: boolean
+  index?: string
+  wait?: string
+  timeout: number
+  ctx: EventEmitter & { includeResponse: true }
+}
+interface Client extends EventEmitter {
+  health: { service(query: HealthQuery): Promise<[response: IncomingMessage, body: unknown]> }
+}
+const createClient = Consul as unknown as new (options: {
+  baseUrl: string
+  agent: http.Agent
+  headers: Record<string, string>
+}) => Client
+
+export interface Question {
+  readonly service: string
+  readonly datacenter: string | undefined
+  /** Null asks for an answer at once. */
+  readonly index: bigint | null
+  /** How long Consul may hold the question until the index moves. */
+  readonly wait: number
+}
+
+export interface Answer {
+  /** Null when Consul sent none that can be blocked on. */
+  readonly index: bigint | null
+  readonly entries: unknown
+  /** The token was not allowed to see all that was found. */
+  readonly filtered: boolean
+}
+
+export class ConsulDenied extends Error {}
+
+const ANSWER_TIMEOUT = 10_000
+export const PERMISSION = 'the token needs service:read on the services and node:read on their nodes'
+
+export type Ask = (question: Question, signal: AbortSignal) => Promise<Answer>
+
+/** A way to ask for one service. Each has its own client object, all have one agent. */
+export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, agent: http.Agent): Ask {
+  const client = new createClient({
+    baseUrl: `${url.replace(/\/+$/, '')}/v1`,
+    agent,
+    // The package drops `ns` from queries; the header says the same.
+    headers: {
+      ...(token ? { 'x-consul-token': token } : {}),
+      ...(namespace ? { 'x-consul-namespace': namespace } : {})
+    }
+  })
+  return (question, signal) => ask(client, question, maxStale, signal)
+}
+
+async function ask(client: Client, question: Question, maxStale: number, signal: AbortSignal): Promise<Answer> {
+  const { service, datacenter, index, wait } = question
+  const ctx = Object.assign(new EventEmitter(), { includeResponse: true as const })
+  const cancel = () => void ctx.emit('cancel')
+  // The package never notices a body that stops or is cut after the head, so the body has its own clock.
+  let body: NodeJS.Timeout | undefined
+  const onLog = (tags: readonly string[]) => {
+    if (tags.includes('response')) body = setTimeout(cancel, ANSWER_TIMEOUT)
+  }
+  client.on('log', onLog)
+  signal.addEventListener('abort', cancel, { once: true })
+  try {
+    const [response, entries] = await client.health.service({
+      service,
+      ...(datacenter ? { dc: datacenter } : {}),
+      // Any server may answer: a leader election must not stop discovery. How stale is checked below.
+      stale: true,
+      // Consul itself adds up to a sixteenth to the wait, to spread the wake-ups.
+      ...(index === null ? {} : { index: String(index), wait: `${Math.ceil(wait)}ms` }),
+      timeout: index === null ? ANSWER_TIMEOUT : Math.ceil(wait + wait / 16) + ANSWER_TIMEOUT / 2,
+      ctx
+    })
+    return answerOf(response, entries, maxStale)
+  } catch (error) {
+    throw explained(error)
+  } finally {
+    clearTimeout(body)
+    client.off('log', onLog)
+    signal.removeEventListener('abort', cancel)
+  }
+}
+
+function answerOf({ headers }: IncomingMessage, entries: unknown, maxStale: number): Answer {
+  const header = (name: string) => String(headers[name] ?? '')
+  if (header('x-consul-knownleader') === 'false') throw new Error('Consul has no leader')
+  const lastContact = Number(header('x-consul-lastcontact'))
+  if (lastContact > maxStale) throw new Error(`the Consul server has not heard of a leader for ${lastContact} ms`)
+  const index = header('x-consul-index')
+  return {
+    // Under 1 it cannot be blocked on: Consul would answer at once, always.
+    index: /^\d{1,20}$/.test(index) && BigInt(index) > 0n ? BigInt(index) : null,
+    entries,
+    filtered: header('x-consul-results-filtered-by-acls') === 'true'
+  }
+}
+
+/** Consul says why in the body; the package often keeps only the status. */
+function explained(error: unknown): unknown {
+  const { response } = error as { response?: { statusCode?: number; body?: unknown } }
+  if (response?.statusCode === undefined || Math.floor(response.statusCode / 100) === 2) return error
+  const text = String(response.body ?? '')
+    .trim()
+    .slice(0, 200)
+  const message = `Consul answered ${response.statusCode}${text && `: ${text}`}`
+  const denied = response.statusCode === 403 || /ACL not found|Permission denied/.test(text)
+  return denied ? new ConsulDenied(`${message} (${PERMISSION})`) : new Error(message)
+}
+
+/** Each service holds one connection for its blocking query, so the agent has no limit of sockets. */
+export function createAgent({ url, tls }: ConsulOptions): http.Agent {
+  const { protocol, hostname } = new URL(url)
+  const options = {
+    keepAlive: true,
+    // TCP probes find out within seconds that a machine which holds a question is gone.
+    keepAliveMsecs: 10_000,
+    // The package hands an IPv6 address to Node with its brackets.
+    ...(hostname.startsWith('[') ? { host: hostname.slice(1, -1) } : {})
+  }
+  if (protocol !== 'https:') return new http.Agent(options)
+  const read = (file: string | undefined) => (file === undefined ? undefined : readFileSync(file))
+  return new https.Agent({
+    ...options,
+    ca: read(tls?.ca),
+    cert: read(tls?.cert),
+    key: read(tls?.key),
+    ...(tls?.serverName ? { servername: tls.serverName } : {})
+  })
+}

@@ -1,0 +1,155 @@
+/**
+ * Instances from Consul, by blocking queries: Consul holds a question until the answer changes, so a change arrives at
+ * once and silence costs nothing. The loop survives every error and never spins; whatever happens to Consul, the last
+ * set stays in use. Only an empty set needs proof, see `#believable`.
+ */
+import type { ServiceConfig } from '../../../config/schema.ts'
+import type { InstanceSpec, Source, SourceStatus, Surroundings } from '../types.ts'
+import type { Answer, Ask } from './consul-ask.ts'
+import { ConsulDenied } from './consul-ask.ts'
+import type { ConsulClient } from './consul-client.ts'
+import type { TranslateOptions } from './consul-translate.ts'
+import { translate } from './consul-translate.ts'
+import type { DiscoveryCounters } from './loop.ts'
+import { backoff, messageOf, Publisher, pause, TokenBucket } from './loop.ts'
+
+/** Changed by tests only. */
+export const consulTiming = {
+  /** How many questions may follow each other at once, and how often they go on when Consul does not hold them. */
+  burst: 5,
+  interval: 1000,
+  /** A restarted Consul knows its services again within 2 to 5 s; until then an empty answer is no evidence. */
+  emptyGrace: 5000
+}
+
+export class ConsulSource implements Source {
+  readonly #name: string
+  readonly #query: { service: string; datacenter: string | undefined }
+  readonly #filter: TranslateOptions
+  readonly #client: ConsulClient
+  readonly #ask: Ask
+  readonly #surroundings: Surroundings
+  readonly #counters: DiscoveryCounters
+  readonly #timing: typeof consulTiming
+  readonly #abort = new AbortController()
+  #running: Promise<void> | null = null
+  #index: bigint | null = null
+  #failures = 0
+  #confirmedAt: number | null = null
+  #error: string | null = null
+  readonly #warned = new Set<string>()
+  /** Since when Consul has been answering without an error or a step back. */
+  #steadySince = Number.NEGATIVE_INFINITY
+  #emptySince: number | null = null
+
+  constructor(
+    service: ServiceConfig,
+    client: ConsulClient,
+    surroundings: Surroundings,
+    counters: DiscoveryCounters,
+    timing = consulTiming
+  ) {
+    const { consul, name } = service
+    this.#name = name
+    this.#query = { service: consul?.service ?? name, datacenter: consul?.datacenter ?? client.datacenter }
+    this.#filter = { tags: consul?.tags ?? [], passingOnly: consul?.passingOnly ?? true }
+    this.#client = client
+    this.#ask = client.asker()
+    this.#surroundings = surroundings
+    this.#counters = counters
+    this.#timing = timing
+  }
+
+  start(publish: (instances: readonly InstanceSpec[]) => void): void {
+    this.#running ??= this.#run(new Publisher(publish, () => this.#counters.update(this.#name)))
+  }
+
+  status(): SourceStatus {
+    return { kind: 'consul', confirmedAt: this.#confirmedAt, error: this.#error }
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort()
+    await this.#running
+    this.#client.forget(this)
+  }
+
+  async #run(publisher: Publisher): Promise<void> {
+    const { signal } = this.#abort
+    const { now, random } = this.#surroundings
+    const bucket = new TokenBucket(this.#timing.burst, this.#timing.interval, now)
+    while (!signal.aborted) {
+      await pause(bucket.take(), signal)
+      if (signal.aborted) return
+      try {
+        this.#take(await this.#ask({ ...this.#query, index: this.#index, wait: this.#wait() }, signal), publisher)
+      } catch (error) {
+        if (signal.aborted) return
+        this.#fail(error)
+        await pause(backoff(this.#failures, random), signal)
+      }
+    }
+  }
+
+  /** While an empty answer is on trial the question is held only until the verdict. */
+  #wait(): number {
+    if (this.#emptySince === null) return this.#client.wait
+    return Math.max(1, this.#timing.emptyGrace - (this.#surroundings.now() - this.#emptySince))
+  }
+
+  #take({ index, entries, filtered }: Answer, publisher: Publisher): void {
+    const now = this.#surroundings.now()
+    const { instances, listed, skipped } = translate(entries, this.#filter)
+    if (filtered && listed === 0) {
+      throw new ConsulDenied(
+        'Consul found instances that the token may not read: service:read and node:read are needed'
+      )
+    }
+    // An index that goes backwards tells of a restored, restarted or lagging server: begin anew.
+    const reset = index !== null && this.#index !== null && index < this.#index
+    this.#index = reset ? null : index
+    if (reset || this.#failures > 0) {
+      this.#steadySince = now
+      this.#emptySince = null
+    }
+    this.#failures = 0
+    this.#client.answered(this)
+    if (skipped > 0) this.#warnOnce('Consul lists instances without a usable address or port; they are left out')
+    if (filtered) this.#warnOnce('Consul hides some instances: the token needs service:read and node:read for all')
+    if (!this.#believable(instances.length === 0 && publisher.serving, now)) {
+      this.#error = 'Consul has just come back and lists no instance; waiting whether that lasts'
+      return
+    }
+    publisher.offer(instances)
+    this.#confirmedAt = now
+    this.#error = null
+  }
+
+  /**
+   * The last instance gone: true if Consul has been well for a while. After an outage or a restart, services
+   * and their checks take some seconds to come back, so then emptiness must last before it is believed.
+   */
+  #believable(emptied: boolean, now: number): boolean {
+    this.#emptySince ??= now
+    const long = now - this.#timing.emptyGrace
+    if (emptied && this.#steadySince > long && this.#emptySince > long) return false
+    this.#emptySince = null
+    return true
+  }
+
+  #fail(error: unknown): void {
+    this.#failures++
+    this.#emptySince = null
+    // Ask for an answer at once: a restarted Consul would hold an old, higher index for the whole wait.
+    this.#index = null
+    this.#error = messageOf(error)
+    this.#counters.error(this.#name)
+    this.#client.failed(this, this.#name, error)
+  }
+
+  #warnOnce(message: string): void {
+    if (this.#warned.has(message)) return
+    this.#warned.add(message)
+    this.#surroundings.log.warn({ service: this.#name }, message)
+  }
+}

@@ -1,0 +1,151 @@
+/** A/AAAA of a host, and SRV of a service, as instances. */
+import { lookup } from 'node:dns/promises'
+import { isIP, isIPv6 } from 'node:net'
+import type { ServiceConfig } from '../../../config/schema.ts'
+import type { InstanceSpec } from '../types.ts'
+import type { Server } from './dns-query.ts'
+import { query } from './dns-query.ts'
+import type { Found, Target } from './dns-records.ts'
+import { additionalAddresses, addressesIn, byPriority, scaleWeights, targetsIn } from './dns-records.ts'
+import { messageOf } from './loop.ts'
+
+export type DnsOptions = NonNullable<ServiceConfig['dns']>
+export type Resolved = { instances: readonly InstanceSpec[]; ttl: number }
+/** The system's own lookup (hosts file, search domains) tells no TTL. */
+const LOOKUP_TTL = 10
+
+export class Resolver {
+  readonly #options: DnsOptions
+  readonly #servers: () => readonly Server[]
+  readonly #signal: AbortSignal
+  /** Last addresses by family and host: one family's failure must not take its instances away. */
+  #kept = new Map<string, Found<string>>()
+
+  constructor(options: DnsOptions, servers: () => readonly Server[], signal: AbortSignal) {
+    this.#options = options
+    this.#servers = servers
+    this.#signal = signal
+  }
+
+  async resolve(): Promise<Resolved> {
+    const { host, srv, port, tls } = this.#options
+    const next = new Map<string, Found<string>>()
+    const { places, ttl } = srv ? await this.#services(next) : await this.#host(host, port ?? (tls ? 443 : 80), next)
+    this.#kept = next
+    const scheme = tls ? 'https' : 'http'
+    const instances = new Map<string, InstanceSpec>()
+    for (const { address, at, weight, name } of places) {
+      const { origin } = new URL(`${scheme}://${isIPv6(address) ? `[${address}]` : address}:${at}`)
+      const meta = { 'dns-name': name }
+      if (!instances.has(origin)) instances.set(origin, { id: origin, origin, weight, tags: [], meta })
+    }
+    const sorted = [...instances.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
+    return { instances: Object.freeze(sorted), ttl }
+  }
+
+  async #host(host: string, port: number, next: Map<string, Found<string>>): Promise<Places> {
+    const { records, ttl } = await this.#addresses(host, next)
+    return { places: records.map((address) => ({ address, at: port, weight: 1, name: host })), ttl }
+  }
+
+  /** The preferred group of SRV targets of which any has an address. */
+  async #services(next: Map<string, Found<string>>): Promise<Places> {
+    const { host } = this.#options
+    const reply = await query(host, 'SRV', this.#servers(), this.#signal)
+    if (reply.code === 'NXDOMAIN') throw new Error(`DNS knows no SRV name ${host}`)
+    const targets = targetsIn(reply, host)
+    let failure: unknown = null
+    for (const group of byPriority(targets.records)) {
+      const weights = scaleWeights(group.map(({ weight }) => weight))
+      const found = await Promise.allSettled(group.map((target) => this.#target(target, additional(target), next)))
+      const places: Place[] = []
+      let { ttl } = targets
+      for (const [i, { port, host: name }] of group.entries()) {
+        const result = found[i]
+        if (result?.status === 'rejected') failure = result.reason
+        if (result?.status !== 'fulfilled') continue
+        ttl = Math.min(ttl, result.value.ttl)
+        for (const address of result.value.records) places.push({ address, at: port, weight: weights[i] ?? 1, name })
+      }
+      if (places.length > 0) return { places, ttl }
+    }
+    if (failure !== null) throw failure
+    return { places: [], ttl: 0 }
+
+    function additional(target: Target): Found<string> {
+      return additionalAddresses(reply, target.host)
+    }
+  }
+
+  async #target(target: Target, sent: Found<string>, next: Map<string, Found<string>>): Promise<Found<string>> {
+    return sent.records.length > 0 ? sent : this.#addresses(target.host, next)
+  }
+
+  async #addresses(host: string, next: Map<string, Found<string>>): Promise<Found<string>> {
+    if (isIP(host)) return { records: [host], ttl: Number.POSITIVE_INFINITY }
+    const system = this.#options.server === undefined
+    // A name without a dot is the system's: hosts file, search domains.
+    const local = system && !host.includes('.')
+    const own = local ? await this.#lookup(host) : null
+    if (own) return own
+    try {
+      const found = await this.#bothFamilies(host, next)
+      if (found.records.length > 0 || !system || local) return found
+      return (await this.#lookup(host)) ?? found
+    } catch (error) {
+      const found = system && !local ? await this.#lookup(host) : null
+      if (found) return found
+      throw error
+    }
+  }
+
+  async #bothFamilies(host: string, next: Map<string, Found<string>>): Promise<Found<string>> {
+    const families = await Promise.all([this.#family(host, 'A', next), this.#family(host, 'AAAA', next)])
+    const records = families.flatMap((family) => family.records)
+    const failed = families.find((family) => family.failure !== null)
+    // Half an answer is used, an empty half proves nothing.
+    if (failed && (records.length === 0 || families.every((family) => family.failure !== null))) throw failed.failure
+    return { records, ttl: failed ? 0 : Math.min(...families.map((family) => family.ttl)) }
+  }
+
+  async #family(host: string, type: 'A' | 'AAAA', next: Map<string, Found<string>>) {
+    const key = `${type} ${host}`
+    try {
+      const reply = await query(host, type, this.#servers(), this.#signal)
+      if (reply.code === 'NXDOMAIN') throw new Error(`DNS knows no name ${host}`)
+      const found = addressesIn(reply, host, type)
+      next.set(key, found)
+      return { ...found, failure: null }
+    } catch (error) {
+      const kept = this.#kept.get(key) ?? { records: [], ttl: 0 }
+      next.set(key, kept)
+      return { ...kept, failure: new Error(messageOf(error)) }
+    }
+  }
+
+  /** Null when the system knows no such name either, or on close: the call itself cannot be stopped. */
+  async #lookup(host: string): Promise<Found<string> | null> {
+    const { promise: closed, reject } = Promise.withResolvers<never>()
+    const onAbort = () => reject(new Error('closed'))
+    this.#signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      const list = await Promise.race([lookup(host, { all: true }), closed])
+      return list.length === 0 ? null : { records: list.map(({ address }) => address), ttl: LOOKUP_TTL }
+    } catch {
+      return null
+    } finally {
+      this.#signal.removeEventListener('abort', onAbort)
+    }
+  }
+}
+
+interface Place {
+  readonly address: string
+  readonly at: number
+  readonly weight: number
+  readonly name: string
+}
+interface Places {
+  readonly places: readonly Place[]
+  readonly ttl: number
+}

@@ -1,0 +1,97 @@
+/** What the loops of discovery share: pauses that neither give up nor spin, and sets published only on change. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { InstanceSpec, Meter } from '../types.ts'
+
+/**
+ * Exponential backoff with full jitter, so that gateways that lost the same server do not return in step.
+ * The first retry comes within `base`.
+ */
+export function backoff(failures: number, random: () => number, base = 200, cap = 15_000): number {
+  return Math.floor(random() * Math.min(cap, base * 2 ** Math.min(failures - 1, 30)))
+}
+
+/** A few turns at once, then a steady rate. */
+export class TokenBucket {
+  readonly #burst: number
+  readonly #interval: number
+  readonly #now: () => number
+  #tokens: number
+  #at: number
+
+  constructor(burst: number, interval: number, now: () => number) {
+    this.#burst = burst
+    this.#interval = interval
+    this.#now = now
+    this.#tokens = burst
+    this.#at = now()
+  }
+
+  /** Takes a turn and says how many milliseconds to wait for it. */
+  take(): number {
+    const now = this.#now()
+    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) / this.#interval) - 1
+    this.#at = now
+    return this.#tokens >= 0 ? 0 : Math.ceil(-this.#tokens * this.#interval)
+  }
+}
+
+/** Resolves after the time, or at once when aborted: the loop looks at its signal anyway. */
+export async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms > 0) await sleep(ms, undefined, { signal }).catch(() => {})
+}
+
+export const messageOf = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  // A refused connection to a name with two addresses is an AggregateError without a message.
+  return error.message || ('code' in error && String(error.code)) || error.name
+}
+
+/** Counters of discovery; the age of an answer is measured elsewhere, from `Source.status()`. */
+export interface DiscoveryCounters {
+  error(service: string): void
+  update(service: string): void
+}
+
+export function discoveryCounters(meter: Meter | null): DiscoveryCounters {
+  const errors = meter?.counter({
+    name: 'jingwei_mesh_discovery_errors_total',
+    help: 'Questions about the instances of a service that got no answer to believe.',
+    labelNames: ['service']
+  })
+  const updates = meter?.counter({
+    name: 'jingwei_mesh_discovery_updates_total',
+    help: 'Changed sets of instances taken over.',
+    labelNames: ['service']
+  })
+  return {
+    error: (service) => errors?.labels(service).inc(),
+    update: (service) => updates?.labels(service).inc()
+  }
+}
+
+/** Publishes the first set, and then those that differ from the one before. */
+export class Publisher {
+  readonly #publish: (instances: readonly InstanceSpec[]) => void
+  readonly #onUpdate: () => void
+  #last: string | null = null
+  #size = 0
+
+  constructor(publish: (instances: readonly InstanceSpec[]) => void, onUpdate: () => void) {
+    this.#publish = publish
+    this.#onUpdate = onUpdate
+  }
+
+  /** Whether instances are in use now. */
+  get serving(): boolean {
+    return this.#size > 0
+  }
+
+  offer(instances: readonly InstanceSpec[]): void {
+    const text = JSON.stringify(instances)
+    if (text === this.#last) return
+    this.#publish(instances)
+    this.#last = text
+    this.#size = instances.length
+    this.#onUpdate()
+  }
+}

@@ -1,0 +1,39 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { DispatchController, DispatchHandler } from './types.ts'
+
+/**
+ * Passes everything on; an interceptor's handler extends it and overrides what it cares about.
+ * undici's `DecoratorHandler` would be this, but it is deprecated and its types declare no methods.
+ */
+export class ForwardingHandler implements DispatchHandler {
+  protected readonly next: DispatchHandler
+
+  constructor(next: DispatchHandler) {
+    this.next = next
+  }
+
+  onRequestStart(controller: DispatchController, context: unknown): void {
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  onRequestUpgrade(controller: DispatchController, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  onResponseStart(controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  onResponseData(controller: DispatchController, chunk: Buffer): void {
+    this.next.onResponseData?.(controller, chunk)
+  }
+
+  onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
+  onResponseError(controller: DispatchController, error: Error): void {
+    this.next.onResponseError?.(controller, error)
+  }
+}

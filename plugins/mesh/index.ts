@@ -1,0 +1,25 @@
+import fp from 'fastify-plugin'
+import type { Config } from '../../config/schema.ts'
+import { Mesh } from './dispatcher.ts'
+import type { Meter } from './types.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The seam: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. */
+    mesh: Mesh
+  }
+}
+
+/** Puts the mesh behind the seam: built now, discovering from `onReady`, closed after the edge. */
+export default fp<Config>(
+  async (fastify, config) => {
+    const meter = fastify.hasDecorator('meter') ? fastify.getDecorator<Meter>('meter') : undefined
+    const mesh = new Mesh(config, { log: fastify.log, ...(meter && { meter }) })
+    fastify.decorate('mesh', mesh)
+    fastify.addHook('onReady', async () => {
+      mesh.start()
+    })
+    fastify.addHook('onClose', () => mesh.shutdown())
+  },
+  { name: 'jingwei-mesh', fastify: '5.x' }
+)

@@ -1,0 +1,92 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { classify } from '../errors.ts'
+import { ForwardingHandler } from '../handler.ts'
+import type { Layer } from '../layer.ts'
+import type { DispatchController, DispatchHandler, Meter } from '../types.ts'
+
+type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
+
+/** Seconds; from a local cache's answer to a slow report. */
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+
+/** Times each call, from the caller's request to the end of the answer. */
+export const callTelemetry: Layer = (service, _policy, { meter, now }) => {
+  if (meter === null) return null
+  const duration = meter
+    .histogram({
+      name: 'jingwei_mesh_request_duration_seconds',
+      help: 'Calls to a service, all attempts and the whole answer.',
+      labelNames: ['service'],
+      buckets
+    })
+    .labels(service.name)
+  return (dispatch) => (opts, handler) => dispatch(opts, new CallTelemetry(handler, duration, now))
+}
+
+class CallTelemetry extends ForwardingHandler {
+  readonly #duration: Histogram
+  readonly #now: () => number
+  readonly #startedMs: number
+
+  constructor(next: DispatchHandler, duration: Histogram, now: () => number) {
+    super(next)
+    this.#duration = duration
+    this.#now = now
+    this.#startedMs = now()
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#duration.observe((this.#now() - this.#startedMs) / 1000)
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    this.#duration.observe((this.#now() - this.#startedMs) / 1000)
+    this.next.onResponseError?.(controller, error)
+  }
+}
+
+const outcomes = ['success', '4xx', '5xx', 'connect-failure', 'refused-stream', 'reset', 'timeout', 'aborted', 'other']
+
+/** Counts each attempt by how it ended; a caller who left blames no instance. */
+export const attemptTelemetry: Layer = (service, _policy, { meter }) => {
+  if (meter === null) return null
+  const counter = meter.counter({
+    name: 'jingwei_mesh_attempts_total',
+    help: 'Attempts at instances, by outcome.',
+    labelNames: ['service', 'outcome']
+  })
+  const children = new Map(outcomes.map((outcome) => [outcome, counter.labels(service.name, outcome)]))
+  const count = (outcome: string) => children.get(outcome)!.inc()
+  return (dispatch) => (opts, handler) => dispatch(opts, new AttemptTelemetry(handler, opts.call!, count))
+}
+
+class AttemptTelemetry extends ForwardingHandler {
+  readonly #call: DispatchController
+  readonly #count: (outcome: string) => void
+  #counted = false
+
+  constructor(next: DispatchHandler, call: DispatchController, count: (outcome: string) => void) {
+    super(next)
+    this.#call = call
+    this.#count = count
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status >= 200) {
+      this.#counted = true
+      this.#count(status < 400 ? 'success' : status < 500 ? '4xx' : '5xx')
+    }
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    if (!this.#counted) this.#count(this.#call.aborted ? 'aborted' : classify(error))
+    this.next.onResponseError?.(controller, error)
+  }
+}

@@ -1,0 +1,96 @@
+import type { ServiceConfig } from '../../config/schema.ts'
+import { createBalancer } from './balancing/index.ts'
+import { PooledEndpoint } from './transport/endpoint.ts'
+import type { Instance, InstanceSpec, Snapshot, Source, SourceStatus, Surroundings } from './types.ts'
+
+/** What the outside may know of a service. */
+export interface ServiceStatus {
+  readonly name: string
+  readonly source: SourceStatus
+  readonly instances: readonly {
+    readonly id: string
+    readonly origin: string
+    readonly weight: number
+    readonly active: number
+  }[]
+}
+
+/** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
+export class Service {
+  readonly config: ServiceConfig
+  /** Calls in flight, and how many of them hold a retry: the two sides of the retry budget. */
+  active = 0
+  retrying = 0
+  /** Replaced as a whole; null until discovery first answers. */
+  snapshot: Snapshot | null = null
+  readonly #source: Source
+  readonly #around: Surroundings
+  #endpoints = new Map<string, PooledEndpoint>()
+  readonly #leaving = new Set<PooledEndpoint>()
+  #closed = false
+
+  constructor(config: ServiceConfig, source: Source, around: Surroundings) {
+    this.config = config
+    this.#source = source
+    this.#around = around
+  }
+
+  get name(): string {
+    return this.config.name
+  }
+
+  start(): void {
+    this.#source.start((specs) => this.#publish(specs))
+  }
+
+  status(): ServiceStatus {
+    return {
+      name: this.name,
+      source: this.#source.status(),
+      instances: (this.snapshot?.instances ?? []).map(({ id, origin, weight, endpoint }) => ({
+        id,
+        origin,
+        weight,
+        active: endpoint.active
+      }))
+    }
+  }
+
+  /** Builds the next snapshot; an address that stays keeps its connections and counts. */
+  #publish(specs: readonly InstanceSpec[]): void {
+    if (this.#closed) return
+    const kept = new Map<string, PooledEndpoint>()
+    const instances: Instance[] = specs.map((spec) => {
+      const endpoint =
+        kept.get(spec.origin) ??
+        this.#endpoints.get(spec.origin) ??
+        new PooledEndpoint(spec.origin, this.config.mesh.connectTimeout)
+      kept.set(spec.origin, endpoint)
+      return { ...spec, endpoint }
+    })
+    const left = [...this.#endpoints.values()].filter((endpoint) => !kept.has(endpoint.origin))
+    this.#endpoints = kept
+    this.snapshot = { instances, balancer: createBalancer(this.config.mesh.balance, instances, this.#around.random) }
+    for (const endpoint of left) this.#retire(endpoint)
+    this.#around.log.info({ service: this.name, instances: instances.length, left: left.length }, 'instances changed')
+  }
+
+  #retire(endpoint: PooledEndpoint): void {
+    this.#leaving.add(endpoint)
+    void endpoint.close().then(() => this.#leaving.delete(endpoint))
+  }
+
+  /** Ends discovery, lets calls in flight end within the grace, then closes every connection. */
+  async close(graceMs: number): Promise<void> {
+    this.#closed = true
+    await this.#source.close()
+    const endpoints = [...this.#endpoints.values(), ...this.#leaving]
+    await Promise.all(endpoints.map((endpoint) => endpoint.close(graceMs)))
+  }
+
+  async destroy(): Promise<void> {
+    this.#closed = true
+    await this.#source.close()
+    await Promise.all([...this.#endpoints.values(), ...this.#leaving].map((endpoint) => endpoint.destroy()))
+  }
+}

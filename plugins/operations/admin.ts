@@ -1,0 +1,32 @@
+import type { FastifyInstance } from 'fastify'
+import Fastify, { LogController } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../../config/schema.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The server of the admin port, apart from the edge; null when it is switched off. */
+    admin: FastifyInstance | null
+  }
+}
+
+/** Makes the admin server: metrics, health, the admin API. What it serves is in `routes/`. */
+export default fp<Config>(
+  async (fastify, { admin }) => {
+    if (admin === false) {
+      fastify.decorate('admin', null)
+      return
+    }
+    const server: FastifyInstance = Fastify({
+      loggerInstance: fastify.log,
+      logController: new LogController({ disableRequestLogging: true }),
+      // Health must be told until the very end.
+      return503OnClosing: false,
+      forceCloseConnections: true
+    }) as unknown as FastifyInstance
+    fastify.decorate('admin', server)
+    // After the edge's last response, since what is added first closes last.
+    fastify.addHook('onClose', () => server.close())
+  },
+  { name: 'jingwei-admin', fastify: '5.x' }
+)

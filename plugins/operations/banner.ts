@@ -1,0 +1,42 @@
+import type { Config, RouteConfig } from '../../config/schema.ts'
+
+/** What a person who started the gateway wants to know: where it listens, and what to try. */
+export function banner(config: Config, edge: string, admin: string | null, command: string): string {
+  const open = config.routes.find((route) => !route.edge.jwt && takesGet(route))
+  const guarded = config.routes.find(
+    (route) => route.edge.jwt && route.edge.jwt.secret !== undefined && takesGet(route)
+  )
+  const limited = config.routes.find((route) => route.edge.rateLimit && !route.edge.jwt && takesGet(route))
+  const lines = [
+    `jingwei is up: ${config.routes.length} routes to ${Object.keys(config.services).length} services`,
+    `  edge     ${edge}`,
+    ...(admin === null
+      ? []
+      : [`  metrics  ${admin}/metrics`, `  health   ${admin}/health/ready`, `  admin    ${admin}/admin/routes`])
+  ]
+  const tries: string[] = []
+  if (open) tries.push(`  curl -i ${edge}${example(open)}`)
+  if (guarded) {
+    tries.push(
+      `  curl -i ${edge}${example(guarded)}      # 401; with a token:`,
+      `  curl -i ${edge}${example(guarded)} -H "Authorization: Bearer $(${command} token ${guarded.name})"`
+    )
+  }
+  if (limited?.edge.rateLimit) {
+    const { max, window } = limited.edge.rateLimit
+    const times = max + 1
+    tries.push(
+      `  for i in $(seq ${times}); do curl -s -o /dev/null -w '%{http_code} ' ${edge}${example(limited)}; done` +
+        `      # ${max} in ${window / 1000} s, then 429`
+    )
+  }
+  return [...lines, ...(tries.length > 0 ? ['try:', ...tries] : []), ''].join('\n')
+}
+
+function takesGet({ match }: RouteConfig): boolean {
+  return (match.methods === undefined || match.methods.includes('GET')) && !match.hosts && !match.headers
+}
+
+function example({ match: { path } }: RouteConfig): string {
+  return typeof path === 'string' ? path.replace(/:(\w+)/g, '1').replace('*', '') : path.exact
+}

@@ -1,0 +1,172 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import fastifyJwt from '@fastify/jwt'
+import type { FastifyInstance } from 'fastify'
+import Fastify from 'fastify'
+import { ConfigError, loadConfig } from '../../config/load.ts'
+import type { Config } from '../../config/schema.ts'
+import { Gateway } from '../../config/schema.ts'
+import { parseDuration } from '../../config/units.ts'
+
+const home = join(import.meta.dirname, '../..')
+
+const help = `jingwei: an API gateway in which the edge and the mesh never mix
+
+  node app.ts [start]             run the gateway
+  node app.ts check [FILE]        say all that is wrong with a configuration; start nothing
+  node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
+  node app.ts schema              print the configuration's JSON Schema, for editors
+  node app.ts token ROUTE         mint a token for a route whose jwt has a secret (development only)
+                                  --subject NAME  --ttl 1h  --claims '{"scope":"read"}'
+
+  --config FILE   the configuration; else JINGWEI_CONFIG, else config/gateway.yaml
+  --version, --help
+`
+
+export interface Gateways {
+  start: (config: Config, command: string) => Promise<unknown>
+  build: (config: Config, options: { logger: boolean }) => FastifyInstance
+  /** The concerns in force on a route, in their order. */
+  edgeConcerns: (route: Config['routes'][number]) => string[]
+}
+
+/** Runs a command; resolves to the exit code, or to null while a gateway is running. */
+export async function run(argv: readonly string[], gateways: Gateways): Promise<number | null> {
+  try {
+    return await command(argv, gateways)
+  } catch (error) {
+    const { code } = error as { code?: string }
+    const isUsage = code?.startsWith('ERR_PARSE_ARGS')
+    const text = error instanceof ConfigError || isUsage ? (error as Error).message : describe(error as Error)
+    process.stderr.write(`${text.trimEnd()}${isUsage ? '\n\n' + help : ''}\n`)
+    return 1
+  }
+}
+
+async function command(argv: readonly string[], gateways: Gateways): Promise<number | null> {
+  const { values, positionals } = parseArgs({
+    args: [...argv],
+    allowPositionals: true,
+    options: {
+      config: { type: 'string', short: 'c' },
+      help: { type: 'boolean', short: 'h' },
+      version: { type: 'boolean', short: 'v' },
+      subject: { type: 'string', default: 'developer' },
+      ttl: { type: 'string', default: '1h' },
+      claims: { type: 'string', default: '{}' }
+    }
+  })
+  const [name = 'start', argument] = positionals
+  const file = values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml')
+  if (values.help) return print(help)
+  if (values.version) return print(`${version()}\n`)
+  switch (name) {
+    case 'start':
+      await gateways.start(loadConfig(file), startedAs(values.config))
+      return null
+    case 'check':
+      return print(`${argument ?? file}: ok, ${summary(loadConfig(argument ?? file))}\n`)
+    case 'schema':
+      return print(`${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...Gateway }, null, 2)}\n`)
+    case 'routes':
+      return print(await routeTable(loadConfig(argument ?? file), gateways))
+    case 'token':
+      return print(`${await mint(loadConfig(file), argument, values)}\n`)
+    default:
+      process.stderr.write(`unknown command "${name}"\n\n${help}`)
+      return 1
+  }
+}
+
+function print(text: string): 0 {
+  process.stdout.write(text)
+  return 0
+}
+
+function version(): string {
+  return (JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { version: string }).version
+}
+
+function summary(config: Config): string {
+  return `${config.routes.length} routes, ${Object.keys(config.services).length} services`
+}
+
+/** A fault of the machine (a port in use, a plugin that fails) in one line; the stack only where asked for. */
+function describe(error: Error): string {
+  return process.env.JINGWEI_LOG_LEVEL === 'debug' ? (error.stack ?? error.message) : `jingwei: ${error.message}`
+}
+
+async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Promise<string> {
+  const gateway = build(config, { logger: false })
+  // Registers everything; nothing listens and no discovery begins before `ready`.
+  await gateway.after()
+  const rows = config.routes.map((route) => {
+    const { path, methods, hosts, headers } = route.match
+    const match = [
+      methods?.join(',') ?? 'any',
+      hosts?.join(',') ?? '',
+      typeof path === 'string' ? path : `=${path.exact}`,
+      ...Object.entries(headers ?? {}).map(([name, value]) => `${name}:${value}`)
+    ]
+    const target = route.mesh.split?.map(({ service, weight }) => `${service}=${weight}`).join(' ') ?? route.service
+    return [
+      route.name,
+      match.filter(Boolean).join(' '),
+      edgeConcerns(route).join(' → ') || '–',
+      target,
+      gateway.mesh.describe(route.service, route.mesh).join(' → ')
+    ]
+  })
+  await gateway.close()
+  return table(['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH'], rows)
+}
+
+function table(head: string[], rows: string[][]): string {
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)))
+  return [head, ...rows]
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd()
+    )
+    .join('\n')
+    .concat('\n')
+}
+
+async function mint(
+  config: Config,
+  name: string | undefined,
+  { subject, ttl, claims }: { subject: string; ttl: string; claims: string }
+): Promise<string> {
+  const candidates = config.routes.filter(({ edge }) => edge.jwt && edge.jwt.secret !== undefined)
+  const route = candidates.find((candidate) => candidate.name === name)
+  if (!route?.edge.jwt) {
+    const names = candidates.map((candidate) => candidate.name).join(', ') || 'none'
+    throw new Error(
+      `${name ? `route "${name}" has` : 'name a route that has'} no jwt secret to sign with; those that have: ${names}`
+    )
+  }
+  const { secret, issuer, audience, algorithms } = route.edge.jwt
+  const lifeMs = parseDuration(ttl)
+  if (lifeMs === null) throw new Error(`--ttl ${ttl}: expected a duration such as 15m or 1h`)
+  const signer = Fastify()
+  await signer.register(fastifyJwt, { secret: secret! })
+  const one = (value: string | readonly string[] | undefined) => (typeof value === 'object' ? value[0] : value)
+  const token = signer.jwt.sign(JSON.parse(claims) as object, {
+    sub: subject,
+    expiresIn: Math.max(1, Math.round(lifeMs / 1000)),
+    algorithm: (algorithms?.[0] ?? 'HS256') as 'HS256',
+    ...(issuer !== undefined && { iss: one(issuer) as string }),
+    ...(audience !== undefined && { aud: one(audience) as string })
+  })
+  await signer.close()
+  return token
+}
+
+/** How to run another command on the same configuration: through npm where npm found the right Node. */
+function startedAs(config: string | undefined): string {
+  const base = process.env.npm_execpath === undefined ? 'node app.ts' : 'npm -s start --'
+  return config === undefined ? base : `${base} -c ${config}`
+}

@@ -1,0 +1,15 @@
+import fp from 'fastify-plugin'
+import type { Config } from '../../config/schema.ts'
+import admin from './admin.ts'
+import drain from './drain.ts'
+import metrics from './metrics.ts'
+
+/** What watches and runs both halves. It is there before they are; they need none of it. */
+export default fp<Config>(
+  async (fastify, config) => {
+    await fastify.register(metrics) // both halves count from their first moment
+    await fastify.register(drain, config) // health shows it
+    await fastify.register(admin, config) // the port on which all of it is seen
+  },
+  { name: 'jingwei-operations', fastify: '5.x' }
+)

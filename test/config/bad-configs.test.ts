@@ -1,0 +1,141 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { join } from 'node:path'
+import t from 'tap'
+import { ConfigError, parseConfig } from '../../config/load.ts'
+import { badConfigs } from './bad-configs.ts'
+
+const spki = { type: 'spki', format: 'pem' } as const
+const pkcs8 = { type: 'pkcs8', format: 'pem' } as const
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048, publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
+const ec = generateKeyPairSync('ec', { namedCurve: 'P-256', publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
+const dir = t.testdir({
+  'rsa.pem': rsa.publicKey,
+  'private.pem': rsa.privateKey,
+  'ec.pem': ec.publicKey,
+  'key.pem': 'no key',
+  'plugin.ts': ''
+})
+const file = join(dir, 'gateway.yaml')
+
+function faultsOf(text: string, env: NodeJS.ProcessEnv = {}): ConfigError {
+  try {
+    parseConfig(text, file, env)
+  } catch (error) {
+    if (error instanceof ConfigError) return error
+    throw error
+  }
+  return new ConfigError(file, [])
+}
+
+for (const { name, yaml, faults } of badConfigs) {
+  t.test(name, async (t) => {
+    const error = faultsOf(yaml, { WORD: 'hunter2' })
+    const told = error.faults.map((f) => `${f.line}:${f.column}: ${f.path}${f.path && ': '}${f.message}`)
+    t.strictSame(
+      told,
+      faults.map((fault) => (typeof fault === 'string' ? fault : fault(dir)))
+    )
+    const sum = `${told.length} ${told.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
+    t.equal(error.message, [...told.map((fault) => `${file}:${fault}`), sum].join('\n'))
+    t.notMatch(error.message, /hunter2/, 'secrets and what the environment holds are not told')
+  })
+}
+
+const routesOn = (count: number) => {
+  const routes = Array.from(
+    { length: count },
+    (_, i) => `  - { name: r${i}, service: a, match: { path: /x, headers: { v: '${i}' } } }`
+  )
+  return ['services: { a: { instances: [http://h] } }', 'routes:', ...routes].join('\n')
+}
+
+t.test('as many routes on one path as the router takes', async (t) => {
+  t.strictSame(faultsOf(routesOn(31)).faults, [])
+  t.strictSame(faultsOf(routesOn(33)).faults, [
+    {
+      file,
+      line: 34,
+      column: 45,
+      path: 'routes[31].match.path',
+      message: '33 routes are on this very path, and at most 31 can be'
+    }
+  ])
+})
+
+t.test('a fault in an aliased section is told once, where it stands', async (t) => {
+  const yaml = [
+    'services:',
+    '  a: { instances: [http://h], mesh: &m { timeot: 1s } }',
+    '  b: { instances: [http://h], mesh: *m }'
+  ].join('\n')
+  t.strictSame(
+    faultsOf(yaml).faults.map(({ line, column, message }) => `${line}:${column}: ${message}`),
+    ['2:42: unknown key; did you mean "timeout"?']
+  )
+})
+
+t.test('aliases that multiply are given up on', async (t) => {
+  const lines = ['plugins:', '  - package: x', '    options:', '      a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+  for (let i = 1; i < 9; i++)
+    lines.push(
+      `      a${i}: &a${i} [${Array(10)
+        .fill(`*a${i - 1}`)
+        .join(', ')}]`
+    )
+  t.match(faultsOf(lines.join('\n')).message, /more than 100000 values/)
+})
+
+t.test('whatever stands anywhere, there is a fault or a config, never a crash', async (t) => {
+  const good = {
+    listen: { port: 80, tls: { cert: 'rsa.pem', key: 'rsa.pem' }, http2: true, timeouts: { headers: '1s' } },
+    admin: { port: 81 },
+    discovery: { consul: { url: 'http://h', tls: { ca: 'rsa.pem' } } },
+    redis: { url: 'redis://h' },
+    edge: {
+      jwt: { publicKey: 'rsa.pem', algorithms: ['RS256'] },
+      cors: { origin: ['x'] },
+      rateLimit: { max: 1, window: '1s' }
+    },
+    mesh: { timeout: '2s', attemptTimeout: '1s', retry: { on: [503], backoff: { base: '1ms' } } },
+    services: {
+      a: { instances: ['http://h', { url: 'http://h' }], mesh: { attemptTimeout: '1s' } },
+      b: { dns: { host: 'h', port: 1 } },
+      c: { consul: { service: 'c' } }
+    },
+    routes: [
+      {
+        name: 'one',
+        match: { path: '/one', hosts: ['h'], headers: { a: 'b' } },
+        service: 'a',
+        path: { strip: '/one' },
+        edge: { cors: false, rateLimit: { max: 1, window: '1s', by: 'consumer' } },
+        mesh: { timeout: '1s' }
+      },
+      {
+        name: 'two',
+        match: { path: { exact: '/two' }, methods: ['GET'] },
+        split: [
+          { service: 'a', weight: 1 },
+          { service: 'b', weight: 1 }
+        ]
+      }
+    ],
+    plugins: [{ path: 'plugin.ts', options: { a: 1 } }]
+  }
+  t.strictSame(faultsOf(JSON.stringify(good)).faults, [], 'which is good as it stands')
+  const strange = [null, true, false, 0, 1.5, '', 'text', [], [null], [[]], {}, { x: null }, { x: { y: [1] } }]
+  let told = 0
+  const replaceEach = (node: unknown) => {
+    if (typeof node !== 'object' || node === null) return
+    for (const [key, kept] of Object.entries(node)) {
+      for (const value of strange) {
+        Reflect.set(node, key, value)
+        if (faultsOf(JSON.stringify(good)).faults.length > 0) told++
+      }
+      Reflect.set(node, key, kept)
+      replaceEach(kept)
+    }
+  }
+  t.doesNotThrow(() => replaceEach(good))
+  t.ok(told > 500, `${told} of them have faults`)
+})

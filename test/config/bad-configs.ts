@@ -1,0 +1,868 @@
+/** Configurations with faults, and how each is told: `line:column: path: message`. The first line is empty. */
+
+export interface BadConfig {
+  readonly name: string
+  readonly yaml: string
+  /** Given the folder of the file. */
+  readonly faults: readonly (string | ((dir: string) => string))[]
+}
+
+// biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
+export const badConfigs: readonly BadConfig[] = [
+  {
+    name: 'a syntax error',
+    yaml: `
+listen: { port: 80
+admin: false
+`,
+    faults: ['3:1: Flow map in block collection must be sufficiently indented and end with a }']
+  },
+  {
+    name: 'a tab as indent',
+    yaml: `
+listen:
+	port: 80
+`,
+    faults: ['3:1: Tabs are not allowed as indentation']
+  },
+  {
+    name: 'a duplicate key',
+    yaml: `
+listen:
+  port: 1
+  host: a
+  port: 2
+`,
+    faults: ['5:3: listen.port: duplicate key; it is on line 3 too']
+  },
+  {
+    name: 'two documents',
+    yaml: `
+admin: false
+---
+admin: false
+`,
+    faults: ['3:1: only one document is allowed in the file']
+  },
+  {
+    name: 'an unknown alias',
+    yaml: `
+listen: *nowhere
+`,
+    faults: ['2:9: listen: unknown alias "*nowhere"']
+  },
+  {
+    name: 'an unclosed quote',
+    yaml: `
+listen: { host: "0.0.0.0 }
+`,
+    faults: [
+      '3:1: Missing closing "quote',
+      '3:1: Flow map in block collection must be sufficiently indented and end with a }'
+    ]
+  },
+  {
+    name: 'an unknown tag',
+    yaml: `
+listen: !secret { port: 1 }
+`,
+    faults: ['2:9: Unresolved tag: !secret']
+  },
+  {
+    name: 'a list as key',
+    yaml: `
+listen:
+  ? [a]
+  : 1
+`,
+    faults: ['3:5: a key must be plain text']
+  },
+  {
+    name: 'an alias of what it stands in',
+    yaml: `
+plugins: &a
+  - options: { again: *a }
+    package: x
+`,
+    faults: ['3:23: plugins[0].options.again: an alias of what it stands in']
+  },
+  {
+    name: 'a merge of a scalar',
+    yaml: `
+listen:
+  <<: 5
+`,
+    faults: ['3:3: only mappings can be merged by "<<"']
+  },
+  {
+    name: 'not a mapping at all',
+    yaml: `
+just words
+`,
+    faults: ['2:1: expected a mapping, found a string']
+  },
+  {
+    name: 'an unknown key, nearly right',
+    yaml: `
+lisen: { port: 80 }
+`,
+    faults: ['2:1: lisen: unknown key; did you mean "listen"?']
+  },
+  {
+    name: 'an unknown key, like none',
+    yaml: `
+kubernetes: true
+`,
+    faults: ['2:1: kubernetes: unknown key']
+  },
+  {
+    name: 'an unknown key in a list',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    servce: a
+`,
+    faults: ['7:5: routes[0].servce: unknown key; did you mean "service"?']
+  },
+  {
+    name: '__proto__ as a key',
+    yaml: `
+listen: { __proto__: { port: 1 } }
+`,
+    faults: ['2:11: listen.__proto__: unknown key']
+  },
+  {
+    name: 'a missing key',
+    yaml: `
+routes:
+  - name: one
+    match: { methods: [GET] }
+    service: a
+services: { a: { instances: [http://h] } }
+`,
+    faults: ['4:12: routes[0].match: missing key "path"']
+  },
+  {
+    name: 'an empty section',
+    yaml: `
+edge:
+admin: false
+`,
+    faults: ['2:1: edge: expected a mapping, found nothing; write {} to leave it empty']
+  },
+  {
+    name: 'a number for a duration',
+    yaml: `
+mesh:
+  timeout: 15
+`,
+    faults: ['3:12: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found 15']
+  },
+  {
+    name: 'a malformed duration',
+    yaml: `
+mesh: { timeout: 15 seconds }
+`,
+    faults: ['2:18: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found "15 seconds"']
+  },
+  {
+    name: 'a malformed size',
+    yaml: `
+edge: { bodyLimit: 10 megs }
+`,
+    faults: ['2:20: edge.bodyLimit: expected false or a size such as 512b, 16kb or 10mb, found "10 megs"']
+  },
+  {
+    name: 'a malformed percentage',
+    yaml: `
+mesh: { retry: { budget: 0.2 } }
+`,
+    faults: ['2:26: mesh.retry.budget: expected a percentage such as 20%, found 0.2']
+  },
+  {
+    name: 'a port out of range',
+    yaml: `
+listen: { port: 70000 }
+`,
+    faults: ['2:17: listen.port: expected an integer from 0 to 65535, found 70000']
+  },
+  {
+    name: 'a port in quotes',
+    yaml: `
+listen: { port: '8080' }
+`,
+    faults: ['2:17: listen.port: expected an integer from 0 to 65535, found "8080"; take it out of its quotes']
+  },
+  {
+    name: 'a word for a switch',
+    yaml: `
+listen: { http2: yes }
+`,
+    faults: ['2:18: listen.http2: expected true or false, found "yes"']
+  },
+  {
+    name: 'a number for a string',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: 7
+`,
+    faults: ['7:14: routes[0].service: expected a string, found 7; put it in quotes']
+  },
+  {
+    name: 'true for a concern',
+    yaml: `
+edge: { cors: true }
+`,
+    faults: ['2:15: edge.cors: expected false or a mapping, found true']
+  },
+  {
+    name: 'an unknown enum value',
+    yaml: `
+mesh: { balance: round-robbin }
+`,
+    faults: [
+      '2:18: mesh.balance: expected one of round-robin, least-request, random, found "round-robbin"; did you mean "round-robin"?'
+    ]
+  },
+  {
+    name: 'an unknown retry condition',
+    yaml: `
+mesh: { retry: { on: [conect-failure, 503] } }
+`,
+    faults: [
+      '2:23: mesh.retry.on[0]: expected an integer from 400 to 599 or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found "conect-failure"; did you mean "connect-failure"?'
+    ]
+  },
+  {
+    name: 'a retry status out of range',
+    yaml: `
+mesh: { retry: { on: [200] } }
+`,
+    faults: [
+      '2:23: mesh.retry.on[0]: expected an integer from 400 to 599 or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found 200'
+    ]
+  },
+  {
+    name: 'a method in lower case',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - name: one
+    match: { path: /a, methods: [gett] }
+    service: a
+`,
+    faults: [
+      '5:34: routes[0].match.methods[0]: expected one of ACL, BIND, CHECKOUT, COPY, DELETE, GET, HEAD, LINK, LOCK, M-SEARCH, MERGE, MKACTIVITY, MKCALENDAR, MKCOL, MOVE, NOTIFY, OPTIONS, PATCH, POST, PROPFIND, PROPPATCH, PURGE, PUT, QUERY, REBIND, REPORT, SEARCH, SOURCE, SUBSCRIBE, TRACE, UNBIND, UNLINK, UNLOCK, UNSUBSCRIBE, found "gett"; did you mean "GET"?'
+    ]
+  },
+  {
+    name: 'a bad CIDR',
+    yaml: `
+listen:
+  trustProxy: [10.0.0.0/8, 10.0.0.0/33, ten]
+`,
+    faults: [
+      '3:28: listen.trustProxy[1]: expected an address or a range such as 10.0.0.0/8, found "10.0.0.0/33"',
+      '3:41: listen.trustProxy[2]: expected an address or a range such as 10.0.0.0/8, found "ten"'
+    ]
+  },
+  {
+    name: 'a URL of another scheme',
+    yaml: `
+redis: { url: http://127.0.0.1 }
+`,
+    faults: ['2:15: redis.url: expected a URL that starts with redis:// or rediss://, found "http://127.0.0.1"']
+  },
+  {
+    name: 'a URL with a password',
+    yaml: `
+redis: { url: http://:hunter2@127.0.0.1 }
+`,
+    faults: ['2:15: redis.url: expected a URL that starts with redis:// or rediss://, found "http://***@127.0.0.1"']
+  },
+  {
+    name: 'a URL with a password that has a slash',
+    yaml: `
+redis: { url: "http://:hunt/er2@127.0.0.1" }
+`,
+    faults: ['2:15: redis.url: expected a URL that starts with redis:// or rediss://, found "http://***@127.0.0.1"']
+  },
+  {
+    name: 'a URL without a host',
+    yaml: `
+discovery: { consul: { url: "http://" } }
+`,
+    faults: ['2:29: discovery.consul.url: expected a URL that starts with http:// or https://, found "http://"']
+  },
+  {
+    name: 'a service name in capitals',
+    yaml: `
+services:
+  Orders: { instances: [http://h] }
+`,
+    faults: ['3:3: services.Orders: expected a name of a-z, 0-9 and dashes as its key']
+  },
+  {
+    name: 'a route name with a space',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes: [{ name: one two, match: { path: /a }, service: a }]
+`,
+    faults: ['3:18: routes[0].name: expected a name of a-z, 0-9 and dashes, at most 63 characters, found "one two"']
+  },
+  {
+    name: 'a short secret',
+    yaml: `
+edge:
+  jwt: { secret: hunter2 }
+`,
+    faults: ['3:18: edge.jwt.secret: expected a string of at least 32 characters, found 7']
+  },
+  {
+    name: 'a number as secret',
+    yaml: `
+edge:
+  jwt: { secret: 12345 }
+`,
+    faults: ['3:18: edge.jwt.secret: expected a string of at least 32 characters, found a number; put it in quotes']
+  },
+  {
+    name: 'a token that is a list',
+    yaml: `
+discovery: { consul: { url: http://h, token: [hunter2] } }
+`,
+    faults: ['2:46: discovery.consul.token: expected a string, found a list']
+  },
+  {
+    name: 'consumers',
+    yaml: `
+consumers: [me]
+`,
+    faults: ['2:12: consumers: expected an empty list, found a list']
+  },
+  {
+    name: 'no methods',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes: [{ name: a, match: { path: /a, methods: [] }, service: a }]
+`,
+    faults: ['3:49: routes[0].match.methods: expected a list with at least one item, found an empty list']
+  },
+  {
+    name: 'a variable that is not set',
+    yaml: `
+listen:
+  port: \${NOWHERE}
+`,
+    faults: ['3:9: listen.port: environment variable NOWHERE is not set, and has no default']
+  },
+  {
+    name: 'a malformed variable',
+    yaml: `
+listen: { host: "\${A B}" }
+`,
+    faults: [
+      '2:17: listen.host: malformed variable: write ${NAME} or ${NAME:-default}, and $${ for the characters themselves'
+    ]
+  },
+  {
+    name: 'a variable of the wrong type',
+    yaml: `
+listen: { port: \${WORD} }
+`,
+    faults: ['2:17: listen.port: expected an integer from 0 to 65535, found a string (from ${WORD})']
+  },
+  {
+    name: 'an unknown service',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: aa
+`,
+    faults: ['7:14: routes[0].service: unknown service "aa"; did you mean "a"?']
+  },
+  {
+    name: 'an unknown service, like none',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: zebra
+`,
+    faults: ['7:14: routes[0].service: unknown service "zebra"']
+  },
+  {
+    name: 'a service named like an object method',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: constructor
+`,
+    faults: ['7:14: routes[0].service: unknown service "constructor"']
+  },
+  {
+    name: 'an unknown service in a split',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    split: [{ service: a, weight: 1 }, { service: bb, weight: 1 }]
+`,
+    faults: ['7:51: routes[0].split[1].service: unknown service "bb"']
+  },
+  {
+    name: 'neither service nor split',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+`,
+    faults: ['5:5: routes[0]: missing key "service" or "split"']
+  },
+  {
+    name: 'service and split',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+    split: [{ service: a, weight: 1 }]
+`,
+    faults: ['8:5: routes[0].split: a route has either a service or a split, not both']
+  },
+  {
+    name: 'weights of 0',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    split: [{ service: a, weight: 0 }]
+`,
+    faults: ['7:12: routes[0].split: all weights are 0, so no service gets any traffic']
+  },
+  {
+    name: 'two routes of one name',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+  - name: one
+    match: { path: /two }
+    service: a
+`,
+    faults: ['8:11: routes[1].name: the route on line 5 is named "one" too']
+  },
+  {
+    name: 'two sources',
+    yaml: `
+services:
+  a:
+    instances: [http://h]
+    dns: { host: h, port: 1 }
+`,
+    faults: ['5:5: services.a.dns: a service has one source, and this one has instances and dns']
+  },
+  {
+    name: 'Consul by default, not configured',
+    yaml: `
+services:
+  a: {}
+`,
+    faults: [
+      "3:6: services.a: it names no instances or dns, so it is looked up in Consul, which discovery.consul doesn't configure"
+    ]
+  },
+  {
+    name: 'Consul by name, not configured',
+    yaml: `
+services:
+  a: { consul: { service: b } }
+`,
+    faults: ["3:16: services.a.consul: it is in Consul, which discovery.consul doesn't configure"]
+  },
+  {
+    name: 'DNS without a port',
+    yaml: `
+services:
+  a: { dns: { host: h } }
+`,
+    faults: ['3:13: services.a.dns: needs a port, or srv: true']
+  },
+  {
+    name: 'HTTP/2 without TLS',
+    yaml: `
+listen:
+  http2: true
+`,
+    faults: ['3:10: listen.http2: HTTP/2 is agreed on within TLS, so it needs listen.tls']
+  },
+  {
+    name: 'missing TLS files',
+    yaml: `
+listen:
+  tls:
+    cert: none.pem
+    key: ./key.pem
+`,
+    faults: [(dir) => `4:11: listen.tls.cert: no such file: ${dir}/none.pem`]
+  },
+  {
+    name: 'no key for tokens',
+    yaml: `
+edge:
+  jwt: { issuer: me }
+`,
+    faults: ['3:8: edge.jwt: needs exactly one of secret, publicKey and jwks']
+  },
+  {
+    name: 'two keys for tokens',
+    yaml: `
+edge:
+  jwt:
+    publicKey: rsa.pem
+    jwks: https://h/k
+`,
+    faults: ['5:5: edge.jwt.jwks: a token has one key; exactly one of publicKey and jwks may be set']
+  },
+  {
+    name: 'HS256 with a published key set',
+    yaml: `
+edge:
+  jwt: { jwks: https://h/k, algorithms: [RS256, HS256] }
+`,
+    faults: ["3:49: edge.jwt.algorithms[1]: HS256 doesn't go with jwks; RS* or PS* or ES* or EdDSA does"]
+  },
+  {
+    name: 'HS256 with a public key',
+    yaml: `
+edge:
+  jwt: { publicKey: rsa.pem, algorithms: [HS256] }
+`,
+    faults: ["3:43: edge.jwt.algorithms[0]: HS256 doesn't go with a public key of type rsa; RS* or PS* does"]
+  },
+  {
+    name: 'RS256 with a secret',
+    yaml: `
+edge:
+  jwt: { secret: 0123456789abcdef0123456789abcdef, algorithms: [RS256] }
+`,
+    faults: ["3:65: edge.jwt.algorithms[0]: RS256 doesn't go with secret; HS* does"]
+  },
+  {
+    name: 'RS256 with an elliptic key',
+    yaml: `
+edge:
+  jwt: { publicKey: ec.pem, algorithms: [ES256, RS256] }
+`,
+    faults: ["3:49: edge.jwt.algorithms[1]: RS256 doesn't go with a public key of type ec; ES* does"]
+  },
+  {
+    name: 'an unknown algorithm',
+    yaml: `
+edge:
+  jwt: { publicKey: ec.pem, algorithms: [none] }
+`,
+    faults: [
+      '3:42: edge.jwt.algorithms[0]: expected one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, found "none"'
+    ]
+  },
+  {
+    name: 'a public key that is not there',
+    yaml: `
+edge:
+  jwt: { publicKey: none.pem }
+`,
+    faults: [(dir) => `3:21: edge.jwt.publicKey: neither a PEM key nor a file that can be read: ${dir}/none.pem`]
+  },
+  {
+    name: 'a public key that is none',
+    yaml: `
+edge:
+  jwt: { publicKey: key.pem }
+`,
+    faults: ['3:21: edge.jwt.publicKey: not a public key in PEM form']
+  },
+  {
+    name: 'a private key as public key',
+    yaml: `
+edge:
+  jwt: { publicKey: private.pem }
+`,
+    faults: ['3:21: edge.jwt.publicKey: a private key; only the public one belongs here']
+  },
+  {
+    name: 'a limit in Redis, not configured',
+    yaml: `
+edge:
+  rateLimit: { max: 1, window: 1s, store: redis }
+`,
+    faults: ["3:43: edge.rateLimit.store: redis is asked for, but the top level's redis is not set"]
+  },
+  {
+    name: 'a limit by something else',
+    yaml: `
+edge:
+  rateLimit: { max: 1, window: 1s, by: user }
+`,
+    faults: ['3:40: edge.rateLimit.by: expected ip, consumer or header:NAME, found "user"']
+  },
+  {
+    name: 'a limit by consumer without jwt',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+    edge:
+      rateLimit: { max: 1, window: 1s, by: consumer }
+`,
+    faults: ["9:44: routes[0].edge.rateLimit.by: consumer: without jwt the route doesn't know its consumers"]
+  },
+  {
+    name: 'an inherited limit by consumer without jwt',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+    edge: { jwt: false }
+edge:
+  jwt: { jwks: https://h/k }
+  rateLimit: { max: 1, window: 1s, by: consumer }
+`,
+    faults: [
+      "8:11: routes[0].edge.rateLimit.by: consumer (inherited): without jwt the route doesn't know its consumers"
+    ]
+  },
+  {
+    name: 'credentials for everyone',
+    yaml: `
+edge:
+  cors: { origin: "*", credentials: true }
+`,
+    faults: ['3:37: edge.cors.credentials: browsers refuse credentials for origin "*"; list the origins']
+  },
+  {
+    name: 'a plugin of nothing',
+    yaml: `
+plugins:
+  - options: {}
+`,
+    faults: ['3:5: plugins[0]: missing key "path" or "package"']
+  },
+  {
+    name: 'a plugin of two sources',
+    yaml: `
+plugins:
+  - path: plugin.ts
+    package: it
+`,
+    faults: ['4:5: plugins[0].package: a plugin has either a path or a package, not both']
+  },
+  {
+    name: 'a plugin that is not there',
+    yaml: `
+plugins:
+  - path: ./plugn.ts
+`,
+    faults: [(dir) => `3:11: plugins[0].path: no such file: ${dir}/plugn.ts`]
+  },
+  {
+    name: 'strip of another path',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+    path: { strip: /b }
+`,
+    faults: ['8:20: routes[0].path.strip: "/b" is not a prefix of "/api/one" that ends with a segment']
+  },
+  {
+    name: 'strip within a segment',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+    path: { strip: /ap }
+`,
+    faults: ['8:20: routes[0].path.strip: "/ap" is not a prefix of "/api/one" that ends with a segment']
+  },
+  {
+    name: 'strip and rewrite',
+    yaml: `
+services:
+  a: { instances: [http://127.0.0.1:9101] }
+routes:
+  - name: one
+    match: { path: /api/one }
+    service: a
+    path: { strip: /api, rewrite: { prefix: /v2 } }
+`,
+    faults: ['8:26: routes[0].path.rewrite: a path is either stripped or rewritten, not both']
+  },
+  {
+    name: 'strip of a pattern',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - name: one
+    match: { path: /a/:id }
+    service: a
+    path: { strip: /a }
+`,
+    faults: ['7:13: routes[0].path.strip: "/a/:id" is a pattern; only a plain prefix can be taken off']
+  },
+  {
+    name: 'ambiguous paths',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: p1, service: a, match: { path: /a//b } }
+  - { name: p2, service: a, match: { path: /a/../b } }
+  - { name: p3, service: a, match: { path: /a/. } }
+  - { name: p4, service: a, match: { path: '/a?b' } }
+  - { name: p5, service: a, match: { path: '/a#b' } }
+  - { name: p6, service: a, match: { path: { exact: /a%2fb } } }
+`,
+    faults: [
+      '4:44: routes[0].match.path: ambiguous "//": a path is matched decoded and without dots, queries and empty segments',
+      '5:44: routes[1].match.path: ambiguous "/..": a path is matched decoded and without dots, queries and empty segments',
+      '6:44: routes[2].match.path: ambiguous "/.": a path is matched decoded and without dots, queries and empty segments',
+      '7:44: routes[3].match.path: ambiguous "?": a path is matched decoded and without dots, queries and empty segments',
+      '8:44: routes[4].match.path: ambiguous "#": a path is matched decoded and without dots, queries and empty segments',
+      '9:53: routes[5].match.path.exact: ambiguous "%": a path is matched decoded and without dots, queries and empty segments'
+    ]
+  },
+  {
+    name: 'an attempt longer than the call',
+    yaml: `
+mesh:
+  timeout: 3s
+  attemptTimeout: 5s
+`,
+    faults: [
+      '4:19: mesh.attemptTimeout: 5s is longer than the timeout of the whole call, 3s: the attempt could never take so long'
+    ]
+  },
+  {
+    name: "an attempt longer than the service's call",
+    yaml: `
+services:
+  a:
+    instances: [http://h]
+    mesh: { attemptTimeout: 30s }
+mesh: { timeout: 20s }
+`,
+    faults: [
+      '5:29: services.a.mesh.attemptTimeout: 30s is longer than the timeout of the whole call, 20s: the attempt could never take so long'
+    ]
+  },
+  {
+    name: "a route's attempt longer than its service's call",
+    yaml: `
+services:
+  a: { instances: [http://h], mesh: { timeout: 1s } }
+routes:
+  - name: one
+    match: { path: / }
+    service: a
+    mesh: { attemptTimeout: 2s }
+`,
+    faults: [
+      '8:29: routes[0].mesh.attemptTimeout: 2s is longer than the timeout of the whole call, 1s: the attempt could never take so long'
+    ]
+  },
+  {
+    name: 'one port for both',
+    yaml: `
+listen: { port: 9000 }
+admin: { port: 9000 }
+`,
+    faults: ['3:16: admin.port: 9000 is listen.port too, and 127.0.0.1 overlaps 0.0.0.0']
+  },
+  {
+    name: 'an instance with more than an address',
+    yaml: `
+services:
+  a:
+    instances:
+      - http://h/path
+      - { url: "http://u:hunter2@h?q" }
+`,
+    faults: [
+      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a path',
+      '6:16: services.a.instances[1].url: an instance is scheme, host and port; this one has credentials and a query'
+    ]
+  },
+  {
+    name: 'conflicting routes',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - name: one
+    match: { path: /users/:id, methods: [GET, PUT], hosts: [A.example.com, b.example.com], headers: { X-A: '1', x-b: '2' } }
+    service: a
+  - name: two
+    match: { path: /users/:name, methods: [HEAD, POST], hosts: [b.example.com, a.example.com], headers: { x-b: '2', x-a: '1' } }
+    service: a
+`,
+    faults: ['8:12: routes[1].match: routes "one" (line 4) and "two" match the same requests: HEAD /users/:name']
+  },
+  {
+    name: 'several at once, in the order of the file',
+    yaml: `
+routes:
+  - name: one
+    match: { path: one }
+    servce: a
+mesh:
+  timeot: 5s
+  retry: { attempts: 99 }
+listen: { port: -1 }
+`,
+    faults: [
+      '4:20: routes[0].match.path: expected a path that starts with / or a mapping, found "one"',
+      '5:5: routes[0].servce: unknown key; did you mean "service"?',
+      '7:3: mesh.timeot: unknown key; did you mean "timeout"?',
+      '8:22: mesh.retry.attempts: expected an integer from 1 to 10, found 99',
+      '9:17: listen.port: expected an integer from 0 to 65535, found -1'
+    ]
+  }
+]
+// biome-ignore-end lint/suspicious/noTemplateCurlyInString: how a variable is written

@@ -1,0 +1,310 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { join } from 'node:path'
+import t from 'tap'
+import { ConfigError, loadConfig, parseConfig } from '../../config/load.ts'
+import { Gateway } from '../../config/schema.ts'
+
+const whole = `
+listen:
+  host: 0.0.0.0                                  # plus tls:, http2:, trustProxy: [10.0.0.0/8]
+  port: 8080
+  timeouts: { headers: 10s, bodyIdle: 30s, keepAlive: 75s }
+  limits: { headers: 16kb, url: 8kb, connections: 10000 }
+admin:  { host: 127.0.0.1, port: 8081 }
+discovery:
+  consul: { url: http://127.0.0.1:8500, token: \${CONSUL_TOKEN:-} }
+redis: { url: redis://127.0.0.1:6379 }
+edge:
+  bodyLimit: 10mb
+  cors: { origin: [https://app.example.com], credentials: true }
+  rateLimit: { max: 1000, window: 1m, by: ip, store: memory }
+mesh:
+  balance: least-request
+  timeout: 15s
+  attemptTimeout: 5s
+  idleTimeout: 60s
+  retry: { attempts: 2, on: [connect-failure, 503], budget: 20% }
+services:
+  orders: {}
+  users: { consul: { service: users-v2, tags: [http], datacenter: dc1 } }
+  products: { instances: [http://127.0.0.1:9101, { url: http://127.0.0.1:9102, weight: 3 }] }
+  legacy: { dns: { host: legacy.internal, port: 8080 } }
+routes:
+  - name: orders
+    match: { path: /api/orders, methods: [GET, POST], hosts: [api.example.com], headers: { x-beta: '1' } }
+    service: orders
+    path: { strip: /api }
+    edge:
+      jwt: { jwks: https://id.example.com/jwks.json, issuer: https://id.example.com, audience: api, algorithms: [RS256], forward: { sub: x-user-id } }
+      rateLimit: { max: 100, window: 10s, by: consumer }
+      cors: false
+    mesh: { timeout: 3s, retry: false }
+consumers: []
+plugins:
+  - path: ./plugins/stamp.ts
+    options: { header: x-stamp }
+`
+const mesh = {
+  balance: 'least-request',
+  timeout: 15_000,
+  attemptTimeout: 5000,
+  connectTimeout: 2000,
+  idleTimeout: 60_000,
+  retry: {
+    attempts: 2,
+    on: ['connect-failure', 503],
+    methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
+    backoff: { base: 25, max: 250 },
+    budget: 0.2
+  }
+}
+
+t.test('a whole configuration', async (t) => {
+  const dir = t.testdir({ plugins: { 'stamp.ts': '' }, 'gateway.yaml': whole })
+  const before = JSON.stringify(Gateway)
+  const config = loadConfig(join(dir, 'gateway.yaml'), {})
+  t.strictSame(config, {
+    file: join(dir, 'gateway.yaml'),
+    listen: {
+      host: '0.0.0.0',
+      port: 8080,
+      http2: false,
+      trustProxy: [],
+      timeouts: { headers: 10_000, bodyIdle: 30_000, keepAlive: 75_000 },
+      limits: { headers: 16_384, url: 8192, connections: 10_000 },
+      drain: { delay: 5000, timeout: 25_000 }
+    },
+    admin: { host: '127.0.0.1', port: 8081 },
+    discovery: { consul: { url: 'http://127.0.0.1:8500', wait: 300_000, maxStale: 60_000 } },
+    redis: { url: 'redis://127.0.0.1:6379', timeout: 50 },
+    edge: {
+      bodyLimit: 10_485_760,
+      accessLog: true,
+      cors: { origin: ['https://app.example.com'], credentials: true },
+      rateLimit: { max: 1000, window: 60_000, by: 'ip', store: 'memory' },
+      requestId: { header: 'x-request-id', trustClient: true }
+    },
+    mesh,
+    services: {
+      orders: { name: 'orders', consul: { service: 'orders', passingOnly: true }, mesh },
+      users: {
+        name: 'users',
+        consul: { service: 'users-v2', tags: ['http'], datacenter: 'dc1', passingOnly: true },
+        mesh
+      },
+      products: {
+        name: 'products',
+        instances: ['http://127.0.0.1:9101', { url: 'http://127.0.0.1:9102', weight: 3 }],
+        mesh
+      },
+      legacy: {
+        name: 'legacy',
+        dns: { host: 'legacy.internal', port: 8080, srv: false, tls: false, minTtl: 1000, maxTtl: 300_000 },
+        mesh
+      }
+    },
+    routes: [
+      {
+        name: 'orders',
+        match: {
+          path: '/api/orders',
+          methods: ['GET', 'POST'],
+          hosts: ['api.example.com'],
+          headers: { 'x-beta': '1' }
+        },
+        service: 'orders',
+        path: { strip: '/api' },
+        edge: {
+          bodyLimit: 10_485_760,
+          accessLog: true,
+          cors: false,
+          rateLimit: { max: 100, window: 10_000, by: 'consumer', store: 'memory' },
+          jwt: {
+            jwks: 'https://id.example.com/jwks.json',
+            issuer: 'https://id.example.com',
+            audience: 'api',
+            algorithms: ['RS256'],
+            forward: { sub: 'x-user-id' },
+            jwksMaxAge: 600_000,
+            jwksCooldown: 30_000,
+            clockSkew: 5000,
+            maxTokenSize: 8192
+          }
+        },
+        mesh: { timeout: 3000, retry: false }
+      }
+    ],
+    plugins: [{ path: join(dir, 'plugins/stamp.ts'), options: { header: 'x-stamp' } }]
+  })
+  t.equal(JSON.stringify(Gateway), before, 'the schema is as it was')
+  t.strictSame(loadConfig(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')
+})
+
+t.test('an empty file', async (t) => {
+  const config = parseConfig('# nothing yet\n', 'gateway.yaml', {})
+  t.strictSame([config.routes, config.services, config.plugins], [[], {}, []])
+  t.strictSame(config.admin, { host: '127.0.0.1', port: 8081 })
+  t.equal(config.listen.port, 8080)
+  t.match(config.edge, { bodyLimit: 10_485_760, accessLog: true })
+  t.equal(config.mesh.attemptTimeout, 5000)
+})
+
+t.test('the nearest level decides, a concern at a time', async (t) => {
+  const { services, routes } = parseConfig(
+    `
+edge:
+  bodyLimit: 1mb
+  accessLog: false
+  cors: { origin: '*', maxAge: 1h }
+  rateLimit: { max: 5, window: 1s, by: 'header:x-key' }
+mesh: { timeout: 10s, retry: { attempts: 5 } }
+services:
+  a: { instances: [http://h] }
+  b: { instances: [http://h], mesh: { timeout: 2s, retry: { budget: 50% }, balance: random } }
+  c: { instances: [http://h], mesh: { retry: false, idleTimeout: false } }
+routes:
+  - { name: one, match: { path: /one }, service: a }
+  - name: two
+    match: { path: /two }
+    split: [{ service: b, weight: 9 }, { service: a, weight: 1 }]
+    edge: { bodyLimit: false, cors: { origin: [https://x] }, rateLimit: false, accessLog: true }
+    mesh: { attemptTimeout: 1s }
+`,
+    'gateway.yaml',
+    {}
+  )
+  t.match(services.a?.mesh, { timeout: 10_000, retry: { attempts: 5, budget: 0.2 }, balance: 'least-request' })
+  t.match(services.b?.mesh, { timeout: 2000, retry: { attempts: 2, budget: 0.5 }, balance: 'random' })
+  t.match(services.c?.mesh, { timeout: 10_000, retry: false, idleTimeout: false })
+  t.strictSame(routes[0]?.edge, {
+    bodyLimit: 1_048_576,
+    accessLog: false,
+    cors: { origin: '*', credentials: false, maxAge: 3_600_000 },
+    rateLimit: { max: 5, window: 1000, by: 'header:x-key', store: 'memory' }
+  })
+  t.strictSame(routes[0]?.mesh, {})
+  t.strictSame(routes[1]?.edge, {
+    bodyLimit: false,
+    accessLog: true,
+    cors: { origin: ['https://x'], credentials: false },
+    rateLimit: false
+  })
+  t.equal(routes[1]?.service, 'b', 'the first of a split stands for it')
+  t.strictSame(routes[1]?.mesh, {
+    attemptTimeout: 1000,
+    split: [
+      { service: 'b', weight: 9 },
+      { service: 'a', weight: 1 }
+    ]
+  })
+})
+
+t.test('nothing in it can be changed', async (t) => {
+  const text =
+    'plugins: [{ package: x, options: { deep: [{ deeper: 1 }] } }]\nedge: { cors: { origin: [https://x] } }\n'
+  const loose: string[] = []
+  const visit = (value: unknown, path: string) => {
+    if (typeof value !== 'object' || value === null) return
+    if (!Object.isFrozen(value)) loose.push(path)
+    for (const [key, inner] of Object.entries(value)) visit(inner, `${path}.${key}`)
+  }
+  const config = parseConfig(text, 'gateway.yaml', {})
+  visit(config, 'config')
+  t.strictSame(loose, [])
+  t.throws(() => Object.assign(config.plugins[0]?.options?.deep as object, { 0: 2 }), TypeError)
+})
+
+t.test('files are looked for beside the configuration', async (t) => {
+  const { publicKey } = generateKeyPairSync('ed25519')
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
+  const dir = t.testdir({ tls: { 'cert.pem': '', 'key.pem': '', 'ca.pem': '' }, 'jwt.pem': pem })
+  const config = parseConfig(
+    `
+listen: { http2: true, tls: { cert: tls/cert.pem, key: ./tls/key.pem, ca: ${dir}/tls/ca.pem } }
+discovery: { consul: { url: https://h, tls: { ca: tls/ca.pem, serverName: consul } } }
+edge: { jwt: { publicKey: jwt.pem, algorithms: [EdDSA] } }
+services: { a: {} }
+routes:
+  - { name: one, match: { path: /one }, service: a }
+  - { name: two, match: { path: /two }, service: a, edge: { jwt: { publicKey: "\${PEM}" } } }
+`,
+    join(dir, 'gateway.yaml'),
+    { PEM: pem }
+  )
+  const tls = (name: string) => join(dir, 'tls', name)
+  t.strictSame(config.listen.tls, { cert: tls('cert.pem'), key: tls('key.pem'), ca: tls('ca.pem') })
+  t.strictSame(config.discovery.consul?.tls, { ca: tls('ca.pem'), serverName: 'consul' })
+  t.match(config.edge.jwt, { publicKey: join(dir, 'jwt.pem') })
+  t.match(config.routes[0]?.edge.jwt, { publicKey: join(dir, 'jwt.pem') })
+  t.match(config.routes[1]?.edge.jwt, { publicKey: pem }, 'the key itself stays as it is')
+})
+
+t.test('anchors and merge keys', async (t) => {
+  const { services } = parseConfig(
+    `
+services:
+  a: { instances: [http://h], mesh: &slow { timeout: 20s, retry: { attempts: 1 } } }
+  b: { instances: [http://h], mesh: *slow }
+  c: { instances: [http://h], mesh: { <<: *slow, timeout: 30s } }
+  d: { instances: [http://h], mesh: { <<: [{ timeout: 1m }, *slow] } }
+`,
+    'gateway.yaml',
+    {}
+  )
+  const timeouts = Object.values(services).map(({ mesh }) => [mesh.timeout, mesh.retry ? mesh.retry.attempts : false])
+  t.strictSame(timeouts, [
+    [20_000, 1],
+    [20_000, 1],
+    [30_000, 1],
+    [60_000, 1]
+  ])
+})
+
+t.test('routes that only look alike', async (t) => {
+  const { routes } = parseConfig(
+    `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: r1, service: a, match: { path: /x, methods: [GET] } }
+  - { name: r2, service: a, match: { path: /x, methods: [POST] } }
+  - { name: r3, service: a, match: { path: { exact: /x } } }
+  - { name: r4, service: a, match: { path: /x, hosts: [a.b] } }
+  - { name: r5, service: a, match: { path: /x, headers: { v: '1' } } }
+  - { name: r6, service: a, match: { path: /x, headers: { v: '2' } } }
+`,
+    'gateway.yaml',
+    {}
+  )
+  t.equal(routes.length, 6)
+})
+
+t.test('a file that cannot be read', async (t) => {
+  const dir = t.testdir({})
+  const file = join(dir, 'none.yaml')
+  t.throws(() => loadConfig(file), {
+    message: `${file}: no such file; name one with --config or JINGWEI_CONFIG\n1 fault in ${file}; nothing was started`,
+    faults: [{ file, line: 0, column: 0, path: '', message: 'no such file; name one with --config or JINGWEI_CONFIG' }]
+  })
+  t.throws(() => loadConfig(dir), { message: `${dir}: a folder, not a file\n1 fault in ${dir}; nothing was started` })
+  t.throws(() => loadConfig(dir), ConfigError)
+})
+
+t.test('the environment is that of the process unless another is given', async (t) => {
+  process.env.JINGWEI_TEST_PORT = '1234'
+  t.teardown(() => void delete process.env.JINGWEI_TEST_PORT)
+  const file = join(t.testdir({ 'gateway.yaml': 'listen: { port: $' + '{JINGWEI_TEST_PORT} }' }), 'gateway.yaml')
+  t.equal(loadConfig(file).listen.port, 1234)
+  t.throws(() => loadConfig(file, {}), ConfigError)
+})
+
+t.test('no mapping of the schema takes keys that it does not name', async (t) => {
+  const open: string[] = []
+  const visit = (schema: unknown, path: string) => {
+    if (typeof schema !== 'object' || schema === null) return
+    const { type, properties, additionalProperties } = schema as Record<string, unknown>
+    if (type === 'object' && properties !== undefined && additionalProperties !== false) open.push(path)
+    for (const [key, inner] of Object.entries(schema)) visit(inner, `${path}/${key}`)
+  }
+  visit(Gateway, '#')
+  t.strictSame(open, [])
+})

@@ -1,0 +1,15 @@
+import t from 'tap'
+import { ask, startRedis } from './redis.ts'
+
+t.test('it answers PING, hangs while paused, and is gone when stopped', async (t) => {
+  const redis = await startRedis()
+  t.teardown(redis.stop)
+  t.equal(await ask(redis.port, 'PING'), '+PONG')
+  redis.pause()
+  await t.rejects(ask(redis.port, 'PING'), /does not answer/)
+  redis.resume()
+  t.equal(await ask(redis.port, 'PING'), '+PONG')
+  redis.pause()
+  await redis.stop()
+  await t.rejects(ask(redis.port, 'PING'), { code: 'ECONNREFUSED' })
+})

@@ -1,0 +1,50 @@
+// A real Redis on loopback that keeps nothing.
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { freePort, start } from './processes.ts'
+import { tool } from './tools.ts'
+
+export interface Redis {
+  url: string
+  port: number
+  /** It stays connected but answers nothing: what a hung server looks like. */
+  pause(): void
+  resume(): void
+  stop(): Promise<void>
+}
+
+export async function startRedis(options: { port?: number } = {}): Promise<Redis> {
+  const { path, env } = await tool('redis-server')
+  const port = options.port ?? (await freePort())
+  const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
+  const running = await start({
+    command: path,
+    args,
+    env,
+    name: 'redis-server',
+    ready: async () => (await ask(port, 'PING')) === '+PONG'
+  })
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    pause: () => running.kill('SIGSTOP'),
+    resume: () => running.kill('SIGCONT'),
+    async stop() {
+      running.kill('SIGCONT') // a paused process would not see that it is asked to end
+      await running.stop()
+    }
+  }
+}
+
+/** The first line of the answer to an inline command. */
+export async function ask(port: number, command: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    socket.setTimeout(2000, () => socket.destroy(new Error('Redis does not answer')))
+    socket.write(`${command}\r\n`)
+    const [data] = (await once(socket, 'data')) as [Buffer]
+    return data.toString().split('\r\n')[0]!
+  } finally {
+    socket.destroy()
+  }
+}

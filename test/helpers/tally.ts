@@ -1,0 +1,94 @@
+// Counts what a test run did, from its TAP, and tells it a line per file, failures with what is known of them.
+
+import type { Result } from 'tap-parser'
+import { Parser } from 'tap-parser'
+import { stringify } from 'yaml'
+
+export class Tally {
+  passed = 0
+  failed = 0
+  skipped = 0
+  /** Told with the file that they are in. */
+  readonly notes: string[] = []
+
+  get line(): string {
+    return `${this.passed} passed, ${this.failed} failed${this.skipped > 0 ? `, ${this.skipped} skipped` : ''}`
+  }
+
+  add(other: Tally): void {
+    this.passed += other.passed
+    this.failed += other.failed
+    this.skipped += other.skipped
+    this.notes.push(...other.notes)
+  }
+
+  fail(name: string, diagnostics?: unknown): void {
+    this.failed++
+    this.notes.push(`✖ ${name}\n${describe(diagnostics)}`)
+  }
+}
+
+const keptPrints = 200
+
+/** A parser to write TAP into; the tally is whole once it has ended. */
+export function tallyOf(tell: (text: string) => void): { parser: Parser; tally: Tally } {
+  const parser = new Parser()
+  const tally = new Tally()
+  follow(parser, tally, [], (file, result) => {
+    const { ok, name, time } = result
+    const duration = time === null ? '' : ` (${(time / 1000).toFixed(1)} s)`
+    tell(`${ok ? '✔' : '✖'} ${name}: ${file.line}${duration}\n`)
+    for (const note of ok ? [] : file.notes) tell(indent(note))
+  })
+  parser.on('bailout', (reason: string) => {
+    tally.failed++
+    tell(`✖ bailed out: ${reason}\n`)
+  })
+  return { parser, tally }
+}
+
+/** Only leaves count: the closing line of a subtest says again what its own lines said. */
+function follow(parser: Parser, tally: Tally, path: string[], closed?: (tally: Tally, result: Result) => void): void {
+  let child: Tally | undefined
+  parser.on('child', (subtest: Parser) => {
+    child = new Tally()
+    follow(subtest, child, [...path, subtest.name])
+  })
+  parser.on('extra', (text: string) => {
+    if (tally.notes.length < keptPrints && text.trim() !== '') tally.notes.push(text)
+  })
+  parser.on('assert', (result: Result) => {
+    const name = [...path, result.name].join(' › ')
+    const excused = Boolean(result.skip || result.todo)
+    if (!child) {
+      const leaf = new Tally()
+      if (excused) leaf.skipped++
+      else if (result.ok) leaf.passed++
+      else leaf.fail(name, result.diag)
+      tally.add(leaf)
+      if (leaf.failed > 0) closed?.(leaf, result)
+      return
+    }
+    // It crashed, ran out of time or broke its plan, although each of its lines was fine.
+    if (!result.ok && !excused && child.failed === 0) child.fail(name, result.diag)
+    if (excused && child.passed + child.failed + child.skipped === 0) child.skipped++
+    tally.add(child)
+    closed?.(child, result)
+    child = undefined
+  })
+}
+
+const noise = new Set(['args', 'command', 'cwd', 'externalID', 'jobId', 'stdio', 'test', 'typeName', 'isToplevel'])
+
+function describe(diagnostics: unknown): string {
+  if (typeof diagnostics !== 'object' || diagnostics === null) return ''
+  const told = Object.entries(diagnostics).flatMap(([key, value]) => {
+    if (noise.has(key) || value === null) return []
+    return [[key, key === 'at' ? `${value.fileName}:${value.lineNumber}:${value.columnNumber}` : value]]
+  })
+  return told.length === 0 ? '' : indent(stringify(Object.fromEntries(told), { lineWidth: 0 }))
+}
+
+function indent(text: string): string {
+  return `${text.trimEnd().replace(/^(?=.)/gm, '  ')}\n`
+}
