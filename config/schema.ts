@@ -118,7 +118,7 @@ export const ConsulDiscovery = Type.Object(
         strict
       )
     ),
-    wait: Duration('Longest time a blocking query is held by Consul.', { default: '5m' }),
+    wait: Duration('Longest time a blocking query is held by Consul.', { default: '1m' }),
     maxStale: Duration('An answer from a server that has been without a leader for longer is not believed.', {
       default: '1m'
     })

@@ -2,9 +2,21 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { attach } from './attach.ts'
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** `request.ip` as it was on arrival: Node forgets the socket of a request that is over. */
+    callerIp: string
+  }
+}
+
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
 export default fp(
   async (fastify) => {
+    fastify.decorateRequest('callerIp', '')
+    fastify.addHook('onRequest', (request, _reply, done) => {
+      request.callerIp = request.ip
+      done()
+    })
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
       const { url } = request.raw
       const query = url!.indexOf('?')
@@ -17,7 +29,7 @@ export default fp(
           route,
           status: reply.statusCode,
           durationMs: Math.round(reply.elapsedTime * 100) / 100,
-          ip: request.ip,
+          ip: request.callerIp,
           agent: request.headers['user-agent'],
           consumer: request.consumer?.id,
           service: exchange?.call?.service,

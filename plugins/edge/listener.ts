@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { LogController } from 'fastify'
 import type { FastifyServerOptions } from 'fastify'
+import { LogController } from 'fastify'
 import type { Config } from '../../config/schema.ts'
 import { refuseUnparsable } from './errors.ts'
 

@@ -44,6 +44,7 @@ export default fp(
       metrics ??= createMetrics(fastify)
       link ??= new RedisLink(config.redis, fastify.log, metrics?.up)
       const fallbacks = metrics?.fallbacks.labels(route)
+      fallbacks?.inc(0) // so that the series is there before the first outage
       return new SharedCounter(link, route, () => fallbacks?.inc())
     }
 

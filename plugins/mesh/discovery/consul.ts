@@ -82,7 +82,8 @@ export class ConsulSource implements Source {
       await pause(bucket.take(), signal)
       if (signal.aborted) return
       try {
-        this.#take(await this.#ask({ ...this.#query, index: this.#index, wait: this.#wait() }, signal), publisher)
+        const answer = await this.#ask({ ...this.#query, index: this.#index, wait: this.#wait() }, signal)
+        if (!signal.aborted) this.#take(answer, publisher)
       } catch (error) {
         if (signal.aborted) return
         this.#fail(error)
@@ -139,7 +140,6 @@ export class ConsulSource implements Source {
 
   #fail(error: unknown): void {
     this.#failures++
-    this.#emptySince = null
     // Ask for an answer at once: a restarted Consul would hold an old, higher index for the whole wait.
     this.#index = null
     this.#error = messageOf(error)

@@ -1,0 +1,326 @@
+/** The loop against a scripted Consul, for the answers that a real one gives rarely. */
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createServer } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
+import { ConsulSource, consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
+import { ConsulClient } from '../../../plugins/mesh/discovery/consul-client.ts'
+import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
+import { eventually, recording, service, watch } from './support.ts'
+
+type Step = (response: ServerResponse, request: IncomingMessage) => void
+interface Seen {
+  path: string
+  query: Record<string, string>
+  headers: IncomingMessage['headers']
+  at: number
+}
+
+/** Answers question after question by the script; the last step answers all that follow. */
+async function scripted(t: Test, steps: Step[], options: Partial<ConsulOptions> = {}, timing = {}) {
+  const seen: Seen[] = []
+  const sockets = new Set<Socket>()
+  const server = createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url ?? '', 'http://x')
+    const step = steps[Math.min(seen.length, steps.length - 1)]
+    seen.push({
+      path: pathname,
+      query: Object.fromEntries(searchParams),
+      headers: request.headers,
+      at: performance.now()
+    })
+    step?.(response, request)
+  })
+  server.on('connection', (socket) => sockets.add(socket.on('close', () => sockets.delete(socket))))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const { surroundings, lines, counts } = recording()
+  const client = new ConsulClient({ url, wait: 60_000, maxStale: 1000, ...options }, surroundings.log)
+  const counters = discoveryCounters(surroundings.meter)
+  const open = (config: ServiceConfig) => {
+    const source = new ConsulSource(config, client, surroundings, counters, { ...consulTiming, ...timing })
+    t.teardown(() => source.close())
+    return { source, ...watch(source) }
+  }
+  t.teardown(() => {
+    client.close()
+    server.close()
+    server.closeAllConnections()
+  })
+  return { open, seen, lines, counts, sockets, client }
+}
+
+const entry = (port: number) => ({
+  Node: { Node: 'n1', Address: '127.0.0.1' },
+  Service: { ID: `web-${port}`, Port: port, Weights: { Passing: 1, Warning: 1 } },
+  Checks: []
+})
+const origin = (port: number) => `http://127.0.0.1:${port}`
+const answer =
+  (index: number | string | null, ports: number[], headers: Record<string, string> = {}): Step =>
+  (response) => {
+    const own = { 'x-consul-knownleader': 'true', 'x-consul-lastcontact': '0', ...headers }
+    response.writeHead(200, {
+      'content-type': 'application/json',
+      ...(index === null ? {} : { 'x-consul-index': String(index) }),
+      ...own
+    })
+    response.end(JSON.stringify(ports.map(entry)))
+  }
+const status =
+  (code: number, text: string): Step =>
+  (response) =>
+    response.writeHead(code, { 'content-type': 'text/plain' }).end(text)
+const hold: Step = () => {}
+const cut: Step = (response) => response.destroy()
+
+t.test('asks as configured, holds by index, and publishes only what changed', async (t) => {
+  const steps = [answer(5, [1]), answer(6, [1]), answer('18446744073709551615', [1, 2]), hold]
+  const options = { token: 'secret', datacenter: 'dc1', namespace: 'team' }
+  const { open, seen, counts } = await scripted(t, steps, options)
+  const { sets, until, source } = open(service('web', { consul: { service: 'web/v2', passingOnly: true } }))
+  await until([origin(1), origin(2)])
+  await eventually(() => seen.length === 4)
+  t.equal(sets.length, 2)
+  t.equal(seen[0]?.path, '/v1/health/service/web%2Fv2')
+  t.same(seen[0]?.query, { dc: 'dc1', stale: '1' })
+  t.same(seen[1]?.query, { dc: 'dc1', stale: '1', index: '5', wait: '60000ms' })
+  t.equal(seen[3]?.query.index, '18446744073709551615', 'an index is no double')
+  t.match(seen[3]?.headers, { 'x-consul-token': 'secret', 'x-consul-namespace': 'team' })
+  t.match(source.status(), { kind: 'consul', confirmedAt: Number, error: null })
+  t.same(counts, { 'jingwei_mesh_discovery_updates_total{web}': 2 })
+})
+
+t.test('an IPv6 address and a path in the URL', async (t) => {
+  const paths: unknown[] = []
+  const server = createServer((request, response) => {
+    paths.push(request.url)
+    answer(null, [1])(response, request)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '::1', resolve))
+  const { surroundings } = recording()
+  const url = `http://[::1]:${(server.address() as AddressInfo).port}/consul/`
+  const discovery = createDiscovery({ consul: { url, wait: 1000, maxStale: 1000 } }, surroundings)
+  t.teardown(async () => {
+    await discovery.close()
+    server.close()
+  })
+  await watch(discovery.source(service('web'))).until([origin(1)])
+  t.equal(paths[0], '/consul/v1/health/service/web?stale=1')
+})
+
+t.test('the datacenter of the service wins', async (t) => {
+  const { open, seen } = await scripted(t, [hold], { datacenter: 'dc1' })
+  open(service('web', { consul: { datacenter: 'dc2', passingOnly: true } }))
+  await eventually(() => seen.length === 1)
+  t.equal(seen[0]?.query.dc, 'dc2')
+})
+
+t.test('an index that goes backwards is forgotten', async (t) => {
+  const { open, seen } = await scripted(t, [answer(50, [1]), answer(7, [2]), answer(8, [2]), hold])
+  const { until } = open(service('web'))
+  await until([origin(2)])
+  await eventually(() => seen.length === 4)
+  t.same(
+    seen.map(({ query }) => query.index),
+    [undefined, '50', undefined, '8']
+  )
+})
+
+for (const index of [null, 0, '-3', 'x']) {
+  t.test(`index ${index}: polls, and never spins`, async (t) => {
+    const { open, seen } = await scripted(t, [answer(index, [1])], {}, { burst: 3, interval: 300 })
+    const { until, sets } = open(service('web'))
+    await until([origin(1)])
+    await sleep(700)
+    t.ok(seen.length >= 4 && seen.length <= 6, `${seen.length} questions`)
+    t.ok(seen.every(({ query }) => query.index === undefined))
+    t.equal(sets.length, 1)
+  })
+}
+
+t.test('a server that does not hold questions is asked at the steady rate only', async (t) => {
+  const { open, seen } = await scripted(t, [answer(9, [1])], {}, { burst: 3, interval: 300 })
+  open(service('web'))
+  await eventually(() => seen.length === 3)
+  await sleep(500)
+  t.ok(seen.length <= 5, `${seen.length} questions`)
+})
+
+t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
+  const broken: Step = (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('[{')
+  const noList: Step = (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{"a":1}')
+  const empty: Step = (response) => response.writeHead(200).end()
+  const faults = [status(400, 'bad'), status(500, 'No cluster leader'), cut, broken, noList, empty]
+  const { open, seen, lines, counts } = await scripted(
+    t,
+    [answer(5, [1]), ...faults, answer(6, [2]), hold],
+    {},
+    {
+      burst: 20
+    }
+  )
+  const { until, sets, source } = open(service('web'))
+  await eventually(() => source.status().error === 'Consul answered 500: No cluster leader')
+  t.match(source.status(), { confirmedAt: Number })
+  await until([origin(2)], 30_000)
+  await eventually(() => seen.length === 9)
+  t.same(
+    sets.map((set) => set.length),
+    [1, 1]
+  )
+  t.equal(seen[2]?.query.index, undefined, 'after an error the answer is wanted at once')
+  t.same(
+    lines.map(({ level, message }) => `${level} ${message.slice(0, 14)}`),
+    ['warn Consul is lost', 'info Consul is back']
+  )
+  t.equal(counts['jingwei_mesh_discovery_errors_total{web}'], faults.length)
+  t.equal(source.status().error, null)
+})
+
+t.test('a body that is cut after the head is noticed long before the wait is over', async (t) => {
+  const half: Step = (response) => {
+    response.writeHead(200, { 'content-length': '100', 'x-consul-index': '6' }).write('[')
+    setTimeout(() => response.destroy(), 50)
+  }
+  const { open } = await scripted(t, [answer(5, [1]), half, answer(7, [2]), hold])
+  await open(service('web')).until([origin(2)], 15_000)
+})
+
+t.test('answers without a leader, or too stale, are not believed', async (t) => {
+  const lost = answer(6, [], { 'x-consul-knownleader': 'false' })
+  const stale = answer(6, [], { 'x-consul-lastcontact': '1001' })
+  const fresh = answer(6, [2], { 'x-consul-lastcontact': '1000' })
+  const { open, counts } = await scripted(t, [answer(5, [1]), lost, stale, fresh, hold])
+  const { until, sets } = open(service('web'))
+  await until([origin(2)])
+  t.same(
+    sets.map((set) => set.length),
+    [1, 1]
+  )
+  t.equal(counts['jingwei_mesh_discovery_errors_total{web}'], 2)
+})
+
+t.test('the last instance gone while Consul is well: at once', async (t) => {
+  const { open } = await scripted(t, [answer(5, [1]), answer(6, []), hold])
+  const { until, sets } = open(service('web'))
+  await until([], 1000)
+  t.equal(sets.length, 2)
+})
+
+t.test('the first answer is published even when empty', async (t) => {
+  const { open } = await scripted(t, [cut, answer(6, []), hold])
+  const { until } = open(service('web'))
+  await until([], 2000)
+})
+
+t.test('empty after an outage: kept, and the instances that return are never missed', async (t) => {
+  const { open, seen } = await scripted(t, [answer(5, [1]), cut, answer(3, []), answer(4, [1, 2]), hold])
+  const { until, sets } = open(service('web'))
+  await until([origin(1), origin(2)])
+  t.same(
+    sets.map((set) => set.length),
+    [1, 2]
+  )
+  await eventually(() => seen.length === 5)
+  t.ok(Number.parseInt(seen[3]?.query.wait ?? '', 10) <= consulTiming.emptyGrace, 'held until the verdict only')
+  t.equal(seen[4]?.query.wait, '60000ms')
+})
+
+for (const [name, steps] of [
+  ['after an outage', [answer(5, [1]), cut, answer(3, [])]],
+  ['after an index that went backwards', [answer(5, [1]), answer(3, [])]]
+] as const) {
+  t.test(`empty ${name}: believed when it lasts`, async (t) => {
+    const { open, seen } = await scripted(t, [...steps], {}, { emptyGrace: 600, interval: 100 })
+    const { until, sets, source } = open(service('web'))
+    await eventually(() => seen.length > steps.length)
+    await sleep(200)
+    t.equal(sets.length, 1)
+    t.match(source.status().error, /no instance/)
+    await until([])
+    const first = seen[steps.length - 1]?.at ?? 0
+    t.ok(performance.now() - first >= 600)
+    t.equal(source.status().error, null)
+  })
+}
+
+t.test('an outage in the midst of the trial begins it anew', async (t) => {
+  const steps = [answer(5, [1]), cut, answer(3, []), cut, answer(3, [1]), answer(4, []), hold]
+  const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000 })
+  const { sets } = open(service('web'))
+  await eventually(() => seen.length === steps.length)
+  t.equal(sets.length, 1, 'checks may turn critical for a moment just after a restart')
+})
+
+t.test('a refused token: shown, logged once, and nothing is lost', async (t) => {
+  const denied = status(403, 'Permission denied')
+  const { open, lines } = await scripted(t, [answer(5, [1]), denied, denied, denied, answer(6, [2]), hold])
+  const { until, source } = open(service('web'))
+  await eventually(() => /403: Permission denied.*service:read.*node:read/.test(source.status().error ?? ''))
+  await until([origin(2)])
+  t.same(
+    lines.map(({ level, message }) => `${level} ${message}`),
+    [
+      'warn Consul refuses to say where services are: the token needs service:read on the services and node:read on their nodes',
+      'info Consul accepts the token'
+    ]
+  )
+})
+
+t.test('an empty list that was filtered by ACLs proves nothing', async (t) => {
+  const filtered = answer(6, [], { 'x-consul-results-filtered-by-acls': 'true' })
+  const { open, lines } = await scripted(t, [answer(5, [1]), filtered, filtered, answer(7, [2]), hold])
+  const { until, sets } = open(service('web'))
+  await until([origin(2)])
+  t.equal(sets.length, 2)
+  t.same(
+    lines.map(({ level }) => level),
+    ['warn', 'info']
+  )
+})
+
+t.test('several services: one line when Consul is lost, one when it is back for all', async (t) => {
+  let away = false
+  const { open, lines } = await scripted(t, [
+    (response, request) => {
+      if (away) return response.destroy()
+      if (request.url?.includes('index=')) return setTimeout(() => response.destroy(), away ? 0 : 300)
+      return answer(5, [1])(response, request)
+    }
+  ])
+  const watches = ['a', 'b', 'c'].map((name) => open(service(name)))
+  await Promise.all(watches.map(({ until }) => until([origin(1)])))
+  away = true
+  await eventually(() => watches.every(({ source }) => source.status().error !== null))
+  away = false
+  await eventually(() => watches.every(({ source }) => source.status().error === null))
+  const [first, second] = lines
+  t.match(first, { level: 'warn', message: /lost/, fields: { url: /^http:/ } })
+  t.match(second, { level: 'info', message: /back/ })
+})
+
+t.test('entries without a port are reported once', async (t) => {
+  const { open, lines, seen } = await scripted(t, [answer(5, [0, 1]), answer(6, [0, 2]), hold])
+  const { until } = open(service('web'))
+  await until([origin(2)])
+  await eventually(() => seen.length === 3)
+  t.equal(lines.length, 1)
+})
+
+t.test('close: the question is cancelled and no socket stays', async (t) => {
+  const { open, seen, sockets, client, lines } = await scripted(t, [answer(5, [1]), hold])
+  const { source } = open(service('web'))
+  const backingOff = open(service('other'))
+  await eventually(() => seen.length >= 3)
+  await Promise.all([source.close(), backingOff.source.close(), source.close()])
+  client.close()
+  await eventually(() => sockets.size === 0, 2000)
+  t.same(lines, [], 'a close is no fault')
+  t.equal(source.status().error, null)
+})

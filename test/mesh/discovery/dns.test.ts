@@ -1,0 +1,319 @@
+/** DNS discovery against a small server over UDP and TCP. */
+import dgram from 'node:dgram'
+import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Answer, Packet, Question } from 'dns-packet'
+import { decode, encode, streamEncode, TRUNCATED_RESPONSE } from 'dns-packet'
+import type { Test } from 'tap'
+import t from 'tap'
+import { parseServer } from '../../../plugins/mesh/discovery/dns-query.ts'
+import { byPriority, scaleWeights } from '../../../plugins/mesh/discovery/dns-records.ts'
+import type { DnsOptions } from '../../../plugins/mesh/discovery/dns-resolve.ts'
+import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { eventually, recording, service, watch } from './support.ts'
+
+const NXDOMAIN = 3
+const SERVFAIL = 2
+const FORMERR = 1
+interface Said {
+  code?: number
+  answers?: Answer[]
+  additionals?: Answer[]
+  /** Over UDP only. */
+  cut?: boolean
+  /** Sent before the true answer. */
+  forged?: (asked: Packet) => Buffer[]
+  silent?: boolean
+}
+type Say = (question: Question, count: number, packet: Packet) => Said
+
+/** Answers by `say`, which is told how often this type was asked before. */
+async function dnsServer(t: Test, say: Say) {
+  const asked: { type: string; name: string; over: 'udp' | 'tcp'; at: number }[] = []
+  const reply = (packet: Packet, over: 'udp' | 'tcp') => {
+    const [question] = packet.questions ?? []
+    if (!question) throw new Error('no question')
+    const count = asked.filter(({ type }) => type === question.type).length
+    asked.push({ type: question.type, name: question.name, over, at: performance.now() })
+    const said = say(question, count, packet)
+    const cut = said.cut && over === 'udp'
+    const answer: Packet = {
+      type: 'response',
+      id: packet.id,
+      flags: (said.code ?? 0) | (cut ? TRUNCATED_RESPONSE : 0),
+      questions: [question],
+      answers: cut ? [] : said.answers,
+      additionals: said.additionals
+    }
+    return { said, answer }
+  }
+  const tcp = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', (data: Buffer) => {
+      const message = streamEncode(reply(decode(data.subarray(2)), 'tcp').answer)
+      // In two pieces, as a network may deliver it.
+      socket.write(message.subarray(0, 5))
+      setTimeout(() => socket.end(message.subarray(5)), 10)
+    })
+  })
+  await new Promise<void>((resolve) => tcp.listen(0, '127.0.0.1', resolve))
+  const { port } = tcp.address() as AddressInfo
+  const udp = dgram.createSocket('udp4')
+  udp.on('message', (data, from) => {
+    const packet = decode(data)
+    const { said, answer } = reply(packet, 'udp')
+    if (said.silent) return
+    for (const forged of said.forged?.(packet) ?? []) udp.send(forged, from.port)
+    udp.send(encode(answer), from.port)
+  })
+  await new Promise<void>((resolve) => udp.bind(port, '127.0.0.1', resolve))
+  t.teardown(() => {
+    udp.close()
+    tcp.close()
+  })
+  return { asked, server: `127.0.0.1:${port}` }
+}
+
+function open(t: Test, options: Partial<DnsOptions> & { host: string }) {
+  const { surroundings, lines, counts } = recording()
+  const discovery = createDiscovery({}, surroundings)
+  const dns = { srv: false, tls: false, minTtl: 100, maxTtl: 60_000, ...options }
+  const source = discovery.source(service('legacy', { dns }))
+  t.teardown(() => discovery.close())
+  return { source, lines, counts, ...watch(source) }
+}
+
+const a = (data: string, ttl = 60, name = 'legacy.test'): Answer => ({ type: 'A', name, ttl, data })
+const aaaa = (data: string, ttl = 60, name = 'legacy.test'): Answer => ({ type: 'AAAA', name, ttl, data })
+const srv = (target: string, port: number, priority: number, weight: number, ttl = 60): Answer => {
+  return { type: 'SRV', name: '_web._tcp.test', ttl, data: { target, port, priority, weight } }
+}
+
+t.test('A and AAAA, behind an alias whose record comes last', async (t) => {
+  const { server } = await dnsServer(t, ({ type }) => ({
+    answers:
+      type === 'A'
+        ? [
+            a('10.0.0.1', 60, 'Real.test'),
+            a('10.9.9.9', 60, 'other.test'),
+            { type: 'CNAME', name: 'legacy.test', data: 'real.test', ttl: 60 }
+          ]
+        : [aaaa('fd00::1')]
+  }))
+  const { until, sets, source } = open(t, { host: 'Legacy.test.', port: 8080, server })
+  await until(['http://10.0.0.1:8080', 'http://[fd00::1]:8080'])
+  const id = 'http://10.0.0.1:8080'
+  t.same(sets[0]?.[0], { id, origin: id, weight: 1, tags: [], meta: { 'dns-name': 'Legacy.test.' } })
+  t.match(source.status(), { kind: 'dns', confirmedAt: Number, error: null })
+})
+
+t.test('tls, and the default port', async (t) => {
+  const { server } = await dnsServer(t, ({ type }) => ({ answers: type === 'A' ? [a('10.0.0.1')] : [] }))
+  await open(t, { host: 'legacy.test', tls: true, server }).until(['https://10.0.0.1'])
+  await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
+})
+
+t.test('the TTL is honoured, between its bounds', async (t) => {
+  const gaps = async (ttl: number, bounds: { minTtl: number; maxTtl: number }, times: number) => {
+    const { server, asked } = await dnsServer(t, ({ type }) => ({ answers: type === 'A' ? [a('10.0.0.1', ttl)] : [] }))
+    const { source } = open(t, { host: 'legacy.test', server, ...bounds })
+    const times4 = () => asked.filter(({ type }) => type === 'A').map(({ at }) => at)
+    await eventually(() => times4().length === times)
+    await source.close()
+    return times4()
+      .slice(1)
+      .map((at, i) => at - (times4()[i] ?? 0))
+  }
+  const [one] = await gaps(1, { minTtl: 10, maxTtl: 60_000 }, 2)
+  t.ok(one && one >= 990 && one < 1500, `TTL of 1 s: ${one}`)
+  const [least] = await gaps(0, { minTtl: 300, maxTtl: 60_000 }, 2)
+  t.ok(least && least >= 290 && least < 700, `least: ${least}`)
+  const [most] = await gaps(3600, { minTtl: 10, maxTtl: 300 }, 2)
+  t.ok(most && most >= 290 && most < 700, `most: ${most}`)
+})
+
+t.test('SRV: the preferred group only, while any of it has an address', async (t) => {
+  const { server } = await dnsServer(t, ({ type, name }, count) => {
+    if (type === 'SRV') {
+      const targets = [srv('b.test', 8002, 20, 5, 0), srv('a.test', 8001, 10, 3, 0), srv('a2.test', 8001, 10, 1, 0)]
+      return { answers: targets, additionals: [a('10.0.0.2', 0, 'b.test')] }
+    }
+    // a.test and a2.test have no additional record, so they are asked for; later they are gone.
+    if (type === 'A' && name === 'a.test')
+      return count < 2 ? { answers: [a('10.0.0.1', 0, 'A.test')] } : { code: NXDOMAIN }
+    return { code: NXDOMAIN }
+  })
+  const { until, sets } = open(t, { host: '_web._tcp.test', srv: true, server })
+  await until(['http://10.0.0.1:8001'])
+  t.match(sets[0]?.[0], { weight: 3, meta: { 'dns-name': 'a.test' } })
+  t.same(sets[0]?.length, 1)
+})
+
+t.test('SRV: the next group when the preferred one has no address at all', async (t) => {
+  const { server } = await dnsServer(t, ({ type }) =>
+    type === 'SRV'
+      ? {
+          answers: [srv('a.test', 8001, 10, 3), srv('b.test', 8002, 20, 5)],
+          additionals: [aaaa('fd00::2', 60, 'b.test')]
+        }
+      : { code: NXDOMAIN }
+  )
+  await open(t, { host: '_web._tcp.test', srv: true, server }).until(['http://[fd00::2]:8002'])
+})
+
+t.test('SRV target "." means that there is none', async (t) => {
+  const { server } = await dnsServer(t, () => ({ answers: [srv('.', 0, 0, 0)] }))
+  await open(t, { host: '_web._tcp.test', srv: true, server }).until([])
+})
+
+t.test('SRV weights', async (t) => {
+  t.same(scaleWeights([0, 0]), [1, 1])
+  t.same(scaleWeights([3, 1]), [3, 1])
+  t.same(scaleWeights([0, 1, 2]), [1, 100, 200])
+  t.same(scaleWeights([0, 300]), [1, 300])
+  t.same(scaleWeights([]), [])
+  const target = (host: string, priority: number) => ({ host, port: 1, priority, weight: 1 })
+  const groups = byPriority([target('c', 9), target('a', 1), target('b', 9)])
+  t.same(
+    groups.map((group) => group.map(({ host }) => host)),
+    [['a'], ['c', 'b']]
+  )
+})
+
+t.test('a cut answer is asked for again over TCP', async (t) => {
+  const many = Array.from({ length: 100 }, (_, i) => a(`10.0.1.${i}`))
+  const { server, asked } = await dnsServer(t, ({ type }) => (type === 'A' ? { cut: true, answers: many } : {}))
+  const { sets } = open(t, { host: 'legacy.test', server })
+  await eventually(() => sets.length === 1)
+  t.equal(sets[0]?.length, 100)
+  t.same(
+    asked.filter(({ type }) => type === 'A').map(({ over }) => over),
+    ['udp', 'tcp']
+  )
+})
+
+t.test('an answer that nearly fills its datagram may have been cut in silence', async (t) => {
+  const some = Array.from({ length: 60 }, (_, i) => a(`10.0.1.${i}`))
+  const { server } = await dnsServer(t, ({ type }, count) => {
+    if (type !== 'A') return {}
+    return { answers: count === 0 ? some : [...some, a('10.0.1.99')] }
+  })
+  const { sets } = open(t, { host: 'legacy.test', server })
+  await eventually(() => sets.length === 1)
+  t.equal(sets[0]?.length, 61)
+})
+
+t.test('forged and broken datagrams are passed over', async (t) => {
+  const { server } = await dnsServer(t, ({ type, name }) => ({
+    answers: type === 'A' ? [a('10.0.0.1')] : [],
+    forged: ({ id = 0 }) => {
+      const evil: Packet = { type: 'response', id, questions: [{ type: 'A', name }], answers: [a('6.6.6.6')] }
+      return [
+        encode({ ...evil, id: (id + 1) & 0xffff }),
+        encode({ ...evil, questions: [{ type: 'A', name: 'evil.test' }] }),
+        encode({ ...evil, questions: [{ type: 'TXT', name }] }),
+        encode({ ...evil, questions: [] }),
+        encode({ ...evil, type: 'query' }),
+        encode({ ...evil, questions: [{ type: type === 'A' ? 'A' : 'AAAA', name }] }).subarray(0, 40),
+        Buffer.from('junk')
+      ]
+    }
+  }))
+  await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
+})
+
+t.test('a server without EDNS is asked the old way', async (t) => {
+  const { server } = await dnsServer(t, ({ type }, _, { additionals }) => {
+    if (additionals?.length) return { code: FORMERR }
+    return { answers: type === 'A' ? [a('10.0.0.1')] : [] }
+  })
+  await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
+})
+
+t.test('NXDOMAIN and failures keep the set, and are shown, counted, and logged once', async (t) => {
+  let code = 0
+  const { server } = await dnsServer(t, ({ type }) => ({
+    code,
+    answers: code === 0 && type === 'A' ? [a('10.0.0.1', 0)] : []
+  }))
+  const { until, sets, source, lines, counts } = open(t, { host: 'legacy.test', server })
+  await until(['http://10.0.0.1'])
+  code = NXDOMAIN
+  await eventually(() => /knows no name/.test(source.status().error ?? ''))
+  code = SERVFAIL
+  await eventually(() => /SERVFAIL/.test(source.status().error ?? ''))
+  t.equal(sets.length, 1)
+  code = 0
+  await eventually(() => source.status().error === null)
+  t.same(
+    lines.map(({ level }) => level),
+    ['warn', 'info']
+  )
+  t.ok((counts['jingwei_mesh_discovery_errors_total{legacy}'] ?? 0) >= 2)
+})
+
+t.test('one family that fails takes nothing away', async (t) => {
+  const { server, asked } = await dnsServer(t, ({ type }, count) => {
+    if (type === 'AAAA') return count === 0 ? { answers: [aaaa('fd00::1', 0)] } : { code: SERVFAIL }
+    return { answers: [a(count < 3 ? '10.0.0.1' : '10.0.0.2', 0)] }
+  })
+  const { until, sets } = open(t, { host: 'legacy.test', server })
+  await until(['http://10.0.0.2', 'http://[fd00::1]'])
+  t.equal(sets.length, 2)
+  t.ok(asked.length > 6)
+})
+
+t.test('an empty answer is believed when it comes twice', async (t) => {
+  const { server, asked } = await dnsServer(t, ({ type }, count) => ({
+    // Full, empty, full, empty, empty.
+    answers: type === 'A' && (count === 0 || count === 2) ? [a('10.0.0.1', 0)] : []
+  }))
+  const { until, sets } = open(t, { host: 'legacy.test', server })
+  await until(['http://10.0.0.1'])
+  await until([])
+  t.equal(asked.filter(({ type }) => type === 'A').length, 5)
+  t.equal(sets.length, 2)
+})
+
+t.test('a silent server: retried, then the next question comes in time', async (t) => {
+  const { server, asked } = await dnsServer(t, ({ type }, count) => ({
+    silent: count === 0,
+    answers: type === 'A' ? [a('10.0.0.1')] : []
+  }))
+  await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
+  t.ok((asked.at(-1)?.at ?? 0) - (asked[0]?.at ?? 0) >= 1900)
+})
+
+t.test('names of the system, and addresses, need no DNS server', async (t) => {
+  const local = open(t, { host: 'localhost', port: 81 })
+  await eventually(() => (local.origins()?.length ?? 0) > 0)
+  for (const origin of local.origins() ?? []) t.match(origin, /^http:\/\/(127\.0\.0\.1|\[::1\]):81$/)
+  await open(t, { host: '10.0.0.3', port: 82 }).until(['http://10.0.0.3:82'])
+  await open(t, { host: 'fd00::3', port: 82 }).until(['http://[fd00::3]:82'])
+})
+
+t.test('close: ends at once, in the midst of a question and of a pause', async (t) => {
+  const { server, asked } = await dnsServer(t, ({ name }) => ({
+    silent: name === 'silent.test',
+    answers: [a('10.0.0.1')]
+  }))
+  const silent = open(t, { host: 'silent.test', server })
+  const resting = open(t, { host: 'legacy.test', server })
+  await resting.until(['http://10.0.0.1'])
+  await eventually(() => asked.some(({ name }) => name === 'silent.test'))
+  const begun = performance.now()
+  await Promise.all([silent.source.close(), resting.source.close()])
+  t.ok(performance.now() - begun < 500)
+  t.equal(silent.source.status().error, null)
+  const { length } = asked
+  await sleep(300)
+  t.equal(asked.length, length)
+})
+
+t.test('notations of a server', async (t) => {
+  t.same(parseServer('10.0.0.53'), { host: '10.0.0.53', port: 53 })
+  t.same(parseServer('127.0.0.1:8600'), { host: '127.0.0.1', port: 8600 })
+  t.same(parseServer('::1'), { host: '::1', port: 53 })
+  t.same(parseServer('[fd00::1]:5353'), { host: 'fd00::1', port: 5353 })
+})

@@ -1,0 +1,70 @@
+import t from 'tap'
+import {
+  backoff,
+  discoveryCounters,
+  messageOf,
+  Publisher,
+  pause,
+  TokenBucket
+} from '../../../plugins/mesh/discovery/loop.ts'
+import type { InstanceSpec } from '../../../plugins/mesh/types.ts'
+import { recording } from './support.ts'
+
+t.test('backoff: doubles from a quick first retry up to the cap, and is jittered from zero', async (t) => {
+  const bounds = [1, 2, 3, 4, 5, 6, 7, 8, 1000].map((failures) => backoff(failures, () => 1))
+  t.same(bounds, [200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000])
+  t.equal(
+    backoff(5, () => 0),
+    0
+  )
+  t.equal(
+    backoff(3, () => 0.5),
+    400
+  )
+})
+
+t.test('token bucket: a burst, then one turn per interval, and turns come back with time', async (t) => {
+  let now = 0
+  const bucket = new TokenBucket(2, 1000, () => now)
+  t.same([bucket.take(), bucket.take(), bucket.take()], [0, 0, 1000])
+  now = 1000
+  t.equal(bucket.take(), 1000)
+  now = 10_000
+  t.same([bucket.take(), bucket.take(), bucket.take()], [0, 0, 1000], 'idle time never saves up more than the burst')
+})
+
+t.test('pause: ends at once when aborted', async (t) => {
+  const abort = new AbortController()
+  const begun = performance.now()
+  setTimeout(() => abort.abort(), 20)
+  await pause(60_000, abort.signal)
+  await pause(60_000, abort.signal)
+  t.ok(performance.now() - begun < 1000)
+})
+
+t.test('publisher: the first set always, then only other ones', async (t) => {
+  const published: number[] = []
+  const { surroundings, counts } = recording()
+  const counters = discoveryCounters(surroundings.meter)
+  const publisher = new Publisher(
+    (set) => published.push(set.length),
+    () => counters.update('orders')
+  )
+  const one: InstanceSpec = { id: 'a', origin: 'http://a', weight: 1, tags: [], meta: {} }
+  publisher.offer([])
+  t.notOk(publisher.serving)
+  publisher.offer([])
+  publisher.offer([one])
+  publisher.offer([{ ...one }])
+  t.ok(publisher.serving)
+  publisher.offer([{ ...one, weight: 2 }])
+  t.same(published, [0, 1, 1])
+  t.same(counts, { 'jingwei_mesh_discovery_updates_total{orders}': 3 })
+  discoveryCounters(null).error('orders')
+})
+
+t.test('an error without a message still says something', async (t) => {
+  t.equal(messageOf(Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' })), 'ECONNREFUSED')
+  t.equal(messageOf(new TypeError('')), 'TypeError')
+  t.equal(messageOf('plain'), 'plain')
+})

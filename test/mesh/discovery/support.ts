@@ -1,0 +1,69 @@
+/** What the tests of discovery share: surroundings that record, and a source whose sets can be awaited. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
+import type { InstanceSpec, Meter, Source, Surroundings } from '../../../plugins/mesh/types.ts'
+
+export interface Line {
+  level: 'info' | 'warn' | 'error'
+  fields: object
+  message: string
+}
+
+export function recording() {
+  const lines: Line[] = []
+  const counts: Record<string, number> = {}
+  const log = (level: Line['level']) => (fields: object, message: string) => void lines.push({ level, fields, message })
+  const meter: Meter = {
+    counter: ({ name }) => ({
+      labels: (...labels) => ({
+        inc: (value = 1) => {
+          const key = `${name}{${labels}}`
+          counts[key] = (counts[key] ?? 0) + value
+        }
+      })
+    }),
+    histogram: () => ({ labels: () => ({ observe: () => {} }) }),
+    gauge: () => {}
+  }
+  const surroundings: Surroundings = {
+    log: { info: log('info'), warn: log('warn'), error: log('error') },
+    meter,
+    now: () => performance.now(),
+    random: Math.random
+  }
+  return { surroundings, lines, counts }
+}
+
+export function service(name: string, rest: Partial<ServiceConfig> = {}): ServiceConfig {
+  const mesh: MeshPolicy = {
+    balance: 'round-robin',
+    timeout: 15_000,
+    attemptTimeout: 5000,
+    connectTimeout: 2000,
+    idleTimeout: 60_000,
+    retry: false
+  }
+  return { name, mesh, ...rest }
+}
+
+/** Starts the source and keeps what it publishes. */
+export function watch(source: Source) {
+  const sets: (readonly InstanceSpec[])[] = []
+  source.start((set) => void sets.push(set))
+  return {
+    sets,
+    origins: () => sets.at(-1)?.map(({ origin }) => origin) ?? null,
+    /** Waits until the latest set has exactly these origins. */
+    async until(origins: string[], ms = 10_000): Promise<void> {
+      await eventually(() => JSON.stringify(sets.at(-1)?.map(({ origin }) => origin)) === JSON.stringify(origins), ms)
+    }
+  }
+}
+
+export async function eventually(holds: () => boolean, ms = 10_000): Promise<void> {
+  const end = performance.now() + ms
+  while (!holds()) {
+    if (performance.now() > end) throw new Error(`did not come true within ${ms} ms: ${holds}`)
+    await sleep(10)
+  }
+}
