@@ -6,6 +6,7 @@
  * Authorization header, of which Node shows only the first but the service would see both, is refused.
  */
 import { createError } from '@fastify/error'
+import type { JWT } from '@fastify/jwt'
 import jwt from '@fastify/jwt'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -13,7 +14,7 @@ import type { Config, JwtOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
-import { identity, verifierOptions } from './jwt-verifier.ts'
+import { bearer, identity, verifierOptions } from './jwt-verifier.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from './upstream-headers.ts'
 
 export interface Consumer {
@@ -28,11 +29,13 @@ declare module 'fastify' {
 }
 
 type Claims = Readonly<Record<string, unknown>>
-type Verify = (request: FastifyRequest) => Promise<Claims>
+type Verify = (request: FastifyRequest) => Claims | Promise<Claims>
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
 const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
+/** What fast-jwt and @fastify/jwt call it. */
+const expired = new Set<unknown>(['FAST_JWT_EXPIRED', 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED'])
 
 export default fp(
   async (fastify: FastifyInstance, config: Config) => {
@@ -52,7 +55,7 @@ export default fp(
       if (set !== null) keySets.set(identity(edge.jwt), set)
       const namespace = `jingwei${verifiers.size}`
       await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, set) })
-      verifiers.set(identity(edge.jwt), verifyBy(`${namespace}JwtVerify`))
+      verifiers.set(identity(edge.jwt), set === null ? byKey(fastify, namespace) : bySet(namespace))
     }
 
     // Not awaited: a key set that is away must not keep the gateway from starting.
@@ -73,10 +76,16 @@ export default fp(
   { name: 'jingwei-jwt', fastify: '5.x' }
 )
 
+/** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
+function byKey(fastify: FastifyInstance, namespace: string): Verify {
+  const verifier = (fastify.jwt as unknown as Record<string, JWT>)[namespace] as JWT
+  return (request) => verifier.verify<Claims>(bearer(request))
+}
+
 /** Called without options: only so does @fastify/jwt keep one verifier per key, and with it the token cache. */
-function verifyBy(name: string): Verify {
+function bySet(namespace: string): Verify {
   return (request) => {
-    const jwtVerify = (request as unknown as Record<string, unknown>)[name] as () => Promise<Claims>
+    const jwtVerify = (request as unknown as Record<string, unknown>)[`${namespace}JwtVerify`] as () => Promise<Claims>
     return jwtVerify.call(request)
   }
 }
@@ -94,6 +103,7 @@ function authenticate(options: JwtOptions, verify: Verify) {
     } catch (error) {
       throw refusal(error, request, reply)
     }
+    request.user = claims
     const { sub } = claims
     if (typeof sub === 'string' && sub !== '') request.consumer = { id: sub }
     for (const [claim, header] of forward) {
@@ -131,7 +141,7 @@ function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): 
     return error as Error
   }
   request.log.debug({ err: error }, 'token refused')
-  const refused = code === 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED' ? new TokenExpired() : new TokenInvalid()
+  const refused = expired.has(code) ? new TokenExpired() : new TokenInvalid()
   const challenge = `Bearer realm="jingwei", error="invalid_token", error_description="${refused.message}"`
   reply.header('www-authenticate', challenge)
   return refused

@@ -39,7 +39,7 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
     const { code } = error as { code?: string }
     const isUsage = code?.startsWith('ERR_PARSE_ARGS')
     const text = error instanceof ConfigError || isUsage ? (error as Error).message : describe(error as Error)
-    process.stderr.write(`${text.trimEnd()}${isUsage ? '\n\n' + help : ''}\n`)
+    process.stderr.write(`${text.trimEnd()}${isUsage ? `\n\n${help}` : ''}\n`)
     return 1
   }
 }

@@ -7,7 +7,8 @@ import metrics from './metrics.ts'
 /** What watches and runs both halves. It is there before they are; they need none of it. */
 export default fp<Config>(
   async (fastify, config) => {
-    await fastify.register(metrics) // both halves count from their first moment
+    // Both halves count from their first moment, or not at all where nobody could read it.
+    if (config.admin !== false) await fastify.register(metrics)
     await fastify.register(drain, config) // health shows it
     await fastify.register(admin, config) // the port on which all of it is seen
   },

@@ -253,6 +253,9 @@ t.test('a gateway with a key set', async (t) => {
   t.equal(await status(token(claims({ iss: 'me' }), '', { alg: 'none', kid: 'a' })), 401)
   t.equal(await status(token(claims({ iss: 'me' }), keys.rsa, { alg: 'RS256', kid: { a: 1 } })), 401)
   t.equal(await status('a.b.c'), 401)
+  const old = token(claims({ iss: 'me', exp: 1 }), keys.rsa, { alg: 'RS256', kid: 'a' })
+  const response = await app.inject({ url: '/orders', headers: { authorization: `Bearer ${old}` } })
+  t.equal(code(response), 'JW_TOKEN_EXPIRED')
   t.equal(idp.fetches, 1)
 
   idp.answer = set(jwk(keys.otherRsa, { kid: 'n' }))

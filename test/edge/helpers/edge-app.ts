@@ -1,0 +1,83 @@
+// A Fastify with edge concerns and routes that answer with what the service would get to know.
+import type { FastifyInstance, FastifyPluginAsync, FastifyServerOptions, HTTPMethods } from 'fastify'
+import Fastify from 'fastify'
+import type {
+  Config,
+  CorsOptions,
+  EdgePolicy,
+  JwtOptions,
+  RateLimitOptions,
+  RouteConfig
+} from '../../../config/schema.ts'
+import cors from '../../../plugins/edge/cors.ts'
+import jwt from '../../../plugins/edge/jwt.ts'
+import rateLimit from '../../../plugins/edge/rate-limit.ts'
+import { headerFilter } from '../../../plugins/edge/upstream-headers.ts'
+
+export interface TestRoute {
+  name: string
+  edge: EdgePolicy
+  method?: HTTPMethods[]
+  preflightOnly?: boolean
+  /** More Fastify routes for the same configured route. */
+  also?: string[]
+}
+
+export const corsOptions = (more: Partial<CorsOptions> = {}): CorsOptions => ({
+  origin: ['https://app.example.com'],
+  credentials: false,
+  ...more
+})
+
+export const jwtOptions = (more: Partial<JwtOptions>): JwtOptions => ({
+  jwksMaxAge: 600_000,
+  jwksCooldown: 30_000,
+  clockSkew: 5000,
+  maxTokenSize: 8192,
+  ...more
+})
+
+export const limitOptions = (more: Partial<RateLimitOptions> = {}): RateLimitOptions => ({
+  max: 2,
+  window: 60_000,
+  by: 'ip',
+  store: 'memory',
+  ...more
+})
+
+export interface AppOptions {
+  redis?: Config['redis']
+  server?: FastifyServerOptions
+  before?: (fastify: FastifyInstance) => void
+}
+
+export async function edgeApp(routes: TestRoute[], options: AppOptions = {}): Promise<FastifyInstance> {
+  const fastify = Fastify({ exposeHeadRoutes: false, ...options.server })
+  const configured = routes.map(({ name, edge }) => ({ name, edge }) as unknown as RouteConfig)
+  const config = { file: '/nowhere/gateway.yaml', routes: configured, redis: options.redis } as unknown as Config
+  options.before?.(fastify)
+  for (const concern of [cors, rateLimit, jwt] as unknown as FastifyPluginAsync<Config>[]) {
+    await fastify.register(concern, config)
+  }
+  routes.forEach(({ name, method = ['GET', 'POST'], preflightOnly, also = [] }, index) => {
+    for (const url of [`/${name}`, ...also]) {
+      fastify.route({
+        method: [...method, ...(preflightOnly ? (['OPTIONS'] as const) : [])],
+        url,
+        config: { route: configured[index]!, preflightOnly: preflightOnly === true },
+        handler: async (request) => {
+          const drops = headerFilter(request.routeOptions.config.dropHeaders)
+          return {
+            user: request.user ?? null,
+            consumer: request.consumer,
+            added: request.upstreamHeaders,
+            passed: Object.keys(request.headers).filter((header) => !drops?.(header))
+          }
+        }
+      })
+    }
+  })
+  return fastify
+}
+
+export const code = (response: { json(): unknown }): unknown => (response.json() as { code?: unknown }).code
