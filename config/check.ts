@@ -2,8 +2,10 @@
  * What a schema can't say: whether the parts of the configuration fit each other. Looks only at what has no
  * fault yet, so that one slip is told once.
  */
-import { statSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { readdirSync, statSync } from 'node:fs'
+import { findPackageJSON } from 'node:module'
+import { basename, dirname, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { checkEdge } from './check-edge.ts'
 import { checkRoutes } from './check-routes.ts'
 import type { Checked } from './checked.ts'
@@ -11,6 +13,7 @@ import { checkTimeouts } from './checked.ts'
 import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import { didYouMean } from './nearest.ts'
 
 export function check(data: Written, report: Report, file: string): void {
   const checked = { data, report, absolute: (path: string) => resolve(dirname(file), path) }
@@ -28,7 +31,23 @@ const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFi
 /** Whether a file that the value at a pointer names is there. */
 function checkFile(at: string, path: string | undefined, { report, absolute }: Checked): void {
   if (path === undefined || !report.sound(at)) return
-  if (!isFile(absolute(path))) report.fault(at, `no such file: ${absolute(path)}`)
+  const file = absolute(path)
+  if (!isFile(file)) report.fault(at, `no such file: ${file}${didYouMean(basename(file), namesIn(dirname(file)))}`)
+}
+
+function namesIn(folder: string): string[] {
+  return statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true ? readdirSync(folder) : []
+}
+
+/** Whether a package is installed, for the configuration's folder or for the gateway itself. */
+function isInstalled(name: string, folder: string): boolean {
+  return [pathToFileURL(`${folder}/`).href, import.meta.url].some((base) => {
+    try {
+      return findPackageJSON(name, base) !== undefined
+    } catch {
+      return false
+    }
+  })
 }
 
 function checkListen(checked: Checked): void {
@@ -110,4 +129,12 @@ function checkPlugin(index: number, checked: Checked): void {
     if (!report.unknownKeyIn(at)) report.fault(at, 'missing key "path" or "package"')
   }
   checkFile(`${at}/path`, plugin.path, checked)
+  const { package: name } = plugin
+  if (name === undefined || plugin.path !== undefined || !report.usable(`${at}/package`)) return
+  if (!isInstalled(name, checked.absolute('.'))) {
+    const near = [checked.absolute('.'), import.meta.dirname].flatMap((folder) =>
+      namesIn(resolve(folder, 'node_modules'))
+    )
+    report.fault(`${at}/package`, `no such package: ${name}${didYouMean(name, near)}; npm install it beside this file`)
+  }
 }

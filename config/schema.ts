@@ -14,6 +14,9 @@ import Type from 'typebox'
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
 const Duration = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'duration', description, ...more })
+/** The same, and 0 is a sensible value. */
+const DurationOrZero = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'duration or 0', description, ...more })
 /** `512b`, `16kb`, `10mb`, `1gb`; loaded as bytes (1kb = 1024 bytes). */
 const Size = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'size', description, ...more })
@@ -85,10 +88,10 @@ export const Listen = Type.Object(
     ),
     drain: Type.Object(
       {
-        delay: Duration('After SIGTERM: how long readiness says 503 while requests are still taken.', {
+        delay: DurationOrZero('After SIGTERM: how long readiness says 503 while requests are still taken.', {
           default: '5s'
         }),
-        timeout: Duration('Then: how long requests in flight may take before they are cut.', { default: '25s' })
+        timeout: DurationOrZero('Then: how long requests in flight may take before they are cut.', { default: '25s' })
       },
       { ...strict, default: {} }
     )
@@ -150,7 +153,7 @@ export const Cors = Type.Object(
     allowedHeaders: Type.Optional(Type.Array(Type.String(), { description: 'Default: what the preflight asks for.' })),
     exposedHeaders: Type.Optional(Type.Array(Type.String())),
     credentials: Type.Boolean({ default: false }),
-    maxAge: Type.Optional(Duration('How long a browser may keep a preflight.'))
+    maxAge: Type.Optional(DurationOrZero('How long a browser may keep a preflight.'))
   },
   strict
 )
@@ -165,13 +168,13 @@ export const Jwt = Type.Object(
     publicKey: Type.Optional(Type.String({ description: 'PEM public key, or the path of a file with one.' })),
     jwks: Type.Optional(Url('http', 'Where the key set (RFC 7517) is published.')),
     jwksMaxAge: Duration('How long a fetched key set is used before it is fetched again.', { default: '10m' }),
-    jwksCooldown: Duration('Least time between two fetches, whatever key ids tokens name.', { default: '30s' }),
+    jwksCooldown: DurationOrZero('Least time between two fetches, whatever key ids tokens name.', { default: '30s' }),
     issuer: Type.Optional(oneOrMany),
     audience: Type.Optional(oneOrMany),
     algorithms: Type.Optional(
       Type.Array(Names(algorithms), { minItems: 1, description: 'Default: those of the key.' })
     ),
-    clockSkew: Duration('Tolerated difference of clocks for exp, nbf and iat.', { default: '5s' }),
+    clockSkew: DurationOrZero('Tolerated difference of clocks for exp, nbf and iat.', { default: '5s' }),
     forward: Type.Optional(
       Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
         description: 'claim: header. Copies of these headers that a client sends are dropped.'
@@ -247,8 +250,8 @@ export const Retry = Type.Object(
     }),
     backoff: Type.Object(
       {
-        base: Duration('Bound of the first random pause; doubled each time.', { default: '25ms' }),
-        max: Duration('Bound that it never exceeds.', { default: '250ms' })
+        base: DurationOrZero('Bound of the first random pause; doubled each time.', { default: '25ms' }),
+        max: DurationOrZero('Bound that it never exceeds.', { default: '250ms' })
       },
       { ...strict, default: {} }
     ),
@@ -318,7 +321,7 @@ export const Service = Type.Object(
           srv: Type.Boolean({ default: false }),
           tls: Type.Boolean({ default: false, description: 'Speak https to the instances.' }),
           server: Type.Optional(Type.String({ description: 'ip:port of the DNS server; default: the system’s.' })),
-          minTtl: Duration('Never ask more often than this.', { default: '1s' }),
+          minTtl: DurationOrZero('Never ask more often than this.', { default: '1s' }),
           maxTtl: Duration('Never keep an answer longer than this.', { default: '5m' })
         },
         strict

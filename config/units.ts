@@ -11,9 +11,18 @@ function parse(text: string, shape: RegExp, units: Readonly<Record<string, numbe
   return Number.isSafeInteger(value) ? value : null
 }
 
+/** The longest that a timer of Node can wait; it fires at once when asked for more. */
+const LONGEST_MS = 2 ** 31 - 1
+
 /** Milliseconds. Case matters, as M would read as either minutes or months. */
 export function parseDuration(text: string): number | null {
-  return parse(text, /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/, DURATIONS)
+  const ms = parse(text, /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/, DURATIONS)
+  return ms !== null && ms <= LONGEST_MS ? ms : null
+}
+
+/** A duration for which 0 would mean nothing good. */
+function parsePositiveDuration(text: string): number | null {
+  return parseDuration(text) || null
 }
 
 /** Bytes; 1kb is 1024 of them. */
@@ -30,9 +39,22 @@ export function parsePercent(text: string): number | null {
 }
 
 export const units = {
-  duration: { parse: parseDuration, expected: 'a duration such as 250ms, 15s or 5m' },
-  size: { parse: parseSize, expected: 'a size such as 512b, 16kb or 10mb' },
-  percent: { parse: parsePercent, expected: 'a percentage such as 20%' }
+  duration: {
+    parse: parsePositiveDuration,
+    expected: 'a duration such as 250ms, 15s or 5m',
+    pattern: '^\\d+(\\.\\d+)?(ms|s|m|h|d)$'
+  },
+  'duration or 0': {
+    parse: parseDuration,
+    expected: 'a duration such as 0s, 15s or 5m',
+    pattern: '^\\d+(\\.\\d+)?(ms|s|m|h|d)$'
+  },
+  size: {
+    parse: parseSize,
+    expected: 'a size such as 512b, 16kb or 10mb',
+    pattern: '^\\d+(\\.\\d+)?([bB]|[kKmMgG][bB])$'
+  },
+  percent: { parse: parsePercent, expected: 'a percentage such as 20%', pattern: '^\\d+(\\.\\d+)?%$' }
 } as const
 
 export type Unit = keyof typeof units

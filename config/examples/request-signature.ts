@@ -33,9 +33,9 @@ export function requestSignature(secret: string): Interceptor {
 /** undici takes headers as a flat list, which is what the edge sends, as an object, or as pairs. */
 function pairs(headers: Parameters<ReturnType<Interceptor>>[0]['headers']): string[] {
   if (headers === null || headers === undefined) return []
-  if (Array.isArray(headers)) return headers as string[]
+  if (Array.isArray(headers)) return headers.map(String)
   const entries = Symbol.iterator in headers ? [...headers] : Object.entries(headers)
-  return entries.flatMap(([name, value]) => [value ?? []].flat().flatMap((item) => [name, item]))
+  return entries.flatMap(([name, value]) => [value ?? []].flat().flatMap((item) => [String(name), String(item)]))
 }
 
 export default async function signer(fastify: FastifyInstance, { secret }: { secret?: string }) {

@@ -4,9 +4,9 @@ import { parseArgs } from 'node:util'
 import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
+import { editorSchema } from '../../config/editor-schema.ts'
 import { ConfigError, loadConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
-import { Gateway } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
 
 const home = join(import.meta.dirname, '../..')
@@ -68,7 +68,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     case 'check':
       return print(`${argument ?? file}: ok, ${summary(loadConfig(argument ?? file))}\n`)
     case 'schema':
-      return print(`${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...Gateway }, null, 2)}\n`)
+      return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
     case 'routes':
       return print(await routeTable(loadConfig(argument ?? file), gateways))
     case 'token':

@@ -42,6 +42,8 @@ export default fp(
   async (fastify) => {
     const registry = new Registry()
     collectDefaultMetrics({ register: registry })
+    // Gauges with the suffix of counters, and no more than the sums of their namesakes by type.
+    for (const kind of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${kind}_total`)
     fastify.decorate('metrics', registry)
     fastify.decorate('meter', createMeter(registry))
     fastify.addHook('onClose', async () => registry.clear())

@@ -75,7 +75,7 @@ t.test('a fault in an aliased section is told once, where it stands', async (t) 
 })
 
 t.test('aliases that multiply are given up on', async (t) => {
-  const lines = ['plugins:', '  - package: x', '    options:', '      a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+  const lines = ['plugins:', '  - package: fastify', '    options:', '      a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
   for (let i = 1; i < 9; i++)
     lines.push(
       `      a${i}: &a${i} [${Array(10)

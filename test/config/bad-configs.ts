@@ -82,7 +82,7 @@ listen:
     yaml: `
 plugins: &a
   - options: { again: *a }
-    package: x
+    package: fastify
 `,
     faults: ['3:23: plugins[0].options.again: an alias of what it stands in']
   },
@@ -695,7 +695,25 @@ plugins:
 plugins:
   - path: ./plugn.ts
 `,
-    faults: [(dir) => `3:11: plugins[0].path: no such file: ${dir}/plugn.ts`]
+    faults: [(dir) => `3:11: plugins[0].path: no such file: ${dir}/plugn.ts; did you mean "plugin.ts"?`]
+  },
+  {
+    name: 'a plugin of a package that is not installed',
+    yaml: `
+plugins:
+  - package: jingwei-no-such-plugin
+`,
+    faults: ['3:14: plugins[0].package: no such package: jingwei-no-such-plugin; npm install it beside this file']
+  },
+  {
+    name: 'a duration of nothing, and one longer than a timer can wait',
+    yaml: `
+mesh: { timeout: 0s, attemptTimeout: 25d }
+`,
+    faults: [
+      '2:18: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found "0s"',
+      '2:38: mesh.attemptTimeout: expected a duration such as 250ms, 15s or 5m, found "25d"'
+    ]
   },
   {
     name: 'strip of another path',

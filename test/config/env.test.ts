@@ -14,8 +14,8 @@ const env = {
 
 /** What a plugin is given, since its options may be anything. */
 function option(value: string): unknown {
-  return parseConfig(`plugins:\n  - package: x\n    options:\n      value: ${value}\n`, 'gateway.yaml', env).plugins[0]
-    ?.options
+  return parseConfig(`plugins:\n  - package: fastify\n    options:\n      value: ${value}\n`, 'gateway.yaml', env)
+    .plugins[0]?.options
 }
 
 function faultsOf(value: string): unknown {

@@ -75,7 +75,7 @@ t.test('a whole configuration', async (t) => {
       drain: { delay: 5000, timeout: 25_000 }
     },
     admin: { host: '127.0.0.1', port: 8081 },
-    discovery: { consul: { url: 'http://127.0.0.1:8500', wait: 300_000, maxStale: 60_000 } },
+    discovery: { consul: { url: 'http://127.0.0.1:8500', wait: 60_000, maxStale: 60_000 } },
     redis: { url: 'redis://127.0.0.1:6379', timeout: 50 },
     edge: {
       bodyLimit: 10_485_760,
@@ -201,7 +201,7 @@ routes:
 
 t.test('nothing in it can be changed', async (t) => {
   const text =
-    'plugins: [{ package: x, options: { deep: [{ deeper: 1 }] } }]\nedge: { cors: { origin: [https://x] } }\n'
+    'plugins: [{ package: fastify, options: { deep: [{ deeper: 1 }] } }]\nedge: { cors: { origin: [https://x] } }\n'
   const loose: string[] = []
   const visit = (value: unknown, path: string) => {
     if (typeof value !== 'object' || value === null) return

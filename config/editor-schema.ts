@@ -1,0 +1,42 @@
+/** The schema as an editor needs it: of what is written in a file, before variables, defaults and units. */
+import { Gateway } from './schema.ts'
+import type { Unit } from './units.ts'
+import { units } from './units.ts'
+
+type Schema = { [key: string]: unknown }
+
+/** JSON Schema, draft 7. */
+export function editorSchema(): Schema {
+  return { $schema: 'http://json-schema.org/draft-07/schema#', ...written(Gateway as unknown as Schema) }
+}
+
+/** A variable may stand where a value is expected. */
+const variable = { type: 'string', pattern: '\\$\\{' }
+
+function written(schema: Schema): Schema {
+  const { unit, expected: _message, required, ...rest } = schema
+  const copy = Object.fromEntries(Object.entries(rest).map(([key, value]) => [key, inner(key, value)]))
+  const properties = schema.properties as Record<string, Schema> | undefined
+  // What has a default need not be written.
+  const needed = (required as string[] | undefined)?.filter((key) => properties?.[key]?.default === undefined) ?? []
+  if (needed.length > 0) copy.required = needed
+  if (unit !== undefined) copy.pattern = `${units[unit as Unit].pattern}|${variable.pattern}`
+  if (copy.type !== 'integer' && copy.type !== 'boolean') return copy
+  const { description, default: preset, ...value } = copy
+  return {
+    anyOf: [value, variable],
+    ...(description !== undefined && { description }),
+    ...(preset !== undefined && { default: preset })
+  }
+}
+
+/** Schemas stand at these keys; everything else is data, such as defaults and enums. */
+function inner(key: string, value: unknown): unknown {
+  if (key === 'properties' || key === 'patternProperties') {
+    return Object.fromEntries(
+      Object.entries(value as Record<string, Schema>).map(([name, each]) => [name, written(each)])
+    )
+  }
+  if (key === 'items' || key === 'then' || key === 'else') return written(value as Schema)
+  return value
+}

@@ -1,0 +1,29 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Ajv } from 'ajv'
+import t from 'tap'
+import { parse } from 'yaml'
+import { editorSchema } from '../../config/editor-schema.ts'
+
+// As an editor would: unknown formats and keywords are passed over.
+const validate = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(editorSchema())
+const faults = (text: string) => {
+  validate(parse(text))
+  return (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if').map((error) => error.instancePath)
+}
+
+t.test('a file that the gateway takes is no fault to an editor', async (t) => {
+  t.strictSame(faults(readFileSync(join(import.meta.dirname, '../../config/gateway.yaml'), 'utf8')), [])
+  t.strictSame(faults('{}'), [], 'all has a default')
+  // biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
+  t.strictSame(faults('listen:\n  port: ${PORT}\n  http2: "${H2}"\n  timeouts:\n    headers: ${T:-1s}'), [])
+  // biome-ignore-end lint/suspicious/noTemplateCurlyInString: as above
+})
+
+t.test('what the gateway refuses is marked where it stands', async (t) => {
+  t.match(faults('listen: { port: high }'), ['/listen/port'])
+  t.strictSame(faults('mesh: { timeout: 5 }'), ['/mesh/timeout'])
+  t.strictSame(faults('mesh: { timeout: 5 minutes }'), ['/mesh/timeout'])
+  t.strictSame(faults('routes: [{ name: a }]'), ['/routes/0'], 'match has no default')
+  t.strictSame(faults('edge: { corss: false }'), ['/edge'])
+})
