@@ -1,3 +1,5 @@
+import type { ServerResponse } from 'node:http'
+import type { ServerHttp2Session } from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
@@ -11,14 +13,44 @@ declare module 'fastify' {
   }
 }
 
+/** How often a closing server looks for connections that have become idle. */
+const sweepMs = 50
+
 /** The first half of an orderly end; closing the server is the second. */
 export default fp<Config>(
   async (fastify, { listen }) => {
     let draining: Promise<void> | null = null
+    const inFlight = new Set<ServerResponse>()
+    const sessions = new Set<ServerHttp2Session>()
     fastify.decorate('isDraining', () => draining !== null)
     fastify.decorate('drain', () => {
-      draining ??= sleep(listen.drain.delay)
+      if (draining !== null) return draining
+      for (const response of inFlight) response.shouldKeepAlive = false
+      draining = sleep(listen.drain.delay)
       return draining
+    })
+
+    // Clients learn from `Connection: close` that their next request belongs elsewhere.
+    fastify.addHook('onRequest', (request, { raw }, done) => {
+      if (request.raw.httpVersionMajor === 1) {
+        if (draining !== null) raw.shouldKeepAlive = false
+        inFlight.add(raw)
+        raw.once('close', () => inFlight.delete(raw))
+      }
+      done()
+    })
+    fastify.server.on('session', (session: ServerHttp2Session) => {
+      sessions.add(session)
+      session.once('close', () => sessions.delete(session))
+    })
+
+    // Node closes the connections that are idle now, and would wait out the keep-alive time of those that become it.
+    fastify.addHook('preClose', async () => {
+      const { server } = fastify
+      for (const session of sessions) session.close()
+      if (!server.listening) return
+      const sweep = setInterval(() => server.closeIdleConnections(), sweepMs)
+      server.once('close', () => clearInterval(sweep))
     })
   },
   { name: 'jingwei-drain', fastify: '5.x' }

@@ -1,0 +1,41 @@
+/**
+ * The mesh half on its own: a plain Node program that calls services by name, `http://orders.mesh/…`, with no
+ * gateway and no Fastify. The mesh finds the instances in Consul, spreads the calls over them, and tries again
+ * elsewhere when one cannot be reached, all by the same configuration that a gateway reads.
+ *
+ *   consul agent -dev &
+ *   node config/examples/services.ts …                     # or any HTTP service, registered in Consul as `orders`
+ *   node config/examples/mesh-client.ts /orders 5          # path, and how many calls; CONSUL_URL names another Consul
+ *
+ * Outside of this repository: `import { createMesh } from 'jingwei/mesh'`.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fetch } from 'undici'
+import { createMesh } from '../../plugins/mesh/dispatcher.ts'
+import { parseConfig } from '../load.ts'
+
+const [path = '/orders', calls = '3'] = process.argv.slice(2)
+
+const config = parseConfig(
+  `
+  discovery: { consul: { url: "\${CONSUL_URL:-http://127.0.0.1:8500}" } }
+  mesh: { balance: round-robin, timeout: 3s, retry: { attempts: 2, on: [connect-failure] } }
+  services: { orders: {} }
+  `,
+  import.meta.filename
+)
+
+const mesh = createMesh(config)
+try {
+  // Discovery has begun; wait for its first answer, as a call before it would fail with JW_NO_INSTANCE.
+  const giveUp = AbortSignal.timeout(10_000)
+  while (mesh.status().some(({ instances }) => instances.length === 0)) await sleep(20, undefined, { signal: giveUp })
+
+  // The mesh is an undici `Dispatcher`, so it goes wherever one is taken: here into `fetch`.
+  for (let call = 0; call < Number(calls); call++) {
+    const response = await fetch(`http://orders.mesh${path}`, { dispatcher: mesh })
+    console.log(response.status, await response.text())
+  }
+} finally {
+  await mesh.close() // ends discovery and every connection, so that the program can end
+}

@@ -1,0 +1,191 @@
+// The tables of config/README.md, made from the schema. As a command it writes them: `node test/config-reference.ts`.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Gateway } from '../config/schema.ts'
+
+export const readme = join(import.meta.dirname, '../config/README.md')
+const begin = '<!-- reference: written by `node test/config-reference.ts` -->'
+const end = '<!-- end of the reference -->'
+
+/** What of a JSON Schema the reference tells. */
+interface Shape {
+  type?: string
+  const?: unknown
+  enum?: unknown[]
+  unit?: string
+  expected?: string
+  description?: string
+  default?: unknown
+  properties?: Record<string, Shape>
+  required?: string[]
+  patternProperties?: Record<string, Shape>
+  additionalProperties?: boolean | Shape
+  items?: Shape
+  then?: Shape
+  else?: Shape
+  maxItems?: number
+  format?: string
+}
+
+interface Row {
+  path: string
+  shape: Shape
+  required: boolean
+}
+
+/** What the schema has no words for. */
+const notes: Readonly<Record<string, string>> = {
+  listen: 'The edge: where clients come in.',
+  'listen.host': 'Address to listen on.',
+  'listen.port': '0 takes a free one.',
+  'listen.tls': 'Speak HTTPS.',
+  'listen.timeouts': 'Patience with clients.',
+  'listen.limits': 'What is refused before any route is looked up.',
+  'listen.drain': 'How it stops.',
+  admin: 'The admin port, apart from the edge; `false`: none.',
+  'admin.host': 'Loopback unless you say otherwise: nothing on it asks who you are.',
+  'admin.port': '0 takes a free one.',
+  discovery: 'Where services are looked up.',
+  'discovery.consul': 'Needed by services that name no `instances` and no `dns`.',
+  'discovery.consul.datacenter': "Default: the agent's own.",
+  'discovery.consul.tls': 'With an https `url`.',
+  'discovery.consul.tls.serverName': "Name in Consul's certificate, if it isn't the URL's.",
+  redis: 'Only needed by `rateLimit.store: redis`.',
+  edge: 'Defaults for every route.',
+  'edge.cors': 'Off unless set.',
+  'edge.cors.exposedHeaders': 'Headers that scripts may read.',
+  'edge.cors.credentials': 'Cookies and the like; not with origin `"*"`.',
+  'edge.jwt': 'Off unless set. Exactly one of `secret`, `publicKey` and `jwks`.',
+  'edge.jwt.issuer': 'If set, `iss` must be there and be one of these.',
+  'edge.jwt.audience': 'If set, `aud` must be there and hold one of these.',
+  'edge.rateLimit': 'Off unless set. Each route counts on its own.',
+  'edge.requestId': 'For all routes; a route cannot change it.',
+  mesh: 'Defaults for every service.',
+  'mesh.retry': 'Before anything of the response went to the client, and only bodies that can be sent again.',
+  'mesh.retry.backoff': 'Pause before a retry: exponential, with full jitter.',
+  services: 'One source each: `consul`, `instances` or `dns`; none of them means Consul, by its own name.',
+  'services.<name>': 'Name of a-z, 0-9 and dashes; routes call it by this.',
+  'services.<name>.consul': 'Found in Consul.',
+  'services.<name>.consul.datacenter': "Default: `discovery.consul`'s.",
+  'services.<name>.instances': 'A fixed list of origins.',
+  'services.<name>.instances[].weight': 'Share of the traffic relative to the others.',
+  'services.<name>.dns': 'Found in DNS; asked again when the answer expires.',
+  'services.<name>.dns.srv': 'Ask for SRV records: they bring port, priority and weight.',
+  'services.<name>.mesh': 'As `mesh`, for this service; what is unset comes from there.',
+  routes: 'The most specific match wins, whatever the order.',
+  'routes[].name': 'Unique; labels logs and metrics.',
+  'routes[].match': 'All that is given must fit.',
+  'routes[].match.path.exact': 'This path and nothing below it.',
+  'routes[].match.headers': 'Headers with exactly these values.',
+  'routes[].split[].service': 'One of `services`.',
+  'routes[].split[].weight': 'Share relative to the others.',
+  'routes[].path': 'Unset: path and query go on byte for byte.',
+  'routes[].path.rewrite': 'Instead of `strip`.',
+  'routes[].edge': 'As `edge`, for this route; `false` switches a concern off. A concern is replaced whole.',
+  'routes[].mesh': "As `mesh`, for this route's calls; `balance` and `connectTimeout` belong to the service.",
+  'plugins[].options': "The plugin's second argument."
+}
+/** Set by the loader rather than by the schema. */
+const defaults: Readonly<Record<string, string>> = { 'edge.bodyLimit': '10mb', 'edge.accessLog': 'true' }
+/** Keys whose names are the user's, and whose meaning is their holder's. */
+const isFree = ({ path }: Row) => path.endsWith('.<name>') && path !== 'services.<name>'
+
+/** The top-level keys, in the order in which they are told. */
+const sections = ['listen', 'admin', 'discovery', 'redis', 'edge', 'mesh', 'services', 'routes', 'consumers', 'plugins']
+
+/** Every key of the schema: `routes[].match.path`, `services.<name>.dns`. */
+export function keys(shape: Shape = Gateway as Shape, path = ''): Row[] {
+  const rows: Row[] = []
+  const add = (key: string, inner: Shape, required: boolean) => {
+    const at = path === '' ? key : `${path}.${key}`
+    rows.push({ path: at, shape: inner, required }, ...keys(inner, at))
+  }
+  for (const [key, inner] of Object.entries(shape.properties ?? {})) {
+    add(key, inner, shape.required?.includes(key) === true && inner.default === undefined)
+  }
+  const named = Object.values(shape.patternProperties ?? {})[0] ?? shape.additionalProperties
+  if (typeof named === 'object') add('<name>', named, false)
+  if (shape.items) rows.push(...keys(shape.items, `${path}[]`))
+  for (const branch of [shape.then, shape.else]) if (branch) rows.push(...keys(branch, path))
+  return rows
+}
+
+const code = (text: string) => `\`${text.replaceAll('|', '\\|')}\``
+
+/** A list of names that is worth telling. */
+const listed = (values: unknown[]) =>
+  values.length > 14 ? 'HTTP method' : values.map((value) => code(String(value))).join(', ')
+
+export function kind(shape: Shape): string {
+  if (shape.then && shape.else) {
+    const both = [kind(shape.then), kind(shape.else)]
+    return [...new Set(both)].join(' or ')
+  }
+  if (shape.const !== undefined) return code(String(shape.const))
+  if (shape.unit) return shape.unit
+  if (shape.enum) return listed(shape.enum)
+  if (shape.format === 'url') return 'URL'
+  if (shape.type === 'array') {
+    if (shape.maxItems === 0) return 'empty list'
+    return shape.items ? `list of ${kind(shape.items)}` : 'list'
+  }
+  if (shape.type === 'object') return 'mapping'
+  return shape.expected ?? shape.type ?? 'anything'
+}
+
+function standard({ path, shape, required }: Row): string {
+  if (required) return 'required'
+  if (defaults[path] !== undefined) return code(defaults[path])
+  const { default: value } = shape
+  if (value === undefined) return '–'
+  if (Array.isArray(value)) return value.length === 0 ? 'none' : code(value.join(', '))
+  return typeof value === 'object' ? 'see its keys' : code(String(value))
+}
+
+/** In the words of the schema, of one of its branches, or ours. */
+export function meaning({ path, shape }: Row): string {
+  const [, half, concern] = /^(?:routes\[\]|services\.<name>)\.(edge|mesh)\.(\w+)$/.exec(path) ?? []
+  if (concern !== undefined) return `As \`${half}.${concern}\`.`
+  return shape.description ?? notes[path] ?? shape.then?.description ?? shape.else?.description ?? ''
+}
+
+const fence = (text: string) => text.replaceAll('|', '\\|')
+export const keyOf = ({ path }: Row) => path.replaceAll('<name>', 'NAME')
+
+function table(rows: Row[]): string {
+  const lines = rows.map((row) => {
+    return `| ${code(keyOf(row))} | ${kind(row.shape)} | ${standard(row)} | ${fence(meaning(row))} |`
+  })
+  return ['| key | value | default | |', '| --- | --- | --- | --- |', ...lines].join('\n')
+}
+
+/** A concern's keys are told once, where it is set for all; a route or service repeats only their names. */
+function isRepeated({ path }: Row): boolean {
+  return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.mesh\.\w+[.[]/.test(path)
+}
+
+/** The rows of the tables. */
+export const rows = () => keys().filter((row) => !isRepeated(row) && !isFree(row))
+export const unusedNotes = () => Object.keys(notes).filter((path) => !keys().some((row) => row.path === path))
+
+export function reference(): string {
+  const all = rows()
+  return sections
+    .map((section) => {
+      const own = all.filter(
+        ({ path }) => path === section || (/^[.[]/.test(path.slice(section.length)) && path.startsWith(section))
+      )
+      return `### ${section}\n\n${table(own)}`
+    })
+    .join('\n\n')
+}
+
+/** The page with its reference brought up to date. */
+export function updated(page: string): string {
+  const [before, rest] = page.split(begin)
+  const after = rest?.split(end)[1]
+  if (before === undefined || after === undefined) throw new Error(`${readme} lacks its marks`)
+  return `${before}${begin}\n\n${reference()}\n\n${end}${after}`
+}
+
+if (import.meta.main) writeFileSync(readme, updated(readFileSync(readme, 'utf8')))

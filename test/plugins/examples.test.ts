@@ -1,0 +1,126 @@
+// The example plugins, each by its own configuration file, through the whole gateway.
+import { join } from 'node:path'
+import t from 'tap'
+import { requestSignature, signature } from '../../config/examples/request-signature.ts'
+import { loadConfig, parseConfig } from '../../config/load.ts'
+import { createMesh } from '../../plugins/mesh/dispatcher.ts'
+import { freePort } from '../helpers/processes.ts'
+import { folder, listen, service } from './support.ts'
+
+const examples = join(import.meta.dirname, '../../config/examples')
+const secret = 'a secret that is long enough for it'
+
+t.test('stamp: a header on the routes that ask for it, and on no others', async (t) => {
+  const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_PORT: String(await freePort()) }
+  const { url } = await listen(t, loadConfig(join(examples, 'stamp.yaml'), env))
+
+  const stamped = await fetch(`${url}/api/orders`)
+  t.equal(stamped.status, 200)
+  t.equal(stamped.headers.get('x-stamp'), 'fresh')
+  t.match(await stamped.json(), { service: 'orders' })
+
+  const plain = await fetch(`${url}/plain`)
+  t.equal(plain.status, 200)
+  t.equal(plain.headers.get('x-stamp'), null)
+  await plain.body?.cancel()
+
+  const unknown = await fetch(`${url}/nothing`)
+  t.equal(unknown.status, 404)
+  t.equal(unknown.headers.get('x-stamp'), null)
+  await unknown.body?.cancel()
+})
+
+t.test('stamp: wins over the header of the service, and is on errors of its route too', async (t) => {
+  let up = true
+  const origin = await service(t, (request, response) => {
+    if (!up) return void request.socket.destroy()
+    response.setHeader('x-stamp', 'of the service')
+    response.end('ok')
+  })
+  const text = JSON.stringify({
+    listen: { port: 0 },
+    admin: false,
+    services: { orders: { instances: [origin], mesh: { retry: false } } },
+    routes: [{ name: 'a', match: { path: '/' }, service: 'orders', config: { stamp: 'ours' } }],
+    plugins: [{ path: './stamp.ts' }]
+  })
+  const { url } = await listen(t, parseConfig(text, join(examples, 'inline.yaml')))
+  const answered = await fetch(url)
+  t.equal(answered.headers.get('x-stamp'), 'ours')
+  t.equal(await answered.text(), 'ok')
+  up = false
+  const failed = await fetch(url)
+  t.equal(failed.status, 502)
+  t.equal(failed.headers.get('x-stamp'), 'ours')
+  await failed.body?.cancel()
+})
+
+t.test('stamp: a value that is no text stops the start', async (t) => {
+  const root = await folder(t, {})
+  const text = JSON.stringify({
+    listen: { port: 0 },
+    admin: false,
+    services: { orders: { instances: ['http://127.0.0.1:9'] } },
+    routes: [{ name: 'a', match: { path: '/a' }, service: 'orders', config: { stamp: 7 } }],
+    plugins: [{ path: join(examples, 'stamp.ts') }]
+  })
+  await t.rejects(listen(t, parseConfig(text, join(root, 'x.yaml'))), { message: 'config.stamp of /a is not a text' })
+})
+
+t.test('request-signature: every attempt has its number and its own signature', async (t) => {
+  const seen: { headers: NodeJS.Dict<string | string[]>; raw: string[]; path: string }[] = []
+  const origin = await service(t, (request, response) => {
+    seen.push({ headers: request.headers, raw: request.rawHeaders, path: request.url! })
+    response.statusCode = seen.length === 1 ? 503 : 200
+    response.end('ok')
+  })
+  const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_PORT: new URL(origin).port, SIGNING_SECRET: secret }
+  const { url } = await listen(t, loadConfig(join(examples, 'request-signature.yaml'), env))
+  const response = await fetch(`${url}/api/orders/7?deep=1`, {
+    headers: {
+      'x-mine': 'kept',
+      'x-gateway-attempt': '9',
+      x_gateway_signature: 'forged',
+      'X-Gateway-Signature': 'forged'
+    }
+  })
+  t.equal(response.status, 200)
+  await response.text()
+
+  t.equal(seen.length, 2)
+  for (const [index, { headers, raw, path }] of seen.entries()) {
+    const attempt = index + 1
+    t.equal(path, '/orders/7?deep=1')
+    t.equal(headers['x-mine'], 'kept')
+    t.equal(headers['x-gateway-attempt'], String(attempt))
+    const [, time] = /^t=(\d+),/.exec(String(headers['x-gateway-signature'])) ?? []
+    t.ok(Math.abs(Number(time) - Date.now() / 1000) < 60, 'signed just now')
+    t.equal(headers['x-gateway-signature'], signature(secret, Number(time), attempt, 'GET', '/orders/7?deep=1'))
+    t.notOk(raw.includes('forged'), 'nothing of the forgery gets through')
+  }
+})
+
+t.test('request-signature: refuses a short secret, and the message says which plugin it is', async (t) => {
+  const config = { PORT: '0', ADMIN_PORT: '0', SIGNING_SECRET: 'short' }
+  const loaded = loadConfig(join(examples, 'request-signature.yaml'), config)
+  await t.rejects(listen(t, loaded), { message: /^plugins\[0\]: .*options\.secret: at least 32 characters/ })
+})
+
+t.test('request-signature: the interceptor alone, in a mesh without Fastify', async (t) => {
+  const seen: NodeJS.Dict<string | string[]>[] = []
+  const origin = await service(t, (request, response) => {
+    seen.push(request.headers)
+    response.end()
+  })
+  const { services } = parseConfig(JSON.stringify({ services: { orders: { instances: [origin] } } }), '/x.yaml')
+  const mesh = createMesh({ services }).use(requestSignature(secret), { per: 'attempt' })
+  t.teardown(() => mesh.close())
+  const call = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
+  for (const headers of [undefined, { a: '1', b: ['2', '3'] }, ['a', '1', 'b', '2'], new Map([['a', '1']])]) {
+    const { statusCode, body } = await mesh.request({ ...call, ...(headers && { headers }) })
+    t.equal(statusCode, 200)
+    await body.dump()
+  }
+  t.ok(seen.every((headers) => headers['x-gateway-attempt'] === '1'))
+  t.match(seen, [{}, { a: '1', b: '2, 3' }, { a: '1', b: '2' }, { a: '1' }])
+})

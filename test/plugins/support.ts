@@ -1,0 +1,54 @@
+// A whole gateway on real sockets with plugins in it, and services for it to call.
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import type { RequestListener } from 'node:http'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import type { Test } from 'tap'
+import { build } from '../../app.ts'
+import { parseConfig } from '../../config/load.ts'
+import type { Config } from '../../config/schema.ts'
+
+export interface Gateway {
+  url: string
+  server: FastifyInstance
+}
+
+export async function listen(t: Test, config: Config): Promise<Gateway> {
+  const server = build(config, { logger: false })
+  t.teardown(() => server.close())
+  const url = await server.listen({ host: '127.0.0.1', port: 0 })
+  return { url, server }
+}
+
+/** A service that answers with what the listener says; its origin. */
+export async function service(t: Test, listener: RequestListener): Promise<string> {
+  const server = createServer(listener)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => new Promise((resolve) => server.close(resolve).closeAllConnections()))
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** A folder with the named files, and a configuration in it with the given plugins and one route to a service. */
+export async function folder(t: Test, files: Record<string, string>): Promise<string> {
+  const root = await mkdtemp(join(tmpdir(), 'jingwei-plugins-'))
+  t.teardown(() => rm(root, { recursive: true, force: true }))
+  for (const [name, text] of Object.entries(files)) {
+    await mkdir(dirname(join(root, name)), { recursive: true })
+    await writeFile(join(root, name), text)
+  }
+  return root
+}
+
+export function configIn(root: string, origin: string, plugins: object[]): Config {
+  const text = JSON.stringify({
+    listen: { host: '127.0.0.1', port: 0 },
+    admin: { port: 0 },
+    services: { orders: { instances: [origin] } },
+    routes: [{ name: 'orders', match: { path: '/orders' }, service: 'orders', config: { greeting: 'hello' } }],
+    plugins
+  })
+  return parseConfig(text, join(root, 'gateway.yaml'))
+}

@@ -1,0 +1,154 @@
+// What the documentation says is so: keys, links, examples, metrics, error codes.
+import { existsSync, globSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import type { Metric } from 'prom-client'
+import t from 'tap'
+import { loadConfig, parseConfig } from '../config/load.ts'
+import { errorTable } from '../plugins/edge/errors.ts'
+import { banner } from '../plugins/operations/banner.ts'
+import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './config-reference.ts'
+import { configIn, folder, listen, service } from './plugins/support.ts'
+
+const home = join(import.meta.dirname, '..')
+const ours = (file: string) => !/(^|\/)(node_modules|\.\w+|dist)\//.test(file)
+const pages = globSync('**/README.md', { cwd: home, exclude: (file) => file === 'node_modules' }).filter(ours)
+const text = (page: string) => readFileSync(join(home, page), 'utf8')
+const sources = ['app.ts', ...globSync('{config,plugins,routes}/**/*.ts', { cwd: home })].filter(ours)
+/** The texts of a page's blocks in a language. */
+const blocks = (page: string, language: string) =>
+  [...text(page).matchAll(/^```(\w*)\n(.*?)^```$/gms)].filter(([, of]) => of === language).map(([, , block]) => block!)
+
+t.test('there is a page for every folder, and the tests look at them', async (t) => {
+  const wanted = ['', 'config', 'plugins', 'plugins/edge', 'plugins/mesh', 'plugins/operations', 'routes', 'test']
+  t.strictSame(
+    wanted.map((folder) => join(folder, 'README.md')).filter((page) => !pages.includes(page)),
+    []
+  )
+})
+
+t.test('the reference of the configuration is that of the schema', async (t) => {
+  const page = readFileSync(configReadme, 'utf8')
+  t.equal(page, updated(page), 'run `node test/config-reference.ts`')
+  t.ok(rows().length > 100)
+  t.strictSame(
+    rows()
+      .filter((row) => meaning(row) === '')
+      .map(keyOf),
+    [],
+    'every key is explained'
+  )
+  t.strictSame(unusedNotes(), [], 'nothing is explained that is not there')
+  const told = keys().flatMap(({ path }) => path.replaceAll('<name>', 'NAME').split(/[.[\]]+/))
+  t.strictSame(
+    [...new Set(told)].filter((key) => key !== '' && !new RegExp(`\\b${key}\\b`).test(page)),
+    []
+  )
+})
+
+t.test('what the pages link to is there', async (t) => {
+  let links = 0
+  for (const page of pages) {
+    for (const [, target] of text(page).matchAll(/\]\((?!https?:|#)([^)#\s]+)[^)]*\)/g)) {
+      links++
+      t.ok(existsSync(join(home, dirname(page), target!)), `${page}: ${target}`)
+    }
+  }
+  t.ok(links > 50)
+})
+
+t.test('whole configurations in the pages are right', async (t) => {
+  let found = 0
+  for (const page of pages) {
+    for (const block of blocks(page, 'yaml')) {
+      const whole = /^services:/m.test(block) && /^routes:/m.test(block)
+      if (!block.startsWith('# complete') && !whole) continue
+      found++
+      t.doesNotThrow(() => parseConfig(block, join(home, 'config/page.yaml'), {}), `${page}: ${block.slice(0, 60)}`)
+    }
+  }
+  t.ok(found >= 4)
+})
+
+t.test('plugins in the guide run', async (t) => {
+  const guide = blocks('plugins/README.md', 'ts').filter((block) => block.startsWith('// plugin'))
+  t.equal(guide.length, 2)
+  const files = guide.map((block, index) => [
+    `plugin-${index}.ts`,
+    block
+      .replaceAll("'../plugins/", `'${home}/plugins/`)
+      .replaceAll("'prom-client'", `'${import.meta.resolve('prom-client')}'`)
+  ])
+  const root = await folder(t, Object.fromEntries(files) as Record<string, string>)
+  const origin = await service(t, (_request, response) => response.end('ok'))
+  const written = configIn(root, origin, [{ path: './plugin-0.ts' }, { path: './plugin-1.ts' }])
+  const routes = written.routes.map((route) => ({ ...route, config: { audit: true } }))
+  const { url, server } = await listen(t, { ...written, routes })
+  const response = await fetch(`${url}/orders`)
+  t.equal(await response.text(), 'ok')
+  t.equal(response.headers.get('x-audited'), 'unknown')
+  t.match(await server.metrics.metrics(), /^audit_total 1$/m)
+  t.ok(server.mesh.describe('orders').includes('first-byte'))
+})
+
+t.test('what npm start is said to show is what it shows', async (t) => {
+  const config = loadConfig(join(home, 'config/gateway.yaml'), {})
+  const shown = banner(config, 'http://127.0.0.1:8080', 'http://127.0.0.1:8081', 'npm -s start --')
+  const [block = ''] = blocks('README.md', '').filter((candidate) => candidate.startsWith('jingwei is up'))
+  t.ok(block.length > 100 && shown.startsWith(block), shown)
+})
+
+t.test('the metrics and pages of the admin port are those that the pages name', async (t) => {
+  const origin = await service(t, (_request, response) => response.end('ok'))
+  const config = parseConfig(
+    JSON.stringify({
+      listen: { port: 0 },
+      admin: { port: 0 },
+      redis: { url: 'redis://127.0.0.1:9' },
+      services: { orders: { instances: [origin] } },
+      edge: { rateLimit: { max: 10, window: '1m', store: 'redis' } },
+      routes: [{ name: 'orders', match: { path: '/orders' }, service: 'orders' }]
+    }),
+    join(home, 'config/page.yaml')
+  )
+  const { url, server } = await listen(t, config)
+  t.equal(await (await fetch(`${url}/orders`)).text(), 'ok')
+  const metrics = server.metrics.getMetricsAsArray() as unknown as (Metric & { name: string; labelNames: string[] })[]
+  const exposed = metrics.filter(({ name }) => name.startsWith('jingwei_'))
+  const asWritten = exposed.map(({ name, labelNames }) => name + (labelNames.length > 0 ? `{${labelNames}}` : ''))
+  const listed = [...text('README.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(([, name]) => name!)
+  t.strictSame(listed.toSorted(), asWritten.toSorted())
+  const names = new Set(exposed.map(({ name }) => name))
+  for (const page of pages) {
+    const named = text(page).match(/jingwei_(?:edge|mesh)_\w*[a-z]\b/g) ?? []
+    t.strictSame(
+      named.filter((name) => !names.has(name)),
+      [],
+      page
+    )
+  }
+  const paths = new Set(text('README.md').match(/(?<=`)\/(?:metrics|health|admin)[\w/]*(?=`)/g))
+  t.ok(paths.size >= 5)
+  for (const path of paths) t.equal((await server.admin!.inject(path)).statusCode, 200, path)
+})
+
+t.test('every error code is told, with its status', async (t) => {
+  const status = new Map([
+    ['JW_CLIENT_GONE', 499],
+    ['JW_INTERNAL', 500]
+  ])
+  const used = new Set<string>()
+  for (const file of sources) {
+    const source = text(file)
+    for (const [, code] of source.matchAll(/\b(JW_[A-Z]+(?:_[A-Z]+)*)\b/g)) used.add(code!)
+    for (const [, code, number] of source.matchAll(/createError\(\s*'(JW_\w+)',[^)]*?,\s*(\d{3})\s*\)/g)) {
+      status.set(code!, Number(number))
+    }
+  }
+  for (const [code, [number]] of Object.entries(errorTable)) if (code.startsWith('JW_')) status.set(code, number)
+  const page = text('plugins/edge/README.md')
+  const told = new Map([...page.matchAll(/^\| `(JW_\w+)` \| (\d{3}) \|/gm)].map(([, code, n]) => [code!, Number(n)]))
+  t.ok(used.size >= 20)
+  t.strictSame([...told.keys()].toSorted(), [...used].toSorted())
+  for (const [code, number] of told) t.equal(number, status.get(code), code)
+  t.strictSame([...told.values()], [...told.values()].toSorted(), 'in the order of their statuses')
+})
