@@ -89,7 +89,7 @@ function version(): string {
 }
 
 function summary(config: Config): string {
-  return `${config.routes.length} routes, ${Object.keys(config.services).length} services`
+  return `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
 }
 
 /** A fault of the machine (a port in use, a plugin that fails) in one line; the stack only where asked for. */
@@ -169,4 +169,8 @@ async function mint(
 function startedAs(config: string | undefined): string {
   const base = process.env.npm_execpath === undefined ? 'node app.ts' : 'npm -s start --'
   return config === undefined ? base : `${base} -c ${config}`
+}
+
+function count(many: number, what: string): string {
+  return `${many} ${what}${many === 1 ? '' : 's'}`
 }

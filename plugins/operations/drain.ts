@@ -1,5 +1,4 @@
 import type { ServerResponse } from 'node:http'
-import type { ServerHttp2Session } from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
@@ -21,7 +20,6 @@ export default fp<Config>(
   async (fastify, { listen }) => {
     let draining: Promise<void> | null = null
     const inFlight = new Set<ServerResponse>()
-    const sessions = new Set<ServerHttp2Session>()
     fastify.decorate('isDraining', () => draining !== null)
     fastify.decorate('drain', () => {
       if (draining !== null) return draining
@@ -39,15 +37,10 @@ export default fp<Config>(
       }
       done()
     })
-    fastify.server.on('session', (session: ServerHttp2Session) => {
-      sessions.add(session)
-      session.once('close', () => sessions.delete(session))
-    })
 
     // Node closes the connections that are idle now, and would wait out the keep-alive time of those that become it.
     fastify.addHook('preClose', async () => {
       const { server } = fastify
-      for (const session of sessions) session.close()
       if (!server.listening) return
       const sweep = setInterval(() => server.closeIdleConnections(), sweepMs)
       server.once('close', () => clearInterval(sweep))

@@ -1,0 +1,219 @@
+import { globSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
+import { METHODS } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { request } from 'undici'
+import { parse } from 'yaml'
+import { build } from '../../app.ts'
+import { loadConfig } from '../../config/load.ts'
+import type { Cluster } from '../helpers/cluster.ts'
+import { startCluster } from '../helpers/cluster.ts'
+import { freePort, waitFor } from '../helpers/processes.ts'
+import type { Prometheus } from '../helpers/prometheus.ts'
+import { promtool } from '../helpers/prometheus.ts'
+
+const home = join(import.meta.dirname, '../..')
+
+interface Panel {
+  title: string
+  type: string
+  targets?: { expr: string }[]
+}
+interface Dashboard {
+  panels: Panel[]
+  templating: { list: { name: string; type: string; definition?: string }[] }
+}
+interface Rule {
+  alert: string
+  expr: string
+}
+
+t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_000 }, async (t) => {
+  const cluster = await startCluster({ prometheus: { scrapeInterval: '500ms' } })
+  t.teardown(cluster.stop)
+  const prometheus = cluster.prometheus!
+  await causeEverything(cluster, prometheus)
+
+  const files = globSync('config/grafana/dashboards/*.json', { cwd: home })
+  t.ok(files.length > 0)
+  for (const file of files) {
+    const dashboard = JSON.parse(await readFile(join(home, file), 'utf8')) as Dashboard
+    for (const { title, targets = [] } of dashboard.panels.filter(({ type }) => type !== 'row')) {
+      t.ok(targets.length > 0, `${title} asks something`)
+      for (const { expr } of targets) await notEmpty(t, prometheus, `${title}: ${expr}`, substitute(expr))
+    }
+    for (const { name, definition } of dashboard.templating.list.filter(({ type }) => type === 'query')) {
+      const [, selector, label] = /^label_values\((.*), (\w+)\)$/.exec(definition!)!
+      const values = (await prometheus.query(selector!)).map(({ metric }) => metric[label!])
+      t.same(values.sort(), ['gateway-1', 'gateway-2'], `variable ${name}`)
+    }
+  }
+
+  const { groups } = parse(await readFile(join(home, 'config/prometheus/alerts.yml'), 'utf8')) as {
+    groups: { rules: Rule[] }[]
+  }
+  for (const { alert, expr } of groups.flatMap(({ rules }) => rules)) {
+    // What is compared is there even while nothing is wrong; with the comparison it would be empty.
+    const [, left] = /^([\s\S]*?)\s*(?:==|>|<)\s*[\d.]+\s*$/.exec(expr)!
+    await notEmpty(t, prometheus, `alert ${alert}`, left!)
+    for (const [selector] of left!.matchAll(/\b(?:jingwei|nodejs|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}/g)) {
+      await notEmpty(t, prometheus, `alert ${alert}: ${selector}`, selector)
+    }
+  }
+})
+
+function substitute(expr: string): string {
+  return expr.replaceAll('$instance', '.*').replaceAll('$__rate_interval', '1m')
+}
+
+/** Not only without a number in it either, as of a quotient of nothing by nothing. */
+async function notEmpty(t: Test, prometheus: Prometheus, name: string, query: string) {
+  const samples = await prometheus.query(query)
+  t.ok(
+    samples.some(({ value }) => Number.isFinite(Number(value[1]))),
+    name,
+    { query, samples }
+  )
+}
+
+/** Each outcome that a panel shows, over some scrapes, since a rate needs at least two. */
+async function causeEverything({ url, consul, redis }: Cluster, prometheus: Prometheus): Promise<void> {
+  const get = async (path: string) => {
+    const { statusCode, body } = await request(`${url}${path}`)
+    await body.dump()
+    return statusCode
+  }
+  await waitFor('both gateways are scraped', async () => (await prometheus.query('up == 1')).length === 2, 30_000)
+  // An instance that nobody can reach, and that no check takes out: attempts fail, retries go elsewhere.
+  await consul.register({ id: 'nobody', name: 'orders', port: await freePort() })
+  const until = Date.now() + 4000
+  let paused = false
+  while (Date.now() < until) {
+    if (!paused && until - Date.now() < 2000) {
+      redis.pause() // limits go on, each gateway for itself
+      paused = true
+    }
+    await Promise.all([
+      get('/api/orders'),
+      get('/api/orders?status=500'),
+      get('/api/orders?status=503'),
+      get('/api/products'),
+      get('/api/users'),
+      get('/no/such/route')
+    ])
+  }
+  redis.resume()
+  await waitFor('Prometheus has seen it', async () => {
+    const seen = await prometheus.query('rate(jingwei_edge_rate_limit_fallbacks_total[1m]) > 0')
+    const failed = await prometheus.query('rate(jingwei_mesh_attempts_total{outcome="connect-failure"}[1m]) > 0')
+    return seen.length > 0 && failed.length > 0
+  })
+}
+
+async function gateway(t: Test) {
+  const folder = t.testdir({})
+  const file = join(folder, 'gateway.yaml')
+  await writeFile(
+    file,
+    `
+listen: { host: 127.0.0.1, port: 0 }
+admin: { host: 127.0.0.1, port: 0 }
+redis: { url: "redis://127.0.0.1:${await freePort()}" }
+services:
+  orders: { instances: ["http://127.0.0.1:${await freePort()}"] }
+routes:
+  - { name: orders, match: { path: /api/orders }, service: orders, edge: { accessLog: false } }
+  - name: guarded
+    match: { path: /guarded, methods: [GET, POST] }
+    service: orders
+    edge: { jwt: { secret: "0123456789abcdef0123456789abcdef" }, cors: { origin: "*" } }
+  - name: limited
+    match: { path: /limited/:id, hosts: ["*.example.com"] }
+    service: orders
+    edge: { rateLimit: { max: 1, window: 1m, store: redis } }
+`
+  )
+  const config = loadConfig(file)
+  const server = build(config, { logger: false })
+  await server.ready()
+  await server.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => server.close())
+  const { port } = server.server.address() as AddressInfo
+  return { port, metrics: () => server.metrics.metrics(), series: async () => seriesOf(await server.metrics.metrics()) }
+}
+
+function seriesOf(text: string): Set<string> {
+  const lines = text.split('\n').filter((line) => line.startsWith('jingwei_'))
+  return new Set(lines.map((line) => line.slice(0, line.lastIndexOf(' '))))
+}
+
+/** Pipelined and as they are, since clients refuse to send some of these. Resolves with the answers' statuses. */
+function sendRaw(port: number, heads: string[]): Promise<number[]> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    const statuses = () => [...text.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => Number(status))
+    const socket = connect(port, '127.0.0.1', () => socket.write(heads.join('')))
+    socket.setTimeout(30_000, () => socket.destroy(new Error(`no answer to ${heads}`)))
+    socket.on('data', (chunk) => {
+      text += chunk.toString('latin1')
+      if (statuses().length === heads.length) socket.destroy()
+    })
+    socket.on('error', reject)
+    socket.on('close', () => resolve(statuses()))
+  })
+}
+
+const head = (method: string, path: string, host = 'a.example.com') =>
+  `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\ncontent-length: 0\r\n\r\n`
+
+t.test('promtool finds nothing to say about the metrics', async (t) => {
+  const { port, metrics } = await gateway(t)
+  await sendRaw(port, [
+    head('GET', '/api/orders'),
+    head('GET', '/guarded'),
+    head('GET', '/limited/1'),
+    head('GET', '/')
+  ])
+  const text = await metrics()
+  for (const name of ['edge_requests_total', 'mesh_attempts_total', 'mesh_retries_total', 'edge_redis_up']) {
+    t.match(text, `jingwei_${name}`)
+  }
+  t.match(await promtool(['check', 'metrics'], text), { code: 0, stdout: '', stderr: '' })
+})
+
+t.test('whatever clients send, there are no more series than the configuration allows', async (t) => {
+  const { port, series } = await gateway(t)
+  const configured = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+  const methods = METHODS.filter((method) => method !== 'CONNECT') // it opens a tunnel: its answer ends the pipeline
+  const paths = ['/api/orders', '/guarded', '/limited/1', '/none']
+  // Each outcome of each route once; QUERY without a content type is refused before it is routed.
+  for (const method of [...configured, 'QUERY', 'NONSENSE']) {
+    for (const path of paths) await sendRaw(port, [head(method, path), head(method, path)])
+  }
+  const before = await series()
+  t.ok(before.size > 30)
+
+  const statuses = new Map<number, number>()
+  const random = () => Math.random().toString(36).slice(2)
+  for (let batch = 0; batch < 100; batch++) {
+    const heads = Array.from({ length: 30 }, (_, index) => {
+      const method = methods[(batch * 30 + index) % methods.length]!
+      const path = `${paths[Math.floor(Math.random() * paths.length)]!.replace('1', '')}/${random()}?${random()}=1`
+      return head(method, path.replace('//', '/'), `${random()}.example.com`)
+    })
+    const answers = await sendRaw(port, heads)
+    answers.push(...(await sendRaw(port, [head(random().toUpperCase(), `/${random()}`)]))) // no method at all
+    for (const status of answers) statuses.set(status, (statuses.get(status) ?? 0) + 1)
+  }
+  t.comment([...statuses].map(([status, count]) => `${status}: ${count}`).join(', '))
+  const sent = [...statuses.values()].reduce((sum, count) => sum + count, 0)
+  t.ok(sent > 2500, `${sent} answers`)
+  t.same(
+    [...(await series())].filter((name) => !before.has(name)),
+    []
+  )
+})

@@ -1,0 +1,292 @@
+// No container engine runs here: what docker-compose.yml and the Dockerfile say is read and held against what is there,
+// and what they mount is tried with the real programs.
+import { existsSync, globSync } from 'node:fs'
+import { cp, readFile, symlink } from 'node:fs/promises'
+import { builtinModules } from 'node:module'
+import { join } from 'node:path'
+import { Ajv } from 'ajv'
+import t from 'tap'
+import { parse } from 'yaml'
+import { loadConfig } from '../../config/load.ts'
+import { parseDuration } from '../../config/units.ts'
+import { gatewayConfig } from '../helpers/cluster.ts'
+import { haproxyCheck } from '../helpers/haproxy.ts'
+import { freePorts, runToEnd, start } from '../helpers/processes.ts'
+import { promtool } from '../helpers/prometheus.ts'
+
+const home = join(import.meta.dirname, '../..')
+const read = (path: string) => readFile(join(home, path), 'utf8')
+
+interface Service {
+  image: string
+  build?: string
+  command?: string[]
+  environment?: Record<string, string>
+  depends_on?: Record<string, { condition: string }>
+  healthcheck?: { test: string[] }
+  ports?: string[]
+  volumes?: string[]
+  networks?: { default: { ipv4_address: string } }
+  restart: string
+  stop_grace_period?: string
+  deploy?: { replicas: number }
+}
+
+/** The part of the Compose Specification that the file uses, and nothing else: no `privileged`, no host network. */
+const text = { type: 'string' }
+const duration = { type: 'string', pattern: '^\\d+(ms|s|m)$' }
+const words = { type: 'array', items: text, minItems: 1 }
+const object = (properties: object, required: string[] = []) => ({
+  type: 'object',
+  properties,
+  required,
+  additionalProperties: false
+})
+const map = (values: object) => ({ type: 'object', additionalProperties: values })
+const serviceSchema = object(
+  {
+    image: { type: 'string', pattern: '^([a-z/-]+:[\\w.-]+|jingwei)$' },
+    build: { const: '.' },
+    command: words,
+    environment: map(text),
+    depends_on: map(object({ condition: { enum: ['service_healthy', 'service_started'] } }, ['condition'])),
+    healthcheck: object({ test: words, interval: duration, timeout: duration, retries: { type: 'integer' } }, ['test']),
+    ports: { type: 'array', items: { type: 'string', pattern: '^127\\.0\\.0\\.1:\\d+:\\d+$' } },
+    volumes: words,
+    networks: object({ default: object({ ipv4_address: { type: 'string', pattern: '^172\\.30\\.0\\.\\d+$' } }) }),
+    restart: { const: 'unless-stopped' },
+    stop_grace_period: duration,
+    init: { type: 'boolean' },
+    read_only: { type: 'boolean' },
+    cap_drop: words,
+    security_opt: words,
+    deploy: object({ replicas: { type: 'integer', minimum: 1 } })
+  },
+  ['image', 'restart']
+)
+const ipam = object({ config: { type: 'array', items: object({ subnet: text, ip_range: text }) } })
+const composeSchema = {
+  ...object(
+    { name: text, services: map(serviceSchema), networks: map(object({ ipam })), volumes: map({ type: 'null' }) },
+    ['name', 'services']
+  ),
+  patternProperties: { '^x-': serviceSchema }
+}
+
+const compose = parse(await read('docker-compose.yml'), { merge: true }) as {
+  services: Record<string, Service>
+  volumes: Record<string, null>
+}
+const { services } = compose
+const named = (name: string) => services[name]!
+const dockerfile = await read('Dockerfile')
+const withinImage = dockerfile.includes('HEALTHCHECK')
+
+t.test('docker-compose.yml keeps to the specification', async (t) => {
+  const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(composeSchema)
+  validate(compose)
+  t.same(validate.errors, null)
+  t.match(Object.keys(services).sort(), [
+    'consul', 'gateway-1', 'gateway-2', 'grafana', 'haproxy', 'orders', 'products', 'prometheus', 'redis', 'users'
+  ]) // biome-ignore format: a list
+  t.equal(named('orders').deploy?.replicas, 2)
+
+  for (const [name, service] of Object.entries(services)) {
+    for (const [other, { condition }] of Object.entries(service.depends_on ?? {})) {
+      t.ok(services[other], `${name} depends on ${other}`)
+      const healthy = named(other).healthcheck !== undefined || (named(other).build !== undefined && withinImage)
+      t.ok(condition !== 'service_healthy' || healthy, `${other} tells its health`)
+    }
+    for (const volume of service.volumes ?? []) {
+      const [source, target, mode] = volume.split(':') as [string, string, string | undefined]
+      t.ok(target.startsWith('/'))
+      if (!source.startsWith('.')) t.ok(Object.hasOwn(compose.volumes, source), `${source} is declared`)
+      else t.ok(existsSync(join(home, source)) && mode === 'ro', `${name} mounts ${source}, which exists, to read`)
+    }
+    t.ok(service.healthcheck ?? service.build, `${name} has a health check`)
+    t.ok(!/:latest$/.test(service.image))
+  }
+  const published = Object.entries(services).filter(([, service]) => service.ports)
+  t.same(published.map(([name]) => name).sort(), ['consul', 'grafana', 'haproxy', 'prometheus'])
+})
+
+t.test('the gateways get all that their configuration asks of the environment', async (t) => {
+  const { environment, stop_grace_period: grace } = named('gateway-1')
+  t.same(named('gateway-2').environment, environment, 'the nodes differ in nothing but their names')
+  const source = await readFile(gatewayConfig, 'utf8')
+  const asked = new Set([...source.matchAll(/\$\{(\w+)/g)].map(([, name]) => name!))
+  t.same([...asked].sort(), Object.keys(environment!).sort())
+
+  const given = Object.entries(environment!).map(([name, value]) => [name, fromShell(value)])
+  const config = loadConfig(gatewayConfig, Object.fromEntries(given) as NodeJS.ProcessEnv)
+  t.match(config.admin, { host: '0.0.0.0', port: 8081 })
+  t.match(config.listen, { host: '0.0.0.0', port: 8080, trustProxy: [named('haproxy').networks!.default.ipv4_address] })
+  t.ok(services[new URL(config.discovery.consul!.url).hostname])
+  t.ok(services[new URL(config.redis!.url).hostname])
+  const { delay, timeout } = config.listen.drain
+  t.ok(parseDuration(grace!)! > delay + timeout, 'a drain is given its time')
+})
+
+/** `${NAME:-default}` with nothing set. */
+function fromShell(value: string): string {
+  return value.replace(/\$\{\w+:-([^}]*)\}/g, '$1')
+}
+
+t.test('HAProxy accepts its configuration with the environment of compose', async (t) => {
+  const { environment } = named('haproxy')
+  const source = await read('config/haproxy/haproxy.cfg')
+  const asked = new Set([...source.matchAll(/"\$\{(\w+)/g)].map(([, name]) => name!))
+  t.same([...asked].sort(), Object.keys(environment!).sort())
+  t.match(await haproxyCheck(join(home, 'config/haproxy/haproxy.cfg'), environment), { code: 0 })
+  for (const node of ['1', '2']) {
+    t.equal(environment![`GATEWAY_${node}`], `gateway-${node}:${named('gateway-1').environment!.PORT}`)
+    t.equal(environment![`GATEWAY_${node}_ADMIN`], named('gateway-1').environment!.ADMIN_PORT)
+  }
+})
+
+t.test('Prometheus accepts its configuration and rules, and scrapes both nodes', async (t) => {
+  t.match(await promtool(['check', 'config', join(home, 'config/prometheus/prometheus.yml')]), { code: 0 })
+  const targets = parse(await read('config/prometheus/targets.yml')) as { targets: string[] }[]
+  t.same(
+    targets.flatMap((entry) => entry.targets),
+    ['gateway-1:8081', 'gateway-2:8081']
+  )
+})
+
+t.test('Grafana finds the data source and the dashboards', async (t) => {
+  const folder = 'config/grafana/provisioning'
+  const { datasources } = parse(await read(`${folder}/datasources/prometheus.yaml`)) as {
+    datasources: { url: string }[]
+  }
+  t.ok(services[new URL(datasources[0]!.url).hostname])
+  const { providers } = parse(await read(`${folder}/dashboards/jingwei.yaml`)) as {
+    providers: { options: { path: string } }[]
+  }
+  const { path } = providers[0]!.options
+  t.ok(named('grafana').volumes!.includes(`./config/grafana/dashboards:${path}:ro`))
+  t.equal(named('grafana').environment!.GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH, `${path}/jingwei.json`)
+})
+
+t.test('alerts fire when they should, and only then', async (t) => {
+  const series = (name: string, values: string) => ({ series: name, values })
+  const node = 'instance="gateway-1",job="jingwei"'
+  const tests = {
+    rule_files: [join(home, 'config/prometheus/alerts.yml')],
+    evaluation_interval: '30s',
+    tests: [
+      {
+        interval: '30s',
+        input_series: [
+          series(`up{${node}}`, '1x10 0x20'),
+          series(`jingwei_mesh_discovery_up{${node},service="orders"}`, '1x60'),
+          series(`jingwei_mesh_discovery_up{${node},service="users"}`, '0x60'),
+          series(`jingwei_mesh_discovery_age_seconds{${node},service="orders"}`, '1x60'),
+          series(`jingwei_mesh_instances{${node},service="orders",state="available"}`, '2x60'),
+          series(`jingwei_mesh_instances{${node},service="users",state="available"}`, '0x60'),
+          series(`jingwei_edge_requests_total{${node},route="orders",status="200"}`, '0+90x60'),
+          series(`jingwei_edge_requests_total{${node},route="orders",status="503"}`, '0+10x60'),
+          series(`jingwei_edge_requests_total{${node},route="users",status="200"}`, '0+98x60'),
+          series(`jingwei_edge_requests_total{${node},route="users",status="503"}`, '0+2x60'),
+          series(`jingwei_mesh_attempts_total{${node},service="orders",outcome="success"}`, '0+80x60'),
+          series(`jingwei_mesh_retries_total{${node},service="orders",reason="503"}`, '0+20x60'),
+          series(`jingwei_edge_redis_up{${node}}`, '1x20 0x20')
+        ]
+      }
+    ]
+  }
+  // What fires, when: promtool compares annotations too, so the answer of each rule is asked as the series ALERTS.
+  const firing = (at: string, names: string[]) => ({
+    expr: 'count by (alertname) (ALERTS{alertstate="firing"})',
+    eval_time: at,
+    exp_samples: names.map((name) => ({ labels: `{alertname="${name}"}`, value: 1 }))
+  })
+  const early = ['NoInstances']
+  const later = ['DiscoveryDown', 'GatewayNotReady', 'HighErrorRatio', 'ManyRetries', 'NoInstances']
+  const last = [
+    'DiscoveryDown',
+    'GatewayDown',
+    'GatewayNotReady',
+    'HighErrorRatio',
+    'ManyRetries',
+    'NoInstances',
+    'RedisDown'
+  ]
+  Object.assign(tests.tests[0]!, {
+    promql_expr_test: [firing('1m30s', early), firing('6m', later), firing('13m', last)]
+  })
+  const folder = t.testdir({ 'tests.json': JSON.stringify(tests) })
+  const ran = await promtool(['test', 'rules', join(folder, 'tests.json')])
+  t.equal(ran.code, 0, ran.stdout + ran.stderr)
+})
+
+t.test('the image has all that it runs, and nothing of it needs a development dependency', async (t) => {
+  const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, sources]) => sources!.split(' '))
+  const folder = t.testdir({})
+  for (const source of new Set(copied)) await cp(join(home, source), join(folder, source), { recursive: true })
+  await symlink(join(home, 'node_modules'), join(folder, 'node_modules'))
+
+  const { dependencies } = JSON.parse(await read('package.json')) as { dependencies: Record<string, string> }
+  const allowed = new Set([...Object.keys(dependencies), ...builtinModules])
+  for (const file of globSync('{app.ts,{config,plugins,routes}/**/*.ts}', { cwd: folder })) {
+    const source = await readFile(join(folder, file), 'utf8')
+    for (const [, specifier] of source.matchAll(/^(?:import|export) [^']*from '([^'.][^']*)'/gm)) {
+      const name = specifier!
+        .split('/')
+        .slice(0, specifier!.startsWith('@') ? 2 : 1)
+        .join('/')
+      t.ok(specifier!.startsWith('node:') || allowed.has(name), `${file} imports ${specifier}`)
+    }
+  }
+
+  const ignored = (await read('.dockerignore')).split('\n')
+  t.ok(ignored.includes('*'))
+  for (const source of copied) t.ok(ignored.includes(`!${source.replace(/^\.\//, '')}`), `${source} reaches the build`)
+  t.match(dockerfile, /^USER node$/m)
+  t.match(dockerfile, /npm ci --omit=dev --omit=optional/)
+
+  const command = JSON.parse(/^CMD (\[.*\])$/m.exec(dockerfile)![1]!) as string[]
+  t.equal(command[0], 'node')
+  const [port, admin] = await freePorts(2)
+  const env = {
+    ...process.env,
+    PORT: `${port}`,
+    ADMIN_PORT: `${admin}`,
+    DRAIN_DELAY: '0s',
+    CONSUL_URL: 'http://127.0.0.1:1',
+    REDIS_URL: 'redis://127.0.0.1:1'
+  }
+  const health = JSON.parse(/HEALTHCHECK [^[]*CMD (\[.*\])$/m.exec(dockerfile)![1]!) as string[]
+  const check = () => runToEnd(process.execPath, health.slice(1), { env })
+  t.match(await check(), { code: 1 }, 'the health check fails while nothing runs')
+  const gateway = await start({
+    command: process.execPath,
+    args: command.slice(1),
+    cwd: folder,
+    env,
+    ready: async () => (await fetch(`http://127.0.0.1:${admin}/health/live`)).ok
+  })
+  t.teardown(gateway.stop)
+  t.match(await check(), { code: 0 }, 'and passes once the gateway does')
+})
+
+t.test('the example services start with the commands of compose', async (t) => {
+  for (const name of ['orders', 'products', 'users']) {
+    const [node, file, ...args] = named(name).command!
+    t.equal(node, 'node')
+    t.same(args, ['--name', name, '--host', '0.0.0.0', '--port', '9000'])
+    t.ok(existsSync(join(home, file!)))
+  }
+  const [, file] = named('orders').command!
+  const [port] = await freePorts(1)
+  const service = await start({
+    command: process.execPath,
+    args: [join(home, file!), '--name', 'orders', '--host', '0.0.0.0', '--port', `${port}`],
+    env: { ...process.env, CONSUL_URL: 'http://127.0.0.1:1' },
+    ready: /cannot register in Consul yet/
+  })
+  t.teardown(service.stop)
+  const [node, flag, script] = named('orders').healthcheck!.test.slice(1) as [string, string, string]
+  t.equal(node, 'node')
+  const check = await runToEnd(process.execPath, [flag, script.replace(':9000', `:${port}`)], { env: process.env })
+  t.equal(check.code, 0, 'its health check passes, Consul or not')
+})

@@ -1,0 +1,78 @@
+// A Node program of a cluster, which may end, wanted or not, and start again in its place.
+import type { Running } from './processes.ts'
+import { start } from './processes.ts'
+
+export interface Member {
+  name: string
+  url: string
+  pid(): number
+  output(): string
+  /** Resolves with how it ended. */
+  end(signal: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+  start(): Promise<void>
+}
+
+export interface Supervisor {
+  /** The whole cluster ends, its members with it. */
+  stopping: boolean
+  /** Start again who ended unwanted. */
+  restart: boolean
+  tell: (line: string) => void
+}
+
+interface Launch {
+  name: string
+  args: string[]
+  env: Record<string, string>
+  ready: RegExp | (() => Promise<boolean>)
+}
+
+const restartAfter = 2000
+
+export function member({ name, args, env, ready }: Launch, url: string, supervisor: Supervisor): Member {
+  let running: Running | undefined
+  let wanted = false // that it ends
+  const begin = async () => {
+    wanted = false
+    const started = await start({ command: process.execPath, args, env: { ...process.env, ...env }, name, ready })
+    running = started
+    void started.exited.then(({ code, signal }) => {
+      if (wanted || supervisor.stopping) return
+      const lines = code === 0 || signal !== null ? '' : `:\n${started.output().split('\n').slice(-10).join('\n')}`
+      supervisor.tell(`${name} (pid ${started.pid}) has ended with ${signal ?? code}${lines}`)
+      if (supervisor.restart) setTimeout(() => void again(), restartAfter)
+    })
+  }
+  const again = async () => {
+    if (supervisor.stopping) return
+    await begin().then(
+      () => supervisor.tell(`${name} is back (pid ${running?.pid})`),
+      (error: Error) => supervisor.stopping || supervisor.tell(error.message)
+    )
+    if (supervisor.stopping) running?.kill('SIGKILL')
+  }
+  return {
+    name,
+    url,
+    pid: () => running?.pid ?? 0,
+    output: () => running?.output() ?? '',
+    async end(signal) {
+      wanted = true
+      if (running === undefined) return { code: null, signal: null }
+      running.kill(signal)
+      return running.exited
+    },
+    start: begin
+  }
+}
+
+/** All at once, by force where asking does not help. */
+export async function endAll(members: readonly Member[]): Promise<void> {
+  await Promise.all(
+    members.map(async (member) => {
+      const force = setTimeout(() => void member.end('SIGKILL'), 8000)
+      await member.end('SIGTERM')
+      clearTimeout(force)
+    })
+  )
+}
