@@ -2,7 +2,9 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { ForwardingHandler } from './handler.ts'
 import type { Service } from './service.ts'
-import type { CallRecord, DispatchController, DispatchHandler, Instance } from './types.ts'
+import type {
+  CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions, Endpoint, Instance
+} from './types.ts' // biome-ignore format: a list
 
 declare module 'undici' {
   namespace Dispatcher {
@@ -21,12 +23,15 @@ declare module 'undici' {
 export class Call extends ForwardingHandler implements CallRecord, DispatchController {
   attempts = 0
   selected: Instance | null = null
-  /** Instances that failed this call, so that a retry goes elsewhere; null until the first retry. */
-  tried: Set<Instance> | null = null
+  /** Addresses that failed this call, so that a retry goes elsewhere; null until the first retry. */
+  tried: Set<Endpoint> | null = null
   /** The pause before the next attempt. */
   backoff: NodeJS.Timeout | undefined
   /** Whether this call holds a place in the service's retry budget. */
   retrying = false
+  /** Answered, failed or aborted: what still comes of an attempt is nobody's. */
+  over = false
+  readonly startedMs: number
 
   aborted = false
   paused = false
@@ -36,13 +41,23 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
 
   readonly #service: Service
   #attempt: DispatchController | null = null
-  #over = false
 
-  constructor(service: Service, next: DispatchHandler) {
+  constructor(service: Service, next: DispatchHandler, startedMs: number) {
     super(next)
     this.#service = service
-    service.active++
-    next.onRequestStart?.(this, { call: this })
+    this.startedMs = startedMs
+  }
+
+  /** Hands the caller its controller, then makes the first attempt, unless the caller has aborted by now. */
+  begin(dispatch: Dispatch, opts: DispatchOptions): boolean {
+    this.#service.calls.add(this)
+    try {
+      this.next.onRequestStart?.(this, { call: this })
+      if (!this.over) return dispatch(opts, this)
+    } catch (error) {
+      this.abort(error as Error)
+    }
+    return true
   }
 
   get service(): string {
@@ -54,7 +69,7 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
   }
 
   abort(reason: Error): void {
-    if (this.aborted || this.#over) return
+    if (this.over) return
     this.aborted = true
     this.reason = reason
     this.#attempt?.abort(reason)
@@ -72,9 +87,18 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
     this.#attempt?.resume()
   }
 
+  /** The attempt has failed and another will follow: from here on its controller moves nothing of the caller's. */
+  letGo(): void {
+    this.#attempt = null
+  }
+
   override onRequestStart(controller: DispatchController): void {
-    if (this.#over) controller.abort(this.reason ?? new Error('the call is over'))
-    else this.#attempt = controller
+    if (this.over) {
+      controller.abort(this.reason ?? new Error('the call is over'))
+      return
+    }
+    this.#attempt = controller
+    if (this.paused) controller.pause()
   }
 
   override onRequestUpgrade(
@@ -83,9 +107,14 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
     headers: IncomingHttpHeaders,
     socket: Duplex
   ): void {
-    this.#finish()
+    if (this.over) {
+      socket.destroy()
+      return
+    }
     this.rawHeaders = controller.rawHeaders
     this.next.onRequestUpgrade?.(this, status, headers, socket)
+    // Unless the caller does not want it.
+    if (!this.over) this.#finish()
   }
 
   override onResponseStart(
@@ -94,30 +123,32 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
+    if (this.over) return
     this.rawHeaders = controller.rawHeaders
     this.next.onResponseStart?.(this, status, headers, text)
   }
 
   override onResponseData(_controller: DispatchController, chunk: Buffer): void {
-    this.next.onResponseData?.(this, chunk)
+    if (!this.over) this.next.onResponseData?.(this, chunk)
   }
 
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (this.over) return
     this.#finish()
     this.rawTrailers = controller.rawTrailers
     this.next.onResponseEnd?.(this, trailers)
   }
 
   override onResponseError(_controller: DispatchController, error: Error): void {
-    if (this.#over) return
+    if (this.over) return
     this.#finish()
     this.next.onResponseError?.(this, error)
   }
 
   #finish(): void {
-    this.#over = true
+    this.over = true
     clearTimeout(this.backoff)
-    this.#service.active--
     if (this.retrying) this.#service.retrying--
+    this.#service.leave(this)
   }
 }

@@ -1,6 +1,7 @@
 import { Dispatcher } from 'undici'
 import type { ConsulOptions, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import { Call } from './call.ts'
+import type { Discovery } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
 import { MeshError } from './errors.ts'
 import { attemptTimeout } from './interceptors/attempt-timeout.ts'
@@ -23,6 +24,8 @@ export interface MeshConfig {
 export interface MeshOptions {
   log?: Logger
   meter?: Meter
+  /** Instances from a registry of your own; the configuration then says nothing of where services are. */
+  discovery?: Discovery
   now?: () => number
   random?: () => number
 }
@@ -49,7 +52,7 @@ const silent: Logger = { info() {}, warn() {}, error() {} }
 export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
   readonly #chains = new Map<string, { own: Dispatch | null; byPolicy: WeakMap<RoutePolicy, Dispatch> }>()
-  readonly #discovery: ReturnType<typeof createDiscovery>
+  readonly #discovery: Discovery
   readonly #around: Surroundings
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
   #closing: Promise<void> | null = null
@@ -62,12 +65,14 @@ export class Mesh extends Dispatcher {
       now: options.now ?? (() => performance.now()),
       random: options.random ?? Math.random
     }
-    this.#discovery = createDiscovery(config.discovery ?? {}, this.#around)
+    this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#around)
     for (const service of Object.values(config.services)) {
       this.#services.set(service.name, new Service(service, this.#discovery.source(service), this.#around))
       this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
     }
     if (this.#around.meter !== null) registerServiceMetrics(this.#around.meter, this)
+    // `compose()` calls them on a Proxy, which has no private fields.
+    Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
 
   /** Begins discovery; calls before the first answer fail with `JW_NO_INSTANCE`. */
@@ -124,11 +129,11 @@ export class Mesh extends Dispatcher {
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
     const origin = typeof opts.origin === 'string' ? opts.origin : String(opts.origin?.origin)
     const chains = this.#chains.get(origin)
-    if (chains === undefined || this.#closing !== null) return this.#refuse(origin, handler)
+    if (chains === undefined || this.#closing !== null) return this.#refuse(nameOf(origin), handler)
     const policy = opts.mesh
     let chain = policy === undefined ? chains.own : chains.byPolicy.get(policy)
     if (chain === undefined || chain === null) {
-      chain = this.#compose(origin.slice('http://'.length, -'.mesh'.length), policy)
+      chain = this.#compose(nameOf(origin), policy)
       if (policy === undefined) chains.own = chain
       else chains.byPolicy.set(policy, chain)
     }
@@ -161,7 +166,7 @@ export class Mesh extends Dispatcher {
     const error = new MeshError(this.#closing === null ? 'JW_NO_SERVICE' : 'JW_MESH_CLOSED', name)
     handler.onRequestStart?.(controller, {})
     handler.onResponseError?.(controller, error)
-    return false
+    return true
   }
 
   /** Refuses new calls, lets those in flight end within `graceMs`, then closes discovery and every pool. */
@@ -186,10 +191,11 @@ export class Mesh extends Dispatcher {
   override destroy(error: Error | null, callback: () => void): void
   override destroy(first?: Error | null | (() => void), second?: () => void): Promise<void> | void {
     const callback = typeof first === 'function' ? first : second
-    this.#closing ??= Promise.resolve()
-    const destroyed = Promise.all([...this.#services.values()].map((service) => service.destroy())).then(() =>
+    const error = typeof first === 'function' ? null : first
+    const destroyed = Promise.all([...this.#services.values()].map((service) => service.destroy(error))).then(() =>
       this.#discovery.close()
     )
+    this.#closing = destroyed
     if (callback === undefined) return destroyed
     void destroyed.then(callback)
   }
@@ -200,12 +206,16 @@ export function originOf(service: string): string {
   return `http://${service}.mesh`
 }
 
+function nameOf(origin: string): string {
+  return /^http:\/\/(.*)\.mesh$/.exec(origin)?.[1] ?? origin
+}
+
 /** Makes the call's record, and hands undici's own timers over to the mesh's. */
-const beginCall: Layer = (service, policy) => {
+const beginCall: Layer = (service, policy, { now }) => {
   const bodyTimeout = policy.idleTimeout === false ? 0 : policy.idleTimeout
   return (dispatch) => (opts, handler) => {
-    const call = new Call(service, handler)
-    return dispatch({ ...opts, call, headersTimeout: 0, bodyTimeout }, call)
+    const call = new Call(service, handler, now())
+    return call.begin(dispatch, { ...opts, call, headersTimeout: 0, bodyTimeout })
   }
 }
 

@@ -24,34 +24,34 @@ export class MeshError extends Error {
   }
 }
 
-/** Codes of failures before a byte of the request left: sending it elsewhere is safe whatever the method. */
-const notSent = new Set([
-  'ECONNREFUSED',
-  'EHOSTUNREACH',
-  'EHOSTDOWN',
-  'ENETUNREACH',
-  'EADDRNOTAVAIL',
-  'ENOTFOUND',
-  'EAI_AGAIN',
+/** Failures of the network that carry no `syscall`: undici's own, and those that Node gathers in an AggregateError. */
+const network = new Set([
   'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_SOCKET',
   'UND_ERR_CLOSED',
-  'UND_ERR_DESTROYED'
+  'UND_ERR_DESTROYED',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ERR_HTTP2_GOAWAY_SESSION'
 ])
-/** Codes of a connection lost while the request was under way: it may have been processed. */
-const lost = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET', 'ERR_HTTP2_GOAWAY_SESSION'])
+const timeouts = new Set(['JW_ATTEMPT_TIMEOUT', 'JW_CALL_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'UND_ERR_HEADERS_TIMEOUT'])
 
 export type Failure = 'connect-failure' | 'refused-stream' | 'reset' | 'timeout' | 'other'
 
-/** What kind of failure an attempt met, in Envoy's words. */
-export function classify(error: Error & { code?: string; syscall?: string }): Failure {
+/**
+ * What kind of failure an attempt met, in Envoy's words. No code tells whether a request was already under way
+ * (a host becomes unreachable also in the middle of an answer), so the caller says: until `sent`, sending it
+ * elsewhere is safe whatever the method.
+ */
+export function classify(error: Error & { code?: string; syscall?: string }, sent: boolean): Failure {
   const code = error.code ?? ''
-  if (code === 'JW_ATTEMPT_TIMEOUT' || code === 'JW_CALL_TIMEOUT') return 'timeout'
-  if (notSent.has(code) || error.syscall === 'connect') return 'connect-failure'
-  // Raised by the TLS handshake, before any request is written.
-  if (code.startsWith('ERR_TLS_') || code.startsWith('ERR_SSL_') || /CERT|SELF_SIGNED|ISSUER/.test(code)) {
-    return 'connect-failure'
-  }
-  if (lost.has(code)) return 'reset'
+  if (timeouts.has(code)) return 'timeout'
   if (code === 'ERR_HTTP2_STREAM_ERROR' && error.message.includes('REFUSED_STREAM')) return 'refused-stream'
-  return 'other'
+  const tls = /^ERR_(TLS|SSL)_|^UNABLE_TO_|CERT|SELF_SIGNED|ISSUER/.test(code)
+  if (!tls && error.syscall === undefined && !network.has(code)) return 'other'
+  return sent ? 'reset' : 'connect-failure'
 }

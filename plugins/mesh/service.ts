@@ -1,5 +1,7 @@
 import type { ServiceConfig } from '../../config/schema.ts'
 import { createBalancer } from './balancing/index.ts'
+import type { Call } from './call.ts'
+import { MeshError } from './errors.ts'
 import { PooledEndpoint } from './transport/endpoint.ts'
 import type { Instance, InstanceSpec, Snapshot, Source, SourceStatus, Surroundings } from './types.ts'
 
@@ -19,7 +21,7 @@ export interface ServiceStatus {
 export class Service {
   readonly config: ServiceConfig
   /** Calls in flight, and how many of them hold a retry: the two sides of the retry budget. */
-  active = 0
+  readonly calls = new Set<Call>()
   retrying = 0
   /** Replaced as a whole; null until discovery first answers. */
   snapshot: Snapshot | null = null
@@ -28,6 +30,7 @@ export class Service {
   #endpoints = new Map<string, PooledEndpoint>()
   readonly #leaving = new Set<PooledEndpoint>()
   #closed = false
+  #onIdle: (() => void) | null = null
 
   constructor(config: ServiceConfig, source: Source, around: Surroundings) {
     this.config = config
@@ -37,6 +40,11 @@ export class Service {
 
   get name(): string {
     return this.config.name
+  }
+
+  leave(call: Call): void {
+    this.calls.delete(call)
+    if (this.calls.size === 0) this.#onIdle?.()
   }
 
   start(): void {
@@ -80,17 +88,29 @@ export class Service {
     void endpoint.close().then(() => this.#leaving.delete(endpoint))
   }
 
-  /** Ends discovery, lets calls in flight end within the grace, then closes every connection. */
+  /** Ends discovery, lets calls in flight, retries included, end within the grace, then closes every connection. */
   async close(graceMs: number): Promise<void> {
     this.#closed = true
-    await this.#source.close()
-    const endpoints = [...this.#endpoints.values(), ...this.#leaving]
-    await Promise.all(endpoints.map((endpoint) => endpoint.close(graceMs)))
+    await Promise.all([this.#source.close(), this.#idle(graceMs)])
+    await this.destroy()
   }
 
-  async destroy(): Promise<void> {
+  #idle(graceMs: number): Promise<void> | undefined {
+    if (this.calls.size === 0) return
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, graceMs)
+      this.#onIdle = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  /** Fails the calls in flight and closes every connection. */
+  async destroy(error?: Error | null): Promise<void> {
     this.#closed = true
-    await this.#source.close()
-    await Promise.all([...this.#endpoints.values(), ...this.#leaving].map((endpoint) => endpoint.destroy()))
+    for (const call of this.calls) call.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
+    const endpoints = [...this.#endpoints.values(), ...this.#leaving]
+    await Promise.all([this.#source.close(), ...endpoints.map((endpoint) => endpoint.destroy())])
   }
 }

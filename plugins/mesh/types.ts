@@ -103,8 +103,8 @@ export interface Endpoint {
 
 /** A load balancing policy over one snapshot. */
 export interface Balancer {
-  /** The next instance, none of `tried`; null when there is no other. */
-  pick(tried: ReadonlySet<Instance> | null): Instance | null
+  /** The next instance, at none of the addresses `tried`; null when there is no other. */
+  pick(tried: ReadonlySet<Endpoint> | null): Instance | null
 }
 
 export interface Snapshot {

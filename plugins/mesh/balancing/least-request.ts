@@ -11,16 +11,16 @@ export function leastRequest(instances: readonly Instance[], random: () => numbe
   const count = instances.length
   return {
     pick(tried) {
-      if (count <= 1) return count === 1 && !tried?.has(instances[0]!) ? instances[0]! : null
+      if (count <= 1) return count === 1 && !tried?.has(instances[0]!.endpoint) ? instances[0]! : null
       const i = sample()
       let j = sample()
       if (j === i) j = (j + 1) % count
       const a = instances[i]!
       const b = instances[j]!
       const better = a.endpoint.active * b.weight <= b.endpoint.active * a.weight ? a : b
-      if (tried === null || !tried.has(better)) return better
+      if (tried === null || !tried.has(better.endpoint)) return better
       const other = better === a ? b : a
-      return tried.has(other) ? firstUntried(instances, i, tried) : other
+      return tried.has(other.endpoint) ? firstUntried(instances, i, tried) : other
     }
   }
 }

@@ -12,10 +12,10 @@ export function roundRobin(instances: readonly Instance[], random: () => number)
     pick(tried) {
       for (let step = 0; step < count; step++) {
         const instance = next()
-        if (!tried?.has(instance)) return instance
+        if (!tried?.has(instance.endpoint)) return instance
       }
       // With weights the same instance can come up `count` times in a row.
-      return instances.find((instance) => !tried?.has(instance)) ?? null
+      return instances.find((instance) => !tried?.has(instance.endpoint)) ?? null
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Endpoint, Instance } from '../types.ts'
 
 /** A sampler that draws index i with probability weight[i] / total: by index when all weights are equal. */
 export function weightedSampler(items: readonly { readonly weight: number }[], random: () => number): () => number {
@@ -29,11 +29,11 @@ export function weightedSampler(items: readonly { readonly weight: number }[], r
 export function firstUntried(
   instances: readonly Instance[],
   start: number,
-  tried: ReadonlySet<Instance>
+  tried: ReadonlySet<Endpoint>
 ): Instance | null {
   for (let step = 0; step < instances.length; step++) {
     const instance = instances[(start + step) % instances.length]!
-    if (!tried.has(instance)) return instance
+    if (!tried.has(instance.endpoint)) return instance
   }
   return null
 }

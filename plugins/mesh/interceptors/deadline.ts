@@ -13,6 +13,7 @@ class DeadlineHandler extends ForwardingHandler {
   readonly #timeoutMs: number
   readonly #service: string
   #timer: NodeJS.Timeout | undefined
+  #controller: DispatchController | null = null
 
   constructor(next: DispatchHandler, timeoutMs: number, service: string) {
     super(next)
@@ -20,9 +21,13 @@ class DeadlineHandler extends ForwardingHandler {
     this.#service = service
   }
 
-  // Once a call, since `Call` stands below and starts every call at once.
+  // At once, since `Call` stands below; again only where an interceptor in between repeats the call.
   override onRequestStart(controller: DispatchController, context: unknown): void {
-    this.#timer = setTimeout(() => controller.abort(new MeshError('JW_CALL_TIMEOUT', this.#service)), this.#timeoutMs)
+    this.#controller = controller
+    this.#timer ??= setTimeout(
+      () => this.#controller!.abort(new MeshError('JW_CALL_TIMEOUT', this.#service)),
+      this.#timeoutMs
+    )
     this.next.onRequestStart?.(controller, context)
   }
 

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
 import type { RetryOptions } from '../../../config/schema.ts'
 import type { Call } from '../call.ts'
 import { classify } from '../errors.ts'
@@ -7,8 +8,9 @@ import type { Layer } from '../layer.ts'
 import type { Service } from '../service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
-/** An answer that is thrown away is read up to this size, to keep its connection; a longer one is cut. */
+/** An answer that is thrown away is read up to this size and for this long, to keep its connection; then it is cut. */
 const discardBytes = 64 * 1024
+const discardMs = 1000
 /** The budget never falls below this many retries at a time, or a quiet service could not retry at all. */
 const leastBudget = 3
 
@@ -26,7 +28,8 @@ export const retry: Layer = (service, policy, around) => {
     labelNames: ['service', 'reason']
   })
   const count = (reason: string) => counter?.labels(service.name, reason).inc()
-  const context = { service, options, rules, count, longestMs: policy.timeout, random: around.random }
+  const { now, random } = around
+  const context = { service, options, rules, count, timeoutMs: policy.timeout, now, random }
   return (dispatch) => (opts, handler) => dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
 }
 
@@ -39,8 +42,10 @@ interface Rules {
 function compile(options: RetryOptions): Rules {
   const on = new Set(options.on)
   const gateway = on.has('gateway-error')
+  // As in Envoy: no answer is what the caller would see as 502 or 504.
+  const unanswered = gateway || on.has('5xx') ? ['connect-failure', 'refused-stream', 'reset', 'timeout'] : []
   return {
-    failures: new Set([...on].filter((item) => typeof item === 'string')),
+    failures: new Set([...on, ...unanswered].filter((item) => typeof item === 'string')),
     methods: new Set<string>(options.methods),
     status: (status) =>
       on.has(status) || (status >= 500 && (on.has('5xx') || (gateway && status >= 502 && status <= 504)))
@@ -52,8 +57,8 @@ interface Context {
   options: RetryOptions
   rules: Rules
   count: (reason: string) => void
-  /** A service that asks for more patience than the call has gets no retry. */
-  longestMs: number
+  timeoutMs: number
+  now: Surroundings['now']
   random: Surroundings['random']
 }
 
@@ -64,9 +69,12 @@ class RetryHandler extends ForwardingHandler {
   readonly #dispatch: Dispatch
   readonly #context: Context
   readonly #retries: number
+  /** The request may be on the wire, and a stream of it begun. */
+  #sent = false
   #passedOn = false
   /** Bytes read of an answer that is being thrown away; -1 when none is. */
   #discarded = -1
+  #discardTimer: NodeJS.Timeout | undefined
 
   constructor(next: DispatchHandler, opts: DispatchOptions, dispatch: Dispatch, context: Context, retries: number) {
     super(next)
@@ -77,6 +85,21 @@ class RetryHandler extends ForwardingHandler {
     this.#retries = retries
   }
 
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#sent = true
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#passedOn = true
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
   override onResponseStart(
     controller: DispatchController,
     status: number,
@@ -84,12 +107,16 @@ class RetryHandler extends ForwardingHandler {
     text?: string
   ): void {
     if (status >= 200) {
-      const { rules, longestMs } = this.#context
-      const waitMs = retryAfterMs(headers['retry-after'])
-      if (rules.status(status) && rules.methods.has(this.#opts.method) && waitMs < longestMs && this.#allowed()) {
-        this.#discarded = 0
-        this.#schedule(String(status), waitMs)
-        return
+      const { rules } = this.#context
+      const wanted = rules.status(status) && rules.methods.has(this.#opts.method)
+      if (wanted && this.#possible()) {
+        const waitMs = retryAfterMs(headers['retry-after'])
+        // A service that asks for more patience than the call has left gets no retry.
+        if (waitMs < this.#leftMs() && this.#affordable()) {
+          this.#discard(controller)
+          this.#schedule(String(status), waitMs)
+          return
+        }
       }
       this.#passedOn = true
     }
@@ -106,37 +133,61 @@ class RetryHandler extends ForwardingHandler {
   }
 
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    clearTimeout(this.#discardTimer)
     if (this.#discarded < 0) this.next.onResponseEnd?.(controller, trailers)
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
+    clearTimeout(this.#discardTimer)
     if (this.#discarded >= 0) return
-    const failure = classify(error)
+    const failure = classify(error, this.#sent)
     const { rules } = this.#context
-    const repeatable = failure === 'connect-failure' || rules.methods.has(this.#opts.method)
-    if (!this.#passedOn && repeatable && rules.failures.has(failure) && this.#allowed()) this.#schedule(failure, 0)
-    else this.next.onResponseError?.(controller, error)
+    // Nothing was sent: any method may go elsewhere, and no service had work of it, so it costs no budget.
+    const unsent = failure === 'refused-stream' || (!this.#sent && failure !== 'other')
+    const wanted = rules.failures.has(failure) && (unsent || rules.methods.has(this.#opts.method))
+    if (!this.#passedOn && wanted && this.#possible(failure === 'connect-failure') && (unsent || this.#affordable())) {
+      this.#schedule(failure, 0)
+    } else this.next.onResponseError?.(controller, error)
   }
 
-  #allowed(): boolean {
+  /** Reads on to the end of an answer that nobody gets, also where the caller had paused. */
+  #discard(controller: DispatchController): void {
+    this.#discarded = 0
+    this.#discardTimer = setTimeout(() => controller.abort(new Error('discarded')), discardMs)
+    this.#call.letGo()
+    controller.resume()
+  }
+
+  #possible(unbegun = false): boolean {
+    const { aborted, over } = this.#call
+    if (aborted || over || this.#retries >= this.#context.options.attempts) return false
+    return replayable(this.#opts.body, unbegun)
+  }
+
+  #leftMs(): number {
+    return this.#call.startedMs + this.#context.timeoutMs - this.#context.now()
+  }
+
+  /** Takes a place in the service's budget, which the call keeps to its end. */
+  #affordable(): boolean {
     const { options, service } = this.#context
-    if (this.#call.aborted || this.#retries >= options.attempts || !replayable(this.#opts.body)) return false
-    return this.#call.retrying || service.retrying < Math.max(leastBudget, service.active * options.budget)
+    const call = this.#call
+    if (call.retrying) return true
+    if (service.retrying >= Math.max(leastBudget, service.calls.size * options.budget)) return false
+    call.retrying = true
+    service.retrying++
+    return true
   }
 
   #schedule(reason: string, leastMs: number): void {
-    const { options, service, random } = this.#context
+    const { options, random } = this.#context
     const call = this.#call
-    if (!call.retrying) {
-      call.retrying = true
-      service.retrying++
-    }
     call.tried ??= new Set()
-    if (call.selected !== null) call.tried.add(call.selected)
+    if (call.selected !== null) call.tried.add(call.selected.endpoint)
     // Exponential, with full jitter.
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     this.#context.count(reason)
-    call.backoff = setTimeout(() => this.#again(), Math.max(leastMs, pauseMs))
+    call.backoff = setTimeout(() => this.#again(), leastMs + pauseMs)
   }
 
   #again(): void {
@@ -145,14 +196,19 @@ class RetryHandler extends ForwardingHandler {
   }
 }
 
-/** Nothing, bytes in memory, or a stream that nobody has begun to read. */
-function replayable(body: DispatchOptions['body']): boolean {
-  if (body === null || body === undefined || typeof body === 'string' || ArrayBuffer.isView(body)) return true
-  return 'readableDidRead' in body && !body.readableDidRead && !body.destroyed
+/**
+ * Nothing, bytes in memory, or a stream that is `unbegun`. Its own word that nobody read it would not do: undici may
+ * have begun to, or may still hold it for a connection that comes too late.
+ */
+function replayable(body: DispatchOptions['body'], unbegun: boolean): boolean {
+  if (body === null || body === undefined || typeof body === 'string') return true
+  if (ArrayBuffer.isView(body) || body instanceof ArrayBuffer) return true
+  return unbegun && !('destroyed' in body && body.destroyed)
 }
 
-/** RFC 9110, 10.2.3; only seconds, and the call's deadline bounds what a service may ask for. */
+/** RFC 9110, 10.2.3: seconds or a date. */
 function retryAfterMs(value: string | string[] | undefined): number {
-  const seconds = typeof value === 'string' ? Number(value) : Number.NaN
-  return Number.isFinite(seconds) && seconds > 0 ? seconds * 1000 : 0
+  if (typeof value !== 'string') return 0
+  const waitMs = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
+  return waitMs > 0 ? waitMs : 0
 }

@@ -17,7 +17,14 @@ export const select: Layer = (service) => (dispatch) => (opts, handler) => {
   }
   call.attempts++
   call.selected = instance
-  return dispatch({ ...opts, origin: instance.origin }, new LoadHandler(handler, instance.endpoint))
+  const load = new LoadHandler(handler, instance.endpoint)
+  try {
+    return dispatch({ ...opts, origin: instance.origin }, load)
+  } catch (error) {
+    // An interceptor threw: to this attempt, that is how it ended.
+    load.onResponseError(call, error as Error)
+    return true
+  }
 }
 
 class LoadHandler extends ForwardingHandler {

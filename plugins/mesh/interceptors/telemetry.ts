@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { classify } from '../errors.ts'
 import { ForwardingHandler } from '../handler.ts'
 import type { Layer } from '../layer.ts'
@@ -9,7 +10,7 @@ type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
 /** Seconds; from a local cache's answer to a slow report. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
-/** Times each call, from the caller's request to the end of the answer. */
+/** Times each call, from the caller's request to the end of the answer or to the upgrade. */
 export const callTelemetry: Layer = (service, _policy, { meter, now }) => {
   if (meter === null) return null
   const duration = meter
@@ -35,13 +36,27 @@ class CallTelemetry extends ForwardingHandler {
     this.#startedMs = now()
   }
 
-  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+  #observe(): void {
     this.#duration.observe((this.#now() - this.#startedMs) / 1000)
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#observe()
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#observe()
     this.next.onResponseEnd?.(controller, trailers)
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
-    this.#duration.observe((this.#now() - this.#startedMs) / 1000)
+    this.#observe()
     this.next.onResponseError?.(controller, error)
   }
 }
@@ -64,12 +79,28 @@ export const attemptTelemetry: Layer = (service, _policy, { meter }) => {
 class AttemptTelemetry extends ForwardingHandler {
   readonly #call: DispatchController
   readonly #count: (outcome: string) => void
-  #counted = false
+  #sent = false
+  #status = 0
 
   constructor(next: DispatchHandler, call: DispatchController, count: (outcome: string) => void) {
     super(next)
     this.#call = call
     this.#count = count
+  }
+
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#sent = true
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#count('success')
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }
 
   override onResponseStart(
@@ -78,15 +109,29 @@ class AttemptTelemetry extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    if (status >= 200) {
-      this.#counted = true
-      this.#count(status < 400 ? 'success' : status < 500 ? '4xx' : '5xx')
-    }
+    this.#status = status
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#count(outcomeOf(this.#status))
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
   override onResponseError(controller: DispatchController, error: Error): void {
-    if (!this.#counted) this.#count(this.#call.aborted ? 'aborted' : classify(error))
+    this.#count(this.#failure(error))
     this.next.onResponseError?.(controller, error)
   }
+
+  #failure(error: Error): string {
+    // A failed answer may be cut short because another attempt follows; its status says how it ended.
+    if (this.#status >= 400) return outcomeOf(this.#status)
+    const { aborted, reason } = this.#call
+    if (!aborted) return classify(error, this.#sent)
+    return reason !== null && classify(reason, this.#sent) === 'timeout' ? 'timeout' : 'aborted'
+  }
+}
+
+function outcomeOf(status: number): string {
+  return status < 400 ? 'success' : status < 500 ? '4xx' : '5xx'
 }

@@ -1,0 +1,228 @@
+/** The divide, held: who may import whom, over all sources. */
+import { globSync, readFileSync } from 'node:fs'
+import { join, normalize, relative, resolve } from 'node:path'
+import t from 'tap'
+
+const root = resolve(import.meta.dirname, '..')
+
+interface Import {
+  /** Path from the root for a file, else the name of the package or of Node's module. */
+  readonly target: string
+  readonly typeOnly: boolean
+}
+type Sources = ReadonlyMap<string, string>
+
+function importsOf(file: string, source: string): Import[] {
+  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '')
+  const statements = [
+    ...code.matchAll(/^(?:import|export)(\s+type\b)?(?:[^'";]*?\sfrom)?\s*'([^']+)'/gm),
+    ...code.matchAll(/\b(?:import|require)(\s+type)?\(\s*'([^']+)'/g)
+  ]
+  return statements.map(([, type, specifier]) => ({
+    target: specifier!.startsWith('.') ? normalize(join(file, '..', specifier!)) : specifier!,
+    typeOnly: type !== undefined
+  }))
+}
+
+const isFastify = (target: string) => /^(@fastify\/|fastify(-|$))/.test(target)
+const isFile = (target: string) => /\.[cm]?[jt]sx?$/.test(target)
+const isNode = (target: string) => target.startsWith('node:')
+const within = (folder: string) => (target: string) => target.startsWith(`${folder}/`)
+const [inMesh, inEdge, inOperations] = ['plugins/mesh', 'plugins/edge', 'plugins/operations'].map(within) as [
+  (target: string) => boolean,
+  (target: string) => boolean,
+  (target: string) => boolean
+]
+
+/** Packages that a room of the mesh needs beside undici. */
+const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
+
+/** What an import breaks, in words, or null. */
+function broken(file: string, { target, typeOnly }: Import): string | null {
+  if (target === 'app.ts') return 'nothing imports the composition root'
+  if (within('test')(target)) return 'no source imports a test'
+  if (inMesh(file)) {
+    if (isFastify(target)) return file === 'plugins/mesh/index.ts' ? null : 'only index.ts of the mesh knows Fastify'
+    if (target === 'config/schema.ts') return typeOnly ? null : 'the mesh takes only types of the configuration'
+    if (inMesh(target) || isNode(target) || target === 'undici') return null
+    const room = Object.keys(meshPackages).find((folder) => file.startsWith(folder))
+    return room !== undefined && meshPackages[room]!.includes(target)
+      ? null
+      : 'the mesh imports itself, undici and Node'
+  }
+  if (inEdge(file) && (inMesh(target) || inOperations(target) || within('routes')(target))) {
+    return 'the edge imports neither mesh nor operations nor routes'
+  }
+  if (within('routes')(file) && within('plugins')(target)) return 'routes use decorators'
+  if (inOperations(file) && (inMesh(target) || inEdge(target) || within('routes')(target))) {
+    return 'operations reach both halves through decorators'
+  }
+  if (within('config')(file) && isFile(target) && !within('config')(target)) {
+    // Examples are users' plugins and programs: they take types, and the mesh by its entry.
+    const example = within('config/examples')(file) && (typeOnly || target === 'plugins/mesh/dispatcher.ts')
+    if (!example) return 'the configuration imports nothing of the product'
+  }
+  return null
+}
+
+function violations(sources: Sources): string[] {
+  return [...sources].flatMap(([file, source]) =>
+    importsOf(file, source).flatMap((item) => {
+      const rule = broken(file, item)
+      return rule === null ? [] : [`${file} imports ${item.target}: ${rule}`]
+    })
+  )
+}
+
+/** Cycles of value imports; types vanish before anything runs. */
+function cycles(sources: Sources): string[] {
+  const found: string[] = []
+  const state = new Map<string, 'open' | 'done'>()
+  const visit = (file: string, path: string[]): void => {
+    if (state.get(file) === 'open') found.push([...path.slice(path.indexOf(file)), file].join(' → '))
+    if (state.has(file)) return
+    state.set(file, 'open')
+    for (const { target, typeOnly } of importsOf(file, sources.get(file)!)) {
+      if (!typeOnly && sources.has(target)) visit(target, [...path, file])
+    }
+    state.set(file, 'done')
+  }
+  for (const file of sources.keys()) visit(file, [])
+  return found
+}
+
+/** Uses of the seam, in any of the ways in which Fastify hands out a decorator. */
+function touchesSeam(source: string): boolean {
+  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '')
+  return /Decorator(<[^>]*>)?\(\s*['"]mesh['"]|\b(fastify|server|instance|app|this)\.mesh\b|\{[^}]*\bmesh\b[^}]*\} = fastify/.test(
+    code
+  )
+}
+
+const sources: Sources = new Map(
+  ['app.ts', ...globSync('{plugins,routes,config}/**/*.ts', { cwd: root })]
+    .map((file) => relative(root, resolve(root, file)))
+    .map((file) => [file, readFileSync(join(root, file), 'utf8')])
+)
+
+t.test('the sources are all seen', async (t) => {
+  t.ok(sources.size > 60, `${sources.size} files`)
+  for (const folder of ['plugins/mesh', 'plugins/edge', 'plugins/operations', 'routes', 'config']) {
+    t.ok([...sources.keys()].some(within(folder)), folder)
+  }
+  const unknown = [...sources].flatMap(([file, source]) =>
+    importsOf(file, source).filter(({ target }) => isFile(target) && !sources.has(target))
+  )
+  t.strictSame(unknown, [], 'every import of a file is one of them')
+  const statements = [...sources.values()].join('\n').match(/^(import|export)\b[^'"]*?from '/gm)!.length
+  const parsed = [...sources].reduce((sum, [file, source]) => sum + importsOf(file, source).length, 0)
+  t.ok(parsed >= statements, `${parsed} of ${statements}`)
+})
+
+t.test('who may import whom', async (t) => {
+  t.strictSame(violations(sources), [])
+})
+
+t.test('no cycles', async (t) => {
+  t.strictSame(cycles(sources), [])
+})
+
+t.test('only the bridge touches the seam from the edge', async (t) => {
+  const who = [...sources].filter(([file, source]) => inEdge(file) && touchesSeam(source)).map(([file]) => file)
+  t.strictSame(who, ['plugins/edge/forward.ts'])
+})
+
+t.test('files stay small', async (t) => {
+  // One declaration of one shape, read from top to bottom like the configuration itself.
+  const exempt = new Set(['config/schema.ts'])
+  const long = [...sources].filter(([file, source]) => !exempt.has(file) && source.split('\n').length > 301)
+  t.strictSame(
+    long.map(([file]) => file),
+    []
+  )
+})
+
+/** Files that the program loads when it imports `entry`, and the packages. */
+function loaded(entry: string) {
+  const files = new Set<string>()
+  const packages = new Set<string>()
+  const visit = (file: string): void => {
+    if (files.has(file)) return
+    files.add(file)
+    for (const { target, typeOnly } of importsOf(file, sources.get(file)!)) {
+      if (typeOnly) continue
+      if (sources.has(target)) visit(target)
+      else packages.add(target)
+    }
+  }
+  visit(entry)
+  return { files, packages }
+}
+
+t.test('the mesh loads without Fastify and without the edge', async (t) => {
+  const { files, packages } = loaded('plugins/mesh/dispatcher.ts')
+  t.strictSame([...packages].filter((name) => !isNode(name)).sort(), ['consul', 'dns-packet', 'undici'])
+  t.ok([...files].every(inMesh), [...files].join(' '))
+  t.ok(files.size > 15)
+})
+
+t.test('the edge loads without the mesh', async (t) => {
+  for (const entry of ['plugins/edge/index.ts', 'plugins/edge/forward.ts']) {
+    t.notOk([...loaded(entry).files].some(inMesh), entry)
+  }
+  t.notOk(loaded('plugins/edge/forward.ts').packages.has('undici'), 'the seam is an interface to the bridge')
+})
+
+t.test('each rule bites', async (t) => {
+  const bad: [file: string, source: string][] = [
+    ['plugins/mesh/x.ts', "import type { RouteConfig } from '../edge/jwt.ts'"],
+    ['plugins/mesh/x.ts', "import x from '../operations/metrics.ts'"],
+    ['plugins/mesh/x.ts', "import x from '../../routes/proxy.ts'"],
+    ['plugins/mesh/x.ts', "import type { FastifyInstance } from 'fastify'"],
+    ['plugins/mesh/interceptors/index.ts', "import fp from 'fastify-plugin'"],
+    ['plugins/mesh/x.ts', "import createError from '@fastify/error'"],
+    ['plugins/mesh/x.ts', "import { Gateway } from '../../config/schema.ts'"],
+    ['plugins/mesh/x.ts', "import { loadConfig } from '../../config/load.ts'"],
+    ['plugins/mesh/x.ts', "import Consul from 'consul'"],
+    ['plugins/mesh/x.ts', "const x = await import('../edge/jwt.ts')"],
+    ['plugins/mesh/x.ts', "type X = import('../edge/jwt.ts').X"],
+    ['plugins/edge/x.ts', "import type { Mesh } from '../mesh/dispatcher.ts'"],
+    ['plugins/edge/x.ts', "export { Mesh } from '../mesh/dispatcher.ts'"],
+    ['plugins/edge/x.ts', "import '../operations/metrics.ts'"],
+    ['routes/x.ts', "import {\n  a,\n  b\n} from '../plugins/edge/jwt.ts'"],
+    ['plugins/operations/x.ts', "import type { Mesh } from '../mesh/dispatcher.ts'"],
+    ['plugins/operations/x.ts', "import x from '../edge/jwt.ts'"],
+    ['config/x.ts', "import x from '../plugins/edge/jwt.ts'"],
+    ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/service.ts'"],
+    ['routes/x.ts', "import { build } from '../app.ts'"]
+  ]
+  for (const [file, source] of bad) t.equal(violations(new Map([[file, source]])).length, 1, `${file}: ${source}`)
+
+  const good: [file: string, source: string][] = [
+    ['plugins/mesh/index.ts', "import fp from 'fastify-plugin'"],
+    ['plugins/mesh/x.ts', "import type { MeshPolicy } from '../../config/schema.ts'"],
+    ['plugins/mesh/x.ts', "/* import x from '../edge/jwt.ts' */\n// import x from '../edge/jwt.ts'"],
+    ['plugins/edge/x.ts', "import type { Dispatcher } from 'undici'"],
+    ['config/examples/x.ts', "import type { Interceptor } from '../../plugins/mesh/types.ts'"]
+  ]
+  for (const [file, source] of good) t.strictSame(violations(new Map([[file, source]])), [], `${file}: ${source}`)
+
+  const ring = new Map([
+    ['a.ts', "import './b.ts'"],
+    ['b.ts', "import x from './c.ts'"],
+    ['c.ts', "import type { X } from './b.ts'\nimport { a } from './a.ts'"]
+  ])
+  t.strictSame(cycles(ring), ['a.ts → b.ts → c.ts → a.ts'])
+  ring.set('c.ts', "import type { A } from './a.ts'")
+  t.strictSame(cycles(ring), [])
+
+  for (const use of [
+    "fastify.getDecorator<Mesh>('mesh')",
+    "request.server.hasDecorator('mesh')",
+    'fastify.mesh.dispatch()',
+    'const { mesh } = fastify'
+  ]) {
+    t.ok(touchesSeam(use), use)
+  }
+  t.notOk(touchesSeam('const policy = route.mesh'))
+})

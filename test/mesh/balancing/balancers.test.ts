@@ -1,0 +1,172 @@
+/** The policies: exact sequences where there are any, distributions by chi-square over a seeded generator. */
+import t from 'tap'
+import type { MeshPolicy } from '../../../config/schema.ts'
+import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
+import { weightedSampler } from '../../../plugins/mesh/balancing/weighted.ts'
+import type { Instance } from '../../../plugins/mesh/types.ts'
+
+const policies = ['round-robin', 'least-request', 'random'] as const satisfies readonly MeshPolicy['balance'][]
+
+function instances(weights: readonly number[], active: readonly number[] = []): Instance[] {
+  return weights.map((weight, i) => {
+    const id = 'abcdefghijklmnopqrstuvwxyz'[i]!
+    const endpoint = { origin: id, active: active[i] ?? 0, dispatch: () => true }
+    return { id, origin: id, weight, tags: [], meta: {}, endpoint }
+  })
+}
+
+/** mulberry32: small, seeded, good enough for these counts. */
+function seeded(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+function draw(policy: MeshPolicy['balance'], among: Instance[], times: number, random = seeded(1)) {
+  const balancer = createBalancer(policy, among, random)
+  return Array.from({ length: times }, () => balancer.pick(null)!)
+}
+
+function tally(among: Instance[], picks: Instance[]): number[] {
+  return among.map((instance) => picks.filter((pick) => pick === instance).length)
+}
+
+function chiSquare(seen: number[], shares: number[]): number {
+  const total = seen.reduce((sum, count) => sum + count, 0)
+  const whole = shares.reduce((sum, share) => sum + share, 0)
+  return seen.reduce((sum, count, i) => {
+    const expected = (total * shares[i]!) / whole
+    return sum + (count - expected) ** 2 / expected
+  }, 0)
+}
+
+t.test('round robin: each in its turn, from a random start', async (t) => {
+  const order = (start: number) =>
+    draw('round-robin', instances([1, 1, 1]), 7, () => start)
+      .map(({ id }) => id)
+      .join('')
+  t.equal(order(0), 'bcabcab')
+  t.equal(order(0.5), 'cabcabc')
+  t.equal(order(0.9999), 'abcabca')
+})
+
+t.test('round robin: weighted smoothly', async (t) => {
+  const order = (weights: number[], times: number) =>
+    draw('round-robin', instances(weights), times)
+      .map(({ id }) => id)
+      .join('')
+  t.equal(order([5, 1, 1], 7), 'aabacaa')
+  t.equal(order([5, 1, 1], 14), 'aabacaaaabacaa')
+  t.equal(order([1, 2], 6), 'babbab')
+  t.equal(order([3, 3], 4).length, 4)
+})
+
+t.test('random: by weight', async (t) => {
+  // 13.8 is the 99.9th percentile for two degrees of freedom.
+  for (const weights of [
+    [1, 1, 1],
+    [1, 2, 3],
+    [10, 1, 1]
+  ]) {
+    const among = instances(weights)
+    const chi = chiSquare(tally(among, draw('random', among, 12_000)), weights)
+    t.ok(chi < 13.8, `${weights}: ${chi}`)
+  }
+})
+
+t.test('least request: even while all are equally busy, by weight too', async (t) => {
+  for (const weights of [
+    [1, 1, 1],
+    [1, 2, 3]
+  ]) {
+    const among = instances(weights)
+    const chi = chiSquare(tally(among, draw('least-request', among, 12_000)), weights)
+    t.ok(chi < 13.8, `${weights}: ${chi}`)
+  }
+})
+
+t.test('least request: of two, the less busy one always; of many, the busiest never', async (t) => {
+  const two = instances([1, 1], [5, 4])
+  t.strictSame(tally(two, draw('least-request', two, 500)), [0, 500])
+  const many = instances([1, 1, 1, 1], [9, 1, 1, 1])
+  const seen = tally(many, draw('least-request', many, 2000))
+  t.equal(seen[0], 0)
+  t.ok(Math.min(...seen.slice(1)) > 400, `${seen}`)
+  const weighted = instances([1, 4], [2, 6])
+  t.strictSame(tally(weighted, draw('least-request', weighted, 200)), [0, 200], 'load counts per weight')
+})
+
+t.test('least request: keeps load even where one is slower, without asking all', async (t) => {
+  const among = instances([1, 1, 1, 1, 1])
+  const balancer = createBalancer('least-request', among, seeded(7))
+  const busy: Instance[] = []
+  for (let i = 0; i < 5000; i++) {
+    const instance = balancer.pick(null)!
+    instance.endpoint.active++
+    busy.push(instance)
+    // The first is ten times slower to give back.
+    if (busy.length > 50) {
+      const index = busy.findIndex(({ id }, at) => id !== 'a' || at < busy.length - 20)
+      busy.splice(index, 1)[0]!.endpoint.active--
+    }
+  }
+  const loads = among.map(({ endpoint }) => endpoint.active)
+  t.ok(Math.max(...loads) - Math.min(...loads) <= 6, `${loads}`)
+})
+
+t.test('what was tried is left out while another is there', async (t) => {
+  for (const policy of policies) {
+    const among = instances([3, 1, 2, 1])
+    const balancer = createBalancer(policy, among, seeded(3))
+    for (let round = 0; round < 200; round++) {
+      const tried = new Set([among[round % 4]!.endpoint, among[(round + 1) % 4]!.endpoint])
+      t.notOk(tried.has(balancer.pick(tried)!.endpoint), policy)
+    }
+    const one = new Set(among.slice(1).map(({ endpoint }) => endpoint))
+    for (let i = 0; i < 20; i++) t.equal(balancer.pick(one), among[0], policy)
+    t.equal(balancer.pick(new Set(among.map(({ endpoint }) => endpoint))), null, policy)
+  }
+})
+
+t.test('two instances at one address are tried as one', async (t) => {
+  const [a, b] = instances([1, 1])
+  const twin = { ...a!, id: 'a#2' }
+  for (const policy of policies) {
+    const balancer = createBalancer(policy, [a!, twin, b!], seeded(5))
+    for (let i = 0; i < 50; i++) t.equal(balancer.pick(new Set([a!.endpoint])), b)
+  }
+})
+
+t.test('one instance, and none', async (t) => {
+  for (const policy of policies) {
+    const [only] = instances([1])
+    const balancer = createBalancer(policy, [only!], seeded(1))
+    t.equal(balancer.pick(null), only)
+    t.equal(balancer.pick(new Set([only!.endpoint])), null)
+    t.equal(createBalancer(policy, [], seeded(1)).pick(null), null)
+    t.equal(createBalancer(policy, [], seeded(1)).pick(new Set([only!.endpoint])), null)
+  }
+})
+
+t.test('weight 0 takes nothing, unless all have it', async (t) => {
+  for (const policy of policies) {
+    const among = instances([0, 1, 2])
+    t.equal(tally(among, draw(policy, among, 300))[0], 0, policy)
+    const drained = instances([0, 0])
+    t.ok(Math.min(...tally(drained, draw(policy, drained, 300))) > 50, policy)
+  }
+})
+
+t.test('the sampler stays in range at both ends', async (t) => {
+  for (const weights of [[1], [2, 2], [1, 0, 3], [0, 5], [65_535, 1]]) {
+    const items = weights.map((weight) => ({ weight }))
+    for (const point of [0, 0.5, 1 - 2 ** -53]) {
+      const index = weightedSampler(items, () => point)()
+      t.ok(weights[index]! > 0, `${weights} at ${point}: ${index}`)
+    }
+  }
+})

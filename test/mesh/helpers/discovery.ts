@@ -1,0 +1,19 @@
+/** Discovery by hand: the test says which instances there are. */
+import type { Discovery } from '../../../plugins/mesh/discovery/index.ts'
+import type { InstanceSpec } from '../../../plugins/mesh/types.ts'
+
+export function byHand() {
+  const publishers = new Map<string, (specs: readonly InstanceSpec[]) => void>()
+  const closed: string[] = []
+  const discovery: Discovery = {
+    source: ({ name }) => ({
+      start: (publish) => void publishers.set(name, publish),
+      status: () => ({ kind: 'by hand', confirmedAt: 0, error: null }),
+      close: async () => void closed.push(name)
+    }),
+    close: async () => void closed.push('discovery')
+  }
+  const publish = (name: string, origins: readonly string[]) =>
+    publishers.get(name)!(origins.map((origin) => ({ id: origin, origin, weight: 1, tags: [], meta: {} })))
+  return { discovery, publish, closed }
+}

@@ -1,0 +1,119 @@
+/** A mesh over services whose instances the test chooses, and what is seen of it from outside. */
+import type { Test } from 'tap'
+import type { MeshPolicy, RetryOptions, ServiceConfig } from '../../../config/schema.ts'
+import type { MeshOptions } from '../../../plugins/mesh/dispatcher.ts'
+import { createMesh } from '../../../plugins/mesh/dispatcher.ts'
+import type { DispatchController, DispatchHandler, Meter } from '../../../plugins/mesh/types.ts'
+
+export const retryOptions: RetryOptions = {
+  attempts: 2,
+  on: ['connect-failure', 'refused-stream', 'reset'],
+  methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
+  backoff: { base: 1, max: 2 },
+  budget: 0.2
+}
+
+/** Long timeouts, round robin, no retry: a test sets what it is about. */
+export function service(
+  name: string,
+  instances: NonNullable<ServiceConfig['instances']>,
+  policy: Partial<MeshPolicy> = {}
+): ServiceConfig {
+  const mesh: MeshPolicy = {
+    balance: 'round-robin',
+    timeout: 20_000,
+    attemptTimeout: 10_000,
+    connectTimeout: 5_000,
+    idleTimeout: 20_000,
+    retry: false,
+    ...policy
+  }
+  return { name, instances, mesh }
+}
+
+/** Destroyed when the test ends. The first instance is the first to be chosen, unless the test says otherwise. */
+export function meshOf(t: Test, services: ServiceConfig[], options: MeshOptions = {}) {
+  const byName = Object.fromEntries(services.map((item) => [item.name, item]))
+  const mesh = createMesh({ services: byName }, { random: () => 0.9999, ...options })
+  t.teardown(() => mesh.destroy())
+  return mesh
+}
+
+/** A meter that keeps what it is told: `name{labels}` → count or observed values. */
+export function meterStub() {
+  const counts: Record<string, number> = {}
+  const observed: Record<string, number[]> = {}
+  const gauges: Record<string, () => [labels: Record<string, string>, value: number][]> = {}
+  const meter: Meter = {
+    counter: ({ name }) => ({
+      labels: (...labels) => ({
+        inc: (value = 1) => {
+          counts[`${name}{${labels}}`] = (counts[`${name}{${labels}}`] ?? 0) + value
+        }
+      })
+    }),
+    histogram: ({ name }) => ({
+      labels: (...labels) => ({
+        observe: (value) => {
+          observed[`${name}{${labels}}`] = [...(observed[`${name}{${labels}}`] ?? []), value]
+        }
+      })
+    }),
+    gauge: ({ name, collect }) => {
+      gauges[name] = () => {
+        const rows: [Record<string, string>, number][] = []
+        collect((labels, value) => rows.push([labels, value]))
+        return rows
+      }
+    }
+  }
+  return { meter, counts, observed, gauges }
+}
+
+/** A bare handler that writes down every event, for what undici's own API hides. */
+export class Recorder implements DispatchHandler {
+  readonly events: string[] = []
+  body = ''
+  status = 0
+  error: (Error & { code?: string }) | null = null
+  controller!: DispatchController
+  readonly done: Promise<void>
+  #resolve!: () => void
+
+  constructor() {
+    this.done = new Promise((resolve) => {
+      this.#resolve = resolve
+    })
+  }
+
+  onRequestStart(controller: DispatchController): void {
+    this.controller = controller
+    this.events.push('start')
+  }
+
+  onRequestUpgrade(): void {
+    this.events.push('upgrade')
+    this.#resolve()
+  }
+
+  onResponseStart(_controller: DispatchController, status: number): void {
+    this.status = status
+    this.events.push(String(status))
+  }
+
+  onResponseData(_controller: DispatchController, chunk: Buffer): void {
+    if (this.events.at(-1) !== 'data') this.events.push('data')
+    this.body += chunk
+  }
+
+  onResponseEnd(): void {
+    this.events.push('end')
+    this.#resolve()
+  }
+
+  onResponseError(_controller: DispatchController, error: Error): void {
+    this.error = error
+    this.events.push('error')
+    this.#resolve()
+  }
+}

@@ -1,0 +1,89 @@
+/** Services on loopback: proper ones, and raw ones that misbehave as told. */
+import { once } from 'node:events'
+import type { IncomingMessage, RequestListener } from 'node:http'
+import { createServer } from 'node:http'
+import type { AddressInfo, Server, Socket } from 'node:net'
+import net from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+
+async function listen(server: Server): Promise<string> {
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** Answers with its name unless told otherwise; counts what it got. */
+export async function upstream(t: Test, name: string, listener?: RequestListener) {
+  const requests: IncomingMessage[] = []
+  const sockets = new Set<Socket>()
+  const server = createServer((request, response) => {
+    requests.push(request)
+    if (listener) listener(request, response)
+    else request.resume().on('end', () => response.end(name))
+  })
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.on('close', () => sockets.delete(socket))
+  })
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+    for (const socket of sockets) socket.destroy()
+  })
+  return { url: await listen(server), server, requests, sockets }
+}
+
+/** Does as told with each connection; `count` is the number of those so far. */
+export async function raw(t: Test, onConnection: (socket: Socket, count: number) => void) {
+  const sockets = new Set<Socket>()
+  let count = 0
+  const server = net.createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.on('close', () => sockets.delete(socket))
+    onConnection(socket, ++count)
+  })
+  t.teardown(() => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  return { url: await listen(server), server, sockets, count: () => count }
+}
+
+/** Takes connections and requests, and never answers. */
+export function silent(t: Test) {
+  return raw(t, (socket) => socket.resume())
+}
+
+/** Resets every connection once a request begins. */
+export function resetting(t: Test) {
+  return raw(t, (socket) => socket.once('data', () => socket.resetAndDestroy()))
+}
+
+/** An address that refuses connections: one that a server has just given back. */
+export async function refused(): Promise<string> {
+  const server = net.createServer()
+  const url = await listen(server)
+  server.close()
+  await once(server, 'close')
+  return url
+}
+
+/**
+ * `https` instances whose peer never shakes hands: a request to them stays without a connection for as long as the
+ * test likes, on loopback.
+ */
+export async function connecting(t: Test) {
+  const server = await silent(t)
+  return { ...server, url: server.url.replace('http:', 'https:') }
+}
+
+/** Waits for what must come true; a test that waits in vain fails. */
+export async function eventually(condition: () => boolean, what: string, withinMs = 10_000): Promise<void> {
+  const end = performance.now() + withinMs
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`in vain waited for: ${what}`)
+    await sleep(5)
+  }
+}

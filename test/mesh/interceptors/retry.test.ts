@@ -1,0 +1,507 @@
+/** Retries: what is sent again, where, how often, and what never is. */
+import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import { fetch } from 'undici'
+import type { Interceptor } from '../../../plugins/mesh/types.ts'
+import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
+import { connecting, eventually, raw, refused, resetting, upstream } from '../helpers/servers.ts'
+
+const origin = 'http://orders.mesh'
+const get = { origin, path: '/', method: 'GET' } as const
+const on503 = { ...retryOptions, on: ['connect-failure', 503] as (typeof retryOptions)['on'] }
+
+t.test('a refused connection: another instance, for every method', async (t) => {
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: retryOptions })])
+  for (const method of ['GET', 'POST', 'PATCH', 'DELETE'] as const) {
+    for (let i = 0; i < 4; i++) {
+      const { statusCode, body } = await mesh.request({ ...get, method, body: method === 'GET' ? null : 'x' })
+      t.equal(statusCode, 200, method)
+      await body.dump()
+    }
+  }
+  t.equal(good.requests.length, 16)
+  t.equal(mesh.status()[0]!.instances[0]!.active, 0)
+})
+
+t.test('never the same instance while another is available', async (t) => {
+  const dead = [await refused(), await refused(), await refused()]
+  for (const balance of ['round-robin', 'least-request', 'random'] as const) {
+    const good = await upstream(t, 'good')
+    const mesh = meshOf(
+      t,
+      [service('orders', [...dead, good.url], { balance, retry: { ...retryOptions, attempts: 3 } })],
+      { random: Math.random }
+    )
+    const tried: string[] = []
+    const note: Interceptor = (dispatch) => (opts, handler) => {
+      tried.push(String(opts.origin))
+      return dispatch(opts, handler)
+    }
+    mesh.use(note, { per: 'attempt' })
+    for (let i = 0; i < 20; i++) {
+      tried.length = 0
+      const { body } = await mesh.request(get)
+      t.equal(await body.text(), 'good', balance)
+      t.equal(new Set(tried).size, tried.length, `${balance}: ${tried.length} attempts, all different`)
+    }
+  }
+})
+
+t.test('attempts are bounded, and the only instance is tried again', async (t) => {
+  const mesh = meshOf(t, [service('orders', [await refused()], { retry: retryOptions })])
+  const { context } = await contextOf(mesh)
+  t.equal(context.attempts, 3)
+  await t.rejects(mesh.request(get), { code: 'ECONNREFUSED' })
+})
+
+async function contextOf(mesh: ReturnType<typeof meshOf>) {
+  const recorder = new Recorder()
+  let call: { attempts: number } | undefined
+  const noted = recorder.onRequestStart.bind(recorder)
+  recorder.onRequestStart = (controller, context?: unknown) => {
+    call = (context as { call: { attempts: number } }).call
+    noted(controller)
+  }
+  mesh.dispatch(get, recorder)
+  await recorder.done
+  return { context: call!, recorder }
+}
+
+t.test('a reset: idempotent methods only', async (t) => {
+  const bad = await resetting(t)
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: retryOptions })])
+  for (const method of ['GET', 'PUT'] as const) {
+    const { body } = await mesh.request({ ...get, method, body: method === 'PUT' ? 'x' : null })
+    t.equal(await body.text(), 'good')
+    await (await mesh.request(get)).body.dump()
+  }
+  const before = good.requests.length
+  let failed = 0
+  for (let i = 0; i < 2; i++) {
+    await mesh.request({ ...get, method: 'POST', body: 'x' }).then(
+      ({ body }) => body.dump(),
+      () => failed++
+    )
+  }
+  t.equal(failed, 1)
+  t.equal(good.requests.length, before + 1, 'the failed POST went nowhere else')
+})
+
+t.test('not once a part of the response went to the caller', async (t) => {
+  const cut = await raw(t, (socket) =>
+    socket.once('data', () => {
+      socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart')
+      setTimeout(() => socket.resetAndDestroy(), 20)
+    })
+  )
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [cut.url, good.url], { retry: { ...retryOptions, on: ['reset', '5xx'] } })])
+  const recorder = new Recorder()
+  mesh.dispatch(get, recorder)
+  await recorder.done
+  t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
+  t.equal(good.requests.length, 0)
+})
+
+t.test('a connection cut under a request counts as sent, whatever the code says', async (t) => {
+  const bad = await raw(t, (socket) => socket.resume())
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: retryOptions })])
+  mesh.use(
+    (dispatch) => (opts, handler) =>
+      dispatch(opts, {
+        onRequestStart(controller, context) {
+          handler.onRequestStart?.(controller, context)
+          // What undici reports for requests under way when their pool is destroyed.
+          if (opts.origin === bad.url) {
+            setTimeout(() => controller.abort(Object.assign(new Error(), { code: 'UND_ERR_DESTROYED' })), 20)
+          }
+        },
+        onResponseStart: (...args) => handler.onResponseStart?.(...args),
+        onResponseData: (...args) => handler.onResponseData?.(...args),
+        onResponseEnd: (...args) => handler.onResponseEnd?.(...args),
+        onResponseError: (...args) => handler.onResponseError?.(...args)
+      }),
+    { per: 'attempt' }
+  )
+  await t.rejects(mesh.request({ ...get, method: 'POST', body: 'x' }), { code: 'UND_ERR_DESTROYED' })
+  t.equal(good.requests.length, 0)
+})
+
+t.test('statuses: the last answer is passed on whole', async (t) => {
+  let count = 0
+  const busy = await upstream(t, 'busy', (_request, response) => {
+    count++
+    response.writeHead(503, { 'x-count': count })
+    response.end(`busy ${count}`)
+  })
+  const mesh = meshOf(t, [service('orders', [busy.url], { retry: on503 })])
+  const { statusCode, headers, body } = await mesh.request(get)
+  t.equal(statusCode, 503)
+  t.equal(headers['x-count'], '3')
+  t.equal(await body.text(), 'busy 3')
+
+  const posted = await mesh.request({ ...get, method: 'POST', body: 'x' })
+  t.equal(await posted.body.text(), 'busy 4', 'POST once')
+  const off = await mesh.request({ ...get, mesh: Object.freeze({ retry: false as const }) })
+  t.equal(await off.body.text(), 'busy 5', 'retry off')
+})
+
+t.test('conditions are statuses, gateway-error, 5xx', async (t) => {
+  let status = 0
+  let count = 0
+  const { url } = await upstream(t, 'any', (_request, response) => {
+    count++
+    response.statusCode = status
+    response.end()
+  })
+  const mesh = meshOf(t, [service('orders', [url])])
+  const tried = async (on: (typeof retryOptions)['on'], answer: number) => {
+    status = answer
+    count = 0
+    await (await mesh.request({ ...get, mesh: { retry: { ...retryOptions, attempts: 1, on } } })).body.dump()
+    return count === 2
+  }
+  for (const [on, yes, no] of [
+    [[429], [429], [503, 200]],
+    [['gateway-error'], [502, 503, 504], [500, 501, 404]],
+    [['5xx'], [500, 502, 599], [404, 200]],
+    [['connect-failure', 'reset'], [], [500, 503]]
+  ] as const) {
+    for (const answer of yes) t.ok(await tried([...on], answer), `${on}: ${answer}`)
+    for (const answer of no) t.notOk(await tried([...on], answer), `${on}: not ${answer}`)
+  }
+})
+
+t.test('an answer thrown away: a small one keeps its connection, a huge or endless one is cut', async (t) => {
+  let connections = 0
+  let body = (): string | Readable => 'small'
+  const busy = await upstream(t, 'busy', (_request, response) => {
+    response.statusCode = 503
+    const content = body()
+    if (typeof content === 'string') response.end(content)
+    else content.on('error', () => {}).pipe(response)
+    response.flushHeaders()
+    response.on('close', () => content instanceof Readable && content.destroy())
+  })
+  busy.server.on('connection', () => connections++)
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [busy.url, good.url], { retry: on503 })])
+  const ask = async () => {
+    const answer = await mesh.request(get)
+    t.equal(await answer.body.text(), 'good')
+    await (await mesh.request(get)).body.dump()
+  }
+  for (let i = 0; i < 3; i++) await ask()
+  t.equal(connections, 1)
+
+  body = () => Readable.from(endless(), { objectMode: false })
+  await ask()
+  await eventually(() => busy.sockets.size === 0, 'the huge answer to be cut')
+
+  body = () => new Readable({ read() {} })
+  await ask()
+  await eventually(() => busy.sockets.size === 0, 'the silent answer to be cut')
+  t.equal(mesh.status()[0]!.instances[0]!.active, 0)
+})
+
+function* endless() {
+  for (;;) yield Buffer.alloc(16 * 1024)
+}
+
+t.test('a caller who paused too early does not stall what is thrown away', async (t) => {
+  let first = true
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    response.statusCode = first ? 503 : 200
+    first = false
+    response.end('x'.repeat(1000))
+  })
+  const mesh = meshOf(t, [service('orders', [url], { retry: on503 })])
+  const recorder = new Recorder()
+  mesh.dispatch(get, recorder)
+  recorder.controller.pause()
+  await eventually(() => recorder.status === 200, 'the second answer')
+  t.equal(mesh.status()[0]!.instances[0]!.active, 1)
+  recorder.controller.resume()
+  await recorder.done
+  t.equal(recorder.body.length, 1000)
+  t.equal(mesh.status()[0]!.instances[0]!.active, 0)
+})
+
+t.test('Retry-After: honoured as seconds and as a date, passed on when the call has not that long', async (t) => {
+  let after = ''
+  const times: number[] = []
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    times.push(performance.now())
+    response.writeHead(times.length === 1 ? 503 : 200, after === '' ? {} : { 'retry-after': after })
+    response.end()
+  })
+  const mesh = meshOf(t, [service('orders', [url], { retry: on503 })])
+  const ask = async (value: string, timeout = 20_000) => {
+    after = value
+    times.length = 0
+    const { statusCode, body } = await mesh.request({ ...get, mesh: { timeout } })
+    await body.dump()
+    return { statusCode, gap: (times[1] ?? 0) - times[0]! }
+  }
+  const seconds = await ask('1')
+  t.equal(seconds.statusCode, 200)
+  t.ok(seconds.gap >= 990, `${seconds.gap}`)
+  const date = await ask(new Date(Date.now() + 2500).toUTCString())
+  t.equal(date.statusCode, 200)
+  t.ok(date.gap >= 1000, `${date.gap}`)
+  t.equal((await ask('2', 1000)).statusCode, 503, 'longer than the whole call')
+  t.equal((await ask('999999999999')).statusCode, 503)
+  for (const nonsense of ['0', '-1', 'soon', '', new Date(0).toUTCString()]) {
+    t.equal((await ask(nonsense)).statusCode, 200, `"${nonsense}"`)
+  }
+})
+
+t.test('Retry-After: what the call has left counts, not its timeout', async (t) => {
+  let clock = 0
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    clock += 9500
+    response.writeHead(503, { 'retry-after': '1' })
+    response.end()
+  })
+  const mesh = meshOf(t, [service('orders', [url], { timeout: 10_000, retry: on503 })], { now: () => clock })
+  const { statusCode, body } = await mesh.request(get)
+  await body.dump()
+  t.equal(statusCode, 503)
+})
+
+t.test('the budget: three at least, else its share of the calls in flight', async (t) => {
+  const waiting: (() => void)[] = []
+  let count = 0
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    count++
+    waiting.push(() => {
+      response.statusCode = 503
+      response.end()
+    })
+  })
+  const run = async (calls: number, budget: number) => {
+    count = 0
+    const retry = { ...on503, attempts: 1, budget }
+    const mesh = meshOf(t, [service('orders', [url], { retry })])
+    const asked = Array.from({ length: calls }, async () => (await mesh.request(get)).body.dump())
+    await eventually(() => count === calls, 'all first attempts')
+    for (const answer of waiting.splice(0)) answer()
+    // Calls that may not retry end here, and the rest wait for their second answer.
+    const over = Promise.all(asked)
+    for (let done = false; !done; ) {
+      for (const answer of waiting.splice(0)) answer()
+      done = await Promise.race([over.then(() => true), sleep(20).then(() => false)])
+    }
+    return count - calls
+  }
+  t.equal(await run(2, 0.2), 2)
+  const scarce = await run(10, 0.2)
+  t.ok(scarce >= 3 && scarce <= 10, `${scarce}`)
+  // All answers wait until the end, so that none gives its place back.
+  t.equal(await held(t, 40, 0.2), 8)
+  t.equal(await held(t, 10, 0.2), 3)
+  t.equal(await held(t, 10, 1), 10)
+})
+
+/** How many of so many calls that fail at once are retried, when no retry is answered in the meantime. */
+async function held(t: Test, calls: number, budget: number): Promise<number> {
+  const first: (() => void)[] = []
+  let retries = 0
+  const { url } = await upstream(t, 'busy', (request, response) => {
+    if (request.headers['x-attempt'] !== '1') {
+      retries++
+      return
+    }
+    first.push(() => {
+      response.statusCode = 503
+      response.end()
+    })
+  })
+  const retry = { ...on503, attempts: 1, budget }
+  const mesh = meshOf(t, [service('orders', [url], { retry })])
+  mesh.use(
+    (dispatch) => (opts, handler) => dispatch({ ...opts, headers: { 'x-attempt': `${opts.call!.attempts}` } }, handler),
+    { per: 'attempt' }
+  )
+  const recorders = Array.from({ length: calls }, () => new Recorder())
+  for (const recorder of recorders) mesh.dispatch(get, recorder)
+  await eventually(() => first.length === calls, 'all first attempts')
+  // One answer at a time, held back calls first: the share is of all of them only while all are in flight.
+  const slow = recorders.map((recorder) => recorder.onResponseStart.bind(recorder))
+  for (const [i, recorder] of recorders.entries()) {
+    recorder.onResponseStart = (controller, status) => {
+      slow[i]!(controller, status)
+      controller.pause()
+    }
+  }
+  for (const answer of first) answer()
+  const passedOn = () => recorders.filter(({ status }) => status === 503).length
+  await eventually(() => retries + passedOn() === calls, 'every call to be retried or answered')
+  return retries
+}
+
+t.test('a place in the budget comes back, however the call ends', async (t) => {
+  let answers = 0
+  let after = 200
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    response.statusCode = ++answers % 2 === 1 ? 503 : after
+    response.end()
+  })
+  const retry = { ...on503, attempts: 1, budget: 0 }
+  const mesh = meshOf(t, [service('orders', [url], { retry })])
+  const statusOf = async (more = {}) => {
+    const { statusCode, body } = await mesh.request({ ...get, ...more })
+    await body.dump()
+    return statusCode
+  }
+  for (let i = 0; i < 5; i++) t.equal(await statusOf(), 200)
+  after = 503
+  for (let i = 0; i < 5; i++) t.equal(await statusOf(), 503)
+  t.equal(answers, 20)
+
+  const late = Object.freeze({ retry: { ...retry, backoff: { base: 60_000, max: 60_000 } }, timeout: 120_000 })
+  for (let i = 0; i < 5; i++) {
+    answers = 0
+    const recorder = new Recorder()
+    mesh.dispatch({ ...get, mesh: late }, recorder)
+    await eventually(() => answers === 1 && mesh.status()[0]!.instances[0]!.active === 0, 'the pause')
+    recorder.controller.abort(new Error('left'))
+    t.strictSame(recorder.events, ['start', 'error'], 'it was waiting to retry')
+  }
+  for (let i = 0; i < 5; i++) {
+    answers = 0
+    await t.rejects(statusOf({ mesh: { ...late, timeout: 50 } }), { code: 'JW_CALL_TIMEOUT' })
+  }
+  answers = 0
+  after = 200
+  t.equal(await statusOf(), 200)
+})
+
+t.test('a failure to connect costs no budget', async (t) => {
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: { ...retryOptions, budget: 0 } })])
+  const all = await Promise.all(Array.from({ length: 40 }, async () => (await mesh.request(get)).body.text()))
+  t.ok(all.every((name) => name === 'good'))
+})
+
+t.test('backoff: exponential, bounded, times the drawn number', async (t) => {
+  const times: number[] = []
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    times.push(performance.now())
+    response.statusCode = 503
+    response.end()
+  })
+  let draw = 0.9999
+  const retry = { ...on503, attempts: 3, backoff: { base: 60, max: 150 } }
+  const mesh = meshOf(t, [service('orders', [url], { retry })], { random: () => draw })
+  await (await mesh.request(get)).body.dump()
+  const gaps = times.slice(1).map((time, i) => time - times[i]!)
+  t.equal(gaps.length, 3)
+  for (const [i, least] of [58, 118, 148].entries()) t.ok(gaps[i]! >= least, `${gaps[i]} >= ${least}`)
+
+  draw = 0
+  times.length = 0
+  await (await mesh.request({ ...get, mesh: { retry: { ...retry, backoff: { base: 8000, max: 9000 } } } })).body.dump()
+  t.ok(times.at(-1)! - times[0]! < 5000, 'no pause when zero is drawn')
+})
+
+t.test('deadline and abort during the pause end the call at once', async (t) => {
+  const retry = { ...retryOptions, attempts: 1, backoff: { base: 60_000, max: 60_000 } }
+  const gone = await refused()
+  const mesh = meshOf(t, [service('orders', [gone], { timeout: 100, retry })])
+  await t.rejects(mesh.request(get), { code: 'JW_CALL_TIMEOUT' })
+
+  const recorder = new Recorder()
+  mesh.dispatch({ ...get, mesh: { timeout: 60_000 } }, recorder)
+  await eventually(() => mesh.status()[0]!.instances[0]!.active === 0, 'the first attempt to fail')
+  await sleep(20)
+  recorder.controller.abort(new Error('left'))
+  t.strictSame(recorder.events, ['start', 'error'])
+  t.equal(recorder.error?.message, 'left')
+  t.ok(recorder.controller.aborted)
+  await mesh.close()
+})
+
+t.test('a stream survives a refused connection unread and is sent whole', async (t) => {
+  const got: Buffer[][] = []
+  const good = await upstream(t, 'good', (request, response) => {
+    const chunks: Buffer[] = []
+    got.push(chunks)
+    request.on('data', (chunk) => chunks.push(chunk)).on('end', () => response.end('good'))
+  })
+  const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: retryOptions })])
+  const content = Buffer.alloc(300_000, 'abcdefg')
+  for (const body of [Readable.from([content.subarray(0, 100_000), content.subarray(100_000)]), chunksOf(content)]) {
+    got.length = 0
+    const answer = await mesh.request({ ...get, method: 'POST', body: body as Readable })
+    t.equal(await answer.body.text(), 'good')
+    t.equal(got.length, 1)
+    t.ok(Buffer.concat(got[0]!).equals(content))
+    await (await mesh.request({ ...get, method: 'PUT', body: '' })).body.dump()
+  }
+  const fetched = await fetch(`${origin}/`, { dispatcher: mesh, method: 'POST', body: 'by fetch' })
+  t.equal(await fetched.text(), 'good')
+})
+
+async function* chunksOf(content: Buffer) {
+  yield content.subarray(0, 1000)
+  yield content.subarray(1000)
+}
+
+t.test('a stream that was begun is never sent again', async (t) => {
+  const good = await upstream(t, 'good')
+  const bad = await resetting(t)
+  const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: { ...retryOptions, on: ['reset', 503] } })])
+  await t.rejects(mesh.request({ ...get, method: 'PUT', body: Readable.from(['a', 'b']) }))
+  t.equal(good.requests.length, 0)
+})
+
+t.test('an early answer to a stream that nobody has read yet is passed on', async (t) => {
+  const early = await raw(t, (socket) => {
+    socket.write('HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nfull')
+  })
+  const good = await upstream(t, 'good')
+  const retry = { ...retryOptions, on: ['connect-failure', 503] as (typeof retryOptions)['on'] }
+  const mesh = meshOf(t, [service('orders', [early.url, good.url], { retry })])
+  const recorder = new Recorder()
+  mesh.dispatch({ ...get, method: 'PUT', body: new Readable({ read() {} }) }, recorder)
+  await recorder.done
+  t.strictSame(recorder.events.at(-1), recorder.status === 503 ? 'end' : 'error')
+  t.equal(good.requests.length, 0)
+})
+
+t.test('an attempt that gets no connection in time does not take the body with it', async (t) => {
+  const stuck = await connecting(t)
+  const good = await upstream(t, 'good', (request, response) => request.pipe(response))
+  const retry = { ...retryOptions, on: ['connect-failure', 'gateway-error'] as (typeof retryOptions)['on'] }
+  const mesh = meshOf(t, [service('orders', [stuck.url, good.url], { attemptTimeout: 100, retry })])
+  const posted = await mesh.request({ ...get, method: 'POST', body: 'in memory' })
+  t.equal(await posted.body.text(), 'in memory', 'nothing was sent, so POST may go elsewhere')
+  await (await mesh.request(get)).body.dump()
+  await t.rejects(
+    mesh.request({ ...get, method: 'POST', body: Readable.from(['a stream']) }),
+    { code: 'JW_ATTEMPT_TIMEOUT' },
+    'the pool still holds the stream'
+  )
+})
+
+t.test('connect timeout: a stream goes elsewhere', async (t) => {
+  const stuck = await connecting(t)
+  const good = await upstream(t, 'good', (request, response) => request.pipe(response))
+  const mesh = meshOf(t, [service('orders', [stuck.url, good.url], { connectTimeout: 100, retry: retryOptions })])
+  const { body } = await mesh.request({ ...get, method: 'POST', body: Readable.from(['a stream']) })
+  t.equal(await body.text(), 'a stream')
+})
+
+t.test('retries are counted by their reason', async (t) => {
+  const { meter, counts } = meterStub()
+  const good = await upstream(t, 'good')
+  const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: retryOptions })], { meter })
+  await (await mesh.request(get)).body.dump()
+  t.equal(counts['jingwei_mesh_retries_total{orders,connect-failure}'], 1)
+})
