@@ -49,7 +49,8 @@ export async function gateway(fastify: FastifyInstance, config: Config): Promise
 export function build(config: Config, options: { logger?: boolean } = {}): FastifyInstance {
   const logger = options.logger === false ? false : loggerOptions()
   const server = Fastify({ ...serverOptions(config), logger })
-  server.register(fp(gateway), config)
+  // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
+  server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))
   return server
 }
 

@@ -1,7 +1,9 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
+import FindMyWay from 'find-my-way'
 import type { Checked } from './checked.ts'
 import { checkTimeouts } from './checked.ts'
 import type { Written } from './complete.ts'
+import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
 
@@ -78,18 +80,39 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
       `ambiguous "${ambiguous}": a path is matched decoded and without dots, queries and empty segments`
     )
   }
+  if (exact && text.includes('*')) report.fault(place, 'a "*" cannot be matched exactly')
+  else if (!exact && isPattern(text)) checkPattern(place, text, report)
   const { strip, rewrite } = route.path ?? {}
   if (!report.sound(`${at}/path`) || (strip === undefined && rewrite === undefined)) return
   const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
   if (strip !== undefined && rewrite !== undefined) {
     report.fault(`${at}/path/rewrite`, 'a path is either stripped or rewritten, not both', 'key')
-  } else if (!exact && /[:*]/.test(text)) {
+  } else if (!exact && isPattern(text)) {
     report.fault(key, `"${text}" is a pattern; only a plain prefix can be taken off`, 'key')
   } else if (strip !== undefined) {
     const prefix = strip.replace(/\/+$/, '')
     if (text === prefix || text.startsWith(`${prefix}/`)) return
     report.fault(key, `"${strip}" is not a prefix of "${text}" that ends with a segment`)
   }
+}
+
+const isPattern = (text: string) => /[:*]/.test(text)
+
+/** Whether the router takes a pattern, by asking it. */
+function checkPattern(place: string, text: string, report: Report): void {
+  try {
+    FindMyWay().on('GET', text, () => {})
+  } catch (error) {
+    report.fault(place, `this pattern cannot be: ${(error as Error).message}`)
+  }
+}
+
+/** What the router is given for a path; it doesn't care what a parameter is called. */
+function urlsOf(text: string, exact: boolean): string[] {
+  if (exact) return [text]
+  if (isPattern(text)) return [text.replace(/:\w+/g, ':')]
+  const prefix = text.replace(/\/+$/, '')
+  return [prefix || '/', `${prefix}/*`]
 }
 
 function checkConflicts({ data, report }: Checked): void {
@@ -99,20 +122,17 @@ function checkConflicts({ data, report }: Checked): void {
     const at = pointer('/routes', index)
     if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) return
     const { text, exact } = pathOf(route)
-    // The router doesn't care what a parameter is called.
-    const path = exact ? text : text.replace(/:\w+/g, ':')
-    const same = group(matching, JSON.stringify([path, exact, hostsAndHeaders(route)]))
-    for (const other of same) {
-      const first = data.routes[other]
-      const both = first === undefined ? [] : methodsOf(route).filter((method) => methodsOf(first).includes(method))
-      if (first === undefined || both.length === 0) continue
-      const line = report.at(pointer('/routes', other))?.line
-      const what = `routes "${first.name}" (line ${line}) and "${route.name}" match the same requests`
-      report.fault(`${at}/match`, `${what}: ${both.join(', ')} ${text}`)
-      break
-    }
-    same.push(index)
-    group(onPath, path).push(index)
+    const [first = text] = urlsOf(text, exact)
+    group(onPath, first).push(index)
+    const groups = urlsOf(text, exact).map((url) =>
+      group(matching, JSON.stringify([url, exact, hostsAndHeaders(route)]))
+    )
+    const other = groups.flat().find((each) => methodsInCommon(route, data.routes[each]).length > 0)
+    for (const members of groups) members.push(index)
+    if (other === undefined) return
+    const line = report.at(pointer('/routes', other))?.line
+    const what = `routes "${data.routes[other]?.name}" (line ${line}) and "${route.name}" match the same requests`
+    report.fault(`${at}/match`, `${what}: ${methodsInCommon(route, data.routes[other]).join(', ')} ${text}`)
   })
   for (const routes of onPath.values()) {
     const [tooMany] = routes.slice(MOST_ON_A_PATH)
@@ -131,6 +151,10 @@ function group(groups: Map<string, number[]>, key: string): number[] {
 function methodsOf({ match }: Route): readonly string[] {
   if (match.methods === undefined) return METHODS
   return match.methods.includes('GET') ? [...new Set([...match.methods, 'HEAD'])] : match.methods
+}
+
+function methodsInCommon(route: Route, other: Route | undefined): readonly string[] {
+  return other === undefined ? [] : methodsOf(route).filter((method) => methodsOf(other).includes(method))
 }
 
 function hostsAndHeaders({ match: { hosts = [], headers = {} } }: Route): unknown {

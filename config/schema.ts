@@ -55,7 +55,7 @@ const Tls = Type.Object(
   {
     cert: Type.String({ description: 'PEM file with the certificate chain.' }),
     key: Type.String({ description: 'PEM file with the private key.' }),
-    ca: Type.Optional(Type.String({ description: 'PEM file; client certificates signed by it are asked for.' }))
+    ca: Type.Optional(Type.String({ description: 'PEM file; clients must show a certificate signed by it.' }))
   },
   strict
 )
@@ -242,7 +242,7 @@ export const Retry = Type.Object(
     on: Type.Array(Either({ type: 'integer' }, Type.Integer({ minimum: 400, maximum: 599 }), Names(retryConditions)), {
       minItems: 1,
       default: ['connect-failure', 'refused-stream', 'reset'],
-      description: 'Conditions and statuses.'
+      description: 'Conditions and statuses; gateway-error (502, 503, 504) and 5xx include getting no answer.'
     }),
     methods: Type.Array(Names(METHODS), {
       default: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
@@ -264,8 +264,8 @@ export const Retry = Type.Object(
 
 const meshPolicy = {
   balance: Names(balancePolicies, { description: 'How an instance is chosen.' }),
-  timeout: Duration("Whole call, all attempts, to the response's headers."),
-  attemptTimeout: Duration("One attempt, to the response's headers."),
+  timeout: Duration("Whole call, all attempts, from the end of the request to the response's headers."),
+  attemptTimeout: Duration("One attempt, from the end of the request to the response's headers."),
   connectTimeout: Duration('TCP and TLS.'),
   idleTimeout: orOff(Duration('Longest silence once the response runs.')),
   retry: orOff(Retry)
@@ -279,8 +279,10 @@ export const RouteMesh = Type.Omit(MeshOverride, ['balance', 'connectTimeout'], 
 export const Mesh = Type.Object(
   {
     balance: Names(balancePolicies, { default: 'least-request', description: 'How an instance is chosen.' }),
-    timeout: Duration("Whole call, all attempts, to the response's headers.", { default: '15s' }),
-    attemptTimeout: Duration("One attempt, to the response's headers.", { default: '5s' }),
+    timeout: Duration("Whole call, all attempts, from the end of the request to the response's headers.", {
+      default: '15s'
+    }),
+    attemptTimeout: Duration("One attempt, from the end of the request to the response's headers.", { default: '5s' }),
     connectTimeout: Duration('TCP and TLS.', { default: '2s' }),
     idleTimeout: orOff(Duration('Longest silence once the response runs.'), { default: '60s' }),
     retry: orOff(Retry, { default: {} })

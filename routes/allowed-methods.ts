@@ -9,7 +9,7 @@ const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404
 const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route takes the method %s here', 405)
 
 interface Entry {
-  readonly paths: readonly string[]
+  readonly url: string
   readonly methods: readonly string[]
   readonly constraint: MatchConstraint | null
 }
@@ -25,11 +25,8 @@ export function allowedMethods(entries: readonly Entry[]) {
     constraints: { match: matchStrategy }
   })
   const methods = [...new Set(entries.flatMap((entry) => entry.methods))].sort() as HTTPMethod[]
-  for (const { paths, methods: own, constraint } of entries) {
-    for (const path of paths) {
-      const constraints = (constraint && { match: constraint }) ?? {}
-      router.on(own as HTTPMethod[], path, { constraints } as never, () => {})
-    }
+  for (const { url, methods: own, constraint } of entries) {
+    router.on(own as HTTPMethod[], url, { constraints: constraint ? { match: constraint } : {} } as never, () => {})
   }
   return (request: FastifyRequest, reply: FastifyReply): void => {
     const path = request.raw.url!

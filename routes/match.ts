@@ -8,11 +8,15 @@ export interface MatchConstraint {
   readonly test: (request: IncomingMessage) => boolean
 }
 
+export interface RankedConstraint extends MatchConstraint {
+  readonly rank: number
+}
+
 /**
  * The constraint of a route, or null for one that takes any host and headers. `rank` orders routes of one path:
  * the more it asks for the higher, an exact host before a wildcard, a longer wildcard before a shorter one.
  */
-export function matchConstraint({ hosts, headers }: RouteMatch): (MatchConstraint & { rank: number }) | null {
+export function matchConstraint({ hosts, headers }: RouteMatch): RankedConstraint | null {
   if (hosts === undefined && headers === undefined) return null
   const wanted = Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value] as const)
   const names = (hosts ?? []).map((host) => host.toLowerCase())
@@ -27,6 +31,15 @@ export function matchConstraint({ hosts, headers }: RouteMatch): (MatchConstrain
   }
   const hostRank = names.length === 0 ? 0 : suffixes.length === 0 ? 1000 : 500 + Math.min(longest, 255)
   return { key: JSON.stringify([names.toSorted(), wanted.toSorted()]), test, rank: hostRank + wanted.length }
+}
+
+/** Of the preflights that a path gets, those that ask for one of these methods (Fetch, 3.2.2). */
+export function preflightConstraint(base: RankedConstraint | null, methods: readonly string[]): RankedConstraint {
+  const test = (request: IncomingMessage) => {
+    const { origin, 'access-control-request-method': asked } = request.headers
+    return origin !== undefined && methods.includes(asked ?? '') && (base?.test(request) ?? true)
+  }
+  return { key: JSON.stringify([base?.key, 'preflight', methods]), test, rank: (base?.rank ?? 0) + 0.5 }
 }
 
 /** The host that the client named, without its port, lower case. */

@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Config } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 
 declare module 'fastify' {
@@ -10,8 +11,8 @@ declare module 'fastify' {
 }
 
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
-export default fp(
-  async (fastify) => {
+export default fp<Config>(
+  async (fastify, { edge }) => {
     fastify.decorateRequest('callerIp', '')
     fastify.addHook('onRequest', (request, _reply, done) => {
       request.callerIp = request.ip
@@ -46,6 +47,7 @@ export default fp(
       const route = routeOptions.config?.route
       if (route !== undefined && route.edge.accessLog !== false) attach(routeOptions, 'onResponse', log(route.name))
     })
+    if (edge.accessLog === false) return
     const unrouted = log(null)
     fastify.addHook('onResponse', (request, reply, done) => {
       if (request.is404) unrouted(request, reply, done)

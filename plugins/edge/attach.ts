@@ -9,8 +9,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** The configured route that this Fastify route serves; absent on routes that are not proxied. */
     route?: RouteConfig
-    /** OPTIONS is there for the sake of CORS preflights; the route itself does not take it. */
-    preflightOnly?: boolean
+    /** On a route of OPTIONS that is there for CORS preflights alone: the methods they may ask for. */
+    preflightFor?: readonly string[]
   }
 }
 

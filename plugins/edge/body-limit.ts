@@ -3,10 +3,11 @@ import createError from '@fastify/error'
 import type { preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { attach } from './attach.ts'
+import { hasUnknownLength } from './request-body.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
-/** Refuses bodies over the route's limit: by their Content-Length at once, chunked ones as they grow. */
+/** Refuses bodies over the route's limit: by their Content-Length at once, others as they grow. */
 export default fp(
   async (fastify) => {
     fastify.addHook('onRoute', (routeOptions) => {
@@ -19,20 +20,21 @@ export default fp(
 
 function limiter(limit: number): preParsingHookHandler {
   return (request, _reply, payload, done) => {
-    const length = request.headers['content-length']
-    if (length !== undefined && Number(length) > limit) done(new TooLarge(limit))
-    else if (request.headers['transfer-encoding'] === undefined) done(null, payload)
-    else done(null, payload.pipe(counting(limit)))
+    if (Number(request.headers['content-length'] ?? 0) > limit) done(new TooLarge(limit))
+    else if (hasUnknownLength(request.raw)) done(null, payload.pipe(counting(limit)))
+    else done(null, payload)
   }
 }
 
 function counting(limit: number): Transform {
   let size = 0
-  return new Transform({
+  const counter = new Transform({
     transform(chunk: Buffer, _encoding, done) {
       size += chunk.length
       if (size > limit) done(new TooLarge(limit))
       else done(null, chunk)
     }
   })
+  // Nobody may be reading: the request was refused on other grounds.
+  return counter.on('error', () => {})
 }

@@ -1,6 +1,8 @@
 import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { hasBody } from './request-body.ts'
 
 const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
 
@@ -8,17 +10,24 @@ const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its bo
 export default fp<Config>(
   async (fastify, { listen }) => {
     const timeoutMs = listen.timeouts.bodyIdle
-    fastify.addHook('onRequest', (request, _reply, done) => {
+    fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
-      if (raw.headers['content-length'] === undefined && raw.headers['transfer-encoding'] === undefined) return done()
-      raw.setTimeout(timeoutMs, () => {
+      if (!hasBody(raw)) return done()
+      raw.on('timeout', () => {
         // Not the client's fault while we hold back what has come, because the service reads slowly.
         if (raw.readableLength > 0 || raw.isPaused()) raw.setTimeout(timeoutMs)
-        else raw.destroy(new Silent())
+        else refuse(request, reply)
       })
+      raw.setTimeout(timeoutMs)
       raw.once('end', () => raw.setTimeout(0))
       done()
     })
   },
   { name: 'jingwei-body-timeout', fastify: '5.x' }
 )
+
+function refuse(request: FastifyRequest, reply: FastifyReply): void {
+  if (reply.sent) request.raw.destroy()
+  else if (request.exchange) request.exchange.fail(new Silent())
+  else reply.send(new Silent())
+}

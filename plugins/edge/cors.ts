@@ -14,13 +14,10 @@
 
 import type { FastifyCorsOptions } from '@fastify/cors'
 import cors from '@fastify/cors'
-import { createError } from '@fastify/error'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config, CorsOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
-
-const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'Method OPTIONS is not allowed here', 405)
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void) => void
 
@@ -38,25 +35,19 @@ export default fp(
 )
 
 function corsHook(routeOptions: RouteOptions, options: CorsOptions): Hook {
-  const preflightOnly = routeOptions.config?.preflightOnly === true
-  const methods = [routeOptions.method].flat().filter((method) => !(preflightOnly && method === 'OPTIONS'))
-  const translated = translate(options, methods)
+  const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
+  const translated = translate(options, [...methods])
   const answerPreflight = record({ ...translated, preflight: true })
   const addHeaders = record({ ...translated, preflight: false })
-  const allow = methods.join(', ')
 
   return (request, reply, next) => {
-    if (request.method !== 'OPTIONS') return addHeaders(request, reply, next)
-    if (request.headers.origin && request.headers['access-control-request-method']) {
-      // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
-      return answerPreflight(request, reply, (error) => {
-        if (error) return next(error)
-        reply.code(204).header('content-length', '0').send()
-      })
-    }
-    if (!preflightOnly) return addHeaders(request, reply, next)
-    reply.header('allow', allow)
-    addHeaders(request, reply, (error) => next(error ?? new MethodNotAllowed()))
+    const { origin, 'access-control-request-method': asked } = request.headers
+    if (request.method !== 'OPTIONS' || !origin || !asked) return addHeaders(request, reply, next)
+    // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
+    answerPreflight(request, reply, (error) => {
+      if (error) return next(error)
+      reply.code(204).header('content-length', '0').send()
+    })
   }
 }
 

@@ -31,7 +31,13 @@ export const errorTable: Readonly<Record<string, Row>> = {
   ENETUNREACH: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
   ENOTFOUND: [502, "The service's name cannot be resolved", 'dns_error'],
   EAI_AGAIN: [502, "The service's name cannot be resolved", 'dns_error'],
+  EHOSTDOWN: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
+  EADDRNOTAVAIL: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
+  EPROTO: [502, 'No secure connection to the service', 'tls_protocol_error'],
   UND_ERR_HEADERS_OVERFLOW: [502, 'The response of the service is malformed', 'http_response_header_section_size'],
+  // Raised by Node when we write what the service said.
+  ERR_INVALID_CHAR: [502, 'The response of the service is malformed', 'http_protocol_error'],
+  ERR_INVALID_HTTP_TOKEN: [502, 'The response of the service is malformed', 'http_protocol_error'],
   UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: [400, 'The body does not fit its Content-Length', 'http_request_error'],
   JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
 }
@@ -42,26 +48,37 @@ const families: readonly (readonly [RegExp, Row])[] = [
   [/^(ERR_TLS_|ERR_SSL_)|CERT|SELF_SIGNED|ISSUER/, [502, 'The service could not be trusted', 'tls_certificate_error']]
 ]
 
-function lookUp(code: string | undefined): Row | undefined {
-  if (code === undefined) return undefined
-  return errorTable[code] ?? families.find(([pattern]) => pattern.test(code))?.[1]
+/** Codes of Node and undici mean the service only once one is being called: a plugin has failures of its own. */
+function lookUp(code: string | undefined, called: boolean): Row | undefined {
+  if (code === undefined || !(called || code.startsWith('JW_'))) return undefined
+  return (
+    (Object.hasOwn(errorTable, code) ? errorTable[code] : undefined) ??
+    families.find(([pattern]) => pattern.test(code))?.[1]
+  )
 }
 
 export const LoopDetected = createError('JW_LOOP_DETECTED', 'The request came back to this gateway', 508)
+
+/** undici's parser errors may come without their code. */
+export function codeOf(error: Error & { code?: string }): string | undefined {
+  return error.code ?? (error.name === 'HTTPParserError' ? 'HPE_INVALID_RESPONSE' : undefined)
+}
 
 /** Fastify's error shape and the request's id. */
 function body(status: number, message: string, code: string | undefined, requestId: string) {
   return { statusCode: status, ...(code && { code }), error: STATUS_CODES[status] ?? 'Error', message, requestId }
 }
 
-function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  const row = lookUp(error.code)
+/** The answer to an error; also for those that Fastify meets before it has a route, where no hook runs. */
+export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  const code = codeOf(error)
+  const row = lookUp(code, Boolean(request.exchange))
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
     reply.header('proxy-status', `jingwei; error=${type}`)
     if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
-    request.failure = error.code
-    reply.code(status).send(body(status, message, error.code, request.id))
+    request.failure = code ?? null
+    reply.code(status).send(body(status, message, code, request.id))
     return
   }
   const status = error.statusCode ?? 500
@@ -69,10 +86,13 @@ function answer(error: FastifyError, request: FastifyRequest, reply: FastifyRepl
     // Ours, or a plugin's: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
     request.failure = error.code ?? 'JW_INTERNAL'
-    const message = status === 500 ? 'The gateway failed to handle the request' : error.message
-    reply.code(status).send(body(status, message, error.code?.startsWith('JW_') ? error.code : undefined, request.id))
+    const own = error.code?.startsWith('JW_')
+    const message = own ? error.message : 'The gateway failed to handle the request'
+    reply.code(status).send(body(status, message, own ? error.code : undefined, request.id))
     return
   }
+  // What is left of a body that we will not read must not be taken for the next request.
+  if ((status === 408 || status === 413) && request.raw.httpVersionMajor === 1) reply.header('connection', 'close')
   request.failure = error.code ?? null
   reply.code(status).send(body(status, error.message, error.code, request.id))
 }
@@ -104,7 +124,9 @@ const parserStatus: Readonly<Record<string, number>> = {
  * connection can be (RFC 9112, section 11.2).
  */
 export function refuseUnparsable(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) {
+  const { _httpMessage: response } = socket as { _httpMessage?: { headersSent: boolean } }
+  // In the middle of a response, another status line would pass for a part of its body.
+  if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
     socket.destroy()
     return
   }

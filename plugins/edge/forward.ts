@@ -2,36 +2,22 @@
  * The bridge: the one place of the edge that touches the seam. It hands the client's request to the
  * dispatcher and writes the answer to the client's socket as it comes, without Fastify's reply in between.
  */
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { LoopDetected } from './errors.ts'
+import { Exchange } from './exchange.ts'
 import { appendForwarding, forwardingHeaders, trustedPeers } from './forwarding-headers.ts'
-import { hopByHop, nominated } from './headers.ts'
+import { hopByHop, nominated, takesTrailers } from './headers.ts'
+import { detached, hasBody, hasUnknownLength } from './request-body.ts'
 import { targetPath } from './target-path.ts'
 import { decorateUpstreamHeaders, headerFilter } from './upstream-headers.ts'
 
-/** What the mesh tells of a call, if a mesh is behind the seam. */
-interface CallRecord {
-  readonly service: string
-  readonly instance: string | null
-  readonly attempts: number
-}
-
-declare module 'fastify' {
-  interface FastifyRequest {
-    /** The exchange with the service, from the moment it began. */
-    exchange: { readonly call: CallRecord | null; readonly bytesSent: number } | null
-  }
-}
-
-/** The client left before the answer was complete; blames no instance. 499 is nginx's status for it. */
-class ClientGone extends Error {
-  readonly code = 'JW_CLIENT_GONE'
-}
+const SeveralHosts = createError('JW_SEVERAL_HOSTS', 'There is more than one Host header', 400)
+const UnknownCoding = createError('JW_UNKNOWN_CODING', 'The transfer coding is not known: %s', 501)
 
 export default fp<Config>(
   async (fastify, config) => {
@@ -40,6 +26,7 @@ export default fp<Config>(
     // Bodies go on as they are: no parser reads them, of any content type.
     fastify.removeAllContentTypeParsers()
     fastify.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
+    fastify.addHook('preParsing', settleType)
 
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const isTrusted = trustedPeers(config.listen.trustProxy)
@@ -56,23 +43,26 @@ export default fp<Config>(
     function forwardTo(route: RouteConfig, isDropped: ((name: string) => boolean) | null) {
       const origin = `http://${route.service}.mesh`
       const rewrite = targetPath(route)
+      const ownsCors = Boolean(route.edge.cors)
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
       const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
 
       return (request: FastifyRequest, reply: FastifyReply) => {
         const { raw } = request
-        if (reply.raw.destroyed) return
+        const coding = raw.headers['transfer-encoding']
+        if (coding !== undefined && coding.toLowerCase() !== 'chunked') throw new UnknownCoding(coding)
         const via = raw.headers.via
         if (via?.includes(pseudonym)) throw new LoopDetected()
 
         const headers: string[] = ['host', (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? '']
         copyHeaders(headers, raw.rawHeaders, drop, nominated(raw.headers.connection), isDropped)
+        if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
         headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${pseudonym}`)
         appendForwarding(headers, raw, isTrusted(raw.socket.remoteAddress ?? ''))
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
-        const exchange = new Exchange(request, reply)
+        const exchange = new Exchange(request, reply, ownsCors)
         request.exchange = exchange
         const target = raw.url!
         seam.dispatch(
@@ -81,7 +71,7 @@ export default fp<Config>(
             path: rewrite === null ? target : rewrite(target),
             method: request.method as Dispatcher.HttpMethod,
             headers,
-            body: (request.body as Readable | undefined) ?? null,
+            body: bodyOf(request),
             ...(policy && { mesh: policy })
           },
           exchange
@@ -92,7 +82,29 @@ export default fp<Config>(
   { name: 'jingwei-forward', fastify: '5.x', dependencies: ['jingwei-errors'] }
 )
 
-/** Copies what goes on to the service; names keep their spelling, repeated headers their order. */
+/** type/subtype and parameters, near enough to what Fastify reads. */
+const mediaType = /^[\w!#$%&'*+.^`|~-]+\/[\w!#$%&'*+.^`|~-]+\s*(?:;|$)/
+
+/**
+ * Two ways of Fastify that are not a proxy's: 415 for a Content-Type that it cannot read, and no body where HTTP/2
+ * brings one without type and length. It is the service's to judge: `rawHeaders`, which it gets, stay as they are.
+ */
+const settleType: preParsingHookHandler = (request, _reply, payload, done) => {
+  const { headers } = request.raw
+  const type = headers['content-type']
+  if (type !== undefined ? !mediaType.test(type) : hasUnknownLength(request.raw)) {
+    headers['content-type'] = 'application/octet-stream' // RFC 9110, 8.3
+  }
+  done(null, payload)
+}
+
+/** No body unless the message's framing announces one: undici would send an empty one in chunks. */
+function bodyOf({ raw, body }: FastifyRequest): Readable | null {
+  if (body === raw) return hasBody(raw) ? detached(raw) : null
+  return (body as Readable | undefined) ?? null
+}
+
+/** Copies what goes on to the service; repeated headers keep their order. */
 function copyHeaders(
   to: string[],
   from: readonly string[],
@@ -100,118 +112,19 @@ function copyHeaders(
   alsoDrop: ReadonlySet<string> | null,
   isDropped: ((name: string) => boolean) | null
 ): void {
+  let hosts = 0
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i]!.toLowerCase()
+    if (name === 'host' && ++hosts > 1) throw new SeveralHosts()
     const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
     if (pseudo || drop.has(name) || alsoDrop?.has(name) || isDropped?.(name)) continue
+    if (name.includes('_') && isDisguised(name, drop)) continue
     to.push(name, from[i + 1]!)
   }
 }
 
-/** One request's answer on its way from the seam to the client. */
-class Exchange implements Dispatcher.DispatchHandler {
-  call: CallRecord | null = null
-  bytesSent = 0
-  readonly #request: FastifyRequest
-  readonly #reply: FastifyReply
-  readonly #raw: ServerResponse
-  #controller: Dispatcher.DispatchController | null = null
-  #gone = false
-
-  constructor(request: FastifyRequest, reply: FastifyReply) {
-    this.#request = request
-    this.#reply = reply
-    this.#raw = reply.raw
-    // 'close' on the response, not on the request: that one fires as soon as a body is read.
-    reply.raw.once('close', () => this.#onClose())
-  }
-
-  #onClose(): void {
-    if (this.#raw.writableFinished) return
-    this.#gone = true
-    const reason = new ClientGone('the client closed the connection')
-    if (this.#request.failure === null) {
-      this.#request.failure = reason.code
-      if (!this.#raw.headersSent) this.#reply.code(499)
-    }
-    this.#reply.hijack()
-    this.#controller?.abort(reason)
-    // Fastify runs its onResponse hooks on 'finish' or 'error' alone, and a client that leaves causes neither.
-    if (this.#raw.listenerCount('error') > 0) this.#raw.emit('error', reason)
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController, context: { call?: CallRecord } | null): void {
-    this.#controller = controller
-    this.call ??= context?.call ?? null
-    if (this.#gone) controller.abort(new ClientGone('the client closed the connection'))
-  }
-
-  onResponseStart(
-    _controller: Dispatcher.DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-    text?: string
-  ): void {
-    if (this.#gone) return
-    if (status < 200) {
-      this.#informational(status, headers)
-      return
-    }
-    this.#reply.hijack()
-    this.#raw.writeHead(status, text, this.#responseHeaders(headers))
-    this.#reply.raw.statusCode = status
-  }
-
-  /** The service's headers less the hop-by-hop ones; what the edge set on the reply wins. */
-  #responseHeaders(headers: IncomingHttpHeaders): string[] {
-    const own = this.#reply.getHeaders()
-    const alsoDrop = nominated(headers.connection)
-    const merged: string[] = []
-    for (const name in headers) {
-      if (hopByHop.has(name) || alsoDrop?.has(name)) continue
-      if (own[name] !== undefined && name !== 'vary' && name !== 'set-cookie') continue
-      const value = headers[name]
-      if (typeof value === 'string') merged.push(name, value)
-      else if (value !== undefined) for (const item of value) merged.push(name, item)
-    }
-    for (const name in own) {
-      const value = own[name]!
-      if (Array.isArray(value)) for (const item of value) merged.push(name, item)
-      else merged.push(name, String(value))
-    }
-    return merged
-  }
-
-  #informational(status: number, headers: IncomingHttpHeaders): void {
-    if (status === 102) this.#raw.writeProcessing()
-    else if (status === 103 && headers.link !== undefined) this.#raw.writeEarlyHints({ link: headers.link })
-  }
-
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#gone) return
-    this.bytesSent += chunk.length
-    if (this.#raw.write(chunk)) return
-    controller.pause()
-    this.#raw.once('drain', () => controller.resume())
-  }
-
-  onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
-    if (this.#gone) return
-    for (const name in trailers) {
-      if (!hopByHop.has(name))
-        this.#raw.addTrailers({ [name]: trailers[name] as string | string[] } as Record<string, string>)
-    }
-    this.#raw.end()
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
-    if (this.#gone) return
-    if (!this.#raw.headersSent) {
-      this.#reply.send(error)
-      return
-    }
-    // Too late for a status: a broken connection tells the client that the body is not whole.
-    this.#request.failure = error.code ?? 'JW_INTERNAL'
-    this.#raw.destroy()
-  }
+/** Many services read `x_forwarded_for` and `X-Forwarded-For` as one header. */
+function isDisguised(name: string, drop: ReadonlySet<string>): boolean {
+  const meant = name.replaceAll('_', '-')
+  return drop.has(meant) || meant === 'content-length'
 }

@@ -1,16 +1,21 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 
-/** Headers by which proxies tell who called; believed from trusted peers only. */
-export const forwardingHeaders = [
-  'x-forwarded-for',
-  'x-forwarded-proto',
-  'x-forwarded-host',
-  'x-forwarded-port',
+/** What this gateway says anew of each request. */
+const rewritten = ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'forwarded']
+/** What services and frameworks believe besides; this gateway has nothing to say of it. */
+const kept = [
   'x-forwarded-prefix',
+  'x-forwarded-server',
+  'x-forwarded-scheme',
+  'x-forwarded-ssl',
   'x-real-ip',
-  'forwarded'
+  'x-original-url',
+  'x-rewrite-url'
 ]
+
+/** Headers by which proxies tell who called and for what; believed from trusted peers only. */
+export const forwardingHeaders = [...rewritten, ...kept]
 
 /** Whether a peer's forwarding headers are believed; `ranges` are addresses or CIDR ranges. */
 export function trustedPeers(ranges: readonly string[]): (address: string) => boolean {
@@ -23,7 +28,7 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
     else list.addSubnet(address, Number(bits), family)
   }
   return (address) => {
-    const plain = address.startsWith('::ffff:') ? address.slice(7) : address
+    const plain = plainAddress(address)
     return isIP(plain) !== 0 && list.check(plain, isIPv6(plain) ? 'ipv6' : 'ipv4')
   }
 }
@@ -32,20 +37,32 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
 export function appendForwarding(headers: string[], request: IncomingMessage, trusted: boolean): void {
   const { socket, headers: given } = request
   const address = plainAddress(socket.remoteAddress ?? '')
-  const secure = 'encrypted' in socket
+  const scheme = (socket as { encrypted?: boolean }).encrypted === true ? 'https' : 'http'
   const authority = (given[':authority'] as string | undefined) ?? given.host ?? ''
-  const earlier = trusted ? text(given['x-forwarded-for']) : undefined
+  if (!trusted) {
+    headers.push('x-forwarded-for', address, 'x-forwarded-proto', scheme, 'x-forwarded-host', authority)
+    headers.push('x-forwarded-port', String(socket.localPort ?? ''))
+    return
+  }
+  const earlier = text(given['x-forwarded-for'])
+  const proto = text(given['x-forwarded-proto'])
   headers.push(
     'x-forwarded-for', earlier === undefined ? address : `${earlier}, ${address}`,
-    'x-forwarded-proto', (trusted && text(given['x-forwarded-proto'])) || (secure ? 'https' : 'http'),
-    'x-forwarded-host', (trusted && text(given['x-forwarded-host'])) || authority,
-    'x-forwarded-port', (trusted && text(given['x-forwarded-port'])) || String(socket.localPort ?? '')
+    'x-forwarded-proto', proto ?? scheme,
+    'x-forwarded-host', text(given['x-forwarded-host']) ?? authority
   ) // biome-ignore format: pairs
-  const forwarded = trusted ? text(given.forwarded) : undefined
+  // The port of this hop says nothing of one where another scheme was spoken.
+  const port = text(given['x-forwarded-port']) ?? (proto === undefined ? String(socket.localPort ?? '') : undefined)
+  if (port !== undefined) headers.push('x-forwarded-port', port)
+  for (const name of kept) {
+    const value = text(given[name])
+    if (value !== undefined) headers.push(name, value)
+  }
   // RFC 7239 is kept up where a proxy before us began it; X-Forwarded-* is what most services read.
+  const forwarded = text(given.forwarded)
   if (forwarded !== undefined) {
     const node = address.includes(':') ? `"[${address}]"` : address
-    headers.push('forwarded', `${forwarded}, for=${node};proto=${secure ? 'https' : 'http'}`)
+    headers.push('forwarded', `${forwarded}, for=${node};proto=${scheme}`)
   }
 }
 

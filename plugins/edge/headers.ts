@@ -13,7 +13,16 @@ export const hopByHop: ReadonlySet<string> = new Set([
 ])
 
 /** Names that a `Connection` header makes hop-by-hop as well; null for the ordinary `keep-alive` and `close`. */
-export function nominated(connection: string | undefined): ReadonlySet<string> | null {
+export function nominated(connection: string | readonly string[] | undefined): ReadonlySet<string> | null {
   if (connection === undefined || connection === 'keep-alive' || connection === 'close') return null
-  return new Set(connection.split(',').map((name) => name.trim().toLowerCase()))
+  return new Set(
+    String(connection)
+      .toLowerCase()
+      .split(/[\s,]+/)
+  )
+}
+
+/** The one thing that `TE` may say across hops: that trailers are understood. */
+export function takesTrailers(te: string | readonly string[] | undefined): boolean {
+  return te !== undefined && /(?:^|,)\s*trailers\s*(?:,|$)/i.test(String(te))
 }

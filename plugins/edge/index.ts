@@ -4,6 +4,7 @@ import type { Config, RouteConfig } from '../../config/schema.ts'
 import accessLog from './access-log.ts'
 import bodyLimit from './body-limit.ts'
 import bodyTimeout from './body-timeout.ts'
+import clientGone from './client-gone.ts'
 import cors from './cors.ts'
 import errors from './errors.ts'
 import jwt from './jwt.ts'
@@ -23,6 +24,7 @@ type On = (edge: RouteConfig['edge']) => unknown
 const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
   ['errors', errors, () => true], // first: whatever fails from here on is answered in one shape
   ['request-id', requestId, () => true], // before all that logs
+  ['client-gone', clientGone, () => true], // from now on a client may leave at any moment
   ['access-log', accessLog, (edge) => edge.accessLog !== false], // sees every outcome, refusals included
   ['metrics', metrics, () => true], // likewise
   ['request-target', requestTarget, () => true], // before any rule that goes by the path
@@ -40,6 +42,8 @@ export function edgeConcerns({ edge }: RouteConfig): string[] {
 
 export default fp<Config>(
   async (fastify, config) => {
+    // There is no constructor option for it; an embedding server's own number stands.
+    fastify.server.maxConnections ??= config.listen.limits.connections
     for (const [, plugin] of concerns) await fastify.register(plugin, config)
   },
   { name: 'jingwei-edge', fastify: '5.x' }

@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs'
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import type { Config } from '../../config/schema.ts'
-import { refuseUnparsable } from './errors.ts'
+import { answer, refuseUnparsable } from './errors.ts'
 
 /** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
-export function serverOptions({ listen }: Config): FastifyServerOptions {
+export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
   const { tls, limits, timeouts } = listen
   const http = {
     maxHeaderSize: limits.headers,
@@ -24,6 +24,11 @@ export function serverOptions({ listen }: Config): FastifyServerOptions {
     // One line a request is the access log's business.
     logController: new LogController({ disableRequestLogging: true }),
     clientErrorHandler: refuseUnparsable,
+    // A path that cannot be decoded fails before the router has found any hook to run.
+    frameworkErrors: (error, request, reply) => {
+      reply.header(edge.requestId.header.toLowerCase(), request.id)
+      answer(error, request, reply)
+    },
     routerOptions: {
       // `//admin` must meet the rules of `/admin`: services often merge the slashes.
       ignoreDuplicateSlashes: true,
@@ -36,7 +41,21 @@ export function serverOptions({ listen }: Config): FastifyServerOptions {
     cert: readFileSync(tls.cert),
     key: readFileSync(tls.key),
     ...(tls.ca !== undefined && { ca: readFileSync(tls.ca), requestCert: true, rejectUnauthorized: true }),
-    ...(listen.http2 && { allowHTTP1: true })
+    ...(listen.http2 && http2Options(listen))
   }
-  return { ...options, https, ...(listen.http2 && { http2: true }) } as FastifyServerOptions
+  return {
+    ...options,
+    https,
+    ...(listen.http2 && { http2: true, http2SessionTimeout: timeouts.keepAlive })
+  } as FastifyServerOptions
+}
+
+/** The limits in HTTP/2's words, and those of HTTP/1 on the same port, which Fastify then does not set. */
+function http2Options({ limits, timeouts }: Config['listen']) {
+  return {
+    allowHTTP1: true,
+    keepAliveTimeout: timeouts.keepAlive,
+    requestTimeout: 0,
+    settings: { maxHeaderListSize: limits.headers, maxConcurrentStreams: 128 }
+  }
 }

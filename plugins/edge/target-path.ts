@@ -37,5 +37,7 @@ function endOfSegments(target: string, count: number): number {
     while (target.charCodeAt(at) === slash) at++
     while (at < target.length && target.charCodeAt(at) !== slash && target.charCodeAt(at) !== question) at++
   }
+  // What is left must not begin with `//`, which is how a reference to another host begins.
+  while (target.charCodeAt(at) === slash && target.charCodeAt(at + 1) === slash) at++
   return at
 }

@@ -17,6 +17,10 @@ export class ForwardingHandler implements DispatchHandler {
     this.next.onRequestStart?.(controller, context)
   }
 
+  onBodySent(chunk: Buffer): void {
+    this.next.onBodySent?.(chunk)
+  }
+
   onRequestUpgrade(controller: DispatchController, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }

@@ -22,13 +22,15 @@ export default fp<Config>(
     const inFlight = new Set<ServerResponse>()
     fastify.decorate('isDraining', () => draining !== null)
     fastify.decorate('drain', () => {
-      if (draining !== null) return draining
-      for (const response of inFlight) response.shouldKeepAlive = false
-      draining = sleep(listen.drain.delay)
+      if (draining === null) sendElsewhere()
+      draining ??= sleep(listen.drain.delay)
       return draining
     })
 
-    // Clients learn from `Connection: close` that their next request belongs elsewhere.
+    /** Clients learn from `Connection: close` that their next request belongs elsewhere. */
+    function sendElsewhere(): void {
+      for (const response of inFlight) response.shouldKeepAlive = false
+    }
     fastify.addHook('onRequest', (request, { raw }, done) => {
       if (request.raw.httpVersionMajor === 1) {
         if (draining !== null) raw.shouldKeepAlive = false
@@ -41,6 +43,7 @@ export default fp<Config>(
     // Node closes the connections that are idle now, and would wait out the keep-alive time of those that become it.
     fastify.addHook('preClose', async () => {
       const { server } = fastify
+      sendElsewhere()
       if (!server.listening) return
       const sweep = setInterval(() => server.closeIdleConnections(), sweepMs)
       server.once('close', () => clearInterval(sweep))

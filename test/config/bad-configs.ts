@@ -881,6 +881,25 @@ listen: { port: -1 }
       '8:22: mesh.retry.attempts: expected an integer from 1 to 10, found 99',
       '9:17: listen.port: expected an integer from 0 to 65535, found -1'
     ]
+  },
+  {
+    name: 'paths that the router cannot take, or takes for the same',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: r1, service: a, match: { path: { exact: /a* } } }
+  - { name: r2, service: a, match: { path: /a*b } }
+  - { name: r3, service: a, match: { path: /c } }
+  - { name: r4, service: a, match: { path: /c/ } }
+  - { name: r5, service: a, match: { path: /c/* } }
+  - { name: r6, service: a, match: { path: { exact: /c } } }
+`,
+    faults: [
+      '4:53: routes[0].match.path.exact: a "*" cannot be matched exactly',
+      '5:44: routes[1].match.path: this pattern cannot be: Wildcard must be the last character in the route',
+      '7:36: routes[3].match: routes "r3" (line 6) and "r4" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/',
+      '8:36: routes[4].match: routes "r3" (line 6) and "r5" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/*'
+    ]
   }
 ]
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: how a variable is written

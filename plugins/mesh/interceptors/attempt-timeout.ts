@@ -5,7 +5,10 @@ import { ForwardingHandler } from '../handler.ts'
 import type { Layer } from '../layer.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
-/** Bounds one attempt, from the queue for a connection to the response's headers. */
+/**
+ * Bounds one attempt, from the queue for a connection to the response's headers. A body on its way starts the
+ * time anew, so that a long upload is not taken for a slow answer; one that stalls is.
+ */
 export const attemptTimeout: Layer = (service, policy) => (dispatch) => (opts, handler) =>
   dispatch(opts, new AttemptTimeoutHandler(handler, opts.call!, policy.attemptTimeout, service.name))
 
@@ -33,6 +36,11 @@ class AttemptTimeoutHandler extends ForwardingHandler {
     this.#controller = controller
     if (this.#expired !== null) controller.abort(this.#expired)
     else this.next.onRequestStart?.(controller, context)
+  }
+
+  override onBodySent(chunk: Buffer): void {
+    this.#timer.refresh()
+    this.next.onBodySent?.(chunk)
   }
 
   override onRequestUpgrade(

@@ -31,6 +31,11 @@ class DeadlineHandler extends ForwardingHandler {
     this.next.onRequestStart?.(controller, context)
   }
 
+  override onBodySent(chunk: Buffer): void {
+    this.#timer?.refresh()
+    this.next.onBodySent?.(chunk)
+  }
+
   override onRequestUpgrade(
     controller: DispatchController,
     status: number,

@@ -72,6 +72,8 @@ export const attemptTelemetry: Layer = (service, _policy, { meter }) => {
     labelNames: ['service', 'outcome']
   })
   const children = new Map(outcomes.map((outcome) => [outcome, counter.labels(service.name, outcome)]))
+  // There from the start: a rate() cannot see the first step of a series that begins with it.
+  for (const child of children.values()) child.inc(0)
   const count = (outcome: string) => children.get(outcome)!.inc()
   return (dispatch) => (opts, handler) => dispatch(opts, new AttemptTelemetry(handler, opts.call!, count))
 }

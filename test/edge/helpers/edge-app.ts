@@ -61,10 +61,15 @@ export async function edgeApp(routes: TestRoute[], options: AppOptions = {}): Pr
   }
   routes.forEach(({ name, method = ['GET', 'POST'], preflightOnly, also = [] }, index) => {
     for (const url of [`/${name}`, ...also]) {
+      const config = { route: configured[index]! }
+      if (preflightOnly) {
+        const preflight = { ...config, preflightFor: method }
+        fastify.route({ method: ['OPTIONS'], url, config: preflight, handler: async () => 'not reached' })
+      }
       fastify.route({
-        method: [...method, ...(preflightOnly ? (['OPTIONS'] as const) : [])],
+        method: [...method],
         url,
-        config: { route: configured[index]!, preflightOnly: preflightOnly === true },
+        config,
         handler: async (request) => {
           const drops = headerFilter(request.routeOptions.config.dropHeaders)
           return {

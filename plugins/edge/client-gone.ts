@@ -1,0 +1,42 @@
+import type { ServerResponse } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+
+/** The client left before the answer was complete; blames no instance. 499 is nginx's status for it. */
+class ClientGone extends Error {
+  readonly code = 'JW_CLIENT_GONE'
+}
+
+/** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
+export default fp(
+  async (fastify) => {
+    fastify.addHook('onRequest', (request, reply, done) => {
+      const gone = () => end(request, reply)
+      // 'close' on the response, not on the request: that one fires as soon as a body is read.
+      reply.raw.once('close', gone)
+      // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
+      if (request.raw.httpVersionMajor > 1) request.raw.once('aborted', gone)
+      done()
+    })
+  },
+  { name: 'jingwei-client-gone', fastify: '5.x' }
+)
+
+function end(request: FastifyRequest, reply: FastifyReply): void {
+  const { raw } = reply
+  if (isFinished(raw)) return
+  const reason = new ClientGone('the client closed the connection')
+  if (request.failure === null) {
+    request.failure = reason.code
+    if (!raw.headersSent) reply.code(499)
+  }
+  // Whatever is still under way, a hook that waits for example, has nobody to answer.
+  reply.hijack()
+  request.exchange?.cancel(reason)
+  // Fastify runs its onResponse hooks on 'finish' or 'error' alone, and a client that leaves causes neither.
+  if (raw.listenerCount('error') > 0) raw.emit('error', reason)
+}
+
+function isFinished(raw: ServerResponse): boolean {
+  return raw.writableFinished || ('stream' in raw && raw.writableEnded)
+}

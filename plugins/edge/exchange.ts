@@ -1,0 +1,173 @@
+/** The way back over the bridge: what the seam answers goes to the client's socket as it comes. */
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerHttp2Stream } from 'node:http2'
+import { constants } from 'node:http2'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Dispatcher } from 'undici'
+import { codeOf } from './errors.ts'
+import { hopByHop, nominated } from './headers.ts'
+
+/** What the mesh tells of a call, if a mesh is behind the seam. */
+interface CallRecord {
+  readonly service: string
+  readonly instance: string | null
+  readonly attempts: number
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The exchange with the service, from the moment it began. */
+    exchange: {
+      readonly call: CallRecord | null
+      readonly bytesSent: number
+      /** Ends it without an answer: there is nobody to give it to. */
+      cancel: (reason: Error) => void
+      /** Ends it; the client is told why. */
+      fail: (reason: Error) => void
+    } | null
+  }
+}
+
+/** What the service says in bytes that no status line may have is left out. */
+const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
+
+/** Bodies up to this many bytes are worth copying into the head's write. */
+const oneWrite = 16 * 1024
+
+/** One request's answer on its way from the seam to the client. */
+export class Exchange implements Dispatcher.DispatchHandler {
+  call: CallRecord | null = null
+  bytesSent = 0
+  readonly #request: FastifyRequest
+  readonly #reply: FastifyReply
+  readonly #raw: ServerResponse
+  /** Whether the edge speaks CORS for this route; then the service's word on it does not count. */
+  readonly #ownsCors: boolean
+  #controller: Dispatcher.DispatchController | null = null
+  /** Bytes of body that the service announced; -1 if it did not. */
+  #announced = -1
+  #ended = false
+  #gone: Error | null = null
+
+  constructor(request: FastifyRequest, reply: FastifyReply, ownsCors: boolean) {
+    this.#request = request
+    this.#reply = reply
+    this.#raw = reply.raw
+    this.#ownsCors = ownsCors
+  }
+
+  cancel(reason: Error): void {
+    this.#gone = reason
+    this.#controller?.abort(reason)
+  }
+
+  fail(reason: Error): void {
+    this.#controller?.abort(reason)
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController, context: { call?: CallRecord } | null): void {
+    this.#controller = controller
+    this.call ??= context?.call ?? null
+    if (this.#gone !== null) controller.abort(this.#gone)
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text = ''
+  ): void {
+    if (this.#gone !== null) return
+    if (status < 200) {
+      this.#informational(status, headers)
+      return
+    }
+    const reason = this.#request.raw.httpVersionMajor === 1 && reasonPhrase.test(text) ? text : undefined
+    this.#raw.writeHead(status, reason, this.#responseHeaders(headers))
+    this.#announced = Number(headers['content-length'] ?? -1)
+    // Not before: what cannot be written is still answered with an error.
+    this.#reply.hijack()
+  }
+
+  /** The service's headers less the hop-by-hop ones; what the edge set on the reply wins. */
+  #responseHeaders(headers: IncomingHttpHeaders): string[] {
+    const own = this.#reply.getHeaders()
+    const alsoDrop = nominated(headers.connection)
+    const merged: string[] = []
+    for (const name in headers) {
+      if (hopByHop.has(name) || alsoDrop?.has(name)) continue
+      if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
+      if (this.#ownsCors && name.startsWith('access-control-')) continue
+      const value = headers[name]
+      if (typeof value === 'string') merged.push(name, value)
+      else if (value !== undefined) for (const item of value) merged.push(name, item)
+    }
+    for (const name in own) {
+      const value = own[name]!
+      if (Array.isArray(value)) for (const item of value) merged.push(name, item)
+      else merged.push(name, String(value))
+    }
+    return merged
+  }
+
+  /** 102 and 103; only a hint, so one that cannot be passed on is left out. RFC 9110, 15.2: never to HTTP/1.0. */
+  #informational(status: number, headers: IncomingHttpHeaders): void {
+    if (this.#request.raw.httpVersion === '1.0') return
+    try {
+      if (status === 102) this.#raw.writeProcessing?.()
+      else if (status === 103) this.#raw.writeEarlyHints(Object.fromEntries(endToEnd(headers)))
+    } catch (err) {
+      this.#request.log.debug({ err }, 'informational response dropped')
+    }
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#gone !== null) return
+    this.bytesSent += chunk.length
+    if (chunk.length === this.#announced && chunk.length <= oneWrite) {
+      // The whole body: as text it leaves in one write with the head, which halves the cost of a small answer.
+      this.#ended = true
+      this.#raw.end(chunk.toString('latin1'), 'latin1')
+      return
+    }
+    if (this.#raw.write(chunk)) return
+    controller.pause()
+    this.#raw.once('drain', () => controller.resume())
+  }
+
+  onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
+    if (this.#gone !== null || this.#ended) return
+    if (trailers !== undefined) this.#raw.addTrailers(Object.fromEntries(endToEnd(trailers)) as Record<string, string>)
+    this.#raw.end()
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
+    if (this.#gone !== null) return
+    if (!this.#raw.headersSent) {
+      this.#reply.send(error)
+      return
+    }
+    // Too late for a status: a broken connection tells the client that the body is not whole.
+    this.#request.failure = codeOf(error) ?? 'JW_INTERNAL'
+    breakOff(this.#request.raw, this.#raw)
+  }
+}
+
+function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | string[]][] {
+  const alsoDrop = nominated(headers.connection)
+  const passed: [string, string | string[]][] = []
+  for (const name in headers) {
+    const value = headers[name]
+    if (value !== undefined && !hopByHop.has(name) && !alsoDrop?.has(name)) passed.push([name, value])
+  }
+  return passed
+}
+
+/** Ends a response so that no client takes it for whole. */
+function breakOff(request: IncomingMessage, response: ServerResponse): void {
+  const { socket } = request
+  if ('stream' in response) (response.stream as ServerHttp2Stream).close(constants.NGHTTP2_INTERNAL_ERROR)
+  // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
+  else if (request.httpVersion === '1.0' && !('encrypted' in socket)) socket.resetAndDestroy()
+  else response.destroy()
+}

@@ -1,0 +1,178 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { errorTable } from '../../plugins/edge/errors.ts'
+import type { GatewayOptions } from '../helpers/gateway.ts'
+import { answering, get, startGateway, startRawService } from '../helpers/gateway.ts'
+
+const root = join(import.meta.dirname, '../..')
+
+/** RFC 9209, section 2.3: each type with the status that it recommends. */
+const types: Readonly<Record<string, number>> = {
+  dns_timeout: 504, dns_error: 502, destination_not_found: 500, destination_unavailable: 503,
+  destination_ip_prohibited: 502, destination_ip_unroutable: 502, connection_refused: 502,
+  connection_terminated: 502, connection_timeout: 504, connection_read_timeout: 504,
+  connection_write_timeout: 504, connection_limit_reached: 503, tls_protocol_error: 502,
+  tls_certificate_error: 502, tls_alert_received: 502, http_request_error: 400, http_request_denied: 403,
+  http_response_incomplete: 502, http_response_header_section_size: 502, http_response_header_size: 502,
+  http_response_body_size: 502, http_response_trailer_section_size: 502, http_response_trailer_size: 502,
+  http_response_transfer_coding: 502, http_response_content_coding: 502, http_response_timeout: 504,
+  http_upgrade_failed: 502, http_protocol_error: 502, proxy_internal_response: 500, proxy_internal_error: 500,
+  proxy_configuration_error: 500, proxy_loop_detected: 502
+} // biome-ignore format: a table
+
+/** Where another status says more to a client than the recommended one. */
+const chosen: Readonly<Record<string, number>> = { JW_NO_SERVICE: 503, JW_LOOP_DETECTED: 508 }
+
+t.test('each row of the table has a Proxy-Status type of RFC 9209 and the status that goes with it', async (t) => {
+  for (const [code, [status, message, type]] of Object.entries(errorTable)) {
+    t.ok(type in types, `${code}: ${type}`)
+    t.equal(status, chosen[code] ?? types[type], code)
+    t.match(message, /^[A-Z].*[^.]$/, code)
+  }
+})
+
+t.test('each code that is thrown has its status: its own, or one in the table', async (t) => {
+  const thrown = new Map<string, number | null>()
+  const files = ['plugins', 'routes'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => join(root, folder, file))
+  )
+  for (const file of files) {
+    const text = readFileSync(file, 'utf8')
+    for (const [, code = '', rest = ''] of text.matchAll(/createError\(\s*'(\w+)',([^)]*)\)/g)) {
+      thrown.set(code, Number(/(\d{3})\s*$/.exec(rest)?.[1] ?? Number.NaN))
+    }
+    for (const [, code = ''] of text.matchAll(/\bMeshError\(\s*(?:[^'()]*\?\s*)?'(\w+)'/g)) thrown.set(code, null)
+    for (const [, code = ''] of text.matchAll(/^ {2}(JW_\w+): '/gm)) thrown.set(code, null)
+  }
+  t.ok(thrown.size > 15, 'there are codes to look at')
+  for (const [code, status] of thrown) {
+    t.match(code, /^JW_[A-Z_]+$/)
+    if (status === null) t.ok(Object.hasOwn(errorTable, code), `${code} is in the table`)
+    else t.ok(status >= 400 && status < 600, `${code} has a status`)
+  }
+  for (const code of Object.keys(errorTable)) {
+    if (code.startsWith('JW_')) t.ok(thrown.has(code), `${code} is thrown somewhere`)
+  }
+})
+
+async function before(t: Test, url: string, mesh: object = {}, options: GatewayOptions = {}) {
+  const gateway = await startGateway(
+    {
+      mesh: { retry: false, ...mesh },
+      services: { any: { instances: [url] } },
+      routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+    },
+    options
+  )
+  t.teardown(gateway.close)
+  return gateway
+}
+
+t.test('a service that fails before its head is a 5xx that says whose fault it is, and no more', async (t) => {
+  const cases: [string, string | null, object, number, string, string][] = [
+    ['nobody listens', null, {}, 502, 'ECONNREFUSED', 'connection_refused'],
+    ['closes without a word', '', {}, 502, 'UND_ERR_SOCKET', 'connection_terminated'],
+    ['closes in its head', 'HTTP/1.1 200 OK\r\nX', {}, 502, 'UND_ERR_SOCKET', 'connection_terminated'],
+    ['speaks no HTTP', 'SSH-2.0-x\r\n\r\n', {}, 502, 'HPE_INVALID_RESPONSE', 'http_protocol_error'],
+    ['is silent', 'silent', { attemptTimeout: '50ms' }, 504, 'JW_ATTEMPT_TIMEOUT', 'http_response_timeout'],
+    ['is silent for all', 'silent', { attemptTimeout: '50ms', timeout: '50ms' }, 504, '', 'http_response_timeout'],
+    [
+      'says too much',
+      `HTTP/1.1 200 OK\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
+      {},
+      502,
+      'UND_ERR_HEADERS_OVERFLOW',
+      'http_response_header_section_size'
+    ]
+  ]
+  for (const [what, bytes, mesh, status, code, type] of cases) {
+    const service = await startRawService((socket) => {
+      socket.once('data', () => {
+        if (bytes !== 'silent') socket.end(bytes ?? '')
+      })
+    })
+    if (bytes === null) await service.close()
+    else t.teardown(service.close)
+    const { port } = await before(t, service.url, mesh)
+    for (const method of ['GET', 'POST']) {
+      const more = method === 'POST' ? ['Content-Length: 0'] : []
+      const answer = await get(port, '/?token=secret', more, method)
+      t.equal(answer.status, status, what)
+      t.equal(answer.headers['proxy-status'], `jingwei; error=${type}`, what)
+      const error = JSON.parse(answer.body) as Record<string, unknown>
+      if (code !== '') t.equal(error.code, code, what)
+      t.strictSame(Object.keys(error), ['statusCode', 'code', 'error', 'message', 'requestId'])
+      t.equal(error.requestId, answer.headers['x-request-id'])
+      t.notMatch(answer.body, /127\.0\.0\.1|token/, 'nothing of addresses')
+    }
+  }
+})
+
+t.test('a service that fails while the client still sends: the client gets its answer', async (t) => {
+  for (const framing of ['Content-Length: 100000', 'Transfer-Encoding: chunked']) {
+    const service = await startRawService((socket) => socket.once('data', () => socket.destroy()))
+    t.teardown(service.close)
+    const { port } = await before(t, service.url)
+    const { connect, parse } = await import('../helpers/gateway.ts')
+    const client = connect(port, `POST / HTTP/1.1\r\nHost: h\r\n${framing}\r\n\r\n5\r\nabcde\r\n`)
+    t.equal(parse(await client.until('"requestId"')).status, 502, framing)
+    client.socket.destroy()
+  }
+})
+
+t.test('a 5xx of the service is its own and passed on as it is', async (t) => {
+  const service = await startRawService(
+    answering('HTTP/1.1 503 Closed For Lunch\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nlunch')
+  )
+  t.teardown(service.close)
+  const { port } = await before(t, service.url)
+  const { status, headers, body } = await get(port, '/')
+  t.match({ status, body, retry: headers['retry-after'] }, { status: 503, body: 'lunch', retry: '7' })
+  t.equal(headers['proxy-status'], undefined)
+})
+
+t.test('what is thrown in a plugin is a plain 500, its details in the log alone', async (t) => {
+  const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
+  t.teardown(service.close)
+  const secret = 'password=hunter2'
+  const failures: [string, () => unknown, number][] = [
+    ['error', () => new Error(secret), 500],
+    ['string', () => secret, 500],
+    ['503', () => Object.assign(new Error(secret), { statusCode: 503 }), 503],
+    ["a plugin's own database", () => Object.assign(new Error(secret), { code: 'ECONNREFUSED' }), 500],
+    ['odd code', () => Object.assign(new Error(secret), { code: 'constructor' }), 500],
+    ['4xx', () => Object.assign(new Error('Not so'), { statusCode: 403, code: 'MY_CODE' }), 403]
+  ]
+  const { port, log } = await before(
+    t,
+    service.url,
+    {},
+    {
+      log: true,
+      before: (server) => {
+        for (const hook of ['onRequest', 'preHandler'] as const) {
+          server.addHook(hook, async (request) => {
+            const named = String(request.headers['x-fail'] ?? '')
+            const found = failures.find(([name]) => `${hook} ${name}` === named)
+            if (found) throw found[1]()
+          })
+        }
+      }
+    }
+  )
+  for (const hook of ['onRequest', 'preHandler']) {
+    for (const [name, , expected] of failures) {
+      const { status, body, headers } = await get(port, '/', [`X-Fail: ${hook} ${name}`])
+      t.equal(status, expected, name)
+      t.notMatch(body, /hunter2/, name)
+      t.equal(headers['proxy-status'], undefined, name)
+      if (expected >= 500) t.match(JSON.parse(body), { message: 'The gateway failed to handle the request' })
+      else t.match(JSON.parse(body), { message: 'Not so', code: 'MY_CODE' })
+    }
+  }
+  t.match(JSON.stringify(log.filter((line) => line.msg === 'request failed')), /hunter2/)
+})

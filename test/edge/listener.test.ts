@@ -1,0 +1,285 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 'node:http2'
+import http2 from 'node:http2'
+import https from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import tls from 'node:tls'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { GatewayOptions, Seen } from '../helpers/gateway.ts'
+import {
+  answering,
+  connect,
+  eventually,
+  get,
+  parse,
+  startEcho,
+  startGateway,
+  startRawService
+} from '../helpers/gateway.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'jingwei-tls-'))
+const cert = join(folder, 'cert.pem')
+const key = join(folder, 'key.pem')
+t.before(() => {
+  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2']
+  execFileSync('openssl', ['req', '-x509', ...kind, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+})
+t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+
+async function listening(t: Test, url: string, listen: object = {}, options: GatewayOptions = {}, edge: object = {}) {
+  const services = { any: { instances: [url] } }
+  const routes = [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  const gateway = await startGateway({ listen, edge, services, routes, mesh: { retry: false } }, options)
+  t.teardown(gateway.close)
+  return gateway
+}
+
+interface Result {
+  status: number
+  headers: http2.IncomingHttpHeaders
+  body: string
+  trailers: http2.IncomingHttpHeaders | null
+  code: number
+  ended: boolean
+}
+
+function session(t: Test, port: number): ClientHttp2Session {
+  const client = http2.connect(`https://localhost:${port}`, { rejectUnauthorized: false })
+  client.on('error', () => {})
+  t.teardown(() => client.destroy())
+  return client
+}
+
+function collect(stream: ClientHttp2Stream): Promise<Result> {
+  const result: Result = { status: 0, headers: {}, body: '', trailers: null, code: 0, ended: false }
+  stream.on('response', (headers) => {
+    result.status = Number(headers[':status'])
+    result.headers = headers
+  })
+  stream.on('trailers', (trailers) => {
+    result.trailers = trailers
+  })
+  stream.on('data', (chunk: Buffer) => {
+    result.body += chunk.toString()
+  })
+  stream.on('end', () => {
+    result.ended = true
+  })
+  stream.on('error', () => {})
+  return new Promise((resolve) => stream.on('close', () => resolve({ ...result, code: stream.rstCode ?? 0 })))
+}
+
+const ask = (client: ClientHttp2Session, headers: OutgoingHttpHeaders, body?: string) => {
+  const stream = client.request(headers, { endStream: body === undefined })
+  if (body !== undefined) stream.end(body)
+  return collect(stream)
+}
+
+t.test('TLS: https says so to the service', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const { port } = await listening(t, echo.url, { tls: { cert, key } })
+  const body = await new Promise<string>((resolve, reject) => {
+    const request = https.get(
+      `https://127.0.0.1:${port}/x`,
+      { rejectUnauthorized: false, agent: false },
+      (response) => {
+        let text = ''
+        response.on('data', (chunk) => {
+          text += chunk
+        })
+        response.on('end', () => resolve(text))
+      }
+    )
+    request.on('error', reject)
+  })
+  const { headers } = JSON.parse(body) as Seen
+  t.equal(headers['x-forwarded-proto'], 'https')
+  t.equal(headers['x-forwarded-port'], String(port))
+})
+
+t.test('HTTP/2 and HTTP/1.1 on one port, by ALPN', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const { port } = await listening(t, echo.url, { tls: { cert, key }, http2: true })
+  for (const [offered, chosen] of [
+    [['h2', 'http/1.1'], 'h2'],
+    [['http/1.1'], 'http/1.1'],
+    [undefined, false]
+  ] as const) {
+    const socket = tls.connect({
+      port,
+      host: '127.0.0.1',
+      rejectUnauthorized: false,
+      ALPNProtocols: offered && [...offered]
+    })
+    await new Promise((resolve) => socket.once('secureConnect', resolve))
+    t.equal(socket.alpnProtocol, chosen)
+    socket.destroy()
+  }
+  const client = session(t, port)
+  const { status, headers, body } = await ask(client, {
+    ':path': '/x?y', 'x-many': ['a', 'b'], cookie: ['a=1', 'b=2'], te: 'trailers', 'x-forwarded-for': '6.6.6.6'
+  }) // biome-ignore format: short
+  t.equal(status, 200)
+  for (const name of ['connection', 'keep-alive', 'transfer-encoding']) t.notOk(name in headers, name)
+  t.ok(headers['x-request-id'])
+  const seen = JSON.parse(body) as Seen
+  t.equal(seen.url, '/x?y')
+  t.match(seen.headers, {
+    host: `localhost:${port}`,
+    via: /^2\.0 jingwei-/,
+    te: 'trailers',
+    'x-many': 'a, b',
+    cookie: 'a=1; b=2',
+    'x-forwarded-for': '127.0.0.1',
+    'x-forwarded-proto': 'https',
+    'x-forwarded-host': `localhost:${port}`,
+    'x-forwarded-port': String(port)
+  })
+  t.notOk(Object.keys(seen.headers).some((name) => name.startsWith(':')))
+  t.equal(seen.headers['transfer-encoding'], undefined, 'no body where there was none')
+  const posted = JSON.parse((await ask(client, { ':path': '/', ':method': 'POST' }, 'hello')).body) as Seen
+  t.equal(posted.body, 'hello')
+  t.equal((await ask(client, { ':path': '/a/../b' })).status, 400)
+})
+
+t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway', async (t) => {
+  const service = await startRawService(
+    answering(
+      'HTTP/1.1 200 Fine\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nKeep-Alive: x\r\nTransfer-Encoding: chunked\r\n\r\n' +
+        '2\r\nok\r\n0\r\nX-Sum: 7\r\nX-Two: b\r\n\r\n'
+    )
+  )
+  t.teardown(service.close)
+  const { port } = await listening(t, service.url, { tls: { cert, key }, http2: true })
+  const answer = await ask(session(t, port), { ':path': '/' })
+  t.equal(answer.body, 'ok')
+  t.strictSame(answer.headers['set-cookie'], ['a=1', 'b=2'])
+  t.match(answer.trailers, { 'x-sum': '7', 'x-two': 'b' })
+
+  for (const framing of ['Content-Length: 100\r\n\r\npart', 'Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n']) {
+    const broken = await startRawService((socket) => {
+      socket.once('data', () => {
+        socket.write(`HTTP/1.1 200 OK\r\n${framing}`)
+        setTimeout(() => socket.destroy(), 50)
+      })
+    })
+    t.teardown(broken.close)
+    const gateway = await listening(t, broken.url, { tls: { cert, key }, http2: true })
+    const cut = await ask(session(t, gateway.port), { ':path': '/' })
+    t.equal(cut.body, 'part')
+    t.equal(cut.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'not taken for a whole answer')
+  }
+  const nobody = await startRawService(() => {})
+  await nobody.close()
+  const gone = await listening(t, nobody.url, { tls: { cert, key }, http2: true })
+  t.match(await ask(session(t, gone.port), { ':path': '/' }), { status: 502, headers: { 'proxy-status': /refused/ } })
+})
+
+t.test('HTTP/2: a stream that the client resets cancels the exchange and is logged once as 499', async (t) => {
+  let arrived = 0
+  let aborted = 0
+  let answer = ''
+  const service = await startRawService((socket) => {
+    socket.once('data', () => {
+      arrived++
+      socket.write(answer)
+    })
+    socket.once('close', () => aborted++)
+  })
+  t.teardown(service.close)
+  const gateway = await listening(t, service.url, { tls: { cert, key }, http2: true }, { log: true })
+  const lines = () => gateway.log.filter((line) => line.msg === 'request')
+  const client = session(t, gateway.port)
+  for (const [n, text, status] of [
+    [1, '', 499],
+    [2, 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart', 200]
+  ] as const) {
+    answer = text
+    const stream = client.request({ ':path': '/' })
+    stream.on('error', () => {})
+    await eventually(() => arrived === n)
+    if (text !== '') await new Promise((resolve) => stream.once('data', resolve))
+    stream.close(http2.constants.NGHTTP2_CANCEL)
+    await eventually(() => aborted === n && lines().length >= n)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    t.equal(lines().length, n)
+    t.match(lines().at(-1), { status, error: 'JW_CLIENT_GONE', ip: '127.0.0.1' })
+  }
+})
+
+t.test('HTTP/2: the limits of body and head hold, and a silent body ends', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const listen = { tls: { cert, key }, http2: true, limits: { headers: '2kb' }, timeouts: { bodyIdle: '100ms' } }
+  const { port } = await listening(t, echo.url, listen, {}, { bodyLimit: '1kb' })
+  const client = session(t, port)
+  t.equal((await ask(client, { ':path': '/', ':method': 'POST' }, 'x'.repeat(1024))).status, 200)
+  const large = await ask(client, { ':path': '/', ':method': 'POST' }, 'x'.repeat(1025))
+  t.equal(large.status, 413)
+  t.notOk('connection' in large.headers)
+  const silent = client.request({ ':path': '/', ':method': 'POST' }, { endStream: false })
+  silent.write('x')
+  const answer = collect(silent)
+  await new Promise((resolve) => silent.once('response', resolve))
+  silent.close()
+  t.equal((await answer).status, 408)
+  const head = await ask(session(t, port), { ':path': '/', 'x-large': 'x'.repeat(4000) })
+  t.equal(head.status, 431)
+})
+
+t.test('no more connections than allowed', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const { port } = await listening(t, echo.url, { limits: { connections: 2 } })
+  const request = 'GET / HTTP/1.1\r\nHost: h\r\n\r\n'
+  const held = [connect(port, request), connect(port, request)]
+  for (const client of held) await client.until('200 OK')
+  t.equal((await connect(port, request).closed).text, '')
+  held[0]?.socket.destroy()
+  await held[0]?.closed
+  let answer = ''
+  while (answer === '')
+    answer = (await connect(port, request.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')).closed).text
+  t.equal(parse(answer).status, 200)
+  held[1]?.socket.destroy()
+})
+
+t.test('idle connections end, and a head that comes too slowly is 408', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const { port } = await listening(t, echo.url, { timeouts: { headers: '200ms', keepAlive: '100ms' } })
+  t.equal((await get(port, '/')).status, 200)
+  const idle = connect(port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+  t.match((await idle.closed).text, /200 OK/)
+  const slow = connect(port, 'GET / HTTP/1.1\r\nHo')
+  const drip = setInterval(() => slow.send('s'), 100)
+  const { text } = await slow.closed
+  clearInterval(drip)
+  t.equal(parse(text).status, 408)
+})
+
+t.test('the same over TLS with HTTP/2 on', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const timeouts = { headers: '200ms', keepAlive: '100ms' }
+  const { port } = await listening(t, echo.url, { tls: { cert, key }, http2: true, timeouts })
+  const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['http/1.1'] })
+  let text = ''
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  socket.on('error', () => {})
+  socket.write('GET / HTTP/1.1\r\nHo')
+  await new Promise((resolve) => socket.once('close', resolve))
+  t.equal(parse(text).status, 408)
+  const idle = session(t, port)
+  t.equal((await ask(idle, { ':path': '/' })).status, 200)
+  await new Promise<void>((resolve) => (idle.closed ? resolve() : idle.once('close', () => resolve())))
+  t.pass('an idle session ends')
+})

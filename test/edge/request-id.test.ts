@@ -1,0 +1,41 @@
+import t from 'tap'
+import { ask, get, startEcho, startGateway } from '../helpers/gateway.ts'
+
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
+t.test('an id goes to the service and back; the client’s is kept if it is well formed', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const gateway = await startGateway({
+    services: { any: { instances: [echo.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  })
+  t.teardown(gateway.close)
+  const both = async (...headers: string[]) => {
+    const { headers: back, body } = await get(gateway.port, '/', headers)
+    const there = (JSON.parse(body) as { headers: Record<string, string> }).headers['x-request-id']
+    t.equal(there, back['x-request-id'])
+    return there
+  }
+  t.match(await both(), uuid)
+  t.not(await both(), await both())
+  for (const id of ['abc', 'a/b:c.d=e@f+g-h_i', 'x'.repeat(128)]) t.equal(await both(`X-REQUEST-ID: ${id}`), id)
+  for (const id of ['', 'a b', '"a"', 'x'.repeat(129), '<script>', 'caf\xe9', 'a,b']) {
+    t.match(await both(`x-request-id: ${id}`), uuid, id)
+  }
+  t.match(await both('x-request-id: a', 'x-request-id: b'), uuid, 'two are none')
+})
+
+t.test('another header, and clients who are not believed', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const gateway = await startGateway({
+    edge: { requestId: { header: 'X-Trace', trustClient: false } },
+    services: { any: { instances: [echo.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  })
+  t.teardown(gateway.close)
+  const { headers } = await ask(gateway.port, '/', ['X-Trace: mine', 'X-Request-Id: other'])
+  t.match(headers['x-trace'], uuid)
+  t.equal(headers['x-request-id'], 'other')
+})

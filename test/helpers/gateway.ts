@@ -1,0 +1,236 @@
+// A whole gateway on a free port, services to put behind it, and a client that shows every byte.
+import type { IncomingMessage, RequestListener } from 'node:http'
+import http from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import net from 'node:net'
+import { Writable } from 'node:stream'
+import type { FastifyInstance } from 'fastify'
+import Fastify from 'fastify'
+import fp from 'fastify-plugin'
+import { pino } from 'pino'
+import { build, gateway } from '../../app.ts'
+import { parseConfig } from '../../config/load.ts'
+import type { Config } from '../../config/schema.ts'
+import { serverOptions } from '../../plugins/edge/listener.ts'
+
+export interface RunningGateway {
+  url: string
+  port: number
+  server: FastifyInstance
+  /** What it logged, if asked for. */
+  log: Record<string, unknown>[]
+  close: () => Promise<void>
+}
+
+export interface GatewayOptions {
+  /** Keeps what is logged in `log`. */
+  log?: boolean
+  /** Called before the server is ready: for hooks that a user's plugin would add. */
+  before?: (server: FastifyInstance) => void
+}
+
+/** The configuration as the loader completes it, from an object or YAML text (JSON is YAML). */
+export function configOf(config: object | string): Config {
+  const text = typeof config === 'string' ? config : JSON.stringify({ admin: false, ...config })
+  return parseConfig(text, `${import.meta.dirname}/gateway.yaml`, {})
+}
+
+export async function startGateway(config: object | string, options: GatewayOptions = {}): Promise<RunningGateway> {
+  const parsed = configOf(config)
+  const log: Record<string, unknown>[] = []
+  const server = options.log ? logged(parsed, log) : build(parsed, { logger: false })
+  options.before?.(server)
+  await server.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = server.server.address() as AddressInfo
+  const scheme = parsed.listen.tls === undefined ? 'http' : 'https'
+  return { url: `${scheme}://127.0.0.1:${port}`, port, server, log, close: () => server.close() }
+}
+
+/** As `build` makes it, but for where the log goes. */
+function logged(config: Config, lines: Record<string, unknown>[]): FastifyInstance {
+  const stream = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      lines.push(JSON.parse(chunk.toString()) as Record<string, unknown>)
+      done()
+    }
+  })
+  const loggerInstance = pino({ level: 'info' }, stream)
+  const server = Fastify({ ...(serverOptions(config) as object), loggerInstance }) as unknown as FastifyInstance
+  // fp() marks the function that it is given: not the one that others embed.
+  server.register(
+    fp((fastify: FastifyInstance, options: Config) => gateway(fastify, options)),
+    config
+  )
+  return server
+}
+
+export interface RunningService {
+  url: string
+  port: number
+  close: () => Promise<void>
+}
+
+/** An HTTP service; what it is asked goes to `handler`. */
+export async function startService(handler: RequestListener): Promise<RunningService> {
+  const server = http.createServer(handler)
+  server.requestTimeout = 0
+  return listening(server, () => server.closeAllConnections())
+}
+
+/** A service that speaks in bytes: `handler` gets each connection. */
+export async function startRawService(handler: (socket: Socket) => void): Promise<RunningService> {
+  const sockets = new Set<Socket>()
+  const server = net.createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.once('close', () => sockets.delete(socket))
+    handler(socket)
+  })
+  return listening(server, () => {
+    for (const socket of sockets) socket.destroy()
+  })
+}
+
+/** Answers one request after the other, each once its head is in, with these bytes; the last ones again and again. */
+export function answering(...responses: string[]): (socket: Socket) => void {
+  let answered = 0
+  return (socket) => {
+    let seen = ''
+    socket.on('data', (chunk: Buffer) => {
+      seen += chunk.toString('latin1')
+      if (!seen.includes('\r\n\r\n')) return
+      seen = ''
+      socket.write(responses[Math.min(answered++, responses.length - 1)] ?? '', 'latin1')
+    })
+  }
+}
+
+async function listening(server: net.Server, cut: () => void): Promise<RunningService> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const close = () =>
+    new Promise<void>((resolve) => {
+      server.close(() => resolve())
+      cut()
+    })
+  return { url: `http://127.0.0.1:${port}`, port, close }
+}
+
+/** What the service was asked, as it came. */
+export interface Seen {
+  method: string
+  url: string
+  headers: IncomingMessage['headers']
+  rawHeaders: string[]
+  body: string
+}
+
+/** A service that answers with what it was asked. */
+export function startEcho(): Promise<RunningService> {
+  return startService((request, response) => {
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => {
+      const { method, url, headers, rawHeaders } = request
+      response.setHeader('content-type', 'application/json')
+      response.end(JSON.stringify({ method, url, headers, rawHeaders, body: Buffer.concat(chunks).toString('latin1') }))
+    })
+  })
+}
+
+export interface Client {
+  socket: Socket
+  /** All that came, one character a byte. */
+  received: () => string
+  send: (text: string | Buffer) => void
+  /** Resolves when what came has all of this. */
+  until: (...parts: string[]) => Promise<string>
+  /** Resolves with all that came when the connection is closed; `reset` tells how. */
+  closed: Promise<{ text: string; reset: boolean }>
+}
+
+/** A client that sends and shows bytes. */
+export function connect(port: number, first?: string | Buffer): Client {
+  let text = ''
+  let over = false
+  let reset = false
+  const socket = net.connect(port, '127.0.0.1')
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString('latin1')
+  })
+  socket.on('error', () => {
+    reset = true
+  })
+  const closed = new Promise<{ text: string; reset: boolean }>((resolve) => {
+    socket.once('close', () => {
+      over = true
+      resolve({ text, reset })
+    })
+  })
+  const send = (bytes: string | Buffer) => void socket.write(bytes, 'latin1' as never)
+  if (first !== undefined) send(first)
+  const until = async (...parts: string[]) => {
+    while (!parts.every((part) => text.includes(part))) {
+      if (over) throw new Error(`closed before ${JSON.stringify(parts)} came: ${JSON.stringify(text)}`)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    return text
+  }
+  return { socket, received: () => text, send, until, closed }
+}
+
+/** Sends bytes and returns all that comes until the other side closes. */
+export async function raw(port: number, bytes: string | Buffer): Promise<string> {
+  return (await connect(port, bytes).closed).text
+}
+
+/** One request with `Connection: close`; head and body of the answer, unchunked only by Content-Length. */
+export async function get(port: number, target: string, headers: string[] = [], method = 'GET') {
+  const lines = [`${method} ${target} HTTP/1.1`, ...(headers.some((h) => /^host:/i.test(h)) ? [] : ['Host: h'])]
+  return parse(await raw(port, `${[...lines, ...headers, 'Connection: close'].join('\r\n')}\r\n\r\n`))
+}
+
+/** As `get`, for an echo's answer. */
+export async function ask(port: number, target: string, headers: string[] = [], method = 'GET'): Promise<Seen> {
+  const { status, body } = await get(port, target, headers, method)
+  if (status !== 200) throw new Error(`${method} ${target}: ${status} ${body}`)
+  return JSON.parse(Buffer.from(body, 'latin1').toString()) as Seen
+}
+
+export interface Answer {
+  status: number
+  /** Names in lower case; several of a name joined by a line feed. */
+  headers: Record<string, string>
+  lines: string[]
+  body: string
+}
+
+export function parse(text: string): Answer {
+  const end = text.indexOf('\r\n\r\n')
+  const [start = '', ...lines] = text.slice(0, end).split('\r\n')
+  const headers: Record<string, string> = {}
+  for (const line of lines) {
+    const colon = line.indexOf(':')
+    const name = line.slice(0, colon).toLowerCase()
+    const value = line.slice(colon + 1).trim()
+    headers[name] = headers[name] === undefined ? value : `${headers[name]}\n${value}`
+  }
+  return { status: Number(start.split(' ')[1]), headers, lines, body: unchunk(text.slice(end + 4), headers) }
+}
+
+function unchunk(text: string, headers: Record<string, string>): string {
+  if (headers['transfer-encoding'] !== 'chunked') return text
+  let body = ''
+  for (let at = 0; ; ) {
+    const line = text.indexOf('\r\n', at)
+    const size = Number.parseInt(text.slice(at, line), 16)
+    if (!(size > 0)) return body
+    body += text.slice(line + 2, line + 2 + size)
+    at = line + 2 + size + 2
+  }
+}
+
+/** Waits until something is so; the test's own timeout bounds it. */
+export async function eventually(check: () => boolean): Promise<void> {
+  while (!check()) await new Promise((resolve) => setTimeout(resolve, 5))
+}

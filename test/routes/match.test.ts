@@ -1,0 +1,199 @@
+import type { Test } from 'tap'
+import t from 'tap'
+import type { RunningGateway } from '../helpers/gateway.ts'
+import { get, startEcho, startGateway, startService } from '../helpers/gateway.ts'
+
+/** A gateway whose routes each lead to a service that says the route's name. */
+async function routed(t: Test, routes: { name: string; match: object }[]): Promise<RunningGateway> {
+  const service = await startService((request, response) => response.end(request.headers['x-route']))
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [service.url] } },
+      routes: routes.map((route) => ({ ...route, service: 'any' }))
+    },
+    {
+      before: (server) => {
+        server.after(() => {})
+        server.addHook('preHandler', async (request) => {
+          const { route } = request.routeOptions.config
+          request.upstreamHeaders = ['x-route', route?.name ?? '']
+        })
+      }
+    }
+  )
+  t.teardown(service.close)
+  t.teardown(gateway.close)
+  return gateway
+}
+
+const served = async ({ port }: RunningGateway, target: string, headers: string[] = [], method = 'GET') => {
+  const { status, body } = await get(port, target, headers, method)
+  return status === 200 ? body : status
+}
+
+t.test('a prefix ends with a segment, the longest wins, an exact path and a pattern are only themselves', async (t) => {
+  const gateway = await routed(t, [
+    { name: 'root', match: { path: '/root' } },
+    { name: 'api', match: { path: '/api' } },
+    { name: 'orders', match: { path: '/api/orders/' } },
+    { name: 'exact', match: { path: { exact: '/api/orders/new' } } },
+    { name: 'colon', match: { path: { exact: '/v1/a:b' } } },
+    { name: 'user', match: { path: '/users/:id' } },
+    { name: 'files', match: { path: '/files/*' } }
+  ])
+  const expected: [string, string | number][] = [
+    ['/api', 'api'],
+    ['/api/', 'api'],
+    ['/api?x', 'api'],
+    ['/apis', 404],
+    ['/ap', 404],
+    ['/API', 404],
+    ['/api/orders', 'orders'],
+    ['/api/orders/', 'orders'],
+    ['/api/orders/1/2?x=/y', 'orders'],
+    ['/api/ordersX', 'api'],
+    ['/api/order', 'api'],
+    ['/api/orders/new', 'exact'],
+    ['/api/orders/new/', 'orders'],
+    ['/api/orders/newer', 'orders'],
+    ['/v1/a:b', 'colon'],
+    ['/v1/aXb', 404],
+    ['/users/7', 'user'],
+    ['/users/', 'user'],
+    ['/users', 404],
+    ['/users/7/x', 404],
+    ['/files/', 'files'],
+    ['/files/a/b', 'files'],
+    ['/files', 404],
+    ['/', 404],
+    // Other spellings of one path meet the same route.
+    ['/%61pi/orders', 'orders'],
+    ['/api/%6frders/x', 'orders'],
+    ['/api%20', 404],
+    ['//api///orders//x', 'orders'],
+    ['/api//orders/new', 'exact']
+  ]
+  for (const [target, route] of expected) t.equal(await served(gateway, target), route, target)
+})
+
+t.test('host: exact before wildcard before none, whatever the case and the port', async (t) => {
+  const gateway = await routed(t, [
+    { name: 'exact', match: { path: '/', hosts: ['API.example.com'] } },
+    { name: 'longer', match: { path: '/', hosts: ['*.eu.example.com'] } },
+    { name: 'wild', match: { path: '/', hosts: ['*.example.com'] } },
+    { name: 'none', match: { path: '/' } },
+    { name: 'only', match: { path: '/only', hosts: ['only.example.com'] } }
+  ])
+  const expected: [string, string][] = [
+    ['api.example.com', 'exact'],
+    ['Api.Example.COM:8443', 'exact'],
+    ['www.example.com', 'wild'],
+    ['a.b.example.com:80', 'wild'],
+    ['a.eu.example.com', 'longer'],
+    ['eu.example.com', 'wild'],
+    ['example.com', 'none'],
+    ['.example.com', 'none'],
+    ['xexample.com', 'none'],
+    ['api.example.com.evil.org', 'none'],
+    ['[::1]:80', 'none'],
+    ['', 'none']
+  ]
+  for (const [host, route] of expected) t.equal(await served(gateway, '/x', [`Host: ${host}`]), route, host)
+  t.equal(await served(gateway, '/only/x', ['Host: only.example.com']), 'only')
+  t.equal(await served(gateway, '/only/x', ['Host: api.example.com']), 'exact', 'falls back to a shorter path')
+})
+
+t.test('headers: more asked for before fewer, and a path whose constraints fail falls back', async (t) => {
+  const gateway = await routed(t, [
+    { name: 'both', match: { path: '/api', headers: { 'X-Beta': '1', 'x-team': 'a' } } },
+    { name: 'beta', match: { path: '/api', headers: { 'x-beta': '1' } } },
+    { name: 'host', match: { path: '/api', hosts: ['h1'] } },
+    { name: 'plain', match: { path: '/api' } },
+    { name: 'deep', match: { path: '/api/deep', headers: { 'x-beta': '2' } } }
+  ])
+  t.equal(await served(gateway, '/api'), 'plain')
+  t.equal(await served(gateway, '/api', ['x-beta: 1']), 'beta')
+  t.equal(await served(gateway, '/api', ['X-BETA: 1', 'X-Team: a']), 'both')
+  t.equal(await served(gateway, '/api', ['x-beta: 1, 1']), 'plain')
+  t.equal(await served(gateway, '/api', ['Host: h1', 'x-beta: 1', 'x-team: a']), 'host', 'host counts for more')
+  t.equal(await served(gateway, '/api/deep'), 'plain')
+  t.equal(await served(gateway, '/api/deep', ['x-beta: 2']), 'deep')
+})
+
+t.test('methods: GET brings HEAD; a method that no route takes is 405 with Allow', async (t) => {
+  const gateway = await routed(t, [
+    { name: 'read', match: { path: '/api/orders', methods: ['GET'] } },
+    { name: 'write', match: { path: '/api/orders', methods: ['POST', 'PUT'] } },
+    { name: 'rest', match: { path: '/rest' } },
+    { name: 'hosted', match: { path: '/hosted', methods: ['GET'], hosts: ['a'] } },
+    { name: 'webdav', match: { path: '/dav', methods: ['PROPFIND'] } }
+  ])
+  t.equal(await served(gateway, '/api/orders'), 'read')
+  t.equal((await get(gateway.port, '/api/orders', [], 'HEAD')).status, 200)
+  t.equal(await served(gateway, '/api/orders', [], 'POST'), 'write')
+  t.equal(await served(gateway, '/dav/x', [], 'PROPFIND'), 'webdav')
+  t.equal(await served(gateway, '/rest', [], 'OPTIONS'), 'rest', 'OPTIONS is for the service')
+  const refused = await get(gateway.port, '/api/orders/7', ['x-request-id: abc'], 'DELETE')
+  t.equal(refused.status, 405)
+  t.equal(refused.headers.allow, 'GET, HEAD, POST, PUT')
+  t.equal(refused.headers['x-request-id'], 'abc')
+  t.strictSame(JSON.parse(refused.body), {
+    statusCode: 405,
+    code: 'JW_METHOD_NOT_ALLOWED',
+    error: 'Method Not Allowed',
+    message: 'No route takes the method DELETE here',
+    requestId: 'abc'
+  })
+  t.equal((await get(gateway.port, '/api/orders', [], 'OPTIONS')).headers.allow, 'GET, HEAD, POST, PUT')
+  t.equal((await get(gateway.port, '/rest', [], 'PROPFIND')).status, 405, 'known to Node, not to any route here')
+  t.equal(await served(gateway, '/hosted', ['Host: a'], 'POST'), 405)
+  t.equal(await served(gateway, '/hosted', ['Host: b'], 'POST'), 404, 'not there at all for another host')
+})
+
+t.test('what no route matches is 404 in the shape of all errors', async (t) => {
+  const gateway = await routed(t, [{ name: 'api', match: { path: '/api' } }])
+  for (const [method, more] of [
+    ['GET', []],
+    ['POST', ['content-type: nonsense', 'content-length: 0']],
+    ['OPTIONS', []]
+  ] as const) {
+    const { status, body, headers } = await get(gateway.port, '/nowhere?token=1', [...more], method)
+    t.equal(status, 404, method)
+    const { requestId, ...rest } = JSON.parse(body) as Record<string, unknown>
+    t.equal(requestId, headers['x-request-id'])
+    const message = 'No route matches this request'
+    t.strictSame(rest, { statusCode: 404, code: 'JW_NO_ROUTE', error: 'Not Found', message })
+  }
+  t.equal((await get(gateway.port, '*', [], 'OPTIONS')).status, 404)
+})
+
+t.test('what a route says under `config` reaches the plugins, and cannot take the place of the route', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const seen: unknown[] = []
+  const config = { stamp: { colour: 'blue' }, route: 'mine' }
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [echo.url] } },
+      routes: [{ name: 'api', match: { path: '/api' }, service: 'any', config }]
+    },
+    {
+      before: (server) =>
+        void server.addHook('onRequest', async (request) => void seen.push(request.routeOptions.config))
+    }
+  )
+  t.teardown(gateway.close)
+  t.equal((await get(gateway.port, '/api')).status, 200)
+  t.match(seen, [{ stamp: { colour: 'blue' }, route: { name: 'api' } }])
+})
+
+t.test('a thousand routes start soon and each is found', async (t) => {
+  const routes = Array.from({ length: 1000 }, (_, n) => ({
+    name: `r${n}`,
+    match: { path: `/api/v${n % 7}/thing${n}` }
+  }))
+  const started = performance.now()
+  const gateway = await routed(t, routes)
+  t.ok(performance.now() - started < 20_000)
+  for (const n of [0, 499, 999]) t.equal(await served(gateway, `/api/v${n % 7}/thing${n}/x`), `r${n}`)
+})

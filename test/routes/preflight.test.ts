@@ -1,0 +1,92 @@
+import t from 'tap'
+import { get, startEcho, startGateway, startService } from '../helpers/gateway.ts'
+
+const origin = 'https://app.example.com'
+const asks = (method: string, from = origin) => [`Origin: ${from}`, `Access-Control-Request-Method: ${method}`]
+
+t.test('preflights go to the route that takes the method they ask for', async (t) => {
+  const echo = await startEcho()
+  const cors = (name: string) => ({ cors: { origin: [`https://${name}.example.com`] } })
+  const gateway = await startGateway({
+    services: { echo: { instances: [echo.url] } },
+    routes: [
+      { name: 'read', match: { path: '/things', methods: ['GET'] }, service: 'echo', edge: cors('app') },
+      { name: 'write', match: { path: '/things', methods: ['POST'] }, service: 'echo', edge: cors('app') },
+      { name: 'admin', match: { path: '/things', methods: ['DELETE'] }, service: 'echo', edge: cors('admin') },
+      { name: 'open', match: { path: '/open', methods: ['GET'] }, service: 'echo' },
+      { name: 'all', match: { path: '/all' }, service: 'echo', edge: cors('app') }
+    ]
+  })
+  t.teardown(gateway.close)
+  t.teardown(echo.close)
+  const preflight = (path: string, headers: string[]) => get(gateway.port, path, headers, 'OPTIONS')
+
+  for (const [method, allowed] of [
+    ['GET', 'GET, HEAD'],
+    ['POST', 'POST']
+  ] as const) {
+    const { status, headers } = await preflight('/things/1', asks(method))
+    t.equal(status, 204)
+    t.equal(headers['access-control-allow-methods'], allowed)
+    t.equal(headers['access-control-allow-origin'], origin)
+  }
+  const stranger = await preflight('/things', asks('DELETE'))
+  t.equal(stranger.status, 204)
+  t.equal(stranger.headers['access-control-allow-origin'], undefined, 'each route has its own origins')
+  const admin = await preflight('/things', asks('DELETE', 'https://admin.example.com'))
+  t.equal(admin.headers['access-control-allow-origin'], 'https://admin.example.com')
+
+  for (const headers of [[], [`Origin: ${origin}`], ['Access-Control-Request-Method: GET'], asks('PATCH')]) {
+    const refused = await preflight('/things', headers)
+    t.equal(refused.status, 405, headers.join())
+    t.equal(refused.headers.allow, 'DELETE, GET, HEAD, POST', 'OPTIONS is there for preflights alone')
+  }
+  t.equal((await preflight('/open', asks('GET'))).status, 405, 'no CORS, no preflight')
+  t.equal((await preflight('/all', [])).status, 200, 'a service that takes OPTIONS gets it')
+  t.equal((await preflight('/all', asks('PUT'))).status, 204)
+})
+
+t.test('what a service says of CORS does not count where the gateway speaks it', async (t) => {
+  const service = await startService((_request, response) => {
+    response.setHeader('access-control-allow-origin', '*')
+    response.setHeader('access-control-allow-credentials', 'true')
+    response.end('data')
+  })
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: [
+      { name: 'ours', match: { path: '/ours' }, service: 'any', edge: { cors: { origin: [origin] } } },
+      { name: 'theirs', match: { path: '/theirs' }, service: 'any' }
+    ]
+  })
+  t.teardown(gateway.close)
+  t.teardown(service.close)
+  const allowed = async (path: string, from: string) =>
+    (await get(gateway.port, path, [`Origin: ${from}`])).headers['access-control-allow-origin']
+  t.equal(await allowed('/ours', origin), origin)
+  t.equal(await allowed('/ours', 'https://evil.example.com'), undefined)
+  t.equal(await allowed('/theirs', 'https://evil.example.com'), '*')
+})
+
+t.test('an exact path stands before the prefix of the same text', async (t) => {
+  const echo = await startEcho()
+  const gateway = await startGateway({
+    services: { echo: { instances: [echo.url] } },
+    routes: [
+      { name: 'tree', match: { path: '/a' }, service: 'echo', path: { rewrite: { prefix: '/tree' } } },
+      {
+        name: 'one',
+        match: { path: { exact: '/a' }, methods: ['GET'] },
+        service: 'echo',
+        path: { rewrite: { prefix: '/one' } }
+      }
+    ]
+  })
+  t.teardown(gateway.close)
+  t.teardown(echo.close)
+  const seen = async (path: string, method = 'GET') =>
+    (JSON.parse((await get(gateway.port, path, [], method)).body) as { url: string }).url
+  t.equal(await seen('/a'), '/one')
+  t.equal(await seen('/a', 'POST'), '/tree', 'which keeps the methods that the exact one does not take')
+  t.equal(await seen('/a/b'), '/tree/b')
+})
