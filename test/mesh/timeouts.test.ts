@@ -46,6 +46,31 @@ t.test('deadline: over all attempts and pauses', async (t) => {
   await eventually(() => slow.sockets.size === 0, 'connections to close')
 })
 
+t.test('a long upload is not taken for a slow answer, one that stalls is', async (t) => {
+  const { url } = await upstream(t, 'upload', (request, response) => {
+    let size = 0
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length
+    })
+    request.on('end', () => response.end(String(size)))
+    request.on('error', () => {})
+  })
+  const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 150, timeout: 200 })])
+  const body = new PassThrough()
+  const answer = mesh.request({ ...get, method: 'POST', body })
+  for (let i = 0; i < 8; i++) {
+    body.write('x'.repeat(1000))
+    await sleep(60)
+  }
+  body.end()
+  t.equal(await (await answer).body.text(), '8000')
+
+  const stalled = new PassThrough()
+  stalled.write('x')
+  await t.rejects(mesh.request({ ...get, method: 'POST', body: stalled }), { code: 'JW_ATTEMPT_TIMEOUT' })
+  t.strictSame(active(mesh), [0])
+})
+
 t.test('neither cuts a body once the headers are there', async (t) => {
   const { url } = await upstream(t, 'stream', async (_request, response) => {
     for (let i = 0; i < 6; i++) {

@@ -27,7 +27,9 @@ export const retry: Layer = (service, policy, around) => {
     help: 'Attempts made again, by what had failed.',
     labelNames: ['service', 'reason']
   })
-  const count = (reason: string) => counter?.labels(service.name, reason).inc()
+  const count = (reason: string, by = 1) => counter?.labels(service.name, reason).inc(by)
+  // There from the start: a rate() cannot see the first step of a series that begins with it.
+  for (const reason of rules.reasons) count(reason, 0)
   const { now, random } = around
   const context = { service, options, rules, count, timeoutMs: policy.timeout, now, random }
   return (dispatch) => (opts, handler) => dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
@@ -37,6 +39,8 @@ interface Rules {
   failures: ReadonlySet<string>
   methods: ReadonlySet<string>
   status: (status: number) => boolean
+  /** Those that are known before one comes. */
+  reasons: readonly string[]
 }
 
 function compile(options: RetryOptions): Rules {
@@ -44,8 +48,10 @@ function compile(options: RetryOptions): Rules {
   const gateway = on.has('gateway-error')
   // As in Envoy: no answer is what the caller would see as 502 or 504.
   const unanswered = gateway || on.has('5xx') ? ['connect-failure', 'refused-stream', 'reset', 'timeout'] : []
+  const failures = new Set([...on, ...unanswered].filter((item) => typeof item === 'string'))
   return {
-    failures: new Set([...on, ...unanswered].filter((item) => typeof item === 'string')),
+    failures,
+    reasons: [...failures].filter((item) => item !== 'gateway-error' && item !== '5xx'),
     methods: new Set<string>(options.methods),
     status: (status) =>
       on.has(status) || (status >= 500 && (on.has('5xx') || (gateway && status >= 502 && status <= 504)))

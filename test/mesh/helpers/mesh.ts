@@ -48,7 +48,8 @@ export function meterStub() {
     counter: ({ name }) => ({
       labels: (...labels) => ({
         inc: (value = 1) => {
-          counts[`${name}{${labels}}`] = (counts[`${name}{${labels}}`] ?? 0) + value
+          // A series at 0 is as good as none.
+          if (value > 0) counts[`${name}{${labels}}`] = (counts[`${name}{${labels}}`] ?? 0) + value
         }
       })
     }),
