@@ -4,8 +4,10 @@
  * elsewhere when one cannot be reached, all by the same configuration that a gateway reads.
  *
  *   consul agent -dev &
- *   node config/examples/services.ts …                     # or any HTTP service, registered in Consul as `orders`
- *   node config/examples/mesh-client.ts /orders 5          # path, and how many calls; CONSUL_URL names another Consul
+ *   node config/examples/service.ts --name orders --port 9101 &
+ *   node config/examples/mesh-client.ts /orders 5          # path, and how many calls
+ *
+ * `CONSUL_URL` names another Consul than the one on this machine.
  *
  * Outside of this repository: `import { createMesh } from 'jingwei/mesh'`.
  */

@@ -1,0 +1,214 @@
+// How the process starts and ends: all or nothing, and on SIGTERM without a request lost.
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { connect as connectHttp2 } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { promisify } from 'node:util'
+import type { Test } from 'tap'
+import t from 'tap'
+import { runToEnd, waitFor } from '../helpers/processes.ts'
+import { tool } from '../helpers/tools.ts'
+import type { Wanted } from './helpers/config.ts'
+import { yamlOf } from './helpers/config.ts'
+import { appFile, asProcess, configFile } from './helpers/gateway.ts'
+import { upstream } from './helpers/upstream.ts'
+
+const run = promisify(execFile)
+
+async function gatewayFor(t: Test, drain: { delay: string; timeout: string }) {
+  const { port } = await upstream(t, 'a')
+  return asProcess(t, { services: { orders: { instances: [`http://127.0.0.1:${port}`] } }, listen: { drain } })
+}
+
+const refused = (url: string) => fetch(url).then(
+  () => false,
+  (error: Error) => (error.cause as { code?: string })?.code === 'ECONNREFUSED'
+) // biome-ignore format: short
+
+async function certificate(t: Test): Promise<{ cert: string; key: string }> {
+  const cwd = await mkdtemp(join(tmpdir(), 'jingwei-certificate-'))
+  t.teardown(() => rm(cwd, { recursive: true, force: true }))
+  const { path, env } = await tool('consul')
+  await run(path, ['tls', 'ca', 'create'], { cwd, env })
+  await run(path, ['tls', 'cert', 'create', '-server'], { cwd, env })
+  const file = (name: string) => join(cwd, `dc1-server-consul-0${name}.pem`)
+  return { cert: file(''), key: file('-key') }
+}
+
+/** One request on a connection that stays open, answered whole. */
+async function rawClient(t: Test, url: string) {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  t.teardown(() => socket.destroy())
+  await once(socket, 'connect')
+  let text = ''
+  socket.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk
+  })
+  const closed = once(socket, 'close').then(() => performance.now())
+  const send = (path: string) => void socket.write(`GET ${path} HTTP/1.1\r\nhost: orders.example\r\n\r\n`)
+  return { send, closed, answers: () => text.split(/(?=HTTP\/1\.1 )/).filter(Boolean), socket }
+}
+
+t.test('SIGTERM: not ready at once, served through the delay, in-flight requests end, exit 0', async (t) => {
+  const gateway = await gatewayFor(t, { delay: '1500ms', timeout: '10s' })
+  const idle = await rawClient(t, gateway.url)
+  const busy = await rawClient(t, gateway.url)
+  const streaming = await rawClient(t, gateway.url)
+  idle.send('/orders')
+  await waitFor('an answer', () => idle.answers().length === 1)
+  t.notMatch(idle.answers()[0], /connection: close/i, 'before, connections are kept')
+  busy.send('/orders?delay=3000')
+  streaming.send('/orders?stream=3000')
+  await waitFor('the stream has begun', () => streaming.answers().length === 1)
+
+  const began = performance.now()
+  gateway.running.kill('SIGTERM')
+  await waitFor('not ready', async () => (await gateway.health()).code === 503, 1000)
+  t.equal((await gateway.health()).status, 'draining')
+  const late = await gateway.send('/orders')
+  t.match(late, { status: 200, headers: { connection: 'close' } }, 'still served, and told to go elsewhere')
+  idle.send('/orders')
+  await waitFor('an answer', () => idle.answers().length === 2)
+  t.match(idle.answers()[1], /^HTTP\/1\.1 200 [\s\S]*connection: close/i, 'also on a connection from before')
+  await idle.closed
+  t.equal((await gateway.send('/missing')).headers.connection, 'close', 'whatever the answer')
+
+  await waitFor('no new connections', () => refused(`${gateway.url}/orders`), 5000)
+  t.ok(performance.now() - began >= 1400, 'after the delay, not before')
+  t.equal((await gateway.health()).status, 'draining', 'health answers to the end')
+  await busy.closed
+  t.match(
+    busy.answers()[0],
+    /^HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*"instance":"a"/i,
+    'in flight, it ended well'
+  )
+  await streaming.closed
+  t.match(streaming.answers()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'so did the stream, whole')
+  t.strictSame(await gateway.running.exited, { code: 0, signal: null })
+  const took = performance.now() - began
+  t.comment(`ended after ${took.toFixed(0)} ms`)
+  t.ok(took < 7000, 'it did not wait for idle connections')
+  t.ok(gateway.log().some(({ msg }) => msg === 'stopped'))
+})
+
+t.test('HTTP/2: sessions are told to go, streams in flight end', async (t) => {
+  const { port } = await upstream(t, 'a')
+  const services = { orders: { instances: [`http://127.0.0.1:${port}`] } }
+  const tls = await certificate(t)
+  const gateway = await asProcess(t, { services, listen: { tls, http2: true, drain: { delay: '0s', timeout: '10s' } } })
+  const session = connectHttp2(gateway.url, { rejectUnauthorized: false })
+  t.teardown(() => session.destroy())
+  const stream = session.request({ ':path': '/orders?stream=1500' })
+  const [{ ':status': status }] = (await once(stream, 'response')) as [{ ':status'?: number }]
+  t.equal(status, 200)
+  const goaway = once(session, 'goaway')
+  const began = performance.now()
+  gateway.running.kill('SIGTERM')
+  const [code] = await goaway
+  t.equal(code, 0)
+  t.equal(await text(stream), 'startend of stream')
+  t.strictSame(await gateway.running.exited, { code: 0, signal: null })
+  t.ok(performance.now() - began < 5000)
+})
+
+t.test('idle: SIGINT ends it soon, open connections or not', async (t) => {
+  const gateway = await gatewayFor(t, { delay: '0s', timeout: '10s' })
+  const idle = await rawClient(t, gateway.url)
+  idle.send('/orders')
+  await waitFor('an answer', () => idle.answers().length === 1)
+  const silent = await rawClient(t, gateway.url)
+  const began = performance.now()
+  gateway.running.kill('SIGINT')
+  t.strictSame(await gateway.running.exited, { code: 0, signal: null })
+  t.ok(performance.now() - began < 5000)
+  await Promise.all([idle.closed, silent.closed])
+})
+
+t.test('a request that outlasts the timeout is cut, exit 1', async (t) => {
+  const gateway = await gatewayFor(t, { delay: '0s', timeout: '1s' })
+  const stuck = await rawClient(t, gateway.url)
+  stuck.send('/orders?stream=20000')
+  await waitFor('the stream has begun', () => stuck.answers().length === 1)
+  const began = performance.now()
+  gateway.running.kill('SIGTERM')
+  t.strictSame(await gateway.running.exited, { code: 1, signal: null })
+  const took = performance.now() - began
+  t.ok(took >= 950 && took < 5000, `after ${took.toFixed(0)} ms`)
+  t.ok(gateway.log().some(({ level, msg }) => level === 'error' && /drain timeout/.test(msg)))
+  await stuck.closed
+})
+
+t.test('a second signal ends it at once', async (t) => {
+  const gateway = await gatewayFor(t, { delay: '20s', timeout: '20s' })
+  const began = performance.now()
+  gateway.running.kill('SIGTERM')
+  await waitFor('it drains', async () => (await gateway.health()).status === 'draining')
+  gateway.running.kill('SIGTERM')
+  t.strictSame(await gateway.running.exited, { code: 1, signal: null })
+  t.ok(performance.now() - began < 5000)
+})
+
+async function startFails(t: Test, wanted: Wanted | string) {
+  const file = await configFile(t, typeof wanted === 'string' ? wanted : yamlOf(wanted))
+  const began = performance.now()
+  const { code, stdout, stderr } = await runToEnd(process.execPath, [appFile, '-c', file], { timeout: 15_000 })
+  t.equal(code, 1)
+  t.ok(performance.now() - began < 10_000, 'it ends by itself')
+  t.notMatch(stderr, /jingwei is up/)
+  return { file, stdout, lines: stderr.trim().split('\n'), stderr }
+}
+
+async function takenPort(t: Test): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  return (server.address() as AddressInfo).port
+}
+
+t.test('a port that is taken', async (t) => {
+  const port = await takenPort(t)
+  const { port: instance, hits } = await upstream(t, 'a')
+  // A Consul that is not there: its loop must end too.
+  const services = { orders: { instances: [`http://127.0.0.1:${instance}`] }, users: {} }
+  const wanted = { consul: 'http://127.0.0.1:9', services }
+  const edge = await startFails(t, { ...wanted, listen: { port } })
+  t.strictSame(edge.lines, [`jingwei: listen EADDRINUSE: address already in use 127.0.0.1:${port}`], "the edge's")
+  const admin = await startFails(t, { ...wanted, adminPort: port })
+  t.strictSame(admin.lines, [`jingwei: listen EADDRINUSE: address already in use 127.0.0.1:${port}`], "the admin's")
+  t.equal(hits(), 0)
+})
+
+t.test('a configuration with faults: all of them, nothing started', async (t) => {
+  const port = await takenPort(t)
+  const yaml = [
+    'listen: { port: 0, prot: 1 }',
+    `admin: { port: ${port} }`,
+    'mesh: { timeout: soon }',
+    'services: { orders: { instances: ["http://127.0.0.1:1"] } }',
+    'routes:',
+    '  - { name: orders, match: { path: orders }, service: ordrs }'
+  ].join('\n')
+  const { lines, stderr, stdout, file } = await startFails(t, yaml)
+  t.match(stderr, /prot/)
+  t.match(stderr, /timeout/)
+  t.match(stderr, /path/)
+  t.match(stderr, /ordrs/)
+  t.ok(lines.filter((line) => line.includes(`${file}:`)).length >= 4, 'each with its place')
+  t.equal(stdout, '', 'nothing was logged, so nothing was begun')
+})
+
+t.test('a plugin that fails to load', async (t) => {
+  const { lines } = await startFails(t, {
+    services: {},
+    plugins: [{ path: join(import.meta.dirname, '../../package.json') }]
+  })
+  t.equal(lines.length, 1)
+  t.match(lines[0], /plugins/)
+})

@@ -1,0 +1,30 @@
+// A gateway's configuration for these tests: a route for each service, free ports, no access log.
+
+export interface Wanted {
+  /** URL of the Consul agent. */
+  consul?: string
+  token?: string
+  /** How long Consul may hold a question. */
+  wait?: string
+  /** As under `services:`; each gets the route `/<name>`. */
+  services: Record<string, object>
+  /** Further keys of `listen`, and all of `mesh`. */
+  listen?: object
+  mesh?: object
+  adminPort?: number
+  plugins?: object[]
+}
+
+/** YAML, of which JSON is a part. */
+export function yamlOf({ consul, token, wait, services, listen, mesh, adminPort = 0, plugins }: Wanted): string {
+  return JSON.stringify({
+    listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s', timeout: '5s' }, ...listen },
+    admin: { host: '127.0.0.1', port: adminPort },
+    discovery: consul === undefined ? {} : { consul: { url: consul, ...(token && { token }), ...(wait && { wait }) } },
+    edge: { accessLog: false },
+    mesh,
+    services,
+    routes: Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })),
+    plugins
+  })
+}

@@ -1,0 +1,63 @@
+// Steady load on a gateway: workers that send one request after the other and keep what failed.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Answer, Client } from './gateway.ts'
+
+export interface Failure {
+  method: 'GET' | 'POST'
+  path: string
+  /** Since the start, in milliseconds. */
+  at: number
+  /** Status and body, or the error of the connection to the gateway. */
+  what: string
+}
+
+export interface Tally {
+  sent: number
+  failures: Failure[]
+  /** Answers of each instance. */
+  by: Record<string, number>
+}
+
+export interface LoadOptions {
+  concurrency: number
+  pauseMs?: number
+  /** Every so-manieth request is a POST. */
+  postEvery?: number
+}
+
+export function steadyLoad(
+  client: Client,
+  paths: string[],
+  { concurrency, pauseMs = 0, postEvery = 0 }: LoadOptions
+): { readonly tally: Tally; stop(): Promise<Tally> } {
+  const tally: Tally = { sent: 0, failures: [], by: {} }
+  const started = performance.now()
+  let going = true
+  const worker = async () => {
+    while (going) {
+      const turn = tally.sent++
+      const path = paths[turn % paths.length]!
+      const method = postEvery > 0 && turn % postEvery === 0 ? 'POST' : 'GET'
+      const body = `order ${turn}`
+      const answer = await client
+        .send(path, method === 'POST' ? { method, body } : {})
+        .catch((error: Error) => ({ status: 0, instance: '', text: String(error) }) as Answer)
+      const whole = method === 'GET' || answer.text.includes(body)
+      if (answer.status === 200 && whole) tally.by[answer.instance] = (tally.by[answer.instance] ?? 0) + 1
+      else {
+        const at = Math.round(performance.now() - started)
+        tally.failures.push({ method, path, at, what: `${answer.status} ${answer.text}` })
+      }
+      if (pauseMs > 0) await sleep(pauseMs)
+    }
+  }
+  const done = Promise.all(Array.from({ length: concurrency }, worker))
+  return {
+    tally,
+    async stop() {
+      going = false
+      await done
+      return tally
+    }
+  }
+}
