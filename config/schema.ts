@@ -255,9 +255,12 @@ export const Retry = Type.Object(
       },
       { ...strict, default: {} }
     ),
-    budget: Percent('Retries in flight, at most, as a share of the requests in flight (never under 3).', {
-      default: '20%'
-    })
+    budget: Percent(
+      'Retries, at most, as a share of the calls of the last 10 s, and 10 a second besides. A failure to connect costs none.',
+      {
+        default: '20%'
+      }
+    )
   },
   strict
 )

@@ -27,8 +27,9 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
   tried: Set<Endpoint> | null = null
   /** The pause before the next attempt. */
   backoff: NodeJS.Timeout | undefined
-  /** Whether this call holds a place in the service's retry budget. */
-  retrying = false
+  /** Neighbours in the service's list of calls in flight. */
+  newer: Call | null = null
+  older: Call | null = null
   /** Answered, failed or aborted: what still comes of an attempt is nobody's. */
   over = false
   readonly startedMs: number
@@ -50,7 +51,7 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
 
   /** Hands the caller its controller, then makes the first attempt, unless the caller has aborted by now. */
   begin(dispatch: Dispatch, opts: DispatchOptions): boolean {
-    this.#service.calls.add(this)
+    this.#service.enter(this)
     try {
       this.next.onRequestStart?.(this, { call: this })
       if (!this.over) return dispatch(opts, this)
@@ -148,7 +149,6 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
   #finish(): void {
     this.over = true
     clearTimeout(this.backoff)
-    if (this.retrying) this.#service.retrying--
     this.#service.leave(this)
   }
 }

@@ -2,6 +2,7 @@ import type { ServiceConfig } from '../../config/schema.ts'
 import { createBalancer } from './balancing/index.ts'
 import type { Call } from './call.ts'
 import { MeshError } from './errors.ts'
+import { RetryBudget } from './retry-budget.ts'
 import { PooledEndpoint } from './transport/endpoint.ts'
 import type { Instance, InstanceSpec, Snapshot, Source, SourceStatus, Surroundings } from './types.ts'
 
@@ -20,9 +21,9 @@ export interface ServiceStatus {
 /** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
 export class Service {
   readonly config: ServiceConfig
-  /** Calls in flight, and how many of them hold a retry: the two sides of the retry budget. */
-  readonly calls = new Set<Call>()
-  retrying = 0
+  /** Calls in flight. */
+  active = 0
+  readonly retryBudget = new RetryBudget()
   /** Replaced as a whole; null until discovery first answers. */
   snapshot: Snapshot | null = null
   readonly #source: Source
@@ -30,6 +31,7 @@ export class Service {
   #endpoints = new Map<string, PooledEndpoint>()
   readonly #leaving = new Set<PooledEndpoint>()
   #closed = false
+  #newest: Call | null = null
   #onIdle: (() => void) | null = null
 
   constructor(config: ServiceConfig, source: Source, around: Surroundings) {
@@ -42,9 +44,25 @@ export class Service {
     return this.config.name
   }
 
+  /**
+   * Calls in flight are a linked list, for the day they must be ended: a Set that gains and loses members all
+   * the time keeps dead ones alive until the next full collection, which cost a tenth of the CPU.
+   */
+  enter(call: Call): void {
+    this.active++
+    call.older = this.#newest
+    if (this.#newest !== null) this.#newest.newer = call
+    this.#newest = call
+  }
+
   leave(call: Call): void {
-    this.calls.delete(call)
-    if (this.calls.size === 0) this.#onIdle?.()
+    if (call.newer !== null) call.newer.older = call.older
+    else this.#newest = call.older
+    if (call.older !== null) call.older.newer = call.newer
+    call.newer = null
+    call.older = null
+    this.active--
+    if (this.active === 0) this.#onIdle?.()
   }
 
   start(): void {
@@ -96,7 +114,7 @@ export class Service {
   }
 
   #idle(graceMs: number): Promise<void> | undefined {
-    if (this.calls.size === 0) return
+    if (this.active === 0) return
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, graceMs)
       this.#onIdle = () => {
@@ -109,7 +127,8 @@ export class Service {
   /** Fails the calls in flight and closes every connection. */
   async destroy(error?: Error | null): Promise<void> {
     this.#closed = true
-    for (const call of this.calls) call.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
+    // Each takes itself off the list.
+    while (this.#newest !== null) this.#newest.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
     const endpoints = [...this.#endpoints.values(), ...this.#leaving]
     await Promise.all([this.#source.close(), ...endpoints.map((endpoint) => endpoint.destroy())])
   }

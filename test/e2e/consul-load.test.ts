@@ -41,9 +41,7 @@ t.test('instances come and go in order', async (t) => {
 t.test('instances are killed while registered, or stop as they deregister', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
-  // A third of what is in flight is lost at once, more than the usual share that may be tried again.
-  const mesh = { retry: { budget: '100%' } }
-  const client = await inProcess(t, { consul: consul.url, services: { orders: {} }, mesh })
+  const client = await inProcess(t, { consul: consul.url, services: { orders: {} } })
   const start = async (name: string) => {
     const instance = await upstreamProcess(t, name)
     await consul.register({ id: name, name: 'orders', port: instance.port })

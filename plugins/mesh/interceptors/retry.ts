@@ -11,8 +11,6 @@ import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Su
 /** An answer that is thrown away is read up to this size and for this long, to keep its connection; then it is cut. */
 const discardBytes = 64 * 1024
 const discardMs = 1000
-/** The budget never falls below this many retries at a time, or a quiet service could not retry at all. */
-const leastBudget = 3
 
 /**
  * Sends a failed attempt again, elsewhere: only before any of the response went to the caller, only what can
@@ -32,7 +30,10 @@ export const retry: Layer = (service, policy, around) => {
   for (const reason of rules.reasons) count(reason, 0)
   const { now, random } = around
   const context = { service, options, rules, count, timeoutMs: policy.timeout, now, random }
-  return (dispatch) => (opts, handler) => dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
+  return (dispatch) => (opts, handler) => {
+    service.retryBudget.call(opts.call!.startedMs)
+    return dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
+  }
 }
 
 interface Rules {
@@ -174,15 +175,9 @@ class RetryHandler extends ForwardingHandler {
     return this.#call.startedMs + this.#context.timeoutMs - this.#context.now()
   }
 
-  /** Takes a place in the service's budget, which the call keeps to its end. */
   #affordable(): boolean {
-    const { options, service } = this.#context
-    const call = this.#call
-    if (call.retrying) return true
-    if (service.retrying >= Math.max(leastBudget, service.calls.size * options.budget)) return false
-    call.retrying = true
-    service.retrying++
-    return true
+    const { options, service, now } = this.#context
+    return service.retryBudget.take(options.budget, now())
   }
 
   #schedule(reason: string, leastMs: number): void {

@@ -1,7 +1,6 @@
 /** Retries: what is sent again, where, how often, and what never is. */
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Test } from 'tap'
 import t from 'tap'
 import { fetch } from 'undici'
 import type { Interceptor } from '../../../plugins/mesh/types.ts'
@@ -274,96 +273,32 @@ t.test('Retry-After: what the call has left counts, not its timeout', async (t) 
   t.equal(statusCode, 503)
 })
 
-t.test('the budget: three at least, else its share of the calls in flight', async (t) => {
-  const waiting: (() => void)[] = []
+t.test('the budget bounds what retries add to the traffic of a service that fails for good', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     count++
-    waiting.push(() => {
-      response.statusCode = 503
-      response.end()
-    })
-  })
-  const run = async (calls: number, budget: number) => {
-    count = 0
-    const retry = { ...on503, attempts: 1, budget }
-    const mesh = meshOf(t, [service('orders', [url], { retry })])
-    const asked = Array.from({ length: calls }, async () => (await mesh.request(get)).body.dump())
-    await eventually(() => count === calls, 'all first attempts')
-    for (const answer of waiting.splice(0)) answer()
-    // Calls that may not retry end here, and the rest wait for their second answer.
-    const over = Promise.all(asked)
-    for (let done = false; !done; ) {
-      for (const answer of waiting.splice(0)) answer()
-      done = await Promise.race([over.then(() => true), sleep(20).then(() => false)])
-    }
-    return count - calls
-  }
-  t.equal(await run(2, 0.2), 2)
-  const scarce = await run(10, 0.2)
-  t.ok(scarce >= 3 && scarce <= 10, `${scarce}`)
-  // All answers wait until the end, so that none gives its place back.
-  t.equal(await held(t, 40, 0.2), 8)
-  t.equal(await held(t, 10, 0.2), 3)
-  t.equal(await held(t, 10, 1), 10)
-})
-
-/** How many of so many calls that fail at once are retried, when no retry is answered in the meantime. */
-async function held(t: Test, calls: number, budget: number): Promise<number> {
-  const first: (() => void)[] = []
-  let retries = 0
-  const { url } = await upstream(t, 'busy', (request, response) => {
-    if (request.headers['x-attempt'] !== '1') {
-      retries++
-      return
-    }
-    first.push(() => {
-      response.statusCode = 503
-      response.end()
-    })
-  })
-  const retry = { ...on503, attempts: 1, budget }
-  const mesh = meshOf(t, [service('orders', [url], { retry })])
-  mesh.use(
-    (dispatch) => (opts, handler) => dispatch({ ...opts, headers: { 'x-attempt': `${opts.call!.attempts}` } }, handler),
-    { per: 'attempt' }
-  )
-  const recorders = Array.from({ length: calls }, () => new Recorder())
-  for (const recorder of recorders) mesh.dispatch(get, recorder)
-  await eventually(() => first.length === calls, 'all first attempts')
-  // One answer at a time, held back calls first: the share is of all of them only while all are in flight.
-  const slow = recorders.map((recorder) => recorder.onResponseStart.bind(recorder))
-  for (const [i, recorder] of recorders.entries()) {
-    recorder.onResponseStart = (controller, status) => {
-      slow[i]!(controller, status)
-      controller.pause()
-    }
-  }
-  for (const answer of first) answer()
-  const passedOn = () => recorders.filter(({ status }) => status === 503).length
-  await eventually(() => retries + passedOn() === calls, 'every call to be retried or answered')
-  return retries
-}
-
-t.test('a place in the budget comes back, however the call ends', async (t) => {
-  let answers = 0
-  let after = 200
-  const { url } = await upstream(t, 'busy', (_request, response) => {
-    response.statusCode = ++answers % 2 === 1 ? 503 : after
+    response.statusCode = 503
     response.end()
   })
-  const retry = { ...on503, attempts: 1, budget: 0 }
+  const retry = { ...on503, attempts: 2, backoff: { base: 0, max: 0 }, budget: 0.2 }
+  const mesh = meshOf(t, [service('orders', [url], { retry })], { now: () => 0 })
+  for (let i = 0; i < 500; i++) await (await mesh.request(get)).body.dump()
+  t.equal(count, 500 + 100 + 100, 'a hundred, and a fifth of the calls')
+})
+
+t.test('a call may end while it waits to retry', async (t) => {
+  let answers = 0
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    response.statusCode = ++answers % 2 === 1 ? 503 : 200
+    response.end()
+  })
+  const retry = { ...on503, attempts: 1 }
   const mesh = meshOf(t, [service('orders', [url], { retry })])
   const statusOf = async (more = {}) => {
     const { statusCode, body } = await mesh.request({ ...get, ...more })
     await body.dump()
     return statusCode
   }
-  for (let i = 0; i < 5; i++) t.equal(await statusOf(), 200)
-  after = 503
-  for (let i = 0; i < 5; i++) t.equal(await statusOf(), 503)
-  t.equal(answers, 20)
-
   const late = Object.freeze({ retry: { ...retry, backoff: { base: 60_000, max: 60_000 } }, timeout: 120_000 })
   for (let i = 0; i < 5; i++) {
     answers = 0
@@ -378,14 +313,13 @@ t.test('a place in the budget comes back, however the call ends', async (t) => {
     await t.rejects(statusOf({ mesh: { ...late, timeout: 50 } }), { code: 'JW_CALL_TIMEOUT' })
   }
   answers = 0
-  after = 200
   t.equal(await statusOf(), 200)
 })
 
 t.test('a failure to connect costs no budget', async (t) => {
   const good = await upstream(t, 'good')
-  const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: { ...retryOptions, budget: 0 } })])
-  const all = await Promise.all(Array.from({ length: 40 }, async () => (await mesh.request(get)).body.text()))
+  const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: retryOptions })], { now: () => 0 })
+  const all = await Promise.all(Array.from({ length: 400 }, async () => (await mesh.request(get)).body.text()))
   t.ok(all.every((name) => name === 'good'))
 })
 
