@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
@@ -12,6 +13,11 @@ declare module 'fastify' {
   }
 }
 
+/** Node's own link to the response under way. A set of responses of our own costs the collector. */
+interface Connection extends Socket {
+  _httpMessage?: ServerResponse | null
+}
+
 /** How often a closing server looks for connections that have become idle. */
 const sweepMs = 50
 
@@ -19,7 +25,7 @@ const sweepMs = 50
 export default fp<Config>(
   async (fastify, { listen }) => {
     let draining: Promise<void> | null = null
-    const inFlight = new Set<ServerResponse>()
+    const connections = new Set<Connection>()
     fastify.decorate('isDraining', () => draining !== null)
     fastify.decorate('drain', () => {
       if (draining === null) sendElsewhere()
@@ -27,16 +33,18 @@ export default fp<Config>(
       return draining
     })
 
+    const track = (socket: Connection) => {
+      connections.add(socket)
+      socket.once('close', () => connections.delete(socket))
+    }
+    fastify.server.on('connection', track).on('secureConnection', track)
+
     /** Clients learn from `Connection: close` that their next request belongs elsewhere. */
     function sendElsewhere(): void {
-      for (const response of inFlight) response.shouldKeepAlive = false
+      for (const { _httpMessage: response } of connections) if (response) response.shouldKeepAlive = false
     }
     fastify.addHook('onRequest', (request, { raw }, done) => {
-      if (request.raw.httpVersionMajor === 1) {
-        if (draining !== null) raw.shouldKeepAlive = false
-        inFlight.add(raw)
-        raw.once('close', () => inFlight.delete(raw))
-      }
+      if (draining !== null && request.raw.httpVersionMajor === 1) raw.shouldKeepAlive = false
       done()
     })
 
