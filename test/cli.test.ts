@@ -1,0 +1,115 @@
+/** The commands, as a person types them. */
+import { join } from 'node:path'
+import t from 'tap'
+import { runToEnd } from './helpers/processes.ts'
+
+const home = join(import.meta.dirname, '..')
+const { JINGWEI_CONFIG: _unset, npm_execpath: _npm, ...env } = process.env
+const jingwei = (args: string[], more: NodeJS.ProcessEnv = {}) =>
+  runToEnd(process.execPath, [join(home, 'app.ts'), ...args], { env: { ...env, ...more } })
+
+const good = `
+discovery: { consul: { url: "http://127.0.0.1:1" } }
+services: { orders: {}, next: {} }
+routes:
+  - { name: plain, match: { path: /plain, methods: [GET], hosts: [a.example] }, service: orders, mesh: { retry: false } }
+  - name: full
+    match: { path: { exact: /full }, headers: { x-beta: "1" } }
+    split: [{ service: orders, weight: 9 }, { service: next, weight: 1 }]
+    edge: { cors: { origin: "*" }, jwt: { secret: "a secret that is long enough, for tests", audience: api }, accessLog: false }
+`
+const bad = 'listen: { port: 80a }\nroutes: [{ name: a, match: { path: / }, service: none }]\n'
+const dir = t.testdir({ 'good.yaml': good, 'bad.yaml': bad })
+const file = join(dir, 'good.yaml')
+
+t.test('help and version', async (t) => {
+  const help = await jingwei(['--help'])
+  t.equal(help.code, 0)
+  for (const word of ['check', 'routes', 'schema', 'token', '--config', 'JINGWEI_CONFIG', '--version']) {
+    t.ok(help.stdout.includes(word), word)
+  }
+  t.match(await jingwei(['--version']), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })
+})
+
+t.test('check: by argument, option, environment, and the default', async (t) => {
+  const ok = `${file}: ok, 2 routes, 2 services\n`
+  t.match(await jingwei(['check', file]), { code: 0, stdout: ok })
+  t.match(await jingwei(['check', '--config', file]), { code: 0, stdout: ok })
+  t.match(await jingwei(['check'], { JINGWEI_CONFIG: file }), { code: 0, stdout: ok })
+  t.match(await jingwei(['check']), {
+    code: 0,
+    stdout: `${join(home, 'config/gateway.yaml')}: ok, 3 routes, 3 services\n`
+  })
+  const precedence = await jingwei(['check', '-c', file], { JINGWEI_CONFIG: join(dir, 'bad.yaml') })
+  t.match(precedence, { code: 0, stdout: ok }, 'the option wins')
+})
+
+t.test('a configuration with faults starts nothing, whatever the command', async (t) => {
+  const path = join(dir, 'bad.yaml')
+  for (const args of [
+    ['check', path],
+    ['routes', path],
+    ['start', '-c', path],
+    ['-c', path]
+  ]) {
+    const { code, stdout, stderr } = await jingwei(args)
+    t.equal(code, 1)
+    t.equal(stdout, '')
+    t.equal(
+      stderr,
+      `${path}:1:17: listen.port: expected an integer from 0 to 65535, found "80a"\n` +
+        `${path}:2:50: routes[0].service: unknown service "none"\n2 faults in ${path}; nothing was started\n`
+    )
+  }
+  t.match(await jingwei(['check', join(dir, 'nope.yaml')]), { code: 1, stderr: /no such file/ })
+})
+
+t.test('routes: what each request meets, without asking Consul', async (t) => {
+  const { code, stdout } = await jingwei(['routes', file])
+  t.equal(code, 0)
+  const [head, full, plain] = stdout.split('\n').map((line) => line.split(/ {2,}/))
+  t.strictSame(head, ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH'])
+  const rows = [full!, plain!].sort(([a], [b]) => (a! < b! ? -1 : 1))
+  t.strictSame(rows[0]!.slice(0, 2), ['full', 'any =/full x-beta:1'])
+  t.match(rows[0]![2], /cors → jwt/)
+  t.notMatch(rows[0]![2], /access-log|rate-limit/)
+  t.equal(rows[0]![3], 'orders=9 next=1')
+  t.match(rows[0]![4], /telemetry → deadline → call → retry → select/)
+  t.strictSame(rows[1]!.slice(0, 2), ['plain', 'GET a.example /plain'])
+  t.notMatch(rows[1]![4], /retry/)
+})
+
+t.test('schema is JSON Schema', async (t) => {
+  const { code, stdout } = await jingwei(['schema'])
+  t.equal(code, 0)
+  t.match(JSON.parse(stdout), { $schema: /json-schema/, properties: { routes: { type: 'array' } } })
+})
+
+t.test('token', async (t) => {
+  const claims = '{"scope":"read"}'
+  const { code, stdout } = await jingwei([
+    'token',
+    'full',
+    '-c',
+    file,
+    '--subject',
+    'bob',
+    '--ttl',
+    '5m',
+    '--claims',
+    claims
+  ])
+  t.equal(code, 0)
+  const payload = JSON.parse(Buffer.from(stdout.split('.')[1]!, 'base64url').toString()) as Record<string, number>
+  t.match(payload, { sub: 'bob', aud: 'api', scope: 'read' })
+  t.equal(payload.exp! - payload.iat!, 300)
+  t.match(await jingwei(['token', '-c', file]), { code: 1, stderr: /those that have: full/ })
+  t.match(await jingwei(['token', 'plain', '-c', file]), { code: 1, stderr: /route "plain" has no jwt secret/ })
+  t.match(await jingwei(['token', 'full', '-c', file, '--ttl', 'soon']), { code: 1, stderr: /expected a duration/ })
+  t.match(await jingwei(['token', 'full', '-c', file, '--claims', '{']), { code: 1, stderr: /^jingwei: / })
+})
+
+t.test('what is not a command', async (t) => {
+  t.match(await jingwei(['chek']), { code: 1, stderr: /unknown command "chek"[\s\S]*check \[FILE\]/ })
+  t.match(await jingwei(['--confg', file]), { code: 1, stderr: /Unknown option '--confg'[\s\S]*--config FILE/ })
+})
