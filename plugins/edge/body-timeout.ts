@@ -14,9 +14,15 @@ export default fp<Config>(
       const { raw } = request
       if (!hasBody(raw)) return done()
       raw.on('timeout', () => {
-        // Not the client's fault while we hold back what has come, because the service reads slowly.
-        if (raw.readableLength > 0 || raw.isPaused()) raw.setTimeout(timeoutMs)
-        else refuse(request, reply)
+        const { bytesRead } = raw.socket
+        // Timers come before reads: after a busy turn of ours, what the client sent may still wait to be read.
+        setImmediate(() => {
+          if (raw.readableEnded || raw.destroyed) return
+          // Not the client's fault while we hold back what has come, because the service reads slowly.
+          const heldBack = raw.readableLength > 0 || raw.isPaused()
+          if (heldBack || raw.socket.bytesRead > bytesRead) raw.setTimeout(timeoutMs)
+          else refuse(request, reply)
+        })
       })
       raw.setTimeout(timeoutMs)
       raw.once('end', () => raw.setTimeout(0))

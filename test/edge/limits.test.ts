@@ -96,11 +96,11 @@ t.test('a service that reads slowly is not the client’s fault', async (t) => {
     setTimeout(() => {
       request.resume()
       request.on('end', () => response.end('ok'))
-    }, 600)
+    }, 900)
   })
   t.teardown(service.close)
   const gateway = await startGateway({
-    listen: { timeouts: { bodyIdle: '100ms' } },
+    listen: { timeouts: { bodyIdle: '250ms' } },
     edge: { bodyLimit: false },
     services: { any: { instances: [service.url] } },
     routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
