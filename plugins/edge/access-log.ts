@@ -14,10 +14,10 @@ declare module 'fastify' {
 export default fp<Config>(
   async (fastify, { edge }) => {
     fastify.decorateRequest('callerIp', '')
-    fastify.addHook('onRequest', (request, _reply, done) => {
+    const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = request.ip
       done()
-    })
+    }
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
       const { url } = request.raw
       const query = url!.indexOf('?')
@@ -30,7 +30,7 @@ export default fp<Config>(
           route,
           status: reply.statusCode,
           durationMs: Math.round(reply.elapsedTime * 100) / 100,
-          ip: request.callerIp,
+          ip: request.callerIp || request.ip,
           agent: request.headers['user-agent'],
           consumer: request.consumer?.id,
           service: exchange?.call?.service,
@@ -45,7 +45,9 @@ export default fp<Config>(
     }
     fastify.addHook('onRoute', (routeOptions) => {
       const route = routeOptions.config?.route
-      if (route !== undefined && route.edge.accessLog !== false) attach(routeOptions, 'onResponse', log(route.name))
+      if (route === undefined || route.edge.accessLog === false) return
+      attach(routeOptions, 'onRequest', arrive)
+      attach(routeOptions, 'onResponse', log(route.name))
     })
     if (edge.accessLog === false) return
     const unrouted = log(null)

@@ -232,7 +232,7 @@ function portChooser(usual: boolean): (wanted: number) => Promise<number> {
 function introduction(cluster: Cluster): string {
   const { url, gateways, services, consul, redis, prometheus, statusUrl } = cluster
   const [first, second] = gateways
-  const token = `node app.ts token users -c config/examples/cluster.yaml`
+  const token = `npm -s start -- token users -c config/examples/cluster.yaml`
   return `The cluster is up. Ctrl-C stops all of it.
 
   edge        ${url}   HAProxy, in front of two gateways
