@@ -1,11 +1,33 @@
 import type { FastifyServerOptions } from 'fastify'
+import { destination } from 'pino'
+
+/** Lines wait for each other up to this size or this long: a write each would cost more than making them. */
+const bufferBytes = 4096
+const flushMs = 250
+/** And what nobody takes from stdout is dropped beyond this, rather than kept without end. */
+const mostBytes = 16 * 1024 * 1024
 
 /** pino on stdout, a JSON line an event; `JINGWEI_LOG_LEVEL` sets how much (trace … fatal, silent). */
 export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServerOptions['logger'] {
   return {
     level: env.JINGWEI_LOG_LEVEL ?? 'info',
     base: { name: 'jingwei' },
-    timestamp: () => `,"time":"${new Date().toISOString()}"`,
-    formatters: { level: (label) => ({ level: label }) }
+    timestamp,
+    formatters: { level: (label) => ({ level: label }) },
+    // What is still held when the process ends, pino writes then.
+    stream: destination({ dest: 1, sync: false, minLength: bufferBytes, maxLength: mostBytes, periodicFlush: flushMs })
   }
+}
+
+let stampedMs = 0
+let stamp = ''
+
+/** ISO 8601; made once a millisecond. */
+function timestamp(): string {
+  const now = Date.now()
+  if (now !== stampedMs) {
+    stampedMs = now
+    stamp = `,"time":"${new Date(now).toISOString()}"`
+  }
+  return stamp
 }
