@@ -2,13 +2,17 @@
 import { dirname, resolve } from 'node:path'
 import type { Static } from 'typebox'
 import type { Config, EdgePolicy, Gateway, RouteConfig, ServiceConfig } from './schema.ts'
-import { parseSize } from './units.ts'
+import { parseDuration, parseSize } from './units.ts'
 
 /** The document once it fits the schema. */
 export type Written = Static<typeof Gateway>
 
 /** On a route unless something says otherwise. */
-const edgeDefaults = { bodyLimit: parseSize('10mb') ?? 0, accessLog: true }
+const edgeDefaults = {
+  bodyLimit: parseSize('10mb') ?? 0,
+  accessLog: true,
+  websocket: { idleTimeout: parseDuration('5m') ?? 0 }
+}
 
 /** Whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')

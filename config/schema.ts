@@ -203,6 +203,15 @@ export const RateLimit = Type.Object(
 
 export const AccessLog = Type.Boolean({ description: 'One JSON line for each request.' })
 
+export const WebSocket = Type.Object(
+  {
+    idleTimeout: orOff(Duration('Longest silence of both sides; then both are told 1001 and closed.'), {
+      default: '5m'
+    })
+  },
+  strict
+)
+
 const BodyLimit = orOff(Size('Largest request body.'))
 
 /** What a route may say about the edge; unset keys come from the top-level `edge`. */
@@ -212,7 +221,13 @@ export const RouteEdge = Type.Object(
     accessLog: Type.Optional(AccessLog),
     cors: Type.Optional(orOff(Cors)),
     jwt: Type.Optional(orOff(Jwt)),
-    rateLimit: Type.Optional(orOff(RateLimit))
+    rateLimit: Type.Optional(orOff(RateLimit)),
+    websocket: Type.Optional(orOff(WebSocket)),
+    host: Type.Optional(
+      Names(['preserve', 'upstream'], {
+        description: "`Host` for the service: the client's, or the instance's own address."
+      })
+    )
   },
   strict
 )

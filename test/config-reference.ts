@@ -59,6 +59,7 @@ const notes: Readonly<Record<string, string>> = {
   'edge.jwt.issuer': 'If set, `iss` must be there and be one of these.',
   'edge.jwt.audience': 'If set, `aud` must be there and hold one of these.',
   'edge.rateLimit': 'Off unless set. Each route counts on its own.',
+  'edge.websocket': '`false`: handshakes are refused with 403.',
   'edge.requestId': 'For all routes; a route cannot change it.',
   mesh: 'Defaults for every service.',
   'mesh.retry': 'Before anything of the response went to the client, and only bodies that can be sent again.',
@@ -79,14 +80,19 @@ const notes: Readonly<Record<string, string>> = {
   'routes[].match.headers': 'Headers with exactly these values.',
   'routes[].split[].service': 'One of `services`.',
   'routes[].split[].weight': 'Share relative to the others.',
-  'routes[].path': 'Unset: path and query go on byte for byte.',
+  'routes[].path': 'Unset: path and query go on byte for byte. Set: `Location` is changed back on the way out.',
   'routes[].path.rewrite': 'Instead of `strip`.',
   'routes[].edge': 'As `edge`, for this route; `false` switches a concern off. A concern is replaced whole.',
   'routes[].mesh': "As `mesh`, for this route's calls; `balance` and `connectTimeout` belong to the service.",
   'plugins[].options': "The plugin's second argument."
 }
 /** Set by the loader rather than by the schema. */
-const defaults: Readonly<Record<string, string>> = { 'edge.bodyLimit': '10mb', 'edge.accessLog': 'true' }
+const defaults: Readonly<Record<string, string>> = {
+  'edge.bodyLimit': '10mb',
+  'edge.accessLog': 'true',
+  'edge.websocket': 'on',
+  'edge.host': 'preserve'
+}
 /** Keys whose names are the user's, and whose meaning is their holder's. */
 const isFree = ({ path }: Row) => path.endsWith('.<name>') && path !== 'services.<name>'
 

@@ -3,6 +3,7 @@
  * seam, becomes a response here; codes of the mesh, of undici and of Node are told apart by `code` alone.
  */
 
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import createError from '@fastify/error'
@@ -39,7 +40,8 @@ export const errorTable: Readonly<Record<string, Row>> = {
   ERR_INVALID_CHAR: [502, 'The response of the service is malformed', 'http_protocol_error'],
   ERR_INVALID_HTTP_TOKEN: [502, 'The response of the service is malformed', 'http_protocol_error'],
   UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: [400, 'The body does not fit its Content-Length', 'http_request_error'],
-  JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
+  JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected'],
+  JW_BAD_UPGRADE: [502, 'The service switched to another protocol', 'http_upgrade_failed']
 }
 
 /** Codes that come in families: llhttp's parser errors, TLS failures. */
@@ -69,6 +71,30 @@ function body(status: number, message: string, code: string | undefined, request
   return { statusCode: status, ...(code && { code }), error: STATUS_CODES[status] ?? 'Error', message, requestId }
 }
 
+/** After these, nothing more is read of the connection: what was refused is a sign of tampering, or has a body left. */
+const parting = new Set([
+  'JW_BAD_TARGET',
+  'JW_BAD_HOST',
+  'JW_SEVERAL_HOSTS',
+  'JW_AMBIGUOUS_PATH',
+  'JW_BAD_FRAMING',
+  'JW_UNKNOWN_CODING',
+  'JW_BAD_VERSION'
+])
+
+const parted = Symbol('jingwei.parted')
+
+/** Whether the connection has had its last answer: later requests on it must not be processed (RFC 9112, 9.6). */
+export function isParted(raw: IncomingMessage): boolean {
+  return (raw.socket as { [parted]?: true })[parted] === true
+}
+
+function part(request: FastifyRequest, reply: FastifyReply): void {
+  if ('stream' in request.raw) return // HTTP/2, where each request stands for itself
+  reply.header('connection', 'close')
+  Object.assign(request.raw.socket, { [parted]: true })
+}
+
 /** The answer to an error; also for those that Fastify meets before it has a route, where no hook runs. */
 export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   const code = codeOf(error)
@@ -82,6 +108,8 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
     return
   }
   const status = error.statusCode ?? 500
+  // What is left of a body that we will not read must not be taken for the next request.
+  if (status === 408 || status === 413 || parting.has(error.code)) part(request, reply)
   if (status >= 500) {
     // Ours, or a plugin's: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
@@ -91,8 +119,6 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
     reply.code(status).send(body(status, message, own ? error.code : undefined, request.id))
     return
   }
-  // What is left of a body that we will not read must not be taken for the next request.
-  if ((status === 408 || status === 413) && request.raw.httpVersionMajor === 1) reply.header('connection', 'close')
   request.failure = error.code ?? null
   reply.code(status).send(body(status, error.message, error.code, request.id))
 }
@@ -119,14 +145,35 @@ const parserStatus: Readonly<Record<string, number>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413
 }
 
+/** Connections whose bytes could not be read: whatever comes after is not even looked at. */
+const unreadable = new WeakSet<Socket>()
+/** How long such a client has for reading its answer. */
+const lingerMs = 1000
+
 /**
  * Answers what Node's parser refused, and closes: after bytes that cannot be read for sure, nothing on the
  * connection can be (RFC 9112, section 11.2).
  */
 export function refuseUnparsable(error: Error & { code?: string }, socket: Socket): void {
-  const { _httpMessage: response } = socket as { _httpMessage?: { headersSent: boolean } }
+  if (error.code === 'ECONNRESET') socket.destroy()
+  if (unreadable.has(socket) || socket.destroyed) return
+  unreadable.add(socket)
+  answerUnparsable(error, socket)
+}
+
+function answerUnparsable(error: Error & { code?: string }, socket: Socket): void {
+  if (!socket.writable) {
+    socket.destroySoon()
+    return
+  }
+  const { _httpMessage: response } = socket as { _httpMessage?: ServerResponse | null }
+  if (response?.req.complete) {
+    // An earlier request's: it was whole, so it is answered first, and this would pass for that answer.
+    response.once('close', () => answerUnparsable(error, socket))
+    return
+  }
   // In the middle of a response, another status line would pass for a part of its body.
-  if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
+  if (response?.headersSent) {
     socket.destroy()
     return
   }
@@ -140,4 +187,8 @@ export function refuseUnparsable(error: Error & { code?: string }, socket: Socke
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
       `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`
   )
+  // The rest of its request will never be known: the service must not wait for it, nor answer.
+  response?.emit('close')
+  const linger = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(linger))
 }

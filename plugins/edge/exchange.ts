@@ -2,10 +2,13 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { constants } from 'node:http2'
+import type { Duplex } from 'node:stream'
+import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { codeOf } from './errors.ts'
-import { hopByHop, nominated } from './headers.ts'
+import { hopByHop, isWebSocket, nominated } from './headers.ts'
+import type { Relocate } from './location.ts'
 
 /** What the mesh tells of a call, if a mesh is behind the seam. */
 interface CallRecord {
@@ -28,6 +31,8 @@ declare module 'fastify' {
   }
 }
 
+const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to another protocol', 502)
+
 /** What the service says in bytes that no status line may have is left out. */
 const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
@@ -43,17 +48,20 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #raw: ServerResponse
   /** Whether the edge speaks CORS for this route; then the service's word on it does not count. */
   readonly #ownsCors: boolean
+  /** Where the route changes path or host. */
+  readonly #relocate: Relocate | null
   #controller: Dispatcher.DispatchController | null = null
   /** Bytes of body that the service announced; -1 if it did not. */
   #announced = -1
   #ended = false
   #gone: Error | null = null
 
-  constructor(request: FastifyRequest, reply: FastifyReply, ownsCors: boolean) {
+  constructor(request: FastifyRequest, reply: FastifyReply, ownsCors: boolean, relocate: Relocate | null) {
     this.#request = request
     this.#reply = reply
     this.#raw = reply.raw
     this.#ownsCors = ownsCors
+    this.#relocate = relocate
   }
 
   cancel(reason: Error): void {
@@ -89,8 +97,37 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#reply.hijack()
   }
 
+  /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
+  onRequestUpgrade(
+    _controller: Dispatcher.DispatchController,
+    _status: number,
+    headers: IncomingHttpHeaders,
+    service: Duplex
+  ): void {
+    if (this.#gone !== null) {
+      service.destroy()
+      return
+    }
+    const raw = this.#raw
+    const { upgrade } = this.#request
+    if (upgrade === null || !isWebSocket(headers.upgrade)) throw new BadUpgrade()
+    // RFC 9110, 8.6: a 1xx has no length.
+    const { 'content-length': _none, ...passed } = headers
+    raw.writeHead(101, [...this.#responseHeaders(passed), 'connection', 'Upgrade', 'upgrade', 'websocket'])
+    raw.flushHeaders()
+    this.#reply.hijack()
+    raw.detachSocket(raw.socket!)
+    upgrade.open(service, (bytesSent, error) => {
+      this.bytesSent = bytesSent
+      if (error !== null) this.#request.failure ??= codeOf(error) ?? 'JW_INTERNAL'
+      // The response is over, in Fastify's eyes too: its onResponse hooks run now.
+      raw.emit('finish')
+    })
+  }
+
   /** The service's headers less the hop-by-hop ones; what the edge set on the reply wins. */
-  #responseHeaders(headers: IncomingHttpHeaders): string[] {
+  #responseHeaders(given: IncomingHttpHeaders): string[] {
+    const headers = this.#relocate?.(given, this.#request.raw.headers, this.call?.instance ?? null) ?? given
     const own = this.#reply.getHeaders()
     const alsoDrop = nominated(headers.connection)
     const merged: string[] = []

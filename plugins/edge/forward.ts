@@ -12,6 +12,7 @@ import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
 import { appendForwarding, forwardingHeaders, trustedPeers } from './forwarding-headers.ts'
 import { hopByHop, nominated, takesTrailers } from './headers.ts'
+import { forwardedPrefix, relocation } from './location.ts'
 import { detached, hasBody, hasUnknownLength } from './request-body.ts'
 import { targetPath } from './target-path.ts'
 import { decorateUpstreamHeaders, headerFilter } from './upstream-headers.ts'
@@ -44,6 +45,9 @@ export default fp<Config>(
       const origin = `http://${route.service}.mesh`
       const rewrite = targetPath(route)
       const ownsCors = Boolean(route.edge.cors)
+      const relocate = relocation(route)
+      const prefix = forwardedPrefix(route)
+      const ownHost = route.edge.host === 'upstream'
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
       const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
 
@@ -54,24 +58,29 @@ export default fp<Config>(
         const via = raw.headers.via
         if (via?.includes(pseudonym)) throw new LoopDetected()
 
-        const headers: string[] = ['host', (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? '']
+        const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
+        // Without one, each attempt's instance gets its own.
+        const headers: string[] = ownHost ? [] : ['host', host]
         copyHeaders(headers, raw.rawHeaders, drop, nominated(raw.headers.connection), isDropped)
         if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
         headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${pseudonym}`)
         appendForwarding(headers, raw, isTrusted(raw.socket.remoteAddress ?? ''))
+        if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
-        const exchange = new Exchange(request, reply, ownsCors)
+        const exchange = new Exchange(request, reply, ownsCors, relocate)
         request.exchange = exchange
         const target = raw.url!
+        const { upgrade } = request
         seam.dispatch(
           {
             origin,
             path: rewrite === null ? target : rewrite(target),
             method: request.method as Dispatcher.HttpMethod,
             headers,
-            body: bodyOf(request),
+            body: upgrade === null ? bodyOf(request) : null,
+            ...(upgrade !== null && { upgrade: 'websocket' }),
             ...(policy && { mesh: policy })
           },
           exchange

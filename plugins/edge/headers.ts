@@ -22,6 +22,11 @@ export function nominated(connection: string | readonly string[] | undefined): R
   )
 }
 
+/** Whether `Upgrade` offers WebSocket among its protocols. */
+export function isWebSocket(upgrade: string | undefined): boolean {
+  return upgrade !== undefined && /(?:^|,)\s*websocket\s*(?:,|$)/i.test(upgrade)
+}
+
 /** The one thing that `TE` may say across hops: that trailers are understood. */
 export function takesTrailers(te: string | readonly string[] | undefined): boolean {
   return te !== undefined && /(?:^|,)\s*trailers\s*(?:,|$)/i.test(String(te))

@@ -5,13 +5,16 @@ import accessLog from './access-log.ts'
 import bodyLimit from './body-limit.ts'
 import bodyTimeout from './body-timeout.ts'
 import clientGone from './client-gone.ts'
+import { refuseTunnel } from './connect.ts'
 import cors from './cors.ts'
 import errors from './errors.ts'
 import jwt from './jwt.ts'
+import maxForwards from './max-forwards.ts'
 import metrics from './metrics.ts'
 import rateLimit from './rate-limit.ts'
 import requestId from './request-id.ts'
 import requestTarget from './request-target.ts'
+import websocket from './websocket.ts'
 
 /** Whether a concern is on for a route; those of the listener are on for all. */
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
@@ -32,6 +35,8 @@ const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
   ['cors', cors, (edge) => edge.cors], // preflights carry no credentials and must not be counted
   ['rate-limit', rateLimit, (edge) => edge.rateLimit], // before the cost of authentication; by consumer: after it
   ['jwt', jwt, (edge) => edge.jwt], // who calls
+  ['websocket', websocket, (edge) => edge.websocket], // only who may come in gets to know
+  ['max-forwards', maxForwards, () => true], // what it answers, a service would have
   ['body-limit', bodyLimit, (edge) => edge.bodyLimit] // only now is the body looked at
 ]
 
@@ -44,6 +49,7 @@ export default fp<Config>(
   async (fastify, config) => {
     // There is no constructor option for it; an embedding server's own number stands.
     fastify.server.maxConnections ??= config.listen.limits.connections
+    fastify.server.on('connect', refuseTunnel)
     for (const [, plugin] of concerns) await fastify.register(plugin, config)
   },
   { name: 'jingwei-edge', fastify: '5.x' }

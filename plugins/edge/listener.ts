@@ -1,8 +1,11 @@
 import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import type { Config } from '../../config/schema.ts'
+import { toOriginForm } from './absolute-form.ts'
 import { answer, refuseUnparsable } from './errors.ts'
+import { isAnswering, isHandshake } from './websocket-handshake.ts'
 
 /** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
 export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
@@ -11,7 +14,9 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     maxHeaderSize: limits.headers,
     headersTimeout: timeouts.headers,
     // How often Node looks for clients that overstay `headersTimeout`; its own 30 s would triple it.
-    connectionsCheckingInterval: 1000
+    connectionsCheckingInterval: 1000,
+    // Every other Upgrade is ignored, and the request an ordinary one.
+    shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isAnswering(request)
   }
   const options: FastifyServerOptions = {
     trustProxy: listen.trustProxy.length > 0 ? [...listen.trustProxy] : false,
@@ -24,6 +29,7 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     // One line a request is the access log's business.
     logController: new LogController({ disableRequestLogging: true }),
     clientErrorHandler: refuseUnparsable,
+    rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
     // A path that cannot be decoded fails before the router has found any hook to run.
     frameworkErrors: (error, request, reply) => {
       reply.header(edge.requestId.header.toLowerCase(), request.id)

@@ -53,7 +53,8 @@ export default fp(
           children.set(key, child)
         }
         child.inc()
-        timer.observe(reply.elapsedTime / 1000)
+        // A WebSocket lasts as long as people like.
+        if (reply.statusCode !== 101) timer.observe(reply.elapsedTime / 1000)
         done()
       }
     }

@@ -1,9 +1,13 @@
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { isParted } from './errors.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
-const NotOrigin = createError('JW_BAD_TARGET', 'Only paths can be asked for, not whole URLs', 400)
+const NotOrigin = createError('JW_BAD_TARGET', 'Neither a path nor a URL of the host that Host names', 400)
+const BadHost = createError('JW_BAD_HOST', 'The Host header is not a host and port', 400)
+const BadFraming = createError('JW_BAD_FRAMING', 'HTTP/1.0 has no Transfer-Encoding', 400)
+const BadVersion = createError('JW_BAD_VERSION', 'The HTTP version is not supported', 505)
 const TooLong = createError('JW_URL_TOO_LONG', 'The request target is longer than %d bytes', 414)
 const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is larger than %d bytes', 431)
 
@@ -13,17 +17,45 @@ const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is large
  */
 const ambiguous = /\\|%(?:2f|5c|00)|\/(?:\.|%2e){1,2}(?:[/;]|%3b|$)/i
 
-/** Refuses request targets that router and service could understand differently, whatever route they match. */
+/** A name or address and a port; also nothing (RFC 9112, 3.2). */
+const hostAndPort = /^(?:(?:[\w.~-]+|\[[\da-f:.]+\])(?::\d{0,5})?)?$/i
+
+/** Refuses request lines and hosts that router and service could understand differently, whatever route they match. */
 export default fp<Config>(
   async (fastify, { listen }) => {
     const { url: longest, headers: largest } = listen.limits
-    fastify.addHook('onRequest', (request, _reply, done) => {
-      const url = request.raw.url!
+    /** Methods that some route takes. */
+    const methods = new Set<string>()
+    fastify.addHook('onRoute', ({ method, config }) => {
+      if (config?.route !== undefined) for (const name of [method].flat()) methods.add(name)
+    })
+    // Of all hosts that were in order only the last: most requests ask for the same one.
+    let soundHost: string | undefined
+
+    fastify.addHook('onRequest', (request, reply, done) => {
+      const { raw } = request
+      const url = raw.url!
+      if (raw.httpVersionMajor === 1) {
+        if (isParted(raw)) return reply.hijack() // ends with the connection
+        if (raw.httpVersionMinor === 0 && raw.headers['transfer-encoding'] !== undefined) return done(new BadFraming())
+        const { host } = raw.headers
+        if (host !== soundHost) {
+          if (host !== undefined && !hostAndPort.test(host)) return done(new BadHost())
+          soundHost = host
+        }
+      } else if (!('stream' in raw)) return done(new BadVersion()) // in an HTTP/1 request line
       if (url.length > longest) return done(new TooLong(longest))
       // Node bounds HTTP/1 heads itself; those of HTTP/2 only once the client has acknowledged our settings.
-      const { raw } = request
       if (raw.httpVersionMajor > 1 && sizeOf(raw.rawHeaders) > largest) return done(new HeadTooLarge(largest))
-      if (url.charCodeAt(0) !== 47 && url !== '*') return done(new NotOrigin())
+      if (url.charCodeAt(0) !== 47) {
+        if (url !== '*' || raw.method !== 'OPTIONS') return done(new NotOrigin())
+        // Of the server as a whole (RFC 9110, 9.3.7), so of the gateway: there is no one service to ask.
+        reply
+          .code(204)
+          .header('allow', [...methods].sort().join(', '))
+          .send()
+        return
+      }
       const query = url.indexOf('?')
       const found = ambiguous.exec(query === -1 ? url : url.slice(0, query))
       if (found !== null) return done(new Ambiguous(found[0]))

@@ -80,6 +80,7 @@ t.test('a whole configuration', async (t) => {
     edge: {
       bodyLimit: 10_485_760,
       accessLog: true,
+      websocket: { idleTimeout: 300_000 },
       cors: { origin: ['https://app.example.com'], credentials: true },
       rateLimit: { max: 1000, window: 60_000, by: 'ip', store: 'memory' },
       requestId: { header: 'x-request-id', trustClient: true }
@@ -117,6 +118,7 @@ t.test('a whole configuration', async (t) => {
         edge: {
           bodyLimit: 10_485_760,
           accessLog: true,
+          websocket: { idleTimeout: 300_000 },
           cors: false,
           rateLimit: { max: 100, window: 10_000, by: 'consumer', store: 'memory' },
           jwt: {
@@ -179,6 +181,7 @@ routes:
   t.strictSame(routes[0]?.edge, {
     bodyLimit: 1_048_576,
     accessLog: false,
+    websocket: { idleTimeout: 300_000 },
     cors: { origin: '*', credentials: false, maxAge: 3_600_000 },
     rateLimit: { max: 5, window: 1000, by: 'header:x-key', store: 'memory' }
   })
@@ -186,6 +189,7 @@ routes:
   t.strictSame(routes[1]?.edge, {
     bodyLimit: false,
     accessLog: true,
+    websocket: { idleTimeout: 300_000 },
     cors: { origin: ['https://x'], credentials: false },
     rateLimit: false
   })

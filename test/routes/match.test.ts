@@ -164,7 +164,7 @@ t.test('what no route matches is 404 in the shape of all errors', async (t) => {
     const message = 'No route matches this request'
     t.strictSame(rest, { statusCode: 404, code: 'JW_NO_ROUTE', error: 'Not Found', message })
   }
-  t.equal((await get(gateway.port, '*', [], 'OPTIONS')).status, 404)
+  t.equal((await get(gateway.port, '*', [], 'OPTIONS')).status, 204)
 })
 
 t.test('what a route says under `config` reaches the plugins, and cannot take the place of the route', async (t) => {

@@ -1,0 +1,71 @@
+/**
+ * `Location` and `Content-Location` of a service that does not know under which path or host it is exposed.
+ * Where the route changed the path or host on the way in, they are changed back on the way out; references to
+ * other hosts, and relative ones, which the client resolves by itself, stay as they are.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { RouteConfig } from '../../config/schema.ts'
+
+/** By the request's headers and the instance's address: the two hosts by which a service may call itself. */
+export type Relocate = (
+  headers: IncomingHttpHeaders,
+  asked: IncomingHttpHeaders,
+  instance: string | null
+) => IncomingHttpHeaders
+
+/** The prefixes that the client's and the service's path begin with; null if they are the same. */
+function prefixes({ match, path }: RouteConfig): { outer: string; inner: string } | null {
+  if (path?.strip !== undefined) return { outer: trim(path.strip), inner: '' }
+  if (path?.rewrite === undefined) return null
+  const outer = typeof match.path === 'string' ? match.path : match.path.exact
+  return { outer: trim(outer), inner: trim(path.rewrite.prefix) }
+}
+
+/** What is taken off the path before the service sees it, for `X-Forwarded-Prefix`; null if nothing is. */
+export function forwardedPrefix(route: RouteConfig): string | null {
+  const found = prefixes(route)
+  return found !== null && found.inner === '' && found.outer !== '' ? encodeURI(found.outer) : null
+}
+
+/** How a route's locations are changed back, or null where they stay as they are. Build it at load. */
+export function relocation(route: RouteConfig): Relocate | null {
+  const changed = prefixes(route)
+  if (changed === null && route.edge.host !== 'upstream') return null
+  const outer = encodeURI(changed?.outer ?? '')
+  const inner = encodeURI(changed?.inner ?? '')
+
+  return (headers, asked, instance) => {
+    const { location, 'content-location': content } = headers
+    if (location === undefined && content === undefined) return headers
+    const authority = String(asked[':authority'] ?? asked.host ?? '').toLowerCase()
+    const change = (value: string) => relocate(value, authority, instance, outer, inner)
+    const copy = { ...headers } // what is given may be kept by others
+    if (typeof location === 'string') copy.location = change(location)
+    if (typeof content === 'string') copy['content-location'] = change(content)
+    return copy
+  }
+}
+
+/** scheme, authority, path, and the rest; RFC 3986, appendix B. */
+const reference = /^(https?:)?(?:\/\/([^/?#]*))?([^?#]*)(.*)$/is
+
+function relocate(value: string, authority: string, instance: string | null, outer: string, inner: string): string {
+  const [, scheme = '', host, path = '', rest = ''] = reference.exec(value) ?? []
+  if (host === undefined) {
+    return scheme === '' && path.startsWith('/') ? exposed(path, outer, inner) + rest : value
+  }
+  const named = host.toLowerCase()
+  if (named === authority) return `${scheme}//${host}${exposed(path, outer, inner)}${rest}`
+  // By its own address, which clients cannot reach: the path alone is meant.
+  if (instance !== null && named === new URL(instance).host) return exposed(path || '/', outer, inner) + rest
+  return value
+}
+
+function exposed(path: string, outer: string, inner: string): string {
+  // A service that heeds X-Forwarded-Prefix says it right by itself.
+  if (outer !== '' && isUnder(path, outer)) return path
+  return isUnder(path, inner) ? outer + path.slice(inner.length) : path
+}
+
+const isUnder = (path: string, prefix: string) => path === prefix || path.startsWith(`${prefix}/`)
+const trim = (prefix: string) => prefix.replace(/\/+$/, '')

@@ -1,0 +1,55 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { isWebSocket } from './headers.ts'
+import { hasBody } from './request-body.ts'
+
+/** A proper handshake (RFC 6455, 4.2.1). Every other `Upgrade` may be ignored: RFC 9110, 7.8. */
+export function isHandshake(request: IncomingMessage): boolean {
+  const { headers, httpVersion, method } = request
+  if (!isWebSocket(headers.upgrade) || method !== 'GET' || httpVersion !== '1.1') return false
+  return headers.host !== undefined && headers['sec-websocket-key'] !== undefined && !hasBody(request)
+}
+
+/** Whether an answer to an earlier request is still on its way: the connection cannot leave HTTP before. */
+export function isAnswering(request: IncomingMessage): boolean {
+  const { _httpMessage: response } = request.socket as { _httpMessage?: ServerResponse | null }
+  return Boolean(response)
+}
+
+/** What a client may send before it has got its 101. */
+const earlyBytes = 64 * 1024
+
+/**
+ * A connection that left the HTTP parser and waits for its 101. It is read, since nobody else would notice a client
+ * that leaves; `release` stops that and gives what came early back to the socket.
+ */
+export class Handshake {
+  readonly socket: Duplex
+  readonly #early: Buffer[] = []
+  #size = 0
+
+  constructor(socket: Duplex, head: Buffer) {
+    this.socket = socket
+    socket.on('error', () => {})
+    socket.on('data', this.#keep)
+    socket.once('end', this.#gone)
+    if (head.length > 0) this.#keep(head)
+  }
+
+  readonly #keep = (chunk: Buffer): void => {
+    this.#early.push(chunk)
+    this.#size += chunk.length
+    if (this.#size >= earlyBytes) this.socket.pause()
+  }
+
+  readonly #gone = (): void => {
+    this.socket.destroy()
+  }
+
+  release(): Duplex {
+    const { socket } = this
+    socket.off('data', this.#keep).off('end', this.#gone).pause()
+    if (this.#size > 0) socket.unshift(Buffer.concat(this.#early))
+    return socket
+  }
+}

@@ -1,0 +1,53 @@
+import type { Socket } from 'node:net'
+import type { Test } from 'tap'
+import t from 'tap'
+import { get, startGateway, startRawService } from '../helpers/gateway.ts'
+
+/** A service that answers the first request of each connection and ends it just as a second one arrives. */
+async function closing(t: Test, end: (socket: Socket) => void) {
+  const seen: string[] = []
+  let connections = 0
+  const service = await startRawService((socket) => {
+    const number = ++connections
+    let requests = 0
+    socket.on('data', (chunk: Buffer) => {
+      seen.push(`${number} ${chunk.toString('latin1').split(' ', 2).join(' ')}`)
+      if (++requests === 1) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+      else end(socket)
+    })
+  })
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  })
+  t.teardown(service.close)
+  t.teardown(gateway.close)
+  return { port: gateway.port, seen }
+}
+
+const endings: [string, (socket: Socket) => void][] = [
+  ['closes', (socket) => socket.end()],
+  ['resets', (socket) => socket.resetAndDestroy()]
+]
+
+for (const [how, end] of endings) {
+  for (const method of ['GET', 'HEAD', 'DELETE', 'OPTIONS']) {
+    t.test(`${method} on a connection that the service ${how} is sent again on a fresh one`, async (t) => {
+      const { port, seen } = await closing(t, end)
+      t.equal((await get(port, '/1')).status, 200)
+      t.equal((await get(port, '/2', [], method)).status, 200)
+      t.strictSame(seen, ['1 GET /1', `1 ${method} /2`, `2 ${method} /2`])
+    })
+  }
+
+  t.test(`POST on a connection that the service ${how} is not: it may have been processed`, async (t) => {
+    const { port, seen } = await closing(t, end)
+    t.equal((await get(port, '/1')).status, 200)
+    const { status, headers, body } = await get(port, '/2', ['Content-Length: 0'], 'POST')
+    t.equal(status, 502)
+    t.equal(headers['proxy-status'], 'jingwei; error=connection_terminated')
+    t.match(JSON.parse(body), { message: 'The service closed the connection' })
+    t.strictSame(seen, ['1 GET /1', '1 POST /2'])
+    t.equal((await get(port, '/3')).status, 200, 'the next one has a fresh connection')
+  })
+}
