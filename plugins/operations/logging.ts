@@ -1,21 +1,40 @@
 import type { FastifyServerOptions } from 'fastify'
 import { destination } from 'pino'
 
-/** Lines wait for each other up to this size or this long: a write each would cost more than making them. */
+/** Lines of requests wait for each other up to this size or this long: a write each would cost more than making them. */
 const bufferBytes = 4096
 const flushMs = 250
 /** And what nobody takes from stdout is dropped beyond this, rather than kept without end. */
 const mostBytes = 16 * 1024 * 1024
 
-/** pino on stdout, a JSON line an event; `JINGWEI_LOG_LEVEL` sets how much (trace … fatal, silent). */
+/** What the access log calls its lines. */
+const accessLine = 'request'
+
+/**
+ * pino on stdout, a JSON line an event; `JINGWEI_LOG_LEVEL` sets how much (trace … fatal, silent). Lines of
+ * requests wait for each other, all others are written at once.
+ */
 export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServerOptions['logger'] {
+  // What is still held when the process ends, pino writes then.
+  const stream = destination({
+    dest: 1,
+    sync: false,
+    minLength: bufferBytes,
+    maxLength: mostBytes,
+    periodicFlush: flushMs
+  })
   return {
     level: env.JINGWEI_LOG_LEVEL ?? 'info',
     base: { name: 'jingwei' },
     timestamp,
     formatters: { level: (label) => ({ level: label }) },
-    // What is still held when the process ends, pino writes then.
-    stream: destination({ dest: 1, sync: false, minLength: bufferBytes, maxLength: mostBytes, periodicFlush: flushMs })
+    hooks: {
+      logMethod(args, method) {
+        method.apply(this, args)
+        if (args[1] !== accessLine) stream.flush()
+      }
+    },
+    stream
   }
 }
 

@@ -48,7 +48,9 @@ t.test('absent at start: not ready, names what it waits for, and becomes ready w
   await gateway.until('orders', [a.port])
   t.strictSame(await gateway.spread('/orders', 5), { a: 5 })
   t.match((await gateway.health()).services.users, { instances: 0, error: null, discoveryAgeMs: Number })
-  t.equal(gateway.log().filter(({ msg }) => msg === 'Consul is back').length, 1)
+  const back = () => gateway.log().filter(({ msg }) => msg === 'Consul is back').length
+  await waitFor('the line that says so', () => back() > 0)
+  t.equal(back(), 1)
   t.equal(gateway.running.output().includes('unhandled'), false)
 })
 
