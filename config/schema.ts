@@ -457,12 +457,10 @@ export type CorsOptions = Static<typeof Cors>
 export type JwtOptions = Static<typeof Jwt>
 export type RateLimitOptions = Static<typeof RateLimit>
 export type RedisOptions = Static<typeof Redis>
-export type ListenOptions = Static<typeof Listen>
 export type ConsulOptions = Static<typeof ConsulDiscovery>
 export type RetryOptions = Static<typeof Retry>
 /** The edge concerns in force on one route: its own, else the top level's; `false` and unset are both off. */
 export type EdgePolicy = Static<typeof RouteEdge>
-export type EdgeOptions = Static<typeof Edge>
 /** The mesh concerns in force on a call, all set. */
 export type MeshPolicy = Static<typeof Mesh>
 /** What a route changes of its service's policy. */

@@ -14,18 +14,7 @@ import { networkInterfaces } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import Consul from 'consul'
-
-const items: Record<string, unknown[]> = {
-  orders: [
-    { id: 1, product: 'tea', quantity: 2 },
-    { id: 2, product: 'ink', quantity: 1 }
-  ],
-  products: [
-    { id: 'tea', price: 4.5 },
-    { id: 'ink', price: 9 }
-  ],
-  users: [{ id: 'alice' }, { id: 'bob' }]
-}
+import { items } from './services.ts'
 
 /** What this file uses of the package, whose own types lack baseUrl, headers and a check's first status. */
 interface Agent {

@@ -10,7 +10,8 @@ import type { Server } from 'node:http'
 import { createServer } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 
-const items: Record<string, unknown[]> = {
+/** What each service has to offer. */
+export const items: Record<string, unknown[]> = {
   orders: [
     { id: 1, product: 'tea', quantity: 2 },
     { id: 2, product: 'ink', quantity: 1 }
