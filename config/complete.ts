@@ -31,21 +31,29 @@ export function complete(data: Written, file: string): Config {
     },
     discovery: discovery(data, absolute),
     edge,
-    services: Object.fromEntries(Object.entries(data.services).map(([name, s]) => [name, service(name, s, data)])),
+    mesh: upstreamFiles(data.mesh, absolute),
+    services: Object.fromEntries(
+      Object.entries(data.services).map(([name, s]) => [name, service(name, s, data, absolute)])
+    ),
     routes: data.routes.map((route) => completeRoute(route, inherited, absolute)),
     plugins: data.plugins.map((plugin) => files(plugin, ['path'], absolute))
   }
   return freeze(config)
 }
 
-function service(name: string, written: Written['services'][string], data: Written): ServiceConfig {
+function service(
+  name: string,
+  written: Written['services'][string],
+  data: Written,
+  absolute: (path: string) => string
+): ServiceConfig {
   const { consul, instances, dns } = written
   const found = consul ?? (instances === undefined && dns === undefined ? { passingOnly: true } : undefined)
   return {
     ...written,
     name,
     ...(found && { consul: { ...found, service: found.service ?? name } }),
-    mesh: { ...data.mesh, ...written.mesh }
+    mesh: upstreamFiles({ ...data.mesh, ...written.mesh }, absolute)
   }
 }
 
@@ -54,12 +62,12 @@ function completeRoute(
   inherited: EdgePolicy,
   absolute: (path: string) => string
 ): RouteConfig {
-  const { split, edge, mesh, ...rest } = route
+  const { split, stickOn, edge, mesh, ...rest } = route
   return {
     ...rest,
     service: route.service ?? split?.[0]?.service ?? '',
     edge: absoluteKey({ ...inherited, ...edge }, absolute),
-    mesh: { ...mesh, ...(split && { split }) }
+    mesh: { ...mesh, ...(split && { split }), ...(stickOn && { stickOn }) }
   }
 }
 
@@ -69,9 +77,18 @@ function absoluteKey<T extends EdgePolicy>(edge: T, absolute: (path: string) => 
   return { ...edge, jwt: { ...jwt, publicKey: absolute(jwt.publicKey) } }
 }
 
-function discovery({ discovery: { consul } }: Written, absolute: (path: string) => string): Written['discovery'] {
-  if (consul?.tls === undefined) return consul === undefined ? {} : { consul }
-  return { consul: { ...consul, tls: files(consul.tls, ['ca', 'cert', 'key'], absolute) } }
+function discovery({ discovery: written }: Written, absolute: (path: string) => string): Written['discovery'] {
+  const { consul, snapshot } = written
+  return {
+    ...written,
+    ...(consul?.tls && { consul: { ...consul, tls: files(consul.tls, ['ca', 'cert', 'key'], absolute) } }),
+    ...(snapshot && { snapshot: files(snapshot, ['path'], absolute) })
+  }
+}
+
+/** A mesh policy's files. */
+function upstreamFiles<T extends { tls?: Written['mesh']['tls'] }>(mesh: T, absolute: (path: string) => string): T {
+  return mesh.tls ? { ...mesh, tls: files(mesh.tls, ['ca', 'cert', 'key'], absolute) } : mesh
 }
 
 function files<T extends object, K extends keyof T>(

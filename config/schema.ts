@@ -5,52 +5,21 @@
  * Units are written as people write them (`15s`, `10mb`, `20%`) and arrive as numbers: durations in
  * milliseconds, sizes in bytes, percentages as a fraction of 1. The loader converts them by the
  * `unit` keyword, so every `Static` type below is the *loaded* value. `expected` says in words what a
- * `pattern` asks for.
+ * `pattern` asks for. The kinds of values are in `schema/kit.ts`, the two halves in files of their own.
  */
 import { METHODS } from 'node:http'
 import type { Static } from 'typebox'
 import Type from 'typebox'
+import type { Cors, Jwt, RateLimit } from './schema/edge.ts'
+import { Edge, RouteEdge } from './schema/edge.ts'
+import { Duration, DurationOrZero, Either, Name, Names, orOff, Port, Size, strict, Url } from './schema/kit.ts'
+import { Mesh, MeshOverride, RouteMesh, SidecarUrl, Subset } from './schema/mesh.ts'
+import type { Collapse, Fallback, Fault, Hedge, Mirror, Retry } from './schema/mesh-call.ts'
+import type {
+  AdaptiveConcurrency, Balance, CircuitBreaker, HealthCheck, Limit, OutlierDetection, UpstreamTls
+} from './schema/mesh-service.ts' // biome-ignore format: a list
+import { HashOn } from './schema/mesh-service.ts'
 
-/** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
-const Duration = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'duration', description, ...more })
-/** The same, and 0 is a sensible value. */
-const DurationOrZero = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'duration or 0', description, ...more })
-/** `512b`, `16kb`, `10mb`, `1gb`; loaded as bytes (1kb = 1024 bytes). */
-const Size = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'size', description, ...more })
-/** `20%`; loaded as a fraction: 0.2. */
-const Percent = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'percent', description, ...more })
-/** An absolute URL of a scheme, or of the same over TLS. */
-const Url = (scheme: 'http' | 'redis', description: string) =>
-  Type.String({
-    format: 'url',
-    pattern: `^${scheme}s?://`,
-    expected: `a URL that starts with ${scheme}:// or ${scheme}s://`,
-    description
-  })
-const Port = (description: string, min = 0) => Type.Integer({ minimum: min, maximum: 65535, description })
-const Names = <T extends string>(values: readonly T[], more: object = {}) =>
-  Type.Unsafe<T>({ type: 'string', enum: [...values], ...more })
-const strict = { additionalProperties: false }
-/**
- * One of two shapes, told apart by `when`. Not `anyOf`: with if/then/else the validator reports the faults
- * of the shape that was meant, and fills in its defaults.
- */
-const Either = <A extends Type.TSchema, B extends Type.TSchema>(when: object, yes: A, no: B, more: object = {}) =>
-  // biome-ignore lint/suspicious/noThenProperty: a JSON Schema keyword
-  Type.Unsafe<Static<A> | Static<B>>({ if: when, then: yes, else: no, ...more })
-const Name = Type.String({
-  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
-  expected: 'a name of a-z, 0-9 and dashes, at most 63 characters'
-})
-const HeaderName = (description: string, more: { default?: string } = {}) =>
-  Type.String({ pattern: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", expected: 'a header name', description, ...more })
-/** `false`, or a concern's settings. */
-const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
-  Either({ const: false }, Type.Literal(false), schema, more)
 const Tls = Type.Object(
   {
     cert: Type.String({ description: 'PEM file with the certificate chain.' }),
@@ -129,7 +98,30 @@ export const ConsulDiscovery = Type.Object(
   strict
 )
 
-export const Discovery = Type.Object({ consul: Type.Optional(ConsulDiscovery) }, { ...strict, default: {} })
+export const Discovery = Type.Object(
+  {
+    consul: Type.Optional(ConsulDiscovery),
+    snapshot: Type.Optional(
+      Type.Object(
+        {
+          path: Type.String({ description: 'File that keeps the last instances over a restart.' }),
+          maxAge: Duration('An older one is not believed.', { default: '24h' })
+        },
+        strict
+      )
+    ),
+    locality: Type.Optional(
+      Type.Object(
+        {
+          datacenter: Type.Optional(Type.String({ description: "Default: that of Consul's agent." })),
+          zone: Type.Optional(Type.String({ description: "Default: the meta `zone` of Consul's agent." }))
+        },
+        { ...strict, description: 'Where the gateway is, for `balance.locality`.' }
+      )
+    )
+  },
+  { ...strict, default: {} }
+)
 
 export const Redis = Type.Object(
   {
@@ -137,175 +129,6 @@ export const Redis = Type.Object(
     timeout: Duration('Longest time a request waits for Redis before the node decides alone.', { default: '50ms' })
   },
   strict
-)
-
-// ---- Edge ------------------------------------------------------------------------------------
-
-const Text = Type.String({ minLength: 1 })
-const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 1 }), Text)
-
-export const Cors = Type.Object(
-  {
-    origin: Either({ type: 'string' }, Type.Literal('*'), Type.Array(Text, { minItems: 1 }), {
-      description: '`"*"`, or the origins allowed.'
-    }),
-    methods: Type.Optional(Type.Array(Type.String(), { description: "Default: the route's methods." })),
-    allowedHeaders: Type.Optional(Type.Array(Type.String(), { description: 'Default: what the preflight asks for.' })),
-    exposedHeaders: Type.Optional(Type.Array(Type.String())),
-    credentials: Type.Boolean({ default: false }),
-    maxAge: Type.Optional(DurationOrZero('How long a browser may keep a preflight.'))
-  },
-  strict
-)
-
-export const algorithms = [
-  'HS256', 'HS384', 'HS512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'
-] as const // biome-ignore format: a table
-
-export const Jwt = Type.Object(
-  {
-    secret: Type.Optional(Type.String({ minLength: 32, description: 'Shared secret for HS256/384/512.' })),
-    publicKey: Type.Optional(Type.String({ description: 'PEM public key, or the path of a file with one.' })),
-    jwks: Type.Optional(Url('http', 'Where the key set (RFC 7517) is published.')),
-    jwksMaxAge: Duration('How long a fetched key set is used before it is fetched again.', { default: '10m' }),
-    jwksCooldown: DurationOrZero('Least time between two fetches, whatever key ids tokens name.', { default: '30s' }),
-    issuer: Type.Optional(oneOrMany),
-    audience: Type.Optional(oneOrMany),
-    algorithms: Type.Optional(
-      Type.Array(Names(algorithms), { minItems: 1, description: 'Default: those of the key.' })
-    ),
-    clockSkew: DurationOrZero('Tolerated difference of clocks for exp, nbf and iat.', { default: '5s' }),
-    forward: Type.Optional(
-      Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
-        description: 'claim: header. Copies of these headers that a client sends are dropped.'
-      })
-    ),
-    maxTokenSize: Size('A longer token is refused unread.', { default: '8kb' })
-  },
-  strict
-)
-
-export const RateLimit = Type.Object(
-  {
-    max: Type.Integer({ minimum: 1, description: 'Requests per window.' }),
-    window: Duration('Length of the window.'),
-    by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
-      type: 'string',
-      pattern: '^(ip|consumer|header:.+)$',
-      expected: 'ip, consumer or header:NAME',
-      default: 'ip',
-      description: 'Whose requests are counted together: ip | consumer | header:NAME.'
-    }),
-    store: Names(['memory', 'redis'], { default: 'memory', description: 'redis: one limit for the whole cluster.' })
-  },
-  strict
-)
-
-export const AccessLog = Type.Boolean({ description: 'One JSON line for each request.' })
-
-export const WebSocket = Type.Object(
-  {
-    idleTimeout: orOff(Duration('Longest silence of both sides; then both are told 1001 and closed.'), {
-      default: '5m'
-    })
-  },
-  strict
-)
-
-const BodyLimit = orOff(Size('Largest request body.'))
-
-/** What a route may say about the edge; unset keys come from the top-level `edge`. */
-export const RouteEdge = Type.Object(
-  {
-    bodyLimit: Type.Optional(BodyLimit),
-    accessLog: Type.Optional(AccessLog),
-    cors: Type.Optional(orOff(Cors)),
-    jwt: Type.Optional(orOff(Jwt)),
-    rateLimit: Type.Optional(orOff(RateLimit)),
-    websocket: Type.Optional(orOff(WebSocket)),
-    host: Type.Optional(
-      Names(['preserve', 'upstream'], {
-        description: "`Host` for the service: the client's, or the instance's own address."
-      })
-    )
-  },
-  strict
-)
-
-export const Edge = Type.Object(
-  {
-    ...RouteEdge.properties,
-    requestId: Type.Object(
-      {
-        header: HeaderName('Carries the request id in, upstream and back.', { default: 'x-request-id' }),
-        trustClient: Type.Boolean({ default: true, description: 'Keep a well-formed id that the client sent.' })
-      },
-      { ...strict, default: {} }
-    )
-  },
-  { ...strict, default: {} }
-)
-
-// ---- Mesh ------------------------------------------------------------------------------------
-
-export const balancePolicies = ['round-robin', 'least-request', 'random'] as const
-export const retryConditions = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx'] as const
-
-export const Retry = Type.Object(
-  {
-    attempts: Type.Integer({ minimum: 1, maximum: 10, default: 2, description: 'Tries after the first one.' }),
-    on: Type.Array(Either({ type: 'integer' }, Type.Integer({ minimum: 400, maximum: 599 }), Names(retryConditions)), {
-      minItems: 1,
-      default: ['connect-failure', 'refused-stream', 'reset'],
-      description: 'Conditions and statuses; gateway-error (502, 503, 504) and 5xx include getting no answer.'
-    }),
-    methods: Type.Array(Names(METHODS), {
-      default: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
-      description: 'Methods that may be sent twice. A failure to connect is retried for every method.'
-    }),
-    backoff: Type.Object(
-      {
-        base: DurationOrZero('Bound of the first random pause; doubled each time.', { default: '25ms' }),
-        max: DurationOrZero('Bound that it never exceeds.', { default: '250ms' })
-      },
-      { ...strict, default: {} }
-    ),
-    budget: Percent(
-      'Retries, at most, as a share of the calls of the last 10 s, and 10 a second besides. A failure to connect costs none.',
-      {
-        default: '20%'
-      }
-    )
-  },
-  strict
-)
-
-const meshPolicy = {
-  balance: Names(balancePolicies, { description: 'How an instance is chosen.' }),
-  timeout: Duration("Whole call, all attempts, from the end of the request to the response's headers."),
-  attemptTimeout: Duration("One attempt, from the end of the request to the response's headers."),
-  connectTimeout: Duration('TCP and TLS.'),
-  idleTimeout: orOff(Duration('Longest silence once the response runs.')),
-  retry: orOff(Retry)
-}
-
-/** What a service or a route may say about the mesh; unset keys come from the level above. */
-export const MeshOverride = Type.Partial(Type.Object(meshPolicy), strict)
-/** A route's part of it: the instances, and so their pools and balancer, belong to the service. */
-export const RouteMesh = Type.Omit(MeshOverride, ['balance', 'connectTimeout'], strict)
-
-export const Mesh = Type.Object(
-  {
-    balance: Names(balancePolicies, { default: 'least-request', description: 'How an instance is chosen.' }),
-    timeout: Duration("Whole call, all attempts, from the end of the request to the response's headers.", {
-      default: '15s'
-    }),
-    attemptTimeout: Duration("One attempt, from the end of the request to the response's headers.", { default: '5s' }),
-    connectTimeout: Duration('TCP and TLS.', { default: '2s' }),
-    idleTimeout: orOff(Duration('Longest silence once the response runs.'), { default: '60s' }),
-    retry: orOff(Retry, { default: {} })
-  },
-  { ...strict, default: {} }
 )
 
 const InstanceUrl = Url('http', 'An address of the service: scheme, host and port.')
@@ -318,6 +141,12 @@ export const Service = Type.Object(
           service: Type.Optional(Type.String({ minLength: 1, description: "Default: the service's own name." })),
           tags: Type.Optional(Type.Array(Type.String(), { description: 'An instance must carry all of them.' })),
           datacenter: Type.Optional(Type.String()),
+          failover: Type.Optional(
+            Type.Array(Type.String(), {
+              minItems: 1,
+              description: 'Datacenters whose instances serve, in this order, when none is left in the first.'
+            })
+          ),
           passingOnly: Type.Boolean({ default: true, description: 'false: instances in warning state serve too.' })
         },
         strict
@@ -347,6 +176,8 @@ export const Service = Type.Object(
         strict
       )
     ),
+    sidecar: Type.Optional(SidecarUrl),
+    subsets: Type.Optional(Type.Record(Name, Subset, strict)),
     mesh: Type.Optional(MeshOverride)
   },
   strict
@@ -386,9 +217,27 @@ export const Match = Type.Object(
   strict
 )
 
+/** All that is given must fit. */
+const SplitMatch = Type.Object(
+  {
+    headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
+    cookies: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
+    consumers: Type.Optional(Type.Array(Type.String(), { minItems: 1 }))
+  },
+  { ...strict, minProperties: 1, description: 'Calls that go here whatever the weights: a canary for some.' }
+)
+
 export const Split = Type.Array(
-  Type.Object({ service: Type.String(), weight: Type.Integer({ minimum: 0, maximum: 65535 }) }, strict),
-  { minItems: 1, description: 'Shares of the traffic.' }
+  Type.Object(
+    {
+      service: Type.String(),
+      subset: Type.Optional(Type.String({ description: "One of that service's `subsets`." })),
+      weight: Type.Integer({ minimum: 0, maximum: 65535, default: 0 }),
+      match: Type.Optional(SplitMatch)
+    },
+    strict
+  ),
+  { minItems: 1, description: 'Shares of the traffic; the first `match` that fits goes before the weights.' }
 )
 
 export const Route = Type.Object(
@@ -397,6 +246,7 @@ export const Route = Type.Object(
     match: Match,
     service: Type.Optional(Type.String({ description: 'One of `services`.' })),
     split: Type.Optional(Split),
+    stickOn: Type.Optional(HashOn),
     path: Type.Optional(
       Type.Object(
         {
@@ -458,13 +308,29 @@ export type JwtOptions = Static<typeof Jwt>
 export type RateLimitOptions = Static<typeof RateLimit>
 export type RedisOptions = Static<typeof Redis>
 export type ConsulOptions = Static<typeof ConsulDiscovery>
+export type DiscoveryOptions = Static<typeof Discovery>
+export type BalanceOptions = Static<typeof Balance>
+export type HealthCheckOptions = Static<typeof HealthCheck>
+export type OutlierOptions = Static<typeof OutlierDetection>
+export type CircuitBreakerOptions = Static<typeof CircuitBreaker>
+export type AdaptiveConcurrencyOptions = Static<typeof AdaptiveConcurrency>
+export type LimitOptions = Static<typeof Limit>
 export type RetryOptions = Static<typeof Retry>
+export type HedgeOptions = Static<typeof Hedge>
+export type CollapseOptions = Static<typeof Collapse>
+export type FallbackOptions = Static<typeof Fallback>
+export type FaultOptions = Static<typeof Fault>
+export type MirrorOptions = Static<typeof Mirror>
+export type UpstreamTlsOptions = Static<typeof UpstreamTls>
+export type SubsetOptions = Static<typeof Subset>
+export type HashSource = Static<typeof HashOn>
+export type SplitShare = Static<typeof Split>[number]
 /** The edge concerns in force on one route: its own, else the top level's; `false` and unset are both off. */
 export type EdgePolicy = Static<typeof RouteEdge>
 /** The mesh concerns in force on a call, all set. */
-export type MeshPolicy = Static<typeof Mesh>
+export type MeshPolicy = Static<typeof Mesh> & { subset?: string }
 /** What a route changes of its service's policy. */
-export type RoutePolicy = Static<typeof RouteMesh> & { split?: Static<typeof Split> }
+export type RoutePolicy = Static<typeof RouteMesh> & { split?: readonly SplitShare[]; stickOn?: HashSource }
 export type ServiceOptions = Static<typeof Service>
 export type RouteMatch = Static<typeof Match>
 export type PluginOptions = Static<typeof Plugin>

@@ -16,6 +16,11 @@ type Row = readonly [status: number, message: string, type: string, retryAfterSe
 export const errorTable: Readonly<Record<string, Row>> = {
   JW_NO_SERVICE: [503, 'The service is not known', 'destination_not_found'],
   JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
+  JW_CIRCUIT_OPEN: [503, 'The service is failing and is given a rest', 'destination_unavailable', 1],
+  JW_OVERLOADED: [503, 'The service has as much to do as it may', 'connection_limit_reached', 1],
+  JW_UPSTREAM_LIMITED: [503, 'The rate limit toward the service is reached', 'connection_limit_reached', 1],
+  JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'destination_ip_prohibited'],
+  JW_IDENTITY_MISMATCH: [502, 'The service could not be trusted', 'tls_certificate_error'],
   JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
   JW_CALL_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
   JW_ATTEMPT_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],

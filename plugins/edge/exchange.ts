@@ -95,6 +95,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#announced = Number(headers['content-length'] ?? -1)
     // Not before: what cannot be written is still answered with an error.
     this.#reply.hijack()
+    process.nextTick(flushHead, this)
+  }
+
+  /** A head that no body came with goes alone: a stream of events may be silent for long. */
+  flushHead(): void {
+    const raw = this.#raw
+    if (this.bytesSent === 0 && !raw.writableEnded && !raw.destroyed) raw.flushHeaders()
   }
 
   /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
@@ -189,6 +196,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
     breakOff(this.#request.raw, this.#raw)
   }
 }
+
+/** Not a closure for each answer. */
+const flushHead = (exchange: Exchange) => exchange.flushHead()
 
 function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | string[]][] {
   const alsoDrop = nominated(headers.connection)

@@ -20,9 +20,26 @@ import { decorateUpstreamHeaders, headerFilter } from './upstream-headers.ts'
 const SeveralHosts = createError('JW_SEVERAL_HOSTS', 'There is more than one Host header', 400)
 const UnknownCoding = createError('JW_UNKNOWN_CODING', 'The transfer coding is not known: %s', 501)
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Whether it comes from a peer of `listen.trustProxy`. */
+    readonly trusted: boolean
+  }
+}
+
+/** The extra key of the seam: who asked, for policies of the mesh that hash, match or trust by it. */
+interface SeamOptions extends Dispatcher.DispatchOptions {
+  caller: Pick<FastifyRequest, 'ip' | 'consumer' | 'trusted'>
+}
+
 export default fp<Config>(
   async (fastify, config) => {
     fastify.decorateRequest('exchange', null)
+    fastify.decorateRequest('trusted', {
+      getter(this: FastifyRequest) {
+        return isTrusted(this.raw.socket.remoteAddress ?? '')
+      }
+    })
     decorateUpstreamHeaders(fastify)
     // Bodies go on as they are: no parser reads them, of any content type.
     fastify.removeAllContentTypeParsers()
@@ -80,9 +97,10 @@ export default fp<Config>(
             method: request.method as Dispatcher.HttpMethod,
             headers,
             body: upgrade === null ? bodyOf(request) : null,
+            caller: request,
             ...(upgrade !== null && { upgrade: 'websocket' }),
             ...(policy && { mesh: policy })
-          },
+          } satisfies SeamOptions,
           exchange
         )
       }

@@ -25,8 +25,8 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
   selected: Instance | null = null
   /** Addresses that failed this call, so that a retry goes elsewhere; null until the first retry. */
   tried: Set<Endpoint> | null = null
-  /** The pause before the next attempt. */
-  backoff: NodeJS.Timeout | undefined
+  /** By which a hashing balancer chooses; null where nothing is hashed. */
+  hash: number | null = null
   /** Neighbours in the service's list of calls in flight. */
   newer: Call | null = null
   older: Call | null = null
@@ -42,6 +42,7 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
 
   readonly #service: Service
   #attempt: DispatchController | null = null
+  #whenOver: (() => void)[] | null = null
 
   constructor(service: Service, next: DispatchHandler, startedMs: number) {
     super(next)
@@ -146,9 +147,16 @@ export class Call extends ForwardingHandler implements CallRecord, DispatchContr
     this.next.onResponseError?.(this, error)
   }
 
+  /** Something to end with the call: a pause, a place in a queue. Called once, also if it has come to nothing by then. */
+  whenOver(end: () => void): void {
+    if (this.over) end()
+    else if (this.#whenOver === null) this.#whenOver = [end]
+    else this.#whenOver.push(end)
+  }
+
   #finish(): void {
     this.over = true
-    clearTimeout(this.backoff)
     this.#service.leave(this)
+    if (this.#whenOver !== null) for (const end of this.#whenOver) end()
   }
 }

@@ -4,17 +4,31 @@ import { Call } from './call.ts'
 import type { Discovery } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
 import { MeshError } from './errors.ts'
+import { activeCheck } from './health/active-check.ts'
+import { adaptiveConcurrency } from './interceptors/adaptive-concurrency.ts'
 import { attemptTimeout } from './interceptors/attempt-timeout.ts'
+import { caps } from './interceptors/caps.ts'
+import { circuitBreaker } from './interceptors/circuit-breaker.ts'
+import { collapse } from './interceptors/collapse.ts'
 import { deadline } from './interceptors/deadline.ts'
+import { fallback } from './interceptors/fallback.ts'
+import { fault } from './interceptors/fault.ts'
+import { hashKey } from './interceptors/hash-key.ts'
+import { hedge } from './interceptors/hedge.ts'
+import { intentions } from './interceptors/intentions.ts'
+import { mirror } from './interceptors/mirror.ts'
+import { outlierDetection } from './interceptors/outlier-detection.ts'
+import { rateLimit } from './interceptors/rate-limit.ts'
+import { replay } from './interceptors/replay.ts'
 import { retry } from './interceptors/retry.ts'
 import { select } from './interceptors/select.ts'
 import { split } from './interceptors/split.ts'
 import { attemptTelemetry, callTelemetry } from './interceptors/telemetry.ts'
-import type { Layer } from './layer.ts'
+import type { Layer, LayerContext } from './layer.ts'
 import { registerServiceMetrics } from './metrics.ts'
 import type { ServiceStatus } from './service.ts'
 import { Service } from './service.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, Meter, Surroundings } from './types.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, Meter } from './types.ts'
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
@@ -53,7 +67,7 @@ export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
   readonly #chains = new Map<string, { own: Dispatch | null; byPolicy: WeakMap<RoutePolicy, Dispatch> }>()
   readonly #discovery: Discovery
-  readonly #around: Surroundings
+  readonly #around: LayerContext
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
   #closing: Promise<void> | null = null
 
@@ -63,7 +77,11 @@ export class Mesh extends Dispatcher {
       log: options.log ?? silent,
       meter: options.meter ?? null,
       now: options.now ?? (() => performance.now()),
-      random: options.random ?? Math.random
+      random: options.random ?? Math.random,
+      toService: (name) => (opts, handler) => {
+        const { mesh: _ofTheRoute, ...rest } = opts
+        return this.dispatch({ ...rest, origin: originOf(name) }, handler)
+      }
     }
     this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#around)
     for (const service of Object.values(config.services)) {
@@ -77,8 +95,18 @@ export class Mesh extends Dispatcher {
 
   /** Begins discovery; calls before the first answer fail with `JW_NO_INSTANCE`. */
   start(): this {
-    for (const service of this.#services.values()) service.start()
+    for (const service of this.#services.values()) {
+      // Composed now, so that what attends to a service does so before its first call.
+      this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
+      activeCheck(service, service.config.mesh, this.#around)
+      service.start()
+    }
     return this
+  }
+
+  /** Resolves when discovery has answered once for every service, be it that there is no instance. */
+  async ready(): Promise<void> {
+    await Promise.all([...this.#services.values()].map(({ ready }) => ready))
   }
 
   /** Adds an interceptor to the chains of all services; to be called before the first request. */
@@ -89,21 +117,35 @@ export class Mesh extends Dispatcher {
   }
 
   /**
-   * The chain, outermost first. Telemetry sees all that happens; the deadline bounds all but telemetry; the
-   * call gives whatever is above it one stable controller; retry repeats what is below it: selection, so that
-   * a retry goes elsewhere, then what concerns one attempt at one instance.
+   * The chain, outermost first. What may answer in the service's place stands outside the deadline, or could not
+   * answer when that has passed; the call gives whatever is above it one stable controller; retry and hedge repeat
+   * what is below them: what admits an attempt, selection, so that a retry goes elsewhere, then what concerns one
+   * attempt at one instance.
    */
   #layers(): Named[] {
     return [
-      { name: 'telemetry', layer: callTelemetry },
+      { name: 'telemetry', layer: callTelemetry }, // sees all that happens
+      { name: 'collapse', layer: collapse }, // who shares an answer shares its fallback
+      { name: 'fallback', layer: fallback }, // also when the deadline has passed
       { name: 'deadline', layer: deadline },
       ...this.#used.request,
       { name: 'call', layer: beginCall },
+      { name: 'intentions', layer: intentions }, // not even a copy goes where we may not
+      { name: 'mirror', layer: mirror }, // once a call, whatever becomes of it
+      { name: 'hash', layer: hashKey }, // the same for all attempts
+      { name: 'replay', layer: replay }, // what retry and hedge send again
       { name: 'retry', layer: retry },
+      { name: 'hedge', layer: hedge },
+      { name: 'circuit-breaker', layer: circuitBreaker }, // refuses before anything waits
+      { name: 'adaptive-concurrency', layer: adaptiveConcurrency },
+      { name: 'caps', layer: caps },
+      { name: 'rate-limit', layer: rateLimit }, // last, so that only what will be sent takes a token
       { name: 'select', layer: select },
       { name: 'attempt-telemetry', layer: attemptTelemetry },
+      { name: 'outlier-detection', layer: outlierDetection },
       ...this.#used.attempt,
-      { name: 'attempt-timeout', layer: attemptTimeout }
+      { name: 'attempt-timeout', layer: attemptTimeout },
+      { name: 'fault', layer: fault } // innermost: to all others a fault is the service's
     ]
   }
 
@@ -140,19 +182,19 @@ export class Mesh extends Dispatcher {
     return chain(opts, handler)
   }
 
-  #compose(name: string, { split: shares, ...override }: RoutePolicy = {}): Dispatch {
+  #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Dispatch {
     if (shares !== undefined) {
-      const targets = shares.map((share) => ({
-        weight: share.weight,
-        dispatch: this.#compose(share.service, override)
-      }))
-      return split(targets, this.#around.random)
+      const targets = shares.map((share) => {
+        const { service, subset } = share
+        return { share, dispatch: this.#compose(service, { ...override, ...(subset !== undefined && { subset }) }) }
+      })
+      return split(targets, stickOn, this.#around)
     }
     const service = this.#services.get(name)
     if (service === undefined) return (_opts, handler) => this.#refuse(name, handler)
     const policy = { ...service.config.mesh, ...override }
     // Innermost: the pool of the instance that `select` chose.
-    let dispatch: Dispatch = (opts, handler) => opts.call!.selected!.endpoint.dispatch(opts, handler)
+    let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
     for (const { layer } of this.#layers().reverse()) {
       dispatch = layer(service, policy, this.#around)?.(dispatch) ?? dispatch
     }

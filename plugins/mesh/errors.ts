@@ -7,6 +7,11 @@ export const meshErrors = {
   JW_NO_INSTANCE: 'no instance of the service is available',
   JW_CALL_TIMEOUT: 'the call took longer than its timeout',
   JW_ATTEMPT_TIMEOUT: 'the instance did not answer within the attempt timeout',
+  JW_CIRCUIT_OPEN: 'the circuit is open',
+  JW_OVERLOADED: 'as much as may be is in flight already',
+  JW_UPSTREAM_LIMITED: 'the rate limit toward the service is reached',
+  JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
+  JW_IDENTITY_MISMATCH: 'the instance is not who it should be',
   JW_MESH_CLOSED: 'the mesh is closed'
 } as const
 

@@ -8,7 +8,19 @@ export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceSt
     help: 'Instances of the newest snapshot, by state.',
     labelNames: ['service', 'state'],
     collect(set) {
-      for (const { name, instances } of mesh.status()) set({ service: name, state: 'available' }, instances.length)
+      for (const { name, instances } of mesh.status()) {
+        const available = instances.filter((instance) => instance.available).length
+        set({ service: name, state: 'available' }, available)
+        set({ service: name, state: 'unavailable' }, instances.length - available)
+      }
+    }
+  })
+  meter.gauge({
+    name: 'jingwei_mesh_panic',
+    help: '1 while so few instances are available that all of them are used.',
+    labelNames: ['service'],
+    collect(set) {
+      for (const { name, panic } of mesh.status()) set({ service: name }, panic ? 1 : 0)
     }
   })
   meter.gauge({
@@ -42,4 +54,16 @@ export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceSt
       for (const { name, source } of mesh.status()) set({ service: name }, source.error === null ? 1 : 0)
     }
   })
+}
+
+/** Counts what a concern in shadow mode would have done. */
+export function shadowCounter(meter: Meter | null, service: string, concern: string): () => void {
+  const counter = meter?.counter({
+    name: 'jingwei_mesh_shadowed_total',
+    help: 'What concerns in shadow mode would have done.',
+    labelNames: ['service', 'concern']
+  })
+  const child = counter?.labels(service, concern)
+  child?.inc(0)
+  return () => child?.inc()
 }

@@ -1,10 +1,36 @@
 import type { ServiceConfig } from '../../config/schema.ts'
-import { createBalancer } from './balancing/index.ts'
+import type { Locality } from './balancing/eligible.ts'
+import { eligible } from './balancing/eligible.ts'
+import { balanceOptions, createBalancer } from './balancing/index.ts'
 import type { Call } from './call.ts'
 import { MeshError } from './errors.ts'
+import { Health } from './health/health.ts'
 import { RetryBudget } from './retry-budget.ts'
 import { PooledEndpoint } from './transport/endpoint.ts'
-import type { Instance, InstanceSpec, Snapshot, Source, SourceStatus, Surroundings } from './types.ts'
+import type {
+  Balancer,
+  Endpoint,
+  Instance,
+  InstanceSpec,
+  Snapshot,
+  Source,
+  SourceStatus,
+  Surroundings
+} from './types.ts'
+
+/** What a concern keeps for a service over all its chains: state, timers, its part of the admin view. */
+export interface Keeper {
+  /** Called once, when the service starts or, if it has, at once. */
+  start?(): void
+  /** The instances have changed; those that stay have the same endpoint. */
+  update?(instances: readonly Instance[]): void
+  /** For the admin view. */
+  status?(): unknown
+  /** For the admin view, of one instance. */
+  instanceStatus?(endpoint: Endpoint): unknown
+  /** Ends timers and sockets. */
+  close?(): void
+}
 
 /** What the outside may know of a service. */
 export interface ServiceStatus {
@@ -15,8 +41,21 @@ export interface ServiceStatus {
     readonly origin: string
     readonly weight: number
     readonly active: number
+    readonly available: boolean
+    /** Why it is not available, by concern. */
+    readonly obstacles: Readonly<Record<string, string>>
+    /** What the concerns and the balancer say of it, by their names. */
+    readonly concerns: Readonly<Record<string, unknown>>
   }[]
+  /** So few instances are available that all of them are used. */
+  readonly panic: boolean
+  /** Calls in flight. */
+  readonly active: number
+  /** What the concerns say of the service, by their names. */
+  readonly concerns: Readonly<Record<string, unknown>>
 }
+
+const nowhere: Locality = { datacenter: null, zone: null }
 
 /** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
 export class Service {
@@ -30,6 +69,17 @@ export class Service {
   readonly #around: Surroundings
   #endpoints = new Map<string, PooledEndpoint>()
   readonly #leaving = new Set<PooledEndpoint>()
+  readonly #keepers = new Map<string, Keeper>()
+  readonly #flips: ((concern: string, to: string) => void) | null
+  #instances: readonly Instance[] = []
+  #started = false
+  #refreshing = false
+  #change: NodeJS.Timeout | undefined
+  #onReady: (() => void) | null = null
+  /** Resolves with the first answer of discovery. */
+  readonly ready = new Promise<void>((resolve) => {
+    this.#onReady = resolve
+  })
   #closed = false
   #newest: Call | null = null
   #onIdle: (() => void) | null = null
@@ -38,6 +88,27 @@ export class Service {
     this.config = config
     this.#source = source
     this.#around = around
+    const counter = around.meter?.counter({
+      name: 'jingwei_mesh_health_flips_total',
+      help: 'Instances taken out of the balance or put back, by the concern that did it.',
+      labelNames: ['service', 'concern', 'to']
+    })
+    this.#flips = counter === undefined ? null : (concern, to) => counter.labels(config.name, concern, to).inc()
+  }
+
+  /** A concern's keeper: made once for all chains of the service, closed with it. */
+  keep<K extends Keeper>(concern: string, make: () => K): K {
+    const kept = this.#keepers.get(concern)
+    if (kept !== undefined) return kept as K
+    const keeper = make()
+    this.#keepers.set(concern, keeper)
+    if (this.#started) this.#begin(keeper)
+    return keeper
+  }
+
+  #begin(keeper: Keeper): void {
+    keeper.start?.()
+    if (this.snapshot !== null) keeper.update?.(this.snapshot.instances)
   }
 
   get name(): string {
@@ -66,19 +137,39 @@ export class Service {
   }
 
   start(): void {
+    this.#started = true
+    for (const keeper of this.#keepers.values()) this.#begin(keeper)
     this.#source.start((specs) => this.#publish(specs))
   }
 
   status(): ServiceStatus {
+    const keepers = [...this.#keepers]
     return {
       name: this.name,
       source: this.#source.status(),
-      instances: (this.snapshot?.instances ?? []).map(({ id, origin, weight, endpoint }) => ({
-        id,
-        origin,
-        weight,
-        active: endpoint.active
-      }))
+      active: this.active,
+      panic: this.snapshot?.panic ?? false,
+      concerns: Object.fromEntries(
+        keepers.flatMap(([name, keeper]) => (keeper.status === undefined ? [] : [[name, keeper.status()]]))
+      ),
+      instances: this.#instances.map((instance) => {
+        const { id, origin, weight, endpoint } = instance
+        const balance = this.snapshot?.balancers['']?.describe?.(instance)
+        const { available, obstacles } = endpoint.health
+        const said = keepers.map(([name, keeper]) => [name, keeper.instanceStatus?.(endpoint)] as const)
+        return {
+          id,
+          origin,
+          weight,
+          active: endpoint.active,
+          available,
+          obstacles,
+          concerns: {
+            ...(balance && { balance }),
+            ...Object.fromEntries(said.filter(([, status]) => status !== undefined))
+          }
+        }
+      })
     }
   }
 
@@ -86,19 +177,73 @@ export class Service {
   #publish(specs: readonly InstanceSpec[]): void {
     if (this.#closed) return
     const kept = new Map<string, PooledEndpoint>()
-    const instances: Instance[] = specs.map((spec) => {
-      const endpoint =
-        kept.get(spec.origin) ??
-        this.#endpoints.get(spec.origin) ??
-        new PooledEndpoint(spec.origin, this.config.mesh.connectTimeout)
+    this.#instances = specs.map((spec) => {
+      const endpoint = kept.get(spec.origin) ?? this.#endpoints.get(spec.origin) ?? this.#endpoint(spec.origin)
       kept.set(spec.origin, endpoint)
       return { ...spec, endpoint }
     })
     const left = [...this.#endpoints.values()].filter((endpoint) => !kept.has(endpoint.origin))
     this.#endpoints = kept
-    this.snapshot = { instances, balancer: createBalancer(this.config.mesh.balance, instances, this.#around.random) }
+    for (const keeper of this.#keepers.values()) keeper.update?.(this.#instances)
+    this.#balance()
     for (const endpoint of left) this.#retire(endpoint)
-    this.#around.log.info({ service: this.name, instances: instances.length, left: left.length }, 'instances changed')
+    this.#around.log.info({ service: this.name, instances: specs.length, left: left.length }, 'instances changed')
+    this.#onReady?.()
+  }
+
+  #endpoint(origin: string): PooledEndpoint {
+    const { now, log } = this.#around
+    const health = new Health(now, (available, concern, reason) => {
+      const to = available ? 'available' : 'unavailable'
+      log[available ? 'info' : 'warn']({ service: this.name, instance: origin, concern, reason }, `instance ${to}`)
+      this.#flips?.(concern, to)
+      this.#refresh()
+    })
+    return new PooledEndpoint(origin, this.config.mesh, health)
+  }
+
+  /** Soon, so that many flips at once cost one new balancer. */
+  #refresh(): void {
+    if (this.#refreshing || this.#closed) return
+    this.#refreshing = true
+    queueMicrotask(() => {
+      this.#refreshing = false
+      if (!this.#closed) this.#balance()
+    })
+  }
+
+  /** The next snapshot: who may be chosen now, of the whole service and of each subset. */
+  #balance(): void {
+    const { subsets = {} } = this.config
+    const whole = this.#balancer(this.#instances)
+    const balancers: Record<string, Balancer> = { '': whole.balancer }
+    let { changesInMs } = whole
+    for (const [name, { tags = [], meta = {} }] of Object.entries(subsets)) {
+      const some = this.#balancer(
+        this.#instances.filter(
+          (each) =>
+            tags.every((tag) => each.tags.includes(tag)) &&
+            Object.entries(meta).every(([key, value]) => each.meta[key] === value)
+        )
+      )
+      balancers[name] = some.balancer
+      changesInMs = Math.min(changesInMs ?? Number.POSITIVE_INFINITY, some.changesInMs ?? Number.POSITIVE_INFINITY)
+    }
+    if (whole.panic !== (this.snapshot?.panic ?? false)) {
+      const message = whole.panic ? 'panic: too few instances are available, so all are used' : 'panic is over'
+      this.#around.log.warn({ service: this.name }, message)
+    }
+    this.snapshot = { instances: this.#instances, balancers, panic: whole.panic }
+    clearTimeout(this.#change)
+    if (changesInMs !== null && changesInMs < Number.POSITIVE_INFINITY) {
+      this.#change = setTimeout(() => this.#refresh(), changesInMs).unref()
+    }
+  }
+
+  #balancer(instances: readonly Instance[]): { balancer: Balancer; panic: boolean; changesInMs: number | null } {
+    const options = balanceOptions(this.config.mesh.balance)
+    const some = eligible(instances, options, this.#around.locality?.() ?? nowhere, this.#around.now())
+    return { ...some, balancer: createBalancer(options, some.instances, this.#around) }
   }
 
   #retire(endpoint: PooledEndpoint): void {
@@ -108,9 +253,15 @@ export class Service {
 
   /** Ends discovery, lets calls in flight, retries included, end within the grace, then closes every connection. */
   async close(graceMs: number): Promise<void> {
-    this.#closed = true
+    this.#stop()
     await Promise.all([this.#source.close(), this.#idle(graceMs)])
     await this.destroy()
+  }
+
+  #stop(): void {
+    this.#closed = true
+    clearTimeout(this.#change)
+    for (const keeper of this.#keepers.values()) keeper.close?.()
   }
 
   #idle(graceMs: number): Promise<void> | undefined {
@@ -126,7 +277,7 @@ export class Service {
 
   /** Fails the calls in flight and closes every connection. */
   async destroy(error?: Error | null): Promise<void> {
-    this.#closed = true
+    this.#stop()
     // Each takes itself off the list.
     while (this.#newest !== null) this.#newest.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
     const endpoints = [...this.#endpoints.values(), ...this.#leaving]

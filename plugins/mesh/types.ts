@@ -5,6 +5,8 @@
  */
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../config/schema.ts'
+import type { Locality } from './balancing/eligible.ts'
+import type { Health } from './health/health.ts'
 
 /** What a source found out about one instance. Plain data, equal when its fields are equal. */
 export interface InstanceSpec {
@@ -73,6 +75,8 @@ export interface Surroundings {
   readonly now: () => number
   /** In [0, 1). */
   readonly random: () => number
+  /** Where the gateway itself is, as far as that is known by now. */
+  readonly locality?: () => Locality
 }
 
 /**
@@ -96,20 +100,46 @@ export interface Instance extends InstanceSpec {
 /** What all calls to one address share, over any number of snapshots. */
 export interface Endpoint {
   readonly origin: string
-  /** Attempts in flight. */
+  /** Attempts in flight, those included that wait for a connection. */
   active: number
+  /** Latency of the last answers, peaks weighed more; null until one is measured. Milliseconds. */
+  latencyMs: number | null
+  readonly health: Health
+  /** Whether another attempt would neither find a connection nor a place in the queue for one. */
+  isFull(): boolean
   readonly dispatch: Dispatch
 }
 
-/** A load balancing policy over one snapshot. */
+/** A load balancing policy over the instances that may be chosen. */
 export interface Balancer {
-  /** The next instance, at none of the addresses `tried`; null when there is no other. */
-  pick(tried: ReadonlySet<Endpoint> | null): Instance | null
+  /**
+   * The next instance, at none of the addresses `tried`; null when there is no other. `hash` is that of the call,
+   * or null where it has none.
+   */
+  pick(tried: ReadonlySet<Endpoint> | null, hash?: number | null): Instance | null
+  /** For people: what the policy thinks of an instance just now, such as its score. */
+  describe?(instance: Instance): Readonly<Record<string, number | string>>
 }
 
 export interface Snapshot {
+  /** All of them, whatever their health. */
   readonly instances: readonly Instance[]
-  readonly balancer: Balancer
+  /** By name of the subset; the whole service under `''`. */
+  readonly balancers: Readonly<Record<string, Balancer>>
+  /** So few are available that all of them are used. */
+  readonly panic: boolean
+}
+
+/**
+ * Who asked for a call, as far as the caller says; only policies that hash, match or trust by it look. The gateway
+ * hands over Fastify's request, which has this shape.
+ */
+export interface Caller {
+  readonly ip: string
+  /** The known caller, or null. */
+  readonly consumer: { readonly id: string } | null
+  /** Whether it may ask for faults to be injected. */
+  readonly trusted: boolean
 }
 
 declare module 'undici' {
@@ -117,6 +147,9 @@ declare module 'undici' {
     interface DispatchOptions {
       /** The route's policy; one frozen object per route lets its chain be composed once. */
       mesh?: RoutePolicy
+      caller?: Caller
+      /** Set by `select`: where this attempt goes. */
+      instance?: Instance
     }
   }
 }

@@ -134,7 +134,9 @@ t.test('gauges say how the services stand', async (t) => {
   clock = 5000
   t.strictSame(gauges.jingwei_mesh_instances!(), [
     [{ service: 'orders', state: 'available' }, 2],
-    [{ service: 'users', state: 'available' }, 1]
+    [{ service: 'orders', state: 'unavailable' }, 0],
+    [{ service: 'users', state: 'available' }, 1],
+    [{ service: 'users', state: 'unavailable' }, 0]
   ])
   t.strictSame(gauges.jingwei_mesh_active_requests!(), [
     [{ service: 'orders' }, 1],

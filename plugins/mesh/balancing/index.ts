@@ -1,15 +1,42 @@
-import type { MeshPolicy } from '../../../config/schema.ts'
-import type { Balancer, Instance } from '../types.ts'
+import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
+import type { Balancer, Instance, Surroundings } from '../types.ts'
 import { leastRequest } from './least-request.ts'
+import { maglev } from './maglev.ts'
+import { peakEwma } from './peak-ewma.ts'
 import { random } from './random.ts'
+import { ringHash } from './ring-hash.ts'
 import { roundRobin } from './round-robin.ts'
 
-type Policy = (instances: readonly Instance[], random: () => number) => Balancer
+/** Builds a policy over instances of which none has the weight 0, unless all have it. */
+export type BalancingPolicy = (
+  instances: readonly Instance[],
+  options: BalanceOptions,
+  around: Pick<Surroundings, 'random' | 'now'>
+) => Balancer
 
-const policies: Record<MeshPolicy['balance'], Policy> = {
+const policies: Record<BalanceOptions['policy'], BalancingPolicy> = {
   'least-request': leastRequest,
   'round-robin': roundRobin,
-  random
+  random,
+  'ring-hash': ringHash,
+  maglev,
+  'peak-ewma': peakEwma
+}
+
+/** What the schema fills in where a policy is given by its name alone. */
+const defaults: BalanceOptions = {
+  policy: 'least-request',
+  choices: 2,
+  ringSize: 1024,
+  tableSize: 65_537,
+  decay: 10_000,
+  panicThreshold: 0.5,
+  locality: 'ignore',
+  localThreshold: 0.7
+}
+
+export function balanceOptions(balance: MeshPolicy['balance']): BalanceOptions {
+  return typeof balance === 'string' ? { ...defaults, policy: balance } : balance
 }
 
 /**
@@ -17,10 +44,11 @@ const policies: Record<MeshPolicy['balance'], Policy> = {
  * so that a service drained by weights still answers.
  */
 export function createBalancer(
-  policy: MeshPolicy['balance'],
+  balance: MeshPolicy['balance'],
   instances: readonly Instance[],
-  random: () => number
+  around: Pick<Surroundings, 'random' | 'now'>
 ): Balancer {
+  const options = balanceOptions(balance)
   const weighted = instances.filter((instance) => instance.weight > 0)
-  return policies[policy](weighted.length > 0 ? weighted : instances, random)
+  return policies[options.policy](weighted.length > 0 ? weighted : instances, options, around)
 }

@@ -1,4 +1,4 @@
-import type { Balancer, Instance } from '../types.ts'
+import type { BalancingPolicy } from './index.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /**
@@ -6,7 +6,7 @@ import { firstUntried, weightedSampler } from './weighted.ts'
  * first drawn if they are level. Nearly as even as comparing all, without the herd that all-comparing
  * gateways form around the one idle instance.
  */
-export function leastRequest(instances: readonly Instance[], random: () => number): Balancer {
+export const leastRequest: BalancingPolicy = (instances, _options, { random }) => {
   const sample = weightedSampler(instances, random)
   const count = instances.length
   return {

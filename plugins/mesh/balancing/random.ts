@@ -1,8 +1,8 @@
-import type { Balancer, Instance } from '../types.ts'
+import type { BalancingPolicy } from './index.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /** Any instance, by weight. */
-export function random(instances: readonly Instance[], random: () => number): Balancer {
+export const random: BalancingPolicy = (instances, _options, { random }) => {
   const sample = weightedSampler(instances, random)
   return {
     pick(tried) {

@@ -1,10 +1,11 @@
-import type { Balancer, Instance } from '../types.ts'
+import type { Instance } from '../types.ts'
+import type { BalancingPolicy } from './index.ts'
 
 /**
  * Each in its turn; with weights, nginx's smooth variant, which spreads the turns of a heavy instance
  * (weights 5,1,1 give a a b a c a a, not a a a a a b c).
  */
-export function roundRobin(instances: readonly Instance[], random: () => number): Balancer {
+export const roundRobin: BalancingPolicy = (instances, _options, { random }) => {
   const count = instances.length
   const first = instances[0]?.weight
   const next = instances.every((instance) => instance.weight === first) ? inTurn(instances, random) : smooth(instances)

@@ -188,7 +188,8 @@ class RetryHandler extends ForwardingHandler {
     // Exponential, with full jitter.
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     this.#context.count(reason)
-    call.backoff = setTimeout(() => this.#again(), leastMs + pauseMs)
+    const pause = setTimeout(() => this.#again(), leastMs + pauseMs)
+    call.whenOver(() => clearTimeout(pause))
   }
 
   #again(): void {

@@ -3,27 +3,44 @@ import type { Duplex } from 'node:stream'
 import { MeshError } from '../errors.ts'
 import { ForwardingHandler } from '../handler.ts'
 import type { Layer } from '../layer.ts'
-import type { DispatchController, DispatchHandler, Endpoint } from '../types.ts'
+import type { Balancer, DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
-export const select: Layer = (service) => (dispatch) => (opts, handler) => {
-  const call = opts.call!
-  const balancer = service.snapshot?.balancer
-  // Where every instance was tried, one of them again is better than none.
-  const instance = balancer?.pick(call.tried) ?? balancer?.pick(null)
-  if (!instance) {
-    handler.onResponseError?.(call, new MeshError('JW_NO_INSTANCE', service.name))
-    return true
+export const select: Layer =
+  (service, { subset = '' }) =>
+  (dispatch) =>
+  (opts, handler) => {
+    const call = opts.call!
+    const balancer = service.snapshot?.balancers[subset]
+    // Where every instance was tried, one of them again is better than none.
+    let instance: Instance | null | undefined =
+      balancer?.pick(call.tried, call.hash) ?? balancer?.pick(null, call.hash) ?? null
+    if (instance?.endpoint.isFull()) instance = withRoom(balancer!, call.tried, call.hash)
+    if (!instance) {
+      const code = instance === undefined ? 'JW_OVERLOADED' : 'JW_NO_INSTANCE'
+      handler.onResponseError?.(call, new MeshError(code, service.name))
+      return true
+    }
+    call.attempts++
+    call.selected = instance
+    const load = new LoadHandler(handler, instance.endpoint)
+    try {
+      return dispatch({ ...opts, origin: instance.origin, instance }, load)
+    } catch (error) {
+      // An interceptor threw: to this attempt, that is how it ended.
+      load.onResponseError(call, error as Error)
+      return true
+    }
   }
-  call.attempts++
-  call.selected = instance
-  const load = new LoadHandler(handler, instance.endpoint)
-  try {
-    return dispatch({ ...opts, origin: instance.origin }, load)
-  } catch (error) {
-    // An interceptor threw: to this attempt, that is how it ended.
-    load.onResponseError(call, error as Error)
-    return true
+
+/** Another instance, one that is not full; undefined where all are. */
+function withRoom(balancer: Balancer, tried: ReadonlySet<Endpoint> | null, hash: number | null): Instance | undefined {
+  const passed = new Set(tried)
+  for (;;) {
+    const instance = balancer.pick(passed, hash)
+    if (instance === null) return undefined
+    if (!instance.endpoint.isFull()) return instance
+    passed.add(instance.endpoint)
   }
 }
 

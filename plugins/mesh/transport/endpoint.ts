@@ -1,40 +1,54 @@
 import type { Socket } from 'node:net'
-import { isIP } from 'node:net'
-import { buildConnector, Pool } from 'undici'
+import type { buildConnector } from 'undici'
+import { Pool } from 'undici'
+import type { MeshPolicy } from '../../../config/schema.ts'
+import type { Health } from '../health/health.ts'
 import type { Dispatch, DispatchOptions, Endpoint } from '../types.ts'
+import type { Connector } from './connector.ts'
+import { connectorFor } from './connector.ts'
 
 /** How long an instance that left may go on with what it had begun before its connections are cut. */
 const closeGraceMs = 60_000
+/** Envoy's; in force also where no circuit breaker is. */
+const defaultCap = 1024
 
 /** One address and its pool of connections. */
 export class PooledEndpoint implements Endpoint {
   readonly origin: string
+  readonly health: Health
   active = 0
+  latencyMs: number | null = null
   readonly dispatch: Dispatch
+  readonly #most: number
   readonly #pool: Pool
   /** Sockets without a connection yet: the pool knows nothing of them. */
   readonly #connecting = new Set<Socket>()
 
-  constructor(origin: string, connectTimeoutMs: number) {
+  constructor(origin: string, policy: MeshPolicy, health: Health) {
     this.origin = origin
-    const { protocol, hostname } = new URL(origin)
-    const host = hostname.replace(/^\[|\]$/g, '')
-    const pool = new Pool(origin, { connect: this.#connector(host, connectTimeoutMs), pipelining: 1, allowH2: false })
+    this.health = health
+    const caps = policy.circuitBreaker ? policy.circuitBreaker.perInstance : undefined
+    const connections = caps?.maxConnections ?? defaultCap
+    const waiting = connections + (caps?.maxPendingRequests ?? defaultCap)
+    this.#most = Math.min(waiting, caps?.maxRequests ?? waiting)
+    const connector = connectorFor(origin, policy)
+    const { servername } = connector
+    const pool = new Pool(origin, { connect: this.#tracked(connector), connections, pipelining: 1, allowH2: false })
     this.#pool = pool
     // One name for all requests, or undici would open a new connection for each Host header.
     this.dispatch =
-      protocol === 'https:'
-        ? (opts, handler) => pool.dispatch({ ...opts, servername: host } as DispatchOptions, handler)
-        : pool.dispatch.bind(pool)
+      servername === null
+        ? pool.dispatch.bind(pool)
+        : (opts, handler) => pool.dispatch({ ...opts, servername } as DispatchOptions, handler)
   }
 
-  #connector(host: string, timeout: number): buildConnector.connector {
-    const connect = buildConnector({ timeout, allowH2: false })
-    // Whom the certificate must name is the instance's own matter: undici would take it from the Host header,
-    // which a gateway's clients write.
-    const servername = isIP(host) === 0 ? host : undefined
+  isFull(): boolean {
+    return this.active >= this.#most
+  }
+
+  #tracked({ connect }: Connector): buildConnector.connector {
     return (options, callback) => {
-      const socket = connect({ ...options, servername }, (...result) => {
+      const socket = connect(options, (...result) => {
         this.#connecting.delete(socket)
         callback(...result)
       }) as unknown as Socket // which the types withhold

@@ -3,6 +3,7 @@ import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { weightedSampler } from '../../../plugins/mesh/balancing/weighted.ts'
+import { Health } from '../../../plugins/mesh/health/health.ts'
 import type { Instance } from '../../../plugins/mesh/types.ts'
 
 const policies = ['round-robin', 'least-request', 'random'] as const satisfies readonly MeshPolicy['balance'][]
@@ -10,7 +11,18 @@ const policies = ['round-robin', 'least-request', 'random'] as const satisfies r
 function instances(weights: readonly number[], active: readonly number[] = []): Instance[] {
   return weights.map((weight, i) => {
     const id = 'abcdefghijklmnopqrstuvwxyz'[i]!
-    const endpoint = { origin: id, active: active[i] ?? 0, dispatch: () => true }
+    const health = new Health(
+      () => 0,
+      () => {}
+    )
+    const endpoint = {
+      origin: id,
+      active: active[i] ?? 0,
+      latencyMs: null,
+      health,
+      isFull: () => false,
+      dispatch: () => true
+    }
     return { id, origin: id, weight, tags: [], meta: {}, endpoint }
   })
 }
@@ -27,7 +39,7 @@ function seeded(seed: number): () => number {
 }
 
 function draw(policy: MeshPolicy['balance'], among: Instance[], times: number, random = seeded(1)) {
-  const balancer = createBalancer(policy, among, random)
+  const balancer = createBalancer(policy, among, { random: random, now: () => 0 })
   return Array.from({ length: times }, () => balancer.pick(null)!)
 }
 
@@ -102,7 +114,7 @@ t.test('least request: of two, the less busy one always; of many, the busiest ne
 
 t.test('least request: keeps load even where one is slower, without asking all', async (t) => {
   const among = instances([1, 1, 1, 1, 1])
-  const balancer = createBalancer('least-request', among, seeded(7))
+  const balancer = createBalancer('least-request', among, { random: seeded(7), now: () => 0 })
   const busy: Instance[] = []
   for (let i = 0; i < 5000; i++) {
     const instance = balancer.pick(null)!
@@ -121,7 +133,7 @@ t.test('least request: keeps load even where one is slower, without asking all',
 t.test('what was tried is left out while another is there', async (t) => {
   for (const policy of policies) {
     const among = instances([3, 1, 2, 1])
-    const balancer = createBalancer(policy, among, seeded(3))
+    const balancer = createBalancer(policy, among, { random: seeded(3), now: () => 0 })
     for (let round = 0; round < 200; round++) {
       const tried = new Set([among[round % 4]!.endpoint, among[(round + 1) % 4]!.endpoint])
       t.notOk(tried.has(balancer.pick(tried)!.endpoint), policy)
@@ -136,7 +148,7 @@ t.test('two instances at one address are tried as one', async (t) => {
   const [a, b] = instances([1, 1])
   const twin = { ...a!, id: 'a#2' }
   for (const policy of policies) {
-    const balancer = createBalancer(policy, [a!, twin, b!], seeded(5))
+    const balancer = createBalancer(policy, [a!, twin, b!], { random: seeded(5), now: () => 0 })
     for (let i = 0; i < 50; i++) t.equal(balancer.pick(new Set([a!.endpoint])), b)
   }
 })
@@ -144,11 +156,11 @@ t.test('two instances at one address are tried as one', async (t) => {
 t.test('one instance, and none', async (t) => {
   for (const policy of policies) {
     const [only] = instances([1])
-    const balancer = createBalancer(policy, [only!], seeded(1))
+    const balancer = createBalancer(policy, [only!], { random: seeded(1), now: () => 0 })
     t.equal(balancer.pick(null), only)
     t.equal(balancer.pick(new Set([only!.endpoint])), null)
-    t.equal(createBalancer(policy, [], seeded(1)).pick(null), null)
-    t.equal(createBalancer(policy, [], seeded(1)).pick(new Set([only!.endpoint])), null)
+    t.equal(createBalancer(policy, [], { random: seeded(1), now: () => 0 }).pick(null), null)
+    t.equal(createBalancer(policy, [], { random: seeded(1), now: () => 0 }).pick(new Set([only!.endpoint])), null)
   }
 })
 

@@ -9,6 +9,8 @@ export const retryOptions: RetryOptions = {
   attempts: 2,
   on: ['connect-failure', 'refused-stream', 'reset'],
   methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
+  idempotencyKey: true,
+  maxBody: 65_536,
   backoff: { base: 1, max: 2 },
   budget: 0.2
 }

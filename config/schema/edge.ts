@@ -1,0 +1,117 @@
+/** `edge`: the concerns of the north-south half. */
+import Type from 'typebox'
+import {
+  Duration,
+  DurationOrZero,
+  Either,
+  HeaderName,
+  Names,
+  oneOrMany,
+  orOff,
+  Size,
+  strict,
+  Text,
+  Url
+} from './kit.ts'
+
+export const Cors = Type.Object(
+  {
+    origin: Either({ type: 'string' }, Type.Literal('*'), Type.Array(Text, { minItems: 1 }), {
+      description: '`"*"`, or the origins allowed.'
+    }),
+    methods: Type.Optional(Type.Array(Type.String(), { description: "Default: the route's methods." })),
+    allowedHeaders: Type.Optional(Type.Array(Type.String(), { description: 'Default: what the preflight asks for.' })),
+    exposedHeaders: Type.Optional(Type.Array(Type.String())),
+    credentials: Type.Boolean({ default: false }),
+    maxAge: Type.Optional(DurationOrZero('How long a browser may keep a preflight.'))
+  },
+  strict
+)
+
+export const algorithms = [
+  'HS256', 'HS384', 'HS512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'
+] as const // biome-ignore format: a table
+
+export const Jwt = Type.Object(
+  {
+    secret: Type.Optional(Type.String({ minLength: 32, description: 'Shared secret for HS256/384/512.' })),
+    publicKey: Type.Optional(Type.String({ description: 'PEM public key, or the path of a file with one.' })),
+    jwks: Type.Optional(Url('http', 'Where the key set (RFC 7517) is published.')),
+    jwksMaxAge: Duration('How long a fetched key set is used before it is fetched again.', { default: '10m' }),
+    jwksCooldown: DurationOrZero('Least time between two fetches, whatever key ids tokens name.', { default: '30s' }),
+    issuer: Type.Optional(oneOrMany),
+    audience: Type.Optional(oneOrMany),
+    algorithms: Type.Optional(
+      Type.Array(Names(algorithms), { minItems: 1, description: 'Default: those of the key.' })
+    ),
+    clockSkew: DurationOrZero('Tolerated difference of clocks for exp, nbf and iat.', { default: '5s' }),
+    forward: Type.Optional(
+      Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
+        description: 'claim: header. Copies of these headers that a client sends are dropped.'
+      })
+    ),
+    maxTokenSize: Size('A longer token is refused unread.', { default: '8kb' })
+  },
+  strict
+)
+
+export const RateLimit = Type.Object(
+  {
+    max: Type.Integer({ minimum: 1, description: 'Requests per window.' }),
+    window: Duration('Length of the window.'),
+    by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
+      type: 'string',
+      pattern: '^(ip|consumer|header:.+)$',
+      expected: 'ip, consumer or header:NAME',
+      default: 'ip',
+      description: 'Whose requests are counted together: ip | consumer | header:NAME.'
+    }),
+    store: Names(['memory', 'redis'], { default: 'memory', description: 'redis: one limit for the whole cluster.' })
+  },
+  strict
+)
+
+export const AccessLog = Type.Boolean({ description: 'One JSON line for each request.' })
+
+export const WebSocket = Type.Object(
+  {
+    idleTimeout: orOff(Duration('Longest silence of both sides; then both are told 1001 and closed.'), {
+      default: '5m'
+    })
+  },
+  strict
+)
+
+const BodyLimit = orOff(Size('Largest request body.'))
+
+/** What a route may say about the edge; unset keys come from the top-level `edge`. */
+export const RouteEdge = Type.Object(
+  {
+    bodyLimit: Type.Optional(BodyLimit),
+    accessLog: Type.Optional(AccessLog),
+    cors: Type.Optional(orOff(Cors)),
+    jwt: Type.Optional(orOff(Jwt)),
+    rateLimit: Type.Optional(orOff(RateLimit)),
+    websocket: Type.Optional(orOff(WebSocket)),
+    host: Type.Optional(
+      Names(['preserve', 'upstream'], {
+        description: "`Host` for the service: the client's, or the instance's own address."
+      })
+    )
+  },
+  strict
+)
+
+export const Edge = Type.Object(
+  {
+    ...RouteEdge.properties,
+    requestId: Type.Object(
+      {
+        header: HeaderName('Carries the request id in, upstream and back.', { default: 'x-request-id' }),
+        trustClient: Type.Boolean({ default: true, description: 'Keep a well-formed id that the client sent.' })
+      },
+      { ...strict, default: {} }
+    )
+  },
+  { ...strict, default: {} }
+)

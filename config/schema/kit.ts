@@ -1,0 +1,55 @@
+/** The kinds of values that the schema is made of: durations, sizes, names, alternatives. */
+import type { Static } from 'typebox'
+import Type from 'typebox'
+
+/** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
+export const Duration = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'duration', description, ...more })
+/** The same, and 0 is a sensible value. */
+export const DurationOrZero = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'duration or 0', description, ...more })
+/** `512b`, `16kb`, `10mb`, `1gb`; loaded as bytes (1kb = 1024 bytes). */
+export const Size = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'size', description, ...more })
+/** `20%`; loaded as a fraction: 0.2. */
+export const Percent = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'percent', description, ...more })
+/** An absolute URL of a scheme, or of the same over TLS. */
+export const Url = (scheme: 'http' | 'redis', description: string) =>
+  Type.String({
+    format: 'url',
+    pattern: `^${scheme}s?://`,
+    expected: `a URL that starts with ${scheme}:// or ${scheme}s://`,
+    description
+  })
+export const Port = (description: string, min = 0) => Type.Integer({ minimum: min, maximum: 65535, description })
+export const Count = (description: string, more: { default?: number; minimum?: number; maximum?: number } = {}) =>
+  Type.Integer({ minimum: 1, description, ...more })
+export const Names = <T extends string>(values: readonly T[], more: object = {}) =>
+  Type.Unsafe<T>({ type: 'string', enum: [...values], ...more })
+export const strict = { additionalProperties: false }
+/**
+ * One of two shapes, told apart by `when`. Not `anyOf`: with if/then/else the validator reports the faults
+ * of the shape that was meant, and fills in its defaults.
+ */
+export const Either = <A extends Type.TSchema, B extends Type.TSchema>(
+  when: object,
+  yes: A,
+  no: B,
+  more: object = {}
+) =>
+  // biome-ignore lint/suspicious/noThenProperty: a JSON Schema keyword
+  Type.Unsafe<Static<A> | Static<B>>({ if: when, then: yes, else: no, ...more })
+export const Name = Type.String({
+  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+  expected: 'a name of a-z, 0-9 and dashes, at most 63 characters'
+})
+export const HeaderName = (description: string, more: { default?: string } = {}) =>
+  Type.String({ pattern: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", expected: 'a header name', description, ...more })
+/** `false`, or a concern's settings. */
+export const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
+  Either({ const: false }, Type.Literal(false), schema, more)
+
+/** One text, or a list of them. */
+export const Text = Type.String({ minLength: 1 })
+export const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 1 }), Text)

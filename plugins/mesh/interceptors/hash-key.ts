@@ -1,0 +1,4 @@
+import type { Layer } from '../layer.ts'
+
+/** Takes the hash by which the balancer chooses. */
+export const hashKey: Layer = () => null
