@@ -96,7 +96,10 @@ function shapeOf(error: ErrorObject): Shape {
   const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
   const [branch] = steps.slice(-2)
   if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
-  const either = steps.slice(0, -2).reduce<unknown>((schema, step) => Reflect.get(schema as object, step), Gateway)
+  let place = steps.slice(0, -2)
+  // Alternatives within alternatives: all of them.
+  while (/^(then|else)$/.test(place.at(-1) ?? '')) place = place.slice(0, -1)
+  const either = place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), Gateway)
   return either as Shape
 }
 

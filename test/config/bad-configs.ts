@@ -228,7 +228,7 @@ edge: { cors: true }
 mesh: { balance: round-robbin }
 `,
     faults: [
-      '2:18: mesh.balance: expected one of round-robin, least-request, random, found "round-robbin"; did you mean "round-robin"?'
+      '2:18: mesh.balance: expected one of round-robin, least-request, random, ring-hash, maglev, peak-ewma or a mapping, found "round-robbin"; did you mean "round-robin"?'
     ]
   },
   {
@@ -237,7 +237,7 @@ mesh: { balance: round-robbin }
 mesh: { retry: { on: [conect-failure, 503] } }
 `,
     faults: [
-      '2:23: mesh.retry.on[0]: expected an integer from 400 to 599 or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found "conect-failure"; did you mean "connect-failure"?'
+      '2:23: mesh.retry.on[0]: expected an integer from 400 to 599 or retriable-header:NAME or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found "conect-failure"; did you mean "connect-failure"?'
     ]
   },
   {
@@ -246,7 +246,7 @@ mesh: { retry: { on: [conect-failure, 503] } }
 mesh: { retry: { on: [200] } }
 `,
     faults: [
-      '2:23: mesh.retry.on[0]: expected an integer from 400 to 599 or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found 200'
+      '2:23: mesh.retry.on[0]: expected an integer from 400 to 599 or retriable-header:NAME or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found 200'
     ]
   },
   {

@@ -54,6 +54,8 @@ const mesh = {
     attempts: 2,
     on: ['connect-failure', 503],
     methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
+    idempotencyKey: true,
+    maxBody: 65_536,
     backoff: { base: 25, max: 250 },
     budget: 0.2
   }
