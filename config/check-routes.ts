@@ -1,5 +1,6 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
 import FindMyWay from 'find-my-way'
+import { checkPolicy } from './check-mesh.ts'
 import type { Checked } from './checked.ts'
 import { checkTimeouts } from './checked.ts'
 import type { Written } from './complete.ts'
@@ -32,6 +33,8 @@ export function checkRoutes(checked: Checked): void {
       const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
       checkTimeouts(levels, [route.mesh, service?.mesh, data.mesh], report)
     }
+    if (route.mesh && report.usable(`${at}/mesh`)) checkPolicy(`${at}/mesh`, route.mesh, checked, route.service ?? null)
+    checkSubsets(at, route, checked)
   })
   checkConflicts(checked)
 }
@@ -57,6 +60,29 @@ function checkTarget(at: string, { service, split }: Route, checked: Checked): v
   if (weighted && split.every((share) => share?.weight === 0)) {
     report.fault(`${at}/split`, 'all weights are 0, so no service gets any traffic')
   }
+}
+
+/** Subsets that a route chooses, of its service or of those of its split. */
+function checkSubsets(at: string, { service, split, mesh, stickOn }: Route, checked: Checked): void {
+  const { report } = checked
+  if (stickOn !== undefined && split === undefined && report.usable(`${at}/stickOn`)) {
+    report.fault(`${at}/stickOn`, 'only a split has something to stick to', 'key')
+  }
+  if (!report.sound(`${at}/split`) || !report.usable(`${at}/service`)) return
+  checkSubset(`${at}/mesh/subset`, service, mesh?.subset, checked)
+  split?.forEach((share, index) => {
+    checkSubset(pointer(at, 'split', index, 'subset'), share.service, share.subset, checked)
+    if (share.subset === undefined) checkSubset(`${at}/mesh/subset`, share.service, mesh?.subset, checked)
+  })
+}
+
+function checkSubset(at: string, service: string | undefined, subset: string | undefined, checked: Checked): void {
+  const { data, report } = checked
+  if (service === undefined || subset === undefined || !report.usable(at) || !report.usable('/services')) return
+  const known = Object.hasOwn(data.services, service) ? data.services[service] : undefined
+  if (known === undefined || Object.hasOwn(known.subsets ?? {}, subset)) return
+  const advice = didYouMean(subset, Object.keys(known.subsets ?? {}))
+  report.fault(at, `the service "${service}" has no subset "${subset}"${advice}`)
 }
 
 function checkKnown(at: string, name: string | undefined, { data, report }: Checked): void {

@@ -7,6 +7,7 @@ import { findPackageJSON } from 'node:module'
 import { basename, dirname, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { checkEdge } from './check-edge.ts'
+import { checkPolicy } from './check-mesh.ts'
 import { checkRoutes } from './check-routes.ts'
 import type { Checked } from './checked.ts'
 import { checkTimeouts } from './checked.ts'
@@ -22,6 +23,7 @@ export function check(data: Written, report: Report, file: string): void {
   if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
   if (report.usable('/plugins')) data.plugins.forEach((_, index) => void checkPlugin(index, checked))
   checkTimeouts(['/mesh'], [data.mesh], report)
+  if (report.usable('/mesh')) checkPolicy('/mesh', data.mesh, checked, null)
   checkEdge(checked)
   if (report.usable('/routes')) checkRoutes(checked)
 }
@@ -77,7 +79,8 @@ function overlap(a: string, b: string): boolean {
   return a === b || every.includes(a) || every.includes(b) || (loopback.includes(a) && loopback.includes(b))
 }
 
-function checkService(name: string, { data, report }: Checked): void {
+function checkService(name: string, checked: Checked): void {
+  const { data, report } = checked
   const at = pointer('/services', name)
   const service = data.services[name]
   if (service === undefined || !report.usable(at)) return
@@ -104,6 +107,17 @@ function checkService(name: string, { data, report }: Checked): void {
     if (known && dns.port === undefined && !dns.srv) report.fault(`${at}/dns`, 'needs a port, or srv: true')
   }
   checkTimeouts([`${at}/mesh`, '/mesh'], [service.mesh, data.mesh], report)
+  checkMesh(at, name, service, checked)
+}
+
+function checkMesh(at: string, name: string, service: Written['services'][string], checked: Checked): void {
+  const { data, report } = checked
+  if (service.mesh && report.usable(`${at}/mesh`)) checkPolicy(`${at}/mesh`, service.mesh, checked, name)
+  // Inherited, but only the service can lack its sidecar.
+  const inherits = service.mesh?.mode === undefined && report.usable('/mesh') && data.mesh.mode === 'sidecar'
+  if (inherits && service.sidecar === undefined && report.usable(`${at}/sidecar`)) {
+    report.fault(at, `with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it`)
+  }
 }
 
 function checkInstance(at: string, text: string | undefined, report: Report): void {

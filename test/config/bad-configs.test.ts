@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { ConfigError, parseConfig } from '../../config/load.ts'
 import { badConfigs } from './bad-configs.ts'
+import { badMesh } from './bad-mesh.ts'
 
 const spki = { type: 'spki', format: 'pem' } as const
 const pkcs8 = { type: 'pkcs8', format: 'pem' } as const
@@ -27,7 +28,7 @@ function faultsOf(text: string, env: NodeJS.ProcessEnv = {}): ConfigError {
   return new ConfigError(file, [])
 }
 
-for (const { name, yaml, faults } of badConfigs) {
+for (const { name, yaml, faults } of [...badConfigs, ...badMesh]) {
   t.test(name, async (t) => {
     const error = faultsOf(yaml, { WORD: 'hunter2' })
     const told = error.faults.map((f) => `${f.line}:${f.column}: ${f.path}${f.path && ': '}${f.message}`)

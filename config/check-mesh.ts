@@ -1,0 +1,133 @@
+/** The checks of a mesh policy, at whichever of the three levels it is written. */
+import { statSync } from 'node:fs'
+import type { Static } from 'typebox'
+import type { Checked } from './checked.ts'
+import { pointer } from './faults.ts'
+import { didYouMean } from './nearest.ts'
+import type { Mesh } from './schema/mesh.ts'
+
+/** What is written of one; a route's has fewer concerns. */
+type Policy = Partial<Static<typeof Mesh>>
+/** `service` is the one whose policy it is, or null where it is that of many. */
+type Check = (at: string, policy: Policy, checked: Checked, service: string | null) => void
+
+export const checkPolicy: Check = (at, policy, checked, service) => {
+  for (const [concern, check] of Object.entries(checks)) {
+    const place = `${at}/${concern}`
+    if (Reflect.get(policy, concern) && checked.report.sound(place)) check(place, policy, checked, service)
+  }
+}
+
+const balance: Check = (at, { balance }, { report }) => {
+  const written = typeof balance === 'object' ? balance : { policy: balance ?? '' }
+  const { policy, hashOn, cookieTtl, tableSize } = { hashOn: undefined, cookieTtl: undefined, tableSize: 2, ...written }
+  const hashes = policy === 'ring-hash' || policy === 'maglev'
+  if (hashes && hashOn === undefined) report.fault(at, `${policy} needs hashOn: what of a call is hashed`)
+  if (!hashes && hashOn !== undefined) {
+    report.fault(`${at}/hashOn`, `${policy} hashes nothing; ring-hash and maglev do`, 'key')
+  }
+  if (cookieTtl !== undefined && !hashOn?.startsWith('cookie:')) {
+    report.fault(`${at}/cookieTtl`, 'only a cookie that is hashed on can be given: hashOn: cookie:NAME', 'key')
+  }
+  if (!isPrime(tableSize)) report.fault(`${at}/tableSize`, `${tableSize} is not a prime; 65537 and 655373 are`)
+}
+
+function isPrime(number: number): boolean {
+  for (let divisor = 2; divisor * divisor <= number; divisor++) if (number % divisor === 0) return false
+  return number > 1
+}
+
+const healthCheck: Check = (at, { healthCheck }, { report }) => {
+  if (!healthCheck) return
+  healthCheck.statuses.forEach((item, index) => {
+    const [low = '', high = ''] = String(item).split('-')
+    if (high !== '' && low > high) report.fault(pointer(at, 'statuses', index), 'the range ends before it begins')
+  })
+}
+
+const outlierDetection: Check = (at, { outlierDetection: options }, { report }) => {
+  if (options && options.baseEjection > options.maxEjection) {
+    report.fault(at, 'baseEjection is longer than maxEjection, which no ejection exceeds')
+  }
+}
+
+const adaptiveConcurrency: Check = (at, { adaptiveConcurrency: options }, { report }) => {
+  if (!options || (options.minLimit <= options.initialLimit && options.initialLimit <= options.maxLimit)) return
+  report.fault(at, 'minLimit, initialLimit and maxLimit must be in this order')
+}
+
+const tls: Check = (at, { tls }, { report, absolute }) => {
+  if (!tls) return
+  if ((tls.cert === undefined) !== (tls.key === undefined)) report.fault(at, 'a client certificate needs cert and key')
+  for (const key of ['ca', 'cert', 'key'] as const) {
+    const path = tls[key]
+    if (path === undefined) continue
+    const file = absolute(path)
+    if (!statSync(file, { throwIfNoEntry: false })?.isFile()) report.fault(`${at}/${key}`, `no such file: ${file}`)
+  }
+}
+
+const hedge: Check = (at, { hedge }, { report }) => {
+  if (hedge && (hedge.after === undefined) === (hedge.percentile === undefined)) {
+    report.fault(at, 'a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"')
+  }
+}
+
+const fallback: Check = (at, { fallback }, checked, service) => {
+  if (!fallback) return
+  fallback.forEach((entry, index) => {
+    const place = pointer(at, index)
+    const kinds = (['service', 'stale', 'status'] as const).filter((kind) => entry[kind] !== undefined)
+    const { report } = checked
+    if (kinds.length !== 1) {
+      const found = kinds.length === 0 ? 'none of them' : kinds.join(' and ')
+      report.fault(place, `a fallback is exactly one of service, stale and status; this one has ${found}`)
+    }
+    for (const part of ['headers', 'body'] as const) {
+      if (entry[part] === undefined || entry.status !== undefined) continue
+      report.fault(`${place}/${part}`, 'only a static response has it; that needs a "status"', 'key')
+    }
+    if (entry.service !== undefined) checkOther(`${place}/service`, entry.service, service, checked)
+  })
+}
+
+const mirror: Check = (at, { mirror }, checked, service) => {
+  if (mirror) checkOther(`${at}/service`, mirror.service, service, checked)
+}
+
+/** Another service that is to be called: it must be known, and be another. */
+function checkOther(at: string, name: string, service: string | null, { data, report }: Checked): void {
+  if (!report.usable('/services')) return
+  if (name === service) report.fault(at, `"${name}" is the service itself`)
+  else if (!Object.hasOwn(data.services, name)) {
+    report.fault(at, `unknown service "${name}"${didYouMean(name, Object.keys(data.services))}`)
+  }
+}
+
+const fault: Check = (at, { fault }, { report }) => {
+  if (fault && !fault.delay && !fault.abort && !fault.bandwidth && !fault.header) {
+    report.fault(at, 'names no fault: delay, abort, bandwidth or header: true')
+  }
+}
+
+const mode: Check = (at, { mode }, { data, report }, service) => {
+  if (mode === 'sidecar' && service !== null && report.usable(`/services/${service}`)) {
+    if (data.services[service]?.sidecar !== undefined) return
+    report.fault(at, `services.${service}.sidecar must say which local listener leads to it`)
+  }
+  if (mode === 'connect') needsConsul(at, data, report)
+}
+
+const intentions: Check = (at, _policy, { data, report }) => needsConsul(at, data, report)
+
+function needsConsul(at: string, data: Checked['data'], report: Checked['report']): void {
+  if (!report.usable('/discovery') || !report.usable('/mesh')) return
+  if (data.discovery.consul === undefined) report.fault(at, 'needs discovery.consul')
+  if (data.mesh.identity === undefined) {
+    report.fault(at, 'needs mesh.identity.service: the Consul service that the gateway speaks as')
+  }
+}
+
+const checks: Readonly<Record<string, Check>> = {
+  balance, healthCheck, outlierDetection, adaptiveConcurrency, tls, hedge, fallback, mirror, fault, mode, intentions
+} // biome-ignore format: a list

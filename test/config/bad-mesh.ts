@@ -1,0 +1,254 @@
+/** Configurations of the mesh's concerns that must be refused, with every fault as it is told. */
+import type { BadConfig } from './bad-configs.ts'
+
+export const badMesh: readonly BadConfig[] = [
+  {
+    name: 'a hash of nothing',
+    yaml: `mesh: { balance: ring-hash }
+`,
+    faults: ['1:18: mesh.balance: ring-hash needs hashOn: what of a call is hashed']
+  },
+  {
+    name: 'a hash that nothing uses',
+    yaml: `mesh: { balance: { policy: random, hashOn: ip } }
+`,
+    faults: ['1:36: mesh.balance.hashOn: random hashes nothing; ring-hash and maglev do']
+  },
+  {
+    name: 'an unknown thing to hash on',
+    yaml: `mesh: { balance: { policy: maglev, hashOn: user } }
+`,
+    faults: ['1:44: mesh.balance.hashOn: expected ip, consumer, header:NAME, cookie:NAME or query:NAME, found "user"']
+  },
+  {
+    name: 'a cookie to give without one to hash on',
+    yaml: `mesh: { balance: { policy: maglev, hashOn: ip, cookieTtl: 1h } }
+`,
+    faults: ['1:48: mesh.balance.cookieTtl: only a cookie that is hashed on can be given: hashOn: cookie:NAME']
+  },
+  {
+    name: 'a table whose size is no prime',
+    yaml: `mesh: { balance: { policy: maglev, hashOn: ip, tableSize: 65536 } }
+`,
+    faults: ['1:59: mesh.balance.tableSize: 65536 is not a prime; 65537 and 655373 are']
+  },
+  {
+    name: 'a panic threshold without its unit',
+    yaml: `mesh: { balance: { policy: random, panicThreshold: 50 } }
+`,
+    faults: ['1:52: mesh.balance.panicThreshold: expected a percentage such as 20%, found 50']
+  },
+  {
+    name: 'statuses of health the wrong way round',
+    yaml: `mesh: { healthCheck: { statuses: [204, 299-200] } }
+`,
+    faults: ['1:40: mesh.healthCheck.statuses[1]: the range ends before it begins']
+  },
+  {
+    name: 'no status of health',
+    yaml: `mesh: { healthCheck: { statuses: [2xx] } }
+`,
+    faults: [
+      '1:35: mesh.healthCheck.statuses[0]: expected an integer from 100 to 599 or a status or a range such as 200-299, found "2xx"'
+    ]
+  },
+  {
+    name: 'an ejection longer than the longest',
+    yaml: `mesh: { outlierDetection: { baseEjection: 10m } }
+`,
+    faults: ['1:27: mesh.outlierDetection: baseEjection is longer than maxEjection, which no ejection exceeds']
+  },
+  {
+    name: 'concurrency limits out of order',
+    yaml: `mesh: { adaptiveConcurrency: { minLimit: 50 } }
+`,
+    faults: ['1:30: mesh.adaptiveConcurrency: minLimit, initialLimit and maxLimit must be in this order']
+  },
+  {
+    name: 'a client certificate without its key',
+    yaml: `mesh: { tls: { cert: rsa.pem } }
+`,
+    faults: ['1:14: mesh.tls: a client certificate needs cert and key']
+  },
+  {
+    name: 'an authority that is not there',
+    yaml: `mesh: { tls: { ca: nowhere.pem } }
+`,
+    faults: [(dir) => `1:20: mesh.tls.ca: no such file: ${dir}/nowhere.pem`]
+  },
+  {
+    name: 'a hedge that never starts',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+mesh: { hedge: {} }
+`,
+    faults: [
+      '2:16: mesh.hedge: a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"'
+    ]
+  },
+  {
+    name: 'a hedge that starts twice',
+    yaml: `mesh: { hedge: { after: 100ms, percentile: 95 } }
+`,
+    faults: [
+      '1:16: mesh.hedge: a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"'
+    ]
+  },
+  {
+    name: 'a fallback to nothing',
+    yaml: `mesh: { fallback: [{}] }
+`,
+    faults: [
+      '1:20: mesh.fallback[0]: a fallback is exactly one of service, stale and status; this one has none of them'
+    ]
+  },
+  {
+    name: 'a fallback of two kinds',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+mesh: { fallback: [{ service: a, status: 200 }] }
+`,
+    faults: [
+      '2:20: mesh.fallback[0]: a fallback is exactly one of service, stale and status; this one has service and status'
+    ]
+  },
+  {
+    name: 'a body that no static response has',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+mesh: { fallback: [{ service: a, body: x }] }
+`,
+    faults: ['2:34: mesh.fallback[0].body: only a static response has it; that needs a "status"']
+  },
+  {
+    name: 'a fallback to a service that is not there',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+mesh: { fallback: [{ service: aa }] }
+`,
+    faults: ['2:31: mesh.fallback[0].service: unknown service "aa"; did you mean "a"?']
+  },
+  {
+    name: 'a fallback to the service itself',
+    yaml: `services: { a: { instances: [http://h], mesh: { fallback: [{ service: a }] } } }
+`,
+    faults: ['1:71: services.a.mesh.fallback[0].service: "a" is the service itself']
+  },
+  {
+    name: 'a fallback on an unknown condition',
+    yaml: `mesh: { fallback: [{ on: [timeouts], status: 200 }] }
+`,
+    faults: [
+      '1:27: mesh.fallback[0].on[0]: expected an integer from 400 to 599 or one of no-instance, circuit-open, overloaded, connect-failure, reset, timeout, 5xx, found "timeouts"; did you mean "timeout"?'
+    ]
+  },
+  {
+    name: 'a mirror that is not there',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+mesh: { mirror: { service: shadow } }
+`,
+    faults: ['2:28: mesh.mirror.service: unknown service "shadow"']
+  },
+  {
+    name: 'a mirror onto itself',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, service: a, mesh: { mirror: { service: a } } }
+`,
+    faults: ['3:78: routes[0].mesh.mirror.service: "a" is the service itself']
+  },
+  {
+    name: 'a fault that is none',
+    yaml: `mesh: { fault: {} }
+`,
+    faults: ['1:16: mesh.fault: names no fault: delay, abort, bandwidth or header: true']
+  },
+  {
+    name: 'a fault by a percentage without its unit',
+    yaml: `mesh: { fault: { abort: { status: 503, percent: 10 } } }
+`,
+    faults: ['1:49: mesh.fault.abort.percent: expected a percentage such as 20%, found 10']
+  },
+  {
+    name: 'a sidecar that nobody named',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+mesh: { mode: sidecar }
+`,
+    faults: [
+      '1:16: services.a: with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it',
+      '1:46: services.b: with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it'
+    ]
+  },
+  {
+    name: 'a sidecar that the service does not name',
+    yaml: `services: { a: { instances: [http://h], mesh: { mode: sidecar } } }
+`,
+    faults: ['1:55: services.a.mesh.mode: services.a.sidecar must say which local listener leads to it']
+  },
+  {
+    name: 'Connect without Consul and identity',
+    yaml: `mesh: { mode: connect }
+`,
+    faults: [
+      '1:15: mesh.mode: needs discovery.consul',
+      '1:15: mesh.mode: needs mesh.identity.service: the Consul service that the gateway speaks as'
+    ]
+  },
+  {
+    name: 'intentions without an identity',
+    yaml: `discovery: { consul: { url: http://c } }
+mesh: { intentions: {} }
+`,
+    faults: ['2:21: mesh.intentions: needs mesh.identity.service: the Consul service that the gateway speaks as']
+  },
+  {
+    name: 'a subset that the service does not have',
+    yaml: `services: { a: { instances: [http://h], subsets: { green: { tags: [green] } } } }
+routes:
+  - { name: one, match: { path: /a }, service: a, mesh: { subset: gren } }
+`,
+    faults: ['3:67: routes[0].mesh.subset: the service "a" has no subset "gren"; did you mean "green"?']
+  },
+  {
+    name: 'a share of a subset that is not there',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, split: [{ service: a, subset: canary, weight: 1 }] }
+`,
+    faults: ['3:69: routes[0].split[0].subset: the service "a" has no subset "canary"']
+  },
+  {
+    name: 'something to stick to without a split',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, service: a, stickOn: ip }
+`,
+    faults: ['3:51: routes[0].stickOn: only a split has something to stick to']
+  },
+  {
+    name: 'a concern of the service on a route',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, service: a, mesh: { circuitBreaker: {} } }
+`,
+    faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key']
+  },
+  {
+    name: 'a mode of enforcement that is none',
+    yaml: `mesh: { circuitBreaker: { mode: warn } }
+`,
+    faults: ['1:33: mesh.circuitBreaker.mode: expected one of enforce, shadow, found "warn"']
+  },
+  {
+    name: 'a share without a service',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, split: [{ weight: 1 }] }
+`,
+    faults: ['3:47: routes[0].split[0]: missing key "service"']
+  },
+  {
+    name: 'a match of a share for nothing',
+    yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, split: [{ service: a, weight: 1 }, { service: b, match: {} }] }
+`,
+    faults: ['3:95: routes[0].split[1].match: expected a mapping with at least one key, found an empty mapping']
+  }
+]
