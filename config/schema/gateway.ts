@@ -1,0 +1,114 @@
+/** What the process itself needs: where it listens, what it asks, what it shares. */
+import Type from 'typebox'
+import { Duration, DurationOrZero, Size, strict, Url } from './kit.ts'
+
+const Tls = Type.Object(
+  {
+    cert: Type.String({ description: 'PEM file with the certificate chain.' }),
+    key: Type.String({ description: 'PEM file with the private key.' }),
+    ca: Type.Optional(Type.String({ description: 'PEM file; clients must show a certificate signed by it.' }))
+  },
+  strict
+)
+
+export const Listen = Type.Object(
+  {
+    host: Type.String({ default: '0.0.0.0' }),
+    port: Type.Integer({ minimum: 0, maximum: 65535, default: 8080 }),
+    tls: Type.Optional(Tls),
+    http2: Type.Boolean({ default: false, description: 'Also speak HTTP/2 (ALPN); needs `tls`.' }),
+    trustProxy: Type.Array(Type.String({ format: 'cidr' }), {
+      default: [],
+      description: 'Peers whose forwarding headers are believed: addresses or CIDR ranges.'
+    }),
+    timeouts: Type.Object(
+      {
+        headers: Duration('A client must send its whole request head within this time.', { default: '10s' }),
+        bodyIdle: Duration('Longest silence of a client within its request body.', { default: '30s' }),
+        keepAlive: Duration('How long an idle client connection stays open.', { default: '75s' })
+      },
+      { ...strict, default: {} }
+    ),
+    limits: Type.Object(
+      {
+        headers: Size('Largest request head.', { default: '16kb' }),
+        url: Size('Longest request target.', { default: '8kb' }),
+        connections: Type.Integer({ minimum: 1, default: 10000, description: 'Most client connections at a time.' })
+      },
+      { ...strict, default: {} }
+    ),
+    drain: Type.Object(
+      {
+        delay: DurationOrZero('After SIGTERM: how long readiness says 503 while requests are still taken.', {
+          default: '5s'
+        }),
+        timeout: DurationOrZero('Then: how long requests in flight may take before they are cut.', { default: '25s' })
+      },
+      { ...strict, default: {} }
+    )
+  },
+  { ...strict, default: {} }
+)
+
+export const Admin = Type.Object(
+  { host: Type.String({ default: '127.0.0.1' }), port: Type.Integer({ minimum: 0, maximum: 65535, default: 8081 }) },
+  strict
+)
+
+export const ConsulDiscovery = Type.Object(
+  {
+    url: Url('http', 'The HTTP API of a Consul agent.'),
+    token: Type.Optional(Type.String({ description: 'ACL token; `service:read` and `node:read` are enough.' })),
+    datacenter: Type.Optional(Type.String()),
+    namespace: Type.Optional(Type.String({ description: 'Consul Enterprise namespace.' })),
+    tls: Type.Optional(
+      Type.Object(
+        {
+          ca: Type.Optional(Type.String({ description: 'PEM file.' })),
+          cert: Type.Optional(Type.String({ description: 'PEM file.' })),
+          key: Type.Optional(Type.String({ description: 'PEM file.' })),
+          serverName: Type.Optional(Type.String())
+        },
+        strict
+      )
+    ),
+    wait: Duration('Longest time a blocking query is held by Consul.', { default: '1m' }),
+    maxStale: Duration('An answer from a server that has been without a leader for longer is not believed.', {
+      default: '1m'
+    })
+  },
+  strict
+)
+
+export const Discovery = Type.Object(
+  {
+    consul: Type.Optional(ConsulDiscovery),
+    snapshot: Type.Optional(
+      Type.Object(
+        {
+          path: Type.String({ description: 'File that keeps the last instances over a restart.' }),
+          maxAge: Duration('An older one is not believed.', { default: '24h' })
+        },
+        strict
+      )
+    ),
+    locality: Type.Optional(
+      Type.Object(
+        {
+          datacenter: Type.Optional(Type.String({ description: "Default: that of Consul's agent." })),
+          zone: Type.Optional(Type.String({ description: "Default: the meta `zone` of Consul's agent." }))
+        },
+        { ...strict, description: 'Where the gateway is, for `balance.locality`.' }
+      )
+    )
+  },
+  { ...strict, default: {} }
+)
+
+export const Redis = Type.Object(
+  {
+    url: Url('redis', 'The Redis that holds what the nodes of a cluster share.'),
+    timeout: Duration('Longest time a request waits for Redis before the node decides alone.', { default: '50ms' })
+  },
+  strict
+)
