@@ -18,7 +18,7 @@ type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public'
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
 
 const hmac = ['HS256', 'HS384', 'HS512']
-/** Verified tokens that are remembered, per key. */
+/** Verified tokens that are remembered, per key of a set; with one key, `TokenCache` does. */
 const cacheSize = 1000
 
 /** What makes two configurations the same verifier. */
@@ -46,7 +46,7 @@ export function verifierOptions(options: JwtOptions, configFile: string, keySet:
       // A token without end could never be withdrawn; one without issuer or audience would pass their checks.
       requiredClaims: ['exp', ...(issuer === undefined ? [] : ['iss']), ...(audience === undefined ? [] : ['aud'])],
       clockTolerance: clockSkew,
-      cache: cacheSize,
+      cache: keySet === null ? false : cacheSize,
       // A refusal is not remembered: it may end with time.
       errorCacheTTL: () => -clockSkew - 1,
       ...(issuer !== undefined && { allowedIss: [issuer].flat() }),

@@ -15,6 +15,7 @@ import { attach } from './attach.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
 import { bearer, identity, verifierOptions } from './jwt-verifier.ts'
+import { TokenCache } from './token-cache.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from './upstream-headers.ts'
 
 export interface Consumer {
@@ -55,7 +56,7 @@ export default fp(
       if (set !== null) keySets.set(identity(edge.jwt), set)
       const namespace = `jingwei${verifiers.size}`
       await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, set) })
-      verifiers.set(identity(edge.jwt), set === null ? byKey(fastify, namespace) : bySet(namespace))
+      verifiers.set(identity(edge.jwt), set === null ? byKey(fastify, namespace, edge.jwt.clockSkew) : bySet(namespace))
     }
 
     // Not awaited: a key set that is away must not keep the gateway from starting.
@@ -77,9 +78,19 @@ export default fp(
 )
 
 /** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
-function byKey(fastify: FastifyInstance, namespace: string): Verify {
+function byKey(fastify: FastifyInstance, namespace: string, clockSkewMs: number): Verify {
   const verifier = (fastify.jwt as unknown as Record<string, JWT>)[namespace] as JWT
-  return (request) => verifier.verify<Claims>(bearer(request))
+  const known = new TokenCache<Claims>()
+  return (request) => {
+    const token = bearer(request)
+    const now = Date.now()
+    const remembered = known.get(token, now)
+    if (remembered !== undefined) return remembered
+    const claims = frozen(verifier.verify<Claims>(token))
+    // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
+    if (!issuedLater(claims.iat, now + clockSkewMs)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkewMs)
+    return claims
+  }
 }
 
 /** Called without options: only so does @fastify/jwt keep one verifier per key, and with it the token cache. */

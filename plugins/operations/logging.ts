@@ -2,7 +2,7 @@ import type { FastifyServerOptions } from 'fastify'
 import { destination } from 'pino'
 
 /** Lines of requests wait for each other up to this size or this long: a write each would cost more than making them. */
-const bufferBytes = 4096
+const bufferBytes = 65_536
 const flushMs = 250
 /** And what nobody takes from stdout is dropped beyond this, rather than kept without end. */
 const mostBytes = 16 * 1024 * 1024
