@@ -1,4 +1,162 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { MirrorOptions } from '../../../config/schema.ts'
+import { ForwardingHandler } from '../handler.ts'
 import type { Layer } from '../layer.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 
-/** A copy of the call goes to another service; nobody waits for it. */
-export const mirror: Layer = () => null
+/**
+ * Sends a copy of the calls to a shadow service. Nobody waits for it and nobody sees how it ends; a request body goes
+ * along when it has gone to the service, if it was not larger than may be kept. The shadow's `Host` ends with
+ * `-shadow`, as Envoy's does, so that its logs tell the copies.
+ */
+export const mirror: Layer = (service, policy, { meter, random, toService }) => {
+  const options = policy.mirror
+  if (!options) return null
+  const counter = meter?.counter({
+    name: 'jingwei_mesh_mirrored_total',
+    help: 'Copies of calls for a shadow service, by what became of them.',
+    labelNames: ['service', 'outcome']
+  })
+  const outcomes = ['sent', 'dropped', 'too-large', 'failed'].map((name) => counter?.labels(service.name, name))
+  for (const outcome of outcomes) outcome?.inc(0)
+  const [sent, dropped, tooLarge, failed] = outcomes
+  const shadow = service.keep(`mirror to ${options.service}`, () => new Shadow(toService(options.service), options))
+  const { percent } = options
+
+  return (dispatch) => (opts, handler) => {
+    if (opts.upgrade || random() >= percent) return dispatch(opts, handler)
+    if (shadow.isFull()) {
+      dropped?.inc()
+      return dispatch(opts, handler)
+    }
+    const send = (body: Buffer | null) => {
+      sent?.inc()
+      shadow.send(opts, body, () => failed?.inc())
+    }
+    const { body } = opts
+    if (body === null || body === undefined) send(null)
+    else if (typeof body === 'string' || body instanceof Uint8Array) {
+      if (Buffer.byteLength(body) > options.maxBody) tooLarge?.inc()
+      else send(Buffer.from(body))
+    } else {
+      const whole = () => !('readableEnded' in body) || body.readableEnded
+      return dispatch(opts, new BodyKeeper(handler, options.maxBody, whole, send, () => tooLarge?.inc()))
+    }
+    return dispatch(opts, handler)
+  }
+}
+
+/** Copies in flight to one shadow service. */
+class Shadow {
+  readonly #dispatch: Dispatch
+  readonly #most: number
+  #active = 0
+
+  constructor(dispatch: Dispatch, { maxActive }: MirrorOptions) {
+    this.#dispatch = dispatch
+    this.#most = maxActive
+  }
+
+  isFull(): boolean {
+    return this.#active >= this.#most
+  }
+
+  status() {
+    return { active: this.#active }
+  }
+
+  send(
+    { call: _ofTheOriginal, instance: _likewise, ...opts }: DispatchOptions,
+    body: Buffer | null,
+    failed: () => void
+  ) {
+    this.#active++
+    const headers = shadowHost(opts.headers)
+    const done = (ok: boolean) => {
+      this.#active--
+      if (!ok) failed()
+    }
+    try {
+      this.#dispatch({ ...opts, body, headers }, new Sink(done))
+    } catch {
+      // The original's options, which went through: whatever it is, it is nobody's concern.
+      done(false)
+    }
+  }
+}
+
+/** As the bridge gives headers, name, value, name, value; other shapes bring no Host of their own. */
+function shadowHost(headers: DispatchOptions['headers']): DispatchOptions['headers'] {
+  if (!Array.isArray(headers)) return headers ?? null
+  return headers.map((text, i) =>
+    i % 2 === 1 && headers[i - 1] === 'host' ? String(text).replace(/(:\d+)?$/, '-shadow$1') : text
+  )
+}
+
+/** Reads an answer to its end for nobody. */
+class Sink implements DispatchHandler {
+  readonly #done: (ok: boolean) => void
+
+  constructor(done: (ok: boolean) => void) {
+    this.#done = done
+  }
+
+  onRequestStart(): void {}
+
+  onResponseStart(): void {}
+
+  onResponseData(): void {}
+
+  onResponseEnd(): void {
+    this.#done(true)
+  }
+
+  onResponseError(): void {
+    this.#done(false)
+  }
+}
+
+/** Keeps a streamed body as it goes out to the service, and hands it over when that has answered. */
+class BodyKeeper extends ForwardingHandler {
+  readonly #most: number
+  readonly #whole: () => boolean
+  readonly #send: (body: Buffer) => void
+  readonly #tooLarge: () => void
+  #chunks: Buffer[] = []
+  #size = 0
+
+  constructor(
+    next: DispatchHandler,
+    most: number,
+    whole: () => boolean,
+    send: (body: Buffer) => void,
+    tooLarge: () => void
+  ) {
+    super(next)
+    this.#most = most
+    this.#whole = whole
+    this.#send = send
+    this.#tooLarge = tooLarge
+  }
+
+  // Once an attempt, each of which sends it from the beginning.
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#chunks = []
+    this.#size = 0
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  override onBodySent(chunk: Buffer): void {
+    this.#size += chunk.length
+    if (this.#size <= this.#most) this.#chunks.push(chunk)
+    else this.#chunks = []
+    this.next.onBodySent?.(chunk)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (this.#size > this.#most) this.#tooLarge()
+    // An early answer: the service did not want the rest of it either.
+    else if (this.#whole()) this.#send(Buffer.concat(this.#chunks))
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+}

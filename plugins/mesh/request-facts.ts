@@ -1,0 +1,99 @@
+/**
+ * What hashing and canaries read of a request: one header, cookie or query parameter, out of the options of a
+ * dispatch, in whichever of undici's shapes the caller gave them. `undefined` where there is no such thing.
+ */
+import type { HashSource } from '../../config/schema.ts'
+import type { DispatchOptions } from './types.ts'
+
+type Value = string | readonly string[] | number | undefined | null
+
+/** By its name in lower case; several of one name as RFC 9110, 5.3, puts them together. */
+export function headerOf({ headers }: DispatchOptions, name: string, separator = ', '): string | undefined {
+  if (headers === null || headers === undefined) return undefined
+  if (Array.isArray(headers)) return fromFlat(headers, name, separator)
+  const entries = Symbol.iterator in headers ? headers : Object.entries(headers as Record<string, Value>)
+  let found: string | undefined
+  for (const [given, value] of entries as Iterable<[string, Value]>) {
+    if (isNamed(given, name)) found = joined(found, value, separator)
+  }
+  return found
+}
+
+/** As the bridge gives them: name, value, name, value. */
+function fromFlat(headers: readonly Value[], name: string, separator: string): string | undefined {
+  let found: string | undefined
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (isNamed(String(headers[i]), name)) found = joined(found, headers[i + 1], separator)
+  }
+  return found
+}
+
+function isNamed(given: string, name: string): boolean {
+  return given === name || (given.length === name.length && given.toLowerCase() === name)
+}
+
+function joined(before: string | undefined, value: Value, separator: string): string | undefined {
+  if (value === undefined || value === null) return before
+  const text = typeof value === 'string' ? value : Array.isArray(value) ? value.join(separator) : String(value)
+  return before === undefined ? text : before + separator + text
+}
+
+/** The first cookie of that name, as it came but for quotes; HTTP/2 spreads cookies over several fields. */
+export function cookieOf(opts: DispatchOptions, name: string): string | undefined {
+  const text = headerOf(opts, 'cookie', '; ')
+  if (text === undefined) return undefined
+  for (let at = 0; at < text.length; ) {
+    const semicolon = text.indexOf(';', at)
+    const end = semicolon < 0 ? text.length : semicolon
+    const equals = text.indexOf('=', at)
+    if (equals > 0 && equals < end && text.slice(at, equals).trim() === name) {
+      const value = text.slice(equals + 1, end).trim()
+      return value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value
+    }
+    at = end + 1
+  }
+  return undefined
+}
+
+/** The first parameter of that name, decoded; `name` without `=` is the empty text. */
+export function queryOf({ path, query }: DispatchOptions, name: string): string | undefined {
+  const mark = path.indexOf('?')
+  // undici takes one or the other.
+  if (mark < 0) return query === undefined || query === null ? undefined : joined(undefined, query[name], ',')
+  for (let at = mark + 1; at < path.length; ) {
+    const ampersand = path.indexOf('&', at)
+    const end = ampersand < 0 ? path.length : ampersand
+    const equals = path.indexOf('=', at)
+    const nameEnd = equals < 0 || equals > end ? end : equals
+    if (decoded(path.slice(at, nameEnd)) === name) return decoded(path.slice(nameEnd + 1, end))
+    at = end + 1
+  }
+  return undefined
+}
+
+function decoded(text: string): string {
+  if (!text.includes('%') && !text.includes('+')) return text
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '))
+  } catch {
+    return text
+  }
+}
+
+/** Reads what a `hashOn` or `stickOn` names; nothing and the empty text are both `undefined`. */
+export function factReader(source: HashSource): (opts: DispatchOptions) => string | undefined {
+  if (source === 'ip') return ({ caller }) => caller?.ip || undefined
+  if (source === 'consumer') return ({ caller }) => caller?.consumer?.id || undefined
+  const colon = source.indexOf(':')
+  const name = source.slice(colon + 1)
+  switch (source.slice(0, colon)) {
+    case 'header': {
+      const lower = name.toLowerCase()
+      return (opts) => headerOf(opts, lower) || undefined
+    }
+    case 'cookie':
+      return (opts) => cookieOf(opts, name) || undefined
+    default:
+      return (opts) => queryOf(opts, name) || undefined
+  }
+}
