@@ -8,18 +8,25 @@
  *   the bridge   the one place where the edge calls the mesh
  *   routes       what is exposed, and the admin port's pages
  */
+import type { IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
+import errors from './plugins/edge/errors.ts'
 import bridge from './plugins/edge/forward.ts'
 import edge, { edgeConcerns } from './plugins/edge/index.ts'
 import { serverOptions } from './plugins/edge/listener.ts'
+import requestTarget from './plugins/edge/request-target.ts'
+import { targetPath } from './plugins/edge/target-path.ts'
 import mesh from './plugins/mesh/index.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { run } from './plugins/operations/cli.ts'
 import { stopOnSignals } from './plugins/operations/drain.ts'
+import type { Asked } from './plugins/operations/explain.ts'
+import { explain, explainText, probedTarget } from './plugins/operations/explain.ts'
 import operations from './plugins/operations/index.ts'
 import { loggerOptions } from './plugins/operations/logging.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
@@ -41,8 +48,25 @@ export async function gateway(fastify: FastifyInstance, config: Config): Promise
   if (admin !== null) {
     await admin.register(healthRoutes, { gateway: fastify })
     await admin.register(metricsRoutes, { gateway: fastify })
-    await admin.register(adminRoutes, { gateway: fastify, config })
+    const explainer = { probe: prober(config), gateway: fastify, config, edgeConcerns, targetPath }
+    fastify.addHook('onClose', () => explainer.probe.close())
+    await admin.register(adminRoutes, { gateway: fastify, config, explain: (asked) => explain(explainer, asked) })
   }
+}
+
+/** Routes as the gateway does, and tells the route's name in place of serving it; for those who ask in advance. */
+function prober(config: Config): FastifyInstance {
+  // An injected URL has its dots resolved, which a client's has not: the target as it is comes in a header.
+  const rewriteUrl = ({ headers }: { headers: IncomingHttpHeaders }) => String(headers[probedTarget])
+  const probe = Fastify({ ...serverOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
+  probe.addHook('onRoute', (options) => {
+    const name = options.config?.route?.name
+    if (name !== undefined) options.handler = async () => ({ route: name })
+  })
+  probe.register(errors)
+  probe.register(requestTarget, config)
+  probe.register(fp((fastify: FastifyInstance) => proxyRoutes(fastify, config)))
+  return probe
 }
 
 /** A server of its own with the gateway in it; it does not listen yet. */
@@ -72,6 +96,22 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
   return server
 }
 
+/** How long a registry has for its first answer to one who only wants to know. */
+const registryMs = 3000
+
+/** Asks the registries, sends nothing to any instance, and ends. */
+async function explainOnce(config: Config, asked: Asked): Promise<string> {
+  const gateway = build(config, { logger: false })
+  const probe = prober(config)
+  try {
+    await gateway.after()
+    await Promise.race([gateway.mesh.start({ attend: false }).ready(), sleep(registryMs, null, { ref: false })])
+    return explainText(await explain({ probe, gateway, config, edgeConcerns, targetPath }, asked))
+  } finally {
+    await Promise.all([gateway.close(), probe.close()])
+  }
+}
+
 /** How a person on this machine reaches a listening server. */
 function address(scheme: string, server: FastifyInstance): string {
   const { address, port } = server.server.address() as AddressInfo
@@ -80,6 +120,6 @@ function address(scheme: string, server: FastifyInstance): string {
 }
 
 if (import.meta.main) {
-  const code = await run(process.argv.slice(2), { build, start, edgeConcerns })
+  const code = await run(process.argv.slice(2), { build, start, edgeConcerns, explain: explainOnce })
   if (code !== null) process.exitCode = code
 }

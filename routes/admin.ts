@@ -1,8 +1,33 @@
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Config } from '../config/schema.ts'
 
+interface Options {
+  gateway: FastifyInstance
+  config: Config
+  /** Tells what would become of a request. */
+  explain: (asked: {
+    method: string
+    path: string
+    headers: Record<string, string>
+    ip?: string
+    consumer?: string
+  }) => Promise<unknown>
+}
+
+const text = { type: 'string' } as const
+const question = {
+  type: 'object',
+  properties: {
+    method: { ...text, default: 'GET', pattern: '^[A-Z-]{1,32}$' },
+    path: { ...text, default: '/', pattern: '^/', maxLength: 65_536 },
+    header: { type: 'array', items: { ...text, pattern: '^[^:]+:' }, maxItems: 100, default: [] },
+    ip: text,
+    consumer: text
+  }
+} as const
+
 /** Admin port, read only: the routes and services in force. Neither options nor secrets are shown. */
-const admin: FastifyPluginAsync<{ gateway: FastifyInstance; config: Config }> = async (server, { gateway, config }) => {
+const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, explain }) => {
   server.get('/admin/routes', async () =>
     config.routes.map(({ name, match, service, mesh }) => ({
       name,
@@ -13,6 +38,28 @@ const admin: FastifyPluginAsync<{ gateway: FastifyInstance; config: Config }> = 
     }))
   )
   server.get('/admin/services', async () => gateway.mesh.status())
+
+  server.get<{ Params: { name: string } }>('/admin/services/:name', async ({ params }, reply) => {
+    const status = gateway.mesh.status().find(({ name }) => name === params.name)
+    return status ?? reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'no such service' })
+  })
+
+  /** `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may come often. */
+  server.get<{ Querystring: { method: string; path: string; header: string[]; ip?: string; consumer?: string } }>(
+    '/admin/explain',
+    { schema: { querystring: question } },
+    async ({ query: { header, ...asked } }) => explain({ ...asked, headers: headersOf(header) })
+  )
+}
+
+/** From `name: value` each. */
+function headersOf(lines: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    lines.map((line) => {
+      const colon = line.indexOf(':')
+      return [line.slice(0, colon).trim().toLowerCase(), line.slice(colon + 1).trim()]
+    })
+  )
 }
 
 export default admin

@@ -74,7 +74,7 @@ t.test('routes: what each request meets, without asking Consul', async (t) => {
   t.match(rows[0]![2], /cors → jwt/)
   t.notMatch(rows[0]![2], /access-log|rate-limit/)
   t.equal(rows[0]![3], 'orders=9 next=1')
-  t.match(rows[0]![4], /telemetry → deadline → call → retry → select/)
+  t.match(rows[0]![4], /telemetry → deadline → call → replay → retry → select/)
   t.strictSame(rows[1]!.slice(0, 2), ['plain', 'GET a.example /plain'])
   t.notMatch(rows[1]![4], /retry/)
 })

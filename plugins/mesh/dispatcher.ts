@@ -1,33 +1,19 @@
 import { Dispatcher } from 'undici'
 import type { ConsulOptions, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
-import { Call } from './call.ts'
+import type { Named } from './chain.ts'
+import { layers } from './chain.ts'
 import type { Discovery } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
 import { MeshError } from './errors.ts'
+import type { Explanation } from './explain.ts'
+import { explain } from './explain.ts'
 import { activeCheck } from './health/active-check.ts'
-import { adaptiveConcurrency } from './interceptors/adaptive-concurrency.ts'
-import { attemptTimeout } from './interceptors/attempt-timeout.ts'
-import { caps } from './interceptors/caps.ts'
-import { circuitBreaker } from './interceptors/circuit-breaker.ts'
-import { collapse } from './interceptors/collapse.ts'
-import { deadline } from './interceptors/deadline.ts'
-import { fallback } from './interceptors/fallback.ts'
-import { fault } from './interceptors/fault.ts'
-import { hashKey } from './interceptors/hash-key.ts'
-import { hedge } from './interceptors/hedge.ts'
-import { intentions } from './interceptors/intentions.ts'
-import { mirror } from './interceptors/mirror.ts'
-import { outlierDetection } from './interceptors/outlier-detection.ts'
-import { rateLimit } from './interceptors/rate-limit.ts'
-import { replay } from './interceptors/replay.ts'
-import { retry } from './interceptors/retry.ts'
-import { select } from './interceptors/select.ts'
 import { split } from './interceptors/split.ts'
-import { attemptTelemetry, callTelemetry } from './interceptors/telemetry.ts'
-import type { Layer, LayerContext } from './layer.ts'
+import type { LayerContext } from './layer.ts'
 import { registerServiceMetrics } from './metrics.ts'
 import type { ServiceStatus } from './service.ts'
 import { Service } from './service.ts'
+import { Transports } from './transport/index.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, Meter } from './types.ts'
 
 export interface MeshConfig {
@@ -51,11 +37,6 @@ export interface UseOptions {
   name?: string
 }
 
-interface Named {
-  name: string
-  layer: Layer
-}
-
 const silent: Logger = { info() {}, warn() {}, error() {} }
 
 /**
@@ -67,6 +48,7 @@ export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
   readonly #chains = new Map<string, { own: Dispatch | null; byPolicy: WeakMap<RoutePolicy, Dispatch> }>()
   readonly #discovery: Discovery
+  readonly #transports: Transports
   readonly #around: LayerContext
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
   #closing: Promise<void> | null = null
@@ -84,8 +66,10 @@ export class Mesh extends Dispatcher {
       }
     }
     this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#around)
+    this.#transports = new Transports(config.discovery?.consul, this.#around)
     for (const service of Object.values(config.services)) {
-      this.#services.set(service.name, new Service(service, this.#discovery.source(service), this.#around))
+      const transport = this.#transports.of(service)
+      this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#around))
       this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
     }
     if (this.#around.meter !== null) registerServiceMetrics(this.#around.meter, this)
@@ -93,12 +77,18 @@ export class Mesh extends Dispatcher {
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
 
-  /** Begins discovery; calls before the first answer fail with `JW_NO_INSTANCE`. */
-  start(): this {
+  /**
+   * Begins discovery; calls before the first answer fail with `JW_NO_INSTANCE`. With `attend: false` nothing is asked
+   * of the instances themselves, for who only wants to look.
+   */
+  start({ attend = true } = {}): this {
+    this.#transports.start()
     for (const service of this.#services.values()) {
-      // Composed now, so that what attends to a service does so before its first call.
-      this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
-      activeCheck(service, service.config.mesh, this.#around)
+      if (attend) {
+        // Composed now, so that what attends to a service does so before its first call.
+        this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
+        activeCheck(service, service.config.mesh, this.#around)
+      }
       service.start()
     }
     return this
@@ -116,47 +106,25 @@ export class Mesh extends Dispatcher {
     return this
   }
 
-  /**
-   * The chain, outermost first. What may answer in the service's place stands outside the deadline, or could not
-   * answer when that has passed; the call gives whatever is above it one stable controller; retry and hedge repeat
-   * what is below them: what admits an attempt, selection, so that a retry goes elsewhere, then what concerns one
-   * attempt at one instance.
-   */
-  #layers(): Named[] {
-    return [
-      { name: 'telemetry', layer: callTelemetry }, // sees all that happens
-      { name: 'collapse', layer: collapse }, // who shares an answer shares its fallback
-      { name: 'fallback', layer: fallback }, // also when the deadline has passed
-      { name: 'deadline', layer: deadline },
-      ...this.#used.request,
-      { name: 'call', layer: beginCall },
-      { name: 'intentions', layer: intentions }, // not even a copy goes where we may not
-      { name: 'mirror', layer: mirror }, // once a call, whatever becomes of it
-      { name: 'hash', layer: hashKey }, // the same for all attempts
-      { name: 'replay', layer: replay }, // what retry and hedge send again
-      { name: 'retry', layer: retry },
-      { name: 'hedge', layer: hedge },
-      { name: 'circuit-breaker', layer: circuitBreaker }, // refuses before anything waits
-      { name: 'adaptive-concurrency', layer: adaptiveConcurrency },
-      { name: 'caps', layer: caps },
-      { name: 'rate-limit', layer: rateLimit }, // last, so that only what will be sent takes a token
-      { name: 'select', layer: select },
-      { name: 'attempt-telemetry', layer: attemptTelemetry },
-      { name: 'outlier-detection', layer: outlierDetection },
-      ...this.#used.attempt,
-      { name: 'attempt-timeout', layer: attemptTimeout },
-      { name: 'fault', layer: fault } // innermost: to all others a fault is the service's
-    ]
-  }
-
   /** Names of the layers in force for a service, outermost first. */
   describe(name: string, override: RoutePolicy = {}): string[] {
-    const service = this.#services.get(name)
-    if (service === undefined) throw new MeshError('JW_NO_SERVICE', name)
+    const service = this.service(name)
     const policy = { ...service.config.mesh, ...override }
-    return this.#layers()
+    return layers(this.#used)
       .filter(({ layer }) => layer(service, policy, this.#around) !== null)
       .map((layer) => layer.name)
+  }
+
+  /** Throws `JW_NO_SERVICE`. */
+  service(name: string): Service {
+    const service = this.#services.get(name)
+    if (service === undefined) throw new MeshError('JW_NO_SERVICE', name)
+    return service
+  }
+
+  /** What would become of a call to a service under a route's policy; nothing is sent. */
+  explain(name: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
+    return explain(this, name, policy, opts)
   }
 
   status(): ServiceStatus[] {
@@ -195,7 +163,7 @@ export class Mesh extends Dispatcher {
     const policy = { ...service.config.mesh, ...override }
     // Innermost: the pool of the instance that `select` chose.
     let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
-    for (const { layer } of this.#layers().reverse()) {
+    for (const { layer } of layers(this.#used).reverse()) {
       dispatch = layer(service, policy, this.#around)?.(dispatch) ?? dispatch
     }
     return dispatch
@@ -214,9 +182,14 @@ export class Mesh extends Dispatcher {
   /** Refuses new calls, lets those in flight end within `graceMs`, then closes discovery and every pool. */
   async shutdown(graceMs = 10_000): Promise<void> {
     this.#closing ??= Promise.all([...this.#services.values()].map((service) => service.close(graceMs))).then(() =>
-      this.#discovery.close()
+      this.#release()
     )
     await this.#closing
+  }
+
+  /** What the services had in common. */
+  async #release(): Promise<void> {
+    await Promise.all([this.#discovery.close(), this.#transports.close()])
   }
 
   override close(): Promise<void>
@@ -235,7 +208,7 @@ export class Mesh extends Dispatcher {
     const callback = typeof first === 'function' ? first : second
     const error = typeof first === 'function' ? null : first
     const destroyed = Promise.all([...this.#services.values()].map((service) => service.destroy(error))).then(() =>
-      this.#discovery.close()
+      this.#release()
     )
     this.#closing = destroyed
     if (callback === undefined) return destroyed
@@ -250,15 +223,6 @@ export function originOf(service: string): string {
 
 function nameOf(origin: string): string {
   return /^http:\/\/(.*)\.mesh$/.exec(origin)?.[1] ?? origin
-}
-
-/** Makes the call's record, and hands undici's own timers over to the mesh's. */
-const beginCall: Layer = (service, policy, { now }) => {
-  const bodyTimeout = policy.idleTimeout === false ? 0 : policy.idleTimeout
-  return (dispatch) => (opts, handler) => {
-    const call = new Call(service, handler, now())
-    return call.begin(dispatch, { ...opts, call, headersTimeout: 0, bodyTimeout })
-  }
 }
 
 /**

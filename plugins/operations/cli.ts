@@ -8,6 +8,7 @@ import { editorSchema } from '../../config/editor-schema.ts'
 import { ConfigError, loadConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
+import type { Asked } from './explain.ts'
 
 const home = join(import.meta.dirname, '../..')
 
@@ -16,6 +17,9 @@ const help = `jingwei: an API gateway in which the edge and the mesh never mix
   node app.ts [start]             run the gateway
   node app.ts check [FILE]        say all that is wrong with a configuration; start nothing
   node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
+  node app.ts explain FILE METHOD PATH
+                                  what would become of a request: route, concerns, service, instances
+                                  -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME
   node app.ts schema              print the configuration's JSON Schema, for editors
   node app.ts token ROUTE         mint a token for a route whose jwt has a secret (development only)
                                   --subject NAME  --ttl 1h  --claims '{"scope":"read"}'
@@ -29,6 +33,7 @@ export interface Gateways {
   build: (config: Config, options: { logger: boolean }) => FastifyInstance
   /** The concerns in force on a route, in their order. */
   edgeConcerns: (route: Config['routes'][number]) => string[]
+  explain: (config: Config, asked: Asked) => Promise<string>
 }
 
 /** Runs a command; resolves to the exit code, or to null while a gateway is running. */
@@ -54,10 +59,13 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       version: { type: 'boolean', short: 'v' },
       subject: { type: 'string', default: 'developer' },
       ttl: { type: 'string', default: '1h' },
-      claims: { type: 'string', default: '{}' }
+      claims: { type: 'string', default: '{}' },
+      header: { type: 'string', short: 'H', multiple: true, default: [] },
+      ip: { type: 'string' },
+      consumer: { type: 'string' }
     }
   })
-  const [name = 'start', argument] = positionals
+  const [name = 'start', argument, ...rest] = positionals
   const file = values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml')
   if (values.help) return print(help)
   if (values.version) return print(`${version()}\n`)
@@ -71,6 +79,8 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
     case 'routes':
       return print(await routeTable(loadConfig(argument ?? file), gateways))
+    case 'explain':
+      return print(await gateways.explain(loadConfig(argument ?? file), asked(rest, values)))
     case 'token':
       return print(`${await mint(loadConfig(file), argument, values)}\n`)
     default:
@@ -133,6 +143,24 @@ function table(head: string[], rows: string[][]): string {
     )
     .join('\n')
     .concat('\n')
+}
+
+function asked([method, path]: string[], { header, ip, consumer }: Record<string, unknown>): Asked {
+  if (method === undefined || path?.startsWith('/') !== true) {
+    throw new Error('explain takes a file, a method and a path, such as: explain config/gateway.yaml GET /api/orders/7')
+  }
+  const headers = (header as string[]).map((line) => {
+    const colon = line.indexOf(':')
+    if (colon < 1) throw new Error(`-H ${line}: expected NAME: VALUE`)
+    return [line.slice(0, colon).trim().toLowerCase(), line.slice(colon + 1).trim()]
+  })
+  return {
+    method: method.toUpperCase(),
+    path,
+    headers: Object.fromEntries(headers) as Record<string, string>,
+    ...(typeof ip === 'string' && { ip }),
+    ...(typeof consumer === 'string' && { consumer })
+  }
 }
 
 async function mint(

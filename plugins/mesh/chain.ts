@@ -1,0 +1,73 @@
+import { Call } from './call.ts'
+import { adaptiveConcurrency } from './interceptors/adaptive-concurrency.ts'
+import { attemptTimeout } from './interceptors/attempt-timeout.ts'
+import { caps } from './interceptors/caps.ts'
+import { circuitBreaker } from './interceptors/circuit-breaker.ts'
+import { collapse } from './interceptors/collapse.ts'
+import { deadline } from './interceptors/deadline.ts'
+import { fallback } from './interceptors/fallback.ts'
+import { fault } from './interceptors/fault.ts'
+import { hashKey } from './interceptors/hash-key.ts'
+import { hedge } from './interceptors/hedge.ts'
+import { intentions } from './interceptors/intentions.ts'
+import { mirror } from './interceptors/mirror.ts'
+import { outlierDetection } from './interceptors/outlier-detection.ts'
+import { rateLimit } from './interceptors/rate-limit.ts'
+import { replay } from './interceptors/replay.ts'
+import { retry } from './interceptors/retry.ts'
+import { select } from './interceptors/select.ts'
+import { attemptTelemetry, callTelemetry } from './interceptors/telemetry.ts'
+import type { Layer } from './layer.ts'
+
+export interface Named {
+  readonly name: string
+  readonly layer: Layer
+}
+
+/** What users have added, by where it goes. */
+export interface Used {
+  readonly request: readonly Named[]
+  readonly attempt: readonly Named[]
+}
+
+/**
+ * The mesh's concerns in the order in which a call meets them. What may answer in the service's place stands outside
+ * the deadline, or could not answer when that has passed; the call gives whatever is above it one stable controller;
+ * retry and hedge repeat what is below them: what admits an attempt, selection, so that a retry goes elsewhere, then
+ * what concerns one attempt at one instance. To add a concern, add its file and a line here; to remove one, the reverse.
+ */
+export function layers(used: Used): Named[] {
+  return [
+    { name: 'telemetry', layer: callTelemetry }, // sees all that happens
+    { name: 'collapse', layer: collapse }, // who shares an answer shares its fallback
+    { name: 'fallback', layer: fallback }, // also when the deadline has passed
+    { name: 'deadline', layer: deadline },
+    ...used.request,
+    { name: 'call', layer: beginCall },
+    { name: 'intentions', layer: intentions }, // not even a copy goes where we may not
+    { name: 'mirror', layer: mirror }, // once a call, whatever becomes of it
+    { name: 'hash', layer: hashKey }, // the same for all attempts
+    { name: 'replay', layer: replay }, // what retry and hedge send again
+    { name: 'retry', layer: retry },
+    { name: 'hedge', layer: hedge },
+    { name: 'circuit-breaker', layer: circuitBreaker }, // refuses before anything waits
+    { name: 'adaptive-concurrency', layer: adaptiveConcurrency },
+    { name: 'caps', layer: caps },
+    { name: 'rate-limit', layer: rateLimit }, // last, so that only what will be sent takes a token
+    { name: 'select', layer: select },
+    { name: 'attempt-telemetry', layer: attemptTelemetry },
+    { name: 'outlier-detection', layer: outlierDetection },
+    ...used.attempt,
+    { name: 'attempt-timeout', layer: attemptTimeout },
+    { name: 'fault', layer: fault } // innermost: to all others a fault is the service's
+  ]
+}
+
+/** Makes the call's record, and hands undici's own timers over to the mesh's. */
+const beginCall: Layer = (service, policy, { now }) => {
+  const bodyTimeout = policy.idleTimeout === false ? 0 : policy.idleTimeout
+  return (dispatch) => (opts, handler) => {
+    const call = new Call(service, handler, now())
+    return call.begin(dispatch, { ...opts, call, headersTimeout: 0, bodyTimeout })
+  }
+}

@@ -1,0 +1,49 @@
+import type { RoutePolicy } from '../../config/schema.ts'
+import { hash32 } from './balancing/hash.ts'
+import { balanceOptions } from './balancing/options.ts'
+import type { Mesh } from './dispatcher.ts'
+import { matcher } from './interceptors/split.ts'
+import { factReader } from './request-facts.ts'
+import type { ServiceStatus } from './service.ts'
+import type { DispatchOptions } from './types.ts'
+
+/** What would become of a call at one service. */
+export interface Explanation {
+  readonly service: string
+  readonly subset: string | null
+  /** Of a split: its weight, and whether the call fits its `match`. Null where there is no split. */
+  readonly share: { readonly weight: number; readonly matched: boolean } | null
+  /** The interceptors in force, outermost first. */
+  readonly chain: readonly string[]
+  /** Id of the instance that a hash leads to; null where nothing is hashed. */
+  readonly hashed: string | null
+  readonly status: ServiceStatus
+}
+
+/** What the mesh would do with a call to a service under a route's policy; nothing is sent, drawn or counted. */
+export function explain(mesh: Mesh, service: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
+  const { split, stickOn: _drawnAnew, ...own } = policy
+  const targets = split ?? [{ service, subset: own.subset, weight: 1 }]
+  const matched = split?.find((share) => matcher(share.match)?.(opts))
+  return targets
+    .filter((share) => matched === undefined || share === matched)
+    .map((share) => {
+      const subset = share.subset ?? own.subset
+      return {
+        service: share.service,
+        subset: subset ?? null,
+        share: split === undefined ? null : { weight: share.weight, matched: share === matched },
+        chain: mesh.describe(share.service, own),
+        hashed: hashed(mesh, share.service, subset ?? '', opts),
+        status: mesh.status().find(({ name }) => name === share.service)!
+      }
+    })
+}
+
+function hashed(mesh: Mesh, name: string, subset: string, opts: DispatchOptions): string | null {
+  const service = mesh.service(name)
+  const { policy, hashOn } = balanceOptions(service.config.mesh.balance)
+  if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null
+  const key = factReader(hashOn)(opts)
+  return key === undefined ? null : (service.snapshot?.balancers[subset]?.pick(null, hash32(key))?.id ?? null)
+}

@@ -1,0 +1,86 @@
+/**
+ * What would become of a request: the route that it matches, the edge's concerns in their order, the service, the
+ * mesh's chain, the instances that may be chosen. Nothing is sent, counted or drawn.
+ */
+import type { FastifyInstance } from 'fastify'
+import type { Config, RouteConfig } from '../../config/schema.ts'
+
+export interface Asked {
+  readonly method: string
+  /** Path and query, as a client would send them. */
+  readonly path: string
+  readonly headers: Readonly<Record<string, string>>
+  /** Address and name of the caller, for what is hashed or matched by them. */
+  readonly ip?: string
+  readonly consumer?: string
+}
+
+/** Header that carries the request target to the probe. */
+export const probedTarget = 'x-jingwei-probed-target'
+
+export interface Explainer {
+  /** A server that routes as the gateway does, and answers with the name of the route. */
+  readonly probe: FastifyInstance
+  /** The gateway, whose mesh is asked. */
+  readonly gateway: FastifyInstance
+  readonly config: Config
+  readonly edgeConcerns: (route: RouteConfig) => string[]
+  readonly targetPath: (route: RouteConfig) => ((target: string) => string) | null
+}
+
+export type Explained = Awaited<ReturnType<typeof explain>>
+
+export async function explain({ probe, gateway, config, edgeConcerns, targetPath }: Explainer, asked: Asked) {
+  const { method, path, headers, ip = '127.0.0.1', consumer } = asked
+  const probed = { ...headers, [probedTarget]: path }
+  const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
+  const found = answer.json<{ route?: string; statusCode?: number; code?: string; message?: string }>()
+  const route = config.routes.find(({ name }) => name === found.route)
+  if (route === undefined) {
+    const { statusCode = answer.statusCode, code = null, message = '' } = found
+    return { request: { method, path }, route: null, refused: { status: statusCode, code, message } }
+  }
+  const target = targetPath(route)?.(path) ?? path
+  const caller = { ip, consumer: consumer === undefined ? null : { id: consumer }, trusted: false }
+  return {
+    request: { method, path },
+    route: route.name,
+    refused: null,
+    edge: edgeConcerns(route),
+    target,
+    mesh: gateway.mesh.explain(route.service, route.mesh, { method: method as 'GET', path: target, headers, caller })
+  }
+}
+
+/** For people. */
+export function explainText(explained: Explained): string {
+  const { request, refused } = explained
+  const lines = [`${request.method} ${request.path}`]
+  if (refused !== null) {
+    lines.push(`  refused   ${refused.status} ${refused.code ?? ''} ${refused.message}`.trimEnd())
+    return `${lines.join('\n')}\n`
+  }
+  lines.push(`  route     ${explained.route}`)
+  lines.push(`  edge      ${explained.edge.join(' → ') || '–'}`)
+  lines.push(`  forwards  ${explained.target}`)
+  for (const { service, subset, share, chain, hashed, status } of explained.mesh) {
+    const of = share === null ? '' : share.matched ? ', matched' : `, weight ${share.weight}`
+    lines.push(`  service   ${service}${subset === null ? '' : `, subset ${subset}`}${of}`)
+    lines.push(`    mesh      ${chain.join(' → ')}`)
+    const { kind, error } = status.source
+    const { length } = status.instances
+    const panic = status.panic ? ', panic: all are used' : ''
+    lines.push(`    instances ${length} from ${kind}${error === null ? '' : ` (${error})`}${panic}`)
+    for (const { id, origin, weight, active, available, obstacles, concerns } of status.instances) {
+      const health = available
+        ? 'available'
+        : Object.entries(obstacles)
+            .map(([name, why]) => `${name}: ${why}`)
+            .join('; ')
+      const said = Object.keys(concerns).length === 0 ? '' : `  ${JSON.stringify(concerns)}`
+      const chosen = id === hashed ? '  ← by hash' : ''
+      lines.push(`      ${origin}  weight ${weight}  active ${active}  ${health}${said}${chosen}`)
+    }
+  }
+  return `${lines.join('\n')}\n`
+}

@@ -1,0 +1,109 @@
+/** What would become of a request, told without sending it. */
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { startGateway, startService } from '../helpers/gateway.ts'
+import { runToEnd } from '../helpers/processes.ts'
+
+const home = join(import.meta.dirname, '../..')
+
+async function gatewayOver(t: Test) {
+  let requests = 0
+  const { url: origin, close } = await startService((_request, response) => {
+    requests++
+    response.end('ok')
+  })
+  t.teardown(close)
+  const config = {
+    admin: { port: 0 },
+    services: {
+      orders: {
+        instances: [origin, 'http://127.0.0.1:1'],
+        mesh: { balance: { policy: 'ring-hash', hashOn: 'header:x-user' }, healthCheck: { path: '/up' } }
+      },
+      canary: { instances: [origin] }
+    },
+    edge: { rateLimit: { max: 2, window: '1h' } },
+    routes: [
+      {
+        name: 'orders',
+        match: { path: '/api/orders' },
+        path: { strip: '/api' },
+        split: [
+          { service: 'orders', weight: 95 },
+          { service: 'canary', weight: 5, match: { headers: { 'x-beta': '1' }, consumers: ['alice'] } }
+        ]
+      }
+    ]
+  }
+  return { config, requests: () => requests }
+}
+
+t.test('on the admin port', async (t) => {
+  const { config, requests } = await gatewayOver(t)
+  delete (config.services.orders.mesh as { healthCheck?: unknown }).healthCheck
+  const gateway = await startGateway(config)
+  t.teardown(() => gateway.close())
+  const ask = async (query: string) => (await gateway.server.admin!.inject(`/admin/explain?${query}`)).json()
+
+  for (let i = 0; i < 5; i++) {
+    const told = await ask('path=/api/orders/7%3Fx=1&header=x-user:bob')
+    t.match(told, { route: 'orders', refused: null, target: '/orders/7?x=1' })
+    t.ok(told.edge.indexOf('rate-limit') > told.edge.indexOf('request-id'))
+    t.strictSame(
+      told.mesh.map(({ service, share }: { service: string; share: object }) => [service, share]),
+      [
+        ['orders', { weight: 95, matched: false }],
+        ['canary', { weight: 5, matched: false }]
+      ]
+    )
+    const [orders] = told.mesh
+    t.ok(orders.chain.includes('hash') && orders.chain.includes('retry'))
+    t.equal(orders.status.instances.length, 2)
+    t.ok(orders.status.instances.some(({ id }: { id: string }) => id === orders.hashed))
+  }
+  const beta = await ask('method=POST&path=/api/orders&header=X-Beta:%201&consumer=alice')
+  t.match(beta.mesh, [{ service: 'canary', share: { matched: true } }])
+  t.equal(beta.mesh.length, 1)
+  t.match(await ask('path=/nothing'), { route: null, refused: { status: 404, code: 'JW_NO_ROUTE' } })
+  t.match(await ask('method=TRACE&path=/api/orders'), { refused: { status: 405, code: 'JW_METHOD_NOT_ALLOWED' } })
+  t.match(await ask('path=/api/../admin'), { refused: { status: 400, code: 'JW_AMBIGUOUS_PATH' } })
+  t.match(await ask('path=nonsense'), { statusCode: 400 })
+  t.match(await ask('method=ge%20t'), { statusCode: 400 })
+
+  t.equal(requests(), 0, 'nothing was sent')
+  const served = await fetch(`${gateway.url}/api/orders`, { headers: { 'x-beta': '1' } })
+  await served.arrayBuffer()
+  t.equal(served.headers.get('ratelimit-remaining'), '1', 'and nothing was counted')
+
+  const admin = gateway.server.admin!
+  t.match((await admin.inject('/admin/services/orders')).json(), { name: 'orders', instances: [{}, {}] })
+  t.equal((await admin.inject('/admin/services/nope')).statusCode, 404)
+})
+
+t.test('on the command line, without asking any instance', async (t) => {
+  const { config, requests } = await gatewayOver(t)
+  const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
+  const explain = (...args: string[]) =>
+    runToEnd(process.execPath, [join(home, 'app.ts'), 'explain', join(dir, 'gateway.yaml'), ...args])
+  const { code, stdout } = await explain('get', '/api/orders/7', '-H', 'x-user: bob', '--ip', '10.0.0.1')
+  t.equal(code, 0)
+  for (const line of [
+    /^GET \/api\/orders\/7$/m,
+    /^ {2}route {5}orders$/m,
+    /^ {2}edge {6}errors → request-id .* rate-limit/m,
+    /^ {2}forwards {2}\/orders\/7$/m,
+    /^ {2}service {3}orders, weight 95$/m,
+    /mesh {6}.*→ hash → .*→ select/,
+    /instances 2 from static$/m,
+    /http:\/\/127\.0\.0\.1:1 {2}weight 1 {2}active 0 {2}available/,
+    /← by hash$/m,
+    /service {3}canary, weight 5$/m
+  ]) {
+    t.match(stdout, line)
+  }
+  t.match(await explain('GET', '/nope'), { code: 0, stdout: /refused {3}404 JW_NO_ROUTE/ })
+  t.match(await explain('GET'), { code: 1, stderr: /explain takes a file, a method and a path/ })
+  t.match(await explain('GET', '/a', '-H', 'nonsense'), { code: 1, stderr: /-H nonsense: expected NAME: VALUE/ })
+  t.equal(requests(), 0, 'not even a health check was sent')
+})
