@@ -20,7 +20,8 @@ export const checkPolicy: Check = (at, policy, checked, service) => {
 
 const balance: Check = (at, { balance }, { report }) => {
   const written = typeof balance === 'object' ? balance : { policy: balance ?? '' }
-  const { policy, hashOn, cookieTtl, tableSize } = { hashOn: undefined, cookieTtl: undefined, tableSize: 2, ...written }
+  const none = { hashOn: undefined, cookieTtl: undefined, maxLoad: undefined, tableSize: 2 }
+  const { policy, hashOn, cookieTtl, maxLoad, tableSize } = { ...none, ...written }
   const hashes = policy === 'ring-hash' || policy === 'maglev'
   if (hashes && hashOn === undefined) report.fault(at, `${policy} needs hashOn: what of a call is hashed`)
   if (!hashes && hashOn !== undefined) {
@@ -28,6 +29,11 @@ const balance: Check = (at, { balance }, { report }) => {
   }
   if (cookieTtl !== undefined && !hashOn?.startsWith('cookie:')) {
     report.fault(`${at}/cookieTtl`, 'only a cookie that is hashed on can be given: hashOn: cookie:NAME', 'key')
+  }
+  if (!hashes && maxLoad !== undefined) {
+    report.fault(`${at}/maxLoad`, `${policy} hashes nothing; ring-hash and maglev do`, 'key')
+  } else if (maxLoad !== undefined && maxLoad < 1) {
+    report.fault(`${at}/maxLoad`, 'below 100% not even an even load would fit')
   }
   if (!isPrime(tableSize)) report.fault(`${at}/tableSize`, `${tableSize} is not a prime; 65537 and 655373 are`)
 }

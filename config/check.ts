@@ -88,6 +88,8 @@ function checkService(name: string, checked: Checked): void {
   const [first, second] = sources
   if (second !== undefined) {
     report.fault(pointer(at, second), `a service has one source, and this one has ${sources.join(' and ')}`, 'key')
+  } else if (service.sidecar !== undefined && (service.mesh?.mode ?? data.mesh?.mode) === 'sidecar') {
+    // Nothing else need say where it is.
   } else if ((first === undefined || first === 'consul') && !report.unknownKeyIn(at) && report.usable('/discovery')) {
     if (data.discovery?.consul === undefined && report.usable('/discovery/consul')) {
       const why = first === undefined ? 'it names no instances or dns, so it is looked up in Consul' : 'it is in Consul'

@@ -16,7 +16,7 @@ export const balancePolicies = [
 /** What of a call the hash is taken of. */
 export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cookie:${string}` | `query:${string}`>({
   type: 'string',
-  pattern: '^(ip|consumer|(header|cookie|query):.+)$',
+  pattern: "^(ip|consumer|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:.+)$",
   expected: 'ip, consumer, header:NAME, cookie:NAME or query:NAME',
   description: 'ip | consumer | header:NAME | cookie:NAME | query:NAME.'
 })

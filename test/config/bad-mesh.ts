@@ -27,6 +27,26 @@ export const badMesh: readonly BadConfig[] = [
     faults: ['1:48: mesh.balance.cookieTtl: only a cookie that is hashed on can be given: hashOn: cookie:NAME']
   },
   {
+    name: 'a bound on the load of no hash',
+    yaml: `mesh: { balance: { policy: random, maxLoad: 150% } }
+`,
+    faults: ['1:36: mesh.balance.maxLoad: random hashes nothing; ring-hash and maglev do']
+  },
+  {
+    name: 'a bound that no load fits',
+    yaml: `mesh: { balance: { policy: maglev, hashOn: ip, maxLoad: 90% } }
+`,
+    faults: ['1:57: mesh.balance.maxLoad: below 100% not even an even load would fit']
+  },
+  {
+    name: 'a cookie whose name is none',
+    yaml: `mesh: { balance: { policy: maglev, hashOn: 'cookie:a b' } }
+`,
+    faults: [
+      '1:44: mesh.balance.hashOn: expected ip, consumer, header:NAME, cookie:NAME or query:NAME, found "cookie:a b"'
+    ]
+  },
+  {
     name: 'a table whose size is no prime',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, tableSize: 65536 } }
 `,

@@ -2,10 +2,13 @@ import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
 import type { Balancer, Instance, Surroundings } from '../types.ts'
 import { leastRequest } from './least-request.ts'
 import { maglev } from './maglev.ts'
+import { balanceOptions } from './options.ts'
 import { peakEwma } from './peak-ewma.ts'
 import { random } from './random.ts'
 import { ringHash } from './ring-hash.ts'
 import { roundRobin } from './round-robin.ts'
+
+export { balanceOptions } from './options.ts'
 
 /** Builds a policy over instances of which none has the weight 0, unless all have it. */
 export type BalancingPolicy = (
@@ -21,22 +24,6 @@ const policies: Record<BalanceOptions['policy'], BalancingPolicy> = {
   'ring-hash': ringHash,
   maglev,
   'peak-ewma': peakEwma
-}
-
-/** What the schema fills in where a policy is given by its name alone. */
-const defaults: BalanceOptions = {
-  policy: 'least-request',
-  choices: 2,
-  ringSize: 1024,
-  tableSize: 65_537,
-  decay: 10_000,
-  panicThreshold: 0.5,
-  locality: 'ignore',
-  localThreshold: 0.7
-}
-
-export function balanceOptions(balance: MeshPolicy['balance']): BalanceOptions {
-  return typeof balance === 'string' ? { ...defaults, policy: balance } : balance
 }
 
 /**

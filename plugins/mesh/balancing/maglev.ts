@@ -1,5 +1,73 @@
+import type { Instance } from '../types.ts'
+import { hash32 } from './hash.ts'
 import type { BalancingPolicy } from './index.ts'
-import { random } from './random.ts'
+import type { Slots } from './slots.ts'
+import { inOrder, slotBalancer } from './slots.ts'
 
-/** Maglev's table. */
-export const maglev: BalancingPolicy = random
+/**
+ * Maglev (Eisenbud et al., 2016): a table in which each instance takes slots in turn, by a permutation of its own.
+ * Shares are more even than a ring's; when instances change, a few slots of others change hands besides. The table
+ * should have a hundred times more slots than there are instances.
+ */
+export const maglev: BalancingPolicy = (instances, options, around) => {
+  const ordered = inOrder(instances)
+  return slotBalancer(ordered, table(ordered, nextPrime(options.tableSize)), options, around)
+}
+
+function table(instances: readonly Instance[], size: number): Slots {
+  const count = instances.length
+  const owners = new Uint32Array(size)
+  const taken = new Uint8Array(size)
+  const places = new Uint32Array(count)
+  const skips = new Uint32Array(count)
+  for (const [i, { id }] of instances.entries()) {
+    places[i] = hash32(id) % size
+    skips[i] = 1 + (hash32(id, 0x9e3779b9) % (size - 1))
+  }
+  const turns = turnsOf(instances)
+  let left = count === 0 ? 0 : size
+  for (let round = 1; left > 0; round++) {
+    for (let i = 0; i < count && left > 0; i++) {
+      // One slot in each round for the heaviest, fewer for the others.
+      if (turns !== null && Math.floor(round * turns[i]!) === Math.floor((round - 1) * turns[i]!)) continue
+      let place = places[i]!
+      const skip = skips[i]!
+      while (taken[place] === 1) {
+        place += skip
+        if (place >= size) place -= size
+      }
+      taken[place] = 1
+      owners[place] = i
+      places[i] = place
+      left--
+    }
+  }
+  return {
+    owners,
+    slotOf: (hash) => hash % size,
+    shares() {
+      const shares = new Float64Array(count)
+      for (const owner of owners) shares[owner]! += 1 / size
+      return shares
+    }
+  }
+}
+
+/** Turns per round of each instance, or null where all are equal. */
+function turnsOf(instances: readonly Instance[]): Float64Array | null {
+  const most = instances.reduce((most, { weight }) => Math.max(most, weight), 0)
+  if (instances.every(({ weight }) => weight === most)) return null
+  return Float64Array.from(instances, ({ weight }) => weight / most)
+}
+
+/** Any step visits all slots only if their number is a prime. */
+function nextPrime(least: number): number {
+  let candidate = Math.max(2, least)
+  while (!isPrime(candidate)) candidate++
+  return candidate
+}
+
+function isPrime(value: number): boolean {
+  for (let divisor = 2; divisor * divisor <= value; divisor++) if (value % divisor === 0) return false
+  return true
+}

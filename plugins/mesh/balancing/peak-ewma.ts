@@ -1,5 +1,46 @@
+import type { Instance } from '../types.ts'
+import type { Description } from './describe.ts'
+import { describer, rounded } from './describe.ts'
 import type { BalancingPolicy } from './index.ts'
-import { leastRequest } from './least-request.ts'
+import type { PeakEwma } from './latency.ts'
+import { ewmaOf } from './latency.ts'
+import { firstUntried, weightedSampler } from './weighted.ts'
 
-/** Latency, peaks weighed more. */
-export const peakEwma: BalancingPolicy = leastRequest
+/** Of what nobody has measured, while one attempt does so: others go there only if they must. */
+const unmeasured = 1e12
+
+/**
+ * Of two drawn by weight, the one that would answer sooner: its latency, times those in flight for its weight and one
+ * more. Latencies are measured in `select` (`latency.ts`).
+ */
+export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now }) => {
+  const sample = weightedSampler(instances, random)
+  const count = instances.length
+  const ewmas: readonly PeakEwma[] = instances.map(({ endpoint }) => ewmaOf(endpoint, decay))
+
+  function cost(index: number, nowMs: number): number {
+    const { weight, endpoint } = instances[index]!
+    const waiting = endpoint.active / (weight || 1)
+    const latency = ewmas[index]!.valueAt(nowMs)
+    if (latency !== null) return latency * (waiting + 1)
+    return waiting === 0 ? 0 : unmeasured + waiting
+  }
+
+  return {
+    pick(tried): Instance | null {
+      if (count <= 1) return count === 1 && !tried?.has(instances[0]!.endpoint) ? instances[0]! : null
+      const i = sample()
+      let j = sample()
+      if (j === i) j = (j + 1) % count
+      const nowMs = now()
+      const [better, other] = cost(i, nowMs) <= cost(j, nowMs) ? [i, j] : [j, i]
+      if (tried === null || !tried.has(instances[better]!.endpoint)) return instances[better]!
+      return tried.has(instances[other]!.endpoint) ? firstUntried(instances, i, tried) : instances[other]!
+    },
+    describe: describer(instances, ({ endpoint: { active } }, index): Description => {
+      const latency = ewmas[index]!.valueAt(now())
+      if (latency === null) return { active, score: active === 0 ? 0 : 'awaiting its first answer' }
+      return { active, ewmaMs: rounded(latency), score: rounded(cost(index, now())) }
+    })
+  }
+}

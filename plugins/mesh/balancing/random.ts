@@ -1,14 +1,17 @@
+import { describer, sharesByWeight } from './describe.ts'
 import type { BalancingPolicy } from './index.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /** Any instance, by weight. */
 export const random: BalancingPolicy = (instances, _options, { random }) => {
   const sample = weightedSampler(instances, random)
+  const share = sharesByWeight(instances)
   return {
     pick(tried) {
       if (instances.length === 0) return null
       const index = sample()
       return tried === null ? instances[index]! : firstUntried(instances, index, tried)
-    }
+    },
+    describe: describer(instances, (instance) => ({ share: share(instance) }))
   }
 }

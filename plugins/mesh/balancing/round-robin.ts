@@ -1,14 +1,17 @@
 import type { Instance } from '../types.ts'
+import { describer, sharesByWeight } from './describe.ts'
 import type { BalancingPolicy } from './index.ts'
 
-/**
- * Each in its turn; with weights, nginx's smooth variant, which spreads the turns of a heavy instance
- * (weights 5,1,1 give a a b a c a a, not a a a a a b c).
- */
+/** Up to so many, looking at all of them is as fast as a heap, and smoother. */
+const few = 64
+
+/** Each in its turn; with weights, turns in proportion and spread out. */
 export const roundRobin: BalancingPolicy = (instances, _options, { random }) => {
   const count = instances.length
   const first = instances[0]?.weight
-  const next = instances.every((instance) => instance.weight === first) ? inTurn(instances, random) : smooth(instances)
+  const even = instances.every((instance) => instance.weight === first)
+  const next = even ? inTurn(instances, random) : count <= few ? smooth(instances) : whenDue(instances, random)
+  const share = sharesByWeight(instances)
   return {
     pick(tried) {
       for (let step = 0; step < count; step++) {
@@ -17,7 +20,8 @@ export const roundRobin: BalancingPolicy = (instances, _options, { random }) => 
       }
       // With weights the same instance can come up `count` times in a row.
       return instances.find((instance) => !tried?.has(instance.endpoint)) ?? null
-    }
+    },
+    describe: describer(instances, (instance) => ({ share: share(instance) }))
   }
 }
 
@@ -30,6 +34,7 @@ function inTurn(instances: readonly Instance[], random: () => number): () => Ins
   }
 }
 
+/** nginx's: weights 5, 1, 1 give a a b a c a a, not a a a a a b c. */
 function smooth(instances: readonly Instance[]): () => Instance {
   const total = instances.reduce((sum, instance) => sum + instance.weight, 0)
   const current = new Array<number>(instances.length).fill(0)
@@ -41,5 +46,26 @@ function smooth(instances: readonly Instance[]): () => Instance {
     }
     current[best]! -= total
     return instances[best]!
+  }
+}
+
+/** Earliest deadline first, as Envoy does: each is due every 1 / weight; a heap knows who is next. */
+function whenDue(instances: readonly Instance[], random: () => number): () => Instance {
+  const heap = instances
+    .map((instance) => ({ instance, interval: 1 / instance.weight, due: random() / instance.weight }))
+    .sort((a, b) => a.due - b.due)
+  return () => {
+    const top = heap[0]!
+    top.due += top.interval
+    let at = 0
+    for (;;) {
+      let child = 2 * at + 1
+      if (child + 1 < heap.length && heap[child + 1]!.due < heap[child]!.due) child++
+      if (child >= heap.length || heap[child]!.due >= top.due) break
+      heap[at] = heap[child]!
+      at = child
+    }
+    heap[at] = top
+    return top.instance
   }
 }

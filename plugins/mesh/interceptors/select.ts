@@ -1,15 +1,18 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { latencyMeter } from '../balancing/latency.ts'
+import { overflowCounter } from '../breaking/overflows.ts'
 import { MeshError } from '../errors.ts'
 import { ForwardingHandler } from '../handler.ts'
 import type { Layer } from '../layer.ts'
 import type { Balancer, DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
-export const select: Layer =
-  (service, { subset = '' }) =>
-  (dispatch) =>
-  (opts, handler) => {
+export const select: Layer = (service, policy, around) => {
+  const { subset = '' } = policy
+  const overflow = overflowCounter(around.meter, service.name, 'instance')
+  const measured = latencyMeter(policy, around)
+  return (dispatch) => (opts, handler) => {
     const call = opts.call!
     const balancer = service.snapshot?.balancers[subset]
     // Where every instance was tried, one of them again is better than none.
@@ -18,12 +21,13 @@ export const select: Layer =
     if (instance?.endpoint.isFull()) instance = withRoom(balancer!, call.tried, call.hash)
     if (!instance) {
       const code = instance === undefined ? 'JW_OVERLOADED' : 'JW_NO_INSTANCE'
+      if (instance === undefined) overflow()
       handler.onResponseError?.(call, new MeshError(code, service.name))
       return true
     }
-    call.attempts++
-    call.selected = instance
-    const load = new LoadHandler(handler, instance.endpoint)
+    call.attempt(instance)
+    const { endpoint } = instance
+    const load = new LoadHandler(measured === null ? handler : measured(handler, endpoint, call), endpoint)
     try {
       return dispatch({ ...opts, origin: instance.origin, instance }, load)
     } catch (error) {
@@ -32,6 +36,7 @@ export const select: Layer =
       return true
     }
   }
+}
 
 /** Another instance, one that is not full; undefined where all are. */
 function withRoom(balancer: Balancer, tried: ReadonlySet<Endpoint> | null, hash: number | null): Instance | undefined {

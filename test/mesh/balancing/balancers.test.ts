@@ -3,57 +3,16 @@ import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { weightedSampler } from '../../../plugins/mesh/balancing/weighted.ts'
-import { Health } from '../../../plugins/mesh/health/health.ts'
 import type { Instance } from '../../../plugins/mesh/types.ts'
+import { chiSquare, fleet, instances, options, seeded, tally } from './support.ts'
 
-const policies = ['round-robin', 'least-request', 'random'] as const satisfies readonly MeshPolicy['balance'][]
-
-function instances(weights: readonly number[], active: readonly number[] = []): Instance[] {
-  return weights.map((weight, i) => {
-    const id = 'abcdefghijklmnopqrstuvwxyz'[i]!
-    const health = new Health(
-      () => 0,
-      () => {}
-    )
-    const endpoint = {
-      origin: id,
-      active: active[i] ?? 0,
-      latencyMs: null,
-      health,
-      isFull: () => false,
-      dispatch: () => true
-    }
-    return { id, origin: id, weight, tags: [], meta: {}, endpoint }
-  })
-}
-
-/** mulberry32: small, seeded, good enough for these counts. */
-function seeded(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
+const policies = [
+  'round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'
+] as const satisfies readonly MeshPolicy['balance'][] // biome-ignore format: a table
 
 function draw(policy: MeshPolicy['balance'], among: Instance[], times: number, random = seeded(1)) {
   const balancer = createBalancer(policy, among, { random: random, now: () => 0 })
   return Array.from({ length: times }, () => balancer.pick(null)!)
-}
-
-function tally(among: Instance[], picks: Instance[]): number[] {
-  return among.map((instance) => picks.filter((pick) => pick === instance).length)
-}
-
-function chiSquare(seen: number[], shares: number[]): number {
-  const total = seen.reduce((sum, count) => sum + count, 0)
-  const whole = shares.reduce((sum, share) => sum + share, 0)
-  return seen.reduce((sum, count, i) => {
-    const expected = (total * shares[i]!) / whole
-    return sum + (count - expected) ** 2 / expected
-  }, 0)
 }
 
 t.test('round robin: each in its turn, from a random start', async (t) => {
@@ -75,6 +34,22 @@ t.test('round robin: weighted smoothly', async (t) => {
   t.equal(order([5, 1, 1], 14), 'aabacaaaabacaa')
   t.equal(order([1, 2], 6), 'babbab')
   t.equal(order([3, 3], 4).length, 4)
+})
+
+t.test('round robin: many by weight, each at its own pace', async (t) => {
+  const among = fleet(100, (i) => 1 + (i % 4))
+  const balancer = createBalancer('round-robin', among, { random: seeded(6), now: () => 0 })
+  const picks = Array.from({ length: 2500 }, () => balancer.pick(null)!)
+  const counts = tally(among, picks)
+  t.ok(
+    counts.every((count, i) => Math.abs(count - 10 * (1 + (i % 4))) <= 1),
+    `ten rounds: ${counts}`
+  )
+  const turns = picks.flatMap((pick, at) => (pick === among[3] ? [at] : []))
+  const gaps = turns.slice(1).map((at, i) => at - turns[i]!)
+  t.ok(Math.min(...gaps) > 55 && Math.max(...gaps) < 70, `one in 62.5: ${gaps}`)
+  const one = new Set(among.slice(1).map(({ endpoint }) => endpoint))
+  for (let i = 0; i < 10; i++) t.equal(balancer.pick(one), among[0])
 })
 
 t.test('random: by weight', async (t) => {
@@ -128,6 +103,51 @@ t.test('least request: keeps load even where one is slower, without asking all',
   }
   const loads = among.map(({ endpoint }) => endpoint.active)
   t.ok(Math.max(...loads) - Math.min(...loads) <= 6, `${loads}`)
+})
+
+t.test('least request: more choices find the least busy more often', async (t) => {
+  // Of 20, drawn with replacement, the idle one is among n draws with probability 1 - 0.95^n.
+  for (const choices of [3, 5, 16]) {
+    const among = instances(new Array(20).fill(1), [0, ...new Array(19).fill(3)])
+    const policy = options({ policy: 'least-request', choices })
+    const [seen] = tally(among, draw(policy, among, 20_000))
+    const expected = 1 - 0.95 ** choices
+    t.ok(Math.abs(seen! / 20_000 - expected) < 0.015, `${choices}: ${seen! / 20_000}, expected ${expected}`)
+  }
+  const weighted = instances([1, 2, 3])
+  const chi = chiSquare(
+    tally(weighted, draw(options({ policy: 'least-request', choices: 4 }), weighted, 12_000)),
+    [1, 2, 3]
+  )
+  t.ok(chi < 13.8, `by weight while all are idle: ${chi}`)
+})
+
+t.test('least request: choices leave out what was tried', async (t) => {
+  const among = instances([3, 1, 2, 1])
+  const policy = options({ policy: 'least-request', choices: 3 })
+  const balancer = createBalancer(policy, among, { random: seeded(3), now: () => 0 })
+  const one = new Set(among.slice(1).map(({ endpoint }) => endpoint))
+  for (let i = 0; i < 50; i++) t.equal(balancer.pick(one), among[0])
+  t.equal(balancer.pick(new Set(among.map(({ endpoint }) => endpoint))), null)
+})
+
+t.test('all policies say what they think of an instance', async (t) => {
+  const said = {
+    'round-robin': { weight: 3, share: 0.75 },
+    random: { weight: 3, share: 0.75 },
+    'least-request': { weight: 3, active: 6, score: 2 },
+    'peak-ewma': { weight: 3, active: 6, score: 'awaiting its first answer' }
+  }
+  for (const policy of policies) {
+    const among = instances([3, 1], [6, 0])
+    const { describe } = createBalancer(policy, among, { random: seeded(3), now: () => 0 })
+    const seen = describe!({ ...among[0]!, weight: 30 })
+    if (policy === 'ring-hash' || policy === 'maglev') {
+      t.match(seen, { weight: 3, active: 6 }, policy)
+      t.ok(Math.abs(Number(seen.share) - 0.75) < 0.05, `${policy}: ${seen.share}`)
+    } else t.strictSame(seen, said[policy], policy)
+    t.strictSame(describe!(fleet(1)[0]!), { weight: 0 }, `${policy}: takes no part`)
+  }
 })
 
 t.test('what was tried is left out while another is there', async (t) => {

@@ -1,0 +1,162 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Call } from '../call.ts'
+import { classify } from '../errors.ts'
+import { ForwardingHandler } from '../handler.ts'
+import type { DispatchController, DispatchHandler, Endpoint, MeshPolicy, Surroundings } from '../types.ts'
+import { balanceOptions } from './options.ts'
+
+/**
+ * Finagle's peak EWMA: an average that fades with time rather than with each measurement, and that a slower answer
+ * replaces at once. Unasked it fades to nothing, so that an instance that was slow is tried again.
+ */
+export class PeakEwma {
+  readonly #decayMs: number
+  #value: number | null = null
+  #atMs = 0
+
+  constructor(decayMs: number) {
+    this.#decayMs = decayMs
+  }
+
+  /** Milliseconds; null while nothing was measured. */
+  valueAt(nowMs: number): number | null {
+    return this.#value === null ? null : this.#value * this.#fade(nowMs)
+  }
+
+  observe(elapsedMs: number, nowMs: number): number {
+    const before = this.valueAt(nowMs)
+    if (before === null || elapsedMs > before) return this.#set(elapsedMs, nowMs)
+    return this.#set(before + elapsedMs * (1 - this.#fade(nowMs)), nowMs)
+  }
+
+  /**
+   * A failure counts as an answer that took `worstMs`, by its share of the answers: so one does not banish an
+   * instance, and to fail fast is not to be fast.
+   */
+  fail(elapsedMs: number, worstMs: number, nowMs: number): number {
+    const before = this.valueAt(nowMs)
+    if (before === null) return this.#set(worstMs, nowMs)
+    return this.#set(Math.max(elapsedMs, before + worstMs * (1 - this.#fade(nowMs))), nowMs)
+  }
+
+  #set(value: number, nowMs: number): number {
+    this.#value = value
+    this.#atMs = nowMs
+    return value
+  }
+
+  #fade(nowMs: number): number {
+    return Math.exp((this.#atMs - nowMs) / this.#decayMs)
+  }
+}
+
+/** By address, so that a new snapshot keeps what was measured; the policy has one configuration per service. */
+const ewmas = new WeakMap<Endpoint, PeakEwma>()
+
+export function ewmaOf(endpoint: Endpoint, decayMs: number): PeakEwma {
+  let ewma = ewmas.get(endpoint)
+  if (ewma === undefined) {
+    ewma = new PeakEwma(decayMs)
+    ewmas.set(endpoint, ewma)
+  }
+  return ewma
+}
+
+/** Wraps the handler of an attempt to time it; null unless the policy asks for latencies. */
+export function latencyMeter(
+  policy: MeshPolicy,
+  { now }: Pick<Surroundings, 'now'>
+): ((next: DispatchHandler, endpoint: Endpoint, call: Call) => DispatchHandler) | null {
+  const options = balanceOptions(policy.balance)
+  if (options.policy !== 'peak-ewma') return null
+  const worstMs = policy.attemptTimeout
+  return (next, endpoint, call) =>
+    new LatencyHandler(next, endpoint, call, ewmaOf(endpoint, options.decay), worstMs, now)
+}
+
+/** Times one attempt, from the end of the request to the response's headers. */
+class LatencyHandler extends ForwardingHandler {
+  readonly #endpoint: Endpoint
+  readonly #call: Call
+  readonly #ewma: PeakEwma
+  readonly #worstMs: number
+  readonly #now: () => number
+  #startedMs: number
+  #sent = false
+  #measured = false
+
+  constructor(
+    next: DispatchHandler,
+    endpoint: Endpoint,
+    call: Call,
+    ewma: PeakEwma,
+    worstMs: number,
+    now: () => number
+  ) {
+    super(next)
+    this.#endpoint = endpoint
+    this.#call = call
+    this.#ewma = ewma
+    this.#worstMs = worstMs
+    this.#now = now
+    this.#startedMs = now()
+  }
+
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#sent = true
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  // A long upload is not a slow answer.
+  override onBodySent(chunk: Buffer): void {
+    this.#startedMs = this.#now()
+    this.next.onBodySent?.(chunk)
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#measure(false)
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status >= 200) this.#measure(status >= 500)
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error & { code?: string }): void {
+    if (this.#isFailure(error)) this.#measure(true)
+    // Who leaves has waited at least so long.
+    else if (this.#elapsed() > (this.#ewma.valueAt(this.#now()) ?? 0)) this.#measure(false)
+    this.next.onResponseError?.(controller, error)
+  }
+
+  #isFailure(error: Error & { code?: string }): boolean {
+    if (this.#call.aborted) return false
+    return classify(error, this.#sent) !== 'other' || error.code?.startsWith('HPE_') === true
+  }
+
+  #measure(failed: boolean): void {
+    if (this.#measured) return
+    this.#measured = true
+    const nowMs = this.#now()
+    const elapsedMs = nowMs - this.#startedMs
+    this.#endpoint.latencyMs = failed
+      ? this.#ewma.fail(elapsedMs, this.#worstMs, nowMs)
+      : this.#ewma.observe(elapsedMs, nowMs)
+  }
+
+  #elapsed(): number {
+    return this.#now() - this.#startedMs
+  }
+}

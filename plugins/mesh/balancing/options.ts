@@ -1,0 +1,17 @@
+import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
+
+/** What the schema fills in where a policy is given by its name alone. */
+const defaults: BalanceOptions = {
+  policy: 'least-request',
+  choices: 2,
+  ringSize: 1024,
+  tableSize: 65_537,
+  decay: 10_000,
+  panicThreshold: 0.5,
+  locality: 'ignore',
+  localThreshold: 0.7
+}
+
+export function balanceOptions(balance: MeshPolicy['balance']): BalanceOptions {
+  return typeof balance === 'string' ? { ...defaults, policy: balance } : balance
+}

@@ -1,0 +1,68 @@
+import type { BalanceOptions } from '../../../config/schema.ts'
+import type { Balancer, Endpoint, Instance, Surroundings } from '../types.ts'
+import { LoadBound } from './bounded-load.ts'
+import type { Description } from './describe.ts'
+import { describer, rounded } from './describe.ts'
+import { firstUntried } from './weighted.ts'
+
+/** A circle of slots of which each has an owner, and the slot at which a hash begins. */
+export interface Slots {
+  /** Index of the instance that owns the slot. */
+  readonly owners: Uint32Array
+  slotOf(hash: number): number
+  /** Share of all hashes that each instance owns. */
+  shares(): Float64Array
+}
+
+/** What the hashing policies have in common: from the hash's slot on to the first owner that may be chosen. */
+export function slotBalancer(
+  instances: readonly Instance[],
+  slots: Slots,
+  { maxLoad }: BalanceOptions,
+  { random }: Pick<Surroundings, 'random'>
+): Balancer {
+  const { owners } = slots
+  const bound = maxLoad === undefined || instances.length < 2 ? null : new LoadBound(instances, maxLoad)
+  const addresses = new Set(instances.map(({ endpoint }) => endpoint)).size
+  let census: { shares: Float64Array; counts: Uint32Array } | null = null
+
+  function walk(from: number, tried: ReadonlySet<Endpoint> | null): Instance | null {
+    if (bound === null && tried === null) return instances[owners[from]!]!
+    if (tried === null || tried.size < addresses) {
+      for (let slot = from, left = owners.length; left > 0; left--) {
+        const instance = instances[owners[slot]!]!
+        const { endpoint } = instance
+        if (tried?.has(endpoint) !== true && (bound === null || bound.admits(endpoint))) return instance
+        if (++slot === owners.length) slot = 0
+      }
+    }
+    // Those that have room were tried.
+    return firstUntried(instances, owners[from]!, tried ?? new Set())
+  }
+
+  return {
+    pick(tried, hash) {
+      if (instances.length === 0) return null
+      bound?.refresh()
+      // What has no key goes anywhere.
+      return walk(slots.slotOf(hash ?? Math.floor(random() * 2 ** 32)), tried)
+    },
+    describe: describer(instances, ({ endpoint }, index): Description => {
+      census ??= { shares: slots.shares(), counts: countsOf(owners, instances.length) }
+      const { shares, counts } = census
+      const said = { share: rounded(shares[index]!), slots: counts[index]!, active: endpoint.active }
+      return bound === null ? said : { ...said, limit: bound.limit(endpoint) }
+    })
+  }
+}
+
+function countsOf(owners: Uint32Array, instances: number): Uint32Array {
+  const counts = new Uint32Array(instances)
+  for (const owner of owners) counts[owner]!++
+  return counts
+}
+
+/** In an order that all gateways share, whatever that of discovery. */
+export function inOrder(instances: readonly Instance[]): Instance[] {
+  return instances.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
+}

@@ -1,0 +1,160 @@
+/** Peak EWMA: the average itself, the choice by it, and what is measured over real sockets. */
+import t from 'tap'
+import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
+import { ewmaOf, PeakEwma } from '../../../plugins/mesh/balancing/latency.ts'
+import type { Instance } from '../../../plugins/mesh/types.ts'
+import { meshOf, service } from '../helpers/mesh.ts'
+import { refused, upstream } from '../helpers/servers.ts'
+import { instances, options, seeded, tally } from './support.ts'
+
+const decay = 10_000
+
+t.test('peaks count at once, and fade with time', async (t) => {
+  const ewma = new PeakEwma(decay)
+  t.equal(ewma.valueAt(0), null)
+  t.equal(ewma.observe(20, 0), 20)
+  t.equal(ewma.observe(300, 0), 300, 'a peak')
+  t.ok(Math.abs(ewma.valueAt(decay)! - 300 / Math.E) < 1e-9, 'unasked')
+  const eased = ewma.observe(20, decay)
+  t.ok(Math.abs(eased - (300 / Math.E + 20 * (1 - 1 / Math.E))) < 1e-9, 'an average with what comes after')
+  t.equal(ewma.observe(eased - 1, decay), eased, 'by time, not by count')
+})
+
+t.test('a failure counts as the worst, by its share', async (t) => {
+  const ewma = new PeakEwma(decay)
+  t.equal(ewma.fail(1, 5000, 0), 5000, 'all that is known')
+  const good = new PeakEwma(decay)
+  good.observe(10, 0)
+  const once = good.fail(1, 5000, 10)
+  t.ok(once > 14 && once < 16, `one in many: ${once}`)
+  t.equal(good.fail(400, 5000, 10), 400, 'one that took long is a peak as well')
+  let failing = 0
+  for (let i = 1; i <= 1000; i++) failing = good.fail(1, 5000, 10 + i * 50)
+  t.ok(failing > 4900, `always: ${failing}`)
+})
+
+/** Attempts at a steady rate, each over after its instance's latency; counts per instance. */
+function simulate(among: Instance[], latencyOf: (id: string) => number | 'fails at once', rate: number, times: number) {
+  let nowMs = 0
+  const balancer = createBalancer(options({ policy: 'peak-ewma', decay }), among, {
+    random: seeded(4),
+    now: () => nowMs
+  })
+  const flying: { until: number; instance: Instance; elapsed: number; failed: boolean }[] = []
+  const picks: Instance[] = []
+  for (let i = 0; i < times; i++) {
+    nowMs += 1000 / rate
+    for (const { instance, elapsed, failed } of flying.filter(({ until }) => until <= nowMs)) {
+      instance.endpoint.active--
+      const ewma = ewmaOf(instance.endpoint, decay)
+      if (failed) ewma.fail(elapsed, 5000, nowMs)
+      else ewma.observe(elapsed, nowMs)
+    }
+    const left = flying.filter(({ until }) => until > nowMs)
+    flying.splice(0, flying.length, ...left)
+    const instance = balancer.pick(null)!
+    instance.endpoint.active++
+    const latency = latencyOf(instance.id)
+    const elapsed = latency === 'fails at once' ? 0.5 : latency
+    flying.push({ until: nowMs + elapsed, instance, elapsed, failed: latency === 'fails at once' })
+    picks.push(instance)
+  }
+  return tally(among, picks)
+}
+
+t.test('a slow instance gets little, one that fails fast next to nothing, equal ones the same', async (t) => {
+  const slow = simulate(instances([1, 1, 1, 1]), (id) => (id === 'a' ? 200 : 10), 500, 5000)
+  t.ok(slow[0]! < 250, `slow: ${slow}`)
+  t.ok(Math.min(...slow.slice(1)) > 1000, `${slow}`)
+  const failing = simulate(instances([1, 1, 1, 1]), (id) => (id === 'a' ? 'fails at once' : 10), 500, 5000)
+  t.ok(failing[0]! < 100, `failing: ${failing}`)
+  const jitter = seeded(8)
+  const even = simulate(instances([1, 1, 1, 1]), () => 8 + 4 * jitter(), 500, 8000)
+  t.ok(Math.min(...even) > 1500, `even: ${even}`)
+})
+
+t.test('one that was slow is asked again when its peak has faded', async (t) => {
+  let slow = true
+  const among = instances([1, 1])
+  const before = simulate(among, (id) => (id === 'a' && slow ? 2000 : 10), 100, 500)
+  t.ok(before[0]! < 60, `${before}`)
+  slow = false
+  const fresh = instances([1, 1])
+  ewmaOf(fresh[0]!.endpoint, decay).observe(2000, 0)
+  const after = simulate(fresh, () => 10, 100, 20_000)
+  t.ok(after[0]! > 2000, `${after}`)
+})
+
+t.test('by weight under load; of what nobody has measured, one attempt at a time', async (t) => {
+  const loaded = instances([1, 4], [4, 8])
+  for (const { endpoint } of loaded) ewmaOf(endpoint, decay).observe(10, 0)
+  const around = { random: seeded(2), now: () => 0 }
+  const byWeight = createBalancer(options({ policy: 'peak-ewma', decay }), loaded, around)
+  for (let i = 0; i < 20; i++) t.equal(byWeight.pick(null)!.id, 'b', '8/4 + 1 is less than 4 + 1')
+  t.strictSame(byWeight.describe!(loaded[1]!), { weight: 4, active: 8, ewmaMs: 10, score: 30 })
+
+  const fresh = instances([1, 1], [0, 3])
+  ewmaOf(fresh[1]!.endpoint, decay).observe(10, 0)
+  const balancer = createBalancer(options({ policy: 'peak-ewma', decay }), fresh, around)
+  t.equal(balancer.pick(null)!.id, 'a', 'the new one is tried at once')
+  fresh[0]!.endpoint.active = 1
+  for (let i = 0; i < 20; i++) t.equal(balancer.pick(null)!.id, 'b', 'and then awaited')
+})
+
+t.test('measured over sockets: latency to the headers, refusals and 5xx as failures', async (t) => {
+  let nowMs = 0
+  let finish = () => {}
+  const slow = await upstream(t, 'slow', (_request, response) => {
+    nowMs += 120
+    response.writeHead(200).flushHeaders()
+    finish = () => response.end('slow')
+  })
+  const failing = await upstream(t, 'failing', (_request, response) => response.writeHead(500).end())
+  const gone = await refused()
+  const mesh = meshOf(
+    t,
+    [
+      service('slow', [slow.url], { balance: 'peak-ewma' }),
+      service('failing', [failing.url], { balance: 'peak-ewma', attemptTimeout: 4000 }),
+      service('gone', [gone], { balance: 'peak-ewma', attemptTimeout: 3000 }),
+      service('plain', [slow.url])
+    ],
+    { now: () => nowMs }
+  )
+  const ask = async (name: string) => {
+    const { body } = await mesh.request({ origin: `http://${name}.mesh`, path: '/', method: 'GET' })
+    finish()
+    await body.text()
+  }
+  const said = (name: string) => mesh.status().find((each) => each.name === name)!.instances[0]!.concerns.balance
+  t.strictSame(said('slow'), { weight: 1, active: 0, score: 0 })
+  await ask('slow')
+  nowMs += 1000
+  const { ewmaMs } = said('slow') as { ewmaMs: number }
+  t.ok(Math.abs(ewmaMs - 120 * Math.exp(-1000 / decay)) < 0.01, `${ewmaMs}`)
+  await ask('failing')
+  t.match(said('failing'), { ewmaMs: 4000 })
+  await t.rejects(ask('gone'), { code: 'ECONNREFUSED' })
+  t.match(said('gone'), { ewmaMs: 3000 })
+  await ask('plain')
+  t.strictSame(said('plain'), { weight: 1, share: 1 })
+})
+
+t.test('who leaves blames nobody, but has waited', async (t) => {
+  let nowMs = 0
+  const arrived = Promise.withResolvers<void>()
+  const hanging = await upstream(t, 'hanging', () => arrived.resolve())
+  const mesh = meshOf(t, [service('hanging', [hanging.url], { balance: 'peak-ewma' })], { now: () => nowMs })
+  const leave = new AbortController()
+  const asked = mesh.request({
+    origin: 'http://hanging.mesh',
+    path: '/',
+    method: 'GET',
+    signal: leave.signal
+  })
+  await arrived.promise
+  nowMs = 700
+  leave.abort()
+  await t.rejects(asked)
+  t.match(mesh.status()[0]!.instances[0]!.concerns.balance, { ewmaMs: 700, active: 0 })
+})
