@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import { attach } from './attach.ts'
+import { onRefused } from './refusals.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -50,6 +51,16 @@ export default fp<Config>(
       attach(routeOptions, 'onResponse', log(route.name))
     })
     if (edge.accessLog === false) return
+    let quietUntil = 0
+    onRefused(fastify.server, ({ status, ip, code, reason }) => {
+      if (reason === 'connections') {
+        // Over the limit of connections, a line for each would be one attack more.
+        const now = Date.now()
+        if (now < quietUntil) return
+        quietUntil = now + 1000
+      }
+      fastify.log.info({ route: null, status, ip, error: code ?? reason }, 'request')
+    })
     const unrouted = log(null)
     fastify.addHook('onResponse', (request, reply, done) => {
       if (request.is404) unrouted(request, reply, done)

@@ -1,9 +1,9 @@
-import { Transform } from 'node:stream'
+import type { Readable, TransformCallback } from 'node:stream'
 import createError from '@fastify/error'
 import type { preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { attach } from './attach.ts'
-import { hasUnknownLength } from './request-body.ts'
+import { Body, hasUnknownLength } from './request-body.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
@@ -21,20 +21,25 @@ export default fp(
 function limiter(limit: number): preParsingHookHandler {
   return (request, _reply, payload, done) => {
     if (Number(request.headers['content-length'] ?? 0) > limit) done(new TooLarge(limit))
-    else if (hasUnknownLength(request.raw)) done(null, payload.pipe(counting(limit)))
+    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(payload as Readable, limit))
     else done(null, payload)
   }
 }
 
-function counting(limit: number): Transform {
-  let size = 0
-  const counter = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      size += chunk.length
-      if (size > limit) done(new TooLarge(limit))
-      else done(null, chunk)
-    }
-  })
-  // Nobody may be reading: the request was refused on other grounds.
-  return counter.on('error', () => {})
+class CountedBody extends Body {
+  readonly #limit: number
+  #size = 0
+
+  constructor(source: Readable, limit: number) {
+    super(source)
+    this.#limit = limit
+    // Nobody may be reading: the request was refused on other grounds.
+    this.on('error', () => {})
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    this.#size += chunk.length
+    if (this.#size > this.#limit) done(new TooLarge(this.#limit))
+    else done(null, chunk)
+  }
 }

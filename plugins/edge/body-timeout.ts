@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -6,7 +7,10 @@ import { hasBody } from './request-body.ts'
 
 const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
 
-/** Ends requests whose client falls silent within the body, so that slow bodies cannot hold connections. */
+/**
+ * Ends requests whose client falls silent within the body, or sends on for long after the answer, so that slow bodies
+ * cannot hold connections.
+ */
 export default fp<Config>(
   async (fastify, { listen }) => {
     const timeoutMs = listen.timeouts.bodyIdle
@@ -18,19 +22,35 @@ export default fp<Config>(
         // Timers come before reads: after a busy turn of ours, what the client sent may still wait to be read.
         setImmediate(() => {
           if (raw.readableEnded || raw.destroyed) return
-          // Not the client's fault while we hold back what has come, because the service reads slowly.
-          const heldBack = raw.readableLength > 0 || raw.isPaused()
+          // Not the client's fault while we hold back what has come, because the service reads slowly, or ask for nothing.
+          const heldBack = raw.readableFlowing !== true || raw.readableLength > 0
           if (heldBack || raw.socket.bytesRead > bytesRead) raw.setTimeout(timeoutMs)
           else refuse(request, reply)
         })
       })
       raw.setTimeout(timeoutMs)
-      raw.once('end', () => raw.setTimeout(0))
+      // Once answered, the time runs for the next request.
+      raw.once('end', () => reply.raw.writableFinished || raw.setTimeout(0))
+      if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => boundRest(raw, timeoutMs))
       done()
     })
   },
   { name: 'jingwei-body-timeout', fastify: '5.x' }
 )
+
+/** Answered before the body was whole: what is left of it is read and thrown away, and must end soon. */
+function boundRest(raw: IncomingMessage, timeoutMs: number): void {
+  if (raw.readableEnded || raw.destroyed) return
+  const { socket } = raw
+  const cut = setTimeout(() => socket.destroy(), timeoutMs)
+  const ended = () => {
+    clearTimeout(cut)
+    socket.off('close', ended)
+  }
+  // Node tells a request that has its answer nothing of its connection.
+  socket.once('close', ended)
+  raw.once('end', ended)
+}
 
 function refuse(request: FastifyRequest, reply: FastifyReply): void {
   if (reply.sent) request.raw.destroy()

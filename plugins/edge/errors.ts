@@ -3,12 +3,11 @@
  * seam, becomes a response here; codes of the mesh, of undici and of Node are told apart by `code` alone.
  */
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { part } from './parting.ts'
 
 /** A row: the status, what the client is told, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
@@ -40,6 +39,7 @@ export const errorTable: Readonly<Record<string, Row>> = {
   EHOSTDOWN: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
   EADDRNOTAVAIL: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
   EPROTO: [502, 'No secure connection to the service', 'tls_protocol_error'],
+  ERR_ASSERTION: [502, 'The response of the service is malformed', 'http_protocol_error'], // undici, of a 101
   UND_ERR_HEADERS_OVERFLOW: [502, 'The response of the service is malformed', 'http_response_header_section_size'],
   // Raised by Node when we write what the service said.
   ERR_INVALID_CHAR: [502, 'The response of the service is malformed', 'http_protocol_error'],
@@ -87,17 +87,16 @@ const parting = new Set([
   'JW_BAD_VERSION'
 ])
 
-const parted = Symbol('jingwei.parted')
-
-/** Whether the connection has had its last answer: later requests on it must not be processed (RFC 9112, 9.6). */
-export function isParted(raw: IncomingMessage): boolean {
-  return (raw.socket as { [parted]?: true })[parted] === true
+function partFrom(request: FastifyRequest, reply: FastifyReply): void {
+  if ('stream' in request.raw) return
+  reply.header('connection', 'close')
+  part(request.raw)
 }
 
-function part(request: FastifyRequest, reply: FastifyReply): void {
-  if ('stream' in request.raw) return // HTTP/2, where each request stands for itself
-  reply.header('connection', 'close')
-  Object.assign(request.raw.socket, { [parted]: true })
+/** Seconds, where the error knows better than the table when another try may fare well; never at once. */
+function retryAfterOf(error: Error & { retryAfterMs?: number }, fallback: number | undefined): number | undefined {
+  const { retryAfterMs } = error
+  return retryAfterMs === undefined ? fallback : Math.max(1, Math.ceil(retryAfterMs / 1000))
 }
 
 /** The answer to an error; also for those that Fastify meets before it has a route, where no hook runs. */
@@ -107,15 +106,16 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
     reply.header('proxy-status', `jingwei; error=${type}`)
-    if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
+    const seconds = retryAfterOf(error, retryAfter)
+    if (seconds !== undefined) reply.header('retry-after', seconds)
     request.failure = code ?? null
     reply.code(status).send(body(status, message, code, request.id))
     return
   }
   const status = error.statusCode ?? 500
   // What is left of a body that we will not read must not be taken for the next request.
-  if (status === 408 || status === 413 || parting.has(error.code)) part(request, reply)
-  if (status >= 500) {
+  if (status === 408 || status === 413 || parting.has(error.code)) partFrom(request, reply)
+  if (status >= 500 && !parting.has(error.code)) {
     // Ours, or a plugin's: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
     request.failure = error.code ?? 'JW_INTERNAL'
@@ -143,57 +143,3 @@ export default fp(
   },
   { name: 'jingwei-errors', fastify: '5.x' }
 )
-
-const parserStatus: Readonly<Record<string, number>> = {
-  HPE_HEADER_OVERFLOW: 431,
-  ERR_HTTP_REQUEST_TIMEOUT: 408,
-  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413
-}
-
-/** Connections whose bytes could not be read: whatever comes after is not even looked at. */
-const unreadable = new WeakSet<Socket>()
-/** How long such a client has for reading its answer. */
-const lingerMs = 1000
-
-/**
- * Answers what Node's parser refused, and closes: after bytes that cannot be read for sure, nothing on the
- * connection can be (RFC 9112, section 11.2).
- */
-export function refuseUnparsable(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET') socket.destroy()
-  if (unreadable.has(socket) || socket.destroyed) return
-  unreadable.add(socket)
-  answerUnparsable(error, socket)
-}
-
-function answerUnparsable(error: Error & { code?: string }, socket: Socket): void {
-  if (!socket.writable) {
-    socket.destroySoon()
-    return
-  }
-  const { _httpMessage: response } = socket as { _httpMessage?: ServerResponse | null }
-  if (response?.req.complete) {
-    // An earlier request's: it was whole, so it is answered first, and this would pass for that answer.
-    response.once('close', () => answerUnparsable(error, socket))
-    return
-  }
-  // In the middle of a response, another status line would pass for a part of its body.
-  if (response?.headersSent) {
-    socket.destroy()
-    return
-  }
-  const status = parserStatus[error.code ?? ''] ?? 400
-  const text = JSON.stringify({
-    statusCode: status,
-    error: STATUS_CODES[status],
-    message: status === 400 ? 'The request is malformed' : STATUS_CODES[status]
-  })
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
-      `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`
-  )
-  // The rest of its request will never be known: the service must not wait for it, nor answer.
-  response?.emit('close')
-  const linger = setTimeout(() => socket.destroy(), lingerMs)
-  socket.once('close', () => clearTimeout(linger))
-}

@@ -7,7 +7,7 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { codeOf } from './errors.ts'
-import { hopByHop, isWebSocket, nominated } from './headers.ts'
+import { hopByHop, isWebSocket, nominated, notInTrailers } from './headers.ts'
 import type { Relocate } from './location.ts'
 
 /** What the mesh tells of a call, if a mesh is behind the seam. */
@@ -50,18 +50,27 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #ownsCors: boolean
   /** Where the route changes path or host. */
   readonly #relocate: Relocate | null
+  /** What the service was told to be missing of its path. */
+  readonly #prefix: string | null
   #controller: Dispatcher.DispatchController | null = null
   /** Bytes of body that the service announced; -1 if it did not. */
   #announced = -1
   #ended = false
   #gone: Error | null = null
 
-  constructor(request: FastifyRequest, reply: FastifyReply, ownsCors: boolean, relocate: Relocate | null) {
+  constructor(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    ownsCors: boolean,
+    relocate: Relocate | null,
+    prefix: string | null
+  ) {
     this.#request = request
     this.#reply = reply
     this.#raw = reply.raw
     this.#ownsCors = ownsCors
     this.#relocate = relocate
+    this.#prefix = prefix
   }
 
   cancel(reason: Error): void {
@@ -87,21 +96,27 @@ export class Exchange implements Dispatcher.DispatchHandler {
   ): void {
     if (this.#gone !== null) return
     if (status < 200) {
+      // Without saying to which, or it would have come as an upgrade.
+      if (status === 101) throw new BadUpgrade()
       this.#informational(status, headers)
       return
     }
     const reason = this.#request.raw.httpVersionMajor === 1 && reasonPhrase.test(text) ? text : undefined
-    this.#raw.writeHead(status, reason, this.#responseHeaders(headers))
+    const passed = status === 204 ? withoutLength(headers) : headers
+    this.#raw.writeHead(status, reason, this.#responseHeaders(passed, this.#hasTrailers(status, headers)))
     this.#announced = Number(headers['content-length'] ?? -1)
     // Not before: what cannot be written is still answered with an error.
     this.#reply.hijack()
-    process.nextTick(flushHead, this)
+    // Behind an earlier answer Node would put the head before a 1xx that waits too, were the body's bytes to bring it.
+    if (this.#raw.socket === null) this.flushHead()
+    else process.nextTick(flushHead, this)
   }
 
   /** A head that no body came with goes alone: a stream of events may be silent for long. */
   flushHead(): void {
     const raw = this.#raw
-    if (this.bytesSent === 0 && !raw.writableEnded && !raw.destroyed) raw.flushHeaders()
+    // `flushHeaders` would write the values as UTF-8.
+    if (this.bytesSent === 0 && !raw.writableEnded && !raw.destroyed) raw.write('', 'latin1')
   }
 
   /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
@@ -118,9 +133,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const raw = this.#raw
     const { upgrade } = this.#request
     if (upgrade === null || !isWebSocket(headers.upgrade)) throw new BadUpgrade()
-    // RFC 9110, 8.6: a 1xx has no length.
-    const { 'content-length': _none, ...passed } = headers
+    const passed = withoutLength(headers)
     raw.writeHead(101, [...this.#responseHeaders(passed), 'connection', 'Upgrade', 'upgrade', 'websocket'])
+    raw.socket!.setDefaultEncoding('latin1') // or the values would be written as UTF-8
     raw.flushHeaders()
     this.#reply.hijack()
     raw.detachSocket(raw.socket!)
@@ -133,13 +148,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   /** The service's headers less the hop-by-hop ones; what the edge set on the reply wins. */
-  #responseHeaders(given: IncomingHttpHeaders): string[] {
-    const headers = this.#relocate?.(given, this.#request.raw.headers, this.call?.instance ?? null) ?? given
+  #responseHeaders(given: IncomingHttpHeaders, hasTrailers = false): string[] {
+    const headers = this.#relocated(given)
     const own = this.#reply.getHeaders()
     const alsoDrop = nominated(headers.connection)
     const merged: string[] = []
     for (const name in headers) {
-      if (hopByHop.has(name) || alsoDrop?.has(name)) continue
+      if ((hopByHop.has(name) && !(hasTrailers && name === 'trailer')) || alsoDrop?.has(name)) continue
       if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
       if (this.#ownsCors && name.startsWith('access-control-')) continue
       const value = headers[name]
@@ -154,12 +169,25 @@ export class Exchange implements Dispatcher.DispatchHandler {
     return merged
   }
 
+  #relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {
+    if (this.#relocate === null) return given
+    return this.#relocate(given, this.#request.raw.headers, this.call?.instance ?? null, this.#prefix)
+  }
+
+  /** Whether trailers are announced, and can be passed on: HTTP/1 has them only behind chunks. */
+  #hasTrailers(status: number, headers: IncomingHttpHeaders): boolean {
+    if (headers.trailer === undefined) return false
+    const { httpVersion, method } = this.#request.raw
+    const chunked = headers['transfer-encoding'] !== undefined && headers['content-length'] === undefined
+    return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
+  }
+
   /** 102 and 103; only a hint, so one that cannot be passed on is left out. RFC 9110, 15.2: never to HTTP/1.0. */
   #informational(status: number, headers: IncomingHttpHeaders): void {
     if (this.#request.raw.httpVersion === '1.0') return
     try {
       if (status === 102) this.#raw.writeProcessing?.()
-      else if (status === 103) this.#raw.writeEarlyHints(Object.fromEntries(endToEnd(headers)))
+      else if (status === 103) this.#raw.writeEarlyHints(Object.fromEntries(endToEnd(withoutLength(headers))))
     } catch (err) {
       this.#request.log.debug({ err }, 'informational response dropped')
     }
@@ -181,7 +209,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
     if (this.#gone !== null || this.#ended) return
-    if (trailers !== undefined) this.#raw.addTrailers(Object.fromEntries(endToEnd(trailers)) as Record<string, string>)
+    if (trailers !== undefined) {
+      const passed = endToEnd(trailers).filter(([name]) => !notInTrailers.has(name))
+      this.#raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
+    }
     this.#raw.end()
   }
 
@@ -200,6 +231,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
 /** Not a closure for each answer. */
 const flushHead = (exchange: Exchange) => exchange.flushHead()
 
+/** RFC 9110, 8.6: neither a 1xx nor a 204 has a length. */
+function withoutLength({ 'content-length': _none, ...headers }: IncomingHttpHeaders): IncomingHttpHeaders {
+  return headers
+}
+
 function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | string[]][] {
   const alsoDrop = nominated(headers.connection)
   const passed: [string, string | string[]][] = []
@@ -214,6 +250,8 @@ function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | 
 function breakOff(request: IncomingMessage, response: ServerResponse): void {
   const { socket } = request
   if ('stream' in response) (response.stream as ServerHttp2Stream).close(constants.NGHTTP2_INTERNAL_ERROR)
+  // Behind an earlier answer its turn has not come: Node would forget that it is broken, and keep the connection.
+  else if (response.socket === null) response.once('socket', () => breakOff(request, response))
   // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
   else if (request.httpVersion === '1.0' && !('encrypted' in socket)) socket.resetAndDestroy()
   else response.destroy()

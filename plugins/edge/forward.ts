@@ -3,22 +3,18 @@
  * dispatcher and writes the answer to the client's socket as it comes, without Fastify's reply in between.
  */
 import type { Readable } from 'node:stream'
-import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
-import { appendForwarding, forwardingHeaders, trustedPeers } from './forwarding-headers.ts'
+import { appendForwarding, forwardingHeaders, prefixSoFar, trustedPeers } from './forwarding-headers.ts'
 import { hopByHop, nominated, takesTrailers } from './headers.ts'
 import { forwardedPrefix, relocation } from './location.ts'
-import { detached, hasBody, hasUnknownLength } from './request-body.ts'
+import { Body, hasBody, hasUnknownLength } from './request-body.ts'
 import { targetPath } from './target-path.ts'
 import { decorateUpstreamHeaders, headerFilter } from './upstream-headers.ts'
-
-const SeveralHosts = createError('JW_SEVERAL_HOSTS', 'There is more than one Host header', 400)
-const UnknownCoding = createError('JW_UNKNOWN_CODING', 'The transfer coding is not known: %s', 501)
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -63,15 +59,13 @@ export default fp<Config>(
       const rewrite = targetPath(route)
       const ownsCors = Boolean(route.edge.cors)
       const relocate = relocation(route)
-      const prefix = forwardedPrefix(route)
+      const taken = forwardedPrefix(route)
       const ownHost = route.edge.host === 'upstream'
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
       const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
 
       return (request: FastifyRequest, reply: FastifyReply) => {
         const { raw } = request
-        const coding = raw.headers['transfer-encoding']
-        if (coding !== undefined && coding.toLowerCase() !== 'chunked') throw new UnknownCoding(coding)
         const via = raw.headers.via
         if (via?.includes(pseudonym)) throw new LoopDetected()
 
@@ -82,11 +76,13 @@ export default fp<Config>(
         if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
         headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${pseudonym}`)
-        appendForwarding(headers, raw, isTrusted(raw.socket.remoteAddress ?? ''))
+        const trusted = isTrusted(raw.socket.remoteAddress ?? '')
+        appendForwarding(headers, raw, trusted)
+        const prefix = prefixSoFar(taken, raw, trusted)
         if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
-        const exchange = new Exchange(request, reply, ownsCors, relocate)
+        const exchange = new Exchange(request, reply, ownsCors, relocate, prefix)
         request.exchange = exchange
         const target = raw.url!
         const { upgrade } = request
@@ -127,7 +123,7 @@ const settleType: preParsingHookHandler = (request, _reply, payload, done) => {
 
 /** No body unless the message's framing announces one: undici would send an empty one in chunks. */
 function bodyOf({ raw, body }: FastifyRequest): Readable | null {
-  if (body === raw) return hasBody(raw) ? detached(raw) : null
+  if (body === raw) return hasBody(raw) ? new Body(raw) : null
   return (body as Readable | undefined) ?? null
 }
 
@@ -139,10 +135,8 @@ function copyHeaders(
   alsoDrop: ReadonlySet<string> | null,
   isDropped: ((name: string) => boolean) | null
 ): void {
-  let hosts = 0
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i]!.toLowerCase()
-    if (name === 'host' && ++hosts > 1) throw new SeveralHosts()
     const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
     if (pseudo || drop.has(name) || alsoDrop?.has(name) || isDropped?.(name)) continue
     if (name.includes('_') && isDisguised(name, drop)) continue

@@ -2,10 +2,11 @@ import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 
 /** What this gateway says anew of each request. */
-const rewritten = ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'forwarded']
+const rewritten = [
+  'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
+] // biome-ignore format: a list
 /** What services and frameworks believe besides; this gateway has nothing to say of it. */
 const kept = [
-  'x-forwarded-prefix',
   'x-forwarded-server',
   'x-forwarded-scheme',
   'x-forwarded-ssl',
@@ -64,6 +65,18 @@ export function appendForwarding(headers: string[], request: IncomingMessage, tr
     const node = address.includes(':') ? `"[${address}]"` : address
     headers.push('forwarded', `${forwarded}, for=${node};proto=${scheme}`)
   }
+}
+
+/**
+ * What was taken off the path so far, by a trusted peer and then by this gateway's route, as one path: of two header
+ * lines, or a list, some frameworks read the first and some the last. Null if nothing was.
+ */
+export function prefixSoFar(own: string | null, request: IncomingMessage, trusted: boolean): string | null {
+  const earlier = trusted ? text(request.headers['x-forwarded-prefix']) : undefined
+  if (earlier === undefined) return own
+  if (own === null) return earlier
+  const parts = [...earlier.split(','), own]
+  return parts.map((part) => part.trim().replace(/\/+$/, '')).join('')
 }
 
 function plainAddress(address: string): string {

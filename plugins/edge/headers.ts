@@ -12,6 +12,18 @@ export const hopByHop: ReadonlySet<string> = new Set([
   'http2-settings'
 ])
 
+/** What says how a message is framed, routed or read comes too late behind it (RFC 9110, 6.5.1). */
+export const notInTrailers: ReadonlySet<string> = new Set([
+  'content-length',
+  'host',
+  'content-type',
+  'content-encoding',
+  'content-range',
+  'set-cookie',
+  'authorization',
+  'www-authenticate'
+])
+
 /** Names that a `Connection` header makes hop-by-hop as well; null for the ordinary `keep-alive` and `close`. */
 export function nominated(connection: string | readonly string[] | undefined): ReadonlySet<string> | null {
   if (connection === undefined || connection === 'keep-alive' || connection === 'close') return null

@@ -8,10 +8,12 @@ import clientGone from './client-gone.ts'
 import { refuseTunnel } from './connect.ts'
 import cors from './cors.ts'
 import errors from './errors.ts'
+import { meetExpectations } from './expect.ts'
 import jwt from './jwt.ts'
 import maxForwards from './max-forwards.ts'
 import metrics from './metrics.ts'
 import rateLimit from './rate-limit.ts'
+import { tellRefused } from './refusals.ts'
 import requestId from './request-id.ts'
 import requestTarget from './request-target.ts'
 import websocket from './websocket.ts'
@@ -49,7 +51,11 @@ export default fp<Config>(
   async (fastify, config) => {
     // There is no constructor option for it; an embedding server's own number stands.
     fastify.server.maxConnections ??= config.listen.limits.connections
+    fastify.server.on('drop', (from) => {
+      tellRefused(fastify.server, { reason: 'connections', ip: from?.remoteAddress })
+    })
     fastify.server.on('connect', refuseTunnel)
+    meetExpectations(fastify.server)
     for (const [, plugin] of concerns) await fastify.register(plugin, config)
   },
   { name: 'jingwei-edge', fastify: '5.x' }

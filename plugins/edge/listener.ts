@@ -4,7 +4,9 @@ import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import type { Config } from '../../config/schema.ts'
 import { toOriginForm } from './absolute-form.ts'
-import { answer, refuseUnparsable } from './errors.ts'
+import { answer } from './errors.ts'
+import { tellRefused } from './refusals.ts'
+import { refuseUnparsable } from './unparsable.ts'
 import { isAnswering, isHandshake } from './websocket-handshake.ts'
 
 /** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
@@ -34,6 +36,7 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     frameworkErrors: (error, request, reply) => {
       reply.header(edge.requestId.header.toLowerCase(), request.id)
       answer(error, request, reply)
+      tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })
     },
     routerOptions: {
       // `//admin` must meet the rules of `/admin`: services often merge the slashes.

@@ -6,11 +6,15 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { RouteConfig } from '../../config/schema.ts'
 
-/** By the request's headers and the instance's address: the two hosts by which a service may call itself. */
+/**
+ * By the request's headers and the instance's address, the two hosts by which a service may call itself, and by what it
+ * was told in `X-Forwarded-Prefix`.
+ */
 export type Relocate = (
   headers: IncomingHttpHeaders,
   asked: IncomingHttpHeaders,
-  instance: string | null
+  instance: string | null,
+  told: string | null
 ) => IncomingHttpHeaders
 
 /** The prefixes that the client's and the service's path begin with; null if they are the same. */
@@ -34,11 +38,11 @@ export function relocation(route: RouteConfig): Relocate | null {
   const outer = encodeURI(changed?.outer ?? '')
   const inner = encodeURI(changed?.inner ?? '')
 
-  return (headers, asked, instance) => {
+  return (headers, asked, instance, told) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
     const authority = String(asked[':authority'] ?? asked.host ?? '').toLowerCase()
-    const change = (value: string) => relocate(value, authority, instance, outer, inner)
+    const change = (value: string) => relocate(value, authority, instance, { outer, inner, told })
     const copy = { ...headers } // what is given may be kept by others
     if (typeof location === 'string') copy.location = change(location)
     if (typeof content === 'string') copy['content-location'] = change(content)
@@ -49,20 +53,27 @@ export function relocation(route: RouteConfig): Relocate | null {
 /** scheme, authority, path, and the rest; RFC 3986, appendix B. */
 const reference = /^(https?:)?(?:\/\/([^/?#]*))?([^?#]*)(.*)$/is
 
-function relocate(value: string, authority: string, instance: string | null, outer: string, inner: string): string {
+interface Prefixes {
+  readonly outer: string
+  readonly inner: string
+  readonly told: string | null
+}
+
+function relocate(value: string, authority: string, instance: string | null, prefixes: Prefixes): string {
   const [, scheme = '', host, path = '', rest = ''] = reference.exec(value) ?? []
   if (host === undefined) {
-    return scheme === '' && path.startsWith('/') ? exposed(path, outer, inner) + rest : value
+    return scheme === '' && path.startsWith('/') ? exposed(path, prefixes) + rest : value
   }
   const named = host.toLowerCase()
-  if (named === authority) return `${scheme}//${host}${exposed(path, outer, inner)}${rest}`
+  if (named === authority) return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
   // By its own address, which clients cannot reach: the path alone is meant.
-  if (instance !== null && named === new URL(instance).host) return exposed(path || '/', outer, inner) + rest
+  if (instance !== null && named === new URL(instance).host) return exposed(path || '/', prefixes) + rest
   return value
 }
 
-function exposed(path: string, outer: string, inner: string): string {
+function exposed(path: string, { outer, inner, told }: Prefixes): string {
   // A service that heeds X-Forwarded-Prefix says it right by itself.
+  if (told !== null && isUnder(path, told)) return path
   if (outer !== '' && isUnder(path, outer)) return path
   return isUnder(path, inner) ? outer + path.slice(inner.length) : path
 }

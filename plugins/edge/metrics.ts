@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Counter, Gauge, Histogram } from 'prom-client'
 import { attach } from './attach.ts'
+import { onRefused, reasons } from './refusals.ts'
 
 /** Seconds. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -28,6 +29,15 @@ export default fp(
       buckets,
       registers
     })
+    const refused = new Counter({
+      name: 'jingwei_edge_refused_total',
+      help: 'Refused before any route was looked for, by reason.',
+      labelNames: ['reason'],
+      registers
+    })
+    // There from the start: a rate() cannot see the first step of a series that begins with it.
+    for (const reason of reasons) refused.inc({ reason }, 0)
+    onRefused(fastify.server, ({ reason }) => refused.inc({ reason }))
     const active = new Gauge({
       name: 'jingwei_edge_connections',
       help: 'Open client connections.',

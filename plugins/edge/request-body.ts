@@ -16,9 +16,26 @@ export function hasUnknownLength(raw: IncomingMessage): boolean {
 }
 
 /**
- * The body at one remove. Who reads it may destroy it, as undici does when the exchange with the service breaks;
- * destroying the request itself would close the client's connection before it has got its answer.
+ * A body at one remove. Who reads it may destroy it, as undici does when the exchange with the service breaks;
+ * destroying the request itself would close the client's connection before it has got its answer. The request is read
+ * only once this is, so that nothing is asked of a client (`100 Continue`) before a service is there to take it.
  */
-export function detached(raw: IncomingMessage): Readable {
-  return raw.pipe(new PassThrough())
+export class Body extends PassThrough {
+  #source: Readable | null
+
+  constructor(source: Readable) {
+    super()
+    this.#source = source
+  }
+
+  override _read(size: number): void {
+    if (this.#source !== null) {
+      const source = this.#source
+      this.#source = null
+      source.pipe(this)
+      // What nobody wants any more is read all the same: the next request on the connection comes after it.
+      this.once('close', () => source.resume())
+    }
+    super._read(size)
+  }
 }

@@ -12,6 +12,7 @@ export const meshErrors = {
   JW_UPSTREAM_LIMITED: 'the rate limit toward the service is reached',
   JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
   JW_IDENTITY_MISMATCH: 'the instance is not who it should be',
+  JW_HEDGE_LOST: 'another attempt answered first',
   JW_MESH_CLOSED: 'the mesh is closed'
 } as const
 
@@ -21,16 +22,23 @@ export class MeshError extends Error {
   override readonly name = 'MeshError'
   readonly code: MeshErrorCode
   readonly service: string
+  /** When another try may fare better, as far as that is known. */
+  readonly retryAfterMs: number | undefined
 
-  constructor(code: MeshErrorCode, service: string) {
+  constructor(code: MeshErrorCode, service: string, retryAfterMs?: number) {
     super(`${service}: ${meshErrors[code]}`)
     this.code = code
     this.service = service
+    this.retryAfterMs = retryAfterMs
   }
 }
 
-/** Failures of the network that carry no `syscall`: undici's own, and those that Node gathers in an AggregateError. */
+/**
+ * Failures of the network that carry no `syscall`: undici's own, those that Node gathers in an AggregateError, and our
+ * own of a peer that is not who it should be, to whom nothing was sent.
+ */
 const network = new Set([
+  'JW_IDENTITY_MISMATCH',
   'UND_ERR_CONNECT_TIMEOUT',
   'UND_ERR_SOCKET',
   'UND_ERR_CLOSED',

@@ -7,6 +7,7 @@ import { MeshError } from './errors.ts'
 import { Health } from './health/health.ts'
 import { RetryBudget } from './retry-budget.ts'
 import { PooledEndpoint } from './transport/endpoint.ts'
+import type { Transport } from './transport/index.ts'
 import type {
   Balancer,
   Endpoint,
@@ -63,6 +64,7 @@ export class Service {
   /** Calls in flight. */
   active = 0
   readonly retryBudget = new RetryBudget()
+  readonly transport: Transport
   /** Replaced as a whole; null until discovery first answers. */
   snapshot: Snapshot | null = null
   readonly #source: Source
@@ -84,9 +86,11 @@ export class Service {
   #newest: Call | null = null
   #onIdle: (() => void) | null = null
 
-  constructor(config: ServiceConfig, source: Source, around: Surroundings) {
+  constructor(config: ServiceConfig, source: Source, transport: Transport, around: Surroundings) {
     this.config = config
-    this.#source = source
+    this.#source = transport.gate(source)
+    this.transport = transport
+    if (transport.status() !== null) this.keep('transport', () => ({ status: () => transport.status() }))
     this.#around = around
     const counter = around.meter?.counter({
       name: 'jingwei_mesh_health_flips_total',
@@ -199,7 +203,9 @@ export class Service {
       this.#flips?.(concern, to)
       this.#refresh()
     })
-    return new PooledEndpoint(origin, this.config.mesh, health)
+    // Of those that were there before us nobody knows since when: slow start leaves them alone.
+    if (this.snapshot === null) health.since -= balanceOptions(this.config.mesh.balance).slowStart ?? 0
+    return new PooledEndpoint(origin, this.config.mesh, health, this.transport.to(origin))
   }
 
   /** Soon, so that many flips at once cost one new balancer. */

@@ -90,6 +90,8 @@ export interface CallRecord {
   readonly instance: string | null
   /** Attempts started. */
   readonly attempts: number
+  /** Whether some of the request may have reached an instance. */
+  readonly sent: boolean
 }
 
 /** An instance as the balancer sees it. */

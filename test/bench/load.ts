@@ -1,97 +1,131 @@
-// The load generator (wrk) and the origin (nginx), both on the core that the subject does not use.
-import { mkdirSync, writeFileSync } from 'node:fs'
+// The load generator: wrk, or autocannon where wrk cannot be had.
+import { mkdtempSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { freePort, runToEnd, start } from '../helpers/processes.ts'
+import type { StartOptions } from '../helpers/processes.ts'
+import { start } from '../helpers/processes.ts'
 import { tool } from '../helpers/tools.ts'
+import { packages, versions } from './packages.ts'
 import type { Scenario } from './scenarios.ts'
 
 export interface LoadResult {
-  readonly requests: number
-  readonly perSecond: number
   readonly p50Ms: number
   readonly p99Ms: number
   /** Connection errors and answers other than 2xx. */
   readonly failures: number
 }
 
+/** Clients that can be held still, with their connections open, so that slices of load cost no connecting. */
+export interface Load {
+  go(): void
+  pause(): void
+  end(): Promise<LoadResult>
+}
+
+export interface Target {
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly scenario: Scenario
+}
+
+interface Program {
+  readonly name: string
+  readonly command: string
+  readonly env: NodeJS.ProcessEnv
+  readonly ready: StartOptions['ready']
+  args(target: Target): string[]
+  parse(output: string): LoadResult | null
+}
+
+export interface Generator {
+  readonly name: string
+  /** Goes at once. */
+  start(target: Target): Promise<Load>
+}
+
+export async function generator(folder: string): Promise<Generator> {
+  const program = await wrk(folder).catch(async (error: Error) => {
+    process.stderr.write(`${error.message}\nautocannon takes its place.\n`)
+    return autocannon(await packages())
+  })
+  return { name: program.name, start: (target) => startLoad(program, target) }
+}
+
+async function startLoad({ name, command, env, ready, args, parse }: Program, target: Target): Promise<Load> {
+  const running = await start({ command, args: args(target), env, name, ready })
+  return {
+    go: () => running.kill('SIGCONT'),
+    pause: () => running.kill('SIGSTOP'),
+    async end() {
+      running.kill('SIGCONT')
+      running.kill('SIGINT')
+      await running.exited
+      const result = parse(running.output())
+      if (result === null) throw new Error(`${name} said nothing of use: ${running.output()}`)
+      return result
+    }
+  }
+}
+
+/** In seconds. Who holds the clients still also ends them; and being held still is no timeout. */
+const forever = 36000
+const patience = 60 // wrk's memory grows with it
+
 /** wrk runs the script once per thread; `done` sees the sum. */
 const report = `
 done = function(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('RESULT %d %d %f %f %d\\n', summary.requests, summary.duration,
+  io.write(string.format('RESULT %f %f %d\\n',
     latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
 end
 `
 
-export async function load(
-  url: string,
-  scenario: Scenario,
-  headers: Readonly<Record<string, string>>,
-  seconds: number,
-  folder: string
-): Promise<LoadResult> {
-  const script = join(folder, 'load.lua')
-  const { method = 'GET', bodyBytes = 0 } = scenario
-  writeFileSync(
-    script,
-    `wrk.method = '${method}'\nwrk.body = ${bodyBytes ? `string.rep('x', ${bodyBytes})` : 'nil'}\n${report}`
-  )
-  const wrk = await tool('wrk')
-  const args = ['-c', '1', wrk.path, '-t1', `-c${scenario.connections}`, `-d${seconds}s`, '-s', script]
-  for (const [name, value] of Object.entries(headers)) args.push('-H', `${name}: ${value}`)
-  const { stdout, stderr } = await runToEnd('taskset', [...args, url], { env: wrk.env, timeout: (seconds + 30) * 1000 })
-  const found = /RESULT (\d+) (\d+) (\S+) (\S+) (\d+)/.exec(stdout)
-  if (found === null) throw new Error(`wrk said nothing of use: ${stdout}${stderr}`)
-  const [requests, durationUs, p50, p99, failures] = found.slice(1).map(Number) as [
-    number,
-    number,
-    number,
-    number,
-    number
-  ]
-  return { requests, perSecond: (requests / durationUs) * 1e6, p50Ms: p50 / 1000, p99Ms: p99 / 1000, failures }
+async function wrk(folder: string): Promise<Program> {
+  const { path, env } = await tool('wrk')
+  return {
+    name: 'wrk',
+    command: path,
+    env,
+    ready: () => true,
+    args({ url, headers, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
+      const script = join(mkdtempSync(join(folder, 'wrk-')), 'load.lua')
+      const body = bodyBytes > 0 ? `string.rep('x', ${bodyBytes})` : 'nil'
+      writeFileSync(script, `wrk.method = '${method}'\nwrk.body = ${body}\n${report}`)
+      const given = Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
+      const bounds = [`-d${forever}s`, '--timeout', `${patience}s`]
+      return ['-t1', `-c${connections}`, ...bounds, '-s', script, ...given, url]
+    },
+    parse(output) {
+      const found = /RESULT (\S+) (\S+) (\d+)/.exec(output)
+      if (found === null) return null
+      const [p50, p99, failures] = found.slice(1).map(Number) as [number, number, number]
+      return { p50Ms: p50 / 1000, p99Ms: p99 / 1000, failures }
+    }
+  }
 }
 
-/** nginx with an answer of each size; listens on one port on any loopback address. */
-export async function startOrigin(folder: string) {
-  const port = await freePort()
-  const root = join(folder, 'origin')
-  mkdirSync(root, { recursive: true })
-  writeFileSync(join(root, '64kb'), 'x'.repeat(64 * 1024))
-  writeFileSync(join(root, '1mb'), 'x'.repeat(1024 * 1024))
-  const config = nginxConfig(
-    folder,
-    `
-    server {
-      listen ${port} backlog=4096;
-      root ${root};
-      location = /small { default_type application/json; return 200 '{"hello":"world"}'; }
-    }`
-  )
-  const file = join(folder, 'origin.conf')
-  writeFileSync(file, config)
-  const nginx = await tool('nginx')
-  const running = await start({
-    command: 'taskset',
-    args: ['-c', '1', nginx.path, '-c', file, '-p', folder],
-    env: nginx.env,
-    name: 'origin',
-    ready: async () => (await fetch(`http://127.0.0.1:${port}/small`)).ok
-  })
-  return { port, stop: () => running.stop() }
+interface AutocannonResult {
+  readonly latency: { readonly p50: number; readonly p99: number }
+  readonly errors: number
+  readonly non2xx: number
 }
 
-/** What nginx needs around a server block to run as a child in the foreground, one worker. */
-export function nginxConfig(folder: string, http: string): string {
-  return `
-daemon off; master_process off; worker_processes 1; pid ${folder}/nginx-${Math.random().toString(36).slice(2)}.pid;
-error_log stderr error;
-events { worker_connections 16384; }
-http {
-  access_log off; keepalive_timeout 120s; keepalive_requests 100000000; sendfile on; tcp_nopush on;
-  client_body_temp_path ${folder}/body; proxy_temp_path ${folder}/proxy; fastcgi_temp_path ${folder}/fcgi;
-  uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi; client_max_body_size 0;
-  ${http}
-}
-`
+function autocannon(folder: string): Program {
+  return {
+    name: `autocannon ${versions.autocannon}`,
+    command: 'node',
+    env: process.env,
+    ready: /^started$/m,
+    args({ url, headers, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
+      const body = bodyBytes > 0 ? { body: 'x'.repeat(bodyBytes) } : {}
+      const bounds = { connections, duration: forever, timeout: patience }
+      const options = { url, method, headers, ...body, ...bounds }
+      return [join(import.meta.dirname, 'autocannon.ts'), folder, JSON.stringify(options)]
+    },
+    parse(output) {
+      const found = /^\{.*\}$/m.exec(output)
+      if (found === null) return null
+      const { latency, errors, non2xx } = JSON.parse(found[0]) as AutocannonResult
+      return { p50Ms: latency.p50, p99Ms: latency.p99, failures: errors + non2xx }
+    }
+  }
 }

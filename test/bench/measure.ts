@@ -19,37 +19,67 @@ function tree(pid: number): number[] {
 
 /** Fields from the state on; the name before them may hold blanks and brackets. */
 function statOf(pid: number): string[] | null {
+  const text = read(`/proc/${pid}/stat`)
+  return text === null ? null : text.slice(text.lastIndexOf(')') + 2).split(' ')
+}
+
+function read(file: string): string | null {
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')
+    return readFileSync(file, 'utf8')
   } catch {
-    return null
+    return null // it has ended
   }
 }
 
 /** Microseconds of CPU, user and system, used so far. */
 export function cpuUs(pid: number): number {
-  const ticks = tree(pid).map((each) => {
-    const fields = statOf(each)
-    return fields === null ? 0 : Number(fields[11]) + Number(fields[12])
-  })
-  return ticks.reduce((sum, each) => sum + each, 0) * usPerTick
+  return tree(pid).reduce((sum, each) => sum + (scheduledUs(each) ?? ticksUs(each)), 0)
+}
+
+/** The scheduler's own account of each thread, in nanoseconds; not every kernel keeps it. */
+function scheduledUs(pid: number): number | null {
+  if (read(`/proc/${pid}/schedstat`) === null) return null
+  const threads = readdirSync(`/proc/${pid}/task`)
+  const ns = threads.map((thread) => Number(read(`/proc/${pid}/task/${thread}/schedstat`)?.split(' ')[0] ?? 0))
+  return ns.reduce((sum, each) => sum + each, 0) / 1000
+}
+
+function ticksUs(pid: number): number {
+  const fields = statOf(pid)
+  return fields === null ? 0 : (Number(fields[11]) + Number(fields[12])) * usPerTick
+}
+
+/** Microseconds that a core was busy with anything at all, or stolen by another guest of the same host. */
+export function coreBusyUs(core: number): number {
+  const fields = new RegExp(`^cpu${core} (.*)$`, 'm')
+    .exec(readFileSync('/proc/stat', 'utf8'))![1]!
+    .split(' ')
+    .map(Number)
+  const [user, nice, system, , , irq, softirq, steal] = fields as [number, number, number, ...number[]]
+  return (user + nice + system + (irq ?? 0) + (softirq ?? 0) + (steal ?? 0)) * usPerTick
 }
 
 /** Bytes: resident now, or at the highest. */
 export function memory(pid: number, what: 'VmRSS' | 'VmHWM'): number {
-  const kilobytes = tree(pid).map((each) => {
-    try {
-      return Number(new RegExp(`${what}:\\s+(\\d+)`).exec(readFileSync(`/proc/${each}/status`, 'utf8'))?.[1] ?? 0)
-    } catch {
-      return 0
-    }
-  })
+  const kilobytes = tree(pid).map((each) =>
+    Number(new RegExp(`${what}:\\s+(\\d+)`).exec(read(`/proc/${each}/status`) ?? '')?.[1] ?? 0)
+  )
   return kilobytes.reduce((sum, each) => sum + each, 0) * 1024
 }
 
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+/** The middle of the values, and the range that half of them are in. */
+export interface Spread {
+  readonly median: number
+  readonly low: number
+  readonly high: number
+}
+
+export function spread(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b)
+  const at = (share: number) => {
+    const place = (sorted.length - 1) * share
+    const below = sorted[Math.floor(place)]!
+    return below + (sorted[Math.ceil(place)]! - below) * (place % 1)
+  }
+  return { median: at(0.5), low: at(0.25), high: at(0.75) }
 }

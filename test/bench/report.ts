@@ -1,54 +1,88 @@
-// The figures as a Markdown table, and the ratios as a bar chart.
-export interface Row {
-  readonly scenario: string
-  readonly subject: string
-  readonly cpuUs: number
-  readonly perSecond: number
-  readonly p50Ms: number
-  readonly p99Ms: number
-  readonly peakBytes: number
-  readonly ratio: number
+// The figures as a section of Markdown.
+import type { IdleRow } from './idle.ts'
+import type { Spread } from './measure.ts'
+import type { Row } from './rounds.ts'
+import type { Scenario } from './scenarios.ts'
+
+export interface Outcome {
+  readonly scenario: Scenario
+  /** Whose CPU per request is 1. */
+  readonly reference: string
+  readonly rows: readonly Row[]
+  readonly idle: readonly IdleRow[]
 }
 
-export function table(rows: readonly Row[]): string {
-  const head =
-    '| scenario | subject | CPU µs/request | ratio | requests/s | p50 ms | p99 ms | peak MB |\n|---|---|--:|--:|--:|--:|--:|--:|\n'
-  const line = (row: Row) =>
-    `| ${row.scenario} | ${row.subject} | ${row.cpuUs.toFixed(1)} | **${row.ratio.toFixed(2)}** | ${Math.round(row.perSecond)} | ` +
-    `${row.p50Ms.toFixed(2)} | ${row.p99Ms.toFixed(2)} | ${Math.round(row.peakBytes / 1024 / 1024)} |\n`
-  return head + rows.map(line).join('')
+interface Column<T> {
+  readonly head: string
+  readonly of: (row: T) => string
 }
 
-const width = 760
-const label = 200
-const bar = 16
+const mb = (bytes: number) => (bytes / 1024 / 1024).toFixed(0)
+const ranged = ({ median, low, high }: Spread) => `**${median.toFixed(2)}** (${low.toFixed(2)}–${high.toFixed(2)})`
 
-/** Bars of the ratio, a group a scenario; the baseline is the line at 1. */
-export function chart(rows: readonly Row[], baseline: string): string {
-  const scenarios = [...new Set(rows.map((row) => row.scenario))]
-  const most = Math.max(1, ...rows.map((row) => row.ratio))
-  const scale = (width - label - 60) / most
-  const parts: string[] = []
-  let y = 10
-  for (const scenario of scenarios) {
-    parts.push(`<text x="0" y="${y + 12}" font-weight="bold">${scenario}</text>`)
-    y += 20
-    for (const row of rows.filter((each) => each.scenario === scenario)) {
-      const fill = row.subject.startsWith('jingwei') ? '#2a7f9e' : '#b9b4a6'
-      const length = (row.ratio * scale).toFixed(1)
-      parts.push(
-        `<text x="${label - 8}" y="${y + 12}" text-anchor="end">${row.subject}</text>` +
-          `<rect x="${label}" y="${y}" width="${length}" height="${bar}" fill="${fill}"/>` +
-          `<text x="${label + Number(length) + 6}" y="${y + 12}">${row.ratio.toFixed(2)}</text>`
-      )
-      y += bar + 4
-    }
-    y += 8
-  }
-  const one = label + scale
-  return (
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${y + 20}" font-family="sans-serif" font-size="12">` +
-    `<line x1="${one}" x2="${one}" y1="0" y2="${y}" stroke="#888" stroke-dasharray="3"/>${parts.join('')}` +
-    `<text x="${one}" y="${y + 14}" text-anchor="middle">1 = ${baseline}</text></svg>\n`
-  )
+const columns: readonly Column<Row>[] = [
+  { head: 'ratio', of: ({ ratio }) => ranged(ratio) },
+  { head: 'CPU µs/request', of: (row) => row.cpuUs.toFixed(1) },
+  { head: 'requests/s', of: (row) => row.perSecond.toFixed(0) },
+  { head: 'p50 ms', of: (row) => row.p50Ms.toFixed(2) },
+  { head: 'p99 ms', of: (row) => row.p99Ms.toFixed(2) },
+  { head: 'peak MB', of: (row) => mb(row.peakBytes) }
+]
+const bodyColumns: readonly Column<Row>[] = [
+  { head: 'MB per CPU second', of: ({ bytesPerCpuSecond = 0 }) => mb(bytesPerCpuSecond) },
+  { head: 'of nginx’s', of: ({ toNginx }) => (toNginx === undefined ? '' : ranged(toNginx)) }
+]
+const idleColumns: readonly Column<IdleRow>[] = [
+  { head: 'KB per connection', of: (row) => `**${(row.bytesPerConnection / 1024).toFixed(1)}**` },
+  { head: 'MB before', of: (row) => mb(row.before) },
+  { head: 'MB with them', of: (row) => mb(row.after) },
+  { head: 'CPU while idle', of: (row) => `${(row.cpuShare * 100).toFixed(2)} %` }
+]
+
+/** One scenario, with its heading. */
+export function outcome({ scenario, reference, rows, idle }: Outcome): string {
+  const head = `### ${scenario.name}\n\n${scenario.about}.`
+  if (scenario.idle !== undefined) return `${head}\n\n${table(idle, idleColumns)}`
+  const shown = scenario.responseBytes === undefined ? columns : [...columns, ...bodyColumns]
+  const failed = rows.filter(({ failures }) => failures > 0)
+  const failures = failed.map((row) => `**${row.subject}: ${row.failures} requests failed.**\n`).join('\n')
+  return `${head} Ratio 1: ${reference}.\n\n${table(rows, shown)}${failures && `\n${failures}`}`
 }
+
+function table<T extends { readonly subject: string }>(rows: readonly T[], columns: readonly Column<T>[]): string {
+  const lines = [
+    ['subject', ...columns.map(({ head }) => head)],
+    ['---', ...columns.map(() => '--:')],
+    ...rows.map((row) => [row.subject, ...columns.map(({ of }) => of(row))])
+  ]
+  return lines.map((cells) => `| ${cells.join(' | ')} |\n`).join('')
+}
+
+export interface Circumstances {
+  readonly machine: string
+  readonly rounds: number
+  readonly seconds: number
+  readonly arguments: string
+}
+
+/** The whole section, with the chart beside it. */
+export function section(outcomes: readonly Outcome[], about: Circumstances): string {
+  const disturbances = outcomes.flatMap(({ rows }) => rows.map(({ disturbance }) => disturbance))
+  const disturbed = disturbances.length === 0 ? '' : disturbance(Math.max(...disturbances))
+  return `## Benchmark
+
+${about.machine}
+
+![CPU time per request](bench.svg)
+
+One core for the subject, the others for its clients and the service behind it. The ratio is CPU time per request by that
+of the reference in the same round: the median of ${about.rounds} rounds of ${about.seconds} s each, and in brackets the range of the middle half
+of them. Compare ratios; the other figures belong to the machine.${disturbed}
+
+${outcomes.map(outcome).join('\n')}
+Reproduce it, on Linux with two cores or more: \`npm run bench${about.arguments}\`
+`
+}
+
+const disturbance = (share: number) =>
+  ` Other processes had at most ${(share * 100).toFixed(1)} % of the subject's core in a subject's median round.`

@@ -293,3 +293,41 @@ t.test('after the head, a service that fails breaks the client connection: never
     t.match(lines(), [{ status: 200, error: /^(UND_ERR|HPE_)/ }, { status: 200 }], what)
   }
 })
+
+t.test('a service that switches protocols without saying to which is 502 at once', async (t) => {
+  const service = await startRawService(answering('HTTP/1.1 101 Switching Protocols\r\nX-Odd: 1\r\n\r\n'))
+  t.teardown(service.close)
+  const { port } = await before(t, service.url)
+  const handshake = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x', 'Sec-WebSocket-Version: 13']
+  for (const lines of [['Connection: close'], handshake]) {
+    const { status, headers, body } = parse(await raw(port, head('GET', ...lines)))
+    t.equal(status, 502)
+    t.equal(headers['proxy-status'], 'jingwei; error=http_upgrade_failed')
+    t.match(JSON.parse(body), { code: 'JW_BAD_UPGRADE' })
+  }
+})
+
+t.test('an early answer: the rest of the body is read, and the connection serves the next request', async (t) => {
+  const service = await startRawService((socket) => {
+    socket.once('data', (chunk: Buffer) => {
+      const text = chunk.toString('latin1').includes('/next') ? 'ok' : 'no'
+      socket.end(`HTTP/1.1 ${text === 'ok' ? 200 : 413} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n${text}`)
+    })
+  })
+  t.teardown(service.close)
+  const { port } = await before(t, service.url, { listen: { timeouts: { bodyIdle: '300ms' } } })
+  const next = 'GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n'
+  const size = 5_000_000
+  const client = connect(port, `${head('POST', `Content-Length: ${size}`)}first`)
+  await client.until('\r\n\r\nno')
+  client.send(Buffer.alloc(size - 5, 'x'))
+  client.send(next)
+  t.match((await client.closed).text, /413 [\s\S]+no[\s\S]+200 [\s\S]+ok$/)
+
+  const endless = connect(port, `${head('POST', 'Transfer-Encoding: chunked')}5\r\nfirst\r\n`)
+  await endless.until('\r\n\r\nno')
+  const drip = setInterval(() => endless.socket.writable && endless.send('1\r\nx\r\n'), 20)
+  await endless.closed
+  clearInterval(drip)
+  t.pass('a body without end is not read for ever')
+})

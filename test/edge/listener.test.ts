@@ -233,6 +233,32 @@ t.test('HTTP/2: the limits of body and head hold, and a silent body ends', async
   t.equal(head.status, 431)
 })
 
+t.test('HTTP/2: a body is asked for when it is wanted', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const { port } = await listening(t, echo.url, { tls: { cert, key }, http2: true }, {}, { bodyLimit: '1kb' })
+  const client = session(t, port)
+  const expecting = { ':path': '/', ':method': 'POST', expect: '100-continue' }
+  const stream = client.request(expecting)
+  const answer = collect(stream)
+  await new Promise<void>((resolve) => stream.once('continue', resolve))
+  stream.end('hello')
+  t.equal((JSON.parse((await answer).body) as Seen).body, 'hello')
+  let asked = false
+  const refused = client.request({ ...expecting, 'content-length': '1025' })
+  refused.once('continue', () => {
+    asked = true
+  })
+  const refusal = collect(refused)
+  await new Promise((resolve) => refused.once('response', resolve))
+  refused.close()
+  t.equal((await refusal).status, 413)
+  t.notOk(asked)
+  const odd = client.request({ ...expecting, expect: 'nonsense' }, { endStream: true })
+  t.equal((await collect(odd)).status, 417)
+  t.equal((await ask(client, { ':path': '/' })).status, 200, 'the session goes on')
+})
+
 t.test('no more connections than allowed', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)

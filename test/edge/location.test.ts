@@ -100,16 +100,42 @@ t.test('X-Forwarded-Prefix says what was taken off; a client’s own does not co
   const start = async (listen: object) => {
     const gateway = await startGateway({ listen, services: { any: { instances: [echo.url] } }, routes })
     t.teardown(gateway.close)
-    return async (path: string) =>
-      (await ask(gateway.port, path, ['X-Forwarded-Prefix: /outer'])).headers['x-forwarded-prefix']
+    return async (path: string, ...before: string[]) => {
+      const lines = before.map((prefix) => `X-Forwarded-Prefix: ${prefix}`)
+      const { headers, rawHeaders } = await ask(gateway.port, path, lines)
+      t.ok(rawHeaders.filter((name) => name.toLowerCase() === 'x-forwarded-prefix').length <= 1, 'never two')
+      return headers['x-forwarded-prefix']
+    }
   }
   const prefix = await start({})
-  t.equal(await prefix('/api/orders/7'), '/api')
-  t.equal(await prefix('/root/7'), '/root')
-  t.equal(await prefix('/old/7'), undefined)
-  t.equal(await prefix('/plain'), undefined)
-  t.equal(await prefix('/caf%C3%A9/7'), '/caf%C3%A9')
+  t.equal(await prefix('/api/orders/7', '/outer'), '/api')
+  t.equal(await prefix('/root/7', '/outer'), '/root')
+  t.equal(await prefix('/old/7', '/outer'), undefined)
+  t.equal(await prefix('/plain', '/outer'), undefined)
+  t.equal(await prefix('/caf%C3%A9/7', '/outer'), '/caf%C3%A9')
   const behind = await start({ trustProxy: ['127.0.0.1'] })
-  t.equal(await behind('/api/orders/7'), '/outer, /api')
-  t.equal(await behind('/plain'), '/outer')
+  t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'one path, of what was taken off at each hop')
+  t.equal(await behind('/api/orders/7', '/outer/'), '/outer/api')
+  t.equal(await behind('/api/orders/7', '/'), '/api')
+  t.equal(await behind('/api/orders/7', '/a, /b'), '/a/b/api')
+  t.equal(await behind('/api/orders/7', '/a', '/b'), '/a/b/api')
+  t.equal(await behind('/api/orders/7'), '/api')
+  t.equal(await behind('/plain', '/outer'), '/outer')
+})
+
+t.test('a service that heeds the whole prefix is left alone', async (t) => {
+  const service = await startService((request, response) => {
+    const prefix = request.headers['x-forwarded-prefix'] as string
+    response.writeHead(302, { location: request.url === '/heeds' ? `${prefix}/7` : '/7' }).end()
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway({
+    listen: { trustProxy: ['127.0.0.1'] },
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'any', match: { path: '/api' }, service: 'any', path: { strip: '/api' } }]
+  })
+  t.teardown(gateway.close)
+  const outer = ['X-Forwarded-Prefix: /outer']
+  t.equal((await get(gateway.port, '/api/heeds', outer)).headers.location, '/outer/api/7')
+  t.equal((await get(gateway.port, '/api/ignores', outer)).headers.location, '/api/7', 'the rest is the peer’s to add')
 })

@@ -160,3 +160,29 @@ t.test('a malformed request is 400 and the connection closed', async (t) => {
   const coded = 'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n'
   t.equal(parse(await raw(port, coded)).status, 501, 'RFC 9112, 6.1')
 })
+
+t.test('what could be read in two ways is refused before anyone has a look at the request', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  let looked = 0
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [echo.url] } },
+      routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge: { jwt: { secret: 'x'.repeat(32) } } }]
+    },
+    { before: (server) => void server.addHook('preParsing', async () => void looked++) }
+  )
+  t.teardown(gateway.close)
+  for (const [status, code, lines] of [
+    [400, 'JW_SEVERAL_HOSTS', ['Host: h', 'hOST: h']],
+    [501, 'JW_UNKNOWN_CODING', ['Host: h', 'Transfer-Encoding: gzip, chunked']],
+    [401, 'JW_TOKEN_MISSING', ['Host: h', 'Transfer-Encoding: CHUNKED']]
+  ] as const) {
+    const bytes = `${['POST / HTTP/1.1', ...lines, 'Connection: close'].join('\r\n')}\r\n\r\n0\r\n\r\n`
+    const answer = parse(await raw(gateway.port, bytes))
+    t.equal(answer.status, status)
+    t.match(answer.body, code)
+    t.equal(answer.headers.connection, 'close')
+  }
+  t.equal(looked, 0)
+})

@@ -48,6 +48,13 @@ const catalogue = {
   prometheus: { ...prometheus, binary: 'usr/bin/prometheus' },
   promtool: { ...prometheus, binary: 'usr/bin/promtool' },
   nginx: { folder: 'root-nginx', packages: ['nginx'], dependencies: true, binary: 'usr/sbin/nginx', version: '-v' },
+  caddy: {
+    folder: 'root-caddy',
+    packages: ['caddy'],
+    dependencies: false,
+    binary: 'usr/bin/caddy',
+    version: 'version'
+  },
   wrk: { folder: 'root-wrk', packages: ['wrk'], dependencies: true, binary: 'usr/bin/wrk', version: '-v' },
   chromium: {
     folder: 'root-chromium',

@@ -45,7 +45,7 @@ export interface Answer {
 
 export class ConsulDenied extends Error {}
 
-const ANSWER_TIMEOUT = 10_000
+export const ANSWER_TIMEOUT = 10_000
 export const PERMISSION = 'the token needs service:read on the services and node:read on their nodes'
 
 export type Ask = (question: Question, signal: AbortSignal) => Promise<Answer>
@@ -96,7 +96,7 @@ async function ask(client: Client, question: Question, maxStale: number, signal:
   }
 }
 
-function answerOf({ headers }: IncomingMessage, entries: unknown, maxStale: number): Answer {
+export function answerOf({ headers }: IncomingMessage, entries: unknown, maxStale: number): Answer {
   const header = (name: string) => String(headers[name] ?? '')
   if (header('x-consul-knownleader') === 'false') throw new Error('Consul has no leader')
   const lastContact = Number(header('x-consul-lastcontact'))

@@ -6,6 +6,7 @@ import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Logger } from '../types.ts'
 import type { Ask } from './consul-ask.ts'
 import { ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
+import { createConnectAsk } from './consul-get.ts'
 import { messageOf } from './loop.ts'
 
 export class ConsulClient {
@@ -25,9 +26,9 @@ export class ConsulClient {
     this.#log = log
   }
 
-  /** A way to ask for one service. Each has its own client object, all have one agent. */
-  asker(): Ask {
-    return createAsk(this.#options, this.#agent)
+  /** A way to ask for one service, or for what speaks Connect for it. All have one agent. */
+  asker(connect = false): Ask {
+    return connect ? createConnectAsk(this.#options, this.#agent) : createAsk(this.#options, this.#agent)
   }
 
   failed(who: object, service: string, error: unknown): void {

@@ -14,6 +14,10 @@ export interface TranslateOptions {
   readonly tags: readonly string[]
   /** Otherwise instances in warning state serve too, with their warning weight. */
   readonly passingOnly: boolean
+  /** Sidecars and Connect-native instances: always https, whatever tags and meta of their service say. */
+  readonly connect?: boolean
+  /** Whatever the checks say, but for maintenance: that is somebody's will, no finding. */
+  readonly ignoreChecks?: boolean
 }
 
 export interface Translated {
@@ -35,7 +39,7 @@ export function translate(entries: unknown, options: TranslateOptions): Translat
   const instances = new Map<string, InstanceSpec>()
   let skipped = 0
   for (const entry of entries) {
-    const found = instanceOf(fields(entry))
+    const found = instanceOf(fields(entry), options)
     if (!found || instances.has(found.spec.id)) skipped++
     else if (wanted(found.state, found.spec, options)) instances.set(found.spec.id, found.spec)
   }
@@ -48,17 +52,24 @@ function wanted(state: State, spec: InstanceSpec, { tags, passingOnly }: Transla
   return tags.every((tag) => spec.tags.includes(tag))
 }
 
-function instanceOf(entry: Fields): { spec: InstanceSpec; state: State } | null {
+function instanceOf(
+  entry: Fields,
+  { connect = false, ignoreChecks = false }: TranslateOptions
+): { spec: InstanceSpec; state: State } | null {
   const node = fields(entry.Node)
   const service = fields(entry.Service)
-  const state = stateOf(entry.Checks ?? [])
+  const state = stateOf(entry.Checks ?? [], ignoreChecks)
   const { Node: nodeName } = node
   const { ID: id } = service
   if (state === null || !isText(nodeName) || !isText(id)) return null
   const tags = Array.isArray(service.Tags) ? service.Tags.filter(isText) : []
   const meta = metaOf(service, node, nodeName)
-  const scheme = meta.scheme === 'https' || (meta.scheme === undefined && tags.includes('https')) ? 'https' : 'http'
-  const origin = originOf(scheme, isText(service.Address) ? service.Address : node.Address, service.Port)
+  const tls = connect || meta.scheme === 'https' || (meta.scheme === undefined && tags.includes('https'))
+  const origin = originOf(
+    tls ? 'https' : 'http',
+    isText(service.Address) ? service.Address : node.Address,
+    service.Port
+  )
   if (origin === null) return null
   const weights = fields(service.Weights)
   const weight = weightOf(state === 'warning' ? weights.Warning : weights.Passing)
@@ -66,12 +77,13 @@ function instanceOf(entry: Fields): { spec: InstanceSpec; state: State } | null 
 }
 
 /** The worst of the checks of the node and of the service. Maintenance is a critical check, whatever it says. */
-function stateOf(checks: unknown): State | null {
+function stateOf(checks: unknown, ignored: boolean): State | null {
   if (!Array.isArray(checks)) return null
   let worst: State = 'passing'
   for (const check of checks) {
     const { CheckID: id, Status: status } = fields(check)
     if (isText(id) && (id === '_node_maintenance' || id.startsWith('_service_maintenance'))) return 'critical'
+    if (ignored) continue
     if (status === 'warning') worst = 'warning'
     // A state that we do not know is no proof of health.
     else if (status !== 'passing') return 'critical'

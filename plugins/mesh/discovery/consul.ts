@@ -49,12 +49,14 @@ export class ConsulSource implements Source {
     counters: DiscoveryCounters,
     timing = consulTiming
   ) {
-    const { consul, name } = service
+    const { consul, name, mesh } = service
+    const connect = mesh.mode === 'connect'
+    const ignoreChecks = mesh.healthCheck ? mesh.healthCheck.insteadOfConsul : false
     this.#name = name
     this.#query = { service: consul?.service ?? name, datacenter: consul?.datacenter ?? client.datacenter }
-    this.#filter = { tags: consul?.tags ?? [], passingOnly: consul?.passingOnly ?? true }
+    this.#filter = { tags: consul?.tags ?? [], passingOnly: consul?.passingOnly ?? true, connect, ignoreChecks }
     this.#client = client
-    this.#ask = client.asker()
+    this.#ask = client.asker(connect)
     this.#surroundings = surroundings
     this.#counters = counters
     this.#timing = timing

@@ -19,6 +19,8 @@ export function createDiscovery(options: { consul?: ConsulOptions }, surrounding
   const open = new Set<Source>()
 
   function create(service: ServiceConfig): Source {
+    // Whatever else is configured: the sidecar knows the way.
+    if (service.mesh.mode === 'sidecar' && service.sidecar) return staticSource([service.sidecar], surroundings.now)
     if (service.instances) return staticSource(service.instances, surroundings.now)
     if (service.dns) return new DnsSource(service.name, service.dns, surroundings, counters)
     if (consul) return new ConsulSource(service, consul, surroundings, counters)

@@ -1,4 +1,100 @@
 import type { Layer } from '../layer.ts'
+import type { Keeper } from '../service.ts'
+import type { Endpoint, Instance } from '../types.ts'
+import type { CheckContext } from './instance-check.ts'
+import { healthCheck, InstanceCheck } from './instance-check.ts'
+import type { Probe } from './probe.ts'
+import { probeOf } from './probe.ts'
 
-/** Asks the instances themselves how they are. */
-export const activeCheck: Layer = () => null
+/** Checks of a service under way at a time; the rest wait for their turn. */
+const mostAtOnce = 128
+/** New instances are asked within this much time each, at most within an interval. */
+const spreadMs = 50
+
+/**
+ * Asks the instances themselves how they are, besides what their registry says. An instance serves from the start.
+ * Where Consul has vouched for it, `unhealthyThreshold` failures take it out; elsewhere nobody has looked yet, so its
+ * first check decides.
+ */
+export const activeCheck: Layer = (service, policy, { meter, now, random }) => {
+  const options = policy.healthCheck
+  if (!options) return null
+  const counter = meter?.counter({
+    name: 'jingwei_mesh_health_checks_total',
+    help: 'Active checks of instances, by outcome.',
+    labelNames: ['service', 'outcome']
+  })
+  const children = {
+    success: counter?.labels(service.name, 'success'),
+    failure: counter?.labels(service.name, 'failure')
+  }
+  for (const child of Object.values(children)) child?.inc(0)
+  service.keep(healthCheck, () => {
+    const vouched = service.status().source.kind === 'consul' && !options.insteadOfConsul
+    const context = {
+      options,
+      vouched,
+      now,
+      random,
+      count: (outcome: keyof typeof children) => children[outcome]?.inc()
+    }
+    return new ActiveChecks(context, (origin) => probeOf(origin, options, service.transport.to(origin)))
+  })
+  return null
+}
+
+/** The checks of all instances of a service: begun with an instance, ended with it. */
+export class ActiveChecks implements Keeper {
+  readonly #checks = new Map<Endpoint, InstanceCheck>()
+  readonly #context: CheckContext
+  readonly #probeOf: (origin: string) => Probe
+  readonly #waiting: InstanceCheck[] = []
+  #running = 0
+
+  constructor(context: Omit<CheckContext, 'due'>, probe: (origin: string) => Probe) {
+    this.#context = { ...context, due: (check) => this.#due(check) }
+    this.#probeOf = probe
+  }
+
+  update(instances: readonly Instance[]): void {
+    const listed = new Set(instances.map(({ endpoint }) => endpoint))
+    for (const [endpoint, check] of this.#checks) {
+      if (listed.has(endpoint)) continue
+      this.#checks.delete(endpoint)
+      check.end()
+    }
+    const fresh = [...listed].filter((endpoint) => !this.#checks.has(endpoint))
+    const { options, random } = this.#context
+    const withinMs = Math.min(options.interval, fresh.length * spreadMs)
+    for (const endpoint of fresh) {
+      const check = new InstanceCheck(endpoint, this.#probeOf(endpoint.origin), this.#context)
+      this.#checks.set(endpoint, check)
+      check.after(random() * withinMs)
+    }
+  }
+
+  #due(check: InstanceCheck): void {
+    if (this.#running >= mostAtOnce) this.#waiting.push(check)
+    else this.#run(check)
+  }
+
+  #run(check: InstanceCheck): void {
+    this.#running++
+    check.run(() => {
+      this.#running--
+      let next = this.#waiting.shift()
+      while (next?.ended) next = this.#waiting.shift()
+      if (next !== undefined) this.#run(next)
+    })
+  }
+
+  instanceStatus(endpoint: Endpoint): unknown {
+    return this.#checks.get(endpoint)?.status()
+  }
+
+  close(): void {
+    this.#waiting.length = 0
+    for (const check of this.#checks.values()) check.end()
+    this.#checks.clear()
+  }
+}

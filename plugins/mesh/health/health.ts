@@ -8,6 +8,7 @@ export class Health {
   /** When it last became available, on the mesh's clock; slow start counts from here. */
   since: number
   readonly #now: () => number
+  readonly #onProof: ((begunMs: number) => void)[] = []
 
   /** `onFlip` is called when `available` changes, with the concern and the reason that changed it. */
   constructor(now: () => number, onFlip: (available: boolean, concern: string, reason: string) => void) {
@@ -26,6 +27,7 @@ export class Health {
     return Object.fromEntries(this.#obstacles)
   }
 
+  /** Keeps it out; said again, a newer reason takes the place of the older. */
   obstruct(concern: string, reason: string): void {
     const before = this.available
     this.#obstacles.set(concern, reason)
@@ -36,5 +38,15 @@ export class Health {
     if (!this.#obstacles.delete(concern) || !this.available) return
     this.since = this.#now()
     this.#onFlip(true, concern, reason)
+  }
+
+  /** Who judges by other means hears here that the instance was asked, and is well. */
+  whenProven(hear: (begunMs: number) => void): void {
+    this.#onProof.push(hear)
+  }
+
+  /** A check, begun at `begunMs` on the mesh's clock, found the instance well. */
+  prove(begunMs: number): void {
+    for (const hear of this.#onProof) hear(begunMs)
   }
 }

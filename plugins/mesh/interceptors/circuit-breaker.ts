@@ -1,4 +1,93 @@
+import type { CircuitBreakerOptions } from '../../../config/schema.ts'
+import type { CircuitState } from '../breaking/circuit.ts'
+import { Circuit } from '../breaking/circuit.ts'
+import type { Outcome } from '../breaking/outcome.ts'
+import { OutcomeHandler } from '../breaking/outcome.ts'
+import { MeshError } from '../errors.ts'
 import type { Layer } from '../layer.ts'
+import { shadowCounter } from '../metrics.ts'
+import type { Keeper, Service } from '../service.ts'
+import { serviceGauge } from '../service-gauge.ts'
+import type { DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
 /** Lets no attempt through while the service fails. */
-export const circuitBreaker: Layer = () => null
+export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, around) => {
+  if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
+  const breaker = service.keep('circuit-breaker', () => new Breaker(service, options, around))
+  const { circuit, refuse } = breaker
+  const shadow = options.mode === 'shadow'
+  return (dispatch) => (opts, handler) => {
+    const ticket = circuit.admit()
+    if (ticket >= 0) return dispatch(opts, new BreakerHandler(handler, opts, timeout, breaker, ticket))
+    refuse()
+    if (shadow) return dispatch(opts, handler)
+    const error = new MeshError('JW_CIRCUIT_OPEN', service.name, circuit.retryInMs || undefined)
+    handler.onResponseError?.(opts.call!, error)
+    return true
+  }
+}
+
+const levels: Record<CircuitState, number> = { closed: 0, 'half-open': 1, open: 2 }
+
+/** The circuit of a service, seen from outside. */
+class Breaker implements Keeper {
+  readonly circuit: Circuit
+  readonly slowAfterMs: number
+  readonly now: () => number
+  /** Counts an attempt that was not let through, or would not have been. */
+  readonly refuse: () => void
+  readonly #mode: CircuitBreakerOptions['mode']
+  readonly close: () => void
+
+  constructor({ name }: Service, options: CircuitBreakerOptions, { now, random, meter, log }: Surroundings) {
+    const { mode } = options
+    this.#mode = mode
+    this.slowAfterMs = options.slowAfter
+    this.now = now
+    const transitions = meter?.counter({
+      name: 'jingwei_mesh_circuit_transitions_total',
+      help: 'Changes of the state of the circuit.',
+      labelNames: ['service', 'to']
+    })
+    for (const to of Object.keys(levels)) transitions?.labels(name, to).inc(0)
+    const refused = meter?.counter({
+      name: 'jingwei_mesh_circuit_refusals_total',
+      help: 'Attempts that the circuit did not let through.',
+      labelNames: ['service']
+    })
+    const child = refused?.labels(name)
+    child?.inc(0)
+    this.refuse = mode === 'shadow' ? shadowCounter(meter, name, 'circuit-breaker') : () => child?.inc()
+    this.circuit = new Circuit(options, now, random, (to, reason) => {
+      const fields = { service: name, reason, ...(mode === 'shadow' && { mode }) }
+      log[to === 'open' ? 'warn' : 'info'](fields, `circuit ${to}`)
+      transitions?.labels(name, to).inc()
+    })
+    const gauge = {
+      name: 'jingwei_mesh_circuit_state',
+      help: '0 while the circuit is closed, 1 half-open, 2 open.'
+    }
+    this.close = serviceGauge(meter, gauge, name, () => levels[this.circuit.state])
+  }
+
+  status() {
+    return { mode: this.#mode, ...this.circuit.status() }
+  }
+}
+
+class BreakerHandler extends OutcomeHandler {
+  readonly #breaker: Breaker
+  readonly #ticket: number
+
+  constructor(next: DispatchHandler, opts: DispatchOptions, timeoutMs: number, breaker: Breaker, ticket: number) {
+    super(next, opts, breaker.now, timeoutMs)
+    this.#breaker = breaker
+    this.#ticket = ticket
+  }
+
+  protected override ended(outcome: Outcome, latencyMs: number, nowMs: number): void {
+    const { circuit, slowAfterMs } = this.#breaker
+    if (outcome === 'none') circuit.forget(this.#ticket)
+    else circuit.settle(this.#ticket, outcome !== 'success', latencyMs > slowAfterMs, nowMs)
+  }
+}

@@ -1,4 +1,50 @@
+import type { HedgeOptions } from '../../../config/schema.ts'
+import { Hedge } from '../hedge-legs.ts'
+import { Latencies } from '../latencies.ts'
 import type { Layer } from '../layer.ts'
+import { RetryLimit } from '../retry-limit.ts'
 
-/** A second attempt when the first is slow. */
-export const hedge: Layer = () => null
+/** Share of the calls that hedges may add where no retry policy says so. */
+const ownBudget = 0.2
+
+/**
+ * When an attempt does not answer in time, another one starts elsewhere beside it, and the first answer wins: against
+ * the tail of the latency. Within the retry budget, or a service that slows down would get more to do because of it.
+ */
+export const hedge: Layer = (service, policy, around) => {
+  const { hedge: options, retry, subset = '' } = policy
+  if (!options) return null
+  const { meter, now } = around
+  const methods = new Set<string>(options.methods)
+  const latencies = service.keep('hedge', () => new Latencies())
+  const counter = meter?.counter({
+    name: 'jingwei_mesh_hedges_total',
+    help: 'Hedged attempts, by whether theirs was the answer that was passed on.',
+    labelNames: ['service', 'outcome']
+  })
+  const [won, lost] = ['won', 'lost'].map((outcome) => counter?.labels(service.name, outcome))
+  for (const child of [won, lost]) child?.inc(0)
+  const context = {
+    service,
+    subset,
+    attempts: options.attempts,
+    afterMs: delay(options, latencies),
+    latencies,
+    limit: RetryLimit.of(service, around),
+    share: retry ? retry.budget : ownBudget,
+    count: (isWon: boolean) => (isWon ? won : lost)?.inc(),
+    now
+  }
+  return (dispatch) => (opts, handler) => {
+    if (opts.upgrade || !methods.has(opts.method)) return dispatch(opts, handler)
+    // The retries' layer does it where there is one.
+    if (!retry) service.retryBudget.call(opts.call!.startedMs)
+    return new Hedge(handler, opts, dispatch, context).begin()
+  }
+}
+
+/** How long an attempt has; null while that is not known. */
+function delay({ after, percentile }: HedgeOptions, latencies: Latencies): () => number | null {
+  if (after !== undefined || percentile === undefined) return () => after ?? null
+  return () => latencies.percentile(percentile)
+}

@@ -1,4 +1,114 @@
+import type { LimitOptions } from '../../../config/schema.ts'
+import { TokenBucket } from '../breaking/token-bucket.ts'
+import { WaitingLine } from '../breaking/waiting.ts'
+import { MeshError } from '../errors.ts'
 import type { Layer } from '../layer.ts'
+import { shadowCounter } from '../metrics.ts'
+import type { Keeper, Service } from '../service.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
-/** Bounds attempts per time, of all callers together. */
-export const rateLimit: Layer = () => null
+/** Protects a fragile service from all callers together: a token bucket toward it. */
+export const rateLimit: Layer = (service, { limit: options }, around) => {
+  if (!options) return null
+  const limiter = service.keep('rate-limit', () => new Limiter(service, options, around))
+  if (options.mode === 'shadow') {
+    return (dispatch) => (opts, handler) => {
+      limiter.watch()
+      return dispatch(opts, handler)
+    }
+  }
+  return (dispatch) => (opts, handler) => limiter.admit(dispatch, opts, handler)
+}
+
+class Limiter implements Keeper {
+  readonly #service: string
+  readonly #options: LimitOptions
+  readonly #bucket: TokenBucket
+  readonly #line: WaitingLine
+  readonly #count: (outcome: 'queued' | 'refused') => void
+  readonly #shadowed: () => void
+  /** For the turn of the first in the line; none while nobody waits. */
+  #turn: NodeJS.Timeout | undefined
+
+  constructor({ name }: Service, options: LimitOptions, { now, meter }: Surroundings) {
+    const { mode, rate, per, burst = rate } = options
+    this.#service = name
+    this.#options = options
+    this.#bucket = new TokenBucket(burst, per / rate, now)
+    this.#line = new WaitingLine(now, () => this.#whenLeft())
+    const counter = meter?.counter({
+      name: 'jingwei_mesh_limited_total',
+      help: 'Attempts that met the rate limit toward a service, by what became of them.',
+      labelNames: ['service', 'outcome']
+    })
+    const children = { queued: counter?.labels(name, 'queued'), refused: counter?.labels(name, 'refused') }
+    for (const child of Object.values(children)) child?.inc(0)
+    this.#count = (outcome) => children[outcome]?.inc()
+    this.#shadowed = mode === 'shadow' ? shadowCounter(meter, name, 'rate-limit') : () => {}
+  }
+
+  admit(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    const bucket = this.#bucket
+    const waitMs = bucket.waitMs()
+    if (waitMs === 0) {
+      // Whose timer is late goes first all the same.
+      if (this.#line.size > 0) this.#next()
+      bucket.take()
+      return dispatch(opts, handler)
+    }
+    if (this.#isTooLong(waitMs, this.#line.size)) {
+      this.#count('refused')
+      handler.onResponseError?.(opts.call!, new MeshError('JW_UPSTREAM_LIMITED', this.#service, waitMs))
+      return true
+    }
+    this.#count('queued')
+    bucket.take()
+    this.#line.join(dispatch, opts, handler)
+    this.#arm()
+    return true
+  }
+
+  /** Tokens come at a known pace, so who would wait in vain is told at once, and who waits, waits for something. */
+  #isTooLong(waitMs: number, waiting: number): boolean {
+    return waiting >= this.#options.queue || waitMs > this.#options.queueTimeout
+  }
+
+  /** Shadow: takes a token also where that would have meant to wait for it. */
+  watch(): void {
+    const waitMs = this.#bucket.waitMs()
+    if (waitMs > 0 && this.#isTooLong(waitMs, this.#promised())) this.#shadowed()
+    else this.#bucket.take()
+  }
+
+  #promised(): number {
+    return Math.max(0, Math.ceil(-this.#bucket.tokens))
+  }
+
+  #arm(): void {
+    this.#turn ??= setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#line.size)))
+  }
+
+  #next(): void {
+    clearTimeout(this.#turn)
+    this.#turn = undefined
+    while (this.#line.size > 0 && this.#bucket.waitMs(this.#line.size) === 0) {
+      const { dispatch, opts, handler } = this.#line.next()!
+      dispatch(opts, handler)
+    }
+    if (this.#line.size > 0) this.#arm()
+  }
+
+  #whenLeft(): void {
+    this.#bucket.giveBack()
+    if (this.#line.size > 0) return
+    clearTimeout(this.#turn)
+    this.#turn = undefined
+  }
+
+  status() {
+    const { mode, rate, per, burst = rate } = this.#options
+    const tokens = Math.max(0, Math.floor(this.#bucket.tokens))
+    const pending = mode === 'shadow' ? this.#promised() : this.#line.size
+    return { mode, rate, perMs: per, burst, tokens, pending }
+  }
+}

@@ -1,4 +1,59 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { ForwardingHandler } from '../handler.ts'
 import type { Layer } from '../layer.ts'
+import { isStreamed, ReplayBody, ReplayPool } from '../replay-body.ts'
+import { headerOf } from '../request-facts.ts'
+import { idempotency } from '../retry-rules.ts'
+import type { Service } from '../service.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 
-/** Keeps a request body that may be sent again. */
-export const replay: Layer = () => null
+/** What a hedge without retries may keep. */
+const hedgedBytes = 64 * 1024
+
+/** Keeps a streamed request body that may be sent again, while it streams to the first attempt. */
+export const replay: Layer = (service, { retry, hedge }) => {
+  const most = retry ? retry.maxBody : hedge ? hedgedBytes : 0
+  if (most === 0) return null
+  const hedged = new Set<string>(hedge ? hedge.methods : [])
+  const idempotent = retry ? idempotency(retry) : () => false
+  return (dispatch) => (opts, handler) => {
+    const { body } = opts
+    if (!isStreamed(body) || !(idempotent(opts) || hedged.has(opts.method))) return dispatch(opts, handler)
+    const kept = keptBody(opts, most, service)
+    if (kept === null) return dispatch(opts, handler)
+    opts.call!.whenOver(() => kept.close())
+    return dispatch({ ...opts, body: kept as never }, new ReplayHandler(handler, kept))
+  }
+}
+
+/** The body as one that can be sent again; null where it is one already, or is known to be too large. */
+export function keptBody(opts: DispatchOptions, most: number, service: Service): ReplayBody | null {
+  const { body } = opts
+  if (!isStreamed(body) || (body as unknown) instanceof ReplayBody) return null
+  if (Number(headerOf(opts, 'content-length') ?? 0) > most) return null
+  return new ReplayBody(
+    body,
+    most,
+    service.keep('replay', () => new ReplayPool())
+  )
+}
+
+/** Once an answer has gone to the caller, no attempt follows. */
+class ReplayHandler extends ForwardingHandler {
+  readonly #body: ReplayBody
+
+  constructor(next: DispatchHandler, body: ReplayBody) {
+    super(next)
+    this.#body = body
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status >= 200) this.#body.seal()
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+}

@@ -61,7 +61,9 @@ class CallTelemetry extends ForwardingHandler {
   }
 }
 
-const outcomes = ['success', '4xx', '5xx', 'connect-failure', 'refused-stream', 'reset', 'timeout', 'aborted', 'other']
+const outcomes = [
+  'success', '4xx', '5xx', 'connect-failure', 'refused-stream', 'reset', 'timeout', 'aborted', 'hedged', 'other'
+] // biome-ignore format: a list
 
 /** Counts each attempt by how it ended; a caller who left blames no instance. */
 export const attemptTelemetry: Layer = (service, _policy, { meter }) => {
@@ -130,6 +132,7 @@ class AttemptTelemetry extends ForwardingHandler {
     if (this.#status >= 400) return outcomeOf(this.#status)
     const { aborted, reason } = this.#call
     if (!aborted) return classify(error, this.#sent)
+    if ((reason as { code?: string } | null)?.code === 'JW_HEDGE_LOST') return 'hedged'
     return reason !== null && classify(reason, this.#sent) === 'timeout' ? 'timeout' : 'aborted'
   }
 }

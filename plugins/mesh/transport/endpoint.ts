@@ -4,13 +4,17 @@ import { Pool } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Health } from '../health/health.ts'
 import type { Dispatch, DispatchOptions, Endpoint } from '../types.ts'
+import { capsOf } from './caps.ts'
 import type { Connector } from './connector.ts'
-import { connectorFor } from './connector.ts'
+import { PendingHandler } from './pending.ts'
 
 /** How long an instance that left may go on with what it had begun before its connections are cut. */
 const closeGraceMs = 60_000
-/** Envoy's; in force also where no circuit breaker is. */
-const defaultCap = 1024
+
+/** undici takes a reset for the end of a body without a length: a caller would get half of it for whole. */
+function resetIsNoEnd(error: NodeJS.ErrnoException): void {
+  if (error.code === 'ECONNRESET') error.code = 'EPIPE'
+}
 
 /** One address and its pool of connections. */
 export class PooledEndpoint implements Endpoint {
@@ -24,22 +28,23 @@ export class PooledEndpoint implements Endpoint {
   /** Sockets without a connection yet: the pool knows nothing of them. */
   readonly #connecting = new Set<Socket>()
 
-  constructor(origin: string, policy: MeshPolicy, health: Health) {
+  constructor(origin: string, policy: MeshPolicy, health: Health, connector: Connector) {
     this.origin = origin
     this.health = health
-    const caps = policy.circuitBreaker ? policy.circuitBreaker.perInstance : undefined
-    const connections = caps?.maxConnections ?? defaultCap
-    const waiting = connections + (caps?.maxPendingRequests ?? defaultCap)
-    this.#most = Math.min(waiting, caps?.maxRequests ?? waiting)
-    const connector = connectorFor(origin, policy)
+    const { connections, most } = capsOf(policy)
+    this.#most = most
     const { servername } = connector
     const pool = new Pool(origin, { connect: this.#tracked(connector), connections, pipelining: 1, allowH2: false })
     this.#pool = pool
     // One name for all requests, or undici would open a new connection for each Host header.
-    this.dispatch =
+    const send: Dispatch =
       servername === null
         ? pool.dispatch.bind(pool)
         : (opts, handler) => pool.dispatch({ ...opts, servername } as DispatchOptions, handler)
+    this.dispatch = (opts, handler) => {
+      const waits = this.active > connections && opts.call !== undefined
+      return send(opts, waits ? new PendingHandler(handler, opts.call!) : handler)
+    }
   }
 
   isFull(): boolean {
@@ -49,10 +54,11 @@ export class PooledEndpoint implements Endpoint {
   #tracked({ connect }: Connector): buildConnector.connector {
     return (options, callback) => {
       const socket = connect(options, (...result) => {
-        this.#connecting.delete(socket)
+        if (socket !== undefined) this.#connecting.delete(socket)
+        result[1]?.prependListener('error', resetIsNoEnd)
         callback(...result)
-      }) as unknown as Socket // which the types withhold
-      this.#connecting.add(socket)
+      }) as unknown as Socket | undefined // which the types withhold; none where there is nothing to wait for
+      if (socket !== undefined) this.#connecting.add(socket)
     }
   }
 

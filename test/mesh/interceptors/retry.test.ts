@@ -3,12 +3,18 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { fetch } from 'undici'
-import type { Interceptor } from '../../../plugins/mesh/types.ts'
+import type { MeshPolicy } from '../../../config/schema.ts'
+import type { MeshErrorCode } from '../../../plugins/mesh/errors.ts'
+import { MeshError } from '../../../plugins/mesh/errors.ts'
+import { RetryLimit } from '../../../plugins/mesh/retry-limit.ts'
+import type { Service } from '../../../plugins/mesh/service.ts'
+import type { Interceptor, Surroundings } from '../../../plugins/mesh/types.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { connecting, eventually, raw, refused, resetting, upstream } from '../helpers/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const
+const around = { meter: null, now: () => 0 } as unknown as Surroundings
 const on503 = { ...retryOptions, on: ['connect-failure', 503] as (typeof retryOptions)['on'] }
 
 t.test('a refused connection: another instance, for every method', async (t) => {
@@ -387,10 +393,11 @@ async function* chunksOf(content: Buffer) {
   yield content.subarray(1000)
 }
 
-t.test('a stream that was begun is never sent again', async (t) => {
+t.test('a stream that was begun and is not kept is never sent again', async (t) => {
   const good = await upstream(t, 'good')
   const bad = await resetting(t)
-  const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: { ...retryOptions, on: ['reset', 503] } })])
+  const retry = { ...retryOptions, on: ['reset', 503] as (typeof retryOptions)['on'], maxBody: 0 }
+  const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry })])
   await t.rejects(mesh.request({ ...get, method: 'PUT', body: Readable.from(['a', 'b']) }))
   t.equal(good.requests.length, 0)
 })
@@ -400,8 +407,7 @@ t.test('an early answer to a stream that nobody has read yet is passed on', asyn
     socket.write('HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nfull')
   })
   const good = await upstream(t, 'good')
-  const retry = { ...retryOptions, on: ['connect-failure', 503] as (typeof retryOptions)['on'] }
-  const mesh = meshOf(t, [service('orders', [early.url, good.url], { retry })])
+  const mesh = meshOf(t, [service('orders', [early.url, good.url], { retry: { ...on503, maxBody: 0 } })])
   const recorder = new Recorder()
   mesh.dispatch({ ...get, method: 'PUT', body: new Readable({ read() {} }) }, recorder)
   await recorder.done
@@ -438,4 +444,162 @@ t.test('retries are counted by their reason', async (t) => {
   const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: retryOptions })], { meter })
   await (await mesh.request(get)).body.dump()
   t.equal(counts['jingwei_mesh_retries_total{orders,connect-failure}'], 1)
+})
+
+t.test('a header of the answer asks for it', async (t) => {
+  let count = 0
+  const { url } = await upstream(t, 'any', (request, response) => {
+    count++
+    response.setHeader(request.url!.slice(1), 'yes')
+    response.end()
+  })
+  const { meter, counts } = meterStub()
+  const on = ['retriable-header:X-Retry-Me', 'reset'] as (typeof retryOptions)['on']
+  const mesh = meshOf(t, [service('orders', [url], { retry: { ...retryOptions, attempts: 1, on } })], { meter })
+  await (await mesh.request({ ...get, path: '/x-retry-me' })).body.dump()
+  t.equal(count, 2)
+  t.equal(counts['jingwei_mesh_retries_total{orders,retriable-header}'], 1)
+  await (await mesh.request({ ...get, path: '/x-other' })).body.dump()
+  await (await mesh.request({ ...get, path: '/x-retry-me', method: 'POST' })).body.dump()
+  t.equal(count, 4, 'neither another header, nor POST')
+})
+
+t.test('an Idempotency-Key makes any method one that may be sent twice', async (t) => {
+  let count = 0
+  const { url } = await upstream(t, 'busy', (request, response) => {
+    count++
+    request.resume().on('end', () => response.writeHead(503).end())
+  })
+  const mesh = meshOf(t, [service('orders', [url], { retry: { ...on503, attempts: 1 } })])
+  const post = async (headers: Record<string, string> | string[], more: object = {}) => {
+    count = 0
+    await (await mesh.request({ ...get, method: 'POST', body: 'x', headers, ...more })).body.dump()
+    return count
+  }
+  t.equal(await post({ 'Idempotency-Key': 'a1' }), 2)
+  t.equal(await post(['idempotency-key', 'a1']), 2)
+  t.equal(await post({ 'idempotency-key': '' }), 1, 'an empty one says nothing')
+  t.equal(await post({}), 1)
+  const ignored = { mesh: { retry: { ...on503, attempts: 1, idempotencyKey: false } } }
+  t.equal(await post({ 'idempotency-key': 'a1' }, ignored), 1, 'where the policy does not count it')
+})
+
+t.test('what we refused ourselves is not tried again', async (t) => {
+  const everything = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx', 429] as const
+  const mesh = meshOf(t, [service('orders', [await refused()], { retry: { ...retryOptions, on: [...everything] } })])
+  let code: MeshErrorCode = 'JW_OVERLOADED'
+  let attempts = 0
+  mesh.use(
+    () => (opts, handler) => {
+      attempts++
+      handler.onResponseError?.(opts.call!, new MeshError(code, 'orders'))
+      return true
+    },
+    { per: 'attempt' }
+  )
+  for (code of [
+    'JW_OVERLOADED',
+    'JW_CIRCUIT_OPEN',
+    'JW_UPSTREAM_LIMITED',
+    'JW_NO_INSTANCE',
+    'JW_INTENTION_DENIED'
+  ] as const) {
+    // biome-ignore format: a list
+    attempts = 0
+    await t.rejects(mesh.request(get), { code })
+    t.equal(attempts, 1, code)
+  }
+})
+
+t.test(
+  'maxRetries: no more than this many in flight; the place is free when the retried attempt has ended',
+  async (t) => {
+    const held: (() => void)[] = []
+    const { url } = await upstream(t, 'busy', (request, response) => {
+      const tries = seen.get(request.url!) ?? 0
+      seen.set(request.url!, tries + 1)
+      if (tries === 0) response.writeHead(503).end('first')
+      else held.push(() => response.end('second'))
+    })
+    const seen = new Map<string, number>()
+    const { meter, counts } = meterStub()
+    const breaker = (mode: 'enforce' | 'shadow') => ({
+      mode,
+      maxConnections: 100,
+      maxPendingRequests: 100,
+      maxRetries: 1,
+      perInstance: { maxConnections: 100, maxPendingRequests: 100 },
+      errorRatio: false as const,
+      slowRatio: false as const,
+      slowAfter: 5000,
+      minRequests: 20,
+      window: 10_000,
+      openFor: 10_000,
+      rampFor: 10_000
+    })
+    const mesh = meshOf(
+      t,
+      [
+        service('orders', [url], { circuitBreaker: breaker('enforce'), retry: { ...on503, attempts: 2 } }),
+        service('lenient', [url], { circuitBreaker: breaker('shadow'), retry: { ...on503, attempts: 2 } })
+      ],
+      { meter }
+    )
+    const ask = async (path: string, from = origin) => {
+      const { body } = await mesh.request({ ...get, origin: from, path })
+      return body.text()
+    }
+    const overflows = () => counts['jingwei_mesh_retry_overflows_total{orders}'] ?? 0
+    const one = ask('/1')
+    await eventually(() => held.length === 1, 'the first retry')
+    t.equal(await ask('/2'), 'first', 'its answer is passed on')
+    t.equal(overflows(), 1)
+    t.strictSame(mesh.status()[0]!.concerns.retries, { active: 1, maxRetries: 1 })
+    held.pop()!()
+    t.equal(await one, 'second')
+    t.strictSame(mesh.status()[0]!.concerns.retries, { active: 0, maxRetries: 1 })
+
+    const three = new Recorder()
+    mesh.dispatch({ ...get, path: '/3' }, three)
+    await eventually(() => held.length === 1, 'another retry')
+    three.controller.abort(new Error('left'))
+    t.match(mesh.status()[0]!.concerns.retries, { active: 0 }, 'free at once when the caller leaves')
+    held.length = 0
+
+    seen.clear()
+    const both = [ask('/1', 'http://lenient.mesh'), ask('/2', 'http://lenient.mesh')]
+    await eventually(() => held.length === 2, 'both retries')
+    for (const answer of held.splice(0)) answer()
+    t.strictSame(await Promise.all(both), ['second', 'second'])
+    t.equal(counts['jingwei_mesh_shadowed_total{lenient,max-retries}'], 1)
+    t.equal(overflows(), 1)
+  }
+)
+
+t.test('maxRetries: several retries of one call take one place', async (t) => {
+  let count = 0
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    response.writeHead(++count < 4 ? 503 : 200).end(`${count}`)
+  })
+  const circuitBreaker = { maxRetries: 1, mode: 'enforce' } as MeshPolicy['circuitBreaker']
+  const config = service('orders', [url], { retry: { ...on503, attempts: 3 } })
+  // Of the circuit breaker, only the cap on retries: the other caps are no concern of this test.
+  const limit = new RetryLimit({ name: 'orders', config: { mesh: { circuitBreaker } } } as Service, around)
+  t.ok(limit.take(null))
+  t.notOk(limit.take(null))
+  t.ok(limit.take(null, true), 'the one that follows takes over')
+  limit.release()
+  t.ok(limit.take(null))
+  const mesh = meshOf(t, [config])
+  t.equal(await (await mesh.request(get)).body.text(), '4')
+  t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
+})
+
+t.test('an empty budget is counted as an overflow', async (t) => {
+  const { meter, counts } = meterStub()
+  const { url } = await upstream(t, 'busy', (_request, response) => response.writeHead(503).end())
+  const retry = { ...on503, attempts: 1, backoff: { base: 0, max: 0 }, budget: 0 }
+  const mesh = meshOf(t, [service('orders', [url], { retry })], { meter, now: () => 0 })
+  for (let i = 0; i < 103; i++) await (await mesh.request(get)).body.dump()
+  t.equal(counts['jingwei_mesh_retry_overflows_total{orders}'], 3)
 })

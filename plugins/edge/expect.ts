@@ -1,0 +1,42 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { part } from './parting.ts'
+import { refusalBody, tellRefused } from './refusals.ts'
+
+/**
+ * `Expect` (RFC 9110, 10.1.1). Node would ask for the body before anyone has looked at the request; here it is asked
+ * for by whoever begins to read it. What is answered before that gets its final status alone, and the connection is
+ * closed: whether a body still comes, nobody can know. A server that has listeners of its own keeps them.
+ */
+export function meetExpectations(server: Server): void {
+  if (server.listenerCount('checkContinue') === 0) server.on('checkContinue', askWhenRead)
+  if (server.listenerCount('checkExpectation') === 0) server.on('checkExpectation', refuse)
+}
+
+function askWhenRead(this: Server, request: IncomingMessage, response: ServerResponse): void {
+  let asked = false
+  const { _read: read } = request
+  request._read = (size) => {
+    request._read = read
+    if (!response.headersSent) {
+      response.writeContinue()
+      asked = true
+    }
+    request._read(size)
+  }
+  // Node's own doing is `Connection: close`, and more requests may be here by then.
+  response.once('prefinish', () => {
+    if (!asked) part(request)
+  })
+  this.emit('request', request, response)
+}
+
+function refuse(this: Server, request: IncomingMessage, response: ServerResponse): void {
+  const http1 = request.httpVersionMajor === 1
+  response.writeHead(417, {
+    'content-type': 'application/json; charset=utf-8',
+    ...(http1 && { connection: 'close' })
+  })
+  response.end(refusalBody(417, 'No other expectation than 100-continue is known'))
+  part(request)
+  tellRefused(this, { reason: 'expectation', status: 417, ip: request.socket.remoteAddress })
+}

@@ -1,0 +1,38 @@
+import { STATUS_CODES } from 'node:http'
+import type { Server } from 'node:net'
+
+/** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
+export const reasons = [
+  'malformed',
+  'head-too-large',
+  'too-slow',
+  'bad-path',
+  'expectation',
+  'connect',
+  'connections'
+] as const
+
+export interface Refusal {
+  readonly reason: (typeof reasons)[number]
+  /** None where the connection was closed without a word. */
+  readonly status?: number
+  readonly ip: string | undefined
+  /** What the parser said. */
+  readonly code?: string | undefined
+}
+
+const event = 'jingwei.refused'
+
+/** Tells of a refusal that no hook sees, as there is no request that Fastify knows. */
+export function tellRefused(server: Server, refusal: Refusal): void {
+  server.emit(event, refusal)
+}
+
+export function onRefused(server: Server, listener: (refusal: Refusal) => void): void {
+  server.on(event, listener)
+}
+
+/** The answer to such a request, in Fastify's error shape. */
+export function refusalBody(status: number, message = STATUS_CODES[status]): string {
+  return JSON.stringify({ statusCode: status, error: STATUS_CODES[status], message })
+}

@@ -1,0 +1,67 @@
+import type { ServerResponse } from 'node:http'
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import type { Refusal } from './refusals.ts'
+import { refusalBody, tellRefused } from './refusals.ts'
+
+/** What Node's parser and its timers refuse; all else is malformed. */
+const parserErrors: Readonly<Record<string, readonly [status: number, reason: Refusal['reason']]>> = {
+  HPE_HEADER_OVERFLOW: [431, 'head-too-large'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'too-slow'],
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: [413, 'malformed']
+}
+
+/** Connections whose bytes could not be read: whatever comes after is not even looked at. */
+const unreadable = new WeakSet<Socket>()
+/** How long such a client has for reading its answer. */
+const lingerMs = 1000
+
+/**
+ * Answers what Node's parser refused, and closes: after bytes that cannot be read for sure, nothing on the
+ * connection can be (RFC 9112, section 11.2).
+ */
+export function refuseUnparsable(this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET') socket.destroy()
+  if (unreadable.has(socket) || socket.destroyed) return
+  unreadable.add(socket)
+  const { code = '' } = error
+  const [status, reason] = (Object.hasOwn(parserErrors, code) ? parserErrors[code] : undefined) ?? [400, 'malformed']
+  // Within the body of a request that has its route, that request tells.
+  if (answering(socket)?.req.complete !== false) {
+    tellRefused(this.server, { reason, status, ip: socket.remoteAddress, code: error.code })
+  }
+  answerUnparsable(status, socket)
+}
+
+/** The response that is under way on a connection. */
+function answering(socket: Socket): ServerResponse | undefined {
+  return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
+}
+
+function answerUnparsable(status: number, socket: Socket): void {
+  if (!socket.writable) {
+    socket.destroySoon()
+    return
+  }
+  const response = answering(socket)
+  if (response?.req.complete) {
+    // An earlier request's: it was whole, so it is answered first, and this would pass for that answer.
+    response.once('close', () => answerUnparsable(status, socket))
+    return
+  }
+  // In the middle of a response, another status line would pass for a part of its body.
+  if (response?.headersSent) {
+    socket.destroy()
+    return
+  }
+  const text = refusalBody(status, status === 400 ? 'The request is malformed' : undefined)
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
+      `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`
+  )
+  // The rest of its request will never be known: the service must not wait for it, nor answer.
+  response?.emit('close')
+  const linger = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(linger))
+}

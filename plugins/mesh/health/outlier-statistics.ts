@@ -1,0 +1,54 @@
+/** Which instances answer worse than the others: pure arithmetic over one interval's counts. */
+
+export interface Counted {
+  readonly successes: number
+  readonly failures: number
+}
+
+export interface Outlier<C> {
+  readonly host: C
+  /** In words, for the log. */
+  readonly detail: string
+}
+
+interface Sample<C> {
+  host: C
+  rate: number
+}
+
+/** Rounding must not make outliers of equals. */
+const epsilon = 1e-9
+
+/** Those below mean - factor × standard deviation of the success rates, the worst first. */
+export function bySuccessRate<C extends Counted>(
+  hosts: readonly C[],
+  { minHosts, minRequests, stdevFactor }: { minHosts: number; minRequests: number; stdevFactor: number }
+): Outlier<C>[] {
+  const samples = sampled(hosts, minHosts, minRequests)
+  const mean = samples.reduce((sum, { rate }) => sum + rate, 0) / samples.length
+  const variance = samples.reduce((sum, { rate }) => sum + (rate - mean) ** 2, 0) / samples.length
+  const threshold = mean - stdevFactor * Math.sqrt(variance)
+  return samples
+    .filter(({ rate }) => rate < threshold - epsilon)
+    .map(({ host, rate }) => ({ host, detail: `success rate ${percent(rate)} below ${percent(threshold)}` }))
+}
+
+/** Those whose share of failures reaches the threshold, the worst first. */
+export function byFailurePercentage<C extends Counted>(
+  hosts: readonly C[],
+  { minHosts, minRequests, threshold }: { minHosts: number; minRequests: number; threshold: number }
+): Outlier<C>[] {
+  return sampled(hosts, minHosts, minRequests)
+    .filter(({ rate }) => 1 - rate >= threshold - epsilon)
+    .map(({ host, rate }) => ({ host, detail: `${percent(1 - rate)} of its answers were failures` }))
+}
+
+/** Hosts with enough requests, if these are enough hosts; the worst first. */
+function sampled<C extends Counted>(hosts: readonly C[], minHosts: number, minRequests: number): Sample<C>[] {
+  const samples = hosts
+    .filter(({ successes, failures }) => successes + failures >= minRequests)
+    .map((host) => ({ host, rate: host.successes / (host.successes + host.failures) }))
+  return samples.length < minHosts ? [] : samples.sort((a, b) => a.rate - b.rate)
+}
+
+const percent = (share: number) => `${Number((100 * share).toFixed(1))} %`

@@ -1,0 +1,101 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { ForwardingHandler } from './handler.ts'
+import type { DispatchController } from './types.ts'
+
+/**
+ * The one stable controller that those above it hold, over all that may answer below: undici hands out a controller
+ * only once an attempt has a connection; a caller who leaves earlier (queued, connecting, between two attempts) aborts
+ * here and hears back at once. What comes after the end, or after an abort, is nobody's.
+ */
+export abstract class StableHandler extends ForwardingHandler implements DispatchController {
+  /** Answered, failed or aborted: what still comes from below is nobody's. */
+  over = false
+  aborted = false
+  paused = false
+  reason: Error | null = null
+  rawHeaders: DispatchController['rawHeaders']
+  rawTrailers: DispatchController['rawTrailers']
+  #source: DispatchController | null = null
+
+  abort(reason: Error): void {
+    if (this.over) return
+    this.aborted = true
+    this.reason = reason
+    this.#source?.abort(reason)
+    // Nothing below may have a connection: nobody else would report it.
+    this.onResponseError(this, reason)
+  }
+
+  pause(): void {
+    this.paused = true
+    this.#source?.pause()
+  }
+
+  resume(): void {
+    this.paused = false
+    this.#source?.resume()
+  }
+
+  /** What answered so far is passed over for another: from here on its controller moves nothing of the caller's. */
+  letGo(): void {
+    this.#source = null
+  }
+
+  override onRequestStart(controller: DispatchController, _context: unknown): void {
+    if (this.over) {
+      controller.abort(this.reason ?? new Error('the call is over'))
+      return
+    }
+    this.#source = controller
+    if (this.paused) controller.pause()
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    if (this.over) {
+      socket.destroy()
+      return
+    }
+    this.rawHeaders = controller.rawHeaders
+    this.next.onRequestUpgrade?.(this, status, headers, socket)
+    // Unless the caller does not want it.
+    if (!this.over) this.finish()
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (this.over) return
+    this.rawHeaders = controller.rawHeaders
+    this.next.onResponseStart?.(this, status, headers, text)
+  }
+
+  override onResponseData(_controller: DispatchController, chunk: Buffer): void {
+    if (!this.over) this.next.onResponseData?.(this, chunk)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (this.over) return
+    this.finish()
+    this.rawTrailers = controller.rawTrailers
+    this.next.onResponseEnd?.(this, trailers)
+  }
+
+  override onResponseError(_controller: DispatchController, error: Error): void {
+    if (this.over) return
+    this.finish()
+    this.next.onResponseError?.(this, error)
+  }
+
+  protected finish(): void {
+    this.over = true
+  }
+}

@@ -1,0 +1,17 @@
+// autocannon as a child that ends well on SIGINT, as its own command does not: node autocannon.ts PACKAGES OPTIONS
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+
+interface Instance {
+  stop(): void
+}
+type Autocannon = (options: object, done: (error: Error | null, result: object) => void) => Instance
+
+const [packages, options] = process.argv.slice(2) as [string, string]
+const autocannon: Autocannon = createRequire(join(packages, 'package.json'))('autocannon')
+const instance = autocannon(JSON.parse(options), (error, result) => {
+  if (error !== null) throw error
+  process.stdout.write(`${JSON.stringify(result)}\n`)
+})
+process.once('SIGINT', () => instance.stop())
+process.stdout.write('started\n')

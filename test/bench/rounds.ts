@@ -1,0 +1,191 @@
+// CPU time per request, in short slices: within a round the contenders take turns every fraction of a second, so that a
+// disturbance meets all of them, and the ratios of a round hold.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Bench, Contender } from './contenders.ts'
+import { launch, subjectCore } from './contenders.ts'
+import type { Load, LoadResult } from './load.ts'
+import type { Spread } from './measure.ts'
+import { coreBusyUs, cpuUs, memory, spread } from './measure.ts'
+import type { Scenario } from './scenarios.ts'
+import type { Subject } from './subjects.ts'
+import { baseline } from './subjects.ts'
+
+export interface Row {
+  readonly subject: string
+  readonly cpuUs: number
+  readonly perSecond: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  readonly peakBytes: number
+  /** CPU per request by that of the reference in the same round. */
+  readonly ratio: Spread
+  /** Where bodies are large: bytes per CPU second, and their ratio to nginx's. */
+  readonly bytesPerCpuSecond?: number
+  readonly toNginx?: Spread
+  /** Share of the core's time that went to others, in the median round. */
+  readonly disturbance: number
+  readonly failures: number
+}
+
+/** What a contender did in a slice, or in all slices of a round. */
+interface Work {
+  readonly us: number
+  readonly cpu: number
+  readonly othersCpu: number
+  readonly requests: number
+}
+
+interface Measured {
+  readonly contender: Contender
+  readonly load: Load
+  readonly rounds: Work[]
+  failures: number
+}
+
+const sliceMs = 200
+const warmUpMs = 3000
+/** Others' share of the subject's core in a slice; the kernel's account of the core is in steps of 10 ms. */
+const tolerated = 0.15
+
+export async function measureRounds(
+  scenario: Scenario,
+  subjects: readonly Subject[],
+  bench: Bench
+): Promise<{ reference: string; rows: Row[] }> {
+  const contenders: Contender[] = []
+  try {
+    for (const subject of subjects) {
+      for (const size of scenario.sizes ?? [undefined]) contenders.push(await launch(subject, scenario, bench, size))
+    }
+    const all: Measured[] = []
+    for (const contender of contenders) {
+      all.push({ contender, load: await begin(contender, scenario, bench), rounds: [], failures: 0 })
+    }
+    for (let round = 0; round < bench.rounds; round++) await takeTurns(all, bench)
+    for (const each of all) each.failures += (await each.load.end()).failures
+    const latencies = await measureLatencies(all, scenario, bench)
+    const reference = all.find(({ contender }) => contender.name === baseline) ?? all[0]!
+    const nginx = all.find(({ contender }) => contender.name === 'nginx')
+    const rows = all.map((each, i) => rowOf(each, latencies[i]!, { scenario, reference, nginx }))
+    return { reference: reference.contender.name, rows }
+  } finally {
+    await Promise.all(contenders.map(({ running }) => running.stop()))
+  }
+}
+
+/** Warms up code and connections; these stay open, and the clients still, until their first slice. */
+async function begin({ name, url, headers }: Contender, scenario: Scenario, { generator }: Bench): Promise<Load> {
+  const trial = await generator.start({ url, headers, scenario })
+  await sleep(warmUpMs)
+  const { failures } = await trial.end()
+  if (failures > 0) throw new Error(`${name}: ${failures} failed requests in ${scenario.name}`)
+  const load = await generator.start({ url, headers, scenario })
+  await sleep(sliceMs)
+  load.pause()
+  return load
+}
+
+/** One round: slices until each contender has had its seconds. */
+async function takeTurns(all: readonly Measured[], { seconds, origin }: Bench): Promise<void> {
+  const turns = Math.max(1, Math.round((seconds * 1000) / sliceMs))
+  const sums = all.map((): Work => ({ us: 0, cpu: 0, othersCpu: 0, requests: 0 }))
+  for (let turn = 0; turn < turns; turn++) {
+    // There and back: what changes steadily with time favours nobody.
+    const order = [...all.keys()]
+    for (const i of turn % 2 === 0 ? order : order.reverse()) {
+      const work = await calmSlice(all[i]!, () => origin.requests())
+      const sum = sums[i]!
+      sums[i] = {
+        us: sum.us + work.us,
+        cpu: sum.cpu + work.cpu,
+        othersCpu: sum.othersCpu + work.othersCpu,
+        requests: sum.requests + work.requests
+      }
+    }
+  }
+  all.forEach(({ rounds }, i) => {
+    rounds.push(sums[i]!)
+  })
+}
+
+/** A slice in which others had much of the core is taken again, a few times at most; the calmest counts. */
+async function calmSlice(measured: Measured, requests: () => Promise<number>): Promise<Work> {
+  const disturbance = (work: Work) => work.othersCpu / work.us
+  let best = await slice(measured, requests)
+  for (let tries = 1; tries < 4 && disturbance(best) > tolerated; tries++) {
+    const next = await slice(measured, requests)
+    if (disturbance(next) < disturbance(best)) best = next
+  }
+  return best
+}
+
+/** Both ends are counted at rest, so that the CPU time is that of exactly these requests. */
+async function slice({ contender, load }: Measured, requests: () => Promise<number>): Promise<Work> {
+  const { pid } = contender.running
+  const before = { requests: await requests(), cpu: cpuUs(pid), busy: coreBusyUs(subjectCore) }
+  const from = performance.now()
+  load.go()
+  await sleep(sliceMs)
+  load.pause()
+  const us = (performance.now() - from) * 1000
+  await atRest(pid)
+  const cpu = cpuUs(pid) - before.cpu
+  const othersCpu = Math.max(0, coreBusyUs(subjectCore) - before.busy - cpu)
+  return { us, cpu, othersCpu, requests: (await requests()) - before.requests }
+}
+
+/** What was under way when the clients stopped has been dealt with. */
+async function atRest(pid: number): Promise<void> {
+  let before = cpuUs(pid)
+  for (let tries = 0; tries < 20; tries++) {
+    await sleep(15)
+    const now = cpuUs(pid)
+    if (now - before < 300) return
+    before = now
+  }
+}
+
+/** Apart from the slices, since being held still would count as latency. */
+async function measureLatencies(all: readonly Measured[], scenario: Scenario, bench: Bench): Promise<LoadResult[]> {
+  const results = all.map((): LoadResult[] => [])
+  for (let round = 0; round < 3; round++) {
+    for (const [i, { contender }] of all.entries()) {
+      const load = await bench.generator.start({ ...contender, scenario })
+      await sleep(Math.max(1, bench.seconds) * 1000)
+      results[i]!.push(await load.end())
+    }
+  }
+  return results.map((rounds) => ({
+    p50Ms: spread(rounds.map(({ p50Ms }) => p50Ms)).median,
+    p99Ms: spread(rounds.map(({ p99Ms }) => p99Ms)).median,
+    failures: rounds.reduce((sum, { failures }) => sum + failures, 0)
+  }))
+}
+
+interface Compared {
+  readonly scenario: Scenario
+  readonly reference: Measured
+  readonly nginx: Measured | undefined
+}
+
+function rowOf({ contender, rounds, failures }: Measured, latency: LoadResult, compared: Compared): Row {
+  const { scenario, reference, nginx } = compared
+  const cpuOf = ({ cpu, requests }: Work) => cpu / requests
+  const over = (of: (work: Work, round: number) => number) => spread(rounds.map(of))
+  const cpu = over(cpuOf).median
+  const bytes = scenario.responseBytes
+  return {
+    ...latency,
+    subject: contender.name,
+    cpuUs: cpu,
+    perSecond: over(({ requests, us }) => (requests / us) * 1e6).median,
+    peakBytes: memory(contender.running.pid, 'VmHWM'),
+    ratio: over((work, round) => cpuOf(work) / cpuOf(reference.rounds[round]!)),
+    disturbance: over(({ othersCpu, us }) => othersCpu / us).median,
+    failures: failures + latency.failures,
+    ...(bytes !== undefined && {
+      bytesPerCpuSecond: (bytes / cpu) * 1e6,
+      ...(nginx && { toNginx: over((work, round) => cpuOf(nginx.rounds[round]!) / cpuOf(work)) })
+    })
+  }
+}

@@ -1,0 +1,6 @@
+// Fastify with one route and no proxy: what a connection costs in the framework.
+import Fastify from 'fastify'
+
+const app = Fastify()
+app.get('/small', async () => ({ hello: 'world' }))
+await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT) })

@@ -1,0 +1,83 @@
+import type { Test } from 'tap'
+import t from 'tap'
+import { answering, connect, get, parse, raw, startGateway, startRawService } from '../helpers/gateway.ts'
+
+const chunked = (...lines: string[]) =>
+  `${['HTTP/1.1 200 OK', 'Transfer-Encoding: chunked', ...lines].join('\r\n')}\r\n\r\n2\r\nok\r\n0\r\n`
+
+async function saying(t: Test, ...responses: string[]) {
+  let asked = ''
+  const answer = answering(...responses)
+  const service = await startRawService((socket) => {
+    socket.on('data', (chunk: Buffer) => {
+      asked += chunk.toString('latin1')
+    })
+    answer(socket)
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  })
+  t.teardown(gateway.close)
+  return { port: gateway.port, asked: () => asked }
+}
+
+const ask = (method: string, version = '1.1', ...lines: string[]) =>
+  `${[`${method} / HTTP/${version}`, 'Host: h', ...lines, 'Connection: close'].join('\r\n')}\r\n\r\n`
+
+t.test('the service announces trailers, and they come: the client gets both', async (t) => {
+  const { port } = await saying(
+    t,
+    `${chunked('Trailer: X-Sum, X-Two', 'Trailer: X-Three')}X-Sum: 7\r\nX-Two: b\r\n\r\n`
+  )
+  const text = await raw(port, ask('GET', '1.1', 'TE: trailers'))
+  t.match(parse(text), { status: 200, headers: { trailer: 'X-Sum, X-Two\nX-Three', 'transfer-encoding': 'chunked' } })
+  t.match(text, /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\nx-two: b\r\n\r\n$/)
+  t.match(await raw(port, ask('GET')), /\r\nx-sum: 7\r\n/, 'asked for or not: whoever forwards them need not judge')
+})
+
+t.test('nothing is announced where none can come', async (t) => {
+  const announced = 'Trailer: X-Sum\r\n'
+  for (const [what, request, response] of [
+    ['HTTP/1.0', ask('GET', '1.0'), `${chunked('Trailer: X-Sum')}X-Sum: 7\r\n\r\n`],
+    ['HEAD', ask('HEAD'), `HTTP/1.1 200 OK\r\n${announced}Transfer-Encoding: chunked\r\n\r\n`],
+    ['a length', ask('GET'), `HTTP/1.1 200 OK\r\n${announced}Content-Length: 2\r\n\r\nok`],
+    ['204', ask('GET'), `HTTP/1.1 204 No Content\r\n${announced}\r\n`],
+    ['304', ask('GET'), `HTTP/1.1 304 Not Modified\r\n${announced}\r\n`],
+    ['named in Connection', ask('GET'), `${chunked('Trailer: X-Sum', 'Connection: trailer')}\r\n`]
+  ] as const) {
+    const { port } = await saying(t, response)
+    const text = await raw(port, request)
+    t.match(text, /^HTTP\/1\.1 (200|204|304) /, what)
+    t.notMatch(text, /trailer:/i, what)
+  }
+})
+
+t.test('what belongs into the head is no trailer', async (t) => {
+  const fields = [
+    'X-Sum: 7',
+    'Content-Type: text/html',
+    'Set-Cookie: a=1',
+    'Connection: x-hop',
+    'X-Hop: 1',
+    'Host: evil'
+  ]
+  const { port } = await saying(t, `${chunked()}${fields.join('\r\n')}\r\n\r\n`)
+  t.match(await raw(port, ask('GET')), /\r\n0\r\nx-sum: 7\r\n\r\n$/)
+})
+
+t.test('trailers of a request end here, and so does what announces them', async (t) => {
+  const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+  const body = '2\r\nab\r\n0\r\nX-Sum: 7\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n'
+  const client = connect(
+    port,
+    ask('POST', '1.1', 'Transfer-Encoding: chunked', 'Trailer: X-Sum', 'TE: trailers') + body
+  )
+  t.match((await client.closed).text, /200 OK[\s\S]+ok$/)
+  t.match(asked(), /\r\nte: trailers\r\n/)
+  t.match(asked(), /\r\n2\r\nab\r\n0\r\n\r\n$/)
+  t.notMatch(asked(), /x-sum|6\.6\.6\.6/i)
+  t.equal((await get(port, '/', ['TE: gzip'])).status, 200)
+  t.notMatch(asked(), /gzip/)
+})

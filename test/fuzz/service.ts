@@ -1,0 +1,221 @@
+// The services behind the fuzzed gateway: they read what comes to the letter, and answer by plan.
+import type { Socket } from 'node:net'
+import type { RunningService } from '../helpers/gateway.ts'
+import { startRawService } from '../helpers/gateway.ts'
+import type { Request, Response } from './messages.ts'
+import { Fault, headerValue, headerValues, readRequest } from './messages.ts'
+import { hash, Random } from './random.ts'
+import type { Case, Reading } from './requests.ts'
+import { tokens } from './requests.ts'
+import type { Plan } from './responses.ts'
+import { planFor, readPlan } from './responses.ts'
+
+/** A connection under way: what it sends, and what of it has arrived. */
+export interface Run {
+  case: Case
+  reading: Reading
+  exchanges: Exchange[]
+}
+
+/** A request that came to a service, and its answer. */
+export interface Exchange {
+  mark: string
+  run: Run
+  /** Its number among the connection's requests. */
+  index: number
+  request: Request
+  plan: Plan
+  /** The plan as a strict reader understands it. */
+  answer: Response | null
+  /** All of the plan was written before the gateway closed the connection. */
+  written: boolean
+}
+
+export interface World {
+  seed: string
+  runs: Map<string, Run>
+  exchanges: Map<string, Exchange>
+  requests: number
+  violated: (what: string, run: Run | null, detail: string) => void
+}
+
+export const marks = /m(\d+)c([0-9a-f]{8})/g
+const check = (number: string | number) => hash(`mark ${number}`).toString(16).padStart(8, '0')
+/** A mark that a mutation made is none. */
+export const isMark = (number: string, sum: string): boolean => check(number) === sum
+
+export interface ServiceOptions {
+  wild: boolean
+  /** How often a request may arrive. */
+  attempts: number
+}
+
+export function startFuzzService(world: World, options: ServiceOptions): Promise<RunningService> {
+  return startRawService((socket) => new Connection(socket, world, options))
+}
+
+class Connection {
+  readonly #socket: Socket
+  readonly #world: World
+  readonly #options: ServiceOptions
+  #text = ''
+  #exchange: Exchange | null = null
+  #answered = false
+  #over = false
+
+  constructor(socket: Socket, world: World, options: ServiceOptions) {
+    this.#socket = socket
+    this.#world = world
+    this.#options = options
+    socket.on('data', (chunk: Buffer) => {
+      if (this.#over) return
+      this.#text += chunk.toString('latin1')
+      this.#read()
+    })
+  }
+
+  #read(): void {
+    let request: Request | null
+    try {
+      request = readRequest(this.#text, 0)
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      this.#fail(`a service got what is no request: ${error.message}`)
+      return
+    }
+    if (request === null) return
+    const exchange = this.#exchange ?? this.#begin(request)
+    this.#exchange = exchange
+    if (exchange === null || this.#over) return
+    if (!request.complete) {
+      if (exchange.plan.early && !this.#answered) void this.#answer(exchange)
+      return
+    }
+    this.#settle(exchange, request)
+    const more = this.#text.length > request.end && headerValue(request, 'upgrade') === undefined
+    if (more && !this.#answered) this.#fail('a service got another request before it answered')
+    else if (!this.#answered) void this.#answer(exchange)
+  }
+
+  /** Whose request it is, and whether it is one of those that were sent. */
+  #begin(request: Request): Exchange | null {
+    const { seed, runs, exchanges } = this.#world
+    const number = ++this.#world.requests
+    const fault = malformed(request)
+    if (fault !== null) this.#fail(fault)
+    const [, key = ''] =
+      [
+        ...`${request.target} ${headerValue(request, 'x-token')} ${headerValue(request, 'x-request-id')}`.matchAll(
+          tokens
+        )
+      ][0] ?? []
+    // A connection that ended may have left a request on its way.
+    const run = runs.get(key) ?? (key === '' ? soleCandidate(runs, request) : undefined)
+    if (run === undefined) {
+      this.#over = true
+      this.#socket.destroy()
+      return null
+    }
+    const foreign = [...this.#text.matchAll(tokens)].find(([, other]) => other !== run.case.key)
+    if (foreign !== undefined && runs.has(foreign[1]!)) this.#fail(`a request has ${foreign[0]} of another connection`)
+    const index = run.reading.requests.findIndex((sent, at) => {
+      const times = run.exchanges.filter((exchange) => exchange.index === at).length
+      return times < this.#options.attempts && isSame(sent, request)
+    })
+    if (index < 0 && run.reading.rest !== 'tunnel')
+      this.#fail(`a service got a request that was not sent, or once too often`, run)
+    const nominated = index < 0 ? [] : nominations(run.reading.requests[index]!)
+    for (const name of nominated)
+      if (headerValue(request, name) !== undefined) this.#fail(`a service got ${name}, which Connection names`, run)
+    const mark = `m${number}c${check(number)}`
+    const asked = {
+      method: request.method,
+      token: key,
+      mark,
+      websocketKey: headerValue(request, 'upgrade') && headerValue(request, 'sec-websocket-key')
+    }
+    const times = run.exchanges.filter((exchange) => exchange.index === index).length
+    const plan = planFor(new Random(seed, 'plan', request.target, index, times), asked, this.#options.wild)
+    const exchange = { mark, run, index, request, plan, answer: readPlan(plan, request.method), written: false }
+    run.exchanges.push(exchange)
+    exchanges.set(mark, exchange)
+    return exchange
+  }
+
+  #settle(exchange: Exchange, request: Request): void {
+    exchange.request = request
+    const sent = exchange.run.reading.requests[exchange.index]
+    if (sent === undefined) return
+    if (!sent.complete) this.#fail('a service got the end of a request that has none', exchange.run)
+    else if (sent.body !== request.body) this.#fail('a service got another body than was sent', exchange.run)
+  }
+
+  async #answer(exchange: Exchange): Promise<void> {
+    this.#answered = true
+    const { bytes, cuts, after } = exchange.plan
+    let from = 0
+    for (const { at, pauseMs } of [...cuts, { at: bytes.length, pauseMs: 0 }]) {
+      if (this.#socket.destroyed) return
+      if (at > from) this.#socket.write(bytes.slice(from, at), 'latin1')
+      from = Math.max(from, at)
+      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs))
+    }
+    if (this.#socket.destroyed) return
+    exchange.written = true
+    if (after === 'end') this.#socket.end()
+    else if (after === 'reset') this.#socket.resetAndDestroy()
+    if (after !== 'keep' || !exchange.request.complete || exchange.answer?.status === 101) {
+      this.#over = true
+      return
+    }
+    this.#text = this.#text.slice(exchange.request.end)
+    this.#exchange = null
+    this.#answered = false
+    if (this.#text !== '') this.#read()
+  }
+
+  #fail(what: string, run: Run | null = this.#exchange?.run ?? null): void {
+    this.#over = true
+    this.#world.violated(what, run, this.#text)
+    this.#socket.destroy()
+  }
+}
+
+/** Without any token left, the only connection that sent such a request. */
+function soleCandidate(runs: Map<string, Run>, request: Request): Run | undefined {
+  return [...runs.values()].find(({ reading }) => reading.requests.some((sent) => isSame(sent, request)))
+}
+
+/** Method and target as they must arrive; the stripped prefix may have been written in any way. */
+function isSame(sent: Request, got: Request): boolean {
+  if (sent.method !== got.method) return false
+  const target = sent.target.replace(/^https?:\/\/[^/?#]*(?=(\/?))/i, (_all, slash) => (slash ? '' : '/'))
+  if (target === got.target) return true
+  return /^\/+s/.test(target.replace(/%73/gi, 's')) && target.endsWith(got.target.replace(/^\/+/, ''))
+}
+
+const never = /^(keep-alive|proxy-connection|trailer|expect|http2-settings|proxy-authorization)$/
+
+const nominations = (sent: Request) =>
+  headerValues(sent, 'connection')
+    .join()
+    .split(/[\s,]+/)
+    .map((name) => name.toLowerCase())
+    .filter(
+      (name) => name !== '' && !/^(content-length|transfer-encoding|host|upgrade|connection|x-request-id)$/.test(name)
+    )
+
+/** What a gateway must not send, although it can be read. */
+function malformed(request: Request): string | null {
+  const { headers, version, target } = request
+  if (version !== '1.1') return `a service was asked in HTTP/${version}`
+  if (!target.startsWith('/')) return 'a service got a target that is no path'
+  if (headerValues(request, 'host').length !== 1) return 'a service got not exactly one Host'
+  const hop = headers.find(([name]) => never.test(name.toLowerCase()))
+  if (hop !== undefined) return `a service got the hop-by-hop header ${hop[0]}`
+  const te = headerValues(request, 'te')
+  if (te.length > 0 && te.join() !== 'trailers') return 'a service got TE that is not trailers alone'
+  if (!headerValues(request, 'connection').every((value) => /^(keep-alive|close|upgrade)$/i.test(value)))
+    return 'a service got Connection'
+  return null
+}

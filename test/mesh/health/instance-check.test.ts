@@ -1,0 +1,133 @@
+/** Thresholds, pauses and what a check's end does, with checks that the test answers. */
+import type { Test } from 'tap'
+import t from 'tap'
+import { InstanceCheck } from '../../../plugins/mesh/health/instance-check.ts'
+import { checkOptions, instanceOf } from './support.ts'
+
+function checkOf(t: Test, healthCheck: object, { vouched = true, random = 0.5 } = {}) {
+  const clock = { now: 1000 }
+  const { endpoint, health, flips } = instanceOf('a', () => clock.now)
+  const proofs: number[] = []
+  health.whenProven((begunMs) => proofs.push(begunMs))
+  const outcomes: string[] = []
+  const due: InstanceCheck[] = []
+  const waiting: ((failure: string | null) => void)[] = []
+  const calledOff: number[] = []
+  const probe = (done: (failure: string | null) => void) => {
+    waiting.push(done)
+    return () => void calledOff.push(clock.now)
+  }
+  const check = new InstanceCheck(endpoint, probe, {
+    options: checkOptions(healthCheck),
+    vouched,
+    now: () => clock.now,
+    random: () => random,
+    count: (outcome) => outcomes.push(outcome),
+    due: (check) => due.push(check)
+  })
+  t.teardown(() => check.end())
+  const answer = (...failures: (string | null)[]) => {
+    for (const failure of failures) {
+      check.run(() => {})
+      waiting.pop()!(failure)
+    }
+  }
+  return { check, clock, health, flips, proofs, outcomes, due, waiting, calledOff, answer }
+}
+
+const bad = 'GET /health answered 500'
+
+t.test('unhealthyThreshold failures in a row take it out, healthyThreshold successes bring it back', async (t) => {
+  const { answer, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })
+  answer(bad, bad, null, bad, bad)
+  t.strictSame(flips, [])
+  answer(bad)
+  t.strictSame(flips, [`out: health-check: ${bad}`])
+  answer('connection refused')
+  t.strictSame(health.obstacles, { 'health-check': 'connection refused' }, 'the newest reason')
+  answer(null, bad, null)
+  t.equal(flips.length, 1, 'one of them in between begins anew')
+  answer(null)
+  t.strictSame(flips.slice(1), ['in: health-check: passed 2 in a row'])
+  answer(bad, bad)
+  t.equal(flips.length, 2)
+  answer(bad)
+  t.equal(flips.length, 3)
+  t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 10)
+  t.equal(outcomes.filter((outcome) => outcome === 'success').length, 4)
+})
+
+t.test('where no registry has vouched for it, the first check decides', async (t) => {
+  const { answer, flips } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 }, { vouched: false })
+  answer(bad)
+  t.strictSame(flips, [`out: health-check: ${bad}`])
+  answer(null, null)
+  t.equal(flips.length, 2)
+  answer(bad, bad)
+  t.equal(flips.length, 2, 'only the first')
+
+  const good = checkOf(t, { unhealthyThreshold: 3 }, { vouched: false })
+  good.answer(null, bad, bad)
+  t.strictSame(good.flips, [])
+})
+
+t.test('proves the instance well, unless it is still out', async (t) => {
+  const { answer, proofs, clock, check, waiting } = checkOf(t, { unhealthyThreshold: 1, healthyThreshold: 2 })
+  answer(null)
+  t.strictSame(proofs, [1000])
+  answer(bad, null)
+  t.strictSame(proofs, [1000])
+  clock.now = 2000
+  check.run(() => {})
+  clock.now = 2500
+  waiting.pop()!(null)
+  t.strictSame(proofs, [1000, 2000], 'as it was when the check began')
+})
+
+t.test('status', async (t) => {
+  const { answer, check, clock } = checkOf(t, {})
+  t.strictSame(check.status(), { outcome: null })
+  answer(bad, bad)
+  clock.now += 1500
+  t.strictSame(check.status(), {
+    outcome: 'failure', reason: bad, agoMs: 1500, consecutiveSuccesses: 0, consecutiveFailures: 2
+  }) // biome-ignore format: one line
+  answer(null)
+  t.strictSame(check.status(), { outcome: 'success', agoMs: 0, consecutiveSuccesses: 1, consecutiveFailures: 0 })
+})
+
+t.test('pauses: the interval, and the jitter', async (t) => {
+  const { setTimeout: real } = globalThis
+  t.teardown(() => Object.assign(globalThis, { setTimeout: real }))
+  const pauses: number[] = []
+  const timer = { unref: () => timer }
+  Object.assign(globalThis, {
+    setTimeout: (_run: () => void, ms: number) => {
+      pauses.push(Math.round(ms))
+      return timer
+    }
+  })
+  for (const random of [0, 0.5, 0.75, 0.9999999]) {
+    checkOf(t, { interval: '10s', jitter: '20%' }, { random }).answer(null)
+  }
+  t.strictSame(pauses, [8000, 10_000, 11_000, 12_000])
+})
+
+t.test('its end calls off a check under way, and nothing comes after it', async (t) => {
+  const { check, waiting, calledOff, outcomes, due } = checkOf(t, { interval: '1ms' })
+  let done = 0
+  check.run(() => done++)
+  check.end()
+  t.equal(calledOff.length, 1)
+  t.equal(done, 1)
+  check.end()
+  t.equal(done, 1)
+  t.equal(waiting.length, 1)
+  t.strictSame(outcomes, [])
+
+  const idle = checkOf(t, { interval: '1ms', jitter: '0%' })
+  idle.answer(null)
+  idle.check.end()
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  t.strictSame([...due, ...idle.due], [])
+})

@@ -1,0 +1,195 @@
+/** One check over real sockets. */
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { buildConnector } from 'undici'
+import { probeOf } from '../../../plugins/mesh/health/probe.ts'
+import type { Connector } from '../../../plugins/mesh/transport/connector.ts'
+import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../helpers/servers.ts'
+import { checkOptions } from './support.ts'
+
+/** Without SNI, which an address cannot have. */
+function connectorOf(servername: string | null, options: buildConnector.BuildOptions = {}): Connector {
+  const connect = buildConnector({ allowH2: false, ...options })
+  return { connect: (given, callback) => connect({ ...given, servername: undefined }, callback), servername }
+}
+const plain = connectorOf(null)
+
+function ask(origin: string, options: object = {}, connector = plain): Promise<string | null> {
+  return new Promise((resolve) => probeOf(origin, checkOptions({ timeout: '10s', ...options }), connector)(resolve))
+}
+
+t.test('the expected statuses', async (t) => {
+  const { url } = await upstream(t, 'a', (request, response) => {
+    response.writeHead(Number(request.url!.slice(1)), { location: '/200' }).end()
+  })
+  const table: [statuses: (string | number)[], status: number, healthy: boolean][] = [
+    [['200-299'], 200, true],
+    [['200-299'], 299, true],
+    [['200-299'], 300, false],
+    [['200-299'], 302, false],
+    [['200-299'], 404, false],
+    [['200-299'], 500, false],
+    [[200, '401-403', 429], 200, true],
+    [[200, '401-403', 429], 201, false],
+    [[200, '401-403', 429], 402, true],
+    [[200, '401-403', 429], 429, true],
+    [[503], 503, true]
+  ]
+  for (const [statuses, status, healthy] of table) {
+    const failure = await ask(url, { path: `/${status}`, statuses })
+    t.equal(failure, healthy ? null : `GET /${status} answered ${status}`)
+  }
+})
+
+t.test('what is asked', async (t) => {
+  const { url, requests, sockets } = await upstream(t, 'a')
+  t.equal(await ask(url), null)
+  t.equal(await ask(url, { path: '/up?deep=1', host: 'orders.internal' }), null)
+  const [first, second] = requests
+  t.match(first, { method: 'GET', url: '/health', headers: { host: url.slice('http://'.length) } })
+  t.match(second, { method: 'GET', url: '/up?deep=1', headers: { host: 'orders.internal', connection: 'close' } })
+  t.equal(second?.headers['user-agent'], 'jingwei-health-check')
+  await eventually(() => sockets.size === 0, 'each connection to be closed')
+})
+
+t.test('an interim answer is no answer', async (t) => {
+  const { url } = await raw(t, (socket) =>
+    socket.once('data', () => socket.end('HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n'))
+  )
+  t.equal(await ask(url), 'GET /health answered 500')
+})
+
+t.test('what can go wrong', async (t) => {
+  const gone = await refused()
+  t.equal(await ask(gone), 'connection refused')
+  t.equal(await ask(gone, { type: 'tcp' }), 'connection refused')
+  t.equal(await ask((await resetting(t)).url), 'connection reset')
+  const closing = await raw(t, (socket) => socket.once('data', () => socket.end()))
+  t.equal(await ask(closing.url), 'connection closed before the end of the answer')
+  const cut = await raw(t, (socket) =>
+    socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
+  )
+  t.match(await ask(cut.url), /^GET \/health: /)
+  const babbling = await raw(t, (socket) => socket.once('data', () => socket.end('SSH-2.0-OpenSSH_9\r\n')))
+  t.type(await ask(babbling.url), 'string')
+})
+
+t.test('the timeout bounds all of it, and leaves no connection', async (t) => {
+  const timeout = { timeout: '50ms' }
+  const mute = await silent(t)
+  t.equal(await ask(mute.url, timeout), 'GET /health: no answer within 50 ms')
+  await eventually(() => mute.sockets.size === 0, 'its connection to be closed')
+
+  const stuck = await raw(t, (socket) =>
+    socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
+  )
+  t.equal(await ask(stuck.url, timeout), 'GET /health: no answer within 50 ms', 'nor when the answer does not end')
+  await eventually(() => stuck.sockets.size === 0, 'its connection to be closed')
+
+  const tls = connectorOf('127.0.0.1')
+  for (const type of ['http', 'tcp']) {
+    const handshaking = await connecting(t)
+    t.match(await ask(handshaking.url, { ...timeout, type }, tls), /no answer within 50 ms$/)
+    await eventually(() => handshaking.sockets.size === 0, 'a connection in the making to be given up')
+  }
+})
+
+t.test('an answer that is there when this process comes to itself counts', async (t) => {
+  const { url } = await upstream(t, 'a', (_request, response) => {
+    response.end('well')
+    const end = performance.now() + 300
+    while (performance.now() < end);
+  })
+  t.equal(await ask(url, { timeout: '200ms' }), null)
+})
+
+t.test('a body without end is not read to its end', async (t) => {
+  let sent = 0
+  const { url, sockets } = await upstream(t, 'a', (_request, response) => {
+    const more = () => {
+      while (!response.destroyed && response.write(Buffer.alloc(16 * 1024))) sent += 16 * 1024
+    }
+    response.on('drain', more)
+    more()
+  })
+  t.equal(await ask(url), null, 'its status was good')
+  await eventually(() => sockets.size === 0, 'the connection to be cut')
+  t.ok(sent < 8 * 1024 * 1024)
+})
+
+t.test('tcp: a connection is proof enough', async (t) => {
+  const server = await raw(t, () => {})
+  t.equal(await ask(server.url, { type: 'tcp' }), null)
+  t.equal(await ask((await silent(t)).url, { type: 'tcp' }), null)
+  await eventually(() => server.count() === 1 && server.sockets.size === 0, 'it to be closed again')
+})
+
+t.test('called off: nothing is told, nothing stays open', async (t) => {
+  for (const type of ['http', 'tcp'] as const) {
+    const server = await silent(t)
+    let told = 0
+    const callOff = probeOf(server.url, checkOptions({ type, timeout: '20ms' }), plain)(() => told++)
+    callOff()
+    callOff()
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    t.equal(told, 0)
+    await eventually(() => server.sockets.size === 0, 'no connection')
+  }
+})
+
+t.test('a connector that fails at once, or later with an error of ours', async (t) => {
+  const throwing: Connector = {
+    servername: null,
+    connect: () => {
+      throw new Error('no credentials')
+    }
+  }
+  const refusing: Connector = {
+    servername: null,
+    connect: (_options, callback) => queueMicrotask(() => callback(new Error('no credentials'), null))
+  }
+  for (const connector of [throwing, refusing]) {
+    for (const type of ['http', 'tcp']) t.equal(await ask('http://127.0.0.1:1', { type }, connector), 'no credentials')
+  }
+})
+
+t.test('network errors in words', async (t) => {
+  for (const [code, words] of [
+    ['ENOTFOUND', 'host name not found'],
+    ['EHOSTUNREACH', 'host unreachable'],
+    ['UND_ERR_CONNECT_TIMEOUT', 'connection timed out'],
+    ['EWHATEVER', 'in its own words']
+  ]) {
+    const error = Object.assign(new Error('in its own words'), { code })
+    const failing: Connector = { servername: null, connect: (_options, callback) => callback(error, null) }
+    for (const type of ['http', 'tcp']) t.equal(await ask('http://127.0.0.1:1', { type }, failing), words)
+  }
+})
+
+t.test('https, by the service’s own connector', async (t: Test) => {
+  const folder = mkdtempSync(join(tmpdir(), 'jingwei-probe-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+  const subject = ['-subj', '/CN=any', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2', '-nodes']
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
+  execFileSync('openssl', ['req', '-x509', ...kind, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+  const server = https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, (_request, response) => {
+    response.end('well')
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => new Promise<void>((resolve) => void server.close(() => resolve())))
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const trusting = connectorOf('127.0.0.1', { ca: readFileSync(cert) })
+  for (const type of ['http', 'tcp']) {
+    t.equal(await ask(url, { type }, trusting), null)
+    t.match(await ask(url, { type }, connectorOf('127.0.0.1')), /self-signed/, 'a handshake is part of it')
+  }
+})

@@ -1,0 +1,46 @@
+/** Options as the loader completes them, endpoints that only have health, and a log that keeps its lines. */
+
+import { parseConfig } from '../../../config/load.ts'
+import type { HealthCheckOptions, MeshPolicy, OutlierOptions } from '../../../config/schema.ts'
+import { Health } from '../../../plugins/mesh/health/health.ts'
+import type { Endpoint, Instance, Logger } from '../../../plugins/mesh/types.ts'
+
+function policyOf(mesh: object): MeshPolicy {
+  const config = { services: { any: { instances: ['http://127.0.0.1:1'], mesh } }, routes: [] }
+  return parseConfig(JSON.stringify(config), `${import.meta.dirname}/gateway.yaml`, {}).services.any!.mesh
+}
+
+/** As written in a configuration. */
+export function checkOptions(healthCheck: object): HealthCheckOptions {
+  return policyOf({ healthCheck }).healthCheck as HealthCheckOptions
+}
+
+export function outlierOptions(outlierDetection: object): OutlierOptions {
+  return policyOf({ outlierDetection }).outlierDetection as OutlierOptions
+}
+
+export interface Line {
+  level: 'info' | 'warn' | 'error'
+  message: string
+  [field: string]: unknown
+}
+
+export function logOf() {
+  const lines: Line[] = []
+  const keep = (level: Line['level']) => (fields: object, message: string) =>
+    void lines.push({ ...fields, level, message })
+  const log: Logger = { info: keep('info'), warn: keep('warn'), error: keep('error') }
+  return { log, lines }
+}
+
+/** An instance that nobody can call; `flips` is what became of it, in order. */
+export function instanceOf(name: string, now: () => number = () => 0) {
+  const flips: string[] = []
+  const health = new Health(now, (available, concern, reason) => {
+    flips.push(`${available ? 'in' : 'out'}: ${concern}: ${reason}`)
+  })
+  const origin = `http://${name}.test`
+  const endpoint: Endpoint = { origin, active: 0, latencyMs: null, health, isFull: () => false, dispatch: () => true }
+  const instance: Instance = { id: name, origin, weight: 1, tags: [], meta: {}, endpoint }
+  return { instance, endpoint, health, flips }
+}

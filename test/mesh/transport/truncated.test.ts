@@ -1,0 +1,29 @@
+/** A body that ends with its connection ends in good order only if the connection does. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { meshOf, Recorder, service } from '../helpers/mesh.ts'
+import { raw } from '../helpers/servers.ts'
+
+const head = 'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n'
+
+async function ending(t: Parameters<typeof raw>[0], how: 'end' | 'resetAndDestroy') {
+  const { url } = await raw(t, (socket) => {
+    socket.once('data', async () => {
+      socket.write(`${head}some of it`)
+      await sleep(50)
+      socket[how]()
+    })
+  })
+  const recorder = new Recorder()
+  meshOf(t, [service('orders', [url])]).dispatch({ origin: 'http://orders.mesh', path: '/', method: 'GET' }, recorder)
+  await recorder.done
+  return recorder
+}
+
+t.test('closed: whole', async (t) => {
+  t.match(await ending(t, 'end'), { events: ['start', '200', 'data', 'end'], body: 'some of it' })
+})
+
+t.test('reset: broken, and the caller is told', async (t) => {
+  t.match(await ending(t, 'resetAndDestroy'), { events: ['start', '200', 'data', 'error'], error: { code: 'EPIPE' } })
+})
