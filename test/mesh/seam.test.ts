@@ -169,7 +169,7 @@ t.test('use(): once per request outside the retries, once per attempt inside, in
   t.match(context, { call: { service: 'orders', attempts: 2, instance: good.url } })
 
   t.strictSame(mesh.describe('orders'), [
-    'deadline', 'r1', 'r2', 'call', 'retry', 'select', 'a1', 'a2', 'attempt-timeout'
+    'deadline', 'r1', 'r2', 'call', 'replay', 'retry', 'select', 'a1', 'a2', 'attempt-timeout'
   ]) // biome-ignore format: a list
   t.notOk(mesh.describe('orders', { retry: false }).includes('retry'))
   t.throws(() => mesh.describe('nope'), { code: 'JW_NO_SERVICE' })
