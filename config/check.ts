@@ -115,10 +115,16 @@ function checkService(name: string, checked: Checked): void {
 function checkMesh(at: string, name: string, service: Written['services'][string], checked: Checked): void {
   const { data, report } = checked
   if (service.mesh && report.usable(`${at}/mesh`)) checkPolicy(`${at}/mesh`, service.mesh, checked, name)
+  if (!report.sound('/mesh/mode') || !report.sound(`${at}/mesh`)) return
+  const mode = service.mesh?.mode ?? data.mesh.mode
+  const inherited = service.mesh?.mode === undefined
   // Inherited, but only the service can lack its sidecar.
-  const inherits = service.mesh?.mode === undefined && report.usable('/mesh') && data.mesh.mode === 'sidecar'
-  if (inherits && service.sidecar === undefined && report.usable(`${at}/sidecar`)) {
-    report.fault(at, `with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it`)
+  if (mode === 'sidecar' && inherited && service.sidecar === undefined && report.usable(`${at}/sidecar`)) {
+    report.fault(at, 'with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it')
+  }
+  for (const source of ['instances', 'dns'] as const) {
+    if (mode !== 'connect' || service[source] === undefined) continue
+    report.fault(`${at}/${source}`, 'mode: connect finds instances in Consul; this service needs mode: direct', 'key')
   }
 }
 

@@ -211,6 +211,14 @@ mesh: { mode: sidecar }
     ]
   },
   {
+    name: 'a fixed list with Connect',
+    yaml: `discovery: { consul: { url: http://c } }
+mesh: { mode: connect, identity: { service: gw } }
+services: { a: { instances: [http://h] }, b: { instances: [http://h], mesh: { mode: direct } }, c: {} }
+`,
+    faults: ['3:18: services.a.instances: mode: connect finds instances in Consul; this service needs mode: direct']
+  },
+  {
     name: 'intentions without an identity',
     yaml: `discovery: { consul: { url: http://c } }
 mesh: { intentions: {} }
