@@ -135,10 +135,10 @@ export const CircuitBreaker = Type.Object(
     ...caps,
     maxRetries: Type.Optional(Count('Retries in flight at a time, besides the retry budget.')),
     perInstance: Type.Object(caps, { ...strict, default: {}, description: 'The same, of one instance.' }),
-    errorRatio: orOff(Percent('Share of failed calls (5xx, no answer) that opens the circuit.'), { default: '50%' }),
-    slowRatio: orOff(Percent('Share of slow calls that opens it.'), { default: '100%' }),
-    slowAfter: Duration('A call is slow if its headers took longer.', { default: '5s' }),
-    minRequests: Count('Calls within the window before ratios count.', { default: 20 }),
+    errorRatio: orOff(Percent('Share of failed attempts (5xx, no answer) that opens the circuit.'), { default: '50%' }),
+    slowRatio: orOff(Percent('Share of slow attempts that opens it.'), { default: '100%' }),
+    slowAfter: Duration('An attempt is slow if its headers took longer.', { default: '5s' }),
+    minRequests: Count('Attempts within the window before ratios count.', { default: 20 }),
     window: Duration('Rolling window over which ratios are taken.', { default: '10s' }),
     openFor: Duration('How long it stays open.', { default: '10s' }),
     rampFor: Duration('Half-open: how long until all traffic is let in again, growing linearly.', { default: '10s' })
@@ -149,7 +149,7 @@ export const CircuitBreaker = Type.Object(
 export const AdaptiveConcurrency = Type.Object(
   {
     mode: Mode,
-    initialLimit: Count('Attempts in flight at the start.', { default: 20 }),
+    initialLimit: Count('Attempts without headers yet, at the start.', { default: 20 }),
     minLimit: Count('Never fewer.', { default: 5 }),
     maxLimit: Count('Never more.', { default: 1000 }),
     tolerance: Type.Number({
@@ -170,7 +170,7 @@ export const Limit = Type.Object(
     per: Duration('The unit of time.', { default: '1s' }),
     burst: Type.Optional(Count('Attempts at once after a pause; default: `rate`.')),
     queue: Count('Attempts that may wait for their turn; more are refused at once.', { default: 100, minimum: 0 }),
-    queueTimeout: Duration('Longest time one waits.', { default: '1s' })
+    queueTimeout: Duration('Longest wait; who would wait longer is refused at once.', { default: '1s' })
   },
   strict
 )

@@ -222,7 +222,7 @@ t.test('the ramp: failures at the ratio open it again, a single one does not', a
 })
 
 t.test('closed again, it begins with a clean window', async (t) => {
-  const { circuit, at, trip, pass, times } = circuitOf()
+  const { circuit, at, trip, pass, times } = circuitOf({ window: 60_000 })
   trip()
   pass()
   at.now += 10_000
