@@ -74,7 +74,7 @@ export const HealthCheck = Type.Object(
     timeout: Duration('Of one check.', { default: '1s' }),
     unhealthyThreshold: Count('Failures in a row that take an instance out.', { default: 3 }),
     healthyThreshold: Count('Successes in a row that bring it back.', { default: 2 }),
-    insteadOfConsul: Type.Boolean({ default: false, description: "Whatever Consul's own checks say." })
+    insteadOfConsul: Type.Boolean({ default: false, description: "Whatever Consul's own checks say; maintenance still counts." })
   },
   strict
 )

@@ -18,7 +18,7 @@ export const errorTable: Readonly<Record<string, Row>> = {
   JW_CIRCUIT_OPEN: [503, 'The service is failing and is given a rest', 'destination_unavailable', 1],
   JW_OVERLOADED: [503, 'The service has as much to do as it may', 'connection_limit_reached', 1],
   JW_UPSTREAM_LIMITED: [503, 'The rate limit toward the service is reached', 'connection_limit_reached', 1],
-  JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'destination_ip_prohibited'],
+  JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'http_request_denied'],
   JW_IDENTITY_MISMATCH: [502, 'The service could not be trusted', 'tls_certificate_error'],
   JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
   JW_CALL_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],

@@ -225,19 +225,21 @@ t.test('a good active check ends an ejection, if it was begun after it', async (
 })
 
 t.test('instances come and go', async (t) => {
-  const { detector, answers, all, host, clock, gauges } = detectorOf(t, 3, { maxEjectionPercent: '100%' })
-  answers(0, ...times(5, 500))
-  const gone = host(0)
-  detector.update(all.slice(1).map(({ instance }) => instance))
+  const { detector, answers, all, host, clock, gauges } = detectorOf(t, 5, { maxEjectionPercent: '100%' })
+  answers(0, ...times(4, 500))
+  answers(1, ...times(5, 500))
+  const [gone, out] = [host(0), host(1)]
+  detector.update(all.slice(2).map(({ instance }) => instance))
   t.equal(detector.host(all[0]!.endpoint), undefined)
   t.strictSame(gauges.jingwei_mesh_ejections_active!(), [[{ service: 'orders' }, 0]])
   clock.now += 60_000
-  for (const _ of times(50, 500)) detector.failed(gone, 500)
+  for (const left of [gone, out]) for (const _ of times(50, 500)) detector.failed(left, 500)
   detector.tick()
-  t.equal(all[0]!.flips.length, 1, 'what was in flight has no effect')
-  const kept = host(1)
-  detector.update(all.slice(1).map(({ instance }) => ({ ...instance, weight: 7 })))
-  t.equal(host(1), kept, 'one that stays keeps its counts')
+  t.strictSame(all[0]!.flips, [], 'what was in flight has no effect')
+  t.equal(all[1]!.flips.length, 1)
+  const kept = host(2)
+  detector.update(all.slice(2).map(({ instance }) => ({ ...instance, weight: 7 })))
+  t.equal(host(2), kept, 'one that stays keeps its counts')
   t.equal(detector.instanceStatus(all[0]!.endpoint), undefined)
 })
 

@@ -160,6 +160,27 @@ t.test('a connector that fails at once, or later with an error of ours', async (
   }
 })
 
+t.test('a connection that comes too late is closed', async (t) => {
+  const server = await silent(t)
+  for (const type of ['http', 'tcp']) {
+    let connected = 0
+    const waiting: Connector = {
+      servername: null,
+      connect(options, callback) {
+        setTimeout(() => {
+          plain.connect(options, (...result) => {
+            connected++
+            callback(...result)
+          })
+        }, 50)
+      }
+    }
+    t.match(await ask(server.url, { type, timeout: '10ms' }, waiting), /no answer within 10 ms/)
+    await eventually(() => connected === 1, 'it to come')
+    await eventually(() => server.sockets.size === 0, 'it to be closed')
+  }
+})
+
 t.test('network errors in words', async (t) => {
   for (const [code, words] of [
     ['ENOTFOUND', 'host name not found'],

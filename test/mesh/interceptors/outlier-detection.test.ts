@@ -219,6 +219,7 @@ t.test('nobody is to blame', async (t) => {
       'JW_OVERLOADED',
       'JW_CIRCUIT_OPEN',
       'JW_UPSTREAM_LIMITED',
+      'JW_CALL_TIMEOUT',
       'UND_ERR_INVALID_ARG'
     ]) {
       const { mesh, counts } = meshTo(t, mute.url, {}, fail(code))
