@@ -1,0 +1,77 @@
+import type { FastifyBaseLogger } from 'fastify'
+import fp from 'fastify-plugin'
+
+type ChildArguments = Parameters<FastifyBaseLogger['child']>
+type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
+
+/**
+ * `request.log`: a child of the log that knows the request's id. Most requests log nothing of their own, so pino's
+ * child is made when one does; to make it for each cost 2 % of the CPU.
+ */
+class RequestLogger implements FastifyBaseLogger {
+  readonly #parent: FastifyBaseLogger
+  readonly #arguments: ChildArguments
+  #child: FastifyBaseLogger | null = null
+
+  constructor(parent: FastifyBaseLogger, ...childArguments: ChildArguments) {
+    this.#parent = parent
+    this.#arguments = childArguments
+  }
+
+  get #log(): FastifyBaseLogger {
+    this.#child ??= this.#parent.child(...this.#arguments)
+    return this.#child
+  }
+
+  #write(level: Level, args: unknown[]): void {
+    const log = this.#log
+    Reflect.apply(log[level], log, args)
+  }
+
+  get level(): string {
+    return (this.#child ?? this.#parent).level
+  }
+
+  set level(level: string) {
+    this.#log.level = level
+  }
+
+  child(...args: ChildArguments): FastifyBaseLogger {
+    return this.#log.child(...args)
+  }
+
+  trace(...args: unknown[]): void {
+    this.#write('trace', args)
+  }
+
+  debug(...args: unknown[]): void {
+    this.#write('debug', args)
+  }
+
+  info(...args: unknown[]): void {
+    this.#write('info', args)
+  }
+
+  warn(...args: unknown[]): void {
+    this.#write('warn', args)
+  }
+
+  error(...args: unknown[]): void {
+    this.#write('error', args)
+  }
+
+  fatal(...args: unknown[]): void {
+    this.#write('fatal', args)
+  }
+
+  silent(...args: unknown[]): void {
+    this.#write('silent', args)
+  }
+}
+
+export default fp(
+  async (fastify) => {
+    fastify.setChildLoggerFactory((parent, bindings, options) => new RequestLogger(parent, bindings, options))
+  },
+  { name: 'jingwei-request-logger', fastify: '5.x' }
+)

@@ -1,0 +1,50 @@
+/** `request.log`, which becomes a logger only when somebody logs. */
+import { Writable } from 'node:stream'
+import Fastify from 'fastify'
+import { pino } from 'pino'
+import t from 'tap'
+import requestLogger from '../../plugins/operations/request-logger.ts'
+
+t.test('lines carry the request id, and children and levels are pino’s', async (t) => {
+  const lines: Record<string, unknown>[] = []
+  const stream = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      lines.push(JSON.parse(chunk.toString()) as Record<string, unknown>)
+      done()
+    }
+  })
+  let children = 0
+  const loggerInstance = pino({ level: 'info', onChild: () => void children++ }, stream)
+  const server = Fastify({ loggerInstance, disableRequestLogging: true, genReqId: () => 'r1' })
+  t.teardown(() => server.close())
+  await server.register(requestLogger)
+  server.get('/quiet', async () => 'ok')
+  server.get('/loud', async (request) => {
+    t.equal(request.log.level, 'info')
+    request.log.debug('not this')
+    request.log.info({ a: 1 }, 'hello %s', 'you')
+    request.log.child({ b: 2 }).warn('from a child')
+    request.log.level = 'debug'
+    request.log.debug('now this')
+    request.log.trace('not this')
+    request.log.error(new Error('told'))
+    request.log.fatal('the end')
+    request.log.silent('never')
+    t.equal(request.log.level, 'debug')
+    return 'ok'
+  })
+  await server.ready()
+  children = 0
+  await server.inject('/quiet')
+  t.equal(children, 0)
+  await server.inject('/loud')
+  const told = lines.map(({ level, msg, reqId, a, b }) => ({ level, msg, reqId, a, b }))
+  t.strictSame(told, [
+    { level: 30, msg: 'hello you', reqId: 'r1', a: 1, b: undefined },
+    { level: 40, msg: 'from a child', reqId: 'r1', a: undefined, b: 2 },
+    { level: 20, msg: 'now this', reqId: 'r1', a: undefined, b: undefined },
+    { level: 50, msg: 'told', reqId: 'r1', a: undefined, b: undefined },
+    { level: 60, msg: 'the end', reqId: 'r1', a: undefined, b: undefined }
+  ])
+  t.equal(children, 2)
+})
