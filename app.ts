@@ -48,9 +48,15 @@ export async function gateway(fastify: FastifyInstance, config: Config): Promise
   if (admin !== null) {
     await admin.register(healthRoutes, { gateway: fastify })
     await admin.register(metricsRoutes, { gateway: fastify })
-    const explainer = { probe: prober(config), gateway: fastify, config, edgeConcerns, targetPath }
-    fastify.addHook('onClose', () => explainer.probe.close())
-    await admin.register(adminRoutes, { gateway: fastify, config, explain: (asked) => explain(explainer, asked) })
+    const about = { gateway: fastify, config, edgeConcerns, targetPath }
+    // Made when somebody first asks: it has all the routes once more.
+    let probe: FastifyInstance | undefined
+    const explainer = (asked: Asked) => {
+      probe ??= prober(config)
+      return explain({ ...about, probe }, asked)
+    }
+    fastify.addHook('onClose', async () => probe?.close())
+    await admin.register(adminRoutes, { gateway: fastify, config, explain: explainer })
   }
 }
 

@@ -20,6 +20,7 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
     dest: 1,
     sync: false,
     minLength: bufferBytes,
+    maxWrite: 2 * bufferBytes,
     maxLength: mostBytes,
     periodicFlush: flushMs
   })

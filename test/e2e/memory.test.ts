@@ -50,6 +50,8 @@ async function gatewayBefore(folder: string, url: string) {
   const running = await start({
     command: process.execPath,
     args: [resolve(import.meta.dirname, '../../app.ts'), '-c', file],
+    // Options of Node's to measure with.
+    env: { ...process.env, NODE_OPTIONS: process.env.JINGWEI_MEMORY_OPTIONS ?? '' },
     name: 'gateway',
     ready: /edge +http\S+/
   })
