@@ -1,7 +1,7 @@
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
-import { isParted } from './parting.ts'
+import { isParted, part } from './parting.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
 const NotOrigin = createError('JW_BAD_TARGET', 'Neither a path nor a URL of the host that Host names', 400)
@@ -39,7 +39,12 @@ export default fp<Config>(
       const url = raw.url!
       if (raw.httpVersionMajor === 1) {
         if (isParted(raw)) return reply.hijack() // ends with the connection
-        const { host, 'transfer-encoding': coding } = raw.headers
+        const { host, upgrade, 'transfer-encoding': coding } = raw.headers
+        if (upgrade !== undefined && !(raw as { upgrade?: boolean }).upgrade) {
+          // It is ignored, and with it Node drops what came in the same packet: a next request may lack its beginning.
+          part(raw)
+          reply.header('connection', 'close')
+        }
         if (coding !== undefined) {
           if (raw.httpVersionMinor === 0) return done(new BadFraming())
           if (coding.toLowerCase() !== 'chunked') return done(new UnknownCoding(coding))

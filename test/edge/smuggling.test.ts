@@ -242,7 +242,7 @@ t.test('what is allowed reaches the service in one plain spelling', async (t) =>
   }
 })
 
-t.test('an upgrade that is not WebSocket is ignored, and takes nothing out of HTTP', async (t) => {
+t.test('an upgrade that is not WebSocket is ignored, and nothing behind it is read', async (t) => {
   const { port, record } = await recorded(t)
   const upgrades = [
     ['Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA'],
@@ -250,13 +250,18 @@ t.test('an upgrade that is not WebSocket is ignored, and takes nothing out of HT
     ['Connection: Upgrade', 'Upgrade: TLS/1.0']
   ]
   for (const lines of upgrades) {
-    record.text = ''
-    const client = connect(port, get(...lines))
-    await client.until('200 OK')
-    client.send('GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-    const { text } = await client.closed
-    t.match(text, /^HTTP\/1\.1 200[\s\S]+HTTP\/1\.1 200[\s\S]+\/next$/)
-    t.notMatch(record.text, /upgrade|h2c|http2-settings/i)
+    // Node drops what comes in the same packet; a request that is dropped in part would desynchronise the rest.
+    for (const split of [false, true]) {
+      record.text = ''
+      const behind = `POST / HTTP/1.1\r\nHost: h\r\nContent-Length: ${smuggled.length}\r\n\r\n${smuggled}`
+      const client = connect(port, split ? get(...lines) : get(...lines) + behind.slice(0, 20))
+      if (split) await client.until('200 OK')
+      if (!client.socket.destroyed) client.send(split ? behind : behind.slice(20))
+      const { text } = await client.closed
+      t.match(parse(text), { status: 200, headers: { connection: 'close' } })
+      t.equal(text.split('HTTP/1.1 ').length, 2, 'one answer')
+      t.notMatch(record.text, /upgrade|h2c|http2-settings|smuggled|POST/i)
+    }
   }
 })
 
