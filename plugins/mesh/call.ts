@@ -1,5 +1,5 @@
+import { StableHandler } from './handlers/stable-handler.ts'
 import type { Service } from './service.ts'
-import { StableHandler } from './stable-handler.ts'
 import type {
   CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions, Endpoint, Instance
 } from './types.ts' // biome-ignore format: a list

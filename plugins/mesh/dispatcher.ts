@@ -1,9 +1,13 @@
 import { Dispatcher } from 'undici'
-import type { ConsulOptions, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
+import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
+import { balanceOptions } from './balancing/index.ts'
 import type { Named } from './chain.ts'
 import { layers } from './chain.ts'
-import type { Discovery } from './discovery/index.ts'
+import { timeFirstRequests } from './discovery/first-request.ts'
+import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
+import type { LocalityOptions } from './discovery/locality.ts'
+import { OwnLocality } from './discovery/locality.ts'
 import { MeshError } from './errors.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
@@ -18,7 +22,7 @@ import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, M
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
-  readonly discovery?: { readonly consul?: ConsulOptions }
+  readonly discovery?: DiscoveryOptions & LocalityOptions
 }
 
 export interface MeshOptions {
@@ -48,6 +52,7 @@ export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
   readonly #chains = new Map<string, { own: Dispatch | null; byPolicy: WeakMap<RoutePolicy, Dispatch> }>()
   readonly #discovery: Discovery
+  readonly #locality: OwnLocality
   readonly #transports: Transports
   readonly #around: LayerContext
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
@@ -60,11 +65,15 @@ export class Mesh extends Dispatcher {
       meter: options.meter ?? null,
       now: options.now ?? (() => performance.now()),
       random: options.random ?? Math.random,
+      locality: () => this.#locality.current,
       toService: (name) => (opts, handler) => {
         const { mesh: _ofTheRoute, ...rest } = opts
         return this.dispatch({ ...rest, origin: originOf(name) }, handler)
       }
     }
+    this.#locality = new OwnLocality(config.discovery ?? {}, this.#around, () => {
+      for (const service of this.#services.values()) service.rebalance()
+    })
     this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#around)
     this.#transports = new Transports(config.discovery?.consul, this.#around)
     for (const service of Object.values(config.services)) {
@@ -83,11 +92,14 @@ export class Mesh extends Dispatcher {
    */
   start({ attend = true } = {}): this {
     this.#transports.start()
+    this.#locality.start([...this.#services.values()].some(({ config }) => isLocal(config)))
+    if (attend) this.#discovery.attend?.()
     for (const service of this.#services.values()) {
       if (attend) {
         // Composed now, so that what attends to a service does so before its first call.
         this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
         activeCheck(service, service.config.mesh, this.#around)
+        timeFirstRequests(service, this.#around)
       }
       service.start()
     }
@@ -189,7 +201,7 @@ export class Mesh extends Dispatcher {
 
   /** What the services had in common. */
   async #release(): Promise<void> {
-    await Promise.all([this.#discovery.close(), this.#transports.close()])
+    await Promise.all([this.#discovery.close(), this.#transports.close(), this.#locality.close()])
   }
 
   override close(): Promise<void>
@@ -215,6 +227,8 @@ export class Mesh extends Dispatcher {
     void destroyed.then(callback)
   }
 }
+
+const isLocal = ({ mesh }: ServiceConfig) => balanceOptions(mesh.balance).locality === 'prefer'
 
 /** The virtual origin under which callers name a service. */
 export function originOf(service: string): string {

@@ -12,7 +12,6 @@ export const meshErrors = {
   JW_UPSTREAM_LIMITED: 'the rate limit toward the service is reached',
   JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
   JW_IDENTITY_MISMATCH: 'the instance is not who it should be',
-  JW_HEDGE_LOST: 'another attempt answered first',
   JW_MESH_CLOSED: 'the mesh is closed'
 } as const
 
@@ -30,6 +29,16 @@ export class MeshError extends Error {
     this.code = code
     this.service = service
     this.retryAfterMs = retryAfterMs
+  }
+}
+
+/** Why an attempt is cut when another one beside it has answered: no caller hears it, and no instance is to blame. */
+export class HedgeLost extends Error {
+  override readonly name = 'HedgeLost'
+  readonly code = 'HEDGE_LOST'
+
+  constructor() {
+    super('another attempt has answered')
   }
 }
 

@@ -2,10 +2,11 @@ import type { ServiceConfig } from '../../config/schema.ts'
 import type { Locality } from './balancing/eligible.ts'
 import { eligible } from './balancing/eligible.ts'
 import { balanceOptions, createBalancer } from './balancing/index.ts'
+import { withReserve } from './balancing/reserve.ts'
 import type { Call } from './call.ts'
 import { MeshError } from './errors.ts'
 import { Health } from './health/health.ts'
-import { RetryBudget } from './retry-budget.ts'
+import { RetryBudget } from './retrying/retry-budget.ts'
 import { PooledEndpoint } from './transport/endpoint.ts'
 import type { Transport } from './transport/index.ts'
 import type {
@@ -208,6 +209,11 @@ export class Service {
     return new PooledEndpoint(origin, this.config.mesh, health, this.transport.to(origin))
   }
 
+  /** What the balance depends on besides the instances has changed, such as where the gateway is. */
+  rebalance(): void {
+    if (this.snapshot !== null) this.#refresh()
+  }
+
   /** Soon, so that many flips at once cost one new balancer. */
   #refresh(): void {
     if (this.#refreshing || this.#closed) return
@@ -249,7 +255,8 @@ export class Service {
   #balancer(instances: readonly Instance[]): { balancer: Balancer; panic: boolean; changesInMs: number | null } {
     const options = balanceOptions(this.config.mesh.balance)
     const some = eligible(instances, options, this.#around.locality?.() ?? nowhere, this.#around.now())
-    return { ...some, balancer: createBalancer(options, some.instances, this.#around) }
+    const balancer = createBalancer(options, some.instances, this.#around)
+    return { ...some, balancer: withReserve(balancer, some.instances, instances, this.#around.random) }
   }
 
   #retire(endpoint: PooledEndpoint): void {

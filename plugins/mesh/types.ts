@@ -28,6 +28,10 @@ export interface SourceStatus {
   readonly confirmedAt: number | null
   /** Why the source cannot be asked just now, or null while all is well. */
   readonly error: string | null
+  /** The source has not answered yet; what was kept on disk serves, and `confirmedAt` tells its age. */
+  readonly restored?: true
+  /** Why a failover datacenter cannot be asked, by its name; null while all is well. */
+  readonly failover?: Readonly<Record<string, string | null>>
 }
 
 /** Where a service's instances come from. */

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Call } from '../call.ts'
 import { classify } from '../errors.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler, Endpoint, MeshPolicy, Surroundings } from '../types.ts'
 import { balanceOptions } from './options.ts'
 

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Call } from '../call.ts'
 import { classify } from '../errors.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 
 /** How an attempt ended, as far as it tells of the service; `none` blames and praises nobody. */
@@ -87,7 +87,7 @@ export abstract class OutcomeHandler extends ForwardingHandler {
 const ours = /^UND_ERR_(CLOSED|DESTROYED)$/
 /** Besides those of the network: malformed answers, TLS. What is left are our refusals, and the caller's own faults. */
 const faults =
-  /^(HPE_|UND_ERR_RES_|UND_ERR_HEADERS_OVERFLOW|ERR_(TLS|SSL|HTTP2)_|UNABLE_TO_|JW_IDENTITY)|CERT|SELF_SIGNED|ISSUER/
+  /^(HPE_|UND_ERR_RES_|UND_ERR_HEADERS_OVERFLOW|ERR_(TLS|SSL|HTTP2)_|UNABLE_TO_|JW_IDENTITY_MISMATCH)|CERT|SELF_SIGNED|ISSUER/
 
 /** A stream that failed by itself takes the connection with it; undici destroys one only after it told why. */
 function isBroken(body: DispatchOptions['body']): boolean {

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { CircuitBreakerOptions } from '../../../config/schema.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Keeper, Service } from '../service.ts'
 import { capsOf } from '../transport/caps.ts'
 import type { DispatchController, DispatchHandler, Endpoint } from '../types.ts'

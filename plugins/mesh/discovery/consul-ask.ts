@@ -45,6 +45,12 @@ export interface Answer {
 
 export class ConsulDenied extends Error {}
 
+/** The agent takes no more connections from this address. */
+export class ConsulCrowded extends Error {}
+
+export const CROWDED =
+  'raise limits.http_max_conns_per_client of the Consul agent above the number of services, or they must take turns'
+
 export const ANSWER_TIMEOUT = 10_000
 export const PERMISSION = 'the token needs service:read on the services and node:read on their nodes'
 
@@ -118,6 +124,7 @@ function explained(error: unknown): unknown {
     .trim()
     .slice(0, 200)
   const message = `Consul answered ${response.statusCode}${text && `: ${text}`}`
+  if (response.statusCode === 429) return new ConsulCrowded(`${message} (${CROWDED})`)
   const denied = response.statusCode === 403 || /ACL not found|Permission denied/.test(text)
   return denied ? new ConsulDenied(`${message} (${PERMISSION})`) : new Error(message)
 }

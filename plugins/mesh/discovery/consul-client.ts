@@ -1,12 +1,14 @@
 /**
- * One connection to Consul for all services, with one log line when Consul is lost or back rather than one per service.
+ * The way to Consul's agent for all services, with one log line when it, or a datacenter behind it, is lost or back
+ * rather than one per service.
  */
 import type http from 'node:http'
 import type { ConsulOptions } from '../../../config/schema.ts'
-import type { Logger } from '../types.ts'
+import type { Logger, Surroundings } from '../types.ts'
 import type { Ask } from './consul-ask.ts'
-import { ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
+import { ConsulCrowded, ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
 import { createConnectAsk } from './consul-get.ts'
+import { Turns, turnsTiming } from './consul-turns.ts'
 import { messageOf } from './loop.ts'
 
 export class ConsulClient {
@@ -15,27 +17,37 @@ export class ConsulClient {
   readonly #options: ConsulOptions
   readonly #agent: http.Agent
   readonly #log: Logger
-  readonly #lost = new Set<object>()
-  readonly #denied = new Set<object>()
+  readonly #turns: Turns
+  /** Who has no answer, by datacenter: what is behind one agent need not be lost together. */
+  readonly #lost = new Map<string, Set<object>>()
+  readonly #denied = new Map<string, Set<object>>()
 
-  constructor(options: ConsulOptions, log: Logger) {
+  constructor(options: ConsulOptions, { log, now }: Pick<Surroundings, 'log' | 'now'>, timing = turnsTiming) {
     this.datacenter = options.datacenter
     this.wait = options.wait
     this.#options = options
     this.#agent = createAgent(options)
     this.#log = log
+    this.#turns = new Turns(log, now, timing)
   }
 
   /** A way to ask for one service, or for what speaks Connect for it. All have one agent. */
   asker(connect = false): Ask {
-    return connect ? createConnectAsk(this.#options, this.#agent) : createAsk(this.#options, this.#agent)
+    const create = connect ? createConnectAsk : createAsk
+    return this.#turns.wrap(create(this.#options, this.#agent))
   }
 
-  failed(who: object, service: string, error: unknown): void {
+  failed(
+    who: object,
+    { service, datacenter }: { service: string; datacenter: string | undefined },
+    error: unknown
+  ): void {
+    // Told already, with what to do.
+    if (error instanceof ConsulCrowded) return
     const { url } = this.#options
-    const fields = { url, service, err: messageOf(error) }
+    const fields = { url, service, ...(datacenter && { datacenter }), err: messageOf(error) }
     const denied = error instanceof ConsulDenied
-    const group = denied ? this.#denied : this.#lost
+    const group = groupOf(denied ? this.#denied : this.#lost, datacenter)
     if (group.size === 0) {
       if (denied) this.#log.warn(fields, `Consul refuses to say where services are: ${PERMISSION}`)
       else this.#log.warn(fields, 'Consul is lost; services go on with the instances last known')
@@ -43,18 +55,25 @@ export class ConsulClient {
     group.add(who)
   }
 
-  answered(who: object): void {
-    const { url } = this.#options
-    if (this.#lost.delete(who) && this.#lost.size === 0) this.#log.info({ url }, 'Consul is back')
-    if (this.#denied.delete(who) && this.#denied.size === 0) this.#log.info({ url }, 'Consul accepts the token')
+  answered(who: object, datacenter: string | undefined): void {
+    const fields = { url: this.#options.url, ...(datacenter && { datacenter }) }
+    const [lost, denied] = [groupOf(this.#lost, datacenter), groupOf(this.#denied, datacenter)]
+    if (lost.delete(who) && lost.size === 0) this.#log.info(fields, 'Consul is back')
+    if (denied.delete(who) && denied.size === 0) this.#log.info(fields, 'Consul accepts the token')
   }
 
   forget(who: object): void {
-    this.#lost.delete(who)
-    this.#denied.delete(who)
+    for (const group of [...this.#lost.values(), ...this.#denied.values()]) group.delete(who)
   }
 
   close(): void {
+    this.#turns.close()
     this.#agent.destroy()
   }
+}
+
+function groupOf(groups: Map<string, Set<object>>, datacenter = ''): Set<object> {
+  const group = groups.get(datacenter) ?? new Set()
+  groups.set(datacenter, group)
+  return group
 }

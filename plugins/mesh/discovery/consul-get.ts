@@ -4,7 +4,7 @@ import http from 'node:http'
 import https from 'node:https'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Ask } from './consul-ask.ts'
-import { ANSWER_TIMEOUT, answerOf, ConsulDenied, PERMISSION } from './consul-ask.ts'
+import { ANSWER_TIMEOUT, answerOf, ConsulCrowded, ConsulDenied, CROWDED, PERMISSION } from './consul-ask.ts'
 
 export interface Got {
   readonly response: IncomingMessage
@@ -33,6 +33,7 @@ export function createGet({ url, token, namespace }: ConsulOptions, agent: http.
     if (statusCode === 200) return { response, body: JSON.parse(text) }
     const said = text.trim().slice(0, 200)
     const message = `Consul answered ${statusCode}${said && `: ${said}`}`
+    if (statusCode === 429) throw new ConsulCrowded(`${message} (${CROWDED})`)
     if (statusCode === 403 || /ACL not found|Permission denied/.test(said)) {
       throw new ConsulDenied(`${message} (${permission})`)
     }

@@ -4,7 +4,8 @@
  *
  * The scheme is https when `Service.Meta.scheme` is `https`, or, without that key, when the service has the tag
  * `https`. Where the instance lives is put in the meta under `consul-node`, `consul-dc`, `consul-region` and
- * `consul-zone`, which win over keys of the service of that name.
+ * `consul-zone` (of the locality, or else `zone` of the node's or the service's meta), and how far down the line of
+ * failover datacenters that is under `failover-rank`; they win over keys of the service of that name.
  */
 import { isIPv6 } from 'node:net'
 import type { InstanceSpec } from '../types.ts'
@@ -18,6 +19,8 @@ export interface TranslateOptions {
   readonly connect?: boolean
   /** Whatever the checks say, but for maintenance: that is somebody's will, no finding. */
   readonly ignoreChecks?: boolean
+  /** The datacenter asked is not the service's own, but one to fall back on. */
+  readonly failover?: { readonly datacenter: string; readonly rank: number }
 }
 
 export interface Translated {
@@ -54,7 +57,7 @@ function wanted(state: State, spec: InstanceSpec, { tags, passingOnly }: Transla
 
 function instanceOf(
   entry: Fields,
-  { connect = false, ignoreChecks = false }: TranslateOptions
+  { connect = false, ignoreChecks = false, failover }: TranslateOptions
 ): { spec: InstanceSpec; state: State } | null {
   const node = fields(entry.Node)
   const service = fields(entry.Service)
@@ -63,7 +66,7 @@ function instanceOf(
   const { ID: id } = service
   if (state === null || !isText(nodeName) || !isText(id)) return null
   const tags = Array.isArray(service.Tags) ? service.Tags.filter(isText) : []
-  const meta = metaOf(service, node, nodeName)
+  const meta = metaOf(service, node, nodeName, failover?.rank)
   const tls = connect || meta.scheme === 'https' || (meta.scheme === undefined && tags.includes('https'))
   const origin = originOf(
     tls ? 'https' : 'http',
@@ -73,7 +76,9 @@ function instanceOf(
   if (origin === null) return null
   const weights = fields(service.Weights)
   const weight = weightOf(state === 'warning' ? weights.Warning : weights.Passing)
-  return { spec: { id: `${nodeName}/${id}`, origin, weight, tags, meta }, state }
+  // Nodes of different datacenters may have the same name.
+  const unique = failover === undefined ? `${nodeName}/${id}` : `${failover.datacenter}/${nodeName}/${id}`
+  return { spec: { id: unique, origin, weight, tags, meta }, state }
 }
 
 /** The worst of the checks of the node and of the service. Maintenance is a critical check, whatever it says. */
@@ -107,13 +112,15 @@ function weightOf(value: unknown): number {
   return Number.isInteger(value) && Number(value) >= 0 ? Math.min(Number(value), MAX_WEIGHT) : 1
 }
 
-function metaOf(service: Fields, node: Fields, nodeName: string): Record<string, string> {
+function metaOf(service: Fields, node: Fields, nodeName: string, rank?: number): Record<string, string> {
   const locality = fields(service.Locality ?? node.Locality)
+  const zones = [locality.Zone, fields(node.Meta).zone, fields(service.Meta).zone]
   const place = Object.entries({
     'consul-node': nodeName,
     'consul-dc': node.Datacenter,
     'consul-region': locality.Region,
-    'consul-zone': locality.Zone
+    'consul-zone': zones.find(isText),
+    'failover-rank': rank === undefined ? undefined : String(rank)
   })
   const own = Object.entries(fields(service.Meta)).filter(([key]) => !place.some(([reserved]) => reserved === key))
   return Object.fromEntries([...own, ...place].filter((pair): pair is [string, string] => isText(pair[1])))

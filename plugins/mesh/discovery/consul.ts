@@ -4,13 +4,13 @@
  * set stays in use. Only an empty set needs proof, see `#believable`.
  */
 import type { ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, Source, SourceStatus, Surroundings } from '../types.ts'
+import type { InstanceSpec, SourceStatus, Surroundings } from '../types.ts'
 import type { Answer, Ask } from './consul-ask.ts'
 import { ConsulDenied } from './consul-ask.ts'
 import type { ConsulClient } from './consul-client.ts'
 import type { TranslateOptions } from './consul-translate.ts'
 import { translate } from './consul-translate.ts'
-import type { DiscoveryCounters } from './loop.ts'
+import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
 import { backoff, messageOf, Publisher, pause, TokenBucket } from './loop.ts'
 
 /** Changed by tests only. */
@@ -22,7 +22,14 @@ export const consulTiming = {
   emptyGrace: 5000
 }
 
-export class ConsulSource implements Source {
+/** A datacenter that serves while none before it can. */
+export interface FailoverDatacenter {
+  readonly datacenter: string
+  /** 1 is the first of them. */
+  readonly rank: number
+}
+
+export class ConsulSource implements Restorable {
   readonly #name: string
   readonly #query: { service: string; datacenter: string | undefined }
   readonly #filter: TranslateOptions
@@ -41,20 +48,25 @@ export class ConsulSource implements Source {
   /** Since when Consul has been answering without an error or a step back. */
   #steadySince = Number.NEGATIVE_INFINITY
   #emptySince: number | null = null
+  /** Serving what was known before; Consul has not answered yet. */
+  #restored = false
 
   constructor(
     service: ServiceConfig,
     client: ConsulClient,
     surroundings: Surroundings,
     counters: DiscoveryCounters,
-    timing = consulTiming
+    timing = consulTiming,
+    failover?: FailoverDatacenter
   ) {
     const { consul, name, mesh } = service
     const connect = mesh.mode === 'connect'
     const ignoreChecks = mesh.healthCheck ? mesh.healthCheck.insteadOfConsul : false
     this.#name = name
-    this.#query = { service: consul?.service ?? name, datacenter: consul?.datacenter ?? client.datacenter }
-    this.#filter = { tags: consul?.tags ?? [], passingOnly: consul?.passingOnly ?? true, connect, ignoreChecks }
+    const datacenter = failover?.datacenter ?? consul?.datacenter ?? client.datacenter
+    this.#query = { service: consul?.service ?? name, datacenter }
+    const { tags = [], passingOnly = true } = consul ?? {}
+    this.#filter = { tags, passingOnly, connect, ignoreChecks, ...(failover && { failover }) }
     this.#client = client
     this.#ask = client.asker(connect)
     this.#surroundings = surroundings
@@ -62,8 +74,10 @@ export class ConsulSource implements Source {
     this.#timing = timing
   }
 
-  start(publish: (instances: readonly InstanceSpec[]) => void): void {
-    this.#running ??= this.#run(new Publisher(publish, () => this.#counters.update(this.#name)))
+  start(publish: Publish, restored?: readonly InstanceSpec[]): void {
+    this.#counters.begin(this.#name)
+    this.#restored = restored !== undefined
+    this.#running ??= this.#run(new Publisher(publish, () => this.#counters.update(this.#name), restored))
   }
 
   status(): SourceStatus {
@@ -111,12 +125,15 @@ export class ConsulSource implements Source {
     // An index that goes backwards tells of a restored, restarted or lagging server: begin anew.
     const reset = index !== null && this.#index !== null && index < this.#index
     this.#index = reset ? null : index
-    if (reset || this.#failures > 0) {
+    if (reset) this.#counters.reset(this.#name)
+    // Of a Consul that is new to us we cannot say that it has been well for a while.
+    if (reset || this.#failures > 0 || this.#restored) {
       this.#steadySince = now
       this.#emptySince = null
     }
     this.#failures = 0
-    this.#client.answered(this)
+    this.#restored = false
+    this.#client.answered(this, this.#query.datacenter)
     if (skipped > 0) this.#warnOnce('Consul lists instances without a usable address or port; they are left out')
     if (filtered) this.#warnOnce('Consul hides some instances: the token needs service:read and node:read for all')
     if (!this.#believable(instances.length === 0 && publisher.serving, now)) {
@@ -146,7 +163,7 @@ export class ConsulSource implements Source {
     this.#index = null
     this.#error = messageOf(error)
     this.#counters.error(this.#name)
-    this.#client.failed(this, this.#name, error)
+    this.#client.failed(this, { ...this.#query, service: this.#name }, error)
   }
 
   #warnOnce(message: string): void {

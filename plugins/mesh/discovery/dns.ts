@@ -4,17 +4,17 @@
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
-import type { InstanceSpec, Source, SourceStatus, Surroundings } from '../types.ts'
+import type { InstanceSpec, SourceStatus, Surroundings } from '../types.ts'
 import { parseServer } from './dns-query.ts'
 import type { DnsOptions } from './dns-resolve.ts'
 import { Resolver } from './dns-resolve.ts'
-import type { DiscoveryCounters } from './loop.ts'
+import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
 import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
 /** How soon to ask again while there is no instance to call. */
 const EMPTY_PAUSE = 2000
 
-export class DnsSource implements Source {
+export class DnsSource implements Restorable {
   readonly #name: string
   readonly #options: DnsOptions
   readonly #surroundings: Surroundings
@@ -38,8 +38,9 @@ export class DnsSource implements Source {
     this.#resolver = new Resolver(options, () => own ?? getServers().map(parseServer), this.#abort.signal)
   }
 
-  start(publish: (instances: readonly InstanceSpec[]) => void): void {
-    this.#running ??= this.#run(new Publisher(publish, () => this.#counters.update(this.#name)))
+  start(publish: Publish, restored?: readonly InstanceSpec[]): void {
+    this.#counters.begin(this.#name)
+    this.#running ??= this.#run(new Publisher(publish, () => this.#counters.update(this.#name), restored))
   }
 
   status(): SourceStatus {

@@ -1,30 +1,55 @@
 /** Where instances come from: the service's configuration decides, one source per service. */
+import { createHash } from 'node:crypto'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
 import type { Source, Surroundings } from '../types.ts'
 import { ConsulSource } from './consul.ts'
 import { ConsulClient } from './consul-client.ts'
+import { FailoverSource } from './consul-failover.ts'
 import { DnsSource } from './dns.ts'
+import type { Restorable } from './loop.ts'
 import { discoveryCounters } from './loop.ts'
+import type { SnapshotOptions } from './snapshot.ts'
+import { Snapshot } from './snapshot.ts'
 import { staticSource } from './static.ts'
 
 export interface Discovery {
   source(service: ServiceConfig): Source
+  /** Called when the mesh is there to serve, not only to look. */
+  attend?(): void
   /** Closes every source that is still open, and the connection to Consul. */
   close(): Promise<void>
 }
 
-export function createDiscovery(options: { consul?: ConsulOptions }, surroundings: Surroundings): Discovery {
+export interface DiscoveryOptions {
+  readonly consul?: ConsulOptions
+  readonly snapshot?: SnapshotOptions
+}
+
+export function createDiscovery(options: DiscoveryOptions, surroundings: Surroundings): Discovery {
   const counters = discoveryCounters(surroundings.meter)
-  const consul = options.consul ? new ConsulClient(options.consul, surroundings.log) : null
+  const consul = options.consul ? new ConsulClient(options.consul, surroundings) : null
+  const snapshot = options.snapshot ? new Snapshot(options.snapshot, surroundings) : null
   const open = new Set<Source>()
 
   function create(service: ServiceConfig): Source {
     // Whatever else is configured: the sidecar knows the way.
     if (service.mesh.mode === 'sidecar' && service.sidecar) return staticSource([service.sidecar], surroundings.now)
     if (service.instances) return staticSource(service.instances, surroundings.now)
+    const source = registered(service)
+    return snapshot?.keeping(service.name, identityOf(service, options.consul), source) ?? source
+  }
+
+  function registered(service: ServiceConfig): Restorable {
     if (service.dns) return new DnsSource(service.name, service.dns, surroundings, counters)
-    if (consul) return new ConsulSource(service, consul, surroundings, counters)
-    throw new Error(`service ${service.name} has neither instances nor dns, and discovery.consul is not configured`)
+    if (consul === null) {
+      throw new Error(`service ${service.name} has neither instances nor dns, and discovery.consul is not configured`)
+    }
+    const primary = new ConsulSource(service, consul, surroundings, counters)
+    const others = service.consul?.failover?.map((datacenter, index) => {
+      const failover = { datacenter, rank: index + 1 }
+      return { datacenter, source: new ConsulSource(service, consul, surroundings, counters, undefined, failover) }
+    })
+    return others === undefined ? primary : new FailoverSource(primary, others)
   }
 
   return {
@@ -40,10 +65,25 @@ export function createDiscovery(options: { consul?: ConsulOptions }, surrounding
         }
       }
     },
+    attend: () => snapshot?.attend(),
     async close() {
       await Promise.all([...open].map((source) => source.close()))
       open.clear()
+      await snapshot?.close()
       consul?.close()
     }
   }
+}
+
+/** Which question a service's instances answer; no secret, and not to be turned back into one. */
+function identityOf({ consul, dns, mesh, name }: ServiceConfig, agent: ConsulOptions | undefined): string {
+  const { host, pathname } = new URL(agent?.url ?? 'none:')
+  const { mode = 'direct', healthCheck } = mesh
+  const asked = dns ?? {
+    agent: [host, pathname, agent?.namespace, agent?.datacenter],
+    ...{ service: name, ...consul },
+    connect: mode === 'connect',
+    ignoreChecks: healthCheck ? healthCheck.insteadOfConsul : false
+  }
+  return createHash('sha256').update(JSON.stringify(asked)).digest('base64url')
 }

@@ -1,6 +1,6 @@
 /** What the loops of discovery share: pauses that neither give up nor spin, and sets published only on change. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { InstanceSpec, Meter } from '../types.ts'
+import type { InstanceSpec, Meter, Source } from '../types.ts'
 
 /**
  * Exponential backoff with full jitter, so that gateways that lost the same server do not return in step.
@@ -46,10 +46,20 @@ export const messageOf = (error: unknown): string => {
   return error.message || ('code' in error && String(error.code)) || error.name
 }
 
+export type Publish = (instances: readonly InstanceSpec[]) => void
+
+/** A source that may begin with instances known from before, which serve already. */
+export interface Restorable extends Source {
+  start(publish: Publish, restored?: readonly InstanceSpec[]): void
+}
+
 /** Counters of discovery; the age of an answer is measured elsewhere, from `Source.status()`. */
 export interface DiscoveryCounters {
+  /** There from the start, or a rate() cannot see the first step. */
+  begin(service: string): void
   error(service: string): void
   update(service: string): void
+  reset(service: string): void
 }
 
 export function discoveryCounters(meter: Meter | null): DiscoveryCounters {
@@ -63,22 +73,34 @@ export function discoveryCounters(meter: Meter | null): DiscoveryCounters {
     help: 'Changed sets of instances taken over.',
     labelNames: ['service']
   })
+  const resets = meter?.counter({
+    name: 'jingwei_mesh_discovery_index_resets_total',
+    help: "Times that Consul's index went backwards, as after a restart or a restored backup.",
+    labelNames: ['service']
+  })
   return {
+    begin: (service) => {
+      for (const counter of [errors, updates, resets]) counter?.labels(service).inc(0)
+    },
     error: (service) => errors?.labels(service).inc(),
-    update: (service) => updates?.labels(service).inc()
+    update: (service) => updates?.labels(service).inc(),
+    reset: (service) => resets?.labels(service).inc()
   }
 }
 
-/** Publishes the first set, and then those that differ from the one before. */
+/** Publishes the first set, and then those that differ from the one before: equal answers change nothing. */
 export class Publisher {
-  readonly #publish: (instances: readonly InstanceSpec[]) => void
+  readonly #publish: Publish
   readonly #onUpdate: () => void
-  #last: string | null = null
-  #size = 0
+  #last: string | null
+  #size: number
 
-  constructor(publish: (instances: readonly InstanceSpec[]) => void, onUpdate: () => void) {
+  /** `restored` serve already. */
+  constructor(publish: Publish, onUpdate: () => void, restored?: readonly InstanceSpec[]) {
     this.#publish = publish
     this.#onUpdate = onUpdate
+    this.#last = restored === undefined ? null : JSON.stringify(restored)
+    this.#size = restored?.length ?? 0
   }
 
   /** Whether instances are in use now. */

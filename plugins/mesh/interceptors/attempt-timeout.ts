@@ -1,5 +1,5 @@
 import { MeshError } from '../errors.ts'
-import { HeadersTimerHandler } from '../headers-timer.ts'
+import { HeadersTimerHandler } from '../handlers/headers-timer.ts'
 import type { Layer } from '../layer.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 

@@ -1,8 +1,8 @@
-import { FallbackCall } from '../fallback-call.ts'
-import { compileStep } from '../fallback-steps.ts'
+import { FallbackCall } from '../answering/fallback-call.ts'
+import { compileStep } from '../answering/fallback-steps.ts'
+import { StaleStores } from '../answering/stale-store.ts'
 import type { Layer } from '../layer.ts'
-import { idempotency } from '../retry-rules.ts'
-import { StaleStores } from '../stale-store.ts'
+import { idempotency } from '../retrying/retry-rules.ts'
 
 /** Where no retry policy says which requests may be sent twice: RFC 9110, 9.2.2, and what says so of itself. */
 const byDefinition = {

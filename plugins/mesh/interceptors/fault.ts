@@ -1,8 +1,8 @@
 import type { FaultOptions } from '../../../config/schema.ts'
+import { answerWith } from '../answering/static-answer.ts'
+import { ThrottledHandler } from '../handlers/throttled-handler.ts'
 import type { Layer } from '../layer.ts'
 import { headerOf } from '../request-facts.ts'
-import { answerWith } from '../static-answer.ts'
-import { ThrottledHandler } from '../throttled-handler.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
 /** What is injected into one attempt. */

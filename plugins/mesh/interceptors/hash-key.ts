@@ -1,8 +1,8 @@
 import { hash32 } from '../balancing/hash.ts'
 import { balanceOptions } from '../balancing/options.ts'
+import { CookieHandler, mintKey } from '../handlers/sticky-cookie.ts'
 import type { Layer } from '../layer.ts'
 import { factReader } from '../request-facts.ts'
-import { CookieHandler, mintKey } from '../sticky-cookie.ts'
 
 /**
  * Takes the hash by which the balancer chooses, once a call, so that all attempts begin at the same instance. A caller

@@ -1,8 +1,8 @@
 import type { HedgeOptions } from '../../../config/schema.ts'
-import { Hedge } from '../hedge-legs.ts'
-import { Latencies } from '../latencies.ts'
 import type { Layer } from '../layer.ts'
-import { RetryLimit } from '../retry-limit.ts'
+import { Hedge } from '../retrying/hedge-legs.ts'
+import { Latencies } from '../retrying/latencies.ts'
+import { RetryLimit } from '../retrying/retry-limit.ts'
 
 /** Share of the calls that hedges may add where no retry policy says so. */
 const ownBudget = 0.2

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { MirrorOptions } from '../../../config/schema.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 

@@ -1,11 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
-import { isStreamed, ReplayBody, ReplayPool } from '../replay-body.ts'
-import { headerOf } from '../request-facts.ts'
-import { idempotency } from '../retry-rules.ts'
-import type { Service } from '../service.ts'
-import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import type { ReplayBody } from '../retrying/replay-body.ts'
+import { isStreamed, keptBody } from '../retrying/replay-body.ts'
+import { idempotency } from '../retrying/retry-rules.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /** What a hedge without retries may keep. */
 const hedgedBytes = 64 * 1024
@@ -24,18 +23,6 @@ export const replay: Layer = (service, { retry, hedge }) => {
     opts.call!.whenOver(() => kept.close())
     return dispatch({ ...opts, body: kept as never }, new ReplayHandler(handler, kept))
   }
-}
-
-/** The body as one that can be sent again; null where it is one already, or is known to be too large. */
-export function keptBody(opts: DispatchOptions, most: number, service: Service): ReplayBody | null {
-  const { body } = opts
-  if (!isStreamed(body) || (body as unknown) instanceof ReplayBody) return null
-  if (Number(headerOf(opts, 'content-length') ?? 0) > most) return null
-  return new ReplayBody(
-    body,
-    most,
-    service.keep('replay', () => new ReplayPool())
-  )
 }
 
 /** Once an answer has gone to the caller, no attempt follows. */

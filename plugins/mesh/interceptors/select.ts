@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { latencyMeter } from '../balancing/latency.ts'
 import { overflowCounter } from '../breaking/overflows.ts'
 import { MeshError } from '../errors.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import type { Balancer, DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
 

@@ -1,8 +1,8 @@
 import type { HashSource, SplitShare } from '../../../config/schema.ts'
 import { hash32 } from '../balancing/hash.ts'
 import { weightedSampler } from '../balancing/weighted.ts'
+import { CookieHandler, mintKey } from '../handlers/sticky-cookie.ts'
 import { cookieOf, factReader, headerOf } from '../request-facts.ts'
-import { CookieHandler, mintKey } from '../sticky-cookie.ts'
 import type { Dispatch, DispatchOptions, Surroundings } from '../types.ts'
 
 interface Target {

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { classify } from '../errors.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import type { DispatchController, DispatchHandler, Meter } from '../types.ts'
 
@@ -132,7 +132,7 @@ class AttemptTelemetry extends ForwardingHandler {
     if (this.#status >= 400) return outcomeOf(this.#status)
     const { aborted, reason } = this.#call
     if (!aborted) return classify(error, this.#sent)
-    if ((reason as { code?: string } | null)?.code === 'JW_HEDGE_LOST') return 'hedged'
+    if (reason !== null && 'code' in reason && reason.code === 'HEDGE_LOST') return 'hedged'
     return reason !== null && classify(reason, this.#sent) === 'timeout' ? 'timeout' : 'aborted'
   }
 }

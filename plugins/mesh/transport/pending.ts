@@ -1,5 +1,5 @@
 import type { Call } from '../call.ts'
-import { ForwardingHandler } from '../handler.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**

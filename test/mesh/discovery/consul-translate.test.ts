@@ -117,3 +117,19 @@ t.test('sorted by id; the same service id on two nodes is two instances', async 
     ids
   )
 })
+
+t.test('the zone: of the locality, else of the node, else of the service', async (t) => {
+  const zone = (service: Part, node: Part) => one(entry(service, [], node))?.meta['consul-zone']
+  const [inService, inNode] = [{ Meta: { zone: 'c' } }, { Meta: { zone: 'b' } }]
+  t.equal(zone({ ...inService, Locality: { Region: 'r', Zone: 'a' } }, inNode), 'a')
+  t.equal(zone({ ...inService, Locality: { Region: 'r' } }, inNode), 'b')
+  t.equal(zone(inService, { Meta: { zone: '' } }), 'c')
+  t.equal(zone({}, { Meta: { zone: 7 } }), undefined)
+})
+
+t.test('the rank of a failover datacenter is not the service owner’s to say', async (t) => {
+  const forged = entry({ Meta: { 'failover-rank': '1' } }, [], { Datacenter: 'dc2' })
+  t.equal(one(forged)?.meta['failover-rank'], undefined)
+  const found = one(forged, { ...all, failover: { datacenter: 'dc2', rank: 2 } })
+  t.match(found, { id: 'dc2/n1/web-1', meta: { 'failover-rank': '2', 'consul-dc': 'dc2' } })
+})

@@ -1,83 +1,13 @@
 /** The loop against a scripted Consul, for the answers that a real one gives rarely. */
-
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Test } from 'tap'
 import t from 'tap'
-import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
-import { ConsulSource, consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
-import { ConsulClient } from '../../../plugins/mesh/discovery/consul-client.ts'
+import { consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
-import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
+import type { Step } from './scripted.ts'
+import { answer, cut, hold, origin, scripted, status } from './scripted.ts'
 import { eventually, recording, service, watch } from './support.ts'
-
-type Step = (response: ServerResponse, request: IncomingMessage) => void
-interface Seen {
-  path: string
-  query: Record<string, string>
-  headers: IncomingMessage['headers']
-  at: number
-}
-
-/** Answers question after question by the script; the last step answers all that follow. */
-async function scripted(t: Test, steps: Step[], options: Partial<ConsulOptions> = {}, timing = {}) {
-  const seen: Seen[] = []
-  const sockets = new Set<Socket>()
-  const server = createServer((request, response) => {
-    const { pathname, searchParams } = new URL(request.url ?? '', 'http://x')
-    const step = steps[Math.min(seen.length, steps.length - 1)]
-    seen.push({
-      path: pathname,
-      query: Object.fromEntries(searchParams),
-      headers: request.headers,
-      at: performance.now()
-    })
-    step?.(response, request)
-  })
-  server.on('connection', (socket) => sockets.add(socket.on('close', () => sockets.delete(socket))))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const { surroundings, lines, counts } = recording()
-  const client = new ConsulClient({ url, wait: 60_000, maxStale: 1000, ...options }, surroundings.log)
-  const counters = discoveryCounters(surroundings.meter)
-  const open = (config: ServiceConfig) => {
-    const source = new ConsulSource(config, client, surroundings, counters, { ...consulTiming, ...timing })
-    t.teardown(() => source.close())
-    return { source, ...watch(source) }
-  }
-  t.teardown(() => {
-    client.close()
-    server.close()
-    server.closeAllConnections()
-  })
-  return { open, seen, lines, counts, sockets, client }
-}
-
-const entry = (port: number) => ({
-  Node: { Node: 'n1', Address: '127.0.0.1' },
-  Service: { ID: `web-${port}`, Port: port, Weights: { Passing: 1, Warning: 1 } },
-  Checks: []
-})
-const origin = (port: number) => `http://127.0.0.1:${port}`
-const answer =
-  (index: number | string | null, ports: number[], headers: Record<string, string> = {}): Step =>
-  (response) => {
-    const own = { 'x-consul-knownleader': 'true', 'x-consul-lastcontact': '0', ...headers }
-    response.writeHead(200, {
-      'content-type': 'application/json',
-      ...(index === null ? {} : { 'x-consul-index': String(index) }),
-      ...own
-    })
-    response.end(JSON.stringify(ports.map(entry)))
-  }
-const status =
-  (code: number, text: string): Step =>
-  (response) =>
-    response.writeHead(code, { 'content-type': 'text/plain' }).end(text)
-const hold: Step = () => {}
-const cut: Step = (response) => response.destroy()
 
 t.test('asks as configured, holds by index, and publishes only what changed', async (t) => {
   const steps = [answer(5, [1]), answer(6, [1]), answer('18446744073709551615', [1, 2]), hold]
@@ -93,7 +23,11 @@ t.test('asks as configured, holds by index, and publishes only what changed', as
   t.equal(seen[3]?.query.index, '18446744073709551615', 'an index is no double')
   t.match(seen[3]?.headers, { 'x-consul-token': 'secret', 'x-consul-namespace': 'team' })
   t.match(source.status(), { kind: 'consul', confirmedAt: Number, error: null })
-  t.same(counts, { 'jingwei_mesh_discovery_updates_total{web}': 2 })
+  t.same(counts, {
+    'jingwei_mesh_discovery_updates_total{web}': 2,
+    'jingwei_mesh_discovery_errors_total{web}': 0,
+    'jingwei_mesh_discovery_index_resets_total{web}': 0
+  })
 })
 
 t.test('an IPv6 address and a path in the URL', async (t) => {
@@ -122,7 +56,7 @@ t.test('the datacenter of the service wins', async (t) => {
 })
 
 t.test('an index that goes backwards is forgotten', async (t) => {
-  const { open, seen } = await scripted(t, [answer(50, [1]), answer(7, [2]), answer(8, [2]), hold])
+  const { open, seen, counts } = await scripted(t, [answer(50, [1]), answer(7, [2]), answer(8, [2]), hold])
   const { until } = open(service('web'))
   await until([origin(2)])
   await eventually(() => seen.length === 4)
@@ -130,6 +64,7 @@ t.test('an index that goes backwards is forgotten', async (t) => {
     seen.map(({ query }) => query.index),
     [undefined, '50', undefined, '8']
   )
+  t.equal(counts['jingwei_mesh_discovery_index_resets_total{web}'], 1)
 })
 
 for (const index of [null, 0, '-3', 'x']) {
@@ -323,4 +258,34 @@ t.test('close: the question is cancelled and no socket stays', async (t) => {
   await eventually(() => sockets.size === 0, 2000)
   t.same(lines, [], 'a close is no fault')
   t.equal(source.status().error, null)
+})
+
+const restored = (port: number) => [{ id: `n1/web-${port}`, origin: origin(port), weight: 1, tags: [], meta: {} }]
+
+t.test('restored instances: an answer that lists none must last before it is believed', async (t) => {
+  const { open, seen } = await scripted(t, [answer(5, [])], {}, { emptyGrace: 600, interval: 100 })
+  const { until, sets, source } = open(service('web'), restored(1))
+  await eventually(() => seen.length >= 2)
+  t.same(sets, [])
+  t.match(source.status(), { confirmedAt: null, error: /no instance/ })
+  await until([])
+  t.ok(performance.now() - seen[0]!.at >= 600)
+  t.match(source.status(), { confirmedAt: Number, error: null })
+})
+
+t.test('restored instances: those that return after an empty answer are never missed', async (t) => {
+  const { open } = await scripted(t, [cut, answer(5, []), answer(6, [1, 2]), hold])
+  const { until, sets } = open(service('web'), restored(1))
+  await until([origin(1), origin(2)])
+  t.equal(sets.length, 1)
+})
+
+t.test('restored instances: the same answer is no change, but a confirmation', async (t) => {
+  const { open, seen, counts } = await scripted(t, [answer(5, [1]), hold])
+  const meta = { 'consul-node': 'n1' }
+  const { sets, source } = open(service('web'), [{ ...restored(1)[0]!, meta }])
+  await eventually(() => seen.length === 2)
+  t.same(sets, [])
+  t.equal(counts['jingwei_mesh_discovery_updates_total{web}'], 0)
+  t.match(source.status(), { confirmedAt: Number, error: null })
 })

@@ -63,6 +63,23 @@ t.test('publisher: the first set always, then only other ones', async (t) => {
   discoveryCounters(null).error('orders')
 })
 
+t.test('publisher: what was restored serves already, and the same set is no change', async (t) => {
+  const { surroundings, counts } = recording()
+  const counters = discoveryCounters(surroundings.meter)
+  const published: number[] = []
+  const one: InstanceSpec = { id: 'a', origin: 'http://a', weight: 1, tags: [], meta: {} }
+  const publisher = new Publisher(
+    (set) => published.push(set.length),
+    () => counters.update('orders'),
+    [one]
+  )
+  t.ok(publisher.serving)
+  publisher.offer([{ ...one }])
+  t.same([published, counts], [[], {}])
+  publisher.offer([one, { ...one, id: 'b' }])
+  t.same(published, [2])
+})
+
 t.test('an error without a message still says something', async (t) => {
   t.equal(messageOf(Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' })), 'ECONNREFUSED')
   t.equal(messageOf(new TypeError('')), 'TypeError')

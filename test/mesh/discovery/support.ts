@@ -1,7 +1,8 @@
 /** What the tests of discovery share: surroundings that record, and a source whose sets can be awaited. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, Meter, Source, Surroundings } from '../../../plugins/mesh/types.ts'
+import type { Restorable } from '../../../plugins/mesh/discovery/loop.ts'
+import type { InstanceSpec, Meter, Surroundings } from '../../../plugins/mesh/types.ts'
 
 export interface Line {
   level: 'info' | 'warn' | 'error'
@@ -48,9 +49,9 @@ export function service(name: string, rest: Partial<ServiceConfig> = {}): Servic
 }
 
 /** Starts the source and keeps what it publishes. */
-export function watch(source: Source) {
+export function watch(source: Restorable, restored?: readonly InstanceSpec[]) {
   const sets: (readonly InstanceSpec[])[] = []
-  source.start((set) => void sets.push(set))
+  source.start((set) => void sets.push(set), restored)
   return {
     sets,
     origins: () => sets.at(-1)?.map(({ origin }) => origin) ?? null,

@@ -4,7 +4,7 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { HedgeOptions, MeshPolicy } from '../../../config/schema.ts'
-import { Latencies } from '../../../plugins/mesh/latencies.ts'
+import { Latencies } from '../../../plugins/mesh/retrying/latencies.ts'
 import { startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { eventually, refused, upstream } from '../helpers/servers.ts'
@@ -150,7 +150,7 @@ t.test('both fail: the last answer, whole, or else the failure', async (t) => {
     await eventually(() => one.responses.length === 1 && two.responses.length === 1, 'both')
     return { recorder, first: one.responses.pop()!, second: two.responses.pop()! }
   }
-  const busy = (response: ServerResponse, text: string) => response.writeHead(503, { 'x-from': text }).end(text)
+  const busy = (response: ServerResponse, text: string) => response.writeHead(503).end(text)
   const large = 'x'.repeat(300_000)
   const a = await ask()
   busy(a.first, large)
@@ -158,7 +158,7 @@ t.test('both fail: the last answer, whole, or else the failure', async (t) => {
   a.second.socket!.resetAndDestroy()
   await a.recorder.done
   t.strictSame(a.recorder.events, ['start', '503', 'data', 'end'])
-  t.equal(a.recorder.body, large)
+  t.ok(a.recorder.body === large)
 
   const b = await ask()
   busy(b.first, 'first')
@@ -173,7 +173,7 @@ t.test('both fail: the last answer, whole, or else the failure', async (t) => {
   c.second.socket!.resetAndDestroy()
   await c.recorder.done
   t.strictSame(c.recorder.events, ['start', 'error'])
-  t.equal(c.recorder.error?.code, 'UND_ERR_SOCKET')
+  t.match(c.recorder.error?.code, /^(UND_ERR_SOCKET|ECONNRESET|EPIPE)$/)
   t.equal(counts['jingwei_mesh_hedges_total{orders,lost}'], 2)
   t.equal(counts['jingwei_mesh_hedges_total{orders,won}'], 1, 'its 503 was passed on')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
@@ -199,7 +199,7 @@ t.test('what fails of both is retried, elsewhere', async (t) => {
   const [one, two] = [await told(t, 'one'), await told(t, 'two')]
   const good = await upstream(t, 'good')
   const retry = { ...retryOptions, attempts: 1, on: [503] as (typeof retryOptions)['on'] }
-  const mesh = meshOf(t, [service('orders', [one.url, two.url, good.url], { hedge: hedged(), retry })])
+  const mesh = meshOf(t, [service('orders', [one.url, good.url, two.url], { hedge: hedged(), retry })])
   const answer = mesh.request(get)
   await eventually(() => two.responses.length === 1, 'the hedge')
   one.responses[0]!.writeHead(503).end('busy')
@@ -292,7 +292,7 @@ t.test('not beyond the retry budget, nor the cap on retries', async (t) => {
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged(), circuitBreaker })], { meter })
   const answers = [mesh.request(get), mesh.request(get)]
   await eventually(() => counts[overflows] === 1, 'the second not to be hedged')
-  t.equal(one.responses.length + two.responses.length, 3)
+  await eventually(() => one.responses.length + two.responses.length === 3, 'the three')
   for (const response of [...one.responses, ...two.responses]) response.end('done')
   for (const { body } of await Promise.all(answers)) t.equal(await body.text(), 'done')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { ForwardingHandler } from './handler.ts'
-import type { DispatchController } from './types.ts'
+import type { DispatchController } from '../types.ts'
+import { ForwardingHandler } from './forwarding-handler.ts'
 
 /**
  * The one stable controller that those above it hold, over all that may answer below: undici hands out a controller

@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { FallbackOptions } from '../../config/schema.ts'
+import type { FallbackOptions } from '../../../config/schema.ts'
+import { headerOf } from '../request-facts.ts'
+import type { Keeper } from '../service.ts'
+import type { DispatchOptions } from '../types.ts'
 import { cacheControl, varyOf } from './cache-control.ts'
-import { headerOf } from './request-facts.ts'
-import type { Keeper } from './service.ts'
-import type { DispatchOptions } from './types.ts'
 
 export type StaleOptions = NonNullable<FallbackOptions['stale']>
 
@@ -90,7 +90,9 @@ export class StaleStore {
     const same = (other: Stored) =>
       other.vary.length === stored.vary.length &&
       other.vary.every(([name, value], i) => stored.vary[i]![0] === name && stored.vary[i]![1] === value)
-    const variants = [...before.filter((other) => !same(other)), stored].slice(-mostVariants)
+    const variants = [...before.filter((other) => !same(other)), stored].slice(
+      -Math.min(mostVariants, this.#options.maxEntries)
+    )
     this.#remove(key)
     this.#resources.set(key, variants)
     this.#count += variants.length

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { STATUS_CODES } from 'node:http'
-import type { DispatchController, DispatchHandler, DispatchOptions } from './types.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 
 /** Nobody is behind it: there is only an answer that can be cut short. */
 class AnswerController implements DispatchController {

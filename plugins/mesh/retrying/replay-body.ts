@@ -1,7 +1,9 @@
 import { EventEmitter } from 'node:events'
 import { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
-import type { DispatchOptions } from './types.ts'
+import { headerOf } from '../request-facts.ts'
+import type { Service } from '../service.ts'
+import type { DispatchOptions } from '../types.ts'
 
 type Chunk = string | Uint8Array
 type Source = AsyncIterable<Chunk>
@@ -194,6 +196,18 @@ class Reader implements AsyncIterator<Chunk> {
 /** A body that comes as it is read, not one in memory. */
 export function isStreamed(body: unknown): body is Source {
   return typeof body === 'object' && body !== null && Symbol.asyncIterator in body
+}
+
+/** The body as one that can be sent again; null where it is one already, or is known to be too large. */
+export function keptBody(opts: DispatchOptions, most: number, service: Service): ReplayBody | null {
+  const { body } = opts
+  if (!isStreamed(body) || (body as unknown) instanceof ReplayBody) return null
+  if (Number(headerOf(opts, 'content-length') ?? 0) > most) return null
+  return new ReplayBody(
+    body,
+    most,
+    service.keep('replay', () => new ReplayPool())
+  )
 }
 
 /**

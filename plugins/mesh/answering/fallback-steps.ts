@@ -1,5 +1,5 @@
-import type { FallbackOptions } from '../../config/schema.ts'
-import { classify } from './errors.ts'
+import type { FallbackOptions } from '../../../config/schema.ts'
+import { classify } from '../errors.ts'
 
 /** How a call failed: a condition of the configuration, or an answer's status. */
 export type Failing = Exclude<FallbackOptions['on'][number], '5xx'>
@@ -9,9 +9,7 @@ const refusals: Readonly<Record<string, Failing>> = {
   JW_NO_SERVICE: 'no-instance',
   JW_CIRCUIT_OPEN: 'circuit-open',
   JW_OVERLOADED: 'overloaded',
-  JW_UPSTREAM_LIMITED: 'overloaded',
-  // Reached, but not to be spoken to.
-  JW_IDENTITY_MISMATCH: 'connect-failure'
+  JW_UPSTREAM_LIMITED: 'overloaded'
 }
 
 /** Which condition a failure is; null for those that no fallback is for. `sent` is whether an instance may have it. */

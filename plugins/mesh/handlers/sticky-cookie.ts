@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { ForwardingHandler } from './handler.ts'
-import type { DispatchController, DispatchHandler } from './types.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
+import { ForwardingHandler } from './forwarding-handler.ts'
 
 /** The value of a new sticky cookie. It is no secret: it only has to be another for every caller. */
 export function mintKey(random: () => number): string {

@@ -1,17 +1,16 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { DiscardingHandler } from './discarding-handler.ts'
+import { DiscardingHandler } from '../handlers/discarding-handler.ts'
+import type { LayerContext } from '../layer.ts'
+import type { ReplayBody } from '../retrying/replay-body.ts'
+import { isReplayable, keptBody } from '../retrying/replay-body.ts'
+import type { Service } from '../service.ts'
+import type { CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 import type { Failing, Step } from './fallback-steps.ts'
 import { failingOf } from './fallback-steps.ts'
-import { keptBody } from './interceptors/replay.ts'
-import type { LayerContext } from './layer.ts'
 import { Outlet } from './outlet.ts'
-import type { ReplayBody } from './replay-body.ts'
-import { isReplayable } from './replay-body.ts'
-import type { Service } from './service.ts'
 import type { Recording, StaleStore, Stored } from './stale-store.ts'
 import { StandIn } from './stand-in.ts'
-import type { CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions } from './types.ts'
 
 declare module 'undici' {
   namespace Dispatcher {
@@ -66,7 +65,7 @@ export class FallbackCall extends StandIn {
 
   /** Goes on to the next step that is for this failure, or an earlier one, and has an answer; false where none is. */
   fallBack(failing: Failing | null, error: Error | null, source: DispatchController): boolean {
-    if (this.over || failing === null) return false
+    if (this.over || this.aborted || failing === null) return false
     this.#failings.push(failing)
     if (this.#failings.length === 1) this.#error = error
     const choice = this.#choose(failing)
@@ -83,7 +82,7 @@ export class FallbackCall extends StandIn {
 
   /** None was left. */
   fail(controller: DispatchController, error: Error): void {
-    this.onResponseError(controller, this.#error ?? error)
+    this.onResponseError(controller, this.aborted ? error : (this.#error ?? error))
   }
 
   protected override finish(): void {

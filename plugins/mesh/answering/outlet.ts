@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { DispatchController, DispatchHandler } from './types.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
  * Gives an answer that is already in memory, or comes from elsewhere, to a handler: at the handler's own pace, with a

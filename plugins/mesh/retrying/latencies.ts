@@ -1,4 +1,4 @@
-import type { Keeper } from './service.ts'
+import type { Keeper } from '../service.ts'
 
 /** The last answers that a percentile is taken of. */
 const kept = 512

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { ForwardingHandler } from './handler.ts'
-import type { DispatchController, DispatchHandler } from './types.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
+import { ForwardingHandler } from './forwarding-handler.ts'
 
 /** Lets an answer's body through at a limited rate, by pausing after each chunk for as long as it should have taken. */
 export class ThrottledHandler extends ForwardingHandler implements DispatchController {

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { ForwardingHandler } from './handler.ts'
-import type { DispatchController } from './types.ts'
+import type { DispatchController } from '../types.ts'
+import { ForwardingHandler } from './forwarding-handler.ts'
 
 /**
  * A timer up to the response's headers; what follows them is not cut. A body on its way starts it anew, so that

@@ -1,5 +1,5 @@
-import { headerOf } from './request-facts.ts'
-import type { DispatchOptions } from './types.ts'
+import { headerOf } from '../request-facts.ts'
+import type { DispatchOptions } from '../types.ts'
 
 /** On these the answer always depends, whatever the policy says. */
 const always = [

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 import { Outlet } from './outlet.ts'
 import { StandIn } from './stand-in.ts'
-import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from './types.ts'
 
 /** How long those who came later wait for the end of an answer whose length is not known. */
 const collectMs = 1000

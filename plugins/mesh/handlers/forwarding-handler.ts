@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { DispatchController, DispatchHandler } from './types.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
  * Passes everything on; an interceptor's handler extends it and overrides what it cares about.

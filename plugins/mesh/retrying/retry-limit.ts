@@ -1,6 +1,6 @@
-import { shadowCounter } from './metrics.ts'
-import type { Keeper, Service } from './service.ts'
-import type { Surroundings } from './types.ts'
+import { shadowCounter } from '../metrics.ts'
+import type { Keeper, Service } from '../service.ts'
+import type { Surroundings } from '../types.ts'
 
 /**
  * What all retries and hedges of a service must be within: its retry budget, and the circuit breaker's cap on those in

@@ -1,12 +1,12 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { Call } from './call.ts'
-import { MeshError } from './errors.ts'
-import { ForwardingHandler } from './handler.ts'
+import { Call } from '../call.ts'
+import { HedgeLost } from '../errors.ts'
+import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
+import type { Service } from '../service.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Instance } from '../types.ts'
 import type { Latencies } from './latencies.ts'
 import { isWhole } from './replay-body.ts'
 import type { RetryLimit } from './retry-limit.ts'
-import type { Service } from './service.ts'
-import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Instance } from './types.ts'
 
 /** A failing answer that waits for what the other legs bring. */
 interface Held {
@@ -193,14 +193,14 @@ export class Hedge extends ForwardingHandler implements DispatchController {
   override onResponseStart(leg: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
     if (!(leg instanceof Leg) || this.#settled) return
     if (status >= 200) {
-      const { latencies, now, service } = this.#context
+      const { latencies, now } = this.#context
       latencies.add(now() - leg.startedMs - leg.waitedMs)
       if (status >= 500 && this.#others(leg)) {
         leg.held = { status, headers, text, chunks: [], trailers: null }
         leg.pause()
         return
       }
-      this.#settle(leg, new MeshError('JW_HEDGE_LOST', service.name))
+      this.#settle(leg, new HedgeLost())
     }
     this.next.onResponseStart?.(leg, status, headers, text)
   }
@@ -236,7 +236,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
   /** All have failed: the last answer, if there is one, else the failure. */
   #conclude(last: Leg): void {
     const answered = this.#legs.findLast(({ held }) => held !== null) ?? null
-    this.#settle(answered, new MeshError('JW_HEDGE_LOST', this.#context.service.name))
+    this.#settle(answered, new HedgeLost())
     if (answered === null) this.next.onResponseError?.(last, this.#failure!)
     else this.#passOn(answered, answered.held!)
   }

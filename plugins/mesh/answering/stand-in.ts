@@ -1,5 +1,5 @@
-import { StableHandler } from './stable-handler.ts'
-import type { CallRecord, DispatchController } from './types.ts'
+import { StableHandler } from '../handlers/stable-handler.ts'
+import type { CallRecord, DispatchController } from '../types.ts'
 
 /**
  * Stands between a caller and the calls that may answer it, one after the other: the caller sees one controller and

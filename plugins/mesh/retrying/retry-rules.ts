@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { RetryOptions } from '../../config/schema.ts'
-import { headerOf } from './request-facts.ts'
-import type { DispatchOptions } from './types.ts'
+import type { RetryOptions } from '../../../config/schema.ts'
+import { headerOf } from '../request-facts.ts'
+import type { DispatchOptions } from '../types.ts'
 
 /** A policy's conditions, ready to be asked. */
 export interface RetryRules {

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { ForwardingHandler } from './handler.ts'
-import type { DispatchController } from './types.ts'
+import type { DispatchController } from '../types.ts'
+import { ForwardingHandler } from './forwarding-handler.ts'
 
 /** An answer that is thrown away is read up to this size and for this long, to keep its connection; then it is cut. */
 const mostBytes = 64 * 1024

@@ -1,0 +1,25 @@
+import type { Balancer, Instance } from '../types.ts'
+import { firstUntried } from './weighted.ts'
+
+/**
+ * Those that would serve, were the nearer ones not there: of other zones and datacenters. They get what every nearer
+ * instance was tried for, rather than one of these again.
+ */
+export function withReserve(
+  balancer: Balancer,
+  chosen: readonly Instance[],
+  all: readonly Instance[],
+  random: () => number
+): Balancer {
+  const near = new Set(chosen.map(({ endpoint }) => endpoint))
+  const reserve = all.filter(({ endpoint, weight }) => endpoint.health.available && weight > 0 && !near.has(endpoint))
+  if (reserve.length === 0) return balancer
+  return {
+    pick(tried, hash) {
+      const instance = balancer.pick(tried, hash)
+      if (instance !== null || tried === null) return instance
+      return firstUntried(reserve, Math.floor(random() * reserve.length), tried)
+    },
+    ...(balancer.describe && { describe: balancer.describe })
+  }
+}

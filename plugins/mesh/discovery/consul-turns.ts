@@ -1,0 +1,166 @@
+/**
+ * Each service holds a connection to Consul's agent with its question, and an agent allows an address 200 of them
+ * unless `limits.http_max_conns_per_client` says otherwise; what is more it answers with 429 or by closing the
+ * connection at once. Then the services take turns: fewer questions than there were connections to be had are held,
+ * for a short time each, so that every service is asked every few seconds and none goes without an answer.
+ *
+ * A question that is called off frees its connection only when the agent would have answered it. Hence none is, and
+ * as long as it is not known whether all find a place, many questions are not held for long.
+ */
+import type { Logger } from '../types.ts'
+import type { Answer, Ask, Question } from './consul-ask.ts'
+import { ConsulCrowded, CROWDED } from './consul-ask.ts'
+import { pause } from './loop.ts'
+
+/** Changed by tests only. */
+export const turnsTiming = {
+  /** How long a question is held while services take turns. */
+  turn: 2000,
+  /** How long it is held, and until when, while it is not known whether all find a place. */
+  trial: 5000,
+  trialFor: 30_000,
+  /** So many questions are many. An agent that takes fewer connections has its reasons. */
+  many: 32,
+  /** A connection that is reset within this time of the question was perhaps never taken. */
+  early: 1000,
+  /** So many of these within `recent`, while many others live, are no accident. */
+  times: 3,
+  recent: 10_000,
+  /** How long the rest of those refused, or of those that a dying agent held, may take to be closed too. */
+  settle: 100,
+  /** When all try to hold their questions again; doubled each time that this fails, up to the longest. */
+  retry: 300_000,
+  longestRetry: 3_600_000
+}
+
+export class Turns {
+  readonly #log: Logger
+  readonly #now: () => number
+  readonly #timing: typeof turnsTiming
+  readonly #queue: { grant: () => void }[] = []
+  /** Questions under way. */
+  #taken = 0
+  /** Questions that may be under way at a time; null: all. */
+  #limit: number | null = null
+  #limitedAt = Number.NEGATIVE_INFINITY
+  #trialEnds: number
+  #told = false
+  #retry: number
+  #timer: NodeJS.Timeout | undefined
+  #resets: number[] = []
+
+  constructor(log: Logger, now: () => number, timing = turnsTiming) {
+    this.#log = log
+    this.#now = now
+    this.#timing = timing
+    this.#retry = timing.retry
+    this.#trialEnds = now() + timing.trialFor
+  }
+
+  /** The same, asked when it is its turn. */
+  wrap(ask: Ask): Ask {
+    return async (question, signal) => {
+      await this.#turn(signal)
+      return this.#ask(ask, question, signal)
+    }
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+  }
+
+  async #turn(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    if (this.#limit === null || this.#taken < this.#limit) {
+      this.#taken++
+      return
+    }
+    const { promise, resolve: grant, reject } = Promise.withResolvers<void>()
+    const waiting = { grant }
+    this.#queue.push(waiting)
+    const onAbort = () => {
+      const place = this.#queue.indexOf(waiting)
+      if (place < 0) return
+      this.#queue.splice(place, 1)
+      reject(signal.reason)
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
+    await promise.finally(() => signal.removeEventListener('abort', onAbort))
+  }
+
+  #next(): void {
+    while (this.#queue.length > 0 && (this.#limit === null || this.#taken < this.#limit)) {
+      this.#taken++
+      this.#queue.shift()!.grant()
+    }
+  }
+
+  async #ask(ask: Ask, question: Question, signal: AbortSignal): Promise<Answer> {
+    const began = this.#now()
+    try {
+      return await ask({ ...question, wait: Math.min(question.wait, this.#longest()) }, signal)
+    } catch (error) {
+      if (!(await this.#isCrowded(error, began, signal))) throw error
+      this.#crowded()
+      // The next one would fare no better just now.
+      await pause(this.#timing.turn, signal)
+      throw error instanceof ConsulCrowded ? error : new ConsulCrowded(`Consul closed the connection (${CROWDED})`)
+    } finally {
+      this.#taken--
+      this.#next()
+    }
+  }
+
+  #longest(): number {
+    const { turn, trial, many } = this.#timing
+    if (this.#limit !== null) return turn
+    return this.#taken >= many && this.#now() < this.#trialEnds ? trial : Number.POSITIVE_INFINITY
+  }
+
+  async #isCrowded(error: unknown, began: number, signal: AbortSignal): Promise<boolean> {
+    const { early, times, recent, many, settle } = this.#timing
+    const told = error instanceof ConsulCrowded
+    if (!told) {
+      const { code } = error as { code?: string }
+      const now = this.#now()
+      if ((code !== 'ECONNRESET' && code !== 'EPIPE') || now - began > early) return false
+      this.#resets = [...this.#resets.filter((at) => at > now - recent), now]
+    }
+    // Until then those that were refused with this one have left as well.
+    this.#taken--
+    await pause(settle, signal)
+    this.#taken++
+    if (signal.aborted) return false
+    return told || (this.#resets.length >= times && this.#taken > many)
+  }
+
+  #crowded(): void {
+    const { turn } = this.#timing
+    // Many are refused at once, for one reason.
+    if (this.#now() - this.#limitedAt <= turn + this.#timing.early) return
+    this.#limitedAt = this.#now()
+    if (!this.#told) {
+      this.#log.warn({ held: this.#taken - 1 }, `Consul refuses more connections: ${CROWDED}, as they do now`)
+    }
+    this.#told = true
+    if (this.#limit === null) this.#tryLater()
+    this.#limit = Math.max(1, Math.floor(Math.min(this.#taken - 1, this.#limit ?? Number.POSITIVE_INFINITY) * 0.75))
+  }
+
+  /** Perhaps the agent will allow more by then. */
+  #tryLater(): void {
+    const { longestRetry, trialFor, retry } = this.#timing
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      this.#limit = null
+      this.#trialEnds = this.#now() + trialFor
+      this.#next()
+      this.#timer = setTimeout(() => {
+        this.#told = false
+        this.#retry = retry
+        this.#log.info({}, 'Consul takes the connections of all services; they take turns no more')
+      }, trialFor).unref()
+    }, this.#retry).unref()
+    this.#retry = Math.min(this.#retry * 2, longestRetry)
+  }
+}

@@ -1,0 +1,93 @@
+/** Where the gateway itself is: as configured, or else where its Consul agent is. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { ConsulOptions } from '../../../config/schema.ts'
+import type { Locality } from '../balancing/eligible.ts'
+import type { Surroundings } from '../types.ts'
+import { ANSWER_TIMEOUT, createAgent } from './consul-ask.ts'
+import { createGet } from './consul-get.ts'
+import { backoff, messageOf } from './loop.ts'
+
+export interface LocalityOptions {
+  readonly consul?: ConsulOptions
+  readonly locality?: { readonly datacenter?: string; readonly zone?: string }
+}
+
+/** Between two questions, at most. */
+const LONGEST_PAUSE = 60_000
+const PERMISSION = 'the token needs agent:read, or set discovery.locality'
+
+export class OwnLocality {
+  current: Locality
+  readonly #consul: ConsulOptions | undefined
+  readonly #around: Pick<Surroundings, 'log' | 'random'>
+  readonly #onKnown: () => void
+  readonly #abort = new AbortController()
+  #running: Promise<void> | null = null
+
+  /** `onKnown` is called if `current` changes. */
+  constructor(
+    { consul, locality = {} }: LocalityOptions,
+    around: Pick<Surroundings, 'log' | 'random'>,
+    onKnown: () => void
+  ) {
+    const { datacenter = null, zone = null } = locality
+    this.current = { datacenter, zone }
+    this.#consul = consul
+    this.#around = around
+    this.#onKnown = onKnown
+  }
+
+  /** Asks the agent, until it answers, for what is not configured; `wanted`: someone goes by it. */
+  start(wanted: boolean): void {
+    const { datacenter, zone } = this.current
+    if (!wanted || this.#consul === undefined || (datacenter !== null && zone !== null)) return
+    this.#running ??= this.#ask(this.#consul)
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort()
+    await this.#running
+  }
+
+  async #ask(consul: ConsulOptions): Promise<void> {
+    const { signal } = this.#abort
+    const { log, random } = this.#around
+    const agent = createAgent(consul)
+    const get = createGet(consul, agent)
+    const options = { timeout: ANSWER_TIMEOUT, signal, permission: PERMISSION }
+    for (let failures = 0; !signal.aborted; ) {
+      try {
+        const { body } = await get('/agent/self', {}, options)
+        this.#take(localityOf(body))
+        break
+      } catch (error) {
+        if (signal.aborted) break
+        const fields = { url: consul.url, err: messageOf(error) }
+        if (++failures === 1) log.warn(fields, 'the Consul agent does not tell where it is; no instance counts as near')
+        const ms = backoff(failures, random, 1000, LONGEST_PAUSE)
+        await sleep(ms, undefined, { signal, ref: false }).catch(() => {})
+      }
+    }
+    agent.destroy()
+  }
+
+  #take({ datacenter, zone }: Locality): void {
+    const { current } = this
+    this.current = { datacenter: current.datacenter ?? datacenter, zone: current.zone ?? zone }
+    this.#around.log.info({ ...this.current }, 'the gateway knows where it is')
+    this.#onKnown()
+  }
+}
+
+type Fields = Readonly<Record<string, unknown>>
+const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {})
+const textOf = (value: unknown) => (typeof value === 'string' && value !== '' ? value : null)
+
+/** From `/v1/agent/self`; newer agents have a locality, all of them a meta. */
+export function localityOf(self: unknown): Locality {
+  const { Config, DebugConfig, Meta } = fields(self)
+  return {
+    datacenter: textOf(fields(Config).Datacenter),
+    zone: textOf(fields(fields(DebugConfig).Locality).Zone) ?? textOf(fields(Meta).zone)
+  }
+}

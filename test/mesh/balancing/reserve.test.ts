@@ -1,0 +1,57 @@
+/** What every nearer instance was tried for goes further away, rather than to one of these again. */
+import t from 'tap'
+import type { BalanceOptions } from '../../../config/schema.ts'
+import { createMesh } from '../../../plugins/mesh/dispatcher.ts'
+import { retryOptions, service } from '../helpers/mesh.ts'
+import { refused, upstream } from '../helpers/servers.ts'
+import { options } from './support.ts'
+
+type Place = Readonly<Record<string, string>>
+
+async function answers(balance: BalanceOptions, near: readonly [string, Place][], far: [string, Place]) {
+  const specs = [...near, far].map(([origin, meta]) => ({ id: origin, origin, weight: 1, tags: [], meta }))
+  const source = {
+    start: (publish: (instances: typeof specs) => void) => publish(specs),
+    status: () => ({ kind: 'by hand', confirmedAt: 0, error: null }),
+    close: async () => {}
+  }
+  const mesh = createMesh(
+    {
+      services: { orders: service('orders', [], { balance, retry: { ...retryOptions, attempts: 2 } }) },
+      discovery: { locality: { datacenter: 'dc1', zone: 'z1' } }
+    },
+    { discovery: { source: () => source, close: async () => {} } }
+  )
+  const seen: (number | string)[] = []
+  for (let i = 0; i < 5; i++) {
+    const answer = mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
+    seen.push(await answer.then(async ({ body }) => body.text()).catch(({ code }) => code))
+  }
+  await mesh.destroy()
+  return seen
+}
+
+const far = new Array(5).fill('far')
+
+t.test('the whole of the own zone fails', async (t) => {
+  const there = { 'consul-dc': 'dc1', 'consul-zone': 'z2' }
+  const here = { 'consul-dc': 'dc1', 'consul-zone': 'z1' }
+  for (const policy of ['round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'] as const) {
+    const url = (await upstream(t, 'far')).url
+    const near: [string, Place][] = [[await refused(), here], [await refused(), here]] // biome-ignore format: short
+    t.strictSame(await answers(options({ policy, locality: 'prefer' }), near, [url, there]), far, policy)
+  }
+})
+
+t.test('the whole of the own datacenter fails, before anyone has found out', async (t) => {
+  const { url } = await upstream(t, 'far')
+  const near: [string, Place][] = [[await refused(), {}], [await refused(), {}]] // biome-ignore format: short
+  t.strictSame(await answers(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }]), far)
+})
+
+t.test('as long as a nearer one serves, nothing goes there', async (t) => {
+  const { url } = await upstream(t, 'far')
+  const near: [string, Place][] = [[await refused(), {}], [(await upstream(t, 'near')).url, {}]] // biome-ignore format: short
+  const seen = await answers(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }])
+  t.strictSame(seen, new Array(5).fill('near'))
+})

@@ -1,0 +1,155 @@
+/** More services than an agent takes connections: by hand, and against a real one. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { Ask, Question } from '../../../plugins/mesh/discovery/consul-ask.ts'
+import { ConsulCrowded } from '../../../plugins/mesh/discovery/consul-ask.ts'
+import { Turns, turnsTiming } from '../../../plugins/mesh/discovery/consul-turns.ts'
+import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { startConsul } from '../../helpers/consul.ts'
+import { eventually, recording, service, watch } from './support.ts'
+
+const reset = () => Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
+const question = (name: string): Question => ({ service: name, datacenter: undefined, index: 1n, wait: 60_000 })
+
+/** An agent that holds so many questions and refuses the rest. */
+function agent(t: Test, most: number, refusal: () => Error, timing: Partial<typeof turnsTiming> = {}) {
+  const { surroundings, lines } = recording()
+  const turns = new Turns(surroundings.log, surroundings.now, {
+    ...turnsTiming,
+    many: 4,
+    settle: 20,
+    turn: 60,
+    trial: 120,
+    ...timing
+  })
+  const abort = new AbortController()
+  t.teardown(() => {
+    abort.abort()
+    turns.close()
+  })
+  const state = { most, held: 0, peak: 0, asked: {} as Record<string, number>, waits: new Set<number>() }
+  const ask: Ask = async ({ service, wait }, signal) => {
+    await sleep(2)
+    if (state.held >= state.most) throw refusal()
+    state.held++
+    state.peak = Math.max(state.peak, state.held)
+    state.waits.add(wait)
+    try {
+      await sleep(wait, undefined, { signal })
+    } finally {
+      state.held--
+    }
+    state.asked[service] = (state.asked[service] ?? 0) + 1
+    return { index: 1n, entries: [], filtered: false }
+  }
+  const errors: unknown[] = []
+  const loop = async (name: string) => {
+    while (!abort.signal.aborted) {
+      await turns
+        .wrap(ask)(question(name), abort.signal)
+        .catch(async (error) => {
+          if (!abort.signal.aborted) errors.push(error)
+          await sleep(30)
+        })
+    }
+  }
+  return { state, lines, errors, loop, turns, ask, abort }
+}
+
+for (const [name, refusal] of [
+  ['429', () => new ConsulCrowded('Consul answered 429')],
+  ['closed connections', reset]
+] as const) {
+  t.test(`${name}: the services take turns, and each is asked`, async (t) => {
+    const { state, lines, errors, loop } = agent(t, 10, refusal)
+    for (let i = 0; i < 30; i++) void loop(`s${i}`)
+    await eventually(() => Object.keys(state.asked).length === 30)
+    // What was held before must end, and some find their way only then.
+    await sleep(300)
+    const refused = errors.length
+    state.peak = 0
+    state.asked = {}
+    await eventually(() => Object.keys(state.asked).length === 30)
+    await eventually(() => Object.values(state.asked).every((count) => count >= 3))
+    t.ok(errors.length - refused <= 2, `${errors.length - refused} more refused`)
+    t.ok(state.peak <= 8, `${state.peak} at a time`)
+    t.ok(state.waits.has(60))
+    t.ok(errors.at(-1) instanceof ConsulCrowded)
+    t.match(String(errors.at(-1)), name === '429' ? /429/ : /raise limits\.http_max_conns_per_client/)
+    t.match(lines, [{ level: 'warn', message: /raise limits\.http_max_conns_per_client of the Consul agent/ }])
+    t.equal(lines.length, 1)
+  })
+}
+
+t.test('when the agent allows more, all hold their questions again, and that is told', async (t) => {
+  const { state, lines, loop } = agent(t, 10, reset, { retry: 300, trialFor: 300 })
+  for (let i = 0; i < 30; i++) void loop(`s${i}`)
+  await eventually(() => lines.length === 1)
+  state.most = 100
+  await eventually(() => state.held === 30)
+  await eventually(() => lines.length === 2)
+  t.match(lines[1], { level: 'info', message: /no more/ })
+})
+
+t.test('an agent that dies with all its questions is no crowd', async (t) => {
+  const { turns, lines, abort } = agent(t, 10, reset)
+  const death = Promise.withResolvers<never>()
+  death.promise.catch(() => {})
+  const held = Array.from({ length: 20 }, (_, i) => turns.wrap(() => death.promise)(question(`s${i}`), abort.signal))
+  death.reject(reset())
+  const ends = await Promise.allSettled(held)
+  t.ok(ends.every((end) => end.status === 'rejected' && !(end.reason instanceof ConsulCrowded)))
+  t.same(lines, [])
+})
+
+t.test('one reset among many held is an accident', async (t) => {
+  const { turns, state, lines, loop, abort } = agent(t, 100, reset)
+  for (let i = 0; i < 20; i++) void loop(`s${i}`)
+  await eventually(() => state.held === 20)
+  const fail: Ask = async () => Promise.reject(reset())
+  await t.rejects(turns.wrap(fail)(question('x'), abort.signal), { code: 'ECONNRESET' })
+  t.same(lines, [])
+})
+
+t.test('who leaves while waiting gives up his place', async (t) => {
+  const { turns, ask, state, errors, loop } = agent(t, 10, () => new ConsulCrowded('Consul answered 429'), {
+    turn: 300
+  })
+  for (let i = 0; i < 20; i++) void loop(`s${i}`)
+  await eventually(() => errors.length > 0 && state.waits.has(300))
+  const leaving = new AbortController()
+  const asked = turns.wrap(ask)(question('leaving'), leaving.signal)
+  await sleep(5)
+  leaving.abort()
+  await t.rejects(asked, { name: 'AbortError' })
+  await eventually(() => Object.keys(state.asked).length === 20)
+  t.notOk('leaving' in state.asked)
+})
+
+t.test('a real agent that takes fewer connections than there are services', async (t) => {
+  const consul = await startConsul({ config: { limits: { http_max_conns_per_client: 60 } } })
+  t.teardown(consul.stop)
+  const { surroundings, lines } = recording()
+  const names = Array.from({ length: 120 }, (_, i) => `service-${i}`)
+  const register = (name: string, port: number) => {
+    const Service = { ID: `${name}-${port}`, Service: name, Address: '127.0.0.1', Port: port }
+    return consul.api('PUT', '/v1/catalog/register', { Node: 'farm', Address: '127.0.0.1', Service })
+  }
+  for (const name of names) t.equal((await register(name, 1)).status, 200)
+  const discovery = createDiscovery({ consul: { url: consul.url, wait: 60_000, maxStale: 60_000 } }, surroundings)
+  t.teardown(() => discovery.close())
+  const sources = names.map((name) => {
+    const source = discovery.source(service(name))
+    return { source, ...watch(source) }
+  })
+  await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 1), 60_000)
+  const crowded = lines.filter(({ message }) => /raise limits/.test(message))
+  t.equal(crowded.length, 1)
+  t.comment(crowded[0]?.fields)
+  const began = performance.now()
+  for (const name of names) await register(name, 2)
+  await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 2), 60_000)
+  t.comment(`all 120 changes seen ${(performance.now() - began).toFixed(0)} ms after the first`)
+  await eventually(() => sources.filter(({ source }) => source.status().error === null).length === 120, 30_000)
+})

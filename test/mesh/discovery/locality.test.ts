@@ -1,0 +1,147 @@
+/** Where the gateway is, and that the balance heeds it as soon as it is known. */
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { LocalityOptions } from '../../../plugins/mesh/discovery/locality.ts'
+import { localityOf, OwnLocality } from '../../../plugins/mesh/discovery/locality.ts'
+import { createMesh } from '../../../plugins/mesh/dispatcher.ts'
+import { byHand } from '../helpers/discovery.ts'
+import { service } from '../helpers/mesh.ts'
+import { eventually, recording } from './support.ts'
+
+const self = { Config: { Datacenter: 'dc1' }, Meta: { zone: 'a' } }
+
+async function agent(t: Test, answers: (asked: number) => [status: number, body: string]) {
+  const asked: (string | undefined)[] = []
+  const server = createServer((request, response) => {
+    asked.push(request.url)
+    const [status, body] = answers(asked.length)
+    response.writeHead(status).end(body)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return { asked, consul: { url, wait: 1000, maxStale: 1000 } }
+}
+
+function own(t: Test, options: LocalityOptions, wanted = true) {
+  const { surroundings, lines } = recording()
+  let known = 0
+  // Retries without a pause to speak of.
+  const locality = new OwnLocality(options, { ...surroundings, random: () => 0.01 }, () => known++)
+  t.teardown(() => locality.close())
+  locality.start(wanted)
+  return { locality, lines, known: () => known }
+}
+
+t.test('what an agent says of itself', async (t) => {
+  t.same(localityOf(self), { datacenter: 'dc1', zone: 'a' })
+  t.same(localityOf({ ...self, DebugConfig: { Locality: { Region: 'r', Zone: 'b' } } }), {
+    datacenter: 'dc1',
+    zone: 'b'
+  })
+  t.same(localityOf({ Config: { Datacenter: 'dc1' }, Meta: { zone: '' } }), { datacenter: 'dc1', zone: null })
+  for (const odd of [null, [], 'x', { Config: 7, Meta: null, DebugConfig: { Locality: null } }]) {
+    t.same(localityOf(odd), { datacenter: null, zone: null })
+  }
+})
+
+t.test('asked until it is answered, told once', async (t) => {
+  const { asked, consul } = await agent(t, (count) => (count < 4 ? [500, 'not yet'] : [200, JSON.stringify(self)]))
+  const { locality, lines, known } = own(t, { consul })
+  t.same(locality.current, { datacenter: null, zone: null }, 'nobody waits for it')
+  await eventually(() => known() === 1)
+  t.same(locality.current, { datacenter: 'dc1', zone: 'a' })
+  t.same(asked[0]?.split('?')[0], '/v1/agent/self')
+  t.match(lines, [
+    { level: 'warn', fields: { err: 'Consul answered 500: not yet' } },
+    { level: 'info', fields: { datacenter: 'dc1', zone: 'a' } }
+  ])
+})
+
+t.test('a token that may not: says what to do', async (t) => {
+  const { asked, consul } = await agent(t, () => [403, 'Permission denied'])
+  const { lines } = own(t, { consul })
+  await eventually(() => asked.length > 2)
+  t.match(lines, [{ level: 'warn', fields: { err: /agent:read, or set discovery\.locality/ } }])
+  t.equal(lines.length, 1)
+})
+
+t.test('what is configured wins, and nobody is asked in vain', async (t) => {
+  const { asked, consul } = await agent(t, () => [200, JSON.stringify(self)])
+  const both = own(t, { consul, locality: { datacenter: 'x', zone: 'y' } })
+  const unwanted = own(t, { consul }, false)
+  const without = own(t, { locality: { zone: 'y' } })
+  const zone = own(t, { consul, locality: { zone: 'y' } })
+  await eventually(() => zone.known() === 1)
+  t.same(zone.locality.current, { datacenter: 'dc1', zone: 'y' })
+  t.same(both.locality.current, { datacenter: 'x', zone: 'y' })
+  t.same(unwanted.locality.current, { datacenter: null, zone: null })
+  t.same(without.locality.current, { datacenter: null, zone: 'y' })
+  t.equal(asked.length, 1)
+})
+
+t.test('closed in the midst of a question and of a pause', async (t) => {
+  const { asked, consul } = await agent(t, () => [500, 'no'])
+  const { surroundings } = recording()
+  const locality = new OwnLocality({ consul }, { ...surroundings, random: () => 0.9 }, () => {})
+  locality.start(true)
+  await eventually(() => asked.length === 1)
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  await locality.close()
+  const early = new OwnLocality({ consul }, surroundings, () => {})
+  early.start(true)
+  await early.close()
+  t.ok(asked.length <= 2)
+})
+
+t.test('the mesh balances anew when it knows where it is', async (t) => {
+  const gate = Promise.withResolvers<void>()
+  const server = createServer((_request, response) => {
+    void gate.promise.then(() => response.end(JSON.stringify(self)))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const { discovery } = byHand()
+  const places = ['a', 'b', 'a', 'c']
+  const source = discovery.source
+  discovery.source = (config) => ({
+    ...source(config),
+    start: (publish) =>
+      publish(
+        places.map((zone, i) => {
+          const origin = `http://127.0.0.1:${i + 1}`
+          return { id: origin, origin, weight: 1, tags: [], meta: { 'consul-dc': 'dc1', 'consul-zone': zone } }
+        })
+      )
+  })
+  const balance = {
+    policy: 'round-robin',
+    choices: 2,
+    ringSize: 1024,
+    tableSize: 65_537,
+    decay: 10_000,
+    panicThreshold: 0.5,
+    locality: 'prefer',
+    localThreshold: 0.7
+  } as const
+  const consul = { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, wait: 1000, maxStale: 1000 }
+  const services = { web: service('web', ['http://127.0.0.1:1'], { balance }) }
+  const mesh = createMesh({ services, discovery: { consul } }, { discovery })
+  t.teardown(() => mesh.close())
+  const picked = () => {
+    const balancer = mesh.service('web').snapshot!.balancers['']!
+    return new Set(Array.from({ length: 20 }, () => balancer.pick(null)?.meta['consul-zone']))
+  }
+  t.same(picked(), new Set(['a', 'b', 'c']), 'all, while it is not known')
+  gate.resolve()
+  await eventually(() => picked().size === 1)
+  t.same(picked(), new Set(['a']))
+})

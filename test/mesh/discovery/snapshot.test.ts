@@ -1,0 +1,219 @@
+/** Instances over a restart: by hand, with a clock of the test's. */
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
+import { Snapshot } from '../../../plugins/mesh/discovery/snapshot.ts'
+import { readEntries } from '../../../plugins/mesh/discovery/snapshot-file.ts'
+import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/types.ts'
+import { eventually, recording } from './support.ts'
+
+const one = (port: number): InstanceSpec => {
+  const origin = `http://127.0.0.1:${port}`
+  return { id: origin, origin, weight: 1, tags: [], meta: {} }
+}
+
+class ByHand implements Restorable {
+  publish: Publish = () => {}
+  restored: readonly InstanceSpec[] | undefined
+  confirmedAt: number | null = null
+  start(publish: Publish, restored?: readonly InstanceSpec[]): void {
+    this.publish = publish
+    this.restored = restored
+  }
+  status(): SourceStatus {
+    return { kind: 'by hand', confirmedAt: this.confirmedAt, error: null }
+  }
+  async close(): Promise<void> {}
+}
+
+/** One life of a gateway; `wall` and `now` are its clocks. */
+function life(path: string, wall: number, maxAge = 3_600_000) {
+  const { surroundings, lines } = recording()
+  const clock = { wall, now: 50_000 }
+  const gauges: Record<string, () => Record<string, number>> = {}
+  const meter = {
+    ...surroundings.meter!,
+    gauge: ({ name, collect }: Parameters<NonNullable<typeof surroundings.meter>['gauge']>[0]) => {
+      gauges[name] = () => {
+        const values: Record<string, number> = {}
+        collect(({ service = '' }, value) => void Object.assign(values, { [service]: value }))
+        return values
+      }
+    }
+  }
+  const snapshot = new Snapshot(
+    { path, maxAge },
+    { ...surroundings, meter, now: () => clock.now },
+    { wall: () => clock.wall, timing: { every: 20, refresh: 150 } }
+  )
+  const open = (name: string, identity = 'same') => {
+    const inner = new ByHand()
+    const source = snapshot.keeping(name, identity, inner)
+    const sets: number[][] = []
+    source.start((set) => void sets.push(set.map(({ origin }) => Number(new URL(origin).port))))
+    return {
+      sets,
+      inner,
+      status: () => source.status(),
+      answer: (...ports: number[]) => {
+        inner.confirmedAt = clock.now
+        inner.publish(ports.map(one))
+      }
+    }
+  }
+  const restored = () => gauges.jingwei_mesh_discovery_restored!()
+  return { snapshot, open, clock, lines, restored, up: () => gauges.jingwei_mesh_discovery_snapshot_up!()[''] }
+}
+
+t.test('a second life begins where the first ended', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const first = life(path, 1_000_000)
+  first.snapshot.attend()
+  const [web, gone, silent] = [first.open('web'), first.open('gone'), first.open('silent')]
+  t.match(web.status(), { confirmedAt: null })
+  web.answer(1, 2)
+  gone.answer(3)
+  gone.answer()
+  await eventually(() => readEntries(path)?.[0]?.instances.length === 2)
+  first.clock.wall += 7000
+  first.clock.now += 7000
+  await first.snapshot.close()
+  t.match(readEntries(path), [{ service: 'web', confirmedAt: 1_000_000 }], 'as old as its confirmation')
+  t.same(silent.sets, [])
+  t.same(first.lines, [])
+
+  const second = life(path, 1_060_000)
+  second.snapshot.attend()
+  const again = second.open('web')
+  const [none, other, before] = [second.open('gone'), second.open('silent', 'another'), second.open('new')]
+  t.same(again.sets, [[1, 2]], 'at once')
+  t.same(again.inner.restored?.length, 2, 'and the source knows that they serve')
+  t.match(again.status(), { kind: 'by hand', confirmedAt: 50_000 - 60_000, restored: true })
+  for (const each of [none, other, before]) t.match([each.sets, each.status().confirmedAt], [[], null])
+  t.same(second.restored(), { web: 1, gone: 0, silent: 0, new: 0 })
+  await eventually(() => second.lines.length === 1)
+  t.match(second.lines, [{ level: 'info', fields: { path, services: 1, instances: 2, ageMs: 60_000 } }])
+
+  again.answer(2)
+  t.same(again.sets, [[1, 2], [2]])
+  t.equal(again.status().restored, undefined)
+  t.equal(second.restored().web, 0)
+  await second.snapshot.close()
+  t.match(readEntries(path), [{ service: 'web', instances: { length: 1 }, confirmedAt: 1_060_000 }])
+})
+
+t.test('what nobody confirms again grows old, over any number of lives', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const first = life(path, 0)
+  first.snapshot.attend()
+  first.open('web').answer(1)
+  first.open('old').answer(2)
+  await first.snapshot.close()
+  for (const wall of [1_200_000, 2_400_000]) {
+    const next = life(path, wall)
+    next.snapshot.attend()
+    const [web, old] = [next.open('web'), next.open('old')]
+    t.equal(old.status().confirmedAt, 50_000 - wall)
+    t.same(web.sets, [[1]])
+    web.answer(1)
+    await next.snapshot.close()
+    t.match(readEntries(path), [
+      { service: 'web', confirmedAt: wall },
+      { service: 'old', confirmedAt: 0 }
+    ])
+  }
+  const last = life(path, 3_600_001)
+  t.same(last.open('old').sets, [], 'one is too old')
+  t.same(last.open('web').sets, [[1]], 'the other is not')
+  await eventually(() => last.lines.length === 1)
+  t.match(last.lines, [{ level: 'info', fields: { services: 1, tooOld: 1 } }])
+  const late = life(path, 9_000_000)
+  t.same(late.open('web').sets, [])
+  await eventually(() => late.lines.length === 1)
+  t.match(late.lines, [{ level: 'warn', fields: { path, tooOld: 1 }, message: /too old/ }])
+  const back = life(path, -5000)
+  t.equal(back.open('web').status().confirmedAt, 50_000, 'a clock that was set back makes nobody younger than now')
+})
+
+t.test('instances of another question are no answer to this one', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const first = life(path, 0)
+  first.snapshot.attend()
+  first.open('web', 'dc1').answer(1)
+  await first.snapshot.close()
+  t.same(life(path, 0).open('web', 'dc2').sets, [])
+})
+
+t.test('without a change the file still stays young', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const { snapshot, open, clock } = life(path, 1000)
+  snapshot.attend()
+  const web = open('web')
+  web.answer(1)
+  await eventually(() => readEntries(path)?.[0]?.confirmedAt === 1000)
+  clock.wall += 5000
+  clock.now += 5000
+  web.inner.confirmedAt = clock.now
+  await eventually(() => readEntries(path)?.[0]?.confirmedAt === 6000)
+  await snapshot.close()
+})
+
+t.test('who only looks writes nothing', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const { snapshot, open } = life(path, 0)
+  open('web').answer(1)
+  await snapshot.close()
+  t.equal(readEntries(path), null)
+})
+
+t.test('a life without one answer leaves the file as it was', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const first = life(path, 0)
+  first.snapshot.attend()
+  first.open('web').answer(1)
+  first.open('other').answer(2)
+  await first.snapshot.close()
+  const before = readFileSync(path, 'utf8')
+  const second = life(path, 9000)
+  second.snapshot.attend()
+  second.open('web')
+  await second.snapshot.close()
+  t.equal(readFileSync(path, 'utf8'), before)
+})
+
+t.test('a broken file: told once, and replaced by the next whole one', async (t) => {
+  const path = join(t.testdir({ snapshot: '{"half":' }), 'snapshot')
+  const { snapshot, open, lines } = life(path, 0)
+  snapshot.attend()
+  const web = open('web')
+  t.same(web.sets, [])
+  t.match(lines, [{ level: 'warn', fields: { path, err: String }, message: /of no use/ }])
+  web.answer(1)
+  await snapshot.close()
+  t.equal(lines.length, 1)
+  t.equal(readEntries(path)?.length, 1)
+})
+
+t.test('a path that cannot be written: told at the start, once, and the end of it too', async (t) => {
+  const folder = t.testdir({ taken: 'a file, not a folder' })
+  const path = join(folder, 'taken', 'snapshot')
+  const { snapshot, open, lines, up } = life(path, 0)
+  snapshot.attend()
+  await eventually(() => lines.some(({ message }) => /cannot be written/.test(message)))
+  t.equal(up(), 0)
+  const web = open('web')
+  web.answer(1)
+  web.answer(1, 2)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(web.sets, [[1], [1, 2]], 'and discovery goes on')
+  const told = () => lines.filter(({ message }) => /cannot be written/.test(message)).length
+  t.equal(told(), 1)
+  rmSync(join(folder, 'taken'))
+  mkdirSync(join(folder, 'taken'))
+  web.answer(2)
+  await eventually(() => lines.some(({ message }) => /can be written again/.test(message)))
+  t.equal(up(), 1)
+  await snapshot.close()
+  t.equal(readEntries(path)?.[0]?.instances.length, 1)
+})
