@@ -7,6 +7,7 @@ import { start } from '../helpers/processes.ts'
 import type { Bench, Contender } from './contenders.ts'
 import { launch } from './contenders.ts'
 import { cpuUs, memory } from './measure.ts'
+import { warmUp } from './rounds.ts'
 import type { Scenario } from './scenarios.ts'
 import type { Subject } from './subjects.ts'
 
@@ -20,7 +21,7 @@ export interface IdleRow {
   readonly cpuShare: number
 }
 
-/** Opened before those that count: they warm up the code, and take what was free in the heap. */
+/** Opened before those that count, after a warm-up: the heap has grown by then, and they take what is free in it. */
 const first = 1000
 const watchedMs = 10_000
 
@@ -30,6 +31,7 @@ export async function measureIdle(scenario: Scenario, subject: Subject, bench: B
   const { pid } = contender.running
   const groups: Running[] = []
   try {
+    await warmUp(contender, scenario, bench)
     groups.push(await open(contender, first))
     const before = await settled(pid)
     groups.push(await open(contender, connections))

@@ -42,10 +42,11 @@ interface Measured {
   failures: number
 }
 
-const sliceMs = 200
+/** Long enough for caches to be warm again, short enough for two in a round. */
+const sliceMs = 500
 const warmUpMs = 3000
 /** Others' share of the subject's core in a slice; the kernel's account of the core is in steps of 10 ms. */
-const tolerated = 0.15
+const tolerated = 0.1
 
 export async function measureRounds(
   scenario: Scenario,
@@ -73,16 +74,21 @@ export async function measureRounds(
   }
 }
 
-/** Warms up code and connections; these stay open, and the clients still, until their first slice. */
-async function begin({ name, url, headers }: Contender, scenario: Scenario, { generator }: Bench): Promise<Load> {
-  const trial = await generator.start({ url, headers, scenario })
-  await sleep(warmUpMs)
-  const { failures } = await trial.end()
-  if (failures > 0) throw new Error(`${name}: ${failures} failed requests in ${scenario.name}`)
-  const load = await generator.start({ url, headers, scenario })
+/** Clients whose connections stay open, and who are still until their first slice. */
+async function begin(contender: Contender, scenario: Scenario, bench: Bench): Promise<Load> {
+  await warmUp(contender, scenario, bench)
+  const load = await bench.generator.start({ ...contender, scenario })
   await sleep(sliceMs)
   load.pause()
   return load
+}
+
+/** Until the code is compiled and the heap has grown; and what fails here is not worth measuring. */
+export async function warmUp(contender: Contender, scenario: Scenario, { generator }: Bench): Promise<void> {
+  const trial = await generator.start({ ...contender, scenario })
+  await sleep(warmUpMs)
+  const { failures } = await trial.end()
+  if (failures > 0) throw new Error(`${contender.name}: ${failures} failed requests in ${scenario.name}`)
 }
 
 /** One round: slices until each contender has had its seconds. */
@@ -130,7 +136,7 @@ async function slice({ contender, load }: Measured, requests: () => Promise<numb
   const us = (performance.now() - from) * 1000
   await atRest(pid)
   const cpu = cpuUs(pid) - before.cpu
-  const othersCpu = Math.max(0, coreBusyUs(subjectCore) - before.busy - cpu)
+  const othersCpu = coreBusyUs(subjectCore) - before.busy - cpu
   return { us, cpu, othersCpu, requests: (await requests()) - before.requests }
 }
 
@@ -181,7 +187,7 @@ function rowOf({ contender, rounds, failures }: Measured, latency: LoadResult, c
     perSecond: over(({ requests, us }) => (requests / us) * 1e6).median,
     peakBytes: memory(contender.running.pid, 'VmHWM'),
     ratio: over((work, round) => cpuOf(work) / cpuOf(reference.rounds[round]!)),
-    disturbance: over(({ othersCpu, us }) => othersCpu / us).median,
+    disturbance: Math.max(0, over(({ othersCpu, us }) => othersCpu / us).median),
     failures: failures + latency.failures,
     ...(bytes !== undefined && {
       bytesPerCpuSecond: (bytes / cpu) * 1e6,

@@ -143,6 +143,7 @@ t.test('bytes that cannot be read never end up in a response under way', async (
   )
   t.teardown(service.close)
   const gateway = await startGateway({
+    mesh: { idleTimeout: '500ms' },
     services: { any: { instances: [service.url] } },
     routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
   })
