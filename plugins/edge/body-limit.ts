@@ -1,4 +1,4 @@
-import type { Readable, TransformCallback } from 'node:stream'
+import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
@@ -37,9 +37,8 @@ class CountedBody extends Body {
     this.on('error', () => {})
   }
 
-  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+  protected override refusal(chunk: Buffer): Error | null {
     this.#size += chunk.length
-    if (this.#size > this.#limit) done(new TooLarge(this.#limit))
-    else done(null, chunk)
+    return this.#size > this.#limit ? new TooLarge(this.#limit) : null
   }
 }

@@ -1,7 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
-import type { Readable } from 'node:stream'
-import { PassThrough } from 'node:stream'
+import { Readable } from 'node:stream'
 
 /** Whether a body comes with the request: framing says so, never the method or the content type. */
 export function hasBody(raw: IncomingMessage): boolean {
@@ -19,23 +18,42 @@ export function hasUnknownLength(raw: IncomingMessage): boolean {
  * A body at one remove. Who reads it may destroy it, as undici does when the exchange with the service breaks;
  * destroying the request itself would close the client's connection before it has got its answer. The request is read
  * only once this is, so that nothing is asked of a client (`100 Continue`) before a service is there to take it.
+ * (A PassThrough that the request is piped into would be two streams' work for one's.)
  */
-export class Body extends PassThrough {
-  #source: Readable | null
+export class Body extends Readable {
+  readonly #source: Readable
+  #begun = false
 
   constructor(source: Readable) {
     super()
     this.#source = source
   }
 
-  override _read(size: number): void {
-    if (this.#source !== null) {
-      const source = this.#source
-      this.#source = null
-      source.pipe(this)
-      // What nobody wants any more is read all the same: the next request on the connection comes after it.
-      this.once('close', () => source.resume())
+  override _read(): void {
+    if (this.#begun) {
+      this.#source.resume()
+      return
     }
-    super._read(size)
+    this.#begun = true
+    this.#source.on('data', (chunk: Buffer) => this.#take(chunk))
+    this.#source.once('end', () => this.push(null))
+  }
+
+  #take(chunk: Buffer): void {
+    // What nobody wants any more is read all the same: the next request on the connection comes after it.
+    if (this.destroyed) return
+    const fault = this.refusal(chunk)
+    if (fault !== null) this.destroy(fault)
+    else if (!this.push(chunk)) this.#source.pause()
+  }
+
+  /** Why the body must not go on with this chunk. */
+  protected refusal(_chunk: Buffer): Error | null {
+    return null
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (this.#begun) this.#source.resume()
+    done(error)
   }
 }
