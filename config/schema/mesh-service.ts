@@ -74,7 +74,10 @@ export const HealthCheck = Type.Object(
     timeout: Duration('Of one check.', { default: '1s' }),
     unhealthyThreshold: Count('Failures in a row that take an instance out.', { default: 3 }),
     healthyThreshold: Count('Successes in a row that bring it back.', { default: 2 }),
-    insteadOfConsul: Type.Boolean({ default: false, description: "Whatever Consul's own checks say; maintenance still counts." })
+    insteadOfConsul: Type.Boolean({
+      default: false,
+      description: "Whatever Consul's own checks say; maintenance still counts."
+    })
   },
   strict
 )
@@ -135,10 +138,12 @@ export const CircuitBreaker = Type.Object(
     ...caps,
     maxRetries: Type.Optional(Count('Retries in flight at a time, besides the retry budget.')),
     perInstance: Type.Object(caps, { ...strict, default: {}, description: 'The same, of one instance.' }),
-    errorRatio: orOff(Percent('Share of failed attempts (5xx, no answer) that opens the circuit.'), { default: '50%' }),
-    slowRatio: orOff(Percent('Share of slow attempts that opens it.'), { default: '100%' }),
-    slowAfter: Duration('An attempt is slow if its headers took longer.', { default: '5s' }),
-    minRequests: Count('Attempts within the window before ratios count.', { default: 20 }),
+    errorRatio: orOff(Percent('Share of failed calls (5xx, no answer, retries included) that opens the circuit.'), {
+      default: '50%'
+    }),
+    slowRatio: orOff(Percent('Share of slow calls that opens it.'), { default: '100%' }),
+    slowAfter: Duration('A call is slow if its headers took longer.', { default: '5s' }),
+    minRequests: Count('Calls within the window before ratios count.', { default: 20 }),
     window: Duration('Rolling window over which ratios are taken.', { default: '10s' }),
     openFor: Duration('How long it stays open.', { default: '10s' }),
     rampFor: Duration('Half-open: how long until all traffic is let in again, growing linearly.', { default: '10s' })

@@ -45,12 +45,12 @@ export function layers(used: Used): Named[] {
     ...used.request,
     { name: 'call', layer: beginCall },
     { name: 'intentions', layer: intentions }, // not even a copy goes where we may not
+    { name: 'circuit-breaker', layer: circuitBreaker }, // calls, not attempts: what a retry saved is no failure
     { name: 'mirror', layer: mirror }, // once a call, whatever becomes of it
     { name: 'hash', layer: hashKey }, // the same for all attempts
     { name: 'replay', layer: replay }, // what retry and hedge send again
     { name: 'retry', layer: retry },
     { name: 'hedge', layer: hedge },
-    { name: 'circuit-breaker', layer: circuitBreaker }, // refuses before anything waits
     { name: 'adaptive-concurrency', layer: adaptiveConcurrency },
     { name: 'caps', layer: caps },
     { name: 'rate-limit', layer: rateLimit }, // last, so that only what will be sent takes a token

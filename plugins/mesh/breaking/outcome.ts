@@ -5,11 +5,11 @@ import { classify } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 
-/** How an attempt ended, as far as it tells of the service; `none` blames and praises nobody. */
+/** How a call or an attempt ended, as far as it tells of the service; `none` blames and praises nobody. */
 export type Outcome = 'success' | 'error' | 'timeout' | 'none'
 
 /**
- * Tells once how an attempt ended, and how long its headers took from the end of the request. The headers decide:
+ * Tells once how it ended, and how long its headers took from the end of the request. The headers decide:
  * what follows them, a stream or an upgraded connection, may take any time.
  */
 export abstract class OutcomeHandler extends ForwardingHandler {

@@ -28,7 +28,7 @@ export class ConsulClient {
     this.#options = options
     this.#agent = createAgent(options)
     this.#log = log
-    this.#turns = new Turns(log, now, timing)
+    this.#turns = new Turns(this.#agent, log, now, timing)
   }
 
   /** A way to ask for one service, or for what speaks Connect for it. All have one agent. */

@@ -7,6 +7,7 @@
  * A question that is called off frees its connection only when the agent would have answered it. Hence none is, and
  * as long as it is not known whether all find a place, many questions are not held for long.
  */
+import type http from 'node:http'
 import type { Logger } from '../types.ts'
 import type { Answer, Ask, Question } from './consul-ask.ts'
 import { ConsulCrowded, CROWDED } from './consul-ask.ts'
@@ -33,7 +34,11 @@ export const turnsTiming = {
   longestRetry: 3_600_000
 }
 
+/** Connections that wait for the next question. Without turns as many as Node keeps by itself. */
+const spare = { turns: 8, otherwise: 256 }
+
 export class Turns {
+  readonly #agent: http.Agent
   readonly #log: Logger
   readonly #now: () => number
   readonly #timing: typeof turnsTiming
@@ -49,7 +54,8 @@ export class Turns {
   #timer: NodeJS.Timeout | undefined
   #resets: number[] = []
 
-  constructor(log: Logger, now: () => number, timing = turnsTiming) {
+  constructor(agent: http.Agent, log: Logger, now: () => number, timing = turnsTiming) {
+    this.#agent = agent
     this.#log = log
     this.#now = now
     this.#timing = timing
@@ -143,8 +149,19 @@ export class Turns {
       this.#log.warn({ held: this.#taken - 1 }, `Consul refuses more connections: ${CROWDED}, as they do now`)
     }
     this.#told = true
-    if (this.#limit === null) this.#tryLater()
+    if (this.#limit === null) {
+      this.#tryLater()
+      this.#leaveRoom()
+    }
     this.#limit = Math.max(1, Math.floor(Math.min(this.#taken - 1, this.#limit ?? Number.POSITIVE_INFINITY) * 0.75))
+  }
+
+  /** Others at this address ask Consul too, and idle connections count. */
+  #leaveRoom(): void {
+    this.#agent.maxFreeSockets = spare.turns
+    for (const sockets of Object.values(this.#agent.freeSockets)) {
+      for (const socket of [...(sockets ?? [])]) socket.destroy()
+    }
   }
 
   /** Perhaps the agent will allow more by then. */
@@ -153,6 +170,7 @@ export class Turns {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
       this.#limit = null
+      this.#agent.maxFreeSockets = spare.otherwise
       this.#trialEnds = this.#now() + trialFor
       this.#next()
       this.#timer = setTimeout(() => {

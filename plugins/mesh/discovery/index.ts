@@ -9,7 +9,7 @@ import { DnsSource } from './dns.ts'
 import type { Restorable } from './loop.ts'
 import { discoveryCounters } from './loop.ts'
 import type { SnapshotOptions } from './snapshot.ts'
-import { Snapshot } from './snapshot.ts'
+import { registerSnapshotMetrics, Snapshot } from './snapshot.ts'
 import { staticSource } from './static.ts'
 
 export interface Discovery {
@@ -29,6 +29,7 @@ export function createDiscovery(options: DiscoveryOptions, surroundings: Surroun
   const counters = discoveryCounters(surroundings.meter)
   const consul = options.consul ? new ConsulClient(options.consul, surroundings) : null
   const snapshot = options.snapshot ? new Snapshot(options.snapshot, surroundings) : null
+  if (surroundings.meter !== null) registerSnapshotMetrics(surroundings.meter, snapshot)
   const open = new Set<Source>()
 
   function create(service: ServiceConfig): Source {
@@ -75,13 +76,13 @@ export function createDiscovery(options: DiscoveryOptions, surroundings: Surroun
   }
 }
 
-/** Which question a service's instances answer; no secret, and not to be turned back into one. */
+/** Which question a service's instances answer, as what tells it from another and nothing else: not even the token. */
 function identityOf({ consul, dns, mesh, name }: ServiceConfig, agent: ConsulOptions | undefined): string {
-  const { host, pathname } = new URL(agent?.url ?? 'none:')
+  const { host, pathname } = new URL(agent?.url ?? 'http://none')
   const { mode = 'direct', healthCheck } = mesh
   const asked = dns ?? {
     agent: [host, pathname, agent?.namespace, agent?.datacenter],
-    ...{ service: name, ...consul },
+    service: { service: name, ...consul },
     connect: mode === 'connect',
     ignoreChecks: healthCheck ? healthCheck.insteadOfConsul : false
   }

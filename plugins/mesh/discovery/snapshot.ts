@@ -48,7 +48,7 @@ export class Snapshot {
 
   constructor(
     { path, maxAge }: SnapshotOptions,
-    { log, meter, now }: Pick<Surroundings, 'log' | 'meter' | 'now'>,
+    { log, now }: Pick<Surroundings, 'log' | 'now'>,
     { wall = Date.now, timing = snapshotTiming } = {}
   ) {
     this.#path = path
@@ -58,7 +58,6 @@ export class Snapshot {
     this.#wall = wall
     this.#timing = timing
     this.#entries = this.#read()
-    if (meter !== null) this.#measure(meter)
   }
 
   /** The source, which begins with the instances that were kept as the answer to the same question. */
@@ -186,22 +185,31 @@ export class Snapshot {
     this.#error = messageOf(error)
   }
 
-  #measure(meter: Meter): void {
-    meter.gauge({
-      name: 'jingwei_mesh_discovery_restored',
-      help: '1 while the instances are those of the snapshot, since the source has not answered yet.',
-      labelNames: ['service'],
-      collect: (set) => {
-        for (const [service, { source, restoredAt }] of this.#kept) {
-          set({ service }, restoredAt !== null && source.status().confirmedAt === null ? 1 : 0)
-        }
-      }
-    })
-    meter.gauge({
-      name: 'jingwei_mesh_discovery_snapshot_up',
-      help: '1 while the snapshot of discovery can be written, 0 while it cannot.',
-      labelNames: [],
-      collect: (set) => set({}, this.#error === null ? 1 : 0)
-    })
+  /** Whether it could not be written when that was last tried. */
+  get failing(): boolean {
+    return this.#error !== null
   }
+
+  /** Of each service, whether it lives on what was kept. */
+  restored(): [service: string, restored: boolean][] {
+    const lives = ({ restoredAt, source }: Kept) => restoredAt !== null && source.status().confirmedAt === null
+    return [...this.#kept].map(([service, kept]) => [service, lives(kept)])
+  }
+}
+
+export function registerSnapshotMetrics(meter: Meter, snapshot: Snapshot | null): void {
+  meter.gauge({
+    name: 'jingwei_mesh_discovery_restored',
+    help: '1 while the instances are those of the snapshot, since the source has not answered yet.',
+    labelNames: ['service'],
+    collect: (set) => {
+      for (const [service, restored] of snapshot?.restored() ?? []) set({ service }, restored ? 1 : 0)
+    }
+  })
+  meter.gauge({
+    name: 'jingwei_mesh_discovery_snapshot_failing',
+    help: '1 while the snapshot of discovery cannot be written.',
+    labelNames: [],
+    collect: (set) => set({}, snapshot?.failing ? 1 : 0)
+  })
 }

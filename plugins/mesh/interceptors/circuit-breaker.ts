@@ -10,7 +10,7 @@ import type { Keeper, Service } from '../service.ts'
 import { serviceGauge } from '../service-gauge.ts'
 import type { DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
-/** Lets no attempt through while the service fails. */
+/** Lets no call through while the service fails. What a retry saves is no failure. */
 export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, around) => {
   if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
   const breaker = service.keep('circuit-breaker', () => new Breaker(service, options, around))
@@ -34,7 +34,7 @@ class Breaker implements Keeper {
   readonly circuit: Circuit
   readonly slowAfterMs: number
   readonly now: () => number
-  /** Counts an attempt that was not let through, or would not have been. */
+  /** Counts a call that was not let through, or would not have been. */
   readonly refuse: () => void
   readonly #mode: CircuitBreakerOptions['mode']
   readonly close: () => void
@@ -52,7 +52,7 @@ class Breaker implements Keeper {
     for (const to of Object.keys(levels)) transitions?.labels(name, to).inc(0)
     const refused = meter?.counter({
       name: 'jingwei_mesh_circuit_refusals_total',
-      help: 'Attempts that the circuit did not let through.',
+      help: 'Calls that the circuit did not let through.',
       labelNames: ['service']
     })
     const child = refused?.labels(name)

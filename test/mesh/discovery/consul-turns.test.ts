@@ -1,4 +1,6 @@
 /** More services than an agent takes connections: by hand, and against a real one. */
+import { Agent } from 'node:http'
+import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -15,7 +17,7 @@ const question = (name: string): Question => ({ service: name, datacenter: undef
 /** An agent that holds so many questions and refuses the rest. */
 function agent(t: Test, most: number, refusal: () => Error, timing: Partial<typeof turnsTiming> = {}) {
   const { surroundings, lines } = recording()
-  const turns = new Turns(surroundings.log, surroundings.now, {
+  const turns = new Turns(new Agent(), surroundings.log, surroundings.now, {
     ...turnsTiming,
     many: 4,
     settle: 20,
@@ -127,6 +129,19 @@ t.test('who leaves while waiting gives up his place', async (t) => {
   t.notOk('leaving' in state.asked)
 })
 
+/** Whether the agent keeps the connection. */
+async function connects(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1').on('error', () => {})
+  let open = true
+  socket.once('close', () => {
+    open = false
+  })
+  socket.resume()
+  await sleep(300)
+  socket.destroy()
+  return open
+}
+
 t.test('a real agent that takes fewer connections than there are services', async (t) => {
   const consul = await startConsul({ config: { limits: { http_max_conns_per_client: 60 } } })
   t.teardown(consul.stop)
@@ -147,6 +162,8 @@ t.test('a real agent that takes fewer connections than there are services', asyn
   const crowded = lines.filter(({ message }) => /raise limits/.test(message))
   t.equal(crowded.length, 1)
   t.comment(crowded[0]?.fields)
+  const others = await Promise.all(Array.from({ length: 8 }, () => connects(consul.httpPort)))
+  t.notOk(others.includes(false), 'there is room for others at this address')
   const began = performance.now()
   for (const name of names) await register(name, 2)
   await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 2), 60_000)

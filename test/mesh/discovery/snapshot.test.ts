@@ -3,9 +3,9 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
-import { Snapshot } from '../../../plugins/mesh/discovery/snapshot.ts'
+import { registerSnapshotMetrics, Snapshot } from '../../../plugins/mesh/discovery/snapshot.ts'
 import { readEntries } from '../../../plugins/mesh/discovery/snapshot-file.ts'
-import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/types.ts'
+import type { InstanceSpec, Meter, SourceStatus } from '../../../plugins/mesh/types.ts'
 import { eventually, recording } from './support.ts'
 
 const one = (port: number): InstanceSpec => {
@@ -27,14 +27,12 @@ class ByHand implements Restorable {
   async close(): Promise<void> {}
 }
 
-/** One life of a gateway; `wall` and `now` are its clocks. */
-function life(path: string, wall: number, maxAge = 3_600_000) {
-  const { surroundings, lines } = recording()
-  const clock = { wall, now: 50_000 }
+/** What a scrape finds, by service. */
+function gaugesOf(snapshot: Snapshot | null) {
   const gauges: Record<string, () => Record<string, number>> = {}
-  const meter = {
-    ...surroundings.meter!,
-    gauge: ({ name, collect }: Parameters<NonNullable<typeof surroundings.meter>['gauge']>[0]) => {
+  const meter: Meter = {
+    ...recording().surroundings.meter!,
+    gauge: ({ name, collect }) => {
       gauges[name] = () => {
         const values: Record<string, number> = {}
         collect(({ service = '' }, value) => void Object.assign(values, { [service]: value }))
@@ -42,11 +40,20 @@ function life(path: string, wall: number, maxAge = 3_600_000) {
       }
     }
   }
+  registerSnapshotMetrics(meter, snapshot)
+  return gauges
+}
+
+/** One life of a gateway; `wall` and `now` are its clocks. */
+function life(path: string, wall: number, maxAge = 3_600_000) {
+  const { surroundings, lines } = recording()
+  const clock = { wall, now: 50_000 }
   const snapshot = new Snapshot(
     { path, maxAge },
-    { ...surroundings, meter, now: () => clock.now },
+    { ...surroundings, now: () => clock.now },
     { wall: () => clock.wall, timing: { every: 20, refresh: 150 } }
   )
+  const gauges = gaugesOf(snapshot)
   const open = (name: string, identity = 'same') => {
     const inner = new ByHand()
     const source = snapshot.keeping(name, identity, inner)
@@ -63,7 +70,14 @@ function life(path: string, wall: number, maxAge = 3_600_000) {
     }
   }
   const restored = () => gauges.jingwei_mesh_discovery_restored!()
-  return { snapshot, open, clock, lines, restored, up: () => gauges.jingwei_mesh_discovery_snapshot_up!()[''] }
+  return {
+    snapshot,
+    open,
+    clock,
+    lines,
+    restored,
+    failing: () => gauges.jingwei_mesh_discovery_snapshot_failing!()['']
+  }
 }
 
 t.test('a second life begins where the first ended', async (t) => {
@@ -198,10 +212,10 @@ t.test('a broken file: told once, and replaced by the next whole one', async (t)
 t.test('a path that cannot be written: told at the start, once, and the end of it too', async (t) => {
   const folder = t.testdir({ taken: 'a file, not a folder' })
   const path = join(folder, 'taken', 'snapshot')
-  const { snapshot, open, lines, up } = life(path, 0)
+  const { snapshot, open, lines, failing } = life(path, 0)
   snapshot.attend()
   await eventually(() => lines.some(({ message }) => /cannot be written/.test(message)))
-  t.equal(up(), 0)
+  t.equal(failing(), 1)
   const web = open('web')
   web.answer(1)
   web.answer(1, 2)
@@ -213,7 +227,13 @@ t.test('a path that cannot be written: told at the start, once, and the end of i
   mkdirSync(join(folder, 'taken'))
   web.answer(2)
   await eventually(() => lines.some(({ message }) => /can be written again/.test(message)))
-  t.equal(up(), 1)
+  t.equal(failing(), 0)
   await snapshot.close()
   t.equal(readEntries(path)?.[0]?.instances.length, 1)
+})
+
+t.test('without a snapshot the metrics raise no alarm', async (t) => {
+  const gauges = gaugesOf(null)
+  t.same(gauges.jingwei_mesh_discovery_restored!(), {})
+  t.same(gauges.jingwei_mesh_discovery_snapshot_failing!(), { '': 0 })
 })

@@ -309,13 +309,23 @@ t.test('an interim response is not the answer', async (t) => {
   t.match(statusOf(mesh), { state: 'open' })
 })
 
-t.test('every attempt counts, and a retry finds the circuit open', async (t) => {
-  const { url, requests } = await upstream(t, 'a', (_request, response) => response.writeHead(503).end())
-  const retry = { ...retryOptions, attempts: 10, on: [503] }
+t.test('a call counts once, however often it was tried, and what a retry saved is no failure', async (t) => {
+  let asked = 0
+  let failing = (count: number) => count % 2 === 1
+  const { url } = await upstream(t, 'a', (_request, response) => {
+    response.writeHead(failing(++asked) ? 503 : 200).end()
+  })
+  const retry = { ...retryOptions, attempts: 2, on: [503] }
   const { mesh, ask } = broken(t, url, breaker, { retry })
-  await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN' })
-  t.equal(requests.length, 4)
+  for (let i = 0; i < 6; i++) t.equal(await ask(), 200)
+  t.equal(asked, 12, 'each was tried twice')
+  t.match(statusOf(mesh), { state: 'closed', requests: 6, errorRatio: 0 })
+  failing = () => true
+  for (let i = 0; i < 6; i++) t.equal(await ask(), 503)
   t.match(statusOf(mesh), { state: 'open' })
+  const before = asked
+  await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN' })
+  t.equal(asked, before, 'an open circuit ends the retries too')
 })
 
 t.test('the circuit is the service’s, over the chains of all routes', async (t) => {

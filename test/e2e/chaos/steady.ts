@@ -1,0 +1,105 @@
+// Steady load: so many requests a second, whether or not those before them have been answered.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Agent, request } from 'undici'
+
+export interface Sent {
+  readonly method: 'GET' | 'POST'
+  /** On the clock of `performance.now()`. */
+  readonly at: number
+  /** Until the whole answer; null while it is awaited. */
+  ms: number | null
+  /** The instance that answered well; empty where none did. */
+  instance: string
+  /** Status and body, or the error. */
+  failure: string | null
+}
+
+export interface SteadyOptions {
+  /** Requests a second. */
+  rate: number
+  /** Every so-manieth is a POST. */
+  postEvery: number
+}
+
+const tickMs = 10
+/** Where this process was held up for longer, what it missed is left out rather than sent at once. */
+const mostPerTick = 20
+
+export class Steady {
+  /** In the order in which they were sent. */
+  readonly sent: Sent[] = []
+  readonly #url: string
+  readonly #postEvery: number
+  readonly #agent = new Agent({ connections: 512, keepAliveTimeout: 30_000, headersTimeout: 20_000 })
+  readonly #timer: NodeJS.Timeout
+  #pending = 0
+  #last = performance.now()
+  #due = 0
+
+  constructor(url: string, { rate, postEvery }: SteadyOptions) {
+    this.#url = url
+    this.#postEvery = postEvery
+    this.#timer = setInterval(() => {
+      const now = performance.now()
+      this.#due = Math.min(mostPerTick, this.#due + ((now - this.#last) / 1000) * rate)
+      this.#last = now
+      for (; this.#due >= 1; this.#due--) void this.#send()
+    }, tickMs)
+  }
+
+  async #send(): Promise<void> {
+    const turn = this.sent.length
+    const method = turn % this.#postEvery === this.#postEvery - 1 ? 'POST' : 'GET'
+    const url = new URL(`${this.#url}/${turn}`)
+    const body = method === 'POST' ? `order ${turn}` : null
+    const sent: Sent = { method, at: performance.now(), ms: null, instance: '', failure: null }
+    this.sent.push(sent)
+    this.#pending++
+    try {
+      const answer = await request(url, { dispatcher: this.#agent, method, body })
+      const text = await answer.body.text()
+      const whole = text === `${method} ${url.pathname} ${body ?? ''}`
+      if (answer.statusCode === 200 && whole) sent.instance = String(answer.headers['x-instance'])
+      else sent.failure = `${answer.statusCode} ${text}`
+    } catch (error) {
+      sent.failure = String(error)
+    }
+    sent.ms = performance.now() - sent.at
+    this.#pending--
+  }
+
+  /** GETs sent at that time or later. */
+  gets(since = 0): Sent[] {
+    return this.sent.filter(({ method, at }) => method === 'GET' && at >= since)
+  }
+
+  failures(method: Sent['method']): Sent[] {
+    return this.sent.filter((sent) => sent.method === method && sent.failure !== null)
+  }
+
+  /** Median and 99th percentile of each second's GETs, whole milliseconds. */
+  perSecond(): string {
+    const seconds = Map.groupBy(this.gets(), ({ at }) => Math.floor((at - this.sent[0]!.at) / 1000))
+    return [...seconds.values()].map((some) => `${percentile(some, 50)}/${percentile(some, 99)}`).join(' ')
+  }
+
+  /** Resolves when the last is answered. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer)
+    while (this.#pending > 0) await sleep(5)
+    await this.#agent.close()
+  }
+
+  /** Gives up what is not answered. */
+  async destroy(): Promise<void> {
+    clearInterval(this.#timer)
+    await this.#agent.destroy()
+  }
+}
+
+/** In whole milliseconds; one that is still awaited has taken as long as it has. */
+export function percentile(some: readonly Sent[], percent: number): number {
+  const now = performance.now()
+  const sorted = some.map(({ at, ms }) => ms ?? now - at).sort((a, b) => a - b)
+  return Math.round(sorted[Math.ceil((percent / 100) * sorted.length) - 1] ?? 0)
+}

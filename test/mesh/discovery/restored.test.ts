@@ -1,0 +1,68 @@
+/** Sources as they are configured, over two lives and one file. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
+import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { answer, hold, origin, scripted } from './scripted.ts'
+import { eventually, recording, service, watch } from './support.ts'
+
+const web = (consul: Partial<ServiceConfig['consul']> = {}, rest: Partial<ServiceConfig> = {}) =>
+  service('web', { consul: { service: 'web', passingOnly: true, ...consul }, ...rest })
+
+t.test('only the same question is answered from the file, and it holds no secret', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const { url, surroundings } = await scripted(t, [answer(5, [1, 2]), hold])
+  const live = async (options: Partial<ConsulOptions>, config: ServiceConfig, answers = false) => {
+    const consul = { url, wait: 60_000, maxStale: 1000, ...options }
+    const discovery = createDiscovery({ consul, snapshot: { path, maxAge: 60_000 } }, surroundings)
+    const source = discovery.source(config)
+    if (answers) discovery.attend?.()
+    const { until, origins } = watch(source)
+    if (answers) await until([origin(1), origin(2)])
+    const seen = { origins: origins(), restored: source.status().restored ?? false }
+    await discovery.close()
+    return seen
+  }
+  const token = 'b1gs3cret'
+  t.match(await live({ token }, web(), true), { restored: false })
+  const text = readFileSync(path, 'utf8')
+  t.notMatch(text, token)
+  t.notMatch(text, 'token')
+  const both = { origins: [origin(1), origin(2)], restored: true }
+  t.same(await live({ token }, web()), both)
+  t.same(await live({ token: 'another' }, web()), both, 'who asks is no part of the question')
+  const none = { origins: null, restored: false }
+  t.same(await live({ datacenter: 'dc2' }, web()), none)
+  t.same(await live({ url: url.replace('127.0.0.1', 'localhost') }, web()), none)
+  t.same(await live({}, web({ tags: ['v2'] })), none)
+  t.same(await live({}, web({ passingOnly: false })), none)
+  t.same(await live({}, web({ failover: ['dc2'] })), none)
+  t.same(await live({}, web({}, { mesh: { ...web().mesh, mode: 'connect' } })), none)
+  t.same(await live({}, web()), both)
+})
+
+t.test('instances from DNS are kept too, a static list is not', async (t) => {
+  const path = join(t.testdir(), 'snapshot')
+  const dns = { host: '127.0.0.1', port: 81, srv: false, tls: false, minTtl: 0, maxTtl: 60_000 }
+  const { surroundings } = recording()
+  const discovery = createDiscovery({ snapshot: { path, maxAge: 60_000 } }, surroundings)
+  discovery.attend?.()
+  const named = discovery.source(service('named', { dns }))
+  watch(discovery.source(service('listed', { instances: ['http://127.0.0.1:82'] })))
+  await watch(named).until(['http://127.0.0.1:81'])
+  await discovery.close()
+  t.match(readFileSync(path, 'utf8'), '127.0.0.1:81')
+  t.notMatch(readFileSync(path, 'utf8'), '127.0.0.1:82')
+
+  // The port is taken by nobody who speaks DNS: the file is all there is.
+  const away = { ...dns, host: 'legacy.internal', server: '127.0.0.1:9' }
+  const next = createDiscovery({ snapshot: { path, maxAge: 60_000 } }, surroundings)
+  t.teardown(() => next.close())
+  const again = watch(next.source(service('named', { dns })))
+  t.same(again.sets.length, 1, 'at once')
+  const other = next.source(service('named', { dns: away }))
+  watch(other)
+  await eventually(() => other.status().error !== null)
+  t.equal(other.status().confirmedAt, null)
+})
