@@ -12,7 +12,9 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
     const services = Object.fromEntries(
       gateway.mesh.status().map(({ name, source, instances }) => {
         const ageMs = source.confirmedAt === null ? null : Math.round(gateway.mesh.now() - source.confirmedAt)
-        return [name, { source: source.kind, instances: instances.length, discoveryAgeMs: ageMs, error: source.error }]
+        const { kind, error, restored, failover } = source
+        const more = { ...(restored && { restored }), ...(failover && { failover }) }
+        return [name, { source: kind, instances: instances.length, discoveryAgeMs: ageMs, error, ...more }]
       })
     )
     const waitingFor = Object.keys(services).filter((name) => services[name]!.discoveryAgeMs === null)

@@ -45,6 +45,23 @@ t.test('the reference of the configuration is that of the schema', async (t) => 
   )
 })
 
+t.test('each feature of the mesh is told with its key, and each key is one', async (t) => {
+  const known = new Set(rows().map((row) => keyOf(row)))
+  const page = text('README.md')
+  const table = page.slice(page.indexOf('| feature | key |'), page.indexOf('Only what is switched on is'))
+  const told = [...table.matchAll(/`((?:mesh|routes\[\]|services\.NAME|discovery)[.\w[\]]*)`/g)].map(([, key]) => key!)
+  t.ok(told.length > 30)
+  t.strictSame(
+    told.filter((key) => !known.has(key)),
+    []
+  )
+  const concerns = [...known].filter((key) => /^mesh\.\w+$/.test(key))
+  t.strictSame(
+    concerns.filter((concern) => !told.some((key) => key === concern || key.startsWith(`${concern}.`))),
+    []
+  )
+})
+
 t.test('what the pages link to is there', async (t) => {
   let links = 0
   for (const page of pages) {
@@ -97,6 +114,12 @@ t.test('what npm start is said to show is what it shows', async (t) => {
   t.ok(block.length > 100 && shown.startsWith(block), shown)
 })
 
+const withIdentity = [
+  'jingwei_mesh_certificate_expiry_timestamp_seconds{service}',
+  'jingwei_mesh_certificate_reloads_total{service,outcome}',
+  'jingwei_mesh_intention_denials_total{service}'
+]
+
 t.test('the metrics and pages of the admin port are those that the pages name', async (t) => {
   const origin = await service(t, (_request, response) => response.end('ok'))
   const config = parseConfig(
@@ -104,9 +127,22 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
       listen: { port: 0 },
       admin: { port: 0 },
       redis: { url: 'redis://127.0.0.1:9' },
-      services: { orders: { instances: [origin] } },
+      services: { orders: { instances: [origin] }, shadow: { instances: [origin] } },
       edge: { rateLimit: { max: 10, window: '1m', store: 'redis' } },
-      routes: [{ name: 'orders', match: { path: '/orders' }, service: 'orders' }]
+      mesh: {
+        healthCheck: { path: '/' },
+        outlierDetection: { mode: 'shadow' },
+        circuitBreaker: {},
+        adaptiveConcurrency: {},
+        limit: { rate: 100 },
+        hedge: { after: '1s' },
+        collapse: true,
+        fallback: [{ status: 200 }],
+        fault: { delay: { for: '1ms', percent: '0%' } }
+      },
+      routes: [
+        { name: 'orders', match: { path: '/orders' }, service: 'orders', mesh: { mirror: { service: 'shadow' } } }
+      ]
     }),
     join(home, 'config/page.yaml')
   )
@@ -115,9 +151,11 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
   const metrics = server.metrics.getMetricsAsArray() as unknown as (Metric & { name: string; labelNames: string[] })[]
   const exposed = metrics.filter(({ name }) => name.startsWith('jingwei_'))
   const asWritten = exposed.map(({ name, labelNames }) => name + (labelNames.length > 0 ? `{${labelNames}}` : ''))
+  // These need certificates, or Consul.
+  asWritten.push(...withIdentity)
   const listed = [...text('README.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(([, name]) => name!)
   t.strictSame(listed.toSorted(), asWritten.toSorted())
-  const names = new Set(exposed.map(({ name }) => name))
+  const names = new Set(asWritten.map((name) => name.replace(/\{.*/, '')))
   for (const page of pages) {
     const named = text(page).match(/jingwei_(?:edge|mesh)_\w*[a-z]\b/g) ?? []
     t.strictSame(
@@ -128,7 +166,9 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
   }
   const paths = new Set(text('README.md').match(/(?<=`)\/(?:metrics|health|admin)[\w/]*(?=`)/g))
   t.ok(paths.size >= 5)
-  for (const path of paths) t.equal((await server.admin!.inject(path)).statusCode, 200, path)
+  for (const path of paths) {
+    t.equal((await server.admin!.inject(path.replace('NAME', 'orders'))).statusCode, 200, path)
+  }
 })
 
 t.test('every error code is told, with its status', async (t) => {

@@ -58,7 +58,12 @@ export const Admin = Type.Object(
 export const ConsulDiscovery = Type.Object(
   {
     url: Url('http', 'The HTTP API of a Consul agent.'),
-    token: Type.Optional(Type.String({ description: 'ACL token; `service:read` and `node:read` are enough.' })),
+    token: Type.Optional(
+      Type.String({
+        description:
+          'ACL token; `service:read` and `node:read` are enough, with `agent:read` for `balance.locality` unless `discovery.locality` says it.'
+      })
+    ),
     datacenter: Type.Optional(Type.String()),
     namespace: Type.Optional(Type.String({ description: 'Consul Enterprise namespace.' })),
     tls: Type.Optional(
@@ -96,7 +101,9 @@ export const Discovery = Type.Object(
       Type.Object(
         {
           datacenter: Type.Optional(Type.String({ description: "Default: that of Consul's agent." })),
-          zone: Type.Optional(Type.String({ description: "Default: the meta `zone` of Consul's agent." }))
+          zone: Type.Optional(
+            Type.String({ description: "Default: the zone of the Consul agent's locality, else its node meta `zone`." })
+          )
         },
         { ...strict, description: 'Where the gateway is, for `balance.locality`.' }
       )
