@@ -23,8 +23,9 @@ const everythingOn = {
   ],
   mesh: [
     'balance: least-request',
-    'retry: { on: [connect-failure, reset, gateway-error] }'
-    // circuitBreaker, outlierDetection
+    'retry: { on: [connect-failure, reset, gateway-error] }',
+    'circuitBreaker: { maxConnections: 10000, perInstance: { maxConnections: 10000 } }',
+    'outlierDetection: {}'
   ]
 }
 
