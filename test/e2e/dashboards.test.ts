@@ -14,7 +14,10 @@ import type { Cluster } from '../helpers/cluster.ts'
 import { startCluster } from '../helpers/cluster.ts'
 import { freePort, waitFor } from '../helpers/processes.ts'
 import type { Prometheus } from '../helpers/prometheus.ts'
-import { promtool } from '../helpers/prometheus.ts'
+import { promtool, startPrometheus } from '../helpers/prometheus.ts'
+import { refused, upstream } from '../mesh/helpers/servers.ts'
+import type { Everything } from './helpers/every-concern.ts'
+import { effects, everyConcern } from './helpers/every-concern.ts'
 
 const home = join(import.meta.dirname, '../..')
 
@@ -32,11 +35,25 @@ interface Rule {
   expr: string
 }
 
+/** Alerts whose condition, but for its duration, this test brings about. */
+const met = new Set([
+  'InstancesUnavailable', 'Panic', 'CircuitOpen', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
+  'CertificateExpires', 'CertificateReloadFails'
+]) // biome-ignore format: a list
+
+/** What a dashboard's variables have among their values. */
+const among: Record<string, string[]> = {
+  instance: ['gateway-1', 'gateway-2', 'gateway-3'],
+  service: ['breaking', 'orders', 'users']
+}
+
 t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_000 }, async (t) => {
-  const cluster = await startCluster({ prometheus: { scrapeInterval: '500ms' } })
+  const cluster = await startCluster({ prometheus: false })
   t.teardown(cluster.stop)
-  const prometheus = cluster.prometheus!
-  await causeEverything(cluster, prometheus)
+  const everything = await everyConcern(t, cluster.consul)
+  const nodes = [...cluster.gateways, everything].map(({ adminUrl }) => adminUrl)
+  const prometheus = await prometheusOver(t, nodes)
+  await causeEverything(cluster, everything, prometheus)
 
   const files = globSync('config/grafana/dashboards/*.json', { cwd: home })
   t.ok(files.length > 0)
@@ -48,15 +65,19 @@ t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_00
     }
     for (const { name, definition } of dashboard.templating.list.filter(({ type }) => type === 'query')) {
       const [, selector, label] = /^label_values\((.*), (\w+)\)$/.exec(definition!)!
-      const values = (await prometheus.query(selector!)).map(({ metric }) => metric[label!])
-      t.same(values.sort(), ['gateway-1', 'gateway-2'], `variable ${name}`)
+      const values = new Set((await prometheus.query(selector!)).map(({ metric }) => metric[label!]))
+      for (const value of among[name]!) t.ok(values.has(value), `variable ${name} has ${value}`, { values })
     }
   }
 
   const { groups } = parse(await readFile(join(home, 'config/prometheus/alerts.yml'), 'utf8')) as {
     groups: { rules: Rule[] }[]
   }
-  for (const { alert, expr } of groups.flatMap(({ rules }) => rules)) {
+  const rules = groups.flatMap(({ rules }) => rules)
+  const alerts = new Set(rules.map(({ alert }) => alert))
+  t.ok(met.isSubsetOf(alerts), 'they are all there', { alerts })
+  for (const { alert, expr } of rules) {
+    if (met.has(alert)) await notEmpty(t, prometheus, `alert ${alert} would fire`, expr)
     // What is compared is there even while nothing is wrong; with the comparison it would be empty.
     const [, left] = /^([\s\S]*?)\s*(?:==|>|<)\s*[\d.]+\s*$/.exec(expr)!
     await notEmpty(t, prometheus, `alert ${alert}`, left!)
@@ -66,8 +87,25 @@ t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_00
   }
 })
 
+/** With the real configuration and rules; only how often it scrapes, and whom, differ. */
+async function prometheusOver(t: Test, adminUrls: string[]): Promise<Prometheus> {
+  const source = (name: string) => readFile(join(home, 'config/prometheus', name), 'utf8')
+  const targets = adminUrls.map((url, index) => ({
+    targets: [new URL(url).host],
+    labels: { instance: `gateway-${index + 1}` }
+  }))
+  const folder = t.testdir({
+    'prometheus.yml': (await source('prometheus.yml')).replace(/scrape_interval: .*/, 'scrape_interval: 500ms'),
+    'alerts.yml': await source('alerts.yml'),
+    'targets.yml': JSON.stringify(targets)
+  })
+  const prometheus = await startPrometheus({ configFile: join(folder, 'prometheus.yml') })
+  t.teardown(prometheus.stop)
+  return prometheus
+}
+
 function substitute(expr: string): string {
-  return expr.replaceAll('$instance', '.*').replaceAll('$__rate_interval', '1m')
+  return expr.replaceAll(/\$(instance|service)/g, '.*').replaceAll('$__rate_interval', '1m')
 }
 
 /** Not only without a number in it either, as of a quotient of nothing by nothing. */
@@ -81,13 +119,17 @@ async function notEmpty(t: Test, prometheus: Prometheus, name: string, query: st
 }
 
 /** Each outcome that a panel shows, over some scrapes, since a rate needs at least two. */
-async function causeEverything({ url, consul, redis }: Cluster, prometheus: Prometheus): Promise<void> {
+async function causeEverything(
+  { url, consul, redis }: Cluster,
+  everything: Everything,
+  prometheus: Prometheus
+): Promise<void> {
   const get = async (path: string) => {
     const { statusCode, body } = await request(`${url}${path}`)
     await body.dump()
     return statusCode
   }
-  await waitFor('both gateways are scraped', async () => (await prometheus.query('up == 1')).length === 2, 30_000)
+  await waitFor('all gateways are scraped', async () => (await prometheus.query('up == 1')).length === 3, 30_000)
   // An instance that nobody can reach, and that no check takes out: attempts fail, retries go elsewhere.
   await consul.register({ id: 'nobody', name: 'orders', port: await freePort() })
   const until = Date.now() + 4000
@@ -112,11 +154,23 @@ async function causeEverything({ url, consul, redis }: Cluster, prometheus: Prom
     const failed = await prometheus.query('rate(jingwei_mesh_attempts_total{outcome="connect-failure"}[1m]) > 0')
     return seen.length > 0 && failed.length > 0
   })
+  let missing = effects
+  const allSeen = async () => {
+    await everything.act()
+    const found = await Promise.all(missing.map((effect) => prometheus.query(`(${effect}) > 0`)))
+    missing = missing.filter((_effect, index) => found[index]!.length === 0)
+    return missing.length === 0
+  }
+  await waitFor('every concern has acted', allSeen, 30_000).catch((error: Error) => {
+    throw new Error(`${error.message}; Prometheus has not seen ${missing.join(', ')}`)
+  })
 }
 
 async function gateway(t: Test) {
   const folder = t.testdir({})
   const file = join(folder, 'gateway.yaml')
+  const { url: alive } = await upstream(t, 'alive')
+  const dead = [await refused(), await refused()]
   await writeFile(
     file,
     `
@@ -125,7 +179,23 @@ admin: { host: 127.0.0.1, port: 0 }
 redis: { url: "redis://127.0.0.1:${await freePort()}" }
 services:
   orders: { instances: ["http://127.0.0.1:${await freePort()}"] }
+  shadow: { instances: ["${alive}"], mesh: { circuitBreaker: { mode: shadow }, limit: { mode: shadow, rate: 5 } } }
+  protected:
+    instances: ["${alive}", "${dead.join('", "')}"]
+    mesh:
+      balance: { policy: ring-hash, hashOn: header:x-user }
+      outlierDetection: { consecutiveGatewayFailures: 1, baseEjection: 1h, maxEjection: 1h }
+      circuitBreaker: { maxConnections: 4, maxPendingRequests: 4, minRequests: 5 }
+      adaptiveConcurrency: {}
+      limit: { rate: 200, queue: 10 }
+      retry: { attempts: 1, on: [connect-failure] }
+      hedge: { after: 5ms }
+      collapse: true
+      fallback: [{ status: 200 }] # whatever becomes of a call, its status is the same
+      mirror: { service: shadow }
+      fault: { delay: { for: 1ms, percent: 10% }, abort: { status: 200, percent: 10% }, header: true }
 routes:
+  - { name: protected, match: { path: /protected }, service: protected }
   - { name: orders, match: { path: /api/orders }, service: orders, edge: { accessLog: false } }
   - name: guarded
     match: { path: /guarded, methods: [GET, POST] }
@@ -167,13 +237,14 @@ function sendRaw(port: number, heads: string[]): Promise<number[]> {
   })
 }
 
-const head = (method: string, path: string, host = 'a.example.com') =>
-  `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\ncontent-length: 0\r\n\r\n`
+const head = (method: string, path: string, host = 'a.example.com', user = 'a') =>
+  `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\nx-user: ${user}\r\ncontent-length: 0\r\n\r\n`
 
 t.test('promtool finds nothing to say about the metrics', async (t) => {
   const { port, metrics } = await gateway(t)
   await sendRaw(port, [
     head('GET', '/api/orders'),
+    head('GET', '/protected'),
     head('GET', '/guarded'),
     head('GET', '/limited/1'),
     head('GET', '/')
@@ -186,24 +257,28 @@ t.test('promtool finds nothing to say about the metrics', async (t) => {
 })
 
 t.test('whatever clients send, there are no more series than the configuration allows', async (t) => {
-  const { port, series } = await gateway(t)
+  const { port, metrics, series } = await gateway(t)
   const configured = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
   const methods = METHODS.filter((method) => method !== 'CONNECT') // it opens a tunnel: its answer ends the pipeline
-  const paths = ['/api/orders', '/guarded', '/limited/1', '/none']
+  const paths = ['/api/orders', '/guarded', '/limited/1', '/none', '/protected']
   // Each outcome of each route once; QUERY without a content type is refused before it is routed.
   for (const method of [...configured, 'QUERY', 'NONSENSE']) {
     for (const path of paths) await sendRaw(port, [head(method, path), head(method, path)])
+  }
+  const random = () => Math.random().toString(36).slice(2)
+  // Until one that is dead has been ejected.
+  while (!/ejections_active\{service="protected"\} [1-9]/.test(await metrics())) {
+    await sendRaw(port, [head('GET', '/protected', 'a.example.com', random())])
   }
   const before = await series()
   t.ok(before.size > 30)
 
   const statuses = new Map<number, number>()
-  const random = () => Math.random().toString(36).slice(2)
   for (let batch = 0; batch < 100; batch++) {
     const heads = Array.from({ length: 30 }, (_, index) => {
       const method = methods[(batch * 30 + index) % methods.length]!
       const path = `${paths[Math.floor(Math.random() * paths.length)]!.replace('1', '')}/${random()}?${random()}=1`
-      return head(method, path.replace('//', '/'), `${random()}.example.com`)
+      return head(method, path.replace('//', '/'), `${random()}.example.com`, random())
     })
     const answers = await sendRaw(port, heads)
     answers.push(...(await sendRaw(port, [head(random().toUpperCase(), `/${random()}`)]))) // no method at all

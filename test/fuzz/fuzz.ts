@@ -2,6 +2,7 @@
  * A gateway between fuzzed clients and fuzzed services. All that is random comes from the seed and the connection's
  * number; only the timing is not repeated.
  */
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RunningGateway } from '../helpers/gateway.ts'
 import { startGateway } from '../helpers/gateway.ts'
@@ -42,6 +43,8 @@ export interface Report {
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']
 const mostViolations = 20
+/** An event loop that is later than this says nothing about timeouts. */
+const latestMs = 200
 
 export async function fuzz(options: Options): Promise<Report> {
   const { seed, seconds = Infinity, connections = options.cases?.length ?? Infinity, parallel = 48 } = options
@@ -73,9 +76,13 @@ export async function fuzz(options: Options): Promise<Report> {
   async function one(one: Case): Promise<void> {
     const run: Run = { case: one, reading: readConnection(one.segments.join('')), exchanges: [] }
     world.runs.set(one.key, run)
+    late.reset()
     const outcome = await converse(gateway.port, run, world.exchanges)
-    for (const what of judge(run, outcome, world.exchanges))
+    for (const what of judge(run, outcome, world.exchanges)) {
+      // On a machine that has no time for us, the gateway's timeouts are true.
+      if (what.includes('504 instead') && late.max > latestMs * 1e6) continue
       violations.push({ what, case: one, detail: describe(run, outcome) })
+    }
     // What is still on its way to a service belongs to nobody from now on.
     world.runs.delete(one.key)
     for (const { mark } of run.exchanges) world.exchanges.delete(mark)
@@ -83,6 +90,8 @@ export async function fuzz(options: Options): Promise<Report> {
     report.requests += run.reading.requests.length
   }
 
+  const late = monitorEventLoopDelay()
+  late.enable()
   const until = performance.now() + seconds * 1000
   let next = 0
   const worker = async () => {
@@ -94,6 +103,7 @@ export async function fuzz(options: Options): Promise<Report> {
     }
   }
   await Promise.all(Array.from({ length: parallel }, worker))
+  late.disable()
   await settled(gateway, violations)
   await gateway.close()
   for (const service of services) await service.close()

@@ -29,6 +29,8 @@ export interface Exchange {
   answer: Response | null
   /** All of the plan was written before the gateway closed the connection. */
   written: boolean
+  /** An answer before it on the connection was not sound: what it left behind may be read in this one's place. */
+  tainted: boolean
 }
 
 export interface World {
@@ -61,6 +63,7 @@ class Connection {
   #text = ''
   #exchange: Exchange | null = null
   #answered = false
+  #tainted = false
   #over = false
 
   constructor(socket: Socket, world: World, options: ServiceOptions) {
@@ -136,7 +139,9 @@ class Connection {
     }
     const times = run.exchanges.filter((exchange) => exchange.index === index).length
     const plan = planFor(new Random(seed, 'plan', request.target, index, times), asked, this.#options.wild)
-    const exchange = { mark, run, index, request, plan, answer: readPlan(plan, request.method), written: false }
+    const answer = readPlan(plan, request.method)
+    const exchange = { mark, run, index, request, plan, answer, written: false, tainted: this.#tainted }
+    this.#tainted ||= !plan.sound
     run.exchanges.push(exchange)
     exchanges.set(mark, exchange)
     return exchange

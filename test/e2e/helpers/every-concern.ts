@@ -1,0 +1,102 @@
+// A gateway with every optional concern of the mesh, each on a service of its own so that none hides another, and
+// requests that make all of them act.
+import { writeFile } from 'node:fs/promises'
+import type { RequestListener } from 'node:http'
+import type { Test } from 'tap'
+import { intentionTiming } from '../../../plugins/mesh/identity/intentions.ts'
+import { filesTiming } from '../../../plugins/mesh/transport/tls-files.ts'
+import type { Consul } from '../../helpers/consul.ts'
+import { authority, folderFor } from '../../mesh/helpers/certificates.ts'
+import { intend } from '../../mesh/helpers/connect.ts'
+import { refused, upstream } from '../../mesh/helpers/servers.ts'
+import type { Client } from './gateway.ts'
+import { inProcess } from './gateway.ts'
+
+const answer =
+  (status: number, delayMs = 0): RequestListener =>
+  (request, response) => {
+    const { searchParams } = new URL(request.url!, 'http://any')
+    response.statusCode = Number(searchParams.get('status') ?? status)
+    setTimeout(() => response.end('answer'), Number(searchParams.get('delay') ?? delayMs))
+  }
+
+/** Requests of one round, in flight together, as `path × times`. */
+const round: [path: string, times: number][] = [
+  ['/breaking?status=500', 3],
+  ['/capped?delay=100', 4],
+  ['/adaptive?delay=100', 3],
+  ['/limited', 3],
+  ['/sick', 3],
+  ['/retried?status=500', 4],
+  ['/hedged', 2],
+  ['/collapsed?delay=50', 3],
+  ['/fallen', 1],
+  ['/mirrored', 1],
+  ['/faulty', 1],
+  ['/shadowing', 3],
+  ['/denied', 1]
+]
+
+/** What must be there, and more than 0, once all have acted, a rate over the last minute. */
+export const effects = [
+  'jingwei_mesh_ejections_active',
+  'max_over_time(jingwei_mesh_circuit_state[1m]) == 2',
+  'jingwei_mesh_panic',
+  ...[
+    'ejections_total', 'circuit_refusals_total', 'overflows_total{cap="maxPendingRequests"}',
+    'overflows_total{cap="adaptive"}', 'limited_total{outcome="queued"}', 'limited_total{outcome="refused"}',
+    'retries_total{service="retried"}', 'retry_overflows_total', 'hedges_total{outcome="won"}',
+    'hedges_total{outcome="lost"}', 'collapsed_total', 'fallbacks_total{kind="static"}',
+    'mirrored_total{outcome="sent"}', 'faults_total{kind="abort"}', 'shadowed_total',
+    'certificate_reloads_total{outcome="failure"}', 'intention_denials_total'
+  ].map((metric) => `rate(jingwei_mesh_${metric.replace(/(\{.*\})?$/, '$1[1m]')})`) // biome-ignore format: a table
+]
+
+export interface Everything extends Client {
+  /** Sends all of it once. */
+  act(): Promise<void>
+}
+
+export async function everyConcern(t: Test, consul: Consul): Promise<Everything> {
+  intentionTiming.every = 100
+  filesTiming.interval = 100
+  const serve = async (listener: RequestListener) => (await upstream(t, 'any', listener)).url
+  const [good, bad, worse] = [await serve(answer(200)), await serve(answer(503)), await serve(answer(503))]
+  const [slow, slower] = [await serve(answer(200, 400)), await serve(answer(200, 500))]
+  await intend(consul, 'gateway', 'orders', 'deny')
+  const issuer = authority(folderFor(t), 'issuer')
+  const { certFile: cert, keyFile: key } = issuer.issue('gateway', { days: 0 }) // no longer good
+
+  const only = (mesh: object, ...instances: string[]) => ({
+    instances: instances.length > 0 ? instances : [good],
+    mesh
+  })
+  const capsAlone = { errorRatio: false, slowRatio: false }
+  const client = await inProcess(t, {
+    consul: consul.url,
+    mesh: { retry: false, balance: 'round-robin', identity: { service: 'gateway' } },
+    services: {
+      breaking: only({ circuitBreaker: { minRequests: 2 } }),
+      capped: only({ circuitBreaker: { maxConnections: 1, maxPendingRequests: 1, ...capsAlone } }),
+      adaptive: only({ adaptiveConcurrency: { initialLimit: 1, minLimit: 1, maxLimit: 1 } }),
+      limited: only({ limit: { rate: 1, queue: 1 } }),
+      sick: only({ outlierDetection: { consecutiveGatewayFailures: 1, maxEjectionPercent: '100%' } }, good, bad, worse),
+      retried: only({ retry: { attempts: 1, on: ['5xx'] }, circuitBreaker: { maxRetries: 1, ...capsAlone } }),
+      hedged: only({ hedge: { after: '50ms' } }, slow, slower, good),
+      collapsed: only({ collapse: true }),
+      fallen: only({ fallback: [{ status: 200, body: 'instead' }] }, await refused()),
+      mirrored: only({ mirror: { service: 'collapsed' } }),
+      faulty: only({ fault: { abort: { status: 503 } } }),
+      shadowing: only({ limit: { mode: 'shadow', rate: 1 }, circuitBreaker: { mode: 'shadow' } }),
+      secret: only({ tls: { ca: issuer.file, cert, key } }, good.replace('http', 'https')),
+      denied: { consul: { service: 'orders' }, mesh: { intentions: {} } }
+    }
+  })
+  const paths = round.flatMap(([path, times]) => Array<string>(times).fill(path))
+  let rounds = 0
+  const act = async () => {
+    await writeFile(key, `no key, for the ${++rounds}th time`)
+    await Promise.all(paths.map((path) => client.send(path)))
+  }
+  return { ...client, act }
+}
