@@ -8,6 +8,7 @@ import type { Mesh } from './schema/mesh.ts'
 
 /** What is written of one; a route's has fewer concerns. */
 type Policy = Partial<Static<typeof Mesh>>
+type FallbackEntry = Exclude<Policy['fallback'], false | undefined>[number]
 /** `service` is the one whose policy it is, or null where it is that of many. */
 type Check = (at: string, policy: Policy, checked: Checked, service: string | null) => void
 
@@ -93,8 +94,21 @@ const fallback: Check = (at, { fallback }, checked, service) => {
       if (entry[part] === undefined || entry.status !== undefined) continue
       report.fault(`${place}/${part}`, 'only a static response has it; that needs a "status"', 'key')
     }
+    checkAnswer(place, entry, report)
     if (entry.service !== undefined) checkOther(`${place}/service`, entry.service, service, checked)
   })
+}
+
+/** What could not be written would be found out when the fallback is needed. */
+function checkAnswer(at: string, { status, headers = {}, body }: FallbackEntry, report: Checked['report']): void {
+  for (const [name, value] of Object.entries(headers)) {
+    const place = pointer(at, 'headers', name)
+    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) report.fault(place, `"${name}" is no name of a header`, 'key')
+    else if (!/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
+      report.fault(place, 'a header holds no line breaks and no characters beyond Latin-1')
+    }
+  }
+  if ((status === 204 || status === 304) && body) report.fault(`${at}/body`, `a ${status} has no body`, 'key')
 }
 
 const mirror: Check = (at, { mirror }, checked, service) => {

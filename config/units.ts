@@ -38,6 +38,12 @@ export function parsePercent(text: string): number | null {
   return Number.isFinite(value) ? value : null
 }
 
+/** A fraction of 1, and no more than all of it. */
+function parseShare(text: string): number | null {
+  const value = parsePercent(text)
+  return value !== null && value <= 1 ? value : null
+}
+
 export const units = {
   duration: {
     parse: parsePositiveDuration,
@@ -54,6 +60,7 @@ export const units = {
     expected: 'a size such as 512b, 16kb or 10mb',
     pattern: '^\\d+(\\.\\d+)?([bB]|[kKmMgG][bB])$'
   },
+  share: { parse: parseShare, expected: 'a percentage from 0% to 100%', pattern: '^\\d+(\\.\\d+)?%$' },
   percent: { parse: parsePercent, expected: 'a percentage such as 20%', pattern: '^\\d+(\\.\\d+)?%$' }
 } as const
 

@@ -5,6 +5,7 @@ import { Ajv } from 'ajv'
 import type { Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
 import { didYouMean } from './nearest.ts'
+import { MeshOverride } from './schema/mesh.ts'
 import { Gateway } from './schema.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
@@ -86,7 +87,11 @@ function tellKey(error: ErrorObject, report: Report): void {
   const { properties, patternProperties } = error.parentSchema ?? {}
   const key: string = error.params.additionalProperty
   const at = pointer(error.instancePath, key)
-  if (properties !== undefined) report.unknownKey(error.instancePath, key, didYouMean(key, Object.keys(properties)))
+  if (properties !== undefined) {
+    const elsewhere = /^\/routes\/\d+\/mesh$/.test(error.instancePath) && Object.hasOwn(MeshOverride.properties, key)
+    const advice = elsewhere ? '; it belongs to the service' : didYouMean(key, Object.keys(properties))
+    report.unknownKey(error.instancePath, key, advice)
+  }
   // A mapping whose keys are names.
   else if (patternProperties !== undefined) report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
 }

@@ -100,7 +100,8 @@ const notes: Readonly<Record<string, string>> = {
   'routes[].path': 'Unset: path and query go on byte for byte. Set: `Location` is changed back on the way out.',
   'routes[].path.rewrite': 'Instead of `strip`.',
   'routes[].edge': 'As `edge`, for this route; `false` switches a concern off. A concern is replaced whole.',
-  'routes[].mesh': "As `mesh`, for this route's calls; `balance` and `connectTimeout` belong to the service.",
+  'routes[].mesh':
+    "As `mesh`, for this route's calls; what has a state (balancing, health, breakers, limits, TLS) belongs to the service.",
   'plugins[].options': "The plugin's second argument."
 }
 /** Set by the loader rather than by the schema. */

@@ -14,6 +14,9 @@ export const Size = (description: string, more: { default?: string } = {}) =>
 /** `20%`; loaded as a fraction: 0.2. */
 export const Percent = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'percent', description, ...more })
+/** The same, at most `100%`. */
+export const Share = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'share', description, ...more })
 /** An absolute URL of a scheme, or of the same over TLS. */
 export const Url = (scheme: 'http' | 'redis', description: string) =>
   Type.String({

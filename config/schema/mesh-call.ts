@@ -1,7 +1,19 @@
 /** The mesh's concerns of a call: retries and their kin, fallbacks, faults, mirroring. */
 import { METHODS } from 'node:http'
 import Type from 'typebox'
-import { Count, Duration, DurationOrZero, Either, HeaderName, Names, Percent, Size, strict, Text } from './kit.ts'
+import {
+  Count,
+  Duration,
+  DurationOrZero,
+  Either,
+  HeaderName,
+  Names,
+  Percent,
+  Share,
+  Size,
+  strict,
+  Text
+} from './kit.ts'
 
 // ---- Retries and their kin ---------------------------------------------------------------------
 
@@ -114,24 +126,24 @@ export const Fallback = Type.Object(
 
 // ---- Traffic -----------------------------------------------------------------------------------
 
-const Share = (description: string) => Percent(description, { default: '100%' })
+const Part = (description: string) => Share(description, { default: '100%' })
 
 export const Fault = Type.Object(
   {
     delay: Type.Optional(
-      Type.Object({ for: Duration('Length of the delay.'), percent: Share('Of the attempts.') }, strict)
+      Type.Object({ for: Duration('Length of the delay.'), percent: Part('Of the attempts.') }, strict)
     ),
     abort: Type.Optional(
       Type.Object(
         {
           status: Type.Integer({ minimum: 200, maximum: 599, description: 'Answered instead of the service.' }),
-          percent: Share('Of the attempts.')
+          percent: Part('Of the attempts.')
         },
         strict
       )
     ),
     bandwidth: Type.Optional(
-      Type.Object({ limit: Size('Bytes per second of the response.'), percent: Share('Of the attempts.') }, strict)
+      Type.Object({ limit: Size('Bytes per second of the response.'), percent: Part('Of the attempts.') }, strict)
     ),
     header: Type.Boolean({
       default: false,
@@ -146,7 +158,7 @@ export const Fault = Type.Object(
 export const Mirror = Type.Object(
   {
     service: Text,
-    percent: Share('Of the calls.'),
+    percent: Part('Of the calls.'),
     maxBody: Size('A request with a larger body is not mirrored.', { default: '64kb' }),
     maxActive: Count('Mirrored calls in flight; more are dropped.', { default: 100 })
   },

@@ -1,6 +1,6 @@
 /** The mesh's concerns whose state belongs to a service: balancing, health, circuit breaking, limits, TLS. */
 import Type from 'typebox'
-import { Count, Duration, DurationOrZero, Either, Names, orOff, Percent, strict, Text } from './kit.ts'
+import { Count, Duration, DurationOrZero, Either, Names, orOff, Percent, Share, strict, Text } from './kit.ts'
 
 const Mode = Names(['enforce', 'shadow'], {
   default: 'enforce',
@@ -38,14 +38,14 @@ export const Balance = Type.Object(
     slowStart: Type.Optional(
       Duration('A new or recovered instance works its way up to its full weight within this time.')
     ),
-    panicThreshold: Percent('With fewer available instances than this, all of them are used. 0%: never.', {
+    panicThreshold: Share('With fewer available instances than this, all of them are used. 0%: never.', {
       default: '50%'
     }),
     locality: Names(['ignore', 'prefer'], {
       default: 'ignore',
       description: "prefer: instances of the gateway's own zone, then datacenter, before all others."
     }),
-    localThreshold: Percent('With fewer healthy local instances than this, a part of the traffic spills over.', {
+    localThreshold: Share('With fewer healthy local instances than this, a part of the traffic spills over.', {
       default: '70%'
     })
   },
@@ -70,7 +70,7 @@ export const HealthCheck = Type.Object(
     host: Type.Optional(Type.String({ description: "`Host` of the check; default: the instance's address." })),
     statuses: Statuses,
     interval: Duration('Between two checks of an instance.', { default: '5s' }),
-    jitter: Percent('By which the interval varies, so that gateways do not march in step.', { default: '10%' }),
+    jitter: Share('By which the interval varies, so that gateways do not march in step.', { default: '10%' }),
     timeout: Duration('Of one check.', { default: '1s' }),
     unhealthyThreshold: Count('Failures in a row that take an instance out.', { default: 3 }),
     healthyThreshold: Count('Successes in a row that bring it back.', { default: 2 }),
@@ -90,7 +90,7 @@ export const OutlierDetection = Type.Object(
     interval: Duration('Between two looks at rates and at who may return.', { default: '10s' }),
     baseEjection: Duration('Length of the first ejection; grows with each.', { default: '30s' }),
     maxEjection: Duration('Length that no ejection exceeds.', { default: '300s' }),
-    maxEjectionPercent: Percent('Most instances out at a time; one may always be, and one always stays.', {
+    maxEjectionPercent: Share('Most instances out at a time; one may always be, and one always stays.', {
       default: '10%'
     }),
     successRate: orOff(
@@ -111,7 +111,7 @@ export const OutlierDetection = Type.Object(
     failurePercentage: orOff(
       Type.Object(
         {
-          threshold: Percent('Share of failures that ejects.', { default: '85%' }),
+          threshold: Share('Share of failures that ejects.', { default: '85%' }),
           minHosts: Count('With this many requests each.', { default: 5 }),
           minRequests: Count('Of an instance within the interval.', { default: 50 })
         },
@@ -138,10 +138,10 @@ export const CircuitBreaker = Type.Object(
     ...caps,
     maxRetries: Type.Optional(Count('Retries in flight at a time, besides the retry budget.')),
     perInstance: Type.Object(caps, { ...strict, default: {}, description: 'The same, of one instance.' }),
-    errorRatio: orOff(Percent('Share of failed calls (5xx, no answer, retries included) that opens the circuit.'), {
+    errorRatio: orOff(Share('Share of failed calls (5xx, no answer, retries included) that opens the circuit.'), {
       default: '50%'
     }),
-    slowRatio: orOff(Percent('Share of slow calls that opens it.'), { default: '100%' }),
+    slowRatio: orOff(Share('Share of slow calls that opens it.'), { default: '100%' }),
     slowAfter: Duration('A call is slow if its headers took longer.', { default: '5s' }),
     minRequests: Count('Calls within the window before ratios count.', { default: 20 }),
     window: Duration('Rolling window over which ratios are taken.', { default: '10s' }),

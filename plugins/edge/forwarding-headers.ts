@@ -12,7 +12,11 @@ const kept = [
   'x-forwarded-ssl',
   'x-real-ip',
   'x-original-url',
-  'x-rewrite-url'
+  'x-rewrite-url',
+  // By which a mesh is told to inject faults: another gateway behind this one takes us for a trusted peer.
+  'x-jingwei-fault-delay',
+  'x-jingwei-fault-abort',
+  'x-jingwei-fault-bandwidth'
 ]
 
 /** Headers by which proxies tell who called and for what; believed from trusted peers only. */

@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events'
 import { StableHandler } from './handlers/stable-handler.ts'
 import type { Service } from './service.ts'
 import type {
@@ -46,6 +47,11 @@ export class Call extends StableHandler implements CallRecord {
   begin(dispatch: Dispatch, opts: DispatchOptions): boolean {
     this.#entered = true
     this.#service.enter(this)
+    const { body } = opts
+    // It may break off at any time, also in a queue of ours, where nobody reads it: an end that nobody is to blame for.
+    if (typeof body === 'object' && body !== null && 'once' in body) {
+      ;(body as EventEmitter).once('error', (error: Error) => this.abort(error))
+    }
     try {
       this.next.onRequestStart?.(this, { call: this })
       if (!this.over) return dispatch(opts, this)

@@ -15,8 +15,8 @@ import { activeCheck } from './health/active-check.ts'
 import { split } from './interceptors/split.ts'
 import type { LayerContext } from './layer.ts'
 import { registerServiceMetrics } from './metrics.ts'
-import type { ServiceStatus } from './service.ts'
 import { Service } from './service.ts'
+import type { ServiceStatus } from './service-status.ts'
 import { Transports } from './transport/index.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, Meter } from './types.ts'
 
@@ -81,7 +81,8 @@ export class Mesh extends Dispatcher {
       this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#around))
       this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
     }
-    if (this.#around.meter !== null) registerServiceMetrics(this.#around.meter, this)
+    const { meter, now } = this.#around
+    if (meter !== null) registerServiceMetrics(meter, () => this.#services.values(), now)
     // `compose()` calls them on a Proxy, which has no private fields.
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
@@ -219,6 +220,8 @@ export class Mesh extends Dispatcher {
   override destroy(first?: Error | null | (() => void), second?: () => void): Promise<void> | void {
     const callback = typeof first === 'function' ? first : second
     const error = typeof first === 'function' ? null : first
+    // Those whose calls are ended now may call again at once.
+    this.#closing ??= Promise.resolve()
     const destroyed = Promise.all([...this.#services.values()].map((service) => service.destroy(error))).then(() =>
       this.#release()
     )

@@ -2,7 +2,7 @@
  * The mesh's own failures. Those of the network keep the codes that Node and undici gave them
  * (`ECONNREFUSED`, `UND_ERR_SOCKET` …); callers tell errors apart by `code`, never by class.
  */
-export const meshErrors = {
+const meshErrors = {
   JW_NO_SERVICE: 'no such service',
   JW_NO_INSTANCE: 'no instance of the service is available',
   JW_CALL_TIMEOUT: 'the call took longer than its timeout',

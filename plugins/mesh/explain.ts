@@ -4,7 +4,7 @@ import { balanceOptions } from './balancing/options.ts'
 import type { Mesh } from './dispatcher.ts'
 import { matcher } from './interceptors/split.ts'
 import { factReader } from './request-facts.ts'
-import type { ServiceStatus } from './service.ts'
+import type { ServiceStatus } from './service-status.ts'
 import type { DispatchOptions } from './types.ts'
 
 /** What would become of a call at one service. */

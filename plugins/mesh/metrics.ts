@@ -1,15 +1,19 @@
-import type { ServiceStatus } from './service.ts'
+import type { Service } from './service.ts'
 import type { Meter } from './types.ts'
 
-/** What is asked at scrape time rather than counted: the state of each service. */
-export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceStatus[]; now(): number }): void {
+/**
+ * What is asked at scrape time rather than counted: the state of each service. Not by `status()`, which says far more:
+ * of a thousand services that would hold up all calls for a tenth of a second.
+ */
+export function registerServiceMetrics(meter: Meter, services: () => Iterable<Service>, now: () => number): void {
   meter.gauge({
     name: 'jingwei_mesh_instances',
     help: 'Instances of the newest snapshot, by state.',
     labelNames: ['service', 'state'],
     collect(set) {
-      for (const { name, instances } of mesh.status()) {
-        const available = instances.filter((instance) => instance.available).length
+      for (const { name, instances } of services()) {
+        let available = 0
+        for (const { endpoint } of instances) if (endpoint.health.available) available++
         set({ service: name, state: 'available' }, available)
         set({ service: name, state: 'unavailable' }, instances.length - available)
       }
@@ -20,7 +24,7 @@ export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceSt
     help: '1 while so few instances are available that all of them are used.',
     labelNames: ['service'],
     collect(set) {
-      for (const { name, panic } of mesh.status()) set({ service: name }, panic ? 1 : 0)
+      for (const { name, snapshot } of services()) set({ service: name }, snapshot?.panic ? 1 : 0)
     }
   })
   meter.gauge({
@@ -28,11 +32,10 @@ export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceSt
     help: 'Attempts in flight.',
     labelNames: ['service'],
     collect(set) {
-      for (const { name, instances } of mesh.status()) {
-        set(
-          { service: name },
-          instances.reduce((sum, { active }) => sum + active, 0)
-        )
+      for (const { name, instances } of services()) {
+        let active = 0
+        for (const { endpoint } of instances) active += endpoint.active
+        set({ service: name }, active)
       }
     }
   })
@@ -41,8 +44,9 @@ export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceSt
     help: 'Time since the source of the instances last confirmed them; absent until it first answers.',
     labelNames: ['service'],
     collect(set) {
-      for (const { name, source } of mesh.status()) {
-        if (source.confirmedAt !== null) set({ service: name }, Math.max(0, mesh.now() - source.confirmedAt) / 1000)
+      for (const { name, source } of services()) {
+        const { confirmedAt } = source
+        if (confirmedAt !== null) set({ service: name }, Math.max(0, now() - confirmedAt) / 1000)
       }
     }
   })
@@ -51,19 +55,7 @@ export function registerServiceMetrics(meter: Meter, mesh: { status(): ServiceSt
     help: '1 while the source of the instances answers, 0 while it does not.',
     labelNames: ['service'],
     collect(set) {
-      for (const { name, source } of mesh.status()) set({ service: name }, source.error === null ? 1 : 0)
+      for (const { name, source } of services()) set({ service: name }, source.error === null ? 1 : 0)
     }
   })
-}
-
-/** Counts what a concern in shadow mode would have done. */
-export function shadowCounter(meter: Meter | null, service: string, concern: string): () => void {
-  const counter = meter?.counter({
-    name: 'jingwei_mesh_shadowed_total',
-    help: 'What concerns in shadow mode would have done.',
-    labelNames: ['service', 'concern']
-  })
-  const child = counter?.labels(service, concern)
-  child?.inc(0)
-  return () => child?.inc()
 }

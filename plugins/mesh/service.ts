@@ -6,7 +6,8 @@ import { withReserve } from './balancing/reserve.ts'
 import type { Call } from './call.ts'
 import { MeshError } from './errors.ts'
 import { Health } from './health/health.ts'
-import { RetryBudget } from './retrying/retry-budget.ts'
+import type { ServiceStatus } from './service-status.ts'
+import { statusOf } from './service-status.ts'
 import { PooledEndpoint } from './transport/endpoint.ts'
 import type { Transport } from './transport/index.ts'
 import type {
@@ -34,29 +35,6 @@ export interface Keeper {
   close?(): void
 }
 
-/** What the outside may know of a service. */
-export interface ServiceStatus {
-  readonly name: string
-  readonly source: SourceStatus
-  readonly instances: readonly {
-    readonly id: string
-    readonly origin: string
-    readonly weight: number
-    readonly active: number
-    readonly available: boolean
-    /** Why it is not available, by concern. */
-    readonly obstacles: Readonly<Record<string, string>>
-    /** What the concerns and the balancer say of it, by their names. */
-    readonly concerns: Readonly<Record<string, unknown>>
-  }[]
-  /** So few instances are available that all of them are used. */
-  readonly panic: boolean
-  /** Calls in flight. */
-  readonly active: number
-  /** What the concerns say of the service, by their names. */
-  readonly concerns: Readonly<Record<string, unknown>>
-}
-
 const nowhere: Locality = { datacenter: null, zone: null }
 
 /** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
@@ -64,7 +42,6 @@ export class Service {
   readonly config: ServiceConfig
   /** Calls in flight. */
   active = 0
-  readonly retryBudget = new RetryBudget()
   readonly transport: Transport
   /** Replaced as a whole; null until discovery first answers. */
   snapshot: Snapshot | null = null
@@ -107,7 +84,8 @@ export class Service {
     if (kept !== undefined) return kept as K
     const keeper = make()
     this.#keepers.set(concern, keeper)
-    if (this.#started) this.#begin(keeper)
+    if (this.#closed) keeper.close?.()
+    else if (this.#started) this.#begin(keeper)
     return keeper
   }
 
@@ -118,6 +96,15 @@ export class Service {
 
   get name(): string {
     return this.config.name
+  }
+
+  /** All that discovery knows of, whatever their health. */
+  get instances(): readonly Instance[] {
+    return this.#instances
+  }
+
+  get source(): SourceStatus {
+    return this.#source.status()
   }
 
   /**
@@ -148,34 +135,7 @@ export class Service {
   }
 
   status(): ServiceStatus {
-    const keepers = [...this.#keepers]
-    return {
-      name: this.name,
-      source: this.#source.status(),
-      active: this.active,
-      panic: this.snapshot?.panic ?? false,
-      concerns: Object.fromEntries(
-        keepers.flatMap(([name, keeper]) => (keeper.status === undefined ? [] : [[name, keeper.status()]]))
-      ),
-      instances: this.#instances.map((instance) => {
-        const { id, origin, weight, endpoint } = instance
-        const balance = this.snapshot?.balancers['']?.describe?.(instance)
-        const { available, obstacles } = endpoint.health
-        const said = keepers.map(([name, keeper]) => [name, keeper.instanceStatus?.(endpoint)] as const)
-        return {
-          id,
-          origin,
-          weight,
-          active: endpoint.active,
-          available,
-          obstacles,
-          concerns: {
-            ...(balance && { balance }),
-            ...Object.fromEntries(said.filter(([, status]) => status !== undefined))
-          }
-        }
-      })
-    }
+    return statusOf(this, [...this.#keepers])
   }
 
   /** Builds the next snapshot; an address that stays keeps its connections and counts. */

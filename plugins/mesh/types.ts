@@ -156,6 +156,8 @@ declare module 'undici' {
       caller?: Caller
       /** Set by `select`: where this attempt goes. */
       instance?: Instance
+      /** Set by `select`: whether the attempt has ended, though its call goes on. */
+      attempt?: { readonly over: boolean }
     }
   }
 }

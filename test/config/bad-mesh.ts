@@ -56,7 +56,7 @@ export const badMesh: readonly BadConfig[] = [
     name: 'a panic threshold without its unit',
     yaml: `mesh: { balance: { policy: random, panicThreshold: 50 } }
 `,
-    faults: ['1:52: mesh.balance.panicThreshold: expected a percentage such as 20%, found 50']
+    faults: ['1:52: mesh.balance.panicThreshold: expected a percentage from 0% to 100%, found 50']
   },
   {
     name: 'statuses of health the wrong way round',
@@ -183,7 +183,7 @@ routes:
     name: 'a fault by a percentage without its unit',
     yaml: `mesh: { fault: { abort: { status: 503, percent: 10 } } }
 `,
-    faults: ['1:49: mesh.fault.abort.percent: expected a percentage such as 20%, found 10']
+    faults: ['1:49: mesh.fault.abort.percent: expected a percentage from 0% to 100%, found 10']
   },
   {
     name: 'a sidecar that nobody named',
@@ -255,7 +255,18 @@ routes:
 routes:
   - { name: one, match: { path: /a }, service: a, mesh: { circuitBreaker: {} } }
 `,
-    faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key']
+    faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key; it belongs to the service']
+  },
+  {
+    name: 'a fallback that could not be written',
+    yaml: `mesh: { fallback: [{ status: 204, body: x, headers: { "a b": x, x-a: "1\\n2", x-b: 日 } }] }
+`,
+    faults: [
+      '1:35: mesh.fallback[0].body: a 204 has no body',
+      '1:55: mesh.fallback[0].headers["a b"]: "a b" is no name of a header',
+      '1:70: mesh.fallback[0].headers.x-a: a header holds no line breaks and no characters beyond Latin-1',
+      '1:83: mesh.fallback[0].headers.x-b: a header holds no line breaks and no characters beyond Latin-1'
+    ]
   },
   {
     name: 'a mode of enforcement that is none',
@@ -278,5 +289,11 @@ routes:
   - { name: one, match: { path: /a }, split: [{ service: a, weight: 1 }, { service: b, match: {} }] }
 `,
     faults: ['3:95: routes[0].split[1].match: expected a mapping with at least one key, found an empty mapping']
+  },
+  {
+    name: 'more than all of it',
+    yaml: `mesh: { circuitBreaker: { errorRatio: 150% } }
+`,
+    faults: ['1:39: mesh.circuitBreaker.errorRatio: expected false or a percentage from 0% to 100%, found "150%"']
   }
 ]

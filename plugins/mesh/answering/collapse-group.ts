@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 import { Outlet } from './outlet.ts'
 import { StandIn } from './stand-in.ts'
+import { isBodiless } from './static-answer.ts'
 
 /** How long those who came later wait for the end of an answer whose length is not known. */
 const collectMs = 1000
@@ -125,21 +126,25 @@ export class Group implements DispatchHandler {
     }
     this.#close()
     this.#head = { status, headers, text }
-    const [first, ...others] = this.#members
-    if (first === undefined) return
     const { fits, maxBody } = this.#context
-    const asked = this.#asked.opts
-    const bodiless = asked.method === 'HEAD' || status === 204 || status === 304
+    const asked = this.#asked
+    const bodiless = asked.opts.method === 'HEAD' || isBodiless(status)
     const length = bodiless ? 0 : Number(headers['content-length'] ?? -1)
-    const sharers = length > maxBody ? [] : others.filter(({ opts }) => fits(headers, asked, opts))
-    this.#members = [first, ...sharers]
+    const all = this.#members
+    // Who asked may have left: then it is not for just anybody who is first now.
+    const fitting = all.filter((member) => member === asked || fits(headers, asked.opts, member.opts))
+    const shared = length > maxBody ? fitting.slice(0, 1) : fitting
+    const [first, ...sharers] = shared
+    this.#members = shared
     if (length < 0 && sharers.length > 0) {
       this.#collected = []
       this.#timer = setTimeout(() => this.#release(), collectMs)
     }
-    this.#give(first, [])
+    if (first === undefined) controller.abort(new Error('the answer is for nobody who is still there'))
+    else this.#give(first, [])
     if (length >= 0) for (const sharer of sharers) this.#give(sharer, [])
-    for (const other of others) if (!sharers.includes(other)) this.#alone(other)
+    const served = new Set(shared)
+    for (const other of all) if (!served.has(other)) this.#alone(other)
     this.pace()
   }
 

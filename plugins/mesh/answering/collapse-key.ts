@@ -3,7 +3,8 @@ import type { DispatchOptions } from '../types.ts'
 
 /** On these the answer always depends, whatever the policy says. */
 const always = [
-  'host', 'range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'if-range'
+  'host', 'range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'if-range',
+  'x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'
 ] // biome-ignore format: a list
 
 export interface CollapseKey {

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Count } from '../counters.ts'
 import { DiscardingHandler } from '../handlers/discarding-handler.ts'
 import type { LayerContext } from '../layer.ts'
 import type { ReplayBody } from '../retrying/replay-body.ts'
@@ -8,9 +9,9 @@ import type { Service } from '../service.ts'
 import type { CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 import type { Failing, Step } from './fallback-steps.ts'
 import { failingOf } from './fallback-steps.ts'
-import { Outlet } from './outlet.ts'
 import type { Recording, StaleStore, Stored } from './stale-store.ts'
 import { StandIn } from './stand-in.ts'
+import { answerWith } from './static-answer.ts'
 
 declare module 'undici' {
   namespace Dispatcher {
@@ -25,7 +26,7 @@ export interface FallbackContext {
   readonly service: Service
   readonly steps: readonly Step[]
   readonly toService: LayerContext['toService']
-  readonly count: (kind: string) => void
+  readonly count: Readonly<Record<'service' | 'stale' | 'static', Count>>
   readonly store: StaleStore | null
   readonly idempotent: (opts: DispatchOptions) => boolean
   /** How much of a streamed body is kept for another service. */
@@ -65,9 +66,11 @@ export class FallbackCall extends StandIn {
 
   /** Goes on to the next step that is for this failure, or an earlier one, and has an answer; false where none is. */
   fallBack(failing: Failing | null, error: Error | null, source: DispatchController): boolean {
-    if (this.over || this.aborted || failing === null) return false
-    this.#failings.push(failing)
-    if (this.#failings.length === 1) this.#error = error
+    if (this.over || this.aborted) return false
+    // What is no condition ends it, unless it is a fallback that failed so.
+    if (failing === null && this.#failings.length === 0) return false
+    if (this.#failings.length === 0) this.#error = error
+    if (failing !== null) this.#failings.push(failing)
     const choice = this.#choose(failing)
     if (choice === null) return false
     this.letGo()
@@ -90,7 +93,7 @@ export class FallbackCall extends StandIn {
     this.#body?.close()
   }
 
-  #choose(failing: Failing): Choice | null {
+  #choose(failing: Failing | null): Choice | null {
     const { steps, store } = this.#context
     while (this.#next < steps.length) {
       const step = steps[this.#next++]!
@@ -106,18 +109,18 @@ export class FallbackCall extends StandIn {
     return null
   }
 
-  #maySend(name: string, failing: Failing): boolean {
+  #maySend(name: string, failing: Failing | null): boolean {
     const { service, idempotent } = this.#context
     if (name === service.name || this.#opts.fellBackFrom?.includes(name)) return false
     if (this.sent && !idempotent(this.#opts)) return false
-    // After a timeout a connection may yet come that takes the stream.
-    return isReplayable(this.#opts.body, !this.sent && failing !== 'timeout')
+    // After a timeout a connection may yet come that takes the stream; after what is not known, anything may.
+    return isReplayable(this.#opts.body, !this.sent && failing !== null && failing !== 'timeout')
   }
 
   #take({ step, stored }: Choice, source: DispatchController): void {
     const { count, store, service, toService } = this.#context
     if (step.service !== null) {
-      count('service')
+      count.service()
       const fellBackFrom = [...(this.#opts.fellBackFrom ?? []), service.name]
       const trial = new Trial(this, step.service, null)
       try {
@@ -126,7 +129,7 @@ export class FallbackCall extends StandIn {
         trial.onResponseError(source, error as Error)
       }
     } else if (stored !== null) {
-      count('stale')
+      count.stale()
       const { headers, body } = stored
       const before = headers['cache-status']
       const hit = 'jingwei; hit; detail=stale-if-error'
@@ -138,19 +141,15 @@ export class FallbackCall extends StandIn {
       }
       this.#answer(200, { ...headers, ...more }, body)
     } else {
-      count('static')
+      count.static()
       const { status, headers, body } = step.answer!
       this.#answer(status, { ...headers, [mark]: 'static' }, body)
     }
   }
 
   #answer(status: number, headers: IncomingHttpHeaders, body: Buffer): void {
-    const outlet = new Outlet(this)
-    outlet.start(null)
     this.passOn()
-    outlet.head(status, headers)
-    if (body.length > 0 && this.#opts.method !== 'HEAD') outlet.data(body)
-    outlet.end({})
+    answerWith(this.#opts, this, status, headers, body)
   }
 }
 
@@ -218,9 +217,11 @@ class Trial extends DiscardingHandler {
   }
 
   protected override failed(controller: DispatchController, error: Error): void {
-    const failing = this.#passedOn ? null : failingOf(error, this.#call?.sent ?? true)
-    if (this.#owner.fallBack(failing, error, controller)) return
-    if (this.#passedOn) this.next.onResponseError?.(controller, error)
-    else this.#owner.fail(controller, error)
+    if (this.#passedOn) {
+      this.next.onResponseError?.(controller, error)
+      return
+    }
+    const failing = failingOf(error, this.#call?.sent ?? true)
+    if (!this.#owner.fallBack(failing, error, controller)) this.#owner.fail(controller, error)
   }
 }

@@ -1,5 +1,7 @@
 import type { FallbackOptions } from '../../../config/schema.ts'
 import { classify } from '../errors.ts'
+import type { StaticAnswer } from './static-answer.ts'
+import { staticAnswer } from './static-answer.ts'
 
 /** How a call failed: a condition of the configuration, or an answer's status. */
 export type Failing = Exclude<FallbackOptions['on'][number], '5xx'>
@@ -21,13 +23,6 @@ export function failingOf(error: Error & { code?: string }, sent: boolean): Fail
   return failure === 'other' ? null : failure
 }
 
-/** A ready-made answer. */
-export interface StaticAnswer {
-  readonly status: number
-  readonly headers: Readonly<Record<string, string>>
-  readonly body: Buffer
-}
-
 /** One entry of the configuration. */
 export interface Step {
   readonly isFor: (failing: Failing) => boolean
@@ -39,30 +34,11 @@ export interface Step {
 
 export function compileStep(options: FallbackOptions): Step {
   const on = new Set<unknown>(options.on)
-  const { service = null, stale } = options
+  const { service = null, stale, status = 200, headers = {}, body = '' } = options
   return {
     isFor: (failing) => on.has(failing) || (typeof failing === 'number' && failing >= 500 && on.has('5xx')),
     service,
     stale: stale !== undefined,
-    answer: service === null && stale === undefined ? staticAnswer(options) : null
-  }
-}
-
-function staticAnswer({ status = 200, headers = {}, body = '' }: FallbackOptions): StaticAnswer {
-  const bytes = Buffer.from(body)
-  const own = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
-  if (bytes.length > 0) own['content-type'] ??= isJson(body) ? 'application/json' : 'text/plain; charset=utf-8'
-  const bodiless = status === 204 || status === 304
-  if (bodiless) delete own['content-length']
-  else own['content-length'] = String(bytes.length)
-  return { status, headers: own, body: bodiless ? Buffer.alloc(0) : bytes }
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text)
-    return true
-  } catch {
-    return false
+    answer: service === null && stale === undefined ? staticAnswer(status, headers, body) : null
   }
 }

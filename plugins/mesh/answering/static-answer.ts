@@ -1,54 +1,51 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { STATUS_CODES } from 'node:http'
-import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import type { DispatchHandler, DispatchOptions } from '../types.ts'
+import { Outlet } from './outlet.ts'
 
-/** Nobody is behind it: there is only an answer that can be cut short. */
-class AnswerController implements DispatchController {
-  aborted = false
-  paused = false
-  reason: Error | null = null
-  rawHeaders: DispatchController['rawHeaders']
+/** A ready-made answer. */
+export interface StaticAnswer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Buffer
+}
 
-  abort(reason: Error): void {
-    this.aborted = true
-    this.reason = reason
-  }
+/** Statuses whose answers have no body; RFC 9110, 6.4.1. */
+export function isBodiless(status: number): boolean {
+  return status === 204 || status === 304
+}
 
-  pause(): void {
-    this.paused = true
-  }
+/** With its length, and a content type that fits the text where none is given. */
+export function staticAnswer(status: number, headers: Readonly<Record<string, string>>, text: string): StaticAnswer {
+  const body = isBodiless(status) ? Buffer.alloc(0) : Buffer.from(text)
+  const own = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
+  if (text !== '') own['content-type'] ??= isJson(text) ? 'application/json' : 'text/plain; charset=utf-8'
+  if (isBodiless(status)) delete own['content-length']
+  else own['content-length'] = String(body.length)
+  return { status, headers: own, body }
+}
 
-  resume(): void {
-    this.paused = false
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
   }
 }
 
-/** Answers a dispatch on the spot, without a service; without a body where none may be (RFC 9110, 6.4.1). */
+/** Answers a dispatch on the spot, without a service. */
 export function answerWith(
   { method }: DispatchOptions,
   handler: DispatchHandler,
   status: number,
   headers: IncomingHttpHeaders,
-  body: string | Buffer
+  body: Buffer
 ): boolean {
-  const controller = new AnswerController()
-  const bytes = Buffer.from(body)
-  const bodyless = status === 204 || status === 304
-  const steps = [
-    () => handler.onRequestStart?.(controller, {}),
-    () => {
-      const whole = bodyless ? headers : { ...headers, 'content-length': String(bytes.length) }
-      handler.onResponseStart?.(controller, status, whole, STATUS_CODES[status] ?? '')
-    },
-    () => !bodyless && method !== 'HEAD' && bytes.length > 0 && handler.onResponseData?.(controller, bytes),
-    () => handler.onResponseEnd?.(controller, {})
-  ]
-  for (const step of steps) {
-    step()
-    if (controller.aborted) {
-      handler.onResponseError?.(controller, controller.reason ?? new Error('aborted'))
-      break
-    }
-  }
+  const outlet = new Outlet(handler)
+  outlet.start(null)
+  outlet.head(status, headers, STATUS_CODES[status] ?? '')
+  if (body.length > 0 && method !== 'HEAD') outlet.data(body)
+  outlet.end({})
   return true
 }

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { blame } from '../blame.ts'
 import type { Call } from '../call.ts'
-import { classify } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler, Endpoint, MeshPolicy, Surroundings } from '../types.ts'
 import { balanceOptions } from './options.ts'
@@ -70,9 +70,8 @@ export function latencyMeter(
 ): ((next: DispatchHandler, endpoint: Endpoint, call: Call) => DispatchHandler) | null {
   const options = balanceOptions(policy.balance)
   if (options.policy !== 'peak-ewma') return null
-  const worstMs = policy.attemptTimeout
   return (next, endpoint, call) =>
-    new LatencyHandler(next, endpoint, call, ewmaOf(endpoint, options.decay), worstMs, now)
+    new LatencyHandler(next, endpoint, call, ewmaOf(endpoint, options.decay), policy, now)
 }
 
 /** Times one attempt, from the end of the request to the response's headers. */
@@ -80,10 +79,9 @@ class LatencyHandler extends ForwardingHandler {
   readonly #endpoint: Endpoint
   readonly #call: Call
   readonly #ewma: PeakEwma
-  readonly #worstMs: number
+  readonly #policy: MeshPolicy
   readonly #now: () => number
   #startedMs: number
-  #sent = false
   #measured = false
 
   constructor(
@@ -91,21 +89,16 @@ class LatencyHandler extends ForwardingHandler {
     endpoint: Endpoint,
     call: Call,
     ewma: PeakEwma,
-    worstMs: number,
+    policy: MeshPolicy,
     now: () => number
   ) {
     super(next)
     this.#endpoint = endpoint
     this.#call = call
     this.#ewma = ewma
-    this.#worstMs = worstMs
+    this.#policy = policy
     this.#now = now
     this.#startedMs = now()
-  }
-
-  override onRequestStart(controller: DispatchController, context: unknown): void {
-    this.#sent = true
-    this.next.onRequestStart?.(controller, context)
   }
 
   // A long upload is not a slow answer.
@@ -135,15 +128,12 @@ class LatencyHandler extends ForwardingHandler {
   }
 
   override onResponseError(controller: DispatchController, error: Error & { code?: string }): void {
-    if (this.#isFailure(error)) this.#measure(true)
+    const nowMs = this.#now()
+    const elapsedMs = nowMs - this.#startedMs
+    if (blame(error, this.#call, elapsedMs, this.#policy.timeout) !== null) this.#measure(true)
     // Who leaves has waited at least so long.
-    else if (this.#elapsed() > (this.#ewma.valueAt(this.#now()) ?? 0)) this.#measure(false)
+    else if (elapsedMs > (this.#ewma.valueAt(nowMs) ?? 0)) this.#measure(false)
     this.next.onResponseError?.(controller, error)
-  }
-
-  #isFailure(error: Error & { code?: string }): boolean {
-    if (this.#call.aborted) return false
-    return classify(error, this.#sent) !== 'other' || error.code?.startsWith('HPE_') === true
   }
 
   #measure(failed: boolean): void {
@@ -152,11 +142,7 @@ class LatencyHandler extends ForwardingHandler {
     const nowMs = this.#now()
     const elapsedMs = nowMs - this.#startedMs
     this.#endpoint.latencyMs = failed
-      ? this.#ewma.fail(elapsedMs, this.#worstMs, nowMs)
+      ? this.#ewma.fail(elapsedMs, this.#policy.attemptTimeout, nowMs)
       : this.#ewma.observe(elapsedMs, nowMs)
-  }
-
-  #elapsed(): number {
-    return this.#now() - this.#startedMs
   }
 }

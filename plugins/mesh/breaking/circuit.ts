@@ -19,6 +19,8 @@ export interface CircuitStatus {
   readonly slowRatio: number
   /** Share of the attempts that are let through just now. */
   readonly admitted: number
+  /** Calls that passed and are not answered. */
+  readonly inFlight: number
   /** When open: until the first probe. */
   readonly retryInMs: number
 }
@@ -176,6 +178,7 @@ export class Circuit {
       errorRatio: total === 0 ? 0 : failed / total,
       slowRatio: total === 0 ? 0 : slow / total,
       admitted: state === 'closed' ? 1 : state === 'open' ? 0 : this.#share(now),
+      inFlight: this.#inFlight,
       retryInMs: this.retryInMs
     }
   }

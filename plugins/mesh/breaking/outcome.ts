@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { blame } from '../blame.ts'
 import type { Call } from '../call.ts'
-import { classify } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
-import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /** How a call or an attempt ended, as far as it tells of the service; `none` blames and praises nobody. */
 export type Outcome = 'success' | 'error' | 'timeout' | 'none'
@@ -14,20 +14,18 @@ export type Outcome = 'success' | 'error' | 'timeout' | 'none'
  */
 export abstract class OutcomeHandler extends ForwardingHandler {
   readonly #call: Call
-  readonly #body: DispatchOptions['body']
   readonly #now: () => number
   readonly #timeoutMs: number
   #fromMs: number
   #told = false
 
-  /** `timeoutMs`: of the whole call. */
-  constructor(next: DispatchHandler, { call, body }: DispatchOptions, now: () => number, timeoutMs: number) {
+  /** `beganMs`: when what it watches began; `timeoutMs`: of the whole call. */
+  constructor(next: DispatchHandler, call: Call, beganMs: number, now: () => number, timeoutMs: number) {
     super(next)
-    this.#call = call!
-    this.#body = body
+    this.#call = call
     this.#now = now
     this.#timeoutMs = timeoutMs
-    this.#fromMs = now() - call!.waitedMs
+    this.#fromMs = beganMs - call.waitedMs
   }
 
   protected abstract ended(outcome: Outcome, latencyMs: number, nowMs: number): void
@@ -37,19 +35,7 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     this.#told = true
     const now = this.#now()
     const latencyMs = now - this.#fromMs - this.#call.waitedMs
-    this.ended(outcome ?? this.#outcomeOf(error!, latencyMs), latencyMs, now)
-  }
-
-  #outcomeOf(error: Error & { code?: string }, latencyMs: number): Outcome {
-    const { aborted, over } = this.#call
-    const { code = '' } = error
-    // A caller who left may say so with any error. At the deadline, an attempt that had the time is to blame for it,
-    // one that a retry or a queue left with little is not.
-    if (aborted) return code === 'JW_CALL_TIMEOUT' && latencyMs >= this.#timeoutMs / 2 ? 'timeout' : 'none'
-    if (over || ours.test(code) || isBroken(this.#body)) return 'none'
-    const failure = classify(error, false)
-    if (failure === 'timeout') return 'timeout'
-    return failure !== 'other' || error.name === 'HTTPParserError' || faults.test(code) ? 'error' : 'none'
+    this.ended(outcome ?? blame(error!, this.#call, latencyMs, this.#timeoutMs) ?? 'none', latencyMs, now)
   }
 
   override onBodySent(chunk: Buffer): void {
@@ -81,16 +67,4 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     this.#tell(null, error)
     this.next.onResponseError?.(controller, error)
   }
-}
-
-/** The pool of an instance that left. */
-const ours = /^UND_ERR_(CLOSED|DESTROYED)$/
-/** Besides those of the network: malformed answers, TLS. What is left are our refusals, and the caller's own faults. */
-const faults =
-  /^(HPE_|UND_ERR_RES_|UND_ERR_HEADERS_OVERFLOW|ERR_(TLS|SSL|HTTP2)_|UNABLE_TO_|JW_IDENTITY_MISMATCH)|CERT|SELF_SIGNED|ISSUER/
-
-/** A stream that failed by itself takes the connection with it; undici destroys one only after it told why. */
-function isBroken(body: DispatchOptions['body']): boolean {
-  if (typeof body !== 'object' || body === null || !('errored' in body)) return false
-  return body.errored !== null || body.readableAborted
 }

@@ -1,5 +1,5 @@
 import type { CircuitBreakerOptions } from '../../../config/schema.ts'
-import { shadowCounter } from '../metrics.ts'
+import { shadowCounter } from '../counters.ts'
 import type { Service } from '../service.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, Surroundings } from '../types.ts'
 import { PlaceHandler, Places } from './places.ts'

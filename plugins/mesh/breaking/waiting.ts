@@ -47,8 +47,6 @@ export class WaitingLine {
     const waiter = this.#first
     if (waiter === null) return null
     this.#remove(waiter)
-    // Our own queues are no latency of the service.
-    waiter.opts.call!.waitedMs += this.#now() - waiter.sinceMs
     return waiter
   }
 
@@ -62,6 +60,8 @@ export class WaitingLine {
 
   #remove(waiter: Waiter): void {
     waiter.waits = false
+    // Our own queues are no latency of the service.
+    waiter.opts.call!.waitedMs += this.#now() - waiter.sinceMs
     if (waiter.before === null) this.#first = waiter.after
     else waiter.before.after = waiter.after
     if (waiter.after === null) this.#last = waiter.before

@@ -3,9 +3,30 @@ import type { Duplex } from 'node:stream'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
+/** A sticky cookie for a caller who has none. */
+export interface Minted {
+  readonly name: string
+  readonly key: string
+  /** Besides the usual ones. */
+  attributes: string
+}
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** What the caller will be given: whoever goes by the same cookie further down takes it for sent. */
+      minted?: Minted
+    }
+  }
+}
+
 /** The value of a new sticky cookie. It is no secret: it only has to be another for every caller. */
-export function mintKey(random: () => number): string {
+function mintKey(random: () => number): string {
   return hex(random()) + hex(random())
+}
+
+export function mint(name: string, attributes: string, random: () => number): Minted {
+  return { name, key: mintKey(random), attributes }
 }
 
 function hex(point: number): string {
@@ -14,11 +35,11 @@ function hex(point: number): string {
     .padStart(8, '0')
 }
 
-/** Puts a cookie (`NAME=VALUE; Path=/; …`) on the answer, besides those of the service. */
+/** Puts a cookie on the answer, besides those of the service. */
 export class CookieHandler extends ForwardingHandler {
-  readonly #cookie: string
+  readonly #cookie: Minted
 
-  constructor(next: DispatchHandler, cookie: string) {
+  constructor(next: DispatchHandler, cookie: Minted) {
     super(next)
     this.#cookie = cookie
   }
@@ -44,6 +65,8 @@ export class CookieHandler extends ForwardingHandler {
   #with(headers: IncomingHttpHeaders): IncomingHttpHeaders {
     // undici gives a single one as text.
     const theirs: string | string[] | undefined = headers['set-cookie']
-    return { ...headers, 'set-cookie': [...(theirs === undefined ? [] : [theirs].flat()), this.#cookie] }
+    const { name, key, attributes } = this.#cookie
+    const ours = `${name}=${key}; Path=/; HttpOnly; SameSite=Lax${attributes}`
+    return { ...headers, 'set-cookie': [...(theirs === undefined ? [] : [theirs].flat()), ours] }
   }
 }

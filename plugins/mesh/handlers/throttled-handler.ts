@@ -3,12 +3,21 @@ import type { Duplex } from 'node:stream'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
-/** Lets an answer's body through at a limited rate, by pausing after each chunk for as long as it should have taken. */
+/** How often a part of the answer goes on. */
+const tickMs = 50
+
+/** Lets an answer's body through at a limited rate: a part each tick, the first one included, however it comes. */
 export class ThrottledHandler extends ForwardingHandler implements DispatchController {
-  readonly #bytesPerSecond: number
+  readonly #bytesPerTick: number
+  /** Bytes that may go on now; what is left of one tick adds up to the next. */
+  #credit = 0
   readonly #onEnd: () => void
   #source: DispatchController | null = null
-  #pause: NodeJS.Timeout | undefined
+  /** Chunks that wait for their turn. */
+  readonly #waiting: Buffer[] = []
+  /** Of an answer that has come whole, parts of which still wait. */
+  #trailers: IncomingHttpHeaders | null = null
+  #tick: NodeJS.Timeout | undefined
   #ended = false
   /** By those above. */
   paused = false
@@ -16,7 +25,7 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
   /** `onEnd` is called once, however the answer ends. */
   constructor(next: DispatchHandler, bytesPerSecond: number, onEnd: () => void) {
     super(next)
-    this.#bytesPerSecond = bytesPerSecond
+    this.#bytesPerTick = (bytesPerSecond * tickMs) / 1000
     this.#onEnd = onEnd
   }
 
@@ -38,6 +47,8 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
 
   abort(reason: Error): void {
     this.#source?.abort(reason)
+    // To the source it is over: nobody else would tell.
+    if (this.#trailers !== null && !this.#ended) this.onResponseError(this, reason)
   }
 
   pause(): void {
@@ -47,7 +58,8 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
 
   resume(): void {
     this.paused = false
-    if (this.#pause === undefined) this.#source?.resume()
+    if (this.#waiting.length > 0) this.#arm()
+    else this.#source?.resume()
   }
 
   override onRequestStart(controller: DispatchController, context: unknown): void {
@@ -76,31 +88,62 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
 
   override onResponseData(controller: DispatchController, chunk: Buffer): void {
     controller.pause()
-    clearTimeout(this.#pause)
-    this.#pause = setTimeout(
-      () => {
-        this.#pause = undefined
-        if (!this.paused) controller.resume()
-      },
-      (chunk.length / this.#bytesPerSecond) * 1000
-    )
-    this.next.onResponseData?.(this, chunk)
+    this.#waiting.push(chunk)
+    this.#arm()
   }
 
   override onResponseEnd(_controller: DispatchController, trailers: IncomingHttpHeaders): void {
-    this.#end()
-    this.next.onResponseEnd?.(this, trailers)
+    if (this.#waiting.length > 0) this.#trailers = trailers ?? {}
+    else this.#finish(trailers)
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
+    if (this.#ended) return
     this.#end()
     this.next.onResponseError?.(controller, error)
+  }
+
+  #arm(): void {
+    this.#tick ??= setTimeout(() => this.#next(), tickMs)
+  }
+
+  #next(): void {
+    this.#tick = undefined
+    if (this.paused) return
+    this.#credit += this.#bytesPerTick
+    while (this.#credit >= 1 && this.#waiting.length > 0 && !this.paused && !this.#ended) {
+      const [chunk] = this.#waiting as [Buffer]
+      const part = chunk.subarray(0, Math.floor(this.#credit))
+      if (chunk.length > part.length) this.#waiting[0] = chunk.subarray(part.length)
+      else this.#waiting.shift()
+      this.#credit -= part.length
+      this.#give(part)
+    }
+    if (this.#ended) return
+    if (this.#waiting.length > 0) this.#arm()
+    else if (this.#trailers !== null) this.#finish(this.#trailers)
+    else if (!this.paused) this.#source?.resume()
+  }
+
+  /** As undici does where a handler throws. */
+  #give(part: Buffer): void {
+    try {
+      this.next.onResponseData?.(this, part)
+    } catch (error) {
+      this.abort(error as Error)
+    }
+  }
+
+  #finish(trailers: IncomingHttpHeaders): void {
+    this.#end()
+    this.next.onResponseEnd?.(this, trailers)
   }
 
   #end(): void {
     if (this.#ended) return
     this.#ended = true
-    clearTimeout(this.#pause)
+    clearTimeout(this.#tick)
+    this.#waiting.length = 0
     this.#onEnd()
   }
 }

@@ -1,3 +1,4 @@
+import { counterOf } from '../counters.ts'
 import type { Layer } from '../layer.ts'
 import type { Keeper } from '../service.ts'
 import type { Endpoint, Instance } from '../types.ts'
@@ -19,16 +20,11 @@ const spreadMs = 50
 export const activeCheck: Layer = (service, policy, { meter, now, random }) => {
   const options = policy.healthCheck
   if (!options) return null
-  const counter = meter?.counter({
-    name: 'jingwei_mesh_health_checks_total',
-    help: 'Active checks of instances, by outcome.',
-    labelNames: ['service', 'outcome']
-  })
-  const children = {
-    success: counter?.labels(service.name, 'success'),
-    failure: counter?.labels(service.name, 'failure')
+  const checks = { name: 'jingwei_mesh_health_checks_total', help: 'Active checks of instances, by outcome.' }
+  const counts = {
+    success: counterOf(meter, checks, { service: service.name, outcome: 'success' }),
+    failure: counterOf(meter, checks, { service: service.name, outcome: 'failure' })
   }
-  for (const child of Object.values(children)) child?.inc(0)
   service.keep(healthCheck, () => {
     const vouched = service.status().source.kind === 'consul' && !options.insteadOfConsul
     const context = {
@@ -36,7 +32,7 @@ export const activeCheck: Layer = (service, policy, { meter, now, random }) => {
       vouched,
       now,
       random,
-      count: (outcome: keyof typeof children) => children[outcome]?.inc()
+      count: (outcome: keyof typeof counts) => counts[outcome]()
     }
     return new ActiveChecks(context, (origin) => probeOf(origin, options, service.transport.to(origin)))
   })

@@ -1,5 +1,5 @@
 import type { OutlierOptions } from '../../../config/schema.ts'
-import { shadowCounter } from '../metrics.ts'
+import { counterOf, shadowCounter } from '../counters.ts'
 import type { Keeper } from '../service.ts'
 import { serviceGauge } from '../service-gauge.ts'
 import type { Endpoint, Instance, Surroundings } from '../types.ts'
@@ -62,23 +62,17 @@ export class OutlierDetector implements Keeper {
     this.#service = service
     this.#options = options
     this.#around = around
-    const ejections = meter?.counter({
+    const ejections = {
       name: 'jingwei_mesh_ejections_total',
-      help: 'Ejections of instances by outlier detection, by what had been detected.',
-      labelNames: ['service', 'reason']
-    })
-    const children = new Map(reasons.map((reason) => [reason, ejections?.labels(service, reason)]))
-    for (const child of children.values()) child?.inc(0)
-    this.#count = (reason) => children.get(reason)?.inc()
-    const overflows = meter
-      ?.counter({
-        name: 'jingwei_mesh_ejection_overflows_total',
-        help: 'Ejections that did not happen, since too many instances are out already.',
-        labelNames: ['service']
-      })
-      .labels(service)
-    overflows?.inc(0)
-    this.#overflow = () => overflows?.inc()
+      help: 'Ejections of instances by outlier detection, by what had been detected.'
+    }
+    const counts = new Map(reasons.map((reason) => [reason, counterOf(meter, ejections, { service, reason })]))
+    this.#count = (reason) => counts.get(reason)!()
+    const overflows = {
+      name: 'jingwei_mesh_ejection_overflows_total',
+      help: 'Ejections that did not happen, since too many instances are out already.'
+    }
+    this.#overflow = counterOf(meter, overflows, { service })
     this.#shadow = options.mode === 'shadow' ? shadowCounter(meter, service, concern) : null
     const gauge = { name: 'jingwei_mesh_ejections_active', help: 'Instances that outlier detection keeps out.' }
     this.#closeGauge = serviceGauge(meter, gauge, service, () => (this.#shadow === null ? this.#ejected() : 0))

@@ -3,12 +3,13 @@ import { GradientLimit } from '../breaking/gradient-limit.ts'
 import type { Outcome } from '../breaking/outcome.ts'
 import { OutcomeHandler } from '../breaking/outcome.ts'
 import { overflowCounter } from '../breaking/overflows.ts'
+import type { Call } from '../call.ts'
+import { shadowCounter } from '../counters.ts'
 import { MeshError } from '../errors.ts'
 import type { Layer } from '../layer.ts'
-import { shadowCounter } from '../metrics.ts'
 import type { Keeper, Service } from '../service.ts'
 import { serviceGauge } from '../service-gauge.ts'
-import type { DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
+import type { DispatchHandler, Surroundings } from '../types.ts'
 
 /** Bounds what is in flight by a limit that follows the latency. */
 export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }, around) => {
@@ -17,7 +18,7 @@ export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: optio
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
     if (limiter.inFlight < limiter.gradient.limit)
-      return dispatch(opts, new LimiterHandler(handler, opts, timeout, limiter))
+      return dispatch(opts, new LimiterHandler(handler, opts.call!, timeout, limiter))
     limiter.refuse()
     if (shadow) return dispatch(opts, handler)
     handler.onResponseError?.(opts.call!, new MeshError('JW_OVERLOADED', service.name))
@@ -58,8 +59,8 @@ class Limiter implements Keeper {
 class LimiterHandler extends OutcomeHandler {
   readonly #limiter: Limiter
 
-  constructor(next: DispatchHandler, opts: DispatchOptions, timeoutMs: number, limiter: Limiter) {
-    super(next, opts, limiter.now, timeoutMs)
+  constructor(next: DispatchHandler, call: Call, timeoutMs: number, limiter: Limiter) {
+    super(next, call, limiter.now(), limiter.now, timeoutMs)
     this.#limiter = limiter
     limiter.inFlight++
   }

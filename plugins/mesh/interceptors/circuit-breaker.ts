@@ -3,12 +3,13 @@ import type { CircuitState } from '../breaking/circuit.ts'
 import { Circuit } from '../breaking/circuit.ts'
 import type { Outcome } from '../breaking/outcome.ts'
 import { OutcomeHandler } from '../breaking/outcome.ts'
+import type { Call } from '../call.ts'
+import { counterOf, shadowCounter } from '../counters.ts'
 import { MeshError } from '../errors.ts'
 import type { Layer } from '../layer.ts'
-import { shadowCounter } from '../metrics.ts'
 import type { Keeper, Service } from '../service.ts'
 import { serviceGauge } from '../service-gauge.ts'
-import type { DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
+import type { DispatchHandler, Surroundings } from '../types.ts'
 
 /** Lets no call through while the service fails. What a retry saves is no failure. */
 export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, around) => {
@@ -18,7 +19,7 @@ export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeou
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
     const ticket = circuit.admit()
-    if (ticket >= 0) return dispatch(opts, new BreakerHandler(handler, opts, timeout, breaker, ticket))
+    if (ticket >= 0) return dispatch(opts, new BreakerHandler(handler, opts.call!, timeout, breaker, ticket))
     refuse()
     if (shadow) return dispatch(opts, handler)
     const error = new MeshError('JW_CIRCUIT_OPEN', service.name, circuit.retryInMs || undefined)
@@ -44,24 +45,18 @@ class Breaker implements Keeper {
     this.#mode = mode
     this.slowAfterMs = options.slowAfter
     this.now = now
-    const transitions = meter?.counter({
-      name: 'jingwei_mesh_circuit_transitions_total',
-      help: 'Changes of the state of the circuit.',
-      labelNames: ['service', 'to']
-    })
-    for (const to of Object.keys(levels)) transitions?.labels(name, to).inc(0)
-    const refused = meter?.counter({
+    const transitions = { name: 'jingwei_mesh_circuit_transitions_total', help: 'Changes of the state of the circuit.' }
+    const counts = new Map(Object.keys(levels).map((to) => [to, counterOf(meter, transitions, { service: name, to })]))
+    const refusals = {
       name: 'jingwei_mesh_circuit_refusals_total',
-      help: 'Calls that the circuit did not let through.',
-      labelNames: ['service']
-    })
-    const child = refused?.labels(name)
-    child?.inc(0)
-    this.refuse = mode === 'shadow' ? shadowCounter(meter, name, 'circuit-breaker') : () => child?.inc()
+      help: 'Calls that the circuit did not let through.'
+    }
+    const refuse = counterOf(meter, refusals, { service: name })
+    this.refuse = mode === 'shadow' ? shadowCounter(meter, name, 'circuit-breaker') : refuse
     this.circuit = new Circuit(options, now, random, (to, reason) => {
       const fields = { service: name, reason, ...(mode === 'shadow' && { mode }) }
       log[to === 'open' ? 'warn' : 'info'](fields, `circuit ${to}`)
-      transitions?.labels(name, to).inc()
+      counts.get(to)!()
     })
     const gauge = {
       name: 'jingwei_mesh_circuit_state',
@@ -79,8 +74,8 @@ class BreakerHandler extends OutcomeHandler {
   readonly #breaker: Breaker
   readonly #ticket: number
 
-  constructor(next: DispatchHandler, opts: DispatchOptions, timeoutMs: number, breaker: Breaker, ticket: number) {
-    super(next, opts, breaker.now, timeoutMs)
+  constructor(next: DispatchHandler, call: Call, timeoutMs: number, breaker: Breaker, ticket: number) {
+    super(next, call, call.startedMs, breaker.now, timeoutMs)
     this.#breaker = breaker
     this.#ticket = ticket
   }

@@ -5,6 +5,7 @@ import type { GroupContext } from '../answering/collapse-group.ts'
 import { Group } from '../answering/collapse-group.ts'
 import type { CollapseKey } from '../answering/collapse-key.ts'
 import { collapseKey } from '../answering/collapse-key.ts'
+import { counterOf } from '../counters.ts'
 import type { Layer } from '../layer.ts'
 import { headerOf } from '../request-facts.ts'
 import type { DispatchOptions } from '../types.ts'
@@ -23,18 +24,15 @@ export const collapse: Layer = (service, policy, { meter }) => {
   if (!policy.collapse) return null
   const options = policy.collapse === true ? defaults : policy.collapse
   const key = collapseKey(options.headers)
-  const counter = meter
-    ?.counter({
-      name: 'jingwei_mesh_collapsed_total',
-      help: 'Calls that were given the answer to an identical one.',
-      labelNames: ['service']
-    })
-    .labels(service.name)
-  counter?.inc(0)
+  const collapsed = {
+    name: 'jingwei_mesh_collapsed_total',
+    help: 'Calls that were given the answer to an identical one.'
+  }
+  const count = counterOf(meter, collapsed, { service: service.name })
   const fits = fitting(key)
   return (dispatch) => {
     const groups = new Map<string, Group>()
-    const context: GroupContext = { dispatch, fits, maxBody: options.maxBody, count: () => counter?.inc() }
+    const context: GroupContext = { dispatch, fits, maxBody: options.maxBody, count }
     return (opts, handler) => {
       const text = key.of(opts)
       if (text === null) return dispatch(opts, handler)

@@ -1,7 +1,9 @@
 import { FallbackCall } from '../answering/fallback-call.ts'
 import { compileStep } from '../answering/fallback-steps.ts'
 import { StaleStores } from '../answering/stale-store.ts'
+import { counterOf } from '../counters.ts'
 import type { Layer } from '../layer.ts'
+import { usuallyKept } from '../retrying/replay-body.ts'
 import { idempotency } from '../retrying/retry-rules.ts'
 
 /** Where no retry policy says which requests may be sent twice: RFC 9110, 9.2.2, and what says so of itself. */
@@ -9,7 +11,6 @@ const byDefinition = {
   methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
   idempotencyKey: true
 }
-const keptBytes = 64 * 1024
 
 /** What is answered when the service does not: by another service, as it last was, or as the configuration says. */
 export const fallback: Layer = (service, policy, { meter, now, toService }) => {
@@ -17,13 +18,12 @@ export const fallback: Layer = (service, policy, { meter, now, toService }) => {
   if (!options) return null
   const steps = options.map(compileStep)
   const stale = options.find((entry) => entry.stale !== undefined)?.stale
-  const counter = meter?.counter({
+  const fallbacks = {
     name: 'jingwei_mesh_fallbacks_total',
-    help: 'Calls that were answered by a fallback, by its kind.',
-    labelNames: ['service', 'kind']
-  })
-  const count = (kind: string, by = 1) => counter?.labels(service.name, kind).inc(by)
-  for (const kind of ['service', 'stale', 'static']) count(kind, 0)
+    help: 'Calls that were answered by a fallback, by its kind.'
+  }
+  const countOf = (kind: string) => counterOf(meter, fallbacks, { service: service.name, kind })
+  const count = { service: countOf('service'), stale: countOf('stale'), static: countOf('static') }
   const context = {
     service,
     steps,
@@ -31,7 +31,7 @@ export const fallback: Layer = (service, policy, { meter, now, toService }) => {
     count,
     store: stale === undefined ? null : service.keep('stale', () => new StaleStores(now)).of(subset, stale),
     idempotent: idempotency(retry || byDefinition),
-    keptBytes: steps.some((step) => step.service !== null) ? (retry ? retry.maxBody : keptBytes) : 0
+    keptBytes: steps.some((step) => step.service !== null) ? (retry ? retry.maxBody : usuallyKept) : 0
   }
   return (dispatch) => (opts, handler) => new FallbackCall(handler, opts, context).begin(dispatch)
 }

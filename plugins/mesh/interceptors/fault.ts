@@ -1,5 +1,6 @@
 import type { FaultOptions } from '../../../config/schema.ts'
-import { answerWith } from '../answering/static-answer.ts'
+import { answerWith, staticAnswer } from '../answering/static-answer.ts'
+import { counterOf } from '../counters.ts'
 import { ThrottledHandler } from '../handlers/throttled-handler.ts'
 import type { Layer } from '../layer.ts'
 import { headerOf } from '../request-facts.ts'
@@ -22,40 +23,39 @@ const longestMs = 60_000
 export const fault: Layer = (service, policy, { meter, random }) => {
   const options = policy.fault
   if (!options) return null
-  const counter = meter?.counter({
-    name: 'jingwei_mesh_faults_total',
-    help: 'Faults injected, by kind.',
-    labelNames: ['service', 'kind']
-  })
-  const overflows = meter?.counter({
+  const { name } = service
+  const faults = { name: 'jingwei_mesh_faults_total', help: 'Faults injected, by kind.' }
+  const overflows = {
     name: 'jingwei_mesh_fault_overflows_total',
-    help: 'Faults left out because as many as may be were in force.',
-    labelNames: ['service']
-  })
-  const kinds = ['delay', 'abort', 'bandwidth'].map((kind) => counter?.labels(service.name, kind))
-  for (const kind of kinds) kind?.inc(0)
-  const [delays, aborts, slow] = kinds
-  const overflow = overflows?.labels(service.name)
-  overflow?.inc(0)
+    help: 'Faults left out because as many as may be were in force.'
+  }
+  const delayed = counterOf(meter, faults, { service: name, kind: 'delay' })
+  const aborted = counterOf(meter, faults, { service: name, kind: 'abort' })
+  const slowed = counterOf(meter, faults, { service: name, kind: 'bandwidth' })
+  const overflow = counterOf(meter, overflows, { service: name })
   const state = service.keep('fault', () => new ActiveFaults())
 
   return (dispatch) => (opts, handler) => {
     const injected = draw(options, opts, random)
     if (injected === null) return dispatch(opts, handler)
     if (state.active >= options.maxActive) {
-      overflow?.inc()
+      overflow()
       return dispatch(opts, handler)
     }
     const { delayMs, status, bytesPerSecond } = injected
-    if (delayMs > 0) delays?.inc()
-    if (status > 0) aborts?.inc()
-    if (bytesPerSecond > 0) slow?.inc()
+    if (delayMs > 0) delayed()
+    if (status > 0) aborted()
+    if (bytesPerSecond > 0) slowed()
     let next = dispatch
-    if (status > 0)
-      next = (from, to) => answerWith(from, to, status, { 'content-type': 'text/plain' }, 'injected fault')
+    if (status > 0) next = abort(status)
     else if (bytesPerSecond > 0) next = state.throttle(dispatch, bytesPerSecond)
     return delayMs > 0 ? state.delay(next, delayMs, opts, handler) : next(opts, handler)
   }
+}
+
+function abort(status: number): Dispatch {
+  const { headers, body } = staticAnswer(status, {}, 'injected fault')
+  return (opts, handler) => answerWith(opts, handler, status, headers, body)
 }
 
 function draw(options: FaultOptions, opts: DispatchOptions, random: Surroundings['random']): Injected | null {
@@ -100,6 +100,7 @@ class ActiveFaults {
     }
     const timer = setTimeout(() => {
       end()
+      if (opts.attempt!.over) return
       try {
         dispatch(opts, handler)
       } catch (error) {

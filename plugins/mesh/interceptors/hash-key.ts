@@ -1,6 +1,6 @@
 import { hash32 } from '../balancing/hash.ts'
 import { balanceOptions } from '../balancing/options.ts'
-import { CookieHandler, mintKey } from '../handlers/sticky-cookie.ts'
+import { CookieHandler, mint } from '../handlers/sticky-cookie.ts'
 import type { Layer } from '../layer.ts'
 import { factReader } from '../request-facts.ts'
 
@@ -12,15 +12,23 @@ export const hashKey: Layer = (_service, { balance }, { random }) => {
   const { policy, hashOn, cookieTtl } = balanceOptions(balance)
   if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null
   const read = factReader(hashOn)
-  const mint = cookieTtl !== undefined && hashOn.startsWith('cookie:')
-  const name = hashOn.slice('cookie:'.length)
-  const attributes = `; Path=/; HttpOnly; SameSite=Lax${cookieTtl ? `; Max-Age=${Math.ceil(cookieTtl / 1000)}` : ''}`
+  const cookie = hashOn.startsWith('cookie:') ? hashOn.slice('cookie:'.length) : null
+  const gives = cookieTtl !== undefined && cookie !== null
+  const attributes = cookieTtl ? `; Max-Age=${Math.ceil(cookieTtl / 1000)}` : ''
   return (dispatch) => (opts, handler) => {
     let key = read(opts)
     let next = handler
-    if (key === undefined && mint) {
-      key = mintKey(random)
-      next = new CookieHandler(handler, `${name}=${key}${attributes}`)
+    if (key === undefined && cookie !== null) {
+      // A split may go by the same cookie, and give it.
+      const theirs = opts.minted?.name === cookie ? opts.minted : undefined
+      if (theirs !== undefined) {
+        key = theirs.key
+        if (gives) theirs.attributes = attributes
+      } else if (gives) {
+        const minted = mint(cookie, attributes, random)
+        key = minted.key
+        next = new CookieHandler(handler, minted)
+      }
     }
     if (key !== undefined) opts.call!.hash = hash32(key)
     return dispatch(opts, next)

@@ -1,4 +1,5 @@
 import type { HedgeOptions } from '../../../config/schema.ts'
+import { counterOf } from '../counters.ts'
 import type { Layer } from '../layer.ts'
 import { Hedge } from '../retrying/hedge-legs.ts'
 import { Latencies } from '../retrying/latencies.ts'
@@ -17,13 +18,12 @@ export const hedge: Layer = (service, policy, around) => {
   const { meter, now } = around
   const methods = new Set<string>(options.methods)
   const latencies = service.keep('hedge', () => new Latencies())
-  const counter = meter?.counter({
+  const hedges = {
     name: 'jingwei_mesh_hedges_total',
-    help: 'Hedged attempts, by whether theirs was the answer that was passed on.',
-    labelNames: ['service', 'outcome']
-  })
-  const [won, lost] = ['won', 'lost'].map((outcome) => counter?.labels(service.name, outcome))
-  for (const child of [won, lost]) child?.inc(0)
+    help: 'Hedged attempts, by whether theirs was the answer that was passed on.'
+  }
+  const won = counterOf(meter, hedges, { service: service.name, outcome: 'won' })
+  const lost = counterOf(meter, hedges, { service: service.name, outcome: 'lost' })
   const context = {
     service,
     subset,
@@ -32,13 +32,13 @@ export const hedge: Layer = (service, policy, around) => {
     latencies,
     limit: RetryLimit.of(service, around),
     share: retry ? retry.budget : ownBudget,
-    count: (isWon: boolean) => (isWon ? won : lost)?.inc(),
+    count: (isWon: boolean) => (isWon ? won : lost)(),
     now
   }
   return (dispatch) => (opts, handler) => {
     if (opts.upgrade || !methods.has(opts.method)) return dispatch(opts, handler)
     // The retries' layer does it where there is one.
-    if (!retry) service.retryBudget.call(opts.call!.startedMs)
+    if (!retry) context.limit.call(opts.call!.startedMs)
     return new Hedge(handler, opts, dispatch, context).begin()
   }
 }

@@ -1,6 +1,6 @@
+import { counterOf, shadowCounter } from '../counters.ts'
 import { MeshError } from '../errors.ts'
 import type { Layer } from '../layer.ts'
-import { shadowCounter } from '../metrics.ts'
 
 /**
  * Refuses a call that Consul's intentions deny, without a connection: the instance's sidecar would refuse it too, as
@@ -10,17 +10,13 @@ export const intentions: Layer = (service, { intentions: options }, { meter }) =
   const { permission } = service.transport
   if (permission === null) return null
   const shadow = options !== undefined && options !== false && options.mode === 'shadow'
-  const count = shadow ? shadowCounter(meter, service.name, 'intentions') : denials()
-  function denials(): () => void {
-    const counter = meter?.counter({
-      name: 'jingwei_mesh_intention_denials_total',
-      help: 'Calls refused because an intention denies them.',
-      labelNames: ['service']
-    })
-    const child = counter?.labels(service.name)
-    child?.inc(0)
-    return () => child?.inc()
+  const denials = {
+    name: 'jingwei_mesh_intention_denials_total',
+    help: 'Calls refused because an intention denies them.'
   }
+  const count = shadow
+    ? shadowCounter(meter, service.name, 'intentions')
+    : counterOf(meter, denials, { service: service.name })
   return (dispatch) => (opts, handler) => {
     if (permission.verdict !== 'denied') return dispatch(opts, handler)
     count()

@@ -1,8 +1,17 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { MirrorOptions } from '../../../config/schema.ts'
+import { counterOf } from '../counters.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** It is a copy: of copies there are none, or two services that mirror each other would never rest. */
+      isCopy?: true
+    }
+  }
+}
 
 /**
  * Sends a copy of the calls to a shadow service. Nobody waits for it and nobody sees how it ends; a request body goes
@@ -11,36 +20,35 @@ import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } f
  */
 export const mirror: Layer = (service, policy, { meter, random, toService }) => {
   const options = policy.mirror
-  if (!options) return null
-  const counter = meter?.counter({
+  // A mirror for all services is none of the shadow itself.
+  if (!options || options.service === service.name) return null
+  const copies = {
     name: 'jingwei_mesh_mirrored_total',
-    help: 'Copies of calls for a shadow service, by what became of them.',
-    labelNames: ['service', 'outcome']
-  })
-  const outcomes = ['sent', 'dropped', 'too-large', 'failed'].map((name) => counter?.labels(service.name, name))
-  for (const outcome of outcomes) outcome?.inc(0)
-  const [sent, dropped, tooLarge, failed] = outcomes
-  const shadow = service.keep(`mirror to ${options.service}`, () => new Shadow(toService(options.service), options))
+    help: 'Copies of calls for a shadow service, by what became of them.'
+  }
+  const count = (outcome: string) => counterOf(meter, copies, { service: service.name, outcome })
+  const [sent, dropped, tooLarge, failed] = [count('sent'), count('dropped'), count('too-large'), count('failed')]
+  const shadow = service.keep(`mirror to ${options.service}`, () => new Shadow(toService(options.service)))
   const { percent } = options
 
   return (dispatch) => (opts, handler) => {
-    if (opts.upgrade || random() >= percent) return dispatch(opts, handler)
-    if (shadow.isFull()) {
-      dropped?.inc()
+    if (opts.upgrade || opts.isCopy || random() >= percent) return dispatch(opts, handler)
+    if (shadow.active >= options.maxActive) {
+      dropped()
       return dispatch(opts, handler)
     }
     const send = (body: Buffer | null) => {
-      sent?.inc()
-      shadow.send(opts, body, () => failed?.inc())
+      sent()
+      shadow.send(opts, body, failed)
     }
     const { body } = opts
     if (body === null || body === undefined) send(null)
     else if (typeof body === 'string' || body instanceof Uint8Array) {
-      if (Buffer.byteLength(body) > options.maxBody) tooLarge?.inc()
+      if (Buffer.byteLength(body) > options.maxBody) tooLarge()
       else send(Buffer.from(body))
     } else {
       const whole = () => !('readableEnded' in body) || body.readableEnded
-      return dispatch(opts, new BodyKeeper(handler, options.maxBody, whole, send, () => tooLarge?.inc()))
+      return dispatch(opts, new BodyKeeper(handler, options.maxBody, whole, send, tooLarge))
     }
     return dispatch(opts, handler)
   }
@@ -49,20 +57,14 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
 /** Copies in flight to one shadow service. */
 class Shadow {
   readonly #dispatch: Dispatch
-  readonly #most: number
-  #active = 0
+  active = 0
 
-  constructor(dispatch: Dispatch, { maxActive }: MirrorOptions) {
+  constructor(dispatch: Dispatch) {
     this.#dispatch = dispatch
-    this.#most = maxActive
-  }
-
-  isFull(): boolean {
-    return this.#active >= this.#most
   }
 
   status() {
-    return { active: this.#active }
+    return { active: this.active }
   }
 
   send(
@@ -70,14 +72,14 @@ class Shadow {
     body: Buffer | null,
     failed: () => void
   ) {
-    this.#active++
+    this.active++
     const headers = shadowHost(opts.headers)
     const done = (ok: boolean) => {
-      this.#active--
+      this.active--
       if (!ok) failed()
     }
     try {
-      this.#dispatch({ ...opts, body, headers }, new Sink(done))
+      this.#dispatch({ ...opts, body, headers, isCopy: true }, new Sink(done))
     } catch {
       // The original's options, which went through: whatever it is, it is nobody's concern.
       done(false)
@@ -147,8 +149,10 @@ class BodyKeeper extends ForwardingHandler {
   }
 
   override onBodySent(chunk: Buffer): void {
-    this.#size += chunk.length
-    if (this.#size <= this.#most) this.#chunks.push(chunk)
+    // The types leave out that text comes as text.
+    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk)
+    this.#size += bytes.length
+    if (this.#size <= this.#most) this.#chunks.push(bytes)
     else this.#chunks = []
     this.next.onBodySent?.(chunk)
   }

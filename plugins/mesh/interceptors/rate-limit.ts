@@ -1,9 +1,10 @@
 import type { LimitOptions } from '../../../config/schema.ts'
 import { TokenBucket } from '../breaking/token-bucket.ts'
 import { WaitingLine } from '../breaking/waiting.ts'
+import type { Count } from '../counters.ts'
+import { counterOf, shadowCounter } from '../counters.ts'
 import { MeshError } from '../errors.ts'
 import type { Layer } from '../layer.ts'
-import { shadowCounter } from '../metrics.ts'
 import type { Keeper, Service } from '../service.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
@@ -25,8 +26,8 @@ class Limiter implements Keeper {
   readonly #options: LimitOptions
   readonly #bucket: TokenBucket
   readonly #line: WaitingLine
-  readonly #count: (outcome: 'queued' | 'refused') => void
-  readonly #shadowed: () => void
+  readonly #count: Readonly<Record<'queued' | 'refused', Count>>
+  readonly #shadowed: Count
   /** For the turn of the first in the line; none while nobody waits. */
   #turn: NodeJS.Timeout | undefined
 
@@ -36,14 +37,12 @@ class Limiter implements Keeper {
     this.#options = options
     this.#bucket = new TokenBucket(burst, per / rate, now)
     this.#line = new WaitingLine(now, () => this.#whenLeft())
-    const counter = meter?.counter({
+    const limited = {
       name: 'jingwei_mesh_limited_total',
-      help: 'Attempts that met the rate limit toward a service, by what became of them.',
-      labelNames: ['service', 'outcome']
-    })
-    const children = { queued: counter?.labels(name, 'queued'), refused: counter?.labels(name, 'refused') }
-    for (const child of Object.values(children)) child?.inc(0)
-    this.#count = (outcome) => children[outcome]?.inc()
+      help: 'Attempts that met the rate limit toward a service, by what became of them.'
+    }
+    const countOf = (outcome: string) => counterOf(meter, limited, { service: name, outcome })
+    this.#count = { queued: countOf('queued'), refused: countOf('refused') }
     this.#shadowed = mode === 'shadow' ? shadowCounter(meter, name, 'rate-limit') : () => {}
   }
 
@@ -57,11 +56,11 @@ class Limiter implements Keeper {
       return dispatch(opts, handler)
     }
     if (this.#isTooLong(waitMs, this.#line.size)) {
-      this.#count('refused')
+      this.#count.refused()
       handler.onResponseError?.(opts.call!, new MeshError('JW_UPSTREAM_LIMITED', this.#service, waitMs))
       return true
     }
-    this.#count('queued')
+    this.#count.queued()
     bucket.take()
     this.#line.join(dispatch, opts, handler)
     this.#arm()

@@ -2,16 +2,13 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import type { ReplayBody } from '../retrying/replay-body.ts'
-import { isStreamed, keptBody } from '../retrying/replay-body.ts'
+import { isStreamed, keptBody, usuallyKept } from '../retrying/replay-body.ts'
 import { idempotency } from '../retrying/retry-rules.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
-/** What a hedge without retries may keep. */
-const hedgedBytes = 64 * 1024
-
 /** Keeps a streamed request body that may be sent again, while it streams to the first attempt. */
 export const replay: Layer = (service, { retry, hedge }) => {
-  const most = retry ? retry.maxBody : hedge ? hedgedBytes : 0
+  const most = retry ? retry.maxBody : hedge ? usuallyKept : 0
   if (most === 0) return null
   const hedged = new Set<string>(hedge ? hedge.methods : [])
   const idempotent = retry ? idempotency(retry) : () => false
@@ -20,7 +17,9 @@ export const replay: Layer = (service, { retry, hedge }) => {
     if (!isStreamed(body) || !(idempotent(opts) || hedged.has(opts.method))) return dispatch(opts, handler)
     const kept = keptBody(opts, most, service)
     if (kept === null) return dispatch(opts, handler)
-    opts.call!.whenOver(() => kept.close())
+    const call = opts.call!
+    call.whenOver(() => kept.close())
+    kept.once('error', (error: Error) => call.abort(error))
     return dispatch({ ...opts, body: kept as never }, new ReplayHandler(handler, kept))
   }
 }

@@ -32,7 +32,7 @@ export const retry: Layer = (service, policy, around) => {
   const { now, random } = around
   const context = { limit, options, rules, count, timeoutMs: policy.timeout, now, random }
   return (dispatch) => (opts, handler) => {
-    service.retryBudget.call(opts.call!.startedMs)
+    limit.call(opts.call!.startedMs)
     return dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
   }
 }
@@ -82,7 +82,7 @@ class RetryHandler extends DiscardingHandler {
     socket: Duplex
   ): void {
     this.#passedOn = true
-    this.release()
+    this.#release()
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }
 
@@ -111,7 +111,7 @@ class RetryHandler extends DiscardingHandler {
   }
 
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
-    this.release()
+    this.#release()
     super.onResponseEnd(controller, trailers)
   }
 
@@ -123,13 +123,13 @@ class RetryHandler extends DiscardingHandler {
     const wanted = !this.#passedOn && rules.failures.has(failure) && (unsent || rules.idempotent(this.#opts))
     if (wanted && this.#possible(failure === 'connect-failure') && this.#allowed(unsent)) this.#schedule(failure, 0)
     else {
-      this.release()
+      this.#release()
       this.next.onResponseError?.(controller, error)
     }
   }
 
   /** No longer a retry in flight. */
-  release(): void {
+  #release(): void {
     if (this.#counted) this.#context.limit.release()
     this.#counted = false
   }
@@ -161,10 +161,18 @@ class RetryHandler extends DiscardingHandler {
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     count(reason)
     const next = new RetryHandler(this.next, this.#opts, this.#dispatch, this.#context, this.#retries + 1)
-    const pause = setTimeout(() => this.#dispatch(this.#opts, next), leastMs + pauseMs)
+    let pause: NodeJS.Timeout | null = setTimeout(() => {
+      pause = null
+      this.#dispatch(this.#opts, next)
+    }, leastMs + pauseMs)
     call.whenOver(() => {
+      if (pause === null) {
+        next.#release()
+        return
+      }
       clearTimeout(pause)
-      next.release()
+      // Nobody else would tell those above, who count what is in flight.
+      next.onResponseError(call, call.reason ?? new Error('the call is over'))
     })
   }
 }

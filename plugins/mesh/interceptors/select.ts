@@ -5,7 +5,8 @@ import { overflowCounter } from '../breaking/overflows.ts'
 import { MeshError } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
-import type { Balancer, DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
+import type { Service } from '../service.ts'
+import type { DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
 export const select: Layer = (service, policy, around) => {
@@ -18,7 +19,7 @@ export const select: Layer = (service, policy, around) => {
     // Where every instance was tried, one of them again is better than none.
     let instance: Instance | null | undefined =
       balancer?.pick(call.tried, call.hash) ?? balancer?.pick(null, call.hash) ?? null
-    if (instance?.endpoint.isFull()) instance = withRoom(balancer!, call.tried, call.hash)
+    if (instance?.endpoint.isFull()) instance = balancer!.pick(fullOrTried(service, call.tried), call.hash) ?? undefined
     if (!instance) {
       const code = instance === undefined ? 'JW_OVERLOADED' : 'JW_NO_INSTANCE'
       if (instance === undefined) overflow()
@@ -29,7 +30,7 @@ export const select: Layer = (service, policy, around) => {
     const { endpoint } = instance
     const load = new LoadHandler(measured === null ? handler : measured(handler, endpoint, call), endpoint)
     try {
-      return dispatch({ ...opts, origin: instance.origin, instance }, load)
+      return dispatch({ ...opts, origin: instance.origin, instance, attempt: load }, load)
     } catch (error) {
       // An interceptor threw: to this attempt, that is how it ended.
       load.onResponseError(call, error as Error)
@@ -38,20 +39,15 @@ export const select: Layer = (service, policy, around) => {
   }
 }
 
-/** Another instance, one that is not full; undefined where all are. */
-function withRoom(balancer: Balancer, tried: ReadonlySet<Endpoint> | null, hash: number | null): Instance | undefined {
+function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null): Set<Endpoint> {
   const passed = new Set(tried)
-  for (;;) {
-    const instance = balancer.pick(passed, hash)
-    if (instance === null) return undefined
-    if (!instance.endpoint.isFull()) return instance
-    passed.add(instance.endpoint)
-  }
+  for (const { endpoint } of snapshot!.instances) if (endpoint.isFull()) passed.add(endpoint)
+  return passed
 }
 
 class LoadHandler extends ForwardingHandler {
+  over = false
   readonly #endpoint: Endpoint
-  #counted = true
 
   constructor(next: DispatchHandler, endpoint: Endpoint) {
     super(next)
@@ -60,8 +56,8 @@ class LoadHandler extends ForwardingHandler {
   }
 
   #release(): void {
-    if (this.#counted) this.#endpoint.active--
-    this.#counted = false
+    if (!this.over) this.#endpoint.active--
+    this.over = true
   }
 
   // An upgraded connection is the socket's business: it does not end here.

@@ -1,7 +1,7 @@
 import type { HashSource, SplitShare } from '../../../config/schema.ts'
 import { hash32 } from '../balancing/hash.ts'
 import { weightedSampler } from '../balancing/weighted.ts'
-import { CookieHandler, mintKey } from '../handlers/sticky-cookie.ts'
+import { CookieHandler, mint } from '../handlers/sticky-cookie.ts'
 import { cookieOf, factReader, headerOf } from '../request-facts.ts'
 import type { Dispatch, DispatchOptions, Surroundings } from '../types.ts'
 
@@ -50,13 +50,14 @@ function sticking(
   const cookie = stickOn.startsWith('cookie:') ? stickOn.slice('cookie:'.length) : null
   return (opts, handler) => {
     let key = read(opts)
-    let next = handler
     if (key === undefined && cookie !== null) {
-      key = mintKey(random)
-      next = new CookieHandler(handler, `${cookie}=${key}; Path=/; HttpOnly; SameSite=Lax`)
+      const minted = mint(cookie, '', random)
+      key = minted.key
+      opts = { ...opts, minted }
+      handler = new CookieHandler(handler, minted)
     }
     point = key === undefined ? random() : hash32(key, seed) / 2 ** 32
-    return targets[sample()]!.dispatch(opts, next)
+    return targets[sample()]!.dispatch(opts, handler)
   }
 }
 

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { counterOf } from '../counters.ts'
 import { classify } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
@@ -28,6 +29,7 @@ class CallTelemetry extends ForwardingHandler {
   readonly #duration: Histogram
   readonly #now: () => number
   readonly #startedMs: number
+  #observed = false
 
   constructor(next: DispatchHandler, duration: Histogram, now: () => number) {
     super(next)
@@ -36,7 +38,10 @@ class CallTelemetry extends ForwardingHandler {
     this.#startedMs = now()
   }
 
+  /** Once: an upgrade that the caller cannot use fails afterwards. */
   #observe(): void {
+    if (this.#observed) return
+    this.#observed = true
     this.#duration.observe((this.#now() - this.#startedMs) / 1000)
   }
 
@@ -68,15 +73,11 @@ const outcomes = [
 /** Counts each attempt by how it ended; a caller who left blames no instance. */
 export const attemptTelemetry: Layer = (service, _policy, { meter }) => {
   if (meter === null) return null
-  const counter = meter.counter({
-    name: 'jingwei_mesh_attempts_total',
-    help: 'Attempts at instances, by outcome.',
-    labelNames: ['service', 'outcome']
-  })
-  const children = new Map(outcomes.map((outcome) => [outcome, counter.labels(service.name, outcome)]))
-  // There from the start: a rate() cannot see the first step of a series that begins with it.
-  for (const child of children.values()) child.inc(0)
-  const count = (outcome: string) => children.get(outcome)!.inc()
+  const attempts = { name: 'jingwei_mesh_attempts_total', help: 'Attempts at instances, by outcome.' }
+  const counts = new Map(
+    outcomes.map((outcome) => [outcome, counterOf(meter, attempts, { service: service.name, outcome })])
+  )
+  const count = (outcome: string) => counts.get(outcome)!()
   return (dispatch) => (opts, handler) => dispatch(opts, new AttemptTelemetry(handler, opts.call!, count))
 }
 
@@ -85,6 +86,7 @@ class AttemptTelemetry extends ForwardingHandler {
   readonly #count: (outcome: string) => void
   #sent = false
   #status = 0
+  #upgraded = false
 
   constructor(next: DispatchHandler, call: DispatchController, count: (outcome: string) => void) {
     super(next)
@@ -103,6 +105,7 @@ class AttemptTelemetry extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     socket: Duplex
   ): void {
+    this.#upgraded = true
     this.#count('success')
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }
@@ -123,7 +126,7 @@ class AttemptTelemetry extends ForwardingHandler {
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
-    this.#count(this.#failure(error))
+    if (!this.#upgraded) this.#count(this.#failure(error))
     this.next.onResponseError?.(controller, error)
   }
 

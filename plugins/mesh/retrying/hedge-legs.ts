@@ -172,7 +172,9 @@ export class Hedge extends ForwardingHandler implements DispatchController {
       if (winner !== null && leg.held === null) latencies.add(now() - leg.startedMs)
       leg.abort(reason)
     }
-    if (winner !== null) this.#call.selected = winner.selected
+    const call = this.#call
+    call.waitedMs += (winner ?? this.#legs[0]!).waitedMs
+    if (winner !== null) call.selected = winner.selected
   }
 
   #others(leg: Leg): boolean {

@@ -8,6 +8,8 @@ import type { DispatchOptions } from '../types.ts'
 type Chunk = string | Uint8Array
 type Source = AsyncIterable<Chunk>
 
+/** What of a body is kept where no retry policy says how much. */
+export const usuallyKept = 64 * 1024
 /** More are not kept: thousands of tiny chunks would take far more memory than their bytes. */
 const mostChunks = 1024
 /** What a service's requests may keep together. */

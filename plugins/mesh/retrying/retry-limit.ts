@@ -1,6 +1,8 @@
-import { shadowCounter } from '../metrics.ts'
+import type { Count } from '../counters.ts'
+import { counterOf, shadowCounter } from '../counters.ts'
 import type { Keeper, Service } from '../service.ts'
 import type { Surroundings } from '../types.ts'
+import { RetryBudget } from './retry-budget.ts'
 
 /**
  * What all retries and hedges of a service must be within: its retry budget, and the circuit breaker's cap on those in
@@ -8,10 +10,10 @@ import type { Surroundings } from '../types.ts'
  */
 export class RetryLimit implements Keeper {
   #active = 0
-  readonly #service: Service
+  readonly #budget = new RetryBudget()
   readonly #most: number
-  readonly #shadowed: (() => void) | null
-  readonly #overflow: () => void
+  readonly #shadowed: Count | null
+  readonly #overflow: Count
   readonly #now: Surroundings['now']
 
   /** The service's own, made when its first chain needs it. */
@@ -20,21 +22,21 @@ export class RetryLimit implements Keeper {
   }
 
   constructor(service: Service, { meter, now }: Surroundings) {
-    this.#service = service
     this.#now = now
     const breaker = service.config.mesh.circuitBreaker || undefined
     this.#most = breaker?.maxRetries ?? Number.POSITIVE_INFINITY
     const shadow = breaker?.maxRetries !== undefined && breaker.mode === 'shadow'
     this.#shadowed = shadow ? shadowCounter(meter, service.name, 'max-retries') : null
-    const overflows = meter
-      ?.counter({
-        name: 'jingwei_mesh_retry_overflows_total',
-        help: 'Retries and hedges that the retry budget or the cap on retries in flight did not allow.',
-        labelNames: ['service']
-      })
-      .labels(service.name)
-    overflows?.inc(0)
-    this.#overflow = () => overflows?.inc()
+    const overflows = {
+      name: 'jingwei_mesh_retry_overflows_total',
+      help: 'Retries and hedges that the retry budget or the cap on retries in flight did not allow.'
+    }
+    this.#overflow = counterOf(meter, overflows, { service: service.name })
+  }
+
+  /** A call has begun, of which the budget is a share. */
+  call(startedMs: number): void {
+    this.#budget.call(startedMs)
   }
 
   /**
@@ -44,8 +46,7 @@ export class RetryLimit implements Keeper {
   take(share: number | null, held = false): boolean {
     const active = held ? this.#active - 1 : this.#active
     const full = active >= this.#most
-    const allowed =
-      (!full || this.#shadowed !== null) && (share === null || this.#service.retryBudget.take(share, this.#now()))
+    const allowed = (!full || this.#shadowed !== null) && (share === null || this.#budget.take(share, this.#now()))
     if (!allowed) {
       this.#overflow()
       return false

@@ -25,7 +25,12 @@ export function retryRules(options: RetryOptions): RetryRules {
   const named = words.filter((item) => item.startsWith(headerPrefix)) as string[]
   const headerNames = named.map((item) => item.slice(headerPrefix.length).trim().toLowerCase())
   const failures = new Set([...words.filter((item) => !item.startsWith(headerPrefix)), ...unanswered])
-  const reasons = [...failures].filter((item) => item !== 'gateway-error' && item !== '5xx')
+  const kinds = [...failures].filter((item) => item !== 'gateway-error' && item !== '5xx')
+  const statuses = new Set([
+    ...options.on.filter((item) => typeof item === 'number'),
+    ...(gateway ? [502, 503, 504] : [])
+  ])
+  const reasons = [...kinds, ...[...statuses].map(String)]
   return {
     failures,
     reasons: headerNames.length > 0 ? [...reasons, 'retriable-header'] : reasons,

@@ -27,6 +27,8 @@ export class PooledEndpoint implements Endpoint {
   readonly #pool: Pool
   /** Sockets without a connection yet: the pool knows nothing of them. */
   readonly #connecting = new Set<Socket>()
+  #cut: NodeJS.Timeout | undefined
+  #onDestroyed: (() => void) | null = null
 
   constructor(origin: string, policy: MeshPolicy, health: Health, connector: Connector) {
     this.origin = origin
@@ -64,18 +66,20 @@ export class PooledEndpoint implements Endpoint {
 
   /** Takes no new request, lets those in flight end, then closes; cuts them after the grace. */
   async close(): Promise<void> {
-    const cut = setTimeout(() => void this.destroy(), closeGraceMs)
-    cut.unref()
-    try {
-      await this.#pool.close()
-    } finally {
-      clearTimeout(cut)
-    }
+    this.#cut = setTimeout(() => void this.destroy(), closeGraceMs).unref()
+    // A pool that is destroyed with a queue forgets who waits for its end.
+    const destroyed = new Promise<void>((resolve) => {
+      this.#onDestroyed = resolve
+    })
+    await Promise.race([this.#pool.close(), destroyed])
+    clearTimeout(this.#cut)
   }
 
   async destroy(): Promise<void> {
+    clearTimeout(this.#cut)
     const destroyed = this.#pool.destroy()
     for (const socket of this.#connecting) socket.destroy(new Error('the pool is closed'))
     await destroyed
+    this.#onDestroyed?.()
   }
 }

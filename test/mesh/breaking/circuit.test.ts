@@ -250,7 +250,7 @@ t.test('answers to what passed before it opened count no more', async (t) => {
 t.test('status', async (t) => {
   const { circuit, at, times, trip } = circuitOf({ minRequests: 100 })
   t.strictSame(circuit.status(), {
-    state: 'closed', requests: 0, errorRatio: 0, slowRatio: 0, admitted: 1, retryInMs: 0
+    state: 'closed', requests: 0, errorRatio: 0, slowRatio: 0, admitted: 1, inFlight: 0, retryInMs: 0
   }) // biome-ignore format: a table
   times(6)
   times(2, true)

@@ -4,20 +4,10 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { FallbackOptions, MeshPolicy } from '../../../config/schema.ts'
-import type { DispatchController, DispatchOptions } from '../../../plugins/mesh/types.ts'
-import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
+import type { DispatchOptions } from '../../../plugins/mesh/types.ts'
+import { seeded, Watched } from '../helpers/chaos.ts'
+import { meshOf, meterStub, retryOptions, service } from '../helpers/mesh.ts'
 import { eventually, upstream } from '../helpers/servers.ts'
-
-/** mulberry32: the same numbers in every run. */
-function seeded(seed: number) {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296
-  }
-}
 
 const on = ['no-instance', 'connect-failure', 'reset', 'timeout', '5xx', 'overloaded'] as FallbackOptions['on']
 const policy: Partial<MeshPolicy> = {
@@ -31,39 +21,6 @@ const policy: Partial<MeshPolicy> = {
     { on, service: 'other' },
     { on, status: 200, body: 'fixed' }
   ]
-}
-
-/** What every handler may rely on. */
-class Watched extends Recorder {
-  readonly wrong: string[] = []
-  #ends = 0
-  #size = 0
-
-  override onRequestStart(controller: DispatchController): void {
-    if (this.controller !== undefined) this.wrong.push('a second start')
-    super.onRequestStart(controller)
-  }
-
-  override onResponseStart(controller: DispatchController, status: number): void {
-    if (this.#ends > 0 || this.status !== 0) this.wrong.push(`${status} after ${this.events}`)
-    super.onResponseStart(controller, status)
-  }
-
-  override onResponseData(controller: DispatchController, chunk: Buffer): void {
-    if (this.#ends > 0 || this.status === 0) this.wrong.push(`data after ${this.events}`)
-    this.#size += chunk.length
-    super.onResponseData(controller, chunk)
-  }
-
-  override onResponseEnd(): void {
-    if (this.#ends++ > 0) this.wrong.push(`end after ${this.events}`)
-    super.onResponseEnd()
-  }
-
-  override onResponseError(controller: DispatchController, error: Error): void {
-    if (this.#ends++ > 0) this.wrong.push(`error after ${this.events}`)
-    super.onResponseError(controller, error)
-  }
 }
 
 t.test('each caller hears one end, and nothing is left', async (t) => {

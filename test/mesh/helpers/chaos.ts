@@ -1,0 +1,65 @@
+/** What a chaos test is made of: numbers that are the same in every run, a handler that knows its rights, and leaks. */
+import { createHook } from 'node:async_hooks'
+import type { DispatchController } from '../../../plugins/mesh/types.ts'
+import { Recorder } from './mesh.ts'
+
+/** mulberry32. */
+export function seeded(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296
+  }
+}
+
+/** Writes down what no handler may be told: a second start, anything after the end, a body without a head. */
+export class Watched extends Recorder {
+  readonly wrong: string[] = []
+  #ends = 0
+
+  override onRequestStart(controller: DispatchController): void {
+    if (this.controller !== undefined) this.wrong.push('a second start')
+    super.onRequestStart(controller)
+  }
+
+  override onRequestUpgrade(): void {
+    if (this.#ends++ > 0) this.wrong.push(`upgrade after ${this.events}`)
+    super.onRequestUpgrade()
+  }
+
+  override onResponseStart(controller: DispatchController, status: number): void {
+    if (this.#ends > 0 || this.status >= 200) this.wrong.push(`${status} after ${this.events}`)
+    super.onResponseStart(controller, status)
+  }
+
+  override onResponseData(controller: DispatchController, chunk: Buffer): void {
+    if (this.#ends > 0 || this.status < 200) this.wrong.push(`data after ${this.events}`)
+    super.onResponseData(controller, chunk)
+  }
+
+  override onResponseEnd(): void {
+    if (this.#ends++ > 0) this.wrong.push(`end after ${this.events}`)
+    super.onResponseEnd()
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    if (this.#ends++ > 0) this.wrong.push(`error after ${this.events}`)
+    super.onResponseError(controller, error)
+  }
+}
+
+/** The timers that code under `folder` has made and not ended, unref'd ones too, by where they were made. */
+export function watchTimers(folder: string) {
+  const live = new Map<number, string>()
+  const hook = createHook({
+    init(id, type) {
+      if (type !== 'Timeout') return
+      const place = new Error().stack?.split('\n').find((line) => line.includes(folder))
+      if (place !== undefined) live.set(id, place.slice(place.indexOf(folder)))
+    },
+    destroy: (id) => void live.delete(id)
+  }).enable()
+  return { live: () => [...live.values()], end: () => hook.disable() }
+}
