@@ -43,9 +43,9 @@ export function chart(outcomes: readonly Outcome[]): string {
     }
     y += 12
   }
-  const [open, close] = ['<svg xmlns="http://www.w3.org/2000/svg"', '</svg><title>CPU time per request, as a ratio</title>\n']
+  const [open, close] = ['<svg xmlns="http://www.w3.org/2000/svg"', '</svg>\n']
   const background = `<rect width="${width}" height="${y}" fill="#fff"/>`
-  return `${open} viewBox="0 0 ${width} ${y}" font-family="sans-serif" font-size="12">${background}${parts.join('')}${close}`
+  return `${open} viewBox="0 0 ${width} ${y}" font-family="sans-serif" font-size="12"><title>CPU time per request, as a ratio</title>${background}${parts.join('')}${close}`
 }
 
 function drawn({ name, value, text: shown }: Bar, y: number, length: number): string {
