@@ -157,7 +157,9 @@ declare module 'undici' {
       /** Set by `select`: where this attempt goes. */
       instance?: Instance
       /** Set by `select`: whether the attempt has ended, though its call goes on. */
-      attempt?: { readonly over: boolean }
+      attempt?: { readonly over: boolean; whenOver(end: () => void): void }
+      /** Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them. */
+      trailers?: () => readonly string[]
     }
   }
 }

@@ -77,7 +77,7 @@ t.test('a service that fails before its head is a 5xx that says whose fault it i
     ['nobody listens', null, {}, 502, 'ECONNREFUSED', 'connection_refused'],
     ['closes without a word', '', {}, 502, 'UND_ERR_SOCKET', 'connection_terminated'],
     ['closes in its head', 'HTTP/1.1 200 OK\r\nX', {}, 502, 'UND_ERR_SOCKET', 'connection_terminated'],
-    ['speaks no HTTP', 'SSH-2.0-x\r\n\r\n', {}, 502, 'HPE_INVALID_RESPONSE', 'http_protocol_error'],
+    ['speaks no HTTP', 'SSH-2.0-x\r\n\r\n', {}, 502, 'HPE_INVALID_CONSTANT', 'http_protocol_error'],
     ['is silent', 'silent', { attemptTimeout: '50ms' }, 504, 'JW_ATTEMPT_TIMEOUT', 'http_response_timeout'],
     ['is silent for all', 'silent', { attemptTimeout: '50ms', timeout: '50ms' }, 504, '', 'http_response_timeout'],
     [

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Health } from '../../plugins/mesh/health/health.ts'
+import { Connectors } from '../../plugins/mesh/transport/connector.ts'
 import { PooledEndpoint } from '../../plugins/mesh/transport/endpoint.ts'
 import type { Balancer, DispatchController, DispatchOptions, Instance } from '../../plugins/mesh/types.ts'
 import { policyOf } from './breaking/options.ts'
@@ -26,8 +27,8 @@ t.test('an instance that leaves with a queue, and is cut, is forgotten', async (
   const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
   const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
   const health = new Health(() => 0, () => {}) // biome-ignore format: short
-  const { buildConnector } = await import('undici')
-  const endpoint = new PooledEndpoint(url, mesh, health, { connect: buildConnector({}), servername: null })
+  const open = new Connectors('orders', mesh, null).to(url)
+  const endpoint = new PooledEndpoint(url, mesh, health, open)
   const recorders = [new Recorder(), new Recorder()]
   for (const recorder of recorders) endpoint.dispatch(get as DispatchOptions, recorder)
   const closed = endpoint.close()

@@ -1,9 +1,7 @@
-import type { Socket } from 'node:net'
-import type { buildConnector } from 'undici'
-import { Client } from 'undici'
 import type { HealthCheckOptions } from '../../../config/schema.ts'
-import type { Connector } from '../transport/connector.ts'
-import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import type { Open } from '../http/pool.ts'
+import { Pool } from '../http/pool.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /** Asks one address once. `done` gets null, or what is wrong. Returns what calls the check off; `done` is then not called. */
 export type Probe = (done: (failure: string | null) => void) => () => void
@@ -15,8 +13,8 @@ const mostBytes = 64 * 1024
  * A probe with a connection of its own, closed again: it shows that the instance takes new ones, and a full pool
  * looks no more sick than it is.
  */
-export function probeOf(origin: string, options: HealthCheckOptions, connector: Connector): Probe {
-  const ask = options.type === 'tcp' ? tcp(origin, connector) : http(origin, options, connector)
+export function probeOf(origin: string, options: HealthCheckOptions, open: Open): Probe {
+  const ask = options.type === 'tcp' ? tcp(open) : http(origin, options, open)
   const name = options.type === 'tcp' ? 'TCP check' : `GET ${options.path}`
   return (done) => {
     let over = false
@@ -46,64 +44,29 @@ export function probeOf(origin: string, options: HealthCheckOptions, connector: 
 
 type Ask = (finish: (failure: string | null) => void) => () => void
 
-function tcp(origin: string, connector: Connector): Ask {
-  const { protocol, hostname, host, port } = new URL(origin)
+function tcp(open: Open): Ask {
   return (finish) => {
-    const dial = new Dial(connector)
-    const address = { protocol, hostname: hostname.replace(/^\[|\]$/g, ''), host, port: port || standardPort(protocol) }
-    dial.connect(address, (...[error]) => finish(error === null ? null : describe(error)))
-    return () => dial.cut()
+    const socket = open((error, connected) => {
+      connected?.destroy()
+      finish(error === null ? null : describe(error))
+    }, undefined)
+    return () => socket?.destroy()
   }
 }
 
-function http(origin: string, { path, host, statuses }: HealthCheckOptions, connector: Connector): Ask {
+function http(origin: string, { path, host, statuses }: HealthCheckOptions, open: Open): Ask {
   const expected = statusRanges(statuses)
-  const { servername } = connector
   const headers = { 'user-agent': 'jingwei-health-check', ...(host !== undefined && { host }) }
-  const request = { path, method: 'GET', headers, reset: true, ...(servername !== null && { servername }) }
   return (finish) => {
-    const dial = new Dial(connector)
-    // The probe has a timer of its own.
-    const client = new Client(origin, { connect: dial.connect, headersTimeout: 0, bodyTimeout: 0, allowH2: false })
-    client.dispatch(
-      request as DispatchOptions,
+    const pool = new Pool({ host: new URL(origin).host, connections: 1, direct: false, open, onWait: () => {} })
+    pool.dispatch(
+      { path, method: 'GET', headers, reset: true },
       new AnswerHandler((status, error) => {
         if (error !== null) finish(status === 0 ? describe(error) : `GET ${path}: ${describe(error)}`)
         else finish(expected(status) ? null : `GET ${path} answered ${status}`)
       })
     )
-    return () => {
-      dial.cut()
-      void client.destroy()
-    }
-  }
-}
-
-/** A connection that can be given up at any time, also while it is made. */
-class Dial {
-  readonly #connector: Connector
-  #socket: Socket | null = null
-  #given = false
-
-  constructor(connector: Connector) {
-    this.#connector = connector
-  }
-
-  readonly connect: buildConnector.connector = (options, callback) => {
-    // The types withhold what it returns; one that must wait for a certificate may have none yet.
-    const socket = this.#connector.connect(options, (...[error, socket]) => {
-      if (socket !== null && this.#given) socket.destroy()
-      if (socket !== null) this.#socket = socket
-      if (error !== null) callback(error, null)
-      else callback(null, socket)
-    }) as unknown as Socket | undefined
-    this.#socket ??= socket ?? null
-    return socket
-  }
-
-  cut(): void {
-    this.#given = true
-    this.#socket?.destroy()
+    return () => pool.destroy()
   }
 }
 
@@ -158,5 +121,3 @@ const words: Readonly<Record<string, string>> = {
 function describe(error: Error & { code?: string }): string {
   return words[error.code ?? ''] ?? error.message.slice(0, 200)
 }
-
-const standardPort = (protocol: string) => (protocol === 'https:' ? '443' : '80')

@@ -48,6 +48,7 @@ function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null)
 class LoadHandler extends ForwardingHandler {
   over = false
   readonly #endpoint: Endpoint
+  #whenOver: (() => void) | null = null
 
   constructor(next: DispatchHandler, endpoint: Endpoint) {
     super(next)
@@ -56,8 +57,16 @@ class LoadHandler extends ForwardingHandler {
   }
 
   #release(): void {
-    if (!this.over) this.#endpoint.active--
+    if (this.over) return
     this.over = true
+    this.#endpoint.active--
+    this.#whenOver?.()
+  }
+
+  /** For one who waits on its behalf. */
+  whenOver(end: () => void): void {
+    if (this.over) end()
+    else this.#whenOver = end
   }
 
   // An upgraded connection is the socket's business: it does not end here.

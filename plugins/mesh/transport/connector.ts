@@ -2,15 +2,9 @@ import { isIP } from 'node:net'
 import { buildConnector } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { MeshError } from '../errors.ts'
-import type { CredentialSource, Credentials } from './credentials.ts'
+import type { Open } from '../http/pool.ts'
+import type { CredentialSource } from './credentials.ts'
 import type { Identify } from './names.ts'
-
-/** Opens connections to one address. */
-export interface Connector {
-  readonly connect: buildConnector.connector
-  /** What tells undici's connections apart; null where there is no TLS. */
-  readonly servername: string | null
-}
 
 /** How a service's connections are secured, where it is not just Node's way. */
 export interface Security {
@@ -32,58 +26,39 @@ export class Connectors {
   readonly #service: string
   readonly #timeout: number
   readonly #security: Security | null
-  /** Those that `#connect` was built with. */
-  #credentials: Credentials | null = null
-  #connect: buildConnector.connector
 
   constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null) {
     this.#service = service
     this.#timeout = connectTimeout
     this.#security = security
-    this.#connect = this.#build()
   }
 
-  #build(): buildConnector.connector {
-    const identify = this.#security?.identify
-    return buildConnector({
-      timeout: this.#timeout,
-      allowH2: false,
-      maxCachedSessions: 0,
-      // Else an environment variable of Node's switches the verification off.
-      rejectUnauthorized: true,
-      ...(this.#credentials !== null && { secureContext: this.#credentials.context }),
-      ...(identify !== undefined && { checkServerIdentity: identify })
-    })
-  }
-
-  to(origin: string): Connector {
-    const { protocol, hostname } = new URL(origin)
-    const host = hostname.replace(/^\[|\]$/g, '')
+  to(origin: string): Open {
+    const { protocol, hostname, host, port } = new URL(origin)
+    const bare = hostname.replace(/^\[|\]$/g, '')
     const secure = protocol === 'https:'
-    // Whom the certificate must name is the instance's own matter: undici would take it from the Host header,
-    // which a gateway's clients write.
-    const own = isIP(host) === 0 ? host : undefined
+    const own = isIP(bare) === 0 ? bare : undefined
     const security = this.#security
-    if (security === null) {
-      return {
-        connect: (options, callback) => this.#connect({ ...options, servername: own }, callback),
-        servername: secure ? host : null
+    const common = { timeout: this.#timeout, allowH2: false, maxCachedSessions: 0 }
+    return (callback, onread) => {
+      const credentials = security?.source.credentials ?? null
+      if (security?.always && (!secure || credentials === null)) {
+        queueMicrotask(() => callback(new MeshError('JW_IDENTITY_MISMATCH', this.#service), null))
+        return undefined
       }
-    }
-    return {
-      connect: (options, callback) => {
-        const { credentials } = security.source
-        if (security.always && (!secure || credentials === null)) {
-          queueMicrotask(() => callback(new MeshError('JW_IDENTITY_MISMATCH', this.#service), null))
-          return
-        }
-        if (credentials !== this.#credentials) {
-          this.#credentials = credentials
-          this.#connect = this.#build()
-        }
-        return this.#connect({ ...options, servername: (secure && security.serverName?.()) || own }, callback)
-      },
-      servername: secure ? host : null
+      const connect = buildConnector({
+        ...common,
+        ...(onread && { onread }),
+        // Else an environment variable of Node's switches the verification off.
+        rejectUnauthorized: true,
+        ...(credentials !== null && { secureContext: credentials.context }),
+        ...(security?.identify && { checkServerIdentity: security.identify })
+      })
+      // Whom the certificate must name is the instance's own matter, not the Host header's, which clients write.
+      const servername = (secure && security?.serverName?.()) || own
+      const address = { protocol, hostname: bare, host, port, servername }
+      // The types withhold the socket that it returns.
+      return connect(address as never, (error, socket) => callback(error, socket)) as unknown as ReturnType<Open>
     }
   }
 }

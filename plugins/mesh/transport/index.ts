@@ -4,13 +4,14 @@ import type { ConsulOptions, MeshPolicy, ServiceConfig, UpstreamTlsOptions } fro
 import { createAgent } from '../discovery/consul-ask.ts'
 import type { Get } from '../discovery/consul-get.ts'
 import { createGet } from '../discovery/consul-get.ts'
+import type { Open } from '../http/pool.ts'
 import { ConnectIdentity } from '../identity/connect.ts'
 import { gated } from '../identity/gated.ts'
 import type { Permission } from '../identity/intentions.ts'
 import { Intentions } from '../identity/intentions.ts'
 import { speaksFor } from '../identity/spiffe.ts'
 import type { Source, Surroundings } from '../types.ts'
-import type { Connector, Security } from './connector.ts'
+import type { Security } from './connector.ts'
 import { Connectors } from './connector.ts'
 import type { CredentialSource } from './credentials.ts'
 import { anyOf } from './names.ts'
@@ -18,7 +19,7 @@ import { TlsFiles } from './tls-files.ts'
 
 /** One service's. */
 export interface Transport {
-  to(origin: string): Connector
+  to(origin: string): Open
   /** Holds instances back while the gateway cannot show who it is. */
   gate(source: Source): Source
   /** What Consul's intentions say of the service; null where they are not asked. */

@@ -3,25 +3,26 @@ import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import https from 'node:https'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { buildConnector } from 'undici'
 import { probeOf } from '../../../plugins/mesh/health/probe.ts'
-import type { Connector } from '../../../plugins/mesh/transport/connector.ts'
+import type { Open } from '../../../plugins/mesh/http/pool.ts'
 import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../helpers/servers.ts'
 import { checkOptions } from './support.ts'
 
 /** Without SNI, which an address cannot have. */
-function connectorOf(servername: string | null, options: buildConnector.BuildOptions = {}): Connector {
+function connectorOf(origin: string, options: buildConnector.BuildOptions = {}): Open {
   const connect = buildConnector({ allowH2: false, ...options })
-  return { connect: (given, callback) => connect({ ...given, servername: undefined }, callback), servername }
+  const { protocol, hostname, host, port } = new URL(origin)
+  const address = { protocol, hostname: hostname.replace(/^\[|\]$/g, ''), host, port }
+  return (callback) => connect(address, (error, socket) => callback(error, socket)) as unknown as Socket
 }
-const plain = connectorOf(null)
 
-function ask(origin: string, options: object = {}, connector = plain): Promise<string | null> {
+function ask(origin: string, options: object = {}, connector = connectorOf(origin)): Promise<string | null> {
   return new Promise((resolve) => probeOf(origin, checkOptions({ timeout: '10s', ...options }), connector)(resolve))
 }
 
@@ -93,10 +94,9 @@ t.test('the timeout bounds all of it, and leaves no connection', async (t) => {
   t.equal(await ask(stuck.url, timeout), 'GET /health: no answer within 50 ms', 'nor when the answer does not end')
   await eventually(() => stuck.sockets.size === 0, 'its connection to be closed')
 
-  const tls = connectorOf('127.0.0.1')
   for (const type of ['http', 'tcp']) {
     const handshaking = await connecting(t)
-    t.match(await ask(handshaking.url, { ...timeout, type }, tls), /no answer within 50 ms$/)
+    t.match(await ask(handshaking.url, { ...timeout, type }, connectorOf(handshaking.url)), /no answer within 50 ms$/)
     await eventually(() => handshaking.sockets.size === 0, 'a connection in the making to be given up')
   }
 })
@@ -135,7 +135,7 @@ t.test('called off: nothing is told, nothing stays open', async (t) => {
   for (const type of ['http', 'tcp'] as const) {
     const server = await silent(t)
     let told = 0
-    const callOff = probeOf(server.url, checkOptions({ type, timeout: '20ms' }), plain)(() => told++)
+    const callOff = probeOf(server.url, checkOptions({ type, timeout: '20ms' }), connectorOf(server.url))(() => told++)
     callOff()
     callOff()
     await new Promise((resolve) => setTimeout(resolve, 60))
@@ -145,15 +145,12 @@ t.test('called off: nothing is told, nothing stays open', async (t) => {
 })
 
 t.test('a connector that fails at once, or later with an error of ours', async (t) => {
-  const throwing: Connector = {
-    servername: null,
-    connect: () => {
-      throw new Error('no credentials')
-    }
+  const throwing: Open = () => {
+    throw new Error('no credentials')
   }
-  const refusing: Connector = {
-    servername: null,
-    connect: (_options, callback) => queueMicrotask(() => callback(new Error('no credentials'), null))
+  const refusing: Open = (callback) => {
+    queueMicrotask(() => callback(new Error('no credentials'), null))
+    return undefined
   }
   for (const connector of [throwing, refusing]) {
     for (const type of ['http', 'tcp']) t.equal(await ask('http://127.0.0.1:1', { type }, connector), 'no credentials')
@@ -164,16 +161,14 @@ t.test('a connection that comes too late is closed', async (t) => {
   const server = await silent(t)
   for (const type of ['http', 'tcp']) {
     let connected = 0
-    const waiting: Connector = {
-      servername: null,
-      connect(options, callback) {
-        setTimeout(() => {
-          plain.connect(options, (...result) => {
-            connected++
-            callback(...result)
-          })
-        }, 50)
-      }
+    const waiting: Open = (callback, onread) => {
+      setTimeout(() => {
+        connectorOf(server.url)((...result) => {
+          connected++
+          callback(...result)
+        }, onread)
+      }, 50)
+      return undefined
     }
     t.match(await ask(server.url, { type, timeout: '10ms' }, waiting), /no answer within 10 ms/)
     await eventually(() => connected === 1, 'it to come')
@@ -189,7 +184,10 @@ t.test('network errors in words', async (t) => {
     ['EWHATEVER', 'in its own words']
   ]) {
     const error = Object.assign(new Error('in its own words'), { code })
-    const failing: Connector = { servername: null, connect: (_options, callback) => callback(error, null) }
+    const failing: Open = (callback) => {
+      callback(error, null)
+      return undefined
+    }
     for (const type of ['http', 'tcp']) t.equal(await ask('http://127.0.0.1:1', { type }, failing), words)
   }
 })
@@ -208,9 +206,9 @@ t.test('https, by the service’s own connector', async (t: Test) => {
   await once(server, 'listening')
   t.teardown(() => new Promise<void>((resolve) => void server.close(() => resolve())))
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
-  const trusting = connectorOf('127.0.0.1', { ca: readFileSync(cert) })
+  const trusting = connectorOf(url, { ca: readFileSync(cert) })
   for (const type of ['http', 'tcp']) {
     t.equal(await ask(url, { type }, trusting), null)
-    t.match(await ask(url, { type }, connectorOf('127.0.0.1')), /self-signed/, 'a handshake is part of it')
+    t.match(await ask(url, { type }, connectorOf(url)), /self-signed/, 'a handshake is part of it')
   }
 })

@@ -1,0 +1,232 @@
+import type { Socket } from 'node:net'
+import { errors } from 'undici'
+import type { Carrier, PooledRequest } from './pooled-request.ts'
+import type { Sending } from './request-body.ts'
+import { send } from './request-body.ts'
+import type { ResponseHead } from './response-head.ts'
+import { ResponseReader } from './response-reader.ts'
+
+/** As undici's: how long a connection may wait for its next request where the service does not say. */
+const usuallyIdleMs = 4000
+const longestIdleMs = 600_000
+/** So much before the service closes it, we do. */
+const marginMs = 1000
+
+/** To whom a connection belongs. */
+export interface Owner {
+  /** It can take a request. */
+  idle(connection: Connection): void
+  /** It is gone, or somebody else's. */
+  left(connection: Connection): void
+}
+
+/** One connection and the request that is on it. */
+export class Connection implements Carrier {
+  readonly socket: Socket
+  readonly #owner: Owner
+  readonly #reader = new ResponseReader()
+  #request: PooledRequest | null = null
+  #sending: Sending | null = null
+  /** The last thing that may go on it is on it. */
+  #last = false
+  #idleMs = usuallyIdleMs
+  #idleTimer: NodeJS.Timeout | null = null
+  #bodyTimer: NodeJS.Timeout | null = null
+  #gone = false
+  /** The service has closed its side. */
+  #ended = false
+
+  constructor(socket: Socket, owner: Owner, streamed: boolean) {
+    this.socket = socket
+    this.#owner = owner
+    socket.on('drain', this.#onDrain).on('end', this.#onEnd).on('error', this.#onError).on('close', this.#onClose)
+    if (streamed) socket.on('data', this.#onData)
+  }
+
+  run(request: PooledRequest): void {
+    this.#request = request
+    this.#reader.begin(request)
+    if (!request.begin(this)) {
+      // Nothing has been sent.
+      this.#request = null
+      this.#reader.cancel()
+      this.#owner.idle(this)
+      return
+    }
+    const { requestHead, upgrade } = request
+    this.#last = requestHead.last || upgrade !== null
+    try {
+      this.#sending = send(this.socket, request, this.#onSent)
+    } catch (error) {
+      request.abort(error as Error)
+    }
+  }
+
+  /** Part of a buffer that will be used again. False: no more until the request resumes. */
+  readLent(buffer: Buffer, end: number): boolean {
+    return this.#read(buffer, end, true)
+  }
+
+  readonly #onData = (chunk: Buffer) => {
+    if (!this.#read(chunk, chunk.length, false)) this.socket.pause()
+  }
+
+  #read(buffer: Buffer, end: number, lent: boolean): boolean {
+    const request = this.#request
+    try {
+      this.#reader.read(buffer, 0, end, lent)
+    } catch (error) {
+      this.#fail(error as Error)
+      return true
+    }
+    this.#after(request)
+    return request === null || request.over || !request.paused
+  }
+
+  #after(request: PooledRequest | null): void {
+    if (request === null) {
+      // Nobody asked for anything.
+      if (this.#reader.surplus !== null) this.#leave()
+      return
+    }
+    if (this.#request !== request) return
+    if (request.switching !== null) this.#handOver(request, request.switching)
+    else if (this.#reader.idle) this.#answered()
+    else if (this.#reader.inBody && request.bodyTimeout > 0) {
+      if (this.#bodyTimer === null) this.#bodyTimer = setTimeout(this.#onSilence, request.bodyTimeout)
+      else this.#bodyTimer.refresh()
+    }
+  }
+
+  resume(): void {
+    const request = this.#request
+    // What reads now goes on by itself.
+    if (request === null || this.#reader.busy) return
+    try {
+      if (this.#reader.holds) this.#reader.readHeld()
+      if (this.#ended && !this.#reader.holds) this.#finish()
+    } catch (error) {
+      this.#fail(error as Error)
+      return
+    }
+    this.#after(request)
+    if (!request.paused) this.socket.resume()
+  }
+
+  /** Ends it where it is idle. */
+  close(): void {
+    if (this.#request === null) this.#leave()
+  }
+
+  destroy(reason: Error): void {
+    this.#fail(reason)
+  }
+
+  abort(reason: Error): void {
+    this.#letGo(reason)
+    this.#leave()
+  }
+
+  /** The whole answer is here. */
+  #answered(): void {
+    const { persistent, surplus, idleHintMs } = this.#reader
+    const reusable = persistent && surplus === null && this.#sending === null && !this.#last && this.socket.writable
+    this.#letGo(null)
+    const idleMs = idleHintMs === null ? usuallyIdleMs : Math.min(idleHintMs - marginMs, longestIdleMs)
+    if (!reusable || idleMs <= 0) {
+      this.#leave()
+      return
+    }
+    if (this.#idleTimer !== null && this.#idleMs === idleMs) {
+      this.#idleTimer.refresh()
+    } else {
+      if (this.#idleTimer !== null) clearTimeout(this.#idleTimer)
+      this.#idleTimer = setTimeout(this.#onIdle, idleMs).unref()
+      this.#idleMs = idleMs
+    }
+    this.#owner.idle(this)
+  }
+
+  #handOver(request: PooledRequest, head: ResponseHead): void {
+    const { socket } = this
+    const { surplus } = this.#reader
+    socket.off('drain', this.#onDrain).off('end', this.#onEnd).off('error', this.#onError).off('close', this.#onClose)
+    socket.off('data', this.#onData).pause()
+    if (surplus !== null) socket.unshift(surplus)
+    // As a stream that nobody has read yet: whoever listens to it gets it flowing.
+    socket.readableFlowing = null
+    this.#letGo(null)
+    this.#gone = true
+    this.#owner.left(this)
+    request.upgraded(head, socket)
+  }
+
+  #fail(error: Error): void {
+    const request = this.#request
+    this.#letGo(error)
+    this.#leave()
+    request?.fail(error)
+  }
+
+  #letGo(error: Error | null): void {
+    if (this.#bodyTimer !== null) clearTimeout(this.#bodyTimer)
+    this.#bodyTimer = null
+    this.#request = null
+    const sending = this.#sending
+    this.#sending = null
+    sending?.stop(error)
+  }
+
+  #leave(): void {
+    this.socket.destroy()
+    if (this.#gone) return
+    this.#gone = true
+    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer)
+    this.#owner.left(this)
+  }
+
+  #finish(): void {
+    if (!this.#reader.finish()) throw new errors.SocketError('other side closed')
+  }
+
+  readonly #onSent = (error: Error | null) => {
+    this.#sending = null
+    if (error !== null) this.#request?.abort(error)
+  }
+
+  readonly #onDrain = () => this.#sending?.drained()
+
+  readonly #onEnd = () => {
+    const request = this.#request
+    this.#ended = true
+    if (request === null) {
+      this.#leave()
+      return
+    }
+    // Its reader has not got all of it yet.
+    if (this.#reader.holds) return
+    try {
+      this.#finish()
+    } catch (error) {
+      this.#fail(error as Error)
+      return
+    }
+    this.#after(request)
+  }
+
+  readonly #onError = (error: Error) => this.#fail(error)
+
+  readonly #onClose = () => {
+    if (this.#ended && this.#reader.holds && this.#request !== null) this.#leave()
+    else this.#fail(new errors.SocketError('closed'))
+  }
+
+  readonly #onIdle = () => {
+    if (this.#request === null) this.#leave()
+  }
+
+  readonly #onSilence = () => {
+    if (this.#request?.paused) this.#bodyTimer?.refresh()
+    else this.#fail(new errors.BodyTimeoutError())
+  }
+}

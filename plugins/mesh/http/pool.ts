@@ -1,0 +1,210 @@
+import type { OnReadOpts, Socket } from 'node:net'
+import { errors } from 'undici'
+import type { DispatchHandler, DispatchOptions } from '../types.ts'
+import type { Owner } from './connection.ts'
+import { Connection } from './connection.ts'
+import { PooledRequest } from './pooled-request.ts'
+
+/** Makes a connection; `onread` is Node's option of that name. Returns what can be cut while it is made. */
+export type Open = (
+  callback: (error: Error | null, socket: Socket | null) => void,
+  onread: OnReadOpts | undefined
+) => Socket | undefined
+
+export interface PoolOptions {
+  /** What requests say that have no Host header of their own. */
+  readonly host: string
+  /** How many there may be. */
+  readonly connections: number
+  readonly direct: boolean
+  readonly open: Open
+  /** Told of a request that has to wait, and how to take it out of the line again. */
+  readonly onWait: (opts: DispatchOptions, withdraw: (reason: Error) => void) => void
+}
+
+/** Sockets are read one after the other, and who gets a part of it gets a copy. */
+const readBuffer = Buffer.allocUnsafeSlow(64 * 1024)
+
+/**
+ * Connections to one address, HTTP/1.1, one request at a time each. Requests that find none wait in line. What is begun
+ * goes out behind the turn's reads: a connection that the service has closed, or on which it has said something that
+ * nobody asked for, is found out before a request is trusted to it.
+ */
+export class Pool implements Owner {
+  readonly #host: string
+  readonly #open: Open
+  readonly #most: number
+  /** Whether bytes come without Node's streams in between. */
+  readonly #direct: boolean
+  readonly #onWait: PoolOptions['onWait']
+  readonly #connections = new Set<Connection>()
+  /** The last one used is the first to be used: those that are not needed any more grow old. */
+  readonly #idle: Connection[] = []
+  /** Sockets without a connection yet. */
+  readonly #opening = new Set<Socket>()
+  #openings = 0
+  /** Came in this turn. */
+  #arrived: { request: PooledRequest; opts: DispatchOptions }[] = []
+  /** Those that found no connection. */
+  readonly #line = new Set<PooledRequest>()
+  #scheduled = false
+  /** Why no request is taken any more. */
+  #closed: Error | null = null
+  #whenEmpty: (() => void) | null = null
+
+  constructor({ host, connections, direct, open, onWait }: PoolOptions) {
+    this.#host = host
+    this.#most = connections
+    this.#direct = direct
+    this.#open = open
+    this.#onWait = onWait
+  }
+
+  /** Errors go to the handler: undici's `InvalidArgumentError` where the request cannot be one. */
+  readonly dispatch = (opts: DispatchOptions, handler: DispatchHandler): boolean => {
+    try {
+      if (this.#closed !== null) throw this.#closed
+      this.#arrived.push({ request: new PooledRequest(opts, handler, this.#host), opts })
+    } catch (error) {
+      handler.onResponseError?.(null as never, error as Error) // as undici does: there is nothing to hold
+      return true
+    }
+    this.#schedule()
+    return true
+  }
+
+  idle(connection: Connection): void {
+    this.#idle.push(connection)
+    if (this.#line.size > 0) this.#schedule()
+    else if (this.#closed !== null) connection.close()
+  }
+
+  left(connection: Connection): void {
+    this.#connections.delete(connection)
+    const at = this.#idle.lastIndexOf(connection)
+    if (at >= 0) this.#idle.splice(at, 1)
+    this.#advance()
+  }
+
+  /** Takes no new request; resolves when those that it has are done. */
+  async close(): Promise<void> {
+    this.#closed ??= new errors.ClientClosedError()
+    if (this.#line.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
+    await new Promise<void>((resolve) => {
+      this.#whenEmpty = resolve
+      this.#advance()
+    })
+  }
+
+  /** Ends everything at once. */
+  destroy(): void {
+    const reason = new errors.ClientDestroyedError()
+    this.#closed = reason
+    for (const socket of this.#opening) socket.destroy(reason)
+    for (const connection of [...this.#connections]) connection.destroy(reason)
+    for (const request of [...this.#arrived.splice(0).map(({ request }) => request), ...this.#line]) {
+      this.#line.delete(request)
+      request.fail(reason)
+    }
+    this.#advance()
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(this.#serve)
+  }
+
+  /** Something has ended: who waits may go on. */
+  #advance(): void {
+    if (this.#line.size > 0) this.#schedule()
+    else if (this.#connections.size + this.#openings + this.#arrived.length === 0) this.#whenEmpty?.()
+  }
+
+  readonly #serve = () => {
+    this.#scheduled = false
+    for (const request of this.#line) {
+      if (!this.#place(request)) break
+      this.#line.delete(request)
+    }
+    const arrived = this.#arrived
+    this.#arrived = []
+    for (const { request, opts } of arrived) {
+      if (this.#line.size === 0 && this.#place(request)) continue
+      this.#line.add(request)
+      this.#onWait(opts, (reason) => {
+        if (this.#line.delete(request)) request.fail(reason)
+      })
+    }
+    while (this.#openings < this.#line.size && this.#hasRoom()) this.#connect(null)
+    if (this.#closed !== null) for (const each of [...this.#idle]) each.close()
+  }
+
+  #hasRoom(): boolean {
+    return this.#connections.size + this.#openings < this.#most
+  }
+
+  /** False if it has to wait. */
+  #place(request: PooledRequest): boolean {
+    if (request.over) return true
+    if (request.upgrade !== null) {
+      // Its connection is given away as a stream, so it gets one of its own.
+      if (!this.#hasRoom()) return false
+      this.#connect(request)
+      return true
+    }
+    const connection = this.#idle.pop()
+    if (connection === undefined) return false
+    connection.run(request)
+    return true
+  }
+
+  /** For one request, or for whoever is first in line by then. */
+  #connect(only: PooledRequest | null): void {
+    this.#openings++
+    const streamed = only !== null || !this.#direct
+    let connection: Connection | null = null
+    const callback = (bytes: number) => connection === null || connection.readLent(readBuffer, bytes)
+    let socket: Socket | undefined
+    let answered = false
+    const onAnswer = (error: Error | null, connected: Socket | null) => {
+      answered = true
+      this.#openings--
+      if (socket !== undefined) this.#opening.delete(socket)
+      if (error !== null) {
+        this.#refused(only, error)
+      } else if (this.#closed instanceof errors.ClientDestroyedError) {
+        connected!.destroy()
+        this.#advance()
+      } else {
+        connection = new Connection(connected!, this, streamed)
+        this.#connections.add(connection)
+        const request = only ?? this.#first()
+        if (request === null) this.idle(connection)
+        else connection.run(request)
+      }
+    }
+    try {
+      socket = this.#open(onAnswer, streamed ? undefined : { buffer: readBuffer, callback })
+      if (socket !== undefined && !answered) this.#opening.add(socket)
+    } catch (error) {
+      onAnswer(error as Error, null)
+    }
+  }
+
+  #refused(only: PooledRequest | null, error: Error): void {
+    const request = only ?? this.#first()
+    request?.fail(error)
+    this.#advance()
+  }
+
+  /** Who has waited longest for a connection of the common kind. */
+  #first(): PooledRequest | null {
+    for (const request of this.#line) {
+      if (request.upgrade !== null) continue
+      this.#line.delete(request)
+      return request
+    }
+    return null
+  }
+}

@@ -1,0 +1,136 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { errors } from 'undici'
+import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import type { RequestHead } from './request-head.ts'
+import { requestHead } from './request-head.ts'
+import type { ResponseHead } from './response-head.ts'
+
+/** What a running request moves. */
+export interface Carrier {
+  abort(reason: Error): void
+  resume(): void
+}
+
+/** One request from the queue to the end of its answer, and the controller that its handler holds. */
+export class PooledRequest implements DispatchController {
+  aborted = false
+  paused = false
+  reason: Error | null = null
+  rawHeaders: string[] | null = null
+  rawTrailers: string[] | null = null
+  /** Answered, failed or aborted. */
+  over = false
+  /** The head of the 101 after which the connection is the handler's. */
+  switching: ResponseHead | null = null
+  readonly method: string
+  readonly requestHead: RequestHead
+  readonly body: DispatchOptions['body']
+  readonly upgrade: string | null
+  /** Between two bytes of the answer's body, in milliseconds; 0 for any. */
+  readonly bodyTimeout: number
+  /** Read once the body has ended: fields for behind it. */
+  readonly requestTrailers: (() => readonly string[]) | null
+  readonly #handler: DispatchHandler
+  #carrier: Carrier | null = null
+  #trailers: IncomingHttpHeaders = {}
+
+  /** Throws undici's `InvalidArgumentError`. */
+  constructor(opts: DispatchOptions, handler: DispatchHandler, host: string) {
+    this.requestHead = requestHead(opts, host)
+    this.method = opts.method
+    this.body = opts.body
+    this.upgrade = typeof opts.upgrade === 'string' ? opts.upgrade : null
+    this.bodyTimeout = opts.bodyTimeout ?? 0
+    this.requestTrailers = opts.trailers ?? null
+    this.#handler = handler
+  }
+
+  /** False if the handler does not want it any more: nothing may be sent. */
+  begin(carrier: Carrier): boolean {
+    try {
+      this.#handler.onRequestStart?.(this, null)
+    } catch (error) {
+      this.fail(error as Error)
+    }
+    if (this.over) return false
+    this.#carrier = carrier
+    return true
+  }
+
+  abort(reason?: Error): void {
+    if (this.over) return
+    this.aborted = true
+    this.reason = reason ?? new errors.RequestAbortedError()
+    const carrier = this.#carrier
+    this.fail(this.reason)
+    carrier?.abort(this.reason)
+  }
+
+  pause(): void {
+    this.paused = true
+  }
+
+  resume(): void {
+    if (!this.paused) return
+    this.paused = false
+    this.#carrier?.resume()
+  }
+
+  fail(error: Error): void {
+    if (this.over) return
+    this.#finish()
+    this.#handler.onResponseError?.(this, error)
+  }
+
+  bodySent(chunk: Uint8Array): void {
+    this.#handler.onBodySent?.(chunk as Buffer)
+  }
+
+  head({ status, headers, rawHeaders, text }: ResponseHead): void {
+    this.rawHeaders = rawHeaders
+    try {
+      this.#handler.onResponseStart?.(this, status, headers, text)
+    } catch (error) {
+      this.abort(error as Error)
+    }
+  }
+
+  data(chunk: Buffer): void {
+    try {
+      this.#handler.onResponseData?.(this, chunk)
+    } catch (error) {
+      this.abort(error as Error)
+    }
+  }
+
+  trailers(fields: IncomingHttpHeaders, raw: string[]): void {
+    this.#trailers = fields
+    this.rawTrailers = raw
+  }
+
+  end(): void {
+    this.#finish()
+    try {
+      this.#handler.onResponseEnd?.(this, this.#trailers)
+    } catch (error) {
+      this.#handler.onResponseError?.(this, error as Error)
+    }
+  }
+
+  upgraded({ status, headers, rawHeaders }: ResponseHead, socket: Duplex): void {
+    this.#finish()
+    this.rawHeaders = rawHeaders
+    try {
+      this.#handler.onRequestUpgrade?.(this, status, headers, socket)
+    } catch (error) {
+      socket.destroy()
+      this.#handler.onResponseError?.(this, error as Error)
+    }
+  }
+
+  #finish(): void {
+    this.over = true
+    this.#carrier = null
+  }
+}

@@ -1,0 +1,234 @@
+import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
+import { errors } from 'undici'
+import type { PooledRequest } from './pooled-request.ts'
+import { trailerLines } from './request-head.ts'
+
+/** A body up to this many bytes is worth copying into its head's write. */
+const oneWrite = 16 * 1024
+
+/** Methods whose requests say so if they carry nothing (RFC 9110, 8.6). */
+const meantToCarry = new Set(['POST', 'PUT', 'PATCH', 'QUERY', 'PROPFIND', 'PROPPATCH'])
+
+/** A body on its way. */
+export interface Sending {
+  /** The connection takes more. */
+  drained(): void
+  /** Nobody wants the rest: the exchange is over. */
+  stop(error: Error | null): void
+}
+
+/**
+ * Sends a request. Null if all of it has gone out; else its body follows, and `done` is called when that has ended or,
+ * with an error, cannot. Throws undici's errors for a body that does not fit its head.
+ */
+export function send(socket: Socket, request: PooledRequest, done: (error: Error | null) => void): Sending | null {
+  const { requestHead, method, body } = request
+  const { text, length } = requestHead
+  if (body === null || body === undefined) {
+    if (length !== null && length > 0 && meantToCarry.has(method)) throw new errors.RequestContentLengthMismatchError()
+    const framing = meantToCarry.has(method) || length === 0 ? 'content-length: 0\r\n\r\n' : '\r\n'
+    socket.write(text + framing, 'latin1')
+    return null
+  }
+  if (typeof body === 'string' || body instanceof Uint8Array) {
+    const bytes = typeof body === 'string' ? Buffer.from(body) : asBuffer(body)
+    sendWhole(socket, request, bytes)
+    return null
+  }
+  return body instanceof Readable
+    ? new StreamSending(socket, request, done, body)
+    : iterate(socket, request, done, body)
+}
+
+function sendWhole(socket: Socket, request: PooledRequest, bytes: Buffer): void {
+  const { text, length } = request.requestHead
+  if (length !== null && length !== bytes.length) throw new errors.RequestContentLengthMismatchError()
+  if (bytes.length === 0) {
+    socket.write(`${text}${meantToCarry.has(request.method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
+    return
+  }
+  withHead(socket, `${text}content-length: ${bytes.length}\r\n\r\n`, bytes)
+  request.bodySent(bytes)
+}
+
+function withHead(socket: Socket, text: string, bytes: Buffer): boolean {
+  if (bytes.length <= oneWrite) return socket.write(text + bytes.toString('latin1'), 'latin1')
+  socket.cork()
+  socket.write(text, 'latin1')
+  const more = socket.write(bytes)
+  socket.uncork()
+  return more
+}
+
+abstract class StreamedBody implements Sending {
+  protected over = false
+  readonly #socket: Socket
+  readonly #request: PooledRequest
+  readonly #done: (error: Error | null) => void
+  /** The head waits for the first bytes: they leave together. */
+  #begun = false
+  #sent = 0
+
+  constructor(socket: Socket, request: PooledRequest, done: (error: Error | null) => void) {
+    this.#socket = socket
+    this.#request = request
+    this.#done = done
+  }
+
+  abstract drained(): void
+  abstract stop(error: Error | null): void
+
+  /** Whether more may come at once. */
+  protected write(chunk: Uint8Array | string): boolean {
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : asBuffer(chunk)
+    if (bytes.length === 0) return true
+    const { text, length } = this.#request.requestHead
+    this.#sent += bytes.length
+    if (length !== null && this.#sent > length) throw new errors.RequestContentLengthMismatchError()
+    const more = length === null ? this.#writeChunk(text, bytes) : this.#writePart(text, length, bytes)
+    this.#begun = true
+    this.#request.bodySent(bytes)
+    return more
+  }
+
+  #writePart(text: string, length: number, bytes: Buffer): boolean {
+    return this.#begun
+      ? this.#socket.write(bytes)
+      : withHead(this.#socket, `${text}content-length: ${length}\r\n\r\n`, bytes)
+  }
+
+  #writeChunk(text: string, bytes: Buffer): boolean {
+    const head = this.#begun ? '' : `${text}transfer-encoding: chunked\r\n\r\n`
+    const socket = this.#socket
+    socket.cork()
+    withHead(socket, `${head}${bytes.length.toString(16)}\r\n`, bytes)
+    const more = socket.write('\r\n', 'latin1')
+    socket.uncork()
+    return more
+  }
+
+  /** The body is whole. */
+  protected finish(): void {
+    if (this.over) return
+    const { requestHead, method, requestTrailers } = this.#request
+    const { text, length } = requestHead
+    try {
+      if (length !== null && this.#sent !== length) throw new errors.RequestContentLengthMismatchError()
+      if (length === null) {
+        const trailers = requestTrailers === null ? '' : trailerLines(requestTrailers())
+        if (this.#begun) this.#socket.write(`0\r\n${trailers}\r\n`, 'latin1')
+        else if (trailers !== '')
+          this.#socket.write(`${text}transfer-encoding: chunked\r\n\r\n0\r\n${trailers}\r\n`, 'latin1')
+        else this.#socket.write(`${text}${meantToCarry.has(method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
+      } else if (!this.#begun) {
+        this.#socket.write(`${text}content-length: 0\r\n\r\n`, 'latin1')
+      }
+    } catch (error) {
+      this.fail(error as Error)
+      return
+    }
+    this.over = true
+    this.#done(null)
+  }
+
+  protected fail(error: Error): void {
+    if (this.over) return
+    this.stop(error)
+    this.#done(error)
+  }
+}
+
+/** A stream is destroyed with its exchange, and is not waited for. */
+class StreamSending extends StreamedBody {
+  readonly #source: Readable
+
+  constructor(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, source: Readable) {
+    super(socket, request, done)
+    this.#source = source
+    // What it said before we listened is said again, a turn later.
+    if (source.errored !== null) process.nextTick(() => this.fail(source.errored!))
+    else if (source.readableEnded) process.nextTick(() => this.finish())
+    else if (source.destroyed) process.nextTick(() => this.fail(new errors.RequestAbortedError()))
+    else {
+      source
+        .on('data', (chunk: Buffer | string) => this.#take(chunk))
+        .once('end', () => this.finish())
+        .once('close', () => this.fail(new errors.RequestAbortedError()))
+        // Stays: it may fail after its end, which concerns nobody.
+        .on('error', (error) => this.fail(error))
+    }
+  }
+
+  #take(chunk: Buffer | string): void {
+    if (this.over) return
+    try {
+      if (!this.write(chunk)) this.#source.pause()
+    } catch (error) {
+      this.fail(error as Error)
+    }
+  }
+
+  drained(): void {
+    if (!this.over) this.#source.resume()
+  }
+
+  stop(error: Error | null): void {
+    if (this.over) return
+    this.over = true
+    this.#source.on('error', () => {}) // its own end
+    this.#source.destroy(error ?? undefined)
+  }
+}
+
+/** What can be iterated, or what `fetch` can send. */
+function iterate(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, body: object): Sending {
+  if (Symbol.asyncIterator in body || Symbol.iterator in body) {
+    return new IteratedBody(socket, request, done, body as AsyncIterable<Uint8Array>)
+  }
+  throw new errors.InvalidArgumentError('body must be a string, a Buffer, a Readable stream, an iterable or null')
+}
+
+class IteratedBody extends StreamedBody {
+  #wake: (() => void) | null = null
+
+  constructor(
+    socket: Socket,
+    request: PooledRequest,
+    done: (error: Error | null) => void,
+    source: AsyncIterable<Uint8Array | string>
+  ) {
+    super(socket, request, done)
+    void this.#pump(source)
+  }
+
+  async #pump(source: AsyncIterable<Uint8Array | string>): Promise<void> {
+    try {
+      for await (const chunk of source) {
+        if (this.over) return
+        if (this.write(chunk)) continue
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve
+        })
+        if (this.over) return
+      }
+      this.finish()
+    } catch (error) {
+      this.fail(error as Error)
+    }
+  }
+
+  drained(): void {
+    this.#wake?.()
+    this.#wake = null
+  }
+
+  stop(): void {
+    this.over = true
+    this.drained()
+  }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

@@ -1,0 +1,121 @@
+import { errors } from 'undici'
+import type { DispatchOptions } from '../types.ts'
+
+export interface RequestHead {
+  /** Up to the fields that frame the body; its blank line is still to come. A character a byte. */
+  readonly text: string
+  /** What the caller says of the body's length. */
+  readonly length: number | null
+  /** Nothing must follow it on its connection. */
+  readonly last: boolean
+}
+
+const { InvalidArgumentError, NotSupportedError } = errors
+
+/** RFC 9110, 5.6.2: token. */
+const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+const notInTarget = /[^\x21-\xff]/
+const notInValue = /[^\t\x20-\x7e\x80-\xff]/
+
+type Value = string | number | readonly string[] | null | undefined
+
+/** Throws undici's `InvalidArgumentError` for what must not go on the wire, such as line ends in a value. */
+export function requestHead(opts: DispatchOptions, host: string): RequestHead {
+  const { method, path, headers } = opts
+  const target = opts.query ? withQuery(path, opts.query) : path
+  if (typeof target !== 'string' || target === '' || notInTarget.test(target)) {
+    throw new InvalidArgumentError('invalid request path')
+  }
+  if (!token.test(method)) throw new InvalidArgumentError('invalid request method')
+  const fields = new HeadFields()
+  if (Array.isArray(headers)) {
+    if (headers.length % 2 !== 0) throw new InvalidArgumentError('headers array must be even')
+    for (let i = 0; i < headers.length; i += 2) fields.add(headers[i] as string, headers[i + 1] as Value)
+  } else if (headers !== null && headers !== undefined) {
+    const entries = Symbol.iterator in headers ? headers : Object.entries(headers)
+    for (const [name, value] of entries as Iterable<[string, Value]>) fields.add(name, value)
+  }
+  const { upgrade, body } = opts
+  // A service that overlooks a body which nobody expects would take it for the next request.
+  const last = fields.closes || opts.reset === true || (body !== null && body !== undefined && bodiless.has(method))
+  const connection = typeof upgrade === 'string' ? `upgrade\r\nupgrade: ${upgrade}` : last ? 'close' : 'keep-alive'
+  const line = `${method} ${target} HTTP/1.1\r\nhost: ${fields.host ?? host}\r\nconnection: ${connection}\r\n`
+  return { text: line + fields.text, length: fields.length, last }
+}
+
+const bodiless = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'DELETE'])
+
+class HeadFields {
+  text = ''
+  host: string | null = null
+  length: number | null = null
+  closes = false
+
+  add(name: string, value: Value): void {
+    if (value === undefined || value === null) return
+    if (!token.test(name)) throw new InvalidArgumentError('invalid header name')
+    if (Array.isArray(value)) for (const item of value) this.#line(name, item)
+    else this.#line(name, typeof value === 'string' ? value : String(value))
+  }
+
+  #line(name: string, value: string): void {
+    if (notInValue.test(value)) throw new InvalidArgumentError(`invalid ${name} header`)
+    if (special.has(name.length) && this.#takes(name.toLowerCase(), value)) return
+    this.text += `${name}: ${value}\r\n`
+  }
+
+  /** What is the connection's own, or frames the message. */
+  #takes(name: string, value: string): boolean {
+    switch (name) {
+      case 'host':
+        if (this.host !== null) throw new InvalidArgumentError('duplicate host header')
+        this.host = value
+        return true
+      case 'content-length':
+        if (this.length !== null || !/^\d+$/.test(value))
+          throw new InvalidArgumentError('invalid content-length header')
+        this.length = Number(value)
+        return true
+      case 'connection': {
+        const word = value.toLowerCase()
+        if (word !== 'close' && word !== 'keep-alive') throw new InvalidArgumentError('invalid connection header')
+        this.closes = word === 'close'
+        return true
+      }
+      case 'expect':
+        throw new NotSupportedError('expect header not supported')
+      case 'transfer-encoding':
+      case 'keep-alive':
+      case 'upgrade':
+        throw new InvalidArgumentError(`invalid ${name} header`)
+      default:
+        return false
+    }
+  }
+}
+
+/** Lengths of the names that `#takes` knows: most others need not be looked at. */
+const special = new Set(
+  ['host', 'content-length', 'connection', 'expect', 'transfer-encoding', 'keep-alive', 'upgrade'].map((n) => n.length)
+)
+
+function withQuery(path: string, query: Record<string, unknown>): string {
+  if (/[?#]/.test(path))
+    throw new InvalidArgumentError('Query params cannot be passed when url already contains "?" or "#".')
+  const params = new URLSearchParams()
+  for (const [name, value] of Object.entries(query)) {
+    for (const item of Array.isArray(value) ? value : [value]) params.append(name, String(item ?? ''))
+  }
+  const text = params.toString()
+  return text === '' ? path : `${path}?${text}`
+}
+
+/** A body's trailers as lines (RFC 9110, 6.5); name, value, name, value. */
+export function trailerLines(fields: readonly string[]): string {
+  let text = ''
+  for (let i = 0; i + 1 < fields.length; i += 2) {
+    if (!token.test(fields[i]!) || notInValue.test(fields[i + 1]!)) throw new InvalidArgumentError('invalid trailer')
+    text += `${fields[i]}: ${fields[i + 1]}\r\n`
+  }
+  return text
+}

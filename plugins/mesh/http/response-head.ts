@@ -1,0 +1,157 @@
+/** Reads status lines and fields, strictly (RFC 9112, 4 and 5): what other readers might take otherwise is refused. */
+import type { IncomingHttpHeaders } from 'node:http'
+import { MalformedResponse } from './malformed.ts'
+
+export interface ResponseHead {
+  /** The version's second digit. */
+  readonly minor: number
+  readonly status: number
+  /** The reason phrase, a character a byte. */
+  readonly text: string
+  readonly headers: IncomingHttpHeaders
+  /** Name, value, name, value, as they came. */
+  readonly rawHeaders: string[]
+}
+
+/** Headers by name, without what objects inherit: a service may send one named `constructor`. */
+class Fields {}
+Object.setPrototypeOf(Fields.prototype, null)
+Reflect.deleteProperty(Fields.prototype, 'constructor')
+
+const bad = 0
+const good = 1
+const upper = 2
+
+/** What a name's characters are (RFC 9110, 5.6.2: tchar). */
+const nameCharacters = new Uint8Array(256)
+for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") nameCharacters[c.charCodeAt(0)] = good
+for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZ') nameCharacters[c.charCodeAt(0)] = upper
+
+const [tab, lf, cr, space, colon, del] = [9, 10, 13, 32, 58, 127] as const
+
+/** The lines of `text` up to `end`, which is where the blank line begins. */
+export function parseHead(text: string, end: number): ResponseHead {
+  const minor = text.charCodeAt(7) - 48
+  const status = digits(text, 9, 12)
+  const lineEnd = text.indexOf('\r\n')
+  checkBeginning(text)
+  if (
+    (minor !== 0 && minor !== 1) ||
+    text.charCodeAt(8) !== space ||
+    status < 100 ||
+    (lineEnd !== 12 && text.charCodeAt(12) !== space)
+  ) {
+    throw new MalformedResponse('HPE_INVALID_STATUS', 'the status line is not one of HTTP/1.1')
+  }
+  for (let i = 12; i < lineEnd; i++) checkContent(text.charCodeAt(i))
+  const rawHeaders: string[] = []
+  const headers = parseFields(text, lineEnd + 2, end, rawHeaders)
+  return { minor, status, text: text.slice(13, lineEnd), headers, rawHeaders }
+}
+
+/** Of a head whose rest may still be to come: what is no HTTP is not waited for. */
+export function checkBeginning(text: string): void {
+  if (text.startsWith('HTTP/1.') || 'HTTP/1.'.startsWith(text)) return
+  throw new MalformedResponse('HPE_INVALID_CONSTANT', 'it does not begin with HTTP/1')
+}
+
+/** Trailers, too. Several of one name become a list. Into `raw` they go as they came. */
+export function parseFields(text: string, start: number, end: number, raw: string[]): IncomingHttpHeaders {
+  const headers = new Fields() as Record<string, string | string[] | undefined>
+  let at = start
+  while (at < end) {
+    const nameStart = at
+    let kinds = good
+    for (; at < end; at++) {
+      const c = text.charCodeAt(at)
+      if (c === colon) break
+      const kind = nameCharacters[c]!
+      if (kind === bad)
+        throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a character is not one of a field name')
+      kinds |= kind
+    }
+    if (at === nameStart || at === end) {
+      throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a line is not a field')
+    }
+    const rawName = text.slice(nameStart, at++)
+    while (isBlank(text.charCodeAt(at))) at++
+    const valueStart = at
+    for (; at < end; at++) {
+      const c = text.charCodeAt(at)
+      if (c === cr) break
+      checkContent(c)
+    }
+    if (at < end && text.charCodeAt(at + 1) !== lf) {
+      throw new MalformedResponse('HPE_LF_EXPECTED', 'a carriage return ends no line')
+    }
+    let valueEnd = at
+    while (valueEnd > valueStart && isBlank(text.charCodeAt(valueEnd - 1))) valueEnd--
+    const value = text.slice(valueStart, valueEnd)
+    at += 2
+    raw.push(rawName, value)
+    const name = kinds & upper ? rawName.toLowerCase() : rawName
+    const before = headers[name]
+    if (before === undefined) headers[name] = value
+    else if (typeof before === 'string') headers[name] = [before, value]
+    else before.push(value)
+  }
+  return headers
+}
+
+/** RFC 9110, 5.5: no control character but the tab. */
+function checkContent(c: number): void {
+  if ((c < space && c !== tab) || c === del) {
+    throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a control character is in the head')
+  }
+}
+
+const isBlank = (c: number) => c === space || c === tab
+
+function digits(text: string, start: number, end: number): number {
+  let number = 0
+  for (let i = start; i < end; i++) {
+    const digit = text.charCodeAt(i) - 48
+    if (!(digit >= 0 && digit <= 9)) return -1
+    number = number * 10 + digit
+  }
+  return number
+}
+
+/** Where a body ends: after so many bytes, or by its chunks, or with the connection. */
+export const chunked = -1
+export const untilClose = -2
+
+/** RFC 9112, 6.3, without what it allows for old services: a framing in doubt is refused. */
+export function bodyLength({ status, headers }: ResponseHead, method: string): number {
+  const { 'transfer-encoding': coding, 'content-length': announced } = headers as Record<string, string | string[]>
+  if (announced !== undefined) {
+    const length = typeof announced === 'string' ? digits(announced, 0, announced.length) : -1
+    if (announced === '' || length < 0 || length > Number.MAX_SAFE_INTEGER) {
+      throw new MalformedResponse('HPE_INVALID_CONTENT_LENGTH', 'the Content-Length is not one number')
+    }
+    if (coding !== undefined) {
+      throw new MalformedResponse('HPE_INVALID_TRANSFER_ENCODING', 'both Content-Length and Transfer-Encoding')
+    }
+    return isBodiless(status, method) ? 0 : length
+  }
+  if (coding !== undefined && (typeof coding !== 'string' || coding.toLowerCase() !== 'chunked')) {
+    throw new MalformedResponse('HPE_INVALID_TRANSFER_ENCODING', 'a Transfer-Encoding other than chunked')
+  }
+  if (isBodiless(status, method)) return 0
+  return coding === undefined ? untilClose : chunked
+}
+
+function isBodiless(status: number, method: string): boolean {
+  return method === 'HEAD' || status === 204 || status === 304
+}
+
+/** Whether the connection may be used again (RFC 9112, 9.3), as far as the head says. */
+export function isPersistent({ minor, headers }: ResponseHead): boolean {
+  const { connection } = headers
+  if (connection === undefined) return minor === 1
+  const tokens = String(connection).toLowerCase()
+  if (/(^|[\s,])close([\s,]|$)/.test(tokens)) return false
+  if (minor === 1) return true
+  // RFC 9112, 6.1: chunks from HTTP/1.0 are framing at fault.
+  return /(^|[\s,])keep-alive([\s,]|$)/.test(tokens) && headers['transfer-encoding'] === undefined
+}

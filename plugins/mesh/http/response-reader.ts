@@ -1,0 +1,285 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { errors } from 'undici'
+import { MalformedResponse } from './malformed.ts'
+import type { PooledRequest } from './pooled-request.ts'
+import type { ResponseHead } from './response-head.ts'
+import {
+  bodyLength,
+  checkBeginning,
+  chunked,
+  isPersistent,
+  parseFields,
+  parseHead,
+  untilClose
+} from './response-head.ts'
+
+/** Of a head or of trailers, each; as Node's own limit. */
+const mostHeadBytes = 16 * 1024
+/** Of a chunk's size with its extensions, which nobody uses. */
+const mostSizeBytes = 1024
+
+const idle = 0
+const head = 1
+const sized = 2
+const chunkSize = 3
+const chunkExtension = 4
+const chunkSizeEnd = 5
+const chunk = 6
+const chunkEnd = 7
+const chunkLineEnd = 8
+const trailers = 9
+const toTheEnd = 10
+/** All of it is here; its reader, who has paused, does not know yet. */
+const whole = 11
+
+const [lf, cr, semicolon] = [10, 13, 59] as const
+
+/** Reads one connection's responses, byte by byte as they come (RFC 9112). */
+export class ResponseReader {
+  /** Bytes that came behind a response, or before a request. */
+  surplus: Buffer | null = null
+  /** The last head's word on whether another request may follow. */
+  persistent = true
+  /** How long the service keeps the connection, if it has said so. */
+  idleHintMs: number | null = null
+  /** It is telling its request something just now, and goes on by itself. */
+  busy = false
+  #request: PooledRequest | null = null
+  #state = idle
+  /** What is left of a body or a chunk. */
+  #left = 0
+  /** Of a chunk's size line. */
+  #sizeBytes = 0
+  /** The part of a head, or of trailers, that is here. */
+  #text = ''
+  /** Came while the request had paused. */
+  #held: Buffer | null = null
+
+  begin(request: PooledRequest): void {
+    this.#request = request
+    this.#state = head
+    this.#text = ''
+  }
+
+  /** The request was not sent after all. */
+  cancel(): void {
+    this.#request = null
+    this.#state = idle
+  }
+
+  get idle(): boolean {
+    return this.#state === idle
+  }
+
+  /** The head is here, the end is not. */
+  get inBody(): boolean {
+    return this.#state > head
+  }
+
+  /** Bytes or an end are here that a paused request has not got yet. */
+  get holds(): boolean {
+    return this.#held !== null || this.#state === whole
+  }
+
+  /** A part of `buffer`; `lent` if its memory will be used again. Throws `MalformedResponse`. */
+  read(buffer: Buffer, start: number, end: number, lent: boolean): void {
+    if (this.#held !== null) {
+      this.#held = Buffer.concat([this.#held, buffer.subarray(start, end)])
+      return
+    }
+    const at = this.#run(buffer, start, end, lent)
+    if (at === end || this.#request?.over === true) return
+    const rest = lent ? Buffer.from(buffer.subarray(at, end)) : buffer.subarray(at, end)
+    if (this.#state === idle) this.surplus = rest
+    else this.#held = rest
+  }
+
+  /** The request has resumed. */
+  readHeld(): void {
+    const held = this.#held ?? Buffer.alloc(0)
+    this.#held = null
+    this.read(held, 0, held.length, false)
+  }
+
+  /** The service has closed its side; false if something was still to come. */
+  finish(): boolean {
+    if (this.#state === toTheEnd && this.#held === null) {
+      this.#state = whole
+      this.#run(Buffer.alloc(0), 0, 0, false)
+    }
+    return this.#state === idle || this.#state === whole
+  }
+
+  /** Up to where it read: as far as there is something, unless the request pauses, ends or its answer is over. */
+  #run(buffer: Buffer, start: number, end: number, lent: boolean): number {
+    this.busy = true
+    try {
+      return this.#steps(buffer, start, end, lent)
+    } finally {
+      this.busy = false
+    }
+  }
+
+  #steps(buffer: Buffer, start: number, end: number, lent: boolean): number {
+    const request = this.#request
+    let at = start
+    while (request !== null && !request.over) {
+      if (this.#state === idle || (request.paused && this.#state > head)) return at
+      if (this.#state === whole) {
+        this.#end(request)
+        continue
+      }
+      if (at === end) return at
+      switch (this.#state) {
+        case head:
+          at = this.#readHead(request, buffer, at, end)
+          break
+        case sized:
+        case chunk: {
+          const to = Math.min(end, at + this.#left)
+          this.#left -= to - at
+          if (this.#left === 0) this.#state = this.#state === sized ? whole : chunkEnd
+          request.data(lent ? Buffer.from(buffer.subarray(at, to)) : part(buffer, at, to))
+          at = to
+          break
+        }
+        case toTheEnd:
+          request.data(lent ? Buffer.from(buffer.subarray(at, end)) : part(buffer, at, end))
+          at = end
+          break
+        case trailers:
+          at = this.#readTrailers(request, buffer, at, end)
+          break
+        default:
+          this.#readChunkLine(buffer[at++]!)
+      }
+    }
+    return at
+  }
+
+  #end(request: PooledRequest): void {
+    this.#state = idle
+    this.#request = null
+    request.end()
+  }
+
+  /** Up to the blank line; what is not whole yet is kept as text. */
+  #gather(buffer: Buffer, at: number, end: number): number {
+    const before = this.#text.length
+    const text = buffer.toString('latin1', at, Math.min(end, at + mostHeadBytes + 4 - before))
+    this.#text = before === 0 ? text : this.#text + text
+    const found = this.#text.indexOf('\r\n\r\n', Math.max(0, before - 3))
+    if (found < 0 && this.#text.length > mostHeadBytes) throw new errors.HeadersOverflowError()
+    return found
+  }
+
+  #readHead(request: PooledRequest, buffer: Buffer, at: number, end: number): number {
+    const before = this.#text.length
+    const blank = this.#gather(buffer, at, end)
+    if (blank < 0) {
+      checkBeginning(this.#text)
+      return end
+    }
+    const read = parseHead(this.#text, blank)
+    this.#text = ''
+    if (read.status >= 200) {
+      const length = bodyLength(read, request.method)
+      this.persistent = length !== untilClose && isPersistent(read)
+      this.idleHintMs = idleHint(read.headers)
+      this.#left = Math.max(length, 0)
+      this.#state = length === chunked ? chunkSize : length === untilClose ? toTheEnd : length > 0 ? sized : whole
+      this.#sizeBytes = 0
+      request.head(read)
+    } else if (read.status === 101) {
+      this.#switch(request, read)
+    } else if (read.status !== 100) {
+      request.head(read)
+    }
+    return at + blank + 4 - before
+  }
+
+  /** From here on the connection speaks another protocol (RFC 9110, 7.8). */
+  #switch(request: PooledRequest, read: ResponseHead): void {
+    this.persistent = false
+    if (request.upgrade !== null && read.headers.upgrade !== undefined) {
+      this.#state = idle
+      this.#request = null
+      request.switching = read
+      return
+    }
+    // The caller may have a better word for it.
+    request.head(read)
+    if (!request.over) throw new MalformedResponse('HPE_UNEXPECTED_UPGRADE', 'another protocol, which nobody asked for')
+  }
+
+  #readTrailers(request: PooledRequest, buffer: Buffer, at: number, end: number): number {
+    const before = this.#text.length
+    // As if behind a field, so that trailers and none end alike.
+    if (before === 0) this.#text = '\r\n'
+    const blank = this.#gather(buffer, at, end)
+    if (blank < 0) return end
+    if (blank > 0) {
+      const raw: string[] = []
+      request.trailers(parseFields(this.#text, 2, blank, raw), raw)
+    }
+    this.#text = ''
+    this.#state = whole
+    return at + blank + 4 - Math.max(before, 2)
+  }
+
+  /** A byte of what stands around chunks (RFC 9112, 7.1). */
+  #readChunkLine(byte: number): void {
+    switch (this.#state) {
+      case chunkSize: {
+        const digit = hexDigits[byte]!
+        if (digit < 16) {
+          this.#left = this.#left * 16 + digit
+          if (++this.#sizeBytes > mostSizeBytes || this.#left > Number.MAX_SAFE_INTEGER)
+            throw badChunk('a size too large')
+        } else if (this.#sizeBytes > 0 && (byte === cr || byte === semicolon)) {
+          this.#state = byte === cr ? chunkSizeEnd : chunkExtension
+        } else {
+          throw badChunk('a size that is no number')
+        }
+        break
+      }
+      case chunkExtension:
+        if (byte === cr) this.#state = chunkSizeEnd
+        else if (byte < 32 && byte !== 9) throw badChunk('a control character in an extension')
+        else if (++this.#sizeBytes > mostSizeBytes) throw badChunk('extensions too long')
+        break
+      case chunkSizeEnd:
+        if (byte !== lf) throw badChunk('a size without end of line')
+        this.#state = this.#left === 0 ? trailers : chunk
+        break
+      case chunkEnd:
+        if (byte !== cr) throw badChunk('longer than its size')
+        this.#state = chunkLineEnd
+        break
+      default:
+        if (byte !== lf) throw badChunk('without end of line')
+        this.#state = chunkSize
+        this.#sizeBytes = 0
+    }
+  }
+}
+
+const idleHint = ({ 'keep-alive': hint }: IncomingHttpHeaders): number | null => {
+  const seconds = hint === undefined ? null : /(?:^|[\s,])timeout=(\d+)/i.exec(String(hint))
+  return seconds === null ? null : Number(seconds[1]) * 1000
+}
+
+/** Digits' values by their codes; 16 for no digit. */
+const hexDigits = new Uint8Array(256).fill(16)
+for (let i = 0; i < 16; i++) {
+  hexDigits[i.toString(16).charCodeAt(0)] = i
+  hexDigits[i.toString(16).toUpperCase().charCodeAt(0)] = i
+}
+
+function badChunk(what: string): MalformedResponse {
+  return new MalformedResponse('HPE_INVALID_CHUNK_SIZE', `a chunk is malformed: ${what}`)
+}
+
+function part(buffer: Buffer, start: number, end: number): Buffer {
+  return start === 0 && end === buffer.length ? buffer : buffer.subarray(start, end)
+}
