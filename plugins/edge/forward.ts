@@ -10,7 +10,7 @@ import type { Config, RouteConfig } from '../../config/schema.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
 import { appendForwarding, forwardingHeaders, prefixSoFar, trustedPeers } from './forwarding-headers.ts'
-import { hopByHop, nominated, takesTrailers } from './headers.ts'
+import { hopByHop, nominated, notInTrailers, takesTrailers } from './headers.ts'
 import { forwardedPrefix, relocation } from './location.ts'
 import { Body, hasBody, hasUnknownLength } from './request-body.ts'
 import { targetPath } from './target-path.ts'
@@ -23,9 +23,12 @@ declare module 'fastify' {
   }
 }
 
-/** The extra key of the seam: who asked, for policies of the mesh that hash, match or trust by it. */
+/** The extra keys of the seam. */
 interface SeamOptions extends Dispatcher.DispatchOptions {
+  /** Who asked, for policies of the mesh that hash, match or trust by it. */
   caller: Pick<FastifyRequest, 'ip' | 'consumer' | 'trusted'>
+  /** Asked once the body has ended: name, value, name, value. */
+  trailers?: () => readonly string[]
 }
 
 export default fp<Config>(
@@ -63,16 +66,22 @@ export default fp<Config>(
       const ownHost = route.edge.host === 'upstream'
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
       const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
+      const dropBehind = new Set([...drop, ...notInTrailers])
 
       return (request: FastifyRequest, reply: FastifyReply) => {
-        const { raw } = request
+        const { raw, upgrade } = request
         const via = raw.headers.via
         if (via?.includes(pseudonym)) throw new LoopDetected()
 
         const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
         // Without one, each attempt's instance gets its own.
         const headers: string[] = ownHost ? [] : ['host', host]
-        copyHeaders(headers, raw.rawHeaders, drop, nominated(raw.headers.connection), isDropped)
+        const alsoDrop = nominated(raw.headers.connection)
+        copyHeaders(headers, raw.rawHeaders, drop, alsoDrop, isDropped)
+        // Only chunks carry trailers, to the service as from the client.
+        const mayTrail = upgrade === null && hasUnknownLength(raw)
+        const { trailer } = raw.headers
+        if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) headers.push('trailer', trailer)
         if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
         headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${pseudonym}`)
@@ -85,7 +94,6 @@ export default fp<Config>(
         const exchange = new Exchange(request, reply, ownsCors, relocate, prefix)
         request.exchange = exchange
         const target = raw.url!
-        const { upgrade } = request
         seam.dispatch(
           {
             origin,
@@ -95,6 +103,7 @@ export default fp<Config>(
             body: upgrade === null ? bodyOf(request) : null,
             caller: request,
             ...(upgrade !== null && { upgrade: 'websocket' }),
+            ...(mayTrail && { trailers: () => copyHeaders([], raw.rawTrailers, dropBehind, alsoDrop, isDropped) }),
             ...(policy && { mesh: policy })
           } satisfies SeamOptions,
           exchange
@@ -134,7 +143,7 @@ function copyHeaders(
   drop: ReadonlySet<string>,
   alsoDrop: ReadonlySet<string> | null,
   isDropped: ((name: string) => boolean) | null
-): void {
+): string[] {
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i]!.toLowerCase()
     const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
@@ -142,6 +151,7 @@ function copyHeaders(
     if (name.includes('_') && isDisguised(name, drop)) continue
     to.push(name, from[i + 1]!)
   }
+  return to
 }
 
 /** Many services read `x_forwarded_for` and `X-Forwarded-For` as one header. */

@@ -21,6 +21,7 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'content-range',
   'set-cookie',
   'authorization',
+  'cookie',
   'www-authenticate'
 ])
 
