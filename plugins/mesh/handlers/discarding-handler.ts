@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { DispatchController } from '../types.ts'
+import { isBorrowing } from '../http/borrowing.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
 /** An answer that is thrown away is read up to this size and for this long, to keep its connection; then it is cut. */
@@ -11,6 +12,11 @@ export abstract class DiscardingHandler extends ForwardingHandler {
   /** Bytes read of an answer that is being thrown away; -1 when none is. */
   #discarded = -1
   #timer: NodeJS.Timeout | undefined
+
+  constructor(next: DispatchHandler) {
+    super(next)
+    this.borrows = isBorrowing(next) ? DiscardingHandler.prototype.onResponseData : undefined
+  }
 
   /** Reads on to the end of an answer that nobody gets, also where the caller had paused. */
   protected discard(controller: DispatchController): void {

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { isBorrowing } from '../http/borrowing.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
@@ -8,9 +9,11 @@ import type { DispatchController, DispatchHandler } from '../types.ts'
  */
 export class ForwardingHandler implements DispatchHandler {
   protected readonly next: DispatchHandler
+  borrows: DispatchHandler['borrows']
 
   constructor(next: DispatchHandler) {
     this.next = next
+    this.borrows = isBorrowing(next) ? ForwardingHandler.prototype.onResponseData : undefined
   }
 
   onRequestStart(controller: DispatchController, context: unknown): void {

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { DispatchController } from '../types.ts'
+import { isBorrowing } from '../http/borrowing.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
 /**
@@ -17,6 +18,11 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
   rawHeaders: DispatchController['rawHeaders']
   rawTrailers: DispatchController['rawTrailers']
   #source: DispatchController | null = null
+
+  constructor(next: DispatchHandler) {
+    super(next)
+    this.borrows = isBorrowing(next) ? StableHandler.prototype.onResponseData : undefined
+  }
 
   abort(reason: Error): void {
     if (this.over) return

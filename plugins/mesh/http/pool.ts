@@ -22,8 +22,8 @@ export interface PoolOptions {
   readonly onWait: (opts: DispatchOptions, withdraw: (reason: Error) => void) => void
 }
 
-/** Sockets are read one after the other, and who gets a part of it gets a copy. */
-const readBuffer = Buffer.allocUnsafeSlow(64 * 1024)
+/** What one read takes at most. A connection has a buffer of its own, of which small answers touch but a page. */
+const readBytes = 64 * 1024
 
 /**
  * Connections to one address, HTTP/1.1, one request at a time each. Requests that find none wait in line. What is begun
@@ -164,7 +164,8 @@ export class Pool implements Owner {
     this.#openings++
     const streamed = only !== null || !this.#direct
     let connection: Connection | null = null
-    const callback = (bytes: number) => connection === null || connection.readLent(readBuffer, bytes)
+    const buffer = streamed ? null : Buffer.allocUnsafeSlow(readBytes)
+    const callback = (bytes: number) => connection === null || connection.readLent(buffer!, bytes)
     let socket: Socket | undefined
     let answered = false
     const onAnswer = (error: Error | null, connected: Socket | null) => {
@@ -185,7 +186,7 @@ export class Pool implements Owner {
       }
     }
     try {
-      socket = this.#open(onAnswer, streamed ? undefined : { buffer: readBuffer, callback })
+      socket = this.#open(onAnswer, buffer === null ? undefined : { buffer, callback })
       if (socket !== undefined && !answered) this.#opening.add(socket)
     } catch (error) {
       onAnswer(error as Error, null)

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { errors } from 'undici'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import { isBorrowing } from './borrowing.ts'
 import type { RequestHead } from './request-head.ts'
 import { requestHead } from './request-head.ts'
 import type { ResponseHead } from './response-head.ts'
@@ -31,6 +32,8 @@ export class PooledRequest implements DispatchController {
   readonly bodyTimeout: number
   /** Read once the body has ended: fields for behind it. */
   readonly requestTrailers: (() => readonly string[]) | null
+  /** Chunks need no memory of their own. */
+  readonly borrows: boolean
   readonly #handler: DispatchHandler
   #carrier: Carrier | null = null
   #trailers: IncomingHttpHeaders = {}
@@ -43,6 +46,7 @@ export class PooledRequest implements DispatchController {
     this.upgrade = typeof opts.upgrade === 'string' ? opts.upgrade : null
     this.bodyTimeout = opts.bodyTimeout ?? 0
     this.requestTrailers = opts.trailers ?? null
+    this.borrows = isBorrowing(handler)
     this.#handler = handler
   }
 

@@ -146,6 +146,8 @@ class StreamSending extends StreamedBody {
   constructor(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, source: Readable) {
     super(socket, request, done)
     this.#source = source
+    // Stays: it may fail after its end, which concerns nobody.
+    source.on('error', (error) => this.fail(error))
     // What it said before we listened is said again, a turn later.
     if (source.errored !== null) process.nextTick(() => this.fail(source.errored!))
     else if (source.readableEnded) process.nextTick(() => this.finish())
@@ -155,8 +157,7 @@ class StreamSending extends StreamedBody {
         .on('data', (chunk: Buffer | string) => this.#take(chunk))
         .once('end', () => this.finish())
         .once('close', () => this.fail(new errors.RequestAbortedError()))
-        // Stays: it may fail after its end, which concerns nobody.
-        .on('error', (error) => this.fail(error))
+        .resume() // someone may have paused it
     }
   }
 
@@ -176,7 +177,6 @@ class StreamSending extends StreamedBody {
   stop(error: Error | null): void {
     if (this.over) return
     this.over = true
-    this.#source.on('error', () => {}) // its own end
     this.#source.destroy(error ?? undefined)
   }
 }

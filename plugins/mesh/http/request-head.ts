@@ -36,6 +36,9 @@ export function requestHead(opts: DispatchOptions, host: string): RequestHead {
     for (const [name, value] of entries as Iterable<[string, Value]>) fields.add(name, value)
   }
   const { upgrade, body } = opts
+  if (typeof upgrade === 'string' && (upgrade === '' || notInValue.test(upgrade))) {
+    throw new InvalidArgumentError('invalid upgrade')
+  }
   // A service that overlooks a body which nobody expects would take it for the next request.
   const last = fields.closes || opts.reset === true || (body !== null && body !== undefined && bodiless.has(method))
   const connection = typeof upgrade === 'string' ? `upgrade\r\nupgrade: ${upgrade}` : last ? 'close' : 'keep-alive'
@@ -53,12 +56,16 @@ class HeadFields {
 
   add(name: string, value: Value): void {
     if (value === undefined || value === null) return
-    if (!token.test(name)) throw new InvalidArgumentError('invalid header name')
+    if (typeof name !== 'string' || !token.test(name)) throw new InvalidArgumentError('invalid header name')
     if (Array.isArray(value)) for (const item of value) this.#line(name, item)
-    else this.#line(name, typeof value === 'string' ? value : String(value))
+    else this.#line(name, value as string | number)
   }
 
-  #line(name: string, value: string): void {
+  #line(name: string, given: string | number): void {
+    if (typeof given === 'object' || typeof given === 'symbol') {
+      throw new InvalidArgumentError(`invalid ${name} header`)
+    }
+    const value = typeof given === 'string' ? given : String(given)
     if (notInValue.test(value)) throw new InvalidArgumentError(`invalid ${name} header`)
     if (special.has(name.length) && this.#takes(name.toLowerCase(), value)) return
     this.text += `${name}: ${value}\r\n`
@@ -72,14 +79,15 @@ class HeadFields {
         this.host = value
         return true
       case 'content-length':
-        if (this.length !== null || !/^\d+$/.test(value))
+        if (this.length !== null || !/^\d{1,15}$/.test(value)) {
           throw new InvalidArgumentError('invalid content-length header')
+        }
         this.length = Number(value)
         return true
       case 'connection': {
         const word = value.toLowerCase()
         if (word !== 'close' && word !== 'keep-alive') throw new InvalidArgumentError('invalid connection header')
-        this.closes = word === 'close'
+        this.closes ||= word === 'close'
         return true
       }
       case 'expect':

@@ -146,12 +146,18 @@ function isBodiless(status: number, method: string): boolean {
 }
 
 /** Whether the connection may be used again (RFC 9112, 9.3), as far as the head says. */
-export function isPersistent({ minor, headers }: ResponseHead): boolean {
+export function isPersistent({ minor, status, headers }: ResponseHead): boolean {
   const { connection } = headers
+  // Should the body that must not come be on its way, the next request would be answered with it.
+  if ((status === 204 || status === 304) && announcesBody(headers)) return false
   if (connection === undefined) return minor === 1
   const tokens = String(connection).toLowerCase()
   if (/(^|[\s,])close([\s,]|$)/.test(tokens)) return false
   if (minor === 1) return true
   // RFC 9112, 6.1: chunks from HTTP/1.0 are framing at fault.
   return /(^|[\s,])keep-alive([\s,]|$)/.test(tokens) && headers['transfer-encoding'] === undefined
+}
+
+function announcesBody({ 'content-length': length, 'transfer-encoding': coding }: IncomingHttpHeaders): boolean {
+  return coding !== undefined || (length !== undefined && Number(length) > 0)
 }

@@ -139,12 +139,12 @@ export class ResponseReader {
           const to = Math.min(end, at + this.#left)
           this.#left -= to - at
           if (this.#left === 0) this.#state = this.#state === sized ? whole : chunkEnd
-          request.data(lent ? Buffer.from(buffer.subarray(at, to)) : part(buffer, at, to))
+          request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(at, to)) : part(buffer, at, to))
           at = to
           break
         }
         case toTheEnd:
-          request.data(lent ? Buffer.from(buffer.subarray(at, end)) : part(buffer, at, end))
+          request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(at, end)) : part(buffer, at, end))
           at = end
           break
         case trailers:

@@ -1,0 +1,166 @@
+/** A pool as an endpoint has it, and handlers that keep all that they are told. */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { Test } from 'tap'
+import { buildConnector } from 'undici'
+import type { Open, PoolOptions } from '../../../plugins/mesh/http/pool.ts'
+import { Pool } from '../../../plugins/mesh/http/pool.ts'
+import { PooledRequest } from '../../../plugins/mesh/http/pooled-request.ts'
+import { ResponseReader } from '../../../plugins/mesh/http/response-reader.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions } from '../../../plugins/mesh/types.ts'
+
+type Hook = 'start' | 'sent' | 'head' | 'data' | 'end' | 'error' | 'upgrade'
+
+/** Writes down what it is told, and what it must not be told; does as the test says on the way. */
+export class Heard implements DispatchHandler {
+  readonly events: string[] = []
+  readonly chunks: Buffer[] = []
+  readonly on: { [H in Hook]?: (controller: DispatchController) => void }
+  controller: DispatchController | null = null
+  status = 0
+  text: string | undefined
+  headers: IncomingHttpHeaders = {}
+  trailers: IncomingHttpHeaders = {}
+  sent = 0
+  error: (Error & { code?: string }) | null = null
+  socket: Duplex | null = null
+  readonly done: Promise<void>
+  #finish!: () => void
+  #over = 0
+
+  constructor(on: Heard['on'] = {}) {
+    this.on = on
+    this.done = new Promise((resolve) => {
+      this.#finish = resolve
+    })
+  }
+
+  get body(): string {
+    return Buffer.concat(this.chunks).toString('latin1')
+  }
+
+  #tell(hook: Hook, event: string, controller: DispatchController, last = false): void {
+    if (this.#over > 0) this.events.push('AFTER THE END')
+    if (last) this.#over++
+    if (event !== 'data' || this.events.at(-1) !== 'data') this.events.push(event)
+    if (last) this.#finish()
+    this.on[hook]?.(controller)
+  }
+
+  onRequestStart(controller: DispatchController): void {
+    this.controller = controller
+    this.#tell('start', 'start', controller)
+  }
+
+  onBodySent(chunk: Buffer): void {
+    this.sent += chunk.length
+    this.on.sent?.(this.controller!)
+  }
+
+  onResponseStart(controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
+    Object.assign(this, { status, headers, text })
+    this.#tell('head', String(status), controller)
+  }
+
+  onResponseData(controller: DispatchController, chunk: Buffer): void {
+    this.chunks.push(chunk)
+    this.#tell('data', 'data', controller)
+  }
+
+  onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.trailers = trailers
+    this.#tell('end', 'end', controller, true)
+  }
+
+  onRequestUpgrade(controller: DispatchController, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
+    Object.assign(this, { status, headers, socket })
+    this.#tell('upgrade', 'upgrade', controller, true)
+  }
+
+  onResponseError(controller: DispatchController, error: Error): void {
+    this.error = error
+    this.#tell('error', 'error', controller, true)
+  }
+}
+
+/** Ways to an address as a service's connectors make them. */
+export function opener(url: string, tls: { ca: string } | null = null, timeout = 5000): Open {
+  const { protocol, hostname, host, port } = new URL(url)
+  return (callback, onread) => {
+    const common = { timeout, allowH2: false, maxCachedSessions: 0, ...tls, ...(onread && { onread }) }
+    const address = { protocol, hostname, host, port }
+    const connect = buildConnector(common)
+    return connect(address as never, (error, socket) => callback(error, socket)) as unknown as ReturnType<Open>
+  }
+}
+
+export function poolTo(t: Test, url: string, options: Partial<PoolOptions> & { ca?: string } = {}) {
+  const { host, protocol } = new URL(url)
+  const { ca, ...given } = options
+  const pool = new Pool({
+    host,
+    connections: 10,
+    direct: protocol === 'http:',
+    open: opener(url, ca === undefined ? null : { ca }),
+    onWait: () => {},
+    ...given
+  })
+  t.teardown(() => pool.destroy())
+  const ask = (opts: Partial<DispatchOptions> & { trailers?: () => readonly string[] } = {}, heard = new Heard()) => {
+    pool.dispatch({ origin: url, path: '/', method: 'GET', ...opts } as DispatchOptions, heard)
+    return heard
+  }
+  return { pool, ask }
+}
+
+/** A reader that gets its bytes as a connection would bring them, in a buffer that is used again at once. */
+export class Feed {
+  readonly reader = new ResponseReader()
+  readonly request: PooledRequest
+  readonly heard: Heard
+  fault: (Error & { code?: string }) | null = null
+  #waiting: Buffer[] = []
+  #ended = false
+
+  constructor(heard = new Heard(), method = 'GET', opts: object = {}) {
+    this.heard = heard
+    this.request = new PooledRequest({ path: '/', method, ...opts } as DispatchOptions, heard, 'h')
+    this.reader.begin(this.request)
+    this.request.begin({ abort: () => {}, resume: () => this.#pump() })
+  }
+
+  give(text: string): this {
+    this.#waiting.push(Buffer.from(text, 'latin1'))
+    this.#pump()
+    return this
+  }
+
+  end(): this {
+    this.#ended = true
+    this.#pump()
+    return this
+  }
+
+  #pump(): void {
+    if (this.reader.busy) return
+    try {
+      if (this.reader.holds && !this.request.paused) this.reader.readHeld()
+      while (this.#waiting.length > 0 && !this.request.paused) {
+        const lent = Buffer.concat([Buffer.from('<<'), this.#waiting.shift()!])
+        this.reader.read(lent, 2, lent.length, true)
+        lent.fill('X')
+      }
+      if (this.#ended && this.#waiting.length === 0 && !this.reader.holds && !this.reader.finish())
+        throw new Error('cut off')
+    } catch (error) {
+      this.fault = error as Error
+      this.request.fail(this.fault)
+    }
+  }
+}
+
+/** So many turns of the event loop. */
+export async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await turn()
+}
