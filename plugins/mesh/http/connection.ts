@@ -33,6 +33,8 @@ export class Connection implements Carrier {
   #idleTimer: NodeJS.Timeout | null = null
   #bodyTimer: NodeJS.Timeout | null = null
   #gone = false
+  /** The service takes no more of a body. */
+  #unwritable = false
   /** The service has closed its side. */
   #ended = false
 
@@ -41,6 +43,29 @@ export class Connection implements Carrier {
     this.#owner = owner
     socket.on('drain', this.#onDrain).on('end', this.#onEnd).on('error', this.#onError).on('close', this.#onClose)
     if (streamed) socket.on('data', this.#onData)
+    else this.#keepForReading()
+  }
+
+  /**
+   * A service may refuse a body, and close, before it has got all of it (413). What writes the body then fails, and Node
+   * destroys the socket with the answer that waits in it unread: not before a turn in which that is read.
+   */
+  #keepForReading(): void {
+    const { socket } = this
+    const destroy = socket.destroy
+    socket.destroy = (error?: Error & { syscall?: string }) => {
+      if (error?.syscall !== 'write' || (this.#sending === null && !this.#unwritable))
+        return destroy.call(socket, error)
+      // More than one write may have been under way.
+      if (this.#unwritable) return socket
+      this.#unwritable = true
+      this.#last = true
+      this.#sending?.stop(null)
+      this.#sending = null
+      // The second, since the first may come before the turn's reads.
+      setImmediate(() => setImmediate(() => destroy.call(socket, error)))
+      return socket
+    }
   }
 
   run(request: PooledRequest): void {

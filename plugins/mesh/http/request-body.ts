@@ -183,7 +183,7 @@ class StreamSending extends StreamedBody {
 
 /** What can be iterated, or what `fetch` can send. */
 function iterate(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, body: object): Sending {
-  if (Symbol.asyncIterator in body || Symbol.iterator in body) {
+  if (typeof body === 'object' && (Symbol.asyncIterator in body || Symbol.iterator in body)) {
     return new IteratedBody(socket, request, done, body as AsyncIterable<Uint8Array>)
   }
   throw new errors.InvalidArgumentError('body must be a string, a Buffer, a Readable stream, an iterable or null')

@@ -14,7 +14,7 @@ const { InvalidArgumentError, NotSupportedError } = errors
 
 /** RFC 9110, 5.6.2: token. */
 const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-const notInTarget = /[^\x21-\xff]/
+const notInTarget = /[^\x21-\x7e\x80-\xff]/
 const notInValue = /[^\t\x20-\x7e\x80-\xff]/
 
 type Value = string | number | readonly string[] | null | undefined

@@ -218,7 +218,7 @@ t.test('what must not go on the wire', async (t) => {
   }
   t.equal(wire.text, '')
   const upgrade = poolTo(t, url).ask({ upgrade: 'websocket' })
-  await eventually(() => wire.text !== '', 'the request')
+  await eventually(() => wire.text.endsWith('\r\n\r\n'), 'the request')
   t.match(wire.text, /\r\nconnection: upgrade\r\nupgrade: websocket\r\n/)
   upgrade.controller!.abort(new Error('enough'))
 })
@@ -256,10 +256,14 @@ t.test('a service that does not read stops the body, not for ever', async (t) =>
   const { url } = await raw(t, (socket) => {
     socket.pause()
     resume = () => {
-      socket.on('data', (chunk: Buffer) => {
-        got += chunk.length
-        if (chunk.includes('0\r\n\r\n')) socket.write(empty)
-      })
+      let tail = ''
+      socket
+        .on('data', (chunk: Buffer) => {
+          got += chunk.length
+          tail = (tail + chunk.toString('latin1', Math.max(0, chunk.length - 7))).slice(-7)
+          if (tail === '\r\n0\r\n\r\n') socket.write(empty)
+        })
+        .resume()
     }
   })
   const size = 64 * 1024
