@@ -7,8 +7,9 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { codeOf } from './errors.ts'
-import { hopByHop, isWebSocket, nominated, notInTrailers } from './headers.ts'
+import { endToEnd, hopByHop, isWebSocket, nominated, notInTrailers, withoutLength } from './headers.ts'
 import type { Relocate } from './location.ts'
+import { leaveTogether } from './turn.ts'
 
 /** What the mesh tells of a call, if a mesh is behind the seam. */
 interface CallRecord {
@@ -36,7 +37,7 @@ const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to anothe
 /** What the service says in bytes that no status line may have is left out. */
 const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
-/** Bodies up to this many bytes are worth copying into the head's write. */
+/** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
 
 /** One request's answer on its way from the seam to the client. */
@@ -55,8 +56,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
   /** What the service was told to be missing of its path. */
   readonly #prefix: string | null
   #controller: Dispatcher.DispatchController | null = null
-  /** Bytes of body that the service announced; -1 if it did not. */
-  #announced = -1
+  /** A chunk, a character a byte, that leaves with this turn. */
+  #held: string | null = null
+  #leaving = false
   #ended = false
   #gone: Error | null = null
 
@@ -106,19 +108,38 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const reason = this.#request.raw.httpVersionMajor === 1 && reasonPhrase.test(text) ? text : undefined
     const passed = status === 204 ? withoutLength(headers) : headers
     this.#raw.writeHead(status, reason, this.#responseHeaders(passed, this.#hasTrailers(status, headers)))
-    this.#announced = Number(headers['content-length'] ?? -1)
     // Not before: what cannot be written is still answered with an error.
     this.#reply.hijack()
     // Behind an earlier answer Node would put the head before a 1xx that waits too, were the body's bytes to bring it.
-    if (this.#raw.socket === null) this.flushHead()
-    else process.nextTick(flushHead, this)
+    if (this.#raw.socket === null) this.#flushHead()
+    else this.#leaveLater()
+  }
+
+  #leaveLater(): void {
+    if (this.#leaving) return
+    this.#leaving = true
+    leaveTogether(this)
   }
 
   /** A head that no body came with goes alone: a stream of events may be silent for long. */
-  flushHead(): void {
+  leave(): void {
+    this.#leaving = false
+    if (this.#gone !== null) return
+    if (this.#ended) this.#raw.end(this.#held ?? '', 'latin1')
+    else if (this.bytesSent === 0) this.#flushHead()
+    else this.#writeHeld()
+  }
+
+  #writeHeld(): void {
+    const held = this.#held
+    this.#held = null
+    if (held !== null) this.#write(held)
+  }
+
+  #flushHead(): void {
     const raw = this.#raw
     // `flushHeaders` would write the values as UTF-8.
-    if (this.bytesSent === 0 && !raw.writableEnded && !raw.destroyed) raw.write('', 'latin1')
+    if (!raw.writableEnded && !raw.destroyed) raw.write('', 'latin1')
   }
 
   /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
@@ -195,48 +216,49 @@ export class Exchange implements Dispatcher.DispatchHandler {
     }
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#gone !== null) return
     this.bytesSent += chunk.length
-    if (chunk.length === this.#announced && chunk.length <= oneWrite) {
-      // The whole body: as text it leaves in one write with the head, which halves the cost of a small answer.
-      this.#ended = true
-      this.#raw.end(chunk.toString('latin1'), 'latin1')
+    this.#writeHeld()
+    if (chunk.length > oneWrite) {
+      this.#write(chunk)
       return
     }
-    this.#write(controller, chunk)
+    this.#held = chunk.toString('latin1')
+    this.#leaveLater()
   }
 
   /**
    * Left to itself, Node holds each chunk back for a turn and asks for a pause until it has gone; corked by hand it goes
    * now, and one that the kernel took whole needs no pause. (A third less CPU for large bodies.)
    */
-  #write(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  #write(chunk: Buffer | string): void {
     const raw = this.#raw
     const { socket } = raw
     if (socket === null || this.#request.raw.httpVersionMajor !== 1) {
       // It waits for its turn in memory of its own.
-      if (raw.write(Buffer.from(chunk))) return
-      controller.pause()
-      raw.once('drain', () => controller.resume())
+      if (raw.write(typeof chunk === 'string' ? chunk : Buffer.from(chunk), 'latin1')) return
+      this.#controller!.pause()
+      raw.once('drain', () => this.#controller!.resume())
       return
     }
     socket.cork()
-    raw.write(chunk)
+    raw.write(chunk, 'latin1')
     socket.uncork()
     if (socket.writableLength === 0) return
-    controller.pause()
+    this.#controller!.pause()
     // Behind the chunk: called once that is gone, or cannot go any more.
-    socket.write('', 'latin1', () => controller.resume())
+    socket.write('', 'latin1', () => this.#controller!.resume())
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
-    if (this.#gone !== null || this.#ended) return
+    if (this.#gone !== null) return
     if (trailers !== undefined) {
       const passed = endToEnd(trailers).filter(([name]) => !notInTrailers.has(name))
-      this.#raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
+      if (passed.length > 0) this.#raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
-    this.#raw.end()
+    this.#ended = true
+    this.#leaveLater()
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
@@ -245,28 +267,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
       this.#reply.send(error)
       return
     }
+    this.#writeHeld()
     // Too late for a status: a broken connection tells the client that the body is not whole.
     this.#request.failure = codeOf(error) ?? 'JW_INTERNAL'
     breakOff(this.#request.raw, this.#raw)
   }
-}
-
-/** Not a closure for each answer. */
-const flushHead = (exchange: Exchange) => exchange.flushHead()
-
-/** RFC 9110, 8.6: neither a 1xx nor a 204 has a length. */
-function withoutLength({ 'content-length': _none, ...headers }: IncomingHttpHeaders): IncomingHttpHeaders {
-  return headers
-}
-
-function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | string[]][] {
-  const alsoDrop = nominated(headers.connection)
-  const passed: [string, string | string[]][] = []
-  for (const name in headers) {
-    const value = headers[name]
-    if (value !== undefined && !hopByHop.has(name) && !alsoDrop?.has(name)) passed.push([name, value])
-  }
-  return passed
 }
 
 /** Ends a response so that no client takes it for whole. */

@@ -1,3 +1,5 @@
+import type { IncomingHttpHeaders } from 'node:http'
+
 /** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
 export const hopByHop: ReadonlySet<string> = new Set([
   'connection',
@@ -43,4 +45,20 @@ export function isWebSocket(upgrade: string | undefined): boolean {
 /** The one thing that `TE` may say across hops: that trailers are understood. */
 export function takesTrailers(te: string | readonly string[] | undefined): boolean {
   return te !== undefined && /(?:^|,)\s*trailers\s*(?:,|$)/i.test(String(te))
+}
+
+/** RFC 9110, 8.6: neither a 1xx nor a 204 has a length. */
+export function withoutLength({ 'content-length': _none, ...headers }: IncomingHttpHeaders): IncomingHttpHeaders {
+  return headers
+}
+
+/** Those that go on. */
+export function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | string[]][] {
+  const alsoDrop = nominated(headers.connection)
+  const passed: [string, string | string[]][] = []
+  for (const name in headers) {
+    const value = headers[name]
+    if (value !== undefined && !hopByHop.has(name) && !alsoDrop?.has(name)) passed.push([name, value])
+  }
+  return passed
 }
