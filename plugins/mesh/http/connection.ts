@@ -75,7 +75,7 @@ export class Connection implements Carrier {
       // Nothing has been sent.
       this.#request = null
       this.#reader.cancel()
-      this.#owner.idle(this)
+      this.rest(this.#idleMs)
       return
     }
     const { requestHead, upgrade } = request
@@ -105,7 +105,8 @@ export class Connection implements Carrier {
       return true
     }
     this.#after(request)
-    return request === null || request.over || !request.paused
+    // A head is wanted all the same.
+    return request === null || !request.paused || !this.#reader.inBody
   }
 
   #after(request: PooledRequest | null): void {
@@ -158,10 +159,13 @@ export class Connection implements Carrier {
     const reusable = persistent && surplus === null && this.#sending === null && !this.#last && this.socket.writable
     this.#letGo(null)
     const idleMs = idleHintMs === null ? usuallyIdleMs : Math.min(idleHintMs - marginMs, longestIdleMs)
-    if (!reusable || idleMs <= 0) {
-      this.#leave()
-      return
-    }
+    if (!reusable || idleMs <= 0) this.#leave()
+    else this.rest(idleMs)
+  }
+
+  /** It has nothing to do, and ends if that lasts. */
+  rest(idleMs = usuallyIdleMs): void {
+    if (this.#gone) return
     if (this.#idleTimer !== null && this.#idleMs === idleMs) {
       this.#idleTimer.refresh()
     } else {

@@ -43,6 +43,8 @@ export class Pool implements Owner {
   /** Sockets without a connection yet. */
   readonly #opening = new Set<Socket>()
   #openings = 0
+  /** Of these, for upgrades: they serve no one else. */
+  #upgrading = 0
   /** Came in this turn. */
   #arrived: { request: PooledRequest; opts: DispatchOptions }[] = []
   /** Those that found no connection. */
@@ -50,7 +52,7 @@ export class Pool implements Owner {
   #scheduled = false
   /** Why no request is taken any more. */
   #closed: Error | null = null
-  #whenEmpty: (() => void) | null = null
+  #whenEmpty: (() => void)[] = []
 
   constructor({ host, connections, direct, open, onWait }: PoolOptions) {
     this.#host = host
@@ -91,7 +93,7 @@ export class Pool implements Owner {
     this.#closed ??= new errors.ClientClosedError()
     if (this.#line.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
     await new Promise<void>((resolve) => {
-      this.#whenEmpty = resolve
+      this.#whenEmpty.push(resolve)
       this.#advance()
     })
   }
@@ -118,7 +120,9 @@ export class Pool implements Owner {
   /** Something has ended: who waits may go on. */
   #advance(): void {
     if (this.#line.size > 0) this.#schedule()
-    else if (this.#connections.size + this.#openings + this.#arrived.length === 0) this.#whenEmpty?.()
+    else if (this.#connections.size + this.#openings + this.#arrived.length === 0) {
+      for (const resolve of this.#whenEmpty.splice(0)) resolve()
+    }
   }
 
   readonly #serve = () => {
@@ -130,14 +134,23 @@ export class Pool implements Owner {
     const arrived = this.#arrived
     this.#arrived = []
     for (const { request, opts } of arrived) {
-      if (this.#line.size === 0 && this.#place(request)) continue
-      this.#line.add(request)
-      this.#onWait(opts, (reason) => {
-        if (this.#line.delete(request)) request.fail(reason)
-      })
+      if (this.#isDestroyed) request.fail(this.#closed!)
+      else if (this.#line.size > 0 || !this.#place(request)) this.#await(request, opts)
     }
-    while (this.#openings < this.#line.size && this.#hasRoom()) this.#connect(null)
+    while (this.#openings - this.#upgrading < this.#line.size && this.#hasRoom()) this.#connect(null)
     if (this.#closed !== null) for (const each of [...this.#idle]) each.close()
+  }
+
+  #await(request: PooledRequest, opts: DispatchOptions): void {
+    this.#line.add(request)
+    this.#onWait(opts, (reason) => {
+      if (this.#line.delete(request)) request.fail(reason)
+    })
+  }
+
+  /** Also by a handler, between two requests that are served. */
+  get #isDestroyed(): boolean {
+    return this.#closed instanceof errors.ClientDestroyedError
   }
 
   #hasRoom(): boolean {
@@ -148,7 +161,8 @@ export class Pool implements Owner {
   #place(request: PooledRequest): boolean {
     if (request.over) return true
     if (request.upgrade !== null) {
-      // Its connection is given away as a stream, so it gets one of its own.
+      // Its connection is given away as a stream, so it gets one of its own, if need be in the place of an idle one.
+      if (!this.#hasRoom()) this.#idle[0]?.close()
       if (!this.#hasRoom()) return false
       this.#connect(request)
       return true
@@ -162,6 +176,7 @@ export class Pool implements Owner {
   /** For one request, or for whoever is first in line by then. */
   #connect(only: PooledRequest | null): void {
     this.#openings++
+    if (only !== null) this.#upgrading++
     const streamed = only !== null || !this.#direct
     let connection: Connection | null = null
     const buffer = streamed ? null : Buffer.allocUnsafeSlow(readBytes)
@@ -171,17 +186,18 @@ export class Pool implements Owner {
     const onAnswer = (error: Error | null, connected: Socket | null) => {
       answered = true
       this.#openings--
+      if (only !== null) this.#upgrading--
       if (socket !== undefined) this.#opening.delete(socket)
       if (error !== null) {
         this.#refused(only, error)
-      } else if (this.#closed instanceof errors.ClientDestroyedError) {
+      } else if (this.#isDestroyed) {
         connected!.destroy()
         this.#advance()
       } else {
         connection = new Connection(connected!, this, streamed)
         this.#connections.add(connection)
         const request = only ?? this.#first()
-        if (request === null) this.idle(connection)
+        if (request === null) connection.rest()
         else connection.run(request)
       }
     }

@@ -67,12 +67,15 @@ export class PooledRequest implements DispatchController {
     this.aborted = true
     this.reason = reason ?? new errors.RequestAbortedError()
     const carrier = this.#carrier
-    this.fail(this.reason)
+    this.#finish()
+    // First: the handler may throw.
     carrier?.abort(this.reason)
+    this.#handler.onResponseError?.(this, this.reason)
   }
 
   pause(): void {
-    this.paused = true
+    // The connection may be another's by now.
+    if (!this.over) this.paused = true
   }
 
   resume(): void {
@@ -135,6 +138,7 @@ export class PooledRequest implements DispatchController {
 
   #finish(): void {
     this.over = true
+    this.paused = false
     this.#carrier = null
   }
 }

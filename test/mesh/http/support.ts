@@ -9,6 +9,7 @@ import { Pool } from '../../../plugins/mesh/http/pool.ts'
 import { PooledRequest } from '../../../plugins/mesh/http/pooled-request.ts'
 import { ResponseReader } from '../../../plugins/mesh/http/response-reader.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../../../plugins/mesh/types.ts'
+import { raw } from '../helpers/servers.ts'
 
 type Hook = 'start' | 'sent' | 'head' | 'data' | 'end' | 'error' | 'upgrade'
 
@@ -163,4 +164,24 @@ export class Feed {
 /** So many turns of the event loop. */
 export async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await turn()
+}
+
+export const answer = (body: string, ...fields: string[]) =>
+  ['HTTP/1.1 200 OK', `Content-Length: ${body.length}`, ...fields, '', body].join('\r\n')
+
+/** Answers each request with its connection's number and its target, unless the target says otherwise. */
+export async function numbered(t: Test, ...fields: string[]) {
+  const asked: string[] = []
+  const held: (() => void)[] = []
+  const service = await raw(t, (socket, count) => {
+    socket.on('data', (chunk: Buffer) => {
+      const [method, target = ''] = chunk.toString().split(' ')
+      asked.push(`${count} ${target}`)
+      const bytes = answer(`${count}${target}`, ...fields)
+      const reply = () => void socket.write(method === 'HEAD' ? bytes.slice(0, bytes.indexOf('\r\n\r\n') + 4) : bytes)
+      if (target.startsWith('/held')) held.push(reply)
+      else if (!target.startsWith('/never')) reply()
+    })
+  })
+  return { ...service, asked, held }
 }

@@ -1,0 +1,85 @@
+/** Connections between two requests. */
+import { once } from 'node:events'
+import type { Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import type { DispatchOptions } from '../../../plugins/mesh/types.ts'
+import { eventually, raw } from '../helpers/servers.ts'
+import { answer, numbered, poolTo, turns } from './support.ts'
+
+const spoils: Record<string, (socket: Socket) => void> = {
+  'unasked bytes': (socket) => void socket.write(answer('stray')),
+  'an unasked timeout': (socket) => void socket.end('HTTP/1.1 408 x\r\nConnection: close\r\n\r\n'),
+  'an end': (socket) => void socket.end(),
+  'a reset': (socket) => void socket.resetAndDestroy(),
+  'a line end': (socket) => void socket.write('\r\n')
+}
+
+for (const [name, spoil] of Object.entries(spoils)) {
+  t.test(`${name} on an idle connection reaches no later request`, async (t) => {
+    for (const together of [false, true]) {
+      let old!: Socket
+      const { url } = await raw(t, (socket, count) => {
+        if (count === 1) old = socket
+        socket.on('data', () => socket.write(answer(String(count))))
+      })
+      const { ask } = poolTo(t, url)
+      await ask().done
+      await turns(3)
+      spoil(old)
+      // What the service did is there, and has not been read, when the request comes.
+      if (together) for (const end = performance.now() + 20; performance.now() < end; );
+      else await once(old, 'close')
+      const next = ask()
+      await next.done
+      t.strictSame([next.events, next.body], [['start', '200', 'data', 'end'], '2'])
+    }
+  })
+}
+
+t.test('bytes behind an answer reach no later request', async (t) => {
+  for (const more of ['x', answer('stray'), 'HTTP/1.1 100 Continue\r\n\r\n']) {
+    const { url } = await raw(t, (socket, count) => {
+      socket.on('data', () => socket.write(answer(String(count)) + (count === 1 ? more : '')))
+    })
+    const { ask } = poolTo(t, url)
+    const [first, second] = [ask(), ask()]
+    await Promise.all([first.done, second.done])
+    const third = ask()
+    await third.done
+    for (const heard of [first, second, third]) t.strictSame(heard.events, ['start', '200', 'data', 'end'])
+    for (const heard of [second, third]) t.match(heard.body, /^[12]$/)
+  }
+})
+
+t.test('connections that are not used again', async (t) => {
+  for (const [name, bytes, opts] of [
+    ['closed by the service', answer('a', 'Connection: close'), {}],
+    ['closed by the request', answer('a'), { headers: { connection: 'close' } }],
+    ['of HTTP/1.0', answer('a').replace('1.1', '1.0'), {}],
+    ['kept for no time', answer('a', 'Keep-Alive: timeout=1'), {}],
+    ['upgraded in vain', answer('a'), { upgrade: 'websocket' }],
+    ['a GET with a body', answer('a'), { body: 'x' }]
+  ] as [string, string, Partial<DispatchOptions>][]) {
+    const { url, sockets, count } = await raw(t, (socket) => socket.on('data', () => socket.write(bytes)))
+    const { ask } = poolTo(t, url)
+    await ask(opts).done
+    await eventually(() => sockets.size === 0, `the end: ${name}`)
+    const next = ask(opts)
+    await next.done
+    t.strictSame([next.body, count()], ['a', 2], name)
+  }
+})
+
+t.test('an idle connection goes a second before the service ends it', async (t) => {
+  const { url, sockets } = await numbered(t, 'Keep-Alive: timeout=2')
+  const { ask } = poolTo(t, url)
+  const begun = performance.now()
+  for (let i = 0; i < 3; i++) {
+    await ask().done
+    await sleep(100)
+  }
+  t.equal(sockets.size, 1)
+  await eventually(() => sockets.size === 0, 'the end', 1800)
+  t.ok(performance.now() - begun > 1100)
+})
