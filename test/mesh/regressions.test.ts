@@ -2,7 +2,10 @@
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { Call } from '../../plugins/mesh/call.ts'
 import { Health } from '../../plugins/mesh/health/health.ts'
+import type { HedgeContext } from '../../plugins/mesh/retrying/hedge-legs.ts'
+import { Hedge } from '../../plugins/mesh/retrying/hedge-legs.ts'
 import { Connectors } from '../../plugins/mesh/transport/connector.ts'
 import { PooledEndpoint } from '../../plugins/mesh/transport/endpoint.ts'
 import type { Balancer, DispatchController, DispatchOptions, Instance } from '../../plugins/mesh/types.ts'
@@ -287,4 +290,62 @@ t.test('finding room where there is little of it asks the balancer once', async 
   free = instances[25]!
   mesh.dispatch(get as DispatchOptions, new Recorder())
   t.equal(instances[25]!.endpoint.active, 1)
+})
+
+t.test('an answer may be resumed from within another one', async (t) => {
+  const large = 'x'.repeat(1_000_000)
+  const { url } = await upstream(t, 'a', (request, response) => {
+    // Sized, and in chunks.
+    if (request.url === '/1') response.setHeader('content-length', large.length)
+    response.end(large)
+  })
+  const mesh = meshOf(t, [service('orders', [url])])
+  class Pausing extends Recorder {
+    override onResponseData(controller: DispatchController, chunk: Buffer): void {
+      super.onResponseData(controller, chunk)
+      controller.pause()
+    }
+  }
+  for (const [one, other] of [
+    ['/1', '/2'],
+    ['/2', '/1']
+  ]) {
+    // biome-ignore format: short
+    const paused = new Pausing()
+    let resumed = 0
+    class Resuming extends Recorder {
+      override onResponseData(controller: DispatchController, chunk: Buffer): void {
+        super.onResponseData(controller, chunk)
+        resumed++
+        paused.controller.resume()
+      }
+    }
+    mesh.dispatch({ ...get, path: one } as DispatchOptions, paused)
+    await eventually(() => paused.body !== '', 'its first part')
+    const resuming = new Resuming()
+    mesh.dispatch({ ...get, path: other } as DispatchOptions, resuming)
+    await resuming.done
+    t.ok(resumed > 1)
+    const { length } = paused.body
+    t.ok(length > 0)
+    while (paused.status === 200 && !paused.events.includes('end') && paused.error === null) {
+      paused.controller.resume()
+      await sleep(1)
+    }
+    for (const { events, body } of [paused, resuming]) {
+      t.strictSame(events, ['start', '200', 'data', 'end'])
+      t.ok(body === large)
+    }
+  }
+})
+
+t.test('a call that is over before its hedged attempt begins goes nowhere', async (t) => {
+  const orders = meshOf(t, [service('orders', [])]).service('orders')
+  const call = new Call(orders, new Recorder(), 0)
+  call.abort(new Error('left'))
+  const attempt = new Recorder()
+  const dispatch = () => t.fail('an attempt')
+  const context = { service: orders, attempts: 1, afterMs: () => 1, now: () => 0 } as HedgeContext
+  new Hedge(attempt, { ...get, call } as DispatchOptions, dispatch, context).begin()
+  t.strictSame([attempt.events, attempt.error?.message], [['error'], 'left'])
 })

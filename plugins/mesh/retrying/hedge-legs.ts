@@ -96,6 +96,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
     call.whenOver(() => {
       if (!this.#settled) this.abort(call.reason ?? new Error('the call is over'))
     })
+    if (this.#settled) return true
     this.#start(false)
     this.#arm()
     return true
@@ -173,7 +174,8 @@ export class Hedge extends ForwardingHandler implements DispatchController {
       leg.abort(reason)
     }
     const call = this.#call
-    call.waitedMs += (winner ?? this.#legs[0]!).waitedMs
+    // There is none where the call was over before the first.
+    call.waitedMs += (winner ?? this.#legs[0])?.waitedMs ?? 0
     if (winner !== null) call.selected = winner.selected
   }
 
