@@ -11,6 +11,9 @@ declare module 'fastify' {
   }
 }
 
+/** Tells a logger that knows it that the values are plain: no serializer, no error, no cycle. */
+const plain = Symbol.for('jingwei.log.plain')
+
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
 export default fp<Config>(
   async (fastify, { edge }) => {
@@ -25,6 +28,7 @@ export default fp<Config>(
       const { exchange } = request
       fastify.log.info(
         {
+          [plain]: true,
           requestId: request.id,
           method: request.method,
           path: query === -1 ? url : url!.slice(0, query),
@@ -59,7 +63,7 @@ export default fp<Config>(
         if (now < quietUntil) return
         quietUntil = now + 1000
       }
-      fastify.log.info({ route: null, status, ip, error: code ?? reason }, 'request')
+      fastify.log.info({ [plain]: true, route: null, status, ip, error: code ?? reason }, 'request')
     })
     const unrouted = log(null)
     fastify.addHook('onResponse', (request, reply, done) => {

@@ -1,0 +1,59 @@
+/** What a process writes to its stdout, seen from outside. */
+import { join } from 'node:path'
+import t from 'tap'
+import { runToEnd } from '../helpers/processes.ts'
+
+const logging = join(import.meta.dirname, '../../plugins/operations/logging.ts')
+
+/** Runs `body` with a `log` and a `plain` symbol; gives what came out, a line each. */
+async function run(body: string, env: NodeJS.ProcessEnv = {}): Promise<Record<string, unknown>[]> {
+  const program = `
+    import { pino } from 'pino'
+    import { loggerOptions } from ${JSON.stringify(logging)}
+    const { stream, ...options } = loggerOptions()
+    const log = pino(options, stream)
+    const plain = Symbol.for('jingwei.log.plain')
+    ${body}`
+  const args = ['--input-type=module', '-e', program]
+  const { code, stdout, stderr } = await runToEnd('node', args, { env: { ...process.env, ...env } })
+  t.equal(code, 0, stderr)
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+}
+
+t.test('a line of plain fields is what pino makes of the same fields', async (t) => {
+  const fields = `{ requestId: 'a"b\\n\\u2028é', status: 200, durationMs: 0.25, agent: undefined, instance: null }`
+  const [quick, usual] = await run(
+    `log.info({ [plain]: true, ...${fields} }, 'request'); log.info(${fields}, 'request')`
+  )
+  const { time, ...rest } = quick!
+  t.match(time, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
+  t.match(usual, rest)
+  t.strictSame(Object.keys(usual!), Object.keys(quick!), 'in the same order')
+})
+
+t.test('held lines come in order, before others, and none is lost at the end', async (t) => {
+  const lines = await run(`
+    for (let i = 0; i < 1000; i++) log.info({ [plain]: true, i }, 'request')
+    log.warn('between')
+    for (let i = 1000; i < 1010; i++) log.info({ [plain]: true, i }, 'request')
+    process.exit(0)`)
+  t.strictSame(
+    lines.map(({ i, msg }) => i ?? msg),
+    [...Array(1000).keys(), 'between', ...Array.from({ length: 10 }, (_, i) => 1000 + i)]
+  )
+})
+
+t.test('held lines come by themselves, soon', async (t) => {
+  const lines = await run(`
+    import { writeSync } from 'node:fs'
+    log.info({ [plain]: true }, 'request')
+    setTimeout(() => writeSync(1, '{"msg":"past the log"}\\n'), 1000)`)
+  t.strictSame(lines.map(({ msg }) => msg), ['request', 'past the log']) // biome-ignore format: short
+})
+
+t.test('a level above info leaves them out', async (t) => {
+  t.strictSame(await run(`log.info({ [plain]: true }, 'request')`, { JINGWEI_LOG_LEVEL: 'warn' }), [])
+})
