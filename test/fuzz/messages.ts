@@ -9,6 +9,8 @@ export interface Message {
   start: string
   headers: Header[]
   body: string
+  /** Behind a chunked body. */
+  trailers: Header[]
   /** Offset behind it; of what is not complete, behind what is there. */
   end: number
   complete: boolean
@@ -85,11 +87,11 @@ function framingOf(head: { headers: Header[] }, version: string): number | 'chun
   return Number(length)
 }
 
-type Body = Pick<Message, 'body' | 'end' | 'complete'>
+type Body = Pick<Message, 'body' | 'trailers' | 'end' | 'complete'>
 
 function sized(text: string, at: number, length: number): Body {
   const body = text.slice(at, at + length)
-  return { body, end: at + body.length, complete: body.length === length }
+  return { body, trailers: [], end: at + body.length, complete: body.length === length }
 }
 
 function chunked(text: string, begin: number, { extensions = false }: Tolerance): Body {
@@ -97,7 +99,7 @@ function chunked(text: string, begin: number, { extensions = false }: Tolerance)
   for (let at = begin; ; ) {
     const end = text.indexOf('\r\n', at)
     const size = /^([\da-f]{1,12})(;[\t\x20-\x7e\x80-\xff]*)?$/i.exec(end < 0 ? text.slice(at) : text.slice(at, end))
-    if (end < 0) return { body, end: text.length, complete: false }
+    if (end < 0) return { body, trailers: [], end: text.length, complete: false }
     if (size === null || (size[2] !== undefined && !extensions)) {
       throw new Fault(`chunk size ${JSON.stringify(text.slice(at, end).slice(0, 100))}`)
     }
@@ -109,18 +111,20 @@ function chunked(text: string, begin: number, { extensions = false }: Tolerance)
     at += length
     const after = text.slice(at, at + 2)
     if (chunk.length === length && !'\r\n'.startsWith(after)) throw new Fault(`after a chunk ${JSON.stringify(after)}`)
-    if (after.length < 2) return { body, end: text.length, complete: false }
+    if (after.length < 2) return { body, trailers: [], end: text.length, complete: false }
     at += 2
   }
 }
 
 function trailers(text: string, begin: number, body: string): Body {
+  const fields: Header[] = []
   for (let at = begin; ; ) {
     const end = text.indexOf('\r\n', at)
-    if (end < 0) return { body, end: text.length, complete: false }
-    if (end === at) return { body, end: end + 2, complete: true }
-    const [name] = headerOf(text.slice(at, end))
-    if (/^(content-length|transfer-encoding)$/i.test(name)) throw new Fault(`trailer ${name}`)
+    if (end < 0) return { body, trailers: [], end: text.length, complete: false }
+    if (end === at) return { body, trailers: fields, end: end + 2, complete: true }
+    const field = headerOf(text.slice(at, end))
+    if (/^(content-length|transfer-encoding)$/i.test(field[0])) throw new Fault(`trailer ${field[0]}`)
+    fields.push(field)
     at = end + 2
   }
 }
@@ -134,7 +138,7 @@ export function readRequest(text: string, at: number, tolerance: Tolerance = {})
     throw new Fault(`request line ${JSON.stringify(head.start)}`)
   }
   const framing = framingOf(head, version)
-  const request = { ...head, body: '', complete: false, method, target, version, untilClose: false }
+  const request = { ...head, body: '', trailers: [], complete: false, method, target, version, untilClose: false }
   if (framing !== 'chunked') return { ...request, ...sized(text, head.end, framing ?? 0) }
   try {
     return { ...request, ...chunked(text, head.end, tolerance) }
@@ -159,12 +163,28 @@ export function readResponse(
   const framing = framingOf(head, '1.1')
   if ((status < 200 || status === 204) && framing !== null) throw new Fault(`${status} with framing`)
   if (status === 101)
-    return { ...head, status, body: text.slice(head.end), end: text.length, complete: true, untilClose: true }
+    return {
+      ...head,
+      status,
+      body: text.slice(head.end),
+      trailers: [],
+      end: text.length,
+      complete: true,
+      untilClose: true
+    }
   if (status < 200 || status === 204 || status === 304 || method === 'HEAD') {
-    return { ...head, status, body: '', complete: true, untilClose: false }
+    return { ...head, status, body: '', trailers: [], complete: true, untilClose: false }
   }
   if (framing === null) {
-    return { ...head, status, body: text.slice(head.end), end: text.length, complete: closed, untilClose: true }
+    return {
+      ...head,
+      status,
+      body: text.slice(head.end),
+      trailers: [],
+      end: text.length,
+      complete: closed,
+      untilClose: true
+    }
   }
   const body = framing === 'chunked' ? chunked(text, head.end, tolerance) : sized(text, head.end, framing)
   return { ...head, ...body, status, untilClose: false }

@@ -106,7 +106,7 @@ function request(random: Random, token: string): string {
       head.push(
         random.pick(['Transfer-Encoding: chunked', 'transfer-encoding:Chunked', 'TRANSFER-ENCODING:  chunked '])
       )
-      body = chunksOf(random, content)
+      body = chunksOf(random, content, sentTrailers)
     } else {
       head.push(`Content-Length: ${content.length}`)
       body = content
@@ -168,7 +168,21 @@ function contentOf(random: Random, token: string): string {
   return parts.join('')
 }
 
-export function chunksOf(random: Random, content: string): string {
+const trailers = ['X-Sum: 7\r\n', 'X-A: 1\r\nX-B:\r\n']
+/** Among them what only a head may say. */
+const sentTrailers = [
+  ...trailers,
+  ...trailers,
+  'x-sum: a\r\nX-SUM:  b \r\n',
+  'X-A: \xe9\xff\r\n',
+  'X-Hop: 2\r\nX-B: 1\r\n',
+  'Host: evil\r\nX-A: 1\r\nContent-Encoding: gzip\r\n',
+  'X-Forwarded-For: 6.6.6.6\r\nVia: 1.1 evil\r\nX-B: 2\r\n',
+  'Cookie: a=1\r\nAuthorization: Basic\r\nX-Request-Id: evil\r\nX-Sum: 1\r\n',
+  'Connection: close\r\nKeep-Alive: 1\r\nTrailer: X-A\r\nX-A: 3\r\n'
+]
+
+export function chunksOf(random: Random, content: string, behind: readonly string[] = trailers): string {
   let text = ''
   for (let at = 0; at < content.length; ) {
     const size = Math.min(content.length - at, 1 + random.size(5000))
@@ -177,8 +191,8 @@ export function chunksOf(random: Random, content: string): string {
     text += `${hex}${extension}\r\n${content.slice(at, at + size)}\r\n`
     at += size
   }
-  const trailers = random.chance(0.2) ? random.pick(['X-Sum: 7\r\n', 'X-A: 1\r\nX-B:\r\n']) : ''
-  return `${text}${random.pick(['0', '000'])}\r\n${trailers}\r\n`
+  const fields = random.chance(0.3) ? random.pick(behind) : ''
+  return `${text}${random.pick(['0', '000'])}\r\n${fields}\r\n`
 }
 
 function handshake(random: Random, token: string): string {

@@ -49,6 +49,7 @@ export function planFor(random: Random, asked: Asked, wild: boolean): Plan {
 
 const statuses = ['200 OK', '200 OK', '200 OK', '201 Created', '200', '202 \xe9', '302 Found', '404 Not Found', '429 Slow', '503 Busy', '599 Odd', '204 No Content', '304 Not Modified'] // biome-ignore format: a list
 const interims = [
+  'HTTP/1.1 100 Continue\r\n\r\n',
   'HTTP/1.1 102 Processing\r\n\r\n',
   'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n',
   'HTTP/1.1 103 Early Hints\r\nLink: nonsense\r\nX-A: \xe9\r\n\r\n',
@@ -143,10 +144,6 @@ const faults: ((plan: Plan, random: Random, asked: Asked) => void)[] = [
   },
   (plan, random, { mark }) => {
     plan.bytes = `HTTP/1.1 200 OK\r\nX-Mark: ${mark}\r\n${'A: b\r\n'.repeat(random.int(500, 4000))}Content-Length: 0\r\n\r\n`
-  },
-  (plan) => {
-    // Nobody asked for it: undici takes it for a fault.
-    plan.bytes = `HTTP/1.1 100 Continue\r\n\r\n${plan.bytes}`
   },
   (plan) => {
     plan.bytes = 'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n'.repeat(200) + plan.bytes

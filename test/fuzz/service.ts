@@ -153,6 +153,7 @@ class Connection {
     if (sent === undefined) return
     if (!sent.complete) this.#fail('a service got the end of a request that has none', exchange.run)
     else if (sent.body !== request.body) this.#fail('a service got another body than was sent', exchange.run)
+    else if (trailersOf(sent) !== trailersOf(request)) this.#fail('a service got other trailers', exchange.run)
   }
 
   async #answer(exchange: Exchange): Promise<void> {
@@ -199,7 +200,15 @@ function isSame(sent: Request, got: Request): boolean {
   return /^\/+s/.test(target.replace(/%73/gi, 's')) && target.endsWith(got.target.replace(/^\/+/, ''))
 }
 
-const never = /^(keep-alive|proxy-connection|trailer|expect|http2-settings|proxy-authorization)$/
+const never = /^(keep-alive|proxy-connection|expect|http2-settings|proxy-authorization)$/
+
+const notInTrailers = new RegExp(
+  `^(${[
+    'connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|expect|http2-settings',
+    'content-(length|type|encoding|range)|host|via|forwarded|x-forwarded-.*|x-request-id',
+    'cookie|set-cookie|authorization|www-authenticate|proxy-authorization|proxy-authenticate'
+  ].join('|')})$`
+)
 
 const nominations = (sent: Request) =>
   headerValues(sent, 'connection')
@@ -210,6 +219,17 @@ const nominations = (sent: Request) =>
       (name) => name !== '' && !/^(content-length|transfer-encoding|host|upgrade|connection|x-request-id)$/.test(name)
     )
 
+/** What of a request's trailers must arrive, and nothing else. */
+function trailersOf(request: Request): string {
+  const alsoDrop = nominations(request)
+  const passed = request.trailers.filter(([name]) => {
+    // Many services read `x_a` as `x-a`.
+    const lower = name.toLowerCase().replaceAll('_', '-')
+    return !notInTrailers.test(lower) && !alsoDrop.includes(lower)
+  })
+  return passed.map(([name, value]) => `${name.toLowerCase()}: ${value}`).join('\n')
+}
+
 /** What a gateway must not send, although it can be read. */
 function malformed(request: Request): string | null {
   const { headers, version, target } = request
@@ -218,6 +238,10 @@ function malformed(request: Request): string | null {
   if (headerValues(request, 'host').length !== 1) return 'a service got not exactly one Host'
   const hop = headers.find(([name]) => never.test(name.toLowerCase()))
   if (hop !== undefined) return `a service got the hop-by-hop header ${hop[0]}`
+  const late = request.trailers.find(([name]) => notInTrailers.test(name.toLowerCase()))
+  if (late !== undefined) return `a service got the trailer ${late[0]}`
+  if (headerValue(request, 'trailer') !== undefined && Number(headerValue(request, 'content-length') ?? 0) > 0)
+    return 'a service got Trailer with a body that has none'
   const te = headerValues(request, 'te')
   if (te.length > 0 && te.join() !== 'trailers') return 'a service got TE that is not trailers alone'
   if (!headerValues(request, 'connection').every((value) => /^(keep-alive|close|upgrade)$/i.test(value)))
