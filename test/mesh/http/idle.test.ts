@@ -43,12 +43,11 @@ t.test('bytes behind an answer reach no later request', async (t) => {
       socket.on('data', () => socket.write(answer(String(count)) + (count === 1 ? more : '')))
     })
     const { ask } = poolTo(t, url)
-    const [first, second] = [ask(), ask()]
-    await Promise.all([first.done, second.done])
-    const third = ask()
-    await third.done
-    for (const heard of [first, second, third]) t.strictSame(heard.events, ['start', '200', 'data', 'end'])
-    for (const heard of [second, third]) t.match(heard.body, /^[12]$/)
+    for (const number of ['1', '2', '2']) {
+      const heard = ask()
+      await heard.done
+      t.strictSame([heard.events, heard.body], [['start', '200', 'data', 'end'], number])
+    }
   }
 })
 

@@ -388,7 +388,7 @@ t.test('an answer before the body has ended stops it and ends the connection', a
   await heard.done
   t.strictSame([heard.events, heard.body], [['start', '413', 'data', 'end'], 'much'])
   t.ok(body.destroyed)
-  await eventually(() => sockets.size === 0, 'the end of the connection')
+  await eventually(() => sockets.size === 0, 'the end of the connection', 1000)
   let returned = false
   async function* endless() {
     try {
