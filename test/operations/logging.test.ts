@@ -34,16 +34,20 @@ t.test('a line of plain fields is what pino makes of the same fields', async (t)
   t.strictSame(Object.keys(usual!), Object.keys(quick!), 'in the same order')
 })
 
-t.test('held lines come in order, before others, and none is lost at the end', async (t) => {
-  const lines = await run(`
-    for (let i = 0; i < 1000; i++) log.info({ [plain]: true, i }, 'request')
-    log.warn('between')
-    for (let i = 1000; i < 1010; i++) log.info({ [plain]: true, i }, 'request')
-    process.exit(0)`)
-  t.strictSame(
-    lines.map(({ i, msg }) => i ?? msg),
-    [...Array(1000).keys(), 'between', ...Array.from({ length: 10 }, (_, i) => 1000 + i)]
-  )
+const many = `
+  for (let i = 0; i < 1000; i++) log.info({ [plain]: true, i }, 'request')
+  log.warn('between')
+  for (let i = 1000; i < 1010; i++) log.info({ [plain]: true, i }, 'request')`
+const all = [...Array(1000).keys(), 'between', ...Array.from({ length: 10 }, (_, i) => 1000 + i)]
+
+t.test('held lines come in order, and before others', async (t) => {
+  const lines = await run(many)
+  t.strictSame(lines.map(({ i, msg }) => i ?? msg), all) // biome-ignore format: short
+})
+
+t.test('none is lost where the process is ended in the middle of it', async (t) => {
+  const lines = await run(`${many}; process.exit(0)`)
+  t.strictSame(new Set(lines.map(({ i, msg }) => i ?? msg)), new Set(all))
 })
 
 t.test('held lines come by themselves, soon', async (t) => {
@@ -56,4 +60,18 @@ t.test('held lines come by themselves, soon', async (t) => {
 
 t.test('a level above info leaves them out', async (t) => {
   t.strictSame(await run(`log.info({ [plain]: true }, 'request')`, { JINGWEI_LOG_LEVEL: 'warn' }), [])
+})
+
+t.test('a reader who has gone keeps nobody', async (t) => {
+  const shell = `node --input-type=module -e '
+    import { HeldLines } from "${join(import.meta.dirname, '../../plugins/operations/held-lines.ts')}"
+    const lines = new HeldLines(1)
+    for (let i = 0; i < 100000; i++) lines.hold("a line that is not read by anybody\\n")
+    process.exitCode = 7
+    if (process.argv[1] === "now") process.exit()
+  '`
+  for (const when of ['now', 'later']) {
+    const { stdout } = await runToEnd('bash', ['-c', `set -o pipefail; ${shell} ${when} | head -1 >/dev/null; echo $?`])
+    t.equal(stdout.trim(), '7', when)
+  }
 })
