@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
-import { Counter, Gauge, Histogram } from 'prom-client'
+import { Gauge } from 'prom-client'
 import { attach } from './attach.ts'
 import { onRefused, reasons } from './refusals.ts'
 
@@ -14,30 +14,28 @@ const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
  */
 export default fp(
   async (fastify) => {
-    if (!fastify.hasDecorator('metrics')) return
+    if (!fastify.hasDecorator('meter')) return
     const registers = [fastify.getDecorator<Registry>('metrics')]
-    const requests = new Counter({
+    const { meter } = fastify
+    const requests = meter.counter({
       name: 'jingwei_edge_requests_total',
       help: 'Requests of clients, by route, method and status.',
-      labelNames: ['route', 'method', 'status'],
-      registers
+      labelNames: ['route', 'method', 'status']
     })
-    const duration = new Histogram({
+    const duration = meter.histogram({
       name: 'jingwei_edge_request_duration_seconds',
       help: 'From the request head to the end of the response, by route.',
       labelNames: ['route'],
-      buckets,
-      registers
+      buckets
     })
-    const refused = new Counter({
+    const refused = meter.counter({
       name: 'jingwei_edge_refused_total',
       help: 'Refused before any route was looked for, by reason.',
-      labelNames: ['reason'],
-      registers
+      labelNames: ['reason']
     })
     // There from the start: a rate() cannot see the first step of a series that begins with it.
-    for (const reason of reasons) refused.inc({ reason }, 0)
-    onRefused(fastify.server, ({ reason }) => refused.inc({ reason }))
+    for (const reason of reasons) refused.labels(reason)
+    onRefused(fastify.server, ({ reason }) => refused.labels(reason).inc())
     const active = new Gauge({
       name: 'jingwei_edge_connections',
       help: 'Open client connections.',

@@ -56,7 +56,7 @@ export interface Logger {
 /** Counters and the like, in the shape of prom-client; a mesh without one counts nothing. */
 export interface Meter {
   counter(options: MetricOptions): { labels(...values: string[]): { inc(value?: number): void } }
-  histogram(options: MetricOptions & { buckets?: number[] }): {
+  histogram(options: MetricOptions & { buckets: readonly number[] }): {
     labels(...values: string[]): { observe(value: number): void }
   }
   /** `collect` is asked at each scrape; it sets every series that exists now. */

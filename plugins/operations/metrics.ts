@@ -1,30 +1,34 @@
 import fp from 'fastify-plugin'
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Metric } from 'prom-client'
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { MetricOptions } from './bound-metrics.ts'
+import { BoundCounter, BoundHistogram } from './bound-metrics.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** What `/metrics` shows; a plugin adds its own with `registers: [fastify.metrics]`. */
     metrics: Registry
-    /** The same registry for those who know no prom-client: the mesh. */
+    /** The same registry, with counters and histograms that are bound to their labels once. */
     meter: ReturnType<typeof createMeter>
   }
 }
 
-interface MetricOptions {
-  name: string
-  help: string
-  labelNames: string[]
-}
 type Collect = (set: (labels: Record<string, string>, value: number) => void) => void
 
 /** One registry for both halves; a second registration of a name is the first one's metric. */
 export function createMeter(registry: Registry) {
   const registers = [registry]
+  const known = <M extends BoundCounter | BoundHistogram>(name: string, make: () => M): M => {
+    const before = registry.getSingleMetric(name)
+    if (before !== undefined) return before as unknown as M
+    const metric = make()
+    registry.registerMetric(metric as unknown as Metric)
+    return metric
+  }
   return {
-    counter: (options: MetricOptions) =>
-      (registry.getSingleMetric(options.name) as Counter | undefined) ?? new Counter({ ...options, registers }),
-    histogram: (options: MetricOptions & { buckets?: number[] }) =>
-      (registry.getSingleMetric(options.name) as Histogram | undefined) ?? new Histogram({ ...options, registers }),
+    counter: (options: MetricOptions) => known(options.name, () => new BoundCounter(options)),
+    histogram: (options: MetricOptions & { buckets: readonly number[] }) =>
+      known(options.name, () => new BoundHistogram(options)),
     gauge: ({ collect, ...options }: MetricOptions & { collect: Collect }) => {
       new Gauge({
         ...options,
