@@ -103,6 +103,9 @@ t.test('each caller hears one end, and nothing is left', async (t) => {
   t.match(mesh.status()[0]!.concerns, { retries: { active: 0 }, replay: { bytes: 0 } })
   await eventually(() => sources.every(({ destroyed }) => destroyed), 'the bodies')
   for (const name of ['collapsed_total{orders}', 'hedges_total{orders,won}', 'fallbacks_total{orders,']) {
-    t.ok(Object.keys(counts).some((each) => each.startsWith(`jingwei_mesh_${name}`)), name)
+    t.ok(
+      Object.keys(counts).some((each) => each.startsWith(`jingwei_mesh_${name}`)),
+      name
+    )
   }
 })
