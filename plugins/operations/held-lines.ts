@@ -20,6 +20,8 @@ export class HeldLines {
   /** On its way, and how much of it has gone. */
   #sending: Buffer | null = null
   #sent = 0
+  /** What is held is to leave once that has gone. */
+  #due = false
   #broken = false
 
   constructor(fd: number) {
@@ -42,7 +44,8 @@ export class HeldLines {
   #flush(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
-    if (this.#sending !== null || this.#held === '') return
+    this.#due = this.#sending !== null
+    if (this.#due || this.#held === '') return
     this.#sending = Buffer.from(this.#held)
     this.#sent = 0
     this.#held = ''
@@ -62,7 +65,7 @@ export class HeldLines {
         return
       }
       this.#sending = null
-      this.#flush()
+      if (this.#due) this.#flush()
     })
   }
 

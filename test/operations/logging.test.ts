@@ -1,6 +1,10 @@
 /** What a process writes to its stdout, seen from outside. */
+import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { HeldLines } from '../../plugins/operations/held-lines.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const logging = join(import.meta.dirname, '../../plugins/operations/logging.ts')
@@ -48,6 +52,31 @@ t.test('held lines come in order, and before others', async (t) => {
 t.test('none is lost where the process is ended in the middle of it', async (t) => {
   const lines = await run(`${many}; process.exit(0)`)
   t.strictSame(new Set(lines.map(({ i, msg }) => i ?? msg)), new Set(all))
+})
+
+t.test('held lines share writes, also while one is under way', async (t) => {
+  const { write } = fs
+  let writes = 0
+  const counted = (...args: Parameters<typeof write>) => {
+    writes++
+    write(...args)
+  }
+  fs.write = Object.assign(counted, write)
+  syncBuiltinESMExports()
+  t.teardown(() => {
+    fs.write = write
+    syncBuiltinESMExports()
+  })
+  const file = join(t.testdir(), 'log')
+  const lines = new HeldLines(fs.openSync(file, 'w'))
+  const line = `${'x'.repeat(999)}\n`
+  for (let i = 0; i < 1000; i++) {
+    lines.hold(line)
+    if (i % 10 === 0) await sleep(1)
+  }
+  await sleep(500)
+  t.equal(fs.statSync(file).size, 1_000_000)
+  t.ok(writes <= 17, `${writes} writes for a megabyte`)
 })
 
 t.test('held lines come by themselves, soon', async (t) => {
