@@ -11,7 +11,7 @@ declare module 'fastify' {
   }
 }
 
-/** Tells a logger that knows it that the values are plain: no serializer, no error, no cycle. */
+/** Tells a logger that knows it that values and message are plain: no serializer, no error, no cycle, no escape. */
 const plain = Symbol.for('jingwei.log.plain')
 
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */

@@ -86,7 +86,7 @@ function byKey(fastify: FastifyInstance, namespace: string, clockSkewMs: number)
     const now = Date.now()
     const remembered = known.get(token, now)
     if (remembered !== undefined) return remembered
-    const claims = frozen(verifier.verify<Claims>(token))
+    const claims = verifier.verify<Claims>(token)
     // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
     if (!issuedLater(claims.iat, now + clockSkewMs)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkewMs)
     return claims
@@ -104,16 +104,19 @@ function bySet(namespace: string): Verify {
 function authenticate(options: JwtOptions, verify: Verify) {
   const { clockSkew, maxTokenSize } = options
   const forward = Object.entries(options.forward ?? {})
+  // The claims of a token that is remembered are the same object each time.
+  const callers = new WeakMap<Claims, Caller>()
 
   function accept(request: FastifyRequest, claims: Claims): void {
     if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid()
-    request.user = frozen(claims)
-    const { sub } = claims
-    if (typeof sub === 'string' && sub !== '') request.consumer = { id: sub }
-    for (const [claim, header] of forward) {
-      const value = Object.hasOwn(claims, claim) ? headerValue(claims[claim]) : undefined
-      if (value !== undefined) addUpstreamHeader(request, header, value)
+    let caller = callers.get(claims)
+    if (caller === undefined) {
+      caller = callerOf(claims, forward)
+      callers.set(claims, caller)
     }
+    request.user = claims
+    request.consumer = caller.consumer
+    for (const [header, value] of caller.headers) addUpstreamHeader(request, header, value)
   }
 
   // A callback rather than an await: most tokens are known, and then there is nothing to wait for.
@@ -132,6 +135,25 @@ function authenticate(options: JwtOptions, verify: Verify) {
       return
     }
     done()
+  }
+}
+
+/** What a route makes of a token. */
+interface Caller {
+  readonly consumer: Consumer | null
+  /** For the service. */
+  readonly headers: readonly (readonly [name: string, value: string])[]
+}
+
+function callerOf(claims: Claims, forward: readonly (readonly [claim: string, header: string])[]): Caller {
+  freeze(claims)
+  const { sub } = claims
+  return {
+    consumer: typeof sub === 'string' && sub !== '' ? Object.freeze({ id: sub }) : null,
+    headers: forward.flatMap(([claim, header]) => {
+      const value = Object.hasOwn(claims, claim) ? headerValue(claims[claim]) : undefined
+      return value === undefined ? [] : [[header, value] as const]
+    })
   }
 }
 
@@ -170,8 +192,8 @@ function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): 
 }
 
 /** The cache hands the same claims to every request with that token: nobody may change them. */
-function frozen<T>(value: T): T {
-  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
-  for (const inner of Object.values(value)) frozen(inner)
-  return Object.freeze(value)
+function freeze(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return
+  for (const inner of Object.values(value)) freeze(inner)
+  Object.freeze(value)
 }

@@ -29,11 +29,27 @@ export class LocalCounter implements Counter {
 
   incr(key: string, done: Done, window: number): void {
     const now = performance.now()
-    let entry = this.#young.get(key) ?? this.#old.get(key)
-    if (entry === undefined || entry.end <= now) entry = { count: 0, end: now + window }
+    const entry = this.#entry(key, now, window)
     entry.count++
-    this.#keep(key, entry)
     done(null, { current: entry.count, ttl: entry.end - now })
+  }
+
+  /** Counts one more, if that is within the limit; null, and nothing counted, if it is not. */
+  admit(key: string, max: number, window: number): Count | null {
+    const now = performance.now()
+    const entry = this.#entry(key, now, window)
+    if (entry.count >= max) return null
+    entry.count++
+    return { current: entry.count, ttl: entry.end - now }
+  }
+
+  #entry(key: string, now: number, window: number): Window {
+    const young = this.#young.get(key)
+    if (young !== undefined && young.end > now) return young
+    const known = young ?? this.#old.get(key)
+    const entry = known !== undefined && known.end > now ? known : { count: 0, end: now + window }
+    this.#keep(key, entry)
+    return entry
   }
 
   /** Takes over a count made elsewhere. */

@@ -9,9 +9,10 @@ import { createHash } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
 import rateLimit from '@fastify/rate-limit'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Gauge, Counter as Metric, Registry } from 'prom-client'
+import { FifoMap } from 'toad-cache'
 import type { Config, RateLimitOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import type { Counter } from './rate-limit-store.ts'
@@ -58,15 +59,39 @@ export default fp(
       const counter = counters.get(route.name) ?? createCounter(route.name, options)
       counters.set(route.name, counter)
       const { max, window: timeWindow, by } = options
-      const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyBy(by), counter } as LimitOptions)
-      // Fastify calls both kinds of hook with request and reply first.
-      attach(routeOptions, by === 'consumer' ? 'preParsing' : 'onRequest', limit as never)
+      const keyOf = keyBy(by)
+      const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyOf, counter } as LimitOptions) as Limit
+      const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
+      // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
+      if (by !== 'consumer') attach(routeOptions, 'onRequest', admit ?? limit)
+      else if (admit === null) attach(routeOptions, 'preParsing', limit)
+      else attach(routeOptions, 'preParsing', (request, reply, _payload, done) => admit(request, reply, done))
     })
   },
   { name: 'jingwei-rate-limit', fastify: '5.x' }
 )
 
 type LimitOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: Counter }
+type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+type Done = (error?: Error) => void
+
+/**
+ * What is within the limit of a counter in this process is let through here, with the plugin's headers; what is not goes
+ * the plugin's way, which is asynchronous. (5 µs a request.)
+ */
+function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
+  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
+    const count = counter.admit(keyOf(request), max, window)
+    if (count === null) {
+      limit(request, reply).then(() => done(), done)
+      return
+    }
+    reply.header('ratelimit-limit', max)
+    reply.header('ratelimit-remaining', max - count.current)
+    reply.header('ratelimit-reset', Math.ceil(count.ttl / 1000))
+    done()
+  }
+}
 
 /** @fastify/rate-limit takes one store and asks it for a child per route: here, the counter made for it. */
 class RouteCounters implements FastifyRateLimitStore {
@@ -79,9 +104,20 @@ class RouteCounters implements FastifyRateLimitStore {
   }
 }
 
+type KeyOf = (request: FastifyRequest) => string
+
 /** The prefixes keep a header's or consumer's text from passing for an address. */
-function keyBy(by: RateLimitOptions['by']): (request: FastifyRequest) => string {
-  const address = (request: FastifyRequest): string => bounded('ip:', rateLimit.normalizeIP(request.ip))
+function keyBy(by: RateLimitOptions['by']): KeyOf {
+  // To find an IPv6 address's network takes 7 µs.
+  const known = new FifoMap<string>(1000)
+  const address = ({ ip }: FastifyRequest): string => {
+    let key = known.get(ip)
+    if (key === undefined) {
+      key = bounded('ip:', rateLimit.normalizeIP(ip))
+      known.set(ip, key)
+    }
+    return key
+  }
   if (by === 'ip') return address
   if (by === 'consumer') {
     return (request) => (request.consumer ? bounded('consumer:', request.consumer.id) : address(request))

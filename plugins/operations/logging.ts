@@ -1,7 +1,7 @@
 import type { FastifyServerOptions } from 'fastify'
 import { HeldLines } from './held-lines.ts'
 
-/** Marks the access log's fields: plain values, that need none of pino's care. */
+/** Marks the access log's fields: plain values, that need none of pino's care, and a message that needs no escapes. */
 const plain = Symbol.for('jingwei.log.plain')
 
 /**
@@ -21,8 +21,9 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
         const fields: unknown = args[0]
         if (typeof fields !== 'object' || fields === null || !(plain in fields)) return method.apply(this, args)
         // As pino would write it, at a third of its cost.
-        const rest = JSON.stringify({ name, ...fields, msg: args[1] }).slice(1)
-        lines.hold(`{"level":"info"${timestamp()},${rest}\n`)
+        const inner = JSON.stringify(fields).slice(1, -1)
+        const members = inner === '' ? '' : `,${inner}`
+        lines.hold(`{"level":"info"${timestamp()},"name":"${name}"${members},"msg":"${args[1]}"}\n`)
       }
     },
     stream: lines

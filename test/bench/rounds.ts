@@ -44,7 +44,7 @@ interface Measured {
 
 /** Long enough for caches to be warm again, short enough for two in a round. */
 const sliceMs = 500
-const warmUpMs = 3000
+const warmUpMs = 12_000
 /** Others' share of the subject's core in a slice; the kernel's account of the core is in steps of 10 ms. */
 const tolerated = 0.1
 
@@ -83,7 +83,10 @@ async function begin(contender: Contender, scenario: Scenario, bench: Bench): Pr
   return load
 }
 
-/** Until the code is compiled and the heap has grown; and what fails here is not worth measuring. */
+/**
+ * Until the code is compiled and the heap has grown, which shows in the CPU time of all Node programs for eight seconds and
+ * more; and what fails here is not worth measuring.
+ */
 export async function warmUp(contender: Contender, scenario: Scenario, { generator }: Bench): Promise<void> {
   const trial = await generator.start({ ...contender, scenario })
   await sleep(warmUpMs)
