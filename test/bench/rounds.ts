@@ -58,6 +58,7 @@ export async function measureRounds(
     for (const subject of subjects) {
       for (const size of scenario.sizes ?? [undefined]) contenders.push(await launch(subject, scenario, bench, size))
     }
+    for (const contender of contenders) await warmUp(contender, scenario, bench)
     const all: Measured[] = []
     for (const contender of contenders) {
       all.push({ contender, load: await begin(contender, scenario, bench), rounds: [], failures: 0 })
@@ -76,7 +77,6 @@ export async function measureRounds(
 
 /** Clients whose connections stay open, and who are still until their first slice. */
 async function begin(contender: Contender, scenario: Scenario, bench: Bench): Promise<Load> {
-  await warmUp(contender, scenario, bench)
   const load = await bench.generator.start({ ...contender, scenario })
   await sleep(sliceMs)
   load.pause()
