@@ -8,8 +8,9 @@ import type { DispatchController, DispatchHandler } from '../types.ts'
  * undici's `DecoratorHandler` would be this, but it is deprecated and its types declare no methods.
  */
 export class ForwardingHandler implements DispatchHandler {
-  protected readonly next: DispatchHandler
-  borrows: DispatchHandler['borrows']
+  // Only declared: as fields they would be defined anew on objects of many shapes, which is slow.
+  declare protected readonly next: DispatchHandler
+  declare borrows: DispatchHandler['borrows']
 
   constructor(next: DispatchHandler) {
     this.next = next

@@ -56,7 +56,7 @@ class HeadFields {
 
   add(name: string, value: Value): void {
     if (value === undefined || value === null) return
-    if (typeof name !== 'string' || !token.test(name)) throw new InvalidArgumentError('invalid header name')
+    if (!sound.has(name)) learn(name)
     if (Array.isArray(value)) for (const item of value) this.#line(name, item)
     else this.#line(name, value as string | number)
   }
@@ -100,6 +100,15 @@ class HeadFields {
         return false
     }
   }
+}
+
+/** Names that are tokens, as most have been before: to look there takes a third of the time. */
+const sound = new Set<string>()
+const mostSound = 1000
+
+function learn(name: unknown): void {
+  if (typeof name !== 'string' || !token.test(name)) throw new InvalidArgumentError('invalid header name')
+  if (sound.size < mostSound && name.length <= 64) sound.add(name)
 }
 
 /** Lengths of the names that `#takes` knows: most others need not be looked at. */
