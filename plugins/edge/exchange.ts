@@ -205,12 +205,24 @@ export class Exchange implements Dispatcher.DispatchHandler {
     return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
   }
 
-  /** 102 and 103; only a hint, so one that cannot be passed on is left out. RFC 9110, 15.2: never to HTTP/1.0. */
+  /** Only hints, so one that cannot be passed on is left out. RFC 9110, 15.2: never to HTTP/1.0. */
   #informational(status: number, headers: IncomingHttpHeaders): void {
     if (this.#request.raw.httpVersion === '1.0') return
+    const raw = this.#raw
+    const passed = endToEnd(withoutLength(headers))
     try {
-      if (status === 102) this.#raw.writeProcessing?.()
-      else if (status === 103) this.#raw.writeEarlyHints(Object.fromEntries(endToEnd(withoutLength(headers))))
+      if ('stream' in raw) {
+        const { stream } = raw as unknown as { stream: ServerHttp2Stream }
+        stream.additionalHeaders({ ':status': status, ...Object.fromEntries(passed) })
+      } else if (typeof raw.writeInformation === 'function') {
+        raw.writeInformation(
+          status,
+          passed.flatMap(([name, value]) => [value].flat().flatMap((item) => [name, item]))
+        )
+      } else if (status === 103) {
+        // Node before 26.2 knows no others.
+        this.#raw.writeEarlyHints(Object.fromEntries(passed))
+      }
     } catch (err) {
       this.#request.log.debug({ err }, 'informational response dropped')
     }

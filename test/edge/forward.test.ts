@@ -177,7 +177,7 @@ t.test('trailers, early hints and 100-continue', async (t) => {
     answering(
       'HTTP/1.1 102 Processing\r\n\r\n' +
         'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hint: 1\r\nKeep-Alive: x\r\n\r\n' +
-        'HTTP/1.1 103 Early Hints\r\nLink: nonsense\r\n\r\n' +
+        'HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Offset: 7\r\nX-Two: a\r\nX-Two: \xe9\r\n\r\n' +
         'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n' +
         '2\r\nok\r\n0\r\nX-Sum: 7\r\nX-Two: a\r\nConnection: x\r\n\r\n'
     )
@@ -186,7 +186,8 @@ t.test('trailers, early hints and 100-continue', async (t) => {
   const { port } = await before(t, service.url)
   const text = await raw(port, head('GET', 'TE: trailers', 'Connection: close'))
   t.match(text, /^HTTP\/1.1 102 Processing\r\n/)
-  t.match(text, /HTTP\/1.1 103 Early Hints\r\nLink: <\/a.css>; rel=preload\r\nx-hint: 1\r\n\r\nHTTP\/1.1 200 OK\r\n/)
+  t.match(text, /HTTP\/1.1 103 Early Hints\r\nlink: <\/a.css>; rel=preload\r\nx-hint: 1\r\n\r\nHTTP\/1.1 104 /)
+  t.match(text, /HTTP\/1.1 104 .*\r\nupload-offset: 7\r\nx-two: a\r\nx-two: \xe9\r\n\r\nHTTP\/1.1 200 OK\r\n/)
   t.match(text, /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\nx-two: a\r\n\r\n$/)
   t.match(await raw(port, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200 OK\r\n/, 'nothing of it to HTTP/1.0')
 

@@ -181,6 +181,31 @@ t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway'
   t.match(await ask(session(t, gone.port), { ':path': '/' }), { status: 502, headers: { 'proxy-status': /refused/ } })
 })
 
+t.test('HTTP/2: every informational response goes on', async (t) => {
+  const service = await startRawService(
+    answering(
+      'HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nLink: </b.css>\r\n\r\n' +
+        'HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Offset: 7\r\nContent-Length: 3\r\n\r\n' +
+        'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+    )
+  )
+  t.teardown(service.close)
+  const { port } = await listening(t, service.url, { tls: { cert, key }, http2: true })
+  const stream = session(t, port).request({ ':path': '/' })
+  const seen: http2.IncomingHttpHeaders[] = []
+  stream.on('headers', (headers) => seen.push(headers))
+  t.equal((await collect(stream)).body, 'ok')
+  t.strictSame(
+    seen.map(({ ':status': status, link, 'upload-offset': offset }) => ({ status, link, offset })),
+    [
+      { status: 102, link: undefined, offset: undefined },
+      { status: 103, link: '</a.css>, </b.css>', offset: undefined },
+      { status: 104, link: undefined, offset: '7' }
+    ]
+  )
+  t.notOk(seen.some((headers) => 'content-length' in headers))
+})
+
 t.test('HTTP/2: a stream that the client resets cancels the exchange and is logged once as 499', async (t) => {
   let arrived = 0
   let aborted = 0
