@@ -13,5 +13,5 @@ const instance = autocannon(JSON.parse(options), (error, result) => {
   if (error !== null) throw error
   process.stdout.write(`${JSON.stringify(result)}\n`)
 })
-process.once('SIGINT', () => instance.stop())
+process.on('SIGINT', () => instance.stop())
 process.stdout.write('started\n')

@@ -58,7 +58,10 @@ async function startLoad({ name, command, env, ready, args, parse }: Program, ta
     async end() {
       running.kill('SIGCONT')
       running.kill('SIGINT')
+      // One that wrk's other thread takes ends the load, but does not wake the thread that sleeps until then.
+      const again = setInterval(() => running.kill('SIGINT'), 200)
       await running.exited
+      clearInterval(again)
       const result = parse(running.output())
       if (result === null) throw new Error(`${name} said nothing of use: ${running.output()}`)
       return result
