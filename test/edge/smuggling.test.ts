@@ -52,6 +52,10 @@ const refused: Record<string, [status: number, cases: [name: string, bytes: stri
     [
       ...each(['chunked, identity', 'chunked, chunked', '\x0bchunked', '', 'chunked,', 'chunked\x00'], coded),
       ['twice', coded('chunked\r\nTransfer-Encoding: identity')],
+      [
+        'unknown, under a path that is none',
+        coded('identity\r\nTransfer-Encoding: chunked').replace('POST / ', 'POST /%zz ')
+      ],
       ['twice the same', coded('chunked\r\nTransfer-Encoding: chunked')],
       ['space before the colon', post('Transfer-Encoding : chunked', '0\r\n\r\n')],
       ['folded', coded('\r\n chunked')],
