@@ -70,16 +70,16 @@ export function judge(run: Run, outcome: Outcome, exchanges: Map<string, Exchang
   const { reading } = run
   const wrong: string[] = []
   if (ending === 'hang') wrong.push('nothing moves, and the connection is not closed')
-  // What an unsound answer leaves behind is read as the next one, whose own is then read by whoever comes after it.
-  const shifted = run.exchanges.some(({ tainted }) => tainted)
   for (const [mark, number, sum] of received.matchAll(marks)) {
     const owner = exchanges.get(mark)?.run
-    if (isMark(number!, sum!) && owner !== run && !shifted)
+    if (isMark(number!, sum!) && owner !== run && !run.leftovers.has(mark))
       wrong.push(`${mark} is of ${owner === undefined ? 'an earlier' : 'another'} connection's answer`)
   }
   const { finals, fault, partial } = readAnswers(received, run, exchanges, ending === 'end')
   if (fault !== null) wrong.push(`malformed: ${fault}`)
   const stayed = ending === 'end'
+  /** A mutation takes the mark away, and may make any status a 500. */
+  const told = run.leftovers.size > 0 || run.exchanges.some(({ answer }) => answer?.status === 500)
   let last = -1
   for (const [number, response] of finals.entries()) {
     const mark = headerValue(response, 'x-mark')
@@ -87,7 +87,7 @@ export function judge(run: Run, outcome: Outcome, exchanges: Map<string, Exchang
     if (number < finals.length - 1 && (says(response, 'close') || response.untilClose))
       wrong.push('more after the last answer')
     if (exchange === undefined) {
-      if (response.status === 500) wrong.push('500')
+      if (response.status === 500 && !told) wrong.push('500')
       if (mark === undefined && stayed) wrong.push(...lost(response, run))
       continue
     }

@@ -50,7 +50,12 @@ t.test('the readers are strict', async (t) => {
 
 t.test('what is wrong is told', async (t) => {
   const sent = 'GET /ok/a HTTP/1.1\r\nHost: h\r\n\r\n'
-  const run = (text: string): Run => ({ case: makeCase('x', 0), reading: readConnection(text), exchanges: [] })
+  const run = (text: string): Run => ({
+    case: makeCase('x', 0),
+    reading: readConnection(text),
+    exchanges: [],
+    leftovers: new Set()
+  })
   const verdict = (received: string, ending: 'end' | 'hang' = 'end', exchanges = new Map<string, Exchange>()) =>
     judge(run(sent), { received, ending }, exchanges).join()
   const head = 'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n'

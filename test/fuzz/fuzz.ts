@@ -74,7 +74,7 @@ export async function fuzz(options: Options): Promise<Report> {
   const report = { seed, connections: 0, requests: 0, forwarded: 0, violations }
 
   async function one(one: Case): Promise<void> {
-    const run: Run = { case: one, reading: readConnection(one.segments.join('')), exchanges: [] }
+    const run: Run = { case: one, reading: readConnection(one.segments.join('')), exchanges: [], leftovers: new Set() }
     world.runs.set(one.key, run)
     late.reset()
     const outcome = await converse(gateway.port, run, world.exchanges)

@@ -15,6 +15,11 @@ export interface Run {
   case: Case
   reading: Reading
   exchanges: Exchange[]
+  /**
+   * Marks of answers that went before one of its requests on a service's connection, from the first that was not sound:
+   * what such an answer leaves behind is read as the next one, whose own is then read by whoever comes after it.
+   */
+  leftovers: Set<string>
 }
 
 /** A request that came to a service, and its answer. */
@@ -29,7 +34,7 @@ export interface Exchange {
   answer: Response | null
   /** All of the plan was written before the gateway closed the connection. */
   written: boolean
-  /** An answer before it on the connection was not sound: what it left behind may be read in this one's place. */
+  /** An answer before it on the connection was not sound. */
   tainted: boolean
 }
 
@@ -63,7 +68,8 @@ class Connection {
   #text = ''
   #exchange: Exchange | null = null
   #answered = false
-  #tainted = false
+  /** The marks from the first answer on that was not sound. */
+  readonly #leftovers: string[] = []
   #over = false
 
   constructor(socket: Socket, world: World, options: ServiceOptions) {
@@ -71,8 +77,10 @@ class Connection {
     this.#world = world
     this.#options = options
     socket.on('data', (chunk: Buffer) => {
+      const text = chunk.toString('latin1')
+      for (const [, key] of text.matchAll(tokens)) this.#mayMisread(world.runs.get(key!))
       if (this.#over) return
-      this.#text += chunk.toString('latin1')
+      this.#text += text
       this.#read()
     })
   }
@@ -100,6 +108,10 @@ class Connection {
     else if (!this.#answered) void this.#answer(exchange)
   }
 
+  #mayMisread(run: Run | undefined): void {
+    for (const mark of this.#leftovers) run?.leftovers.add(mark)
+  }
+
   /** Whose request it is, and whether it is one of those that were sent. */
   #begin(request: Request): Exchange | null {
     const { seed, runs, exchanges } = this.#world
@@ -119,6 +131,7 @@ class Connection {
       this.#socket.destroy()
       return null
     }
+    this.#mayMisread(run)
     const foreign = [...this.#text.matchAll(tokens)].find(([, other]) => other !== run.case.key)
     if (foreign !== undefined && runs.has(foreign[1]!)) this.#fail(`a request has ${foreign[0]} of another connection`)
     const index = run.reading.requests.findIndex((sent, at) => {
@@ -140,8 +153,8 @@ class Connection {
     const times = run.exchanges.filter((exchange) => exchange.index === index).length
     const plan = planFor(new Random(seed, 'plan', request.target, index, times), asked, this.#options.wild)
     const answer = readPlan(plan, request.method)
-    const exchange = { mark, run, index, request, plan, answer, written: false, tainted: this.#tainted }
-    this.#tainted ||= !plan.sound
+    const exchange = { mark, run, index, request, plan, answer, written: false, tainted: this.#leftovers.length > 0 }
+    if (exchange.tainted || !plan.sound) this.#leftovers.push(mark)
     run.exchanges.push(exchange)
     exchanges.set(mark, exchange)
     return exchange
@@ -205,7 +218,7 @@ const never = /^(keep-alive|proxy-connection|expect|http2-settings|proxy-authori
 const notInTrailers = new RegExp(
   `^(${[
     'connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|expect|http2-settings',
-    'content-(length|type|encoding|range)|host|via|forwarded|x-forwarded-.*|x-request-id',
+    'content-(length|type|encoding|range)|host|via|forwarded|x-forwarded-(for|proto|host|port|prefix|server|scheme|ssl)|x-request-id',
     'cookie|set-cookie|authorization|www-authenticate|proxy-authorization|proxy-authenticate'
   ].join('|')})$`
 )
