@@ -278,6 +278,8 @@ function read(text: string): Reading {
     } catch (error) {
       if (!(error instanceof Fault)) throw error
       if (error.request !== null) requests.push(error.request)
+      // Behind requests without an answer it ends the connection, before anybody looks at its framing.
+      if (text.startsWith('CONNECT ', at)) return { requests, rest: 'tunnel', cut: false }
       return { requests, rest: 'fault', cut: error.request !== null }
     }
   }
