@@ -1,9 +1,9 @@
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { attach } from './attach.ts'
-import { Body, hasUnknownLength } from './request-body.ts'
+import { hasUnknownLength } from './request-body.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
@@ -26,19 +26,41 @@ function limiter(limit: number): preParsingHookHandler {
   }
 }
 
-class CountedBody extends Body {
+/** Read as it comes, and only once this is; destroying it, as undici does, leaves the client's connection alone. */
+class CountedBody extends Readable {
+  readonly #source: Readable
   readonly #limit: number
+  #begun = false
   #size = 0
 
   constructor(source: Readable, limit: number) {
-    super(source)
+    super()
+    this.#source = source
     this.#limit = limit
     // Nobody may be reading: the request was refused on other grounds.
     this.on('error', () => {})
   }
 
-  protected override refusal(chunk: Buffer): Error | null {
+  override _read(): void {
+    if (this.#begun) {
+      this.#source.resume()
+      return
+    }
+    this.#begun = true
+    this.#source.on('data', (chunk: Buffer) => this.#take(chunk))
+    this.#source.once('end', () => this.push(null))
+  }
+
+  #take(chunk: Buffer): void {
+    // What nobody wants any more is read all the same: the next request on the connection comes after it.
+    if (this.destroyed) return
     this.#size += chunk.length
-    return this.#size > this.#limit ? new TooLarge(this.#limit) : null
+    if (this.#size > this.#limit) this.destroy(new TooLarge(this.#limit))
+    else if (!this.push(chunk)) this.#source.pause()
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (this.#begun) this.#source.resume()
+    done(error)
   }
 }

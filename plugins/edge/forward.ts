@@ -131,8 +131,9 @@ const settleType: preParsingHookHandler = (request, _reply, payload, done) => {
 }
 
 /** No body unless the message's framing announces one: undici would send an empty one in chunks. */
-function bodyOf({ raw, body }: FastifyRequest): Readable | null {
-  if (body === raw) return hasBody(raw) ? new Body(raw) : null
+function bodyOf({ raw, body }: FastifyRequest): Dispatcher.DispatchOptions['body'] {
+  // undici's types leave out that it takes iterables.
+  if (body === raw) return hasBody(raw) ? (new Body(raw) as AsyncIterable<Buffer> as Readable) : null
   return (body as Readable | undefined) ?? null
 }
 

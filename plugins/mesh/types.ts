@@ -161,6 +161,11 @@ declare module 'undici' {
       /** Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them. */
       trailers?: () => readonly string[]
     }
+
+    interface DispatchController {
+      /** The service takes what there is of the request's body, and the rest has not come: who is slow is the caller. */
+      readonly awaitsBody?: boolean
+    }
   }
 }
 

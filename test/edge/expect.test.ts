@@ -95,7 +95,9 @@ t.test('what is accepted gets 100 Continue when the service is there to take the
 
 t.test('the body is not asked for before the request is on its way', async (t) => {
   const service = await startRawService((socket) => {
-    socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'))
+    socket.on('data', (chunk: Buffer) => {
+      if (chunk.toString().endsWith('abc')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+    })
   })
   t.teardown(service.close)
   const { promise: held, resolve: release } = Promise.withResolvers<void>()

@@ -2,7 +2,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { connect, eventually, parse, startGateway, startRawService, startService } from '../helpers/gateway.ts'
 
-async function limited(t: Test, edge: object, listen: object = {}) {
+async function limited(t: Test, edge: object, listen: object = {}, mesh: object = {}) {
   const seen = { requests: 0, bytes: 0, ended: 0, aborted: 0 }
   const service = await startService((request, response) => {
     seen.requests++
@@ -18,7 +18,7 @@ async function limited(t: Test, edge: object, listen: object = {}) {
   t.teardown(service.close)
   const services = { any: { instances: [service.url] } }
   const routes = [{ name: 'all', match: { path: '/' }, service: 'any', edge }]
-  const gateway = await startGateway({ listen, services, routes }, { log: true })
+  const gateway = await startGateway({ listen, mesh, services, routes }, { log: true })
   t.teardown(gateway.close)
   return { ...gateway, seen }
 }
@@ -37,6 +37,27 @@ t.test('a body too long by its length is refused before any of it is read', asyn
   const fits = connect(port, post('Content-Length: 1024', 'Connection: close'))
   fits.send('x'.repeat(1024))
   t.equal(parse((await fits.closed).text).status, 200)
+})
+
+t.test('a service may answer before any of the body has come', async (t) => {
+  const service = await startRawService((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno'))
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] }, fresh: { instances: [service.url], mesh: { retry: false } } },
+    routes: ['any', 'fresh'].map((name) => ({ name, match: { path: `/${name}`, methods: ['POST'] }, service: name }))
+  })
+  t.teardown(gateway.close)
+  for (const path of ['/any', '/fresh']) {
+    for (const framing of ['Content-Length: 10', 'Transfer-Encoding: chunked']) {
+      const client = connect(gateway.port, post(framing).replace('POST /', `POST ${path}`))
+      await client.until('\r\n\r\nno')
+      t.equal(parse(client.received()).status, 413)
+      client.socket.destroy()
+    }
+  }
 })
 
 t.test('a body that grows too long in its chunks is cut off on both sides', async (t) => {
@@ -79,8 +100,7 @@ t.test('a client that falls silent within its body gets 408', async (t) => {
     const { text } = await connect(port, bytes).closed
     t.match(parse(text), { status: 408, headers: { connection: 'close' } }, what)
     t.match(JSON.parse(parse(text).body), { code: 'JW_BODY_TIMEOUT' }, what)
-    // Of a body that never begins, the service does not hear at all.
-    if (what !== 'nothing of it') await eventually(() => seen.aborted === aborted + 1)
+    await eventually(() => seen.aborted === aborted + 1)
   }
   t.match(log.filter((line) => line.msg === 'request').length, 3)
   const slow = connect(port, post('Content-Length: 10', 'Connection: close'))
@@ -89,6 +109,22 @@ t.test('a client that falls silent within its body gets 408', async (t) => {
     slow.send('x')
   }
   t.equal(parse((await slow.closed).text).status, 200, 'slow is not silent')
+})
+
+t.test('clients that fall silent within their bodies do not count against the service', async (t) => {
+  const breakers = { circuitBreaker: { minRequests: 2 }, outlierDetection: { consecutive5xx: 1 } }
+  const mesh = { attemptTimeout: '100ms', timeout: '150ms', ...breakers }
+  const { port, log } = await limited(t, {}, { timeouts: { bodyIdle: '300ms' } }, mesh)
+  const stalled = ['', 'abc'].flatMap((part) => Array.from({ length: 5 }, () => post('Content-Length: 10') + part))
+  for (const { text } of await Promise.all(stalled.map((bytes) => connect(port, bytes).closed))) {
+    t.match(JSON.parse(parse(text).body), { code: 'JW_BODY_TIMEOUT' })
+  }
+  const { text } = await connect(port, `${post('Content-Length: 1', 'Connection: close')}x`).closed
+  t.equal(parse(text).status, 200)
+  t.strictSame(
+    log.filter(({ status }) => status === 504 || status === 503),
+    []
+  )
 })
 
 t.test('a service that reads slowly is not the client’s fault', async (t) => {

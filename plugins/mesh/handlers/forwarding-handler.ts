@@ -25,6 +25,10 @@ export class ForwardingHandler implements DispatchHandler {
     this.next.onBodySent?.(chunk)
   }
 
+  onRequestSent(): void {
+    this.next.onRequestSent?.()
+  }
+
   onRequestUpgrade(controller: DispatchController, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }

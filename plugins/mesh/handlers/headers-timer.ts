@@ -5,14 +5,19 @@ import { ForwardingHandler } from './forwarding-handler.ts'
 
 /**
  * A timer up to the response's headers; what follows them is not cut. A body on its way starts it anew, so that
- * a long upload is not taken for a slow answer; one that stalls is.
+ * a long upload is not taken for a slow answer; one that the service does not take is. A caller who is slow with it
+ * costs no time: how long that may last is the caller's to say, and the service is not to blame.
  */
 export abstract class HeadersTimerHandler extends ForwardingHandler {
+  protected controller: DispatchController | null = null
   #timer: NodeJS.Timeout | undefined
 
   /** Has no effect once the timer runs. */
   protected arm(timeoutMs: number): void {
-    this.#timer ??= setTimeout(() => this.expire(), timeoutMs)
+    this.#timer ??= setTimeout(() => {
+      if (this.controller?.awaitsBody) this.#timer!.refresh()
+      else this.expire()
+    }, timeoutMs)
   }
 
   protected abstract expire(): void
@@ -20,6 +25,11 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   override onBodySent(chunk: Buffer): void {
     this.#timer?.refresh()
     this.next.onBodySent?.(chunk)
+  }
+
+  override onRequestSent(): void {
+    this.#timer?.refresh()
+    this.next.onRequestSent?.()
   }
 
   override onRequestUpgrade(

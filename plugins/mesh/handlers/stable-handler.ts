@@ -24,6 +24,10 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     this.borrows = isBorrowing(next) ? StableHandler.prototype.onResponseData : undefined
   }
 
+  get awaitsBody(): boolean {
+    return this.#source?.awaitsBody ?? false
+  }
+
   abort(reason: Error): void {
     if (this.over) return
     this.aborted = true

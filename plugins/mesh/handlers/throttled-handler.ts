@@ -45,6 +45,10 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
     return this.#source?.rawTrailers
   }
 
+  get awaitsBody(): boolean {
+    return this.#source?.awaitsBody ?? false
+  }
+
   abort(reason: Error): void {
     this.#source?.abort(reason)
     // To the source it is over: nobody else would tell.

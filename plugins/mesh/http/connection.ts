@@ -68,6 +68,10 @@ export class Connection implements Carrier {
     }
   }
 
+  get awaitsBody(): boolean {
+    return this.#sending !== null && !this.socket.writableNeedDrain
+  }
+
   run(request: PooledRequest): void {
     this.#request = request
     this.#reader.begin(request)

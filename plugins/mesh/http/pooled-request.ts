@@ -11,6 +11,7 @@ import type { ResponseHead } from './response-head.ts'
 export interface Carrier {
   abort(reason: Error): void
   resume(): void
+  readonly awaitsBody: boolean
 }
 
 /** One request from the queue to the end of its answer, and the controller that its handler holds. */
@@ -62,6 +63,10 @@ export class PooledRequest implements DispatchController {
     return true
   }
 
+  get awaitsBody(): boolean {
+    return this.#carrier?.awaitsBody ?? false
+  }
+
   abort(reason?: Error): void {
     if (this.over) return
     this.aborted = true
@@ -92,6 +97,11 @@ export class PooledRequest implements DispatchController {
 
   bodySent(chunk: Uint8Array): void {
     this.#handler.onBodySent?.(chunk as Buffer)
+  }
+
+  /** Its streamed body is whole. */
+  requestSent(): void {
+    this.#handler.onRequestSent?.()
   }
 
   head({ status, headers, rawHeaders, text }: ResponseHead): void {

@@ -66,7 +66,6 @@ abstract class StreamedBody implements Sending {
   readonly #socket: Socket
   readonly #request: PooledRequest
   readonly #done: (error: Error | null) => void
-  /** The head waits for the first bytes: they leave together. */
   #begun = false
   #sent = 0
 
@@ -74,6 +73,20 @@ abstract class StreamedBody implements Sending {
     this.#socket = socket
     this.#request = request
     this.#done = done
+    // Bytes that are here leave with the head. It does not wait for others: it may be all that the service needs (413).
+    setImmediate(this.#sendHead)
+  }
+
+  readonly #sendHead = (): void => {
+    if (this.#begun || this.over) return
+    this.#begun = true
+    const { text } = this.#request.requestHead
+    this.#socket.write(`${text}${this.#framing()}`, 'latin1')
+  }
+
+  #framing(): string {
+    const { length } = this.#request.requestHead
+    return length === null ? 'transfer-encoding: chunked\r\n\r\n' : `content-length: ${length}\r\n\r\n`
   }
 
   abstract drained(): void
@@ -86,20 +99,18 @@ abstract class StreamedBody implements Sending {
     const { text, length } = this.#request.requestHead
     this.#sent += bytes.length
     if (length !== null && this.#sent > length) throw new errors.RequestContentLengthMismatchError()
-    const more = length === null ? this.#writeChunk(text, bytes) : this.#writePart(text, length, bytes)
+    const head = this.#begun ? '' : text + this.#framing()
+    const more = length === null ? this.#writeChunk(head, bytes) : this.#writePart(head, bytes)
     this.#begun = true
     this.#request.bodySent(bytes)
     return more
   }
 
-  #writePart(text: string, length: number, bytes: Buffer): boolean {
-    return this.#begun
-      ? this.#socket.write(bytes)
-      : withHead(this.#socket, `${text}content-length: ${length}\r\n\r\n`, bytes)
+  #writePart(head: string, bytes: Buffer): boolean {
+    return head === '' ? this.#socket.write(bytes) : withHead(this.#socket, head, bytes)
   }
 
-  #writeChunk(text: string, bytes: Buffer): boolean {
-    const head = this.#begun ? '' : `${text}transfer-encoding: chunked\r\n\r\n`
+  #writeChunk(head: string, bytes: Buffer): boolean {
     const socket = this.#socket
     socket.cork()
     withHead(socket, `${head}${bytes.length.toString(16)}\r\n`, bytes)
@@ -129,6 +140,7 @@ abstract class StreamedBody implements Sending {
       return
     }
     this.over = true
+    this.#request.requestSent()
     this.#done(null)
   }
 
@@ -156,7 +168,7 @@ class StreamSending extends StreamedBody {
       source
         .on('data', (chunk: Buffer | string) => this.#take(chunk))
         .once('end', () => this.finish())
-        .once('close', () => this.fail(new errors.RequestAbortedError()))
+        .once('close', () => this.over || this.fail(new errors.RequestAbortedError()))
         .resume() // someone may have paused it
     }
   }
@@ -184,29 +196,31 @@ class StreamSending extends StreamedBody {
 /** What can be iterated, or what `fetch` can send. */
 function iterate(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, body: object): Sending {
   if (typeof body === 'object' && (Symbol.asyncIterator in body || Symbol.iterator in body)) {
-    return new IteratedBody(socket, request, done, body as AsyncIterable<Uint8Array>)
+    return new IteratedBody(socket, request, done, body as Source)
   }
   throw new errors.InvalidArgumentError('body must be a string, a Buffer, a Readable stream, an iterable or null')
 }
 
+type Chunk = Uint8Array | string
+type Source = AsyncIterable<Chunk> | Iterable<Chunk>
+
 class IteratedBody extends StreamedBody {
+  readonly #iterator: AsyncIterator<Chunk> | Iterator<Chunk>
   #wake: (() => void) | null = null
 
-  constructor(
-    socket: Socket,
-    request: PooledRequest,
-    done: (error: Error | null) => void,
-    source: AsyncIterable<Uint8Array | string>
-  ) {
+  constructor(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, source: Source) {
     super(socket, request, done)
-    void this.#pump(source)
+    this.#iterator = Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]()
+    void this.#pump()
   }
 
-  async #pump(source: AsyncIterable<Uint8Array | string>): Promise<void> {
+  async #pump(): Promise<void> {
     try {
-      for await (const chunk of source) {
+      for (;;) {
+        const { done, value } = await this.#iterator.next()
         if (this.over) return
-        if (this.write(chunk)) continue
+        if (done === true) break
+        if (this.write(value)) continue
         await new Promise<void>((resolve) => {
           this.#wake = resolve
         })
@@ -224,8 +238,15 @@ class IteratedBody extends StreamedBody {
   }
 
   stop(): void {
+    if (this.over) return
     this.over = true
     this.drained()
+    // At once, since what it waits for may never come.
+    void this.#letGo().catch(() => {})
+  }
+
+  async #letGo(): Promise<void> {
+    await this.#iterator.return?.()
   }
 }
 

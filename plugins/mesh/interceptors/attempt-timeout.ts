@@ -10,7 +10,6 @@ export const attemptTimeout: Layer = (service, policy) => (dispatch) => (opts, h
 class AttemptTimeoutHandler extends HeadersTimerHandler {
   readonly #call: DispatchController
   readonly #service: string
-  #controller: DispatchController | null = null
   #expired: MeshError | null = null
   #reported = false
 
@@ -23,13 +22,13 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
 
   protected override expire(): void {
     this.#expired = new MeshError('JW_ATTEMPT_TIMEOUT', this.#service)
-    this.#controller?.abort(this.#expired)
+    this.controller?.abort(this.#expired)
     // Still without a connection: the pool would report only when it has got one.
-    this.onResponseError(this.#controller ?? this.#call, this.#expired)
+    this.onResponseError(this.controller ?? this.#call, this.#expired)
   }
 
   override onRequestStart(controller: DispatchController, context: unknown): void {
-    this.#controller = controller
+    this.controller = controller
     if (this.#expired !== null) controller.abort(this.#expired)
     else this.next.onRequestStart?.(controller, context)
   }

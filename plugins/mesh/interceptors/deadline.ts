@@ -10,7 +10,6 @@ export const deadline: Layer = (service, policy) => (dispatch) => (opts, handler
 class DeadlineHandler extends HeadersTimerHandler {
   readonly #timeoutMs: number
   readonly #service: string
-  #controller: DispatchController | null = null
 
   constructor(next: DispatchHandler, timeoutMs: number, service: string) {
     super(next)
@@ -20,12 +19,12 @@ class DeadlineHandler extends HeadersTimerHandler {
 
   // At once, since `Call` stands below; again only where an interceptor in between repeats the call.
   override onRequestStart(controller: DispatchController, context: unknown): void {
-    this.#controller = controller
+    this.controller = controller
     this.arm(this.#timeoutMs)
     this.next.onRequestStart?.(controller, context)
   }
 
   protected override expire(): void {
-    this.#controller?.abort(new MeshError('JW_CALL_TIMEOUT', this.#service))
+    this.controller?.abort(new MeshError('JW_CALL_TIMEOUT', this.#service))
   }
 }

@@ -48,6 +48,10 @@ class Leg extends Call {
   override onBodySent(chunk: Buffer): void {
     this.#hedge.bodySent(this, chunk)
   }
+
+  override onRequestSent(): void {
+    this.#hedge.requestSent(this)
+  }
 }
 
 export interface HedgeContext {
@@ -136,6 +140,10 @@ export class Hedge extends ForwardingHandler implements DispatchController {
     this.#arm()
   }
 
+  get awaitsBody(): boolean {
+    return this.#first?.awaitsBody ?? false
+  }
+
   abort(reason: Error): void {
     this.aborted = true
     this.reason = reason
@@ -192,6 +200,10 @@ export class Hedge extends ForwardingHandler implements DispatchController {
   /** Those above see one attempt, which sends its body once. */
   bodySent(leg: DispatchController, chunk: Buffer): void {
     if (leg === this.#first) this.next.onBodySent?.(chunk)
+  }
+
+  requestSent(leg: DispatchController): void {
+    if (leg === this.#first) this.next.onRequestSent?.()
   }
 
   override onResponseStart(leg: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {

@@ -1,7 +1,7 @@
 /** What goes on the wire for a request, and what becomes of its body. */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { Readable } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { DispatchOptions } from '../../../plugins/mesh/types.ts'
@@ -151,6 +151,26 @@ t.test('bodies of another length than is told', async (t) => {
   const next = ask()
   await next.done
   t.equal(next.status, 200)
+})
+
+t.test('a head does not wait for a body that is not here yet', async (t) => {
+  const { url, wire, ask } = await service(t)
+  const { host } = new URL(url)
+  for (const [headers, framing] of [
+    [{}, 'transfer-encoding: chunked'],
+    [{ 'content-length': '3' }, 'content-length: 3']
+  ] as const) {
+    wire.text = ''
+    const body = new PassThrough()
+    const heard = ask({ method: 'PUT', body, headers })
+    await eventually(() => wire.text !== '', 'the head')
+    t.equal(wire.text, `PUT / HTTP/1.1\r\nhost: ${host}\r\nconnection: keep-alive\r\n${framing}\r\n\r\n`)
+    t.ok(heard.controller?.awaitsBody)
+    body.end('abc')
+    await heard.done
+    t.notOk(heard.controller?.awaitsBody)
+    t.equal(heard.status, 200)
+  }
 })
 
 t.test('what must not go on the wire', async (t) => {

@@ -128,7 +128,7 @@ export class Feed {
     this.heard = heard
     this.request = new PooledRequest({ path: '/', method, ...opts } as DispatchOptions, heard, 'h')
     this.reader.begin(this.request)
-    this.request.begin({ abort: () => {}, resume: () => this.#pump() })
+    this.request.begin({ abort: () => {}, resume: () => this.#pump(), awaitsBody: false })
   }
 
   give(text: string): this {
