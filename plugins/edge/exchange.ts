@@ -40,6 +40,9 @@ const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 /** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
 
+/** Frames that may wait for an HTTP/2 client before hints are left out. */
+const mostQueued = 128
+
 /** One request's answer on its way from the seam to the client. */
 export class Exchange implements Dispatcher.DispatchHandler {
   /** Chunks are written at once, or it pauses until they are: their memory may be used again. */
@@ -205,7 +208,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
     return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
   }
 
-  /** Only hints, so one that cannot be passed on is left out. RFC 9110, 15.2: never to HTTP/1.0. */
+  /**
+   * Only hints, so one that cannot be passed on is left out, and so are those of a client that does not read: a service
+   * may have no end of them. RFC 9110, 15.2: never to HTTP/1.0.
+   */
   #informational(status: number, headers: IncomingHttpHeaders): void {
     if (this.#request.raw.httpVersion === '1.0') return
     const raw = this.#raw
@@ -213,8 +219,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
     try {
       if ('stream' in raw) {
         const { stream } = raw as unknown as { stream: ServerHttp2Stream }
+        if ((stream.session?.state.outboundQueueSize ?? 0) > mostQueued) return
         stream.additionalHeaders({ ':status': status, ...Object.fromEntries(passed) })
       } else if (typeof raw.writeInformation === 'function') {
+        if (raw.writableLength > raw.writableHighWaterMark) return
         raw.writeInformation(
           status,
           passed.flatMap(([name, value]) => [value].flat().flatMap((item) => [name, item]))

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 'node:http2'
 import http2 from 'node:http2'
@@ -333,4 +334,38 @@ t.test('the same over TLS with HTTP/2 on', async (t) => {
   t.equal((await ask(idle, { ':path': '/' })).status, 200)
   await new Promise<void>((resolve) => (idle.closed ? resolve() : idle.once('close', () => resolve())))
   t.pass('an idle session ends')
+})
+
+t.test('HTTP/2: hints without end do not pile up for a client that does not read', async (t) => {
+  const { promise: all, resolve: sent } = Promise.withResolvers<void>()
+  const service = await startRawService((socket) => {
+    socket.once('data', async () => {
+      for (let i = 0; i < 30_000; i++) {
+        const hint = `HTTP/1.1 103 Early Hints\r\nLink: </${i}${'a'.repeat(1000)}>\r\n\r\n`
+        if (!socket.write(hint)) await once(socket, 'drain')
+      }
+      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', () => sent())
+    })
+  })
+  t.teardown(service.close)
+  const { port } = await listening(t, service.url, { tls: { cert, key }, http2: true })
+  const client = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['h2'] })
+  await once(client, 'secureConnect')
+  const settings = Buffer.from('000000040000000000', 'hex')
+  // :method GET, :scheme https, :path /, :authority localhost
+  const fields = Buffer.concat([Buffer.from('8287844109', 'hex'), Buffer.from('localhost')])
+  const headers = Buffer.concat([Buffer.from([0, 0, fields.length, 1, 5, 0, 0, 0, 1]), fields])
+  client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), settings, headers]))
+  client.pause()
+  await all
+  let bytes = 0
+  let last = ''
+  client.on('data', (chunk: Buffer) => {
+    bytes += chunk.length
+    last = (last + chunk.toString('latin1')).slice(-100)
+  })
+  client.resume()
+  await eventually(() => last.includes('ok'))
+  t.ok(bytes > 100_000 && bytes < 10_000_000, `${bytes} bytes of 20 MB`)
+  client.destroy()
 })

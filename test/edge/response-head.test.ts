@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import type { Test } from 'tap'
 import t from 'tap'
 import { connect, get, startGateway, startRawService } from '../helpers/gateway.ts'
@@ -48,6 +49,31 @@ t.test('204 and 103 have no length', async (t) => {
   const { text } = await connect(port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n').closed
   t.match(text, /^HTTP\/1\.1 103 [\s\S]+HTTP\/1\.1 204 /)
   t.notMatch(text, /content-length/i)
+})
+
+t.test('hints without end do not pile up for a client that does not read', async (t) => {
+  const hint = `HTTP/1.1 103 Early Hints\r\nLink: </${'a'.repeat(1000)}>\r\n\r\n`
+  const { promise: all, resolve: sent } = Promise.withResolvers<void>()
+  const service = await startRawService((socket) => {
+    socket.once('data', async () => {
+      for (let i = 0; i < 300; i++) if (!socket.write(hint.repeat(100))) await once(socket, 'drain')
+      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', () => sent())
+    })
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  })
+  t.teardown(gateway.close)
+  const client = connect(gateway.port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+  client.socket.pause()
+  await all
+  client.socket.resume()
+  const text = await client.until('\r\n\r\nok')
+  t.match(text, /^HTTP\/1\.1 103 /)
+  t.ok(text.length < 20_000_000, `${text.length} bytes of 30 MB`)
+  client.socket.destroy()
 })
 
 t.test('a 101 to nobody, and one that switches to nothing, are 502', async (t) => {
