@@ -113,9 +113,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#raw.writeHead(status, reason, this.#responseHeaders(passed, this.#hasTrailers(status, headers)))
     // Not before: what cannot be written is still answered with an error.
     this.#reply.hijack()
-    // Behind an earlier answer Node would put the head before a 1xx that waits too, were the body's bytes to bring it.
-    if (this.#raw.socket === null) this.#flushHead()
-    else this.#leaveLater()
+    this.#leaveLater()
   }
 
   #leaveLater(): void {
@@ -298,8 +296,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
 function breakOff(request: IncomingMessage, response: ServerResponse): void {
   const { socket } = request
   if ('stream' in response) (response.stream as ServerHttp2Stream).close(constants.NGHTTP2_INTERNAL_ERROR)
-  // Behind an earlier answer its turn has not come: Node would forget that it is broken, and keep the connection.
-  else if (response.socket === null) response.once('socket', () => breakOff(request, response))
   // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
   else if (request.httpVersion === '1.0' && !('encrypted' in socket)) socket.resetAndDestroy()
   else response.destroy()

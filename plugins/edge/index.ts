@@ -12,6 +12,7 @@ import { meetExpectations } from './expect.ts'
 import jwt from './jwt.ts'
 import maxForwards from './max-forwards.ts'
 import metrics from './metrics.ts'
+import pipelining from './pipelining.ts'
 import rateLimit from './rate-limit.ts'
 import { tellRefused } from './refusals.ts'
 import requestId from './request-id.ts'
@@ -32,6 +33,7 @@ const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
   ['client-gone', clientGone, () => true], // from now on a client may leave at any moment
   ['access-log', accessLog, (edge) => edge.accessLog !== false], // sees every outcome, refusals included
   ['metrics', metrics, () => true], // likewise
+  ['pipelining', pipelining, () => true], // before anything is done for it
   ['request-target', requestTarget, () => true], // before any rule that goes by the path
   ['body-timeout', bodyTimeout, () => true], // the clock runs from the head on
   ['cors', cors, (edge) => edge.cors], // preflights carry no credentials and must not be counted

@@ -1,7 +1,7 @@
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
-import { isParted, part } from './parting.ts'
+import { part } from './parting.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
 const NotOrigin = createError('JW_BAD_TARGET', 'Neither a path nor a URL of the host that Host names', 400)
@@ -38,7 +38,6 @@ export default fp<Config>(
       const { raw } = request
       const url = raw.url!
       if (raw.httpVersionMajor === 1) {
-        if (isParted(raw)) return reply.hijack() // ends with the connection
         const { host, upgrade, 'transfer-encoding': coding } = raw.headers
         if (upgrade !== undefined && !(raw as { upgrade?: boolean }).upgrade) {
           // It is ignored, and with it Node drops what came in the same packet: a next request may lack its beginning.

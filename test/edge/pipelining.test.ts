@@ -1,8 +1,9 @@
-// Requests that come before the answer to an earlier one: the answers wait for their turn inside Node.
+// Requests that come before the answer to an earlier one wait for their turn.
 import type { Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, startGateway, startRawService } from '../helpers/gateway.ts'
+import { connect, eventually, startGateway, startRawService, startService } from '../helpers/gateway.ts'
 
 const slowMs = 150
 
@@ -62,4 +63,88 @@ t.test('CONNECT is not answered in the place of an earlier request, nor after a 
   const tunnel = 'CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n'
   t.notMatch((await connect(port, get('/slow') + tunnel).closed).text, /^HTTP\/1\.1 501 /)
   t.notMatch((await connect(port, get('/a/../b') + tunnel).closed).text, ' 501 ')
+})
+
+/** A service that is asked to wait, and what has come to it by now. */
+async function recording(t: Test) {
+  const seen: string[] = []
+  const held: (() => void)[] = []
+  const sockets = new Set<Socket>()
+  const service = await startService((request, response) => {
+    seen.push(`${request.method} ${request.url}`)
+    sockets.add(request.socket)
+    request.resume()
+    if (request.url === '/held') held.push(() => response.end('held'))
+    else response.end('ok')
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [service.url] } },
+      routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST'] }, service: 'any' }]
+    },
+    { log: true }
+  )
+  t.teardown(gateway.close)
+  return { ...gateway, seen, held, sockets }
+}
+
+t.test('nothing runs beside an earlier request of the connection', async (t) => {
+  const { port, seen, held, sockets } = await recording(t)
+  const post = 'POST /held HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx'
+  const client = connect(port, post + post + get('/a').repeat(300) + get('/last', 'Connection: close'))
+  await eventually(() => held.length === 1)
+  await sleep(100)
+  t.strictSame(seen, ['POST /held'])
+  held[0]!()
+  await eventually(() => held.length === 2)
+  await sleep(100)
+  t.equal(seen.length, 2)
+  held[1]!()
+  const { text } = await client.closed
+  t.equal(text.split('HTTP/1.1 200 OK').length - 1, 303)
+  t.strictSame(seen, ['POST /held', 'POST /held', ...Array(300).fill('GET /a'), 'GET /last'])
+  t.equal(sockets.size, 1, 'one connection to the service is enough for one of a client')
+})
+
+t.test('while requests wait, no more are read', async (t) => {
+  const { port, seen, held } = await recording(t)
+  const client = connect(port, get('/held'))
+  await eventually(() => held.length === 1)
+  const many = Buffer.from(get('/a').repeat(20_000))
+  for (let i = 0; i < 40; i++) client.socket.write(many)
+  await sleep(500)
+  t.ok(client.socket.writableLength > 10 * many.length, 'most of it is still the client’s')
+  t.strictSame(seen, ['GET /held'])
+  held[0]!()
+  await eventually(() => seen.length > 1000)
+  client.socket.destroy()
+})
+
+t.test('a client that leaves ends those that wait, too', async (t) => {
+  const { port, seen, held, log } = await recording(t)
+  const client = connect(port, get('/held') + get('/b') + get('/c'))
+  await eventually(() => held.length === 1)
+  await sleep(50)
+  client.socket.destroy()
+  const lines = () => log.filter(({ msg }) => msg === 'request')
+  await eventually(() => lines().length === 3)
+  t.strictSame(
+    lines().map(({ status }) => status),
+    [499, 499, 499]
+  )
+  await sleep(50)
+  t.strictSame(seen, ['GET /held'])
+})
+
+t.test('what ends the connection does not end what came before it', async (t) => {
+  const { port, held } = await recording(t)
+  for (const last of [get('/%zz'), get('/x', 'Expect: tea'), get('/x', 'Bad')]) {
+    const client = connect(port, get('/held') + get('/a') + last + get('/never'))
+    await eventually(() => held.length === 1)
+    held.pop()!()
+    const { text } = await client.closed
+    t.match(text, /^HTTP\/1\.1 200 [\s\S]+heldHTTP\/1\.1 200 [\s\S]+okHTTP\/1\.1 4\d\d /)
+    t.equal(text.split('HTTP/1.1 ').length, 4)
+  }
 })
