@@ -8,7 +8,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { codeOf } from './errors.ts'
 import { endToEnd, hopByHop, isWebSocket, nominated, notInTrailers, withoutLength } from './headers.ts'
+import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
+import { boundRest, whenTaken } from './slow-reader.ts'
 import { leaveTogether } from './turn.ts'
 
 /** What the mesh tells of a call, if a mesh is behind the seam. */
@@ -40,9 +42,6 @@ const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 /** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
 
-/** Frames that may wait for an HTTP/2 client before hints are left out. */
-const mostQueued = 128
-
 /** One request's answer on its way from the seam to the client. */
 export class Exchange implements Dispatcher.DispatchHandler {
   /** Chunks are written at once, or it pauses until they are: their memory may be used again. */
@@ -58,6 +57,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #relocate: Relocate | null
   /** What the service was told to be missing of its path. */
   readonly #prefix: string | null
+  /** How long the client may take nothing of the answer. */
+  readonly #sendIdleMs: number
   #controller: Dispatcher.DispatchController | null = null
   /** A chunk, a character a byte, that leaves with this turn. */
   #held: string | null = null
@@ -70,7 +71,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     reply: FastifyReply,
     ownsCors: boolean,
     relocate: Relocate | null,
-    prefix: string | null
+    prefix: string | null,
+    sendIdleMs: number
   ) {
     this.#request = request
     this.#reply = reply
@@ -78,6 +80,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#ownsCors = ownsCors
     this.#relocate = relocate
     this.#prefix = prefix
+    this.#sendIdleMs = sendIdleMs
   }
 
   cancel(reason: Error): void {
@@ -105,7 +108,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (status < 200) {
       // Without saying to which, or it would have come as an upgrade.
       if (status === 101) throw new BadUpgrade()
-      this.#informational(status, headers)
+      writeInformational(this.#request, this.#raw, status, headers)
       return
     }
     const reason = this.#request.raw.httpVersionMajor === 1 && reasonPhrase.test(text) ? text : undefined
@@ -126,9 +129,15 @@ export class Exchange implements Dispatcher.DispatchHandler {
   leave(): void {
     this.#leaving = false
     if (this.#gone !== null) return
-    if (this.#ended) this.#raw.end(this.#held ?? '', 'latin1')
+    if (this.#ended) this.#end()
     else if (this.bytesSent === 0) this.#flushHead()
     else this.#writeHeld()
+  }
+
+  #end(): void {
+    const raw = this.#raw
+    raw.end(this.#held ?? '', 'latin1')
+    boundRest(this.#request.raw, raw, this.#sendIdleMs)
   }
 
   #writeHeld(): void {
@@ -206,34 +215,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
     return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
   }
 
-  /**
-   * Only hints, so one that cannot be passed on is left out, and so are those of a client that does not read: a service
-   * may have no end of them. RFC 9110, 15.2: never to HTTP/1.0.
-   */
-  #informational(status: number, headers: IncomingHttpHeaders): void {
-    if (this.#request.raw.httpVersion === '1.0') return
-    const raw = this.#raw
-    const passed = endToEnd(withoutLength(headers))
-    try {
-      if ('stream' in raw) {
-        const { stream } = raw as unknown as { stream: ServerHttp2Stream }
-        if ((stream.session?.state.outboundQueueSize ?? 0) > mostQueued) return
-        stream.additionalHeaders({ ':status': status, ...Object.fromEntries(passed) })
-      } else if (typeof raw.writeInformation === 'function') {
-        if (raw.writableLength > raw.writableHighWaterMark) return
-        raw.writeInformation(
-          status,
-          passed.flatMap(([name, value]) => [value].flat().flatMap((item) => [name, item]))
-        )
-      } else if (status === 103) {
-        // Node before 26.2 knows no others.
-        this.#raw.writeEarlyHints(Object.fromEntries(passed))
-      }
-    } catch (err) {
-      this.#request.log.debug({ err }, 'informational response dropped')
-    }
-  }
-
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#gone !== null) return
     this.bytesSent += chunk.length
@@ -256,17 +237,14 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (socket === null || this.#request.raw.httpVersionMajor !== 1) {
       // It waits for its turn in memory of its own.
       if (raw.write(typeof chunk === 'string' ? chunk : Buffer.from(chunk), 'latin1')) return
-      this.#controller!.pause()
-      raw.once('drain', () => this.#controller!.resume())
-      return
+    } else {
+      socket.cork()
+      raw.write(chunk, 'latin1')
+      socket.uncork()
+      if (socket.writableLength === 0) return
     }
-    socket.cork()
-    raw.write(chunk, 'latin1')
-    socket.uncork()
-    if (socket.writableLength === 0) return
     this.#controller!.pause()
-    // Behind the chunk: called once that is gone, or cannot go any more.
-    socket.write('', 'latin1', () => this.#controller!.resume())
+    whenTaken(this.#request.raw, raw, this.#sendIdleMs, () => this.#controller!.resume())
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {

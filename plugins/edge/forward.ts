@@ -48,6 +48,7 @@ export default fp<Config>(
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const isTrusted = trustedPeers(config.listen.trustProxy)
     const requestIdHeader = config.edge.requestId.header.toLowerCase()
+    const { sendIdle } = config.listen.timeouts
     // Unique to this process: a gateway behind a gateway is no loop, the same request back here is.
     const pseudonym = `jingwei-${crypto.randomUUID().slice(0, 8)}`
 
@@ -91,7 +92,7 @@ export default fp<Config>(
         if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
-        const exchange = new Exchange(request, reply, ownsCors, relocate, prefix)
+        const exchange = new Exchange(request, reply, ownsCors, relocate, prefix, sendIdle)
         request.exchange = exchange
         const target = raw.url!
         seam.dispatch(

@@ -8,7 +8,7 @@ const whole = `
 listen:
   host: 0.0.0.0                                  # plus tls:, http2:, trustProxy: [10.0.0.0/8]
   port: 8080
-  timeouts: { headers: 10s, bodyIdle: 30s, keepAlive: 75s }
+  timeouts: { headers: 10s, bodyIdle: 30s, sendIdle: 60s, keepAlive: 75s }
   limits: { headers: 16kb, url: 8kb, connections: 10000 }
 admin:  { host: 127.0.0.1, port: 8081 }
 discovery:
@@ -72,7 +72,7 @@ t.test('a whole configuration', async (t) => {
       port: 8080,
       http2: false,
       trustProxy: [],
-      timeouts: { headers: 10_000, bodyIdle: 30_000, keepAlive: 75_000 },
+      timeouts: { headers: 10_000, bodyIdle: 30_000, sendIdle: 60_000, keepAlive: 75_000 },
       limits: { headers: 16_384, url: 8192, connections: 10_000 },
       drain: { delay: 5000, timeout: 25_000 }
     },
