@@ -28,7 +28,8 @@ function end(request: FastifyRequest, reply: FastifyReply): void {
   const reason = new ClientGone('the client closed the connection')
   if (request.failure === null) {
     request.failure = reason.code
-    if (!raw.headersSent) reply.code(499)
+    // Also behind another status that has gone out: for the log and the metrics.
+    raw.statusCode = 499
   }
   // Whatever is still under way, a hook that waits for example, has nobody to answer.
   reply.hijack()

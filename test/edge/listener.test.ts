@@ -222,9 +222,9 @@ t.test('HTTP/2: a stream that the client resets cancels the exchange and is logg
   const gateway = await listening(t, service.url, { tls: { cert, key }, http2: true }, { log: true })
   const lines = () => gateway.log.filter((line) => line.msg === 'request')
   const client = session(t, gateway.port)
-  for (const [n, text, status] of [
-    [1, '', 499],
-    [2, 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart', 200]
+  for (const [n, text] of [
+    [1, ''],
+    [2, 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart']
   ] as const) {
     answer = text
     const stream = client.request({ ':path': '/' })
@@ -235,7 +235,7 @@ t.test('HTTP/2: a stream that the client resets cancels the exchange and is logg
     await eventually(() => aborted === n && lines().length >= n)
     await new Promise((resolve) => setTimeout(resolve, 20))
     t.equal(lines().length, n)
-    t.match(lines().at(-1), { status, error: 'JW_CLIENT_GONE', ip: '127.0.0.1' })
+    t.match(lines().at(-1), { status: 499, error: 'JW_CLIENT_GONE', ip: '127.0.0.1' })
   }
 })
 

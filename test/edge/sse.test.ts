@@ -80,7 +80,7 @@ t.test('a client that leaves ends the stream at the service, silent or not', asy
     const before = lines().length
     client.socket.destroy()
     await eventually(() => stream.gone && lines().length > before)
-    t.match(lines().at(-1), { status: 200, error: 'JW_CLIENT_GONE' })
+    t.match(lines().at(-1), { status: 499, error: 'JW_CLIENT_GONE' })
   }
 })
 
