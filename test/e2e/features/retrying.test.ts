@@ -181,7 +181,8 @@ t.test('hedge.percentile, once 50 answers are known; hedge.attempts', async (t) 
   await world.spread(60, '/')
   world.some[0]!.answer = () => true
   world.some[1]!.answer = () => true
-  t.strictSame(await world.spread(3, '/'), { c: 3 })
+  // So many, as a slow one of its own may be hedged, too, and the turn be its own again.
+  t.strictSame(await world.spread(9, '/'), { c: 9 })
   t.ok((await world.metric(series('hedges_total', ',outcome="won"')))! >= 1)
   await world.idle()
 })
