@@ -204,7 +204,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   #relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {
     if (this.#relocate === null) return given
-    return this.#relocate(given, this.#request.raw.headers, this.call?.instance ?? null, this.#prefix)
+    return this.#relocate(given, this.#request, this.call?.instance ?? null, this.#prefix)
   }
 
   /** Whether trailers are announced, and can be passed on: HTTP/1 has them only behind chunks. */

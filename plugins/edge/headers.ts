@@ -24,7 +24,16 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'set-cookie',
   'authorization',
   'cookie',
-  'www-authenticate'
+  'www-authenticate',
+  // What a request asks for, and how; a service that heeds them there does not know in time.
+  'range',
+  'if-range',
+  'if-match',
+  'if-none-match',
+  'if-modified-since',
+  'if-unmodified-since',
+  'cache-control',
+  'max-forwards'
 ])
 
 /** Names that a `Connection` header makes hop-by-hop as well; null for the ordinary `keep-alive` and `close`. */

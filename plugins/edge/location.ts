@@ -4,15 +4,16 @@
  * other hosts, and relative ones, which the client resolves by itself, stay as they are.
  */
 import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
 
 /**
- * By the request's headers and the instance's address, the two hosts by which a service may call itself, and by what it
- * was told in `X-Forwarded-Prefix`.
+ * By the hosts by which a service may call itself, those that the request names and the instance's address, and by what
+ * it was told in `X-Forwarded-Prefix`.
  */
 export type Relocate = (
   headers: IncomingHttpHeaders,
-  asked: IncomingHttpHeaders,
+  request: Pick<FastifyRequest, 'raw' | 'trusted'>,
   instance: string | null,
   told: string | null
 ) => IncomingHttpHeaders
@@ -38,16 +39,28 @@ export function relocation(route: RouteConfig): Relocate | null {
   const outer = encodeURI(changed?.outer ?? '')
   const inner = encodeURI(changed?.inner ?? '')
 
-  return (headers, asked, instance, told) => {
+  return (headers, request, instance, told) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
-    const authority = String(asked[':authority'] ?? asked.host ?? '').toLowerCase()
-    const change = (value: string) => relocate(value, authority, instance, { outer, inner, told })
+    const authorities = authoritiesOf(request)
+    const change = (value: string) => relocate(value, authorities, instance, { outer, inner, told })
     const copy = { ...headers } // what is given may be kept by others
     if (typeof location === 'string') copy.location = change(location)
     if (typeof content === 'string') copy['content-location'] = change(content)
     return copy
   }
+}
+
+/** How clients call this gateway: as the request says, or as it said to a trusted proxy. */
+function authoritiesOf({ raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>): string[] {
+  const named = [headers[':authority'] ?? headers.host, trusted ? headers['x-forwarded-host'] : undefined]
+  return named.flatMap((value) =>
+    value === undefined
+      ? []
+      : String(value)
+          .toLowerCase()
+          .split(/\s*,\s*/)
+  )
 }
 
 /** scheme, authority, path, and the rest; RFC 3986, appendix B. */
@@ -59,16 +72,23 @@ interface Prefixes {
   readonly told: string | null
 }
 
-function relocate(value: string, authority: string, instance: string | null, prefixes: Prefixes): string {
+function relocate(value: string, authorities: string[], instance: string | null, prefixes: Prefixes): string {
   const [, scheme = '', host, path = '', rest = ''] = reference.exec(value) ?? []
   if (host === undefined) {
     return scheme === '' && path.startsWith('/') ? exposed(path, prefixes) + rest : value
   }
   const named = host.toLowerCase()
-  if (named === authority) return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
+  const plain = (authority: string) => withoutDefaultPort(authority, scheme)
+  if (authorities.some((authority) => plain(authority) === plain(named)))
+    return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
   // By its own address, which clients cannot reach: the path alone is meant.
   if (instance !== null && named === new URL(instance).host) return exposed(path || '/', prefixes) + rest
   return value
+}
+
+function withoutDefaultPort(authority: string, scheme: string): string {
+  const port = { 'http:': ':80', 'https:': ':443' }[scheme.toLowerCase()]
+  return port !== undefined && authority.endsWith(port) ? authority.slice(0, -port.length) : authority
 }
 
 function exposed(path: string, { outer, inner, told }: Prefixes): string {

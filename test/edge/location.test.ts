@@ -52,6 +52,31 @@ t.test('a stripped prefix is put back', async (t) => {
   }
 })
 
+t.test('by the host that a trusted proxy was asked for, and with a port that goes without saying', async (t) => {
+  const service = await startService((request, response) => {
+    response.writeHead(302, { location: decodeURIComponent(request.url!.split('to=')[1]!) }).end()
+  })
+  t.teardown(service.close)
+  const config = {
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'any', match: { path: '/api' }, service: 'any', path: { strip: '/api' } }]
+  }
+  const behind = await startGateway({ ...config, listen: { trustProxy: ['127.0.0.1'] } })
+  t.teardown(behind.close)
+  const open = await startGateway(config)
+  t.teardown(open.close)
+  const locate = async (port: number, to: string, host = 'gate') => {
+    const asked = [`Host: ${host}`, 'X-Forwarded-Host: Shop.example.com']
+    return (await get(port, `/api/a?to=${encodeURIComponent(to)}`, asked)).headers.location
+  }
+  t.equal(await locate(behind.port, 'https://shop.example.com/7'), 'https://shop.example.com/api/7')
+  t.equal(await locate(behind.port, 'https://shop.example.com:443/7'), 'https://shop.example.com:443/api/7')
+  t.equal(await locate(open.port, 'https://shop.example.com/7'), 'https://shop.example.com/7', 'nobody vouches for it')
+  t.equal(await locate(open.port, 'http://gate:80/7'), 'http://gate:80/api/7')
+  t.equal(await locate(open.port, 'http://gate/7', 'gate:80'), 'http://gate/api/7')
+  t.equal(await locate(open.port, 'https://gate:80/7'), 'https://gate:80/7')
+})
+
 t.test('a rewritten prefix is changed back, other paths are left', async (t) => {
   const locate = await relocating(t, { match: { path: '/old' }, path: { rewrite: { prefix: '/new/a/' } } })
   t.equal(await locate('/old', '/new/a/7'), '/old/7')

@@ -103,6 +103,9 @@ t.test('a client says behind its body no more than before it', async (t) => {
     'Cookie: a=1',
     'TE: x',
     'X-Hop: 1',
+    'Range: bytes=0-1',
+    'If-Match: "a"',
+    'Max-Forwards: 0',
     'X-Request-Id: mine'
   ]
   const request = ask('POST', '1.1', 'Transfer-Encoding: chunked', 'Connection: x-hop, trailer', announcing)

@@ -219,7 +219,8 @@ const notInTrailers = new RegExp(
   `^(${[
     'connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|expect|http2-settings',
     'content-(length|type|encoding|range)|host|via|forwarded|x-forwarded-(for|proto|host|port|prefix|server|scheme|ssl)|x-request-id',
-    'cookie|set-cookie|authorization|www-authenticate|proxy-authorization|proxy-authenticate'
+    'cookie|set-cookie|authorization|www-authenticate|proxy-authorization|proxy-authenticate',
+    'range|if-range|if-match|if-none-match|if-modified-since|if-unmodified-since|cache-control|max-forwards'
   ].join('|')})$`
 )
 

@@ -55,6 +55,13 @@ export function checkBeginning(text: string): void {
   throw new MalformedResponse('HPE_INVALID_CONSTANT', 'it does not begin with HTTP/1')
 }
 
+/** Of such a head from `start` on: to a service that ends lines in another way, the blank line would never come. */
+export function checkLines(text: string, start: number): void {
+  for (let at = text.indexOf('\n', start); at >= 0; at = text.indexOf('\n', at + 1)) {
+    if (text.charCodeAt(at - 1) !== cr) throw new MalformedResponse('HPE_CR_EXPECTED', 'a line feed ends no line')
+  }
+}
+
 /** Trailers, too. Several of one name become a list. Into `raw` they go as they came. */
 export function parseFields(text: string, start: number, end: number, raw: string[]): IncomingHttpHeaders {
   const headers = new Fields() as Record<string, string | string[] | undefined>

@@ -6,6 +6,7 @@ import type { ResponseHead } from './response-head.ts'
 import {
   bodyLength,
   checkBeginning,
+  checkLines,
   chunked,
   isPersistent,
   parseFields,
@@ -178,6 +179,7 @@ export class ResponseReader {
     const blank = this.#gather(buffer, at, end)
     if (blank < 0) {
       checkBeginning(this.#text)
+      checkLines(this.#text, before)
       return end
     }
     const read = parseHead(this.#text, blank)
@@ -217,7 +219,10 @@ export class ResponseReader {
     // As if behind a field, so that trailers and none end alike.
     if (before === 0) this.#text = '\r\n'
     const blank = this.#gather(buffer, at, end)
-    if (blank < 0) return end
+    if (blank < 0) {
+      checkLines(this.#text, before)
+      return end
+    }
     if (blank > 0) {
       const raw: string[] = []
       request.trailers(parseFields(this.#text, 2, blank, raw), raw)

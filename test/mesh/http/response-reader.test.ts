@@ -258,3 +258,13 @@ t.test('how long the service keeps the connection', async (t) => {
   }
   t.equal(new Feed().give(`${ok}Content-Length: 0\r\n\r\n`).reader.idleHintMs, null)
 })
+
+t.test('lines that end without a carriage return are not waited for', async (t) => {
+  for (const bytes of ['HTTP/1.1 200 OK\n\n', `${ok}A: b\n\n`, `${ok}A: b\r\n\n`, `${inChunks}0\r\nA: b\n\n`]) {
+    for (const pieces of [[bytes], bytes.split('')]) {
+      const feed = new Feed()
+      for (const piece of pieces) if (feed.fault === null) feed.give(piece)
+      t.match(feed.fault, { name: 'HTTPParserError', code: 'HPE_CR_EXPECTED' }, JSON.stringify(bytes))
+    }
+  }
+})
