@@ -149,6 +149,12 @@ export const Route = Type.Object(
               { prefix: Type.String({ ...startsWithSlash, description: 'Put in place of the matched prefix.' }) },
               strict
             )
+          ),
+          encodedSlash: Type.Optional(
+            Names(['refuse', 'pass'], {
+              default: 'refuse',
+              description: 'pass: `%2F` goes on to the service, which must tell it from `/`.'
+            })
           )
         },
         strict
@@ -238,7 +244,7 @@ export interface RouteConfig {
   readonly match: RouteMatch
   /** The service that serves it; with a split, the first of its services. */
   readonly service: string
-  readonly path?: { strip?: string; rewrite?: { prefix: string } }
+  readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: 'refuse' | 'pass' }
   readonly edge: EdgePolicy
   /** For user plugins, which find it in `routeOptions.config`. */
   readonly config?: Readonly<Record<string, unknown>>

@@ -19,6 +19,9 @@ const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is large
  */
 const ambiguous = /\\|%(?:2f|5c|00)|\/(?:\.|%2e){1,2}(?:[/;]|%3b|$)/i
 
+/** The same where a service tells `%2F` from `/`: all but that, whose neighbours may be dot segments to others. */
+const ambiguousBeside = /\\|%(?:5c|00)|(?:\/|%2f)(?:\.|%2e){1,2}(?:[/;]|%2f|%3b|$)/i
+
 /** A name or address and a port; also nothing (RFC 9112, 3.2). */
 const hostAndPort = /^(?:(?:[\w.~-]+|\[[\da-f:.]+\])(?::\d{0,5})?)?$/i
 
@@ -67,7 +70,10 @@ export default fp<Config>(
         return
       }
       const query = url.indexOf('?')
-      const found = ambiguous.exec(query === -1 ? url : url.slice(0, query))
+      const path = query === -1 ? url : url.slice(0, query)
+      let found = ambiguous.exec(path)
+      if (found !== null && request.routeOptions.config?.route?.path?.encodedSlash === 'pass')
+        found = ambiguousBeside.exec(path)
       if (found !== null) return done(new Ambiguous(found[0]))
       // A fragment never travels (RFC 9112, 3.2); the router ends the path there, a service may not.
       done(url.includes('#') ? new Ambiguous('#') : undefined)

@@ -116,7 +116,7 @@ t.test('a whole configuration', async (t) => {
           headers: { 'x-beta': '1' }
         },
         service: 'orders',
-        path: { strip: '/api' },
+        path: { strip: '/api', encodedSlash: 'refuse' },
         edge: {
           bodyLimit: 10_485_760,
           accessLog: true,

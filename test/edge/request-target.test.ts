@@ -111,6 +111,38 @@ t.test('what router and service could read in two ways is refused before any rul
   t.equal((await get(port, '/%61dmin')).status, 401)
 })
 
+t.test('an encoded slash passes byte for byte where the route says so, and nothing else does', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const gateway = await startGateway({
+    services: { any: { instances: [echo.url] } },
+    routes: [
+      { name: 'all', match: { path: '/' }, service: 'any' },
+      { name: 'packages', match: { path: '/npm' }, service: 'any', path: { strip: '/npm', encodedSlash: 'pass' } },
+      { name: 'kept', match: { path: '/git' }, service: 'any', path: { encodedSlash: 'pass' } }
+    ]
+  })
+  t.teardown(gateway.close)
+  const { port } = gateway
+  const target = async (path: string) => JSON.parse((await get(port, path)).body).url
+  t.equal(await target('/npm/@a%2Fb?c=%2f'), '/@a%2Fb?c=%2f')
+  t.equal(await target('/git/a%2fb/c%2Fd'), '/git/a%2fb/c%2Fd')
+  for (const refused of [
+    '/a%2Fb',
+    '/git%2fa',
+    '/git/..%2fa',
+    '/git/a%2f..',
+    '/git/a%2F%2e%2e%2fb',
+    '/git/a%2f./b',
+    '/git/a%2f..;b',
+    '/git/a%5cb',
+    '/git/a%2fb%00'
+  ]) {
+    const { status, body } = await get(port, refused)
+    t.match({ status, ...JSON.parse(body) }, { status: 400, code: 'JW_AMBIGUOUS_PATH' }, refused)
+  }
+})
+
 t.test('a path that does not decode is a 400 in the shape of all errors', async (t) => {
   const { port } = await routed(t, [{ name: 'all', match: { path: '/' } }])
   for (const target of ['/%', '/%zz', '/%ff', '/a%e0%a4']) {
