@@ -10,6 +10,8 @@ declare module 'fastify' {
     /** Says "not ready" and goes on serving, so that load balancers look elsewhere before the sockets close. */
     drain: () => Promise<void>
     isDraining: () => boolean
+    /** Ends every client's connection, whatever is under way on it. */
+    cutClients: () => void
   }
 }
 
@@ -26,11 +28,20 @@ export default fp<Config>(
   async (fastify, { listen }) => {
     let draining: Promise<void> | null = null
     const connections = new Set<Connection>()
+    const isPlain = !('setSecureContext' in fastify.server)
     fastify.decorate('isDraining', () => draining !== null)
     fastify.decorate('drain', () => {
       if (draining === null) sendElsewhere()
       draining ??= sleep(listen.drain.delay)
       return draining
+    })
+
+    fastify.decorate('cutClients', () => {
+      for (const socket of connections) {
+        // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
+        if (isPlain) socket.resetAndDestroy()
+        else socket.destroy()
+      }
     })
 
     const track = (socket: Connection) => {
@@ -63,8 +74,12 @@ export default fp<Config>(
 interface Stoppable {
   readonly log: FastifyBaseLogger
   drain: () => Promise<void>
+  cutClients: () => void
   close: () => Promise<void>
 }
+
+/** What was cut has this long to be logged. */
+const lastMs = 1000
 
 /**
  * SIGTERM and SIGINT drain and close, then the process ends with 0; with 1 if that takes longer than the
@@ -79,15 +94,18 @@ export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
     }
     stopping = true
     gateway.log.info({ signal, ...listen.drain }, 'draining')
+    let code = 0
     const overdue = setTimeout(() => {
+      code = 1
       gateway.log.error('requests in flight were cut: the drain timeout is over')
-      process.exit(1)
+      gateway.cutClients()
+      setTimeout(() => process.exit(code), lastMs).unref()
     }, listen.drain.delay + listen.drain.timeout)
     overdue.unref()
     await gateway.drain()
     await gateway.close()
     gateway.log.info('stopped')
-    process.exit(0)
+    process.exit(code)
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, (name) => void stop(name))
 }

@@ -48,10 +48,11 @@ async function rawClient(t: Test, url: string) {
   t.teardown(() => socket.destroy())
   await once(socket, 'connect')
   let text = ''
+  socket.on('error', () => {}) // one that is cut is reset
   socket.setEncoding('utf8').on('data', (chunk: string) => {
     text += chunk
   })
-  const closed = once(socket, 'close').then(() => performance.now())
+  const closed = new Promise<number>((resolve) => socket.once('close', () => resolve(performance.now())))
   const send = (path: string) => void socket.write(`GET ${path} HTTP/1.1\r\nhost: orders.example\r\n\r\n`)
   return { send, closed, answers: () => text.split(/(?=HTTP\/1\.1 )/).filter(Boolean), socket }
 }
@@ -142,6 +143,10 @@ t.test('a request that outlasts the timeout is cut, exit 1', async (t) => {
   const took = performance.now() - began
   t.ok(took >= 950 && took < 5000, `after ${took.toFixed(0)} ms`)
   t.ok(gateway.log().some(({ level, msg }) => level === 'error' && /drain timeout/.test(msg)))
+  t.ok(
+    gateway.log().some(({ msg, error }) => msg === 'request' && error === 'JW_CLIENT_GONE'),
+    'it has its line'
+  )
   await stuck.closed
 })
 
