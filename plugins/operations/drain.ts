@@ -10,8 +10,8 @@ declare module 'fastify' {
     /** Says "not ready" and goes on serving, so that load balancers look elsewhere before the sockets close. */
     drain: () => Promise<void>
     isDraining: () => boolean
-    /** Ends every client's connection, whatever is under way on it. */
-    cutClients: () => void
+    /** Ends every client's connection, whatever is under way on it; resolves once they are closed. */
+    cutClients: () => Promise<void>
   }
 }
 
@@ -36,12 +36,15 @@ export default fp<Config>(
       return draining
     })
 
-    fastify.decorate('cutClients', () => {
-      for (const socket of connections) {
+    const cut = (socket: Connection) =>
+      new Promise<void>((resolve) => {
+        socket.once('close', () => resolve())
         // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
         if (isPlain) socket.resetAndDestroy()
         else socket.destroy()
-      }
+      })
+    fastify.decorate('cutClients', async () => {
+      await Promise.all([...connections].map(cut))
     })
 
     const track = (socket: Connection) => {
@@ -74,7 +77,7 @@ export default fp<Config>(
 interface Stoppable {
   readonly log: FastifyBaseLogger
   drain: () => Promise<void>
-  cutClients: () => void
+  cutClients: () => Promise<void>
   close: () => Promise<void>
 }
 
@@ -94,18 +97,18 @@ export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
     }
     stopping = true
     gateway.log.info({ signal, ...listen.drain }, 'draining')
-    let code = 0
+    let cut: Promise<void> | null = null
     const overdue = setTimeout(() => {
-      code = 1
       gateway.log.error('requests in flight were cut: the drain timeout is over')
-      gateway.cutClients()
-      setTimeout(() => process.exit(code), lastMs).unref()
+      cut = gateway.cutClients()
+      setTimeout(() => process.exit(1), lastMs).unref()
     }, listen.drain.delay + listen.drain.timeout)
     overdue.unref()
     await gateway.drain()
     await gateway.close()
+    await cut
     gateway.log.info('stopped')
-    process.exit(code)
+    process.exit(cut === null ? 0 : 1)
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, (name) => void stop(name))
 }
