@@ -21,9 +21,10 @@ import { upstream } from './helpers/upstream.ts'
 
 const run = promisify(execFile)
 
-async function gatewayFor(t: Test, drain: { delay: string; timeout: string }) {
+async function gatewayFor(t: Test, drain: { delay: string; timeout: string }, accessLog = false) {
   const { port } = await upstream(t, 'a')
-  return asProcess(t, { services: { orders: { instances: [`http://127.0.0.1:${port}`] } }, listen: { drain } })
+  const services = { orders: { instances: [`http://127.0.0.1:${port}`] } }
+  return asProcess(t, { services, listen: { drain }, accessLog })
 }
 
 const refused = (url: string) => fetch(url).then(
@@ -133,7 +134,7 @@ t.test('idle: SIGINT ends it soon, open connections or not', async (t) => {
 })
 
 t.test('a request that outlasts the timeout is cut, exit 1', async (t) => {
-  const gateway = await gatewayFor(t, { delay: '0s', timeout: '1s' })
+  const gateway = await gatewayFor(t, { delay: '0s', timeout: '1s' }, true)
   const stuck = await rawClient(t, gateway.url)
   stuck.send('/orders?stream=20000')
   await waitFor('the stream has begun', () => stuck.answers().length === 1)

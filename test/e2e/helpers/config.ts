@@ -1,4 +1,4 @@
-// A gateway's configuration for these tests: a route for each service, free ports, no access log.
+// A gateway's configuration for these tests: a route for each service, free ports, as a rule no access log.
 
 export interface Wanted {
   /** URL of the Consul agent. */
@@ -13,15 +13,17 @@ export interface Wanted {
   mesh?: object
   adminPort?: number
   plugins?: object[]
+  accessLog?: boolean
 }
 
 /** YAML, of which JSON is a part. */
-export function yamlOf({ consul, token, wait, services, listen, mesh, adminPort = 0, plugins }: Wanted): string {
+export function yamlOf(wanted: Wanted): string {
+  const { consul, token, wait, services, listen, mesh, adminPort = 0, plugins, accessLog = false } = wanted
   return JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s', timeout: '5s' }, ...listen },
     admin: { host: '127.0.0.1', port: adminPort },
     discovery: consul === undefined ? {} : { consul: { url: consul, ...(token && { token }), ...(wait && { wait }) } },
-    edge: { accessLog: false },
+    edge: { accessLog },
     mesh,
     services,
     routes: Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })),
