@@ -5,7 +5,7 @@ import type { PooledRequest } from './pooled-request.ts'
 import { trailerLines } from './request-head.ts'
 
 /** A body up to this many bytes is worth copying into its head's write. */
-const oneWrite = 16 * 1024
+const oneWrite = 4 * 1024
 
 /** Methods whose requests say so if they carry nothing (RFC 9110, 8.6). */
 const meantToCarry = new Set(['POST', 'PUT', 'PATCH', 'QUERY', 'PROPFIND', 'PROPPATCH'])
