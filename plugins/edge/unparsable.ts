@@ -52,7 +52,8 @@ function answerUnparsable(status: number, socket: Socket): void {
   }
   // In the middle of a response, another status line would pass for a part of its body.
   if (response?.headersSent) {
-    socket.destroy()
+    // What it has to say may leave with this turn only.
+    setImmediate(() => socket.destroy())
     return
   }
   const text = refusalBody(status, status === 400 ? 'The request is malformed' : undefined)
