@@ -41,6 +41,12 @@ class CountedBody extends Readable {
     this.on('error', () => {})
   }
 
+  /** As a `Body`'s. */
+  get transfers(): boolean {
+    const readers = this.listenerCount('data') + this.listenerCount('readable')
+    return readers === 1 && this.#source.listenerCount('data') === 1
+  }
+
   override _read(): void {
     if (this.#begun) {
       this.#source.resume()

@@ -32,6 +32,11 @@ export class Body implements AsyncIterableIterator<Buffer, undefined> {
     this.#source = source
   }
 
+  /** Of the seam: whoever has sent a chunk may free its memory, unless somebody else has seen it. */
+  get transfers(): boolean {
+    return this.#source.listenerCount('data') === 1
+  }
+
   [Symbol.asyncIterator](): this {
     return this
   }

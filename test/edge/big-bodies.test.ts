@@ -1,18 +1,15 @@
 /** Every byte of large answers, to clients fast and slow, side by side. */
-import { execFileSync } from 'node:child_process'
 import { createCipheriv, createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import http2 from 'node:http2'
 import type { AddressInfo, Socket } from 'node:net'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { startGateway } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 
 /** More than the kernel takes for a client that does not read. */
 const size = 16 * 1024 * 1024 + 17
@@ -121,12 +118,7 @@ t.test('clients that leave in the middle take nothing of others with them', asyn
 })
 
 t.test('HTTP/2: streams beside each other', async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'jingwei-bodies-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', '/CN=localhost']
-  execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', cert], { stdio: 'ignore' })
-  const { port } = await gateway(t, { listen: { tls: { cert, key }, http2: true } })
+  const { port } = await gateway(t, { listen: { tls: selfSigned(t), http2: true } })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.close())
   const paths = Array.from({ length: 4 }, (_, i) => `/${i % 2 ? 'sized' : 'chunked'}/${i}`)

@@ -1,11 +1,7 @@
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
 import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 'node:http2'
 import http2 from 'node:http2'
 import https from 'node:https'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -20,16 +16,9 @@ import {
   startGateway,
   startRawService
 } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 
-const folder = mkdtempSync(join(tmpdir(), 'jingwei-tls-'))
-const cert = join(folder, 'cert.pem')
-const key = join(folder, 'key.pem')
-t.before(() => {
-  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
-  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2']
-  execFileSync('openssl', ['req', '-x509', ...kind, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' })
-})
-t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+const { cert, key } = selfSigned(t)
 
 async function listening(t: Test, url: string, listen: object = {}, options: GatewayOptions = {}, edge: object = {}) {
   const services = { any: { instances: [url] } }

@@ -1,14 +1,11 @@
 /** Clients that take their answers slowly, or not at all. */
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
 import http2 from 'node:http2'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { connect, eventually, startGateway, startService } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 
 /** More than the kernel takes for a client that does not read. */
 const large = Buffer.alloc(32 * 1024 * 1024, 'x')
@@ -83,12 +80,7 @@ t.test('one that is slow is not, nor one whose service is', async (t) => {
 })
 
 t.test('HTTP/2: a stream that nobody reads is closed', async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'jingwei-slow-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', '/CN=localhost']
-  execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', cert], { stdio: 'ignore' })
-  const { port, seen } = await serving(t, { timeouts: { sendIdle: '300ms' }, tls: { cert, key }, http2: true })
+  const { port, seen } = await serving(t, { timeouts: { sendIdle: '300ms' }, tls: selfSigned(t), http2: true })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.destroy())
   const stuck = client.request({ ':path': '/large' })

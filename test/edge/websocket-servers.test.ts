@@ -1,12 +1,11 @@
 // WebSockets on the other kinds of server: over TLS, beside HTTP/2, and in a server that was not made for a gateway.
-import { execFileSync } from 'node:child_process'
-import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import Fastify from 'fastify'
 import t from 'tap'
 import { gateway } from '../../app.ts'
 import { configOf, connect, eventually, parse, raw, startGateway } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 import { echo, encode, handshake, opcodes, open, Peer, startWebSocketService } from './helpers/websocket.ts'
 
 const routes = (url: string) => ({
@@ -15,14 +14,11 @@ const routes = (url: string) => ({
 })
 
 t.test('over TLS, also on a port that speaks HTTP/2', async (t) => {
-  const folder = t.testdir({})
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1', '-subj', '/CN=h']
-  execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+  const certificate = selfSigned(t)
   const upstream = await startWebSocketService({ onPeer: echo })
   t.teardown(upstream.close)
   for (const http2 of [false, true]) {
-    const server = await startGateway({ listen: { tls: { cert, key }, http2 }, ...routes(upstream.url) })
+    const server = await startGateway({ listen: { tls: certificate, http2 }, ...routes(upstream.url) })
     const socket = tls.connect({ port: server.port, host: '127.0.0.1', rejectUnauthorized: false })
     socket.write(handshake('/ws'))
     const head = await new Promise<Buffer>((resolve) => socket.once('data', resolve))

@@ -91,3 +91,56 @@ for (const [who, interceptor] of Object.entries(keepers)) {
     t.ok(Buffer.concat(kept).equals(body))
   })
 }
+
+/** Hands its chunks over, as a client's body does. */
+class Transferred {
+  readonly transfers = true
+  readonly chunks: Buffer[]
+
+  constructor(chunks: Buffer[]) {
+    this.chunks = chunks
+  }
+
+  async *[Symbol.asyncIterator]() {
+    yield* this.chunks
+  }
+}
+
+/** As Node reads them: of memory of their own. */
+const own = (bytes: Uint8Array) => Buffer.from(new Uint8Array(bytes).buffer)
+const isFreed = ({ buffer }: Buffer) => (buffer as ArrayBuffer).detached
+
+async function upload(t: Parameters<typeof meshOf>[0], method: 'POST' | 'PUT', body: object, resets = 0) {
+  const got: Buffer[] = []
+  let asked = 0
+  const { url } = await upstream(t, 'a', async (request, response) => {
+    if (asked++ < resets) return void request.once('data', () => request.socket.resetAndDestroy())
+    for await (const chunk of request) got.push(chunk as Buffer)
+    response.end()
+  })
+  const mesh = meshOf(t, [service('orders', [url, url], { retry: { ...retryOptions, budget: 1 } })])
+  const { statusCode } = await mesh.request({ ...get, method, body: body as never })
+  t.equal(statusCode, 200)
+  return Buffer.concat(got)
+}
+
+t.test('request chunks that are handed over are freed once sent, if they are all of their buffer', async (t) => {
+  const part = own(randomBytes(30_000)).subarray(10_000)
+  const chunks = [own(randomBytes(20_000)), part, own(randomBytes(100)), own(randomBytes(20_000))]
+  const whole = Buffer.concat(chunks)
+  t.ok((await upload(t, 'POST', new Transferred(chunks))).equals(whole))
+  t.strictSame(chunks.map(isFreed), [true, false, true, true])
+})
+
+t.test('others are not, and those that may be sent again only when they will not be', async (t) => {
+  const chunks = [own(randomBytes(20_000)), own(randomBytes(20_000))]
+  const whole = Buffer.concat(chunks)
+  t.ok((await upload(t, 'POST', (async function* () { yield* chunks })())).equals(whole)) // biome-ignore format: short
+  t.strictSame(chunks.map(isFreed), [false, false])
+  t.ok((await upload(t, 'PUT', new Transferred(chunks), 1)).equals(whole), 'the second attempt')
+  t.strictSame(chunks.map(isFreed), [false, false], 'kept whole')
+  const large = Array.from({ length: 5 }, () => own(randomBytes(20_000)))
+  const all = Buffer.concat(large)
+  t.ok((await upload(t, 'PUT', new Transferred(large))).equals(all))
+  t.equal(isFreed(large.at(-1)!), true, 'more than is kept')
+})

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { errors } from 'undici'
+import { free, isTransferring } from './borrowing.ts'
 import type { PooledRequest } from './pooled-request.ts'
 import { trailerLines } from './request-head.ts'
 
@@ -68,6 +69,8 @@ abstract class StreamedBody implements Sending {
   readonly #done: (error: Error | null) => void
   #begun = false
   #sent = 0
+  /** Chunks to free once the kernel has them. */
+  readonly #spent: Uint8Array[] = []
 
   constructor(socket: Socket, request: PooledRequest, done: (error: Error | null) => void) {
     this.#socket = socket
@@ -89,7 +92,12 @@ abstract class StreamedBody implements Sending {
     return length === null ? 'transfer-encoding: chunked\r\n\r\n' : `content-length: ${length}\r\n\r\n`
   }
 
-  abstract drained(): void
+  drained(): void {
+    this.#free()
+    this.goOn()
+  }
+
+  protected abstract goOn(): void
   abstract stop(error: Error | null): void
 
   /** Whether more may come at once. */
@@ -103,7 +111,16 @@ abstract class StreamedBody implements Sending {
     const more = length === null ? this.#writeChunk(head, bytes) : this.#writePart(head, bytes)
     this.#begun = true
     this.#request.bodySent(bytes)
+    if (isTransferring(this.#request.body)) {
+      this.#spent.push(bytes)
+      if (this.#socket.writableLength === 0) this.#free()
+    }
     return more
+  }
+
+  #free(): void {
+    for (const chunk of this.#spent) free(chunk)
+    this.#spent.length = 0
   }
 
   #writePart(head: string, bytes: Buffer): boolean {
@@ -182,7 +199,7 @@ class StreamSending extends StreamedBody {
     }
   }
 
-  drained(): void {
+  protected override goOn(): void {
     if (!this.over) this.#source.resume()
   }
 
@@ -232,7 +249,7 @@ class IteratedBody extends StreamedBody {
     }
   }
 
-  drained(): void {
+  protected override goOn(): void {
     this.#wake?.()
     this.#wake = null
   }
@@ -240,7 +257,7 @@ class IteratedBody extends StreamedBody {
   stop(): void {
     if (this.over) return
     this.over = true
-    this.drained()
+    this.goOn()
     // At once, since what it waits for may never come.
     void this.#letGo().catch(() => {})
   }

@@ -150,9 +150,9 @@ class BodyKeeper extends ForwardingHandler {
 
   override onBodySent(chunk: Buffer): void {
     // The types leave out that text comes as text.
-    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk)
-    this.#size += bytes.length
-    if (this.#size <= this.#most) this.#chunks.push(bytes)
+    this.#size += Buffer.byteLength(chunk)
+    // A copy: the chunk's own memory may be freed.
+    if (this.#size <= this.#most) this.#chunks.push(Buffer.from(chunk))
     else this.#chunks = []
     this.next.onBodySent?.(chunk)
   }

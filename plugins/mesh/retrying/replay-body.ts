@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
+import { isTransferring } from '../http/borrowing.ts'
 import { headerOf } from '../request-facts.ts'
 import type { Service } from '../service.ts'
 import type { DispatchOptions } from '../types.ts'
@@ -75,6 +76,11 @@ export class ReplayBody extends EventEmitter implements Source {
   /** All of it is here: attempts side by side may read it. */
   get whole(): boolean {
     return this.replayable && this.#ended
+  }
+
+  /** What one attempt has sent, no other will. */
+  get transfers(): boolean {
+    return !this.#keeping && isTransferring(this.#source)
   }
 
   /** As a stream's. */

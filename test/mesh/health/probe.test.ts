@@ -1,16 +1,14 @@
 /** One check over real sockets. */
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { buildConnector } from 'undici'
 import { probeOf } from '../../../plugins/mesh/health/probe.ts'
 import type { Open } from '../../../plugins/mesh/http/pool.ts'
+import { selfSigned } from '../../helpers/self-signed.ts'
 import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../helpers/servers.ts'
 import { checkOptions } from './support.ts'
 
@@ -193,12 +191,7 @@ t.test('network errors in words', async (t) => {
 })
 
 t.test('https, by the service’s own connector', async (t: Test) => {
-  const folder = mkdtempSync(join(tmpdir(), 'jingwei-probe-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  const subject = ['-subj', '/CN=any', '-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2', '-nodes']
-  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
-  execFileSync('openssl', ['req', '-x509', ...kind, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+  const { cert, key } = selfSigned(t)
   const server = https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, (_request, response) => {
     response.end('well')
   })
