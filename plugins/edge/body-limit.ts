@@ -28,6 +28,8 @@ function limiter(limit: number): preParsingHookHandler {
 
 /** Read as it comes, and only once this is; destroying it, as undici does, leaves the client's connection alone. */
 class CountedBody extends Readable {
+  /** As a `Body`'s. */
+  transfers = true
   readonly #source: Readable
   readonly #limit: number
   #begun = false
@@ -41,25 +43,21 @@ class CountedBody extends Readable {
     this.on('error', () => {})
   }
 
-  /** As a `Body`'s. */
-  get transfers(): boolean {
-    const readers = this.listenerCount('data') + this.listenerCount('readable')
-    return readers === 1 && this.#source.listenerCount('data') === 1
-  }
-
   override _read(): void {
     if (this.#begun) {
       this.#source.resume()
       return
     }
     this.#begun = true
-    this.#source.on('data', (chunk: Buffer) => this.#take(chunk))
-    this.#source.once('end', () => this.push(null))
+    this.#source.prependListener('data', (chunk: Buffer) => this.#take(chunk))
+    this.#source.once('end', () => this.push(null)).resume()
   }
 
   #take(chunk: Buffer): void {
     // What nobody wants any more is read all the same: the next request on the connection comes after it.
     if (this.destroyed) return
+    const readers = this.listenerCount('data') + this.listenerCount('readable')
+    if (readers > 1 || this.#source.listenerCount('data') > 1) this.transfers = false
     this.#size += chunk.length
     if (this.#size > this.#limit) this.destroy(new TooLarge(this.#limit))
     else if (!this.push(chunk)) this.#source.pause()

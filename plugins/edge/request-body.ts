@@ -21,6 +21,8 @@ export function hasUnknownLength(raw: IncomingMessage): boolean {
  * (A stream of its own over the request's would cost a POST of 16 KB a tenth more.)
  */
 export class Body implements AsyncIterableIterator<Buffer, undefined> {
+  /** Of the seam: whoever has sent a chunk may free its memory. Not where somebody else has seen one, and may keep it. */
+  transfers = true
   readonly #source: Readable
   #begun = false
   #over = false
@@ -30,11 +32,6 @@ export class Body implements AsyncIterableIterator<Buffer, undefined> {
 
   constructor(source: Readable) {
     this.#source = source
-  }
-
-  /** Of the seam: whoever has sent a chunk may free its memory, unless somebody else has seen it. */
-  get transfers(): boolean {
-    return this.#source.listenerCount('data') === 1
   }
 
   [Symbol.asyncIterator](): this {
@@ -61,15 +58,18 @@ export class Body implements AsyncIterableIterator<Buffer, undefined> {
 
   #begin(): void {
     this.#begun = true
-    this.#source.on('data', (value: Buffer) => {
+    const source = this.#source
+    // First, to see also who listens but once.
+    source.prependListener('data', (value: Buffer) => {
+      if (source.listenerCount('data') > 1) this.transfers = false
       if (this.#over) return
       if (this.#waiting !== null) this.#answer({ done: false, value })
       else {
         this.#chunks.push(value)
-        this.#source.pause()
+        source.pause()
       }
     })
-    this.#source.once('end', () => this.#end())
+    source.once('end', () => this.#end()).resume()
   }
 
   #end(): void {

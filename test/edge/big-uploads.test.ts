@@ -113,9 +113,13 @@ t.test('whoever else keeps what comes keeps it whole: a mirror, a plugin', async
 
   for (const config of [{}, { edge: { bodyLimit: '1gb' } }]) {
     const kept: Buffer[] = []
+    let first: Buffer | undefined
     const before = (server: FastifyInstance) =>
-      void server.addHook('preHandler', async ({ raw }) => {
-        raw.once('resume', () => raw.on('data', (chunk: Buffer) => kept.push(chunk)))
+      void server.addHook('preHandler', async ({ raw, method }) => {
+        raw.once('resume', () => {
+          if (method === 'PATCH') raw.once('data', (chunk: Buffer) => (first = chunk))
+          else raw.on('data', (chunk: Buffer) => kept.push(chunk))
+        })
       })
     const watched = await serving(t, { config, before })
     for (const [method, sized] of kinds) {
@@ -125,5 +129,7 @@ t.test('whoever else keeps what comes keeps it whole: a mirror, a plugin', async
       for (const chunk of kept) seen.update(chunk)
       t.equal(seen.digest('hex'), digest, `what a plugin saw: ${method}, ${sized}`)
     }
+    t.equal(await upload(watched.port, 'PATCH', false), digest)
+    t.ok(first!.length > 0 && body.subarray(0, first!.length).equals(first!), 'also if it looked but once')
   }
 })
