@@ -27,6 +27,7 @@ const sweepMs = 50
 export default fp<Config>(
   async (fastify, { listen }) => {
     let draining: Promise<void> | null = null
+    let leaving = false
     const connections = new Set<Connection>()
     const isPlain = !('setSecureContext' in fastify.server)
     fastify.decorate('isDraining', () => draining !== null)
@@ -55,12 +56,20 @@ export default fp<Config>(
 
     /** Clients learn from `Connection: close` that their next request belongs elsewhere. */
     function sendElsewhere(): void {
+      leaving = true
       for (const { _httpMessage: response } of connections) if (response) response.shouldKeepAlive = false
     }
     fastify.addHook('onRequest', (request, { raw }, done) => {
-      if (draining !== null && request.raw.httpVersionMajor === 1) raw.shouldKeepAlive = false
+      if (request.raw.httpVersionMajor === 1) {
+        if (leaving) raw.shouldKeepAlive = false
+        // Behind answers to earlier requests: Node gives it the connection when its turn has come.
+        else if (raw.socket === null) raw.once('socket', endIfLeaving)
+      }
       done()
     })
+    function endIfLeaving(this: ServerResponse): void {
+      if (leaving) this.shouldKeepAlive = false
+    }
 
     // Node closes the connections that are idle now, and would wait out the keep-alive time of those that become it.
     fastify.addHook('preClose', async () => {

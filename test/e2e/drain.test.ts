@@ -100,6 +100,24 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   t.ok(gateway.log().some(({ msg }) => msg === 'stopped'))
 })
 
+t.test('answers that wait for their turn when draining begins say so in theirs', async (t) => {
+  const gateway = await gatewayFor(t, { delay: '5s', timeout: '10s' })
+  const client = await rawClient(t, gateway.url)
+  client.send('/orders?stream=1500')
+  client.send('/orders')
+  client.send('/orders')
+  await waitFor('the stream has begun', () => client.answers().length === 1)
+  gateway.running.kill('SIGTERM')
+  await waitFor('it drains', async () => (await gateway.health()).status === 'draining')
+  await client.closed
+  const [stream, next, ...more] = client.answers()
+  t.notMatch(stream, /connection: close/i, 'it was too late for the one under way')
+  t.match(next, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
+  t.strictSame(more, [], 'that was the last')
+  gateway.running.kill('SIGTERM')
+  await gateway.running.exited
+})
+
 t.test('HTTP/2: sessions are told to go, streams in flight end', async (t) => {
   const { port } = await upstream(t, 'a')
   const services = { orders: { instances: [`http://127.0.0.1:${port}`] } }
