@@ -13,7 +13,8 @@ const plain = {
   attemptTimeout: (more: { default?: string } = {}) =>
     Duration("One attempt, from the end of the request to the response's headers.", more),
   connectTimeout: (more: { default?: string } = {}) => Duration('TCP and TLS.', more),
-  idleTimeout: (more: object = {}) => orOff(Duration('Longest silence once the response runs.'), more),
+  idleTimeout: (more: object = {}) =>
+    orOff(Duration('Longest silence once the response runs, and of a caller within its request.'), more),
   balance: (more: object = {}) =>
     Either({ type: 'string' }, Names(balancePolicies), Balance, { description: 'How an instance is chosen.', ...more }),
   mode: (more: object = {}) =>

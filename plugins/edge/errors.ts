@@ -21,6 +21,7 @@ export const errorTable: Readonly<Record<string, Row>> = {
   JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'http_request_denied'],
   JW_IDENTITY_MISMATCH: [502, 'The service could not be trusted', 'tls_certificate_error'],
   JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
+  JW_CALLER_SILENT: [408, 'The client sent nothing of its body for too long', 'http_request_error'],
   JW_CALL_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
   JW_ATTEMPT_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
   UND_ERR_CONNECT_TIMEOUT: [504, 'The service could not be reached in time', 'connection_timeout'],
@@ -106,6 +107,7 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   const row = lookUp(code, Boolean(request.exchange))
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
+    if (status === 408) partFrom(request, reply)
     reply.header('proxy-status', `jingwei; error=${type}`)
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)

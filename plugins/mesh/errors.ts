@@ -7,6 +7,7 @@ const meshErrors = {
   JW_NO_INSTANCE: 'no instance of the service is available',
   JW_CALL_TIMEOUT: 'the call took longer than its timeout',
   JW_ATTEMPT_TIMEOUT: 'the instance did not answer within the attempt timeout',
+  JW_CALLER_SILENT: 'the caller sent nothing of the body for longer than the idle timeout',
   JW_CIRCUIT_OPEN: 'the circuit is open',
   JW_OVERLOADED: 'as much as may be is in flight already',
   JW_UPSTREAM_LIMITED: 'the rate limit toward the service is reached',

@@ -23,7 +23,7 @@ const types: Readonly<Record<string, number>> = {
 } // biome-ignore format: a table
 
 /** Where another status says more to a client than the recommended one. */
-const chosen: Readonly<Record<string, number>> = { JW_NO_SERVICE: 503, JW_LOOP_DETECTED: 508 }
+const chosen: Readonly<Record<string, number>> = { JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508 }
 
 t.test('each row of the table has a Proxy-Status type of RFC 9209 and the status that goes with it', async (t) => {
   for (const [code, [status, message, type]] of Object.entries(errorTable)) {

@@ -114,17 +114,25 @@ t.test('a client that falls silent within its body gets 408', async (t) => {
 t.test('clients that fall silent within their bodies do not count against the service', async (t) => {
   const breakers = { circuitBreaker: { minRequests: 2 }, outlierDetection: { consecutive5xx: 1 } }
   const mesh = { attemptTimeout: '100ms', timeout: '150ms', ...breakers }
-  const { port, log } = await limited(t, {}, { timeouts: { bodyIdle: '300ms' } }, mesh)
-  const stalled = ['', 'abc'].flatMap((part) => Array.from({ length: 5 }, () => post('Content-Length: 10') + part))
-  for (const { text } of await Promise.all(stalled.map((bytes) => connect(port, bytes).closed))) {
-    t.match(JSON.parse(parse(text).body), { code: 'JW_BODY_TIMEOUT' })
+  // Whoever is the first to lose patience.
+  for (const [code, bodyIdle, idleTimeout] of [
+    ['JW_BODY_TIMEOUT', '300ms', '60s'],
+    ['JW_CALLER_SILENT', '60s', '300ms']
+  ] as const) {
+    const { port, log } = await limited(t, {}, { timeouts: { bodyIdle } }, { ...mesh, idleTimeout })
+    const stalled = ['', 'abc'].flatMap((part) => Array.from({ length: 5 }, () => post('Content-Length: 10') + part))
+    for (const { text } of await Promise.all(stalled.map((bytes) => connect(port, bytes).closed))) {
+      const answer = parse(text)
+      t.match(answer, { status: 408, headers: { connection: 'close' } })
+      t.match(JSON.parse(answer.body), { code })
+    }
+    const { text } = await connect(port, `${post('Content-Length: 1', 'Connection: close')}x`).closed
+    t.equal(parse(text).status, 200)
+    t.strictSame(
+      log.filter(({ status }) => status === 504 || status === 503),
+      []
+    )
   }
-  const { text } = await connect(port, `${post('Content-Length: 1', 'Connection: close')}x`).closed
-  t.equal(parse(text).status, 200)
-  t.strictSame(
-    log.filter(({ status }) => status === 504 || status === 503),
-    []
-  )
 })
 
 t.test('a service that reads slowly is not the client’s fault', async (t) => {

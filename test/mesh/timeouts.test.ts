@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { upgrade } from 'undici'
 import type { Mesh } from '../../plugins/mesh/dispatcher.ts'
+import { outlierOptions } from './health/support.ts'
 import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
 import { connecting, eventually, raw, silent, upstream } from './helpers/servers.ts'
 
@@ -75,6 +76,34 @@ t.test('a long upload is not taken for a slow answer, nor a caller who stalls fo
     await t.rejects(call, { message: 'left' })
     t.strictSame(active(mesh), [0])
   }
+})
+
+t.test('a caller who stalls for longer than the idle timeout is not waited for, and nobody is to blame', async (t) => {
+  const { url } = await silent(t)
+  const outlierDetection = outlierOptions({ consecutive5xx: 1, consecutiveGatewayFailures: 1 })
+  const policy = { attemptTimeout: 50, timeout: 80, outlierDetection }
+  const mesh = meshOf(t, [service('orders', [url], { ...policy, idleTimeout: 200 })])
+  const patient = meshOf(t, [service('orders', [url], { ...policy, idleTimeout: false })])
+  for (const begun of [false, true]) {
+    const body = new PassThrough()
+    const from = performance.now()
+    const call = mesh.request({ ...get, method: 'POST', body })
+    call.catch(() => {})
+    if (begun) {
+      await sleep(150)
+      body.write('x')
+    }
+    await t.rejects(call, { code: 'JW_CALLER_SILENT' })
+    t.ok(performance.now() - from >= (begun ? 340 : 190), 'since its last bytes')
+    t.ok(body.destroyed)
+    t.strictSame(active(mesh), [0])
+    t.equal(mesh.status()[0]!.instances[0]!.available, true)
+  }
+  const left = new AbortController()
+  const call = patient.request({ ...get, method: 'POST', body: new PassThrough(), signal: left.signal })
+  await sleep(300)
+  left.abort(new Error('left'))
+  await t.rejects(call, { message: 'left' })
 })
 
 t.test('from the end of a body on, and while the service takes no more of it, the clock runs', async (t) => {

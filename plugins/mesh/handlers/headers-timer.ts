@@ -6,7 +6,7 @@ import { ForwardingHandler } from './forwarding-handler.ts'
 /**
  * A timer up to the response's headers; what follows them is not cut. A body on its way starts it anew, so that
  * a long upload is not taken for a slow answer; one that the service does not take is. A caller who is slow with it
- * costs no time: how long that may last is the caller's to say, and the service is not to blame.
+ * costs no time.
  */
 export abstract class HeadersTimerHandler extends ForwardingHandler {
   protected controller: DispatchController | null = null
@@ -15,12 +15,17 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   /** Has no effect once the timer runs. */
   protected arm(timeoutMs: number): void {
     this.#timer ??= setTimeout(() => {
-      if (this.controller?.awaitsBody) this.#timer!.refresh()
+      if (this.controller?.awaitsBody) this.waitForBody()
       else this.expire()
     }, timeoutMs)
   }
 
   protected abstract expire(): void
+
+  /** The caller has sent nothing for the time. */
+  protected waitForBody(): void {
+    this.#timer!.refresh()
+  }
 
   override onBodySent(chunk: Buffer): void {
     this.#timer?.refresh()

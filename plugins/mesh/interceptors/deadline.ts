@@ -3,17 +3,25 @@ import { HeadersTimerHandler } from '../handlers/headers-timer.ts'
 import type { Layer } from '../layer.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
-/** Bounds the whole call, all attempts and pauses, from the end of the request to the response's headers. */
-export const deadline: Layer = (service, policy) => (dispatch) => (opts, handler) =>
-  dispatch(opts, new DeadlineHandler(handler, policy.timeout, service.name))
+/**
+ * Bounds the whole call, all attempts and pauses, from the end of the request to the response's headers; and how long a
+ * caller may be silent within the body, which is nobody's fault but its own.
+ */
+export const deadline: Layer = (service, { timeout, idleTimeout }) => {
+  const idleMs = idleTimeout === false ? Number.POSITIVE_INFINITY : idleTimeout
+  return (dispatch) => (opts, handler) => dispatch(opts, new DeadlineHandler(handler, timeout, idleMs, service.name))
+}
 
 class DeadlineHandler extends HeadersTimerHandler {
   readonly #timeoutMs: number
+  readonly #idleMs: number
   readonly #service: string
+  #silentMs = 0
 
-  constructor(next: DispatchHandler, timeoutMs: number, service: string) {
+  constructor(next: DispatchHandler, timeoutMs: number, idleMs: number, service: string) {
     super(next)
     this.#timeoutMs = timeoutMs
+    this.#idleMs = idleMs
     this.#service = service
   }
 
@@ -22,6 +30,18 @@ class DeadlineHandler extends HeadersTimerHandler {
     this.controller = controller
     this.arm(this.#timeoutMs)
     this.next.onRequestStart?.(controller, context)
+  }
+
+  override onBodySent(chunk: Buffer): void {
+    this.#silentMs = 0
+    super.onBodySent(chunk)
+  }
+
+  // To the next multiple of the timeout: no timer of its own for what hardly ever happens.
+  protected override waitForBody(): void {
+    this.#silentMs += this.#timeoutMs
+    if (this.#silentMs < this.#idleMs) super.waitForBody()
+    else this.controller?.abort(new MeshError('JW_CALLER_SILENT', this.#service))
   }
 
   protected override expire(): void {
