@@ -1,6 +1,14 @@
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, parse, startGateway, startRawService, startService } from '../helpers/gateway.ts'
+import {
+  connect,
+  eventually,
+  gatewayBefore,
+  parse,
+  startGateway,
+  startRawService,
+  startService
+} from '../helpers/gateway.ts'
 
 async function limited(t: Test, edge: object, listen: object = {}, mesh: object = {}) {
   const seen = { requests: 0, bytes: 0, ended: 0, aborted: 0 }
@@ -143,13 +151,10 @@ t.test('a service that reads slowly is not the client’s fault', async (t) => {
     }, 900)
   })
   t.teardown(service.close)
-  const gateway = await startGateway({
+  const gateway = await gatewayBefore(t, service.url, {
     listen: { timeouts: { bodyIdle: '250ms' } },
-    edge: { bodyLimit: false },
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+    edge: { bodyLimit: false }
   })
-  t.teardown(gateway.close)
   const client = connect(gateway.port, post('Content-Length: 20000000', 'Connection: close'))
   client.send(Buffer.alloc(20_000_000))
   t.equal(parse((await client.closed).text).status, 200)
@@ -161,12 +166,7 @@ t.test('a service that answers slowly is not the client’s fault either', async
     setTimeout(() => response.end('ok'), 400)
   })
   t.teardown(service.close)
-  const gateway = await startGateway({
-    listen: { timeouts: { bodyIdle: '100ms' } },
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, service.url, { listen: { timeouts: { bodyIdle: '100ms' } } })
   const client = connect(gateway.port, `${post('Content-Length: 2', 'Connection: close')}ab`)
   t.equal(parse((await client.closed).text).status, 200)
 })
@@ -186,12 +186,7 @@ t.test('bytes that cannot be read never end up in a response under way', async (
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst'))
   )
   t.teardown(service.close)
-  const gateway = await startGateway({
-    mesh: { idleTimeout: '500ms' },
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, service.url, { mesh: { idleTimeout: '500ms' } })
   const client = connect(gateway.port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
   await client.until('first')
   client.send('nonsense\r\n\r\n')

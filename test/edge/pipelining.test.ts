@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, startGateway, startRawService, startService } from '../helpers/gateway.ts'
+import { connect, eventually, gatewayBefore, startGateway, startRawService, startService } from '../helpers/gateway.ts'
 
 const slowMs = 150
 
@@ -20,12 +20,7 @@ async function answering(t: Test, answer: string): Promise<number> {
     })
   })
   t.teardown(service.close)
-  const gateway = await startGateway({
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
-    mesh: { retry: false }
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, service.url, { mesh: { retry: false } })
   return gateway.port
 }
 

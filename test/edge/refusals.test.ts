@@ -1,6 +1,15 @@
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, get, parse, startEcho, startGateway, startRawService } from '../helpers/gateway.ts'
+import {
+  connect,
+  eventually,
+  gatewayBefore,
+  get,
+  parse,
+  startEcho,
+  startGateway,
+  startRawService
+} from '../helpers/gateway.ts'
 
 async function refusing(t: Test, edge: object = {}) {
   const echo = await startEcho()
@@ -88,11 +97,7 @@ t.test('a tunnel asked for while an answer is under way never ends up in that an
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst'))
   )
   t.teardown(service.close)
-  const gateway = await startGateway({
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, service.url)
   const client = connect(gateway.port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
   await client.until('first')
   client.send('CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n')

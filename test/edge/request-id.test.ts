@@ -1,16 +1,12 @@
 import t from 'tap'
-import { ask, get, startEcho, startGateway } from '../helpers/gateway.ts'
+import { ask, gatewayBefore, get, startEcho } from '../helpers/gateway.ts'
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 t.test('an id goes to the service and back; the client’s is kept if it is well formed', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
-  const gateway = await startGateway({
-    services: { any: { instances: [echo.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, echo.url)
   const both = async (...headers: string[]) => {
     const { headers: back, body } = await get(gateway.port, '/', headers)
     const there = (JSON.parse(body) as { headers: Record<string, string> }).headers['x-request-id']
@@ -29,12 +25,7 @@ t.test('an id goes to the service and back; the client’s is kept if it is well
 t.test('another header, and clients who are not believed', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
-  const gateway = await startGateway({
-    edge: { requestId: { header: 'X-Trace', trustClient: false } },
-    services: { any: { instances: [echo.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, echo.url, { edge: { requestId: { header: 'X-Trace', trustClient: false } } })
   const { headers } = await ask(gateway.port, '/', ['X-Trace: mine', 'X-Request-Id: other'])
   t.match(headers['x-trace'], uuid)
   t.equal(headers['x-request-id'], 'other')

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { connect, gatewayBefore, get, startGateway, startRawService } from '../helpers/gateway.ts'
 import { handshake } from './helpers/websocket.ts'
 
 /** Answers with these bytes, a pause at each `|`. */
@@ -61,11 +61,7 @@ t.test('hints without end do not pile up for a client that does not read', async
     })
   })
   t.teardown(service.close)
-  const gateway = await startGateway({
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, service.url)
   const client = connect(gateway.port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
   client.socket.pause()
   await all

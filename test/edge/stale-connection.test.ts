@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import { get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { gatewayBefore, get, startRawService } from '../helpers/gateway.ts'
 
 /** A service that answers the first request of each connection and ends it just as a second one arrives. */
 async function closing(t: Test, end: (socket: Socket) => void) {
@@ -16,12 +16,8 @@ async function closing(t: Test, end: (socket: Socket) => void) {
       else end(socket)
     })
   })
-  const gateway = await startGateway({
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
+  const gateway = await gatewayBefore(t, service.url)
   t.teardown(service.close)
-  t.teardown(gateway.close)
   return { port: gateway.port, seen }
 }
 

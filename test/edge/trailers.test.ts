@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import t from 'tap'
-import { answering, connect, get, parse, raw, startGateway, startRawService } from '../helpers/gateway.ts'
+import { answering, connect, gatewayBefore, get, parse, raw, startRawService } from '../helpers/gateway.ts'
 import { claims, secret, token } from './helpers/tokens.ts'
 
 const chunked = (...lines: string[]) =>
@@ -16,11 +16,7 @@ async function saying(t: Test, ...responses: string[]) {
     answer(socket)
   })
   t.teardown(service.close)
-  const gateway = await startGateway({
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-  })
-  t.teardown(gateway.close)
+  const gateway = await gatewayBefore(t, service.url)
   return { port: gateway.port, asked: () => asked }
 }
 
@@ -124,12 +120,9 @@ t.test('what would have been dropped as a header is dropped as a trailer', async
     })
   })
   t.teardown(service.close)
-  const gateway = await startGateway({
-    edge: { jwt: { secret, algorithms: ['HS256'], forward: { sub: 'x-user-id' } } },
-    services: { any: { instances: [service.url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  const gateway = await gatewayBefore(t, service.url, {
+    edge: { jwt: { secret, algorithms: ['HS256'], forward: { sub: 'x-user-id' } } }
   })
-  t.teardown(gateway.close)
   const request = ask(
     'POST',
     '1.1',

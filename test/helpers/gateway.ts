@@ -8,6 +8,7 @@ import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import { pino } from 'pino'
+import type { Test } from 'tap'
 import { build, gateway } from '../../app.ts'
 import { parseConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
@@ -44,6 +45,15 @@ export async function startGateway(config: object | string, options: GatewayOpti
   const { port } = server.server.address() as AddressInfo
   const scheme = parsed.listen.tls === undefined ? 'http' : 'https'
   return { url: `${scheme}://127.0.0.1:${port}`, port, server, log, close: () => server.close() }
+}
+
+/** A gateway before one service, that ends with the test. */
+export async function gatewayBefore(t: Test, url: string, more: object = {}, options: GatewayOptions = {}) {
+  const services = { any: { instances: [url] } }
+  const routes = [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  const started = await startGateway({ services, routes, ...more }, options)
+  t.teardown(started.close)
+  return started
 }
 
 /** As `build` makes it, but for where the log goes. */
