@@ -47,6 +47,17 @@ t.test('deadline: over all attempts and pauses', async (t) => {
   await eventually(() => slow.sockets.size === 0, 'connections to close')
 })
 
+t.test('deadline: a body that is sent again does not begin it anew', async (t) => {
+  const slow = await silent(t)
+  const retry = { ...retryOptions, attempts: 10, on: ['5xx'] as (typeof retryOptions)['on'], budget: 1 }
+  const mesh = meshOf(t, [service('orders', [slow.url], { attemptTimeout: 100, timeout: 250, retry })])
+  for (const body of ['text', Readable.from(['a ', 'stream'])]) {
+    const before = slow.count()
+    await t.rejects(mesh.request({ ...get, method: 'PUT', body }), { code: 'JW_CALL_TIMEOUT' })
+    t.ok(slow.count() > before + 1, `${slow.count() - before} attempts`)
+  }
+})
+
 t.test('a long upload is not taken for a slow answer, nor a caller who stalls for a slow service', async (t) => {
   const { url } = await upstream(t, 'upload', (request, response) => {
     let size = 0

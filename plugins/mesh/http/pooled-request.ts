@@ -99,7 +99,7 @@ export class PooledRequest implements DispatchController {
     this.#handler.onBodySent?.(chunk as Buffer)
   }
 
-  /** Its streamed body is whole. */
+  /** Its body is whole. */
   requestSent(): void {
     this.#handler.onRequestSent?.()
   }

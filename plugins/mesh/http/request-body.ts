@@ -51,6 +51,7 @@ function sendWhole(socket: Socket, request: PooledRequest, bytes: Buffer): void 
   }
   withHead(socket, `${text}content-length: ${bytes.length}\r\n\r\n`, bytes)
   request.bodySent(bytes)
+  request.requestSent()
 }
 
 function withHead(socket: Socket, text: string, bytes: Buffer): boolean {

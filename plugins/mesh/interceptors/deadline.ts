@@ -17,6 +17,8 @@ class DeadlineHandler extends HeadersTimerHandler {
   readonly #idleMs: number
   readonly #service: string
   #silentMs = 0
+  /** All of the body was here; what is sent after that is sent again. */
+  #whole = false
 
   constructor(next: DispatchHandler, timeoutMs: number, idleMs: number, service: string) {
     super(next)
@@ -34,7 +36,14 @@ class DeadlineHandler extends HeadersTimerHandler {
 
   override onBodySent(chunk: Buffer): void {
     this.#silentMs = 0
-    super.onBodySent(chunk)
+    if (this.#whole) this.next.onBodySent?.(chunk)
+    else super.onBodySent(chunk)
+  }
+
+  override onRequestSent(): void {
+    if (this.#whole) this.next.onRequestSent?.()
+    else super.onRequestSent()
+    this.#whole = true
   }
 
   // To the next multiple of the timeout: no timer of its own for what hardly ever happens.
