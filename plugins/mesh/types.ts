@@ -158,6 +158,8 @@ declare module 'undici' {
       instance?: Instance
       /** Set by `select`: whether the attempt has ended, though its call goes on. */
       attempt?: { readonly over: boolean; whenOver(end: () => void): void }
+      /** Set by `retry`: only on a new connection, since others may have been lost with the one that failed. */
+      fresh?: true
       /** Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them. */
       trailers?: () => readonly string[]
     }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import { gatewayBefore, get, startRawService } from '../helpers/gateway.ts'
+import { eventually, gatewayBefore, get, startRawService } from '../helpers/gateway.ts'
 
 /** A service that answers the first request of each connection and ends it just as a second one arrives. */
 async function closing(t: Test, end: (socket: Socket) => void) {
@@ -21,12 +21,53 @@ async function closing(t: Test, end: (socket: Socket) => void) {
   return { port: gateway.port, seen }
 }
 
+/** A service that has lost its connections: it ends the old ones when they are used, and answers on new ones. */
+async function restarting(t: Test, end: (socket: Socket) => void) {
+  const seen: string[] = []
+  let connections = 0
+  let known = 0
+  const waiting: Socket[] = []
+  const service = await startRawService((socket) => {
+    const number = ++connections
+    socket.on('data', (chunk: Buffer) => {
+      seen.push(`${number} ${chunk.toString('latin1').split(' ', 2).join(' ')}`)
+      if (number <= known) end(socket)
+      else if (known === 0) waiting.push(socket)
+      else socket.write(ok)
+    })
+  })
+  t.teardown(service.close)
+  const { port } = await gatewayBefore(t, service.url)
+  /** So many idle connections, all of which the service forgets. */
+  const idle = async (count: number) => {
+    const answers = Array.from({ length: count }, () => get(port, '/'))
+    await eventually(() => waiting.length === count)
+    for (const socket of waiting) socket.write(ok)
+    await Promise.all(answers)
+    known = connections
+    seen.length = 0
+  }
+  return { port, seen, idle, fresh: () => connections - known }
+}
+
+const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+
 const endings: [string, (socket: Socket) => void][] = [
   ['closes', (socket) => socket.end()],
   ['resets', (socket) => socket.resetAndDestroy()]
 ]
 
 for (const [how, end] of endings) {
+  t.test(`a fresh one, however many the service ${how}`, async (t) => {
+    const { port, seen, idle, fresh } = await restarting(t, end)
+    await idle(6)
+    t.equal((await get(port, '/1')).status, 200)
+    t.equal(seen.length, 2, 'sent twice')
+    t.equal(fresh(), 1)
+    const more = await Promise.all(['/2', '/3', '/4'].map((path) => get(port, path)))
+    t.strictSame(more.map(({ status }) => status), [200, 200, 200]) // biome-ignore format: short
+  })
+
   for (const method of ['GET', 'HEAD', 'DELETE', 'OPTIONS']) {
     t.test(`${method} on a connection that the service ${how} is sent again on a fresh one`, async (t) => {
       const { port, seen } = await closing(t, end)

@@ -46,8 +46,8 @@ export class Pool implements Owner {
   /** Sockets without a connection yet. */
   readonly #opening = new Set<Socket>()
   #openings = 0
-  /** Of these, for upgrades: they serve no one else. */
-  #upgrading = 0
+  /** Of these, each for one request alone. */
+  #reserved = 0
   /** Came in this turn. */
   #arrived: { request: PooledRequest; opts: DispatchOptions }[] = []
   /** Those that found no connection. */
@@ -140,7 +140,7 @@ export class Pool implements Owner {
       if (this.#isDestroyed) request.fail(this.#closed!)
       else if (this.#line.size > 0 || !this.#place(request)) this.#await(request, opts)
     }
-    while (this.#openings - this.#upgrading < this.#line.size && this.#hasRoom()) this.#connect(null)
+    while (this.#openings - this.#reserved < this.#line.size && this.#hasRoom()) this.#connect(null)
     if (this.#closed !== null) for (const each of [...this.#idle]) each.close()
   }
 
@@ -163,8 +163,8 @@ export class Pool implements Owner {
   /** False if it has to wait. */
   #place(request: PooledRequest): boolean {
     if (request.over) return true
-    if (request.upgrade !== null) {
-      // Its connection is given away as a stream, so it gets one of its own, if need be in the place of an idle one.
+    if (request.upgrade !== null || request.fresh) {
+      // One of its own, if need be in the place of an idle one.
       if (!this.#hasRoom()) this.#idle[0]?.close()
       if (!this.#hasRoom()) return false
       this.#connect(request)
@@ -179,8 +179,9 @@ export class Pool implements Owner {
   /** For one request, or for whoever is first in line by then. */
   #connect(only: PooledRequest | null): void {
     this.#openings++
-    if (only !== null) this.#upgrading++
-    const streamed = only !== null || !this.#direct
+    if (only !== null) this.#reserved++
+    // An upgrade's is given away as a stream.
+    const streamed = (only !== null && only.upgrade !== null) || !this.#direct
     let connection: Connection | null = null
     const buffer = streamed ? null : Buffer.allocUnsafeSlow(readBytes)
     const callback = (bytes: number) => connection === null || connection.readLent(buffer!, bytes)
@@ -189,7 +190,7 @@ export class Pool implements Owner {
     const onAnswer = (error: Error | null, connected: Socket | null) => {
       answered = true
       this.#openings--
-      if (only !== null) this.#upgrading--
+      if (only !== null) this.#reserved--
       if (socket !== undefined) this.#opening.delete(socket)
       if (error !== null) {
         this.#refused(only, error)

@@ -29,6 +29,8 @@ export class PooledRequest implements DispatchController {
   readonly requestHead: RequestHead
   readonly body: DispatchOptions['body']
   readonly upgrade: string | null
+  /** Only a connection that is new may carry it. */
+  readonly fresh: boolean
   /** Between two bytes of the answer's body, in milliseconds; 0 for any. */
   readonly bodyTimeout: number
   /** Read once the body has ended: fields for behind it. */
@@ -45,6 +47,7 @@ export class PooledRequest implements DispatchController {
     this.method = opts.method
     this.body = opts.body
     this.upgrade = typeof opts.upgrade === 'string' ? opts.upgrade : null
+    this.fresh = opts.fresh === true
     this.bodyTimeout = opts.bodyTimeout ?? 0
     this.requestTrailers = opts.trailers ?? null
     this.borrows = isBorrowing(handler)

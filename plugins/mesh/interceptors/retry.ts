@@ -160,10 +160,11 @@ class RetryHandler extends DiscardingHandler {
     // Exponential, with full jitter.
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     count(reason)
-    const next = new RetryHandler(this.next, this.#opts, this.#dispatch, this.#context, this.#retries + 1)
+    const opts: DispatchOptions = reason === 'reset' ? { ...this.#opts, fresh: true } : this.#opts
+    const next = new RetryHandler(this.next, opts, this.#dispatch, this.#context, this.#retries + 1)
     let pause: NodeJS.Timeout | null = setTimeout(() => {
       pause = null
-      this.#dispatch(this.#opts, next)
+      this.#dispatch(opts, next)
     }, leastMs + pauseMs)
     call.whenOver(() => {
       if (pause === null) {
