@@ -19,7 +19,7 @@ export interface RankedConstraint extends MatchConstraint {
 export function matchConstraint({ hosts, headers }: RouteMatch): RankedConstraint | null {
   if (hosts === undefined && headers === undefined) return null
   const wanted = Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value] as const)
-  const names = (hosts ?? []).map((host) => host.toLowerCase())
+  const names = (hosts ?? []).map((host) => plain(host))
   const exact = new Set(names.filter((host) => !host.startsWith('*.')))
   const suffixes = names.filter((host) => host.startsWith('*.')).map((host) => host.slice(1))
   const longest = Math.max(0, ...suffixes.map((suffix) => suffix.length))
@@ -42,11 +42,16 @@ export function preflightConstraint(base: RankedConstraint | null, methods: read
   return { key: JSON.stringify([base?.key, 'preflight', methods]), test, rank: (base?.rank ?? 0) + 0.5 }
 }
 
-/** The host that the client named, without its port, lower case. */
+/** The host that the client named. */
 function hostname(request: IncomingMessage): string {
   const authority = request.headers[':authority']
   const host = typeof authority === 'string' ? authority : (request.headers.host ?? '')
-  return host.replace(/:\d*$/, '').toLowerCase()
+  return plain(host)
+}
+
+/** Lower case, without the port and the dot of an absolute name: to services it is the same host. */
+function plain(host: string): string {
+  return host.replace(/\.?(?::\d*)?$/, '').toLowerCase()
 }
 
 /**

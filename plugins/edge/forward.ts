@@ -67,6 +67,7 @@ export default fp<Config>(
       const ownHost = route.edge.host === 'upstream'
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
       const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
+      const dropAlsoCookies = new Set([...drop, 'cookie'])
       const dropBehind = new Set([...drop, ...notInTrailers])
 
       return (request: FastifyRequest, reply: FastifyReply) => {
@@ -78,7 +79,13 @@ export default fp<Config>(
         // Without one, each attempt's instance gets its own.
         const headers: string[] = ownHost ? [] : ['host', host]
         const alsoDrop = nominated(raw.headers.connection)
-        copyHeaders(headers, raw.rawHeaders, drop, alsoDrop, isDropped)
+        if (raw.httpVersionMajor === 1) copyHeaders(headers, raw.rawHeaders, drop, alsoDrop, isDropped)
+        else {
+          copyHeaders(headers, raw.rawHeaders, dropAlsoCookies, alsoDrop, isDropped)
+          // Of which HTTP/2 may bring many, and HTTP/1.1 has one for all (RFC 9113, 8.2.3).
+          const { cookie } = raw.headers
+          if (cookie !== undefined && !isDropped?.('cookie')) headers.push('cookie', cookie)
+        }
         // Only chunks carry trailers, to the service as from the client.
         const mayTrail = upgrade === null && hasUnknownLength(raw)
         const { trailer } = raw.headers

@@ -17,9 +17,9 @@ export default fp<Config>(
         const { method } = request.raw
         if (method !== 'OPTIONS' && method !== 'TRACE') return done()
         const left = request.raw.headers['max-forwards']
-        if (typeof left !== 'string' || !/^\d{1,9}$/.test(left)) return done()
+        if (typeof left !== 'string' || !/^\d+$/.test(left)) return done()
         if (Number(left) > 0) {
-          countDown(request.raw.rawHeaders, Number(left) - 1)
+          countDown(request.raw.rawHeaders, Math.min(Number(left) - 1, most))
           done()
         } else if (method === 'TRACE') reflect(request, reply)
         else reply.code(204).header('allow', allow).send()
@@ -28,6 +28,9 @@ export default fp<Config>(
   },
   { name: 'jingwei-max-forwards', fastify: '5.x' }
 )
+
+/** Whoever comes next may not know larger numbers. */
+const most = 2 ** 31 - 1
 
 function countDown(rawHeaders: string[], left: number): void {
   for (let i = 0; i < rawHeaders.length; i += 2) {

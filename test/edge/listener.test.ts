@@ -131,6 +131,7 @@ t.test('HTTP/2 and HTTP/1.1 on one port, by ALPN', async (t) => {
     'x-forwarded-host': `localhost:${port}`,
     'x-forwarded-port': String(port)
   })
+  t.equal(seen.rawHeaders.filter((name) => name === 'cookie').length, 1, 'HTTP/1.1 has one field for all cookies')
   t.notOk(Object.keys(seen.headers).some((name) => name.startsWith(':')))
   t.equal(seen.headers['transfer-encoding'], undefined, 'no body where there was none')
   const posted = JSON.parse((await ask(client, { ':path': '/', ':method': 'POST' }, 'hello')).body) as Seen

@@ -21,6 +21,8 @@ t.test('OPTIONS and TRACE are counted down, other methods are not', async (t) =>
   t.equal(await left('OPTIONS', '5', '/'), '4')
   t.equal(await left('OPTIONS', '1', '/'), '0')
   t.equal(await left('TRACE', '10'), '9')
+  t.equal(await left('OPTIONS', '1000000000', '/'), '999999999')
+  for (const many of ['2147483649', '9'.repeat(30)]) t.equal(await left('TRACE', many), '2147483647', 'the most there is')
   t.equal(await left('GET', '0'), '0')
   t.equal(await left('OPTIONS', 'many', '/'), 'many', 'not a number: not ours to judge')
   t.equal((await ask(port, '/', [], 'OPTIONS')).headers['max-forwards'], undefined)

@@ -76,7 +76,7 @@ t.test('a prefix ends with a segment, the longest wins, an exact path and a patt
   for (const [target, route] of expected) t.equal(await served(gateway, target), route, target)
 })
 
-t.test('host: exact before wildcard before none, whatever the case and the port', async (t) => {
+t.test('host: exact before wildcard before none, whatever the case, the port and a last dot', async (t) => {
   const gateway = await routed(t, [
     { name: 'exact', match: { path: '/', hosts: ['API.example.com'] } },
     { name: 'longer', match: { path: '/', hosts: ['*.eu.example.com'] } },
@@ -87,6 +87,9 @@ t.test('host: exact before wildcard before none, whatever the case and the port'
   const expected: [string, string][] = [
     ['api.example.com', 'exact'],
     ['Api.Example.COM:8443', 'exact'],
+    ['api.example.com.', 'exact'],
+    ['api.example.com.:80', 'exact'],
+    ['www.example.com.', 'wild'],
     ['www.example.com', 'wild'],
     ['a.b.example.com:80', 'wild'],
     ['a.eu.example.com', 'longer'],
