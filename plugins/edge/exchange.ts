@@ -7,7 +7,7 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { codeOf } from './errors.ts'
-import { endToEnd, hopByHop, isWebSocket, nominated, notInTrailers, withoutLength } from './headers.ts'
+import { announced, endToEnd, hopByHop, isWebSocket, nominated, notInTrailers, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
 import { boundRest, whenTaken } from './slow-reader.ts'
@@ -41,6 +41,8 @@ const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
+
+const isNoTrailer = (name: string) => hopByHop.has(name) || notInTrailers.has(name)
 
 /** One request's answer on its way from the seam to the client. */
 export class Exchange implements Dispatcher.DispatchHandler {
@@ -187,12 +189,15 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const alsoDrop = nominated(headers.connection)
     const merged: string[] = []
     for (const name in headers) {
-      if ((hopByHop.has(name) && !(hasTrailers && name === 'trailer')) || alsoDrop?.has(name)) continue
+      if (hopByHop.has(name) || alsoDrop?.has(name)) continue
       if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
       if (this.#ownsCors && name.startsWith('access-control-')) continue
       const value = headers[name]
       if (typeof value === 'string') merged.push(name, value)
       else if (value !== undefined) for (const item of value) merged.push(name, item)
+    }
+    if (hasTrailers && !alsoDrop?.has('trailer')) {
+      for (const line of announced(headers.trailer!, isNoTrailer)) merged.push('trailer', line)
     }
     for (const name in own) {
       const value = own[name]!
@@ -250,7 +255,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
     if (this.#gone !== null) return
     if (trailers !== undefined) {
-      const passed = endToEnd(trailers).filter(([name]) => !notInTrailers.has(name))
+      const passed = endToEnd(trailers).filter(([name]) => !isNoTrailer(name))
       if (passed.length > 0) this.#raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
     this.#ended = true

@@ -10,7 +10,7 @@ import type { Config, RouteConfig } from '../../config/schema.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
 import { appendForwarding, forwardingHeaders, prefixSoFar, trustedPeers } from './forwarding-headers.ts'
-import { hopByHop, nominated, notInTrailers, takesTrailers } from './headers.ts'
+import { announced, hopByHop, nominated, notInTrailers, takesTrailers } from './headers.ts'
 import { forwardedPrefix, relocation } from './location.ts'
 import { Body, hasBody, hasUnknownLength } from './request-body.ts'
 import { targetPath } from './target-path.ts'
@@ -89,7 +89,9 @@ export default fp<Config>(
         // Only chunks carry trailers, to the service as from the client.
         const mayTrail = upgrade === null && hasUnknownLength(raw)
         const { trailer } = raw.headers
-        if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) headers.push('trailer', trailer)
+        if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
+          for (const line of announced(trailer, (name) => dropBehind.has(name))) headers.push('trailer', line)
+        }
         if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
         headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${pseudonym}`)

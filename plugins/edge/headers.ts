@@ -33,8 +33,31 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'if-modified-since',
   'if-unmodified-since',
   'cache-control',
-  'max-forwards'
+  'max-forwards',
+  'expect',
+  'pragma',
+  // How a response is to be handled, or what it is.
+  'age',
+  'allow',
+  'content-language',
+  'content-location',
+  'date',
+  'expires',
+  'location',
+  'retry-after',
+  'vary',
+  'via',
+  'warning'
 ])
+
+/** What `Trailer` says, less what will not come. */
+export function announced(trailer: string | readonly string[], isDropped: (name: string) => boolean): string[] {
+  return [trailer].flat().flatMap((line) => {
+    const names = line.split(',').map((name) => name.trim())
+    const kept = names.filter((name) => name !== '' && !isDropped(name.toLowerCase()))
+    return kept.length > 0 ? [kept.join(', ')] : []
+  })
+}
 
 /** Names that a `Connection` header makes hop-by-hop as well; null for the ordinary `keep-alive` and `close`. */
 export function nominated(connection: string | readonly string[] | undefined): ReadonlySet<string> | null {
