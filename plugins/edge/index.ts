@@ -9,6 +9,7 @@ import { refuseTunnel } from './connect.ts'
 import cors from './cors.ts'
 import errors from './errors.ts'
 import { meetExpectations } from './expect.ts'
+import { boundSessions } from './http2-sessions.ts'
 import jwt from './jwt.ts'
 import maxForwards from './max-forwards.ts'
 import metrics from './metrics.ts'
@@ -58,6 +59,7 @@ export default fp<Config>(
     })
     fastify.server.on('connect', refuseTunnel)
     meetExpectations(fastify.server)
+    boundSessions(fastify.server, config.listen.timeouts)
     for (const [, plugin] of concerns) await fastify.register(plugin, config)
   },
   { name: 'jingwei-edge', fastify: '5.x' }

@@ -51,13 +51,15 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     ...http,
     cert: readFileSync(tls.cert),
     key: readFileSync(tls.key),
+    handshakeTimeout: timeouts.headers,
     ...(tls.ca !== undefined && { ca: readFileSync(tls.ca), requestCert: true, rejectUnauthorized: true }),
     ...(listen.http2 && http2Options(listen))
   }
   return {
     ...options,
     https,
-    ...(listen.http2 && { http2: true, http2SessionTimeout: timeouts.keepAlive })
+    // Ours goes by streams, not by bytes.
+    ...(listen.http2 && { http2: true, http2SessionTimeout: 0 })
   } as FastifyServerOptions
 }
 

@@ -1,6 +1,6 @@
 /** Clients that take their answer slowly are waited for; those that take nothing of it are not, for long. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Http2ServerResponse } from 'node:http2'
+import type { Http2ServerResponse, ServerHttp2Stream } from 'node:http2'
 import { constants } from 'node:http2'
 
 /**
@@ -28,18 +28,30 @@ export function boundRest(request: IncomingMessage, response: ServerResponse, id
   response.prependOnceListener('finish', end)
 }
 
-/** Node's own timers go by what the connection takes. Returns how to end it. */
+/** Returns how to end it. */
 function bound(request: IncomingMessage, response: ServerResponse, idleMs: number): () => void {
-  if (isHttp2(response)) {
-    const { stream } = response
-    stream.setTimeout(idleMs, () => stream.close(constants.NGHTTP2_CANCEL))
-    return () => stream.setTimeout(0)
-  }
+  if (isHttp2(response)) return boundStream(response.stream, idleMs)
   const { socket } = response
   // While its body comes, the timer is that of the body.
   if (socket === null || !request.complete) return () => {}
-  socket.setTimeout(idleMs) // Node destroys a connection whose time is up
+  // Goes by what the connection takes; Node destroys one whose time is up.
+  socket.setTimeout(idleMs)
   return () => socket.setTimeout(0)
+}
+
+/**
+ * Node's own timer of a stream goes by what all streams of its session take. Nor does a stream tell how much of a write
+ * has been taken, so each 64 KB of it have the time.
+ */
+function boundStream(stream: ServerHttp2Stream, idleMs: number): () => void {
+  const portions = Math.max(1, Math.ceil(stream.writableLength / 65_536))
+  const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), idleMs * portions)
+  const end = () => {
+    clearTimeout(timer)
+    stream.off('close', end)
+  }
+  stream.once('close', end)
+  return end
 }
 
 function isHttp2(response: object): response is Http2ServerResponse {

@@ -14,7 +14,8 @@ import {
   parse,
   startEcho,
   startGateway,
-  startRawService
+  startRawService,
+  startService
 } from '../helpers/gateway.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 
@@ -324,6 +325,47 @@ t.test('the same over TLS with HTTP/2 on', async (t) => {
   t.equal((await ask(idle, { ':path': '/' })).status, 200)
   await new Promise<void>((resolve) => (idle.closed ? resolve() : idle.once('close', () => resolve())))
   t.pass('an idle session ends')
+})
+
+t.test('over TLS: a handshake or a head that is never whole ends, whatever else comes', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const timeouts = { headers: '300ms', keepAlive: '300ms' }
+  const { port } = await listening(t, echo.url, { tls: { cert, key }, http2: true, timeouts })
+  await connect(port).closed
+  const hello = connect(port, Buffer.from('16030100f8010000', 'hex'))
+  const drip = setInterval(() => hello.socket.writable && hello.send(Buffer.alloc(1)), 50)
+  await hello.closed
+  clearInterval(drip)
+
+  const settings = Buffer.from('000000040000000000', 'hex')
+  const ping = Buffer.from('0000080600000000000000000000000000', 'hex')
+  // HEADERS without END_HEADERS, of which the first field has come
+  const half = Buffer.from('0000010101000000' + '0182', 'hex')
+  for (const first of [[], [settings], [settings, half]]) {
+    const client = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['h2'] })
+    client.on('error', () => {}).resume()
+    await once(client, 'secureConnect')
+    client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), ...first]))
+    // A ping within a head would be an error.
+    const drip = setInterval(() => first.length < 2 && client.writable && client.write(ping), 50)
+    await once(client, 'close')
+    clearInterval(drip)
+  }
+  t.pass('all are closed')
+})
+
+t.test('HTTP/2: an open stream, however silent, keeps its connection, and the next one is taken', async (t) => {
+  const service = await startService((_request, response) => {
+    response.write('begun')
+    setTimeout(() => response.end('ended'), 1000)
+  })
+  t.teardown(service.close)
+  const timeouts = { headers: '200ms', keepAlive: '200ms' }
+  const { port } = await listening(t, service.url, { tls: { cert, key }, http2: true, timeouts })
+  const client = session(t, port)
+  t.equal((await ask(client, { ':path': '/' })).body, 'begunended')
+  t.equal((await ask(client, { ':path': '/' })).body, 'begunended')
 })
 
 t.test('HTTP/2: hints without end do not pile up for a client that does not read', async (t) => {

@@ -18,7 +18,10 @@ async function serving(t: Test, listen: object = {}) {
       if (!response.writableFinished) seen.left++
     })
     if (request.url === '/large') response.end(large)
-    else if (request.url === '/late') setTimeout(() => response.end('late'), 800)
+    else if (request.url === '/ticks') {
+      const ticking = setInterval(() => response.write('tick'), 30)
+      response.once('close', () => clearInterval(ticking))
+    } else if (request.url === '/late') setTimeout(() => response.end('late'), 800)
     else response.end(large.subarray(0, 10_000))
   })
   t.teardown(service.close)
@@ -91,4 +94,17 @@ t.test('HTTP/2: a stream that nobody reads is closed', async (t) => {
   let bytes = 0
   for await (const chunk of other) bytes += (chunk as Buffer).length
   t.equal(bytes, large.length, 'others on its connection go on')
+})
+
+t.test('HTTP/2: nor does another stream of its connection hold it', async (t) => {
+  const { port, seen } = await serving(t, { timeouts: { sendIdle: '300ms' }, tls: selfSigned(t), http2: true })
+  const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
+  t.teardown(() => client.destroy())
+  const ticks = client.request({ ':path': '/ticks' }).resume()
+  const stuck = client.request({ ':path': '/large' })
+  stuck.on('error', () => {})
+  await once(stuck, 'response')
+  await eventually(() => seen.left === 1)
+  await once(ticks, 'data')
+  t.notOk(ticks.closed)
 })
