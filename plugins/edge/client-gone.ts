@@ -2,16 +2,29 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 
-/** The client left before the answer was complete; blames no instance. 499 is nginx's status for it. */
-class ClientGone extends Error {
-  readonly code = 'JW_CLIENT_GONE'
+/** The answer has nobody to go to before it is complete; blames no instance. */
+class Gone extends Error {
+  readonly code: string
+  /** For the log and the metrics. */
+  readonly status: number
+
+  constructor(code: string, status: number, message: string) {
+    super(message)
+    this.code = code
+    this.status = status
+  }
 }
+
+// 499 is nginx's.
+const clientGone = () => new Gone('JW_CLIENT_GONE', 499, 'the client closed the connection')
+const cut = () => new Gone('JW_DRAIN_TIMEOUT', 503, 'the drain timeout is over')
 
 /** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
 export default fp(
   async (fastify) => {
+    const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
     fastify.addHook('onRequest', (request, reply, done) => {
-      const gone = () => end(request, reply)
+      const gone = () => end(request, reply, isCutting() ? cut : clientGone)
       // 'close' on the response, not on the request: that one fires as soon as a body is read.
       reply.raw.once('close', gone)
       // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
@@ -22,14 +35,14 @@ export default fp(
   { name: 'jingwei-client-gone', fastify: '5.x' }
 )
 
-function end(request: FastifyRequest, reply: FastifyReply): void {
+function end(request: FastifyRequest, reply: FastifyReply, why: () => Gone): void {
   const { raw } = reply
   if (isFinished(raw)) return
-  const reason = new ClientGone('the client closed the connection')
+  const reason = why()
   if (request.failure === null) {
     request.failure = reason.code
-    // Also behind another status that has gone out: for the log and the metrics.
-    raw.statusCode = 499
+    // Also behind another status that has gone out.
+    raw.statusCode = reason.status
   }
   // Whatever is still under way, a hook that waits for example, has nobody to answer.
   reply.hijack()

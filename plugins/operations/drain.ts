@@ -10,6 +10,8 @@ declare module 'fastify' {
     /** Says "not ready" and goes on serving, so that load balancers look elsewhere before the sockets close. */
     drain: () => Promise<void>
     isDraining: () => boolean
+    /** Whether what ends now was cut. */
+    isCutting: () => boolean
     /** Ends every client's connection, whatever is under way on it; resolves once they are closed. */
     cutClients: () => Promise<void>
   }
@@ -28,6 +30,7 @@ export default fp<Config>(
   async (fastify, { listen }) => {
     let draining: Promise<void> | null = null
     let leaving = false
+    let cutting = false
     const connections = new Set<Connection>()
     const isPlain = !('setSecureContext' in fastify.server)
     fastify.decorate('isDraining', () => draining !== null)
@@ -44,7 +47,9 @@ export default fp<Config>(
         if (isPlain) socket.resetAndDestroy()
         else socket.destroy()
       })
+    fastify.decorate('isCutting', () => cutting)
     fastify.decorate('cutClients', async () => {
+      cutting = true
       await Promise.all([...connections].map(cut))
     })
 

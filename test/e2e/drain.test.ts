@@ -163,7 +163,7 @@ t.test('a request that outlasts the timeout is cut, exit 1', async (t) => {
   t.ok(took >= 950 && took < 5000, `after ${took.toFixed(0)} ms`)
   t.ok(gateway.log().some(({ level, msg }) => level === 'error' && /drain timeout/.test(msg)))
   t.ok(
-    gateway.log().some(({ msg, error }) => msg === 'request' && error === 'JW_CLIENT_GONE'),
+    gateway.log().some(({ msg, error, status }) => msg === 'request' && error === 'JW_DRAIN_TIMEOUT' && status === 503),
     'it has its line'
   )
   await stuck.closed
