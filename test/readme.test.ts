@@ -172,10 +172,7 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
 })
 
 t.test('every error code is told, with its status', async (t) => {
-  const status = new Map([
-    ['JW_CLIENT_GONE', 499],
-    ['JW_INTERNAL', 500]
-  ])
+  const status = new Map([['JW_INTERNAL', 500]])
   const used = new Set<string>()
   for (const file of sources) {
     const source = text(file)
@@ -183,6 +180,7 @@ t.test('every error code is told, with its status', async (t) => {
     for (const [, code, number] of source.matchAll(/createError\(\s*'(JW_\w+)',[^)]*?,\s*(\d{3})\s*\)/g)) {
       status.set(code!, Number(number))
     }
+    for (const [, code, number] of source.matchAll(/new Gone\('(JW_\w+)', (\d{3}),/g)) status.set(code!, Number(number))
   }
   for (const [code, [number]] of Object.entries(errorTable)) if (code.startsWith('JW_')) status.set(code, number)
   const page = text('plugins/edge/README.md')

@@ -18,6 +18,9 @@ export interface Bench {
   readonly origin: Origin
   readonly consulUrl: string
   readonly generator: Generator
+  /** How often each subject is launched anew. */
+  readonly launches: number
+  /** Of each launch. */
   readonly rounds: number
   readonly seconds: number
 }

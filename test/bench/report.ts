@@ -60,6 +60,7 @@ function table<T extends { readonly subject: string }>(rows: readonly T[], colum
 
 export interface Circumstances {
   readonly machine: string
+  readonly launches: number
   readonly rounds: number
   readonly seconds: number
   readonly arguments: string
@@ -76,8 +77,8 @@ ${about.machine}
 ![CPU time per request](bench.svg)
 
 One core for the subject, the others for its clients and the service behind it. The ratio is CPU time per request by that
-of the reference in the same round: the median of ${about.rounds} rounds of ${about.seconds} s each, and in brackets the range of the middle half
-of them. Compare ratios; the other figures belong to the machine.${disturbed}
+of the reference in the same round: the median of ${about.launches} launches with ${about.rounds} rounds of ${about.seconds} s each, and in
+brackets the range of the middle half of them. Compare ratios; the other figures belong to the machine.${disturbed}
 
 ${outcomes.map(outcome).join('\n')}
 Reproduce it, on Linux with two cores or more: \`npm run bench${about.arguments}\`

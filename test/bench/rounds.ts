@@ -48,11 +48,42 @@ const warmUpMs = 12_000
 /** Others' share of the subject's core in a slice; the kernel's account of the core is in steps of 10 ms. */
 const tolerated = 0.1
 
+/** What a subject did, over one launch of it or several. */
+interface Tally {
+  readonly name: string
+  readonly rounds: readonly Work[]
+  readonly latencies: readonly LoadResult[]
+  readonly peakBytes: number
+  readonly failures: number
+}
+
+/** Rounds of several launches: what a Node program costs may differ by a fifth from one launch to the next. */
 export async function measureRounds(
   scenario: Scenario,
   subjects: readonly Subject[],
   bench: Bench
 ): Promise<{ reference: string; rows: Row[] }> {
+  let all: Tally[] = []
+  for (let launched = 0; launched < bench.launches; launched++) {
+    const records = await measureLaunch(scenario, subjects, bench)
+    all = launched === 0 ? records : all.map((sofar, i) => joined(sofar, records[i]!))
+  }
+  const reference = all.find(({ name }) => name === baseline) ?? all[0]!
+  const nginx = all.find(({ name }) => name === 'nginx')
+  return { reference: reference.name, rows: all.map((each) => rowOf(each, { scenario, reference, nginx })) }
+}
+
+function joined(one: Tally, other: Tally): Tally {
+  return {
+    name: one.name,
+    rounds: [...one.rounds, ...other.rounds],
+    latencies: [...one.latencies, ...other.latencies],
+    peakBytes: Math.max(one.peakBytes, other.peakBytes),
+    failures: one.failures + other.failures
+  }
+}
+
+async function measureLaunch(scenario: Scenario, subjects: readonly Subject[], bench: Bench): Promise<Tally[]> {
   const contenders: Contender[] = []
   try {
     for (const subject of subjects) {
@@ -66,10 +97,13 @@ export async function measureRounds(
     for (let round = 0; round < bench.rounds; round++) await takeTurns(all, bench)
     for (const each of all) each.failures += (await each.load.end()).failures
     const latencies = await measureLatencies(all, scenario, bench)
-    const reference = all.find(({ contender }) => contender.name === baseline) ?? all[0]!
-    const nginx = all.find(({ contender }) => contender.name === 'nginx')
-    const rows = all.map((each, i) => rowOf(each, latencies[i]!, { scenario, reference, nginx }))
-    return { reference: reference.contender.name, rows }
+    return all.map(({ contender: { name, running }, rounds, failures }, i) => ({
+      name,
+      rounds,
+      latencies: latencies[i]!,
+      peakBytes: memory(running.pid, 'VmHWM'),
+      failures
+    }))
   } finally {
     await Promise.all(contenders.map(({ running }) => running.stop()))
   }
@@ -155,7 +189,7 @@ async function atRest(pid: number): Promise<void> {
 }
 
 /** Apart from the slices, since being held still would count as latency. */
-async function measureLatencies(all: readonly Measured[], scenario: Scenario, bench: Bench): Promise<LoadResult[]> {
+async function measureLatencies(all: readonly Measured[], scenario: Scenario, bench: Bench): Promise<LoadResult[][]> {
   const results = all.map((): LoadResult[] => [])
   for (let round = 0; round < 3; round++) {
     for (const [i, { contender }] of all.entries()) {
@@ -164,34 +198,31 @@ async function measureLatencies(all: readonly Measured[], scenario: Scenario, be
       results[i]!.push(await load.end())
     }
   }
-  return results.map((rounds) => ({
-    p50Ms: spread(rounds.map(({ p50Ms }) => p50Ms)).median,
-    p99Ms: spread(rounds.map(({ p99Ms }) => p99Ms)).median,
-    failures: rounds.reduce((sum, { failures }) => sum + failures, 0)
-  }))
+  return results
 }
 
 interface Compared {
   readonly scenario: Scenario
-  readonly reference: Measured
-  readonly nginx: Measured | undefined
+  readonly reference: Tally
+  readonly nginx: Tally | undefined
 }
 
-function rowOf({ contender, rounds, failures }: Measured, latency: LoadResult, compared: Compared): Row {
+function rowOf({ name, rounds, latencies, peakBytes, failures }: Tally, compared: Compared): Row {
   const { scenario, reference, nginx } = compared
   const cpuOf = ({ cpu, requests }: Work) => cpu / requests
   const over = (of: (work: Work, round: number) => number) => spread(rounds.map(of))
   const cpu = over(cpuOf).median
   const bytes = scenario.responseBytes
   return {
-    ...latency,
-    subject: contender.name,
+    subject: name,
+    p50Ms: spread(latencies.map(({ p50Ms }) => p50Ms)).median,
+    p99Ms: spread(latencies.map(({ p99Ms }) => p99Ms)).median,
     cpuUs: cpu,
     perSecond: over(({ requests, us }) => (requests / us) * 1e6).median,
-    peakBytes: memory(contender.running.pid, 'VmHWM'),
+    peakBytes,
     ratio: over((work, round) => cpuOf(work) / cpuOf(reference.rounds[round]!)),
     disturbance: Math.max(0, over(({ othersCpu, us }) => othersCpu / us).median),
-    failures: failures + latency.failures,
+    failures: latencies.reduce((sum, { failures }) => sum + failures, failures),
     ...(bytes !== undefined && {
       bytesPerCpuSecond: (bytes / cpu) * 1e6,
       ...(nginx && { toNginx: over((work, round) => cpuOf(nginx.rounds[round]!) / cpuOf(work)) })

@@ -1,5 +1,5 @@
 // npm run bench: CPU time per request of this gateway and of what a user would run instead, in the same rounds.
-//   npm run bench -- --scenarios small,1mb --subjects "jingwei passthrough,nginx" --rounds 9 --seconds 1 --out FOLDER
+//   npm run bench -- --scenarios small,1mb --subjects "jingwei passthrough,nginx" --launches 3 --rounds 5 --seconds 1 --out FOLDER
 // The subject has one core, load and origin the others. Compare the ratios: absolute figures depend on the machine.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -26,7 +26,8 @@ const { values } = parseArgs({
   options: {
     scenarios: { type: 'string', default: scenarios.map(({ name }) => name).join() },
     subjects: { type: 'string', default: subjects.map(({ name }) => name).join() },
-    rounds: { type: 'string', default: '9' },
+    launches: { type: 'string', default: '3' },
+    rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '1' },
     /** The checkout whose gateway is measured; by default this one. */
     checkout: { type: 'string', default: join(import.meta.dirname, '../..') },
@@ -34,7 +35,7 @@ const { values } = parseArgs({
   }
 })
 /** What another must type to get the same figures. */
-const given = (['scenarios', 'subjects', 'rounds', 'seconds'] as const)
+const given = (['scenarios', 'subjects', 'launches', 'rounds', 'seconds'] as const)
   .filter((option) => process.argv.some((each) => each.startsWith(`--${option}`)))
   .map((option) => `--${option} '${values[option]}'`)
 const chosen = pick('subject', values.subjects, [...subjects])
@@ -51,6 +52,7 @@ const bench: Bench = {
   origin,
   consulUrl: consul.url,
   generator: await generator(folder),
+  launches: Number(values.launches),
   rounds: Number(values.rounds),
   seconds: Number(values.seconds)
 }
@@ -87,6 +89,7 @@ async function write(out: string): Promise<void> {
   const names = chosen.map(({ name }) => name)
   const about = {
     machine: await machine(bench.checkout, names, bench.generator.name),
+    launches: bench.launches,
     rounds: bench.rounds,
     seconds: bench.seconds,
     arguments: given.length > 0 ? ` -- ${given.join(' ')}` : ''
