@@ -184,7 +184,7 @@ function methodsInCommon(route: Route, other: Route | undefined): readonly strin
 }
 
 function hostsAndHeaders({ match: { hosts = [], headers = {} } }: Route): unknown {
-  const names = new Set(hosts.map((host) => host.toLowerCase()))
+  const names = new Set(hosts.map((host) => host.toLowerCase().replace(/\.$/, '')))
   const values = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value] as const)
   return [[...names].sort(), values.sort(([a], [b]) => (a < b ? -1 : 1))]
 }

@@ -25,7 +25,9 @@ export const Listen = Type.Object(
       {
         headers: Duration('A client must send its whole request head within this time.', { default: '10s' }),
         bodyIdle: Duration('Longest silence of a client within its request body.', { default: '30s' }),
-        sendIdle: Duration('How long a client may take nothing of its answer.', { default: '60s' }),
+        sendIdle: Duration('How long a client may take nothing of its answer; over HTTP/2, less than 64 KB.', {
+          default: '60s'
+        }),
         keepAlive: Duration('How long an idle client connection stays open.', { default: '75s' })
       },
       { ...strict, default: {} }

@@ -14,7 +14,7 @@ const plain = {
     Duration("One attempt, from the end of the request to the response's headers.", more),
   connectTimeout: (more: { default?: string } = {}) => Duration('TCP and TLS.', more),
   idleTimeout: (more: object = {}) =>
-    orOff(Duration('Longest silence once the response runs, and of a caller within its request.'), more),
+    orOff(Duration('Longest silence once the response runs; of a caller within its request at least this.'), more),
   balance: (more: object = {}) =>
     Either({ type: 'string' }, Names(balancePolicies), Balance, { description: 'How an instance is chosen.', ...more }),
   mode: (more: object = {}) =>

@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
-import type { preParsingHookHandler } from 'fastify'
+import type { FastifyRequest, preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { attach } from './attach.ts'
-import { hasUnknownLength } from './request-body.ts'
+import { hasUnknownLength, readersOf } from './request-body.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
@@ -21,7 +21,7 @@ export default fp(
 function limiter(limit: number): preParsingHookHandler {
   return (request, _reply, payload, done) => {
     if (Number(request.headers['content-length'] ?? 0) > limit) done(new TooLarge(limit))
-    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(payload as Readable, limit))
+    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(request, payload as Readable, limit))
     else done(null, payload)
   }
 }
@@ -29,14 +29,18 @@ function limiter(limit: number): preParsingHookHandler {
 /** Read as it comes, and only once this is; destroying it, as undici does, leaves the client's connection alone. */
 class CountedBody extends Readable {
   /** As a `Body`'s. */
-  transfers = true
+  transfers: boolean
+  readonly #request: FastifyRequest
   readonly #source: Readable
   readonly #limit: number
   #begun = false
   #size = 0
 
-  constructor(source: Readable, limit: number) {
+  constructor(request: FastifyRequest, source: Readable, limit: number) {
     super()
+    this.#request = request
+    // What somebody else's stream gives is not ours.
+    this.transfers = source === request.raw && !source.readableDidRead
     this.#source = source
     this.#limit = limit
     // Nobody may be reading: the request was refused on other grounds.
@@ -56,8 +60,8 @@ class CountedBody extends Readable {
   #take(chunk: Buffer): void {
     // What nobody wants any more is read all the same: the next request on the connection comes after it.
     if (this.destroyed) return
-    const readers = this.listenerCount('data') + this.listenerCount('readable')
-    if (readers > 1 || this.#source.listenerCount('data') > 1) this.transfers = false
+    // Nor is what was read before there was a service to read it.
+    if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false
     this.#size += chunk.length
     if (this.#size > this.#limit) this.destroy(new TooLarge(this.#limit))
     else if (!this.push(chunk)) this.#source.pause()

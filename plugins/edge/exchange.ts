@@ -197,7 +197,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
       else if (value !== undefined) for (const item of value) merged.push(name, item)
     }
     if (hasTrailers && !alsoDrop?.has('trailer')) {
-      for (const line of announced(headers.trailer!, isNoTrailer)) merged.push('trailer', line)
+      const isLeftOut = (name: string) => isNoTrailer(name) || alsoDrop?.has(name) === true
+      for (const line of announced(headers.trailer!, isLeftOut)) merged.push('trailer', line)
     }
     for (const name in own) {
       const value = own[name]!

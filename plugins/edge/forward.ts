@@ -90,7 +90,8 @@ export default fp<Config>(
         const mayTrail = upgrade === null && hasUnknownLength(raw)
         const { trailer } = raw.headers
         if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
-          for (const line of announced(trailer, (name) => dropBehind.has(name))) headers.push('trailer', line)
+          const isLeftOut = (name: string) => !goesOn(name, dropBehind, alsoDrop, isDropped)
+          for (const line of announced(trailer, isLeftOut)) headers.push('trailer', line)
         }
         if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
@@ -157,12 +158,20 @@ function copyHeaders(
 ): string[] {
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i]!.toLowerCase()
-    const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
-    if (pseudo || drop.has(name) || alsoDrop?.has(name) || isDropped?.(name)) continue
-    if (name.includes('_') && isDisguised(name, drop)) continue
-    to.push(name, from[i + 1]!)
+    if (goesOn(name, drop, alsoDrop, isDropped)) to.push(name, from[i + 1]!)
   }
   return to
+}
+
+function goesOn(
+  name: string,
+  drop: ReadonlySet<string>,
+  alsoDrop: ReadonlySet<string> | null,
+  isDropped: ((name: string) => boolean) | null
+): boolean {
+  const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
+  if (pseudo || drop.has(name) || alsoDrop?.has(name) || isDropped?.(name)) return false
+  return !(name.includes('_') && isDisguised(name, drop))
 }
 
 /** Many services read `x_forwarded_for` and `X-Forwarded-For` as one header. */

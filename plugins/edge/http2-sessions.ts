@@ -1,5 +1,6 @@
 import type { Server } from 'node:http'
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2'
+import type { Socket } from 'node:net'
 
 /** What GOAWAY has to reach its client, and the client to close. */
 const goodbyeMs = 1000
@@ -10,21 +11,29 @@ const goodbyeMs = 1000
  * would let it, and with it the session, wait for ever.
  */
 export function boundSessions(server: Server, { headers, keepAlive }: { headers: number; keepAlive: number }): void {
+  // A session is told of as its connection is, and does not give it out.
+  let latest: Socket
+  const remember = (socket: Socket) => {
+    latest = socket
+  }
+  server.prependListener('connection', remember).prependListener('secureConnection', remember)
   server.on('session', (session: ServerHttp2Session) => {
+    const socket = latest
     let open = 0
     let timer = setTimeout(goAway, headers)
     function goAway(): void {
       session.close()
-      if (!session.destroyed) timer = setTimeout(() => session.destroy(), goodbyeMs)
+      // By itself it would wait for a client that reads no more, or does not close.
+      timer = setTimeout(() => socket.destroy(), goodbyeMs)
     }
     session.on('stream', (stream: ServerHttp2Stream) => {
       open++
       clearTimeout(timer)
       stream.once('close', () => {
         open--
-        if (open === 0 && !session.destroyed) timer = setTimeout(goAway, keepAlive)
+        if (open === 0 && !socket.destroyed) timer = setTimeout(goAway, session.closed ? 0 : keepAlive)
       })
     })
-    session.once('close', () => clearTimeout(timer))
+    socket.once('close', () => clearTimeout(timer))
   })
 }

@@ -14,6 +14,11 @@ export function hasUnknownLength(raw: IncomingMessage): boolean {
   return raw.headers['content-length'] === undefined && hasBody(raw)
 }
 
+/** How many may get a chunk that is read now. */
+export function readersOf(stream: Readable): number {
+  return stream.listenerCount('data') + stream.listenerCount('readable')
+}
+
 /**
  * A client's body, to be read once. Whoever reads it may leave it at any time, as when the exchange with the service
  * breaks; what then still comes is thrown away, since the next request on the connection comes after it. It is read only
@@ -59,9 +64,10 @@ export class Body implements AsyncIterableIterator<Buffer, undefined> {
   #begin(): void {
     this.#begun = true
     const source = this.#source
+    if (source.readableDidRead) this.transfers = false
     // First, to see also who listens but once.
     source.prependListener('data', (value: Buffer) => {
-      if (source.listenerCount('data') > 1) this.transfers = false
+      if (readersOf(source) > 1) this.transfers = false
       if (this.#over) return
       if (this.#waiting !== null) this.#answer({ done: false, value })
       else {

@@ -1,4 +1,7 @@
-/** Clients that take their answer slowly are waited for; those that take nothing of it are not, for long. */
+/**
+ * Clients that take their answer slowly are waited for; those that take nothing of it are not, for long. (Over HTTP/2,
+ * those that take less than 64 KB in that time.)
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Http2ServerResponse, ServerHttp2Stream } from 'node:http2'
 import { constants } from 'node:http2'
@@ -45,7 +48,11 @@ function bound(request: IncomingMessage, response: ServerResponse, idleMs: numbe
  */
 function boundStream(stream: ServerHttp2Stream, idleMs: number): () => void {
   const portions = Math.max(1, Math.ceil(stream.writableLength / 65_536))
-  const timer = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), idleMs * portions)
+  let timer = setTimeout(() => {
+    stream.close(constants.NGHTTP2_CANCEL)
+    // Where its connection takes nothing at all, not even that leaves.
+    timer = setTimeout(() => stream.destroy(), idleMs)
+  }, idleMs * portions)
   const end = () => {
     clearTimeout(timer)
     stream.off('close', end)

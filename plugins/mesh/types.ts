@@ -158,8 +158,11 @@ declare module 'undici' {
       instance?: Instance
       /** Set by `select`: whether the attempt has ended, though its call goes on. */
       attempt?: { readonly over: boolean; whenOver(end: () => void): void }
-      /** Set by `retry`: only on a new connection, since others may have been lost with the one that failed. */
-      fresh?: true
+      /**
+       * Set by `retry`: where, or with true wherever, only a new connection will do, since others may have been lost with
+       * the one that broke.
+       */
+      fresh?: Endpoint | true | undefined
       /** Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them. */
       trailers?: () => readonly string[]
     }

@@ -4,6 +4,7 @@ import { createCipheriv, createHash } from 'node:crypto'
 import http from 'node:http'
 import http2 from 'node:http2'
 import https from 'node:https'
+import { PassThrough } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
@@ -16,6 +17,8 @@ const size = 16 * 1024 * 1024 + 17
 /** No two parts are alike. */
 const body = createCipheriv('aes-128-ctr', 'a key of 16 byte', 'and a vector too').update(Buffer.alloc(size))
 const digest = createHash('sha256').update(body).digest('hex')
+
+const methods = ['POST', 'PUT', 'PATCH', 'QUERY']
 
 interface Wanted {
   slow?: boolean
@@ -44,7 +47,7 @@ async function serving(t: Test, { slow = false, config = {}, listen = {}, before
       listen,
       edge: { bodyLimit: false },
       services: { any: { instances: [service.url] }, shadow: { instances: [service.url] } },
-      routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+      routes: [{ name: 'all', match: { path: '/', methods }, service: 'any' }],
       ...config
     },
     before && { before }
@@ -111,13 +114,27 @@ t.test('whoever else keeps what comes keeps it whole: a mirror, a plugin', async
   while (mirrored.copies.length < kinds.length) await sleep(10)
   t.strictSame(mirrored.copies, kinds.map(() => digest), 'the copies too') // biome-ignore format: short
 
+  // What a plugin puts in the body's place is its own.
+  const prefix = Buffer.from(new Uint8Array(8192).fill(120).buffer)
+  const prefixed = createHash('sha256').update(prefix).update(body).digest('hex')
+  const before = (server: FastifyInstance) =>
+    void server.addHook('preParsing', async (request, _reply, payload) => {
+      delete request.raw.headers['content-length']
+      const through = new PassThrough()
+      through.write(prefix)
+      return payload.pipe(through)
+    })
+  const { port } = await serving(t, { config: { edge: { bodyLimit: '1gb' } }, before })
+  for (let n = 0; n < 2; n++) t.equal(await upload(port, 'POST', false), prefixed)
+
   for (const config of [{}, { edge: { bodyLimit: '1gb' } }]) {
     const kept: Buffer[] = []
     let first: Buffer | undefined
     const before = (server: FastifyInstance) =>
       void server.addHook('preHandler', async ({ raw, method }) => {
         raw.once('resume', () => {
-          if (method === 'PATCH') raw.once('data', (chunk: Buffer) => (first = chunk))
+          if (method === 'QUERY') void Array.fromAsync(raw, (chunk: Buffer) => kept.push(chunk)).catch(() => {})
+          else if (method === 'PATCH') raw.once('data', (chunk: Buffer) => (first = chunk))
           else raw.on('data', (chunk: Buffer) => kept.push(chunk))
         })
       })
@@ -129,6 +146,13 @@ t.test('whoever else keeps what comes keeps it whole: a mirror, a plugin', async
       for (const chunk of kept) seen.update(chunk)
       t.equal(seen.digest('hex'), digest, `what a plugin saw: ${method}, ${sized}`)
     }
+    kept.length = 0
+    await upload(watched.port, 'QUERY', false)
+    t.ok(kept.length > 1)
+    t.notOk(
+      kept.some(({ buffer }) => (buffer as ArrayBuffer).detached),
+      'as it is iterated'
+    )
     t.equal(await upload(watched.port, 'PATCH', false), digest)
     t.ok(first!.length > 0 && body.subarray(0, first!.length).equals(first!), 'also if it looked but once')
   }

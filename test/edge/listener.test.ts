@@ -368,6 +368,27 @@ t.test('HTTP/2: an open stream, however silent, keeps its connection, and the ne
   t.equal((await ask(client, { ':path': '/' })).body, 'begunended')
 })
 
+t.test('HTTP/2: a connection that takes nothing at all ends', async (t) => {
+  const service = await startService((_request, response) => response.end(Buffer.alloc(32 * 1024 * 1024)))
+  t.teardown(service.close)
+  const timeouts = { headers: '300ms', keepAlive: '300ms', sendIdle: '100ms' }
+  const { port, server } = await listening(t, service.url, { tls: { cert, key }, http2: true, timeouts })
+  const client = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['h2'] })
+  client.on('error', () => {})
+  await once(client, 'secureConnect')
+  const initialWindow = Buffer.from('00000604000000000000047fffffff', 'hex')
+  const window = Buffer.from('0000040800000000007fff0000', 'hex')
+  const fields = Buffer.concat([Buffer.from('8287844109', 'hex'), Buffer.from('localhost')])
+  const head = Buffer.from([0, 0, fields.length, 1, 5, 0, 0, 0, 1])
+  client.pause()
+  client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), initialWindow, window, head, fields]))
+  const connections = () =>
+    new Promise<number>((resolve) => server.server.getConnections((_error, count) => resolve(count)))
+  while ((await connections()) > 0) await new Promise((resolve) => setTimeout(resolve, 50))
+  client.destroy()
+  t.pass('closed')
+})
+
 t.test('HTTP/2: hints without end do not pile up for a client that does not read', async (t) => {
   const { promise: all, resolve: sent } = Promise.withResolvers<void>()
   const service = await startRawService((socket) => {

@@ -52,6 +52,28 @@ async function restarting(t: Test, end: (socket: Socket) => void) {
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
+t.test('elsewhere an idle connection will do, but for the last try', async (t) => {
+  const broken = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
+  t.teardown(broken.close)
+  for (const [attempts, afresh] of [
+    [2, false],
+    [1, true]
+  ] as const) {
+    let made = 0
+    const good = await startRawService((socket) => {
+      made++
+      socket.on('data', () => socket.write(ok))
+    })
+    t.teardown(good.close)
+    const { port } = await gatewayBefore(t, '', {
+      services: { any: { instances: [good.url, broken.url] } },
+      mesh: { balance: 'round-robin', retry: { attempts } }
+    })
+    for (let n = 0; n < 3; n++) t.equal((await get(port, '/')).body, 'ok')
+    t.equal(made > 1, afresh)
+  }
+})
+
 const endings: [string, (socket: Socket) => void][] = [
   ['closes', (socket) => socket.end()],
   ['resets', (socket) => socket.resetAndDestroy()]

@@ -79,7 +79,7 @@ t.test('trailers of a request go on, with what announces them', async (t) => {
   const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(
     port,
-    `${ask('POST', '1.1', 'Transfer-Encoding: chunked', `${announcing}, Cookie`, 'TE: trailers')}2\r\nab\r\n0\r\n${behind}\r\n`
+    `${ask('POST', '1.1', 'Transfer-Encoding: chunked', `${announcing}, Cookie, X_Forwarded_For`, 'TE: trailers')}2\r\nab\r\n0\r\n${behind}\r\n`
   )
   t.match((await client.closed).text, /200 OK[\s\S]+ok$/)
   t.match(asked(), /\r\ntrailer: X-Sum\r\n/)

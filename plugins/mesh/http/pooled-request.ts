@@ -47,7 +47,8 @@ export class PooledRequest implements DispatchController {
     this.method = opts.method
     this.body = opts.body
     this.upgrade = typeof opts.upgrade === 'string' ? opts.upgrade : null
-    this.fresh = opts.fresh === true
+    const { fresh } = opts
+    this.fresh = fresh === true || (fresh !== undefined && fresh === opts.instance?.endpoint)
     this.bodyTimeout = opts.bodyTimeout ?? 0
     this.requestTrailers = opts.trailers ?? null
     this.borrows = isBorrowing(handler)

@@ -160,7 +160,9 @@ class RetryHandler extends DiscardingHandler {
     // Exponential, with full jitter.
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     count(reason)
-    const opts: DispatchOptions = reason === 'reset' ? { ...this.#opts, fresh: true } : this.#opts
+    // The last one does not trust to luck.
+    const last = this.#retries + 1 >= options.attempts
+    const opts = { ...this.#opts, fresh: reason !== 'reset' ? undefined : last || call.selected?.endpoint }
     const next = new RetryHandler(this.next, opts, this.#dispatch, this.#context, this.#retries + 1)
     let pause: NodeJS.Timeout | null = setTimeout(() => {
       pause = null

@@ -56,6 +56,7 @@ export class ReplayBody extends EventEmitter implements Source {
   #closed = false
   #error: Error | null = null
   #reader: Reader | null = null
+  #readers = 0
 
   constructor(source: Source, most: number, pool: ReplayPool) {
     super()
@@ -78,9 +79,9 @@ export class ReplayBody extends EventEmitter implements Source {
     return this.replayable && this.#ended
   }
 
-  /** What one attempt has sent, no other will. */
+  /** What one attempt has sent, no other will, nor is an attempt before it still about to. */
   get transfers(): boolean {
-    return !this.#keeping && isTransferring(this.#source)
+    return !this.#keeping && this.#readers === 1 && isTransferring(this.#source)
   }
 
   /** As a stream's. */
@@ -91,6 +92,7 @@ export class ReplayBody extends EventEmitter implements Source {
   /** Until it is whole there is but one reader: an attempt that asks for it takes it over from the one before. */
   [Symbol.asyncIterator](): AsyncIterator<Chunk> {
     if (!this.whole) this.#reader?.end()
+    this.#readers++
     this.#reader = new Reader((reader) => this.#read(reader))
     return this.#reader
   }
