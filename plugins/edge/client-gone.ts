@@ -15,16 +15,12 @@ class Gone extends Error {
   }
 }
 
-// 499 is nginx's.
-const clientGone = () => new Gone('JW_CLIENT_GONE', 499, 'the client closed the connection')
-const cut = () => new Gone('JW_DRAIN_TIMEOUT', 503, 'the drain timeout is over')
-
 /** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
 export default fp(
   async (fastify) => {
     const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
     fastify.addHook('onRequest', (request, reply, done) => {
-      const gone = () => end(request, reply, isCutting() ? cut : clientGone)
+      const gone = () => end(request, reply, isCutting())
       // 'close' on the response, not on the request: that one fires as soon as a body is read.
       reply.raw.once('close', gone)
       // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
@@ -35,10 +31,12 @@ export default fp(
   { name: 'jingwei-client-gone', fastify: '5.x' }
 )
 
-function end(request: FastifyRequest, reply: FastifyReply, why: () => Gone): void {
+function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): void {
   const { raw } = reply
   if (isFinished(raw)) return
-  const reason = why()
+  const reason = wasCut
+    ? new Gone('JW_DRAIN_TIMEOUT', 503, 'the drain timeout is over')
+    : new Gone('JW_CLIENT_GONE', 499, 'the client closed the connection') // nginx's status
   if (request.failure === null) {
     request.failure = reason.code
     // Also behind another status that has gone out.
