@@ -53,6 +53,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #request: FastifyRequest
   readonly #reply: FastifyReply
   readonly #raw: ServerResponse
+  readonly #isHttp2: boolean
   /** Whether the edge speaks CORS for this route; then the service's word on it does not count. */
   readonly #ownsCors: boolean
   /** Where the route changes path or host. */
@@ -62,8 +63,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
   /** How long the client may take nothing of the answer. */
   readonly #sendIdleMs: number
   #controller: Dispatcher.DispatchController | null = null
-  /** A chunk, a character a byte, that leaves with this turn. */
-  #held: string | null = null
+  /**
+   * Chunk that leaves with this turn, in memory of its own. HTTP/1.1: a string, a character a byte, which joins the head
+   * in one write. HTTP/2: a Buffer; Node's HTTP/2 streams get nothing else (see `#end`).
+   */
+  #held: string | Buffer | null = null
   #leaving = false
   #ended = false
   #gone: Error | null = null
@@ -79,6 +83,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#request = request
     this.#reply = reply
     this.#raw = reply.raw
+    this.#isHttp2 = request.raw.httpVersionMajor > 1
     this.#ownsCors = ownsCors
     this.#relocate = relocate
     this.#prefix = prefix
@@ -113,7 +118,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       writeInformational(this.#request, this.#raw, status, headers)
       return
     }
-    const reason = this.#request.raw.httpVersionMajor === 1 && reasonPhrase.test(text) ? text : undefined
+    const reason = !this.#isHttp2 && reasonPhrase.test(text) ? text : undefined
     const passed = status === 204 ? withoutLength(headers) : headers
     this.#raw.writeHead(status, reason, this.#responseHeaders(passed, this.#hasTrailers(status, headers)))
     // Not before: what cannot be written is still answered with an error.
@@ -136,9 +141,15 @@ export class Exchange implements Dispatcher.DispatchHandler {
     else this.#writeHeld()
   }
 
+  /**
+   * Ends the response with the held chunk, if there is one. HTTP/2 gets no empty chunk: Node takes a vectored write whose
+   * last chunk is empty for done before the client's window has let the others out, and frees their memory, so that the
+   * client gets what is written there next.
+   */
   #end(): void {
     const raw = this.#raw
-    raw.end(this.#held ?? '', 'latin1')
+    if (this.#isHttp2) raw.end(this.#held ?? undefined)
+    else raw.end(this.#held ?? '', 'latin1')
     boundRest(this.#request.raw, raw, this.#sendIdleMs)
   }
 
@@ -150,8 +161,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   #flushHead(): void {
     const raw = this.#raw
-    // `flushHeaders` would write the values as UTF-8.
-    if (!raw.writableEnded && !raw.destroyed) raw.write('', 'latin1')
+    // HTTP/2 has sent it in `writeHead`. HTTP/1.1: `flushHeaders` would write the values as UTF-8.
+    if (!this.#isHttp2 && !raw.writableEnded && !raw.destroyed) raw.write('', 'latin1')
   }
 
   /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
@@ -222,14 +233,17 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.#gone !== null) return
+    // An interceptor may hand over an empty chunk.
+    if (this.#gone !== null || chunk.length === 0) return
     this.bytesSent += chunk.length
     this.#writeHeld()
+    // The chunk is borrowed, and HTTP/2 may keep what it is given until the client's window opens.
+    const own = this.#isHttp2 ? Buffer.from(chunk) : chunk
     if (chunk.length > oneWrite) {
-      this.#write(chunk)
+      this.#write(own)
       return
     }
-    this.#held = chunk.toString('latin1')
+    this.#held = this.#isHttp2 ? own : chunk.toString('latin1')
     this.#leaveLater()
   }
 
@@ -240,7 +254,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #write(chunk: Buffer | string): void {
     const raw = this.#raw
     const { socket } = raw
-    if (socket === null || this.#request.raw.httpVersionMajor !== 1) {
+    if (this.#isHttp2) {
+      if (raw.write(chunk)) return
+    } else if (socket === null) {
       // It waits for its turn in memory of its own.
       if (raw.write(typeof chunk === 'string' ? chunk : Buffer.from(chunk), 'latin1')) return
     } else {
