@@ -47,7 +47,8 @@ export const Jwt = Type.Object(
     clockSkew: DurationOrZero('Tolerated difference of clocks for exp, nbf and iat.', { default: '5s' }),
     forward: Type.Optional(
       Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
-        description: 'claim: header. Copies of these headers that a client sends are dropped.'
+        description:
+          'claim: header. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
       })
     ),
     maxTokenSize: Size('A longer token is refused unread.', { default: '8kb' })

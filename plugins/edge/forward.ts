@@ -10,11 +10,13 @@ import type { Config, RouteConfig } from '../../config/schema.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
 import { appendForwarding, forwardingHeaders, prefixSoFar, trustedPeers } from './forwarding-headers.ts'
+import { HeaderTrust } from './header-trust.ts'
 import { announced, hopByHop, nominated, notInTrailers, takesTrailers } from './headers.ts'
 import { forwardedPrefix, relocation } from './location.ts'
 import { Body, hasBody, hasUnknownLength } from './request-body.ts'
 import { targetPath } from './target-path.ts'
-import { decorateUpstreamHeaders, headerFilter } from './upstream-headers.ts'
+import type { HeaderFilter } from './upstream-headers.ts'
+import { decorateUpstreamHeaders } from './upstream-headers.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -47,6 +49,8 @@ export default fp<Config>(
 
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const isTrusted = trustedPeers(config.listen.trustProxy)
+    const trust = new HeaderTrust(config)
+    const completions: (() => void)[] = []
     const requestIdHeader = config.edge.requestId.header.toLowerCase()
     const { sendIdle } = config.listen.timeouts
     // Unique to this process: a gateway behind a gateway is no loop, the same request back here is.
@@ -55,10 +59,20 @@ export default fp<Config>(
     // Last of the `onRoute` hooks, so that it sees which headers the other concerns drop.
     fastify.addHook('onRoute', (routeOptions) => {
       const route = routeOptions.config?.route
-      if (route !== undefined) routeOptions.handler = forwardTo(route, headerFilter(routeOptions.config?.dropHeaders))
+      if (route === undefined) return
+      trust.add(route, routeOptions.config?.dropHeaders ?? [])
+      routeOptions.handler = forwardTo(route)
+    })
+    // Only now has every route said which headers it drops.
+    fastify.addHook('onReady', async () => {
+      for (const complete of completions.splice(0)) complete()
     })
 
-    function forwardTo(route: RouteConfig, isDropped: ((name: string) => boolean) | null) {
+    function forwardTo(route: RouteConfig) {
+      let isDropped: HeaderFilter | null = null
+      completions.push(() => {
+        isDropped = trust.filterFor(route)
+      })
       const origin = `http://${route.service}.mesh`
       const rewrite = targetPath(route)
       const ownsCors = Boolean(route.edge.cors)
@@ -154,7 +168,7 @@ function copyHeaders(
   from: readonly string[],
   drop: ReadonlySet<string>,
   alsoDrop: ReadonlySet<string> | null,
-  isDropped: ((name: string) => boolean) | null
+  isDropped: HeaderFilter | null
 ): string[] {
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i]!.toLowerCase()
@@ -167,7 +181,7 @@ function goesOn(
   name: string,
   drop: ReadonlySet<string>,
   alsoDrop: ReadonlySet<string> | null,
-  isDropped: ((name: string) => boolean) | null
+  isDropped: HeaderFilter | null
 ): boolean {
   const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
   if (pseudo || drop.has(name) || alsoDrop?.has(name) || isDropped?.(name)) return false

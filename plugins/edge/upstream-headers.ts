@@ -1,15 +1,14 @@
 /**
- * Headers that edge concerns speak to the service in their own name, and the client's copies of them, which
- * never get through. Concerns write here, the bridge reads.
+ * Headers that edge concerns set for the service. Concerns write here, the bridge reads.
  *
- * - per route, at load: `config.dropHeaders`, read by the bridge through `headerFilter`
+ * - per route, at load: `config.dropHeaders`, of which no client's copy gets through, on any route to the same service
  * - per request: `request.upstreamHeaders`, a flat [name, value, …] appended after the client's headers
  */
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Headers of which no copy sent by a client reaches the service. */
+    /** Headers of which no copy sent by a client reaches the route's services, whatever route it takes to them. */
     dropHeaders?: readonly string[]
   }
   interface FastifyRequest {
@@ -41,17 +40,19 @@ export function addUpstreamHeader(request: FastifyRequest, name: string, value: 
   else request.upstreamHeaders.push(name, value)
 }
 
-/** Tells which of a client's headers are dropped; null when the route drops none. Build it at load. */
-export function headerFilter(names: readonly string[] | undefined): ((name: string) => boolean) | null {
+export type HeaderFilter = (name: string) => boolean
+
+/** Returns the test for a client's headers that are dropped; null if there are none. Build it at load. */
+export function headerFilter(names: readonly string[] | undefined): HeaderFilter | null {
   if (!names?.length) return null
   const dropped = new Set(names.map(canonical))
   const lengths = new Set(names.map((name) => name.length))
   return (name) => lengths.has(name.length) && dropped.has(canonical(name))
 }
 
-/** Many services (CGI, WSGI, Rack) read `x_user_id` and `X-User-Id` as one header, so they are one here. */
+/** One spelling: CGI, WSGI, Rack and PHP read `x_user_id`, and some `x.user.id`, as `X-User-Id`. */
 function canonical(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-')
+  return name.toLowerCase().replace(/[^a-z0-9]/g, '-')
 }
 
 /** Printable ASCII without outer blanks: what every server reads as it was written. */
