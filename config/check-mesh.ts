@@ -80,6 +80,19 @@ const hedge: Check = (at, { hedge }, { report }) => {
   }
 }
 
+const collapse: Check = (at, { collapse }, { report }) => {
+  if (typeof collapse === 'object') checkExcluded(`${at}/excludeHeaders`, collapse.excludeHeaders, report)
+}
+
+/** Headers that always make requests different: they name the caller, the resource, or a part or version of it. */
+const essential = /^(host|authorization|proxy-authorization|cookie|range|if-.*)$/i
+
+function checkExcluded(at: string, names: readonly string[], report: Checked['report']): void {
+  names.forEach((name, index) => {
+    if (essential.test(name)) report.fault(pointer(at, index), `requests that differ in ${name} never share a response`)
+  })
+}
+
 const fallback: Check = (at, { fallback }, checked, service) => {
   if (!fallback) return
   fallback.forEach((entry, index) => {
@@ -94,6 +107,7 @@ const fallback: Check = (at, { fallback }, checked, service) => {
       if (entry[part] === undefined || entry.status !== undefined) continue
       report.fault(`${place}/${part}`, 'only a static response has it; that needs a "status"', 'key')
     }
+    if (entry.stale !== undefined) checkExcluded(`${place}/stale/excludeHeaders`, entry.stale.excludeHeaders, report)
     checkAnswer(place, entry, report)
     if (entry.service !== undefined) checkOther(`${place}/service`, entry.service, service, checked)
   })
@@ -149,5 +163,5 @@ function needsConsul(at: string, data: Checked['data'], report: Checked['report'
 }
 
 const checks: Readonly<Record<string, Check>> = {
-  balance, healthCheck, outlierDetection, adaptiveConcurrency, tls, hedge, fallback, mirror, fault, mode, intentions
+  balance, healthCheck, outlierDetection, adaptiveConcurrency, tls, hedge, collapse, fallback, mirror, fault, mode, intentions
 } // biome-ignore format: a list

@@ -84,12 +84,19 @@ export const Hedge = Type.Object(
   strict
 )
 
+const ExcludeHeaders = Type.Array(HeaderName('A request header.'), {
+  default: [],
+  description:
+    'Request headers that do not change the response. All others must be equal for two requests to share a response, except headers of tracing. Not allowed: Authorization, Cookie, Host, Range and conditions.'
+})
+
 export const Collapse = Type.Object(
   {
     headers: Type.Array(HeaderName('A request header.'), {
-      default: ['accept', 'accept-encoding', 'accept-language', 'authorization', 'cookie', 'range'],
-      description: 'Requests are identical if these are, besides method, path and query.'
+      default: [],
+      description: 'Request headers that must be equal, too, although they are headers of tracing.'
     }),
+    excludeHeaders: ExcludeHeaders,
     maxBody: Size('A larger response is not shared by those who came later.', { default: '1mb' })
   },
   strict
@@ -112,9 +119,14 @@ export const Fallback = Type.Object(
         {
           maxAge: Duration('Oldest answer that may be given again.', { default: '10m' }),
           maxEntries: Count('Answers kept.', { default: 1000 }),
-          maxBody: Size('Largest answer kept.', { default: '64kb' })
+          maxBody: Size('Largest answer kept.', { default: '64kb' }),
+          excludeHeaders: ExcludeHeaders
         },
-        { ...strict, description: 'The last good answer to the same GET.' }
+        {
+          ...strict,
+          description:
+            'The last good response to an identical GET; if it was `public`, to any GET of the resource that `Vary` allows.'
+        }
       )
     ),
     status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599, description: 'A static response.' })),

@@ -32,6 +32,8 @@ export interface MeshOptions {
   discovery?: Discovery
   now?: () => number
   random?: () => number
+  /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
+  perRequestHeaders?: readonly string[]
 }
 
 export interface UseOptions {
@@ -65,6 +67,7 @@ export class Mesh extends Dispatcher {
       meter: options.meter ?? null,
       now: options.now ?? (() => performance.now()),
       random: options.random ?? Math.random,
+      perRequestHeaders: options.perRequestHeaders ?? [],
       locality: () => this.#locality.current,
       toService: (name) => (opts, handler) => {
         const { mesh: _ofTheRoute, ...rest } = opts

@@ -14,7 +14,8 @@ declare module 'fastify' {
 export default fp<Config>(
   async (fastify, config) => {
     const meter = fastify.hasDecorator('meter') ? fastify.getDecorator<Meter>('meter') : undefined
-    const mesh = new Mesh(config, { log: fastify.log, ...(meter && { meter }) })
+    const perRequestHeaders = [config.edge.requestId.header]
+    const mesh = new Mesh(config, { log: fastify.log, perRequestHeaders, ...(meter && { meter }) })
     fastify.decorate('mesh', mesh)
     fastify.addHook('onReady', async () => {
       mesh.start()

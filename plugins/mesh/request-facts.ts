@@ -19,6 +19,25 @@ export function headerOf({ headers }: DispatchOptions, name: string, separator =
   return found
 }
 
+/** All headers as name, value, name, value; names in lower case, repeated ones in their order. */
+export function headerPairs({ headers }: DispatchOptions): readonly string[] {
+  const pairs: string[] = []
+  if (headers === null || headers === undefined) return pairs
+  if (Array.isArray(headers)) {
+    for (let i = 0; i + 1 < headers.length; i += 2) addPair(pairs, String(headers[i]), headers[i + 1] as Value)
+    return pairs
+  }
+  const entries = Symbol.iterator in headers ? headers : Object.entries(headers as Record<string, Value>)
+  for (const [name, value] of entries as Iterable<[string, Value]>) addPair(pairs, name, value)
+  return pairs
+}
+
+function addPair(pairs: string[], name: string, value: Value): void {
+  if (value === undefined || value === null) return
+  if (typeof value !== 'object') pairs.push(name.toLowerCase(), String(value))
+  else for (const item of value) pairs.push(name.toLowerCase(), String(item))
+}
+
 /** As the bridge gives them: name, value, name, value. */
 function fromFlat(headers: readonly Value[], name: string, separator: string): string | undefined {
   let found: string | undefined

@@ -81,6 +81,8 @@ export interface Surroundings {
   readonly random: () => number
   /** Where the gateway itself is, as far as that is known by now. */
   readonly locality?: () => Locality
+  /** Request headers whose value is new for each request, such as a request id, in lower case. */
+  readonly perRequestHeaders?: readonly string[]
 }
 
 /**

@@ -97,6 +97,16 @@ export const badMesh: readonly BadConfig[] = [
     faults: [(dir) => `1:20: mesh.tls.ca: no such file: ${dir}/nowhere.pem`]
   },
   {
+    name: 'responses shared by callers with other credentials',
+    yaml: `mesh: { collapse: { excludeHeaders: [x-forwarded-for, Authorization] } }
+services: { a: { instances: [http://h], mesh: { fallback: [{ stale: { excludeHeaders: [if-none-match] } }] } } }
+`,
+    faults: [
+      '1:55: mesh.collapse.excludeHeaders[1]: requests that differ in Authorization never share a response',
+      '2:88: services.a.mesh.fallback[0].stale.excludeHeaders[0]: requests that differ in if-none-match never share a response'
+    ]
+  },
+  {
     name: 'a hedge that never starts',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { hedge: {} }

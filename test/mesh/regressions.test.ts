@@ -117,13 +117,13 @@ t.test('each route has its own cap on copies in flight', async (t) => {
 t.test('an answer for the one who asked goes to no other when that one leaves', async (t) => {
   const answers: (() => void)[] = []
   const { url, requests } = await upstream(t, 'a', (request, response) => {
-    const { cookie } = request.headers
-    answers.push(() => response.writeHead(200, { 'cache-control': 'private' }).end(`for ${cookie}`))
+    const { traceparent } = request.headers
+    answers.push(() => response.writeHead(200, { 'cache-control': 'private' }).end(`for ${traceparent}`))
   })
-  const mesh = meshOf(t, [service('orders', [url], { collapse: { headers: ['accept'], maxBody: 1000 } })])
-  const [a, b] = ['a', 'b'].map((cookie) => {
+  const mesh = meshOf(t, [service('orders', [url], { collapse: true })])
+  const [a, b] = ['a', 'b'].map((traceparent) => {
     const recorder = new Recorder()
-    mesh.dispatch({ ...get, headers: ['cookie', cookie] } as DispatchOptions, recorder)
+    mesh.dispatch({ ...get, headers: ['traceparent', traceparent] } as DispatchOptions, recorder)
     return recorder
   }) as [Recorder, Recorder]
   await eventually(() => requests.length === 1, 'the shared request')

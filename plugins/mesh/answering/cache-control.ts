@@ -1,21 +1,32 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { listItems } from '../list-items.ts'
+
+/** More directives than an honest message has. */
+const mostDirectives = 64
+/** More names than an honest response has. */
+const mostNames = 32
 
 /** The directives of a Cache-Control header, names in lower case; RFC 9111, 5.2. */
 export function cacheControl(value: string | string[] | undefined): ReadonlyMap<string, string> {
   const directives = new Map<string, string>()
-  // Quoted lists of field names hold commas; only the directive before them matters here.
-  for (const part of String(value ?? '')
-    .replace(/"[^"]*"/g, '')
-    .split(',')) {
-    const [name = '', argument = ''] = part.split('=')
-    if (name.trim() !== '') directives.set(name.trim().toLowerCase(), argument.trim())
+  if (value === undefined) return directives
+  for (const item of listItems(String(value), mostDirectives) ?? unusable) {
+    const equals = item.indexOf('=')
+    if (equals < 0) directives.set(item.toLowerCase(), '')
+    else directives.set(item.slice(0, equals).trimEnd().toLowerCase(), item.slice(equals + 1).trimStart())
   }
   return directives
 }
 
-/** The request headers that the answer depends on; null where it depends on more than these. RFC 9110, 12.5.5. */
+/** Stands for a header that cannot be read: its message may not be shared. */
+const unusable = ['no-store']
+
+/**
+ * The request headers that the response depends on, each once, in lower case. Null where the response fits no other
+ * request: `*`, or more names than an honest service sends, since each costs a search per request. RFC 9110, 12.5.5.
+ */
 export function varyOf({ vary }: IncomingHttpHeaders): readonly string[] | null {
   if (vary === undefined) return []
-  const names = String(vary).toLowerCase().split(',').map((name) => name.trim()) // biome-ignore format: short
-  return names.includes('*') ? null : names.filter((name) => name !== '')
+  const names = listItems(String(vary).toLowerCase(), mostNames)
+  return names === null || names.includes('*') ? null : [...new Set(names)]
 }

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import { Members } from './members.ts'
 import { Outlet } from './outlet.ts'
 import { StandIn } from './stand-in.ts'
 import { isBodiless } from './static-answer.ts'
@@ -13,6 +14,7 @@ class Member extends StandIn {
   readonly outlet: Outlet
   /** Gets the answer as it comes; else it waits for the end. */
   given = false
+  isGone = false
 
   constructor(next: DispatchHandler, opts: DispatchOptions, group: Group) {
     super(next)
@@ -27,8 +29,12 @@ class Member extends StandIn {
 
 export interface GroupContext {
   readonly dispatch: Dispatch
-  /** Whether the answer to `asked` may be given to `other` too. */
-  readonly fits: (headers: IncomingHttpHeaders, asked: DispatchOptions, other: DispatchOptions) => boolean
+  /** Tells to which other requests the response to `asked` may be given; null: to none. */
+  readonly sharing: (
+    status: number,
+    headers: IncomingHttpHeaders,
+    asked: DispatchOptions
+  ) => ((other: DispatchOptions) => boolean) | null
   readonly maxBody: number
   /** One more was given the answer to another's request. */
   readonly count: () => void
@@ -50,7 +56,9 @@ export class Group implements DispatchHandler {
   readonly #context: GroupContext
   readonly #onClosed: () => void
   #open = true
-  #members: readonly Member[] = []
+  readonly #members = new Members<Member>()
+  /** Members that get the answer as it comes. */
+  #reading = 0
   /** The request that was sent. */
   #asked!: Member
   #controller: DispatchController | null = null
@@ -71,7 +79,7 @@ export class Group implements DispatchHandler {
 
   begin(opts: DispatchOptions, handler: DispatchHandler): boolean {
     this.#asked = new Member(handler, opts, this)
-    this.#members = [this.#asked]
+    this.#members.add(this.#asked)
     try {
       return this.#context.dispatch(opts, this)
     } catch (error) {
@@ -82,28 +90,34 @@ export class Group implements DispatchHandler {
 
   join(opts: DispatchOptions, handler: DispatchHandler): void {
     const member = new Member(handler, opts, this)
-    this.#members = [...this.#members, member]
+    this.#members.add(member)
     this.pace()
     member.outlet.start(this.#started)
   }
 
   leave(member: Member, reason: Error): void {
-    this.#members = this.#members.filter((other) => other !== member)
-    const [first] = this.#members
+    this.#remove(member)
+    const { first } = this.#members
     if (first === undefined) {
       this.#close()
       this.#controller?.abort(reason)
     } else {
-      if (this.#collected !== null && !this.#members.some(({ given }) => given)) this.#give(first, this.#collected)
-      if (this.#collected !== null && this.#members.every(({ given }) => given)) this.#stopCollecting()
+      if (this.#collected !== null && this.#reading === 0) this.#give(first, this.#collected)
+      if (this.#collected !== null && this.#reading === this.#members.size) this.#stopCollecting()
       this.pace()
     }
   }
 
+  #remove(member: Member): void {
+    if (member.isGone) return
+    this.#members.delete(member)
+    if (member.given) this.#reading--
+  }
+
   /** Nobody is held up by another; one who is alone may hold up the service. */
   pace(): void {
-    const [first] = this.#members
-    const paused = this.#members.length === 1 && first!.outlet.paused
+    const { first, size } = this.#members
+    const paused = size === 1 && first!.outlet.paused
     if (paused === this.#paused) return
     this.#paused = paused
     if (paused) this.#controller?.pause()
@@ -113,7 +127,7 @@ export class Group implements DispatchHandler {
   onRequestStart(controller: DispatchController, context: unknown): void {
     this.#controller = controller
     this.#started = context
-    if (this.#members.length === 0) controller.abort(new Error('nobody waits for the answer any more'))
+    if (this.#members.size === 0) controller.abort(new Error('nobody waits for the answer any more'))
     else if (this.#paused) controller.pause()
     for (const { outlet } of this.#members) outlet.start(context)
   }
@@ -121,35 +135,39 @@ export class Group implements DispatchHandler {
   onResponseStart(controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
     for (const { outlet } of this.#members) outlet.rawHeaders = controller.rawHeaders
     if (status < 200) {
-      this.#members[0]?.outlet.head(status, headers, text)
+      this.#members.first?.outlet.head(status, headers, text)
       return
     }
     this.#close()
     this.#head = { status, headers, text }
-    const { fits, maxBody } = this.#context
+    const { sharing, maxBody } = this.#context
     const asked = this.#asked
     const bodiless = asked.opts.method === 'HEAD' || isBodiless(status)
     const length = bodiless ? 0 : Number(headers['content-length'] ?? -1)
-    const all = this.#members
-    // Who asked may have left: then it is not for just anybody who is first now.
-    const fitting = all.filter((member) => member === asked || fits(headers, asked.opts, member.opts))
-    const shared = length > maxBody ? fitting.slice(0, 1) : fitting
-    const [first, ...sharers] = shared
-    this.#members = shared
-    if (length < 0 && sharers.length > 0) {
+    // The originating caller may have left: then the response may not fit the one that is first now.
+    const fits = sharing(status, headers, asked.opts)
+    const others: Member[] = []
+    for (const member of this.#members) {
+      const isFirst = this.#members.first === member
+      const isServed = member === asked || (fits?.(member.opts) && (isFirst || length <= maxBody))
+      if (isServed) continue
+      others.push(member)
+      this.#remove(member)
+    }
+    const { first, size } = this.#members
+    if (length < 0 && size > 1) {
       this.#collected = []
       this.#timer = setTimeout(() => this.#release(), collectMs)
     }
     if (first === undefined) controller.abort(new Error('the answer is for nobody who is still there'))
-    else this.#give(first, [])
-    if (length >= 0) for (const sharer of sharers) this.#give(sharer, [])
-    const served = new Set(shared)
-    for (const other of all) if (!served.has(other)) this.#alone(other)
+    else if (length < 0) this.#give(first, [])
+    else for (const member of this.#members) this.#give(member, [])
+    for (const other of others) this.#alone(other)
     this.pace()
   }
 
   onResponseData(_controller: DispatchController, chunk: Buffer): void {
-    for (const { given, outlet } of this.#members) if (given) outlet.data(chunk)
+    for (const member of this.#members) if (member.given) member.outlet.data(chunk)
     // Only now: who was given what was collected until here gets the chunk above.
     if (this.#collected === null) return
     this.#collected.push(chunk)
@@ -170,18 +188,18 @@ export class Group implements DispatchHandler {
   onResponseError(_controller: DispatchController, error: Error): void {
     this.#close()
     this.#stopCollecting()
-    const [first, ...others] = this.#members
-    this.#members = []
-    first?.outlet.fail(error)
-    for (const { given, outlet } of others) {
-      if (!given) this.#context.count()
+    const all = [...this.#members]
+    for (const member of all) this.#remove(member)
+    all.forEach(({ given, outlet }, index) => {
+      if (index > 0 && !given) this.#context.count()
       outlet.fail(error)
-    }
+    })
   }
 
   #give(member: Member, chunks: readonly Buffer[]): void {
     if (member.given || member.over) return
     member.given = true
+    this.#reading++
     if (member !== this.#asked) this.#context.count()
     const { status, headers, text } = this.#head!
     member.outlet.head(status, headers, text)
@@ -191,8 +209,8 @@ export class Group implements DispatchHandler {
   /** Those who wait for the end shall wait no longer. */
   #release(): void {
     this.#stopCollecting()
-    const waiting = this.#members.filter(({ given }) => !given)
-    this.#members = this.#members.filter(({ given }) => given)
+    const waiting = [...this.#members].filter(({ given }) => !given)
+    for (const member of waiting) this.#remove(member)
     for (const member of waiting) this.#alone(member)
     this.pace()
   }

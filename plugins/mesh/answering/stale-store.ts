@@ -1,9 +1,13 @@
+import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FallbackOptions } from '../../../config/schema.ts'
-import { headerOf } from '../request-facts.ts'
+import { listItems } from '../list-items.ts'
+import { headerOf, headerPairs } from '../request-facts.ts'
 import type { Keeper } from '../service.ts'
 import type { DispatchOptions } from '../types.ts'
 import { cacheControl, varyOf } from './cache-control.ts'
+import type { Identity } from './identity.ts'
+import { identityOf, isPersonal } from './identity.ts'
 
 export type StaleOptions = NonNullable<FallbackOptions['stale']>
 
@@ -14,45 +18,61 @@ export interface Stored {
   readonly storedMs: number
   /** Its age when it came. */
   readonly ageMs: number
-  /** Also to those whose request says who they are. */
-  readonly isPublic: boolean
   /** How long the service allows it, once stored. */
   readonly usableMs: number
-  /** The request headers that it depends on, and their values. */
+  /** The request headers that it depends on besides those of its key, and their values. */
   readonly vary: readonly (readonly [name: string, value: string | undefined])[]
 }
 
-/** Of one resource; more would be a Vary on something endless. */
+/** Of one key; more would be a Vary on something endless. */
 const mostVariants = 8
+/** More names than an honest `Connection` header has. */
+const mostNominated = 64
+/** Headers that name the resource itself: a `public` response to one value must not be given for another. */
+const locating = new Set([
+  'host', 'forwarded', 'x-forwarded-host', 'x-forwarded-proto', 'x-forwarded-port', 'x-forwarded-prefix',
+  'x-original-url', 'x-rewrite-url'
+]) // biome-ignore format: a list
 /** Of the connection, or told anew with each answer. */
 const dropped = new Set(
   'connection keep-alive transfer-encoding upgrade te trailer proxy-connection proxy-authenticate age'.split(' ')
 )
 
-/** The last good answers of a service; the least recently used go first. RFC 9111 says which may be kept. */
+/**
+ * The last good responses of a service; the least recently used go first. A response is given again to requests that are
+ * identical to the one that it answered, by all headers but harmless ones; with `Cache-Control: public` to all requests
+ * for the resource, as far as `Vary` allows. RFC 9111 says which may be kept.
+ */
 export class StaleStore {
   readonly #options: StaleOptions
+  readonly #identity: Identity
   readonly #now: () => number
-  readonly #resources = new Map<string, Stored[]>()
+  readonly #variants = new Map<string, Stored[]>()
   #count = 0
   #bytes = 0
 
-  constructor(options: StaleOptions, now: () => number) {
+  constructor(options: StaleOptions, now: () => number, perRequest: readonly string[] = []) {
     this.#options = options
+    this.#identity = identityOf({ excludeHeaders: options.excludeHeaders, perRequest })
     this.#now = now
   }
 
-  /** What may be given for this request now. */
+  /** The newest response that may be given for this request now. */
   find(opts: DispatchOptions): Stored | null {
-    if (!isPlain(opts)) return null
-    const key = keyOf(opts)
-    const variants = this.#resources.get(key)
+    const identity = this.#identity.of(opts)
+    if (identity === null || !takesStored(opts)) return null
+    const forAll = this.#findIn(publicKey(opts), opts)
+    const own = this.#findIn(ownKey(identity), opts)
+    return own !== null && (forAll === null || own.storedMs >= forAll.storedMs) ? own : forAll
+  }
+
+  #findIn(key: string, opts: DispatchOptions): Stored | null {
+    const variants = this.#variants.get(key)
     const stored = variants?.findLast(({ vary }) => vary.every(([name, value]) => headerOf(opts, name) === value))
     if (variants === undefined || stored === undefined) return null
-    const forMs = this.#now() - stored.storedMs
-    if (forMs > Math.min(this.#options.maxAge, stored.usableMs) || (isPersonal(opts) && !stored.isPublic)) return null
-    this.#resources.delete(key)
-    this.#resources.set(key, variants)
+    if (this.#now() - stored.storedMs > Math.min(this.#options.maxAge, stored.usableMs)) return null
+    this.#variants.delete(key)
+    this.#variants.set(key, variants)
     return stored
   }
 
@@ -63,30 +83,34 @@ export class StaleStore {
 
   /** Takes the answer down as it comes; null where it is not to be kept. */
   record(opts: DispatchOptions, status: number, headers: IncomingHttpHeaders): Recording | null {
-    if (status !== 200 || opts.method !== 'GET' || !isPlain(opts)) return null
-    const vary = varyOf(headers)
-    if (vary === null || headers['set-cookie'] !== undefined) return null
+    if (status !== 200 || opts.method !== 'GET' || !takesStored(opts)) return null
+    const names = varyOf(headers)
+    if (names === null || headers['set-cookie'] !== undefined) return null
     if (Number(headers['content-length'] ?? 0) > this.#options.maxBody) return null
     const directives = cacheControl(headers['cache-control'])
     if (directives.has('no-store') || directives.has('private') || directives.has('no-cache')) return null
     const isPublic = directives.has('public')
-    if (isPersonal(opts) && !isPublic) return null
+    if (!isPublic && isPersonal(opts)) return null
     const ageMs = seconds(headers.age)
     const usableMs = allowedMs(directives) - ageMs
-    if (usableMs <= 0) return null
+    const kept = usableMs <= 0 ? null : endToEnd(headers)
+    const identity = kept === null ? null : this.#identity.of(opts)
+    if (kept === null || identity === null) return null
+    // Identical requests differ in ignored headers only.
+    const vary = isPublic ? names : names.filter((name) => this.#identity.ignored.has(name))
     const entry = {
-      headers: endToEnd(headers),
+      headers: kept,
       storedMs: this.#now(),
       ageMs,
-      isPublic,
       usableMs,
       vary: vary.map((name) => [name, headerOf(opts, name)] as const)
     }
-    return new Recording(this.#options.maxBody, (body) => this.#put(keyOf(opts), { ...entry, body }))
+    const key = isPublic ? publicKey(opts) : ownKey(identity)
+    return new Recording(this.#options.maxBody, (body) => this.#put(key, { ...entry, body }))
   }
 
   #put(key: string, stored: Stored): void {
-    const before = this.#resources.get(key) ?? []
+    const before = this.#variants.get(key) ?? []
     const same = (other: Stored) =>
       other.vary.length === stored.vary.length &&
       other.vary.every(([name, value], i) => stored.vary[i]![0] === name && stored.vary[i]![1] === value)
@@ -94,19 +118,19 @@ export class StaleStore {
       -Math.min(mostVariants, this.#options.maxEntries)
     )
     this.#remove(key)
-    this.#resources.set(key, variants)
+    this.#variants.set(key, variants)
     this.#count += variants.length
     this.#bytes += bytesOf(variants)
-    for (const [oldest] of this.#resources) {
+    for (const [oldest] of this.#variants) {
       if (this.#count <= this.#options.maxEntries) break
       this.#remove(oldest)
     }
   }
 
   #remove(key: string): void {
-    const variants = this.#resources.get(key)
+    const variants = this.#variants.get(key)
     if (variants === undefined) return
-    this.#resources.delete(key)
+    this.#variants.delete(key)
     this.#count -= variants.length
     this.#bytes -= bytesOf(variants)
   }
@@ -143,15 +167,18 @@ export class Recording {
 /** A service's stores: one for each way of keeping answers, whichever chains use it. */
 export class StaleStores implements Keeper {
   readonly #now: () => number
+  readonly #perRequest: readonly string[]
   readonly #stores = new Map<string, StaleStore>()
 
-  constructor(now: () => number) {
+  constructor(now: () => number, perRequest: readonly string[]) {
     this.#now = now
+    this.#perRequest = perRequest
   }
 
   of(subset: string, options: StaleOptions): StaleStore {
-    const key = JSON.stringify([subset, options.maxAge, options.maxEntries, options.maxBody])
-    const store = this.#stores.get(key) ?? new StaleStore(options, this.#now)
+    const { maxAge, maxEntries, maxBody, excludeHeaders } = options
+    const key = JSON.stringify([subset, maxAge, maxEntries, maxBody, excludeHeaders])
+    const store = this.#stores.get(key) ?? new StaleStore(options, this.#now, this.#perRequest)
     this.#stores.set(key, store)
     return store
   }
@@ -165,21 +192,21 @@ export class StaleStores implements Keeper {
 
 const bytesOf = (variants: readonly Stored[]) => variants.reduce((sum, { body }) => sum + body.length, 0)
 
-/** HEAD is answered with what GET got. */
-const keyOf = (opts: DispatchOptions) => `${headerOf(opts, 'host') ?? ''} ${opts.path}`
+/** Of a fixed length, since the text may be as long as a header section. */
+const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 
-/** A request that what is stored may answer. */
-function isPlain(opts: DispatchOptions): boolean {
-  const { method, upgrade, query, body } = opts
-  if ((method !== 'GET' && method !== 'HEAD') || upgrade || query || (body !== null && body !== undefined)) return false
-  const asked = cacheControl(headerOf(opts, 'cache-control'))
-  return !(asked.has('no-store') || asked.has('no-cache'))
+/** The resource and the consumer: consumers share nothing, not even public responses. */
+function publicKey(opts: DispatchOptions): string {
+  const parts: unknown[] = [opts.path, opts.caller?.consumer?.id ?? null]
+  const pairs = headerPairs(opts)
+  for (let i = 0; i < pairs.length; i += 2) if (locating.has(pairs[i]!)) parts.push(pairs[i], pairs[i + 1])
+  return `public ${hash('sha256', JSON.stringify(parts), 'base64')}`
 }
 
-/** It says who asks: what comes back may be that person's. */
-function isPersonal(opts: DispatchOptions): boolean {
-  const { caller } = opts
-  return Boolean(caller?.consumer ?? headerOf(opts, 'authorization') ?? headerOf(opts, 'cookie'))
+/** Whether the client allows a stored response, and that this one is stored. */
+function takesStored(opts: DispatchOptions): boolean {
+  const asked = cacheControl(headerOf(opts, 'cache-control'))
+  return !(asked.has('no-store') || asked.has('no-cache'))
 }
 
 /** RFC 9111, 4.2.4: some answers must not be given when stale, unless the service allows it on errors (RFC 5861). */
@@ -196,10 +223,10 @@ function seconds(value: string | string[] | undefined): number {
   return number > 0 ? number * 1000 : 0
 }
 
-function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-  const nominated = String(headers.connection ?? '')
-    .toLowerCase()
-    .split(',')
-    .map((name) => name.trim())
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name) && !nominated.includes(name)))
+/** Null where `Connection` cannot be read: then nobody knows which headers were meant for this connection alone. */
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders | null {
+  const nominated = listItems(String(headers.connection ?? '').toLowerCase(), mostNominated)
+  if (nominated === null) return null
+  const left = new Set([...dropped, ...nominated])
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !left.has(name)))
 }

@@ -3,70 +3,70 @@ import type { CollapseOptions } from '../../../config/schema.ts'
 import { cacheControl, varyOf } from '../answering/cache-control.ts'
 import type { GroupContext } from '../answering/collapse-group.ts'
 import { Group } from '../answering/collapse-group.ts'
-import type { CollapseKey } from '../answering/collapse-key.ts'
-import { collapseKey } from '../answering/collapse-key.ts'
+import type { Identity } from '../answering/identity.ts'
+import { identityOf, isPersonal } from '../answering/identity.ts'
 import { counterOf } from '../counters.ts'
 import type { Layer } from '../layer.ts'
 import { headerOf } from '../request-facts.ts'
-import type { DispatchOptions } from '../types.ts'
 
 /** The schema's, for `collapse: true`. */
-const defaults: CollapseOptions = {
-  headers: ['accept', 'accept-encoding', 'accept-language', 'authorization', 'cookie', 'range'],
-  maxBody: 1024 * 1024
-}
+const defaults: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 1024 * 1024 }
 
 /**
  * Identical calls in flight share one answer: those that come before its headers do. undici's `deduplicate` would cut
  * off slow clients, and all of them with the one who asked first.
  */
-export const collapse: Layer = (service, policy, { meter }) => {
+export const collapse: Layer = (service, policy, { meter, perRequestHeaders = [] }) => {
   if (!policy.collapse) return null
   const options = policy.collapse === true ? defaults : policy.collapse
-  const key = collapseKey(options.headers)
+  const identity = identityOf({ ...options, perRequest: perRequestHeaders })
   const collapsed = {
     name: 'jingwei_mesh_collapsed_total',
     help: 'Calls that were given the answer to an identical one.'
   }
   const count = counterOf(meter, collapsed, { service: service.name })
-  const fits = fitting(key)
+  const sharing = sharingBy(identity)
   return (dispatch) => {
     const groups = new Map<string, Group>()
-    const context: GroupContext = { dispatch, fits, maxBody: options.maxBody, count }
+    const context: GroupContext = { dispatch, sharing, maxBody: options.maxBody, count }
     return (opts, handler) => {
-      const text = key.of(opts)
-      if (text === null) return dispatch(opts, handler)
-      const group = groups.get(text)
+      const same = identity.of(opts)
+      if (same === null) return dispatch(opts, handler)
+      const key = `${opts.method} ${same}`
+      const group = groups.get(key)
       if (group !== undefined) {
         group.join(opts, handler)
         return true
       }
-      const first = new Group(context, () => groups.delete(text))
-      groups.set(text, first)
+      const first = new Group(context, () => groups.delete(key))
+      groups.set(key, first)
       return first.begin(opts, handler)
     }
   }
 }
 
-/** What the answer says about who may share it. */
-function fitting({ names }: CollapseKey): GroupContext['fits'] {
-  const byUser = names.has('authorization') && names.has('cookie')
+/**
+ * Statuses that may depend on the one request alone: its size, its age, a limit on its client. 404 and 410 are about the
+ * resource; a 5xx is about the service, which identical requests in flight must not make worse.
+ */
+function isOfOneRequest(status: number): boolean {
+  return status >= 400 && status < 500 && status !== 404 && status !== 410
+}
 
-  /** One user's answer may go to requests with the same credentials, and no others. */
-  function isPersonal(opts: DispatchOptions): boolean {
-    if (!byUser) return false
-    const { caller } = opts
-    return Boolean(caller?.consumer ?? headerOf(opts, 'authorization') ?? headerOf(opts, 'cookie'))
-  }
-
-  return (headers: IncomingHttpHeaders, asked, other) => {
+/** Whether the response says that it may be shared, and by whom. */
+function sharingBy({ ignored }: Identity): GroupContext['sharing'] {
+  return (status, headers: IncomingHttpHeaders, asked) => {
+    if (isOfOneRequest(status)) return null
     // A session that is born here is one client's.
-    if (headers['set-cookie'] !== undefined) return false
+    if (headers['set-cookie'] !== undefined) return null
     // May never end, and wants to be seen at once.
-    if (headers['content-type']?.startsWith('text/event-stream')) return false
+    if (headers['content-type']?.startsWith('text/event-stream')) return null
     const directives = cacheControl(headers['cache-control'])
-    if ((directives.has('private') || directives.has('no-store')) && !isPersonal(asked)) return false
+    // One user's response may go to identical requests, which have the same credentials; without any, to nobody.
+    if ((directives.has('private') || directives.has('no-store')) && !isPersonal(asked)) return null
     const vary = varyOf(headers)
-    return vary?.every((name) => names.has(name) || headerOf(asked, name) === headerOf(other, name)) ?? false
+    if (vary === null) return null
+    const differing = vary.filter((name) => ignored.has(name)).map((name) => [name, headerOf(asked, name)] as const)
+    return (other) => differing.every(([name, value]) => headerOf(other, name) === value)
   }
 }

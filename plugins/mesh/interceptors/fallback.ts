@@ -13,7 +13,7 @@ const byDefinition = {
 }
 
 /** What is answered when the service does not: by another service, as it last was, or as the configuration says. */
-export const fallback: Layer = (service, policy, { meter, now, toService }) => {
+export const fallback: Layer = (service, policy, { meter, now, toService, perRequestHeaders = [] }) => {
   const { fallback: options, retry, subset = '' } = policy
   if (!options) return null
   const steps = options.map(compileStep)
@@ -29,7 +29,10 @@ export const fallback: Layer = (service, policy, { meter, now, toService }) => {
     steps,
     toService,
     count,
-    store: stale === undefined ? null : service.keep('stale', () => new StaleStores(now)).of(subset, stale),
+    store:
+      stale === undefined
+        ? null
+        : service.keep('stale', () => new StaleStores(now, perRequestHeaders)).of(subset, stale),
     idempotent: idempotency(retry || byDefinition),
     keptBytes: steps.some((step) => step.service !== null) ? (retry ? retry.maxBody : usuallyKept) : 0
   }

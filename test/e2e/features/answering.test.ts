@@ -32,7 +32,8 @@ t.test('collapse: identical GETs share an answer; other users, methods and route
     t,
     'collapse: true',
     `  - { name: apart, match: { path: /apart }, service: orders, mesh: { collapse: false } }
-  - { name: named, match: { path: /named }, service: orders, mesh: { collapse: { headers: [accept], maxBody: 100b } } }
+  - { name: named, match: { path: /named }, service: orders, mesh: { collapse: { headers: [traceparent], maxBody: 100b } } }
+  - { name: but, match: { path: /but }, service: orders, mesh: { collapse: { excludeHeaders: [X-Campaign] } } }
   - { name: users, match: { path: /users }, service: orders, edge: { jwt: { secret: ${secret} } } }`
   )
   const { orders } = world
@@ -49,7 +50,7 @@ t.test('collapse: identical GETs share an answer; other users, methods and route
     return answers
   }
   const get = (target: string, ...headers: string[]) => head(target, headers)
-  const answers = await together([get('/?hold'), get('/?hold'), get('/?hold', 'X-Trace: 2'), get('/?hold&2')], 2)
+  const answers = await together([get('/?hold'), get('/?hold'), get('/?hold', 'Traceparent: 2'), get('/?hold&2')], 2)
   t.ok(answers.every(({ body }) => body === 'done'))
   t.equal(await world.metric(collapsed), 2)
   t.equal(new Set(answers.map(({ headers }) => headers['x-request-id'])).size, 4, 'each has its own id')
@@ -57,7 +58,9 @@ t.test('collapse: identical GETs share an answer; other users, methods and route
   await together([get('/?hold', 'Cookie: sid=1'), ...other], 4)
   await together([head('/?hold', [], 'POST'), head('/?hold', [], 'POST')], 2)
   await together([get('/apart?hold'), get('/apart?hold')], 2)
-  await together([get('/named?hold', 'Cookie: sid=1'), get('/named?hold', 'Cookie: sid=2')], 1)
+  await together([get('/named?hold', 'Cookie: sid=1'), get('/named?hold', 'Cookie: sid=2')], 2)
+  await together([get('/named?hold', 'Traceparent: 1'), get('/named?hold', 'Traceparent: 2')], 2)
+  await together([get('/but?hold', 'X-Campaign: 1'), get('/but?hold', 'X-Campaign: 2')], 1)
   await together([get('/named?hold', 'Accept: a/b'), get('/named?hold', 'Accept: c/d')], 2)
   const user = (sub: string) => get('/users?hold', `Authorization: Bearer ${token(claims({ sub }))}`)
   await together([user('ann'), user('bob')], 2)

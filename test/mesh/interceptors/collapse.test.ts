@@ -3,18 +3,16 @@ import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { CollapseOptions } from '../../../config/schema.ts'
-import { collapseKey } from '../../../plugins/mesh/answering/collapse-key.ts'
-import type { DispatchOptions } from '../../../plugins/mesh/types.ts'
-import { connect, startGateway } from '../../helpers/gateway.ts'
+import { Group } from '../../../plugins/mesh/answering/collapse-group.ts'
+import { identityOf } from '../../../plugins/mesh/answering/identity.ts'
+import type { DispatchHandler, DispatchOptions } from '../../../plugins/mesh/types.ts'
+import { get as askFor, connect, startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { eventually, upstream } from '../helpers/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const
-const options: CollapseOptions = {
-  headers: ['accept', 'accept-encoding', 'accept-language', 'authorization', 'cookie', 'range'],
-  maxBody: 100_000
-}
+const options: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 100_000 }
 
 /** A service that answers when told to. */
 async function told(t: Parameters<typeof upstream>[0], policy: object = {}) {
@@ -91,15 +89,14 @@ t.test('errors and HEAD are shared, the record is that of the shared call', asyn
   ])
 })
 
-t.test('what makes requests different', async (t) => {
-  const { of } = collapseKey(options.headers)
+t.test('what makes requests different: all but harmless headers', async (t) => {
+  const { of } = identityOf({ excludeHeaders: [] })
   const request = (more: object) => of({ ...get, headers: {}, ...more } as DispatchOptions)
-  const flat = request({ headers: ['host', 'a', 'cookie', 'x=1', 'cookie', 'y=2', 'x-other', '1'] })
+  const flat = request({ headers: ['host', 'a', 'cookie', 'x=1', 'cookie', 'y=2', 'traceparent', '1'] })
   t.equal(flat, request({ headers: { Host: 'a', cookie: ['x=1', 'y=2'] } }), 'whatever shape the headers have')
   const different = [
     {},
     { path: '/other' },
-    { method: 'HEAD' },
     { headers: { authorization: 'a' } },
     { headers: { authorization: 'b' } },
     { headers: { cookie: 'a' } },
@@ -109,16 +106,36 @@ t.test('what makes requests different', async (t) => {
     { headers: { accept: '' } },
     { headers: { accept: 'a', 'accept-language': 'b' } },
     { headers: { accept: 'b', 'accept-language': 'a' } },
+    { headers: { accept: 'a,b' } },
+    { headers: { accept: ['a', 'b'] } },
+    { headers: { accept: 'a\n","b' } },
+    ...['x-api-key', 'x-auth-token', 'x-session-id', 'x-tenant', 'origin', 'x-forwarded-for', 'x-nobody-thought-of-it']
+      .flatMap((name) => ['ann', 'bob'].map((value) => ({ headers: { [name]: value } }))), // biome-ignore format: a list
     { caller: { ip: '::1', consumer: { id: 'ann' }, trusted: false } },
-    { caller: { ip: '::1', consumer: { id: 'bob' }, trusted: false } }
+    { caller: { ip: '::1', consumer: { id: 'bob' }, trusted: false } },
+    { caller: { ip: '::1', consumer: null, trusted: true } }
   ]
   const keys = different.map(request)
   t.equal(new Set(keys).size, different.length)
   t.ok(keys.every((key) => key !== null))
-  t.equal(request({ headers: { 'x-other': '1' } }), request({ headers: { 'user-agent': '2' } }))
-  for (const never of [{ method: 'POST' }, { body: 'x' }, { upgrade: 'websocket' }, { query: { a: 1 } }]) {
+  t.equal(request({ headers: { traceparent: '1' } }), request({ headers: { 'X-Request-Id': '2' } }))
+  const override = { headers: { 'x-http-method-override': 'DELETE' } }
+  for (const never of [{ method: 'POST' }, { body: 'x' }, { upgrade: 'websocket' }, { query: { a: 1 } }, override]) {
     t.equal(request(never), null)
   }
+})
+
+t.test('headers that the configuration excludes, or includes', async (t) => {
+  const { of } = identityOf({
+    excludeHeaders: ['X-Forwarded-For', 'authorization', 'Cookie', 'traceparent'],
+    headers: ['Traceparent'],
+    perRequest: ['x-own-id']
+  })
+  const request = (headers: object) => of({ ...get, headers } as DispatchOptions)
+  const none = request({})
+  t.equal(request({ 'x-forwarded-for': '192.0.2.1' }), none)
+  t.equal(request({ 'x-own-id': '1' }), none)
+  for (const name of ['authorization', 'cookie', 'traceparent']) t.not(request({ [name]: '1' }), none, name)
 })
 
 t.test('what the answer says about sharing it', async (t) => {
@@ -142,15 +159,109 @@ t.test('what the answer says about sharing it', async (t) => {
     return isShared
   }
   t.ok(await shared({}))
-  t.ok(await shared({ vary: 'Accept, Cookie' }), 'is in the key')
+  t.ok(await shared({}, { traceparent: 'a' }, { traceparent: 'b' }), 'harmless')
+  t.ok(await shared({ vary: 'Accept, Cookie' }), 'are the same')
   t.ok(await shared({ vary: 'Origin' }, { origin: 'a' }, { origin: 'a' }))
-  t.notOk(await shared({ vary: 'Origin' }, { origin: 'a' }, { origin: 'b' }))
+  t.ok(await shared({ vary: 'Traceparent' }, { traceparent: 'a' }, { traceparent: 'a' }))
+  t.notOk(await shared({ vary: 'Traceparent' }, { traceparent: 'a' }, { traceparent: 'b' }))
   t.notOk(await shared({ vary: '*' }))
   t.notOk(await shared({ 'set-cookie': ['session=1'] }))
   t.notOk(await shared({ 'cache-control': 'max-age=1, private' }))
   t.notOk(await shared({ 'cache-control': 'no-store' }))
+  t.notOk(await shared({ 'cache-control': 'x="unfinished, public' }))
   t.ok(await shared({ 'cache-control': 'no-store' }, { cookie: 'me' }, { cookie: 'me' }), 'the same person')
   t.notOk(await shared({ 'content-type': 'text/event-stream; charset=utf-8' }))
+})
+
+t.test('statuses that are about one request go to nobody else', async (t) => {
+  const { responses, ask, asked, collapsed } = await told(t)
+  const shared = [200, 204, 301, 304, 404, 410, 500, 503]
+  const own = [400, 401, 403, 405, 407, 408, 409, 412, 413, 414, 416, 417, 421, 425, 426, 429, 431, 451]
+  for (const status of [...shared, ...own]) {
+    responses.length = 0
+    const before = collapsed()
+    const [a, b] = [ask(), ask()]
+    await asked(1)
+    responses[0]!.writeHead(status).end()
+    await a.done
+    if (own.includes(status)) {
+      await asked(2)
+      responses[1]!.writeHead(200).end()
+    }
+    await b.done
+    t.strictSame([a.status, b.status], [status, own.includes(status) ? 200 : status])
+    t.equal(collapsed() - before, own.includes(status) ? 0 : 1, `${status}`)
+  }
+})
+
+t.test('through the gateway: callers that differ get responses of their own', async (t) => {
+  const { url, requests } = await upstream(t, 'orders', (request, response) => {
+    setTimeout(() => response.end(JSON.stringify(request.rawHeaders)), 50)
+  })
+  const gateway = await startGateway({
+    listen: { trustProxy: ['127.0.0.1'] },
+    edge: { requestId: { header: 'X-Own-Id' } },
+    services: { orders: { instances: [url] } },
+    routes: [
+      { name: 'all', match: { path: '/' }, service: 'orders', mesh: { collapse: true } },
+      { name: 'named', match: { path: '/named' }, service: 'orders', mesh: { collapse: { headers: ['accept'] } } }
+    ]
+  })
+  t.teardown(gateway.close)
+  const identifying = [
+    'X-Api-Key', 'X-Auth-Token', 'X-Session-Id', 'X-Tenant', 'Origin', 'X-HTTP-Method-Override', 'X-Forwarded-For',
+    'Authorization', 'Cookie', 'User-Agent', 'Accept-Language'
+  ] // biome-ignore format: a list
+  for (const path of ['/', '/named']) {
+    for (const name of identifying) {
+      const answers = await Promise.all(['ann', 'bob'].map((who) => askFor(gateway.port, path, [`${name}: ${who}`])))
+      answers.forEach(({ body }, index) => {
+        t.match(body, index === 0 ? '"ann' : '"bob', `${path} ${name}`)
+      })
+    }
+    const before = requests.length
+    const traced = [1, 2].map((id) => askFor(gateway.port, path, [`Traceparent: ${id}`]))
+    const [a, b] = await Promise.all(traced)
+    t.equal(a!.body, b!.body)
+    t.equal(requests.length - before, 1, 'the own request id makes no difference')
+  }
+})
+
+t.test('many callers of one response cost as much each as few do', async (t) => {
+  const head = { status: 200, headers: { 'content-length': '2' } }
+  const whole = { status: 200, headers: {} }
+  /** CPU time in microseconds for all of `count` callers. */
+  const cost = (count: number, { status, headers }: typeof head | typeof whole, leaving: boolean) => {
+    let group!: DispatchHandler
+    const dispatch = (_opts: DispatchOptions, handler: DispatchHandler) => {
+      group = handler
+      return true
+    }
+    const sharing = () => () => true
+    const shared = new Group({ dispatch, sharing, maxBody: 100, count() {} }, () => {})
+    const controller = { aborted: false, paused: false, reason: null, abort() {}, pause() {}, resume() {} }
+    const callers = Array.from({ length: count }, () => new Recorder())
+    const before = process.cpuUsage().user
+    shared.begin(get as DispatchOptions, callers[0]!)
+    group.onRequestStart!(controller, null)
+    for (const caller of callers.slice(1)) shared.join(get as DispatchOptions, caller)
+    if (leaving) for (const caller of callers.slice(0, -1)) caller.controller.abort(new Error('left'))
+    group.onResponseStart!(controller, status, headers, 'OK')
+    group.onResponseData!(controller, Buffer.from('ok'))
+    group.onResponseEnd!(controller, {})
+    const after = process.cpuUsage().user
+    t.equal(callers.at(-1)!.body, 'ok')
+    return after - before
+  }
+  for (const response of [head, whole]) {
+    for (const leaving of [false, true]) {
+      const least = (count: number) => Math.min(...[1, 2, 3].map(() => cost(count, response, leaving)))
+      least(1000)
+      const [few, many] = [least(2000), least(32_000)]
+      // Quadratic would be 256 times as much.
+      t.ok(many < few * 80, `${few} and ${many} µs`)
+    }
+  }
 })
 
 t.test('who asked first may leave: the others are answered, each may leave at any time', async (t) => {

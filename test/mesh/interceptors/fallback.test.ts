@@ -23,7 +23,7 @@ const fixed = (more: Partial<FallbackOptions> = {}): FallbackOptions => ({
   ...more
 })
 const to = (name: string, more: Partial<FallbackOptions> = {}): FallbackOptions => ({ on, service: name, ...more })
-const stale = { maxAge: 60_000, maxEntries: 3, maxBody: 1000 }
+const stale = { maxAge: 60_000, maxEntries: 3, maxBody: 1000, excludeHeaders: [] as string[] }
 const kept = (more: Partial<FallbackOptions> = {}): FallbackOptions => ({ on, stale, ...more })
 
 async function answerOf(mesh: ReturnType<typeof meshOf>, more: object = {}) {
@@ -401,6 +401,29 @@ t.test('stale: what is kept, and for whom', async (t) => {
   t.notOk(await isKept({}, known))
   t.ok(await isKept({ 'cache-control': 'public' }, known))
 
+  const own = (name: string) => ({ headers: { [name]: 'me' } })
+  const identifying = [
+    'x-api-key', 'x-auth-token', 'x-session-id', 'x-tenant', 'origin', 'x-forwarded-for', 'user-agent',
+    'x-nobody-thought-of-it'
+  ] // biome-ignore format: a list
+  for (const name of identifying) {
+    t.ok(await isKept({}, own(name)), name)
+    t.notOk(await isKept({}, own(name), {}), `${name}: not to those who lack it`)
+    t.notOk(await isKept({}, own(name), { headers: { [name]: 'other' } }), `${name}: not to others`)
+    t.notOk(await isKept({ vary: 'accept-encoding' }, own(name), {}), `${name}: Vary names another header`)
+    t.ok(await isKept({ 'cache-control': 'public' }, own(name), {}), `${name}: unless it is for everybody`)
+    t.notOk(await isKept({ 'cache-control': 'public', vary: name }, own(name), {}), `${name}: as far as Vary says`)
+  }
+  t.ok(await isKept({}, own('traceparent'), {}))
+  t.notOk(await isKept({ vary: 'traceparent' }, own('traceparent'), {}))
+  for (const name of ['host', 'x-forwarded-host', 'x-forwarded-proto', 'x-original-url', 'x-http-method-override']) {
+    t.notOk(await isKept({ 'cache-control': 'public' }, own(name), {}), `${name}: another resource`)
+  }
+  const ann = { caller: { ip: '::1', consumer: { id: 'ann' }, trusted: false } }
+  const bob = { caller: { ip: '::1', consumer: { id: 'bob' }, trusted: false } }
+  t.notOk(await isKept({ 'cache-control': 'public' }, ann, bob), 'consumers share nothing')
+  t.ok(await isKept({ 'cache-control': 'public' }, ann))
+
   const language = (value: string) => ({ path: '/vary', headers: { 'accept-language': value } })
   const german = await good({ vary: 'Accept-Language' }, language('de'))
   const french = await good({ vary: 'Accept-Language' }, language('fr'))
@@ -413,6 +436,29 @@ t.test('stale: what is kept, and for whom', async (t) => {
   t.ok(await down({ path: '/fresh' }), 'fresh yet')
   pass(200)
   t.equal(await down({ path: '/fresh' }), null, 'must not be given when stale')
+})
+
+t.test('stale: headers that the configuration excludes', async (t) => {
+  const excludeHeaders = ['X-Forwarded-For', 'authorization']
+  const { good, down } = await staleable(t, { fallback: [kept({ stale: { ...stale, excludeHeaders } })] })
+  const text = await good({}, { headers: { 'x-forwarded-for': '192.0.2.1' } })
+  t.equal((await down({ headers: { 'x-forwarded-for': '192.0.2.2' } }))?.text, text)
+  await good({}, { path: '/mine', headers: { authorization: 'me' } })
+  t.equal(await down({ path: '/mine' }), null, 'credentials cannot be excluded')
+})
+
+t.test('stale: what is newer wins, be it for one or for all', async (t) => {
+  const { good, down, pass } = await staleable(t)
+  const me = { headers: { 'x-tenant': 'me' } }
+  const other = { headers: { 'x-tenant': 'other' } }
+  const forAll = await good({ 'cache-control': 'public' }, me)
+  pass(1)
+  const mine = await good({}, me)
+  t.equal((await down(me))?.text, mine)
+  t.equal((await down(other))?.text, forAll)
+  pass(1)
+  const newer = await good({ 'cache-control': 'public' }, other)
+  t.equal((await down(me))?.text, newer)
 })
 
 t.test('stale: bounded in number and size, the least recently used go', async (t) => {

@@ -15,9 +15,9 @@ const policy: Partial<MeshPolicy> = {
   attemptTimeout: 200,
   retry: { ...retryOptions, attempts: 1, on: ['connect-failure', 'reset', '5xx', 429], budget: 1 },
   hedge: { after: 10, attempts: 2, methods: ['GET', 'HEAD', 'PUT'] },
-  collapse: { headers: [], maxBody: 50_000 },
+  collapse: { headers: [], excludeHeaders: [], maxBody: 50_000 },
   fallback: [
-    { on, stale: { maxAge: 1000, maxEntries: 10, maxBody: 10_000 } },
+    { on, stale: { maxAge: 1000, maxEntries: 10, maxBody: 10_000, excludeHeaders: [] } },
     { on, service: 'other' },
     { on, status: 200, body: 'fixed' }
   ]

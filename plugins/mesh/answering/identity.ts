@@ -1,0 +1,79 @@
+import { headerPairs } from '../request-facts.ts'
+import type { DispatchOptions } from '../types.ts'
+
+/**
+ * Headers that say nothing about the wanted response: identifiers of one request, written by tracing libraries, and
+ * headers of the connection. All other headers identify. A list of identifying headers would never be complete: a
+ * service may authenticate by `X-Api-Key`, choose the tenant by `X-Tenant` or the layout by `User-Agent`, and need not
+ * say so in `Vary`. `baggage` is missing because it carries application data.
+ */
+const harmless = [
+  'connection', 'keep-alive', 'proxy-connection',
+  'traceparent', 'tracestate', 'b3', 'x-b3-traceid', 'x-b3-spanid', 'x-b3-parentspanid', 'x-b3-sampled',
+  'uber-trace-id', 'x-amzn-trace-id', 'x-cloud-trace-context', 'x-request-id', 'x-correlation-id'
+] // biome-ignore format: a list
+
+/** Headers that no configuration can declare harmless: credentials, the resource, a part of it, and conditions. */
+const essential = new Set([
+  'host', 'authorization', 'proxy-authorization', 'cookie', 'range', 'if-match', 'if-none-match',
+  'if-modified-since', 'if-unmodified-since', 'if-range'
+]) // biome-ignore format: a list
+
+/** Headers by which frameworks turn a GET into another method. Such a request is not safe and is never shared. */
+const methodOverrides = new Set(['x-http-method-override', 'x-http-method', 'x-method-override'])
+
+export interface IdentityOptions {
+  /** Headers that identify although they are usually harmless. */
+  readonly headers?: readonly string[]
+  /** Headers that do not identify, besides the usual ones. */
+  readonly excludeHeaders: readonly string[]
+  /** Headers whose value is new for each request: the gateway's own request id. */
+  readonly perRequest?: readonly string[]
+}
+
+export interface Identity {
+  /** Names in lower case. */
+  readonly ignored: ReadonlySet<string>
+  /**
+   * The same text for requests that may get the same response, whatever their method; null for a request that shares
+   * its response with no other.
+   */
+  readonly of: (opts: DispatchOptions) => string | null
+}
+
+/** Requests are identical if target, consumer and all headers but the ignored ones are. */
+export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: IdentityOptions): Identity {
+  const lower = (names: readonly string[]) => names.map((name) => name.toLowerCase())
+  const ignored = new Set([...harmless, ...lower(perRequest), ...lower(excludeHeaders)])
+  for (const name of [...essential, ...lower(headers)]) ignored.delete(name)
+
+  return {
+    ignored,
+    of(opts) {
+      const { path, caller } = opts
+      if (!isPlainGet(opts)) return null
+      // Trust decides who may ask for faults.
+      const parts: unknown[] = [path, caller?.consumer?.id ?? null, caller?.trusted ?? false]
+      const pairs = headerPairs(opts)
+      for (let i = 0; i < pairs.length; i += 2) {
+        const name = pairs[i]!
+        if (methodOverrides.has(name)) return null
+        if (!ignored.has(name)) parts.push(name, pairs[i + 1])
+      }
+      return JSON.stringify(parts)
+    }
+  }
+}
+
+function isPlainGet({ method, upgrade, query, body }: DispatchOptions): boolean {
+  if ((method !== 'GET' && method !== 'HEAD') || upgrade || query) return false
+  return body === null || body === undefined
+}
+
+/** Whether the request says who asks. The response may then be meant for that caller only. */
+export function isPersonal(opts: DispatchOptions): boolean {
+  if (opts.caller?.consumer) return true
+  const pairs = headerPairs(opts)
+  for (let i = 0; i < pairs.length; i += 2) if (pairs[i] === 'authorization' || pairs[i] === 'cookie') return true
+  return false
+}
