@@ -8,6 +8,7 @@ import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { part } from './parting.ts'
+import { resetReply } from './response-fields.ts'
 
 /** A row: the status, what the client is told, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
@@ -103,6 +104,7 @@ function retryAfterOf(error: Error & { retryAfterMs?: number }, fallback: number
 
 /** The answer to an error; also for those that Fastify meets before it has a route, where no hook runs. */
 export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  resetReply(reply)
   const code = codeOf(error)
   const row = lookUp(code, Boolean(request.exchange))
   if (row !== undefined) {

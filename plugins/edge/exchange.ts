@@ -7,9 +7,10 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { codeOf } from './errors.ts'
-import { announced, endToEnd, hopByHop, isWebSocket, nominated, notInTrailers, withoutLength } from './headers.ts'
+import { endToEnd, isWebSocket, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
+import { isNoTrailer, responseHeaders } from './response-fields.ts'
 import { boundRest, whenTaken } from './slow-reader.ts'
 import { leaveTogether } from './turn.ts'
 
@@ -41,8 +42,6 @@ const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
-
-const isNoTrailer = (name: string) => hopByHop.has(name) || notInTrailers.has(name)
 
 /** One request's answer on its way from the seam to the client. */
 export class Exchange implements Dispatcher.DispatchHandler {
@@ -136,9 +135,16 @@ export class Exchange implements Dispatcher.DispatchHandler {
   leave(): void {
     this.#leaving = false
     if (this.#gone !== null) return
-    if (this.#ended) this.#end()
-    else if (this.bytesSent === 0) this.#flushHead()
-    else this.#writeHeld()
+    try {
+      if (this.#ended) this.#end()
+      else if (this.bytesSent === 0) this.#flushHead()
+      else this.#writeHeld()
+    } catch (err) {
+      // Nobody above would catch it: it would end the process. The response cannot be completed.
+      this.#request.log.error({ err }, 'response cannot be written: connection reset')
+      this.#controller!.abort(err as Error)
+      this.#breakOff('JW_INTERNAL')
+    }
   }
 
   /**
@@ -193,30 +199,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     })
   }
 
-  /** The service's headers less the hop-by-hop ones; what the edge set on the reply wins. */
   #responseHeaders(given: IncomingHttpHeaders, hasTrailers = false): string[] {
-    const headers = this.#relocated(given)
-    const own = this.#reply.getHeaders()
-    const alsoDrop = nominated(headers.connection)
-    const merged: string[] = []
-    for (const name in headers) {
-      if (hopByHop.has(name) || alsoDrop?.has(name)) continue
-      if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
-      if (this.#ownsCors && name.startsWith('access-control-')) continue
-      const value = headers[name]
-      if (typeof value === 'string') merged.push(name, value)
-      else if (value !== undefined) for (const item of value) merged.push(name, item)
-    }
-    if (hasTrailers && !alsoDrop?.has('trailer')) {
-      const isLeftOut = (name: string) => isNoTrailer(name) || alsoDrop?.has(name) === true
-      for (const line of announced(headers.trailer!, isLeftOut)) merged.push('trailer', line)
-    }
-    for (const name in own) {
-      const value = own[name]!
-      if (Array.isArray(value)) for (const item of value) merged.push(name, item)
-      else merged.push(name, String(value))
-    }
-    return merged
+    return responseHeaders(this.#relocated(given), this.#reply.getHeaders(), this.#isHttp2, this.#ownsCors, hasTrailers)
   }
 
   #relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {
@@ -272,7 +256,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
     if (this.#gone !== null) return
     if (trailers !== undefined) {
-      const passed = endToEnd(trailers).filter(([name]) => !isNoTrailer(name))
+      const passed = endToEnd(trailers, this.#isHttp2).filter(([name]) => !isNoTrailer(name))
       if (passed.length > 0) this.#raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
     this.#ended = true
@@ -286,8 +270,12 @@ export class Exchange implements Dispatcher.DispatchHandler {
       return
     }
     this.#writeHeld()
-    // Too late for a status: a broken connection tells the client that the body is not whole.
-    this.#request.failure = codeOf(error) ?? 'JW_INTERNAL'
+    this.#breakOff(codeOf(error) ?? 'JW_INTERNAL')
+  }
+
+  /** Too late for a status: a broken connection tells the client that the body is not whole. */
+  #breakOff(failure: string): void {
+    this.#request.failure = failure
     breakOff(this.#request.raw, this.#raw)
   }
 }

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { http2Values } from './http2-values.ts'
 
 /** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
 export const hopByHop: ReadonlySet<string> = new Set([
@@ -84,13 +85,14 @@ export function withoutLength({ 'content-length': _none, ...headers }: IncomingH
   return headers
 }
 
-/** Those that go on. */
-export function endToEnd(headers: IncomingHttpHeaders): [name: string, value: string | string[]][] {
+/** Returns the end-to-end fields of a service's response; for HTTP/2, with the number of values that it allows. */
+export function endToEnd(headers: IncomingHttpHeaders, isHttp2: boolean): [name: string, value: string | string[]][] {
   const alsoDrop = nominated(headers.connection)
   const passed: [string, string | string[]][] = []
   for (const name in headers) {
     const value = headers[name]
-    if (value !== undefined && !hopByHop.has(name) && !alsoDrop?.has(name)) passed.push([name, value])
+    if (value === undefined || hopByHop.has(name) || alsoDrop?.has(name)) continue
+    passed.push([name, isHttp2 && Array.isArray(value) ? [...http2Values(name, value)] : value])
   }
   return passed
 }

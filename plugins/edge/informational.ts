@@ -17,7 +17,7 @@ export function writeInformational(
   headers: IncomingHttpHeaders
 ): void {
   if (request.raw.httpVersion === '1.0') return
-  const passed = endToEnd(withoutLength(headers))
+  const passed = endToEnd(withoutLength(headers), 'stream' in raw)
   try {
     if ('stream' in raw) {
       const { stream } = raw as unknown as { stream: ServerHttp2Stream }

@@ -110,6 +110,8 @@ export class PooledRequest implements DispatchController {
 
   head({ status, headers, rawHeaders, text }: ResponseHead): void {
     this.rawHeaders = rawHeaders
+    // The mesh's own word on the response: a service cannot have it.
+    delete headers['x-jingwei-fallback']
     try {
       this.#handler.onResponseStart?.(this, status, headers, text)
     } catch (error) {

@@ -39,6 +39,7 @@ export function parseHead(text: string, end: number): ResponseHead {
     (minor !== 0 && minor !== 1) ||
     text.charCodeAt(8) !== space ||
     status < 100 ||
+    status > 599 || // invalid (RFC 9110, 15), and HTTP/2 cannot carry it
     (lineEnd !== 12 && text.charCodeAt(12) !== space)
   ) {
     throw new MalformedResponse('HPE_INVALID_STATUS', 'the status line is not one of HTTP/1.1')
