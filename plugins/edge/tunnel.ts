@@ -1,9 +1,13 @@
 import type { Duplex } from 'node:stream'
+import { bytesTaken } from './bytes-taken.ts'
 import { closeFrame, FrameReader } from './websocket-frames.ts'
 
-/** How long both ends have to answer a close frame; then they are cut. */
+/** Time that both ends have to answer a close frame; then the connections are destroyed. */
 const closeGraceMs = 1000
-/** Longest silence of a service whose client has said all, and time for a client to take what a service said last. */
+/**
+ * Longest silence of one side after the other has ended, and the time that a side has for the last bytes for it once
+ * nothing more can come back.
+ */
 const halfClosedMs = 10_000
 
 interface Side {
@@ -14,6 +18,8 @@ interface Side {
   /** Our own close frame was sent to it. */
   closeSent: boolean
   bytes: number
+  /** Runs while bytes wait for this side. */
+  stall: NodeJS.Timeout | undefined
 }
 
 /**
@@ -54,35 +60,53 @@ export class Tunnel {
     this.#sayGoodbye(this.#service)
   }
 
+  /** Both events may be over by now: a client may leave while its 101 is on its way. */
   #join(from: Side, to: Side): void {
     const { socket } = from
+    const onEnd = () => this.#endOf(to)
+    const onClose = () => this.#closeOf(from, to)
+    socket.on('error', (error) => this.#fail(error, from))
+    if (socket.closed) {
+      // Not before both sides are joined.
+      process.nextTick(onClose)
+      return
+    }
     const resume = () => {
+      clearTimeout(to.stall)
       this.#alive()
       socket.resume()
     }
     socket.on('data', (chunk: Buffer) => {
-      this.#alive()
       if (!this.#pass(chunk, to)) {
         socket.pause()
         to.socket.once('drain', resume)
+        this.#boundStall(to)
       }
       // It has answered our close frame: the one who closes a WebSocket then ends the connection.
       if (from.closeSent && to.frames.closed) from.socket.end()
     })
-    socket.once('end', () => {
-      to.socket.end()
-      if (!this.#closing) this.#wait(this.#idleMs === 0 ? halfClosedMs : Math.min(this.#idleMs, halfClosedMs))
-    })
-    socket.on('error', (error) => this.#fail(error, from))
-    socket.once('close', () => {
-      // What came before a clean end is still being written to the other side.
-      if (!socket.readableEnded) to.socket.destroy()
-      else to.socket.resume()
-      if (--this.#open > 0) return
-      clearTimeout(this.#timer)
-      this.#onEnd(this.#error)
-    })
+    if (socket.readableEnded) process.nextTick(onEnd)
+    else socket.once('end', onEnd)
+    socket.once('close', onClose)
     socket.resume()
+  }
+
+  #endOf(to: Side): void {
+    to.socket.end()
+    if (!this.#closing) this.#wait(this.#idleMs === 0 ? halfClosedMs : Math.min(this.#idleMs, halfClosedMs))
+  }
+
+  #closeOf({ socket }: Side, to: Side): void {
+    if (--this.#open === 0) {
+      for (const timer of [this.#timer, this.#client.stall, this.#service.stall]) clearTimeout(timer)
+      this.#onEnd(this.#error)
+      return
+    }
+    // Bytes that came before a clean end are still being written to the other side.
+    if (socket.readableEnded) {
+      this.#endOf(to)
+      to.socket.resume()
+    } else to.socket.destroy()
   }
 
   /** False once `to` cannot take more for now. */
@@ -90,7 +114,9 @@ export class Tunnel {
     const { socket, frames } = to
     const ended = to.closeSent || socket.writableEnded || socket.destroyed
     const boundary = frames.read(chunk)
+    // Bytes that go nowhere are no sign of life: the pings of a service must not keep it open for a client that has left.
     if (ended) return true
+    this.#alive()
     const passed = this.#closing && !frames.closed && boundary >= 0 ? chunk.subarray(0, boundary) : chunk
     to.bytes += passed.length
     const more = socket.write(passed)
@@ -106,10 +132,20 @@ export class Tunnel {
     socket.write(to.closeFrame)
   }
 
-  /** A byte has moved. */
+  /** Starts the idle time anew: a byte has moved. */
   #alive(): void {
-    // Nobody hears a client whose service has ended: what it still sends gives it no more time.
+    // Nobody reads what a client sends whose service has ended: it gives the client no more time.
     if (!this.#closing && !this.#service.socket.readableEnded) this.#timer?.refresh()
+  }
+
+  /** Destroys a tunnel of which one side reads nothing for the idle time, though it goes on sending. */
+  #boundStall(to: Side): void {
+    if (this.#idleMs === 0) return
+    const taken = bytesTaken(to.socket)
+    to.stall = setTimeout(() => {
+      if (bytesTaken(to.socket) === taken) this.#destroy()
+      else this.#boundStall(to)
+    }, this.#idleMs)
   }
 
   #wait(ms: number): void {
@@ -135,5 +171,5 @@ export class Tunnel {
 }
 
 function sideOf(socket: Duplex, frame: Buffer): Side {
-  return { socket, frames: new FrameReader(), closeFrame: frame, closeSent: false, bytes: 0 }
+  return { socket, frames: new FrameReader(), closeFrame: frame, closeSent: false, bytes: 0, stall: undefined }
 }

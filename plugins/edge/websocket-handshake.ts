@@ -32,7 +32,9 @@ export class Handshake {
     this.socket = socket
     socket.on('error', () => {})
     socket.on('data', this.#keep)
-    socket.once('end', this.#gone)
+    // Emitted once only: the client may have ended already.
+    if (socket.readableEnded) this.#gone()
+    else socket.once('end', this.#gone)
     if (head.length > 0) this.#keep(head)
   }
 

@@ -76,3 +76,80 @@ t.test('closing does not wait for a side that never answers', async (t) => {
   t.equal(client.received.length, 1)
   t.equal(service.received.length, 1)
 })
+
+/** Ways in which a connection may be over before it is joined: each of its events has been emitted, or is about to be. */
+const over: Record<string, (connection: Connection) => Promise<void>> = {
+  ended: async (connection) => {
+    connection.resume().push(null)
+    await eventually(() => connection.readableEnded)
+  },
+  'ended and destroyed': async (connection) => {
+    connection.resume().push(null)
+    await eventually(() => connection.readableEnded)
+    connection.destroy()
+  },
+  'ended and closed': async (connection) => {
+    connection.resume().push(null)
+    await eventually(() => connection.readableEnded)
+    connection.destroy()
+    await eventually(() => connection.closed)
+  },
+  destroyed: async (connection) => void connection.destroy(),
+  closed: async (connection) => {
+    connection.destroy()
+    await eventually(() => connection.closed)
+  }
+}
+
+for (const culprit of ['client', 'service'] as const) {
+  for (const [how, leave] of Object.entries(over)) {
+    t.test(`a ${culprit} that is ${how} when it is joined ends the tunnel, whatever still comes`, async (t) => {
+      const sides = { client: new Connection(), service: new Connection() }
+      const other = culprit === 'client' ? sides.service : sides.client
+      sides[culprit].on('error', () => {})
+      await leave(sides[culprit])
+      let ended = 0
+      const pings = setInterval(() => other.readable && other.push('ping'), 5)
+      t.teardown(() => clearInterval(pings))
+      // Ends when its peer has, as most do.
+      if (how === 'ended') other.once('finish', () => other.push(null))
+      new Tunnel(sides.client, sides.service, 100, () => ended++)
+      if (how === 'ended') sides[culprit].once('finish', () => sides[culprit].destroy())
+      await eventually(() => ended > 0)
+      await eventually(() => other.closed)
+      t.equal(ended, 1)
+    })
+  }
+}
+
+t.test('a service that goes on sending to a client that has left is closed all the same', async (t) => {
+  const client = new Connection()
+  const service = new Connection()
+  let ended = false
+  new Tunnel(client, service, 100, () => {
+    ended = true
+  })
+  const pings = setInterval(() => service.readable && service.push('ping'), 5)
+  t.teardown(() => clearInterval(pings))
+  client.push(null)
+  await eventually(() => client.readableEnded)
+  client.destroy()
+  await eventually(() => ended)
+  t.ok(service.destroyed)
+})
+
+t.test('a side that reads nothing for the idle time ends the tunnel, though both go on sending', async (t) => {
+  for (const culprit of ['client', 'service'] as const) {
+    const sides = { client: new Connection(), service: new Connection(), [culprit]: new Connection({ slow: true }) }
+    let ended = false
+    new Tunnel(sides.client, sides.service, 100, () => {
+      ended = true
+    })
+    const both = setInterval(() => {
+      for (const side of [sides.client, sides.service]) if (side.readable) side.push(Buffer.alloc(65_536))
+    }, 5)
+    await eventually(() => ended)
+    clearInterval(both)
+    t.ok(sides.client.destroyed && sides.service.destroyed)
+  }
+})
