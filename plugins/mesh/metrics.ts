@@ -52,7 +52,7 @@ export function registerServiceMetrics(meter: Meter, services: () => Iterable<Se
   })
   meter.gauge({
     name: 'jingwei_mesh_discovery_up',
-    help: '1 while the source of the instances answers, 0 while it does not.',
+    help: '1 while the source of the instances answers, 0 while it does not or the DNS name does not exist.',
     labelNames: ['service'],
     collect(set) {
       for (const { name, source } of services()) set({ service: name }, source.error === null ? 1 : 0)

@@ -26,7 +26,7 @@ export interface SourceStatus {
   readonly kind: string
   /** When the source last confirmed its answer, or null while it never did. A static list is always fresh. */
   readonly confirmedAt: number | null
-  /** Why the source cannot be asked just now, or null while all is well. */
+  /** Why the source cannot be asked just now, or why it has no instance to name; null while all is well. */
   readonly error: string | null
   /** The source has not answered yet; what was kept on disk serves, and `confirmedAt` tells its age. */
   readonly restored?: true

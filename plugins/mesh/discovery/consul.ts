@@ -1,7 +1,7 @@
 /**
  * Instances from Consul, by blocking queries: Consul holds a question until the answer changes, so a change arrives at
  * once and silence costs nothing. The loop survives every error and never spins; whatever happens to Consul, the last
- * set stays in use. Only an empty set needs proof, see `#believable`.
+ * set stays in use. An empty set needs proof, see `#isProven`.
  */
 import type { ServiceConfig } from '../../../config/schema.ts'
 import type { InstanceSpec, SourceStatus, Surroundings } from '../types.ts'
@@ -122,8 +122,10 @@ export class ConsulSource implements Restorable {
         'Consul found instances that the token may not read: service:read and node:read are needed'
       )
     }
-    // An index that goes backwards tells of a restored, restarted or lagging server: begin anew.
-    const reset = index !== null && this.#index !== null && index < this.#index
+    // An index that goes backwards or is missing tells of a restored, restarted or lagging server, or of something
+    // between that is not Consul: begin anew.
+    const reset = this.#index !== null && (index === null || index < this.#index)
+    const advanced = this.#index !== null && index !== null && index > this.#index
     this.#index = reset ? null : index
     if (reset) this.#counters.reset(this.#name)
     // Of a Consul that is new to us we cannot say that it has been well for a while.
@@ -136,8 +138,10 @@ export class ConsulSource implements Restorable {
     this.#client.answered(this, this.#query.datacenter)
     if (skipped > 0) this.#warnOnce('Consul lists instances without a usable address or port; they are left out')
     if (filtered) this.#warnOnce('Consul hides some instances: the token needs service:read and node:read for all')
-    if (!this.#believable(instances.length === 0 && publisher.serving, now)) {
-      this.#error = 'Consul has just come back and lists no instance; waiting whether that lasts'
+    const emptied = instances.length === 0 && publisher.serving
+    if (!emptied) this.#emptySince = null
+    else if (!this.#isProven(advanced && skipped === 0, now)) {
+      this.#error = 'Consul lists no instance, which must last before it is believed'
       return
     }
     publisher.offer(instances)
@@ -146,13 +150,15 @@ export class ConsulSource implements Restorable {
   }
 
   /**
-   * The last instance gone: true if Consul has been well for a while. After an outage or a restart, services
-   * and their checks take some seconds to come back, so then emptiness must last before it is believed.
+   * Whether the last instance is really gone. It is at once if Consul has been well for a while and the index says that
+   * something has changed. After an outage or a restart, services and their checks take some seconds to come back; and an
+   * empty answer whose index stands still or is missing, or in which no entry made sense, is no evidence. Then emptiness
+   * must last before it is believed.
    */
-  #believable(emptied: boolean, now: number): boolean {
+  #isProven(changed: boolean, now: number): boolean {
     this.#emptySince ??= now
     const long = now - this.#timing.emptyGrace
-    if (emptied && this.#steadySince > long && this.#emptySince > long) return false
+    if (!(changed && this.#steadySince <= long) && this.#emptySince > long) return false
     this.#emptySince = null
     return true
   }

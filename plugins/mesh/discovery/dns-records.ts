@@ -7,6 +7,7 @@ import { bare } from './dns-query.ts'
 export interface Found<T> {
   readonly records: readonly T[]
   readonly ttl: number
+  readonly nonexistent?: boolean
 }
 export interface Target {
   readonly host: string

@@ -10,7 +10,12 @@ import { additionalAddresses, addressesIn, byPriority, scaleWeights, targetsIn }
 import { messageOf } from './loop.ts'
 
 export type DnsOptions = NonNullable<ServiceConfig['dns']>
-export type Resolved = { instances: readonly InstanceSpec[]; ttl: number }
+export interface Resolved {
+  readonly instances: readonly InstanceSpec[]
+  readonly ttl: number
+  /** The DNS server says that the name does not exist (NXDOMAIN): an answer, not a failure. */
+  readonly nonexistent: boolean
+}
 /** The system's own lookup (hosts file, search domains) tells no TTL. */
 const LOOKUP_TTL = 10
 
@@ -30,29 +35,29 @@ export class Resolver {
   async resolve(): Promise<Resolved> {
     const { host, srv, port, tls } = this.#options
     const next = new Map<string, Found<string>>()
-    const { places, ttl } = srv ? await this.#services(next) : await this.#host(host, port ?? (tls ? 443 : 80), next)
+    const found = srv ? await this.#services(next) : await this.#host(host, port ?? (tls ? 443 : 80), next)
     this.#kept = next
     const scheme = tls ? 'https' : 'http'
-    const instances = new Map<string, InstanceSpec>()
-    for (const { address, at, weight, name } of places) {
+    const instances = found.places.map(({ address, at, weight, name }) => {
       const { origin } = new URL(`${scheme}://${isIPv6(address) ? `[${address}]` : address}:${at}`)
-      const meta = { 'dns-name': name }
-      if (!instances.has(origin)) instances.set(origin, { id: origin, origin, weight, tags: [], meta })
-    }
-    const sorted = [...instances.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
-    return { instances: Object.freeze(sorted), ttl }
+      return { id: origin, origin, weight, tags: [], meta: { 'dns-name': name } }
+    })
+    // Ties are broken, or the order of the records would make equal sets differ.
+    instances.sort((a, b) =>
+      a.id === b.id ? (a.meta['dns-name'] < b.meta['dns-name'] ? -1 : 1) : a.id < b.id ? -1 : 1
+    )
+    return { instances: Object.freeze(instances), ttl: found.ttl, nonexistent: found.nonexistent }
   }
 
   async #host(host: string, port: number, next: Map<string, Found<string>>): Promise<Places> {
-    const { records, ttl } = await this.#addresses(host, next)
-    return { places: records.map((address) => ({ address, at: port, weight: 1, name: host })), ttl }
+    const { records, ttl, nonexistent = false } = await this.#addresses(host, next)
+    return { places: records.map((address) => ({ address, at: port, weight: 1, name: host })), ttl, nonexistent }
   }
 
   /** The preferred group of SRV targets of which any has an address. */
   async #services(next: Map<string, Found<string>>): Promise<Places> {
     const { host } = this.#options
     const reply = await query(host, 'SRV', this.#servers(), this.#signal)
-    if (reply.code === 'NXDOMAIN') throw new Error(`DNS knows no SRV name ${host}`)
     const targets = targetsIn(reply, host)
     let failure: unknown = null
     for (const group of byPriority(targets.records)) {
@@ -67,10 +72,10 @@ export class Resolver {
         ttl = Math.min(ttl, result.value.ttl)
         for (const address of result.value.records) places.push({ address, at: port, weight: weights[i] ?? 1, name })
       }
-      if (places.length > 0) return { places, ttl }
+      if (places.length > 0) return { places, ttl, nonexistent: false }
     }
     if (failure !== null) throw failure
-    return { places: [], ttl: 0 }
+    return { places: [], ttl: 0, nonexistent: reply.code === 'NXDOMAIN' }
 
     function additional(target: Target): Found<string> {
       return additionalAddresses(reply, target.host)
@@ -105,21 +110,21 @@ export class Resolver {
     const failed = families.find((family) => family.failure !== null)
     // Half an answer is used, an empty half proves nothing.
     if (failed && (records.length === 0 || families.every((family) => family.failure !== null))) throw failed.failure
-    return { records, ttl: failed ? 0 : Math.min(...families.map((family) => family.ttl)) }
+    const ttl = failed ? 0 : Math.min(...families.map((family) => family.ttl))
+    return { records, ttl, nonexistent: families.every((family) => family.nonexistent) }
   }
 
   async #family(host: string, type: 'A' | 'AAAA', next: Map<string, Found<string>>) {
     const key = `${type} ${host}`
     try {
       const reply = await query(host, type, this.#servers(), this.#signal)
-      if (reply.code === 'NXDOMAIN') throw new Error(`DNS knows no name ${host}`)
       const found = addressesIn(reply, host, type)
       next.set(key, found)
-      return { ...found, failure: null }
+      return { ...found, nonexistent: reply.code === 'NXDOMAIN', failure: null }
     } catch (error) {
       const kept = this.#kept.get(key) ?? { records: [], ttl: 0 }
       next.set(key, kept)
-      return { ...kept, failure: new Error(messageOf(error)) }
+      return { ...kept, nonexistent: false, failure: new Error(messageOf(error)) }
     }
   }
 
@@ -148,4 +153,5 @@ interface Place {
 interface Places {
   readonly places: readonly Place[]
   readonly ttl: number
+  readonly nonexistent: boolean
 }

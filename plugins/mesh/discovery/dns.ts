@@ -1,18 +1,25 @@
 /**
- * Instances from DNS, asked again when the TTL ends. A failed answer, NXDOMAIN included, keeps the last set; an empty
- * one is believed when it comes twice.
+ * Instances from DNS, asked again when the TTL ends. A failure (SERVFAIL, no response) keeps the last set. An empty
+ * answer and NXDOMAIN are answers: the service has no instances. While instances are in use, an empty answer must last
+ * before it is believed: a DNS server that has just restarted (Consul's, a cluster's) knows its services only after
+ * some seconds.
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
 import type { InstanceSpec, SourceStatus, Surroundings } from '../types.ts'
 import { parseServer } from './dns-query.ts'
-import type { DnsOptions } from './dns-resolve.ts'
+import type { DnsOptions, Resolved } from './dns-resolve.ts'
 import { Resolver } from './dns-resolve.ts'
 import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
 import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
-/** How soon to ask again while there is no instance to call. */
-const EMPTY_PAUSE = 2000
+/** Changed by tests only. */
+export const dnsTiming = {
+  /** How soon to ask again while there is no instance to call. */
+  emptyPause: 2000,
+  /** How long an empty answer must last while instances are in use. */
+  emptyGrace: 5000
+}
 
 export class DnsSource implements Restorable {
   readonly #name: string
@@ -22,16 +29,26 @@ export class DnsSource implements Restorable {
   readonly #abort = new AbortController()
   readonly #resolver: Resolver
   #running: Promise<void> | null = null
+  readonly #timing: typeof dnsTiming
   #failures = 0
-  #empties = 0
+  #emptySince: number | null = null
+  /** The name does not exist, and that is logged. */
+  #nonexistent = false
   #confirmedAt: number | null = null
   #error: string | null = null
 
-  constructor(name: string, options: DnsOptions, surroundings: Surroundings, counters: DiscoveryCounters) {
+  constructor(
+    name: string,
+    options: DnsOptions,
+    surroundings: Surroundings,
+    counters: DiscoveryCounters,
+    timing = dnsTiming
+  ) {
     this.#name = name
     this.#options = options
     this.#surroundings = surroundings
     this.#counters = counters
+    this.#timing = timing
     // Each question in flight listens; many SRV targets are no leak.
     setMaxListeners(0, this.#abort.signal)
     const own = options.server === undefined ? null : [parseServer(options.server)]
@@ -57,9 +74,9 @@ export class DnsSource implements Restorable {
     while (!signal.aborted) {
       let delay: number
       try {
-        const { instances, ttl } = await this.#resolver.resolve()
+        const resolved = await this.#resolver.resolve()
         if (signal.aborted) return
-        delay = this.#take(instances, ttl * 1000, publisher)
+        delay = this.#take(resolved, publisher)
       } catch (error) {
         if (signal.aborted) return
         this.#fail(error)
@@ -69,27 +86,44 @@ export class DnsSource implements Restorable {
     }
   }
 
-  /** How long the answer may be kept. */
-  #take(instances: readonly InstanceSpec[], ttl: number, publisher: Publisher): number {
+  /** Returns how long the answer may be kept. */
+  #take({ instances, ttl, nonexistent }: Resolved, publisher: Publisher): number {
     const { log, now } = this.#surroundings
+    const { emptyPause, emptyGrace } = this.#timing
     if (this.#failures > 0) log.info({ service: this.#name }, 'DNS answers again')
     this.#failures = 0
-    this.#empties = instances.length === 0 ? this.#empties + 1 : 0
-    if (this.#empties === 1 && publisher.serving) {
-      this.#error = 'DNS lists no instance; asking again before that is believed'
-      return EMPTY_PAUSE
+    const missing = nonexistent ? `DNS name ${this.#options.host} does not exist` : null
+    if (instances.length > 0) this.#emptySince = null
+    else {
+      this.#emptySince ??= now()
+      if (publisher.serving && now() - this.#emptySince < emptyGrace) {
+        this.#error = `${missing ?? 'DNS lists no instance'}; asking again before that is believed`
+        return emptyPause
+      }
     }
     publisher.offer(instances)
     this.#confirmedAt = now()
-    this.#error = null
-    return instances.length === 0 ? EMPTY_PAUSE : Math.min(ttl, this.#options.maxTtl)
+    this.#error = missing
+    this.#logExistence(missing)
+    return instances.length === 0 ? emptyPause : Math.min(ttl * 1000, this.#options.maxTtl)
+  }
+
+  /** One line when the name turns out not to exist, and one when it does again. */
+  #logExistence(missing: string | null): void {
+    if (this.#nonexistent === (missing !== null)) return
+    this.#nonexistent = missing !== null
+    const { log } = this.#surroundings
+    const service = this.#name
+    if (missing !== null) log.warn({ service }, `${missing}; service ${service} has no instances`)
+    else log.info({ service }, `DNS name ${this.#options.host} of service ${service} exists again`)
   }
 
   #fail(error: unknown): void {
     this.#error = messageOf(error)
+    this.#emptySince = null
     this.#counters.error(this.#name)
     if (++this.#failures > 1) return
     const fields = { service: this.#name, err: this.#error }
-    this.#surroundings.log.warn(fields, 'DNS gives no answer; the service goes on with the instances last known')
+    this.#surroundings.log.warn(fields, 'DNS does not answer; the service keeps the instances last known')
   }
 }

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
 import type { Source, Surroundings } from '../types.ts'
+import { byAddress } from './by-address.ts'
 import { ConsulSource } from './consul.ts'
 import { ConsulClient } from './consul-client.ts'
 import { FailoverSource } from './consul-failover.ts'
@@ -58,7 +59,7 @@ export function createDiscovery(options: DiscoveryOptions, surroundings: Surroun
       const source = create(service)
       open.add(source)
       return {
-        start: (publish) => source.start(publish),
+        start: (publish) => source.start((instances) => publish(byAddress(instances))),
         status: () => source.status(),
         close: async () => {
           open.delete(source)

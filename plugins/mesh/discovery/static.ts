@@ -13,14 +13,13 @@ export function staticSource(listed: Listed, now: () => number): Source {
   }
 }
 
+/** An address that is listed twice is one instance; whoever wrote it twice wants it to have both shares. */
 function specsOf(listed: Listed): InstanceSpec[] {
-  const seen = new Map<string, number>()
-  return listed.map((entry) => {
+  const weights = new Map<string, number>()
+  for (const entry of listed) {
     const { url, weight } = typeof entry === 'string' ? { url: entry, weight: 1 } : entry
     const { origin } = new URL(url)
-    const count = (seen.get(origin) ?? 0) + 1
-    seen.set(origin, count)
-    // An address listed twice is meant to have twice the share; ids must still differ.
-    return { id: count === 1 ? origin : `${origin}#${count}`, origin, weight, tags: [], meta: {} }
-  })
+    weights.set(origin, (weights.get(origin) ?? 0) + weight)
+  }
+  return [...weights].map(([origin, weight]) => ({ id: origin, origin, weight, tags: [], meta: {} }))
 }

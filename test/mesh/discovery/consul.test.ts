@@ -185,6 +185,50 @@ for (const [name, steps] of [
   })
 }
 
+const noUse: Step = (response) => {
+  response.writeHead(200, {
+    'content-type': 'application/json',
+    'x-consul-index': '6',
+    'x-consul-knownleader': 'true',
+    'x-consul-lastcontact': '0'
+  })
+  response.end(JSON.stringify([{ Node: { Node: 'n1', Address: '127.0.0.1' }, Service: { ID: 'web', Port: 0 } }]))
+}
+for (const [name, step] of [
+  ['with index 0', answer(0, [])],
+  ['without an index', answer(null, [])],
+  ['with an index that makes no sense', answer('x', [])],
+  ['with the index of the answer before', answer(5, [])],
+  ['since no entry made sense', noUse]
+] as const) {
+  t.test(`empty ${name}, after a good answer: kept, and the instances that return are never missed`, async (t) => {
+    const { open, seen } = await scripted(
+      t,
+      [answer(5, [1]), step, step, answer(8, [1, 2]), hold],
+      {},
+      { interval: 100 }
+    )
+    const { until, sets } = open(service('web'))
+    await until([origin(1), origin(2)])
+    t.same(
+      sets.map((set) => set.length),
+      [1, 2]
+    )
+    await eventually(() => seen.length === 5)
+    t.equal(seen[4]?.query.wait, '60000ms')
+  })
+
+  t.test(`empty ${name}: believed when it lasts`, async (t) => {
+    const { open, seen } = await scripted(t, [answer(5, [1]), step], {}, { emptyGrace: 600, interval: 100 })
+    const { until, sets, source } = open(service('web'))
+    await eventually(() => /no instance/.test(source.status().error ?? ''))
+    t.equal(sets.length, 1)
+    await until([])
+    t.ok(performance.now() - (seen[1]?.at ?? 0) >= 600)
+    t.equal(source.status().error, null)
+  })
+}
+
 t.test('an outage in the midst of the trial begins it anew', async (t) => {
   const steps = [answer(5, [1]), cut, answer(3, []), cut, answer(3, [1]), answer(4, []), hold]
   const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000 })

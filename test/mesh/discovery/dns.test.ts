@@ -7,10 +7,12 @@ import type { Answer, Packet, Question } from 'dns-packet'
 import { decode, encode, streamEncode, TRUNCATED_RESPONSE } from 'dns-packet'
 import type { Test } from 'tap'
 import t from 'tap'
+import { DnsSource, dnsTiming } from '../../../plugins/mesh/discovery/dns.ts'
 import { parseServer } from '../../../plugins/mesh/discovery/dns-query.ts'
 import { byPriority, scaleWeights } from '../../../plugins/mesh/discovery/dns-records.ts'
 import type { DnsOptions } from '../../../plugins/mesh/discovery/dns-resolve.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
 import { eventually, recording, service, watch } from './support.ts'
 
 const NXDOMAIN = 3
@@ -81,6 +83,16 @@ function open(t: Test, options: Partial<DnsOptions> & { host: string }) {
   const dns = { srv: false, tls: false, minTtl: 100, maxTtl: 60_000, ...options }
   const source = discovery.source(service('legacy', { dns }))
   t.teardown(() => discovery.close())
+  return { source, lines, counts, ...watch(source) }
+}
+
+/** The same, where an empty answer need not last so long. */
+function hasty(t: Test, options: Partial<DnsOptions> & { host: string }, timing: Partial<typeof dnsTiming>) {
+  const { surroundings, lines, counts } = recording()
+  const dns = { srv: false, tls: false, minTtl: 50, maxTtl: 60_000, ...options }
+  const all = { ...dnsTiming, ...timing }
+  const source = new DnsSource('legacy', dns, surroundings, discoveryCounters(surroundings.meter), all)
+  t.teardown(() => source.close())
   return { source, lines, counts, ...watch(source) }
 }
 
@@ -231,7 +243,7 @@ t.test('a server without EDNS is asked the old way', async (t) => {
   await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
 })
 
-t.test('NXDOMAIN and failures keep the set, and are shown, counted, and logged once', async (t) => {
+t.test('failures keep the set, and are shown, counted, and logged once', async (t) => {
   let code = 0
   const { server } = await dnsServer(t, ({ type }) => ({
     code,
@@ -239,8 +251,6 @@ t.test('NXDOMAIN and failures keep the set, and are shown, counted, and logged o
   }))
   const { until, sets, source, lines, counts } = open(t, { host: 'legacy.test', server })
   await until(['http://10.0.0.1'])
-  code = NXDOMAIN
-  await eventually(() => /knows no name/.test(source.status().error ?? ''))
   code = SERVFAIL
   await eventually(() => /SERVFAIL/.test(source.status().error ?? ''))
   t.equal(sets.length, 1)
@@ -250,7 +260,53 @@ t.test('NXDOMAIN and failures keep the set, and are shown, counted, and logged o
     lines.map(({ level }) => level),
     ['warn', 'info']
   )
-  t.ok((counts['jingwei_mesh_discovery_errors_total{legacy}'] ?? 0) >= 2)
+  t.ok((counts['jingwei_mesh_discovery_errors_total{legacy}'] ?? 0) >= 1)
+})
+
+for (const [what, host, srv] of [
+  ['a host', 'no-such.test', false],
+  ['an SRV name', '_no-such._tcp.test', true]
+] as const) {
+  t.test(`${what} that does not exist has no instances, which is an answer`, async (t) => {
+    let exists = false
+    const { server } = await dnsServer(t, ({ type }) => {
+      if (!exists) return { code: NXDOMAIN }
+      if (type === 'SRV') {
+        const target = { target: 'b.test', port: 8002, priority: 1, weight: 1 }
+        return {
+          answers: [{ type: 'SRV', name: host, ttl: 60, data: target }],
+          additionals: [a('10.0.0.1', 60, 'b.test')]
+        }
+      }
+      return { answers: type === 'A' ? [a('10.0.0.1', 60, host)] : [] }
+    })
+    const port = srv ? {} : { port: 8002 }
+    const { source, until, lines, counts } = hasty(t, { host, srv, server, ...port }, { emptyPause: 50 })
+    await until([])
+    await eventually(() => source.status().confirmedAt !== null)
+    t.equal(source.status().error, `DNS name ${host} does not exist`)
+    exists = true
+    await until(['http://10.0.0.1:8002'])
+    await eventually(() => source.status().error === null)
+    t.same(
+      lines.map(({ level, message }) => `${level} ${message}`),
+      [
+        `warn DNS name ${host} does not exist; service legacy has no instances`,
+        `info DNS name ${host} of service legacy exists again`
+      ]
+    )
+    t.equal(counts['jingwei_mesh_discovery_errors_total{legacy}'], 0)
+  })
+}
+
+t.test('SRV targets with one address are one instance', async (t) => {
+  const { server } = await dnsServer(t, () => ({
+    answers: [srv('a.test', 8001, 10, 3), srv('b.test', 8001, 10, 5)],
+    additionals: [a('10.0.0.1', 60, 'a.test'), a('10.0.0.1', 60, 'b.test')]
+  }))
+  const { until, sets } = open(t, { host: '_web._tcp.test', srv: true, server })
+  await until(['http://10.0.0.1:8001'])
+  t.match(sets[0], [{ weight: 5, meta: { 'dns-name': 'a.test' } }])
 })
 
 t.test('one family that fails takes nothing away', async (t) => {
@@ -264,16 +320,35 @@ t.test('one family that fails takes nothing away', async (t) => {
   t.ok(asked.length > 6)
 })
 
-t.test('an empty answer is believed when it comes twice', async (t) => {
-  const { server, asked } = await dnsServer(t, ({ type }, count) => ({
-    // Full, empty, full, empty, empty.
-    answers: type === 'A' && (count === 0 || count === 2) ? [a('10.0.0.1', 0)] : []
-  }))
-  const { until, sets } = open(t, { host: 'legacy.test', server })
-  await until(['http://10.0.0.1'])
-  await until([])
-  t.equal(asked.filter(({ type }) => type === 'A').length, 5)
-  t.equal(sets.length, 2)
+for (const [what, code] of [
+  ['an empty answer', 0],
+  ['NXDOMAIN', NXDOMAIN]
+] as const) {
+  t.test(`${what} is believed when it lasts`, async (t) => {
+    let emptySince: number | null = null
+    const { server } = await dnsServer(t, ({ type }, count) => {
+      // Full, empty, full, and then empty for good.
+      if (count === 0 || count === 2) return { answers: type === 'A' ? [a('10.0.0.1', 0)] : [] }
+      if (count > 2) emptySince ??= performance.now()
+      return { code }
+    })
+    const { sets, until, source } = hasty(t, { host: 'legacy.test', server }, { emptyPause: 50, emptyGrace: 600 })
+    await until(['http://10.0.0.1'])
+    await eventually(() => /(lists no instance|does not exist); asking again/.test(source.status().error ?? ''))
+    await until([])
+    t.ok(performance.now() - (emptySince ?? Number.POSITIVE_INFINITY) >= 550)
+    t.equal(sets.length, 2)
+  })
+}
+
+t.test('a failure in the midst of an empty time begins it anew', async (t) => {
+  const { server, asked } = await dnsServer(t, ({ type }, count) => {
+    if (count === 0) return { answers: type === 'A' ? [a('10.0.0.1', 0)] : [] }
+    return count % 3 === 0 ? { code: SERVFAIL } : { code: NXDOMAIN }
+  })
+  const { sets } = hasty(t, { host: 'legacy.test', server }, { emptyPause: 50, emptyGrace: 10_000 })
+  await eventually(() => asked.filter(({ type }) => type === 'A').length > 12)
+  t.equal(sets.length, 1)
 })
 
 t.test('a silent server: retried, then the next question comes in time', async (t) => {
