@@ -58,7 +58,9 @@ export const Retry = Type.Object(
     backoff: Type.Object(
       {
         base: DurationOrZero('Bound of the first random pause; doubled each time.', { default: '25ms' }),
-        max: DurationOrZero('Bound that it never exceeds.', { default: '250ms' })
+        max: DurationOrZero('Longest pause. A response whose `Retry-After` asks for a longer one is passed on.', {
+          default: '250ms'
+        })
       },
       { ...strict, default: {} }
     ),

@@ -25,6 +25,8 @@ export class Call extends StableHandler implements CallRecord {
   sent = false
   /** Addresses that failed this call, so that a retry goes elsewhere; null until the first retry. */
   tried: Set<Endpoint> | null = null
+  /** Until when instances have asked not to be asked again (`Retry-After`), on the mesh's clock; null while none has. */
+  retryAfter: Map<Endpoint, number> | null = null
   /** By which a hashing balancer chooses; null where nothing is hashed. */
   hash: number | null = null
   /** Time that its attempts spent in queues of ours. */

@@ -6,9 +6,12 @@ import { classify } from '../errors.ts'
 import { DiscardingHandler } from '../handlers/discarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import { isReplayable } from '../retrying/replay-body.ts'
+import type { NextAttempt } from '../retrying/retry-after.ts'
+import { nextAttempt, noteRetryAfter } from '../retrying/retry-after.ts'
 import { RetryLimit } from '../retrying/retry-limit.ts'
 import type { RetryRules } from '../retrying/retry-rules.ts'
 import { retryRules } from '../retrying/retry-rules.ts'
+import type { Service } from '../service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../types.ts'
 
 /**
@@ -30,7 +33,8 @@ export const retry: Layer = (service, policy, around) => {
   // There from the start: a rate() cannot see the first step of a series that begins with it.
   for (const reason of rules.reasons) count(reason, 0)
   const { now, random } = around
-  const context = { limit, options, rules, count, timeoutMs: policy.timeout, now, random }
+  const { timeout: timeoutMs, subset = '' } = policy
+  const context = { service, subset, limit, options, rules, count, timeoutMs, now, random }
   return (dispatch) => (opts, handler) => {
     limit.call(opts.call!.startedMs)
     return dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
@@ -38,6 +42,8 @@ export const retry: Layer = (service, policy, around) => {
 }
 
 interface Context {
+  service: Service
+  subset: string
   limit: RetryLimit
   options: RetryOptions
   rules: RetryRules
@@ -93,15 +99,15 @@ class RetryHandler extends DiscardingHandler {
     text?: string
   ): void {
     if (status >= 200) {
-      const { rules } = this.#context
+      const { rules, now } = this.#context
       const reason = rules.answer(status, headers)
       if (reason !== null && this.#possible() && rules.idempotent(this.#opts)) {
-        const waitMs = retryAfterMs(headers['retry-after'])
-        // A service that asks for more patience than the call has left gets no retry.
-        if (waitMs < this.#leftMs() && this.#allowed()) {
+        noteRetryAfter(this.#call, headers['retry-after'], now())
+        const next = this.#next()
+        if (next !== null && this.#allowed()) {
           this.#call.letGo()
           this.discard(controller)
-          this.#schedule(reason, waitMs)
+          this.#schedule(reason, next)
           return
         }
       }
@@ -121,7 +127,8 @@ class RetryHandler extends DiscardingHandler {
     // Nothing was sent: any method may go elsewhere, and no service had work of it, so it costs no budget.
     const unsent = failure === 'refused-stream' || (!this.#sent && failure !== 'other')
     const wanted = !this.#passedOn && rules.failures.has(failure) && (unsent || rules.idempotent(this.#opts))
-    if (wanted && this.#possible(failure === 'connect-failure') && this.#allowed(unsent)) this.#schedule(failure, 0)
+    const next = wanted && this.#possible(failure === 'connect-failure') ? this.#next() : null
+    if (next !== null && this.#allowed(unsent)) this.#schedule(failure, next)
     else {
       this.#release()
       this.next.onResponseError?.(controller, error)
@@ -140,8 +147,14 @@ class RetryHandler extends DiscardingHandler {
     return isReplayable(this.#opts.body, unbegun)
   }
 
-  #leftMs(): number {
-    return this.#call.startedMs + this.#context.timeoutMs - this.#context.now()
+  /** Null where the wait that instances have asked for is longer than any pause of ours, or than the call has left. */
+  #next(): NextAttempt | null {
+    const { service, subset, options, timeoutMs, now } = this.#context
+    const nowMs = now()
+    const next = nextAttempt(this.#call, service, subset, nowMs)
+    if (next.waitMs === 0) return next
+    const leftMs = this.#call.startedMs + timeoutMs - nowMs
+    return next.waitMs <= options.backoff.max && next.waitMs < leftMs ? next : null
   }
 
   #allowed(free = false): boolean {
@@ -152,11 +165,10 @@ class RetryHandler extends DiscardingHandler {
     return true
   }
 
-  #schedule(reason: string, leastMs: number): void {
+  #schedule(reason: string, { waitMs, tried }: NextAttempt): void {
     const { options, random, count } = this.#context
     const call = this.#call
-    call.tried ??= new Set()
-    if (call.selected !== null) call.tried.add(call.selected.endpoint)
+    call.tried = tried
     // Exponential, with full jitter.
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     count(reason)
@@ -167,7 +179,7 @@ class RetryHandler extends DiscardingHandler {
     let pause: NodeJS.Timeout | null = setTimeout(() => {
       pause = null
       this.#dispatch(opts, next)
-    }, leastMs + pauseMs)
+    }, waitMs + pauseMs)
     call.whenOver(() => {
       if (pause === null) {
         next.#release()
@@ -178,11 +190,4 @@ class RetryHandler extends DiscardingHandler {
       next.onResponseError(call, call.reason ?? new Error('the call is over'))
     })
   }
-}
-
-/** RFC 9110, 10.2.3: seconds or a date. */
-function retryAfterMs(value: string | string[] | undefined): number {
-  if (typeof value !== 'string') return 0
-  const waitMs = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
-  return waitMs > 0 ? waitMs : 0
 }

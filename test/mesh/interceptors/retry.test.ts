@@ -1,4 +1,5 @@
 /** Retries: what is sent again, where, how often, and what never is. */
+import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -237,6 +238,62 @@ t.test('a caller who paused too early does not stall what is thrown away', async
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
+t.test('Retry-After: longer than backoff.max, the response is passed on at once', async (t) => {
+  let count = 0
+  const { url } = await upstream(t, 'busy', (_request, response) => {
+    count++
+    response.writeHead(503, { 'retry-after': '2' }).end('busy')
+  })
+  const mesh = meshOf(t, [service('orders', [url], { retry: { ...on503, backoff: { base: 25, max: 250 } } })])
+  const { statusCode, headers, body } = await mesh.request(get)
+  t.match([statusCode, headers['retry-after'], await body.text()], [503, '2', 'busy'])
+  t.equal(count, 1, 'nobody waits two seconds for another attempt')
+})
+
+t.test('Retry-After: binds only the instance that sent it', async (t) => {
+  let asked: string[] = []
+  const answering = (name: string, answer: (times: number, response: ServerResponse) => void) => {
+    let times = 0
+    return upstream(t, name, (_request, response) => {
+      asked.push(name)
+      answer(++times, response)
+    })
+  }
+  const busy = await answering('busy', (_times, response) => response.writeHead(503, { 'retry-after': '999999' }).end())
+  const well = await answering('well', (_times, response) => response.end('well'))
+  const weak = await answering('weak', (times, response) => {
+    response.statusCode = times % 3 === 0 ? 200 : 503
+    response.end('weak')
+  })
+  const cut = await answering('cut', (_times, response) => void response.socket!.destroy())
+  const soon = await answering('soon', (times, response) => {
+    response.writeHead(times === 1 ? 503 : 200, { 'retry-after': '1' }).end('soon')
+  })
+  const of = (name: string, urls: string[], attempts: number, max: number) =>
+    service(name, urls, { retry: { ...on503, on: ['reset', 503], attempts, backoff: { base: 0, max } } })
+  const mesh = meshOf(t, [
+    of('two', [busy.url, well.url], 2, 0),
+    of('again', [busy.url, weak.url], 3, 0),
+    of('failing', [busy.url, cut.url], 3, 0),
+    of('all', [busy.url, soon.url], 3, 5000)
+  ])
+  const ask = async (name: string) => {
+    asked = []
+    const { statusCode, body } = await mesh.request({ ...get, origin: `http://${name}.mesh` })
+    return [statusCode, await body.text()]
+  }
+  t.strictSame(await ask('two'), [200, 'well'])
+  t.strictSame(asked, ['busy', 'well'], 'the other one at once')
+  t.strictSame(await ask('again'), [200, 'weak'])
+  t.strictSame(asked, ['busy', 'weak', 'weak', 'weak'], 'never again the one that asked for time')
+  await t.rejects(ask('failing'), { code: /./ })
+  t.strictSame(asked, ['busy', 'cut', 'cut', 'cut'], 'nor after a failure of another kind')
+  const started = performance.now()
+  t.strictSame(await ask('all'), [200, 'soon'])
+  t.strictSame(asked, ['busy', 'soon', 'soon'], 'where all ask for time, the one that asks for the least')
+  t.ok(performance.now() - started >= 990, 'and not before that')
+})
+
 t.test('Retry-After: honoured as seconds and as a date, passed on when the call has not that long', async (t) => {
   let after = ''
   const times: number[] = []
@@ -245,7 +302,8 @@ t.test('Retry-After: honoured as seconds and as a date, passed on when the call 
     response.writeHead(times.length === 1 ? 503 : 200, after === '' ? {} : { 'retry-after': after })
     response.end()
   })
-  const mesh = meshOf(t, [service('orders', [url], { retry: on503 })])
+  const patient = { ...on503, backoff: { base: 1, max: 10_000 } }
+  const mesh = meshOf(t, [service('orders', [url], { retry: patient })])
   const ask = async (value: string, timeout = 20_000) => {
     after = value
     times.length = 0
@@ -273,7 +331,8 @@ t.test('Retry-After: what the call has left counts, not its timeout', async (t) 
     response.writeHead(503, { 'retry-after': '1' })
     response.end()
   })
-  const mesh = meshOf(t, [service('orders', [url], { timeout: 10_000, retry: on503 })], { now: () => clock })
+  const retry = { ...on503, backoff: { base: 1, max: 5000 } }
+  const mesh = meshOf(t, [service('orders', [url], { timeout: 10_000, retry })], { now: () => clock })
   const { statusCode, body } = await mesh.request(get)
   await body.dump()
   t.equal(statusCode, 503)
