@@ -2,11 +2,12 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import { attach } from './attach.ts'
+import { unmapped } from './client-address.ts'
 import { onRefused } from './refusals.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** `request.ip` as it was on arrival: Node forgets the socket of a request that is over. */
+    /** The client's address, taken on arrival: Node forgets the socket of a request that is over. */
     callerIp: string
   }
 }
@@ -19,7 +20,7 @@ export default fp<Config>(
   async (fastify, { edge }) => {
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
-      request.callerIp = request.ip
+      request.callerIp = unmapped(request.ip)
       done()
     }
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
@@ -35,7 +36,7 @@ export default fp<Config>(
           route,
           status: reply.statusCode,
           durationMs: Math.round(reply.elapsedTime * 100) / 100,
-          ip: request.callerIp || request.ip,
+          ip: request.callerIp || unmapped(request.ip),
           agent: request.headers['user-agent'],
           consumer: request.consumer?.id,
           service: exchange?.call?.service,

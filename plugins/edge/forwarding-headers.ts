@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
+import { forwardedFor, unmapped } from './client-address.ts'
 
 /** What this gateway says anew of each request. */
 const rewritten = [
@@ -33,7 +34,7 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
     else list.addSubnet(address, Number(bits), family)
   }
   return (address) => {
-    const plain = plainAddress(address)
+    const plain = unmapped(address)
     return isIP(plain) !== 0 && list.check(plain, isIPv6(plain) ? 'ipv6' : 'ipv4')
   }
 }
@@ -41,7 +42,7 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
 /** Appends what this gateway says of the caller; a trusted peer's word on the original request stands. */
 export function appendForwarding(headers: string[], request: IncomingMessage, trusted: boolean): void {
   const { socket, headers: given } = request
-  const address = plainAddress(socket.remoteAddress ?? '')
+  const address = unmapped(socket.remoteAddress ?? '')
   const scheme = (socket as { encrypted?: boolean }).encrypted === true ? 'https' : 'http'
   const authority = (given[':authority'] as string | undefined) ?? given.host ?? ''
   if (!trusted) {
@@ -49,7 +50,7 @@ export function appendForwarding(headers: string[], request: IncomingMessage, tr
     headers.push('x-forwarded-port', String(socket.localPort ?? ''))
     return
   }
-  const earlier = text(given['x-forwarded-for'])
+  const earlier = forwardedFor(request)
   const proto = text(given['x-forwarded-proto'])
   headers.push(
     'x-forwarded-for', earlier === undefined ? address : `${earlier}, ${address}`,
@@ -81,10 +82,6 @@ export function prefixSoFar(own: string | null, request: IncomingMessage, truste
   if (own === null) return earlier
   const parts = [...earlier.split(','), own]
   return parts.map((part) => part.trim().replace(/\/+$/, '')).join('')
-}
-
-function plainAddress(address: string): string {
-  return address.startsWith('::ffff:') ? address.slice(7) : address
 }
 
 function text(value: string | string[] | undefined): string | undefined {

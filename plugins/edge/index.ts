@@ -4,6 +4,7 @@ import type { Config, RouteConfig } from '../../config/schema.ts'
 import accessLog from './access-log.ts'
 import bodyLimit from './body-limit.ts'
 import bodyTimeout from './body-timeout.ts'
+import { settleForwardedFor } from './client-address.ts'
 import clientGone from './client-gone.ts'
 import { refuseTunnel } from './connect.ts'
 import cors from './cors.ts'
@@ -60,6 +61,11 @@ export default fp<Config>(
     fastify.server.on('connect', refuseTunnel)
     meetExpectations(fastify.server)
     boundSessions(fastify.server, config.listen.timeouts)
+    // Before anything asks for `request.ip`.
+    fastify.addHook('onRequest', (request, _reply, done) => {
+      settleForwardedFor(request.raw)
+      done()
+    })
     for (const [, plugin] of concerns) await fastify.register(plugin, config)
   },
   { name: 'jingwei-edge', fastify: '5.x' }

@@ -4,6 +4,7 @@ import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import type { Config } from '../../config/schema.ts'
 import { toOriginForm } from './absolute-form.ts'
+import { settleForwardedFor } from './client-address.ts'
 import { answer } from './errors.ts'
 import { tellRefused } from './refusals.ts'
 import { refuseUnparsable } from './unparsable.ts'
@@ -36,6 +37,7 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
     // A path that cannot be decoded fails before the router has found any hook to run.
     frameworkErrors: (error, request, reply) => {
+      settleForwardedFor(request.raw)
       reply.header(edge.requestId.header.toLowerCase(), request.id)
       answer(error, request, reply)
       tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })

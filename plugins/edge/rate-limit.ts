@@ -18,7 +18,9 @@ import { attach } from './attach.ts'
 import type { Counter } from './rate-limit-store.ts'
 import { LocalCounter, SharedCounter } from './rate-limit-store.ts'
 import { RedisLink } from './redis-link.ts'
+import { canonicalName } from './upstream-headers.ts'
 
+const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
 const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
 
 /** Keys longer than this are hashed: a client must not choose how much is stored. */
@@ -81,7 +83,13 @@ type Done = (error?: Error) => void
  */
 function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
   return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
-    const count = counter.admit(keyOf(request), max, window)
+    let count: ReturnType<LocalCounter['admit']>
+    try {
+      count = counter.admit(keyOf(request), max, window)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
     if (count === null) {
       limit(request, reply).then(() => done(), done)
       return
@@ -110,7 +118,8 @@ type KeyOf = (request: FastifyRequest) => string
 function keyBy(by: RateLimitOptions['by']): KeyOf {
   // To find an IPv6 address's network takes 7 µs.
   const known = new FifoMap<string>(1000)
-  const address = ({ ip }: FastifyRequest): string => {
+  // A client that left during an earlier hook has no address.
+  const address = ({ ip = '' }: FastifyRequest): string => {
     let key = known.get(ip)
     if (key === undefined) {
       key = bounded('ip:', rateLimit.normalizeIP(ip))
@@ -122,10 +131,34 @@ function keyBy(by: RateLimitOptions['by']): KeyOf {
   if (by === 'consumer') {
     return (request) => (request.consumer ? bounded('consumer:', request.consumer.id) : address(request))
   }
-  const name = by.slice('header:'.length).toLowerCase()
+  const name = by.slice('header:'.length)
+  const lines = linesOf(name)
+  // RFC 9110, 11.1: a scheme has no case, and any number of blanks behind it.
+  const credentials = canonicalName(name) === 'authorization'
+  const settle = (value: string) =>
+    credentials ? value.replace(/^(\S+) +/, (_, scheme: string) => `${scheme.toLowerCase()} `) : value
   return (request) => {
-    const value = request.headers[name]
-    return value ? bounded('header:', String(value)) : address(request)
+    const { rawHeaders } = request.raw
+    const at = lines(rawHeaders, 0)
+    if (at === -1) return address(request)
+    if (lines(rawHeaders, at + 2) !== -1) throw new SeveralValues(name)
+    const value = settle(rawHeaders[at + 1]!)
+    return value ? bounded('header:', value) : address(request)
+  }
+}
+
+/**
+ * Finds the next line of a header in a flat list; -1 if there is none. In any spelling that a service may read as this
+ * header: with a `_` for each `-`, as CGI does, a client could bring another key in each.
+ */
+function linesOf(name: string): (rawHeaders: readonly string[], from: number) => number {
+  const wanted = canonicalName(name)
+  return (rawHeaders, from) => {
+    for (let i = from; i < rawHeaders.length; i += 2) {
+      const given = rawHeaders[i]!
+      if (given.length === wanted.length && canonicalName(given) === wanted) return i
+    }
+    return -1
   }
 }
 

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { Server } from 'node:net'
+import { unmapped } from './client-address.ts'
 
 /** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
 export const reasons = [
@@ -25,7 +26,7 @@ const event = 'jingwei.refused'
 
 /** Tells of a refusal that no hook sees, as there is no request that Fastify knows. */
 export function tellRefused(server: Server, refusal: Refusal): void {
-  server.emit(event, refusal)
+  server.emit(event, { ...refusal, ip: unmapped(refusal.ip) })
 }
 
 export function onRefused(server: Server, listener: (refusal: Refusal) => void): void {

@@ -29,7 +29,7 @@ export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
 /** Adds to the headers that a route drops. A new config object: the one at hand may belong to several routes. */
 export function dropHeaders(routeOptions: Pick<RouteOptions, 'config'>, names: readonly string[]): void {
   for (const name of names) {
-    if (reserved.has(canonical(name))) throw new Error(`header ${name} belongs to the connection and cannot be set`)
+    if (reserved.has(canonicalName(name))) throw new Error(`header ${name} belongs to the connection and cannot be set`)
   }
   const before = routeOptions.config?.dropHeaders ?? []
   routeOptions.config = { ...routeOptions.config, dropHeaders: [...before, ...names] }
@@ -45,13 +45,13 @@ export type HeaderFilter = (name: string) => boolean
 /** Returns the test for a client's headers that are dropped; null if there are none. Build it at load. */
 export function headerFilter(names: readonly string[] | undefined): HeaderFilter | null {
   if (!names?.length) return null
-  const dropped = new Set(names.map(canonical))
+  const dropped = new Set(names.map(canonicalName))
   const lengths = new Set(names.map((name) => name.length))
-  return (name) => lengths.has(name.length) && dropped.has(canonical(name))
+  return (name) => lengths.has(name.length) && dropped.has(canonicalName(name))
 }
 
 /** One spelling: CGI, WSGI, Rack and PHP read `x_user_id`, and some `x.user.id`, as `X-User-Id`. */
-function canonical(name: string): string {
+export function canonicalName(name: string): string {
   return name.toLowerCase().replace(/[^a-z0-9]/g, '-')
 }
 

@@ -101,7 +101,7 @@ function decoded(text: string): string {
 
 /** Reads what a `hashOn` or `stickOn` names; nothing and the empty text are both `undefined`. */
 export function factReader(source: HashSource): (opts: DispatchOptions) => string | undefined {
-  if (source === 'ip') return ({ caller }) => caller?.ip || undefined
+  if (source === 'ip') return ({ caller }) => addressOf(caller?.ip)
   if (source === 'consumer') return ({ caller }) => caller?.consumer?.id || undefined
   const colon = source.indexOf(':')
   const name = source.slice(colon + 1)
@@ -115,4 +115,9 @@ export function factReader(source: HashSource): (opts: DispatchOptions) => strin
     default:
       return (opts) => queryOf(opts, name) || undefined
   }
+}
+
+/** A dual-stack listener shows the IPv4 address that a proxy calls 192.0.2.1 as `::ffff:192.0.2.1`. */
+function addressOf(ip: string | undefined): string | undefined {
+  return (ip?.startsWith('::ffff:') ? ip.slice(7) : ip) || undefined
 }

@@ -1,11 +1,15 @@
+import { once } from 'node:events'
+import http2 from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { Registry } from 'prom-client'
 import t from 'tap'
 import type { RateLimitOptions } from '../../config/schema.ts'
 import { LocalCounter } from '../../plugins/edge/rate-limit-store.ts'
+import { gatewayBefore, get, startEcho } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 import type { AppOptions } from './helpers/edge-app.ts'
 import { code, edgeApp, jwtOptions, limitOptions } from './helpers/edge-app.ts'
 import { claims, secret, token } from './helpers/tokens.ts'
@@ -82,6 +86,56 @@ t.test('by header: each value for itself, no value by address', async (t) => {
   const long = 'k'.repeat(4000)
   t.same(await statuses(app, 2, { 'x-api-key': `${long}1` }), [200, 429])
   t.same(await statuses(app, 2, { 'x-api-key': `${long}2` }), [200, 429])
+})
+
+t.test('by header: one key has one spelling', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const limit = (by: string) => ({ rateLimit: { max: 1, window: '1m', by } })
+  const { port } = await gatewayBefore(t, service.url, {
+    routes: [
+      { name: 'key', match: { path: '/key' }, service: 'any', edge: limit('header:x-api-key') },
+      { name: 'credentials', match: { path: '/credentials' }, service: 'any', edge: limit('header:authorization') }
+    ]
+  })
+  t.equal((await get(port, '/key', ['X-Api-Key: a'])).status, 200)
+  t.equal((await get(port, '/key', ['X-Api-Key: a'])).status, 429)
+  t.equal((await get(port, '/key', ['x_api_key: a'])).status, 429, 'to many services the same header')
+  for (const second of ['X-Api-Key: b', 'x-api-key: a', 'X_API_KEY: b', 'x.api.key: b', 'X-Api-Key:']) {
+    const { status, body } = await get(port, '/key', ['X-Api-Key: a', second])
+    t.equal(status, 400, second)
+    t.match(JSON.parse(body), { code: 'JW_SEVERAL_VALUES' }, second)
+  }
+  t.equal((await get(port, '/credentials', ['Authorization: Bearer a'])).status, 200)
+  for (const other of ['Bearer a', 'bearer a', 'BEARER   a']) {
+    t.equal((await get(port, '/credentials', [`Authorization: ${other}`])).status, 429, other)
+  }
+  t.equal((await get(port, '/credentials', ['Authorization: Bearer A'])).status, 200)
+})
+
+t.test('by header over HTTP/2, and in Redis', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const redis = await startRedis()
+  t.teardown(redis.stop)
+  for (const store of ['memory', 'redis']) {
+    const gateway = await gatewayBefore(t, service.url, {
+      listen: { tls: selfSigned(t), http2: true },
+      redis: { url: redis.url },
+      edge: { rateLimit: { max: 1, window: '1m', by: 'header:x-api-key', store } }
+    })
+    const session = http2.connect(gateway.url, { rejectUnauthorized: false })
+    const ask = async (headers: http2.OutgoingHttpHeaders) => {
+      const stream = session.request(headers).resume()
+      const [answer] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
+      return answer[':status' as never]
+    }
+    t.equal(await ask({ 'x-api-key': 'a' }), 200, store)
+    t.equal(await ask({ 'x-api-key': 'a' }), 429, store)
+    t.equal(await ask({ 'x-api-key': ['a', 'b'] }), 400, store)
+    t.equal(await ask({ 'x-api-key': 'a', x_api_key: 'b' }), 400, store)
+    session.close()
+  }
 })
 
 t.test('by consumer: counted once known, wherever the calls come from', async (t) => {

@@ -26,6 +26,8 @@ export interface RunningGateway {
 export interface GatewayOptions {
   /** Keeps what is logged in `log`. */
   log?: boolean
+  /** Address to listen on; loopback of IPv4 unless said. */
+  host?: string
   /** Called before the server is ready: for hooks that a user's plugin would add. */
   before?: (server: FastifyInstance) => void
 }
@@ -41,7 +43,7 @@ export async function startGateway(config: object | string, options: GatewayOpti
   const log: Record<string, unknown>[] = []
   const server = options.log ? logged(parsed, log) : build(parsed, { logger: false })
   options.before?.(server)
-  await server.listen({ host: '127.0.0.1', port: 0 })
+  await server.listen({ host: options.host ?? '127.0.0.1', port: 0 })
   const { port } = server.server.address() as AddressInfo
   const scheme = parsed.listen.tls === undefined ? 'http' : 'https'
   return { url: `${scheme}://127.0.0.1:${port}`, port, server, log, close: () => server.close() }

@@ -1,0 +1,54 @@
+/**
+ * One spelling for a client's address. Proxies write it in several: with the port of its connection (Azure's gateways,
+ * HAProxy), IPv6 in brackets, in capitals or with its zeros, IPv4 as IPv4-mapped IPv6. A rate limit, a hash or a log
+ * that took the text as it came would see another client for every connection.
+ */
+import type { IncomingMessage } from 'node:http'
+import { isIPv6, SocketAddress } from 'node:net'
+
+/** Entries of X-Forwarded-For that are settled, from the right: more trusted proxies in a row there are not. */
+const mostHops = 50
+
+/** Lists of IPv4 addresses, which have one spelling. */
+const plainList = /^[\d., ]*$/
+const withPort = /^(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}$/
+const bracketed = /^\[([^\]]*)\](?::\d{1,5})?$/
+
+/** X-Forwarded-For as it came, of requests where `settleForwardedFor` changed it. */
+const asSent = new WeakMap<IncomingMessage, string>()
+
+/** Returns an address without port, brackets and zone, in its canonical spelling (RFC 5952); other texts as they are. */
+export function canonicalAddress(text: string): string {
+  const bare = (withPort.exec(text)?.[1] ?? bracketed.exec(text)?.[1]) || text
+  if (!bare.includes(':')) return bare
+  const [address = ''] = bare.split('%')
+  if (!isIPv6(address)) return text
+  return unmapped(new SocketAddress({ address, family: 'ipv6' }).address)
+}
+
+/**
+ * Returns the IPv4 address of an IPv4-mapped IPv6 address, as a dual-stack listener reports it; other texts as they are.
+ * Undefined where the socket has been closed: Node has forgotten its peer.
+ */
+export function unmapped<T extends string | undefined>(address: T): T
+export function unmapped(address: string | undefined): string | undefined {
+  return address?.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+}
+
+/** Rewrites X-Forwarded-For for Fastify, whose `request.ip` is an entry of it, trusted or not, as it is written. */
+export function settleForwardedFor(request: IncomingMessage): void {
+  const value = request.headers['x-forwarded-for']
+  if (typeof value !== 'string' || plainList.test(value)) return
+  const entries = value.split(',')
+  const first = Math.max(0, entries.length - mostHops)
+  for (let i = first; i < entries.length; i++) entries[i] = canonicalAddress(entries[i]!.trim())
+  asSent.set(request, value)
+  request.headers['x-forwarded-for'] = entries.join(', ')
+}
+
+/** Returns the client's X-Forwarded-For as it came, for the service, which may want the port. */
+export function forwardedFor(request: IncomingMessage): string | undefined {
+  const value = request.headers['x-forwarded-for']
+  if (value === undefined) return undefined
+  return asSent.get(request) ?? String(value)
+}
