@@ -13,6 +13,10 @@ import { balanceOptions } from './options.ts'
 export class PeakEwma {
   readonly #decayMs: number
   #value: number | null = null
+  /** When an attempt was last sent to the instance. */
+  askedMs = Number.NEGATIVE_INFINITY
+  /** The last attempt has failed. */
+  failing = false
   #atMs = 0
 
   constructor(decayMs: number) {
@@ -25,6 +29,7 @@ export class PeakEwma {
   }
 
   observe(elapsedMs: number, nowMs: number): number {
+    this.failing = false
     const before = this.valueAt(nowMs)
     if (before === null || elapsedMs > before) return this.#set(elapsedMs, nowMs)
     return this.#set(before + elapsedMs * (1 - this.#fade(nowMs)), nowMs)
@@ -35,6 +40,7 @@ export class PeakEwma {
    * instance, and to fail fast is not to be fast.
    */
   fail(elapsedMs: number, worstMs: number, nowMs: number): number {
+    this.failing = true
     const before = this.valueAt(nowMs)
     if (before === null) return this.#set(worstMs, nowMs)
     return this.#set(Math.max(elapsedMs, before + worstMs * (1 - this.#fade(nowMs))), nowMs)

@@ -9,14 +9,21 @@ import { firstUntried, weightedSampler } from './weighted.ts'
 /** Of what nobody has measured, while one attempt does so: others go there only if they must. */
 const unmeasured = 1e12
 
+/** At most one call in so many is a probe. */
+const callsPerProbe = 20
+/** How long an instance goes without a call before it is probed, as a share of the decay. */
+const probeAfter = 0.2
+
 /**
  * Of two drawn by weight, the one that would answer sooner: its latency, times those in flight for its weight and one
- * more. Latencies are measured in `select` (`latency.ts`).
+ * more. Latencies are measured in `select` (`latency.ts`). The other one gets a call now and then, unless it fails: with
+ * few calls at a time, one slow response would otherwise keep an instance without calls until its peak has faded.
  */
 export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now }) => {
   const sample = weightedSampler(instances, random)
   const count = instances.length
   const ewmas: readonly PeakEwma[] = instances.map(({ endpoint }) => ewmaOf(endpoint, decay))
+  let sinceProbe = 0
 
   function cost(index: number, nowMs: number): number {
     const { weight, endpoint } = instances[index]!
@@ -24,6 +31,17 @@ export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now })
     const latency = ewmas[index]!.valueAt(nowMs)
     if (latency !== null) return latency * (waiting + 1)
     return waiting === 0 ? 0 : unmeasured + waiting
+  }
+
+  function isProbeDue(index: number, nowMs: number): boolean {
+    const { askedMs, failing } = ewmas[index]!
+    if (failing || instances[index]!.endpoint.active > 0 || nowMs - askedMs < decay * probeAfter) return false
+    return sinceProbe >= callsPerProbe
+  }
+
+  function take(index: number, nowMs: number): Instance {
+    ewmas[index]!.askedMs = nowMs
+    return instances[index]!
   }
 
   return {
@@ -34,7 +52,12 @@ export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now })
       if (j === i) j = (j + 1) % count
       const nowMs = now()
       const [better, other] = cost(i, nowMs) <= cost(j, nowMs) ? [i, j] : [j, i]
-      if (tried === null || !tried.has(instances[better]!.endpoint)) return instances[better]!
+      sinceProbe++
+      if (tried === null && isProbeDue(other, nowMs)) {
+        sinceProbe = 0
+        return take(other, nowMs)
+      }
+      if (tried === null || !tried.has(instances[better]!.endpoint)) return take(better, nowMs)
       return tried.has(instances[other]!.endpoint) ? firstUntried(instances, i, tried) : instances[other]!
     },
     describe: describer(instances, ({ endpoint: { active } }, index): Description => {

@@ -85,6 +85,20 @@ t.test('one that was slow is asked again when its peak has faded', async (t) => 
   t.ok(after[0]! > 2000, `${after}`)
 })
 
+t.test('one call at a time: after one slow response an instance still gets a call now and then', async (t) => {
+  const fresh = instances([1, 1, 1])
+  ewmaOf(fresh[0]!.endpoint, decay).observe(4000, 0)
+  const [a] = simulate(fresh, () => 5, 100, 1000)
+  t.ok(a! >= 3 && a! <= 10, `within 10 s at 100 calls a second: ${a}`)
+  const rare = instances([1, 1, 1])
+  ewmaOf(rare[0]!.endpoint, decay).observe(4000, 0)
+  const [few] = simulate(rare, () => 5, 2, 40)
+  t.ok(few! >= 1 && few! <= 3, `within 20 s at 2 calls a second: ${few}`)
+  const failing = instances([1, 1, 1])
+  ewmaOf(failing[0]!.endpoint, decay).fail(1, 5000, 0)
+  t.equal(simulate(failing, () => 5, 100, 1000)[0], 0, 'no call is spent on one that fails')
+})
+
 t.test('by weight under load; of what nobody has measured, one attempt at a time', async (t) => {
   const loaded = instances([1, 4], [4, 8])
   for (const { endpoint } of loaded) ewmaOf(endpoint, decay).observe(10, 0)
