@@ -55,6 +55,8 @@ export default fp<Config>(
   async (fastify, config) => {
     // There is no constructor option for it; an embedding server's own number stands.
     fastify.server.maxConnections ??= config.listen.limits.connections
+    // By default Node keeps the first 1,000 fields of a request and drops the rest silently; `limits.headers` bounds them.
+    fastify.server.maxHeadersCount ??= 0
     fastify.server.on('drop', (from) => {
       tellRefused(fastify.server, { reason: 'connections', ip: from?.remoteAddress })
     })

@@ -65,12 +65,22 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
   } as FastifyServerOptions
 }
 
-/** The limits in HTTP/2's words, and those of HTTP/1 on the same port, which Fastify then does not set. */
+/** Bytes of the shortest field, of one character, in HTTP/1.1 and as HTTP/2 counts it (RFC 9113, 6.5.2). */
+const SHORTEST_FIELD = { http1: 5, http2: 33 }
+
+/**
+ * The limits in HTTP/2's words, and those of HTTP/1 on the same port, which Fastify then does not set. nghttp2 resets a
+ * stream whose header section is over its own limits, without a response or a log line. Its limits are set so that no
+ * header section within `limits.headers` is over them, whatever the number of its fields; what is larger is 431.
+ */
 function http2Options({ limits, timeouts }: Config['listen']) {
+  // The least that nghttp2 takes is below the default of 128.
+  const most = Math.max(128, Math.ceil(limits.headers / SHORTEST_FIELD.http1))
   return {
     allowHTTP1: true,
     keepAliveTimeout: timeouts.keepAlive,
     requestTimeout: 0,
-    settings: { maxHeaderListSize: limits.headers, maxConcurrentStreams: 128 }
+    maxHeaderListPairs: most,
+    settings: { maxHeaderListSize: most * SHORTEST_FIELD.http2, maxConcurrentStreams: 128 }
   }
 }
