@@ -43,7 +43,8 @@ export default fp<Config>(
           instance: exchange?.call?.instance,
           attempts: exchange?.call?.attempts,
           bytesSent: exchange?.bytesSent,
-          error: request.failure ?? undefined
+          error: request.failure ?? undefined,
+          cause: request.failureCause ?? undefined
         },
         'request'
       )

@@ -1,6 +1,7 @@
 /**
- * The gateway's one error table: what a code means to the client. Everything that fails, on either side of the
- * seam, becomes a response here; codes of the mesh, of undici and of Node are told apart by `code` alone.
+ * The gateway's one error table: the response to each code. Every failure on either side of the seam becomes a response
+ * here. Errors are told apart by `code` alone. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and
+ * those that plugins give to their 4xx; codes of Node, OpenSSL and undici go to the log only.
  */
 
 import { STATUS_CODES } from 'node:http'
@@ -10,68 +11,98 @@ import fp from 'fastify-plugin'
 import { part } from './parting.ts'
 import { resetReply } from './response-fields.ts'
 
-/** A row: the status, what the client is told, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
+/** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
 
+type Coded = Error & { code?: string | undefined }
+
 export const errorTable: Readonly<Record<string, Row>> = {
-  JW_NO_SERVICE: [503, 'The service is not known', 'destination_not_found'],
+  JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
   JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
-  JW_CIRCUIT_OPEN: [503, 'The service is failing and is given a rest', 'destination_unavailable', 1],
-  JW_OVERLOADED: [503, 'The service has as much to do as it may', 'connection_limit_reached', 1],
+  JW_CIRCUIT_OPEN: [503, 'The service is temporarily unavailable (circuit open)', 'destination_unavailable', 1],
+  JW_OVERLOADED: [503, 'The service is at its concurrency limit', 'connection_limit_reached', 1],
   JW_UPSTREAM_LIMITED: [503, 'The rate limit toward the service is reached', 'connection_limit_reached', 1],
   JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'http_request_denied'],
-  JW_IDENTITY_MISMATCH: [502, 'The service could not be trusted', 'tls_certificate_error'],
   JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
-  JW_CALLER_SILENT: [408, 'The client sent nothing of its body for too long', 'http_request_error'],
-  JW_CALL_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
-  JW_ATTEMPT_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
-  UND_ERR_CONNECT_TIMEOUT: [504, 'The service could not be reached in time', 'connection_timeout'],
-  UND_ERR_HEADERS_TIMEOUT: [504, 'The service did not answer in time', 'http_response_timeout'],
-  ETIMEDOUT: [504, 'The service could not be reached in time', 'connection_timeout'],
-  ECONNREFUSED: [502, 'The service refused the connection', 'connection_refused'],
-  ECONNRESET: [502, 'The service closed the connection', 'connection_terminated'],
-  EPIPE: [502, 'The service closed the connection', 'connection_terminated'],
-  UND_ERR_SOCKET: [502, 'The service closed the connection', 'connection_terminated'],
-  UND_ERR_CLOSED: [502, 'The service closed the connection', 'connection_terminated'],
-  UND_ERR_DESTROYED: [502, 'The service closed the connection', 'connection_terminated'],
-  EHOSTUNREACH: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
-  ENETUNREACH: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
-  ENOTFOUND: [502, "The service's name cannot be resolved", 'dns_error'],
-  EAI_AGAIN: [502, "The service's name cannot be resolved", 'dns_error'],
-  EHOSTDOWN: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
-  EADDRNOTAVAIL: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
-  EPROTO: [502, 'No secure connection to the service', 'tls_protocol_error'],
-  ERR_ASSERTION: [502, 'The response of the service is malformed', 'http_protocol_error'], // undici, of a 101
-  UND_ERR_HEADERS_OVERFLOW: [502, 'The response of the service is malformed', 'http_response_header_section_size'],
-  // Raised by Node when we write what the service said.
-  ERR_INVALID_CHAR: [502, 'The response of the service is malformed', 'http_protocol_error'],
-  ERR_INVALID_HTTP_TOKEN: [502, 'The response of the service is malformed', 'http_protocol_error'],
-  UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: [400, 'The body does not fit its Content-Length', 'http_request_error'],
-  JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected'],
-  JW_BAD_UPGRADE: [502, 'The service switched to another protocol', 'http_upgrade_failed']
+  JW_CALLER_SILENT: [408, 'The client paused for too long within the request body', 'http_request_error'],
+  JW_CALL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
+  JW_ATTEMPT_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
+  JW_UPSTREAM_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
+  JW_UPSTREAM_CONNECT_TIMEOUT: [504, 'Connecting to the service timed out', 'connection_timeout'],
+  JW_UPSTREAM_REFUSED: [502, 'The service refused the connection', 'connection_refused'],
+  JW_UPSTREAM_RESET: [
+    502,
+    'The service closed the connection before its response was complete',
+    'connection_terminated'
+  ],
+  JW_UPSTREAM_UNREACHABLE: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
+  JW_UPSTREAM_DNS: [502, "The service's host name cannot be resolved", 'dns_error'],
+  JW_UPSTREAM_TLS: [502, 'The TLS handshake with the service failed', 'tls_protocol_error'],
+  JW_UPSTREAM_UNTRUSTED: [502, "The service's certificate cannot be verified", 'tls_certificate_error'],
+  JW_UPSTREAM_MALFORMED: [502, 'The response of the service is malformed', 'http_protocol_error'],
+  JW_UPSTREAM_HEADERS_TOO_LARGE: [
+    502,
+    'The header section of the response is too large',
+    'http_response_header_section_size'
+  ],
+  JW_INSTANCE_REMOVED: [502, 'The instance of the service was removed', 'connection_terminated'],
+  JW_BAD_UPGRADE: [502, 'The service switched to another protocol', 'http_upgrade_failed'],
+  JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
+  JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],
+  JW_OUT_OF_PORTS: [503, 'The gateway is overloaded (local ports)', 'proxy_internal_error', 1],
+  JW_BODY_MISMATCH: [400, 'The request body does not match its Content-Length', 'http_request_error'],
+  JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
 }
 
-/** Codes that come in families: llhttp's parser errors, TLS failures. */
-const families: readonly (readonly [RegExp, Row])[] = [
-  [/^(HPE_|UND_ERR_RES_)/, [502, 'The response of the service is malformed', 'http_protocol_error']],
-  [/^(ERR_TLS_|ERR_SSL_)|CERT|SELF_SIGNED|ISSUER/, [502, 'The service could not be trusted', 'tls_certificate_error']]
+/**
+ * Codes of Node and undici that come over the seam all the same: of a `Dispatcher` that is not the mesh, of a body that
+ * does not match its header section, and of a response that Node refuses to write.
+ */
+const foreign: readonly (readonly [RegExp, string])[] = [
+  [/^UND_ERR_REQ_CONTENT_LENGTH_MISMATCH$/, 'JW_BODY_MISMATCH'],
+  [/^UND_ERR_(HEADERS|BODY)_TIMEOUT$/, 'JW_UPSTREAM_TIMEOUT'],
+  [/^(UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT)$/, 'JW_UPSTREAM_CONNECT_TIMEOUT'],
+  [/^ECONNREFUSED$/, 'JW_UPSTREAM_REFUSED'],
+  [/^(ECONNRESET|EPIPE|UND_ERR_(SOCKET|CLOSED|DESTROYED))$/, 'JW_UPSTREAM_RESET'],
+  [/^(EHOST|ENET)(UNREACH|DOWN)$/, 'JW_UPSTREAM_UNREACHABLE'],
+  [/^(ENOTFOUND|EAI_\w+)$/, 'JW_UPSTREAM_DNS'],
+  [/^(EPROTO|ERR_SSL_\w+)$/, 'JW_UPSTREAM_TLS'],
+  [/^ERR_TLS_|^UNABLE_TO_|CERT|SELF_SIGNED|ISSUER/, 'JW_UPSTREAM_UNTRUSTED'],
+  [/^UND_ERR_HEADERS_OVERFLOW$/, 'JW_UPSTREAM_HEADERS_TOO_LARGE'],
+  [/^(HPE_\w+|UND_ERR_RES_\w+|ERR_INVALID_CHAR|ERR_INVALID_HTTP_TOKEN)$/, 'JW_UPSTREAM_MALFORMED'],
+  [/^(EMFILE|ENFILE)$/, 'JW_OUT_OF_DESCRIPTORS'],
+  [/^(ENOMEM|ENOBUFS)$/, 'JW_OUT_OF_MEMORY'],
+  [/^EADDRNOTAVAIL$/, 'JW_OUT_OF_PORTS']
 ]
 
-/** Codes of Node and undici mean the service only once one is being called: a plugin has failures of its own. */
-function lookUp(code: string | undefined, called: boolean): Row | undefined {
-  if (code === undefined || !(called || code.startsWith('JW_'))) return undefined
-  return (
-    (Object.hasOwn(errorTable, code) ? errorTable[code] : undefined) ??
-    families.find(([pattern]) => pattern.test(code))?.[1]
-  )
+/**
+ * The code of our own for an error that ended an exchange with a service; undefined for faults of the gateway or of a
+ * plugin. Codes of Node and undici mean the service only once it is called: a plugin has connections of its own.
+ */
+function ownCode(error: Coded, called: boolean): string | undefined {
+  const { code } = error
+  if (code?.startsWith('JW_')) return code
+  if (!called) return undefined
+  // undici's parser errors may lack a code.
+  if (code === undefined) return error.name === 'HTTPParserError' ? 'JW_UPSTREAM_MALFORMED' : undefined
+  return foreign.find(([pattern]) => pattern.test(code))?.[1]
+}
+
+/** For the log alone: the code that Node, OpenSSL or undici gave to what happened. */
+function networkCode(error: Coded): string | null {
+  const { code } = (error.cause ?? error) as Coded
+  return typeof code === 'string' && !code.startsWith('JW_') ? code : null
+}
+
+/** Notes for the access log why a request failed; returns the code of our own. */
+export function recordFailure(request: FastifyRequest, error: Coded): string {
+  const code = ownCode(error, Boolean(request.exchange)) ?? 'JW_INTERNAL'
+  request.failure = code
+  request.failureCause = networkCode(error)
+  return code
 }
 
 export const LoopDetected = createError('JW_LOOP_DETECTED', 'The request came back to this gateway', 508)
-
-/** undici's parser errors may come without their code. */
-export function codeOf(error: Error & { code?: string }): string | undefined {
-  return error.code ?? (error.name === 'HTTPParserError' ? 'HPE_INVALID_RESPONSE' : undefined)
-}
 
 /** Fastify's error shape and the request's id. */
 function body(status: number, message: string, code: string | undefined, requestId: string) {
@@ -96,24 +127,24 @@ function partFrom(request: FastifyRequest, reply: FastifyReply): void {
   part(request.raw)
 }
 
-/** Seconds, where the error knows better than the table when another try may fare well; never at once. */
+/** Seconds; an error that knows when another try may succeed takes precedence over the table. Never 0. */
 function retryAfterOf(error: Error & { retryAfterMs?: number }, fallback: number | undefined): number | undefined {
   const { retryAfterMs } = error
   return retryAfterMs === undefined ? fallback : Math.max(1, Math.ceil(retryAfterMs / 1000))
 }
 
-/** The answer to an error; also for those that Fastify meets before it has a route, where no hook runs. */
+/** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
 export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   resetReply(reply)
-  const code = codeOf(error)
-  const row = lookUp(code, Boolean(request.exchange))
+  const code = ownCode(error, Boolean(request.exchange))
+  const row = code !== undefined && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
     if (status === 408) partFrom(request, reply)
     reply.header('proxy-status', `jingwei; error=${type}`)
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)
-    request.failure = code ?? null
+    recordFailure(request, error)
     reply.code(status).send(body(status, message, code, request.id))
     return
   }
@@ -121,12 +152,11 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   // What is left of a body that we will not read must not be taken for the next request.
   if (status === 408 || status === 413 || parting.has(error.code)) partFrom(request, reply)
   if (status >= 500 && !parting.has(error.code)) {
-    // Ours, or a plugin's: the log has the details, the client must not.
+    // A fault of the gateway or of a plugin: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
-    request.failure = error.code ?? 'JW_INTERNAL'
-    const own = error.code?.startsWith('JW_')
-    const message = own ? error.message : 'The gateway failed to handle the request'
-    reply.code(status).send(body(status, message, own ? error.code : undefined, request.id))
+    const own = recordFailure(request, error)
+    const message = code === undefined ? 'The gateway failed to handle the request' : error.message
+    reply.code(status).send(body(status, message, own, request.id))
     return
   }
   request.failure = error.code ?? null
@@ -135,8 +165,10 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Code of what went wrong, for the access log. */
+    /** Code of our own for what went wrong, for the access log. */
     failure: string | null
+    /** The code that Node, OpenSSL or undici gave to it, for the access log alone. */
+    failureCause: string | null
   }
 }
 
@@ -144,6 +176,7 @@ declare module 'fastify' {
 export default fp(
   async (fastify) => {
     fastify.decorateRequest('failure', null)
+    fastify.decorateRequest('failureCause', null)
     fastify.setErrorHandler<FastifyError>(answer)
   },
   { name: 'jingwei-errors', fastify: '5.x' }

@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
-import { codeOf } from './errors.ts'
+import { recordFailure } from './errors.ts'
 import { endToEnd, isWebSocket, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
@@ -143,7 +143,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       // Nobody above would catch it: it would end the process. The response cannot be completed.
       this.#request.log.error({ err }, 'response cannot be written: connection reset')
       this.#controller!.abort(err as Error)
-      this.#breakOff('JW_INTERNAL')
+      this.#breakOff(err as Error)
     }
   }
 
@@ -193,7 +193,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     raw.detachSocket(raw.socket!)
     upgrade.open(service, (bytesSent, error) => {
       this.bytesSent = bytesSent
-      if (error !== null) this.#request.failure ??= codeOf(error) ?? 'JW_INTERNAL'
+      if (error !== null && this.#request.failure === null) recordFailure(this.#request, error)
       // The response is over, in Fastify's eyes too: its onResponse hooks run now.
       raw.emit('finish')
     })
@@ -270,12 +270,12 @@ export class Exchange implements Dispatcher.DispatchHandler {
       return
     }
     this.#writeHeld()
-    this.#breakOff(codeOf(error) ?? 'JW_INTERNAL')
+    this.#breakOff(error)
   }
 
   /** Too late for a status: a broken connection tells the client that the body is not whole. */
-  #breakOff(failure: string): void {
-    this.#request.failure = failure
+  #breakOff(error: Error): void {
+    recordFailure(this.#request, error)
     breakOff(this.#request.raw, this.#raw)
   }
 }

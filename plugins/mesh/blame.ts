@@ -4,15 +4,16 @@ import type { DispatchController } from './types.ts'
 /** How a failure tells against the service. */
 export type Blame = 'error' | 'timeout'
 
-/** The pool of an instance that left; silence in a stream, which may have nothing to say; the time of some other call. */
-const blameless = new Set(['UND_ERR_CLOSED', 'UND_ERR_DESTROYED', 'UND_ERR_BODY_TIMEOUT', 'JW_CALL_TIMEOUT'])
-/** Answers that are none, which `classify` does not know. */
-const malformed = /^(HPE_|UND_ERR_RES_|UND_ERR_HEADERS_OVERFLOW|ERR_HTTP2_)/
+/**
+ * Not the instance's fault: it was removed from the service; its stream had nothing to send for the idle timeout; the
+ * deadline of another call has passed.
+ */
+const blameless = new Set(['JW_INSTANCE_REMOVED', 'JW_UPSTREAM_TIMEOUT', 'JW_CALL_TIMEOUT'])
 
 /**
- * Whether a failure is the service's: not that of a caller who left or whose request broke off, of a hedge that lost,
- * or a refusal of ours. Breaker, outlier detection and latencies all go by this. `elapsedMs` is how long the service
- * had, `timeoutMs` what the whole call has.
+ * Whether a failure is the service's. Not its own: a caller that left or whose request broke off, a hedge that lost, a
+ * refusal of ours, a resource that this process has run out of, an exception of a handler. The circuit, outlier
+ * detection and latencies go by this. `elapsedMs` is how long the service had, `timeoutMs` how long the whole call has.
  */
 export function blame(
   error: Error & { code?: string },
@@ -30,5 +31,5 @@ export function blame(
   if (over || blameless.has(code)) return null
   const failure = classify(error, false)
   if (failure === 'timeout') return 'timeout'
-  return failure !== 'other' || error.name === 'HTTPParserError' || malformed.test(code) ? 'error' : null
+  return failure === 'other' || failure === 'local' ? null : 'error'
 }

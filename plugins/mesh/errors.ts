@@ -1,18 +1,17 @@
 /**
- * The mesh's own failures. Those of the network keep the codes that Node and undici gave them
- * (`ECONNREFUSED`, `UND_ERR_SOCKET` …); callers tell errors apart by `code`, never by class.
+ * The mesh's error codes. Callers tell errors apart by `code`, never by class. No code of Node, OpenSSL or undici gets out:
+ * an error of a connection is translated where it occurs (http/connection-errors.ts), and the original is its `cause`.
  */
 const meshErrors = {
   JW_NO_SERVICE: 'no such service',
   JW_NO_INSTANCE: 'no instance of the service is available',
   JW_CALL_TIMEOUT: 'the call took longer than its timeout',
-  JW_ATTEMPT_TIMEOUT: 'the instance did not answer within the attempt timeout',
+  JW_ATTEMPT_TIMEOUT: 'the instance did not respond within the attempt timeout',
   JW_CALLER_SILENT: 'the caller sent nothing of the body for longer than the idle timeout',
   JW_CIRCUIT_OPEN: 'the circuit is open',
-  JW_OVERLOADED: 'as much as may be is in flight already',
-  JW_UPSTREAM_LIMITED: 'the rate limit toward the service is reached',
+  JW_OVERLOADED: 'concurrency limit reached',
+  JW_UPSTREAM_LIMITED: 'rate limit toward the service reached',
   JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
-  JW_IDENTITY_MISMATCH: 'the instance is not who it should be',
   JW_MESH_CLOSED: 'the mesh is closed'
 } as const
 
@@ -22,7 +21,7 @@ export class MeshError extends Error {
   override readonly name = 'MeshError'
   readonly code: MeshErrorCode
   readonly service: string
-  /** When another try may fare better, as far as that is known. */
+  /** When another try may succeed, if that is known. */
   readonly retryAfterMs: number | undefined
 
   constructor(code: MeshErrorCode, service: string, retryAfterMs?: number) {
@@ -33,48 +32,73 @@ export class MeshError extends Error {
   }
 }
 
-/** Why an attempt is cut when another one beside it has answered: no caller hears it, and no instance is to blame. */
+/** Failures of an instance or of the network on the way to it. */
+const upstreamErrors = {
+  JW_UPSTREAM_REFUSED: 'the instance refused the connection',
+  JW_UPSTREAM_UNREACHABLE: 'the instance cannot be reached',
+  JW_UPSTREAM_CONNECT_TIMEOUT: 'the connection was not established within the connect timeout',
+  JW_UPSTREAM_DNS: "the instance's host name cannot be resolved",
+  JW_UPSTREAM_TLS: 'the TLS handshake failed',
+  JW_UPSTREAM_UNTRUSTED: "the instance's certificate cannot be verified",
+  JW_UPSTREAM_RESET: 'the connection was closed before the response was complete',
+  JW_UPSTREAM_MALFORMED: 'the response is malformed',
+  JW_UPSTREAM_HEADERS_TOO_LARGE: 'the header or trailer section of the response is too large',
+  JW_UPSTREAM_TIMEOUT: 'the response body paused for longer than the idle timeout',
+  JW_INSTANCE_REMOVED: 'the instance was removed from the service'
+} as const
+
+/** Resources that this process or its host has run out of. They say nothing of the instance. */
+const localErrors = {
+  JW_OUT_OF_DESCRIPTORS: 'the gateway is out of file descriptors',
+  JW_OUT_OF_MEMORY: 'the gateway is out of memory',
+  JW_OUT_OF_PORTS: 'the gateway is out of local ports'
+} as const
+
+export type LocalErrorCode = keyof typeof localErrors
+export type ConnectionErrorCode = keyof typeof upstreamErrors | LocalErrorCode
+
+/** Failure of a connection to an instance, or of establishing one. `cause` is the error of Node, OpenSSL or undici. */
+export class ConnectionError extends Error {
+  override readonly name = 'ConnectionError'
+  readonly code: ConnectionErrorCode
+
+  constructor(code: ConnectionErrorCode, cause: Error) {
+    super(
+      code in localErrors ? localErrors[code as LocalErrorCode] : upstreamErrors[code as keyof typeof upstreamErrors],
+      {
+        cause
+      }
+    )
+    this.code = code
+  }
+}
+
+/** Aborts an attempt when another one of the same call has won. It reaches no caller and blames no instance. */
 export class HedgeLost extends Error {
   override readonly name = 'HedgeLost'
   readonly code = 'HEDGE_LOST'
 
   constructor() {
-    super('another attempt has answered')
+    super('another attempt has responded')
   }
 }
 
-/**
- * Failures of the network that carry no `syscall`: undici's own, those that Node gathers in an AggregateError, and our
- * own of a peer that is not who it should be, to whom nothing was sent.
- */
-const network = new Set([
-  'JW_IDENTITY_MISMATCH',
-  'UND_ERR_CONNECT_TIMEOUT',
-  'UND_ERR_SOCKET',
-  'UND_ERR_CLOSED',
-  'UND_ERR_DESTROYED',
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ERR_HTTP2_GOAWAY_SESSION'
-])
-const timeouts = new Set(['JW_ATTEMPT_TIMEOUT', 'JW_CALL_TIMEOUT', 'UND_ERR_BODY_TIMEOUT', 'UND_ERR_HEADERS_TIMEOUT'])
+const timeouts = new Set(['JW_ATTEMPT_TIMEOUT', 'JW_CALL_TIMEOUT', 'JW_UPSTREAM_TIMEOUT'])
 
-export type Failure = 'connect-failure' | 'refused-stream' | 'reset' | 'timeout' | 'other'
+/** `local`: this process lacks a resource. No instance is to blame, and another attempt would lack it too. */
+export type Failure = 'connect-failure' | 'refused-stream' | 'reset' | 'timeout' | 'local' | 'other'
 
 /**
- * What kind of failure an attempt met, in Envoy's words. No code tells whether a request was already under way
- * (a host becomes unreachable also in the middle of an answer), so the caller says: until `sent`, sending it
- * elsewhere is safe whatever the method.
+ * The kind of failure of an attempt, in Envoy's terms. A code does not tell whether the request was already on the wire
+ * (a host can become unreachable in the middle of a response), so the caller passes `sent`: before that, sending the
+ * request elsewhere is safe whatever its method. Errors of callers, handlers and interceptors are `other`, whatever
+ * their codes: an interceptor that is refused by its own database does not make the instance fail.
  */
-export function classify(error: Error & { code?: string; syscall?: string }, sent: boolean): Failure {
-  const code = error.code ?? ''
+export function classify(error: Error & { code?: string }, sent: boolean): Failure {
+  const { code = '' } = error
   if (timeouts.has(code)) return 'timeout'
+  if (Object.hasOwn(localErrors, code)) return 'local'
+  if (Object.hasOwn(upstreamErrors, code)) return sent ? 'reset' : 'connect-failure'
   if (code === 'ERR_HTTP2_STREAM_ERROR' && error.message.includes('REFUSED_STREAM')) return 'refused-stream'
-  const tls = /^ERR_(TLS|SSL)_|^UNABLE_TO_|CERT|SELF_SIGNED|ISSUER/.test(code)
-  if (!tls && error.syscall === undefined && !network.has(code)) return 'other'
-  return sent ? 'reset' : 'connect-failure'
+  return 'other'
 }

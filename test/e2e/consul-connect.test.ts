@@ -105,7 +105,7 @@ t.test('a sidecar that shows the certificate of another service', async (t) => {
   await gateway.until('orders', [port])
   const answer = await gateway.send('/orders')
   t.equal(answer.status, 502)
-  t.equal(codeOf(answer.text), 'JW_IDENTITY_MISMATCH')
+  t.equal(codeOf(answer.text), 'JW_UPSTREAM_UNTRUSTED')
   t.equal(users.count(), 0)
 
   // With the right one beside it, the call goes there.

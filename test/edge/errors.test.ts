@@ -1,10 +1,14 @@
+import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { errorTable } from '../../plugins/edge/errors.ts'
 import type { GatewayOptions } from '../helpers/gateway.ts'
-import { answering, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { answering, eventually, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { authority, folderFor } from '../mesh/helpers/certificates.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -23,7 +27,10 @@ const types: Readonly<Record<string, number>> = {
 } // biome-ignore format: a table
 
 /** Where another status says more to a client than the recommended one. */
-const chosen: Readonly<Record<string, number>> = { JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508 }
+const chosen: Readonly<Record<string, number>> = {
+  JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508,
+  JW_OUT_OF_DESCRIPTORS: 503, JW_OUT_OF_MEMORY: 503, JW_OUT_OF_PORTS: 503
+} // biome-ignore format: a table
 
 t.test('each row of the table has a Proxy-Status type of RFC 9209 and the status that goes with it', async (t) => {
   for (const [code, [status, message, type]] of Object.entries(errorTable)) {
@@ -46,7 +53,8 @@ t.test('each code that is thrown has its status: its own, or one in the table', 
       thrown.set(code, Number(/(\d{3})\s*$/.exec(rest)?.[1] ?? Number.NaN))
     }
     for (const [, code = ''] of text.matchAll(/\bMeshError\(\s*(?:[^'()]*\?\s*)?'(\w+)'/g)) thrown.set(code, null)
-    for (const [, code = ''] of text.matchAll(/^ {2}(JW_\w+): '/gm)) thrown.set(code, null)
+    for (const [, code, mapped = ''] of text.matchAll(/^ {2}(JW_\w+): ['"]|\/, '(JW_\w+)'\],?$/gm))
+      thrown.set(code ?? mapped, null)
   }
   t.ok(thrown.size > 15, 'there are codes to look at')
   for (const [code, status] of thrown) {
@@ -74,10 +82,10 @@ async function before(t: Test, url: string, mesh: object = {}, options: GatewayO
 
 t.test('a service that fails before its head is a 5xx that says whose fault it is, and no more', async (t) => {
   const cases: [string, string | null, object, number, string, string][] = [
-    ['nobody listens', null, {}, 502, 'ECONNREFUSED', 'connection_refused'],
-    ['closes without a word', '', {}, 502, 'UND_ERR_SOCKET', 'connection_terminated'],
-    ['closes in its head', 'HTTP/1.1 200 OK\r\nX', {}, 502, 'UND_ERR_SOCKET', 'connection_terminated'],
-    ['speaks no HTTP', 'SSH-2.0-x\r\n\r\n', {}, 502, 'HPE_INVALID_CONSTANT', 'http_protocol_error'],
+    ['nobody listens', null, {}, 502, 'JW_UPSTREAM_REFUSED', 'connection_refused'],
+    ['closes without a word', '', {}, 502, 'JW_UPSTREAM_RESET', 'connection_terminated'],
+    ['closes in its head', 'HTTP/1.1 200 OK\r\nX', {}, 502, 'JW_UPSTREAM_RESET', 'connection_terminated'],
+    ['speaks no HTTP', 'SSH-2.0-x\r\n\r\n', {}, 502, 'JW_UPSTREAM_MALFORMED', 'http_protocol_error'],
     ['is silent', 'silent', { attemptTimeout: '50ms' }, 504, 'JW_ATTEMPT_TIMEOUT', 'http_response_timeout'],
     ['is silent for all', 'silent', { attemptTimeout: '50ms', timeout: '50ms' }, 504, '', 'http_response_timeout'],
     [
@@ -85,7 +93,7 @@ t.test('a service that fails before its head is a 5xx that says whose fault it i
       `HTTP/1.1 200 OK\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
       {},
       502,
-      'UND_ERR_HEADERS_OVERFLOW',
+      'JW_UPSTREAM_HEADERS_TOO_LARGE',
       'http_response_header_section_size'
     ]
   ]
@@ -109,6 +117,51 @@ t.test('a service that fails before its head is a 5xx that says whose fault it i
       t.equal(error.requestId, answer.headers['x-request-id'])
       t.notMatch(answer.body, /127\.0\.0\.1|token/, 'nothing of addresses')
     }
+  }
+})
+
+/** Codes that are not ours: of Node, OpenSSL, llhttp and undici. */
+const foreign = /\bE[A-Z]{3,}\b|UND_ERR|HPE_|ERR_[A-Z]|CERT|SELF_SIGNED|UNABLE_TO|self-signed|undici|OpenSSL/
+
+t.test('the code of the network is in the log alone', async (t) => {
+  const folder = folderFor(t)
+  const { cert, key } = authority(folder, 'strangers').issue('any', { san: 'IP:127.0.0.1' })
+  const strangers = https.createServer({ cert, key }, (_request, response) => response.end('never'))
+  strangers.listen(0, '127.0.0.1')
+  await once(strangers, 'listening')
+  t.teardown(() => {
+    strangers.close()
+    strangers.closeAllConnections()
+  })
+  const { port: secured } = strangers.address() as AddressInfo
+  const plain = await startRawService((socket) => socket.once('data', () => socket.end('nonsense\r\n\r\n')))
+  t.teardown(plain.close)
+  const gone = await startRawService(() => {})
+  await gone.close()
+  const cut = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
+  t.teardown(cut.close)
+  const cases: [what: string, url: string, status: number, code: string, cause: RegExp][] = [
+    ['nobody listens', gone.url, 502, 'JW_UPSTREAM_REFUSED', /^ECONNREFUSED$/],
+    ['resets', cut.url, 502, 'JW_UPSTREAM_RESET', /^(ECONNRESET|EPIPE)$/],
+    ['no HTTP', plain.url, 502, 'JW_UPSTREAM_MALFORMED', /^HPE_INVALID_CONSTANT$/],
+    ['no TLS', plain.url.replace('http:', 'https:'), 502, 'JW_UPSTREAM_TLS', /^(ERR_SSL_\w+|EPROTO)$/],
+    ['unknown CA', `https://127.0.0.1:${secured}`, 502, 'JW_UPSTREAM_UNTRUSTED', /^UNABLE_TO_VERIFY_LEAF_SIGNATURE$/],
+    ['no such name', 'http://no-such-host.invalid:80', 502, 'JW_UPSTREAM_DNS', /^(ENOTFOUND|EAI_AGAIN)$/]
+  ]
+  for (const [what, url, status, code, cause] of cases) {
+    const { port, log } = await before(t, url, {}, { log: true })
+    const answer = await get(port, '/')
+    t.equal(answer.status, status, what)
+    t.match(JSON.parse(answer.body), { code }, what)
+    t.notMatch(answer.body + JSON.stringify(answer.headers), foreign, what)
+    const line = () => log.find(({ msg }) => msg === 'request')
+    await eventually(() => line() !== undefined)
+    t.match(line(), { error: code, cause }, what)
+    t.strictSame(
+      log.filter(({ msg }) => msg === 'request failed'),
+      [],
+      `${what}: no stack`
+    )
   }
 })
 
@@ -170,7 +223,8 @@ t.test('what is thrown in a plugin is a plain 500, its details in the log alone'
       t.equal(status, expected, name)
       t.notMatch(body, /hunter2/, name)
       t.equal(headers['proxy-status'], undefined, name)
-      if (expected >= 500) t.match(JSON.parse(body), { message: 'The gateway failed to handle the request' })
+      if (expected >= 500)
+        t.match(JSON.parse(body), { message: 'The gateway failed to handle the request', code: 'JW_INTERNAL' })
       else t.match(JSON.parse(body), { message: 'Not so', code: 'MY_CODE' })
     }
   }

@@ -110,7 +110,7 @@ t.test('it is cut when it is silent for longer than idleTimeout', async (t) => {
   stream.response.write('id: 1\n\n')
   t.notMatch((await client.closed).text, /\r\n0\r\n/, 'as a break')
   await eventually(() => stream.gone && lines().length === 1)
-  t.match(lines(), [{ status: 200, error: 'UND_ERR_BODY_TIMEOUT' }])
+  t.match(lines(), [{ status: 200, error: 'JW_UPSTREAM_TIMEOUT' }])
 })
 
 t.test('and never on a route where idleTimeout is off', async (t) => {

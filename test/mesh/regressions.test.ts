@@ -30,7 +30,7 @@ t.test('an instance that leaves with a queue, and is cut, is forgotten', async (
   const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
   const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
   const health = new Health(() => 0, () => {}) // biome-ignore format: short
-  const open = new Connectors('orders', mesh, null).to(url)
+  const open = new Connectors('orders', mesh, null, { info() {}, warn() {}, error() {} }).to(url)
   const endpoint = new PooledEndpoint(url, mesh, health, open)
   const recorders = [new Recorder(), new Recorder()]
   for (const recorder of recorders) endpoint.dispatch(get as DispatchOptions, recorder)

@@ -39,7 +39,7 @@ t.test('a bare program calls a service and ends by itself after close()', async 
      await mesh.close()
      console.log(said.sort().join())`
   )
-  t.equal(said, 'ECONNREFUSED,ECONNREFUSED,orders,orders')
+  t.equal(said, 'JW_UPSTREAM_REFUSED,JW_UPSTREAM_REFUSED,orders,orders')
 })
 
 t.test('it ends by itself even unclosed, since idle connections hold nothing', async (t) => {

@@ -41,7 +41,7 @@ t.test('outcomes of attempts', async (t) => {
     ['timeout', (await silent(t)).url, { attemptTimeout: 50 }],
     ['timeout', (await silent(t)).url, { timeout: 50 }],
     ['timeout', (await connecting(t)).url, { attemptTimeout: 50 }],
-    ['other', nonsense.url]
+    ['reset', nonsense.url]
   ]
   for (const [outcome, url, policy] of cases) {
     const { meter, counts, observed } = meterStub()

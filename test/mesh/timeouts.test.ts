@@ -168,7 +168,7 @@ t.test('idle timeout: between bytes, and not while the caller is the slow one', 
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
   await recorder.done
-  t.equal(recorder.error?.code, 'UND_ERR_BODY_TIMEOUT')
+  t.equal(recorder.error?.code, 'JW_UPSTREAM_TIMEOUT')
   t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
 
   const slow = new Recorder()

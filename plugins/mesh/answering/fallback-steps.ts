@@ -19,6 +19,7 @@ export function failingOf(error: Error & { code?: string }, sent: boolean): Fail
   const refusal = refusals[error.code ?? '']
   if (refusal !== undefined) return refusal
   const failure = classify(error, sent)
+  if (failure === 'local') return 'overloaded'
   if (failure === 'refused-stream') return 'connect-failure'
   return failure === 'other' ? null : failure
 }

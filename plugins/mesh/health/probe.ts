@@ -1,4 +1,5 @@
 import type { HealthCheckOptions } from '../../../config/schema.ts'
+import { ConnectionError } from '../errors.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
@@ -118,6 +119,8 @@ const words: Readonly<Record<string, string>> = {
   UND_ERR_SOCKET: 'connection closed before the end of the answer'
 }
 
-function describe(error: Error & { code?: string }): string {
-  return words[error.code ?? ''] ?? error.message.slice(0, 200)
+/** In the words of the network's own error, which says more than its translation. */
+function describe(error: Error): string {
+  const cause = (error instanceof ConnectionError ? error.cause : error) as Error & { code?: string }
+  return words[cause.code ?? ''] ?? cause.message.slice(0, 200)
 }

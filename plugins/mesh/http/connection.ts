@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { errors } from 'undici'
+import { connectionError } from './connection-errors.ts'
 import type { Carrier, PooledRequest } from './pooled-request.ts'
 import type { Sending } from './request-body.ts'
 import { send } from './request-body.ts'
@@ -194,8 +195,9 @@ export class Connection implements Carrier {
     request.upgraded(head, socket)
   }
 
-  #fail(error: Error): void {
+  #fail(reason: Error): void {
     const request = this.#request
+    const error = request === null ? reason : connectionError(reason)
     this.#letGo(error)
     this.#leave()
     request?.fail(error)

@@ -1,5 +1,6 @@
 import type { OnReadOpts, Socket } from 'node:net'
 import { errors } from 'undici'
+import { ConnectionError } from '../errors.ts'
 import type { DispatchHandler, DispatchOptions } from '../types.ts'
 import type { Owner } from './connection.ts'
 import { Connection } from './connection.ts'
@@ -55,6 +56,7 @@ export class Pool implements Owner {
   #scheduled = false
   /** Why no request is taken any more. */
   #closed: Error | null = null
+  #destroyed = false
   #whenEmpty: (() => void)[] = []
 
   constructor({ host, connections, direct, open, onWait }: PoolOptions) {
@@ -93,7 +95,7 @@ export class Pool implements Owner {
 
   /** Takes no new request; resolves when those that it has are done. */
   async close(): Promise<void> {
-    this.#closed ??= new errors.ClientClosedError()
+    this.#closed ??= new ConnectionError('JW_INSTANCE_REMOVED', new errors.ClientClosedError())
     if (this.#line.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
     await new Promise<void>((resolve) => {
       this.#whenEmpty.push(resolve)
@@ -103,8 +105,9 @@ export class Pool implements Owner {
 
   /** Ends everything at once. */
   destroy(): void {
-    const reason = new errors.ClientDestroyedError()
+    const reason = new ConnectionError('JW_INSTANCE_REMOVED', new errors.ClientDestroyedError())
     this.#closed = reason
+    this.#destroyed = true
     for (const socket of this.#opening) socket.destroy(reason)
     for (const connection of [...this.#connections]) connection.destroy(reason)
     for (const request of [...this.#arrived.splice(0).map(({ request }) => request), ...this.#line]) {
@@ -137,7 +140,8 @@ export class Pool implements Owner {
     const arrived = this.#arrived
     this.#arrived = []
     for (const { request, opts } of arrived) {
-      if (this.#isDestroyed) request.fail(this.#closed!)
+      // A handler may have called destroy() while this loop runs.
+      if (this.#destroyed) request.fail(this.#closed!)
       else if (this.#line.size > 0 || !this.#place(request)) this.#await(request, opts)
     }
     while (this.#openings - this.#reserved < this.#line.size && this.#hasRoom()) this.#connect(null)
@@ -149,11 +153,6 @@ export class Pool implements Owner {
     this.#onWait(opts, (reason) => {
       if (this.#line.delete(request)) request.fail(reason)
     })
-  }
-
-  /** Also by a handler, between two requests that are served. */
-  get #isDestroyed(): boolean {
-    return this.#closed instanceof errors.ClientDestroyedError
   }
 
   #hasRoom(): boolean {
@@ -194,7 +193,7 @@ export class Pool implements Owner {
       if (socket !== undefined) this.#opening.delete(socket)
       if (error !== null) {
         this.#refused(only, error)
-      } else if (this.#isDestroyed) {
+      } else if (this.#destroyed) {
         connected!.destroy()
         this.#advance()
       } else {

@@ -67,7 +67,7 @@ class CallTelemetry extends ForwardingHandler {
 }
 
 const outcomes = [
-  'success', '4xx', '5xx', 'connect-failure', 'refused-stream', 'reset', 'timeout', 'aborted', 'hedged', 'other'
+  'success', '4xx', '5xx', 'connect-failure', 'refused-stream', 'reset', 'timeout', 'local', 'aborted', 'hedged', 'other'
 ] // biome-ignore format: a list
 
 /** Counts each attempt by how it ended; a caller who left blames no instance. */

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Call } from '../call.ts'
-import { HedgeLost } from '../errors.ts'
+import { classify, HedgeLost } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Service } from '../service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Instance } from '../types.ts'
@@ -237,9 +237,9 @@ export class Hedge extends ForwardingHandler implements DispatchController {
     if (leg === this.#winner) this.next.onResponseError?.(leg, error)
     if (!(leg instanceof Leg) || this.#settled) return
     leg.held = null
-    // That we refused the one tells less than how the other failed.
-    const refused = error.code?.startsWith('JW_') && error.code !== 'JW_ATTEMPT_TIMEOUT'
-    if (this.#failure === null || !refused) this.#failure = error
+    // A refusal or a fault of our own says less to the caller than how an instance failed.
+    const kind = classify(error, false)
+    if (this.#failure === null || (kind !== 'other' && kind !== 'local')) this.#failure = error
     if (!this.#others(leg)) this.#conclude(leg)
   }
 

@@ -1,10 +1,15 @@
 import { isIP } from 'node:net'
 import { buildConnector } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
-import { MeshError } from '../errors.ts'
+import { ConnectionError } from '../errors.ts'
+import { connectError } from '../http/connection-errors.ts'
 import type { Open } from '../http/pool.ts'
+import type { Logger } from '../types.ts'
 import type { CredentialSource } from './credentials.ts'
 import type { Identify } from './names.ts'
+
+/** Origins of a service whose state is remembered, so that each change is logged once. */
+const mostUntrusted = 1000
 
 /** How a service's connections are secured, where it is not just Node's way. */
 export interface Security {
@@ -26,11 +31,15 @@ export class Connectors {
   readonly #service: string
   readonly #timeout: number
   readonly #security: Security | null
+  readonly #log: Logger
+  /** Origins whose certificate could not be verified at the last attempt. */
+  readonly #untrusted = new Set<string>()
 
-  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null) {
+  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null, log: Logger) {
     this.#service = service
     this.#timeout = connectTimeout
     this.#security = security
+    this.#log = log
   }
 
   to(origin: string): Open {
@@ -40,10 +49,13 @@ export class Connectors {
     const own = isIP(bare) === 0 ? bare : undefined
     const security = this.#security
     const common = { timeout: this.#timeout, allowH2: false, maxCachedSessions: 0 }
+    const done = (error: Error | null, secured: boolean) => this.#note(origin, error, secured)
     return (callback, onread) => {
       const credentials = security?.source.credentials ?? null
       if (security?.always && (!secure || credentials === null)) {
-        queueMicrotask(() => callback(new MeshError('JW_IDENTITY_MISMATCH', this.#service), null))
+        const why = secure ? 'the gateway has no client certificate yet' : 'the instance does not offer TLS'
+        const error = new ConnectionError('JW_UPSTREAM_UNTRUSTED', new Error(`${this.#service}: ${why}`))
+        queueMicrotask(() => callback(error, null))
         return undefined
       }
       const connect = buildConnector({
@@ -58,7 +70,36 @@ export class Connectors {
       const servername = (secure && security?.serverName?.()) || own
       const address = { protocol, hostname: bare, host, port, servername }
       // The types withhold the socket that it returns.
-      return connect(address as never, (error, socket) => callback(error, socket)) as unknown as ReturnType<Open>
+      const socket = connect(address as never, (failure, connected) => {
+        const error = failure === null ? null : connectError(failure, socket)
+        done(error, secure)
+        callback(error, connected)
+      }) as unknown as ReturnType<Open>
+      return socket
+    }
+  }
+
+  /** Logs a certificate that cannot be verified, and that it can be again: a line for each change, not for each call. */
+  #note(instance: string, error: Error | null, secure: boolean): void {
+    if (!secure) return
+    const service = this.#service
+    if (error === null) {
+      if (this.#untrusted.delete(instance))
+        this.#log.info({ service, instance }, 'certificate of the instance verified')
+    } else if (
+      error instanceof ConnectionError &&
+      error.code === 'JW_UPSTREAM_UNTRUSTED' &&
+      !this.#untrusted.has(instance)
+    ) {
+      // Instances that come and go must not make the set grow forever.
+      if (this.#untrusted.size >= mostUntrusted) this.#untrusted.clear()
+      this.#untrusted.add(instance)
+      const { code, message } = error.cause as Error & { code?: string }
+      const fields = { service, instance, cause: code ?? null, reason: message }
+      this.#log.error(
+        fields,
+        'certificate of the instance cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED'
+      )
     }
   }
 }

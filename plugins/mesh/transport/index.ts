@@ -62,7 +62,7 @@ export class Transports {
     const identity = mode === 'connect' ? this.#identity(service) : null
     const files = identity === null && mesh.tls ? this.#files(name, mesh.tls) : null
     const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
-    const connectors = new Connectors(name, mesh, security)
+    const connectors = new Connectors(name, mesh, security, this.#around.log)
     const permission = this.#permission(service)
     return {
       to: (origin) => connectors.to(origin),

@@ -2,7 +2,7 @@
 import { isIP } from 'node:net'
 import type { PeerCertificate } from 'node:tls'
 import { checkServerIdentity } from 'node:tls'
-import { MeshError } from '../errors.ts'
+import { ConnectionError } from '../errors.ts'
 
 /** Undefined when the peer is who it should be, as `checkServerIdentity` of Node wants it. */
 export type Identify = (host: string, certificate: PeerCertificate) => Error | undefined
@@ -23,10 +23,9 @@ export function alternativeNames(text: string | undefined): Readonly<Record<stri
   return names
 }
 
-export function mismatch(service: string, wanted: readonly string[], text: string | undefined): MeshError {
-  const error = new MeshError('JW_IDENTITY_MISMATCH', service)
-  error.cause = new Error(`wanted ${wanted.join(' or ')}, and the certificate is for ${text || 'nobody'}`)
-  return error
+export function mismatch(service: string, wanted: readonly string[], text: string | undefined): ConnectionError {
+  const names = `wanted ${wanted.join(' or ')}, and the certificate is for ${text || 'nobody'}`
+  return new ConnectionError('JW_UPSTREAM_UNTRUSTED', new Error(`${service}: ${names}`))
 }
 
 /** One of these must be in the certificate, whatever the host is called. */

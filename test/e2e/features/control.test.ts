@@ -98,7 +98,7 @@ ${['named', 'san', 'wrong', 'modern', 'anonymous', 'public', 'silent'].map((name
     headers: { 'proxy-status': 'jingwei; error=tls_certificate_error' }
   })
   for (const name of ['modern', 'anonymous', 'public']) t.equal((await world.send(`/${name}`)).status, 502, name)
-  t.match(await world.send('/silent'), { status: 504, code: 'UND_ERR_CONNECT_TIMEOUT' })
+  t.match(await world.send('/silent'), { status: 504, code: 'JW_UPSTREAM_CONNECT_TIMEOUT' })
   t.match((await world.service('named')).concerns, { transport: Object })
   await world.idle()
 })

@@ -71,7 +71,7 @@ t.test('all of it: an answer as the service gave it; what fails is saved by the 
   t.match(await world.send('/new'), { status: 200, body: 'sorry', headers: { 'x-jingwei-fallback': 'static' } })
   t.match(await world.send('/new', [], 'HEAD'), { status: 200, body: '' })
   t.match(await world.send('/new', [], 'OPTIONS'), { status: 200, body: 'sorry' })
-  t.match(await world.send('/bare'), { status: 502, code: 'UND_ERR_SOCKET' }, 'nothing of it on this route')
+  t.match(await world.send('/bare'), { status: 502, code: 'JW_UPSTREAM_RESET' }, 'nothing of it on this route')
   t.strictSame(await world.chain('/bare'), [
     'telemetry', 'deadline', 'call', 'circuit-breaker', 'adaptive-concurrency', 'caps', 'rate-limit', 'select',
     'attempt-telemetry', 'outlier-detection', 'attempt-timeout'

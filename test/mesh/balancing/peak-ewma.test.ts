@@ -148,7 +148,7 @@ t.test('measured over sockets: latency to the headers, refusals and 5xx as failu
   t.ok(Math.abs(ewmaMs - 120 * Math.exp(-1000 / decay)) < 0.01, `${ewmaMs}`)
   await ask('failing')
   t.match(said('failing'), { ewmaMs: 4000 })
-  await t.rejects(ask('gone'), { code: 'ECONNREFUSED' })
+  await t.rejects(ask('gone'), { code: 'JW_UPSTREAM_REFUSED' })
   t.match(said('gone'), { ewmaMs: 3000 })
   await ask('plain')
   t.strictSame(said('plain'), { weight: 1, share: 1 })

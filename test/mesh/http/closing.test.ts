@@ -12,7 +12,7 @@ t.test('close() lets end what is begun, also in line, and takes no more', async 
   let closed = 0
   const closing = [pool.close(), pool.close()].map((each) => each.then(() => closed++))
   const late = ask()
-  t.strictSame([late.events, late.error?.code], [['error'], 'UND_ERR_CLOSED'])
+  t.strictSame([late.events, late.error?.code], [['error'], 'JW_INSTANCE_REMOVED'])
   await turns(5)
   t.equal(closed, 0)
   held[0]!()
@@ -40,17 +40,17 @@ t.test('destroy() fails all, and ends close()', async (t) => {
   const closing = pool.close()
   pool.destroy()
   for (const heard of [running, other, waiting, arrived]) {
-    t.strictSame([heard.events.at(-1), heard.error?.code], ['error', 'UND_ERR_DESTROYED'])
+    t.strictSame([heard.events.at(-1), heard.error?.code], ['error', 'JW_INSTANCE_REMOVED'])
   }
   await closing
   await eventually(() => sockets.size === 0, 'the end')
-  t.equal(ask().error?.code, 'UND_ERR_DESTROYED')
+  t.equal(ask().error?.code, 'JW_INSTANCE_REMOVED')
   const connecting = poolTo(t, (await silent(t)).url.replace('http:', 'https:'))
   const one = [connecting.ask(), connecting.ask({ upgrade: 'websocket' })]
   await turns(2)
   connecting.pool.destroy()
   await Promise.all(one.map(({ done }) => done))
-  for (const { error } of one) t.equal(error?.code, 'UND_ERR_DESTROYED')
+  for (const { error } of one) t.equal(error?.code, 'JW_INSTANCE_REMOVED')
   await connecting.pool.close()
 })
 
@@ -66,7 +66,7 @@ t.test('destroyed from within each callback', async (t) => {
     const upgrade = ask({ upgrade: 'x' })
     await Promise.all([heard, same, upgrade].map(({ done }) => done))
     t.equal(heard.events.filter((event) => event === 'end' || event === 'error').length, 1, hook)
-    for (const { error } of [same, upgrade]) t.equal(error?.code, 'UND_ERR_DESTROYED', hook)
+    for (const { error } of [same, upgrade]) t.equal(error?.code, 'JW_INSTANCE_REMOVED', hook)
     await pool.close()
     await turns(5)
     await eventually(() => sockets.size === 0, 'the end')

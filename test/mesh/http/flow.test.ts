@@ -12,14 +12,14 @@ t.test('a body that falls silent, and one that is only paused', async (t) => {
   const { ask } = poolTo(t, url)
   const silence = ask({ bodyTimeout: 50 })
   await silence.done
-  t.strictSame([silence.events, silence.error?.code], [['start', '200', 'data', 'error'], 'UND_ERR_BODY_TIMEOUT'])
+  t.strictSame([silence.events, silence.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_TIMEOUT'])
   const paused = ask({ bodyTimeout: 50 }, new Heard({ head: (controller) => controller.pause() }))
   await eventually(() => paused.status === 200, 'the head')
   await sleep(200)
   t.strictSame(paused.events, ['start', '200'])
   paused.controller!.resume()
   await paused.done
-  t.strictSame([paused.events, paused.error?.code], [['start', '200', 'data', 'error'], 'UND_ERR_BODY_TIMEOUT'])
+  t.strictSame([paused.events, paused.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_TIMEOUT'])
 })
 
 t.test('who does not read stops the service', async (t) => {

@@ -148,7 +148,7 @@ t.test('a connection that is cut while its body is read', async (t) => {
   const { ask } = poolTo(t, url)
   const heard = ask()
   await heard.done
-  t.strictSame([heard.events, heard.error?.code], [['start', '200', 'data', 'error'], 'UND_ERR_SOCKET'])
+  t.strictSame([heard.events, heard.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_RESET'])
 })
 
 t.test('no way to the service', async (t) => {

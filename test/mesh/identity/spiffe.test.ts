@@ -52,7 +52,7 @@ t.test('who speaks for the target', async (t) => {
     `DNS:"x, URI:${orders}"`
   ]) {
     const error = check(names) as { code?: string; cause?: Error } | undefined
-    t.equal(error?.code, 'JW_IDENTITY_MISMATCH', `${names}`)
+    t.equal(error?.code, 'JW_UPSTREAM_UNTRUSTED', `${names}`)
     t.match(error?.cause?.message, /wanted spiffe:/)
   }
   t.ok(check(`URI:${orders}`, { trustDomain: null }), 'roots not known yet')

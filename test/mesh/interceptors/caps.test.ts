@@ -167,7 +167,7 @@ t.test('service: places come back however an attempt ends, also where thousands 
     service('orders', [await refused()], policyOf({ circuitBreaker: { ...only, maxConnections: 1 } }))
   ])
   const calls = Array.from({ length: 50 }, () => dead.request(get))
-  for (const call of calls) await t.rejects(call, { code: 'ECONNREFUSED' })
+  for (const call of calls) await t.rejects(call, { code: 'JW_UPSTREAM_REFUSED' })
   t.match(statusOf(dead), { active: 0, pending: 0 })
 
   const { discovery, publish } = byHand()

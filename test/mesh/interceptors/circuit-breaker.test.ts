@@ -119,15 +119,15 @@ t.test('half-open: while the probe is out, others are refused', async (t) => {
 
 t.test('no answer is a failure: refused, reset, malformed, timed out', async (t) => {
   const garbage = await raw(t, (socket) => socket.once('data', () => socket.end('nonsense\r\n\r\n')))
-  const cases: [what: string, url: string, error: { code: RegExp } | { name: string }][] = [
-    ['refused', await refused(), { code: /ECONNREFUSED/ }],
-    ['reset', (await resetting(t)).url, { code: /ECONNRESET|EPIPE|UND_ERR_SOCKET/ }],
-    ['malformed', garbage.url, { name: 'HTTPParserError' }],
-    ['attempt timeout', (await silent(t)).url, { code: /JW_ATTEMPT_TIMEOUT/ }]
+  const cases: [what: string, url: string, code: string][] = [
+    ['refused', await refused(), 'JW_UPSTREAM_REFUSED'],
+    ['reset', (await resetting(t)).url, 'JW_UPSTREAM_RESET'],
+    ['malformed', garbage.url, 'JW_UPSTREAM_MALFORMED'],
+    ['attempt timeout', (await silent(t)).url, 'JW_ATTEMPT_TIMEOUT']
   ]
-  for (const [what, url, error] of cases) {
+  for (const [what, url, code] of cases) {
     const { mesh, ask } = broken(t, url, breaker, { attemptTimeout: 60 })
-    for (let i = 0; i < 4; i++) await t.rejects(ask(), error, what)
+    for (let i = 0; i < 4; i++) await t.rejects(ask(), { code }, what)
     t.match(statusOf(mesh), { state: 'open' }, what)
   }
   const policy = { ...policyOf({ circuitBreaker: breaker }), timeout: 60 }
@@ -175,7 +175,7 @@ t.test('an upload: broken by the service it is a failure, broken by itself it is
       await sleep(1)
     }
   }
-  for (let i = 0; i < 3; i++) await t.rejects(upload(endless), { code: /ECONNRESET|EPIPE|UND_ERR_SOCKET/ })
+  for (let i = 0; i < 3; i++) await t.rejects(upload(endless), { code: 'JW_UPSTREAM_RESET' })
   t.match(statusOf(mesh), { requests: 3, errorRatio: 1 })
   async function* breaking() {
     yield 'x'

@@ -4,7 +4,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { FallbackOptions, MeshPolicy } from '../../../config/schema.ts'
 import { StaleStore } from '../../../plugins/mesh/answering/stale-store.ts'
-import { MeshError } from '../../../plugins/mesh/errors.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/types.ts'
 import { get as ask, configOf, startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
@@ -82,7 +81,8 @@ t.test('conditions', async (t) => {
     JW_CIRCUIT_OPEN: 'circuit-open',
     JW_OVERLOADED: 'overloaded',
     JW_UPSTREAM_LIMITED: 'overloaded',
-    JW_IDENTITY_MISMATCH: 'connect-failure',
+    JW_UPSTREAM_UNTRUSTED: 'connect-failure',
+    JW_OUT_OF_DESCRIPTORS: 'overloaded',
     JW_INTENTION_DENIED: null
   } as const
   let code: keyof typeof codes = 'JW_OVERLOADED'
@@ -90,7 +90,7 @@ t.test('conditions', async (t) => {
   mesh.use(
     (dispatch) => (opts, handler) => {
       if (opts.path !== '/') return dispatch(opts, handler)
-      handler.onResponseError?.(opts.call!, new MeshError(code, 'orders'))
+      handler.onResponseError?.(opts.call!, Object.assign(new Error(code), { code }))
       return true
     },
     { per: 'attempt' }

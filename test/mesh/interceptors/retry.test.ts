@@ -6,7 +6,7 @@ import t from 'tap'
 import { fetch } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { MeshErrorCode } from '../../../plugins/mesh/errors.ts'
-import { MeshError } from '../../../plugins/mesh/errors.ts'
+import { ConnectionError, MeshError } from '../../../plugins/mesh/errors.ts'
 import { RetryLimit } from '../../../plugins/mesh/retrying/retry-limit.ts'
 import type { Service } from '../../../plugins/mesh/service.ts'
 import type { Interceptor, Surroundings } from '../../../plugins/mesh/types.ts'
@@ -60,7 +60,7 @@ t.test('attempts are bounded, and the only instance is tried again', async (t) =
   const mesh = meshOf(t, [service('orders', [await refused()], { retry: retryOptions })])
   const { context } = await contextOf(mesh)
   t.equal(context.attempts, 3)
-  await t.rejects(mesh.request(get), { code: 'ECONNREFUSED' })
+  await t.rejects(mesh.request(get), { code: 'JW_UPSTREAM_REFUSED' })
 })
 
 async function contextOf(mesh: ReturnType<typeof meshOf>) {
@@ -97,6 +97,30 @@ t.test('a reset: idempotent methods only', async (t) => {
   t.equal(good.requests.length, before + 1, 'the failed POST went nowhere else')
 })
 
+t.test('a malformed response is a reset', async (t) => {
+  const garbage = [
+    'SSH-2.0-OpenSSH_9\r\n',
+    'HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n',
+    `HTTP/1.1 200 ${'x'.repeat(20_000)}`
+  ]
+  for (const bytes of garbage) {
+    for (const condition of ['reset', 'gateway-error', '5xx'] as const) {
+      const bad = await raw(t, (socket) => socket.once('data', () => socket.end(bytes)))
+      const good = await upstream(t, 'good')
+      const retry = { ...retryOptions, on: [condition] }
+      const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry })])
+      for (let i = 0; i < 4; i++) t.equal(await (await mesh.request(get)).body.text(), 'good', condition)
+      t.ok(bad.count() > 0, 'the bad one was tried')
+      await t.rejects(
+        mesh.request({ ...get, method: 'POST' }).then(() => mesh.request({ ...get, method: 'POST' })),
+        {
+          code: /^JW_UPSTREAM_(MALFORMED|HEADERS_TOO_LARGE)$/
+        }
+      )
+    }
+  }
+})
+
 t.test('not once a part of the response went to the caller', async (t) => {
   const cut = await raw(t, (socket) =>
     socket.once('data', () => {
@@ -122,9 +146,9 @@ t.test('a connection cut under a request counts as sent, whatever the code says'
       dispatch(opts, {
         onRequestStart(controller, context) {
           handler.onRequestStart?.(controller, context)
-          // What undici reports for requests under way when their pool is destroyed.
+          // What the pool reports for requests under way when it is destroyed.
           if (opts.origin === bad.url) {
-            setTimeout(() => controller.abort(Object.assign(new Error(), { code: 'UND_ERR_DESTROYED' })), 20)
+            setTimeout(() => controller.abort(new ConnectionError('JW_INSTANCE_REMOVED', new Error('destroyed'))), 20)
           }
         },
         onResponseStart: (...args) => handler.onResponseStart?.(...args),
@@ -134,7 +158,7 @@ t.test('a connection cut under a request counts as sent, whatever the code says'
       }),
     { per: 'attempt' }
   )
-  await t.rejects(mesh.request({ ...get, method: 'POST', body: 'x' }), { code: 'UND_ERR_DESTROYED' })
+  await t.rejects(mesh.request({ ...get, method: 'POST', body: 'x' }), { code: 'JW_INSTANCE_REMOVED' })
   t.equal(good.requests.length, 0)
 })
 

@@ -27,6 +27,6 @@ t.test('closed: whole', async (t) => {
 t.test('reset: broken, and the caller is told', async (t) => {
   t.match(await ending(t, 'resetAndDestroy'), {
     events: ['start', '200', 'data', 'error'],
-    error: { code: 'ECONNRESET' }
+    error: { code: 'JW_UPSTREAM_RESET' }
   })
 })

@@ -1,0 +1,68 @@
+/** Translates the errors of Node, OpenSSL and undici into codes of our own, where it is certain what they are about. */
+import type { TLSSocket } from 'node:tls'
+import type { ConnectionErrorCode, LocalErrorCode } from '../errors.ts'
+import { ConnectionError } from '../errors.ts'
+
+type Coded = Error & { code?: string; errors?: readonly Coded[] }
+
+const local: Readonly<Record<string, LocalErrorCode>> = {
+  EMFILE: 'JW_OUT_OF_DESCRIPTORS',
+  ENFILE: 'JW_OUT_OF_DESCRIPTORS',
+  ENOMEM: 'JW_OUT_OF_MEMORY',
+  ENOBUFS: 'JW_OUT_OF_MEMORY',
+  ERR_MEMORY_ALLOCATION_FAILED: 'JW_OUT_OF_MEMORY',
+  EADDRNOTAVAIL: 'JW_OUT_OF_PORTS'
+}
+
+const connecting: Readonly<Record<string, ConnectionErrorCode>> = {
+  ECONNREFUSED: 'JW_UPSTREAM_REFUSED',
+  ECONNRESET: 'JW_UPSTREAM_RESET',
+  EPIPE: 'JW_UPSTREAM_RESET',
+  UND_ERR_SOCKET: 'JW_UPSTREAM_RESET',
+  ETIMEDOUT: 'JW_UPSTREAM_CONNECT_TIMEOUT',
+  UND_ERR_CONNECT_TIMEOUT: 'JW_UPSTREAM_CONNECT_TIMEOUT',
+  ENOTFOUND: 'JW_UPSTREAM_DNS',
+  EPROTO: 'JW_UPSTREAM_TLS',
+  UND_ERR_CLOSED: 'JW_INSTANCE_REMOVED',
+  UND_ERR_DESTROYED: 'JW_INSTANCE_REMOVED'
+}
+
+const connected: Readonly<Record<string, ConnectionErrorCode>> = {
+  UND_ERR_HEADERS_OVERFLOW: 'JW_UPSTREAM_HEADERS_TOO_LARGE',
+  UND_ERR_BODY_TIMEOUT: 'JW_UPSTREAM_TIMEOUT',
+  EPROTO: 'JW_UPSTREAM_TLS',
+  UND_ERR_CLOSED: 'JW_INSTANCE_REMOVED',
+  UND_ERR_DESTROYED: 'JW_INSTANCE_REMOVED'
+}
+
+const isTls = (code: string) => code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')
+
+/** Of several addresses that were tried, one that this process had no resource for decides. */
+function localCode({ code = '', errors }: Coded): LocalErrorCode | undefined {
+  return local[code] ?? errors?.map((each) => local[each.code ?? '']).find((each) => each !== undefined)
+}
+
+/**
+ * Translates why no connection was established. Node puts the result of a failed verification on the socket, which is
+ * more reliable than any list of OpenSSL's codes.
+ */
+export function connectError(error: Coded, socket: object | undefined): Error {
+  if (error instanceof ConnectionError) return error
+  const { code = '' } = error
+  const untrusted = Boolean((socket as Partial<TLSSocket> | undefined)?.authorizationError)
+  const dns = code.startsWith('EAI_')
+  const own = untrusted
+    ? 'JW_UPSTREAM_UNTRUSTED'
+    : (localCode(error) ?? connecting[code] ?? (isTls(code) ? 'JW_UPSTREAM_TLS' : dns ? 'JW_UPSTREAM_DNS' : undefined))
+  return new ConnectionError(own ?? 'JW_UPSTREAM_UNREACHABLE', error)
+}
+
+/** Translates why an established connection failed. What has no code is a fault of this program and stays as it is. */
+export function connectionError(error: Coded): Error {
+  const { code } = error
+  if (error instanceof ConnectionError || code === undefined) return error
+  const own = local[code] ?? connected[code]
+  if (own !== undefined) return new ConnectionError(own, error)
+  if (code.startsWith('HPE_')) return new ConnectionError('JW_UPSTREAM_MALFORMED', error)
+  return new ConnectionError(isTls(code) ? 'JW_UPSTREAM_TLS' : 'JW_UPSTREAM_RESET', error)
+}
