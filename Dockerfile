@@ -18,4 +18,4 @@ USER node
 EXPOSE 8080 8081
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.ADMIN_PORT || 8081) + '/health/live').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "app.ts", "-c", "config/examples/cluster.yaml"]
+CMD ["node", "--disable-sigusr1", "app.ts", "-c", "config/examples/cluster.yaml"]

@@ -84,7 +84,7 @@ export function build(config: Config, options: { logger?: boolean } = {}): Fasti
   return server
 }
 
-/** Builds, listens on both ports, and stops in order on SIGTERM. */
+/** Builds the gateway, listens on both ports, and handles the process's signals. */
 export async function start(config: Config, command = 'node app.ts'): Promise<FastifyInstance> {
   const server = build(config)
   try {
@@ -126,6 +126,8 @@ function address(scheme: string, server: FastifyInstance): string {
 }
 
 if (import.meta.main) {
+  // Without a listener, Node opens its inspector on this signal.
+  process.on('SIGUSR1', () => {})
   const code = await run(process.argv.slice(2), { build, start, edgeConcerns, explain: explainOnce })
   if (code !== null) process.exitCode = code
 }

@@ -85,6 +85,16 @@ t.test('schema is JSON Schema', async (t) => {
   t.match(JSON.parse(stdout), { $schema: /json-schema/, properties: { routes: { type: 'array' } } })
 })
 
+t.test('a reader that has seen enough', async (t) => {
+  for (const args of ['schema', `routes ${file}`, '--help', `explain ${file} GET /plain`]) {
+    const command = `set -o pipefail; node ${join(home, 'app.ts')} ${args} | head -0`
+    const { code, stderr } = await runToEnd('bash', ['-c', command], { env })
+    t.strictSame({ code, stderr }, { code: 0, stderr: '' }, args)
+  }
+  const full = await runToEnd('bash', ['-c', `node ${join(home, 'app.ts')} schema > /dev/full`], { env })
+  t.match(full, { code: 1, stderr: /^jingwei: cannot write to stdout: ENOSPC.*\n$/ })
+})
+
 t.test('token', async (t) => {
   const claims = '{"scope":"read"}'
   const { code, stdout } = await jingwei([

@@ -38,6 +38,8 @@ export interface Gateways {
 
 /** Runs a command; resolves to the exit code, or to null while a gateway is running. */
 export async function run(argv: readonly string[], gateways: Gateways): Promise<number | null> {
+  // An error of these streams would end the process: `| head -1` closes a pipe while we still write.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   try {
     return await command(argv, gateways)
   } catch (error) {
@@ -89,9 +91,15 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   }
 }
 
-function print(text: string): 0 {
-  process.stdout.write(text)
-  return 0
+/** Writes the output of a command. A reader that closes its pipe has seen enough. */
+function print(text: string): Promise<0> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text, (error) => {
+      const { code } = (error ?? {}) as NodeJS.ErrnoException
+      if (error && code !== 'EPIPE') reject(new Error(`cannot write to stdout: ${error.message}`, { cause: error }))
+      else resolve(0)
+    })
+  })
 }
 
 function version(): string {

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { logFlushed } from './logging.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -95,12 +96,12 @@ interface Stoppable {
   close: () => Promise<void>
 }
 
-/** What was cut has this long to be logged. */
+/** Time for the log lines of requests that were cut. */
 const lastMs = 1000
 
 /**
- * SIGTERM and SIGINT drain and close, then the process ends with 0; with 1 if that takes longer than the
- * timeout. A second signal ends it at once.
+ * SIGTERM, SIGINT and SIGQUIT drain and close the gateway; then the process exits with 0, or with 1 if that takes longer
+ * than the timeout. A second signal exits at once. The other signals that people send to servers change nothing.
  */
 export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
   let stopping = false
@@ -118,11 +119,24 @@ export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
       setTimeout(() => process.exit(1), lastMs).unref()
     }, listen.drain.delay + listen.drain.timeout)
     overdue.unref()
-    await gateway.drain()
-    await gateway.close()
+    let failed = false
+    try {
+      await gateway.drain()
+      await gateway.close()
+    } catch (err) {
+      failed = true
+      gateway.log.error({ err }, 'a plugin failed to close')
+    }
     await cut
     gateway.log.info('stopped')
-    process.exit(cut === null ? 0 : 1)
+    await logFlushed(lastMs)
+    process.exit(cut === null && !failed ? 0 : 1)
   }
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, (name) => void stop(name))
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) process.on(signal, (name) => void stop(name))
+  process.on('SIGHUP', (signal) =>
+    gateway.log.warn({ signal }, 'reload is not available: restart the gateway to apply a changed configuration')
+  )
+  for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {
+    process.on(signal, () => gateway.log.info({ signal }, 'signal ignored'))
+  }
 }

@@ -1,16 +1,34 @@
 import type { FastifyServerOptions } from 'fastify'
-import { HeldLines } from './held-lines.ts'
+import { LogWriter } from './log-writer.ts'
 
-/** Marks the access log's fields: plain values, that need none of pino's care, and a message that needs no escapes. */
+/** Marks the fields of access lines: plain values, which need no serializer, and a message without characters to escape. */
 const plain = Symbol.for('jingwei.log.plain')
 
+const name = 'jingwei'
+
+let stdout: LogWriter | undefined
+
+/** Lines that the log on stdout has lost since the start of the process. */
+export const droppedLines = (): number => stdout?.dropped ?? 0
+
+/** Resolves once the log on stdout is written, at the latest after `timeoutMs`. */
+export const logFlushed = async (timeoutMs: number): Promise<void> => stdout?.flushed(timeoutMs)
+
+/** The process has one log on stdout, whatever the number of gateways in it. */
+function standardLog(): LogWriter {
+  stdout ??= new LogWriter(1, (lines, reason) => {
+    const msg = `${lines} log lines were dropped: stdout could not be written (${reason})`
+    return `{"level":"error"${timestamp()},"name":"${name}","lines":${lines},"reason":"${reason}","msg":"${msg}"}\n`
+  })
+  return stdout
+}
+
 /**
- * pino on stdout, a JSON line an event; `JINGWEI_LOG_LEVEL` sets how much (trace … fatal, silent). Lines of
- * requests wait for each other, all others are written at once.
+ * Options for pino: a JSON line for each event, on stdout. `JINGWEI_LOG_LEVEL` sets the level (trace … fatal, silent).
+ * Access lines are written in batches, all others at once.
  */
 export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServerOptions['logger'] {
-  const lines = new HeldLines(1)
-  const name = 'jingwei'
+  const lines = standardLog()
   return {
     level: env.JINGWEI_LOG_LEVEL ?? 'info',
     base: { name },
@@ -23,7 +41,7 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
         // As pino would write it, at a third of its cost.
         const inner = JSON.stringify(fields).slice(1, -1)
         const members = inner === '' ? '' : `,${inner}`
-        lines.hold(`{"level":"info"${timestamp()},"name":"${name}"${members},"msg":"${args[1]}"}\n`)
+        lines.batch(`{"level":"info"${timestamp()},"name":"${name}"${members},"msg":"${args[1]}"}\n`)
       }
     },
     stream: lines
@@ -33,7 +51,7 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
 let stampedMs = 0
 let stamp = ''
 
-/** ISO 8601; made once a millisecond. */
+/** The time as a member in ISO 8601; formatted once a millisecond. */
 function timestamp(): string {
   const now = Date.now()
   if (now !== stampedMs) {

@@ -1,8 +1,9 @@
 import fp from 'fastify-plugin'
 import type { Metric } from 'prom-client'
-import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { MetricOptions } from './bound-metrics.ts'
 import { BoundCounter, BoundHistogram } from './bound-metrics.ts'
+import { droppedLines } from './logging.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -48,6 +49,15 @@ export default fp(
     collectDefaultMetrics({ register: registry })
     // Gauges with the suffix of counters, and no more than the sums of their namesakes by type.
     for (const kind of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${kind}_total`)
+    new Counter({
+      name: 'jingwei_log_lines_dropped_total',
+      help: 'Log lines lost because stdout could not be written: a full disk, a closed pipe, a reader that has stopped',
+      registers: [registry],
+      collect() {
+        this.reset()
+        this.inc(droppedLines())
+      }
+    })
     fastify.decorate('metrics', registry)
     fastify.decorate('meter', createMeter(registry))
     fastify.addHook('onClose', async () => registry.clear())

@@ -46,6 +46,14 @@ t.test('most instances are unavailable, then all', (t) =>
   )
 )
 
+t.test('log lines are lost', (t) =>
+  firing(t, [{ series: 'jingwei_log_lines_dropped_total{instance="gateway-1",job="jingwei"}', values: '0x60 7x120' }], {
+    '4m': [],
+    '6m': ['LogLinesDropped'],
+    '14m': []
+  })
+)
+
 t.test('half of the instances are not most', (t) =>
   firing(
     t,

@@ -4,7 +4,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { HeldLines } from '../../plugins/operations/held-lines.ts'
+import { LogWriter } from '../../plugins/operations/log-writer.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const logging = join(import.meta.dirname, '../../plugins/operations/logging.ts')
@@ -68,10 +68,10 @@ t.test('held lines share writes, also while one is under way', async (t) => {
     syncBuiltinESMExports()
   })
   const file = join(t.testdir(), 'log')
-  const lines = new HeldLines(fs.openSync(file, 'w'))
+  const lines = new LogWriter(fs.openSync(file, 'w'), String)
   const line = `${'x'.repeat(999)}\n`
   for (let i = 0; i < 1000; i++) {
-    lines.hold(line)
+    lines.batch(line)
     if (i % 10 === 0) await sleep(1)
   }
   await sleep(500)
@@ -89,18 +89,4 @@ t.test('held lines come by themselves, soon', async (t) => {
 
 t.test('a level above info leaves them out', async (t) => {
   t.strictSame(await run(`log.info({ [plain]: true }, 'request')`, { JINGWEI_LOG_LEVEL: 'warn' }), [])
-})
-
-t.test('a reader who has gone keeps nobody', async (t) => {
-  const shell = `node --input-type=module -e '
-    import { HeldLines } from "${join(import.meta.dirname, '../../plugins/operations/held-lines.ts')}"
-    const lines = new HeldLines(1)
-    for (let i = 0; i < 100000; i++) lines.hold("a line that is not read by anybody\\n")
-    process.exitCode = 7
-    if (process.argv[1] === "now") process.exit()
-  '`
-  for (const when of ['now', 'later']) {
-    const { stdout } = await runToEnd('bash', ['-c', `set -o pipefail; ${shell} ${when} | head -1 >/dev/null; echo $?`])
-    t.equal(stdout.trim(), '7', when)
-  }
 })

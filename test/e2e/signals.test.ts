@@ -1,0 +1,51 @@
+/** Signals that people and tools send to servers: none ends the gateway but those that drain it. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { waitFor } from '../helpers/processes.ts'
+import { asProcess } from './helpers/gateway.ts'
+import { upstream } from './helpers/upstream.ts'
+
+const root = join(import.meta.dirname, '../..')
+
+async function gatewayFor(t: Test) {
+  const { port } = await upstream(t, 'a')
+  const services = { orders: { instances: [`http://127.0.0.1:${port}`] } }
+  return asProcess(t, { services, listen: { drain: { delay: '0s', timeout: '10s' } } })
+}
+
+t.test('SIGHUP, SIGUSR1 and SIGUSR2 leave a line, and the gateway goes on', async (t) => {
+  const gateway = await gatewayFor(t)
+  for (const signal of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
+    gateway.running.kill(signal)
+    await waitFor(`a line about ${signal}`, () => gateway.log().some((line) => line.signal === signal))
+    t.equal((await gateway.send('/orders')).status, 200)
+    t.equal((await gateway.health()).status, 'ready')
+  }
+  const told = gateway.log().filter(({ signal }) => signal !== undefined)
+  t.strictSame(
+    told.map(({ level, msg }) => [level, msg]),
+    [
+      ['warn', 'reload is not available: restart the gateway to apply a changed configuration'],
+      ['info', 'signal ignored'],
+      ['info', 'signal ignored']
+    ]
+  )
+  t.notMatch(gateway.running.output(), /Debugger listening/)
+})
+
+t.test('SIGQUIT drains as SIGTERM does', async (t) => {
+  const gateway = await gatewayFor(t)
+  gateway.running.kill('SIGQUIT')
+  t.strictSame(await gateway.running.exited, { code: 0, signal: null })
+  const messages = gateway.log().map(({ msg }) => msg)
+  for (const message of ['draining', 'stopped']) t.ok(messages.includes(message), message)
+})
+
+t.test('no inspector from the first moment on, by npm or in the image', async (t) => {
+  // Until app.ts has loaded, only Node's own option keeps SIGUSR1 from opening it.
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
+  t.equal(scripts.start, 'node --disable-sigusr1 app.ts')
+  t.match(readFileSync(join(root, 'Dockerfile'), 'utf8'), /CMD \["node", "--disable-sigusr1", "app.ts"/)
+})
