@@ -40,7 +40,7 @@ const notes: Readonly<Record<string, string>> = {
   'listen.port': '0 takes a free one.',
   'listen.tls': 'Speak HTTPS.',
   'listen.timeouts': 'Patience with clients.',
-  'listen.limits': 'What is refused before any route is looked up.',
+  'listen.limits': 'Sizes, counts and rates that clients must keep to.',
   'listen.drain': 'How it stops.',
   admin: 'The admin port, apart from the edge; `false`: none.',
   'admin.host': 'Loopback unless you say otherwise: nothing on it asks who you are.',

@@ -89,6 +89,12 @@ const BodyLimit = orOff(Size('Largest request body.'))
 export const RouteEdge = Type.Object(
   {
     bodyLimit: Type.Optional(BodyLimit),
+    bodyTimeout: Type.Optional(
+      orOff(Duration('Longest time for a whole request body. Default: `listen.timeouts.body`.'))
+    ),
+    bodyRate: Type.Optional(
+      orOff(Size('Bytes per second that a client must send of a request body. Default: `listen.limits.bodyRate`.'))
+    ),
     accessLog: Type.Optional(AccessLog),
     cors: Type.Optional(orOff(Cors)),
     jwt: Type.Optional(orOff(Jwt)),

@@ -1,6 +1,6 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
-import { Duration, DurationOrZero, Size, strict, Url } from './kit.ts'
+import { Duration, DurationOrZero, orOff, Size, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
   {
@@ -25,9 +25,14 @@ export const Listen = Type.Object(
       {
         headers: Duration('A client must send its whole request head within this time.', { default: '10s' }),
         bodyIdle: Duration('Longest silence of a client within its request body.', { default: '30s' }),
-        sendIdle: Duration('How long a client may take nothing of its answer; over HTTP/2, less than 64 KB.', {
-          default: '60s'
-        }),
+        body: orOff(
+          Duration('A client must send its whole request body within this time; waits for the service do not count.'),
+          { default: '6h' }
+        ),
+        sendIdle: Duration(
+          'A client that reads nothing of its response for this long is disconnected; over HTTP/2, less than 64 KB.',
+          { default: '60s' }
+        ),
         keepAlive: Duration('How long an idle client connection stays open.', { default: '75s' })
       },
       { ...strict, default: {} }
@@ -36,7 +41,14 @@ export const Listen = Type.Object(
       {
         headers: Size('Largest request head.', { default: '16kb' }),
         url: Size('Longest request target.', { default: '8kb' }),
-        connections: Type.Integer({ minimum: 1, default: 10000, description: 'Most client connections at a time.' })
+        connections: Type.Integer({ minimum: 1, default: 10000, description: 'Most client connections at a time.' }),
+        bodyRate: orOff(
+          Size('Bytes per second that a client must send of a request body, after the first `bodyIdle`.'),
+          { default: '240b' }
+        ),
+        sendRate: orOff(Size('Bytes per second that a client must read of a response, after the first `sendIdle`.'), {
+          default: '240b'
+        })
       },
       { ...strict, default: {} }
     ),

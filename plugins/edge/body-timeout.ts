@@ -1,59 +1,131 @@
 import type { IncomingMessage } from 'node:http'
+import type { ServerHttp2Stream } from 'node:http2'
+import { constants } from 'node:http2'
 import createError from '@fastify/error'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { Allowance } from './allowance.ts'
 import { hasBody } from './request-body.ts'
+import { Sweep } from './sweep.ts'
 
 const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
+const TooSlow = createError('JW_BODY_TOO_SLOW', 'The client sends its body too slowly', 408)
+
+/** Rates are per second: no shorter time is enough to measure one. */
+const shortestGraceMs = 1000
 
 /**
- * Ends requests whose client falls silent within the body, or sends on for long after the answer, so that slow bodies
- * cannot hold connections.
+ * Ends requests whose client falls silent within the body, sends it too slowly or for too long, or sends on for long
+ * after the response, so that slow bodies cannot hold connections.
  */
 export default fp<Config>(
   async (fastify, { listen }) => {
-    const timeoutMs = listen.timeouts.bodyIdle
+    const { bodyIdle, body } = listen.timeouts
+    const { bodyRate } = listen.limits
+    const bodies = new Sweep<ArrivingBody>(Math.min(bodyIdle, body || bodyIdle), (arriving, elapsedMs) => {
+      if (arriving.isOver) bodies.delete(arriving)
+      else arriving.look(elapsedMs)
+    })
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
       if (!hasBody(raw)) return done()
-      raw.on('timeout', () => {
-        const { bytesRead } = raw.socket
-        // Timers come before reads: after a busy turn of ours, what the client sent may still wait to be read.
-        setImmediate(() => {
-          if (raw.readableEnded || raw.destroyed) return
-          // Not the client's fault while we hold back what has come, because the service reads slowly, or ask for nothing.
-          const heldBack = raw.readableFlowing !== true || raw.readableLength > 0
-          if (heldBack || raw.socket.bytesRead > bytesRead) raw.setTimeout(timeoutMs)
-          else refuse(request, reply)
-        })
-      })
-      raw.setTimeout(timeoutMs)
-      // Once answered, the time runs for the next request.
-      raw.once('end', () => reply.raw.writableFinished || raw.setTimeout(0))
-      if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => boundRest(raw, timeoutMs))
+      const edge = request.routeOptions.config.route?.edge
+      const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
+      bodies.add(new ArrivingBody(request, reply, limits))
+      if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => boundRest(raw, bodyIdle))
       done()
     })
   },
   { name: 'jingwei-body-timeout', fastify: '5.x' }
 )
 
-/** Answered before the body was whole: what is left of it is read and thrown away, and must end soon. */
+interface Limits {
+  readonly idleMs: number
+  readonly totalMs: number | false
+  readonly rate: number | false
+}
+
+/** A request body on its way from its client. Its time runs only while the gateway waits for the client. */
+class ArrivingBody {
+  readonly #request: FastifyRequest
+  readonly #reply: FastifyReply
+  readonly #limits: Limits
+  readonly #allowance: Allowance
+  /** Bytes since the last look. */
+  #bytes = 0
+  #silentMs = 0
+  #totalMs = 0
+  #wasHeldBack = true
+
+  constructor(request: FastifyRequest, reply: FastifyReply, limits: Limits) {
+    this.#request = request
+    this.#reply = reply
+    this.#limits = limits
+    this.#allowance = new Allowance(Math.max(limits.idleMs, shortestGraceMs), limits.rate)
+    this.#countBytes(request.raw)
+  }
+
+  /** Counts them as they come: a listener would set the body flowing. */
+  #countBytes(raw: IncomingMessage): void {
+    const { push } = raw
+    raw.push = (chunk: Buffer | null, encoding) => {
+      if (chunk !== null) this.#bytes += chunk.length
+      return push.call(raw, chunk, encoding)
+    }
+  }
+
+  get isOver(): boolean {
+    const { raw } = this.#request
+    if (raw.complete || raw.destroyed) return true
+    // Of HTTP/1.1 the rest is bounded by `boundRest`.
+    return raw.httpVersionMajor === 1 && this.#reply.raw.writableFinished
+  }
+
+  /** The service reads slowly, or nobody has asked for the body yet. */
+  get #isHeldBack(): boolean {
+    const { raw } = this.#request
+    return raw.readableFlowing !== true || raw.readableLength > 0
+  }
+
+  look(elapsedMs: number): void {
+    const heldBack = this.#isHeldBack
+    const waitedMs = heldBack || this.#wasHeldBack ? 0 : elapsedMs
+    this.#wasHeldBack = heldBack
+    this.#silentMs = this.#bytes > 0 || heldBack ? 0 : this.#silentMs + waitedMs
+    this.#totalMs += waitedMs
+    const leftMs = this.#allowance.spend(waitedMs, this.#bytes)
+    this.#bytes = 0
+    const { idleMs, totalMs } = this.#limits
+    if (totalMs !== false && this.#totalMs >= totalMs) this.#refuse(new TooSlow())
+    // Timers come before reads: bytes that have come meanwhile may still wait to be read.
+    else if (leftMs <= 0) setImmediate(() => this.#allowance.spend(0, this.#bytes) > 0 || this.#refuse(new TooSlow()))
+    else if (this.#silentMs >= idleMs) setImmediate(() => this.#bytes > 0 || this.#refuse(new Silent()))
+  }
+
+  #refuse(error: FastifyError): void {
+    if (this.isOver) return
+    const { exchange, raw } = this.#request
+    if (this.#reply.sent) {
+      // Too late for a status.
+      this.#request.failure ??= error.code
+      if ('stream' in raw) (raw.stream as ServerHttp2Stream).close(constants.NGHTTP2_CANCEL)
+      else raw.destroy()
+    } else if (exchange) exchange.fail(error)
+    else this.#reply.send(error)
+  }
+}
+
+/** Bounds what is left of a body that was answered before it was whole: it is read and dropped, and must end soon. */
 function boundRest(raw: IncomingMessage, timeoutMs: number): void {
   if (raw.readableEnded || raw.destroyed) return
   const { socket } = raw
-  const cut = setTimeout(() => socket.destroy(), timeoutMs)
+  const timer = setTimeout(() => socket.destroy(), timeoutMs)
   const ended = () => {
-    clearTimeout(cut)
+    clearTimeout(timer)
     socket.off('close', ended)
   }
-  // Node tells a request that has its answer nothing of its connection.
+  // Node tells a request that has its response nothing of its connection.
   socket.once('close', ended)
   raw.once('end', ended)
-}
-
-function refuse(request: FastifyRequest, reply: FastifyReply): void {
-  if (reply.sent) request.raw.destroy()
-  else if (request.exchange) request.exchange.fail(new Silent())
-  else reply.send(new Silent())
 }

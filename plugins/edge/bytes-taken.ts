@@ -9,22 +9,22 @@ interface Handle {
   readonly _parent?: Handle
 }
 
+function handleOf(socket: Duplex): Handle | null {
+  const { _handle: handle } = socket as Socket & { _handle?: Handle | null }
+  // The TLS layer reports a write as waiting until the whole of it is gone.
+  return handle?._parent ?? handle ?? null
+}
+
 /**
  * Counts the bytes that the kernel has taken for a connection since it was opened. Node has no public count of them:
  * `bytesWritten` includes what waits in the process. 0 for a connection that is closed, or is no socket.
  */
 export function bytesTaken(socket: Duplex): number {
-  const { _handle: handle } = socket as Socket & { _handle?: Handle | null }
-  if (handle === undefined || handle === null) return 0
-  // The TLS layer reports a write as waiting until the whole of it is gone.
-  const { bytesWritten, writeQueueSize } = handle._parent ?? handle
-  return bytesWritten - writeQueueSize
+  const handle = handleOf(socket)
+  return handle === null ? 0 : handle.bytesWritten - handle.writeQueueSize
 }
 
-/** Whether the process holds bytes that the kernel has not taken. */
-export function hasPending(socket: Duplex): boolean {
-  if (socket.writableLength > 0) return true
-  const { _handle: handle } = socket as Socket & { _handle?: Handle | null }
-  // HTTP/2 writes to the handle itself.
-  return handle !== undefined && handle !== null && (handle._parent ?? handle).writeQueueSize > 0
+/** Whether bytes wait in the process for the kernel to take them: the peer reads more slowly than we write. */
+export function isBlocked(socket: Duplex): boolean {
+  return (handleOf(socket)?.writeQueueSize ?? 0) > 0
 }

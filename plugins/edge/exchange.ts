@@ -11,7 +11,7 @@ import { endToEnd, isWebSocket, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
 import { isNoTrailer, responseHeaders } from './response-fields.ts'
-import { boundRest, whenTaken } from './slow-reader.ts'
+import { whenTaken } from './slow-reader.ts'
 import { leaveTogether } from './turn.ts'
 
 /** What the mesh tells of a call, if a mesh is behind the seam. */
@@ -59,8 +59,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #relocate: Relocate | null
   /** What the service was told to be missing of its path. */
   readonly #prefix: string | null
-  /** How long the client may take nothing of the answer. */
-  readonly #sendIdleMs: number
   #controller: Dispatcher.DispatchController | null = null
   /**
    * Chunk that leaves with this turn, in memory of its own. HTTP/1.1: a string, a character a byte, which joins the head
@@ -76,8 +74,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     reply: FastifyReply,
     ownsCors: boolean,
     relocate: Relocate | null,
-    prefix: string | null,
-    sendIdleMs: number
+    prefix: string | null
   ) {
     this.#request = request
     this.#reply = reply
@@ -86,7 +83,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#ownsCors = ownsCors
     this.#relocate = relocate
     this.#prefix = prefix
-    this.#sendIdleMs = sendIdleMs
   }
 
   cancel(reason: Error): void {
@@ -156,7 +152,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const raw = this.#raw
     if (this.#isHttp2) raw.end(this.#held ?? undefined)
     else raw.end(this.#held ?? '', 'latin1')
-    boundRest(this.#request.raw, raw, this.#sendIdleMs)
   }
 
   #writeHeld(): void {
@@ -250,7 +245,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       if (socket.writableLength === 0) return
     }
     this.#controller!.pause()
-    whenTaken(this.#request.raw, raw, this.#sendIdleMs, () => this.#controller!.resume())
+    whenTaken(raw, () => this.#controller!.resume())
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {

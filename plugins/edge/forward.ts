@@ -52,7 +52,6 @@ export default fp<Config>(
     const trust = new HeaderTrust(config)
     const completions: (() => void)[] = []
     const requestIdHeader = config.edge.requestId.header.toLowerCase()
-    const { sendIdle } = config.listen.timeouts
     // Unique to this process: a gateway behind a gateway is no loop, the same request back here is.
     const pseudonym = `jingwei-${crypto.randomUUID().slice(0, 8)}`
 
@@ -116,7 +115,7 @@ export default fp<Config>(
         if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
-        const exchange = new Exchange(request, reply, ownsCors, relocate, prefix, sendIdle)
+        const exchange = new Exchange(request, reply, ownsCors, relocate, prefix)
         request.exchange = exchange
         const target = raw.url!
         seam.dispatch(

@@ -10,7 +10,11 @@ const goodbyeMs = 1000
  * others after the keep-alive time; whatever else comes on them. A head that is not whole is no stream: Node's own timer
  * would let it, and with it the session, wait for ever.
  */
-export function boundSessions(server: Server, { headers, keepAlive }: { headers: number; keepAlive: number }): void {
+export function boundSessions(
+  server: Server,
+  { headers, keepAlive }: { headers: number; keepAlive: number },
+  boundStream: (stream: ServerHttp2Stream, socket: Socket) => void
+): void {
   // A session is told of as its connection is, and does not give it out.
   let latest: Socket
   const remember = (socket: Socket) => {
@@ -29,6 +33,7 @@ export function boundSessions(server: Server, { headers, keepAlive }: { headers:
     session.on('stream', (stream: ServerHttp2Stream) => {
       open++
       clearTimeout(timer)
+      boundStream(stream, socket)
       stream.once('close', () => {
         open--
         if (open === 0 && !socket.destroyed) timer = setTimeout(goAway, session.closed ? 0 : keepAlive)

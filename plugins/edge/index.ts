@@ -19,6 +19,7 @@ import rateLimit from './rate-limit.ts'
 import { tellRefused } from './refusals.ts'
 import requestId from './request-id.ts'
 import requestTarget from './request-target.ts'
+import { boundReaders } from './slow-reader.ts'
 import websocket from './websocket.ts'
 
 /** Whether a concern is on for a route; those of the listener are on for all. */
@@ -62,7 +63,8 @@ export default fp<Config>(
     })
     fastify.server.on('connect', refuseTunnel)
     meetExpectations(fastify.server)
-    boundSessions(fastify.server, config.listen.timeouts)
+    const { timeouts, limits } = config.listen
+    boundSessions(fastify.server, timeouts, boundReaders(fastify.server, { ...timeouts, ...limits }))
     // Before anything asks for `request.ip`.
     fastify.addHook('onRequest', (request, _reply, done) => {
       settleForwardedFor(request.raw)
