@@ -5,11 +5,14 @@ import { readFileSync } from 'node:fs'
 import type { Checked } from './checked.ts'
 import { isPem } from './complete.ts'
 import { pointer } from './faults.ts'
+import { canonicalName, isGatewayHeader, isStandardHeader } from './header-names.ts'
+import { originFault } from './origins.ts'
 import type { CorsOptions, EdgePolicy, JwtOptions, RateLimitOptions } from './schema.ts'
 
 export function checkEdge(checked: Checked): void {
   const { data, report } = checked
   checkConcerns('/edge', data.edge, checked)
+  checkRequestId(checked)
   if (!report.usable('/routes')) return
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index)
@@ -28,13 +31,56 @@ function checkConcerns(at: string, edge: EdgePolicy | undefined, checked: Checke
 }
 
 function checkCors(at: string, cors: CorsOptions, { report }: Checked): void {
-  const any = cors.origin === '*' || cors.origin.includes('*')
+  const any = [cors.origin].flat().includes('*')
   if (cors.credentials && any) {
     report.fault(`${at}/credentials`, 'browsers refuse credentials for origin "*"; list the origins')
   }
+  const single = typeof cors.origin === 'string'
+  for (const [index, origin] of [cors.origin].flat().entries()) {
+    const fault = originFault(origin)
+    if (fault !== null) report.fault(single ? `${at}/origin` : pointer(at, 'origin', index), fault)
+  }
 }
 
-function checkStore(at: string, { store }: RateLimitOptions, { data, report }: Checked): void {
+function checkRequestId({ data, report }: Checked): void {
+  const at = '/edge/requestId/header'
+  if (!report.usable(at)) return
+  const { header } = data.edge.requestId
+  if (isStandardHeader(header)) report.fault(at, `"${header}" has another meaning and cannot carry an id`)
+}
+
+/** Headers for the service: none that the gateway sets itself, and each once. */
+function checkForward(at: string, forward: Readonly<Record<string, string>>, { data, report }: Checked): void {
+  const claims = new Map<string, string>()
+  const id = report.usable('/edge/requestId/header') ? canonicalName(data.edge.requestId.header) : null
+  for (const [claim, header] of Object.entries(forward)) {
+    const place = pointer(at, claim)
+    if (!report.usable(place)) continue
+    const name = canonicalName(header)
+    const before = claims.get(name)
+    if (isGatewayHeader(header)) {
+      report.fault(
+        place,
+        `"${header}" is set by the gateway itself; choose another name, such as x-${claimName(claim)}`
+      )
+    } else if (name === id) {
+      report.fault(place, `"${header}" carries the request id (edge.requestId.header)`)
+    } else if (before !== undefined) {
+      report.fault(place, `"${header}" already carries the claim "${before}"`)
+    } else claims.set(name, claim)
+  }
+}
+
+const claimName = (claim: string) =>
+  claim
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '')
+
+function checkStore(at: string, { by, store }: RateLimitOptions, { data, report }: Checked): void {
+  if (by !== 'ip' && by !== 'consumer' && canonicalName(by.slice('header:'.length)) === 'cookie') {
+    report.fault(`${at}/by`, 'a cookie header holds all cookies in any order: no two need be the same for one client')
+  }
   if (store === 'redis' && data.redis === undefined) {
     report.fault(`${at}/store`, "redis is asked for, but the top level's redis is not set")
   }
@@ -55,6 +101,7 @@ function checkConsumer(at: string, index: number, { data, report }: Checked): vo
 
 function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {
   const { report } = checked
+  if (jwt.forward !== undefined && report.usable(`${at}/forward`)) checkForward(`${at}/forward`, jwt.forward, checked)
   const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)
   const [kind, second] = kinds
   if (second !== undefined) {

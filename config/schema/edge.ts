@@ -16,12 +16,19 @@ import {
 
 export const Cors = Type.Object(
   {
-    origin: Either({ type: 'string' }, Type.Literal('*'), Type.Array(Text, { minItems: 1 }), {
-      description: '`"*"`, or the origins allowed.'
+    origin: Either({ type: 'string' }, Text, Type.Array(Text, { minItems: 1 }), {
+      description:
+        '`"*"`, or the origins allowed: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
     }),
-    methods: Type.Optional(Type.Array(Type.String(), { description: "Default: the route's methods." })),
-    allowedHeaders: Type.Optional(Type.Array(Type.String(), { description: 'Default: what the preflight asks for.' })),
-    exposedHeaders: Type.Optional(Type.Array(Type.String())),
+    methods: Type.Optional(
+      Type.Array(Type.String({ pattern: '^([A-Z][A-Z-]*|\\*)$', expected: 'a method in capitals, or *' }), {
+        description: "Default: the route's methods."
+      })
+    ),
+    allowedHeaders: Type.Optional(
+      Type.Array(HeaderName('A header, or `*`.'), { description: 'Default: what the preflight asks for.' })
+    ),
+    exposedHeaders: Type.Optional(Type.Array(HeaderName('A header, or `*`.'))),
     credentials: Type.Boolean({ default: false }),
     maxAge: Type.Optional(DurationOrZero('How long a browser may keep a preflight.'))
   },
@@ -62,7 +69,7 @@ export const RateLimit = Type.Object(
     window: Duration('Length of the window.'),
     by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
       type: 'string',
-      pattern: '^(ip|consumer|header:.+)$',
+      pattern: "^(ip|consumer|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$",
       expected: 'ip, consumer or header:NAME',
       default: 'ip',
       description: 'Whose requests are counted together: ip | consumer | header:NAME.'

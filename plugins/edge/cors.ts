@@ -10,14 +10,30 @@
  * not passed on as Envoy does by default: the browser refuses the request either way, and the service is not
  * reached unauthenticated. Actual requests of such origins get no CORS headers and are served: CORS protects
  * the browser's user, it is no access control.
+ *
+ * A WebSocket handshake from an origin that is not allowed is refused: browsers apply no CORS to WebSockets and send
+ * the user's cookies with the handshake, so any page could speak as the user (RFC 6455, 10.2). A page of the host that
+ * is asked is no other origin.
  */
 
 import type { FastifyCorsOptions } from '@fastify/cors'
 import cors from '@fastify/cors'
+import createError from '@fastify/error'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
+import { FifoMap } from 'toad-cache'
+import type { OriginTest } from '../../config/origins.ts'
+import { originTest } from '../../config/origins.ts'
 import type { Config, CorsOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
+import { isWebSocket } from './headers.ts'
+
+const OriginRefused = createError('JW_ORIGIN_REFUSED', 'WebSockets are not open to pages of this origin', 403)
+
+type Headers = readonly (readonly [name: string, value: string])[]
+
+/** Origins whose response headers are remembered, for each route. */
+const mostOrigins = 1000
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void) => void
 
@@ -36,18 +52,31 @@ export default fp(
 
 function corsHook(routeOptions: RouteOptions, options: CorsOptions): Hook {
   const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
-  const translated = translate(options, [...methods])
+  const isAllowed = originTest(options.origin)
+  const translated = translate(options, [...methods], isAllowed)
   const answerPreflight = record({ ...translated, preflight: true })
   const addHeaders = record({ ...translated, preflight: false })
-  const known = new Map([options.origin].flat().map((origin) => [origin, headersFor(addHeaders, origin)]))
+  const known = new FifoMap<Headers>(mostOrigins)
   const forOthers = headersFor(addHeaders, undefined)
+  const headersOf = (origin: string | undefined): Headers => {
+    if (origin === undefined) return forOthers
+    let headers = known.get(origin)
+    if (headers === undefined) {
+      if (!isAllowed(origin)) return forOthers
+      headers = headersFor(addHeaders, origin)
+      known.set(origin, headers)
+    }
+    return headers
+  }
 
   return (request, reply, next) => {
-    const { origin, 'access-control-request-method': asked } = request.headers
+    const { origin, upgrade, 'access-control-request-method': asked } = request.headers
     if (request.method !== 'OPTIONS' || !origin || !asked) {
+      if (upgrade !== undefined && origin !== undefined && isWebSocket(upgrade)) {
+        if (!isAllowed(origin) && !isSameHost(origin, request.host)) return next(new OriginRefused())
+      }
       if (reply.hasHeader('vary')) return addHeaders(request, reply, next)
-      const headers = (origin !== undefined && known.get(origin)) || forOthers
-      for (const [name, value] of headers) reply.header(name, value)
+      for (const [name, value] of headersOf(origin)) reply.header(name, value)
       return next()
     }
     // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
@@ -58,16 +87,21 @@ function corsHook(routeOptions: RouteOptions, options: CorsOptions): Hook {
   }
 }
 
-function translate(options: CorsOptions, methods: string[]): FastifyCorsOptions {
-  const any = options.origin === '*' || options.origin.includes('*')
+/** Whether a page is of the host that it asks. The scheme is not compared: what ends TLS before us may not tell it. */
+function isSameHost(origin: string, host: string): boolean {
+  const at = origin.indexOf('://')
+  return at !== -1 && host !== '' && origin.slice(at + 3).toLowerCase() === host.toLowerCase()
+}
+
+function translate(options: CorsOptions, methods: string[], isAllowed: OriginTest): FastifyCorsOptions {
+  const any = [options.origin].flat().includes('*')
   if (any && options.credentials) {
     throw new Error('edge.cors: origin "*" with credentials is refused by every browser; name the origins')
   }
-  const allowed = new Set(options.origin)
   return {
     // A function, not the list: for an origin not on it, the list would still send the other allow headers.
-    origin: any ? '*' : (origin, done) => done(null, origin !== undefined && allowed.has(origin) ? origin : false),
-    methods: options.methods ?? methods,
+    origin: any ? '*' : (origin, done) => done(null, origin !== undefined && isAllowed(origin) ? origin : false),
+    methods: [...(options.methods ?? methods)],
     credentials: options.credentials,
     ...(options.allowedHeaders && { allowedHeaders: [...options.allowedHeaders] }),
     ...(options.exposedHeaders && { exposedHeaders: [...options.exposedHeaders] }),
@@ -79,7 +113,7 @@ function translate(options: CorsOptions, methods: string[]): FastifyCorsOptions 
  * What the plugin adds to the answer to an actual request: that depends on its origin alone, so it is asked once for each.
  * (2 µs a request.)
  */
-function headersFor(hook: Hook, origin: string | undefined): readonly (readonly [name: string, value: string])[] {
+function headersFor(hook: Hook, origin: string | undefined): Headers {
   const headers: [string, string][] = []
   const request = { headers: { origin }, raw: { method: 'GET' }, routeOptions: {} }
   const reply = {

@@ -13,12 +13,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Gauge, Counter as Metric, Registry } from 'prom-client'
 import { FifoMap } from 'toad-cache'
+import { canonicalName } from '../../config/header-names.ts'
 import type { Config, RateLimitOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import type { Counter } from './rate-limit-store.ts'
 import { LocalCounter, SharedCounter } from './rate-limit-store.ts'
 import { RedisLink } from './redis-link.ts'
-import { canonicalName } from './upstream-headers.ts'
 
 const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
 const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)

@@ -5,6 +5,7 @@
  * - per request: `request.upstreamHeaders`, a flat [name, value, …] appended after the client's headers
  */
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
+import { canonicalName, isConnectionHeader } from '../../config/header-names.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -17,11 +18,6 @@ declare module 'fastify' {
   }
 }
 
-/** These frame the message or name its hop: no concern may set them. */
-const reserved = new Set(
-  'host connection keep-alive content-length transfer-encoding te trailer upgrade expect proxy-connection'.split(' ')
-)
-
 export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
   if (!fastify.hasRequestDecorator('upstreamHeaders')) fastify.decorateRequest('upstreamHeaders', null)
 }
@@ -29,7 +25,7 @@ export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
 /** Adds to the headers that a route drops. A new config object: the one at hand may belong to several routes. */
 export function dropHeaders(routeOptions: Pick<RouteOptions, 'config'>, names: readonly string[]): void {
   for (const name of names) {
-    if (reserved.has(canonicalName(name))) throw new Error(`header ${name} belongs to the connection and cannot be set`)
+    if (isConnectionHeader(name)) throw new Error(`header ${name} belongs to the connection and cannot be set`)
   }
   const before = routeOptions.config?.dropHeaders ?? []
   routeOptions.config = { ...routeOptions.config, dropHeaders: [...before, ...names] }
@@ -48,11 +44,6 @@ export function headerFilter(names: readonly string[] | undefined): HeaderFilter
   const dropped = new Set(names.map(canonicalName))
   const lengths = new Set(names.map((name) => name.length))
   return (name) => lengths.has(name.length) && dropped.has(canonicalName(name))
-}
-
-/** One spelling: CGI, WSGI, Rack and PHP read `x_user_id`, and some `x.user.id`, as `X-User-Id`. */
-export function canonicalName(name: string): string {
-  return name.toLowerCase().replace(/[^a-z0-9]/g, '-')
 }
 
 /** Printable ASCII without outer blanks: what every server reads as it was written. */

@@ -94,7 +94,7 @@ t.test('whatever stands anywhere, there is a fault or a config, never a crash', 
     redis: { url: 'redis://h' },
     edge: {
       jwt: { publicKey: 'rsa.pem', algorithms: ['RS256'] },
-      cors: { origin: ['x'] },
+      cors: { origin: ['https://x'] },
       rateLimit: { max: 1, window: '1s' }
     },
     mesh: { timeout: '2s', attemptTimeout: '1s', retry: { on: [503], backoff: { base: '1ms' } } },

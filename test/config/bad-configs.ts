@@ -673,6 +673,88 @@ edge:
     faults: ['3:37: edge.cors.credentials: browsers refuse credentials for origin "*"; list the origins']
   },
   {
+    name: 'origins that no browser sends, and wildcards that others could register',
+    yaml: `
+edge:
+  cors:
+    origin:
+      - app.example.com
+      - https://app.example.com/
+      - HTTPS://APP.example.com
+      - https://app.example.com:443
+      - https://münchen.example
+      - https://*example.com
+      - https://*
+      - https://a.*.example.com
+      - https://a.example.com, https://b.example.com
+      - /app.example.com$/
+      - /^https:..(?=app).example.com$/
+`,
+    faults: [
+      '5:9: edge.cors.origin[0]: an origin has a scheme: write "https://app.example.com"',
+      '6:9: edge.cors.origin[1]: an origin has no path: write "https://app.example.com"',
+      '7:9: edge.cors.origin[2]: browsers send "https://app.example.com": write it so',
+      '8:9: edge.cors.origin[3]: browsers send "https://app.example.com": write it so',
+      '9:9: edge.cors.origin[4]: browsers send "https://xn--mnchen-3ya.example": write it so',
+      '10:9: edge.cors.origin[5]: "*example.com" would allow hosts of others, such as evilexample.com: write "*.example.com"',
+      '11:9: edge.cors.origin[6]: "*" would allow hosts of anybody: write "*" for all origins',
+      '12:9: edge.cors.origin[7]: a "*" may stand once, in the first label of the host, or for the port',
+      '13:9: edge.cors.origin[8]: "https://a.example.com, https://b.example.com" is not an origin: scheme, host and port, as https://app.example.com',
+      '14:9: edge.cors.origin[9]: not a regular expression that is supported here: it must begin with "^", since it is compared with the whole text',
+      '15:9: edge.cors.origin[10]: not a regular expression that is supported here: "(?" other than "(?:" is not supported'
+    ]
+  },
+  {
+    name: 'CORS lists of what is no header and no method',
+    yaml: `
+edge:
+  cors: { origin: app.example.com, exposedHeaders: ["x-a\\nx-b", "*"], allowedHeaders: ["x a"], methods: [get] }
+`,
+    faults: [
+      '3:53: edge.cors.exposedHeaders[0]: expected a header name, found "x-a\\nx-b"',
+      '3:88: edge.cors.allowedHeaders[0]: expected a header name, found "x a"',
+      '3:106: edge.cors.methods[0]: expected a method in capitals, or *, found "get"'
+    ]
+  },
+  {
+    name: 'headers that the gateway sets itself, or twice',
+    yaml: `
+edge:
+  requestId: { header: Host }
+  jwt:
+    secret: a secret that is long enough for this
+    forward:
+      sub: content-length
+      iss: host
+      org: X_Forwarded_For
+      role: x-role
+      roles: X_Role
+  rateLimit: { max: 1, window: 1s, by: "header:cookie" }
+routes:
+  - name: a
+    match: { path: / }
+    service: a
+    edge: { rateLimit: { max: 1, window: 1s, by: "header:x y" } }
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+`,
+    faults: [
+      '3:24: edge.requestId.header: "Host" has another meaning and cannot carry an id',
+      '7:12: edge.jwt.forward.sub: "content-length" is set by the gateway itself; choose another name, such as x-sub',
+      '8:12: edge.jwt.forward.iss: "host" is set by the gateway itself; choose another name, such as x-iss',
+      '9:12: edge.jwt.forward.org: "X_Forwarded_For" is set by the gateway itself; choose another name, such as x-org',
+      '11:14: edge.jwt.forward.roles: "X_Role" already carries the claim "role"',
+      '12:40: edge.rateLimit.by: a cookie header holds all cookies in any order: no two need be the same for one client',
+      '17:50: routes[0].edge.rateLimit.by: expected ip, consumer or header:NAME, found "header:x y"'
+    ]
+  },
+  {
+    name: 'the request id as a claim',
+    yaml: `
+edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-request-id } } }
+`,
+    faults: ['2:79: edge.jwt.forward.sub: "x-request-id" carries the request id (edge.requestId.header)']
+  },
+  {
     name: 'a plugin of nothing',
     yaml: `
 plugins:

@@ -1,6 +1,12 @@
+import { once } from 'node:events'
+import { connect as connectTcp } from 'node:net'
+import { connect as connectTls } from 'node:tls'
 import t from 'tap'
+import { gatewayBefore, parse } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 import { corsOptions, edgeApp, jwtOptions, limitOptions } from './helpers/edge-app.ts'
 import { secret } from './helpers/tokens.ts'
+import { echo, handshake, startWebSocketService } from './helpers/websocket.ts'
 
 const origin = 'https://app.example.com'
 const preflight = (from = origin, method = 'POST', more = {}) => ({
@@ -142,4 +148,89 @@ t.test('routes have their own CORS, and the others none', async (t) => {
     t.equal(headers.vary, undefined)
   }
   t.equal((await app.inject({ url: '/off', ...preflight() })).statusCode, 200, 'its preflights are the service’s')
+})
+
+t.test('wildcards and regular expressions', async (t) => {
+  const patterns = ['https://*.example.com', 'http://localhost:*', '/^https:\\/\\/pr-\\d{1,4}\\.preview\\.dev$/']
+  const app = await edgeApp([
+    { name: 'orders', preflightOnly: true, edge: { cors: corsOptions({ origin: patterns, credentials: true }) } }
+  ])
+  t.teardown(() => app.close())
+  const allowed = async (from: string) => {
+    const sent = await app.inject({ url: '/orders', headers: { origin: from } })
+    const asked = await app.inject({ url: '/orders', ...preflight(from) })
+    const [one, other] = [sent, asked].map(({ headers }) => headers['access-control-allow-origin'])
+    t.equal(one, other, `${from}: the preflight and the request`)
+    t.equal(sent.headers.vary, 'Origin')
+    return one
+  }
+  for (const from of [
+    'https://a.example.com',
+    'https://a.b.example.com',
+    'http://localhost',
+    'http://localhost:3000',
+    'https://pr-7.preview.dev'
+  ]) {
+    t.equal(await allowed(from), from)
+    t.equal(await allowed(from), from, 'again')
+  }
+  for (const from of [
+    'https://example.com',
+    'http://a.example.com',
+    'https://a.example.com:8443',
+    'https://a.example.com.evil.com',
+    'https://evil.com/.example.com',
+    'https://*.example.com',
+    'http://localhost.evil.com:3000',
+    'http://localhost:3000.evil.com',
+    'http://localhost:*',
+    'https://pr-77777.preview.dev',
+    'https://pr-7xpreview.dev',
+    `https://${'a'.repeat(300)}.example.com`
+  ]) {
+    t.equal(await allowed(from), undefined, from)
+  }
+})
+
+t.test('a single origin needs no list', async (t) => {
+  const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: origin }) } }])
+  t.teardown(() => app.close())
+  const { headers } = await app.inject({ url: '/orders', headers: { origin } })
+  t.equal(headers['access-control-allow-origin'], origin)
+})
+
+t.test('a WebSocket handshake from a page of another origin is refused', async (t) => {
+  const service = await startWebSocketService({ onPeer: echo })
+  t.teardown(service.close)
+  const tls = selfSigned(t)
+  for (const listen of [{}, { tls }, { tls, http2: true }]) {
+    const { port } = await gatewayBefore(t, service.url, {
+      listen,
+      routes: [
+        { name: 'guarded', match: { path: '/guarded' }, service: 'any', edge: { cors: { origin: [origin] } } },
+        { name: 'any', match: { path: '/any' }, service: 'any', edge: { cors: { origin: '*' } } },
+        { name: 'unset', match: { path: '/unset' }, service: 'any' }
+      ]
+    })
+    const shake = async (path: string, ...headers: string[]) => {
+      const target = { port, host: '127.0.0.1', rejectUnauthorized: false }
+      const socket = 'tls' in listen ? connectTls(target) : connectTcp(target)
+      socket.write(handshake(path, ['Cookie: session=1', ...headers]))
+      const [first] = (await once(socket, 'data')) as [Buffer]
+      socket.destroy()
+      return parse(first.toString('latin1'))
+    }
+    const evil = 'Origin: https://evil.example'
+    const { status, body } = await shake('/guarded', evil)
+    t.equal(status, 403)
+    t.match(body, 'JW_ORIGIN_REFUSED')
+    for (const other of ['null', 'https://app.example.com.evil.example', 'http://app.example.com', 'https://h.evil']) {
+      t.equal((await shake('/guarded', `Origin: ${other}`)).status, 403, other)
+    }
+    t.equal((await shake('/guarded', `Origin: ${origin}`)).status, 101)
+    t.equal((await shake('/guarded')).status, 101, 'no browser')
+    t.equal((await shake('/guarded', 'Origin: https://h')).status, 101, 'a page of the same host')
+    t.equal((await shake('/any', evil)).status, 101)
+    t.equal((await shake('/unset', evil)).status, 101)
+  }
 })

@@ -1,0 +1,70 @@
+// Regular expressions of the configuration: as JavaScript's, but for their cost.
+import t from 'tap'
+import { linearRegExp } from '../../config/linear-regexp.ts'
+
+t.test('matches what JavaScript does', async (t) => {
+  const atoms = [
+    'a',
+    'b',
+    '.',
+    '[ab]',
+    '[^a]',
+    '\\d',
+    '\\.',
+    '(a|b)',
+    '(?:ab|b)',
+    '(a*b)',
+    '[a-c1]',
+    '(a|)',
+    '((a|b)+)'
+  ]
+  const quantifiers = ['', '*', '+', '?', '{2}', '{1,3}', '{0,2}', '{2,}', '+?']
+  const texts = ['']
+  for (let i = 0; i < 500 && texts.length < 500; i++) for (const c of 'ab1.') texts.push(texts[i] + c)
+  const wrong: string[] = []
+  for (const one of atoms) {
+    for (const quantifier of quantifiers) {
+      for (const other of atoms) {
+        for (const pattern of [`${one}${quantifier}${other}`, `(${other}|${one})${quantifier}`]) {
+          const mine = linearRegExp(`^${pattern}$`)
+          const theirs = new RegExp(`^(?:${pattern})$`, 's')
+          wrong.push(...texts.filter((text) => mine(text) !== theirs.test(text)).map((text) => `${pattern} ${text}`))
+        }
+      }
+    }
+  }
+  t.strictSame(wrong, [])
+})
+
+t.test('each character costs the same, however many ways there are to match', async (t) => {
+  for (const pattern of ['^(a+)+b$', '^(a|a)*b$', '^a*a*a*a*b$', '^(a*)*b$', '^(.*.*.*)*b$']) {
+    const test = linearRegExp(pattern)
+    // Twice as many characters double the steps of a backtracking engine's at best; these would be over 2^10000.
+    t.equal(test('a'.repeat(10_000)), false, pattern)
+    t.equal(test(`${'a'.repeat(10_000)}b`), true, pattern)
+  }
+})
+
+t.test('what is not supported is named', async (t) => {
+  for (const [pattern, message] of [
+    ['a$', /begin with "\^"/],
+    ['^a', /end with "\$"/],
+    ['^a$b', /may only stand at its end/],
+    ['^(?=a)$', /"\(\?" other than/],
+    ['^(?<name>a)$', /"\(\?" other than/],
+    ['^(a)\\1$', /"\\1" is not supported/],
+    ['^\\ba$', /"\\b" is not supported/],
+    ['^(a$', /without its "\)"/],
+    ['^a)$', /at "\)\$"/],
+    ['^[a$', /without its "\]"/],
+    ['^*$', /"\*" without/],
+    ['^a**$', /a quantifier of a quantifier/],
+    ['^a{3,2}$', /ends before it begins/],
+    ['^[b-a]$', /ends before it begins/],
+    ['^a\\', /at its end/],
+    ['^(a{100}){100}$', /too large/],
+    ['^((((a{9}){9}){9}){9}){9}$', /too large/]
+  ] as const) {
+    t.throws(() => linearRegExp(pattern), { name: 'SyntaxError', message }, pattern)
+  }
+})
