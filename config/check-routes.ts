@@ -1,8 +1,8 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
 import FindMyWay from 'find-my-way'
 import { checkPolicy } from './check-mesh.ts'
+import { checkTimeouts } from './check-timeouts.ts'
 import type { Checked } from './checked.ts'
-import { checkTimeouts } from './checked.ts'
 import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'

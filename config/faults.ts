@@ -1,4 +1,4 @@
-/** What is wrong with a configuration, and where. */
+/** What is wrong with a configuration, or of no effect, and where. */
 
 export interface Fault {
   readonly file: string
@@ -21,7 +21,8 @@ export class ConfigError extends Error {
   }
 }
 
-function line(fault: Fault): string {
+/** `file:line:column: key: message` */
+export function line(fault: Fault): string {
   const where = fault.line === 0 ? fault.file : `${fault.file}:${fault.line}:${fault.column}`
   return fault.path === '' ? `${where}: ${fault.message}` : `${where}: ${fault.path}: ${fault.message}`
 }
@@ -48,6 +49,9 @@ export function segmentsOf(at: string): string[] {
   return parts.map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'))
 }
 
+const inOrder = (faults: ReadonlyMap<string, Fault>) =>
+  [...faults.values()].sort((a, b) => a.line - b.line || a.column - b.column)
+
 const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
 
 /** Gathers the faults of one file, so that all of them are told at once. */
@@ -55,6 +59,7 @@ export class Report {
   readonly #file: string
   readonly #places = new Map<string, Place>()
   readonly #faults = new Map<string, Fault>()
+  readonly #warnings = new Map<string, Fault>()
   readonly #bad = new Set<string>()
   readonly #lists = new Set<string>()
   /** Mappings with a key that no one knows. */
@@ -75,12 +80,32 @@ export class Report {
 
   /** A fault of the value at a pointer; one that isn't in the file is told at what should hold it. */
   fault(at: string, message: string, where: 'key' | 'value' = 'value'): void {
+    const { line, column } = this.#nearest(at, where)
+    this.#bad.add(at)
+    this.add(line, column, this.pathOf(at), message)
+  }
+
+  /** Something that has no effect, or not the one that it seems to have; the gateway starts all the same. */
+  warn(at: string, message: string, where: 'key' | 'value' = 'value'): void {
+    const { line, column } = this.#nearest(at, where)
+    this.#warnings.set(`${line}:${column}: ${message}`, {
+      file: this.#file,
+      line,
+      column,
+      path: this.pathOf(at),
+      message
+    })
+  }
+
+  get warnings(): readonly Fault[] {
+    return inOrder(this.#warnings)
+  }
+
+  #nearest(at: string, where: 'key' | 'value'): { line: number; column: number } {
     let written = at
     while (written !== '' && !this.#places.has(written)) written = parentOf(written)
     const place = this.#places.get(written) ?? { line: 1, column: 1 }
-    const { line, column } = (where === 'key' ? place.key : undefined) ?? place
-    this.#bad.add(at)
-    this.add(line, column, this.#pathText(at), message)
+    return (where === 'key' ? place.key : undefined) ?? place
   }
 
   unknownKey(holder: string, key: string, advice: string): void {
@@ -122,11 +147,11 @@ export class Report {
 
   throwIfAny(): void {
     if (this.#faults.size === 0) return
-    const faults = [...this.#faults.values()].sort((a, b) => a.line - b.line || a.column - b.column)
-    throw new ConfigError(this.#file, faults)
+    throw new ConfigError(this.#file, inOrder(this.#faults))
   }
 
-  #pathText(at: string): string {
+  /** A JSON pointer as people write it: `routes[0].edge`. */
+  pathOf(at: string): string {
     let text = ''
     let holder = ''
     for (const segment of segmentsOf(at)) {

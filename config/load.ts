@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { check } from './check.ts'
 import type { Written } from './complete.ts'
 import { complete } from './complete.ts'
+import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { read } from './read.ts'
 import type { Config } from './schema.ts'
@@ -18,7 +19,10 @@ const reasons: Readonly<Record<string, string>> = {
   EACCES: 'may not be read'
 }
 
-export function loadConfig(file: string, env: NodeJS.ProcessEnv = process.env): Config {
+type Warn = (warning: Fault) => void
+
+/** `warn` is told of each thing that has no effect, unless there are faults. */
+export function loadConfig(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
   let text: string
   try {
     text = readFileSync(file, 'utf8')
@@ -26,14 +30,20 @@ export function loadConfig(file: string, env: NodeJS.ProcessEnv = process.env): 
     const { code = '', message } = error as NodeJS.ErrnoException
     throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
   }
-  return parseConfig(text, file, env)
+  return parseConfig(text, file, env, warn)
 }
 
-export function parseConfig(text: string, file: string, env: NodeJS.ProcessEnv = process.env): Config {
+export function parseConfig(
+  text: string,
+  file: string,
+  env: NodeJS.ProcessEnv = process.env,
+  warn: Warn = () => {}
+): Config {
   const report = new Report(file)
   const data = read(text, env, report)
   validate(data, report)
   check(data as Written, report, resolve(file))
   report.throwIfAny()
+  for (const warning of report.warnings) warn(warning)
   return complete(data as Written, resolve(file))
 }

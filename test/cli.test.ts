@@ -44,6 +44,13 @@ t.test('check: by argument, option, environment, and the default', async (t) => 
   t.match(precedence, { code: 0, stdout: ok }, 'the option wins')
 })
 
+t.test('check: what has no effect is a warning, and no fault', async (t) => {
+  const path = join(t.testdir({ 'vain.yaml': 'mesh: { timeout: 3s, attemptTimeout: 3s }\n' }), 'vain.yaml')
+  const { code, stdout, stderr } = await jingwei(['check', path])
+  t.strictSame([code, stdout], [0, `${path}: ok, 0 routes, 0 services\n`])
+  t.match(stderr, `warning: ${path}:1:38: mesh.attemptTimeout: 3s has no effect`)
+})
+
 t.test('a configuration with faults starts nothing, whatever the command', async (t) => {
   const path = join(dir, 'bad.yaml')
   for (const args of [

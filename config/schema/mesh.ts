@@ -10,8 +10,10 @@ import {
 const plain = {
   timeout: (more: { default?: string } = {}) =>
     Duration("Whole call, all attempts, from the end of the request to the response's headers.", more),
-  attemptTimeout: (more: { default?: string } = {}) =>
-    Duration("One attempt, from the end of the request to the response's headers.", more),
+  attemptTimeout: () =>
+    Duration(
+      "One attempt, from the end of the request to the response's headers. Unset, `timeout` alone ends attempts."
+    ),
   connectTimeout: (more: { default?: string } = {}) => Duration('TCP and TLS.', more),
   idleTimeout: (more: object = {}) =>
     orOff(Duration('Longest silence once the response runs; of a caller within its request at least this.'), more),
@@ -105,8 +107,8 @@ export const RouteMesh = Type.Object(
 export const Mesh = Type.Object(
   {
     balance: plain.balance({ default: 'least-request' }),
-    timeout: plain.timeout({ default: '15s' }),
-    attemptTimeout: plain.attemptTimeout({ default: '5s' }),
+    timeout: plain.timeout({ default: '60s' }),
+    attemptTimeout: Type.Optional(plain.attemptTimeout()),
     connectTimeout: plain.connectTimeout({ default: '2s' }),
     idleTimeout: plain.idleTimeout({ default: '60s' }),
     retry: orOff(Retry, { default: {} }),

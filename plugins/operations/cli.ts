@@ -5,6 +5,7 @@ import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import { editorSchema } from '../../config/editor-schema.ts'
+import { line } from '../../config/faults.ts'
 import { ConfigError, loadConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
@@ -73,10 +74,10 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   if (values.version) return print(`${version()}\n`)
   switch (name) {
     case 'start':
-      await gateways.start(loadConfig(file), startedAs(values.config))
+      await gateways.start(load(file), startedAs(values.config))
       return null
     case 'check':
-      return print(`${argument ?? file}: ok, ${summary(loadConfig(argument ?? file))}\n`)
+      return print(`${argument ?? file}: ok, ${summary(load(argument ?? file))}\n`)
     case 'schema':
       return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
     case 'routes':
@@ -89,6 +90,11 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       process.stderr.write(`unknown command "${name}"\n\n${help}`)
       return 1
   }
+}
+
+/** Warnings go to stderr, so that stdout holds the output of the command alone. */
+function load(file: string): Config {
+  return loadConfig(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
 }
 
 /** Writes the output of a command. A reader that closes its pipe has seen enough. */

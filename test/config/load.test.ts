@@ -150,7 +150,7 @@ t.test('an empty file', async (t) => {
   t.strictSame(config.admin, { host: '127.0.0.1', port: 8081 })
   t.equal(config.listen.port, 8080)
   t.match(config.edge, { bodyLimit: 10_485_760, accessLog: true })
-  t.equal(config.mesh.attemptTimeout, 5000)
+  t.match(config.mesh, { timeout: 60_000, attemptTimeout: undefined })
 })
 
 t.test('the nearest level decides, a concern at a time', async (t) => {

@@ -4,6 +4,7 @@ import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { upgrade } from 'undici'
+import type { MeshPolicy } from '../../config/schema.ts'
 import type { Mesh } from '../../plugins/mesh/dispatcher.ts'
 import { outlierOptions } from './health/support.ts'
 import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
@@ -13,6 +14,32 @@ const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const
 const active = (mesh: Mesh) => mesh.status().flatMap(({ instances }) => instances.map((instance) => instance.active))
 const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length
+
+/** Without an `attemptTimeout`, which the helper sets. */
+function patient(name: string, urls: string[], more: Partial<MeshPolicy> & { timeout: number }) {
+  const { mesh, ...rest } = service(name, urls, more)
+  const { attemptTimeout: _unset, ...policy } = mesh
+  return { ...rest, mesh: policy }
+}
+
+t.test('an attemptTimeout that is unset follows the timeout of the call', async (t) => {
+  const retry = { ...retryOptions, on: ['gateway-error' as const] }
+  const { url } = await upstream(t, 'slow', (_request, response) => void setTimeout(() => response.end('slow'), 300))
+  const hanging = await silent(t)
+  const outlierDetection = outlierOptions({ consecutive5xx: 1 })
+  const mesh = meshOf(t, [
+    patient('slow', [url], { timeout: 60_000, retry }),
+    patient('hanging', [hanging.url, url], { timeout: 150, retry, outlierDetection })
+  ])
+  const { body } = await mesh.request({ origin: 'http://slow.mesh', path: '/', method: 'GET' })
+  t.equal(await body.text(), 'slow')
+  await t.rejects(mesh.request({ origin: 'http://hanging.mesh', path: '/', method: 'GET' }), {
+    code: 'JW_CALL_TIMEOUT'
+  })
+  t.equal(hanging.count(), 1)
+  t.equal(mesh.status()[1]!.instances[0]!.available, false, 'the instance is to blame')
+  t.notOk(mesh.describe('slow').includes('attempt-timeout'))
+})
 
 t.test('attempt timeout, without a connection and without an answer', async (t) => {
   for (const { url } of [await connecting(t), await silent(t)]) {

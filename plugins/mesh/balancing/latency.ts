@@ -148,7 +148,7 @@ class LatencyHandler extends ForwardingHandler {
     const nowMs = this.#now()
     const elapsedMs = nowMs - this.#startedMs
     this.#endpoint.latencyMs = failed
-      ? this.#ewma.fail(elapsedMs, this.#policy.attemptTimeout, nowMs)
+      ? this.#ewma.fail(elapsedMs, this.#policy.attemptTimeout ?? this.#policy.timeout, nowMs)
       : this.#ewma.observe(elapsedMs, nowMs)
   }
 }

@@ -3,9 +3,15 @@ import { HeadersTimerHandler } from '../handlers/headers-timer.ts'
 import type { Layer } from '../layer.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
-/** Bounds one attempt, from the queue for a connection on, or from the end of the request, to the response's headers. */
-export const attemptTimeout: Layer = (service, policy) => (dispatch) => (opts, handler) =>
-  dispatch(opts, new AttemptTimeoutHandler(handler, opts.call!, policy.attemptTimeout, service.name))
+/**
+ * Bounds one attempt, from the queue for a connection on, or from the end of the request, to the response's headers.
+ * Off where the deadline of the whole call is over no later.
+ */
+export const attemptTimeout: Layer = (service, { timeout, attemptTimeout: timeoutMs = timeout }) => {
+  if (timeoutMs >= timeout) return null
+  return (dispatch) => (opts, handler) =>
+    dispatch(opts, new AttemptTimeoutHandler(handler, opts.call!, timeoutMs, service.name))
+}
 
 class AttemptTimeoutHandler extends HeadersTimerHandler {
   readonly #call: DispatchController

@@ -17,6 +17,7 @@ mesh:
   collapse: true
   mirror: { service: shadow }
   circuitBreaker: { minRequests: 1000, maxRequests: 100 }
+  attemptTimeout: 5s
   adaptiveConcurrency: { initialLimit: 50 }
   limit: { rate: 1000 }
   outlierDetection: { maxEjectionPercent: 0% }
@@ -42,7 +43,7 @@ routes:
   - name: bare
     match: { path: /bare }
     service: orders
-    mesh: { retry: false, hedge: false, collapse: false, fallback: false, mirror: false, fault: false, timeout: 1s }
+    mesh: { retry: false, hedge: false, collapse: false, fallback: false, mirror: false, fault: false, timeout: 1s, attemptTimeout: 900ms }
 `
   )
   return { some: [a!, b!], a: a!, b: b!, shadow: shadow!, ...world }

@@ -1,0 +1,42 @@
+/** What a configuration says to no effect: told with its place, and no reason not to start. */
+import t from 'tap'
+import type { Fault } from '../../config/load.ts'
+import { parseConfig } from '../../config/load.ts'
+
+function warningsOf(yaml: string): string[] {
+  const warnings: Fault[] = []
+  parseConfig(yaml, 'gateway.yaml', {}, (warning) => void warnings.push(warning))
+  return warnings.map(({ line, column, path, message }) => `${line}:${column}: ${path}: ${message}`)
+}
+
+t.test('an attemptTimeout that the timeout of the call makes useless', async (t) => {
+  t.strictSame(warningsOf('mesh: { attemptTimeout: 90s }'), [
+    '1:25: mesh.attemptTimeout: 90s has no effect: mesh.timeout, unset, ends the whole call after 60s'
+  ])
+  t.strictSame(warningsOf('mesh: { timeout: 3s, attemptTimeout: 3s }'), [
+    '1:38: mesh.attemptTimeout: 3s has no effect: it is the timeout of the whole call, which it follows when unset'
+  ])
+  const service = 'services: { a: { instances: [http://h], mesh: { attemptTimeout: 2s } } }'
+  t.strictSame(warningsOf(`mesh: { timeout: 2s }\n${service}`), [
+    '2:65: services.a.mesh.attemptTimeout: 2s has no effect: it is the timeout of the whole call, which it follows when unset'
+  ])
+  for (const fine of ['timeout: 3s', 'attemptTimeout: 3s', 'timeout: 3s, attemptTimeout: 2s', 'timeout: 90s']) {
+    t.strictSame(warningsOf(`mesh: { ${fine} }\n${service.replace('2s', '1s')}`), [], fine)
+  }
+})
+
+t.test('a timeout that the attempts of a level above never reach', async (t) => {
+  const route = (mesh: string, top: string) => `
+mesh: { attemptTimeout: 3s${top} }
+services: { a: { instances: [http://h] } }
+routes: [{ name: slow, match: { path: / }, service: a, mesh: { timeout: 90s${mesh} } }]
+`
+  t.strictSame(warningsOf(route('', '')), [
+    '4:73: routes[0].mesh.timeout: 90s is never reached: mesh.attemptTimeout ends the one attempt after 3s; set attemptTimeout here too'
+  ])
+  t.strictSame(warningsOf(route('', ', retry: false')).length, 1)
+  t.strictSame(warningsOf(route(', attemptTimeout: 80s', '')), [])
+  t.strictSame(warningsOf(route(', retry: { on: [gateway-error] }', '')), [], 'a timed-out attempt is tried again')
+  t.strictSame(warningsOf(route(', hedge: { after: 1s }', '')), [], 'or another one is beside it')
+  t.strictSame(warningsOf(route('', '').replace('90s', '2s')), [], 'shorter than an attempt: it ends that sooner')
+})
