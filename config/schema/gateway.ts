@@ -1,6 +1,6 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
-import { Duration, DurationOrZero, orOff, Size, strict, Url } from './kit.ts'
+import { Count, Duration, DurationOrZero, orOff, Size, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
   {
@@ -48,7 +48,21 @@ export const Listen = Type.Object(
         ),
         sendRate: orOff(Size('Bytes per second that a client must read of a response, after the first `sendIdle`.'), {
           default: '240b'
-        })
+        }),
+        perClient: Type.Object(
+          {
+            connections: orOff(Count('Connections of one address; more are closed. Not for peers of `trustProxy`.'), {
+              default: 1024
+            }),
+            requests: orOff(Count('Requests in flight of one client; more get 429.'), { default: 512 }),
+            websockets: orOff(Count('WebSockets of one client; more get 429.'), { default: 256 })
+          },
+          {
+            ...strict,
+            default: {},
+            description: 'By client address, as `trustProxy` has it; of an IPv6 address its /64 network.'
+          }
+        )
       },
       { ...strict, default: {} }
     ),

@@ -59,7 +59,7 @@ export default fp<Config>(
     if (edge.accessLog === false) return
     let quietUntil = 0
     onRefused(fastify.server, ({ status, ip, code, reason }) => {
-      if (reason === 'connections') {
+      if (reason === 'connections' || reason === 'client-connections') {
         // Over the limit of connections, a line for each would be one attack more.
         const now = Date.now()
         if (now < quietUntil) return

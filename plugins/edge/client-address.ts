@@ -52,3 +52,23 @@ export function forwardedFor(request: IncomingMessage): string | undefined {
   if (value === undefined) return undefined
   return asSent.get(request) ?? String(value)
 }
+
+/** Text of an address that came in a header is kept up to this length. */
+const longestAddress = 45
+
+/**
+ * Returns what counts as one client: an IPv4 address, the /64 network of an IPv6 address, since a host may use all
+ * addresses of it. Other texts, which a trusted proxy may send, stand for themselves.
+ */
+export function networkOf(address: string): string {
+  const plain = unmapped(address)
+  if (!plain.includes(':')) return plain.slice(0, longestAddress)
+  const [head = '', tail] = plain.slice(0, longestAddress).split('::')
+  const groups = (head || '0').split(':')
+  if (tail !== undefined) {
+    const after = tail === '' ? 0 : tail.split(':').length
+    for (let zeros = 8 - groups.length - after; zeros > 0; zeros--) groups.push('0')
+    groups.push(...tail.split(':'))
+  }
+  return `${groups.slice(0, 4).join(':')}::/64`
+}

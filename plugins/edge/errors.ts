@@ -50,6 +50,8 @@ export const errorTable: Readonly<Record<string, Row>> = {
   JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
   JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],
   JW_OUT_OF_PORTS: [503, 'The gateway is overloaded (local ports)', 'proxy_internal_error', 1],
+  JW_CLIENT_REQUESTS: [429, 'Too many requests of this client are in flight', 'http_request_denied', 1],
+  JW_CLIENT_WEBSOCKETS: [429, 'This client has too many WebSockets open', 'http_request_denied', 10],
   JW_BODY_MISMATCH: [400, 'The request body does not match its Content-Length', 'http_request_error'],
   JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
 }

@@ -6,6 +6,7 @@ import bodyLimit from './body-limit.ts'
 import bodyTimeout from './body-timeout.ts'
 import { settleForwardedFor } from './client-address.ts'
 import clientGone from './client-gone.ts'
+import clientLimits from './client-limits.ts'
 import { refuseTunnel } from './connect.ts'
 import cors from './cors.ts'
 import errors from './errors.ts'
@@ -37,6 +38,7 @@ const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
   ['access-log', accessLog, (edge) => edge.accessLog !== false], // sees every outcome, refusals included
   ['metrics', metrics, () => true], // likewise
   ['pipelining', pipelining, () => true], // before anything is done for it
+  ['client-limits', clientLimits, () => true], // one that waits holds nothing but its memory
   ['request-target', requestTarget, () => true], // before any rule that goes by the path
   ['body-timeout', bodyTimeout, () => true], // the clock runs from the head on
   ['cors', cors, (edge) => edge.cors], // preflights carry no credentials and must not be counted

@@ -1,5 +1,5 @@
 import { STATUS_CODES } from 'node:http'
-import type { Server } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import { unmapped } from './client-address.ts'
 
 /** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
@@ -10,7 +10,8 @@ export const reasons = [
   'bad-path',
   'expectation',
   'connect',
-  'connections'
+  'connections',
+  'client-connections'
 ] as const
 
 export interface Refusal {
@@ -36,4 +37,10 @@ export function onRefused(server: Server, listener: (refusal: Refusal) => void):
 /** The answer to such a request, in Fastify's error shape. */
 export function refusalBody(status: number, message = STATUS_CODES[status]): string {
   return JSON.stringify({ statusCode: status, error: STATUS_CODES[status], message })
+}
+
+/** Closes a connection that is over a limit. */
+export function refuseConnection(server: Server, socket: Socket, reason: Refusal['reason']): void {
+  tellRefused(server, { reason, ip: socket.remoteAddress })
+  socket.destroy()
 }

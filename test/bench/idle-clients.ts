@@ -12,10 +12,14 @@ const request = `${lines.join('\r\n')}\r\n\r\n`
 const sockets: Socket[] = []
 let closed = 0
 
-function open(): Promise<void> {
+/** Clients of one address; a gateway may bound how many connections each has. */
+const perAddress = 500
+
+function open(index: number): Promise<void> {
   return new Promise((resolve, reject) => {
     let answer = ''
-    const socket = connect(Number(port), hostname, () => socket.write(request))
+    const localAddress = `127.1.1.${1 + Math.floor(index / perAddress)}`
+    const socket = connect({ port: Number(port), host: hostname, localAddress }, () => socket.write(request))
     socket.on('data', (chunk) => {
       answer += chunk.toString('latin1')
       if (!answer.includes('{"hello":"world"}')) return
@@ -33,7 +37,7 @@ function open(): Promise<void> {
 
 // A few at a time: requests that wait for each other would cost memory of their own.
 const lanes = Array.from({ length: 20 }, async (_, lane) => {
-  for (let i = lane; i < Number(count); i += 20) await open()
+  for (let i = lane; i < Number(count); i += 20) await open(i)
 })
 await Promise.all(lanes)
 process.on('SIGTERM', () => {

@@ -73,7 +73,10 @@ t.test('a whole configuration', async (t) => {
       http2: false,
       trustProxy: [],
       timeouts: { headers: 10_000, bodyIdle: 30_000, body: 21_600_000, sendIdle: 60_000, keepAlive: 75_000 },
-      limits: { headers: 16_384, url: 8192, connections: 10_000, bodyRate: 240, sendRate: 240 },
+      limits: {
+        headers: 16_384, url: 8192, connections: 10_000, bodyRate: 240, sendRate: 240,
+        perClient: { connections: 1024, requests: 512, websockets: 256 }
+      }, // biome-ignore format: a list
       drain: { delay: 5000, timeout: 25_000 }
     },
     admin: { host: '127.0.0.1', port: 8081 },
