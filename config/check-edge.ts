@@ -4,6 +4,7 @@ import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Checked } from './checked.ts'
 import { isPem } from './complete.ts'
+import { namesIncludeIssuer } from './consumers.ts'
 import { pointer } from './faults.ts'
 import { canonicalName, isGatewayHeader, isStandardHeader } from './header-names.ts'
 import { originFault } from './origins.ts'
@@ -19,6 +20,31 @@ export function checkEdge(checked: Checked): void {
     if (!report.usable(at)) return
     checkConcerns(`${at}/edge`, route.edge, checked)
     checkConsumer(`${at}/edge`, index, checked)
+  })
+  checkConsumerNames(checked)
+}
+
+/** Splits that name consumers as they are never called. */
+function checkConsumerNames({ data, report }: Checked): void {
+  if (!report.usable('/edge') || !report.sound('/edge/jwt')) return
+  const jwtOf = (index: number): JwtOptions | false => {
+    const at = pointer('/routes', index, 'edge')
+    if (!report.usable(at) || !report.sound(`${at}/jwt`)) return false
+    return data.routes[index]?.edge?.jwt ?? data.edge.jwt ?? false
+  }
+  if (!namesIncludeIssuer(data.routes.flatMap((_, index) => jwtOf(index) || []))) return
+  data.routes.forEach(({ split }, index) => {
+    const at = pointer('/routes', index, 'split')
+    const jwt = report.sound(at) && jwtOf(index)
+    if (!jwt) return
+    const [issuer = 'ISSUER'] = [jwt.issuer ?? []].flat()
+    split?.forEach(({ match }, share) => {
+      match?.consumers?.forEach((name, place) => {
+        if (name.includes('|')) return
+        const what = `tokens of several issuers are accepted, so consumers are named ISSUER|SUB: "${issuer}|${name}"`
+        report.fault(pointer(at, share, 'match', 'consumers', place), what)
+      })
+    })
   })
 }
 

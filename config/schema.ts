@@ -113,7 +113,13 @@ const SplitMatch = Type.Object(
   {
     headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
     cookies: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
-    consumers: Type.Optional(Type.Array(Type.String(), { minItems: 1 }))
+    consumers: Type.Optional(
+      Type.Array(Type.String(), {
+        minItems: 1,
+        description:
+          'Any of these consumers: the `sub` of their tokens; `ISSUER|SUB` where the routes accept several issuers.'
+      })
+    )
   },
   { ...strict, minProperties: 1, description: 'Calls that go here whatever the weights: a canary for some.' }
 )

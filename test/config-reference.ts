@@ -79,7 +79,6 @@ const notes: Readonly<Record<string, string>> = {
   'services.<name>.subsets': 'Parts of the instances, which routes may choose.',
   'routes[].split[].match.headers': 'Headers with exactly these values.',
   'routes[].split[].match.cookies': 'Cookies with exactly these values.',
-  'routes[].split[].match.consumers': 'Any of these consumers.',
   'mesh.retry.backoff': 'Pause before a retry: exponential, with full jitter.',
   services: 'One source each: `consul`, `instances` or `dns`; none of them means Consul, by its own name.',
   'services.<name>': 'Name of a-z, 0-9 and dashes; routes call it by this.',

@@ -10,6 +10,7 @@ import type { JWT } from '@fastify/jwt'
 import jwt from '@fastify/jwt'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { issuersOf, namesIncludeIssuer, qualifiedName } from '../../config/consumers.ts'
 import type { Config, JwtOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import type { KeySet } from './jwks.ts'
@@ -19,6 +20,7 @@ import { TokenCache } from './token-cache.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from './upstream-headers.ts'
 
 export interface Consumer {
+  /** The token's `sub`; `ISSUER|SUB` where the routes accept tokens of several issuers. */
   readonly id: string
 }
 
@@ -49,6 +51,15 @@ export default fp(
       await Promise.all([...keySets.values()].map((set) => set.close()))
     })
 
+    const jwts = config.routes.flatMap(({ edge }) => edge.jwt || [])
+    const qualified = namesIncludeIssuer(jwts)
+    // What stands for the issuer where it is not configured: the first route with this key.
+    const keyHolders = new Map<string, string>()
+    for (const { name, edge } of config.routes) {
+      for (const issuer of edge.jwt ? issuersOf(edge.jwt) : [])
+        if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
+    }
+
     for (const { edge } of config.routes) {
       if (!edge.jwt || verifiers.has(identity(edge.jwt))) continue
       const { jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown } = edge.jwt
@@ -71,7 +82,12 @@ export default fp(
       if (verify === undefined) throw new Error(`route ${route.name}: its jwt is not among the configured routes'`)
       const { forward } = route.edge.jwt
       if (forward !== undefined) dropHeaders(routeOptions, Object.values(forward))
-      attach(routeOptions, 'onRequest', authenticate(route.edge.jwt, verify))
+      const keyHolder = keyHolders.get(issuersOf(route.edge.jwt)[0] ?? '') ?? route.name
+      attach(
+        routeOptions,
+        'onRequest',
+        authenticate(route.edge.jwt, verify, namer(route.edge.jwt, qualified, keyHolder))
+      )
     })
   },
   { name: 'jingwei-jwt', fastify: '5.x' }
@@ -101,7 +117,18 @@ function bySet(namespace: string): Verify {
   }
 }
 
-function authenticate(options: JwtOptions, verify: Verify) {
+/** The name of a token's consumer; null if the token names nobody. */
+type NameOf = (claims: Claims) => string | null
+
+function namer({ issuer }: JwtOptions, qualified: boolean, keyHolder: string): NameOf {
+  return ({ sub, iss }) => {
+    if (typeof sub !== 'string' || sub === '') return null
+    if (!qualified) return sub
+    return qualifiedName(issuer === undefined ? `${keyHolder} ${iss ?? ''}` : String(iss), sub)
+  }
+}
+
+function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf) {
   const { clockSkew, maxTokenSize } = options
   const forward = Object.entries(options.forward ?? {})
   // The claims of a token that is remembered are the same object each time.
@@ -111,7 +138,7 @@ function authenticate(options: JwtOptions, verify: Verify) {
     if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid()
     let caller = callers.get(claims)
     if (caller === undefined) {
-      caller = callerOf(claims, forward)
+      caller = callerOf(claims, forward, nameOf)
       callers.set(claims, caller)
     }
     request.user = claims
@@ -145,11 +172,15 @@ interface Caller {
   readonly headers: readonly (readonly [name: string, value: string])[]
 }
 
-function callerOf(claims: Claims, forward: readonly (readonly [claim: string, header: string])[]): Caller {
+function callerOf(
+  claims: Claims,
+  forward: readonly (readonly [claim: string, header: string])[],
+  nameOf: NameOf
+): Caller {
   freeze(claims)
-  const { sub } = claims
+  const id = nameOf(claims)
   return {
-    consumer: typeof sub === 'string' && sub !== '' ? Object.freeze({ id: sub }) : null,
+    consumer: id === null ? null : Object.freeze({ id }),
     headers: forward.flatMap(([claim, header]) => {
       const value = Object.hasOwn(claims, claim) ? headerValue(claims[claim]) : undefined
       return value === undefined ? [] : [[header, value] as const]

@@ -748,6 +748,24 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
     ]
   },
   {
+    name: 'a consumer of a split, where several issuers have one of that name',
+    yaml: `
+edge: { jwt: { secret: a secret that is long enough for this, issuer: [https://a, https://b] } }
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+routes:
+  - name: a
+    match: { path: /a }
+    split: [{ service: a, match: { consumers: ["https://a|alice", alice] } }, { service: a, weight: 1 }]
+  - name: b
+    match: { path: /b }
+    split: [{ service: a, match: { consumers: [alice] } }, { service: a, weight: 1 }]
+    edge: { jwt: false }
+`,
+    faults: [
+      '7:67: routes[0].split[0].match.consumers[1]: tokens of several issuers are accepted, so consumers are named ISSUER|SUB: "https://a|alice"'
+    ]
+  },
+  {
     name: 'the request id as a claim',
     yaml: `
 edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-request-id } } }

@@ -6,6 +6,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { JwtOptions } from '../../config/schema.ts'
+import { ask, eventually, gatewayBefore, get as http, startEcho } from '../helpers/gateway.ts'
 import { code, edgeApp, jwtOptions } from './helpers/edge-app.ts'
 import { claims, keys, pem, secret, token } from './helpers/tokens.ts'
 
@@ -373,4 +374,84 @@ t.test('a public key is read from a file', async (t) => {
   writeFileSync(join(folder, 'key.pem'), pem(keys.p256))
   const app = await appFor(t, { publicKey: join(folder, 'key.pem') })
   t.equal((await withToken(app, token(claims(), keys.p256, { alg: 'ES256' }))).statusCode, 200)
+})
+
+t.test(
+  'the same sub of two issuers is two consumers, in limits, logs, splits, hashes and shared responses',
+  async (t) => {
+    const [a, b] = ['https://a.example', 'https://b|.example']
+    const service = await startEcho()
+    const instances = await Promise.all(Array.from({ length: 16 }, startEcho))
+    t.teardown(() => Promise.all([service, ...instances].map(({ close }) => close())))
+    const jwt = { secret, issuer: [a, b] }
+    const hashed = {
+      instances: instances.map(({ url }) => url),
+      mesh: { balance: { policy: 'ring-hash', hashOn: 'consumer' } }
+    }
+    const limited = { jwt, rateLimit: { max: 1, window: '1m', by: 'consumer' } }
+    const canary = [
+      { service: 'hashed', match: { consumers: [`${a}|ann`] } },
+      { service: 'any', weight: 1 }
+    ]
+    const gateway = await gatewayBefore(
+      t,
+      service.url,
+      {
+        services: { any: { instances: [service.url] }, hashed },
+        routes: [
+          { name: 'limited', match: { path: '/limited' }, service: 'any', edge: limited },
+          { name: 'hashed', match: { path: '/hashed' }, service: 'hashed', edge: { jwt, host: 'upstream' } },
+          { name: 'canary', match: { path: '/canary' }, split: canary, edge: { jwt, host: 'upstream' } }
+        ]
+      },
+      { log: true }
+    )
+    const of = (iss: string, sub = 'ann') => [`Authorization: Bearer ${token(claims({ iss, sub }))}`]
+    t.equal((await http(gateway.port, '/limited', of(a))).status, 200)
+    t.equal((await http(gateway.port, '/limited', of(b))).status, 200)
+    t.equal((await http(gateway.port, '/limited', of(a))).status, 429)
+    t.equal((await http(gateway.port, '/limited', of(b))).status, 429)
+    const ours = new URL(service.url).host
+    t.not((await ask(gateway.port, '/canary', of(a))).headers.host, ours)
+    t.equal((await ask(gateway.port, '/canary', of(b))).headers.host, ours)
+    let apart = 0
+    for (const sub of ['ann', 'bob', 'cat', 'dan', 'eve']) {
+      const [one, other] = await Promise.all([a, b].map((iss) => ask(gateway.port, '/hashed', of(iss, sub))))
+      if (one!.headers.host !== other!.headers.host) apart++
+    }
+    t.ok(apart > 0, `${apart} of 5 go elsewhere`)
+    await eventually(() => gateway.log.filter(({ route }) => route === 'limited').length === 4)
+    const names = new Set(gateway.log.filter(({ route }) => route === 'limited').map(({ consumer }) => consumer))
+    t.strictSame([...names], ['https://a.example|ann', 'https://b%7C.example|ann'])
+  }
+)
+
+t.test('two routes with other issuers or keys', async (t) => {
+  const other = 'another secret of the same length!!!'
+  const name = async (app: FastifyInstance, url: string, more: Record<string, unknown>, key = secret) => {
+    const authorization = `Bearer ${token(claims(more), key)}`
+    return (await app.inject({ url, headers: { authorization } })).json<{ consumer: { id: string } }>().consumer.id
+  }
+  const byIssuer = await edgeApp([
+    { name: 'one', edge: { jwt: jwtOptions({ secret, issuer: 'a' }) } },
+    { name: 'two', edge: { jwt: jwtOptions({ secret, issuer: 'b' }) } }
+  ])
+  t.teardown(() => byIssuer.close())
+  t.equal(await name(byIssuer, '/one', { iss: 'a' }), 'a|ann')
+  t.equal(await name(byIssuer, '/two', { iss: 'b' }), 'b|ann')
+  const byKey = await edgeApp([
+    { name: 'one', edge: { jwt: jwtOptions({ secret }) } },
+    { name: 'too', edge: { jwt: jwtOptions({ secret, clockSkew: 0 }) } },
+    { name: 'two', edge: { jwt: jwtOptions({ secret: other }) } }
+  ])
+  t.teardown(() => byKey.close())
+  t.equal(await name(byKey, '/one', {}), 'one |ann')
+  t.equal(await name(byKey, '/too', {}), 'one |ann')
+  t.equal(await name(byKey, '/two', { iss: 'x' }, other), 'two x|ann')
+  const same = await edgeApp([
+    { name: 'one', edge: { jwt: jwtOptions({ secret, issuer: 'a' }) } },
+    { name: 'two', edge: { jwt: jwtOptions({ secret: other, issuer: ['a'] }) } }
+  ])
+  t.teardown(() => same.close())
+  t.equal(await name(same, '/one', { iss: 'a' }), 'ann')
 })
