@@ -63,12 +63,7 @@ export class ConnectionError extends Error {
   readonly code: ConnectionErrorCode
 
   constructor(code: ConnectionErrorCode, cause: Error) {
-    super(
-      code in localErrors ? localErrors[code as LocalErrorCode] : upstreamErrors[code as keyof typeof upstreamErrors],
-      {
-        cause
-      }
-    )
+    super(isLocal(code) ? localErrors[code] : upstreamErrors[code], { cause })
     this.code = code
   }
 }
@@ -81,6 +76,10 @@ export class HedgeLost extends Error {
   constructor() {
     super('another attempt has responded')
   }
+}
+
+export function isLocal(code: string): code is LocalErrorCode {
+  return Object.hasOwn(localErrors, code)
 }
 
 const timeouts = new Set(['JW_ATTEMPT_TIMEOUT', 'JW_CALL_TIMEOUT', 'JW_UPSTREAM_TIMEOUT'])
@@ -97,7 +96,7 @@ export type Failure = 'connect-failure' | 'refused-stream' | 'reset' | 'timeout'
 export function classify(error: Error & { code?: string }, sent: boolean): Failure {
   const { code = '' } = error
   if (timeouts.has(code)) return 'timeout'
-  if (Object.hasOwn(localErrors, code)) return 'local'
+  if (isLocal(code)) return 'local'
   if (Object.hasOwn(upstreamErrors, code)) return sent ? 'reset' : 'connect-failure'
   if (code === 'ERR_HTTP2_STREAM_ERROR' && error.message.includes('REFUSED_STREAM')) return 'refused-stream'
   return 'other'

@@ -150,6 +150,19 @@ export interface Caller {
   readonly trusted: boolean
 }
 
+/** The state of one attempt at an instance. */
+export interface Attempt {
+  readonly over: boolean
+  whenOver(end: () => void): void
+  /** The attempt waits for another one to release its connection: a queue of ours, not the instance's time. */
+  readonly isQueued: boolean
+  /** How long it has waited in that queue. */
+  readonly waitedMs: number
+  enqueue(): void
+  /** It has a connection, or has ended. */
+  dequeue(): void
+}
+
 declare module 'undici' {
   namespace Dispatcher {
     interface DispatchOptions {
@@ -158,8 +171,8 @@ declare module 'undici' {
       caller?: Caller
       /** Set by `select`: where this attempt goes. */
       instance?: Instance
-      /** Set by `select`: whether the attempt has ended, though its call goes on. */
-      attempt?: { readonly over: boolean; whenOver(end: () => void): void }
+      /** Set by `select`: the attempt, which may end while its call goes on. */
+      attempt?: Attempt
       /**
        * Set by `retry`: where, or with true wherever, only a new connection will do, since others may have been lost with
        * the one that broke.

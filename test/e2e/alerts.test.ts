@@ -128,3 +128,16 @@ t.test('a certificate that is not renewed in time', (t) =>
     }
   )
 )
+
+t.test('out of a resource, from the first failures until five minutes after the last', (t) =>
+  firing(
+    t,
+    [
+      {
+        series: 'jingwei_mesh_exhausted_total{instance="gateway-1",reason="descriptors"}',
+        values: '0x24 0+1x12 12x200'
+      }
+    ],
+    { '1m30s': [], '2m30s': ['ResourcesExhausted'], '6m': ['ResourcesExhausted'], '10m': [] }
+  )
+)

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { blame } from '../blame.ts'
 import type { Call } from '../call.ts'
+import { classify } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler, Endpoint, MeshPolicy, Surroundings } from '../types.ts'
 import { balanceOptions } from './options.ts'
@@ -87,7 +88,8 @@ class LatencyHandler extends ForwardingHandler {
   readonly #ewma: PeakEwma
   readonly #policy: MeshPolicy
   readonly #now: () => number
-  #startedMs: number
+  /** When the attempt, or the rest of it, began, later by the time that its call had spent in queues of ours by then. */
+  #fromMs: number
   #measured = false
 
   constructor(
@@ -104,12 +106,12 @@ class LatencyHandler extends ForwardingHandler {
     this.#ewma = ewma
     this.#policy = policy
     this.#now = now
-    this.#startedMs = now()
+    this.#fromMs = now() - call.waitedMs
   }
 
   // A long upload is not a slow answer.
   override onBodySent(chunk: Buffer): void {
-    this.#startedMs = this.#now()
+    this.#fromMs = this.#now() - this.#call.waitedMs
     this.next.onBodySent?.(chunk)
   }
 
@@ -135,10 +137,10 @@ class LatencyHandler extends ForwardingHandler {
 
   override onResponseError(controller: DispatchController, error: Error & { code?: string }): void {
     const nowMs = this.#now()
-    const elapsedMs = nowMs - this.#startedMs
+    const elapsedMs = nowMs - this.#fromMs - this.#call.waitedMs
     if (blame(error, this.#call, elapsedMs, this.#policy.timeout) !== null) this.#measure(true)
     // Who leaves has waited at least so long.
-    else if (elapsedMs > (this.#ewma.valueAt(nowMs) ?? 0)) this.#measure(false)
+    else if (classify(error, false) !== 'local' && elapsedMs > (this.#ewma.valueAt(nowMs) ?? 0)) this.#measure(false)
     this.next.onResponseError?.(controller, error)
   }
 
@@ -146,7 +148,7 @@ class LatencyHandler extends ForwardingHandler {
     if (this.#measured) return
     this.#measured = true
     const nowMs = this.#now()
-    const elapsedMs = nowMs - this.#startedMs
+    const elapsedMs = nowMs - this.#fromMs - this.#call.waitedMs
     this.#endpoint.latencyMs = failed
       ? this.#ewma.fail(elapsedMs, this.#policy.attemptTimeout ?? this.#policy.timeout, nowMs)
       : this.#ewma.observe(elapsedMs, nowMs)

@@ -24,7 +24,12 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
 
   /** The caller has sent nothing for the time. */
   protected waitForBody(): void {
-    this.#timer!.refresh()
+    this.restart()
+  }
+
+  /** Starts the time anew. */
+  protected restart(): void {
+    this.#timer?.refresh()
   }
 
   override onBodySent(chunk: Buffer): void {

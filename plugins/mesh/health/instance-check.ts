@@ -42,10 +42,11 @@ export class InstanceCheck {
   run(done: () => void): void {
     const begunMs = this.#context.now()
     let over = false
-    const callOff = this.#probe((failure) => {
+    const callOff = this.#probe((failure, isLocal = false) => {
       over = true
       this.#cancel = null
-      this.take(failure, begunMs)
+      // A check for which this process had no resource says nothing of the instance.
+      if (!isLocal) this.take(failure, begunMs)
       if (!this.ended) this.after(this.#pause())
       done()
     })

@@ -1,11 +1,14 @@
 import type { HealthCheckOptions } from '../../../config/schema.ts'
-import { ConnectionError } from '../errors.ts'
+import { ConnectionError, classify } from '../errors.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
-/** Asks one address once. `done` gets null, or what is wrong. Returns what calls the check off; `done` is then not called. */
-export type Probe = (done: (failure: string | null) => void) => () => void
+/**
+ * Checks one address once. `done` gets null or what is wrong, and whether that is a shortage of this process, which says
+ * nothing of the instance. Returns a function that cancels the check; `done` is then not called.
+ */
+export type Probe = (done: (failure: string | null, isLocal?: boolean) => void) => () => void
 
 /** More of an answer is not read: the status says enough. */
 const mostBytes = 64 * 1024
@@ -25,10 +28,10 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open)
       clearTimeout(timer)
       cut?.()
     }
-    const finish = (failure: string | null) => {
+    const finish = (failure: string | null, isLocal = false) => {
       if (over) return
       end()
-      done(failure)
+      done(failure, isLocal)
     }
     // Where this process itself stood still, the answer may be there and unread: that is read first.
     const expired = () => setImmediate(() => finish(`${name}: no answer within ${options.timeout} ms`))
@@ -43,13 +46,14 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open)
   }
 }
 
-type Ask = (finish: (failure: string | null) => void) => () => void
+type Ask = (finish: (failure: string | null, isLocal?: boolean) => void) => () => void
 
 function tcp(open: Open): Ask {
   return (finish) => {
     const socket = open((error, connected) => {
       connected?.destroy()
-      finish(error === null ? null : describe(error))
+      if (error === null) finish(null)
+      else finish(describe(error), classify(error, false) === 'local')
     }, undefined)
     return () => socket?.destroy()
   }
@@ -59,12 +63,14 @@ function http(origin: string, { path, host, statuses }: HealthCheckOptions, open
   const expected = statusRanges(statuses)
   const headers = { 'user-agent': 'jingwei-health-check', ...(host !== undefined && { host }) }
   return (finish) => {
-    const pool = new Pool({ host: new URL(origin).host, connections: 1, direct: false, open, onWait: () => {} })
+    const pool = new Pool({ host: new URL(origin).host, connections: 1, direct: false, open, onWait: () => undefined })
     pool.dispatch(
       { path, method: 'GET', headers, reset: true },
       new AnswerHandler((status, error) => {
-        if (error !== null) finish(status === 0 ? describe(error) : `GET ${path}: ${describe(error)}`)
-        else finish(expected(status) ? null : `GET ${path} answered ${status}`)
+        if (error !== null) {
+          const failure = status === 0 ? describe(error) : `GET ${path}: ${describe(error)}`
+          finish(failure, classify(error, false) === 'local')
+        } else finish(expected(status) ? null : `GET ${path} answered ${status}`)
       })
     )
     return () => pool.destroy()

@@ -1,4 +1,6 @@
 /** Translates the errors of Node, OpenSSL and undici into codes of our own, where it is certain what they are about. */
+import { closeSync, openSync } from 'node:fs'
+import { devNull } from 'node:os'
 import type { TLSSocket } from 'node:tls'
 import type { ConnectionErrorCode, LocalErrorCode } from '../errors.ts'
 import { ConnectionError } from '../errors.ts'
@@ -21,7 +23,6 @@ const connecting: Readonly<Record<string, ConnectionErrorCode>> = {
   UND_ERR_SOCKET: 'JW_UPSTREAM_RESET',
   ETIMEDOUT: 'JW_UPSTREAM_CONNECT_TIMEOUT',
   UND_ERR_CONNECT_TIMEOUT: 'JW_UPSTREAM_CONNECT_TIMEOUT',
-  ENOTFOUND: 'JW_UPSTREAM_DNS',
   EPROTO: 'JW_UPSTREAM_TLS',
   UND_ERR_CLOSED: 'JW_INSTANCE_REMOVED',
   UND_ERR_DESTROYED: 'JW_INSTANCE_REMOVED'
@@ -42,6 +43,20 @@ function localCode({ code = '', errors }: Coded): LocalErrorCode | undefined {
   return local[code] ?? errors?.map((each) => local[each.code ?? '']).find((each) => each !== undefined)
 }
 
+/** Whether a descriptor can be had. The resolver has no error for that: it reports that the name does not exist. */
+function hasDescriptor(): boolean {
+  try {
+    closeSync(openSync(devNull, 'r'))
+    return true
+  } catch {
+    return false
+  }
+}
+
+function dnsCode(): ConnectionErrorCode {
+  return hasDescriptor() ? 'JW_UPSTREAM_DNS' : 'JW_OUT_OF_DESCRIPTORS'
+}
+
 /**
  * Translates why no connection was established. Node puts the result of a failed verification on the socket, which is
  * more reliable than any list of OpenSSL's codes.
@@ -50,10 +65,10 @@ export function connectError(error: Coded, socket: object | undefined): Error {
   if (error instanceof ConnectionError) return error
   const { code = '' } = error
   const untrusted = Boolean((socket as Partial<TLSSocket> | undefined)?.authorizationError)
-  const dns = code.startsWith('EAI_')
+  const isDns = code === 'ENOTFOUND' || code.startsWith('EAI_')
   const own = untrusted
     ? 'JW_UPSTREAM_UNTRUSTED'
-    : (localCode(error) ?? connecting[code] ?? (isTls(code) ? 'JW_UPSTREAM_TLS' : dns ? 'JW_UPSTREAM_DNS' : undefined))
+    : (localCode(error) ?? connecting[code] ?? (isTls(code) ? 'JW_UPSTREAM_TLS' : isDns ? dnsCode() : undefined))
   return new ConnectionError(own ?? 'JW_UPSTREAM_UNREACHABLE', error)
 }
 

@@ -19,8 +19,16 @@ export interface PoolOptions {
   readonly connections: number
   readonly direct: boolean
   readonly open: Open
-  /** Told of a request that has to wait, and how to take it out of the line again. */
-  readonly onWait: (opts: DispatchOptions, withdraw: (reason: Error) => void) => void
+  /**
+   * Called for a request that has to wait, with a function that withdraws it. `isQueued`: for another request to release
+   * its connection, since there may not be more of them; else for a connection that is being established. What it returns
+   * is called when the wait is over.
+   */
+  readonly onWait: (
+    opts: DispatchOptions,
+    withdraw: (reason: Error) => void,
+    isQueued: boolean
+  ) => (() => void) | undefined
 }
 
 /**
@@ -150,9 +158,12 @@ export class Pool implements Owner {
 
   #await(request: PooledRequest, opts: DispatchOptions): void {
     this.#line.add(request)
-    this.#onWait(opts, (reason) => {
+    const ownConnection = request.upgrade !== null || request.fresh
+    const mayOpen = this.#most - this.#connections.size - this.#reserved
+    const withdraw = (reason: Error) => {
       if (this.#line.delete(request)) request.fail(reason)
-    })
+    }
+    request.onPlaced = this.#onWait(opts, withdraw, ownConnection || this.#line.size > mayOpen)
   }
 
   #hasRoom(): boolean {

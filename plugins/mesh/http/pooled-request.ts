@@ -37,6 +37,8 @@ export class PooledRequest implements DispatchController {
   readonly requestTrailers: (() => readonly string[]) | null
   /** Chunks need no memory of their own. */
   readonly borrows: boolean
+  /** Called when a wait for a connection is over. */
+  onPlaced: (() => void) | undefined
   readonly #handler: DispatchHandler
   #carrier: Carrier | null = null
   #trailers: IncomingHttpHeaders = {}
@@ -57,6 +59,7 @@ export class PooledRequest implements DispatchController {
 
   /** False if the handler does not want it any more: nothing may be sent. */
   begin(carrier: Carrier): boolean {
+    this.#placed()
     try {
       this.#handler.onRequestStart?.(this, null)
     } catch (error) {
@@ -152,7 +155,13 @@ export class PooledRequest implements DispatchController {
     }
   }
 
+  #placed(): void {
+    this.onPlaced?.()
+    this.onPlaced = undefined
+  }
+
   #finish(): void {
+    this.#placed()
     this.over = true
     this.paused = false
     this.#carrier = null

@@ -1,32 +1,39 @@
 import { MeshError } from '../errors.ts'
 import { HeadersTimerHandler } from '../handlers/headers-timer.ts'
 import type { Layer } from '../layer.ts'
-import type { DispatchController, DispatchHandler } from '../types.ts'
+import type { Attempt, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 
 /**
- * Bounds one attempt, from the queue for a connection on, or from the end of the request, to the response's headers.
+ * Limits the time of one attempt: to get a connection, and from the end of the request to the response's header section.
+ * A wait until another attempt releases its connection does not count: that queue is ours, and the call's timeout ends it.
  * Off where the deadline of the whole call is over no later.
  */
 export const attemptTimeout: Layer = (service, { timeout, attemptTimeout: timeoutMs = timeout }) => {
   if (timeoutMs >= timeout) return null
   return (dispatch) => (opts, handler) =>
-    dispatch(opts, new AttemptTimeoutHandler(handler, opts.call!, timeoutMs, service.name))
+    dispatch(opts, new AttemptTimeoutHandler(handler, opts, timeoutMs, service.name))
 }
 
 class AttemptTimeoutHandler extends HeadersTimerHandler {
   readonly #call: DispatchController
+  readonly #attempt: Attempt
   readonly #service: string
   #expired: MeshError | null = null
   #reported = false
 
-  constructor(next: DispatchHandler, call: DispatchController, timeoutMs: number, service: string) {
+  constructor(next: DispatchHandler, { call, attempt }: DispatchOptions, timeoutMs: number, service: string) {
     super(next)
-    this.#call = call
+    this.#call = call!
+    this.#attempt = attempt!
     this.#service = service
     this.arm(timeoutMs)
   }
 
   protected override expire(): void {
+    if (this.#attempt.isQueued) {
+      this.restart()
+      return
+    }
     this.#expired = new MeshError('JW_ATTEMPT_TIMEOUT', this.#service)
     this.controller?.abort(this.#expired)
     // Still without a connection: the pool would report only when it has got one.
@@ -35,6 +42,7 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
 
   override onRequestStart(controller: DispatchController, context: unknown): void {
     this.controller = controller
+    if (this.#attempt.waitedMs > 0) this.restart()
     if (this.#expired !== null) controller.abort(this.#expired)
     else this.next.onRequestStart?.(controller, context)
   }

@@ -31,7 +31,8 @@ class OutlierHandler extends ForwardingHandler {
   readonly #call: Call
   readonly #host: Host
   readonly #context: Context
-  readonly #startedMs: number
+  /** When the attempt began, later by the time that its call had spent in queues of ours by then. */
+  readonly #fromMs: number
   #answered = false
   #told = false
 
@@ -40,7 +41,7 @@ class OutlierHandler extends ForwardingHandler {
     this.#call = call!
     this.#host = host
     this.#context = context
-    this.#startedMs = context.now()
+    this.#fromMs = context.now() - this.#call.waitedMs
   }
 
   override onRequestUpgrade(
@@ -71,7 +72,8 @@ class OutlierHandler extends ForwardingHandler {
 
   override onResponseError(controller: DispatchController, error: Error): void {
     const { now, timeoutMs } = this.#context
-    if (blame(error, this.#call, now() - this.#startedMs, timeoutMs) !== null) this.#failed(0)
+    const elapsedMs = now() - this.#fromMs - this.#call.waitedMs
+    if (blame(error, this.#call, elapsedMs, timeoutMs) !== null) this.#failed(0)
     // It had answered; that its answer was not wanted to the end says nothing against it.
     else if (this.#answered) this.#succeeded()
     this.next.onResponseError?.(controller, error)

@@ -2,11 +2,12 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { latencyMeter } from '../balancing/latency.ts'
 import { overflowCounter } from '../breaking/overflows.ts'
+import type { Call } from '../call.ts'
 import { MeshError } from '../errors.ts'
 import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
 import type { Layer } from '../layer.ts'
 import type { Service } from '../service.ts'
-import type { DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
+import type { Attempt, DispatchController, DispatchHandler, Endpoint, Instance } from '../types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
 export const select: Layer = (service, policy, around) => {
@@ -28,7 +29,12 @@ export const select: Layer = (service, policy, around) => {
     }
     call.attempt(instance)
     const { endpoint } = instance
-    const load = new LoadHandler(measured === null ? handler : measured(handler, endpoint, call), endpoint)
+    const load = new LoadHandler(
+      measured === null ? handler : measured(handler, endpoint, call),
+      endpoint,
+      call,
+      around.now
+    )
     try {
       return dispatch({ ...opts, origin: instance.origin, instance, attempt: load }, load)
     } catch (error) {
@@ -45,15 +51,36 @@ function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null)
   return passed
 }
 
-class LoadHandler extends ForwardingHandler {
+class LoadHandler extends ForwardingHandler implements Attempt {
   over = false
+  waitedMs = 0
   readonly #endpoint: Endpoint
+  readonly #call: Call
+  readonly #now: () => number
+  #queuedAtMs: number | null = null
   #whenOver: (() => void) | null = null
 
-  constructor(next: DispatchHandler, endpoint: Endpoint) {
+  constructor(next: DispatchHandler, endpoint: Endpoint, call: Call, now: () => number) {
     super(next)
     this.#endpoint = endpoint
+    this.#call = call
+    this.#now = now
     endpoint.active++
+  }
+
+  get isQueued(): boolean {
+    return this.#queuedAtMs !== null
+  }
+
+  enqueue(): void {
+    this.#queuedAtMs = this.#now()
+  }
+
+  dequeue(): void {
+    if (this.#queuedAtMs === null) return
+    this.waitedMs = this.#now() - this.#queuedAtMs
+    this.#call.waitedMs += this.waitedMs
+    this.#queuedAtMs = null
   }
 
   #release(): void {

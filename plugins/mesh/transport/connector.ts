@@ -1,12 +1,15 @@
 import { isIP } from 'node:net'
 import { buildConnector } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
-import { ConnectionError } from '../errors.ts'
+import { ConnectionError, isLocal } from '../errors.ts'
 import { connectError } from '../http/connection-errors.ts'
 import type { Open } from '../http/pool.ts'
 import type { Logger } from '../types.ts'
 import type { CredentialSource } from './credentials.ts'
+import type { Exhaustion } from './exhaustion.ts'
 import type { Identify } from './names.ts'
+
+const codeOf = (error: (Error & { code?: string }) | null) => error?.code
 
 /** Origins of a service whose state is remembered, so that each change is logged once. */
 const mostUntrusted = 1000
@@ -32,14 +35,22 @@ export class Connectors {
   readonly #timeout: number
   readonly #security: Security | null
   readonly #log: Logger
+  readonly #exhaustion: Exhaustion
   /** Origins whose certificate could not be verified at the last attempt. */
   readonly #untrusted = new Set<string>()
 
-  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null, log: Logger) {
+  constructor(
+    service: string,
+    { connectTimeout }: MeshPolicy,
+    security: Security | null,
+    log: Logger,
+    exhaustion: Exhaustion
+  ) {
     this.#service = service
     this.#timeout = connectTimeout
     this.#security = security
     this.#log = log
+    this.#exhaustion = exhaustion
   }
 
   to(origin: string): Open {
@@ -49,7 +60,6 @@ export class Connectors {
     const own = isIP(bare) === 0 ? bare : undefined
     const security = this.#security
     const common = { timeout: this.#timeout, allowH2: false, maxCachedSessions: 0 }
-    const done = (error: Error | null, secured: boolean) => this.#note(origin, error, secured)
     return (callback, onread) => {
       const credentials = security?.source.credentials ?? null
       if (security?.always && (!secure || credentials === null)) {
@@ -72,7 +82,8 @@ export class Connectors {
       // The types withhold the socket that it returns.
       const socket = connect(address as never, (failure, connected) => {
         const error = failure === null ? null : connectError(failure, socket)
-        done(error, secure)
+        if (error instanceof ConnectionError && isLocal(error.code)) this.#exhaustion.note(error.code, codeOf(failure))
+        else if (secure) this.#note(origin, error)
         callback(error, connected)
       }) as unknown as ReturnType<Open>
       return socket
@@ -80,8 +91,7 @@ export class Connectors {
   }
 
   /** Logs a certificate that cannot be verified, and that it can be again: a line for each change, not for each call. */
-  #note(instance: string, error: Error | null, secure: boolean): void {
-    if (!secure) return
+  #note(instance: string, error: Error | null): void {
     const service = this.#service
     if (error === null) {
       if (this.#untrusted.delete(instance))

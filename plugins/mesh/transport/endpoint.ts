@@ -46,8 +46,10 @@ export class PooledEndpoint implements Endpoint {
   }
 }
 
-/** Who waits for a connection gives the place back once nobody waits for the answer. */
-function leaveInTime({ call, attempt }: DispatchOptions, withdraw: (reason: Error) => void): void {
+/** Withdraws a request that waits for a connection once its call or attempt is over. */
+function leaveInTime({ call, attempt }: DispatchOptions, withdraw: (reason: Error) => void, isQueued: boolean) {
+  if (isQueued) attempt?.enqueue()
   call?.whenOver(() => withdraw(call.reason ?? new Error('the call was over before its turn came')))
   attempt?.whenOver(() => withdraw(new Error('the attempt was over before its turn came')))
+  return isQueued ? () => attempt?.dequeue() : undefined
 }

@@ -102,7 +102,9 @@ t.test('a connection that nobody waits for any more serves the next, or grows ol
   await second.done
   t.strictSame([first.events, asked], [['error'], ['1 /second']])
   const other = await numbered(t)
-  const idle = poolTo(t, other.url, { onWait: (_opts, withdraw) => queueMicrotask(() => withdraw(new Error('left'))) })
+  const idle = poolTo(t, other.url, {
+    onWait: (_opts, withdraw) => void queueMicrotask(() => withdraw(new Error('left')))
+  })
   idle.ask()
   await eventually(() => other.sockets.size === 1, 'the connection')
   await eventually(() => other.sockets.size === 0, 'its end', 6000)

@@ -104,7 +104,7 @@ export function poolTo(t: Test, url: string, options: Partial<PoolOptions> & { c
     connections: 10,
     direct: protocol === 'http:',
     open: opener(url, ca === undefined ? null : { ca }),
-    onWait: () => {},
+    onWait: () => undefined,
     ...given
   })
   t.teardown(() => pool.destroy())

@@ -7,6 +7,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Interceptor } from '../../../plugins/mesh/types.ts'
+import { policyOf } from '../breaking/options.ts'
 import { outlierOptions } from '../health/support.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../helpers/servers.ts'
@@ -246,6 +247,39 @@ t.test('nobody is to blame', async (t) => {
     other.write('begun')
     await failed(reset.mesh.request({ ...get, method: 'POST', body: other }))
     t.strictSame(reset.counts(), [1, 1])
+  })
+
+  await t.test('it waits for one of the connections that we allow ourselves', async (t) => {
+    for (const policy of [{ attemptTimeout: 100 }, { timeout: 300, attemptTimeout: 100 }, { timeout: 300 }]) {
+      const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
+      const { mesh, counts } = meshTo(t, endless.url, {
+        ...policy,
+        circuitBreaker: circuitBreaker!,
+        retry: retryOptions
+      })
+      const first = new Recorder()
+      mesh.dispatch(get, first)
+      await eventually(() => first.body === 'begun', 'the only connection to be taken')
+      const attempts: unknown[] = []
+      const second = new Recorder()
+      second.onRequestStart = (controller, context?: unknown) => {
+        second.controller = controller
+        attempts.push((context as { call: unknown }).call)
+      }
+      mesh.dispatch(get, second)
+      if (policy.timeout === undefined) {
+        await sleep(250)
+        slow.at(-1)!.end()
+        await eventually(() => second.body === 'begun', 'the second to have its turn')
+        second.controller.abort(new Error('enough'))
+      } else {
+        await second.done
+        t.equal(second.error?.code, 'JW_CALL_TIMEOUT')
+        first.controller.abort(new Error('enough'))
+      }
+      t.match(attempts, [{ attempts: 1 }], 'no retry')
+      t.strictSame(counts(), [0, 0])
+    }
   })
 
   await t.test('the mesh closes', async (t) => {
