@@ -1,4 +1,5 @@
 /** What is wrong with a configuration, or of no effect, and where. */
+import { maskCredentials } from './credentials.ts'
 
 export interface Fault {
   readonly file: string
@@ -93,7 +94,7 @@ export class Report {
       line,
       column,
       path: this.pathOf(at),
-      message
+      message: maskCredentials(message)
     })
   }
 
@@ -129,7 +130,8 @@ export class Report {
   /** An alias reads a fault's place twice; it is told once. */
   add(line: number, column: number, path: string, message: string): void {
     const id = `${line}:${column}: ${message}`
-    if (!this.#faults.has(id)) this.#faults.set(id, { file: this.#file, line, column, path, message })
+    if (this.#faults.has(id)) return
+    this.#faults.set(id, { file: this.#file, line, column, path, message: maskCredentials(message) })
   }
 
   /** Whether the value at a pointer may be looked at: neither it nor what holds it has a fault. */

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
-import type { Config } from '../config/schema.ts'
+import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 
 interface Options {
   gateway: FastifyInstance
@@ -26,22 +26,38 @@ const question = {
   }
 } as const
 
-/** Admin port, read only: the routes and services in force. Neither options nor secrets are shown. */
+/** Values of headers and cookies that a route or a split asks for may be shared secrets; their names are shown. */
+const masked = (values: Readonly<Record<string, string>>) =>
+  Object.fromEntries(Object.keys(values).map((name) => [name, '***']))
+
+const maskedMatch = ({ headers, ...match }: RouteMatch) => ({ ...match, ...(headers && { headers: masked(headers) }) })
+
+const maskedShare = ({ match, ...share }: SplitShare) => {
+  const { headers, cookies, consumers } = match ?? {}
+  const shown = {
+    ...(headers && { headers: masked(headers) }),
+    ...(cookies && { cookies: masked(cookies) }),
+    ...(consumers && { consumers })
+  }
+  return { ...share, ...(match && { match: shown }) }
+}
+
+/** The read-only admin API: routes and services in force. Neither options nor secrets are shown. */
 const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, explain }) => {
   server.get('/admin/routes', async () =>
     config.routes.map(({ name, match, service, mesh }) => ({
       name,
-      match,
+      match: maskedMatch(match),
       service,
-      ...(mesh.split && { split: mesh.split }),
+      ...(mesh.split && { split: mesh.split.map(maskedShare) }),
       mesh: gateway.mesh.describe(service, mesh)
     }))
   )
   server.get('/admin/services', async () => gateway.mesh.status())
 
   server.get<{ Params: { name: string } }>('/admin/services/:name', async ({ params }, reply) => {
-    const status = gateway.mesh.status().find(({ name }) => name === params.name)
-    return status ?? reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'no such service' })
+    if (Object.hasOwn(config.services, params.name)) return gateway.mesh.service(params.name).status()
+    return reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'no such service' })
   })
 
   /** `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may come often. */

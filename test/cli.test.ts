@@ -77,7 +77,7 @@ t.test('routes: what each request meets, without asking Consul', async (t) => {
   const [head, full, plain] = stdout.split('\n').map((line) => line.split(/ {2,}/))
   t.strictSame(head, ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH'])
   const rows = [full!, plain!].sort(([a], [b]) => (a! < b! ? -1 : 1))
-  t.strictSame(rows[0]!.slice(0, 2), ['full', 'any =/full x-beta:1'])
+  t.strictSame(rows[0]!.slice(0, 2), ['full', 'any =/full x-beta:***'])
   t.match(rows[0]![2], /cors → jwt/)
   t.notMatch(rows[0]![2], /access-log|rate-limit/)
   t.equal(rows[0]![3], 'orders=9 next=1')
@@ -90,16 +90,6 @@ t.test('schema is JSON Schema', async (t) => {
   const { code, stdout } = await jingwei(['schema'])
   t.equal(code, 0)
   t.match(JSON.parse(stdout), { $schema: /json-schema/, properties: { routes: { type: 'array' } } })
-})
-
-t.test('a reader that has seen enough', async (t) => {
-  for (const args of ['schema', `routes ${file}`, '--help', `explain ${file} GET /plain`]) {
-    const command = `set -o pipefail; node ${join(home, 'app.ts')} ${args} | head -0`
-    const { code, stderr } = await runToEnd('bash', ['-c', command], { env })
-    t.strictSame({ code, stderr }, { code: 0, stderr: '' }, args)
-  }
-  const full = await runToEnd('bash', ['-c', `node ${join(home, 'app.ts')} schema > /dev/full`], { env })
-  t.match(full, { code: 1, stderr: /^jingwei: cannot write to stdout: ENOSPC.*\n$/ })
 })
 
 t.test('token', async (t) => {

@@ -80,7 +80,21 @@ export const Listen = Type.Object(
 )
 
 export const Admin = Type.Object(
-  { host: Type.String({ default: '127.0.0.1' }), port: Type.Integer({ minimum: 0, maximum: 65535, default: 8081 }) },
+  {
+    host: Type.String({ default: '127.0.0.1' }),
+    port: Type.Integer({ minimum: 0, maximum: 65535, default: 8081 }),
+    hosts: Type.Array(
+      Type.String({
+        pattern: '^(\\*\\.)?[A-Za-z0-9_.:-]+$',
+        expected: 'a host name or address such as gateway-1.internal or *.internal'
+      }),
+      {
+        default: [],
+        description:
+          'Further values of `Host` that the port answers to, such as the name of its Kubernetes service. By default: the address that was connected to, loopback, `host`, and the machine’s host name. Others get 421, against DNS rebinding.'
+      }
+    )
+  },
   strict
 )
 

@@ -10,6 +10,7 @@ import { createPublicKey } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyBaseLogger } from 'fastify'
 import { Agent, request } from 'undici'
+import { maskCredentials } from '../../config/credentials.ts'
 
 export const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
 export const NoSuchKey = createError('JW_TOKEN_INVALID', 'No key fits the token: %s', 401)
@@ -66,6 +67,7 @@ export function algorithmsOf(key: KeyObject): readonly string[] {
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
   const { url, maxAge, cooldown, timeoutMs = 5000, now = () => performance.now() } = options
+  const shown = maskCredentials(url)
   const agent = new Agent({ connections: 1, connect: { timeout: timeoutMs } })
   const closing = new AbortController()
   let keys: readonly Key[] | null = null
@@ -88,11 +90,14 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(timeoutMs)])
       keys = parseKeys(await download(url, agent, signal))
       fetchedAt = now()
-      if (failing) log.info({ url }, 'the key set can be fetched again')
+      if (failing) log.info({ url: shown }, 'the key set can be fetched again')
       failing = false
     } catch (error) {
       if (!failing && !closing.signal.aborted) {
-        log.warn({ url, err: error }, keys ? 'key set not fetched; the last one stays in use' : 'key set not fetched')
+        log.warn(
+          { url: shown, err: error },
+          keys ? 'key set not fetched; the last one stays in use' : 'key set not fetched'
+        )
       }
       failing = true
     }

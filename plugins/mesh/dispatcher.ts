@@ -16,7 +16,7 @@ import { split } from './interceptors/split.ts'
 import type { LayerContext } from './layer.ts'
 import { registerServiceMetrics } from './metrics.ts'
 import { Service } from './service.ts'
-import type { ServiceStatus } from './service-status.ts'
+import type { DiscoveryStatus, ServiceStatus } from './service-status.ts'
 import { Transports } from './transport/index.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, Meter } from './types.ts'
 
@@ -145,6 +145,12 @@ export class Mesh extends Dispatcher {
 
   status(): ServiceStatus[] {
     return [...this.#services.values()].map((service) => service.status())
+  }
+
+  /** What discovery knows of each service. Unlike `status()`, its cost does not grow with the number of instances. */
+  discovery(): DiscoveryStatus[] {
+    const services = [...this.#services.values()]
+    return services.map(({ name, source, instances }) => ({ name, source, instances: instances.length }))
   }
 
   /** Milliseconds on the mesh's own clock, in which `status()` gives its times. */

@@ -35,7 +35,7 @@ export function explain(mesh: Mesh, service: string, policy: RoutePolicy, opts: 
         share: split === undefined ? null : { weight: share.weight, matched: share === matched },
         chain: mesh.describe(share.service, own),
         hashed: hashed(mesh, share.service, subset ?? '', opts),
-        status: mesh.status().find(({ name }) => name === share.service)!
+        status: mesh.service(share.service).status()
       }
     })
 }

@@ -1,6 +1,14 @@
 import type { Keeper, Service } from './service.ts'
 import type { SourceStatus } from './types.ts'
 
+/** State of a service's discovery. */
+export interface DiscoveryStatus {
+  readonly name: string
+  readonly source: SourceStatus
+  /** Number of instances, whatever their health. */
+  readonly instances: number
+}
+
 /** What the outside may know of a service. */
 export interface ServiceStatus {
   readonly name: string

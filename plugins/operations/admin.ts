@@ -1,7 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import Fastify, { LogController } from 'fastify'
 import fp from 'fastify-plugin'
+import { maskCredentials } from '../../config/credentials.ts'
 import type { Config } from '../../config/schema.ts'
+import { refuseOtherSites } from './admin-hosts.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -24,6 +26,11 @@ export default fp<Config>(
       return503OnClosing: false,
       forceCloseConnections: true
     }) as unknown as FastifyInstance
+    server.addHook('onRequest', refuseOtherSites(admin))
+    // One place for all that is shown: URLs of registries and key sets may hold credentials, also in error messages.
+    server.addHook('onSend', async (_request, _reply, payload) =>
+      typeof payload === 'string' ? maskCredentials(payload) : payload
+    )
     fastify.decorate('admin', server)
     // After the edge's last response, since what is added first closes last.
     fastify.addHook('onClose', () => server.close())

@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
+import { maskCredentials } from '../../config/credentials.ts'
 import { editorSchema } from '../../config/editor-schema.ts'
 import { line } from '../../config/faults.ts'
 import { ConfigError, loadConfig } from '../../config/load.ts'
@@ -47,7 +48,7 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
     const { code } = error as { code?: string }
     const isUsage = code?.startsWith('ERR_PARSE_ARGS')
     const text = error instanceof ConfigError || isUsage ? (error as Error).message : describe(error as Error)
-    process.stderr.write(`${text.trimEnd()}${isUsage ? `\n\n${help}` : ''}\n`)
+    process.stderr.write(`${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help}` : ''}\n`)
     return 1
   }
 }
@@ -83,7 +84,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     case 'routes':
       return print(await routeTable(loadConfig(argument ?? file), gateways))
     case 'explain':
-      return print(await gateways.explain(loadConfig(argument ?? file), asked(rest, values)))
+      return print(maskCredentials(await gateways.explain(loadConfig(argument ?? file), asked(rest, values))))
     case 'token':
       return print(`${await mint(loadConfig(file), argument, values)}\n`)
     default:
@@ -131,7 +132,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
       methods?.join(',') ?? 'any',
       hosts?.join(',') ?? '',
       typeof path === 'string' ? path : `=${path.exact}`,
-      ...Object.entries(headers ?? {}).map(([name, value]) => `${name}:${value}`)
+      ...Object.keys(headers ?? {}).map((name) => `${name}:***`)
     ]
     const target = route.mesh.split?.map(({ service, weight }) => `${service}=${weight}`).join(' ') ?? route.service
     return [

@@ -1,4 +1,5 @@
 import type { FastifyServerOptions } from 'fastify'
+import { maskCredentials } from '../../config/credentials.ts'
 import { LogWriter } from './log-writer.ts'
 
 /** Marks the fields of access lines: plain values, which need no serializer, and a message without characters to escape. */
@@ -44,7 +45,8 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
         lines.batch(`{"level":"info"${timestamp()},"name":"${name}"${members},"msg":"${args[1]}"}\n`)
       }
     },
-    stream: lines
+    // Access lines, which do not pass here, hold no query and no URL of ours.
+    stream: { write: (line: string) => lines.write(maskCredentials(line)) }
   }
 }
 

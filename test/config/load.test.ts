@@ -79,7 +79,7 @@ t.test('a whole configuration', async (t) => {
       }, // biome-ignore format: a list
       drain: { delay: 5000, timeout: 25_000 }
     },
-    admin: { host: '127.0.0.1', port: 8081 },
+    admin: { host: '127.0.0.1', port: 8081, hosts: [] },
     discovery: { consul: { url: 'http://127.0.0.1:8500', wait: 60_000, maxStale: 60_000 } },
     redis: { url: 'redis://127.0.0.1:6379', timeout: 50 },
     edge: {
@@ -150,7 +150,7 @@ t.test('a whole configuration', async (t) => {
 t.test('an empty file', async (t) => {
   const config = parseConfig('# nothing yet\n', 'gateway.yaml', {})
   t.strictSame([config.routes, config.services, config.plugins], [[], {}, []])
-  t.strictSame(config.admin, { host: '127.0.0.1', port: 8081 })
+  t.strictSame(config.admin, { host: '127.0.0.1', port: 8081, hosts: [] })
   t.equal(config.listen.port, 8080)
   t.match(config.edge, { bodyLimit: 10_485_760, accessLog: true })
   t.match(config.mesh, { timeout: 60_000, attemptTimeout: undefined })

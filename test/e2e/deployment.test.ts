@@ -57,6 +57,7 @@ const serviceSchema = object(
     restart: { const: 'unless-stopped' },
     stop_grace_period: duration,
     init: { type: 'boolean' },
+    hostname: text,
     read_only: { type: 'boolean' },
     cap_drop: words,
     security_opt: words,

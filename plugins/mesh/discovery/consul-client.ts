@@ -7,7 +7,7 @@ import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Logger, Surroundings } from '../types.ts'
 import type { Ask } from './consul-ask.ts'
 import { ConsulCrowded, ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
-import { createConnectAsk } from './consul-get.ts'
+import { createConnectAsk, shownUrl } from './consul-get.ts'
 import { Turns, turnsTiming } from './consul-turns.ts'
 import { messageOf } from './loop.ts'
 
@@ -44,8 +44,12 @@ export class ConsulClient {
   ): void {
     // Told already, with what to do.
     if (error instanceof ConsulCrowded) return
-    const { url } = this.#options
-    const fields = { url, service, ...(datacenter && { datacenter }), err: messageOf(error) }
+    const fields = {
+      url: shownUrl(this.#options.url),
+      service,
+      ...(datacenter && { datacenter }),
+      err: messageOf(error)
+    }
     const denied = error instanceof ConsulDenied
     const group = groupOf(denied ? this.#denied : this.#lost, datacenter)
     if (group.size === 0) {
@@ -56,7 +60,7 @@ export class ConsulClient {
   }
 
   answered(who: object, datacenter: string | undefined): void {
-    const fields = { url: this.#options.url, ...(datacenter && { datacenter }) }
+    const fields = { url: shownUrl(this.#options.url), ...(datacenter && { datacenter }) }
     const [lost, denied] = [groupOf(this.#lost, datacenter), groupOf(this.#denied, datacenter)]
     if (lost.delete(who) && lost.size === 0) this.#log.info(fields, 'Consul is back')
     if (denied.delete(who) && denied.size === 0) this.#log.info(fields, 'Consul accepts the token')

@@ -20,6 +20,12 @@ export interface GetOptions {
 
 export type Get = (path: string, query: Readonly<Record<string, string>>, options: GetOptions) => Promise<Got>
 
+/** The URL of the agent for the log, without user, password and query. */
+export function shownUrl(url: string): string {
+  const { origin, pathname } = new URL(url)
+  return pathname === '/' ? origin : `${origin}${pathname}`
+}
+
 export function createGet({ url, token, namespace }: ConsulOptions, agent: http.Agent): Get {
   const base = `${url.replace(/\/+$/, '')}/v1`
   const headers = {

@@ -4,7 +4,7 @@ import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Locality } from '../balancing/eligible.ts'
 import type { Surroundings } from '../types.ts'
 import { ANSWER_TIMEOUT, createAgent } from './consul-ask.ts'
-import { createGet } from './consul-get.ts'
+import { createGet, shownUrl } from './consul-get.ts'
 import { backoff, messageOf } from './loop.ts'
 
 export interface LocalityOptions {
@@ -62,7 +62,7 @@ export class OwnLocality {
         break
       } catch (error) {
         if (signal.aborted) break
-        const fields = { url: consul.url, err: messageOf(error) }
+        const fields = { url: shownUrl(consul.url), err: messageOf(error) }
         if (++failures === 1) log.warn(fields, 'the Consul agent does not tell where it is; no instance counts as near')
         const ms = backoff(failures, random, 1000, LONGEST_PAUSE)
         await sleep(ms, undefined, { signal, ref: false }).catch(() => {})

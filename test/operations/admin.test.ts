@@ -1,0 +1,141 @@
+/** The admin port: whom it answers, and what it does not show. */
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { raw, startGateway } from '../helpers/gateway.ts'
+import { runToEnd } from '../helpers/processes.ts'
+
+async function adminOf(t: Test, config: object) {
+  const gateway = await startGateway(config, { log: true })
+  t.teardown(gateway.close)
+  await gateway.server.admin!.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = gateway.server.admin!.server.address() as AddressInfo
+  const get = (headers: Record<string, string>, path = '/metrics') =>
+    new Promise<{ status: number; text: string }>((resolve, reject) => {
+      const request = http.get({ host: '127.0.0.1', port, path, headers, agent: false }, (response) => {
+        let text = ''
+        response.setEncoding('utf8').on('data', (chunk: string) => {
+          text += chunk
+        })
+        response.once('end', () => resolve({ status: response.statusCode!, text }))
+      })
+      request.once('error', reject)
+    })
+  return { gateway, port, get }
+}
+
+t.test('Host: its own names and addresses, and those that are configured', async (t) => {
+  const { port, get } = await adminOf(t, {
+    admin: { port: 0, hosts: ['gateway.internal', '*.svc.example', '10.1.2.3'] }
+  })
+  const own = [
+    `127.0.0.1:${port}`, '127.0.0.1', 'localhost', `LOCALHOST:${port}`, 'localhost.', `[::1]:${port}`, '[::ffff:127.0.0.1]',
+    hostname(), `${hostname().toUpperCase()}:${port}`, 'gateway.internal', `Gateway.Internal.:${port}`, 'a.svc.example',
+    'a.b.svc.example:8081', '10.1.2.3:80'
+  ] // biome-ignore format: a list
+  for (const host of own) t.equal((await get({ host })).status, 200, host)
+  const others = [
+    'evil.example', `evil.example:${port}`, 'localhost.evil.example', '127.0.0.1.evil.example', '10.1.2.4', '[::2]:80',
+    'svc.example', 'evilsvc.example', 'gateway.internal.evil.example', ':80', '[', '[]', 'a:b:c', '127.0.0.1@evil.example'
+  ] // biome-ignore format: a list
+  for (const path of ['/metrics', '/health/ready', '/health/live', '/admin/routes', '/admin/explain?path=/', '/none']) {
+    for (const host of others) {
+      const { status, text } = await get({ host }, path)
+      t.equal(status, 421, `${path} ${JSON.stringify(host)}`)
+      t.match(JSON.parse(text), { statusCode: 421, code: 'JW_ADMIN_HOST' })
+    }
+  }
+  t.match(
+    await raw(port, 'GET /metrics HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n'),
+    /^HTTP\/1\.1 421 /,
+    'an empty host'
+  )
+  t.match(await raw(port, 'GET /health/live HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 /, 'a check without a host')
+})
+
+t.test('requests of other web sites', async (t) => {
+  const { port, get } = await adminOf(t, { admin: { port: 0 } })
+  const host = `localhost:${port}`
+  for (const origin of ['https://evil.example', 'null', 'http://localhost.evil.example', '']) {
+    const { status, text } = await get({ host, origin })
+    t.equal(status, 403, origin)
+    t.match(JSON.parse(text), { code: 'JW_ADMIN_CROSS_SITE' })
+  }
+  for (const destination of ['empty', 'script', 'image', 'iframe']) {
+    const headers = { host, 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': destination }
+    t.equal((await get(headers)).status, 403, destination)
+  }
+  t.equal((await get({ host, origin: `http://${host}` })).status, 200)
+  t.equal((await get({ host, 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'empty' })).status, 200)
+  t.equal((await get({ host, 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' })).status, 200)
+  t.equal((await get({ host, 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' })).status, 200, 'a link')
+})
+
+const routes = [
+  { name: 'match', match: { path: '/m', headers: { 'x-gate': 'hunter2' } }, service: 'a' },
+  {
+    name: 'split',
+    match: { path: '/s' },
+    split: [
+      { service: 'a', weight: 1 },
+      { service: 'a', match: { headers: { 'x-gate': 'hunter2' }, cookies: { gate: 'hunter2' }, consumers: ['alice'] } }
+    ]
+  }
+]
+const services = { a: { instances: ['http://127.0.0.1:9'] } }
+
+t.test('values of headers and cookies that routes ask for are not shown', async (t) => {
+  const { get } = await adminOf(t, { admin: { port: 0 }, services, routes })
+  for (const path of ['/admin/routes', '/admin/services', '/admin/explain?path=/m&header=x-gate:hunter2', '/metrics']) {
+    t.notMatch((await get({}, path)).text, /hunter2/, path)
+  }
+  const shown = JSON.parse((await get({}, '/admin/routes')).text)
+  t.match(shown[0].match, { path: '/m', headers: { 'x-gate': '***' } })
+  t.match(shown[1].split[1].match, { headers: { 'x-gate': '***' }, cookies: { gate: '***' }, consumers: ['alice'] })
+  t.strictSame(shown[1].split[0], { service: 'a', weight: 1 })
+
+  const file = join(t.testdir({ 'gateway.yaml': JSON.stringify({ services, routes }) }), 'gateway.yaml')
+  const { stdout } = await runToEnd('node', [join(import.meta.dirname, '../../app.ts'), 'routes', file])
+  t.match(stdout, /\/m x-gate:\*\*\*/)
+  t.notMatch(stdout, /hunter2/)
+})
+
+t.test('credentials in URLs: not on the admin port, not in the log', async (t) => {
+  const secret = 'user:hunter2@127.0.0.1:9'
+  const key = 'token=hunter2'
+  const { gateway, get } = await adminOf(t, {
+    admin: { port: 0 },
+    discovery: { consul: { url: `http://${secret}` } },
+    redis: { url: `redis://${secret}` },
+    services: { a: {} },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'a' }],
+    edge: {
+      jwt: { jwks: `http://${secret}/keys?${key}` },
+      rateLimit: { max: 1, window: '1s', store: 'redis' }
+    }
+  })
+  const token = `${Buffer.from('{"alg":"RS256","kid":"1"}').toString('base64url')}.e30.AA`
+  await fetch(gateway.url, { headers: { authorization: `Bearer ${token}` } })
+  while (!gateway.log.some(({ msg }) => /Consul/.test(String(msg)))) await new Promise((done) => setTimeout(done, 20))
+  while (!gateway.log.some(({ msg }) => /key set/.test(String(msg)))) await new Promise((done) => setTimeout(done, 20))
+  t.notMatch(JSON.stringify(gateway.log), /hunter2/)
+  for (const path of ['/admin/routes', '/admin/services', '/admin/services/a', '/health/ready', '/metrics']) {
+    t.notMatch((await get({}, path)).text, /hunter2/, path)
+  }
+  t.match(await get({}, '/admin/services/none'), { status: 404 })
+})
+
+t.test('readiness asks no instance for its status', async (t) => {
+  const { gateway, get } = await adminOf(t, { admin: { port: 0 }, services })
+  const { mesh } = gateway.server
+  mesh.status = () => t.fail('the status of all services was asked') as never
+  mesh.service('a').status = () => t.fail('the status of a service was asked') as never
+  const { status, text } = await get({}, '/health/ready')
+  t.equal(status, 200)
+  const { a } = JSON.parse(text).services
+  t.ok(a.discoveryAgeMs >= 0)
+  t.strictSame({ ...a, discoveryAgeMs: 0 }, { source: 'static', instances: 1, discoveryAgeMs: 0, error: null })
+})
