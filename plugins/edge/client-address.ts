@@ -6,8 +6,8 @@
 import type { IncomingMessage } from 'node:http'
 import { isIPv6, SocketAddress } from 'node:net'
 
-/** Entries of X-Forwarded-For that are settled, from the right: more trusted proxies in a row there are not. */
-const mostHops = 50
+/** Entries of X-Forwarded-For that are looked at, from the right: more trusted proxies in a row there are not. */
+export const mostHops = 50
 
 /** Lists of IPv4 addresses, which have one spelling. */
 const plainList = /^[\d., ]*$/

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 import { forwardedFor, unmapped } from './client-address.ts'
+import { commaItems, withoutEndSlashes } from './scanning.ts'
 
 /** What this gateway says anew of each request. */
 const rewritten = [
@@ -80,9 +81,12 @@ export function prefixSoFar(own: string | null, request: IncomingMessage, truste
   const earlier = trusted ? text(request.headers['x-forwarded-prefix']) : undefined
   if (earlier === undefined) return own
   if (own === null) return earlier
-  const parts = [...earlier.split(','), own]
-  return parts.map((part) => part.trim().replace(/\/+$/, '')).join('')
+  const parts = commaItems(earlier, mostPrefixes)
+  return parts === null ? own : [...parts, own].map(withoutEndSlashes).join('')
 }
+
+/** Prefixes of proxies before this one; a longer list is ignored. */
+const mostPrefixes = 16
 
 function text(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value.join(', ') : value

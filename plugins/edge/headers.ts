@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { http2Values } from './http2-values.ts'
+import { commaItems } from './scanning.ts'
 
 /** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
 export const hopByHop: ReadonlySet<string> = new Set([
@@ -51,11 +52,14 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'warning'
 ])
 
+/** Names in one `Trailer` field; a longer list is not passed on. The trailers themselves are. */
+const mostTrailers = 64
+
 /** What `Trailer` says, less what will not come. */
 export function announced(trailer: string | readonly string[], isDropped: (name: string) => boolean): string[] {
   return [trailer].flat().flatMap((line) => {
-    const names = line.split(',').map((name) => name.trim())
-    const kept = names.filter((name) => name !== '' && !isDropped(name.toLowerCase()))
+    const names = commaItems(line, mostTrailers) ?? []
+    const kept = names.filter((name) => !isDropped(name.toLowerCase()))
     return kept.length > 0 ? [kept.join(', ')] : []
   })
 }

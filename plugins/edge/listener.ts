@@ -4,11 +4,17 @@ import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import type { Config } from '../../config/schema.ts'
 import { toOriginForm } from './absolute-form.ts'
-import { settleForwardedFor } from './client-address.ts'
+import { mostHops, settleForwardedFor } from './client-address.ts'
 import { answer } from './errors.ts'
+import { trustedPeers } from './forwarding-headers.ts'
 import { tellRefused } from './refusals.ts'
 import { refuseUnparsable } from './unparsable.ts'
 import { isAnswering, isHandshake } from './websocket-handshake.ts'
+
+function trustedHops(ranges: readonly string[]): (address: string, hop: number) => boolean {
+  const isTrusted = trustedPeers(ranges)
+  return (address, hop) => hop < mostHops && isTrusted(address)
+}
 
 /** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
 export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
@@ -24,7 +30,7 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isAnswering(request)
   }
   const options: FastifyServerOptions = {
-    trustProxy: listen.trustProxy.length > 0 ? [...listen.trustProxy] : false,
+    trustProxy: listen.trustProxy.length > 0 ? trustedHops(listen.trustProxy) : false,
     keepAliveTimeout: timeouts.keepAlive,
     // A whole upload may take its time; `bodyIdle` bounds each silence in it.
     requestTimeout: 0,

@@ -6,6 +6,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
+import { commaItems, withoutEndSlashes } from './scanning.ts'
 
 /**
  * By the hosts by which a service may call itself, those that the request names and the instance's address, and by what
@@ -20,10 +21,10 @@ export type Relocate = (
 
 /** The prefixes that the client's and the service's path begin with; null if they are the same. */
 function prefixes({ match, path }: RouteConfig): { outer: string; inner: string } | null {
-  if (path?.strip !== undefined) return { outer: trim(path.strip), inner: '' }
+  if (path?.strip !== undefined) return { outer: withoutEndSlashes(path.strip), inner: '' }
   if (path?.rewrite === undefined) return null
   const outer = typeof match.path === 'string' ? match.path : match.path.exact
-  return { outer: trim(outer), inner: trim(path.rewrite.prefix) }
+  return { outer: withoutEndSlashes(outer), inner: withoutEndSlashes(path.rewrite.prefix) }
 }
 
 /** What is taken off the path before the service sees it, for `X-Forwarded-Prefix`; null if nothing is. */
@@ -55,13 +56,12 @@ export function relocation(route: RouteConfig): Relocate | null {
 function authoritiesOf({ raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>): string[] {
   const named = [headers[':authority'] ?? headers.host, trusted ? headers['x-forwarded-host'] : undefined]
   return named.flatMap((value) =>
-    value === undefined
-      ? []
-      : String(value)
-          .toLowerCase()
-          .split(/\s*,\s*/)
+    value === undefined ? [] : (commaItems(String(value).toLowerCase(), mostHosts) ?? [])
   )
 }
+
+/** Hosts that `X-Forwarded-Host` may name; a longer list is ignored. */
+const mostHosts = 16
 
 /** scheme, authority, path, and the rest; RFC 3986, appendix B. */
 const reference = /^(https?:)?(?:\/\/([^/?#]*))?([^?#]*)(.*)$/is
@@ -99,4 +99,3 @@ function exposed(path: string, { outer, inner, told }: Prefixes): string {
 }
 
 const isUnder = (path: string, prefix: string) => path === prefix || path.startsWith(`${prefix}/`)
-const trim = (prefix: string) => prefix.replace(/\/+$/, '')

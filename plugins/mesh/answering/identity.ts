@@ -53,16 +53,21 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
       const { path, caller } = opts
       if (!isPlainGet(opts)) return null
       // Trust decides who may ask for faults.
-      const parts: unknown[] = [path, caller?.consumer?.id ?? null, caller?.trusted ?? false]
+      let text = `${caller?.trusted === true}${part(path)}${part(caller?.consumer?.id)}`
       const pairs = headerPairs(opts)
       for (let i = 0; i < pairs.length; i += 2) {
         const name = pairs[i]!
         if (methodOverrides.has(name)) return null
-        if (!ignored.has(name)) parts.push(name, pairs[i + 1])
+        if (!ignored.has(name)) text += part(name) + part(pairs[i + 1])
       }
-      return JSON.stringify(parts)
+      return text
     }
   }
+}
+
+/** With its length, so that no value passes for two: `;2:ab`, and `;` for none. */
+export function part(text: string | undefined): string {
+  return text === undefined ? ';' : `;${text.length}:${text}`
 }
 
 function isPlainGet({ method, upgrade, query, body }: DispatchOptions): boolean {

@@ -7,7 +7,7 @@ import type { Keeper } from '../service.ts'
 import type { DispatchOptions } from '../types.ts'
 import { cacheControl, varyOf } from './cache-control.ts'
 import type { Identity } from './identity.ts'
-import { identityOf, isPersonal } from './identity.ts'
+import { identityOf, isPersonal, part } from './identity.ts'
 
 export type StaleOptions = NonNullable<FallbackOptions['stale']>
 
@@ -197,10 +197,10 @@ const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 
 /** The resource and the consumer: consumers share nothing, not even public responses. */
 function publicKey(opts: DispatchOptions): string {
-  const parts: unknown[] = [opts.path, opts.caller?.consumer?.id ?? null]
+  let text = part(opts.path) + part(opts.caller?.consumer?.id)
   const pairs = headerPairs(opts)
-  for (let i = 0; i < pairs.length; i += 2) if (locating.has(pairs[i]!)) parts.push(pairs[i], pairs[i + 1])
-  return `public ${hash('sha256', JSON.stringify(parts), 'base64')}`
+  for (let i = 0; i < pairs.length; i += 2) if (locating.has(pairs[i]!)) text += part(pairs[i]) + part(pairs[i + 1])
+  return `public ${hash('sha256', text, 'base64')}`
 }
 
 /** Whether the client allows a stored response, and that this one is stored. */

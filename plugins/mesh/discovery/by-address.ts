@@ -7,18 +7,15 @@ import type { InstanceSpec } from '../types.ts'
  * counted twice. The first entry gives id and meta, the largest weight counts, and tags are those of all.
  */
 export function byAddress(specs: readonly InstanceSpec[]): readonly InstanceSpec[] {
-  const merged = new Map<string, InstanceSpec>()
-  for (const spec of specs) {
-    const first = merged.get(spec.origin)
-    merged.set(spec.origin, first === undefined ? spec : merge(first, spec))
-  }
-  return merged.size === specs.length ? specs : Object.freeze([...merged.values()])
+  const groups = Map.groupBy(specs, ({ origin }) => origin)
+  if (groups.size === specs.length) return specs
+  return Object.freeze([...groups.values()].map(merge))
 }
 
-function merge(first: InstanceSpec, other: InstanceSpec): InstanceSpec {
-  return {
-    ...first,
-    weight: Math.max(first.weight, other.weight),
-    tags: [...new Set([...first.tags, ...other.tags])]
-  }
+function merge(entries: readonly InstanceSpec[]): InstanceSpec {
+  const first = entries[0]!
+  if (entries.length === 1) return first
+  let { weight } = first
+  for (const entry of entries) weight = Math.max(weight, entry.weight)
+  return { ...first, weight, tags: [...new Set(entries.flatMap(({ tags }) => tags))] }
 }

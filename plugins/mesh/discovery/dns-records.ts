@@ -18,17 +18,19 @@ export interface Target {
 
 /** Addresses of one family, behind any number of aliases. */
 export function addressesIn(reply: Reply, name: string, type: 'A' | 'AAAA'): Found<string> {
-  return found(reply.answers, name, (record) => (record.type === type ? String(record.data) : null))
+  return found(byName(reply.answers), name, (record) => (record.type === type ? String(record.data) : null))
 }
 
 /** What the server sent along so that it need not be asked. */
-export function additionalAddresses(reply: Reply, host: string): Found<string> {
-  const records = [...reply.answers, ...reply.additionals]
-  return found(records, host, (record) => (record.type === 'A' || record.type === 'AAAA' ? String(record.data) : null))
+export function additionalAddresses(reply: Reply): (host: string) => Found<string> {
+  // Once for all hosts: there may be as many of them as records.
+  const records = byName([...reply.answers, ...reply.additionals])
+  const pick = (record: Answer) => (record.type === 'A' || record.type === 'AAAA' ? String(record.data) : null)
+  return (host) => found(records, host, pick)
 }
 
 export function targetsIn(reply: Reply, name: string): Found<Target> {
-  return found(reply.answers, name, (record) => {
+  return found(byName(reply.answers), name, (record) => {
     if (record.type !== 'SRV') return null
     const { target, port, priority = 0, weight = 0 } = record.data
     // The target "." says that the service is decidedly not offered here (RFC 2782).
@@ -36,33 +38,31 @@ export function targetsIn(reply: Reply, name: string): Found<Target> {
   })
 }
 
-function found<T>(answers: readonly Answer[], name: string, pick: (record: Answer) => T | null): Found<T> {
+type ByName = ReadonlyMap<string, readonly Answer[]>
+
+const byName = (answers: readonly Answer[]): ByName => Map.groupBy(answers, (record) => bare(record.name))
+
+/** The records of a name, and of those that it is an alias of. */
+function found<T>(answers: ByName, name: string, pick: (record: Answer) => T | null): Found<T> {
   const names = new Set([bare(name)])
   const records: T[] = []
   let ttl = Number.POSITIVE_INFINITY
-  // An alias may stand after what it points to, so follow the chain first.
-  for (let size = 0; size !== names.size; ) {
-    size = names.size
-    for (const record of answers) {
-      if (record.type !== 'CNAME' || !names.has(bare(record.name))) continue
-      names.add(bare(record.data))
-      ttl = Math.min(ttl, record.ttl ?? 0)
+  // Names that are added on the way are visited, too.
+  for (const next of names) {
+    for (const record of answers.get(next) ?? []) {
+      const isAlias = record.type === 'CNAME'
+      if (isAlias) names.add(bare(record.data))
+      const picked = pick(record)
+      if (picked !== null) records.push(picked)
+      if ((isAlias || picked !== null) && 'ttl' in record) ttl = Math.min(ttl, record.ttl ?? 0)
     }
-  }
-  for (const record of answers) {
-    const picked = names.has(bare(record.name)) ? pick(record) : null
-    if (picked === null) continue
-    records.push(picked)
-    if ('ttl' in record) ttl = Math.min(ttl, record.ttl ?? 0)
   }
   return { records, ttl }
 }
 
 /** The groups of equal priority, the preferred one (lowest number) first. */
 export function byPriority(targets: readonly Target[]): Target[][] {
-  const groups = new Map<number, Target[]>()
-  for (const target of targets) groups.set(target.priority, [...(groups.get(target.priority) ?? []), target])
-  return [...groups].sort(([a], [b]) => a - b).map(([, group]) => group)
+  return [...Map.groupBy(targets, ({ priority }) => priority)].sort(([a], [b]) => a - b).map(([, group]) => group)
 }
 
 /**

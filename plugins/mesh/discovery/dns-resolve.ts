@@ -59,10 +59,11 @@ export class Resolver {
     const { host } = this.#options
     const reply = await query(host, 'SRV', this.#servers(), this.#signal)
     const targets = targetsIn(reply, host)
+    const additional = additionalAddresses(reply)
     let failure: unknown = null
     for (const group of byPriority(targets.records)) {
       const weights = scaleWeights(group.map(({ weight }) => weight))
-      const found = await Promise.allSettled(group.map((target) => this.#target(target, additional(target), next)))
+      const found = await Promise.allSettled(group.map((target) => this.#target(target, additional(target.host), next)))
       const places: Place[] = []
       let { ttl } = targets
       for (const [i, { port, host: name }] of group.entries()) {
@@ -76,10 +77,6 @@ export class Resolver {
     }
     if (failure !== null) throw failure
     return { places: [], ttl: 0, nonexistent: reply.code === 'NXDOMAIN' }
-
-    function additional(target: Target): Found<string> {
-      return additionalAddresses(reply, target.host)
-    }
   }
 
   async #target(target: Target, sent: Found<string>, next: Map<string, Found<string>>): Promise<Found<string>> {

@@ -18,7 +18,8 @@ export function alternativeNames(text: string | undefined): Readonly<Record<stri
     const [, kind, quoted, plain] = part.exec(text) ?? []
     if (kind === undefined) return {}
     const value = quoted === undefined ? plain! : String(JSON.parse(quoted))
-    names[kind] = [...(names[kind] ?? []), value]
+    names[kind] ??= []
+    names[kind].push(value)
   }
   return names
 }

@@ -1,0 +1,216 @@
+/**
+ * Everything that reads what clients, services or registries send takes time in proportion to its length. Each parser is
+ * given texts on which careless ones take quadratic time, at two lengths. A new parser belongs into the table.
+ */
+import t from 'tap'
+import type { FallbackOptions, RouteConfig } from '../config/schema.ts'
+import { toOriginForm } from '../plugins/edge/absolute-form.ts'
+import { canonicalAddress, settleForwardedFor } from '../plugins/edge/client-address.ts'
+import { appendForwarding, prefixSoFar, trustedPeers } from '../plugins/edge/forwarding-headers.ts'
+import { announced, endToEnd, isWebSocket, nominated, takesTrailers } from '../plugins/edge/headers.ts'
+import { relocation } from '../plugins/edge/location.ts'
+import { commaItems, withoutEndSlashes } from '../plugins/edge/scanning.ts'
+import { targetPath } from '../plugins/edge/target-path.ts'
+import { headerValue } from '../plugins/edge/upstream-headers.ts'
+import { cacheControl, varyOf } from '../plugins/mesh/answering/cache-control.ts'
+import { identityOf, isPersonal } from '../plugins/mesh/answering/identity.ts'
+import { StaleStore } from '../plugins/mesh/answering/stale-store.ts'
+import type { Call } from '../plugins/mesh/call.ts'
+import { byAddress } from '../plugins/mesh/discovery/by-address.ts'
+import { translate } from '../plugins/mesh/discovery/consul-translate.ts'
+import { additionalAddresses, addressesIn, byPriority, targetsIn } from '../plugins/mesh/discovery/dns-records.ts'
+import { requestHead } from '../plugins/mesh/http/request-head.ts'
+import { isPersistent, parseHead } from '../plugins/mesh/http/response-head.ts'
+import { parseSpiffe } from '../plugins/mesh/identity/spiffe.ts'
+import { matcher } from '../plugins/mesh/interceptors/split.ts'
+import { listItems } from '../plugins/mesh/list-items.ts'
+import { cookieOf, factReader, headerOf, queryOf } from '../plugins/mesh/request-facts.ts'
+import { noteRetryAfter } from '../plugins/mesh/retrying/retry-after.ts'
+import { alternativeNames } from '../plugins/mesh/transport/names.ts'
+import type { DispatchOptions } from '../plugins/mesh/types.ts'
+
+/** What a text consists of: a beginning, a part that is repeated, an end. */
+const shapes: readonly (readonly [string, string, string])[] = [
+  ...['a', '/', ' ', '\t', ',', ' ,', ', ', 'a,', ';', '; ', '=', 'a=', 'a=b;', 'a=b&', '&', '%', '%2', '%zz&', '+&']
+    .flatMap((part): [string, string, string][] => [['', part, ''], ['', part, 'x'], ['x', part, 'x']]),
+  ...['"', '\\', '"a', '"a",', '\\"', 'a="', ':', '1', '.', '1.', '10.0.0.1, ', '[::1]:1, ', '(', '-', '_', '?', '#', '@']
+    .flatMap((part): [string, string, string][] => [['', part, ''], ['', part, ' x'], ['"', part, '']]),
+  ...['websocket ', ', websocket', 'trailers ', ', trailers', 'close ', 'keep-alive,', 'timeout=', ' timeout=1', 'user=']
+    .map((part): [string, string, string] => ['', part, 'x']),
+  ...['user', 'user ', 'user;', 'user=;', 'us', '%75ser&', 'DNS:a, ', 'DNS:"a, b", ', 'URI:', 'DNS:"', '//', 'a/', 'http:']
+    .map((part): [string, string, string] => ['', part, '']),
+  ['https://', 'a', ''], ['https://', 'a:80', '/'], ['//', '/', ''], ['spiffe://', 'a/', ''], ['spiffe://a/ns/', 'a', '/dc/']
+] // biome-ignore format: a table
+
+function text([begin, part, end]: (typeof shapes)[number], length: number): string {
+  return begin + part.repeat(Math.ceil(length / part.length)) + end
+}
+
+const opts = (more: object) => ({ origin: 'http://a.mesh', method: 'GET', path: '/', ...more }) as DispatchOptions
+const request = (headers: object, more: object = {}) =>
+  ({ headers, socket: { remoteAddress: '10.0.0.1' }, ...more }) as never
+const route = (path: object) => ({ match: { path: '/a' }, edge: {}, path }) as unknown as RouteConfig
+const { of } = identityOf({ excludeHeaders: [] })
+const stale: NonNullable<FallbackOptions['stale']> = { maxAge: 1000, maxEntries: 9, maxBody: 9, excludeHeaders: [] }
+const isTrusted = trustedPeers(['10.0.0.0/8'])
+const strip = relocation(route({ strip: '/a' }))!
+const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
+const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
+const byQuery = factReader('query:user')
+const share = matcher({ headers: { 'x-user': '1' }, cookies: { user: '1' } })!
+/** What the HTTP/1.1 parser lets through. */
+const line = (value: string) => `HTTP/1.1 200 OK\r\nname: ${value}\r\nconnection: ${value}`
+
+const parsers: Readonly<Record<string, (value: string) => unknown>> = {
+  'items of a list, edge': (value) => commaItems(value, 16),
+  'items of a list, mesh': (value) => listItems(value, 64),
+  'a path without its last slashes': withoutEndSlashes,
+  'X-Forwarded-Prefix': (value) => prefixSoFar('/a', request({ 'x-forwarded-prefix': value }), true),
+  'forwarding headers': (value) => {
+    const given = { 'x-forwarded-for': value, forwarded: value, 'x-forwarded-host': value, 'x-real-ip': value }
+    appendForwarding([], request(given), true)
+  },
+  'an address': (value) => [isTrusted(value), canonicalAddress(value)],
+  'X-Forwarded-For': (value) => settleForwardedFor(request({ 'x-forwarded-for': value })),
+  'Trailer': (value) => announced(value, () => false),
+  'Connection': nominated,
+  'Connection of a service': (value) => endToEnd({ connection: value }, false),
+  'Upgrade': isWebSocket,
+  'TE': takesTrailers,
+  'X-Forwarded-Host': (value) =>
+    strip({ location: 'https://h/x' }, { raw: request({ 'x-forwarded-host': value }), trusted: true }, 'http://10.0.0.1', '/a'),
+  'Host, for Location': (value) =>
+    strip({ location: 'https://h/x' }, { raw: request({ host: value }), trusted: false }, 'http://10.0.0.1', '/a'),
+  'Location': (value) =>
+    strip({ location: value, 'content-location': value }, { raw: request({ host: value }), trusted: false }, 'http://10.0.0.1', '/a'),
+  'a request target to be rewritten': (value) => change(`/a${value}`),
+  'an absolute request target': (value) => toOriginForm(request({ host: value }, { url: value })),
+  'a claim for a header': (value) => [headerValue(value), headerValue([value, value])],
+  'Cache-Control': cacheControl,
+  'Vary': (value) => varyOf({ vary: value }),
+  'identity of a request': (value) => of(opts({ path: value, headers: ['x-any', value, 'cookie', value] })),
+  'personal headers': (value) => isPersonal(opts({ headers: ['x-any', value] })),
+  'a response to keep': (value) =>
+    new StaleStore(stale, () => 0).record(
+      opts({ headers: ['x-any', value, 'cache-control', 'max-age=0'] }), 200, { vary: value, connection: value, age: value }
+    ),
+  'Cookie': (value) => cookieOf(opts({ headers: ['cookie', value] }), 'user'),
+  'Cookie, of a short name': (value) => cookieOf(opts({ headers: { cookie: value } }), 'u'),
+  'a header by its name': (value) => headerOf(opts({ headers: [value, value, 'x-any', value] }), 'x-any'),
+  'a query parameter': (value) => [byQuery(opts({ path: `/?${value}` })), queryOf(opts({ path: `/?${value}` }), 'a')],
+  'the match of a share': (value) => share(opts({ headers: ['x-user', '1', 'cookie', value] })),
+  'Retry-After': (value) => noteRetryAfter(call, value, 0),
+  'a request head': (value) => attempted(() => requestHead(opts({ headers: ['x-any', value, 'connection', value] }), 'h')),
+  'a response head': (value) => attempted(() => isPersistent(parseHead(line(value), line(value).length))),
+  'names in a certificate': (value) => attempted(() => alternativeNames(value)),
+  'a SPIFFE id': parseSpiffe
+} // biome-ignore format: a table
+
+/** A refusal is as good as a result. */
+function attempted(parse: () => unknown): unknown {
+  try {
+    return parse()
+  } catch (error) {
+    return error
+  }
+}
+
+/** Milliseconds that it takes at best; what takes long is not measured again. */
+function cost(run: () => unknown, times: number): number {
+  let least = Number.POSITIVE_INFINITY
+  const begun = performance.now()
+  for (let i = 0; i < times; i++) {
+    const before = performance.now()
+    run()
+    const after = performance.now()
+    least = Math.min(least, after - before)
+    if (after - begun > 50) break
+  }
+  return least
+}
+
+const growth = 8
+/** Eight times the length may take 24 times as long; quadratic time would be 64 times as long. */
+const bound = 3 * growth
+/** Milliseconds below which caches and the compiler are measured, and not the parser. */
+const noise = 0.05
+
+/** How many times as long `run` takes at eight times the size. Measured again where it looks bad. */
+function growthOf(run: (size: number) => () => unknown, size: number): number {
+  let least = Number.POSITIVE_INFINITY
+  for (let i = 0; i < 3 && least > bound; i++) {
+    const [small, large] = [cost(run(size), 8), cost(run(size * growth), 3)]
+    least = Math.min(least, large / Math.max(small, noise))
+  }
+  return least
+}
+
+for (const [name, parse] of Object.entries(parsers)) {
+  t.test(name, async (t) => {
+    for (const shape of shapes) {
+      const found = growthOf((size) => {
+        const value = text(shape, size)
+        return () => parse(value)
+      }, 4000)
+      if (found > bound)
+        return t.fail(`${JSON.stringify(shape)}: ${growth} times the length takes ${found} times as long`)
+    }
+    t.pass(`${shapes.length} texts`)
+  })
+}
+
+const names = (count: number) => Array.from({ length: count }, (_, i) => `name-${i}`)
+const reply = (records: readonly object[]) => ({ code: 'NOERROR', answers: records, additionals: records }) as never
+
+/** The same of lists, by the number of their members. */
+const lists: Readonly<Record<string, (count: number) => () => unknown>> = {
+  'fields of a request and names in Vary': (count) => {
+    const asked = opts({ headers: names(count).flatMap((name) => [name, '1']) })
+    const [vary, store] = [names(count).join(), new StaleStore(stale, () => 0)]
+    return () => [store.record(asked, 200, { vary }), store.record(asked, 200, { vary, 'cache-control': 'public' })]
+  },
+  'fields of a request, found in a stored response': (count) => {
+    const [asked, other] = [1, 2].map((value) => opts({ headers: names(count).flatMap((name) => [name, `${value}`]) }))
+    const store = new StaleStore(stale, () => 0)
+    const vary = names(30).join()
+    store.record(asked!, 200, { vary, 'cache-control': 'public' })!.end()
+    return () => store.find(other!)
+  },
+  'fields of a response': (count) => {
+    const head = `HTTP/1.1 200 OK\r\n${names(count).map((name) => `${name}: 1`).join('\r\n')}`
+    const same = `HTTP/1.1 200 OK\r\n${'set-cookie: a=1\r\n'.repeat(count)}`
+    return () => [parseHead(head, head.length), parseHead(same, same.length)]
+  },
+  'aliases in DNS, the last one first': (count) => {
+    const aliases = names(count).map((name, i) => ({ type: 'CNAME', name, data: `name-${i + 1}`, ttl: 1 }))
+    const answer = reply(aliases.reverse())
+    return () => addressesIn(answer, 'name-0', 'A')
+  },
+  'targets in DNS and their addresses': (count) => {
+    const targets = names(count).map((target) => ({ type: 'SRV', name: 'srv', data: { target, port: 1 }, ttl: 1 }))
+    const answer = reply([...targets, ...names(count).map((name) => ({ type: 'A', name, data: '10.0.0.1', ttl: 1 }))])
+    return () => {
+      const addresses = additionalAddresses(answer)
+      return byPriority(targetsIn(answer, 'srv').records).map((group) => group.map(({ host }) => addresses(host)))
+    }
+  },
+  'names in a certificate': (count) => {
+    const list = names(count).map((name) => `DNS:${name}`).join(', ')
+    return () => alternativeNames(list)
+  },
+  'entries of Consul with one address': (count) => {
+    const entries = names(count).map((name) => ({
+      Node: { Node: name, Address: '10.0.0.1' },
+      Service: { ID: name, Port: 80, Tags: [name] },
+      Checks: []
+    }))
+    return () => byAddress(translate(entries, { tags: [], passingOnly: true }).instances)
+  }
+} // biome-ignore format: a table
+
+for (const [name, run] of Object.entries(lists)) {
+  t.test(name, async (t) => {
+    const found = growthOf(run, 500)
+    t.ok(found <= bound, `${growth} times as many take ${found} times as long`)
+  })
+}
