@@ -124,7 +124,7 @@ function cost(run: () => unknown, times: number): number {
     run()
     const after = performance.now()
     least = Math.min(least, after - before)
-    if (after - begun > 50) break
+    if (after - begun > 100) break
   }
   return least
 }
@@ -138,7 +138,7 @@ const noise = 0.05
 /** How many times as long `run` takes at eight times the size. Measured again where it looks bad. */
 function growthOf(run: (size: number) => () => unknown, size: number): number {
   let least = Number.POSITIVE_INFINITY
-  for (let i = 0; i < 3 && least > bound; i++) {
+  for (let i = 0; i < 6 && least > bound; i++) {
     const [small, large] = [cost(run(size), 8), cost(run(size * growth), 3)]
     least = Math.min(least, large / Math.max(small, noise))
   }
