@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { errors } from 'undici'
 import { free, isTransferring } from './borrowing.ts'
+import { discardBody } from './discard-body.ts'
 import type { PooledRequest } from './pooled-request.ts'
 import { trailerLines } from './request-head.ts'
 
@@ -169,7 +170,7 @@ abstract class StreamedBody implements Sending {
   }
 }
 
-/** A stream is destroyed with its exchange, and is not waited for. */
+/** A stream ends with its exchange, and is not waited for. */
 class StreamSending extends StreamedBody {
   readonly #source: Readable
 
@@ -207,7 +208,7 @@ class StreamSending extends StreamedBody {
   stop(error: Error | null): void {
     if (this.over) return
     this.over = true
-    this.#source.destroy(error ?? undefined)
+    discardBody(this.#source, error)
   }
 }
 

@@ -35,15 +35,21 @@ export function requestHead(opts: DispatchOptions, host: string): RequestHead {
     const entries = Symbol.iterator in headers ? headers : Object.entries(headers)
     for (const [name, value] of entries as Iterable<[string, Value]>) fields.add(name, value)
   }
-  const { upgrade, body } = opts
+  const { upgrade } = opts
   if (typeof upgrade === 'string' && (upgrade === '' || notInValue.test(upgrade))) {
     throw new InvalidArgumentError('invalid upgrade')
   }
   // A service that overlooks a body which nobody expects would take it for the next request.
-  const last = fields.closes || opts.reset === true || (body !== null && body !== undefined && bodiless.has(method))
+  const last = fields.closes || opts.reset === true || (carriesBody(opts.body) && bodiless.has(method))
   const connection = typeof upgrade === 'string' ? `upgrade\r\nupgrade: ${upgrade}` : last ? 'close' : 'keep-alive'
   const line = `${method} ${target} HTTP/1.1\r\nhost: ${fields.host ?? host}\r\nconnection: ${connection}\r\n`
   return { text: line + fields.text, length: fields.length, last }
+}
+
+/** An empty body is no body, as with undici: many clients pass `''` for every GET. */
+function carriesBody(body: DispatchOptions['body']): boolean {
+  if (body === null || body === undefined || body === '') return false
+  return !(body instanceof Uint8Array) || body.byteLength > 0
 }
 
 const bodiless = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'DELETE'])

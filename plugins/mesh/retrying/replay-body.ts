@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
-import { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import { isTransferring } from '../http/borrowing.ts'
+import { discardBody } from '../http/discard-body.ts'
 import { headerOf } from '../request-facts.ts'
 import type { Service } from '../service.ts'
 import type { DispatchOptions } from '../types.ts'
@@ -112,9 +112,7 @@ export class ReplayBody extends EventEmitter implements Source {
     if (!(source instanceof Readable)) {
       void this.#iterator?.return?.().catch(() => {})
     } else if (!this.#ended) {
-      // As undici does: the connection that it came on is needed for the answer.
-      if (Object.getPrototypeOf(source).constructor === IncomingMessage) Object.assign(source, { socket: null })
-      source.destroy()
+      discardBody(source, null, this.#iterator)
     }
   }
 
@@ -139,7 +137,7 @@ export class ReplayBody extends EventEmitter implements Source {
   /** Never rejects: there may be nobody left to hear it. */
   async #pull(): Promise<void> {
     try {
-      this.#iterator ??= this.#source[Symbol.asyncIterator]()
+      this.#iterator ??= iteratorOf(this.#source)
       const { done, value } = await this.#iterator.next()
       if (done === true) this.#ended = true
       else if (!this.#closed) this.#append(value)
@@ -176,6 +174,11 @@ export class ReplayBody extends EventEmitter implements Source {
     this.#error = error
     if (this.listenerCount('error') > 0) this.emit('error', error)
   }
+}
+
+/** A stream is not destroyed with its iterator: `close` decides what becomes of it. */
+function iteratorOf(source: Source): AsyncIterator<Chunk> {
+  return source instanceof Readable ? source.iterator({ destroyOnReturn: false }) : source[Symbol.asyncIterator]()
 }
 
 class Reader implements AsyncIterator<Chunk> {

@@ -397,6 +397,20 @@ t.test('a body that was over, or paused, when it was handed over', async (t) => 
   t.match(wire.whole.pop(), '3\r\nabc\r\n0\r\n\r\n')
 })
 
+t.test('an empty body is no body: the connection is kept, for methods that carry none, too', async (t) => {
+  const { wire, send } = await service(t)
+  for (const body of ['', Buffer.alloc(0), new Uint8Array(0)]) {
+    for (const method of ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'POST'] as const) {
+      const { text } = await send({ method, body })
+      t.equal(text, `${method} / HTTP/1.1\r\nHOST${method === 'POST' ? '\r\ncontent-length: 0' : ''}\r\n\r\n`, method)
+    }
+  }
+  t.equal(wire.sockets.length, 1)
+  await send({ method: 'GET', body: 'x' })
+  await send({ method: 'GET' })
+  t.equal(wire.sockets.length, 2, 'a body that no service expects ends its connection')
+})
+
 t.test('an answer before the body has ended stops it and ends the connection', async (t) => {
   const { url, sockets } = await raw(t, (socket) => {
     socket.once('data', () => socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch'))
