@@ -1,4 +1,5 @@
 import type { EventEmitter } from 'node:events'
+import type { IncomingHttpHeaders } from 'node:http'
 import { StableHandler } from './handlers/stable-handler.ts'
 import type { Service } from './service.ts'
 import type {
@@ -80,6 +81,23 @@ export class Call extends StableHandler implements CallRecord {
   override onRequestStart(controller: DispatchController, context: unknown): void {
     this.sent = true
     super.onRequestStart(controller, context)
+  }
+
+  /** Contains what the layers above throw: this is called from timers, sockets and loops over many calls. */
+  override onResponseError(controller: DispatchController, error: Error): void {
+    try {
+      super.onResponseError(controller, error)
+    } catch (thrown) {
+      this.#service.report(thrown as Error)
+    }
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    try {
+      super.onResponseEnd(controller, trailers)
+    } catch (thrown) {
+      this.#service.report(thrown as Error)
+    }
   }
 
   /** Something to end with the call: a pause, a place in a queue. Called once, also if it has come to nothing by then. */

@@ -11,6 +11,7 @@ import { OwnLocality } from './discovery/locality.ts'
 import { MeshError } from './errors.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
+import { guarded } from './guard/index.ts'
 import { activeCheck } from './health/active-check.ts'
 import { split } from './interceptors/split.ts'
 import type { LayerContext } from './layer.ts'
@@ -18,7 +19,9 @@ import { registerServiceMetrics } from './metrics.ts'
 import { Service } from './service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './service-status.ts'
 import { Transports } from './transport/index.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger, Meter } from './types.ts'
+import type {
+  Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger, Meter
+} from './types.ts' // biome-ignore format: a list
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
@@ -34,12 +37,14 @@ export interface MeshOptions {
   random?: () => number
   /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
   perRequestHeaders?: readonly string[]
+  /** Contains what interceptors throw from timers and sockets of their own. */
+  owners?: FaultOwners
 }
 
 export interface UseOptions {
   /** `request`: once per call, outside the retries. `attempt`: once per attempt, its instance in `opts.origin`. */
   per: 'request' | 'attempt'
-  /** Shown where the chain is listed. */
+  /** Shown in the log and where the chain is listed: by default the function's name, else the plugin's. */
   name?: string
 }
 
@@ -59,6 +64,8 @@ export class Mesh extends Dispatcher {
   readonly #around: LayerContext
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
   #closing: Promise<void> | null = null
+  /** A request has been dispatched: the chains stay as they are. */
+  #inUse = false
 
   constructor(config: MeshConfig, options: MeshOptions = {}) {
     super()
@@ -67,6 +74,7 @@ export class Mesh extends Dispatcher {
       meter: options.meter ?? null,
       now: options.now ?? (() => performance.now()),
       random: options.random ?? Math.random,
+      owners: options.owners ?? null,
       perRequestHeaders: options.perRequestHeaders ?? [],
       locality: () => this.#locality.current,
       toService: (name) => (opts, handler) => {
@@ -115,9 +123,12 @@ export class Mesh extends Dispatcher {
     await Promise.all([...this.#services.values()].map(({ ready }) => ready))
   }
 
-  /** Adds an interceptor to the chains of all services; to be called before the first request. */
-  use(interceptor: Interceptor, { per, name = interceptor.name || 'interceptor' }: UseOptions): this {
-    this.#used[per].push({ name, layer: () => interceptor })
+  /** Adds an interceptor to the chains of all services. Throws after the first request: some would go without it. */
+  use(interceptor: Interceptor, { per, name = interceptor.name }: UseOptions): this {
+    const plugin = this.#around.owners?.current?.plugin ?? null
+    const known = name || plugin || 'interceptor'
+    if (this.#inUse) throw new Error(`mesh.use: add interceptor ${known} before the first request, not after it`)
+    this.#used[per].push({ name: known, layer: guarded(interceptor, { name: known, plugin, per }) })
     for (const [origin] of this.#chains) this.#chains.set(origin, { own: null, byPolicy: new WeakMap() })
     return this
   }
@@ -162,6 +173,7 @@ export class Mesh extends Dispatcher {
     const origin = typeof opts.origin === 'string' ? opts.origin : String(opts.origin?.origin)
     const chains = this.#chains.get(origin)
     if (chains === undefined || this.#closing !== null) return this.#refuse(nameOf(origin), handler)
+    this.#inUse = true
     const policy = opts.mesh
     let chain = policy === undefined ? chains.own : chains.byPolicy.get(policy)
     if (chain === undefined || chain === null) {

@@ -12,7 +12,8 @@ const meshErrors = {
   JW_OVERLOADED: 'concurrency limit reached',
   JW_UPSTREAM_LIMITED: 'rate limit toward the service reached',
   JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
-  JW_MESH_CLOSED: 'the mesh is closed'
+  JW_MESH_CLOSED: 'the mesh is closed',
+  JW_PLUGIN_FAILED: 'an interceptor of a plugin failed'
 } as const
 
 export type MeshErrorCode = keyof typeof meshErrors
@@ -68,6 +69,31 @@ export class ConnectionError extends Error {
   }
 }
 
+/** A fault of a user's interceptor, which ends its own call. */
+export class InterceptorFailed extends MeshError {
+  override readonly cause: Error
+  /** For the log. */
+  readonly fields: Readonly<Record<string, string>>
+
+  constructor(of: { name: string; plugin: string | null; per: string; service: string }, where: string, cause: Error) {
+    super('JW_PLUGIN_FAILED', of.service)
+    this.cause = cause
+    this.fields = {
+      ...(of.plugin !== null && { plugin: of.plugin }),
+      interceptor: of.name,
+      per: of.per,
+      service: of.service,
+      where
+    }
+    this.message = `${of.service}: interceptor ${of.name} failed in ${where}: ${cause.message}`
+  }
+}
+
+/** Anything can be thrown. */
+export function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
+}
+
 /** Aborts an attempt when another one of the same call has won. It reaches no caller and blames no instance. */
 export class HedgeLost extends Error {
   override readonly name = 'HedgeLost'
@@ -100,4 +126,10 @@ export function classify(error: Error & { code?: string }, sent: boolean): Failu
   if (Object.hasOwn(upstreamErrors, code)) return sent ? 'reset' : 'connect-failure'
   if (code === 'ERR_HTTP2_STREAM_ERROR' && error.message.includes('REFUSED_STREAM')) return 'refused-stream'
   return 'other'
+}
+
+/** Whether the error's code is one of the mesh or of the network. */
+export function isNamed(error: Error & { code?: string }): boolean {
+  const { code = '' } = error
+  return Object.hasOwn(meshErrors, code) || classify(error, false) !== 'other'
 }

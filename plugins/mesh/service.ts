@@ -128,6 +128,11 @@ export class Service {
     if (this.active === 0) this.#onIdle?.()
   }
 
+  /** Logs an error that cannot be returned to a caller: the caller's handler threw it when it was told of the end. */
+  report(err: Error): void {
+    this.#around.log.error({ service: this.name, err }, `${this.name}: the handler of a call threw at its end`)
+  }
+
   start(): void {
     this.#started = true
     for (const keeper of this.#keepers.values()) this.#begin(keeper)

@@ -71,6 +71,20 @@ export interface MetricOptions {
   labelNames: string[]
 }
 
+/** Who answers for code of a plugin: what that throws from a timer or a socket ends one request, not the process. */
+export interface FaultOwner {
+  /** Its name, for the log. */
+  readonly plugin: string
+  caught(error: Error): void
+}
+
+/** Knows whose code runs, also in the timers and sockets that the code has made. */
+export interface FaultOwners {
+  readonly current: FaultOwner | null
+  /** Runs code as the owner's; null: as nobody's. */
+  run<T>(owner: FaultOwner | null, code: () => T): T
+}
+
 /** What is injected so that tests are exact. */
 export interface Surroundings {
   readonly log: Logger
@@ -79,6 +93,8 @@ export interface Surroundings {
   readonly now: () => number
   /** In [0, 1). */
   readonly random: () => number
+  /** Contains what plugins throw from timers and sockets; without it, that ends the process. */
+  readonly owners?: FaultOwners | null
   /** Where the gateway itself is, as far as that is known by now. */
   readonly locality?: () => Locality
   /** Request headers whose value is new for each request, such as a request id, in lower case. */
@@ -143,6 +159,8 @@ export interface Snapshot {
  * hands over Fastify's request, which has this shape.
  */
 export interface Caller {
+  /** Of the request, for the log. */
+  readonly id?: string
   readonly ip: string
   /** The known caller, or null. */
   readonly consumer: { readonly id: string } | null

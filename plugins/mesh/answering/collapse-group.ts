@@ -15,15 +15,34 @@ class Member extends StandIn {
   /** Gets the answer as it comes; else it waits for the end. */
   given = false
   isGone = false
+  readonly #group: Group
 
   constructor(next: DispatchHandler, opts: DispatchOptions, group: Group) {
     super(next)
     this.opts = opts
+    this.#group = group
     this.outlet = new Outlet(
       this,
       () => group.pace(),
       (reason) => group.leave(this, reason)
     )
+  }
+
+  /** Contains what the caller throws: the other members must hear the end too. */
+  override onResponseError(controller: DispatchController, error: Error): void {
+    try {
+      super.onResponseError(controller, error)
+    } catch (thrown) {
+      this.#group.report(thrown as Error)
+    }
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    try {
+      super.onResponseEnd(controller, trailers)
+    } catch (thrown) {
+      this.#group.report(thrown as Error)
+    }
   }
 }
 
@@ -38,6 +57,8 @@ export interface GroupContext {
   readonly maxBody: number
   /** One more was given the answer to another's request. */
   readonly count: () => void
+  /** Logs an error that a caller threw when it was told of the end. */
+  readonly report: (error: Error) => void
 }
 
 interface Head {
@@ -86,6 +107,10 @@ export class Group implements DispatchHandler {
       this.#close()
       throw error
     }
+  }
+
+  report(error: Error): void {
+    this.#context.report(error)
   }
 
   join(opts: DispatchOptions, handler: DispatchHandler): void {

@@ -96,7 +96,12 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     if (this.over) return
     this.finish()
     this.rawTrailers = controller.rawTrailers
-    this.next.onResponseEnd?.(this, trailers)
+    try {
+      this.next.onResponseEnd?.(this, trailers)
+    } catch (error) {
+      // Nothing else would report it: to the layers below the call is over.
+      this.next.onResponseError?.(this, error as Error)
+    }
   }
 
   override onResponseError(_controller: DispatchController, error: Error): void {

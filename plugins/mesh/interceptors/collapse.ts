@@ -28,7 +28,13 @@ export const collapse: Layer = (service, policy, { meter, perRequestHeaders = []
   const sharing = sharingBy(identity)
   return (dispatch) => {
     const groups = new Map<string, Group>()
-    const context: GroupContext = { dispatch, sharing, maxBody: options.maxBody, count }
+    const context: GroupContext = {
+      dispatch,
+      sharing,
+      maxBody: options.maxBody,
+      count,
+      report: (error: Error) => service.report(error)
+    }
     return (opts, handler) => {
       const same = identity.of(opts)
       if (same === null) return dispatch(opts, handler)

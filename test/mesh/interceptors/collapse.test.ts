@@ -57,6 +57,25 @@ t.test('those that come before the headers share one answer', async (t) => {
   t.equal(after.body, 'new', 'nothing is kept')
 })
 
+t.test('a caller that throws at the end keeps it from no other', async (t) => {
+  for (const end of ['the response ends', 'the connection breaks']) {
+    const { responses, ask, asked } = await told(t, { collapse: true })
+    const all = [ask(), ask(), ask()]
+    await asked(1)
+    for (const each of all.slice(0, 2)) {
+      each.onResponseEnd = each.onResponseError = () => {
+        throw new Error('at the end')
+      }
+    }
+    responses[0]!.writeHead(200, { 'content-length': 10 }).write('hello')
+    await eventually(() => all[2]!.body === 'hello', 'the first half')
+    if (end === 'the response ends') responses[0]!.end('world')
+    else responses[0]!.destroy()
+    await all[2]!.done
+    t.equal(all[2]!.events.at(-1), end === 'the response ends' ? 'end' : 'error')
+  }
+})
+
 t.test('errors and HEAD are shared, the record is that of the shared call', async (t) => {
   const { responses, ask, asked, url } = await told(t)
   const [a, b] = [ask({ method: 'HEAD' }), ask({ method: 'HEAD' })]
@@ -238,7 +257,7 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
       return true
     }
     const sharing = () => () => true
-    const shared = new Group({ dispatch, sharing, maxBody: 100, count() {} }, () => {})
+    const shared = new Group({ dispatch, sharing, maxBody: 100, count() {}, report() {} }, () => {})
     const controller = { aborted: false, paused: false, reason: null, abort() {}, pause() {}, resume() {} }
     const callers = Array.from({ length: count }, () => new Recorder())
     const before = process.cpuUsage().user

@@ -215,16 +215,15 @@ t.test('nobody is to blame', async (t) => {
   })
 
   await t.test('refusals of ours, and losers', async (t) => {
-    for (const code of [
-      'JW_HEDGE_LOST',
-      'JW_OVERLOADED',
-      'JW_CIRCUIT_OPEN',
-      'JW_UPSTREAM_LIMITED',
-      'JW_CALL_TIMEOUT',
-      'UND_ERR_INVALID_ARG'
-    ]) {
+    for (const code of ['JW_OVERLOADED', 'JW_CIRCUIT_OPEN', 'JW_UPSTREAM_LIMITED', 'JW_CALL_TIMEOUT']) {
       const { mesh, counts } = meshTo(t, mute.url, {}, fail(code))
       await t.rejects(mesh.request(get), { code })
+      t.strictSame(counts(), [0, 0], code)
+    }
+    // Faults of the interceptor itself.
+    for (const code of ['JW_HEDGE_LOST', 'UND_ERR_INVALID_ARG']) {
+      const { mesh, counts } = meshTo(t, mute.url, {}, fail(code))
+      await t.rejects(mesh.request(get), { code: 'JW_PLUGIN_FAILED', cause: { code } })
       t.strictSame(counts(), [0, 0], code)
     }
     const { mesh, counts } = meshTo(t, mute.url, {}, fail('JW_UPSTREAM_UNTRUSTED'))

@@ -1,0 +1,72 @@
+import { InterceptorFailed } from '../errors.ts'
+import type { Caller, FaultOwners, Logger } from '../types.ts'
+
+/** A user's interceptor in one chain. */
+export interface Guard {
+  readonly name: string
+  /** The plugin that added it, or null where that is not known. */
+  readonly plugin: string | null
+  readonly per: 'request' | 'attempt'
+  readonly service: string
+  /** Longest time for which the interceptor may keep a call to itself, in milliseconds. */
+  readonly holdMs: number
+  readonly log: Logger
+  readonly owners: FaultOwners | null
+}
+
+/** Tells the errors that an interceptor makes in one call from those that it only passes on. */
+export class Faults {
+  readonly #guard: Guard
+  readonly #caller: Caller | undefined
+  /** Errors of other layers. */
+  #foreign: Set<Error> | null = null
+  /** Errors of the interceptor, and the callback that threw them. */
+  #own: Map<Error, string> | null = null
+  #logged = false
+
+  constructor(guard: Guard, caller: Caller | undefined) {
+    this.#guard = guard
+    this.#caller = caller
+  }
+
+  /** Records an error of another layer. */
+  foreign(error: Error): void {
+    if (this.#own?.has(error)) return
+    this.#foreign ??= new Set()
+    this.#foreign.add(error)
+  }
+
+  /** Records an error of the interceptor, which its handler may yet deal with. */
+  own(error: Error, where: string): void {
+    if (this.#foreign?.has(error) || this.#own?.has(error)) return
+    this.#own ??= new Map()
+    this.#own.set(error, where)
+  }
+
+  /** The callback that threw the error. */
+  originOf(error: Error): string | undefined {
+    return this.#own?.get(error)
+  }
+
+  /**
+   * Returns the error for the layer above, and logs a fault. An error with a status is a response that the interceptor
+   * chose, as in Fastify; only one of the server's is a fault.
+   */
+  passOn(error: Error, where: string): Error {
+    if (this.#foreign?.has(error)) return error
+    const failure = error instanceof InterceptorFailed ? error : new InterceptorFailed(this.#guard, where, error)
+    const { statusCode } = error as { statusCode?: unknown }
+    const chosen = typeof statusCode === 'number' && statusCode >= 400 && statusCode <= 599
+    if (!chosen || statusCode >= 500) this.#log(failure)
+    return chosen ? error : failure
+  }
+
+  /** Once for each call. */
+  #log(failure: InterceptorFailed): void {
+    if (this.#logged) return
+    this.#logged = true
+    const requestId = this.#caller?.id
+    const fields = { ...failure.fields, ...(requestId !== undefined && { requestId }), err: failure.cause }
+    this.#guard.log.error(fields, failure.message)
+  }
+}

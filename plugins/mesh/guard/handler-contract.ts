@@ -1,0 +1,63 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { errors } from 'undici'
+import type { DispatchHandler } from '../types.ts'
+
+const ofResponses = ['onRequestStart', 'onResponseStart', 'onResponseData', 'onResponseEnd', 'onResponseError'] as const
+const ofUpgrades = ['onRequestStart', 'onRequestUpgrade', 'onResponseError'] as const
+
+/**
+ * Throws where undici would: a handler that lacks a method, such as one of undici's former contract (`onConnect`,
+ * `onHeaders`, `onError`), would never learn how its call ended.
+ */
+export function assertHandler(handler: DispatchHandler, upgrade: boolean): void {
+  for (const method of upgrade ? ofUpgrades : ofResponses) {
+    if (typeof handler?.[method] !== 'function') throw new errors.InvalidArgumentError(`invalid ${method} method`)
+  }
+}
+
+/** Returns the bytes of a chunk, or null where it is neither text nor bytes. */
+export function bytesOf(chunk: unknown): Buffer | null {
+  if (Buffer.isBuffer(chunk)) return chunk
+  if (typeof chunk === 'string') return Buffer.from(chunk)
+  return chunk instanceof Uint8Array ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : null
+}
+
+/**
+ * The order of a response's events and the size of its body. Bytes beyond the Content-Length would be read as the next
+ * response on the client's connection; for bytes that are missing, the client would wait.
+ */
+export class ResponseContract {
+  readonly #method: string
+  #started = false
+  /** Bytes still to come; -1 where the length is not known or there is no body. */
+  #left = -1
+
+  constructor(method: string) {
+    this.#method = method
+  }
+
+  start(status: number, headers: IncomingHttpHeaders): Error | null {
+    if (this.#started) return new Error('a second response')
+    if (!Number.isInteger(status) || status < 100 || status > 999) return new Error(`${status} is no status`)
+    if (typeof headers !== 'object' || headers === null) return new Error('there are no headers')
+    if (status < 200) return null
+    this.#started = true
+    const length = headers['content-length']
+    const hasBody = this.#method !== 'HEAD' && status !== 204 && status !== 304
+    if (hasBody && length !== undefined && /^\d+$/.test(length)) this.#left = Number(length)
+    return null
+  }
+
+  data(chunk: Buffer | null): Error | null {
+    if (!this.#started) return new Error('a body without a response')
+    if (chunk === null) return new Error('a chunk that is neither text nor bytes')
+    if (this.#left < 0) return null
+    this.#left -= chunk.length
+    return this.#left < 0 ? new Error('the body is longer than its Content-Length') : null
+  }
+
+  end(): Error | null {
+    if (!this.#started) return new Error('an end without a response')
+    return this.#left > 0 ? new Error('the body is shorter than its Content-Length') : null
+  }
+}

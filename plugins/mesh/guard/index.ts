@@ -1,0 +1,50 @@
+import { asError, InterceptorFailed } from '../errors.ts'
+import type { Layer } from '../layer.ts'
+import type { Dispatch, Interceptor } from '../types.ts'
+import type { Guard } from './faults.ts'
+import { GuardedHandler } from './guarded-handler.ts'
+import { assertHandler } from './handler-contract.ts'
+import { Interception } from './interception.ts'
+
+/**
+ * Composes a user's interceptor so that its faults end its own call and nothing else. An `Interception` stands between
+ * the interceptor and the layer above, a `GuardedHandler` between each handler that it dispatches and the layer below.
+ */
+export function guarded(interceptor: Interceptor, names: Pick<Guard, 'name' | 'plugin' | 'per'>): Layer {
+  return (service, policy, { log, owners = null }) => {
+    const holdMs = names.per === 'request' ? policy.timeout : (policy.attemptTimeout ?? policy.timeout)
+    const guard: Guard = { ...names, service: service.name, holdMs, log, owners }
+    return (dispatch) => {
+      /** Entered last, for an interceptor that dispatches `opts` of its own making. */
+      let entered: Interception | null = null
+      const below: Dispatch = (opts, handler) => {
+        assertHandler(handler, Boolean(opts.upgrade))
+        const interception = opts.interception?.guard === guard ? opts.interception : entered
+        if (interception === null) throw new Error('dispatch() needs the opts that the interceptor was given')
+        interception.outside(() => new GuardedHandler(handler, interception).begin(dispatch, opts))
+        return true
+      }
+      const inner = compose(interceptor, below, guard)
+      return (opts, handler) => {
+        const interception = new Interception(handler, guard, opts)
+        const outer = entered
+        entered = interception
+        interception.begin(inner)
+        entered = outer
+        return true
+      }
+    }
+  }
+}
+
+function compose(interceptor: Interceptor, below: Dispatch, guard: Guard): Dispatch {
+  try {
+    const inner: unknown = interceptor(below)
+    if (typeof inner === 'function') return inner as Dispatch
+    throw new Error('it returned no function')
+  } catch (error) {
+    const failure = new InterceptorFailed(guard, 'compose', asError(error))
+    guard.log.error({ ...failure.fields, err: failure.cause }, failure.message)
+    throw failure
+  }
+}

@@ -1,0 +1,284 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { asError, isNamed } from '../errors.ts'
+import { StableHandler } from '../handlers/stable-handler.ts'
+import { isBorrowing } from '../http/borrowing.ts'
+import type {
+  Dispatch, DispatchController, DispatchHandler, DispatchOptions, FaultOwner
+} from '../types.ts' // biome-ignore format: a list
+import type { Guard } from './faults.ts'
+import { Faults } from './faults.ts'
+import type { GuardedHandler } from './guarded-handler.ts'
+import { bytesOf, ResponseContract } from './handler-contract.ts'
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** Set by the guard of a user's interceptor: the call that the interceptor hands on. */
+      interception?: Interception
+    }
+  }
+}
+
+/**
+ * One call on its way through a user's interceptor: the handler that the interceptor is given, and the controller of the
+ * layer above. Whatever the interceptor does, the layer above gets one response, whole or failed, in bounded time.
+ */
+export class Interception extends StableHandler implements FaultOwner {
+  readonly guard: Guard
+  readonly #opts: DispatchOptions
+  readonly faults: Faults
+  readonly #contract: ResponseContract
+  /** Dispatched by the interceptor and still in progress. */
+  readonly #below = new Set<GuardedHandler>()
+  #started = false
+  /** Why the call failed. */
+  #failure: Error | null = null
+  /** The connection that the interceptor was given, and the one that it passed on. */
+  #received: Duplex | null = null
+  #upgraded: Duplex | null = null
+  #hold: NodeJS.Timeout | null = null
+  #progressed = false
+
+  constructor(next: DispatchHandler, guard: Guard, opts: DispatchOptions) {
+    super(next)
+    this.guard = guard
+    this.#opts = opts
+    this.faults = new Faults(guard, opts.caller)
+    this.#contract = new ResponseContract(opts.method)
+    this.borrows = isBorrowing(next) ? Interception.prototype.onResponseData : undefined
+  }
+
+  get plugin(): string {
+    return this.guard.plugin ?? this.guard.name
+  }
+
+  begin(inner: Dispatch): void {
+    const opts = this.#opts
+    const isCall = this.guard.per === 'request'
+    if (!isCall) opts.call!.whenOver(() => this.#abandon())
+    if (this.over) return
+    this.inside(
+      () => inner({ ...opts, interception: this }, this),
+      (error) => this.fail('dispatch', error)
+    )
+    // The layers above get their controller and start their timers, also while the interceptor waits for something.
+    if (isCall && !this.#started && !this.over) this.#above(() => this.next.onRequestStart?.(this, {}))
+    this.settle()
+  }
+
+  /** The call is over. An attempt that was passed over for another may still end by itself. */
+  #abandon(): void {
+    const { aborted, reason } = this.#opts.call!
+    if (aborted || this.#below.size === 0) this.abort(reason ?? new Error('the call is over'))
+  }
+
+  /** Runs code of the interceptor. `onThrown` gets what it throws, now or as a rejection. */
+  inside(code: () => unknown, onThrown: (error: Error) => void): void {
+    const { owners } = this.guard
+    try {
+      const result = owners === null ? code() : owners.run(this, code)
+      if (isThenable(result)) result.then(undefined, (error) => onThrown(asError(error)))
+    } catch (error) {
+      onThrown(asError(error))
+    }
+  }
+
+  /** Runs code of the gateway that the interceptor called: its timers and sockets are not the interceptor's. */
+  outside(code: () => void): void {
+    const { owners } = this.guard
+    if (owners === null) code()
+    else owners.run(null, code)
+  }
+
+  /** Calls the layer above. What that throws ends the call, and is not the interceptor's fault. */
+  #above(code: () => void): void {
+    try {
+      this.outside(code)
+    } catch (thrown) {
+      const error = asError(thrown)
+      this.faults.foreign(error)
+      if (!this.over) this.#conclude(error)
+      // As undici does where a handler throws at the end.
+      else this.outside(() => this.next.onResponseError?.(this, error))
+    }
+  }
+
+  /** Returns why the call failed, or null if it may be dispatched. */
+  dispatched(handler: GuardedHandler): Error | null {
+    if (this.#failure !== null) return this.#failure
+    this.#below.add(handler)
+    this.#release()
+    return null
+  }
+
+  ended(handler: GuardedHandler, upgraded: Duplex | null = null): void {
+    this.#below.delete(handler)
+    if (upgraded !== null) this.#received = upgraded
+  }
+
+  /** Starts the timer if nothing is in progress below: only the interceptor can continue the call. */
+  settle(): void {
+    if (!this.over && this.#below.size === 0) this.#hold ??= setTimeout(this.#onHeld, this.guard.holdMs)
+  }
+
+  readonly #onHeld = () => {
+    this.#hold = null
+    const excused = this.paused || this.#progressed
+    this.#progressed = false
+    if (excused) this.settle()
+    else this.fail('continue', new Error(`it did not continue the call within ${this.guard.holdMs} ms`))
+  }
+
+  #release(): void {
+    if (this.#hold !== null) clearTimeout(this.#hold)
+    this.#hold = null
+  }
+
+  /** Records an error of the interceptor; if its handler passes it on, that ends the call. */
+  blame(where: string, error: Error): void {
+    this.faults.own(error, where)
+    if (this.over) this.faults.passOn(error, where)
+  }
+
+  /** An interceptor may refuse or fail a call as a layer of the mesh or the network would: that is no fault. */
+  chosen(error: Error): void {
+    if (isNamed(error)) this.faults.foreign(error)
+  }
+
+  /** Ends the call, if it is not over, for a fault of the interceptor. */
+  fail(where: string, error: Error): void {
+    const failure = this.faults.passOn(error, where)
+    // One who has aborted is told of that.
+    if (!this.over) this.#conclude(this.reason ?? failure)
+  }
+
+  caught(error: Error): void {
+    this.fail('a timer or event of its own', error)
+  }
+
+  #conclude(error: Error): void {
+    this.#failure = error
+    this.finish()
+    for (const handler of [...this.#below]) handler.abort(error)
+    this.#received?.destroy()
+    this.#above(() => this.next.onResponseError?.(this, error))
+  }
+
+  /** False for a fault, which is the interceptor's unless its call had failed: nobody may have told it yet. */
+  #accepts(method: string, fault: Error | null): boolean {
+    if (fault !== null && this.#failure === null) this.fail(method, fault)
+    return fault === null
+  }
+
+  override get awaitsBody(): boolean {
+    for (const handler of this.#below) if (handler.awaitsBody) return true
+    return false
+  }
+
+  override abort(given: Error): void {
+    if (this.over) return
+    const { code } = given as { code?: string }
+    const isHeld = code === 'JW_CALL_TIMEOUT' && this.#below.size === 0
+    const reason = isHeld ? this.faults.passOn(new Error('it did not continue the call in time'), 'continue') : given
+    this.faults.foreign(reason)
+    // Its controller may be of the interceptor's making.
+    this.inside(
+      () => super.abort(reason),
+      () => {}
+    )
+    if (!this.over) this.#conclude(reason)
+  }
+
+  override pause(): void {
+    this.inside(
+      () => super.pause(),
+      (error) => this.fail('controller.pause', error)
+    )
+  }
+
+  override resume(): void {
+    this.inside(
+      () => super.resume(),
+      (error) => this.fail('controller.resume', error)
+    )
+  }
+
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    super.onRequestStart(controller, context)
+    if (this.over) return
+    this.#started = true
+    this.#above(() => this.next.onRequestStart?.(this, context))
+  }
+
+  override onBodySent(chunk: Buffer): void {
+    this.#above(() => this.next.onBodySent?.(chunk))
+  }
+
+  override onRequestSent(): void {
+    this.#above(() => this.next.onRequestSent?.())
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    if (!this.#accepts('onRequestUpgrade', this.over ? late() : null)) {
+      if (socket !== this.#upgraded) socket.destroy()
+      return
+    }
+    this.#upgraded = socket
+    this.rawHeaders = controller?.rawHeaders
+    this.#above(() => this.next.onRequestUpgrade?.(this, status, headers, socket))
+    if (this.#failure !== null) socket.destroy()
+    else if (!this.over) this.finish()
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (!this.#accepts('onResponseStart', this.over ? late() : this.#contract.start(status, headers))) return
+    this.#progressed = true
+    this.rawHeaders = controller?.rawHeaders
+    this.#above(() => this.next.onResponseStart?.(this, status, headers, text))
+  }
+
+  override onResponseData(_controller: DispatchController, given: Buffer): void {
+    const chunk = bytesOf(given)
+    if (!this.#accepts('onResponseData', this.over ? late() : this.#contract.data(chunk))) return
+    this.#progressed = true
+    this.#above(() => this.next.onResponseData?.(this, chunk!))
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (!this.#accepts('onResponseEnd', this.over ? late() : this.#contract.end())) return
+    this.finish()
+    this.rawTrailers = controller?.rawTrailers
+    this.#above(() => this.next.onResponseEnd?.(this, trailers ?? {}))
+  }
+
+  override onResponseError(_controller: DispatchController, given: Error): void {
+    const error = asError(given)
+    if (this.over) return
+    this.chosen(error)
+    this.fail(this.faults.originOf(error) ?? 'onResponseError', error)
+  }
+
+  protected override finish(): void {
+    super.finish()
+    this.#release()
+  }
+}
+
+function late(): Error {
+  return new Error('the response was complete')
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+}
