@@ -28,7 +28,7 @@ declare module 'fastify' {
 /** The extra keys of the seam. */
 interface SeamOptions extends Dispatcher.DispatchOptions {
   /** Who asked, for policies of the mesh that hash, match or trust by it. */
-  caller: Pick<FastifyRequest, 'id' | 'ip' | 'consumer' | 'trusted'>
+  caller: Pick<FastifyRequest, 'id' | 'ip' | 'consumer' | 'trusted' | 'protocol'>
   /** Asked once the body has ended: name, value, name, value. */
   trailers?: () => readonly string[]
 }

@@ -166,6 +166,8 @@ export interface Caller {
   readonly consumer: { readonly id: string } | null
   /** Whether it may ask for faults to be injected. */
   readonly trusted: boolean
+  /** `https` if the caller came over TLS, to us or, as a trusted proxy says, to that proxy. */
+  readonly protocol?: string
 }
 
 /** The state of one attempt at an instance. */

@@ -1,14 +1,16 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { DispatchController, DispatchHandler } from '../types.ts'
+import type { Caller, DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
 /** A sticky cookie for a caller who has none. */
 export interface Minted {
   readonly name: string
   readonly key: string
-  /** Besides the usual ones. */
+  /** Attributes besides the usual ones. */
   attributes: string
+  /** Whether the caller came over TLS. The cookie then never travels without. */
+  readonly isSecure: boolean
 }
 
 declare module 'undici' {
@@ -25,8 +27,9 @@ function mintKey(random: () => number): string {
   return hex(random()) + hex(random())
 }
 
-export function mint(name: string, attributes: string, random: () => number): Minted {
-  return { name, key: mintKey(random), attributes }
+export function mint(name: string, attributes: string, caller: Caller | undefined, random: () => number): Minted {
+  const protocol = caller?.protocol?.toLowerCase()
+  return { name, key: mintKey(random), attributes, isSecure: protocol === 'https' || protocol === 'wss' }
 }
 
 function hex(point: number): string {
@@ -65,8 +68,8 @@ export class CookieHandler extends ForwardingHandler {
   #with(headers: IncomingHttpHeaders): IncomingHttpHeaders {
     // undici gives a single one as text.
     const theirs: string | string[] | undefined = headers['set-cookie']
-    const { name, key, attributes } = this.#cookie
-    const ours = `${name}=${key}; Path=/; HttpOnly; SameSite=Lax${attributes}`
+    const { name, key, attributes, isSecure } = this.#cookie
+    const ours = `${name}=${key}; Path=/; HttpOnly; SameSite=Lax${isSecure ? '; Secure' : ''}${attributes}`
     return { ...headers, 'set-cookie': [...(theirs === undefined ? [] : [theirs].flat()), ours] }
   }
 }

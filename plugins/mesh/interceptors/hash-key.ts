@@ -25,7 +25,7 @@ export const hashKey: Layer = (_service, { balance }, { random }) => {
         key = theirs.key
         if (gives) theirs.attributes = attributes
       } else if (gives) {
-        const minted = mint(cookie, attributes, random)
+        const minted = mint(cookie, attributes, opts.caller, random)
         key = minted.key
         next = new CookieHandler(handler, minted)
       }

@@ -51,7 +51,7 @@ function sticking(
   return (opts, handler) => {
     let key = read(opts)
     if (key === undefined && cookie !== null) {
-      const minted = mint(cookie, '', random)
+      const minted = mint(cookie, '', opts.caller, random)
       key = minted.key
       opts = { ...opts, minted }
       handler = new CookieHandler(handler, minted)
