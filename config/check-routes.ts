@@ -7,12 +7,10 @@ import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
+import { isPattern, pathPatterns } from './path-pattern.ts'
+import { methodsOf, RouteTable } from './route-table.ts'
 
 type Route = Written['routes'][number]
-
-/** As many handlers as the router keeps for one path: it tells them apart by the bits of a number. */
-const MOST_ON_A_PATH = 31
-const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 export function checkRoutes(checked: Checked): void {
   const { data, report } = checked
@@ -122,8 +120,6 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   }
 }
 
-const isPattern = (text: string) => /[:*]/.test(text)
-
 /** Whether the router takes a pattern, by asking it. */
 function checkPattern(place: string, text: string, report: Report): void {
   try {
@@ -133,58 +129,24 @@ function checkPattern(place: string, text: string, report: Report): void {
   }
 }
 
-/** What the router is given for a path; it doesn't care what a parameter is called. */
-function urlsOf(text: string, exact: boolean): string[] {
-  if (exact) return [text]
-  if (isPattern(text)) return [text.replace(/:\w+/g, ':')]
-  const prefix = text.replace(/\/+$/, '')
-  return [prefix || '/', `${prefix}/*`]
-}
-
+/** Routes that match the same requests. */
 function checkConflicts({ data, report }: Checked): void {
-  const matching = new Map<string, number[]>()
-  const onPath = new Map<string, number[]>()
+  const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
+  const table = new RouteTable<number>(report.sound('/listen/paths') ? data.listen.paths : guarded)
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index)
     if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) return
-    const { text, exact } = pathOf(route)
-    const [first = text] = urlsOf(text, exact)
-    group(onPath, first).push(index)
-    const groups = urlsOf(text, exact).map((url) =>
-      group(matching, JSON.stringify([url, exact, hostsAndHeaders(route)]))
-    )
-    const other = groups.flat().find((each) => methodsInCommon(route, data.routes[each]).length > 0)
-    for (const members of groups) members.push(index)
-    if (other === undefined) return
-    const line = report.at(pointer('/routes', other))?.line
-    const what = `routes "${data.routes[other]?.name}" (line ${line}) and "${route.name}" match the same requests`
-    report.fault(`${at}/match`, `${what}: ${methodsInCommon(route, data.routes[other]).join(', ')} ${text}`)
+    const { match } = route
+    let other: number | undefined
+    for (const pattern of pathPatterns(match.path)) {
+      other ??= table.add({ match, pattern, cors: false, protection: null, value: index })
+    }
+    const found = other === undefined ? undefined : data.routes[other]
+    if (found === undefined) return
+    const line = report.at(pointer('/routes', other ?? 0))?.line
+    const taken = new Set(methodsOf(found.match))
+    const methods = methodsOf(match).filter((method) => taken.has(method))
+    const what = `routes "${found.name}" (line ${line}) and "${route.name}" match the same requests`
+    report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${pathOf(route).text}`)
   })
-  for (const routes of onPath.values()) {
-    const [tooMany] = routes.slice(MOST_ON_A_PATH)
-    if (tooMany === undefined) continue
-    const what = `${routes.length} routes are on this very path, and at most ${MOST_ON_A_PATH} can be`
-    report.fault(pointer('/routes', tooMany, 'match', 'path'), what)
-  }
-}
-
-function group(groups: Map<string, number[]>, key: string): number[] {
-  const members = groups.get(key) ?? []
-  groups.set(key, members)
-  return members
-}
-
-function methodsOf({ match }: Route): readonly string[] {
-  if (match.methods === undefined) return METHODS
-  return match.methods.includes('GET') ? [...new Set([...match.methods, 'HEAD'])] : match.methods
-}
-
-function methodsInCommon(route: Route, other: Route | undefined): readonly string[] {
-  return other === undefined ? [] : methodsOf(route).filter((method) => methodsOf(other).includes(method))
-}
-
-function hostsAndHeaders({ match: { hosts = [], headers = {} } }: Route): unknown {
-  const names = new Set(hosts.map((host) => host.toLowerCase().replace(/\.$/, '')))
-  const values = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value] as const)
-  return [[...names].sort(), values.sort(([a], [b]) => (a < b ? -1 : 1))]
 }

@@ -94,12 +94,12 @@ export const Match = Type.Object(
     hosts: Type.Optional(
       Type.Array(
         Type.String({
-          pattern: '^(\\*\\.)?[A-Za-z0-9.-]+$',
-          expected: 'a host name such as api.example.com or *.example.com'
+          pattern: '^(\\*\\.)?[^\\s*:/?#@%]+$|^\\[[0-9A-Fa-f:.]+\\]$',
+          expected: 'a host name such as api.example.com or *.example.com, or an IPv6 address in brackets'
         }),
         {
           minItems: 1,
-          description: 'api.example.com, *.example.com'
+          description: 'api.example.com, *.example.com, [::1]. Case, port and a last dot do not matter.'
         }
       )
     ),
@@ -160,6 +160,12 @@ export const Route = Type.Object(
             Names(['refuse', 'pass'], {
               default: 'refuse',
               description: 'pass: `%2F` goes on to the service, which must tell it from `/`.'
+            })
+          ),
+          parameters: Type.Optional(
+            Names(['refuse', 'pass'], {
+              default: 'refuse',
+              description: 'pass: path parameters (`/users;v=1/7`) go on to the service. They are not matched.'
             })
           )
         },
@@ -244,13 +250,15 @@ export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
   readonly mesh: MeshPolicy
 }
 
+type Passing = 'refuse' | 'pass'
+
 /** A route with its edge policy complete and its mesh overrides as written. */
 export interface RouteConfig {
   readonly name: string
   readonly match: RouteMatch
   /** The service that serves it; with a split, the first of its services. */
   readonly service: string
-  readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: 'refuse' | 'pass' }
+  readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
   /** For user plugins, which find it in `routeOptions.config`. */
   readonly config?: Readonly<Record<string, unknown>>

@@ -1,87 +1,149 @@
-import type { IncomingMessage } from 'node:http'
-import type { ConstraintStrategy, HTTPVersion } from 'find-my-way'
-import type { RouteMatch } from '../config/schema.ts'
-
-/** Hosts and headers that a route asks for, as a router constraint; `key` is the same for equal sets. */
-export interface MatchConstraint {
-  readonly key: string
-  readonly test: (request: IncomingMessage) => boolean
-}
-
-export interface RankedConstraint extends MatchConstraint {
-  readonly rank: number
-}
-
 /**
- * The constraint of a route, or null for one that takes any host and headers. `rank` orders routes of one path:
- * the more it asks for the higher, an exact host before a wildcard, a longer wildcard before a shorter one.
+ * How a configured route is found. The route table chooses it; Fastify's router only has to get to the Fastify route
+ * that stands for it, with its hooks, and to the routes that plugins add by themselves.
+ *
+ * The router knows each configured route by an internal URL and one method, whatever its path, hosts and methods. A
+ * custom constraint puts the two together: find-my-way derives a request's constraints, then reads its method and URL,
+ * walks its tree and asks the constraint's store at the end. Between the first step and the last, all of them
+ * synchronous, the request has the internal URL; nobody else ever sees it.
  */
-export function matchConstraint({ hosts, headers }: RouteMatch): RankedConstraint | null {
-  if (hosts === undefined && headers === undefined) return null
-  const wanted = Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value] as const)
-  const names = (hosts ?? []).map((host) => plain(host))
-  const exact = new Set(names.filter((host) => !host.startsWith('*.')))
-  const suffixes = names.filter((host) => host.startsWith('*.')).map((host) => host.slice(1))
-  const longest = Math.max(0, ...suffixes.map((suffix) => suffix.length))
-  const test = (request: IncomingMessage) => {
-    for (const [name, value] of wanted) if (request.headers[name] !== value) return false
-    if (names.length === 0) return true
-    const host = hostname(request)
-    return exact.has(host) || suffixes.some((suffix) => host.length > suffix.length && host.endsWith(suffix))
-  }
-  const hostRank = names.length === 0 ? 0 : suffixes.length === 0 ? 1000 : 500 + Math.min(longest, 255)
-  return { key: JSON.stringify([names.toSorted(), wanted.toSorted()]), test, rank: hostRank + wanted.length }
+import type { IncomingMessage } from 'node:http'
+import { METHODS } from 'node:http'
+import type { FastifyInstance, HTTPMethods } from 'fastify'
+import type { ConstraintStrategy, HTTPVersion } from 'find-my-way'
+import type { PathPattern } from '../config/path-pattern.ts'
+import { paramValues } from '../config/path-pattern.ts'
+import type { ReadPath } from '../config/path-reading.ts'
+import { ENCODED_SLASH, readPath } from '../config/path-reading.ts'
+import type { RouteTable } from '../config/route-table.ts'
+
+/** The internal URLs of a configured route: of the route, and of what answers its preflights. */
+export interface Target {
+  readonly url: string
+  readonly preflightUrl: string | null
 }
 
-/** Of the preflights that a path gets, those that ask for one of these methods (Fetch, 3.2.2). */
-export function preflightConstraint(base: RankedConstraint | null, methods: readonly string[]): RankedConstraint {
-  const test = (request: IncomingMessage) => {
-    const { origin, 'access-control-request-method': asked } = request.headers
-    return origin !== undefined && methods.includes(asked ?? '') && (base?.test(request) ?? true)
+/** The one method by which the router knows configured routes: a tree for each of theirs costs memory and time. */
+export const ROUTER_METHOD = 'GET'
+
+let count = 0
+
+/** No request target can be one, as it has a control character. */
+export function internalUrl(): string {
+  return `/\u0001${count++}`
+}
+
+interface Options {
+  readonly table: RouteTable<Target>
+  /** The name of the constraint; the value of the constraint is the internal URL. */
+  readonly name: string
+  /** The internal URL of what answers methods that HTTP does not define. */
+  readonly unknownMethod: string
+  /** Told of requests that are not to be served, as the protection of their path is not certain. */
+  readonly onAmbiguous: (request: IncomingMessage) => void
+}
+
+const known: ReadonlySet<string> = new Set(METHODS)
+
+export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMethod, onAmbiguous }: Options) {
+  const { prefix } = fastify
+  let url = ''
+  let method = ''
+
+  /** Gives the request the internal URL of its route, if a configured route takes it. */
+  function divert(request: IncomingMessage): IncomingMessage {
+    url = request.url!
+    method = request.method!
+    const to = known.has(method) ? target(request) : unknownMethod
+    if (to !== null) {
+      request.url = to
+      if (method !== ROUTER_METHOD) request.method = ROUTER_METHOD
+    }
+    return request
   }
-  return { key: JSON.stringify([base?.key, 'preflight', methods]), test, rank: (base?.rank ?? 0) + 0.5 }
+
+  function target(request: IncomingMessage): string | null {
+    const path = pathUnder(prefix, url)
+    if (path === null) return null
+    const { headers } = request
+    const found = table.find({ method, host: hostOf(request), path, headers })
+    if (found === null) return null
+    const { value, preflight, pattern, ambiguous } = found
+    if (!path.latin1 && isOwnRouteFirst(fastify, request, path, pattern)) return null
+    if (ambiguous) onAmbiguous(request)
+    const query = url.indexOf('?')
+    const base = preflight ? value.preflightUrl! : value.url
+    return base + paramsUrl(pattern, path) + (query === -1 ? '' : url.slice(query))
+  }
+
+  return {
+    name,
+    storage() {
+      let mask = 0
+      return {
+        get(value: string | IncomingMessage) {
+          if (typeof value === 'string') return mask
+          value.url = url
+          if (value.method !== method) value.method = method
+          return mask
+        },
+        set(_value: string, bits: number) {
+          mask = bits
+        },
+        del() {},
+        empty() {}
+      }
+    },
+    deriveConstraint: divert,
+    validate() {},
+    mustMatchWhenDerived: false
+  } as unknown as ConstraintStrategy<HTTPVersion.V1, string>
+}
+
+/** The path as routes see it: without the prefix under which the gateway is registered. */
+export function pathUnder(prefix: string, url: string): ReadPath | null {
+  if (prefix === '') return readPath(url)
+  if (!url.startsWith(prefix)) return null
+  const rest = url.slice(prefix.length)
+  return rest === '' || rest.startsWith('?') ? readPath(`/${rest}`) : readPath(rest)
 }
 
 /** The host that the client named. */
-function hostname(request: IncomingMessage): string {
-  const authority = request.headers[':authority']
-  const host = typeof authority === 'string' ? authority : (request.headers.host ?? '')
-  return plain(host)
+export function hostOf({ headers }: IncomingMessage): string {
+  return (headers[':authority'] as string | undefined) ?? headers.host ?? ''
 }
 
-/** Lower case, without the port and the dot of an absolute name: to services it is the same host. */
-function plain(host: string): string {
-  return host.replace(/\.?(?::\d*)?$/, '').toLowerCase()
+/** Characters that find-my-way does not take for themselves. */
+const special = /[%?#;\0]/
+
+function paramsUrl(pattern: PathPattern, path: ReadPath): string {
+  let text = ''
+  for (const value of paramValues(pattern, path)) {
+    text += special.test(value) ? `/${encodeURIComponent(value.replaceAll(ENCODED_SLASH, '/'))}` : `/${value}`
+  }
+  return text
 }
 
 /**
- * find-my-way asks a store for the bit mask of the handlers that fit. While it builds, it asks by constraint;
- * while it routes, by request, for which every fitting constraint's bits count. Of several handlers that fit
- * the one registered last wins, so routes are registered by rising rank.
+ * Whether a route that a plugin, or the server around the gateway, added by itself goes before the configured one: as in
+ * one router, fixed text goes before parameters, these before a prefix, the longer prefix before the shorter.
  */
-export const matchStrategy = {
-  name: 'match',
-  storage() {
-    const entries = new Map<string, { constraint: MatchConstraint; mask: number }>()
-    return {
-      get(value: MatchConstraint | IncomingMessage) {
-        if ('key' in value) return entries.get(value.key)?.mask ?? null
-        let mask = 0
-        for (const { constraint, mask: bits } of entries.values()) if (constraint.test(value)) mask |= bits
-        return mask === 0 ? null : mask
-      },
-      set(constraint: MatchConstraint, mask: number) {
-        entries.set(constraint.key, { constraint, mask })
-      },
-      del(constraint: MatchConstraint) {
-        entries.delete(constraint.key)
-      },
-      empty() {
-        entries.clear()
-      }
-    }
-  },
-  deriveConstraint: (request: IncomingMessage) => request,
-  validate() {},
-  mustMatchWhenDerived: false
-} as unknown as ConstraintStrategy<HTTPVersion.V1, string>
+function isOwnRouteFirst(
+  fastify: FastifyInstance,
+  { url = '', method, headers }: IncomingMessage,
+  { segments }: ReadPath,
+  { parts, end }: PathPattern
+): boolean {
+  const query = url.indexOf('?')
+  const own = fastify.findRoute({
+    url: query === -1 ? url : url.slice(0, query),
+    method: method as HTTPMethods,
+    constraints: { host: headers.host, version: headers['accept-version'] as string | undefined }
+  })
+  if (own === null) return false
+  const names = Object.keys(own.params)
+  const rest = own.params['*']
+  if (rest === undefined) return names.length === 0 || (end !== 'whole' && parts.length < segments.length)
+  const fixed = segments.length - rest.split('/').filter((segment) => segment !== '').length
+  return end !== 'whole' && fixed > parts.length
+}

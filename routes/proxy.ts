@@ -1,28 +1,64 @@
-import type { FastifyPluginAsync, RouteOptions } from 'fastify'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { FastifyInstance, FastifyPluginAsync, RouteOptions } from 'fastify'
+import type { PathPattern } from '../config/path-pattern.ts'
+import { paramNames, pathPatterns } from '../config/path-pattern.ts'
+import { Protections } from '../config/protection.ts'
+import { methodsOf, RouteTable } from '../config/route-table.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
-import { allowedMethods } from './allowed-methods.ts'
-import type { RankedConstraint } from './match.ts'
-import { matchConstraint, matchStrategy, preflightConstraint } from './match.ts'
+import type { Target } from './match.ts'
+import { internalUrl, ROUTER_METHOD, tableStrategy } from './match.ts'
+import { unknownMethod, unrouted } from './unrouted.ts'
 
-const defaultMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+/** Routes that are added before the event loop may do other things. */
+const BATCH = 100
 
-/** One Fastify route for each configured route: the router finds it, the edge's concerns attach to it. */
-const proxy: FastifyPluginAsync<Config> = async (fastify, config) => {
-  const entries = entriesOf(config.routes)
-  // Any method may carry a body, and none is special to a gateway.
-  for (const method of new Set(entries.flatMap(({ methods }) => methods))) {
-    fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
+let gateways = 0
+
+/** One Fastify route for each configured route: the route table finds it, the edge's concerns attach to it. */
+const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) => {
+  const table = new RouteTable<Target>(listen.paths)
+  const name = `jingwei${gateways++}`
+  const register = registrar(fastify, name)
+  const unknown = internalUrl()
+  fastify.addConstraintStrategy(
+    tableStrategy(fastify, {
+      table,
+      name,
+      unknownMethod: unknown,
+      onAmbiguous: (request) => fastify.ambiguousPaths.add(request)
+    })
+  )
+  register(unknown, [], { method: [ROUTER_METHOD], url: '/*', config: { unrouted: true }, handler: unknownMethod })
+  fastify.setNotFoundHandler(unrouted(table, fastify.prefix, listen.unknownHost))
+
+  const protections = new Protections()
+  for (const [index, route] of routes.entries()) {
+    // Any method may carry a body, and none is special to a gateway.
+    const methods = methodsOf(route.match)
+    for (const method of methods) {
+      if (!table.methods.has(method)) fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
+    }
+    const protection = protections.of(route)
+    const cors = Boolean(route.edge.cors)
+    for (const pattern of pathPatterns(route.match.path)) {
+      const target = addRoute(route, pattern, methods)
+      table.add({ match: route.match, pattern, cors, protection, value: target })
+    }
+    if (index % BATCH === BATCH - 1) await nextTurn()
   }
-  if (!fastify.hasConstraintStrategy(matchStrategy.name)) fastify.addConstraintStrategy(matchStrategy)
-  fastify.setNotFoundHandler(allowedMethods(entries.filter(({ preflightFor }) => !preflightFor)))
-  for (const { route, url, methods, constraint, preflightFor } of entries) {
-    fastify.route({
-      method: [...methods],
-      url,
-      ...(constraint && { constraints: { match: constraint } }),
-      config: { ...route.config, route, ...(preflightFor && { preflightFor }) },
-      handler: unbridged
-    } as RouteOptions)
+
+  function addRoute(route: RouteConfig, pattern: PathPattern, methods: string[]): Target {
+    const names = paramNames(pattern)
+    const url = internalUrl()
+    const { path } = route.match
+    // As `request.routeOptions.url` shows it, a doubled colon being one.
+    const options = { url: typeof path === 'string' ? path : path.exact.replaceAll(':', '::'), handler: unbridged }
+    register(url, names, { ...options, method: methods, config: { ...route.config, route } })
+    if (!route.edge.cors || methods.includes('OPTIONS')) return { url, preflightUrl: null }
+    const preflightUrl = internalUrl()
+    const config = { ...route.config, route, preflightFor: [...methods] }
+    register(preflightUrl, names, { ...options, method: ['OPTIONS'], config })
+    return { url, preflightUrl }
   }
 }
 
@@ -33,64 +69,31 @@ function unbridged(): never {
   throw new Error('no bridge to the mesh is registered')
 }
 
-interface Entry {
-  readonly route: RouteConfig
-  readonly url: string
-  readonly methods: readonly string[]
-  readonly constraint: RankedConstraint | null
-  /** Of an entry of OPTIONS for CORS alone, since the route itself does not take it: what may be asked for. */
-  readonly preflightFor?: readonly string[]
-}
-
-/** What the router is told, in its order: of several that fit, it prefers what was registered last. */
-function entriesOf(routes: readonly RouteConfig[]): Entry[] {
-  // An exact path stands before the prefix of the same text.
-  const exact = new Set<string>()
-  for (const { match } of routes) {
-    if (typeof match.path === 'string') continue
-    const key = matchConstraint(match)?.key
-    for (const method of methodsOf(match)) exact.add(`${method} ${asPattern(match.path.exact)} ${key}`)
-  }
-  const entries = routes.flatMap((route) => {
-    const { match, edge } = route
-    const constraint = matchConstraint(match)
-    const all = methodsOf(match)
-    return pathsOf(match.path).flatMap((url): Entry[] => {
-      const taken = (method: string) =>
-        typeof match.path === 'string' && exact.has(`${method} ${url} ${constraint?.key}`)
-      const methods = all.filter((method) => !taken(method))
-      if (methods.length === 0) return []
-      const entry = { route, url, methods, constraint }
-      if (!edge.cors || methods.includes('OPTIONS')) return [entry]
-      return [
-        entry,
-        {
-          route,
-          url,
-          methods: ['OPTIONS'],
-          constraint: preflightConstraint(constraint, methods),
-          preflightFor: methods
-        }
-      ]
-    })
+/**
+ * Adds Fastify routes that the router knows by internal URLs. The hooks of plugins see the route's own URL and methods,
+ * and so does whoever asks for `request.routeOptions`; only the router, which reads the options behind the hooks, is
+ * given others.
+ */
+function registrar(fastify: FastifyInstance, constraint: string) {
+  let internal: { url: string; methods: string[] } | null = null
+  fastify.addHook('onRoute', (options) => {
+    if (internal === null) return
+    options.url = internal.url
+    // In place, as the list stays that of the route's own options.
+    internal.methods.splice(0, internal.methods.length, ROUTER_METHOD)
   })
-  return entries.sort((a, b) => (a.constraint?.rank ?? 0) - (b.constraint?.rank ?? 0))
-}
-
-function methodsOf({ methods = defaultMethods }: RouteConfig['match']): string[] {
-  // RFC 9110, 9.3.2: a resource that answers GET answers HEAD.
-  return [...new Set(methods.includes('GET') ? [...methods, 'HEAD'] : methods)]
-}
-
-/** The router's patterns for a path: a prefix is itself and everything below it. */
-function pathsOf(path: RouteConfig['match']['path']): string[] {
-  if (typeof path !== 'string') return [asPattern(path.exact)]
-  if (/[:*]/.test(path)) return [path]
-  const prefix = path.replace(/\/+$/, '')
-  return prefix === '' ? ['/', '/*'] : [prefix, `${prefix}/*`]
-}
-
-/** The router reads `:` as a parameter unless doubled. */
-function asPattern(path: string): string {
-  return path.replaceAll(':', '::')
+  return (
+    url: string,
+    names: readonly string[],
+    options: Omit<RouteOptions, 'method'> & { method: string[] }
+  ): void => {
+    const methods = [...options.method]
+    internal = {
+      url: [url, ...names.map((name) => (name === '*' ? '*' : `:${name}`))].join('/'),
+      methods: options.method
+    }
+    fastify.route({ ...options, constraints: { [constraint]: url } } as RouteOptions)
+    options.method.splice(0, options.method.length, ...methods)
+    internal = null
+  }
 }

@@ -1,6 +1,6 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
-import { Count, Duration, DurationOrZero, orOff, Size, strict, Url } from './kit.ts'
+import { Count, Duration, DurationOrZero, Names, orOff, Size, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
   {
@@ -9,6 +9,22 @@ const Tls = Type.Object(
     ca: Type.Optional(Type.String({ description: 'PEM file; clients must show a certificate signed by it.' }))
   },
   strict
+)
+
+const Reading = (description: string) => Names(['guard', 'ignore', 'distinct'], { default: 'guard', description })
+
+const Paths = Type.Object(
+  {
+    case: Reading('`/API` for `/api`.'),
+    trailingSlash: Reading('`/users/7/` for `/users/:id`.'),
+    trailingDot: Reading('Dots and blanks at the end of a segment: `/users.` and `/users%20` for `/users`.')
+  },
+  {
+    ...strict,
+    default: {},
+    description:
+      'Spellings that common servers take for one path. guard: told apart, but refused with 400 where routes with other edge concerns could be meant. ignore: matched alike. distinct: told apart; only where all services do so, too.'
+  }
 )
 
 export const Listen = Type.Object(
@@ -66,6 +82,13 @@ export const Listen = Type.Object(
       },
       { ...strict, default: {} }
     ),
+    paths: Paths,
+    unknownHost: Type.Unsafe<404 | 421>({
+      type: 'integer',
+      enum: [404, 421],
+      default: 404,
+      description: 'Status for hosts that no route can match. 421 lets HTTP/2 clients try another connection.'
+    }),
     drain: Type.Object(
       {
         delay: DurationOrZero('After SIGTERM: how long readiness says 503 while requests are still taken.', {

@@ -69,7 +69,7 @@ export default fp<Config>(
     })
     const unrouted = log(null)
     fastify.addHook('onResponse', (request, reply, done) => {
-      if (request.is404) unrouted(request, reply, done)
+      if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
       else done()
     })
   },

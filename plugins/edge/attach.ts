@@ -11,6 +11,8 @@ declare module 'fastify' {
     route?: RouteConfig
     /** On a route of OPTIONS that is there for CORS preflights alone: the methods they may ask for. */
     preflightFor?: readonly string[]
+    /** On the route that answers what cannot be routed at all. */
+    unrouted?: boolean
   }
 }
 

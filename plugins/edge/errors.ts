@@ -105,6 +105,7 @@ export function recordFailure(request: FastifyRequest, error: Coded): string {
   return code
 }
 
+export const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
 export const LoopDetected = createError('JW_LOOP_DETECTED', 'The request came back to this gateway', 508)
 
 /** Fastify's error shape and the request's id. */

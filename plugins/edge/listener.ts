@@ -2,10 +2,11 @@ import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
+import { readPath } from '../../config/path-reading.ts'
 import type { Config } from '../../config/schema.ts'
 import { toOriginForm } from './absolute-form.ts'
 import { mostHops, settleForwardedFor } from './client-address.ts'
-import { answer } from './errors.ts'
+import { answer, NotFound } from './errors.ts'
 import { trustedPeers } from './forwarding-headers.ts'
 import { tellRefused } from './refusals.ts'
 import { refuseUnparsable } from './unparsable.ts'
@@ -41,11 +42,12 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     logController: new LogController({ disableRequestLogging: true }),
     clientErrorHandler: refuseUnparsable,
     rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
-    // A path that cannot be decoded fails before the router has found any hook to run.
+    // A path that the router cannot decode fails before it has found any hook to run.
     frameworkErrors: (error, request, reply) => {
       settleForwardedFor(request.raw)
       reply.header(edge.requestId.header.toLowerCase(), request.id)
-      answer(error, request, reply)
+      // Octets that are no UTF-8 are no fault (RFC 3986, 2.5): the path is just one that no route matches.
+      answer(readPath(request.raw.url!) === null ? error : new NotFound(), request, reply)
       tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })
     },
     routerOptions: {

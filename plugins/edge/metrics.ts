@@ -77,7 +77,7 @@ export default fp(
     })
     const unrouted = observe('(none)', () => '(any)')
     fastify.addHook('onResponse', (request, reply, done) => {
-      if (request.is404) unrouted(request, reply, done)
+      if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
       else done()
     })
   },

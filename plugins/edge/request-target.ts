@@ -5,6 +5,7 @@ import type { Config } from '../../config/schema.ts'
 import { part } from './parting.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
+const Spelling = createError('JW_AMBIGUOUS_PATH', 'Servers that spell paths in another way read it as another one', 400)
 const NotOrigin = createError('JW_BAD_TARGET', 'Neither a path nor a URL of the host that Host names', 400)
 const NotEncoded = createError('JW_BAD_TARGET', 'The request target has characters that must be percent-encoded', 400)
 const BadHost = createError('JW_BAD_HOST', 'Host or :authority is not a host and port', 400)
@@ -17,13 +18,18 @@ const TooLong = createError('JW_URL_TOO_LONG', 'The request target is longer tha
 const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is larger than %d bytes', 431)
 
 /**
- * What services read in different ways: a dot segment, a backslash, an encoded slash, backslash or NUL. Passing
- * one on could walk around the protection of the route that the service ends up serving.
+ * What services read in different ways: a dot segment, a backslash, an encoded slash, backslash or NUL, a segment of
+ * nothing but path parameters, a character of ASCII in more bytes than it needs. Passing one on could walk around the
+ * protection of the route that the service ends up serving.
  */
-const ambiguous = /\\|%(?:2f|5c|00)|\/(?:\.|%2e){1,2}(?:[/;]|%3b|$)/i
+const ambiguous = /\\|%(?:2f|5c|00)|\/(?:(?:\.|%2e){1,2}(?:[/;]|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
 
 /** The same where a service tells `%2F` from `/`: all but that, whose neighbours may be dot segments to others. */
-const ambiguousBeside = /\\|%(?:5c|00)|(?:\/|%2f)(?:\.|%2e){1,2}(?:[/;]|%2f|%3b|$)/i
+const ambiguousBeside =
+  /\\|%(?:5c|00)|(?:\/|%2f)(?:(?:\.|%2e){1,2}(?:[/;]|%2f|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
+
+/** Where a segment's path parameters begin. */
+const parameters = /;|%3b/i
 
 /** A name or address, and a port. An http URI without a host is invalid (RFC 9110, 4.2.1), so it may not be empty. */
 const hostAndPort = /^(?:[\w.~-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
@@ -35,6 +41,13 @@ const SEPARATORS = 4
 /** Only visible ASCII may be in a request target (RFC 3986, 2); services decode the rest in different ways. */
 const unencoded = /[^\x21-\x7e]/
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Requests that could be for a route with other protection, by the reading of a common server. Refused with 400. */
+    ambiguousPaths: WeakSet<IncomingMessage>
+  }
+}
+
 /**
  * Refuses targets, hosts and framings that router and service could understand differently, whatever the route and
  * whatever the HTTP version.
@@ -42,6 +55,8 @@ const unencoded = /[^\x21-\x7e]/
 export default fp<Config>(
   async (fastify, { listen }) => {
     const { url: longest, headers: largest } = listen.limits
+    const ambiguousPaths = new WeakSet<IncomingMessage>()
+    fastify.decorate('ambiguousPaths', ambiguousPaths)
     /** Methods that some route takes. */
     const methods = new Set<string>()
     fastify.addHook('onRoute', ({ method, config }) => {
@@ -91,10 +106,12 @@ export default fp<Config>(
       if (unencoded.test(url)) return done(new NotEncoded())
       const query = url.indexOf('?')
       const path = query === -1 ? url : url.slice(0, query)
+      const passes = request.routeOptions.config?.route?.path
       let found = ambiguous.exec(path)
-      if (found !== null && request.routeOptions.config?.route?.path?.encodedSlash === 'pass')
-        found = ambiguousBeside.exec(path)
+      if (found !== null && passes?.encodedSlash === 'pass') found = ambiguousBeside.exec(path)
+      if (found === null && passes?.parameters !== 'pass') found = parameters.exec(path)
       if (found !== null) return done(new Ambiguous(found[0]))
+      if (ambiguousPaths.has(raw)) return done(new Spelling())
       // A fragment never travels (RFC 9112, 3.2); the router ends the path there, a service may not.
       done(url.includes('#') ? new Ambiguous('#') : undefined)
     })

@@ -77,6 +77,8 @@ t.test('a whole configuration', async (t) => {
         headers: 16_384, url: 8192, connections: 10_000, bodyRate: 240, sendRate: 240,
         perClient: { connections: 1024, requests: 512, websockets: 256 }
       }, // biome-ignore format: a list
+      paths: { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' },
+      unknownHost: 404,
       drain: { delay: 5000, timeout: 25_000 }
     },
     admin: { host: '127.0.0.1', port: 8081, hosts: [] },
@@ -119,7 +121,7 @@ t.test('a whole configuration', async (t) => {
           headers: { 'x-beta': '1' }
         },
         service: 'orders',
-        path: { strip: '/api', encodedSlash: 'refuse' },
+        path: { strip: '/api', encodedSlash: 'refuse', parameters: 'refuse' },
         edge: {
           bodyLimit: 10_485_760,
           accessLog: true,

@@ -49,6 +49,7 @@ async function both(
   t.teardown(service.close)
   const gateway = await startGateway(
     {
+      admin: { port: 0 },
       services: { any: { instances: [service.url] } },
       routes: routes.map((route) => ({ service: 'any', ...route })),
       listen: { tls: { cert, key }, http2: true, ...more }
@@ -172,3 +173,26 @@ t.test('of a header section only the size counts, whatever the number of its fie
   t.equal(lines(gateway).filter(({ status }) => status === 431).length, 2)
   t.equal(reached.length, 2)
 })
+
+t.test(
+  'a method that no route takes is 405, one that HTTP does not define is 501; both are logged and counted',
+  async (t) => {
+    const { gateway, reached, http2 } = await both(t)
+    t.equal((await http2({ method: 'PROPFIND' })).status, 405)
+    for (const method of ['FOO', 'get', 'G\u0021T']) {
+      const { status, body } = await http2({ method, path: '/x?y' })
+      t.equal(status, 501, method)
+      t.match(JSON.parse(body), { code: 'JW_UNKNOWN_METHOD', error: 'Not Implemented' })
+    }
+    t.match(lines(gateway), [
+      { method: 'PROPFIND', status: 405 },
+      { method: 'FOO', path: '/x', route: null, status: 501, error: 'JW_UNKNOWN_METHOD' },
+      { method: 'get', status: 501 },
+      { method: 'G!T', status: 501 }
+    ])
+    const metrics = await gateway.server.metrics.metrics()
+    t.match(metrics, 'jingwei_edge_requests_total{route="(none)",method="(any)",status="501"} 3')
+    t.notOk(gateway.log.some(({ msg }) => /bug/.test(String(msg))))
+    t.strictSame(reached, [])
+  }
+)

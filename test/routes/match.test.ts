@@ -59,7 +59,7 @@ t.test('a prefix ends with a segment, the longest wins, an exact path and a patt
     ['/v1/a:b', 'colon'],
     ['/v1/aXb', 404],
     ['/users/7', 'user'],
-    ['/users/', 'user'],
+    ['/users/', 404],
     ['/users', 404],
     ['/users/7/x', 404],
     ['/files/', 'files'],
@@ -198,4 +198,40 @@ t.test('a thousand routes start soon and each is found', async (t) => {
   const gateway = await routed(t, routes)
   t.ok(performance.now() - started < 20_000)
   for (const n of [0, 499, 999]) t.equal(await served(gateway, `/api/v${n % 7}/thing${n}/x`), `r${n}`)
+})
+
+t.test('a host that no route can match is 404, or 421 where that is asked for', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const routes = [{ name: 'a', match: { path: '/a', hosts: ['a.example.com', '*.b.example.com'] }, service: 'any' }]
+  const services = { any: { instances: [echo.url] } }
+  for (const [unknownHost, expected] of [
+    [undefined, 404],
+    [421, 421]
+  ] as const) {
+    const gateway = await startGateway({ listen: { ...(unknownHost && { unknownHost }) }, services, routes })
+    t.teardown(gateway.close)
+    for (const [host, path, status] of [
+      ['a.example.com:80', '/a', 200],
+      ['x.b.example.com', '/a', 200],
+      ['a.example.com', '/b', 404],
+      ['b.example.com', '/a', expected],
+      ['[::1]', '/a', expected]
+    ] as const) {
+      const answer = await get(gateway.port, path, [`Host: ${host}`])
+      t.equal(answer.status, status, `${host} ${path}`)
+      if (status === 421) t.match(JSON.parse(answer.body), { code: 'JW_UNKNOWN_HOST' })
+    }
+  }
+})
+
+t.test('more than 31 hosts on one path', async (t) => {
+  const hosts = Array.from({ length: 100 }, (_, n) => ({
+    name: `r${n}`,
+    match: { path: '/', hosts: [n % 2 === 0 ? `h${n}.example.com` : `*.h${n}.example.com`] }
+  }))
+  const gateway = await routed(t, hosts)
+  for (const n of [0, 50, 98]) t.equal(await served(gateway, '/x', [`Host: h${n}.example.com`]), `r${n}`)
+  for (const n of [1, 99]) t.equal(await served(gateway, '/x', [`Host: www.h${n}.example.com:80`]), `r${n}`)
+  t.equal(await served(gateway, '/x', ['Host: h1.example.com']), 404)
 })

@@ -1,0 +1,156 @@
+/** The path of a route's `match`, taken apart: fixed segments, parameters, and what may follow. */
+import type { ReadPath } from './path-reading.ts'
+import type { RouteMatch } from './schema.ts'
+
+/** A segment of a pattern. */
+export type Part =
+  | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'any'; readonly name: string }
+  /** `fixed`: how many characters of it are fixed text. */
+  | { readonly kind: 'regex'; readonly regex: RegExp; readonly names: readonly string[]; readonly fixed: number }
+
+export interface PathPattern {
+  readonly parts: readonly Part[]
+  /**
+   * whole: this path and nothing below. prefix: also all below. below: only what follows a slash behind it.
+   * partial: the last part is a text with which the rest must begin.
+   */
+  readonly end: 'whole' | 'prefix' | 'below' | 'partial'
+  /** Of a whole path: whether it ends with a slash. */
+  readonly trailingSlash: boolean
+}
+
+export const isPattern = (text: string) => /[:*]/.test(text)
+
+/** The patterns of a match; two where the last parameter is optional. */
+export function pathPatterns(path: RouteMatch['path']): PathPattern[] {
+  if (typeof path !== 'string') return [plain(path.exact, 'whole')]
+  if (!isPattern(path)) return [plain(path, 'prefix')]
+  const optional = /^(.*)\/:([^/()]*)\?(\/?)$/s.exec(path)
+  if (optional === null) return [parse(path)]
+  const [, before = '', name = '', slash = ''] = optional
+  return [parse(`${before}/:${name}${slash}`), parse(`${before}${slash}` || '/')]
+}
+
+function plain(text: string, end: 'whole' | 'prefix'): PathPattern {
+  const parts = text.split('/').filter((segment) => segment !== '')
+  return {
+    parts: parts.map((part) => ({ kind: 'text', text: part })),
+    end,
+    trailingSlash: end === 'whole' && parts.length > 0 && text.endsWith('/')
+  }
+}
+
+function parse(text: string): PathPattern {
+  const segments = segmentsOf(text)
+  const last = segments.at(-1) ?? ''
+  const parts = (those: readonly string[]) => those.filter((segment) => segment !== '').map(partOf)
+  if (last === '*') return { parts: parts(segments.slice(0, -1)), end: 'below', trailingSlash: false }
+  if (last.endsWith('*') && !/(?<!:):(?!:)/.test(last)) {
+    const start: Part = { kind: 'text', text: last.slice(0, -1).replaceAll('::', ':') }
+    return { parts: [...parts(segments.slice(0, -1)), start], end: 'partial', trailingSlash: false }
+  }
+  return { parts: parts(segments), end: 'whole', trailingSlash: last === '' && segments.length > 2 }
+}
+
+/** Split at slashes, but for those within a regular expression. */
+function segmentsOf(text: string): string[] {
+  const segments: string[] = []
+  let start = 0
+  let depth = 0
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at]
+    if (char === '\\') at++
+    else if (char === '(') depth++
+    else if (char === ')') depth--
+    else if (char === '/' && depth <= 0) {
+      segments.push(text.slice(start, at))
+      start = at + 1
+    }
+  }
+  return [...segments, text.slice(start)]
+}
+
+/** One segment, read as find-my-way reads it: `:name`, `:name(regex)`, fixed text between them, `::` for a colon. */
+function partOf(segment: string): Part {
+  const names: string[] = []
+  let source = ''
+  let fixed = 0
+  let separator = ''
+  let bounded = true
+  let at = 0
+  const takeText = () => {
+    let text = ''
+    while (at < segment.length) {
+      if (segment[at] === ':') {
+        if (segment[at + 1] !== ':') break
+        at++
+      }
+      text += segment[at++]
+    }
+    fixed += text.length
+    return text
+  }
+  const before = takeText()
+  if (at >= segment.length) return { kind: 'text', text: before }
+  source += RegExp.escape(before)
+  while (at < segment.length) {
+    const from = ++at
+    while (at < segment.length && !'(-.'.includes(segment[at] ?? '')) at++
+    names.push(segment.slice(from, at))
+    if (segment[at] === '(') {
+      const end = closingOf(segment, at)
+      source += `(${segment
+        .slice(at + 1, end)
+        .replace(/^\^/, '')
+        .replace(/\$$/, '')})`
+      at = end + 1
+      bounded = true
+    } else {
+      // Another parameter behind a separator never holds it, so that one text is read in one way.
+      source += bounded ? '(.+?)' : `(${separator}|(?:(?!${separator}).)+)`
+      bounded = false
+    }
+    const text = takeText()
+    if (text !== '') separator = RegExp.escape(text)
+    source += RegExp.escape(text)
+  }
+  const [name = ''] = names
+  if (source === '(.+?)') return { kind: 'any', name }
+  return { kind: 'regex', regex: new RegExp(`^${source}$`), names, fixed }
+}
+
+function closingOf(text: string, open: number): number {
+  let depth = 0
+  for (let at = open; at < text.length; at++) {
+    if (text[at] === '\\') at++
+    else if (text[at] === '(') depth++
+    else if (text[at] === ')' && --depth === 0) return at
+  }
+  return text.length
+}
+
+/** The names of a pattern's parameters, in their order. */
+export function paramNames({ parts, end }: PathPattern): string[] {
+  const names = parts.flatMap((part) => (part.kind === 'text' ? [] : part.kind === 'any' ? [part.name] : part.names))
+  return end === 'whole' ? names : [...names, '*']
+}
+
+/** The values of a pattern's parameters in a path that fits it. */
+export function paramValues({ parts, end }: PathPattern, { segments, trailingSlash }: ReadPath): string[] {
+  const values: string[] = []
+  parts.forEach((part, at) => {
+    const segment = segments[at] ?? ''
+    if (part.kind === 'any') values.push(segment)
+    if (part.kind !== 'regex') return
+    const found = part.regex.exec(segment) ?? new RegExp(part.regex, 'i').exec(segment)
+    // A user's expression may have groups of its own, which have no names.
+    for (let group = 1; group <= part.names.length; group++) values.push(found?.[group] ?? '')
+  })
+  if (end === 'whole') return values
+  const last = parts.at(-1)
+  const isPartial = end === 'partial' && last?.kind === 'text'
+  const rest = segments.slice(isPartial ? parts.length - 1 : parts.length).join('/')
+  const slash = trailingSlash && rest !== '' ? '/' : ''
+  return [...values, `${isPartial ? rest.slice(last.text.length) : rest}${slash}`]
+}

@@ -1,0 +1,104 @@
+/**
+ * How the path of a request target is read. Routes are matched on decoded segments; the bytes that go to the service
+ * stay the client's.
+ */
+import { isUtf8 } from 'node:buffer'
+
+/** Whether spellings that differ in one respect are one path: matched alike, told apart, or refused where it matters. */
+export type Reading = 'guard' | 'ignore' | 'distinct'
+
+/** Respects in which common servers take different spellings for one path. */
+export interface PathReadings {
+  readonly case: Reading
+  readonly trailingSlash: Reading
+  readonly trailingDot: Reading
+}
+
+/** A path as routes see it. */
+export interface ReadPath {
+  /** Decoded; without empty segments and without path parameters. */
+  readonly segments: readonly string[]
+  readonly trailingSlash: boolean
+  /** The segments with their path parameters (`;a=1`); null where there are none. */
+  readonly withParameters: readonly string[] | null
+  /** Whether some of its octets are no UTF-8. They are read as Latin-1. */
+  readonly latin1: boolean
+}
+
+/** Stands for an encoded slash within a segment. `%00`, which reads the same, is refused. */
+export const ENCODED_SLASH = '\0'
+
+/** Reads the path of an origin-form target; null for other forms and for escapes that are none. */
+export function readPath(target: string): ReadPath | null {
+  if (target.charCodeAt(0) !== 47) return null
+  const query = target.indexOf('?')
+  let path = query === -1 ? target : target.slice(0, query)
+  const fragment = path.indexOf('#')
+  if (fragment !== -1) path = path.slice(0, fragment)
+  let latin1 = false
+  if (path.includes('%')) {
+    if (malformedEscape.test(path)) return null
+    const decoded = decode(path)
+    path = decoded.text
+    latin1 = decoded.latin1
+  }
+  const trailingSlash = path.length > 1 && path.charCodeAt(path.length - 1) === 47
+  const all = path.split('/').filter(isNotEmpty)
+  if (!path.includes(';')) return { segments: all, trailingSlash, withParameters: null, latin1 }
+  const segments = all.map(withoutParameters).filter(isNotEmpty)
+  return { segments, trailingSlash, withParameters: all, latin1 }
+}
+
+const malformedEscape = /%(?![\da-f]{2})/i
+const octet = /%([\da-f]{2})/gi
+const beyondAscii = /[^\0-\x7f]/
+const isNotEmpty = (segment: string) => segment !== ''
+
+function withoutParameters(segment: string): string {
+  const at = segment.indexOf(';')
+  return at === -1 ? segment : segment.slice(0, at)
+}
+
+/** The sequences that UTF-8 allows, among octets as characters (RFC 3629, 4). */
+const utf8Sequence =
+  /[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}/g
+
+function decode(path: string): { text: string; latin1: boolean } {
+  const octets = path.replace(octet, (_, hex: string) => {
+    const code = Number.parseInt(hex, 16)
+    return code === 47 ? ENCODED_SLASH : String.fromCharCode(code)
+  })
+  if (!beyondAscii.test(octets)) return { text: octets, latin1: false }
+  const bytes = Buffer.from(octets, 'latin1')
+  if (isUtf8(bytes)) return { text: bytes.toString(), latin1: false }
+  const text = octets.replace(utf8Sequence, (sequence) => Buffer.from(sequence, 'latin1').toString())
+  return { text, latin1: true }
+}
+
+/** Respects that are folded away. */
+export interface Folding {
+  readonly case: boolean
+  readonly dot: boolean
+}
+
+/** Everything that a folding may change: all but lower-case letters, digits and marks without a dot at the end. */
+const mayFold = /[^!-@[-`{-~a-z]|\.$/
+
+/** The same text for all spellings of a segment that a server may take for one. */
+export function fold(segment: string, { case: ignoresCase, dot }: Folding): string {
+  if (!mayFold.test(segment)) return segment
+  let text = segment
+  if (ignoresCase) {
+    // Some characters beyond ASCII become letters of ASCII where a server compares or converts: the Kelvin sign, full width.
+    if (beyondAscii.test(text)) text = text.normalize('NFKC').toUpperCase()
+    text = text.toLowerCase()
+  }
+  return dot ? withoutTrailingDots(text) : text
+}
+
+/** Windows and IIS drop dots and blanks at the end of a name. A loop, since `[. ]+$` is quadratic. */
+function withoutTrailingDots(text: string): string {
+  let end = text.length
+  while (end > 0 && (text.charCodeAt(end - 1) <= 32 || text.charCodeAt(end - 1) === 46)) end--
+  return end === 0 ? text : text.slice(0, end)
+}

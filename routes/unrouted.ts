@@ -1,0 +1,30 @@
+/** What is answered where no route takes a request. */
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { RouteTable } from '../config/route-table.ts'
+import { hostOf, pathUnder } from './match.ts'
+
+const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
+const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
+const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route takes the method %s here', 405)
+const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'The method is not known', 501)
+
+/** Tells a wrong method (405, with Allow) from a wrong path (404) and, where that is asked for, a wrong host (421). */
+export function unrouted(table: RouteTable<unknown>, prefix: string, unknownHost: 404 | 421) {
+  return ({ raw }: FastifyRequest, reply: FastifyReply): void => {
+    const host = hostOf(raw)
+    if (unknownHost === 421 && !table.knows(host)) throw new UnknownHost()
+    const path = pathUnder(prefix, raw.url!)
+    if (path === null) throw new NotFound()
+    const method = raw.method!
+    const allowed = table.methodsFor({ method, host, path, headers: raw.headers })
+    if (allowed.length === 0) throw new NotFound()
+    reply.header('allow', allowed.join(', '))
+    throw new MethodNotAllowed(method)
+  }
+}
+
+/** Of methods that HTTP does not define (RFC 9110, 15.6.2). HTTP/1 never gets here, as Node's parser refuses them. */
+export function unknownMethod(): never {
+  throw new UnknownMethod()
+}
