@@ -6,7 +6,7 @@ import t from 'tap'
 import type { FallbackOptions, RouteConfig } from '../config/schema.ts'
 import { toOriginForm } from '../plugins/edge/absolute-form.ts'
 import { canonicalAddress, settleForwardedFor } from '../plugins/edge/client-address.ts'
-import { appendForwarding, prefixSoFar, trustedPeers } from '../plugins/edge/forwarding-headers.ts'
+import { appendForwarding, forwardingHeaders, prefixSoFar, trustedPeers } from '../plugins/edge/forwarding-headers.ts'
 import { announced, endToEnd, isWebSocket, nominated, takesTrailers } from '../plugins/edge/headers.ts'
 import { relocation } from '../plugins/edge/location.ts'
 import { commaItems, withoutEndSlashes } from '../plugins/edge/scanning.ts'
@@ -53,7 +53,8 @@ const route = (path: object) => ({ match: { path: '/a' }, edge: {}, path }) as u
 const { of } = identityOf({ excludeHeaders: [] })
 const stale: NonNullable<FallbackOptions['stale']> = { maxAge: 1000, maxEntries: 9, maxBody: 9, excludeHeaders: [] }
 const isTrusted = trustedPeers(['10.0.0.0/8'])
-const strip = relocation(route({ strip: '/a' }))!
+const strip = relocation(route({ strip: '/a' }), true)!
+const believed = new Set(forwardingHeaders)
 const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = factReader('query:user')
@@ -65,10 +66,10 @@ const parsers: Readonly<Record<string, (value: string) => unknown>> = {
   'items of a list, edge': (value) => commaItems(value, 16),
   'items of a list, mesh': (value) => listItems(value, 64),
   'a path without its last slashes': withoutEndSlashes,
-  'X-Forwarded-Prefix': (value) => prefixSoFar('/a', request({ 'x-forwarded-prefix': value }), true),
+  'X-Forwarded-Prefix': (value) => prefixSoFar('/a', request({ 'x-forwarded-prefix': value }), believed),
   'forwarding headers': (value) => {
     const given = { 'x-forwarded-for': value, forwarded: value, 'x-forwarded-host': value, 'x-real-ip': value }
-    appendForwarding([], request(given), true)
+    appendForwarding([], request(given), believed)
   },
   'an address': (value) => [isTrusted(value), canonicalAddress(value)],
   'X-Forwarded-For': (value) => settleForwardedFor(request({ 'x-forwarded-for': value })),

@@ -27,6 +27,13 @@ const Paths = Type.Object(
   }
 )
 
+/** Headers that tell services or this gateway what the client asked for, if the peer may be believed. */
+const forwardingHeaders = [
+  'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded',
+  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url',
+  'x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'
+] as const // biome-ignore format: a list
+
 export const Listen = Type.Object(
   {
     host: Type.String({ default: '0.0.0.0' }),
@@ -36,6 +43,11 @@ export const Listen = Type.Object(
     trustProxy: Type.Array(Type.String({ format: 'cidr' }), {
       default: [],
       description: 'Peers whose forwarding headers are believed: addresses or CIDR ranges.'
+    }),
+    trustHeaders: Type.Array(Names(forwardingHeaders), {
+      default: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
+      description:
+        'Forwarding headers that are believed of these peers; a peer must set or delete each of them itself. All others are dropped, from whomever they come.'
     }),
     timeouts: Type.Object(
       {

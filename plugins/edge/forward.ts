@@ -9,7 +9,13 @@ import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
-import { appendForwarding, forwardingHeaders, prefixSoFar, trustedPeers } from './forwarding-headers.ts'
+import {
+  appendForwarding,
+  believedHeaders,
+  forwardingHeaders,
+  prefixSoFar,
+  trustedPeers
+} from './forwarding-headers.ts'
 import { HeaderTrust } from './header-trust.ts'
 import { announced, hopByHop, nominated, notInTrailers, takesTrailers } from './headers.ts'
 import { forwardedPrefix, relocation } from './location.ts'
@@ -49,6 +55,7 @@ export default fp<Config>(
 
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const isTrusted = trustedPeers(config.listen.trustProxy)
+    const believedOfPeers = believedHeaders(config)
     const trust = new HeaderTrust(config)
     const completions: (() => void)[] = []
     const requestIdHeader = config.edge.requestId.header.toLowerCase()
@@ -75,7 +82,7 @@ export default fp<Config>(
       const origin = `http://${route.service}.mesh`
       const rewrite = targetPath(route)
       const ownsCors = Boolean(route.edge.cors)
-      const relocate = relocation(route)
+      const relocate = relocation(route, believedOfPeers.has('x-forwarded-host'))
       const taken = forwardedPrefix(route)
       const ownHost = route.edge.host === 'upstream'
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
@@ -109,9 +116,9 @@ export default fp<Config>(
         if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
         headers.push(requestIdHeader, request.id)
         headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${pseudonym}`)
-        const trusted = isTrusted(raw.socket.remoteAddress ?? '')
-        appendForwarding(headers, raw, trusted)
-        const prefix = prefixSoFar(taken, raw, trusted)
+        const believed = isTrusted(raw.socket.remoteAddress ?? '') ? believedOfPeers : null
+        appendForwarding(headers, raw, believed)
+        const prefix = prefixSoFar(taken, raw, believed)
         if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 

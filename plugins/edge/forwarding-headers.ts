@@ -1,28 +1,53 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
+import type { Config } from '../../config/schema.ts'
 import { forwardedFor, unmapped } from './client-address.ts'
 import { commaItems, withoutEndSlashes } from './scanning.ts'
 
-/** What this gateway says anew of each request. */
+/** Headers that the gateway writes itself, from those of the request if they are believed. */
 const rewritten = [
   'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
 ] // biome-ignore format: a list
-/** What services and frameworks believe besides; this gateway has nothing to say of it. */
-const kept = [
-  'x-forwarded-server',
-  'x-forwarded-scheme',
-  'x-forwarded-ssl',
-  'x-real-ip',
-  'x-original-url',
-  'x-rewrite-url',
-  // By which a mesh is told to inject faults: another gateway behind this one takes us for a trusted peer.
-  'x-jingwei-fault-delay',
-  'x-jingwei-fault-abort',
-  'x-jingwei-fault-bandwidth'
-]
+/** Requests for injected faults. The next gateway takes this one for a trusted peer, so a client's must not reach it. */
+const faultHeaders = ['x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth']
+/** Other headers that services and frameworks believe: passed on if they are believed, else dropped. */
+const passedOn = [
+  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url',
+  ...faultHeaders
+] // biome-ignore format: a list
 
-/** Headers by which proxies tell who called and for what; believed from trusted peers only. */
-export const forwardingHeaders = [...rewritten, ...kept]
+/** Headers by which proxies tell who called and for what. A client's copies never reach a service. */
+export const forwardingHeaders = [...rewritten, ...passedOn]
+
+/**
+ * Returns the forwarding headers that are believed of trusted peers. Trust in a peer is not trust in all that it lets
+ * pass: a load balancer that sets X-Forwarded-For may pass on its client's X-Original-URL.
+ */
+export function believedHeaders({ listen, mesh, services, routes }: Config): ReadonlySet<string> {
+  const believed = new Set<string>(listen.trustHeaders)
+  const policies = [
+    mesh,
+    ...Object.values(services).map((service) => service.mesh),
+    ...routes.map((route) => route.mesh)
+  ]
+  if (policies.some(({ fault }) => (fault ? fault.header : false))) for (const name of faultHeaders) believed.add(name)
+  return believed
+}
+
+/**
+ * Returns a function that removes from a request what Fastify would believe of a trusted peer against the configuration:
+ * its `request.host` and `request.protocol` go by these headers. Null where there is nothing to remove.
+ */
+export function removeDoubted({
+  trustProxy,
+  trustHeaders
+}: Config['listen']): ((request: IncomingMessage) => void) | null {
+  const doubted = (['x-forwarded-host', 'x-forwarded-proto'] as const).filter((name) => !trustHeaders.includes(name))
+  if (trustProxy.length === 0 || doubted.length === 0) return null
+  return ({ headers }) => {
+    for (const name of doubted) delete headers[name]
+  }
+}
 
 /** Whether a peer's forwarding headers are believed; `ranges` are addresses or CIDR ranges. */
 export function trustedPeers(ranges: readonly string[]): (address: string) => boolean {
@@ -40,33 +65,38 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
   }
 }
 
-/** Appends what this gateway says of the caller; a trusted peer's word on the original request stands. */
-export function appendForwarding(headers: string[], request: IncomingMessage, trusted: boolean): void {
+/** Appends the forwarding headers for the service. `believed` are those that are kept of a trusted peer; null: none. */
+export function appendForwarding(
+  headers: string[],
+  request: IncomingMessage,
+  believed: ReadonlySet<string> | null
+): void {
   const { socket, headers: given } = request
   const address = unmapped(socket.remoteAddress ?? '')
   const scheme = (socket as { encrypted?: boolean }).encrypted === true ? 'https' : 'http'
   const authority = (given[':authority'] as string | undefined) ?? given.host ?? ''
-  if (!trusted) {
+  if (believed === null) {
     headers.push('x-forwarded-for', address, 'x-forwarded-proto', scheme, 'x-forwarded-host', authority)
     headers.push('x-forwarded-port', String(socket.localPort ?? ''))
     return
   }
-  const earlier = forwardedFor(request)
-  const proto = text(given['x-forwarded-proto'])
+  const told = (name: string) => (believed.has(name) ? text(given[name]) : undefined)
+  const earlier = believed.has('x-forwarded-for') ? forwardedFor(request) : undefined
+  const proto = told('x-forwarded-proto')
   headers.push(
     'x-forwarded-for', earlier === undefined ? address : `${earlier}, ${address}`,
     'x-forwarded-proto', proto ?? scheme,
-    'x-forwarded-host', text(given['x-forwarded-host']) ?? authority
+    'x-forwarded-host', told('x-forwarded-host') ?? authority
   ) // biome-ignore format: pairs
   // The port of this hop says nothing of one where another scheme was spoken.
-  const port = text(given['x-forwarded-port']) ?? (proto === undefined ? String(socket.localPort ?? '') : undefined)
+  const port = told('x-forwarded-port') ?? (proto === undefined ? String(socket.localPort ?? '') : undefined)
   if (port !== undefined) headers.push('x-forwarded-port', port)
-  for (const name of kept) {
-    const value = text(given[name])
+  for (const name of passedOn) {
+    const value = told(name)
     if (value !== undefined) headers.push(name, value)
   }
-  // RFC 7239 is kept up where a proxy before us began it; X-Forwarded-* is what most services read.
-  const forwarded = text(given.forwarded)
+  // RFC 7239 is continued where a proxy before this one began it; X-Forwarded-* is what most services read.
+  const forwarded = told('forwarded')
   if (forwarded !== undefined) {
     const node = address.includes(':') ? `"[${address}]"` : address
     headers.push('forwarded', `${forwarded}, for=${node};proto=${scheme}`)
@@ -74,11 +104,15 @@ export function appendForwarding(headers: string[], request: IncomingMessage, tr
 }
 
 /**
- * What was taken off the path so far, by a trusted peer and then by this gateway's route, as one path: of two header
- * lines, or a list, some frameworks read the first and some the last. Null if nothing was.
+ * Returns the prefix that was taken off the path so far, by a trusted peer and then by this gateway's route, as one path:
+ * of two header lines, or a list, some frameworks read the first and some the last. Null if nothing was taken off.
  */
-export function prefixSoFar(own: string | null, request: IncomingMessage, trusted: boolean): string | null {
-  const earlier = trusted ? text(request.headers['x-forwarded-prefix']) : undefined
+export function prefixSoFar(
+  own: string | null,
+  request: IncomingMessage,
+  believed: ReadonlySet<string> | null
+): string | null {
+  const earlier = believed?.has('x-forwarded-prefix') ? text(request.headers['x-forwarded-prefix']) : undefined
   if (earlier === undefined) return own
   if (own === null) return earlier
   const parts = commaItems(earlier, mostPrefixes)

@@ -11,6 +11,7 @@ import { refuseTunnel } from './connect.ts'
 import cors from './cors.ts'
 import errors from './errors.ts'
 import { meetExpectations } from './expect.ts'
+import { removeDoubted } from './forwarding-headers.ts'
 import { boundSessions } from './http2-sessions.ts'
 import jwt from './jwt.ts'
 import maxForwards from './max-forwards.ts'
@@ -67,8 +68,10 @@ export default fp<Config>(
     meetExpectations(fastify.server)
     const { timeouts, limits } = config.listen
     boundSessions(fastify.server, timeouts, boundReaders(fastify.server, { ...timeouts, ...limits }))
+    const removeDoubtedHeaders = removeDoubted(config.listen)
     // Before anything asks for `request.ip`.
     fastify.addHook('onRequest', (request, _reply, done) => {
+      removeDoubtedHeaders?.(request.raw)
       settleForwardedFor(request.raw)
       done()
     })

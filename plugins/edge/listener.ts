@@ -31,7 +31,11 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isAnswering(request)
   }
   const options: FastifyServerOptions = {
-    trustProxy: listen.trustProxy.length > 0 ? trustedHops(listen.trustProxy) : false,
+    // For `request.ip`, which goes by X-Forwarded-For.
+    trustProxy:
+      listen.trustProxy.length > 0 && listen.trustHeaders.includes('x-forwarded-for')
+        ? trustedHops(listen.trustProxy)
+        : false,
     keepAliveTimeout: timeouts.keepAlive,
     // A whole upload may take its time; `bodyIdle` bounds each silence in it.
     requestTimeout: 0,

@@ -33,8 +33,11 @@ export function forwardedPrefix(route: RouteConfig): string | null {
   return found !== null && found.inner === '' && found.outer !== '' ? encodeURI(found.outer) : null
 }
 
-/** How a route's locations are changed back, or null where they stay as they are. Build it at load. */
-export function relocation(route: RouteConfig): Relocate | null {
+/**
+ * Returns the function that changes a route's locations back, or null where they stay as they are. Build it at load.
+ * `believesHost`: X-Forwarded-Host of a trusted peer is a name of this gateway.
+ */
+export function relocation(route: RouteConfig, believesHost: boolean): Relocate | null {
   const changed = prefixes(route)
   if (changed === null && route.edge.host !== 'upstream') return null
   const outer = encodeURI(changed?.outer ?? '')
@@ -43,7 +46,7 @@ export function relocation(route: RouteConfig): Relocate | null {
   return (headers, request, instance, told) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
-    const authorities = authoritiesOf(request)
+    const authorities = authoritiesOf(request, believesHost)
     const change = (value: string) => relocate(value, authorities, instance, { outer, inner, told })
     const copy = { ...headers } // what is given may be kept by others
     if (typeof location === 'string') copy.location = change(location)
@@ -53,8 +56,14 @@ export function relocation(route: RouteConfig): Relocate | null {
 }
 
 /** How clients call this gateway: as the request says, or as it said to a trusted proxy. */
-function authoritiesOf({ raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>): string[] {
-  const named = [headers[':authority'] ?? headers.host, trusted ? headers['x-forwarded-host'] : undefined]
+function authoritiesOf(
+  { raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>,
+  believesHost: boolean
+): string[] {
+  const named = [
+    headers[':authority'] ?? headers.host,
+    trusted && believesHost ? headers['x-forwarded-host'] : undefined
+  ]
   return named.flatMap((value) =>
     value === undefined ? [] : (commaItems(String(value).toLowerCase(), mostHosts) ?? [])
   )

@@ -72,6 +72,7 @@ t.test('a whole configuration', async (t) => {
       port: 8080,
       http2: false,
       trustProxy: [],
+      trustHeaders: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
       timeouts: { headers: 10_000, bodyIdle: 30_000, body: 21_600_000, sendIdle: 60_000, keepAlive: 75_000 },
       limits: {
         headers: 16_384, url: 8192, connections: 10_000, bodyRate: 240, sendRate: 240,

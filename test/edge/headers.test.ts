@@ -1,6 +1,7 @@
+import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
-import type { GatewayOptions } from '../helpers/gateway.ts'
+import type { GatewayOptions, Seen } from '../helpers/gateway.ts'
 import { answering, ask, get, raw, startEcho, startGateway, startRawService } from '../helpers/gateway.ts'
 
 async function before(t: Test, url: string, config: object = {}, route: object = {}, options: GatewayOptions = {}) {
@@ -11,10 +12,10 @@ async function before(t: Test, url: string, config: object = {}, route: object =
   return gateway
 }
 
-async function echoing(t: Test, config: object = {}, route: object = {}) {
+async function echoing(t: Test, config: object = {}, route: object = {}, options: GatewayOptions = {}) {
   const echo = await startEcho()
   t.teardown(echo.close)
-  return before(t, echo.url, config, route)
+  return before(t, echo.url, config, route, options)
 }
 
 /** A gateway in front of a service that answers with these bytes. */
@@ -110,28 +111,83 @@ t.test('forwarding headers of strangers are replaced, in every spelling', async 
   })
 })
 
-t.test('forwarding headers of trusted peers are kept and appended to', async (t) => {
+const sent = [
+  'X-Forwarded-For: 6.6.6.6',
+  'X-Forwarded-For: 7.7.7.7',
+  'x-forwarded-proto: https',
+  'X-Forwarded-Host: shop.example.com',
+  'X-Forwarded-Prefix: /shop',
+  'X-Forwarded-Server: evil',
+  'X-Forwarded-Scheme: gopher',
+  'X-Forwarded-Ssl: on',
+  'X-Real-IP: 6.6.6.6',
+  'X-Original-URL: /admin',
+  'X-Rewrite-URL: /admin',
+  'X-Jingwei-Fault-Delay: 1',
+  'Forwarded: for=6.6.6.6;proto=https'
+]
+const told = ({ headers }: Seen) =>
+  Object.fromEntries(Object.entries(headers).filter(([name]) => /forwarded|real|url|jingwei/.test(name)))
+
+t.test('of a trusted peer, For, Proto, Host and Port are believed', async (t) => {
   const { port } = await echoing(t, { listen: { trustProxy: ['127.0.0.0/8', '::1'] } })
-  const { headers } = await ask(port, '/', [
-    'X-Forwarded-For: 6.6.6.6',
-    'X-Forwarded-For: 7.7.7.7',
-    'x-forwarded-proto: https',
-    'X-Forwarded-Host: shop.example.com',
-    'X-Forwarded-Prefix: /shop',
-    'X-Real-IP: 6.6.6.6',
-    'Forwarded: for=6.6.6.6;proto=https'
-  ])
-  t.equal(headers['x-forwarded-for'], '6.6.6.6, 7.7.7.7, 127.0.0.1')
-  t.equal(headers['x-forwarded-proto'], 'https')
-  t.equal(headers['x-forwarded-host'], 'shop.example.com')
-  t.equal(headers['x-forwarded-port'], undefined, 'ours is not the port of https')
-  t.equal(headers['x-forwarded-prefix'], '/shop')
-  t.equal(headers['x-real-ip'], '6.6.6.6')
-  t.equal(headers.forwarded, 'for=6.6.6.6;proto=https, for=127.0.0.1;proto=http')
-  const plain = await ask(port, '/')
-  t.equal(plain.headers['x-forwarded-for'], '127.0.0.1')
-  t.equal(plain.headers['x-forwarded-port'], String(port))
-  t.equal(plain.headers.forwarded, undefined)
+  t.strictSame(
+    told(await ask(port, '/', sent)),
+    {
+      'x-forwarded-for': '6.6.6.6, 7.7.7.7, 127.0.0.1',
+      'x-forwarded-proto': 'https',
+      'x-forwarded-host': 'shop.example.com'
+    },
+    'and no port, since ours is not that of https'
+  )
+  t.match(told(await ask(port, '/', ['X-Forwarded-Port: 444', 'Host: h'])), { 'x-forwarded-port': '444' })
+  t.strictSame(told(await ask(port, '/', ['Host: h'])), {
+    'x-forwarded-for': '127.0.0.1',
+    'x-forwarded-proto': 'http',
+    'x-forwarded-host': 'h',
+    'x-forwarded-port': String(port)
+  })
+})
+
+t.test('of a trusted peer, what the configuration says is believed, and nothing else', async (t) => {
+  const trustProxy = ['127.0.0.1']
+  const names = [...new Set(sent.map((line) => line.split(':')[0]!.toLowerCase()))]
+  for (const name of names) {
+    const { port } = await echoing(t, { listen: { trustProxy, trustHeaders: [name] } })
+    const headers = told(await ask(port, '/', ['Host: h', ...sent]))
+    t.strictSame(
+      { [name]: 'believed', ...headers },
+      {
+        [name]: headers[name],
+        'x-forwarded-for': name === 'x-forwarded-for' ? '6.6.6.6, 7.7.7.7, 127.0.0.1' : '127.0.0.1',
+        'x-forwarded-proto': name === 'x-forwarded-proto' ? 'https' : 'http',
+        'x-forwarded-host': name === 'x-forwarded-host' ? 'shop.example.com' : 'h',
+        ...(name !== 'x-forwarded-proto' && { 'x-forwarded-port': String(port) })
+      },
+      name
+    )
+    t.match(headers[name], sent.find((line) => line.toLowerCase().startsWith(name))!.split(': ')[1]!, name)
+  }
+})
+
+t.test('what Fastify tells plugins of the client goes by the same list', async (t) => {
+  const seen: string[] = []
+  const watch = (server: FastifyInstance) =>
+    void server.addHook('preHandler', async ({ ip, host, protocol }) => {
+      seen.push(`${ip} ${host} ${protocol}`)
+    })
+  for (const trustHeaders of [undefined, ['x-forwarded-for'], ['x-forwarded-host'], []]) {
+    const listen = { trustProxy: ['127.0.0.1'], ...(trustHeaders && { trustHeaders }) }
+    const { port } = await echoing(t, { listen }, {}, { before: watch })
+    await ask(port, '/', ['Host: h', ...sent])
+  }
+  t.strictSame(seen, ['7.7.7.7 shop.example.com https', '7.7.7.7 h http', '127.0.0.1 h http', '127.0.0.1 h http'])
+})
+
+t.test('fault headers of a trusted peer are believed where a fault asks for them', async (t) => {
+  const listen = { trustProxy: ['127.0.0.1'] }
+  const { port } = await echoing(t, { listen, mesh: { fault: { header: true } } })
+  t.match(told(await ask(port, '/', sent)), { 'x-jingwei-fault-delay': '1', 'x-original-url': undefined })
 })
 
 t.test('from the service: all that is end to end, in order, in its bytes', async (t) => {

@@ -138,7 +138,7 @@ t.test('X-Forwarded-Prefix says what was taken off; a client’s own does not co
   t.equal(await prefix('/old/7', '/outer'), undefined)
   t.equal(await prefix('/plain', '/outer'), undefined)
   t.equal(await prefix('/caf%C3%A9/7', '/outer'), '/caf%C3%A9')
-  const behind = await start({ trustProxy: ['127.0.0.1'] })
+  const behind = await start({ trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-prefix'] })
   t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'one path, of what was taken off at each hop')
   t.equal(await behind('/api/orders/7', '/outer/'), '/outer/api')
   t.equal(await behind('/api/orders/7', '/'), '/api')
@@ -155,7 +155,7 @@ t.test('a service that heeds the whole prefix is left alone', async (t) => {
   })
   t.teardown(service.close)
   const gateway = await startGateway({
-    listen: { trustProxy: ['127.0.0.1'] },
+    listen: { trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-prefix'] },
     services: { any: { instances: [service.url] } },
     routes: [{ name: 'any', match: { path: '/api' }, service: 'any', path: { strip: '/api' } }]
   })
