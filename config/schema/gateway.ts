@@ -67,7 +67,12 @@ export const Listen = Type.Object(
     ),
     limits: Type.Object(
       {
-        headers: Size('Largest request head.', { default: '16kb' }),
+        headers: Size(
+          'Largest header section of a request, with its request line; what is larger is a 431. `mesh.maxHeaderSize` is the same for responses.',
+          {
+            default: '16kb'
+          }
+        ),
         url: Size('Longest request target.', { default: '8kb' }),
         connections: Type.Integer({ minimum: 1, default: 10000, description: 'Most client connections at a time.' }),
         bodyRate: orOff(

@@ -182,6 +182,20 @@ export const Limit = Type.Object(
 
 // ---- Identity ----------------------------------------------------------------------------------
 
+export const Connections = Type.Object(
+  {
+    idle: DurationOrZero(
+      'How long an idle connection waits for its next request where the service does not say so (`Keep-Alive: timeout`); 0: not at all.',
+      { default: '4s' }
+    ),
+    maxAge: Type.Optional(
+      Duration('A connection this old, or up to a tenth younger, takes no more requests. Unset: it may live for ever.')
+    ),
+    maxRequests: Type.Optional(Count('Most requests on one connection. Unset: any number.'))
+  },
+  { ...strict, description: 'Connections to the instances.' }
+)
+
 export const UpstreamTls = Type.Object(
   {
     ca: Type.Optional(Type.String({ description: "PEM file; default: Node's authorities." })),

@@ -1,9 +1,9 @@
 /** `mesh`: the concerns of the east-west half, in Envoy's and Consul's words. */
 import Type from 'typebox'
-import { Duration, Either, Names, orOff, strict, Text, Url } from './kit.ts'
+import { Duration, Either, Names, orOff, Size, strict, Text, Url } from './kit.ts'
 import { Collapse, Fallback, Fault, Hedge, Mirror, Retry } from './mesh-call.ts'
 import {
-  AdaptiveConcurrency, Balance, balancePolicies, CircuitBreaker, HealthCheck, Intentions, Limit, OutlierDetection,
+  AdaptiveConcurrency, Balance, balancePolicies, CircuitBreaker, Connections, HealthCheck, Intentions, Limit, OutlierDetection,
   UpstreamTls
 } from './mesh-service.ts' // biome-ignore format: a list
 
@@ -13,6 +13,10 @@ const plain = {
   attemptTimeout: () =>
     Duration(
       "One attempt, from the end of the request to the response's headers. Unset, `timeout` alone ends attempts."
+    ),
+  maxHeaderSize: (more: { default?: string } = {}) =>
+    Type.Optional(
+      Size('Largest header section of a response, and largest trailer section; what is larger is a 502.', more)
     ),
   connectTimeout: (more: { default?: string } = {}) => Duration('TCP and TLS.', more),
   idleTimeout: (more: object = {}) =>
@@ -29,6 +33,7 @@ const plain = {
 
 /** Off unless set; the state of each belongs to the service. */
 const perService = {
+  connections: Type.Optional(Connections),
   healthCheck: Type.Optional(
     orOff(HealthCheck, { description: 'Active checks by the gateway itself, on top of the registry.' })
   ),
@@ -86,6 +91,7 @@ export const MeshOverride = Type.Object(
   {
     balance: Type.Optional(plain.balance()),
     connectTimeout: Type.Optional(plain.connectTimeout()),
+    maxHeaderSize: plain.maxHeaderSize(),
     mode: Type.Optional(plain.mode()),
     ...perCallPlain,
     ...perService,
@@ -110,6 +116,7 @@ export const Mesh = Type.Object(
     timeout: plain.timeout({ default: '60s' }),
     attemptTimeout: Type.Optional(plain.attemptTimeout()),
     connectTimeout: plain.connectTimeout({ default: '2s' }),
+    maxHeaderSize: plain.maxHeaderSize({ default: '64kb' }),
     idleTimeout: plain.idleTimeout({ default: '60s' }),
     retry: orOff(Retry, { default: {} }),
     ...perService,

@@ -93,6 +93,8 @@ function http2Options({ limits, timeouts }: Config['listen']) {
     keepAliveTimeout: timeouts.keepAlive,
     requestTimeout: 0,
     maxHeaderListPairs: most,
+    // Of a response; nghttp2's own 64 KB would reset the stream. `mesh.maxHeaderSize` is the limit for services.
+    maxSendHeaderBlockLength: 2 ** 31 - 1,
     settings: { maxHeaderListSize: most * SHORTEST_FIELD.http2, maxConcurrentStreams: 128 }
   }
 }

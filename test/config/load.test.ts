@@ -49,6 +49,7 @@ const mesh = {
   timeout: 15_000,
   attemptTimeout: 5000,
   connectTimeout: 2000,
+  maxHeaderSize: 65_536,
   idleTimeout: 60_000,
   retry: {
     attempts: 2,

@@ -90,7 +90,7 @@ t.test('a service that fails before its head is a 5xx that says whose fault it i
     ['is silent for all', 'silent', { attemptTimeout: '50ms', timeout: '50ms' }, 504, '', 'http_response_timeout'],
     [
       'says too much',
-      `HTTP/1.1 200 OK\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
+      `HTTP/1.1 200 OK\r\nX: ${'x'.repeat(70_000)}\r\n\r\n`,
       {},
       502,
       'JW_UPSTREAM_HEADERS_TOO_LARGE',

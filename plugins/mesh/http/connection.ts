@@ -1,17 +1,13 @@
 import type { Socket } from 'node:net'
 import { errors } from 'undici'
 import { connectionError } from './connection-errors.ts'
+import type { ConnectionOptions } from './lifetime.ts'
+import { Lifetime } from './lifetime.ts'
 import type { Carrier, PooledRequest } from './pooled-request.ts'
 import type { Sending } from './request-body.ts'
 import { send } from './request-body.ts'
 import type { ResponseHead } from './response-head.ts'
 import { ResponseReader } from './response-reader.ts'
-
-/** As undici's: how long a connection may wait for its next request where the service does not say. */
-const usuallyIdleMs = 4000
-const longestIdleMs = 600_000
-/** So much before the service closes it, we do. */
-const marginMs = 1000
 
 /** To whom a connection belongs. */
 export interface Owner {
@@ -25,12 +21,14 @@ export interface Owner {
 export class Connection implements Carrier {
   readonly socket: Socket
   readonly #owner: Owner
-  readonly #reader = new ResponseReader()
+  readonly #lifetime: Lifetime
+  readonly #reader: ResponseReader
   #request: PooledRequest | null = null
   #sending: Sending | null = null
   /** The last thing that may go on it is on it. */
   #last = false
-  #idleMs = usuallyIdleMs
+  /** Of the timer that is running. */
+  #idleMs = 0
   #idleTimer: NodeJS.Timeout | null = null
   #bodyTimer: NodeJS.Timeout | null = null
   #gone = false
@@ -39,9 +37,11 @@ export class Connection implements Carrier {
   /** The service has closed its side. */
   #ended = false
 
-  constructor(socket: Socket, owner: Owner, streamed: boolean) {
+  constructor(socket: Socket, owner: Owner, streamed: boolean, options: ConnectionOptions) {
     this.socket = socket
     this.#owner = owner
+    this.#lifetime = new Lifetime(options)
+    this.#reader = new ResponseReader(options.maxHeaderSize)
     socket.on('drain', this.#onDrain).on('end', this.#onEnd).on('error', this.#onError).on('close', this.#onClose)
     if (streamed) socket.on('data', this.#onData)
     else this.#keepForReading()
@@ -80,11 +80,12 @@ export class Connection implements Carrier {
       // Nothing has been sent.
       this.#request = null
       this.#reader.cancel()
-      this.rest(this.#idleMs)
+      this.rest()
       return
     }
     const { requestHead, upgrade } = request
-    this.#last = requestHead.last || upgrade !== null
+    const last = this.#lifetime.begin()
+    this.#last = last || requestHead.last || upgrade !== null
     try {
       this.#sending = send(this.socket, request, this.#onSent)
     } catch (error) {
@@ -163,14 +164,18 @@ export class Connection implements Carrier {
     const { persistent, surplus, idleHintMs } = this.#reader
     const reusable = persistent && surplus === null && this.#sending === null && !this.#last && this.socket.writable
     this.#letGo(null)
-    const idleMs = idleHintMs === null ? usuallyIdleMs : Math.min(idleHintMs - marginMs, longestIdleMs)
-    if (!reusable || idleMs <= 0) this.#leave()
-    else this.rest(idleMs)
+    if (reusable) this.rest(idleHintMs)
+    else this.#leave()
   }
 
-  /** It has nothing to do, and ends if that lasts. */
-  rest(idleMs = usuallyIdleMs): void {
+  /** The connection is idle, and closes if that lasts. */
+  rest(idleHintMs: number | null = null): void {
     if (this.#gone) return
+    const idleMs = this.#lifetime.idleMs(idleHintMs)
+    if (idleMs <= 0) {
+      this.#leave()
+      return
+    }
     if (this.#idleTimer !== null && this.#idleMs === idleMs) {
       this.#idleTimer.refresh()
     } else {

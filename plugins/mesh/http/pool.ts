@@ -4,6 +4,8 @@ import { ConnectionError } from '../errors.ts'
 import type { DispatchHandler, DispatchOptions } from '../types.ts'
 import type { Owner } from './connection.ts'
 import { Connection } from './connection.ts'
+import type { ConnectionOptions } from './lifetime.ts'
+import { usualConnection } from './lifetime.ts'
 import { PooledRequest } from './pooled-request.ts'
 
 /** Makes a connection; `onread` is Node's option of that name. Returns what can be cut while it is made. */
@@ -18,6 +20,7 @@ export interface PoolOptions {
   /** How many there may be. */
   readonly connections: number
   readonly direct: boolean
+  readonly connection?: ConnectionOptions
   readonly open: Open
   /**
    * Called for a request that has to wait, with a function that withdraws it. `isQueued`: for another request to release
@@ -46,6 +49,7 @@ export class Pool implements Owner {
   readonly #host: string
   readonly #open: Open
   readonly #most: number
+  readonly #connectionOptions: ConnectionOptions
   /** Whether bytes come without Node's streams in between. */
   readonly #direct: boolean
   readonly #onWait: PoolOptions['onWait']
@@ -67,10 +71,11 @@ export class Pool implements Owner {
   #destroyed = false
   #whenEmpty: (() => void)[] = []
 
-  constructor({ host, connections, direct, open, onWait }: PoolOptions) {
+  constructor({ host, connections, direct, connection = usualConnection, open, onWait }: PoolOptions) {
     this.#host = host
     this.#most = connections
     this.#direct = direct
+    this.#connectionOptions = connection
     this.#open = open
     this.#onWait = onWait
   }
@@ -208,7 +213,7 @@ export class Pool implements Owner {
         connected!.destroy()
         this.#advance()
       } else {
-        connection = new Connection(connected!, this, streamed)
+        connection = new Connection(connected!, this, streamed, this.#connectionOptions)
         this.#connections.add(connection)
         const request = only ?? this.#first()
         if (request === null) connection.rest()

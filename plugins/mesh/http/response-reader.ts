@@ -14,8 +14,6 @@ import {
   untilClose
 } from './response-head.ts'
 
-/** Of a head or of trailers, each; as Node's own limit. */
-const mostHeadBytes = 16 * 1024
 /** Of a chunk's size with its extensions, which nobody uses. */
 const mostSizeBytes = 1024
 
@@ -45,6 +43,8 @@ export class ResponseReader {
   idleHintMs: number | null = null
   /** It is telling its request something just now, and goes on by itself. */
   busy = false
+  /** Bytes of a header section, and of a trailer section, at most. */
+  readonly #maxHeaderSize: number
   #request: PooledRequest | null = null
   #state = idle
   /** What is left of a body or a chunk. */
@@ -55,6 +55,10 @@ export class ResponseReader {
   #text = ''
   /** Came while the request had paused. */
   #held: Buffer | null = null
+
+  constructor(maxHeaderSize: number) {
+    this.#maxHeaderSize = maxHeaderSize
+  }
 
   begin(request: PooledRequest): void {
     this.#request = request
@@ -167,10 +171,10 @@ export class ResponseReader {
   /** Up to the blank line; what is not whole yet is kept as text. */
   #gather(buffer: Buffer, at: number, end: number): number {
     const before = this.#text.length
-    const text = buffer.toString('latin1', at, Math.min(end, at + mostHeadBytes + 4 - before))
+    const text = buffer.toString('latin1', at, Math.min(end, at + this.#maxHeaderSize + 4 - before))
     this.#text = before === 0 ? text : this.#text + text
     const found = this.#text.indexOf('\r\n\r\n', Math.max(0, before - 3))
-    if (found < 0 && this.#text.length > mostHeadBytes) throw new errors.HeadersOverflowError()
+    if (found < 0 && this.#text.length > this.#maxHeaderSize) throw new errors.HeadersOverflowError()
     return found
   }
 

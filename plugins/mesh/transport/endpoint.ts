@@ -1,5 +1,7 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Health } from '../health/health.ts'
+import type { ConnectionOptions } from '../http/lifetime.ts'
+import { usualConnection } from '../http/lifetime.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
 import type { Dispatch, DispatchOptions, Endpoint } from '../types.ts'
@@ -25,7 +27,9 @@ export class PooledEndpoint implements Endpoint {
     const { connections, most } = capsOf(policy)
     this.#most = most
     const { host, protocol } = new URL(origin)
-    this.#pool = new Pool({ host, connections, direct: protocol === 'http:', open, onWait: leaveInTime })
+    const direct = protocol === 'http:'
+    const connection = connectionOptions(policy)
+    this.#pool = new Pool({ host, connections, direct, connection, open, onWait: leaveInTime })
     this.dispatch = this.#pool.dispatch
   }
 
@@ -52,4 +56,14 @@ function leaveInTime({ call, attempt }: DispatchOptions, withdraw: (reason: Erro
   call?.whenOver(() => withdraw(call.reason ?? new Error('the call was over before its turn came')))
   attempt?.whenOver(() => withdraw(new Error('the attempt was over before its turn came')))
   return isQueued ? () => attempt?.dequeue() : undefined
+}
+
+function connectionOptions({ connections, maxHeaderSize }: MeshPolicy): ConnectionOptions {
+  const { idle, maxAge, maxRequests } = connections ?? {}
+  return {
+    idleMs: idle ?? usualConnection.idleMs,
+    maxAgeMs: maxAge ?? usualConnection.maxAgeMs,
+    maxRequests: maxRequests ?? usualConnection.maxRequests,
+    maxHeaderSize: maxHeaderSize ?? usualConnection.maxHeaderSize
+  }
 }

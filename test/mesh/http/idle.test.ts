@@ -3,6 +3,8 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import type { ConnectionOptions } from '../../../plugins/mesh/http/lifetime.ts'
+import { usualConnection } from '../../../plugins/mesh/http/lifetime.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/types.ts'
 import { eventually, raw } from '../helpers/servers.ts'
 import { answer, numbered, poolTo, turns } from './support.ts'
@@ -68,6 +70,44 @@ t.test('connections that are not used again', async (t) => {
     await next.done
     t.strictSame([next.body, count()], ['a', 2], name)
   }
+})
+
+t.test('idle, maxAge and maxRequests of a connection', async (t) => {
+  const limits = (more: Partial<ConnectionOptions>) => ({ connection: { ...usualConnection, ...more } })
+  const impatient = await numbered(t)
+  const idle = poolTo(t, impatient.url, limits({ idleMs: 100 }))
+  await idle.ask().done
+  t.equal(impatient.sockets.size, 1)
+  await eventually(() => impatient.sockets.size === 0, 'the end of the idle connection')
+
+  const never = poolTo(t, (await numbered(t)).url, limits({ idleMs: 0 }))
+  for (const body of ['1/', '2/', '3/']) {
+    const heard = never.ask()
+    await heard.done
+    t.equal(heard.body, body)
+  }
+
+  const counted = poolTo(t, (await numbered(t)).url, limits({ maxRequests: 2 }))
+  const bodies: string[] = []
+  for (let i = 0; i < 5; i++) {
+    const heard = counted.ask()
+    await heard.done
+    bodies.push(heard.body)
+  }
+  t.strictSame(bodies, ['1/', '1/', '2/', '2/', '3/'])
+
+  const aging = await numbered(t)
+  const old = poolTo(t, aging.url, limits({ idleMs: 60_000, maxAgeMs: 300 }))
+  const held = old.ask({ path: '/held' })
+  await eventually(() => aging.held.length === 1, 'the request')
+  await sleep(350)
+  aging.held[0]!()
+  await held.done
+  t.equal(held.body, '1/held', 'what is under way is not cut')
+  const next = old.ask()
+  await next.done
+  t.equal(next.body, '2/', 'and the next request goes elsewhere')
+  await eventually(() => aging.sockets.size === 0, 'the end of a connection that is idle when its time is over')
 })
 
 t.test('an idle connection goes a second before the service ends it', async (t) => {

@@ -117,7 +117,7 @@ export function poolTo(t: Test, url: string, options: Partial<PoolOptions> & { c
 
 /** A reader that gets its bytes as a connection would bring them, in a buffer that is used again at once. */
 export class Feed {
-  readonly reader = new ResponseReader()
+  readonly reader = new ResponseReader(16 * 1024)
   readonly request: PooledRequest
   readonly heard: Heard
   fault: (Error & { code?: string }) | null = null

@@ -101,7 +101,7 @@ t.test('a malformed response is a reset', async (t) => {
   const garbage = [
     'SSH-2.0-OpenSSH_9\r\n',
     'HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n',
-    `HTTP/1.1 200 ${'x'.repeat(20_000)}`
+    `HTTP/1.1 200 ${'x'.repeat(70_000)}`
   ]
   for (const bytes of garbage) {
     for (const condition of ['reset', 'gateway-error', '5xx'] as const) {
