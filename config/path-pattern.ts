@@ -18,6 +18,8 @@ export interface PathPattern {
   readonly end: 'whole' | 'prefix' | 'below' | 'partial'
   /** Of a whole path: whether it ends with a slash. */
   readonly trailingSlash: boolean
+  /** Of a prefix without parameters: how many characters of a plain path it takes. */
+  readonly length: number | null
 }
 
 export const isPattern = (text: string) => /[:*]/.test(text)
@@ -37,7 +39,8 @@ function plain(text: string, end: 'whole' | 'prefix'): PathPattern {
   return {
     parts: parts.map((part) => ({ kind: 'text', text: part })),
     end,
-    trailingSlash: end === 'whole' && parts.length > 0 && text.endsWith('/')
+    trailingSlash: end === 'whole' && parts.length > 0 && text.endsWith('/'),
+    length: end === 'whole' ? null : parts.reduce((sum, part) => sum + part.length + 1, 0)
   }
 }
 
@@ -45,12 +48,12 @@ function parse(text: string): PathPattern {
   const segments = segmentsOf(text)
   const last = segments.at(-1) ?? ''
   const parts = (those: readonly string[]) => those.filter((segment) => segment !== '').map(partOf)
-  if (last === '*') return { parts: parts(segments.slice(0, -1)), end: 'below', trailingSlash: false }
+  if (last === '*') return { parts: parts(segments.slice(0, -1)), end: 'below', trailingSlash: false, length: null }
   if (last.endsWith('*') && !/(?<!:):(?!:)/.test(last)) {
     const start: Part = { kind: 'text', text: last.slice(0, -1).replaceAll('::', ':') }
-    return { parts: [...parts(segments.slice(0, -1)), start], end: 'partial', trailingSlash: false }
+    return { parts: [...parts(segments.slice(0, -1)), start], end: 'partial', trailingSlash: false, length: null }
   }
-  return { parts: parts(segments), end: 'whole', trailingSlash: last === '' && segments.length > 2 }
+  return { parts: parts(segments), end: 'whole', trailingSlash: last === '' && segments.length > 2, length: null }
 }
 
 /** Split at slashes, but for those within a regular expression. */

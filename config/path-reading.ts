@@ -23,16 +23,27 @@ export interface ReadPath {
   readonly withParameters: readonly string[] | null
   /** Whether some of its octets are no UTF-8. They are read as Latin-1. */
   readonly latin1: boolean
+  /** Whether the client wrote it as it is read, and no folding changes it. */
+  readonly plain: boolean
 }
 
 /** Stands for an encoded slash within a segment. `%00`, which reads the same, is refused. */
 export const ENCODED_SLASH = '\0'
 
+/** What is read as something else than it is, or may be folded. */
+const unusual = /[^!-~]|[%;#A-Z]|\/\/|\.(?:\/|$)/
+
 /** Reads the path of an origin-form target; null for other forms and for escapes that are none. */
 export function readPath(target: string): ReadPath | null {
-  if (target.charCodeAt(0) !== 47) return null
+  if (target.charCodeAt(0) !== SLASH) return null
   const query = target.indexOf('?')
   let path = query === -1 ? target : target.slice(0, query)
+  if (!unusual.test(path)) {
+    if (path.length === 1) return root
+    const trailingSlash = path.charCodeAt(path.length - 1) === SLASH
+    const segments = path.slice(1, trailingSlash ? -1 : undefined).split('/')
+    return { segments, trailingSlash, withParameters: null, latin1: false, plain: true }
+  }
   const fragment = path.indexOf('#')
   if (fragment !== -1) path = path.slice(0, fragment)
   let latin1 = false
@@ -42,15 +53,17 @@ export function readPath(target: string): ReadPath | null {
     path = decoded.text
     latin1 = decoded.latin1
   }
-  const trailingSlash = path.length > 1 && path.charCodeAt(path.length - 1) === 47
+  const trailingSlash = path.length > 1 && path.charCodeAt(path.length - 1) === SLASH
   const all = path.split('/').filter(isNotEmpty)
-  if (!path.includes(';')) return { segments: all, trailingSlash, withParameters: null, latin1 }
-  const segments = all.map(withoutParameters).filter(isNotEmpty)
-  return { segments, trailingSlash, withParameters: all, latin1 }
+  const withParameters = path.includes(';') ? all : null
+  const segments = withParameters === null ? all : all.map(withoutParameters).filter(isNotEmpty)
+  return { segments, trailingSlash, withParameters, latin1, plain: false }
 }
 
+const SLASH = 47
+const PERCENT = 37
+const root: ReadPath = { segments: [], trailingSlash: false, withParameters: null, latin1: false, plain: true }
 const malformedEscape = /%(?![\da-f]{2})/i
-const octet = /%([\da-f]{2})/gi
 const beyondAscii = /[^\0-\x7f]/
 const isNotEmpty = (segment: string) => segment !== ''
 
@@ -64,15 +77,36 @@ const utf8Sequence =
   /[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}/g
 
 function decode(path: string): { text: string; latin1: boolean } {
-  const octets = path.replace(octet, (_, hex: string) => {
-    const code = Number.parseInt(hex, 16)
-    return code === 47 ? ENCODED_SLASH : String.fromCharCode(code)
-  })
-  if (!beyondAscii.test(octets)) return { text: octets, latin1: false }
-  const bytes = Buffer.from(octets, 'latin1')
+  const bytes = octetsOf(path)
   if (isUtf8(bytes)) return { text: bytes.toString(), latin1: false }
-  const text = octets.replace(utf8Sequence, (sequence) => Buffer.from(sequence, 'latin1').toString())
-  return { text, latin1: true }
+  return { text: bytes.toString('latin1').replace(utf8Sequence, characterOf), latin1: true }
+}
+
+/** The octets that a path with well-formed escapes stands for, an encoded slash apart. */
+function octetsOf(path: string): Buffer {
+  const bytes = Buffer.allocUnsafe(path.length)
+  let length = 0
+  for (let at = 0; at < path.length; at++) {
+    let code = path.charCodeAt(at)
+    if (code === PERCENT) {
+      code = (hexDigit(path.charCodeAt(at + 1)) << 4) | hexDigit(path.charCodeAt(at + 2))
+      if (code === SLASH) code = ENCODED_SLASH.charCodeAt(0)
+      at += 2
+    }
+    bytes[length++] = code
+  }
+  return bytes.subarray(0, length)
+}
+
+/** The value of `0` to `9`, `A` to `F` and `a` to `f`. */
+function hexDigit(code: number): number {
+  return code < 58 ? code - 48 : (code | 32) - 87
+}
+
+function characterOf(sequence: string): string {
+  let point = sequence.charCodeAt(0) & (0x7f >> sequence.length)
+  for (let at = 1; at < sequence.length; at++) point = (point << 6) | (sequence.charCodeAt(at) & 0x3f)
+  return String.fromCodePoint(point)
 }
 
 /** Respects that are folded away. */

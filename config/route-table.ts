@@ -190,7 +190,7 @@ class Walk<T> {
     anyHeaders: boolean
   ): Entry<T> | null {
     this.#segments = segments
-    this.#folded = this.#foldAll(segments)
+    this.#folded = path.plain ? segments : this.#foldAll(segments)
     this.#slash = path.trailingSlash
     this.#plain = this.#folded === segments && !path.trailingSlash
     this.#method = method

@@ -71,8 +71,12 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     const { value, preflight, pattern, ambiguous } = found
     if (!path.latin1 && isOwnRouteFirst(fastify, request, path, pattern)) return null
     if (ambiguous) onAmbiguous(request)
-    const query = url.indexOf('?')
     const base = preflight ? value.preflightUrl! : value.url
+    if (path.plain && pattern.length !== null) {
+      const rest = url.slice(prefix.length + pattern.length)
+      return rest.charCodeAt(0) === 47 ? base + rest : `${base}/${rest}`
+    }
+    const query = url.indexOf('?')
     return base + paramsUrl(pattern, path) + (query === -1 ? '' : url.slice(query))
   }
 
