@@ -141,7 +141,13 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
         fault: { delay: { for: '1ms', percent: '0%' } }
       },
       routes: [
-        { name: 'orders', match: { path: '/orders' }, service: 'orders', mesh: { mirror: { service: 'shadow' } } }
+        { name: 'orders', match: { path: '/orders' }, service: 'orders', mesh: { mirror: { service: 'shadow' } } },
+        {
+          name: 'tokens',
+          match: { path: '/tokens' },
+          service: 'orders',
+          edge: { jwt: { jwks: `${origin}/jwks.json` } }
+        }
       ]
     }),
     join(home, 'config/page.yaml')

@@ -1,6 +1,7 @@
 /** `edge`: the concerns of the north-south half. */
 import Type from 'typebox'
 import {
+  Count,
   Duration,
   DurationOrZero,
   Either,
@@ -45,7 +46,10 @@ export const Jwt = Type.Object(
     publicKey: Type.Optional(Type.String({ description: 'PEM public key, or the path of a file with one.' })),
     jwks: Type.Optional(Url('http', 'Where the key set (RFC 7517) is published.')),
     jwksMaxAge: Duration('How long a fetched key set is used before it is fetched again.', { default: '10m' }),
-    jwksCooldown: DurationOrZero('Least time between two fetches, whatever key ids tokens name.', { default: '30s' }),
+    jwksCooldown: DurationOrZero(
+      'The key set is fetched at most this often for key ids that it lacks; tokens with other ids are refused meanwhile. While it cannot be fetched, it is tried every second.',
+      { default: '30s' }
+    ),
     issuer: Type.Optional(oneOrMany),
     audience: Type.Optional(oneOrMany),
     algorithms: Type.Optional(
@@ -57,6 +61,10 @@ export const Jwt = Type.Object(
         description:
           'claim: header. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
       })
+    ),
+    rememberTokens: orOff(
+      Count('Verified tokens that are remembered until they expire, at most 32 MB of them; they need no verification.'),
+      { default: 20_000 }
     ),
     maxTokenSize: Size('A longer token is refused unread.', { default: '8kb' })
   },

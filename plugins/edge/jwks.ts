@@ -1,9 +1,11 @@
 /**
  * Public keys of tokens, and the key set (RFC 7517) that publishes them.
  *
- * A set is used for `maxAge` and then fetched again in the background, the old one serving meanwhile; when it
- * cannot be fetched, the last good set goes on serving. A key id that the set does not have brings one fetch,
- * shared by all who wait for it and never sooner than `cooldown` after the last: random key ids cost nothing.
+ * A set is fetched at start, used for `maxAge` and then fetched again in the background while the old one serves. A key
+ * id that the set does not have causes one fetch, shared by all requests that wait for it and never sooner than
+ * `cooldown` after the last: random key ids cost nothing. While the set cannot be fetched, the last good one serves,
+ * requests do not wait, and a timer tries again every second, so that tokens of a new key are accepted as soon as the
+ * server is back.
  */
 import type { JsonWebKeyInput, KeyObject } from 'node:crypto'
 import { createPublicKey } from 'node:crypto'
@@ -11,6 +13,8 @@ import { createError } from '@fastify/error'
 import type { FastifyBaseLogger } from 'fastify'
 import { Agent, request } from 'undici'
 import { maskCredentials } from '../../config/credentials.ts'
+import type { SignedText } from './jws-signature.ts'
+import { isSignedBy } from './jws-signature.ts'
 
 export const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
 export const NoSuchKey = createError('JW_TOKEN_INVALID', 'No key fits the token: %s', 401)
@@ -21,28 +25,42 @@ export interface KeySetOptions {
   cooldown: number
   /** Bound of one fetch, body included. */
   timeoutMs?: number
+  /** Pause between two fetches while they fail. */
+  retryMs?: number
   /** Milliseconds of a clock that never jumps. */
   now?: () => number
+  /** Called after each fetch. */
+  onFetch?: (succeeded: boolean) => void
+}
+
+/** A token, as far as its key is looked for. */
+export interface TokenOfKey extends SignedText {
+  readonly header: { readonly kid?: unknown; readonly alg?: unknown }
 }
 
 export interface KeySet {
-  /** The PEM of the one key that fits a token's header. */
-  key(header: { kid?: unknown; alg?: unknown }): Promise<string>
+  /** Returns the PEM of the key that a token names or, where it or the keys have no id, of the key that signed it. */
+  key(token: TokenOfKey): Promise<string>
+  /** Whether a key, as PEM, is still in the set; looks for a newer set when this one is old. */
+  holds(pem: string): boolean
   /** Fetches the set, unless that is under way. Never fails. */
   refresh(): Promise<void>
+  /** Milliseconds since the set was fetched; null if none ever was. */
+  age(): number | null
   close(): Promise<void>
 }
 
 interface Key {
   kid: string | undefined
   algorithms: readonly string[]
+  key: KeyObject
   pem: string
 }
 
 const maxKeys = 100
 const maxBody = 1024 * 1024
-/** Until there is any set at all, the cooldown is no longer than this. */
-const firstCooldown = 1000
+/** Keys that are tried for a token without an id. */
+const maxTried = 10
 
 const rsa = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512']
 export const asymmetric: readonly string[] = [...rsa, 'ES256', 'ES384', 'ES512', 'EdDSA']
@@ -66,15 +84,18 @@ export function algorithmsOf(key: KeyObject): readonly string[] {
 }
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
-  const { url, maxAge, cooldown, timeoutMs = 5000, now = () => performance.now() } = options
+  const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now(), onFetch } = options
   const shown = maskCredentials(url)
   const agent = new Agent({ connections: 1, connect: { timeout: timeoutMs } })
   const closing = new AbortController()
   let keys: readonly Key[] | null = null
+  let pems: ReadonlySet<string> = new Set()
   let fetchedAt = Number.NEGATIVE_INFINITY
   let attemptedAt = Number.NEGATIVE_INFINITY
   let pending: Promise<void> | null = null
   let failing = false
+  let leftOut = 0
+  let retry: NodeJS.Timeout | undefined
 
   function refresh(): Promise<void> {
     if (closing.signal.aborted) return Promise.resolve()
@@ -86,40 +107,68 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
 
   async function fetchSet(): Promise<void> {
     attemptedAt = now()
+    clearTimeout(retry)
     try {
       const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(timeoutMs)])
-      keys = parseKeys(await download(url, agent, signal))
+      const set = parseKeys(await download(url, agent, signal))
+      keys = set.keys
+      pems = new Set(keys.map(({ pem }) => pem))
       fetchedAt = now()
-      if (failing) log.info({ url: shown }, 'the key set can be fetched again')
+      if (set.leftOut > 0 && set.leftOut !== leftOut) {
+        log.warn({ url: shown, keys: maxKeys, leftOut: set.leftOut }, 'key set too large; only its first keys are used')
+      }
+      leftOut = set.leftOut
+      if (failing) log.info({ url: shown, keys: keys.length }, 'key set fetched again')
       failing = false
+      onFetch?.(true)
     } catch (error) {
-      if (!failing && !closing.signal.aborted) {
-        log.warn(
-          { url: shown, err: error },
-          keys ? 'key set not fetched; the last one stays in use' : 'key set not fetched'
-        )
+      if (closing.signal.aborted) return
+      if (!failing) {
+        const consequence = keys === null ? 'tokens cannot be verified' : 'the last one stays in use'
+        log.warn({ url: shown, reason: reasonOf(error) }, `key set not fetched; ${consequence}; trying every second`)
       }
       failing = true
+      onFetch?.(false)
+      retry = setTimeout(refresh, retryMs)
+      retry.unref()
     }
   }
 
-  /** A fetch if one may be made now, or the one under way; null while cooling down. */
-  function allowedRefresh(): Promise<void> | null {
-    const pause = keys === null ? Math.min(cooldown, firstCooldown) : cooldown
-    return pending ?? (now() - attemptedAt >= pause ? refresh() : null)
+  /** Fetches a newer set where the one in use may lack a key; null while cooling down. */
+  function renewal(): Promise<void> | null {
+    return pending ?? (now() - attemptedAt >= cooldown ? refresh() : null)
+  }
+
+  function renewIfOld(): void {
+    if (!failing && now() - fetchedAt >= maxAge) void renewal()
   }
 
   return {
     refresh,
-    async key({ kid, alg }) {
+    holds(pem) {
+      renewIfOld()
+      return pems.has(pem)
+    },
+    age: () => (keys === null ? null : now() - fetchedAt),
+    async key(token) {
+      const { kid } = token.header
       if (kid !== undefined && typeof kid !== 'string') throw new NoSuchKey('the key id is not a string')
-      if (keys === null) await allowedRefresh()
+      if (keys === null && !failing) await refresh()
       if (keys === null) throw new KeysUnavailable()
-      if (now() - fetchedAt >= maxAge) void allowedRefresh()
-      if (!knows(keys, kid)) await allowedRefresh()
-      return pick(keys, kid, alg)
+      renewIfOld()
+      const found = pick(keys, token)
+      if (found !== null) return found
+      // Where the set has a key of this id, another set would not help.
+      if (keys.some((key) => key.kid !== undefined && key.kid === kid))
+        throw new NoSuchKey('its algorithm is not the key’s')
+      if (!failing) await renewal()
+      const renewed = pick(keys, token)
+      if (renewed !== null) return renewed
+      if (failing) throw new KeysUnavailable()
+      throw new NoSuchKey('no key of the set is that of the token')
     },
     async close() {
+      clearTimeout(retry)
       closing.abort()
       await pending
       await agent.destroy()
@@ -127,21 +176,33 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
   }
 }
 
-/** Whether the set has something to say about the key id: if so, another fetch would not help. */
-function knows(keys: readonly Key[], kid: string | undefined): boolean {
-  return kid === undefined || keys.some((key) => key.kid === kid)
+/**
+ * The PEM of the key for a token; null if the set has none. Ids are optional on both sides (RFC 7515, 4.1.4; RFC 7517,
+ * 4.5): where the token or the keys have none, it is the key that verifies the signature.
+ */
+function pick(keys: readonly Key[], token: TokenOfKey): string | null {
+  const { kid, alg } = token.header
+  const algorithm = String(alg)
+  const named = kid !== undefined && keys.some((key) => key.kid === kid)
+  const isCandidate = (key: Key) => kid === undefined || key.kid === (named ? kid : undefined)
+  const fitting = keys.filter((key) => isCandidate(key) && key.algorithms.includes(algorithm))
+  if (named && fitting.length < 2) return fitting[0]?.pem ?? null
+  return fitting.slice(0, maxTried).find(({ key }) => isSignedBy(key, algorithm, token))?.pem ?? null
 }
 
-function pick(keys: readonly Key[], kid: string | undefined, alg: unknown): string {
-  const fitting = keys.filter((key) => key.algorithms.includes(String(alg)) && (kid === undefined || key.kid === kid))
-  const [key] = fitting
-  if (key === undefined) throw new NoSuchKey('unknown key id or unfit algorithm')
-  if (kid === undefined && fitting.length > 1) throw new NoSuchKey('it names none and several would do')
-  return key.pem
+/** What went wrong, in a word where there is one. */
+function reasonOf(error: unknown): string {
+  const { code, name, message } = error as Error & { code?: unknown }
+  return name === 'TimeoutError' ? 'timed out' : typeof code === 'string' ? code : message.slice(0, 200)
 }
 
 async function download(url: string, dispatcher: Agent, signal: AbortSignal): Promise<unknown> {
-  const headers = { accept: 'application/jwk-set+json, application/json' }
+  const { username, password } = new URL(url)
+  const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+  const headers = {
+    accept: 'application/jwk-set+json, application/json',
+    ...(credentials !== ':' && { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` })
+  }
   // One request in minutes: its connection is not kept.
   const response = await request(url, { dispatcher, signal, headers, reset: true })
   if (response.statusCode !== 200) {
@@ -158,17 +219,19 @@ async function download(url: string, dispatcher: Agent, signal: AbortSignal): Pr
   return JSON.parse(Buffer.concat(chunks).toString())
 }
 
-function parseKeys(document: unknown): readonly Key[] {
+function parseKeys(document: unknown): { keys: readonly Key[]; leftOut: number } {
   const list = (document as { keys?: unknown } | null)?.keys
   if (!Array.isArray(list)) throw new Error('not a key set')
   const keys: Key[] = []
+  let read = 0
   for (const jwk of list) {
+    read++
     const key = parseKey(jwk)
     if (key !== undefined && keys.push(key) === maxKeys) break
   }
   // To believe it would lock everyone out.
   if (keys.length === 0) throw new Error('no usable key in the set')
-  return keys
+  return { keys, leftOut: list.length - read }
 }
 
 /** Undefined for what does not verify signatures, cannot be read or is not supported. */
@@ -183,7 +246,7 @@ function parseKey(jwk: unknown): Key | undefined {
     const key = createPublicKey({ format: 'jwk', key: { kty, n, e, crv, x, y } as JsonWebKeyInput['key'] })
     const algorithms = algorithmsOf(key).filter((algorithm) => alg === undefined || algorithm === alg)
     if (algorithms.length === 0) return undefined
-    return { kid, algorithms, pem: key.export({ type: 'spki', format: 'pem' }).toString() }
+    return { kid, algorithms, key, pem: key.export({ type: 'spki', format: 'pem' }).toString() }
   } catch {
     return undefined
   }

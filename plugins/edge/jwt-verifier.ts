@@ -11,34 +11,42 @@ import { dirname, resolve } from 'node:path'
 import type { FastifyJWTOptions } from '@fastify/jwt'
 import type { FastifyRequest } from 'fastify'
 import type { JwtOptions } from '../../config/schema.ts'
-import type { KeySet } from './jwks.ts'
+import type { KeySet, TokenOfKey } from './jwks.ts'
 import { algorithmsOf, asymmetric, NoSuchKey } from './jwks.ts'
 
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
 
 const hmac = ['HS256', 'HS384', 'HS512']
-/** Verified tokens that are remembered, per key of a set; with one key, `TokenCache` does. */
-const cacheSize = 1000
-
 /** What makes two configurations the same verifier. */
 export function identity(options: JwtOptions): string {
-  const { forward: _forward, maxTokenSize: _size, ...verifying } = options
+  const { forward: _forward, maxTokenSize: _size, rememberTokens: _remembered, ...verifying } = options
   return JSON.stringify(Object.entries(verifying).sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-export function bearer(request: FastifyRequest): string {
-  return request.headers.authorization?.slice('Bearer '.length) ?? ''
+/** The token behind `Bearer` and any number of blanks (RFC 6750, 2.1). */
+export function bearer({ headers: { authorization = '' } }: FastifyRequest): string {
+  let at = 'Bearer '.length
+  while (authorization.charCodeAt(at) === 32) at++
+  return authorization.slice(at)
 }
 
-export function verifierOptions(options: JwtOptions, configFile: string, keySet: KeySet | null): FastifyJWTOptions {
+/** Told which key of a set, as PEM, verifies the token of a request. */
+type OnKey = (request: FastifyRequest, pem: string) => void
+
+export function verifierOptions(
+  options: JwtOptions,
+  configFile: string,
+  keySet: KeySet | null,
+  onKey: OnKey = () => {}
+): FastifyJWTOptions {
   const { issuer, audience, clockSkew } = options
   const { fitting, key } = keyOf(options, configFile, keySet)
   const unfit = options.algorithms?.filter((algorithm) => !fitting.includes(algorithm)) ?? []
   if (unfit.length > 0) throw new Error(`edge.jwt: its key cannot verify ${unfit.join(', ')}`)
   const algorithms = [...(options.algorithms ?? fitting)] as Algorithms
   return {
-    secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms) },
+    secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, onKey) },
     decode: { complete: true },
     verify: {
       extractToken: bearer,
@@ -46,9 +54,8 @@ export function verifierOptions(options: JwtOptions, configFile: string, keySet:
       // A token without end could never be withdrawn; one without issuer or audience would pass their checks.
       requiredClaims: ['exp', ...(issuer === undefined ? [] : ['iss']), ...(audience === undefined ? [] : ['aud'])],
       clockTolerance: clockSkew,
-      cache: keySet === null ? false : cacheSize,
-      // A refusal is not remembered: it may end with time.
-      errorCacheTTL: () => -clockSkew - 1,
+      // `TokenCache` stands before it.
+      cache: false,
       ...(issuer !== undefined && { allowedIss: [issuer].flat() }),
       ...(audience !== undefined && { allowedAud: [audience].flat() })
     }
@@ -85,11 +92,13 @@ function readKey(publicKey: string, configFile: string): { fitting: readonly str
   return { fitting, key: key.export({ type: 'spki', format: 'pem' }).toString() }
 }
 
-/** Asked for every token, so that one whose key has left the set is refused even if it was verified before. */
-function fromSet(keySet: KeySet, algorithms: readonly string[]): Secret {
-  return (async (_request: FastifyRequest, token: { header: { kid?: unknown; alg?: unknown } }) => {
+/** Asked for each token that is not remembered. */
+function fromSet(keySet: KeySet, algorithms: readonly string[], onKey: OnKey): Secret {
+  return (async (request: FastifyRequest, token: TokenOfKey) => {
     // Before the set is asked, so that such a token brings no fetch.
     if (!algorithms.includes(String(token.header.alg))) throw new NoSuchKey('algorithm not allowed')
-    return keySet.key(token.header)
-  }) as Secret
+    const pem = await keySet.key(token)
+    onKey(request, pem)
+    return pem
+  }) as unknown as Secret
 }

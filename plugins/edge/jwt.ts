@@ -15,6 +15,7 @@ import type { Config, JwtOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
+import { KeySetMetrics } from './jwks-metrics.ts'
 import { bearer, identity, verifierOptions } from './jwt-verifier.ts'
 import { TokenCache } from './token-cache.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from './upstream-headers.ts'
@@ -47,6 +48,19 @@ export default fp(
 
     const keySets = new Map<string, KeySet>()
     const verifiers = new Map<string, Verify>()
+    let metrics: KeySetMetrics | null = null
+    const keySetOf = ({ jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown }: JwtOptions): KeySet | null => {
+      if (url === undefined) return null
+      const id = JSON.stringify([url, maxAge, cooldown])
+      const known = keySets.get(id)
+      if (known !== undefined) return known
+      metrics ??= new KeySetMetrics(fastify)
+      const onFetch = metrics.onFetch(url)
+      const set = createKeySet({ url, maxAge, cooldown, onFetch }, fastify.log)
+      metrics.watch(url, set)
+      keySets.set(id, set)
+      return set
+    }
     fastify.addHook('onClose', async () => {
       await Promise.all([...keySets.values()].map((set) => set.close()))
     })
@@ -62,15 +76,22 @@ export default fp(
 
     for (const { edge } of config.routes) {
       if (!edge.jwt || verifiers.has(identity(edge.jwt))) continue
-      const { jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown } = edge.jwt
-      const set = url === undefined ? null : createKeySet({ url, maxAge, cooldown }, fastify.log)
-      if (set !== null) keySets.set(identity(edge.jwt), set)
       const namespace = `jingwei${verifiers.size}`
-      await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, set) })
-      verifiers.set(identity(edge.jwt), set === null ? byKey(fastify, namespace, edge.jwt.clockSkew) : bySet(namespace))
+      const { clockSkew, rememberTokens } = edge.jwt
+      const tokens = { clockSkew, most: rememberTokens || 0 }
+      const set = keySetOf(edge.jwt)
+      if (set === null) {
+        await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, null) })
+        verifiers.set(identity(edge.jwt), byKey(fastify, namespace, tokens))
+      } else {
+        const keys = new WeakMap<FastifyRequest, string>()
+        const options = verifierOptions(edge.jwt, config.file, set, (request, pem) => keys.set(request, pem))
+        await fastify.register(jwt, { namespace, ...options })
+        verifiers.set(identity(edge.jwt), bySet(namespace, set, keys, tokens))
+      }
     }
 
-    // Not awaited: a key set that is away must not keep the gateway from starting.
+    // Not awaited: a key set that cannot be fetched must not keep the gateway from starting.
     fastify.addHook('onReady', async () => {
       for (const set of keySets.values()) void set.refresh()
     })
@@ -93,10 +114,15 @@ export default fp(
   { name: 'jingwei-jwt', fastify: '5.x' }
 )
 
+interface Remembering {
+  readonly clockSkew: number
+  readonly most: number
+}
+
 /** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
-function byKey(fastify: FastifyInstance, namespace: string, clockSkewMs: number): Verify {
+function byKey(fastify: FastifyInstance, namespace: string, { clockSkew, most }: Remembering): Verify {
   const verifier = (fastify.jwt as unknown as Record<string, JWT>)[namespace] as JWT
-  const known = new TokenCache<Claims>()
+  const known = new TokenCache<Claims>(most)
   return (request) => {
     const token = bearer(request)
     const now = Date.now()
@@ -104,16 +130,32 @@ function byKey(fastify: FastifyInstance, namespace: string, clockSkewMs: number)
     if (remembered !== undefined) return remembered
     const claims = verifier.verify<Claims>(token)
     // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
-    if (!issuedLater(claims.iat, now + clockSkewMs)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkewMs)
+    if (!issuedLater(claims.iat, now + clockSkew)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkew)
     return claims
   }
 }
 
-/** Called without options: only so does @fastify/jwt keep one verifier per key, and with it the token cache. */
-function bySet(namespace: string): Verify {
+/** A token is remembered with its key: it is refused once the key has left the set. */
+function bySet(
+  namespace: string,
+  keySet: KeySet,
+  keys: WeakMap<FastifyRequest, string>,
+  { clockSkew, most }: Remembering
+): Verify {
+  const known = new TokenCache<{ readonly claims: Claims; readonly key: string }>(most)
   return (request) => {
+    const token = bearer(request)
+    const remembered = known.get(token, Date.now())
+    if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
+    // Without options: only so does @fastify/jwt keep one verifier for each key.
     const jwtVerify = (request as unknown as Record<string, unknown>)[`${namespace}JwtVerify`] as () => Promise<Claims>
-    return jwtVerify.call(request)
+    return jwtVerify.call(request).then((claims) => {
+      const key = keys.get(request)
+      if (key !== undefined && !issuedLater(claims.iat, Date.now() + clockSkew)) {
+        known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)
+      }
+      return claims
+    })
   }
 }
 
@@ -192,7 +234,7 @@ function callerOf(
 function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
   const { authorization } = request.headers
   if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
-  if (authorization.length - 'Bearer '.length > maxTokenSize) throw new TokenInvalid()
+  if (bearer(request).length > maxTokenSize) throw new TokenInvalid()
   const raw = request.raw.rawHeaders
   let copies = 0
   for (let i = 0; i < raw.length; i += 2) {

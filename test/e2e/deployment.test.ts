@@ -190,6 +190,7 @@ t.test('alerts fire when they should, and only then', async (t) => {
           series(`jingwei_edge_requests_total{${node},route="users",status="503"}`, '0+2x60'),
           series(`jingwei_mesh_attempts_total{${node},service="orders",outcome="success"}`, '0+80x60'),
           series(`jingwei_mesh_retries_total{${node},service="orders",reason="503"}`, '0+20x60'),
+          series(`jingwei_edge_key_set_up{${node},url="https://id.example.com/jwks.json"}`, '1x20 0x20'),
           series(`jingwei_edge_redis_up{${node}}`, '1x20 0x20')
         ]
       }
@@ -210,7 +211,8 @@ t.test('alerts fire when they should, and only then', async (t) => {
     'HighErrorRatio',
     'ManyRetries',
     'NoInstances',
-    'RedisDown'
+    'RedisDown',
+    'KeySetUnavailable'
   ]
   Object.assign(tests.tests[0]!, {
     promql_expr_test: [firing('1m30s', early), firing('6m', later), firing('13m', last)]

@@ -5,8 +5,9 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import type { KeySet } from '../../plugins/edge/jwks.ts'
+import type { KeySet, KeySetOptions, TokenOfKey } from '../../plugins/edge/jwks.ts'
 import { createKeySet } from '../../plugins/edge/jwks.ts'
+import { eventually, gatewayBefore, get, startEcho } from '../helpers/gateway.ts'
 import { code, edgeApp, jwtOptions } from './helpers/edge-app.ts'
 import { claims, keys, pem, secret, token } from './helpers/tokens.ts'
 
@@ -38,18 +39,26 @@ async function provider(t: Test, answer: Answer) {
   return state
 }
 
-function keySet(t: Test, url: string, more: { maxAge?: number; cooldown?: number; timeoutMs?: number } = {}) {
+function keySet(t: Test, url: string, more: Partial<KeySetOptions> = {}) {
   const clock = { ms: 1_000_000 }
   const logged: string[] = []
   const log = (_: unknown, message?: string) => logged.push(String(message))
-  const options = { url, maxAge: 60_000, cooldown: 10_000, timeoutMs: 500, now: () => clock.ms, ...more }
+  const options = { url, maxAge: 60_000, cooldown: 10_000, timeoutMs: 500, retryMs: 1e9, now: () => clock.ms, ...more }
   const set = createKeySet(options, { info: log, warn: log } as never)
   t.teardown(() => set.close())
   return { set, clock, logged }
 }
 
+const unsigned = (header: object): TokenOfKey => ({ header, input: '', signature: '' })
+
+/** A token, as far as its key is looked for. */
+function signed(pair: { privateKey: KeyObject }, header: { alg: string; kid?: string }): TokenOfKey {
+  const [head, payload, signature = ''] = token(claims(), pair as never, header).split('.')
+  return { header, input: `${head}.${payload}`, signature }
+}
+
 const refused = (set: KeySet, header: object) =>
-  set.key(header).then(
+  set.key(unsigned(header)).then(
     () => 'accepted',
     (error: { code: string }) => error.code
   )
@@ -65,10 +74,10 @@ t.test('the key that a token names, if its algorithm fits', async (t) => {
     )
   )
   const { set: keySetOf } = keySet(t, idp.url)
-  t.equal(await keySetOf.key({ kid: 'rsa', alg: 'RS256' }), pem(keys.rsa))
-  t.equal(await keySetOf.key({ kid: 'any-rsa', alg: 'PS512' }), pem(keys.otherRsa))
-  t.equal(await keySetOf.key({ kid: 'ec', alg: 'ES256' }), pem(keys.p256))
-  t.equal(await keySetOf.key({ kid: 'ed', alg: 'EdDSA' }), pem(keys.ed25519))
+  t.equal(await keySetOf.key(unsigned({ kid: 'rsa', alg: 'RS256' })), pem(keys.rsa))
+  t.equal(await keySetOf.key(unsigned({ kid: 'any-rsa', alg: 'PS512' })), pem(keys.otherRsa))
+  t.equal(await keySetOf.key(unsigned({ kid: 'ec', alg: 'ES256' })), pem(keys.p256))
+  t.equal(await keySetOf.key(unsigned({ kid: 'ed', alg: 'EdDSA' })), pem(keys.ed25519))
   for (const header of [
     { kid: 'rsa', alg: 'RS512' },
     { kid: 'ec', alg: 'ES384' },
@@ -85,13 +94,60 @@ t.test('the key that a token names, if its algorithm fits', async (t) => {
   t.equal(idp.fetches, 1, 'none of which is worth a fetch')
 })
 
-t.test('a token that names no key: only if one key alone fits', async (t) => {
-  const idp = await provider(t, set(jwk(keys.rsa), jwk(keys.otherRsa, { kid: 'b', alg: 'PS256' }), jwk(keys.p256)))
+t.test('a token that names no key: the key that signed it, of those for its algorithm', async (t) => {
+  const idp = await provider(
+    t,
+    set(
+      jwk(keys.rsa),
+      jwk(keys.otherRsa, { kid: 'b' }),
+      jwk(keys.p256),
+      jwk(keys.p521),
+      jwk(keys.ed25519, { kid: 'e' })
+    )
+  )
   const { set: keySetOf } = keySet(t, idp.url)
-  t.equal(await keySetOf.key({ alg: 'ES256' }), pem(keys.p256))
-  t.equal(await keySetOf.key({ alg: 'RS256' }), pem(keys.rsa))
-  t.equal(await refused(keySetOf, { alg: 'PS256' }), 'JW_TOKEN_INVALID')
+  for (const alg of ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512']) {
+    t.equal(await keySetOf.key(signed(keys.rsa, { alg })), pem(keys.rsa), alg)
+    t.equal(await keySetOf.key(signed(keys.otherRsa, { alg })), pem(keys.otherRsa), alg)
+  }
+  t.equal(await keySetOf.key(signed(keys.p256, { alg: 'ES256' })), pem(keys.p256))
+  t.equal(await keySetOf.key(signed(keys.p521, { alg: 'ES512' })), pem(keys.p521))
+  t.equal(await keySetOf.key(signed(keys.ed25519, { alg: 'EdDSA' })), pem(keys.ed25519))
+  const forged = await keySetOf.key(signed(keys.smallRsa, { alg: 'RS256' })).then(
+    () => 'accepted',
+    ({ code }) => code
+  )
+  t.equal(forged, 'JW_TOKEN_INVALID')
   t.equal(await refused(keySetOf, { alg: 'ES384' }), 'JW_TOKEN_INVALID')
+  t.equal(idp.fetches, 1)
+})
+
+t.test('a token that names a key, and keys that have no name', async (t) => {
+  const idp = await provider(t, set(jwk(keys.rsa), jwk(keys.otherRsa, { kid: 'b' })))
+  const { set: keySetOf, clock } = keySet(t, idp.url)
+  t.equal(await keySetOf.key(signed(keys.rsa, { alg: 'RS256', kid: 'x' })), pem(keys.rsa))
+  t.equal(idp.fetches, 1)
+  const code = (token: TokenOfKey) =>
+    keySetOf.key(token).then(
+      () => 'accepted',
+      (error: { code: string }) => error.code
+    )
+  t.equal(await code(signed(keys.otherRsa, { alg: 'RS256', kid: 'x' })), 'JW_TOKEN_INVALID', 'that is named otherwise')
+  idp.answer = set(jwk(keys.p256))
+  clock.ms += 10_000
+  t.equal(await keySetOf.key(signed(keys.p256, { alg: 'ES256' })), pem(keys.p256), 'rotated without names')
+  t.equal(idp.fetches, 2)
+})
+
+t.test('of keys without names, ten are tried', async (t) => {
+  const many = Array.from({ length: 10 }, () => jwk(keys.otherRsa))
+  const idp = await provider(t, set(...many.slice(1), jwk(keys.rsa)))
+  const { set: keySetOf, clock } = keySet(t, idp.url)
+  t.equal(await keySetOf.key(signed(keys.rsa, { alg: 'RS256' })), pem(keys.rsa))
+  idp.answer = set(...many, jwk(keys.rsa))
+  clock.ms += 60_000
+  await keySetOf.refresh()
+  await t.rejects(keySetOf.key(signed(keys.rsa, { alg: 'RS256' })), { code: 'JW_TOKEN_INVALID' })
 })
 
 t.test('keys that cannot verify tokens are passed over', async (t) => {
@@ -115,29 +171,31 @@ t.test('keys that cannot verify tokens are passed over', async (t) => {
     )
   )
   const { set: keySetOf } = keySet(t, idp.url)
-  t.equal(await keySetOf.key({ kid: 'good', alg: 'RS256' }), pem(keys.rsa))
-  t.equal(await keySetOf.key({ alg: 'RS256' }), pem(keys.rsa), 'it is the only one')
+  t.equal(await keySetOf.key(unsigned({ kid: 'good', alg: 'RS256' })), pem(keys.rsa))
+  t.equal(await keySetOf.key(signed(keys.rsa, { alg: 'RS256' })), pem(keys.rsa))
   for (const kid of ['oct', 'broken', 'off-curve', 'enc', 'ops', 'alg', 'hs', 'small', 'k1', 'array']) {
     for (const alg of ['RS256', 'HS256', 'ES256']) t.equal(await refused(keySetOf, { kid, alg }), 'JW_TOKEN_INVALID')
   }
 })
 
-t.test('no more than a hundred keys are kept', async (t) => {
+t.test('no more than a hundred keys are kept, and the log says so', async (t) => {
   const many = Array.from({ length: 150 }, (_, i) => jwk(keys.p256, { kid: `k${i}` }))
   const idp = await provider(t, set(...many))
-  const { set: keySetOf } = keySet(t, idp.url)
-  t.equal(await keySetOf.key({ kid: 'k99', alg: 'ES256' }), pem(keys.p256))
+  const { set: keySetOf, logged } = keySet(t, idp.url)
+  t.equal(await keySetOf.key(unsigned({ kid: 'k99', alg: 'ES256' })), pem(keys.p256))
   t.equal(await refused(keySetOf, { kid: 'k100', alg: 'ES256' }), 'JW_TOKEN_INVALID')
+  await keySetOf.refresh()
+  t.same(logged, ['key set too large; only its first keys are used'], 'once')
 })
 
 t.test('rotation: a new key is fetched for, a withdrawn one is gone', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'old' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
-  t.equal(await keySetOf.key({ kid: 'old', alg: 'RS256' }), pem(keys.rsa))
+  t.equal(await keySetOf.key(unsigned({ kid: 'old', alg: 'RS256' })), pem(keys.rsa))
   idp.answer = set(jwk(keys.otherRsa, { kid: 'new' }))
   t.equal(await refused(keySetOf, { kid: 'new', alg: 'RS256' }), 'JW_TOKEN_INVALID', 'not while cooling down')
   clock.ms += 10_000
-  const all = await Promise.all(Array.from({ length: 20 }, () => keySetOf.key({ kid: 'new', alg: 'RS256' })))
+  const all = await Promise.all(Array.from({ length: 20 }, () => keySetOf.key(unsigned({ kid: 'new', alg: 'RS256' }))))
   t.same(new Set(all), new Set([pem(keys.otherRsa)]))
   t.equal(idp.fetches, 2, 'one fetch for all who waited')
   t.equal(await refused(keySetOf, { kid: 'old', alg: 'RS256' }), 'JW_TOKEN_INVALID')
@@ -146,7 +204,7 @@ t.test('rotation: a new key is fetched for, a withdrawn one is gone', async (t) 
 t.test('a flood of unknown key ids makes one fetch per cooldown', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'a' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
-  await keySetOf.key({ kid: 'a', alg: 'RS256' })
+  await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
   for (let round = 1; round <= 3; round++) {
     clock.ms += 10_000
     const flood = Array.from({ length: 500 }, (_, i) => refused(keySetOf, { kid: `x${round}-${i}`, alg: 'RS256' }))
@@ -159,25 +217,25 @@ t.test('a flood of unknown key ids makes one fetch per cooldown', async (t) => {
 t.test('an old set is fetched again in the background and serves meanwhile', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'a' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
-  await keySetOf.key({ kid: 'a', alg: 'RS256' })
+  await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
   let release = () => {}
   idp.answer = (_request, response) => {
     release = () => response.end(JSON.stringify({ keys: [jwk(keys.otherRsa, { kid: 'a' })] }))
   }
   clock.ms += 60_000
-  t.equal(await keySetOf.key({ kid: 'a', alg: 'RS256' }), pem(keys.rsa), 'not kept waiting')
-  t.equal(await keySetOf.key({ kid: 'a', alg: 'RS256' }), pem(keys.rsa))
+  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), 'not kept waiting')
+  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa))
   while (idp.fetches < 2) await new Promise((resolve) => setImmediate(resolve))
   release()
   await keySetOf.refresh()
-  t.equal(await keySetOf.key({ kid: 'a', alg: 'RS256' }), pem(keys.otherRsa))
+  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.otherRsa))
   t.equal(idp.fetches, 2)
 })
 
 t.test('an outage: the last good set serves for as long as it takes, and is spoken of once', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'a' })))
   const { set: keySetOf, clock, logged } = keySet(t, idp.url, { timeoutMs: 100 })
-  await keySetOf.key({ kid: 'a', alg: 'RS256' })
+  await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
   const forged = JSON.stringify({ keys: [jwk(keys.otherRsa, { kid: 'a' })] })
   const bad: [string, Answer][] = [
     ['status 500', (_request, response) => response.writeHead(500).end(forged)],
@@ -194,26 +252,70 @@ t.test('an outage: the last good set serves for as long as it takes, and is spok
     idp.answer = answer
     clock.ms += 3_600_000
     const before = idp.fetches
-    t.equal(await keySetOf.key({ kid: 'a', alg: 'RS256' }), pem(keys.rsa), name)
+    t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), name)
     await keySetOf.refresh()
     t.equal(idp.fetches, before + 1, name)
-    t.equal(await keySetOf.key({ kid: 'a', alg: 'RS256' }), pem(keys.rsa), name)
+    t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), name)
   }
-  t.same(logged, ['key set not fetched; the last one stays in use'])
+  t.same(logged, ['key set not fetched; the last one stays in use; trying every second'])
+  t.equal(await refused(keySetOf, { kid: 'b', alg: 'RS256' }), 'JW_KEYS_UNAVAILABLE', 'it may be a new key')
   idp.answer = set(jwk(keys.rsa, { kid: 'b' }))
-  clock.ms += 10_000
-  t.equal(await keySetOf.key({ kid: 'b', alg: 'RS256' }), pem(keys.rsa))
+  await keySetOf.refresh()
+  t.equal(await keySetOf.key(unsigned({ kid: 'b', alg: 'RS256' })), pem(keys.rsa))
   t.equal(logged.length, 2, 'and its end once')
 })
 
-t.test('while there has never been a set: 503, and a fetch a second at most', async (t) => {
+t.test('while there has never been a set: 503, and no fetch but that of the timer', async (t) => {
   const idp = await provider(t, (_request, response) => response.writeHead(503).end())
   const { set: keySetOf, clock } = keySet(t, idp.url)
-  for (let i = 0; i < 10; i++) t.equal(await refused(keySetOf, { kid: 'a', alg: 'RS256' }), 'JW_KEYS_UNAVAILABLE')
+  for (let i = 0; i < 10; i++) {
+    t.equal(await refused(keySetOf, { kid: 'a', alg: 'RS256' }), 'JW_KEYS_UNAVAILABLE')
+    clock.ms += 10_000
+  }
   t.equal(idp.fetches, 1)
+})
+
+t.test('a server that is back is noticed without any request', async (t) => {
+  const idp = await provider(t, (_request, response) => response.writeHead(503).end())
+  const fetched: boolean[] = []
+  const onFetch = (succeeded: boolean) => void fetched.push(succeeded)
+  const { set: keySetOf, logged } = keySet(t, idp.url, { retryMs: 5, onFetch })
+  await keySetOf.refresh()
+  t.equal(keySetOf.age(), null)
+  await eventually(() => idp.fetches > 3)
   idp.answer = set(jwk(keys.rsa, { kid: 'a' }))
-  clock.ms += 1000
-  t.equal(await keySetOf.key({ kid: 'a', alg: 'RS256' }), pem(keys.rsa))
+  await eventually(() => keySetOf.age() !== null)
+  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa))
+  t.equal(fetched.at(-1), true)
+  t.equal(fetched.filter((succeeded) => succeeded).length, 1, 'and then the timer rests')
+  t.same(logged, ['key set not fetched; tokens cannot be verified; trying every second', 'key set fetched again'])
+})
+
+t.test('credentials in the URL are used, and not logged', async (t) => {
+  const asked: (string | undefined)[] = []
+  const idp = await provider(t, (request, response) => {
+    asked.push(request.headers.authorization)
+    response.writeHead(500).end()
+  })
+  const url = new URL(`${idp.url}?api_key=query-secret`)
+  url.username = 'gate'
+  url.password = 'p@ss word'
+  const lines: string[] = []
+  const log = (...args: unknown[]) => lines.push(JSON.stringify(args))
+  const keySetOf = createKeySet({ url: url.href, maxAge: 1, cooldown: 1, retryMs: 1e9 }, {
+    info: log,
+    warn: log
+  } as never)
+  t.teardown(() => keySetOf.close())
+  await keySetOf.refresh()
+  t.same(asked, [`Basic ${btoa('gate:p@ss word')}`])
+  idp.answer = set(jwk(keys.rsa, { kid: 'a' }))
+  await keySetOf.refresh()
+  t.equal(lines.length, 2)
+  for (const line of lines) {
+    t.match(line, '/jwks.json')
+    t.notMatch(line, /gate|p@ss|p%40ss|query-secret/)
+  }
 })
 
 t.test('closing does not wait for a provider that is silent', async (t) => {
@@ -277,4 +379,56 @@ t.test('a gateway starts without its key set', async (t) => {
   const response = await gone.inject({ url: '/orders', headers })
   t.equal(response.statusCode, 503)
   t.equal(code(response), 'JW_KEYS_UNAVAILABLE')
+})
+
+t.test(
+  'a gateway whose key set cannot be fetched: 503 with Retry-After, one line, a metric; fetched at start',
+  async (t) => {
+    const service = await startEcho()
+    t.teardown(service.close)
+    const idp = await provider(t, (request) => request.socket.destroy())
+    const gateway = await gatewayBefore(
+      t,
+      service.url,
+      { admin: { port: 0 }, edge: { jwt: { jwks: idp.url } } },
+      { log: true }
+    )
+    await eventually(() => idp.fetches > 0)
+    const metric = async () => /^jingwei_edge_key_set_up\{.*\} (\d)$/m.exec(await gateway.server.metrics.metrics())?.[1]
+    await eventually(() => gateway.log.some(({ url }) => url === idp.url))
+    const bearer = [`Authorization: Bearer ${token(claims(), keys.rsa, { alg: 'RS256', kid: 'a' })}`]
+    for (let i = 0; i < 3; i++) {
+      const { status, headers } = await get(gateway.port, '/', bearer)
+      t.equal(status, 503)
+      t.equal(headers['retry-after'], '1')
+    }
+    t.equal(await metric(), '0')
+    idp.answer = set(jwk(keys.rsa, { kid: 'a' }))
+    await eventually(() => gateway.log.filter(({ url }) => url === idp.url).length > 1)
+    t.equal((await get(gateway.port, '/', bearer)).status, 200)
+    t.equal(await metric(), '1')
+    const lines = gateway.log.filter(({ msg }) => msg !== 'request')
+    t.equal(lines.filter(({ stack, err }) => stack !== undefined || err !== undefined).length, 0, 'no stack')
+    t.equal(lines.filter(({ url }) => url === idp.url).length, 2, 'a line as it fails and one as it is back')
+  }
+)
+
+t.test('any number of blanks behind Bearer', async (t) => {
+  const idp = await provider(t, set(jwk(keys.rsa)))
+  const app = await edgeApp([
+    { name: 'set', edge: { jwt: jwtOptions({ jwks: idp.url }) } },
+    { name: 'secret', edge: { jwt: jwtOptions({ secret }) } }
+  ])
+  t.teardown(() => app.close())
+  for (const [url, value] of [
+    ['/set', token(claims(), keys.rsa, { alg: 'RS256' })],
+    ['/secret', token(claims())]
+  ] as const) {
+    for (const before of ['Bearer ', 'Bearer  ', 'bearer     ']) {
+      t.equal((await app.inject({ url, headers: { authorization: before + value } })).statusCode, 200, before)
+    }
+    for (const before of ['Bearer', 'Bearer\t', 'Bearer \t', 'Bearer ,']) {
+      t.equal((await app.inject({ url, headers: { authorization: before + value } })).statusCode, 401, before)
+    }
+  }
 })

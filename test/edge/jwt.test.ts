@@ -247,7 +247,7 @@ t.test('malformed tokens are 401, whatever they are made of', async (t) => {
     '.', '..', '...', 'a', 'a.b', 'a.b.c', 'a.b.c.d', 'a.b.c.d.e', `${good}.`, `.${good}`, `${good}.x`,
     `${head}..${tail}`, `.${body}.${tail}`, `${head}.${body}`, `${head}.${body}.`, `${head}.${body}.${tail}=`,
     `${head}.${body}.${tail}A`, `${head}.${body}.!!!`, `${head} .${body}.${tail}`, `${good} ${good}`, `${good},${good}`,
-    ` ${good}`, `${b64('null')}.${body}.${tail}`, `${b64('[]')}.${body}.${tail}`, `${b64('7')}.${body}.${tail}`,
+    `\t${good}`, `${b64('null')}.${body}.${tail}`, `${b64('[]')}.${body}.${tail}`, `${b64('7')}.${body}.${tail}`,
     `${b64('"x"')}.${body}.${tail}`, `${b64('{')}.${body}.${tail}`, `${b64('{}')}.${body}.${tail}`,
     `${b64('{"alg":null}')}.${body}.${tail}`, `${b64('{"alg":["HS256"]}')}.${body}.${tail}`,
     `${b64('{"alg":{"a":1}}')}.${body}.${tail}`, `${b64('{"alg":"__proto__"}')}.${body}.${tail}`,
