@@ -11,7 +11,8 @@ export const reasons = [
   'expectation',
   'connect',
   'connections',
-  'client-connections'
+  'client-connections',
+  'pipelining'
 ] as const
 
 export interface Refusal {

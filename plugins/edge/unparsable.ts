@@ -22,7 +22,9 @@ const lingerMs = 1000
  * connection can be (RFC 9112, section 11.2).
  */
 export function refuseUnparsable(this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET') socket.destroy()
+  // A client that closes its side within a later message is gone, as one that closes it between two.
+  const isGone = error.code === 'HPE_INVALID_EOF_STATE' && answering(socket)?.req.complete === true
+  if (error.code === 'ECONNRESET' || isGone) socket.destroy()
   if (unreadable.has(socket) || socket.destroyed) return
   unreadable.add(socket)
   const { code = '' } = error

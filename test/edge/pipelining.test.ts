@@ -61,7 +61,7 @@ t.test('CONNECT is not answered in the place of an earlier request, nor after a 
 })
 
 /** A service that is asked to wait, and what has come to it by now. */
-async function recording(t: Test) {
+async function recording(t: Test, more: object = {}) {
   const seen: string[] = []
   const held: (() => void)[] = []
   const sockets = new Set<Socket>()
@@ -76,7 +76,8 @@ async function recording(t: Test) {
   const gateway = await startGateway(
     {
       services: { any: { instances: [service.url] } },
-      routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST'] }, service: 'any' }]
+      routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST'] }, service: 'any' }],
+      ...more
     },
     { log: true }
   )
@@ -142,4 +143,57 @@ t.test('what ends the connection does not end what came before it', async (t) =>
     t.match(text, /^HTTP\/1\.1 200 [\s\S]+heldHTTP\/1\.1 200 [\s\S]+okHTTP\/1\.1 4\d\d /)
     t.equal(text.split('HTTP/1.1 ').length, 4)
   }
+})
+
+t.test('one that leaves within a waiting request, or while no more is read, ends them all', async (t) => {
+  const post = 'POST /p HTTP/1.1\r\nHost: h\r\n'
+  for (const [what, waiting, count, isRead] of [
+    ['a whole body', `${post}Content-Length: 3\r\n\r\nabc`, 2, true],
+    ['a part of a body', `${post}Content-Length: 30\r\n\r\nabc`, 2, true],
+    ['a part of a head', post, 1, true],
+    ['an expectation', `${post}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n`, 2, true],
+    ['a large body', `${post}Content-Length: 300000\r\n\r\n${'x'.repeat(300_000)}`, 2, false],
+    ['more requests than are read', get('/b').repeat(150), 151, false]
+  ] as const) {
+    const { port, held, log } = await recording(t)
+    for (const leave of ['end', 'destroy'] as const) {
+      log.length = 0
+      const client = connect(port, get('/held') + waiting)
+      await eventually(() => held.length === 1)
+      await sleep(50)
+      client.socket[leave]()
+      // Nobody sees a client leave whose connection is not read.
+      if (!isRead) held[0]!()
+      held.pop()
+      const lines = () => log.filter(({ msg }) => msg === 'request')
+      await eventually(() => lines().length >= count)
+      await client.closed
+      if (isRead)
+        t.ok(
+          lines().every(({ status }) => status === 499),
+          `${what}, ${leave}`
+        )
+    }
+  }
+})
+
+t.test('attack: waiting requests are counted in bytes, and take no more memory than they may', async (t) => {
+  const { port, held, server, log } = await recording(t, { admin: { port: 0 } })
+  // Some 100 KB of memory for 6 KB.
+  const fields = Array.from({ length: 960 }, (_, index) => `${index.toString(36)}:b`)
+  const greedy = Buffer.from(get('/held') + get('/a', ...fields).repeat(100))
+  const honest = connect(port, get('/held') + get('/honest', 'Connection: close'))
+  await eventually(() => held.length === 1)
+  const clients = Array.from({ length: 160 }, () => connect(port, greedy))
+  const refused = () => log.filter(({ error }) => error === 'pipelining').length
+  await eventually(() => refused() > 20)
+  t.match(await server.metrics.metrics(), /^jingwei_edge_refused_total\{reason="pipelining"\} \d\d/m)
+  held.shift()!()
+  t.match((await honest.closed).text, /held[\s\S]+ok$/, 'a client with a short queue is served')
+  for (const { socket } of clients) socket.destroy()
+  // Their connections are not read: that they have left shows when a response is written.
+  await eventually(() => {
+    for (const end of held.splice(0)) end()
+    return server.mesh.status()[0]!.instances[0]!.active === 0
+  })
 })
