@@ -59,8 +59,8 @@ export default fp<Config>(
     if (edge.accessLog === false) return
     let quietUntil = 0
     onRefused(fastify.server, ({ status, ip, code, reason }) => {
-      if (reason === 'connections' || reason === 'client-connections') {
-        // Over the limit of connections, a line for each would be one attack more.
+      if (status === undefined) {
+        // Of connections that are closed without a response, a line for each would be one attack more.
         const now = Date.now()
         if (now < quietUntil) return
         quietUntil = now + 1000

@@ -145,7 +145,8 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   const row = code !== undefined && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
-    if (status === 408) partFrom(request, reply)
+    // A connection that is closed gives a descriptor back.
+    if (status === 408 || code === 'JW_OUT_OF_DESCRIPTORS') partFrom(request, reply)
     reply.header('proxy-status', `jingwei; error=${type}`)
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)

@@ -16,6 +16,7 @@ import { boundSessions } from './http2-sessions.ts'
 import jwt from './jwt.ts'
 import maxForwards from './max-forwards.ts'
 import metrics from './metrics.ts'
+import overload from './overload.ts'
 import pipelining from './pipelining.ts'
 import rateLimit from './rate-limit.ts'
 import { tellRefused } from './refusals.ts'
@@ -38,6 +39,7 @@ const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
   ['client-gone', clientGone, () => true], // from now on a client may leave at any moment
   ['access-log', accessLog, (edge) => edge.accessLog !== false], // sees every outcome, refusals included
   ['metrics', metrics, () => true], // likewise
+  ['overload', overload, () => true], // before anything else costs a descriptor
   ['pipelining', pipelining, () => true], // before anything is done for it
   ['client-limits', clientLimits, () => true], // one that waits holds nothing but its memory
   ['request-target', requestTarget, () => true], // before any rule that goes by the path

@@ -12,7 +12,8 @@ export const reasons = [
   'connect',
   'connections',
   'client-connections',
-  'pipelining'
+  'pipelining',
+  'descriptors'
 ] as const
 
 export interface Refusal {

@@ -129,6 +129,22 @@ t.test('a certificate that is not renewed in time', (t) =>
   )
 )
 
+t.test('load is shed: requests, or connections alone', (t) => {
+  const of = (name: string, reason: string, values: string) => ({
+    series: `jingwei_edge_${name}_total{instance="gateway-1",reason="${reason}"}`,
+    values
+  })
+  return firing(
+    t,
+    [
+      of('refused', 'malformed', '0+1x400'),
+      of('refused', 'descriptors', '0x24 0+1x12 12x300'),
+      of('shed', 'descriptors', '0x200 0+1x100')
+    ],
+    { '1m30s': [], '2m30s': ['LoadShed'], '10m': [], '18m': ['LoadShed'] }
+  )
+})
+
 t.test('out of a resource, from the first failures until five minutes after the last', (t) =>
   firing(
     t,

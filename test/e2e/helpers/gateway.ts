@@ -132,11 +132,13 @@ export interface GatewayProcess extends Client {
   log(): { level: string; msg: string; [field: string]: unknown }[]
 }
 
-/** As its own process, `node app.ts -c FILE`; ended with the test. */
-export async function asProcess(t: Test, wanted: Wanted): Promise<GatewayProcess> {
+/** As its own process, `node app.ts -c FILE`, with this limit of descriptors; ended with the test. */
+export async function asProcess(t: Test, wanted: Wanted, descriptors?: number): Promise<GatewayProcess> {
+  const args = [appFile, '-c', await configFile(t, yamlOf(wanted))]
+  const limited = ['-c', `ulimit -n ${descriptors}; exec "$0" "$@"`, process.execPath, ...args]
   const running = await start({
-    command: process.execPath,
-    args: [appFile, '-c', await configFile(t, yamlOf(wanted))],
+    command: descriptors === undefined ? process.execPath : 'sh',
+    args: descriptors === undefined ? args : limited,
     name: 'gateway',
     ready: /health +http\S+/
   })

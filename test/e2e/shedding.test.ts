@@ -1,0 +1,152 @@
+/** A gateway that would run out of descriptors: it sheds load first, serves what it has, and blames no instance. */
+import { once } from 'node:events'
+import type { IncomingHttpHeaders } from 'node:http2'
+import http2 from 'node:http2'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { Client } from '../helpers/gateway.ts'
+import { connect, parse, startService } from '../helpers/gateway.ts'
+import { waitFor } from '../helpers/processes.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
+import type { GatewayProcess } from './helpers/gateway.ts'
+import { asProcess } from './helpers/gateway.ts'
+
+const descriptors = 256
+const head = (method: string, more = '') => `${method} /orders HTTP/1.1\r\nHost: h\r\n${more}\r\n`
+
+/** Everything that would eject an instance, open a circuit or repeat an attempt. */
+const mesh = {
+  retry: { on: ['connect-failure', 'reset', 'gateway-error', '5xx'] },
+  outlierDetection: { consecutive5xx: 1, consecutiveGatewayFailures: 1, maxEjectionPercent: '100%' },
+  circuitBreaker: { errorRatio: '10%', minRequests: 1 },
+  healthCheck: { path: '/', interval: '100ms', unhealthyThreshold: 1 }
+}
+
+/** Two instances, which answer at once, or `/orders/held` when told. */
+async function gatewayWith(t: Test, listen: object = {}) {
+  const held: (() => void)[] = []
+  const instances = await Promise.all(
+    [1, 2].map(() =>
+      startService((request, response) => {
+        if (request.url === '/orders/held') held.push(() => response.end('held'))
+        else response.end('well')
+      })
+    )
+  )
+  for (const instance of instances) t.teardown(instance.close)
+  const orders = { instances: instances.map(({ url }) => url) }
+  const gateway = await asProcess(t, { services: { orders }, listen, mesh }, descriptors)
+  const port = Number(new URL(gateway.url).port)
+  return { gateway, port, held }
+}
+
+async function metrics(gateway: GatewayProcess): Promise<Map<string, number>> {
+  const text = await (await fetch(`${gateway.adminUrl}/metrics`)).text()
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return new Map(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))])
+  )
+}
+
+async function blamesNobody(t: Test, gateway: GatewayProcess): Promise<Map<string, number>> {
+  const values = await metrics(gateway)
+  for (const [name, value] of values) {
+    if (/^jingwei_mesh_(ejections|retries|circuit_transitions|circuit_refusals|health_flips)_total/.test(name)) {
+      t.equal(value, 0, name)
+    }
+  }
+  t.equal(values.get('jingwei_mesh_instances{service="orders",state="available"}'), 2)
+  return values
+}
+
+t.test('300 slow clients: the first stay, the rest are refused, and those who are served are served on', async (t) => {
+  const { gateway, port } = await gatewayWith(t)
+  const good = connect(port, head('GET'))
+  t.equal(parse(await good.until('well')).status, 200)
+  const slow = Array.from({ length: 300 }, () => connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: '))
+  let closed = 0
+  for (const client of slow) void client.closed.then(() => closed++)
+  await waitFor('some to be refused', () => closed >= 300 - descriptors)
+  for (let served = 2; served < 8; served++) {
+    good.send(head('GET'))
+    await waitFor('its response', () => good.received().split('well').length === served + 1)
+  }
+  t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'a client that is served is served on')
+  const values = await blamesNobody(t, gateway)
+  t.ok(values.get('jingwei_edge_refused_total{reason="descriptors"}')! > 40)
+  t.equal(values.get('jingwei_mesh_exhausted_total{reason="descriptors"}'), 0, 'it did not come to that')
+  t.equal(gateway.log().filter(({ msg }) => msg.startsWith('short of file descriptors')).length, 1)
+  t.equal((await gateway.health()).status, 'ready')
+  for (const { socket } of slow) socket.destroy()
+  await waitFor('new connections to be taken again', async () => {
+    const { text } = await connect(port, head('GET', 'Connection: close\r\n')).closed
+    return text.endsWith('well')
+  })
+  good.socket.destroy()
+})
+
+t.test(
+  'streams of few HTTP/2 connections: what is too much gets 503 with Retry-After, the rest its response',
+  async (t) => {
+    const { cert, key } = selfSigned(t)
+    const { gateway, held } = await gatewayWith(t, { tls: { cert, key }, http2: true })
+    const sessions = [1, 2, 3].map(() => http2.connect(gateway.url, { rejectUnauthorized: false }))
+    const answers: { headers: IncomingHttpHeaders; body: string }[] = []
+    const all = sessions.flatMap((session) =>
+      Array.from({ length: 100 }, async () => {
+        const stream = session.request({ ':path': '/orders/held' })
+        let headers: IncomingHttpHeaders = {}
+        let body = ''
+        stream.on('response', (given) => {
+          headers = given
+        })
+        stream.setEncoding('utf8').on('data', (text: string) => {
+          body += text
+        })
+        await once(stream, 'close')
+        answers.push({ headers, body })
+      })
+    )
+    await waitFor('all to be held or refused', () => held.length + answers.length === 300)
+    t.ok(held.length >= 100, `${held.length} are under way`)
+    t.ok(answers.length >= 40, `${answers.length} are refused`)
+    for (const { headers, body } of answers) {
+      t.match(headers, { ':status': 503, 'retry-after': '1', 'proxy-status': 'jingwei; error=proxy_internal_error' })
+      t.match(JSON.parse(body), { statusCode: 503, code: 'JW_OUT_OF_DESCRIPTORS' })
+    }
+    const refused = answers.length
+    const values = await blamesNobody(t, gateway)
+    t.ok(values.get('jingwei_edge_shed_total{reason="descriptors"}')! > 0)
+    for (const answer of held.splice(0)) answer()
+    await Promise.all(all)
+    for (const { headers, body } of answers.slice(refused))
+      t.match({ ...headers, body }, { ':status': 200, body: 'held' })
+    for (const session of sessions) session.destroy()
+  }
+)
+
+t.test('WebSockets are refused before requests are', async (t) => {
+  const { gateway, port } = await gatewayWith(t)
+  const handshake = head(
+    'GET',
+    'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
+  )
+  // On connections that are there before it gets tight.
+  const clients = Array.from({ length: 150 }, () => connect(port, head('GET')))
+  for (const client of clients) await client.until('well')
+  const slow = Array.from({ length: 100 }, () => connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: '))
+  let closed = 0
+  for (const client of slow) void client.closed.then(() => closed++)
+  await waitFor('some to be refused', () => closed > 0)
+  const [one, other] = clients as [Client, Client]
+  one.send(handshake)
+  const { text } = await one.closed
+  t.match(
+    text.slice(text.lastIndexOf('HTTP/1.1')),
+    /^HTTP\/1.1 503 [\s\S]*retry-after: 1\r\n[\s\S]*"code":"JW_OUT_OF_DESCRIPTORS"/i
+  )
+  other.send(head('GET'))
+  await waitFor('a plain request', () => other.received().split('well').length === 3)
+  await blamesNobody(t, gateway)
+  for (const { socket } of [...clients, ...slow]) socket.destroy()
+})
