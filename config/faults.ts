@@ -42,7 +42,12 @@ export interface Place {
 
 /** A JSON pointer, as the validator names places. */
 export function pointer(base: string, ...segments: (string | number)[]): string {
-  return segments.reduce<string>((at, s) => `${at}/${String(s).replaceAll('~', '~0').replaceAll('/', '~1')}`, base)
+  return segments.reduce<string>((at, segment) => `${at}/${escaped(segment)}`, base)
+}
+
+function escaped(segment: string | number): string | number {
+  if (typeof segment === 'number' || !/[~/]/.test(segment)) return segment
+  return segment.replaceAll('~', '~0').replaceAll('/', '~1')
 }
 
 export function segmentsOf(at: string): string[] {
@@ -136,6 +141,7 @@ export class Report {
 
   /** Whether the value at a pointer may be looked at: neither it nor what holds it has a fault. */
   usable(at: string): boolean {
+    if (this.#bad.size === 0) return true
     for (let p = at; ; p = parentOf(p)) {
       if (this.#bad.has(p)) return false
       if (p === '') return true

@@ -1,12 +1,15 @@
 /** YAML text to plain data, with the place of every value and the environment's variables put in. */
 import type { Alias, Document, ParsedNode, YAMLMap, YAMLSeq } from 'yaml'
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, Scalar } from 'yaml'
+import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, Scalar, visit } from 'yaml'
 import { mask, substitute, unmask } from './env.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 
-/** More than any configuration has; reached only by aliases of aliases of aliases. */
-const MOST_VALUES = 100_000
+/**
+ * Values that aliases may bring in, in all and besides for each alias in the file. By aliases of aliases a short file
+ * could bring in any number; values that are written out are bounded by the file's length.
+ */
+const MOST_ALIASED = { inAll: 100_000, perAlias: 100 }
 /** What a key is as though it weren't there for: `token: ${TOKEN:-}`. */
 const OMITTED = Symbol('omitted')
 
@@ -39,13 +42,19 @@ class Reader {
   readonly #report: Report
   /** The collections that are being read, so that one that holds itself is found. */
   readonly #open = new Set<unknown>()
-  #values = 0
+  /** Aliases within which the reader is. */
+  #aliases = 0
+  #aliased = 0
+  readonly #mostAliased: number
+  readonly #targets: ReadonlyMap<Alias, ParsedNode>
 
   constructor(document: Document.Parsed, lines: LineCounter, env: NodeJS.ProcessEnv, report: Report) {
     this.#document = document
     this.#lines = lines
     this.#env = env
     this.#report = report
+    this.#targets = aliasTargets(document)
+    this.#mostAliased = MOST_ALIASED.inAll + this.#targets.size * MOST_ALIASED.perAlias
   }
 
   /** Reads anew for each alias: shared objects would have their units converted twice. */
@@ -54,10 +63,15 @@ class Reader {
       this.#report.place(at, { ...(key ?? { line: 1, column: 1 }), ...(key && { key }) })
       return null
     }
-    if (++this.#values > MOST_VALUES) return this.#tooMany()
+    if (this.#aliases > 0 && ++this.#aliased > this.#mostAliased) return this.#tooMany()
     if (isAlias(node)) {
-      const target = node.resolve(this.#document)
-      if (target !== undefined) return this.value(target, at, key, node)
+      const target = this.#targets.get(node)
+      if (target !== undefined) {
+        this.#aliases++
+        const value = this.value(target, at, key, node)
+        this.#aliases--
+        return value
+      }
       this.#report.place(at, { ...this.#start(node), ...(key && { key }) })
       this.#report.fault(at, `unknown alias "*${node.source}"`)
       return null
@@ -118,7 +132,10 @@ class Reader {
   }
 
   #merge(from: unknown, at: string, key: Key, into: Map<string, Entry>): void {
-    const node = isAlias(from) ? from.resolve(this.#document) : from
+    const node = isAlias(from) ? this.#targets.get(from) : from
+    if (isAlias(from)) this.#aliases++
+    // Each is counted, since a mapping may be empty.
+    if (this.#aliases > 0 && ++this.#aliased > this.#mostAliased) this.#tooMany()
     if (isSeq(node)) for (const item of node.items) this.#merge(item, at, key, into)
     else if (!isMap(node) || this.#open.has(node)) {
       this.#report.add(key.line, key.column, '', 'only mappings can be merged by "<<"')
@@ -128,6 +145,7 @@ class Reader {
       for (const [name, entry] of this.#entries(node, at)) if (!into.has(name)) into.set(name, entry)
       this.#open.delete(node)
     }
+    if (isAlias(from)) this.#aliases--
   }
 
   #scalar(node: Scalar, at: string, key: Key | undefined, alias: Alias | undefined): unknown {
@@ -160,8 +178,23 @@ class Reader {
   }
 
   #tooMany(): null {
-    this.#report.add(1, 1, '', `more than ${MOST_VALUES} values, once its aliases are followed`)
+    this.#report.add(1, 1, '', `aliases bring in more than ${this.#mostAliased} values`)
     this.#report.throwIfAny()
     return null
   }
+}
+
+/** The node that each alias stands for: the last one before it with its anchor. In one pass, whatever their number. */
+function aliasTargets(document: Document.Parsed): Map<Alias, ParsedNode> {
+  const anchors = new Map<string, ParsedNode>()
+  const targets = new Map<Alias, ParsedNode>()
+  visit(document, {
+    Node(_key, node) {
+      if (isAlias(node)) {
+        const target = anchors.get(node.source)
+        if (target !== undefined) targets.set(node, target)
+      } else if ('anchor' in node && node.anchor !== undefined) anchors.set(String(node.anchor), node as ParsedNode)
+    }
+  })
+  return targets
 }
