@@ -4,6 +4,7 @@ import { connectionError } from './connection-errors.ts'
 import type { ConnectionOptions } from './lifetime.ts'
 import { Lifetime } from './lifetime.ts'
 import type { Carrier, PooledRequest } from './pooled-request.ts'
+import type { ReadBuffer } from './read-buffer.ts'
 import type { Sending } from './request-body.ts'
 import { send } from './request-body.ts'
 import type { ResponseHead } from './response-head.ts'
@@ -21,6 +22,7 @@ export interface Owner {
 export class Connection implements Carrier {
   readonly socket: Socket
   readonly #owner: Owner
+  readonly #buffer: ReadBuffer | null
   readonly #lifetime: Lifetime
   readonly #reader: ResponseReader
   #request: PooledRequest | null = null
@@ -37,13 +39,15 @@ export class Connection implements Carrier {
   /** The service has closed its side. */
   #ended = false
 
-  constructor(socket: Socket, owner: Owner, streamed: boolean, options: ConnectionOptions) {
+  /** `buffer` is what the socket reads into; null where it is read as a stream. */
+  constructor(socket: Socket, owner: Owner, buffer: ReadBuffer | null, options: ConnectionOptions) {
     this.socket = socket
+    this.#buffer = buffer
     this.#owner = owner
     this.#lifetime = new Lifetime(options)
     this.#reader = new ResponseReader(options.maxHeaderSize)
     socket.on('drain', this.#onDrain).on('end', this.#onEnd).on('error', this.#onError).on('close', this.#onClose)
-    if (streamed) socket.on('data', this.#onData)
+    if (buffer === null) socket.on('data', this.#onData)
     else this.#keepForReading()
   }
 
@@ -93,9 +97,12 @@ export class Connection implements Carrier {
     }
   }
 
-  /** Part of a buffer that will be used again. False: no more until the request resumes. */
-  readLent(buffer: Buffer, end: number): boolean {
-    return this.#read(buffer, end, true)
+  /** So many bytes have come into the buffer. False: no more until the request resumes. */
+  readLent(bytes: number): boolean {
+    const buffer = this.#buffer!
+    const goesOn = this.#read(buffer.current, bytes, true)
+    if (buffer.isToChange(bytes)) buffer.choose(this.#reader.remaining, !goesOn)
+    return goesOn
   }
 
   readonly #onData = (chunk: Buffer) => {
@@ -134,6 +141,7 @@ export class Connection implements Carrier {
     const request = this.#request
     // What reads now goes on by itself.
     if (request === null || this.#reader.busy) return
+    this.#buffer?.resumed()
     try {
       if (this.#reader.holds) this.#reader.readHeld()
       if (this.#ended && !this.#reader.holds) this.#finish()

@@ -7,6 +7,7 @@ import { Connection } from './connection.ts'
 import type { ConnectionOptions } from './lifetime.ts'
 import { usualConnection } from './lifetime.ts'
 import { PooledRequest } from './pooled-request.ts'
+import { ReadBuffer } from './read-buffer.ts'
 
 /** Makes a connection; `onread` is Node's option of that name. Returns what can be cut while it is made. */
 export type Open = (
@@ -33,12 +34,6 @@ export interface PoolOptions {
     isQueued: boolean
   ) => (() => void) | undefined
 }
-
-/**
- * What one read takes at most: with 64 KB, large bodies cost a third more CPU. A connection has a buffer of its own, of
- * which small answers touch but a page.
- */
-const readBytes = 256 * 1024
 
 /**
  * Connections to one address, HTTP/1.1, one request at a time each. Requests that find none wait in line. What is begun
@@ -198,8 +193,8 @@ export class Pool implements Owner {
     // An upgrade's is given away as a stream.
     const streamed = (only !== null && only.upgrade !== null) || !this.#direct
     let connection: Connection | null = null
-    const buffer = streamed ? null : Buffer.allocUnsafeSlow(readBytes)
-    const callback = (bytes: number) => connection === null || connection.readLent(buffer!, bytes)
+    const buffer = streamed ? null : new ReadBuffer()
+    const callback = (bytes: number) => connection === null || connection.readLent(bytes)
     let socket: Socket | undefined
     let answered = false
     const onAnswer = (error: Error | null, connected: Socket | null) => {
@@ -213,7 +208,7 @@ export class Pool implements Owner {
         connected!.destroy()
         this.#advance()
       } else {
-        connection = new Connection(connected!, this, streamed, this.#connectionOptions)
+        connection = new Connection(connected!, this, buffer, this.#connectionOptions)
         this.#connections.add(connection)
         const request = only ?? this.#first()
         if (request === null) connection.rest()
@@ -221,7 +216,7 @@ export class Pool implements Owner {
       }
     }
     try {
-      socket = this.#open(onAnswer, buffer === null ? undefined : { buffer, callback })
+      socket = this.#open(onAnswer, buffer === null ? undefined : { buffer: () => buffer.current, callback })
       if (socket !== undefined && !answered) this.#opening.add(socket)
     } catch (error) {
       onAnswer(error as Error, null)

@@ -1,4 +1,3 @@
-import type { IncomingHttpHeaders } from 'node:http'
 import { errors } from 'undici'
 import { MalformedResponse } from './malformed.ts'
 import type { PooledRequest } from './pooled-request.ts'
@@ -8,6 +7,7 @@ import {
   checkBeginning,
   checkLines,
   chunked,
+  idleHint,
   isPersistent,
   parseFields,
   parseHead,
@@ -84,6 +84,13 @@ export class ResponseReader {
   /** Bytes or an end are here that a paused request has not got yet. */
   get holds(): boolean {
     return this.#held !== null || this.#state === whole
+  }
+
+  /** Bytes of the response that are still to come; where its framing does not say, whether it looks finished. */
+  get remaining(): number {
+    if (this.#state === sized) return this.#left - (this.#held?.length ?? 0)
+    if (this.#state <= head || this.#state === trailers || this.#state === whole) return 0
+    return this.#held?.toString('latin1', this.#held.length - 4) === '\r\n\r\n' ? 0 : Number.POSITIVE_INFINITY
   }
 
   /** A part of `buffer`; `lent` if its memory will be used again. Throws `MalformedResponse`. */
@@ -271,11 +278,6 @@ export class ResponseReader {
         this.#sizeBytes = 0
     }
   }
-}
-
-const idleHint = ({ 'keep-alive': hint }: IncomingHttpHeaders): number | null => {
-  const seconds = hint === undefined ? null : /(?:^|[\s,])timeout=(\d+)/i.exec(String(hint))
-  return seconds === null ? null : Number(seconds[1]) * 1000
 }
 
 /** Digits' values by their codes; 16 for no digit. */
