@@ -22,6 +22,9 @@ export function check(data: Written, report: Report, file: string): void {
   checkListen(checked)
   if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
   if (report.usable('/plugins')) data.plugins.forEach((_, index) => void checkPlugin(index, checked))
+  if (report.usable('/consumers') && data.consumers.length > 0) {
+    report.fault('/consumers', 'cannot be declared in this version; jwt says who calls')
+  }
   checkTimeouts(['/mesh'], [data.mesh], report)
   if (report.usable('/mesh')) checkPolicy('/mesh', data.mesh, checked, null)
   checkEdge(checked)
@@ -55,6 +58,15 @@ function isInstalled(name: string, folder: string): boolean {
 function checkListen(checked: Checked): void {
   const { data, report } = checked
   const { listen, admin } = data
+  if (report.sound('/listen/trustProxy')) {
+    listen.trustProxy.forEach((range, index) => {
+      if (!/\/0+$/.test(range)) return
+      report.fault(
+        pointer('/listen/trustProxy', index),
+        `${range} trusts every client; list the proxies before the gateway`
+      )
+    })
+  }
   if (report.sound('/listen/tls')) {
     if (listen.tls === undefined && report.usable('/listen/http2') && listen.http2 === true) {
       report.fault('/listen/http2', 'HTTP/2 is agreed on within TLS, so it needs listen.tls')
@@ -137,7 +149,9 @@ function checkInstance(at: string, text: string | undefined, report: Report): vo
     ...(url.search !== '' || text.includes('?') ? ['a query'] : []),
     ...(text.includes('#') ? ['a fragment'] : [])
   ]
-  if (extra.length > 0) report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}`)
+  if (extra.length === 0) return
+  const advice = extra.includes('a path') ? '; a route adds a prefix to its paths by path.rewrite' : ''
+  report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
 }
 
 function checkPlugin(index: number, checked: Checked): void {

@@ -67,6 +67,8 @@ export class Report {
   readonly #faults = new Map<string, Fault>()
   readonly #warnings = new Map<string, Fault>()
   readonly #bad = new Set<string>()
+  /** What holds a value with a fault, however deep. */
+  readonly #holders = new Set<string>()
   readonly #lists = new Set<string>()
   /** Mappings with a key that no one knows. */
   readonly #misspelt = new Set<string>()
@@ -87,7 +89,7 @@ export class Report {
   /** A fault of the value at a pointer; one that isn't in the file is told at what should hold it. */
   fault(at: string, message: string, where: 'key' | 'value' = 'value'): void {
     const { line, column } = this.#nearest(at, where)
-    this.#bad.add(at)
+    this.#spoil(at)
     this.add(line, column, this.pathOf(at), message)
   }
 
@@ -129,7 +131,16 @@ export class Report {
     this.fault(holder, `missing key "${key}"`)
     // The holder can still be looked into; only what it lacks can't.
     this.#bad.delete(holder)
-    this.#bad.add(pointer(holder, key))
+    this.#spoil(pointer(holder, key))
+  }
+
+  #spoil(at: string): void {
+    this.#bad.add(at)
+    for (let holder = at; holder !== ''; ) {
+      holder = parentOf(holder)
+      if (this.#holders.has(holder)) return
+      this.#holders.add(holder)
+    }
   }
 
   /** An alias reads a fault's place twice; it is told once. */
@@ -150,7 +161,7 @@ export class Report {
 
   /** Usable, and so is all that it holds. */
   sound(at: string): boolean {
-    return this.usable(at) && ![...this.#bad].some((bad) => bad.startsWith(`${at}/`))
+    return this.usable(at) && !this.#holders.has(at)
   }
 
   throwIfAny(): void {

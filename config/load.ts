@@ -41,9 +41,19 @@ export function parseConfig(
 ): Config {
   const report = new Report(file)
   const data = read(text, env, report)
+  setAside(data)
   validate(data, report)
   check(data as Written, report, resolve(file))
   report.throwIfAny()
   for (const warning of report.warnings) warn(warning)
   return complete(data as Written, resolve(file))
+}
+
+/** Removes keys of the file that mean nothing: sections for anchors, and lists whose items are all commented out. */
+function setAside(data: unknown): void {
+  if (typeof data !== 'object' || data === null) return
+  for (const [key, value] of Object.entries(data)) {
+    const isEmptyList = (key === 'plugins' || key === 'consumers') && value === null
+    if (key.startsWith('x-') || isEmptyList) Reflect.deleteProperty(data, key)
+  }
 }

@@ -32,7 +32,11 @@ export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unkn
   }
   report.throwIfAny()
   const data = new Reader(document, lines, env, report).value(document.contents, '', undefined)
-  return data ?? {}
+  if (data === null) {
+    report.fault('', 'the file is empty; write {} if this is meant')
+    report.throwIfAny()
+  }
+  return data
 }
 
 class Reader {
@@ -79,7 +83,7 @@ class Reader {
     if (isScalar(node)) return this.#scalar(node, at, key, alias)
     this.#report.place(at, { ...this.#start(alias ?? node), ...(key && { key }) }, isSeq(node))
     if (this.#open.has(node)) {
-      this.#report.fault(at, 'an alias of what it stands in')
+      this.#report.fault(at, 'recursive alias: this alias refers to a node that contains it')
       return null
     }
     this.#open.add(node)

@@ -201,13 +201,17 @@ export const Gateway = Type.Object(
     services: Type.Record(Name, Service, { ...strict, default: {} }),
     routes: Type.Array(Route, { default: [] }),
     consumers: Type.Array(Type.Unknown(), {
-      maxItems: 0,
       default: [],
-      description: 'Known callers; none can be declared yet.'
+      description: 'Reserved for known callers, which cannot be declared in this version.'
     }),
     plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' })
   },
-  { ...strict, title: 'Jingwei gateway configuration' }
+  {
+    ...strict,
+    // Sections of the user's own, which hold anchors; the loader removes them.
+    patternProperties: { '^x-': {} },
+    title: 'Jingwei gateway configuration'
+  }
 )
 
 // ---- What the loader hands out -----------------------------------------------------------------

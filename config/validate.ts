@@ -4,8 +4,8 @@ import type { AnySchemaObject, ErrorObject, ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
+import { misplaced } from './misplaced.ts'
 import { didYouMean } from './nearest.ts'
-import { MeshOverride } from './schema/mesh.ts'
 import { Gateway } from './schema.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
@@ -20,7 +20,6 @@ interface Shape {
   format?: string
   minLength?: number
   minItems?: number
-  maxItems?: number
   minProperties?: number
   minimum?: number
   maximum?: number
@@ -88,8 +87,7 @@ function tellKey(error: ErrorObject, report: Report): void {
   const key: string = error.params.additionalProperty
   const at = pointer(error.instancePath, key)
   if (properties !== undefined) {
-    const elsewhere = /^\/routes\/\d+\/mesh$/.test(error.instancePath) && Object.hasOwn(MeshOverride.properties, key)
-    const advice = elsewhere ? '; it belongs to the service' : didYouMean(key, Object.keys(properties))
+    const advice = misplaced(error.instancePath, key) ?? didYouMean(key, Object.keys(properties))
     report.unknownKey(error.instancePath, key, advice)
   }
   // A mapping whose keys are names.
@@ -109,6 +107,8 @@ function shapeOf(error: ErrorObject): Shape {
 }
 
 function expected(shape: Shape): string {
+  // Of a value with a unit, which its own words describe well enough.
+  if (shape.then?.const === 0 && shape.else !== undefined) return expected(shape.else)
   if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
   if (shape.expected !== undefined) return shape.expected
   if (shape.unit !== undefined) return units[shape.unit].expected
@@ -121,9 +121,7 @@ function expected(shape: Shape): string {
     return `${shape.type === 'integer' ? 'an integer' : 'a number'}${range}`
   }
   if (shape.type === 'string') return minLength > 1 ? `a string of at least ${minLength} characters` : 'a string'
-  if (shape.type === 'array') {
-    return shape.maxItems === 0 ? 'an empty list' : minItems > 0 ? 'a list with at least one item' : 'a list'
-  }
+  if (shape.type === 'array') return minItems > 0 ? 'a list with at least one item' : 'a list'
   if (shape.type === 'object') return minProperties > 0 ? 'a mapping with at least one key' : 'a mapping'
   return shape.type === 'boolean' ? 'true or false' : 'another value'
 }

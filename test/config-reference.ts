@@ -23,7 +23,6 @@ interface Shape {
   items?: Shape
   then?: Shape
   else?: Shape
-  maxItems?: number
   format?: string
 }
 
@@ -126,8 +125,8 @@ export function keys(shape: Shape = Gateway as Shape, path = ''): Row[] {
   for (const [key, inner] of Object.entries(shape.properties ?? {})) {
     add(key, inner, shape.required?.includes(key) === true && inner.default === undefined)
   }
-  const named = Object.values(shape.patternProperties ?? {})[0] ?? shape.additionalProperties
-  if (typeof named === 'object') add('<name>', named, false)
+  const [[pattern, named] = []] = Object.entries(shape.patternProperties ?? { '': shape.additionalProperties })
+  if (typeof named === 'object' && pattern !== '^x-') add('<name>', named, false)
   if (shape.items) rows.push(...keys(shape.items, `${path}[]`))
   for (const branch of [shape.then, shape.else]) if (branch) rows.push(...keys(branch, path))
   return rows
@@ -141,6 +140,7 @@ const listed = (values: unknown[]) =>
 
 export function kind(shape: Shape): string {
   if (shape.then && shape.else) {
+    if (shape.then.const === 0) return kind(shape.else)
     const both = [kind(shape.then), kind(shape.else)]
     return [...new Set(both)].join(' or ')
   }
@@ -149,7 +149,6 @@ export function kind(shape: Shape): string {
   if (shape.enum) return listed(shape.enum)
   if (shape.format === 'url') return 'URL'
   if (shape.type === 'array') {
-    if (shape.maxItems === 0) return 'empty list'
     return shape.items ? `list of ${kind(shape.items)}` : 'list'
   }
   if (shape.type === 'object') return 'mapping'

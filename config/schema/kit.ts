@@ -1,22 +1,23 @@
 /** The kinds of values that the schema is made of: durations, sizes, names, alternatives. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
+import type { Unit } from '../units.ts'
 
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
 export const Duration = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'duration', description, ...more })
-/** The same, and 0 is a sensible value. */
+/** A value with a unit for which nothing is a sensible value: 0 needs no unit then. */
+const orZero = (unit: Unit, description: string, more: { default?: string } = {}) =>
+  Either({ const: 0 }, Type.Literal(0), Type.Unsafe<number>({ type: 'string', unit }), { description, ...more })
+/** The same as a duration, and 0 is a sensible value. */
 export const DurationOrZero = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'duration or 0', description, ...more })
+  orZero('duration or 0', description, more)
 /** `512b`, `16kb`, `10mb`, `1gb`; loaded as bytes (1kb = 1024 bytes). */
-export const Size = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'size', description, ...more })
+export const Size = (description: string, more: { default?: string } = {}) => orZero('size', description, more)
 /** `20%`; loaded as a fraction: 0.2. */
-export const Percent = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'percent', description, ...more })
+export const Percent = (description: string, more: { default?: string } = {}) => orZero('percent', description, more)
 /** The same, at most `100%`. */
-export const Share = (description: string, more: { default?: string } = {}) =>
-  Type.Unsafe<number>({ type: 'string', unit: 'share', description, ...more })
+export const Share = (description: string, more: { default?: string } = {}) => orZero('share', description, more)
 /** An absolute URL of a scheme, or of the same over TLS. */
 export const Url = (scheme: 'http' | 'redis', description: string) =>
   Type.String({

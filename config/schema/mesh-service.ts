@@ -66,7 +66,11 @@ const Statuses = Type.Array(
 export const HealthCheck = Type.Object(
   {
     type: Names(['http', 'tcp'], { default: 'http', description: 'tcp: a connection is proof enough.' }),
-    path: Type.String({ pattern: '^/', expected: 'a path that starts with /', default: '/health' }),
+    path: Type.String({
+      pattern: '^/[!-"$-~]*$',
+      expected: 'a path that starts with /, in which blanks, "#" and characters beyond ASCII are percent-encoded',
+      default: '/health'
+    }),
     host: Type.Optional(Type.String({ description: "`Host` of the check; default: the instance's address." })),
     statuses: Statuses,
     interval: Duration('Between two checks of an instance.', { default: '5s' }),

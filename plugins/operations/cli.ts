@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
@@ -70,7 +70,8 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     }
   })
   const [name = 'start', argument, ...rest] = positionals
-  const file = values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml')
+  const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
+  const other = argument === undefined ? file : fileNamed(argument)
   if (values.help) return print(help)
   if (values.version) return print(`${version()}\n`)
   switch (name) {
@@ -78,19 +79,29 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       await gateways.start(load(file), startedAs(values.config))
       return null
     case 'check':
-      return print(`${argument ?? file}: ok, ${summary(load(argument ?? file))}\n`)
+      return print(`${other}: ok, ${summary(load(other))}\n`)
     case 'schema':
       return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
     case 'routes':
-      return print(await routeTable(loadConfig(argument ?? file), gateways))
+      return print(await routeTable(loadConfig(other), gateways))
     case 'explain':
-      return print(maskCredentials(await gateways.explain(loadConfig(argument ?? file), asked(rest, values))))
+      return print(maskCredentials(await gateways.explain(loadConfig(other), asked(rest, values))))
     case 'token':
       return print(`${await mint(loadConfig(file), argument, values)}\n`)
     default:
       process.stderr.write(`unknown command "${name}"\n\n${help}`)
       return 1
   }
+}
+
+/**
+ * Absolute path of a file that a person named, so that messages tell which one was read. npm runs its scripts in the
+ * folder of the package; the file is relative to the folder where npm was called.
+ */
+function fileNamed(file: string): string {
+  const { npm_package_json: script, INIT_CWD: calledIn } = process.env
+  const isByNpm = script === join(home, 'package.json') && process.cwd() === home
+  return resolve(isByNpm && calledIn !== undefined ? calledIn : process.cwd(), file)
 }
 
 /** Warnings go to stderr, so that stdout holds the output of the command alone. */

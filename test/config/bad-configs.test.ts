@@ -97,6 +97,19 @@ t.test('what is written out is not limited, nor are many aliases slow', async (t
   t.equal(parseConfig(aliased.join('\n'), file, {}).routes.at(-1)?.edge.accessLog, false)
 })
 
+t.test('merges that multiply are given up on, also those of nothing', async (t) => {
+  for (const nothing of ['{}', '{ a: 1 }', '[]', '[{}]']) {
+    const lines = ['plugins:', '  - package: fastify', '    options:', `      a0: &a0 ${nothing}`]
+    for (let i = 1; i < 30; i++) lines.push(`      a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}] }`)
+    t.match(faultsOf(lines.join('\n')).message, /bring in more than 1\d{5} values|only mappings can be merged/, nothing)
+  }
+})
+
+t.test('as many faults as there are lines', async (t) => {
+  const services = Array.from({ length: 5000 }, (_, i) => `  a${i}: { instances: [h], mesh: { timeout: 1 } }`)
+  t.equal(faultsOf(['services:', ...services].join('\n')).faults.length, 10_000)
+})
+
 t.test('whatever stands anywhere, there is a fault or a config, never a crash', async (t) => {
   const good = {
     listen: { port: 80, tls: { cert: 'rsa.pem', key: 'rsa.pem' }, http2: true, timeouts: { headers: '1s' } },

@@ -10,6 +10,82 @@ export interface BadConfig {
 // biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
 export const badConfigs: readonly BadConfig[] = [
   {
+    name: 'an empty file, such as a truncated one',
+    yaml: `
+# routes were here
+`,
+    faults: ['1:1: the file is empty; write {} if this is meant']
+  },
+  {
+    name: 'keys of other gateways, and keys in the wrong section',
+    yaml: `
+listen: { redirect: https }
+edge: { keyAuth: {}, compress: true, headers: {}, retry: {} }
+mesh: { cors: false }
+rateLimit: {}
+instances: []
+services: { a: { instances: [http://h], timeout: 1s, urls: [http://h] } }
+routes:
+  - name: one
+    match: { path: /one }
+    service: a
+    hosts: [h]
+    jwt: {}
+    timeout: 1s
+    redirect: /two
+    headers: { x-a: b }
+    plugins: []
+    edge: { timeout: 1s, methods: [GET], basicAuth: {} }
+    mesh: { cors: false, balance: random }
+plugins: [{ name: it }]
+`,
+    faults: [
+      '2:11: listen.redirect: unknown key; redirects from http to https are not built in; the load balancer or a plugin can answer with them',
+      '3:9: edge.keyAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '3:22: edge.compress: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '3:38: edge.headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
+      '3:51: edge.retry: unknown key; it belongs under "mesh"',
+      '4:9: mesh.cors: unknown key; it belongs under "edge"',
+      '5:1: rateLimit: unknown key; it belongs under "edge"',
+      '6:1: instances: unknown key; it belongs to a service, under "services"',
+      '7:41: services.a.timeout: unknown key; it belongs under "mesh"',
+      '7:54: services.a.urls: unknown key; write the addresses of a service under "instances"',
+      '12:5: routes[0].hosts: unknown key; it belongs under "match"',
+      '13:5: routes[0].jwt: unknown key; it belongs under "edge"',
+      '14:5: routes[0].timeout: unknown key; it belongs under "mesh"',
+      '15:5: routes[0].redirect: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
+      '17:5: routes[0].plugins: unknown key; plugins are named at the top level, and find what a route wants in its "config"',
+      '18:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
+      '18:26: routes[0].edge.methods: unknown key; it belongs under "match"',
+      '18:42: routes[0].edge.basicAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '19:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
+      '19:26: routes[0].mesh.balance: unknown key; it belongs to the service',
+      '20:13: plugins[0].name: unknown key; write the package of a plugin under "package", or its file under "path"'
+    ]
+  },
+  {
+    name: 'trust in everybody',
+    yaml: `
+listen: { trustProxy: [10.0.0.0/8, 0.0.0.0/0, "::/0"] }
+`,
+    faults: [
+      '2:36: listen.trustProxy[1]: 0.0.0.0/0 trusts every client; list the proxies before the gateway',
+      '2:47: listen.trustProxy[2]: ::/0 trusts every client; list the proxies before the gateway'
+    ]
+  },
+  {
+    name: 'a path of a health check that cannot be sent',
+    yaml: `
+mesh: { healthCheck: { path: "/he alth" } }
+services: { a: { instances: [http://h], mesh: { healthCheck: { path: /健康 } } } }
+`,
+    faults: [
+      '2:30: mesh.healthCheck.path: expected a path that starts with /, in which blanks, "#" and characters beyond ASCII are percent-encoded, found "/he alth"',
+      '3:70: services.a.mesh.healthCheck.path: expected a path that starts with /, in which blanks, "#" and characters beyond ASCII are percent-encoded, found "/健康"'
+    ]
+  },
+  {
     name: 'a syntax error',
     yaml: `
 listen: { port: 80
@@ -84,7 +160,7 @@ plugins: &a
   - options: { again: *a }
     package: fastify
 `,
-    faults: ['3:23: plugins[0].options.again: an alias of what it stands in']
+    faults: ['3:23: plugins[0].options.again: recursive alias: this alias refers to a node that contains it']
   },
   {
     name: 'a merge of a scalar',
@@ -345,7 +421,7 @@ discovery: { consul: { url: http://h, token: [hunter2] } }
     yaml: `
 consumers: [me]
 `,
-    faults: ['2:12: consumers: expected an empty list, found a list']
+    faults: ['2:12: consumers: cannot be declared in this version; jwt says who calls']
   },
   {
     name: 'no methods',
@@ -944,7 +1020,7 @@ services:
       - { url: "http://u:hunter2@h?q" }
 `,
     faults: [
-      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a path',
+      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a path; a route adds a prefix to its paths by path.rewrite',
       '6:16: services.a.instances[1].url: an instance is scheme, host and port; this one has credentials and a query'
     ]
   },

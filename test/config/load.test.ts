@@ -139,6 +139,7 @@ t.test('a whole configuration', async (t) => {
             jwksMaxAge: 600_000,
             jwksCooldown: 30_000,
             clockSkew: 5000,
+            rememberTokens: 20_000,
             maxTokenSize: 8192
           }
         },
@@ -151,8 +152,8 @@ t.test('a whole configuration', async (t) => {
   t.strictSame(loadConfig(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')
 })
 
-t.test('an empty file', async (t) => {
-  const config = parseConfig('# nothing yet\n', 'gateway.yaml', {})
+t.test('an empty mapping', async (t) => {
+  const config = parseConfig('# nothing yet\n{}\n', 'gateway.yaml', {})
   t.strictSame([config.routes, config.services, config.plugins], [[], {}, []])
   t.strictSame(config.admin, { host: '127.0.0.1', port: 8081, hosts: [] })
   t.equal(config.listen.port, 8080)
@@ -320,4 +321,36 @@ t.test('no mapping of the schema takes keys that it does not name', async (t) =>
   }
   visit(Gateway, '#')
   t.strictSame(open, [])
+})
+
+t.test('0 needs no unit where nothing is a sensible value', async (t) => {
+  const config = parseConfig(
+    `
+listen: { drain: { delay: 0, timeout: 0 } }
+edge: { bodyLimit: 0 }
+mesh: { retry: { budget: 0, maxBody: 0, backoff: { base: 0, max: 0 } }, balance: { panicThreshold: 0 } }
+`,
+    'gateway.yaml',
+    {}
+  )
+  t.match(config, {
+    listen: { drain: { delay: 0, timeout: 0 } },
+    edge: { bodyLimit: 0 },
+    mesh: { retry: { budget: 0, maxBody: 0, backoff: { base: 0, max: 0 } }, balance: { panicThreshold: 0 } }
+  })
+})
+
+t.test('sections for anchors, and lists whose items are all commented out', async (t) => {
+  const text = `
+x-retry: &retry { attempts: 5 }
+x-any: &any [1, { a: b }]
+mesh: { retry: *retry }
+plugins:
+  # - path: ./one.ts
+consumers:
+`
+  const config = parseConfig(text, 'gateway.yaml', {})
+  t.match(config.mesh.retry, { attempts: 5 })
+  t.strictSame(config.plugins, [])
+  t.notOk(Object.keys(config).some((key) => key.startsWith('x-')))
 })
