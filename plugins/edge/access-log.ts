@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import { unmapped } from './client-address.ts'
+import type { Refusal } from './refusals.ts'
 import { onRefused } from './refusals.ts'
 
 declare module 'fastify' {
@@ -14,6 +15,9 @@ declare module 'fastify' {
 
 /** Tells a logger that knows it that values and message are plain: no serializer, no error, no cycle, no escape. */
 const plain = Symbol.for('jingwei.log.plain')
+
+/** Refusals of new connections, of which a flood brings thousands: a line a second at most. */
+const manyAtOnce = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
 
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
 export default fp<Config>(
@@ -59,8 +63,8 @@ export default fp<Config>(
     if (edge.accessLog === false) return
     let quietUntil = 0
     onRefused(fastify.server, ({ status, ip, code, reason }) => {
-      if (status === undefined) {
-        // Of connections that are closed without a response, a line for each would be one attack more.
+      if (manyAtOnce.has(reason)) {
+        // A line for each would be one attack more.
         const now = Date.now()
         if (now < quietUntil) return
         quietUntil = now + 1000
