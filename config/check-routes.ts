@@ -1,13 +1,17 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
 import FindMyWay from 'find-my-way'
 import { checkPolicy } from './check-mesh.ts'
+import { checkReadings } from './check-readings.ts'
 import { checkTimeouts } from './check-timeouts.ts'
 import type { Checked } from './checked.ts'
 import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import { writtenHostKey } from './host-name.ts'
 import { didYouMean } from './nearest.ts'
 import { isPattern, pathPatterns } from './path-pattern.ts'
+import { Protections } from './protection.ts'
+import { costFault } from './regex-cost.ts'
 import { methodsOf, RouteTable } from './route-table.ts'
 
 type Route = Written['routes'][number]
@@ -34,7 +38,7 @@ export function checkRoutes(checked: Checked): void {
     if (route.mesh && report.usable(`${at}/mesh`)) checkPolicy(`${at}/mesh`, route.mesh, checked, route.service ?? null)
     checkSubsets(at, route, checked)
   })
-  checkConflicts(checked)
+  checkReadings(checked, checkConflicts(checked))
 }
 
 /** The services that a route names, as far as they can be told. */
@@ -97,22 +101,32 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   if (!report.usable(`${at}/match`) || !report.sound(`${at}/match/path`)) return
   const { text, exact } = pathOf(route)
   const place = exact ? `${at}/match/path/exact` : `${at}/match/path`
-  const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%\\]/.exec(text) ?? []
+  const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\]/.exec(text) ?? []
+  const hint = parameterHint(text)
   if (ambiguous !== undefined) {
-    report.fault(
-      place,
-      `ambiguous "${ambiguous}": a path is matched decoded and without dots, queries and empty segments`
-    )
-  }
+    const paths = 'paths are matched decoded, without dot segments, empty segments, path parameters and queries'
+    report.fault(place, `a path to match must not contain "${ambiguous}": ${paths}`)
+  } else if (hint !== undefined) report.fault(place, hint)
   if (exact && text.includes('*')) report.fault(place, 'a "*" cannot be matched exactly')
   else if (!exact && isPattern(text)) checkPattern(place, text, report)
+  if (report.usable(`${at}/match/hosts`))
+    route.match.hosts?.forEach((host, index) => {
+      const place = pointer(at, 'match', 'hosts', index)
+      if (report.usable(place) && writtenHostKey(host) === null) report.fault(place, `"${host}" is no host name`)
+    })
   const { strip, rewrite } = route.path ?? {}
+  const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#;\\]|%(?![\da-f]{2})/i.exec(rewrite?.prefix ?? '') ?? []
+  if (unsent !== undefined && report.sound(`${at}/path/rewrite`)) {
+    report.fault(`${at}/path/rewrite/prefix`, `a prefix must not contain "${unsent}": it is a part of the path alone`)
+  }
   if (!report.sound(`${at}/path`) || (strip === undefined && rewrite === undefined)) return
   const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
   if (strip !== undefined && rewrite !== undefined) {
     report.fault(`${at}/path/rewrite`, 'a path is either stripped or rewritten, not both', 'key')
   } else if (!exact && isPattern(text)) {
-    report.fault(key, `"${text}" is a pattern; only a plain prefix can be taken off`, 'key')
+    const plain =
+      text.endsWith('/*') && !isPattern(text.slice(0, -2)) ? `; write match.path: ${text.slice(0, -2) || '/'}` : ''
+    report.fault(key, `"${text}" is a pattern; only a plain prefix can be taken off${plain}`, 'key')
   } else if (strip !== undefined) {
     const prefix = strip.replace(/\/+$/, '')
     if (text === prefix || text.startsWith(`${prefix}/`)) return
@@ -120,26 +134,55 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   }
 }
 
-/** Whether the router takes a pattern, by asking it. */
+/** Whether the router takes a pattern, by asking it, and whether no path takes it long to match. */
 function checkPattern(place: string, text: string, report: Report): void {
+  if (/\*./.test(text.replace(/\([^)]*\)/g, ''))) {
+    const prefix = text.replace(/\/?\*.*$/, '') || '/'
+    const meant = `"${prefix}" takes it and all below, "${prefix.replace(/\/$/, '')}/*" only what is below`
+    report.fault(place, `a "*" can only be at the end, and is everything that follows: ${meant}`)
+    return
+  }
   try {
     FindMyWay().on('GET', text, () => {})
+    for (const { parts } of pathPatterns(text)) {
+      for (const part of parts) {
+        const fault = part.kind === 'regex' ? costFault(part.pieces) : null
+        if (fault !== null) throw new Error(fault)
+      }
+    }
   } catch (error) {
     report.fault(place, `this pattern cannot be: ${(error as Error).message}`)
   }
 }
 
+/** What other gateways write for a parameter, and what is written here. */
+function parameterHint(text: string): string | undefined {
+  const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
+  return found === undefined
+    ? undefined
+    : `"${found}" would be matched as it stands; a parameter is written ":${name || 'id'}"`
+}
+
 /** Routes that match the same requests. */
-function checkConflicts({ data, report }: Checked): void {
+function checkConflicts({ data, report }: Checked): RouteTable<number> {
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
   const table = new RouteTable<number>(report.sound('/listen/paths') ? data.listen.paths : guarded)
+  const protections = new Protections()
+  const edgeOf = ({ edge, config }: Route) => ({ edge: { ...data.edge, ...edge }, config })
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index)
     if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) return
     const { match } = route
     let other: number | undefined
     for (const pattern of pathPatterns(match.path)) {
-      other ??= table.add({ match, pattern, cors: false, protection: null, value: index })
+      const conflict = table.add({
+        match,
+        pattern,
+        cors: false,
+        protection: protections.of(edgeOf(route)),
+        value: index
+      })
+      other ??= conflict
     }
     const found = other === undefined ? undefined : data.routes[other]
     if (found === undefined) return
@@ -149,4 +192,5 @@ function checkConflicts({ data, report }: Checked): void {
     const what = `routes "${found.name}" (line ${line}) and "${route.name}" match the same requests`
     report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${pathOf(route).text}`)
   })
+  return table
 }

@@ -1,5 +1,6 @@
 /** The path of a route's `match`, taken apart: fixed segments, parameters, and what may follow. */
 import type { ReadPath } from './path-reading.ts'
+import type { Piece } from './regex-cost.ts'
 import type { RouteMatch } from './schema.ts'
 
 /** A segment of a pattern. */
@@ -7,7 +8,13 @@ export type Part =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'any'; readonly name: string }
   /** `fixed`: how many characters of it are fixed text. */
-  | { readonly kind: 'regex'; readonly regex: RegExp; readonly names: readonly string[]; readonly fixed: number }
+  | {
+      readonly kind: 'regex'
+      readonly regex: RegExp
+      readonly names: readonly string[]
+      readonly fixed: number
+      readonly pieces: readonly Piece[]
+    }
 
 export interface PathPattern {
   readonly parts: readonly Part[]
@@ -77,6 +84,7 @@ function segmentsOf(text: string): string[] {
 /** One segment, read as find-my-way reads it: `:name`, `:name(regex)`, fixed text between them, `::` for a colon. */
 function partOf(segment: string): Part {
   const names: string[] = []
+  const pieces: Piece[] = []
   let source = ''
   let fixed = 0
   let separator = ''
@@ -92,35 +100,56 @@ function partOf(segment: string): Part {
       text += segment[at++]
     }
     fixed += text.length
-    return text
+    if (text === '') return
+    pieces.push({ kind: 'text', text })
+    separator = text
+    source += RegExp.escape(text)
   }
-  const before = takeText()
-  if (at >= segment.length) return { kind: 'text', text: before }
-  source += RegExp.escape(before)
+  takeText()
+  if (at >= segment.length) return { kind: 'text', text: separator }
   while (at < segment.length) {
     const from = ++at
     while (at < segment.length && !'(-.'.includes(segment[at] ?? '')) at++
     names.push(segment.slice(from, at))
     if (segment[at] === '(') {
       const end = closingOf(segment, at)
-      source += `(${segment
+      const expression = segment
         .slice(at + 1, end)
         .replace(/^\^/, '')
-        .replace(/\$$/, '')})`
+        .replace(/\$$/, '')
+      pieces.push({ kind: 'expression', source: expression })
+      source += `(${withoutGroups(expression)})`
       at = end + 1
       bounded = true
     } else {
       // Another parameter behind a separator never holds it, so that one text is read in one way.
-      source += bounded ? '(.+?)' : `(${separator}|(?:(?!${separator}).)+)`
+      const until = RegExp.escape(separator)
+      pieces.push({ kind: 'any', but: bounded ? '' : (separator[0] ?? '') })
+      source += bounded ? '(.+?)' : `(${until}|(?:(?!${until}).)+)`
       bounded = false
     }
-    const text = takeText()
-    if (text !== '') separator = RegExp.escape(text)
-    source += RegExp.escape(text)
+    takeText()
   }
   const [name = ''] = names
   if (source === '(.+?)') return { kind: 'any', name }
-  return { kind: 'regex', regex: new RegExp(`^${source}$`), names, fixed }
+  return { kind: 'regex', regex: new RegExp(`^${source}$`), names, fixed, pieces }
+}
+
+/** The same expression, of whose groups none captures: values are told apart by the number of their group. */
+function withoutGroups(expression: string): string {
+  let text = ''
+  let inClass = false
+  for (let at = 0; at < expression.length; at++) {
+    const char = expression[at] ?? ''
+    if (char === '\\') {
+      text += char + (expression[++at] ?? '')
+      continue
+    }
+    if (char === '[') inClass = true
+    if (char === ']') inClass = false
+    text += char === '(' && !inClass && expression[at + 1] !== '?' ? '(?:' : char
+  }
+  return text
 }
 
 function closingOf(text: string, open: number): number {
@@ -147,7 +176,6 @@ export function paramValues({ parts, end }: PathPattern, { segments, trailingSla
     if (part.kind === 'any') values.push(segment)
     if (part.kind !== 'regex') return
     const found = part.regex.exec(segment) ?? new RegExp(part.regex, 'i').exec(segment)
-    // A user's expression may have groups of its own, which have no names.
     for (let group = 1; group <= part.names.length; group++) values.push(found?.[group] ?? '')
   })
   if (end === 'whole') return values

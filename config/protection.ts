@@ -3,19 +3,29 @@ import type { EdgePolicy } from './schema.ts'
 
 /** Concerns that keep nobody out. All others do, those of plugins included. */
 const harmless: ReadonlySet<string> = new Set(['accessLog', 'cors', 'host', 'requestId'])
+/** Concerns that every route has unless it switches them off; they say little of what a path is worth. */
+const everywhere: ReadonlySet<string> = new Set(['bodyLimit', 'websocket'])
 
 interface Protected {
   readonly edge: EdgePolicy
-  readonly config?: Readonly<Record<string, unknown>>
+  readonly config?: Readonly<Record<string, unknown>> | undefined
 }
 
-/** Gives equal routes the same object: routes that the same concerns protect in the same way. */
+const protecting = ({ edge }: Protected) => Object.entries(edge).filter(([name]) => !harmless.has(name))
+
+/** The names of what a route asks for besides what every route has; of its plugins, as `config.NAME`. */
+export function concernsOf(route: Protected): string[] {
+  const names = protecting(route).flatMap(([name, options]) => (options && !everywhere.has(name) ? [name] : []))
+  return [...names, ...Object.keys(route.config ?? {}).map((name) => `config.${name}`)]
+}
+
+/** Gives routes that the same concerns protect in the same way the same object. */
 export class Protections {
   readonly #known = new Map<string, object>()
 
-  of({ edge, config = {} }: Protected): object {
-    const concerns = Object.entries(edge).filter(([name, options]) => !harmless.has(name) && options !== undefined)
-    const key = JSON.stringify([concerns.sort(([a], [b]) => (a < b ? -1 : 1)), config])
+  of(route: Protected): object {
+    const concerns = protecting(route).filter(([, options]) => options !== undefined)
+    const key = JSON.stringify([concerns.sort(([a], [b]) => (a < b ? -1 : 1)), route.config ?? {}])
     const known = this.#known.get(key) ?? { key }
     this.#known.set(key, known)
     return known

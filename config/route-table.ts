@@ -57,7 +57,7 @@ export class RouteTable<T> {
   readonly #walk: Walk<T>
   #anyHost: Node<T> | null = null
   /** The trees of the host that was asked for last: most requests ask for the same one. */
-  #last: { host: string; trees: readonly Node<T>[] } = { host: '', trees: [] }
+  #last: { host: string | null; trees: readonly Node<T>[] } = { host: null, trees: [] }
 
   constructor(readings: PathReadings) {
     this.#readings = readings
@@ -76,7 +76,7 @@ export class RouteTable<T> {
       const node = nodeFor(tree, pattern, this.#loose)
       other ??= addEntry(node, entry, headers, this.#loose)?.value
     }
-    this.#last = { host: '', trees: [] }
+    this.#last = { host: null, trees: [] }
     return other
   }
 

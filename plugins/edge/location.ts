@@ -7,6 +7,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
 import { commaItems, withoutEndSlashes } from './scanning.ts'
+import { encodePath } from './target-path.ts'
 
 /**
  * By the hosts by which a service may call itself, those that the request names and the instance's address, and by what
@@ -30,7 +31,7 @@ function prefixes({ match, path }: RouteConfig): { outer: string; inner: string 
 /** What is taken off the path before the service sees it, for `X-Forwarded-Prefix`; null if nothing is. */
 export function forwardedPrefix(route: RouteConfig): string | null {
   const found = prefixes(route)
-  return found !== null && found.inner === '' && found.outer !== '' ? encodeURI(found.outer) : null
+  return found !== null && found.inner === '' && found.outer !== '' ? encodePath(found.outer) : null
 }
 
 /**
@@ -40,8 +41,8 @@ export function forwardedPrefix(route: RouteConfig): string | null {
 export function relocation(route: RouteConfig, believesHost: boolean): Relocate | null {
   const changed = prefixes(route)
   if (changed === null && route.edge.host !== 'upstream') return null
-  const outer = encodeURI(changed?.outer ?? '')
-  const inner = encodeURI(changed?.inner ?? '')
+  const outer = encodePath(changed?.outer ?? '')
+  const inner = encodePath(changed?.inner ?? '')
 
   return (headers, request, instance, told) => {
     const { location, 'content-location': content } = headers

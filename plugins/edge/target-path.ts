@@ -16,9 +16,14 @@ export function targetPath({ match, path }: RouteConfig): ((target: string) => s
   return null
 }
 
+/** A path as it is sent: with escapes for all that a request line cannot hold, those that it has left as they are. */
+export function encodePath(path: string): string {
+  return encodeURI(path.toWellFormed()).replace(/%25([\da-f]{2})/gi, '%$1')
+}
+
 function replacePrefix(prefix: string, replacement: string): (target: string) => string {
   const segments = prefix.split('/').filter((segment) => segment !== '').length
-  const head = replacement.endsWith('/') ? replacement.slice(0, -1) : replacement
+  const head = encodePath(replacement.endsWith('/') ? replacement.slice(0, -1) : replacement)
   return (target) => {
     const rest = target.slice(endOfSegments(target, segments))
     // An empty path is `/`, with or without a query.

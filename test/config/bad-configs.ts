@@ -955,12 +955,12 @@ routes:
   - { name: p6, service: a, match: { path: { exact: /a%2fb } } }
 `,
     faults: [
-      '4:44: routes[0].match.path: ambiguous "//": a path is matched decoded and without dots, queries and empty segments',
-      '5:44: routes[1].match.path: ambiguous "/..": a path is matched decoded and without dots, queries and empty segments',
-      '6:44: routes[2].match.path: ambiguous "/.": a path is matched decoded and without dots, queries and empty segments',
-      '7:44: routes[3].match.path: ambiguous "?": a path is matched decoded and without dots, queries and empty segments',
-      '8:44: routes[4].match.path: ambiguous "#": a path is matched decoded and without dots, queries and empty segments',
-      '9:53: routes[5].match.path.exact: ambiguous "%": a path is matched decoded and without dots, queries and empty segments'
+      '4:44: routes[0].match.path: a path to match must not contain "//": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '5:44: routes[1].match.path: a path to match must not contain "/..": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '6:44: routes[2].match.path: a path to match must not contain "/.": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '7:44: routes[3].match.path: a path to match must not contain "?": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '8:44: routes[4].match.path: a path to match must not contain "#": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '9:53: routes[5].match.path.exact: a path to match must not contain "%": paths are matched decoded, without dot segments, empty segments, path parameters and queries'
     ]
   },
   {
@@ -1072,9 +1072,52 @@ routes:
 `,
     faults: [
       '4:53: routes[0].match.path.exact: a "*" cannot be matched exactly',
-      '5:44: routes[1].match.path: this pattern cannot be: Wildcard must be the last character in the route',
+      '5:44: routes[1].match.path: a "*" can only be at the end, and is everything that follows: "/a" takes it and all below, "/a/*" only what is below',
       '7:36: routes[3].match: routes "r3" (line 6) and "r4" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/',
       '8:36: routes[4].match: routes "r3" (line 6) and "r5" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/*'
+    ]
+  },
+  {
+    name: 'patterns of other gateways, and of more than linear cost',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: r1, service: a, match: { path: "/acc/{id}" } }
+  - { name: r2, service: a, match: { path: "/users/**" } }
+  - { name: r3, service: a, match: { path: "/api/*" }, path: { strip: /api } }
+  - { name: r4, service: a, match: { path: [/x, /y] } }
+  - { name: r5, service: a, match: { path: "/u/:id(^[a-z]*[a-z]*[a-z]*!$)" } }
+  - { name: r6, service: a, match: { path: "/v/{name:[a-z]+}/x" } }
+  - { name: r7, service: a, match: { path: "/w;x" } }
+  - { name: r8, service: a, match: { path: "/z", hosts: ["[::g]"] } }
+`,
+    faults: [
+      '4:44: routes[0].match.path: "{id}" would be matched as it stands; a parameter is written ":id"',
+      '5:44: routes[1].match.path: a "*" can only be at the end, and is everything that follows: "/users" takes it and all below, "/users/*" only what is below',
+      '6:64: routes[2].path.strip: "/api/*" is a pattern; only a plain prefix can be taken off; write match.path: /api',
+      '7:44: routes[3].match.path: expected a path that starts with / or a mapping, found a list; a route has one path: write a route for each',
+      '8:44: routes[4].match.path: this pattern cannot be: two of its repetitions can match the same characters, so that a long path takes very long to match',
+      '9:44: routes[5].match.path: "{name:[a-z]+}" would be matched as it stands; a parameter is written ":name"',
+      '10:44: routes[6].match.path: a path to match must not contain ";": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '11:58: routes[7].match.hosts[0]: expected a host name such as api.example.com or *.example.com, or an IPv6 address in brackets, found "[::g]"'
+    ]
+  },
+  {
+    name: 'prefixes that cannot be a part of a path',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: r1, service: a, match: { path: /a }, path: { rewrite: { prefix: "/v2?x" } } }
+  - { name: r2, service: a, match: { path: /b }, path: { rewrite: { prefix: "/v2#x" } } }
+  - { name: r3, service: a, match: { path: /c }, path: { rewrite: { prefix: "/%zz" } } }
+  - { name: r4, service: a, match: { path: /d }, path: { rewrite: { prefix: "/a/../b" } } }
+  - { name: r5, service: a, match: { path: /e }, path: { rewrite: { prefix: "/fine%20/ü b" } } }
+`,
+    faults: [
+      '4:77: routes[0].path.rewrite.prefix: a prefix must not contain "?": it is a part of the path alone',
+      '5:77: routes[1].path.rewrite.prefix: a prefix must not contain "#": it is a part of the path alone',
+      '6:77: routes[2].path.rewrite.prefix: a prefix must not contain "%": it is a part of the path alone',
+      '7:77: routes[3].path.rewrite.prefix: a prefix must not contain "/..": it is a part of the path alone'
     ]
   }
 ]

@@ -162,6 +162,7 @@ t.test('hosts come before paths', async (t) => {
     ['a.eu.example.com', '/api/orders', 'longer'],
     ['eu.example.com', '/api', 'wild'],
     ['example.com', '/api/orders', 'none'],
+    ['', '/api/orders', 'none'],
     ['[::1]:80', '/x', 'six'],
     ['[::0:1]', '/x', 'six'],
     ['xn--bcher-kva.example', '/', 'idn'],

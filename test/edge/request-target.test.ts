@@ -46,7 +46,8 @@ t.test('a prefix is taken off or replaced in every spelling, the rest stays as i
     { name: 'rewrite', match: { path: '/old/a' }, path: { rewrite: { prefix: '/new/' } } },
     { name: 'root', match: { path: '/to-root' }, path: { rewrite: { prefix: '/' } } },
     { name: 'exact', match: { path: { exact: '/one' } }, path: { rewrite: { prefix: '/two' } } },
-    { name: 'unicode', match: { path: '/caf\u00e9' }, path: { strip: '/caf\u00e9' } }
+    { name: 'unicode', match: { path: '/caf\u00e9' }, path: { strip: '/caf\u00e9' } },
+    { name: 'encoded', match: { path: '/enc' }, path: { rewrite: { prefix: '/\u5065 a%20b' } } }
   ])
   const expected: [string, string][] = [
     ['/api/orders', '/orders'],
@@ -66,6 +67,7 @@ t.test('a prefix is taken off or replaced in every spelling, the rest stays as i
     ['/to-root/x', '/x'],
     ['/to-root?x', '/?x'],
     ['/one?x=/one', '/two?x=/one'],
+    ['/enc/x', '/%E5%81%A5%20a%20b/x'],
     ['/caf%C3%A9/x', '/x']
   ]
   for (const [target, url] of expected) t.equal((await ask(port, target)).url, url, target)

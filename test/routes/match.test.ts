@@ -1,7 +1,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import type { RunningGateway } from '../helpers/gateway.ts'
-import { get, startEcho, startGateway, startService } from '../helpers/gateway.ts'
+import { get, parse, raw, startEcho, startGateway, startService } from '../helpers/gateway.ts'
 
 /** A gateway whose routes each lead to a service that says the route's name. */
 async function routed(t: Test, routes: { name: string; match: object }[]): Promise<RunningGateway> {
@@ -101,6 +101,7 @@ t.test('host: exact before wildcard before none, whatever the case, the port and
     ['[::1]:80', 'none']
   ]
   for (const [host, route] of expected) t.equal(await served(gateway, '/x', [`Host: ${host}`]), route, host)
+  t.equal(parse(await raw(gateway.port, 'GET /x HTTP/1.0\r\n\r\n')).body, 'none', 'HTTP/1.0 without Host')
   t.equal(await served(gateway, '/only/x', ['Host: only.example.com']), 'only')
   t.equal(await served(gateway, '/only/x', ['Host: api.example.com']), 'exact', 'falls back to a shorter path')
 })

@@ -1,0 +1,146 @@
+/**
+ * Warns of routes that requests reach, without the protection of another route, in a spelling that a common server takes
+ * for the path of that other one. Spellings that `listen.paths` guards are refused by the gateway and need no warning.
+ */
+import type { Checked } from './checked.ts'
+import type { Written } from './complete.ts'
+import { pointer } from './faults.ts'
+import type { PathPattern } from './path-pattern.ts'
+import { pathPatterns } from './path-pattern.ts'
+import type { PathReadings, ReadPath } from './path-reading.ts'
+import { fold } from './path-reading.ts'
+import { concernsOf } from './protection.ts'
+import type { RouteTable } from './route-table.ts'
+import { methodsOf } from './route-table.ts'
+
+type Route = Written['routes'][number]
+
+interface Spelling {
+  readonly path: ReadPath
+  /** Who reads it as the same path. */
+  readonly by: string
+  /** Whether only one service's reading of both counts. */
+  readonly sameService: boolean
+}
+
+export function checkReadings(checked: Checked, table: RouteTable<number>): void {
+  const { data, report } = checked
+  const paths = report.sound('/listen/paths') ? data.listen.paths : null
+  if (paths === null || !report.sound('/edge')) return
+  checkTwins(checked)
+  for (const [index, route] of data.routes.entries()) {
+    const at = pointer('/routes', index)
+    if (!report.sound(at) || namesOf(route, data).length === 0) continue
+    for (const pattern of pathPatterns(route.match.path)) {
+      const warning = exposed(route, pattern, paths, table, data)
+      if (warning === null) continue
+      report.warn(`${at}/match/path`, warning)
+      break
+    }
+  }
+}
+
+/** What is wrong with a route's spellings, if a less protected route takes one of them. */
+function exposed(
+  route: Route,
+  pattern: PathPattern,
+  paths: PathReadings,
+  table: RouteTable<number>,
+  data: Written
+): string | null {
+  const segments = sampleOf(pattern)
+  if (segments === null) return null
+  const host = (route.match.hosts?.[0] ?? '').replace(/^\*\./, 'x.')
+  const [method = 'GET'] = methodsOf(route.match)
+  for (const { path, by, sameService } of spellings(segments, pattern, paths)) {
+    const found = table.find({ method, host, path, headers: route.match.headers ?? {} })
+    const other = found === null || found.ambiguous ? undefined : data.routes[found.value]
+    if (other === undefined || other === route) continue
+    if (sameService && !servicesOf(route).some((service) => servicesOf(other).includes(service))) continue
+    const missing = lacks(other, route, data)
+    if (missing.length === 0) continue
+    const text = `/${path.segments.join('/')}${path.trailingSlash ? '/' : ''}`
+    return `${by} as this path, and it goes by the route "${other.name}" without ${missing.join(', ')}`.replace(
+      '%',
+      text
+    )
+  }
+  return null
+}
+
+function sampleOf({ parts, end }: PathPattern): string[] | null {
+  const segments: string[] = []
+  for (const part of parts) {
+    if (part.kind === 'regex') return null
+    segments.push(part.kind === 'text' ? part.text : 'x')
+  }
+  return end === 'below' ? [...segments, 'x'] : segments
+}
+
+function spellings(segments: readonly string[], { end, trailingSlash }: PathPattern, paths: PathReadings): Spelling[] {
+  const last = segments.at(-1)
+  if (last === undefined) return []
+  const path = (changed: readonly string[], slash = trailingSlash): ReadPath => {
+    return { segments: changed, trailingSlash: slash, withParameters: null, latin1: false, plain: false }
+  }
+  const upper = segments.map((segment) => segment.toUpperCase())
+  const all = [
+    paths.case === 'distinct' && {
+      path: path(segments.join() === upper.join() ? segments.map((segment) => segment.toLowerCase()) : upper),
+      by: 'services that ignore case read "%"',
+      sameService: false
+    },
+    paths.trailingSlash === 'distinct' &&
+      end === 'whole' && {
+        path: path(segments, !trailingSlash),
+        by: 'services that ignore a slash at the end read "%"',
+        sameService: false
+      },
+    paths.trailingDot === 'distinct' && {
+      path: path([...segments.slice(0, -1), `${last}.`]),
+      by: 'services on Windows read "%"',
+      sameService: false
+    },
+    {
+      path: path([...segments.slice(0, -1), `${last}.json`]),
+      by: 'Spring before 5.3 and Struts read "%"',
+      sameService: true
+    }
+  ]
+  return all.filter((spelling) => spelling !== false)
+}
+
+/** Routes on paths that differ only in what a common server ignores. */
+function checkTwins({ data, report }: Checked): void {
+  const known = new Map<string, { route: Route; at: string }>()
+  for (const [index, route] of data.routes.entries()) {
+    const at = pointer('/routes', index)
+    if (!report.sound(at)) continue
+    const { path, hosts, headers, methods } = route.match
+    const text = typeof path === 'string' ? path : path.exact
+    const folded = text.split('/').map((segment) => fold(segment, { case: true, dot: true }))
+    const key = JSON.stringify([folded, typeof path, hosts, headers, methods])
+    const twin = known.get(key)
+    if (twin === undefined) {
+      known.set(key, { route, at })
+      continue
+    }
+    const { route: other } = twin
+    const missing = [...lacks(other, route, data), ...lacks(route, other, data)]
+    if (missing.length === 0) continue
+    const what = `some services take this for the path of route "${other.name}", and only one of the two has`
+    report.warn(`${at}/match/path`, `${what} ${missing.join(', ')}`)
+  }
+}
+
+const namesOf = ({ edge, config }: Route, data: Written) => concernsOf({ edge: { ...data.edge, ...edge }, config })
+
+/** Concerns that a route has and another one lacks. */
+function lacks(other: Route, route: Route, data: Written): string[] {
+  const has = new Set(namesOf(other, data))
+  return namesOf(route, data).filter((name) => !has.has(name))
+}
+
+function servicesOf({ service, split }: Route): string[] {
+  return service === undefined ? (split ?? []).map((share) => share.service) : [service]
+}

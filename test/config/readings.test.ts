@@ -1,0 +1,55 @@
+/** What the loader warns of: a less protected route behind a protected one, in the reading of a common server. */
+import t from 'tap'
+import { parseConfig } from '../../config/load.ts'
+
+const jwt = { secret: 'x'.repeat(32) }
+
+function warningsOf(routes: object[], more: object = {}): string[] {
+  const services = { a: { instances: ['http://h'] }, b: { instances: ['http://h'] } }
+  const config = { services, routes: routes.map((route) => ({ service: 'a', ...route })), ...more }
+  const warnings: string[] = []
+  parseConfig(JSON.stringify(config), 'gateway.yaml', {}, ({ path, message }) => warnings.push(`${path}: ${message}`))
+  return warnings
+}
+
+const open = { name: 'open', match: { path: '/' } }
+const users = { name: 'users', match: { path: '/api/users' }, edge: { jwt } }
+
+t.test('readings that are told apart', async (t) => {
+  const elsewhere = { ...open, service: 'b' }
+  t.strictSame(warningsOf([users, elsewhere]), [], 'by default the gateway guards them')
+  const distinct = (key: string) => ({ listen: { paths: { [key]: 'distinct' } } })
+  t.strictSame(warningsOf([users, elsewhere], distinct('case')), [
+    'routes[0].match.path: services that ignore case read "/API/USERS" as this path, and it goes by the route "open" without jwt'
+  ])
+  t.strictSame(warningsOf([users, elsewhere], distinct('trailingDot')), [
+    'routes[0].match.path: services on Windows read "/api/users." as this path, and it goes by the route "open" without jwt'
+  ])
+  t.strictSame(warningsOf([users, elsewhere], distinct('trailingSlash')), [], 'a prefix has it anyway')
+  const exact = { ...users, match: { path: { exact: '/api/users' } } }
+  t.match(warningsOf([exact, elsewhere], distinct('trailingSlash')), [
+    /ignore a slash at the end read "\/api\/users\/"/
+  ])
+  const whole = { edge: { jwt }, ...distinct('case') }
+  t.strictSame(
+    warningsOf([users, elsewhere], whole),
+    [],
+    'where both are protected alike there is nothing to walk around'
+  )
+  t.strictSame(warningsOf([users], distinct('case')), [], 'nor where nothing lies behind')
+})
+
+t.test('suffixes, where one service has both routes', async (t) => {
+  t.strictSame(warningsOf([users, open]), [
+    'routes[0].match.path: Spring before 5.3 and Struts read "/api/users.json" as this path, and it goes by the route "open" without jwt'
+  ])
+  t.strictSame(warningsOf([users, { ...open, match: { path: '/', hosts: ['www.example.com'] } }]), [])
+})
+
+t.test('paths that differ in a spelling alone', async (t) => {
+  const upper = { name: 'upper', match: { path: '/api/Users' }, service: 'b' }
+  t.strictSame(warningsOf([users, upper]), [
+    'routes[1].match.path: some services take this for the path of route "users", and only one of the two has jwt'
+  ])
+  t.strictSame(warningsOf([users, { ...upper, edge: { jwt } }]), [])
+})
