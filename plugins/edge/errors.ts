@@ -54,6 +54,7 @@ export const errorTable: Readonly<Record<string, Row>> = {
   JW_CLIENT_WEBSOCKETS: [429, 'This client has too many WebSockets open', 'http_request_denied', 10],
   JW_PLUGIN_FAILED: [500, 'A plugin of the gateway failed', 'proxy_internal_error'],
   JW_KEYS_UNAVAILABLE: [503, 'The keys to verify tokens are not available', 'proxy_internal_error', 1],
+  JW_OUT_OF_CPU: [503, 'The gateway is overloaded (event loop)', 'proxy_internal_error', 1],
   JW_BODY_MISMATCH: [400, 'The request body does not match its Content-Length', 'http_request_error'],
   JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
 }

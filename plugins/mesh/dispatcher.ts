@@ -15,9 +15,11 @@ import { guarded } from './guard/index.ts'
 import { activeCheck } from './health/active-check.ts'
 import { split } from './interceptors/split.ts'
 import type { LayerContext } from './layer.ts'
+import { LoopClock } from './loop-clock.ts'
 import { registerServiceMetrics } from './metrics.ts'
 import { Service } from './service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './service-status.ts'
+import { Exhaustion } from './transport/exhaustion.ts'
 import { Transports } from './transport/index.ts'
 import type {
   Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger, Meter
@@ -62,6 +64,8 @@ export class Mesh extends Dispatcher {
   readonly #locality: OwnLocality
   readonly #transports: Transports
   readonly #around: LayerContext
+  readonly #exhaustion: Exhaustion
+  readonly #clock: LoopClock
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
   #closing: Promise<void> | null = null
   /** A request has been dispatched: the chains stay as they are. */
@@ -69,10 +73,15 @@ export class Mesh extends Dispatcher {
 
   constructor(config: MeshConfig, options: MeshOptions = {}) {
     super()
+    const { log = silent, meter: given = null } = options
+    this.#exhaustion = new Exhaustion({ log, meter: given })
+    this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
     this.#around = {
-      log: options.log ?? silent,
-      meter: options.meter ?? null,
-      now: options.now ?? (() => performance.now()),
+      log,
+      meter: given,
+      now: options.now ?? this.#clock.now,
+      stalledMs: this.#clock.stalledMs,
+      noteExhausted: this.#exhaustion.note,
       random: options.random ?? Math.random,
       owners: options.owners ?? null,
       perRequestHeaders: options.perRequestHeaders ?? [],
@@ -103,6 +112,7 @@ export class Mesh extends Dispatcher {
    * of the instances themselves, for who only wants to look.
    */
   start({ attend = true } = {}): this {
+    this.#clock.start()
     this.#transports.start()
     this.#locality.start([...this.#services.values()].some(({ config }) => isLocal(config)))
     if (attend) this.#discovery.attend?.()
@@ -223,6 +233,8 @@ export class Mesh extends Dispatcher {
 
   /** What the services had in common. */
   async #release(): Promise<void> {
+    this.#clock.close()
+    this.#exhaustion.close()
     await Promise.all([this.#discovery.close(), this.#transports.close(), this.#locality.close()])
   }
 

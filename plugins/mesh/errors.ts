@@ -52,13 +52,17 @@ const upstreamErrors = {
 const localErrors = {
   JW_OUT_OF_DESCRIPTORS: 'the gateway is out of file descriptors',
   JW_OUT_OF_MEMORY: 'the gateway is out of memory',
-  JW_OUT_OF_PORTS: 'the gateway is out of local ports'
+  JW_OUT_OF_PORTS: 'the gateway is out of local ports',
+  JW_OUT_OF_CPU: 'the event loop of the gateway was blocked'
 } as const
 
 export type LocalErrorCode = keyof typeof localErrors
 export type ConnectionErrorCode = keyof typeof upstreamErrors | LocalErrorCode
 
-/** Failure of a connection to an instance, or of establishing one. `cause` is the error of Node, OpenSSL or undici. */
+/**
+ * Failure of a connection to an instance, of establishing one, or of waiting for what comes on it. `cause` is the error of Node,
+ * OpenSSL or undici.
+ */
 export class ConnectionError extends Error {
   override readonly name = 'ConnectionError'
   readonly code: ConnectionErrorCode

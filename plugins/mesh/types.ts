@@ -6,6 +6,7 @@
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../config/schema.ts'
 import type { Locality } from './balancing/eligible.ts'
+import type { LocalErrorCode } from './errors.ts'
 import type { Health } from './health/health.ts'
 
 /** What a source found out about one instance. Plain data, equal when its fields are equal. */
@@ -91,6 +92,10 @@ export interface Surroundings {
   readonly meter: Meter | null
   /** Milliseconds, never running backwards. */
   readonly now: () => number
+  /** How long the event loop has been blocked so far. `now` stands still meanwhile; timers do not. */
+  readonly stalledMs?: () => number
+  /** This process lacks a resource. `cause` is the code of the operating system, if it has one. */
+  readonly noteExhausted?: (code: LocalErrorCode, cause: string | undefined) => void
   /** In [0, 1). */
   readonly random: () => number
   /** Contains what plugins throw from timers and sockets; without it, that ends the process. */

@@ -8,7 +8,6 @@ import type { HedgeContext } from '../../plugins/mesh/retrying/hedge-legs.ts'
 import { Hedge } from '../../plugins/mesh/retrying/hedge-legs.ts'
 import { Connectors } from '../../plugins/mesh/transport/connector.ts'
 import { PooledEndpoint } from '../../plugins/mesh/transport/endpoint.ts'
-import { Exhaustion } from '../../plugins/mesh/transport/exhaustion.ts'
 import type { Balancer, DispatchController, DispatchOptions, Instance } from '../../plugins/mesh/types.ts'
 import { policyOf } from './breaking/options.ts'
 import { outlierOptions } from './health/support.ts'
@@ -32,7 +31,7 @@ t.test('an instance that leaves with a queue, and is cut, is forgotten', async (
   const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
   const health = new Health(() => 0, () => {}) // biome-ignore format: short
   const log = { info() {}, warn() {}, error() {} }
-  const open = new Connectors('orders', mesh, null, log, new Exhaustion({ log, meter: null })).to(url)
+  const open = new Connectors('orders', mesh, null, { log }).to(url)
   const endpoint = new PooledEndpoint(url, mesh, health, open)
   const recorders = [new Recorder(), new Recorder()]
   for (const recorder of recorders) endpoint.dispatch(get as DispatchOptions, recorder)

@@ -1,7 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { DispatchController } from '../types.ts'
+import type { DispatchController, Surroundings } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
+
+type Stalled = NonNullable<Surroundings['stalledMs']>
 
 /**
  * A timer up to the response's headers; what follows them is not cut. A body on its way starts it anew, so that
@@ -11,16 +13,43 @@ import { ForwardingHandler } from './forwarding-handler.ts'
 export abstract class HeadersTimerHandler extends ForwardingHandler {
   protected controller: DispatchController | null = null
   #timer: NodeJS.Timeout | undefined
+  #timeoutMs = 0
+  #stalledMs: Stalled | undefined
+  /** How long the event loop had been blocked when the time began. */
+  #stalledBeforeMs = 0
+  /** Time that was added since the event loop was blocked. */
+  #addedMs = 0
+  #extension: NodeJS.Timeout | undefined
 
-  /** Has no effect once the timer runs. */
-  protected arm(timeoutMs: number): void {
-    this.#timer ??= setTimeout(() => {
-      if (this.controller?.awaitsBody) this.waitForBody()
-      else this.expire()
-    }, timeoutMs)
+  /**
+   * Has no effect once the timer runs. Time for which the event loop is blocked does not count, up to another timeout: the
+   * response may be in the kernel, unread.
+   */
+  protected arm(timeoutMs: number, stalledMs: Stalled | undefined): void {
+    if (this.#timer !== undefined) return
+    this.#timeoutMs = timeoutMs
+    this.#stalledMs = stalledMs
+    this.#begin()
+    this.#timer = setTimeout(() => this.#fire(), timeoutMs)
   }
 
-  protected abstract expire(): void
+  #begin(): void {
+    this.#addedMs = 0
+    this.#stalledBeforeMs = this.#stalledMs?.() ?? 0
+  }
+
+  #fire(): void {
+    const blockedMs = (this.#stalledMs?.() ?? 0) - this.#stalledBeforeMs
+    const lostMs = Math.min(blockedMs, this.#timeoutMs) - this.#addedMs
+    if (lostMs >= 1) {
+      this.#addedMs += lostMs
+      this.#extension = setTimeout(() => this.#fire(), lostMs)
+    } else if (this.controller?.awaitsBody) this.waitForBody()
+    else this.expire(blockedMs > this.#timeoutMs)
+  }
+
+  /** `wasBlocked`: the event loop was blocked for so long that the time is over all the same. */
+  protected abstract expire(wasBlocked: boolean): void
 
   /** The caller has sent nothing for the time. */
   protected waitForBody(): void {
@@ -29,16 +58,24 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
 
   /** Starts the time anew. */
   protected restart(): void {
-    this.#timer?.refresh()
+    if (this.#timer === undefined) return
+    clearTimeout(this.#extension)
+    this.#begin()
+    this.#timer.refresh()
+  }
+
+  #stop(): void {
+    clearTimeout(this.#timer)
+    clearTimeout(this.#extension)
   }
 
   override onBodySent(chunk: Buffer): void {
-    this.#timer?.refresh()
+    this.restart()
     this.next.onBodySent?.(chunk)
   }
 
   override onRequestSent(): void {
-    this.#timer?.refresh()
+    this.restart()
     this.next.onRequestSent?.()
   }
 
@@ -48,7 +85,7 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     socket: Duplex
   ): void {
-    clearTimeout(this.#timer)
+    this.#stop()
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }
 
@@ -58,12 +95,12 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    if (status >= 200) clearTimeout(this.#timer)
+    if (status >= 200) this.#stop()
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
-    clearTimeout(this.#timer)
+    this.#stop()
     this.next.onResponseError?.(controller, error)
   }
 }

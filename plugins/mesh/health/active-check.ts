@@ -17,7 +17,7 @@ const spreadMs = 50
  * Where Consul has vouched for it, `unhealthyThreshold` failures take it out; elsewhere nobody has looked yet, so its
  * first check decides.
  */
-export const activeCheck: Layer = (service, policy, { meter, now, random }) => {
+export const activeCheck: Layer = (service, policy, { meter, now, random, stalledMs }) => {
   const options = policy.healthCheck
   if (!options) return null
   const checks = { name: 'jingwei_mesh_health_checks_total', help: 'Active checks of instances, by outcome.' }
@@ -34,7 +34,7 @@ export const activeCheck: Layer = (service, policy, { meter, now, random }) => {
       random,
       count: (outcome: keyof typeof counts) => counts[outcome]()
     }
-    return new ActiveChecks(context, (origin) => probeOf(origin, options, service.transport.to(origin)))
+    return new ActiveChecks(context, (origin) => probeOf(origin, options, service.transport.to(origin), stalledMs))
   })
   return null
 }

@@ -17,7 +17,7 @@ const mostBytes = 64 * 1024
  * A probe with a connection of its own, closed again: it shows that the instance takes new ones, and a full pool
  * looks no more sick than it is.
  */
-export function probeOf(origin: string, options: HealthCheckOptions, open: Open): Probe {
+export function probeOf(origin: string, options: HealthCheckOptions, open: Open, stalledMs = () => 0): Probe {
   const ask = options.type === 'tcp' ? tcp(open) : http(origin, options, open)
   const name = options.type === 'tcp' ? 'TCP check' : `GET ${options.path}`
   return (done) => {
@@ -33,8 +33,13 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open)
       end()
       done(failure, isLocal)
     }
-    // Where this process itself stood still, the answer may be there and unread: that is read first.
-    const expired = () => setImmediate(() => finish(`${name}: no answer within ${options.timeout} ms`))
+    const stalledBeforeMs = stalledMs()
+    // Where this process itself stood still, the answer may be there and unread: that is read first. And it may not have
+    // left in time, so then the lack of one says nothing.
+    const expired = () => {
+      const wasBlocked = stalledMs() > stalledBeforeMs
+      setImmediate(() => finish(`${name}: no answer within ${options.timeout} ms`, wasBlocked))
+    }
     const timer = setTimeout(expired, options.timeout).unref()
     try {
       cut = ask(finish)

@@ -59,13 +59,15 @@ function dnsCode(): ConnectionErrorCode {
 
 /**
  * Translates why no connection was established. Node puts the result of a failed verification on the socket, which is
- * more reliable than any list of OpenSSL's codes.
+ * more reliable than any list of OpenSSL's codes. `wasBlocked`: the event loop was, for so long that a timeout is its fault.
  */
-export function connectError(error: Coded, socket: object | undefined): Error {
+export function connectError(error: Coded, socket: object | undefined, wasBlocked = false): Error {
   if (error instanceof ConnectionError) return error
   const { code = '' } = error
   const untrusted = Boolean((socket as Partial<TLSSocket> | undefined)?.authorizationError)
   const isDns = code === 'ENOTFOUND' || code.startsWith('EAI_')
+  const timedOut = connecting[code] === 'JW_UPSTREAM_CONNECT_TIMEOUT'
+  if (timedOut && wasBlocked) return new ConnectionError('JW_OUT_OF_CPU', error)
   const own = untrusted
     ? 'JW_UPSTREAM_UNTRUSTED'
     : (localCode(error) ?? connecting[code] ?? (isTls(code) ? 'JW_UPSTREAM_TLS' : isDns ? dnsCode() : undefined))

@@ -4,10 +4,11 @@ import type { MeshPolicy } from '../../../config/schema.ts'
 import { ConnectionError, isLocal } from '../errors.ts'
 import { connectError } from '../http/connection-errors.ts'
 import type { Open } from '../http/pool.ts'
-import type { Logger } from '../types.ts'
+import type { Surroundings } from '../types.ts'
 import type { CredentialSource } from './credentials.ts'
-import type { Exhaustion } from './exhaustion.ts'
 import type { Identify } from './names.ts'
+
+type Connecting = Pick<Surroundings, 'log' | 'stalledMs' | 'noteExhausted'>
 
 const codeOf = (error: (Error & { code?: string }) | null) => error?.code
 
@@ -34,23 +35,15 @@ export class Connectors {
   readonly #service: string
   readonly #timeout: number
   readonly #security: Security | null
-  readonly #log: Logger
-  readonly #exhaustion: Exhaustion
+  readonly #around: Connecting
   /** Origins whose certificate could not be verified at the last attempt. */
   readonly #untrusted = new Set<string>()
 
-  constructor(
-    service: string,
-    { connectTimeout }: MeshPolicy,
-    security: Security | null,
-    log: Logger,
-    exhaustion: Exhaustion
-  ) {
+  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null, around: Connecting) {
     this.#service = service
     this.#timeout = connectTimeout
     this.#security = security
-    this.#log = log
-    this.#exhaustion = exhaustion
+    this.#around = around
   }
 
   to(origin: string): Open {
@@ -79,10 +72,13 @@ export class Connectors {
       // Whom the certificate must name is the instance's own matter, not the Host header's, which clients write.
       const servername = (secure && security?.serverName?.()) || own
       const address = { protocol, hostname: bare, host, port, servername }
+      const { stalledMs, noteExhausted } = this.#around
+      const stalledBeforeMs = stalledMs?.() ?? 0
       // The types withhold the socket that it returns.
       const socket = connect(address as never, (failure, connected) => {
-        const error = failure === null ? null : connectError(failure, socket)
-        if (error instanceof ConnectionError && isLocal(error.code)) this.#exhaustion.note(error.code, codeOf(failure))
+        const blockedMs = (stalledMs?.() ?? 0) - stalledBeforeMs
+        const error = failure === null ? null : connectError(failure, socket, blockedMs >= this.#timeout / 2)
+        if (error instanceof ConnectionError && isLocal(error.code)) noteExhausted?.(error.code, codeOf(failure))
         else if (secure) this.#note(origin, error)
         callback(error, connected)
       }) as unknown as ReturnType<Open>
@@ -95,7 +91,7 @@ export class Connectors {
     const service = this.#service
     if (error === null) {
       if (this.#untrusted.delete(instance))
-        this.#log.info({ service, instance }, 'certificate of the instance verified')
+        this.#around.log.info({ service, instance }, 'certificate of the instance verified')
     } else if (
       error instanceof ConnectionError &&
       error.code === 'JW_UPSTREAM_UNTRUSTED' &&
@@ -106,7 +102,7 @@ export class Connectors {
       this.#untrusted.add(instance)
       const { code, message } = error.cause as Error & { code?: string }
       const fields = { service, instance, cause: code ?? null, reason: message }
-      this.#log.error(
+      this.#around.log.error(
         fields,
         'certificate of the instance cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED'
       )

@@ -18,10 +18,14 @@ const resources: Readonly<Record<LocalErrorCode, readonly [reason: string, messa
   JW_OUT_OF_PORTS: [
     'ports',
     'out of local ports: connections to services fail, no instance is blamed; widen net.ipv4.ip_local_port_range or add instances'
+  ],
+  JW_OUT_OF_CPU: [
+    'cpu',
+    'the event loop was blocked for a second or more: timeouts are extended, no instance is blamed; look for synchronous work in plugins, for swapping, or give the gateway more CPU'
   ]
 }
 
-/** Counts connections that failed because this process or its host ran out of a resource, and logs each change of that. */
+/** Counts failures because this process or its host ran out of a resource, and logs each change of that. */
 export class Exhaustion {
   readonly #log: Surroundings['log']
   readonly #counts: Readonly<Record<LocalErrorCode, Count>>
@@ -31,15 +35,15 @@ export class Exhaustion {
     this.#log = log
     const counter = {
       name: 'jingwei_mesh_exhausted_total',
-      help: 'Connections to services that failed because the gateway ran out of a resource.'
+      help: 'Connections to services that failed because the gateway ran out of a resource, and blocks of its event loop.'
     }
     const codes = Object.keys(resources) as LocalErrorCode[]
     const counts = codes.map((code) => [code, counterOf(meter, counter, { reason: resources[code][0] })])
     this.#counts = Object.fromEntries(counts) as Record<LocalErrorCode, Count>
   }
 
-  /** A connection has failed. `cause` is the code of the operating system. */
-  note(code: LocalErrorCode, cause: string | undefined): void {
+  /** A connection has failed, or the event loop was blocked. `cause` is the code of the operating system. */
+  readonly note = (code: LocalErrorCode, cause?: string): void => {
     this.#counts[code]()
     const running = this.#timers.get(code)
     if (running !== undefined) {
@@ -47,10 +51,10 @@ export class Exhaustion {
       return
     }
     const [reason, message] = resources[code]
-    this.#log.error({ reason, cause }, message)
+    this.#log.error({ reason, ...(cause !== undefined && { cause }) }, message)
     const over = () => {
       this.#timers.delete(code)
-      this.#log.info({ reason }, `no longer out of ${reason}: no connection has failed for ${quietMs / 1000} s`)
+      this.#log.info({ reason }, `no longer out of ${reason}: nothing has failed for it for ${quietMs / 1000} s`)
     }
     this.#timers.set(code, setTimeout(over, quietMs).unref())
   }

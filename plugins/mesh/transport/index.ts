@@ -14,7 +14,6 @@ import type { Source, Surroundings } from '../types.ts'
 import type { Security } from './connector.ts'
 import { Connectors } from './connector.ts'
 import type { CredentialSource } from './credentials.ts'
-import { Exhaustion } from './exhaustion.ts'
 import { anyOf } from './names.ts'
 import { TlsFiles } from './tls-files.ts'
 
@@ -43,7 +42,6 @@ interface Shared<T> {
 export class Transports {
   readonly #consul: ConsulOptions | undefined
   readonly #around: Surroundings
-  readonly #exhaustion: Exhaustion
   readonly #sources = new Map<string, Shared<Watched>>()
   readonly #intentions = new Map<string, Intentions>()
   readonly #expiring = new Map<string, CredentialSource>()
@@ -53,7 +51,6 @@ export class Transports {
   constructor(consul: ConsulOptions | undefined, around: Surroundings) {
     this.#consul = consul
     this.#around = around
-    this.#exhaustion = new Exhaustion(around)
   }
 
   of(service: ServiceConfig): Transport {
@@ -65,7 +62,7 @@ export class Transports {
     const identity = mode === 'connect' ? this.#identity(service) : null
     const files = identity === null && mesh.tls ? this.#files(name, mesh.tls) : null
     const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
-    const connectors = new Connectors(name, mesh, security, this.#around.log, this.#exhaustion)
+    const connectors = new Connectors(name, mesh, security, this.#around)
     const permission = this.#permission(service)
     return {
       to: (origin) => connectors.to(origin),
@@ -91,7 +88,6 @@ export class Transports {
   }
 
   async close(): Promise<void> {
-    this.#exhaustion.close()
     const watched = [...[...this.#sources.values()].map(({ thing }) => thing), ...this.#intentions.values()]
     await Promise.all(watched.map((each) => each.close()))
     this.#agent?.destroy()
