@@ -59,6 +59,10 @@ export default fp<Config>(
     const trust = new HeaderTrust(config)
     const completions: (() => void)[] = []
     const requestIdHeader = config.edge.requestId.header.toLowerCase()
+    // The same for all routes, of which there may be thousands.
+    const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
+    const dropAlsoCookies = new Set([...drop, 'cookie'])
+    const dropBehind = new Set([...drop, ...notInTrailers])
     // Unique to this process: a gateway behind a gateway is no loop, the same request back here is.
     const pseudonym = `jingwei-${crypto.randomUUID().slice(0, 8)}`
 
@@ -86,9 +90,6 @@ export default fp<Config>(
       const taken = forwardedPrefix(route)
       const ownHost = route.edge.host === 'upstream'
       const policy = Object.keys(route.mesh).length > 0 ? route.mesh : undefined
-      const drop = new Set([...hopByHop, ...forwardingHeaders, requestIdHeader, 'host', 'expect', 'via'])
-      const dropAlsoCookies = new Set([...drop, 'cookie'])
-      const dropBehind = new Set([...drop, ...notInTrailers])
 
       return (request: FastifyRequest, reply: FastifyReply) => {
         const { raw, upgrade } = request

@@ -17,8 +17,11 @@ function trustedHops(ranges: readonly string[]): (address: string, hop: number) 
   return (address, hop) => hop < mostHops && isTrusted(address)
 }
 
+/** Within this a route is added, also on a machine that is slow or busy. */
+const ROUTE_MS = 10
+
 /** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
-export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
+export function serverOptions({ listen, edge, routes }: Config): FastifyServerOptions {
   const { tls, limits, timeouts } = listen
   const http = {
     maxHeaderSize: limits.headers,
@@ -39,6 +42,8 @@ export function serverOptions({ listen, edge }: Config): FastifyServerOptions {
     keepAliveTimeout: timeouts.keepAlive,
     // A whole upload may take its time; `bodyIdle` bounds each silence in it.
     requestTimeout: 0,
+    // Fastify's default for a plugin, and time to add the routes, which leaves the event loop free in between.
+    pluginTimeout: 10_000 + routes.length * ROUTE_MS,
     // While draining, requests on open connections are served and told to close them.
     return503OnClosing: false,
     exposeHeadRoutes: false,

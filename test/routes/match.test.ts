@@ -190,15 +190,34 @@ t.test('what a route says under `config` reaches the plugins, and cannot take th
   t.match(seen, [{ stamp: { colour: 'blue' }, route: { name: 'api' } }])
 })
 
-t.test('a thousand routes start soon and each is found', async (t) => {
+t.test('a thousand routes are added in batches, between which the event loop turns, and each is found', async (t) => {
   const routes = Array.from({ length: 1000 }, (_, n) => ({
     name: `r${n}`,
     match: { path: `/api/v${n % 7}/thing${n}` }
   }))
-  const started = performance.now()
-  const gateway = await routed(t, routes)
-  t.ok(performance.now() - started < 20_000)
-  for (const n of [0, 499, 999]) t.equal(await served(gateway, `/api/v${n % 7}/thing${n}/x`), `r${n}`)
+  const added: number[] = []
+  const service = await startService((request, response) => response.end(request.url))
+  t.teardown(service.close)
+  let inTurn = 0
+  const nextTurn = () => {
+    if (inTurn > 0) added.push(inTurn)
+    inTurn = 0
+  }
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [service.url] } },
+      routes: routes.map((route) => ({ ...route, service: 'any', path: { rewrite: { prefix: `/${route.name}` } } }))
+    },
+    {
+      before: (server) =>
+        void server.addHook('onRoute', () => {
+          if (inTurn++ === 0) setImmediate(nextTurn)
+        })
+    }
+  )
+  t.teardown(gateway.close)
+  t.ok(Math.max(...added) <= 200, `at most ${Math.max(...added)} in one turn`)
+  for (const n of [0, 499, 999]) t.equal(await served(gateway, `/api/v${n % 7}/thing${n}/x`), `/r${n}/x`)
 })
 
 t.test('a host that no route can match is 404, or 421 where that is asked for', async (t) => {
@@ -226,13 +245,13 @@ t.test('a host that no route can match is 404, or 421 where that is asked for', 
   }
 })
 
-t.test('more than 31 hosts on one path', async (t) => {
-  const hosts = Array.from({ length: 100 }, (_, n) => ({
+t.test('ten thousand hosts on one path', async (t) => {
+  const routes = Array.from({ length: 10_000 }, (_, n) => ({
     name: `r${n}`,
     match: { path: '/', hosts: [n % 2 === 0 ? `h${n}.example.com` : `*.h${n}.example.com`] }
   }))
-  const gateway = await routed(t, hosts)
-  for (const n of [0, 50, 98]) t.equal(await served(gateway, '/x', [`Host: h${n}.example.com`]), `r${n}`)
-  for (const n of [1, 99]) t.equal(await served(gateway, '/x', [`Host: www.h${n}.example.com:80`]), `r${n}`)
+  const gateway = await routed(t, routes)
+  for (const n of [0, 5000, 9998]) t.equal(await served(gateway, '/x', [`Host: h${n}.example.com`]), `r${n}`)
+  for (const n of [1, 5001, 9999]) t.equal(await served(gateway, '/x', [`Host: www.h${n}.example.com:80`]), `r${n}`)
   t.equal(await served(gateway, '/x', ['Host: h1.example.com']), 404)
 })
