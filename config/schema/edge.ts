@@ -59,7 +59,7 @@ export const Jwt = Type.Object(
     forward: Type.Optional(
       Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
         description:
-          'claim: header. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
+          'claim: header. `realm_access.roles` is a claim of that name, or `roles` within `realm_access`. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
       })
     ),
     rememberTokens: orOff(

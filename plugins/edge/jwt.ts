@@ -13,6 +13,7 @@ import fp from 'fastify-plugin'
 import { issuersOf, namesIncludeIssuer, qualifiedName } from '../../config/consumers.ts'
 import type { Config, JwtOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
+import { claimAt } from './claims.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
 import { KeySetMetrics } from './jwks-metrics.ts'
@@ -224,7 +225,7 @@ function callerOf(
   return {
     consumer: id === null ? null : Object.freeze({ id }),
     headers: forward.flatMap(([claim, header]) => {
-      const value = Object.hasOwn(claims, claim) ? headerValue(claims[claim]) : undefined
+      const value = headerValue(claimAt(claims, claim))
       return value === undefined ? [] : [[header, value] as const]
     })
   }

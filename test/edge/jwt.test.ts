@@ -328,6 +328,41 @@ t.test('claims go to the service as headers, encoded where they would say someth
   t.same(await added({ roles: ['user', 'x,admin', 'a\nb'] }), { 'x-user-id': 'ann', 'x-roles': 'user,x%2Cadmin,a%0Ab' })
 })
 
+t.test('nested claims, and claims whose names contain dots', async (t) => {
+  const forward = {
+    'realm_access.roles': 'x-roles',
+    'resource_access.my.app.roles': 'x-app-roles',
+    'https://example.com/tenant': 'x-tenant',
+    'https://example.com/plan.name': 'x-plan',
+    'sub.length': 'x-length',
+    'constructor.name': 'x-constructor',
+    '__proto__.polluted': 'x-proto',
+    'realm_access.': 'x-empty',
+    '.realm_access': 'x-leading',
+    'realm_access.roles.0': 'x-first'
+  }
+  const app = await appFor(t, { secret, forward })
+  const added = async (more: Record<string, unknown>) => {
+    const flat = (await withToken(app, token(claims(more)))).json<{ added: string[] | null }>().added ?? []
+    return Object.fromEntries(flat.flatMap((name, i) => (i % 2 === 0 ? [[name, flat[i + 1]]] : [])))
+  }
+  t.strictSame(
+    await added({
+      realm_access: { roles: ['admin', 'user'] },
+      resource_access: { 'my.app': { roles: ['r'] } },
+      'https://example.com/tenant': 'acme',
+      'https://example.com/plan': { name: 'gold' }
+    }),
+    { 'x-roles': 'admin,user', 'x-app-roles': 'r', 'x-tenant': 'acme', 'x-plan': 'gold', 'x-first': 'admin' }
+  )
+  t.strictSame(await added({ 'realm_access.roles': 'literal', realm_access: { roles: ['nested'] } }), {
+    'x-roles': 'literal',
+    'x-first': 'nested'
+  })
+  t.strictSame(await added({ realm_access: 'text', resource_access: null }), {})
+  t.strictSame(await added({ realm_access: { roles: null } }), {})
+})
+
 t.test('copies of forwarded headers that a client sends are dropped, claim or no claim', async (t) => {
   const app = await appFor(t, { secret, forward: { sub: 'X-User-Id', roles: 'x-roles' } })
   const spoofed = {
