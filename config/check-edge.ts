@@ -8,6 +8,7 @@ import { namesIncludeIssuer } from './consumers.ts'
 import { pointer } from './faults.ts'
 import { canonicalName, isGatewayHeader, isStandardHeader } from './header-names.ts'
 import { originFault } from './origins.ts'
+import { publishedSecret } from './published-secret.ts'
 import type { CorsOptions, EdgePolicy, JwtOptions, RateLimitOptions } from './schema.ts'
 
 export function checkEdge(checked: Checked): void {
@@ -138,6 +139,9 @@ function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {
     if (!report.unknownKeyIn(at)) report.fault(at, 'needs exactly one of secret, publicKey and jwks')
     return
   }
+  if (jwt.secret === publishedSecret && report.usable('/listen') && !isLoopback(checked.data.listen.host)) {
+    report.fault(`${at}/secret`, 'the secret of the examples, which is public: only a gateway on loopback may use it')
+  }
   const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, jwt.publicKey ?? '', checked) : undefined
   if (!report.usable(`${at}/algorithms`)) return
   jwt.algorithms?.forEach((algorithm, index) => {
@@ -149,6 +153,8 @@ function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {
     }
   })
 }
+
+const isLoopback = (host: string) => /^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(host)
 
 const families: Readonly<Record<string, readonly string[]>> = {
   rsa: ['RS', 'PS'],

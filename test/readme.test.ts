@@ -112,6 +112,9 @@ t.test('what npm start is said to show is what it shows', async (t) => {
   const shown = banner(config, 'http://127.0.0.1:8080', 'http://127.0.0.1:8081', 'npm -s start --')
   const [block = ''] = blocks('README.md', '').filter((candidate) => candidate.startsWith('jingwei is up'))
   t.ok(block.length > 100 && shown.startsWith(block), shown)
+  t.match(shown, /WARNING: the JWT secret of users is PUBLIC/)
+  const own = loadConfig(join(home, 'config/gateway.yaml'), { JWT_SECRET: 'x'.repeat(32) })
+  t.notMatch(banner(own, 'http://127.0.0.1:8080', null, 'npm -s start --'), 'WARNING')
 })
 
 const withIdentity = [

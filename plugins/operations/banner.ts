@@ -1,3 +1,4 @@
+import { publishedSecret } from '../../config/published-secret.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 
 /** What a person who started the gateway wants to know: where it listens, and what to try. */
@@ -30,7 +31,18 @@ export function banner(config: Config, edge: string, admin: string | null, comma
         `      # ${max} in ${window / 1000} s, then 429`
     )
   }
-  return [...lines, ...(tries.length > 0 ? ['try:', ...tries] : []), ''].join('\n')
+  return [...lines, ...(tries.length > 0 ? ['try:', ...tries] : []), ...publicSecret(config), ''].join('\n')
+}
+
+/** A warning that nobody overlooks, where tokens are signed with the secret of the examples. */
+function publicSecret({ routes }: Config): string[] {
+  const names = routes.filter(({ edge }) => edge.jwt && edge.jwt.secret === publishedSecret).map(({ name }) => name)
+  if (names.length === 0) return []
+  return [
+    '',
+    `WARNING: the JWT secret of ${names.join(', ')} is PUBLIC: it is that of the examples, and anybody can sign tokens with it.`,
+    '         Set JWT_SECRET to 32 or more random characters, such as those of: openssl rand -hex 32'
+  ]
 }
 
 function takesGet({ match }: RouteConfig): boolean {

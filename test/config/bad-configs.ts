@@ -842,6 +842,16 @@ routes:
     ]
   },
   {
+    name: 'the secret of the examples, for others than this machine',
+    yaml: `
+listen: { host: 0.0.0.0 }
+edge: { jwt: { secret: "for development only, change it in production" } }
+`,
+    faults: [
+      '3:24: edge.jwt.secret: the secret of the examples, which is public: only a gateway on loopback may use it'
+    ]
+  },
+  {
     name: 'the request id as a claim',
     yaml: `
 edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-request-id } } }

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Agent, fetch, request } from 'undici'
 import type { Cluster } from '../helpers/cluster.ts'
-import { startCluster } from '../helpers/cluster.ts'
+import { jwtSecret, startCluster } from '../helpers/cluster.ts'
 import { startHaproxy } from '../helpers/haproxy.ts'
 import { freePorts, runToEnd, waitFor } from '../helpers/processes.ts'
 
@@ -47,7 +47,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
   await t.test('a token from the command opens the guarded route, on either gateway', async (t) => {
     t.equal((await fetch(`${url}/api/users`)).status, 401)
     const args = [join(home, 'app.ts'), 'token', 'users', '-c', join(home, 'config/examples/cluster.yaml')]
-    const { stdout } = await runToEnd(process.execPath, args, { env: process.env })
+    const { stdout } = await runToEnd(process.execPath, args, { env: { ...process.env, JWT_SECRET: jwtSecret } })
     const authorization = `Bearer ${stdout.trim()}`
     for (const base of [url, gateways[0].url, gateways[1].url]) {
       t.equal((await ask(`${base}/api/users`, { authorization })).user, 'developer')

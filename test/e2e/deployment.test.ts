@@ -128,10 +128,20 @@ t.test('the gateways get all that their configuration asks of the environment', 
   t.ok(parseDuration(grace!)! > delay + timeout, 'a drain is given its time')
 })
 
-/** `${NAME:-default}` with nothing set. */
+/** `${NAME:-default}` with nothing set, and something for `${NAME:?message}`, without which nothing starts. */
 function fromShell(value: string): string {
-  return value.replace(/\$\{\w+:-([^}]*)\}/g, '$1')
+  return value.replace(/\$\{\w+:-([^}]*)\}/g, '$1').replace(/\$\{\w+:\?[^}]*\}/g, 'x'.repeat(32))
 }
+
+t.test('the image does not start without a secret of its own', async (t) => {
+  t.match(named('gateway-1').environment!.JWT_SECRET, /^\$\{JWT_SECRET:\?/)
+  for (const JWT_SECRET of [undefined, '', 'too short']) {
+    t.throws(() => loadConfig(gatewayConfig, { ...(JWT_SECRET !== undefined && { JWT_SECRET }) }), {
+      name: 'ConfigError',
+      faults: [{ path: 'routes[2].edge.jwt.secret' }]
+    })
+  }
+})
 
 t.test('HAProxy accepts its configuration with the environment of compose', async (t) => {
   const { environment } = named('haproxy')
@@ -252,6 +262,7 @@ t.test('the image has all that it runs, and nothing of it needs a development de
   const [port, admin] = await freePorts(2)
   const env = {
     ...process.env,
+    JWT_SECRET: 'x'.repeat(32),
     PORT: `${port}`,
     ADMIN_PORT: `${admin}`,
     DRAIN_DELAY: '0s',

@@ -2,6 +2,7 @@
 // front of two gateways, Consul, Redis, Prometheus, and example services that register themselves.
 // As a command (`npm run cluster`) it prints what to try, and Ctrl-C stops all of it; with `--free-ports` it leaves the
 // usual ports alone.
+import { randomBytes } from 'node:crypto'
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -18,6 +19,8 @@ import { startRedis } from './redis.ts'
 
 const home = resolve(import.meta.dirname, '../..')
 export const gatewayConfig = join(home, 'config/examples/cluster.yaml')
+/** Of this process's clusters. */
+export const jwtSecret = process.env.JWT_SECRET ?? randomBytes(32).toString('base64url')
 
 export interface ClusterOptions {
   /** Take the usual ports where these are free; without, and for the rest, any free ones. */
@@ -135,6 +138,7 @@ function gateway(ports: NodePorts, consulUrl: string, redisUrl: string, supervis
       ADMIN_PORT: `${ports.admin}`,
       CONSUL_URL: consulUrl,
       REDIS_URL: redisUrl,
+      JWT_SECRET: jwtSecret,
       DRAIN_DELAY: '2s',
       JINGWEI_LOG_LEVEL: process.env.JINGWEI_LOG_LEVEL ?? 'warn'
     },
@@ -232,7 +236,7 @@ function portChooser(usual: boolean): (wanted: number) => Promise<number> {
 function introduction(cluster: Cluster): string {
   const { url, gateways, services, consul, redis, prometheus, statusUrl } = cluster
   const [first, second] = gateways
-  const token = `npm -s start -- token users -c config/examples/cluster.yaml`
+  const token = `JWT_SECRET=${jwtSecret} npm -s start -- token users -c config/examples/cluster.yaml`
   return `The cluster is up. Ctrl-C stops all of it.
 
   edge        ${url}   HAProxy, in front of two gateways
