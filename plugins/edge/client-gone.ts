@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { inContext } from './async-context.ts'
 
 /** The answer has nobody to go to before it is complete; blames no instance. */
 class Gone extends Error {
@@ -20,7 +21,7 @@ export default fp(
   async (fastify) => {
     const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
     fastify.addHook('onRequest', (request, reply, done) => {
-      const gone = () => end(request, reply, isCutting())
+      const gone = () => inContext(request, () => end(request, reply, isCutting()))
       // 'close' on the response, not on the request: that one fires as soon as a body is read.
       reply.raw.once('close', gone)
       // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.

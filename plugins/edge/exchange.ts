@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
+import { inContext } from './async-context.ts'
 import { recordFailure } from './errors.ts'
 import { endToEnd, isWebSocket, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
@@ -261,7 +262,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
     if (this.#gone !== null) return
     if (!this.#raw.headersSent) {
-      this.#reply.send(error)
+      inContext(this.#request, () => this.#reply.send(error))
       return
     }
     this.#writeHeld()

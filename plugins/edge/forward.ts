@@ -7,6 +7,8 @@ import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastif
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import { captureContext, emitInContext } from './async-context.ts'
+import { attach } from './attach.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
 import {
@@ -42,6 +44,7 @@ interface SeamOptions extends Dispatcher.DispatchOptions {
 export default fp<Config>(
   async (fastify, config) => {
     fastify.decorateRequest('exchange', null)
+    fastify.decorateRequest('asyncContext', null)
     fastify.decorateRequest('trusted', {
       getter(this: FastifyRequest) {
         return isTrusted(this.raw.socket.remoteAddress ?? '')
@@ -71,6 +74,10 @@ export default fp<Config>(
       const route = routeOptions.config?.route
       if (route === undefined) return
       trust.add(route, routeOptions.config?.dropHeaders ?? [])
+      attach(routeOptions, 'preParsing', (request, reply, payload, done) => {
+        emitInContext(request, reply)
+        done(null, payload)
+      })
       routeOptions.handler = forwardTo(route)
     })
     // Only now has every route said which headers it drops.
@@ -123,6 +130,7 @@ export default fp<Config>(
         if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
+        captureContext(request)
         const exchange = new Exchange(request, reply, ownsCors, relocate, prefix)
         request.exchange = exchange
         const target = raw.url!

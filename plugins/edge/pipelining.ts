@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import fp from 'fastify-plugin'
@@ -97,9 +98,11 @@ export default fp(
       // The rest of what was read before it was closed.
       if (socket.destroyed) return reply.hijack()
       const bytes = bytesOf(raw)
+      // Emitted when the response before has ended, in the async context of that request.
+      const own = new AsyncResource('jingwei.pipelining')
       reply.raw.once('socket', () => {
         remove(socket, bytes)
-        done()
+        own.runInAsyncScope(done)
       })
       add(socket, bytes)
     })

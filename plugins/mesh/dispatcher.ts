@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import { balanceOptions } from './balancing/index.ts'
@@ -191,7 +192,10 @@ export class Mesh extends Dispatcher {
       if (policy === undefined) chains.own = chain
       else chains.byPolicy.set(policy, chain)
     }
-    return chain(opts, handler)
+    const { request, attempt } = this.#used
+    if (opts.asyncContext !== undefined || request.length + attempt.length === 0) return chain(opts, handler)
+    // What is waited for, such as a connection or the end of another call, goes on in other contexts.
+    return chain({ ...opts, asyncContext: new AsyncResource('jingwei.call') }, handler)
   }
 
   #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Dispatch {

@@ -3,6 +3,7 @@
  * A *service* is a logical upstream, an *instance* one address of it, a *snapshot* an immutable set of its
  * instances, a *call* what the caller asked for, an *attempt* one try at one instance.
  */
+import type { AsyncResource } from 'node:async_hooks'
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../config/schema.ts'
 import type { Locality } from './balancing/eligible.ts'
@@ -191,6 +192,8 @@ export interface Attempt {
 declare module 'undici' {
   namespace Dispatcher {
     interface DispatchOptions {
+      /** Async context in which users' interceptors are called; set where there are any. */
+      asyncContext?: AsyncResource
       /** The route's policy; one frozen object per route lets its chain be composed once. */
       mesh?: RoutePolicy
       caller?: Caller

@@ -1,3 +1,4 @@
+import type { AsyncResource } from 'node:async_hooks'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { errors } from 'undici'
@@ -17,15 +18,18 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
   reason: Error | null = null
   readonly #handler: DispatchHandler
   readonly #interception: Interception
+  /** Context in which the interceptor has dispatched. */
+  readonly #asyncContext: AsyncResource
   #source: DispatchController | null = null
   /** The response is complete, has failed, or is an upgraded connection: nothing more comes from below. */
   #over = false
   #failed = false
   #socket: Duplex | null = null
 
-  constructor(handler: DispatchHandler, interception: Interception) {
+  constructor(handler: DispatchHandler, interception: Interception, asyncContext: AsyncResource) {
     this.#handler = handler
     this.#interception = interception
+    this.#asyncContext = asyncContext
     this.borrows = isBorrowing(handler) ? GuardedHandler.prototype.onResponseData : undefined
   }
 
@@ -132,7 +136,7 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
 
   #call(method: Callback, args: unknown[], onThrown: (thrown: Error) => void): void {
     const handler = this.#handler as Partial<Record<Callback, (...args: unknown[]) => unknown>>
-    this.#interception.inside(() => handler[method]?.(...args), onThrown)
+    this.#asyncContext.runInAsyncScope(() => this.#interception.inside(() => handler[method]?.(...args), onThrown))
   }
 
   #threw(method: Callback, error: Error): void {

@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { asError, InterceptorFailed } from '../errors.ts'
 import type { Layer } from '../layer.ts'
 import type { Dispatch, Interceptor } from '../types.ts'
@@ -21,7 +22,10 @@ export function guarded(interceptor: Interceptor, names: Pick<Guard, 'name' | 'p
         assertHandler(handler, Boolean(opts.upgrade))
         const interception = opts.interception?.guard === guard ? opts.interception : entered
         if (interception === null) throw new Error('dispatch() needs the opts that the interceptor was given')
-        interception.outside(() => new GuardedHandler(handler, interception).begin(dispatch, opts))
+        // Of the interceptor, which may have entered a context of its own: its handler is called there, and so are those below.
+        const asyncContext = new AsyncResource('jingwei.interceptor')
+        const guardedHandler = new GuardedHandler(handler, interception, asyncContext)
+        interception.outside(() => guardedHandler.begin(dispatch, { ...opts, asyncContext }))
         return true
       }
       const inner = compose(interceptor, below, guard)

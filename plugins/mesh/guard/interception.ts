@@ -58,7 +58,7 @@ export class Interception extends StableHandler implements FaultOwner {
     const isCall = this.guard.per === 'request'
     if (!isCall) opts.call!.whenOver(() => this.#abandon())
     if (this.over) return
-    this.inside(
+    this.#inContext(
       () => inner({ ...opts, interception: this }, this),
       (error) => this.fail('dispatch', error)
     )
@@ -82,6 +82,11 @@ export class Interception extends StableHandler implements FaultOwner {
     } catch (error) {
       onThrown(asError(error))
     }
+  }
+
+  /** As `inside`, in the call's async context. */
+  #inContext(code: () => unknown, onThrown: (error: Error) => void): void {
+    this.#opts.asyncContext!.runInAsyncScope(() => this.inside(code, onThrown))
   }
 
   /** Runs code of the gateway that the interceptor called: its timers and sockets are not the interceptor's. */
@@ -183,7 +188,7 @@ export class Interception extends StableHandler implements FaultOwner {
     const reason = isHeld ? this.faults.passOn(new Error('it did not continue the call in time'), 'continue') : given
     this.faults.foreign(reason)
     // Its controller may be of the interceptor's making.
-    this.inside(
+    this.#inContext(
       () => super.abort(reason),
       () => {}
     )
