@@ -81,7 +81,8 @@ export class Mesh extends Dispatcher {
       log,
       meter: given,
       now: options.now ?? this.#clock.now,
-      stalledMs: this.#clock.stalledMs,
+      // Whoever brings a clock of its own says what time passes.
+      ...(options.now === undefined && { stalledMs: this.#clock.stalledMs }),
       noteExhausted: this.#exhaustion.note,
       random: options.random ?? Math.random,
       owners: options.owners ?? null,

@@ -21,6 +21,14 @@ import type {
   Surroundings
 } from './types.ts'
 
+/** Origins named in a log line; of a large service only the first, and their number. */
+const mostListed = 20
+
+function listed(what: 'added' | 'removed', origins: readonly string[]): object {
+  if (origins.length <= mostListed) return { [what]: origins }
+  return { [what]: origins.slice(0, mostListed), [`${what}Count`]: origins.length }
+}
+
 /** What a concern keeps for a service over all its chains: state, timers, its part of the admin view. */
 export interface Keeper {
   /** Called once, when the service starts or, if it has, at once. */
@@ -153,11 +161,20 @@ export class Service {
       return { ...spec, endpoint }
     })
     const left = [...this.#endpoints.values()].filter((endpoint) => !kept.has(endpoint.origin))
+    const before = this.#endpoints
     this.#endpoints = kept
     for (const keeper of this.#keepers.values()) keeper.update?.(this.#instances)
     this.#balance()
     for (const endpoint of left) this.#retire(endpoint)
-    this.#around.log.info({ service: this.name, instances: specs.length, left: left.length }, 'instances changed')
+    const added = [...kept.keys()].filter((origin) => !before.has(origin))
+    const removed = left.map(({ origin }) => origin)
+    const fields = {
+      service: this.name,
+      instances: specs.length,
+      ...listed('added', added),
+      ...listed('removed', removed)
+    }
+    this.#around.log.info(fields, `instances of ${this.name} changed`)
     this.#onReady?.()
   }
 

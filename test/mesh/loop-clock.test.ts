@@ -1,9 +1,10 @@
 /** An event loop that is blocked: what it could not do in time blames no instance. */
 import type { Test } from 'tap'
 import t from 'tap'
+import { createMesh } from '../../plugins/mesh/dispatcher.ts'
 import { LoopClock } from '../../plugins/mesh/loop-clock.ts'
 import { checkOptions, outlierOptions } from './health/support.ts'
-import { meshOf, meterStub, retryOptions, service } from './helpers/mesh.ts'
+import { meterStub, retryOptions, service } from './helpers/mesh.ts'
 import { connecting, eventually, upstream } from './helpers/servers.ts'
 
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
@@ -44,7 +45,9 @@ function touchy(t: Test, instances: string[], policy: object) {
     ...retryOptions,
     on: ['connect-failure', 'reset', 'gateway-error', '5xx'] as (typeof retryOptions)['on']
   }
-  const mesh = meshOf(t, [service('orders', instances, { outlierDetection, retry, ...policy })], { ...stub, log })
+  const orders = service('orders', instances, { outlierDetection, retry, ...policy })
+  const mesh = createMesh({ services: { orders } }, { ...stub, log })
+  t.teardown(() => mesh.destroy())
   const nobody = () => {
     for (const { available, origin } of mesh.status()[0]!.instances) t.ok(available, origin)
     t.strictSame(

@@ -142,8 +142,13 @@ export class Circuit {
 
   #judge(now: number, total: number, failed: number, slow: number): void {
     const { errorRatio, slowRatio } = this.#options
-    if (this.#exceeds(failed, total, errorRatio)) this.#open(now, `${failed} of ${total} attempts failed`)
-    else if (this.#exceeds(slow, total, slowRatio)) this.#open(now, `${slow} of ${total} attempts were slow`)
+    if (this.#exceeds(failed, total, errorRatio)) this.#open(now, this.#reason(failed, total, 'failed', 'errorRatio'))
+    else if (this.#exceeds(slow, total, slowRatio)) this.#open(now, this.#reason(slow, total, 'were slow', 'slowRatio'))
+  }
+
+  #reason(bad: number, total: number, how: string, ratio: 'errorRatio' | 'slowRatio'): string {
+    const within = this.#state === 'closed' ? `in the last ${this.#options.window / 1000} s` : 'since it was half-open'
+    return `${bad} of ${total} calls ${how} ${within} (${ratio} ${Math.round(Number(this.#options[ratio]) * 1000) / 10}%)`
   }
 
   #exceeds(bad: number, total: number, ratio: number | false): boolean {

@@ -15,7 +15,7 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   #timer: NodeJS.Timeout | undefined
   #timeoutMs = 0
   #stalledMs: Stalled | undefined
-  /** How long the event loop had been blocked when the time began. */
+  /** How long the event loop had been blocked when the time, or what was added to it, began. */
   #stalledBeforeMs = 0
   /** Time that was added since the event loop was blocked. */
   #addedMs = 0
@@ -39,16 +39,18 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   }
 
   #fire(): void {
-    const blockedMs = (this.#stalledMs?.() ?? 0) - this.#stalledBeforeMs
-    const lostMs = Math.min(blockedMs, this.#timeoutMs) - this.#addedMs
-    if (lostMs >= 1) {
-      this.#addedMs += lostMs
-      this.#extension = setTimeout(() => this.#fire(), lostMs)
+    const stalledMs = this.#stalledMs?.() ?? 0
+    const blockedMs = stalledMs - this.#stalledBeforeMs
+    const addMs = Math.min(blockedMs, this.#timeoutMs - this.#addedMs)
+    if (addMs >= 1) {
+      this.#addedMs += addMs
+      this.#stalledBeforeMs = stalledMs
+      this.#extension = setTimeout(() => this.#fire(), addMs)
     } else if (this.controller?.awaitsBody) this.waitForBody()
-    else this.expire(blockedMs > this.#timeoutMs)
+    else this.expire(blockedMs > 0)
   }
 
-  /** `wasBlocked`: the event loop was blocked for so long that the time is over all the same. */
+  /** `wasBlocked`: all was added that may be, and the event loop was blocked in that time as well. */
   protected abstract expire(wasBlocked: boolean): void
 
   /** The caller has sent nothing for the time. */

@@ -85,7 +85,7 @@ export class Intentions {
     const [first] = open
     const otherwise = first === undefined ? 'unknown' : await this.#default(first)
     for (const name of open) this.#decide(name, otherwise)
-    if (this.#error !== null) this.#around.log.info({ source: this.#source }, 'intentions: Consul tells them again')
+    if (this.#error !== null) this.#around.log.info({ source: this.#source }, 'Consul intentions available again')
     this.#error = null
   }
 
@@ -94,7 +94,7 @@ export class Intentions {
     if (permission.verdict === verdict) return
     permission.verdict = verdict
     const fields = { source: this.#source, destination, verdict }
-    this.#around.log.info(fields, 'intentions: what Consul says of a call has changed')
+    this.#around.log.info(fields, `Consul intention changed: ${this.#source} → ${destination} is now ${verdict}`)
   }
 
   async #default(destination: string): Promise<Verdict> {
@@ -110,7 +110,7 @@ export class Intentions {
   #failed(error: unknown): void {
     if (this.#error === null) {
       const fields = { source: this.#source, err: messageOf(error) }
-      this.#around.log.warn(fields, 'intentions: Consul does not tell them; those last known stay in force')
+      this.#around.log.warn(fields, 'Consul intentions unavailable; using the last known ones')
     }
     this.#error = messageOf(error)
   }

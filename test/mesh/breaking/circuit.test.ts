@@ -43,7 +43,7 @@ t.test('closed: opens at the ratio, not before, and only with enough answers', a
   t.equal(few.circuit.state, 'closed', 'nine failures are too few to tell')
   few.times(1)
   t.equal(few.circuit.state, 'open', 'the tenth answer completes the volume, be it a good one')
-  t.strictSame(few.changes, ['open: 9 of 10 attempts failed'])
+  t.strictSame(few.changes, ['open: 9 of 10 calls failed in the last 10 s (errorRatio 50%)'])
 
   const half = circuitOf()
   half.times(51)
@@ -77,7 +77,7 @@ t.test('slow answers open it too, good or not', async (t) => {
   const slow = circuitOf({ slowRatio: 0.8 })
   slow.times(2)
   slow.times(8, false, true)
-  t.strictSame(slow.changes, ['open: 8 of 10 attempts were slow'])
+  t.strictSame(slow.changes, ['open: 8 of 10 calls were slow in the last 10 s (slowRatio 80%)'])
 })
 
 t.test('a ratio that is off never opens it', async (t) => {
@@ -125,7 +125,12 @@ t.test('half-open: a probe that fails opens it for as long again', async (t) => 
     trip()
     t.ok(pass(!slow, slow))
     t.equal(circuit.state, 'open')
-    t.equal(changes.at(-1), slow ? 'open: 1 of 1 attempts were slow' : 'open: 1 of 1 attempts failed')
+    t.match(
+      changes.at(-1),
+      slow
+        ? /^open: 1 of 1 calls were slow since it was half-open/
+        : /^open: 1 of 1 calls failed since it was half-open/
+    )
     t.equal(circuit.retryInMs, 5_000)
     at.now += 4_999
     t.notOk(pass())
@@ -209,7 +214,7 @@ t.test('the ramp: failures at the ratio open it again, a single one does not', a
   t.equal(circuit.state, 'half-open', '1 of 3')
   pass(true)
   t.equal(circuit.state, 'open', '2 of 4')
-  t.equal(changes.at(-1), 'open: 2 of 4 attempts failed')
+  t.equal(changes.at(-1), 'open: 2 of 4 calls failed since it was half-open (errorRatio 50%)')
 
   const strict = circuitOf({ errorRatio: 0.1, minRequests: 20 })
   strict.trip()

@@ -33,10 +33,13 @@ export function service(
   return { name, instances, mesh }
 }
 
-/** Destroyed when the test ends. The first instance is the first to be chosen, unless the test says otherwise. */
+/**
+ * Destroyed when the test ends. The first instance is the first to be chosen, unless the test says otherwise. Timeouts are
+ * exact: on a busy machine they would be extended for a blocked event loop.
+ */
 export function meshOf(t: Test, services: ServiceConfig[], options: MeshOptions = {}) {
   const byName = Object.fromEntries(services.map((item) => [item.name, item]))
-  const mesh = createMesh({ services: byName }, { random: () => 0.9999, ...options })
+  const mesh = createMesh({ services: byName }, { random: () => 0.9999, now: () => performance.now(), ...options })
   t.teardown(() => mesh.destroy())
   return mesh
 }

@@ -82,7 +82,7 @@ t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t
   t.strictSame(
     said().map(({ level, message, reason }) => [level, message, reason]),
     [
-      ['warn', 'circuit open', '4 of 4 attempts failed'],
+      ['warn', 'circuit open', '4 of 4 calls failed in the last 10 s (errorRatio 50%)'],
       ['info', 'circuit half-open', 'it was open for long enough'],
       ['info', 'circuit closed', 'all went well while traffic grew']
     ],
@@ -280,7 +280,7 @@ t.test('slow: to the headers, from the end of the request, whatever the status',
     await asked
   }
   t.match(statusOf(slow.mesh), { state: 'open' })
-  t.equal(slow.said()[0]!.reason, '4 of 4 attempts were slow')
+  t.equal(slow.said()[0]!.reason, '4 of 4 calls were slow in the last 600 s (slowRatio 100%)')
 })
 
 t.test('streams and upgrades: the headers decide', async (t) => {
