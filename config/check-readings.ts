@@ -27,6 +27,9 @@ export function checkReadings(checked: Checked, table: RouteTable<number>): void
   const { data, report } = checked
   const paths = report.sound('/listen/paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
+  // Where all have the same, none can lack any.
+  const kinds = new Set(data.routes.map((route) => (route === null ? '' : namesOf(route, data).join())))
+  if (kinds.size < 2) return
   checkTwins(checked)
   for (const [index, route] of data.routes.entries()) {
     const at = pointer('/routes', index)
@@ -81,7 +84,7 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
   const last = segments.at(-1)
   if (last === undefined) return []
   const path = (changed: readonly string[], slash = trailingSlash): ReadPath => {
-    return { segments: changed, trailingSlash: slash, withParameters: null, latin1: false, plain: false }
+    return { segments: changed, trailingSlash: slash, others: [], latin1: false, plain: false }
   }
   const upper = segments.map((segment) => segment.toUpperCase())
   const all = [

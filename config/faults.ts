@@ -161,7 +161,7 @@ export class Report {
 
   /** Usable, and so is all that it holds. */
   sound(at: string): boolean {
-    return this.usable(at) && !this.#holders.has(at)
+    return this.#bad.size === 0 || (this.usable(at) && !this.#holders.has(at))
   }
 
   throwIfAny(): void {

@@ -19,8 +19,8 @@ export interface ReadPath {
   /** Decoded; without empty segments and without path parameters. */
   readonly segments: readonly string[]
   readonly trailingSlash: boolean
-  /** The segments with their path parameters (`;a=1`); null where there are none. */
-  readonly withParameters: readonly string[] | null
+  /** The segments as servers read them that take `;` for itself, or an encoded slash for a slash. Mostly none. */
+  readonly others: readonly (readonly string[])[]
   /** Whether some of its octets are no UTF-8. They are read as Latin-1. */
   readonly latin1: boolean
   /** Whether the client wrote it as it is read, and no folding changes it. */
@@ -42,7 +42,7 @@ export function readPath(target: string): ReadPath | null {
     if (path.length === 1) return root
     const trailingSlash = path.charCodeAt(path.length - 1) === SLASH
     const segments = path.slice(1, trailingSlash ? -1 : undefined).split('/')
-    return { segments, trailingSlash, withParameters: null, latin1: false, plain: true }
+    return { segments, trailingSlash, others: none, latin1: false, plain: true }
   }
   const fragment = path.indexOf('#')
   if (fragment !== -1) path = path.slice(0, fragment)
@@ -55,14 +55,19 @@ export function readPath(target: string): ReadPath | null {
   }
   const trailingSlash = path.length > 1 && path.charCodeAt(path.length - 1) === SLASH
   const all = path.split('/').filter(isNotEmpty)
-  const withParameters = path.includes(';') ? all : null
-  const segments = withParameters === null ? all : all.map(withoutParameters).filter(isNotEmpty)
-  return { segments, trailingSlash, withParameters, latin1, plain: false }
+  const hasParameters = path.includes(';')
+  const segments = hasParameters ? all.map(withoutParameters).filter(isNotEmpty) : all
+  const others = hasParameters ? [all] : []
+  if (path.includes(ENCODED_SLASH)) {
+    others.push(segments.flatMap((segment) => segment.split(ENCODED_SLASH)).filter(isNotEmpty))
+  }
+  return { segments, trailingSlash, others, latin1, plain: false }
 }
 
 const SLASH = 47
 const PERCENT = 37
-const root: ReadPath = { segments: [], trailingSlash: false, withParameters: null, latin1: false, plain: true }
+const none: readonly (readonly string[])[] = []
+const root: ReadPath = { segments: [], trailingSlash: false, others: none, latin1: false, plain: true }
 const malformedEscape = /%(?![\da-f]{2})/i
 const beyondAscii = /[^\0-\x7f]/
 const isNotEmpty = (segment: string) => segment !== ''

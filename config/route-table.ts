@@ -122,11 +122,12 @@ export class RouteTable<T> {
     // A preflight never carries the headers of the request that it asks for.
     if (entry === null && asked !== null) entry = walk.through(trees, segments, question, asked, true)
     if (entry === null) return null
-    const preflight = walk.preflight
-    let { ambiguous } = walk
-    if (path.withParameters !== null) {
-      const other = walk.through(trees, path.withParameters, question, asked, false)
-      ambiguous ||= other !== null && other.protection !== entry.protection
+    const { preflight } = walk
+    const { protection } = entry
+    let ambiguous = walk.meetsOther(protection)
+    for (const other of path.others) {
+      const found = walk.through(trees, other, question, asked, false)
+      ambiguous ||= (found !== null && found.protection !== protection) || walk.meetsOther(protection)
     }
     const { value, pattern } = entry
     return { value, pattern, preflight, ambiguous }
@@ -159,7 +160,6 @@ const either = [true, false]
  * could mean, the most specific first, and ends at the first that fits as it is written.
  */
 class Walk<T> {
-  ambiguous = false
   preflight = false
   readonly #loose: Folding
   readonly #ignoresSlash: boolean
@@ -201,9 +201,12 @@ class Walk<T> {
     this.#found = null
     this.preflight = false
     for (const tree of trees) if (this.#visit(tree, 0)) break
-    const found = this.#found as Entry<T> | null
-    this.ambiguous = found !== null && this.#passed.some((protection) => protection !== found.protection)
-    return found
+    return this.#found as Entry<T> | null
+  }
+
+  /** Whether the search passed a route with other protection than this, which fits only in a looser reading. */
+  meetsOther(protection: unknown): boolean {
+    return this.#passed.some((passed) => passed !== protection)
   }
 
   /** The same list where nothing is folded. */

@@ -48,7 +48,8 @@ t.test('paths are read decoded, the way that services read them', async (t) => {
   t.strictSame(read('/caf%C3%A9%E9'), ['caféé'])
   t.strictSame(read('/%25zz'), ['%zz'])
   t.strictSame(read('/a;x=1/b'), ['a', 'b'])
-  t.strictSame(readPath('/a;x=1/b')?.withParameters, ['a;x=1', 'b'])
+  t.strictSame(readPath('/a;x=1/b')?.others, [['a;x=1', 'b']])
+  t.strictSame(readPath('/a%2F%2fb')?.others, [['a', 'b']])
   for (const target of ['*', 'a/b', '/%', '/%2', '/%zz', 'http://h/']) t.equal(readPath(target), null, target)
 })
 
@@ -143,6 +144,8 @@ t.test('path parameters are not matched, and both readings must be protected ali
   t.equal(find('/api;v=1/users'), 'api')
   t.equal(find('/api/admin;x=1/users'), 'admin?', 'the route of the whole text is another one')
   t.equal(find('/api/x;y/admin'), 'api')
+  t.equal(find('/api/%2Fadmin'), 'api?', 'an encoded slash may be read as one')
+  t.equal(find('/api/x%2Fadmin'), 'api')
 })
 
 t.test('hosts come before paths', async (t) => {

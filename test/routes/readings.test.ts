@@ -101,6 +101,17 @@ t.test('path parameters pass byte for byte where the route says so', async (t) =
   }
 })
 
+t.test('an encoded slash that a route passes leads around no protection', async (t) => {
+  const { port } = await routed(t, [
+    { name: 'all', match: { path: '/' }, path: { encodedSlash: 'pass' } },
+    { name: 'admin', match: { path: '/api/admin' }, edge: { jwt } }
+  ])
+  t.match(await get(port, '/api/a%2Fb'), { status: 200, body: '/api/a%2Fb' })
+  for (const target of ['/api%2Fadmin', '/api/%2fadmin/x', '/%2Fapi/admin', '/API%2Fadmin']) {
+    t.equal((await get(port, target)).status, 400, target)
+  }
+})
+
 t.test('readings that services do not have can be switched off, those that all have matched alike', async (t) => {
   const distinct = { paths: { case: 'distinct', trailingSlash: 'distinct', trailingDot: 'distinct' } }
   const told = await routed(t, protectedRoutes, distinct)
