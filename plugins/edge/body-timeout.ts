@@ -7,6 +7,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import { Allowance } from './allowance.ts'
 import { hasBody } from './request-body.ts'
+import { SmallChunks } from './small-chunks.ts'
 import { Sweep } from './sweep.ts'
 
 const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
@@ -52,8 +53,8 @@ class ArrivingBody {
   readonly #reply: FastifyReply
   readonly #limits: Limits
   readonly #allowance: Allowance
-  /** Bytes since the last look. */
-  #bytes = 0
+  /** Counts bytes as they come; a listener would set the body flowing. */
+  readonly #chunks: SmallChunks
   #silentMs = 0
   #totalMs = 0
   #wasHeldBack = true
@@ -63,16 +64,7 @@ class ArrivingBody {
     this.#reply = reply
     this.#limits = limits
     this.#allowance = new Allowance(Math.max(limits.idleMs, shortestGraceMs), limits.rate)
-    this.#countBytes(request.raw)
-  }
-
-  /** Counts them as they come: a listener would set the body flowing. */
-  #countBytes(raw: IncomingMessage): void {
-    const { push } = raw
-    raw.push = (chunk: Buffer | null, encoding) => {
-      if (chunk !== null) this.#bytes += chunk.length
-      return push.call(raw, chunk, encoding)
-    }
+    this.#chunks = new SmallChunks(request.raw)
   }
 
   get isOver(): boolean {
@@ -90,17 +82,19 @@ class ArrivingBody {
 
   look(elapsedMs: number): void {
     const heldBack = this.#isHeldBack
+    const { bytes } = this.#chunks
+    this.#chunks.bytes = 0
     const waitedMs = heldBack || this.#wasHeldBack ? 0 : elapsedMs
     this.#wasHeldBack = heldBack
-    this.#silentMs = this.#bytes > 0 || heldBack ? 0 : this.#silentMs + waitedMs
+    this.#silentMs = bytes > 0 || heldBack ? 0 : this.#silentMs + waitedMs
     this.#totalMs += waitedMs
-    const leftMs = this.#allowance.spend(waitedMs, this.#bytes)
-    this.#bytes = 0
+    const leftMs = this.#allowance.spend(waitedMs, bytes)
     const { idleMs, totalMs } = this.#limits
     if (totalMs !== false && this.#totalMs >= totalMs) this.#refuse(new TooSlow())
     // Timers come before reads: bytes that have come meanwhile may still wait to be read.
-    else if (leftMs <= 0) setImmediate(() => this.#allowance.spend(0, this.#bytes) > 0 || this.#refuse(new TooSlow()))
-    else if (this.#silentMs >= idleMs) setImmediate(() => this.#bytes > 0 || this.#refuse(new Silent()))
+    else if (leftMs <= 0)
+      setImmediate(() => this.#allowance.spend(0, this.#chunks.bytes) > 0 || this.#refuse(new TooSlow()))
+    else if (this.#silentMs >= idleMs) setImmediate(() => this.#chunks.bytes > 0 || this.#refuse(new Silent()))
   }
 
   #refuse(error: FastifyError): void {

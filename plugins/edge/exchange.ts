@@ -41,6 +41,8 @@ const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to anothe
 /** What the service says in bytes that no status line may have is left out. */
 const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
+/** Informational responses that a client gets, of a response. */
+const mostInformational = 32
 /** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
 
@@ -62,10 +64,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #prefix: string | null
   #controller: Dispatcher.DispatchController | null = null
   /**
-   * Chunk that leaves with this turn, in memory of its own. HTTP/1.1: a string, a character a byte, which joins the head
-   * in one write. HTTP/2: a Buffer; Node's HTTP/2 streams get nothing else (see `#end`).
+   * Bytes that leave with this turn, in memory of their own: a string, a character a byte, which joins the head in one
+   * write. HTTP/2: a Buffer where they came in one chunk; Node's HTTP/2 streams get nothing else (see `#end`).
    */
   #held: string | Buffer | null = null
+  #informational = 0
   #leaving = false
   #ended = false
   #gone: Error | null = null
@@ -111,7 +114,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (status < 200) {
       // Without saying to which, or it would have come as an upgrade.
       if (status === 101) throw new BadUpgrade()
-      writeInformational(this.#request, this.#raw, status, headers)
+      if (++this.#informational <= mostInformational) writeInformational(this.#request, this.#raw, status, headers)
       return
     }
     const reason = !this.#isHttp2 && reasonPhrase.test(text) ? text : undefined
@@ -151,13 +154,19 @@ export class Exchange implements Dispatcher.DispatchHandler {
    */
   #end(): void {
     const raw = this.#raw
-    if (this.#isHttp2) raw.end(this.#held ?? undefined)
-    else raw.end(this.#held ?? '', 'latin1')
+    const held = this.#takeHeld()
+    if (this.#isHttp2) raw.end(held ?? undefined)
+    else raw.end(held ?? '', 'latin1')
+  }
+
+  #takeHeld(): string | Buffer | null {
+    const held = this.#held
+    this.#held = null
+    return this.#isHttp2 && typeof held === 'string' ? Buffer.from(held, 'latin1') : held
   }
 
   #writeHeld(): void {
-    const held = this.#held
-    this.#held = null
+    const held = this.#takeHeld()
     if (held !== null) this.#write(held)
   }
 
@@ -216,6 +225,12 @@ export class Exchange implements Dispatcher.DispatchHandler {
     // An interceptor may hand over an empty chunk.
     if (this.#gone !== null || chunk.length === 0) return
     this.bytesSent += chunk.length
+    const held = this.#held
+    if (held !== null && held.length + chunk.length <= oneWrite) {
+      // Of small chunks only what they hold is limited, not their number: a write each would take seconds for a megabyte.
+      this.#held = (typeof held === 'string' ? held : held.toString('latin1')) + chunk.toString('latin1')
+      return
+    }
     this.#writeHeld()
     // The chunk is borrowed, and HTTP/2 may keep what it is given until the client's window opens.
     const own = this.#isHttp2 ? Buffer.from(chunk) : chunk

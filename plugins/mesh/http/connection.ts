@@ -10,6 +10,12 @@ import { send } from './request-body.ts'
 import type { ResponseHead } from './response-head.ts'
 import { ResponseReader } from './response-reader.ts'
 
+/**
+ * Chunks and informational responses in one read, beyond which the next read waits for the next event-loop iteration.
+ * libuv reads up to 32 times in a row, and a service may send 40,000 of them in each.
+ */
+const mostMessages = 1000
+
 /** To whom a connection belongs. */
 export interface Owner {
   /** It can take a request. */
@@ -118,6 +124,10 @@ export class Connection implements Carrier {
       return true
     }
     this.#after(request)
+    if (this.#reader.takeMessages() > mostMessages) {
+      setImmediate(this.#readOn)
+      return false
+    }
     // A head is wanted all the same.
     return request === null || !request.paused || !this.#reader.inBody
   }
@@ -135,6 +145,11 @@ export class Connection implements Carrier {
       if (this.#bodyTimer === null) this.#bodyTimer = setTimeout(this.#onSilence, request.bodyTimeout)
       else this.#bodyTimer.refresh()
     }
+  }
+
+  readonly #readOn = () => {
+    // It may be somebody else's by now.
+    if (!this.#gone && (this.#request?.paused !== true || !this.#reader.inBody)) this.socket.resume()
   }
 
   resume(): void {

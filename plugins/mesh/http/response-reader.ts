@@ -1,4 +1,5 @@
 import { errors } from 'undici'
+import { ChunkFraming } from './chunk-framing.ts'
 import { MalformedResponse } from './malformed.ts'
 import type { PooledRequest } from './pooled-request.ts'
 import type { ResponseHead } from './response-head.ts'
@@ -14,24 +15,19 @@ import {
   untilClose
 } from './response-head.ts'
 
-/** Of a chunk's size with its extensions, which nobody uses. */
-const mostSizeBytes = 1024
+/** Informational responses before the final one. Each costs as much as a response, and a service may have no end of them. */
+const mostInformational = 256
+/** Payload up to this many bytes is worth moving, to be handed over together with that of the chunk before. */
+const smallChunk = 4 * 1024
 
 const idle = 0
 const head = 1
 const sized = 2
-const chunkSize = 3
-const chunkExtension = 4
-const chunkSizeEnd = 5
-const chunk = 6
-const chunkEnd = 7
-const chunkLineEnd = 8
-const trailers = 9
-const toTheEnd = 10
+const chunks = 3
+const trailers = 4
+const toTheEnd = 5
 /** All of it is here; its reader, who has paused, does not know yet. */
-const whole = 11
-
-const [lf, cr, semicolon] = [10, 13, 59] as const
+const whole = 6
 
 /** Reads one connection's responses, byte by byte as they come (RFC 9112). */
 export class ResponseReader {
@@ -47,12 +43,14 @@ export class ResponseReader {
   readonly #maxHeaderSize: number
   #request: PooledRequest | null = null
   #state = idle
-  /** What is left of a body or a chunk. */
+  /** What is left of a body of a known length. */
   #left = 0
-  /** Of a chunk's size line. */
-  #sizeBytes = 0
+  readonly #framing = new ChunkFraming()
   /** The part of a head, or of trailers, that is here. */
   #text = ''
+  #informational = 0
+  /** Chunks and heads. */
+  #messages = 0
   /** Came while the request had paused. */
   #held: Buffer | null = null
 
@@ -60,10 +58,18 @@ export class ResponseReader {
     this.#maxHeaderSize = maxHeaderSize
   }
 
+  /** Returns the number of messages since it was last asked. */
+  takeMessages(): number {
+    const messages = this.#messages
+    this.#messages = 0
+    return messages
+  }
+
   begin(request: PooledRequest): void {
     this.#request = request
     this.#state = head
     this.#text = ''
+    this.#informational = 0
   }
 
   /** The request was not sent after all. */
@@ -146,24 +152,24 @@ export class ResponseReader {
         case head:
           at = this.#readHead(request, buffer, at, end)
           break
-        case sized:
-        case chunk: {
+        case sized: {
           const to = Math.min(end, at + this.#left)
           this.#left -= to - at
-          if (this.#left === 0) this.#state = this.#state === sized ? whole : chunkEnd
-          request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(at, to)) : part(buffer, at, to))
+          if (this.#left === 0) this.#state = whole
+          hand(request, buffer, at, to, lent)
           at = to
           break
         }
+        case chunks:
+          at = this.#readChunks(request, buffer, at, end, lent)
+          break
         case toTheEnd:
-          request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(at, end)) : part(buffer, at, end))
+          hand(request, buffer, at, end, lent)
           at = end
           break
         case trailers:
           at = this.#readTrailers(request, buffer, at, end)
           break
-        default:
-          this.#readChunkLine(buffer[at++]!)
       }
     }
     return at
@@ -193,6 +199,7 @@ export class ResponseReader {
       checkLines(this.#text, before)
       return end
     }
+    this.#messages++
     const read = parseHead(this.#text, blank)
     this.#text = ''
     if (read.status >= 200) {
@@ -200,11 +207,13 @@ export class ResponseReader {
       this.persistent = length !== untilClose && isPersistent(read)
       this.idleHintMs = idleHint(read.headers)
       this.#left = Math.max(length, 0)
-      this.#state = length === chunked ? chunkSize : length === untilClose ? toTheEnd : length > 0 ? sized : whole
-      this.#sizeBytes = 0
+      this.#state = length === chunked ? chunks : length === untilClose ? toTheEnd : length > 0 ? sized : whole
+      this.#framing.begin()
       request.head(read)
     } else if (read.status === 101) {
       this.#switch(request, read)
+    } else if (++this.#informational > mostInformational) {
+      throw new MalformedResponse('HPE_INVALID_STATUS', 'too many informational responses')
     } else if (read.status !== 100) {
       request.head(read)
     }
@@ -243,52 +252,42 @@ export class ResponseReader {
     return at + blank + 4 - Math.max(before, 2)
   }
 
-  /** A byte of what stands around chunks (RFC 9112, 7.1). */
-  #readChunkLine(byte: number): void {
-    switch (this.#state) {
-      case chunkSize: {
-        const digit = hexDigits[byte]!
-        if (digit < 16) {
-          this.#left = this.#left * 16 + digit
-          if (++this.#sizeBytes > mostSizeBytes || this.#left > Number.MAX_SAFE_INTEGER)
-            throw badChunk('a size too large')
-        } else if (this.#sizeBytes > 0 && (byte === cr || byte === semicolon)) {
-          this.#state = byte === cr ? chunkSizeEnd : chunkExtension
-        } else {
-          throw badChunk('a size that is no number')
+  /**
+   * Reads chunks that follow each other, and hands their payload over as one. Every handler's work is by call: for a chunk
+   * a byte, as a service may send them, it would be seconds for a megabyte.
+   */
+  #readChunks(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): number {
+    const framing = this.#framing
+    let at = start
+    let payload = start
+    let payloadEnd = start
+    try {
+      while (at < end && !framing.isLast) {
+        if (!framing.inPayload) {
+          framing.read(buffer[at++]!)
+          continue
         }
-        break
+        const length = framing.take(end - at)
+        if (payloadEnd === payload) payload = payloadEnd = at
+        else if (length > smallChunk) break
+        this.#messages++
+        // Overwrites what stood around the chunks, which has been read.
+        if (length === 1) buffer[payloadEnd] = buffer[at]!
+        else if (payloadEnd < at) buffer.copyWithin(payloadEnd, at, at + length)
+        at += length
+        payloadEnd += length
+        framing.taken(length)
       }
-      case chunkExtension:
-        if (byte === cr) this.#state = chunkSizeEnd
-        else if (byte < 32 && byte !== 9) throw badChunk('a control character in an extension')
-        else if (++this.#sizeBytes > mostSizeBytes) throw badChunk('extensions too long')
-        break
-      case chunkSizeEnd:
-        if (byte !== lf) throw badChunk('a size without end of line')
-        this.#state = this.#left === 0 ? trailers : chunk
-        break
-      case chunkEnd:
-        if (byte !== cr) throw badChunk('longer than its size')
-        this.#state = chunkLineEnd
-        break
-      default:
-        if (byte !== lf) throw badChunk('without end of line')
-        this.#state = chunkSize
-        this.#sizeBytes = 0
+      if (framing.isLast) this.#state = trailers
+    } finally {
+      if (payloadEnd > payload) hand(request, buffer, payload, payloadEnd, lent)
     }
+    return at
   }
 }
 
-/** Digits' values by their codes; 16 for no digit. */
-const hexDigits = new Uint8Array(256).fill(16)
-for (let i = 0; i < 16; i++) {
-  hexDigits[i.toString(16).charCodeAt(0)] = i
-  hexDigits[i.toString(16).toUpperCase().charCodeAt(0)] = i
-}
-
-function badChunk(what: string): MalformedResponse {
-  return new MalformedResponse('HPE_INVALID_CHUNK_SIZE', `a chunk is malformed: ${what}`)
+function hand(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): void {
+  request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(start, end)) : part(buffer, start, end))
 }
 
 function part(buffer: Buffer, start: number, end: number): Buffer {
