@@ -24,11 +24,13 @@ import { targetPath } from './plugins/edge/target-path.ts'
 import mesh from './plugins/mesh/index.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { run } from './plugins/operations/cli.ts'
-import { stopOnSignals } from './plugins/operations/drain.ts'
+import type { Stop } from './plugins/operations/drain.ts'
+import { stopOnSignals, stopper } from './plugins/operations/drain.ts'
 import type { Asked } from './plugins/operations/explain.ts'
 import { explain, explainText, probedTarget } from './plugins/operations/explain.ts'
 import operations from './plugins/operations/index.ts'
 import { loggerOptions } from './plugins/operations/logging.ts'
+import { endOnFaults } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
 import adminRoutes from './routes/admin.ts'
 import healthRoutes from './routes/health.ts'
@@ -87,15 +89,19 @@ export function build(config: Config, options: { logger?: boolean } = {}): Fasti
 /** Builds the gateway, listens on both ports, and handles the process's signals. */
 export async function start(config: Config, command = 'node app.ts'): Promise<FastifyInstance> {
   const server = build(config)
+  let stop: Stop | null = null
+  const ignoreFaults = endOnFaults(server, () => stop)
   try {
     await server.ready()
     if (config.admin !== false) await server.admin!.listen({ ...config.admin })
     await server.listen({ host: config.listen.host, port: config.listen.port })
   } catch (error) {
     await server.close()
+    ignoreFaults()
     throw error
   }
-  stopOnSignals(server, config)
+  stop = stopper(server, config)
+  stopOnSignals(server, stop)
   const scheme = config.listen.tls === undefined ? 'http' : 'https'
   const admin = server.admin === null ? null : address('http', server.admin)
   process.stderr.write(banner(config, address(scheme, server), admin, command))

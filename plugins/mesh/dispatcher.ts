@@ -41,7 +41,7 @@ export interface MeshOptions {
   /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
   perRequestHeaders?: readonly string[]
   /** Contains what interceptors throw from timers and sockets of their own. */
-  owners?: FaultOwners
+  owners?: FaultOwners | null
 }
 
 export interface UseOptions {
@@ -193,6 +193,13 @@ export class Mesh extends Dispatcher {
       if (policy === undefined) chains.own = chain
       else chains.byPolicy.set(policy, chain)
     }
+    const { owners } = this.#around
+    if (!owners?.current) return this.#enter(chain, opts, handler)
+    // A plugin calls: the timers and sockets that this makes are not the plugin's.
+    return owners.run(null, () => this.#enter(chain, opts, handler))
+  }
+
+  #enter(chain: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
     const { request, attempt } = this.#used
     if (opts.asyncContext !== undefined || request.length + attempt.length === 0) return chain(opts, handler)
     // What is waited for, such as a connection or the end of another call, goes on in other contexts.

@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import { Mesh } from './dispatcher.ts'
-import type { Meter } from './types.ts'
+import type { FaultOwners, Meter } from './types.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -15,7 +15,8 @@ export default fp<Config>(
   async (fastify, config) => {
     const meter = fastify.hasDecorator('meter') ? fastify.getDecorator<Meter>('meter') : undefined
     const perRequestHeaders = [config.edge.requestId.header]
-    const mesh = new Mesh(config, { log: fastify.log, perRequestHeaders, ...(meter && { meter }) })
+    const owners = fastify.hasDecorator('faultOwners') ? fastify.getDecorator<FaultOwners>('faultOwners') : null
+    const mesh = new Mesh(config, { log: fastify.log, perRequestHeaders, owners, ...(meter && { meter }) })
     fastify.decorate('mesh', mesh)
     fastify.addHook('onReady', async () => {
       mesh.start()

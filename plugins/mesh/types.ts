@@ -77,7 +77,8 @@ export interface MetricOptions {
 export interface FaultOwner {
   /** Its name, for the log. */
   readonly plugin: string
-  caught(error: Error): void
+  /** Ends what is left of the request; false if there is none. */
+  contain(error: Error): boolean
 }
 
 /** Knows whose code runs, also in the timers and sockets that the code has made. */

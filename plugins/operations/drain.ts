@@ -99,19 +99,24 @@ interface Stoppable {
 /** Time for the log lines of requests that were cut. */
 const lastMs = 1000
 
+/** Ends the process in order, once; a second cause while it ends ends it at once. */
+export type Stop = (cause: NodeJS.Signals | 'fault') => Promise<void>
+
 /**
- * SIGTERM, SIGINT and SIGQUIT drain and close the gateway; then the process exits with 0, or with 1 if that takes longer
- * than the timeout. A second signal exits at once. The other signals that people send to servers change nothing.
+ * Drains and closes the gateway; then the process exits with 0, or with 1 after a fault or if that takes longer than the
+ * timeout.
  */
-export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
+export function stopper(gateway: Stoppable, { listen }: Config): Stop {
   let stopping = false
-  const stop = async (signal: NodeJS.Signals) => {
+  return async (cause) => {
+    const isFault = cause === 'fault'
     if (stopping) {
-      gateway.log.warn({ signal }, 'second signal: stopping at once')
+      if (isFault) return
+      gateway.log.warn({ signal: cause }, 'second signal: stopping at once')
       process.exit(1)
     }
     stopping = true
-    gateway.log.info({ signal, ...listen.drain }, 'draining')
+    gateway.log.info({ ...(!isFault && { signal: cause }), ...listen.drain }, 'draining')
     let cut: Promise<void> | null = null
     const overdue = setTimeout(() => {
       gateway.log.error('requests in flight were cut: the drain timeout is over')
@@ -119,7 +124,7 @@ export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
       setTimeout(() => process.exit(1), lastMs).unref()
     }, listen.drain.delay + listen.drain.timeout)
     overdue.unref()
-    let failed = false
+    let failed = isFault
     try {
       await gateway.drain()
       await gateway.close()
@@ -132,6 +137,13 @@ export function stopOnSignals(gateway: Stoppable, { listen }: Config): void {
     await logFlushed(lastMs)
     process.exit(cut === null && !failed ? 0 : 1)
   }
+}
+
+/**
+ * SIGTERM, SIGINT and SIGQUIT stop the gateway; a second signal exits at once. The other signals that people send to
+ * servers change nothing.
+ */
+export function stopOnSignals(gateway: Stoppable, stop: Stop): void {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) process.on(signal, (name) => void stop(name))
   process.on('SIGHUP', (signal) =>
     gateway.log.warn({ signal }, 'reload is not available: restart the gateway to apply a changed configuration')

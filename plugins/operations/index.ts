@@ -3,12 +3,14 @@ import type { Config } from '../../config/schema.ts'
 import admin from './admin.ts'
 import drain from './drain.ts'
 import metrics from './metrics.ts'
+import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
 
 /** What watches and runs both halves. It is there before they are; they need none of it. */
 export default fp<Config>(
   async (fastify, config) => {
     await fastify.register(requestLogger) // before any route
+    await fastify.register(pluginGuard) // before any `onRoute` hook
     // Both halves count from their first moment, or not at all where nobody could read it.
     if (config.admin !== false) await fastify.register(metrics)
     await fastify.register(drain, config) // health shows it

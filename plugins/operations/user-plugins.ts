@@ -1,22 +1,29 @@
 import { registerHooks } from 'node:module'
+import { basename, extname } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config, PluginOptions } from '../../config/schema.ts'
+import { guardInstance, promised } from './guarded-instance.ts'
 
-/** Loads what the configuration names under `plugins:`, in its order, with its options. */
+/** Loads what the configuration names under `plugins:`, in its order, with its options; what it adds is guarded. */
 export default fp<Config>(
   async (fastify, config) => {
+    const owners = fastify.faultOwners
     for (const [index, named] of config.plugins.entries()) {
       const at = `plugins[${index}]`
-      const what = named.path ?? named.package
+      const what = named.path ?? named.package!
       const plugin = await load(named, config.file).catch((error: unknown) => {
         throw because(`${at}: cannot load ${what}`, error)
       })
+      const owner = { plugin: nameOf(plugin, what), contain: () => false, owners, hookTimeoutMs: named.hookTimeout }
+      const release = guardInstance(fastify, owner, (error) => because(`${at}: ${what} failed to start`, error))
       try {
-        await fastify.register(shared(plugin), { ...named.options })
+        await owners.load(owner, async () => fastify.register(shared(plugin), { ...named.options }))
       } catch (error) {
         throw because(`${at}: ${what} failed to start`, error)
+      } finally {
+        release()
       }
     }
   },
@@ -29,21 +36,20 @@ function because(what: string, error: unknown): Error {
 
 type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
 
+/** Returns the plugin's own name, else that of its file or package. */
+function nameOf(plugin: AnyPlugin, what: string): string {
+  const said: unknown = Reflect.get(plugin, Symbol.for('fastify.display-name')) ?? plugin.name
+  // The name of a default export without one.
+  return typeof said === 'string' && said !== '' && said !== 'default' ? said : basename(what, extname(what))
+}
+
 /**
  * Hooks and decorators are meant for the gateway's routes, so a plugin gets no context of its own. One that
  * says for itself, by fastify-plugin, keeps what it says of its name, its dependencies and Fastify's version.
  */
 function shared(plugin: AnyPlugin): FastifyPluginAsync {
-  // Promised, since what a callback throws would end the process.
-  const promised: FastifyPluginAsync = async (fastify, options) => {
-    if (plugin.length < 3) return (plugin as FastifyPluginAsync)(fastify, options)
-    await new Promise<void>((resolve, reject) => {
-      const returned: unknown = plugin(fastify, options, (error) => (error ? reject(error) : resolve()))
-      Promise.resolve(returned).catch(reject)
-    })
-  }
-  const said = Object.getOwnPropertySymbols(plugin).map((symbol) => [symbol, Reflect.get(plugin, symbol)] as const)
-  return said.length > 0 ? Object.assign(promised, Object.fromEntries(said)) : fp(promised, { name: plugin.name })
+  const safe = promised(plugin)
+  return Object.getOwnPropertySymbols(safe).length > 0 ? safe : fp(safe, { name: plugin.name })
 }
 
 async function load({ path, package: name }: PluginOptions, configFile: string): Promise<AnyPlugin> {

@@ -146,7 +146,7 @@ t.test('a whole configuration', async (t) => {
         mesh: { timeout: 3000, retry: false }
       }
     ],
-    plugins: [{ path: join(dir, 'plugins/stamp.ts'), options: { header: 'x-stamp' } }]
+    plugins: [{ path: join(dir, 'plugins/stamp.ts'), options: { header: 'x-stamp' }, hookTimeout: 30_000 }]
   })
   t.equal(JSON.stringify(Gateway), before, 'the schema is as it was')
   t.strictSame(loadConfig(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')

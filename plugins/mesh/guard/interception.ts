@@ -158,8 +158,9 @@ export class Interception extends StableHandler implements FaultOwner {
     if (!this.over) this.#conclude(this.reason ?? failure)
   }
 
-  caught(error: Error): void {
+  contain(error: Error): boolean {
     this.fail('a timer or event of its own', error)
+    return true
   }
 
   #conclude(error: Error): void {

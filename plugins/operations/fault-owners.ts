@@ -1,0 +1,51 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
+/** A request, a call or a plugin that answers for what a plugin's code throws from a timer, a socket or a promise. */
+export interface FaultOwner {
+  /** The plugin's name. */
+  readonly plugin: string
+  /** Ends what is left of the request. False: there is none, and the fault is the process's. */
+  contain(error: Error): boolean
+}
+
+/** A plugin, from its start on: it answers where no request does. */
+export interface PluginOwner extends FaultOwner {
+  readonly owners: FaultOwners
+  /** Longest time for which its hooks may keep a request, in milliseconds; 0: any. */
+  readonly hookTimeoutMs: number
+}
+
+/**
+ * Knows whose code runs, by the async context: also in timers, sockets and promises that the code has made. The gateway's
+ * own code, called by a plugin's, runs as nobody's.
+ */
+export class FaultOwners {
+  readonly #storage = new AsyncLocalStorage<FaultOwner | null>()
+  #loading: PluginOwner | null = null
+  /** Without plugins, nobody looks the context up. */
+  #used = false
+
+  get current(): FaultOwner | null {
+    return this.#used ? (this.#storage.getStore() ?? this.#loading) : null
+  }
+
+  run<T>(owner: FaultOwner | null, code: () => T): T {
+    this.#used = true
+    return this.#storage.run(owner, code)
+  }
+
+  /** The plugin that is being loaded. Plugins within it begin outside its async context, but before the next one. */
+  get loading(): PluginOwner | null {
+    return this.#loading
+  }
+
+  async load(owner: PluginOwner, code: () => PromiseLike<unknown>): Promise<void> {
+    this.#used = true
+    this.#loading = owner
+    try {
+      await this.#storage.run(owner, code)
+    } finally {
+      this.#loading = null
+    }
+  }
+}

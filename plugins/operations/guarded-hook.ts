@@ -1,0 +1,213 @@
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FaultOwner, PluginOwner } from './fault-owners.ts'
+
+const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
+
+/** Hooks that a request passes on its way: their failure is its failure. */
+const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'preSerialization', 'onSend'] as const
+/** Hooks that only look on: after their failure, all goes on. */
+const lookingOn = ['onError', 'onResponse', 'onTimeout', 'onRequestAbort'] as const
+
+export const requestHooks = [...inTheWay, ...lookingOn] as const
+export type RequestHook = (typeof requestHooks)[number]
+
+export const isRequestHook = (name: string): name is RequestHook => (requestHooks as readonly string[]).includes(name)
+const isLookingOn = (name: RequestHook) => (lookingOn as readonly string[]).includes(name)
+
+/** Position of a hook's callback among its arguments. */
+export function callbackAt(name: RequestHook): number {
+  if (name === 'onRequestAbort') return 1
+  return ['preParsing', 'preSerialization', 'onSend', 'onError'].includes(name) ? 3 : 2
+}
+
+type Done = (error?: unknown, payload?: unknown) => void
+/** Any hook or handler; what it is called with depends on its kind. */
+// biome-ignore lint/complexity/noBannedTypes: of all signatures
+export type Code = Function
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
+}
+
+/**
+ * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin chose;
+ * anything else, and a status of 5xx, is its fault and goes to the log.
+ */
+function faultOf(request: FastifyRequest, plugin: string, where: string, error: Error): Error {
+  const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
+  const hasStatus = typeof statusCode === 'number' && statusCode >= 400 && statusCode <= 599
+  if (typeof code === 'string' && code.startsWith('JW_')) return error
+  if (!hasStatus || statusCode >= 500) {
+    request.log.error({ plugin, hook: where, err: error }, `plugin ${plugin} failed in ${where}: ${error.message}`)
+  }
+  return hasStatus ? error : Object.assign(new PluginFailed(plugin, where, error.message), { cause: error })
+}
+
+/** One run of a plugin's hook. It continues once, with an error or without, in bounded time. */
+class HookRun implements FaultOwner {
+  readonly plugin: string
+  readonly #of: PluginOwner
+  readonly #name: RequestHook
+  readonly #request: FastifyRequest
+  readonly #reply: FastifyReply | null
+  readonly #done: Done
+  #isOver = false
+  /** The hook has returned: nothing of Fastify's is below on the stack to catch what it throws. */
+  #isAlone = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(of: PluginOwner, name: RequestHook, args: readonly unknown[], done: Done) {
+    this.plugin = of.plugin
+    this.#of = of
+    this.#name = name
+    this.#request = args[0] as FastifyRequest
+    this.#reply = name === 'onRequestAbort' ? null : (args[1] as FastifyReply)
+    this.#done = done
+  }
+
+  run(code: (done: Done) => unknown): void {
+    const done: Done = (error, payload) => {
+      if (this.#isOver) this.#fail(new Error('it continued twice'))
+      else if (error) this.#fail(asError(error))
+      else this.#continue(payload)
+    }
+    try {
+      const result = this.#of.owners.run(this, () => code(done))
+      if (isThenable(result)) {
+        result.then(
+          (payload) => this.#isOver || this.#continue(payload),
+          (error) => this.#fail(asError(error))
+        )
+      }
+    } catch (error) {
+      this.#fail(asError(error))
+    }
+    this.#isAlone = true
+    if (!this.#isOver) this.#arm()
+  }
+
+  contain(error: Error): boolean {
+    this.#fail(error)
+    return true
+  }
+
+  #arm(): void {
+    const { hookTimeoutMs } = this.#of
+    if (hookTimeoutMs > 0) this.#timer = setTimeout(() => this.#expire(), hookTimeoutMs)
+  }
+
+  #expire(): void {
+    const { raw } = this.#request
+    const isLate = isLookingOn(this.#name)
+    // It has responded itself, or the client has left.
+    if (!isLate && (this.#reply!.sent || this.#reply!.raw.headersSent || this.#reply!.raw.destroyed)) return
+    // A client that is slow with the body has limits of its own.
+    if (!isLate && !raw.complete && raw.readableDidRead) this.#arm()
+    else this.#fail(new Error(`it did not continue within ${this.#of.hookTimeoutMs} ms`))
+  }
+
+  /** After the hook has continued, the fault is only logged. */
+  #fail(error: Error): void {
+    const fault = faultOf(this.#request, this.plugin, this.#name, error)
+    if (this.#isOver) return
+    if (isLookingOn(this.#name)) this.#continue(undefined)
+    else this.#end(() => this.#done(fault))
+  }
+
+  #continue(payload: unknown): void {
+    this.#end(() => this.#done(undefined, payload))
+  }
+
+  #end(proceed: () => void): void {
+    this.#isOver = true
+    clearTimeout(this.#timer)
+    try {
+      this.#of.owners.run(null, proceed)
+    } catch (error) {
+      // Fastify catches what is thrown while it calls a hook.
+      if (!this.#isAlone) throw error
+      this.#request.log.error({ err: error }, 'request failed')
+      if (this.#reply !== null && !this.#reply.raw.writableEnded) this.#reply.raw.destroy()
+    }
+  }
+}
+
+/** Returns the hook such that its faults end its own request, or are only logged where it looks on. */
+export function guardedHook(name: RequestHook, hook: Code, of: PluginOwner): Code {
+  const last = callbackAt(name)
+  function guarded(this: unknown, ...args: unknown[]): void {
+    const given = args.slice(0, last)
+    new HookRun(of, name, given, args[last] as Done).run((done) => Reflect.apply(hook, this, [...given, done]))
+  }
+  return Object.defineProperty(guarded, 'name', { value: hook.name })
+}
+
+/** One request that a plugin's own route handles. */
+class HandlerRun implements FaultOwner {
+  readonly plugin: string
+  readonly #request: FastifyRequest
+  readonly #reply: FastifyReply
+
+  constructor(plugin: string, request: FastifyRequest, reply: FastifyReply) {
+    this.plugin = plugin
+    this.#request = request
+    this.#reply = reply
+  }
+
+  fault(error: unknown): Error {
+    return faultOf(this.#request, this.plugin, 'handler', asError(error))
+  }
+
+  contain(error: Error): boolean {
+    const fault = this.fault(error)
+    const { raw } = this.#reply
+    if (raw.headersSent) {
+      if (!raw.writableEnded) raw.destroy()
+    } else if (!this.#reply.sent) this.#reply.send(fault)
+    return true
+  }
+}
+
+function guardedHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
+  return function guarded(this: unknown, request: FastifyRequest, reply: FastifyReply): unknown {
+    const run = new HandlerRun(plugin, request, reply)
+    const rethrow = (error: unknown): never => {
+      throw run.fault(error)
+    }
+    try {
+      const result = owners.run(run, () => Reflect.apply(handler, this, [request, reply]) as unknown)
+      return isThenable(result) && (result as unknown) !== reply ? result.then((value) => value, rethrow) : result
+    } catch (error) {
+      return rethrow(error)
+    }
+  }
+}
+
+type RouteHooks = Partial<Record<RequestHook, Code | Code[]>>
+
+/** Guards the hooks of a route that are not in `others`. */
+export function guardHooksOf(route: RouteOptions, others: ReadonlySet<Code>, of: PluginOwner): void {
+  const hooks = route as unknown as RouteHooks
+  for (const name of requestHooks) {
+    const set = hooks[name]
+    if (set === undefined || set === null) continue
+    const guard = (hook: Code) => (others.has(hook) || typeof hook !== 'function' ? hook : guardedHook(name, hook, of))
+    hooks[name] = Array.isArray(set) ? set.map(guard) : guard(set)
+  }
+}
+
+export function hooksOf(route: RouteOptions): Set<Code> {
+  const hooks = route as unknown as RouteHooks
+  return new Set(requestHooks.flatMap((name) => hooks[name] ?? []))
+}
+
+/** Guards all of a plugin's own route. */
+export function guardRoute(route: RouteOptions, of: PluginOwner): void {
+  guardHooksOf(route, new Set(), of)
+  route.handler = guardedHandler(route.handler, of) as RouteOptions['handler']
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+}

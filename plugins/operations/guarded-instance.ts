@@ -1,0 +1,91 @@
+import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
+import type { PluginOwner } from './fault-owners.ts'
+import type { Code } from './guarded-hook.ts'
+import { callbackAt, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
+
+/**
+ * Guards the hooks and the plugins that a plugin adds to the instance, or to one below it, until the returned function
+ * is called. `named` makes the error that stops the start.
+ */
+export function guardInstance(
+  fastify: FastifyInstance,
+  owner: PluginOwner,
+  named: (error: unknown) => Error
+): () => void {
+  const { addHook, register } = fastify
+  const before = Object.getOwnPropertyDescriptors(fastify)
+
+  /** What Fastify would refuse goes to Fastify as it is. */
+  function guard(name: string, hook: Code): Code {
+    const isAsync = hook.constructor.name === 'AsyncFunction'
+    if (name === 'onRoute') return onRoute(hook)
+    if (name === 'onReady') return isAsync && hook.length > 0 ? hook : onReady(hook)
+    if (!isRequestHook(name)) return hook
+    const isRefused = name === 'onRequestAbort' ? hook.length !== 1 : hook.length > callbackAt(name)
+    return isAsync && isRefused ? hook : guardedHook(name, hook, owner)
+  }
+
+  function onRoute(hook: Code): Code {
+    return function guarded(this: unknown, route: RouteOptions): void {
+      const others = hooksOf(route)
+      try {
+        Reflect.apply(hook, this, [route])
+      } catch (error) {
+        throw named(error)
+      }
+      guardHooksOf(route, others, owner)
+    }
+  }
+
+  function onReady(hook: Code): Code {
+    return async function guarded(this: unknown): Promise<void> {
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      const done = (error?: unknown) => (error ? reject(error) : resolve())
+      try {
+        const result = owner.owners.run(
+          owner,
+          () => Reflect.apply(hook, this, hook.length === 1 ? [done] : []) as unknown
+        )
+        await (hook.length === 1 ? promise : result)
+      } catch (error) {
+        throw named(error)
+      }
+    }
+  }
+
+  Object.assign(fastify, {
+    addHook(this: FastifyInstance, name: string, hook: unknown) {
+      return Reflect.apply(addHook, this, [name, typeof hook === 'function' ? guard(name, hook) : hook])
+    },
+    register(this: FastifyInstance, plugin: unknown, ...options: unknown[]) {
+      return Reflect.apply(register, this, [anyPromised(plugin), ...options])
+    }
+  })
+  return () => {
+    for (const name of ['addHook', 'register'] as const) {
+      if (before[name] === undefined) Reflect.deleteProperty(fastify, name)
+      else Object.defineProperty(fastify, name, before[name])
+    }
+  }
+}
+
+/** Fastify also takes a promise of a plugin, and a module with a default export. */
+function anyPromised(plugin: unknown): unknown {
+  if (typeof plugin === 'function') return promised(plugin as FastifyPluginAsync | FastifyPluginCallback)
+  if (typeof plugin !== 'object' || plugin === null) return plugin
+  if ('then' in plugin) return (plugin as PromiseLike<unknown>).then(anyPromised)
+  return 'default' in plugin ? anyPromised(plugin.default) : plugin
+}
+
+/** Returns the plugin as a promise, marks of fastify-plugin included: what a callback throws would end the process. */
+export function promised(plugin: FastifyPluginAsync | FastifyPluginCallback): FastifyPluginAsync {
+  const safe: FastifyPluginAsync = async (fastify, options) => {
+    if (plugin.length < 3) return (plugin as FastifyPluginAsync)(fastify, options)
+    await new Promise<void>((resolve, reject) => {
+      const returned: unknown = plugin(fastify, options, (error) => (error ? reject(error) : resolve()))
+      Promise.resolve(returned).catch(reject)
+    })
+  }
+  const marks = Object.getOwnPropertySymbols(plugin).map((mark) => [mark, Reflect.get(plugin, mark)] as const)
+  return Object.defineProperty(Object.assign(safe, Object.fromEntries(marks)), 'name', { value: plugin.name })
+}

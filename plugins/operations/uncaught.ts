@@ -1,0 +1,37 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Stop } from './drain.ts'
+import type { FaultOwners } from './fault-owners.ts'
+import { logFlushed } from './logging.ts'
+
+interface Faulty {
+  readonly log: FastifyBaseLogger
+  readonly faultOwners?: FaultOwners
+}
+
+/** Faults beyond these are not logged any more: one that repeats itself must not fill a disk while the gateway drains. */
+const mostLines = 20
+const flushMs = 1000
+
+/**
+ * Handles what nothing else has caught. The request of a plugin ends with its plugin's fault, and all else goes on. After
+ * any other fault the state of the process is not known: the fault is logged, the gateway drains, and the process exits
+ * with 1, so that its supervisor starts it anew. `stop` returns null until the gateway listens: then it exits at once.
+ */
+export function endOnFaults(gateway: Faulty, stop: () => Stop | null): () => void {
+  let lines = 0
+  const handle = (thrown: unknown, origin: string) => {
+    const err = thrown instanceof Error ? thrown : new Error(String(thrown))
+    const owner = gateway.faultOwners?.current ?? null
+    if (owner?.contain(err)) return
+    const fields = { ...(owner !== null && { plugin: owner.plugin }), origin, err }
+    if (lines++ < mostLines)
+      gateway.log.fatal(fields, `uncaught error: the gateway drains and exits with 1: ${err.message}`)
+    const end = stop()
+    if (end !== null) void end('fault')
+    else void logFlushed(flushMs).then(() => process.exit(1))
+  }
+  const onException = (error: unknown) => handle(error, 'uncaughtException')
+  const onRejection = (reason: unknown) => handle(reason, 'unhandledRejection')
+  process.on('uncaughtException', onException).on('unhandledRejection', onRejection)
+  return () => void process.off('uncaughtException', onException).off('unhandledRejection', onRejection)
+}
