@@ -104,8 +104,15 @@ const claimName = (claim: string) =>
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '')
 
-function checkStore(at: string, { by, store }: RateLimitOptions, { data, report }: Checked): void {
-  if (by !== 'ip' && by !== 'consumer' && canonicalName(by.slice('header:'.length)) === 'cookie') {
+function checkStore(at: string, { by, maxPerAddress, store }: RateLimitOptions, { data, report }: Checked): void {
+  const byHeader = by !== 'ip' && by !== 'consumer'
+  if (byHeader && maxPerAddress === undefined) {
+    const what = `a client that changes this header with each request has no limit; set maxPerAddress beside it`
+    report.warn(`${at}/by`, what)
+  } else if (!byHeader && maxPerAddress !== undefined) {
+    report.fault(`${at}/maxPerAddress`, `only a limit by: header:NAME needs it; this one is by: ${by}`, 'key')
+  }
+  if (byHeader && canonicalName(by.slice('header:'.length)) === 'cookie') {
     report.fault(`${at}/by`, 'a cookie header holds all cookies in any order: no two need be the same for one client')
   }
   if (store === 'redis' && data.redis === undefined) {

@@ -82,6 +82,11 @@ export const RateLimit = Type.Object(
       default: 'ip',
       description: 'Whose requests are counted together: ip | consumer | header:NAME.'
     }),
+    maxPerAddress: Type.Optional(
+      Count(
+        'With `by: header:NAME`: requests per window of one client address, whatever the header says. Without, a client that changes the header has no limit.'
+      )
+    ),
     store: Names(['memory', 'redis'], { default: 'memory', description: 'redis: one limit for the whole cluster.' })
   },
   strict

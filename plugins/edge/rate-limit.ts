@@ -2,7 +2,8 @@
  * Rate limits per client address, consumer or header, by @fastify/rate-limit, counted for each configured route
  * on its own and answered with the IETF `ratelimit-*` headers.
  *
- * By address and by header they stand before authentication, which they shield. By consumer they come after
+ * By address and by header they stand before authentication, which they shield. A client can change a header with each
+ * request: `maxPerAddress` counts its address beside the header. By consumer they come after
  * all of onRequest, when the consumer is known, but before the body is read.
  */
 import { createHash } from 'node:crypto'
@@ -18,6 +19,7 @@ import type { Config, RateLimitOptions } from '../../config/schema.ts'
 import { attach } from './attach.ts'
 import type { Counter } from './rate-limit-store.ts'
 import { LocalCounter, SharedCounter } from './rate-limit-store.ts'
+import type { Count } from './redis-link.ts'
 import { RedisLink } from './redis-link.ts'
 
 const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
@@ -64,6 +66,9 @@ export default fp(
       const keyOf = keyBy(by)
       const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyOf, counter } as LimitOptions) as Limit
       const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
+      if (options.maxPerAddress !== undefined) {
+        attach(routeOptions, 'onRequest', addressLimit(counter, options.maxPerAddress, timeWindow))
+      }
       // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
       if (by !== 'consumer') attach(routeOptions, 'onRequest', admit ?? limit)
       else if (admit === null) attach(routeOptions, 'preParsing', limit)
@@ -98,6 +103,27 @@ function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitO
     reply.header('ratelimit-remaining', max - count.current)
     reply.header('ratelimit-reset', Math.ceil(count.ttl / 1000))
     done()
+  }
+}
+
+/** Counts the address as well. Not by the plugin, which applies one limit to a request. */
+function addressLimit(counter: Counter, max: number, window: number) {
+  const address = keyBy('ip')
+  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
+    const onCount = (_error: Error | null, count?: Count): void => {
+      if (count === undefined || count.current <= max) {
+        done()
+        return
+      }
+      const seconds = Math.ceil(count.ttl / 1000)
+      reply.header('ratelimit-limit', max)
+      reply.header('ratelimit-remaining', 0)
+      reply.header('ratelimit-reset', seconds)
+      reply.header('retry-after', seconds)
+      done(new RateLimited(seconds === 1 ? '1 second' : `${seconds} seconds`))
+    }
+    // Apart from the requests without the header, which count by address too.
+    counter.incr(`all:${address(request)}`, onCount, window)
   }
 }
 

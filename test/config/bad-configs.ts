@@ -852,6 +852,13 @@ edge: { jwt: { secret: "for development only, change it in production" } }
     ]
   },
   {
+    name: 'a limit per address beside one by address',
+    yaml: `
+edge: { rateLimit: { max: 1, window: 1s, maxPerAddress: 10 } }
+`,
+    faults: ['2:42: edge.rateLimit.maxPerAddress: only a limit by: header:NAME needs it; this one is by: ip']
+  },
+  {
     name: 'the request id as a claim',
     yaml: `
 edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-request-id } } }

@@ -161,6 +161,21 @@ t.test('an empty mapping', async (t) => {
   t.match(config.mesh, { timeout: 60_000, attemptTimeout: undefined })
 })
 
+t.test('a limit by header alone is warned of', async (t) => {
+  const warnings = (rateLimit: string) => {
+    const found: string[] = []
+    const route = '{ name: a, match: { path: /a }, service: a }'
+    const text = `edge: { rateLimit: { max: 1, window: 1s, ${rateLimit} } }\nservices: { a: { instances: ["http://127.0.0.1:1"] } }\nroutes: [${route}]\n`
+    parseConfig(text, 'g.yaml', {}, (warning) => found.push(`${warning.path}: ${warning.message}`))
+    return found
+  }
+  const message =
+    'edge.rateLimit.by: a client that changes this header with each request has no limit; set maxPerAddress beside it'
+  t.strictSame(warnings('by: "header:x-api-key"'), [message])
+  t.strictSame(warnings('by: "header:x-api-key", maxPerAddress: 100'), [])
+  t.strictSame(warnings('by: ip'), [])
+})
+
 t.test('the nearest level decides, a concern at a time', async (t) => {
   const { services, routes } = parseConfig(
     `

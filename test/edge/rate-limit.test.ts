@@ -6,6 +6,7 @@ import { Registry } from 'prom-client'
 import t from 'tap'
 import type { RateLimitOptions } from '../../config/schema.ts'
 import { LocalCounter } from '../../plugins/edge/rate-limit-store.ts'
+import type { RunningGateway } from '../helpers/gateway.ts'
 import { gatewayBefore, get, startEcho } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -22,6 +23,11 @@ const statuses = async (app: FastifyInstance, times: number, headers = {}) => {
   return all
 }
 const bearer = (sub: string | undefined, key = secret) => ({ authorization: `Bearer ${token(claims({ sub }), key)}` })
+
+/** Until then a node counts on its own. */
+async function connectedTo({ server }: RunningGateway): Promise<void> {
+  while (!(await server.metrics.metrics()).includes('jingwei_edge_redis_up 1')) await sleep(5)
+}
 
 t.test('by address: so many per window, as the headers say', async (t) => {
   const app = await edgeApp([{ name: 'orders', edge: { rateLimit: limitOptions({ max: 2, window: 10_000 }) } }])
@@ -113,6 +119,34 @@ t.test('by header: one key has one spelling', async (t) => {
   t.equal((await get(port, '/credentials', ['Authorization: Bearer A'])).status, 200)
 })
 
+t.test('by header, with a limit of the address beside it', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const redis = await startRedis()
+  t.teardown(redis.stop)
+  for (const store of ['memory', 'redis']) {
+    const gateway = await gatewayBefore(t, service.url, {
+      admin: { port: 0 },
+      listen: { trustProxy: ['127.0.0.1'] },
+      redis: { url: redis.url },
+      edge: { rateLimit: { max: 2, window: '1m', by: 'header:x-api-key', maxPerAddress: 5, store } }
+    })
+    if (store === 'redis') await connectedTo(gateway)
+    const from = (address: string, key: string) =>
+      get(gateway.port, '/', [`X-Forwarded-For: ${address}`, `X-Api-Key: ${key}`])
+    const statuses: number[] = []
+    for (let i = 0; i < 7; i++) statuses.push((await from('192.0.2.1', `${store}${i}`)).status)
+    t.same(statuses, [200, 200, 200, 200, 200, 429, 429], store)
+    const refused = await from('192.0.2.1', 'z')
+    t.match(refused.headers, { 'ratelimit-limit': '5', 'ratelimit-remaining': '0' })
+    t.match(refused.headers['retry-after'], /^(59|60)$/)
+    t.match(JSON.parse(refused.body), { code: 'JW_RATE_LIMITED' })
+    t.equal((await from('192.0.2.2', 'a')).status, 200, 'another address')
+    t.equal((await from('192.0.2.3', 'a')).status, 200, 'the same key from another')
+    t.equal((await from('192.0.2.4', 'a')).status, 429, 'whose limit holds wherever it comes from')
+  }
+})
+
 t.test('by header over HTTP/2, and in Redis', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
@@ -120,10 +154,12 @@ t.test('by header over HTTP/2, and in Redis', async (t) => {
   t.teardown(redis.stop)
   for (const store of ['memory', 'redis']) {
     const gateway = await gatewayBefore(t, service.url, {
+      admin: { port: 0 },
       listen: { tls: selfSigned(t), http2: true },
       redis: { url: redis.url },
       edge: { rateLimit: { max: 1, window: '1m', by: 'header:x-api-key', store } }
     })
+    if (store === 'redis') await connectedTo(gateway)
     const session = http2.connect(gateway.url, { rejectUnauthorized: false })
     const ask = async (headers: http2.OutgoingHttpHeaders) => {
       const stream = session.request(headers).resume()
