@@ -44,13 +44,16 @@ export default fp(
 
     fastify.addHook('onRoute', (routeOptions) => {
       const options = routeOptions.config?.route?.edge.cors
-      if (options) attach(routeOptions, 'onRequest', corsHook(routeOptions, options))
+      if (!options) return
+      const { onRequest, onError } = corsHooks(routeOptions, options)
+      attach(routeOptions, 'onRequest', onRequest)
+      attach(routeOptions, 'onError', onError)
     })
   },
   { name: 'jingwei-cors', fastify: '5.x' }
 )
 
-function corsHook(routeOptions: RouteOptions, options: CorsOptions): Hook {
+function corsHooks(routeOptions: RouteOptions, options: CorsOptions) {
   const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
   const isAllowed = originTest(options.origin)
   const translated = translate(options, [...methods], isAllowed)
@@ -69,7 +72,7 @@ function corsHook(routeOptions: RouteOptions, options: CorsOptions): Hook {
     return headers
   }
 
-  return (request, reply, next) => {
+  const onRequest: Hook = (request, reply, next) => {
     const { origin, upgrade, 'access-control-request-method': asked } = request.headers
     if (request.method !== 'OPTIONS' || !origin || !asked) {
       if (upgrade !== undefined && origin !== undefined && isWebSocket(upgrade)) {
@@ -85,6 +88,15 @@ function corsHook(routeOptions: RouteOptions, options: CorsOptions): Hook {
       reply.code(204).header('content-length', '0').send()
     })
   }
+
+  /** What was refused before, by its path for example, is readable as well. */
+  const onError = (request: FastifyRequest, reply: FastifyReply, _error: Error, done: () => void): void => {
+    if (!reply.hasHeader('vary') && !reply.hasHeader('access-control-allow-origin')) {
+      for (const [name, value] of headersOf(request.headers.origin)) reply.header(name, value)
+    }
+    done()
+  }
+  return { onRequest, onError }
 }
 
 /** Whether a page is of the host that it asks. The scheme is not compared: what ends TLS before us may not tell it. */

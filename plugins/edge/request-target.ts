@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import { part } from './parting.ts'
@@ -103,6 +104,8 @@ export default fp<Config>(
           .send()
         return
       }
+      // Answered by the gateway, so that the browser sends the request, whose refusal a page can read.
+      if (isPreflight(request)) return done()
       if (unencoded.test(url)) return done(new NotEncoded())
       const query = url.indexOf('?')
       const path = query === -1 ? url : url.slice(0, query)
@@ -118,6 +121,12 @@ export default fp<Config>(
   },
   { name: 'jingwei-request-target', fastify: '5.x' }
 )
+
+/** Whether a request is a CORS preflight that never gets to a service. */
+function isPreflight({ raw: { method, headers }, routeOptions }: FastifyRequest): boolean {
+  if (method !== 'OPTIONS' || !headers.origin || !headers['access-control-request-method']) return false
+  return Boolean(routeOptions.config?.route?.edge.cors)
+}
 
 function isHostAndPort(host: string): boolean {
   const found = hostAndPort.exec(host)

@@ -46,6 +46,59 @@ t.test('preflights go to the route that takes the method they ask for', async (t
   t.equal((await preflight('/all', asks('PUT'))).status, 204)
 })
 
+t.test('a preflight, which has no other headers, gets the CORS of a route that could match', async (t) => {
+  const echo = await startEcho()
+  const edge = { cors: { origin: [origin] } }
+  const gateway = await startGateway({
+    services: { echo: { instances: [echo.url] } },
+    routes: [
+      { name: 'beta', match: { path: '/beta', headers: { 'x-beta': '1' } }, service: 'echo', edge },
+      { name: 'get', match: { path: '/get', methods: ['GET'], headers: { 'x-beta': '1' } }, service: 'echo', edge }
+    ]
+  })
+  t.teardown(gateway.close)
+  t.teardown(echo.close)
+  for (const [path, method] of [
+    ['/beta', 'PUT'],
+    ['/get', 'GET']
+  ] as const) {
+    const asked = [...asks(method), 'Access-Control-Request-Headers: x-beta']
+    const { status, headers } = await get(gateway.port, path, asked, 'OPTIONS')
+    t.equal(status, 204, path)
+    t.equal(headers['access-control-allow-origin'], origin)
+    t.equal(headers['access-control-allow-headers'], 'x-beta')
+    const sent = await get(gateway.port, path, [`Origin: ${origin}`, 'X-Beta: 1'], method)
+    t.equal(sent.status, 200)
+    t.equal(sent.headers['access-control-allow-origin'], origin)
+  }
+})
+
+t.test('a page can read why its request was refused by the path', async (t) => {
+  const echo = await startEcho()
+  const edge = { cors: { origin: [origin], credentials: true } }
+  const gateway = await startGateway({
+    services: { echo: { instances: [echo.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'echo', edge }]
+  })
+  t.teardown(gateway.close)
+  t.teardown(echo.close)
+  for (const path of ['/a%2fb', '/a/../b', '/a;x=1', '/a%5cb', '/a/%2e%2e/b', `/${'a'.repeat(9000)}`]) {
+    const { status, headers, body } = await get(gateway.port, path, [`Origin: ${origin}`])
+    t.match(status, /^4(00|14)$/, path.slice(0, 20))
+    t.match(JSON.parse(body), { code: String })
+    t.equal(headers['access-control-allow-origin'], origin, path.slice(0, 20))
+    t.equal(headers['access-control-allow-credentials'], 'true')
+    t.equal(headers.vary, 'Origin')
+    const other = await get(gateway.port, path, ['Origin: https://evil.example'])
+    t.equal(other.headers['access-control-allow-origin'], undefined)
+    t.equal(other.headers.vary, 'Origin')
+    if (status !== 400) continue
+    const preflight = await get(gateway.port, path, asks('PUT'), 'OPTIONS')
+    t.equal(preflight.status, 204, `the preflight of ${path}`)
+    t.equal((await get(gateway.port, path, [], 'OPTIONS')).status, 400, 'what is no preflight')
+  }
+})
+
 t.test('what a service says of CORS does not count where the gateway speaks it', async (t) => {
   const service = await startService((_request, response) => {
     response.setHeader('access-control-allow-origin', '*')
