@@ -38,7 +38,9 @@ import metricsRoutes from './routes/metrics.ts'
 import proxyRoutes from './routes/proxy.ts'
 
 /** The gateway as a Fastify plugin, for a server of your own to register. */
-export async function gateway(fastify: FastifyInstance, config: Config): Promise<void> {
+export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
+  // Fastify has applied it: a plugin below that is given it once more would have its routes below it twice.
+  const { prefix: _applied, ...config } = options
   await fastify.register(operations, config)
   await fastify.register(mesh, config)
   await fastify.register(edge, config)

@@ -46,7 +46,7 @@ interface Options {
 const known: ReadonlySet<string> = new Set(METHODS)
 
 export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMethod, onAmbiguous }: Options) {
-  const { prefix } = fastify
+  const prefix = mountPoint(fastify)
   let url = ''
   let method = ''
 
@@ -102,6 +102,11 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     validate() {},
     mustMatchWhenDerived: false
   } as unknown as ConstraintStrategy<HTTPVersion.V1, string>
+}
+
+/** The prefix under which the gateway is registered, without a slash at its end. */
+export function mountPoint({ prefix }: FastifyInstance): string {
+  return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix
 }
 
 /** The path as routes see it: without the prefix under which the gateway is registered. */

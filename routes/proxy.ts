@@ -6,7 +6,7 @@ import { Protections } from '../config/protection.ts'
 import { methodsOf, RouteTable } from '../config/route-table.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
 import type { Target } from './match.ts'
-import { internalUrl, ROUTER_METHOD, tableStrategy } from './match.ts'
+import { internalUrl, mountPoint, ROUTER_METHOD, tableStrategy } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
 
 /** Routes that are added before the event loop may do other things. */
@@ -29,7 +29,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
     })
   )
   register(unknown, [], { method: [ROUTER_METHOD], url: '/*', config: { unrouted: true }, handler: unknownMethod })
-  fastify.setNotFoundHandler(unrouted(table, fastify.prefix, listen.unknownHost))
+  fastify.setNotFoundHandler(unrouted(table, mountPoint(fastify), listen.unknownHost))
 
   const protections = new Protections()
   for (const [index, route] of routes.entries()) {
