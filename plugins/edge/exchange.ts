@@ -11,7 +11,7 @@ import { recordFailure } from './errors.ts'
 import { endToEnd, isWebSocket, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
-import { isNoTrailer, responseHeaders } from './response-fields.ts'
+import { hasTrailers, isNoTrailer, responseHeaders } from './response-fields.ts'
 import { whenTaken } from './slow-reader.ts'
 import { leaveTogether } from './turn.ts'
 
@@ -119,7 +119,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     }
     const reason = !this.#isHttp2 && reasonPhrase.test(text) ? text : undefined
     const passed = status === 204 ? withoutLength(headers) : headers
-    this.#raw.writeHead(status, reason, this.#responseHeaders(passed, this.#hasTrailers(status, headers)))
+    this.#raw.writeHead(status, reason, this.#responseHeaders(passed, hasTrailers(this.#request.raw, status, headers)))
     // Not before: what cannot be written is still answered with an error.
     this.#reply.hijack()
     this.#leaveLater()
@@ -204,21 +204,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
     })
   }
 
-  #responseHeaders(given: IncomingHttpHeaders, hasTrailers = false): string[] {
-    return responseHeaders(this.#relocated(given), this.#reply.getHeaders(), this.#isHttp2, this.#ownsCors, hasTrailers)
+  #responseHeaders(given: IncomingHttpHeaders, announces = false): string[] {
+    return responseHeaders(this.#relocated(given), this.#reply.getHeaders(), this.#isHttp2, this.#ownsCors, announces)
   }
 
   #relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {
     if (this.#relocate === null) return given
     return this.#relocate(given, this.#request, this.call?.instance ?? null, this.#prefix)
-  }
-
-  /** Whether trailers are announced, and can be passed on: HTTP/1 has them only behind chunks. */
-  #hasTrailers(status: number, headers: IncomingHttpHeaders): boolean {
-    if (headers.trailer === undefined) return false
-    const { httpVersion, method } = this.#request.raw
-    const chunked = headers['transfer-encoding'] !== undefined && headers['content-length'] === undefined
-    return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {

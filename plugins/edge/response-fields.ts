@@ -1,5 +1,5 @@
 /** The fields of a response to a client: which of the service's go on, and what Node's writers would refuse of them. */
-import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply } from 'fastify'
 import { announced, hopByHop, nominated, notInTrailers } from './headers.ts'
@@ -27,6 +27,13 @@ export function isNoTrailer(name: string): boolean {
   return hopByHop.has(name) || notInTrailers.has(name) || name.startsWith('x-jingwei-')
 }
 
+/** Whether trailers are announced and can be passed on: HTTP/1.1 has them only behind chunks, HTTP/1.0 has none. */
+export function hasTrailers({ httpVersion, method }: IncomingMessage, status: number, headers: IncomingHttpHeaders) {
+  if (headers.trailer === undefined) return false
+  const chunked = headers['transfer-encoding'] !== undefined && headers['content-length'] === undefined
+  return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
+}
+
 /** Whether a service speaks in the gateway's name: by its member of `Proxy-Status` (RFC 9209), or of its rate limit. */
 function isInOurName(name: string, value: string | string[] | undefined, own: OwnHeaders): boolean {
   if (name === 'proxy-status') return String(value).toLowerCase().includes('jingwei')
@@ -42,7 +49,7 @@ export function responseHeaders(
   own: OwnHeaders,
   isHttp2: boolean,
   ownsCors: boolean,
-  hasTrailers: boolean
+  announces: boolean
 ): string[] {
   const alsoDrop = nominated(given.connection)
   const merged: string[] = []
@@ -58,7 +65,7 @@ export function responseHeaders(
     if (typeof value === 'string') merged.push(name, value)
     else if (value !== undefined) add(name, value)
   }
-  if (hasTrailers && !alsoDrop?.has('trailer')) {
+  if (announces && !alsoDrop?.has('trailer')) {
     const isLeftOut = (name: string) => isNoTrailer(name) || alsoDrop?.has(name) === true
     for (const line of announced(given.trailer!, isLeftOut)) merged.push('trailer', line)
   }
