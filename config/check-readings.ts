@@ -84,7 +84,7 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
   const last = segments.at(-1)
   if (last === undefined) return []
   const path = (changed: readonly string[], slash = trailingSlash): ReadPath => {
-    return { segments: changed, trailingSlash: slash, others: [], latin1: false, plain: false }
+    return { segments: changed, trailingSlash: slash, others: [], latin1: false, plain: null }
   }
   const upper = segments.map((segment) => segment.toUpperCase())
   const all = [

@@ -23,8 +23,8 @@ export interface ReadPath {
   readonly others: readonly (readonly string[])[]
   /** Whether some of its octets are no UTF-8. They are read as Latin-1. */
   readonly latin1: boolean
-  /** Whether the client wrote it as it is read, and no folding changes it. */
-  readonly plain: boolean
+  /** Its text, if the client wrote it as it is read and no folding changes it; without the slash at the end. */
+  readonly plain: string | null
 }
 
 /** Stands for an encoded slash within a segment. `%00`, which reads the same, is refused. */
@@ -38,12 +38,7 @@ export function readPath(target: string): ReadPath | null {
   if (target.charCodeAt(0) !== SLASH) return null
   const query = target.indexOf('?')
   let path = query === -1 ? target : target.slice(0, query)
-  if (!unusual.test(path)) {
-    if (path.length === 1) return root
-    const trailingSlash = path.charCodeAt(path.length - 1) === SLASH
-    const segments = path.slice(1, trailingSlash ? -1 : undefined).split('/')
-    return { segments, trailingSlash, others: none, latin1: false, plain: true }
-  }
+  if (!unusual.test(path)) return new PlainPath(path)
   const fragment = path.indexOf('#')
   if (fragment !== -1) path = path.slice(0, fragment)
   let latin1 = false
@@ -61,13 +56,30 @@ export function readPath(target: string): ReadPath | null {
   if (path.includes(ENCODED_SLASH)) {
     others.push(segments.flatMap((segment) => segment.split(ENCODED_SLASH)).filter(isNotEmpty))
   }
-  return { segments, trailingSlash, others, latin1, plain: false }
+  return { segments, trailingSlash, others, latin1, plain: null }
 }
 
 const SLASH = 47
 const PERCENT = 37
 const none: readonly (readonly string[])[] = []
-const root: ReadPath = { segments: [], trailingSlash: false, others: none, latin1: false, plain: true }
+
+/** Most paths. Taken apart only where that is needed: a route is often found by its beginning. */
+class PlainPath implements ReadPath {
+  readonly plain: string
+  readonly trailingSlash: boolean
+  readonly others = none
+  readonly latin1 = false
+
+  constructor(path: string) {
+    this.trailingSlash = path.length > 1 && path.charCodeAt(path.length - 1) === SLASH
+    this.plain = this.trailingSlash || path.length === 1 ? path.slice(0, -1) : path
+  }
+
+  get segments(): readonly string[] {
+    return this.plain === '' ? [] : this.plain.slice(1).split('/')
+  }
+}
+
 const malformedEscape = /%(?![\da-f]{2})/i
 const beyondAscii = /[^\0-\x7f]/
 const isNotEmpty = (segment: string) => segment !== ''

@@ -103,24 +103,24 @@ export class RouteTable<T> {
   }
 
   find(question: Question): Found<T> | null {
-    const { method, path, headers } = question
+    const { method, headers } = question
     const asked = method === 'OPTIONS' && headers.origin !== undefined ? headers['access-control-request-method'] : null
-    return this.#find(question, path.segments, asked ?? null) ?? null
+    return this.#find(question, asked ?? null)
   }
 
   /** The methods with which a request would find a route, preflights aside. */
   methodsFor(question: Question): string[] {
-    const takes = (method: string) => this.#find({ ...question, method }, question.path.segments, null) !== null
+    const takes = (method: string) => this.#find({ ...question, method }, null) !== null
     return [...this.methods].filter(takes).sort()
   }
 
-  #find(question: Question, segments: readonly string[], asked: string | null): Found<T> | null {
+  #find(question: Question, asked: string | null): Found<T> | null {
     const { host, path } = question
     const trees = this.#treesFor(host)
     const walk = this.#walk
-    let entry = walk.through(trees, segments, question, asked, false)
+    let entry = walk.through(trees, null, question, asked, false)
     // A preflight never carries the headers of the request that it asks for.
-    if (entry === null && asked !== null) entry = walk.through(trees, segments, question, asked, true)
+    if (entry === null && asked !== null) entry = walk.through(trees, null, question, asked, true)
     if (entry === null) return null
     const { preflight } = walk
     const { protection } = entry
@@ -167,8 +167,10 @@ class Walk<T> {
   /** Protections of the routes that fit only in a looser reading. */
   readonly #passed: unknown[] = []
   #segments: readonly string[] = []
-  #folded: readonly string[] = []
-  #plain = true
+  /** Of a plain path only those that the search has come to: it grows with `#position`. */
+  #folded: string[] = []
+  #plain: string | null = null
+  #position = 0
   #slash = false
   #method = ''
   #asked: string | null = null
@@ -182,17 +184,21 @@ class Walk<T> {
     this.#guardsSlash = readings.trailingSlash === 'guard'
   }
 
+  /** `other`: the segments in another reading of the path than its own. */
   through(
     trees: readonly Node<T>[],
-    segments: readonly string[],
+    other: readonly string[] | null,
     { method, path, headers }: Question,
     asked: string | null,
     anyHeaders: boolean
   ): Entry<T> | null {
-    this.#segments = segments
-    this.#folded = path.plain ? segments : this.#foldAll(segments)
+    this.#plain = other === null ? path.plain : null
+    this.#position = 0
     this.#slash = path.trailingSlash
-    this.#plain = this.#folded === segments && !path.trailingSlash
+    if (this.#plain === null) {
+      this.#segments = other ?? path.segments
+      this.#folded = this.#segments.map((segment) => fold(segment, this.#loose))
+    } else this.#folded.length = 0
     this.#method = method
     this.#asked = asked
     this.#headers = headers
@@ -209,25 +215,31 @@ class Walk<T> {
     return this.#passed.some((passed) => passed !== protection)
   }
 
-  /** The same list where nothing is folded. */
-  #foldAll(segments: readonly string[]): readonly string[] {
-    let folded: string[] | null = null
-    for (let at = 0; at < segments.length; at++) {
-      const segment = segments[at]!
-      const text = fold(segment, this.#loose)
-      if (text === segment) continue
-      folded ??= [...segments]
-      folded[at] = text
-    }
-    return folded ?? segments
+  /** A segment as the tree has it; undefined behind the last. */
+  #segment(at: number): string | undefined {
+    if (at < this.#folded.length || this.#plain === null || this.#position >= this.#plain.length)
+      return this.#folded[at]
+    const end = this.#plain.indexOf('/', this.#position + 1)
+    const segment = this.#plain.slice(this.#position + 1, end === -1 ? undefined : end)
+    this.#position = end === -1 ? this.#plain.length : end
+    this.#folded.push(segment)
+    return segment
+  }
+
+  /** All segments, as the client wrote them. */
+  #all(): readonly string[] {
+    if (this.#plain === null) return this.#segments
+    for (let at = this.#folded.length; this.#segment(at) !== undefined; ) at++
+    return this.#folded
   }
 
   #visit(node: Node<T>, at: number): boolean {
-    if (at === this.#folded.length) return this.#choose(node.atEnd, at, 0)
-    const segment = this.#folded[at]!
+    const segment = this.#segment(at)
+    if (segment === undefined) return this.#choose(node.atEnd, at, 0)
     const child = node.texts?.get(segment)
     if (child !== undefined && this.#visit(child, at + 1)) return true
     if (node.partials !== null) {
+      this.#all()
       const rest = this.#folded.slice(at).join('/')
       for (const { text, groups } of node.partials) {
         if (rest.startsWith(text) && this.#choose(groups, at, text.length)) return true
@@ -235,7 +247,7 @@ class Walk<T> {
     }
     if (node.patterns !== null) {
       for (const { loose, node: next } of node.patterns) {
-        if ((loose.test(segment) || loose.test(this.#segments[at]!)) && this.#visit(next, at + 1)) return true
+        if ((loose.test(segment) || loose.test(this.#all()[at]!)) && this.#visit(next, at + 1)) return true
       }
     }
     if (node.any !== null && this.#visit(node.any, at + 1)) return true
@@ -279,11 +291,12 @@ class Walk<T> {
   }
 
   #fit(entry: Entry<T>, at: number, partial: number): 'strict' | 'loose' | 'none' {
-    if (this.#plain && entry.plain) return 'strict'
     const { pattern } = entry
-    const isWhole = pattern.end === 'whole' && this.#segments.length > 0
-    const needsSlash = pattern.end === 'below' && at === this.#segments.length
-    let strict = entry.fits(this.#segments, partial)
+    if (entry.plain && this.#plain !== null && (!this.#slash || pattern.end === 'prefix')) return 'strict'
+    const segments = this.#all()
+    const isWhole = pattern.end === 'whole' && segments.length > 0
+    const needsSlash = pattern.end === 'below' && at === segments.length
+    let strict = entry.fits(segments, partial)
     if (this.#ignoresSlash || !(isWhole || needsSlash)) return strict ? 'strict' : 'loose'
     if (this.#slash !== (needsSlash || pattern.trailingSlash)) {
       if (!this.#guardsSlash) return 'none'

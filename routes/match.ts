@@ -72,7 +72,7 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     if (!path.latin1 && isOwnRouteFirst(fastify, request, path, pattern)) return null
     if (ambiguous) onAmbiguous(request)
     const base = preflight ? value.preflightUrl! : value.url
-    if (path.plain && pattern.length !== null) {
+    if (path.plain !== null && pattern.length !== null) {
       const rest = url.slice(prefix.length + pattern.length)
       return rest.charCodeAt(0) === 47 ? base + rest : `${base}/${rest}`
     }
@@ -140,7 +140,7 @@ function paramsUrl(pattern: PathPattern, path: ReadPath): string {
 function isOwnRouteFirst(
   fastify: FastifyInstance,
   { url = '', method, headers }: IncomingMessage,
-  { segments }: ReadPath,
+  path: ReadPath,
   { parts, end }: PathPattern
 ): boolean {
   const query = url.indexOf('?')
@@ -150,6 +150,7 @@ function isOwnRouteFirst(
     constraints: { host: headers.host, version: headers['accept-version'] as string | undefined }
   })
   if (own === null) return false
+  const { segments } = path
   const names = Object.keys(own.params)
   const rest = own.params['*']
   if (rest === undefined) return names.length === 0 || (end !== 'whole' && parts.length < segments.length)

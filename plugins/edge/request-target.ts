@@ -29,6 +29,9 @@ const ambiguous = /\\|%(?:2f|5c|00)|\/(?:(?:\.|%2e){1,2}(?:[/;]|%3b|$)|;|%3b)|%(
 const ambiguousBeside =
   /\\|%(?:5c|00)|(?:\/|%2f)(?:(?:\.|%2e){1,2}(?:[/;]|%2f|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
 
+/** What most targets do not have; those that do are looked at more closely. */
+const odd = /[^!-~]|[%;#\\]|\/\./
+
 /** Where a segment's path parameters begin. */
 const parameters = /;|%3b/i
 
@@ -106,6 +109,7 @@ export default fp<Config>(
       }
       // Answered by the gateway, so that the browser sends the request, whose refusal a page can read.
       if (isPreflight(request)) return done()
+      if (!odd.test(url)) return done(ambiguousPaths.has(raw) ? new Spelling() : undefined)
       if (unencoded.test(url)) return done(new NotEncoded())
       const query = url.indexOf('?')
       const path = query === -1 ? url : url.slice(0, query)
