@@ -30,6 +30,7 @@ export interface Contender {
   readonly running: Running
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
+  readonly clients: readonly Readonly<Record<string, string>>[]
 }
 
 export const subjectCore = 0
@@ -48,7 +49,7 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
   const folder = join(bench.folder, name.replace(/[^\w]+/g, '-'))
   const { checkout, consulUrl, origin } = bench
   const setup = { port, originPort: origin.port, consulUrl, folder, checkout, size: size ?? one }
-  const { command, args, env = process.env, prefix = '', headers = {} } = await subject.launch(setup)
+  const { command, args, env = process.env, prefix = '', headers = {}, clients = [] } = await subject.launch(setup)
   const running = await start({
     command: 'taskset',
     args: ['-c', String(subjectCore), command, ...args],
@@ -60,5 +61,5 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
     const log = join(folder, 'gateway.log')
     throw new Error(error.message + (existsSync(log) ? readFileSync(log, 'utf8').slice(-2000) : ''))
   })
-  return { name, running, url: `http://127.0.0.1:${port}${prefix}${scenario.path}`, headers }
+  return { name, running, url: `http://127.0.0.1:${port}${prefix}${scenario.path}`, headers, clients }
 }

@@ -1,7 +1,7 @@
 // This gateway as a subject: its configuration, bare and with everything on.
+import { createHmac } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { runToEnd } from '../helpers/processes.ts'
 import type { Launch, Setup } from './subjects.ts'
 
 const secret = 'a secret for benchmarks only, long enough'
@@ -18,7 +18,7 @@ const everythingOn = {
     'accessLog: true', // its output goes to a file
     'cors: { origin: [https://app.example.com], credentials: true }',
     'rateLimit: { max: 1000000000, window: 1h }',
-    `jwt: { secret: '${secret}', issuer: bench, audience: bench, forward: { sub: x-user-id } }`
+    `jwt: { secret: '${secret}', issuer: bench, audience: bench, forward: { sub: x-user-id } }` // of many clients
     // tracing
   ],
   mesh: [
@@ -37,21 +37,43 @@ export async function everything(setup: Setup): Promise<Launch> {
     ...section('edge', everythingOn.edge),
     ...section('mesh', everythingOn.mesh)
   ]
-  const started = launch(setup, lines, '{}')
-  const token = ['-c', join(setup.folder, 'gateway.yaml'), 'token', 'origin', '--ttl', '10h']
-  const { code, stdout, stderr } = await runToEnd('node', [join(setup.checkout, 'app.ts'), ...token])
-  if (code !== 0) throw new Error(`no token: ${stdout}${stderr}`)
-  return { ...started, headers: { authorization: `Bearer ${stdout.trim()}`, origin: 'https://app.example.com' } }
+  return {
+    ...launch(setup, lines, '{}', ["trustProxy: ['127.0.0.1']"]),
+    headers: { origin: 'https://app.example.com', ...client(0) },
+    clients: Array.from({ length: tokens }, (_, i) => client(i))
+  }
 }
 
-function launch(setup: Setup, lines: readonly string[], service: string): Launch {
+/** Whoever calls has one of so many tokens, and one of so many addresses, as the load balancer says. */
+const tokens = 10_000
+const addresses = 1000
+
+function client(number: number): Record<string, string> {
+  const address = number % addresses
+  return {
+    authorization: `Bearer ${tokenOf(`user-${number}`)}`,
+    'x-forwarded-for': `10.1.${address >> 8}.${address & 255}`
+  }
+}
+
+function tokenOf(sub: string): string {
+  const now = Math.floor(Date.now() / 1000)
+  const claims = { sub, iss: 'bench', aud: 'bench', iat: now, exp: now + 36_000 }
+  const text = [{ alg: 'HS256', typ: 'JWT' }, claims]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.')
+  return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`
+}
+
+function launch(setup: Setup, lines: readonly string[], service: string, listener: readonly string[] = []): Launch {
   const { folder, port, checkout } = setup
   mkdirSync(folder, { recursive: true })
   const listen = [
     'host: 127.0.0.1',
     `port: ${port}`,
     'limits: { connections: 20000 }',
-    'drain: { delay: 0s, timeout: 1s }'
+    'drain: { delay: 0s, timeout: 1s }',
+    ...listener
   ]
   const config = [...section('listen', listen), ...lines, ...services(setup, service), ...routes(setup)]
   writeFileSync(join(folder, 'gateway.yaml'), `${config.join('\n')}\n`)

@@ -24,6 +24,7 @@ export interface Load {
 export interface Target {
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
+  readonly clients: readonly Readonly<Record<string, string>>[]
   readonly scenario: Scenario
 }
 
@@ -82,6 +83,31 @@ done = function(summary, latency, requests)
 end
 `
 
+/** Requests of many clients in turn, each built once unless its body is large. */
+const inTurn = (file: string, bodyBytes: number) => `
+local clients, built, at = {}, {}, 0
+local names
+for line in io.lines('${file}') do
+  local values = {}
+  for value in line:gmatch('[^\\t]+') do values[#values + 1] = value end
+  if names == nil then names = values else clients[#clients + 1] = values end
+end
+request = function()
+  at = at % #clients + 1
+  local ready = built[at]
+  if ready ~= nil then return ready end
+  for i, name in ipairs(names) do wrk.headers[name] = clients[at][i] end
+  ready = wrk.format()
+  if ${bodyBytes} < 4096 then built[at] = ready end
+  return ready
+end
+`
+
+/** Names, and then the values of each client: a line each, with tabs between. */
+function table(clients: Target['clients']): string {
+  return [Object.keys(clients[0] ?? {}), ...clients.map(Object.values)].map((values) => values.join('\t')).join('\n')
+}
+
 async function wrk(folder: string): Promise<Program> {
   const { path, env } = await tool('wrk')
   return {
@@ -89,10 +115,14 @@ async function wrk(folder: string): Promise<Program> {
     command: path,
     env,
     ready: () => true,
-    args({ url, headers, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
-      const script = join(mkdtempSync(join(folder, 'wrk-')), 'load.lua')
+    args({ url, headers, clients, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
+      const own = mkdtempSync(join(folder, 'wrk-'))
+      const script = join(own, 'load.lua')
+      const list = join(own, 'clients.tsv')
+      writeFileSync(list, `${table(clients)}\n`)
       const body = bodyBytes > 0 ? `string.rep('x', ${bodyBytes})` : 'nil'
-      writeFileSync(script, `wrk.method = '${method}'\nwrk.body = ${body}\n${report}`)
+      const turns = clients.length > 0 ? inTurn(list, bodyBytes) : ''
+      writeFileSync(script, `wrk.method = '${method}'\nwrk.body = ${body}\n${turns}${report}`)
       const given = Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
       const bounds = [`-d${forever}s`, '--timeout', `${patience}s`]
       return ['-t1', `-c${connections}`, ...bounds, '-s', script, ...given, url]
@@ -118,10 +148,12 @@ function autocannon(folder: string): Program {
     command: 'node',
     env: process.env,
     ready: /^started$/m,
-    args({ url, headers, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
+    args({ url, headers, clients, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
       const body = bodyBytes > 0 ? { body: 'x'.repeat(bodyBytes) } : {}
       const bounds = { connections, duration: forever, timeout: patience }
-      const options = { url, method, headers, ...body, ...bounds }
+      // Each connection keeps them all: fewer than of wrk.
+      const requests = clients.slice(0, 1000).map((client) => ({ headers: { ...headers, ...client } }))
+      const options = { url, method, headers, ...body, ...bounds, ...(requests.length > 0 && { requests }) }
       return [join(import.meta.dirname, 'autocannon.ts'), folder, JSON.stringify(options)]
     },
     parse(output) {

@@ -22,6 +22,8 @@ export interface Launch {
   /** Path under which the origin is reached, and what the client must send. */
   readonly prefix?: string
   readonly headers?: Readonly<Record<string, string>>
+  /** What further clients send besides: the requests take them in turn. All have the same names. */
+  readonly clients?: readonly Readonly<Record<string, string>>[]
 }
 
 export interface Subject {
