@@ -149,6 +149,10 @@ function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {
   if (jwt.secret === publishedSecret && report.usable('/listen') && !isLoopback(checked.data.listen.host)) {
     report.fault(`${at}/secret`, 'the secret of the examples, which is public: only a gateway on loopback may use it')
   }
+  if (kind === 'secret' && report.usable(`${at}/secret`) && isPem(jwt.secret ?? '')) {
+    // Whoever has a public key could sign with it.
+    report.fault(`${at}/secret`, 'a key in PEM form; a public one belongs under "publicKey"')
+  }
   const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, jwt.publicKey ?? '', checked) : undefined
   if (!report.usable(`${at}/algorithms`)) return
   jwt.algorithms?.forEach((algorithm, index) => {

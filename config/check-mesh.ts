@@ -1,7 +1,7 @@
 /** The checks of a mesh policy, at whichever of the three levels it is written. */
-import { statSync } from 'node:fs'
 import type { Static } from 'typebox'
 import type { Checked } from './checked.ts'
+import { checkPem } from './checked.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
 import type { Mesh } from './schema/mesh.ts'
@@ -63,15 +63,12 @@ const adaptiveConcurrency: Check = (at, { adaptiveConcurrency: options }, { repo
   report.fault(at, 'minLimit, initialLimit and maxLimit must be in this order')
 }
 
-const tls: Check = (at, { tls }, { report, absolute }) => {
+const tls: Check = (at, { tls }, checked) => {
   if (!tls) return
-  if ((tls.cert === undefined) !== (tls.key === undefined)) report.fault(at, 'a client certificate needs cert and key')
-  for (const key of ['ca', 'cert', 'key'] as const) {
-    const path = tls[key]
-    if (path === undefined) continue
-    const file = absolute(path)
-    if (!statSync(file, { throwIfNoEntry: false })?.isFile()) report.fault(`${at}/${key}`, `no such file: ${file}`)
+  if ((tls.cert === undefined) !== (tls.key === undefined)) {
+    checked.report.fault(at, 'a client certificate needs cert and key')
   }
+  for (const key of ['ca', 'cert', 'key'] as const) checkPem(at, key, tls[key], checked)
 }
 
 const hedge: Check = (at, { hedge }, { report }) => {

@@ -2,15 +2,15 @@
  * What a schema can't say: whether the parts of the configuration fit each other. Looks only at what has no
  * fault yet, so that one slip is told once.
  */
-import { readdirSync, statSync } from 'node:fs'
 import { findPackageJSON } from 'node:module'
-import { basename, dirname, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { checkEdge } from './check-edge.ts'
 import { checkPolicy } from './check-mesh.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkTimeouts } from './check-timeouts.ts'
 import type { Checked } from './checked.ts'
+import { checkFile, checkPem, namesIn } from './checked.ts'
 import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
@@ -29,19 +29,6 @@ export function check(data: Written, report: Report, file: string): void {
   if (report.usable('/mesh')) checkPolicy('/mesh', data.mesh, checked, null)
   checkEdge(checked)
   if (report.usable('/routes')) checkRoutes(checked)
-}
-
-const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true
-
-/** Whether a file that the value at a pointer names is there. */
-function checkFile(at: string, path: string | undefined, { report, absolute }: Checked): void {
-  if (path === undefined || !report.sound(at)) return
-  const file = absolute(path)
-  if (!isFile(file)) report.fault(at, `no such file: ${file}${didYouMean(basename(file), namesIn(dirname(file)))}`)
-}
-
-function namesIn(folder: string): string[] {
-  return statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true ? readdirSync(folder) : []
 }
 
 /** Whether a package is installed, for the configuration's folder or for the gateway itself. */
@@ -71,12 +58,12 @@ function checkListen(checked: Checked): void {
     if (listen.tls === undefined && report.usable('/listen/http2') && listen.http2 === true) {
       report.fault('/listen/http2', 'HTTP/2 is agreed on within TLS, so it needs listen.tls')
     }
-    for (const key of ['cert', 'key', 'ca'] as const) checkFile(`/listen/tls/${key}`, listen.tls?.[key], checked)
+    for (const key of ['cert', 'key', 'ca'] as const) checkPem('/listen/tls', key, listen.tls?.[key], checked)
   }
   const { consul } = data.discovery ?? {}
   if (report.usable('/discovery/consul/tls')) {
     for (const key of ['ca', 'cert', 'key'] as const) {
-      checkFile(`/discovery/consul/tls/${key}`, consul?.tls?.[key], checked)
+      checkPem('/discovery/consul/tls', key, consul?.tls?.[key], checked)
     }
   }
   const known = ['/listen/host', '/listen/port', '/admin/host', '/admin/port'].every((at) => report.usable(at))

@@ -1,6 +1,10 @@
 /** What the checks of the configuration's parts have in common. */
+import type { Stats } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
 import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
+import { didYouMean } from './nearest.ts'
 
 /** What every check is given. */
 export interface Checked {
@@ -8,4 +12,43 @@ export interface Checked {
   readonly report: Report
   /** Absolute, from what is relative to the configuration's folder. */
   readonly absolute: (path: string) => string
+}
+
+/** State of what is at a path; null if there is nothing, or can be nothing: the path has a NUL, or is too long. */
+function stateOf(path: string): Stats | null {
+  try {
+    return statSync(path)
+  } catch {
+    return null
+  }
+}
+
+/** Checks that the file which the value at a pointer names is there. */
+export function checkFile(at: string, path: string | undefined, { report, absolute }: Checked): void {
+  if (path === undefined || !report.sound(at)) return
+  const file = absolute(path)
+  if (!stateOf(file)?.isFile())
+    report.fault(at, `no such file: ${file}${didYouMean(basename(file), namesIn(dirname(file)))}`)
+}
+
+/** Checks that certificate and key were not swapped. Whether they are good shows when the gateway is built. */
+export function checkPem(at: string, kind: 'ca' | 'cert' | 'key', path: string | undefined, checked: Checked): void {
+  const place = `${at}/${kind}`
+  checkFile(place, path, checked)
+  const { report, absolute } = checked
+  if (path === undefined || !report.sound(place)) return
+  const file = absolute(path)
+  try {
+    const text = readFileSync(file, 'latin1')
+    const [isCertificate, isKey] = [text.includes('CERTIFICATE-----'), text.includes('PRIVATE KEY-----')]
+    if (kind === 'key' && isCertificate && !isKey) report.fault(place, `a certificate, not a private key: ${file}`)
+    else if (kind !== 'key' && isKey && !isCertificate) report.fault(place, `a private key, not a certificate: ${file}`)
+  } catch (error) {
+    report.fault(place, `cannot be read: ${(error as Error).message}`)
+  }
+}
+
+/** Names of the files in a folder; none if there is no such folder. */
+export function namesIn(folder: string): string[] {
+  return stateOf(folder)?.isDirectory() ? readdirSync(folder) : []
 }

@@ -60,7 +60,13 @@ export const Service = Type.Object(
           port: Type.Optional(Port('For A/AAAA; an SRV record brings its own.', 1)),
           srv: Type.Boolean({ default: false }),
           tls: Type.Boolean({ default: false, description: 'Speak https to the instances.' }),
-          server: Type.Optional(Type.String({ description: 'ip:port of the DNS server; default: the system’s.' })),
+          server: Type.Optional(
+            Type.String({
+              format: 'authority',
+              expected: 'a host and port such as 10.0.0.2:8600',
+              description: 'ip:port of the DNS server; default: the system’s.'
+            })
+          ),
           minTtl: DurationOrZero('Never ask more often than this.', { default: '1s' }),
           maxTtl: Duration('Never keep an answer longer than this.', { default: '5m' })
         },

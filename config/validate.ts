@@ -33,6 +33,13 @@ interface Holder {
   parentDataProperty: string | number
 }
 
+/** A host, and a port if it is not the usual one. */
+function isAuthority(text: string): boolean {
+  if (!URL.canParse(`tcp://${text}`)) return false
+  const { hostname, host } = new URL(`tcp://${text}`)
+  return hostname !== '' && host.toLowerCase() === text.toLowerCase()
+}
+
 function isCidr(text: string): boolean {
   const [address = '', bits, ...rest] = text.split('/')
   const version = isIP(address)
@@ -45,6 +52,7 @@ let compiled: ValidateFunction | undefined
 function compile(): ValidateFunction {
   const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true })
   ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
+  ajv.addFormat('authority', isAuthority)
   ajv.addFormat('cidr', isCidr)
   ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
   ajv.addKeyword({

@@ -1,6 +1,6 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
-import { Count, Duration, DurationOrZero, Names, orOff, Size, strict, Url } from './kit.ts'
+import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
   {
@@ -36,7 +36,7 @@ const forwardingHeaders = [
 
 export const Listen = Type.Object(
   {
-    host: Type.String({ default: '0.0.0.0' }),
+    host: ListenHost('0.0.0.0'),
     port: Type.Integer({ minimum: 0, maximum: 65535, default: 8080 }),
     tls: Type.Optional(Tls),
     http2: Type.Boolean({ default: false, description: 'Also speak HTTP/2 (ALPN); needs `tls`.' }),
@@ -121,7 +121,7 @@ export const Listen = Type.Object(
 
 export const Admin = Type.Object(
   {
-    host: Type.String({ default: '127.0.0.1' }),
+    host: ListenHost('127.0.0.1'),
     port: Type.Integer({ minimum: 0, maximum: 65535, default: 8081 }),
     hosts: Type.Array(
       Type.String({

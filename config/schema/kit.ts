@@ -26,6 +26,14 @@ export const Url = (scheme: 'http' | 'redis', description: string) =>
     expected: `a URL that starts with ${scheme}:// or ${scheme}s://`,
     description
   })
+/** Where a server listens; empty: on all addresses. */
+export const ListenHost = (value: string, description?: string) =>
+  Type.String({
+    pattern: '^([A-Za-z0-9_.-]{0,253}|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?)$',
+    expected: 'an IP address or a host name',
+    default: value,
+    ...(description !== undefined && { description })
+  })
 export const Port = (description: string, min = 0) => Type.Integer({ minimum: min, maximum: 65535, description })
 export const Count = (description: string, more: { default?: number; minimum?: number; maximum?: number } = {}) =>
   Type.Integer({ minimum: 1, description, ...more })

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
+import { createSecureContext } from 'node:tls'
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import { readPath } from '../../config/path-reading.ts'
@@ -26,6 +27,8 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
   const http = {
     maxHeaderSize: limits.headers,
     headersTimeout: timeouts.headers,
+    // Node refuses a `headersTimeout` beyond it, and has 5 minutes by default.
+    requestTimeout: 0,
     // How often Node looks for clients that overstay `headersTimeout`; its own 30 s would triple it.
     connectionsCheckingInterval: 1000,
     // A request without a body is no stream: spares it the ticks of one that is read to its end.
@@ -68,10 +71,9 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
   if (tls === undefined) return { ...options, http } as FastifyServerOptions
   const https = {
     ...http,
-    cert: readFileSync(tls.cert),
-    key: readFileSync(tls.key),
+    ...certificates(tls),
     handshakeTimeout: timeouts.headers,
-    ...(tls.ca !== undefined && { ca: readFileSync(tls.ca), requestCert: true, rejectUnauthorized: true }),
+    ...(tls.ca !== undefined && { requestCert: true, rejectUnauthorized: true }),
     ...(listen.http2 && http2Options(listen))
   }
   return {
@@ -80,6 +82,19 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
     // Ours goes by streams, not by bytes.
     ...(listen.http2 && { http2: true, http2SessionTimeout: 0 })
   } as FastifyServerOptions
+}
+
+/** Reads the files of `listen.tls`. Throws if they do not fit each other, as Node would, but names the key. */
+function certificates({ cert, key, ca }: NonNullable<Config['listen']['tls']>) {
+  try {
+    const read = { cert: readFileSync(cert), key: readFileSync(key), ...(ca !== undefined && { ca: readFileSync(ca) }) }
+    // OpenSSL would take it for a list of no authorities, and refuse every client.
+    if (read.ca !== undefined && !read.ca.includes('CERTIFICATE-----')) throw new Error('ca holds no certificate')
+    createSecureContext(read)
+    return read
+  } catch (error) {
+    throw new Error(`listen.tls: these files cannot be used: ${(error as Error).message}`, { cause: error })
+  }
 }
 
 /** Bytes of the shortest field, of one character, in HTTP/1.1 and as HTTP/2 counts it (RFC 9113, 6.5.2). */

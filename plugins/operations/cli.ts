@@ -79,7 +79,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       await gateways.start(load(file), startedAs(values.config))
       return null
     case 'check':
-      return print(`${other}: ok, ${summary(load(other))}\n`)
+      return print(`${other}: ok, ${await tried(load(other), gateways)}\n`)
     case 'schema':
       return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
     case 'routes':
@@ -124,7 +124,14 @@ function version(): string {
   return (JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { version: string }).version
 }
 
-function summary(config: Config): string {
+/** Builds a gateway, which reads its certificates and loads its plugins, and starts nothing. */
+async function tried(config: Config, { build }: Gateways): Promise<string> {
+  const gateway = build(config, { logger: false })
+  try {
+    await gateway.after()
+  } finally {
+    await gateway.close()
+  }
   return `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
 }
 

@@ -65,6 +65,29 @@ plugins: [{ name: it }]
     ]
   },
   {
+    name: 'a key for a certificate',
+    yaml: `
+listen: { tls: { cert: private.pem, key: private.pem } }
+`,
+    faults: [(dir) => `2:24: listen.tls.cert: a private key, not a certificate: ${dir}/private.pem`]
+  },
+  {
+    name: 'a public key as secret, and hosts that are none',
+    yaml: `
+listen: { host: "a b" }
+admin: { host: /tmp/socket, hosts: ["a b"] }
+edge: { jwt: { secret: "-----BEGIN PUBLIC KEY-----\\nMCowBQYDK2VwAyEA" } }
+services: { a: { dns: { host: h, port: 1, server: "h:99999" } } }
+`,
+    faults: [
+      '2:17: listen.host: expected an IP address or a host name, found "a b"',
+      '3:16: admin.host: expected an IP address or a host name, found "/tmp/socket"',
+      '3:37: admin.hosts[0]: expected a host name or address such as gateway-1.internal or *.internal, found "a b"',
+      '4:24: edge.jwt.secret: a key in PEM form; a public one belongs under "publicKey"',
+      '5:51: services.a.dns.server: expected a host and port such as 10.0.0.2:8600, found "h:99999"'
+    ]
+  },
+  {
     name: 'trust in everybody',
     yaml: `
 listen: { trustProxy: [10.0.0.0/8, 0.0.0.0/0, "::/0"] }

@@ -39,3 +39,10 @@ t.test('a script of another package that calls the gateway in a folder of its ow
   t.equal(code, 0)
   t.ok(stdout.startsWith(`${join(other, 'gw/mine.yaml')}: ok`), stdout)
 })
+
+t.test('check reads certificates, too', async (t) => {
+  const tls = t.testdir({ 'x.pem': 'nothing', 'gateway.yaml': 'listen: { tls: { cert: x.pem, key: x.pem } }' })
+  const { code, stdout, stderr } = await within(tls, `node ${home}/app.ts check gateway.yaml`)
+  t.strictSame({ code, stdout }, { code: 1, stdout: '' })
+  t.match(stderr, /^jingwei: listen\.tls: these files cannot be used: /)
+})

@@ -38,8 +38,13 @@ export class TlsFiles implements CredentialSource {
     this.#minVersion = options.minVersion
     this.#log = log
     this.#onReload = onReload
-    this.#texts = Object.fromEntries(this.#files.map(([kind, file]) => [kind, readFileSync(file, 'utf8')]))
-    this.credentials = credentialsOf({ ...this.#texts, minVersion: this.#minVersion })
+    try {
+      this.#texts = Object.fromEntries(this.#files.map(([kind, file]) => [kind, readFileSync(file, 'utf8')]))
+      this.credentials = credentialsOf({ ...this.#texts, minVersion: this.#minVersion })
+    } catch (error) {
+      const files = this.#files.map(([, file]) => file).join(', ')
+      throw new Error(`mesh.tls: ${(error as Error).message} (${files})`, { cause: error })
+    }
   }
 
   /** Why the newest files are not in use, or null. */

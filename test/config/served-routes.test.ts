@@ -1,0 +1,3 @@
+import { testSections } from './served.ts'
+
+testSections(['services', 'routes'])

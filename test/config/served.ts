@@ -1,0 +1,244 @@
+/** Whatever `check` takes starts, serves and stops: odd values for every key of the schema, each in a real gateway. */
+import { generateKeyPairSync } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import http from 'node:http'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { dirname, join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { build } from '../../app.ts'
+import { ConfigError, parseConfig } from '../../config/load.ts'
+import { Gateway } from '../../config/schema.ts'
+import type { Unit } from '../../config/units.ts'
+import { startService } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
+
+interface Shape {
+  type?: string
+  const?: unknown
+  enum?: unknown[]
+  unit?: Unit
+  format?: string
+  default?: unknown
+  minimum?: number
+  maximum?: number
+  properties?: Record<string, Shape>
+  patternProperties?: Record<string, Shape>
+  additionalProperties?: boolean | Shape
+  items?: Shape
+  then?: Shape
+  else?: Shape
+}
+
+type Path = readonly (string | number)[]
+
+/** Stands for what the sections around a key need anyway. */
+const asItIs = Symbol('as it is')
+
+const texts = [
+  '', ' ', 'a', 'a b', '/', '/a', '/he alth', '/健康', '健康', 'é', 'a\nb', 'a\u0000b', 'a\tb', '%', '/%zz', '/%2e%2e', '?', '/?a=b',
+  '#', '/#a', '//', '/a/../b', '*', '*.a', '/*', ':id', '/:id', '/:', '/{id}', '$&', '__proto__', 'constructor', 'host',
+  'Content-Length', 'transfer-encoding', 'connection', 'set-cookie', ':path', 'ip', 'header:host', 'header:a b', 'cookie:a', 'query:a',
+  'retriable-header:a b', 'retriable-header:x', '-1', '1.5', 'localhost', '127.0.0.1', '::1', '0.0.0.0/0', '::/0', '10.0.0.0/8',
+  '999.1.1.1', 'x'.repeat(300), 'x'.repeat(20_000)
+] // biome-ignore format: a list
+const urls = [
+  'http://127.0.0.1:1', 'http://[::1]:1', 'HTTP://LOCALHOST:1', 'http://127.0.0.1:1/a b', 'http://127.0.0.1:1?x=y', 'http://u:p@127.0.0.1:1',
+  'https://127.0.0.1:1', 'redis://127.0.0.1:1', 'redis://127.0.0.1:1/99999', 'rediss://:p@127.0.0.1:1', 'http://é.invalid', 'http://a b',
+  'http://h:99999', 'http://', 'http://127.0.0.1:1/%zz'
+] // biome-ignore format: a list
+const ofUnits: Readonly<Record<Unit, string[]>> = {
+  duration: ['0s', '1ms', '24d', '25d', '0.4ms'],
+  'duration or 0': ['0s', '1ms', '24d', '0.4ms'],
+  size: ['0b', '1b', '1gb', '9999999gb', '0.4b'],
+  share: ['0%', '0.0001%', '100%'],
+  percent: ['0%', '0.0001%', '100000%']
+}
+
+/** Values worth a try for a schema, odd ones included. */
+function valuesFor(shape: Shape): unknown[] {
+  if (shape.then && shape.else) return [...valuesFor(shape.then), ...valuesFor(shape.else)]
+  if (shape.const !== undefined) return [shape.const]
+  if (shape.enum) return shape.enum.length > 20 ? shape.enum.slice(0, 4) : shape.enum
+  if (shape.unit) return ofUnits[shape.unit]
+  if (shape.format === 'url') return urls
+  if (shape.type === 'integer' || shape.type === 'number') {
+    return [shape.default, shape.minimum ?? 0, shape.maximum, 0, 1, -1, 2 ** 31, 2 ** 53 - 1].filter(
+      (value) => value !== undefined
+    )
+  }
+  if (shape.type === 'boolean') return [true, false]
+  if (shape.type === 'array') return [asItIs, [], ...valuesFor(shape.items ?? {}).map((value) => [value, value])]
+  if (shape.type === 'object') {
+    const named = Object.values(shape.patternProperties ?? {})[0] ?? shape.additionalProperties
+    if (typeof named !== 'object') return [asItIs, {}]
+    const values = valuesFor(named)
+    return [asItIs, {}, ...texts.map((key) => ({ [key]: values[2] ?? 'a' })), ...values.map((value) => ({ a: value }))]
+  }
+  return texts
+}
+
+/** The paths of all keys, with their schemas. */
+function keysOf(shape: Shape, path: Path = []): [Path, Shape][] {
+  const found = Object.entries(shape.properties ?? {}).flatMap(([key, inner]): [Path, Shape][] => {
+    const at = [...path, key]
+    return [[at, inner], ...keysOf(inner, at)]
+  })
+  const named = Object.values(shape.patternProperties ?? {})[0] ?? shape.additionalProperties
+  if (typeof named === 'object' && path.length > 0) found.push(...keysOf(named, [...path, 'one']))
+  if (shape.items) found.push(...keysOf(shape.items, [...path, 0]))
+  for (const branch of [shape.then, shape.else]) if (branch) found.push(...keysOf(branch, path))
+  return found
+}
+
+const service = await startService((_request, response) => response.end('ok'))
+t.teardown(service.close)
+const { cert, key } = selfSigned(t)
+const dir = dirname(cert)
+const file = join(dir, 'gateway.yaml')
+writeFileSync(join(dir, 'text.pem'), 'no certificate')
+const publicKey = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
+texts.push('one', 'other', 'one.pem', 'text.pem', 'cert.pem', 'key.pem', String(publicKey))
+
+type Mapping = Record<string | number, unknown>
+
+const base = () => ({
+  listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s' } },
+  admin: false as unknown,
+  discovery: {} as Mapping,
+  edge: {} as Mapping,
+  mesh: { timeout: '1s' } as Mapping,
+  services: { one: { instances: [service.url] }, other: { instances: [service.url] } } as Record<string, Mapping>,
+  routes: [{ name: 'one', match: { path: '/' }, service: 'one' } as Mapping]
+})
+type Base = ReturnType<typeof base>
+
+/** What the sections of a key need besides it. The last one that fits is used, after those of its holders. */
+const companions: readonly (readonly [path: RegExp, add: (config: Base) => void])[] = [
+  [/^listen\.tls/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
+  [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
+  [/^discovery\.consul/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
+  [/^discovery\.snapshot/, ({ discovery }) => Object.assign(discovery, { snapshot: { path: join(dir, 'snapshot') } })],
+  [/^redis/, (config) => Object.assign(config, { redis: { url: 'redis://127.0.0.1:1' } })],
+  [/^redis/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', store: 'redis' } })],
+  [/^admin/, (config) => Object.assign(config, { admin: { host: '127.0.0.1', port: 0 } })],
+  [/^edge\.cors/, ({ edge }) => Object.assign(edge, { cors: { origin: ['http://a'] } })],
+  [/^edge\.jwt/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' } })],
+  [/^edge\.jwt\.(jwks|publicKey)$/, ({ edge }) => Object.assign(edge, { jwt: {} })],
+  [/^edge\.rateLimit/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s' } })],
+  [/^edge\.rateLimit\.maxPerAddress/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', by: 'header:a' } })],
+  [/^mesh\.balance/, ({ mesh }) => Object.assign(mesh, { balance: {} })],
+  [/^mesh\.balance\.(hashOn|cookieTtl|maxLoad)/, ({ mesh }) => Object.assign(mesh, { balance: { policy: 'maglev', hashOn: 'cookie:a' } })],
+  [/^mesh\.hedge/, ({ mesh }) => Object.assign(mesh, { hedge: { after: '1s' } })],
+  [/^mesh\.hedge\.percentile/, ({ mesh }) => Object.assign(mesh, { hedge: {} })],
+  [/^mesh\.fallback/, ({ mesh }) => Object.assign(mesh, { fallback: [{ status: 200 }] })],
+  [/^mesh\.fallback\.0\.(service|stale)/, ({ mesh }) => Object.assign(mesh, { fallback: [{}] })],
+  [/^mesh\.limit/, ({ mesh }) => Object.assign(mesh, { limit: { rate: 9 } })],
+  [/^mesh\.mirror/, ({ mesh }) => Object.assign(mesh, { mirror: { service: 'other' } })],
+  [/^mesh\.fault\.delay/, ({ mesh }) => Object.assign(mesh, { fault: { delay: { for: '1ms' } } })],
+  [/^mesh\.fault\.abort/, ({ mesh }) => Object.assign(mesh, { fault: { abort: { status: 503 } } })],
+  [/^mesh\.fault\.bandwidth/, ({ mesh }) => Object.assign(mesh, { fault: { bandwidth: { limit: '1kb' } } })],
+  [/^mesh\.fault\.maxActive/, ({ mesh }) => Object.assign(mesh, { fault: { header: true } })],
+  [/^mesh\.tls/, ({ mesh }) => Object.assign(mesh, { tls: { cert, key } })],
+  [/^mesh\.(mode|intentions|identity)/, ({ mesh }) => Object.assign(mesh, { identity: { service: 'a' } })],
+  [/^mesh\.(mode|intentions|identity)/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
+  [/^services\.one\.consul/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
+  [/^services\.one\.consul/, ({ services }) => Object.assign(services, { one: { consul: {} } })],
+  [/^services\.one\.dns/, ({ services }) => Object.assign(services, { one: { dns: { host: '127.0.0.1', port: 1 } } })],
+  [/^services\.one\.instances/, ({ services }) => Object.assign(services, { one: { instances: [{ url: service.url }] } })],
+  [/^services\.one\.subsets/, ({ services }) => Object.assign(services.one!, { subsets: { one: {} } })],
+  [/^routes\.0\.split\.0\.subset/, ({ services }) => Object.assign(services.one!, { subsets: { a: {} } })],
+  [/^routes\.0\.(split|stickOn)/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
+  [/^routes\.0\.(split|stickOn)/, ({ routes }) => Object.assign(routes[0]!, { split: [{ service: 'one', weight: 1 }] })],
+  [/^routes\.0\.path/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/a' } })],
+  [/^routes\.0\.match\.path\.exact/, ({ routes }) => Object.assign(routes[0]!, { match: { path: { exact: '/' } } })]
+] // biome-ignore format: a table
+
+function configWith(path: Path, value: unknown): Base {
+  const config = base()
+  const text = path.join('.')
+  for (const [place, add] of companions) if (place.test(text)) add(config)
+  let holder = config as unknown as Mapping
+  for (const key of path.slice(0, -1)) {
+    if (typeof holder[key] !== 'object') holder[key] = {}
+    holder = holder[key] as Mapping
+  }
+  if (value !== asItIs) holder[path.at(-1)!] = value
+  return config
+}
+
+/** Sections that repeat others, and plugins, whose code is the user's. */
+const isLeftOut = (path: Path) =>
+  /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^(plugins|consumers)/.test(path.join('.'))
+
+/** Limits that a request may well exceed, so that it gets no answer. */
+const mayCut = (path: Path) => /^listen\.(timeouts|limits)/.test(path.join('.'))
+
+/** Status of one request, or the code of the error that ended its connection. */
+function ask({ address, port }: AddressInfo, isTls: boolean): Promise<number | string> {
+  const { get } = isTls ? https : http
+  // Its own certificate is the one that `listen.tls.ca` may ask for.
+  const tls = isTls ? { rejectUnauthorized: false, cert: readFileSync(cert), key: readFileSync(key) } : {}
+  const limits = { agent: false, timeout: 5000, maxHeaderSize: 2 ** 20 }
+  return new Promise((resolve) => {
+    const headers = { origin: 'http://a' }
+    const request = get({ host: address, port, path: '/a', headers, ...limits, ...tls }, (response) => {
+      response.resume().once('close', () => resolve(response.statusCode!))
+    })
+    request.once('timeout', () => request.destroy(new Error('no answer')))
+    request.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+  })
+}
+
+/** What went wrong, or null; undefined where `check` has faults to tell. */
+async function serve(path: Path, value: unknown): Promise<string | null | undefined> {
+  const text = JSON.stringify(configWith(path, value))
+  let config: ReturnType<typeof parseConfig>
+  try {
+    config = parseConfig(text, file, {})
+  } catch (error) {
+    if (error instanceof ConfigError) return undefined
+    return `check: ${(error as Error).stack}`
+  }
+  let server: ReturnType<typeof build> | null = null
+  let isBuilt = false
+  try {
+    server = build(config, { logger: false })
+    await server.after()
+    isBuilt = true
+    await server.listen({ host: config.listen.host, port: config.listen.port })
+    if (config.admin !== false) await server.admin!.listen({ host: config.admin.host, port: 0 })
+    const status = await ask(server.server.address() as AddressInfo, config.listen.tls !== undefined)
+    if (status === 500 || (typeof status === 'string' && !mayCut(path))) return `a request: ${status}`
+    return null
+  } catch (error) {
+    // Whether a name exists, or an address is this machine's, is not the configuration's business.
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (path.at(-1) === 'host' && ['ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'].includes(code)) return null
+    // What is in these files shows when the gateway is built, which `check` does as well.
+    if (!isBuilt && path.includes('tls')) return undefined
+    return `start: ${(error as Error).message}`
+  } finally {
+    await server?.close()
+  }
+}
+
+/** Tests every key of some top-level sections. */
+export function testSections(sections: readonly string[]): void {
+  for (const section of sections) t.test(section, (t) => testSection(t, section))
+}
+
+async function testSection(t: Test, section: string): Promise<void> {
+  for (const [path, shape] of keysOf(Gateway as Shape).filter(([path]) => path[0] === section && !isLeftOut(path))) {
+    const failed: string[] = []
+    let taken = 0
+    for (const value of valuesFor(shape)) {
+      const result = await serve(path, value)
+      if (result !== undefined) taken++
+      if (typeof result === 'string') failed.push(`${String(JSON.stringify(value)).slice(0, 80)}: ${result}`)
+    }
+    t.strictSame(failed, [], `${path.join('.')}: ${taken} values are taken and served`)
+    if (taken === 0) t.fail(`${path.join('.')}: no value is taken`)
+  }
+}
