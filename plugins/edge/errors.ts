@@ -14,7 +14,7 @@ import { resetReply } from './response-fields.ts'
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
 
-type Coded = Error & { code?: string | undefined }
+type Coded = Error & { code?: unknown }
 
 export const errorTable: Readonly<Record<string, Row>> = {
   JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
@@ -80,12 +80,17 @@ const foreign: readonly (readonly [RegExp, string])[] = [
   [/^EADDRNOTAVAIL$/, 'JW_OUT_OF_PORTS']
 ]
 
+/** Returns the error's code. Codes that are no text count as none: a DOMException and errors of some databases have a number. */
+function codeOf({ code }: Coded): string | undefined {
+  return typeof code === 'string' ? code : undefined
+}
+
 /**
  * The code of our own for an error that ended an exchange with a service; undefined for faults of the gateway or of a
  * plugin. Codes of Node and undici mean the service only once it is called: a plugin has connections of its own.
  */
 function ownCode(error: Coded, called: boolean): string | undefined {
-  const { code } = error
+  const code = codeOf(error)
   if (code?.startsWith('JW_')) return code
   if (!called) return undefined
   // undici's parser errors may lack a code.
@@ -93,10 +98,10 @@ function ownCode(error: Coded, called: boolean): string | undefined {
   return foreign.find(([pattern]) => pattern.test(code))?.[1]
 }
 
-/** For the log alone: the code that Node, OpenSSL or undici gave to what happened. */
+/** Returns the code that Node, OpenSSL or undici gave to what happened, for the log alone. */
 function networkCode(error: Coded): string | null {
-  const { code } = (error.cause ?? error) as Coded
-  return typeof code === 'string' && !code.startsWith('JW_') ? code : null
+  const code = codeOf((error.cause ?? error) as Coded)
+  return code === undefined || code.startsWith('JW_') ? null : code
 }
 
 /** Notes for the access log why a request failed; returns the code of our own. */
@@ -156,9 +161,11 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
     return
   }
   const status = error.statusCode ?? 500
+  const given = codeOf(error)
+  const isParting = given !== undefined && parting.has(given)
   // What is left of a body that we will not read must not be taken for the next request.
-  if (status === 408 || status === 413 || parting.has(error.code)) partFrom(request, reply)
-  if (status >= 500 && !parting.has(error.code)) {
+  if (status === 408 || status === 413 || isParting) partFrom(request, reply)
+  if (status >= 500 && !isParting) {
     // A fault of the gateway or of a plugin: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
     const own = recordFailure(request, error)
@@ -166,8 +173,8 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
     reply.code(status).send(body(status, message, own, request.id))
     return
   }
-  request.failure = error.code ?? null
-  reply.code(status).send(body(status, error.message, error.code, request.id))
+  request.failure = given ?? null
+  reply.code(status).send(body(status, error.message, given, request.id))
 }
 
 declare module 'fastify' {

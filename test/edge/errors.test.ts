@@ -231,3 +231,31 @@ t.test('what is thrown in a plugin is a plain 500, its details in the log alone'
   }
   t.match(JSON.stringify(log.filter((line) => line.msg === 'request failed')), /hunter2/)
 })
+
+t.test('errors whose code is a number: those of fetch, and of databases', async (t) => {
+  const errors: Readonly<Record<string, () => Error>> = {
+    timeout: () => new DOMException('the fetch took too long', 'TimeoutError'),
+    conflict: () => Object.assign(new Error('duplicate key'), { code: 11_000, statusCode: 409 })
+  }
+  const gateway = await startGateway(
+    { routes: [] },
+    {
+      log: true,
+      before: (server) => {
+        server.after(() => {
+          server.get('/own/:error', async ({ params }) => {
+            throw errors[(params as { error: string }).error]!()
+          })
+        })
+      }
+    }
+  )
+  t.teardown(gateway.close)
+  const timeout = await get(gateway.port, '/own/timeout')
+  t.equal(timeout.status, 500)
+  t.match(JSON.parse(timeout.body), { code: 'JW_INTERNAL', message: 'The gateway failed to handle the request' })
+  const conflict = await get(gateway.port, '/own/conflict')
+  t.equal(conflict.status, 409)
+  t.match(JSON.parse(conflict.body), { message: 'duplicate key', error: 'Conflict' })
+  t.notOk('code' in JSON.parse(conflict.body))
+})
