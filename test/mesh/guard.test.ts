@@ -345,6 +345,55 @@ t.test("undici's retry: repeats the call, and tells the caller when it gives up"
   }
 })
 
+/** Per request, `dns` asks for the address of a service's virtual host; `dump` passes on a length and no body. */
+const unfit = new Set(['request dns', 'request dump', 'attempt dump'])
+const bundled: Record<string, () => Interceptor> = {
+  retry: () => interceptors.retry(),
+  redirect: () => interceptors.redirect({ maxRedirections: 2 }),
+  dump: () => interceptors.dump(),
+  dns: () => interceptors.dns(),
+  cache: () => interceptors.cache(),
+  responseError: () => interceptors.responseError(),
+  decompress: () => interceptors.decompress(),
+  deduplicate: () => interceptors.deduplicate()
+}
+
+t.test("undici's other interceptors: a response or an error, at once, and nothing is kept", async (t) => {
+  t.strictSame(Object.keys(bundled).sort(), Object.keys(interceptors).sort(), 'all of them')
+  const { url } = await upstream(t, 'orders', (request, response) => {
+    request.resume()
+    if (request.url === '/moved') response.writeHead(302, { location: '/' }).end()
+    else
+      response
+        .writeHead(request.url === '/404' ? 404 : 200, { 'cache-control': 'max-age=60', 'content-length': 5 })
+        .end('whole')
+  })
+  for (const per of ['request', 'attempt'] as const) {
+    for (const [name, make] of Object.entries(bundled)) {
+      const { lines, log } = logStub()
+      const mesh = meshOf(t, [service('orders', [url], policy)], { log })
+      mesh.use(make(), { per, name })
+      for (const path of ['/', '/', '/404', '/moved']) {
+        for (const method of ['GET', 'POST']) {
+          const recorder = new Recorder()
+          // As the edge hands them over: a flat list.
+          const headers = ['accept', 'text/plain']
+          mesh.dispatch({ origin, path, method, headers } as DispatchOptions, recorder)
+          await recorder.done
+          const what = `per ${per}: ${name}: ${method} ${path}`
+          const isFine = recorder.error === null || (name === 'responseError' && path === '/404')
+          if (unfit.has(`${per} ${name}`))
+            t.match(recorder.error ?? { code: 'JW_PLUGIN_FAILED' }, { code: 'JW_PLUGIN_FAILED' }, what)
+          else t.ok(isFine && (recorder.error !== null || recorder.body === 'whole' || path === '/moved'), what)
+        }
+      }
+      if (unfit.has(`${per} ${name}`)) t.match(lines[0], { fields: { interceptor: name } })
+      await eventually(() => mesh.status()[0]!.active === 0, 'no call is left')
+      t.equal(mesh.status()[0]!.instances[0]!.active, 0)
+    }
+  }
+})
+
 t.test('an interceptor that fails while chains are composed is named', async (t) => {
   const { lines, log } = logStub()
   const url = await target(t)
