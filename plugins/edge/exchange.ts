@@ -1,12 +1,11 @@
 /** The way back over the bridge: what the seam answers goes to the client's socket as it comes. */
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
-import type { ServerHttp2Stream } from 'node:http2'
-import { constants } from 'node:http2'
+import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { inContext } from './async-context.ts'
+import { breakOff, Surplus } from './break-off.ts'
 import { recordFailure } from './errors.ts'
 import { endToEnd, isWebSocket, withoutLength } from './headers.ts'
 import { writeInformational } from './informational.ts'
@@ -41,8 +40,6 @@ const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to anothe
 /** What the service says in bytes that no status line may have is left out. */
 const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
-/** Informational responses that a client gets, of a response. */
-const mostInformational = 32
 /** Chunks up to this many bytes are worth copying, to leave with what comes before and behind them. */
 const oneWrite = 16 * 1024
 
@@ -68,7 +65,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
    * write. HTTP/2: a Buffer where they came in one chunk; Node's HTTP/2 streams get nothing else (see `#end`).
    */
   #held: string | Buffer | null = null
-  #informational = 0
+  #isBodiless = false
   #leaving = false
   #ended = false
   #gone: Error | null = null
@@ -114,11 +111,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (status < 200) {
       // Without saying to which, or it would have come as an upgrade.
       if (status === 101) throw new BadUpgrade()
-      if (++this.#informational <= mostInformational) writeInformational(this.#request, this.#raw, status, headers)
+      writeInformational(this.#request, this.#raw, status, headers)
       return
     }
     const reason = !this.#isHttp2 && reasonPhrase.test(text) ? text : undefined
-    const passed = status === 204 ? withoutLength(headers) : headers
+    // Node ends an HTTP/2 stream with the header section of a 205, which has no content (RFC 9110, 15.3.6).
+    this.#isBodiless = this.#isHttp2 && status === 205
+    const passed = status === 204 || this.#isBodiless ? withoutLength(headers) : headers
     this.#raw.writeHead(status, reason, this.#responseHeaders(passed, hasTrailers(this.#request.raw, status, headers)))
     // Not before: what cannot be written is still answered with an error.
     this.#reply.hijack()
@@ -214,6 +213,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#isBodiless && this.#gone === null) this.#dropBody()
     // An interceptor may hand over an empty chunk.
     if (this.#gone !== null || chunk.length === 0) return
     this.bytesSent += chunk.length
@@ -232,6 +232,14 @@ export class Exchange implements Dispatcher.DispatchHandler {
     }
     this.#held = this.#isHttp2 ? own : chunk.toString('latin1')
     this.#leaveLater()
+  }
+
+  /** Ends the response without its body, which may have no end, and the exchange with the service. */
+  #dropBody(): void {
+    this.#gone = new Surplus()
+    recordFailure(this.#request, this.#gone)
+    this.#end()
+    this.#controller!.abort(this.#gone)
   }
 
   /**
@@ -281,13 +289,4 @@ export class Exchange implements Dispatcher.DispatchHandler {
     recordFailure(this.#request, error)
     breakOff(this.#request.raw, this.#raw)
   }
-}
-
-/** Ends a response so that no client takes it for whole. */
-function breakOff(request: IncomingMessage, response: ServerResponse): void {
-  const { socket } = request
-  if ('stream' in response) (response.stream as ServerHttp2Stream).close(constants.NGHTTP2_INTERNAL_ERROR)
-  // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
-  else if (request.httpVersion === '1.0' && !('encrypted' in socket)) socket.resetAndDestroy()
-  else response.destroy()
 }

@@ -128,10 +128,24 @@ class StreamReader {
   }
 }
 
-/** Calls `taken` once what was written has left the process. A connection that closes before never does. */
+/**
+ * Calls `taken` once what was written has left the process, or cannot any more. A stream of HTTP/2 may be ended or closed
+ * by now, and then never drains.
+ */
 export function whenTaken(response: ServerResponse, taken: () => void): void {
   const { socket } = response
-  if (socket === null || 'stream' in response) response.once('drain', taken)
+  if ('stream' in response) {
+    const stream = response.stream as ServerHttp2Stream
+    if (stream.destroyed || !stream.writableNeedDrain) {
+      setImmediate(taken)
+      return
+    }
+    const done = () => {
+      stream.off('drain', done).off('close', done)
+      taken()
+    }
+    stream.once('drain', done).once('close', done)
+  } else if (socket === null) response.once('drain', taken)
   // Behind the chunk: called once that is gone, or cannot go any more.
   else socket.write('', 'latin1', taken)
 }

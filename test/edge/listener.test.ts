@@ -419,6 +419,6 @@ t.test('HTTP/2: hints without end do not pile up for a client that does not read
   })
   client.resume()
   await eventually(() => last.includes('ok'))
-  t.ok(bytes > 100_000 && bytes < 10_000_000, `${bytes} bytes of 20 MB`)
+  t.ok(bytes < 100_000, `${bytes} bytes of 30 MB`)
   client.destroy()
 })

@@ -155,27 +155,18 @@ t.test('a small chunk now and then leaves at once, either way', async (t) => {
   client.socket.destroy()
 })
 
-t.test(
-  'of many informational responses a client gets a few dozen; without end they are a malformed response',
-  async (t) => {
-    for (const [hints, status] of [
-      [200, 200],
-      [10_000, 502]
-    ] as const) {
-      const service = await startRawService((socket) => {
-        socket.once('data', () => {
-          socket.write('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n'.repeat(hints))
-          socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
-        })
+t.test('of any number of informational responses a client gets a few dozen', async (t) => {
+  for (const hints of [20, 200, 10_000]) {
+    const service = await startRawService((socket) => {
+      socket.once('data', () => {
+        socket.write('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n'.repeat(hints))
+        socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
       })
-      t.teardown(service.close)
-      const { port } = await gatewayBefore(t, service.url, { mesh: { retry: false } })
-      const { text } = await connect(port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n').closed
-      const passed = text.split('HTTP/1.1 103 ').length - 1
-      t.equal(passed, 32)
-      const final = text.slice(text.lastIndexOf('HTTP/1.1 '))
-      t.equal(parse(final).status, status)
-      if (status === 502) t.match(parse(final).body, /JW_UPSTREAM_MALFORMED/)
-    }
+    })
+    t.teardown(service.close)
+    const { port } = await gatewayBefore(t, service.url)
+    const { text } = await connect(port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n').closed
+    t.equal(text.split('HTTP/1.1 103 ').length - 1, Math.min(hints, 32))
+    t.match(parse(text.slice(text.lastIndexOf('HTTP/1.1 '))), { status: 200, body: 'ok' })
   }
-)
+})

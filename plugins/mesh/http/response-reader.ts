@@ -15,8 +15,8 @@ import {
   untilClose
 } from './response-head.ts'
 
-/** Informational responses before the final one. Each costs as much as a response, and a service may have no end of them. */
-const mostInformational = 256
+/** Informational responses that are passed on before the final one. They are hints, and a service may send any number. */
+const mostInformational = 32
 /** Payload up to this many bytes is worth moving, to be handed over together with that of the chunk before. */
 const smallChunk = 4 * 1024
 
@@ -184,7 +184,10 @@ export class ResponseReader {
   /** Up to the blank line; what is not whole yet is kept as text. */
   #gather(buffer: Buffer, at: number, end: number): number {
     const before = this.#text.length
-    const text = buffer.toString('latin1', at, Math.min(end, at + this.#maxHeaderSize + 4 - before))
+    const limit = Math.min(end, at + this.#maxHeaderSize + 4 - before)
+    // Looked for in the bytes first: behind it there may be more heads, each of which would be decoded again and again.
+    const blank = before === 0 ? buffer.subarray(at, limit).indexOf('\r\n\r\n', 0, 'latin1') : -1
+    const text = buffer.toString('latin1', at, blank < 0 ? limit : at + blank + 4)
     this.#text = before === 0 ? text : this.#text + text
     const found = this.#text.indexOf('\r\n\r\n', Math.max(0, before - 3))
     if (found < 0 && this.#text.length > this.#maxHeaderSize) throw new errors.HeadersOverflowError()
@@ -212,9 +215,7 @@ export class ResponseReader {
       request.head(read)
     } else if (read.status === 101) {
       this.#switch(request, read)
-    } else if (++this.#informational > mostInformational) {
-      throw new MalformedResponse('HPE_INVALID_STATUS', 'too many informational responses')
-    } else if (read.status !== 100) {
+    } else if (read.status !== 100 && ++this.#informational <= mostInformational) {
       request.head(read)
     }
     return at + blank + 4 - before
