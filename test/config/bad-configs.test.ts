@@ -82,21 +82,6 @@ t.test('aliases that multiply are given up on', async (t) => {
   t.match(faultsOf(merged.join('\n')).message, /aliases bring in more than 1\d{5} values/)
 })
 
-t.test('what is written out is not limited, nor are many aliases slow', async (t) => {
-  const routes = (count: number) => [
-    'services: { a: { instances: [http://h] } }',
-    'routes:',
-    ...Array.from(
-      { length: count },
-      (_, i) => `  - { name: r${i}, service: a, match: { path: /x${i}, methods: [GET, PUT] } }`
-    )
-  ]
-  t.equal(parseConfig(routes(20_000).join('\n'), file, {}).routes.length, 20_000)
-  const edge = (i: number) => `, edge: ${i === 0 ? '&e { accessLog: false }' : '*e'} }`
-  const aliased = routes(5000).map((line, i) => (i < 2 ? line : line.replace(/ }$/, edge(i - 2))))
-  t.equal(parseConfig(aliased.join('\n'), file, {}).routes.at(-1)?.edge.accessLog, false)
-})
-
 t.test('merges that multiply are given up on, also those of nothing', async (t) => {
   for (const nothing of ['{}', '{ a: 1 }', '[]', '[{}]']) {
     const lines = ['plugins:', '  - package: fastify', '    options:', `      a0: &a0 ${nothing}`]

@@ -1,0 +1,167 @@
+/** The search for the route of one request in the trees of its host. */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Folding, PathReadings, ReadPath } from './path-reading.ts'
+import { fold } from './path-reading.ts'
+import type { Entry, Node } from './route-tree.ts'
+
+export interface Question {
+  readonly method: string
+  readonly host: string
+  readonly path: ReadPath
+  readonly headers: IncomingHttpHeaders
+}
+
+const asIs = [false]
+const asPreflight = [true]
+const either = [true, false]
+
+/**
+ * One search. The tree is laid out by folded segments, so it passes every route that a server with a looser reading
+ * could mean, the most specific first, and ends at the first that fits as it is written.
+ */
+export class RouteSearch<T> {
+  preflight = false
+  readonly #loose: Folding
+  readonly #ignoresSlash: boolean
+  readonly #guardsSlash: boolean
+  /** Protections of the routes that fit only in a looser reading. */
+  readonly #passed: unknown[] = []
+  #segments: readonly string[] = []
+  /** Of a plain path only those that the search has come to: it grows with `#position`. */
+  #folded: string[] = []
+  #plain: string | null = null
+  #position = 0
+  #slash = false
+  #method = ''
+  #asked: string | null = null
+  #headers: IncomingHttpHeaders = {}
+  #anyHeaders = false
+  #found: Entry<T> | null = null
+
+  constructor(readings: PathReadings, loose: Folding) {
+    this.#loose = loose
+    this.#ignoresSlash = readings.trailingSlash === 'ignore'
+    this.#guardsSlash = readings.trailingSlash === 'guard'
+  }
+
+  /** `other`: the segments in another reading of the path than its own. */
+  through(
+    trees: readonly Node<T>[],
+    other: readonly string[] | null,
+    { method, path, headers }: Question,
+    asked: string | null,
+    anyHeaders: boolean
+  ): Entry<T> | null {
+    this.#plain = other === null ? path.plain : null
+    this.#position = 0
+    this.#slash = path.trailingSlash
+    if (this.#plain === null) {
+      this.#segments = other ?? path.segments
+      this.#folded = this.#segments.map((segment) => fold(segment, this.#loose))
+    } else this.#folded.length = 0
+    this.#method = method
+    this.#asked = asked
+    this.#headers = headers
+    this.#anyHeaders = anyHeaders
+    this.#passed.length = 0
+    this.#found = null
+    this.preflight = false
+    for (const tree of trees) if (this.#visit(tree, 0)) break
+    return this.#found as Entry<T> | null
+  }
+
+  /** Whether the search passed a route with other protection than this, which fits only in a looser reading. */
+  meetsOther(protection: unknown): boolean {
+    return this.#passed.some((passed) => passed !== protection)
+  }
+
+  /** A segment as the tree has it; undefined behind the last. */
+  #segment(at: number): string | undefined {
+    if (at < this.#folded.length || this.#plain === null || this.#position >= this.#plain.length)
+      return this.#folded[at]
+    const end = this.#plain.indexOf('/', this.#position + 1)
+    const segment = this.#plain.slice(this.#position + 1, end === -1 ? undefined : end)
+    this.#position = end === -1 ? this.#plain.length : end
+    this.#folded.push(segment)
+    return segment
+  }
+
+  /** All segments, as the client wrote them. */
+  #all(): readonly string[] {
+    if (this.#plain === null) return this.#segments
+    for (let at = this.#folded.length; this.#segment(at) !== undefined; ) at++
+    return this.#folded
+  }
+
+  #visit(node: Node<T>, at: number): boolean {
+    const segment = this.#segment(at)
+    if (segment === undefined) return this.#choose(node.atEnd, at, 0)
+    const child = node.texts?.get(segment)
+    if (child !== undefined && this.#visit(child, at + 1)) return true
+    if (node.partials !== null) {
+      this.#all()
+      const rest = this.#folded.slice(at).join('/')
+      for (const { text, groups } of node.partials) {
+        if (rest.startsWith(text) && this.#choose(groups, at, text.length)) return true
+      }
+    }
+    if (node.patterns !== null) {
+      for (const { loose, node: next } of node.patterns) {
+        if ((loose.test(segment) || loose.test(this.#all()[at]!)) && this.#visit(next, at + 1)) return true
+      }
+    }
+    if (node.any !== null && this.#visit(node.any, at + 1)) return true
+    return this.#choose(node.beyond, at, 0)
+  }
+
+  #choose(groups: Node<T>['atEnd'], at: number, partial: number): boolean {
+    for (const { names, entries } of groups) {
+      if (this.#anyHeaders) {
+        for (const list of entries.values()) if (this.#take(list, at, partial)) return true
+        continue
+      }
+      const list = entries.get(names.length === 0 ? '' : this.#valuesOf(names))
+      if (list !== undefined && this.#take(list, at, partial)) return true
+    }
+    return false
+  }
+
+  #valuesOf(names: readonly string[]): string {
+    // No header has a line feed, so that no two lists of values read the same.
+    return names.map((name) => this.#headers[name] ?? '\n\n').join('\n')
+  }
+
+  /** Takes the first route that fits as it is written; notes one that fits only in a looser reading. */
+  #take(list: readonly Entry<T>[], at: number, partial: number): boolean {
+    let loose: Entry<T> | null = null
+    for (const preflight of this.#asked === null ? asIs : this.#anyHeaders ? asPreflight : either) {
+      for (const entry of list) {
+        if (preflight ? !(entry.cors && entry.methods.has(this.#asked!)) : !entry.methods.has(this.#method)) continue
+        const fit = this.#fit(entry, at, partial)
+        if (fit === 'strict') {
+          this.#found = entry
+          this.preflight = preflight && !entry.methods.has('OPTIONS')
+          return true
+        }
+        if (fit === 'loose') loose ??= entry
+      }
+    }
+    if (loose !== null) this.#passed.push(loose.protection)
+    return false
+  }
+
+  #fit(entry: Entry<T>, at: number, partial: number): 'strict' | 'loose' | 'none' {
+    const { pattern } = entry
+    if (entry.plain && this.#plain !== null && (!this.#slash || pattern.end === 'prefix')) return 'strict'
+    const segments = this.#all()
+    const isWhole = pattern.end === 'whole' && segments.length > 0
+    const needsSlash = pattern.end === 'below' && at === segments.length
+    let strict = entry.fits(segments, partial)
+    if (this.#ignoresSlash || !(isWhole || needsSlash)) return strict ? 'strict' : 'loose'
+    if (this.#slash !== (needsSlash || pattern.trailingSlash)) {
+      if (!this.#guardsSlash) return 'none'
+      strict = false
+    }
+    return strict ? 'strict' : 'loose'
+  }
+}
