@@ -100,6 +100,13 @@ function certificates({ cert, key, ca }: NonNullable<Config['listen']['tls']>) {
 /** Bytes of the shortest field, of one character, in HTTP/1.1 and as HTTP/2 counts it (RFC 9113, 6.5.2). */
 const SHORTEST_FIELD = { http1: 5, http2: 33 }
 
+const mostStreams = 128
+/**
+ * Beyond it, Node refuses new streams, which no hook sees. A client may leave a response unread on every stream, each with
+ * a chunk of up to 256 KB and a header section that waits for its window: 40 MB in all.
+ */
+const mostSessionMegabytes = 64
+
 /**
  * The limits in HTTP/2's words, and those of HTTP/1 on the same port, which Fastify then does not set. nghttp2 resets a
  * stream whose header section is over its own limits, without a response or a log line. Its limits are set so that no
@@ -115,6 +122,7 @@ function http2Options({ limits, timeouts }: Config['listen']) {
     maxHeaderListPairs: most,
     // Of a response; nghttp2's own 64 KB would reset the stream. `mesh.maxHeaderSize` is the limit for services.
     maxSendHeaderBlockLength: 2 ** 31 - 1,
-    settings: { maxHeaderListSize: most * SHORTEST_FIELD.http2, maxConcurrentStreams: 128 }
+    maxSessionMemory: mostSessionMegabytes,
+    settings: { maxHeaderListSize: most * SHORTEST_FIELD.http2, maxConcurrentStreams: mostStreams }
   }
 }

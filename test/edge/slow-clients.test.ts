@@ -1,4 +1,5 @@
 // Clients that send or read next to nothing, but always a little: a time limit that each byte restarts never ends them.
+import { once } from 'node:events'
 import type { ClientHttp2Session } from 'node:http2'
 import http2 from 'node:http2'
 import type { Socket } from 'node:net'
@@ -190,4 +191,25 @@ t.test('HTTP/2: a client whose window never opens keeps neither its streams nor 
   }
   await eventually(() => log.filter(({ msg }) => msg === 'request').length === 2)
   t.equal(seen.open, 0)
+})
+
+t.test('HTTP/2: a hundred unread responses do not keep a client from one request more', async (t) => {
+  const { port } = await serving(t, 'HTTP/2', {})
+  const settings = { initialWindowSize: 2 ** 20 }
+  const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false, settings })
+  const failed: Error[] = []
+  session.on('error', (error) => failed.push(error))
+  t.teardown(() => session.destroy())
+  await once(session, 'connect')
+  session.setLocalWindowSize(2 ** 28)
+  for (let asked = 0; asked < 127; asked++) {
+    const stream = session.request({ ':path': '/large' })
+    stream.on('error', (error) => failed.push(error))
+    await once(stream, 'response')
+  }
+  const stream = session.request({ ':path': '/early' }).resume()
+  stream.on('error', (error) => failed.push(error))
+  const [headers] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
+  t.equal(headers[':status'], 200)
+  t.strictSame(failed, [])
 })
