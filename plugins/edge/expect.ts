@@ -15,14 +15,19 @@ export function meetExpectations(server: Server): void {
 function askWhenRead(this: Server, request: IncomingMessage, response: ServerResponse): void {
   let asked = false
   const { _read: read } = request
-  request._read = (size) => {
+  const ask = () => {
     request._read = read
-    if (!response.headersSent) {
-      response.writeContinue()
-      asked = true
-    }
+    request.off('resume', ask)
+    if (asked || response.headersSent) return
+    response.writeContinue()
+    asked = true
+  }
+  request._read = (size) => {
+    ask()
     request._read(size)
   }
+  // A body that came at once is here as a whole: reading it needs no `_read`.
+  request.once('resume', ask)
   // Node's own doing is `Connection: close`, and more requests may be here by then.
   response.once('prefinish', () => {
     if (!asked) part(request)

@@ -126,6 +126,22 @@ t.test('a body that comes unasked needs no asking', async (t) => {
   t.match(text.replace(goOn, ''), /^HTTP\/1\.1 200 OK[\s\S]+"body":"abc"/)
 })
 
+t.test('a body that is sent at once leaves the connection open for the next request', async (t) => {
+  const { port } = await echoing(t)
+  for (const [framing, body] of [
+    ['Content-Length: 3', 'abc'],
+    ['Transfer-Encoding: chunked', '3\r\nabc\r\n0\r\n\r\n']
+  ] as const) {
+    const client = connect(port, head('/open', framing) + body)
+    const text = await client.until('"body":"abc"')
+    t.notMatch(text, /connection: close/i)
+    client.send(head('/open', framing) + body + head('/open', framing, 'Connection: close') + body)
+    const { text: all } = await client.closed
+    t.equal(all.split('HTTP/1.1 200 OK').length, 4)
+    t.notMatch(all.slice(0, all.lastIndexOf('HTTP/1.1 200 OK')), /connection: close/i)
+  }
+})
+
 t.test('nobody asks HTTP/1.0, nor for a body that there is not', async (t) => {
   const { port } = await echoing(t)
   const old = connect(port, `${head('/open', 'Content-Length: 3').replace('HTTP/1.1', 'HTTP/1.0')}abc`)
