@@ -95,8 +95,8 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
   const ignoreFaults = endOnFaults(server, () => stop)
   try {
     await server.ready()
-    if (config.admin !== false) await listen('admin', server.admin!, config.admin)
-    await listen('listen', server, config.listen)
+    if (config.admin !== false) await server.admin!.listen({ host: config.admin.host, port: config.admin.port })
+    await server.listen({ host: config.listen.host, port: config.listen.port })
   } catch (error) {
     await server.close()
     ignoreFaults()
@@ -108,14 +108,6 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
   const admin = server.admin === null ? null : address('http', server.admin)
   process.stderr.write(banner(config, address(scheme, server), admin, command))
   return server
-}
-
-async function listen(key: string, server: FastifyInstance, { host, port }: { host: string; port: number }) {
-  try {
-    await server.listen({ host, port })
-  } catch (error) {
-    throw new Error(`${key}: cannot listen on ${host}:${port}: ${(error as Error).message}`, { cause: error })
-  }
 }
 
 /** How long a registry has for its first answer to one who only wants to know. */

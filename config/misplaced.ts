@@ -35,6 +35,7 @@ const byPlace: readonly (readonly [place: RegExp, key: string, advice: string])[
   [/^\/listen$/, 'redirect', 'redirects from http to https are not built in; the load balancer or a plugin can answer with them'],
   [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
   [/^\/routes\/\d+$/, 'plugins', 'plugins are named at the top level, and find what a route wants in its "config"'],
+  [/^\/routes\/\d+\/edge$/, 'requestId', 'requestId can only be set under the top-level edge'],
   [/^\/plugins\/\d+$/, 'name', 'write the package of a plugin under "package", or its file under "path"']
 ] // biome-ignore format: a table
 

@@ -35,7 +35,7 @@ routes:
     redirect: /two
     headers: { x-a: b }
     plugins: []
-    edge: { timeout: 1s, methods: [GET], basicAuth: {} }
+    edge: { timeout: 1s, methods: [GET], basicAuth: {}, requestId: {} }
     mesh: { cors: false, balance: random }
 plugins: [{ name: it }]
 `,
@@ -59,6 +59,7 @@ plugins: [{ name: it }]
       '18:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
       '18:26: routes[0].edge.methods: unknown key; it belongs under "match"',
       '18:42: routes[0].edge.basicAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '18:57: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
       '19:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
       '19:26: routes[0].mesh.balance: unknown key; it belongs to the service',
       '20:13: plugins[0].name: unknown key; write the package of a plugin under "package", or its file under "path"'
