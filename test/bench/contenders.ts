@@ -47,7 +47,8 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
   const name = size === undefined ? subject.name : `${subject.name}, ${size.label}`
   const port = await freePort()
   const folder = join(bench.folder, name.replace(/[^\w]+/g, '-'))
-  const { checkout, consulUrl, origin } = bench
+  const { consulUrl, origin } = bench
+  const checkout = subject.checkout ?? bench.checkout
   const setup = { port, originPort: origin.port, consulUrl, folder, checkout, size: size ?? one }
   const { command, args, env = process.env, prefix = '', headers = {}, clients = [] } = await subject.launch(setup)
   const running = await start({

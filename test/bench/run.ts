@@ -20,7 +20,7 @@ import { measureRounds } from './rounds.ts'
 import type { Scenario } from './scenarios.ts'
 import { scenarios } from './scenarios.ts'
 import type { Subject } from './subjects.ts'
-import { baseline, subjects } from './subjects.ts'
+import { against, baseline, subjects } from './subjects.ts'
 
 const { values } = parseArgs({
   options: {
@@ -31,6 +31,8 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '1' },
     /** The checkout whose gateway is measured; by default this one. */
     checkout: { type: 'string', default: join(import.meta.dirname, '../..') },
+    /** Another checkout whose gateway is measured in the same rounds, to see what a change costs. */
+    against: { type: 'string' },
     out: { type: 'string' }
   }
 })
@@ -76,7 +78,8 @@ async function measure(scenario: Scenario): Promise<Outcome> {
   const takesPart = ({ name, takesPart = () => scenario.sizes === undefined }: Subject) =>
     takesPart(scenario) && (chosen.some((subject) => subject.name === name) || isReference(name))
   const isReference = (name: string) => name === baseline && scenario.idle === undefined
-  const taking = subjects.filter(takesPart)
+  const parts = subjects.filter(takesPart)
+  const taking = values.against === undefined ? parts : against(resolve(values.against), parts)
   if (taking.length === 0) throw new Error(`none of the subjects takes part in ${scenario.name}`)
   if (scenario.idle === undefined) return { scenario, idle: [], ...(await measureRounds(scenario, taking, bench)) }
   const idle: IdleRow[] = []

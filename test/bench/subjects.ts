@@ -29,6 +29,8 @@ export interface Launch {
 export interface Subject {
   readonly name: string
   readonly launch: (setup: Setup) => Promise<Launch>
+  /** The checkout of this gateway that is measured; without, the one that the bench was given. */
+  readonly checkout?: string
   /** Whether it takes part; without, wherever sizes are not compared. */
   readonly takesPart?: (scenario: Scenario) => boolean
 }
@@ -50,3 +52,11 @@ export const subjects: readonly Subject[] = [
   { name: 'bare fastify', launch: script('bare-fastify.ts'), ...bare },
   { name: 'bare node:http', launch: script('bare-http.ts'), ...bare }
 ]
+
+/** Adds this gateway as another checkout has it, right behind the one that is measured. */
+export function against(checkout: string, measured: readonly Subject[]): Subject[] {
+  const isGateway = ({ name }: Subject) => name.startsWith('jingwei')
+  return measured.flatMap((each) =>
+    isGateway(each) ? [each, { ...each, name: `${each.name}, against`, checkout }] : [each]
+  )
+}
