@@ -134,9 +134,9 @@ export function keys(shape: Shape = Gateway as Shape, path = ''): Row[] {
 
 const code = (text: string) => `\`${text.replaceAll('|', '\\|')}\``
 
-/** A list of names that is worth telling. */
+/** Returns the names that a value can have; the methods of HTTP, which everybody knows, under one name. */
 const listed = (values: unknown[]) =>
-  values.length > 14 ? 'HTTP method' : values.map((value) => code(String(value))).join(', ')
+  values.includes('GET') && values.length > 14 ? 'HTTP method' : values.map((value) => code(String(value))).join(', ')
 
 export function kind(shape: Shape): string {
   if (shape.then && shape.else) {

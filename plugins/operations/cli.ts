@@ -45,8 +45,8 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
   try {
     return await command(argv, gateways)
   } catch (error) {
-    const { code } = error as { code?: string }
-    const isUsage = code?.startsWith('ERR_PARSE_ARGS')
+    const { code } = error as { code?: unknown }
+    const isUsage = typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS')
     const text = error instanceof ConfigError || isUsage ? (error as Error).message : describe(error as Error)
     process.stderr.write(`${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help}` : ''}\n`)
     return 1
