@@ -35,12 +35,10 @@ export function originFault(text: string): string | null {
 export function originTest(origins: string | readonly string[]): OriginTest {
   const list = [origins].flat()
   if (list.includes('*')) return () => true
-  const exact = new Set(list)
-  const patterns = list.filter((text) => text.startsWith('/') || text.includes('*')).map(compiled)
-  return (origin) => {
-    if (exact.has(origin)) return !origin.includes('*')
-    return origin.length <= longestOrigin && patterns.some((test) => test(origin))
-  }
+  const isPattern = (text: string) => text.startsWith('/') || text.includes('*')
+  const exact = new Set(list.filter((text) => !isPattern(text)))
+  const patterns = list.filter(isPattern).map(compiled)
+  return (origin) => exact.has(origin) || (origin.length <= longestOrigin && patterns.some((test) => test(origin)))
 }
 
 function compiled(text: string): OriginTest {

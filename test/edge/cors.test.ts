@@ -83,6 +83,22 @@ t.test('a request that is not CORS is served, and its answer varies by origin', 
   t.equal(headers.vary, 'Origin')
 })
 
+t.test('the text of a pattern is no origin that it allows', async (t) => {
+  const pattern = '/^https:\\/\\/pr-\\d\\.example\\.com$/'
+  const app = await edgeApp([
+    { name: 'orders', edge: { cors: corsOptions({ origin: [pattern, 'https://*.example.org'] }) } }
+  ])
+  t.teardown(() => app.close())
+  for (const [from, allowed] of [
+    ['https://pr-1.example.com', 'https://pr-1.example.com'],
+    [pattern, undefined],
+    ['https://*.example.org', undefined]
+  ] as const) {
+    const { headers } = await app.inject({ url: '/orders', headers: { origin: from } })
+    t.equal(headers['access-control-allow-origin'], allowed, from)
+  }
+})
+
 t.test('any origin: a star and no Vary', async (t) => {
   for (const any of ['*', ['*']] as const) {
     const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: any as '*' }) } }])
