@@ -33,7 +33,9 @@ export default fp<Config>(
       if (!hasBody(raw)) return done()
       const edge = request.routeOptions.config.route?.edge
       const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
-      bodies.add(new ArrivingBody(request, reply, limits))
+      // Not left to the next look, until which the whole request would stay in memory.
+      const arriving: ArrivingBody = new ArrivingBody(request, reply, limits, () => bodies.delete(arriving))
+      bodies.add(arriving)
       if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => boundRest(raw, bodyIdle))
       done()
     })
@@ -59,12 +61,12 @@ class ArrivingBody {
   #totalMs = 0
   #wasHeldBack = true
 
-  constructor(request: FastifyRequest, reply: FastifyReply, limits: Limits) {
+  constructor(request: FastifyRequest, reply: FastifyReply, limits: Limits, onEnd: () => void) {
     this.#request = request
     this.#reply = reply
     this.#limits = limits
     this.#allowance = new Allowance(Math.max(limits.idleMs, shortestGraceMs), limits.rate)
-    this.#chunks = new SmallChunks(request.raw)
+    this.#chunks = new SmallChunks(request.raw, onEnd)
   }
 
   get isOver(): boolean {

@@ -16,6 +16,7 @@ const mostChunks = 1000
 export class SmallChunks {
   readonly #raw: IncomingMessage
   readonly #push: IncomingMessage['push']
+  readonly #onEnd: () => void
   /** Bytes that came; whoever reads it sets it back. */
   bytes = 0
   /** Of this event-loop iteration. */
@@ -23,14 +24,17 @@ export class SmallChunks {
   #gathered: Buffer[] = []
   #gatheredBytes = 0
 
-  constructor(raw: IncomingMessage) {
+  /** `onEnd` is called when all of the body has come. */
+  constructor(raw: IncomingMessage, onEnd: () => void) {
     this.#raw = raw
+    this.#onEnd = onEnd
     this.#push = raw.push
     raw.push = (chunk: Buffer | null) => this.#take(chunk)
   }
 
   #take(chunk: Buffer | null): boolean {
     if (chunk === null) {
+      this.#onEnd()
       this.#flush()
       return this.#push.call(this.#raw, null)
     }
