@@ -54,7 +54,7 @@ function checkConcerns(at: string, edge: EdgePolicy | undefined, checked: Checke
   const { jwt, cors, rateLimit } = edge
   if (jwt && checked.report.usable(`${at}/jwt`)) checkJwt(`${at}/jwt`, jwt, checked)
   if (cors && checked.report.sound(`${at}/cors`)) checkCors(`${at}/cors`, cors, checked)
-  if (rateLimit && checked.report.sound(`${at}/rateLimit`)) checkStore(`${at}/rateLimit`, rateLimit, checked)
+  if (rateLimit && checked.report.sound(`${at}/rateLimit`)) checkRateLimit(`${at}/rateLimit`, rateLimit, checked)
 }
 
 function checkCors(at: string, cors: CorsOptions, { report }: Checked): void {
@@ -104,7 +104,7 @@ const claimName = (claim: string) =>
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '')
 
-function checkStore(at: string, { by, maxPerAddress, store }: RateLimitOptions, { data, report }: Checked): void {
+function checkRateLimit(at: string, { by, maxPerAddress, store }: RateLimitOptions, { data, report }: Checked): void {
   const byHeader = by !== 'ip' && by !== 'consumer'
   if (byHeader && maxPerAddress === undefined) {
     const what = `a client that changes this header with each request has no limit; set maxPerAddress beside it`

@@ -5,11 +5,19 @@ const connection = [
   'host', 'connection', 'keep-alive', 'content-length', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'expect',
   'proxy-connection', 'proxy-authenticate', 'proxy-authorization', 'http2-settings'
 ] // biome-ignore format: a list
+/** Forwarding headers that the gateway writes itself, from those of the request if they are believed. */
+export const rewrittenHeaders = [
+  'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
+] as const // biome-ignore format: a list
+/** Requests for injected faults. The next gateway takes this one for a trusted peer, so a client's must not reach it. */
+export const faultHeaders = ['x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'] as const
+/** Other headers that services and frameworks believe: passed on if they are believed, else dropped. */
+export const passedOnHeaders = [
+  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url',
+  ...faultHeaders
+] as const // biome-ignore format: a list
 /** These the gateway writes itself. */
-const own = [
-  'via', 'forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port',
-  'x-forwarded-prefix'
-] // biome-ignore format: a list
+const own = ['via', ...rewrittenHeaders]
 /** These say what a body is, or what to do with a message. */
 const message = [
   'content-type', 'content-encoding', 'content-range', 'content-location', 'content-language', 'range', 'set-cookie',
@@ -26,11 +34,11 @@ const ofConnection: ReadonlySet<string> = new Set(connection)
 const ofGateway: ReadonlySet<string> = new Set([...connection, ...own])
 const ofMessages: ReadonlySet<string> = new Set([...connection, ...own, ...message])
 
-/** Whether a header belongs to the connection, so that no concern and no plugin may set it for a service. */
+/** Returns whether a header belongs to the connection, so that no concern and no plugin may set it for a service. */
 export const isConnectionHeader = (name: string): boolean => ofConnection.has(canonicalName(name))
 
-/** Whether the gateway sets this header of each request itself. */
+/** Returns whether the gateway sets this header of each request itself. */
 export const isGatewayHeader = (name: string): boolean => ofGateway.has(canonicalName(name))
 
-/** Whether a header has a meaning of its own, so that it cannot carry an id in both directions. */
+/** Returns whether a header has a meaning of its own, so that it cannot carry an id in both directions. */
 export const isStandardHeader = (name: string): boolean => ofMessages.has(canonicalName(name))

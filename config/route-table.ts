@@ -12,7 +12,7 @@ import type { Node } from './route-tree.ts'
 import { addEntry, entryOf, nodeFor, RouteNode } from './route-tree.ts'
 import type { RouteMatch } from './schema.ts'
 
-export const defaultMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+const defaultMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /** The methods that a route takes. RFC 9110, 9.3.2: a resource that answers GET answers HEAD. */
 export function methodsOf({ methods = defaultMethods }: Pick<RouteMatch, 'methods'>): string[] {
@@ -24,7 +24,7 @@ export interface Candidate<T> {
   readonly match: RouteMatch
   /** One of the match's path. */
   readonly pattern: PathPattern
-  /** Whether the gateway answers preflights for it. */
+  /** True if the gateway answers preflights for it. */
   readonly cors: boolean
   /** Equal for routes that let the same requests through. */
   readonly protection: unknown
@@ -33,9 +33,9 @@ export interface Candidate<T> {
 
 export interface Found<T> {
   readonly value: T
-  /** Whether it is asked for permission on behalf of a script, which the gateway answers. */
+  /** True if it is asked for permission on behalf of a script, which the gateway answers. */
   readonly preflight: boolean
-  /** Whether a common server could take the path for one of a route that protects it in another way. */
+  /** True if a common server could take the path for one of a route that protects it in another way. */
   readonly ambiguous: boolean
   readonly pattern: PathPattern
 }
@@ -90,7 +90,7 @@ export class RouteTable<T> {
     return [...trees]
   }
 
-  /** Whether any route may match requests for a host. */
+  /** Returns whether any route may match requests for a host. */
   knows(host: string): boolean {
     return this.#treesFor(host).length > 0
   }

@@ -1,5 +1,6 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
+import { passedOnHeaders, rewrittenHeaders } from '../header-names.ts'
 import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
@@ -27,13 +28,6 @@ const Paths = Type.Object(
   }
 )
 
-/** Headers that tell services or this gateway what the client asked for, if the peer may be believed. */
-const forwardingHeaders = [
-  'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded',
-  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url',
-  'x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'
-] as const // biome-ignore format: a list
-
 export const Listen = Type.Object(
   {
     host: ListenHost('0.0.0.0'),
@@ -44,7 +38,7 @@ export const Listen = Type.Object(
       default: [],
       description: 'Peers whose forwarding headers are believed: addresses or CIDR ranges.'
     }),
-    trustHeaders: Type.Array(Names(forwardingHeaders), {
+    trustHeaders: Type.Array(Names([...rewrittenHeaders, ...passedOnHeaders]), {
       default: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
       description:
         'Forwarding headers that are believed of these peers; a peer must set or delete each of them itself. All others are dropped, from whomever they come.'

@@ -1,23 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
+import { faultHeaders, passedOnHeaders, rewrittenHeaders } from '../../config/header-names.ts'
 import type { Config } from '../../config/schema.ts'
 import { forwardedFor, unmapped } from './client-address.ts'
 import { commaItems, withoutEndSlashes } from './scanning.ts'
 
-/** Headers that the gateway writes itself, from those of the request if they are believed. */
-const rewritten = [
-  'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
-] // biome-ignore format: a list
-/** Requests for injected faults. The next gateway takes this one for a trusted peer, so a client's must not reach it. */
-const faultHeaders = ['x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth']
-/** Other headers that services and frameworks believe: passed on if they are believed, else dropped. */
-const passedOn = [
-  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url',
-  ...faultHeaders
-] // biome-ignore format: a list
-
 /** Headers by which proxies tell who called and for what. A client's copies never reach a service. */
-export const forwardingHeaders = [...rewritten, ...passedOn]
+export const forwardingHeaders: readonly string[] = [...rewrittenHeaders, ...passedOnHeaders]
 
 /**
  * Returns the forwarding headers that are believed of trusted peers. Trust in a peer is not trust in all that it lets
@@ -91,7 +80,7 @@ export function appendForwarding(
   // The port of this hop says nothing of one where another scheme was spoken.
   const port = told('x-forwarded-port') ?? (proto === undefined ? String(socket.localPort ?? '') : undefined)
   if (port !== undefined) headers.push('x-forwarded-port', port)
-  for (const name of passedOn) {
+  for (const name of passedOnHeaders) {
     const value = told(name)
     if (value !== undefined) headers.push(name, value)
   }

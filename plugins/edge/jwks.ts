@@ -16,7 +16,7 @@ import { maskCredentials } from '../../config/credentials.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
 
-export const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
+const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
 export const NoSuchKey = createError('JW_TOKEN_INVALID', 'No key fits the token: %s', 401)
 
 export interface KeySetOptions {
@@ -41,7 +41,7 @@ export interface TokenOfKey extends SignedText {
 export interface KeySet {
   /** Returns the PEM of the key that a token names or, where it or the keys have no id, of the key that signed it. */
   key(token: TokenOfKey): Promise<string>
-  /** Whether a key, as PEM, is still in the set; looks for a newer set when this one is old. */
+  /** Returns whether a key, as PEM, is still in the set; looks for a newer set when this one is old. */
   holds(pem: string): boolean
   /** Fetches the set, unless that is under way. Never fails. */
   refresh(): Promise<void>
