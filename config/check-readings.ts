@@ -1,6 +1,7 @@
 /**
- * Warns of routes that requests reach, without the protection of another route, in a spelling that a common server takes
- * for the path of that other one. Spellings that `listen.paths` guards are refused by the gateway and need no warning.
+ * Warns of routes that requests reach, without the protection of another route, in a spelling that a common server
+ * takes for the path of that other one. Spellings that `listen.paths` guards are refused by the gateway and need no
+ * warning.
  */
 import type { Checked } from './checked.ts'
 import type { Written } from './complete.ts'
@@ -17,9 +18,9 @@ type Route = Written['routes'][number]
 
 interface Spelling {
   readonly path: ReadPath
-  /** Who reads it as the same path. */
+  /** Servers that read it as the same path. */
   readonly by: string
-  /** Whether only one service's reading of both counts. */
+  /** True if only one service's reading of both counts. */
   readonly sameService: boolean
 }
 
@@ -27,7 +28,7 @@ export function checkReadings(checked: Checked, table: RouteTable<number>): void
   const { data, report } = checked
   const paths = report.sound('/listen/paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
-  // Where all have the same, none can lack any.
+  // If all routes have the same concerns, none can lack any.
   const kinds = new Set(data.routes.map((route) => (route === null ? '' : namesOf(route, data).join())))
   if (kinds.size < 2) return
   checkTwins(checked)
@@ -43,7 +44,7 @@ export function checkReadings(checked: Checked, table: RouteTable<number>): void
   }
 }
 
-/** What is wrong with a route's spellings, if a less protected route takes one of them. */
+/** Returns a warning if a less protected route takes a spelling of this route's path. */
 function exposed(
   route: Route,
   pattern: PathPattern,

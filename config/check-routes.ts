@@ -134,7 +134,7 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   }
 }
 
-/** Whether the router takes a pattern, by asking it, and whether no path takes it long to match. */
+/** Reports a pattern that the router does not take, or that some path takes long to match. */
 function checkPattern(place: string, text: string, report: Report): void {
   if (/\*./.test(text.replace(/\([^)]*\)/g, ''))) {
     const prefix = text.replace(/\/?\*.*$/, '') || '/'
@@ -155,7 +155,7 @@ function checkPattern(place: string, text: string, report: Report): void {
   }
 }
 
-/** What other gateways write for a parameter, and what is written here. */
+/** Returns advice for a parameter as other gateways write it; undefined if the path has none. */
 function parameterHint(text: string): string | undefined {
   const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
   return found === undefined

@@ -3,7 +3,7 @@ import type { Static } from 'typebox'
 import type { Report } from './faults.ts'
 import type { Mesh } from './schema/mesh.ts'
 
-/** What is written at one level. */
+/** Keys that are written at one level. */
 type Policy = Partial<Static<typeof Mesh>> | undefined
 
 /** The most specific level comes first; the last one holds the defaults. */
@@ -49,7 +49,7 @@ function checkCall(levels: readonly string[], policies: readonly Policy[], repor
   report.warn(at, `${long} is never reached: ${where} ends the one attempt after ${short}; set attemptTimeout here too`)
 }
 
-/** Whether another attempt follows one that timed out. */
+/** Returns whether another attempt follows one that timed out. */
 function repeats(policies: readonly Policy[]): boolean {
   const retry = policies.find((policy) => policy?.retry !== undefined)?.retry
   const hedge = policies.find((policy) => policy?.hedge !== undefined)?.hedge

@@ -1,5 +1,5 @@
 /**
- * How consumers are named. A `sub` is unique for its issuer alone (RFC 7519, 4.1.2): where the routes accept tokens of
+ * Names of consumers. A `sub` is unique for its issuer alone (RFC 7519, 4.1.2): where the routes accept tokens of
  * several issuers, the issuer is part of the name. So limits, hashes, splits and shared responses tell the two apart.
  */
 import type { JwtOptions } from './schema.ts'
@@ -9,7 +9,7 @@ export function issuersOf({ issuer, secret, publicKey, jwks }: JwtOptions): read
   return issuer === undefined ? [`key ${secret ?? publicKey ?? jwks}`] : [issuer].flat()
 }
 
-/** Whether a consumer's name includes its issuer; `jwts` are the options in force on the routes. */
+/** Returns whether a consumer's name includes its issuer; `jwts` are the options in force on the routes. */
 export function namesIncludeIssuer(jwts: readonly JwtOptions[]): boolean {
   return new Set(jwts.flatMap(issuersOf)).size > 1
 }

@@ -1,4 +1,4 @@
-/** What is wrong with a configuration, or of no effect, and where. */
+/** Faults of a configuration and settings without effect, with their positions. */
 import { maskCredentials } from './credentials.ts'
 
 export interface Fault {
@@ -67,7 +67,7 @@ export class Report {
   readonly #faults = new Map<string, Fault>()
   readonly #warnings = new Map<string, Fault>()
   readonly #bad = new Set<string>()
-  /** What holds a value with a fault, however deep. */
+  /** Mappings and lists that hold a value with a fault, however deep. */
   readonly #holders = new Set<string>()
   readonly #lists = new Set<string>()
   /** Mappings with a key that no one knows. */

@@ -1,10 +1,11 @@
 /**
  * Regular expressions whose cost is linear in the text, whatever the text: the pattern becomes a nondeterministic
- * automaton, and all its states advance together. JavaScript's own engine goes back and tries again, so that one text of
- * a client can take it seconds.
+ * automaton, and all its states advance together. JavaScript's own engine goes back and tries again, so that one text
+ * of a client can take it seconds.
  *
- * Patterns match the whole text and must begin with `^` and end with `$`. Known are characters, `.`, classes, `\d \w \s`
- * and their opposites, groups, `|`, and the quantifiers `? * + {n} {n,m}`. References, look-around and `\b` are not.
+ * Patterns match the whole text and must begin with `^` and end with `$`. Known are characters, `.`, classes, `\d \w
+ * \s` and their opposites, groups, `|`, and the quantifiers `? * + {n} {n,m}`. References, look-around and `\b` are
+ * not.
  */
 
 /** Larger automata are refused: this bounds the cost of a character. */
@@ -128,7 +129,7 @@ class Parser {
       return again
     }
     if (after !== resume && '?*+{'.includes(this.#pattern[resume] ?? ' ')) {
-      // What is lazy elsewhere: for the whole text it makes no difference.
+      // A lazy quantifier: for a match of the whole text it makes no difference.
       if (!this.#takes('?')) throw new SyntaxError('a quantifier of a quantifier')
     }
     const done = this.#at

@@ -10,7 +10,7 @@ import { linearRegExp } from './linear-regexp.ts'
 /** A longer `Origin` is not compared: host names have at most 253 characters. */
 const longestOrigin = 300
 
-/** Whether an `Origin` header's value is allowed. */
+/** Tests whether an `Origin` header's value is allowed. */
 export type OriginTest = (origin: string) => boolean
 
 /** Returns what is wrong with an origin, and what to write; null if nothing is. */
@@ -59,7 +59,7 @@ function regExpFault(text: string): string | null {
   }
 }
 
-/** What others could register a name for is no wildcard to trust. */
+/** Returns what is wrong with a wildcard: one that allows names which others could register is not to be trusted. */
 function wildcardFault(host: string): string | null {
   const stars = host.split('*').length - 1
   if (stars === 0) return null

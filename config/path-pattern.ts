@@ -23,9 +23,9 @@ export interface PathPattern {
    * partial: the last part is a text with which the rest must begin.
    */
   readonly end: 'whole' | 'prefix' | 'below' | 'partial'
-  /** Of a whole path: whether it ends with a slash. */
+  /** True if the path is whole and ends with a slash. */
   readonly trailingSlash: boolean
-  /** Of a prefix without parameters: how many characters of a plain path it takes. */
+  /** Characters of a plain path that a prefix without parameters takes; null for other patterns. */
   readonly length: number | null
 }
 
@@ -81,7 +81,7 @@ function segmentsOf(text: string): string[] {
   return [...segments, text.slice(start)]
 }
 
-/** One segment, read as find-my-way reads it: `:name`, `:name(regex)`, fixed text between them, `::` for a colon. */
+/** Reads one segment as find-my-way does: `:name`, `:name(regex)`, fixed text between them, `::` for a colon. */
 function partOf(segment: string): Part {
   const names: string[] = []
   const pieces: Piece[] = []

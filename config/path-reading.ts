@@ -1,10 +1,10 @@
 /**
- * How the path of a request target is read. Routes are matched on decoded segments; the bytes that go to the service
+ * Reading of the path of a request target. Routes are matched on decoded segments; the bytes that go to the service
  * stay the client's.
  */
 import { isUtf8 } from 'node:buffer'
 
-/** Whether spellings that differ in one respect are one path: matched alike, told apart, or refused where it matters. */
+/** Treatment of spellings that differ in one respect: refused where it matters, matched alike, or told apart. */
 export type Reading = 'guard' | 'ignore' | 'distinct'
 
 /** Respects in which common servers take different spellings for one path. */
@@ -21,7 +21,7 @@ export interface ReadPath {
   readonly trailingSlash: boolean
   /** The segments as servers read them that take `;` for itself, or an encoded slash for a slash. Mostly none. */
   readonly others: readonly (readonly string[])[]
-  /** Whether some of its octets are no UTF-8. They are read as Latin-1. */
+  /** True if some of its octets are no UTF-8. They are read as Latin-1. */
   readonly latin1: boolean
   /** Its text, if the client wrote it as it is read and no folding changes it; without the slash at the end. */
   readonly plain: string | null
@@ -30,7 +30,7 @@ export interface ReadPath {
 /** Stands for an encoded slash within a segment. `%00`, which reads the same, is refused. */
 export const ENCODED_SLASH = '\0'
 
-/** What is read as something else than it is, or may be folded. */
+/** Characters that are read as something else than they are, or may be folded. */
 const unusual = /[^!-~]|[%;#A-Z]|\/\/|\.(?:\/|$)/
 
 /** Reads the path of an origin-form target; null for other forms and for escapes that are none. */
@@ -140,7 +140,8 @@ export function fold(segment: string, { case: ignoresCase, dot }: Folding): stri
   if (!mayFold.test(segment)) return segment
   let text = segment
   if (ignoresCase) {
-    // Some characters beyond ASCII become letters of ASCII where a server compares or converts: the Kelvin sign, full width.
+    // Some characters beyond ASCII become letters of ASCII where a server compares or converts: the Kelvin sign, full
+    // width.
     if (beyondAscii.test(text)) text = text.normalize('NFKC').toUpperCase()
     text = text.toLowerCase()
   }

@@ -1,4 +1,4 @@
-/** What stands between a request and its service, so that two routes can be compared. */
+/** Concerns that stand between a request and its service, so that two routes can be compared. */
 import type { EdgePolicy } from './schema.ts'
 
 /** Concerns that keep nobody out. All others do, those of plugins included. */

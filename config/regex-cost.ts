@@ -1,8 +1,8 @@
 /**
- * Whether matching a pattern may take time that grows faster than the text: if two repetitions can match the same
+ * Finds patterns whose matching may take time that grows faster than the text. If two repetitions can match the same
  * characters, a backtracking matcher tries all ways to divide them. The pattern becomes an automaton with a state for
- * each of its characters (Glushkov). Its matches are ambiguous in such a way if some text leads from a state p back to p,
- * from p to another state q, and from q back to q.
+ * each of its characters (Glushkov). Its matches are ambiguous in such a way if some text leads from a state p back to
+ * p, from p to another state q, and from q back to q.
  */
 
 /** A piece of a pattern: fixed text, a regular expression, or any characters (but one). */
@@ -19,7 +19,7 @@ type Tree =
   | { readonly kind: 'choice'; readonly items: readonly Tree[] }
   | { readonly kind: 'repeat'; readonly item: Tree; readonly min: number; readonly max: number }
 
-/** What is beyond this is not looked at: no route needs it. */
+/** Larger patterns are refused: no route needs them. */
 const MOST_STATES = 300
 const MOST_STEPS = 100_000
 /** Counted repetitions up to this are written out; a longer one is taken for one without end. */
@@ -233,7 +233,7 @@ class Automaton {
     return found
   }
 
-  /** Whether one text leads from p to p, from p to q and from q to q. */
+  /** Returns whether one text leads from p to p, from p to q and from q to q. */
   #divides(p: number, q: number): boolean {
     const seen = new Set<string>()
     const open: [number, number, number][] = [[p, p, q]]

@@ -1,7 +1,7 @@
 /**
  * Which route a request matches. Decided by host first: the exact name, then the wildcard with the longest suffix, then
- * routes without hosts. Of those of a host the longest path wins, of those of a path the one that asks for more headers.
- * The loader finds conflicts with it, the gateway finds routes.
+ * routes without hosts. Of those of a host the longest path wins, of those of a path the one that asks for more
+ * headers. The loader finds conflicts with it, the gateway finds routes.
  */
 import { hostKey, MAX_NAME, writtenHostKey } from './host-name.ts'
 import type { PathPattern } from './path-pattern.ts'
@@ -19,10 +19,10 @@ export function methodsOf({ methods = defaultMethods }: Pick<RouteMatch, 'method
   return [...new Set(methods.includes('GET') ? [...methods, 'HEAD'] : methods)]
 }
 
-/** What a route is matched by, and what stands for it. */
+/** A route to be found: its match, and the value that stands for it. */
 export interface Candidate<T> {
   readonly match: RouteMatch
-  /** One of the match's path. */
+  /** Pattern of the match's path; it may have two. */
   readonly pattern: PathPattern
   /** True if the gateway answers preflights for it. */
   readonly cors: boolean

@@ -11,9 +11,9 @@ export interface Entry<T> {
   readonly protection: unknown
   /** The same for routes whose paths match the same requests, if they end at one node. */
   readonly key: string
-  /** Whether a path that no folding changes and that reaches it in the tree fits as it is written. */
+  /** True if a path that no folding changes and that reaches it in the tree fits as it is written. */
   readonly plain: boolean
-  /** Whether segments that reached it in the tree fit as it is written; `partial` of the last part's text. */
+  /** Returns whether segments that reached it in the tree fit as it is written; `partial` of the last part's text. */
   readonly fits: (segments: readonly string[], partial: number) => boolean
 }
 
@@ -29,9 +29,9 @@ export interface Node<T> {
   patterns: { readonly source: string; readonly fixed: number; readonly loose: RegExp; readonly node: Node<T> }[] | null
   any: Node<T> | null
   partials: { readonly text: string; readonly groups: Group<T>[] }[] | null
-  /** Of routes that fit a path which ends here, in the order in which they are tried. */
+  /** Groups of routes that fit a path which ends here, in the order in which they are tried. */
   readonly atEnd: Group<T>[]
-  /** Of routes that fit whatever follows. */
+  /** Groups of routes that fit whatever follows. */
   readonly beyond: Group<T>[]
 }
 

@@ -115,7 +115,7 @@ function shapeOf(error: ErrorObject): Shape {
 }
 
 function expected(shape: Shape): string {
-  // Of a value with a unit, which its own words describe well enough.
+  // The branch of a value with a unit describes well enough that 0 needs none.
   if (shape.then?.const === 0 && shape.else !== undefined) return expected(shape.else)
   if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
   if (shape.expected !== undefined) return shape.expected

@@ -1,6 +1,6 @@
 /**
- * How a configured route is found. The route table chooses it; Fastify's router only has to get to the Fastify route
- * that stands for it, with its hooks, and to the routes that plugins add by themselves.
+ * Finds the Fastify route of a configured route. The route table chooses it; Fastify's router only has to get to the
+ * Fastify route that stands for it, with its hooks, and to the routes that plugins add by themselves.
  *
  * The router knows each configured route by an internal URL and one method, whatever its path, hosts and methods. A
  * custom constraint puts the two together: find-my-way derives a request's constraints, then reads its method and URL,
@@ -39,7 +39,7 @@ interface Options {
   readonly name: string
   /** The internal URL of what answers methods that HTTP does not define. */
   readonly unknownMethod: string
-  /** Told of requests that are not to be served, as the protection of their path is not certain. */
+  /** Called for requests that are not to be served, as the protection of their path is not certain. */
   readonly onAmbiguous: (request: IncomingMessage) => void
 }
 
@@ -134,8 +134,9 @@ function paramsUrl(pattern: PathPattern, path: ReadPath): string {
 }
 
 /**
- * Whether a route that a plugin, or the server around the gateway, added by itself goes before the configured one: as in
- * one router, fixed text goes before parameters, these before a prefix, the longer prefix before the shorter.
+ * Returns whether a route that a plugin, or the server around the gateway, added by itself goes before the configured
+ * one. As in one router, fixed text goes before parameters, these before a prefix, the longer prefix before the
+ * shorter.
  */
 function isOwnRouteFirst(
   fastify: FastifyInstance,

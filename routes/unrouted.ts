@@ -1,4 +1,4 @@
-/** What is answered where no route takes a request. */
+/** Responses to requests that no route takes. */
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RouteTable } from '../config/route-table.ts'
@@ -24,7 +24,7 @@ export function unrouted(table: RouteTable<unknown>, prefix: string, unknownHost
   }
 }
 
-/** Of methods that HTTP does not define (RFC 9110, 15.6.2). HTTP/1 never gets here, as Node's parser refuses them. */
+/** Handles methods that HTTP does not define (RFC 9110, 15.6.2). HTTP/1 never gets here: Node's parser refuses them. */
 export function unknownMethod(): never {
   throw new UnknownMethod()
 }

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 interface Handle {
   readonly bytesWritten: number
   readonly writeQueueSize: number
-  /** Of TLS: the TCP connection below. */
+  /** The TCP connection below a TLS connection. */
   readonly _parent?: Handle
 }
 
@@ -24,7 +24,7 @@ export function bytesTaken(socket: Duplex): number {
   return handle === null ? 0 : handle.bytesWritten - handle.writeQueueSize
 }
 
-/** Whether bytes wait in the process for the kernel to take them: the peer reads more slowly than we write. */
+/** Returns whether bytes wait in the process for the kernel to take them: the peer reads more slowly than we write. */
 export function isBlocked(socket: Duplex): boolean {
   return (handleOf(socket)?.writeQueueSize ?? 0) > 0
 }

@@ -89,7 +89,7 @@ function corsHooks(routeOptions: RouteOptions, options: CorsOptions) {
     })
   }
 
-  /** What was refused before, by its path for example, is readable as well. */
+  /** Makes readable what was refused before, by its path for example. */
   const onError = (request: FastifyRequest, reply: FastifyReply, _error: Error, done: () => void): void => {
     if (!reply.hasHeader('vary') && !reply.hasHeader('access-control-allow-origin')) {
       for (const [name, value] of headersOf(request.headers.origin)) reply.header(name, value)
@@ -99,7 +99,10 @@ function corsHooks(routeOptions: RouteOptions, options: CorsOptions) {
   return { onRequest, onError }
 }
 
-/** Whether a page is of the host that it asks. The scheme is not compared: what ends TLS before us may not tell it. */
+/**
+ * Returns whether a page is of the host that it asks. The scheme is not compared: a proxy that terminates TLS before us
+ * may not report it.
+ */
 function isSameHost(origin: string, host: string): boolean {
   const at = origin.indexOf('://')
   return at !== -1 && host !== '' && origin.slice(at + 3).toLowerCase() === host.toLowerCase()
@@ -122,8 +125,8 @@ function translate(options: CorsOptions, methods: string[], isAllowed: OriginTes
 }
 
 /**
- * What the plugin adds to the answer to an actual request: that depends on its origin alone, so it is asked once for each.
- * (2 µs a request.)
+ * What the plugin adds to the answer to an actual request: that depends on its origin alone, so it is asked once for
+ * each. (2 µs a request.)
  */
 function headersFor(hook: Hook, origin: string | undefined): Headers {
   const headers: [string, string][] = []

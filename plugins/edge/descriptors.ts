@@ -1,18 +1,18 @@
 import { readdirSync, statSync } from 'node:fs'
 
-/** Where the kernel lists the open descriptors of this process: Linux, then macOS and the BSDs. */
+/** Folders in which the kernel lists the open descriptors of this process: Linux, then macOS and the BSDs. */
 const folders = ['/proc/self/fd', '/dev/fd']
 /** A listing of tens of thousands takes milliseconds: counting may take one part of the time in so many. */
 const shareOfTime = 20
 
 /**
- * The process's limit of open files (RLIMIT_NOFILE, `ulimit -n`); infinite where there is none. Node raises the soft limit to
- * the hard one at start.
+ * The process's limit of open files (RLIMIT_NOFILE, `ulimit -n`); infinite where there is none. Node raises the soft
+ * limit to the hard one at start.
  */
 export function descriptorLimit(): number {
   const report = process.report as typeof process.report & { excludeNetwork: boolean }
   const { excludeNetwork } = report
-  // It would look up the names of all peers.
+  // The report would look up the names of all peers.
   report.excludeNetwork = true
   const { userLimits } = report.getReport() as { userLimits?: { open_files?: { soft: number | string } } }
   report.excludeNetwork = excludeNetwork
@@ -37,8 +37,9 @@ function openDescriptors(): number | null {
 }
 
 /**
- * How near the process is to its limit of descriptors. Counting takes microseconds, so it is only done when what was noted
- * since the last count could have reached the limit: far below it a question is an addition and a comparison.
+ * Watches how near the process is to its limit of descriptors. Counting takes microseconds, so it is only done when the
+ * descriptors that were noted since the last count could have reached the limit. Far below the limit, a question is an
+ * addition and a comparison.
  */
 export class Descriptors {
   readonly limit: number
@@ -62,12 +63,15 @@ export class Descriptors {
     this.#known = this.limit
   }
 
-  /** A descriptor has been opened. */
+  /** Notes that a descriptor has been opened. */
   noteOpen(): void {
     this.#since++
   }
 
-  /** A descriptor may be opened within the next two event-loop iterations. A count before that does not find it. */
+  /**
+   * Notes that a descriptor may be opened within the next two event-loop iterations. A count before that does not find
+   * it.
+   */
   announce(): void {
     this.#since++
     this.#fresh++
@@ -80,7 +84,7 @@ export class Descriptors {
     this.#aging = this.#older > 0 ? setImmediate(this.#age) : null
   }
 
-  /** Whether fewer than `reserve` are left. */
+  /** Returns whether fewer than `reserve` are left. */
   isShort(reserve: number): boolean {
     const most = this.limit - reserve
     if (this.#known + this.#since < most) return false

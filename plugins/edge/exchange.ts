@@ -139,7 +139,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       else if (this.bytesSent === 0) this.#flushHead()
       else this.#writeHeld()
     } catch (err) {
-      // Nobody above would catch it: it would end the process. The response cannot be completed.
+      // No caller catches this, so it would end the process. The response cannot be completed.
       this.#request.log.error({ err }, 'response cannot be written: connection reset')
       this.#controller!.abort(err as Error)
       this.#breakOff(err as Error)
@@ -147,9 +147,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   /**
-   * Ends the response with the held chunk, if there is one. HTTP/2 gets no empty chunk: Node takes a vectored write whose
-   * last chunk is empty for done before the client's window has let the others out, and frees their memory, so that the
-   * client gets what is written there next.
+   * Ends the response with the held chunk, if there is one. HTTP/2 gets no empty chunk: Node takes a vectored write
+   * whose last chunk is empty for done before the client's window has let the others out, and frees their memory, so
+   * that the client gets what is written there next.
    */
   #end(): void {
     const raw = this.#raw
@@ -219,7 +219,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.bytesSent += chunk.length
     const held = this.#held
     if (held !== null && held.length + chunk.length <= oneWrite) {
-      // Of small chunks only what they hold is limited, not their number: a write each would take seconds for a megabyte.
+      // Of small chunks only what they hold is limited, not their number: a write each would take seconds for a
+      // megabyte.
       this.#held = (typeof held === 'string' ? held : held.toString('latin1')) + chunk.toString('latin1')
       return
     }
@@ -243,8 +244,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   /**
-   * Left to itself, Node holds each chunk back for a turn and asks for a pause until it has gone; corked by hand it goes
-   * now, and one that the kernel took whole needs no pause. (A third less CPU for large bodies.)
+   * Left to itself, Node holds each chunk back for a turn and asks for a pause until it has gone; corked by hand it
+   * goes now, and one that the kernel took whole needs no pause. (A third less CPU for large bodies.)
    */
   #write(chunk: Buffer | string): void {
     const raw = this.#raw

@@ -1,6 +1,6 @@
 /**
- * Headers that a service trusts, because a concern or a plugin sets them on some route, and the client's copies of them,
- * which must reach that service over no route at all: a service cannot tell by which route a request came.
+ * Headers that a service trusts, because a concern or a plugin sets them on some route, and the client's copies of
+ * them, which must reach that service over no route at all: a service cannot tell by which route a request came.
  *
  * Two names in `services` that lead to the same instances are one service here. A route reaches the services of its
  * split, of its fallbacks and of its mirror as well, and those of these services.
@@ -67,7 +67,9 @@ function servicesIn({ split, fallback, mirror }: Policy): string[] {
   ]
 }
 
-/** Where a service's instances are found: services with one of these in common share instances. */
+/**
+ * Returns the addresses at which a service's instances are found. Services with one of them in common share instances.
+ */
 function addressesOf(service: ServiceConfig | undefined): string[] {
   if (service === undefined) return []
   const { consul, dns, instances, sidecar } = service

@@ -158,7 +158,7 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       renewIfOld()
       const found = pick(keys, token)
       if (found !== null) return found
-      // Where the set has a key of this id, another set would not help.
+      // The set has a key of this id, so another set would not help.
       if (keys.some((key) => key.kid !== undefined && key.kid === kid))
         throw new NoSuchKey('its algorithm is not the key’s')
       if (!failing) await renewal()
@@ -190,7 +190,7 @@ function pick(keys: readonly Key[], token: TokenOfKey): string | null {
   return fitting.slice(0, maxTried).find(({ key }) => isSignedBy(key, algorithm, token))?.pem ?? null
 }
 
-/** What went wrong, in a word where there is one. */
+/** Returns the code of a failure, or its message if it has no code. */
 function reasonOf(error: unknown): string {
   const { code, name, message } = error as Error & { code?: unknown }
   return name === 'TimeoutError' ? 'timed out' : typeof code === 'string' ? code : message.slice(0, 200)

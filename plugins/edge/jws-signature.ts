@@ -7,7 +7,7 @@ export interface SignedText {
   readonly signature: string
 }
 
-/** Whether a public key has signed a token, by an algorithm that the key is for. */
+/** Returns whether a public key has signed a token, by an algorithm that the key is for. */
 export function isSignedBy(key: KeyObject, algorithm: string, { input, signature }: SignedText): boolean {
   // RFC 7518, 3.4 and 3.5; salt as long as the digest.
   const options: Omit<VerifyKeyObjectInput, 'key'> = algorithm.startsWith('ES')

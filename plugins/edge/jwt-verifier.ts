@@ -31,7 +31,7 @@ export function bearer({ headers: { authorization = '' } }: FastifyRequest): str
   return authorization.slice(at)
 }
 
-/** Told which key of a set, as PEM, verifies the token of a request. */
+/** Listener for the key of a set, as PEM, that verifies the token of a request. */
 type OnKey = (request: FastifyRequest, pem: string) => void
 
 export function verifierOptions(
@@ -92,7 +92,7 @@ function readKey(publicKey: string, configFile: string): { fitting: readonly str
   return { fitting, key: key.export({ type: 'spki', format: 'pem' }).toString() }
 }
 
-/** Asked for each token that is not remembered. */
+/** Returns the function that finds the key of each token that is not remembered. */
 function fromSet(keySet: KeySet, algorithms: readonly string[], onKey: OnKey): Secret {
   return (async (request: FastifyRequest, token: TokenOfKey) => {
     // Before the set is asked, so that such a token brings no fetch.

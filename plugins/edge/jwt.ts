@@ -68,7 +68,7 @@ export default fp(
 
     const jwts = config.routes.flatMap(({ edge }) => edge.jwt || [])
     const qualified = namesIncludeIssuer(jwts)
-    // What stands for the issuer where it is not configured: the first route with this key.
+    // The first route with a key stands for the issuer where none is configured.
     const keyHolders = new Map<string, string>()
     for (const { name, edge } of config.routes) {
       for (const issuer of edge.jwt ? issuersOf(edge.jwt) : [])

@@ -18,7 +18,7 @@ function trustedHops(ranges: readonly string[]): (address: string, hop: number) 
   return (address, hop) => hop < mostHops && isTrusted(address)
 }
 
-/** Within this a route is added, also on a machine that is slow or busy. */
+/** Time to add one route, also on a machine that is slow or busy. */
 const ROUTE_MS = 10
 
 /** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
@@ -120,7 +120,8 @@ function http2Options({ limits, timeouts }: Config['listen']) {
     keepAliveTimeout: timeouts.keepAlive,
     requestTimeout: 0,
     maxHeaderListPairs: most,
-    // Of a response; nghttp2's own 64 KB would reset the stream. `mesh.maxHeaderSize` is the limit for services.
+    // Header section of a response; with nghttp2's own limit of 64 KB, a larger one would reset the stream.
+    // `mesh.maxHeaderSize` is the limit for services.
     maxSendHeaderBlockLength: 2 ** 31 - 1,
     maxSessionMemory: mostSessionMegabytes,
     settings: { maxHeaderListSize: most * SHORTEST_FIELD.http2, maxConcurrentStreams: mostStreams }

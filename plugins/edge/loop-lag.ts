@@ -4,7 +4,7 @@ const lateMs = 1000
 /** So many late ones in a row: a single block is over when it is seen, and needs no shedding. */
 const mostLate = 3
 
-/** Whether the event loop lags: every iteration takes so long that all requests wait for seconds. */
+/** Detects that the event loop lags: every iteration takes so long that all requests wait for seconds. */
 export class LoopLag {
   isLagging = false
   readonly #onChange: (isLagging: boolean) => void

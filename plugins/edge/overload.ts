@@ -15,8 +15,8 @@ const OutOfDescriptors = createError('JW_OUT_OF_DESCRIPTORS', 'The gateway is ov
 const quietMs = 10_000
 
 /**
- * Descriptors that no new connection of a client gets: they are for connections to services, the admin port, DNS, Consul and
- * Redis. A quarter of them is for all but connections to services: then requests are shed too.
+ * Descriptors that no new connection of a client gets: they are for connections to services, the admin port, DNS,
+ * Consul and Redis. A quarter of them is for all but connections to services: then requests are shed too.
  */
 export function reserveOf(limit: number): { connections: number; requests: number } {
   const connections = Math.min(1024, Math.max(32, Math.floor(limit / 10)))
@@ -24,9 +24,9 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
 }
 
 /**
- * Sheds load while the gateway itself is overloaded. File descriptors: new connections and WebSockets are refused first,
- * requests on open connections (HTTP/1.1, HTTP/2) later; without it, every request fails once they are used up, and so do
- * the gateway's own lookups. The event loop: requests are refused while it lags, so that those under way end.
+ * Sheds load while the gateway itself is overloaded. File descriptors: new connections and WebSockets are refused
+ * first, requests on open connections (HTTP/1.1, HTTP/2) later; without it, every request fails once they are used up,
+ * and so do the gateway's own lookups. The event loop: requests are refused while it lags, so that those under way end.
  */
 export default fp<Config>(
   async (fastify, { listen }) => {
@@ -101,7 +101,7 @@ function watchDescriptors(
     refuseConnection(server, socket, 'descriptors')
   })
   fastify.addHook('onRequest', (request, _reply, done) => {
-    // It may need a connection to the service.
+    // The request may need a connection to the service.
     descriptors.announce()
     if (!descriptors.isShort(isHandshake(request.raw) ? reserve.connections : reserve.requests)) return done()
     noteShortage()

@@ -19,9 +19,9 @@ const TooLong = createError('JW_URL_TOO_LONG', 'The request target is longer tha
 const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is larger than %d bytes', 431)
 
 /**
- * What services read in different ways: a dot segment, a backslash, an encoded slash, backslash or NUL, a segment of
- * nothing but path parameters, a character of ASCII in more bytes than it needs. Passing one on could walk around the
- * protection of the route that the service ends up serving.
+ * Parts of a path that services read in different ways: a dot segment, a backslash, an encoded slash, backslash or NUL,
+ * a segment of nothing but path parameters, a character of ASCII in more bytes than it needs. Passing one on could walk
+ * around the protection of the route that the service ends up serving.
  */
 const ambiguous = /\\|%(?:2f|5c|00)|\/(?:(?:\.|%2e){1,2}(?:[/;]|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
 
@@ -29,10 +29,10 @@ const ambiguous = /\\|%(?:2f|5c|00)|\/(?:(?:\.|%2e){1,2}(?:[/;]|%3b|$)|;|%3b)|%(
 const ambiguousBeside =
   /\\|%(?:5c|00)|(?:\/|%2f)(?:(?:\.|%2e){1,2}(?:[/;]|%2f|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
 
-/** What most targets do not have; those that do are looked at more closely. */
+/** Characters that most targets do not have; targets with one of them are looked at more closely. */
 const odd = /[^!-~]|[%;#\\]|\/\./
 
-/** Where a segment's path parameters begin. */
+/** The beginning of a segment's path parameters. */
 const parameters = /;|%3b/i
 
 /** A name or address, and a port. An http URI without a host is invalid (RFC 9110, 4.2.1), so it may not be empty. */
@@ -47,7 +47,9 @@ const unencoded = /[^\x21-\x7e]/
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Requests that could be for a route with other protection, by the reading of a common server. Refused with 400. */
+    /**
+     * Requests that could be for a route with other protection, by the reading of a common server. Refused with 400.
+     */
     ambiguousPaths: WeakSet<IncomingMessage>
   }
 }
@@ -126,7 +128,7 @@ export default fp<Config>(
   { name: 'jingwei-request-target', fastify: '5.x' }
 )
 
-/** Whether a request is a CORS preflight that never gets to a service. */
+/** Returns whether a request is a CORS preflight that never gets to a service. */
 function isPreflight({ raw: { method, headers }, routeOptions }: FastifyRequest): boolean {
   if (method !== 'OPTIONS' || !headers.origin || !headers['access-control-request-method']) return false
   return Boolean(routeOptions.config?.route?.edge.cors)
@@ -138,7 +140,7 @@ function isHostAndPort(host: string): boolean {
 }
 
 /**
- * Whether Host comes twice, of which Node shows the first alone, or says something else than `:authority` (RFC 9113,
+ * Returns whether Host comes twice, of which Node shows the first alone, or differs from `:authority` (RFC 9113,
  * 8.3.1). By the length of the names, the loop costs less than a twentieth of a microsecond.
  */
 function hasSeveralHosts({ rawHeaders, headers }: IncomingMessage): boolean {

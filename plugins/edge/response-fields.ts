@@ -15,34 +15,38 @@ const valueCharacters = /^[\t\x20-\x7e\x80-\xff]*$/
 /** RFC 9110, 5.6.2: token. */
 const token = /^[\w!#$%&'*+.^`|~-]+$/
 
-/** Whether a name or value, as a plugin may set them on a reply, cannot be written. */
+/** Returns whether a name or value, as a plugin may set them on a reply, cannot be written. */
 function isUnwritable(name: string, value: unknown): boolean {
   if (!token.test(name)) return true
   if (Array.isArray(value)) return value.some((item) => !valueCharacters.test(String(item)))
   return !valueCharacters.test(String(value))
 }
 
-/** Whether a field of a service's trailer section stays behind. */
+/** Returns whether a field of a service's trailer section stays behind. */
 export function isNoTrailer(name: string): boolean {
   return hopByHop.has(name) || notInTrailers.has(name) || name.startsWith('x-jingwei-')
 }
 
-/** Whether trailers are announced and can be passed on: HTTP/1.1 has them only behind chunks, HTTP/1.0 has none. */
+/**
+ * Returns whether trailers are announced and can be passed on: HTTP/1.1 has them only with chunks, HTTP/1.0 has none.
+ */
 export function hasTrailers({ httpVersion, method }: IncomingMessage, status: number, headers: IncomingHttpHeaders) {
   if (headers.trailer === undefined) return false
   const chunked = headers['transfer-encoding'] !== undefined && headers['content-length'] === undefined
   return httpVersion !== '1.0' && chunked && method !== 'HEAD' && status !== 204 && status !== 304
 }
 
-/** Whether a service speaks in the gateway's name: by its member of `Proxy-Status` (RFC 9209), or of its rate limit. */
+/**
+ * Returns whether a service speaks in the gateway's name: its member of `Proxy-Status` (RFC 9209), or its rate limit.
+ */
 function isInOurName(name: string, value: string | string[] | undefined, own: OwnHeaders): boolean {
   if (name === 'proxy-status') return String(value).toLowerCase().includes('jingwei')
   return name.startsWith('ratelimit') && Object.hasOwn(own, 'ratelimit-limit')
 }
 
 /**
- * Returns name, value, name, value, … for `writeHead`: the end-to-end headers of the service and those that the edge and
- * plugins set on the reply, which win. Throws JW_BAD_HEADER for one of these that cannot be written.
+ * Returns name, value, name, value, … for `writeHead`: the end-to-end headers of the service and those that the edge
+ * and plugins set on the reply, which win. Throws JW_BAD_HEADER for one of these that cannot be written.
  */
 export function responseHeaders(
   given: IncomingHttpHeaders,

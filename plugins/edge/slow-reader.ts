@@ -68,7 +68,7 @@ class ConnectionReader {
     return left
   }
 
-  /** By a reset where that is possible: HTTP/1.0 takes a closed connection for the end of the body. */
+  /** Resets the connection if that is possible: HTTP/1.0 takes a closed connection for the end of the body. */
   disconnect(): void {
     const socket = this.#socket
     // Neither TLS nor a Unix socket has one.

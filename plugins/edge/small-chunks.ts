@@ -9,9 +9,9 @@ const mostGathered = 16 * 1024
 const mostChunks = 1000
 
 /**
- * Passes the chunks of a request body to its stream, small ones of one event-loop iteration together. Every reader's work
- * is by chunk, and a client may send a chunk, or a frame of HTTP/2, for each byte: a megabyte of them would take seconds.
- * The first of an iteration passes at once, so a client that sends little now and then is not delayed.
+ * Passes the chunks of a request body to its stream, small ones of one event-loop iteration together. Every reader's
+ * work is by chunk, and a client may send a chunk, or a frame of HTTP/2, for each byte: a megabyte of them would take
+ * seconds. The first of an iteration passes at once, so a client that sends little now and then is not delayed.
  */
 export class SmallChunks {
   readonly #raw: IncomingMessage
@@ -19,7 +19,7 @@ export class SmallChunks {
   readonly #onEnd: () => void
   /** Bytes that came; whoever reads it sets it back. */
   bytes = 0
-  /** Of this event-loop iteration. */
+  /** Chunks of this event-loop iteration. */
   #count = 0
   #gathered: Buffer[] = []
   #gatheredBytes = 0
@@ -72,7 +72,7 @@ function holdBack(raw: IncomingMessage): void {
   socket.on('resume', pause).pause()
   setImmediate(() => {
     socket.off('resume', pause)
-    // Else it is resumed when somebody has read.
+    // A full buffer resumes it when it has been read.
     if (raw.readableLength < raw.readableHighWaterMark) socket.resume()
   })
 }

@@ -1,4 +1,4 @@
-/** How often members are looked at, at most. */
+/** Bounds of the time between two looks at the members. */
 const longestPeriodMs = 1000
 const shortestPeriodMs = 10
 
@@ -23,7 +23,7 @@ export class Sweep<T> {
     this.#timer ??= setInterval(() => this.#lookAtAll(), this.#periodMs).unref()
   }
 
-  /** Also from within a look. */
+  /** Removes a member, also from within a look. */
   delete(member: T): void {
     this.#members.delete(member)
     if (this.#members.size > 0) return

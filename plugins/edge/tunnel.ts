@@ -114,7 +114,8 @@ export class Tunnel {
     const { socket, frames } = to
     const ended = to.closeSent || socket.writableEnded || socket.destroyed
     const boundary = frames.read(chunk)
-    // Bytes that go nowhere are no sign of life: the pings of a service must not keep it open for a client that has left.
+    // Bytes that go nowhere are no sign of life: the pings of a service must not keep it open for a client that has
+    // left.
     if (ended) return true
     this.#alive()
     const passed = this.#closing && !frames.closed && boundary >= 0 ? chunk.subarray(0, boundary) : chunk
@@ -134,7 +135,7 @@ export class Tunnel {
 
   /** Starts the idle time anew: a byte has moved. */
   #alive(): void {
-    // Nobody reads what a client sends whose service has ended: it gives the client no more time.
+    // After the service has ended, what the client sends is not read: it gives the client no more time.
     if (!this.#closing && !this.#service.socket.readableEnded) this.#timer?.refresh()
   }
 

@@ -11,8 +11,8 @@ export type Blame = 'error' | 'timeout'
 const blameless = new Set(['JW_INSTANCE_REMOVED', 'JW_UPSTREAM_TIMEOUT', 'JW_CALL_TIMEOUT'])
 
 /**
- * Whether a failure is the service's. Not its own: a caller that left or whose request broke off, a hedge that lost, a
- * refusal of ours, a resource that this process has run out of, an exception of a handler. The circuit, outlier
+ * Returns whether a failure is the service's. Not its own: a caller that left or whose request broke off, a hedge that
+ * lost, a refusal of ours, a resource that this process has run out of, an exception of a handler. The circuit, outlier
  * detection and latencies go by this. `elapsedMs` is how long the service had, `timeoutMs` how long the whole call has.
  */
 export function blame(

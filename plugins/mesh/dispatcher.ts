@@ -170,7 +170,7 @@ export class Mesh extends Dispatcher {
     return [...this.#services.values()].map((service) => service.status())
   }
 
-  /** What discovery knows of each service. Unlike `status()`, its cost does not grow with the number of instances. */
+  /** Returns what discovery knows of each service. Its cost does not grow with the number of instances. */
   discovery(): DiscoveryStatus[] {
     const services = [...this.#services.values()]
     return services.map(({ name, source, instances }) => ({ name, source, instances: instances.length }))
@@ -202,7 +202,7 @@ export class Mesh extends Dispatcher {
   #enter(chain: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
     const { request, attempt } = this.#used
     if (opts.asyncContext !== undefined || request.length + attempt.length === 0) return chain(opts, handler)
-    // What is waited for, such as a connection or the end of another call, goes on in other contexts.
+    // Events that the call waits for, such as a connection or the end of another call, occur in other contexts.
     return chain({ ...opts, asyncContext: new AsyncResource('jingwei.call') }, handler)
   }
 

@@ -1,6 +1,7 @@
 /**
- * The mesh's error codes. Callers tell errors apart by `code`, never by class. No code of Node, OpenSSL or undici gets out:
- * an error of a connection is translated where it occurs (http/connection-errors.ts), and the original is its `cause`.
+ * The mesh's error codes. Callers tell errors apart by `code`, never by class. No code of Node, OpenSSL or undici gets
+ * out: an error of a connection is translated where it occurs (http/connection-errors.ts), and the original is its
+ * `cause`.
  */
 const meshErrors = {
   JW_NO_SERVICE: 'no such service',
@@ -22,7 +23,7 @@ export class MeshError extends Error {
   override readonly name = 'MeshError'
   readonly code: MeshErrorCode
   readonly service: string
-  /** When another try may succeed, if that is known. */
+  /** Time after which another try may succeed, if that is known. */
   readonly retryAfterMs: number | undefined
 
   constructor(code: MeshErrorCode, service: string, retryAfterMs?: number) {
@@ -60,8 +61,8 @@ export type LocalErrorCode = keyof typeof localErrors
 export type ConnectionErrorCode = keyof typeof upstreamErrors | LocalErrorCode
 
 /**
- * Failure of a connection to an instance, of establishing one, or of waiting for what comes on it. `cause` is the error of Node,
- * OpenSSL or undici.
+ * Failure of a connection to an instance, of establishing one, or of waiting for what comes on it. `cause` is the error
+ * of Node, OpenSSL or undici.
  */
 export class ConnectionError extends Error {
   override readonly name = 'ConnectionError'
@@ -132,7 +133,7 @@ export function classify(error: Error & { code?: string }, sent: boolean): Failu
   return 'other'
 }
 
-/** Whether the error's code is one of the mesh or of the network. */
+/** Returns whether the error's code is one of the mesh or of the network. */
 export function isNamed(error: Error & { code?: string }): boolean {
   const { code = '' } = error
   return Object.hasOwn(meshErrors, code) || classify(error, false) !== 'other'

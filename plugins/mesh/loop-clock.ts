@@ -5,8 +5,9 @@ const toleratedMs = 100
 const reportedMs = 1000
 
 /**
- * A clock that stands still while the event loop is blocked. By any other, an instance would seem slow whose response has
- * long been in the kernel, unread. A timer notices blocks; while one lasts, `now()` itself sees that the timer is overdue.
+ * A clock that stands still while the event loop is blocked. By any other, an instance would seem slow whose response
+ * has long been in the kernel, unread. A timer notices blocks; while one lasts, `now()` itself sees that the timer is
+ * overdue.
  */
 export class LoopClock {
   readonly #onBlock: (blockedMs: number) => void
@@ -46,7 +47,7 @@ export class LoopClock {
     return wallMs - this.#stalledMs - this.#excessMs(wallMs)
   }
 
-  /** How long the event loop has been blocked so far, in all. */
+  /** Returns for how long the event loop has been blocked so far, in all. */
   readonly stalledMs = (): number => this.#stalledMs + this.#excessMs(this.#wallMs())
 
   #excessMs(wallMs: number): number {

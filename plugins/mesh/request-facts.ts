@@ -61,7 +61,7 @@ function joined(before: string | undefined, value: Value, separator: string): st
 export function cookieOf(opts: DispatchOptions, name: string): string | undefined {
   const text = headerOf(opts, 'cookie', '; ')
   if (text === undefined) return undefined
-  // By the name, rather than pair by pair: a header section has room for 8,000 empty pairs.
+  // A search for the name, not pair by pair: a header section has room for 8,000 empty pairs.
   for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name, at + name.length)) {
     const before = skipBlanks(text, at - 1, -1)
     const equals = skipBlanks(text, at + name.length, 1)
@@ -73,7 +73,7 @@ export function cookieOf(opts: DispatchOptions, name: string): string | undefine
   return undefined
 }
 
-/** Where the blanks at `at` end, in that direction. */
+/** Returns the position at which the blanks at `at` end, in that direction. */
 function skipBlanks(text: string, at: number, direction: 1 | -1): number {
   while (text[at] === ' ' || text[at] === '\t') at += direction
   return at

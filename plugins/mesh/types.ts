@@ -73,7 +73,7 @@ export interface MetricOptions {
   labelNames: string[]
 }
 
-/** Who answers for code of a plugin: what that throws from a timer or a socket ends one request, not the process. */
+/** Owner of code of a plugin: what that throws from a timer or a socket ends one request, not the process. */
 export interface FaultOwner {
   /** Its name, for the log. */
   readonly plugin: string
@@ -94,7 +94,7 @@ export interface Surroundings {
   readonly meter: Meter | null
   /** Milliseconds, never running backwards. */
   readonly now: () => number
-  /** How long the event loop has been blocked so far. `now` stands still meanwhile; timers do not. */
+  /** Returns for how long the event loop has been blocked so far. `now` stands still meanwhile; timers do not. */
   readonly stalledMs?: () => number
   /** This process lacks a resource. `cause` is the code of the operating system, if it has one. */
   readonly noteExhausted?: (code: LocalErrorCode, cause: string | undefined) => void
@@ -166,7 +166,7 @@ export interface Snapshot {
  * hands over Fastify's request, which has this shape.
  */
 export interface Caller {
-  /** Of the request, for the log. */
+  /** Id of the request, for the log. */
   readonly id?: string
   readonly ip: string
   /** The known caller, or null. */
@@ -183,10 +183,10 @@ export interface Attempt {
   whenOver(end: () => void): void
   /** The attempt waits for another one to release its connection: a queue of ours, not the instance's time. */
   readonly isQueued: boolean
-  /** How long it has waited in that queue. */
+  /** Milliseconds that it has waited in that queue. */
   readonly waitedMs: number
   enqueue(): void
-  /** It has a connection, or has ended. */
+  /** Ends the wait: the attempt has a connection, or is over. */
   dequeue(): void
 }
 
@@ -203,16 +203,20 @@ declare module 'undici' {
       /** Set by `select`: the attempt, which may end while its call goes on. */
       attempt?: Attempt
       /**
-       * Set by `retry`: where, or with true wherever, only a new connection will do, since others may have been lost with
-       * the one that broke.
+       * Set by `retry`: where, or with true wherever, only a new connection will do, since others may have been lost
+       * with the one that broke.
        */
       fresh?: Endpoint | true | undefined
-      /** Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them. */
+      /**
+       * Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them.
+       */
       trailers?: () => readonly string[]
     }
 
     interface DispatchController {
-      /** The service takes what there is of the request's body, and the rest has not come: who is slow is the caller. */
+      /**
+       * The service takes what there is of the request's body, and the rest has not come: who is slow is the caller.
+       */
       readonly awaitsBody?: boolean
     }
   }

@@ -31,8 +31,8 @@ function asError(thrown: unknown): Error {
 }
 
 /**
- * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin chose;
- * anything else, and a status of 5xx, is its fault and goes to the log.
+ * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin
+ * chose; anything else, and a status of 5xx, is its fault and goes to the log.
  */
 function faultOf(request: FastifyRequest, plugin: string, where: string, error: Error): Error {
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
@@ -100,7 +100,7 @@ class HookRun implements FaultOwner {
   #expire(): void {
     const { raw } = this.#request
     const isLate = isLookingOn(this.#name)
-    // It has responded itself, or the client has left.
+    // The hook has responded itself, or the client has left.
     if (!isLate && (this.#reply!.sent || this.#reply!.raw.headersSent || this.#reply!.raw.destroyed)) return
     // A client that is slow with the body has limits of its own.
     if (!isLate && !raw.complete && raw.readableDidRead) this.#arm()

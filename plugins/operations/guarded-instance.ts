@@ -15,7 +15,7 @@ export function guardInstance(
   const { addHook, register } = fastify
   const before = Object.getOwnPropertyDescriptors(fastify)
 
-  /** What Fastify would refuse goes to Fastify as it is. */
+  /** Returns the guarded hook; one that Fastify would refuse goes to Fastify as it is. */
   function guard(name: string, hook: Code): Code {
     const isAsync = hook.constructor.name === 'AsyncFunction'
     if (name === 'onRoute') return onRoute(hook)

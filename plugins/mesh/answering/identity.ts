@@ -75,7 +75,7 @@ function isPlainGet({ method, upgrade, query, body }: DispatchOptions): boolean 
   return body === null || body === undefined
 }
 
-/** Whether the request says who asks. The response may then be meant for that caller only. */
+/** Returns whether the request says who asks. The response may then be meant for that caller only. */
 export function isPersonal(opts: DispatchOptions): boolean {
   if (opts.caller?.consumer) return true
   const pairs = headerPairs(opts)

@@ -1,4 +1,4 @@
-/** What a `Members` list keeps of each. */
+/** A member that knows whether it has left. */
 interface Leaving {
   /** Set by `delete`. */
   isGone: boolean

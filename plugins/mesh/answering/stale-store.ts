@@ -24,7 +24,7 @@ export interface Stored {
   readonly vary: readonly (readonly [name: string, value: string | undefined])[]
 }
 
-/** Of one key; more would be a Vary on something endless. */
+/** Most responses of one key; more would be a Vary on something endless. */
 const mostVariants = 8
 /** More names than an honest `Connection` header has. */
 const mostNominated = 64
@@ -39,9 +39,9 @@ const dropped = new Set(
 )
 
 /**
- * The last good responses of a service; the least recently used go first. A response is given again to requests that are
- * identical to the one that it answered, by all headers but harmless ones; with `Cache-Control: public` to all requests
- * for the resource, as far as `Vary` allows. RFC 9111 says which may be kept.
+ * The last good responses of a service; the least recently used go first. A response is given again to requests that
+ * are identical to the one that it answered, by all headers but harmless ones; with `Cache-Control: public` to all
+ * requests for the resource, as far as `Vary` allows. RFC 9111 says which may be kept.
  */
 export class StaleStore {
   readonly #options: StaleOptions
@@ -192,7 +192,7 @@ export class StaleStores implements Keeper {
 
 const bytesOf = (variants: readonly Stored[]) => variants.reduce((sum, { body }) => sum + body.length, 0)
 
-/** Of a fixed length, since the text may be as long as a header section. */
+/** Returns a key of a fixed length, since the text may be as long as a header section. */
 const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 
 /** The resource and the consumer: consumers share nothing, not even public responses. */
@@ -203,7 +203,7 @@ function publicKey(opts: DispatchOptions): string {
   return `public ${hash('sha256', text, 'base64')}`
 }
 
-/** Whether the client allows a stored response, and that this one is stored. */
+/** Returns whether the client allows a stored response, and that this one is stored. */
 function takesStored(opts: DispatchOptions): boolean {
   const asked = cacheControl(headerOf(opts, 'cache-control'))
   return !(asked.has('no-store') || asked.has('no-cache'))

@@ -14,7 +14,7 @@ import { balanceOptions } from './options.ts'
 export class PeakEwma {
   readonly #decayMs: number
   #value: number | null = null
-  /** When an attempt was last sent to the instance. */
+  /** Time at which an attempt was last sent to the instance. */
   askedMs = Number.NEGATIVE_INFINITY
   /** The last attempt has failed. */
   failing = false
@@ -88,7 +88,7 @@ class LatencyHandler extends ForwardingHandler {
   readonly #ewma: PeakEwma
   readonly #policy: MeshPolicy
   readonly #now: () => number
-  /** When the attempt, or the rest of it, began, later by the time that its call had spent in queues of ours by then. */
+  /** Start of the attempt, or of the rest of it, less the time that its call had spent in queues of ours by then. */
   #fromMs: number
   #measured = false
 

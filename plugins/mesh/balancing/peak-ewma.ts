@@ -11,13 +11,13 @@ const unmeasured = 1e12
 
 /** At most one call in so many is a probe. */
 const callsPerProbe = 20
-/** How long an instance goes without a call before it is probed, as a share of the decay. */
+/** Time that an instance goes without a call before it is probed, as a share of the decay. */
 const probeAfter = 0.2
 
 /**
  * Of two drawn by weight, the one that would answer sooner: its latency, times those in flight for its weight and one
- * more. Latencies are measured in `select` (`latency.ts`). The other one gets a call now and then, unless it fails: with
- * few calls at a time, one slow response would otherwise keep an instance without calls until its peak has faded.
+ * more. Latencies are measured in `select` (`latency.ts`). The other one gets a call now and then, unless it fails:
+ * with few calls at a time, one slow response would otherwise keep an instance without calls until its peak has faded.
  */
 export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now }) => {
   const sample = weightedSampler(instances, random)

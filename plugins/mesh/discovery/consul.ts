@@ -150,10 +150,10 @@ export class ConsulSource implements Restorable {
   }
 
   /**
-   * Whether the last instance is really gone. It is at once if Consul has been well for a while and the index says that
-   * something has changed. After an outage or a restart, services and their checks take some seconds to come back; and an
-   * empty answer whose index stands still or is missing, or in which no entry made sense, is no evidence. Then emptiness
-   * must last before it is believed.
+   * Returns whether the last instance is really gone. It is at once if Consul has been well for a while and the index
+   * says that something has changed. After an outage or a restart, services and their checks take some seconds to come
+   * back; and an empty answer whose index stands still or is missing, or in which no entry made sense, is no evidence.
+   * Then emptiness must last before it is believed.
    */
   #isProven(changed: boolean, now: number): boolean {
     this.#emptySince ??= now

@@ -15,9 +15,9 @@ import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
 /** Changed by tests only. */
 export const dnsTiming = {
-  /** How soon to ask again while there is no instance to call. */
+  /** Pause before the next question while there is no instance to call. */
   emptyPause: 2000,
-  /** How long an empty answer must last while instances are in use. */
+  /** Time for which an empty answer must last while instances are in use. */
   emptyGrace: 5000
 }
 
@@ -108,7 +108,7 @@ export class DnsSource implements Restorable {
     return instances.length === 0 ? emptyPause : Math.min(ttl * 1000, this.#options.maxTtl)
   }
 
-  /** One line when the name turns out not to exist, and one when it does again. */
+  /** Logs that the name does not exist, and that it exists again, once each. */
   #logExistence(missing: string | null): void {
     if (this.#nonexistent === (missing !== null)) return
     this.#nonexistent = missing !== null

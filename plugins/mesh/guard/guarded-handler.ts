@@ -55,7 +55,10 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
     return this.#source?.awaitsBody ?? false
   }
 
-  /** Also after the end, where undici ignores it: the interceptor may hold the response back and end it like this. */
+  /**
+   * Aborts also after the end, where undici ignores it: the interceptor may hold the response back and end it like
+   * this.
+   */
   abort(given?: Error): void {
     const reason = given === undefined ? new errors.RequestAbortedError() : asError(given)
     if (this.#failed) return

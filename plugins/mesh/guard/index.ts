@@ -22,7 +22,7 @@ export function guarded(interceptor: Interceptor, names: Pick<Guard, 'name' | 'p
         assertHandler(handler, Boolean(opts.upgrade))
         const interception = opts.interception?.guard === guard ? opts.interception : entered
         if (interception === null) throw new Error('dispatch() needs the opts that the interceptor was given')
-        // Of the interceptor, which may have entered a context of its own: its handler is called there, and so are those below.
+        // The interceptor may have entered a context of its own: its handler is called there, and so are those below.
         const asyncContext = new AsyncResource('jingwei.interceptor')
         const guardedHandler = new GuardedHandler(handler, interception, asyncContext)
         interception.outside(() => guardedHandler.begin(dispatch, { ...opts, asyncContext }))

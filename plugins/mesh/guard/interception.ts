@@ -21,8 +21,8 @@ declare module 'undici' {
 }
 
 /**
- * One call on its way through a user's interceptor: the handler that the interceptor is given, and the controller of the
- * layer above. Whatever the interceptor does, the layer above gets one response, whole or failed, in bounded time.
+ * One call on its way through a user's interceptor: the handler that the interceptor is given, and the controller of
+ * the layer above. Whatever the interceptor does, the layer above gets one response, whole or failed, in bounded time.
  */
 export class Interception extends StableHandler implements FaultOwner {
   readonly guard: Guard
@@ -154,7 +154,7 @@ export class Interception extends StableHandler implements FaultOwner {
   /** Ends the call, if it is not over, for a fault of the interceptor. */
   fail(where: string, error: Error): void {
     const failure = this.faults.passOn(error, where)
-    // One who has aborted is told of that.
+    // A layer above that has aborted gets its own reason.
     if (!this.over) this.#conclude(this.reason ?? failure)
   }
 
@@ -188,7 +188,7 @@ export class Interception extends StableHandler implements FaultOwner {
     const isHeld = code === 'JW_CALL_TIMEOUT' && this.#below.size === 0
     const reason = isHeld ? this.faults.passOn(new Error('it did not continue the call in time'), 'continue') : given
     this.faults.foreign(reason)
-    // Its controller may be of the interceptor's making.
+    // The controller may be of the interceptor's making.
     this.#inContext(
       () => super.abort(reason),
       () => {}

@@ -15,15 +15,15 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   #timer: NodeJS.Timeout | undefined
   #timeoutMs = 0
   #stalledMs: Stalled | undefined
-  /** How long the event loop had been blocked when the time, or what was added to it, began. */
+  /** Time for which the event loop had been blocked when the timeout, or its extension, began. */
   #stalledBeforeMs = 0
   /** Time that was added since the event loop was blocked. */
   #addedMs = 0
   #extension: NodeJS.Timeout | undefined
 
   /**
-   * Has no effect once the timer runs. Time for which the event loop is blocked does not count, up to another timeout: the
-   * response may be in the kernel, unread.
+   * Has no effect once the timer runs. Time for which the event loop is blocked does not count, up to another timeout:
+   * the response may be in the kernel, unread.
    */
   protected arm(timeoutMs: number, stalledMs: Stalled | undefined): void {
     if (this.#timer !== undefined) return

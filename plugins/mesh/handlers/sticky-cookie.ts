@@ -9,7 +9,7 @@ export interface Minted {
   readonly key: string
   /** Attributes besides the usual ones. */
   attributes: string
-  /** Whether the caller came over TLS. The cookie then never travels without. */
+  /** True if the caller came over TLS. The cookie then never travels without. */
   readonly isSecure: boolean
 }
 

@@ -5,8 +5,8 @@ import { Pool } from '../http/pool.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
- * Checks one address once. `done` gets null or what is wrong, and whether that is a shortage of this process, which says
- * nothing of the instance. Returns a function that cancels the check; `done` is then not called.
+ * Checks one address once. `done` gets null or what is wrong, and whether that is a shortage of this process, which
+ * says nothing of the instance. Returns a function that cancels the check; `done` is then not called.
  */
 export type Probe = (done: (failure: string | null, isLocal?: boolean) => void) => () => void
 
@@ -34,8 +34,8 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open,
       done(failure, isLocal)
     }
     const stalledBeforeMs = stalledMs()
-    // Where this process itself stood still, the answer may be there and unread: that is read first. And it may not have
-    // left in time, so then the lack of one says nothing.
+    // If this process was blocked, the response may be there and unread: that is read first. And the request may not
+    // have left in time, so that the lack of a response says nothing.
     const expired = () => {
       const wasBlocked = stalledMs() > stalledBeforeMs
       setImmediate(() => finish(`${name}: no answer within ${options.timeout} ms`, wasBlocked))

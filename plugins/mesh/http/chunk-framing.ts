@@ -13,12 +13,12 @@ const last = 6
 
 const [lf, cr, semicolon] = [10, 13, 59] as const
 
-/** Reads what stands around the chunks of a body (RFC 9112, 7.1). */
+/** Reads the framing of the chunks of a body: sizes, extensions and line ends (RFC 9112, 7.1). */
 export class ChunkFraming {
   #state = size
-  /** What is left of the chunk. */
+  /** Bytes left of the chunk. */
   #left = 0
-  /** Of the chunk's size line. */
+  /** Bytes read of the chunk's size line. */
   #sizeBytes = 0
 
   begin(): void {

@@ -38,12 +38,15 @@ const connected: Readonly<Record<string, ConnectionErrorCode>> = {
 
 const isTls = (code: string) => code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')
 
-/** Of several addresses that were tried, one that this process had no resource for decides. */
+/** Returns the code of a local shortage. Of several addresses that were tried, one that met a shortage decides. */
 function localCode({ code = '', errors }: Coded): LocalErrorCode | undefined {
   return local[code] ?? errors?.map((each) => local[each.code ?? '']).find((each) => each !== undefined)
 }
 
-/** Whether a descriptor can be had. The resolver has no error for that: it reports that the name does not exist. */
+/**
+ * Returns whether a descriptor is available. The resolver has no error for that: it reports that the name does not
+ * exist.
+ */
 function hasDescriptor(): boolean {
   try {
     closeSync(openSync(devNull, 'r'))
@@ -59,7 +62,8 @@ function dnsCode(): ConnectionErrorCode {
 
 /**
  * Translates why no connection was established. Node puts the result of a failed verification on the socket, which is
- * more reliable than any list of OpenSSL's codes. `wasBlocked`: the event loop was, for so long that a timeout is its fault.
+ * more reliable than any list of OpenSSL's codes. `wasBlocked`: the event loop was, for so long that a timeout is its
+ * fault.
  */
 export function connectError(error: Coded, socket: object | undefined, wasBlocked = false): Error {
   if (error instanceof ConnectionError) return error

@@ -35,7 +35,7 @@ export class Connection implements Carrier {
   #sending: Sending | null = null
   /** The last thing that may go on it is on it. */
   #last = false
-  /** Of the timer that is running. */
+  /** Idle time of the timer that is running. */
   #idleMs = 0
   #idleTimer: NodeJS.Timeout | null = null
   #bodyTimer: NodeJS.Timeout | null = null
@@ -58,8 +58,8 @@ export class Connection implements Carrier {
   }
 
   /**
-   * A service may refuse a body, and close, before it has got all of it (413). What writes the body then fails, and Node
-   * destroys the socket with the answer that waits in it unread: not before a turn in which that is read.
+   * A service may refuse a body, and close, before it has got all of it (413). What writes the body then fails, and
+   * Node destroys the socket with the answer that waits in it unread: not before a turn in which that is read.
    */
   #keepForReading(): void {
     const { socket } = this
@@ -148,7 +148,7 @@ export class Connection implements Carrier {
   }
 
   readonly #readOn = () => {
-    // It may be somebody else's by now.
+    // The connection may have been handed over by now.
     if (!this.#gone && (this.#request?.paused !== true || !this.#reader.inBody)) this.socket.resume()
   }
 

@@ -1,6 +1,6 @@
-/** How long a connection may be used, and how much of a response's header section is read on it. */
+/** Limits of a connection's use, and of the header sections that are read on it. */
 export interface ConnectionOptions {
-  /** How long an idle connection waits for its next request where the service does not say; 0: not at all. */
+  /** Time that an idle connection waits for its next request where the service does not say; 0: not at all. */
   readonly idleMs: number
   /** After this time no request is begun on it. */
   readonly maxAgeMs: number
@@ -43,7 +43,7 @@ export class Lifetime {
     return ++this.#requests >= this.#options.maxRequests || this.#leftMs() <= 0
   }
 
-  /** How long the connection may stay idle; 0 or less: it must close. `hintMs` is what the service has said. */
+  /** Returns how long the connection may stay idle; 0 or less: it must close. `hintMs` is what the service has said. */
   idleMs(hintMs: number | null): number {
     const { idleMs } = this.#options
     return Math.min(hintMs === null ? idleMs : Math.min(hintMs - marginMs, longestHintMs), this.#leftMs())

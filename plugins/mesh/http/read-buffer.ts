@@ -1,6 +1,6 @@
-/** Of an idle connection. */
+/** Size of an idle connection's buffer. */
 export const smallBytes = 16 * 1024
-/** For a large body: with 64 KB it costs a third more CPU. */
+/** Size of the buffer for a large body: with 64 KB it costs a third more CPU. */
 export const largeBytes = 256 * 1024
 /** Large buffers that wait for the next large body. A new one costs page faults, and counts as garbage to V8. */
 const spare: Buffer[] = []
@@ -20,7 +20,7 @@ export class ReadBuffer {
     return this.#current
   }
 
-  /** Whether `choose` is to be called after a read of so many bytes: not where a small buffer sufficed. */
+  /** Returns whether `choose` is to be called after a read of so many bytes: not where a small buffer sufficed. */
   isToChange(bytes: number): boolean {
     return bytes === smallBytes || this.#current !== this.#small
   }

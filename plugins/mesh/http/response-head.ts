@@ -170,7 +170,7 @@ function announcesBody({ 'content-length': length, 'transfer-encoding': coding }
   return coding !== undefined || (length !== undefined && Number(length) > 0)
 }
 
-/** How long the service says that it keeps an idle connection, in milliseconds; null where it does not. */
+/** Returns how long the service says that it keeps an idle connection, in milliseconds; null if it does not say. */
 export function idleHint({ 'keep-alive': hint }: IncomingHttpHeaders): number | null {
   const seconds = hint === undefined ? null : /(?:^|[\s,])timeout=(\d+)/i.exec(String(hint))
   return seconds === null ? null : Number(seconds[1]) * 1000

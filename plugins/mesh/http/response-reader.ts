@@ -43,7 +43,7 @@ export class ResponseReader {
   readonly #maxHeaderSize: number
   #request: PooledRequest | null = null
   #state = idle
-  /** What is left of a body of a known length. */
+  /** Bytes left of a body of a known length. */
   #left = 0
   readonly #framing = new ChunkFraming()
   /** The part of a head, or of trailers, that is here. */
@@ -254,8 +254,8 @@ export class ResponseReader {
   }
 
   /**
-   * Reads chunks that follow each other, and hands their payload over as one. Every handler's work is by call: for a chunk
-   * a byte, as a service may send them, it would be seconds for a megabyte.
+   * Reads chunks that follow each other, and hands their payload over as one. Every handler's work is by call: for a
+   * chunk a byte, as a service may send them, it would be seconds for a megabyte.
    */
   #readChunks(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): number {
     const framing = this.#framing

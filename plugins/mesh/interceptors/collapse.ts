@@ -52,14 +52,14 @@ export const collapse: Layer = (service, policy, { meter, perRequestHeaders = []
 }
 
 /**
- * Statuses that may depend on the one request alone: its size, its age, a limit on its client. 404 and 410 are about the
- * resource; a 5xx is about the service, which identical requests in flight must not make worse.
+ * Statuses that may depend on the one request alone: its size, its age, a limit on its client. 404 and 410 are about
+ * the resource; a 5xx is about the service, which identical requests in flight must not make worse.
  */
 function isOfOneRequest(status: number): boolean {
   return status >= 400 && status < 500 && status !== 404 && status !== 410
 }
 
-/** Whether the response says that it may be shared, and by whom. */
+/** Returns the function that reads from a response with which other requests it may be shared. */
 function sharingBy({ ignored }: Identity): GroupContext['sharing'] {
   return (status, headers: IncomingHttpHeaders, asked) => {
     if (isOfOneRequest(status)) return null

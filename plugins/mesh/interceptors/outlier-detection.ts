@@ -31,7 +31,7 @@ class OutlierHandler extends ForwardingHandler {
   readonly #call: Call
   readonly #host: Host
   readonly #context: Context
-  /** When the attempt began, later by the time that its call had spent in queues of ours by then. */
+  /** Start of the attempt, less the time that its call had spent in queues of ours by then. */
   readonly #fromMs: number
   #answered = false
   #told = false

@@ -4,7 +4,7 @@ import type { Service } from '../service.ts'
 import type { Endpoint } from '../types.ts'
 
 export interface NextAttempt {
-  /** How long to wait first, because every instance that could be asked has asked for time. Milliseconds. */
+  /** Milliseconds to wait first, because every instance that could be asked has asked for time. */
   readonly waitMs: number
   /** Endpoints that the attempt should avoid. */
   readonly tried: Set<Endpoint>
