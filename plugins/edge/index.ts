@@ -23,6 +23,7 @@ import { tellRefused } from './refusals.ts'
 import requestId from './request-id.ts'
 import requestTarget from './request-target.ts'
 import { boundReaders } from './slow-reader.ts'
+import { receiveUpgrades } from './upgrades.ts'
 import websocket from './websocket.ts'
 
 /** Whether a concern is on for a route; those of the listener are on for all. */
@@ -68,6 +69,7 @@ export default fp<Config>(
     })
     fastify.server.on('connect', refuseTunnel)
     meetExpectations(fastify.server)
+    receiveUpgrades(fastify)
     const { timeouts, limits } = config.listen
     boundSessions(fastify.server, timeouts, boundReaders(fastify.server, { ...timeouts, ...limits }))
     const removeDoubtedHeaders = removeDoubted(config.listen)

@@ -16,26 +16,40 @@ export function isAnswering(request: IncomingMessage): boolean {
   return Boolean(response)
 }
 
+const handshakes = new WeakMap<IncomingMessage, Handshake>()
+
+/** Returns the connection of a request that is a proper handshake and has left the HTTP parser. */
+export function handshakeOf(request: IncomingMessage): Handshake | undefined {
+  return handshakes.get(request)
+}
+
 /** What a client may send before it has got its 101. */
 const earlyBytes = 64 * 1024
 
 /**
- * A connection that left the HTTP parser and waits for its 101. It is read, since nobody else would notice a client
- * that leaves; `release` stops that and gives what came early back to the socket.
+ * A connection that left the HTTP parser and waits for its 101. Once it has begun it is read, since nobody else would
+ * notice a client that leaves; `release` stops that and gives bytes that came early back to the socket.
  */
 export class Handshake {
   readonly socket: Duplex
+  readonly #head: Buffer
   readonly #early: Buffer[] = []
   #size = 0
 
-  constructor(socket: Duplex, head: Buffer) {
+  constructor(request: IncomingMessage, socket: Duplex, head: Buffer) {
     this.socket = socket
+    this.#head = head
+    if (isHandshake(request)) handshakes.set(request, this)
+  }
+
+  begin(): void {
+    const { socket } = this
     socket.on('error', () => {})
     socket.on('data', this.#keep)
     // Emitted once only: the client may have ended already.
     if (socket.readableEnded) this.#gone()
     else socket.once('end', this.#gone)
-    if (head.length > 0) this.#keep(head)
+    if (this.#head.length > 0) this.#keep(this.#head)
   }
 
   readonly #keep = (chunk: Buffer): void => {

@@ -1,5 +1,3 @@
-import type { IncomingMessage } from 'node:http'
-import { ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -11,7 +9,7 @@ import { attach } from './attach.ts'
 import { isWebSocket } from './headers.ts'
 import { hasBody } from './request-body.ts'
 import { Tunnel } from './tunnel.ts'
-import { Handshake, isAnswering, isHandshake } from './websocket-handshake.ts'
+import { handshakeOf } from './websocket-handshake.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -31,7 +29,6 @@ const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake has 
  */
 export default fp(
   async (fastify) => {
-    const handshakes = new WeakMap<IncomingMessage, Handshake>()
     const tunnels = new Set<Tunnel>()
     let closing = false
     let onLastEnd: (() => void) | null = null
@@ -45,26 +42,6 @@ export default fp(
       : null
 
     fastify.decorateRequest('upgrade', null)
-    fastify.server.on('upgrade', (raw: IncomingMessage, socket: Duplex, head: Buffer) => {
-      // The listener's options see to it that only handshakes come here, and none too early. Those of an embedding
-      // server, and Node before 24.9, do not: what is no handshake is then answered as a request, and closed.
-      const shake = new Handshake(socket, head)
-      if (isAnswering(raw)) {
-        raw.socket.destroy()
-        return
-      }
-      if (isHandshake(raw)) handshakes.set(raw, shake)
-      const response = new ServerResponse(raw)
-      response.shouldKeepAlive = false
-      response.assignSocket(raw.socket)
-      // Node's own listener left with the parser.
-      raw.socket.on('drain', () => response.emit('drain'))
-      response.once('finish', () => {
-        if (response.socket !== null) raw.socket.destroySoon()
-      })
-      fastify.routing(raw, response)
-    })
-
     fastify.addHook('onRoute', (routeOptions) => {
       const route = routeOptions.config?.route
       if (route === undefined) return
@@ -86,7 +63,7 @@ export default fp(
           reply.header('connection', 'close')
           return done(new WithBody())
         }
-        const shake = handshakes.get(raw)
+        const shake = handshakeOf(raw)
         if (shake !== undefined) {
           request.upgrade = {
             open: (service, onEnd) => {
