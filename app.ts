@@ -34,6 +34,7 @@ import { endOnFaults } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
 import adminRoutes from './routes/admin.ts'
 import healthRoutes from './routes/health.ts'
+import { countOwnRoutes } from './routes/match.ts'
 import metricsRoutes from './routes/metrics.ts'
 import proxyRoutes from './routes/proxy.ts'
 
@@ -83,6 +84,7 @@ function prober(config: Config): FastifyInstance {
 export function build(config: Config, options: { logger?: boolean } = {}): FastifyInstance {
   const logger = options.logger === false ? false : loggerOptions()
   const server = Fastify({ ...serverOptions(config), logger })
+  countOwnRoutes(server)
   // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
   server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))
   return server

@@ -17,6 +17,25 @@ import type { ReadPath } from '../config/path-reading.ts'
 import { ENCODED_SLASH, readPath } from '../config/path-reading.ts'
 import type { RouteTable } from '../config/route-table.ts'
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Number of routes that are not configured ones; absent on a server that was not made for the gateway. */
+    ownRoutes?: { count: number }
+  }
+}
+
+/** Prefix of the names of the constraints by which the router knows configured routes. */
+export const CONSTRAINT = 'jingwei'
+
+/** Counts the routes that plugins add by themselves to a new server. While there are none, no request looks for them. */
+export function countOwnRoutes(server: FastifyInstance): void {
+  const ownRoutes = { count: 0 }
+  server.decorate('ownRoutes', ownRoutes)
+  server.addHook('onRoute', ({ constraints = {} }) => {
+    if (!Object.keys(constraints).some((name) => name.startsWith(CONSTRAINT))) ownRoutes.count++
+  })
+}
+
 /** The internal URLs of a configured route: of the route, and of what answers its preflights. */
 export interface Target {
   readonly url: string
@@ -47,6 +66,7 @@ const known: ReadonlySet<string> = new Set(METHODS)
 
 export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMethod, onAmbiguous }: Options) {
   const prefix = mountPoint(fastify)
+  const { ownRoutes } = fastify
   let url = ''
   let method = ''
 
@@ -69,7 +89,8 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     const found = table.find({ method, host: hostOf(request), path, headers })
     if (found === null) return null
     const { value, preflight, pattern, ambiguous } = found
-    if (!path.latin1 && isOwnRouteFirst(fastify, request, path, pattern)) return null
+    const mayBeOwn = ownRoutes?.count !== 0 && !path.latin1
+    if (mayBeOwn && isOwnRouteFirst(fastify, request, path, pattern)) return null
     if (ambiguous) onAmbiguous(request)
     const base = preflight ? value.preflightUrl! : value.url
     if (path.plain !== null && pattern.length !== null) {

@@ -6,7 +6,7 @@ import { Protections } from '../config/protection.ts'
 import { methodsOf, RouteTable } from '../config/route-table.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
 import type { Target } from './match.ts'
-import { internalUrl, mountPoint, ROUTER_METHOD, tableStrategy } from './match.ts'
+import { CONSTRAINT, internalUrl, mountPoint, ROUTER_METHOD, tableStrategy } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
 
 /** Routes that are added before the event loop may do other things. */
@@ -17,7 +17,7 @@ let gateways = 0
 /** One Fastify route for each configured route: the route table finds it, the edge's concerns attach to it. */
 const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) => {
   const table = new RouteTable<Target>(listen.paths)
-  const name = `jingwei${gateways++}`
+  const name = `${CONSTRAINT}${gateways++}`
   const register = registrar(fastify, name)
   const unknown = internalUrl()
   fastify.addConstraintStrategy(
