@@ -18,9 +18,9 @@ type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public'
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
 
 const hmac = ['HS256', 'HS384', 'HS512']
-/** What makes two configurations the same verifier. */
+/** Returns the same text for configurations that share a verifier, and with it the tokens that it remembers. */
 export function identity(options: JwtOptions): string {
-  const { forward: _forward, maxTokenSize: _size, rememberTokens: _remembered, ...verifying } = options
+  const { forward: _forward, maxTokenSize: _size, ...verifying } = options
   return JSON.stringify(Object.entries(verifying).sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 

@@ -62,6 +62,28 @@ t.test('the user and the consumer are known, and only there', async (t) => {
   t.match(open.json(), { user: null, consumer: null })
 })
 
+t.test('a route that remembers no token verifies each anew, whatever the other routes do', async (t) => {
+  const seen: unknown[] = []
+  const app = await edgeApp(
+    [
+      { name: 'orders', edge: { jwt: jwtOptions({ secret }) } },
+      { name: 'payments', edge: { jwt: jwtOptions({ secret, rememberTokens: false }) } }
+    ],
+    {
+      before: (fastify) => {
+        fastify.addHook('preHandler', async (request) => void seen.push(request.user))
+      }
+    }
+  )
+  t.teardown(() => app.close())
+  const headers = { authorization: `Bearer ${token(claims())}` }
+  for (const url of ['/orders', '/orders', '/payments', '/payments']) await app.inject({ url, headers })
+  t.equal(seen[0], seen[1], 'the same claims')
+  t.strictSame(seen[2], seen[0])
+  t.not(seen[2], seen[0])
+  t.not(seen[2], seen[3])
+})
+
 t.test('a token signed with a public key as if it were a secret', async (t) => {
   for (const pair of [keys.rsa, keys.p256, keys.ed25519]) {
     const app = await appFor(t, { publicKey: pem(pair) })
