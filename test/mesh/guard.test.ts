@@ -26,7 +26,7 @@ type Callback = (typeof callbacks)[number]
 
 /** A failure of the service: by a socket, by a timer, by a caller who leaves. */
 type Failing = 'reset' | 'silent' | 'left'
-const ways = ['throw', 'reject', 'abort', 'abort later', 'twice', 'never', 'fail first', 'end first'] as const
+const ways = ['throw', 'reject', 'abort', 'abort later', 'twice', 'never', 'pause', 'fail first', 'end first'] as const
 type Way = (typeof ways)[number]
 
 /** Does in one callback what the way says, and passes on all others. */
@@ -62,6 +62,9 @@ class Misbehaving extends ForwardingHandler {
         return pass()
       case 'never':
         return
+      case 'pause': // and never resume
+        pass()
+        return this.#controller?.pause()
       case 'fail first':
         this.next.onResponseError?.(this.#controller!, fault)
         return pass()
@@ -202,6 +205,8 @@ const harmless: Partial<Record<`${Callback} ${Way}`, 'end' | 'upgrade' | 'either
   'onRequestStart never': 'end',
   'onRequestStart twice': 'end',
   'onRequestUpgrade twice': 'upgrade',
+  'onRequestUpgrade pause': 'upgrade',
+  'onResponseEnd pause': 'end',
   'onResponseEnd twice': 'end',
   'onResponseEnd end first': 'end',
   'dispatch twice': 'either'
@@ -221,7 +226,8 @@ for (const per of ['request', 'attempt'] as const) {
     for (const way of ways) {
       t.test(`per ${per}: ${callback}: ${way}`, async (t) => {
         const expected = harmless[`${callback} ${way}`]
-        const opts = { ...optsFor(callback, way), ...(way === 'never' && !expected && { mesh: short }) }
+        const waits = way === 'never' || way === 'pause'
+        const opts = { ...optsFor(callback, way), ...(waits && !expected && { mesh: short }) }
         const { recorder, lines } = await run(t, per, misbehaving(callback, way), opts)
         if (expected === 'end' || expected === 'upgrade') {
           t.equal(recorder.events.at(-1), expected)

@@ -24,6 +24,7 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
   /** The response is complete, has failed, or is an upgraded connection: nothing more comes from below. */
   #over = false
   #failed = false
+  #responds = false
   #socket: Duplex | null = null
 
   constructor(handler: DispatchHandler, interception: Interception, asyncContext: AsyncResource) {
@@ -67,13 +68,20 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
     this.#end(reason, 'controller.abort')
   }
 
+  /** A response has begun and is paused: nothing more comes before it is resumed. */
+  get isStopped(): boolean {
+    return this.paused && this.#responds
+  }
+
   pause(): void {
     this.paused = true
     this.#source?.pause()
+    this.#interception.settle()
   }
 
   resume(): void {
     this.paused = false
+    this.#interception.resumed()
     this.#source?.resume()
   }
 
@@ -113,7 +121,9 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
   }
 
   onResponseStart(_controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
+    this.#responds = status >= 200
     this.#run('onResponseStart', this, status, headers, text)
+    if (this.isStopped) this.#interception.settle()
   }
 
   onResponseData(_controller: DispatchController, chunk: Buffer): void {

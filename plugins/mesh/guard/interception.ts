@@ -122,9 +122,15 @@ export class Interception extends StableHandler implements FaultOwner {
     if (upgraded !== null) this.#received = upgraded
   }
 
-  /** Starts the timer if nothing is in progress below: only the interceptor can continue the call. */
+  /** Starts the timer if only the interceptor can continue the call: nothing is in progress below, or it has paused that. */
   settle(): void {
-    if (!this.over && this.#below.size === 0) this.#hold ??= setTimeout(this.#onHeld, this.guard.holdMs)
+    if (this.over || this.paused) return
+    for (const handler of this.#below) if (!handler.isStopped) return
+    this.#hold ??= setTimeout(this.#onHeld, this.guard.holdMs)
+  }
+
+  resumed(): void {
+    this.#release()
   }
 
   readonly #onHeld = () => {
@@ -208,6 +214,7 @@ export class Interception extends StableHandler implements FaultOwner {
       () => super.resume(),
       (error) => this.fail('controller.resume', error)
     )
+    this.settle()
   }
 
   override onRequestStart(controller: DispatchController, context: unknown): void {
