@@ -28,12 +28,24 @@ export function refuseUnparsable(this: FastifyInstance, error: Error & { code?: 
   if (unreadable.has(socket) || socket.destroyed) return
   unreadable.add(socket)
   const { code = '' } = error
+  if (isInHandshake(socket)) {
+    // A response would wait for the handshake. If the client completes it late, Node begins an HTTP/2 session on the
+    // connection, whose first write ends the process while another one waits.
+    tellRefused(this.server, { reason: 'malformed', ip: socket.remoteAddress, code })
+    socket.destroy()
+    return
+  }
   const [status, reason] = (Object.hasOwn(parserErrors, code) ? parserErrors[code] : undefined) ?? [400, 'malformed']
   // Within the body of a request that has its route, that request tells.
   if (answering(socket)?.req.complete !== false) {
     tellRefused(this.server, { reason, status, ip: socket.remoteAddress, code: error.code })
   }
   answerUnparsable(status, socket)
+}
+
+/** Whether a TLS connection has no keys yet: its client is slow, or speaks no TLS that we accept. */
+function isInHandshake(socket: Socket): boolean {
+  return (socket as { secureConnecting?: boolean }).secureConnecting === true
 }
 
 /** The response that is under way on a connection. */
