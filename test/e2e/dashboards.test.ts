@@ -38,7 +38,7 @@ interface Rule {
 /** Alerts whose condition, but for its duration, this test brings about. */
 const met = new Set([
   'InstancesUnavailable', 'Panic', 'CircuitOpen', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
-  'CertificateExpires', 'CertificateReloadFails'
+  'CertificateExpires', 'CertificateReloadFails', 'KeySetUnavailable'
 ]) // biome-ignore format: a list
 
 /** What a dashboard's variables have among their values. */

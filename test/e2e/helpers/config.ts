@@ -8,6 +8,8 @@ export interface Wanted {
   wait?: string
   /** As under `services:`; each gets the route `/<name>`. */
   services: Record<string, object>
+  /** Routes besides these. */
+  routes?: object[]
   /** Further keys of `listen`, and all of `mesh`. */
   listen?: object
   mesh?: object
@@ -18,7 +20,7 @@ export interface Wanted {
 
 /** YAML, of which JSON is a part. */
 export function yamlOf(wanted: Wanted): string {
-  const { consul, token, wait, services, listen, mesh, adminPort = 0, plugins, accessLog = false } = wanted
+  const { consul, token, wait, services, listen, mesh, adminPort = 0, plugins, accessLog = false, routes = [] } = wanted
   return JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s', timeout: '5s' }, ...listen },
     admin: { host: '127.0.0.1', port: adminPort },
@@ -26,7 +28,7 @@ export function yamlOf(wanted: Wanted): string {
     edge: { accessLog },
     mesh,
     services,
-    routes: Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })),
+    routes: [...Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })), ...routes],
     plugins
   })
 }

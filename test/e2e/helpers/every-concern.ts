@@ -90,7 +90,16 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
       shadowing: only({ limit: { mode: 'shadow', rate: 1 }, circuitBreaker: { mode: 'shadow' } }),
       secret: only({ tls: { ca: issuer.file, cert, key } }, good.replace('http', 'https')),
       denied: { consul: { service: 'orders' }, mesh: { intentions: {} } }
-    }
+    },
+    // A key set whose server is unavailable.
+    routes: [
+      {
+        name: 'keyed',
+        match: { path: '/keyed' },
+        service: 'fallen',
+        edge: { jwt: { jwks: `${await refused()}/keys` } }
+      }
+    ]
   })
   const paths = round.flatMap(([path, times]) => Array<string>(times).fill(path))
   let rounds = 0
