@@ -141,8 +141,8 @@ export function fold(segment: string, { case: ignoresCase, dot }: Folding): stri
   let text = segment
   if (ignoresCase) {
     // Some characters beyond ASCII become letters of ASCII where a server compares or converts: the Kelvin sign, full
-    // width.
-    if (beyondAscii.test(text)) text = text.normalize('NFKC').toUpperCase()
+    // width, and the dotted capital I (Java's `equalsIgnoreCase`), of whose lower case JavaScript keeps the dot apart.
+    if (beyondAscii.test(text)) text = text.normalize('NFKC').toUpperCase().replaceAll('\u0130', 'I')
     text = text.toLowerCase()
   }
   return dot ? withoutTrailingDots(text) : text

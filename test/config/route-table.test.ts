@@ -83,7 +83,8 @@ t.test('what a common server takes for the path of a route with other protection
   for (const target of [
     '/API/users', '/api/Users/7', '/api/users.', '/api/users%20/7', '/api./users', '/api/users.%20.', '/admin/', '/ADMIN',
     '/admin.', '/p/1/secret/', '/p/1/Secret', '/files', '/Files/a', '/reports', '/end', '/w/ABC', '/%61pi/user%53',
-    '/api/user%C5%BF', '/%EF%BD%81pi/users', '/api/users%09', '/DOC-1/2'
+    '/api/user%C5%BF', '/%EF%BD%81pi/users', '/api/users%09', '/DOC-1/2',
+    '/ADM%C4%B0N'
   ]) t.equal(find(target), 'open?', target) // biome-ignore format: a list
   for (const [target, route] of [
     ['/api/users/7/', 'users'],
