@@ -35,8 +35,11 @@ const odd = /[^!-~]|[%;#\\]|\/\./
 /** The beginning of a segment's path parameters. */
 const parameters = /;|%3b/i
 
-/** A name or address, and a port. An http URI without a host is invalid (RFC 9110, 4.2.1), so it may not be empty. */
-const hostAndPort = /^(?:[\w.~-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
+/**
+ * A name or address, and a port. An http URI without a host is invalid (RFC 9110, 4.2.1), so it may not be empty. Nor may
+ * a label be, but for the dot of an absolute name: services that drop more of them would read the name of another route.
+ */
+const hostAndPort = /^(?:[\w~-]+(?:\.[\w~-]+)*\.?|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
 const MAX_PORT = 65_535
 /** Names and values above which the separators of an HTTP/1 header section are counted, too. */
 const MANY_ENTRIES = 256

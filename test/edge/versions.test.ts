@@ -105,7 +105,7 @@ const lines = ({ log }: RunningGateway) => log.filter(({ msg }) => msg === 'requ
 
 t.test('hosts that are no host and port are 400, logged and at no service', async (t) => {
   const { gateway, reached, ...versions } = await both(t)
-  const hosts = ['a,b', 'h:80:80', '*', '%67w.test', 'h:99999', '[::1', 'h:x', '']
+  const hosts = ['a,b', 'h:80:80', '*', '%67w.test', 'h:99999', '[::1', 'h:x', 'h..', '.h', 'a..h', '.', '']
   for (const [version, ask] of Object.entries(versions)) {
     for (const host of hosts) {
       // Over HTTP/2, nghttp2 resets the stream of an empty one.
