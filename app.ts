@@ -15,6 +15,7 @@ import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
+import { SEALED } from './plugins/edge/async-context.ts'
 import errors from './plugins/edge/errors.ts'
 import bridge from './plugins/edge/forward.ts'
 import edge, { edgeConcerns } from './plugins/edge/index.ts'
@@ -80,10 +81,18 @@ function prober(config: Config): FastifyInstance {
   return probe
 }
 
+export interface BuildOptions {
+  /** `false` for no log. */
+  logger?: boolean
+  /** No code but the gateway's runs in the server: it need not keep the async contexts of requests apart. */
+  sealed?: boolean
+}
+
 /** A server of its own with the gateway in it; it does not listen yet. */
-export function build(config: Config, options: { logger?: boolean } = {}): FastifyInstance {
+export function build(config: Config, options: BuildOptions = {}): FastifyInstance {
   const logger = options.logger === false ? false : loggerOptions()
   const server = Fastify({ ...serverOptions(config), logger })
+  if (options.sealed) server.decorate(SEALED, true)
   countOwnRoutes(server)
   // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
   server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))
@@ -92,7 +101,8 @@ export function build(config: Config, options: { logger?: boolean } = {}): Fasti
 
 /** Builds the gateway, listens on both ports, and handles the process's signals. */
 export async function start(config: Config, command = 'node app.ts'): Promise<FastifyInstance> {
-  const server = build(config)
+  // Fastify takes no hooks once it listens, so that those of plugins are all that there can be.
+  const server = build(config, { sealed: config.plugins.length === 0 })
   let stop: Stop | null = null
   const ignoreFaults = endOnFaults(server, () => stop)
   try {

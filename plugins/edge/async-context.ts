@@ -8,9 +8,12 @@ import { EventEmitter } from 'node:events'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hasBody } from './request-body.ts'
 
+/** Decorator of a server in which only the gateway's own code runs. Nobody could observe another request's context. */
+export const SEALED = 'jingwei.sealed'
+
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Context at the last point that the request has reached; null before its hooks of `preParsing`. */
+    /** Context at the last point that the request has reached; null before its hooks of `preParsing`, and in a sealed server. */
     asyncContext: AsyncResource | null
   }
 }

@@ -7,7 +7,7 @@ import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastif
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../config/schema.ts'
-import { captureContext, emitInContext } from './async-context.ts'
+import { captureContext, emitInContext, SEALED } from './async-context.ts'
 import { attach } from './attach.ts'
 import { LoopDetected } from './errors.ts'
 import { Exchange } from './exchange.ts'
@@ -57,6 +57,7 @@ export default fp<Config>(
     fastify.addHook('preParsing', settleType)
 
     const seam: Dispatcher = fastify.getDecorator('mesh')
+    const keepsContext = !fastify.hasDecorator(SEALED)
     const isTrusted = trustedPeers(config.listen.trustProxy)
     const believedOfPeers = believedHeaders(config)
     const trust = new HeaderTrust(config)
@@ -74,10 +75,12 @@ export default fp<Config>(
       const route = routeOptions.config?.route
       if (route === undefined) return
       trust.add(route, routeOptions.config?.dropHeaders ?? [])
-      attach(routeOptions, 'preParsing', (request, reply, payload, done) => {
-        emitInContext(request, reply)
-        done(null, payload)
-      })
+      if (keepsContext) {
+        attach(routeOptions, 'preParsing', (request, reply, payload, done) => {
+          emitInContext(request, reply)
+          done(null, payload)
+        })
+      }
       routeOptions.handler = forwardTo(route)
     })
     // Only now has every route said which headers it drops.
@@ -130,7 +133,7 @@ export default fp<Config>(
         if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
         if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
 
-        captureContext(request)
+        if (keepsContext) captureContext(request)
         const exchange = new Exchange(request, reply, ownsCors, relocate, prefix)
         request.exchange = exchange
         const target = raw.url!
