@@ -129,6 +129,7 @@ const parting = new Set([
   'FST_ERR_BAD_URL', // before its framing was looked at
   'JW_BAD_FRAMING',
   'JW_UNKNOWN_CODING',
+  'JW_UNKNOWN_METHOD',
   'JW_BAD_VERSION'
 ])
 
