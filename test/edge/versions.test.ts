@@ -193,7 +193,10 @@ t.test(
     const metrics = await gateway.server.metrics.metrics()
     t.match(metrics, 'jingwei_edge_requests_total{route="(none)",method="(any)",status="501"} 3')
     t.notOk(gateway.log.some(({ msg }) => /bug/.test(String(msg))))
-    t.notOk(gateway.log.some(({ level }) => Number(level) >= 40), 'a fault of the client is none of the gateway')
+    t.notOk(
+      gateway.log.some(({ level }) => Number(level) >= 40),
+      'a fault of the client is none of the gateway'
+    )
     t.strictSame(reached, [])
   }
 )
