@@ -19,7 +19,7 @@ export interface ReadPath {
   /** Decoded; without empty segments and without path parameters. */
   readonly segments: readonly string[]
   readonly trailingSlash: boolean
-  /** The segments as servers read them that take `;` for itself, or an encoded slash for a slash. Mostly none. */
+  /** The segments as servers read them that take `;` for itself, or for a slash what is only like one. Mostly none. */
   readonly others: readonly (readonly string[])[]
   /** True if some of its octets are no UTF-8. They are read as Latin-1. */
   readonly latin1: boolean
@@ -53,9 +53,7 @@ export function readPath(target: string): ReadPath | null {
   const hasParameters = path.includes(';')
   const segments = hasParameters ? all.map(withoutParameters).filter(isNotEmpty) : all
   const others = hasParameters ? [all] : []
-  if (path.includes(ENCODED_SLASH)) {
-    others.push(segments.flatMap((segment) => segment.split(ENCODED_SLASH)).filter(isNotEmpty))
-  }
+  if (likeSlash.test(path)) others.push(segments.flatMap((segment) => segment.split(likeSlash)).filter(isNotEmpty))
   return { segments, trailingSlash, others, latin1, plain: null }
 }
 
@@ -79,6 +77,9 @@ class PlainPath implements ReadPath {
     return this.plain === '' ? [] : this.plain.slice(1).split('/')
   }
 }
+
+/** Encoded slashes, and characters that a server with a smaller character set converts to `/` or `\\` (best fit). */
+const likeSlash = /[\0\u2044\u2215\uff0f\uff3c]/
 
 const malformedEscape = /%(?![\da-f]{2})/i
 const beyondAscii = /[^\0-\x7f]/
@@ -145,12 +146,21 @@ export function fold(segment: string, { case: ignoresCase, dot }: Folding): stri
     if (beyondAscii.test(text)) text = text.normalize('NFKC').toUpperCase().replaceAll('\u0130', 'I')
     text = text.toLowerCase()
   }
-  return dot ? withoutTrailingDots(text) : text
+  return dot ? trimmed(text) : text
 }
 
-/** Windows and IIS drop dots and blanks at the end of a name. A loop, since `[. ]+$` is quadratic. */
-function withoutTrailingDots(text: string): string {
+/**
+ * Windows and IIS drop dots and blanks at the end of a name; Spring (`trimTokens`) and .NET trim blanks at both ends, to
+ * Java all control characters of ASCII, to .NET also U+0085 and U+00A0. Loops, since `[. ]+$` is quadratic.
+ */
+function trimmed(text: string): string {
   let end = text.length
-  while (end > 0 && (text.charCodeAt(end - 1) <= 32 || text.charCodeAt(end - 1) === 46)) end--
-  return end === 0 ? text : text.slice(0, end)
+  while (end > 0 && (isBlank(text.charCodeAt(end - 1)) || text.charCodeAt(end - 1) === DOT)) end--
+  if (end === 0) return text
+  let start = 0
+  while (isBlank(text.charCodeAt(start))) start++
+  return text.slice(start, end)
 }
+
+const DOT = 46
+const isBlank = (code: number) => code <= 32 || (code >= 0x7f && code <= 0xa0)

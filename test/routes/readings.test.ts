@@ -46,6 +46,14 @@ const disguised: readonly (readonly [target: string, status: number])[] = [
   ['/API/users', 400],
   ['/api/users.', 400],
   ['/api/users%20', 400],
+  ['/%20api/users', 400],
+  ['/api%20/users', 400],
+  ['/api/%09users', 400],
+  ['/api/users%c2%85', 400],
+  ['/api/users%7f', 400],
+  ['/api%EF%BC%8Fusers', 400],
+  ['/api%E2%81%84users', 400],
+  ['/api%EF%BC%BCusers', 400],
   ['/api/users%2E', 400],
   ['/admin/', 400],
   ['/p/1/secret/', 400],
@@ -61,7 +69,16 @@ t.test('no spelling of a protected path reaches an open route', async (t) => {
     const code = expected === 401 ? 'JW_TOKEN_MISSING' : 'JW_AMBIGUOUS_PATH'
     t.match(JSON.parse(body), { code }, target)
   }
-  for (const target of ['/', '/api', '/Other/X.', '/admin/x', '/p/1/secrets', '/caf%E9', '/a%40b?x=;y']) {
+  for (const target of [
+    '/',
+    '/api',
+    '/Other/X.',
+    '/admin/x',
+    '/p/1/secrets',
+    '/caf%E9',
+    '/caf%C3%A9%EF%BC%8Fx',
+    '/a%40b?x=;y'
+  ]) {
     t.match(await get(port, target), { status: 200, body: target }, `${target} goes on byte for byte`)
   }
   t.equal(log.filter(({ error }) => error === 'JW_AMBIGUOUS_PATH').length, 9, 'and each refusal is logged')
