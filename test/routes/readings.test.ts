@@ -81,7 +81,8 @@ t.test('no spelling of a protected path reaches an open route', async (t) => {
   ]) {
     t.match(await get(port, target), { status: 200, body: target }, `${target} goes on byte for byte`)
   }
-  t.equal(log.filter(({ error }) => error === 'JW_AMBIGUOUS_PATH').length, 9, 'and each refusal is logged')
+  const refused = disguised.filter(([, expected]) => expected === 400)
+  t.equal(log.filter(({ error }) => error === 'JW_AMBIGUOUS_PATH').length, refused.length, 'and each refusal is logged')
 })
 
 t.test('the same over HTTP/2', async (t) => {

@@ -277,8 +277,8 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
       const least = (count: number) => Math.min(...[1, 2, 3].map(() => cost(count, response, leaving)))
       least(1000)
       const [few, many] = [least(2000), least(32_000)]
-      // Quadratic would be 256 times as much.
-      t.ok(many < few * 80, `${few} and ${many} µs`)
+      // Quadratic would be 256 times as much. The kernel may count CPU time in steps of 10 ms.
+      t.ok(many < Math.max(few, 10_000) * 80, `${few} and ${many} µs`)
     }
   }
 })
