@@ -15,11 +15,15 @@ const byName: Readonly<Record<string, string>> = {
     ].map((name) => [name, plugin])
   ),
   ...Object.fromEntries(
+    ['strategy', 'loadBalancing', 'loadBalancer', 'lb'].map((name) => [name, 'write mesh.balance'])
+  ),
+  ...Object.fromEntries(
     ['urls', 'url', 'upstreams', 'upstream', 'targets', 'target', 'servers', 'endpoints', 'nodes', 'address'].map((name) => [
       name,
       'write the addresses of a service under "instances"'
     ])
   ),
+  retries: 'write retry: { attempts: 2 } under "mesh"',
   sni: 'a listener has one certificate: listen.tls',
   upstream_uri: 'name the service, and change its path by path.strip or path.rewrite',
   uri: 'write the path of a route under match.path',
@@ -31,11 +35,16 @@ const byName: Readonly<Record<string, string>> = {
 } // biome-ignore format: a table
 
 /** Keys that mean something else, or nothing, in one place. */
-const byPlace: readonly (readonly [place: RegExp, key: string, advice: string])[] = [
+const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])[] = [
   [/^\/listen$/, 'redirect', 'redirects from http to https are not built in; the load balancer or a plugin can answer with them'],
   [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
+  [/^\/listen\/limits$/, 'body', 'write edge.bodyLimit'],
+  [/\/mesh\/connections$/, 'idleTimeout|keepAlive', 'write connections.idle'],
+  [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
+  [/^\/routes\/\d+$/, 'upstream|backend|target|proxyPass', 'name one of "services" under "service"'],
   [/^\/routes\/\d+$/, 'plugins', 'plugins are named at the top level, and find what a route wants in its "config"'],
   [/^\/routes\/\d+\/edge$/, 'requestId', 'requestId can only be set under the top-level edge'],
+  [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"'],
   [/^\/plugins\/\d+$/, 'name', 'write the package of a plugin under "package", or its file under "path"']
 ] // biome-ignore format: a table
 
@@ -64,9 +73,17 @@ function sectionsFor(holder: string): Section[] {
   return []
 }
 
+/** `strip_path` and `strip-path` are `stripPath`, too. */
+const folded = (key: string) => key.replace(/[_-]/g, '').toLowerCase()
+
+const byFoldedName: ReadonlyMap<string, string> = new Map(
+  Object.entries(byName).map(([name, advice]) => [folded(name), advice])
+)
+
 /** Returns `; …` with what to write instead of a key, or null if nothing is known of it. */
 export function misplaced(holder: string, key: string): string | null {
-  const placed = byPlace.find(([place, name]) => place.test(holder) && name === key)
+  const name = folded(key)
+  const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
   if (placed !== undefined) return `; ${placed[2]}`
   if (/^\/routes\/\d+\/mesh$/.test(holder) && Object.hasOwn(MeshOverride.properties, key)) {
     return '; it belongs to the service'
@@ -74,5 +91,6 @@ export function misplaced(holder: string, key: string): string | null {
   const section = sectionsFor(holder).find(({ schema }) => Object.hasOwn(schema.properties, key))
   if (section !== undefined) return `; it belongs under "${section.key}"`
   if (holder === '' && Object.hasOwn(Service.properties, key)) return '; it belongs to a service, under "services"'
-  return Object.hasOwn(byName, key) ? `; ${byName[key]}` : null
+  const advice = byFoldedName.get(name)
+  return advice === undefined ? null : `; ${advice}`
 }

@@ -17,6 +17,16 @@ const messages: Readonly<Record<string, string>> = {
   MULTIPLE_DOCS: 'only one document is allowed in the file'
 }
 
+const starAdvice = 'text that begins with "*" must be in quotes'
+
+/** What to do about characters that YAML takes for its own, in place of what the parser says of them. */
+function advised(message: string): string {
+  if (message === 'Alias cannot be an empty string') return starAdvice
+  const bracket = /^Unexpected flow-(map|seq)-start /.exec(message)?.[1]
+  if (bracket === undefined) return message
+  return `unexpected "${bracket === 'map' ? '{' : '['}"; text with "{", "[" or "," in it must be in quotes`
+}
+
 type Key = { readonly line: number; readonly column: number }
 type Entry = { readonly key: Key; readonly value: unknown }
 
@@ -24,11 +34,12 @@ export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unkn
   const lines = new LineCounter()
   const source = mask(text)
   const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, merge: false })
-  // What comes after a syntax error can't be trusted to be read as it was meant.
-  for (const { code, pos, message } of [...document.errors, ...document.warnings]) {
-    const { line, col } = lines.linePos(pos[0])
+  // What comes after a syntax error can't be trusted to be read as it was meant: one brace makes a dozen more.
+  const [first] = [...document.errors, ...document.warnings].sort((a, b) => a.pos[0] - b.pos[0])
+  if (first !== undefined) {
+    const { line, col } = lines.linePos(first.pos[0])
     // Quoted source may hold a secret.
-    report.add(line, col, '', messages[code] ?? unmask(message.replace(/: "[\s\S]*$/, '')))
+    report.add(line, col, '', messages[first.code] ?? advised(unmask(first.message.replace(/: "[\s\S]*$/, ''))))
   }
   report.throwIfAny()
   const data = new Reader(document, lines, env, report).value(document.contents, '', undefined)
@@ -77,7 +88,8 @@ class Reader {
         return value
       }
       this.#report.place(at, { ...this.#start(node), ...(key && { key }) })
-      this.#report.fault(at, `unknown alias "*${node.source}"`)
+      const advice = /^[\w-]+$/.test(node.source) ? '' : `; ${starAdvice}`
+      this.#report.fault(at, `unknown alias "*${node.source}"${advice}`)
       return null
     }
     if (isScalar(node)) return this.#scalar(node, at, key, alias)

@@ -85,7 +85,8 @@ export const Service = Type.Object(
 const startsWithSlash = { pattern: '^/', expected: 'a path that starts with /' }
 const PathText = Type.String({
   ...startsWithSlash,
-  description: 'Prefix on a segment boundary, or a pattern: /users/:id, /files/*.'
+  description:
+    'A prefix of whole segments (`/users`), or a pattern for the whole path: `/users/:id`, `/users/:id(^[0-9]+$)`, `/files/*` (all below). routes/README.md says which route wins.'
 })
 
 export const Match = Type.Object(
@@ -105,7 +106,8 @@ export const Match = Type.Object(
         }),
         {
           minItems: 1,
-          description: 'api.example.com, *.example.com, [::1]. Case, port and a last dot do not matter.'
+          description:
+            '`*.example.com` is every name below it, at any depth, and not `example.com`. Case, the port that a client names, and a last dot do not matter. Without: all hosts.'
         }
       )
     ),

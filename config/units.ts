@@ -30,6 +30,11 @@ export function parseSize(text: string): number | null {
   return parse(text, /^(\d+(?:\.\d+)?)(b|kb|mb|gb)$/i, SIZES)
 }
 
+/** A size for which 0 would refuse everything. */
+function parsePositiveSize(text: string): number | null {
+  return parseSize(text) || null
+}
+
 /** A fraction of 1. */
 export function parsePercent(text: string): number | null {
   const digits = /^(\d+(?:\.\d+)?)%$/.exec(text)?.[1]
@@ -56,6 +61,11 @@ export const units = {
     pattern: '^\\d+(\\.\\d+)?(ms|s|m|h|d)$'
   },
   size: {
+    parse: parsePositiveSize,
+    expected: 'a size such as 512b, 16kb or 10mb',
+    pattern: '^\\d+(\\.\\d+)?([bB]|[kKmMgG][bB])$'
+  },
+  'size or 0': {
     parse: parseSize,
     expected: 'a size such as 512b, 16kb or 10mb',
     pattern: '^\\d+(\\.\\d+)?([bB]|[kKmMgG][bB])$'

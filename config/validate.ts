@@ -18,6 +18,7 @@ interface Shape {
   unit?: Unit
   expected?: string
   format?: string
+  pattern?: string
   minLength?: number
   minItems?: number
   minProperties?: number
@@ -95,7 +96,11 @@ function tellKey(error: ErrorObject, report: Report): void {
   const key: string = error.params.additionalProperty
   const at = pointer(error.instancePath, key)
   if (properties !== undefined) {
-    const advice = misplaced(error.instancePath, key) ?? didYouMean(key, Object.keys(properties))
+    const known = Object.keys(properties)
+    const [name = ''] = key.split(':')
+    const advice = known.includes(name)
+      ? `; write a blank after the colon of "${name}:"`
+      : (misplaced(error.instancePath, key) ?? didYouMean(key, known))
     report.unknownKey(error.instancePath, key, advice)
   }
   // A mapping whose keys are names.
@@ -134,6 +139,9 @@ function expected(shape: Shape): string {
   return shape.type === 'boolean' ? 'true or false' : 'another value'
 }
 
+/** Whether a text has the form that a schema asks for. */
+const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)
+
 const SECRET = /(secret|token|password|passwd|credentials?|authorization|api-?key)$/i
 const KINDS: Readonly<Record<string, string>> = { string: 'a string', number: 'a number', boolean: 'a boolean' }
 
@@ -170,8 +178,9 @@ function hint({ data, keyword, parentSchema, params, instancePath }: ErrorObject
   const { type, unit } = (parentSchema ?? {}) as Shape
   if (data === null && type === 'object') return '; write {} to leave it empty'
   if (type === 'string' && unit === undefined && (typeof data === 'number' || typeof data === 'boolean')) {
-    return '; put it in quotes'
+    return fits(String(data), parentSchema as Shape) ? '; put it in quotes' : ''
   }
+  if (type === 'array' && typeof data === 'string' && data !== '') return '; put it in brackets: [ ]'
   const quoted = typeof data === 'string' && data !== '' && (type === 'integer' || type === 'boolean')
   if (!quoted) return ''
   return (type === 'integer' ? /^\d+$/ : /^(true|false)$/).test(data) ? '; take it out of its quotes' : ''

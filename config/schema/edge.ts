@@ -10,6 +10,7 @@ import {
   oneOrMany,
   orOff,
   Size,
+  SizeOrZero,
   strict,
   Text,
   Url
@@ -19,7 +20,7 @@ export const Cors = Type.Object(
   {
     origin: Either({ type: 'string' }, Text, Type.Array(Text, { minItems: 1 }), {
       description:
-        '`"*"`, or the origins allowed: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
+        '`"*"`, or the origins allowed: `https://app.example.com`, `https://*.example.com` (any name below it), `http://localhost:*` (any port), or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
     }),
     methods: Type.Optional(
       Type.Array(Type.String({ pattern: '^([A-Z][A-Z-]*|\\*)$', expected: 'a method in capitals, or *' }), {
@@ -59,7 +60,7 @@ export const Jwt = Type.Object(
     forward: Type.Optional(
       Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
         description:
-          'claim: header. `realm_access.roles` is a claim of that name, or `roles` within `realm_access`. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
+          'claim: header. `realm_access.roles` is a claim of that name, or `roles` within `realm_access`. A list is joined by commas; other characters than printable ASCII are percent-encoded. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
       })
     ),
     rememberTokens: orOff(
@@ -80,7 +81,8 @@ export const RateLimit = Type.Object(
       pattern: "^(ip|consumer|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$",
       expected: 'ip, consumer or header:NAME',
       default: 'ip',
-      description: 'Whose requests are counted together: ip | consumer | header:NAME.'
+      description:
+        'Whose requests are counted together: ip | consumer | header:NAME. Those without a consumer, or without the header, count by address.'
     }),
     maxPerAddress: Type.Optional(
       Count(
@@ -103,7 +105,7 @@ export const WebSocket = Type.Object(
   strict
 )
 
-const BodyLimit = orOff(Size('Largest request body.'))
+const BodyLimit = orOff(SizeOrZero('Largest request body.'))
 
 /** What a route may say about the edge; unset keys come from the top-level `edge`. */
 export const RouteEdge = Type.Object(
@@ -113,7 +115,9 @@ export const RouteEdge = Type.Object(
       orOff(Duration('Longest time for a whole request body. Default: `listen.timeouts.body`.'))
     ),
     bodyRate: Type.Optional(
-      orOff(Size('Bytes per second that a client must send of a request body. Default: `listen.limits.bodyRate`.'))
+      orOff(
+        SizeOrZero('Bytes per second that a client must send of a request body. Default: `listen.limits.bodyRate`.')
+      )
     ),
     accessLog: Type.Optional(AccessLog),
     cors: Type.Optional(orOff(Cors)),

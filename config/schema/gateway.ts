@@ -1,7 +1,7 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
 import { passedOnHeaders, rewrittenHeaders } from '../header-names.ts'
-import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, strict, Url } from './kit.ts'
+import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, SizeOrZero, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
   {
@@ -70,12 +70,15 @@ export const Listen = Type.Object(
         url: Size('Longest request target.', { default: '8kb' }),
         connections: Type.Integer({ minimum: 1, default: 10000, description: 'Most client connections at a time.' }),
         bodyRate: orOff(
-          Size('Bytes per second that a client must send of a request body, after the first `bodyIdle`.'),
+          SizeOrZero('Bytes per second that a client must send of a request body, after the first `bodyIdle`.'),
           { default: '240b' }
         ),
-        sendRate: orOff(Size('Bytes per second that a client must read of a response, after the first `sendIdle`.'), {
-          default: '240b'
-        }),
+        sendRate: orOff(
+          SizeOrZero('Bytes per second that a client must read of a response, after the first `sendIdle`.'),
+          {
+            default: '240b'
+          }
+        ),
         perClient: Type.Object(
           {
             connections: orOff(Count('Connections of one address; more are closed. Not for peers of `trustProxy`.'), {

@@ -13,7 +13,11 @@ const orZero = (unit: Unit, description: string, more: { default?: string } = {}
 export const DurationOrZero = (description: string, more: { default?: string } = {}) =>
   orZero('duration or 0', description, more)
 /** `512b`, `16kb`, `10mb`, `1gb`; loaded as bytes (1kb = 1024 bytes). */
-export const Size = (description: string, more: { default?: string } = {}) => orZero('size', description, more)
+export const Size = (description: string, more: { default?: string } = {}) =>
+  Type.Unsafe<number>({ type: 'string', unit: 'size', description, ...more })
+/** The same as a size, and 0 is a sensible value. */
+export const SizeOrZero = (description: string, more: { default?: string } = {}) =>
+  orZero('size or 0', description, more)
 /** `20%`; loaded as a fraction: 0.2. */
 export const Percent = (description: string, more: { default?: string } = {}) => orZero('percent', description, more)
 /** The same, at most `100%`. */

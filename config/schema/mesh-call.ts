@@ -11,6 +11,7 @@ import {
   Percent,
   Share,
   Size,
+  SizeOrZero,
   strict,
   Text
 } from './kit.ts'
@@ -54,7 +55,7 @@ export const Retry = Type.Object(
       default: true,
       description: 'Any method may be sent twice with an `Idempotency-Key`.'
     }),
-    maxBody: Size('Largest request body that is kept for a retry; 0b: none.', { default: '64kb' }),
+    maxBody: SizeOrZero('Largest request body that is kept for a retry; 0b: none.', { default: '64kb' }),
     backoff: Type.Object(
       {
         base: DurationOrZero('Bound of the first random pause; doubled each time.', { default: '25ms' }),
@@ -99,7 +100,7 @@ export const Collapse = Type.Object(
       description: 'Request headers that must be equal, too, although they are headers of tracing.'
     }),
     excludeHeaders: ExcludeHeaders,
-    maxBody: Size('A larger response is not shared by those who came later.', { default: '1mb' })
+    maxBody: SizeOrZero('A larger response is not shared by those who came later.', { default: '1mb' })
   },
   strict
 )
@@ -121,7 +122,7 @@ export const Fallback = Type.Object(
         {
           maxAge: Duration('Oldest answer that may be given again.', { default: '10m' }),
           maxEntries: Count('Answers kept.', { default: 1000 }),
-          maxBody: Size('Largest answer kept.', { default: '64kb' }),
+          maxBody: SizeOrZero('Largest answer kept.', { default: '64kb' }),
           excludeHeaders: ExcludeHeaders
         },
         {
@@ -173,7 +174,7 @@ export const Mirror = Type.Object(
   {
     service: Text,
     percent: Part('Of the calls.'),
-    maxBody: Size('A request with a larger body is not mirrored.', { default: '64kb' }),
+    maxBody: SizeOrZero('A request with a larger body is not mirrored.', { default: '64kb' }),
     maxActive: Count('Mirrored calls in flight; more are dropped.', { default: 100 })
   },
   strict

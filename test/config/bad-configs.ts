@@ -156,9 +156,86 @@ listen: *nowhere
     yaml: `
 listen: { host: "0.0.0.0 }
 `,
+    faults: ['3:1: Missing closing "quote']
+  },
+  {
+    name: 'braces without quotes, which YAML takes for its own',
+    yaml: `
+routes:
+  - { name: a, match: { path: /users/{id} }, service: a }
+`,
+    faults: ['3:38: unexpected "{"; text with "{", "[" or "," in it must be in quotes']
+  },
+  {
+    name: 'a host with a star without quotes',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, match: { path: /, hosts: [*.example.com] }, service: a }
+`,
     faults: [
-      '3:1: Missing closing "quote',
-      '3:1: Flow map in block collection must be sufficiently indented and end with a }'
+      '4:42: routes[0].match.hosts[0]: unknown alias "*.example.com"; text that begins with "*" must be in quotes'
+    ]
+  },
+  {
+    name: 'a star without quotes',
+    yaml: `
+edge: { cors: { origin: * } }
+`,
+    faults: ['2:25: text that begins with "*" must be in quotes']
+  },
+  {
+    name: 'no blank after a colon',
+    yaml: `
+routes:
+  - { name:a, match: { path: / }, service: a }
+`,
+    faults: [
+      '3:5: routes[0]: missing key "name"',
+      '3:7: routes[0]["name:a"]: unknown key; write a blank after the colon of "name:"',
+      '3:44: routes[0].service: unknown service "a"'
+    ]
+  },
+  {
+    name: 'other words for keys, in other spellings',
+    yaml: `
+upstreams: {}
+listen: { limits: { body: 1mb } }
+mesh: { load_balancing: random, retries: 2, connections: { keep-alive: 5s } }
+services: { a: { instances: "http://h", url: http://h } }
+routes:
+  - { name: a, match: { path: /a }, service: a, strip_path: true, upstream: a }
+  - { name: b, match: { path: /b }, service: a, path: { strip: true }, edge: { key-auth: {} } }
+plugins: [{ package: fastify, config: {} }]
+`,
+    faults: [
+      '2:1: upstreams: unknown key; write each under "services", and its addresses under "instances"',
+      '3:21: listen.limits.body: unknown key; write edge.bodyLimit',
+      '4:9: mesh.load_balancing: unknown key; write mesh.balance',
+      '4:33: mesh.retries: unknown key; write retry: { attempts: 2 } under "mesh"',
+      '4:60: mesh.connections.keep-alive: unknown key; write connections.idle',
+      '5:29: services.a.instances: expected a list with at least one item, found a string; put it in brackets: [ ]',
+      '5:41: services.a.url: unknown key; write the addresses of a service under "instances"',
+      '7:49: routes[0].strip_path: unknown key; write path: { strip: /prefix }',
+      '7:67: routes[0].upstream: unknown key; name one of "services" under "service"',
+      '8:64: routes[1].path.strip: expected a path that starts with /, found true',
+      '8:80: routes[1].edge.key-auth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '9:31: plugins[0].config: unknown key; write the second argument of the plugin under "options"'
+    ]
+  },
+  {
+    name: 'sizes that would refuse everything',
+    yaml: `
+listen: { limits: { headers: 0, url: 0b } }
+edge: { jwt: { secret: "a secret that is long enough, for tests", maxTokenSize: 0 }, bodyLimit: 0 }
+mesh: { maxHeaderSize: 0, fault: { bandwidth: { limit: 0b } } }
+`,
+    faults: [
+      '2:30: listen.limits.headers: expected a size such as 512b, 16kb or 10mb, found 0',
+      '2:38: listen.limits.url: expected a size such as 512b, 16kb or 10mb, found "0b"',
+      '3:81: edge.jwt.maxTokenSize: expected a size such as 512b, 16kb or 10mb, found 0',
+      '4:24: mesh.maxHeaderSize: expected a size such as 512b, 16kb or 10mb, found 0',
+      '4:56: mesh.fault.bandwidth.limit: expected a size such as 512b, 16kb or 10mb, found "0b"'
     ]
   },
   {

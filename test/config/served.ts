@@ -52,6 +52,7 @@ const ofUnits: Readonly<Record<Unit, string[]>> = {
   duration: ['0s', '1ms', '24d', '25d', '0.4ms'],
   'duration or 0': ['0s', '1ms', '24d', '0.4ms'],
   size: ['0b', '1b', '1gb', '9999999gb', '0.4b'],
+  'size or 0': ['0b', '1b', '1gb', '9999999gb', '0.4b'],
   share: ['0%', '0.0001%', '100%'],
   percent: ['0%', '0.0001%', '100000%']
 }
