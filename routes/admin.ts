@@ -1,3 +1,4 @@
+import { METHODS } from 'node:http'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 
@@ -18,7 +19,7 @@ const text = { type: 'string' } as const
 const question = {
   type: 'object',
   properties: {
-    method: { ...text, default: 'GET', pattern: '^[A-Z-]{1,32}$' },
+    method: { ...text, default: 'GET', enum: METHODS },
     path: { ...text, default: '/', pattern: '^/', maxLength: 65_536 },
     header: { type: 'array', items: { ...text, pattern: '^[^:]+:' }, maxItems: 100, default: [] },
     ip: text,

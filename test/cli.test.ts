@@ -111,12 +111,41 @@ t.test('token', async (t) => {
   t.match(payload, { sub: 'bob', aud: 'api', scope: 'read' })
   t.equal(payload.exp! - payload.iat!, 300)
   t.match(await jingwei(['token', '-c', file]), { code: 1, stderr: /those that have: full/ })
+  t.match(await jingwei(['token', '-c', file]), { stderr: /^jingwei: token takes a route whose jwt has a secret; / })
   t.match(await jingwei(['token', 'plain', '-c', file]), { code: 1, stderr: /route "plain" has no jwt secret/ })
   t.match(await jingwei(['token', 'full', '-c', file, '--ttl', 'soon']), { code: 1, stderr: /expected a duration/ })
-  t.match(await jingwei(['token', 'full', '-c', file, '--claims', '{']), { code: 1, stderr: /^jingwei: / })
+  t.match(await jingwei(['token', 'full', '-c', file, '--claims', '{']), {
+    code: 1,
+    stderr: /^jingwei: --claims {: expected a JSON object/
+  })
 })
 
 t.test('what is not a command', async (t) => {
   t.match(await jingwei(['chek']), { code: 1, stderr: /unknown command "chek"[\s\S]*check \[FILE\]/ })
+  t.match(await jingwei(['check', file, join(dir, 'bad.yaml')]), {
+    code: 1,
+    stdout: '',
+    stderr: /^jingwei: check: unexpected argument ".*bad\.yaml"\n$/
+  })
+  t.match(await jingwei(['start', file]), { code: 1, stderr: /name the configuration by --config FILE/ })
+  t.match(await jingwei(['schema', file]), { code: 1, stdout: '', stderr: /schema: unexpected argument/ })
   t.match(await jingwei(['--confg', file]), { code: 1, stderr: /Unknown option '--confg'[\s\S]*--config FILE/ })
+})
+
+t.test('explain: what cannot be asked', async (t) => {
+  const cases: [args: string[], told: RegExp][] = [
+    [['-c', file, 'GET', '/plain'], /^jingwei: explain takes a file, a method and a path, such as: /],
+    [[file, 'FETCH', '/plain'], /^jingwei: explain: "FETCH" is not an HTTP method; such as: /],
+    [[file, 'GET', 'plain'], /^jingwei: explain: a path starts with "\/", found "plain"; /],
+    [[file, 'GET', '/plain', '--ip', 'home'], /^jingwei: --ip home: expected an IP address\n$/],
+    [[file, 'GET', '/plain', '/full'], /^jingwei: explain: unexpected argument "\/full"\n$/]
+  ]
+  for (const [args, told] of cases) t.match(await jingwei(['explain', ...args]), { code: 1, stdout: '', stderr: told })
+})
+
+t.test('a level of the log that is none', async (t) => {
+  t.match(await jingwei(['-c', file], { JINGWEI_LOG_LEVEL: 'loud' }), {
+    code: 1,
+    stderr: 'jingwei: JINGWEI_LOG_LEVEL: expected one of trace, debug, info, warn, error, fatal, silent, found "loud"\n'
+  })
 })

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs'
+import { METHODS } from 'node:http'
+import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import fastifyJwt from '@fastify/jwt'
@@ -70,10 +72,11 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     }
   })
   const [name = 'start', argument, ...rest] = positionals
-  const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
-  const other = argument === undefined ? file : fileNamed(argument)
   if (values.help) return print(help)
   if (values.version) return print(`${version()}\n`)
+  checkCount(name, positionals)
+  const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
+  const other = argument === undefined ? file : fileNamed(argument)
   switch (name) {
     case 'start':
       await gateways.start(load(file), startedAs(values.config))
@@ -84,14 +87,27 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
     case 'routes':
       return print(await routeTable(loadConfig(other), gateways))
-    case 'explain':
-      return print(maskCredentials(await gateways.explain(loadConfig(other), asked(rest, values))))
+    case 'explain': {
+      const request = asked(rest, values)
+      return print(maskCredentials(await gateways.explain(loadConfig(other), request)))
+    }
     case 'token':
       return print(`${await mint(loadConfig(file), argument, values)}\n`)
     default:
       process.stderr.write(`unknown command "${name}"\n\n${help}`)
       return 1
   }
+}
+
+/** Most arguments of each command, its own name included. */
+const most: Readonly<Record<string, number>> = { start: 1, check: 2, routes: 2, explain: 4, schema: 1, token: 2 }
+
+/** Refuses an argument that would be ignored, such as the second file of `check`. */
+function checkCount(name: string, positionals: readonly string[]): void {
+  const surplus = positionals[most[name] ?? positionals.length]
+  if (surplus === undefined) return
+  const advice = name === 'start' ? '; name the configuration by --config FILE' : ''
+  throw new Error(`${name}: unexpected argument "${surplus}"${advice}`)
 }
 
 /**
@@ -179,9 +195,13 @@ function table(head: string[], rows: string[][]): string {
 }
 
 function asked([method, path]: string[], { header, ip, consumer }: Record<string, unknown>): Asked {
-  if (method === undefined || path?.startsWith('/') !== true) {
-    throw new Error('explain takes a file, a method and a path, such as: explain config/gateway.yaml GET /api/orders/7')
-  }
+  const example = 'such as: explain config/gateway.yaml GET /api/orders/7'
+  if (method === undefined || path === undefined)
+    throw new Error(`explain takes a file, a method and a path, ${example}`)
+  if (!METHODS.includes(method.toUpperCase())) throw new Error(`explain: "${method}" is not an HTTP method; ${example}`)
+  if (!path.startsWith('/'))
+    throw new Error(`explain: a path starts with "/", found "${path}"; name a host by -H 'host: NAME'`)
+  if (typeof ip === 'string' && isIP(ip) === 0) throw new Error(`--ip ${ip}: expected an IP address`)
   const headers = (header as string[]).map((line) => {
     const colon = line.indexOf(':')
     if (colon < 1) throw new Error(`-H ${line}: expected NAME: VALUE`)
@@ -205,17 +225,17 @@ async function mint(
   const route = candidates.find((candidate) => candidate.name === name)
   if (!route?.edge.jwt) {
     const names = candidates.map((candidate) => candidate.name).join(', ') || 'none'
-    throw new Error(
-      `${name ? `route "${name}" has` : 'name a route that has'} no jwt secret to sign with; those that have: ${names}`
-    )
+    const fault = name ? `route "${name}" has no jwt secret to sign with` : 'token takes a route whose jwt has a secret'
+    throw new Error(`${fault}; those that have: ${names}`)
   }
   const { secret, issuer, audience, algorithms } = route.edge.jwt
   const lifeMs = parseDuration(ttl)
   if (lifeMs === null) throw new Error(`--ttl ${ttl}: expected a duration such as 15m or 1h`)
+  const payload = claimsOf(claims)
   const signer = Fastify()
   await signer.register(fastifyJwt, { secret: secret! })
   const one = (value: string | readonly string[] | undefined) => (typeof value === 'object' ? value[0] : value)
-  const token = signer.jwt.sign(JSON.parse(claims) as object, {
+  const token = signer.jwt.sign(payload, {
     sub: subject,
     expiresIn: Math.max(1, Math.round(lifeMs / 1000)),
     algorithm: (algorithms?.[0] ?? 'HS256') as 'HS256',
@@ -224,6 +244,14 @@ async function mint(
   })
   await signer.close()
   return token
+}
+
+function claimsOf(text: string): object {
+  try {
+    const claims: unknown = JSON.parse(text)
+    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return claims
+  } catch {}
+  throw new Error(`--claims ${text}: expected a JSON object such as '{"scope":"read"}'`)
 }
 
 /** How to run another command on the same configuration: through npm where npm found the right Node. */

@@ -24,6 +24,15 @@ function standardLog(): LogWriter {
   return stdout
 }
 
+const levels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
+
+/** A variable that is set to nothing is not set, as in `docker compose`. */
+function levelOf(text: string | undefined): string {
+  const level = text || 'info'
+  if (levels.includes(level)) return level
+  throw new Error(`JINGWEI_LOG_LEVEL: expected one of ${levels.join(', ')}, found "${level}"`)
+}
+
 /**
  * Options for pino: a JSON line for each event, on stdout. `JINGWEI_LOG_LEVEL` sets the level (trace … fatal, silent).
  * Access lines are written in batches, all others at once.
@@ -31,7 +40,7 @@ function standardLog(): LogWriter {
 export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServerOptions['logger'] {
   const lines = standardLog()
   return {
-    level: env.JINGWEI_LOG_LEVEL ?? 'info',
+    level: levelOf(env.JINGWEI_LOG_LEVEL),
     base: { name },
     timestamp,
     formatters: { level: (label) => ({ level: label }) },

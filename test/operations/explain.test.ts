@@ -70,6 +70,7 @@ t.test('on the admin port', async (t) => {
   t.match(await ask('path=/api/../admin'), { refused: { status: 400, code: 'JW_AMBIGUOUS_PATH' } })
   t.match(await ask('path=nonsense'), { statusCode: 400 })
   t.match(await ask('method=ge%20t'), { statusCode: 400 })
+  t.match(await ask('method=PATCHY&path=/api/orders'), { statusCode: 400 })
 
   t.equal(requests(), 0, 'nothing was sent')
   const served = await fetch(`${gateway.url}/api/orders`, { headers: { 'x-beta': '1' } })
