@@ -50,8 +50,8 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
     // While draining, requests on open connections are served and told to close them.
     return503OnClosing: false,
     exposeHeadRoutes: false,
-    // One line a request is the access log's business.
-    logController: new LogController({ disableRequestLogging: true }),
+    // One line a request is the access log's business; in all lines the request's id has one name.
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     clientErrorHandler: refuseUnparsable,
     rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
     // A path that the router cannot decode fails before it has found any hook to run.

@@ -6,7 +6,11 @@ import type { Config } from '../../config/schema.ts'
 import { part } from './parting.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
-const Spelling = createError('JW_AMBIGUOUS_PATH', 'Servers that spell paths in another way read it as another one', 400)
+const Spelling = createError(
+  'JW_AMBIGUOUS_PATH',
+  'Servers that ignore case, blanks, dots or a last slash may read the path as another one',
+  400
+)
 const NotOrigin = createError('JW_BAD_TARGET', 'Neither a path nor a URL of the host that Host names', 400)
 const NotEncoded = createError('JW_BAD_TARGET', 'The request target has characters that must be percent-encoded', 400)
 const BadHost = createError('JW_BAD_HOST', 'Host or :authority is not a host and port', 400)

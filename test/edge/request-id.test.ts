@@ -1,4 +1,7 @@
+import Fastify from 'fastify'
 import t from 'tap'
+import { parseConfig } from '../../config/load.ts'
+import { serverOptions } from '../../plugins/edge/listener.ts'
 import { ask, gatewayBefore, get, startEcho } from '../helpers/gateway.ts'
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
@@ -29,4 +32,15 @@ t.test('another header, and clients who are not believed', async (t) => {
   const { headers } = await ask(gateway.port, '/', ['X-Trace: mine', 'X-Request-Id: other'])
   t.match(headers['x-trace'], uuid)
   t.equal(headers['x-request-id'], 'other')
+})
+
+t.test('all lines of the log name it as access lines do', async (t) => {
+  const lines: Record<string, unknown>[] = []
+  const stream = { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) }
+  const options = serverOptions(parseConfig('{}', 'gateway.yaml', {}))
+  const server = Fastify({ ...options, logger: { stream }, genReqId: () => 'r1' })
+  t.teardown(() => server.close())
+  server.get('/', async (request) => request.log.info('served'))
+  await server.inject('/')
+  t.match(lines.at(-1), { msg: 'served', requestId: 'r1' })
 })
