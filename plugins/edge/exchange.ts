@@ -109,8 +109,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
   ): void {
     if (this.#gone !== null) return
     if (status < 200) {
-      // Without saying to which, or it would have come as an upgrade.
-      if (status === 101) throw new BadUpgrade()
       writeInformational(this.#request, this.#raw, status, headers)
       return
     }

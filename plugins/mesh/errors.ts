@@ -45,6 +45,7 @@ const upstreamErrors = {
   JW_UPSTREAM_RESET: 'the connection was closed before the response was complete',
   JW_UPSTREAM_MALFORMED: 'the response is malformed',
   JW_UPSTREAM_HEADERS_TOO_LARGE: 'the header or trailer section of the response is too large',
+  JW_BAD_UPGRADE: 'the instance switched to a protocol that nobody asked for, or does not say to which',
   JW_UPSTREAM_TIMEOUT: 'the response body paused for longer than the idle timeout',
   JW_INSTANCE_REMOVED: 'the instance was removed from the service'
 } as const

@@ -295,6 +295,26 @@ t.test('after the head, a service that fails breaks the client connection: never
   }
 })
 
+t.test('an instance that switches protocols unasked is blamed, and another one tried', async (t) => {
+  const unasked = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
+  const odd = await startRawService(answering(unasked))
+  const good = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood'))
+  const gateway = await startGateway({
+    mesh: { balance: 'round-robin', outlierDetection: { consecutive5xx: 2 } },
+    services: { any: { instances: [odd.url, good.url] } },
+    routes: [{ name: 'any', match: { path: '/' }, service: 'any' }]
+  })
+  t.teardown(async () => {
+    await gateway.close()
+    await odd.close()
+    await good.close()
+  })
+  for (let i = 0; i < 6; i++)
+    t.match(parse(await raw(gateway.port, head('GET', 'Connection: close'))), { body: 'good' })
+  const { instances } = gateway.server.mesh.service('any').status()
+  t.match(instances.find(({ origin }) => origin === odd.url)?.concerns, { 'outlier-detection': { ejected: true } })
+})
+
 t.test('a service that switches protocols without saying to which is 502 at once', async (t) => {
   const service = await startRawService(answering('HTTP/1.1 101 Switching Protocols\r\nX-Odd: 1\r\n\r\n'))
   t.teardown(service.close)

@@ -31,6 +31,7 @@ const connecting: Readonly<Record<string, ConnectionErrorCode>> = {
 const connected: Readonly<Record<string, ConnectionErrorCode>> = {
   UND_ERR_HEADERS_OVERFLOW: 'JW_UPSTREAM_HEADERS_TOO_LARGE',
   UND_ERR_BODY_TIMEOUT: 'JW_UPSTREAM_TIMEOUT',
+  HPE_UNEXPECTED_UPGRADE: 'JW_BAD_UPGRADE',
   EPROTO: 'JW_UPSTREAM_TLS',
   UND_ERR_CLOSED: 'JW_INSTANCE_REMOVED',
   UND_ERR_DESTROYED: 'JW_INSTANCE_REMOVED'

@@ -230,9 +230,8 @@ export class ResponseReader {
       request.switching = read
       return
     }
-    // The caller may have a better word for it.
-    request.head(read)
-    if (!request.over) throw new MalformedResponse('HPE_UNEXPECTED_UPGRADE', 'another protocol, which nobody asked for')
+    // No interceptor and no caller is given it: what they throw is not the instance's fault, and this is.
+    throw new MalformedResponse('HPE_UNEXPECTED_UPGRADE', 'another protocol, which nobody asked for')
   }
 
   #readTrailers(request: PooledRequest, buffer: Buffer, at: number, end: number): number {

@@ -119,10 +119,13 @@ t.test('half-open: while the probe is out, others are refused', async (t) => {
 
 t.test('no answer is a failure: refused, reset, malformed, timed out', async (t) => {
   const garbage = await raw(t, (socket) => socket.once('data', () => socket.end('nonsense\r\n\r\n')))
+  const unasked = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
+  const switching = await raw(t, (socket) => socket.once('data', () => socket.end(unasked)))
   const cases: [what: string, url: string, code: string][] = [
     ['refused', await refused(), 'JW_UPSTREAM_REFUSED'],
     ['reset', (await resetting(t)).url, 'JW_UPSTREAM_RESET'],
     ['malformed', garbage.url, 'JW_UPSTREAM_MALFORMED'],
+    ['another protocol', switching.url, 'JW_BAD_UPGRADE'],
     ['attempt timeout', (await silent(t)).url, 'JW_ATTEMPT_TIMEOUT']
   ]
   for (const [what, url, code] of cases) {

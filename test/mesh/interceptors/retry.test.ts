@@ -101,6 +101,8 @@ t.test('a malformed response is a reset', async (t) => {
   const garbage = [
     'SSH-2.0-OpenSSH_9\r\n',
     'HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n',
+    'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n',
+    'HTTP/1.1 101 Switching Protocols\r\n\r\n',
     `HTTP/1.1 200 ${'x'.repeat(70_000)}`
   ]
   for (const bytes of garbage) {
@@ -114,7 +116,7 @@ t.test('a malformed response is a reset', async (t) => {
       await t.rejects(
         mesh.request({ ...get, method: 'POST' }).then(() => mesh.request({ ...get, method: 'POST' })),
         {
-          code: /^JW_UPSTREAM_(MALFORMED|HEADERS_TOO_LARGE)$/
+          code: /^JW_(UPSTREAM_MALFORMED|UPSTREAM_HEADERS_TOO_LARGE|BAD_UPGRADE)$/
         }
       )
     }
