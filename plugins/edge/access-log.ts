@@ -19,6 +19,11 @@ const plain = Symbol.for('jingwei.log.plain')
 /** Refusals of new connections, of which a flood brings thousands: a line a second at most. */
 const manyAtOnce = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
 
+/** Returns the target with its credentials masked, which one in absolute form may have. */
+function withoutCredentials(url: string): string {
+  return url.startsWith('/') ? url : url.replace(/^([^/]*\/\/).*@/, '$1***@')
+}
+
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
 export default fp<Config>(
   async (fastify, { edge }) => {
@@ -28,15 +33,15 @@ export default fp<Config>(
       done()
     }
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
-      const { url } = request.raw
-      const query = url!.indexOf('?')
+      const url = withoutCredentials(request.raw.url!)
+      const query = url.indexOf('?')
       const { exchange } = request
       fastify.log.info(
         {
           [plain]: true,
           requestId: request.id,
           method: request.method,
-          path: query === -1 ? url : url!.slice(0, query),
+          path: query === -1 ? url : url.slice(0, query),
           route,
           status: reply.statusCode,
           durationMs: Math.round(reply.elapsedTime * 100) / 100,

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { answering, eventually, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { answering, eventually, get, raw, startGateway, startRawService } from '../helpers/gateway.ts'
 
 t.test('one line a request, refusals included, without secrets', async (t) => {
   const service = await startRawService(answering('HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello'))
@@ -37,6 +37,19 @@ t.test('one line a request, refusals included, without secrets', async (t) => {
     { route: 'api', status: 400, path: '/api/../x', error: 'JW_AMBIGUOUS_PATH' }
   ])
   t.equal(lines().length, 4)
+  t.notMatch(JSON.stringify(log), /hunter2/)
+})
+
+t.test('the credentials of a target in absolute form are masked', async (t) => {
+  const gateway = await startGateway({ services: {}, routes: [] }, { log: true })
+  t.teardown(gateway.close)
+  const { port, log } = gateway
+  const lines = () => log.filter((line) => line.msg === 'request')
+  for (const credentials of ['me:hunter2', 'me@home:hunter2', 'hunter2', 'me:hunter2?x', 'me:hunter2#x']) {
+    await raw(port, `GET http://${credentials}@host/nowhere?q HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n`)
+  }
+  await eventually(() => lines().length === 5)
+  t.match(lines()[0], { path: 'http://***@host/nowhere' })
   t.notMatch(JSON.stringify(log), /hunter2/)
 })
 
