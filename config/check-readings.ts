@@ -20,6 +20,8 @@ interface Spelling {
   readonly path: ReadPath
   /** Servers that read it as the same path. */
   readonly by: string
+  /** Reading that would have the gateway refuse it; null if none does. */
+  readonly guard: keyof PathReadings | null
   /** True if only one service's reading of both counts. */
   readonly sameService: boolean
 }
@@ -56,7 +58,7 @@ function exposed(
   if (segments === null) return null
   const host = (route.match.hosts?.[0] ?? '').replace(/^\*\./, 'x.')
   const [method = 'GET'] = methodsOf(route.match)
-  for (const { path, by, sameService } of spellings(segments, pattern, paths)) {
+  for (const { path, by, guard, sameService } of spellings(segments, pattern, paths)) {
     const found = table.find({ method, host, path, headers: route.match.headers ?? {} })
     const other = found === null || found.ambiguous ? undefined : data.routes[found.value]
     if (other === undefined || other === route) continue
@@ -64,10 +66,12 @@ function exposed(
     const missing = lacks(other, route, data)
     if (missing.length === 0) continue
     const text = `/${path.segments.join('/')}${path.trailingSlash ? '/' : ''}`
-    return `${by} as this path, and it goes by the route "${other.name}" without ${missing.join(', ')}`.replace(
-      '%',
-      text
-    )
+    const reached = `as this path, and it goes by the route "${other.name}" without ${missing.join(', ')}`
+    const advice =
+      guard === null
+        ? `if a service is one of these, give "${other.name}" the same`
+        : `listen.paths.${guard}: guard refuses it`
+    return `${by.replace('%', () => text)} ${reached}; ${advice}`
   }
   return null
 }
@@ -88,26 +92,30 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
     return { segments: changed, trailingSlash: slash, others: [], latin1: false, plain: null }
   }
   const upper = segments.map((segment) => segment.toUpperCase())
-  const all = [
+  const all: (Spelling | false)[] = [
     paths.case === 'distinct' && {
       path: path(segments.join() === upper.join() ? segments.map((segment) => segment.toLowerCase()) : upper),
       by: 'services that ignore case read "%"',
+      guard: 'case',
       sameService: false
     },
     paths.trailingSlash === 'distinct' &&
       end === 'whole' && {
         path: path(segments, !trailingSlash),
         by: 'services that ignore a slash at the end read "%"',
+        guard: 'trailingSlash',
         sameService: false
       },
     paths.trailingDot === 'distinct' && {
       path: path([...segments.slice(0, -1), `${last}.`]),
       by: 'services on Windows read "%"',
+      guard: 'trailingDot',
       sameService: false
     },
     {
       path: path([...segments.slice(0, -1), `${last}.json`]),
       by: 'Spring before 5.3 and Struts read "%"',
+      guard: null,
       sameService: true
     }
   ]

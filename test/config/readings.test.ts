@@ -20,10 +20,10 @@ t.test('readings that are told apart', async (t) => {
   t.strictSame(warningsOf([users, elsewhere]), [], 'by default the gateway guards them')
   const distinct = (key: string) => ({ listen: { paths: { [key]: 'distinct' } } })
   t.strictSame(warningsOf([users, elsewhere], distinct('case')), [
-    'routes[0].match.path: services that ignore case read "/API/USERS" as this path, and it goes by the route "open" without jwt'
+    'routes[0].match.path: services that ignore case read "/API/USERS" as this path, and it goes by the route "open" without jwt; listen.paths.case: guard refuses it'
   ])
   t.strictSame(warningsOf([users, elsewhere], distinct('trailingDot')), [
-    'routes[0].match.path: services on Windows read "/api/users." as this path, and it goes by the route "open" without jwt'
+    'routes[0].match.path: services on Windows read "/api/users." as this path, and it goes by the route "open" without jwt; listen.paths.trailingDot: guard refuses it'
   ])
   t.strictSame(warningsOf([users, elsewhere], distinct('trailingSlash')), [], 'a prefix has it anyway')
   const exact = { ...users, match: { path: { exact: '/api/users' } } }
@@ -41,7 +41,7 @@ t.test('readings that are told apart', async (t) => {
 
 t.test('suffixes, where one service has both routes', async (t) => {
   t.strictSame(warningsOf([users, open]), [
-    'routes[0].match.path: Spring before 5.3 and Struts read "/api/users.json" as this path, and it goes by the route "open" without jwt'
+    'routes[0].match.path: Spring before 5.3 and Struts read "/api/users.json" as this path, and it goes by the route "open" without jwt; if a service is one of these, give "open" the same'
   ])
   t.strictSame(warningsOf([users, { ...open, match: { path: '/', hosts: ['www.example.com'] } }]), [])
 })
