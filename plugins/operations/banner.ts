@@ -1,6 +1,11 @@
 import { publishedSecret } from '../../config/published-secret.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 
+/** `1 route`, `2 routes`. */
+export function count(many: number, what: string): string {
+  return `${many} ${what}${many === 1 ? '' : 's'}`
+}
+
 /** What a person who started the gateway wants to know: where it listens, and what to try. */
 export function banner(config: Config, edge: string, admin: string | null, command: string): string {
   const open = config.routes.find((route) => !route.edge.jwt && takesGet(route))
@@ -9,7 +14,7 @@ export function banner(config: Config, edge: string, admin: string | null, comma
   )
   const limited = config.routes.find((route) => route.edge.rateLimit && !route.edge.jwt && takesGet(route))
   const lines = [
-    `jingwei is up: ${config.routes.length} routes to ${Object.keys(config.services).length} services`,
+    `jingwei is up: ${count(config.routes.length, 'route')} to ${count(Object.keys(config.services).length, 'service')}`,
     `  edge     ${edge}`,
     ...(admin === null
       ? []

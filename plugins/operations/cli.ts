@@ -12,6 +12,7 @@ import { line } from '../../config/faults.ts'
 import { ConfigError, loadConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
+import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
 
 const home = join(import.meta.dirname, '../..')
@@ -258,8 +259,4 @@ function claimsOf(text: string): object {
 function startedAs(config: string | undefined): string {
   const base = process.env.npm_execpath === undefined ? 'node app.ts' : 'npm -s start --'
   return config === undefined ? base : `${base} -c ${config}`
-}
-
-function count(many: number, what: string): string {
-  return `${many} ${what}${many === 1 ? '' : 's'}`
 }
