@@ -21,6 +21,12 @@ const plain = {
   connectTimeout: (more: { default?: string } = {}) => Duration('TCP and TLS.', more),
   idleTimeout: (more: object = {}) =>
     orOff(Duration('Longest silence once the response runs; of a caller within its request at least this.'), more),
+  responseTimeout: () =>
+    orOff(
+      Duration(
+        'Longest time for a whole response, from its headers to its end; not of WebSockets. Unset, only silence is limited, by `idleTimeout`.'
+      )
+    ),
   balance: (more: object = {}) =>
     Either({ type: 'string' }, Names(balancePolicies), Balance, { description: 'How an instance is chosen.', ...more }),
   mode: (more: object = {}) =>
@@ -83,6 +89,7 @@ const perCallPlain = {
   timeout: Type.Optional(plain.timeout()),
   attemptTimeout: Type.Optional(plain.attemptTimeout()),
   idleTimeout: Type.Optional(plain.idleTimeout()),
+  responseTimeout: Type.Optional(plain.responseTimeout()),
   retry: Type.Optional(orOff(Retry))
 }
 
@@ -118,6 +125,7 @@ export const Mesh = Type.Object(
     connectTimeout: plain.connectTimeout({ default: '2s' }),
     maxHeaderSize: plain.maxHeaderSize({ default: '64kb' }),
     idleTimeout: plain.idleTimeout({ default: '60s' }),
+    responseTimeout: Type.Optional(plain.responseTimeout()),
     retry: orOff(Retry, { default: {} }),
     ...perService,
     ...perCall,

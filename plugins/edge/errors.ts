@@ -26,6 +26,7 @@ export const errorTable: Readonly<Record<string, Row>> = {
   JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
   JW_CALLER_SILENT: [408, 'The client paused for too long within the request body', 'http_request_error'],
   JW_CALL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
+  JW_RESPONSE_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
   JW_ATTEMPT_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
   JW_UPSTREAM_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
   JW_UPSTREAM_CONNECT_TIMEOUT: [504, 'Connecting to the service timed out', 'connection_timeout'],

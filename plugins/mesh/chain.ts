@@ -14,6 +14,7 @@ import { mirror } from './interceptors/mirror.ts'
 import { outlierDetection } from './interceptors/outlier-detection.ts'
 import { rateLimit } from './interceptors/rate-limit.ts'
 import { replay } from './interceptors/replay.ts'
+import { responseTimeout } from './interceptors/response-timeout.ts'
 import { retry } from './interceptors/retry.ts'
 import { select } from './interceptors/select.ts'
 import { attemptTelemetry, callTelemetry } from './interceptors/telemetry.ts'
@@ -42,6 +43,7 @@ export function layers(used: Used): Named[] {
     { name: 'collapse', layer: collapse }, // who shares an answer shares its fallback
     { name: 'fallback', layer: fallback }, // also when the deadline has passed
     { name: 'deadline', layer: deadline },
+    { name: 'response-timeout', layer: responseTimeout }, // of the response that the caller gets
     ...used.request,
     { name: 'call', layer: beginCall },
     { name: 'intentions', layer: intentions }, // not even a copy goes where we may not

@@ -7,6 +7,7 @@ const meshErrors = {
   JW_NO_SERVICE: 'no such service',
   JW_NO_INSTANCE: 'no instance of the service is available',
   JW_CALL_TIMEOUT: 'the call took longer than its timeout',
+  JW_RESPONSE_TIMEOUT: 'the response took longer than its timeout',
   JW_ATTEMPT_TIMEOUT: 'the instance did not respond within the attempt timeout',
   JW_CALLER_SILENT: 'the caller sent nothing of the body for longer than the idle timeout',
   JW_CIRCUIT_OPEN: 'the circuit is open',
