@@ -19,7 +19,7 @@ const messages: Readonly<Record<string, string>> = {
 
 const starAdvice = 'text that begins with "*" must be in quotes'
 
-/** What to do about characters that YAML takes for its own, in place of what the parser says of them. */
+/** Advice about characters that YAML takes for its own, in place of the parser's message. */
 function advised(message: string): string {
   if (message === 'Alias cannot be an empty string') return starAdvice
   const bracket = /^Unexpected flow-(map|seq)-start /.exec(message)?.[1]
@@ -34,7 +34,7 @@ export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unkn
   const lines = new LineCounter()
   const source = mask(text)
   const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, merge: false })
-  // What comes after a syntax error can't be trusted to be read as it was meant: one brace makes a dozen more.
+  // Only the first syntax error is reported: one brace makes a dozen more.
   const [first] = [...document.errors, ...document.warnings].sort((a, b) => a.pos[0] - b.pos[0])
   if (first !== undefined) {
     const { line, col } = lines.linePos(first.pos[0])

@@ -70,7 +70,7 @@ export class RouteSearch<T> {
     return this.#found as Entry<T> | null
   }
 
-  /** Whether the search passed a route with other protection than this, which fits only in a looser reading. */
+  /** True if the search passed a route with another protection, which fits only in a looser reading. */
   meetsOther(protection: unknown): boolean {
     return this.#passed.some((passed) => passed !== protection)
   }

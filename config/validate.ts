@@ -139,7 +139,7 @@ function expected(shape: Shape): string {
   return shape.type === 'boolean' ? 'true or false' : 'another value'
 }
 
-/** Whether a text has the form that a schema asks for. */
+/** Returns whether a text has the form that a schema asks for. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)
 
 const SECRET = /(secret|token|password|passwd|credentials?|authorization|api-?key)$/i

@@ -30,7 +30,7 @@ export const Url = (scheme: 'http' | 'redis', description: string) =>
     expected: `a URL that starts with ${scheme}:// or ${scheme}s://`,
     description
   })
-/** Where a server listens; empty: on all addresses. */
+/** Address on which a server listens; empty: all addresses. */
 export const ListenHost = (value: string, description?: string) =>
   Type.String({
     pattern: '^([A-Za-z0-9_.-]{0,253}|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?)$',

@@ -43,7 +43,7 @@ export function refuseUnparsable(this: FastifyInstance, error: Error & { code?: 
   answerUnparsable(status, socket)
 }
 
-/** Whether a TLS connection has no keys yet: its client is slow, or speaks no TLS that we accept. */
+/** Returns whether a TLS connection has no keys yet: its client is slow, or speaks no TLS that we accept. */
 function isInHandshake(socket: Socket): boolean {
   return (socket as { secureConnecting?: boolean }).secureConnecting === true
 }

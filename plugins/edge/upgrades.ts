@@ -95,7 +95,7 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
 
 type Listener = (...upgrade: Upgrade) => void
 
-/** Whether somebody answers on a connection, or reads it. */
+/** Returns whether a listener has taken the connection: it is closed, has a response, or is read. */
 function isTaken(socket: Socket): boolean {
   const { _httpMessage: response } = socket as { _httpMessage?: unknown }
   return socket.destroyed || Boolean(response) || socket.listenerCount('data') > 0

@@ -22,7 +22,7 @@ export interface Launch {
   /** Path under which the origin is reached, and what the client must send. */
   readonly prefix?: string
   readonly headers?: Readonly<Record<string, string>>
-  /** What further clients send besides: the requests take them in turn. All have the same names. */
+  /** Headers of further clients, of which the requests take turns. All have the same names. */
   readonly clients?: readonly Readonly<Record<string, string>>[]
 }
 

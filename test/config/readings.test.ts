@@ -1,4 +1,4 @@
-/** What the loader warns of: a less protected route behind a protected one, in the reading of a common server. */
+/** Warnings about a less protected route behind a protected one, in the reading of a common server. */
 import t from 'tap'
 import { parseConfig } from '../../config/load.ts'
 

@@ -115,7 +115,7 @@ const base = () => ({
 })
 type Base = ReturnType<typeof base>
 
-/** What the sections of a key need besides it. The last one that fits is used, after those of its holders. */
+/** Settings that a key needs besides itself. The last one that fits is used, after those of its holders. */
 const companions: readonly (readonly [path: RegExp, add: (config: Base) => void])[] = [
   [/^listen\.tls/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
@@ -192,7 +192,7 @@ function ask({ address, port }: AddressInfo, isTls: boolean): Promise<number | s
   })
 }
 
-/** What went wrong, or null; undefined where `check` has faults to tell. */
+/** Returns the failure, or null; undefined where `check` reports faults. */
 async function serve(path: Path, value: unknown): Promise<string | null | undefined> {
   const text = JSON.stringify(configWith(path, value))
   let config: ReturnType<typeof parseConfig>
