@@ -127,7 +127,6 @@ const parting = new Set([
   'JW_BAD_HOST',
   'JW_SEVERAL_HOSTS',
   'JW_AMBIGUOUS_PATH',
-  'FST_ERR_BAD_URL', // before its framing was looked at
   'JW_BAD_FRAMING',
   'JW_UNKNOWN_CODING',
   'JW_UNKNOWN_METHOD',

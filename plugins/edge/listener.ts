@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { createSecureContext } from 'node:tls'
+import createError from '@fastify/error'
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import { readPath } from '../../config/path-reading.ts'
@@ -12,6 +13,8 @@ import { trustedPeers } from './forwarding-headers.ts'
 import { tellRefused } from './refusals.ts'
 import { refuseUnparsable } from './unparsable.ts'
 import { isAnswering, isHandshake } from './websocket-handshake.ts'
+
+const BadEscape = createError('JW_BAD_TARGET', 'The path has a % without two hexadecimal digits after it', 400)
 
 function trustedHops(ranges: readonly string[]): (address: string, hop: number) => boolean {
   const isTrusted = trustedPeers(ranges)
@@ -59,7 +62,9 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
       settleForwardedFor(request.raw)
       reply.header(edge.requestId.header.toLowerCase(), request.id)
       // Octets that are no UTF-8 are no fault (RFC 3986, 2.5): the path is just one that no route matches.
-      answer(readPath(request.raw.url!) === null ? error : new NotFound(), request, reply)
+      const isUnreadable = readPath(request.raw.url!) === null
+      const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
+      answer(own, request, reply)
       tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })
     },
     routerOptions: {

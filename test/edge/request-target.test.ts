@@ -159,7 +159,8 @@ t.test('a path with escapes that are none is a 400 in the shape of all errors', 
     const { status, body, headers } = await get(port, target, ['x-request-id: abc'])
     t.equal(status, 400, target)
     t.equal(headers['x-request-id'], 'abc')
-    t.match(JSON.parse(body), { statusCode: 400, error: 'Bad Request', requestId: 'abc' }, target)
+    t.match(JSON.parse(body), { statusCode: 400, code: 'JW_BAD_TARGET', requestId: 'abc' }, target)
+    t.notMatch(body, target, 'the target is not repeated')
   }
 })
 
