@@ -28,11 +28,11 @@ export interface Stored {
 const mostVariants = 8
 /** More names than an honest `Connection` header has. */
 const mostNominated = 64
-/** Headers that name the resource itself: a `public` response to one value must not be given for another. */
-const locating = new Set([
-  'host', 'forwarded', 'x-forwarded-host', 'x-forwarded-proto', 'x-forwarded-port', 'x-forwarded-prefix',
-  'x-original-url', 'x-rewrite-url'
-]) // biome-ignore format: a list
+/**
+ * Headers that name the resource itself: a `public` response to one value must not be given for another. All of
+ * `X-Forwarded-*` but For, which names the client.
+ */
+const locating = /^(?:host|forwarded|x-forwarded-(?!for$).*|x-original-.*|x-rewrite-url|x-url-scheme|front-end-https)$/
 /** Of the connection, or told anew with each answer. */
 const dropped = new Set(
   'connection keep-alive transfer-encoding upgrade te trailer proxy-connection proxy-authenticate age'.split(' ')
@@ -199,7 +199,7 @@ const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 function publicKey(opts: DispatchOptions): string {
   let text = part(opts.path) + part(opts.caller?.consumer?.id)
   const pairs = headerPairs(opts)
-  for (let i = 0; i < pairs.length; i += 2) if (locating.has(pairs[i]!)) text += part(pairs[i]) + part(pairs[i + 1])
+  for (let i = 0; i < pairs.length; i += 2) if (locating.test(pairs[i]!)) text += part(pairs[i]) + part(pairs[i + 1])
   return `public ${hash('sha256', text, 'base64')}`
 }
 

@@ -416,7 +416,15 @@ t.test('stale: what is kept, and for whom', async (t) => {
   }
   t.ok(await isKept({}, own('traceparent'), {}))
   t.notOk(await isKept({ vary: 'traceparent' }, own('traceparent'), {}))
-  for (const name of ['host', 'x-forwarded-host', 'x-forwarded-proto', 'x-original-url', 'x-http-method-override']) {
+  for (const name of [
+    'host',
+    'x-forwarded-host',
+    'x-forwarded-proto',
+    'x-forwarded-scheme',
+    'x-forwarded-ssl',
+    'x-original-url',
+    'x-http-method-override'
+  ]) {
     t.notOk(await isKept({ 'cache-control': 'public' }, own(name), {}), `${name}: another resource`)
   }
   const ann = { caller: { ip: '::1', consumer: { id: 'ann' }, trusted: false } }
