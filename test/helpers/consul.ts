@@ -3,8 +3,9 @@ import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Running } from './processes.ts'
-import { freePorts, runToEnd, start, waitFor } from './processes.ts'
+import { freePort, freePorts, runToEnd, start, waitFor } from './processes.ts'
 import { tool } from './tools.ts'
 
 export interface ConsulPorts {
@@ -73,12 +74,17 @@ export interface Consul {
 }
 
 export async function startConsul(options: ConsulOptions = {}): Promise<Consul> {
-  // A free port may be gone by the time that Consul asks for it.
-  for (let tries = options.ports ? 1 : 3; ; tries--) {
+  let wanted = options
+  // A free port may be gone by the time that Consul asks for it; one that it had before, for a while.
+  for (let tries = options.ports ? 20 : 3; ; tries--) {
     try {
-      return await startOnce(options)
+      return await startOnce(wanted)
     } catch (error) {
-      if (tries === 1 || !/address already in use/.test((error as Error).message)) throw error
+      const taken = /:(\d+): bind: address already in use/.exec((error as Error).message)?.[1]
+      if (tries === 1 || taken === undefined) throw error
+      if (wanted.ports === undefined) continue
+      if (Number(taken) === wanted.ports.dns) wanted = { ...wanted, ports: { ...wanted.ports, dns: await freePort() } }
+      else await sleep(1000)
     }
   }
 }

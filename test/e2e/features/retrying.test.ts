@@ -124,12 +124,13 @@ routes: [{ name: orders, match: { path: / }, service: orders }]
   t.ok((await world.metric(retries('connect-failure')))! >= 15)
 })
 
-t.test('timeout, attemptTimeout, idleTimeout', async (t) => {
+t.test('timeout, attemptTimeout, idleTimeout, responseTimeout', async (t) => {
   const world = await gatewayTo(
     t,
     'timeout: 4s, attemptTimeout: 300ms, idleTimeout: 200ms, retry: { on: [gateway-error], attempts: 1, backoff: { base: 0s } }',
     `  - { name: short, match: { path: /short }, service: orders, mesh: { timeout: 80ms, retry: false } }
-  - { name: patient, match: { path: /patient }, service: orders, mesh: { attemptTimeout: 3s, idleTimeout: false } }`
+  - { name: patient, match: { path: /patient }, service: orders, mesh: { attemptTimeout: 3s, idleTimeout: false } }
+  - { name: whole, match: { path: /whole }, service: orders, mesh: { idleTimeout: false, responseTimeout: 300ms } }`
   )
   t.strictSame(await world.spread(2, '/?delay=1500&at=a'), { b: 2 })
   t.ok((await world.metric(retries('timeout')))! >= 1)
@@ -147,6 +148,9 @@ t.test('timeout, attemptTimeout, idleTimeout', async (t) => {
   t.match(cut, /begin/)
   t.notMatch(cut, /end\r\n0/, 'cut, not ended')
   t.equal((await world.send('/patient')).body, 'begin end')
+  const late = await raw(world.port, head('/whole'))
+  t.match(late, /begin/)
+  t.notMatch(late, /end\r\n0/, 'cut, not ended')
   await world.idle()
 })
 
