@@ -3,18 +3,22 @@ import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, constants, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { connect, Socket } from 'node:net'
+import { connect, createServer, Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import { runToEnd, waitFor } from '../helpers/processes.ts'
+import { freePort, runToEnd, waitFor } from '../helpers/processes.ts'
 
 const home = join(import.meta.dirname, '../..')
+/** Port of a service that takes requests and responds to none. */
+const held = await freePort()
 const config = `
 listen: { host: 127.0.0.1, port: 0, drain: { delay: 0s, timeout: 20s } }
 admin: { port: 0 }
-services: { none: { instances: ["http://127.0.0.1:9"] } }
-routes: [{ name: all, match: { path: / }, service: none, mesh: { retry: false } }]
+services: { none: { instances: ["http://127.0.0.1:9"] }, held: { instances: ["http://127.0.0.1:${held}"] } }
+routes:
+  - { name: all, match: { path: / }, service: none, mesh: { retry: false } }
+  - { name: held, match: { path: /held }, service: held, mesh: { retry: false } }
 `
 
 const file = join(t.testdir({ 'gateway.yaml': config }), 'gateway.yaml')
@@ -96,12 +100,15 @@ t.test('nobody reads stdout: a second signal ends it at once', async (t) => {
   const { writer } = pipe(t)
   const gateway = await gatewayOn(t, writer)
   await request(gateway, 40, `/${'x'.repeat(4000)}`)
-  // A request in flight, which keeps the gateway from ending by itself.
+  // A request in flight, to a service that does not respond, keeps the gateway from ending by itself.
+  const service = createServer().listen(held, '127.0.0.1')
+  t.teardown(() => service.close())
+  service.on('connection', (socket) => t.teardown(() => socket.destroy()))
   const client = connect(Number(new URL(gateway.url).port), '127.0.0.1')
   t.teardown(() => client.destroy())
   client.on('error', () => {})
-  client.write('POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n')
-  await once(client, 'connect')
+  client.write('GET /held HTTP/1.1\r\nHost: h\r\n\r\n')
+  await once(service, 'connection')
   gateway.child.kill('SIGTERM')
   await waitFor('it drains', async () => (await fetch(`${gateway.admin}/health/ready`)).status === 503)
   gateway.child.kill('SIGTERM')

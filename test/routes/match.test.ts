@@ -84,7 +84,7 @@ t.test('host: exact before wildcard before none, whatever the case, the port and
     { name: 'none', match: { path: '/' } },
     { name: 'only', match: { path: '/only', hosts: ['only.example.com'] } }
   ])
-  const expected: [string, string][] = [
+  const expected: [string, string | number][] = [
     ['api.example.com', 'exact'],
     ['Api.Example.COM:8443', 'exact'],
     ['api.example.com.', 'exact'],
@@ -95,7 +95,7 @@ t.test('host: exact before wildcard before none, whatever the case, the port and
     ['a.eu.example.com', 'longer'],
     ['eu.example.com', 'wild'],
     ['example.com', 'none'],
-    ['.example.com', 'none'],
+    ['.example.com', 400], // no host has an empty label
     ['xexample.com', 'none'],
     ['api.example.com.evil.org', 'none'],
     ['[::1]:80', 'none']
