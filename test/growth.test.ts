@@ -29,7 +29,7 @@ import { noteRetryAfter } from '../plugins/mesh/retrying/retry-after.ts'
 import { alternativeNames } from '../plugins/mesh/transport/names.ts'
 import type { DispatchOptions } from '../plugins/mesh/types.ts'
 
-/** What a text consists of: a beginning, a part that is repeated, an end. */
+/** Parts of a text: a beginning, a part that is repeated, an end. */
 const shapes: readonly (readonly [string, string, string])[] = [
   ...['a', '/', ' ', '\t', ',', ' ,', ', ', 'a,', ';', '; ', '=', 'a=', 'a=b;', 'a=b&', '&', '%', '%2', '%zz&', '+&']
     .flatMap((part): [string, string, string][] => [['', part, ''], ['', part, 'x'], ['x', part, 'x']]),

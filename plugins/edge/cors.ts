@@ -125,7 +125,7 @@ function translate(options: CorsOptions, methods: string[], isAllowed: OriginTes
 }
 
 /**
- * What the plugin adds to the answer to an actual request: that depends on its origin alone, so it is asked once for
+ * Headers that the plugin adds to the response to an actual request. They depend on its origin alone, so it is asked once for
  * each. (2 µs a request.)
  */
 function headersFor(hook: Hook, origin: string | undefined): Headers {

@@ -217,7 +217,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
     // Whether a name exists, or an address is this machine's, is not the configuration's business.
     const { code = '' } = error as NodeJS.ErrnoException
     if (path.at(-1) === 'host' && ['ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'].includes(code)) return null
-    // What is in these files shows when the gateway is built, which `check` does as well.
+    // The contents of these files are checked when the gateway is built, which `check` does as well.
     if (!isBuilt && path.includes('tls')) return undefined
     return `start: ${(error as Error).message}`
   } finally {

@@ -1,4 +1,4 @@
-/** What a configuration says to no effect: told with its place, and no reason not to start. */
+/** Warnings: settings without effect are reported with their place, and the gateway starts all the same. */
 import t from 'tap'
 import type { Fault } from '../../config/load.ts'
 import { parseConfig } from '../../config/load.ts'

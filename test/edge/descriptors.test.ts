@@ -1,4 +1,4 @@
-/** How near a process is to its limit of descriptors. */
+/** Tests of the count of descriptors against the limit of the process. */
 import { closeSync, openSync } from 'node:fs'
 import { devNull } from 'node:os'
 import { setImmediate as turn } from 'node:timers/promises'
