@@ -9,6 +9,7 @@ type Policy = Partial<Static<typeof Mesh>> | undefined
 /** The most specific level comes first; the last one holds the defaults. */
 export function checkTimeouts(levels: readonly string[], policies: readonly Policy[], report: Report): void {
   const [level] = levels
+  if (policies[0] === undefined) return
   if (report.at(`${level}/attemptTimeout`) !== undefined) checkAttempt(levels, policies, report)
   else if (report.at(`${level}/timeout`) !== undefined) checkCall(levels, policies, report)
 }

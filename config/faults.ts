@@ -28,17 +28,25 @@ export function line(fault: Fault): string {
   return fault.path === '' ? `${where}: ${fault.message}` : `${where}: ${fault.path}: ${fault.message}`
 }
 
-/** Where a value stands in the file. */
-export interface Place {
+/** A position in the file, from 1. */
+export interface Position {
   readonly line: number
   readonly column: number
-  /** Of its key, in a mapping. */
-  readonly key?: { readonly line: number; readonly column: number }
-  /** A scalar as it was written. */
-  readonly text?: string
-  /** The text it was written as, if variables were put into it. */
-  readonly from?: string
 }
+
+/** Where a value stands in the file. */
+export interface Place extends Position {
+  /** Of its key, in a mapping. */
+  readonly key?: Position | undefined
+  readonly isList: boolean
+  /** A scalar as it was written. */
+  readonly text?: string | undefined
+  /** The text it was written as, if variables were put into it. */
+  readonly from?: string | undefined
+}
+
+/** Returns the place of the value at a pointer, or undefined if the file has none. */
+export type Locate = (at: string) => Place | undefined
 
 /** A JSON pointer, as the validator names places. */
 export function pointer(base: string, ...segments: (string | number)[]): string {
@@ -63,13 +71,12 @@ const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
 /** Gathers the faults of one file, so that all of them are told at once. */
 export class Report {
   readonly #file: string
-  readonly #places = new Map<string, Place>()
+  #locate: Locate = () => undefined
   readonly #faults = new Map<string, Fault>()
   readonly #warnings = new Map<string, Fault>()
   readonly #bad = new Set<string>()
   /** Mappings and lists that hold a value with a fault, however deep. */
   readonly #holders = new Set<string>()
-  readonly #lists = new Set<string>()
   /** Mappings with a key that no one knows. */
   readonly #misspelt = new Set<string>()
 
@@ -77,18 +84,19 @@ export class Report {
     this.#file = file
   }
 
-  place(at: string, place: Place, list = false): void {
-    this.#places.set(at, place)
-    if (list) this.#lists.add(at)
+  /** Sets how places are found. They are not recorded, since few are ever asked for. */
+  locateBy(locate: Locate): void {
+    this.#locate = locate
   }
 
+  /** The place of a value, or undefined for one that the file does not have. */
   at(at: string): Place | undefined {
-    return this.#places.get(at)
+    return this.#locate(at)
   }
 
   /** A fault of the value at a pointer; one that isn't in the file is told at what should hold it. */
-  fault(at: string, message: string, where: 'key' | 'value' = 'value'): void {
-    const { line, column } = this.#nearest(at, where)
+  fault(at: string, message: string, where: 'key' | 'value' | Position = 'value'): void {
+    const { line, column } = typeof where === 'object' ? where : this.#nearest(at, where)
     this.#spoil(at)
     this.add(line, column, this.pathOf(at), message)
   }
@@ -109,11 +117,10 @@ export class Report {
     return inOrder(this.#warnings)
   }
 
-  #nearest(at: string, where: 'key' | 'value'): { line: number; column: number } {
-    let written = at
-    while (written !== '' && !this.#places.has(written)) written = parentOf(written)
-    const place = this.#places.get(written) ?? { line: 1, column: 1 }
-    return (where === 'key' ? place.key : undefined) ?? place
+  #nearest(at: string, where: 'key' | 'value'): Position {
+    let place = this.at(at)
+    for (let holder = at; place === undefined && holder !== ''; place = this.at(holder)) holder = parentOf(holder)
+    return (where === 'key' ? place?.key : undefined) ?? place ?? { line: 1, column: 1 }
   }
 
   unknownKey(holder: string, key: string, advice: string): void {
@@ -174,7 +181,7 @@ export class Report {
     let text = ''
     let holder = ''
     for (const segment of segmentsOf(at)) {
-      if (this.#lists.has(holder)) text += `[${segment}]`
+      if (this.at(holder)?.isList === true) text += `[${segment}]`
       else if (/^[\w-]+$/.test(segment)) text += text === '' ? segment : `.${segment}`
       else text += `[${JSON.stringify(segment)}]`
       holder = pointer(holder, segment)

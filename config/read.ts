@@ -1,9 +1,10 @@
 /** YAML text to plain data, with the place of every value and the environment's variables put in. */
-import type { Alias, Document, ParsedNode, YAMLMap, YAMLSeq } from 'yaml'
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, Scalar, visit } from 'yaml'
+import type { ScalarEvent, ScalarTagDefinition } from 'js-yaml'
+import { CORE_SCHEMA, EVENT_ID, getScalarValue, NOT_RESOLVED, SCALAR_STYLE } from 'js-yaml'
 import { mask, substitute, unmask } from './env.ts'
-import type { Report } from './faults.ts'
-import { pointer } from './faults.ts'
+import type { Place, Report } from './faults.ts'
+import { pointer, segmentsOf } from './faults.ts'
+import { SyntaxFault, starAdvice, YamlSource } from './yaml-source.ts'
 
 /**
  * Values that aliases may bring in, in all and besides for each alias in the file. By aliases of aliases a short file
@@ -13,36 +14,23 @@ const MOST_ALIASED = { inAll: 100_000, perAlias: 100 }
 /** What a key is as though it weren't there for: `token: ${TOKEN:-}`. */
 const OMITTED = Symbol('omitted')
 
-const messages: Readonly<Record<string, string>> = {
-  MULTIPLE_DOCS: 'only one document is allowed in the file'
-}
-
-const starAdvice = 'text that begins with "*" must be in quotes'
-
-/** Advice about characters that YAML takes for its own, in place of the parser's message. */
-function advised(message: string): string {
-  if (message === 'Alias cannot be an empty string') return starAdvice
-  const bracket = /^Unexpected flow-(map|seq)-start /.exec(message)?.[1]
-  if (bracket === undefined) return message
-  return `unexpected "${bracket === 'map' ? '{' : '['}"; text with "{", "[" or "," in it must be in quotes`
-}
-
-type Key = { readonly line: number; readonly column: number }
-type Entry = { readonly key: Key; readonly value: unknown }
+const scalarTags = CORE_SCHEMA.tags.filter((tag): tag is ScalarTagDefinition => tag.nodeKind === 'scalar')
+const implicitTags = scalarTags.filter((tag) => tag.implicit)
+/** The whole names of tags that are written `!!name` and `!`. */
+const tagNames: Readonly<Record<string, string>> = { '!!': 'tag:yaml.org,2002:', '!': 'tag:yaml.org,2002:str' }
 
 export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unknown {
-  const lines = new LineCounter()
-  const source = mask(text)
-  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, merge: false })
-  // Only the first syntax error is reported: one brace makes a dozen more.
-  const [first] = [...document.errors, ...document.warnings].sort((a, b) => a.pos[0] - b.pos[0])
-  if (first !== undefined) {
-    const { line, col } = lines.linePos(first.pos[0])
-    // Quoted source may hold a secret.
-    report.add(line, col, '', messages[first.code] ?? advised(unmask(first.message.replace(/: "[\s\S]*$/, ''))))
+  let source: YamlSource
+  try {
+    source = new YamlSource(mask(text))
+  } catch (error) {
+    if (!(error instanceof SyntaxFault)) throw error
+    report.add(error.position.line, error.position.column, '', error.message)
+    report.throwIfAny()
+    throw error
   }
-  report.throwIfAny()
-  const data = new Reader(document, lines, env, report).value(document.contents, '', undefined)
+  // The first event opens the document.
+  const data = source.isEmpty ? null : new Reader(source, env, report).value(1, '')
   if (data === null) {
     report.fault('', 'the file is empty; write {} if this is meant')
     report.throwIfAny()
@@ -51,67 +39,126 @@ export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unkn
 }
 
 class Reader {
-  readonly #document: Document.Parsed
-  readonly #lines: LineCounter
+  readonly #source: YamlSource
   readonly #env: NodeJS.ProcessEnv
   readonly #report: Report
   /** The collections that are being read, so that one that holds itself is found. */
-  readonly #open = new Set<unknown>()
+  readonly #open = new Set<number>()
+  /** For places: of the collections that were asked for, their items. */
+  readonly #pairs = new Map<number, ReadonlyMap<string, number>>()
+  readonly #items = new Map<number, readonly number[]>()
   /** Aliases within which the reader is. */
   #aliases = 0
   #aliased = 0
   readonly #mostAliased: number
-  readonly #targets: ReadonlyMap<Alias, ParsedNode>
 
-  constructor(document: Document.Parsed, lines: LineCounter, env: NodeJS.ProcessEnv, report: Report) {
-    this.#document = document
-    this.#lines = lines
+  constructor(source: YamlSource, env: NodeJS.ProcessEnv, report: Report) {
+    this.#source = source
     this.#env = env
     this.#report = report
-    this.#targets = aliasTargets(document)
-    this.#mostAliased = MOST_ALIASED.inAll + this.#targets.size * MOST_ALIASED.perAlias
+    report.locateBy((at) => this.#locate(at))
+    this.#mostAliased = MOST_ALIASED.inAll + source.aliases * MOST_ALIASED.perAlias
   }
 
-  /** Reads anew for each alias: shared objects would have their units converted twice. */
-  value(node: unknown, at: string, key: Key | undefined, alias?: Alias): unknown {
-    if (node === null || node === undefined) {
-      this.#report.place(at, { ...(key ?? { line: 1, column: 1 }), ...(key && { key }) })
-      return null
-    }
-    if (this.#aliases > 0 && ++this.#aliased > this.#mostAliased) return this.#tooMany()
-    if (isAlias(node)) {
-      const target = this.#targets.get(node)
-      if (target !== undefined) {
-        this.#aliases++
-        const value = this.value(target, at, key, node)
-        this.#aliases--
-        return value
-      }
-      this.#report.place(at, { ...this.#start(node), ...(key && { key }) })
-      const advice = /^[\w-]+$/.test(node.source) ? '' : `; ${starAdvice}`
-      this.#report.fault(at, `unknown alias "*${node.source}"${advice}`)
-      return null
-    }
-    if (isScalar(node)) return this.#scalar(node, at, key, alias)
-    this.#report.place(at, { ...this.#start(alias ?? node), ...(key && { key }) }, isSeq(node))
-    if (this.#open.has(node)) {
+  /**
+   * The value of an item: of a node, or of what an alias stands for. Each alias is read anew: shared objects would have
+   * their units converted twice.
+   */
+  value(item: number, at: string): unknown {
+    const index = this.#source.resolved(item)
+    if (index === undefined) return this.#unknownAlias(item, at)
+    if (index !== item) return this.#aliasedNode(index, at)
+    if (this.#aliases > 0) this.#countAliased()
+    return this.#node(index, at)
+  }
+
+  /** The value of a node that an alias or a merge brings in. */
+  #aliasedNode(index: number, at: string): unknown {
+    this.#aliases++
+    this.#countAliased()
+    const value = this.#node(index, at)
+    this.#aliases--
+    return value
+  }
+
+  #node(index: number, at: string): unknown {
+    const event = this.#source.events[index]!
+    if (event.type === EVENT_ID.SCALAR) return this.#scalar(event, index, at)
+    if (event.type !== EVENT_ID.SEQUENCE && event.type !== EVENT_ID.MAPPING) return null
+    if (this.#open.has(index)) {
       this.#report.fault(at, 'recursive alias: this alias refers to a node that contains it')
       return null
     }
-    this.#open.add(node)
-    const result = isMap(node) ? this.#map(node, at) : isSeq(node) ? this.#list(node, at) : null
-    this.#open.delete(node)
+    this.#open.add(index)
+    const isList = event.type === EVENT_ID.SEQUENCE
+    const result = isList ? this.#list(index, at) : this.#map(index, at)
+    this.#open.delete(index)
+    const tag = this.#source.tag(index)
+    if (tag !== '' && tag !== (isList ? '!!seq' : '!!map')) this.#report.fault(at, `unknown tag ${tag}`)
     return result
   }
 
-  #list(node: YAMLSeq, at: string): unknown[] {
-    const items = node.items.map((item, index) => this.value(item, pointer(at, index), undefined))
-    return items.map((item) => (item === OMITTED ? null : item))
+  #unknownAlias(item: number, at: string): null {
+    const name = this.#source.anchor(item)
+    this.#report.fault(at, `unknown alias "*${name}"${/^[\w-]+$/.test(name) ? '' : `; ${starAdvice}`}`)
+    return null
   }
 
-  #map(node: YAMLMap, at: string): object {
+  #locate(at: string): Place | undefined {
+    let item: number | undefined = 1
+    let hasKey = false
+    for (const segment of segmentsOf(at)) {
+      const index = this.#source.resolved(item)
+      const type = index === undefined ? undefined : this.#source.events[index]!.type
+      hasKey = type === EVENT_ID.MAPPING
+      if (index !== undefined && hasKey) item = this.#pairsOf(index).get(segment)
+      else if (index !== undefined && type === EVENT_ID.SEQUENCE) item = this.#itemsOf(index)[Number(segment)]
+      else return undefined
+      if (item === undefined) return undefined
+    }
+    return this.#place(item, hasKey)
+  }
+
+  #place(item: number, hasKey: boolean): Place {
+    // The event before a value is that of its key.
+    const key = hasKey ? (this.#source.start(item - 1) ?? undefined) : undefined
+    // A value that is not written stands nowhere; its key does.
+    const start = this.#source.start(item) ?? key ?? { line: 1, column: 1 }
+    const event = this.#source.events[this.#source.resolved(item) ?? item]
+    const isList = event?.type === EVENT_ID.SEQUENCE
+    if (event?.type !== EVENT_ID.SCALAR) return { ...start, key, isList }
+    const text = this.#text(event)
+    return { ...start, key, isList, text, from: substitute(text, this.#env).changed ? text : undefined }
+  }
+
+  #pairsOf(mapping: number): ReadonlyMap<string, number> {
+    const pairs = this.#pairs.get(mapping) ?? this.#entries(mapping, null)
+    this.#pairs.set(mapping, pairs)
+    return pairs
+  }
+
+  #itemsOf(list: number): readonly number[] {
+    const items = this.#items.get(list) ?? this.#source.items(list)
+    this.#items.set(list, items)
+    return items
+  }
+
+  #list(index: number, at: string): unknown[] {
+    const items: unknown[] = []
+    for (const item of this.#source.items(index)) {
+      const value = this.value(item, pointer(at, items.length))
+      items.push(value === OMITTED ? null : value)
+    }
+    return items
+  }
+
+  #map(index: number, at: string): object {
     const result = {}
-    for (const [name, { value }] of this.#entries(node, at)) {
+    for (const [name, item] of this.#entries(index, at)) {
+      const isMerged = !this.#source.holds(index, item)
+      const node = isMerged ? this.#source.resolved(item) : undefined
+      const below = pointer(at, name)
+      const value = node === undefined ? this.value(item, below) : this.#aliasedNode(node, below)
       // Defined, not assigned: a key may be named __proto__.
       if (value !== OMITTED) {
         Object.defineProperty(result, name, { value, enumerable: true, writable: true, configurable: true })
@@ -120,97 +167,101 @@ class Reader {
     return result
   }
 
-  /** The pairs of a mapping; those that `<<` brings in come first and yield to its own. */
-  #entries(node: YAMLMap, at: string): Map<string, Entry> {
-    const own = new Map<string, { key: Key; node: unknown }>()
-    const merged = new Map<string, Entry>()
-    for (const pair of node.items) {
-      const key = this.#start(pair.key as ParsedNode)
-      if (!isScalar(pair.key)) {
-        this.#report.add(key.line, key.column, '', 'a key must be plain text')
+  /**
+   * The items of a mapping by their keys; those that `<<` brings in come first and yield to its own. Faults are reported
+   * for the mapping at a pointer, and not at all for null.
+   */
+  #entries(mapping: number, at: string | null): Map<string, number> {
+    const own = new Map<string, number>()
+    const items = this.#source.items(mapping)
+    for (let index = 0; index < items.length; index += 2) {
+      const [key, item] = [items[index]!, items[index + 1]!]
+      const event = this.#source.events[key]!
+      if (event.type !== EVENT_ID.SCALAR) {
+        if (at !== null) this.#told(key, 'a key must be plain text')
         continue
       }
-      const name = unmask(pair.key.source ?? String(pair.key.value))
+      const name = this.#text(event)
       const before = own.get(name)
-      if (before !== undefined) {
-        this.#report.place(pointer(at, name), { ...key, key })
-        this.#report.fault(pointer(at, name), `duplicate key; it is on line ${before.key.line} too`)
-      } else own.set(name, { key, node: pair.value })
+      if (before === undefined) own.set(name, item)
+      else if (at !== null) {
+        const { line } = this.#place(before, true).key!
+        const message = `duplicate key; it is on line ${line} too`
+        this.#report.fault(pointer(at, name), message, this.#place(item, true).key)
+      }
     }
+    const entries = new Map<string, number>()
     const merge = own.get('<<')
     own.delete('<<')
-    if (merge !== undefined) this.#merge(merge.node, at, merge.key, merged)
-    const entries = new Map(merged)
-    for (const [name, { key, node: value }] of own) {
-      entries.set(name, { key, value: this.value(value, pointer(at, name), key) })
-    }
+    if (merge !== undefined) this.#merge(merge, at, merge - 1, entries)
+    for (const [name, item] of own) entries.set(name, item)
     return entries
   }
 
-  #merge(from: unknown, at: string, key: Key, into: Map<string, Entry>): void {
-    const node = isAlias(from) ? this.#targets.get(from) : from
-    if (isAlias(from)) this.#aliases++
+  /** Adds what a `<<` brings in; `key` is where it stands. */
+  #merge(item: number, at: string | null, key: number, into: Map<string, number>): void {
+    const index = this.#source.resolved(item)
+    const type = index === undefined ? undefined : this.#source.events[index]!.type
+    const isAlias = index !== item
+    if (isAlias) this.#aliases++
     // Each is counted, since a mapping may be empty.
-    if (this.#aliases > 0 && ++this.#aliased > this.#mostAliased) this.#tooMany()
-    if (isSeq(node)) for (const item of node.items) this.#merge(item, at, key, into)
-    else if (!isMap(node) || this.#open.has(node)) {
-      this.#report.add(key.line, key.column, '', 'only mappings can be merged by "<<"')
+    if (this.#aliases > 0 && at !== null) this.#countAliased()
+    if (index !== undefined && type === EVENT_ID.SEQUENCE) {
+      for (const each of this.#source.items(index)) this.#merge(each, at, key, into)
+    } else if (index === undefined || type !== EVENT_ID.MAPPING || this.#open.has(index)) {
+      if (at !== null) this.#told(key, 'only mappings can be merged by "<<"')
     } else {
-      this.#open.add(node)
+      this.#open.add(index)
       // The first of several wins.
-      for (const [name, entry] of this.#entries(node, at)) if (!into.has(name)) into.set(name, entry)
-      this.#open.delete(node)
+      const pairs = at === null ? this.#pairsOf(index) : this.#entries(index, at)
+      for (const [name, each] of pairs) if (!into.has(name)) into.set(name, each)
+      this.#open.delete(index)
     }
-    if (isAlias(from)) this.#aliases--
+    if (isAlias) this.#aliases--
   }
 
-  #scalar(node: Scalar, at: string, key: Key | undefined, alias: Alias | undefined): unknown {
-    // An empty value stands nowhere; its key does.
-    const start =
-      node.source === '' && node.type === Scalar.PLAIN && key !== undefined ? key : this.#start(alias ?? node)
-    const source = unmask(node.source ?? '')
-    const { text, changed, omitted, faults } = substitute(source, this.#env)
-    this.#report.place(at, { ...start, ...(key && { key }), text: source, ...(changed && { from: source }) })
+  #told(key: number, message: string): void {
+    const { line, column } = this.#place(key, false)
+    this.#report.add(line, column, '', message)
+  }
+
+  #scalar(event: ScalarEvent, index: number, at: string): unknown {
+    const { text, omitted, faults } = substitute(this.#text(event), this.#env)
     for (const fault of faults) this.#report.fault(at, fault)
-    if (text === source) return typeof node.value === 'string' ? text : node.value
-    if (node.type !== Scalar.PLAIN || node.tag !== undefined) return text
-    return omitted ? OMITTED : this.#resolve(text)
+    const tag = this.#source.tag(index)
+    if (tag !== '') return this.#tagged(tag, text, at)
+    if (event.style !== SCALAR_STYLE.PLAIN) return text
+    return omitted ? OMITTED : plain(text)
   }
 
-  /** What YAML makes of a plain scalar with this text: a number, a boolean, null or the text. */
-  #resolve(text: string): unknown {
-    const { tags } = this.#document.schema
-    for (const tag of tags) {
-      if (tag.collection || tag.default !== true || !tag.test?.test(text)) continue
-      const value = tag.resolve(text, () => {}, {})
-      return isScalar(value) ? value.value : value
-    }
-    return text
+  #text(event: ScalarEvent): string {
+    return unmask(getScalarValue(this.#source.text, event))
   }
 
-  #start(node: Alias | ParsedNode | { range?: readonly number[] | null } | null): Key {
-    const { line, col } = this.#lines.linePos(node?.range?.[0] ?? 0)
-    return { line, column: col }
+  /** The value of a scalar with a tag: `!!str 5`, or `! 5`, which is text too. */
+  #tagged(name: string, text: string, at: string): unknown {
+    const whole = name.replace(/^!!|^!$/, (found) => tagNames[found]!)
+    const tag = scalarTags.find(({ tagName }) => tagName === whole)
+    const value = tag?.resolve(text, true, whole)
+    if (tag !== undefined && value !== NOT_RESOLVED) return value
+    this.#report.fault(at, tag === undefined ? `unknown tag ${name}` : `this is no ${name}`)
+    return null
   }
 
-  #tooMany(): null {
+  #countAliased(): void {
+    if (++this.#aliased <= this.#mostAliased) return
     this.#report.add(1, 1, '', `aliases bring in more than ${this.#mostAliased} values`)
     this.#report.throwIfAny()
-    return null
   }
 }
 
-/** The node that each alias stands for: the last one before it with its anchor. In one pass, whatever their number. */
-function aliasTargets(document: Document.Parsed): Map<Alias, ParsedNode> {
-  const anchors = new Map<string, ParsedNode>()
-  const targets = new Map<Alias, ParsedNode>()
-  visit(document, {
-    Node(_key, node) {
-      if (isAlias(node)) {
-        const target = anchors.get(node.source)
-        if (target !== undefined) targets.set(node, target)
-      } else if ('anchor' in node && node.anchor !== undefined) anchors.set(String(node.anchor), node as ParsedNode)
-    }
-  })
-  return targets
+/** What YAML makes of a plain scalar with this text: a number, a boolean, null or the text. */
+function plain(text: string): unknown {
+  const first = text.charAt(0)
+  for (const tag of implicitTags) {
+    if (tag.implicitFirstChars?.includes(first) === false) continue
+    const value = tag.resolve(text, false, tag.tagName)
+    if (value !== NOT_RESOLVED) return value
+  }
+  return text
 }

@@ -51,7 +51,7 @@ function isCidr(text: string): boolean {
 let compiled: ValidateFunction | undefined
 
 function compile(): ValidateFunction {
-  const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true })
+  const ajv = new Ajv({ allErrors: true, useDefaults: true, code: { optimize: false }, strict: true, verbose: true })
   ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
   ajv.addFormat('authority', isAuthority)
   ajv.addFormat('cidr', isCidr)

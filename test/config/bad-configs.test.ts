@@ -90,6 +90,13 @@ t.test('merges that multiply are given up on, also those of nothing', async (t) 
   }
 })
 
+t.test('the place of a fault below merges that multiply is found', async (t) => {
+  const lines = ['a0: &a0 { b: 1 }']
+  for (let i = 1; i < 30; i++) lines.push(`a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}], c: \${UNSET} }`)
+  t.match(faultsOf(lines.slice(0, 5).join('\n')).message, /4:.*a3.c: environment variable UNSET is not set/)
+  t.match(faultsOf(lines.join('\n')).message, /bring in more than 1\d{5} values/)
+})
+
 t.test('as many faults as there are lines', async (t) => {
   const services = Array.from({ length: 5000 }, (_, i) => `  a${i}: { instances: [h], mesh: { timeout: 1 } }`)
   t.equal(faultsOf(['services:', ...services].join('\n')).faults.length, 10_000)

@@ -115,7 +115,7 @@ services: { a: { instances: [http://h], mesh: { healthCheck: { path: /健康 } }
 listen: { port: 80
 admin: false
 `,
-    faults: ['3:1: Flow map in block collection must be sufficiently indented and end with a }']
+    faults: ['3:1: a "{", a "[" or a quote above is not closed']
   },
   {
     name: 'a tab as indent',
@@ -123,7 +123,7 @@ admin: false
 listen:
 	port: 80
 `,
-    faults: ['3:1: Tabs are not allowed as indentation']
+    faults: ['3:1: a tab is not allowed as indentation']
   },
   {
     name: 'a duplicate key',
@@ -156,7 +156,7 @@ listen: *nowhere
     yaml: `
 listen: { host: "0.0.0.0 }
 `,
-    faults: ['3:1: Missing closing "quote']
+    faults: ['3:1: a "{", a "[" or a quote above is not closed']
   },
   {
     name: 'braces without quotes, which YAML takes for its own',
@@ -175,6 +175,43 @@ routes:
 `,
     faults: [
       '4:42: routes[0].match.hosts[0]: unknown alias "*.example.com"; text that begins with "*" must be in quotes'
+    ]
+  },
+  ...[
+    ['a text with a colon', 'a: b: c', '2:5: text with ": " in it must be in quotes'],
+    ['braces at the start of a text', 'a: {b}/c', '2:7: text with "{", "[" or "," in it must be in quotes'],
+    [
+      'a character that YAML keeps for itself',
+      'a: @b',
+      '2:4: text that begins with "@", "%" or a backtick must be in quotes'
+    ],
+    [
+      'a quote within quotes',
+      "a: 'it's'",
+      '2:8: text follows a closing quote; a quote within quotes is written twice, or behind a "\\"'
+    ],
+    ['an anchor without a name', 'a: & b', '2:4: text that begins with "&" must be in quotes'],
+    ['a list behind its key', 'a: - b', '2:4: a list begins on a line of its own'],
+    ['a line too far left', 'a:\n  b: 1\n c: 2', '4:2: indented differently than the lines above that it belongs to'],
+    [
+      'a key without a colon',
+      'a\nb: 1',
+      '3:2: this does not go with what stands above: indented differently than the lines above that it belongs to, or a key without its colon'
+    ],
+    ['brackets that are never closed', 'a: [b,', '3:1: a "{", a "[" or a quote above is not closed'],
+    ['no end of nesting', '['.repeat(2000), '2:100: values are nested too deep'],
+    ['a secret where a tag is read', 'a: !hunter2!x', '2:14: undeclared tag handle']
+  ].map(([name, yaml, fault]) => ({ name: name!, yaml: `\n${yaml}\n`, faults: [fault!] })),
+  {
+    name: 'tags that do not fit their values',
+    yaml: `
+listen: { port: !!int eighty, host: !!float x }
+admin: !!seq {}
+`,
+    faults: [
+      '2:23: listen.port: this is no !!int',
+      '2:45: listen.host: this is no !!float',
+      '3:14: admin: unknown tag !!seq'
     ]
   },
   {
@@ -243,7 +280,7 @@ mesh: { maxHeaderSize: 0, fault: { bandwidth: { limit: 0b } } }
     yaml: `
 listen: !secret { port: 1 }
 `,
-    faults: ['2:9: Unresolved tag: !secret']
+    faults: ['2:17: listen: unknown tag !secret']
   },
   {
     name: 'a list as key',

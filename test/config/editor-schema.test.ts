@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Ajv } from 'ajv'
+import { load } from 'js-yaml'
 import t from 'tap'
-import { parse } from 'yaml'
 import { editorSchema } from '../../config/editor-schema.ts'
 
 // As an editor would: unknown formats and keywords are passed over.
 const validate = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(editorSchema())
 const faults = (text: string) => {
-  validate(parse(text))
+  validate(load(text))
   return (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if').map((error) => error.instancePath)
 }
 

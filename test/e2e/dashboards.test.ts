@@ -4,10 +4,10 @@ import { METHODS } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { load } from 'js-yaml'
 import type { Test } from 'tap'
 import t from 'tap'
 import { request } from 'undici'
-import { parse } from 'yaml'
 import { build } from '../../app.ts'
 import { loadConfig } from '../../config/load.ts'
 import type { Cluster } from '../helpers/cluster.ts'
@@ -70,7 +70,7 @@ t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_00
     }
   }
 
-  const { groups } = parse(await readFile(join(home, 'config/prometheus/alerts.yml'), 'utf8')) as {
+  const { groups } = load(await readFile(join(home, 'config/prometheus/alerts.yml'), 'utf8')) as {
     groups: { rules: Rule[] }[]
   }
   const rules = groups.flatMap(({ rules }) => rules)

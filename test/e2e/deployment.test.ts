@@ -5,8 +5,8 @@ import { cp, readFile, symlink } from 'node:fs/promises'
 import { builtinModules } from 'node:module'
 import { join } from 'node:path'
 import { Ajv } from 'ajv'
+import { CORE_SCHEMA, load, mergeTag } from 'js-yaml'
 import t from 'tap'
-import { parse } from 'yaml'
 import { loadConfig } from '../../config/load.ts'
 import { parseDuration } from '../../config/units.ts'
 import { gatewayConfig } from '../helpers/cluster.ts'
@@ -74,7 +74,7 @@ const composeSchema = {
   patternProperties: { '^x-': serviceSchema }
 }
 
-const compose = parse(await read('docker-compose.yml'), { merge: true }) as {
+const compose = load(await read('docker-compose.yml'), { schema: CORE_SCHEMA.withTags(mergeTag) }) as {
   services: Record<string, Service>
   volumes: Record<string, null>
 }
@@ -157,7 +157,7 @@ t.test('HAProxy accepts its configuration with the environment of compose', asyn
 
 t.test('Prometheus accepts its configuration and rules, and scrapes both nodes', async (t) => {
   t.match(await promtool(['check', 'config', join(home, 'config/prometheus/prometheus.yml')]), { code: 0 })
-  const targets = parse(await read('config/prometheus/targets.yml')) as { targets: string[] }[]
+  const targets = load(await read('config/prometheus/targets.yml')) as { targets: string[] }[]
   t.same(
     targets.flatMap((entry) => entry.targets),
     ['gateway-1:8081', 'gateway-2:8081']
@@ -166,11 +166,11 @@ t.test('Prometheus accepts its configuration and rules, and scrapes both nodes',
 
 t.test('Grafana finds the data source and the dashboards', async (t) => {
   const folder = 'config/grafana/provisioning'
-  const { datasources } = parse(await read(`${folder}/datasources/prometheus.yaml`)) as {
+  const { datasources } = load(await read(`${folder}/datasources/prometheus.yaml`)) as {
     datasources: { url: string }[]
   }
   t.ok(services[new URL(datasources[0]!.url).hostname])
-  const { providers } = parse(await read(`${folder}/dashboards/jingwei.yaml`)) as {
+  const { providers } = load(await read(`${folder}/dashboards/jingwei.yaml`)) as {
     providers: { options: { path: string } }[]
   }
   const { path } = providers[0]!.options

@@ -1,8 +1,8 @@
 // Counts what a test run did, from its TAP, and tells it a line per file, failures with what is known of them.
 
+import { dump } from 'js-yaml'
 import type { Result } from 'tap-parser'
 import { Parser } from 'tap-parser'
-import { stringify } from 'yaml'
 
 export class Tally {
   passed = 0
@@ -86,7 +86,7 @@ function describe(diagnostics: unknown): string {
     if (noise.has(key) || value === null) return []
     return [[key, key === 'at' ? `${value.fileName}:${value.lineNumber}:${value.columnNumber}` : value]]
   })
-  return told.length === 0 ? '' : indent(stringify(Object.fromEntries(told), { lineWidth: 0 }))
+  return told.length === 0 ? '' : indent(dump(Object.fromEntries(told), { lineWidth: -1, skipInvalid: true }))
 }
 
 function indent(text: string): string {
