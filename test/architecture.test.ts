@@ -59,7 +59,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   }
   if (within('config')(file) && isFile(target) && !within('config')(target)) {
     // Examples are users' plugins and programs: they take types, and the mesh by its entry.
-    const example = within('config/examples')(file) && (typeOnly || target === 'plugins/mesh/dispatcher.ts')
+    const example = within('config/examples')(file) && (typeOnly || target === 'plugins/mesh/mesh.ts')
     if (!example) return 'the configuration imports nothing of the product'
   }
   return null
@@ -129,7 +129,7 @@ t.test('no cycles', async (t) => {
 
 t.test('only the bridge touches the seam from the edge', async (t) => {
   const who = [...sources].filter(([file, source]) => inEdge(file) && touchesSeam(source)).map(([file]) => file)
-  t.strictSame(who, ['plugins/edge/forward.ts'])
+  t.strictSame(who, ['plugins/edge/bridge/forward.ts'])
 })
 
 t.test('files stay small', async (t) => {
@@ -159,40 +159,40 @@ function loaded(entry: string) {
 }
 
 t.test('the mesh loads without Fastify and without the edge', async (t) => {
-  const { files, packages } = loaded('plugins/mesh/dispatcher.ts')
+  const { files, packages } = loaded('plugins/mesh/mesh.ts')
   t.strictSame([...packages].filter((name) => !isNode(name)).sort(), ['consul', 'dns-packet', 'undici'])
   t.ok([...files].every(inMesh), [...files].join(' '))
   t.ok(files.size > 15)
 })
 
 t.test('the edge loads without the mesh', async (t) => {
-  for (const entry of ['plugins/edge/index.ts', 'plugins/edge/forward.ts']) {
+  for (const entry of ['plugins/edge/index.ts', 'plugins/edge/bridge/forward.ts']) {
     t.notOk([...loaded(entry).files].some(inMesh), entry)
   }
-  t.notOk(loaded('plugins/edge/forward.ts').packages.has('undici'), 'the seam is an interface to the bridge')
+  t.notOk(loaded('plugins/edge/bridge/forward.ts').packages.has('undici'), 'the seam is an interface to the bridge')
 })
 
 t.test('each rule bites', async (t) => {
   const bad: [file: string, source: string][] = [
-    ['plugins/mesh/x.ts', "import type { RouteConfig } from '../edge/jwt.ts'"],
+    ['plugins/mesh/x.ts', "import type { RouteConfig } from '../edge/concerns/jwt/index.ts'"],
     ['plugins/mesh/x.ts', "import x from '../operations/metrics.ts'"],
     ['plugins/mesh/x.ts', "import x from '../../routes/proxy.ts'"],
     ['plugins/mesh/x.ts', "import type { FastifyInstance } from 'fastify'"],
-    ['plugins/mesh/interceptors/index.ts', "import fp from 'fastify-plugin'"],
+    ['plugins/mesh/concerns/index.ts', "import fp from 'fastify-plugin'"],
     ['plugins/mesh/x.ts', "import createError from '@fastify/error'"],
     ['plugins/mesh/x.ts', "import { Gateway } from '../../config/schema.ts'"],
     ['plugins/mesh/x.ts', "import { loadConfig } from '../../config/load.ts'"],
     ['plugins/mesh/x.ts', "import Consul from 'consul'"],
-    ['plugins/mesh/x.ts', "const x = await import('../edge/jwt.ts')"],
-    ['plugins/mesh/x.ts', "type X = import('../edge/jwt.ts').X"],
-    ['plugins/edge/x.ts', "import type { Mesh } from '../mesh/dispatcher.ts'"],
-    ['plugins/edge/x.ts', "export { Mesh } from '../mesh/dispatcher.ts'"],
+    ['plugins/mesh/x.ts', "const x = await import('../edge/concerns/jwt/index.ts')"],
+    ['plugins/mesh/x.ts', "type X = import('../edge/concerns/jwt/index.ts').X"],
+    ['plugins/edge/x.ts', "import type { Mesh } from '../mesh/mesh.ts'"],
+    ['plugins/edge/x.ts', "export { Mesh } from '../mesh/mesh.ts'"],
     ['plugins/edge/x.ts', "import '../operations/metrics.ts'"],
-    ['routes/x.ts', "import {\n  a,\n  b\n} from '../plugins/edge/jwt.ts'"],
-    ['plugins/operations/x.ts', "import type { Mesh } from '../mesh/dispatcher.ts'"],
-    ['plugins/operations/x.ts', "import x from '../edge/jwt.ts'"],
-    ['config/x.ts', "import x from '../plugins/edge/jwt.ts'"],
-    ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/service.ts'"],
+    ['routes/x.ts', "import {\n  a,\n  b\n} from '../plugins/edge/concerns/jwt/index.ts'"],
+    ['plugins/operations/x.ts', "import type { Mesh } from '../mesh/mesh.ts'"],
+    ['plugins/operations/x.ts', "import x from '../edge/concerns/jwt/index.ts'"],
+    ['config/x.ts', "import x from '../plugins/edge/concerns/jwt/index.ts'"],
+    ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/core/service.ts'"],
     ['routes/x.ts', "import { build } from '../app.ts'"]
   ]
   for (const [file, source] of bad) t.equal(violations(new Map([[file, source]])).length, 1, `${file}: ${source}`)
@@ -200,9 +200,12 @@ t.test('each rule bites', async (t) => {
   const good: [file: string, source: string][] = [
     ['plugins/mesh/index.ts', "import fp from 'fastify-plugin'"],
     ['plugins/mesh/x.ts', "import type { MeshPolicy } from '../../config/schema.ts'"],
-    ['plugins/mesh/x.ts', "/* import x from '../edge/jwt.ts' */\n// import x from '../edge/jwt.ts'"],
+    [
+      'plugins/mesh/x.ts',
+      "/* import x from '../edge/concerns/jwt/index.ts' */\n// import x from '../edge/concerns/jwt/index.ts'"
+    ],
     ['plugins/edge/x.ts', "import type { Dispatcher } from 'undici'"],
-    ['config/examples/x.ts', "import type { Interceptor } from '../../plugins/mesh/types.ts'"]
+    ['config/examples/x.ts', "import type { Interceptor } from '../../plugins/mesh/core/types.ts'"]
   ]
   for (const [file, source] of good) t.strictSame(violations(new Map([[file, source]])), [], `${file}: ${source}`)
 

@@ -13,7 +13,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fetch } from 'undici'
-import { createMesh } from '../../plugins/mesh/dispatcher.ts'
+import { createMesh } from '../../plugins/mesh/mesh.ts'
 import { parseConfig } from '../load.ts'
 
 const [path = '/orders', calls = '3'] = process.argv.slice(2)

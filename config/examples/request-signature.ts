@@ -10,7 +10,7 @@
  */
 import { createHmac } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import type { Interceptor } from '../../plugins/mesh/types.ts'
+import type { Interceptor } from '../../plugins/mesh/core/types.ts'
 
 const own = ['x-gateway-attempt', 'x-gateway-signature']
 

@@ -6,7 +6,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { EventEmitter } from 'node:events'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { hasBody } from './request-body.ts'
+import { hasBody } from './protocol/request-body.ts'
 
 /** Decorator of a server in which only the gateway's own code runs. Nobody could observe another request's context. */
 export const SEALED = 'jingwei.sealed'

@@ -8,8 +8,8 @@ import { STATUS_CODES } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { part } from './parting.ts'
-import { resetReply } from './response-fields.ts'
+import { resetReply } from './bridge/response-fields.ts'
+import { part } from './protocol/parting.ts'
 
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]

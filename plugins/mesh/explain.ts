@@ -1,11 +1,11 @@
 import type { RoutePolicy } from '../../config/schema.ts'
 import { hash32 } from './balancing/hash.ts'
 import { balanceOptions } from './balancing/options.ts'
-import type { Mesh } from './dispatcher.ts'
-import { matcher } from './interceptors/split.ts'
-import { factReader } from './request-facts.ts'
-import type { ServiceStatus } from './service-status.ts'
-import type { DispatchOptions } from './types.ts'
+import { matcher } from './concerns/split.ts'
+import { factReader } from './core/request-facts.ts'
+import type { ServiceStatus } from './core/service-status.ts'
+import type { DispatchOptions } from './core/types.ts'
+import type { Mesh } from './mesh.ts'
 
 /** What would become of a call at one service. */
 export interface Explanation {

@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
-import { Mesh } from './dispatcher.ts'
-import type { FaultOwners, Meter } from './types.ts'
+import type { FaultOwners, Meter } from './core/types.ts'
+import { Mesh } from './mesh.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {

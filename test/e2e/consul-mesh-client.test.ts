@@ -41,7 +41,7 @@ t.test('the example of a bare mesh client', async (t) => {
   t.ok(a.hits() > 0 && b.hits() > 0 && a.hits() + b.hits() === 9, 'over the instances, the absent one costing none')
 
   const names = (part: string) => loaded.filter((url) => url.includes(part)).length
-  t.ok(names('/plugins/mesh/dispatcher.ts') && names('/undici/') && names('/consul/'), 'the record is one')
+  t.ok(names('/plugins/mesh/mesh.ts') && names('/undici/') && names('/consul/'), 'the record is one')
   t.strictSame(loaded.filter(isFastify), [], 'and Fastify is not in it')
   t.strictSame(
     loaded.filter((url) => /\/plugins\/(edge|operations)\//.test(url)),

@@ -12,7 +12,7 @@ import type { Test } from 'tap'
 import { build, gateway } from '../../app.ts'
 import { parseConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
-import { serverOptions } from '../../plugins/edge/listener.ts'
+import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
 
 export interface RunningGateway {
   url: string

@@ -5,15 +5,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { interceptors } from 'undici'
-import { ForwardingHandler } from '../../plugins/mesh/handlers/forwarding-handler.ts'
+import { ForwardingHandler } from '../../plugins/mesh/core/handlers/forwarding-handler.ts'
 import type {
   DispatchController,
   DispatchHandler,
   DispatchOptions,
   Interceptor,
   Logger
-} from '../../plugins/mesh/types.ts'
-import { policyOf } from './breaking/options.ts'
+} from '../../plugins/mesh/core/types.ts'
+import { policyOf } from './concerns/breaking-options.ts'
 import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
 import { eventually, upstream } from './helpers/servers.ts'
 

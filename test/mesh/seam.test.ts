@@ -3,7 +3,7 @@ import { PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { fetch, request, upgrade } from 'undici'
-import type { Interceptor } from '../../plugins/mesh/types.ts'
+import type { Interceptor } from '../../plugins/mesh/core/types.ts'
 import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
 import { raw, refused, upstream } from './helpers/servers.ts'
 

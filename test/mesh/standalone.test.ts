@@ -6,7 +6,7 @@ import t from 'tap'
 import { service } from './helpers/mesh.ts'
 import { refused, silent, upstream } from './helpers/servers.ts'
 
-const entry = JSON.stringify(join(import.meta.dirname, '../../plugins/mesh/dispatcher.ts'))
+const entry = JSON.stringify(join(import.meta.dirname, '../../plugins/mesh/mesh.ts'))
 
 /** What a program prints that makes a mesh, and then has nothing more to do. */
 async function run(services: object[], body: string): Promise<string> {

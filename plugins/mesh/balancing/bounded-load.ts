@@ -1,4 +1,4 @@
-import type { Endpoint, Instance } from '../types.ts'
+import type { Endpoint, Instance } from '../core/types.ts'
 
 /** Up to so many addresses are counted anew for each pick that asks; of more, one in so many picks counts. */
 const countedEachTime = 256

@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 
 export type Description = Readonly<Record<string, number | string>>
 

@@ -1,5 +1,5 @@
 import type { BalanceOptions } from '../../../config/schema.ts'
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 import type { Locality } from './locality.ts'
 import { localShares } from './locality.ts'
 import { slowStart } from './slow-start.ts'

@@ -1,5 +1,5 @@
 import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
-import type { Balancer, Instance, Surroundings } from '../types.ts'
+import type { Balancer, Instance, Surroundings } from '../core/types.ts'
 import { leastRequest } from './least-request.ts'
 import { maglev } from './maglev.ts'
 import { balanceOptions } from './options.ts'

@@ -1,10 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { blame } from '../blame.ts'
-import type { Call } from '../call.ts'
-import { classify } from '../errors.ts'
-import { ForwardingHandler } from '../handlers/forwarding-handler.ts'
-import type { DispatchController, DispatchHandler, Endpoint, MeshPolicy, Surroundings } from '../types.ts'
+import { blame } from '../core/blame.ts'
+import type { Call } from '../core/call.ts'
+import { classify } from '../core/errors.ts'
+import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
+import type { DispatchController, DispatchHandler, Endpoint, MeshPolicy, Surroundings } from '../core/types.ts'
 import { balanceOptions } from './options.ts'
 
 /**

@@ -1,4 +1,4 @@
-import type { Endpoint, Instance } from '../types.ts'
+import type { Endpoint, Instance } from '../core/types.ts'
 import { describer, rounded } from './describe.ts'
 import type { BalancingPolicy } from './index.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'

@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 
 /** Where the gateway itself is. */
 export interface Locality {

@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 import type { Description } from './describe.ts'
 import { describer, rounded } from './describe.ts'
 import type { BalancingPolicy } from './index.ts'

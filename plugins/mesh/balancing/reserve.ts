@@ -1,4 +1,4 @@
-import type { Balancer, Instance } from '../types.ts'
+import type { Balancer, Instance } from '../core/types.ts'
 import { firstUntried } from './weighted.ts'
 
 /**

@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 import { hash32, mix32 } from './hash.ts'
 import type { BalancingPolicy } from './index.ts'
 import type { Slots } from './slots.ts'

@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 import { describer, sharesByWeight } from './describe.ts'
 import type { BalancingPolicy } from './index.ts'
 

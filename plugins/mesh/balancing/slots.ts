@@ -1,5 +1,5 @@
 import type { BalanceOptions } from '../../../config/schema.ts'
-import type { Balancer, Endpoint, Instance, Surroundings } from '../types.ts'
+import type { Balancer, Endpoint, Instance, Surroundings } from '../core/types.ts'
 import { LoadBound } from './bounded-load.ts'
 import type { Description } from './describe.ts'
 import { describer, rounded } from './describe.ts'

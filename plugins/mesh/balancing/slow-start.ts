@@ -1,4 +1,4 @@
-import type { Instance } from '../types.ts'
+import type { Instance } from '../core/types.ts'
 
 /** Of its weight, where a new instance begins; Envoy's `min_weight_percent`. */
 const least = 0.1

@@ -1,4 +1,4 @@
-import type { Endpoint, Instance } from '../types.ts'
+import type { Endpoint, Instance } from '../core/types.ts'
 
 /** A sampler that draws index i with probability weight[i] / total: by index when all weights are equal. */
 export function weightedSampler(items: readonly { readonly weight: number }[], random: () => number): () => number {

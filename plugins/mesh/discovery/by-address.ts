@@ -1,5 +1,5 @@
 /** The identity of an instance is its address, whatever names a registry gives it. */
-import type { InstanceSpec } from '../types.ts'
+import type { InstanceSpec } from '../core/types.ts'
 
 /**
  * Merges entries with the same origin into one instance: registered on two nodes, under two ids, in two datacenters or

@@ -4,7 +4,7 @@
  */
 import type http from 'node:http'
 import type { ConsulOptions } from '../../../config/schema.ts'
-import type { Logger, Surroundings } from '../types.ts'
+import type { Logger, Surroundings } from '../core/types.ts'
 import type { Ask } from './consul-ask.ts'
 import { ConsulCrowded, ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
 import { createConnectAsk, shownUrl } from './consul-get.ts'

@@ -2,7 +2,7 @@
  * One service in several datacenters: each is watched all the time, so that failing over takes no question to a
  * registry at the worst of times. Their instances are one set; their rank says who serves (see `eligible`).
  */
-import type { InstanceSpec, SourceStatus } from '../types.ts'
+import type { InstanceSpec, SourceStatus } from '../core/types.ts'
 import type { Publish, Restorable } from './loop.ts'
 
 /** How long those to fall back on wait at the start for the first datacenter to answer. Changed by tests only. */

@@ -8,7 +8,7 @@
  * failover datacenters that is under `failover-rank`; they win over keys of the service of that name.
  */
 import { isIPv6 } from 'node:net'
-import type { InstanceSpec } from '../types.ts'
+import type { InstanceSpec } from '../core/types.ts'
 
 export interface TranslateOptions {
   /** All of them are required. */

@@ -8,7 +8,7 @@
  * as long as it is not known whether all find a place, many questions are not held for long.
  */
 import type http from 'node:http'
-import type { Logger } from '../types.ts'
+import type { Logger } from '../core/types.ts'
 import type { Answer, Ask, Question } from './consul-ask.ts'
 import { ConsulCrowded, CROWDED } from './consul-ask.ts'
 import { pause } from './loop.ts'

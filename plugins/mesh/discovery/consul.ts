@@ -4,7 +4,7 @@
  * set stays in use. An empty set needs proof, see `#isProven`.
  */
 import type { ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, SourceStatus, Surroundings } from '../types.ts'
+import type { InstanceSpec, SourceStatus, Surroundings } from '../core/types.ts'
 import type { Answer, Ask } from './consul-ask.ts'
 import { ConsulDenied } from './consul-ask.ts'
 import type { ConsulClient } from './consul-client.ts'

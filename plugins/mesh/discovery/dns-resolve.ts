@@ -2,7 +2,7 @@
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
 import type { ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec } from '../types.ts'
+import type { InstanceSpec } from '../core/types.ts'
 import type { Server } from './dns-query.ts'
 import { query } from './dns-query.ts'
 import type { Found, Target } from './dns-records.ts'

@@ -6,7 +6,7 @@
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
-import type { InstanceSpec, SourceStatus, Surroundings } from '../types.ts'
+import type { InstanceSpec, SourceStatus, Surroundings } from '../core/types.ts'
 import { parseServer } from './dns-query.ts'
 import type { DnsOptions, Resolved } from './dns-resolve.ts'
 import { Resolver } from './dns-resolve.ts'

@@ -2,8 +2,8 @@
  * How long after a change reached the gateway a new instance was first tried. On an instance's first attempt only: the
  * timing takes itself away, and no other attempt pays for it.
  */
-import type { Keeper, Service } from '../service.ts'
-import type { Dispatch, Endpoint, Instance, Meter, Surroundings } from '../types.ts'
+import type { Keeper, Service } from '../core/service.ts'
+import type { Dispatch, Endpoint, Instance, Meter, Surroundings } from '../core/types.ts'
 
 type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
 

@@ -1,7 +1,7 @@
 /** Where instances come from: the service's configuration decides, one source per service. */
 import { createHash } from 'node:crypto'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
-import type { Source, Surroundings } from '../types.ts'
+import type { Source, Surroundings } from '../core/types.ts'
 import { byAddress } from './by-address.ts'
 import { ConsulSource } from './consul.ts'
 import { ConsulClient } from './consul-client.ts'

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import type { InstanceSpec } from '../types.ts'
+import type { InstanceSpec } from '../core/types.ts'
 
 /** One service's instances, as they were last confirmed. */
 export interface Entry {

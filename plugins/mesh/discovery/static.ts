@@ -1,6 +1,6 @@
 /** Instances written in the configuration: there from the start, and for good. */
 import type { ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, Source } from '../types.ts'
+import type { InstanceSpec, Source } from '../core/types.ts'
 
 type Listed = NonNullable<ServiceConfig['instances']>
 

@@ -1,5 +1,5 @@
-import { InterceptorFailed } from '../errors.ts'
-import type { Caller, FaultOwners, Logger } from '../types.ts'
+import { InterceptorFailed } from '../core/errors.ts'
+import type { Caller, FaultOwners, Logger } from '../core/types.ts'
 
 /** A user's interceptor in one chain. */
 export interface Guard {

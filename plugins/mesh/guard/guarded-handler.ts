@@ -2,9 +2,9 @@ import type { AsyncResource } from 'node:async_hooks'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { errors } from 'undici'
-import { asError } from '../errors.ts'
+import { asError } from '../core/errors.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 import { isBorrowing } from '../http/borrowing.ts'
-import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
 import type { Interception } from './interception.ts'
 
 /**

@@ -1,11 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { asError, isNamed } from '../errors.ts'
-import { StableHandler } from '../handlers/stable-handler.ts'
-import { isBorrowing } from '../http/borrowing.ts'
+import { asError, isNamed } from '../core/errors.ts'
+import { StableHandler } from '../core/handlers/stable-handler.ts'
 import type {
   Dispatch, DispatchController, DispatchHandler, DispatchOptions, FaultOwner
-} from '../types.ts' // biome-ignore format: a list
+} from '../core/types.ts' // biome-ignore format: a list
+import { isBorrowing } from '../http/borrowing.ts'
 import type { Guard } from './faults.ts'
 import { Faults } from './faults.ts'
 import type { GuardedHandler } from './guarded-handler.ts'

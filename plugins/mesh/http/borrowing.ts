@@ -1,4 +1,4 @@
-import type { DispatchHandler } from '../types.ts'
+import type { DispatchHandler } from '../core/types.ts'
 
 declare module 'undici' {
   namespace Dispatcher {

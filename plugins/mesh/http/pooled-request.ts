@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { errors } from 'undici'
-import type { DispatchController, DispatchHandler, DispatchOptions } from '../types.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 import { isBorrowing } from './borrowing.ts'
 import type { RequestHead } from './request-head.ts'
 import { requestHead } from './request-head.ts'

@@ -1,5 +1,5 @@
 import { errors } from 'undici'
-import type { DispatchOptions } from '../types.ts'
+import type { DispatchOptions } from '../core/types.ts'
 
 export interface RequestHead {
   /** Up to the fields that frame the body; its blank line is still to come. A character a byte. */

@@ -9,10 +9,10 @@ import type {
   RateLimitOptions,
   RouteConfig
 } from '../../../config/schema.ts'
-import cors from '../../../plugins/edge/cors.ts'
-import jwt from '../../../plugins/edge/jwt.ts'
-import rateLimit from '../../../plugins/edge/rate-limit.ts'
-import { headerFilter } from '../../../plugins/edge/upstream-headers.ts'
+import { headerFilter } from '../../../plugins/edge/bridge/upstream-headers.ts'
+import cors from '../../../plugins/edge/concerns/cors.ts'
+import jwt from '../../../plugins/edge/concerns/jwt/index.ts'
+import rateLimit from '../../../plugins/edge/concerns/rate-limit/index.ts'
 
 export interface TestRoute {
   name: string

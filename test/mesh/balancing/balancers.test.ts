@@ -3,7 +3,7 @@ import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { weightedSampler } from '../../../plugins/mesh/balancing/weighted.ts'
-import type { Instance } from '../../../plugins/mesh/types.ts'
+import type { Instance } from '../../../plugins/mesh/core/types.ts'
 import { chiSquare, fleet, instances, options, seeded, tally } from './support.ts'
 
 const policies = [

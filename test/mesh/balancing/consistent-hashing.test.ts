@@ -3,7 +3,7 @@ import t from 'tap'
 import type { BalanceOptions } from '../../../config/schema.ts'
 import { LoadBound } from '../../../plugins/mesh/balancing/bounded-load.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
-import type { Instance } from '../../../plugins/mesh/types.ts'
+import type { Instance } from '../../../plugins/mesh/core/types.ts'
 import { fleet, hashes, instances, options, placed, seeded, tally } from './support.ts'
 
 const keys = hashes(20_000)

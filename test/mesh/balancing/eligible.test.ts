@@ -1,7 +1,7 @@
 /** Who takes part: panic, ranks of failover, and the slow start's ramp by an injected clock. */
 import t from 'tap'
 import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
-import type { Instance } from '../../../plugins/mesh/types.ts'
+import type { Instance } from '../../../plugins/mesh/core/types.ts'
 import { byHand } from '../helpers/discovery.ts'
 import { meshOf } from '../helpers/mesh.ts'
 import { instanceOf, instances, options } from './support.ts'

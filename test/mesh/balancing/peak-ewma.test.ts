@@ -2,7 +2,7 @@
 import t from 'tap'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { ewmaOf, PeakEwma } from '../../../plugins/mesh/balancing/latency.ts'
-import type { Instance } from '../../../plugins/mesh/types.ts'
+import type { Instance } from '../../../plugins/mesh/core/types.ts'
 import { meshOf, service } from '../helpers/mesh.ts'
 import { refused, upstream } from '../helpers/servers.ts'
 import { instances, options, seeded, tally } from './support.ts'

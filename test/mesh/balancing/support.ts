@@ -1,8 +1,8 @@
 /** Instances without a network, seeded randomness, and statistics. */
 import type { BalanceOptions } from '../../../config/schema.ts'
 import { balanceOptions } from '../../../plugins/mesh/balancing/options.ts'
+import type { Balancer, Instance } from '../../../plugins/mesh/core/types.ts'
 import { Health } from '../../../plugins/mesh/health/health.ts'
-import type { Balancer, Instance } from '../../../plugins/mesh/types.ts'
 
 /** One instance; `now` is the clock of its health. */
 export function instanceOf(

@@ -1,9 +1,9 @@
 /** Several datacenters as one set: by hand, and against a scripted Consul. */
 import t from 'tap'
+import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/core/types.ts'
 import { FailoverSource } from '../../../plugins/mesh/discovery/consul-failover.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
-import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/types.ts'
 import type { Step } from './scripted.ts'
 import { answer, hold, origin, scripted, status } from './scripted.ts'
 import { eventually, service, watch } from './support.ts'

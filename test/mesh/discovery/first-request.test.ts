@@ -1,7 +1,7 @@
 /** Timed once per new instance, and gone thereafter. */
 import t from 'tap'
+import type { DispatchHandler, DispatchOptions, Endpoint, Instance } from '../../../plugins/mesh/core/types.ts'
 import { FirstRequests } from '../../../plugins/mesh/discovery/first-request.ts'
-import type { DispatchHandler, DispatchOptions, Endpoint, Instance } from '../../../plugins/mesh/types.ts'
 
 function fake(origin: string) {
   let sent = 0

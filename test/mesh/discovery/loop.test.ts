@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import {
   backoff,
   discoveryCounters,
@@ -7,7 +8,6 @@ import {
   pause,
   TokenBucket
 } from '../../../plugins/mesh/discovery/loop.ts'
-import type { InstanceSpec } from '../../../plugins/mesh/types.ts'
 import { recording } from './support.ts'
 
 t.test('backoff: doubles from a quick first retry up to the cap, and is jittered from zero', async (t) => {

@@ -4,10 +4,10 @@ import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Test } from 'tap'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
+import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import { ConsulSource, consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
 import { ConsulClient } from '../../../plugins/mesh/discovery/consul-client.ts'
 import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
-import type { InstanceSpec } from '../../../plugins/mesh/types.ts'
 import { recording, watch } from './support.ts'
 
 export type Step = (response: ServerResponse, request: IncomingMessage) => void

@@ -1,6 +1,6 @@
 /** The one predicate, and what is told of it. */
 import t from 'tap'
-import type { Endpoint } from '../../../plugins/mesh/types.ts'
+import type { Endpoint } from '../../../plugins/mesh/core/types.ts'
 import { meshOf, meterStub, service } from '../helpers/mesh.ts'
 import { upstream } from '../helpers/servers.ts'
 import { instanceOf, logOf } from './support.ts'

@@ -2,8 +2,8 @@
 
 import { parseConfig } from '../../../config/load.ts'
 import type { HealthCheckOptions, MeshPolicy, OutlierOptions } from '../../../config/schema.ts'
+import type { Endpoint, Instance, Logger } from '../../../plugins/mesh/core/types.ts'
 import { Health } from '../../../plugins/mesh/health/health.ts'
-import type { Endpoint, Instance, Logger } from '../../../plugins/mesh/types.ts'
 
 function policyOf(mesh: object): MeshPolicy {
   const config = { services: { any: { instances: ['http://127.0.0.1:1'], mesh } }, routes: [] }

@@ -1,6 +1,6 @@
 /** What a chaos test is made of: numbers that are the same in every run, a handler that knows its rights, and leaks. */
 import { createHook } from 'node:async_hooks'
-import type { DispatchController } from '../../../plugins/mesh/types.ts'
+import type { DispatchController } from '../../../plugins/mesh/core/types.ts'
 import { Recorder } from './mesh.ts'
 
 /** mulberry32. */

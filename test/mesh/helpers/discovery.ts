@@ -1,6 +1,7 @@
 /** Discovery by hand: the test says which instances there are. */
+
+import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import type { Discovery } from '../../../plugins/mesh/discovery/index.ts'
-import type { InstanceSpec } from '../../../plugins/mesh/types.ts'
 
 export function byHand() {
   const publishers = new Map<string, (specs: readonly InstanceSpec[]) => void>()

@@ -1,9 +1,9 @@
 /** A mesh over services whose instances the test chooses, and what is seen of it from outside. */
 import type { Test } from 'tap'
 import type { MeshPolicy, RetryOptions, ServiceConfig } from '../../../config/schema.ts'
-import type { MeshOptions } from '../../../plugins/mesh/dispatcher.ts'
-import { createMesh } from '../../../plugins/mesh/dispatcher.ts'
-import type { DispatchController, DispatchHandler, Meter } from '../../../plugins/mesh/types.ts'
+import type { DispatchController, DispatchHandler, Meter } from '../../../plugins/mesh/core/types.ts'
+import type { MeshOptions } from '../../../plugins/mesh/mesh.ts'
+import { createMesh } from '../../../plugins/mesh/mesh.ts'
 
 export const retryOptions: RetryOptions = {
   attempts: 2,

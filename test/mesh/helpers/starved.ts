@@ -4,9 +4,9 @@
  */
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createMesh } from '../../../plugins/mesh/dispatcher.ts'
-import type { Logger } from '../../../plugins/mesh/types.ts'
-import { policyOf } from '../breaking/options.ts'
+import type { Logger } from '../../../plugins/mesh/core/types.ts'
+import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { policyOf } from '../concerns/breaking-options.ts'
 import { checkOptions, outlierOptions } from '../health/support.ts'
 import { meterStub, retryOptions, service } from './mesh.ts'
 

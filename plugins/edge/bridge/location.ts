@@ -1,0 +1,111 @@
+/**
+ * `Location` and `Content-Location` of a service that does not know under which path or host it is exposed.
+ * Where the route changed the path or host on the way in, they are changed back on the way out; references to
+ * other hosts, and relative ones, which the client resolves by itself, stay as they are.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyRequest } from 'fastify'
+import type { RouteConfig } from '../../../config/schema.ts'
+import { commaItems, withoutEndSlashes } from '../protocol/scanning.ts'
+import { encodePath } from '../protocol/target-path.ts'
+
+/**
+ * By the hosts by which a service may call itself, those that the request names and the instance's address, and by what
+ * it was told in `X-Forwarded-Prefix`.
+ */
+export type Relocate = (
+  headers: IncomingHttpHeaders,
+  request: Pick<FastifyRequest, 'raw' | 'trusted'>,
+  instance: string | null,
+  told: string | null
+) => IncomingHttpHeaders
+
+/** The prefixes that the client's and the service's path begin with; null if they are the same. */
+function prefixes({ match, path }: RouteConfig): { outer: string; inner: string } | null {
+  if (path?.strip !== undefined) return { outer: withoutEndSlashes(path.strip), inner: '' }
+  if (path?.rewrite === undefined) return null
+  const outer = typeof match.path === 'string' ? match.path : match.path.exact
+  return { outer: withoutEndSlashes(outer), inner: withoutEndSlashes(path.rewrite.prefix) }
+}
+
+/** What is taken off the path before the service sees it, for `X-Forwarded-Prefix`; null if nothing is. */
+export function forwardedPrefix(route: RouteConfig): string | null {
+  const found = prefixes(route)
+  return found !== null && found.inner === '' && found.outer !== '' ? encodePath(found.outer) : null
+}
+
+/**
+ * Returns the function that changes a route's locations back, or null where they stay as they are. Build it at load.
+ * `believesHost`: X-Forwarded-Host of a trusted peer is a name of this gateway.
+ */
+export function relocation(route: RouteConfig, believesHost: boolean): Relocate | null {
+  const changed = prefixes(route)
+  if (changed === null && route.edge.host !== 'upstream') return null
+  const outer = encodePath(changed?.outer ?? '')
+  const inner = encodePath(changed?.inner ?? '')
+
+  return (headers, request, instance, told) => {
+    const { location, 'content-location': content } = headers
+    if (location === undefined && content === undefined) return headers
+    const authorities = authoritiesOf(request, believesHost)
+    const change = (value: string) => relocate(value, authorities, instance, { outer, inner, told })
+    const copy = { ...headers } // what is given may be kept by others
+    if (typeof location === 'string') copy.location = change(location)
+    if (typeof content === 'string') copy['content-location'] = change(content)
+    return copy
+  }
+}
+
+/** How clients call this gateway: as the request says, or as it said to a trusted proxy. */
+function authoritiesOf(
+  { raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>,
+  believesHost: boolean
+): string[] {
+  const named = [
+    headers[':authority'] ?? headers.host,
+    trusted && believesHost ? headers['x-forwarded-host'] : undefined
+  ]
+  return named.flatMap((value) =>
+    value === undefined ? [] : (commaItems(String(value).toLowerCase(), mostHosts) ?? [])
+  )
+}
+
+/** Hosts that `X-Forwarded-Host` may name; a longer list is ignored. */
+const mostHosts = 16
+
+/** scheme, authority, path, and the rest; RFC 3986, appendix B. */
+const reference = /^(https?:)?(?:\/\/([^/?#]*))?([^?#]*)(.*)$/is
+
+interface Prefixes {
+  readonly outer: string
+  readonly inner: string
+  readonly told: string | null
+}
+
+function relocate(value: string, authorities: string[], instance: string | null, prefixes: Prefixes): string {
+  const [, scheme = '', host, path = '', rest = ''] = reference.exec(value) ?? []
+  if (host === undefined) {
+    return scheme === '' && path.startsWith('/') ? exposed(path, prefixes) + rest : value
+  }
+  const named = host.toLowerCase()
+  const plain = (authority: string) => withoutDefaultPort(authority, scheme)
+  if (authorities.some((authority) => plain(authority) === plain(named)))
+    return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
+  // By its own address, which clients cannot reach: the path alone is meant.
+  if (instance !== null && named === new URL(instance).host) return exposed(path || '/', prefixes) + rest
+  return value
+}
+
+function withoutDefaultPort(authority: string, scheme: string): string {
+  const port = { 'http:': ':80', 'https:': ':443' }[scheme.toLowerCase()]
+  return port !== undefined && authority.endsWith(port) ? authority.slice(0, -port.length) : authority
+}
+
+function exposed(path: string, { outer, inner, told }: Prefixes): string {
+  // A service that heeds X-Forwarded-Prefix says it right by itself.
+  if (told !== null && isUnder(path, told)) return path
+  if (outer !== '' && isUnder(path, outer)) return path
+  return isUnder(path, inner) ? outer + path.slice(inner.length) : path
+}
+
+const isUnder = (path: string, prefix: string) => path === prefix || path.startsWith(`${prefix}/`)

@@ -1,0 +1,70 @@
+/**
+ * Headers that edge concerns set for the service. Concerns write here, the bridge reads.
+ *
+ * - per route, at load: `config.dropHeaders`, of which no client's copy gets through, on any route to the same service
+ * - per request: `request.upstreamHeaders`, a flat [name, value, …] appended after the client's headers
+ */
+import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
+import { canonicalName, isConnectionHeader } from '../../../config/header-names.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Headers of which no copy sent by a client reaches the route's services, whatever route it takes to them. */
+    dropHeaders?: readonly string[]
+  }
+  interface FastifyRequest {
+    /** [name, value, name, value, …] for the service; null when there are none. */
+    upstreamHeaders: string[] | null
+  }
+}
+
+export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
+  if (!fastify.hasRequestDecorator('upstreamHeaders')) fastify.decorateRequest('upstreamHeaders', null)
+}
+
+/** Adds to the headers that a route drops. A new config object: the one at hand may belong to several routes. */
+export function dropHeaders(routeOptions: Pick<RouteOptions, 'config'>, names: readonly string[]): void {
+  for (const name of names) {
+    if (isConnectionHeader(name)) throw new Error(`header ${name} belongs to the connection and cannot be set`)
+  }
+  const before = routeOptions.config?.dropHeaders ?? []
+  routeOptions.config = { ...routeOptions.config, dropHeaders: [...before, ...names] }
+}
+
+export function addUpstreamHeader(request: FastifyRequest, name: string, value: string): void {
+  if (request.upstreamHeaders === null) request.upstreamHeaders = [name, value]
+  else request.upstreamHeaders.push(name, value)
+}
+
+export type HeaderFilter = (name: string) => boolean
+
+/** Returns the test for a client's headers that are dropped; null if there are none. Build it at load. */
+export function headerFilter(names: readonly string[] | undefined): HeaderFilter | null {
+  if (!names?.length) return null
+  const dropped = new Set(names.map(canonicalName))
+  const lengths = new Set(names.map((name) => name.length))
+  return (name) => lengths.has(name.length) && dropped.has(canonicalName(name))
+}
+
+/** Printable ASCII without outer blanks: what every server reads as it was written. */
+const plain = /^(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?$/
+
+/**
+ * A JSON value as a header value; undefined if there is nothing to say. What could not be sent as it is, or
+ * would be read as something else, is percent-encoded: in a list that includes an item's own commas.
+ */
+export function headerValue(value: unknown): string | undefined {
+  if (value === undefined || value === null) return undefined
+  if (!Array.isArray(value)) return encode(text(value), false)
+  return value.map((item) => encode(text(item), true)).join(',')
+}
+
+function text(value: unknown): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
+}
+
+function encode(value: string, inList: boolean): string {
+  if (plain.test(value) && !(inList && value.includes(','))) return value
+  // A lone surrogate would make encodeURIComponent throw.
+  return encodeURIComponent(value.toWellFormed())
+}

@@ -1,0 +1,86 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../../../config/schema.ts'
+import { attach } from '../attach.ts'
+import { unmapped } from '../protocol/client-address.ts'
+import type { Refusal } from '../protocol/refusals.ts'
+import { onRefused } from '../protocol/refusals.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The client's address, taken on arrival: Node forgets the socket of a request that is over. */
+    callerIp: string
+  }
+}
+
+/** Tells a logger that knows it that values and message are plain: no serializer, no error, no cycle, no escape. */
+const plain = Symbol.for('jingwei.log.plain')
+
+/** Refusals of new connections, of which a flood brings thousands: a line a second at most. */
+const manyAtOnce = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
+
+/** Returns the target with its credentials masked, which one in absolute form may have. */
+function withoutCredentials(url: string): string {
+  return url.startsWith('/') ? url : url.replace(/^([^/]*\/\/).*@/, '$1***@')
+}
+
+/** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
+export default fp<Config>(
+  async (fastify, { edge }) => {
+    fastify.decorateRequest('callerIp', '')
+    const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
+      request.callerIp = unmapped(request.ip)
+      done()
+    }
+    const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+      const url = withoutCredentials(request.raw.url!)
+      const query = url.indexOf('?')
+      const { exchange } = request
+      fastify.log.info(
+        {
+          [plain]: true,
+          requestId: request.id,
+          method: request.method,
+          path: query === -1 ? url : url.slice(0, query),
+          route,
+          status: reply.statusCode,
+          durationMs: Math.round(reply.elapsedTime * 100) / 100,
+          ip: request.callerIp || unmapped(request.ip),
+          agent: request.headers['user-agent'],
+          consumer: request.consumer?.id,
+          service: exchange?.call?.service,
+          instance: exchange?.call?.instance,
+          attempts: exchange?.call?.attempts,
+          bytesSent: exchange?.bytesSent,
+          error: request.failure ?? undefined,
+          cause: request.failureCause ?? undefined
+        },
+        'request'
+      )
+      done()
+    }
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      if (route === undefined || route.edge.accessLog === false) return
+      attach(routeOptions, 'onRequest', arrive)
+      attach(routeOptions, 'onResponse', log(route.name))
+    })
+    if (edge.accessLog === false) return
+    let quietUntil = 0
+    onRefused(fastify.server, ({ status, ip, code, reason }) => {
+      if (manyAtOnce.has(reason)) {
+        // A line for each would be one attack more.
+        const now = Date.now()
+        if (now < quietUntil) return
+        quietUntil = now + 1000
+      }
+      fastify.log.info({ [plain]: true, route: null, status, ip, error: code ?? reason }, 'request')
+    })
+    const unrouted = log(null)
+    fastify.addHook('onResponse', (request, reply, done) => {
+      if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
+      else done()
+    })
+  },
+  { name: 'jingwei-access-log', fastify: '5.x' }
+)

@@ -1,0 +1,74 @@
+import { Readable } from 'node:stream'
+import createError from '@fastify/error'
+import type { FastifyRequest, preParsingHookHandler } from 'fastify'
+import fp from 'fastify-plugin'
+import { attach } from '../attach.ts'
+import { hasUnknownLength, readersOf } from '../protocol/request-body.ts'
+
+const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
+
+/** Refuses bodies over the route's limit: by their Content-Length at once, others as they grow. */
+export default fp(
+  async (fastify) => {
+    fastify.addHook('onRoute', (routeOptions) => {
+      const limit = routeOptions.config?.route?.edge.bodyLimit
+      if (limit !== undefined && limit !== false) attach(routeOptions, 'preParsing', limiter(limit))
+    })
+  },
+  { name: 'jingwei-body-limit', fastify: '5.x' }
+)
+
+function limiter(limit: number): preParsingHookHandler {
+  return (request, _reply, payload, done) => {
+    if (Number(request.headers['content-length'] ?? 0) > limit) done(new TooLarge(limit))
+    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(request, payload as Readable, limit))
+    else done(null, payload)
+  }
+}
+
+/** Read as it comes, and only once this is; destroying it, as undici does, leaves the client's connection alone. */
+class CountedBody extends Readable {
+  /** As a `Body`'s. */
+  transfers: boolean
+  readonly #request: FastifyRequest
+  readonly #source: Readable
+  readonly #limit: number
+  #begun = false
+  #size = 0
+
+  constructor(request: FastifyRequest, source: Readable, limit: number) {
+    super()
+    this.#request = request
+    // What somebody else's stream gives is not ours.
+    this.transfers = source === request.raw && !source.readableDidRead
+    this.#source = source
+    this.#limit = limit
+    // Nobody may be reading: the request was refused on other grounds.
+    this.on('error', () => {})
+  }
+
+  override _read(): void {
+    if (this.#begun) {
+      this.#source.resume()
+      return
+    }
+    this.#begun = true
+    this.#source.prependListener('data', (chunk: Buffer) => this.#take(chunk))
+    this.#source.once('end', () => this.push(null)).resume()
+  }
+
+  #take(chunk: Buffer): void {
+    // What nobody wants any more is read all the same: the next request on the connection comes after it.
+    if (this.destroyed) return
+    // Nor is what was read before there was a service to read it.
+    if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false
+    this.#size += chunk.length
+    if (this.#size > this.#limit) this.destroy(new TooLarge(this.#limit))
+    else if (!this.push(chunk)) this.#source.pause()
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (this.#begun) this.#source.resume()
+    done(error)
+  }
+}

@@ -1,0 +1,127 @@
+import type { IncomingMessage } from 'node:http'
+import type { ServerHttp2Stream } from 'node:http2'
+import { constants } from 'node:http2'
+import createError from '@fastify/error'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../../../config/schema.ts'
+import { Allowance } from '../protocol/allowance.ts'
+import { hasBody } from '../protocol/request-body.ts'
+import { SmallChunks } from '../protocol/small-chunks.ts'
+import { Sweep } from '../protocol/sweep.ts'
+
+const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
+const TooSlow = createError('JW_BODY_TOO_SLOW', 'The client sends its body too slowly', 408)
+
+/** Rates are per second: no shorter time is enough to measure one. */
+const shortestGraceMs = 1000
+
+/**
+ * Ends requests whose client falls silent within the body, sends it too slowly or for too long, or sends on for long
+ * after the response, so that slow bodies cannot hold connections.
+ */
+export default fp<Config>(
+  async (fastify, { listen }) => {
+    const { bodyIdle, body } = listen.timeouts
+    const { bodyRate } = listen.limits
+    const bodies = new Sweep<ArrivingBody>(Math.min(bodyIdle, body || bodyIdle), (arriving, elapsedMs) => {
+      if (arriving.isOver) bodies.delete(arriving)
+      else arriving.look(elapsedMs)
+    })
+    fastify.addHook('onRequest', (request, reply, done) => {
+      const { raw } = request
+      if (!hasBody(raw)) return done()
+      const edge = request.routeOptions.config.route?.edge
+      const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
+      // Not left to the next look, until which the whole request would stay in memory.
+      const arriving: ArrivingBody = new ArrivingBody(request, reply, limits, () => bodies.delete(arriving))
+      bodies.add(arriving)
+      if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => boundRest(raw, bodyIdle))
+      done()
+    })
+  },
+  { name: 'jingwei-body-timeout', fastify: '5.x' }
+)
+
+interface Limits {
+  readonly idleMs: number
+  readonly totalMs: number | false
+  readonly rate: number | false
+}
+
+/** A request body on its way from its client. Its time runs only while the gateway waits for the client. */
+class ArrivingBody {
+  readonly #request: FastifyRequest
+  readonly #reply: FastifyReply
+  readonly #limits: Limits
+  readonly #allowance: Allowance
+  /** Counts bytes as they come; a listener would set the body flowing. */
+  readonly #chunks: SmallChunks
+  #silentMs = 0
+  #totalMs = 0
+  #wasHeldBack = true
+
+  constructor(request: FastifyRequest, reply: FastifyReply, limits: Limits, onEnd: () => void) {
+    this.#request = request
+    this.#reply = reply
+    this.#limits = limits
+    this.#allowance = new Allowance(Math.max(limits.idleMs, shortestGraceMs), limits.rate)
+    this.#chunks = new SmallChunks(request.raw, onEnd)
+  }
+
+  get isOver(): boolean {
+    const { raw } = this.#request
+    if (raw.complete || raw.destroyed) return true
+    // Of HTTP/1.1 the rest is bounded by `boundRest`.
+    return raw.httpVersionMajor === 1 && this.#reply.raw.writableFinished
+  }
+
+  /** The service reads slowly, or nobody has asked for the body yet. */
+  get #isHeldBack(): boolean {
+    const { raw } = this.#request
+    return raw.readableFlowing !== true || raw.readableLength > 0
+  }
+
+  look(elapsedMs: number): void {
+    const heldBack = this.#isHeldBack
+    const { bytes } = this.#chunks
+    this.#chunks.bytes = 0
+    const waitedMs = heldBack || this.#wasHeldBack ? 0 : elapsedMs
+    this.#wasHeldBack = heldBack
+    this.#silentMs = bytes > 0 || heldBack ? 0 : this.#silentMs + waitedMs
+    this.#totalMs += waitedMs
+    const leftMs = this.#allowance.spend(waitedMs, bytes)
+    const { idleMs, totalMs } = this.#limits
+    if (totalMs !== false && this.#totalMs >= totalMs) this.#refuse(new TooSlow())
+    // Timers come before reads: bytes that have come meanwhile may still wait to be read.
+    else if (leftMs <= 0)
+      setImmediate(() => this.#allowance.spend(0, this.#chunks.bytes) > 0 || this.#refuse(new TooSlow()))
+    else if (this.#silentMs >= idleMs) setImmediate(() => this.#chunks.bytes > 0 || this.#refuse(new Silent()))
+  }
+
+  #refuse(error: FastifyError): void {
+    if (this.isOver) return
+    const { exchange, raw } = this.#request
+    if (this.#reply.sent) {
+      // Too late for a status.
+      this.#request.failure ??= error.code
+      if ('stream' in raw) (raw.stream as ServerHttp2Stream).close(constants.NGHTTP2_CANCEL)
+      else raw.destroy()
+    } else if (exchange) exchange.fail(error)
+    else this.#reply.send(error)
+  }
+}
+
+/** Bounds what is left of a body that was answered before it was whole: it is read and dropped, and must end soon. */
+function boundRest(raw: IncomingMessage, timeoutMs: number): void {
+  if (raw.readableEnded || raw.destroyed) return
+  const { socket } = raw
+  const timer = setTimeout(() => socket.destroy(), timeoutMs)
+  const ended = () => {
+    clearTimeout(timer)
+    socket.off('close', ended)
+  }
+  // Node tells a request that has its response nothing of its connection.
+  socket.once('close', ended)
+  raw.once('end', ended)
+}

@@ -1,0 +1,160 @@
+/**
+ * CORS per route, by @fastify/cors.
+ *
+ * That plugin works on a whole context and adds a route for `OPTIONS *`. Here it is given a recorder in place
+ * of the instance, once per route with the route's options, and the hook it would have added is attached to
+ * that route alone.
+ *
+ * A preflight ends here, before rate limit and authentication: a browser sends it without credentials. One
+ * from an origin that is not allowed is answered 204 without any allow header, as rs/cors (Traefik) does, and
+ * not passed on as Envoy does by default: the browser refuses the request either way, and the service is not
+ * reached unauthenticated. Actual requests of such origins get no CORS headers and are served: CORS protects
+ * the browser's user, it is no access control.
+ *
+ * A WebSocket handshake from an origin that is not allowed is refused: browsers apply no CORS to WebSockets and send
+ * the user's cookies with the handshake, so any page could speak as the user (RFC 6455, 10.2). A page of the host that
+ * is asked is no other origin.
+ */
+
+import type { FastifyCorsOptions } from '@fastify/cors'
+import cors from '@fastify/cors'
+import createError from '@fastify/error'
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import fp from 'fastify-plugin'
+import { FifoMap } from 'toad-cache'
+import type { OriginTest } from '../../../config/origins.ts'
+import { originTest } from '../../../config/origins.ts'
+import type { Config, CorsOptions } from '../../../config/schema.ts'
+import { attach } from '../attach.ts'
+import { isWebSocket } from '../protocol/headers.ts'
+
+const OriginRefused = createError('JW_ORIGIN_REFUSED', 'WebSockets are not open to pages of this origin', 403)
+
+type Headers = readonly (readonly [name: string, value: string])[]
+
+/** Origins whose response headers are remembered, for each route. */
+const mostOrigins = 1000
+
+type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void) => void
+
+export default fp(
+  async (fastify: FastifyInstance, _config: Config) => {
+    // The hooks set it, for the `OPTIONS *` route that is not there.
+    fastify.decorateRequest('corsPreflightEnabled', false)
+
+    fastify.addHook('onRoute', (routeOptions) => {
+      const options = routeOptions.config?.route?.edge.cors
+      if (!options) return
+      const { onRequest, onError } = corsHooks(routeOptions, options)
+      attach(routeOptions, 'onRequest', onRequest)
+      attach(routeOptions, 'onError', onError)
+    })
+  },
+  { name: 'jingwei-cors', fastify: '5.x' }
+)
+
+function corsHooks(routeOptions: RouteOptions, options: CorsOptions) {
+  const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
+  const isAllowed = originTest(options.origin)
+  const translated = translate(options, [...methods], isAllowed)
+  const answerPreflight = record({ ...translated, preflight: true })
+  const addHeaders = record({ ...translated, preflight: false })
+  const known = new FifoMap<Headers>(mostOrigins)
+  const forOthers = headersFor(addHeaders, undefined)
+  const headersOf = (origin: string | undefined): Headers => {
+    if (origin === undefined) return forOthers
+    let headers = known.get(origin)
+    if (headers === undefined) {
+      if (!isAllowed(origin)) return forOthers
+      headers = headersFor(addHeaders, origin)
+      known.set(origin, headers)
+    }
+    return headers
+  }
+
+  const onRequest: Hook = (request, reply, next) => {
+    const { origin, upgrade, 'access-control-request-method': asked } = request.headers
+    if (request.method !== 'OPTIONS' || !origin || !asked) {
+      if (upgrade !== undefined && origin !== undefined && isWebSocket(upgrade)) {
+        if (!isAllowed(origin) && !isSameHost(origin, request.host)) return next(new OriginRefused())
+      }
+      if (reply.hasHeader('vary')) return addHeaders(request, reply, next)
+      for (const [name, value] of headersOf(origin)) reply.header(name, value)
+      return next()
+    }
+    // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
+    answerPreflight(request, reply, (error) => {
+      if (error) return next(error)
+      reply.code(204).header('content-length', '0').send()
+    })
+  }
+
+  /** Makes readable what was refused before, by its path for example. */
+  const onError = (request: FastifyRequest, reply: FastifyReply, _error: Error, done: () => void): void => {
+    if (!reply.hasHeader('vary') && !reply.hasHeader('access-control-allow-origin')) {
+      for (const [name, value] of headersOf(request.headers.origin)) reply.header(name, value)
+    }
+    done()
+  }
+  return { onRequest, onError }
+}
+
+/**
+ * Returns whether a page is of the host that it asks. The scheme is not compared: a proxy that terminates TLS before us
+ * may not report it.
+ */
+function isSameHost(origin: string, host: string): boolean {
+  const at = origin.indexOf('://')
+  return at !== -1 && host !== '' && origin.slice(at + 3).toLowerCase() === host.toLowerCase()
+}
+
+function translate(options: CorsOptions, methods: string[], isAllowed: OriginTest): FastifyCorsOptions {
+  const any = [options.origin].flat().includes('*')
+  if (any && options.credentials) {
+    throw new Error('edge.cors: origin "*" with credentials is refused by every browser; name the origins')
+  }
+  return {
+    // A function, not the list: for an origin not on it, the list would still send the other allow headers.
+    origin: any ? '*' : (origin, done) => done(null, origin !== undefined && isAllowed(origin) ? origin : false),
+    methods: [...(options.methods ?? methods)],
+    credentials: options.credentials,
+    ...(options.allowedHeaders && { allowedHeaders: [...options.allowedHeaders] }),
+    ...(options.exposedHeaders && { exposedHeaders: [...options.exposedHeaders] }),
+    ...(options.maxAge !== undefined && { maxAge: Math.floor(options.maxAge / 1000) })
+  }
+}
+
+/**
+ * Headers that the plugin adds to the response to an actual request. They depend on its origin alone, so it is asked once for
+ * each. (2 µs a request.)
+ */
+function headersFor(hook: Hook, origin: string | undefined): Headers {
+  const headers: [string, string][] = []
+  const request = { headers: { origin }, raw: { method: 'GET' }, routeOptions: {} }
+  const reply = {
+    getHeader() {},
+    header: (name: string, value: string) => headers.push([name.toLowerCase(), value])
+  }
+  hook(request as unknown as FastifyRequest, reply as unknown as FastifyReply, (error) => {
+    if (error) throw error
+  })
+  return headers
+}
+
+/** The hook that @fastify/cors adds for these options. */
+function record(options: FastifyCorsOptions): Hook {
+  const hooks: Hook[] = []
+  const recorder = {
+    decorateRequest() {},
+    options() {},
+    addHook(_name: string, hook: Hook) {
+      hooks.push(hook)
+    }
+  }
+  cors(recorder as unknown as FastifyInstance, options, (error) => {
+    if (error) throw error
+  })
+  const [hook] = hooks
+  if (hook === undefined) throw new Error('@fastify/cors added no hook')
+  return hook
+}

@@ -1,0 +1,273 @@
+/**
+ * Authentication by JSON Web Token, by @fastify/jwt: one verifier per distinct configuration, one hook on each
+ * route that asks for it. Leaves `request.user` (the claims) and `request.consumer`.
+ *
+ * What @fastify/jwt leaves open is closed here: every unusable token is a 401, never a 400 or 500, and a second
+ * Authorization header, of which Node shows only the first but the service would see both, is refused.
+ */
+import { createError } from '@fastify/error'
+import type { JWT } from '@fastify/jwt'
+import jwt from '@fastify/jwt'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { issuersOf, namesIncludeIssuer, qualifiedName } from '../../../../config/consumers.ts'
+import type { Config, JwtOptions } from '../../../../config/schema.ts'
+import { attach } from '../../attach.ts'
+import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import { claimAt } from './claims.ts'
+import type { KeySet } from './jwks.ts'
+import { createKeySet } from './jwks.ts'
+import { KeySetMetrics } from './jwks-metrics.ts'
+import { TokenCache } from './token-cache.ts'
+import { bearer, identity, verifierOptions } from './verifier.ts'
+
+export interface Consumer {
+  /** The token's `sub`; `ISSUER|SUB` where the routes accept tokens of several issuers. */
+  readonly id: string
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who calls, once authenticated. */
+    consumer: Consumer | null
+  }
+}
+
+type Claims = Readonly<Record<string, unknown>>
+type Verify = (request: FastifyRequest) => Claims | Promise<Claims>
+
+const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
+const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
+const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
+/** What fast-jwt and @fastify/jwt call it. */
+const expired = new Set<unknown>(['FAST_JWT_EXPIRED', 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED'])
+
+export default fp(
+  async (fastify: FastifyInstance, config: Config) => {
+    fastify.decorateRequest('consumer', null)
+    decorateUpstreamHeaders(fastify)
+
+    const keySets = new Map<string, KeySet>()
+    const verifiers = new Map<string, Verify>()
+    let metrics: KeySetMetrics | null = null
+    const keySetOf = ({ jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown }: JwtOptions): KeySet | null => {
+      if (url === undefined) return null
+      const id = JSON.stringify([url, maxAge, cooldown])
+      const known = keySets.get(id)
+      if (known !== undefined) return known
+      metrics ??= new KeySetMetrics(fastify)
+      const onFetch = metrics.onFetch(url)
+      const set = createKeySet({ url, maxAge, cooldown, onFetch }, fastify.log)
+      metrics.watch(url, set)
+      keySets.set(id, set)
+      return set
+    }
+    fastify.addHook('onClose', async () => {
+      await Promise.all([...keySets.values()].map((set) => set.close()))
+    })
+
+    const jwts = config.routes.flatMap(({ edge }) => edge.jwt || [])
+    const qualified = namesIncludeIssuer(jwts)
+    // The first route with a key stands for the issuer where none is configured.
+    const keyHolders = new Map<string, string>()
+    for (const { name, edge } of config.routes) {
+      for (const issuer of edge.jwt ? issuersOf(edge.jwt) : [])
+        if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
+    }
+
+    for (const { edge } of config.routes) {
+      if (!edge.jwt || verifiers.has(identity(edge.jwt))) continue
+      const namespace = `jingwei${verifiers.size}`
+      const { clockSkew, rememberTokens } = edge.jwt
+      const tokens = { clockSkew, most: rememberTokens || 0 }
+      const set = keySetOf(edge.jwt)
+      if (set === null) {
+        await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, null) })
+        verifiers.set(identity(edge.jwt), byKey(fastify, namespace, tokens))
+      } else {
+        const keys = new WeakMap<FastifyRequest, string>()
+        const options = verifierOptions(edge.jwt, config.file, set, (request, pem) => keys.set(request, pem))
+        await fastify.register(jwt, { namespace, ...options })
+        verifiers.set(identity(edge.jwt), bySet(namespace, set, keys, tokens))
+      }
+    }
+
+    // Not awaited: a key set that cannot be fetched must not keep the gateway from starting.
+    fastify.addHook('onReady', async () => {
+      for (const set of keySets.values()) void set.refresh()
+    })
+
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      if (!route?.edge.jwt) return
+      const verify = verifiers.get(identity(route.edge.jwt))
+      if (verify === undefined) throw new Error(`route ${route.name}: its jwt is not among the configured routes'`)
+      const { forward } = route.edge.jwt
+      if (forward !== undefined) dropHeaders(routeOptions, Object.values(forward))
+      const keyHolder = keyHolders.get(issuersOf(route.edge.jwt)[0] ?? '') ?? route.name
+      attach(
+        routeOptions,
+        'onRequest',
+        authenticate(route.edge.jwt, verify, namer(route.edge.jwt, qualified, keyHolder))
+      )
+    })
+  },
+  { name: 'jingwei-jwt', fastify: '5.x' }
+)
+
+interface Remembering {
+  readonly clockSkew: number
+  readonly most: number
+}
+
+/** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
+function byKey(fastify: FastifyInstance, namespace: string, { clockSkew, most }: Remembering): Verify {
+  const verifier = (fastify.jwt as unknown as Record<string, JWT>)[namespace] as JWT
+  const known = new TokenCache<Claims>(most)
+  return (request) => {
+    const token = bearer(request)
+    const now = Date.now()
+    const remembered = known.get(token, now)
+    if (remembered !== undefined) return remembered
+    const claims = verifier.verify<Claims>(token)
+    // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
+    if (!issuedLater(claims.iat, now + clockSkew)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkew)
+    return claims
+  }
+}
+
+/** A token is remembered with its key: it is refused once the key has left the set. */
+function bySet(
+  namespace: string,
+  keySet: KeySet,
+  keys: WeakMap<FastifyRequest, string>,
+  { clockSkew, most }: Remembering
+): Verify {
+  const known = new TokenCache<{ readonly claims: Claims; readonly key: string }>(most)
+  return (request) => {
+    const token = bearer(request)
+    const remembered = known.get(token, Date.now())
+    if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
+    // Without options: only so does @fastify/jwt keep one verifier for each key.
+    const jwtVerify = (request as unknown as Record<string, unknown>)[`${namespace}JwtVerify`] as () => Promise<Claims>
+    return jwtVerify.call(request).then((claims) => {
+      const key = keys.get(request)
+      if (key !== undefined && !issuedLater(claims.iat, Date.now() + clockSkew)) {
+        known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)
+      }
+      return claims
+    })
+  }
+}
+
+/** The name of a token's consumer; null if the token names nobody. */
+type NameOf = (claims: Claims) => string | null
+
+function namer({ issuer }: JwtOptions, qualified: boolean, keyHolder: string): NameOf {
+  return ({ sub, iss }) => {
+    if (typeof sub !== 'string' || sub === '') return null
+    if (!qualified) return sub
+    return qualifiedName(issuer === undefined ? `${keyHolder} ${iss ?? ''}` : String(iss), sub)
+  }
+}
+
+function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf) {
+  const { clockSkew, maxTokenSize } = options
+  const forward = Object.entries(options.forward ?? {})
+  // The claims of a token that is remembered are the same object each time.
+  const callers = new WeakMap<Claims, Caller>()
+
+  function accept(request: FastifyRequest, claims: Claims): void {
+    if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid()
+    let caller = callers.get(claims)
+    if (caller === undefined) {
+      caller = callerOf(claims, forward, nameOf)
+      callers.set(claims, caller)
+    }
+    request.user = claims
+    request.consumer = caller.consumer
+    for (const [header, value] of caller.headers) addUpstreamHeader(request, header, value)
+  }
+
+  // A callback rather than an await: most tokens are known, and then there is nothing to wait for.
+  return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
+    const refuse = (error: unknown) => done(refusal(error, request, reply))
+    try {
+      checkHeader(request, maxTokenSize)
+      const verified = verify(request)
+      if (verified instanceof Promise) {
+        verified.then((claims) => accept(request, claims)).then(() => done(), refuse)
+        return
+      }
+      accept(request, verified)
+    } catch (error) {
+      refuse(error)
+      return
+    }
+    done()
+  }
+}
+
+/** What a route makes of a token. */
+interface Caller {
+  readonly consumer: Consumer | null
+  /** For the service. */
+  readonly headers: readonly (readonly [name: string, value: string])[]
+}
+
+function callerOf(
+  claims: Claims,
+  forward: readonly (readonly [claim: string, header: string])[],
+  nameOf: NameOf
+): Caller {
+  freeze(claims)
+  const id = nameOf(claims)
+  return {
+    consumer: id === null ? null : Object.freeze({ id }),
+    headers: forward.flatMap(([claim, header]) => {
+      const value = headerValue(claimAt(claims, claim))
+      return value === undefined ? [] : [[header, value] as const]
+    })
+  }
+}
+
+/** Exactly one Authorization header, with a bearer token (RFC 6750) of bearable size. */
+function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
+  const { authorization } = request.headers
+  if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
+  if (bearer(request).length > maxTokenSize) throw new TokenInvalid()
+  const raw = request.raw.rawHeaders
+  let copies = 0
+  for (let i = 0; i < raw.length; i += 2) {
+    if (raw[i]?.length === 13 && raw[i]?.toLowerCase() === 'authorization') copies++
+  }
+  if (copies > 1) throw new TokenInvalid()
+}
+
+/** @fastify/jwt does not look at `iat`. A claim that is not a number is as wrong as one of the future. */
+function issuedLater(iat: unknown, now: number): boolean {
+  return iat !== undefined && !(typeof iat === 'number' && iat * 1000 <= now)
+}
+
+/** The error for the client. The reason goes to the log only: it may quote the token. */
+function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): Error {
+  const code = (error as { code?: unknown } | null)?.code
+  if (code === 'JW_KEYS_UNAVAILABLE') return error as Error
+  if (code === 'JW_TOKEN_MISSING') {
+    // RFC 6750, section 3.1: no error code where there was no token.
+    reply.header('www-authenticate', 'Bearer realm="jingwei"')
+    return error as Error
+  }
+  request.log.debug({ err: error }, 'token refused')
+  const refused = expired.has(code) ? new TokenExpired() : new TokenInvalid()
+  const challenge = `Bearer realm="jingwei", error="invalid_token", error_description="${refused.message}"`
+  reply.header('www-authenticate', challenge)
+  return refused
+}
+
+/** The cache hands the same claims to every request with that token: nobody may change them. */
+function freeze(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return
+  for (const inner of Object.values(value)) freeze(inner)
+  Object.freeze(value)
+}

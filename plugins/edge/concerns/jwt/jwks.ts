@@ -1,0 +1,253 @@
+/**
+ * Public keys of tokens, and the key set (RFC 7517) that publishes them.
+ *
+ * A set is fetched at start, used for `maxAge` and then fetched again in the background while the old one serves. A key
+ * id that the set does not have causes one fetch, shared by all requests that wait for it and never sooner than
+ * `cooldown` after the last: random key ids cost nothing. While the set cannot be fetched, the last good one serves,
+ * requests do not wait, and a timer tries again every second, so that tokens of a new key are accepted as soon as the
+ * server is back.
+ */
+import type { JsonWebKeyInput, KeyObject } from 'node:crypto'
+import { createPublicKey } from 'node:crypto'
+import { createError } from '@fastify/error'
+import type { FastifyBaseLogger } from 'fastify'
+import { Agent, request } from 'undici'
+import { maskCredentials } from '../../../../config/credentials.ts'
+import type { SignedText } from './jws-signature.ts'
+import { isSignedBy } from './jws-signature.ts'
+
+const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
+export const NoSuchKey = createError('JW_TOKEN_INVALID', 'No key fits the token: %s', 401)
+
+export interface KeySetOptions {
+  url: string
+  maxAge: number
+  cooldown: number
+  /** Bound of one fetch, body included. */
+  timeoutMs?: number
+  /** Pause between two fetches while they fail. */
+  retryMs?: number
+  /** Milliseconds of a clock that never jumps. */
+  now?: () => number
+  /** Called after each fetch. */
+  onFetch?: (succeeded: boolean) => void
+}
+
+/** A token, as far as its key is looked for. */
+export interface TokenOfKey extends SignedText {
+  readonly header: { readonly kid?: unknown; readonly alg?: unknown }
+}
+
+export interface KeySet {
+  /** Returns the PEM of the key that a token names or, where it or the keys have no id, of the key that signed it. */
+  key(token: TokenOfKey): Promise<string>
+  /** Returns whether a key, as PEM, is still in the set; looks for a newer set when this one is old. */
+  holds(pem: string): boolean
+  /** Fetches the set, unless that is under way. Never fails. */
+  refresh(): Promise<void>
+  /** Milliseconds since the set was fetched; null if none ever was. */
+  age(): number | null
+  close(): Promise<void>
+}
+
+interface Key {
+  kid: string | undefined
+  algorithms: readonly string[]
+  key: KeyObject
+  pem: string
+}
+
+const maxKeys = 100
+const maxBody = 1024 * 1024
+/** Keys that are tried for a token without an id. */
+const maxTried = 10
+
+const rsa = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512']
+export const asymmetric: readonly string[] = [...rsa, 'ES256', 'ES384', 'ES512', 'EdDSA']
+const curves: Record<string, string> = { prime256v1: 'ES256', secp384r1: 'ES384', secp521r1: 'ES512' }
+
+/** The algorithms that a public key can verify; none if it is of a kind that is not supported or too weak. */
+export function algorithmsOf(key: KeyObject): readonly string[] {
+  switch (key.asymmetricKeyType) {
+    case 'rsa':
+      // RFC 7518, section 3.3
+      return (key.asymmetricKeyDetails?.modulusLength ?? 0) < 2048 ? [] : rsa
+    case 'ec': {
+      const algorithm = curves[key.asymmetricKeyDetails?.namedCurve ?? '']
+      return algorithm === undefined ? [] : [algorithm]
+    }
+    case 'ed25519':
+      return ['EdDSA']
+    default:
+      return []
+  }
+}
+
+export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
+  const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now(), onFetch } = options
+  const shown = maskCredentials(url)
+  const agent = new Agent({ connections: 1, connect: { timeout: timeoutMs } })
+  const closing = new AbortController()
+  let keys: readonly Key[] | null = null
+  let pems: ReadonlySet<string> = new Set()
+  let fetchedAt = Number.NEGATIVE_INFINITY
+  let attemptedAt = Number.NEGATIVE_INFINITY
+  let pending: Promise<void> | null = null
+  let failing = false
+  let leftOut = 0
+  let retry: NodeJS.Timeout | undefined
+
+  function refresh(): Promise<void> {
+    if (closing.signal.aborted) return Promise.resolve()
+    pending ??= fetchSet().finally(() => {
+      pending = null
+    })
+    return pending
+  }
+
+  async function fetchSet(): Promise<void> {
+    attemptedAt = now()
+    clearTimeout(retry)
+    try {
+      const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(timeoutMs)])
+      const set = parseKeys(await download(url, agent, signal))
+      keys = set.keys
+      pems = new Set(keys.map(({ pem }) => pem))
+      fetchedAt = now()
+      if (set.leftOut > 0 && set.leftOut !== leftOut) {
+        log.warn({ url: shown, keys: maxKeys, leftOut: set.leftOut }, 'key set too large; only its first keys are used')
+      }
+      leftOut = set.leftOut
+      if (failing) log.info({ url: shown, keys: keys.length }, 'key set fetched again')
+      failing = false
+      onFetch?.(true)
+    } catch (error) {
+      if (closing.signal.aborted) return
+      if (!failing) {
+        const consequence = keys === null ? 'tokens cannot be verified' : 'the last one stays in use'
+        log.warn({ url: shown, reason: reasonOf(error) }, `key set not fetched; ${consequence}; trying every second`)
+      }
+      failing = true
+      onFetch?.(false)
+      retry = setTimeout(refresh, retryMs)
+      retry.unref()
+    }
+  }
+
+  /** Fetches a newer set where the one in use may lack a key; null while cooling down. */
+  function renewal(): Promise<void> | null {
+    return pending ?? (now() - attemptedAt >= cooldown ? refresh() : null)
+  }
+
+  function renewIfOld(): void {
+    if (!failing && now() - fetchedAt >= maxAge) void renewal()
+  }
+
+  return {
+    refresh,
+    holds(pem) {
+      renewIfOld()
+      return pems.has(pem)
+    },
+    age: () => (keys === null ? null : now() - fetchedAt),
+    async key(token) {
+      const { kid } = token.header
+      if (kid !== undefined && typeof kid !== 'string') throw new NoSuchKey('the key id is not a string')
+      if (keys === null && !failing) await refresh()
+      if (keys === null) throw new KeysUnavailable()
+      renewIfOld()
+      const found = pick(keys, token)
+      if (found !== null) return found
+      // The set has a key of this id, so another set would not help.
+      if (keys.some((key) => key.kid !== undefined && key.kid === kid))
+        throw new NoSuchKey('its algorithm is not the key’s')
+      if (!failing) await renewal()
+      const renewed = pick(keys, token)
+      if (renewed !== null) return renewed
+      if (failing) throw new KeysUnavailable()
+      throw new NoSuchKey('no key of the set is that of the token')
+    },
+    async close() {
+      clearTimeout(retry)
+      closing.abort()
+      await pending
+      await agent.destroy()
+    }
+  }
+}
+
+/**
+ * The PEM of the key for a token; null if the set has none. Ids are optional on both sides (RFC 7515, 4.1.4; RFC 7517,
+ * 4.5): where the token or the keys have none, it is the key that verifies the signature.
+ */
+function pick(keys: readonly Key[], token: TokenOfKey): string | null {
+  const { kid, alg } = token.header
+  const algorithm = String(alg)
+  const named = kid !== undefined && keys.some((key) => key.kid === kid)
+  const isCandidate = (key: Key) => kid === undefined || key.kid === (named ? kid : undefined)
+  const fitting = keys.filter((key) => isCandidate(key) && key.algorithms.includes(algorithm))
+  if (named && fitting.length < 2) return fitting[0]?.pem ?? null
+  return fitting.slice(0, maxTried).find(({ key }) => isSignedBy(key, algorithm, token))?.pem ?? null
+}
+
+/** Returns the code of a failure, or its message if it has no code. */
+function reasonOf(error: unknown): string {
+  const { code, name, message } = error as Error & { code?: unknown }
+  return name === 'TimeoutError' ? 'timed out' : typeof code === 'string' ? code : message.slice(0, 200)
+}
+
+async function download(url: string, dispatcher: Agent, signal: AbortSignal): Promise<unknown> {
+  const { username, password } = new URL(url)
+  const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+  const headers = {
+    accept: 'application/jwk-set+json, application/json',
+    ...(credentials !== ':' && { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` })
+  }
+  // One request in minutes: its connection is not kept.
+  const response = await request(url, { dispatcher, signal, headers, reset: true })
+  if (response.statusCode !== 200) {
+    await response.body.dump({ limit: 0, signal }).catch(() => {})
+    throw new Error(`status ${response.statusCode}`)
+  }
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of response.body as AsyncIterable<Buffer>) {
+    size += chunk.length
+    if (size > maxBody) throw new Error(`more than ${maxBody} bytes`)
+    chunks.push(chunk)
+  }
+  return JSON.parse(Buffer.concat(chunks).toString())
+}
+
+function parseKeys(document: unknown): { keys: readonly Key[]; leftOut: number } {
+  const list = (document as { keys?: unknown } | null)?.keys
+  if (!Array.isArray(list)) throw new Error('not a key set')
+  const keys: Key[] = []
+  let read = 0
+  for (const jwk of list) {
+    read++
+    const key = parseKey(jwk)
+    if (key !== undefined && keys.push(key) === maxKeys) break
+  }
+  // To believe it would lock everyone out.
+  if (keys.length === 0) throw new Error('no usable key in the set')
+  return { keys, leftOut: list.length - read }
+}
+
+/** Undefined for what does not verify signatures, cannot be read or is not supported. */
+function parseKey(jwk: unknown): Key | undefined {
+  if (typeof jwk !== 'object' || jwk === null) return undefined
+  const { kty, n, e, crv, x, y, kid, use, key_ops: operations, alg } = jwk as Record<string, unknown>
+  if (use !== undefined && use !== 'sig') return undefined
+  if (Array.isArray(operations) && !operations.includes('verify')) return undefined
+  if (kid !== undefined && typeof kid !== 'string') return undefined
+  try {
+    // Only the public members: a private part published by mistake is not touched.
+    const key = createPublicKey({ format: 'jwk', key: { kty, n, e, crv, x, y } as JsonWebKeyInput['key'] })
+    const algorithms = algorithmsOf(key).filter((algorithm) => alg === undefined || algorithm === alg)
+    if (algorithms.length === 0) return undefined
+    return { kid, algorithms, key, pem: key.export({ type: 'spki', format: 'pem' }).toString() }
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * What @fastify/jwt is to accept for one `edge.jwt`: keys, algorithms, claims. Computed when the config loads;
+ * a key that cannot be read or algorithms that do not fit it stop the start.
+ *
+ * The algorithms always come from the key, never from the token: an HS token is only ever checked against a
+ * shared secret, and `none` against nothing.
+ */
+import { createPublicKey } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import type { FastifyJWTOptions } from '@fastify/jwt'
+import type { FastifyRequest } from 'fastify'
+import type { JwtOptions } from '../../../../config/schema.ts'
+import type { KeySet, TokenOfKey } from './jwks.ts'
+import { algorithmsOf, asymmetric, NoSuchKey } from './jwks.ts'
+
+type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
+type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
+
+const hmac = ['HS256', 'HS384', 'HS512']
+/** Returns the same text for configurations that share a verifier, and with it the tokens that it remembers. */
+export function identity(options: JwtOptions): string {
+  const { forward: _forward, maxTokenSize: _size, ...verifying } = options
+  return JSON.stringify(Object.entries(verifying).sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+/** The token behind `Bearer` and any number of blanks (RFC 6750, 2.1). */
+export function bearer({ headers: { authorization = '' } }: FastifyRequest): string {
+  let at = 'Bearer '.length
+  while (authorization.charCodeAt(at) === 32) at++
+  return authorization.slice(at)
+}
+
+/** Listener for the key of a set, as PEM, that verifies the token of a request. */
+type OnKey = (request: FastifyRequest, pem: string) => void
+
+export function verifierOptions(
+  options: JwtOptions,
+  configFile: string,
+  keySet: KeySet | null,
+  onKey: OnKey = () => {}
+): FastifyJWTOptions {
+  const { issuer, audience, clockSkew } = options
+  const { fitting, key } = keyOf(options, configFile, keySet)
+  const unfit = options.algorithms?.filter((algorithm) => !fitting.includes(algorithm)) ?? []
+  if (unfit.length > 0) throw new Error(`edge.jwt: its key cannot verify ${unfit.join(', ')}`)
+  const algorithms = [...(options.algorithms ?? fitting)] as Algorithms
+  return {
+    secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, onKey) },
+    decode: { complete: true },
+    verify: {
+      extractToken: bearer,
+      algorithms,
+      // A token without end could never be withdrawn; one without issuer or audience would pass their checks.
+      requiredClaims: ['exp', ...(issuer === undefined ? [] : ['iss']), ...(audience === undefined ? [] : ['aud'])],
+      clockTolerance: clockSkew,
+      // `TokenCache` stands before it.
+      cache: false,
+      ...(issuer !== undefined && { allowedIss: [issuer].flat() }),
+      ...(audience !== undefined && { allowedAud: [audience].flat() })
+    }
+  }
+}
+
+function keyOf(
+  { secret, publicKey, jwks }: JwtOptions,
+  configFile: string,
+  keySet: KeySet | null
+): { fitting: readonly string[]; key: string | KeySet } {
+  if ([secret, publicKey, jwks].filter((source) => source !== undefined).length !== 1) {
+    throw new Error('edge.jwt: exactly one of secret, publicKey, jwks')
+  }
+  if (secret !== undefined) {
+    // Anyone may know a public key: as a shared secret it would let anyone sign.
+    if (secret.includes('-----BEGIN ')) throw new Error('edge.jwt.secret: a PEM key belongs into publicKey')
+    return { fitting: hmac, key: secret }
+  }
+  if (publicKey !== undefined) return readKey(publicKey, configFile)
+  if (keySet === null) throw new Error('edge.jwt.jwks: no key set')
+  return { fitting: asymmetric, key: keySet }
+}
+
+function readKey(publicKey: string, configFile: string): { fitting: readonly string[]; key: string } {
+  const inline = publicKey.includes('-----BEGIN ')
+  const pem = inline ? publicKey : readFileSync(resolve(dirname(configFile), publicKey), 'utf8')
+  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(pem)) throw new Error('edge.jwt.publicKey: that is a private key')
+  const key = createPublicKey(pem)
+  const fitting = algorithmsOf(key)
+  if (fitting.length === 0) {
+    throw new Error('edge.jwt.publicKey: not RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519')
+  }
+  return { fitting, key: key.export({ type: 'spki', format: 'pem' }).toString() }
+}
+
+/** Returns the function that finds the key of each token that is not remembered. */
+function fromSet(keySet: KeySet, algorithms: readonly string[], onKey: OnKey): Secret {
+  return (async (request: FastifyRequest, token: TokenOfKey) => {
+    // Before the set is asked, so that such a token brings no fetch.
+    if (!algorithms.includes(String(token.header.alg))) throw new NoSuchKey('algorithm not allowed')
+    const pem = await keySet.key(token)
+    onKey(request, pem)
+    return pem
+  }) as unknown as Secret
+}

@@ -1,0 +1,55 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../../../config/schema.ts'
+import { attach } from '../attach.ts'
+
+/** Counts down `Max-Forwards` on OPTIONS and TRACE, and answers where it has run out (RFC 9110, section 7.6.2). */
+export default fp<Config>(
+  async (fastify) => {
+    fastify.addHook('onRoute', (routeOptions) => {
+      const methods = [routeOptions.method].flat()
+      const { config } = routeOptions
+      // A route of CORS preflights passes nothing on.
+      if (config?.route === undefined || config.preflightFor !== undefined) return
+      if (!methods.includes('OPTIONS') && !methods.includes('TRACE')) return
+      const allow = methods.join(', ')
+      attach(routeOptions, 'onRequest', (request, reply, done) => {
+        const { method } = request.raw
+        if (method !== 'OPTIONS' && method !== 'TRACE') return done()
+        const left = request.raw.headers['max-forwards']
+        if (typeof left !== 'string' || !/^\d+$/.test(left)) return done()
+        if (Number(left) > 0) {
+          countDown(request.raw.rawHeaders, Math.min(Number(left) - 1, most))
+          done()
+        } else if (method === 'TRACE') reflect(request, reply)
+        else reply.code(204).header('allow', allow).send()
+      })
+    })
+  },
+  { name: 'jingwei-max-forwards', fastify: '5.x' }
+)
+
+/** Whoever comes next may not know larger numbers. */
+const most = 2 ** 31 - 1
+
+function countDown(rawHeaders: string[], left: number): void {
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]!.toLowerCase() === 'max-forwards') rawHeaders[i + 1] = String(left)
+  }
+}
+
+/** Fields that TRACE leaves out, since a script could read its user's secrets in the answer (RFC 9110, 9.3.8). */
+const sensitive = /^(?:authorization|proxy-authorization|cookie|.*(?:token|key|secret).*)$/i
+
+/** The request as it came here. */
+function reflect({ raw }: FastifyRequest, reply: FastifyReply): void {
+  const lines = [`TRACE ${raw.url} HTTP/${raw.httpVersion}`]
+  for (let i = 0; i < raw.rawHeaders.length; i += 2) {
+    const name = raw.rawHeaders[i]!
+    if (!sensitive.test(name) && !name.startsWith(':')) lines.push(`${name}: ${raw.rawHeaders[i + 1]}`)
+  }
+  reply
+    .code(200)
+    .type('message/http')
+    .send(Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'))
+}

@@ -1,0 +1,85 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Registry } from 'prom-client'
+import { Gauge } from 'prom-client'
+import { attach } from '../attach.ts'
+import { onRefused, reasons } from '../protocol/refusals.ts'
+
+/** Seconds. */
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+
+/**
+ * Counts and times requests by route. Labels come from the configuration alone: what matches no route is
+ * `(none)`, and a route only counts the methods that it takes.
+ */
+export default fp(
+  async (fastify) => {
+    if (!fastify.hasDecorator('meter')) return
+    const registers = [fastify.getDecorator<Registry>('metrics')]
+    const { meter } = fastify
+    const requests = meter.counter({
+      name: 'jingwei_edge_requests_total',
+      help: 'Requests of clients, by route, method and status.',
+      labelNames: ['route', 'method', 'status']
+    })
+    const duration = meter.histogram({
+      name: 'jingwei_edge_request_duration_seconds',
+      help: 'From the request head to the end of the response, by route.',
+      labelNames: ['route'],
+      buckets
+    })
+    const refused = meter.counter({
+      name: 'jingwei_edge_refused_total',
+      help: 'Refused before any route was looked for, by reason.',
+      labelNames: ['reason']
+    })
+    // There from the start: a rate() cannot see the first step of a series that begins with it.
+    for (const reason of reasons) refused.labels(reason)
+    onRefused(fastify.server, ({ reason }) => refused.labels(reason).inc())
+    const active = new Gauge({
+      name: 'jingwei_edge_connections',
+      help: 'Open client connections.',
+      registers,
+      async collect() {
+        const count = await new Promise<number>((resolve) => {
+          fastify.server.getConnections((error, connections) => resolve(error ? 0 : connections))
+        })
+        active.set(count)
+      }
+    })
+
+    const observe = (route: string, methodOf: (request: FastifyRequest) => string) => {
+      const timer = duration.labels(route)
+      // Bound once per method and status: finding a child by its labels costs more than counting.
+      const children = new Map<string, ReturnType<typeof requests.labels>>()
+      return (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+        const method = methodOf(request)
+        const key = method + reply.statusCode
+        let child = children.get(key)
+        if (child === undefined) {
+          child = requests.labels(route, method, String(reply.statusCode))
+          children.set(key, child)
+        }
+        child.inc()
+        // A WebSocket lasts as long as people like.
+        if (reply.statusCode !== 101) timer.observe(reply.elapsedTime / 1000)
+        done()
+      }
+    }
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      if (route !== undefined)
+        attach(
+          routeOptions,
+          'onResponse',
+          observe(route.name, (request) => request.method)
+        )
+    })
+    const unrouted = observe('(none)', () => '(any)')
+    fastify.addHook('onResponse', (request, reply, done) => {
+      if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
+      else done()
+    })
+  },
+  { name: 'jingwei-edge-metrics', fastify: '5.x' }
+)

@@ -1,0 +1,111 @@
+import type { Socket } from 'node:net'
+import createError from '@fastify/error'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../../../../config/schema.ts'
+import { refuseConnection } from '../../protocol/refusals.ts'
+import { isHandshake } from '../websocket/handshake.ts'
+import { Descriptors } from './descriptors.ts'
+import { LoopLag } from './loop-lag.ts'
+
+const OutOfCpu = createError('JW_OUT_OF_CPU', 'The gateway is overloaded (event loop)', 503)
+const OutOfDescriptors = createError('JW_OUT_OF_DESCRIPTORS', 'The gateway is overloaded (file descriptors)', 503)
+
+/** The shortage is over when nothing was shed for this long. */
+const quietMs = 10_000
+
+/**
+ * Descriptors that no new connection of a client gets: they are for connections to services, the admin port, DNS,
+ * Consul and Redis. A quarter of them is for all but connections to services: then requests are shed too.
+ */
+export function reserveOf(limit: number): { connections: number; requests: number } {
+  const connections = Math.min(1024, Math.max(32, Math.floor(limit / 10)))
+  return { connections, requests: Math.floor(connections / 4) }
+}
+
+/**
+ * Sheds load while the gateway itself is overloaded. File descriptors: new connections and WebSockets are refused
+ * first, requests on open connections (HTTP/1.1, HTTP/2) later; without it, every request fails once they are used up,
+ * and so do the gateway's own lookups. The event loop: requests are refused while it lags, so that those under way end.
+ */
+export default fp<Config>(
+  async (fastify, { listen }) => {
+    const counter = fastify.hasDecorator('meter')
+      ? fastify.meter.counter({
+          name: 'jingwei_edge_shed_total',
+          help: 'Requests refused with 503 since the gateway itself is overloaded, by what it is short of.',
+          labelNames: ['reason']
+        })
+      : null
+    const count = (reason: string) => {
+      const child = counter?.labels(reason)
+      child?.inc(0)
+      return () => child?.inc()
+    }
+    watchLoop(fastify, count('event-loop'))
+    const descriptors = new Descriptors()
+    if (Number.isFinite(descriptors.limit)) watchDescriptors(fastify, listen, descriptors, count('descriptors'))
+  },
+  { name: 'jingwei-overload', fastify: '5.x' }
+)
+
+function watchLoop(fastify: FastifyInstance, count: () => void): void {
+  const { log } = fastify
+  const lag = new LoopLag((isLagging) => {
+    if (isLagging) log.error({}, 'event loop lags by more than a second: requests are refused with JW_OUT_OF_CPU')
+    else log.info({}, 'event loop no longer lags: requests are taken again')
+  })
+  fastify.addHook('onClose', async () => lag.close())
+  fastify.addHook('onRequest', (_request, _reply, done) => {
+    if (!lag.isLagging) return done()
+    count()
+    done(new OutOfCpu())
+  })
+}
+
+function watchDescriptors(
+  fastify: FastifyInstance,
+  { limits }: Config['listen'],
+  descriptors: Descriptors,
+  count: () => void
+): void {
+  const { log, server } = fastify
+  const { limit } = descriptors
+  const reserve = reserveOf(limit)
+  if (limits.connections > limit - reserve.connections) {
+    const fields = { limit, connections: limits.connections }
+    log.warn(fields, `listen.limits.connections cannot be reached: the process may open ${limit} files (ulimit -n)`)
+  }
+  let quiet: NodeJS.Timeout | null = null
+  const noteShortage = () => {
+    if (quiet !== null) {
+      quiet.refresh()
+      return
+    }
+    log.error(
+      { limit },
+      'short of file descriptors: new connections are refused; raise the limit (ulimit -n, LimitNOFILE)'
+    )
+    quiet = setTimeout(() => {
+      quiet = null
+      log.info({ limit }, `no longer short of file descriptors: nothing was refused for ${quietMs / 1000} s`)
+    }, quietMs).unref()
+  }
+  fastify.addHook('onClose', async () => {
+    if (quiet !== null) clearTimeout(quiet)
+  })
+  server.on('connection', (socket: Socket) => {
+    descriptors.noteOpen()
+    if (!descriptors.isShort(reserve.connections)) return
+    noteShortage()
+    refuseConnection(server, socket, 'descriptors')
+  })
+  fastify.addHook('onRequest', (request, _reply, done) => {
+    // The request may need a connection to the service.
+    descriptors.announce()
+    if (!descriptors.isShort(isHandshake(request.raw) ? reserve.connections : reserve.requests)) return done()
+    noteShortage()
+    count()
+    done(new OutOfDescriptors())
+  })
+}

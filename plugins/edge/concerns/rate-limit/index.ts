@@ -1,0 +1,218 @@
+/**
+ * Rate limits per client address, consumer or header, by @fastify/rate-limit, counted for each configured route
+ * on its own and answered with the IETF `ratelimit-*` headers.
+ *
+ * By address and by header they stand before authentication, which they shield. A client can change a header with each
+ * request: `maxPerAddress` counts its address beside the header. By consumer they come after
+ * all of onRequest, when the consumer is known, but before the body is read.
+ */
+import { createHash } from 'node:crypto'
+import { createError } from '@fastify/error'
+import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
+import rateLimit from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { Gauge, Counter as Metric, Registry } from 'prom-client'
+import { FifoMap } from 'toad-cache'
+import { canonicalName } from '../../../../config/header-names.ts'
+import type { Config, RateLimitOptions } from '../../../../config/schema.ts'
+import { attach } from '../../attach.ts'
+import type { Count } from './redis-link.ts'
+import { RedisLink } from './redis-link.ts'
+import type { Counter } from './store.ts'
+import { LocalCounter, SharedCounter } from './store.ts'
+
+const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
+const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
+
+/** Keys longer than this are hashed: a client must not choose how much is stored. */
+const longestKey = 64
+
+export default fp(
+  async (fastify: FastifyInstance, config: Config) => {
+    await fastify.register(rateLimit, {
+      global: false,
+      enableDraftSpec: true,
+      skipOnError: true,
+      store: RouteCounters,
+      errorResponseBuilder: (_request, { after }) => new RateLimited(after)
+    })
+
+    let link: RedisLink | undefined
+    let metrics: Metrics | undefined
+    fastify.addHook('onReady', async () => link?.connect())
+    fastify.addHook('onClose', async () => link?.close())
+
+    const createCounter = (route: string, { store }: RateLimitOptions): Counter => {
+      if (store === 'memory') return new LocalCounter()
+      if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
+      metrics ??= createMetrics(fastify)
+      link ??= new RedisLink(config.redis, fastify.log, metrics?.up)
+      const fallbacks = metrics?.fallbacks.labels(route)
+      fallbacks?.inc(0) // so that the series is there before the first outage
+      return new SharedCounter(link, route, () => fallbacks?.inc())
+    }
+
+    // A configured route may be several Fastify routes (and Fastify adds HEAD to GET): they count together.
+    const counters = new Map<string, Counter>()
+
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      const options = route?.edge.rateLimit
+      if (!options) return
+      const counter = counters.get(route.name) ?? createCounter(route.name, options)
+      counters.set(route.name, counter)
+      const { max, window: timeWindow, by } = options
+      const keyOf = keyBy(by)
+      const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyOf, counter } as LimitOptions) as Limit
+      const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
+      if (options.maxPerAddress !== undefined) {
+        attach(routeOptions, 'onRequest', addressLimit(counter, options.maxPerAddress, timeWindow))
+      }
+      // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
+      if (by !== 'consumer') attach(routeOptions, 'onRequest', admit ?? limit)
+      else if (admit === null) attach(routeOptions, 'preParsing', limit)
+      else attach(routeOptions, 'preParsing', (request, reply, _payload, done) => admit(request, reply, done))
+    })
+  },
+  { name: 'jingwei-rate-limit', fastify: '5.x' }
+)
+
+type LimitOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: Counter }
+type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+type Done = (error?: Error) => void
+
+/**
+ * What is within the limit of a counter in this process is let through here, with the plugin's headers; what is not goes
+ * the plugin's way, which is asynchronous. (5 µs a request.)
+ */
+function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
+  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
+    let count: ReturnType<LocalCounter['admit']>
+    try {
+      count = counter.admit(keyOf(request), max, window)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
+    if (count === null) {
+      limit(request, reply).then(() => done(), done)
+      return
+    }
+    reply.header('ratelimit-limit', max)
+    reply.header('ratelimit-remaining', max - count.current)
+    reply.header('ratelimit-reset', Math.ceil(count.ttl / 1000))
+    done()
+  }
+}
+
+/** Counts the address as well. Not by the plugin, which applies one limit to a request. */
+function addressLimit(counter: Counter, max: number, window: number) {
+  const address = keyBy('ip')
+  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
+    const onCount = (_error: Error | null, count?: Count): void => {
+      if (count === undefined || count.current <= max) {
+        done()
+        return
+      }
+      const seconds = Math.ceil(count.ttl / 1000)
+      reply.header('ratelimit-limit', max)
+      reply.header('ratelimit-remaining', 0)
+      reply.header('ratelimit-reset', seconds)
+      reply.header('retry-after', seconds)
+      done(new RateLimited(seconds === 1 ? '1 second' : `${seconds} seconds`))
+    }
+    // Apart from the requests without the header, which count by address too.
+    counter.incr(`all:${address(request)}`, onCount, window)
+  }
+}
+
+/** @fastify/rate-limit takes one store and asks it for a child per route: here, the counter made for it. */
+class RouteCounters implements FastifyRateLimitStore {
+  incr(): void {
+    throw new Error('only routes have counters')
+  }
+
+  child(options: FastifyRateLimitOptions): FastifyRateLimitStore {
+    return (options as { counter: FastifyRateLimitStore }).counter
+  }
+}
+
+type KeyOf = (request: FastifyRequest) => string
+
+/** The prefixes keep a header's or consumer's text from passing for an address. */
+function keyBy(by: RateLimitOptions['by']): KeyOf {
+  // To find an IPv6 address's network takes 7 µs.
+  const known = new FifoMap<string>(1000)
+  // A client that left during an earlier hook has no address.
+  const address = ({ ip = '' }: FastifyRequest): string => {
+    let key = known.get(ip)
+    if (key === undefined) {
+      key = bounded('ip:', rateLimit.normalizeIP(ip))
+      known.set(ip, key)
+    }
+    return key
+  }
+  if (by === 'ip') return address
+  if (by === 'consumer') {
+    return (request) => (request.consumer ? bounded('consumer:', request.consumer.id) : address(request))
+  }
+  const name = by.slice('header:'.length)
+  const lines = linesOf(name)
+  // RFC 9110, 11.1: a scheme has no case, and any number of blanks behind it.
+  const credentials = canonicalName(name) === 'authorization'
+  const settle = (value: string) =>
+    credentials ? value.replace(/^(\S+) +/, (_, scheme: string) => `${scheme.toLowerCase()} `) : value
+  return (request) => {
+    const { rawHeaders } = request.raw
+    const at = lines(rawHeaders, 0)
+    if (at === -1) return address(request)
+    if (lines(rawHeaders, at + 2) !== -1) throw new SeveralValues(name)
+    const value = settle(rawHeaders[at + 1]!)
+    return value ? bounded('header:', value) : address(request)
+  }
+}
+
+/**
+ * Finds the next line of a header in a flat list; -1 if there is none. In any spelling that a service may read as this
+ * header: with a `_` for each `-`, as CGI does, a client could bring another key in each.
+ */
+function linesOf(name: string): (rawHeaders: readonly string[], from: number) => number {
+  const wanted = canonicalName(name)
+  return (rawHeaders, from) => {
+    for (let i = from; i < rawHeaders.length; i += 2) {
+      const given = rawHeaders[i]!
+      if (given.length === wanted.length && canonicalName(given) === wanted) return i
+    }
+    return -1
+  }
+}
+
+function bounded(prefix: string, value: string): string {
+  if (value.length <= longestKey) return prefix + value
+  return `${prefix}sha256:${createHash('sha256').update(value).digest('base64url')}`
+}
+
+interface Metrics {
+  fallbacks: Metric<'route'>
+  up: Gauge
+}
+
+/** In the gateway's registry, if it keeps one. */
+function createMetrics(fastify: FastifyInstance): Metrics | undefined {
+  const { metrics } = fastify as { metrics?: unknown }
+  if (!(metrics instanceof Registry)) return undefined
+  return {
+    fallbacks: new Metric({
+      name: 'jingwei_edge_rate_limit_fallbacks_total',
+      help: 'Requests whose shared limit was decided by this node alone, as Redis did not answer.',
+      labelNames: ['route'],
+      registers: [metrics]
+    }),
+    up: new Gauge({
+      name: 'jingwei_edge_redis_up',
+      help: 'Whether the Redis that holds shared limits answers in time.',
+      registers: [metrics]
+    })
+  }
+}

@@ -1,0 +1,55 @@
+import type { ServerResponse } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { inContext } from '../async-context.ts'
+
+/** The answer has nobody to go to before it is complete; blames no instance. */
+class Gone extends Error {
+  readonly code: string
+  /** For the log and the metrics. */
+  readonly status: number
+
+  constructor(code: string, status: number, message: string) {
+    super(message)
+    this.code = code
+    this.status = status
+  }
+}
+
+/** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
+export default fp(
+  async (fastify) => {
+    const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
+    fastify.addHook('onRequest', (request, reply, done) => {
+      const gone = () => inContext(request, () => end(request, reply, isCutting()))
+      // 'close' on the response, not on the request: that one fires as soon as a body is read.
+      reply.raw.once('close', gone)
+      // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
+      if (request.raw.httpVersionMajor > 1) request.raw.once('aborted', gone)
+      done()
+    })
+  },
+  { name: 'jingwei-client-gone', fastify: '5.x' }
+)
+
+function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): void {
+  const { raw } = reply
+  if (isFinished(raw)) return
+  const reason = wasCut
+    ? new Gone('JW_DRAIN_TIMEOUT', 503, 'the drain timeout is over')
+    : new Gone('JW_CLIENT_GONE', 499, 'the client closed the connection') // nginx's status
+  if (request.failure === null) {
+    request.failure = reason.code
+    // Also behind another status that has gone out.
+    raw.statusCode = reason.status
+  }
+  // Whatever is still under way, a hook that waits for example, has nobody to answer.
+  reply.hijack()
+  request.exchange?.cancel(reason)
+  // Fastify runs its onResponse hooks on 'finish' or 'error' alone, and a client that leaves causes neither.
+  if (raw.listenerCount('error') > 0) raw.emit('error', reason)
+}
+
+function isFinished(raw: ServerResponse): boolean {
+  return raw.writableFinished || ('stream' in raw && raw.writableEnded)
+}

@@ -1,0 +1,134 @@
+import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import { createSecureContext } from 'node:tls'
+import createError from '@fastify/error'
+import type { FastifyServerOptions } from 'fastify'
+import { LogController } from 'fastify'
+import { readPath } from '../../../config/path-reading.ts'
+import type { Config } from '../../../config/schema.ts'
+import { isAnswering, isHandshake } from '../concerns/websocket/handshake.ts'
+import { answer, NotFound } from '../errors.ts'
+import { toOriginForm } from './absolute-form.ts'
+import { mostHops, settleForwardedFor } from './client-address.ts'
+import { trustedPeers } from './forwarding-headers.ts'
+import { tellRefused } from './refusals.ts'
+import { refuseUnparsable } from './unparsable.ts'
+
+const BadEscape = createError('JW_BAD_TARGET', 'The path has a % without two hexadecimal digits after it', 400)
+
+function trustedHops(ranges: readonly string[]): (address: string, hop: number) => boolean {
+  const isTrusted = trustedPeers(ranges)
+  return (address, hop) => hop < mostHops && isTrusted(address)
+}
+
+/** Time to add one route, also on a machine that is slow or busy. */
+const ROUTE_MS = 10
+
+/** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
+export function serverOptions({ listen, edge, routes }: Config): FastifyServerOptions {
+  const { tls, limits, timeouts } = listen
+  const http = {
+    maxHeaderSize: limits.headers,
+    headersTimeout: timeouts.headers,
+    // Node refuses a `headersTimeout` beyond it, and has 5 minutes by default.
+    requestTimeout: 0,
+    // How often Node looks for clients that overstay `headersTimeout`; its own 30 s would triple it.
+    connectionsCheckingInterval: 1000,
+    // A request without a body is no stream: spares it the ticks of one that is read to its end.
+    optimizeEmptyRequests: true,
+    // Every other Upgrade is ignored, and the request an ordinary one.
+    shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isAnswering(request)
+  }
+  const options: FastifyServerOptions = {
+    // For `request.ip`, which goes by X-Forwarded-For.
+    trustProxy:
+      listen.trustProxy.length > 0 && listen.trustHeaders.includes('x-forwarded-for')
+        ? trustedHops(listen.trustProxy)
+        : false,
+    keepAliveTimeout: timeouts.keepAlive,
+    // A whole upload may take its time; `bodyIdle` bounds each silence in it.
+    requestTimeout: 0,
+    // Fastify's default for a plugin, and time to add the routes, which leaves the event loop free in between.
+    pluginTimeout: 10_000 + routes.length * ROUTE_MS,
+    // While draining, requests on open connections are served and told to close them.
+    return503OnClosing: false,
+    exposeHeadRoutes: false,
+    // One line a request is the access log's business; in all lines the request's id has one name.
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    clientErrorHandler: refuseUnparsable,
+    rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
+    // A path that the router cannot decode fails before it has found any hook to run.
+    frameworkErrors: (error, request, reply) => {
+      settleForwardedFor(request.raw)
+      reply.header(edge.requestId.header.toLowerCase(), request.id)
+      // Octets that are no UTF-8 are no fault (RFC 3986, 2.5): the path is just one that no route matches.
+      const isUnreadable = readPath(request.raw.url!) === null
+      const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
+      answer(own, request, reply)
+      tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })
+    },
+    routerOptions: {
+      // `//admin` must meet the rules of `/admin`: services often merge the slashes.
+      ignoreDuplicateSlashes: true,
+      maxParamLength: limits.url
+    }
+  }
+  if (tls === undefined) return { ...options, http } as FastifyServerOptions
+  const https = {
+    ...http,
+    ...certificates(tls),
+    handshakeTimeout: timeouts.headers,
+    ...(tls.ca !== undefined && { requestCert: true, rejectUnauthorized: true }),
+    ...(listen.http2 && http2Options(listen))
+  }
+  return {
+    ...options,
+    https,
+    // Ours goes by streams, not by bytes.
+    ...(listen.http2 && { http2: true, http2SessionTimeout: 0 })
+  } as FastifyServerOptions
+}
+
+/** Reads the files of `listen.tls`. Throws if they do not fit each other, as Node would, but names the key. */
+function certificates({ cert, key, ca }: NonNullable<Config['listen']['tls']>) {
+  try {
+    const read = { cert: readFileSync(cert), key: readFileSync(key), ...(ca !== undefined && { ca: readFileSync(ca) }) }
+    // OpenSSL would take it for a list of no authorities, and refuse every client.
+    if (read.ca !== undefined && !read.ca.includes('CERTIFICATE-----')) throw new Error('ca holds no certificate')
+    createSecureContext(read)
+    return read
+  } catch (error) {
+    throw new Error(`listen.tls: these files cannot be used: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** Bytes of the shortest field, of one character, in HTTP/1.1 and as HTTP/2 counts it (RFC 9113, 6.5.2). */
+const SHORTEST_FIELD = { http1: 5, http2: 33 }
+
+const mostStreams = 128
+/**
+ * Beyond it, Node refuses new streams, which no hook sees. A client may leave a response unread on every stream, each with
+ * a chunk of up to 256 KB and a header section that waits for its window: 40 MB in all.
+ */
+const mostSessionMegabytes = 64
+
+/**
+ * The limits in HTTP/2's words, and those of HTTP/1 on the same port, which Fastify then does not set. nghttp2 resets a
+ * stream whose header section is over its own limits, without a response or a log line. Its limits are set so that no
+ * header section within `limits.headers` is over them, whatever the number of its fields; what is larger is 431.
+ */
+function http2Options({ limits, timeouts }: Config['listen']) {
+  // The least that nghttp2 takes is below the default of 128.
+  const most = Math.max(128, Math.ceil(limits.headers / SHORTEST_FIELD.http1))
+  return {
+    allowHTTP1: true,
+    keepAliveTimeout: timeouts.keepAlive,
+    requestTimeout: 0,
+    maxHeaderListPairs: most,
+    // Header section of a response; with nghttp2's own limit of 64 KB, a larger one would reset the stream.
+    // `mesh.maxHeaderSize` is the limit for services.
+    maxSendHeaderBlockLength: 2 ** 31 - 1,
+    maxSessionMemory: mostSessionMegabytes,
+    settings: { maxHeaderListSize: most * SHORTEST_FIELD.http2, maxConcurrentStreams: mostStreams }
+  }
+}

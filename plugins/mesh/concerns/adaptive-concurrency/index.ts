@@ -1,0 +1,74 @@
+import type { AdaptiveConcurrencyOptions } from '../../../../config/schema.ts'
+import type { Call } from '../../core/call.ts'
+import { shadowCounter } from '../../core/counters.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Layer } from '../../core/layer.ts'
+import type { Outcome } from '../../core/outcome.ts'
+import { OutcomeHandler } from '../../core/outcome.ts'
+import { overflowCounter } from '../../core/overflows.ts'
+import type { Keeper, Service } from '../../core/service.ts'
+import { serviceGauge } from '../../core/service-gauge.ts'
+import type { DispatchHandler, Surroundings } from '../../core/types.ts'
+import { GradientLimit } from './gradient-limit.ts'
+
+/** Bounds what is in flight by a limit that follows the latency. */
+export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }, around) => {
+  if (!options) return null
+  const limiter = service.keep('adaptive-concurrency', () => new Limiter(service, options, around))
+  const shadow = options.mode === 'shadow'
+  return (dispatch) => (opts, handler) => {
+    if (limiter.inFlight < limiter.gradient.limit)
+      return dispatch(opts, new LimiterHandler(handler, opts.call!, timeout, limiter))
+    limiter.refuse()
+    if (shadow) return dispatch(opts, handler)
+    handler.onResponseError?.(opts.call!, new MeshError('JW_OVERLOADED', service.name))
+    return true
+  }
+}
+
+class Limiter implements Keeper {
+  /** Attempts without headers yet: streams that run on are no sign of load. */
+  inFlight = 0
+  readonly gradient: GradientLimit
+  readonly now: () => number
+  /** Counts an attempt that was refused, or would have been. */
+  readonly refuse: () => void
+  readonly close: () => void
+  readonly #mode: AdaptiveConcurrencyOptions['mode']
+
+  constructor({ name }: Service, options: AdaptiveConcurrencyOptions, { now, meter }: Surroundings) {
+    const { mode } = options
+    this.#mode = mode
+    this.now = now
+    this.gradient = new GradientLimit(options)
+    this.refuse =
+      mode === 'shadow' ? shadowCounter(meter, name, 'adaptive-concurrency') : overflowCounter(meter, name, 'adaptive')
+    const gauge = {
+      name: 'jingwei_mesh_concurrency_limit',
+      help: 'Attempts that may be in flight by the adaptive limit.'
+    }
+    this.close = serviceGauge(meter, gauge, name, () => this.gradient.limit)
+  }
+
+  status() {
+    const { limit, longMs, shortMs } = this.gradient
+    return { mode: this.#mode, limit, inFlight: this.inFlight, latencyMs: shortMs, longTermLatencyMs: longMs }
+  }
+}
+
+class LimiterHandler extends OutcomeHandler {
+  readonly #limiter: Limiter
+
+  constructor(next: DispatchHandler, call: Call, timeoutMs: number, limiter: Limiter) {
+    super(next, call, limiter.now(), limiter.now, timeoutMs)
+    this.#limiter = limiter
+    limiter.inFlight++
+  }
+
+  protected override ended(outcome: Outcome, latencyMs: number, nowMs: number): void {
+    const limiter = this.#limiter
+    // An error is quick or slow for reasons of its own.
+    if (outcome === 'success' || outcome === 'timeout') limiter.gradient.sample(nowMs, latencyMs, limiter.inFlight)
+    limiter.inFlight--
+  }
+}

@@ -1,0 +1,62 @@
+import { ConnectionError, MeshError } from '../core/errors.ts'
+import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
+import type { Layer } from '../core/layer.ts'
+import type { Attempt, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../core/types.ts'
+
+/**
+ * Limits the time of one attempt: to get a connection, and from the end of the request to the response's header section.
+ * A wait until another attempt releases its connection does not count: that queue is ours, and the call's timeout ends it.
+ * Off where the deadline of the whole call is over no later.
+ */
+export const attemptTimeout: Layer = (service, { timeout, attemptTimeout: timeoutMs = timeout }, { stalledMs }) => {
+  if (timeoutMs >= timeout) return null
+  return (dispatch) => (opts, handler) =>
+    dispatch(opts, new AttemptTimeoutHandler(handler, opts, timeoutMs, service.name, stalledMs))
+}
+
+class AttemptTimeoutHandler extends HeadersTimerHandler {
+  readonly #call: DispatchController
+  readonly #attempt: Attempt
+  readonly #service: string
+  #expired: Error | null = null
+  #reported = false
+
+  constructor(
+    next: DispatchHandler,
+    { call, attempt }: DispatchOptions,
+    timeoutMs: number,
+    service: string,
+    stalledMs: Surroundings['stalledMs']
+  ) {
+    super(next)
+    this.#call = call!
+    this.#attempt = attempt!
+    this.#service = service
+    this.arm(timeoutMs, stalledMs)
+  }
+
+  protected override expire(wasBlocked: boolean): void {
+    if (this.#attempt.isQueued) {
+      this.restart()
+      return
+    }
+    const error = new MeshError('JW_ATTEMPT_TIMEOUT', this.#service)
+    this.#expired = wasBlocked ? new ConnectionError('JW_OUT_OF_CPU', error) : error
+    this.controller?.abort(this.#expired)
+    // Still without a connection: the pool would report only when it has got one.
+    this.onResponseError(this.controller ?? this.#call, this.#expired)
+  }
+
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.controller = controller
+    if (this.#attempt.waitedMs > 0) this.restart()
+    if (this.#expired !== null) controller.abort(this.#expired)
+    else this.next.onRequestStart?.(controller, context)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    if (this.#reported) return
+    this.#reported = true
+    super.onResponseError(controller, error)
+  }
+}

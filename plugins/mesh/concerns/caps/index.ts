@@ -1,0 +1,95 @@
+import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Layer } from '../../core/layer.ts'
+import { overflowCounter } from '../../core/overflows.ts'
+import type { Service } from '../../core/service.ts'
+import { serviceGauge } from '../../core/service-gauge.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import { WaitingLine } from '../../core/waiting.ts'
+import { PlaceHandler, Places } from './places.ts'
+import { ShadowCaps } from './shadow-caps.ts'
+
+/** Bounds what is in flight and what waits. Those of an instance are kept by its endpoint, and `select` minds them. */
+export const caps: Layer = (service, { circuitBreaker: options }, around) => {
+  if (!options) return null
+  if (options.mode === 'shadow') {
+    const shadow = service.keep('caps', () => new ShadowCaps(service, options, around))
+    return (dispatch) => (opts, handler) => shadow.watch(dispatch, opts, handler)
+  }
+  const kept = service.keep('caps', () => new Caps(service, options, around))
+  return (dispatch) => (opts, handler) => kept.admit(dispatch, opts, handler)
+}
+
+/** Gives each attempt a connection to use, or a place in the line for one. */
+class Caps extends Places {
+  readonly close: () => void
+  readonly #line: WaitingLine
+  readonly #overflows: Readonly<Record<'maxConnections' | 'maxPendingRequests' | 'maxRequests', () => void>>
+  readonly #maxRequests: number
+  #draining = false
+
+  constructor(service: Service, options: CircuitBreakerOptions, { meter, now }: Surroundings) {
+    super(service, options)
+    this.#line = new WaitingLine(now)
+    this.#maxRequests = options.maxRequests ?? Number.POSITIVE_INFINITY
+    const { name } = service
+    this.#overflows = {
+      maxConnections: overflowCounter(meter, name, 'maxConnections'),
+      maxPendingRequests: overflowCounter(meter, name, 'maxPendingRequests'),
+      maxRequests: overflowCounter(meter, name, 'maxRequests')
+    }
+    const gauge = {
+      name: 'jingwei_mesh_pending_requests',
+      help: 'Attempts that wait for a connection to the service or to their instance.'
+    }
+    this.close = serviceGauge(meter, gauge, name, () => this.#pending())
+  }
+
+  admit(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    const { maxConnections, maxPendingRequests } = this.options
+    const line = this.#line
+    if (this.active + line.size >= this.#maxRequests) return this.#refuse('maxRequests', opts, handler)
+    if (this.active < maxConnections && line.size === 0) return this.#run(dispatch, opts, handler)
+    this.#overflows.maxConnections()
+    if (line.size >= maxPendingRequests) return this.#refuse('maxPendingRequests', opts, handler)
+    line.join(dispatch, opts, handler)
+    return true
+  }
+
+  #run(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    this.active++
+    return dispatch(opts, new PlaceHandler(handler, this))
+  }
+
+  #refuse(cap: 'maxPendingRequests' | 'maxRequests', opts: DispatchOptions, handler: DispatchHandler): boolean {
+    this.#overflows[cap]()
+    handler.onResponseError?.(opts.call!, new MeshError('JW_OVERLOADED', this.service.name))
+    return true
+  }
+
+  override release(): void {
+    this.active--
+    // One that fails at once comes back here: the loop below goes on with the next, not a loop within it.
+    if (this.#draining) return
+    this.#draining = true
+    try {
+      while (this.active < this.options.maxConnections) {
+        const waiter = this.#line.next()
+        if (waiter === null) break
+        this.#run(waiter.dispatch, waiter.opts, waiter.handler)
+      }
+    } finally {
+      this.#draining = false
+    }
+  }
+
+  #pending(): number {
+    let pending = this.#line.size
+    for (const { endpoint } of this.service.snapshot?.instances ?? []) pending += this.waitingAt(endpoint)
+    return pending
+  }
+
+  override status() {
+    return { ...super.status(), pending: this.#line.size }
+  }
+}

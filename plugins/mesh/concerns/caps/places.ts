@@ -1,0 +1,77 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import { capsOf } from '../../connect/caps.ts'
+import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
+import type { Keeper, Service } from '../../core/service.ts'
+import type { DispatchController, DispatchHandler, Endpoint } from '../../core/types.ts'
+
+/** Attempts under way at a service, each of which has the use of a connection. */
+export abstract class Places implements Keeper {
+  /** Attempts that use a connection. */
+  active = 0
+  protected readonly service: Service
+  protected readonly options: CircuitBreakerOptions
+  readonly #perInstance: number
+
+  constructor(service: Service, options: CircuitBreakerOptions) {
+    this.service = service
+    this.options = options
+    this.#perInstance = capsOf(service.config.mesh).connections
+  }
+
+  release(): void {
+    this.active--
+  }
+
+  status() {
+    const { mode, maxConnections, maxPendingRequests, maxRequests = null } = this.options
+    return { mode, active: this.active, pending: 0, maxConnections, maxPendingRequests, maxRequests }
+  }
+
+  /** Of those in flight at an instance, how many wait for one of its connections. */
+  waitingAt({ active }: Endpoint): number {
+    return Math.max(0, active - this.#perInstance)
+  }
+
+  instanceStatus(endpoint: Endpoint) {
+    return { ...this.options.perInstance, pending: this.waitingAt(endpoint) }
+  }
+}
+
+/** Gives its place back once, when the attempt is over or the socket of its upgrade is closed. */
+export class PlaceHandler extends ForwardingHandler {
+  readonly #places: Places
+  #held = true
+
+  constructor(next: DispatchHandler, places: Places) {
+    super(next)
+    this.#places = places
+  }
+
+  #release(): void {
+    if (!this.#held) return
+    this.#held = false
+    this.#places.release()
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    socket.once('close', () => this.#release())
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#release()
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    this.#release()
+    this.next.onResponseError?.(controller, error)
+  }
+}

@@ -1,0 +1,42 @@
+import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import { shadowCounter } from '../../core/counters.ts'
+import type { Service } from '../../core/service.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, Surroundings } from '../../core/types.ts'
+import { PlaceHandler, Places } from './places.ts'
+
+/** Counts what would have been refused, which then takes no place; what would have waited does. */
+export class ShadowCaps extends Places {
+  readonly #shadowed: () => void
+  readonly #most: number
+  readonly #mostOfInstance: number
+
+  constructor(service: Service, options: CircuitBreakerOptions, { meter }: Surroundings) {
+    super(service, options)
+    this.#shadowed = shadowCounter(meter, service.name, 'caps')
+    this.#most = mostOf(options)
+    this.#mostOfInstance = mostOf(options.perInstance)
+  }
+
+  watch(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    if (this.active >= this.#most) {
+      this.#shadowed()
+      return dispatch(opts, handler)
+    }
+    this.active++
+    const result = dispatch(opts, new PlaceHandler(handler, this))
+    const at = opts.call!.selected?.endpoint
+    if (at !== undefined && at.active > this.#mostOfInstance && this.#allFull(at)) this.#shadowed()
+    return result
+  }
+
+  /** Whether none of the others could have taken it. */
+  #allFull(at: Endpoint): boolean {
+    const instances = this.service.snapshot?.instances ?? []
+    return instances.every(({ endpoint }) => endpoint === at || endpoint.active >= this.#mostOfInstance)
+  }
+}
+
+function mostOf(options: Pick<CircuitBreakerOptions, 'maxConnections' | 'maxPendingRequests' | 'maxRequests'>): number {
+  const { maxConnections, maxPendingRequests, maxRequests = Number.POSITIVE_INFINITY } = options
+  return Math.min(maxConnections + maxPendingRequests, maxRequests)
+}

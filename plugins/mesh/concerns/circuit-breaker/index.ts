@@ -1,0 +1,88 @@
+import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import type { Call } from '../../core/call.ts'
+import { counterOf, shadowCounter } from '../../core/counters.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Layer } from '../../core/layer.ts'
+import type { Outcome } from '../../core/outcome.ts'
+import { OutcomeHandler } from '../../core/outcome.ts'
+import type { Keeper, Service } from '../../core/service.ts'
+import { serviceGauge } from '../../core/service-gauge.ts'
+import type { DispatchHandler, Surroundings } from '../../core/types.ts'
+import type { CircuitState } from './circuit.ts'
+import { Circuit } from './circuit.ts'
+
+/** Lets no call through while the service fails. What a retry saves is no failure. */
+export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, around) => {
+  if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
+  const breaker = service.keep('circuit-breaker', () => new Breaker(service, options, around))
+  const { circuit, refuse } = breaker
+  const shadow = options.mode === 'shadow'
+  return (dispatch) => (opts, handler) => {
+    const ticket = circuit.admit()
+    if (ticket >= 0) return dispatch(opts, new BreakerHandler(handler, opts.call!, timeout, breaker, ticket))
+    refuse()
+    if (shadow) return dispatch(opts, handler)
+    const error = new MeshError('JW_CIRCUIT_OPEN', service.name, circuit.retryInMs || undefined)
+    handler.onResponseError?.(opts.call!, error)
+    return true
+  }
+}
+
+const levels: Record<CircuitState, number> = { closed: 0, 'half-open': 1, open: 2 }
+
+/** The circuit of a service, seen from outside. */
+class Breaker implements Keeper {
+  readonly circuit: Circuit
+  readonly slowAfterMs: number
+  readonly now: () => number
+  /** Counts a call that was not let through, or would not have been. */
+  readonly refuse: () => void
+  readonly #mode: CircuitBreakerOptions['mode']
+  readonly close: () => void
+
+  constructor({ name }: Service, options: CircuitBreakerOptions, { now, random, meter, log }: Surroundings) {
+    const { mode } = options
+    this.#mode = mode
+    this.slowAfterMs = options.slowAfter
+    this.now = now
+    const transitions = { name: 'jingwei_mesh_circuit_transitions_total', help: 'Changes of the state of the circuit.' }
+    const counts = new Map(Object.keys(levels).map((to) => [to, counterOf(meter, transitions, { service: name, to })]))
+    const refusals = {
+      name: 'jingwei_mesh_circuit_refusals_total',
+      help: 'Calls that the circuit did not let through.'
+    }
+    const refuse = counterOf(meter, refusals, { service: name })
+    this.refuse = mode === 'shadow' ? shadowCounter(meter, name, 'circuit-breaker') : refuse
+    this.circuit = new Circuit(options, now, random, (to, reason) => {
+      const fields = { service: name, reason, ...(mode === 'shadow' && { mode }) }
+      log[to === 'open' ? 'warn' : 'info'](fields, `circuit ${to}`)
+      counts.get(to)!()
+    })
+    const gauge = {
+      name: 'jingwei_mesh_circuit_state',
+      help: '0 while the circuit is closed, 1 half-open, 2 open.'
+    }
+    this.close = serviceGauge(meter, gauge, name, () => levels[this.circuit.state])
+  }
+
+  status() {
+    return { mode: this.#mode, ...this.circuit.status() }
+  }
+}
+
+class BreakerHandler extends OutcomeHandler {
+  readonly #breaker: Breaker
+  readonly #ticket: number
+
+  constructor(next: DispatchHandler, call: Call, timeoutMs: number, breaker: Breaker, ticket: number) {
+    super(next, call, call.startedMs, breaker.now, timeoutMs)
+    this.#breaker = breaker
+    this.#ticket = ticket
+  }
+
+  protected override ended(outcome: Outcome, latencyMs: number, nowMs: number): void {
+    const { circuit, slowAfterMs } = this.#breaker
+    if (outcome === 'none') circuit.forget(this.#ticket)
+    else circuit.settle(this.#ticket, outcome !== 'success', latencyMs > slowAfterMs, nowMs)
+  }
+}

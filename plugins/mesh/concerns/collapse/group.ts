@@ -1,0 +1,262 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { Outlet } from '../../core/handlers/outlet.ts'
+import { StandIn } from '../../core/handlers/stand-in.ts'
+import { isBodiless } from '../../core/handlers/static-answer.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
+import { Members } from './members.ts'
+
+/** How long those who came later wait for the end of an answer whose length is not known. */
+const collectMs = 1000
+
+/** One caller of a shared call, with a controller and a pace of its own. */
+class Member extends StandIn {
+  readonly opts: DispatchOptions
+  readonly outlet: Outlet
+  /** Gets the answer as it comes; else it waits for the end. */
+  given = false
+  isGone = false
+  readonly #group: Group
+
+  constructor(next: DispatchHandler, opts: DispatchOptions, group: Group) {
+    super(next)
+    this.opts = opts
+    this.#group = group
+    this.outlet = new Outlet(
+      this,
+      () => group.pace(),
+      (reason) => group.leave(this, reason)
+    )
+  }
+
+  /** Contains what the caller throws: the other members must hear the end too. */
+  override onResponseError(controller: DispatchController, error: Error): void {
+    try {
+      super.onResponseError(controller, error)
+    } catch (thrown) {
+      this.#group.report(thrown as Error)
+    }
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    try {
+      super.onResponseEnd(controller, trailers)
+    } catch (thrown) {
+      this.#group.report(thrown as Error)
+    }
+  }
+}
+
+export interface GroupContext {
+  readonly dispatch: Dispatch
+  /** Tells to which other requests the response to `asked` may be given; null: to none. */
+  readonly sharing: (
+    status: number,
+    headers: IncomingHttpHeaders,
+    asked: DispatchOptions
+  ) => ((other: DispatchOptions) => boolean) | null
+  readonly maxBody: number
+  /** One more was given the answer to another's request. */
+  readonly count: () => void
+  /** Logs an error that a caller threw when it was told of the end. */
+  readonly report: (error: Error) => void
+}
+
+interface Head {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly text: string | undefined
+}
+
+/**
+ * Identical requests that share one call. Those who came later are given the answer only where they are certain to get
+ * all of it: its length is known and within the bound, so that it can wait in memory for a slow client while the others
+ * run on; or, length unknown, it has come whole. Else each makes a call of its own, and has lost some time. The call
+ * goes on while anyone wants it.
+ */
+export class Group implements DispatchHandler {
+  readonly #context: GroupContext
+  readonly #onClosed: () => void
+  #open = true
+  readonly #members = new Members<Member>()
+  /** Members that get the answer as it comes. */
+  #reading = 0
+  /** The request that was sent. */
+  #asked!: Member
+  #controller: DispatchController | null = null
+  #paused = false
+  /** What the call began with. */
+  #started: unknown = null
+  #head: Head | null = null
+  /** What those who wait for the end will be given. */
+  #collected: Buffer[] | null = null
+  #bytes = 0
+  #timer: NodeJS.Timeout | undefined
+
+  /** `onClosed` is called when no more may join. */
+  constructor(context: GroupContext, onClosed: () => void) {
+    this.#context = context
+    this.#onClosed = onClosed
+  }
+
+  begin(opts: DispatchOptions, handler: DispatchHandler): boolean {
+    this.#asked = new Member(handler, opts, this)
+    this.#members.add(this.#asked)
+    try {
+      return this.#context.dispatch(opts, this)
+    } catch (error) {
+      this.#close()
+      throw error
+    }
+  }
+
+  report(error: Error): void {
+    this.#context.report(error)
+  }
+
+  join(opts: DispatchOptions, handler: DispatchHandler): void {
+    const member = new Member(handler, opts, this)
+    this.#members.add(member)
+    this.pace()
+    member.outlet.start(this.#started)
+  }
+
+  leave(member: Member, reason: Error): void {
+    this.#remove(member)
+    const { first } = this.#members
+    if (first === undefined) {
+      this.#close()
+      this.#controller?.abort(reason)
+    } else {
+      if (this.#collected !== null && this.#reading === 0) this.#give(first, this.#collected)
+      if (this.#collected !== null && this.#reading === this.#members.size) this.#stopCollecting()
+      this.pace()
+    }
+  }
+
+  #remove(member: Member): void {
+    if (member.isGone) return
+    this.#members.delete(member)
+    if (member.given) this.#reading--
+  }
+
+  /** Nobody is held up by another; one who is alone may hold up the service. */
+  pace(): void {
+    const { first, size } = this.#members
+    const paused = size === 1 && first!.outlet.paused
+    if (paused === this.#paused) return
+    this.#paused = paused
+    if (paused) this.#controller?.pause()
+    else this.#controller?.resume()
+  }
+
+  onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#controller = controller
+    this.#started = context
+    if (this.#members.size === 0) controller.abort(new Error('nobody waits for the answer any more'))
+    else if (this.#paused) controller.pause()
+    for (const { outlet } of this.#members) outlet.start(context)
+  }
+
+  onResponseStart(controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
+    for (const { outlet } of this.#members) outlet.rawHeaders = controller.rawHeaders
+    if (status < 200) {
+      this.#members.first?.outlet.head(status, headers, text)
+      return
+    }
+    this.#close()
+    this.#head = { status, headers, text }
+    const { sharing, maxBody } = this.#context
+    const asked = this.#asked
+    const bodiless = asked.opts.method === 'HEAD' || isBodiless(status)
+    const length = bodiless ? 0 : Number(headers['content-length'] ?? -1)
+    // The originating caller may have left: then the response may not fit the one that is first now.
+    const fits = sharing(status, headers, asked.opts)
+    const others: Member[] = []
+    for (const member of this.#members) {
+      const isFirst = this.#members.first === member
+      const isServed = member === asked || (fits?.(member.opts) && (isFirst || length <= maxBody))
+      if (isServed) continue
+      others.push(member)
+      this.#remove(member)
+    }
+    const { first, size } = this.#members
+    if (length < 0 && size > 1) {
+      this.#collected = []
+      this.#timer = setTimeout(() => this.#release(), collectMs)
+    }
+    if (first === undefined) controller.abort(new Error('the answer is for nobody who is still there'))
+    else if (length < 0) this.#give(first, [])
+    else for (const member of this.#members) this.#give(member, [])
+    for (const other of others) this.#alone(other)
+    this.pace()
+  }
+
+  onResponseData(_controller: DispatchController, chunk: Buffer): void {
+    for (const member of this.#members) if (member.given) member.outlet.data(chunk)
+    // Only now: who was given what was collected until here gets the chunk above.
+    if (this.#collected === null) return
+    this.#collected.push(chunk)
+    this.#bytes += chunk.length
+    if (this.#bytes > this.#context.maxBody) this.#release()
+  }
+
+  onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    const collected = this.#collected ?? []
+    this.#stopCollecting()
+    for (const member of this.#members) {
+      member.outlet.rawTrailers = controller.rawTrailers
+      if (!member.given) this.#give(member, collected)
+      member.outlet.end(trailers ?? {})
+    }
+  }
+
+  onResponseError(_controller: DispatchController, error: Error): void {
+    this.#close()
+    this.#stopCollecting()
+    const all = [...this.#members]
+    for (const member of all) this.#remove(member)
+    all.forEach(({ given, outlet }, index) => {
+      if (index > 0 && !given) this.#context.count()
+      outlet.fail(error)
+    })
+  }
+
+  #give(member: Member, chunks: readonly Buffer[]): void {
+    if (member.given || member.over) return
+    member.given = true
+    this.#reading++
+    if (member !== this.#asked) this.#context.count()
+    const { status, headers, text } = this.#head!
+    member.outlet.head(status, headers, text)
+    for (const chunk of chunks) member.outlet.data(chunk)
+  }
+
+  /** Those who wait for the end shall wait no longer. */
+  #release(): void {
+    this.#stopCollecting()
+    const waiting = [...this.#members].filter(({ given }) => !given)
+    for (const member of waiting) this.#remove(member)
+    for (const member of waiting) this.#alone(member)
+    this.pace()
+  }
+
+  #stopCollecting(): void {
+    clearTimeout(this.#timer)
+    this.#collected = null
+  }
+
+  #alone(member: Member): void {
+    if (member.over) return
+    member.letGo()
+    try {
+      this.#context.dispatch(member.opts, member)
+    } catch (error) {
+      member.onResponseError(member, error as Error)
+    }
+  }
+
+  #close(): void {
+    if (this.#open) this.#onClosed()
+    this.#open = false
+  }
+}

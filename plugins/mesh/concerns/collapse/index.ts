@@ -1,0 +1,78 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { CollapseOptions } from '../../../../config/schema.ts'
+import { counterOf } from '../../core/counters.ts'
+import type { Layer } from '../../core/layer.ts'
+import { headerOf } from '../../core/request-facts.ts'
+import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
+import type { Identity } from '../../core/sharing/identity.ts'
+import { identityOf, isPersonal } from '../../core/sharing/identity.ts'
+import type { GroupContext } from './group.ts'
+import { Group } from './group.ts'
+
+/** The schema's, for `collapse: true`. */
+const defaults: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 1024 * 1024 }
+
+/**
+ * Identical calls in flight share one answer: those that come before its headers do. undici's `deduplicate` would cut
+ * off slow clients, and all of them with the one who asked first.
+ */
+export const collapse: Layer = (service, policy, { meter, perRequestHeaders = [] }) => {
+  if (!policy.collapse) return null
+  const options = policy.collapse === true ? defaults : policy.collapse
+  const identity = identityOf({ ...options, perRequest: perRequestHeaders })
+  const collapsed = {
+    name: 'jingwei_mesh_collapsed_total',
+    help: 'Calls that were given the answer to an identical one.'
+  }
+  const count = counterOf(meter, collapsed, { service: service.name })
+  const sharing = sharingBy(identity)
+  return (dispatch) => {
+    const groups = new Map<string, Group>()
+    const context: GroupContext = {
+      dispatch,
+      sharing,
+      maxBody: options.maxBody,
+      count,
+      report: (error: Error) => service.report(error)
+    }
+    return (opts, handler) => {
+      const same = identity.of(opts)
+      if (same === null) return dispatch(opts, handler)
+      const key = `${opts.method} ${same}`
+      const group = groups.get(key)
+      if (group !== undefined) {
+        group.join(opts, handler)
+        return true
+      }
+      const first = new Group(context, () => groups.delete(key))
+      groups.set(key, first)
+      return first.begin(opts, handler)
+    }
+  }
+}
+
+/**
+ * Statuses that may depend on the one request alone: its size, its age, a limit on its client. 404 and 410 are about
+ * the resource; a 5xx is about the service, which identical requests in flight must not make worse.
+ */
+function isOfOneRequest(status: number): boolean {
+  return status >= 400 && status < 500 && status !== 404 && status !== 410
+}
+
+/** Returns the function that reads from a response with which other requests it may be shared. */
+function sharingBy({ ignored }: Identity): GroupContext['sharing'] {
+  return (status, headers: IncomingHttpHeaders, asked) => {
+    if (isOfOneRequest(status)) return null
+    // A session that is born here is one client's.
+    if (headers['set-cookie'] !== undefined) return null
+    // May never end, and wants to be seen at once.
+    if (headers['content-type']?.startsWith('text/event-stream')) return null
+    const directives = cacheControl(headers['cache-control'])
+    // One user's response may go to identical requests, which have the same credentials; without any, to nobody.
+    if ((directives.has('private') || directives.has('no-store')) && !isPersonal(asked)) return null
+    const vary = varyOf(headers)
+    if (vary === null) return null
+    const differing = vary.filter((name) => ignored.has(name)).map((name) => [name, headerOf(asked, name)] as const)
+    return (other) => differing.every(([name, value]) => headerOf(other, name) === value)
+  }
+}

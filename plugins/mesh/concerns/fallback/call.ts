@@ -1,0 +1,227 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Count } from '../../core/counters.ts'
+import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
+import { StandIn } from '../../core/handlers/stand-in.ts'
+import { answerWith } from '../../core/handlers/static-answer.ts'
+import type { LayerContext } from '../../core/layer.ts'
+import type { Service } from '../../core/service.ts'
+import type { CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
+import type { ReplayBody } from '../replay/body.ts'
+import { isReplayable, keptBody } from '../replay/body.ts'
+import type { Recording, StaleStore, Stored } from './stale-store.ts'
+import type { Failing, Step } from './steps.ts'
+import { failingOf } from './steps.ts'
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** Services that a call fell back from, so that two that stand in for each other do not go round in circles. */
+      fellBackFrom?: readonly string[]
+    }
+  }
+}
+
+export interface FallbackContext {
+  readonly service: Service
+  readonly steps: readonly Step[]
+  readonly toService: LayerContext['toService']
+  readonly count: Readonly<Record<'service' | 'stale' | 'static', Count>>
+  readonly store: StaleStore | null
+  readonly idempotent: (opts: DispatchOptions) => boolean
+  /** How much of a streamed body is kept for another service. */
+  readonly keptBytes: number
+}
+
+/** What a step has for this request now; its service, a stored answer, or its own. */
+type Choice = { readonly step: Step; readonly stored: Stored | null }
+
+const mark = 'x-jingwei-fallback'
+
+/** A call and what stands in for it; to the caller, one. */
+export class FallbackCall extends StandIn {
+  readonly #context: FallbackContext
+  readonly #opts: DispatchOptions
+  readonly #body: ReplayBody | null
+  /** All that went wrong so far. */
+  readonly #failings: Failing[] = []
+  /** The service's own: it says more than that a fallback failed too. */
+  #error: Error | null = null
+  #next = 0
+
+  constructor(next: DispatchHandler, opts: DispatchOptions, context: FallbackContext) {
+    super(next)
+    this.#context = context
+    this.#body = context.keptBytes === 0 ? null : keptBody(opts, context.keptBytes, context.service)
+    this.#opts = this.#body === null ? opts : { ...opts, body: this.#body as never }
+  }
+
+  begin(dispatch: Dispatch): boolean {
+    return dispatch(this.#opts, new Trial(this, null, this.#context.store))
+  }
+
+  get opts(): DispatchOptions {
+    return this.#opts
+  }
+
+  /** Goes on to the next step that is for this failure, or an earlier one, and has an answer; false where none is. */
+  fallBack(failing: Failing | null, error: Error | null, source: DispatchController): boolean {
+    if (this.over || this.aborted) return false
+    // What is no condition ends it, unless it is a fallback that failed so.
+    if (failing === null && this.#failings.length === 0) return false
+    if (this.#failings.length === 0) this.#error = error
+    if (failing !== null) this.#failings.push(failing)
+    const choice = this.#choose(failing)
+    if (choice === null) return false
+    this.letGo()
+    this.#take(choice, source)
+    return true
+  }
+
+  /** The answer goes to the caller: nothing follows. */
+  passOn(): void {
+    this.#body?.seal()
+  }
+
+  /** None was left. */
+  fail(controller: DispatchController, error: Error): void {
+    this.onResponseError(controller, this.aborted ? error : (this.#error ?? error))
+  }
+
+  protected override finish(): void {
+    super.finish()
+    this.#body?.close()
+  }
+
+  #choose(failing: Failing | null): Choice | null {
+    const { steps, store } = this.#context
+    while (this.#next < steps.length) {
+      const step = steps[this.#next++]!
+      if (!this.#failings.some(step.isFor)) continue
+      if (step.service !== null) {
+        if (this.#maySend(step.service, failing)) return { step, stored: null }
+      } else if (!step.stale) return { step, stored: null }
+      else {
+        const stored = store?.find(this.#opts) ?? null
+        if (stored !== null) return { step, stored }
+      }
+    }
+    return null
+  }
+
+  #maySend(name: string, failing: Failing | null): boolean {
+    const { service, idempotent } = this.#context
+    if (name === service.name || this.#opts.fellBackFrom?.includes(name)) return false
+    if (this.sent && !idempotent(this.#opts)) return false
+    // After a timeout a connection may yet come that takes the stream; after what is not known, anything may.
+    return isReplayable(this.#opts.body, !this.sent && failing !== null && failing !== 'timeout')
+  }
+
+  #take({ step, stored }: Choice, source: DispatchController): void {
+    const { count, store, service, toService } = this.#context
+    if (step.service !== null) {
+      count.service()
+      const fellBackFrom = [...(this.#opts.fellBackFrom ?? []), service.name]
+      const trial = new Trial(this, step.service, null)
+      try {
+        toService(step.service)({ ...this.#opts, fellBackFrom }, trial)
+      } catch (error) {
+        trial.onResponseError(source, error as Error)
+      }
+    } else if (stored !== null) {
+      count.stale()
+      const { headers, body } = stored
+      const before = headers['cache-status']
+      const hit = 'jingwei; hit; detail=stale-if-error'
+      const more = {
+        'content-length': String(body.length),
+        age: String(store!.ageOf(stored)),
+        'cache-status': before === undefined ? hit : `${before}, ${hit}`,
+        [mark]: 'stale'
+      }
+      this.#answer(200, { ...headers, ...more }, body)
+    } else {
+      count.static()
+      const { status, headers, body } = step.answer!
+      this.#answer(status, { ...headers, [mark]: 'static' }, body)
+    }
+  }
+
+  #answer(status: number, headers: IncomingHttpHeaders, body: Buffer): void {
+    this.passOn()
+    answerWith(this.#opts, this, status, headers, body)
+  }
+}
+
+/** One call that may answer: the service's, or that of one which stands in for it. */
+class Trial extends DiscardingHandler {
+  readonly #owner: FallbackCall
+  /** Which one stands in; null: none does. */
+  readonly #service: string | null
+  readonly #store: StaleStore | null
+  #passedOn = false
+  #recording: Recording | null = null
+  #call: CallRecord | null = null
+
+  constructor(owner: FallbackCall, service: string | null, store: StaleStore | null) {
+    super(owner)
+    this.#owner = owner
+    this.#service = service
+    this.#store = store
+  }
+
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#call = (context as { call?: CallRecord } | null)?.call ?? null
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#passedOn = true
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status < 200) {
+      this.next.onResponseStart?.(controller, status, headers, text)
+      return
+    }
+    if (status >= 400 && this.#owner.fallBack(status, null, controller)) {
+      this.discard(controller)
+      return
+    }
+    this.#passedOn = true
+    this.#owner.passOn()
+    this.#recording = this.#store?.record(this.#owner.opts, status, headers) ?? null
+    const marked = this.#service === null ? headers : { ...headers, [mark]: `service:${this.#service}` }
+    this.next.onResponseStart?.(controller, status, marked, text)
+  }
+
+  override onResponseData(controller: DispatchController, chunk: Buffer): void {
+    if (!this.discarding) this.#recording?.add(chunk)
+    super.onResponseData(controller, chunk)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (!this.discarding) this.#recording?.end()
+    super.onResponseEnd(controller, trailers)
+  }
+
+  protected override failed(controller: DispatchController, error: Error): void {
+    if (this.#passedOn) {
+      this.next.onResponseError?.(controller, error)
+      return
+    }
+    const failing = failingOf(error, this.#call?.sent ?? true)
+    if (!this.#owner.fallBack(failing, error, controller)) this.#owner.fail(controller, error)
+  }
+}

@@ -1,0 +1,40 @@
+import { counterOf } from '../../core/counters.ts'
+import type { Layer } from '../../core/layer.ts'
+import { usuallyKept } from '../replay/body.ts'
+import { idempotency } from '../retry/rules.ts'
+import { FallbackCall } from './call.ts'
+import { StaleStores } from './stale-store.ts'
+import { compileStep } from './steps.ts'
+
+/** Where no retry policy says which requests may be sent twice: RFC 9110, 9.2.2, and what says so of itself. */
+const byDefinition = {
+  methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
+  idempotencyKey: true
+}
+
+/** What is answered when the service does not: by another service, as it last was, or as the configuration says. */
+export const fallback: Layer = (service, policy, { meter, now, toService, perRequestHeaders = [] }) => {
+  const { fallback: options, retry, subset = '' } = policy
+  if (!options) return null
+  const steps = options.map(compileStep)
+  const stale = options.find((entry) => entry.stale !== undefined)?.stale
+  const fallbacks = {
+    name: 'jingwei_mesh_fallbacks_total',
+    help: 'Calls that were answered by a fallback, by its kind.'
+  }
+  const countOf = (kind: string) => counterOf(meter, fallbacks, { service: service.name, kind })
+  const count = { service: countOf('service'), stale: countOf('stale'), static: countOf('static') }
+  const context = {
+    service,
+    steps,
+    toService,
+    count,
+    store:
+      stale === undefined
+        ? null
+        : service.keep('stale', () => new StaleStores(now, perRequestHeaders)).of(subset, stale),
+    idempotent: idempotency(retry || byDefinition),
+    keptBytes: steps.some((step) => step.service !== null) ? (retry ? retry.maxBody : usuallyKept) : 0
+  }
+  return (dispatch) => (opts, handler) => new FallbackCall(handler, opts, context).begin(dispatch)
+}

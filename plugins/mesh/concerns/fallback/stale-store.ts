@@ -1,0 +1,232 @@
+import { hash } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FallbackOptions } from '../../../../config/schema.ts'
+import { listItems } from '../../core/list-items.ts'
+import { headerOf, headerPairs } from '../../core/request-facts.ts'
+import type { Keeper } from '../../core/service.ts'
+import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
+import type { Identity } from '../../core/sharing/identity.ts'
+import { identityOf, isPersonal, part } from '../../core/sharing/identity.ts'
+import type { DispatchOptions } from '../../core/types.ts'
+
+export type StaleOptions = NonNullable<FallbackOptions['stale']>
+
+/** An answer that may be given again. */
+export interface Stored {
+  readonly headers: IncomingHttpHeaders
+  readonly body: Buffer
+  readonly storedMs: number
+  /** Its age when it came. */
+  readonly ageMs: number
+  /** How long the service allows it, once stored. */
+  readonly usableMs: number
+  /** The request headers that it depends on besides those of its key, and their values. */
+  readonly vary: readonly (readonly [name: string, value: string | undefined])[]
+}
+
+/** Most responses of one key; more would be a Vary on something endless. */
+const mostVariants = 8
+/** More names than an honest `Connection` header has. */
+const mostNominated = 64
+/**
+ * Headers that name the resource itself: a `public` response to one value must not be given for another. All of
+ * `X-Forwarded-*` but For, which names the client.
+ */
+const locating = /^(?:host|forwarded|x-forwarded-(?!for$).*|x-original-.*|x-rewrite-url|x-url-scheme|front-end-https)$/
+/** Of the connection, or told anew with each answer. */
+const dropped = new Set(
+  'connection keep-alive transfer-encoding upgrade te trailer proxy-connection proxy-authenticate age'.split(' ')
+)
+
+/**
+ * The last good responses of a service; the least recently used go first. A response is given again to requests that
+ * are identical to the one that it answered, by all headers but harmless ones; with `Cache-Control: public` to all
+ * requests for the resource, as far as `Vary` allows. RFC 9111 says which may be kept.
+ */
+export class StaleStore {
+  readonly #options: StaleOptions
+  readonly #identity: Identity
+  readonly #now: () => number
+  readonly #variants = new Map<string, Stored[]>()
+  #count = 0
+  #bytes = 0
+
+  constructor(options: StaleOptions, now: () => number, perRequest: readonly string[] = []) {
+    this.#options = options
+    this.#identity = identityOf({ excludeHeaders: options.excludeHeaders, perRequest })
+    this.#now = now
+  }
+
+  /** The newest response that may be given for this request now. */
+  find(opts: DispatchOptions): Stored | null {
+    const identity = this.#identity.of(opts)
+    if (identity === null || !takesStored(opts)) return null
+    const forAll = this.#findIn(publicKey(opts), opts)
+    const own = this.#findIn(ownKey(identity), opts)
+    return own !== null && (forAll === null || own.storedMs >= forAll.storedMs) ? own : forAll
+  }
+
+  #findIn(key: string, opts: DispatchOptions): Stored | null {
+    const variants = this.#variants.get(key)
+    const stored = variants?.findLast(({ vary }) => vary.every(([name, value]) => headerOf(opts, name) === value))
+    if (variants === undefined || stored === undefined) return null
+    if (this.#now() - stored.storedMs > Math.min(this.#options.maxAge, stored.usableMs)) return null
+    this.#variants.delete(key)
+    this.#variants.set(key, variants)
+    return stored
+  }
+
+  /** Seconds, as in the header. */
+  ageOf({ ageMs, storedMs }: Stored): number {
+    return Math.floor((ageMs + this.#now() - storedMs) / 1000)
+  }
+
+  /** Takes the answer down as it comes; null where it is not to be kept. */
+  record(opts: DispatchOptions, status: number, headers: IncomingHttpHeaders): Recording | null {
+    if (status !== 200 || opts.method !== 'GET' || !takesStored(opts)) return null
+    const names = varyOf(headers)
+    if (names === null || headers['set-cookie'] !== undefined) return null
+    if (Number(headers['content-length'] ?? 0) > this.#options.maxBody) return null
+    const directives = cacheControl(headers['cache-control'])
+    if (directives.has('no-store') || directives.has('private') || directives.has('no-cache')) return null
+    const isPublic = directives.has('public')
+    if (!isPublic && isPersonal(opts)) return null
+    const ageMs = seconds(headers.age)
+    const usableMs = allowedMs(directives) - ageMs
+    const kept = usableMs <= 0 ? null : endToEnd(headers)
+    const identity = kept === null ? null : this.#identity.of(opts)
+    if (kept === null || identity === null) return null
+    // Identical requests differ in ignored headers only.
+    const vary = isPublic ? names : names.filter((name) => this.#identity.ignored.has(name))
+    const entry = {
+      headers: kept,
+      storedMs: this.#now(),
+      ageMs,
+      usableMs,
+      vary: vary.map((name) => [name, headerOf(opts, name)] as const)
+    }
+    const key = isPublic ? publicKey(opts) : ownKey(identity)
+    return new Recording(this.#options.maxBody, (body) => this.#put(key, { ...entry, body }))
+  }
+
+  #put(key: string, stored: Stored): void {
+    const before = this.#variants.get(key) ?? []
+    const same = (other: Stored) =>
+      other.vary.length === stored.vary.length &&
+      other.vary.every(([name, value], i) => stored.vary[i]![0] === name && stored.vary[i]![1] === value)
+    const variants = [...before.filter((other) => !same(other)), stored].slice(
+      -Math.min(mostVariants, this.#options.maxEntries)
+    )
+    this.#remove(key)
+    this.#variants.set(key, variants)
+    this.#count += variants.length
+    this.#bytes += bytesOf(variants)
+    for (const [oldest] of this.#variants) {
+      if (this.#count <= this.#options.maxEntries) break
+      this.#remove(oldest)
+    }
+  }
+
+  #remove(key: string): void {
+    const variants = this.#variants.get(key)
+    if (variants === undefined) return
+    this.#variants.delete(key)
+    this.#count -= variants.length
+    this.#bytes -= bytesOf(variants)
+  }
+
+  status() {
+    return { answers: this.#count, bytes: this.#bytes }
+  }
+}
+
+/** An answer on its way into the store. */
+export class Recording {
+  readonly #most: number
+  readonly #put: (body: Buffer) => void
+  #chunks: Buffer[] | null = []
+  #bytes = 0
+
+  constructor(most: number, put: (body: Buffer) => void) {
+    this.#most = most
+    this.#put = put
+  }
+
+  add(chunk: Buffer): void {
+    this.#bytes += chunk.length
+    if (this.#bytes > this.#most) this.#chunks = null
+    else this.#chunks?.push(chunk)
+  }
+
+  /** Only what came whole is an answer. The copy lets go of the much larger buffers that chunks are cut from. */
+  end(): void {
+    if (this.#chunks !== null) this.#put(Buffer.concat(this.#chunks))
+  }
+}
+
+/** A service's stores: one for each way of keeping answers, whichever chains use it. */
+export class StaleStores implements Keeper {
+  readonly #now: () => number
+  readonly #perRequest: readonly string[]
+  readonly #stores = new Map<string, StaleStore>()
+
+  constructor(now: () => number, perRequest: readonly string[]) {
+    this.#now = now
+    this.#perRequest = perRequest
+  }
+
+  of(subset: string, options: StaleOptions): StaleStore {
+    const { maxAge, maxEntries, maxBody, excludeHeaders } = options
+    const key = JSON.stringify([subset, maxAge, maxEntries, maxBody, excludeHeaders])
+    const store = this.#stores.get(key) ?? new StaleStore(options, this.#now, this.#perRequest)
+    this.#stores.set(key, store)
+    return store
+  }
+
+  status() {
+    const all = [...this.#stores.values()].map((store) => store.status())
+    const sum = (key: 'answers' | 'bytes') => all.reduce((total, each) => total + each[key], 0)
+    return { answers: sum('answers'), bytes: sum('bytes') }
+  }
+}
+
+const bytesOf = (variants: readonly Stored[]) => variants.reduce((sum, { body }) => sum + body.length, 0)
+
+/** Returns a key of a fixed length, since the text may be as long as a header section. */
+const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
+
+/** The resource and the consumer: consumers share nothing, not even public responses. */
+function publicKey(opts: DispatchOptions): string {
+  let text = part(opts.path) + part(opts.caller?.consumer?.id)
+  const pairs = headerPairs(opts)
+  for (let i = 0; i < pairs.length; i += 2) if (locating.test(pairs[i]!)) text += part(pairs[i]) + part(pairs[i + 1])
+  return `public ${hash('sha256', text, 'base64')}`
+}
+
+/** Returns whether the client allows a stored response, and that this one is stored. */
+function takesStored(opts: DispatchOptions): boolean {
+  const asked = cacheControl(headerOf(opts, 'cache-control'))
+  return !(asked.has('no-store') || asked.has('no-cache'))
+}
+
+/** RFC 9111, 4.2.4: some answers must not be given when stale, unless the service allows it on errors (RFC 5861). */
+function allowedMs(directives: ReadonlyMap<string, string>): number {
+  const shared = directives.has('s-maxage') && !directives.has('stale-if-error')
+  if (!shared && !directives.has('must-revalidate') && !directives.has('proxy-revalidate')) {
+    return Number.POSITIVE_INFINITY
+  }
+  return seconds(directives.get('s-maxage') ?? directives.get('max-age'))
+}
+
+function seconds(value: string | string[] | undefined): number {
+  const number = Number(value ?? 0)
+  return number > 0 ? number * 1000 : 0
+}
+
+/** Null where `Connection` cannot be read: then nobody knows which headers were meant for this connection alone. */
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders | null {
+  const nominated = listItems(String(headers.connection ?? '').toLowerCase(), mostNominated)
+  if (nominated === null) return null
+  const left = new Set([...dropped, ...nominated])
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !left.has(name)))
+}

@@ -1,0 +1,125 @@
+import type { FaultOptions } from '../../../../config/schema.ts'
+import { counterOf } from '../../core/counters.ts'
+import { answerWith, staticAnswer } from '../../core/handlers/static-answer.ts'
+import type { Layer } from '../../core/layer.ts'
+import { headerOf } from '../../core/request-facts.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import { ThrottledHandler } from './throttled-handler.ts'
+
+/** What is injected into one attempt. */
+interface Injected {
+  delayMs: number
+  status: number
+  bytesPerSecond: number
+}
+
+/** A delay that a header asks for is no longer than this. */
+const longestMs = 60_000
+
+/**
+ * Injects delays, aborts and slow answers, to see how those above and the callers fare: to all of them it is the
+ * service's fault, so they retry it, eject for it and open the circuit for it. (Envoy's fault filter.)
+ */
+export const fault: Layer = (service, policy, { meter, random }) => {
+  const options = policy.fault
+  if (!options) return null
+  const { name } = service
+  const faults = { name: 'jingwei_mesh_faults_total', help: 'Faults injected, by kind.' }
+  const overflows = {
+    name: 'jingwei_mesh_fault_overflows_total',
+    help: 'Faults left out because as many as may be were in force.'
+  }
+  const delayed = counterOf(meter, faults, { service: name, kind: 'delay' })
+  const aborted = counterOf(meter, faults, { service: name, kind: 'abort' })
+  const slowed = counterOf(meter, faults, { service: name, kind: 'bandwidth' })
+  const overflow = counterOf(meter, overflows, { service: name })
+  const state = service.keep('fault', () => new ActiveFaults())
+
+  return (dispatch) => (opts, handler) => {
+    const injected = draw(options, opts, random)
+    if (injected === null) return dispatch(opts, handler)
+    if (state.active >= options.maxActive) {
+      overflow()
+      return dispatch(opts, handler)
+    }
+    const { delayMs, status, bytesPerSecond } = injected
+    if (delayMs > 0) delayed()
+    if (status > 0) aborted()
+    if (bytesPerSecond > 0) slowed()
+    let next = dispatch
+    if (status > 0) next = abort(status)
+    else if (bytesPerSecond > 0) next = state.throttle(dispatch, bytesPerSecond)
+    return delayMs > 0 ? state.delay(next, delayMs, opts, handler) : next(opts, handler)
+  }
+}
+
+function abort(status: number): Dispatch {
+  const { headers, body } = staticAnswer(status, {}, 'injected fault')
+  return (opts, handler) => answerWith(opts, handler, status, headers, body)
+}
+
+function draw(options: FaultOptions, opts: DispatchOptions, random: Surroundings['random']): Injected | null {
+  const { delay, abort, bandwidth } = options
+  const injected = {
+    delayMs: delay !== undefined && random() < delay.percent ? delay.for : 0,
+    status: abort !== undefined && random() < abort.percent ? abort.status : 0,
+    bytesPerSecond: bandwidth !== undefined && random() < bandwidth.percent ? bandwidth.limit : 0
+  }
+  // Only who is trusted: a stranger could make any service look broken.
+  if (options.header && opts.caller?.trusted) {
+    injected.delayMs = Math.min(asked(opts, 'x-jingwei-fault-delay') ?? injected.delayMs, longestMs)
+    const status = asked(opts, 'x-jingwei-fault-abort') ?? 0
+    if (status >= 200 && status <= 599) injected.status = status
+    injected.bytesPerSecond = asked(opts, 'x-jingwei-fault-bandwidth') ?? injected.bytesPerSecond
+  }
+  return injected.delayMs > 0 || injected.status > 0 || injected.bytesPerSecond > 0 ? injected : null
+}
+
+function asked(opts: DispatchOptions, header: string): number | undefined {
+  const text = headerOf(opts, header)
+  return text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined
+}
+
+/** Faults in force on one service. */
+class ActiveFaults {
+  active = 0
+
+  status() {
+    return { active: this.active }
+  }
+
+  delay(dispatch: Dispatch, delayMs: number, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    this.active++
+    const call = opts.call!
+    let waiting = true
+    const end = () => {
+      if (!waiting) return
+      waiting = false
+      this.active--
+      clearTimeout(timer)
+    }
+    const timer = setTimeout(() => {
+      end()
+      if (opts.attempt!.over) return
+      try {
+        dispatch(opts, handler)
+      } catch (error) {
+        handler.onResponseError?.(call, error as Error)
+      }
+    }, delayMs)
+    call.whenOver(() => {
+      if (!waiting) return
+      end()
+      // Nobody else would tell those in between that the attempt is over.
+      handler.onResponseError?.(call, call.reason ?? new Error('the call is over'))
+    })
+    return true
+  }
+
+  throttle(dispatch: Dispatch, bytesPerSecond: number): Dispatch {
+    return (opts, handler) => {
+      this.active++
+      return dispatch(opts, new ThrottledHandler(handler, bytesPerSecond, () => this.active--))
+    }
+  }
+}

@@ -1,0 +1,36 @@
+import { hash32 } from '../balancing/hash.ts'
+import { balanceOptions } from '../balancing/options.ts'
+import { CookieHandler, mint } from '../core/handlers/sticky-cookie.ts'
+import type { Layer } from '../core/layer.ts'
+import { factReader } from '../core/request-facts.ts'
+
+/**
+ * Takes the hash by which the balancer chooses, once a call, so that all attempts begin at the same instance. A caller
+ * without the cookie may be given one, by which it is hashed at once. Without a value the balancer chooses at random.
+ */
+export const hashKey: Layer = (_service, { balance }, { random }) => {
+  const { policy, hashOn, cookieTtl } = balanceOptions(balance)
+  if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null
+  const read = factReader(hashOn)
+  const cookie = hashOn.startsWith('cookie:') ? hashOn.slice('cookie:'.length) : null
+  const gives = cookieTtl !== undefined && cookie !== null
+  const attributes = cookieTtl ? `; Max-Age=${Math.ceil(cookieTtl / 1000)}` : ''
+  return (dispatch) => (opts, handler) => {
+    let key = read(opts)
+    let next = handler
+    if (key === undefined && cookie !== null) {
+      // A split may go by the same cookie, and give it.
+      const theirs = opts.minted?.name === cookie ? opts.minted : undefined
+      if (theirs !== undefined) {
+        key = theirs.key
+        if (gives) theirs.attributes = attributes
+      } else if (gives) {
+        const minted = mint(cookie, attributes, opts.caller, random)
+        key = minted.key
+        next = new CookieHandler(handler, minted)
+      }
+    }
+    if (key !== undefined) opts.call!.hash = hash32(key)
+    return dispatch(opts, next)
+  }
+}

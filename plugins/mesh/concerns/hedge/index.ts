@@ -1,0 +1,50 @@
+import type { HedgeOptions } from '../../../../config/schema.ts'
+import { counterOf } from '../../core/counters.ts'
+import type { Layer } from '../../core/layer.ts'
+import { RetryLimit } from '../retry/limit.ts'
+import { Latencies } from './latencies.ts'
+import { Hedge } from './legs.ts'
+
+/** Share of the calls that hedges may add where no retry policy says so. */
+const ownBudget = 0.2
+
+/**
+ * When an attempt does not answer in time, another one starts elsewhere beside it, and the first answer wins: against
+ * the tail of the latency. Within the retry budget, or a service that slows down would get more to do because of it.
+ */
+export const hedge: Layer = (service, policy, around) => {
+  const { hedge: options, retry, subset = '' } = policy
+  if (!options) return null
+  const { meter, now } = around
+  const methods = new Set<string>(options.methods)
+  const latencies = service.keep('hedge', () => new Latencies())
+  const hedges = {
+    name: 'jingwei_mesh_hedges_total',
+    help: 'Hedged attempts, by whether theirs was the answer that was passed on.'
+  }
+  const won = counterOf(meter, hedges, { service: service.name, outcome: 'won' })
+  const lost = counterOf(meter, hedges, { service: service.name, outcome: 'lost' })
+  const context = {
+    service,
+    subset,
+    attempts: options.attempts,
+    afterMs: delay(options, latencies),
+    latencies,
+    limit: RetryLimit.of(service, around),
+    share: retry ? retry.budget : ownBudget,
+    count: (isWon: boolean) => (isWon ? won : lost)(),
+    now
+  }
+  return (dispatch) => (opts, handler) => {
+    if (opts.upgrade || !methods.has(opts.method)) return dispatch(opts, handler)
+    // The retries' layer does it where there is one.
+    if (!retry) context.limit.call(opts.call!.startedMs)
+    return new Hedge(handler, opts, dispatch, context).begin()
+  }
+}
+
+/** How long an attempt has; null while that is not known. */
+function delay({ after, percentile }: HedgeOptions, latencies: Latencies): () => number | null {
+  if (after !== undefined || percentile === undefined) return () => after ?? null
+  return () => latencies.percentile(percentile)
+}

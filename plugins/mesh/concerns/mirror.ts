@@ -1,0 +1,166 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { counterOf } from '../core/counters.ts'
+import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
+import type { Layer } from '../core/layer.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** It is a copy: of copies there are none, or two services that mirror each other would never rest. */
+      isCopy?: true
+    }
+  }
+}
+
+/**
+ * Sends a copy of the calls to a shadow service. Nobody waits for it and nobody sees how it ends; a request body goes
+ * along when it has gone to the service, if it was not larger than may be kept. The shadow's `Host` ends with
+ * `-shadow`, as Envoy's does, so that its logs tell the copies.
+ */
+export const mirror: Layer = (service, policy, { meter, random, toService }) => {
+  const options = policy.mirror
+  // A mirror for all services is none of the shadow itself.
+  if (!options || options.service === service.name) return null
+  const copies = {
+    name: 'jingwei_mesh_mirrored_total',
+    help: 'Copies of calls for a shadow service, by what became of them.'
+  }
+  const count = (outcome: string) => counterOf(meter, copies, { service: service.name, outcome })
+  const [sent, dropped, tooLarge, failed] = [count('sent'), count('dropped'), count('too-large'), count('failed')]
+  const shadow = service.keep(`mirror to ${options.service}`, () => new Shadow(toService(options.service)))
+  const { percent } = options
+
+  return (dispatch) => (opts, handler) => {
+    if (opts.upgrade || opts.isCopy || random() >= percent) return dispatch(opts, handler)
+    if (shadow.active >= options.maxActive) {
+      dropped()
+      return dispatch(opts, handler)
+    }
+    const send = (body: Buffer | null) => {
+      sent()
+      shadow.send(opts, body, failed)
+    }
+    const { body } = opts
+    if (body === null || body === undefined) send(null)
+    else if (typeof body === 'string' || body instanceof Uint8Array) {
+      if (Buffer.byteLength(body) > options.maxBody) tooLarge()
+      else send(Buffer.from(body))
+    } else {
+      const whole = () => !('readableEnded' in body) || body.readableEnded
+      return dispatch(opts, new BodyKeeper(handler, options.maxBody, whole, send, tooLarge))
+    }
+    return dispatch(opts, handler)
+  }
+}
+
+/** Copies in flight to one shadow service. */
+class Shadow {
+  readonly #dispatch: Dispatch
+  active = 0
+
+  constructor(dispatch: Dispatch) {
+    this.#dispatch = dispatch
+  }
+
+  status() {
+    return { active: this.active }
+  }
+
+  send(
+    { call: _ofTheOriginal, instance: _likewise, ...opts }: DispatchOptions,
+    body: Buffer | null,
+    failed: () => void
+  ) {
+    this.active++
+    const headers = shadowHost(opts.headers)
+    const done = (ok: boolean) => {
+      this.active--
+      if (!ok) failed()
+    }
+    try {
+      this.#dispatch({ ...opts, body, headers, isCopy: true }, new Sink(done))
+    } catch {
+      // The original's options, which went through: whatever it is, it is nobody's concern.
+      done(false)
+    }
+  }
+}
+
+/** As the bridge gives headers, name, value, name, value; other shapes bring no Host of their own. */
+function shadowHost(headers: DispatchOptions['headers']): DispatchOptions['headers'] {
+  if (!Array.isArray(headers)) return headers ?? null
+  return headers.map((text, i) =>
+    i % 2 === 1 && headers[i - 1] === 'host' ? String(text).replace(/(:\d+)?$/, '-shadow$1') : text
+  )
+}
+
+/** Reads an answer to its end for nobody. */
+class Sink implements DispatchHandler {
+  readonly #done: (ok: boolean) => void
+
+  constructor(done: (ok: boolean) => void) {
+    this.#done = done
+  }
+
+  onRequestStart(): void {}
+
+  onResponseStart(): void {}
+
+  onResponseData(): void {}
+
+  onResponseEnd(): void {
+    this.#done(true)
+  }
+
+  onResponseError(): void {
+    this.#done(false)
+  }
+}
+
+/** Keeps a streamed body as it goes out to the service, and hands it over when that has answered. */
+class BodyKeeper extends ForwardingHandler {
+  readonly #most: number
+  readonly #whole: () => boolean
+  readonly #send: (body: Buffer) => void
+  readonly #tooLarge: () => void
+  #chunks: Buffer[] = []
+  #size = 0
+
+  constructor(
+    next: DispatchHandler,
+    most: number,
+    whole: () => boolean,
+    send: (body: Buffer) => void,
+    tooLarge: () => void
+  ) {
+    super(next)
+    this.#most = most
+    this.#whole = whole
+    this.#send = send
+    this.#tooLarge = tooLarge
+  }
+
+  // Once an attempt, each of which sends it from the beginning.
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#chunks = []
+    this.#size = 0
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  override onBodySent(chunk: Buffer): void {
+    // The types leave out that text comes as text.
+    this.#size += Buffer.byteLength(chunk)
+    // A copy: the chunk's own memory may be freed.
+    if (this.#size <= this.#most) this.#chunks.push(Buffer.from(chunk))
+    else this.#chunks = []
+    this.next.onBodySent?.(chunk)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (this.#size > this.#most) this.#tooLarge()
+    // An early answer: the service did not want the rest of it either.
+    else if (this.#whole()) this.#send(Buffer.concat(this.#chunks))
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+}

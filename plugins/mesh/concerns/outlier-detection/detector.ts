@@ -1,0 +1,224 @@
+import type { OutlierOptions } from '../../../../config/schema.ts'
+import { counterOf, shadowCounter } from '../../core/counters.ts'
+import type { Keeper } from '../../core/service.ts'
+import { serviceGauge } from '../../core/service-gauge.ts'
+import type { Endpoint, Instance, Surroundings } from '../../core/types.ts'
+import { byFailurePercentage, bySuccessRate } from './statistics.ts'
+
+export const concern = 'outlier-detection'
+
+const reasons = ['consecutive-5xx', 'consecutive-gateway-failures', 'success-rate', 'failure-percentage'] as const
+type Reason = (typeof reasons)[number]
+
+/** What is known of one instance; the counts of answers are those of the current interval. */
+export class Host {
+  readonly endpoint: Endpoint
+  successes = 0
+  failures = 0
+  consecutive5xx = 0
+  consecutiveGatewayFailures = 0
+  /** Of the last interval; null where nothing was asked of it. */
+  successRate: number | null = null
+  ejected = false
+  ejectedAt = 0
+  returnsAt = 0
+  /** Ejections so far. */
+  ejections = 0
+  /** By which the next ejection is longer; decays while it behaves. */
+  multiplier = 0
+
+  constructor(endpoint: Endpoint) {
+    this.endpoint = endpoint
+  }
+
+  /** Begins anew: what it did before its ejection is atoned for. */
+  reset(): void {
+    this.successes = 0
+    this.failures = 0
+    this.consecutive5xx = 0
+    this.consecutiveGatewayFailures = 0
+  }
+}
+
+/**
+ * Envoy's outlier detection: failures in a row eject an instance at once, its rate over an interval at the end of it;
+ * it returns at the first end of an interval after its time, or as soon as an active check finds it well. Never more
+ * than `maxEjectionPercent` are kept out, counting those that are out for other reasons.
+ */
+export class OutlierDetector implements Keeper {
+  readonly #service: string
+  readonly #options: OutlierOptions
+  readonly #around: Surroundings
+  readonly #hosts = new Map<Endpoint, Host>()
+  readonly #count: (reason: Reason) => void
+  readonly #overflow: () => void
+  readonly #shadow: (() => void) | null
+  readonly #closeGauge: () => void
+  #timer: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor(service: string, options: OutlierOptions, around: Surroundings) {
+    const { meter } = around
+    this.#service = service
+    this.#options = options
+    this.#around = around
+    const ejections = {
+      name: 'jingwei_mesh_ejections_total',
+      help: 'Ejections of instances by outlier detection, by what had been detected.'
+    }
+    const counts = new Map(reasons.map((reason) => [reason, counterOf(meter, ejections, { service, reason })]))
+    this.#count = (reason) => counts.get(reason)!()
+    const overflows = {
+      name: 'jingwei_mesh_ejection_overflows_total',
+      help: 'Ejections that did not happen, since too many instances are out already.'
+    }
+    this.#overflow = counterOf(meter, overflows, { service })
+    this.#shadow = options.mode === 'shadow' ? shadowCounter(meter, service, concern) : null
+    const gauge = { name: 'jingwei_mesh_ejections_active', help: 'Instances that outlier detection keeps out.' }
+    this.#closeGauge = serviceGauge(meter, gauge, service, () => (this.#shadow === null ? this.#ejected() : 0))
+  }
+
+  update(instances: readonly Instance[]): void {
+    const listed = new Set(instances.map(({ endpoint }) => endpoint))
+    for (const endpoint of this.#hosts.keys()) if (!listed.has(endpoint)) this.#hosts.delete(endpoint)
+    for (const endpoint of listed) {
+      if (this.#hosts.has(endpoint)) continue
+      const host = new Host(endpoint)
+      this.#hosts.set(endpoint, host)
+      endpoint.health.whenProven((begunMs) => {
+        // What was begun before says nothing of how it is since.
+        if (host.ejected && begunMs >= host.ejectedAt) this.#return(host, 'an active check succeeded')
+      })
+    }
+  }
+
+  /** Undefined for an instance that has left. */
+  host(endpoint: Endpoint): Host | undefined {
+    return this.#hosts.get(endpoint)
+  }
+
+  succeeded(host: Host): void {
+    host.successes++
+    host.consecutive5xx = 0
+    host.consecutiveGatewayFailures = 0
+    if (this.#timer === undefined) this.#arm()
+  }
+
+  /** `status` of a 5xx, 0 where no answer came. */
+  failed(host: Host, status: number): void {
+    const { consecutive5xx: most, consecutiveGatewayFailures: mostGateway } = this.#options
+    if (this.#timer === undefined) this.#arm()
+    host.failures++
+    host.consecutive5xx++
+    const gateway = status === 0 || (status >= 502 && status <= 504)
+    host.consecutiveGatewayFailures = gateway ? host.consecutiveGatewayFailures + 1 : 0
+    if (mostGateway !== false && host.consecutiveGatewayFailures >= mostGateway) {
+      this.#eject(host, 'consecutive-gateway-failures', `${mostGateway} gateway failures in a row`)
+    } else if (most !== false && host.consecutive5xx >= most) {
+      this.#eject(host, 'consecutive-5xx', `${most} failures in a row`)
+    }
+  }
+
+  /** The end of an interval. */
+  tick(): void {
+    const { successRate, failurePercentage } = this.#options
+    const now = this.#around.now()
+    let busy = false
+    for (const host of this.#hosts.values()) {
+      const requests = host.successes + host.failures
+      host.successRate = requests === 0 ? null : host.successes / requests
+      if (!host.ejected) host.multiplier = Math.max(0, host.multiplier - 1)
+      else if (now >= host.returnsAt) this.#return(host, 'its ejection is over')
+      busy ||= requests > 0 || host.ejected || host.multiplier > 0
+    }
+    const judged = [...this.#hosts.values()].filter((host) => !host.ejected)
+    const slow = successRate === false ? [] : bySuccessRate(judged, successRate)
+    for (const { host, detail } of slow) this.#eject(host, 'success-rate', detail)
+    const failing = failurePercentage === false ? [] : byFailurePercentage(judged, failurePercentage)
+    for (const { host, detail } of failing) this.#eject(host, 'failure-percentage', detail)
+    for (const host of this.#hosts.values()) {
+      host.successes = 0
+      host.failures = 0
+    }
+    if (!busy) this.#disarm()
+  }
+
+  #eject(host: Host, reason: Reason, detail: string): void {
+    // What was in flight, or comes in a panic, may still fail.
+    if (host.ejected || this.#hosts.get(host.endpoint) !== host) return
+    host.consecutive5xx = 0
+    host.consecutiveGatewayFailures = 0
+    if (!this.#mayEject(host)) {
+      this.#overflow()
+      return
+    }
+    const { baseEjection, maxEjection } = this.#options
+    host.ejected = true
+    host.ejections++
+    // Does not grow beyond what is in force, or it would take too long to decay.
+    if (host.multiplier * baseEjection < maxEjection) host.multiplier++
+    const forMs = Math.min(maxEjection, baseEjection * host.multiplier)
+    host.ejectedAt = this.#around.now()
+    host.returnsAt = host.ejectedAt + forMs
+    const why = `${detail}; ejected for ${forMs} ms`
+    if (this.#shadow === null) {
+      this.#count(reason)
+      host.endpoint.health.obstruct(concern, why)
+    } else {
+      this.#shadow()
+      const about = { service: this.#service, instance: host.endpoint.origin, concern, reason: why }
+      this.#around.log.info(about, 'instance would be unavailable: outlier detection in shadow mode')
+    }
+  }
+
+  /** Whether the limit allows for one more: one may always be out, one always stays. */
+  #mayEject(host: Host): boolean {
+    let others = 0
+    for (const other of this.#hosts.values()) {
+      if (other !== host && (other.ejected || !other.endpoint.health.available)) others++
+    }
+    const most = Math.max(1, Math.floor(this.#hosts.size * this.#options.maxEjectionPercent + 1e-9))
+    return others + 1 <= most && others + 1 < this.#hosts.size
+  }
+
+  #return(host: Host, reason: string): void {
+    host.ejected = false
+    host.reset()
+    if (this.#shadow === null) host.endpoint.health.clear(concern, reason)
+  }
+
+  #ejected(): number {
+    let count = 0
+    for (const { ejected } of this.#hosts.values()) if (ejected) count++
+    return count
+  }
+
+  /** There are intervals only while there is something to look at. */
+  #arm(): void {
+    if (!this.#closed) this.#timer = setInterval(() => this.tick(), this.#options.interval).unref()
+  }
+
+  #disarm(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  status() {
+    return { mode: this.#options.mode, ejected: this.#ejected() }
+  }
+
+  instanceStatus(endpoint: Endpoint): unknown {
+    const host = this.#hosts.get(endpoint)
+    if (host === undefined) return undefined
+    const { ejected, ejections, consecutive5xx, consecutiveGatewayFailures, successRate } = host
+    const returnsInMs = Math.max(0, Math.round(host.returnsAt - this.#around.now()))
+    const counts = { ejections, consecutive5xx, consecutiveGatewayFailures, successRate }
+    return { ejected, ...(ejected && { returnsInMs }), ...counts }
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#disarm()
+    this.#closeGauge()
+  }
+}

@@ -1,0 +1,91 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { blame } from '../../core/blame.ts'
+import type { Call } from '../../core/call.ts'
+import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
+import type { Layer } from '../../core/layer.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { Host } from './detector.ts'
+import { concern, OutlierDetector } from './detector.ts'
+
+interface Context {
+  readonly detector: OutlierDetector
+  readonly timeoutMs: number
+  readonly now: Surroundings['now']
+}
+
+/** Takes out instances that answer worse than the others: tells the detector how each attempt ended. */
+export const outlierDetection: Layer = (service, policy, around) => {
+  const options = policy.outlierDetection
+  if (!options) return null
+  const detector = service.keep(concern, () => new OutlierDetector(service.name, options, around))
+  const context: Context = { detector, timeoutMs: policy.timeout, now: around.now }
+  return (dispatch) => (opts, handler) => {
+    const host = detector.host(opts.instance!.endpoint)
+    return dispatch(opts, host === undefined ? handler : new OutlierHandler(handler, opts, host, context))
+  }
+}
+
+/** A failure is told at once, so that the next request goes elsewhere; a success when the answer is whole. */
+class OutlierHandler extends ForwardingHandler {
+  readonly #call: Call
+  readonly #host: Host
+  readonly #context: Context
+  /** Start of the attempt, less the time that its call had spent in queues of ours by then. */
+  readonly #fromMs: number
+  #answered = false
+  #told = false
+
+  constructor(next: DispatchHandler, { call }: DispatchOptions, host: Host, context: Context) {
+    super(next)
+    this.#call = call!
+    this.#host = host
+    this.#context = context
+    this.#fromMs = context.now() - this.#call.waitedMs
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#succeeded()
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status >= 500) this.#failed(status)
+    else if (status >= 200) this.#answered = true
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#succeeded()
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    const { now, timeoutMs } = this.#context
+    const elapsedMs = now() - this.#fromMs - this.#call.waitedMs
+    if (blame(error, this.#call, elapsedMs, timeoutMs) !== null) this.#failed(0)
+    // It had answered; that its answer was not wanted to the end says nothing against it.
+    else if (this.#answered) this.#succeeded()
+    this.next.onResponseError?.(controller, error)
+  }
+
+  #succeeded(): void {
+    if (!this.#told) this.#context.detector.succeeded(this.#host)
+    this.#told = true
+  }
+
+  #failed(status: number): void {
+    if (!this.#told) this.#context.detector.failed(this.#host, status)
+    this.#told = true
+  }
+}

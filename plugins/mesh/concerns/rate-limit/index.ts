@@ -1,0 +1,113 @@
+import type { LimitOptions } from '../../../../config/schema.ts'
+import type { Count } from '../../core/counters.ts'
+import { counterOf, shadowCounter } from '../../core/counters.ts'
+import { MeshError } from '../../core/errors.ts'
+import type { Layer } from '../../core/layer.ts'
+import type { Keeper, Service } from '../../core/service.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import { WaitingLine } from '../../core/waiting.ts'
+import { TokenBucket } from './token-bucket.ts'
+
+/** Protects a fragile service from all callers together: a token bucket toward it. */
+export const rateLimit: Layer = (service, { limit: options }, around) => {
+  if (!options) return null
+  const limiter = service.keep('rate-limit', () => new Limiter(service, options, around))
+  if (options.mode === 'shadow') {
+    return (dispatch) => (opts, handler) => {
+      limiter.watch()
+      return dispatch(opts, handler)
+    }
+  }
+  return (dispatch) => (opts, handler) => limiter.admit(dispatch, opts, handler)
+}
+
+class Limiter implements Keeper {
+  readonly #service: string
+  readonly #options: LimitOptions
+  readonly #bucket: TokenBucket
+  readonly #line: WaitingLine
+  readonly #count: Readonly<Record<'queued' | 'refused', Count>>
+  readonly #shadowed: Count
+  /** For the turn of the first in the line; none while nobody waits. */
+  #turn: NodeJS.Timeout | undefined
+
+  constructor({ name }: Service, options: LimitOptions, { now, meter }: Surroundings) {
+    const { mode, rate, per, burst = rate } = options
+    this.#service = name
+    this.#options = options
+    this.#bucket = new TokenBucket(burst, per / rate, now)
+    this.#line = new WaitingLine(now, () => this.#whenLeft())
+    const limited = {
+      name: 'jingwei_mesh_limited_total',
+      help: 'Attempts that met the rate limit toward a service, by what became of them.'
+    }
+    const countOf = (outcome: string) => counterOf(meter, limited, { service: name, outcome })
+    this.#count = { queued: countOf('queued'), refused: countOf('refused') }
+    this.#shadowed = mode === 'shadow' ? shadowCounter(meter, name, 'rate-limit') : () => {}
+  }
+
+  admit(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    const bucket = this.#bucket
+    const waitMs = bucket.waitMs()
+    if (waitMs === 0) {
+      // Whose timer is late goes first all the same.
+      if (this.#line.size > 0) this.#next()
+      bucket.take()
+      return dispatch(opts, handler)
+    }
+    if (this.#isTooLong(waitMs, this.#line.size)) {
+      this.#count.refused()
+      handler.onResponseError?.(opts.call!, new MeshError('JW_UPSTREAM_LIMITED', this.#service, waitMs))
+      return true
+    }
+    this.#count.queued()
+    bucket.take()
+    this.#line.join(dispatch, opts, handler)
+    this.#arm()
+    return true
+  }
+
+  /** Tokens come at a known pace, so who would wait in vain is told at once, and who waits, waits for something. */
+  #isTooLong(waitMs: number, waiting: number): boolean {
+    return waiting >= this.#options.queue || waitMs > this.#options.queueTimeout
+  }
+
+  /** Shadow: takes a token also where that would have meant to wait for it. */
+  watch(): void {
+    const waitMs = this.#bucket.waitMs()
+    if (waitMs > 0 && this.#isTooLong(waitMs, this.#promised())) this.#shadowed()
+    else this.#bucket.take()
+  }
+
+  #promised(): number {
+    return Math.max(0, Math.ceil(-this.#bucket.tokens))
+  }
+
+  #arm(): void {
+    this.#turn ??= setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#line.size)))
+  }
+
+  #next(): void {
+    clearTimeout(this.#turn)
+    this.#turn = undefined
+    while (this.#line.size > 0 && this.#bucket.waitMs(this.#line.size) === 0) {
+      const { dispatch, opts, handler } = this.#line.next()!
+      dispatch(opts, handler)
+    }
+    if (this.#line.size > 0) this.#arm()
+  }
+
+  #whenLeft(): void {
+    this.#bucket.giveBack()
+    if (this.#line.size > 0) return
+    clearTimeout(this.#turn)
+    this.#turn = undefined
+  }
+
+  status() {
+    const { mode, rate, per, burst = rate } = this.#options
+    const tokens = Math.max(0, Math.floor(this.#bucket.tokens))
+    const pending = mode === 'shadow' ? this.#promised() : this.#line.size
+    return { mode, rate, perMs: per, burst, tokens, pending }
+  }
+}

@@ -1,0 +1,49 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { MeshError } from '../core/errors.ts'
+import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
+import type { Layer } from '../core/layer.ts'
+import type { DispatchController, DispatchHandler } from '../core/types.ts'
+
+/**
+ * Limits the time of a response, from its header section to its end. The idle timeout does not end a service that sends
+ * a byte now and then. Blames no instance: some services stream for as long as their client listens.
+ */
+export const responseTimeout: Layer = (service, { responseTimeout: timeoutMs = false }) => {
+  if (timeoutMs === false) return null
+  return (dispatch) => (opts, handler) => dispatch(opts, new ResponseTimeoutHandler(handler, timeoutMs, service.name))
+}
+
+class ResponseTimeoutHandler extends ForwardingHandler {
+  readonly #timeoutMs: number
+  readonly #service: string
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(next: DispatchHandler, timeoutMs: number, service: string) {
+    super(next)
+    this.#timeoutMs = timeoutMs
+    this.#service = service
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status >= 200) {
+      const expire = () => controller.abort(new MeshError('JW_RESPONSE_TIMEOUT', this.#service))
+      this.#timer = setTimeout(expire, this.#timeoutMs)
+    }
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    clearTimeout(this.#timer)
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    clearTimeout(this.#timer)
+    this.next.onResponseError?.(controller, error)
+  }
+}

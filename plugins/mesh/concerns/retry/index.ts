@@ -1,0 +1,193 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { RetryOptions } from '../../../../config/schema.ts'
+import type { Call } from '../../core/call.ts'
+import { classify } from '../../core/errors.ts'
+import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
+import type { Layer } from '../../core/layer.ts'
+import type { Service } from '../../core/service.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import { isReplayable } from '../replay/body.ts'
+import { RetryLimit } from './limit.ts'
+import type { NextAttempt } from './retry-after.ts'
+import { nextAttempt, noteRetryAfter } from './retry-after.ts'
+import type { RetryRules } from './rules.ts'
+import { retryRules } from './rules.ts'
+
+/**
+ * Sends a failed attempt again, elsewhere: only before any of the response went to the caller, only what can
+ * be sent twice, only within the service's budget. What we refused ourselves is not sent again. The last response is
+ * passed on, whatever it is.
+ */
+export const retry: Layer = (service, policy, around) => {
+  const options = policy.retry
+  if (options === false) return null
+  const rules = retryRules(options)
+  const limit = RetryLimit.of(service, around)
+  const counter = around.meter?.counter({
+    name: 'jingwei_mesh_retries_total',
+    help: 'Attempts made again, by what had failed.',
+    labelNames: ['service', 'reason']
+  })
+  const count = (reason: string, by = 1) => counter?.labels(service.name, reason).inc(by)
+  // There from the start: a rate() cannot see the first step of a series that begins with it.
+  for (const reason of rules.reasons) count(reason, 0)
+  const { now, random } = around
+  const { timeout: timeoutMs, subset = '' } = policy
+  const context = { service, subset, limit, options, rules, count, timeoutMs, now, random }
+  return (dispatch) => (opts, handler) => {
+    limit.call(opts.call!.startedMs)
+    return dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
+  }
+}
+
+interface Context {
+  service: Service
+  subset: string
+  limit: RetryLimit
+  options: RetryOptions
+  rules: RetryRules
+  count: (reason: string) => void
+  timeoutMs: number
+  now: Surroundings['now']
+  random: Surroundings['random']
+}
+
+/** One attempt's; a retry gets its own, so that what is left of the answer before cannot reach it. */
+class RetryHandler extends DiscardingHandler {
+  readonly #opts: DispatchOptions
+  readonly #call: Call
+  readonly #dispatch: Dispatch
+  readonly #context: Context
+  readonly #retries: number
+  /** The request may be on the wire, and a stream of it begun. */
+  #sent = false
+  #passedOn = false
+  /** Counts among the retries in flight. */
+  #counted: boolean
+
+  constructor(next: DispatchHandler, opts: DispatchOptions, dispatch: Dispatch, context: Context, retries: number) {
+    super(next)
+    this.#opts = opts
+    this.#call = opts.call!
+    this.#dispatch = dispatch
+    this.#context = context
+    this.#retries = retries
+    this.#counted = retries > 0
+  }
+
+  override onRequestStart(controller: DispatchController, context: unknown): void {
+    this.#sent = true
+    this.next.onRequestStart?.(controller, context)
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#passedOn = true
+    this.#release()
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (status >= 200) {
+      const { rules, now } = this.#context
+      const reason = rules.answer(status, headers)
+      if (reason !== null && this.#possible() && rules.idempotent(this.#opts)) {
+        noteRetryAfter(this.#call, headers['retry-after'], now())
+        const next = this.#next()
+        if (next !== null && this.#allowed()) {
+          this.#call.letGo()
+          this.discard(controller)
+          this.#schedule(reason, next)
+          return
+        }
+      }
+      this.#passedOn = true
+    }
+    this.next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#release()
+    super.onResponseEnd(controller, trailers)
+  }
+
+  protected override failed(controller: DispatchController, error: Error): void {
+    const failure = classify(error, this.#sent)
+    const { rules } = this.#context
+    // Nothing was sent: any method may go elsewhere, and no service had work of it, so it costs no budget.
+    const unsent = failure === 'refused-stream' || (!this.#sent && failure !== 'other')
+    const wanted = !this.#passedOn && rules.failures.has(failure) && (unsent || rules.idempotent(this.#opts))
+    const next = wanted && this.#possible(failure === 'connect-failure') ? this.#next() : null
+    if (next !== null && this.#allowed(unsent)) this.#schedule(failure, next)
+    else {
+      this.#release()
+      this.next.onResponseError?.(controller, error)
+    }
+  }
+
+  /** No longer a retry in flight. */
+  #release(): void {
+    if (this.#counted) this.#context.limit.release()
+    this.#counted = false
+  }
+
+  #possible(unbegun = false): boolean {
+    const { aborted, over } = this.#call
+    if (aborted || over || this.#retries >= this.#context.options.attempts) return false
+    return isReplayable(this.#opts.body, unbegun)
+  }
+
+  /** Null where the wait that instances have asked for is longer than any pause of ours, or than the call has left. */
+  #next(): NextAttempt | null {
+    const { service, subset, options, timeoutMs, now } = this.#context
+    const nowMs = now()
+    const next = nextAttempt(this.#call, service, subset, nowMs)
+    if (next.waitMs === 0) return next
+    const leftMs = this.#call.startedMs + timeoutMs - nowMs
+    return next.waitMs <= options.backoff.max && next.waitMs < leftMs ? next : null
+  }
+
+  #allowed(free = false): boolean {
+    const { options, limit } = this.#context
+    if (!limit.take(free ? null : options.budget, this.#counted)) return false
+    // It counts for the one that follows.
+    this.#counted = false
+    return true
+  }
+
+  #schedule(reason: string, { waitMs, tried }: NextAttempt): void {
+    const { options, random, count } = this.#context
+    const call = this.#call
+    call.tried = tried
+    // Exponential, with full jitter.
+    const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
+    count(reason)
+    // The last one does not trust to luck.
+    const last = this.#retries + 1 >= options.attempts
+    const opts = { ...this.#opts, fresh: reason !== 'reset' ? undefined : last || call.selected?.endpoint }
+    const next = new RetryHandler(this.next, opts, this.#dispatch, this.#context, this.#retries + 1)
+    let pause: NodeJS.Timeout | null = setTimeout(() => {
+      pause = null
+      this.#dispatch(opts, next)
+    }, waitMs + pauseMs)
+    call.whenOver(() => {
+      if (pause === null) {
+        next.#release()
+        return
+      }
+      clearTimeout(pause)
+      // Nobody else would tell those above, who count what is in flight.
+      next.onResponseError(call, call.reason ?? new Error('the call is over'))
+    })
+  }
+}

@@ -1,0 +1,66 @@
+import type { Count } from '../../core/counters.ts'
+import { counterOf, shadowCounter } from '../../core/counters.ts'
+import type { Keeper, Service } from '../../core/service.ts'
+import type { Surroundings } from '../../core/types.ts'
+import { RetryBudget } from './budget.ts'
+
+/**
+ * What all retries and hedges of a service must be within: its retry budget, and the circuit breaker's cap on those in
+ * flight at a time.
+ */
+export class RetryLimit implements Keeper {
+  #active = 0
+  readonly #budget = new RetryBudget()
+  readonly #most: number
+  readonly #shadowed: Count | null
+  readonly #overflow: Count
+  readonly #now: Surroundings['now']
+
+  /** The service's own, made when its first chain needs it. */
+  static of(service: Service, around: Surroundings): RetryLimit {
+    return service.keep('retries', () => new RetryLimit(service, around))
+  }
+
+  constructor(service: Service, { meter, now }: Surroundings) {
+    this.#now = now
+    const breaker = service.config.mesh.circuitBreaker || undefined
+    this.#most = breaker?.maxRetries ?? Number.POSITIVE_INFINITY
+    const shadow = breaker?.maxRetries !== undefined && breaker.mode === 'shadow'
+    this.#shadowed = shadow ? shadowCounter(meter, service.name, 'max-retries') : null
+    const overflows = {
+      name: 'jingwei_mesh_retry_overflows_total',
+      help: 'Retries and hedges that the retry budget or the cap on retries in flight did not allow.'
+    }
+    this.#overflow = counterOf(meter, overflows, { service: service.name })
+  }
+
+  /** A call has begun, of which the budget is a share. */
+  call(startedMs: number): void {
+    this.#budget.call(startedMs)
+  }
+
+  /**
+   * Whether one more may be made; if so it is in flight until released, and `held`, one that it follows, no longer is.
+   * A `share` of null costs no budget.
+   */
+  take(share: number | null, held = false): boolean {
+    const active = held ? this.#active - 1 : this.#active
+    const full = active >= this.#most
+    const allowed = (!full || this.#shadowed !== null) && (share === null || this.#budget.take(share, this.#now()))
+    if (!allowed) {
+      this.#overflow()
+      return false
+    }
+    if (full) this.#shadowed?.()
+    this.#active = active + 1
+    return true
+  }
+
+  release(): void {
+    this.#active--
+  }
+
+  status() {
+    return { active: this.#active, ...(this.#most < Number.POSITIVE_INFINITY && { maxRetries: this.#most }) }
+  }
+}

@@ -1,0 +1,43 @@
+/** `Retry-After` (RFC 9110, 10.2.3) of a response that is retried. It binds only the instance that sent it. */
+import type { Call } from '../../core/call.ts'
+import type { Service } from '../../core/service.ts'
+import type { Endpoint } from '../../core/types.ts'
+
+export interface NextAttempt {
+  /** Milliseconds to wait first, because every instance that could be asked has asked for time. */
+  readonly waitMs: number
+  /** Endpoints that the attempt should avoid. */
+  readonly tried: Set<Endpoint>
+}
+
+/** Seconds or a date; 0 for what is neither. */
+function parse(value: string | string[] | undefined): number {
+  if (typeof value !== 'string') return 0
+  const waitMs = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
+  return waitMs > 0 ? waitMs : 0
+}
+
+/** Keeps what the instance that just answered has asked for, until the call is over. */
+export function noteRetryAfter(call: Call, value: string | string[] | undefined, nowMs: number): void {
+  const waitMs = parse(value)
+  if (waitMs === 0 || call.selected === null) return
+  call.retryAfter ??= new Map()
+  call.retryAfter.set(call.selected.endpoint, nowMs + waitMs)
+}
+
+/** Another instance at once if there is one; else one that was tried, but not before the time that it asked for. */
+export function nextAttempt(call: Call, service: Service, subset: string, nowMs: number): NextAttempt {
+  const tried = new Set(call.tried)
+  if (call.selected !== null) tried.add(call.selected.endpoint)
+  const balancer = service.snapshot?.balancers[subset]
+  if (call.retryAfter === null || !balancer || balancer.pick(tried, call.hash) !== null) return { waitMs: 0, tried }
+  const bound = [...call.retryAfter].filter(([, until]) => until > nowMs)
+  const avoided = new Set(bound.map(([endpoint]) => endpoint))
+  if (balancer.pick(avoided, call.hash) !== null) return { waitMs: 0, tried: avoided }
+  const times = bound.flatMap(([{ health }, until]) => (health.available ? until : []))
+  const first = times.length === 0 ? nowMs : Math.min(...times)
+  return {
+    waitMs: first - nowMs,
+    tried: new Set(bound.flatMap(([endpoint, until]) => (until > first ? endpoint : [])))
+  }
+}

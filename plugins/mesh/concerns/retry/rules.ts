@@ -1,0 +1,56 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { RetryOptions } from '../../../../config/schema.ts'
+import { headerOf } from '../../core/request-facts.ts'
+import type { DispatchOptions } from '../../core/types.ts'
+
+/** A policy's conditions, ready to be asked. */
+export interface RetryRules {
+  readonly failures: ReadonlySet<string>
+  /** The reason to send an answered request again, or null. */
+  readonly answer: (status: number, headers: IncomingHttpHeaders) => string | null
+  /** Whether a request may be sent twice. */
+  readonly idempotent: (opts: DispatchOptions) => boolean
+  /** Reasons that are known before one comes. */
+  readonly reasons: readonly string[]
+}
+
+const headerPrefix = 'retriable-header:'
+
+export function retryRules(options: RetryOptions): RetryRules {
+  const on = new Set(options.on)
+  const gateway = on.has('gateway-error')
+  // As in Envoy: no answer is what the caller would see as 502 or 504.
+  const unanswered = gateway || on.has('5xx') ? ['connect-failure', 'refused-stream', 'reset', 'timeout'] : []
+  const words = [...on].filter((item) => typeof item === 'string')
+  const named = words.filter((item) => item.startsWith(headerPrefix)) as string[]
+  const headerNames = named.map((item) => item.slice(headerPrefix.length).trim().toLowerCase())
+  const failures = new Set([...words.filter((item) => !item.startsWith(headerPrefix)), ...unanswered])
+  const kinds = [...failures].filter((item) => item !== 'gateway-error' && item !== '5xx')
+  const statuses = new Set([
+    ...options.on.filter((item) => typeof item === 'number'),
+    ...(gateway ? [502, 503, 504] : [])
+  ])
+  const reasons = [...kinds, ...[...statuses].map(String)]
+  return {
+    failures,
+    reasons: headerNames.length > 0 ? [...reasons, 'retriable-header'] : reasons,
+    idempotent: idempotency(options),
+    answer(status, headers) {
+      if (on.has(status) || (status >= 500 && (on.has('5xx') || (gateway && status >= 502 && status <= 504)))) {
+        return String(status)
+      }
+      for (const name of headerNames) if (headers[name] !== undefined) return 'retriable-header'
+      return null
+    }
+  }
+}
+
+/** By its method, or because it says so itself (draft-ietf-httpapi-idempotency-key-header). */
+export function idempotency({
+  methods,
+  idempotencyKey
+}: Pick<RetryOptions, 'methods' | 'idempotencyKey'>): RetryRules['idempotent'] {
+  const set = new Set<string>(methods)
+  if (!idempotencyKey) return ({ method }) => set.has(method)
+  return (opts) => set.has(opts.method) || Boolean(headerOf(opts, 'idempotency-key'))
+}

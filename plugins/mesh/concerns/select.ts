@@ -1,0 +1,119 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { latencyMeter } from '../balancing/latency.ts'
+import type { Call } from '../core/call.ts'
+import { MeshError } from '../core/errors.ts'
+import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
+import type { Layer } from '../core/layer.ts'
+import { overflowCounter } from '../core/overflows.ts'
+import type { Service } from '../core/service.ts'
+import type { Attempt, DispatchController, DispatchHandler, Endpoint, Instance } from '../core/types.ts'
+
+/** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
+export const select: Layer = (service, policy, around) => {
+  const { subset = '' } = policy
+  const overflow = overflowCounter(around.meter, service.name, 'instance')
+  const measured = latencyMeter(policy, around)
+  return (dispatch) => (opts, handler) => {
+    const call = opts.call!
+    const balancer = service.snapshot?.balancers[subset]
+    // Where every instance was tried, one of them again is better than none.
+    let instance: Instance | null | undefined =
+      balancer?.pick(call.tried, call.hash) ?? balancer?.pick(null, call.hash) ?? null
+    if (instance?.endpoint.isFull()) instance = balancer!.pick(fullOrTried(service, call.tried), call.hash) ?? undefined
+    if (!instance) {
+      const code = instance === undefined ? 'JW_OVERLOADED' : 'JW_NO_INSTANCE'
+      if (instance === undefined) overflow()
+      handler.onResponseError?.(call, new MeshError(code, service.name))
+      return true
+    }
+    call.attempt(instance)
+    const { endpoint } = instance
+    const load = new LoadHandler(
+      measured === null ? handler : measured(handler, endpoint, call),
+      endpoint,
+      call,
+      around.now
+    )
+    try {
+      return dispatch({ ...opts, origin: instance.origin, instance, attempt: load }, load)
+    } catch (error) {
+      // An interceptor threw: to this attempt, that is how it ended.
+      load.onResponseError(call, error as Error)
+      return true
+    }
+  }
+}
+
+function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null): Set<Endpoint> {
+  const passed = new Set(tried)
+  for (const { endpoint } of snapshot!.instances) if (endpoint.isFull()) passed.add(endpoint)
+  return passed
+}
+
+class LoadHandler extends ForwardingHandler implements Attempt {
+  over = false
+  waitedMs = 0
+  readonly #endpoint: Endpoint
+  readonly #call: Call
+  readonly #now: () => number
+  #queuedAtMs: number | null = null
+  #whenOver: (() => void) | null = null
+
+  constructor(next: DispatchHandler, endpoint: Endpoint, call: Call, now: () => number) {
+    super(next)
+    this.#endpoint = endpoint
+    this.#call = call
+    this.#now = now
+    endpoint.active++
+  }
+
+  get isQueued(): boolean {
+    return this.#queuedAtMs !== null
+  }
+
+  enqueue(): void {
+    this.#queuedAtMs = this.#now()
+  }
+
+  dequeue(): void {
+    if (this.#queuedAtMs === null) return
+    this.waitedMs = this.#now() - this.#queuedAtMs
+    this.#call.waitedMs += this.waitedMs
+    this.#queuedAtMs = null
+  }
+
+  #release(): void {
+    if (this.over) return
+    this.over = true
+    this.#endpoint.active--
+    this.#whenOver?.()
+  }
+
+  /** For one who waits on its behalf. */
+  whenOver(end: () => void): void {
+    if (this.over) end()
+    else this.#whenOver = end
+  }
+
+  // An upgraded connection is the socket's business: it does not end here.
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    socket.once('close', () => this.#release())
+    this.next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#release()
+    this.next.onResponseEnd?.(controller, trailers)
+  }
+
+  override onResponseError(controller: DispatchController, error: Error): void {
+    this.#release()
+    this.next.onResponseError?.(controller, error)
+  }
+}

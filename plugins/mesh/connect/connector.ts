@@ -1,0 +1,111 @@
+import { isIP } from 'node:net'
+import { buildConnector } from 'undici'
+import type { MeshPolicy } from '../../../config/schema.ts'
+import { ConnectionError, isLocal } from '../core/errors.ts'
+import type { Surroundings } from '../core/types.ts'
+import { connectError } from '../http/connection-errors.ts'
+import type { Open } from '../http/pool.ts'
+import type { CredentialSource } from './credentials.ts'
+import type { Identify } from './names.ts'
+
+type Connecting = Pick<Surroundings, 'log' | 'stalledMs' | 'noteExhausted'>
+
+const codeOf = (error: (Error & { code?: string }) | null) => error?.code
+
+/** Origins of a service whose state is remembered, so that each change is logged once. */
+const mostUntrusted = 1000
+
+/** How a service's connections are secured, where it is not just Node's way. */
+export interface Security {
+  readonly source: CredentialSource
+  /** SNI, and without `identify` the name in the certificate, instead of the instance's host. */
+  readonly serverName?: (() => string | undefined) | undefined
+  /** Who the peer must be, instead of a host name. */
+  readonly identify?: Identify | undefined
+  /** Nothing goes out in the clear, and nothing without credentials. */
+  readonly always: boolean
+}
+
+/**
+ * Ways to a service's instances. Each new connection is made with the newest credentials, and those that stand stay.
+ * TLS sessions are never resumed: a resumed one skips the check of the name and of the chain, so it would outlive the
+ * authority that vouched for it. Connections are kept, so a whole handshake each costs little.
+ */
+export class Connectors {
+  readonly #service: string
+  readonly #timeout: number
+  readonly #security: Security | null
+  readonly #around: Connecting
+  /** Origins whose certificate could not be verified at the last attempt. */
+  readonly #untrusted = new Set<string>()
+
+  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null, around: Connecting) {
+    this.#service = service
+    this.#timeout = connectTimeout
+    this.#security = security
+    this.#around = around
+  }
+
+  to(origin: string): Open {
+    const { protocol, hostname, host, port } = new URL(origin)
+    const bare = hostname.replace(/^\[|\]$/g, '')
+    const secure = protocol === 'https:'
+    const own = isIP(bare) === 0 ? bare : undefined
+    const security = this.#security
+    const common = { timeout: this.#timeout, allowH2: false, maxCachedSessions: 0 }
+    return (callback, onread) => {
+      const credentials = security?.source.credentials ?? null
+      if (security?.always && (!secure || credentials === null)) {
+        const why = secure ? 'the gateway has no client certificate yet' : 'the instance does not offer TLS'
+        const error = new ConnectionError('JW_UPSTREAM_UNTRUSTED', new Error(`${this.#service}: ${why}`))
+        queueMicrotask(() => callback(error, null))
+        return undefined
+      }
+      const connect = buildConnector({
+        ...common,
+        ...(onread && { onread }),
+        // Else an environment variable of Node's switches the verification off.
+        rejectUnauthorized: true,
+        ...(credentials !== null && { secureContext: credentials.context }),
+        ...(security?.identify && { checkServerIdentity: security.identify })
+      })
+      // Whom the certificate must name is the instance's own matter, not the Host header's, which clients write.
+      const servername = (secure && security?.serverName?.()) || own
+      const address = { protocol, hostname: bare, host, port, servername }
+      const { stalledMs, noteExhausted } = this.#around
+      const stalledBeforeMs = stalledMs?.() ?? 0
+      // The types withhold the socket that it returns.
+      const socket = connect(address as never, (failure, connected) => {
+        const blockedMs = (stalledMs?.() ?? 0) - stalledBeforeMs
+        const error = failure === null ? null : connectError(failure, socket, blockedMs >= this.#timeout / 2)
+        if (error instanceof ConnectionError && isLocal(error.code)) noteExhausted?.(error.code, codeOf(failure))
+        else if (secure) this.#note(origin, error)
+        callback(error, connected)
+      }) as unknown as ReturnType<Open>
+      return socket
+    }
+  }
+
+  /** Logs a certificate that cannot be verified, and that it can be again: a line for each change, not for each call. */
+  #note(instance: string, error: Error | null): void {
+    const service = this.#service
+    if (error === null) {
+      if (this.#untrusted.delete(instance))
+        this.#around.log.info({ service, instance }, 'certificate of the instance verified')
+    } else if (
+      error instanceof ConnectionError &&
+      error.code === 'JW_UPSTREAM_UNTRUSTED' &&
+      !this.#untrusted.has(instance)
+    ) {
+      // Instances that come and go must not make the set grow forever.
+      if (this.#untrusted.size >= mostUntrusted) this.#untrusted.clear()
+      this.#untrusted.add(instance)
+      const { code, message } = error.cause as Error & { code?: string }
+      const fields = { service, instance, cause: code ?? null, reason: message }
+      this.#around.log.error(
+        fields,
+        'certificate of the instance cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED'
+      )
+    }
+  }
+}

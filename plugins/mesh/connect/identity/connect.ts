@@ -1,0 +1,155 @@
+/**
+ * Who the gateway is in Consul Connect: its leaf certificate and the roots that it trusts, both watched. A change of
+ * either makes new credentials, which new connections use; while Consul is away the last ones stay.
+ */
+import type { ConsulOptions } from '../../../../config/schema.ts'
+import type { Surroundings } from '../../core/types.ts'
+import type { Get } from '../../discovery/consul-get.ts'
+import { messageOf } from '../../discovery/loop.ts'
+import type { CredentialSource, Credentials } from '../credentials.ts'
+import { credentialsOf } from '../credentials.ts'
+import { parseSpiffe } from './spiffe.ts'
+import { Watch } from './watch.ts'
+
+interface Leaf {
+  readonly cert: string
+  readonly key: string
+  readonly uri: string
+}
+interface Roots {
+  readonly ca: string
+  readonly trustDomain: string
+}
+
+export class ConnectIdentity implements CredentialSource {
+  credentials: Credentials | null = null
+  /** From the roots; null until they are known. */
+  trustDomain: string | null = null
+  /** The agent's own, from the leaf. */
+  datacenter: string | null = null
+  #uri: string | null = null
+  #leaf: Leaf | null = null
+  #roots: Roots | null = null
+  readonly #errors = new Map<string, string>()
+  readonly #name: string
+  readonly #around: Surroundings
+  readonly #onSwap: (outcome: 'success' | 'failure') => void
+  readonly #watches: readonly Watch[]
+  #waiting: (() => void)[] = []
+
+  constructor(
+    name: string,
+    get: Get,
+    consul: ConsulOptions,
+    around: Surroundings,
+    onSwap: (outcome: 'success' | 'failure') => void
+  ) {
+    this.#name = name
+    this.#around = around
+    this.#onSwap = onSwap
+    const watch = (what: string, path: string, permission: string, take: (body: unknown) => void) =>
+      new Watch(
+        {
+          path,
+          permission,
+          every: 10_000,
+          take: (body) => {
+            take(body)
+            this.#renew()
+            this.#answered(what)
+          },
+          failed: (error) => this.#failed(what, error)
+        },
+        get,
+        consul,
+        around
+      )
+    this.#watches = [
+      watch(
+        'leaf certificate',
+        `/agent/connect/ca/leaf/${encodeURIComponent(name)}`,
+        `the token needs service:write on ${name}`,
+        (body) => {
+          this.#leaf = leafOf(body)
+        }
+      ),
+      watch('roots', '/agent/connect/ca/roots', 'the token needs to be valid', (body) => {
+        this.#roots = rootsOf(body)
+      })
+    ]
+  }
+
+  start(): void {
+    for (const watch of this.#watches) watch.start()
+  }
+
+  /** Now or later, once there are credentials. */
+  whenReady(then: () => void): void {
+    if (this.credentials !== null) then()
+    else this.#waiting.push(then)
+  }
+
+  /** Why there are no credentials, or none newer; null while all is well. */
+  get error(): string | null {
+    const [first] = this.#errors.values()
+    return first ?? (this.credentials === null ? 'Consul has not answered yet' : null)
+  }
+
+  status(): object {
+    return { spiffeId: this.#uri, error: this.error }
+  }
+
+  #renew(): void {
+    const [leaf, roots] = [this.#leaf, this.#roots]
+    if (leaf === null || roots === null) return
+    // Without the intermediates that Consul lists for a rotated root: peers send theirs along.
+    this.credentials = credentialsOf({ ca: roots.ca, cert: leaf.cert, key: leaf.key })
+    this.trustDomain = roots.trustDomain
+    this.datacenter = parseSpiffe(leaf.uri)?.datacenter ?? null
+    this.#uri = leaf.uri
+    const { expiresAt } = this.credentials
+    const until = new Date((expiresAt ?? 0) * 1000).toISOString()
+    this.#around.log.info({ identity: leaf.uri, until }, 'Connect: credentials renewed; new connections use them')
+    this.#onSwap('success')
+    for (const then of this.#waiting.splice(0)) then()
+  }
+
+  #answered(what: string): void {
+    if (!this.#errors.delete(what)) return
+    this.#around.log.info({ identity: this.#name }, `Connect: Consul gives the ${what} again`)
+  }
+
+  #failed(what: string, error: unknown): void {
+    const err = messageOf(error)
+    if (!this.#errors.has(what)) {
+      const message = `Connect: no new ${what}; ${this.credentials === null ? 'calls must wait' : 'the last one stays'}`
+      this.#around.log.error({ identity: this.#name, err }, message)
+      this.#onSwap('failure')
+    }
+    this.#errors.set(what, err)
+  }
+
+  async close(): Promise<void> {
+    this.#waiting = []
+    await Promise.all(this.#watches.map((watch) => watch.close()))
+  }
+}
+
+function leafOf(body: unknown): Leaf {
+  const { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uri } = body as Record<string, unknown>
+  if (typeof cert !== 'string' || typeof key !== 'string' || typeof uri !== 'string') {
+    throw new TypeError('Consul answered with something other than a leaf certificate')
+  }
+  return { cert, key, uri }
+}
+
+/** All of them: after a rotation services show certificates of the old root until theirs are renewed. */
+function rootsOf(body: unknown): Roots {
+  const { TrustDomain: trustDomain, Roots: listed } = body as Record<string, unknown>
+  const certs = Array.isArray(listed) ? listed.map((root: { RootCert?: unknown }) => root.RootCert) : []
+  const given = certs.filter((cert) => typeof cert === 'string' && cert !== '')
+  if (typeof trustDomain !== 'string' || trustDomain === '' || given.length === 0) {
+    throw new TypeError('Consul answered with something other than a list of roots')
+  }
+  return { ca: given.join('\n'), trustDomain }
+}

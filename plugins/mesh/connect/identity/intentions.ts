@@ -1,0 +1,150 @@
+/**
+ * What Consul's intentions let the gateway call. One question for all services, about the gateway as the source,
+ * asked again every few seconds: no Consul holds it until the answer changes. Which intention governs is decided as
+ * Consul does, by precedence; what only a sidecar can decide is left to it.
+ */
+import type { ConsulOptions } from '../../../../config/schema.ts'
+import type { Surroundings } from '../../core/types.ts'
+import type { Get } from '../../discovery/consul-get.ts'
+import { messageOf } from '../../discovery/loop.ts'
+import { Watch } from './watch.ts'
+
+/** Changed by tests only. */
+export const intentionTiming = { every: 5000 }
+
+/** `unknown`: Consul has not said, or the intention looks at more than who is calling; the sidecar decides. */
+export type Verdict = 'allowed' | 'denied' | 'unknown'
+
+/** One destination's, kept up to date. */
+export interface Permission {
+  verdict: Verdict
+}
+
+interface Intention {
+  readonly destination: string
+  readonly namespace: string
+  readonly precedence: number
+  readonly verdict: Verdict
+}
+
+export class Intentions {
+  readonly #source: string
+  readonly #namespace: string
+  readonly #get: Get
+  readonly #around: Surroundings
+  readonly #watch: Watch
+  readonly #permissions = new Map<string, Permission>()
+  #error: string | null = null
+
+  constructor(source: string, get: Get, consul: ConsulOptions, around: Surroundings) {
+    this.#source = source
+    this.#namespace = consul.namespace ?? 'default'
+    this.#get = get
+    this.#around = around
+    const question = {
+      path: '/connect/intentions/match',
+      query: { by: 'source', name: source },
+      permission: `the token needs intentions:read on ${source}`,
+      every: intentionTiming.every,
+      take: (body: unknown) => this.#take(body),
+      failed: (error: unknown) => this.#failed(error)
+    }
+    this.#watch = new Watch(question, get, consul, around)
+  }
+
+  /** The same object for the same destination, and current from then on. */
+  to(destination: string): Permission {
+    const known = this.#permissions.get(destination)
+    if (known !== undefined) return known
+    const permission: Permission = { verdict: 'unknown' }
+    this.#permissions.set(destination, permission)
+    return permission
+  }
+
+  get error(): string | null {
+    return this.#error
+  }
+
+  start(): void {
+    this.#watch.start()
+  }
+
+  close(): Promise<void> {
+    return this.#watch.close()
+  }
+
+  async #take(body: unknown): Promise<void> {
+    const listed = listOf(body, this.#source)
+    const open: string[] = []
+    for (const name of this.#permissions.keys()) {
+      const intention = governing(listed, name, this.#namespace)
+      if (intention === null) open.push(name)
+      else this.#decide(name, intention.verdict)
+    }
+    // Nothing is said of these: the default, which is the same for all.
+    const [first] = open
+    const otherwise = first === undefined ? 'unknown' : await this.#default(first)
+    for (const name of open) this.#decide(name, otherwise)
+    if (this.#error !== null) this.#around.log.info({ source: this.#source }, 'Consul intentions available again')
+    this.#error = null
+  }
+
+  #decide(destination: string, verdict: Verdict): void {
+    const permission = this.#permissions.get(destination)!
+    if (permission.verdict === verdict) return
+    permission.verdict = verdict
+    const fields = { source: this.#source, destination, verdict }
+    this.#around.log.info(fields, `Consul intention changed: ${this.#source} → ${destination} is now ${verdict}`)
+  }
+
+  async #default(destination: string): Promise<Verdict> {
+    const { signal } = this.#watch
+    const permission = `the token needs service:read on ${destination}`
+    const query = { source: this.#source, destination }
+    const { body } = await this.#get('/connect/intentions/check', query, { timeout: 10_000, signal, permission })
+    const { Allowed: allowed } = body as Record<string, unknown>
+    if (typeof allowed !== 'boolean') return 'unknown'
+    return allowed ? 'allowed' : 'denied'
+  }
+
+  #failed(error: unknown): void {
+    if (this.#error === null) {
+      const fields = { source: this.#source, err: messageOf(error) }
+      this.#around.log.warn(fields, 'Consul intentions unavailable; using the last known ones')
+    }
+    this.#error = messageOf(error)
+  }
+}
+
+/** The one that decides, or null. At equal precedence Consul's own order, which is that of its answer. */
+function governing(listed: readonly Intention[], destination: string, namespace: string): Intention | null {
+  const about = listed.filter(
+    (intention) =>
+      (intention.destination === destination || intention.destination === '*') &&
+      (intention.namespace === namespace || intention.namespace === '*')
+  )
+  return about.reduce<Intention | null>(
+    (best, each) => (best && best.precedence >= each.precedence ? best : each),
+    null
+  )
+}
+
+function listOf(body: unknown, source: string): Intention[] {
+  const listed = (body as Record<string, unknown> | null)?.[source]
+  if (listed === undefined || (listed !== null && !Array.isArray(listed))) {
+    throw new TypeError('Consul answered with something other than intentions')
+  }
+  return (listed ?? []).flatMap((entry: Record<string, unknown>) => {
+    // Of services of a peered cluster, which have the same names as ours.
+    if (entry.SourcePeer || typeof entry.DestinationName !== 'string') return []
+    const { DestinationName: destination, DestinationNS, Precedence, Action, Permissions } = entry
+    const action = Action === 'allow' ? 'allowed' : Action === 'deny' ? 'denied' : 'unknown'
+    return {
+      destination,
+      namespace: typeof DestinationNS === 'string' && DestinationNS !== '' ? DestinationNS : 'default',
+      precedence: Number(Precedence) || 0,
+      // On paths, methods and headers, and `check` would call them denied.
+      verdict: Array.isArray(Permissions) && Permissions.length > 0 ? 'unknown' : action
+    } as const
+  })
+}

@@ -1,0 +1,100 @@
+/**
+ * One question to Consul, asked for ever: held by Consul until the answer changes where that is possible, else again
+ * after a while. Survives every error and never spins.
+ */
+import type { ConsulOptions } from '../../../../config/schema.ts'
+import type { Surroundings } from '../../core/types.ts'
+import type { Get } from '../../discovery/consul-get.ts'
+import { backoff, pause, TokenBucket } from '../../discovery/loop.ts'
+
+/** Changed by tests only. */
+export const watchTiming = {
+  /** Questions that may follow each other at once, and how often they go on when Consul does not hold them. */
+  burst: 5,
+  interval: 1000,
+  /** How long Consul may take for an answer that it has. */
+  answer: 10_000
+}
+
+export interface Question {
+  readonly path: string
+  readonly query?: Readonly<Record<string, string>>
+  /** What the token needs. */
+  readonly permission: string
+  /** Between two questions that Consul does not hold. */
+  readonly every: number
+  /** Throws if the answer makes no sense; that is then a failure as any other. */
+  take(body: unknown): void | Promise<void>
+  failed(error: unknown): void
+}
+
+export class Watch {
+  readonly #question: Question
+  readonly #get: Get
+  readonly #wait: number
+  readonly #around: Surroundings
+  readonly #abort = new AbortController()
+  #running: Promise<void> | null = null
+  #index: bigint | null = null
+
+  constructor(question: Question, get: Get, { wait }: Pick<ConsulOptions, 'wait'>, around: Surroundings) {
+    this.#question = question
+    this.#get = get
+    this.#wait = wait
+    this.#around = around
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  start(): void {
+    this.#running ??= this.#run()
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#abort
+    const { now, random } = this.#around
+    const { every, failed } = this.#question
+    const bucket = new TokenBucket(watchTiming.burst, watchTiming.interval, now)
+    let failures = 0
+    while (!signal.aborted) {
+      await pause(bucket.take(), signal)
+      if (signal.aborted) return
+      try {
+        await this.#ask()
+        failures = 0
+        // Gateways that began together must not go on asking together.
+        if (this.#index === null) await pause(every * (0.9 + random() / 5), signal)
+      } catch (error) {
+        if (signal.aborted) return
+        this.#index = null
+        failures++
+        failed(error)
+        await pause(backoff(failures, random), signal)
+      }
+    }
+  }
+
+  async #ask(): Promise<void> {
+    const { path, query, permission, take } = this.#question
+    const held = this.#index !== null
+    const timeout = watchTiming.answer + (held ? this.#wait + this.#wait / 16 : 0)
+    const blocking: Record<string, string> = held
+      ? { index: String(this.#index), wait: `${Math.ceil(this.#wait)}ms` }
+      : {}
+    const { signal } = this.#abort
+    const { response, body } = await this.#get(path, { ...query, ...blocking }, { timeout, signal, permission })
+    if (signal.aborted) return
+    const text = String(response.headers['x-consul-index'] ?? '')
+    const index = /^\d{1,20}$/.test(text) && BigInt(text) > 0n ? BigInt(text) : null
+    // An index that goes backwards tells of a restored or restarted server: begin anew.
+    this.#index = index !== null && this.#index !== null && index < this.#index ? null : index
+    await take(body)
+  }
+}

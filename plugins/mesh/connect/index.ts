@@ -1,0 +1,199 @@
+/** How each service's instances are reached: its mode, its credentials, whom they must be, and whether we may call. */
+import type http from 'node:http'
+import type { ConsulOptions, MeshPolicy, ServiceConfig, UpstreamTlsOptions } from '../../../config/schema.ts'
+import type { Source, Surroundings } from '../core/types.ts'
+import { createAgent } from '../discovery/consul-ask.ts'
+import type { Get } from '../discovery/consul-get.ts'
+import { createGet } from '../discovery/consul-get.ts'
+import type { Open } from '../http/pool.ts'
+import type { Security } from './connector.ts'
+import { Connectors } from './connector.ts'
+import type { CredentialSource } from './credentials.ts'
+import { ConnectIdentity } from './identity/connect.ts'
+import { gated } from './identity/gated.ts'
+import type { Permission } from './identity/intentions.ts'
+import { Intentions } from './identity/intentions.ts'
+import { speaksFor } from './identity/spiffe.ts'
+import { anyOf } from './names.ts'
+import { TlsFiles } from './tls-files.ts'
+
+/** One service's. */
+export interface Transport {
+  to(origin: string): Open
+  /** Holds instances back while the gateway cannot show who it is. */
+  gate(source: Source): Source
+  /** What Consul's intentions say of the service; null where they are not asked. */
+  readonly permission: Permission | null
+  /** For the admin view; null where there is nothing to say. */
+  status(): object | null
+}
+
+interface Watched extends CredentialSource {
+  start(): void
+  close(): void | Promise<void>
+}
+interface Shared<T> {
+  readonly thing: T
+  /** Services that use it. */
+  readonly services: string[]
+}
+
+/** Makes the transports of a mesh's services; what they have in common, files and identities, is watched once. */
+export class Transports {
+  readonly #consul: ConsulOptions | undefined
+  readonly #around: Surroundings
+  readonly #sources = new Map<string, Shared<Watched>>()
+  readonly #intentions = new Map<string, Intentions>()
+  readonly #expiring = new Map<string, CredentialSource>()
+  #agent: http.Agent | null = null
+  #reloads: ((service: string, outcome: string, by?: number) => void) | null = null
+
+  constructor(consul: ConsulOptions | undefined, around: Surroundings) {
+    this.#consul = consul
+    this.#around = around
+  }
+
+  of(service: ServiceConfig): Transport {
+    const { name, mesh } = service
+    const { mode = 'direct' } = mesh
+    if (mode === 'sidecar' && service.sidecar === undefined) {
+      throw new Error(`service ${name}: mode sidecar needs \`sidecar\`, the URL of its local listener`)
+    }
+    const identity = mode === 'connect' ? this.#identity(service) : null
+    const files = identity === null && mesh.tls ? this.#files(name, mesh.tls) : null
+    const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
+    const connectors = new Connectors(name, mesh, security, this.#around)
+    const permission = this.#permission(service)
+    return {
+      to: (origin) => connectors.to(origin),
+      gate: (source) => (identity === null ? source : gated(source, identity)),
+      permission,
+      status: () => {
+        if (mode === 'direct' && security === null && permission === null) return null
+        const expiresAt = security?.source.credentials?.expiresAt ?? null
+        return {
+          mode,
+          ...(expiresAt !== null && { certificateExpires: new Date(expiresAt * 1000).toISOString() }),
+          ...(files && { error: files.error }),
+          ...identity?.status(),
+          ...(permission && { intention: permission.verdict })
+        }
+      }
+    }
+  }
+
+  start(): void {
+    for (const { thing } of this.#sources.values()) thing.start()
+    for (const intentions of this.#intentions.values()) intentions.start()
+  }
+
+  async close(): Promise<void> {
+    const watched = [...[...this.#sources.values()].map(({ thing }) => thing), ...this.#intentions.values()]
+    await Promise.all(watched.map((each) => each.close()))
+    this.#agent?.destroy()
+  }
+
+  #files(service: string, tls: UpstreamTlsOptions): TlsFiles {
+    const { ca, cert, key, minVersion } = tls
+    const id = JSON.stringify([ca, cert, key, minVersion])
+    return this.#share(id, service, (onReload) => new TlsFiles(tls, this.#around.log, onReload))
+  }
+
+  #identity({ name, mesh, instances, dns }: ServiceConfig): ConnectIdentity {
+    if (instances !== undefined || dns !== undefined) {
+      throw new Error(
+        `service ${name}: mode connect finds instances in Consul; with \`instances\` or \`dns\` it is direct`
+      )
+    }
+    const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
+    return this.#share(own, name, (onSwap) => new ConnectIdentity(own, get, consul, this.#around, onSwap))
+  }
+
+  #connect(service: ServiceConfig, identity: ConnectIdentity): Security {
+    const { name, consul } = service
+    const { datacenter = null, namespace = 'default' } = this.#consul ?? {}
+    const target = () => ({
+      service: consul?.service ?? name,
+      namespace,
+      trustDomain: identity.trustDomain,
+      datacenters: [consul?.datacenter ?? datacenter ?? identity.datacenter, ...(consul?.failover ?? [])]
+    })
+    return {
+      source: identity,
+      identify: speaksFor(name, target),
+      // As Consul's own proxies name it; a mesh gateway on the way goes by it.
+      serverName: () => {
+        const { service, trustDomain, datacenters } = target()
+        return `${service}.${namespace}.${datacenters[0]}.internal.${trustDomain}`
+      },
+      always: true
+    }
+  }
+
+  #permission({ name, consul, mesh }: ServiceConfig): Permission | null {
+    const { mode, intentions } = mesh
+    if (intentions === false || (intentions === undefined && mode !== 'connect')) return null
+    const { own, consul: options, get } = this.#asGateway(name, mesh, 'intentions')
+    const known = this.#intentions.get(own) ?? new Intentions(own, get, options, this.#around)
+    this.#intentions.set(own, known)
+    return known.to(consul?.service ?? name)
+  }
+
+  #asGateway(
+    service: string,
+    { identity }: MeshPolicy,
+    what: string
+  ): { own: string; consul: ConsulOptions; get: Get } {
+    if (identity === undefined) throw new Error(`service ${service}: ${what} needs \`mesh.identity.service\``)
+    if (this.#consul === undefined) throw new Error(`service ${service}: ${what} needs \`discovery.consul\``)
+    this.#agent ??= createAgent(this.#consul)
+    return { own: identity.service, consul: this.#consul, get: createGet(this.#consul, this.#agent) }
+  }
+
+  #share<T extends Watched>(id: string, service: string, make: (onReload: (outcome: string) => void) => T): T {
+    const services: string[] = []
+    const reloaded = (outcome: string) => {
+      for (const each of services) this.#reloads?.(each, outcome)
+    }
+    const shared = this.#sources.get(id) ?? { thing: make(reloaded), services }
+    this.#sources.set(id, shared)
+    shared.services.push(service)
+    this.#measure(service, shared.thing)
+    return shared.thing as T
+  }
+
+  #measure(service: string, source: CredentialSource): void {
+    const { meter } = this.#around
+    if (meter === null) return
+    if (this.#reloads === null) {
+      const counter = meter.counter({
+        name: 'jingwei_mesh_certificate_reloads_total',
+        help: 'Changed certificates taken over, or found to be of no use.',
+        labelNames: ['service', 'outcome']
+      })
+      this.#reloads = (each, outcome, by) => counter.labels(each, outcome).inc(by)
+      meter.gauge({
+        name: 'jingwei_mesh_certificate_expiry_timestamp_seconds',
+        help: 'Until when the certificate that the gateway shows to the service is good.',
+        labelNames: ['service'],
+        collect: (set) => {
+          for (const [each, { credentials }] of this.#expiring) {
+            const expiresAt = credentials?.expiresAt ?? null
+            if (expiresAt !== null) set({ service: each }, expiresAt)
+          }
+        }
+      })
+    }
+    for (const outcome of ['success', 'failure']) this.#reloads(service, outcome, 0)
+    this.#expiring.set(service, source)
+  }
+}
+
+function byName(service: string, { serverName, san }: Partial<UpstreamTlsOptions>, source: CredentialSource): Security {
+  return {
+    source,
+    serverName: () => serverName,
+    identify: san === undefined ? undefined : anyOf(service, san),
+    always: false
+  }
+}

@@ -1,0 +1,116 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { isBorrowing } from '../../http/borrowing.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
+import { ForwardingHandler } from './forwarding-handler.ts'
+
+/**
+ * The one stable controller that those above it hold, over all that may answer below: undici hands out a controller
+ * only once an attempt has a connection; a caller who leaves earlier (queued, connecting, between two attempts) aborts
+ * here and hears back at once. What comes after the end, or after an abort, is nobody's.
+ */
+export abstract class StableHandler extends ForwardingHandler implements DispatchController {
+  /** Answered, failed or aborted: what still comes from below is nobody's. */
+  over = false
+  aborted = false
+  paused = false
+  reason: Error | null = null
+  rawHeaders: DispatchController['rawHeaders']
+  rawTrailers: DispatchController['rawTrailers']
+  #source: DispatchController | null = null
+
+  constructor(next: DispatchHandler) {
+    super(next)
+    this.borrows = isBorrowing(next) ? StableHandler.prototype.onResponseData : undefined
+  }
+
+  get awaitsBody(): boolean {
+    return this.#source?.awaitsBody ?? false
+  }
+
+  abort(reason: Error): void {
+    if (this.over) return
+    this.aborted = true
+    this.reason = reason
+    this.#source?.abort(reason)
+    // Nothing below may have a connection: nobody else would report it.
+    this.onResponseError(this, reason)
+  }
+
+  pause(): void {
+    this.paused = true
+    this.#source?.pause()
+  }
+
+  resume(): void {
+    this.paused = false
+    this.#source?.resume()
+  }
+
+  /** What answered so far is passed over for another: from here on its controller moves nothing of the caller's. */
+  letGo(): void {
+    this.#source = null
+  }
+
+  override onRequestStart(controller: DispatchController, _context: unknown): void {
+    if (this.over) {
+      controller.abort(this.reason ?? new Error('the call is over'))
+      return
+    }
+    this.#source = controller
+    if (this.paused) controller.pause()
+  }
+
+  override onRequestUpgrade(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    if (this.over) {
+      socket.destroy()
+      return
+    }
+    this.rawHeaders = controller.rawHeaders
+    this.next.onRequestUpgrade?.(this, status, headers, socket)
+    // Unless the caller does not want it.
+    if (!this.over) this.finish()
+  }
+
+  override onResponseStart(
+    controller: DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    if (this.over) return
+    this.rawHeaders = controller.rawHeaders
+    this.next.onResponseStart?.(this, status, headers, text)
+  }
+
+  override onResponseData(_controller: DispatchController, chunk: Buffer): void {
+    if (!this.over) this.next.onResponseData?.(this, chunk)
+  }
+
+  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
+    if (this.over) return
+    this.finish()
+    this.rawTrailers = controller.rawTrailers
+    try {
+      this.next.onResponseEnd?.(this, trailers)
+    } catch (error) {
+      // Nothing else would report it: to the layers below the call is over.
+      this.next.onResponseError?.(this, error as Error)
+    }
+  }
+
+  override onResponseError(_controller: DispatchController, error: Error): void {
+    if (this.over) return
+    this.finish()
+    this.next.onResponseError?.(this, error)
+  }
+
+  protected finish(): void {
+    this.over = true
+  }
+}

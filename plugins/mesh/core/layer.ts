@@ -1,0 +1,16 @@
+import type { MeshPolicy } from '../../../config/schema.ts'
+import type { Service } from './service.ts'
+import type { Dispatch, Interceptor, Surroundings } from './types.ts'
+
+/** What a layer may use besides its service and policy. */
+export interface LayerContext extends Surroundings {
+  /** The chain of another service, for what is sent there instead or besides; `opts` need not name it. */
+  readonly toService: (name: string) => Dispatch
+}
+
+/**
+ * Builds a concern's interceptor for one service and policy when a chain is composed; null where it is off.
+ * Called once for each chain, and for the service's own chain when it starts: what all chains of a service share is
+ * made by `service.keep()`.
+ */
+export type Layer = (service: Service, policy: MeshPolicy, context: LayerContext) => Interceptor | null

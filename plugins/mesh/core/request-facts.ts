@@ -1,0 +1,146 @@
+/**
+ * What hashing and canaries read of a request: one header, cookie or query parameter, out of the options of a
+ * dispatch, in whichever of undici's shapes the caller gave them. `undefined` where there is no such thing.
+ */
+import type { HashSource } from '../../../config/schema.ts'
+import type { DispatchOptions } from './types.ts'
+
+type Value = string | readonly string[] | number | undefined | null
+
+/** By its name in lower case; several of one name as RFC 9110, 5.3, puts them together. */
+export function headerOf({ headers }: DispatchOptions, name: string, separator = ', '): string | undefined {
+  if (headers === null || headers === undefined) return undefined
+  if (Array.isArray(headers)) return fromFlat(headers, name, separator)
+  const entries = Symbol.iterator in headers ? headers : Object.entries(headers as Record<string, Value>)
+  let found: string | undefined
+  for (const [given, value] of entries as Iterable<[string, Value]>) {
+    if (isNamed(given, name)) found = joined(found, value, separator)
+  }
+  return found
+}
+
+/** All headers as name, value, name, value; names in lower case, repeated ones in their order. */
+export function headerPairs({ headers }: DispatchOptions): readonly string[] {
+  const pairs: string[] = []
+  if (headers === null || headers === undefined) return pairs
+  if (Array.isArray(headers)) {
+    for (let i = 0; i + 1 < headers.length; i += 2) addPair(pairs, String(headers[i]), headers[i + 1] as Value)
+    return pairs
+  }
+  const entries = Symbol.iterator in headers ? headers : Object.entries(headers as Record<string, Value>)
+  for (const [name, value] of entries as Iterable<[string, Value]>) addPair(pairs, name, value)
+  return pairs
+}
+
+function addPair(pairs: string[], name: string, value: Value): void {
+  if (value === undefined || value === null) return
+  if (typeof value !== 'object') pairs.push(name.toLowerCase(), String(value))
+  else for (const item of value) pairs.push(name.toLowerCase(), String(item))
+}
+
+/** As the bridge gives them: name, value, name, value. */
+function fromFlat(headers: readonly Value[], name: string, separator: string): string | undefined {
+  let found: string | undefined
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    if (isNamed(String(headers[i]), name)) found = joined(found, headers[i + 1], separator)
+  }
+  return found
+}
+
+function isNamed(given: string, name: string): boolean {
+  return given === name || (given.length === name.length && given.toLowerCase() === name)
+}
+
+function joined(before: string | undefined, value: Value, separator: string): string | undefined {
+  if (value === undefined || value === null) return before
+  const text = typeof value === 'string' ? value : Array.isArray(value) ? value.join(separator) : String(value)
+  return before === undefined ? text : before + separator + text
+}
+
+/** The first cookie of that name, as it came but for quotes; HTTP/2 spreads cookies over several fields. */
+export function cookieOf(opts: DispatchOptions, name: string): string | undefined {
+  const text = headerOf(opts, 'cookie', '; ')
+  if (text === undefined) return undefined
+  // A search for the name, not pair by pair: a header section has room for 8,000 empty pairs.
+  for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name, at + name.length)) {
+    const before = skipBlanks(text, at - 1, -1)
+    const equals = skipBlanks(text, at + name.length, 1)
+    if ((before >= 0 && text[before] !== ';') || text[equals] !== '=') continue
+    const semicolon = text.indexOf(';', equals)
+    const value = text.slice(equals + 1, semicolon < 0 ? text.length : semicolon).trim()
+    return value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value
+  }
+  return undefined
+}
+
+/** Returns the position at which the blanks at `at` end, in that direction. */
+function skipBlanks(text: string, at: number, direction: 1 | -1): number {
+  while (text[at] === ' ' || text[at] === '\t') at += direction
+  return at
+}
+
+/** The first parameter of that name, decoded; `name` without `=` is the empty text. */
+export function queryOf({ path, query }: DispatchOptions, name: string): string | undefined {
+  const mark = path.indexOf('?')
+  // undici takes one or the other.
+  if (mark < 0) return query === undefined || query === null ? undefined : joined(undefined, query[name], ',')
+  let equals = mark
+  let decodings = 0
+  for (let at = mark + 1; at < path.length; ) {
+    const ampersand = path.indexOf('&', at)
+    const end = ampersand < 0 ? path.length : ampersand
+    // Looked for once, not again behind each ampersand.
+    if (equals >= 0 && equals < at) equals = path.indexOf('=', at)
+    const nameEnd = equals < 0 || equals > end ? end : equals
+    const length = nameEnd - at
+    if (length === name.length && path.startsWith(name, at)) return decoded(path.slice(nameEnd + 1, end))
+    if (length >= name.length && decodings < mostDecodings) {
+      const raw = path.slice(at, nameEnd)
+      if (isEncoded(raw)) {
+        if (decoded(raw) === name) return decoded(path.slice(nameEnd + 1, end))
+        decodings++
+      }
+    }
+    at = end + 1
+  }
+  return undefined
+}
+
+/** Encoded names that are looked at: a malformed one costs as much as a tenth of a request. */
+const mostDecodings = 32
+
+function isEncoded(text: string): boolean {
+  return text.includes('%') || text.includes('+')
+}
+
+function decoded(text: string): string {
+  if (!isEncoded(text)) return text
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '))
+  } catch {
+    return text
+  }
+}
+
+/** Reads what a `hashOn` or `stickOn` names; nothing and the empty text are both `undefined`. */
+export function factReader(source: HashSource): (opts: DispatchOptions) => string | undefined {
+  if (source === 'ip') return ({ caller }) => addressOf(caller?.ip)
+  if (source === 'consumer') return ({ caller }) => caller?.consumer?.id || undefined
+  const colon = source.indexOf(':')
+  const name = source.slice(colon + 1)
+  switch (source.slice(0, colon)) {
+    case 'header': {
+      const lower = name.toLowerCase()
+      return (opts) => headerOf(opts, lower) || undefined
+    }
+    case 'cookie':
+      return (opts) => cookieOf(opts, name) || undefined
+    default:
+      return (opts) => queryOf(opts, name) || undefined
+  }
+}
+
+/** A dual-stack listener shows the IPv4 address that a proxy calls 192.0.2.1 as `::ffff:192.0.2.1`. */
+function addressOf(ip: string | undefined): string | undefined {
+  return (ip?.startsWith('::ffff:') ? ip.slice(7) : ip) || undefined
+}

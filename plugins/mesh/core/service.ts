@@ -1,0 +1,281 @@
+import type { ServiceConfig } from '../../../config/schema.ts'
+import type { Locality } from '../balancing/eligible.ts'
+import { eligible } from '../balancing/eligible.ts'
+import { balanceOptions, createBalancer } from '../balancing/index.ts'
+import { withReserve } from '../balancing/reserve.ts'
+import { PooledEndpoint } from '../connect/endpoint.ts'
+import type { Transport } from '../connect/index.ts'
+import { Health } from '../health/health.ts'
+import type { Call } from './call.ts'
+import { MeshError } from './errors.ts'
+import type { ServiceStatus } from './service-status.ts'
+import { statusOf } from './service-status.ts'
+import type {
+  Balancer,
+  Endpoint,
+  Instance,
+  InstanceSpec,
+  Snapshot,
+  Source,
+  SourceStatus,
+  Surroundings
+} from './types.ts'
+
+/** Origins named in a log line; of a large service only the first, and their number. */
+const mostListed = 20
+
+function listed(what: 'added' | 'removed', origins: readonly string[]): object {
+  if (origins.length <= mostListed) return { [what]: origins }
+  return { [what]: origins.slice(0, mostListed), [`${what}Count`]: origins.length }
+}
+
+/** What a concern keeps for a service over all its chains: state, timers, its part of the admin view. */
+export interface Keeper {
+  /** Called once, when the service starts or, if it has, at once. */
+  start?(): void
+  /** The instances have changed; those that stay have the same endpoint. */
+  update?(instances: readonly Instance[]): void
+  /** For the admin view. */
+  status?(): unknown
+  /** For the admin view, of one instance. */
+  instanceStatus?(endpoint: Endpoint): unknown
+  /** Ends timers and sockets. */
+  close?(): void
+}
+
+const nowhere: Locality = { datacenter: null, zone: null }
+
+/** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
+export class Service {
+  readonly config: ServiceConfig
+  /** Calls in flight. */
+  active = 0
+  readonly transport: Transport
+  /** Replaced as a whole; null until discovery first answers. */
+  snapshot: Snapshot | null = null
+  readonly #source: Source
+  readonly #around: Surroundings
+  #endpoints = new Map<string, PooledEndpoint>()
+  readonly #leaving = new Set<PooledEndpoint>()
+  readonly #keepers = new Map<string, Keeper>()
+  readonly #flips: ((concern: string, to: string) => void) | null
+  #instances: readonly Instance[] = []
+  #started = false
+  #refreshing = false
+  #change: NodeJS.Timeout | undefined
+  #onReady: (() => void) | null = null
+  /** Resolves with the first answer of discovery. */
+  readonly ready = new Promise<void>((resolve) => {
+    this.#onReady = resolve
+  })
+  #closed = false
+  #newest: Call | null = null
+  #onIdle: (() => void) | null = null
+
+  constructor(config: ServiceConfig, source: Source, transport: Transport, around: Surroundings) {
+    this.config = config
+    this.#source = transport.gate(source)
+    this.transport = transport
+    if (transport.status() !== null) this.keep('transport', () => ({ status: () => transport.status() }))
+    this.#around = around
+    const counter = around.meter?.counter({
+      name: 'jingwei_mesh_health_flips_total',
+      help: 'Instances taken out of the balance or put back, by the concern that did it.',
+      labelNames: ['service', 'concern', 'to']
+    })
+    this.#flips = counter === undefined ? null : (concern, to) => counter.labels(config.name, concern, to).inc()
+  }
+
+  /** A concern's keeper: made once for all chains of the service, closed with it. */
+  keep<K extends Keeper>(concern: string, make: () => K): K {
+    const kept = this.#keepers.get(concern)
+    if (kept !== undefined) return kept as K
+    const keeper = make()
+    this.#keepers.set(concern, keeper)
+    if (this.#closed) keeper.close?.()
+    else if (this.#started) this.#begin(keeper)
+    return keeper
+  }
+
+  #begin(keeper: Keeper): void {
+    keeper.start?.()
+    if (this.snapshot !== null) keeper.update?.(this.snapshot.instances)
+  }
+
+  get name(): string {
+    return this.config.name
+  }
+
+  /** All that discovery knows of, whatever their health. */
+  get instances(): readonly Instance[] {
+    return this.#instances
+  }
+
+  get source(): SourceStatus {
+    return this.#source.status()
+  }
+
+  /**
+   * Calls in flight are a linked list, for the day they must be ended: a Set that gains and loses members all
+   * the time keeps dead ones alive until the next full collection, which cost a tenth of the CPU.
+   */
+  enter(call: Call): void {
+    this.active++
+    call.older = this.#newest
+    if (this.#newest !== null) this.#newest.newer = call
+    this.#newest = call
+  }
+
+  leave(call: Call): void {
+    if (call.newer !== null) call.newer.older = call.older
+    else this.#newest = call.older
+    if (call.older !== null) call.older.newer = call.newer
+    call.newer = null
+    call.older = null
+    this.active--
+    if (this.active === 0) this.#onIdle?.()
+  }
+
+  /** Logs an error that cannot be returned to a caller: the caller's handler threw it when it was told of the end. */
+  report(err: Error): void {
+    this.#around.log.error({ service: this.name, err }, `${this.name}: the handler of a call threw at its end`)
+  }
+
+  start(): void {
+    this.#started = true
+    for (const keeper of this.#keepers.values()) this.#begin(keeper)
+    this.#source.start((specs) => this.#publish(specs))
+  }
+
+  status(): ServiceStatus {
+    return statusOf(this, [...this.#keepers])
+  }
+
+  /** Builds the next snapshot; an address that stays keeps its connections and counts. */
+  #publish(specs: readonly InstanceSpec[]): void {
+    if (this.#closed) return
+    const kept = new Map<string, PooledEndpoint>()
+    this.#instances = specs.map((spec) => {
+      const endpoint = kept.get(spec.origin) ?? this.#endpoints.get(spec.origin) ?? this.#endpoint(spec.origin)
+      kept.set(spec.origin, endpoint)
+      return { ...spec, endpoint }
+    })
+    const left = [...this.#endpoints.values()].filter((endpoint) => !kept.has(endpoint.origin))
+    const before = this.#endpoints
+    this.#endpoints = kept
+    for (const keeper of this.#keepers.values()) keeper.update?.(this.#instances)
+    this.#balance()
+    for (const endpoint of left) this.#retire(endpoint)
+    const added = [...kept.keys()].filter((origin) => !before.has(origin))
+    const removed = left.map(({ origin }) => origin)
+    const fields = {
+      service: this.name,
+      instances: specs.length,
+      ...listed('added', added),
+      ...listed('removed', removed)
+    }
+    this.#around.log.info(fields, `instances of ${this.name} changed`)
+    this.#onReady?.()
+  }
+
+  #endpoint(origin: string): PooledEndpoint {
+    const { now, log } = this.#around
+    const health = new Health(now, (available, concern, reason) => {
+      const to = available ? 'available' : 'unavailable'
+      log[available ? 'info' : 'warn']({ service: this.name, instance: origin, concern, reason }, `instance ${to}`)
+      this.#flips?.(concern, to)
+      this.#refresh()
+    })
+    // Of those that were there before us nobody knows since when: slow start leaves them alone.
+    if (this.snapshot === null) health.since -= balanceOptions(this.config.mesh.balance).slowStart ?? 0
+    return new PooledEndpoint(origin, this.config.mesh, health, this.transport.to(origin))
+  }
+
+  /** What the balance depends on besides the instances has changed, such as where the gateway is. */
+  rebalance(): void {
+    if (this.snapshot !== null) this.#refresh()
+  }
+
+  /** Soon, so that many flips at once cost one new balancer. */
+  #refresh(): void {
+    if (this.#refreshing || this.#closed) return
+    this.#refreshing = true
+    queueMicrotask(() => {
+      this.#refreshing = false
+      if (!this.#closed) this.#balance()
+    })
+  }
+
+  /** The next snapshot: who may be chosen now, of the whole service and of each subset. */
+  #balance(): void {
+    const { subsets = {} } = this.config
+    const whole = this.#balancer(this.#instances)
+    const balancers: Record<string, Balancer> = { '': whole.balancer }
+    let { changesInMs } = whole
+    for (const [name, { tags = [], meta = {} }] of Object.entries(subsets)) {
+      const some = this.#balancer(
+        this.#instances.filter(
+          (each) =>
+            tags.every((tag) => each.tags.includes(tag)) &&
+            Object.entries(meta).every(([key, value]) => each.meta[key] === value)
+        )
+      )
+      balancers[name] = some.balancer
+      changesInMs = Math.min(changesInMs ?? Number.POSITIVE_INFINITY, some.changesInMs ?? Number.POSITIVE_INFINITY)
+    }
+    if (whole.panic !== (this.snapshot?.panic ?? false)) {
+      const message = whole.panic ? 'panic: too few instances are available, so all are used' : 'panic is over'
+      this.#around.log.warn({ service: this.name }, message)
+    }
+    this.snapshot = { instances: this.#instances, balancers, panic: whole.panic }
+    clearTimeout(this.#change)
+    if (changesInMs !== null && changesInMs < Number.POSITIVE_INFINITY) {
+      this.#change = setTimeout(() => this.#refresh(), changesInMs).unref()
+    }
+  }
+
+  #balancer(instances: readonly Instance[]): { balancer: Balancer; panic: boolean; changesInMs: number | null } {
+    const options = balanceOptions(this.config.mesh.balance)
+    const some = eligible(instances, options, this.#around.locality?.() ?? nowhere, this.#around.now())
+    const balancer = createBalancer(options, some.instances, this.#around)
+    return { ...some, balancer: withReserve(balancer, some.instances, instances, this.#around.random) }
+  }
+
+  #retire(endpoint: PooledEndpoint): void {
+    this.#leaving.add(endpoint)
+    void endpoint.close().then(() => this.#leaving.delete(endpoint))
+  }
+
+  /** Ends discovery, lets calls in flight, retries included, end within the grace, then closes every connection. */
+  async close(graceMs: number): Promise<void> {
+    this.#stop()
+    await Promise.all([this.#source.close(), this.#idle(graceMs)])
+    await this.destroy()
+  }
+
+  #stop(): void {
+    this.#closed = true
+    clearTimeout(this.#change)
+    for (const keeper of this.#keepers.values()) keeper.close?.()
+  }
+
+  #idle(graceMs: number): Promise<void> | undefined {
+    if (this.active === 0) return
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, graceMs)
+      this.#onIdle = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  /** Fails the calls in flight and closes every connection. */
+  async destroy(error?: Error | null): Promise<void> {
+    this.#stop()
+    // Each takes itself off the list.
+    while (this.#newest !== null) this.#newest.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
+    const endpoints = [...this.#endpoints.values(), ...this.#leaving]
+    await Promise.all([this.#source.close(), ...endpoints.map((endpoint) => endpoint.destroy())])
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * The words that the rooms of the mesh share.
+ * A *service* is a logical upstream, an *instance* one address of it, a *snapshot* an immutable set of its
+ * instances, a *call* what the caller asked for, an *attempt* one try at one instance.
+ */
+import type { AsyncResource } from 'node:async_hooks'
+import type { Dispatcher } from 'undici'
+import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
+import type { Locality } from '../balancing/eligible.ts'
+import type { Health } from '../health/health.ts'
+import type { LocalErrorCode } from './errors.ts'
+
+/** What a source found out about one instance. Plain data, equal when its fields are equal. */
+export interface InstanceSpec {
+  /** Unique in its service and stable over updates; a Consul service id alone is only unique per node. */
+  readonly id: string
+  /** `http://10.0.0.7:8080`: scheme, host and port. */
+  readonly origin: string
+  /** Share of the traffic relative to the others; 0 takes none while another instance is there. */
+  readonly weight: number
+  readonly tags: readonly string[]
+  readonly meta: Readonly<Record<string, string>>
+}
+
+/** What discovery knows of its own freshness; times from the mesh's clock, in milliseconds. */
+export interface SourceStatus {
+  /** `consul`, `dns` or `static`. */
+  readonly kind: string
+  /** When the source last confirmed its answer, or null while it never did. A static list is always fresh. */
+  readonly confirmedAt: number | null
+  /** Why the source cannot be asked just now, or why it has no instance to name; null while all is well. */
+  readonly error: string | null
+  /** The source has not answered yet; what was kept on disk serves, and `confirmedAt` tells its age. */
+  readonly restored?: true
+  /** Why a failover datacenter cannot be asked, by its name; null while all is well. */
+  readonly failover?: Readonly<Record<string, string | null>>
+}
+
+/** Where a service's instances come from. */
+export interface Source {
+  /**
+   * Begins to publish whole sets of instances. `publish` is called when the set has changed, and once for the
+   * first answer even if that is empty. It never throws and never gives up: failures show in `status()`.
+   */
+  start(publish: (instances: readonly InstanceSpec[]) => void): void
+  status(): SourceStatus
+  /** Ends every timer, socket and pending request of the source. */
+  close(): Promise<void>
+}
+
+/** The few log calls that the mesh makes; pino and Fastify's logger have this shape. */
+export interface Logger {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+/** Counters and the like, in the shape of prom-client; a mesh without one counts nothing. */
+export interface Meter {
+  counter(options: MetricOptions): { labels(...values: string[]): { inc(value?: number): void } }
+  histogram(options: MetricOptions & { buckets: readonly number[] }): {
+    labels(...values: string[]): { observe(value: number): void }
+  }
+  /** `collect` is asked at each scrape; it sets every series that exists now. */
+  gauge(
+    options: MetricOptions & { collect: (set: (labels: Record<string, string>, value: number) => void) => void }
+  ): void
+}
+
+export interface MetricOptions {
+  name: string
+  help: string
+  labelNames: string[]
+}
+
+/** Owner of code of a plugin: what that throws from a timer or a socket ends one request, not the process. */
+export interface FaultOwner {
+  /** Its name, for the log. */
+  readonly plugin: string
+  /** Ends what is left of the request; false if there is none. */
+  contain(error: Error): boolean
+}
+
+/** Knows whose code runs, also in the timers and sockets that the code has made. */
+export interface FaultOwners {
+  readonly current: FaultOwner | null
+  /** Runs code as the owner's; null: as nobody's. */
+  run<T>(owner: FaultOwner | null, code: () => T): T
+}
+
+/** What is injected so that tests are exact. */
+export interface Surroundings {
+  readonly log: Logger
+  readonly meter: Meter | null
+  /** Milliseconds, never running backwards. */
+  readonly now: () => number
+  /** Returns for how long the event loop has been blocked so far. `now` stands still meanwhile; timers do not. */
+  readonly stalledMs?: () => number
+  /** This process lacks a resource. `cause` is the code of the operating system, if it has one. */
+  readonly noteExhausted?: (code: LocalErrorCode, cause: string | undefined) => void
+  /** In [0, 1). */
+  readonly random: () => number
+  /** Contains what plugins throw from timers and sockets; without it, that ends the process. */
+  readonly owners?: FaultOwners | null
+  /** Where the gateway itself is, as far as that is known by now. */
+  readonly locality?: () => Locality
+  /** Request headers whose value is new for each request, such as a request id, in lower case. */
+  readonly perRequestHeaders?: readonly string[]
+}
+
+/**
+ * How a call goes. The caller gets it as `context.call` of `onRequestStart`, at once and before any attempt,
+ * and may read it until the call is over.
+ */
+export interface CallRecord {
+  /** Service that serves it: not always the one asked for when traffic is split. */
+  readonly service: string
+  /** Origin of the last instance tried, or null while none was. */
+  readonly instance: string | null
+  /** Attempts started. */
+  readonly attempts: number
+  /** Whether some of the request may have reached an instance. */
+  readonly sent: boolean
+}
+
+/** An instance as the balancer sees it. */
+export interface Instance extends InstanceSpec {
+  readonly endpoint: Endpoint
+}
+
+/** What all calls to one address share, over any number of snapshots. */
+export interface Endpoint {
+  readonly origin: string
+  /** Attempts in flight, those included that wait for a connection. */
+  active: number
+  /** Latency of the last answers, peaks weighed more; null until one is measured. Milliseconds. */
+  latencyMs: number | null
+  readonly health: Health
+  /** Whether another attempt would neither find a connection nor a place in the queue for one. */
+  isFull(): boolean
+  readonly dispatch: Dispatch
+}
+
+/** A load balancing policy over the instances that may be chosen. */
+export interface Balancer {
+  /**
+   * The next instance, at none of the addresses `tried`; null when there is no other. `hash` is that of the call,
+   * or null where it has none.
+   */
+  pick(tried: ReadonlySet<Endpoint> | null, hash?: number | null): Instance | null
+  /** For people: what the policy thinks of an instance just now, such as its score. */
+  describe?(instance: Instance): Readonly<Record<string, number | string>>
+}
+
+export interface Snapshot {
+  /** All of them, whatever their health. */
+  readonly instances: readonly Instance[]
+  /** By name of the subset; the whole service under `''`. */
+  readonly balancers: Readonly<Record<string, Balancer>>
+  /** So few are available that all of them are used. */
+  readonly panic: boolean
+}
+
+/**
+ * Who asked for a call, as far as the caller says; only policies that hash, match or trust by it look. The gateway
+ * hands over Fastify's request, which has this shape.
+ */
+export interface Caller {
+  /** Id of the request, for the log. */
+  readonly id?: string
+  readonly ip: string
+  /** The known caller, or null. */
+  readonly consumer: { readonly id: string } | null
+  /** Whether it may ask for faults to be injected. */
+  readonly trusted: boolean
+  /** `https` if the caller came over TLS, to us or, as a trusted proxy says, to that proxy. */
+  readonly protocol?: string
+}
+
+/** The state of one attempt at an instance. */
+export interface Attempt {
+  readonly over: boolean
+  whenOver(end: () => void): void
+  /** The attempt waits for another one to release its connection: a queue of ours, not the instance's time. */
+  readonly isQueued: boolean
+  /** Milliseconds that it has waited in that queue. */
+  readonly waitedMs: number
+  enqueue(): void
+  /** Ends the wait: the attempt has a connection, or is over. */
+  dequeue(): void
+}
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions {
+      /** Async context in which users' interceptors are called; set where there are any. */
+      asyncContext?: AsyncResource
+      /** The route's policy; one frozen object per route lets its chain be composed once. */
+      mesh?: RoutePolicy
+      caller?: Caller
+      /** Set by `select`: where this attempt goes. */
+      instance?: Instance
+      /** Set by `select`: the attempt, which may end while its call goes on. */
+      attempt?: Attempt
+      /**
+       * Set by `retry`: where, or with true wherever, only a new connection will do, since others may have been lost
+       * with the one that broke.
+       */
+      fresh?: Endpoint | true | undefined
+      /**
+       * Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them.
+       */
+      trailers?: () => readonly string[]
+    }
+
+    interface DispatchController {
+      /**
+       * The service takes what there is of the request's body, and the rest has not come: who is slow is the caller.
+       */
+      readonly awaitsBody?: boolean
+    }
+  }
+}
+
+export type Dispatch = Dispatcher.Dispatch
+export type DispatchOptions = Dispatcher.DispatchOptions
+export type DispatchHandler = Dispatcher.DispatchHandler
+export type DispatchController = Dispatcher.DispatchController
+/** undici's shape: `dispatch => (opts, handler) => boolean`. */
+export type Interceptor = Dispatcher.DispatcherComposeInterceptor
+export type { MeshPolicy, RoutePolicy }

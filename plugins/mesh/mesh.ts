@@ -1,0 +1,300 @@
+import { AsyncResource } from 'node:async_hooks'
+import { Dispatcher } from 'undici'
+import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
+import { balanceOptions } from './balancing/index.ts'
+import type { Named } from './chain.ts'
+import { layers } from './chain.ts'
+import { split } from './concerns/split.ts'
+import { Exhaustion } from './connect/exhaustion.ts'
+import { Transports } from './connect/index.ts'
+import { MeshError } from './core/errors.ts'
+import type { LayerContext } from './core/layer.ts'
+import { LoopClock } from './core/loop-clock.ts'
+import { registerServiceMetrics } from './core/metrics.ts'
+import { Service } from './core/service.ts'
+import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
+import type {
+  Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger, Meter
+} from './core/types.ts' // biome-ignore format: a list
+import { timeFirstRequests } from './discovery/first-request.ts'
+import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
+import { createDiscovery } from './discovery/index.ts'
+import type { LocalityOptions } from './discovery/locality.ts'
+import { OwnLocality } from './discovery/locality.ts'
+import type { Explanation } from './explain.ts'
+import { explain } from './explain.ts'
+import { guarded } from './guard/index.ts'
+import { activeCheck } from './health/active-check.ts'
+
+export interface MeshConfig {
+  readonly services: Readonly<Record<string, ServiceConfig>>
+  readonly discovery?: DiscoveryOptions & LocalityOptions
+}
+
+export interface MeshOptions {
+  log?: Logger
+  meter?: Meter
+  /** Instances from a registry of your own; the configuration then says nothing of where services are. */
+  discovery?: Discovery
+  now?: () => number
+  random?: () => number
+  /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
+  perRequestHeaders?: readonly string[]
+  /** Contains what interceptors throw from timers and sockets of their own. */
+  owners?: FaultOwners | null
+}
+
+export interface UseOptions {
+  /** `request`: once per call, outside the retries. `attempt`: once per attempt, its instance in `opts.origin`. */
+  per: 'request' | 'attempt'
+  /** Shown in the log and where the chain is listed: by default the function's name, else the plugin's. */
+  name?: string
+}
+
+const silent: Logger = { info() {}, warn() {}, error() {} }
+
+/**
+ * The mesh half: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. A chain of
+ * interceptors is composed once per service and per route policy; a call then runs through what is on, and
+ * nothing asks whether it is.
+ */
+export class Mesh extends Dispatcher {
+  readonly #services = new Map<string, Service>()
+  readonly #chains = new Map<string, { own: Dispatch | null; byPolicy: WeakMap<RoutePolicy, Dispatch> }>()
+  readonly #discovery: Discovery
+  readonly #locality: OwnLocality
+  readonly #transports: Transports
+  readonly #around: LayerContext
+  readonly #exhaustion: Exhaustion
+  readonly #clock: LoopClock
+  readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
+  #closing: Promise<void> | null = null
+  /** A request has been dispatched: the chains stay as they are. */
+  #inUse = false
+
+  constructor(config: MeshConfig, options: MeshOptions = {}) {
+    super()
+    const { log = silent, meter: given = null } = options
+    this.#exhaustion = new Exhaustion({ log, meter: given })
+    this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
+    this.#around = {
+      log,
+      meter: given,
+      now: options.now ?? this.#clock.now,
+      // Whoever brings a clock of its own says what time passes.
+      ...(options.now === undefined && { stalledMs: this.#clock.stalledMs }),
+      noteExhausted: this.#exhaustion.note,
+      random: options.random ?? Math.random,
+      owners: options.owners ?? null,
+      perRequestHeaders: options.perRequestHeaders ?? [],
+      locality: () => this.#locality.current,
+      toService: (name) => (opts, handler) => {
+        const { mesh: _ofTheRoute, ...rest } = opts
+        return this.dispatch({ ...rest, origin: originOf(name) }, handler)
+      }
+    }
+    this.#locality = new OwnLocality(config.discovery ?? {}, this.#around, () => {
+      for (const service of this.#services.values()) service.rebalance()
+    })
+    this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#around)
+    this.#transports = new Transports(config.discovery?.consul, this.#around)
+    for (const service of Object.values(config.services)) {
+      const transport = this.#transports.of(service)
+      this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#around))
+      this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
+    }
+    const { meter, now } = this.#around
+    if (meter !== null) registerServiceMetrics(meter, () => this.#services.values(), now)
+    // `compose()` calls them on a Proxy, which has no private fields.
+    Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
+  }
+
+  /**
+   * Begins discovery; calls before the first answer fail with `JW_NO_INSTANCE`. With `attend: false` nothing is asked
+   * of the instances themselves, for who only wants to look.
+   */
+  start({ attend = true } = {}): this {
+    this.#clock.start()
+    this.#transports.start()
+    this.#locality.start([...this.#services.values()].some(({ config }) => isLocal(config)))
+    if (attend) this.#discovery.attend?.()
+    for (const service of this.#services.values()) {
+      if (attend) {
+        // Composed now, so that what attends to a service does so before its first call.
+        this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
+        activeCheck(service, service.config.mesh, this.#around)
+        timeFirstRequests(service, this.#around)
+      }
+      service.start()
+    }
+    return this
+  }
+
+  /** Resolves when discovery has answered once for every service, be it that there is no instance. */
+  async ready(): Promise<void> {
+    await Promise.all([...this.#services.values()].map(({ ready }) => ready))
+  }
+
+  /** Adds an interceptor to the chains of all services. Throws after the first request: some would go without it. */
+  use(interceptor: Interceptor, { per, name = interceptor.name }: UseOptions): this {
+    const plugin = this.#around.owners?.current?.plugin ?? null
+    const known = name || plugin || 'interceptor'
+    if (this.#inUse) throw new Error(`mesh.use: add interceptor ${known} before the first request, not after it`)
+    this.#used[per].push({ name: known, layer: guarded(interceptor, { name: known, plugin, per }) })
+    for (const [origin] of this.#chains) this.#chains.set(origin, { own: null, byPolicy: new WeakMap() })
+    return this
+  }
+
+  /** Names of the layers in force for a service, outermost first. */
+  describe(name: string, override: RoutePolicy = {}): string[] {
+    const service = this.service(name)
+    const policy = { ...service.config.mesh, ...override }
+    return layers(this.#used)
+      .filter(({ layer }) => layer(service, policy, this.#around) !== null)
+      .map((layer) => layer.name)
+  }
+
+  /** Throws `JW_NO_SERVICE`. */
+  service(name: string): Service {
+    const service = this.#services.get(name)
+    if (service === undefined) throw new MeshError('JW_NO_SERVICE', name)
+    return service
+  }
+
+  /** What would become of a call to a service under a route's policy; nothing is sent. */
+  explain(name: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
+    return explain(this, name, policy, opts)
+  }
+
+  status(): ServiceStatus[] {
+    return [...this.#services.values()].map((service) => service.status())
+  }
+
+  /** Returns what discovery knows of each service. Its cost does not grow with the number of instances. */
+  discovery(): DiscoveryStatus[] {
+    const services = [...this.#services.values()]
+    return services.map(({ name, source, instances }) => ({ name, source, instances: instances.length }))
+  }
+
+  /** Milliseconds on the mesh's own clock, in which `status()` gives its times. */
+  now(): number {
+    return this.#around.now()
+  }
+
+  override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
+    const origin = typeof opts.origin === 'string' ? opts.origin : String(opts.origin?.origin)
+    const chains = this.#chains.get(origin)
+    if (chains === undefined || this.#closing !== null) return this.#refuse(nameOf(origin), handler)
+    this.#inUse = true
+    const policy = opts.mesh
+    let chain = policy === undefined ? chains.own : chains.byPolicy.get(policy)
+    if (chain === undefined || chain === null) {
+      chain = this.#compose(nameOf(origin), policy)
+      if (policy === undefined) chains.own = chain
+      else chains.byPolicy.set(policy, chain)
+    }
+    const { owners } = this.#around
+    if (!owners?.current) return this.#enter(chain, opts, handler)
+    // A plugin calls: the timers and sockets that this makes are not the plugin's.
+    return owners.run(null, () => this.#enter(chain, opts, handler))
+  }
+
+  #enter(chain: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
+    const { request, attempt } = this.#used
+    if (opts.asyncContext !== undefined || request.length + attempt.length === 0) return chain(opts, handler)
+    // Events that the call waits for, such as a connection or the end of another call, occur in other contexts.
+    return chain({ ...opts, asyncContext: new AsyncResource('jingwei.call') }, handler)
+  }
+
+  #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Dispatch {
+    if (shares !== undefined) {
+      const targets = shares.map((share) => {
+        const { service, subset } = share
+        return { share, dispatch: this.#compose(service, { ...override, ...(subset !== undefined && { subset }) }) }
+      })
+      return split(targets, stickOn, this.#around)
+    }
+    const service = this.#services.get(name)
+    if (service === undefined) return (_opts, handler) => this.#refuse(name, handler)
+    const policy = { ...service.config.mesh, ...override }
+    // Innermost: the pool of the instance that `select` chose.
+    let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
+    for (const { layer } of layers(this.#used).reverse()) {
+      dispatch = layer(service, policy, this.#around)?.(dispatch) ?? dispatch
+    }
+    return dispatch
+  }
+
+  #refuse(name: string, handler: DispatchHandler): boolean {
+    const controller: Dispatcher.DispatchController = {
+      aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
+    } // biome-ignore format: inert
+    const error = new MeshError(this.#closing === null ? 'JW_NO_SERVICE' : 'JW_MESH_CLOSED', name)
+    handler.onRequestStart?.(controller, {})
+    handler.onResponseError?.(controller, error)
+    return true
+  }
+
+  /** Refuses new calls, lets those in flight end within `graceMs`, then closes discovery and every pool. */
+  async shutdown(graceMs = 10_000): Promise<void> {
+    this.#closing ??= Promise.all([...this.#services.values()].map((service) => service.close(graceMs))).then(() =>
+      this.#release()
+    )
+    await this.#closing
+  }
+
+  /** What the services had in common. */
+  async #release(): Promise<void> {
+    this.#clock.close()
+    this.#exhaustion.close()
+    await Promise.all([this.#discovery.close(), this.#transports.close(), this.#locality.close()])
+  }
+
+  override close(): Promise<void>
+  override close(callback: () => void): void
+  override close(callback?: () => void): Promise<void> | void {
+    const closed = this.shutdown()
+    if (callback === undefined) return closed
+    void closed.then(callback)
+  }
+
+  override destroy(): Promise<void>
+  override destroy(error: Error | null): Promise<void>
+  override destroy(callback: () => void): void
+  override destroy(error: Error | null, callback: () => void): void
+  override destroy(first?: Error | null | (() => void), second?: () => void): Promise<void> | void {
+    const callback = typeof first === 'function' ? first : second
+    const error = typeof first === 'function' ? null : first
+    // Those whose calls are ended now may call again at once.
+    this.#closing ??= Promise.resolve()
+    const destroyed = Promise.all([...this.#services.values()].map((service) => service.destroy(error))).then(() =>
+      this.#release()
+    )
+    this.#closing = destroyed
+    if (callback === undefined) return destroyed
+    void destroyed.then(callback)
+  }
+}
+
+const isLocal = ({ mesh }: ServiceConfig) => balanceOptions(mesh.balance).locality === 'prefer'
+
+/** The virtual origin under which callers name a service. */
+export function originOf(service: string): string {
+  return `http://${service}.mesh`
+}
+
+function nameOf(origin: string): string {
+  return /^http:\/\/(.*)\.mesh$/.exec(origin)?.[1] ?? origin
+}
+
+/**
+ * The mesh half on its own, for any Node program; the gateway's plugin makes its mesh here too.
+ *
+ * ```ts
+ * const mesh = createMesh({ services: { orders: { name: 'orders', mesh, instances: ['http://127.0.0.1:9101'] } } })
+ * const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/orders', method: 'GET' })
+ * ```
+ */
+export function createMesh(config: MeshConfig, options?: MeshOptions): Mesh {
+  return new Mesh(config, options).start()
+}

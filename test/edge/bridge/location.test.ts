@@ -1,0 +1,166 @@
+import type { Test } from 'tap'
+import t from 'tap'
+import { ask, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
+
+/** A gateway in front of a service that answers with the Location that a query asks for. */
+async function relocating(t: Test, route: object) {
+  const service = await startService((request, response) => {
+    const to = decodeURIComponent(request.url!.split('to=')[1] ?? '').replace('INSTANCE', `${request.socket.localPort}`)
+    response.writeHead(request.method === 'POST' ? 201 : 302, { location: to, 'content-location': to }).end()
+  })
+  t.teardown(service.close)
+  const services = { any: { instances: [service.url] } }
+  const { port, close } = await startGateway({ services, routes: [{ name: 'any', service: 'any', ...route }] })
+  t.teardown(close)
+  return async (from: string, to: string) => {
+    const { headers } = await get(port, `${from}?to=${encodeURIComponent(to)}`, ['Host: Gate:81'])
+    t.equal(headers['content-location'], headers.location)
+    return headers.location
+  }
+}
+
+t.test('a stripped prefix is put back', async (t) => {
+  const locate = await relocating(t, { match: { path: '/api/orders' }, path: { strip: '/api' } })
+  const expected: [string, string][] = [
+    ['/orders/7', '/api/orders/7'],
+    ['/orders?a=/b#c', '/api/orders?a=/b#c'],
+    ['/', '/api/'],
+    ['/apiary', '/api/apiary'],
+    ['http://gate:81/orders/7', 'http://gate:81/api/orders/7'],
+    ['https://gate:81/orders/7?x', 'https://gate:81/api/orders/7?x'],
+    ['//gate:81/orders/7', '//gate:81/api/orders/7'],
+    ['http://gate:81', 'http://gate:81/api'],
+    ['http://127.0.0.1:INSTANCE/orders/7', '/api/orders/7'],
+    ['http://127.0.0.1:INSTANCE', '/api/'],
+    // Said right already, or of something else.
+    ['/api/orders/7', '/api/orders/7'],
+    ['/api', '/api'],
+    ['7', '7'],
+    ['../x', '../x'],
+    ['?page=2', '?page=2'],
+    ['#part', '#part'],
+    ['http://gate/orders/7', 'http://gate/orders/7'],
+    ['https://login.example.com/orders/7', 'https://login.example.com/orders/7'],
+    ['//evil.example.com/orders', '//evil.example.com/orders'],
+    ['http://gate:81@evil/orders', 'http://gate:81@evil/orders'],
+    ['mailto:a@gate', 'mailto:a@gate'],
+    ['app:/orders/7', 'app:/orders/7']
+  ]
+  for (const [to, exposed] of expected) {
+    const location = await locate('/api/orders', to)
+    t.equal(location, exposed.replace('INSTANCE', ''), to)
+  }
+})
+
+t.test('by the host that a trusted proxy was asked for, and with a port that goes without saying', async (t) => {
+  const service = await startService((request, response) => {
+    response.writeHead(302, { location: decodeURIComponent(request.url!.split('to=')[1]!) }).end()
+  })
+  t.teardown(service.close)
+  const config = {
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'any', match: { path: '/api' }, service: 'any', path: { strip: '/api' } }]
+  }
+  const behind = await startGateway({ ...config, listen: { trustProxy: ['127.0.0.1'] } })
+  t.teardown(behind.close)
+  const open = await startGateway(config)
+  t.teardown(open.close)
+  const locate = async (port: number, to: string, host = 'gate') => {
+    const asked = [`Host: ${host}`, 'X-Forwarded-Host: Shop.example.com']
+    return (await get(port, `/api/a?to=${encodeURIComponent(to)}`, asked)).headers.location
+  }
+  t.equal(await locate(behind.port, 'https://shop.example.com/7'), 'https://shop.example.com/api/7')
+  t.equal(await locate(behind.port, 'https://shop.example.com:443/7'), 'https://shop.example.com:443/api/7')
+  t.equal(await locate(open.port, 'https://shop.example.com/7'), 'https://shop.example.com/7', 'nobody vouches for it')
+  t.equal(await locate(open.port, 'http://gate:80/7'), 'http://gate:80/api/7')
+  t.equal(await locate(open.port, 'http://gate/7', 'gate:80'), 'http://gate/api/7')
+  t.equal(await locate(open.port, 'https://gate:80/7'), 'https://gate:80/7')
+})
+
+t.test('a rewritten prefix is changed back, other paths are left', async (t) => {
+  const locate = await relocating(t, { match: { path: '/old' }, path: { rewrite: { prefix: '/new/a/' } } })
+  t.equal(await locate('/old', '/new/a/7'), '/old/7')
+  t.equal(await locate('/old', '/new/a'), '/old')
+  t.equal(await locate('/old', '/new/ab'), '/new/ab')
+  t.equal(await locate('/old', '/login'), '/login')
+  t.equal(await locate('/old', '/old/7'), '/old/7')
+})
+
+t.test('where nothing is changed on the way in, nothing is on the way out', async (t) => {
+  const locate = await relocating(t, { match: { path: '/orders' } })
+  t.equal(await locate('/orders', 'http://gate:81/orders/7'), 'http://gate:81/orders/7')
+  t.equal(await locate('/orders', '/7'), '/7')
+})
+
+t.test('the Host is the client’s, or the instance’s own where the route says so', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const routes = [
+    { name: 'kept', match: { path: '/kept' } },
+    { name: 'own', match: { path: '/own' }, edge: { host: 'upstream' } }
+  ].map((route) => ({ ...route, service: 'any' }))
+  const gateway = await startGateway({ services: { any: { instances: [echo.url] } }, routes })
+  t.teardown(gateway.close)
+  t.equal((await ask(gateway.port, '/kept', ['Host: gate'])).headers.host, 'gate')
+  const own = await ask(gateway.port, '/own', ['Host: gate'])
+  t.equal(own.headers.host, new URL(echo.url).host)
+  t.equal(own.headers['x-forwarded-host'], 'gate')
+  t.equal(own.rawHeaders.filter((name) => name.toLowerCase() === 'host').length, 1)
+
+  const locate = await relocating(t, { match: { path: '/orders' }, edge: { host: 'upstream' } })
+  t.equal(await locate('/orders', 'http://127.0.0.1:INSTANCE/orders/7?x'), '/orders/7?x')
+  t.equal(await locate('/orders', 'http://evil/orders'), 'http://evil/orders')
+})
+
+t.test('X-Forwarded-Prefix says what was taken off; a client’s own does not count', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const routes = [
+    { name: 'strip', match: { path: '/api/orders' }, path: { strip: '/api/' } },
+    { name: 'root', match: { path: '/root' }, path: { rewrite: { prefix: '/' } } },
+    { name: 'rewrite', match: { path: '/old' }, path: { rewrite: { prefix: '/new' } } },
+    { name: 'plain', match: { path: '/plain' } },
+    { name: 'unicode', match: { path: '/caf\u00e9' }, path: { strip: '/caf\u00e9' } }
+  ].map((route) => ({ ...route, service: 'any' }))
+  const start = async (listen: object) => {
+    const gateway = await startGateway({ listen, services: { any: { instances: [echo.url] } }, routes })
+    t.teardown(gateway.close)
+    return async (path: string, ...before: string[]) => {
+      const lines = before.map((prefix) => `X-Forwarded-Prefix: ${prefix}`)
+      const { headers, rawHeaders } = await ask(gateway.port, path, lines)
+      t.ok(rawHeaders.filter((name) => name.toLowerCase() === 'x-forwarded-prefix').length <= 1, 'never two')
+      return headers['x-forwarded-prefix']
+    }
+  }
+  const prefix = await start({})
+  t.equal(await prefix('/api/orders/7', '/outer'), '/api')
+  t.equal(await prefix('/root/7', '/outer'), '/root')
+  t.equal(await prefix('/old/7', '/outer'), undefined)
+  t.equal(await prefix('/plain', '/outer'), undefined)
+  t.equal(await prefix('/caf%C3%A9/7', '/outer'), '/caf%C3%A9')
+  const behind = await start({ trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-prefix'] })
+  t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'one path, of what was taken off at each hop')
+  t.equal(await behind('/api/orders/7', '/outer/'), '/outer/api')
+  t.equal(await behind('/api/orders/7', '/'), '/api')
+  t.equal(await behind('/api/orders/7', '/a, /b'), '/a/b/api')
+  t.equal(await behind('/api/orders/7', '/a', '/b'), '/a/b/api')
+  t.equal(await behind('/api/orders/7'), '/api')
+  t.equal(await behind('/plain', '/outer'), '/outer')
+})
+
+t.test('a service that heeds the whole prefix is left alone', async (t) => {
+  const service = await startService((request, response) => {
+    const prefix = request.headers['x-forwarded-prefix'] as string
+    response.writeHead(302, { location: request.url === '/heeds' ? `${prefix}/7` : '/7' }).end()
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway({
+    listen: { trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-prefix'] },
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'any', match: { path: '/api' }, service: 'any', path: { strip: '/api' } }]
+  })
+  t.teardown(gateway.close)
+  const outer = ['X-Forwarded-Prefix: /outer']
+  t.equal((await get(gateway.port, '/api/heeds', outer)).headers.location, '/outer/api/7')
+  t.equal((await get(gateway.port, '/api/ignores', outer)).headers.location, '/api/7', 'the rest is the peer’s to add')
+})

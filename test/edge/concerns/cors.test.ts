@@ -1,0 +1,252 @@
+import { once } from 'node:events'
+import { connect as connectTcp } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import t from 'tap'
+import { gatewayBefore, parse } from '../../helpers/gateway.ts'
+import { selfSigned } from '../../helpers/self-signed.ts'
+import { corsOptions, edgeApp, jwtOptions, limitOptions } from '../helpers/edge-app.ts'
+import { secret } from '../helpers/tokens.ts'
+import { echo, handshake, startWebSocketService } from '../helpers/websocket.ts'
+
+const origin = 'https://app.example.com'
+const preflight = (from = origin, method = 'POST', more = {}) => ({
+  method: 'OPTIONS' as const,
+  headers: { origin: from, 'access-control-request-method': method, ...more }
+})
+const corsHeaders = (headers: object) => Object.keys(headers).filter((name) => name.startsWith('access-control-'))
+
+t.test('a preflight of an allowed origin is answered with what the route allows', async (t) => {
+  const app = await edgeApp([
+    {
+      name: 'orders',
+      method: ['GET', 'HEAD', 'POST'],
+      preflightOnly: true,
+      edge: { cors: corsOptions({ credentials: true, maxAge: 600_500, exposedHeaders: ['x-total'] }) }
+    }
+  ])
+  t.teardown(() => app.close())
+  const request = preflight(origin, 'POST', { 'access-control-request-headers': 'x-one, x-two' })
+  const response = await app.inject({ url: '/orders', ...request })
+  t.equal(response.statusCode, 204)
+  t.equal(response.body, '')
+  t.match(response.headers, {
+    'access-control-allow-origin': origin,
+    'access-control-allow-methods': 'GET, HEAD, POST',
+    'access-control-allow-headers': 'x-one, x-two',
+    'access-control-allow-credentials': 'true',
+    'access-control-max-age': '600',
+    'content-length': '0',
+    vary: 'Origin, Access-Control-Request-Headers'
+  })
+})
+
+t.test('methods and headers are those configured, if they are', async (t) => {
+  const cors = corsOptions({ methods: ['PATCH'], allowedHeaders: ['x-a', 'x-b'] })
+  const app = await edgeApp([{ name: 'orders', preflightOnly: true, edge: { cors } }])
+  t.teardown(() => app.close())
+  const request = preflight(origin, 'PATCH', { 'access-control-request-headers': 'x-evil' })
+  const { headers } = await app.inject({ url: '/orders', ...request })
+  t.equal(headers['access-control-allow-methods'], 'PATCH')
+  t.equal(headers['access-control-allow-headers'], 'x-a, x-b')
+  t.equal(headers['access-control-max-age'], undefined)
+})
+
+t.test('an origin that is not on the list gets no CORS header, only Vary', async (t) => {
+  const cors = corsOptions({ credentials: true, exposedHeaders: ['x-total'], maxAge: 1000 })
+  const app = await edgeApp([{ name: 'orders', preflightOnly: true, edge: { cors, jwt: jwtOptions({ secret }) } }])
+  t.teardown(() => app.close())
+  const strangers = [
+    'https://evil.example.com',
+    'https://app.example.com.evil.com',
+    'https://app.example.com:8443',
+    'http://app.example.com',
+    'https://APP.example.com',
+    'null'
+  ]
+  for (const stranger of strangers) {
+    const asked = await app.inject({ url: '/orders', ...preflight(stranger) })
+    t.equal(asked.statusCode, 204, `preflight of ${stranger} ends at the gateway`)
+    t.same(corsHeaders(asked.headers), [])
+    t.equal(asked.headers.vary, 'Origin')
+    const sent = await app.inject({ url: '/orders', headers: { origin: stranger } })
+    t.same(corsHeaders(sent.headers), [])
+    t.equal(sent.headers.vary, 'Origin')
+  }
+})
+
+t.test('a request that is not CORS is served, and its answer varies by origin', async (t) => {
+  const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions() } }])
+  t.teardown(() => app.close())
+  const { statusCode, headers } = await app.inject('/orders')
+  t.equal(statusCode, 200)
+  t.equal(headers['access-control-allow-origin'], undefined)
+  t.equal(headers.vary, 'Origin')
+})
+
+t.test('the text of a pattern is no origin that it allows', async (t) => {
+  const pattern = '/^https:\\/\\/pr-\\d\\.example\\.com$/'
+  const app = await edgeApp([
+    { name: 'orders', edge: { cors: corsOptions({ origin: [pattern, 'https://*.example.org'] }) } }
+  ])
+  t.teardown(() => app.close())
+  for (const [from, allowed] of [
+    ['https://pr-1.example.com', 'https://pr-1.example.com'],
+    [pattern, undefined],
+    ['https://*.example.org', undefined]
+  ] as const) {
+    const { headers } = await app.inject({ url: '/orders', headers: { origin: from } })
+    t.equal(headers['access-control-allow-origin'], allowed, from)
+  }
+})
+
+t.test('any origin: a star and no Vary', async (t) => {
+  for (const any of ['*', ['*']] as const) {
+    const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: any as '*' }) } }])
+    t.teardown(() => app.close())
+    const { headers } = await app.inject({ url: '/orders', headers: { origin } })
+    t.equal(headers['access-control-allow-origin'], '*')
+    t.equal(headers.vary, undefined)
+  }
+})
+
+t.test('any origin with credentials is refused at load', async (t) => {
+  await t.rejects(edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: '*', credentials: true }) } }]), {
+    message: /credentials/
+  })
+})
+
+t.test('an OPTIONS that is no preflight', async (t) => {
+  const app = await edgeApp([{ name: 'served', method: ['GET', 'OPTIONS'], edge: { cors: corsOptions() } }])
+  t.teardown(() => app.close())
+  for (const headers of [{}, { origin }, { 'access-control-request-method': 'GET' }]) {
+    const served = await app.inject({ method: 'OPTIONS', url: '/served', headers })
+    t.equal(served.statusCode, 200, 'reaches a service that takes OPTIONS')
+  }
+  const response = await app.inject({ url: '/served', ...preflight(origin, 'GET') })
+  t.equal(response.headers['access-control-allow-methods'], 'GET, OPTIONS')
+})
+
+t.test('a preflight ends before authentication and rate limit, whose refusals a browser can read', async (t) => {
+  const edge = { cors: corsOptions(), jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 1 }) }
+  const app = await edgeApp([{ name: 'orders', preflightOnly: true, edge }])
+  t.teardown(() => app.close())
+  for (let i = 0; i < 3; i++) {
+    const response = await app.inject({ url: '/orders', ...preflight() })
+    t.equal(response.statusCode, 204)
+    t.equal(response.headers['ratelimit-limit'], undefined)
+  }
+  const statuses: number[] = []
+  for (let i = 0; i < 2; i++) {
+    const response = await app.inject({ url: '/orders', headers: { origin } })
+    statuses.push(response.statusCode)
+    t.equal(response.headers['access-control-allow-origin'], origin)
+    t.equal(response.headers.vary, 'Origin')
+  }
+  t.same(statuses, [401, 429])
+})
+
+t.test('routes have their own CORS, and the others none', async (t) => {
+  const app = await edgeApp([
+    { name: 'one', edge: { cors: corsOptions({ origin: ['https://one.example'] }) } },
+    { name: 'two', edge: { cors: corsOptions({ origin: ['https://two.example'] }) } },
+    { name: 'off', method: ['GET', 'OPTIONS'], edge: { cors: false } },
+    { name: 'unset', edge: {} }
+  ])
+  t.teardown(() => app.close())
+  const from = async (url: string, origin: string) =>
+    (await app.inject({ url, headers: { origin } })).headers['access-control-allow-origin']
+  t.equal(await from('/one', 'https://one.example'), 'https://one.example')
+  t.equal(await from('/one', 'https://two.example'), undefined)
+  t.equal(await from('/two', 'https://two.example'), 'https://two.example')
+  for (const url of ['/off', '/unset']) {
+    const { headers } = await app.inject({ url, headers: { origin: 'https://one.example' } })
+    t.same(corsHeaders(headers), [])
+    t.equal(headers.vary, undefined)
+  }
+  t.equal((await app.inject({ url: '/off', ...preflight() })).statusCode, 200, 'its preflights are the service’s')
+})
+
+t.test('wildcards and regular expressions', async (t) => {
+  const patterns = ['https://*.example.com', 'http://localhost:*', '/^https:\\/\\/pr-\\d{1,4}\\.preview\\.dev$/']
+  const app = await edgeApp([
+    { name: 'orders', preflightOnly: true, edge: { cors: corsOptions({ origin: patterns, credentials: true }) } }
+  ])
+  t.teardown(() => app.close())
+  const allowed = async (from: string) => {
+    const sent = await app.inject({ url: '/orders', headers: { origin: from } })
+    const asked = await app.inject({ url: '/orders', ...preflight(from) })
+    const [one, other] = [sent, asked].map(({ headers }) => headers['access-control-allow-origin'])
+    t.equal(one, other, `${from}: the preflight and the request`)
+    t.equal(sent.headers.vary, 'Origin')
+    return one
+  }
+  for (const from of [
+    'https://a.example.com',
+    'https://a.b.example.com',
+    'http://localhost',
+    'http://localhost:3000',
+    'https://pr-7.preview.dev'
+  ]) {
+    t.equal(await allowed(from), from)
+    t.equal(await allowed(from), from, 'again')
+  }
+  for (const from of [
+    'https://example.com',
+    'http://a.example.com',
+    'https://a.example.com:8443',
+    'https://a.example.com.evil.com',
+    'https://evil.com/.example.com',
+    'https://*.example.com',
+    'http://localhost.evil.com:3000',
+    'http://localhost:3000.evil.com',
+    'http://localhost:*',
+    'https://pr-77777.preview.dev',
+    'https://pr-7xpreview.dev',
+    `https://${'a'.repeat(300)}.example.com`
+  ]) {
+    t.equal(await allowed(from), undefined, from)
+  }
+})
+
+t.test('a single origin needs no list', async (t) => {
+  const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: origin }) } }])
+  t.teardown(() => app.close())
+  const { headers } = await app.inject({ url: '/orders', headers: { origin } })
+  t.equal(headers['access-control-allow-origin'], origin)
+})
+
+t.test('a WebSocket handshake from a page of another origin is refused', async (t) => {
+  const service = await startWebSocketService({ onPeer: echo })
+  t.teardown(service.close)
+  const tls = selfSigned(t)
+  for (const listen of [{}, { tls }, { tls, http2: true }]) {
+    const { port } = await gatewayBefore(t, service.url, {
+      listen,
+      routes: [
+        { name: 'guarded', match: { path: '/guarded' }, service: 'any', edge: { cors: { origin: [origin] } } },
+        { name: 'any', match: { path: '/any' }, service: 'any', edge: { cors: { origin: '*' } } },
+        { name: 'unset', match: { path: '/unset' }, service: 'any' }
+      ]
+    })
+    const shake = async (path: string, ...headers: string[]) => {
+      const target = { port, host: '127.0.0.1', rejectUnauthorized: false }
+      const socket = 'tls' in listen ? connectTls(target) : connectTcp(target)
+      socket.write(handshake(path, ['Cookie: session=1', ...headers]))
+      const [first] = (await once(socket, 'data')) as [Buffer]
+      socket.destroy()
+      return parse(first.toString('latin1'))
+    }
+    const evil = 'Origin: https://evil.example'
+    const { status, body } = await shake('/guarded', evil)
+    t.equal(status, 403)
+    t.match(body, 'JW_ORIGIN_REFUSED')
+    for (const other of ['null', 'https://app.example.com.evil.example', 'http://app.example.com', 'https://h.evil']) {
+      t.equal((await shake('/guarded', `Origin: ${other}`)).status, 403, other)
+    }
+    t.equal((await shake('/guarded', `Origin: ${origin}`)).status, 101)
+    t.equal((await shake('/guarded')).status, 101, 'no browser')
+    t.equal((await shake('/guarded', 'Origin: https://h')).status, 101, 'a page of the same host')
+    t.equal((await shake('/any', evil)).status, 101)
+    t.equal((await shake('/unset', evil)).status, 101)
+  }
+})

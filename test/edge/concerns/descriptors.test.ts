@@ -1,0 +1,106 @@
+/** Tests of the count of descriptors against the limit of the process. */
+import { closeSync, openSync } from 'node:fs'
+import { devNull } from 'node:os'
+import { setImmediate as turn } from 'node:timers/promises'
+import t from 'tap'
+import { Descriptors, descriptorLimit } from '../../../plugins/edge/concerns/overload/descriptors.ts'
+import { reserveOf } from '../../../plugins/edge/concerns/overload/index.ts'
+
+t.test('the limit is that of the process', async (t) => {
+  const limit = descriptorLimit()
+  t.ok(limit > 100, `${limit}`)
+})
+
+t.test('counts only when the limit could have been reached', async (t) => {
+  let open = 50
+  let counts = 0
+  const count = () => {
+    counts++
+    return open
+  }
+  const descriptors = new Descriptors(100, count, () => 0)
+  counts = 0
+  t.notOk(descriptors.isShort(20))
+  t.equal(counts, 1, 'at the first question')
+  for (let i = 0; i < 29; i++) {
+    descriptors.noteOpen()
+    t.notOk(descriptors.isShort(20))
+  }
+  t.equal(counts, 1, '79 at most')
+  descriptors.noteOpen()
+  t.notOk(descriptors.isShort(20))
+  t.equal(counts, 2, '80 at most, and 50 were found')
+  open = 80
+  for (let i = 0; i < 30; i++) descriptors.noteOpen()
+  t.ok(descriptors.isShort(20))
+  t.notOk(descriptors.isShort(10))
+  open = 79
+  t.notOk(descriptors.isShort(20), 'one was given back')
+})
+
+t.test('what is about to be opened counts until a count finds it', async (t) => {
+  let open = 50
+  const descriptors = new Descriptors(100, () => open, () => 0) // biome-ignore format: short
+  for (let i = 0; i < 29; i++) {
+    descriptors.announce()
+    t.notOk(descriptors.isShort(20))
+  }
+  descriptors.announce()
+  t.ok(descriptors.isShort(20), 'as many announced as there is room for')
+  await turn()
+  t.ok(descriptors.isShort(20), 'the pool opens them in the next iteration')
+  open = 75
+  await turn()
+  await turn()
+  t.notOk(descriptors.isShort(20), 'only 25 were opened')
+  t.ok(descriptors.isShort(25))
+})
+
+t.test('while counting is expensive, it is done for a twentieth of the time at most', async (t) => {
+  let nowMs = 0
+  let counts = 0
+  const count = () => {
+    counts++
+    nowMs += 5
+    return 90
+  }
+  const descriptors = new Descriptors(100, count, () => nowMs)
+  counts = 0
+  for (let i = 0; i < 10; i++) t.ok(descriptors.isShort(20))
+  t.equal(counts, 1)
+  nowMs += 100
+  t.ok(descriptors.isShort(20))
+  t.equal(counts, 2)
+})
+
+t.test('a system that does not tell has no limit', async (t) => {
+  t.equal(new Descriptors(100, () => null).limit, Number.POSITIVE_INFINITY)
+})
+
+t.test('the descriptors of this process are counted', async (t) => {
+  const taken: number[] = []
+  t.teardown(() => taken.map((each) => closeSync(each)))
+  const limit = descriptorLimit()
+  // Few enough that other parts of this process, which open and close some, make no difference.
+  const descriptors = new Descriptors()
+  t.equal(descriptors.limit, limit)
+  let reserve = limit
+  while (descriptors.isShort(reserve)) reserve--
+  const open = limit - reserve
+  t.ok(open > 3 && open < 1000, `${open}`)
+  for (let i = 0; i < 500; i++) taken.push(openSync(devNull, 'r'))
+  for (let i = 0; i < 500; i++) descriptors.noteOpen()
+  t.ok(new Descriptors().isShort(limit - open - 400), 'more by the 500')
+})
+
+t.test('the reserve grows with the limit, within bounds', async (t) => {
+  t.strictSame(
+    [100, 256, 1024, 65_536].map((limit) => reserveOf(limit)),
+    [
+      { connections: 32, requests: 8 },
+      { connections: 32, requests: 8 },
+      { connections: 102, requests: 25 },
+      { connections: 1024, requests: 256 }
+    ]
+  )
+})

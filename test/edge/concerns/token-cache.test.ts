@@ -1,0 +1,42 @@
+/** What is remembered of verified tokens: until they expire, and never without bound. */
+import t from 'tap'
+import { TokenCache } from '../../../plugins/edge/concerns/jwt/token-cache.ts'
+
+t.test('a token is known until it expires, and no other is', async (t) => {
+  const cache = new TokenCache<string>(10)
+  cache.set('a.b.c', 'alice', 1000)
+  t.equal(cache.get('a.b.c', 999), 'alice')
+  t.equal(cache.get('a.b.d', 999), undefined)
+  t.equal(cache.get('', 999), undefined)
+  t.equal(cache.get('a.b.c', 1000), undefined)
+  t.equal(cache.get('a.b.c', 0), undefined, 'forgotten for good')
+})
+
+t.test('the least recently used makes room', async (t) => {
+  const cache = new TokenCache<number>(1000)
+  for (let i = 0; i < 1000; i++) cache.set(`token ${i}`, i, 1)
+  t.equal(cache.get('token 0', 0), 0)
+  cache.set('token 1000', 1000, 1)
+  t.equal(cache.get('token 0', 0), 0, 'it was just used')
+  t.equal(cache.get('token 1', 0), undefined)
+  cache.set('token 1000', 1001, 1)
+  t.equal(cache.get('token 1000', 0), 1001)
+  t.equal(cache.get('token 2', 0), 2, 'the same token again needs no room')
+})
+
+t.test('bounded in bytes', async (t) => {
+  const cache = new TokenCache<number>(1_000_000)
+  const mb = 'x'.repeat(1024 * 1024)
+  for (let i = 0; i < 40; i++) cache.set(`${mb}${i}`, i, 1)
+  const known = Array.from({ length: 40 }, (_, i) => cache.get(`${mb}${i}`, 0)).filter((value) => value !== undefined)
+  t.equal(known.length, 31, 'less than 32 MB of tokens')
+  t.equal(known.at(-1), 39)
+  cache.set('x'.repeat(33 * 1024 * 1024), 7, 1)
+  t.equal(cache.get(`${mb}39`, 0), 39, 'one that is larger than all is not remembered')
+})
+
+t.test('without any room nothing is remembered', async (t) => {
+  const cache = new TokenCache<number>(0)
+  cache.set('token', 1, 1)
+  t.equal(cache.get('token', 0), undefined)
+})

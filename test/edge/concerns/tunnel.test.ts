@@ -1,0 +1,155 @@
+import { Duplex } from 'node:stream'
+import t from 'tap'
+import { Tunnel } from '../../../plugins/edge/concerns/websocket/tunnel.ts'
+import { eventually } from '../../helpers/gateway.ts'
+
+/** A connection of which the test is the far end. */
+class Connection extends Duplex {
+  readonly received: Buffer[] = []
+  /** Lets go of a write that is held. */
+  acknowledge: (() => void) | null = null
+  readonly #slow: boolean
+
+  constructor({ slow = false, allowHalfOpen = true } = {}) {
+    super({ allowHalfOpen })
+    this.#slow = slow
+  }
+
+  override _read(): void {}
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.received.push(chunk)
+    if (this.#slow) this.acknowledge = done
+    else done()
+  }
+}
+
+t.test('what the service said before it ended still reaches a slow client', async (t) => {
+  const client = new Connection({ slow: true })
+  const service = new Connection({ allowHalfOpen: false })
+  let ended = 0
+  const tunnel = new Tunnel(client, service, 0, () => ended++)
+  service.push('one')
+  service.push('two')
+  service.push(null)
+  await eventually(() => service.closed)
+  t.notOk(client.destroyed)
+  client.acknowledge?.()
+  await eventually(() => client.received.length === 2)
+  client.acknowledge?.()
+  await eventually(() => client.writableFinished)
+  t.equal(Buffer.concat(client.received).toString(), 'onetwo')
+  t.equal(ended, 0, 'the client may still hold its end')
+  client.push(null)
+  await eventually(() => ended > 0)
+  t.equal(ended, 1)
+  t.equal(tunnel.bytesSent, 6)
+})
+
+t.test('an error of one side ends both, and only the service’s is a failure', async (t) => {
+  for (const culprit of ['client', 'service'] as const) {
+    const sides = { client: new Connection(), service: new Connection() }
+    let ended: (Error | null)[] = []
+    new Tunnel(sides.client, sides.service, 60_000, (error) => {
+      ended = [...ended, error]
+    })
+    sides[culprit].destroy(new Error('broken'))
+    await eventually(() => ended.length > 0)
+    t.ok(sides.client.destroyed && sides.service.destroyed)
+    t.strictSame(
+      ended.map((error) => error?.message),
+      [culprit === 'service' ? 'broken' : undefined]
+    )
+  }
+})
+
+t.test('closing does not wait for a side that never answers', async (t) => {
+  const client = new Connection({ slow: true })
+  const service = new Connection()
+  let ended = false
+  const tunnel = new Tunnel(client, service, 0, () => {
+    ended = true
+  })
+  tunnel.close()
+  tunnel.close()
+  await eventually(() => ended)
+  t.equal(client.received.length, 1)
+  t.equal(service.received.length, 1)
+})
+
+/** Ways in which a connection may be over before it is joined: each of its events has been emitted, or is about to be. */
+const over: Record<string, (connection: Connection) => Promise<void>> = {
+  ended: async (connection) => {
+    connection.resume().push(null)
+    await eventually(() => connection.readableEnded)
+  },
+  'ended and destroyed': async (connection) => {
+    connection.resume().push(null)
+    await eventually(() => connection.readableEnded)
+    connection.destroy()
+  },
+  'ended and closed': async (connection) => {
+    connection.resume().push(null)
+    await eventually(() => connection.readableEnded)
+    connection.destroy()
+    await eventually(() => connection.closed)
+  },
+  destroyed: async (connection) => void connection.destroy(),
+  closed: async (connection) => {
+    connection.destroy()
+    await eventually(() => connection.closed)
+  }
+}
+
+for (const culprit of ['client', 'service'] as const) {
+  for (const [how, leave] of Object.entries(over)) {
+    t.test(`a ${culprit} that is ${how} when it is joined ends the tunnel, whatever still comes`, async (t) => {
+      const sides = { client: new Connection(), service: new Connection() }
+      const other = culprit === 'client' ? sides.service : sides.client
+      sides[culprit].on('error', () => {})
+      await leave(sides[culprit])
+      let ended = 0
+      const pings = setInterval(() => other.readable && other.push('ping'), 5)
+      t.teardown(() => clearInterval(pings))
+      // Ends when its peer has, as most do.
+      if (how === 'ended') other.once('finish', () => other.push(null))
+      new Tunnel(sides.client, sides.service, 100, () => ended++)
+      if (how === 'ended') sides[culprit].once('finish', () => sides[culprit].destroy())
+      await eventually(() => ended > 0)
+      await eventually(() => other.closed)
+      t.equal(ended, 1)
+    })
+  }
+}
+
+t.test('a service that goes on sending to a client that has left is closed all the same', async (t) => {
+  const client = new Connection()
+  const service = new Connection()
+  let ended = false
+  new Tunnel(client, service, 100, () => {
+    ended = true
+  })
+  const pings = setInterval(() => service.readable && service.push('ping'), 5)
+  t.teardown(() => clearInterval(pings))
+  client.push(null)
+  await eventually(() => client.readableEnded)
+  client.destroy()
+  await eventually(() => ended)
+  t.ok(service.destroyed)
+})
+
+t.test('a side that reads nothing for the idle time ends the tunnel, though both go on sending', async (t) => {
+  for (const culprit of ['client', 'service'] as const) {
+    const sides = { client: new Connection(), service: new Connection(), [culprit]: new Connection({ slow: true }) }
+    let ended = false
+    new Tunnel(sides.client, sides.service, 100, () => {
+      ended = true
+    })
+    const both = setInterval(() => {
+      for (const side of [sides.client, sides.service]) if (side.readable) side.push(Buffer.alloc(65_536))
+    }, 5)
+    await eventually(() => ended)
+    clearInterval(both)
+    t.ok(sides.client.destroyed && sides.service.destroyed)
+  }
+})

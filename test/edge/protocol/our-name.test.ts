@@ -1,0 +1,47 @@
+// A service cannot speak in the gateway's name.
+import t from 'tap'
+import { answering, connect, gatewayBefore, get, startRawService } from '../../helpers/gateway.ts'
+
+const said = [
+  'X-Jingwei-Fallback: stale',
+  'Proxy-Status: jingwei; error=connection_refused',
+  'Proxy-Status: cdn, "Jingwei"',
+  'RateLimit-Limit: 1000000',
+  'RateLimit-Policy: 1000000;w=1',
+  'RateLimit: limit=1',
+  'X-Other: 1'
+]
+const response = `HTTP/1.1 200 OK\r\n${said.join('\r\n')}\r\nContent-Length: 2\r\n\r\nok`
+
+t.test('its headers under the name of the gateway stay behind', async (t) => {
+  const service = await startRawService(answering(response))
+  t.teardown(service.close)
+  const { port } = await gatewayBefore(t, service.url, { edge: { rateLimit: { max: 5, window: '1m' } } })
+  const { headers } = await get(port, '/')
+  t.match(headers, { 'ratelimit-limit': '5', 'ratelimit-remaining': '4', 'x-other': '1' })
+  for (const name of ['x-jingwei-fallback', 'proxy-status', 'ratelimit-policy', 'ratelimit']) {
+    t.notOk(name in headers, name)
+  }
+})
+
+t.test('what it says for itself goes on', async (t) => {
+  const own = 'HTTP/1.1 200 OK\r\nProxy-Status: cdn; error=x\r\nRateLimit-Limit: 7\r\nContent-Length: 2\r\n\r\nok'
+  const service = await startRawService(answering(own))
+  t.teardown(service.close)
+  const { port } = await gatewayBefore(t, service.url)
+  t.match((await get(port, '/')).headers, { 'proxy-status': 'cdn; error=x', 'ratelimit-limit': '7' })
+})
+
+t.test('nor in a trailer section', async (t) => {
+  const service = await startRawService(
+    answering(
+      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Jingwei-Fallback: stale\r\nX-Sum: 7\r\n\r\n'
+    )
+  )
+  t.teardown(service.close)
+  const { port } = await gatewayBefore(t, service.url)
+  const { socket, until } = connect(port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+  const text = await until('x-sum: 7')
+  t.notMatch(text, /x-jingwei/i)
+  socket.destroy()
+})

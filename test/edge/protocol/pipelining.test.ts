@@ -1,0 +1,206 @@
+// Requests that come before the answer to an earlier one wait for their turn.
+import type { Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import {
+  connect,
+  eventually,
+  gatewayBefore,
+  startGateway,
+  startRawService,
+  startService
+} from '../../helpers/gateway.ts'
+
+const slowMs = 150
+
+/** Answers `/slow` late, and every other path at once with these bytes, a pause at each `|`. */
+async function answering(t: Test, answer: string): Promise<number> {
+  const service = await startRawService((socket: Socket) => {
+    socket.on('data', async (chunk: Buffer) => {
+      const slow = chunk.toString('latin1').startsWith('GET /slow ')
+      for (const part of (slow ? '|HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow' : answer).split('|')) {
+        if (part !== '') socket.write(part, 'latin1')
+        await new Promise((resolve) => setTimeout(resolve, slow ? slowMs : slowMs / 5))
+      }
+      if (!slow && answer.endsWith('|')) socket.end()
+    })
+  })
+  t.teardown(service.close)
+  const gateway = await gatewayBefore(t, service.url, { mesh: { retry: false } })
+  return gateway.port
+}
+
+const get = (path: string, ...lines: string[]) =>
+  `GET ${path} HTTP/1.1\r\n${['Host: h', ...lines].map((line) => `${line}\r\n`).join('')}\r\n`
+const first = /^HTTP\/1\.1 200 OK\r\n[\s\S]+?\r\n\r\nslow/
+
+t.test('an answer that breaks before its turn breaks the connection in its turn', async (t) => {
+  for (const answer of [
+    'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart|',
+    'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n|'
+  ]) {
+    const port = await answering(t, answer)
+    const { text } = await connect(port, get('/slow') + get('/fast')).closed
+    t.match(text, first, 'what came before is whole')
+    t.notMatch(text, /\r\n0\r\n/)
+    t.notMatch(text, /part[\s\S]*HTTP/)
+  }
+})
+
+t.test('1xx answers come before the head that they belong to', async (t) => {
+  const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab|cd'
+  const early = await answering(t, `HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${ok}`)
+  const hinted = await connect(early, get('/slow') + get('/fast', 'Connection: close')).closed
+  t.match(hinted.text, /slowHTTP\/1\.1 102 [\s\S]+HTTP\/1\.1 103 [\s\S]+HTTP\/1\.1 200 OK\r\n[\s\S]+\r\n\r\nabcd$/)
+
+  const port = await answering(t, ok)
+  const lines = ['Expect: 100-continue', 'Content-Length: 1', 'Connection: close']
+  const { text } = await connect(port, `${get('/slow')}${get('/fast', ...lines)}x`).closed
+  t.match(text, /slow(HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 200 OK\r\n[\s\S]+\r\n\r\nabcd$/)
+})
+
+t.test('CONNECT is not answered in the place of an earlier request, nor after a last answer', async (t) => {
+  const port = await answering(t, 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfast')
+  const tunnel = 'CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n'
+  t.notMatch((await connect(port, get('/slow') + tunnel).closed).text, /^HTTP\/1\.1 501 /)
+  t.notMatch((await connect(port, get('/a/../b') + tunnel).closed).text, ' 501 ')
+})
+
+/** A service that is asked to wait, and what has come to it by now. */
+async function recording(t: Test, more: object = {}) {
+  const seen: string[] = []
+  const held: (() => void)[] = []
+  const sockets = new Set<Socket>()
+  const service = await startService((request, response) => {
+    seen.push(`${request.method} ${request.url}`)
+    sockets.add(request.socket)
+    request.resume()
+    if (request.url === '/held') held.push(() => response.end('held'))
+    else response.end('ok')
+  })
+  t.teardown(service.close)
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [service.url] } },
+      routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST'] }, service: 'any' }],
+      ...more
+    },
+    { log: true }
+  )
+  t.teardown(gateway.close)
+  return { ...gateway, seen, held, sockets }
+}
+
+t.test('nothing runs beside an earlier request of the connection', async (t) => {
+  const { port, seen, held, sockets } = await recording(t)
+  const post = 'POST /held HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx'
+  const client = connect(port, post + post + get('/a').repeat(300) + get('/last', 'Connection: close'))
+  await eventually(() => held.length === 1)
+  await sleep(100)
+  t.strictSame(seen, ['POST /held'])
+  held[0]!()
+  await eventually(() => held.length === 2)
+  await sleep(100)
+  t.equal(seen.length, 2)
+  held[1]!()
+  const { text } = await client.closed
+  t.equal(text.split('HTTP/1.1 200 OK').length - 1, 303)
+  t.strictSame(seen, ['POST /held', 'POST /held', ...Array(300).fill('GET /a'), 'GET /last'])
+  t.equal(sockets.size, 1, 'one connection to the service is enough for one of a client')
+})
+
+t.test('while requests wait, no more are read', async (t) => {
+  const { port, seen, held } = await recording(t)
+  const client = connect(port, get('/held'))
+  await eventually(() => held.length === 1)
+  const many = Buffer.from(get('/a').repeat(20_000))
+  for (let i = 0; i < 40; i++) client.socket.write(many)
+  await sleep(500)
+  t.ok(client.socket.writableLength > 10 * many.length, 'most of it is still the client’s')
+  t.strictSame(seen, ['GET /held'])
+  held[0]!()
+  await eventually(() => seen.length > 1000)
+  client.socket.destroy()
+})
+
+t.test('a client that leaves ends those that wait, too', async (t) => {
+  const { port, seen, held, log } = await recording(t)
+  const client = connect(port, get('/held') + get('/b') + get('/c'))
+  await eventually(() => held.length === 1)
+  await sleep(50)
+  client.socket.destroy()
+  const lines = () => log.filter(({ msg }) => msg === 'request')
+  await eventually(() => lines().length === 3)
+  t.strictSame(
+    lines().map(({ status }) => status),
+    [499, 499, 499]
+  )
+  await sleep(50)
+  t.strictSame(seen, ['GET /held'])
+})
+
+t.test('what ends the connection does not end what came before it', async (t) => {
+  const { port, held } = await recording(t)
+  for (const last of [get('/%zz'), get('/x', 'Expect: tea'), get('/x', 'Bad')]) {
+    const client = connect(port, get('/held') + get('/a') + last + get('/never'))
+    await eventually(() => held.length === 1)
+    held.pop()!()
+    const { text } = await client.closed
+    t.match(text, /^HTTP\/1\.1 200 [\s\S]+heldHTTP\/1\.1 200 [\s\S]+okHTTP\/1\.1 4\d\d /)
+    t.equal(text.split('HTTP/1.1 ').length, 4)
+  }
+})
+
+t.test('one that leaves within a waiting request, or while no more is read, ends them all', async (t) => {
+  const post = 'POST /p HTTP/1.1\r\nHost: h\r\n'
+  for (const [what, waiting, count, isRead] of [
+    ['a whole body', `${post}Content-Length: 3\r\n\r\nabc`, 2, true],
+    ['a part of a body', `${post}Content-Length: 30\r\n\r\nabc`, 2, true],
+    ['a part of a head', post, 1, true],
+    ['an expectation', `${post}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n`, 2, true],
+    ['a large body', `${post}Content-Length: 300000\r\n\r\n${'x'.repeat(300_000)}`, 2, false],
+    ['more requests than are read', get('/b').repeat(150), 151, false]
+  ] as const) {
+    const { port, held, log } = await recording(t)
+    for (const leave of ['end', 'destroy'] as const) {
+      log.length = 0
+      const client = connect(port, get('/held') + waiting)
+      await eventually(() => held.length === 1)
+      await sleep(50)
+      client.socket[leave]()
+      // Nobody sees a client leave whose connection is not read.
+      if (!isRead) held[0]!()
+      held.pop()
+      const lines = () => log.filter(({ msg }) => msg === 'request')
+      await eventually(() => lines().length >= count)
+      await client.closed
+      if (isRead)
+        t.ok(
+          lines().every(({ status }) => status === 499),
+          `${what}, ${leave}`
+        )
+    }
+  }
+})
+
+t.test('attack: waiting requests are counted in bytes, and take no more memory than they may', async (t) => {
+  const { port, held, server, log } = await recording(t, { admin: { port: 0 } })
+  // Some 100 KB of memory for 6 KB.
+  const fields = Array.from({ length: 960 }, (_, index) => `${index.toString(36)}:b`)
+  const greedy = Buffer.from(get('/held') + get('/a', ...fields).repeat(100))
+  const honest = connect(port, get('/held') + get('/honest', 'Connection: close'))
+  await eventually(() => held.length === 1)
+  const clients = Array.from({ length: 160 }, () => connect(port, greedy))
+  const refused = () => log.filter(({ error }) => error === 'pipelining').length
+  await eventually(() => refused() > 20)
+  t.match(await server.metrics.metrics(), /^jingwei_edge_refused_total\{reason="pipelining"\} \d\d/m)
+  held.shift()!()
+  t.match((await honest.closed).text, /held[\s\S]+ok$/, 'a client with a short queue is served')
+  for (const { socket } of clients) socket.destroy()
+  // Their connections are not read: that they have left shows when a response is written.
+  await eventually(() => {
+    for (const end of held.splice(0)) end()
+    return server.mesh.status()[0]!.instances[0]!.active === 0
+  })
+})

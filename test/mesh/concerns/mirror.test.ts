@@ -1,0 +1,127 @@
+/** Copies of calls for a shadow service: what it gets, and that nobody ever notices it. */
+import type { IncomingMessage } from 'node:http'
+import { Readable } from 'node:stream'
+import t from 'tap'
+import type { MirrorOptions } from '../../../config/schema.ts'
+import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
+import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
+import { eventually, silent, upstream } from '../helpers/servers.ts'
+
+const options: MirrorOptions = { service: 'shadow', percent: 1, maxBody: 1000, maxActive: 100 }
+const get = { origin: 'http://orders.mesh', path: '/a?b=c', method: 'GET' } as const
+
+/** Keeps what it gets, bodies included. */
+async function keeping(t: Parameters<typeof upstream>[0], name: string, status = 200) {
+  const got: { request: IncomingMessage; body: string }[] = []
+  const { url } = await upstream(t, name, (request, response) => {
+    let body = ''
+    request.on('data', (chunk) => {
+      body += chunk
+    })
+    request.on('end', () => {
+      got.push({ request, body })
+      response.statusCode = status
+      response.end(name)
+    })
+  })
+  return { url, got }
+}
+
+async function send(mesh: ReturnType<typeof meshOf>, opts: Partial<DispatchOptions> = {}) {
+  const recorder = new Recorder()
+  mesh.dispatch({ ...get, ...opts } as DispatchOptions, recorder)
+  await recorder.done
+  return recorder
+}
+
+t.test('the copy is the call; its answer is nobody’s, however it is', async (t) => {
+  const real = await keeping(t, 'real')
+  const shadow = await keeping(t, 'shadow', 500)
+  const { meter, counts } = meterStub()
+  const mesh = meshOf(t, [service('orders', [real.url], { mirror: options }), service('shadow', [shadow.url])], {
+    meter
+  })
+  const answer = await send(mesh, { headers: ['host', 'api.example.com:8080', 'x-a', '1', 'x-a', '2'] })
+  t.equal(answer.body, 'real')
+  await eventually(() => shadow.got.length === 1, 'the copy')
+  const { request } = shadow.got[0]!
+  t.equal(request.url, '/a?b=c')
+  t.equal(request.headers.host, 'api.example.com-shadow:8080')
+  t.equal(request.headers['x-a'], '1, 2')
+  t.equal(counts['jingwei_mesh_mirrored_total{orders,sent}'], 1)
+  t.equal(real.got.length, 1)
+})
+
+t.test('bodies go along, of every kind, up to their limit', async (t) => {
+  const real = await keeping(t, 'real')
+  const shadow = await keeping(t, 'shadow')
+  const { meter, counts } = meterStub()
+  const mesh = meshOf(t, [service('orders', [real.url], { mirror: options }), service('shadow', [shadow.url])], {
+    meter
+  })
+  const post = (body: DispatchOptions['body']) => send(mesh, { method: 'POST', body })
+  await post('text')
+  await post(Buffer.from('bytes'))
+  await post(Readable.from([Buffer.from('a '), Buffer.from('stream')]))
+  await post('x'.repeat(1001))
+  await post(Readable.from([Buffer.alloc(600, 'x'), Buffer.alloc(600, 'x')]))
+  t.strictSame(
+    real.got.map(({ body }) => body.length),
+    [4, 5, 8, 1001, 1200]
+  )
+  await eventually(() => shadow.got.length === 3, 'the copies')
+  t.strictSame(shadow.got.map(({ body }) => body).sort(), ['a stream', 'bytes', 'text'])
+  t.equal(counts['jingwei_mesh_mirrored_total{orders,too-large}'], 2)
+})
+
+t.test('a retried call is copied once, its body whole', async (t) => {
+  const shadow = await keeping(t, 'shadow')
+  let failures = 1
+  const real = await upstream(t, 'real', (request, response) => {
+    request.resume().on('end', () => {
+      response.statusCode = failures-- > 0 ? 503 : 200
+      response.end()
+    })
+  })
+  const retry = { ...retryOptions, on: [503 as const] }
+  const mesh = meshOf(t, [service('orders', [real.url], { mirror: options, retry }), service('shadow', [shadow.url])])
+  t.equal((await send(mesh, { method: 'PUT', body: 'once' })).status, 200)
+  t.equal(real.requests.length, 2)
+  await eventually(() => shadow.got.length === 1, 'the copy')
+  t.equal(shadow.got[0]!.body, 'once')
+})
+
+t.test('a shadow that is silent, gone or unknown harms nobody, and no more copies wait than may', async (t) => {
+  const real = await keeping(t, 'real')
+  const mute = await silent(t)
+  const { meter, counts } = meterStub()
+  const mirror = { ...options, maxActive: 3 }
+  const mesh = meshOf(
+    t,
+    [
+      service('orders', [real.url], { mirror }),
+      service('gone', [real.url], { mirror: { ...options, service: 'nowhere' } }),
+      service('shadow', [mute.url])
+    ],
+    { meter }
+  )
+  for (let i = 0; i < 10; i++) t.equal((await send(mesh)).body, 'real')
+  t.equal(counts['jingwei_mesh_mirrored_total{orders,sent}'], 3)
+  t.equal(counts['jingwei_mesh_mirrored_total{orders,dropped}'], 7)
+  t.equal((await send(mesh, { origin: 'http://gone.mesh' })).body, 'real')
+  t.equal(counts['jingwei_mesh_mirrored_total{gone,failed}'], 1)
+})
+
+t.test('a percentage, and no upgrades', async (t) => {
+  const real = await keeping(t, 'real')
+  const shadow = await keeping(t, 'shadow')
+  let draws = 0
+  const mirror = { ...options, percent: 0.2 }
+  const mesh = meshOf(t, [service('orders', [real.url], { mirror }), service('shadow', [shadow.url])], {
+    random: () => (draws++ % 10) / 10
+  })
+  draws = 0
+  for (let i = 0; i < 10; i++) await send(mesh)
+  await eventually(() => shadow.got.length >= 1, 'copies')
+  t.ok(shadow.got.length <= 4, String(shadow.got.length))
+})

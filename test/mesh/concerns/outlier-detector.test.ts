@@ -1,0 +1,297 @@
+import type { Test } from 'tap'
+import t from 'tap'
+import { OutlierDetector } from '../../../plugins/mesh/concerns/outlier-detection/detector.ts'
+import { instanceOf, logOf, outlierOptions } from '../health/support.ts'
+import { meterStub } from '../helpers/mesh.ts'
+
+/** Instances a, b, c … under a clock that the test sets. */
+function detectorOf(t: Test, count: number, options: object = {}) {
+  const clock = { now: 1000 }
+  const { log, lines } = logOf()
+  const { meter, counts, gauges } = meterStub()
+  const around = { log, meter, now: () => clock.now, random: () => 0.5 }
+  const detector = new OutlierDetector('orders', outlierOptions(options), around)
+  t.teardown(() => detector.close())
+  const all = Array.from({ length: count }, (_, index) => instanceOf('abcdefghijklmnopqrst'[index]!, () => clock.now))
+  detector.update(all.map(({ instance }) => instance))
+  const host = (index: number) => detector.host(all[index]!.endpoint)!
+  /** Statuses as they come; 0: no answer. */
+  const answers = (index: number, ...statuses: number[]) => {
+    for (const status of statuses) {
+      if (status > 0 && status < 500) detector.succeeded(host(index))
+      else detector.failed(host(index), status)
+    }
+  }
+  const tick = (afterMs: number) => {
+    clock.now += afterMs
+    detector.tick()
+  }
+  const out = () => all.flatMap(({ health, instance }) => (health.available ? [] : [instance.id])).join('')
+  return { detector, clock, all, host, answers, tick, out, lines, counts, gauges }
+}
+
+const times = (count: number, status: number) => Array.from({ length: count }, () => status)
+
+t.test('5xx in a row eject at once; anything else begins anew', async (t) => {
+  const { answers, all, out, counts } = detectorOf(t, 3, { consecutive5xx: 5, consecutiveGatewayFailures: false })
+  answers(0, 500, 500, 500, 500, 404, 500, 501, 0, 503)
+  t.equal(out(), '', 'never five in a row')
+  answers(0, 505)
+  t.equal(out(), 'a')
+  t.strictSame(all[0]!.flips, ['out: outlier-detection: 5 failures in a row; ejected for 30000 ms'])
+  t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-5xx}': 1 })
+})
+
+t.test('gateway failures: 502, 503, 504 and no answer', async (t) => {
+  const { answers, out, counts } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: 4 })
+  answers(0, 502, 503, 504, 500, 0, 0, 0)
+  t.equal(out(), '', 'a 500 is an answer of its own')
+  answers(0, 504)
+  t.equal(out(), 'a')
+  t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}': 1 })
+})
+
+t.test('both off', async (t) => {
+  const { answers, out } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: false })
+  answers(0, ...times(100, 0))
+  t.equal(out(), '')
+})
+
+t.test('an ejection lasts as long as there were ones before it, and ends with an interval', async (t) => {
+  const { answers, tick, out, detector, all, clock, host } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
+  answers(0, ...times(5, 500))
+  t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: true, returnsInMs: 30_000, ejections: 1 })
+  tick(10_000)
+  tick(10_000)
+  tick(9_999)
+  t.equal(out(), 'a', 'not a millisecond before its time')
+  tick(1)
+  t.equal(out(), '')
+  t.equal(all[0]!.flips.at(-1), 'in: outlier-detection: its ejection is over')
+  t.equal(all[0]!.health.since, clock.now)
+  t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: false, ejections: 1, consecutive5xx: 0 })
+
+  answers(0, ...times(5, 500))
+  t.equal(host(0).returnsAt, clock.now + 60_000, 'at once again: twice as long')
+  tick(60_000)
+  answers(0, ...times(5, 500))
+  t.equal(host(0).returnsAt, clock.now + 90_000)
+  tick(90_000)
+  tick(10_000)
+  answers(0, ...times(5, 500))
+  t.equal(host(0).returnsAt, clock.now + 90_000, 'one interval of good behaviour takes one off')
+  tick(90_000)
+  for (let interval = 0; interval < 10; interval++) tick(10_000)
+  answers(0, ...times(5, 500))
+  t.equal(host(0).returnsAt, clock.now + 30_000, 'forgiven in the end, never below the first')
+})
+
+t.test('no ejection exceeds maxEjection, nor does what has to decay', async (t) => {
+  const { answers, tick, clock, host } = detectorOf(t, 3, { baseEjection: '30s', maxEjection: '100s' })
+  for (let round = 0; round < 10; round++) {
+    answers(0, ...times(5, 500))
+    t.equal(host(0).returnsAt - clock.now, Math.min(100_000, 30_000 * (round + 1)))
+    tick(100_000)
+  }
+  t.equal(host(0).multiplier, 4)
+})
+
+t.test('maxEjectionPercent: one may always be out, one always stays', async (t) => {
+  const table: [instances: number, percent: string, out: number][] = [
+    [1, '100%', 0],
+    [2, '100%', 1],
+    [3, '100%', 2],
+    [3, '10%', 1],
+    [3, '0%', 1],
+    [10, '10%', 1],
+    [10, '30%', 3],
+    [15, '10%', 1],
+    [20, '10%', 2],
+    [20, '14%', 2]
+  ]
+  for (const [instances, maxEjectionPercent, most] of table) {
+    const { answers, out, counts, gauges } = detectorOf(t, instances, { maxEjectionPercent })
+    for (let index = 0; index < instances; index++) answers(index, ...times(5, 503))
+    const label = `${maxEjectionPercent} of ${instances}`
+    t.equal(out().length, most, label)
+    t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], instances - most, `${label}: the rest is counted`)
+    t.strictSame(gauges.jingwei_mesh_ejections_active!(), [[{ service: 'orders' }, most]])
+  }
+})
+
+t.test('a refused ejection is tried again after as many failures more', async (t) => {
+  const { answers, out, counts, tick } = detectorOf(t, 3, { baseEjection: '30s' })
+  answers(0, ...times(5, 500))
+  answers(1, ...times(12, 500))
+  t.equal(out(), 'a')
+  t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 2)
+  tick(30_000)
+  answers(1, ...times(3, 500))
+  t.equal(out(), 'b', 'when there is room')
+})
+
+t.test('instances that are out for other reasons count as well', async (t) => {
+  const { answers, all, out, counts } = detectorOf(t, 10, { maxEjectionPercent: '20%' })
+  all[8]!.health.obstruct('health-check', 'connection refused')
+  all[9]!.health.obstruct('health-check', 'connection refused')
+  answers(0, ...times(5, 500))
+  t.equal(out(), 'ij')
+  t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
+  all[9]!.health.clear('health-check', 'passed')
+  answers(0, ...times(5, 500))
+  t.equal(out(), 'ai')
+  answers(8, ...times(5, 500))
+  t.strictSame(all[8]!.health.obstacles, {
+    'health-check': 'connection refused',
+    'outlier-detection': '5 failures in a row; ejected for 30000 ms'
+  }, 'one that is out already takes nobody with it') // biome-ignore format: one assertion
+})
+
+t.test('never the last one that is left', async (t) => {
+  const { answers, all, out } = detectorOf(t, 3, { maxEjectionPercent: '100%' })
+  all[1]!.health.obstruct('health-check', 'connection refused')
+  all[2]!.health.obstruct('health-check', 'connection refused')
+  answers(0, ...times(50, 0))
+  t.equal(out(), 'bc')
+})
+
+t.test('what an ejected instance still does', async (t) => {
+  const { answers, all, counts, tick } = detectorOf(t, 3, { baseEjection: '10s' })
+  answers(0, ...times(30, 500))
+  t.equal(all[0]!.flips.length, 1, 'ejected once')
+  t.equal(counts['jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}'], undefined)
+  t.equal(counts['jingwei_mesh_ejections_total{orders,consecutive-5xx}'], 1)
+  tick(10_000)
+  answers(0, ...times(4, 500))
+  t.equal(all[0]!.flips.length, 2, 'failures before its return do not count after it')
+})
+
+t.test('success rate', async (t) => {
+  const successRate = { minHosts: 5, minRequests: 100, stdevFactor: 1.9 }
+  const options = { successRate, consecutive5xx: false, consecutiveGatewayFailures: false }
+  const { answers, tick, out, counts, detector, all } = detectorOf(t, 10, options)
+  for (let index = 0; index < 9; index++) answers(index, ...times(100, 200))
+  answers(9, ...times(60, 200), ...times(40, 500))
+  t.equal(out(), '', 'not before the end of the interval')
+  tick(10_000)
+  t.equal(out(), 'j')
+  t.equal(counts['jingwei_mesh_ejections_total{orders,success-rate}'], 1)
+  t.match(detector.instanceStatus(all[9]!.endpoint), { ejected: true, successRate: 0.6 })
+  t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: false, successRate: 1 })
+  // Its requests of before are not counted again.
+  for (let index = 0; index < 9; index++) answers(index, ...times(100, index === 0 ? 500 : 200))
+  tick(10_000)
+  t.equal(out(), 'j', 'at 10 % of ten, one is out already')
+  t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
+  t.match(detector.instanceStatus(all[9]!.endpoint), { successRate: null }, 'nothing was asked of it')
+})
+
+t.test('failure percentage: the worst go first', async (t) => {
+  const failurePercentage = { threshold: '85%', minHosts: 5, minRequests: 50 }
+  const options = { failurePercentage, consecutive5xx: false, consecutiveGatewayFailures: false }
+  const { answers, tick, out, counts } = detectorOf(t, 5, { ...options, maxEjectionPercent: '40%' })
+  answers(0, ...times(45, 500), ...times(5, 200))
+  answers(1, ...times(50, 500))
+  answers(2, ...times(44, 500), ...times(6, 200))
+  for (const index of [3, 4]) answers(index, ...times(50, 200))
+  tick(10_000)
+  t.equal(out(), 'ab')
+  t.equal(counts['jingwei_mesh_ejections_total{orders,failure-percentage}'], 2)
+  t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
+})
+
+t.test('off unless asked for: rates eject nobody', async (t) => {
+  const { answers, tick, out } = detectorOf(t, 5)
+  for (let index = 0; index < 5; index++) {
+    for (let request = 0; request < 200; request++) answers(index, index === 0 && request % 4 > 0 ? 500 : 200)
+  }
+  tick(10_000)
+  t.equal(out(), '')
+})
+
+t.test('a good active check ends an ejection, if it was begun after it', async (t) => {
+  const { answers, all, out, clock, host } = detectorOf(t, 3)
+  clock.now = 5000
+  answers(0, ...times(5, 500))
+  clock.now = 6000
+  all[0]!.health.prove(4999)
+  t.equal(out(), 'a')
+  all[0]!.health.prove(5500)
+  t.equal(out(), '')
+  t.equal(all[0]!.flips.at(-1), 'in: outlier-detection: an active check succeeded')
+  t.equal(all[0]!.health.since, 6000)
+  answers(0, ...times(5, 500))
+  t.equal(host(0).returnsAt, 66_000, 'the next one is longer all the same')
+})
+
+t.test('instances come and go', async (t) => {
+  const { detector, answers, all, host, clock, gauges } = detectorOf(t, 5, { maxEjectionPercent: '100%' })
+  answers(0, ...times(4, 500))
+  answers(1, ...times(5, 500))
+  const [gone, out] = [host(0), host(1)]
+  detector.update(all.slice(2).map(({ instance }) => instance))
+  t.equal(detector.host(all[0]!.endpoint), undefined)
+  t.strictSame(gauges.jingwei_mesh_ejections_active!(), [[{ service: 'orders' }, 0]])
+  clock.now += 60_000
+  for (const left of [gone, out]) for (const _ of times(50, 500)) detector.failed(left, 500)
+  detector.tick()
+  t.strictSame(all[0]!.flips, [], 'what was in flight has no effect')
+  t.equal(all[1]!.flips.length, 1)
+  const kept = host(2)
+  detector.update(all.slice(2).map(({ instance }) => ({ ...instance, weight: 7 })))
+  t.equal(host(2), kept, 'one that stays keeps its counts')
+  t.equal(detector.instanceStatus(all[0]!.endpoint), undefined)
+})
+
+t.test('shadow: counts and says what it would have done', async (t) => {
+  const { answers, tick, out, lines, counts, gauges, detector } = detectorOf(t, 3, {
+    mode: 'shadow',
+    baseEjection: '30s'
+  })
+  answers(0, ...times(50, 502))
+  answers(1, ...times(5, 502))
+  t.equal(out(), '')
+  t.strictSame(counts, {
+    'jingwei_mesh_shadowed_total{orders,outlier-detection}': 1,
+    'jingwei_mesh_ejection_overflows_total{orders}': 1
+  })
+  t.equal(lines.length, 1)
+  t.match(lines[0], { level: 'info', service: 'orders', instance: 'http://a.test', concern: 'outlier-detection' })
+  t.strictSame(gauges.jingwei_mesh_ejections_active!(), [[{ service: 'orders' }, 0]])
+  t.strictSame(detector.status(), { mode: 'shadow', ejected: 1 })
+  tick(30_000)
+  answers(0, ...times(5, 502))
+  t.equal(counts['jingwei_mesh_shadowed_total{orders,outlier-detection}'], 2, 'again after its time')
+})
+
+t.test('intervals run only while there is something to look at', async (t) => {
+  const set: (() => void)[] = []
+  const cleared: unknown[] = []
+  const { setInterval: start, clearInterval: end } = globalThis
+  t.teardown(() => Object.assign(globalThis, { setInterval: start, clearInterval: end }))
+  const timer = { unref: () => timer }
+  Object.assign(globalThis, {
+    setInterval: (run: () => void) => {
+      set.push(run)
+      return timer
+    },
+    clearInterval: (which: unknown) => void cleared.push(which)
+  })
+  const { answers, tick, detector } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
+  t.equal(set.length, 0, 'not at the start')
+  answers(0, 200, 200)
+  t.equal(set.length, 1)
+  tick(10_000)
+  t.equal(cleared.length, 0, 'there was traffic')
+  tick(10_000)
+  t.equal(cleared.length, 1, 'there was none')
+  answers(0, ...times(5, 500))
+  t.equal(set.length, 2)
+  for (let interval = 0; interval < 3; interval++) tick(10_000)
+  t.equal(cleared.length, 1, 'it was out, and then had an ejection to live down')
+  tick(10_000)
+  t.equal(cleared.length, 2)
+  detector.close()
+  answers(0, 200)
+  t.equal(set.length, 2, 'closed: no more')
+})

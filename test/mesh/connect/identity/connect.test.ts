@@ -1,0 +1,158 @@
+/** The gateway's own identity: leaf and roots, as they change and fail. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import { ConnectIdentity } from '../../../../plugins/mesh/connect/identity/connect.ts'
+import { gated } from '../../../../plugins/mesh/connect/identity/gated.ts'
+import type { Authority } from '../../helpers/certificates.ts'
+import { authority, folderFor } from '../../helpers/certificates.ts'
+import { eventually } from '../../helpers/servers.ts'
+import { logged } from '../support.ts'
+import { scripted } from './support.ts'
+
+const leafPath = '/v1/agent/connect/ca/leaf/gateway'
+const rootsPath = '/v1/agent/connect/ca/roots'
+const uri = 'spiffe://11111111-2222.consul/ns/default/dc/dc1/svc/gateway'
+
+const folder = folderFor(t)
+const first = authority(folder, 'first')
+const second = authority(folder, 'second')
+
+function leaf(by: Authority, name: string, days = 2) {
+  const { cert, key } = by.issue(name, { san: `URI:${uri}`, days })
+  return { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uri }
+}
+const roots = (...trusted: Authority[]) => ({
+  TrustDomain: '11111111-2222.consul',
+  Roots: trusted.map(({ cert }) => ({ RootCert: cert, IntermediateCerts: null }))
+})
+
+async function scene(t: Test) {
+  const consul = await scripted(t)
+  const { log, lines, of } = logged()
+  const outcomes: string[] = []
+  const around = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
+  const identity = new ConnectIdentity('gateway', consul.get, consul.consul, around, (outcome) =>
+    outcomes.push(outcome)
+  )
+  t.teardown(() => identity.close())
+  return { ...consul, identity, lines, of, outcomes }
+}
+
+t.test('ready with both, renewed with either, and each question is held', async (t) => {
+  const { say, held, asked, identity, outcomes, of } = await scene(t)
+  let ready = 0
+  identity.whenReady(() => ready++)
+  say(leafPath, leaf(first, 'one'), 10)
+  identity.start()
+  await eventually(() => held(leafPath) === 1, 'the question about the leaf')
+  t.equal(identity.credentials, null)
+  t.match(identity.status(), { spiffeId: null, error: /500/ })
+  say(rootsPath, roots(first), 20)
+  await eventually(() => identity.credentials !== null, 'credentials')
+  t.equal(ready, 1)
+  t.match(identity, { trustDomain: '11111111-2222.consul', datacenter: 'dc1', error: null })
+  t.match(identity.status(), { spiffeId: uri, error: null })
+
+  const before = identity.credentials
+  await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions')
+  say(leafPath, leaf(first, 'two', 3), 11)
+  await eventually(() => identity.credentials !== before, 'the new leaf')
+  t.ok(identity.credentials!.expiresAt! > before!.expiresAt!)
+  const renewed = identity.credentials
+  say(rootsPath, roots(second, first), 21)
+  await eventually(() => identity.credentials !== renewed, 'the new roots')
+  t.same(outcomes.filter((outcome) => outcome === 'success').length, 3)
+  t.equal(ready, 1)
+  t.equal(of('error').length, 1, 'the roots that could not be had at first')
+  await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions again')
+  const questions = asked.length
+  await sleep(200)
+  t.equal(asked.length, questions, 'and then there is silence')
+  t.ok(asked.some((url) => url.includes('index=11&wait=60000ms')))
+})
+
+t.test('what makes no sense changes nothing, and is said once', async (t) => {
+  const { say, identity, of, outcomes } = await scene(t)
+  say(leafPath, leaf(first, 'good'), 10)
+  say(rootsPath, roots(first), 20)
+  identity.start()
+  await eventually(() => identity.credentials !== null, 'credentials')
+  const good = identity.credentials
+  const { CertPEM } = leaf(first, 'a')
+  const other = leaf(first, 'b')
+  for (const bad of [
+    {},
+    { ...other, CertPEM: '' },
+    { ...other, CertPEM },
+    'not JSON',
+    { ...other, PrivateKeyPEM: 7 }
+  ]) {
+    say(leafPath, bad, 11)
+    await eventually(() => identity.error !== null, 'the refusal')
+    await sleep(60)
+    t.equal(identity.credentials, good, JSON.stringify(bad).slice(0, 40))
+  }
+  t.equal(of('error').length, 1)
+  t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 1)
+  say(leafPath, leaf(first, 'mended'), 12)
+  await eventually(() => identity.error === null, 'the mended one')
+  t.not(identity.credentials, good)
+  for (const bad of [{ TrustDomain: 'x', Roots: [] }, { Roots: [{ RootCert: first.cert }] }, null]) {
+    const now = identity.credentials
+    say(rootsPath, bad, 30)
+    await eventually(() => identity.error !== null, 'the refusal of the roots')
+    t.equal(identity.credentials, now)
+    say(rootsPath, roots(first), 31)
+    await eventually(() => identity.error === null, 'good roots')
+  }
+})
+
+t.test('an index that goes backwards is begun anew; Consul that does not hold is not stormed', async (t) => {
+  const { say, identity, asked, held } = await scene(t)
+  say(leafPath, leaf(first, 'x'), 100)
+  say(rootsPath, roots(first), 20)
+  identity.start()
+  await eventually(() => held(leafPath) === 1, 'held')
+  say(leafPath, leaf(first, 'y'), 5)
+  await eventually(() => held(leafPath) === 1, 'held at the lower index')
+  const leafs = asked.filter((url) => url.startsWith(leafPath))
+  t.ok(leafs.at(-1)!.includes('index=5&'), leafs.join(' '))
+  const count = () => asked.filter((url) => url.startsWith(rootsPath)).length
+  say(rootsPath, roots(first), null)
+  const before = count()
+  await sleep(300)
+  t.ok(count() - before <= 2, 'without an index it is asked now and then')
+})
+
+t.test('a source is held back until the gateway can show who it is', async (t) => {
+  let then = () => {}
+  const identity = {
+    credentials: null as ConnectIdentity['credentials'],
+    error: 'no leaf' as string | null,
+    whenReady: (call: () => void) => {
+      then = call
+    }
+  }
+  let started = 0
+  let closed = 0
+  const source = {
+    start: () => void started++,
+    status: () => ({ kind: 'consul', confirmedAt: 1, error: null }),
+    close: async () => void closed++
+  }
+  const one = gated(source, identity)
+  one.start(() => {})
+  t.equal(started, 0)
+  t.match(one.status(), { error: 'no leaf' })
+  then()
+  t.equal(started, 1)
+  identity.credentials = {} as NonNullable<ConnectIdentity['credentials']>
+  t.match(one.status(), { error: null })
+  const two = gated(source, identity)
+  two.start(() => {})
+  await two.close()
+  then()
+  t.equal(started, 1, 'closed before it came to that')
+  t.equal(closed, 1)
+})

@@ -1,0 +1,147 @@
+/** Consul's intentions: which one governs, and what is left to the sidecar. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { MeshPolicy, ServiceConfig } from '../../../../config/schema.ts'
+import { Intentions, intentionTiming } from '../../../../plugins/mesh/connect/identity/intentions.ts'
+import { createMesh } from '../../../../plugins/mesh/mesh.ts'
+import { meterStub, service } from '../../helpers/mesh.ts'
+import { eventually, upstream } from '../../helpers/servers.ts'
+import { call, logged } from '../support.ts'
+import { scripted } from './support.ts'
+
+intentionTiming.every = 20
+
+const match = '/v1/connect/intentions/match'
+const check = '/v1/connect/intentions/check'
+const allow = { Action: 'allow' }
+const deny = { Action: 'deny' }
+const rule = (destination: string, precedence: number, what: object) => ({
+  SourceName: 'gateway',
+  DestinationNS: 'default',
+  DestinationName: destination,
+  Precedence: precedence,
+  ...what
+})
+
+async function scene(t: Test) {
+  const consul = await scripted(t)
+  const { log, of, lines } = logged()
+  const around = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
+  const intentions = new Intentions('gateway', consul.get, consul.consul, around)
+  t.teardown(() => intentions.close())
+  const say = (...rules: object[]) => consul.say(match, { gateway: rules.length === 0 ? null : rules })
+  const fallTo = (allowed: boolean) => consul.say(check, { Allowed: allowed })
+  return { ...consul, intentions, rules: say, fallTo, of, lines }
+}
+
+t.test('by precedence, the exact before the wildcard, then the default', async (t) => {
+  const { intentions, rules, fallTo, asked } = await scene(t)
+  const [orders, users, other] = ['orders', 'users', 'other'].map((name) => intentions.to(name))
+  t.equal(intentions.to('orders'), orders)
+  t.equal(orders!.verdict, 'unknown', 'before Consul has said anything')
+  rules(rule('*', 6, deny), rule('orders', 9, allow))
+  fallTo(true)
+  intentions.start()
+  const are = (...verdicts: string[]) =>
+    eventually(() => `${[orders, users, other].map((each) => each!.verdict)}` === `${verdicts}`, `${verdicts}`)
+  await are('allowed', 'denied', 'denied')
+  t.notOk(
+    asked.some((url) => url.startsWith(check)),
+    'nothing is left to the default'
+  )
+  rules(rule('users', 8, deny))
+  await are('allowed', 'denied', 'allowed')
+  fallTo(false)
+  await are('denied', 'denied', 'denied')
+  rules(rule('users', 8, allow), rule('users', 9, deny), rule('orders', 9, { ...allow, SourcePeer: 'cluster-02' }))
+  await are('denied', 'denied', 'denied')
+  rules(rule('orders', 9, { ...allow, DestinationNS: 'other' }), rule('users', 9, allow))
+  await are('denied', 'allowed', 'denied')
+  rules(
+    rule('orders', 9, { Action: '', Permissions: [{ Action: 'allow', HTTP: { PathPrefix: '/' } }] }),
+    rule('*', 6, deny)
+  )
+  await are('unknown', 'denied', 'denied')
+  t.ok(asked.some((url) => url.startsWith(`${match}?by=source&name=gateway`)))
+})
+
+t.test('Consul away: what was last known stays; said once, and once more when it is back', async (t) => {
+  const { intentions, rules, say, lines } = await scene(t)
+  const orders = intentions.to('orders')
+  say(match, 'Permission denied', null, 403)
+  intentions.start()
+  await eventually(() => /intentions:read on gateway/.test(intentions.error ?? ''), 'the refusal')
+  t.equal(orders.verdict, 'unknown')
+  rules(rule('orders', 9, deny))
+  await eventually(() => orders.verdict === 'denied', 'the denial')
+  for (const bad of ['rubbish', {}, { gateway: 7 }, null]) {
+    say(match, bad)
+    await eventually(() => intentions.error !== null, 'the failure')
+    await sleep(50)
+    t.equal(orders.verdict, 'denied')
+  }
+  t.equal(lines.filter(({ level }) => level === 'warn').length, 2)
+  rules(rule('orders', 9, allow))
+  await eventually(() => orders.verdict === 'allowed', 'the permission')
+  t.equal(intentions.error, null)
+})
+
+t.test('without a word on the default, it is the sidecar’s to decide', async (t) => {
+  const { intentions, rules, say } = await scene(t)
+  const [orders, users] = ['orders', 'users'].map((name) => intentions.to(name))
+  rules(rule('users', 9, deny))
+  say(check, 'Permission denied', null, 403)
+  intentions.start()
+  await eventually(() => users!.verdict === 'denied', 'what is said')
+  t.equal(orders!.verdict, 'unknown')
+})
+
+async function calledMesh(t: Test, policy: Partial<MeshPolicy>, ruling: object) {
+  const consul = await scripted(t)
+  consul.say(match, { gateway: [ruling] })
+  const peer = await upstream(t, 'orders')
+  const { meter, counts } = meterStub()
+  const config: ServiceConfig = service('orders', [peer.url], { identity: { service: 'gateway' }, ...policy })
+  const mesh = createMesh({ services: { orders: config }, discovery: { consul: consul.consul } }, { meter })
+  t.teardown(() => mesh.destroy())
+  await eventually(() => consul.asked.length > 2, 'intentions are asked for')
+  return { mesh, peer, counts }
+}
+
+t.test('a denied call opens no connection', async (t) => {
+  const { mesh, peer, counts } = await calledMesh(t, { intentions: { mode: 'enforce' } }, rule('orders', 9, deny))
+  t.ok(mesh.describe('orders').includes('intentions'))
+  t.equal(await call(mesh), 'JW_INTENTION_DENIED')
+  t.equal(peer.sockets.size, 0)
+  t.equal(counts['jingwei_mesh_intention_denials_total{orders}'], 1)
+  t.match(mesh.status()[0]!.concerns.transport, { mode: 'direct', intention: 'denied' })
+})
+
+t.test('shadow mode only counts', async (t) => {
+  const { mesh, counts } = await calledMesh(t, { intentions: { mode: 'shadow' } }, rule('orders', 9, deny))
+  t.equal(await call(mesh), 'orders')
+  t.equal(counts['jingwei_mesh_shadowed_total{orders,intentions}'], 1)
+  t.equal(counts['jingwei_mesh_intention_denials_total{orders}'], undefined)
+})
+
+t.test('off unless asked for; what it needs is asked for at once', async (t) => {
+  const peer = await upstream(t, 'orders')
+  const open = (policy: Partial<MeshPolicy>, more = {}, consul = {}) => {
+    const { instances: _none, ...found } = service('orders', [peer.url], policy)
+    const mesh = createMesh({ services: { orders: { ...found, ...more } }, discovery: consul })
+    t.teardown(() => mesh.destroy())
+    return mesh
+  }
+  const listed = { instances: [peer.url] }
+  t.notOk(open({}, listed).describe('orders').includes('intentions'))
+  t.notOk(open({ intentions: false }, listed).describe('orders').includes('intentions'))
+  const consul = { consul: (await scripted(t)).consul }
+  const identity = { service: 'gateway' }
+  t.throws(() => open({ intentions: { mode: 'enforce' } }, listed), /intentions needs `mesh.identity.service`/)
+  t.throws(() => open({ intentions: { mode: 'enforce' }, identity }, listed), /intentions needs `discovery.consul`/)
+  t.throws(() => open({ mode: 'connect', identity }, listed, consul), /mode connect finds instances in Consul/)
+  t.throws(() => open({ mode: 'connect' }, {}, consul), /mode connect needs `mesh.identity.service`/)
+  t.ok(open({ mode: 'connect', identity }, {}, consul).describe('orders').includes('intentions'))
+  t.notOk(open({ mode: 'connect', identity, intentions: false }, {}, consul).describe('orders').includes('intentions'))
+})

@@ -1,0 +1,59 @@
+/** A Consul that says what the test wants, and holds blocking queries as the real one does. */
+import type { ServerResponse } from 'node:http'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Test } from 'tap'
+import type { ConsulOptions } from '../../../../config/schema.ts'
+import { createAgent } from '../../../../plugins/mesh/discovery/consul-ask.ts'
+import { createGet } from '../../../../plugins/mesh/discovery/consul-get.ts'
+
+interface Said {
+  status: number
+  body: unknown
+  /** Null: Consul never holds this question. */
+  index: number | null
+}
+
+export async function scripted(t: Test) {
+  const answers = new Map<string, Said>()
+  const held = new Map<string, Set<ServerResponse>>()
+  const asked: string[] = []
+  const send = (response: ServerResponse, { status, body, index }: Said) => {
+    response.writeHead(status, {
+      'content-type': 'application/json',
+      ...(index !== null && { 'x-consul-index': String(index) })
+    })
+    response.end(typeof body === 'string' ? body : JSON.stringify(body))
+  }
+  const server = http.createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url!, 'http://consul')
+    asked.push(request.url!)
+    const said = answers.get(pathname) ?? { status: 500, body: 'no answer', index: null }
+    if (said.status === 200 && said.index !== null && searchParams.get('index') === String(said.index)) {
+      held.set(pathname, (held.get(pathname) ?? new Set()).add(response))
+    } else send(response, said)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const consul: ConsulOptions = { url, wait: 60_000, maxStale: 60_000 }
+  const agent = createAgent(consul)
+  t.teardown(() => agent.destroy())
+  return {
+    consul,
+    get: createGet(consul, agent),
+    asked,
+    /** From now on; whoever is held hears it at once. */
+    say(path: string, body: unknown, index: number | null = null, status = 200) {
+      const said = { status, body, index }
+      answers.set(path, said)
+      for (const response of held.get(path) ?? []) send(response, said)
+      held.delete(path)
+    },
+    /** How many questions wait for a change. */
+    held: (path: string) => held.get(path)?.size ?? 0
+  }
+}
