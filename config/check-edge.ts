@@ -129,8 +129,12 @@ function checkConsumer(at: string, index: number, { data, report }: Checked): vo
   const limit = own ?? top
   if (!limit) return
   if (limit.by !== 'consumer' || (edge?.jwt ?? data.edge?.jwt)) return
+  if (!report.sound('/plugins') || data.plugins.some(({ provides }) => provides?.includes('consumer'))) return
   const from = own === undefined ? ' (inherited)' : ''
-  report.fault(`${at}/rateLimit/by`, `consumer${from}: without jwt the route doesn't know its consumers`)
+  report.fault(
+    `${at}/rateLimit/by`,
+    `consumer${from}: without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: [consumer]`
+  )
 }
 
 function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {

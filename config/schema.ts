@@ -194,6 +194,12 @@ export const Plugin = Type.Object(
     path: Type.Optional(Type.String({ description: 'Module file, relative to this config file.' })),
     package: Type.Optional(Type.String({ description: 'Package name.' })),
     options: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+    provides: Type.Optional(
+      Type.Array(Names(['consumer']), {
+        minItems: 1,
+        description: 'consumer: the plugin sets `request.consumer`, so that `rateLimit.by: consumer` needs no `jwt`.'
+      })
+    ),
     hookTimeout: DurationOrZero(
       'Longest time for which one hook of the plugin may keep a request, besides the time that the client takes for its body; then the request fails with 500. 0: any.',
       { default: '30s' }

@@ -858,7 +858,9 @@ routes:
     edge:
       rateLimit: { max: 1, window: 1s, by: consumer }
 `,
-    faults: ["9:44: routes[0].edge.rateLimit.by: consumer: without jwt the route doesn't know its consumers"]
+    faults: [
+      "9:44: routes[0].edge.rateLimit.by: consumer: without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: [consumer]"
+    ]
   },
   {
     name: 'an inherited limit by consumer without jwt',
@@ -875,7 +877,7 @@ edge:
   rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      "8:11: routes[0].edge.rateLimit.by: consumer (inherited): without jwt the route doesn't know its consumers"
+      "8:11: routes[0].edge.rateLimit.by: consumer (inherited): without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: [consumer]"
     ]
   },
   {
