@@ -34,6 +34,9 @@ const [inMesh, inEdge, inOperations] = ['plugins/mesh', 'plugins/edge', 'plugins
   (target: string) => boolean
 ]
 
+/** Types of what crosses the seam between the halves, for both of them. */
+const seam = 'plugins/seam.ts'
+
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
 
@@ -41,6 +44,12 @@ const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['co
 function broken(file: string, { target, typeOnly }: Import): string | null {
   if (target === 'app.ts') return 'nothing imports the composition root'
   if (within('test')(target)) return 'no source imports a test'
+  if (file === seam) {
+    return typeOnly && (isNode(target) || target === 'undici' || target === 'config/schema.ts')
+      ? null
+      : 'the seam imports types of Node, undici and the configuration'
+  }
+  if (target === seam && (inMesh(file) || inEdge(file) || inOperations(file))) return null
   if (inMesh(file)) {
     if (isFastify(target)) return file === 'plugins/mesh/index.ts' ? null : 'only index.ts of the mesh knows Fastify'
     if (target === 'config/schema.ts') return typeOnly ? null : 'the mesh takes only types of the configuration'
@@ -132,6 +141,17 @@ t.test('only the bridge touches the seam from the edge', async (t) => {
   t.strictSame(who, ['plugins/edge/bridge/forward.ts'])
 })
 
+t.test('the seam declares what crosses it, and does nothing', async (t) => {
+  t.ok(Object.values(await import('../plugins/seam.ts')).every((value) => typeof value === 'symbol'))
+  const declares = (file: string) => sources.get(file)!.includes("declare module 'undici'")
+  // The mesh's own keys and those that one of its concerns has for itself; the edge has none.
+  const own = (file: string) => file === 'plugins/mesh/core/call-options.ts' || within('plugins/mesh/concerns')(file)
+  t.strictSame(
+    [...sources.keys()].filter((file) => declares(file) && !own(file)),
+    [seam]
+  )
+})
+
 t.test('files stay small', async (t) => {
   // One declaration of one shape, read from top to bottom like the configuration itself.
   const long = [...sources].filter(([, source]) => source.split('\n').length > 301)
@@ -193,7 +213,10 @@ t.test('each rule bites', async (t) => {
     ['plugins/operations/x.ts', "import x from '../edge/concerns/jwt/index.ts'"],
     ['config/x.ts', "import x from '../plugins/edge/concerns/jwt/index.ts'"],
     ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/core/service.ts'"],
-    ['routes/x.ts', "import { build } from '../app.ts'"]
+    ['routes/x.ts', "import { build } from '../app.ts'"],
+    ['routes/x.ts', "import type { Caller } from '../plugins/seam.ts'"],
+    ['plugins/seam.ts', "import type { Call } from './mesh/core/call.ts'"],
+    ['plugins/seam.ts', "import { Dispatcher } from 'undici'"]
   ]
   for (const [file, source] of bad) t.equal(violations(new Map([[file, source]])).length, 1, `${file}: ${source}`)
 
@@ -205,6 +228,9 @@ t.test('each rule bites', async (t) => {
       "/* import x from '../edge/concerns/jwt/index.ts' */\n// import x from '../edge/concerns/jwt/index.ts'"
     ],
     ['plugins/edge/x.ts', "import type { Dispatcher } from 'undici'"],
+    ['plugins/edge/x.ts', "import type { CallerOptions } from '../seam.ts'"],
+    ['plugins/mesh/x.ts', "import type { CallerOptions } from '../seam.ts'"],
+    ['plugins/seam.ts', "import type { RoutePolicy } from '../config/schema.ts'"],
     ['config/examples/x.ts', "import type { Interceptor } from '../../plugins/mesh/core/types.ts'"]
   ]
   for (const [file, source] of good) t.strictSame(violations(new Map([[file, source]])), [], `${file}: ${source}`)

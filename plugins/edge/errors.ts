@@ -8,15 +8,17 @@ import { STATUS_CODES } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import type { SeamError, SeamErrorCode } from '../seam.ts'
 import { resetReply } from './bridge/response-fields.ts'
 import { part } from './protocol/parting.ts'
 
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
 
-type Coded = Error & { code?: unknown }
+type Coded = SeamError
 
-export const errorTable: Readonly<Record<string, Row>> = {
+/** Has a row for each code of the mesh, which the compiler checks, and for those of the edge. */
+export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Row>> = {
   JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
   JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
   JW_CIRCUIT_OPEN: [503, 'The service is temporarily unavailable (circuit open)', 'destination_unavailable', 1],
@@ -140,7 +142,7 @@ function partFrom(request: FastifyRequest, reply: FastifyReply): void {
 }
 
 /** Seconds; an error that knows when another try may succeed takes precedence over the table. Never 0. */
-function retryAfterOf(error: Error & { retryAfterMs?: number }, fallback: number | undefined): number | undefined {
+function retryAfterOf(error: SeamError, fallback: number | undefined): number | undefined {
   const { retryAfterMs } = error
   return retryAfterMs === undefined ? fallback : Math.max(1, Math.ceil(retryAfterMs / 1000))
 }

@@ -18,6 +18,7 @@ import { retry } from './concerns/retry/index.ts'
 import { select } from './concerns/select.ts'
 import { attemptTelemetry, callTelemetry } from './concerns/telemetry.ts'
 import { Call } from './core/call.ts'
+import type {} from './core/call-options.ts'
 import type { Layer } from './core/layer.ts'
 
 export interface Named {

@@ -13,9 +13,9 @@ declare module 'fastify' {
 /** Puts the mesh behind the seam: built now, discovering from `onReady`, closed after the edge. */
 export default fp<Config>(
   async (fastify, config) => {
-    const meter = fastify.hasDecorator('meter') ? fastify.getDecorator<Meter>('meter') : undefined
+    const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter : null
     const perRequestHeaders = [config.edge.requestId.header]
-    const owners = fastify.hasDecorator('faultOwners') ? fastify.getDecorator<FaultOwners>('faultOwners') : null
+    const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
     const mesh = new Mesh(config, { log: fastify.log, perRequestHeaders, owners, ...(meter && { meter }) })
     fastify.decorate('mesh', mesh)
     fastify.addHook('onReady', async () => {

@@ -1,7 +1,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
-import { balanceOptions } from './balancing/index.ts'
+import type { ServiceOrigin } from '../seam.ts'
 import type { Named } from './chain.ts'
 import { layers } from './chain.ts'
 import { split } from './concerns/split.ts'
@@ -116,7 +116,7 @@ export class Mesh extends Dispatcher {
   start({ attend = true } = {}): this {
     this.#clock.start()
     this.#transports.start()
-    this.#locality.start([...this.#services.values()].some(({ config }) => isLocal(config)))
+    this.#locality.start([...this.#services.values()].some((service) => service.prefersLocal))
     if (attend) this.#discovery.attend?.()
     for (const service of this.#services.values()) {
       if (attend) {
@@ -276,10 +276,8 @@ export class Mesh extends Dispatcher {
   }
 }
 
-const isLocal = ({ mesh }: ServiceConfig) => balanceOptions(mesh.balance).locality === 'prefer'
-
 /** The virtual origin under which callers name a service. */
-export function originOf(service: string): string {
+export function originOf(service: string): ServiceOrigin {
   return `http://${service}.mesh`
 }
 

@@ -50,8 +50,10 @@ t.test('each code that is thrown has its status: its own, or one in the table', 
   )
   for (const file of files) {
     const text = readFileSync(file, 'utf8')
-    for (const [, code = '', rest = ''] of text.matchAll(/createError\(\s*'(\w+)',([^)]*)\)/g)) {
-      thrown.set(code, Number(/(\d{3})\s*$/.exec(rest)?.[1] ?? Number.NaN))
+    for (const [, code = '', status] of text.matchAll(
+      /createError\(\s*'(\w+)',\s*(?:'.*?'|".*?")(?:,\s*(\d{3}))?\s*\)/g
+    )) {
+      thrown.set(code, Number(status ?? Number.NaN))
     }
     for (const [, code = ''] of text.matchAll(/\bMeshError\(\s*(?:[^'()]*\?\s*)?'(\w+)'/g)) thrown.set(code, null)
     for (const [, code, mapped = ''] of text.matchAll(/^ {2}(JW_\w+): ['"]|\/, '(JW_\w+)'\],?$/gm))

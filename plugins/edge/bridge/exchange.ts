@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
+import type { BorrowingHandler, CallContext, CallRecord } from '../../seam.ts'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
 import { endToEnd, isWebSocket, withoutLength } from '../protocol/headers.ts'
@@ -13,13 +14,6 @@ import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
 import { hasTrailers, isNoTrailer, responseHeaders } from './response-fields.ts'
 import { leaveTogether } from './turn.ts'
-
-/** What the mesh tells of a call, if a mesh is behind the seam. */
-interface CallRecord {
-  readonly service: string
-  readonly instance: string | null
-  readonly attempts: number
-}
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -44,7 +38,7 @@ const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 const oneWrite = 16 * 1024
 
 /** One request's answer on its way from the seam to the client. */
-export class Exchange implements Dispatcher.DispatchHandler {
+export class Exchange implements BorrowingHandler {
   /** Chunks are written at once, or it pauses until they are: their memory may be used again. */
   readonly borrows = Exchange.prototype.onResponseData
   call: CallRecord | null = null
@@ -95,7 +89,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#controller?.abort(reason)
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController, context: { call?: CallRecord } | null): void {
+  onRequestStart(controller: Dispatcher.DispatchController, context: CallContext | null): void {
     this.#controller = controller
     this.call ??= context?.call ?? null
     if (this.#gone !== null) controller.abort(this.#gone)

@@ -7,6 +7,7 @@ import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastif
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
+import type { CallerOptions, ServiceOrigin } from '../../seam.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
 import { attach } from '../attach.ts'
 import { LoopDetected } from '../errors.ts'
@@ -31,14 +32,6 @@ declare module 'fastify' {
     /** Whether it comes from a peer of `listen.trustProxy`. */
     readonly trusted: boolean
   }
-}
-
-/** The extra keys of the seam. */
-interface SeamOptions extends Dispatcher.DispatchOptions {
-  /** Who asked, for policies of the mesh that hash, match or trust by it. */
-  caller: Pick<FastifyRequest, 'id' | 'ip' | 'consumer' | 'trusted' | 'protocol'>
-  /** Asked once the body has ended: name, value, name, value. */
-  trailers?: () => readonly string[]
 }
 
 export default fp<Config>(
@@ -93,7 +86,7 @@ export default fp<Config>(
       completions.push(() => {
         isDropped = trust.filterFor(route)
       })
-      const origin = `http://${route.service}.mesh`
+      const origin: ServiceOrigin = `http://${route.service}.mesh`
       const rewrite = targetPath(route)
       const ownsCors = Boolean(route.edge.cors)
       const relocate = relocation(route, believedOfPeers.has('x-forwarded-host'))
@@ -148,7 +141,7 @@ export default fp<Config>(
             ...(upgrade !== null && { upgrade: 'websocket' }),
             ...(mayTrail && { trailers: () => copyHeaders([], raw.rawTrailers, dropBehind, alsoDrop, isDropped) }),
             ...(policy && { mesh: policy })
-          } satisfies SeamOptions,
+          } satisfies Dispatcher.DispatchOptions & CallerOptions,
           exchange
         )
       }

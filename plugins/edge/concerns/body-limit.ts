@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyRequest, preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
+import type { TransferringBody } from '../../seam.ts'
 import { attach } from '../attach.ts'
 import { hasUnknownLength, readersOf } from '../protocol/request-body.ts'
 
@@ -27,8 +28,8 @@ function limiter(limit: number): preParsingHookHandler {
 }
 
 /** Read as it comes, and only once this is; destroying it, as undici does, leaves the client's connection alone. */
-class CountedBody extends Readable {
-  /** As a `Body`'s. */
+class CountedBody extends Readable implements TransferringBody {
+  /** False once another reader has seen a chunk, which it may keep. */
   transfers: boolean
   readonly #request: FastifyRequest
   readonly #source: Readable

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
+import type { TransferringBody } from '../../seam.ts'
 
 /** Whether a body comes with the request: framing says so, never the method or the content type. */
 export function hasBody(raw: IncomingMessage): boolean {
@@ -25,8 +26,8 @@ export function readersOf(stream: Readable): number {
  * once this is, so that nothing is asked of a client (`100 Continue`) before a service is there to take it.
  * (A stream of its own over the request's would cost a POST of 16 KB a tenth more.)
  */
-export class Body implements AsyncIterableIterator<Buffer, undefined> {
-  /** Of the seam: whoever has sent a chunk may free its memory. Not where somebody else has seen one, and may keep it. */
+export class Body implements AsyncIterableIterator<Buffer, undefined>, TransferringBody {
+  /** False once another reader has seen a chunk, which it may keep. */
   transfers = true
   readonly #source: Readable
   #begun = false

@@ -1,19 +1,11 @@
 import type { EventEmitter } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
+import type { CallRecord } from '../../seam.ts'
 import { StableHandler } from './handlers/stable-handler.ts'
 import type { Service } from './service.ts'
 import type {
-  CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions, Endpoint, Instance
+  Dispatch, DispatchController, DispatchHandler, DispatchOptions, Endpoint, Instance
 } from './types.ts' // biome-ignore format: a list
-
-declare module 'undici' {
-  namespace Dispatcher {
-    interface DispatchOptions {
-      /** Set by the mesh; an interceptor reads here how the call stands. */
-      call?: Call
-    }
-  }
-}
 
 /**
  * One call, over all its attempts: what the interceptors know of it, and the controller that the caller holds. Each leg

@@ -1,3 +1,5 @@
+import type { LocalErrorCode, SeamError, SeamErrorCode } from '../../seam.ts'
+
 /**
  * The mesh's error codes. Callers tell errors apart by `code`, never by class. No code of Node, OpenSSL or undici gets
  * out: an error of a connection is translated where it occurs (http/connection-errors.ts), and the original is its
@@ -16,11 +18,11 @@ const meshErrors = {
   JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
   JW_MESH_CLOSED: 'the mesh is closed',
   JW_PLUGIN_FAILED: 'an interceptor of a plugin failed'
-} as const
+} as const satisfies Partial<Record<SeamErrorCode, string>>
 
 export type MeshErrorCode = keyof typeof meshErrors
 
-export class MeshError extends Error {
+export class MeshError extends Error implements SeamError {
   override readonly name = 'MeshError'
   readonly code: MeshErrorCode
   readonly service: string
@@ -36,7 +38,7 @@ export class MeshError extends Error {
 }
 
 /** Failures of an instance or of the network on the way to it. */
-const upstreamErrors = {
+const upstreamErrors: Readonly<Record<Exclude<SeamErrorCode, MeshErrorCode | LocalErrorCode>, string>> = {
   JW_UPSTREAM_REFUSED: 'the instance refused the connection',
   JW_UPSTREAM_UNREACHABLE: 'the instance cannot be reached',
   JW_UPSTREAM_CONNECT_TIMEOUT: 'the connection was not established within the connect timeout',
@@ -49,18 +51,17 @@ const upstreamErrors = {
   JW_BAD_UPGRADE: 'the instance switched to a protocol that nobody asked for, or does not say to which',
   JW_UPSTREAM_TIMEOUT: 'the response body paused for longer than the idle timeout',
   JW_INSTANCE_REMOVED: 'the instance was removed from the service'
-} as const
+}
 
 /** Resources that this process or its host has run out of. They say nothing of the instance. */
-const localErrors = {
+const localErrors: Readonly<Record<LocalErrorCode, string>> = {
   JW_OUT_OF_DESCRIPTORS: 'the gateway is out of file descriptors',
   JW_OUT_OF_MEMORY: 'the gateway is out of memory',
   JW_OUT_OF_PORTS: 'the gateway is out of local ports',
   JW_OUT_OF_CPU: 'the event loop of the gateway was blocked'
-} as const
+}
 
-export type LocalErrorCode = keyof typeof localErrors
-export type ConnectionErrorCode = keyof typeof upstreamErrors | LocalErrorCode
+export type ConnectionErrorCode = Exclude<SeamErrorCode, MeshErrorCode>
 
 /**
  * Failure of a connection to an instance, of establishing one, or of waiting for what comes on it. `cause` is the error

@@ -106,6 +106,11 @@ export class Service {
     return this.config.name
   }
 
+  /** True if the service prefers instances of the gateway's own zone and datacenter. */
+  get prefersLocal(): boolean {
+    return balanceOptions(this.config.mesh.balance).locality === 'prefer'
+  }
+
   /** All that discovery knows of, whatever their health. */
   get instances(): readonly Instance[] {
     return this.#instances

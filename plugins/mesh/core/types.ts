@@ -3,12 +3,11 @@
  * A *service* is a logical upstream, an *instance* one address of it, a *snapshot* an immutable set of its
  * instances, a *call* what the caller asked for, an *attempt* one try at one instance.
  */
-import type { AsyncResource } from 'node:async_hooks'
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
+import type { LocalErrorCode } from '../../seam.ts'
 import type { Locality } from '../balancing/eligible.ts'
 import type { Health } from '../health/health.ts'
-import type { LocalErrorCode } from './errors.ts'
 
 /** What a source found out about one instance. Plain data, equal when its fields are equal. */
 export interface InstanceSpec {
@@ -108,21 +107,6 @@ export interface Surroundings {
   readonly perRequestHeaders?: readonly string[]
 }
 
-/**
- * How a call goes. The caller gets it as `context.call` of `onRequestStart`, at once and before any attempt,
- * and may read it until the call is over.
- */
-export interface CallRecord {
-  /** Service that serves it: not always the one asked for when traffic is split. */
-  readonly service: string
-  /** Origin of the last instance tried, or null while none was. */
-  readonly instance: string | null
-  /** Attempts started. */
-  readonly attempts: number
-  /** Whether some of the request may have reached an instance. */
-  readonly sent: boolean
-}
-
 /** An instance as the balancer sees it. */
 export interface Instance extends InstanceSpec {
   readonly endpoint: Endpoint
@@ -161,22 +145,6 @@ export interface Snapshot {
   readonly panic: boolean
 }
 
-/**
- * Who asked for a call, as far as the caller says; only policies that hash, match or trust by it look. The gateway
- * hands over Fastify's request, which has this shape.
- */
-export interface Caller {
-  /** Id of the request, for the log. */
-  readonly id?: string
-  readonly ip: string
-  /** The known caller, or null. */
-  readonly consumer: { readonly id: string } | null
-  /** Whether it may ask for faults to be injected. */
-  readonly trusted: boolean
-  /** `https` if the caller came over TLS, to us or, as a trusted proxy says, to that proxy. */
-  readonly protocol?: string
-}
-
 /** The state of one attempt at an instance. */
 export interface Attempt {
   readonly over: boolean
@@ -188,38 +156,6 @@ export interface Attempt {
   enqueue(): void
   /** Ends the wait: the attempt has a connection, or is over. */
   dequeue(): void
-}
-
-declare module 'undici' {
-  namespace Dispatcher {
-    interface DispatchOptions {
-      /** Async context in which users' interceptors are called; set where there are any. */
-      asyncContext?: AsyncResource
-      /** The route's policy; one frozen object per route lets its chain be composed once. */
-      mesh?: RoutePolicy
-      caller?: Caller
-      /** Set by `select`: where this attempt goes. */
-      instance?: Instance
-      /** Set by `select`: the attempt, which may end while its call goes on. */
-      attempt?: Attempt
-      /**
-       * Set by `retry`: where, or with true wherever, only a new connection will do, since others may have been lost
-       * with the one that broke.
-       */
-      fresh?: Endpoint | true | undefined
-      /**
-       * Asked once the body has ended: fields to send behind it, name, value, name, value; only chunks can carry them.
-       */
-      trailers?: () => readonly string[]
-    }
-
-    interface DispatchController {
-      /**
-       * The service takes what there is of the request's body, and the rest has not come: who is slow is the caller.
-       */
-      readonly awaitsBody?: boolean
-    }
-  }
 }
 
 export type Dispatch = Dispatcher.Dispatch

@@ -1,5 +1,6 @@
+import type { Caller } from '../../seam.ts'
 import { InterceptorFailed } from '../core/errors.ts'
-import type { Caller, FaultOwners, Logger } from '../core/types.ts'
+import type { FaultOwners, Logger } from '../core/types.ts'
 
 /** A user's interceptor in one chain. */
 export interface Guard {

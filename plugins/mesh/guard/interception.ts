@@ -11,15 +11,6 @@ import { Faults } from './faults.ts'
 import type { GuardedHandler } from './guarded-handler.ts'
 import { bytesOf, ResponseContract } from './handler-contract.ts'
 
-declare module 'undici' {
-  namespace Dispatcher {
-    interface DispatchOptions {
-      /** Set by the guard of a user's interceptor: the call that the interceptor hands on. */
-      interception?: Interception
-    }
-  }
-}
-
 /**
  * One call on its way through a user's interceptor: the handler that the interceptor is given, and the controller of
  * the layer above. Whatever the interceptor does, the layer above gets one response, whole or failed, in bounded time.

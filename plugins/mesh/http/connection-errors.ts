@@ -2,7 +2,8 @@
 import { closeSync, openSync } from 'node:fs'
 import { devNull } from 'node:os'
 import type { TLSSocket } from 'node:tls'
-import type { ConnectionErrorCode, LocalErrorCode } from '../core/errors.ts'
+import type { LocalErrorCode } from '../../seam.ts'
+import type { ConnectionErrorCode } from '../core/errors.ts'
 import { ConnectionError } from '../core/errors.ts'
 
 type Coded = Error & { code?: string; errors?: readonly Coded[] }

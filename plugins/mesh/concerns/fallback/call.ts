@@ -1,12 +1,13 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { CallContext, CallRecord } from '../../../seam.ts'
 import type { Count } from '../../core/counters.ts'
 import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
 import { StandIn } from '../../core/handlers/stand-in.ts'
 import { answerWith } from '../../core/handlers/static-answer.ts'
 import type { LayerContext } from '../../core/layer.ts'
 import type { Service } from '../../core/service.ts'
-import type { CallRecord, Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
 import type { ReplayBody } from '../replay/body.ts'
 import { isReplayable, keptBody } from '../replay/body.ts'
 import type { Recording, StaleStore, Stored } from './stale-store.ts'
@@ -171,7 +172,7 @@ class Trial extends DiscardingHandler {
   }
 
   override onRequestStart(controller: DispatchController, context: unknown): void {
-    this.#call = (context as { call?: CallRecord } | null)?.call ?? null
+    this.#call = (context as CallContext | null)?.call ?? null
     this.next.onRequestStart?.(controller, context)
   }
 

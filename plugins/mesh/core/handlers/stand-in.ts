@@ -1,4 +1,5 @@
-import type { CallRecord, DispatchController } from '../types.ts'
+import type { CallContext, CallRecord } from '../../../seam.ts'
+import type { DispatchController } from '../types.ts'
 import { StableHandler } from './stable-handler.ts'
 
 /**
@@ -15,7 +16,7 @@ export class StandIn extends StableHandler implements CallRecord {
   /** A call that may answer has begun. */
   override onRequestStart(controller: DispatchController, context: unknown): void {
     super.onRequestStart(controller, context)
-    const record = (context as { call?: CallRecord } | null)?.call ?? null
+    const record = (context as CallContext | null)?.call ?? null
     if (record !== null && record !== this.#record) {
       this.#attempts += this.#record?.attempts ?? 0
       this.#sent ||= this.#record?.sent ?? false

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Caller, DispatchController, DispatchHandler } from '../types.ts'
+import type { Caller } from '../../../seam.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
 /** A sticky cookie for a caller who has none. */
@@ -11,15 +12,6 @@ export interface Minted {
   attributes: string
   /** True if the caller came over TLS. The cookie then never travels without. */
   readonly isSecure: boolean
-}
-
-declare module 'undici' {
-  namespace Dispatcher {
-    interface DispatchOptions {
-      /** What the caller will be given: whoever goes by the same cookie further down takes it for sent. */
-      minted?: Minted
-    }
-  }
 }
 
 /** The value of a new sticky cookie. It is no secret: it only has to be another for every caller. */

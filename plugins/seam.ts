@@ -1,0 +1,131 @@
+/**
+ * The seam between the halves: undici's `Dispatcher`, and the keys that this project adds to it. One side sets a key and
+ * the other reads it; both take its type from here, since neither may import the other. Types only: nothing here runs.
+ *
+ * Keys that layers of the mesh set for layers further in are the mesh's own (mesh/core/call-options.ts).
+ */
+import type { AsyncResource } from 'node:async_hooks'
+import type { Dispatcher } from 'undici'
+import type { RoutePolicy } from '../config/schema.ts'
+
+/** The virtual origin by which a caller names a service. */
+export type ServiceOrigin = `http://${string}.mesh`
+
+/** The caller of a call; policies that hash, match or trust by it read this. Fastify's request has this shape. */
+export interface Caller {
+  /** Id of the request, for the log. */
+  readonly id?: string
+  readonly ip: string
+  /** The known caller, or null. */
+  readonly consumer: { readonly id: string } | null
+  /** True if the caller may ask for faults to be injected. */
+  readonly trusted: boolean
+  /** `https` if the caller came over TLS, to us or, as a trusted proxy says, to that proxy. */
+  readonly protocol?: string
+}
+
+/** State of a call, as its caller sees it. The fields change until the call is over. */
+export interface CallRecord {
+  /** Service that serves the call: with a split, not always the one that was asked for. */
+  readonly service: string
+  /** Origin of the last instance tried; null before the first attempt. */
+  readonly instance: string | null
+  /** Attempts started. */
+  readonly attempts: number
+  /** True if part of the request may have reached an instance. */
+  readonly sent: boolean
+}
+
+/** Context of `onRequestStart`. A mesh behind the seam passes the call's record, once, before the first attempt. */
+export interface CallContext {
+  readonly call?: CallRecord
+}
+
+/** Options that a caller may pass to `dispatch` besides undici's. */
+export interface CallerOptions {
+  /** Policy of the route. One frozen object per route: the chain of interceptors is composed once for each. */
+  mesh?: RoutePolicy
+  caller?: Caller
+  /**
+   * Returns the trailer section of the request, as name, value, name, value; called after the last chunk of the body.
+   * Only a body without a known length can have trailers.
+   */
+  trailers?: () => readonly string[]
+  /** Async context in which plugins' interceptors run. Default: that of the call to `dispatch`, if there are any. */
+  asyncContext?: AsyncResource
+}
+
+/**
+ * A handler that is done with a chunk of the response once `onResponseData` returns or, if the handler pauses, once it
+ * resumes. It gets chunks without a copy: the next bytes are read into the same memory.
+ *
+ * `borrows` has to be the handler's own `onResponseData`. A flag would be inherited by a subclass that overrides the
+ * method and keeps chunks; the comparison makes such a subclass safe.
+ */
+export interface BorrowingHandler extends Dispatcher.DispatchHandler {
+  readonly borrows: Dispatcher.DispatchHandler['onResponseData'] | undefined
+}
+
+/**
+ * A request body that gives its chunks away: after sending a chunk, the client may free the chunk's memory. (This halves
+ * the CPU of a large upload, since the next chunk is read into memory that is still in the caches.) The client reads
+ * `transfers` before it frees each chunk. `onBodySent` runs before that, and copies what it keeps.
+ */
+export interface TransferringBody {
+  readonly transfers: boolean
+}
+
+/** Codes of the errors that a mesh passes to `onResponseError`. The edge maps them to responses. */
+export type SeamErrorCode =
+  | 'JW_NO_SERVICE'
+  | 'JW_NO_INSTANCE'
+  | 'JW_CALL_TIMEOUT'
+  | 'JW_RESPONSE_TIMEOUT'
+  | 'JW_ATTEMPT_TIMEOUT'
+  | 'JW_CALLER_SILENT'
+  | 'JW_CIRCUIT_OPEN'
+  | 'JW_OVERLOADED'
+  | 'JW_UPSTREAM_LIMITED'
+  | 'JW_INTENTION_DENIED'
+  | 'JW_MESH_CLOSED'
+  | 'JW_PLUGIN_FAILED'
+  | 'JW_UPSTREAM_REFUSED'
+  | 'JW_UPSTREAM_UNREACHABLE'
+  | 'JW_UPSTREAM_CONNECT_TIMEOUT'
+  | 'JW_UPSTREAM_DNS'
+  | 'JW_UPSTREAM_TLS'
+  | 'JW_UPSTREAM_UNTRUSTED'
+  | 'JW_UPSTREAM_RESET'
+  | 'JW_UPSTREAM_MALFORMED'
+  | 'JW_UPSTREAM_HEADERS_TOO_LARGE'
+  | 'JW_UPSTREAM_TIMEOUT'
+  | 'JW_INSTANCE_REMOVED'
+  | 'JW_BAD_UPGRADE'
+  | LocalErrorCode
+
+/** Codes for a resource that this process or its host lacks. They say nothing of the instance. */
+export type LocalErrorCode = 'JW_OUT_OF_DESCRIPTORS' | 'JW_OUT_OF_MEMORY' | 'JW_OUT_OF_PORTS' | 'JW_OUT_OF_CPU'
+
+/** Fields of an error that came over the seam. All are optional: another `Dispatcher` may stand in for the mesh. */
+export interface SeamError extends Error {
+  /** A `SeamErrorCode`, or a code of Node or undici. */
+  readonly code?: unknown
+  /** Milliseconds after which another try may succeed. */
+  readonly retryAfterMs?: number | undefined
+}
+
+declare module 'undici' {
+  namespace Dispatcher {
+    interface DispatchOptions extends CallerOptions {}
+
+    interface DispatchHandler {
+      /** See `BorrowingHandler`. */
+      borrows?: DispatchHandler['onResponseData'] | undefined
+    }
+
+    interface DispatchController {
+      /** The instance has taken all that there is of the request body, and waits for the rest: the caller is slow. */
+      readonly awaitsBody?: boolean
+    }
+  }
+}
