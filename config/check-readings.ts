@@ -145,7 +145,8 @@ function checkTwins({ data, report }: Checked): void {
   }
 }
 
-const namesOf = ({ edge, config }: Route, data: Written) => concernsOf({ edge: { ...data.edge, ...edge }, config })
+const namesOf = ({ edge, config, plugins }: Route, data: Written) =>
+  concernsOf({ edge: { ...data.edge, ...edge }, config, plugins })
 
 /** Concerns that a route has and another one lacks. */
 function lacks(other: Route, route: Route, data: Written): string[] {

@@ -168,7 +168,7 @@ function checkConflicts({ data, report }: Checked): RouteTable<number> {
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
   const table = new RouteTable<number>(report.sound('/listen/paths') ? data.listen.paths : guarded)
   const protections = new Protections()
-  const edgeOf = ({ edge, config }: Route) => ({ edge: { ...data.edge, ...edge }, config })
+  const edgeOf = ({ edge, config, plugins }: Route) => ({ edge: { ...data.edge, ...edge }, config, plugins })
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index)
     if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) return

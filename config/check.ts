@@ -2,26 +2,24 @@
  * What a schema can't say: whether the parts of the configuration fit each other. Looks only at what has no
  * fault yet, so that one slip is told once.
  */
-import { findPackageJSON } from 'node:module'
 import { dirname, resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { checkEdge } from './check-edge.ts'
 import { checkPolicy } from './check-mesh.ts'
+import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkTimeouts } from './check-timeouts.ts'
 import type { Checked } from './checked.ts'
-import { checkFile, checkPem, namesIn } from './checked.ts'
+import { checkPem } from './checked.ts'
 import type { Written } from './complete.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
-import { didYouMean } from './nearest.ts'
 
 export function check(data: Written, report: Report, file: string): void {
   const checked = { data, report, absolute: (path: string) => resolve(dirname(file), path) }
   if (!report.usable('')) return
   checkListen(checked)
   if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
-  if (report.usable('/plugins')) data.plugins.forEach((_, index) => void checkPlugin(index, checked))
+  checkPlugins(checked)
   if (report.usable('/consumers') && data.consumers.length > 0) {
     report.fault('/consumers', 'cannot be declared in this version; jwt says who calls')
   }
@@ -29,17 +27,6 @@ export function check(data: Written, report: Report, file: string): void {
   if (report.usable('/mesh')) checkPolicy('/mesh', data.mesh, checked, null)
   checkEdge(checked)
   if (report.usable('/routes')) checkRoutes(checked)
-}
-
-/** Whether a package is installed, for the configuration's folder or for the gateway itself. */
-function isInstalled(name: string, folder: string): boolean {
-  return [pathToFileURL(`${folder}/`).href, import.meta.url].some((base) => {
-    try {
-      return findPackageJSON(name, base) !== undefined
-    } catch {
-      return false
-    }
-  })
 }
 
 function checkListen(checked: Checked): void {
@@ -139,25 +126,4 @@ function checkInstance(at: string, text: string | undefined, report: Report): vo
   if (extra.length === 0) return
   const advice = extra.includes('a path') ? '; a route adds a prefix to its paths by path.rewrite' : ''
   report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
-}
-
-function checkPlugin(index: number, checked: Checked): void {
-  const { data, report } = checked
-  const at = pointer('/plugins', index)
-  const plugin = data.plugins[index]
-  if (plugin === undefined || !report.usable(at)) return
-  if (plugin.path !== undefined && plugin.package !== undefined) {
-    report.fault(`${at}/package`, 'a plugin has either a path or a package, not both', 'key')
-  } else if (plugin.path === undefined && plugin.package === undefined) {
-    if (!report.unknownKeyIn(at)) report.fault(at, 'missing key "path" or "package"')
-  }
-  checkFile(`${at}/path`, plugin.path, checked)
-  const { package: name } = plugin
-  if (name === undefined || plugin.path !== undefined || !report.usable(`${at}/package`)) return
-  if (!isInstalled(name, checked.absolute('.'))) {
-    const near = [checked.absolute('.'), import.meta.dirname].flatMap((folder) =>
-      namesIn(resolve(folder, 'node_modules'))
-    )
-    report.fault(`${at}/package`, `no such package: ${name}${didYouMean(name, near)}; npm install it beside this file`)
-  }
 }

@@ -1,6 +1,7 @@
 /** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
 import { dirname, resolve } from 'node:path'
 import type { Static } from 'typebox'
+import type { Report } from './faults.ts'
 import type { Config, EdgePolicy, Gateway, RouteConfig, ServiceConfig } from './schema.ts'
 import { parseDuration, parseSize } from './units.ts'
 
@@ -17,7 +18,7 @@ const edgeDefaults = {
 /** Whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
 
-export function complete(data: Written, file: string): Config {
+export function complete(data: Written, file: string, report: Report): Config {
   const absolute = (path: string) => resolve(dirname(file), path)
   const { consumers: _none, ...rest } = data
   const edge = absoluteKey({ ...edgeDefaults, ...data.edge }, absolute)
@@ -36,7 +37,10 @@ export function complete(data: Written, file: string): Config {
       Object.entries(data.services).map(([name, s]) => [name, service(name, s, data, absolute)])
     ),
     routes: data.routes.map((route) => completeRoute(route, inherited, absolute)),
-    plugins: data.plugins.map((plugin) => files(plugin, ['path'], absolute))
+    plugins: data.plugins.map((plugin, index) => {
+      const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
+      return { ...files(plugin, ['path'], absolute), position: { line, column } }
+    })
   }
   return freeze(config)
 }

@@ -46,7 +46,7 @@ export function parseConfig(
   check(data as Written, report, resolve(file))
   report.throwIfAny()
   for (const warning of report.warnings) warn(warning)
-  return complete(data as Written, resolve(file))
+  return complete(data as Written, resolve(file), report)
 }
 
 /** Removes keys of the file that mean nothing: sections for anchors, and lists whose items are all commented out. */

@@ -42,10 +42,8 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/\/mesh\/connections$/, 'idleTimeout|keepAlive', 'write connections.idle'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
   [/^\/routes\/\d+$/, 'upstream|backend|target|proxyPass', 'name one of "services" under "service"'],
-  [/^\/routes\/\d+$/, 'plugins', 'plugins are named at the top level, and find what a route wants in its "config"'],
   [/^\/routes\/\d+\/edge$/, 'requestId', 'requestId can only be set under the top-level edge'],
-  [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"'],
-  [/^\/plugins\/\d+$/, 'name', 'write the package of a plugin under "package", or its file under "path"']
+  [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
 
 interface Section {

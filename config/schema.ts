@@ -10,6 +10,7 @@
 import { METHODS } from 'node:http'
 import type { Static } from 'typebox'
 import Type from 'typebox'
+import type { Position } from './faults.ts'
 import type { Cors, Jwt, RateLimit } from './schema/edge.ts'
 import { Edge, RouteEdge } from './schema/edge.ts'
 import type { ConsulDiscovery } from './schema/gateway.ts'
@@ -21,6 +22,7 @@ import type {
   AdaptiveConcurrency, Balance, CircuitBreaker, HealthCheck, Limit, OutlierDetection, UpstreamTls
 } from './schema/mesh-service.ts' // biome-ignore format: a list
 import { HashOn } from './schema/mesh-service.ts'
+import { Plugin } from './schema/plugin.ts'
 
 const InstanceUrl = Url('http', 'An address of the service: scheme, host and port.')
 
@@ -184,25 +186,12 @@ export const Route = Type.Object(
     mesh: Type.Optional(RouteMesh),
     config: Type.Optional(
       Type.Record(Type.String(), Type.Unknown(), { description: 'For your own plugins: what they read of a route.' })
-    )
-  },
-  strict
-)
-
-export const Plugin = Type.Object(
-  {
-    path: Type.Optional(Type.String({ description: 'Module file, relative to this config file.' })),
-    package: Type.Optional(Type.String({ description: 'Package name.' })),
-    options: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
-    provides: Type.Optional(
-      Type.Array(Names(['consumer']), {
-        minItems: 1,
-        description: 'consumer: the plugin sets `request.consumer`, so that `rateLimit.by: consumer` needs no `jwt`.'
-      })
     ),
-    hookTimeout: DurationOrZero(
-      'Longest time for which one hook of the plugin may keep a request, besides the time that the client takes for its body; then the request fails with 500. 0: any.',
-      { default: '30s' }
+    plugins: Type.Optional(
+      Type.Array(Type.String(), {
+        description:
+          'Names of plugins with `scope: routes` whose hooks run on this route. They run in the order of `plugins`.'
+      })
     )
   },
   strict
@@ -264,7 +253,8 @@ export type MeshPolicy = Static<typeof Mesh> & { subset?: string }
 export type RoutePolicy = Static<typeof RouteMesh> & { split?: readonly SplitShare[]; stickOn?: HashSource }
 export type ServiceOptions = Static<typeof Service>
 export type RouteMatch = Static<typeof Match>
-export type PluginOptions = Static<typeof Plugin>
+/** A plugin as the file lists it, and the position of its entry there, for messages. */
+export type PluginOptions = Static<typeof Plugin> & { readonly position: Position }
 
 /** A service with its policy complete: its own `mesh`, else the top level's. */
 export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
@@ -284,14 +274,17 @@ export interface RouteConfig {
   readonly edge: EdgePolicy
   /** For user plugins, which find it in `routeOptions.config`. */
   readonly config?: Readonly<Record<string, unknown>>
+  /** Names of plugins with `scope: routes`. */
+  readonly plugins?: readonly string[]
   /** One frozen object per route, so that the mesh composes a chain for it once. */
   readonly mesh: RoutePolicy
 }
 
 /** The whole configuration: validated, completed and deeply frozen. */
-export interface Config extends Omit<Static<typeof Gateway>, 'services' | 'routes' | 'consumers'> {
+export interface Config extends Omit<Static<typeof Gateway>, 'services' | 'routes' | 'consumers' | 'plugins'> {
   /** Absolute path of the file it came from; paths in it are relative to its folder. */
   readonly file: string
   readonly services: Readonly<Record<string, ServiceConfig>>
   readonly routes: readonly RouteConfig[]
+  readonly plugins: readonly PluginOptions[]
 }

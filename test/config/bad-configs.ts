@@ -34,10 +34,9 @@ routes:
     timeout: 1s
     redirect: /two
     headers: { x-a: b }
-    plugins: []
     edge: { timeout: 1s, methods: [GET], basicAuth: {}, requestId: {} }
     mesh: { cors: false, balance: random }
-plugins: [{ name: it }]
+plugins: [{ config: {} }]
 `,
     faults: [
       '2:11: listen.redirect: unknown key; redirects from http to https are not built in; the load balancer or a plugin can answer with them',
@@ -55,14 +54,65 @@ plugins: [{ name: it }]
       '14:5: routes[0].timeout: unknown key; it belongs under "mesh"',
       '15:5: routes[0].redirect: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
-      '17:5: routes[0].plugins: unknown key; plugins are named at the top level, and find what a route wants in its "config"',
-      '18:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
-      '18:26: routes[0].edge.methods: unknown key; it belongs under "match"',
-      '18:42: routes[0].edge.basicAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
-      '18:57: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
-      '19:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
-      '19:26: routes[0].mesh.balance: unknown key; it belongs to the service',
-      '20:13: plugins[0].name: unknown key; write the package of a plugin under "package", or its file under "path"'
+      '17:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
+      '17:26: routes[0].edge.methods: unknown key; it belongs under "match"',
+      '17:42: routes[0].edge.basicAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '17:57: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
+      '18:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
+      '18:26: routes[0].mesh.balance: unknown key; it belongs to the service',
+      '19:13: plugins[0].config: unknown key; write the second argument of the plugin under "options"'
+    ]
+  },
+  {
+    name: 'plugins: contradictions within one',
+    yaml: `
+plugins:
+  - { path: plugin.ts, order: { before: cors, after: jwt } }
+  - { path: plugin.ts, prefix: /below, scope: routes, order: { after: jwt } }
+  - { package: fastify, order: {} }
+  - { package: fastify, prefix: bff }
+`,
+    faults: [
+      '3:47: plugins[0].order.after: a plugin is either before a concern or after one, not both',
+      '4:40: plugins[1].scope: no effect: a plugin with a prefix has hooks for its own routes alone',
+      '4:55: plugins[1].order: no effect: a plugin with a prefix has hooks for its own routes alone',
+      '5:32: plugins[2].order: expected a mapping with at least one key, found an empty mapping',
+      '6:33: plugins[3].prefix: expected a path that starts with /, found "bff"'
+    ]
+  },
+  {
+    name: 'plugins: names that routes ask for',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: / }, service: a, plugins: [auth, plugin, auth, auht, fastify, everywhere, below] }
+plugins:
+  - { path: plugin.ts, name: auth, scope: routes }
+  - { path: plugin.ts, scope: routes }
+  - { path: plugin.ts, name: everywhere }
+  - { path: plugin.ts, name: everywhere }
+  - { path: plugin.ts, name: below, prefix: /below }
+  - { package: fastify, scope: routes }
+  - { package: fastify, scope: routes }
+`,
+    faults: [
+      '4:74: routes[0].plugins[2]: "auth" is in this list already',
+      '4:80: routes[0].plugins[3]: no such plugin: auht; did you mean "auth"?',
+      '4:86: routes[0].plugins[4]: several plugins are named "fastify"; give each a "name"',
+      '4:95: routes[0].plugins[5]: several plugins are named "everywhere"; give each a "name"',
+      '4:107: routes[0].plugins[6]: plugin "below" has a prefix, so its hooks are for its own routes alone',
+      '9:30: plugins[3].name: the plugin on line 8 is named "everywhere" too'
+    ]
+  },
+  {
+    name: 'plugins: a route asks for one of all routes',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes: [{ name: one, match: { path: / }, service: a, plugins: [plugin] }]
+plugins: [{ path: plugin.ts }]
+`,
+    faults: [
+      '3:65: routes[0].plugins[0]: plugin "plugin" runs on all routes; with "scope: routes" it runs on those that name it'
     ]
   },
   {

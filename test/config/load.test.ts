@@ -146,7 +146,15 @@ t.test('a whole configuration', async (t) => {
         mesh: { timeout: 3000, retry: false }
       }
     ],
-    plugins: [{ path: join(dir, 'plugins/stamp.ts'), options: { header: 'x-stamp' }, hookTimeout: 30_000 }]
+    plugins: [
+      {
+        path: join(dir, 'plugins/stamp.ts'),
+        options: { header: 'x-stamp' },
+        scope: 'all',
+        hookTimeout: 30_000,
+        position: { line: 38, column: 5 }
+      }
+    ]
   })
   t.equal(JSON.stringify(Gateway), before, 'the schema is as it was')
   t.strictSame(loadConfig(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')

@@ -52,4 +52,8 @@ t.test('paths that differ in a spelling alone', async (t) => {
     'routes[1].match.path: some services take this for the path of route "users", and only one of the two has jwt'
   ])
   t.strictSame(warningsOf([users, { ...upper, edge: { jwt } }]), [])
+  const plugins = { plugins: [{ package: 'fastify', name: 'auth', scope: 'routes' }] }
+  t.strictSame(warningsOf([{ ...users, edge: {}, plugins: ['auth'] }, upper], plugins), [
+    'routes[1].match.path: some services take this for the path of route "users", and only one of the two has plugins.auth'
+  ])
 })

@@ -40,3 +40,15 @@ routes: [{ name: slow, match: { path: / }, service: a, mesh: { timeout: 90s${mes
   t.strictSame(warningsOf(route(', hedge: { after: 1s }', '')), [], 'or another one is beside it')
   t.strictSame(warningsOf(route('', '').replace('90s', '2s')), [], 'shorter than an attempt: it ends that sooner')
 })
+
+t.test('a plugin for some routes that no route asks for', async (t) => {
+  const yaml = (plugins: string) => `
+services: { a: { instances: [http://h] } }
+routes: [{ name: one, match: { path: / }, service: a${plugins} }]
+plugins: [{ package: fastify, scope: routes }]
+`
+  t.strictSame(warningsOf(yaml('')), [
+    '4:38: plugins[0].scope: no route names "fastify" in its "plugins": its hooks run nowhere'
+  ])
+  t.strictSame(warningsOf(yaml(', plugins: [fastify]')), [])
+})

@@ -1,0 +1,110 @@
+/** The checks of `plugins`, and of the names by which routes ask for them. */
+import { findPackageJSON } from 'node:module'
+import { basename, extname, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import type { Checked } from './checked.ts'
+import { checkFile, namesIn } from './checked.ts'
+import type { Written } from './complete.ts'
+import { pointer } from './faults.ts'
+import { didYouMean } from './nearest.ts'
+
+type Plugin = Written['plugins'][number]
+
+/** The name of a plugin in routes, messages and the log. */
+export function pluginName({ name, package: installed, path = '' }: Pick<Plugin, 'name' | 'package' | 'path'>): string {
+  return name ?? installed ?? basename(path, extname(path))
+}
+
+export function checkPlugins(checked: Checked): void {
+  const { data, report } = checked
+  if (!report.usable('/plugins')) return
+  for (const index of data.plugins.keys()) checkPlugin(index, checked)
+  if (!report.sound('/plugins')) return
+  checkNames(checked)
+  if (report.usable('/routes')) checkRoutePlugins(checked)
+}
+
+function checkPlugin(index: number, checked: Checked): void {
+  const { data, report } = checked
+  const at = pointer('/plugins', index)
+  const plugin = data.plugins[index]
+  if (plugin === undefined || !report.usable(at)) return
+  if (plugin.path !== undefined && plugin.package !== undefined) {
+    report.fault(`${at}/package`, 'a plugin has either a path or a package, not both', 'key')
+  } else if (plugin.path === undefined && plugin.package === undefined) {
+    if (!report.unknownKeyIn(at)) report.fault(at, 'missing key "path" or "package"')
+  }
+  checkPosition(at, plugin, checked)
+  checkFile(`${at}/path`, plugin.path, checked)
+  const { package: name } = plugin
+  if (name === undefined || plugin.path !== undefined || !report.usable(`${at}/package`)) return
+  if (!isInstalled(name, checked.absolute('.'))) {
+    const near = [checked.absolute('.'), import.meta.dirname].flatMap((folder) =>
+      namesIn(resolve(folder, 'node_modules'))
+    )
+    report.fault(`${at}/package`, `no such package: ${name}${didYouMean(name, near)}; npm install it beside this file`)
+  }
+}
+
+/** Returns whether a package is installed, for the configuration's folder or for the gateway itself. */
+function isInstalled(name: string, folder: string): boolean {
+  return [pathToFileURL(`${folder}/`).href, import.meta.url].some((base) => {
+    try {
+      return findPackageJSON(name, base) !== undefined
+    } catch {
+      return false
+    }
+  })
+}
+
+/** Checks that the keys that say on which routes, and where among their hooks, a plugin's hooks run do not contradict. */
+function checkPosition(at: string, { scope, order, prefix }: Plugin, { report }: Checked): void {
+  if (order !== undefined && report.sound(`${at}/order`) && order.before !== undefined && order.after !== undefined) {
+    report.fault(`${at}/order/after`, 'a plugin is either before a concern or after one, not both', 'key')
+  }
+  if (prefix === undefined || !report.usable(`${at}/prefix`)) return
+  const why = 'a plugin with a prefix has hooks for its own routes alone'
+  if (order !== undefined && report.usable(`${at}/order`)) report.fault(`${at}/order`, `no effect: ${why}`, 'key')
+  if (scope === 'routes' && report.usable(`${at}/scope`)) report.fault(`${at}/scope`, `no effect: ${why}`, 'key')
+}
+
+/** Checks that names that were chosen are unique. One file may be listed twice, as long as no route asks for it. */
+function checkNames({ data, report }: Checked): void {
+  const lines = new Map<string, number | undefined>()
+  data.plugins.forEach((plugin, index) => {
+    const at = pointer('/plugins', index)
+    const name = pluginName(plugin)
+    const isChosen = plugin.name !== undefined
+    if (lines.has(name) && isChosen) {
+      report.fault(`${at}/name`, `the plugin on line ${lines.get(name)} is named "${name}" too`)
+    }
+    lines.set(name, report.at(at)?.line)
+  })
+}
+
+function checkRoutePlugins({ data, report }: Checked): void {
+  const used = new Set<Plugin>()
+  const names = [...new Set(data.plugins.map(pluginName))]
+  data.routes.forEach((route, index) => {
+    const list = pointer('/routes', index, 'plugins')
+    if (!report.sound(list)) return
+    route.plugins?.forEach((name, item) => {
+      const at = pointer(list, item)
+      const [plugin, other] = data.plugins.filter((each) => pluginName(each) === name)
+      if (plugin !== undefined) used.add(plugin)
+      if (route.plugins!.indexOf(name) !== item) report.fault(at, `"${name}" is in this list already`)
+      else if (plugin === undefined) report.fault(at, `no such plugin: ${name}${didYouMean(name, names)}`)
+      else if (other !== undefined) report.fault(at, `several plugins are named "${name}"; give each a "name"`)
+      else if (plugin.prefix !== undefined) {
+        report.fault(at, `plugin "${name}" has a prefix, so its hooks are for its own routes alone`)
+      } else if (plugin.scope !== 'routes') {
+        report.fault(at, `plugin "${name}" runs on all routes; with "scope: routes" it runs on those that name it`)
+      }
+    })
+  })
+  data.plugins.forEach((plugin, index) => {
+    if (plugin.scope !== 'routes' || plugin.prefix !== undefined || used.has(plugin)) return
+    const at = pointer('/plugins', index)
+    report.warn(`${at}/scope`, `no route names "${pluginName(plugin)}" in its "plugins": its hooks run nowhere`)
+  })
+}

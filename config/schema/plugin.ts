@@ -1,0 +1,55 @@
+/** An entry of `plugins`: which module it is, and where its hooks run. */
+import Type from 'typebox'
+import { DurationOrZero, Names, strict } from './kit.ts'
+
+export const Plugin = Type.Object(
+  {
+    path: Type.Optional(Type.String({ description: 'Module file, relative to this config file.' })),
+    package: Type.Optional(Type.String({ description: 'Package name.' })),
+    name: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          'Name in `routes[].plugins`, the log, `routes` and `explain`. Default: the package name, or the file name without its extension.'
+      })
+    ),
+    options: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+    scope: Names(['all', 'routes'], {
+      default: 'all',
+      description: 'all: its hooks run on every request. routes: on the routes that name it in `routes[].plugins`.'
+    }),
+    order: Type.Optional(
+      Type.Object(
+        {
+          before: Type.Optional(Type.String({ description: 'Name of an edge concern, such as `cors` or `jwt`.' })),
+          after: Type.Optional(Type.String({ description: 'Name of an edge concern; either this or `before`.' }))
+        },
+        {
+          ...strict,
+          minProperties: 1,
+          description:
+            'Position of its hooks among the edge concerns of a route. Without: hooks of `scope: all` run before those of routes, hooks of `scope: routes` after all edge concerns.'
+        }
+      )
+    ),
+    prefix: Type.Optional(
+      Type.String({
+        pattern: '^/',
+        expected: 'a path that starts with /',
+        description:
+          'Path under which the plugin is registered, in a Fastify context of its own: its hooks, parsers and decorators are for its own routes alone.'
+      })
+    ),
+    provides: Type.Optional(
+      Type.Array(Names(['consumer']), {
+        minItems: 1,
+        description: 'consumer: the plugin sets `request.consumer`, so that `rateLimit.by: consumer` needs no `jwt`.'
+      })
+    ),
+    hookTimeout: DurationOrZero(
+      'Longest time for which one hook of the plugin may keep a request, besides the time that the client takes for its body; then the request fails with 500. 0: any.',
+      { default: '30s' }
+    )
+  },
+  strict
+)
