@@ -17,6 +17,7 @@ import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
+import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import edge, { edgeConcerns } from './plugins/edge/index.ts'
 import { serverOptions } from './plugins/edge/protocol/listener.ts'
@@ -48,7 +49,10 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   await fastify.register(edge, config)
   await fastify.register(userPlugins, config)
   await fastify.register(bridge, config)
-  await fastify.register(proxyRoutes, config)
+  await fastify.register(async (proxied) => {
+    await proxied.register(unparsedBodies)
+    await proxyRoutes(proxied, config)
+  })
 
   const { admin } = fastify
   if (admin !== null) {

@@ -155,10 +155,8 @@ t.test(
         request.upstreamHeaders = [...(request.upstreamHeaders ?? []), 'x-tenant', 'ours']
       })
       fastify.post('/own', async (request) => {
-        let sent = ''
-        for await (const chunk of request.body) sent += chunk
         const { body } = await fastify.mesh.request({ origin: 'http://orders.mesh', path: '/x', method: 'GET' })
-        return { sent, service: await body.text() }
+        return { sent: request.body, service: await body.text() }
       })
       fastify.admin?.get('/admin/more', async () => ({ more: true }))
     }`
@@ -172,7 +170,7 @@ t.test(
       body: '{"a":1}',
       headers: { 'content-type': 'application/json' }
     })
-    t.same(await own.json(), { sent: '{"a":1}', service: '/x undefined' })
+    t.same(await own.json(), { sent: { a: 1 }, service: '/x undefined' })
     t.same((await server.admin!.inject('/admin/more')).json(), { more: true })
   }
 )

@@ -3,7 +3,7 @@
  * dispatcher and writes the answer to the client's socket as it comes, without Fastify's reply in between.
  */
 import type { Readable } from 'node:stream'
-import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
@@ -44,10 +44,6 @@ export default fp<Config>(
       }
     })
     decorateUpstreamHeaders(fastify)
-    // Bodies go on as they are: no parser reads them, of any content type.
-    fastify.removeAllContentTypeParsers()
-    fastify.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
-    fastify.addHook('preParsing', settleType)
 
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const keepsContext = !fastify.hasDecorator(SEALED)
@@ -149,22 +145,6 @@ export default fp<Config>(
   },
   { name: 'jingwei-forward', fastify: '5.x', dependencies: ['jingwei-errors'] }
 )
-
-/** type/subtype and parameters, near enough to what Fastify reads. */
-const mediaType = /^[\w!#$%&'*+.^`|~-]+\/[\w!#$%&'*+.^`|~-]+\s*(?:;|$)/
-
-/**
- * Two ways of Fastify that are not a proxy's: 415 for a Content-Type that it cannot read, and no body where HTTP/2
- * brings one without type and length. It is the service's to judge: `rawHeaders`, which it gets, stay as they are.
- */
-const settleType: preParsingHookHandler = (request, _reply, payload, done) => {
-  const { headers } = request.raw
-  const type = headers['content-type']
-  if (type !== undefined ? !mediaType.test(type) : hasUnknownLength(request.raw)) {
-    headers['content-type'] = 'application/octet-stream' // RFC 9110, 8.3
-  }
-  done(null, payload)
-}
 
 /** No body unless the message's framing announces one: undici would send an empty one in chunks. */
 function bodyOf({ raw, body }: FastifyRequest): Dispatcher.DispatchOptions['body'] {
