@@ -58,8 +58,8 @@ const route = (path: object) => ({ match: { path: '/a' }, edge: {}, path }) as u
 const { of } = identityOf({ excludeHeaders: [] })
 const stale: NonNullable<FallbackOptions['stale']> = { maxAge: 1000, maxEntries: 9, maxBody: 9, excludeHeaders: [] }
 const isTrusted = trustedPeers(['10.0.0.0/8'])
-const strip = relocation(route({ strip: '/a' }), true)!
 const believed = new Set(forwardingHeaders)
+const strip = relocation(route({ strip: '/a' }), believed)!
 const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = factReader('query:user')
@@ -84,11 +84,11 @@ const parsers: Readonly<Record<string, (value: string) => unknown>> = {
   'Upgrade': isWebSocket,
   'TE': takesTrailers,
   'X-Forwarded-Host': (value) =>
-    strip({ location: 'https://h/x' }, { raw: request({ 'x-forwarded-host': value }), trusted: true }, 'http://10.0.0.1', '/a'),
+    strip({ location: 'https://h/x' }, { raw: request({ 'x-forwarded-host': value }), trusted: true }, 'http://10.0.0.1'),
   'Host, for Location': (value) =>
-    strip({ location: 'https://h/x' }, { raw: request({ host: value }), trusted: false }, 'http://10.0.0.1', '/a'),
+    strip({ location: 'https://h/x' }, { raw: request({ host: value }), trusted: false }, 'http://10.0.0.1'),
   'Location': (value) =>
-    strip({ location: value, 'content-location': value }, { raw: request({ host: value }), trusted: false }, 'http://10.0.0.1', '/a'),
+    strip({ location: value, 'content-location': value }, { raw: request({ host: value }), trusted: false }, 'http://10.0.0.1'),
   'a request target to be rewritten': (value) => change(`/a${value}`),
   'an absolute request target': (value) => toOriginForm(request({ host: value }, { url: value })),
   'a claim for a header': (value) => [headerValue(value), headerValue([value, value])],

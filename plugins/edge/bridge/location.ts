@@ -6,18 +6,18 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
+import { prefixSoFar } from '../protocol/forwarding-headers.ts'
 import { commaItems, withoutEndSlashes } from '../protocol/scanning.ts'
 import { encodePath } from '../protocol/target-path.ts'
 
 /**
- * By the hosts by which a service may call itself, those that the request names and the instance's address, and by what
- * it was told in `X-Forwarded-Prefix`.
+ * Returns a response's headers with its locations changed back. A service may call itself by the hosts that the request
+ * names and by the instance's address, and may already have heeded `X-Forwarded-Prefix`.
  */
 export type Relocate = (
   headers: IncomingHttpHeaders,
   request: Pick<FastifyRequest, 'raw' | 'trusted'>,
-  instance: string | null,
-  told: string | null
+  instance: string | null
 ) => IncomingHttpHeaders
 
 /** The prefixes that the client's and the service's path begin with; null if they are the same. */
@@ -36,18 +36,21 @@ export function forwardedPrefix(route: RouteConfig): string | null {
 
 /**
  * Returns the function that changes a route's locations back, or null where they stay as they are. Build it at load.
- * `believesHost`: X-Forwarded-Host of a trusted peer is a name of this gateway.
+ * `believed` are the forwarding headers that count of a trusted peer.
  */
-export function relocation(route: RouteConfig, believesHost: boolean): Relocate | null {
+export function relocation(route: RouteConfig, believed: ReadonlySet<string>): Relocate | null {
   const changed = prefixes(route)
   if (changed === null && route.edge.host !== 'upstream') return null
   const outer = encodePath(changed?.outer ?? '')
   const inner = encodePath(changed?.inner ?? '')
+  const taken = forwardedPrefix(route)
+  const believesHost = believed.has('x-forwarded-host')
 
-  return (headers, request, instance, told) => {
+  return (headers, request, instance) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
     const authorities = authoritiesOf(request, believesHost)
+    const told = prefixSoFar(taken, request.raw, request.trusted ? believed : null)
     const change = (value: string) => relocate(value, authorities, instance, { outer, inner, told })
     const copy = { ...headers } // what is given may be kept by others
     if (typeof location === 'string') copy.location = change(location)

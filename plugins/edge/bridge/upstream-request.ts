@@ -1,0 +1,166 @@
+/** Builds the request that goes over the seam from the request of a client. */
+import type { Readable } from 'node:stream'
+import type { FastifyRequest } from 'fastify'
+import type { Dispatcher } from 'undici'
+import type { Config, RouteConfig } from '../../../config/schema.ts'
+import type { CallerOptions, ServiceOrigin } from '../../seam.ts'
+import { LoopDetected } from '../errors.ts'
+import {
+  appendForwarding,
+  believedHeaders,
+  forwardingHeaders,
+  prefixSoFar,
+  trustedPeers
+} from '../protocol/forwarding-headers.ts'
+import { announced, hopByHop, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
+import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
+import { targetPath } from '../protocol/target-path.ts'
+import { forwardedPrefix } from './location.ts'
+import type { HeaderFilter } from './upstream-headers.ts'
+
+/** Rules for requests to one service, as a route gives them. */
+export interface RequestRules {
+  /** Virtual origin of the service. */
+  readonly origin: ServiceOrigin
+  /** Changes the request target; null where it stays as it is. */
+  readonly rewrite: ((target: string) => string) | null
+  /** Prefix that `rewrite` takes off the path, for `X-Forwarded-Prefix`. */
+  readonly takenPrefix: string | null
+  /** Whether the service gets the host of its instance in place of the client's. */
+  readonly ownHost: boolean
+  /** The route's policy for the mesh. */
+  readonly policy: RouteConfig['mesh'] | undefined
+  /** Headers of which no client's copy goes on; complete once all routes are added. */
+  isDropped: HeaderFilter | null
+}
+
+/** Returns the rules of a configured route. */
+export function rulesOf(route: RouteConfig): RequestRules {
+  return {
+    origin: `http://${route.service}.mesh`,
+    rewrite: targetPath(route),
+    takenPrefix: forwardedPrefix(route),
+    ownHost: route.edge.host === 'upstream',
+    policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
+    isDropped: null
+  }
+}
+
+/** Builds the requests to services for one gateway. */
+export class UpstreamRequests {
+  /** Returns whether an address is in `listen.trustProxy`. */
+  readonly isTrusted: (address: string) => boolean
+  /** Forwarding headers that are believed of a trusted peer. */
+  readonly believed: ReadonlySet<string>
+  readonly #requestIdHeader: string
+  // The same sets for all routes, of which there may be thousands.
+  readonly #drop: ReadonlySet<string>
+  readonly #dropAlsoCookies: ReadonlySet<string>
+  readonly #dropInTrailers: ReadonlySet<string>
+  /** Name in `Via`. Unique to this process: a gateway behind a gateway is no loop, the same request back here is. */
+  readonly #pseudonym = `jingwei-${crypto.randomUUID().slice(0, 8)}`
+
+  constructor(config: Config) {
+    this.isTrusted = trustedPeers(config.listen.trustProxy)
+    this.believed = believedHeaders(config)
+    this.#requestIdHeader = config.edge.requestId.header.toLowerCase()
+    this.#drop = new Set([...hopByHop, ...forwardingHeaders, this.#requestIdHeader, 'host', 'expect', 'via'])
+    this.#dropAlsoCookies = new Set([...this.#drop, 'cookie'])
+    this.#dropInTrailers = new Set([...this.#drop, ...notInTrailers])
+  }
+
+  /** Returns the dispatch options for a client's request. Throws JW_LOOP_DETECTED for one of this gateway's own. */
+  options(request: FastifyRequest, rules: RequestRules): Dispatcher.DispatchOptions & CallerOptions {
+    const { raw, upgrade } = request
+    const { origin, rewrite, policy } = rules
+    // Only chunks carry trailers, to the service as from the client.
+    const mayTrail = upgrade === null && hasUnknownLength(raw)
+    return {
+      origin,
+      path: rewrite === null ? raw.url! : rewrite(raw.url!),
+      method: request.method as Dispatcher.HttpMethod,
+      headers: this.headers(request, rules, mayTrail),
+      body: upgrade === null ? bodyOf(request) : null,
+      caller: request,
+      ...(upgrade !== null && { upgrade: 'websocket' }),
+      ...(mayTrail && { trailers: () => this.#trailers(request, rules) }),
+      ...(policy && { mesh: policy })
+    }
+  }
+
+  /** Returns the header section for the service as name, value, name, value. */
+  headers(request: FastifyRequest, rules: RequestRules, mayTrail: boolean): string[] {
+    const { raw } = request
+    const { isDropped } = rules
+    const { via, connection, trailer, te } = raw.headers
+    if (via?.includes(this.#pseudonym)) throw new LoopDetected()
+
+    const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
+    // Without one, each attempt's instance gets its own.
+    const headers: string[] = rules.ownHost ? [] : ['host', host]
+    const alsoDrop = nominated(connection)
+    if (raw.httpVersionMajor === 1) copyHeaders(headers, raw.rawHeaders, this.#drop, alsoDrop, isDropped)
+    else {
+      copyHeaders(headers, raw.rawHeaders, this.#dropAlsoCookies, alsoDrop, isDropped)
+      // HTTP/2 may bring several cookie fields; HTTP/1.1 has one for all (RFC 9113, 8.2.3).
+      const { cookie } = raw.headers
+      if (cookie !== undefined && !isDropped?.('cookie')) headers.push('cookie', cookie)
+    }
+    if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
+      const isLeftOut = (name: string) => !goesOn(name, this.#dropInTrailers, alsoDrop, isDropped)
+      for (const line of announced(trailer, isLeftOut)) headers.push('trailer', line)
+    }
+    if (takesTrailers(te)) headers.push('te', 'trailers')
+    headers.push(this.#requestIdHeader, request.id)
+    headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
+    const believed = this.isTrusted(raw.socket.remoteAddress ?? '') ? this.believed : null
+    appendForwarding(headers, raw, believed)
+    const prefix = prefixSoFar(rules.takenPrefix, raw, believed)
+    if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
+    if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
+    return headers
+  }
+
+  #trailers({ raw }: FastifyRequest, { isDropped }: RequestRules): string[] {
+    return copyHeaders([], raw.rawTrailers, this.#dropInTrailers, nominated(raw.headers.connection), isDropped)
+  }
+}
+
+/** Returns the body; none unless the message's framing announces one: undici would send an empty one in chunks. */
+export function bodyOf({ raw, body }: FastifyRequest): Dispatcher.DispatchOptions['body'] {
+  // undici's types leave out that it takes iterables.
+  if (body === raw) return hasBody(raw) ? (new Body(raw) as AsyncIterable<Buffer> as Readable) : null
+  return (body as Readable | undefined) ?? null
+}
+
+/** Copies the headers that go on to the service; repeated headers keep their order. */
+function copyHeaders(
+  to: string[],
+  from: readonly string[],
+  drop: ReadonlySet<string>,
+  alsoDrop: ReadonlySet<string> | null,
+  isDropped: HeaderFilter | null
+): string[] {
+  for (let i = 0; i < from.length; i += 2) {
+    const name = from[i]!.toLowerCase()
+    if (goesOn(name, drop, alsoDrop, isDropped)) to.push(name, from[i + 1]!)
+  }
+  return to
+}
+
+function goesOn(
+  name: string,
+  drop: ReadonlySet<string>,
+  alsoDrop: ReadonlySet<string> | null,
+  isDropped: HeaderFilter | null
+): boolean {
+  const pseudo = name.charCodeAt(0) === 58 // HTTP/2's :method and the like
+  if (pseudo || drop.has(name) || alsoDrop?.has(name) || isDropped?.(name)) return false
+  return !(name.includes('_') && isDisguised(name, drop))
+}
+
+/** Many services read `x_forwarded_for` and `X-Forwarded-For` as one header. */
+function isDisguised(name: string, drop: ReadonlySet<string>): boolean {
+  const meant = name.replaceAll('_', '-')
+  return drop.has(meant) || meant === 'content-length'
+}
