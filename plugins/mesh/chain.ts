@@ -9,6 +9,7 @@ import { fault } from './concerns/fault/index.ts'
 import { hashKey } from './concerns/hash-key.ts'
 import { hedge } from './concerns/hedge/index.ts'
 import { intentions } from './concerns/intentions.ts'
+import { latency } from './concerns/latency.ts'
 import { mirror } from './concerns/mirror.ts'
 import { outlierDetection } from './concerns/outlier-detection/index.ts'
 import { rateLimit } from './concerns/rate-limit/index.ts'
@@ -58,6 +59,7 @@ export function layers(used: Used): Named[] {
     { name: 'caps', layer: caps },
     { name: 'rate-limit', layer: rateLimit }, // last, so that only what will be sent takes a token
     { name: 'select', layer: select },
+    { name: 'latency', layer: latency }, // of the instance that was selected
     { name: 'attempt-telemetry', layer: attemptTelemetry },
     { name: 'outlier-detection', layer: outlierDetection },
     ...used.attempt,

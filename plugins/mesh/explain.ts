@@ -1,11 +1,11 @@
 import type { RoutePolicy } from '../../config/schema.ts'
 import { hash32 } from './balancing/hash.ts'
-import { balanceOptions } from './balancing/options.ts'
+import { balanceOptions } from './balancing/policy.ts'
 import { matcher } from './concerns/split.ts'
 import { factReader } from './core/request-facts.ts'
+import type { Service } from './core/service.ts'
 import type { ServiceStatus } from './core/service-status.ts'
 import type { DispatchOptions } from './core/types.ts'
-import type { Mesh } from './mesh.ts'
 
 /** What would become of a call at one service. */
 export interface Explanation {
@@ -20,8 +20,14 @@ export interface Explanation {
   readonly status: ServiceStatus
 }
 
+/** The parts of the mesh that `explain` asks. */
+interface Services {
+  describe(service: string, policy: RoutePolicy): string[]
+  service(name: string): Service
+}
+
 /** What the mesh would do with a call to a service under a route's policy; nothing is sent, drawn or counted. */
-export function explain(mesh: Mesh, service: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
+export function explain(mesh: Services, service: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
   const { split, stickOn: _drawnAnew, ...own } = policy
   const targets = split ?? [{ service, subset: own.subset, weight: 1 }]
   const matched = split?.find((share) => matcher(share.match)?.(opts))
@@ -40,7 +46,7 @@ export function explain(mesh: Mesh, service: string, policy: RoutePolicy, opts: 
     })
 }
 
-function hashed(mesh: Mesh, name: string, subset: string, opts: DispatchOptions): string | null {
+function hashed(mesh: Services, name: string, subset: string, opts: DispatchOptions): string | null {
   const service = mesh.service(name)
   const { policy, hashOn } = balanceOptions(service.config.mesh.balance)
   if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null

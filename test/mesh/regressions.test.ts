@@ -7,8 +7,9 @@ import { Hedge } from '../../plugins/mesh/concerns/hedge/legs.ts'
 import { Connectors } from '../../plugins/mesh/connect/connector.ts'
 import { PooledEndpoint } from '../../plugins/mesh/connect/endpoint.ts'
 import { Call } from '../../plugins/mesh/core/call.ts'
+import { StateKey } from '../../plugins/mesh/core/service-state.ts'
 import type { Balancer, DispatchController, DispatchOptions, Instance } from '../../plugins/mesh/core/types.ts'
-import { Health } from '../../plugins/mesh/health/health.ts'
+import { InstanceHealth } from '../../plugins/mesh/health/health.ts'
 import { policyOf } from './concerns/breaking-options.ts'
 import { outlierOptions } from './health/support.ts'
 import { byHand } from './helpers/discovery.ts'
@@ -29,7 +30,7 @@ t.test('an instance that leaves with a queue, and is cut, is forgotten', async (
   const { url } = await silent(t)
   const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
   const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
-  const health = new Health(() => 0, () => {}) // biome-ignore format: short
+  const health = new InstanceHealth(() => 0, () => {}) // biome-ignore format: short
   const log = { info() {}, warn() {}, error() {} }
   const open = new Connectors('orders', mesh, null, { log }).to(url)
   const endpoint = new PooledEndpoint(url, mesh, health, open)
@@ -261,7 +262,7 @@ t.test('what is composed for a service that has closed is closed too', async (t)
   const mesh = meshOf(t, [service('orders', [])])
   await mesh.close()
   let closed = 0
-  mesh.service('orders').keep('late', () => ({ close: () => void closed++ }))
+  mesh.service('orders').state(new StateKey('late'), () => ({ close: () => void closed++ }))
   t.equal(closed, 1)
 })
 

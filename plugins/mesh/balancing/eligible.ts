@@ -1,10 +1,7 @@
 import type { BalanceOptions } from '../../../config/schema.ts'
-import type { Instance } from '../core/types.ts'
-import type { Locality } from './locality.ts'
+import type { Instance, Locality } from '../core/types.ts'
 import { localShares } from './locality.ts'
 import { slowStart } from './slow-start.ts'
-
-export type { Locality } from './locality.ts'
 
 export interface Eligible {
   /** Those that may be chosen, with the weights that count now. */

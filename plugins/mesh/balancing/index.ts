@@ -2,20 +2,12 @@ import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
 import type { Balancer, Instance, Surroundings } from '../core/types.ts'
 import { leastRequest } from './least-request.ts'
 import { maglev } from './maglev.ts'
-import { balanceOptions } from './options.ts'
 import { peakEwma } from './peak-ewma.ts'
+import type { BalancingPolicy } from './policy.ts'
+import { balanceOptions } from './policy.ts'
 import { random } from './random.ts'
 import { ringHash } from './ring-hash.ts'
 import { roundRobin } from './round-robin.ts'
-
-export { balanceOptions } from './options.ts'
-
-/** Builds a policy over instances of which none has the weight 0, unless all have it. */
-export type BalancingPolicy = (
-  instances: readonly Instance[],
-  options: BalanceOptions,
-  around: Pick<Surroundings, 'random' | 'now'>
-) => Balancer
 
 const policies: Record<BalanceOptions['policy'], BalancingPolicy> = {
   'least-request': leastRequest,

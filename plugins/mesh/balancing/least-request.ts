@@ -1,6 +1,6 @@
 import type { Endpoint, Instance } from '../core/types.ts'
 import { describer, rounded } from './describe.ts'
-import type { BalancingPolicy } from './index.ts'
+import type { BalancingPolicy } from './policy.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /**

@@ -1,10 +1,4 @@
-import type { Instance } from '../core/types.ts'
-
-/** Where the gateway itself is. */
-export interface Locality {
-  readonly datacenter: string | null
-  readonly zone: string | null
-}
+import type { Instance, Locality } from '../core/types.ts'
 
 interface Tier {
   all: number

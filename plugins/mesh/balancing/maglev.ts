@@ -1,6 +1,6 @@
 import type { Instance } from '../core/types.ts'
 import { hash32 } from './hash.ts'
-import type { BalancingPolicy } from './index.ts'
+import type { BalancingPolicy } from './policy.ts'
 import type { Slots } from './slots.ts'
 import { inOrder, slotBalancer } from './slots.ts'
 

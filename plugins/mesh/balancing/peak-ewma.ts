@@ -1,10 +1,71 @@
-import type { Instance } from '../core/types.ts'
+import type { Endpoint, Instance } from '../core/types.ts'
 import type { Description } from './describe.ts'
 import { describer, rounded } from './describe.ts'
-import type { BalancingPolicy } from './index.ts'
-import type { PeakEwma } from './latency.ts'
-import { ewmaOf } from './latency.ts'
+import type { BalancingPolicy } from './policy.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
+
+/**
+ * Finagle's peak EWMA: an average that fades with time rather than with each measurement, and that a slower answer
+ * replaces at once. Unasked it fades to nothing, so that an instance that was slow is tried again.
+ */
+export class PeakEwma {
+  readonly #decayMs: number
+  #value: number | null = null
+  /** Time at which an attempt was last sent to the instance. */
+  askedMs = Number.NEGATIVE_INFINITY
+  /** The last attempt has failed. */
+  failing = false
+  #atMs = 0
+
+  constructor(decayMs: number) {
+    this.#decayMs = decayMs
+  }
+
+  /** Milliseconds; null while nothing was measured. */
+  valueAt(nowMs: number): number | null {
+    return this.#value === null ? null : this.#value * this.#fade(nowMs)
+  }
+
+  observe(elapsedMs: number, nowMs: number): number {
+    this.failing = false
+    const before = this.valueAt(nowMs)
+    if (before === null || elapsedMs > before) return this.#set(elapsedMs, nowMs)
+    return this.#set(before + elapsedMs * (1 - this.#fade(nowMs)), nowMs)
+  }
+
+  /**
+   * A failure counts as an answer that took `worstMs`, by its share of the answers: so one does not banish an
+   * instance, and to fail fast is not to be fast.
+   */
+  fail(elapsedMs: number, worstMs: number, nowMs: number): number {
+    this.failing = true
+    const before = this.valueAt(nowMs)
+    if (before === null) return this.#set(worstMs, nowMs)
+    return this.#set(Math.max(elapsedMs, before + worstMs * (1 - this.#fade(nowMs))), nowMs)
+  }
+
+  #set(value: number, nowMs: number): number {
+    this.#value = value
+    this.#atMs = nowMs
+    return value
+  }
+
+  #fade(nowMs: number): number {
+    return Math.exp((this.#atMs - nowMs) / this.#decayMs)
+  }
+}
+
+/** By address, so that a new snapshot keeps what was measured; the policy has one configuration per service. */
+const ewmas = new WeakMap<Endpoint, PeakEwma>()
+
+export function ewmaOf(endpoint: Endpoint, decayMs: number): PeakEwma {
+  let ewma = ewmas.get(endpoint)
+  if (ewma === undefined) {
+    ewma = new PeakEwma(decayMs)
+    ewmas.set(endpoint, ewma)
+  }
+  return ewma
+}
 
 /** Of what nobody has measured, while one attempt does so: others go there only if they must. */
 const unmeasured = 1e12
@@ -16,7 +77,7 @@ const probeAfter = 0.2
 
 /**
  * Of two drawn by weight, the one that would answer sooner: its latency, times those in flight for its weight and one
- * more. Latencies are measured in `select` (`latency.ts`). The other one gets a call now and then, unless it fails:
+ * more. Latencies are measured by the layer `latency`. The other one gets a call now and then, unless it fails:
  * with few calls at a time, one slow response would otherwise keep an instance without calls until its peak has faded.
  */
 export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now }) => {

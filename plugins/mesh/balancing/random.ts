@@ -1,5 +1,5 @@
 import { describer, sharesByWeight } from './describe.ts'
-import type { BalancingPolicy } from './index.ts'
+import type { BalancingPolicy } from './policy.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /** Any instance, by weight. */

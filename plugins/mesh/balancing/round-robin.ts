@@ -1,6 +1,6 @@
 import type { Instance } from '../core/types.ts'
 import { describer, sharesByWeight } from './describe.ts'
-import type { BalancingPolicy } from './index.ts'
+import type { BalancingPolicy } from './policy.ts'
 
 /** Up to so many, looking at all of them is as fast as a heap, and smoother. */
 const few = 64

@@ -1,5 +1,5 @@
 import { hash32 } from '../balancing/hash.ts'
-import { balanceOptions } from '../balancing/options.ts'
+import { balanceOptions } from '../balancing/policy.ts'
 import { CookieHandler, mint } from '../core/handlers/sticky-cookie.ts'
 import type { Layer } from '../core/layer.ts'
 import { factReader } from '../core/request-facts.ts'

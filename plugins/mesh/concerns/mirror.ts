@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { counterOf } from '../core/counters.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
+import { StateKey } from '../core/service-state.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
 declare module 'undici' {
@@ -12,6 +13,8 @@ declare module 'undici' {
     }
   }
 }
+
+const shadows = new StateKey<Shadow>('mirror to')
 
 /**
  * Sends a copy of the calls to a shadow service. Nobody waits for it and nobody sees how it ends; a request body goes
@@ -28,7 +31,7 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
   }
   const count = (outcome: string) => counterOf(meter, copies, { service: service.name, outcome })
   const [sent, dropped, tooLarge, failed] = [count('sent'), count('dropped'), count('too-large'), count('failed')]
-  const shadow = service.keep(`mirror to ${options.service}`, () => new Shadow(toService(options.service)))
+  const shadow = service.state(shadows, () => new Shadow(toService(options.service)), options.service)
   const { percent } = options
 
   return (dispatch) => (opts, handler) => {

@@ -1,6 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { latencyMeter } from '../balancing/latency.ts'
 import type { Call } from '../core/call.ts'
 import { MeshError } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
@@ -13,7 +12,6 @@ import type { Attempt, DispatchController, DispatchHandler, Endpoint, Instance }
 export const select: Layer = (service, policy, around) => {
   const { subset = '' } = policy
   const overflow = overflowCounter(around.meter, service.name, 'instance')
-  const measured = latencyMeter(policy, around)
   return (dispatch) => (opts, handler) => {
     const call = opts.call!
     const balancer = service.snapshot?.balancers[subset]
@@ -29,12 +27,8 @@ export const select: Layer = (service, policy, around) => {
     }
     call.attempt(instance)
     const { endpoint } = instance
-    const load = new LoadHandler(
-      measured === null ? handler : measured(handler, endpoint, call),
-      endpoint,
-      call,
-      around.now
-    )
+    endpoint.onAttempt?.()
+    const load = new LoadHandler(handler, endpoint, call, around.now)
     try {
       return dispatch({ ...opts, origin: instance.origin, instance, attempt: load }, load)
     } catch (error) {

@@ -1,6 +1,5 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
-import type { Dispatch, DispatchOptions, Endpoint } from '../core/types.ts'
-import type { Health } from '../health/health.ts'
+import type { Dispatch, DispatchOptions, Endpoint, Health } from '../core/types.ts'
 import type { ConnectionOptions } from '../http/lifetime.ts'
 import { usualConnection } from '../http/lifetime.ts'
 import type { Open } from '../http/pool.ts'
@@ -16,6 +15,7 @@ export class PooledEndpoint implements Endpoint {
   readonly health: Health
   active = 0
   latencyMs: number | null = null
+  onAttempt: (() => void) | null = null
   readonly dispatch: Dispatch
   readonly #most: number
   readonly #pool: Pool

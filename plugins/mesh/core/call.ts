@@ -2,10 +2,18 @@ import type { EventEmitter } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { CallRecord } from '../../seam.ts'
 import { StableHandler } from './handlers/stable-handler.ts'
-import type { Service } from './service.ts'
 import type {
   Dispatch, DispatchController, DispatchHandler, DispatchOptions, Endpoint, Instance
 } from './types.ts' // biome-ignore format: a list
+
+/** The service of a call, which keeps a list of its calls in flight. */
+export interface CallHost {
+  readonly name: string
+  enter(call: Call): void
+  leave(call: Call): void
+  /** Logs an error that the caller's handler threw when the call ended. */
+  report(error: Error): void
+}
 
 /**
  * One call, over all its attempts: what the interceptors know of it, and the controller that the caller holds. Each leg
@@ -28,11 +36,11 @@ export class Call extends StableHandler implements CallRecord {
   newer: Call | null = null
   older: Call | null = null
   readonly startedMs: number
-  readonly #service: Service
+  readonly #service: CallHost
   #entered = false
   #whenOver: (() => void)[] | null = null
 
-  constructor(service: Service, next: DispatchHandler, startedMs: number) {
+  constructor(service: CallHost, next: DispatchHandler, startedMs: number) {
     super(next)
     this.#service = service
     this.startedMs = startedMs

@@ -11,6 +11,6 @@ export interface LayerContext extends Surroundings {
 /**
  * Builds a concern's interceptor for one service and policy when a chain is composed; null where it is off.
  * Called once for each chain, and for the service's own chain when it starts: what all chains of a service share is
- * made by `service.keep()`.
+ * got by `service.state()`.
  */
 export type Layer = (service: Service, policy: MeshPolicy, context: LayerContext) => Interceptor | null

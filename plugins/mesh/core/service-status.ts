@@ -1,5 +1,5 @@
-import type { Keeper, Service } from './service.ts'
-import type { SourceStatus } from './types.ts'
+import type { ServiceState } from './service-state.ts'
+import type { Instance, Snapshot, SourceStatus } from './types.ts'
 
 /** State of a service's discovery. */
 export interface DiscoveryStatus {
@@ -32,26 +32,34 @@ export interface ServiceStatus {
   readonly concerns: Readonly<Record<string, unknown>>
 }
 
-/** What a service's own state and its concerns, by their names, say of it. */
-export function statusOf(service: Service, keepers: readonly (readonly [concern: string, Keeper])[]): ServiceStatus {
+interface Described {
+  readonly name: string
+  readonly source: SourceStatus
+  readonly active: number
+  readonly snapshot: Snapshot | null
+  readonly instances: readonly Instance[]
+}
+
+/** Returns the admin view of a service: its own fields, and what the states of its concerns report, by their names. */
+export function statusOf(service: Described, states: readonly (readonly [string, ServiceState])[]): ServiceStatus {
   const { name, source, active, snapshot, instances } = service
-  const said = keepers.flatMap(([concern, keeper]) =>
-    keeper.status === undefined ? [] : [[concern, keeper.status()] as const]
+  const reported = states.flatMap(([concern, state]) =>
+    state.status === undefined ? [] : [[concern, state.status()] as const]
   )
   return {
     name,
     source,
     active,
     panic: snapshot?.panic ?? false,
-    concerns: Object.fromEntries(said),
+    concerns: Object.fromEntries(reported),
     instances: instances.map((instance) => {
       const { id, origin, weight, endpoint } = instance
       const { available, obstacles } = endpoint.health
       const balance = snapshot?.balancers['']?.describe?.(instance)
-      const said = keepers.map(([concern, keeper]) => [concern, keeper.instanceStatus?.(endpoint)] as const)
+      const ofInstance = states.map(([concern, state]) => [concern, state.instanceStatus?.(endpoint)] as const)
       const concerns = {
         ...(balance && { balance }),
-        ...Object.fromEntries(said.filter(([, status]) => status !== undefined))
+        ...Object.fromEntries(ofInstance.filter(([, status]) => status !== undefined))
       }
       return { id, origin, weight, active: endpoint.active, available, obstacles, concerns }
     })

@@ -1,20 +1,22 @@
 import type { ServiceConfig } from '../../../config/schema.ts'
-import type { Locality } from '../balancing/eligible.ts'
 import { eligible } from '../balancing/eligible.ts'
-import { balanceOptions, createBalancer } from '../balancing/index.ts'
+import { createBalancer } from '../balancing/index.ts'
+import { balanceOptions } from '../balancing/policy.ts'
 import { withReserve } from '../balancing/reserve.ts'
 import { PooledEndpoint } from '../connect/endpoint.ts'
 import type { Transport } from '../connect/index.ts'
-import { Health } from '../health/health.ts'
-import type { Call } from './call.ts'
+import { InstanceHealth } from '../health/health.ts'
+import type { Call, CallHost } from './call.ts'
 import { MeshError } from './errors.ts'
+import type { ServiceState } from './service-state.ts'
+import { StateKey } from './service-state.ts'
 import type { ServiceStatus } from './service-status.ts'
 import { statusOf } from './service-status.ts'
 import type {
   Balancer,
-  Endpoint,
   Instance,
   InstanceSpec,
+  Locality,
   Snapshot,
   Source,
   SourceStatus,
@@ -29,24 +31,12 @@ function listed(what: 'added' | 'removed', origins: readonly string[]): object {
   return { [what]: origins.slice(0, mostListed), [`${what}Count`]: origins.length }
 }
 
-/** What a concern keeps for a service over all its chains: state, timers, its part of the admin view. */
-export interface Keeper {
-  /** Called once, when the service starts or, if it has, at once. */
-  start?(): void
-  /** The instances have changed; those that stay have the same endpoint. */
-  update?(instances: readonly Instance[]): void
-  /** For the admin view. */
-  status?(): unknown
-  /** For the admin view, of one instance. */
-  instanceStatus?(endpoint: Endpoint): unknown
-  /** Ends timers and sockets. */
-  close?(): void
-}
+const transportKey = new StateKey('transport')
 
 const nowhere: Locality = { datacenter: null, zone: null }
 
 /** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
-export class Service {
+export class Service implements CallHost {
   readonly config: ServiceConfig
   /** Calls in flight. */
   active = 0
@@ -57,7 +47,7 @@ export class Service {
   readonly #around: Surroundings
   #endpoints = new Map<string, PooledEndpoint>()
   readonly #leaving = new Set<PooledEndpoint>()
-  readonly #keepers = new Map<string, Keeper>()
+  readonly #states: (readonly [name: string, state: ServiceState])[] = []
   readonly #flips: ((concern: string, to: string) => void) | null
   #instances: readonly Instance[] = []
   #started = false
@@ -76,7 +66,7 @@ export class Service {
     this.config = config
     this.#source = transport.gate(source)
     this.transport = transport
-    if (transport.status() !== null) this.keep('transport', () => ({ status: () => transport.status() }))
+    if (transport.status() !== null) this.state(transportKey, () => ({ status: () => transport.status() }))
     this.#around = around
     const counter = around.meter?.counter({
       name: 'jingwei_mesh_health_flips_total',
@@ -86,20 +76,24 @@ export class Service {
     this.#flips = counter === undefined ? null : (concern, to) => counter.labels(config.name, concern, to).inc()
   }
 
-  /** A concern's keeper: made once for all chains of the service, closed with it. */
-  keep<K extends Keeper>(concern: string, make: () => K): K {
-    const kept = this.#keepers.get(concern)
-    if (kept !== undefined) return kept as K
-    const keeper = make()
-    this.#keepers.set(concern, keeper)
-    if (this.#closed) keeper.close?.()
-    else if (this.#started) this.#begin(keeper)
-    return keeper
+  /**
+   * Returns a concern's state for this service, which all chains share; created for the first of them, closed with the
+   * service. `variant` tells apart several states of one concern, such as one for each service that calls are copied to.
+   */
+  state<S extends ServiceState>(key: StateKey<S>, create: () => S, variant = ''): S {
+    const known = key.get(this, variant)
+    if (known !== undefined) return known
+    const state = create()
+    key.set(this, variant, state)
+    this.#states.push([`${key.name} ${variant}`.trimEnd(), state])
+    if (this.#closed) state.close?.()
+    else if (this.#started) this.#begin(state)
+    return state
   }
 
-  #begin(keeper: Keeper): void {
-    keeper.start?.()
-    if (this.snapshot !== null) keeper.update?.(this.snapshot.instances)
+  #begin(state: ServiceState): void {
+    state.start?.()
+    if (this.snapshot !== null) state.update?.(this.snapshot.instances)
   }
 
   get name(): string {
@@ -148,12 +142,12 @@ export class Service {
 
   start(): void {
     this.#started = true
-    for (const keeper of this.#keepers.values()) this.#begin(keeper)
+    for (const [, state] of this.#states) this.#begin(state)
     this.#source.start((specs) => this.#publish(specs))
   }
 
   status(): ServiceStatus {
-    return statusOf(this, [...this.#keepers])
+    return statusOf(this, this.#states)
   }
 
   /** Builds the next snapshot; an address that stays keeps its connections and counts. */
@@ -168,7 +162,7 @@ export class Service {
     const left = [...this.#endpoints.values()].filter((endpoint) => !kept.has(endpoint.origin))
     const before = this.#endpoints
     this.#endpoints = kept
-    for (const keeper of this.#keepers.values()) keeper.update?.(this.#instances)
+    for (const [, state] of this.#states) state.update?.(this.#instances)
     this.#balance()
     for (const endpoint of left) this.#retire(endpoint)
     const added = [...kept.keys()].filter((origin) => !before.has(origin))
@@ -185,7 +179,7 @@ export class Service {
 
   #endpoint(origin: string): PooledEndpoint {
     const { now, log } = this.#around
-    const health = new Health(now, (available, concern, reason) => {
+    const health = new InstanceHealth(now, (available, concern, reason) => {
       const to = available ? 'available' : 'unavailable'
       log[available ? 'info' : 'warn']({ service: this.name, instance: origin, concern, reason }, `instance ${to}`)
       this.#flips?.(concern, to)
@@ -261,7 +255,7 @@ export class Service {
   #stop(): void {
     this.#closed = true
     clearTimeout(this.#change)
-    for (const keeper of this.#keepers.values()) keeper.close?.()
+    for (const [, state] of this.#states) state.close?.()
   }
 
   #idle(graceMs: number): Promise<void> | undefined {

@@ -6,8 +6,6 @@
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
 import type { LocalErrorCode } from '../../seam.ts'
-import type { Locality } from '../balancing/eligible.ts'
-import type { Health } from '../health/health.ts'
 
 /** What a source found out about one instance. Plain data, equal when its fields are equal. */
 export interface InstanceSpec {
@@ -107,6 +105,32 @@ export interface Surroundings {
   readonly perRequestHeaders?: readonly string[]
 }
 
+/** Where the gateway itself is. */
+export interface Locality {
+  readonly datacenter: string | null
+  readonly zone: string | null
+}
+
+/**
+ * Decides whether an instance may be chosen: it may unless a concern objects. Each concern (active checks, outlier
+ * detection) objects under its own name, and the instance is available again when all have withdrawn.
+ */
+export interface Health {
+  /** Nothing else decides whether an instance takes part. */
+  readonly available: boolean
+  /** Reasons why it is unavailable, by concern. */
+  readonly obstacles: Readonly<Record<string, string>>
+  /** Time at which it last became available, on the mesh's clock; slow start counts from here. */
+  readonly since: number
+  /** Makes it unavailable. A second objection of the same concern replaces the reason. */
+  obstruct(concern: string, reason: string): void
+  clear(concern: string, reason: string): void
+  /** Calls `hear` whenever a check has found the instance healthy, for a concern that judges by other means. */
+  whenProven(hear: (begunMs: number) => void): void
+  /** Reports that a check, begun at `begunMs` on the mesh's clock, has found the instance healthy. */
+  prove(begunMs: number): void
+}
+
 /** An instance as the balancer sees it. */
 export interface Instance extends InstanceSpec {
   readonly endpoint: Endpoint
@@ -120,6 +144,8 @@ export interface Endpoint {
   /** Latency of the last answers, peaks weighed more; null until one is measured. Milliseconds. */
   latencyMs: number | null
   readonly health: Health
+  /** Called when an attempt is sent to the endpoint; null while nobody waits for one. */
+  onAttempt: (() => void) | null
   /** Whether another attempt would neither find a connection nor a place in the queue for one. */
   isFull(): boolean
   readonly dispatch: Dispatch

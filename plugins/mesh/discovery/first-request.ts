@@ -1,11 +1,12 @@
-/**
- * How long after a change reached the gateway a new instance was first tried. On an instance's first attempt only: the
- * timing takes itself away, and no other attempt pays for it.
- */
-import type { Keeper, Service } from '../core/service.ts'
-import type { Dispatch, Endpoint, Instance, Meter, Surroundings } from '../core/types.ts'
+/** Time from the arrival of a change to the first attempt at an instance that it brought. */
+import type { Service } from '../core/service.ts'
+import type { ServiceState } from '../core/service-state.ts'
+import { StateKey } from '../core/service-state.ts'
+import type { Endpoint, Instance, Meter, Surroundings } from '../core/types.ts'
 
 type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
+
+const firstRequests = new StateKey<FirstRequests>('first-request')
 
 export function timeFirstRequests(service: Service, { meter, now }: Pick<Surroundings, 'meter' | 'now'>): void {
   if (meter === null) return
@@ -17,10 +18,10 @@ export function timeFirstRequests(service: Service, { meter, now }: Pick<Surroun
       buckets: [0.001, 0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300]
     })
     .labels(service.name)
-  service.keep('first-request', () => new FirstRequests(histogram, now))
+  service.state(firstRequests, () => new FirstRequests(histogram, now))
 }
 
-export class FirstRequests implements Keeper {
+export class FirstRequests implements ServiceState {
   readonly #histogram: Histogram
   readonly #now: () => number
   #known: ReadonlySet<Endpoint> | null = null
@@ -37,13 +38,11 @@ export class FirstRequests implements Keeper {
     this.#known = listed
   }
 
-  #time(endpoint: { dispatch: Dispatch }): void {
-    const arrived = this.#now()
-    const { dispatch } = endpoint
-    endpoint.dispatch = (opts, handler) => {
-      endpoint.dispatch = dispatch
-      this.#histogram.observe((this.#now() - arrived) / 1000)
-      return dispatch(opts, handler)
+  #time(endpoint: Endpoint): void {
+    const arrivedMs = this.#now()
+    endpoint.onAttempt = () => {
+      endpoint.onAttempt = null
+      this.#histogram.observe((this.#now() - arrivedMs) / 1000)
     }
   }
 }

@@ -1,8 +1,7 @@
 /** Where the gateway itself is: as configured, or else where its Consul agent is. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConsulOptions } from '../../../config/schema.ts'
-import type { Locality } from '../balancing/eligible.ts'
-import type { Surroundings } from '../core/types.ts'
+import type { Locality, Surroundings } from '../core/types.ts'
 import { ANSWER_TIMEOUT, createAgent } from './consul-ask.ts'
 import { createGet, shownUrl } from './consul-get.ts'
 import { backoff, messageOf } from './loop.ts'

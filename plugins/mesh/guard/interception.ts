@@ -8,8 +8,15 @@ import type {
 import { isBorrowing } from '../http/borrowing.ts'
 import type { Guard } from './faults.ts'
 import { Faults } from './faults.ts'
-import type { GuardedHandler } from './guarded-handler.ts'
 import { bytesOf, ResponseContract } from './handler-contract.ts'
+
+/** A call that the interceptor has dispatched, as the interception sees it. */
+interface Dispatched {
+  /** A response has begun and is paused: nothing more comes before it is resumed. */
+  readonly isStopped: boolean
+  readonly awaitsBody: boolean
+  abort(reason: Error): void
+}
 
 /**
  * One call on its way through a user's interceptor: the handler that the interceptor is given, and the controller of
@@ -21,7 +28,7 @@ export class Interception extends StableHandler implements FaultOwner {
   readonly faults: Faults
   readonly #contract: ResponseContract
   /** Dispatched by the interceptor and still in progress. */
-  readonly #below = new Set<GuardedHandler>()
+  readonly #below = new Set<Dispatched>()
   #started = false
   /** Why the call failed. */
   #failure: Error | null = null
@@ -101,14 +108,14 @@ export class Interception extends StableHandler implements FaultOwner {
   }
 
   /** Returns why the call failed, or null if it may be dispatched. */
-  dispatched(handler: GuardedHandler): Error | null {
+  dispatched(handler: Dispatched): Error | null {
     if (this.#failure !== null) return this.#failure
     this.#below.add(handler)
     this.#release()
     return null
   }
 
-  ended(handler: GuardedHandler, upgraded: Duplex | null = null): void {
+  ended(handler: Dispatched, upgraded: Duplex | null = null): void {
     this.#below.delete(handler)
     if (upgraded !== null) this.#received = upgraded
   }

@@ -1,6 +1,7 @@
 import { counterOf } from '../core/counters.ts'
 import type { Layer } from '../core/layer.ts'
-import type { Keeper } from '../core/service.ts'
+import type { ServiceState } from '../core/service-state.ts'
+import { StateKey } from '../core/service-state.ts'
 import type { Endpoint, Instance } from '../core/types.ts'
 import type { CheckContext } from './instance-check.ts'
 import { healthCheck, InstanceCheck } from './instance-check.ts'
@@ -11,6 +12,8 @@ import { probeOf } from './probe.ts'
 const mostAtOnce = 128
 /** New instances are asked within this much time each, at most within an interval. */
 const spreadMs = 50
+
+const activeChecks = new StateKey<ActiveChecks>(healthCheck)
 
 /**
  * Asks the instances themselves how they are, besides what their registry says. An instance serves from the start.
@@ -25,7 +28,7 @@ export const activeCheck: Layer = (service, policy, { meter, now, random, stalle
     success: counterOf(meter, checks, { service: service.name, outcome: 'success' }),
     failure: counterOf(meter, checks, { service: service.name, outcome: 'failure' })
   }
-  service.keep(healthCheck, () => {
+  service.state(activeChecks, () => {
     const vouched = service.status().source.kind === 'consul' && !options.insteadOfConsul
     const context = {
       options,
@@ -40,7 +43,7 @@ export const activeCheck: Layer = (service, policy, { meter, now, random, stalle
 }
 
 /** The checks of all instances of a service: begun with an instance, ended with it. */
-export class ActiveChecks implements Keeper {
+export class ActiveChecks implements ServiceState {
   readonly #checks = new Map<Endpoint, InstanceCheck>()
   readonly #context: CheckContext
   readonly #probeOf: (origin: string) => Probe

@@ -3,8 +3,7 @@ import t from 'tap'
 import type { BalanceOptions } from '../../../config/schema.ts'
 import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
-import type { Locality } from '../../../plugins/mesh/balancing/locality.ts'
-import type { Instance } from '../../../plugins/mesh/core/types.ts'
+import type { Instance, Locality } from '../../../plugins/mesh/core/types.ts'
 import { chiSquare, hashes, instanceOf, options, seeded, tally } from './support.ts'
 
 const here: Locality = { datacenter: 'dc1', zone: 'z1' }

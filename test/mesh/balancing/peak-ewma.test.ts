@@ -1,7 +1,7 @@
 /** Peak EWMA: the average itself, the choice by it, and what is measured over real sockets. */
 import t from 'tap'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
-import { ewmaOf, PeakEwma } from '../../../plugins/mesh/balancing/latency.ts'
+import { ewmaOf, PeakEwma } from '../../../plugins/mesh/balancing/peak-ewma.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'
 import { meshOf, service } from '../helpers/mesh.ts'
 import { refused, upstream } from '../helpers/servers.ts'

@@ -1,8 +1,8 @@
 /** Instances without a network, seeded randomness, and statistics. */
 import type { BalanceOptions } from '../../../config/schema.ts'
-import { balanceOptions } from '../../../plugins/mesh/balancing/options.ts'
+import { balanceOptions } from '../../../plugins/mesh/balancing/policy.ts'
 import type { Balancer, Instance } from '../../../plugins/mesh/core/types.ts'
-import { Health } from '../../../plugins/mesh/health/health.ts'
+import { InstanceHealth } from '../../../plugins/mesh/health/health.ts'
 
 /** One instance; `now` is the clock of its health. */
 export function instanceOf(
@@ -14,8 +14,16 @@ export function instanceOf(
     now = () => 0
   }: { weight?: number; active?: number; meta?: Record<string, string>; now?: () => number } = {}
 ): Instance {
-  const health = new Health(now, () => {})
-  const endpoint = { origin: id, active, latencyMs: null, health, isFull: () => false, dispatch: () => true }
+  const health = new InstanceHealth(now, () => {})
+  const endpoint = {
+    origin: id,
+    active,
+    latencyMs: null,
+    health,
+    onAttempt: null,
+    isFull: () => false,
+    dispatch: () => true
+  }
   return { id, origin: id, weight, tags: [], meta, endpoint }
 }
 

@@ -1,13 +1,14 @@
 /** Timed once per new instance, and gone thereafter. */
 import t from 'tap'
-import type { DispatchHandler, DispatchOptions, Endpoint, Instance } from '../../../plugins/mesh/core/types.ts'
+import type { Endpoint, Instance } from '../../../plugins/mesh/core/types.ts'
 import { FirstRequests } from '../../../plugins/mesh/discovery/first-request.ts'
+import { byHand } from '../helpers/discovery.ts'
+import { meshOf, meterStub, service } from '../helpers/mesh.ts'
+import { upstream } from '../helpers/servers.ts'
 
 function fake(origin: string) {
-  let sent = 0
-  const dispatch = () => ++sent > 0
-  const endpoint = { origin, dispatch } as unknown as Endpoint
-  return { instance: { id: origin, endpoint } as unknown as Instance, endpoint, dispatch, sent: () => sent }
+  const endpoint = { origin, onAttempt: null } as unknown as Endpoint
+  return { instance: { id: origin, endpoint } as unknown as Instance, endpoint }
 }
 
 t.test('from the change to the first attempt at what is new', async (t) => {
@@ -15,23 +16,41 @@ t.test('from the change to the first attempt at what is new', async (t) => {
   const observed: number[] = []
   const timing = new FirstRequests({ observe: (value) => void observed.push(value) }, () => now)
   const [a, b, c] = [fake('a'), fake('b'), fake('c')]
-  const send = ({ endpoint }: typeof a) => endpoint.dispatch({} as DispatchOptions, {} as DispatchHandler)
+  const send = ({ endpoint }: typeof a) => endpoint.onAttempt?.()
 
   timing.update([a.instance])
-  t.ok(send(a))
+  send(a)
   t.same(observed, [], 'what was found at the start came by no change')
-  t.equal(a.endpoint.dispatch, a.dispatch)
+  t.equal(a.endpoint.onAttempt, null)
 
   now = 1000
   timing.update([a.instance, b.instance])
   now = 1250
   timing.update([a.instance, b.instance, c.instance])
   now = 1500
-  for (const each of [b, a, b]) t.ok(send(each))
+  for (const each of [b, a, b]) send(each)
   t.same(observed, [0.5])
-  t.equal(b.endpoint.dispatch, b.dispatch, 'the second attempt knows nothing of it')
-  t.equal(b.sent(), 2)
+  t.equal(b.endpoint.onAttempt, null, 'the second attempt knows nothing of it')
   now = 2250
   send(c)
   t.same(observed, [0.5, 1])
+})
+
+t.test('of a mesh: the first attempt at an instance that a change has brought', async (t) => {
+  const [before, added] = await Promise.all([upstream(t, 'before'), upstream(t, 'added')])
+  const { discovery, publish } = byHand()
+  const { meter, observed } = meterStub()
+  const mesh = meshOf(t, [service('orders', [])], { discovery, meter })
+  const get = async () => {
+    const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
+    await body.dump()
+  }
+  const series = 'jingwei_mesh_discovery_first_request_seconds{orders}'
+  publish('orders', [before.url])
+  await get()
+  t.notOk(series in observed, 'what was found at the start came by no change')
+  publish('orders', [before.url, added.url])
+  for (let i = 0; i < 6; i++) await get()
+  t.ok(added.requests.length > 1, 'several attempts')
+  t.equal(observed[series]?.length, 1, 'one of them is timed')
 })

@@ -3,7 +3,7 @@
 import { parseConfig } from '../../../config/load.ts'
 import type { HealthCheckOptions, MeshPolicy, OutlierOptions } from '../../../config/schema.ts'
 import type { Endpoint, Instance, Logger } from '../../../plugins/mesh/core/types.ts'
-import { Health } from '../../../plugins/mesh/health/health.ts'
+import { InstanceHealth } from '../../../plugins/mesh/health/health.ts'
 
 function policyOf(mesh: object): MeshPolicy {
   const config = { services: { any: { instances: ['http://127.0.0.1:1'], mesh } }, routes: [] }
@@ -36,11 +36,19 @@ export function logOf() {
 /** An instance that nobody can call; `flips` is what became of it, in order. */
 export function instanceOf(name: string, now: () => number = () => 0) {
   const flips: string[] = []
-  const health = new Health(now, (available, concern, reason) => {
+  const health = new InstanceHealth(now, (available, concern, reason) => {
     flips.push(`${available ? 'in' : 'out'}: ${concern}: ${reason}`)
   })
   const origin = `http://${name}.test`
-  const endpoint: Endpoint = { origin, active: 0, latencyMs: null, health, isFull: () => false, dispatch: () => true }
+  const endpoint: Endpoint = {
+    origin,
+    active: 0,
+    latencyMs: null,
+    health,
+    onAttempt: null,
+    isFull: () => false,
+    dispatch: () => true
+  }
   const instance: Instance = { id: name, origin, weight: 1, tags: [], meta: {}, endpoint }
   return { instance, endpoint, health, flips }
 }

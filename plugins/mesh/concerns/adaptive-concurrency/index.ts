@@ -6,15 +6,19 @@ import type { Layer } from '../../core/layer.ts'
 import type { Outcome } from '../../core/outcome.ts'
 import { OutcomeHandler } from '../../core/outcome.ts'
 import { overflowCounter } from '../../core/overflows.ts'
-import type { Keeper, Service } from '../../core/service.ts'
+import type { Service } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
+import type { ServiceState } from '../../core/service-state.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { DispatchHandler, Surroundings } from '../../core/types.ts'
 import { GradientLimit } from './gradient-limit.ts'
+
+const limiterKey = new StateKey<Limiter>('adaptive-concurrency')
 
 /** Bounds what is in flight by a limit that follows the latency. */
 export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }, around) => {
   if (!options) return null
-  const limiter = service.keep('adaptive-concurrency', () => new Limiter(service, options, around))
+  const limiter = service.state(limiterKey, () => new Limiter(service, options, around))
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
     if (limiter.inFlight < limiter.gradient.limit)
@@ -26,7 +30,7 @@ export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: optio
   }
 }
 
-class Limiter implements Keeper {
+class Limiter implements ServiceState {
   /** Attempts without headers yet: streams that run on are no sign of load. */
   inFlight = 0
   readonly gradient: GradientLimit

@@ -4,19 +4,23 @@ import type { Layer } from '../../core/layer.ts'
 import { overflowCounter } from '../../core/overflows.ts'
 import type { Service } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
 import { PlaceHandler, Places } from './places.ts'
 import { ShadowCaps } from './shadow-caps.ts'
 
+const capsKey = new StateKey<Caps>('caps')
+const shadowCapsKey = new StateKey<ShadowCaps>('caps')
+
 /** Bounds what is in flight and what waits. Those of an instance are kept by its endpoint, and `select` minds them. */
 export const caps: Layer = (service, { circuitBreaker: options }, around) => {
   if (!options) return null
   if (options.mode === 'shadow') {
-    const shadow = service.keep('caps', () => new ShadowCaps(service, options, around))
+    const shadow = service.state(shadowCapsKey, () => new ShadowCaps(service, options, around))
     return (dispatch) => (opts, handler) => shadow.watch(dispatch, opts, handler)
   }
-  const kept = service.keep('caps', () => new Caps(service, options, around))
+  const kept = service.state(capsKey, () => new Caps(service, options, around))
   return (dispatch) => (opts, handler) => kept.admit(dispatch, opts, handler)
 }
 

@@ -3,11 +3,12 @@ import type { Duplex } from 'node:stream'
 import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
 import { capsOf } from '../../connect/caps.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
-import type { Keeper, Service } from '../../core/service.ts'
+import type { Service } from '../../core/service.ts'
+import type { ServiceState } from '../../core/service-state.ts'
 import type { DispatchController, DispatchHandler, Endpoint } from '../../core/types.ts'
 
 /** Attempts under way at a service, each of which has the use of a connection. */
-export abstract class Places implements Keeper {
+export abstract class Places implements ServiceState {
   /** Attempts that use a connection. */
   active = 0
   protected readonly service: Service

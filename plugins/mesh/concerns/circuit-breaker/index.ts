@@ -5,16 +5,20 @@ import { MeshError } from '../../core/errors.ts'
 import type { Layer } from '../../core/layer.ts'
 import type { Outcome } from '../../core/outcome.ts'
 import { OutcomeHandler } from '../../core/outcome.ts'
-import type { Keeper, Service } from '../../core/service.ts'
+import type { Service } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
+import type { ServiceState } from '../../core/service-state.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { DispatchHandler, Surroundings } from '../../core/types.ts'
 import type { CircuitState } from './circuit.ts'
 import { Circuit } from './circuit.ts'
 
+const breakerKey = new StateKey<Breaker>('circuit-breaker')
+
 /** Lets no call through while the service fails. What a retry saves is no failure. */
 export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, around) => {
   if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
-  const breaker = service.keep('circuit-breaker', () => new Breaker(service, options, around))
+  const breaker = service.state(breakerKey, () => new Breaker(service, options, around))
   const { circuit, refuse } = breaker
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
@@ -31,7 +35,7 @@ export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeou
 const levels: Record<CircuitState, number> = { closed: 0, 'half-open': 1, open: 2 }
 
 /** The circuit of a service, seen from outside. */
-class Breaker implements Keeper {
+class Breaker implements ServiceState {
   readonly circuit: Circuit
   readonly slowAfterMs: number
   readonly now: () => number

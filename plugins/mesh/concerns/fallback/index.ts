@@ -1,10 +1,13 @@
 import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
+import { StateKey } from '../../core/service-state.ts'
 import { usuallyKept } from '../replay/body.ts'
 import { idempotency } from '../retry/rules.ts'
 import { FallbackCall } from './call.ts'
 import { StaleStores } from './stale-store.ts'
 import { compileStep } from './steps.ts'
+
+const staleStores = new StateKey<StaleStores>('stale')
 
 /** Where no retry policy says which requests may be sent twice: RFC 9110, 9.2.2, and what says so of itself. */
 const byDefinition = {
@@ -32,7 +35,7 @@ export const fallback: Layer = (service, policy, { meter, now, toService, perReq
     store:
       stale === undefined
         ? null
-        : service.keep('stale', () => new StaleStores(now, perRequestHeaders)).of(subset, stale),
+        : service.state(staleStores, () => new StaleStores(now, perRequestHeaders)).of(subset, stale),
     idempotent: idempotency(retry || byDefinition),
     keptBytes: steps.some((step) => step.service !== null) ? (retry ? retry.maxBody : usuallyKept) : 0
   }

@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FallbackOptions } from '../../../../config/schema.ts'
 import { listItems } from '../../core/list-items.ts'
 import { headerOf, headerPairs } from '../../core/request-facts.ts'
-import type { Keeper } from '../../core/service.ts'
+import type { ServiceState } from '../../core/service-state.ts'
 import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
 import type { Identity } from '../../core/sharing/identity.ts'
 import { identityOf, isPersonal, part } from '../../core/sharing/identity.ts'
@@ -165,7 +165,7 @@ export class Recording {
 }
 
 /** A service's stores: one for each way of keeping answers, whichever chains use it. */
-export class StaleStores implements Keeper {
+export class StaleStores implements ServiceState {
   readonly #now: () => number
   readonly #perRequest: readonly string[]
   readonly #stores = new Map<string, StaleStore>()

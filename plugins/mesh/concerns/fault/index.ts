@@ -3,6 +3,7 @@ import { counterOf } from '../../core/counters.ts'
 import { answerWith, staticAnswer } from '../../core/handlers/static-answer.ts'
 import type { Layer } from '../../core/layer.ts'
 import { headerOf } from '../../core/request-facts.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import { ThrottledHandler } from './throttled-handler.ts'
 
@@ -15,6 +16,8 @@ interface Injected {
 
 /** A delay that a header asks for is no longer than this. */
 const longestMs = 60_000
+
+const activeFaults = new StateKey<ActiveFaults>('fault')
 
 /**
  * Injects delays, aborts and slow answers, to see how those above and the callers fare: to all of them it is the
@@ -33,7 +36,7 @@ export const fault: Layer = (service, policy, { meter, random }) => {
   const aborted = counterOf(meter, faults, { service: name, kind: 'abort' })
   const slowed = counterOf(meter, faults, { service: name, kind: 'bandwidth' })
   const overflow = counterOf(meter, overflows, { service: name })
-  const state = service.keep('fault', () => new ActiveFaults())
+  const state = service.state(activeFaults, () => new ActiveFaults())
 
   return (dispatch) => (opts, handler) => {
     const injected = draw(options, opts, random)

@@ -1,9 +1,12 @@
 import type { HedgeOptions } from '../../../../config/schema.ts'
 import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
+import { StateKey } from '../../core/service-state.ts'
 import { RetryLimit } from '../retry/limit.ts'
 import { Latencies } from './latencies.ts'
 import { Hedge } from './legs.ts'
+
+const latenciesKey = new StateKey<Latencies>('hedge')
 
 /** Share of the calls that hedges may add where no retry policy says so. */
 const ownBudget = 0.2
@@ -17,7 +20,7 @@ export const hedge: Layer = (service, policy, around) => {
   if (!options) return null
   const { meter, now } = around
   const methods = new Set<string>(options.methods)
-  const latencies = service.keep('hedge', () => new Latencies())
+  const latencies = service.state(latenciesKey, () => new Latencies())
   const hedges = {
     name: 'jingwei_mesh_hedges_total',
     help: 'Hedged attempts, by whether theirs was the answer that was passed on.'

@@ -1,4 +1,4 @@
-import type { Keeper } from '../../core/service.ts'
+import type { ServiceState } from '../../core/service-state.ts'
 
 /** The last answers that a percentile is taken of. */
 const kept = 512
@@ -8,7 +8,7 @@ const least = 50
 const stride = 32
 
 /** The latency of a service's last answers, as percentiles. */
-export class Latencies implements Keeper {
+export class Latencies implements ServiceState {
   readonly #samples = new Float64Array(kept)
   #count = 0
   #sorted: Float64Array | null = null

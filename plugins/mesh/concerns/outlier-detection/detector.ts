@@ -1,7 +1,7 @@
 import type { OutlierOptions } from '../../../../config/schema.ts'
 import { counterOf, shadowCounter } from '../../core/counters.ts'
-import type { Keeper } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
+import type { ServiceState } from '../../core/service-state.ts'
 import type { Endpoint, Instance, Surroundings } from '../../core/types.ts'
 import { byFailurePercentage, bySuccessRate } from './statistics.ts'
 
@@ -45,7 +45,7 @@ export class Host {
  * it returns at the first end of an interval after its time, or as soon as an active check finds it well. Never more
  * than `maxEjectionPercent` are kept out, counting those that are out for other reasons.
  */
-export class OutlierDetector implements Keeper {
+export class OutlierDetector implements ServiceState {
   readonly #service: string
   readonly #options: OutlierOptions
   readonly #around: Surroundings

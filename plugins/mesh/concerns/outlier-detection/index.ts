@@ -4,9 +4,12 @@ import { blame } from '../../core/blame.ts'
 import type { Call } from '../../core/call.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../../core/layer.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import type { Host } from './detector.ts'
 import { concern, OutlierDetector } from './detector.ts'
+
+const detectorKey = new StateKey<OutlierDetector>(concern)
 
 interface Context {
   readonly detector: OutlierDetector
@@ -18,7 +21,7 @@ interface Context {
 export const outlierDetection: Layer = (service, policy, around) => {
   const options = policy.outlierDetection
   if (!options) return null
-  const detector = service.keep(concern, () => new OutlierDetector(service.name, options, around))
+  const detector = service.state(detectorKey, () => new OutlierDetector(service.name, options, around))
   const context: Context = { detector, timeoutMs: policy.timeout, now: around.now }
   return (dispatch) => (opts, handler) => {
     const host = detector.host(opts.instance!.endpoint)

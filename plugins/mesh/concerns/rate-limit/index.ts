@@ -3,15 +3,19 @@ import type { Count } from '../../core/counters.ts'
 import { counterOf, shadowCounter } from '../../core/counters.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { Layer } from '../../core/layer.ts'
-import type { Keeper, Service } from '../../core/service.ts'
+import type { Service } from '../../core/service.ts'
+import type { ServiceState } from '../../core/service-state.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
 import { TokenBucket } from './token-bucket.ts'
 
+const limiterKey = new StateKey<Limiter>('rate-limit')
+
 /** Protects a fragile service from all callers together: a token bucket toward it. */
 export const rateLimit: Layer = (service, { limit: options }, around) => {
   if (!options) return null
-  const limiter = service.keep('rate-limit', () => new Limiter(service, options, around))
+  const limiter = service.state(limiterKey, () => new Limiter(service, options, around))
   if (options.mode === 'shadow') {
     return (dispatch) => (opts, handler) => {
       limiter.watch()
@@ -21,7 +25,7 @@ export const rateLimit: Layer = (service, { limit: options }, around) => {
   return (dispatch) => (opts, handler) => limiter.admit(dispatch, opts, handler)
 }
 
-class Limiter implements Keeper {
+class Limiter implements ServiceState {
   readonly #service: string
   readonly #options: LimitOptions
   readonly #bucket: TokenBucket

@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import { Readable } from 'node:stream'
 import { headerOf } from '../../core/request-facts.ts'
 import type { Service } from '../../core/service.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { DispatchOptions } from '../../core/types.ts'
 import { isTransferring } from '../../http/borrowing.ts'
 import { discardBody } from '../../http/discard-body.ts'
@@ -34,6 +35,8 @@ export class ReplayPool {
     return { bytes: this.#bytes }
   }
 }
+
+const replayPool = new StateKey<ReplayPool>('replay')
 
 /**
  * A streamed request body that can be sent again: what the first attempt reads of it is kept, up to a limit, and the
@@ -219,7 +222,7 @@ export function keptBody(opts: DispatchOptions, most: number, service: Service):
   return new ReplayBody(
     body,
     most,
-    service.keep('replay', () => new ReplayPool())
+    service.state(replayPool, () => new ReplayPool())
   )
 }
 

@@ -1,14 +1,18 @@
 import type { Count } from '../../core/counters.ts'
 import { counterOf, shadowCounter } from '../../core/counters.ts'
-import type { Keeper, Service } from '../../core/service.ts'
+import type { Service } from '../../core/service.ts'
+import type { ServiceState } from '../../core/service-state.ts'
+import { StateKey } from '../../core/service-state.ts'
 import type { Surroundings } from '../../core/types.ts'
 import { RetryBudget } from './budget.ts'
+
+const retryLimit = new StateKey<RetryLimit>('retries')
 
 /**
  * What all retries and hedges of a service must be within: its retry budget, and the circuit breaker's cap on those in
  * flight at a time.
  */
-export class RetryLimit implements Keeper {
+export class RetryLimit implements ServiceState {
   #active = 0
   readonly #budget = new RetryBudget()
   readonly #most: number
@@ -18,7 +22,7 @@ export class RetryLimit implements Keeper {
 
   /** The service's own, made when its first chain needs it. */
   static of(service: Service, around: Surroundings): RetryLimit {
-    return service.keep('retries', () => new RetryLimit(service, around))
+    return service.state(retryLimit, () => new RetryLimit(service, around))
   }
 
   constructor(service: Service, { meter, now }: Surroundings) {

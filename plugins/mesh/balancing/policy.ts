@@ -1,4 +1,12 @@
 import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
+import type { Balancer, Instance, Surroundings } from '../core/types.ts'
+
+/** Builds a balancer over instances none of which has the weight 0, unless all have it. */
+export type BalancingPolicy = (
+  instances: readonly Instance[],
+  options: BalanceOptions,
+  around: Pick<Surroundings, 'random' | 'now'>
+) => Balancer
 
 /** What the schema fills in where a policy is given by its name alone. */
 const defaults: BalanceOptions = {
