@@ -37,6 +37,12 @@ const [inMesh, inEdge, inOperations] = ['plugins/mesh', 'plugins/edge', 'plugins
 /** Types of what crosses the seam between the halves, for both of them. */
 const seam = 'plugins/seam.ts'
 
+/** Returns the concern that a file belongs to: its file or folder. */
+const concernOf = (file: string) => /^plugins\/(?:edge|mesh)\/concerns\/[^/]+/.exec(file)?.[0] ?? null
+
+/** The ordered list of each half; a split is no layer of a chain but chooses among chains. */
+const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts', 'plugins/mesh/mesh.ts', 'plugins/mesh/explain.ts']
+
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
 
@@ -50,6 +56,10 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
       : 'the seam imports types of Node, undici and the configuration'
   }
   if (target === seam && (inMesh(file) || inEdge(file) || inOperations(file))) return null
+  const concern = concernOf(target)
+  if (concern !== null && (inMesh(file) || inEdge(file)) && concern !== concernOf(file) && !lists.includes(file)) {
+    return concernOf(file) === null ? "only its half's list imports a concern" : 'a concern imports no other concern'
+  }
   if (inMesh(file)) {
     if (isFastify(target)) return file === 'plugins/mesh/index.ts' ? null : 'only index.ts of the mesh knows Fastify'
     if (target === 'config/schema.ts') return typeOnly ? null : 'the mesh takes only types of the configuration'
@@ -214,6 +224,11 @@ t.test('each rule bites', async (t) => {
     ['config/x.ts', "import x from '../plugins/edge/concerns/jwt/index.ts'"],
     ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/core/service.ts'"],
     ['routes/x.ts', "import { build } from '../app.ts'"],
+    ['plugins/mesh/concerns/retry/x.ts', "import type { Hedge } from '../hedge/legs.ts'"],
+    ['plugins/mesh/concerns/mirror.ts', "import { split } from './split.ts'"],
+    ['plugins/mesh/core/x.ts', "import { split } from '../concerns/split.ts'"],
+    ['plugins/edge/concerns/cors.ts', "import jwt from './jwt/index.ts'"],
+    ['plugins/edge/bridge/x.ts', "import type { Consumer } from '../concerns/jwt/index.ts'"],
     ['routes/x.ts', "import type { Caller } from '../plugins/seam.ts'"],
     ['plugins/seam.ts', "import type { Call } from './mesh/core/call.ts'"],
     ['plugins/seam.ts', "import { Dispatcher } from 'undici'"]
@@ -228,6 +243,9 @@ t.test('each rule bites', async (t) => {
       "/* import x from '../edge/concerns/jwt/index.ts' */\n// import x from '../edge/concerns/jwt/index.ts'"
     ],
     ['plugins/edge/x.ts', "import type { Dispatcher } from 'undici'"],
+    ['plugins/edge/index.ts', "import jwt from './concerns/jwt/index.ts'"],
+    ['plugins/edge/concerns/jwt/index.ts', "import { Jwks } from './jwks.ts'"],
+    ['plugins/edge/concerns/cors.ts', "import { attach } from '../attach.ts'"],
     ['plugins/edge/x.ts', "import type { CallerOptions } from '../seam.ts'"],
     ['plugins/mesh/x.ts', "import type { CallerOptions } from '../seam.ts'"],
     ['plugins/seam.ts', "import type { RoutePolicy } from '../config/schema.ts'"],

@@ -2,9 +2,9 @@ import type { Socket } from 'node:net'
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
-import { isHandshake } from '../concerns/websocket/handshake.ts'
 import { networkOf } from './client-address.ts'
 import { trustedPeers } from './forwarding-headers.ts'
+import { isHandshake } from './handshake.ts'
 import { refuseConnection } from './refusals.ts'
 
 const TooManyRequests = createError('JW_CLIENT_REQUESTS', 'Too many requests of this client are in flight', 429)

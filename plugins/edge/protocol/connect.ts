@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server } from 'node:net'
 import { Socket } from 'node:net'
-import { isAnswering } from '../concerns/websocket/handshake.ts'
+import { isAnswering } from './handshake.ts'
 import { tellRefused } from './refusals.ts'
 
 /** How long such a client has for reading its answer. */

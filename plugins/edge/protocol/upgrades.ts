@@ -2,7 +2,7 @@ import type { IncomingMessage, Server } from 'node:http'
 import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
-import { Handshake, isAnswering } from '../concerns/websocket/handshake.ts'
+import { Handshake, isAnswering } from './handshake.ts'
 
 /** Time that another listener has to begin with a handshake. */
 const claimMs = 1000

@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { ReplayBody, ReplayPool } from '../../../plugins/mesh/concerns/replay/body.ts'
+import { ReplayBody, ReplayPool } from '../../../plugins/mesh/core/repeating/replay-body.ts'
 import { connect, startGateway } from '../../helpers/gateway.ts'
 import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { connecting, eventually, raw, refused, resetting, upstream } from '../helpers/servers.ts'

@@ -6,9 +6,9 @@ import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
 import type { EdgePolicy } from '../../../../config/schema.ts'
 import { attach } from '../../attach.ts'
+import { handshakeOf } from '../../protocol/handshake.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
 import { hasBody } from '../../protocol/request-body.ts'
-import { handshakeOf } from './handshake.ts'
 import { Tunnel } from './tunnel.ts'
 
 declare module 'fastify' {

@@ -1,8 +1,8 @@
 import type { HedgeOptions } from '../../../../config/schema.ts'
 import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
+import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import { StateKey } from '../../core/service-state.ts'
-import { RetryLimit } from '../retry/limit.ts'
 import { Latencies } from './latencies.ts'
 import { Hedge } from './legs.ts'
 

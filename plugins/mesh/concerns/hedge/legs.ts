@@ -2,10 +2,10 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { Call } from '../../core/call.ts'
 import { classify, HedgeLost } from '../../core/errors.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
+import { isWhole } from '../../core/repeating/replay-body.ts'
+import type { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Instance } from '../../core/types.ts'
-import { isWhole } from '../replay/body.ts'
-import type { RetryLimit } from '../retry/limit.ts'
 import type { Latencies } from './latencies.ts'
 
 /** A failing answer that waits for what the other legs bring. */

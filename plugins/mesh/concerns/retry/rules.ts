@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { RetryOptions } from '../../../../config/schema.ts'
-import { headerOf } from '../../core/request-facts.ts'
+import { idempotency } from '../../core/repeating/idempotency.ts'
 import type { DispatchOptions } from '../../core/types.ts'
 
 /** A policy's conditions, ready to be asked. */
@@ -43,14 +43,4 @@ export function retryRules(options: RetryOptions): RetryRules {
       return null
     }
   }
-}
-
-/** By its method, or because it says so itself (draft-ietf-httpapi-idempotency-key-header). */
-export function idempotency({
-  methods,
-  idempotencyKey
-}: Pick<RetryOptions, 'methods' | 'idempotencyKey'>): RetryRules['idempotent'] {
-  const set = new Set<string>(methods)
-  if (!idempotencyKey) return ({ method }) => set.has(method)
-  return (opts) => set.has(opts.method) || Boolean(headerOf(opts, 'idempotency-key'))
 }

@@ -1,6 +1,6 @@
 /** Whose the chunks of a kept body are. */
 import t from 'tap'
-import { ReplayBody, ReplayPool } from '../../../plugins/mesh/concerns/replay/body.ts'
+import { ReplayBody, ReplayPool } from '../../../plugins/mesh/core/repeating/replay-body.ts'
 
 /** Hands its chunks over. */
 function body(most = 1000) {

@@ -1,11 +1,11 @@
 import { EventEmitter } from 'node:events'
 import { Readable } from 'node:stream'
-import { headerOf } from '../../core/request-facts.ts'
-import type { Service } from '../../core/service.ts'
-import { StateKey } from '../../core/service-state.ts'
-import type { DispatchOptions } from '../../core/types.ts'
 import { isTransferring } from '../../http/borrowing.ts'
 import { discardBody } from '../../http/discard-body.ts'
+import { headerOf } from '../request-facts.ts'
+import type { Service } from '../service.ts'
+import { StateKey } from '../service-state.ts'
+import type { DispatchOptions } from '../types.ts'
 
 type Chunk = string | Uint8Array
 type Source = AsyncIterable<Chunk>

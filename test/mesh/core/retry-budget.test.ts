@@ -1,5 +1,5 @@
 import t from 'tap'
-import { RetryBudget } from '../../../plugins/mesh/concerns/retry/budget.ts'
+import { RetryBudget } from '../../../plugins/mesh/core/repeating/retry-budget.ts'
 
 /** How many retries are allowed at once. */
 function drain(budget: RetryBudget, share: number, nowMs: number): number {

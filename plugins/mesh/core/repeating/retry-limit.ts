@@ -1,10 +1,10 @@
-import type { Count } from '../../core/counters.ts'
-import { counterOf, shadowCounter } from '../../core/counters.ts'
-import type { Service } from '../../core/service.ts'
-import type { ServiceState } from '../../core/service-state.ts'
-import { StateKey } from '../../core/service-state.ts'
-import type { Surroundings } from '../../core/types.ts'
-import { RetryBudget } from './budget.ts'
+import type { Count } from '../counters.ts'
+import { counterOf, shadowCounter } from '../counters.ts'
+import type { Service } from '../service.ts'
+import type { ServiceState } from '../service-state.ts'
+import { StateKey } from '../service-state.ts'
+import type { Surroundings } from '../types.ts'
+import { RetryBudget } from './retry-budget.ts'
 
 const retryLimit = new StateKey<RetryLimit>('retries')
 

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { isWebSocket } from '../../protocol/headers.ts'
-import { hasBody } from '../../protocol/request-body.ts'
+import { isWebSocket } from './headers.ts'
+import { hasBody } from './request-body.ts'
 
 /** A proper handshake (RFC 6455, 4.2.1). Every other `Upgrade` may be ignored: RFC 9110, 7.8. */
 export function isHandshake(request: IncomingMessage): boolean {

@@ -1,10 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
-import type { Layer } from '../../core/layer.ts'
-import type { DispatchController, DispatchHandler } from '../../core/types.ts'
-import { idempotency } from '../retry/rules.ts'
-import type { ReplayBody } from './body.ts'
-import { isStreamed, keptBody, usuallyKept } from './body.ts'
+import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
+import type { Layer } from '../core/layer.ts'
+import { idempotency } from '../core/repeating/idempotency.ts'
+import type { ReplayBody } from '../core/repeating/replay-body.ts'
+import { isStreamed, keptBody, usuallyKept } from '../core/repeating/replay-body.ts'
+import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
 /** Keeps a streamed request body that may be sent again, while it streams to the first attempt. */
 export const replay: Layer = (service, { retry, hedge }) => {
