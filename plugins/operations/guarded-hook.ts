@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { FaultOwner, PluginOwner } from './fault-owners.ts'
@@ -56,6 +57,7 @@ class HookRun implements FaultOwner {
   /** The hook has returned: nothing of Fastify's is below on the stack to catch what it throws. */
   #isAlone = false
   #timer: NodeJS.Timeout | undefined
+  #onClose: (() => void) | undefined
 
   constructor(of: PluginOwner, name: RequestHook, args: readonly unknown[], done: Done) {
     this.plugin = of.plugin
@@ -72,9 +74,11 @@ class HookRun implements FaultOwner {
       else if (error) this.#fail(asError(error))
       else this.#continue(payload)
     }
+    let isAsync = false
     try {
       const result = this.#of.owners.run(this, () => code(done))
       if (isThenable(result)) {
+        isAsync = true
         result.then(
           (payload) => this.#isOver || this.#continue(payload),
           (error) => this.#fail(asError(error))
@@ -84,7 +88,15 @@ class HookRun implements FaultOwner {
       this.#fail(asError(error))
     }
     this.#isAlone = true
-    if (!this.#isOver) this.#arm()
+    if (this.#isOver) return
+    if (!isAsync && !isLookingOn(this.#name)) this.#watch(this.#reply!.raw)
+    this.#arm()
+  }
+
+  /** A hook with a callback that responds itself, as middlewares do, does not continue: its time ends with the response. */
+  #watch(response: ServerResponse): void {
+    this.#onClose = () => clearTimeout(this.#timer)
+    response.once('close', this.#onClose)
   }
 
   contain(error: Error): boolean {
@@ -94,17 +106,22 @@ class HookRun implements FaultOwner {
 
   #arm(): void {
     const { hookTimeoutMs } = this.#of
-    if (hookTimeoutMs > 0) this.#timer = setTimeout(() => this.#expire(), hookTimeoutMs)
+    if (hookTimeoutMs > 0 && !this.#isAnswered()) this.#timer = setTimeout(() => this.#expire(), hookTimeoutMs)
   }
 
   #expire(): void {
+    if (this.#isAnswered()) return
     const { raw } = this.#request
-    const isLate = isLookingOn(this.#name)
-    // The hook has responded itself, or the client has left.
-    if (!isLate && (this.#reply!.sent || this.#reply!.raw.headersSent || this.#reply!.raw.destroyed)) return
     // A client that is slow with the body has limits of its own.
-    if (!isLate && !raw.complete && raw.readableDidRead) this.#arm()
+    if (!isLookingOn(this.#name) && !raw.complete && raw.readableDidRead) this.#arm()
     else this.#fail(new Error(`it did not continue within ${this.#of.hookTimeoutMs} ms`))
+  }
+
+  /** Returns whether the hook has responded itself, or the client has left: then nobody waits for the hook. */
+  #isAnswered(): boolean {
+    if (isLookingOn(this.#name)) return false
+    const { sent, raw } = this.#reply!
+    return sent || raw.headersSent || raw.destroyed
   }
 
   /** After the hook has continued, the fault is only logged. */
@@ -122,6 +139,7 @@ class HookRun implements FaultOwner {
   #end(proceed: () => void): void {
     this.#isOver = true
     clearTimeout(this.#timer)
+    if (this.#onClose !== undefined) this.#reply!.raw.off('close', this.#onClose)
     try {
       this.#of.owners.run(null, proceed)
     } catch (error) {
