@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { FastifyInstance, FastifyPluginAsync, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync, FastifySchema, RouteOptions } from 'fastify'
 import type { PathPattern } from '../config/path-pattern.ts'
 import { paramNames, pathPatterns } from '../config/path-pattern.ts'
 import { Protections } from '../config/protection.ts'
@@ -28,7 +28,15 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
       onAmbiguous: (request) => fastify.ambiguousPaths.add(request)
     })
   )
-  register(unknown, [], { method: [ROUTER_METHOD], url: '/*', config: { unrouted: true }, handler: unknownMethod })
+  // It is no part of the API that a document such as @fastify/swagger's describes.
+  const schema = { hide: true } as FastifySchema
+  register(unknown, [], {
+    method: [ROUTER_METHOD],
+    url: '/*',
+    config: { unrouted: true },
+    schema,
+    handler: unknownMethod
+  })
   fastify.setNotFoundHandler(unrouted(table, mountPoint(fastify), listen.unknownHost))
 
   const protections = new Protections()
@@ -71,13 +79,18 @@ function unbridged(): never {
 
 /**
  * Adds Fastify routes that the router knows by internal URLs. The hooks of plugins see the route's own URL and methods,
- * and so does whoever asks for `request.routeOptions`; only the router, which reads the options behind the hooks, is
- * given others.
+ * and so does whoever asks for `request.routeOptions` or keeps the options, as @fastify/swagger does; only the router,
+ * which reads the options behind the hooks, is given others.
  */
 function registrar(fastify: FastifyInstance, constraint: string) {
   let internal: { url: string; methods: string[] } | null = null
+  let restoreUrl = () => {}
   fastify.addHook('onRoute', (options) => {
     if (internal === null) return
+    const { url } = options
+    restoreUrl = () => {
+      options.url = url
+    }
     options.url = internal.url
     // In place, as the list stays that of the route's own options.
     internal.methods.splice(0, internal.methods.length, ROUTER_METHOD)
@@ -94,6 +107,7 @@ function registrar(fastify: FastifyInstance, constraint: string) {
     }
     fastify.route({ ...options, constraints: { [constraint]: url } } as RouteOptions)
     options.method.splice(0, options.method.length, ...methods)
+    restoreUrl()
     internal = null
   }
 }

@@ -1,5 +1,6 @@
 /** What common servers take for one path does not differ in protection, and own routes of plugins keep their place. */
 import http2 from 'node:http2'
+import type { RouteOptions } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { GatewayOptions } from '../helpers/gateway.ts'
@@ -179,6 +180,7 @@ t.test('routes that plugins add go before configured ones that say less of the p
 
 t.test('hooks and handlers see the client’s method, URL and parameters, never the router’s', async (t) => {
   const seen: unknown[] = []
+  const kept: RouteOptions[] = []
   const { port } = await routed(
     t,
     [
@@ -192,8 +194,11 @@ t.test('hooks and handlers see the client’s method, URL and parameters, never 
           seen.push([method, url, { ...(params as object) }, { ...(query as object) }])
           seen.push([routeOptions.method, routeOptions.url])
         })
-        server.addHook('onRoute', ({ config, method, url, path }) => {
-          if (config?.route !== undefined) seen.push([config.route.name, [...method], url, path])
+        server.addHook('onRoute', (options) => {
+          const { config, method, url, path } = options
+          if (config?.route === undefined) return
+          seen.push([config.route.name, [...method], url, path])
+          kept.push(options)
         })
       }
     }
@@ -202,6 +207,13 @@ t.test('hooks and handlers see the client’s method, URL and parameters, never 
     ['user', ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'], '/users/:id/files/*', '/users/:id/files/*'],
     ['api', ['POST', 'PUT'], '/api', '/api']
   ])
+  t.strictSame(
+    kept.map(({ method, url }) => [method, url]),
+    [
+      [['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'], '/users/:id/files/*'],
+      [['POST', 'PUT'], '/api']
+    ]
+  )
   t.equal((await get(port, '/users/a%2520%40/files/b%3F/c%E9?q=1&r=%C3%A9')).status, 200)
   t.strictSame(seen.splice(0), [
     ['GET', '/users/a%2520%40/files/b%3F/c%E9?q=1&r=%C3%A9', { id: 'a%20@', '*': 'b?/cé' }, { q: '1', r: 'é' }],
