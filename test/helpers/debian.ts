@@ -90,7 +90,7 @@ export function run(command: string, args: string[], options: { timeout: number;
 }
 
 /** The kernel frees this lock when its holder dies, however it dies. */
-function lock(file: string): Promise<() => void> {
+export function lock(file: string): Promise<() => void> {
   return new Promise((resolve, reject) => {
     const holder = spawn('flock', ['--wait', '900', file, 'sh', '-c', 'echo locked; cat'], {
       stdio: ['pipe', 'pipe', 'inherit']

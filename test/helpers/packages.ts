@@ -1,7 +1,9 @@
 // npm packages that only tests or the benchmark need, in folders of their own: the product's dependencies stay its own.
+import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { runToEnd } from './processes.ts'
+import { lock, run } from './debian.ts'
 
 const cache = resolve(import.meta.dirname, '../../.cache')
 const installed = new Map<string, Promise<string>>()
@@ -9,10 +11,25 @@ const installed = new Map<string, Promise<string>>()
 /** Returns a folder with packages of exactly these versions; installs them when they are missing. */
 export function packages(name: string, versions: Readonly<Record<string, string>>): Promise<string> {
   const folder = join(cache, name)
-  let installation = installed.get(folder)
+  return once(folder, () => install(folder, versions))
+}
+
+/**
+ * Returns a folder below `.cache/` with the plugins of `test/plugins/ecosystem`, as its package-lock.json pins them, each
+ * with its checksum; installs them when they are missing. Peer dependencies are left out, so that `fastify` is the
+ * gateway's own.
+ */
+export function ecosystemPackages(): Promise<string> {
+  return once('ecosystem', () =>
+    installLocked('ecosystem', resolve(import.meta.dirname, '../plugins/ecosystem/packages'))
+  )
+}
+
+function once(key: string, install: () => Promise<string>): Promise<string> {
+  let installation = installed.get(key)
   if (installation === undefined) {
-    installation = install(folder, versions)
-    installed.set(folder, installation)
+    installation = install()
+    installed.set(key, installation)
   }
   return installation
 }
@@ -23,9 +40,39 @@ async function install(folder: string, versions: Readonly<Record<string, string>
   if (existsSync(done) && readFileSync(done, 'utf8') === manifest) return folder
   mkdirSync(folder, { recursive: true })
   writeFileSync(join(folder, 'package.json'), manifest)
-  const args = ['install', '--prefix', folder, '--no-audit', '--no-fund', '--loglevel=error']
-  const { code, stderr } = await runToEnd('npm', args, { timeout: 300_000 })
-  if (code !== 0) throw new Error(`npm could not install ${Object.keys(versions)}:\n${stderr}`)
+  await npm(folder, ['install'], Object.keys(versions).join(', '))
   writeFileSync(done, manifest)
   return folder
+}
+
+async function installLocked(name: string, source: string): Promise<string> {
+  const files = ['package.json', 'package-lock.json']
+  const hash = createHash('sha256')
+  for (const file of files) hash.update(await readFile(join(source, file)))
+  const folder = join(cache, `${name}-${hash.digest('hex').slice(0, 12)}`)
+  if (existsSync(folder)) return folder
+  await mkdir(cache, { recursive: true })
+  // Several test files start at once: the first installs, the others wait for it.
+  const unlock = await lock(join(cache, `${name}.lock`))
+  const work = `${folder}.part`
+  try {
+    if (existsSync(folder)) return folder
+    await rm(work, { recursive: true, force: true })
+    await mkdir(work)
+    for (const file of files) await copyFile(join(source, file), join(work, file))
+    const args = ['ci', '--legacy-peer-deps', '--ignore-scripts', '--fetch-retries=2']
+    await npm(work, args, `the packages of ${join(source, 'package-lock.json')}`)
+    // The folder has its name only when it is complete.
+    await rename(work, folder)
+    return folder
+  } finally {
+    unlock()
+  }
+}
+
+async function npm(folder: string, args: string[], what: string): Promise<void> {
+  const options = { cwd: folder, timeout: 300_000 }
+  await run('npm', [...args, '--no-audit', '--no-fund', '--loglevel=error'], options).catch((error: Error) => {
+    throw new Error(`cannot install ${what}; is the npm registry reachable? ${error.message}`)
+  })
 }

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { ecosystemPackages } from './packages.ts'
 import { tallyOf } from './tally.ts'
 import { testTools, tool } from './tools.ts'
 
@@ -11,6 +12,9 @@ import { testTools, tool } from './tools.ts'
 for (const name of testTools) {
   await tool(name).catch((error: Error) => console.error(`Tests that need ${name} will fail: ${error.message}`))
 }
+await ecosystemPackages().catch((error: Error) =>
+  console.error(`Tests of published plugins will fail: ${error.message}`)
+)
 
 const tap = resolve(import.meta.dirname, '../../node_modules/tap')
 const { bin } = JSON.parse(await readFile(join(tap, 'package.json'), 'utf8')) as { bin: { tap: string } }

@@ -1,0 +1,232 @@
+// Published plugins that bring routes of their own, beside the proxied ones.
+import t from 'tap'
+import { page, works } from './support.ts'
+
+works(t, '@fastify/static', {
+  plugins: `
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import { join } from 'node:path'
+      import files from '@fastify/static'
+      export default async (fastify) => {
+        const index = ['index.html']
+        await fastify.register(files, { root: import.meta.dirname, prefix: '/files/', index, lastModified: false })
+      }`,
+    'index.html': '<p>Hello</p>'
+  },
+  client: async ({ ask }) => {
+    const { headers } = await ask('/files/')
+    await ask('/files/index.html', { headers: { range: 'bytes=3-7' } })
+    await ask('/files/index.html', { headers: { 'if-none-match': headers.etag! } })
+    await ask('/files/index.html', { method: 'HEAD' })
+    await ask('/files/missing')
+    await ask('/api/page')
+  },
+  // The file's time.
+  masked: /W\/\\"[^"]+"/g,
+  expected: {
+    requests: [{ url: '/api/page' }],
+    responses: [
+      { status: 200, headers: { 'content-type': /html/ }, body: '<p>Hello</p>' },
+      { status: 206, headers: { 'content-range': 'bytes 3-7/12' }, body: 'Hello' },
+      { status: 304 },
+      { status: 200, headers: { 'content-length': '12' }, body: '' },
+      { status: 404 },
+      { status: 200, body: page }
+    ]
+  }
+})
+
+works(t, '@fastify/swagger and @fastify/swagger-ui', {
+  plugins: `
+    - package: '@fastify/swagger'
+      options: { openapi: { info: { title: The API, version: '1.0' } } }
+    - package: '@fastify/swagger-ui'
+      options: { routePrefix: /docs }
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      export default async (fastify) => {
+        const schema = { response: { 200: { type: 'object', properties: { ok: { type: 'boolean' } } } } }
+        fastify.get('/own', { schema }, async () => ({ ok: true, secret: 1 }))
+      }`
+  },
+  client: async ({ ask, url }) => {
+    await ask('/own')
+    await ask('/docs/')
+    // The two sides have routes of other shapes for the same requests.
+    const { paths } = (await (await fetch(`${url}/docs/json`)).json()) as { paths: Record<string, object> }
+    const proxied = Object.keys(paths).filter((path) => path.startsWith('/api'))
+    const methods = [...new Set(proxied.flatMap((path) => Object.keys(paths[path]!)))].sort()
+    return { methods, own: paths['/own'], others: Object.keys(paths).filter((path) => !/^\/(api|own)/.test(path)) }
+  },
+  expected: {
+    responses: [
+      { status: 200, body: { ok: true } },
+      { status: 200, headers: { 'content-type': /html/ } }
+    ],
+    more: {
+      methods: ['delete', 'get', 'head', 'options', 'patch', 'post', 'put'],
+      own: { get: { responses: { 200: {} } } },
+      others: []
+    }
+  }
+})
+
+works(t, '@fastify/formbody, in a context of its own', {
+  plugins: `
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import formbody from '@fastify/formbody'
+      export default async (fastify) => {
+        await fastify.register(async (own) => {
+          await own.register(formbody)
+          own.post('/form', async (request) => request.body)
+        })
+      }`
+  },
+  client: async ({ ask }) => {
+    const form = { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded' }, body: 'a=1&b=2' }
+    await ask('/form', form)
+    await ask('/api/form', form)
+  },
+  expected: {
+    requests: [{ method: 'POST', url: '/api/form', body: 'a=1&b=2' }],
+    responses: [{ status: 200, body: { a: '1', b: '2' } }, { status: 200 }]
+  }
+})
+
+const upload = {
+  method: 'POST',
+  headers: { 'content-type': 'multipart/form-data; boundary=x' },
+  body: '--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nsome text\r\n--x--\r\n'
+}
+
+works(t, '@fastify/multipart, in a context of its own', {
+  plugins: `
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import multipart from '@fastify/multipart'
+      export default async (fastify) => {
+        await fastify.register(async (own) => {
+          await own.register(multipart)
+          own.post('/upload', async (request) => {
+            const file = await request.file()
+            return { filename: file.filename, text: (await file.toBuffer()).toString() }
+          })
+        })
+      }`
+  },
+  client: async ({ ask }) => {
+    await ask('/upload', upload)
+    await ask('/api/upload', upload)
+  },
+  expected: {
+    requests: [{ method: 'POST', url: '/api/upload', body: upload.body }],
+    responses: [{ status: 200, body: { filename: 'a.txt', text: 'some text' } }, { status: 200 }]
+  }
+})
+
+works(t, '@fastify/reply-from', {
+  plugins: `
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import replyFrom from '@fastify/reply-from'
+      export default async (fastify) => {
+        await fastify.register(replyFrom, fastify.mesh ? { base: 'http://api.mesh', undici: fastify.mesh } : {})
+        fastify.get('/own/:id', (request, reply) => {
+          const base = request.headers['x-base']
+          return reply.from((fastify.mesh ? '' : base) + '/order/' + request.params.id, {
+            rewriteRequestHeaders: () => ({ 'x-own': 'yes' }),
+            onResponse: async (_request, reply, { stream }) => {
+              const order = await new Response(stream).json()
+              reply.removeHeader('content-length')
+              reply.send({ ...order, secret: undefined })
+            }
+          })
+        })
+      }`
+  },
+  service: (_request, response) => {
+    response.setHeader('content-type', 'application/json').end('{"id":7,"secret":1}')
+  },
+  client: async ({ ask, origin }) => {
+    await ask('/own/7', { headers: { 'x-base': origin } })
+  },
+  expected: {
+    requests: [{ url: '/order/7', headers: { 'x-own': 'yes' } }],
+    responses: [{ status: 200, body: { id: 7, secret: undefined } }]
+  }
+})
+
+works(t, '@fastify/autoload', {
+  plugins: `
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import { join } from 'node:path'
+      import autoload from '@fastify/autoload'
+      export default async (fastify) => {
+        const dir = import.meta.dirname
+        await fastify.register(autoload, { dir, matchFilter: /route/, options: { prefix: '/bff' } })
+      }`,
+    'route.js': `
+      export default async (fastify) => {
+        const body = { type: 'object', properties: { n: { type: 'number' } }, required: ['n'] }
+        fastify.post('/double', { schema: { body } }, async (request) => ({ n: 2 * request.body.n }))
+      }`
+  },
+  client: async ({ ask }) => {
+    const headers = { 'content-type': 'application/json' }
+    await ask('/bff/double', { method: 'POST', headers, body: '{"n":21}' })
+    await ask('/bff/double', { method: 'POST', headers, body: '{}' })
+    await ask('/api/double', { method: 'POST', headers, body: '{"n":21}' })
+  },
+  expected: {
+    requests: [{ url: '/api/double', body: '{"n":21}' }],
+    responses: [{ status: 200, body: { n: 42 } }, { status: 400 }, { status: 200 }]
+  }
+})
+
+works(t, '@fastify/sse', {
+  plugins: `
+    - package: '@fastify/sse'
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      export default async (fastify) => {
+        fastify.get('/events', { sse: true }, async (_request, reply) => {
+          await reply.sse.send({ id: '1', data: 'one' })
+          await reply.sse.send({ id: '2', event: 'last', data: { n: 2 } })
+        })
+      }`
+  },
+  client: async ({ ask }) => {
+    await ask('/events', { headers: { accept: 'text/event-stream' } })
+    await ask('/api/page')
+  },
+  expected: {
+    responses: [
+      {
+        status: 200,
+        headers: { 'content-type': 'text/event-stream' },
+        body: /id: 1\ndata: "one"\n\nid: 2\nevent: last/
+      },
+      { status: 200 }
+    ]
+  }
+})
+
+works(t, 'fastify-healthcheck', {
+  plugins: `
+    - package: fastify-healthcheck`,
+  client: async ({ ask }) => {
+    await ask('/health')
+    await ask('/api/page')
+  },
+  expected: { responses: [{ status: 200, body: { status: 'ok' } }, { status: 200 }] }
+})

@@ -1,0 +1,248 @@
+/**
+ * Runs a published plugin on two sides, on real sockets: the control, which is bare Fastify with @fastify/http-proxy, and
+ * this gateway with the plugin in its YAML. Clients and services must see the same on both.
+ */
+import { readFileSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import type { IncomingHttpHeaders, IncomingMessage, RequestListener } from 'node:http'
+import http from 'node:http'
+import http2 from 'node:http2'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { pathToFileURL } from 'node:url'
+import { brotliDecompressSync, gunzipSync, inflateSync } from 'node:zlib'
+import httpProxy from '@fastify/http-proxy'
+import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import Fastify from 'fastify'
+import fp from 'fastify-plugin'
+import { load } from 'js-yaml'
+import type { Test } from 'tap'
+import { build } from '../../../app.ts'
+import { parseConfig } from '../../../config/load.ts'
+import { startService } from '../../helpers/gateway.ts'
+import { ecosystemPackages } from '../../helpers/packages.ts'
+import { selfSigned } from '../../helpers/self-signed.ts'
+
+export type Protocol = 'HTTP/1.1' | 'HTTP/2'
+
+export interface Asked {
+  readonly method?: string
+  readonly headers?: Record<string, string | string[]>
+  readonly body?: string | Buffer
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly body: string
+}
+
+export interface Side {
+  readonly name: 'control' | 'gateway'
+  readonly url: string
+  /** Of the service behind it. */
+  readonly origin: string
+  readonly server: FastifyInstance
+  /** Sends a request and returns the response, which is also kept for the comparison. */
+  readonly ask: (path: string, asked?: Asked) => Promise<Answer>
+}
+
+export interface Row {
+  /** The list under `plugins:`, as a user writes it. */
+  readonly plugins: string
+  /** Files beside the configuration: wrappers, pages. */
+  readonly files?: Readonly<Record<string, string>>
+  /** Answers under `/api`; text unless given. */
+  readonly service?: RequestListener
+  /** Requests of a client. Returns what else must be the same on both sides. */
+  readonly client: (side: Side) => Promise<unknown>
+  /** Part of what both sides must show: `t.match` decides. */
+  readonly expected: Partial<Seen>
+  /** Values that differ in each run, such as random ids. */
+  readonly masked?: RegExp
+  /** More of the gateway's configuration. */
+  readonly gateway?: object
+}
+
+/** Everything that clients and services saw. */
+export interface Seen {
+  readonly responses: readonly object[]
+  readonly requests: readonly object[]
+  readonly more: unknown
+}
+
+/** 1,935 bytes, so that compression and throttling have something to do. */
+export const page = 'All work and no play makes Jack a dull boy.\n'.repeat(44).slice(1)
+
+const plainPage: RequestListener = (_request, response) => {
+  response.writeHead(200, { 'content-type': 'text/plain', 'content-length': page.length, 'x-service': 'plain' })
+  response.end(page)
+}
+
+/** Tests that the plugin works, and that nobody can tell the gateway from the control. */
+export function works(t: Test, name: string, row: Row, protocols: readonly Protocol[] = ['HTTP/1.1']): void {
+  for (const protocol of protocols) {
+    t.test(`${name} (${protocol})`, async (t) => {
+      const control = await run(t, row, protocol, startControl)
+      t.match(control, row.expected, 'the control shows what the plugin does')
+      t.strictSame(await run(t, row, protocol, startGateway), control, 'the gateway shows the same')
+    })
+  }
+}
+
+interface Start {
+  readonly row: Row
+  readonly folder: string
+  readonly origin: string
+  readonly tls: { readonly cert: string; readonly key: string } | undefined
+}
+
+type Starter = (start: Start) => Promise<{ readonly name: Side['name']; readonly server: FastifyInstance }>
+
+async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Promise<Seen> {
+  const requests: object[] = []
+  const responses: object[] = []
+  const { url: origin, close } = await startService((request, response) => {
+    void bytesOf(request).then((body) => {
+      const { method, url, headers } = request
+      requests.push({ method, url, headers: compared(headers), body: body.toString() })
+      const listener = row.service ?? plainPage
+      listener(Object.assign(request, { body }), response)
+    })
+  })
+  const folder = await mkdtemp(join(await ecosystemPackages(), 'row-'))
+  for (const [name, text] of Object.entries(row.files ?? {})) await writeFile(join(folder, name), text)
+  const tls = protocol === 'HTTP/2' ? selfSigned(t) : undefined
+  const { name, server } = await starter({ row, folder, origin, tls })
+  try {
+    const url = await server.listen({ host: '127.0.0.1', port: 0 })
+    const send = protocol === 'HTTP/2' ? overHttp2 : overHttp1
+    const ask: Side['ask'] = async (path, asked = {}) => {
+      const answer = await send(url, path, asked)
+      responses.push(comparedAnswer(answer))
+      return answer
+    }
+    const more = await row.client({ name, url, origin, server, ask })
+    return masked({ responses, requests, more }, row.masked)
+  } finally {
+    await server.close()
+    await close()
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** The list of `plugins:` registered by hand, as its plugins' own documentation says. */
+const startControl: Starter = async ({ row, folder, origin, tls }) => {
+  const https = tls && { cert: readFileSync(tls.cert), key: readFileSync(tls.key) }
+  const server = Fastify({ ...(https && { http2: true, https }), forceCloseConnections: true } as object)
+  const require = createRequire(join(folder, 'gateway.yaml'))
+  for (const entry of load(row.plugins) as { path?: string; package?: string; options?: object }[]) {
+    const file = entry.path === undefined ? require.resolve(entry.package!) : join(folder, entry.path)
+    const { default: plugin } = (await import(pathToFileURL(file).href)) as { default: FastifyPluginAsync }
+    await server.register(isShared(plugin) ? plugin : fp(plugin), entry.options ?? {})
+  }
+  await server.register(httpProxy, { upstream: origin, prefix: '/api', rewritePrefix: '/api' })
+  return { name: 'control', server: server as unknown as FastifyInstance }
+}
+
+const isShared = (plugin: FastifyPluginAsync) => Reflect.has(plugin, Symbol.for('skip-override'))
+
+const startGateway: Starter = async ({ row, folder, origin, tls }) => {
+  const text = JSON.stringify({
+    listen: { host: '127.0.0.1', port: 0, drain: { delay: '0ms' }, ...(tls && { tls, http2: true }) },
+    admin: false,
+    services: { api: { instances: [origin] } },
+    routes: [{ name: 'api', match: { path: '/api' }, service: 'api' }],
+    plugins: load(row.plugins),
+    ...row.gateway
+  })
+  return { name: 'gateway', server: build(parseConfig(text, join(folder, 'gateway.yaml'), {}), { logger: false }) }
+}
+
+/**
+ * Headers that say who forwarded, over which connection and when: they are the gateway's, not the plugin's. The gateway's
+ * own tests hold them.
+ */
+const forwarding =
+  /^(date|connection|keep-alive|transfer-encoding|via|x-request-id|x-forwarded-.*|forwarded|host|proxy-status)$/
+
+function compared(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  const kept = Object.entries(headers).filter(([name]) => !name.startsWith(':') && !forwarding.test(name))
+  return Object.fromEntries(kept.sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+/**
+ * A response to compare: text, or JSON. Of an error, code and request id are the gateway's, and so is the message of a
+ * 404 and, since it may say too much, of a 5xx.
+ */
+function comparedAnswer({ status, headers, body }: Answer): object {
+  const isJson = headers['content-type']?.includes('json') === true
+  const value = isJson ? (JSON.parse(body) as Record<string, unknown>) : body
+  if (status < 400 || typeof value !== 'object' || value === null || value.statusCode !== status) {
+    return { status, headers: compared(headers), body: value }
+  }
+  const { 'content-length': _length, ...others } = compared(headers)
+  const isOurs = status === 404 || status >= 500
+  return { status, headers: others, body: isOurs ? {} : { message: value.message } }
+}
+
+function masked(seen: Seen, pattern: RegExp | undefined): Seen {
+  const text = JSON.stringify(seen)
+  return JSON.parse(pattern === undefined ? text : text.replaceAll(pattern, '***')) as Seen
+}
+
+const limit = () => AbortSignal.timeout(10_000)
+
+async function overHttp1(url: string, path: string, { method = 'GET', headers = {}, body }: Asked): Promise<Answer> {
+  const request = http.request(url + path, { method, headers, agent: false, signal: limit() })
+  const response = new Promise<IncomingMessage>((resolve, reject) => {
+    request.once('response', resolve).once('error', reject)
+  })
+  request.end(body)
+  const { statusCode, headers: fields } = await response
+  return answerOf(statusCode!, fields, await bytesOf(await response))
+}
+
+async function overHttp2(url: string, path: string, { method = 'GET', headers = {}, body }: Asked): Promise<Answer> {
+  const session = http2.connect(url, { rejectUnauthorized: false })
+  try {
+    const stream = session.request({ ':method': method, ':path': path, ...headers }, { signal: limit() })
+    const response = new Promise<IncomingHttpHeaders & { ':status'?: number }>((resolve, reject) => {
+      stream.once('response', resolve).once('error', reject)
+      session.once('error', reject)
+    })
+    stream.end(body)
+    const fields = await response
+    return answerOf(fields[':status']!, fields, await bytesOf(stream))
+  } finally {
+    session.destroy()
+  }
+}
+
+async function bytesOf(stream: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
+}
+
+const decoders: Record<string, (bytes: Buffer) => Buffer> = {
+  br: brotliDecompressSync,
+  deflate: inflateSync,
+  gzip: gunzipSync
+}
+
+function answerOf(status: number, headers: IncomingHttpHeaders, bytes: Buffer): Answer {
+  const decode = decoders[headers['content-encoding'] ?? '']
+  return { status, headers, body: (decode === undefined ? bytes : decode(bytes)).toString() }
+}
+
+/** An `authorization` header of the scheme Basic. */
+export const basic = (name: string, password: string) =>
+  `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`
+
+/** The name and value of a cookie that a response sets, or undefined. */
+export function cookieOf({ headers }: Answer, name: string): string | undefined {
+  const line = headers['set-cookie']?.find((value) => value.startsWith(`${name}=`))
+  return line?.split(';')[0]
+}
