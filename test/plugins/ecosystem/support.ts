@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pathToFileURL } from 'node:url'
 import { brotliDecompressSync, gunzipSync, inflateSync } from 'node:zlib'
+import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import Fastify from 'fastify'
@@ -44,6 +45,8 @@ export interface Side {
   /** Of the service behind it. */
   readonly origin: string
   readonly server: FastifyInstance
+  /** Requests that the service got. */
+  readonly seen: () => readonly object[]
   /** Sends a request and returns the response, which is also kept for the comparison. */
   readonly ask: (path: string, asked?: Asked) => Promise<Answer>
 }
@@ -123,7 +126,7 @@ async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Pro
       responses.push(comparedAnswer(answer))
       return answer
     }
-    const more = await row.client({ name, url, origin, server, ask })
+    const more = await row.client({ name, url, origin, server, seen: () => requests, ask })
     return masked({ responses, requests, more }, row.masked)
   } finally {
     await server.close()
@@ -136,13 +139,16 @@ async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Pro
 const startControl: Starter = async ({ row, folder, origin, tls }) => {
   const https = tls && { cert: readFileSync(tls.cert), key: readFileSync(tls.key) }
   const server = Fastify({ ...(https && { http2: true, https }), forceCloseConnections: true } as object)
+  server.decorate('origin', origin)
   const require = createRequire(join(folder, 'gateway.yaml'))
   for (const entry of load(row.plugins) as { path?: string; package?: string; options?: object }[]) {
     const file = entry.path === undefined ? require.resolve(entry.package!) : join(folder, entry.path)
     const { default: plugin } = (await import(pathToFileURL(file).href)) as { default: FastifyPluginAsync }
     await server.register(isShared(plugin) ? plugin : fp(plugin), entry.options ?? {})
   }
-  await server.register(httpProxy, { upstream: origin, prefix: '/api', rewritePrefix: '/api' })
+  const { agent } = server as { agent?: FastifyHttpProxyOptions['undici'] }
+  const undici = agent === undefined ? {} : { undici: agent }
+  await server.register(httpProxy, { upstream: origin, prefix: '/api', rewritePrefix: '/api', ...undici })
   return { name: 'control', server: server as unknown as FastifyInstance }
 }
 

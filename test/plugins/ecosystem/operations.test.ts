@@ -1,0 +1,128 @@
+// Published plugins that watch and run a server, and bring it data.
+import t from 'tap'
+import { waitFor } from '../../helpers/processes.ts'
+import { startRedis } from '../../helpers/redis.ts'
+import { works } from './support.ts'
+
+const redis = await startRedis()
+t.teardown(redis.stop)
+
+works(t, '@fastify/redis', {
+  plugins: `
+    - package: '@fastify/redis'
+      options: { url: '${redis.url}', closeClient: true }
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      export default async (fastify) => {
+        await fastify.redis.del('count')
+        fastify.addHook('onRequest', async (_request, reply) => {
+          reply.header('x-count', await fastify.redis.incr('count'))
+        })
+      }`
+  },
+  client: async ({ ask }) => {
+    await ask('/api/page')
+    await ask('/api/page')
+  },
+  expected: { responses: [{ headers: { 'x-count': '1' } }, { headers: { 'x-count': '2' } }] }
+})
+
+works(t, '@fastify/schedule', {
+  plugins: `
+    - package: '@fastify/schedule'
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import { AsyncTask, SimpleIntervalJob } from 'toad-scheduler'
+      import { Agent } from 'undici'
+      export default async (fastify) => {
+        fastify.decorate('runs', { count: 0 })
+        const task = new AsyncTask('poll', async () => {
+          if (++fastify.runs.count === 3) fastify.scheduler.removeById('poll')
+          const dispatcher = fastify.mesh ?? new Agent()
+          const origin = fastify.mesh ? 'http://api.mesh' : fastify.origin
+          await (await dispatcher.request({ origin, path: '/polled', method: 'GET' })).body.dump()
+        }, (error) => fastify.log.error(error))
+        const job = new SimpleIntervalJob({ milliseconds: 20, runImmediately: true }, task, { id: 'poll' })
+        fastify.addHook('onListen', async () => fastify.scheduler.addSimpleIntervalJob(job))
+      }`
+  },
+  client: async ({ seen }) => {
+    await waitFor('three runs', () => seen().length === 3)
+  },
+  expected: { requests: [{ url: '/polled' }, { url: '/polled' }, { url: '/polled' }] }
+})
+
+works(t, '@fastify/otel, the span of the server', {
+  plugins: `
+    - path: ./plugin.js`,
+  files: {
+    'plugin.js': `
+      import { FastifyOtelInstrumentation } from '@fastify/otel'
+      import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
+      export default async (fastify) => {
+        const exporter = new InMemorySpanExporter()
+        const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
+        const instrumentation = new FastifyOtelInstrumentation({ servername: 'gateway' })
+        instrumentation.setTracerProvider(provider)
+        await fastify.register(instrumentation.plugin())
+        fastify.decorate('spans', exporter)
+      }`
+  },
+  client: async ({ ask, server }) => {
+    await ask('/api/page')
+    await ask('/api/page', { method: 'POST', body: 'a body', headers: { 'content-type': 'text/plain' } })
+    const exporter = Reflect.get(server, 'spans') as {
+      getFinishedSpans: () => { name: string; attributes: Record<string, unknown> }[]
+    }
+    const spans = () => exporter.getFinishedSpans().filter(({ name }) => name === 'request')
+    await waitFor('the spans', () => spans().length === 2)
+    // The pattern of the route differs: it is the control's own.
+    return spans().map(({ attributes: { 'http.route': _route, ...attributes } }) => attributes)
+  },
+  expected: {
+    more: [
+      { 'http.request.method': 'GET', 'http.response.status_code': 200, 'url.path': '/api/page' },
+      { 'http.request.method': 'POST', 'http.response.status_code': 200 }
+    ]
+  }
+})
+
+works(t, 'fastify-metrics', {
+  plugins: `
+    - package: fastify-metrics
+      options:
+        name: appMetrics
+        endpoint: /app-metrics
+        clearRegisterOnInit: true
+        defaultMetrics: { enabled: false }
+        routeMetrics: { registeredRoutesOnly: false }`,
+  client: async ({ ask, url }) => {
+    await ask('/api/page')
+    await ask('/api/page')
+    const text = await (await fetch(`${url}/app-metrics`)).text()
+    return text.match(/http_request_duration_seconds_count\{.*status_code="200"\} 2/)?.length
+  },
+  expected: { more: 1 }
+})
+
+works(t, '@fastify/env', {
+  plugins: `
+    - path: ./plugin.js
+      options: { schema: { type: object, required: [GREETING], properties: { GREETING: { type: string } } } }`,
+  files: {
+    'plugin.js': `
+      import env from '@fastify/env'
+      export default async (fastify, { schema }) => {
+        await fastify.register(env, { schema: structuredClone(schema), data: { GREETING: 'hello' } })
+        fastify.addHook('onRequest', async (_request, reply) => {
+          reply.header('x-greeting', fastify.config.GREETING)
+        })
+      }`
+  },
+  client: async ({ ask }) => {
+    await ask('/api/page')
+  },
+  expected: { responses: [{ headers: { 'x-greeting': 'hello' } }] }
+})
