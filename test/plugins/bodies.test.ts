@@ -5,11 +5,9 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../config/load.ts'
 import { eventually } from '../helpers/gateway.ts'
-import { packages } from '../helpers/packages.ts'
+import { ecosystemPackages } from '../helpers/packages.ts'
 import type { Gateway } from './support.ts'
 import { folder, listen, service } from './support.ts'
-
-const versions = { '@fastify/formbody': '9.0.1', '@fastify/multipart': '10.1.9' }
 
 const own = `export default async function own (fastify) {
   fastify.post('/own', async ({ body }) => ({ body }))
@@ -20,7 +18,7 @@ const own = `export default async function own (fastify) {
 }`
 
 async function gatewayOf(t: Test, origin: string): Promise<Gateway> {
-  const node_modules = join(await packages('body-parsers', versions), 'node_modules')
+  const node_modules = join(await ecosystemPackages(), 'node_modules')
   const root = await folder(t, { 'own.mjs': own })
   const text = JSON.stringify({
     listen: { port: 0 },

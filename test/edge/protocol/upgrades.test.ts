@@ -5,15 +5,13 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { connect, eventually, parse, raw, startGateway } from '../../helpers/gateway.ts'
-import { packages } from '../../helpers/packages.ts'
+import { ecosystemPackages } from '../../helpers/packages.ts'
 import { echo, handshake, opcodes, open, startWebSocketService } from '../helpers/websocket.ts'
-
-const versions = { '@fastify/websocket': '11.3.7' }
 
 async function serving(t: Test, plugins: (folder: string, upstream: string) => string[], more: object = {}) {
   const proxied = await startWebSocketService({ onPeer: echo })
   const configured = await startWebSocketService({ onPeer: echo })
-  const folder = await packages('test-plugins', versions)
+  const folder = await ecosystemPackages()
   const files = t.testdir({})
   const paths = plugins(folder, proxied.url).map((source, index) => {
     const path = join(files, `plugin-${index}.mjs`)

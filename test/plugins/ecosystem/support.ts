@@ -239,7 +239,7 @@ const decoders: Record<string, (bytes: Buffer) => Buffer> = {
 }
 
 function answerOf(status: number, headers: IncomingHttpHeaders, bytes: Buffer): Answer {
-  const decode = decoders[headers['content-encoding'] ?? '']
+  const decode = bytes.length === 0 ? undefined : decoders[headers['content-encoding'] ?? '']
   return { status, headers, body: (decode === undefined ? bytes : decode(bytes)).toString() }
 }
 
