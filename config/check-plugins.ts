@@ -1,19 +1,15 @@
 /** The checks of `plugins`, and of the names by which routes ask for them. */
 import { findPackageJSON } from 'node:module'
-import { basename, extname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { Checked } from './checked.ts'
 import { checkFile, namesIn } from './checked.ts'
 import type { Written } from './complete.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
+import { pluginName } from './schema/plugin.ts'
 
 type Plugin = Written['plugins'][number]
-
-/** The name of a plugin in routes, messages and the log. */
-export function pluginName({ name, package: installed, path = '' }: Pick<Plugin, 'name' | 'package' | 'path'>): string {
-  return name ?? installed ?? basename(path, extname(path))
-}
 
 export function checkPlugins(checked: Checked): void {
   const { data, report } = checked

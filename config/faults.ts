@@ -14,9 +14,9 @@ export interface Fault {
 export class ConfigError extends Error {
   readonly faults: readonly Fault[]
 
-  constructor(file: string, faults: readonly Fault[]) {
+  constructor(file: string, faults: readonly Fault[], options?: ErrorOptions) {
     const sum = `${faults.length} ${faults.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
-    super([...faults.map(line), sum].join('\n'))
+    super([...faults.map(line), sum].join('\n'), options)
     this.name = 'ConfigError'
     this.faults = faults
   }

@@ -1,4 +1,5 @@
 /** An entry of `plugins`: which module it is, and where its hooks run. */
+import { basename, extname } from 'node:path'
 import Type from 'typebox'
 import { DurationOrZero, Names, strict } from './kit.ts'
 
@@ -53,3 +54,9 @@ export const Plugin = Type.Object(
   },
   strict
 )
+
+/** Returns the name of a plugin: in routes, in the log and in messages. */
+export function pluginName(plugin: { name?: string; package?: string; path?: string }): string {
+  const { name, package: installed, path = '' } = plugin
+  return name ?? installed ?? basename(path, extname(path))
+}

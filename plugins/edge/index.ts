@@ -13,6 +13,7 @@ import rateLimit from './concerns/rate-limit/index.ts'
 import requestId from './concerns/request-id.ts'
 import websocket from './concerns/websocket/index.ts'
 import errors from './errors.ts'
+import { EdgeOrder } from './order.ts'
 import { settleForwardedFor } from './protocol/client-address.ts'
 import clientGone from './protocol/client-gone.ts'
 import clientLimits from './protocol/client-limits.ts'
@@ -79,7 +80,13 @@ export default fp<Config>(
       settleForwardedFor(request.raw)
       done()
     })
-    for (const [, plugin] of concerns) await fastify.register(plugin, config)
+    const order = new EdgeOrder(concerns.map(([name]) => name))
+    fastify.decorate('edgeOrder', order)
+    for (const [index, [, plugin]] of concerns.entries()) {
+      fastify.addHook('onRoute', order.hookAt(index))
+      await fastify.register(plugin, config)
+    }
+    fastify.addHook('onRoute', order.hookAt(concerns.length))
   },
   { name: 'jingwei-edge', fastify: '5.x' }
 )

@@ -50,7 +50,7 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
   } catch (error) {
     const { code } = error as { code?: unknown }
     const isUsage = typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS')
-    const text = error instanceof ConfigError || isUsage ? (error as Error).message : describe(error as Error)
+    const text = isUsage ? (error as Error).message : describe(error as Error)
     process.stderr.write(`${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help}` : ''}\n`)
     return 1
   }
@@ -152,9 +152,14 @@ async function tried(config: Config, { build }: Gateways): Promise<string> {
   return `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
 }
 
-/** A fault of the machine (a port in use, a plugin that fails) in one line; the stack only where asked for. */
+/** The message of an error; at log level debug, also where it was thrown. */
 function describe(error: Error): string {
-  return process.env.JINGWEI_LOG_LEVEL === 'debug' ? (error.stack ?? error.message) : `jingwei: ${error.message}`
+  const isFault = error instanceof ConfigError
+  const text = isFault ? error.message : `jingwei: ${error.message}`
+  if (process.env.JINGWEI_LOG_LEVEL !== 'debug') return text
+  // A fault of the file is not thrown where it was made, but its cause, such as the error of a plugin, is.
+  const thrown: unknown = isFault ? error.cause : error
+  return thrown instanceof Error && thrown.stack !== undefined ? `${text}\n${thrown.stack}` : text
 }
 
 async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Promise<string> {

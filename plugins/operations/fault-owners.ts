@@ -13,6 +13,12 @@ export interface PluginOwner extends FaultOwner {
   readonly owners: FaultOwners
   /** Longest time for which its hooks may keep a request, in milliseconds; 0: any. */
   readonly hookTimeoutMs: number
+  /** Names of the configured routes that its hooks are for; null: all. */
+  readonly routes: readonly string[] | null
+  /** Position of its hooks among the edge's concerns; null without one. */
+  readonly order: { readonly before?: string; readonly after?: string } | null
+  /** Makes the error that stops the start, with the plugin's position in the configuration. */
+  fault(message: string, cause?: unknown): Error
 }
 
 /**

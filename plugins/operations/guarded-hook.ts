@@ -204,15 +204,21 @@ function guardedHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
 
 type RouteHooks = Partial<Record<RequestHook, Code | Code[]>>
 
-/** Guards the hooks of a route that are not in `others`. */
-export function guardHooksOf(route: RouteOptions, others: ReadonlySet<Code>, of: PluginOwner): void {
+/** Guards the hooks of a route that are not in `others`, and returns their names. */
+export function guardHooksOf(route: RouteOptions, others: ReadonlySet<Code>, of: PluginOwner): Set<RequestHook> {
   const hooks = route as unknown as RouteHooks
+  const guarded = new Set<RequestHook>()
   for (const name of requestHooks) {
     const set = hooks[name]
     if (set === undefined || set === null) continue
-    const guard = (hook: Code) => (others.has(hook) || typeof hook !== 'function' ? hook : guardedHook(name, hook, of))
+    const guard = (hook: Code) => {
+      if (others.has(hook) || typeof hook !== 'function') return hook
+      guarded.add(name)
+      return guardedHook(name, hook, of)
+    }
     hooks[name] = Array.isArray(set) ? set.map(guard) : guard(set)
   }
+  return guarded
 }
 
 export function hooksOf(route: RouteOptions): Set<Code> {
@@ -220,10 +226,11 @@ export function hooksOf(route: RouteOptions): Set<Code> {
   return new Set(requestHooks.flatMap((name) => hooks[name] ?? []))
 }
 
-/** Guards all of a plugin's own route. */
-export function guardRoute(route: RouteOptions, of: PluginOwner): void {
-  guardHooksOf(route, new Set(), of)
+/** Guards all of a plugin's own route, and returns the names of its hooks. */
+export function guardRoute(route: RouteOptions, of: PluginOwner): Set<RequestHook> {
+  const guarded = guardHooksOf(route, new Set(), of)
   route.handler = guardedHandler(route.handler, of) as RouteOptions['handler']
+  return guarded
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

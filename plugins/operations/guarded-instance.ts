@@ -2,14 +2,16 @@ import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteO
 import type { PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-hook.ts'
 import { callbackAt, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
+import type { PluginPlacement } from './plugin-placement.ts'
 
 /**
  * Guards the hooks and the plugins that a plugin adds to the instance, or to one below it, until the returned function
- * is called. `named` makes the error that stops the start.
+ * is called. With a placement, the hooks of the instance go there. `named` makes the error that stops the start.
  */
 export function guardInstance(
   fastify: FastifyInstance,
   owner: PluginOwner,
+  placement: PluginPlacement | null,
   named: (error: unknown) => Error
 ): () => void {
   const { addHook, register } = fastify
@@ -33,7 +35,7 @@ export function guardInstance(
       } catch (error) {
         throw named(error)
       }
-      guardHooksOf(route, others, owner)
+      for (const hook of guardHooksOf(route, others, owner)) fastify.pluginRecord.addRouteHook(owner, hook, route)
     }
   }
 
@@ -55,7 +57,16 @@ export function guardInstance(
 
   Object.assign(fastify, {
     addHook(this: FastifyInstance, name: string, hook: unknown) {
-      return Reflect.apply(addHook, this, [name, typeof hook === 'function' ? guard(name, hook) : hook])
+      const guarded = typeof hook === 'function' ? guard(name, hook) : hook
+      // What Fastify would refuse goes there, to be refused.
+      const isPlaced = placement !== null && this === fastify && typeof guarded === 'function' && guarded !== hook
+      if (isPlaced && name === 'onRoute') placement.addOnRoute(guarded)
+      else if (isPlaced && isRequestHook(name)) placement.addHook(name, guarded)
+      else {
+        Reflect.apply(addHook, this, [name, guarded])
+        if (this === fastify && isRequestHook(name)) fastify.pluginRecord.addHook(owner, name)
+      }
+      return this
     },
     register(this: FastifyInstance, plugin: unknown, ...options: unknown[]) {
       return Reflect.apply(register, this, [anyPromised(plugin), ...options])
@@ -79,13 +90,13 @@ function anyPromised(plugin: unknown): unknown {
 
 /** Returns the plugin as a promise, marks of fastify-plugin included: what a callback throws would end the process. */
 export function promised(plugin: FastifyPluginAsync | FastifyPluginCallback): FastifyPluginAsync {
-  const safe: FastifyPluginAsync = async (fastify, options) => {
-    if (plugin.length < 3) return (plugin as FastifyPluginAsync)(fastify, options)
-    await new Promise<void>((resolve, reject) => {
+  const safe: FastifyPluginAsync = (fastify, options) =>
+    new Promise<void>((resolve, reject) => {
+      // Also to one with default values: its `length` counts no parameter from the first of them on.
       const returned: unknown = plugin(fastify, options, (error) => (error ? reject(error) : resolve()))
-      Promise.resolve(returned).catch(reject)
+      if (plugin.length < 3) resolve(returned as PromiseLike<void>)
+      else Promise.resolve(returned).catch(reject)
     })
-  }
   const marks = Object.getOwnPropertySymbols(plugin).map((mark) => [mark, Reflect.get(plugin, mark)] as const)
   return Object.defineProperty(Object.assign(safe, Object.fromEntries(marks)), 'name', { value: plugin.name })
 }

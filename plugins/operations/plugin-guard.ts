@@ -1,10 +1,12 @@
 import fp from 'fastify-plugin'
 import { FaultOwners } from './fault-owners.ts'
 import { guardRoute } from './guarded-hook.ts'
+import { PluginRecord } from './plugin-record.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     faultOwners: FaultOwners
+    pluginRecord: PluginRecord
   }
 }
 
@@ -12,10 +14,15 @@ declare module 'fastify' {
 export default fp(
   async (fastify) => {
     const owners = new FaultOwners()
+    const record = new PluginRecord()
     fastify.decorate('faultOwners', owners)
+    fastify.decorate('pluginRecord', record)
     // First of the `onRoute` hooks: of a plugin's own route, it sees the plugin's hooks alone.
     fastify.addHook('onRoute', (route) => {
-      if (owners.loading !== null) guardRoute(route, owners.loading)
+      const owner = owners.loading
+      if (owner === null) return
+      record.routes.push({ owner, route })
+      for (const hook of guardRoute(route, owner)) record.addRouteHook(owner, hook, route)
     })
   },
   { name: 'jingwei-plugin-guard', fastify: '5.x' }

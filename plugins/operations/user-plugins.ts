@@ -1,89 +1,147 @@
-import { registerHooks } from 'node:module'
-import { basename, extname } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Fault } from '../../config/faults.ts'
+import { ConfigError } from '../../config/faults.ts'
+import { didYouMean } from '../../config/nearest.ts'
+import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
+import type { FaultOwners, PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
+import { guardClaims } from './plugin-claims.ts'
+import type { AnyPlugin } from './plugin-modules.ts'
+import { importPlugin } from './plugin-modules.ts'
+import { PluginPlacement } from './plugin-placement.ts'
 
 /** Loads what the configuration names under `plugins:`, in its order, with its options; what it adds is guarded. */
 export default fp<Config>(
   async (fastify, config) => {
-    const owners = fastify.faultOwners
-    for (const [index, named] of config.plugins.entries()) {
-      const at = `plugins[${index}]`
-      const what = named.path ?? named.package!
-      const plugin = await load(named, config.file).catch((error: unknown) => {
-        throw because(`${at}: cannot load ${what}`, error)
-      })
-      const owner = { plugin: nameOf(plugin, what), contain: () => false, owners, hookTimeoutMs: named.hookTimeout }
-      const release = guardInstance(fastify, owner, (error) => because(`${at}: ${what} failed to start`, error))
-      try {
-        await owners.load(owner, async () => fastify.register(shared(plugin), { ...named.options }))
-      } catch (error) {
-        throw because(`${at}: ${what} failed to start`, error)
-      } finally {
-        release()
-      }
+    const modules = await importAll(config)
+    const release = guardClaims(fastify, fastify.faultOwners)
+    // Until then, the gateway itself may claim what a plugin has taken.
+    fastify.addHook('onReady', async () => release())
+    for (const [index, plugin] of modules.entries()) {
+      await start(fastify, plugin, config.plugins[index]!, ownerOf(config, index, fastify.faultOwners))
     }
   },
   { name: 'jingwei-user-plugins', fastify: '5.x' }
 )
 
-function because(what: string, error: unknown): Error {
-  return new Error(`${what}: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
+
+/** Imports all modules before the first plugin starts, so that each one that cannot be imported is reported. */
+async function importAll({ plugins, file }: Config): Promise<AnyPlugin[]> {
+  const modules: AnyPlugin[] = []
+  const faults: Fault[] = []
+  let cause: unknown
+  for (const [index, plugin] of plugins.entries()) {
+    try {
+      modules.push(await importPlugin(plugin, file))
+    } catch (error) {
+      cause ??= error
+      faults.push(faultAt(file, index, plugin, `cannot load ${plugin.path ?? plugin.package}: ${textOf(error)}`))
+    }
+  }
+  if (faults.length > 0) throw new ConfigError(file, faults, { cause })
+  return modules
 }
 
-type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
+function faultAt(file: string, index: number, { position }: PluginOptions, message: string): Fault {
+  return { file, ...position, path: `plugins[${index}]`, message }
+}
 
-/** Returns the plugin's own name, else that of its file or package. */
-function nameOf(plugin: AnyPlugin, what: string): string {
-  const said: unknown = Reflect.get(plugin, Symbol.for('fastify.display-name')) ?? plugin.name
-  // The name of a default export without one.
-  return typeof said === 'string' && said !== '' && said !== 'default' ? said : basename(what, extname(what))
+function ownerOf({ plugins, routes, file }: Config, index: number, owners: FaultOwners): PluginOwner {
+  const options = plugins[index]!
+  const plugin = pluginName(options)
+  const named = routes.filter((route) => route.plugins?.includes(plugin)).map(({ name }) => name)
+  return {
+    plugin,
+    owners,
+    hookTimeoutMs: options.hookTimeout,
+    routes: options.scope === 'routes' ? named : null,
+    order: options.order ?? null,
+    contain: () => false,
+    fault: (message, cause) => new ConfigError(file, [faultAt(file, index, options, message)], { cause })
+  }
+}
+
+async function start(
+  fastify: FastifyInstance,
+  plugin: AnyPlugin,
+  options: PluginOptions,
+  owner: PluginOwner
+): Promise<void> {
+  const failed = (error: unknown) =>
+    error instanceof ConfigError
+      ? error
+      : owner.fault(`${options.path ?? options.package} failed to start: ${textOf(error)}`, error)
+  fastify.pluginRecord.addOwner(owner)
+  const placement = place(fastify, options, owner)
+  const release = guardInstance(fastify, owner, placement, failed)
+  try {
+    await owner.owners.load(owner, async () => register(fastify, plugin, options))
+  } catch (error) {
+    throw failed(error)
+  } finally {
+    release()
+  }
+  placement?.complete()
+  if (placement?.isEmpty) {
+    const keys = [...(options.scope === 'routes' ? ['scope'] : []), ...(options.order === undefined ? [] : ['order'])]
+    throw owner.fault(
+      `${owner.plugin} adds no hooks for routes, so that "${keys.join('" and "')}" would have no effect`
+    )
+  }
+}
+
+/** Returns where the hooks of a plugin go that are not for every request alike; null for others. */
+function place(
+  fastify: FastifyInstance,
+  { scope, order, prefix }: PluginOptions,
+  owner: PluginOwner
+): PluginPlacement | null {
+  if (prefix !== undefined || (scope === 'all' && order === undefined)) return null
+  const placement = new PluginPlacement(fastify, owner)
+  const attach = placement.attachTo.bind(placement)
+  if (order === undefined) fastify.addHook('onRoute', attach)
+  else if (!fastify.edgeOrder.insert(order, attach)) {
+    const wanted = order.before ?? order.after ?? ''
+    const { names } = fastify.edgeOrder
+    const advice = didYouMean(wanted, names) || `; there are ${names.join(', ')}`
+    throw owner.fault(`order: no edge concern is named "${wanted}"${advice}`)
+  }
+  // As Fastify does for the hooks of a context, whatever comes first in it.
+  for (const { route } of fastify.pluginRecord.routes) placement.attachTo(route)
+  return placement
 }
 
 /**
- * Hooks and decorators are meant for the gateway's routes, so a plugin gets no context of its own. One that
- * says for itself, by fastify-plugin, keeps what it says of its name, its dependencies and Fastify's version.
+ * Registers a plugin. Its hooks and decorators are meant for the gateway's routes, so it gets no context of its own,
+ * unless there is a prefix or the plugin itself asks for one by fastify-plugin.
  */
-function shared(plugin: AnyPlugin): FastifyPluginAsync {
+async function register(
+  fastify: FastifyInstance,
+  plugin: AnyPlugin,
+  { prefix, ...entry }: PluginOptions
+): Promise<void> {
   const safe = promised(plugin)
-  return Object.getOwnPropertySymbols(safe).length > 0 ? safe : fp(safe, { name: plugin.name })
+  const options = copy(entry.options ?? {})
+  const isMarked = Object.getOwnPropertySymbols(safe).length > 0
+  const isShared = Reflect.get(safe, Symbol.for('skip-override')) === true
+  if (prefix === undefined) {
+    await fastify.register(
+      isMarked || typeof options.prefix === 'string' ? safe : fp(safe, { name: plugin.name }),
+      options
+    )
+  } else if (isShared) {
+    // Fastify gives it no context, and an option `prefix` of it is its own.
+    const context: FastifyPluginAsync = async (below) => void (await below.register(safe, options))
+    await fastify.register(context, { prefix })
+  } else await fastify.register(safe, { ...options, prefix })
 }
 
-async function load({ path, package: name }: PluginOptions, configFile: string): Promise<AnyPlugin> {
-  const module: unknown =
-    path !== undefined ? await import(pathToFileURL(path).href) : await fromPackage(name!, configFile)
-  const exported = (module as { default?: unknown }).default
-  // CommonJS made from TypeScript has its default export one level down.
-  const plugin = typeof exported === 'function' ? exported : (exported as { default?: unknown } | undefined)?.default
-  if (typeof plugin !== 'function') throw new Error('it has no default export that is a Fastify plugin')
-  return plugin as AnyPlugin
-}
-
-/** Imports a package as a module in the configuration's folder would, else as the gateway itself does. */
-async function fromPackage(name: string, configFile: string): Promise<unknown> {
-  const parentURL = pathToFileURL(configFile).href
-  // Both in the specifier, since Node remembers what a specifier led to.
-  const alias = `jingwei-plugin:${encodeURIComponent(name)}:${encodeURIComponent(parentURL)}`
-  const hooks = registerHooks({
-    resolve(specifier, context, next) {
-      if (specifier !== alias) return next(specifier, context)
-      try {
-        return next(name, { ...context, parentURL })
-      } catch (error) {
-        try {
-          return next(name, { ...context, parentURL: import.meta.url })
-        } catch {
-          throw error
-        }
-      }
-    }
-  })
-  try {
-    return await import(alias)
-  } finally {
-    hooks.deregister()
-  }
+/** Returns a deep copy that a plugin may change; the configuration itself is frozen. */
+function copy<T>(value: T): T {
+  if (Array.isArray(value)) return value.map(copy) as T
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, copy(inner)])) as T
 }

@@ -103,7 +103,7 @@ t.test('request-signature: every attempt has its number and its own signature', 
 t.test('request-signature: refuses a short secret, and the message says which plugin it is', async (t) => {
   const config = { PORT: '0', ADMIN_PORT: '0', SIGNING_SECRET: 'short' }
   const loaded = loadConfig(join(examples, 'request-signature.yaml'), config)
-  await t.rejects(listen(t, loaded), { message: /^plugins\[0\]: .*options\.secret: at least 32 characters/ })
+  await t.rejects(listen(t, loaded), { message: /: plugins\[0\]: .*options\.secret: at least 32 characters/ })
 })
 
 t.test('request-signature: the interceptor alone, in a mesh without Fastify', async (t) => {

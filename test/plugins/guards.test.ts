@@ -403,7 +403,7 @@ const failing: Record<string, string> = {
 }
 
 for (const [what, code] of Object.entries(failing)) {
-  t.test(`a plugin that ${what} stops the start with its place, in one line`, async (t) => {
+  t.test(`a plugin that ${what} stops the start with its position`, async (t) => {
     const root = await folder(t, {
       'bad.mjs': `export default async function bad (fastify) { ${code} }`,
       'gateway.yaml': `listen: { host: 127.0.0.1, port: ${await freePort()} }
@@ -416,7 +416,10 @@ plugins: [{ path: bad.mjs }]
     const silent = { ...env, JINGWEI_LOG_LEVEL: 'silent' }
     const ended = await runToEnd(process.execPath, [app, '-c', join(root, 'gateway.yaml')], { env: silent })
     t.equal(ended.code, 1)
-    t.match(ended.stderr, /^jingwei: plugins\[0\]: \S+bad\.mjs failed to start: no luck\n$/)
+    t.match(
+      ended.stderr,
+      /^\S+gateway\.yaml:5:11: plugins\[0\]: \S+bad\.mjs failed to start: no luck\n1 fault in .*\n$/
+    )
     t.equal(ended.stdout, '')
   })
 }

@@ -237,17 +237,18 @@ for (const [what, [text, message]] of Object.entries(broken)) {
     const config = configIn(root, 'http://127.0.0.1:9', [{ path: './good.mjs' }, { path: './bad.mjs' }])
     const port = await freePort()
     const starting = start({ ...config, listen: { ...config.listen, port } })
-    await t.rejects(starting, { message: /^plugins\[1\]: / })
+    await t.rejects(starting, { message: /^\S+gateway\.yaml:1:\d+: plugins\[1\]: / })
     await t.rejects(starting, { message })
     await t.rejects(fetch(`http://127.0.0.1:${port}/`), 'nothing listens')
-    t.same(closed, ['closed'], 'what had begun was ended, and nothing was ready')
+    const begun = /cannot load/.test(String(message)) ? [] : ['closed']
+    t.same(closed, begun, 'what had begun was ended, and nothing was ready')
   })
 }
 
 t.test('a package that is there and cannot be read: its place is told', async (t) => {
   const root = await folder(t, { 'node_modules/hollow/package.json': '{"name":"hollow","main":"gone.js"}' })
   const config = configIn(root, 'http://127.0.0.1:9', [{ package: 'hollow' }])
-  await t.rejects(listen(t, config), { message: /^plugins\[0\]: cannot load hollow: Cannot find .*hollow/ })
+  await t.rejects(listen(t, config), { message: /: plugins\[0\]: cannot load hollow: Cannot find .*hollow/ })
 })
 
 t.test('a missing file or package is a fault of the configuration', async (t) => {
@@ -272,6 +273,10 @@ t.test('the command tells what fails in one line, and ends with 1', async (t) =>
   const env = { ...process.env, JINGWEI_LOG_LEVEL: 'silent' }
   const ended = await runToEnd(process.execPath, [app, '--config', join(root, 'gateway.yaml')], { env })
   t.equal(ended.code, 1)
-  t.match(ended.stderr, /^jingwei: plugins\[0\]: \S+bad\.mjs failed to start: no luck\n$/)
+  const sum = '1 fault in \\S+; nothing was started'
+  t.match(
+    ended.stderr,
+    new RegExp(`^\\S+gateway\\.yaml:4:5: plugins\\[0\\]: \\S+bad\\.mjs failed to start: no luck\\n${sum}\\n$`)
+  )
   t.equal(ended.stdout, '')
 })

@@ -1,0 +1,58 @@
+import type { RouteOptions } from 'fastify'
+import type { PluginOwner } from './fault-owners.ts'
+import type { RequestHook } from './guarded-hook.ts'
+
+/** A route that a plugin added by itself. */
+export interface OwnRoute {
+  readonly owner: PluginOwner
+  readonly route: RouteOptions
+}
+
+/** The hooks of a plugin that run for a route. */
+export interface PluginHooks {
+  readonly plugin: string
+  /** Position among the edge's concerns; null without one. */
+  readonly order: PluginOwner['order']
+  /** Hooks that run on every request, before all hooks of routes. */
+  readonly everywhere: readonly RequestHook[]
+  /** Hooks of the route. */
+  readonly here: readonly RequestHook[]
+}
+
+/** What plugins have added to the gateway, for people who look at its routes. */
+export class PluginRecord {
+  readonly routes: OwnRoute[] = []
+  readonly #owners: PluginOwner[] = []
+  readonly #everywhere = new Map<PluginOwner, Set<RequestHook>>()
+  /** Owner and hook by turns. By the route's name, as there are many of these; other routes by themselves. */
+  readonly #here = new Map<string | RouteOptions, (PluginOwner | RequestHook)[]>()
+
+  addOwner(owner: PluginOwner): void {
+    this.#owners.push(owner)
+    this.#everywhere.set(owner, new Set())
+  }
+
+  addHook(owner: PluginOwner, hook: RequestHook): void {
+    this.#everywhere.get(owner)?.add(hook)
+  }
+
+  addRouteHook(owner: PluginOwner, hook: RequestHook, route: RouteOptions): void {
+    // Preflights have a route besides.
+    if (route.config?.preflightFor !== undefined) return
+    const key = route.config?.route?.name ?? route
+    const hooks = this.#here.get(key)
+    if (hooks === undefined) this.#here.set(key, [owner, hook])
+    else hooks.push(owner, hook)
+  }
+
+  /** Hooks that run for a configured route, given its name, or for a plugin's own route. */
+  hooksOf(key: string | RouteOptions): PluginHooks[] {
+    const added = this.#here.get(key) ?? []
+    return this.#owners.flatMap((owner) => {
+      const everywhere = [...this.#everywhere.get(owner)!]
+      const here = [...new Set(added.filter((_, index) => index % 2 === 1 && added[index - 1] === owner))]
+      const { plugin, order } = owner
+      return everywhere.length + here.length === 0 ? [] : [{ plugin, order, everywhere, here: here as RequestHook[] }]
+    })
+  }
+}

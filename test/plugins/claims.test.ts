@@ -1,0 +1,87 @@
+// What can be claimed once: decorators' names and the handler of requests that no route takes. Who claims one that is
+// taken learns by whom.
+import type { Test } from 'tap'
+import t from 'tap'
+import { configIn, folder, listen, service } from './support.ts'
+
+async function gateway(t: Test, files: Record<string, string>) {
+  const root = await folder(t, files)
+  const origin = await service(t, (_request, response) => response.end('ok'))
+  const plugins = Object.keys(files).map((path) => ({ path }))
+  return listen(t, configIn(root, origin, plugins))
+}
+
+const decorates = (name: string, method = 'decorate') =>
+  `export default async function ${name.replace(/\W/g, '')}Plugin (fastify) { fastify.${method}('${name}', null) }`
+
+t.test('two plugins want one decorator', async (t) => {
+  const start = gateway(t, { 'one.mjs': decorates('db'), 'two.mjs': decorates('db') })
+  const message =
+    /gateway\.yaml:1:\d+: plugins\[1\]: \S+two\.mjs failed to start: it wants the decorator "db" of the server, which plugin one has taken/
+  await t.rejects(start, { message })
+})
+
+t.test('a plugin wants a decorator of the gateway', async (t) => {
+  await t.rejects(gateway(t, { 'one.mjs': decorates('mesh') }), {
+    message:
+      /plugins\[0\]: \S+one\.mjs failed to start: it wants the decorator "mesh" of the server, which the gateway has taken/
+  })
+  await t.rejects(gateway(t, { 'one.mjs': decorates('failure', 'decorateRequest') }), {
+    message: /it wants the decorator "failure" of requests, which the gateway has taken/
+  })
+})
+
+t.test('the gateway needs a decorator that a plugin has taken', async (t) => {
+  await t.rejects(gateway(t, { 'a.mjs': decorates('x'), 'one.mjs': decorates('exchange', 'decorateRequest') }), {
+    message:
+      /gateway\.yaml:1:\d+: plugins\[1\]: the decorator "exchange" of requests is needed by the gateway, and plugin one has taken it/
+  })
+})
+
+t.test('contexts of their own may use one name', async (t) => {
+  const own = (path: string) => `export default async function own (fastify) {
+    fastify.register(async (below) => {
+      below.decorate('mine', '${path}')
+      below.decorateReply('mine', '${path}')
+      below.get('/${path}', async function (request, reply) { return this.mine + reply.mine })
+    })
+  }`
+  const { url } = await gateway(t, { 'one.mjs': own('one'), 'two.mjs': own('two') })
+  for (const path of ['one', 'two']) t.equal(await (await fetch(`${url}/${path}`)).text(), path + path)
+})
+
+const handles = (text: string) => `export default async function pages (fastify) {
+  fastify.decorateReply('page', function () { return this.code(404).type('text/html').send('${text}') })
+  fastify.setNotFoundHandler({
+    preHandler: (request, reply, done) => { reply.header('x-pages', 'yes'); done() }
+  }, function (request, reply) {
+    if (request.url === '/throws') throw new Error('no luck')
+    if (request.url === '/app') return { page: typeof this.mesh }
+    return reply.page()
+  })
+}`
+
+t.test('a plugin handles what no route takes; a wrong method stays the gateway’s', async (t) => {
+  const { url } = await gateway(t, { 'pages.mjs': handles('nothing here') })
+  const missing = await fetch(`${url}/missing`)
+  t.strictSame([missing.status, missing.headers.get('x-pages'), await missing.text()], [404, 'yes', 'nothing here'])
+  t.strictSame(
+    await (await fetch(`${url}/app`)).json(),
+    { page: 'object' },
+    'and may answer 200, as for an app of one page'
+  )
+  const wrong = await fetch(`${url}/orders`, { method: 'PROPFIND' })
+  t.strictSame([wrong.status, wrong.headers.get('allow') !== null], [405, true])
+  await wrong.text()
+  const failed = await fetch(`${url}/throws`)
+  t.match(await failed.json(), { statusCode: 500, code: 'JW_PLUGIN_FAILED' })
+})
+
+t.test('of two plugins that handle what no route takes, the second is refused', async (t) => {
+  await t.rejects(
+    gateway(t, { 'one.mjs': handles('one'), 'two.mjs': handles('two').replace(/^.*decorateReply.*$/m, '') }),
+    {
+      message: /plugins\[1\]: \S+two\.mjs failed to start: it wants the not-found handler, which plugin one has taken/
+    }
+  )
+})

@@ -1,0 +1,264 @@
+// Where the hooks of a plugin run: on all routes or on some, at a position among the edge's concerns, or below a prefix.
+import type { Test } from 'tap'
+import t from 'tap'
+import { parseConfig } from '../../config/load.ts'
+import { secret, token } from '../edge/helpers/tokens.ts'
+import { folder, listen, service } from './support.ts'
+
+/** Lets in who knows the word; notes each hook that runs. Its hooks stand in the root of the gateway. */
+const guardPlugin = `export default async function guard (fastify, { word }) {
+  fastify.addHook('onRequest', async (request, reply) => {
+    reply.header('x-guard', [reply.getHeader('x-guard'), word].filter(Boolean).join(' '))
+    if (request.headers['x-word'] !== word) return reply.code(401).send({ refused: word })
+  })
+}`
+/** Notes in which order its hooks run beside the edge's. */
+const watcher = `export default async function watch (fastify, { as }) {
+  const note = (request, what) => {
+    request.raw.noted = [...(request.raw.noted ?? []), as + what]
+  }
+  fastify.addHook('onRequest', async (request, reply) => {
+    const cors = reply.hasHeader('vary') ? ' cors' : ''
+    const limited = reply.hasHeader('ratelimit-limit') ? ' limit' : ''
+    const caller = request.consumer === null ? '' : ' ' + request.consumer.id
+    note(request, cors + limited + caller)
+    reply.header('x-noted', request.raw.noted.join(', '))
+  })
+}`
+
+interface Options {
+  plugins: object[]
+  route?: object
+  files?: Record<string, string>
+}
+
+async function gateway(t: Test, { plugins, route = {}, files = {} }: Options) {
+  const root = await folder(t, { 'guard.mjs': guardPlugin, 'watch.mjs': watcher, ...files })
+  const origin = await service(t, (_request, response) => response.end('ok'))
+  const edge = {
+    cors: { origin: ['https://app.example.com'] },
+    rateLimit: { max: 100, window: '1m' },
+    jwt: { secret, algorithms: ['HS256'] }
+  }
+  const text = JSON.stringify({
+    listen: { host: '127.0.0.1', port: 0 },
+    admin: { port: 0 },
+    services: { orders: { instances: [origin] } },
+    routes: [
+      { name: 'orders', match: { path: '/orders' }, service: 'orders', ...route },
+      { name: 'open', match: { path: '/open' }, service: 'orders' },
+      { name: 'edge', match: { path: '/edge' }, service: 'orders', edge }
+    ],
+    plugins
+  })
+  const { url, server } = await listen(t, parseConfig(text, `${root}/gateway.yaml`))
+  const ask = async (path: string, init: RequestInit = {}) => {
+    const response = await fetch(url + path, init)
+    return { status: response.status, headers: response.headers, text: await response.text() }
+  }
+  return { ask, server }
+}
+
+t.test('a plugin for some routes runs on the routes that name it, and on nothing else', async (t) => {
+  const plugins = [{ path: './guard.mjs', scope: 'routes', options: { word: 'yes' } }]
+  const { ask } = await gateway(t, { plugins, route: { plugins: ['guard'] } })
+  t.match(await ask('/orders'), { status: 401, text: '{"refused":"yes"}' })
+  t.match(await ask('/orders', { headers: { 'x-word': 'yes' } }), { status: 200, text: 'ok' })
+  t.match(await ask('/open'), { status: 200, text: 'ok' })
+  t.match(await ask('/nothing'), { status: 404 })
+  t.equal((await ask('/open')).headers.get('x-guard'), null)
+})
+
+t.test('several on one route run in the order of `plugins`, and each gets the routes that name it', async (t) => {
+  const named = (name: string) => ({ path: './watch.mjs', name, scope: 'routes', options: { as: name } })
+  const plugins = ['first', 'second', 'third'].map(named)
+  const { ask } = await gateway(t, { plugins, route: { plugins: ['third', 'first'] } })
+  t.equal((await ask('/orders')).headers.get('x-noted'), 'first, third')
+})
+
+t.test('what a plugin adds by onRoute, and its own routes, keep to the same routes', async (t) => {
+  const files = {
+    'by-route.mjs': `export default async function byRoute (fastify) {
+      fastify.addHook('onRoute', (route) => {
+        const { url } = route
+        route.onRequest = [...[route.onRequest ?? []].flat(), async (request, reply) => { reply.header('x-by-route', url) }]
+      })
+      fastify.get('/own', async () => 'own')
+      fastify.addHook('preHandler', async (request, reply) => { reply.header('x-late', 'yes') })
+      fastify.addHook('onSend', (request, reply, payload, done) => done(null, payload + '!'))
+    }`
+  }
+  const plugins = [{ path: './by-route.mjs', name: 'it', scope: 'routes' }]
+  const { ask } = await gateway(t, { plugins, files, route: { plugins: ['it'] } })
+  const proxied = await ask('/orders')
+  t.strictSame([proxied.headers.get('x-by-route'), proxied.headers.get('x-late')], ['/orders', 'yes'])
+  const own = await ask('/own')
+  t.strictSame([own.headers.get('x-by-route'), own.headers.get('x-late'), own.text], ['/own', 'yes', 'own!'])
+  const other = await ask('/open')
+  t.strictSame([other.headers.get('x-by-route'), other.headers.get('x-late')], [null, null])
+})
+
+t.test('a position among the concerns of the edge', async (t) => {
+  const at = (as: string, order?: object) => ({ path: './watch.mjs', name: as, order, options: { as } })
+  const plugins = [
+    at('behind jwt:', { after: 'jwt' }),
+    at('before jwt:', { before: 'jwt' }),
+    at('behind cors:', { after: 'cors' }),
+    at('by its other name:', { after: 'rate-limit' }),
+    at('before cors:', { before: 'cors' }),
+    at('everywhere:')
+  ]
+  const { ask } = await gateway(t, { plugins })
+  const headers = {
+    authorization: `Bearer ${token({ iss: 'a', sub: 'ann', exp: Date.now() })}`,
+    origin: 'https://app.example.com'
+  }
+  const { status, headers: told } = await ask('/edge', { headers })
+  t.equal(status, 200)
+  t.strictSame(told.get('x-noted')?.split(', '), [
+    'everywhere:',
+    'before cors:',
+    'behind cors: cors',
+    'before jwt: cors limit',
+    'by its other name: cors limit',
+    'behind jwt: cors limit ann'
+  ])
+})
+
+t.test('authentication behind CORS: preflights pass, refusals can be read by pages, 404s are none of it', async (t) => {
+  const plugins = [{ path: './guard.mjs', order: { after: 'cors' }, options: { word: 'yes' } }]
+  const { ask } = await gateway(t, { plugins })
+  const origin = 'https://app.example.com'
+  const asked = { origin, 'access-control-request-method': 'GET' }
+  t.match(await ask('/edge', { method: 'OPTIONS', headers: asked }), { status: 204 })
+  const refused = await ask('/edge', { headers: { origin } })
+  t.strictSame([refused.status, refused.text], [401, '{"refused":"yes"}'])
+  t.equal(refused.headers.get('access-control-allow-origin'), origin)
+  t.equal(refused.headers.get('ratelimit-limit'), null, 'the limit comes after it')
+  t.match(await ask('/orders'), { status: 401 }, 'routes without CORS have it, too')
+  t.match(await ask('/nothing'), { status: 404 })
+})
+
+t.test('with a position, the routes of other plugins stay guarded, whichever is listed first', async (t) => {
+  const bff = {
+    'bff.mjs': `export default async function bff (fastify) {
+      fastify.get('/home', async () => 'home')
+      fastify.register(async (below) => below.get('/below', async () => 'below'))
+    }`
+  }
+  const guard = { path: './guard.mjs', order: { after: 'cors' }, options: { word: 'yes' } }
+  for (const plugins of [
+    [guard, { path: './bff.mjs' }],
+    [{ path: './bff.mjs' }, guard]
+  ]) {
+    const { ask } = await gateway(t, { plugins, files: bff })
+    for (const path of ['/home', '/below']) {
+      t.match(await ask(path), { status: 401 }, path)
+      t.match(await ask(path, { headers: { 'x-word': 'yes' } }), { status: 200 }, path)
+    }
+  }
+})
+
+const fixture = {
+  'home.mjs': `export default async function home (fastify, options) {
+    fastify.decorate('mine', true)
+    fastify.addHook('onRequest', async (request, reply) => { reply.header('x-home', options.prefix ?? 'none') })
+    fastify.get('/home', async () => 'home')
+    fastify.post('/sum', async ({ body }) => ({ sum: body.a + body.b }))
+    fastify.setNotFoundHandler((request, reply) => reply.code(404).send('no such page'))
+  }`,
+  'shared.mjs': `const shared = async (fastify, { prefix }) => {
+    fastify.addHook('onRequest', async (request, reply) => { reply.header('x-home', prefix ?? 'none') })
+    fastify.get((prefix ?? '') + '/home', async () => 'home')
+  }
+  shared[Symbol.for('skip-override')] = true
+  export default shared`
+}
+
+for (const [what, entry] of Object.entries({
+  'prefix: /bff': { prefix: '/bff' },
+  'options: { prefix: /bff }': { options: { prefix: '/bff' } }
+})) {
+  t.test(`${what}: a context of its own`, async (t) => {
+    const { ask, server } = await gateway(t, { plugins: [{ path: './home.mjs', ...entry }], files: fixture })
+    const home = await ask('/bff/home')
+    t.strictSame([home.status, home.text, home.headers.get('x-home')], [200, 'home', '/bff'])
+    t.match(await ask('/home'), { status: 404 })
+    const posted = { method: 'POST', body: '{"a":1,"b":2}', headers: { 'content-type': 'application/json' } }
+    t.match(await ask('/bff/sum', posted), { status: 200, text: '{"sum":3}' }, 'bodies are parsed')
+    t.match(await ask('/bff/nothing'), { status: 404, text: 'no such page' })
+    t.notMatch(await ask('/nothing'), { text: 'no such page' })
+    t.equal((await ask('/orders')).headers.get('x-home'), null, 'its hooks are for its own routes')
+    t.notOk(server.hasDecorator('mine'))
+  })
+}
+
+t.test('a prefix and a plugin that is made to share the context', async (t) => {
+  const below = await gateway(t, { plugins: [{ path: './shared.mjs', prefix: '/bff' }], files: fixture })
+  t.match(await below.ask('/bff/home'), { status: 200, text: 'home' })
+  t.equal((await below.ask('/orders')).headers.get('x-home'), null)
+  const both = await gateway(t, {
+    plugins: [{ path: './shared.mjs', prefix: '/bff', options: { prefix: '/v1' } }],
+    files: fixture
+  })
+  t.match(await both.ask('/bff/v1/home'), { status: 200, text: 'home' }, 'an option of this name is its own')
+})
+
+t.test('positions and scopes that cannot be', async (t) => {
+  const fails = async (entry: object, message: RegExp, route: object = {}) => {
+    const files = {
+      'none.mjs': 'export default async function none (fastify) { fastify.get("/own", async () => "own") }'
+    }
+    await t.rejects(gateway(t, { plugins: [entry], files, route }), { message })
+  }
+  await fails(
+    { path: './watch.mjs', order: { after: 'crs' } },
+    /^\S+gateway\.yaml:1:\d+: plugins\[0\]: order: no edge concern is named "crs"; did you mean "cors"\?\n/
+  )
+  await fails(
+    { path: './watch.mjs', order: { before: 'breakfast' } },
+    /no edge concern is named "breakfast"; there are .*cors, rateLimit, jwt/
+  )
+  await fails(
+    { path: './none.mjs', order: { before: 'cors' } },
+    /plugins\[0\]: none adds no hooks for routes, so that "order" would have no effect/
+  )
+  await fails({ path: './none.mjs', scope: 'routes' }, /none adds no hooks for routes, so that "scope" would/, {
+    plugins: ['none']
+  })
+  await fails({ path: './watch.mjs', scope: 'routes', options: { prefix: '/a' } }, /watch adds no hooks for routes/, {
+    plugins: ['watch']
+  })
+})
+
+t.test('options may be changed, and are as written for the next start', async (t) => {
+  const files = {
+    'change.mjs': `export default async function change (fastify, options) {
+      options.list.push('more')
+      options.deep.er.value = 'changed'
+      fastify.get('/options', async () => options)
+    }`
+  }
+  const options = { list: ['one'], deep: { er: { value: 'as written' } } }
+  const plugins = [{ path: './change.mjs', options }]
+  const { ask } = await gateway(t, { plugins, files })
+  t.equal((await ask('/options')).text, '{"list":["one","more"],"deep":{"er":{"value":"changed"}}}')
+})
+
+t.test('a callback is there for functions with default values, too', async (t) => {
+  const files = {
+    'default.mjs': `export default function withDefault (fastify, options = {}, done) {
+      fastify.get('/' + typeof done, async () => 'ok')
+      fastify.register(function inner (below, options = {}, done) {
+        below.get('/inner-' + typeof done, async () => 'ok')
+        done()
+      })
+      done()
+    }`,
+    'sync.mjs': 'export default (fastify) => { fastify.get("/sync", async () => "ok") }',
+    'fails.mjs': 'export default (fastify, options = {}, done) => done(new Error("no luck"))'
+  }
+  const { ask } = await gateway(t, { plugins: [{ path: './default.mjs' }, { path: './sync.mjs' }], files })
+  for (const path of ['/function', '/inner-function', '/sync']) t.match(await ask(path), { status: 200 }, path)
+  await t.rejects(gateway(t, { plugins: [{ path: './fails.mjs' }], files }), { message: /failed to start: no luck/ })
+})
