@@ -25,6 +25,7 @@ import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { guarded } from './guard/index.ts'
 import { activeCheck } from './health/active-check.ts'
+import { isCreationObserved } from './http/diagnostics.ts'
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
@@ -201,7 +202,8 @@ export class Mesh extends Dispatcher {
 
   #enter(chain: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
     const { request, attempt } = this.#used
-    if (opts.asyncContext !== undefined || request.length + attempt.length === 0) return chain(opts, handler)
+    const isPlain = request.length + attempt.length === 0 && !isCreationObserved()
+    if (opts.asyncContext !== undefined || isPlain) return chain(opts, handler)
     // Events that the call waits for, such as a connection or the end of another call, occur in other contexts.
     return chain({ ...opts, asyncContext: new AsyncResource('jingwei.call') }, handler)
   }

@@ -4,6 +4,7 @@ import type { MeshPolicy } from '../../../config/schema.ts'
 import { ConnectionError, isLocal } from '../core/errors.ts'
 import type { Surroundings } from '../core/types.ts'
 import { connectError } from '../http/connection-errors.ts'
+import { ObservedConnect } from '../http/diagnostics.ts'
 import type { Open } from '../http/pool.ts'
 import type { CredentialSource } from './credentials.ts'
 import type { Identify } from './names.ts'
@@ -72,6 +73,7 @@ export class Connectors {
       // Whom the certificate must name is the instance's own matter, not the Host header's, which clients write.
       const servername = (secure && security?.serverName?.()) || own
       const address = { protocol, hostname: bare, host, port, servername }
+      const observing = ObservedConnect.begin({ ...address, servername: servername ?? null }, connect)
       const { stalledMs, noteExhausted } = this.#around
       const stalledBeforeMs = stalledMs?.() ?? 0
       // The types withhold the socket that it returns.
@@ -80,6 +82,7 @@ export class Connectors {
         const error = failure === null ? null : connectError(failure, socket, blockedMs >= this.#timeout / 2)
         if (error instanceof ConnectionError && isLocal(error.code)) noteExhausted?.(error.code, codeOf(failure))
         else if (secure) this.#note(origin, error)
+        observing?.ended(failure, connected)
         callback(error, connected)
       }) as unknown as ReturnType<Open>
       return socket

@@ -96,6 +96,7 @@ export class Connection implements Carrier {
     const { requestHead, upgrade } = request
     const last = this.#lifetime.begin()
     this.#last = last || requestHead.last || upgrade !== null
+    request.observed?.sending(requestHead, this.socket)
     try {
       this.#sending = send(this.socket, request, this.#onSent)
     } catch (error) {

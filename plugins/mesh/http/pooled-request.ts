@@ -3,6 +3,8 @@ import type { Duplex } from 'node:stream'
 import { errors } from 'undici'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 import { isBorrowing } from './borrowing.ts'
+import type { ObservedRequest } from './diagnostics.ts'
+import { observed } from './diagnostics.ts'
 import type { RequestHead } from './request-head.ts'
 import { requestHead } from './request-head.ts'
 import type { ResponseHead } from './response-head.ts'
@@ -39,13 +41,17 @@ export class PooledRequest implements DispatchController {
   readonly borrows: boolean
   /** Called when a wait for a connection is over. */
   onPlaced: (() => void) | undefined
+  /** The request for subscribers of undici's diagnostics channels; null without any. */
+  readonly observed: ObservedRequest | null
   readonly #handler: DispatchHandler
   #carrier: Carrier | null = null
   #trailers: IncomingHttpHeaders = {}
 
   /** Throws undici's `InvalidArgumentError`. */
   constructor(opts: DispatchOptions, handler: DispatchHandler, host: string) {
-    this.requestHead = requestHead(opts, host)
+    const head = requestHead(opts, host)
+    this.observed = observed(opts, head)
+    this.requestHead = this.observed === null ? head : this.observed.extended(head)
     this.method = opts.method
     this.body = opts.body
     this.upgrade = typeof opts.upgrade === 'string' ? opts.upgrade : null
@@ -80,6 +86,7 @@ export class PooledRequest implements DispatchController {
     this.reason = reason ?? new errors.RequestAbortedError()
     const carrier = this.#carrier
     this.#finish()
+    this.observed?.failed(this.reason)
     // First: the handler may throw.
     carrier?.abort(this.reason)
     this.#handler.onResponseError?.(this, this.reason)
@@ -99,20 +106,24 @@ export class PooledRequest implements DispatchController {
   fail(error: Error): void {
     if (this.over) return
     this.#finish()
+    this.observed?.failed(error)
     this.#handler.onResponseError?.(this, error)
   }
 
   bodySent(chunk: Uint8Array): void {
+    this.observed?.chunkSent(chunk)
     this.#handler.onBodySent?.(chunk as Buffer)
   }
 
   /** Its body is whole. */
   requestSent(): void {
+    this.observed?.bodySent()
     this.#handler.onRequestSent?.()
   }
 
   head({ status, headers, rawHeaders, text }: ResponseHead): void {
     this.rawHeaders = rawHeaders
+    this.observed?.responded(status, rawHeaders, text)
     // The mesh's own word on the response: a service cannot have it.
     delete headers['x-jingwei-fallback']
     try {
@@ -123,6 +134,7 @@ export class PooledRequest implements DispatchController {
   }
 
   data(chunk: Buffer): void {
+    this.observed?.chunkReceived(chunk)
     try {
       this.#handler.onResponseData?.(this, chunk)
     } catch (error) {
@@ -137,6 +149,7 @@ export class PooledRequest implements DispatchController {
 
   end(): void {
     this.#finish()
+    this.observed?.ended(this.rawTrailers ?? [])
     try {
       this.#handler.onResponseEnd?.(this, this.#trailers)
     } catch (error) {
@@ -144,9 +157,11 @@ export class PooledRequest implements DispatchController {
     }
   }
 
-  upgraded({ status, headers, rawHeaders }: ResponseHead, socket: Duplex): void {
+  upgraded({ status, headers, rawHeaders, text }: ResponseHead, socket: Duplex): void {
     this.#finish()
     this.rawHeaders = rawHeaders
+    this.observed?.responded(status, rawHeaders, text)
+    this.observed?.ended([])
     try {
       this.#handler.onRequestUpgrade?.(this, status, headers, socket)
     } catch (error) {

@@ -31,6 +31,7 @@ export function send(socket: Socket, request: PooledRequest, done: (error: Error
     if (length !== null && length > 0 && meantToCarry.has(method)) throw new errors.RequestContentLengthMismatchError()
     const framing = meantToCarry.has(method) || length === 0 ? 'content-length: 0\r\n\r\n' : '\r\n'
     socket.write(text + framing, 'latin1')
+    request.observed?.bodySent()
     return null
   }
   if (typeof body === 'string' || body instanceof Uint8Array) {
@@ -48,6 +49,7 @@ function sendWhole(socket: Socket, request: PooledRequest, bytes: Buffer): void 
   if (length !== null && length !== bytes.length) throw new errors.RequestContentLengthMismatchError()
   if (bytes.length === 0) {
     socket.write(`${text}${meantToCarry.has(request.method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
+    request.observed?.bodySent()
     return
   }
   withHead(socket, `${text}content-length: ${bytes.length}\r\n\r\n`, bytes)

@@ -2,6 +2,8 @@ import { errors } from 'undici'
 import type { DispatchOptions } from '../core/types.ts'
 
 export interface RequestHead {
+  /** The request target: path and query. */
+  readonly target: string
   /** Up to the fields that frame the body; its blank line is still to come. A character a byte. */
   readonly text: string
   /** What the caller says of the body's length. */
@@ -43,7 +45,17 @@ export function requestHead(opts: DispatchOptions, host: string): RequestHead {
   const last = fields.closes || opts.reset === true || (carriesBody(opts.body) && bodiless.has(method))
   const connection = typeof upgrade === 'string' ? `upgrade\r\nupgrade: ${upgrade}` : last ? 'close' : 'keep-alive'
   const line = `${method} ${target} HTTP/1.1\r\nhost: ${fields.host ?? host}\r\nconnection: ${connection}\r\n`
-  return { text: line + fields.text, length: fields.length, last }
+  return { target, text: line + fields.text, length: fields.length, last }
+}
+
+/** Returns lines for a header that is added to a header section; not one that frames the message. */
+export function headerLines(name: string, value: string | readonly string[]): string {
+  const fields = new HeadFields()
+  fields.add(name, value)
+  if (fields.host !== null || fields.length !== null || fields.closes) {
+    throw new InvalidArgumentError(`header ${name} cannot be added`)
+  }
+  return fields.text
 }
 
 /** An empty body is no body, as with undici: many clients pass `''` for every GET. */

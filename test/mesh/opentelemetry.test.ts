@@ -1,0 +1,83 @@
+/** OpenTelemetry's own undici instrumentation sees the calls of a mesh: spans, their parents, `traceparent`. */
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import t from 'tap'
+import { packages } from '../helpers/packages.ts'
+import { meshOf, retryOptions, service } from './helpers/mesh.ts'
+import { refused, upstream } from './helpers/servers.ts'
+
+const versions = {
+  '@opentelemetry/api': '1.10.0',
+  '@opentelemetry/context-async-hooks': '3.1.1',
+  '@opentelemetry/core': '3.1.1',
+  '@opentelemetry/instrumentation-undici': '0.34.0',
+  '@opentelemetry/sdk-trace': '3.1.1'
+}
+
+interface Span {
+  readonly name: string
+  readonly parentSpanContext?: { readonly spanId: string }
+  readonly attributes: Readonly<Record<string, unknown>>
+  spanContext(): { traceId: string; spanId: string }
+  end(): void
+}
+
+t.test('spans of attempts', async (t) => {
+  const load = createRequire(join(await packages('opentelemetry', versions), 'package.json'))
+  const { context, propagation } = load('@opentelemetry/api')
+  const { AsyncLocalStorageContextManager } = load('@opentelemetry/context-async-hooks')
+  const { W3CTraceContextPropagator } = load('@opentelemetry/core')
+  const { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } = load('@opentelemetry/sdk-trace')
+  const { UndiciInstrumentation } = load('@opentelemetry/instrumentation-undici')
+  const exporter = new InMemorySpanExporter()
+  const provider = new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] })
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator())
+  const instrumentation = new UndiciInstrumentation()
+  instrumentation.setTracerProvider(provider)
+  instrumentation.enable()
+  t.teardown(() => instrumentation.disable())
+
+  const orders = await upstream(t, 'orders')
+  const gone = await refused()
+  const mesh = meshOf(t, [
+    service('orders', [orders.url]),
+    service('gone', [gone]),
+    service('half', [gone, orders.url], { retry: retryOptions })
+  ])
+  const parents = new Map<string, string>()
+  /** Calls a service within a span; the caller's own `traceparent` is that of the client before it. */
+  const call = (name: string, path: string) =>
+    provider.getTracer('test').startActiveSpan(path, async (span: Span) => {
+      parents.set(path, span.spanContext().spanId)
+      const headers = ['traceparent', `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`, 'x-client', '1']
+      try {
+        const { body } = await mesh.request({ origin: `http://${name}.mesh`, path, method: 'GET', headers })
+        await body.dump()
+      } catch (error) {
+        t.equal((error as { code?: string }).code, 'JW_UPSTREAM_REFUSED', path)
+      }
+      span.end()
+    })
+  await Promise.all([call('orders', '/a'), call('orders', '/b'), call('half', '/c'), call('half', '/d')])
+  await call('gone', '/gone')
+
+  const spans = (exporter.getFinishedSpans() as Span[]).filter(({ attributes }) => 'url.path' in attributes)
+  const of = (path: string) => spans.filter(({ attributes }) => attributes['url.path'] === path)
+  for (const span of spans) {
+    t.equal(span.name, 'GET')
+    const path = String(span.attributes['url.path'])
+    t.equal(span.parentSpanContext?.spanId, parents.get(path), `${path}: a child of its caller's span`)
+  }
+  for (const path of ['/a', '/b', '/c', '/d']) {
+    const span = of(path).at(-1)!
+    t.match(span.attributes, { 'http.response.status_code': 200, 'url.full': `${orders.url}${path}` })
+    const { traceId, spanId } = span.spanContext()
+    const request = orders.requests.find(({ url }) => url === path)!
+    t.equal(request.headers.traceparent, `00-${traceId}-${spanId}-01`, 'the service gets the context of the attempt')
+    t.equal(request.rawHeaders.filter((text) => text.toLowerCase() === 'traceparent').length, 1, 'and no other')
+    t.equal(request.headers['x-client'], '1')
+  }
+  t.equal(of('/c').length + of('/d').length, 3, 'a failed attempt and its retry have a span each')
+  t.match(of('/gone'), [{ attributes: { 'error.type': 'JW_UPSTREAM_REFUSED', 'url.full': `${gone}/gone` } }])
+})
