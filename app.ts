@@ -44,7 +44,9 @@ import proxyRoutes from './routes/proxy.ts'
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
   // Fastify has applied it: a plugin below that is given it once more would have its routes below it twice.
   const { prefix: _applied, ...config } = options
-  await fastify.register(operations, config)
+  // Without the admin port, only code beside the gateway's can read what is counted.
+  const counts = config.admin !== false || !fastify.hasDecorator(SEALED)
+  await fastify.register(operations, { ...config, counts })
   await fastify.register(mesh, config)
   await fastify.register(edge, config)
   await fastify.register(userPlugins, config)

@@ -88,7 +88,7 @@ t.test('whole configurations in the pages are right', async (t) => {
 
 t.test('plugins in the guide run', async (t) => {
   const guide = blocks('plugins/README.md', 'ts').filter((block) => block.startsWith('// plugin'))
-  t.equal(guide.length, 2)
+  t.equal(guide.length, 3)
   const files = guide.map((block, index) => [
     `plugin-${index}.ts`,
     block
@@ -97,13 +97,15 @@ t.test('plugins in the guide run', async (t) => {
   ])
   const root = await folder(t, Object.fromEntries(files) as Record<string, string>)
   const origin = await service(t, (_request, response) => response.end('ok'))
-  const written = configIn(root, origin, [{ path: './plugin-0.ts' }, { path: './plugin-1.ts' }])
+  const written = configIn(root, origin, [...guide.map((_, index) => ({ path: `./plugin-${index}.ts` }))])
   const routes = written.routes.map((route) => ({ ...route, config: { audit: true } }))
   const { url, server } = await listen(t, { ...written, routes })
   const response = await fetch(`${url}/orders`)
   t.equal(await response.text(), 'ok')
   t.equal(response.headers.get('x-audited'), 'unknown')
-  t.match(await server.metrics.metrics(), /^audit_total 1$/m)
+  const metrics = await server.metrics.metrics()
+  t.match(metrics, /^audit_total 1$/m)
+  t.match(metrics, /^seen_total\{status="200"\} 1$/m)
   t.ok(server.mesh.describe('orders').includes('first-byte'))
 })
 

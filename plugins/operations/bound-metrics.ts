@@ -5,7 +5,8 @@
 export interface MetricOptions {
   name: string
   help: string
-  labelNames: string[]
+  /** Default: none. */
+  labelNames?: string[]
 }
 
 interface Value {
@@ -21,7 +22,7 @@ abstract class BoundMetric<S> {
   readonly labelNames: readonly string[]
   readonly #series = new Map<string, { labels: Record<string, string>; series: S }>()
 
-  constructor({ name, help, labelNames }: MetricOptions) {
+  constructor({ name, help, labelNames = [] }: MetricOptions) {
     this.name = name
     this.help = help
     this.labelNames = labelNames
@@ -36,7 +37,8 @@ abstract class BoundMetric<S> {
   }
 
   /** The one series of these values, in the order of the label names; it is there from now on. */
-  labels(...values: string[]): S {
+  labels(...given: (string | number)[]): S {
+    const values = given.map(String)
     const key = values.join('\0')
     const known = this.#series.get(key)
     if (known !== undefined) return known.series

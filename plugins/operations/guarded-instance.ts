@@ -14,7 +14,7 @@ export function guardInstance(
   placement: PluginPlacement | null,
   named: (error: unknown) => Error
 ): () => void {
-  const { addHook, register } = fastify
+  const { addHook, decorate, register } = fastify
   const before = Object.getOwnPropertyDescriptors(fastify)
 
   /** Returns the guarded hook; one that Fastify would refuse goes to Fastify as it is. */
@@ -68,12 +68,18 @@ export function guardInstance(
       }
       return this
     },
+    decorate(this: FastifyInstance, ...args: [name: string, value: unknown, dependencies?: string[]]) {
+      // The only name that the gateway gives up: fastify-metrics takes it too.
+      const isFree = args[0] === 'metrics' && Object.hasOwn(this, 'metrics') && this.metrics === this.meter.registry
+      if (isFree) Reflect.deleteProperty(this, 'metrics')
+      return Reflect.apply(decorate, this, args)
+    },
     register(this: FastifyInstance, plugin: unknown, ...options: unknown[]) {
       return Reflect.apply(register, this, [anyPromised(plugin), ...options])
     }
   })
   return () => {
-    for (const name of ['addHook', 'register'] as const) {
+    for (const name of ['addHook', 'decorate', 'register'] as const) {
       if (before[name] === undefined) Reflect.deleteProperty(fastify, name)
       else Object.defineProperty(fastify, name, before[name])
     }

@@ -7,12 +7,12 @@ import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
 
 /** What watches and runs both halves. It is there before they are; they need none of it. */
-export default fp<Config>(
-  async (fastify, config) => {
+export default fp<Config & { counts: boolean }>(
+  async (fastify, { counts, ...config }) => {
     await fastify.register(requestLogger) // before any route
     await fastify.register(pluginGuard) // before any `onRoute` hook
     // Both halves count from their first moment, or not at all where nobody could read it.
-    if (config.admin !== false) await fastify.register(metrics)
+    if (counts) await fastify.register(metrics)
     await fastify.register(drain, config) // health shows it
     await fastify.register(admin, config) // the port on which all of it is seen
   },

@@ -7,9 +7,12 @@ import { droppedLines } from './logging.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** What `/metrics` shows; a plugin adds its own with `registers: [fastify.metrics]`. */
+    /**
+     * The registry that `/metrics` shows. A plugin may take the name for a decorator of its own, as fastify-metrics does:
+     * the gateway's code uses `meter.registry`.
+     */
     metrics: Registry
-    /** The same registry, with counters and histograms that are bound to their labels once. */
+    /** Makes counters, histograms and gauges in the registry. Their series are bound to their labels once. */
     meter: ReturnType<typeof createMeter>
   }
 }
@@ -27,12 +30,14 @@ export function createMeter(registry: Registry) {
     return metric
   }
   return {
+    registry,
     counter: (options: MetricOptions) => known(options.name, () => new BoundCounter(options)),
     histogram: (options: MetricOptions & { buckets: readonly number[] }) =>
       known(options.name, () => new BoundHistogram(options)),
-    gauge: ({ collect, ...options }: MetricOptions & { collect: Collect }) => {
+    gauge: ({ collect, labelNames = [], ...options }: MetricOptions & { collect: Collect }) => {
       new Gauge({
         ...options,
+        labelNames,
         registers,
         collect() {
           this.reset()

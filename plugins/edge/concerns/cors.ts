@@ -39,9 +39,6 @@ type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error)
 
 export default fp(
   async (fastify: FastifyInstance, _config: Config) => {
-    // The hooks set it, for the `OPTIONS *` route that is not there.
-    fastify.decorateRequest('corsPreflightEnabled', false)
-
     fastify.addHook('onRoute', (routeOptions) => {
       const options = routeOptions.config?.route?.edge.cors
       if (!options) return

@@ -253,7 +253,7 @@ function logger(lines: string[]) {
 function metrics() {
   const registry = new Registry()
   const before = (fastify: FastifyInstance) => {
-    fastify.decorate('metrics', registry as never)
+    fastify.decorate('meter', { registry } as never)
   }
   const value = async (name: string) => {
     const metric = await registry.getSingleMetric(name)?.get()

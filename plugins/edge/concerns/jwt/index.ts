@@ -6,14 +6,14 @@
  * Authorization header, of which Node shows only the first but the service would see both, is refused.
  */
 import { createError } from '@fastify/error'
-import type { JWT } from '@fastify/jwt'
-import jwt from '@fastify/jwt'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { issuersOf, namesIncludeIssuer, qualifiedName } from '../../../../config/consumers.ts'
 import type { Config, JwtOptions } from '../../../../config/schema.ts'
 import { attach } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import type { Verifier } from './apart.ts'
+import { registerApart } from './apart.ts'
 import { claimAt } from './claims.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
@@ -77,18 +77,17 @@ export default fp(
 
     for (const { edge } of config.routes) {
       if (!edge.jwt || verifiers.has(identity(edge.jwt))) continue
-      const namespace = `jingwei${verifiers.size}`
       const { clockSkew, rememberTokens } = edge.jwt
       const tokens = { clockSkew, most: rememberTokens || 0 }
       const set = keySetOf(edge.jwt)
       if (set === null) {
-        await fastify.register(jwt, { namespace, ...verifierOptions(edge.jwt, config.file, null) })
-        verifiers.set(identity(edge.jwt), byKey(fastify, namespace, tokens))
+        const verifier = await registerApart(fastify, verifierOptions(edge.jwt, config.file, null))
+        verifiers.set(identity(edge.jwt), byKey(verifier, tokens))
       } else {
         const keys = new WeakMap<FastifyRequest, string>()
         const options = verifierOptions(edge.jwt, config.file, set, (request, pem) => keys.set(request, pem))
-        await fastify.register(jwt, { namespace, ...options })
-        verifiers.set(identity(edge.jwt), bySet(namespace, set, keys, tokens))
+        const verifier = await registerApart(fastify, options)
+        verifiers.set(identity(edge.jwt), bySet(verifier, set, keys, tokens))
       }
     }
 
@@ -121,15 +120,14 @@ interface Remembering {
 }
 
 /** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
-function byKey(fastify: FastifyInstance, namespace: string, { clockSkew, most }: Remembering): Verify {
-  const verifier = (fastify.jwt as unknown as Record<string, JWT>)[namespace] as JWT
+function byKey({ jwt }: Verifier, { clockSkew, most }: Remembering): Verify {
   const known = new TokenCache<Claims>(most)
   return (request) => {
     const token = bearer(request)
     const now = Date.now()
     const remembered = known.get(token, now)
     if (remembered !== undefined) return remembered
-    const claims = verifier.verify<Claims>(token)
+    const claims = jwt.verify<Claims>(token)
     // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
     if (!issuedLater(claims.iat, now + clockSkew)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkew)
     return claims
@@ -138,7 +136,7 @@ function byKey(fastify: FastifyInstance, namespace: string, { clockSkew, most }:
 
 /** A token is remembered with its key: it is refused once the key has left the set. */
 function bySet(
-  namespace: string,
+  verifier: Verifier,
   keySet: KeySet,
   keys: WeakMap<FastifyRequest, string>,
   { clockSkew, most }: Remembering
@@ -148,9 +146,7 @@ function bySet(
     const token = bearer(request)
     const remembered = known.get(token, Date.now())
     if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
-    // Without options: only so does @fastify/jwt keep one verifier for each key.
-    const jwtVerify = (request as unknown as Record<string, unknown>)[`${namespace}JwtVerify`] as () => Promise<Claims>
-    return jwtVerify.call(request).then((claims) => {
+    return verifier.verifyRequest(request).then((claims) => {
       const key = keys.get(request)
       if (key !== undefined && !issuedLater(claims.iat, Date.now() + clockSkew)) {
         known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)

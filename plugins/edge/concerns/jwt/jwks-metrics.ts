@@ -9,7 +9,7 @@ export class KeySetMetrics {
   readonly #sets: [url: string, set: KeySet][] = []
 
   constructor(fastify: FastifyInstance) {
-    const { metrics } = fastify as { metrics?: unknown }
+    const metrics = (fastify as { meter?: { registry?: unknown } }).meter?.registry
     if (!(metrics instanceof Registry)) return
     const sets = this.#sets
     this.#up = new Gauge({

@@ -200,7 +200,7 @@ interface Metrics {
 
 /** In the gateway's registry, if it keeps one. */
 function createMetrics(fastify: FastifyInstance): Metrics | undefined {
-  const { metrics } = fastify as { metrics?: unknown }
+  const metrics = (fastify as { meter?: { registry?: unknown } }).meter?.registry
   if (!(metrics instanceof Registry)) return undefined
   return {
     fallbacks: new Metric({
