@@ -149,7 +149,8 @@ function retryAfterOf(error: SeamError, fallback: number | undefined): number | 
 
 /** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
 export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  resetReply(reply)
+  // Node's codes; those of undici and of the gateway begin otherwise.
+  resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
   const code = ownCode(error, Boolean(request.exchange))
   const row = code !== undefined && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
   if (row !== undefined) {

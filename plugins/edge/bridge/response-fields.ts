@@ -84,15 +84,15 @@ export function responseHeaders(
 
 /**
  * Makes a reply writable again after an attempt to write it has failed, so that the error can be. Removes the headers
- * that cannot be written, and what Node keeps of the attempt: the reason phrase of an HTTP/1.1 response, all headers of
- * an HTTP/2 response.
+ * that cannot be written, and what Node keeps of the attempt: the reason phrase of an HTTP/1.1 response and, of an HTTP/2
+ * response whose headers Node refused, all of them. Without a refusal, those of `reply.raw` are a plugin's, and stay.
  */
-export function resetReply(reply: FastifyReply): void {
+export function resetReply(reply: FastifyReply, isRefused: boolean): void {
   const { raw } = reply
   if (raw.headersSent) return
   const isHttp2 = 'stream' in raw
-  if (isHttp2) for (const name of raw.getHeaderNames()) raw.removeHeader(name)
-  else raw.statusMessage = ''
+  if (!isHttp2) raw.statusMessage = ''
+  else if (isRefused) for (const name of raw.getHeaderNames()) raw.removeHeader(name)
   const headers = reply.getHeaders()
   for (const name in headers) {
     if (!isUnwritable(name, headers[name])) continue

@@ -144,10 +144,12 @@ t.test('a status that HTTP does not have is a malformed response, over every ver
 
 const bad = 'Zoë 中'
 
-for (const [protocol, listen] of [
+const protocols = [
   ['HTTP/1.1', {}],
   ['HTTP/2', { tls: { cert, key }, http2: true }]
-] as const) {
+] as const
+
+for (const [protocol, listen] of protocols) {
   t.test(`${protocol}: a header of a plugin that cannot be written ends its own response only`, async (t) => {
     const service = await startRawService(
       answering([
@@ -182,6 +184,24 @@ for (const [protocol, listen] of [
     t.match(JSON.stringify(failed[0]), /x-user/, 'the log names the header')
   })
 }
+
+t.test("headers that a plugin set on Node's own response are on errors, too", async (t) => {
+  const before = (server: FastifyInstance) => {
+    server.addHook('onRequest', async (_request, reply) => void reply.raw.setHeader('etag', 'of the plugin'))
+    server.get('/own', async () => {
+      throw new Error('no')
+    })
+  }
+  const routes = [{ name: 'api', match: { path: '/api' }, service: 'any' }]
+  for (const [protocol, listen] of protocols) {
+    const more = { listen, mesh: { retry: false }, routes, services: { any: { instances: ['http://127.0.0.1:9'] } } }
+    const { port } = await gatewayBefore(t, '', more, { before })
+    for (const [path, status] of Object.entries({ '/nothing': 404, '/own': 500, '/api': 502 })) {
+      const [first] = await (protocol === 'HTTP/2' ? http2Pair : http1Pair)(port, path)
+      t.match(first, { status, etag: 'of the plugin' }, `${protocol} ${path}`)
+    }
+  }
+})
 
 /** Two requests one after the other, the first with a header that makes a plugin fail; on one connection if it stays. */
 async function http1Pair(port: number, path: string) {
