@@ -29,5 +29,11 @@ export function createBalancer(
 ): Balancer {
   const options = balanceOptions(balance)
   const weighted = instances.filter((instance) => instance.weight > 0)
-  return policies[options.policy](weighted.length > 0 ? weighted : instances, options, around)
+  const chosen = weighted.length > 0 ? weighted : instances
+  const { pick, describe } = policies[options.policy](chosen, options, around)
+  return {
+    pick,
+    has: (tried) => chosen.some(({ endpoint }) => !tried.has(endpoint)),
+    ...(describe && { describe })
+  }
 }

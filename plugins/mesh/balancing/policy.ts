@@ -1,12 +1,15 @@
 import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
 import type { Balancer, Instance, Surroundings } from '../core/types.ts'
 
-/** Builds a balancer over instances none of which has the weight 0, unless all have it. */
+/** A policy's part of a balancer. */
+export type Choice = Omit<Balancer, 'has'>
+
+/** Builds the choice among instances none of which has the weight 0, unless all have it. */
 export type BalancingPolicy = (
   instances: readonly Instance[],
   options: BalanceOptions,
   around: Pick<Surroundings, 'random' | 'now'>
-) => Balancer
+) => Choice
 
 /** What the schema fills in where a policy is given by its name alone. */
 const defaults: BalanceOptions = {

@@ -20,6 +20,7 @@ export function withReserve(
       if (instance !== null || tried === null) return instance
       return firstUntried(reserve, Math.floor(random() * reserve.length), tried)
     },
+    has: (tried) => balancer.has(tried) || reserve.some(({ endpoint }) => !tried.has(endpoint)),
     ...(balancer.describe && { describe: balancer.describe })
   }
 }

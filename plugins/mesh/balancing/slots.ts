@@ -1,8 +1,9 @@
 import type { BalanceOptions } from '../../../config/schema.ts'
-import type { Balancer, Endpoint, Instance, Surroundings } from '../core/types.ts'
+import type { Endpoint, Instance, Surroundings } from '../core/types.ts'
 import { LoadBound } from './bounded-load.ts'
 import type { Description } from './describe.ts'
 import { describer, rounded } from './describe.ts'
+import type { Choice } from './policy.ts'
 import { firstUntried } from './weighted.ts'
 
 /** A circle of slots of which each has an owner, and the slot at which a hash begins. */
@@ -20,7 +21,7 @@ export function slotBalancer(
   slots: Slots,
   { maxLoad }: BalanceOptions,
   { random }: Pick<Surroundings, 'random'>
-): Balancer {
+): Choice {
   const { owners } = slots
   const bound = maxLoad === undefined || instances.length < 2 ? null : new LoadBound(instances, maxLoad)
   const addresses = new Set(instances.map(({ endpoint }) => endpoint)).size

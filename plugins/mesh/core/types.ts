@@ -158,6 +158,8 @@ export interface Balancer {
    * or null where it has none.
    */
   pick(tried: ReadonlySet<Endpoint> | null, hash?: number | null): Instance | null
+  /** Returns whether `pick` would find an instance. Nothing is chosen: the next `pick` is not affected. */
+  has(tried: ReadonlySet<Endpoint>): boolean
   /** For people: what the policy thinks of an instance just now, such as its score. */
   describe?(instance: Instance): Readonly<Record<string, number | string>>
 }

@@ -202,3 +202,20 @@ t.test('the sampler stays in range at both ends', async (t) => {
     }
   }
 })
+
+t.test('has: as pick, without a choice', async (t) => {
+  for (const policy of policies) {
+    const some = instances([1, 2, 1])
+    const [asked, left] = [seeded(7), seeded(7)].map((random) =>
+      createBalancer(options({ policy }), some, { random, now: () => 0 })
+    )
+    for (let i = 0; i < 50; i++) {
+      for (let tried = 0; tried < 8; tried++) {
+        const set = new Set(some.flatMap(({ endpoint }, bit) => (tried & (1 << bit) ? endpoint : [])))
+        t.equal(asked!.has(set), set.size < 3, policy)
+      }
+      t.equal(asked!.pick(null)?.id, left!.pick(null)?.id, `${policy}: the next one is the same`)
+    }
+    t.equal(createBalancer(options({ policy }), [], { random: () => 0, now: () => 0 }).has(new Set()), false)
+  }
+})

@@ -320,6 +320,20 @@ t.test('Retry-After: binds only the instance that sent it', async (t) => {
   t.ok(performance.now() - started >= 990, 'and not before that')
 })
 
+t.test('Retry-After: to look for another instance does not take its turn', async (t) => {
+  const asked: string[] = []
+  const answering = (name: string, status: number) =>
+    upstream(t, name, (_request, response) => {
+      asked.push(name)
+      response.writeHead(status, { 'retry-after': '999999' }).end()
+    })
+  const [busy, first, second] = [await answering('busy', 503), await answering('a', 200), await answering('b', 200)]
+  const retry = { ...on503, attempts: 1, backoff: { base: 0, max: 0 } }
+  const mesh = meshOf(t, [service('orders', [busy.url, first.url, second.url], { retry })])
+  for (let i = 0; i < 4; i++) await (await mesh.request(get)).body.dump()
+  t.strictSame(asked, ['busy', 'a', 'b', 'busy', 'a', 'b'], 'each in its turn, retries included')
+})
+
 t.test('Retry-After: honoured as seconds and as a date, passed on when the call has not that long', async (t) => {
   let after = ''
   const times: number[] = []

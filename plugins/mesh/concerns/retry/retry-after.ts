@@ -30,10 +30,10 @@ export function nextAttempt(call: Call, service: Service, subset: string, nowMs:
   const tried = new Set(call.tried)
   if (call.selected !== null) tried.add(call.selected.endpoint)
   const balancer = service.snapshot?.balancers[subset]
-  if (call.retryAfter === null || !balancer || balancer.pick(tried, call.hash) !== null) return { waitMs: 0, tried }
+  if (call.retryAfter === null || !balancer || balancer.has(tried)) return { waitMs: 0, tried }
   const bound = [...call.retryAfter].filter(([, until]) => until > nowMs)
   const avoided = new Set(bound.map(([endpoint]) => endpoint))
-  if (balancer.pick(avoided, call.hash) !== null) return { waitMs: 0, tried: avoided }
+  if (balancer.has(avoided)) return { waitMs: 0, tried: avoided }
   const times = bound.flatMap(([{ health }, until]) => (health.available ? until : []))
   const first = times.length === 0 ? nowMs : Math.min(...times)
   return {
