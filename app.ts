@@ -29,7 +29,7 @@ import { run } from './plugins/operations/cli.ts'
 import type { Stop } from './plugins/operations/drain.ts'
 import { stopOnSignals, stopper } from './plugins/operations/drain.ts'
 import type { Asked } from './plugins/operations/explain.ts'
-import { explain, explainText, probedTarget } from './plugins/operations/explain.ts'
+import { explain, explainText, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
 import operations from './plugins/operations/index.ts'
 import { loggerOptions } from './plugins/operations/logging.ts'
 import { endOnFaults } from './plugins/operations/uncaught.ts'
@@ -64,7 +64,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
     // Made when somebody first asks: it has all the routes once more.
     let probe: FastifyInstance | undefined
     const explainer = (asked: Asked) => {
-      probe ??= prober(config)
+      probe ??= prober(config, fastify)
       return explain({ ...about, probe }, asked)
     }
     fastify.addHook('onClose', async () => probe?.close())
@@ -73,7 +73,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
 }
 
 /** Routes as the gateway does, and tells the route's name in place of serving it; for those who ask in advance. */
-function prober(config: Config): FastifyInstance {
+function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
   // An injected URL has its dots resolved, which a client's has not: the target as it is comes in a header.
   const rewriteUrl = ({ headers }: { headers: IncomingHttpHeaders }) => String(headers[probedTarget])
   const probe = Fastify({ ...serverOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
@@ -84,6 +84,7 @@ function prober(config: Config): FastifyInstance {
   probe.register(errors)
   probe.register(requestTarget, config)
   probe.register(fp((fastify: FastifyInstance) => proxyRoutes(fastify, config)))
+  probe.register(async (fastify: FastifyInstance) => probeOwnRoutes(fastify, gateway))
   return probe
 }
 
@@ -134,13 +135,14 @@ const registryMs = 3000
 /** Asks the registries, sends nothing to any instance, and ends. */
 async function explainOnce(config: Config, asked: Asked): Promise<string> {
   const gateway = build(config, { logger: false })
-  const probe = prober(config)
   try {
     await gateway.after()
+    const probe = prober(config, gateway)
+    gateway.addHook('onClose', () => probe.close())
     await Promise.race([gateway.mesh.start({ attend: false }).ready(), sleep(registryMs, null, { ref: false })])
     return explainText(await explain({ probe, gateway, config, edgeConcerns, targetPath }, asked))
   } finally {
-    await Promise.all([gateway.close(), probe.close()])
+    await gateway.close()
   }
 }
 

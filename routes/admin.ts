@@ -45,15 +45,23 @@ const maskedShare = ({ match, ...share }: SplitShare) => {
 
 /** The read-only admin API: routes and services in force. Neither options nor secrets are shown. */
 const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, explain }) => {
-  server.get('/admin/routes', async () =>
-    config.routes.map(({ name, match, service, mesh }) => ({
+  server.get('/admin/routes', async () => {
+    const routes = config.routes.map(({ name, match, service, mesh }) => ({
       name,
       match: maskedMatch(match),
       service,
       ...(mesh.split && { split: mesh.split.map(maskedShare) }),
-      mesh: gateway.mesh.describe(service, mesh)
+      mesh: gateway.mesh.describe(service, mesh),
+      plugins: gateway.pluginRecord.hooksOf(name)
     }))
-  )
+    const own = gateway.pluginRecord.ownRoutes().map(({ plugin, path, methods, plugins }) => ({
+      name: null,
+      plugin,
+      match: { path, methods },
+      plugins
+    }))
+    return [...routes, ...own]
+  })
   server.get('/admin/services', async () => gateway.mesh.status())
 
   server.get<{ Params: { name: string } }>('/admin/services/:name', async ({ params }, reply) => {

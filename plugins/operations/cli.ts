@@ -14,6 +14,7 @@ import type { Config } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
 import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
+import { hooksText } from './plugin-record.ts'
 
 const home = join(import.meta.dirname, '../..')
 
@@ -166,6 +167,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
   const gateway = build(config, { logger: false })
   // Registers everything; nothing listens and no discovery begins before `ready`.
   await gateway.after()
+  const hasPlugins = config.plugins.length > 0
   const rows = config.routes.map((route) => {
     const { path, methods, hosts, headers } = route.match
     const match = [
@@ -180,11 +182,23 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
       match.filter(Boolean).join(' '),
       edgeConcerns(route).join(' → ') || '–',
       target,
-      gateway.mesh.describe(route.service, route.mesh).join(' → ')
+      gateway.mesh.describe(route.service, route.mesh).join(' → '),
+      ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : [])
     ]
   })
+  const own = gateway.pluginRecord
+    .ownRoutes()
+    .map(({ plugin, path, methods, plugins }) => [
+      '–',
+      `${methods.join(',')} =${path}`,
+      '–',
+      `plugin ${plugin}`,
+      '–',
+      hooksText(plugins)
+    ])
   await gateway.close()
-  return table(['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH'], rows)
+  const head = ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', ...(hasPlugins ? ['PLUGINS'] : [])]
+  return table(head, [...rows, ...own])
 }
 
 function table(head: string[], rows: string[][]): string {

@@ -2,8 +2,9 @@
  * What would become of a request: the route that it matches, the edge's concerns in their order, the service, the
  * mesh's chain, the instances that may be chosen. Nothing is sent, counted or drawn.
  */
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import { hooksText } from './plugin-record.ts'
 
 export interface Asked {
   readonly method: string
@@ -18,8 +19,10 @@ export interface Asked {
 /** Header that carries the request target to the probe. */
 export const probedTarget = 'x-jingwei-probed-target'
 
+type RouteConstraint = NonNullable<RouteOptions['constraints']>
+
 export interface Explainer {
-  /** A server that routes as the gateway does, and answers with the name of the route. */
+  /** A server that routes as the gateway does, and responds with the name of the route, or the index of a plugin's own. */
   readonly probe: FastifyInstance
   /** The gateway, whose mesh is asked. */
   readonly gateway: FastifyInstance
@@ -34,11 +37,16 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
   const { method, path, headers, ip = '127.0.0.1', consumer } = asked
   const probed = { ...headers, [probedTarget]: path }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
-  const found = answer.json<{ route?: string; statusCode?: number; code?: string; message?: string }>()
+  const found = answer.json<{ route?: string; own?: number; statusCode?: number; code?: string; message?: string }>()
+  const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
+  if (own !== undefined) {
+    const { plugin, path: matched, plugins } = own
+    return { request: { method, path }, route: null, refused: null, own: { plugin, path: matched }, plugins }
+  }
   const route = config.routes.find(({ name }) => name === found.route)
   if (route === undefined) {
     const { statusCode = answer.statusCode, code = null, message = '' } = found
-    return { request: { method, path }, route: null, refused: { status: statusCode, code, message } }
+    return { request: { method, path }, route: null, refused: { status: statusCode, code, message }, own: null }
   }
   const target = targetPath(route)?.(path) ?? path
   const caller = { ip, consumer: consumer === undefined ? null : { id: consumer }, trusted: false }
@@ -46,22 +54,49 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
     request: { method, path },
     route: route.name,
     refused: null,
+    own: null,
     edge: edgeConcerns(route),
+    plugins: gateway.pluginRecord.hooksOf(route.name),
     target,
     mesh: gateway.mesh.explain(route.service, route.mesh, { method: method as 'GET', path: target, headers, caller })
   }
 }
 
+/** Adds the routes that plugins of a gateway have added to its server; each responds with its index. */
+export async function probeOwnRoutes(probe: FastifyInstance, gateway: FastifyInstance): Promise<void> {
+  const mount = gateway.prefix.length > 1 ? gateway.prefix.length : 0
+  for (const [own, { path, methods, constraints }] of gateway.pluginRecord.ownRoutes().entries()) {
+    for (const method of methods) {
+      if (!probe.supportedMethods.includes(method)) probe.addHttpMethod(method, { hasBody: true })
+    }
+    // Others are by strategies that the probe does not have.
+    const { host, version } = constraints as RouteConstraint
+    probe.route({
+      url: path.slice(mount) || '/',
+      method: [...methods] as HTTPMethods[],
+      constraints: { ...(host !== undefined && { host }), ...(version !== undefined && { version }) },
+      exposeHeadRoute: false,
+      handler: async () => ({ own })
+    })
+  }
+}
+
 /** For people. */
 export function explainText(explained: Explained): string {
-  const { request, refused } = explained
+  const { request, refused, own } = explained
   const lines = [`${request.method} ${request.path}`]
   if (refused !== null) {
     lines.push(`  refused   ${refused.status} ${refused.code ?? ''} ${refused.message}`.trimEnd())
     return `${lines.join('\n')}\n`
   }
+  if (own !== null) {
+    lines.push(`  route     ${own.path} of plugin ${own.plugin}`)
+    lines.push(`  plugins   ${hooksText(explained.plugins)}`)
+    return `${lines.join('\n')}\n`
+  }
   lines.push(`  route     ${explained.route}`)
   lines.push(`  edge      ${explained.edge.join(' → ') || '–'}`)
+  if (explained.plugins.length > 0) lines.push(`  plugins   ${hooksText(explained.plugins)}`)
   lines.push(`  forwards  ${explained.target}`)
   for (const { service, subset, share, chain, hashed, status } of explained.mesh) {
     const of = share === null ? '' : share.matched ? ', matched' : `, weight ${share.weight}`

@@ -2,10 +2,13 @@ import type { RouteOptions } from 'fastify'
 import type { PluginOwner } from './fault-owners.ts'
 import type { RequestHook } from './guarded-hook.ts'
 
-/** A route that a plugin added by itself. */
+/** Routes that a plugin added by itself and that differ in their methods alone. */
 export interface OwnRoute {
-  readonly owner: PluginOwner
-  readonly route: RouteOptions
+  readonly plugin: string
+  readonly path: string
+  readonly methods: readonly string[]
+  readonly constraints: Readonly<Record<string, unknown>>
+  readonly plugins: readonly PluginHooks[]
 }
 
 /** The hooks of a plugin that run for a route. */
@@ -21,7 +24,7 @@ export interface PluginHooks {
 
 /** What plugins have added to the gateway, for people who look at its routes. */
 export class PluginRecord {
-  readonly routes: OwnRoute[] = []
+  readonly routes: { readonly owner: PluginOwner; readonly route: RouteOptions }[] = []
   readonly #owners: PluginOwner[] = []
   readonly #everywhere = new Map<PluginOwner, Set<RequestHook>>()
   /** Owner and hook by turns. By the route's name, as there are many of these; other routes by themselves. */
@@ -55,4 +58,29 @@ export class PluginRecord {
       return everywhere.length + here.length === 0 ? [] : [{ plugin, order, everywhere, here: here as RequestHook[] }]
     })
   }
+
+  /** Routes that plugins added by themselves; those that differ in their methods alone are one. */
+  ownRoutes(): OwnRoute[] {
+    const found = new Map<string, OwnRoute & { methods: string[] }>()
+    for (const { owner, route } of this.routes) {
+      const { url: path, method, constraints = {} } = route
+      const plugins = this.hooksOf(route)
+      const key = JSON.stringify([owner.plugin, path, constraints, plugins])
+      const methods = [method].flat()
+      const same = found.get(key)
+      if (same === undefined) found.set(key, { plugin: owner.plugin, path, methods, constraints, plugins })
+      else same.methods.push(...methods)
+    }
+    return [...found.values()]
+  }
+}
+
+/** Hooks of plugins, for people: `audit (onRequest), auth (onRequest after cors)`. */
+export function hooksText(plugins: readonly PluginHooks[]): string {
+  const texts = plugins.map(({ plugin, order, everywhere, here }) => {
+    const [where, concern] = Object.entries(order ?? {})[0] ?? []
+    const position = where === undefined ? '' : ` ${where} ${concern}`
+    return `${plugin} (${[...new Set([...everywhere, ...here])].join(', ')}${position})`
+  })
+  return texts.join(', ') || '–'
 }

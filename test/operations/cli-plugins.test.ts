@@ -62,3 +62,61 @@ t.test('check tells a plugin that cannot start', async (t) => {
   const fine = await run(t, ['check', 'FILE'], { ...files, 'b.mjs': good })
   t.strictSame([fine.code, fine.stdout], [0, 'gateway.yaml: ok, 0 routes, 0 services\n'])
 })
+
+const shown = {
+  'gateway.yaml': `listen: { port: 0 }
+admin: false
+services: { orders: { instances: [http://127.0.0.1:9] } }
+routes:
+  - { name: orders, match: { path: /orders }, service: orders, plugins: [auth] }
+  - { name: open, match: { path: /open }, service: orders }
+plugins:
+  - { path: audit.mjs }
+  - { path: auth.mjs, scope: routes, order: { after: cors } }
+  - { path: bff.mjs, prefix: /bff }
+`,
+  'audit.mjs': `export default async function (fastify) {
+    const hook = async () => {}
+    fastify.addHook('onRequest', hook).addHook('onResponse', hook)
+    fastify.addHook('onRoute', (route) => {
+      if (route.config?.route?.name === 'open') route.preHandler = hook
+    })
+  }`,
+  'auth.mjs': `export default async function (fastify) { fastify.addHook('onRequest', async () => {}) }`,
+  'bff.mjs': `export default async function (fastify) {
+    fastify.get('/home/:id', { preHandler: async () => {} }, async () => 'home')
+    fastify.route({ method: 'PUT', url: '/only', constraints: { host: 'bff.example.com' }, handler: async () => 'ok' })
+  }`
+}
+
+t.test('routes shows the hooks of plugins on each route, and the routes of plugins', async (t) => {
+  const { code, stdout } = await run(t, ['routes', 'FILE'], shown)
+  t.equal(code, 0)
+  const rows = stdout.split('\n').map((row) => row.split(/ {2,}/))
+  t.equal(rows[0]?.at(-1), 'PLUGINS')
+  t.equal(rows[1]?.at(-1), 'audit (onRequest, onResponse), auth (onRequest after cors)')
+  t.equal(rows[2]?.at(-1), 'audit (onRequest, onResponse, preHandler)')
+  t.strictSame(rows[3], [
+    '–',
+    'GET =/bff/home/:id',
+    '–',
+    'plugin bff',
+    '–',
+    'audit (onRequest, onResponse), bff (preHandler)'
+  ])
+  t.strictSame(rows[4], ['–', 'PUT =/bff/only', '–', 'plugin bff', '–', 'audit (onRequest, onResponse)'])
+})
+
+t.test('explain finds the hooks of plugins, and their routes', async (t) => {
+  const explain = async (...asked: string[]) => (await run(t, ['explain', 'FILE', ...asked], shown)).stdout
+  t.match(
+    await explain('GET', '/orders/7'),
+    / {2}plugins {3}audit \(onRequest, onResponse\), auth \(onRequest after cors\)\n/
+  )
+  t.equal(
+    await explain('GET', '/bff/home/7?a=b'),
+    'GET /bff/home/7?a=b\n  route     /bff/home/:id of plugin bff\n  plugins   audit (onRequest, onResponse), bff (preHandler)\n'
+  )
+  t.match(await explain('PUT', '/bff/only'), /refused {3}404/)
+  t.match(await explain('PUT', '/bff/only', '-H', 'host: bff.example.com'), /route {5}\/bff\/only of plugin bff/)
+})
