@@ -209,6 +209,27 @@ works(t, '@fastify/express', {
   }
 })
 
+works(t, '@fastify/cors', {
+  plugins: `
+    - package: '@fastify/cors'
+      options: { origin: ['https://app.example'], credentials: true, maxAge: 60 }`,
+  client: async ({ ask }) => {
+    const headers = { origin: 'https://app.example' }
+    await ask('/api/page', { headers })
+    await ask('/api/page', { headers: { origin: 'https://other.example' } })
+    const preflight = { ...headers, 'access-control-request-method': 'PUT', 'access-control-request-headers': 'x-a' }
+    await ask('/api/page', { method: 'OPTIONS', headers: preflight })
+  },
+  expected: {
+    requests: [{ method: 'GET' }, { method: 'GET' }],
+    responses: [
+      { status: 200, headers: { 'access-control-allow-origin': 'https://app.example', vary: 'Origin' } },
+      { status: 200, headers: { 'access-control-allow-origin': undefined } },
+      { status: 204, headers: { 'access-control-allow-credentials': 'true', 'access-control-max-age': '60' } }
+    ]
+  }
+})
+
 works(t, 'fastify-disablecache', {
   plugins: `
     - package: fastify-disablecache`,
@@ -248,4 +269,16 @@ works(t, '@fastify/cookie, reading', {
     requests: [{ headers: { cookie: 'a=b; theme=dark' } }, {}],
     responses: [{ headers: { 'x-theme': 'dark' } }, { headers: { 'x-theme': 'none' } }]
   }
+})
+
+works(t, 'fastify-ip', {
+  plugins: `
+    - package: fastify-ip
+      options: { order: [x-client-ip], strict: true }
+    - path: ./plugin.js`,
+  files: { 'plugin.js': show('x-ip', 'request.ip') },
+  client: async ({ ask }) => {
+    await ask('/api/page', { headers: { 'x-client-ip': '203.0.113.7' } })
+  },
+  expected: { responses: [{ headers: { 'x-ip': '203.0.113.7' } }] }
 })

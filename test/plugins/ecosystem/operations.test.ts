@@ -93,7 +93,6 @@ works(t, 'fastify-metrics', {
   plugins: `
     - package: fastify-metrics
       options:
-        name: appMetrics
         endpoint: /app-metrics
         clearRegisterOnInit: true
         defaultMetrics: { enabled: false }
@@ -109,13 +108,14 @@ works(t, 'fastify-metrics', {
 
 works(t, '@fastify/env', {
   plugins: `
-    - path: ./plugin.js
-      options: { schema: { type: object, required: [GREETING], properties: { GREETING: { type: string } } } }`,
+    - package: '@fastify/env'
+      options:
+        schema: { type: object, required: [GREETING], properties: { GREETING: { type: string } } }
+        data: { GREETING: hello }
+    - path: ./plugin.js`,
   files: {
     'plugin.js': `
-      import env from '@fastify/env'
-      export default async (fastify, { schema }) => {
-        await fastify.register(env, { schema: structuredClone(schema), data: { GREETING: 'hello' } })
+      export default async (fastify) => {
         fastify.addHook('onRequest', async (_request, reply) => {
           reply.header('x-greeting', fastify.config.GREETING)
         })

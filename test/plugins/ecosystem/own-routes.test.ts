@@ -4,17 +4,9 @@ import { page, works } from './support.ts'
 
 works(t, '@fastify/static', {
   plugins: `
-    - path: ./plugin.js`,
-  files: {
-    'plugin.js': `
-      import { join } from 'node:path'
-      import files from '@fastify/static'
-      export default async (fastify) => {
-        const index = ['index.html']
-        await fastify.register(files, { root: import.meta.dirname, prefix: '/files/', index, lastModified: false })
-      }`,
-    'index.html': '<p>Hello</p>'
-  },
+    - package: '@fastify/static'
+      options: { root: '\${FOLDER}', prefix: /files/, lastModified: false }`,
+  files: { 'index.html': '<p>Hello</p>' },
   client: async ({ ask }) => {
     const { headers } = await ask('/files/')
     await ask('/files/index.html', { headers: { range: 'bytes=3-7' } })
@@ -59,7 +51,7 @@ works(t, '@fastify/swagger and @fastify/swagger-ui', {
     const { paths } = (await (await fetch(`${url}/docs/json`)).json()) as { paths: Record<string, object> }
     const proxied = Object.keys(paths).filter((path) => path.startsWith('/api'))
     const methods = [...new Set(proxied.flatMap((path) => Object.keys(paths[path]!)))].sort()
-    return { methods, own: paths['/own'], others: Object.keys(paths).filter((path) => !/^\/(api|own)/.test(path)) }
+    return { methods, own: paths['/own'], others: Object.keys(paths).filter((path) => !/^\/(api|open|own)/.test(path)) }
   },
   expected: {
     responses: [
@@ -159,15 +151,9 @@ works(t, '@fastify/reply-from', {
 
 works(t, '@fastify/autoload', {
   plugins: `
-    - path: ./plugin.js`,
+    - package: '@fastify/autoload'
+      options: { dir: '\${FOLDER}', matchFilter: route, options: { prefix: /bff } }`,
   files: {
-    'plugin.js': `
-      import { join } from 'node:path'
-      import autoload from '@fastify/autoload'
-      export default async (fastify) => {
-        const dir = import.meta.dirname
-        await fastify.register(autoload, { dir, matchFilter: /route/, options: { prefix: '/bff' } })
-      }`,
     'route.js': `
       export default async (fastify) => {
         const body = { type: 'object', properties: { n: { type: 'number' } }, required: ['n'] }
@@ -223,4 +209,36 @@ works(t, 'fastify-healthcheck', {
     await ask('/api/page')
   },
   expected: { responses: [{ status: 200, body: { status: 'ok' } }, { status: 200 }] }
+})
+
+works(t, 'a plugin below a prefix', {
+  plugins: `
+    - path: ./bff.js
+      prefix: /bff`,
+  files: {
+    'bff.js': `
+      import cookie from '@fastify/cookie'
+      export default async (fastify) => {
+        await fastify.register(cookie)
+        fastify.addHook('onRequest', async (_request, reply) => {
+          reply.header('x-bff', 'yes')
+        })
+        fastify.get('/home', async (request, reply) => {
+          reply.setCookie('seen', 'yes')
+          return { home: request.cookies }
+        })
+      }`
+  },
+  client: async ({ ask }) => {
+    await ask('/bff/home', { headers: { cookie: 'a=b' } })
+    await ask('/home')
+    await ask('/api/page')
+  },
+  expected: {
+    responses: [
+      { status: 200, headers: { 'x-bff': 'yes', 'set-cookie': ['seen=yes'] }, body: { home: { a: 'b' } } },
+      { status: 404, headers: { 'x-bff': undefined } },
+      { status: 200, headers: { 'x-bff': undefined } }
+    ]
+  }
 })

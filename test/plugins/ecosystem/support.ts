@@ -8,7 +8,7 @@ import type { IncomingHttpHeaders, IncomingMessage, RequestListener } from 'node
 import http from 'node:http'
 import http2 from 'node:http2'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { join, parse } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pathToFileURL } from 'node:url'
 import { brotliDecompressSync, gunzipSync, inflateSync } from 'node:zlib'
@@ -52,7 +52,10 @@ export interface Side {
 }
 
 export interface Row {
-  /** The list under `plugins:`, as a user writes it. */
+  /**
+   * The list under `plugins:`, as a user writes it. Those with `scope: routes` are for `/api` alone, not for `/open`.
+   * `FOLDER` is the configuration's.
+   */
   readonly plugins: string
   /** Files beside the configuration: wrappers, pages. */
   readonly files?: Readonly<Record<string, string>>
@@ -135,35 +138,64 @@ async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Pro
   }
 }
 
-/** The list of `plugins:` registered by hand, as its plugins' own documentation says. */
+interface Entry {
+  readonly path?: string
+  readonly package?: string
+  readonly options?: object
+  readonly prefix?: string
+  readonly scope?: 'routes'
+}
+
+/** Registers the entries of `plugins:` by hand, as their own documentation says. */
 const startControl: Starter = async ({ row, folder, origin, tls }) => {
   const https = tls && { cert: readFileSync(tls.cert), key: readFileSync(tls.key) }
   const server = Fastify({ ...(https && { http2: true, https }), forceCloseConnections: true } as object)
   server.decorate('origin', origin)
   const require = createRequire(join(folder, 'gateway.yaml'))
-  for (const entry of load(row.plugins) as { path?: string; package?: string; options?: object }[]) {
-    const file = entry.path === undefined ? require.resolve(entry.package!) : join(folder, entry.path)
-    const { default: plugin } = (await import(pathToFileURL(file).href)) as { default: FastifyPluginAsync }
-    await server.register(isShared(plugin) ? plugin : fp(plugin), entry.options ?? {})
+  const entries = load(row.plugins.replaceAll(/\$\{FOLDER}/g, folder)) as Entry[]
+
+  async function register(context: FastifyInstance, scope: Entry['scope']): Promise<void> {
+    for (const { path, package: name, options, prefix, ...entry } of entries) {
+      if (entry.scope !== scope) continue
+      const file = path === undefined ? require.resolve(name!) : join(folder, path)
+      const { default: plugin } = (await import(pathToFileURL(file).href)) as { default: FastifyPluginAsync }
+      const isOwn = prefix !== undefined || Reflect.has(plugin, Symbol.for('skip-override'))
+      await context.register(isOwn ? plugin : fp(plugin), { ...options, ...(prefix !== undefined && { prefix }) })
+    }
   }
-  const { agent } = server as { agent?: FastifyHttpProxyOptions['undici'] }
-  const undici = agent === undefined ? {} : { undici: agent }
-  await server.register(httpProxy, { upstream: origin, prefix: '/api', rewritePrefix: '/api', ...undici })
-  return { name: 'control', server: server as unknown as FastifyInstance }
+
+  async function proxy(context: FastifyInstance, prefix: string): Promise<void> {
+    const { agent } = server as { agent?: FastifyHttpProxyOptions['undici'] }
+    const undici = agent === undefined ? {} : { undici: agent }
+    await context.register(httpProxy, { upstream: origin, prefix, rewritePrefix: prefix, ...undici })
+  }
+
+  await register(server, undefined)
+  await server.register(async (context) => {
+    await register(context, 'routes')
+    await proxy(context, '/api')
+  })
+  await proxy(server, '/open')
+  return { name: 'control', server }
 }
 
-const isShared = (plugin: FastifyPluginAsync) => Reflect.has(plugin, Symbol.for('skip-override'))
-
 const startGateway: Starter = async ({ row, folder, origin, tls }) => {
+  const entries = load(row.plugins) as Entry[]
+  const named = entries.filter(({ scope }) => scope === 'routes')
+  const plugins = named.map(({ path, package: name }) => name ?? parse(path!).name)
   const text = JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0ms' }, ...(tls && { tls, http2: true }) },
     admin: false,
     services: { api: { instances: [origin] } },
-    routes: [{ name: 'api', match: { path: '/api' }, service: 'api' }],
-    plugins: load(row.plugins),
+    routes: [
+      { name: 'api', match: { path: '/api' }, service: 'api', plugins },
+      { name: 'open', match: { path: '/open' }, service: 'api' }
+    ],
+    plugins: entries,
     ...row.gateway
   })
-  return { name: 'gateway', server: build(parseConfig(text, join(folder, 'gateway.yaml'), {}), { logger: false }) }
+  const config = parseConfig(text, join(folder, 'gateway.yaml'), { FOLDER: folder })
+  return { name: 'gateway', server: build(config, { logger: false }) }
 }
 
 /**
