@@ -15,6 +15,7 @@ import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
+import { loader } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
@@ -156,6 +157,6 @@ function address(scheme: string, server: FastifyInstance): string {
 if (import.meta.main) {
   // Without a listener, Node opens its inspector on this signal.
   process.on('SIGUSR1', () => {})
-  const code = await run(process.argv.slice(2), { build, start, edgeConcerns, explain: explainOnce })
+  const code = await run(process.argv.slice(2), { loader, build, start, edgeConcerns, explain: explainOnce })
   if (code !== null) process.exitCode = code
 }

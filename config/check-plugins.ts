@@ -2,12 +2,12 @@
 import { findPackageJSON } from 'node:module'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import type { Checked } from './checked.ts'
 import { checkFile, namesIn } from './checked.ts'
-import type { Written } from './complete.ts'
+import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
 import { pluginName } from './schema/plugin.ts'
+import type { Written } from './schema.ts'
 
 type Plugin = Written['plugins'][number]
 

@@ -3,16 +3,16 @@
  * takes for the path of that other one. Spellings that `listen.paths` guards are refused by the gateway and need no
  * warning.
  */
-import type { Checked } from './checked.ts'
-import type { Written } from './complete.ts'
+import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
 import type { PathPattern } from './path-pattern.ts'
 import { pathPatterns } from './path-pattern.ts'
 import type { PathReadings, ReadPath } from './path-reading.ts'
 import { fold } from './path-reading.ts'
-import { concernsOf } from './protection.ts'
+import { Protections } from './protection.ts'
 import type { RouteTable } from './route-table.ts'
 import { methodsOf } from './route-table.ts'
+import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
 
@@ -27,18 +27,21 @@ interface Spelling {
 }
 
 export function checkReadings(checked: Checked, table: RouteTable<number>): void {
-  const { data, report } = checked
+  const { data, keys, report } = checked
   const paths = report.sound('/listen/paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
+  const protections = new Protections(keys)
+  const namesOf: NamesOf = ({ edge, config, plugins }) =>
+    protections.namesOf({ edge: { ...data.edge, ...edge }, config, plugins })
   // If all routes have the same concerns, none can lack any.
-  const kinds = new Set(data.routes.map((route) => (route === null ? '' : namesOf(route, data).join())))
+  const kinds = new Set(data.routes.map((route) => (route === null ? '' : namesOf(route).join())))
   if (kinds.size < 2) return
-  checkTwins(checked)
+  checkTwins(checked, namesOf)
   for (const [index, route] of data.routes.entries()) {
     const at = pointer('/routes', index)
-    if (!report.sound(at) || namesOf(route, data).length === 0) continue
+    if (!report.sound(at) || namesOf(route).length === 0) continue
     for (const pattern of pathPatterns(route.match.path)) {
-      const warning = exposed(route, pattern, paths, table, data)
+      const warning = exposed(route, pattern, paths, table, data, namesOf)
       if (warning === null) continue
       report.warn(`${at}/match/path`, warning)
       break
@@ -52,7 +55,8 @@ function exposed(
   pattern: PathPattern,
   paths: PathReadings,
   table: RouteTable<number>,
-  data: Written
+  data: Written,
+  namesOf: NamesOf
 ): string | null {
   const segments = sampleOf(pattern)
   if (segments === null) return null
@@ -63,7 +67,7 @@ function exposed(
     const other = found === null || found.ambiguous ? undefined : data.routes[found.value]
     if (other === undefined || other === route) continue
     if (sameService && !servicesOf(route).some((service) => servicesOf(other).includes(service))) continue
-    const missing = lacks(other, route, data)
+    const missing = lacks(other, route, namesOf)
     if (missing.length === 0) continue
     const text = `/${path.segments.join('/')}${path.trailingSlash ? '/' : ''}`
     const reached = `as this path, and it goes by the route "${other.name}" without ${missing.join(', ')}`
@@ -123,7 +127,7 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
 }
 
 /** Routes on paths that differ only in what a common server ignores. */
-function checkTwins({ data, report }: Checked): void {
+function checkTwins({ data, report }: Checked, namesOf: NamesOf): void {
   const known = new Map<string, { route: Route; at: string }>()
   for (const [index, route] of data.routes.entries()) {
     const at = pointer('/routes', index)
@@ -138,20 +142,20 @@ function checkTwins({ data, report }: Checked): void {
       continue
     }
     const { route: other } = twin
-    const missing = [...lacks(other, route, data), ...lacks(route, other, data)]
+    const missing = [...lacks(other, route, namesOf), ...lacks(route, other, namesOf)]
     if (missing.length === 0) continue
     const what = `some services take this for the path of route "${other.name}", and only one of the two has`
     report.warn(`${at}/match/path`, `${what} ${missing.join(', ')}`)
   }
 }
 
-const namesOf = ({ edge, config, plugins }: Route, data: Written) =>
-  concernsOf({ edge: { ...data.edge, ...edge }, config, plugins })
+/** Returns the names of the concerns that protect a route. */
+type NamesOf = (route: Route) => string[]
 
 /** Concerns that a route has and another one lacks. */
-function lacks(other: Route, route: Route, data: Written): string[] {
-  const has = new Set(namesOf(other, data))
-  return namesOf(route, data).filter((name) => !has.has(name))
+function lacks(other: Route, route: Route, namesOf: NamesOf): string[] {
+  const has = new Set(namesOf(other))
+  return namesOf(route).filter((name) => !has.has(name))
 }
 
 function servicesOf({ service, split }: Route): string[] {

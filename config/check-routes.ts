@@ -1,10 +1,8 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
 import FindMyWay from 'find-my-way'
-import { checkPolicy } from './check-mesh.ts'
 import { checkReadings } from './check-readings.ts'
 import { checkTimeouts } from './check-timeouts.ts'
-import type { Checked } from './checked.ts'
-import type { Written } from './complete.ts'
+import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { writtenHostKey } from './host-name.ts'
@@ -13,6 +11,7 @@ import { isPattern, pathPatterns } from './path-pattern.ts'
 import { Protections } from './protection.ts'
 import { costFault } from './regex-cost.ts'
 import { methodsOf, RouteTable } from './route-table.ts'
+import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
 
@@ -35,7 +34,6 @@ export function checkRoutes(checked: Checked): void {
       const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
       checkTimeouts(levels, [route.mesh, service?.mesh, data.mesh], report)
     }
-    if (route.mesh && report.usable(`${at}/mesh`)) checkPolicy(`${at}/mesh`, route.mesh, checked, route.service ?? null)
     checkSubsets(at, route, checked)
   })
   checkReadings(checked, checkConflicts(checked))
@@ -164,10 +162,10 @@ function parameterHint(text: string): string | undefined {
 }
 
 /** Routes that match the same requests. */
-function checkConflicts({ data, report }: Checked): RouteTable<number> {
+function checkConflicts({ data, keys, report }: Checked): RouteTable<number> {
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
   const table = new RouteTable<number>(report.sound('/listen/paths') ? data.listen.paths : guarded)
-  const protections = new Protections()
+  const protections = new Protections(keys)
   const edgeOf = ({ edge, config, plugins }: Route) => ({ edge: { ...data.edge, ...edge }, config, plugins })
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index)

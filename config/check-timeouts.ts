@@ -1,10 +1,9 @@
 /** `timeout` and `attemptTimeout` against each other, over the levels at which they can be written. */
-import type { Static } from 'typebox'
 import type { Report } from './faults.ts'
-import type { Mesh } from './schema/mesh.ts'
+import type { MeshPolicy } from './schema.ts'
 
 /** Keys that are written at one level. */
-type Policy = Partial<Static<typeof Mesh>> | undefined
+type Policy = Partial<MeshPolicy> | undefined
 
 /** The most specific level comes first; the last one holds the defaults. */
 export function checkTimeouts(levels: readonly string[], policies: readonly Policy[], report: Report): void {

@@ -3,19 +3,18 @@
  * fault yet, so that one slip is told once.
  */
 import { dirname, resolve } from 'node:path'
-import { checkEdge } from './check-edge.ts'
-import { checkPolicy } from './check-mesh.ts'
+import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkTimeouts } from './check-timeouts.ts'
-import type { Checked } from './checked.ts'
 import { checkPem } from './checked.ts'
-import type { Written } from './complete.ts'
+import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import type { Written } from './schema.ts'
 
-export function check(data: Written, report: Report, file: string): void {
-  const checked = { data, report, absolute: (path: string) => resolve(dirname(file), path) }
+export function check(data: Written, report: Report, file: string, keys: Keys): void {
+  const checked = { data, keys, report, absolute: (path: string) => resolve(dirname(file), path) }
   if (!report.usable('')) return
   checkListen(checked)
   if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
@@ -24,8 +23,7 @@ export function check(data: Written, report: Report, file: string): void {
     report.fault('/consumers', 'cannot be declared in this version; jwt says who calls')
   }
   checkTimeouts(['/mesh'], [data.mesh], report)
-  if (report.usable('/mesh')) checkPolicy('/mesh', data.mesh, checked, null)
-  checkEdge(checked)
+  checkConcerns(checked)
   if (report.usable('/routes')) checkRoutes(checked)
 }
 
@@ -95,12 +93,11 @@ function checkService(name: string, checked: Checked): void {
     if (known && dns.port === undefined && !dns.srv) report.fault(`${at}/dns`, 'needs a port, or srv: true')
   }
   checkTimeouts([`${at}/mesh`, '/mesh'], [service.mesh, data.mesh], report)
-  checkMesh(at, name, service, checked)
+  checkMesh(at, service, checked)
 }
 
-function checkMesh(at: string, name: string, service: Written['services'][string], checked: Checked): void {
+function checkMesh(at: string, service: Written['services'][string], checked: Checked): void {
   const { data, report } = checked
-  if (service.mesh && report.usable(`${at}/mesh`)) checkPolicy(`${at}/mesh`, service.mesh, checked, name)
   if (!report.sound('/mesh/mode') || !report.sound(`${at}/mesh`)) return
   const mode = service.mesh?.mode ?? data.mesh.mode
   const inherited = service.mesh?.mode === undefined

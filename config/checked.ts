@@ -2,17 +2,8 @@
 import type { Stats } from 'node:fs'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import type { Written } from './complete.ts'
-import type { Report } from './faults.ts'
+import type { Checked } from './concern.ts'
 import { didYouMean } from './nearest.ts'
-
-/** What every check is given. */
-export interface Checked {
-  readonly data: Written
-  readonly report: Report
-  /** Absolute, from what is relative to the configuration's folder. */
-  readonly absolute: (path: string) => string
-}
 
 /** State of what is at a path; null if there is nothing, or can be nothing: the path has a NUL, or is too long. */
 function stateOf(path: string): Stats | null {

@@ -1,28 +1,22 @@
 /** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
 import { dirname, resolve } from 'node:path'
-import type { Static } from 'typebox'
+import type { Key, Keys } from './concern.ts'
+import { keysAt } from './concern.ts'
 import type { Report } from './faults.ts'
-import type { Config, EdgePolicy, Gateway, RouteConfig, ServiceConfig } from './schema.ts'
-import { parseDuration, parseSize } from './units.ts'
+import { Protections } from './protection.ts'
+import type { Config, EdgePolicy, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
 
-/** The document once it fits the schema. */
-export type Written = Static<typeof Gateway>
+/** Returns the absolute path of one that is relative to the configuration's folder. */
+type Absolute = (path: string) => string
 
-/** On a route unless something says otherwise. */
-const edgeDefaults = {
-  bodyLimit: parseSize('10mb') ?? 0,
-  accessLog: true,
-  websocket: { idleTimeout: parseDuration('5m') ?? 0 }
-}
-
-/** Whether a `publicKey` is the key itself rather than the name of its file. */
-export const isPem = (text: string) => text.includes('-----BEGIN')
-
-export function complete(data: Written, file: string, report: Report): Config {
+export function complete(data: Written, file: string, keys: Keys, report: Report): Config {
   const absolute = (path: string) => resolve(dirname(file), path)
   const { consumers: _none, ...rest } = data
-  const edge = absoluteKey({ ...edgeDefaults, ...data.edge }, absolute)
-  const { requestId: _everywhere, ...inherited } = edge
+  const edge = completeSection(data.edge, keys.edge, absolute)
+  const mesh = completeSection(data.mesh, keys.mesh, absolute)
+  const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
+  const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
+  const protections = new Protections(keys)
   const config: Config = {
     ...rest,
     file,
@@ -32,11 +26,18 @@ export function complete(data: Written, file: string, report: Report): Config {
     },
     discovery: discovery(data, absolute),
     edge,
-    mesh: upstreamFiles(data.mesh, absolute),
+    mesh,
     services: Object.fromEntries(
-      Object.entries(data.services).map(([name, s]) => [name, service(name, s, data, absolute)])
+      Object.entries(data.services).map(([name, written]) => {
+        const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
+        return [name, service(name, written, policy)]
+      })
     ),
-    routes: data.routes.map((route) => completeRoute(route, inherited, absolute)),
+    routes: data.routes.map((route) => {
+      const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute) }
+      const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
+      return completeRoute({ ...route, mesh: meshPolicy }, edgePolicy, protections)
+    }),
     plugins: data.plugins.map((plugin, index) => {
       const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
       return { ...files(plugin, ['path'], absolute), position: { line, column } }
@@ -45,43 +46,42 @@ export function complete(data: Written, file: string, report: Report): Config {
   return freeze(config)
 }
 
-function service(
-  name: string,
-  written: Written['services'][string],
-  data: Written,
-  absolute: (path: string) => string
-): ServiceConfig {
+/** Lets each concern complete its options. */
+function completeSection<T extends object>(section: T, keys: readonly Key[], absolute: Absolute): T {
+  const copy = { ...section }
+  for (const key of keys) {
+    const options: unknown = Reflect.get(copy, key.name)
+    if (options && key.complete) Object.assign(copy, { [key.name]: key.complete(options, absolute) })
+  }
+  return copy
+}
+
+function service(name: string, written: Written['services'][string], mesh: MeshPolicy): ServiceConfig {
   const { consul, instances, dns } = written
   const found = consul ?? (instances === undefined && dns === undefined ? { passingOnly: true } : undefined)
   return {
     ...written,
     name,
     ...(found && { consul: { ...found, service: found.service ?? name } }),
-    mesh: upstreamFiles({ ...data.mesh, ...written.mesh }, absolute)
+    mesh
   }
 }
 
 function completeRoute(
-  route: Written['routes'][number],
-  inherited: EdgePolicy,
-  absolute: (path: string) => string
+  { split, stickOn, mesh, ...rest }: Written['routes'][number],
+  edge: EdgePolicy,
+  protections: Protections
 ): RouteConfig {
-  const { split, stickOn, edge, mesh, ...rest } = route
   return {
     ...rest,
-    service: route.service ?? split?.[0]?.service ?? '',
-    edge: absoluteKey({ ...inherited, ...edge }, absolute),
+    service: rest.service ?? split?.[0]?.service ?? '',
+    edge,
+    protection: protections.of({ edge, config: rest.config, plugins: rest.plugins }),
     mesh: { ...mesh, ...(split && { split }), ...(stickOn && { stickOn }) }
   }
 }
 
-function absoluteKey<T extends EdgePolicy>(edge: T, absolute: (path: string) => string): T {
-  const { jwt } = edge
-  if (!jwt || jwt.publicKey === undefined || isPem(jwt.publicKey)) return edge
-  return { ...edge, jwt: { ...jwt, publicKey: absolute(jwt.publicKey) } }
-}
-
-function discovery({ discovery: written }: Written, absolute: (path: string) => string): Written['discovery'] {
+function discovery({ discovery: written }: Written, absolute: Absolute): Written['discovery'] {
   const { consul, snapshot } = written
   return {
     ...written,
@@ -90,16 +90,7 @@ function discovery({ discovery: written }: Written, absolute: (path: string) => 
   }
 }
 
-/** A mesh policy's files. */
-function upstreamFiles<T extends { tls?: Written['mesh']['tls'] }>(mesh: T, absolute: (path: string) => string): T {
-  return mesh.tls ? { ...mesh, tls: files(mesh.tls, ['ca', 'cert', 'key'], absolute) } : mesh
-}
-
-function files<T extends object, K extends keyof T>(
-  section: T,
-  keys: readonly K[],
-  absolute: (path: string) => string
-): T {
+function files<T extends object, K extends keyof T>(section: T, keys: readonly K[], absolute: Absolute): T {
   const copy = { ...section }
   for (const key of keys) {
     const path = copy[key]

@@ -1,13 +1,12 @@
 /** The schema as an editor needs it: of what is written in a file, before variables, defaults and units. */
-import { Gateway } from './schema.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
 type Schema = { [key: string]: unknown }
 
-/** JSON Schema, draft 7. */
-export function editorSchema(): Schema {
-  return { $schema: 'http://json-schema.org/draft-07/schema#', ...written(Gateway as unknown as Schema) }
+/** Returns a JSON Schema, draft 7, for the schema that the loader validates by. */
+export function editorSchema(schema: object): Schema {
+  return { $schema: 'http://json-schema.org/draft-07/schema#', ...written(schema as Schema) }
 }
 
 /** A variable may stand where a value is expected. */

@@ -2,13 +2,14 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { check } from './check.ts'
-import type { Written } from './complete.ts'
 import { complete } from './complete.ts'
+import type { Keys } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
+import { gatewaySchema } from './gateway-schema.ts'
 import { read } from './read.ts'
-import type { Config } from './schema.ts'
-import { validate } from './validate.ts'
+import type { Config, Written } from './schema.ts'
+import { Validator } from './validate.ts'
 
 export type { Fault } from './faults.ts'
 export { ConfigError }
@@ -21,32 +22,45 @@ const reasons: Readonly<Record<string, string>> = {
 
 type Warn = (warning: Fault) => void
 
-/** `warn` is told of each thing that has no effect, unless there are faults. */
-export function loadConfig(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
-  let text: string
-  try {
-    text = readFileSync(file, 'utf8')
-  } catch (error) {
-    const { code = '', message } = error as NodeJS.ErrnoException
-    throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
-  }
-  return parseConfig(text, file, env, warn)
-}
+/** Loads configurations with the keys of given concerns. */
+export class Loader {
+  readonly schema: ReturnType<typeof gatewaySchema>
+  readonly #keys: Keys
+  #validator: Validator | undefined
 
-export function parseConfig(
-  text: string,
-  file: string,
-  env: NodeJS.ProcessEnv = process.env,
-  warn: Warn = () => {}
-): Config {
-  const report = new Report(file)
-  const data = read(text, env, report)
-  setAside(data)
-  validate(data, report)
-  check(data as Written, report, resolve(file))
-  report.throwIfAny()
-  for (const warning of report.warnings) warn(warning)
-  return complete(data as Written, resolve(file), report)
+  constructor(keys: Keys) {
+    this.#keys = keys
+    this.schema = gatewaySchema(keys)
+  }
+
+  /**
+   * Reads a file. `warn` is told of each thing that has no effect, unless there are faults.
+   * @throws {ConfigError} with every fault of the file.
+   */
+  load(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
+    let text: string
+    try {
+      text = readFileSync(file, 'utf8')
+    } catch (error) {
+      const { code = '', message } = error as NodeJS.ErrnoException
+      throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
+    }
+    return this.parse(text, file, env, warn)
+  }
+
+  /** The same for the text of a file. */
+  parse(text: string, file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
+    const report = new Report(file)
+    const data = read(text, env, report)
+    setAside(data)
+    // Compiling takes longer than all else for a small file.
+    this.#validator ??= new Validator(this.schema, this.#keys)
+    this.#validator.validate(data, report)
+    check(data as Written, report, resolve(file), this.#keys)
+    report.throwIfAny()
+    for (const warning of report.warnings) warn(warning)
+    return complete(data as Written, resolve(file), this.#keys, report)
+  }
 }
 
 /** Removes keys of the file that mean nothing: sections for anchors, and lists whose items are all commented out. */

@@ -1,7 +1,9 @@
 /** Advice for keys that are not known where they stand, but elsewhere or in other gateways. */
-import { RouteEdge } from './schema/edge.ts'
-import { MeshOverride, RouteMesh } from './schema/mesh.ts'
-import { Gateway, Match, Service } from './schema.ts'
+import type { Key, Keys, Level } from './concern.ts'
+import { keysAt } from './concern.ts'
+import { Listen } from './schema/gateway.ts'
+import { Match } from './schema/route.ts'
+import { Service } from './schema/service.ts'
 
 const plugin = 'it is not built in; a plugin can do it (plugins/README.md)'
 
@@ -15,15 +17,11 @@ const byName: Readonly<Record<string, string>> = {
     ].map((name) => [name, plugin])
   ),
   ...Object.fromEntries(
-    ['strategy', 'loadBalancing', 'loadBalancer', 'lb'].map((name) => [name, 'write mesh.balance'])
-  ),
-  ...Object.fromEntries(
     ['urls', 'url', 'upstreams', 'upstream', 'targets', 'target', 'servers', 'endpoints', 'nodes', 'address'].map((name) => [
       name,
       'write the addresses of a service under "instances"'
     ])
   ),
-  retries: 'write retry: { attempts: 2 } under "mesh"',
   sni: 'a listener has one certificate: listen.tls',
   upstream_uri: 'name the service, and change its path by path.strip or path.rewrite',
   uri: 'write the path of a route under match.path',
@@ -38,57 +36,81 @@ const byName: Readonly<Record<string, string>> = {
 const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])[] = [
   [/^\/listen$/, 'redirect', 'redirects from http to https are not built in; the load balancer or a plugin can answer with them'],
   [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
-  [/^\/listen\/limits$/, 'body', 'write edge.bodyLimit'],
-  [/\/mesh\/connections$/, 'idleTimeout|keepAlive', 'write connections.idle'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
   [/^\/routes\/\d+$/, 'upstream|backend|target|proxyPass', 'name one of "services" under "service"'],
-  [/^\/routes\/\d+\/edge$/, 'requestId', 'requestId can only be set under the top-level edge'],
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
-
-interface Section {
-  readonly key: string
-  readonly schema: { readonly properties: object }
-}
-
-/** Sections beside or below a mapping in which a key may have been meant. */
-function sectionsFor(holder: string): Section[] {
-  const [edge, mesh] = [
-    { key: 'edge', schema: RouteEdge },
-    { key: 'mesh', schema: MeshOverride }
-  ]
-  if (holder === '') return [edge, mesh, { key: 'listen', schema: Gateway.properties.listen }]
-  if (holder === '/edge') return [mesh]
-  if (holder === '/mesh') return [edge]
-  if (/^\/services\/[^/]+$/.test(holder)) return [mesh]
-  if (/^\/routes\/\d+$/.test(holder)) return [{ key: 'match', schema: Match }, edge, { key: 'mesh', schema: RouteMesh }]
-  if (/^\/routes\/\d+\/edge$/.test(holder))
-    return [
-      { key: 'mesh', schema: RouteMesh },
-      { key: 'match', schema: Match }
-    ]
-  if (/^\/routes\/\d+\/mesh$/.test(holder)) return [edge]
-  return []
-}
 
 /** `strip_path` and `strip-path` are `stripPath`, too. */
 const folded = (key: string) => key.replace(/[_-]/g, '').toLowerCase()
 
-const byFoldedName: ReadonlyMap<string, string> = new Map(
-  Object.entries(byName).map(([name, advice]) => [folded(name), advice])
-)
+/** A section beside or below a mapping in which a key may have been meant. */
+type Section = readonly [name: string, keys: ReadonlySet<string>]
 
-/** Returns `; …` with what to write instead of a key, or null if nothing is known of it. */
-export function misplaced(holder: string, key: string): string | null {
-  const name = folded(key)
-  const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
-  if (placed !== undefined) return `; ${placed[2]}`
-  if (/^\/routes\/\d+\/mesh$/.test(holder) && Object.hasOwn(MeshOverride.properties, key)) {
-    return '; it belongs to the service'
+const match = new Set(Object.keys(Match.properties))
+const listen = new Set(Object.keys(Listen.properties))
+
+export class Advisor {
+  readonly #keys: Keys
+  readonly #byFoldedName: ReadonlyMap<string, string>
+
+  constructor(keys: Keys) {
+    this.#keys = keys
+    const ofConcerns = [...keys.edge, ...keys.mesh].flatMap((key) => Object.entries(key.aliases ?? {}))
+    this.#byFoldedName = new Map(
+      [...ofConcerns, ...Object.entries(byName)].map(([name, advice]) => [folded(name), advice])
+    )
   }
-  const section = sectionsFor(holder).find(({ schema }) => Object.hasOwn(schema.properties, key))
-  if (section !== undefined) return `; it belongs under "${section.key}"`
-  if (holder === '' && Object.hasOwn(Service.properties, key)) return '; it belongs to a service, under "services"'
-  const advice = byFoldedName.get(name)
-  return advice === undefined ? null : `; ${advice}`
+
+  /** Returns `; …` with what to write instead of a key, or null if nothing is known of it. */
+  misplaced(holder: string, key: string): string | null {
+    const name = folded(key)
+    const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
+    if (placed !== undefined) return `; ${placed[2]}`
+    const known = this.#within(holder, name) ?? this.#ofAnotherLevel(holder, key) ?? this.#ofAnotherSection(holder, key)
+    if (known !== null) return `; ${known}`
+    const advice = this.#byFoldedName.get(name)
+    return advice === undefined ? null : `; ${advice}`
+  }
+
+  /** Advice for a key within the options of a concern. */
+  #within(holder: string, name: string): string | null {
+    const [, half, concern] = /\/(edge|mesh)\/([^/]+)$/.exec(holder) ?? []
+    if (half === undefined) return null
+    const { innerAliases = {} } = this.#keys[half as 'edge' | 'mesh'].find((key) => key.name === concern) ?? {}
+    return Object.entries(innerAliases).find(([alias]) => folded(alias) === name)?.[1] ?? null
+  }
+
+  /** Advice for a key of the same half that cannot be set at this level. */
+  #ofAnotherLevel(holder: string, key: string): string | null {
+    const half = /\/(edge|mesh)$/.exec(holder)?.[1] as 'edge' | 'mesh' | undefined
+    const known = half && this.#keys[half].find(({ name }) => name === key)
+    if (half === undefined || known === undefined) return null
+    if (holder.startsWith('/routes/') && known.levels.includes('service')) return 'it belongs to the service'
+    return known.levels.includes('gateway') ? `${key} can only be set under the top-level ${half}` : null
+  }
+
+  #ofAnotherSection(holder: string, key: string): string | null {
+    const section = this.#sectionsFor(holder).find(([, keys]) => keys.has(key))
+    if (section !== undefined) return `it belongs under "${section[0]}"`
+    if (holder === '' && Object.hasOwn(Service.properties, key)) return 'it belongs to a service, under "services"'
+    return null
+  }
+
+  #sectionsFor(holder: string): Section[] {
+    const section = (name: string, keys: readonly Key[], level: Level): Section => {
+      return [name, new Set(keysAt(keys, level).map((key) => key.name))]
+    }
+    const edge = section('edge', this.#keys.edge, 'route')
+    const ofServices = section('mesh', this.#keys.mesh, 'service')
+    const ofRoutes = section('mesh', this.#keys.mesh, 'route')
+    if (holder === '') return [edge, ofServices, ['listen', listen]]
+    if (holder === '/edge') return [ofServices]
+    if (holder === '/mesh') return [edge]
+    if (/^\/services\/[^/]+$/.test(holder)) return [ofServices]
+    if (/^\/routes\/\d+$/.test(holder)) return [['match', match], edge, ofRoutes]
+    if (/^\/routes\/\d+\/edge$/.test(holder)) return [ofRoutes, ['match', match]]
+    if (/^\/routes\/\d+\/mesh$/.test(holder)) return [edge]
+    return []
+  }
 }

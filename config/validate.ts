@@ -2,11 +2,11 @@
 import { isIP } from 'node:net'
 import type { AnySchemaObject, ErrorObject, ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
+import type { Keys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
-import { misplaced } from './misplaced.ts'
+import { Advisor } from './misplaced.ts'
 import { didYouMean } from './nearest.ts'
-import { Gateway } from './schema.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
@@ -48,9 +48,7 @@ function isCidr(text: string): boolean {
   return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
 }
 
-let compiled: ValidateFunction | undefined
-
-function compile(): ValidateFunction {
+function compile(schema: object): ValidateFunction {
   const ajv = new Ajv({ allErrors: true, useDefaults: true, code: { optimize: false }, strict: true, verbose: true })
   ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
   ajv.addFormat('authority', isAuthority)
@@ -69,54 +67,66 @@ function compile(): ValidateFunction {
       )
     }
   })
-  return ajv.compile(Gateway)
+  return ajv.compile(schema)
 }
 
-/** Fills in defaults and converts units in place. */
-export function validate(data: unknown, report: Report): void {
-  compiled ??= compile()
-  if (compiled(data)) return
-  for (const error of compiled.errors ?? []) if (error.keyword !== 'if') tell(error, report)
-}
+export class Validator {
+  readonly #schema: object
+  readonly #advisor: Advisor
+  readonly #isValid: ValidateFunction
 
-function tell(error: ErrorObject, report: Report): void {
-  const at = error.instancePath
-  // One fault a value is enough: what fails a pattern may well fail a format too.
-  if (!report.usable(at)) return
-  if (error.keyword === 'required') report.missing(at, error.params.missingProperty)
-  else if (error.keyword === 'additionalProperties') tellKey(error, report)
-  else {
-    const wanted = expected(shapeOf(error))
-    report.fault(at, `expected ${wanted}, found ${found(error, report)}${hint(error)}`)
+  constructor(schema: object, keys: Keys) {
+    this.#schema = schema
+    this.#advisor = new Advisor(keys)
+    this.#isValid = compile(schema)
   }
-}
 
-function tellKey(error: ErrorObject, report: Report): void {
-  const { properties, patternProperties } = error.parentSchema ?? {}
-  const key: string = error.params.additionalProperty
-  const at = pointer(error.instancePath, key)
-  if (properties !== undefined) {
-    const known = Object.keys(properties)
-    const [name = ''] = key.split(':')
-    const advice = known.includes(name)
-      ? `; write a blank after the colon of "${name}:"`
-      : (misplaced(error.instancePath, key) ?? didYouMean(key, known))
-    report.unknownKey(error.instancePath, key, advice)
+  /** Fills in defaults and converts units in place. */
+  validate(data: unknown, report: Report): void {
+    if (this.#isValid(data)) return
+    for (const error of this.#isValid.errors ?? []) if (error.keyword !== 'if') this.#tell(error, report)
   }
-  // A mapping whose keys are names.
-  else if (patternProperties !== undefined) report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
-}
 
-/** The schema that an error is about; of two alternatives, both. */
-function shapeOf(error: ErrorObject): Shape {
-  const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
-  const [branch] = steps.slice(-2)
-  if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
-  let place = steps.slice(0, -2)
-  // Alternatives within alternatives: all of them.
-  while (/^(then|else)$/.test(place.at(-1) ?? '')) place = place.slice(0, -1)
-  const either = place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), Gateway)
-  return either as Shape
+  #tell(error: ErrorObject, report: Report): void {
+    const at = error.instancePath
+    // One fault a value is enough: what fails a pattern may well fail a format too.
+    if (!report.usable(at)) return
+    if (error.keyword === 'required') report.missing(at, error.params.missingProperty)
+    else if (error.keyword === 'additionalProperties') this.#tellKey(error, report)
+    else {
+      const wanted = expected(this.#shapeOf(error))
+      report.fault(at, `expected ${wanted}, found ${found(error, report)}${hint(error)}`)
+    }
+  }
+
+  #tellKey(error: ErrorObject, report: Report): void {
+    const { properties, patternProperties } = error.parentSchema ?? {}
+    const key: string = error.params.additionalProperty
+    const at = pointer(error.instancePath, key)
+    if (properties !== undefined) {
+      const known = Object.keys(properties)
+      const [name = ''] = key.split(':')
+      const advice = known.includes(name)
+        ? `; write a blank after the colon of "${name}:"`
+        : (this.#advisor.misplaced(error.instancePath, key) ?? didYouMean(key, known))
+      report.unknownKey(error.instancePath, key, advice)
+    }
+    // A mapping whose keys are names.
+    else if (patternProperties !== undefined) {
+      report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
+    }
+  }
+
+  /** The schema that an error is about; of two alternatives, both. */
+  #shapeOf(error: ErrorObject): Shape {
+    const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
+    const [branch] = steps.slice(-2)
+    if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
+    let place = steps.slice(0, -2)
+    // Alternatives within alternatives: all of them.
+    while (/^(then|else)$/.test(place.at(-1) ?? '')) place = place.slice(0, -1)
+    return place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), this.#schema) as Shape
+  }
 }
 
 function expected(shape: Shape): string {

@@ -2,7 +2,6 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FastifyInstance, FastifyPluginAsync, FastifySchema, RouteOptions } from 'fastify'
 import type { PathPattern } from '../config/path-pattern.ts'
 import { paramNames, pathPatterns } from '../config/path-pattern.ts'
-import { Protections } from '../config/protection.ts'
 import { methodsOf, RouteTable } from '../config/route-table.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
 import type { Target } from './match.ts'
@@ -39,18 +38,16 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
   })
   fastify.setNotFoundHandler(unrouted(table, mountPoint(fastify), listen.unknownHost))
 
-  const protections = new Protections()
   for (const [index, route] of routes.entries()) {
     // Any method may carry a body, and none is special to a gateway.
     const methods = methodsOf(route.match)
     for (const method of methods) {
       if (!table.methods.has(method)) fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
     }
-    const protection = protections.of(route)
     const cors = Boolean(route.edge.cors)
     for (const pattern of pathPatterns(route.match.path)) {
       const target = addRoute(route, pattern, methods)
-      table.add({ match: route.match, pattern, cors, protection, value: target })
+      table.add({ match: route.match, pattern, cors, protection: route.protection, value: target })
     }
     if (index % BATCH === BATCH - 1) await nextTurn()
   }

@@ -1,7 +1,7 @@
 // The tables of config/README.md, made from the schema. As a command it writes them: `node test/config-reference.ts`.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Gateway } from '../config/schema.ts'
+import { loader } from '../plugins/config.ts'
 
 export const readme = join(import.meta.dirname, '../config/README.md')
 const begin = '<!-- reference: written by `node test/config-reference.ts` -->'
@@ -116,7 +116,7 @@ const isFree = ({ path }: Row) => path.endsWith('.<name>') && path !== 'services
 const sections = ['listen', 'admin', 'discovery', 'redis', 'edge', 'mesh', 'services', 'routes', 'consumers', 'plugins']
 
 /** Every key of the schema: `routes[].match.path`, `services.<name>.dns`. */
-export function keys(shape: Shape = Gateway as Shape, path = ''): Row[] {
+export function keys(shape: Shape = loader.schema as Shape, path = ''): Row[] {
   const rows: Row[] = []
   const add = (key: string, inner: Shape, required: boolean) => {
     const at = path === '' ? key : `${path}.${key}`

@@ -3,7 +3,7 @@
  * given texts on which careless ones take quadratic time, at two lengths. A new parser belongs into the table.
  */
 import t from 'tap'
-import type { FallbackOptions, RouteConfig } from '../config/schema.ts'
+import type { RouteConfig } from '../config/schema.ts'
 import { relocation } from '../plugins/edge/bridge/location.ts'
 import { headerValue } from '../plugins/edge/bridge/upstream-headers.ts'
 import { toOriginForm } from '../plugins/edge/protocol/absolute-form.ts'
@@ -17,6 +17,7 @@ import {
 import { announced, endToEnd, isWebSocket, nominated, takesTrailers } from '../plugins/edge/protocol/headers.ts'
 import { commaItems, withoutEndSlashes } from '../plugins/edge/protocol/scanning.ts'
 import { targetPath } from '../plugins/edge/protocol/target-path.ts'
+import type { FallbackOptions } from '../plugins/mesh/concerns/fallback/options.ts'
 import { StaleStore } from '../plugins/mesh/concerns/fallback/stale-store.ts'
 import { noteRetryAfter } from '../plugins/mesh/concerns/retry/retry-after.ts'
 import { matcher } from '../plugins/mesh/concerns/split.ts'

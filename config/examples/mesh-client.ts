@@ -13,12 +13,13 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fetch } from 'undici'
+import { meshKeys } from '../../plugins/mesh/chain.ts'
 import { createMesh } from '../../plugins/mesh/mesh.ts'
-import { parseConfig } from '../load.ts'
+import { Loader } from '../load.ts'
 
 const [path = '/orders', calls = '3'] = process.argv.slice(2)
 
-const config = parseConfig(
+const config = new Loader({ edge: [], mesh: meshKeys }).parse(
   `
   discovery: { consul: { url: "\${CONSUL_URL:-http://127.0.0.1:8500}" } }
   mesh: { balance: round-robin, timeout: 3s, retry: { attempts: 2, on: [connect-failure] } }

@@ -69,3 +69,17 @@ export const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
 /** One text, or a list of them. */
 export const Text = Type.String({ minLength: 1 })
 export const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 1 }), Text)
+
+/** What of a call the hash is taken of. */
+export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cookie:${string}` | `query:${string}`>({
+  type: 'string',
+  pattern: "^(ip|consumer|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:.+)$",
+  expected: 'ip, consumer, header:NAME, cookie:NAME or query:NAME',
+  description: 'ip | consumer | header:NAME | cookie:NAME | query:NAME.'
+})
+
+/** Whether a concern acts, or only counts. */
+export const Mode = Names(['enforce', 'shadow'], {
+  default: 'enforce',
+  description: 'shadow: only count what it would have done.'
+})

@@ -1,6 +1,9 @@
-import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Key } from '../../config/concern.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import { bridgeKeys } from './bridge/options.ts'
+import type { EdgeConcern } from './concern.ts'
+import { everywhere } from './concern.ts'
 import accessLog from './concerns/access-log.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
@@ -27,36 +30,35 @@ import requestTarget from './protocol/request-target.ts'
 import { boundReaders } from './protocol/slow-reader.ts'
 import { receiveUpgrades } from './protocol/upgrades.ts'
 
-/** Whether a concern is on for a route; those of the listener are on for all. */
-type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
-type On = (edge: RouteConfig['edge']) => unknown
-
 /**
  * The edge's concerns in the order in which a request meets them. To add one, add its file and a line here;
  * to remove one, the reverse. The bridge comes after them and after the user's own plugins.
  */
-const concerns: readonly (readonly [name: string, plugin: Plugin, on: On])[] = [
-  ['errors', errors, () => true], // first: whatever fails from here on is answered in one shape
-  ['request-id', requestId, () => true], // before all that logs
-  ['client-gone', clientGone, () => true], // from now on a client may leave at any moment
-  ['access-log', accessLog, (edge) => edge.accessLog !== false], // sees every outcome, refusals included
-  ['metrics', metrics, () => true], // likewise
-  ['overload', overload, () => true], // before anything else costs a descriptor
-  ['pipelining', pipelining, () => true], // before anything is done for it
-  ['client-limits', clientLimits, () => true], // one that waits holds nothing but its memory
-  ['request-target', requestTarget, () => true], // before any rule that goes by the path
-  ['body-timeout', bodyTimeout, () => true], // the clock runs from the head on
-  ['cors', cors, (edge) => edge.cors], // preflights carry no credentials and must not be counted
-  ['rate-limit', rateLimit, (edge) => edge.rateLimit], // before the cost of authentication; by consumer: after it
-  ['jwt', jwt, (edge) => edge.jwt], // who calls
-  ['websocket', websocket, (edge) => edge.websocket], // only who may come in gets to know
-  ['max-forwards', maxForwards, () => true], // what it answers, a service would have
-  ['body-limit', bodyLimit, (edge) => edge.bodyLimit] // only now is the body looked at
+export const concerns: readonly EdgeConcern[] = [
+  everywhere('errors', errors), // first: whatever fails from here on is answered in one shape
+  requestId, // before all that logs
+  everywhere('client-gone', clientGone), // from now on a client may leave at any moment
+  accessLog, // sees every outcome, refusals included
+  everywhere('metrics', metrics), // likewise
+  everywhere('overload', overload), // before anything else costs a descriptor
+  everywhere('pipelining', pipelining), // before anything is done for it
+  everywhere('client-limits', clientLimits), // one that waits holds nothing but its memory
+  everywhere('request-target', requestTarget), // before any rule that goes by the path
+  bodyTimeout, // the clock runs from the head on
+  cors, // preflights carry no credentials and must not be counted
+  rateLimit, // before the cost of authentication; by consumer: after it
+  jwt, // who calls
+  websocket, // only who may come in gets to know
+  everywhere('max-forwards', maxForwards), // what it answers, a service would have
+  bodyLimit // only now is the body looked at
 ]
 
+/** The keys of `edge`. */
+export const edgeKeys: readonly Key[] = [...concerns.flatMap(({ keys }) => keys), ...bridgeKeys]
+
 /** Names of the concerns in force on a route, in their order. */
-export function edgeConcerns({ edge }: RouteConfig): string[] {
-  return concerns.filter(([, , on]) => Boolean(on(edge))).map(([name]) => name)
+export function edgeConcerns(route: RouteConfig): string[] {
+  return concerns.filter(({ isOn }) => isOn(route)).map(({ name }) => name)
 }
 
 export default fp<Config>(
@@ -80,9 +82,9 @@ export default fp<Config>(
       settleForwardedFor(request.raw)
       done()
     })
-    const order = new EdgeOrder(concerns.map(([name]) => name))
+    const order = new EdgeOrder(concerns.map(({ name }) => name))
     fastify.decorate('edgeOrder', order)
-    for (const [index, [, plugin]] of concerns.entries()) {
+    for (const [index, { plugin }] of concerns.entries()) {
       fastify.addHook('onRoute', order.hookAt(index))
       await fastify.register(plugin, config)
     }

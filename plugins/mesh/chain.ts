@@ -1,71 +1,42 @@
-import { adaptiveConcurrency } from './concerns/adaptive-concurrency/index.ts'
-import { attemptTimeout } from './concerns/attempt-timeout.ts'
-import { caps } from './concerns/caps/index.ts'
-import { circuitBreaker } from './concerns/circuit-breaker/index.ts'
-import { collapse } from './concerns/collapse/index.ts'
-import { deadline } from './concerns/deadline.ts'
-import { fallback } from './concerns/fallback/index.ts'
-import { fault } from './concerns/fault/index.ts'
-import { hashKey } from './concerns/hash-key.ts'
-import { hedge } from './concerns/hedge/index.ts'
-import { intentions } from './concerns/intentions.ts'
-import { latency } from './concerns/latency.ts'
-import { mirror } from './concerns/mirror.ts'
-import { outlierDetection } from './concerns/outlier-detection/index.ts'
-import { rateLimit } from './concerns/rate-limit/index.ts'
-import { replay } from './concerns/replay.ts'
-import { responseTimeout } from './concerns/response-timeout.ts'
-import { retry } from './concerns/retry/index.ts'
-import { select } from './concerns/select.ts'
+import type { Key } from '../../config/concern.ts'
+import { balanceKey } from './balancing/schema.ts'
+import type { MeshConcern } from './concern.ts'
+import adaptiveConcurrency from './concerns/adaptive-concurrency/index.ts'
+import attemptTimeout from './concerns/attempt-timeout.ts'
+import caps from './concerns/caps/index.ts'
+import circuitBreaker from './concerns/circuit-breaker/index.ts'
+import collapse from './concerns/collapse/index.ts'
+import deadline from './concerns/deadline.ts'
+import fallback from './concerns/fallback/index.ts'
+import fault from './concerns/fault/index.ts'
+import hash from './concerns/hash-key.ts'
+import hedge from './concerns/hedge/index.ts'
+import intentions from './concerns/intentions.ts'
+import latency from './concerns/latency.ts'
+import mirror from './concerns/mirror.ts'
+import outlierDetection from './concerns/outlier-detection/index.ts'
+import rateLimit from './concerns/rate-limit/index.ts'
+import replay from './concerns/replay.ts'
+import responseTimeout from './concerns/response-timeout.ts'
+import retry from './concerns/retry/index.ts'
+import select from './concerns/select.ts'
 import { attemptTelemetry, callTelemetry } from './concerns/telemetry.ts'
+import { connectKeys } from './connect/options.ts'
 import { Call } from './core/call.ts'
 import type {} from './core/call-options.ts'
 import type { Layer } from './core/layer.ts'
+import { callKeys } from './core/options.ts'
+import { healthCheckKey } from './health/options.ts'
 
 export interface Named {
   readonly name: string
   readonly layer: Layer
 }
 
-/** What users have added, by where it goes. */
+/** Interceptors of users, by their place. */
 export interface Used {
   readonly request: readonly Named[]
   readonly attempt: readonly Named[]
-}
-
-/**
- * The mesh's concerns in the order in which a call meets them. What may answer in the service's place stands outside
- * the deadline, or could not answer when that has passed; the call gives whatever is above it one stable controller;
- * retry and hedge repeat what is below them: what admits an attempt, selection, so that a retry goes elsewhere, then
- * what concerns one attempt at one instance. To add a concern, add its file and a line here; to remove one, the reverse.
- */
-export function layers(used: Used): Named[] {
-  return [
-    { name: 'telemetry', layer: callTelemetry }, // sees all that happens
-    { name: 'collapse', layer: collapse }, // who shares an answer shares its fallback
-    { name: 'fallback', layer: fallback }, // also when the deadline has passed
-    { name: 'deadline', layer: deadline },
-    { name: 'response-timeout', layer: responseTimeout }, // of the response that the caller gets
-    ...used.request,
-    { name: 'call', layer: beginCall },
-    { name: 'intentions', layer: intentions }, // not even a copy goes where we may not
-    { name: 'circuit-breaker', layer: circuitBreaker }, // calls, not attempts: what a retry saved is no failure
-    { name: 'mirror', layer: mirror }, // once a call, whatever becomes of it
-    { name: 'hash', layer: hashKey }, // the same for all attempts
-    { name: 'replay', layer: replay }, // what retry and hedge send again
-    { name: 'retry', layer: retry },
-    { name: 'hedge', layer: hedge },
-    { name: 'adaptive-concurrency', layer: adaptiveConcurrency },
-    { name: 'caps', layer: caps },
-    { name: 'rate-limit', layer: rateLimit }, // last, so that only what will be sent takes a token
-    { name: 'select', layer: select },
-    { name: 'latency', layer: latency }, // of the instance that was selected
-    { name: 'attempt-telemetry', layer: attemptTelemetry },
-    { name: 'outlier-detection', layer: outlierDetection },
-    ...used.attempt,
-    { name: 'attempt-timeout', layer: attemptTimeout },
-    { name: 'fault', layer: fault } // innermost: to all others a fault is the service's
-  ]
 }
 
 /** Makes the call's record, and hands undici's own timers over to the mesh's. */
@@ -76,3 +47,50 @@ const beginCall: Layer = (service, policy, { now }) => {
     return call.begin(dispatch, { ...opts, call, headersTimeout: 0, bodyTimeout })
   }
 }
+
+/**
+ * The mesh's concerns in the order in which a call meets them; `request` and `attempt` are the places of users'
+ * interceptors. Concerns that may answer in the service's place stand outside the deadline, or could not answer when
+ * that has passed. The call gives all that is above it one stable controller. Retry and hedge repeat what is below them:
+ * first what admits an attempt, then selection, so that a retry goes elsewhere, then what concerns one attempt at one
+ * instance. To add a concern, add its file and a line here; to remove one, the reverse.
+ */
+const concerns: readonly (MeshConcern | keyof Used)[] = [
+  { name: 'telemetry', layer: callTelemetry }, // sees all that happens
+  collapse, // callers that share a response share its fallback
+  fallback, // also when the deadline has passed
+  deadline,
+  responseTimeout, // of the response that the caller gets
+  'request',
+  { name: 'call', layer: beginCall },
+  intentions, // not even a copy goes where we may not
+  circuitBreaker, // calls, not attempts: a call that a retry saved is no failure
+  mirror, // once a call, whatever becomes of it
+  hash, // the same for all attempts
+  replay, // keeps the body that retry and hedge send again
+  retry,
+  hedge,
+  adaptiveConcurrency,
+  caps,
+  rateLimit, // last, so that only an attempt that will be sent takes a token
+  select,
+  latency, // of the instance that was selected
+  { name: 'attempt-telemetry', layer: attemptTelemetry },
+  outlierDetection,
+  'attempt',
+  attemptTimeout,
+  fault // innermost: to all others a fault is the service's
+]
+
+export function layers(used: Used): Named[] {
+  return concerns.flatMap((concern) => (typeof concern === 'string' ? used[concern] : [concern]))
+}
+
+/** The keys of `mesh`: of the concerns, and of what carries them. */
+export const meshKeys: readonly Key[] = [
+  ...concerns.flatMap((concern) => (typeof concern === 'string' ? [] : (concern.keys ?? []))),
+  balanceKey,
+  ...callKeys,
+  ...connectKeys,
+  healthCheckKey
+]

@@ -9,7 +9,8 @@ import Fastify from 'fastify'
 import { maskCredentials } from '../../config/credentials.ts'
 import { editorSchema } from '../../config/editor-schema.ts'
 import { line } from '../../config/faults.ts'
-import { ConfigError, loadConfig } from '../../config/load.ts'
+import type { Loader } from '../../config/load.ts'
+import { ConfigError } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
 import { count } from './banner.ts'
@@ -35,6 +36,7 @@ const help = `jingwei: an API gateway in which the edge and the mesh never mix
 `
 
 export interface Gateways {
+  loader: Loader
   start: (config: Config, command: string) => Promise<unknown>
   build: (config: Config, options: { logger: boolean }) => FastifyInstance
   /** The concerns in force on a route, in their order. */
@@ -81,20 +83,20 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   const other = argument === undefined ? file : fileNamed(argument)
   switch (name) {
     case 'start':
-      await gateways.start(load(file), startedAs(values.config))
+      await gateways.start(load(file, gateways), startedAs(values.config))
       return null
     case 'check':
-      return print(`${other}: ok, ${await tried(load(other), gateways)}\n`)
+      return print(`${other}: ok, ${await tried(load(other, gateways), gateways)}\n`)
     case 'schema':
-      return print(`${JSON.stringify(editorSchema(), null, 2)}\n`)
+      return print(`${JSON.stringify(editorSchema(gateways.loader.schema), null, 2)}\n`)
     case 'routes':
-      return print(await routeTable(loadConfig(other), gateways))
+      return print(await routeTable(gateways.loader.load(other), gateways))
     case 'explain': {
       const request = asked(rest, values)
-      return print(maskCredentials(await gateways.explain(loadConfig(other), request)))
+      return print(maskCredentials(await gateways.explain(gateways.loader.load(other), request)))
     }
     case 'token':
-      return print(`${await mint(loadConfig(file), argument, values)}\n`)
+      return print(`${await mint(gateways.loader.load(file), argument, values)}\n`)
     default:
       process.stderr.write(`unknown command "${name}"\n\n${help}`)
       return 1
@@ -123,8 +125,8 @@ function fileNamed(file: string): string {
 }
 
 /** Warnings go to stderr, so that stdout holds the output of the command alone. */
-function load(file: string): Config {
-  return loadConfig(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
+function load(file: string, { loader }: Gateways): Config {
+  return loader.load(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
 }
 
 /** Writes the output of a command. A reader that closes its pipe has seen enough. */

@@ -1,7 +1,8 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { join } from 'node:path'
 import t from 'tap'
-import { ConfigError, parseConfig } from '../../config/load.ts'
+import { ConfigError } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 import { badConfigs } from './bad-configs.ts'
 import { badMesh } from './bad-mesh.ts'
 

@@ -4,9 +4,12 @@ import { Ajv } from 'ajv'
 import { load } from 'js-yaml'
 import t from 'tap'
 import { editorSchema } from '../../config/editor-schema.ts'
+import { loader } from '../../plugins/config.ts'
 
 // As an editor would: unknown formats and keywords are passed over.
-const validate = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(editorSchema())
+const validate = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(
+  editorSchema(loader.schema)
+)
 const faults = (text: string) => {
   validate(load(text))
   return (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if').map((error) => error.instancePath)

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { ConfigError, parseConfig } from '../../config/load.ts'
+import { ConfigError } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 
 // biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
 const env = {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { parseConfig } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 
 const file = 'gateway.yaml'
 

@@ -1,6 +1,6 @@
 /** Warnings about a less protected route behind a protected one, in the reading of a common server. */
 import t from 'tap'
-import { parseConfig } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 
 const jwt = { secret: 'x'.repeat(32) }
 

@@ -8,9 +8,9 @@ import { dirname, join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
-import { ConfigError, parseConfig } from '../../config/load.ts'
-import { Gateway } from '../../config/schema.ts'
+import { ConfigError } from '../../config/load.ts'
 import type { Unit } from '../../config/units.ts'
+import { loader, parseConfig } from '../../plugins/config.ts'
 import { startService } from '../helpers/gateway.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 
@@ -231,7 +231,9 @@ export function testSections(sections: readonly string[]): void {
 }
 
 async function testSection(t: Test, section: string): Promise<void> {
-  for (const [path, shape] of keysOf(Gateway as Shape).filter(([path]) => path[0] === section && !isLeftOut(path))) {
+  for (const [path, shape] of keysOf(loader.schema as Shape).filter(
+    ([path]) => path[0] === section && !isLeftOut(path)
+  )) {
     const failed: string[] = []
     let taken = 0
     for (const value of valuesFor(shape)) {

@@ -1,7 +1,7 @@
 /** Warnings: settings without effect are reported with their place, and the gateway starts all the same. */
 import t from 'tap'
 import type { Fault } from '../../config/load.ts'
-import { parseConfig } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 
 function warningsOf(yaml: string): string[] {
   const warnings: Fault[] = []

@@ -174,7 +174,7 @@ t.test('no leaf certificate, no instances: the gateway waits for it, and says wh
   await intend(consul, 'gateway', 'orders', 'allow')
   const token = await consul.createToken('service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }')
   const { build } = await import('../../app.ts')
-  const { parseConfig } = await import('../../config/load.ts')
+  const { parseConfig } = await import('../../plugins/config.ts')
   const { yamlOf } = await import('./helpers/config.ts')
   const yaml = yamlOf({ consul: consul.url, token, services: { orders: {} }, mesh: connect })
   const server = build(parseConfig(yaml, '/tmp/gateway.yaml'), { logger: false })

@@ -10,8 +10,8 @@ import fp from 'fastify-plugin'
 import { pino } from 'pino'
 import type { Test } from 'tap'
 import { build, gateway } from '../../app.ts'
-import { parseConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
+import { parseConfig } from '../../plugins/config.ts'
 import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
 
 export interface RunningGateway {

@@ -1,7 +1,7 @@
 // A plugin that authenticates: the gateway counts by its consumers, if it says that it provides them.
 import { join } from 'node:path'
 import t from 'tap'
-import { parseConfig } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 import { folder, listen, service } from './support.ts'
 
 const keys = `export default async function keys (fastify) {

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { requestSignature, signature } from '../../config/examples/request-signature.ts'
-import { loadConfig, parseConfig } from '../../config/load.ts'
+import { loadConfig, parseConfig } from '../../plugins/config.ts'
 import { createMesh } from '../../plugins/mesh/mesh.ts'
 import { freePort } from '../helpers/processes.ts'
 import { folder, listen, service } from './support.ts'

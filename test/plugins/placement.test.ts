@@ -1,7 +1,7 @@
 // Where the hooks of a plugin run: on all routes or on some, at a position among the edge's concerns, or below a prefix.
 import type { Test } from 'tap'
 import t from 'tap'
-import { parseConfig } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
 import { secret, token } from '../edge/helpers/tokens.ts'
 import { folder, listen, service } from './support.ts'
 

@@ -8,8 +8,8 @@ import { dirname, join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { build } from '../../app.ts'
-import { parseConfig } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
+import { parseConfig } from '../../plugins/config.ts'
 
 export interface Gateway {
   url: string

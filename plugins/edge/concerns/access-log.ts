@@ -1,7 +1,6 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
-import fp from 'fastify-plugin'
-import type { Config } from '../../../config/schema.ts'
-import { attach } from '../attach.ts'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import Type from 'typebox'
+import { edgeConcern } from '../concern.ts'
 import { unmapped } from '../protocol/client-address.ts'
 import type { Refusal } from '../protocol/refusals.ts'
 import { onRefused } from '../protocol/refusals.ts'
@@ -24,9 +23,19 @@ function withoutCredentials(url: string): string {
   return url.startsWith('/') ? url : url.replace(/^([^/]*\/\/).*@/, '$1***@')
 }
 
+declare module '../../../config/schema.ts' {
+  interface EdgePolicy {
+    accessLog?: boolean
+  }
+}
+
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
-export default fp<Config>(
-  async (fastify, { edge }) => {
+export default edgeConcern({
+  name: 'accessLog',
+  options: Type.Boolean({ description: 'One JSON line for each request.' }),
+  default: true,
+  protects: false,
+  async plugin(fastify, { edge }) {
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = unmapped(request.ip)
@@ -59,28 +68,27 @@ export default fp<Config>(
       )
       done()
     }
-    fastify.addHook('onRoute', (routeOptions) => {
-      const route = routeOptions.config?.route
-      if (route === undefined || route.edge.accessLog === false) return
-      attach(routeOptions, 'onRequest', arrive)
-      attach(routeOptions, 'onResponse', log(route.name))
-    })
-    if (edge.accessLog === false) return
-    let quietUntil = 0
-    onRefused(fastify.server, ({ status, ip, code, reason }) => {
-      if (manyAtOnce.has(reason)) {
-        // A line for each would be one attack more.
-        const now = Date.now()
-        if (now < quietUntil) return
-        quietUntil = now + 1000
-      }
-      fastify.log.info({ [plain]: true, route: null, status, ip, error: code ?? reason }, 'request')
-    })
-    const unrouted = log(null)
-    fastify.addHook('onResponse', (request, reply, done) => {
-      if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
-      else done()
-    })
-  },
-  { name: 'jingwei-access-log', fastify: '5.x' }
-)
+    if (edge.accessLog !== false) {
+      logRefusals(fastify)
+      const unrouted = log(null)
+      fastify.addHook('onResponse', (request, reply, done) => {
+        if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
+        else done()
+      })
+    }
+    return (_on, { config }) => ({ onRequest: arrive, onResponse: log(config!.route!.name) })
+  }
+})
+
+function logRefusals(fastify: FastifyInstance): void {
+  let quietUntil = 0
+  onRefused(fastify.server, ({ status, ip, code, reason }) => {
+    if (manyAtOnce.has(reason)) {
+      // A line for each would be one attack more.
+      const now = Date.now()
+      if (now < quietUntil) return
+      quietUntil = now + 1000
+    }
+    fastify.log.info({ [plain]: true, route: null, status, ip, error: code ?? reason }, 'request')
+  })
+}

@@ -1,23 +1,28 @@
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyRequest, preParsingHookHandler } from 'fastify'
-import fp from 'fastify-plugin'
+import { orOff, SizeOrZero } from '../../../config/schema/kit.ts'
 import type { TransferringBody } from '../../seam.ts'
-import { attach } from '../attach.ts'
+import { edgeConcern } from '../concern.ts'
 import { hasUnknownLength, readersOf } from '../protocol/request-body.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
+declare module '../../../config/schema.ts' {
+  interface EdgePolicy {
+    /** Bytes. */
+    bodyLimit?: number | false
+  }
+}
+
 /** Refuses bodies over the route's limit: by their Content-Length at once, others as they grow. */
-export default fp(
-  async (fastify) => {
-    fastify.addHook('onRoute', (routeOptions) => {
-      const limit = routeOptions.config?.route?.edge.bodyLimit
-      if (limit !== undefined && limit !== false) attach(routeOptions, 'preParsing', limiter(limit))
-    })
-  },
-  { name: 'jingwei-body-limit', fastify: '5.x' }
-)
+export default edgeConcern({
+  name: 'bodyLimit',
+  options: orOff(SizeOrZero('Largest request body.')),
+  default: '10mb',
+  aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
+  plugin: async () => (limit) => ({ preParsing: limiter(limit) })
+})
 
 function limiter(limit: number): preParsingHookHandler {
   return (request, _reply, payload, done) => {

@@ -4,7 +4,11 @@ import { constants } from 'node:http2'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Key } from '../../../config/concern.ts'
+import { gatewayAndRoute } from '../../../config/concern.ts'
+import { Duration, orOff, SizeOrZero } from '../../../config/schema/kit.ts'
 import type { Config } from '../../../config/schema.ts'
+import { everywhere } from '../concern.ts'
 import { Allowance } from '../protocol/allowance.ts'
 import { hasBody } from '../protocol/request-body.ts'
 import { SmallChunks } from '../protocol/small-chunks.ts'
@@ -13,6 +17,30 @@ import { Sweep } from '../protocol/sweep.ts'
 const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
 const TooSlow = createError('JW_BODY_TOO_SLOW', 'The client sends its body too slowly', 408)
 
+declare module '../../../config/schema.ts' {
+  interface EdgePolicy {
+    /** Milliseconds. */
+    bodyTimeout?: number | false
+    /** Bytes per second. */
+    bodyRate?: number | false
+  }
+}
+
+const keys: readonly Key[] = [
+  {
+    name: 'bodyTimeout',
+    options: orOff(Duration('Longest time for a whole request body. Default: `listen.timeouts.body`.')),
+    levels: gatewayAndRoute
+  },
+  {
+    name: 'bodyRate',
+    options: orOff(
+      SizeOrZero('Bytes per second that a client must send of a request body. Default: `listen.limits.bodyRate`.')
+    ),
+    levels: gatewayAndRoute
+  }
+]
+
 /** Rates are per second: no shorter time is enough to measure one. */
 const shortestGraceMs = 1000
 
@@ -20,7 +48,7 @@ const shortestGraceMs = 1000
  * Ends requests whose client falls silent within the body, sends it too slowly or for too long, or sends on for long
  * after the response, so that slow bodies cannot hold connections.
  */
-export default fp<Config>(
+const plugin = fp<Config>(
   async (fastify, { listen }) => {
     const { bodyIdle, body } = listen.timeouts
     const { bodyRate } = listen.limits
@@ -42,6 +70,8 @@ export default fp<Config>(
   },
   { name: 'jingwei-body-timeout', fastify: '5.x' }
 )
+
+export default everywhere('body-timeout', plugin, keys)
 
 interface Limits {
   readonly idleMs: number

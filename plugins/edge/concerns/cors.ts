@@ -20,12 +20,16 @@ import type { FastifyCorsOptions } from '@fastify/cors'
 import cors from '@fastify/cors'
 import createError from '@fastify/error'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import fp from 'fastify-plugin'
 import { FifoMap } from 'toad-cache'
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Checked } from '../../../config/concern.ts'
+import { pointer } from '../../../config/faults.ts'
 import type { OriginTest } from '../../../config/origins.ts'
-import { originTest } from '../../../config/origins.ts'
-import type { Config, CorsOptions } from '../../../config/schema.ts'
-import { attach } from '../attach.ts'
+import { originFault, originTest } from '../../../config/origins.ts'
+import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../../config/schema/kit.ts'
+import type { RouteHooks } from '../concern.ts'
+import { edgeConcern } from '../concern.ts'
 import { isWebSocket } from '../protocol/headers.ts'
 
 const OriginRefused = createError('JW_ORIGIN_REFUSED', 'WebSockets are not open to pages of this origin', 403)
@@ -37,20 +41,58 @@ const mostOrigins = 1000
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void) => void
 
-export default fp(
-  async (fastify: FastifyInstance, _config: Config) => {
-    fastify.addHook('onRoute', (routeOptions) => {
-      const options = routeOptions.config?.route?.edge.cors
-      if (!options) return
-      const { onRequest, onError } = corsHooks(routeOptions, options)
-      attach(routeOptions, 'onRequest', onRequest)
-      attach(routeOptions, 'onError', onError)
-    })
+const Cors = Type.Object(
+  {
+    origin: Either({ type: 'string' }, Text, Type.Array(Text, { minItems: 1 }), {
+      description:
+        '`"*"`, or the origins allowed: `https://app.example.com`, `https://*.example.com` (any name below it), `http://localhost:*` (any port), or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
+    }),
+    methods: Type.Optional(
+      Type.Array(Type.String({ pattern: '^([A-Z][A-Z-]*|\\*)$', expected: 'a method in capitals, or *' }), {
+        description: "Default: the route's methods."
+      })
+    ),
+    allowedHeaders: Type.Optional(
+      Type.Array(HeaderName('A header, or `*`.'), { description: 'Default: what the preflight asks for.' })
+    ),
+    exposedHeaders: Type.Optional(Type.Array(HeaderName('A header, or `*`.'))),
+    credentials: Type.Boolean({ default: false }),
+    maxAge: Type.Optional(DurationOrZero('How long a browser may keep a preflight.'))
   },
-  { name: 'jingwei-cors', fastify: '5.x' }
+  strict
 )
 
-function corsHooks(routeOptions: RouteOptions, options: CorsOptions) {
+export type CorsOptions = Static<typeof Cors>
+
+declare module '../../../config/schema.ts' {
+  interface EdgePolicy {
+    cors?: CorsOptions | false
+  }
+}
+
+export default edgeConcern({
+  name: 'cors',
+  options: orOff(Cors),
+  // CORS protects the browser's user; it keeps nobody out.
+  protects: false,
+  check: checkCors,
+  plugin: async () => corsHooks
+})
+
+function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
+  if (!report.sound(at)) return
+  const any = [cors.origin].flat().includes('*')
+  if (cors.credentials && any) {
+    report.fault(`${at}/credentials`, 'browsers refuse credentials for origin "*"; list the origins')
+  }
+  const single = typeof cors.origin === 'string'
+  for (const [index, origin] of [cors.origin].flat().entries()) {
+    const fault = originFault(origin)
+    if (fault !== null) report.fault(single ? `${at}/origin` : pointer(at, 'origin', index), fault)
+  }
+}
+
+function corsHooks(options: CorsOptions, routeOptions: RouteOptions): RouteHooks {
   const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
   const isAllowed = originTest(options.origin)
   const translated = translate(options, [...methods], isAllowed)

@@ -1,13 +1,48 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
+import Type from 'typebox'
+import type { Checked, Key } from '../../../config/concern.ts'
+import { gatewayOnly } from '../../../config/concern.ts'
+import { isStandardHeader } from '../../../config/header-names.ts'
+import { HeaderName, strict } from '../../../config/schema/kit.ts'
 import type { Config } from '../../../config/schema.ts'
+import { everywhere } from '../concern.ts'
+
+declare module '../../../config/schema.ts' {
+  interface EdgeDefaults {
+    requestId: RequestIdOptions
+  }
+}
+
+interface RequestIdOptions {
+  readonly header: string
+  readonly trustClient: boolean
+}
+
+const key: Key = {
+  name: 'requestId',
+  options: Type.Object(
+    {
+      header: HeaderName('Carries the request id in, upstream and back.', { default: 'x-request-id' }),
+      trustClient: Type.Boolean({ default: true, description: 'Keep a well-formed id that the client sent.' })
+    },
+    strict
+  ),
+  levels: gatewayOnly,
+  default: {},
+  protects: false,
+  check({ header }: RequestIdOptions, at, { report }: Checked) {
+    if (!report.usable(`${at}/header`) || !isStandardHeader(header)) return
+    report.fault(`${at}/header`, `"${header}" has another meaning and cannot carry an id`)
+  }
+}
 
 /** Ids that are safe in headers and logs. */
 const wellFormed = /^[\w.:/+=@-]{1,128}$/
 
 /** Gives each request an id, or keeps the client's, and tells it back; the bridge sends it to the service. */
-export default fp<Config>(
+const plugin = fp<Config>(
   async (fastify, { edge }) => {
     const header = edge.requestId.header.toLowerCase()
     const { trustClient } = edge.requestId
@@ -22,3 +57,5 @@ export default fp<Config>(
   },
   { name: 'jingwei-request-id', fastify: '5.x' }
 )
+
+export default everywhere('request-id', plugin, [key])

@@ -1,6 +1,6 @@
-import type { BalanceOptions } from '../../../config/schema.ts'
 import type { Instance, Locality } from '../core/types.ts'
 import { localShares } from './locality.ts'
+import type { BalanceOptions } from './schema.ts'
 import { slowStart } from './slow-start.ts'
 
 export interface Eligible {

@@ -1,4 +1,4 @@
-import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
+import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Balancer, Instance, Surroundings } from '../core/types.ts'
 import { leastRequest } from './least-request.ts'
 import { maglev } from './maglev.ts'
@@ -8,6 +8,7 @@ import { balanceOptions } from './policy.ts'
 import { random } from './random.ts'
 import { ringHash } from './ring-hash.ts'
 import { roundRobin } from './round-robin.ts'
+import type { BalanceOptions } from './schema.ts'
 
 const policies: Record<BalanceOptions['policy'], BalancingPolicy> = {
   'least-request': leastRequest,

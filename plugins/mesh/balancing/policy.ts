@@ -1,5 +1,6 @@
-import type { BalanceOptions, MeshPolicy } from '../../../config/schema.ts'
+import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Balancer, Instance, Surroundings } from '../core/types.ts'
+import type { BalanceOptions } from './schema.ts'
 
 /** A policy's part of a balancer. */
 export type Choice = Omit<Balancer, 'has'>

@@ -1,9 +1,9 @@
-import type { BalanceOptions } from '../../../config/schema.ts'
 import type { Endpoint, Instance, Surroundings } from '../core/types.ts'
 import { LoadBound } from './bounded-load.ts'
 import type { Description } from './describe.ts'
 import { describer, rounded } from './describe.ts'
 import type { Choice } from './policy.ts'
+import type { BalanceOptions } from './schema.ts'
 import { firstUntried } from './weighted.ts'
 
 /** A circle of slots of which each has an owner, and the slot at which a hash begins. */

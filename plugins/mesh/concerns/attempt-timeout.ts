@@ -1,3 +1,7 @@
+import type { Key } from '../../../config/concern.ts'
+import { everyLevel } from '../../../config/concern.ts'
+import { Duration } from '../../../config/schema/kit.ts'
+import type { MeshConcern } from '../concern.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
@@ -60,3 +64,20 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
     super.onResponseError(controller, error)
   }
 }
+
+declare module '../../../config/schema.ts' {
+  interface MeshPolicy {
+    /** Milliseconds. */
+    attemptTimeout?: number
+  }
+}
+
+export const attemptTimeoutKey: Key = {
+  name: 'attemptTimeout',
+  options: Duration(
+    "One attempt, from the end of the request to the response's headers. Unset, `timeout` alone ends attempts."
+  ),
+  levels: everyLevel
+}
+
+export default { name: 'attempt-timeout', keys: [attemptTimeoutKey], layer: attemptTimeout } satisfies MeshConcern

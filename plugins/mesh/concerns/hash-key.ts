@@ -1,5 +1,6 @@
 import { hash32 } from '../balancing/hash.ts'
 import { balanceOptions } from '../balancing/policy.ts'
+import type { MeshConcern } from '../concern.ts'
 import { CookieHandler, mint } from '../core/handlers/sticky-cookie.ts'
 import type { Layer } from '../core/layer.ts'
 import { factReader } from '../core/request-facts.ts'
@@ -34,3 +35,5 @@ export const hashKey: Layer = (_service, { balance }, { random }) => {
     return dispatch(opts, next)
   }
 }
+
+export default { name: 'hash', layer: hashKey } satisfies MeshConcern

@@ -1,3 +1,10 @@
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Key } from '../../../config/concern.ts'
+import { gatewayAndService } from '../../../config/concern.ts'
+import { Mode, orOff, strict } from '../../../config/schema/kit.ts'
+import type { MeshConcern } from '../concern.ts'
+import { checkHasConsul } from '../connect/options.ts'
 import { counterOf, shadowCounter } from '../core/counters.ts'
 import { MeshError } from '../core/errors.ts'
 import type { Layer } from '../core/layer.ts'
@@ -25,3 +32,22 @@ export const intentions: Layer = (service, { intentions: options }, { meter }) =
     return true
   }
 }
+
+const Intentions = Type.Object({ mode: Mode }, strict)
+
+declare module '../../../config/schema.ts' {
+  interface MeshPolicy {
+    intentions?: Static<typeof Intentions> | false
+  }
+}
+
+export const intentionsKey: Key = {
+  name: 'intentions',
+  options: orOff(Intentions, { description: "Consul's intentions, asked before a call; on in `mode: connect`." }),
+  levels: gatewayAndService,
+  check(_options, at, checked) {
+    if (checked.report.sound(at)) checkHasConsul(at, checked)
+  }
+}
+
+export default { name: 'intentions', keys: [intentionsKey], layer: intentions } satisfies MeshConcern

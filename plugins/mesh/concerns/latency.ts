@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { PeakEwma } from '../balancing/peak-ewma.ts'
 import { ewmaOf } from '../balancing/peak-ewma.ts'
 import { balanceOptions } from '../balancing/policy.ts'
+import type { MeshConcern } from '../concern.ts'
 import { blame } from '../core/blame.ts'
 import type { Call } from '../core/call.ts'
 import { classify } from '../core/errors.ts'
@@ -94,3 +95,5 @@ class LatencyHandler extends ForwardingHandler {
       : this.#ewma.observe(elapsedMs, nowMs)
   }
 }
+
+export default { name: 'latency', layer: latency } satisfies MeshConcern

@@ -1,4 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Key } from '../../../config/concern.ts'
+import { everyLevel } from '../../../config/concern.ts'
+import { Count, orOff, Share, SizeOrZero, strict, Text } from '../../../config/schema/kit.ts'
+import type { MeshConcern } from '../concern.ts'
+import { checkOtherService } from '../core/check-service.ts'
 import { counterOf } from '../core/counters.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
@@ -167,3 +174,32 @@ class BodyKeeper extends ForwardingHandler {
     this.next.onResponseEnd?.(controller, trailers)
   }
 }
+
+export const Mirror = Type.Object(
+  {
+    service: Text,
+    percent: Share('Of the calls.', { default: '100%' }),
+    maxBody: SizeOrZero('A request with a larger body is not mirrored.', { default: '64kb' }),
+    maxActive: Count('Mirrored calls in flight; more are dropped.', { default: 100 })
+  },
+  strict
+)
+
+export type MirrorOptions = Static<typeof Mirror>
+
+declare module '../../../config/schema.ts' {
+  interface MeshPolicy {
+    mirror?: MirrorOptions | false
+  }
+}
+
+export const mirrorKey: Key = {
+  name: 'mirror',
+  options: orOff(Mirror, { description: 'A copy of the calls goes to another service; its answers are dropped.' }),
+  levels: everyLevel,
+  check({ service: name }: MirrorOptions, at, checked, { service }) {
+    if (checked.report.sound(at)) checkOtherService(`${at}/service`, name, service, checked)
+  }
+}
+
+export default { name: 'mirror', keys: [mirrorKey], layer: mirror } satisfies MeshConcern

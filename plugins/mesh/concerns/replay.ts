@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { MeshConcern } from '../concern.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { idempotency } from '../core/repeating/idempotency.ts'
@@ -43,3 +44,5 @@ class ReplayHandler extends ForwardingHandler {
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 }
+
+export default { name: 'replay', layer: replay } satisfies MeshConcern

@@ -1,4 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Key } from '../../../config/concern.ts'
+import { everyLevel } from '../../../config/concern.ts'
+import { Duration, orOff } from '../../../config/schema/kit.ts'
+import type { MeshConcern } from '../concern.ts'
 import { MeshError } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
@@ -47,3 +51,22 @@ class ResponseTimeoutHandler extends ForwardingHandler {
     this.next.onResponseError?.(controller, error)
   }
 }
+
+declare module '../../../config/schema.ts' {
+  interface MeshPolicy {
+    /** Milliseconds. */
+    responseTimeout?: number | false
+  }
+}
+
+export const responseTimeoutKey: Key = {
+  name: 'responseTimeout',
+  options: orOff(
+    Duration(
+      'Longest time for a whole response, from its headers to its end; not of WebSockets. Unset, only silence is limited, by `idleTimeout`.'
+    )
+  ),
+  levels: everyLevel
+}
+
+export default { name: 'response-timeout', keys: [responseTimeoutKey], layer: responseTimeout } satisfies MeshConcern

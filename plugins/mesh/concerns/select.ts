@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { MeshConcern } from '../concern.ts'
 import type { Call } from '../core/call.ts'
 import { MeshError } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
@@ -111,3 +112,5 @@ class LoadHandler extends ForwardingHandler implements Attempt {
     this.next.onResponseError?.(controller, error)
   }
 }
+
+export default { name: 'select', layer: select } satisfies MeshConcern

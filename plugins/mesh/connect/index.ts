@@ -1,6 +1,6 @@
 /** How each service's instances are reached: its mode, its credentials, whom they must be, and whether we may call. */
 import type http from 'node:http'
-import type { ConsulOptions, MeshPolicy, ServiceConfig, UpstreamTlsOptions } from '../../../config/schema.ts'
+import type { ConsulOptions, MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { Source, Surroundings } from '../core/types.ts'
 import { createAgent } from '../discovery/consul-ask.ts'
 import type { Get } from '../discovery/consul-get.ts'
@@ -15,6 +15,7 @@ import type { Permission } from './identity/intentions.ts'
 import { Intentions } from './identity/intentions.ts'
 import { speaksFor } from './identity/spiffe.ts'
 import { anyOf } from './names.ts'
+import type { UpstreamTlsOptions } from './options.ts'
 import { TlsFiles } from './tls-files.ts'
 
 /** One service's. */

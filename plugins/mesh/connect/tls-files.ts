@@ -6,10 +6,10 @@
  */
 import { readFileSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
-import type { UpstreamTlsOptions } from '../../../config/schema.ts'
 import type { Logger } from '../core/types.ts'
 import type { CredentialSource, Credentials, Pem } from './credentials.ts'
 import { credentialsOf } from './credentials.ts'
+import type { UpstreamTlsOptions } from './options.ts'
 
 /** Changed by tests only. */
 export const filesTiming = { interval: 2000 }

@@ -1,5 +1,5 @@
-import type { HealthCheckOptions } from '../../../config/schema.ts'
 import type { Endpoint, Surroundings } from '../core/types.ts'
+import type { HealthCheckOptions } from './options.ts'
 import type { Probe } from './probe.ts'
 
 export const healthCheck = 'health-check'

@@ -1,8 +1,8 @@
-import type { HealthCheckOptions } from '../../../config/schema.ts'
 import { ConnectionError, classify } from '../core/errors.ts'
 import type { DispatchController, DispatchHandler } from '../core/types.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
+import type { HealthCheckOptions } from './options.ts'
 
 /**
  * Checks one address once. `done` gets null or what is wrong, and whether that is a shortage of this process, which

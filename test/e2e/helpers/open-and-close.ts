@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { build } from '../../../app.ts'
-import { parseConfig } from '../../../config/load.ts'
+import { parseConfig } from '../../../plugins/config.ts'
 
 const [consul = '', stage = 'used'] = process.argv.slice(2)
 const resources = () => process.getActiveResourcesInfo().sort()

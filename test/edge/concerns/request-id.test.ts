@@ -1,6 +1,6 @@
 import Fastify from 'fastify'
 import t from 'tap'
-import { parseConfig } from '../../../config/load.ts'
+import { parseConfig } from '../../../plugins/config.ts'
 import { serverOptions } from '../../../plugins/edge/protocol/listener.ts'
 import { ask, gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 

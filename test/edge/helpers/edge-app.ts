@@ -1,18 +1,14 @@
 // A Fastify with edge concerns and routes that answer with what the service would get to know.
 import type { FastifyInstance, FastifyPluginAsync, FastifyServerOptions, HTTPMethods } from 'fastify'
 import Fastify from 'fastify'
-import type {
-  Config,
-  CorsOptions,
-  EdgePolicy,
-  JwtOptions,
-  RateLimitOptions,
-  RouteConfig
-} from '../../../config/schema.ts'
+import type { Config, EdgePolicy, RouteConfig } from '../../../config/schema.ts'
 import { headerFilter } from '../../../plugins/edge/bridge/upstream-headers.ts'
+import type { CorsOptions } from '../../../plugins/edge/concerns/cors.ts'
 import cors from '../../../plugins/edge/concerns/cors.ts'
 import jwt from '../../../plugins/edge/concerns/jwt/index.ts'
+import type { JwtOptions } from '../../../plugins/edge/concerns/jwt/options.ts'
 import rateLimit from '../../../plugins/edge/concerns/rate-limit/index.ts'
+import type { RateLimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
 
 export interface TestRoute {
   name: string
@@ -57,9 +53,7 @@ export async function edgeApp(routes: TestRoute[], options: AppOptions = {}): Pr
   const configured = routes.map(({ name, edge }) => ({ name, edge }) as unknown as RouteConfig)
   const config = { file: '/nowhere/gateway.yaml', routes: configured, redis: options.redis } as unknown as Config
   options.before?.(fastify)
-  for (const concern of [cors, rateLimit, jwt] as unknown as FastifyPluginAsync<Config>[]) {
-    await fastify.register(concern, config)
-  }
+  for (const { plugin } of [cors, rateLimit, jwt]) await fastify.register(plugin as FastifyPluginAsync<Config>, config)
   routes.forEach(({ name, method = ['GET', 'POST'], preflightOnly, also = [] }, index) => {
     for (const url of [`/${name}`, ...also]) {
       const config = { route: configured[index]! }

@@ -1,8 +1,8 @@
 /** ring-hash and maglev: shares, who moves when instances change, and bounded load. */
 import t from 'tap'
-import type { BalanceOptions } from '../../../config/schema.ts'
 import { LoadBound } from '../../../plugins/mesh/balancing/bounded-load.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
+import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'
 import { fleet, hashes, instances, options, placed, seeded, tally } from './support.ts'
 

@@ -1,8 +1,8 @@
 /** Locality: shares of zone, datacenter and the rest, and how they spill over. */
 import t from 'tap'
-import type { BalanceOptions } from '../../../config/schema.ts'
 import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
+import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { Instance, Locality } from '../../../plugins/mesh/core/types.ts'
 import { chiSquare, hashes, instanceOf, options, seeded, tally } from './support.ts'
 

@@ -1,6 +1,6 @@
 /** What every nearer instance was tried for goes further away, rather than to one of these again. */
 import t from 'tap'
-import type { BalanceOptions } from '../../../config/schema.ts'
+import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
 import { retryOptions, service } from '../helpers/mesh.ts'
 import { refused, upstream } from '../helpers/servers.ts'

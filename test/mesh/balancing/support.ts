@@ -1,6 +1,6 @@
 /** Instances without a network, seeded randomness, and statistics. */
-import type { BalanceOptions } from '../../../config/schema.ts'
 import { balanceOptions } from '../../../plugins/mesh/balancing/policy.ts'
+import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { Balancer, Instance } from '../../../plugins/mesh/core/types.ts'
 import { InstanceHealth } from '../../../plugins/mesh/health/health.ts'
 

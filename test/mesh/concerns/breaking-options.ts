@@ -1,6 +1,7 @@
 /** Options as the loader completes them from what a user writes. */
-import { parseConfig } from '../../../config/load.ts'
+
 import type { MeshPolicy } from '../../../config/schema.ts'
+import { parseConfig } from '../../../plugins/config.ts'
 
 export function policyOf(mesh: object): Partial<MeshPolicy> {
   const written = {

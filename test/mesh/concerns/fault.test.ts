@@ -1,7 +1,7 @@
 /** Faults that are injected on purpose, and who may ask for them. */
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import type { FaultOptions } from '../../../config/schema.ts'
+import type { FaultOptions } from '../../../plugins/mesh/concerns/fault/options.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { eventually, upstream } from '../helpers/servers.ts'
 

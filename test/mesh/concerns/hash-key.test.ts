@@ -1,9 +1,10 @@
 /** The hash of a call: from where it is taken, the cookie that is minted, and that all attempts share it. */
 import type { Test } from 'tap'
 import t from 'tap'
-import type { BalanceOptions, HashSource } from '../../../config/schema.ts'
+import type { HashSource } from '../../../config/schema.ts'
 import { hash32 } from '../../../plugins/mesh/balancing/hash.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
+import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { DispatchHandler, DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { fleet, options, seeded } from '../balancing/support.ts'
 import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh.ts'

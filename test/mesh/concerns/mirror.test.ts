@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import t from 'tap'
-import type { MirrorOptions } from '../../../config/schema.ts'
+import type { MirrorOptions } from '../../../plugins/mesh/concerns/mirror.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { eventually, silent, upstream } from '../helpers/servers.ts'

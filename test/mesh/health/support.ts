@@ -1,9 +1,11 @@
 /** Options as the loader completes them, endpoints that only have health, and a log that keeps its lines. */
 
-import { parseConfig } from '../../../config/load.ts'
-import type { HealthCheckOptions, MeshPolicy, OutlierOptions } from '../../../config/schema.ts'
+import type { MeshPolicy } from '../../../config/schema.ts'
+import { parseConfig } from '../../../plugins/config.ts'
+import type { OutlierOptions } from '../../../plugins/mesh/concerns/outlier-detection/options.ts'
 import type { Endpoint, Instance, Logger } from '../../../plugins/mesh/core/types.ts'
 import { InstanceHealth } from '../../../plugins/mesh/health/health.ts'
+import type { HealthCheckOptions } from '../../../plugins/mesh/health/options.ts'
 
 function policyOf(mesh: object): MeshPolicy {
   const config = { services: { any: { instances: ['http://127.0.0.1:1'], mesh } }, routes: [] }

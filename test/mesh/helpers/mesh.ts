@@ -1,6 +1,7 @@
 /** A mesh over services whose instances the test chooses, and what is seen of it from outside. */
 import type { Test } from 'tap'
-import type { MeshPolicy, RetryOptions, ServiceConfig } from '../../../config/schema.ts'
+import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
+import type { RetryOptions } from '../../../plugins/mesh/concerns/retry/options.ts'
 import type { DispatchController, DispatchHandler, Meter } from '../../../plugins/mesh/core/types.ts'
 import type { MeshOptions } from '../../../plugins/mesh/mesh.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'

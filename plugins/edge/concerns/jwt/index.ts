@@ -6,18 +6,20 @@
  * Authorization header, of which Node shows only the first but the service would see both, is refused.
  */
 import { createError } from '@fastify/error'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import fp from 'fastify-plugin'
-import { issuersOf, namesIncludeIssuer, qualifiedName } from '../../../../config/consumers.ts'
-import type { Config, JwtOptions } from '../../../../config/schema.ts'
-import { attach } from '../../attach.ts'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { orOff } from '../../../../config/schema/kit.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import { edgeConcern } from '../../concern.ts'
 import type { Verifier } from './apart.ts'
 import { registerApart } from './apart.ts'
+import { checkConsumerNames, checkJwt, isPem } from './check.ts'
 import { claimAt } from './claims.ts'
+import { issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
 import { KeySetMetrics } from './jwks-metrics.ts'
+import type { JwtOptions } from './options.ts'
+import { Jwt } from './options.ts'
 import { TokenCache } from './token-cache.ts'
 import { bearer, identity, verifierOptions } from './verifier.ts'
 
@@ -42,8 +44,17 @@ const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 40
 /** What fast-jwt and @fastify/jwt call it. */
 const expired = new Set<unknown>(['FAST_JWT_EXPIRED', 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED'])
 
-export default fp(
-  async (fastify: FastifyInstance, config: Config) => {
+export default edgeConcern({
+  name: 'jwt',
+  options: orOff(Jwt),
+  provides: ['consumer'],
+  check: checkJwt,
+  checkAll: checkConsumerNames,
+  complete(options, absolute) {
+    if (options.publicKey === undefined || isPem(options.publicKey)) return options
+    return { ...options, publicKey: absolute(options.publicKey) }
+  },
+  async plugin(fastify, config) {
     fastify.decorateRequest('consumer', null)
     decorateUpstreamHeaders(fastify)
 
@@ -96,23 +107,16 @@ export default fp(
       for (const set of keySets.values()) void set.refresh()
     })
 
-    fastify.addHook('onRoute', (routeOptions) => {
-      const route = routeOptions.config?.route
-      if (!route?.edge.jwt) return
-      const verify = verifiers.get(identity(route.edge.jwt))
-      if (verify === undefined) throw new Error(`route ${route.name}: its jwt is not among the configured routes'`)
-      const { forward } = route.edge.jwt
-      if (forward !== undefined) dropHeaders(routeOptions, Object.values(forward))
-      const keyHolder = keyHolders.get(issuersOf(route.edge.jwt)[0] ?? '') ?? route.name
-      attach(
-        routeOptions,
-        'onRequest',
-        authenticate(route.edge.jwt, verify, namer(route.edge.jwt, qualified, keyHolder))
-      )
-    })
-  },
-  { name: 'jingwei-jwt', fastify: '5.x' }
-)
+    return (options, routeOptions) => {
+      const { name } = routeOptions.config!.route!
+      const verify = verifiers.get(identity(options))
+      if (verify === undefined) throw new Error(`route ${name}: its jwt is not among the configured routes'`)
+      if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
+      const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
+      return { onRequest: authenticate(options, verify, namer(options, qualified, keyHolder)) }
+    }
+  }
+})
 
 interface Remembering {
   readonly clockSkew: number

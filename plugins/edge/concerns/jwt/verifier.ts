@@ -10,9 +10,9 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { FastifyJWTOptions } from '@fastify/jwt'
 import type { FastifyRequest } from 'fastify'
-import type { JwtOptions } from '../../../../config/schema.ts'
 import type { KeySet, TokenOfKey } from './jwks.ts'
 import { algorithmsOf, asymmetric, NoSuchKey } from './jwks.ts'
+import type { JwtOptions } from './options.ts'
 
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>

@@ -10,13 +10,14 @@ import { createHash } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
 import rateLimit from '@fastify/rate-limit'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import fp from 'fastify-plugin'
+import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import { Gauge, Counter as Metric, Registry } from 'prom-client'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
-import type { Config, RateLimitOptions } from '../../../../config/schema.ts'
-import { attach } from '../../attach.ts'
+import { orOff } from '../../../../config/schema/kit.ts'
+import { edgeConcern } from '../../concern.ts'
+import type { RateLimitOptions } from './options.ts'
+import { checkConsumers, checkRateLimit, RateLimit } from './options.ts'
 import type { Count } from './redis-link.ts'
 import { RedisLink } from './redis-link.ts'
 import type { Counter } from './store.ts'
@@ -28,8 +29,12 @@ const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry i
 /** Keys longer than this are hashed: a client must not choose how much is stored. */
 const longestKey = 64
 
-export default fp(
-  async (fastify: FastifyInstance, config: Config) => {
+export default edgeConcern({
+  name: 'rateLimit',
+  options: orOff(RateLimit),
+  check: checkRateLimit,
+  checkAll: checkConsumers,
+  async plugin(fastify, config) {
     await fastify.register(rateLimit, {
       global: false,
       enableDraftSpec: true,
@@ -56,27 +61,23 @@ export default fp(
     // A configured route may be several Fastify routes (and Fastify adds HEAD to GET): they count together.
     const counters = new Map<string, Counter>()
 
-    fastify.addHook('onRoute', (routeOptions) => {
-      const route = routeOptions.config?.route
-      const options = route?.edge.rateLimit
-      if (!options) return
-      const counter = counters.get(route.name) ?? createCounter(route.name, options)
-      counters.set(route.name, counter)
-      const { max, window: timeWindow, by } = options
+    return (options, { config: { route } = {} }) => {
+      const { name } = route!
+      const counter = counters.get(name) ?? createCounter(name, options)
+      counters.set(name, counter)
+      const { max, window: timeWindow, by, maxPerAddress } = options
       const keyOf = keyBy(by)
       const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyOf, counter } as LimitOptions) as Limit
       const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
-      if (options.maxPerAddress !== undefined) {
-        attach(routeOptions, 'onRequest', addressLimit(counter, options.maxPerAddress, timeWindow))
-      }
+      const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, maxPerAddress, timeWindow)]
       // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
-      if (by !== 'consumer') attach(routeOptions, 'onRequest', admit ?? limit)
-      else if (admit === null) attach(routeOptions, 'preParsing', limit)
-      else attach(routeOptions, 'preParsing', (request, reply, _payload, done) => admit(request, reply, done))
-    })
-  },
-  { name: 'jingwei-rate-limit', fastify: '5.x' }
-)
+      if (by !== 'consumer') return { onRequest: [...byAddress, admit ?? limit] }
+      const counted: preParsingHookHandler =
+        admit === null ? limit : (request, reply, _payload, done) => admit(request, reply, done)
+      return { onRequest: byAddress, preParsing: counted }
+    }
+  }
+})
 
 type LimitOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: Counter }
 type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>

@@ -1,11 +1,12 @@
 import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
-import type { EdgePolicy } from '../../../../config/schema.ts'
-import { attach } from '../../attach.ts'
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import { Duration, orOff, strict } from '../../../../config/schema/kit.ts'
+import { edgeConcern } from '../../concern.ts'
 import { handshakeOf } from '../../protocol/handshake.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
 import { hasBody } from '../../protocol/request-body.ts'
@@ -20,6 +21,23 @@ declare module 'fastify' {
   }
 }
 
+const WebSocket = Type.Object(
+  {
+    idleTimeout: orOff(Duration('Longest silence of both sides; then both are told 1001 and closed.'), {
+      default: '5m'
+    })
+  },
+  strict
+)
+
+type WebSocketOptions = Static<typeof WebSocket>
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    websocket?: WebSocketOptions | false
+  }
+}
+
 const Refused = createError('JW_UPGRADE_REFUSED', 'WebSockets are not served here', 403)
 const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake has no body', 400)
 
@@ -27,8 +45,12 @@ const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake has 
  * WebSockets. A handshake meets its route and the route's concerns as any request does; whatever is not a 101 is an
  * ordinary answer. Where they are off, handshakes are refused.
  */
-export default fp(
-  async (fastify) => {
+export default edgeConcern({
+  name: 'websocket',
+  options: orOff(WebSocket),
+  default: {},
+  whenOff: { onRequest: refuse },
+  async plugin(fastify) {
     const tunnels = new Set<Tunnel>()
     let closing = false
     let onLastEnd: (() => void) | null = null
@@ -42,19 +64,7 @@ export default fp(
       : null
 
     fastify.decorateRequest('upgrade', null)
-    fastify.addHook('onRoute', (routeOptions) => {
-      const route = routeOptions.config?.route
-      if (route === undefined) return
-      const open = gauge?.labels(route.name)
-      const { websocket } = route.edge
-      if (websocket) open?.set(0)
-      attach(routeOptions, 'onRequest', websocket ? meet(websocket, open) : refuse)
-    })
-
-    function meet(
-      { idleTimeout }: Exclude<EdgePolicy['websocket'], false | undefined>,
-      open: ReturnType<Gauge['labels']> | undefined
-    ) {
+    function meet({ idleTimeout }: WebSocketOptions, open: ReturnType<Gauge['labels']> | undefined) {
       return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
         const { raw } = request
         if (!isWebSocket(raw.headers.upgrade)) return done()
@@ -95,9 +105,13 @@ export default fp(
         onLastEnd = resolve
       })
     })
-  },
-  { name: 'jingwei-websocket', fastify: '5.x' }
-)
+    return (options, { config }) => {
+      const open = gauge?.labels(config!.route!.name)
+      open?.set(0)
+      return { onRequest: meet(options, open) }
+    }
+  }
+})
 
 function refuse(request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
   done(isWebSocket(request.raw.headers.upgrade) ? new Refused() : undefined)

@@ -1,4 +1,4 @@
-import type { AdaptiveConcurrencyOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import type { Call } from '../../core/call.ts'
 import { shadowCounter } from '../../core/counters.ts'
 import { MeshError } from '../../core/errors.ts'
@@ -12,6 +12,8 @@ import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { DispatchHandler, Surroundings } from '../../core/types.ts'
 import { GradientLimit } from './gradient-limit.ts'
+import type { AdaptiveConcurrencyOptions } from './options.ts'
+import { adaptiveConcurrencyKey } from './options.ts'
 
 const limiterKey = new StateKey<Limiter>('adaptive-concurrency')
 
@@ -76,3 +78,9 @@ class LimiterHandler extends OutcomeHandler {
     limiter.inFlight--
   }
 }
+
+export default {
+  name: 'adaptive-concurrency',
+  keys: [adaptiveConcurrencyKey],
+  layer: adaptiveConcurrency
+} satisfies MeshConcern

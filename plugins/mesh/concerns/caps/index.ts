@@ -1,4 +1,4 @@
-import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { Layer } from '../../core/layer.ts'
 import { overflowCounter } from '../../core/overflows.ts'
@@ -7,6 +7,7 @@ import { serviceGauge } from '../../core/service-gauge.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
+import type { CircuitBreakerOptions } from './places.ts'
 import { PlaceHandler, Places } from './places.ts'
 import { ShadowCaps } from './shadow-caps.ts'
 
@@ -97,3 +98,5 @@ class Caps extends Places {
     return { ...super.status(), pending: this.#line.size }
   }
 }
+
+export default { name: 'caps', layer: caps } satisfies MeshConcern

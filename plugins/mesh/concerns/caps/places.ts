@@ -1,11 +1,13 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import type { MeshPolicy } from '../../../../config/schema.ts'
 import { capsOf } from '../../connect/caps.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import type { DispatchController, DispatchHandler, Endpoint } from '../../core/types.ts'
+
+export type CircuitBreakerOptions = Exclude<MeshPolicy['circuitBreaker'], false | undefined>
 
 /** Attempts under way at a service, each of which has the use of a connection. */
 export abstract class Places implements ServiceState {

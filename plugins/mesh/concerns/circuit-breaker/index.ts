@@ -1,4 +1,4 @@
-import type { CircuitBreakerOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import type { Call } from '../../core/call.ts'
 import { counterOf, shadowCounter } from '../../core/counters.ts'
 import { MeshError } from '../../core/errors.ts'
@@ -12,6 +12,8 @@ import { StateKey } from '../../core/service-state.ts'
 import type { DispatchHandler, Surroundings } from '../../core/types.ts'
 import type { CircuitState } from './circuit.ts'
 import { Circuit } from './circuit.ts'
+import type { CircuitBreakerOptions } from './options.ts'
+import { circuitBreakerKey } from './options.ts'
 
 const breakerKey = new StateKey<Breaker>('circuit-breaker')
 
@@ -90,3 +92,5 @@ class BreakerHandler extends OutcomeHandler {
     else circuit.settle(this.#ticket, outcome !== 'success', latencyMs > slowAfterMs, nowMs)
   }
 }
+
+export default { name: 'circuit-breaker', keys: [circuitBreakerKey], layer: circuitBreaker } satisfies MeshConcern

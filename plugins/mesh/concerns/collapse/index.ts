@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { CollapseOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
 import { headerOf } from '../../core/request-facts.ts'
@@ -8,6 +8,8 @@ import type { Identity } from '../../core/sharing/identity.ts'
 import { identityOf, isPersonal } from '../../core/sharing/identity.ts'
 import type { GroupContext } from './group.ts'
 import { Group } from './group.ts'
+import type { CollapseOptions } from './options.ts'
+import { collapseKey } from './options.ts'
 
 /** The schema's, for `collapse: true`. */
 const defaults: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 1024 * 1024 }
@@ -76,3 +78,5 @@ function sharingBy({ ignored }: Identity): GroupContext['sharing'] {
     return (other) => differing.every(([name, value]) => headerOf(other, name) === value)
   }
 }
+
+export default { name: 'collapse', keys: [collapseKey], layer: collapse } satisfies MeshConcern

@@ -1,9 +1,11 @@
+import type { MeshConcern } from '../../concern.ts'
 import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
 import { idempotency } from '../../core/repeating/idempotency.ts'
 import { usuallyKept } from '../../core/repeating/replay-body.ts'
 import { StateKey } from '../../core/service-state.ts'
 import { FallbackCall } from './call.ts'
+import { fallbackKey } from './options.ts'
 import { StaleStores } from './stale-store.ts'
 import { compileStep } from './steps.ts'
 
@@ -41,3 +43,5 @@ export const fallback: Layer = (service, policy, { meter, now, toService, perReq
   }
   return (dispatch) => (opts, handler) => new FallbackCall(handler, opts, context).begin(dispatch)
 }
+
+export default { name: 'fallback', keys: [fallbackKey], layer: fallback } satisfies MeshConcern

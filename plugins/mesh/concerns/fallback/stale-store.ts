@@ -1,6 +1,5 @@
 import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
-import type { FallbackOptions } from '../../../../config/schema.ts'
 import { listItems } from '../../core/list-items.ts'
 import { headerOf, headerPairs } from '../../core/request-facts.ts'
 import type { ServiceState } from '../../core/service-state.ts'
@@ -8,6 +7,7 @@ import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
 import type { Identity } from '../../core/sharing/identity.ts'
 import { identityOf, isPersonal, part } from '../../core/sharing/identity.ts'
 import type { DispatchOptions } from '../../core/types.ts'
+import type { FallbackOptions } from './options.ts'
 
 export type StaleOptions = NonNullable<FallbackOptions['stale']>
 

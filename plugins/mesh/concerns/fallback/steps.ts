@@ -1,7 +1,7 @@
-import type { FallbackOptions } from '../../../../config/schema.ts'
 import { classify } from '../../core/errors.ts'
 import type { StaticAnswer } from '../../core/handlers/static-answer.ts'
 import { staticAnswer } from '../../core/handlers/static-answer.ts'
+import type { FallbackOptions } from './options.ts'
 
 /** How a call failed: a condition of the configuration, or an answer's status. */
 export type Failing = Exclude<FallbackOptions['on'][number], '5xx'>

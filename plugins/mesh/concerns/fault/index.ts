@@ -1,10 +1,12 @@
-import type { FaultOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import { counterOf } from '../../core/counters.ts'
 import { answerWith, staticAnswer } from '../../core/handlers/static-answer.ts'
 import type { Layer } from '../../core/layer.ts'
 import { headerOf } from '../../core/request-facts.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { FaultOptions } from './options.ts'
+import { faultKey } from './options.ts'
 import { ThrottledHandler } from './throttled-handler.ts'
 
 /** What is injected into one attempt. */
@@ -126,3 +128,5 @@ class ActiveFaults {
     }
   }
 }
+
+export default { name: 'fault', keys: [faultKey], layer: fault } satisfies MeshConcern

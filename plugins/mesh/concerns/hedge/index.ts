@@ -1,10 +1,12 @@
-import type { HedgeOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import { StateKey } from '../../core/service-state.ts'
 import { Latencies } from './latencies.ts'
 import { Hedge } from './legs.ts'
+import type { HedgeOptions } from './options.ts'
+import { hedgeKey } from './options.ts'
 
 const latenciesKey = new StateKey<Latencies>('hedge')
 
@@ -51,3 +53,5 @@ function delay({ after, percentile }: HedgeOptions, latencies: Latencies): () =>
   if (after !== undefined || percentile === undefined) return () => after ?? null
   return () => latencies.percentile(percentile)
 }
+
+export default { name: 'hedge', keys: [hedgeKey], layer: hedge } satisfies MeshConcern

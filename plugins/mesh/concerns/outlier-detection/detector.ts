@@ -1,8 +1,8 @@
-import type { OutlierOptions } from '../../../../config/schema.ts'
 import { counterOf, shadowCounter } from '../../core/counters.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import type { Endpoint, Instance, Surroundings } from '../../core/types.ts'
+import type { OutlierOptions } from './options.ts'
 import { byFailurePercentage, bySuccessRate } from './statistics.ts'
 
 export const concern = 'outlier-detection'

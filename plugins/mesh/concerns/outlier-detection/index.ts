@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { MeshConcern } from '../../concern.ts'
 import { blame } from '../../core/blame.ts'
 import type { Call } from '../../core/call.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
@@ -8,6 +9,7 @@ import { StateKey } from '../../core/service-state.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import type { Host } from './detector.ts'
 import { concern, OutlierDetector } from './detector.ts'
+import { outlierDetectionKey } from './options.ts'
 
 const detectorKey = new StateKey<OutlierDetector>(concern)
 
@@ -92,3 +94,5 @@ class OutlierHandler extends ForwardingHandler {
     this.#told = true
   }
 }
+
+export default { name: 'outlier-detection', keys: [outlierDetectionKey], layer: outlierDetection } satisfies MeshConcern

@@ -1,4 +1,4 @@
-import type { LimitOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import type { Count } from '../../core/counters.ts'
 import { counterOf, shadowCounter } from '../../core/counters.ts'
 import { MeshError } from '../../core/errors.ts'
@@ -8,6 +8,8 @@ import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
+import type { LimitOptions } from './options.ts'
+import { limitKey } from './options.ts'
 import { TokenBucket } from './token-bucket.ts'
 
 const limiterKey = new StateKey<Limiter>('rate-limit')
@@ -115,3 +117,5 @@ class Limiter implements ServiceState {
     return { mode, rate, perMs: per, burst, tokens, pending }
   }
 }
+
+export default { name: 'rate-limit', keys: [limitKey], layer: rateLimit } satisfies MeshConcern

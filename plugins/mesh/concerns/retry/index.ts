@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { RetryOptions } from '../../../../config/schema.ts'
+import type { MeshConcern } from '../../concern.ts'
 import type { Call } from '../../core/call.ts'
 import { classify } from '../../core/errors.ts'
 import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
@@ -9,6 +9,8 @@ import { isReplayable } from '../../core/repeating/replay-body.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { RetryOptions } from './options.ts'
+import { retryKey } from './options.ts'
 import type { NextAttempt } from './retry-after.ts'
 import { nextAttempt, noteRetryAfter } from './retry-after.ts'
 import type { RetryRules } from './rules.ts'
@@ -191,3 +193,5 @@ class RetryHandler extends DiscardingHandler {
     })
   }
 }
+
+export default { name: 'retry', keys: [retryKey], layer: retry } satisfies MeshConcern

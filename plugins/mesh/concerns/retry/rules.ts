@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { RetryOptions } from '../../../../config/schema.ts'
 import { idempotency } from '../../core/repeating/idempotency.ts'
 import type { DispatchOptions } from '../../core/types.ts'
+import type { RetryOptions } from './options.ts'
 
 /** A policy's conditions, ready to be asked. */
 export interface RetryRules {

@@ -2,7 +2,7 @@
  * Names of consumers. A `sub` is unique for its issuer alone (RFC 7519, 4.1.2): where the routes accept tokens of
  * several issuers, the issuer is part of the name. So limits, hashes, splits and shared responses tell the two apart.
  */
-import type { JwtOptions } from './schema.ts'
+import type { JwtOptions } from './options.ts'
 
 /** Returns who issues the tokens that these options accept: the issuers by name, or the holder of the key. Secret. */
 export function issuersOf({ issuer, secret, publicKey, jwks }: JwtOptions): readonly string[] {

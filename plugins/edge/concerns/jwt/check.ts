@@ -1,33 +1,20 @@
-/** The checks of the edge's concerns, wherever they are set. */
+/** The checks of `edge.jwt`. */
 import type { KeyObject } from 'node:crypto'
 import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { Checked } from './checked.ts'
-import { isPem } from './complete.ts'
+import type { Checked } from '../../../../config/concern.ts'
+import { pointer } from '../../../../config/faults.ts'
+import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
+import { publishedSecret } from '../../../../config/published-secret.ts'
 import { namesIncludeIssuer } from './consumers.ts'
-import { pointer } from './faults.ts'
-import { canonicalName, isGatewayHeader, isStandardHeader } from './header-names.ts'
-import { originFault } from './origins.ts'
-import { publishedSecret } from './published-secret.ts'
-import type { CorsOptions, EdgePolicy, JwtOptions, RateLimitOptions } from './schema.ts'
+import type { JwtOptions } from './options.ts'
 
-export function checkEdge(checked: Checked): void {
-  const { data, report } = checked
-  checkConcerns('/edge', data.edge, checked)
-  checkRequestId(checked)
-  if (!report.usable('/routes')) return
-  data.routes.forEach((route, index) => {
-    const at = pointer('/routes', index)
-    if (!report.usable(at)) return
-    checkConcerns(`${at}/edge`, route.edge, checked)
-    checkConsumer(`${at}/edge`, index, checked)
-  })
-  checkConsumerNames(checked)
-}
+/** Returns whether a `publicKey` is the key itself rather than the name of its file. */
+export const isPem = (text: string) => text.includes('-----BEGIN')
 
 /** Splits that name consumers as they are never called. */
-function checkConsumerNames({ data, report }: Checked): void {
-  if (!report.usable('/edge') || !report.sound('/edge/jwt')) return
+export function checkConsumerNames({ data, report }: Checked): void {
+  if (!report.usable('/edge') || !report.sound('/edge/jwt') || !report.usable('/routes')) return
   const jwtOf = (index: number): JwtOptions | false => {
     const at = pointer('/routes', index, 'edge')
     if (!report.usable(at) || !report.sound(`${at}/jwt`)) return false
@@ -47,33 +34,6 @@ function checkConsumerNames({ data, report }: Checked): void {
       })
     })
   })
-}
-
-function checkConcerns(at: string, edge: EdgePolicy | undefined, checked: Checked): void {
-  if (edge === undefined || !checked.report.usable(at)) return
-  const { jwt, cors, rateLimit } = edge
-  if (jwt && checked.report.usable(`${at}/jwt`)) checkJwt(`${at}/jwt`, jwt, checked)
-  if (cors && checked.report.sound(`${at}/cors`)) checkCors(`${at}/cors`, cors, checked)
-  if (rateLimit && checked.report.sound(`${at}/rateLimit`)) checkRateLimit(`${at}/rateLimit`, rateLimit, checked)
-}
-
-function checkCors(at: string, cors: CorsOptions, { report }: Checked): void {
-  const any = [cors.origin].flat().includes('*')
-  if (cors.credentials && any) {
-    report.fault(`${at}/credentials`, 'browsers refuse credentials for origin "*"; list the origins')
-  }
-  const single = typeof cors.origin === 'string'
-  for (const [index, origin] of [cors.origin].flat().entries()) {
-    const fault = originFault(origin)
-    if (fault !== null) report.fault(single ? `${at}/origin` : pointer(at, 'origin', index), fault)
-  }
-}
-
-function checkRequestId({ data, report }: Checked): void {
-  const at = '/edge/requestId/header'
-  if (!report.usable(at)) return
-  const { header } = data.edge.requestId
-  if (isStandardHeader(header)) report.fault(at, `"${header}" has another meaning and cannot carry an id`)
 }
 
 /** Headers for the service: none that the gateway sets itself, and each once. */
@@ -104,40 +64,7 @@ const claimName = (claim: string) =>
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '')
 
-function checkRateLimit(at: string, { by, maxPerAddress, store }: RateLimitOptions, { data, report }: Checked): void {
-  const byHeader = by !== 'ip' && by !== 'consumer'
-  if (byHeader && maxPerAddress === undefined) {
-    const what = `a client that changes this header with each request has no limit; set maxPerAddress beside it`
-    report.warn(`${at}/by`, what)
-  } else if (!byHeader && maxPerAddress !== undefined) {
-    report.fault(`${at}/maxPerAddress`, `only a limit by: header:NAME needs it; this one is by: ${by}`, 'key')
-  }
-  if (byHeader && canonicalName(by.slice('header:'.length)) === 'cookie') {
-    report.fault(`${at}/by`, 'a cookie header holds all cookies in any order: no two need be the same for one client')
-  }
-  if (store === 'redis' && data.redis === undefined) {
-    report.fault(`${at}/store`, "redis is asked for, but the top level's redis is not set")
-  }
-}
-
-/** Counting by consumer needs something that says who the consumer is. */
-function checkConsumer(at: string, index: number, { data, report }: Checked): void {
-  const edge = data.routes[index]?.edge
-  const [own, top] = [edge?.rateLimit, data.edge?.rateLimit]
-  const places = [`${at}/rateLimit`, `${at}/jwt`, '/edge/rateLimit', '/edge/jwt']
-  if (!places.every((place) => report.sound(place)) || report.unknownKeyIn(at)) return
-  const limit = own ?? top
-  if (!limit) return
-  if (limit.by !== 'consumer' || (edge?.jwt ?? data.edge?.jwt)) return
-  if (!report.sound('/plugins') || data.plugins.some(({ provides }) => provides?.includes('consumer'))) return
-  const from = own === undefined ? ' (inherited)' : ''
-  report.fault(
-    `${at}/rateLimit/by`,
-    `consumer${from}: without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: [consumer]`
-  )
-}
-
-function checkJwt(at: string, jwt: JwtOptions, checked: Checked): void {
+export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   const { report } = checked
   if (jwt.forward !== undefined && report.usable(`${at}/forward`)) checkForward(`${at}/forward`, jwt.forward, checked)
   const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)

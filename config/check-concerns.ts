@@ -1,0 +1,42 @@
+/** The checks that concerns bring along, at every level at which a file sets them. */
+import type { Checked, Key } from './concern.ts'
+import { pointer } from './faults.ts'
+
+export function checkConcerns(checked: Checked): void {
+  const { data, keys } = checked
+  const halves = ['edge', 'mesh'] as const
+  for (const half of halves) checkSection(`/${half}`, data[half], keys[half], null, checked)
+  if (checked.report.usable('/services')) {
+    for (const [name, service] of Object.entries(data.services)) {
+      const at = pointer('/services', name)
+      if (checked.report.usable(at)) checkSection(`${at}/mesh`, service.mesh, keys.mesh, name, checked)
+    }
+  }
+  if (checked.report.usable('/routes')) {
+    data.routes.forEach((route, index) => {
+      const at = pointer('/routes', index)
+      if (!checked.report.usable(at)) return
+      for (const half of halves) {
+        checkSection(`${at}/${half}`, route[half], keys[half], route.service ?? null, checked)
+      }
+    })
+  }
+  for (const half of halves) for (const key of keys[half]) key.checkAll?.(checked)
+}
+
+function checkSection(
+  at: string,
+  section: object | undefined,
+  keys: readonly Key[],
+  service: string | null,
+  checked: Checked
+): void {
+  const { report } = checked
+  if (section === undefined || section === null || !report.usable(at)) return
+  for (const key of keys) {
+    const options: unknown = Reflect.get(section, key.name)
+    const place = `${at}/${key.name}`
+    if (options === undefined || options === false || options === null || !report.usable(place)) continue
+    key.check?.(options, place, checked, { service })
+  }
+}

@@ -1,0 +1,62 @@
+/** The contract between the configuration and a concern: a concern describes its key, and `config/` knows none by name. */
+import type Type from 'typebox'
+import type { Report } from './faults.ts'
+import type { Written } from './schema.ts'
+
+/** A level at which a key can be set: the top-level section, `services.NAME.mesh`, or a route. */
+export type Level = 'gateway' | 'service' | 'route'
+
+/** A key of `edge` or `mesh`. */
+export interface Key {
+  /** The key: `jwt` is written `edge.jwt` and `routes[].edge.jwt`. */
+  readonly name: string
+  /** Schema of its value. Its description is the key's. */
+  readonly options: Type.TSchema
+  /** Levels at which it can be set. The most specific one wins, and replaces the value of the others whole. */
+  readonly levels: readonly Level[]
+  /** Value at the gateway's level where the file sets none, as it would be written: `15s`. Without: unset, which is off. */
+  readonly default?: unknown
+  /** False for a key that keeps no request out, so that a route without it is protected as well as one with it. */
+  readonly protects?: boolean
+  /** What later concerns and plugins may rely on where it is on: `consumer`, who calls. */
+  readonly provides?: readonly 'consumer'[]
+  /** Checks what the schema cannot express, for each value whose place has no fault; values below it may have some. */
+  check?(options: unknown, at: string, checked: Checked, place: Place): void
+  /** Checks how values of all levels fit each other. */
+  checkAll?(checked: Checked): void
+  /** Returns the options with paths of files made absolute. */
+  complete?(options: unknown, absolute: (path: string) => string): unknown
+  /** Advice for keys that users of other gateways write instead of this one: `retries: 'write retry: { attempts: 2 }'`. */
+  readonly aliases?: Readonly<Record<string, string>>
+  /** Advice for keys that they write within its options. */
+  readonly innerAliases?: Readonly<Record<string, string>>
+}
+
+/** Where a value is set. */
+export interface Place {
+  /** The service whose policy it is; null at the gateway's level, and for a route with a split. */
+  readonly service: string | null
+}
+
+/** The keys of both halves. */
+export interface Keys {
+  readonly edge: readonly Key[]
+  readonly mesh: readonly Key[]
+}
+
+export const gatewayOnly: readonly Level[] = ['gateway']
+export const gatewayAndService: readonly Level[] = ['gateway', 'service']
+export const gatewayAndRoute: readonly Level[] = ['gateway', 'route']
+export const everyLevel: readonly Level[] = ['gateway', 'service', 'route']
+
+/** Returns the keys that can be set at a level. */
+export const keysAt = (keys: readonly Key[], level: Level): Key[] => keys.filter(({ levels }) => levels.includes(level))
+
+/** What every check is given. */
+export interface Checked {
+  readonly data: Written
+  readonly keys: Keys
+  readonly report: Report
+  /** Absolute, from what is relative to the configuration's folder. */
+  readonly absolute: (path: string) => string
+}

@@ -1,0 +1,47 @@
+import Type from 'typebox'
+import type { Key, Keys, Level } from './concern.ts'
+import { keysAt } from './concern.ts'
+import { Name, strict } from './schema/kit.ts'
+import { Route } from './schema/route.ts'
+import { Service } from './schema/service.ts'
+import { sections } from './schema.ts'
+
+/** The schema of the whole file, with the keys of the concerns at each level. */
+export function gatewaySchema({ edge, mesh }: Keys): Type.TObject {
+  const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
+  const routeHalves = halves('route')
+  const service = Type.Object({ ...Service.properties, mesh: Type.Optional(section(mesh, 'service')) }, strict)
+  const route = Type.Object(
+    { ...Route.properties, edge: Type.Optional(routeHalves.edge), mesh: Type.Optional(routeHalves.mesh) },
+    strict
+  )
+  const { listen, admin, discovery, redis, ...last } = sections
+  return Type.Object(
+    {
+      listen,
+      admin,
+      discovery,
+      redis,
+      ...halves('gateway'),
+      services: Type.Record(Name, service, { ...strict, default: {} }),
+      routes: Type.Array(route, { default: [] }),
+      ...last
+    },
+    {
+      ...strict,
+      // Sections of the user's own, which hold anchors; the loader removes them.
+      patternProperties: { '^x-': {} },
+      title: 'Jingwei gateway configuration'
+    }
+  )
+}
+
+/** The mapping of a half at a level. */
+function section(keys: readonly Key[], level: Level): Type.TObject {
+  const isTop = level === 'gateway'
+  const properties = keysAt(keys, level).map((key): [string, Type.TSchema] => {
+    const hasDefault = isTop && key.default !== undefined
+    return [key.name, hasDefault ? { ...key.options, default: key.default } : Type.Optional(key.options)]
+  })
+  return Type.Object(Object.fromEntries(properties), isTop ? { ...strict, default: {} } : strict)
+}

@@ -1,0 +1,82 @@
+/** The contract of an edge concern. Those of users have the same one (plugins/README.md). */
+import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Static, TSchema } from 'typebox'
+import type { Checked, Key, Place } from '../../config/concern.ts'
+import { gatewayAndRoute } from '../../config/concern.ts'
+import type { Config, RouteConfig } from '../../config/schema.ts'
+import type { Phase } from './attach.ts'
+import { attach } from './attach.ts'
+
+type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
+
+/** An entry of the ordered list of the edge. */
+export interface EdgeConcern {
+  /** Shown by `routes` and `explain`. */
+  readonly name: string
+  /** Its keys under `edge`; none for a concern that applies to every route. */
+  readonly keys: readonly Key[]
+  /** A Fastify plugin, registered once. */
+  readonly plugin: Plugin
+  /** Whether the concern is in force on a route. */
+  readonly isOn: (route: RouteConfig) => boolean
+}
+
+/** Hooks of one route, by their phase. */
+export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
+
+interface Definition<S extends TSchema> extends Omit<Key, 'options' | 'levels' | 'check' | 'complete'> {
+  readonly options: S
+  readonly levels?: Key['levels']
+  /** Further keys that the concern reads. */
+  readonly more?: readonly Key[]
+  check?(options: Exclude<Static<S>, false>, at: string, checked: Checked, place: Place): void
+  complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
+  /** Hooks of routes that switch the concern off. */
+  readonly whenOff?: RouteHooks
+  /**
+   * Called once. Returns a function that is called for each route that enables the concern, with the options in force
+   * there, and returns the route's hooks; null for none.
+   */
+  plugin(
+    fastify: FastifyInstance,
+    config: Config
+  ): Promise<(options: Exclude<Static<S>, false>, route: RouteOptions) => RouteHooks | null>
+}
+
+/** `rate-limit` for `rateLimit`: the name that people are shown. */
+const shown = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
+/** Makes a concern of its options and its hooks. */
+export function edgeConcern<S extends TSchema>(definition: Definition<S>): EdgeConcern {
+  const { plugin, more = [], whenOff, levels = gatewayAndRoute, ...key } = definition
+  const optionsFor = ({ edge }: RouteConfig): Exclude<Static<S>, false> | null => {
+    const options = Reflect.get(edge, key.name)
+    return options === undefined || options === false ? null : options
+  }
+  return {
+    name: shown(key.name),
+    keys: [{ ...key, levels } as Key, ...more],
+    isOn: (route) => optionsFor(route) !== null,
+    plugin: fp<Config>(
+      async (fastify, config) => {
+        const hooksOf = await plugin(fastify, config)
+        fastify.addHook('onRoute', (routeOptions) => {
+          const route = routeOptions.config?.route
+          if (route === undefined) return
+          const options = optionsFor(route)
+          const hooks = options === null ? whenOff : hooksOf(options, routeOptions)
+          for (const [phase, each] of Object.entries(hooks ?? {})) {
+            for (const hook of [each ?? []].flat()) attach(routeOptions, phase as Phase, hook)
+          }
+        })
+      },
+      { name: `jingwei-${shown(key.name)}`, fastify: '5.x' }
+    )
+  }
+}
+
+/** Makes a concern without keys, which applies to every route. */
+export function everywhere(name: string, plugin: Plugin, keys: readonly Key[] = []): EdgeConcern {
+  return { name, plugin, keys, isOn: () => true }
+}

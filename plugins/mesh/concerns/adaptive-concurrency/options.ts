@@ -1,0 +1,42 @@
+/** `mesh.adaptiveConcurrency`. */
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Key } from '../../../../config/concern.ts'
+import { gatewayAndService } from '../../../../config/concern.ts'
+import { Count, Duration, Mode, orOff, strict } from '../../../../config/schema/kit.ts'
+
+export const AdaptiveConcurrency = Type.Object(
+  {
+    mode: Mode,
+    initialLimit: Count('Attempts without headers yet, at the start.', { default: 20 }),
+    minLimit: Count('Never fewer.', { default: 5 }),
+    maxLimit: Count('Never more.', { default: 1000 }),
+    tolerance: Type.Number({
+      minimum: 1,
+      default: 1.5,
+      description: 'Latency may rise by this factor over its long-term mean before the limit shrinks.'
+    }),
+    window: Duration('Between two adjustments.', { default: '1s' })
+  },
+  strict
+)
+
+export type AdaptiveConcurrencyOptions = Static<typeof AdaptiveConcurrency>
+
+declare module '../../../../config/schema.ts' {
+  interface MeshPolicy {
+    adaptiveConcurrency?: AdaptiveConcurrencyOptions | false
+  }
+}
+
+export const adaptiveConcurrencyKey: Key = {
+  name: 'adaptiveConcurrency',
+  options: orOff(AdaptiveConcurrency, {
+    description: 'A cap on attempts in flight that follows the latency (gradient).'
+  }),
+  levels: gatewayAndService,
+  check({ minLimit, initialLimit, maxLimit }: AdaptiveConcurrencyOptions, at, { report }) {
+    if (!report.sound(at) || (minLimit <= initialLimit && initialLimit <= maxLimit)) return
+    report.fault(at, 'minLimit, initialLimit and maxLimit must be in this order')
+  }
+}

@@ -1,0 +1,93 @@
+/** `mesh.fallback`. */
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Checked, Key } from '../../../../config/concern.ts'
+import { everyLevel } from '../../../../config/concern.ts'
+import { pointer } from '../../../../config/faults.ts'
+import { Count, Duration, Either, Names, orOff, SizeOrZero, strict, Text } from '../../../../config/schema/kit.ts'
+import { checkOtherService } from '../../core/check-service.ts'
+import { checkExcluded, ExcludeHeaders } from '../../core/sharing/exclude-headers.ts'
+
+export const fallbackConditions = [
+  'no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout', '5xx'
+] as const // biome-ignore format: a table
+
+const status = Type.Integer({ minimum: 400, maximum: 599 })
+
+export const Fallback = Type.Object(
+  {
+    on: Type.Array(Either({ type: 'integer' }, status, Names(fallbackConditions)), {
+      minItems: 1,
+      default: ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout'],
+      description: 'When it steps in. overloaded: a cap or a limit of ours is reached.'
+    }),
+    service: Type.Optional(Text),
+    stale: Type.Optional(
+      Type.Object(
+        {
+          maxAge: Duration('Oldest answer that may be given again.', { default: '10m' }),
+          maxEntries: Count('Answers kept.', { default: 1000 }),
+          maxBody: SizeOrZero('Largest answer kept.', { default: '64kb' }),
+          excludeHeaders: ExcludeHeaders
+        },
+        {
+          ...strict,
+          description:
+            'The last good response to an identical GET; if it was `public`, to any GET of the resource that `Vary` allows.'
+        }
+      )
+    ),
+    status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599, description: 'A static response.' })),
+    headers: Type.Optional(Type.Record(Type.String(), Type.String())),
+    body: Type.Optional(Type.String())
+  },
+  strict
+)
+
+export type FallbackOptions = Static<typeof Fallback>
+
+declare module '../../../../config/schema.ts' {
+  interface MeshPolicy {
+    fallback?: FallbackOptions[] | false
+  }
+}
+
+export const fallbackKey: Key = {
+  name: 'fallback',
+  options: orOff(Type.Array(Fallback, { minItems: 1 }), {
+    description: 'What is answered instead of a failure; tried in this order.'
+  }),
+  levels: everyLevel,
+  check(entries: FallbackOptions[], at, checked, { service }) {
+    if (!checked.report.sound(at)) return
+    for (const [index, entry] of entries.entries()) checkEntry(pointer(at, index), entry, service, checked)
+  }
+}
+
+function checkEntry(at: string, entry: FallbackOptions, service: string | null, checked: Checked): void {
+  const { report } = checked
+  const kinds = (['service', 'stale', 'status'] as const).filter((kind) => entry[kind] !== undefined)
+  if (kinds.length !== 1) {
+    const found = kinds.length === 0 ? 'none of them' : kinds.join(' and ')
+    report.fault(at, `a fallback is exactly one of service, stale and status; this one has ${found}`)
+  }
+  for (const part of ['headers', 'body'] as const) {
+    if (entry[part] === undefined || entry.status !== undefined) continue
+    report.fault(`${at}/${part}`, 'only a static response has it; that needs a "status"', 'key')
+  }
+  if (entry.stale !== undefined) checkExcluded(`${at}/stale/excludeHeaders`, entry.stale.excludeHeaders, report)
+  checkAnswer(at, entry, report)
+  if (entry.service !== undefined) checkOtherService(`${at}/service`, entry.service, service, checked)
+}
+
+/** What could not be written would be found out when the fallback is needed. */
+function checkAnswer(at: string, { status, headers = {}, body }: FallbackOptions, report: Checked['report']): void {
+  for (const [name, value] of Object.entries(headers)) {
+    const place = pointer(at, 'headers', name)
+    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) report.fault(place, `"${name}" is no name of a header`, 'key')
+    else if (!/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
+      report.fault(place, 'a header holds no line breaks and no characters beyond Latin-1')
+    }
+  }
+  if ((status === 204 || status === 304) && body) report.fault(`${at}/body`, `a ${status} has no body`, 'key')
+}

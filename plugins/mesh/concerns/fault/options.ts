@@ -1,0 +1,53 @@
+/** `mesh.fault`. */
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Key } from '../../../../config/concern.ts'
+import { everyLevel } from '../../../../config/concern.ts'
+import { Count, Duration, orOff, Share, Size, strict } from '../../../../config/schema/kit.ts'
+
+const Part = (description: string) => Share(description, { default: '100%' })
+
+export const Fault = Type.Object(
+  {
+    delay: Type.Optional(
+      Type.Object({ for: Duration('Length of the delay.'), percent: Part('Of the attempts.') }, strict)
+    ),
+    abort: Type.Optional(
+      Type.Object(
+        {
+          status: Type.Integer({ minimum: 200, maximum: 599, description: 'Answered instead of the service.' }),
+          percent: Part('Of the attempts.')
+        },
+        strict
+      )
+    ),
+    bandwidth: Type.Optional(
+      Type.Object({ limit: Size('Bytes per second of the response.'), percent: Part('Of the attempts.') }, strict)
+    ),
+    header: Type.Boolean({
+      default: false,
+      description:
+        'Trusted callers may ask for faults: x-jingwei-fault-delay (ms), x-jingwei-fault-abort (status), x-jingwei-fault-bandwidth (bytes/s).'
+    }),
+    maxActive: Count('Faults in force at a time; more are not injected.', { default: 1000 })
+  },
+  strict
+)
+
+export type FaultOptions = Static<typeof Fault>
+
+declare module '../../../../config/schema.ts' {
+  interface MeshPolicy {
+    fault?: FaultOptions | false
+  }
+}
+
+export const faultKey: Key = {
+  name: 'fault',
+  options: orOff(Fault, { description: 'Faults that are injected, to see how the callers fare.' }),
+  levels: everyLevel,
+  check({ delay, abort, bandwidth, header }: FaultOptions, at, { report }) {
+    if (!report.sound(at) || delay || abort || bandwidth || header) return
+    report.fault(at, 'names no fault: delay, abort, bandwidth or header: true')
+  }
+}

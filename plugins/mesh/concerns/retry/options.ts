@@ -1,0 +1,79 @@
+/** `mesh.retry`. */
+import { METHODS } from 'node:http'
+import type { Static } from 'typebox'
+import Type from 'typebox'
+import type { Key } from '../../../../config/concern.ts'
+import { everyLevel } from '../../../../config/concern.ts'
+import { DurationOrZero, Either, Names, orOff, Percent, SizeOrZero, strict } from '../../../../config/schema/kit.ts'
+
+export const retryConditions = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx'] as const
+const status = Type.Integer({ minimum: 400, maximum: 599 })
+const methods = Type.Array(Names(METHODS), {
+  default: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
+  description: 'Methods that may be sent twice. A failure to connect is retried for every method.'
+})
+
+export const Retry = Type.Object(
+  {
+    attempts: Type.Integer({ minimum: 1, maximum: 10, default: 2, description: 'Tries after the first one.' }),
+    on: Type.Array(
+      Either(
+        { type: 'integer' },
+        status,
+        Either(
+          { type: 'string', pattern: '^retriable-header:' },
+          Type.Unsafe<`retriable-header:${string}`>({
+            type: 'string',
+            pattern: '^retriable-header:.+$',
+            expected: 'retriable-header:NAME'
+          }),
+          Names(retryConditions)
+        )
+      ),
+      {
+        minItems: 1,
+        default: ['connect-failure', 'refused-stream', 'reset'],
+        description:
+          'Conditions and statuses; gateway-error (502, 503, 504) and 5xx include getting no answer; retriable-header:NAME is a response with that header.'
+      }
+    ),
+    methods,
+    idempotencyKey: Type.Boolean({
+      default: true,
+      description: 'Any method may be sent twice with an `Idempotency-Key`.'
+    }),
+    maxBody: SizeOrZero('Largest request body that is kept for a retry; 0b: none.', { default: '64kb' }),
+    backoff: Type.Object(
+      {
+        base: DurationOrZero('Bound of the first random pause; doubled each time.', { default: '25ms' }),
+        max: DurationOrZero('Longest pause. A response whose `Retry-After` asks for a longer one is passed on.', {
+          default: '250ms'
+        })
+      },
+      { ...strict, default: {} }
+    ),
+    budget: Percent(
+      'Retries, at most, as a share of the calls of the last 10 s, and 10 a second besides. A failure to connect costs none.',
+      {
+        default: '20%'
+      }
+    )
+  },
+  strict
+)
+
+export type RetryOptions = Static<typeof Retry>
+
+declare module '../../../../config/schema.ts' {
+  interface MeshPolicy {
+    retry: RetryOptions | false
+  }
+}
+
+export const retryKey: Key = {
+  name: 'retry',
+  options: orOff(Retry),
+  levels: everyLevel,
+  default: {},
+  aliases: { retries: 'write retry: { attempts: 2 } under "mesh"' }
+}
