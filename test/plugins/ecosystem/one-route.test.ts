@@ -73,6 +73,8 @@ works(t, '@fastify/rate-limit', {
   client: async ({ ask }) => {
     for (const path of ['/api/page', '/api/page', '/open/page', '/open/page']) await ask(path)
   },
+  // Seconds that are left.
+  masked: /(?<="(x-ratelimit-reset|retry-after)":")\d+/g,
   expected: { responses: [{ status: 200 }, { status: 429 }, { status: 200 }, { status: 200 }] }
 })
 

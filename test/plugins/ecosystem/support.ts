@@ -143,7 +143,7 @@ interface Entry {
   readonly package?: string
   readonly options?: object
   readonly prefix?: string
-  readonly scope?: 'routes'
+  readonly scope?: 'all' | 'routes'
 }
 
 /** Registers the entries of `plugins:` by hand, as their own documentation says. */
@@ -156,7 +156,7 @@ const startControl: Starter = async ({ row, folder, origin, tls }) => {
 
   async function register(context: FastifyInstance, scope: Entry['scope']): Promise<void> {
     for (const { path, package: name, options, prefix, ...entry } of entries) {
-      if (entry.scope !== scope) continue
+      if ((entry.scope ?? 'all') !== scope) continue
       const file = path === undefined ? require.resolve(name!) : join(folder, path)
       const { default: plugin } = (await import(pathToFileURL(file).href)) as { default: FastifyPluginAsync }
       const isOwn = prefix !== undefined || Reflect.has(plugin, Symbol.for('skip-override'))
@@ -170,7 +170,7 @@ const startControl: Starter = async ({ row, folder, origin, tls }) => {
     await context.register(httpProxy, { upstream: origin, prefix, rewritePrefix: prefix, ...undici })
   }
 
-  await register(server, undefined)
+  await register(server, 'all')
   await server.register(async (context) => {
     await register(context, 'routes')
     await proxy(context, '/api')
@@ -245,7 +245,9 @@ async function overHttp1(url: string, path: string, { method = 'GET', headers = 
 async function overHttp2(url: string, path: string, { method = 'GET', headers = {}, body }: Asked): Promise<Answer> {
   const session = http2.connect(url, { rejectUnauthorized: false })
   try {
-    const stream = session.request({ ':method': method, ':path': path, ...headers }, { signal: limit() })
+    // Without a length, the control forwards no body.
+    const length = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }
+    const stream = session.request({ ':method': method, ':path': path, ...length, ...headers }, { signal: limit() })
     const response = new Promise<IncomingHttpHeaders & { ':status'?: number }>((resolve, reject) => {
       stream.once('response', resolve).once('error', reject)
       session.once('error', reject)
