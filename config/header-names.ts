@@ -1,10 +1,8 @@
 /** Header names with a meaning of their own to the gateway, which no configured header may have. */
+import { hopByHop } from '../plugins/http-syntax.ts'
 
 /** These frame the message or belong to one connection. */
-const connection = [
-  'host', 'connection', 'keep-alive', 'content-length', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'expect',
-  'proxy-connection', 'proxy-authenticate', 'proxy-authorization', 'http2-settings'
-] // biome-ignore format: a list
+const connection = [...hopByHop, 'host', 'content-length', 'expect']
 /** Forwarding headers that the gateway writes itself, from those of the request if they are believed. */
 export const rewrittenHeaders = [
   'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'

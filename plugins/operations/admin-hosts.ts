@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Config } from '../../config/schema.ts'
+import { unmapped } from '../http-syntax.ts'
 
 const MisdirectedHost = createError(
   'JW_ADMIN_HOST',
@@ -43,8 +44,7 @@ function hostOf(authority: string): string {
 
 /** Lower case, without the dot of an absolute name and the IPv6 form of an IPv4 address. */
 function plainHost(host: string): string {
-  const plain = host.toLowerCase().replace(/\.$/, '')
-  return plain.startsWith('::ffff:') ? plain.slice(7) : plain
+  return unmapped(host.toLowerCase().replace(/\.$/, ''))
 }
 
 function isLoopback(host: string): boolean {

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { asError, isThenable } from '../thrown.ts'
 import type { FaultOwner, PluginOwner } from './fault-owners.ts'
 
 const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
@@ -26,10 +27,6 @@ type Done = (error?: unknown, payload?: unknown) => void
 /** Any hook or handler; what it is called with depends on its kind. */
 // biome-ignore lint/complexity/noBannedTypes: of all signatures
 export type Code = Function
-
-function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown))
-}
 
 /**
  * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin
@@ -231,8 +228,4 @@ export function guardRoute(route: RouteOptions, of: PluginOwner): Set<RequestHoo
   const guarded = guardHooksOf(route, new Set(), of)
   route.handler = guardedHandler(route.handler, of) as RouteOptions['handler']
   return guarded
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }

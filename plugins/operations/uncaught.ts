@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { asError } from '../thrown.ts'
 import type { Stop } from './drain.ts'
 import type { FaultOwners } from './fault-owners.ts'
 import { logFlushed } from './logging.ts'
@@ -20,7 +21,7 @@ const flushMs = 1000
 export function endOnFaults(gateway: Faulty, stop: () => Stop | null): () => void {
   let lines = 0
   const handle = (thrown: unknown, origin: string) => {
-    const err = thrown instanceof Error ? thrown : new Error(String(thrown))
+    const err = asError(thrown)
     const owner = gateway.faultOwners?.current ?? null
     if (owner?.contain(err)) return
     const fields = { ...(owner !== null && { plugin: owner.plugin }), origin, err }

@@ -6,9 +6,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
+import { commaItems } from '../../http-syntax.ts'
 import { prefixSoFar } from '../protocol/forwarding-headers.ts'
-import { commaItems, withoutEndSlashes } from '../protocol/scanning.ts'
-import { encodePath } from '../protocol/target-path.ts'
+import { encodePath, withoutEndSlashes } from '../protocol/target-path.ts'
 
 /**
  * Returns a response's headers with its locations changed back. A service may call itself by the hosts that the request

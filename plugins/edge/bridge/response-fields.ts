@@ -2,7 +2,8 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply } from 'fastify'
-import { announced, hopByHop, nominated, notInTrailers } from '../protocol/headers.ts'
+import { hopByHop, token } from '../../http-syntax.ts'
+import { announced, nominated, notInTrailers } from '../protocol/headers.ts'
 import { http2Values } from '../protocol/http2-values.ts'
 
 type OwnHeaders = Readonly<Record<string, string | number | string[] | undefined>>
@@ -12,8 +13,6 @@ const BadHeader = createError('JW_BAD_HEADER', 'The gateway failed to write a he
 
 /** RFC 9110, 5.5: visible characters, blanks and tabs, and bytes from 0x80 on. */
 const valueCharacters = /^[\t\x20-\x7e\x80-\xff]*$/
-/** RFC 9110, 5.6.2: token. */
-const token = /^[\w!#$%&'*+.^`|~-]+$/
 
 /** Returns whether a name or value, as a plugin may set them on a reply, cannot be written. */
 function isUnwritable(name: string, value: unknown): boolean {

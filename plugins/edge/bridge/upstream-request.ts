@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
+import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, ServiceOrigin } from '../../seam.ts'
 import { LoopDetected } from '../errors.ts'
 import {
@@ -12,7 +13,7 @@ import {
   prefixSoFar,
   trustedPeers
 } from '../protocol/forwarding-headers.ts'
-import { announced, hopByHop, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
+import { announced, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
 import { targetPath } from '../protocol/target-path.ts'
 import { forwardedPrefix } from './location.ts'

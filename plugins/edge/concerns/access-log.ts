@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
+import { unmapped } from '../../http-syntax.ts'
 import { edgeConcern } from '../concern.ts'
-import { unmapped } from '../protocol/client-address.ts'
 import type { Refusal } from '../protocol/refusals.ts'
 import { onRefused } from '../protocol/refusals.ts'
 

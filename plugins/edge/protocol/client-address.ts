@@ -5,6 +5,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import { isIPv6, SocketAddress } from 'node:net'
+import { unmapped } from '../../http-syntax.ts'
 
 /** Entries of X-Forwarded-For that are looked at, from the right: more trusted proxies in a row there are not. */
 export const mostHops = 50
@@ -24,15 +25,6 @@ export function canonicalAddress(text: string): string {
   const [address = ''] = bare.split('%')
   if (!isIPv6(address)) return text
   return unmapped(new SocketAddress({ address, family: 'ipv6' }).address)
-}
-
-/**
- * Returns the IPv4 address of an IPv4-mapped IPv6 address, as a dual-stack listener reports it; other texts as they are.
- * Undefined where the socket has been closed: Node has forgotten its peer.
- */
-export function unmapped<T extends string | undefined>(address: T): T
-export function unmapped(address: string | undefined): string | undefined {
-  return address?.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
 }
 
 /** Rewrites X-Forwarded-For for Fastify, whose `request.ip` is an entry of it, trusted or not, as it is written. */

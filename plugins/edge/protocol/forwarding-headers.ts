@@ -2,8 +2,9 @@ import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 import { faultHeaders, passedOnHeaders, rewrittenHeaders } from '../../../config/header-names.ts'
 import type { Config } from '../../../config/schema.ts'
-import { forwardedFor, unmapped } from './client-address.ts'
-import { commaItems, withoutEndSlashes } from './scanning.ts'
+import { commaItems, unmapped } from '../../http-syntax.ts'
+import { forwardedFor } from './client-address.ts'
+import { withoutEndSlashes } from './target-path.ts'
 
 /** Headers by which proxies tell who called and for what. A client's copies never reach a service. */
 export const forwardingHeaders: readonly string[] = [...rewrittenHeaders, ...passedOnHeaders]

@@ -1,20 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { commaItems, hopByHop } from '../../http-syntax.ts'
 import { http2Values } from './http2-values.ts'
-import { commaItems } from './scanning.ts'
-
-/** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
-export const hopByHop: ReadonlySet<string> = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-  'http2-settings'
-])
 
 /** What says how a message is framed, routed or read comes too late behind it (RFC 9110, 6.5.1). */
 export const notInTrailers: ReadonlySet<string> = new Set([

@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { Server, Socket } from 'node:net'
-import { unmapped } from './client-address.ts'
+import { unmapped } from '../../http-syntax.ts'
 
 /** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
 export const reasons = [

@@ -46,3 +46,10 @@ function endOfSegments(target: string, count: number): number {
   while (target.charCodeAt(at) === slash && target.charCodeAt(at + 1) === slash) at++
   return at
 }
+
+/** By hand: `/\\/+$/` begins anew at each of 15,000 slashes. */
+export function withoutEndSlashes(path: string): string {
+  let end = path.length
+  while (end > 0 && path.charCodeAt(end - 1) === 0x2f) end--
+  return path.slice(0, end)
+}

@@ -97,11 +97,6 @@ export class InterceptorFailed extends MeshError {
   }
 }
 
-/** Anything can be thrown. */
-export function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown))
-}
-
 /** Aborts an attempt when another one of the same call has won. It reaches no caller and blames no instance. */
 export class HedgeLost extends Error {
   override readonly name = 'HedgeLost'

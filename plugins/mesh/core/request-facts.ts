@@ -3,6 +3,7 @@
  * dispatch, in whichever of undici's shapes the caller gave them. `undefined` where there is no such thing.
  */
 import type { HashSource } from '../../../config/schema.ts'
+import { unmapped } from '../../http-syntax.ts'
 import type { DispatchOptions } from './types.ts'
 
 type Value = string | readonly string[] | number | undefined | null
@@ -124,7 +125,7 @@ function decoded(text: string): string {
 
 /** Reads what a `hashOn` or `stickOn` names; nothing and the empty text are both `undefined`. */
 export function factReader(source: HashSource): (opts: DispatchOptions) => string | undefined {
-  if (source === 'ip') return ({ caller }) => addressOf(caller?.ip)
+  if (source === 'ip') return ({ caller }) => unmapped(caller?.ip) || undefined
   if (source === 'consumer') return ({ caller }) => caller?.consumer?.id || undefined
   const colon = source.indexOf(':')
   const name = source.slice(colon + 1)
@@ -138,9 +139,4 @@ export function factReader(source: HashSource): (opts: DispatchOptions) => strin
     default:
       return (opts) => queryOf(opts, name) || undefined
   }
-}
-
-/** A dual-stack listener shows the IPv4 address that a proxy calls 192.0.2.1 as `::ffff:192.0.2.1`. */
-function addressOf(ip: string | undefined): string | undefined {
-  return (ip?.startsWith('::ffff:') ? ip.slice(7) : ip) || undefined
 }

@@ -7,6 +7,7 @@ import dgram from 'node:dgram'
 import { connect, isIPv6 } from 'node:net'
 import type { Answer, DecodedPacket, Packet } from 'dns-packet'
 import { decode, encode, RECURSION_DESIRED, streamEncode } from 'dns-packet'
+import { asError } from '../../thrown.ts'
 
 export interface Server {
   readonly host: string
@@ -49,7 +50,7 @@ export async function query(
         failure = new Error(`${server.host}:${server.port} answered ${reply.code} for ${type} ${name}`)
       } catch (error) {
         signal.throwIfAborted()
-        failure = error instanceof Error ? error : new Error(String(error))
+        failure = asError(error)
       }
     }
   }
@@ -169,7 +170,7 @@ function within(what: string, signal: AbortSignal, begin: (finish: Finish) => ()
     try {
       close = begin(finish)
     } catch (error) {
-      finish(error instanceof Error ? error : new Error(String(error)))
+      finish(asError(error))
     }
   })
 }

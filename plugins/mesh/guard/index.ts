@@ -1,5 +1,6 @@
 import { AsyncResource } from 'node:async_hooks'
-import { asError, InterceptorFailed } from '../core/errors.ts'
+import { asError } from '../../thrown.ts'
+import { InterceptorFailed } from '../core/errors.ts'
 import type { Layer } from '../core/layer.ts'
 import type { Dispatch, Interceptor } from '../core/types.ts'
 import type { Guard } from './faults.ts'

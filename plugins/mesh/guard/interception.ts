@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { asError, isNamed } from '../core/errors.ts'
+import { asError, isThenable } from '../../thrown.ts'
+import { isNamed } from '../core/errors.ts'
 import { StableHandler } from '../core/handlers/stable-handler.ts'
 import type {
   Dispatch, DispatchController, DispatchHandler, DispatchOptions, FaultOwner
@@ -288,8 +289,4 @@ export class Interception extends StableHandler implements FaultOwner {
 
 function late(): Error {
   return new Error('the response was complete')
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }

@@ -1,4 +1,5 @@
 import { errors } from 'undici'
+import { token } from '../../http-syntax.ts'
 import type { DispatchOptions } from '../core/types.ts'
 
 export interface RequestHead {
@@ -14,8 +15,6 @@ export interface RequestHead {
 
 const { InvalidArgumentError, NotSupportedError } = errors
 
-/** RFC 9110, 5.6.2: token. */
-const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const notInTarget = /[^\x21-\x7e\x80-\xff]/
 const notInValue = /[^\t\x20-\x7e\x80-\xff]/
 

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
-import { listItems } from '../../core/list-items.ts'
+import { hopByHop, listItems } from '../../../http-syntax.ts'
 import { headerOf, headerPairs } from '../../core/request-facts.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
@@ -33,10 +33,8 @@ const mostNominated = 64
  * `X-Forwarded-*` but For, which names the client.
  */
 const locating = /^(?:host|forwarded|x-forwarded-(?!for$).*|x-original-.*|x-rewrite-url|x-url-scheme|front-end-https)$/
-/** Of the connection, or told anew with each answer. */
-const dropped = new Set(
-  'connection keep-alive transfer-encoding upgrade te trailer proxy-connection proxy-authenticate age'.split(' ')
-)
+/** Headers that are not stored: those of the connection, and `Age`, which is computed for each response. */
+const dropped = new Set([...hopByHop, 'age'])
 
 /**
  * The last good responses of a service; the least recently used go first. A response is given again to requests that

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { listItems } from '../list-items.ts'
+import { listItems } from '../../../http-syntax.ts'
 
 /** More directives than an honest message has. */
 const mostDirectives = 64

@@ -1,0 +1,82 @@
+/**
+ * Syntax of HTTP that both halves, operations and the configuration read alike: names, lists, hop-by-hop headers,
+ * addresses. Functions read each character once: a regular expression that may begin anywhere and ends with a separator
+ * takes quadratic time. This file imports nothing.
+ */
+
+/** A token (RFC 9110, 5.6.2), such as the name of a header. */
+export const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
+/** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
+export const hopByHop: ReadonlySet<string> = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'http2-settings'
+])
+
+/**
+ * Returns the IPv4 address of an IPv4-mapped IPv6 address, as a dual-stack listener reports it; other texts as they are.
+ * Undefined where the socket has been closed: Node has forgotten its peer.
+ */
+export function unmapped<T extends string | undefined>(address: T): T
+export function unmapped(address: string | undefined): string | undefined {
+  return address?.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+}
+
+/**
+ * The items of a comma-separated value without quoted strings; outer whitespace and empty items are left out. Null for
+ * more items than `most`.
+ */
+export function commaItems(value: string, most: number): string[] | null {
+  const items: string[] = []
+  let start = 0
+  for (let at = 0; at <= value.length; at++) {
+    if (at < value.length && value.charCodeAt(at) !== 0x2c) continue
+    const item = start === at ? '' : value.slice(start, at).trim()
+    start = at + 1
+    if (item === '') continue
+    if (items.length === most) return null
+    items.push(item)
+  }
+  return items
+}
+
+const comma = 0x2c
+const quote = 0x22
+const backslash = 0x5c
+
+/**
+ * The items of a comma-separated header value (RFC 9110, 5.6.1), without outer whitespace, empty items left out. Commas
+ * in quoted strings separate nothing. Null for a quoted string without an end, and for more items than `most`: a header
+ * section of 16 KB has room for 8,000, and the work for each of them would cost more than the request.
+ */
+export function listItems(value: string, most: number): readonly string[] | null {
+  const items: string[] = []
+  let start = 0
+  let isQuoted = false
+  for (let at = 0; at < value.length; at++) {
+    const code = value.charCodeAt(at)
+    if (code === quote) isQuoted = !isQuoted
+    else if (isQuoted) at += code === backslash ? 1 : 0
+    else if (code === comma) {
+      addItem(items, value, start, at)
+      start = at + 1
+      if (items.length > most) return null
+    }
+  }
+  addItem(items, value, start, value.length)
+  return isQuoted || items.length > most ? null : items
+}
+
+function addItem(items: string[], value: string, start: number, end: number): void {
+  if (start === end) return
+  const item = value.slice(start, end).trim()
+  if (item !== '') items.push(item)
+}
