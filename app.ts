@@ -18,6 +18,8 @@ import type { Config } from './config/schema.ts'
 import { loader } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
+import requestMesh from './plugins/edge/bridge/request-mesh.ts'
+import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import edge, { edgeConcerns } from './plugins/edge/index.ts'
@@ -50,6 +52,8 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   await fastify.register(operations, { ...config, counts })
   await fastify.register(mesh, config)
   await fastify.register(edge, config)
+  await fastify.register(requestState, config)
+  await fastify.register(requestMesh)
   await fastify.register(userPlugins, config)
   await fastify.register(bridge, config)
   await fastify.register(async (proxied) => {

@@ -11,8 +11,9 @@
 import { createHmac } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Interceptor } from '../../plugins/mesh/core/types.ts'
+import { withHeaders } from '../../plugins/with-headers.ts'
 
-const own = ['x-gateway-attempt', 'x-gateway-signature']
+const own = ['x-gateway-attempt', 'x-gateway-signature'] as const
 
 export function signature(secret: string, seconds: number, attempt: number, method: string, path: string): string {
   const text = `${seconds}.${attempt}.${method}.${path}`
@@ -24,18 +25,8 @@ export function requestSignature(secret: string): Interceptor {
   return (dispatch) => (opts, handler) => {
     const attempt = opts.call?.attempts ?? 1
     const signed = signature(secret, Math.floor(Date.now() / 1000), attempt, opts.method, opts.path)
-    // A copy, since the next attempt starts from the same headers.
-    const headers = [...pairs(opts.headers), own[0]!, String(attempt), own[1]!, signed]
-    return dispatch({ ...opts, headers }, handler)
+    return dispatch(withHeaders(opts, { [own[0]]: String(attempt), [own[1]]: signed }), handler)
   }
-}
-
-/** undici takes headers as a flat list, which is what the edge sends, as an object, or as pairs. */
-function pairs(headers: Parameters<ReturnType<Interceptor>>[0]['headers']): string[] {
-  if (headers === null || headers === undefined) return []
-  if (Array.isArray(headers)) return headers.map(String)
-  const entries = Symbol.iterator in headers ? [...headers] : Object.entries(headers)
-  return entries.flatMap(([name, value]) => [value ?? []].flat().flatMap((item) => [String(name), String(item)]))
 }
 
 export default async function signer(fastify: FastifyInstance, { secret }: { secret?: string }) {

@@ -43,6 +43,9 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_UPSTREAM_TLS: [502, 'The TLS handshake with the service failed', 'tls_protocol_error'],
   JW_UPSTREAM_UNTRUSTED: [502, "The service's certificate cannot be verified", 'tls_certificate_error'],
   JW_UPSTREAM_MALFORMED: [502, 'The response of the service is malformed', 'http_protocol_error'],
+  JW_UPSTREAM_STATUS: [502, 'A service responded with an error', 'http_protocol_error'],
+  JW_UPSTREAM_NOT_JSON: [502, 'The response of a service is not JSON', 'http_protocol_error'],
+  JW_UPSTREAM_BODY_TOO_LARGE: [502, 'The response of a service is too large', 'http_response_body_size'],
   JW_UPSTREAM_HEADERS_TOO_LARGE: [
     502,
     'The header section of the response is too large',

@@ -10,6 +10,7 @@ import { Call } from '../../plugins/mesh/core/call.ts'
 import { StateKey } from '../../plugins/mesh/core/service-state.ts'
 import type { Balancer, DispatchController, DispatchOptions, Instance } from '../../plugins/mesh/core/types.ts'
 import { InstanceHealth } from '../../plugins/mesh/health/health.ts'
+import { startService } from '../helpers/gateway.ts'
 import { policyOf } from './concerns/breaking-options.ts'
 import { outlierOptions } from './health/support.ts'
 import { byHand } from './helpers/discovery.ts'
@@ -55,6 +56,15 @@ t.test('a body that breaks off in a queue of ours ends the call, not the process
   t.equal(recorder.error?.message, 'left')
   t.equal(mesh.status()[0]!.active, 0)
   t.match(mesh.status()[0]!.concerns, { 'rate-limit': { pending: 0 } })
+})
+
+t.test('a caller of request() that destroys the body of the response ends the call', async (t) => {
+  const { url, close } = await startService((_request, response) => void response.write('begun'))
+  t.teardown(close)
+  const mesh = meshOf(t, [service('orders', [url])])
+  const { body } = await mesh.request(get)
+  body.on('error', () => {}).destroy()
+  await eventually(() => mesh.status()[0]!.active === 0, 'the end')
 })
 
 for (const kept of [false, true]) {

@@ -5,38 +5,21 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
-import type { Config, RouteConfig } from '../../../config/schema.ts'
+import type { RouteConfig } from '../../../config/schema.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
 import { attach } from '../attach.ts'
 import type { ResponseRules } from './exchange.ts'
-import { HeaderTrust } from './header-trust.ts'
 import { relocation } from './location.ts'
 import { RawResponse } from './raw-response.ts'
-import { decorateUpstreamHeaders } from './upstream-headers.ts'
-import { rulesOf, UpstreamRequests } from './upstream-request.ts'
+import type { UpstreamRequests } from './upstream-request.ts'
+import { rulesOf } from './upstream-request.ts'
 
-declare module 'fastify' {
-  interface FastifyRequest {
-    /** Whether it comes from a peer of `listen.trustProxy`. */
-    readonly trusted: boolean
-  }
-}
-
-export default fp<Config>(
-  async (fastify, config) => {
-    const requests = new UpstreamRequests(config)
-    fastify.decorateRequest('exchange', null)
-    fastify.decorateRequest('asyncContext', null)
-    fastify.decorateRequest('trusted', {
-      getter(this: FastifyRequest) {
-        return requests.isTrusted(this.raw.socket.remoteAddress ?? '')
-      }
-    })
-    decorateUpstreamHeaders(fastify)
-
+export default fp(
+  async (fastify) => {
+    const requests = fastify.getDecorator<UpstreamRequests>('upstreamRequests')
+    const { trust } = requests
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const keepsContext = !fastify.hasDecorator(SEALED)
-    const trust = new HeaderTrust(config)
     const completions: (() => void)[] = []
 
     // Last of the `onRoute` hooks, so that it sees which headers the other concerns drop.
@@ -75,5 +58,5 @@ export default fp<Config>(
       }
     }
   },
-  { name: 'jingwei-forward', fastify: '5.x', dependencies: ['jingwei-errors'] }
+  { name: 'jingwei-forward', fastify: '5.x', dependencies: ['jingwei-errors', 'jingwei-request-state'] }
 )

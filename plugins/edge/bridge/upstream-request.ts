@@ -1,4 +1,5 @@
 /** Builds the request that goes over the seam from the request of a client. */
+import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
@@ -16,6 +17,7 @@ import {
 import { announced, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
 import { targetPath } from '../protocol/target-path.ts'
+import { HeaderTrust } from './header-trust.ts'
 import { forwardedPrefix } from './location.ts'
 import type { HeaderFilter } from './upstream-headers.ts'
 
@@ -47,12 +49,17 @@ export function rulesOf(route: RouteConfig): RequestRules {
   }
 }
 
+/** W3C Trace Context and Baggage. */
+const traceContext = ['traceparent', 'tracestate', 'baggage']
+
 /** Builds the requests to services for one gateway. */
 export class UpstreamRequests {
   /** Returns whether an address is in `listen.trustProxy`. */
   readonly isTrusted: (address: string) => boolean
   /** Forwarding headers that are believed of a trusted peer. */
   readonly believed: ReadonlySet<string>
+  /** Headers that services trust. */
+  readonly trust: HeaderTrust
   readonly #requestIdHeader: string
   // The same sets for all routes, of which there may be thousands.
   readonly #drop: ReadonlySet<string>
@@ -64,6 +71,7 @@ export class UpstreamRequests {
   constructor(config: Config) {
     this.isTrusted = trustedPeers(config.listen.trustProxy)
     this.believed = believedHeaders(config)
+    this.trust = new HeaderTrust(config)
     this.#requestIdHeader = config.edge.requestId.header.toLowerCase()
     this.#drop = new Set([...hopByHop, ...forwardingHeaders, this.#requestIdHeader, 'host', 'expect', 'via'])
     this.#dropAlsoCookies = new Set([...this.#drop, 'cookie'])
@@ -93,9 +101,8 @@ export class UpstreamRequests {
   headers(request: FastifyRequest, rules: RequestRules, mayTrail: boolean): string[] {
     const { raw } = request
     const { isDropped } = rules
-    const { via, connection, trailer, te } = raw.headers
-    if (via?.includes(this.#pseudonym)) throw new LoopDetected()
-
+    const { connection, trailer, te } = raw.headers
+    this.#refuseLoop(raw)
     const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
     // Without one, each attempt's instance gets its own.
     const headers: string[] = rules.ownHost ? [] : ['host', host]
@@ -112,14 +119,40 @@ export class UpstreamRequests {
       for (const line of announced(trailer, isLeftOut)) headers.push('trailer', line)
     }
     if (takesTrailers(te)) headers.push('te', 'trailers')
+    this.#complete(headers, request, rules.takenPrefix)
+    return headers
+  }
+
+  /**
+   * Returns the fields of a call that a plugin makes on behalf of a request, as name, value, name, value: those that the
+   * gateway adds, and the client's trace context. Throws JW_LOOP_DETECTED for a request of this gateway's own.
+   */
+  onBehalfOf(request: FastifyRequest): string[] {
+    this.#refuseLoop(request.raw)
+    const headers: string[] = []
+    for (const name of traceContext) {
+      const value = request.raw.headers[name]
+      if (typeof value === 'string') headers.push(name, value)
+    }
+    this.#complete(headers, request, null)
+    return headers
+  }
+
+  #refuseLoop({ headers: { via } }: IncomingMessage): void {
+    if (via?.includes(this.#pseudonym)) throw new LoopDetected()
+  }
+
+  /** Appends what the gateway says to the service. */
+  #complete(headers: string[], request: FastifyRequest, takenPrefix: string | null): void {
+    const { raw } = request
+    const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
     const believed = this.isTrusted(raw.socket.remoteAddress ?? '') ? this.believed : null
     appendForwarding(headers, raw, believed)
-    const prefix = prefixSoFar(rules.takenPrefix, raw, believed)
+    const prefix = prefixSoFar(takenPrefix, raw, believed)
     if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
-    return headers
   }
 
   #trailers({ raw }: FastifyRequest, { isDropped }: RequestRules): string[] {

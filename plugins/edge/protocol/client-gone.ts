@@ -16,10 +16,24 @@ class Gone extends Error {
   }
 }
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Aborted when the client leaves; null while nobody has asked for its signal. */
+    gone: AbortController | null
+  }
+}
+
+/** Returns a signal that is aborted, with the reason, when the client leaves or has left. */
+export function goneSignal(request: FastifyRequest): AbortSignal {
+  request.gone ??= new AbortController()
+  return request.gone.signal
+}
+
 /** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
 export default fp(
   async (fastify) => {
     const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
+    fastify.decorateRequest('gone', null)
     fastify.addHook('onRequest', (request, reply, done) => {
       const gone = () => inContext(request, () => end(request, reply, isCutting()))
       // 'close' on the response, not on the request: that one fires as soon as a body is read.
@@ -46,6 +60,8 @@ function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): voi
   // Whatever is still under way, a hook that waits for example, has nobody to answer.
   reply.hijack()
   request.exchange?.cancel(reason)
+  request.gone ??= new AbortController()
+  request.gone.abort(reason)
   // Fastify runs its onResponse hooks on 'finish' or 'error' alone, and a client that leaves causes neither.
   if (raw.listenerCount('error') > 0) raw.emit('error', reason)
 }

@@ -28,8 +28,10 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     return this.#source?.awaitsBody ?? false
   }
 
-  abort(reason: Error): void {
+  /** `given` is missing where a caller of undici's `request()` destroys the body. */
+  abort(given?: Error): void {
     if (this.over) return
+    const reason = given ?? new Error('the caller aborted the call')
     this.aborted = true
     this.reason = reason
     this.#source?.abort(reason)

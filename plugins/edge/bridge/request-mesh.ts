@@ -1,0 +1,205 @@
+/**
+ * `request.mesh`: calls that a plugin's code makes to services on behalf of a request, from a route of its own or from a
+ * hook. A call has the request's id, forwarding and trace headers, the headers that concerns set for the service, and its
+ * caller. It ends when the client leaves, and fails with an error of the table (errors.ts).
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import createError from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Dispatcher } from 'undici'
+import type { ServiceOrigin } from '../../seam.ts'
+import { headerPairs } from '../../with-headers.ts'
+import { goneSignal } from '../protocol/client-gone.ts'
+import type { UpstreamRequests } from './upstream-request.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Calls services on behalf of this request. */
+    readonly mesh: RequestMesh
+  }
+}
+
+/** Options of undici's `request()`, where `GET` is the default and the origin is that of a service. */
+export interface CallOptions extends Omit<Dispatcher.RequestOptions, 'origin' | 'method' | 'signal'> {
+  /** `http://orders.mesh` */
+  readonly origin: ServiceOrigin
+  readonly method?: Dispatcher.HttpMethod
+  /** Ends the call as well, besides the client's leaving. */
+  readonly signal?: AbortSignal
+  /** Bytes of the response's body, at most; false for any number. Default: 10 MB. */
+  readonly maxResponseSize?: number | false
+}
+
+export interface JsonOptions extends Omit<CallOptions, 'origin' | 'path' | 'body'> {
+  /** Sent as JSON. */
+  readonly body?: unknown
+}
+
+const BodyTooLarge = createError('JW_UPSTREAM_BODY_TOO_LARGE', '%s: the response is larger than %d bytes', 502)
+const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
+
+/** A service responded with a status other than 2xx. */
+export class UpstreamStatus extends createError('JW_UPSTREAM_STATUS', '%s responded with status %d', 502) {
+  readonly service: string
+  readonly status: number
+
+  constructor(service: string, status: number) {
+    super(service, status)
+    this.service = service
+    this.status = status
+  }
+}
+
+const mostBytes = 10 * 1024 * 1024
+
+export class RequestMesh {
+  readonly #request: FastifyRequest
+  readonly #requests: UpstreamRequests
+  readonly #seam: Dispatcher
+
+  constructor(request: FastifyRequest, requests: UpstreamRequests, seam: Dispatcher) {
+    this.#request = request
+    this.#requests = requests
+    this.#seam = seam
+  }
+
+  /** Calls a service as undici's `request()` does. The body has to be read, or ended by `body.dump()`. */
+  async request(options: CallOptions): Promise<Dispatcher.ResponseData> {
+    const { method = 'GET', maxResponseSize = mostBytes, headers, signal, ...rest } = options
+    const gone = goneSignal(this.#request)
+    gone.throwIfAborted()
+    return this.#seam.request({
+      ...rest,
+      method,
+      maxResponseSize,
+      headers: joined(headers, this.#requests.onBehalfOf(this.#request)),
+      signal: signal === undefined ? gone : AbortSignal.any([gone, signal]),
+      caller: this.#request
+    } as Dispatcher.RequestOptions)
+  }
+
+  /**
+   * Returns what a service responds with, parsed from JSON; null for a response without content. Throws
+   * `JW_UPSTREAM_STATUS` for a status other than 2xx, which is in the error's `status`.
+   */
+  async json<T = unknown>(service: string, path: string, options: JsonOptions = {}): Promise<T> {
+    const { body: value, headers, ...rest } = options
+    const own = ['accept', 'application/json', ...(value === undefined ? [] : ['content-type', 'application/json'])]
+    const { statusCode, body } = await this.request({
+      ...rest,
+      origin: `http://${service}.mesh`,
+      path,
+      headers: joined(headers, own),
+      ...(value !== undefined && { body: JSON.stringify(value) })
+    })
+    if (statusCode < 200 || statusCode > 299) {
+      await body.dump()
+      throw new UpstreamStatus(service, statusCode)
+    }
+    const text = await body.text()
+    if (text === '') return null as T
+    try {
+      return JSON.parse(text) as T
+    } catch {
+      throw new NotJson(service)
+    }
+  }
+}
+
+export default fp(
+  async (fastify) => {
+    const requests = fastify.getDecorator<UpstreamRequests>('upstreamRequests')
+    const bounded = fastify.getDecorator<Dispatcher>('mesh').compose(bound)
+    const known = new WeakMap<FastifyRequest, RequestMesh>()
+    fastify.decorateRequest('mesh', {
+      getter(this: FastifyRequest) {
+        let calls = known.get(this)
+        if (calls === undefined) {
+          calls = new RequestMesh(this, requests, bounded)
+          known.set(this, calls)
+        }
+        return calls
+      }
+    })
+  },
+  { name: 'jingwei-request-mesh', fastify: '5.x', dependencies: ['jingwei-request-state', 'jingwei-client-gone'] }
+)
+
+type Options = Dispatcher.DispatchOptions & { readonly maxResponseSize?: number | false }
+
+/** Bounds the bodies of responses. */
+const bound: Dispatcher.DispatcherComposeInterceptor = (dispatch) => (options, handler) => {
+  const { maxResponseSize = false, ...rest } = options as Options
+  return dispatch(rest, maxResponseSize === false ? handler : new Bounded(handler, rest, maxResponseSize))
+}
+
+class Bounded implements Dispatcher.DispatchHandler {
+  readonly #next: Dispatcher.DispatchHandler
+  readonly #options: Dispatcher.DispatchOptions
+  readonly #most: number
+  #bytes = 0
+
+  constructor(next: Dispatcher.DispatchHandler, options: Dispatcher.DispatchOptions, most: number) {
+    this.#next = next
+    this.#options = options
+    this.#most = most
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
+    this.#next.onRequestStart?.(controller, context)
+  }
+
+  onRequestUpgrade(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex
+  ): void {
+    this.#next.onRequestUpgrade?.(controller, status, headers, socket)
+  }
+
+  onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    text?: string
+  ): void {
+    // These announce the length of a body that they do not have (RFC 9110, 8.6).
+    const isBodiless = this.#options.method === 'HEAD' || status === 304
+    if (!isBodiless && Number(headers['content-length']) > this.#most) this.#abort(controller)
+    else this.#next.onResponseStart?.(controller, status, headers, text)
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#bytes += chunk.length
+    if (this.#bytes > this.#most) this.#abort(controller)
+    else this.#next.onResponseData?.(controller, chunk)
+  }
+
+  onResponseEnd(controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders): void {
+    this.#next.onResponseEnd?.(controller, trailers)
+  }
+
+  onResponseError(controller: Dispatcher.DispatchController, error: Error): void {
+    this.#next.onResponseError?.(controller, error)
+  }
+
+  #abort(controller: Dispatcher.DispatchController): void {
+    controller.abort(new BodyTooLarge(serviceOf(this.#options.origin), this.#most))
+  }
+}
+
+const serviceOf = (origin: Dispatcher.DispatchOptions['origin']) =>
+  String(origin).replace(/^http:\/\/(.*)\.mesh$/, '$1')
+
+/** Returns headers in any of undici's shapes, and further ones that are not among them, as name, value, name, value. */
+function joined(headers: Dispatcher.DispatchOptions['headers'], more: readonly string[]): string[] {
+  const all = headerPairs(headers)
+  const given = new Set(all.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase()))
+  for (let i = 0; i < more.length; i += 2) {
+    if (!given.has(more[i]!.toLowerCase())) all.push(more[i]!, more[i + 1]!)
+  }
+  return all
+}

@@ -1,0 +1,33 @@
+/** State of a request's exchange with a service, and the builder of requests to services: for the bridge and the clients beside it. */
+import type { FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../../../config/schema.ts'
+import { decorateUpstreamHeaders } from './upstream-headers.ts'
+import { UpstreamRequests } from './upstream-request.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    upstreamRequests: UpstreamRequests
+  }
+  interface FastifyRequest {
+    /** Whether it comes from a peer of `listen.trustProxy`. */
+    readonly trusted: boolean
+  }
+}
+
+/** Before the plugins of users, whose contexts would not see what is decorated after them. */
+export default fp<Config>(
+  async (fastify, config) => {
+    const requests = new UpstreamRequests(config)
+    fastify.decorate('upstreamRequests', requests)
+    fastify.decorateRequest('exchange', null)
+    fastify.decorateRequest('asyncContext', null)
+    fastify.decorateRequest('trusted', {
+      getter(this: FastifyRequest) {
+        return requests.isTrusted(this.raw.socket.remoteAddress ?? '')
+      }
+    })
+    decorateUpstreamHeaders(fastify)
+  },
+  { name: 'jingwei-request-state', fastify: '5.x' }
+)
