@@ -65,7 +65,7 @@ export class Mesh extends Dispatcher {
   readonly #discovery: Discovery
   readonly #locality: OwnLocality
   readonly #transports: Transports
-  readonly #around: LayerContext
+  readonly #deps: LayerContext
   readonly #exhaustion: Exhaustion
   readonly #clock: LoopClock
   readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
@@ -78,7 +78,7 @@ export class Mesh extends Dispatcher {
     const { log = silent, meter: given = null } = options
     this.#exhaustion = new Exhaustion({ log, meter: given })
     this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
-    this.#around = {
+    this.#deps = {
       log,
       meter: given,
       now: options.now ?? this.#clock.now,
@@ -94,17 +94,17 @@ export class Mesh extends Dispatcher {
         return this.dispatch({ ...rest, origin: originOf(name) }, handler)
       }
     }
-    this.#locality = new OwnLocality(config.discovery ?? {}, this.#around, () => {
+    this.#locality = new OwnLocality(config.discovery ?? {}, this.#deps, () => {
       for (const service of this.#services.values()) service.rebalance()
     })
-    this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#around)
-    this.#transports = new Transports(config.discovery?.consul, this.#around)
+    this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#deps)
+    this.#transports = new Transports(config.discovery?.consul, this.#deps)
     for (const service of Object.values(config.services)) {
       const transport = this.#transports.of(service)
-      this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#around))
+      this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#deps))
       this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
     }
-    const { meter, now } = this.#around
+    const { meter, now } = this.#deps
     if (meter !== null) registerServiceMetrics(meter, () => this.#services.values(), now)
     // `compose()` calls them on a Proxy, which has no private fields.
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
@@ -123,8 +123,8 @@ export class Mesh extends Dispatcher {
       if (attend) {
         // Composed now, so that what attends to a service does so before its first call.
         this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
-        activeCheck(service, service.config.mesh, this.#around)
-        timeFirstRequests(service, this.#around)
+        activeCheck(service, service.config.mesh, this.#deps)
+        timeFirstRequests(service, this.#deps)
       }
       service.start()
     }
@@ -138,7 +138,7 @@ export class Mesh extends Dispatcher {
 
   /** Adds an interceptor to the chains of all services. Throws after the first request: some would go without it. */
   use(interceptor: Interceptor, { per, name = interceptor.name }: UseOptions): this {
-    const plugin = this.#around.owners?.current?.plugin ?? null
+    const plugin = this.#deps.owners?.current?.plugin ?? null
     const known = name || plugin || 'interceptor'
     if (this.#inUse) throw new Error(`mesh.use: add interceptor ${known} before the first request, not after it`)
     this.#used[per].push({ name: known, layer: guarded(interceptor, { name: known, plugin, per }) })
@@ -151,7 +151,7 @@ export class Mesh extends Dispatcher {
     const service = this.service(name)
     const policy = { ...service.config.mesh, ...override }
     return layers(this.#used)
-      .filter(({ layer }) => layer(service, policy, this.#around) !== null)
+      .filter(({ layer }) => layer(service, policy, this.#deps) !== null)
       .map((layer) => layer.name)
   }
 
@@ -179,7 +179,7 @@ export class Mesh extends Dispatcher {
 
   /** Milliseconds on the mesh's own clock, in which `status()` gives its times. */
   now(): number {
-    return this.#around.now()
+    return this.#deps.now()
   }
 
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
@@ -194,7 +194,7 @@ export class Mesh extends Dispatcher {
       if (policy === undefined) chains.own = chain
       else chains.byPolicy.set(policy, chain)
     }
-    const { owners } = this.#around
+    const { owners } = this.#deps
     if (!owners?.current) return this.#enter(chain, opts, handler)
     // A plugin calls: the timers and sockets that this makes are not the plugin's.
     return owners.run(null, () => this.#enter(chain, opts, handler))
@@ -214,7 +214,7 @@ export class Mesh extends Dispatcher {
         const { service, subset } = share
         return { share, dispatch: this.#compose(service, { ...override, ...(subset !== undefined && { subset }) }) }
       })
-      return split(targets, stickOn, this.#around)
+      return split(targets, stickOn, this.#deps)
     }
     const service = this.#services.get(name)
     if (service === undefined) return (_opts, handler) => this.#refuse(name, handler)
@@ -222,7 +222,7 @@ export class Mesh extends Dispatcher {
     // Innermost: the pool of the instance that `select` chose.
     let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
     for (const { layer } of layers(this.#used).reverse()) {
-      dispatch = layer(service, policy, this.#around)?.(dispatch) ?? dispatch
+      dispatch = layer(service, policy, this.#deps)?.(dispatch) ?? dispatch
     }
     return dispatch
   }

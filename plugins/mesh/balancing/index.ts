@@ -1,5 +1,5 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
-import type { Balancer, Instance, Surroundings } from '../core/types.ts'
+import type { Balancer, Instance, MeshDeps } from '../core/types.ts'
 import { leastRequest } from './least-request.ts'
 import { maglev } from './maglev.ts'
 import { peakEwma } from './peak-ewma.ts'
@@ -26,12 +26,12 @@ const policies: Record<BalanceOptions['policy'], BalancingPolicy> = {
 export function createBalancer(
   balance: MeshPolicy['balance'],
   instances: readonly Instance[],
-  around: Pick<Surroundings, 'random' | 'now'>
+  deps: Pick<MeshDeps, 'random' | 'now'>
 ): Balancer {
   const options = balanceOptions(balance)
   const weighted = instances.filter((instance) => instance.weight > 0)
   const chosen = weighted.length > 0 ? weighted : instances
-  const { pick, describe } = policies[options.policy](chosen, options, around)
+  const { pick, describe } = policies[options.policy](chosen, options, deps)
   return {
     pick,
     has: (tried) => chosen.some(({ endpoint }) => !tried.has(endpoint)),

@@ -9,9 +9,9 @@ import { inOrder, slotBalancer } from './slots.ts'
  * Shares are more even than a ring's; when instances change, a few slots of others change hands besides. The table
  * should have a hundred times more slots than there are instances.
  */
-export const maglev: BalancingPolicy = (instances, options, around) => {
+export const maglev: BalancingPolicy = (instances, options, deps) => {
   const ordered = inOrder(instances)
-  return slotBalancer(ordered, table(ordered, nextPrime(options.tableSize)), options, around)
+  return slotBalancer(ordered, table(ordered, nextPrime(options.tableSize)), options, deps)
 }
 
 function table(instances: readonly Instance[], size: number): Slots {

@@ -1,5 +1,5 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
-import type { Balancer, Instance, Surroundings } from '../core/types.ts'
+import type { Balancer, Instance, MeshDeps } from '../core/types.ts'
 import type { BalanceOptions } from './schema.ts'
 
 /** A policy's part of a balancer. */
@@ -9,7 +9,7 @@ export type Choice = Omit<Balancer, 'has'>
 export type BalancingPolicy = (
   instances: readonly Instance[],
   options: BalanceOptions,
-  around: Pick<Surroundings, 'random' | 'now'>
+  deps: Pick<MeshDeps, 'random' | 'now'>
 ) => Choice
 
 /** What the schema fills in where a policy is given by its name alone. */

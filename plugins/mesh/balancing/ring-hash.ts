@@ -13,10 +13,10 @@ const mostPoints = 524_288
  * each other whenever one joins or leaves: so it is what makes `ringSize` with only one other, and if it must change,
  * it does by powers of two.
  */
-export const ringHash: BalancingPolicy = (instances, options, around) => {
+export const ringHash: BalancingPolicy = (instances, options, deps) => {
   const ordered = inOrder(instances)
   const counts = pointCounts(ordered, options.ringSize)
-  return slotBalancer(ordered, ring(ordered, counts), options, around)
+  return slotBalancer(ordered, ring(ordered, counts), options, deps)
 }
 
 function pointCounts(instances: readonly Instance[], ringSize: number): number[] {

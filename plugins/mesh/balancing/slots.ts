@@ -1,4 +1,4 @@
-import type { Endpoint, Instance, Surroundings } from '../core/types.ts'
+import type { Endpoint, Instance, MeshDeps } from '../core/types.ts'
 import { LoadBound } from './bounded-load.ts'
 import type { Description } from './describe.ts'
 import { describer, rounded } from './describe.ts'
@@ -20,7 +20,7 @@ export function slotBalancer(
   instances: readonly Instance[],
   slots: Slots,
   { maxLoad }: BalanceOptions,
-  { random }: Pick<Surroundings, 'random'>
+  { random }: Pick<MeshDeps, 'random'>
 ): Choice {
   const { owners } = slots
   const bound = maxLoad === undefined || instances.length < 2 ? null : new LoadBound(instances, maxLoad)

@@ -5,7 +5,7 @@ import type { MeshConcern } from '../concern.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
-import type { Attempt, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../core/types.ts'
+import type { Attempt, DispatchController, DispatchHandler, DispatchOptions, MeshDeps } from '../core/types.ts'
 
 /**
  * Limits the time of one attempt: to get a connection, and from the end of the request to the response's header section.
@@ -30,7 +30,7 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
     { call, attempt }: DispatchOptions,
     timeoutMs: number,
     service: string,
-    stalledMs: Surroundings['stalledMs']
+    stalledMs: MeshDeps['stalledMs']
   ) {
     super(next)
     this.#call = call!

@@ -5,7 +5,7 @@ import type { MeshConcern } from '../concern.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
-import type { DispatchController, DispatchHandler, Surroundings } from '../core/types.ts'
+import type { DispatchController, DispatchHandler, MeshDeps } from '../core/types.ts'
 
 /**
  * Bounds the whole call, all attempts and pauses, from the end of the request to the response's headers; and how long a
@@ -21,7 +21,7 @@ interface DeadlineOptions {
   readonly timeoutMs: number
   readonly idleMs: number
   readonly service: string
-  readonly stalledMs: Surroundings['stalledMs']
+  readonly stalledMs: MeshDeps['stalledMs']
 }
 
 class DeadlineHandler extends HeadersTimerHandler {

@@ -10,9 +10,9 @@ import type { Service } from '../core/service.ts'
 import type { Attempt, DispatchController, DispatchHandler, Endpoint, Instance } from '../core/types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
-export const select: Layer = (service, policy, around) => {
+export const select: Layer = (service, policy, deps) => {
   const { subset = '' } = policy
-  const overflow = overflowCounter(around.meter, service.name, 'instance')
+  const overflow = overflowCounter(deps.meter, service.name, 'instance')
   return (dispatch) => (opts, handler) => {
     const call = opts.call!
     const balancer = service.snapshot?.balancers[subset]
@@ -29,7 +29,7 @@ export const select: Layer = (service, policy, around) => {
     call.attempt(instance)
     const { endpoint } = instance
     endpoint.onAttempt?.()
-    const load = new LoadHandler(handler, endpoint, call, around.now)
+    const load = new LoadHandler(handler, endpoint, call, deps.now)
     try {
       return dispatch({ ...opts, origin: instance.origin, instance, attempt: load }, load)
     } catch (error) {

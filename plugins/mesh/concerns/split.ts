@@ -3,7 +3,7 @@ import { hash32 } from '../balancing/hash.ts'
 import { weightedSampler } from '../balancing/weighted.ts'
 import { CookieHandler, mint } from '../core/handlers/sticky-cookie.ts'
 import { cookieOf, factReader, headerOf } from '../core/request-facts.ts'
-import type { Dispatch, DispatchOptions, Surroundings } from '../core/types.ts'
+import type { Dispatch, DispatchOptions, MeshDeps } from '../core/types.ts'
 
 interface Target {
   readonly share: SplitShare
@@ -20,7 +20,7 @@ const seed = 0x5eed
 export function split(
   targets: readonly Target[],
   stickOn: HashSource | undefined,
-  { random }: Pick<Surroundings, 'random'>
+  { random }: Pick<MeshDeps, 'random'>
 ): Dispatch {
   const weights = targets.map(({ share }) => share)
   const matched = targets.flatMap(({ share, dispatch }) => {

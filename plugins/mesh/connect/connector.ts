@@ -2,14 +2,14 @@ import { isIP } from 'node:net'
 import { buildConnector } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { ConnectionError, isLocal } from '../core/errors.ts'
-import type { Surroundings } from '../core/types.ts'
+import type { MeshDeps } from '../core/types.ts'
 import { connectError } from '../http/connection-errors.ts'
 import { ObservedConnect } from '../http/diagnostics.ts'
 import type { Open } from '../http/pool.ts'
 import type { CredentialSource } from './credentials.ts'
 import type { Identify } from './names.ts'
 
-type Connecting = Pick<Surroundings, 'log' | 'stalledMs' | 'noteExhausted'>
+type Connecting = Pick<MeshDeps, 'log' | 'stalledMs' | 'noteExhausted'>
 
 const codeOf = (error: (Error & { code?: string }) | null) => error?.code
 
@@ -36,15 +36,15 @@ export class Connectors {
   readonly #service: string
   readonly #timeout: number
   readonly #security: Security | null
-  readonly #around: Connecting
+  readonly #deps: Connecting
   /** Origins whose certificate could not be verified at the last attempt. */
   readonly #untrusted = new Set<string>()
 
-  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null, around: Connecting) {
+  constructor(service: string, { connectTimeout }: MeshPolicy, security: Security | null, deps: Connecting) {
     this.#service = service
     this.#timeout = connectTimeout
     this.#security = security
-    this.#around = around
+    this.#deps = deps
   }
 
   to(origin: string): Open {
@@ -74,7 +74,7 @@ export class Connectors {
       const servername = (secure && security?.serverName?.()) || own
       const address = { protocol, hostname: bare, host, port, servername }
       const observing = ObservedConnect.begin({ ...address, servername: servername ?? null }, connect)
-      const { stalledMs, noteExhausted } = this.#around
+      const { stalledMs, noteExhausted } = this.#deps
       const stalledBeforeMs = stalledMs?.() ?? 0
       // The types withhold the socket that it returns.
       const socket = connect(address as never, (failure, connected) => {
@@ -94,7 +94,7 @@ export class Connectors {
     const service = this.#service
     if (error === null) {
       if (this.#untrusted.delete(instance))
-        this.#around.log.info({ service, instance }, 'certificate of the instance verified')
+        this.#deps.log.info({ service, instance }, 'certificate of the instance verified')
     } else if (
       error instanceof ConnectionError &&
       error.code === 'JW_UPSTREAM_UNTRUSTED' &&
@@ -105,7 +105,7 @@ export class Connectors {
       this.#untrusted.add(instance)
       const { code, message } = error.cause as Error & { code?: string }
       const fields = { service, instance, cause: code ?? null, reason: message }
-      this.#around.log.error(
+      this.#deps.log.error(
         fields,
         'certificate of the instance cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED'
       )

@@ -1,7 +1,7 @@
 import type { LocalErrorCode } from '../../seam.ts'
 import type { Count } from '../core/counters.ts'
 import { counterOf } from '../core/counters.ts'
-import type { Surroundings } from '../core/types.ts'
+import type { MeshDeps } from '../core/types.ts'
 
 /** The condition ends when no connection has failed for it for this long. */
 const quietMs = 10_000
@@ -27,11 +27,11 @@ const resources: Readonly<Record<LocalErrorCode, readonly [reason: string, messa
 
 /** Counts failures because this process or its host ran out of a resource, and logs each change of that. */
 export class Exhaustion {
-  readonly #log: Surroundings['log']
+  readonly #log: MeshDeps['log']
   readonly #counts: Readonly<Record<LocalErrorCode, Count>>
   readonly #timers = new Map<LocalErrorCode, NodeJS.Timeout>()
 
-  constructor({ log, meter }: Pick<Surroundings, 'log' | 'meter'>) {
+  constructor({ log, meter }: Pick<MeshDeps, 'log' | 'meter'>) {
     this.#log = log
     const counter = {
       name: 'jingwei_mesh_exhausted_total',

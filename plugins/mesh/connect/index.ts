@@ -1,7 +1,7 @@
 /** How each service's instances are reached: its mode, its credentials, whom they must be, and whether we may call. */
 import type http from 'node:http'
 import type { ConsulOptions, MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
-import type { Source, Surroundings } from '../core/types.ts'
+import type { MeshDeps, Source } from '../core/types.ts'
 import { createAgent } from '../discovery/consul-ask.ts'
 import type { Get } from '../discovery/consul-get.ts'
 import { createGet } from '../discovery/consul-get.ts'
@@ -42,16 +42,16 @@ interface Shared<T> {
 /** Makes the transports of a mesh's services; what they have in common, files and identities, is watched once. */
 export class Transports {
   readonly #consul: ConsulOptions | undefined
-  readonly #around: Surroundings
+  readonly #deps: MeshDeps
   readonly #sources = new Map<string, Shared<Watched>>()
   readonly #intentions = new Map<string, Intentions>()
   readonly #expiring = new Map<string, CredentialSource>()
   #agent: http.Agent | null = null
   #reloads: ((service: string, outcome: string, by?: number) => void) | null = null
 
-  constructor(consul: ConsulOptions | undefined, around: Surroundings) {
+  constructor(consul: ConsulOptions | undefined, deps: MeshDeps) {
     this.#consul = consul
-    this.#around = around
+    this.#deps = deps
   }
 
   of(service: ServiceConfig): Transport {
@@ -63,7 +63,7 @@ export class Transports {
     const identity = mode === 'connect' ? this.#identity(service) : null
     const files = identity === null && mesh.tls ? this.#files(name, mesh.tls) : null
     const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
-    const connectors = new Connectors(name, mesh, security, this.#around)
+    const connectors = new Connectors(name, mesh, security, this.#deps)
     const permission = this.#permission(service)
     return {
       to: (origin) => connectors.to(origin),
@@ -97,7 +97,7 @@ export class Transports {
   #files(service: string, tls: UpstreamTlsOptions): TlsFiles {
     const { ca, cert, key, minVersion } = tls
     const id = JSON.stringify([ca, cert, key, minVersion])
-    return this.#share(id, service, (onReload) => new TlsFiles(tls, this.#around.log, onReload))
+    return this.#share(id, service, (onReload) => new TlsFiles(tls, this.#deps.log, onReload))
   }
 
   #identity({ name, mesh, instances, dns }: ServiceConfig): ConnectIdentity {
@@ -107,7 +107,7 @@ export class Transports {
       )
     }
     const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
-    return this.#share(own, name, (onSwap) => new ConnectIdentity(own, get, consul, this.#around, onSwap))
+    return this.#share(own, name, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
   }
 
   #connect(service: ServiceConfig, identity: ConnectIdentity): Security {
@@ -135,7 +135,7 @@ export class Transports {
     const { mode, intentions } = mesh
     if (intentions === false || (intentions === undefined && mode !== 'connect')) return null
     const { own, consul: options, get } = this.#asGateway(name, mesh, 'intentions')
-    const known = this.#intentions.get(own) ?? new Intentions(own, get, options, this.#around)
+    const known = this.#intentions.get(own) ?? new Intentions(own, get, options, this.#deps)
     this.#intentions.set(own, known)
     return known.to(consul?.service ?? name)
   }
@@ -164,7 +164,7 @@ export class Transports {
   }
 
   #measure(service: string, source: CredentialSource): void {
-    const { meter } = this.#around
+    const { meter } = this.#deps
     if (meter === null) return
     if (this.#reloads === null) {
       const counter = meter.counter({

@@ -1,9 +1,9 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Service } from './service.ts'
-import type { Dispatch, Interceptor, Surroundings } from './types.ts'
+import type { Dispatch, Interceptor, MeshDeps } from './types.ts'
 
 /** What a layer may use besides its service and policy. */
-export interface LayerContext extends Surroundings {
+export interface LayerContext extends MeshDeps {
   /** The chain of another service, for what is sent there instead or besides; `opts` need not name it. */
   readonly toService: (name: string) => Dispatch
 }

@@ -12,16 +12,7 @@ import type { ServiceState } from './service-state.ts'
 import { StateKey } from './service-state.ts'
 import type { ServiceStatus } from './service-status.ts'
 import { statusOf } from './service-status.ts'
-import type {
-  Balancer,
-  Instance,
-  InstanceSpec,
-  Locality,
-  Snapshot,
-  Source,
-  SourceStatus,
-  Surroundings
-} from './types.ts'
+import type { Balancer, Instance, InstanceSpec, Locality, MeshDeps, Snapshot, Source, SourceStatus } from './types.ts'
 
 /** Origins named in a log line; of a large service only the first, and their number. */
 const mostListed = 20
@@ -44,7 +35,7 @@ export class Service implements CallHost {
   /** Replaced as a whole; null until discovery first answers. */
   snapshot: Snapshot | null = null
   readonly #source: Source
-  readonly #around: Surroundings
+  readonly #deps: MeshDeps
   #endpoints = new Map<string, PooledEndpoint>()
   readonly #leaving = new Set<PooledEndpoint>()
   readonly #states: (readonly [name: string, state: ServiceState])[] = []
@@ -62,13 +53,13 @@ export class Service implements CallHost {
   #newest: Call | null = null
   #onIdle: (() => void) | null = null
 
-  constructor(config: ServiceConfig, source: Source, transport: Transport, around: Surroundings) {
+  constructor(config: ServiceConfig, source: Source, transport: Transport, deps: MeshDeps) {
     this.config = config
     this.#source = transport.gate(source)
     this.transport = transport
     if (transport.status() !== null) this.state(transportKey, () => ({ status: () => transport.status() }))
-    this.#around = around
-    const counter = around.meter?.counter({
+    this.#deps = deps
+    const counter = deps.meter?.counter({
       name: 'jingwei_mesh_health_flips_total',
       help: 'Instances taken out of the balance or put back, by the concern that did it.',
       labelNames: ['service', 'concern', 'to']
@@ -137,7 +128,7 @@ export class Service implements CallHost {
 
   /** Logs an error that cannot be returned to a caller: the caller's handler threw it when it was told of the end. */
   report(err: Error): void {
-    this.#around.log.error({ service: this.name, err }, `${this.name}: the handler of a call threw at its end`)
+    this.#deps.log.error({ service: this.name, err }, `${this.name}: the handler of a call threw at its end`)
   }
 
   start(): void {
@@ -173,12 +164,12 @@ export class Service implements CallHost {
       ...listed('added', added),
       ...listed('removed', removed)
     }
-    this.#around.log.info(fields, `instances of ${this.name} changed`)
+    this.#deps.log.info(fields, `instances of ${this.name} changed`)
     this.#onReady?.()
   }
 
   #endpoint(origin: string): PooledEndpoint {
-    const { now, log } = this.#around
+    const { now, log } = this.#deps
     const health = new InstanceHealth(now, (available, concern, reason) => {
       const to = available ? 'available' : 'unavailable'
       log[available ? 'info' : 'warn']({ service: this.name, instance: origin, concern, reason }, `instance ${to}`)
@@ -224,7 +215,7 @@ export class Service implements CallHost {
     }
     if (whole.panic !== (this.snapshot?.panic ?? false)) {
       const message = whole.panic ? 'panic: too few instances are available, so all are used' : 'panic is over'
-      this.#around.log.warn({ service: this.name }, message)
+      this.#deps.log.warn({ service: this.name }, message)
     }
     this.snapshot = { instances: this.#instances, balancers, panic: whole.panic }
     clearTimeout(this.#change)
@@ -235,9 +226,9 @@ export class Service implements CallHost {
 
   #balancer(instances: readonly Instance[]): { balancer: Balancer; panic: boolean; changesInMs: number | null } {
     const options = balanceOptions(this.config.mesh.balance)
-    const some = eligible(instances, options, this.#around.locality?.() ?? nowhere, this.#around.now())
-    const balancer = createBalancer(options, some.instances, this.#around)
-    return { ...some, balancer: withReserve(balancer, some.instances, instances, this.#around.random) }
+    const some = eligible(instances, options, this.#deps.locality?.() ?? nowhere, this.#deps.now())
+    const balancer = createBalancer(options, some.instances, this.#deps)
+    return { ...some, balancer: withReserve(balancer, some.instances, instances, this.#deps.random) }
   }
 
   #retire(endpoint: PooledEndpoint): void {

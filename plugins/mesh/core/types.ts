@@ -85,8 +85,8 @@ export interface FaultOwners {
   run<T>(owner: FaultOwner | null, code: () => T): T
 }
 
-/** What is injected so that tests are exact. */
-export interface Surroundings {
+/** Injected dependencies: clock, randomness, log, metrics. Tests inject exact ones. */
+export interface MeshDeps {
   readonly log: Logger
   readonly meter: Meter | null
   /** Milliseconds, never running backwards. */

@@ -4,7 +4,7 @@
  */
 import type http from 'node:http'
 import type { ConsulOptions } from '../../../config/schema.ts'
-import type { Logger, Surroundings } from '../core/types.ts'
+import type { Logger, MeshDeps } from '../core/types.ts'
 import type { Ask } from './consul-ask.ts'
 import { ConsulCrowded, ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
 import { createConnectAsk, shownUrl } from './consul-get.ts'
@@ -22,7 +22,7 @@ export class ConsulClient {
   readonly #lost = new Map<string, Set<object>>()
   readonly #denied = new Map<string, Set<object>>()
 
-  constructor(options: ConsulOptions, { log, now }: Pick<Surroundings, 'log' | 'now'>, timing = turnsTiming) {
+  constructor(options: ConsulOptions, { log, now }: Pick<MeshDeps, 'log' | 'now'>, timing = turnsTiming) {
     this.datacenter = options.datacenter
     this.wait = options.wait
     this.#options = options

@@ -4,7 +4,7 @@
  * set stays in use. An empty set needs proof, see `#isProven`.
  */
 import type { ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, SourceStatus, Surroundings } from '../core/types.ts'
+import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
 import type { Answer, Ask } from './consul-ask.ts'
 import { ConsulDenied } from './consul-ask.ts'
 import type { ConsulClient } from './consul-client.ts'
@@ -35,7 +35,7 @@ export class ConsulSource implements Restorable {
   readonly #filter: TranslateOptions
   readonly #client: ConsulClient
   readonly #ask: Ask
-  readonly #surroundings: Surroundings
+  readonly #surroundings: MeshDeps
   readonly #counters: DiscoveryCounters
   readonly #timing: typeof consulTiming
   readonly #abort = new AbortController()
@@ -54,7 +54,7 @@ export class ConsulSource implements Restorable {
   constructor(
     service: ServiceConfig,
     client: ConsulClient,
-    surroundings: Surroundings,
+    surroundings: MeshDeps,
     counters: DiscoveryCounters,
     timing = consulTiming,
     failover?: FailoverDatacenter

@@ -6,7 +6,7 @@
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
-import type { InstanceSpec, SourceStatus, Surroundings } from '../core/types.ts'
+import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
 import { parseServer } from './dns-query.ts'
 import type { DnsOptions, Resolved } from './dns-resolve.ts'
 import { Resolver } from './dns-resolve.ts'
@@ -24,7 +24,7 @@ export const dnsTiming = {
 export class DnsSource implements Restorable {
   readonly #name: string
   readonly #options: DnsOptions
-  readonly #surroundings: Surroundings
+  readonly #surroundings: MeshDeps
   readonly #counters: DiscoveryCounters
   readonly #abort = new AbortController()
   readonly #resolver: Resolver
@@ -40,7 +40,7 @@ export class DnsSource implements Restorable {
   constructor(
     name: string,
     options: DnsOptions,
-    surroundings: Surroundings,
+    surroundings: MeshDeps,
     counters: DiscoveryCounters,
     timing = dnsTiming
   ) {

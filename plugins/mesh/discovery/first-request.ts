@@ -2,13 +2,13 @@
 import type { Service } from '../core/service.ts'
 import type { ServiceState } from '../core/service-state.ts'
 import { StateKey } from '../core/service-state.ts'
-import type { Endpoint, Instance, Meter, Surroundings } from '../core/types.ts'
+import type { Endpoint, Instance, MeshDeps, Meter } from '../core/types.ts'
 
 type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
 
 const firstRequests = new StateKey<FirstRequests>('first-request')
 
-export function timeFirstRequests(service: Service, { meter, now }: Pick<Surroundings, 'meter' | 'now'>): void {
+export function timeFirstRequests(service: Service, { meter, now }: Pick<MeshDeps, 'meter' | 'now'>): void {
   if (meter === null) return
   const histogram = meter
     .histogram({

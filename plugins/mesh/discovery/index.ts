@@ -1,7 +1,7 @@
 /** Where instances come from: the service's configuration decides, one source per service. */
 import { createHash } from 'node:crypto'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
-import type { Source, Surroundings } from '../core/types.ts'
+import type { MeshDeps, Source } from '../core/types.ts'
 import { byAddress } from './by-address.ts'
 import { ConsulSource } from './consul.ts'
 import { ConsulClient } from './consul-client.ts'
@@ -26,7 +26,7 @@ export interface DiscoveryOptions {
   readonly snapshot?: SnapshotOptions
 }
 
-export function createDiscovery(options: DiscoveryOptions, surroundings: Surroundings): Discovery {
+export function createDiscovery(options: DiscoveryOptions, surroundings: MeshDeps): Discovery {
   const counters = discoveryCounters(surroundings.meter)
   const consul = options.consul ? new ConsulClient(options.consul, surroundings) : null
   const snapshot = options.snapshot ? new Snapshot(options.snapshot, surroundings) : null

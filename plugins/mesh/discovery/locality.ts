@@ -1,7 +1,7 @@
 /** Where the gateway itself is: as configured, or else where its Consul agent is. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConsulOptions } from '../../../config/schema.ts'
-import type { Locality, Surroundings } from '../core/types.ts'
+import type { Locality, MeshDeps } from '../core/types.ts'
 import { ANSWER_TIMEOUT, createAgent } from './consul-ask.ts'
 import { createGet, shownUrl } from './consul-get.ts'
 import { backoff, messageOf } from './loop.ts'
@@ -18,21 +18,17 @@ const PERMISSION = 'the token needs agent:read, or set discovery.locality'
 export class OwnLocality {
   current: Locality
   readonly #consul: ConsulOptions | undefined
-  readonly #around: Pick<Surroundings, 'log' | 'random'>
+  readonly #deps: Pick<MeshDeps, 'log' | 'random'>
   readonly #onKnown: () => void
   readonly #abort = new AbortController()
   #running: Promise<void> | null = null
 
   /** `onKnown` is called if `current` changes. */
-  constructor(
-    { consul, locality = {} }: LocalityOptions,
-    around: Pick<Surroundings, 'log' | 'random'>,
-    onKnown: () => void
-  ) {
+  constructor({ consul, locality = {} }: LocalityOptions, deps: Pick<MeshDeps, 'log' | 'random'>, onKnown: () => void) {
     const { datacenter = null, zone = null } = locality
     this.current = { datacenter, zone }
     this.#consul = consul
-    this.#around = around
+    this.#deps = deps
     this.#onKnown = onKnown
   }
 
@@ -50,7 +46,7 @@ export class OwnLocality {
 
   async #ask(consul: ConsulOptions): Promise<void> {
     const { signal } = this.#abort
-    const { log, random } = this.#around
+    const { log, random } = this.#deps
     const agent = createAgent(consul)
     const get = createGet(consul, agent)
     const options = { timeout: ANSWER_TIMEOUT, signal, permission: PERMISSION }
@@ -73,7 +69,7 @@ export class OwnLocality {
   #take({ datacenter, zone }: Locality): void {
     const { current } = this
     this.current = { datacenter: current.datacenter ?? datacenter, zone: current.zone ?? zone }
-    this.#around.log.info({ ...this.current }, 'the gateway knows where it is')
+    this.#deps.log.info({ ...this.current }, 'the gateway knows where it is')
     this.#onKnown()
   }
 }

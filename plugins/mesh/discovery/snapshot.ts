@@ -2,7 +2,7 @@
  * Keeps the last instances of each service on disk, so that a gateway that starts while its registry is away serves at
  * once. What was kept serves only until the source's first answer.
  */
-import type { InstanceSpec, Logger, Meter, Source, Surroundings } from '../core/types.ts'
+import type { InstanceSpec, Logger, MeshDeps, Meter, Source } from '../core/types.ts'
 import type { Restorable } from './loop.ts'
 import { messageOf } from './loop.ts'
 import type { Entry } from './snapshot-file.ts'
@@ -48,7 +48,7 @@ export class Snapshot {
 
   constructor(
     { path, maxAge }: SnapshotOptions,
-    { log, now }: Pick<Surroundings, 'log' | 'now'>,
+    { log, now }: Pick<MeshDeps, 'log' | 'now'>,
     { wall = Date.now, timing = snapshotTiming } = {}
   ) {
     this.#path = path

@@ -1,11 +1,11 @@
-import type { Endpoint, Surroundings } from '../core/types.ts'
+import type { Endpoint, MeshDeps } from '../core/types.ts'
 import type { HealthCheckOptions } from './options.ts'
 import type { Probe } from './probe.ts'
 
 export const healthCheck = 'health-check'
 
 /** What the checks of an instance share. */
-export interface CheckContext extends Pick<Surroundings, 'now' | 'random'> {
+export interface CheckContext extends Pick<MeshDeps, 'now' | 'random'> {
   readonly options: HealthCheckOptions
   /** Its registry has looked at the instance already: one failure more is not yet proof of anything. */
   readonly vouched: boolean

@@ -102,14 +102,14 @@ t.test('one call at a time: after one slow response an instance still gets a cal
 t.test('by weight under load; of what nobody has measured, one attempt at a time', async (t) => {
   const loaded = instances([1, 4], [4, 8])
   for (const { endpoint } of loaded) ewmaOf(endpoint, decay).observe(10, 0)
-  const around = { random: seeded(2), now: () => 0 }
-  const byWeight = createBalancer(options({ policy: 'peak-ewma', decay }), loaded, around)
+  const deps = { random: seeded(2), now: () => 0 }
+  const byWeight = createBalancer(options({ policy: 'peak-ewma', decay }), loaded, deps)
   for (let i = 0; i < 20; i++) t.equal(byWeight.pick(null)!.id, 'b', '8/4 + 1 is less than 4 + 1')
   t.strictSame(byWeight.describe!(loaded[1]!), { weight: 4, active: 8, ewmaMs: 10, score: 30 })
 
   const fresh = instances([1, 1], [0, 3])
   ewmaOf(fresh[1]!.endpoint, decay).observe(10, 0)
-  const balancer = createBalancer(options({ policy: 'peak-ewma', decay }), fresh, around)
+  const balancer = createBalancer(options({ policy: 'peak-ewma', decay }), fresh, deps)
   t.equal(balancer.pick(null)!.id, 'a', 'the new one is tried at once')
   fresh[0]!.endpoint.active = 1
   for (let i = 0; i < 20; i++) t.equal(balancer.pick(null)!.id, 'b', 'and then awaited')

@@ -9,8 +9,8 @@ function detectorOf(t: Test, count: number, options: object = {}) {
   const clock = { now: 1000 }
   const { log, lines } = logOf()
   const { meter, counts, gauges } = meterStub()
-  const around = { log, meter, now: () => clock.now, random: () => 0.5 }
-  const detector = new OutlierDetector('orders', outlierOptions(options), around)
+  const deps = { log, meter, now: () => clock.now, random: () => 0.5 }
+  const detector = new OutlierDetector('orders', outlierOptions(options), deps)
   t.teardown(() => detector.close())
   const all = Array.from({ length: count }, (_, index) => instanceOf('abcdefghijklmnopqrst'[index]!, () => clock.now))
   detector.update(all.map(({ instance }) => instance))

@@ -9,13 +9,13 @@ import type { MeshErrorCode } from '../../../plugins/mesh/core/errors.ts'
 import { ConnectionError, MeshError } from '../../../plugins/mesh/core/errors.ts'
 import { RetryLimit } from '../../../plugins/mesh/core/repeating/retry-limit.ts'
 import type { Service } from '../../../plugins/mesh/core/service.ts'
-import type { Interceptor, Surroundings } from '../../../plugins/mesh/core/types.ts'
+import type { Interceptor, MeshDeps } from '../../../plugins/mesh/core/types.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
 import { connecting, eventually, raw, refused, resetting, upstream } from '../helpers/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const
-const around = { meter: null, now: () => 0 } as unknown as Surroundings
+const deps = { meter: null, now: () => 0 } as unknown as MeshDeps
 const on503 = { ...retryOptions, on: ['connect-failure', 503] as (typeof retryOptions)['on'] }
 
 t.test('a refused connection: another instance, for every method', async (t) => {
@@ -683,7 +683,7 @@ t.test('maxRetries: several retries of one call take one place', async (t) => {
   const circuitBreaker = { maxRetries: 1, mode: 'enforce' } as MeshPolicy['circuitBreaker']
   const config = service('orders', [url], { retry: { ...on503, attempts: 3 } })
   // Of the circuit breaker, only the cap on retries: the other caps are no concern of this test.
-  const limit = new RetryLimit({ name: 'orders', config: { mesh: { circuitBreaker } } } as Service, around)
+  const limit = new RetryLimit({ name: 'orders', config: { mesh: { circuitBreaker } } } as Service, deps)
   t.ok(limit.take(null))
   t.notOk(limit.take(null))
   t.ok(limit.take(null, true), 'the one that follows takes over')

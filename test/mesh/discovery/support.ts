@@ -1,7 +1,7 @@
 /** What the tests of discovery share: surroundings that record, and a source whose sets can be awaited. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, Meter, Surroundings } from '../../../plugins/mesh/core/types.ts'
+import type { InstanceSpec, MeshDeps, Meter } from '../../../plugins/mesh/core/types.ts'
 import type { Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 
 export interface Line {
@@ -26,7 +26,7 @@ export function recording() {
     histogram: () => ({ labels: () => ({ observe: () => {} }) }),
     gauge: () => {}
   }
-  const surroundings: Surroundings = {
+  const surroundings: MeshDeps = {
     log: { info: log('info'), warn: log('warn'), error: log('error') },
     meter,
     now: () => performance.now(),

@@ -10,7 +10,7 @@ import type { Service } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
-import type { DispatchHandler, Surroundings } from '../../core/types.ts'
+import type { DispatchHandler, MeshDeps } from '../../core/types.ts'
 import { GradientLimit } from './gradient-limit.ts'
 import type { AdaptiveConcurrencyOptions } from './options.ts'
 import { adaptiveConcurrencyKey } from './options.ts'
@@ -18,9 +18,9 @@ import { adaptiveConcurrencyKey } from './options.ts'
 const limiterKey = new StateKey<Limiter>('adaptive-concurrency')
 
 /** Bounds what is in flight by a limit that follows the latency. */
-export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }, around) => {
+export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }, deps) => {
   if (!options) return null
-  const limiter = service.state(limiterKey, () => new Limiter(service, options, around))
+  const limiter = service.state(limiterKey, () => new Limiter(service, options, deps))
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
     if (limiter.inFlight < limiter.gradient.limit)
@@ -42,7 +42,7 @@ class Limiter implements ServiceState {
   readonly close: () => void
   readonly #mode: AdaptiveConcurrencyOptions['mode']
 
-  constructor({ name }: Service, options: AdaptiveConcurrencyOptions, { now, meter }: Surroundings) {
+  constructor({ name }: Service, options: AdaptiveConcurrencyOptions, { now, meter }: MeshDeps) {
     const { mode } = options
     this.#mode = mode
     this.now = now

@@ -5,7 +5,7 @@ import { overflowCounter } from '../../core/overflows.ts'
 import type { Service } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
 import { StateKey } from '../../core/service-state.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
 import type { CircuitBreakerOptions } from './places.ts'
 import { PlaceHandler, Places } from './places.ts'
@@ -15,13 +15,13 @@ const capsKey = new StateKey<Caps>('caps')
 const shadowCapsKey = new StateKey<ShadowCaps>('caps')
 
 /** Bounds what is in flight and what waits. Those of an instance are kept by its endpoint, and `select` minds them. */
-export const caps: Layer = (service, { circuitBreaker: options }, around) => {
+export const caps: Layer = (service, { circuitBreaker: options }, deps) => {
   if (!options) return null
   if (options.mode === 'shadow') {
-    const shadow = service.state(shadowCapsKey, () => new ShadowCaps(service, options, around))
+    const shadow = service.state(shadowCapsKey, () => new ShadowCaps(service, options, deps))
     return (dispatch) => (opts, handler) => shadow.watch(dispatch, opts, handler)
   }
-  const kept = service.state(capsKey, () => new Caps(service, options, around))
+  const kept = service.state(capsKey, () => new Caps(service, options, deps))
   return (dispatch) => (opts, handler) => kept.admit(dispatch, opts, handler)
 }
 
@@ -33,7 +33,7 @@ class Caps extends Places {
   readonly #maxRequests: number
   #draining = false
 
-  constructor(service: Service, options: CircuitBreakerOptions, { meter, now }: Surroundings) {
+  constructor(service: Service, options: CircuitBreakerOptions, { meter, now }: MeshDeps) {
     super(service, options)
     this.#line = new WaitingLine(now)
     this.#maxRequests = options.maxRequests ?? Number.POSITIVE_INFINITY

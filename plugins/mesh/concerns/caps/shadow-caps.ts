@@ -1,6 +1,6 @@
 import { shadowCounter } from '../../core/counters.ts'
 import type { Service } from '../../core/service.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, Surroundings } from '../../core/types.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, MeshDeps } from '../../core/types.ts'
 import type { CircuitBreakerOptions } from './places.ts'
 import { PlaceHandler, Places } from './places.ts'
 
@@ -10,7 +10,7 @@ export class ShadowCaps extends Places {
   readonly #most: number
   readonly #mostOfInstance: number
 
-  constructor(service: Service, options: CircuitBreakerOptions, { meter }: Surroundings) {
+  constructor(service: Service, options: CircuitBreakerOptions, { meter }: MeshDeps) {
     super(service, options)
     this.#shadowed = shadowCounter(meter, service.name, 'caps')
     this.#most = mostOf(options)

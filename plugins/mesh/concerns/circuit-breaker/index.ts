@@ -9,7 +9,7 @@ import type { Service } from '../../core/service.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
-import type { DispatchHandler, Surroundings } from '../../core/types.ts'
+import type { DispatchHandler, MeshDeps } from '../../core/types.ts'
 import type { CircuitState } from './circuit.ts'
 import { Circuit } from './circuit.ts'
 import type { CircuitBreakerOptions } from './options.ts'
@@ -18,9 +18,9 @@ import { circuitBreakerKey } from './options.ts'
 const breakerKey = new StateKey<Breaker>('circuit-breaker')
 
 /** Lets no call through while the service fails. What a retry saves is no failure. */
-export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, around) => {
+export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, deps) => {
   if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
-  const breaker = service.state(breakerKey, () => new Breaker(service, options, around))
+  const breaker = service.state(breakerKey, () => new Breaker(service, options, deps))
   const { circuit, refuse } = breaker
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
@@ -46,7 +46,7 @@ class Breaker implements ServiceState {
   readonly #mode: CircuitBreakerOptions['mode']
   readonly close: () => void
 
-  constructor({ name }: Service, options: CircuitBreakerOptions, { now, random, meter, log }: Surroundings) {
+  constructor({ name }: Service, options: CircuitBreakerOptions, { now, random, meter, log }: MeshDeps) {
     const { mode } = options
     this.#mode = mode
     this.slowAfterMs = options.slowAfter

@@ -4,7 +4,7 @@ import { answerWith, staticAnswer } from '../../core/handlers/static-answer.ts'
 import type { Layer } from '../../core/layer.ts'
 import { headerOf } from '../../core/request-facts.ts'
 import { StateKey } from '../../core/service-state.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import type { FaultOptions } from './options.ts'
 import { faultKey } from './options.ts'
 import { ThrottledHandler } from './throttled-handler.ts'
@@ -63,7 +63,7 @@ function abort(status: number): Dispatch {
   return (opts, handler) => answerWith(opts, handler, status, headers, body)
 }
 
-function draw(options: FaultOptions, opts: DispatchOptions, random: Surroundings['random']): Injected | null {
+function draw(options: FaultOptions, opts: DispatchOptions, random: MeshDeps['random']): Injected | null {
   const { delay, abort, bandwidth } = options
   const injected = {
     delayMs: delay !== undefined && random() < delay.percent ? delay.for : 0,

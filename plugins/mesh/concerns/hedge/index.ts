@@ -17,10 +17,10 @@ const ownBudget = 0.2
  * When an attempt does not answer in time, another one starts elsewhere beside it, and the first answer wins: against
  * the tail of the latency. Within the retry budget, or a service that slows down would get more to do because of it.
  */
-export const hedge: Layer = (service, policy, around) => {
+export const hedge: Layer = (service, policy, deps) => {
   const { hedge: options, retry, subset = '' } = policy
   if (!options) return null
-  const { meter, now } = around
+  const { meter, now } = deps
   const methods = new Set<string>(options.methods)
   const latencies = service.state(latenciesKey, () => new Latencies())
   const hedges = {
@@ -35,7 +35,7 @@ export const hedge: Layer = (service, policy, around) => {
     attempts: options.attempts,
     afterMs: delay(options, latencies),
     latencies,
-    limit: RetryLimit.of(service, around),
+    limit: RetryLimit.of(service, deps),
     share: retry ? retry.budget : ownBudget,
     count: (isWon: boolean) => (isWon ? won : lost)(),
     now

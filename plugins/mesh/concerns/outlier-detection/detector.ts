@@ -1,7 +1,7 @@
 import { counterOf, shadowCounter } from '../../core/counters.ts'
 import { serviceGauge } from '../../core/service-gauge.ts'
 import type { ServiceState } from '../../core/service-state.ts'
-import type { Endpoint, Instance, Surroundings } from '../../core/types.ts'
+import type { Endpoint, Instance, MeshDeps } from '../../core/types.ts'
 import type { OutlierOptions } from './options.ts'
 import { byFailurePercentage, bySuccessRate } from './statistics.ts'
 
@@ -48,7 +48,7 @@ export class Host {
 export class OutlierDetector implements ServiceState {
   readonly #service: string
   readonly #options: OutlierOptions
-  readonly #around: Surroundings
+  readonly #deps: MeshDeps
   readonly #hosts = new Map<Endpoint, Host>()
   readonly #count: (reason: Reason) => void
   readonly #overflow: () => void
@@ -57,11 +57,11 @@ export class OutlierDetector implements ServiceState {
   #timer: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor(service: string, options: OutlierOptions, around: Surroundings) {
-    const { meter } = around
+  constructor(service: string, options: OutlierOptions, deps: MeshDeps) {
+    const { meter } = deps
     this.#service = service
     this.#options = options
-    this.#around = around
+    this.#deps = deps
     const ejections = {
       name: 'jingwei_mesh_ejections_total',
       help: 'Ejections of instances by outlier detection, by what had been detected.'
@@ -122,7 +122,7 @@ export class OutlierDetector implements ServiceState {
   /** The end of an interval. */
   tick(): void {
     const { successRate, failurePercentage } = this.#options
-    const now = this.#around.now()
+    const now = this.#deps.now()
     let busy = false
     for (const host of this.#hosts.values()) {
       const requests = host.successes + host.failures
@@ -158,7 +158,7 @@ export class OutlierDetector implements ServiceState {
     // Does not grow beyond what is in force, or it would take too long to decay.
     if (host.multiplier * baseEjection < maxEjection) host.multiplier++
     const forMs = Math.min(maxEjection, baseEjection * host.multiplier)
-    host.ejectedAt = this.#around.now()
+    host.ejectedAt = this.#deps.now()
     host.returnsAt = host.ejectedAt + forMs
     const why = `${detail}; ejected for ${forMs} ms`
     if (this.#shadow === null) {
@@ -167,7 +167,7 @@ export class OutlierDetector implements ServiceState {
     } else {
       this.#shadow()
       const about = { service: this.#service, instance: host.endpoint.origin, concern, reason: why }
-      this.#around.log.info(about, 'instance would be unavailable: outlier detection in shadow mode')
+      this.#deps.log.info(about, 'instance would be unavailable: outlier detection in shadow mode')
     }
   }
 
@@ -211,7 +211,7 @@ export class OutlierDetector implements ServiceState {
     const host = this.#hosts.get(endpoint)
     if (host === undefined) return undefined
     const { ejected, ejections, consecutive5xx, consecutiveGatewayFailures, successRate } = host
-    const returnsInMs = Math.max(0, Math.round(host.returnsAt - this.#around.now()))
+    const returnsInMs = Math.max(0, Math.round(host.returnsAt - this.#deps.now()))
     const counts = { ejections, consecutive5xx, consecutiveGatewayFailures, successRate }
     return { ejected, ...(ejected && { returnsInMs }), ...counts }
   }

@@ -6,7 +6,7 @@ import type { Call } from '../../core/call.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../../core/layer.ts'
 import { StateKey } from '../../core/service-state.ts'
-import type { DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import type { Host } from './detector.ts'
 import { concern, OutlierDetector } from './detector.ts'
 import { outlierDetectionKey } from './options.ts'
@@ -16,15 +16,15 @@ const detectorKey = new StateKey<OutlierDetector>(concern)
 interface Context {
   readonly detector: OutlierDetector
   readonly timeoutMs: number
-  readonly now: Surroundings['now']
+  readonly now: MeshDeps['now']
 }
 
 /** Takes out instances that answer worse than the others: tells the detector how each attempt ended. */
-export const outlierDetection: Layer = (service, policy, around) => {
+export const outlierDetection: Layer = (service, policy, deps) => {
   const options = policy.outlierDetection
   if (!options) return null
-  const detector = service.state(detectorKey, () => new OutlierDetector(service.name, options, around))
-  const context: Context = { detector, timeoutMs: policy.timeout, now: around.now }
+  const detector = service.state(detectorKey, () => new OutlierDetector(service.name, options, deps))
+  const context: Context = { detector, timeoutMs: policy.timeout, now: deps.now }
   return (dispatch) => (opts, handler) => {
     const host = detector.host(opts.instance!.endpoint)
     return dispatch(opts, host === undefined ? handler : new OutlierHandler(handler, opts, host, context))

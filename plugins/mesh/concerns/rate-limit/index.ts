@@ -6,7 +6,7 @@ import type { Layer } from '../../core/layer.ts'
 import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
 import type { LimitOptions } from './options.ts'
 import { limitKey } from './options.ts'
@@ -15,9 +15,9 @@ import { TokenBucket } from './token-bucket.ts'
 const limiterKey = new StateKey<Limiter>('rate-limit')
 
 /** Protects a fragile service from all callers together: a token bucket toward it. */
-export const rateLimit: Layer = (service, { limit: options }, around) => {
+export const rateLimit: Layer = (service, { limit: options }, deps) => {
   if (!options) return null
-  const limiter = service.state(limiterKey, () => new Limiter(service, options, around))
+  const limiter = service.state(limiterKey, () => new Limiter(service, options, deps))
   if (options.mode === 'shadow') {
     return (dispatch) => (opts, handler) => {
       limiter.watch()
@@ -37,7 +37,7 @@ class Limiter implements ServiceState {
   /** For the turn of the first in the line; none while nobody waits. */
   #turn: NodeJS.Timeout | undefined
 
-  constructor({ name }: Service, options: LimitOptions, { now, meter }: Surroundings) {
+  constructor({ name }: Service, options: LimitOptions, { now, meter }: MeshDeps) {
     const { mode, rate, per, burst = rate } = options
     this.#service = name
     this.#options = options

@@ -8,7 +8,7 @@ import type { Layer } from '../../core/layer.ts'
 import { isReplayable } from '../../core/repeating/replay-body.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import type { Service } from '../../core/service.ts'
-import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Surroundings } from '../../core/types.ts'
+import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import type { RetryOptions } from './options.ts'
 import { retryKey } from './options.ts'
 import type { NextAttempt } from './retry-after.ts'
@@ -21,12 +21,12 @@ import { retryRules } from './rules.ts'
  * be sent twice, only within the service's budget. What we refused ourselves is not sent again. The last response is
  * passed on, whatever it is.
  */
-export const retry: Layer = (service, policy, around) => {
+export const retry: Layer = (service, policy, deps) => {
   const options = policy.retry
   if (options === false) return null
   const rules = retryRules(options)
-  const limit = RetryLimit.of(service, around)
-  const counter = around.meter?.counter({
+  const limit = RetryLimit.of(service, deps)
+  const counter = deps.meter?.counter({
     name: 'jingwei_mesh_retries_total',
     help: 'Attempts made again, by what had failed.',
     labelNames: ['service', 'reason']
@@ -34,7 +34,7 @@ export const retry: Layer = (service, policy, around) => {
   const count = (reason: string, by = 1) => counter?.labels(service.name, reason).inc(by)
   // There from the start: a rate() cannot see the first step of a series that begins with it.
   for (const reason of rules.reasons) count(reason, 0)
-  const { now, random } = around
+  const { now, random } = deps
   const { timeout: timeoutMs, subset = '' } = policy
   const context = { service, subset, limit, options, rules, count, timeoutMs, now, random }
   return (dispatch) => (opts, handler) => {
@@ -51,8 +51,8 @@ interface Context {
   rules: RetryRules
   count: (reason: string) => void
   timeoutMs: number
-  now: Surroundings['now']
-  random: Surroundings['random']
+  now: MeshDeps['now']
+  random: MeshDeps['random']
 }
 
 /** One attempt's; a retry gets its own, so that what is left of the answer before cannot reach it. */

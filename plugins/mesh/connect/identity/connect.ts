@@ -3,7 +3,7 @@
  * either makes new credentials, which new connections use; while Consul is away the last ones stay.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
-import type { Surroundings } from '../../core/types.ts'
+import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import type { CredentialSource, Credentials } from '../credentials.ts'
@@ -32,7 +32,7 @@ export class ConnectIdentity implements CredentialSource {
   #roots: Roots | null = null
   readonly #errors = new Map<string, string>()
   readonly #name: string
-  readonly #around: Surroundings
+  readonly #deps: MeshDeps
   readonly #onSwap: (outcome: 'success' | 'failure') => void
   readonly #watches: readonly Watch[]
   #waiting: (() => void)[] = []
@@ -41,11 +41,11 @@ export class ConnectIdentity implements CredentialSource {
     name: string,
     get: Get,
     consul: ConsulOptions,
-    around: Surroundings,
+    deps: MeshDeps,
     onSwap: (outcome: 'success' | 'failure') => void
   ) {
     this.#name = name
-    this.#around = around
+    this.#deps = deps
     this.#onSwap = onSwap
     const watch = (what: string, path: string, permission: string, take: (body: unknown) => void) =>
       new Watch(
@@ -62,7 +62,7 @@ export class ConnectIdentity implements CredentialSource {
         },
         get,
         consul,
-        around
+        deps
       )
     this.#watches = [
       watch(
@@ -109,21 +109,21 @@ export class ConnectIdentity implements CredentialSource {
     this.#uri = leaf.uri
     const { expiresAt } = this.credentials
     const until = new Date((expiresAt ?? 0) * 1000).toISOString()
-    this.#around.log.info({ identity: leaf.uri, until }, 'Connect: credentials renewed; new connections use them')
+    this.#deps.log.info({ identity: leaf.uri, until }, 'Connect: credentials renewed; new connections use them')
     this.#onSwap('success')
     for (const then of this.#waiting.splice(0)) then()
   }
 
   #answered(what: string): void {
     if (!this.#errors.delete(what)) return
-    this.#around.log.info({ identity: this.#name }, `Connect: Consul gives the ${what} again`)
+    this.#deps.log.info({ identity: this.#name }, `Connect: Consul gives the ${what} again`)
   }
 
   #failed(what: string, error: unknown): void {
     const err = messageOf(error)
     if (!this.#errors.has(what)) {
       const message = `Connect: no new ${what}; ${this.credentials === null ? 'calls must wait' : 'the last one stays'}`
-      this.#around.log.error({ identity: this.#name, err }, message)
+      this.#deps.log.error({ identity: this.#name, err }, message)
       this.#onSwap('failure')
     }
     this.#errors.set(what, err)

@@ -4,7 +4,7 @@
  * Consul does, by precedence; what only a sidecar can decide is left to it.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
-import type { Surroundings } from '../../core/types.ts'
+import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import { Watch } from './watch.ts'
@@ -31,16 +31,16 @@ export class Intentions {
   readonly #source: string
   readonly #namespace: string
   readonly #get: Get
-  readonly #around: Surroundings
+  readonly #deps: MeshDeps
   readonly #watch: Watch
   readonly #permissions = new Map<string, Permission>()
   #error: string | null = null
 
-  constructor(source: string, get: Get, consul: ConsulOptions, around: Surroundings) {
+  constructor(source: string, get: Get, consul: ConsulOptions, deps: MeshDeps) {
     this.#source = source
     this.#namespace = consul.namespace ?? 'default'
     this.#get = get
-    this.#around = around
+    this.#deps = deps
     const question = {
       path: '/connect/intentions/match',
       query: { by: 'source', name: source },
@@ -49,7 +49,7 @@ export class Intentions {
       take: (body: unknown) => this.#take(body),
       failed: (error: unknown) => this.#failed(error)
     }
-    this.#watch = new Watch(question, get, consul, around)
+    this.#watch = new Watch(question, get, consul, deps)
   }
 
   /** The same object for the same destination, and current from then on. */
@@ -85,7 +85,7 @@ export class Intentions {
     const [first] = open
     const otherwise = first === undefined ? 'unknown' : await this.#default(first)
     for (const name of open) this.#decide(name, otherwise)
-    if (this.#error !== null) this.#around.log.info({ source: this.#source }, 'Consul intentions available again')
+    if (this.#error !== null) this.#deps.log.info({ source: this.#source }, 'Consul intentions available again')
     this.#error = null
   }
 
@@ -94,7 +94,7 @@ export class Intentions {
     if (permission.verdict === verdict) return
     permission.verdict = verdict
     const fields = { source: this.#source, destination, verdict }
-    this.#around.log.info(fields, `Consul intention changed: ${this.#source} → ${destination} is now ${verdict}`)
+    this.#deps.log.info(fields, `Consul intention changed: ${this.#source} → ${destination} is now ${verdict}`)
   }
 
   async #default(destination: string): Promise<Verdict> {
@@ -110,7 +110,7 @@ export class Intentions {
   #failed(error: unknown): void {
     if (this.#error === null) {
       const fields = { source: this.#source, err: messageOf(error) }
-      this.#around.log.warn(fields, 'Consul intentions unavailable; using the last known ones')
+      this.#deps.log.warn(fields, 'Consul intentions unavailable; using the last known ones')
     }
     this.#error = messageOf(error)
   }

@@ -3,7 +3,7 @@
  * after a while. Survives every error and never spins.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
-import type { Surroundings } from '../../core/types.ts'
+import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import { backoff, pause, TokenBucket } from '../../discovery/loop.ts'
 
@@ -32,16 +32,16 @@ export class Watch {
   readonly #question: Question
   readonly #get: Get
   readonly #wait: number
-  readonly #around: Surroundings
+  readonly #deps: MeshDeps
   readonly #abort = new AbortController()
   #running: Promise<void> | null = null
   #index: bigint | null = null
 
-  constructor(question: Question, get: Get, { wait }: Pick<ConsulOptions, 'wait'>, around: Surroundings) {
+  constructor(question: Question, get: Get, { wait }: Pick<ConsulOptions, 'wait'>, deps: MeshDeps) {
     this.#question = question
     this.#get = get
     this.#wait = wait
-    this.#around = around
+    this.#deps = deps
   }
 
   get signal(): AbortSignal {
@@ -59,7 +59,7 @@ export class Watch {
 
   async #run(): Promise<void> {
     const { signal } = this.#abort
-    const { now, random } = this.#around
+    const { now, random } = this.#deps
     const { every, failed } = this.#question
     const bucket = new TokenBucket(watchTiming.burst, watchTiming.interval, now)
     let failures = 0

@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { DispatchController, Surroundings } from '../types.ts'
+import type { DispatchController, MeshDeps } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
-type Stalled = NonNullable<Surroundings['stalledMs']>
+type Stalled = NonNullable<MeshDeps['stalledMs']>
 
 /**
  * A timer up to the response's headers; what follows them is not cut. A body on its way starts it anew, so that

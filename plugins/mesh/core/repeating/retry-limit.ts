@@ -3,7 +3,7 @@ import { counterOf, shadowCounter } from '../counters.ts'
 import type { Service } from '../service.ts'
 import type { ServiceState } from '../service-state.ts'
 import { StateKey } from '../service-state.ts'
-import type { Surroundings } from '../types.ts'
+import type { MeshDeps } from '../types.ts'
 import { RetryBudget } from './retry-budget.ts'
 
 const retryLimit = new StateKey<RetryLimit>('retries')
@@ -18,14 +18,14 @@ export class RetryLimit implements ServiceState {
   readonly #most: number
   readonly #shadowed: Count | null
   readonly #overflow: Count
-  readonly #now: Surroundings['now']
+  readonly #now: MeshDeps['now']
 
   /** The service's own, made when its first chain needs it. */
-  static of(service: Service, around: Surroundings): RetryLimit {
-    return service.state(retryLimit, () => new RetryLimit(service, around))
+  static of(service: Service, deps: MeshDeps): RetryLimit {
+    return service.state(retryLimit, () => new RetryLimit(service, deps))
   }
 
-  constructor(service: Service, { meter, now }: Surroundings) {
+  constructor(service: Service, { meter, now }: MeshDeps) {
     this.#now = now
     const breaker = service.config.mesh.circuitBreaker || undefined
     this.#most = breaker?.maxRetries ?? Number.POSITIVE_INFINITY

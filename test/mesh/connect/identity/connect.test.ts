@@ -31,10 +31,8 @@ async function scene(t: Test) {
   const consul = await scripted(t)
   const { log, lines, of } = logged()
   const outcomes: string[] = []
-  const around = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
-  const identity = new ConnectIdentity('gateway', consul.get, consul.consul, around, (outcome) =>
-    outcomes.push(outcome)
-  )
+  const deps = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
+  const identity = new ConnectIdentity('gateway', consul.get, consul.consul, deps, (outcome) => outcomes.push(outcome))
   t.teardown(() => identity.close())
   return { ...consul, identity, lines, of, outcomes }
 }

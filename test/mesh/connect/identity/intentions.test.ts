@@ -27,8 +27,8 @@ const rule = (destination: string, precedence: number, what: object) => ({
 async function scene(t: Test) {
   const consul = await scripted(t)
   const { log, of, lines } = logged()
-  const around = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
-  const intentions = new Intentions('gateway', consul.get, consul.consul, around)
+  const deps = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
+  const intentions = new Intentions('gateway', consul.get, consul.consul, deps)
   t.teardown(() => intentions.close())
   const say = (...rules: object[]) => consul.say(match, { gateway: rules.length === 0 ? null : rules })
   const fallTo = (allowed: boolean) => consul.say(check, { Allowed: allowed })
