@@ -41,8 +41,23 @@ export interface CallContext {
   readonly call?: CallRecord
 }
 
+/** The configured route for which a call is made. */
+export interface CallRoute {
+  readonly name: string
+  /** `routes[].config`, empty if the route has none. */
+  readonly config: Readonly<Record<string, unknown>>
+}
+
+/** The client's request for which a call is made: Fastify's, as the edge declares. */
+// biome-ignore lint/suspicious/noEmptyInterface: the mesh knows no Fastify
+export interface ClientRequest {}
+
 /** Options that a caller may pass to `dispatch` besides undici's. */
 export interface CallerOptions {
+  /** Set by the bridge; interceptors may read it. Absent from calls that are made for no configured route. */
+  route?: CallRoute
+  /** Set by the bridge; interceptors may read it. Absent from calls that are made for no request of a client. */
+  request?: ClientRequest
   /** Policy of the route. One frozen object per route: the chain of interceptors is composed once for each. */
   mesh?: RoutePolicy
   caller?: Caller

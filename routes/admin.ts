@@ -51,7 +51,7 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, exp
       match: maskedMatch(match),
       service,
       ...(mesh.split && { split: mesh.split.map(maskedShare) }),
-      mesh: gateway.mesh.describe(service, mesh),
+      mesh: gateway.mesh.describe(service, mesh, name),
       plugins: gateway.pluginRecord.hooksOf(name)
     }))
     const own = gateway.pluginRecord.ownRoutes().map(({ plugin, path, methods, plugins }) => ({

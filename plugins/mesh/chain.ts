@@ -31,6 +31,8 @@ import { healthCheckKey } from './health/options.ts'
 export interface Named {
   readonly name: string
   readonly layer: Layer
+  /** Names of the routes that it is for; null or absent: all. */
+  readonly routes?: ReadonlySet<string> | null
 }
 
 /** Interceptors of users, by their place. */

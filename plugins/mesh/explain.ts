@@ -22,7 +22,7 @@ export interface Explanation {
 
 /** The parts of the mesh that `explain` asks. */
 interface Services {
-  describe(service: string, policy: RoutePolicy): string[]
+  describe(service: string, policy: RoutePolicy, route?: string): string[]
   service(name: string): Service
 }
 
@@ -39,7 +39,7 @@ export function explain(mesh: Services, service: string, policy: RoutePolicy, op
         service: share.service,
         subset: subset ?? null,
         share: split === undefined ? null : { weight: share.weight, matched: share === matched },
-        chain: mesh.describe(share.service, own),
+        chain: mesh.describe(share.service, own, opts.route?.name),
         hashed: hashed(mesh, share.service, subset ?? '', opts),
         status: mesh.service(share.service).status()
       }

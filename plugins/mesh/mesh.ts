@@ -2,7 +2,6 @@ import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { ServiceOrigin } from '../seam.ts'
-import type { Named } from './chain.ts'
 import { layers } from './chain.ts'
 import { split } from './concerns/split.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
@@ -23,12 +22,15 @@ import type { LocalityOptions } from './discovery/locality.ts'
 import { OwnLocality } from './discovery/locality.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
-import { guarded } from './guard/index.ts'
 import { activeCheck } from './health/active-check.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
+import type { UseOptions } from './interceptors.ts'
+import { Interceptors } from './interceptors.ts'
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
+  /** The routes whose names interceptors may be for. */
+  readonly routes?: readonly { readonly name: string }[]
   readonly discovery?: DiscoveryOptions & LocalityOptions
 }
 
@@ -43,13 +45,6 @@ export interface MeshOptions {
   perRequestHeaders?: readonly string[]
   /** Contains what interceptors throw from timers and sockets of their own. */
   owners?: FaultOwners | null
-}
-
-export interface UseOptions {
-  /** `request`: once per call, outside the retries. `attempt`: once per attempt, its instance in `opts.origin`. */
-  per: 'request' | 'attempt'
-  /** Shown in the log and where the chain is listed: by default the function's name, else the plugin's. */
-  name?: string
 }
 
 const silent: Logger = { info() {}, warn() {}, error() {} }
@@ -68,7 +63,7 @@ export class Mesh extends Dispatcher {
   readonly #deps: LayerContext
   readonly #exhaustion: Exhaustion
   readonly #clock: LoopClock
-  readonly #used: { request: Named[]; attempt: Named[] } = { request: [], attempt: [] }
+  readonly #used: Interceptors
   #closing: Promise<void> | null = null
   /** A request has been dispatched: the chains stay as they are. */
   #inUse = false
@@ -76,6 +71,7 @@ export class Mesh extends Dispatcher {
   constructor(config: MeshConfig, options: MeshOptions = {}) {
     super()
     const { log = silent, meter: given = null } = options
+    this.#used = new Interceptors(options.owners ?? null, config)
     this.#exhaustion = new Exhaustion({ log, meter: given })
     this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
     this.#deps = {
@@ -136,22 +132,22 @@ export class Mesh extends Dispatcher {
     await Promise.all([...this.#services.values()].map(({ ready }) => ready))
   }
 
-  /** Adds an interceptor to the chains of all services. Throws after the first request: some would go without it. */
-  use(interceptor: Interceptor, { per, name = interceptor.name }: UseOptions): this {
-    const plugin = this.#deps.owners?.current?.plugin ?? null
-    const known = name || plugin || 'interceptor'
-    if (this.#inUse) throw new Error(`mesh.use: add interceptor ${known} before the first request, not after it`)
-    this.#used[per].push({ name: known, layer: guarded(interceptor, { name: known, plugin, per }) })
+  /**
+   * Adds an interceptor to the chains of all services, or of those that it is for. Throws after the first request: some
+   * would go without it.
+   */
+  use(interceptor: Interceptor, options: UseOptions): this {
+    this.#used.add(interceptor, options, this.#inUse)
     for (const [origin] of this.#chains) this.#chains.set(origin, { own: null, byPolicy: new WeakMap() })
     return this
   }
 
-  /** Names of the layers in force for a service, outermost first. */
-  describe(name: string, override: RoutePolicy = {}): string[] {
+  /** Names of the layers in force for a service, and for a route, outermost first. */
+  describe(name: string, override: RoutePolicy = {}, route = ''): string[] {
     const service = this.service(name)
     const policy = { ...service.config.mesh, ...override }
     return layers(this.#used)
-      .filter(({ layer }) => layer(service, policy, this.#deps) !== null)
+      .filter(({ layer, routes }) => routes?.has(route) !== false && layer(service, policy, this.#deps) !== null)
       .map((layer) => layer.name)
   }
 
@@ -201,11 +197,12 @@ export class Mesh extends Dispatcher {
   }
 
   #enter(chain: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
-    const { request, attempt } = this.#used
-    const isPlain = request.length + attempt.length === 0 && !isCreationObserved()
-    if (opts.asyncContext !== undefined || isPlain) return chain(opts, handler)
+    const variant = this.#used.variantOf(opts)
+    const isPlain = this.#used.isEmpty && !isCreationObserved()
+    if (variant === undefined && (opts.asyncContext !== undefined || isPlain)) return chain(opts, handler)
     // Events that the call waits for, such as a connection or the end of another call, occur in other contexts.
-    return chain({ ...opts, asyncContext: new AsyncResource('jingwei.call') }, handler)
+    const { asyncContext = new AsyncResource('jingwei.call') } = opts
+    return chain({ ...opts, asyncContext, variant }, handler)
   }
 
   #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Dispatch {

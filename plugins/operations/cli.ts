@@ -184,7 +184,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
       match.filter(Boolean).join(' '),
       edgeConcerns(route).join(' → ') || '–',
       target,
-      gateway.mesh.describe(route.service, route.mesh).join(' → '),
+      gateway.mesh.describe(route.service, route.mesh, route.name).join(' → '),
       ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : [])
     ]
   })

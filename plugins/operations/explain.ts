@@ -50,6 +50,7 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
   }
   const target = targetPath(route)?.(path) ?? path
   const caller = { ip, consumer: consumer === undefined ? null : { id: consumer }, trusted: false }
+  const about = { route: { name: route.name, config: {} }, method: method as 'GET', path: target, headers, caller }
   return {
     request: { method, path },
     route: route.name,
@@ -58,7 +59,7 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
     edge: edgeConcerns(route),
     plugins: gateway.pluginRecord.hooksOf(route.name),
     target,
-    mesh: gateway.mesh.explain(route.service, route.mesh, { method: method as 'GET', path: target, headers, caller })
+    mesh: gateway.mesh.explain(route.service, route.mesh, about)
   }
 }
 

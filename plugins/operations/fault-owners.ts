@@ -13,8 +13,12 @@ export interface PluginOwner extends FaultOwner {
   readonly owners: FaultOwners
   /** Longest time for which its hooks may keep a request, in milliseconds; 0: any. */
   readonly hookTimeoutMs: number
-  /** Names of the configured routes that its hooks are for; null: all. */
+  /** Names of the configured routes that its hooks and interceptors are for; null: all. */
   readonly routes: readonly string[] | null
+  /** Whether the plugin has added interceptors to the mesh. */
+  intercepts: boolean
+  /** Called for each interceptor that the plugin adds. */
+  noteInterceptor(): void
   /** Position of its hooks among the edge's concerns; null without one. */
   readonly order: { readonly before?: string; readonly after?: string } | null
   /** Makes the error that stops the start, with the plugin's position in the configuration. */

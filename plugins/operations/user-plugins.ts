@@ -60,6 +60,10 @@ function ownerOf({ plugins, routes, file }: Config, index: number, owners: Fault
     routes: options.scope === 'routes' ? named : null,
     order: options.order ?? null,
     contain: () => false,
+    intercepts: false,
+    noteInterceptor() {
+      this.intercepts = true
+    },
     fault: (message, cause) => new ConfigError(file, [faultAt(file, index, options, message)], { cause })
   }
 }
@@ -85,12 +89,13 @@ async function start(
     release()
   }
   placement?.complete()
-  if (placement?.isEmpty) {
-    const keys = [...(options.scope === 'routes' ? ['scope'] : []), ...(options.order === undefined ? [] : ['order'])]
-    throw owner.fault(
-      `${owner.plugin} adds no hooks for routes, so that "${keys.join('" and "')}" would have no effect`
-    )
-  }
+  if (!placement?.isEmpty) return
+  const useless = [
+    ...(options.scope === 'routes' && !owner.intercepts ? ['"scope"'] : []),
+    ...(options.order === undefined ? [] : ['"order"'])
+  ]
+  if (useless.length === 0) return
+  throw owner.fault(`${owner.plugin} adds no hooks for routes, so that ${useless.join(' and ')} would have no effect`)
 }
 
 /** Returns where the hooks of a plugin go that are not for every request alike; null for others. */

@@ -76,7 +76,8 @@ export class RequestMesh {
       maxResponseSize,
       headers: joined(headers, this.#requests.onBehalfOf(this.#request)),
       signal: signal === undefined ? gone : AbortSignal.any([gone, signal]),
-      caller: this.#request
+      caller: this.#request,
+      request: this.#request
     } as Dispatcher.RequestOptions)
   }
 

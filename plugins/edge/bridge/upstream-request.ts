@@ -5,7 +5,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
-import type { CallerOptions, ServiceOrigin } from '../../seam.ts'
+import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
 import { LoopDetected } from '../errors.ts'
 import {
   appendForwarding,
@@ -21,6 +21,10 @@ import { HeaderTrust } from './header-trust.ts'
 import { forwardedPrefix } from './location.ts'
 import type { HeaderFilter } from './upstream-headers.ts'
 
+declare module '../../seam.ts' {
+  interface ClientRequest extends FastifyRequest {}
+}
+
 /** Rules for requests to one service, as a route gives them. */
 export interface RequestRules {
   /** Virtual origin of the service. */
@@ -31,6 +35,8 @@ export interface RequestRules {
   readonly takenPrefix: string | null
   /** Whether the service gets the host of its instance in place of the client's. */
   readonly ownHost: boolean
+  /** What interceptors learn of the route. */
+  readonly route: CallRoute
   /** The route's policy for the mesh. */
   readonly policy: RouteConfig['mesh'] | undefined
   /** Headers of which no client's copy goes on; complete once all routes are added. */
@@ -44,6 +50,7 @@ export function rulesOf(route: RouteConfig): RequestRules {
     rewrite: targetPath(route),
     takenPrefix: forwardedPrefix(route),
     ownHost: route.edge.host === 'upstream',
+    route: { name: route.name, config: route.config ?? {} },
     policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
     isDropped: null
   }
@@ -81,7 +88,7 @@ export class UpstreamRequests {
   /** Returns the dispatch options for a client's request. Throws JW_LOOP_DETECTED for one of this gateway's own. */
   options(request: FastifyRequest, rules: RequestRules): Dispatcher.DispatchOptions & CallerOptions {
     const { raw, upgrade } = request
-    const { origin, rewrite, policy } = rules
+    const { origin, rewrite, route, policy } = rules
     // Only chunks carry trailers, to the service as from the client.
     const mayTrail = upgrade === null && hasUnknownLength(raw)
     return {
@@ -91,6 +98,8 @@ export class UpstreamRequests {
       headers: this.headers(request, rules, mayTrail),
       body: upgrade === null ? bodyOf(request) : null,
       caller: request,
+      request,
+      route,
       ...(upgrade !== null && { upgrade: 'websocket' }),
       ...(mayTrail && { trailers: () => this.#trailers(request, rules) }),
       ...(policy && { mesh: policy })

@@ -21,6 +21,8 @@ declare module 'undici' {
        * with the one that broke.
        */
       fresh?: Endpoint | true | undefined
+      /** Set by the mesh: calls of different variants have different interceptors, so that none shares a response of another. */
+      variant?: string | undefined
       /** Set by `split`: the sticky cookie that the caller will get. A hash on the same cookie reads it as if sent. */
       minted?: Minted
       /** Set by the guard of a plugin's interceptor: the call that the interceptor passes on. */

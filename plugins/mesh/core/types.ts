@@ -74,6 +74,10 @@ export interface MetricOptions {
 export interface FaultOwner {
   /** Its name, for the log. */
   readonly plugin: string
+  /** Names of the configured routes that the plugin is for; null or absent: all. */
+  readonly routes?: readonly string[] | null
+  /** Called for each interceptor that the code adds. */
+  noteInterceptor?(): void
   /** Ends what is left of the request; false if there is none. */
   contain(error: Error): boolean
 }

@@ -8,12 +8,23 @@ import { GuardedHandler } from './guarded-handler.ts'
 import { assertHandler } from './handler-contract.ts'
 import { Interception } from './interception.ts'
 
+/** The calls that an interceptor is for; null: all. */
+export interface Only {
+  readonly routes: ReadonlySet<string> | null
+  readonly services: ReadonlySet<string> | null
+}
+
 /**
  * Composes a user's interceptor so that its faults end its own call and nothing else. An `Interception` stands between
  * the interceptor and the layer above, a `GuardedHandler` between each handler that it dispatches and the layer below.
  */
-export function guarded(interceptor: Interceptor, names: Pick<Guard, 'name' | 'plugin' | 'per'>): Layer {
+export function guarded(
+  interceptor: Interceptor,
+  names: Pick<Guard, 'name' | 'plugin' | 'per'>,
+  { routes, services }: Only
+): Layer {
   return (service, policy, { log, owners = null }) => {
+    if (services !== null && !services.has(service.name)) return null
     const holdMs = names.per === 'request' ? policy.timeout : (policy.attemptTimeout ?? policy.timeout)
     const guard: Guard = { ...names, service: service.name, holdMs, log, owners }
     return (dispatch) => {
@@ -26,11 +37,13 @@ export function guarded(interceptor: Interceptor, names: Pick<Guard, 'name' | 'p
         // The interceptor may have entered a context of its own: its handler is called there, and so are those below.
         const asyncContext = new AsyncResource('jingwei.interceptor')
         const guardedHandler = new GuardedHandler(handler, interception, asyncContext)
-        interception.outside(() => guardedHandler.begin(dispatch, { ...opts, asyncContext }))
+        const { route, request } = interception.opts
+        // The interceptors further in need them, also of one that dispatches `opts` of its own making.
+        interception.outside(() => guardedHandler.begin(dispatch, { route, request, ...opts, asyncContext }))
         return true
       }
       const inner = compose(interceptor, below, guard)
-      return (opts, handler) => {
+      const intercept: Dispatch = (opts, handler) => {
         const interception = new Interception(handler, guard, opts)
         const outer = entered
         entered = interception
@@ -38,6 +51,8 @@ export function guarded(interceptor: Interceptor, names: Pick<Guard, 'name' | 'p
         entered = outer
         return true
       }
+      if (routes === null) return intercept
+      return (opts, handler) => (routes.has(opts.route?.name ?? '') ? intercept : dispatch)(opts, handler)
     }
   }
 }

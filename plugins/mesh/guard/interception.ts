@@ -25,7 +25,8 @@ interface Dispatched {
  */
 export class Interception extends StableHandler implements FaultOwner {
   readonly guard: Guard
-  readonly #opts: DispatchOptions
+  /** What the interceptor was given. */
+  readonly opts: DispatchOptions
   readonly faults: Faults
   readonly #contract: ResponseContract
   /** Dispatched by the interceptor and still in progress. */
@@ -42,7 +43,7 @@ export class Interception extends StableHandler implements FaultOwner {
   constructor(next: DispatchHandler, guard: Guard, opts: DispatchOptions) {
     super(next)
     this.guard = guard
-    this.#opts = opts
+    this.opts = opts
     this.faults = new Faults(guard, opts.caller)
     this.#contract = new ResponseContract(opts.method)
     this.borrows = isBorrowing(next) ? Interception.prototype.onResponseData : undefined
@@ -53,7 +54,7 @@ export class Interception extends StableHandler implements FaultOwner {
   }
 
   begin(inner: Dispatch): void {
-    const opts = this.#opts
+    const opts = this.opts
     const isCall = this.guard.per === 'request'
     if (!isCall) opts.call!.whenOver(() => this.#abandon())
     if (this.over) return
@@ -68,7 +69,7 @@ export class Interception extends StableHandler implements FaultOwner {
 
   /** The call is over. An attempt that was passed over for another may still end by itself. */
   #abandon(): void {
-    const { aborted, reason } = this.#opts.call!
+    const { aborted, reason } = this.opts.call!
     if (aborted || this.#below.size === 0) this.abort(reason ?? new Error('the call is over'))
   }
 
@@ -85,7 +86,7 @@ export class Interception extends StableHandler implements FaultOwner {
 
   /** As `inside`, in the call's async context. */
   #inContext(code: () => unknown, onThrown: (error: Error) => void): void {
-    this.#opts.asyncContext!.runInAsyncScope(() => this.inside(code, onThrown))
+    this.opts.asyncContext!.runInAsyncScope(() => this.inside(code, onThrown))
   }
 
   /** Runs code of the gateway that the interceptor called: its timers and sockets are not the interceptor's. */

@@ -195,7 +195,7 @@ const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 
 /** The resource and the consumer: consumers share nothing, not even public responses. */
 function publicKey(opts: DispatchOptions): string {
-  let text = part(opts.path) + part(opts.caller?.consumer?.id)
+  let text = part(opts.variant) + part(opts.path) + part(opts.caller?.consumer?.id)
   const pairs = headerPairs(opts)
   for (let i = 0; i < pairs.length; i += 2) if (locating.test(pairs[i]!)) text += part(pairs[i]) + part(pairs[i + 1])
   return `public ${hash('sha256', text, 'base64')}`

@@ -50,10 +50,10 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
   return {
     ignored,
     of(opts) {
-      const { path, caller } = opts
+      const { path, caller, variant } = opts
       if (!isPlainGet(opts)) return null
       // Trust decides who may ask for faults.
-      let text = `${caller?.trusted === true}${part(path)}${part(caller?.consumer?.id)}`
+      let text = `${caller?.trusted === true}${part(variant)}${part(path)}${part(caller?.consumer?.id)}`
       const pairs = headerPairs(opts)
       for (let i = 0; i < pairs.length; i += 2) {
         const name = pairs[i]!

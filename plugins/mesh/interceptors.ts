@@ -1,0 +1,83 @@
+import type { Named } from './chain.ts'
+import type { DispatchOptions, FaultOwners, Interceptor } from './core/types.ts'
+import { guarded } from './guard/index.ts'
+
+export interface UseOptions {
+  /** `request`: once per call, outside the retries. `attempt`: once per attempt, its instance in `opts.origin`. */
+  per: 'request' | 'attempt'
+  /** Shown in the log and where the chain is listed: by default the function's name, else the plugin's. */
+  name?: string
+  /**
+   * Names of the configured routes whose calls it is for. Default: the routes that name the plugin, for a plugin with
+   * `scope: routes`; else all calls, also those that are made for no route.
+   */
+  routes?: readonly string[]
+  /** Names of the services that it is for. Default: all. */
+  services?: readonly string[]
+}
+
+/** The names that `use` may be given. */
+interface Names {
+  readonly routes?: readonly { readonly name: string }[]
+  readonly services: Readonly<Record<string, unknown>>
+}
+
+/** The interceptors of users, and the calls that each is for. */
+export class Interceptors {
+  readonly request: Named[] = []
+  readonly attempt: Named[] = []
+  readonly #owners: FaultOwners | null
+  readonly #names: { readonly route: ReadonlySet<string>; readonly service: ReadonlySet<string> }
+  /** Variants by the name of the route. */
+  #variants = new Map<string, string>()
+  #isForSomeRoutes = false
+
+  constructor(owners: FaultOwners | null, { routes = [], services }: Names) {
+    this.#owners = owners
+    this.#names = { route: new Set(routes.map(({ name }) => name)), service: new Set(Object.keys(services)) }
+  }
+
+  get isEmpty(): boolean {
+    return this.request.length + this.attempt.length === 0
+  }
+
+  /** Adds an interceptor. Throws if it is too late, or names a route or service that is not configured. */
+  add(interceptor: Interceptor, options: UseOptions, isLate: boolean): void {
+    const { per, name = interceptor.name, routes, services } = options
+    const owner = this.#owners?.current ?? null
+    const plugin = owner?.plugin ?? null
+    const known = name || plugin || 'interceptor'
+    if (isLate) throw new Error(`mesh.use: add interceptor ${known} before the first request, not after it`)
+    this.#assertKnown('route', routes, known)
+    this.#assertKnown('service', services, known)
+    owner?.noteInterceptor?.()
+    const ofRoutes = routes ?? owner?.routes ?? null
+    const only = {
+      routes: ofRoutes === null ? null : new Set(ofRoutes),
+      services: services === undefined ? null : new Set(services)
+    }
+    const layer = guarded(interceptor, { name: known, plugin, per }, only)
+    this[per].push({ name: known, layer, routes: only.routes })
+    if (only.routes !== null) this.#isForSomeRoutes = true
+    this.#variants = new Map()
+  }
+
+  #assertKnown(kind: 'route' | 'service', names: readonly string[] = [], interceptor: string): void {
+    const unknown = names.find((name) => !this.#names[kind].has(name))
+    if (unknown !== undefined) throw new Error(`mesh.use: interceptor ${interceptor}: no ${kind} is named "${unknown}"`)
+  }
+
+  /** Tells apart the routes to whose calls different interceptors apply; undefined where all calls have the same. */
+  variantOf({ route }: DispatchOptions): string | undefined {
+    if (!this.#isForSomeRoutes) return undefined
+    const name = route?.name ?? ''
+    let variant = this.#variants.get(name)
+    if (variant === undefined) {
+      variant = [...this.request, ...this.attempt]
+        .map(({ routes }) => (routes?.has(name) === false ? '0' : '1'))
+        .join('')
+      this.#variants.set(name, variant)
+    }
+    return variant
+  }
+}
