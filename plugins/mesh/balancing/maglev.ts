@@ -1,5 +1,5 @@
 import type { Instance } from '../core/types.ts'
-import { hash32 } from './hash.ts'
+import { hash32, isPrime } from './hash.ts'
 import type { BalancingPolicy } from './policy.ts'
 import type { Slots } from './slots.ts'
 import { inOrder, slotBalancer } from './slots.ts'
@@ -60,14 +60,9 @@ function turnsOf(instances: readonly Instance[]): Float64Array | null {
   return Float64Array.from(instances, ({ weight }) => weight / most)
 }
 
-/** Any step visits all slots only if their number is a prime. */
+/** The next prime: callers of `createMesh` may pass any size. */
 function nextPrime(least: number): number {
   let candidate = Math.max(2, least)
   while (!isPrime(candidate)) candidate++
   return candidate
-}
-
-function isPrime(value: number): boolean {
-  for (let divisor = 2; divisor * divisor <= value; divisor++) if (value % divisor === 0) return false
-  return true
 }

@@ -14,6 +14,7 @@ import {
   Share,
   strict
 } from '../../../config/schema/kit.ts'
+import { isPrime } from './hash.ts'
 
 export const balancePolicies = [
   'round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'
@@ -88,9 +89,4 @@ function checkBalance(balance: BalanceOptions | BalanceOptions['policy'], at: st
     report.fault(`${at}/maxLoad`, 'below 100% not even an even load would fit')
   }
   if (!isPrime(tableSize)) report.fault(`${at}/tableSize`, `${tableSize} is not a prime; 65537 and 655373 are`)
-}
-
-function isPrime(number: number): boolean {
-  for (let divisor = 2; divisor * divisor <= number; divisor++) if (number % divisor === 0) return false
-  return number > 1
 }

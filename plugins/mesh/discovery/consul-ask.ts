@@ -6,6 +6,8 @@ import http from 'node:http'
 import https from 'node:https'
 import Consul from 'consul'
 import type { ConsulOptions } from '../../../config/schema.ts'
+import type { Blocking } from './consul-blocking.ts'
+import { ANSWER_TIMEOUT, blocking, indexOf } from './consul-blocking.ts'
 
 /** What this file uses of the package, whose own types lack baseUrl, ctx, headers, stale and timeout. */
 interface HealthQuery {
@@ -51,7 +53,6 @@ export class ConsulCrowded extends Error {}
 export const CROWDED =
   'raise limits.http_max_conns_per_client of the Consul agent above the number of services, or they must take turns'
 
-export const ANSWER_TIMEOUT = 10_000
 export const PERMISSION = 'the token needs service:read on the services and node:read on their nodes'
 
 export type Ask = (question: Question, signal: AbortSignal) => Promise<Answer>
@@ -71,7 +72,8 @@ export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, ag
 }
 
 async function ask(client: Client, question: Question, maxStale: number, signal: AbortSignal): Promise<Answer> {
-  const { service, datacenter, index, wait } = question
+  const { service, datacenter } = question
+  const { query, timeout } = blockingOf(question)
   const ctx = Object.assign(new EventEmitter(), { includeResponse: true as const })
   const cancel = () => void ctx.emit('cancel')
   // The package never notices a body that stops or is cut after the head, so the body has its own clock.
@@ -87,9 +89,8 @@ async function ask(client: Client, question: Question, maxStale: number, signal:
       ...(datacenter ? { dc: datacenter } : {}),
       // Any server may answer: a leader election must not stop discovery. How stale is checked below.
       stale: true,
-      // Consul itself adds up to a sixteenth to the wait, to spread the wake-ups.
-      ...(index === null ? {} : { index: String(index), wait: `${Math.ceil(wait)}ms` }),
-      timeout: index === null ? ANSWER_TIMEOUT : Math.ceil(wait + wait / 16) + ANSWER_TIMEOUT / 2,
+      ...query,
+      timeout,
       ctx
     })
     return answerOf(response, entries, maxStale)
@@ -102,18 +103,14 @@ async function ask(client: Client, question: Question, maxStale: number, signal:
   }
 }
 
-export function answerOf({ headers }: IncomingMessage, entries: unknown, maxStale: number): Answer {
+export function answerOf(response: IncomingMessage, entries: unknown, maxStale: number): Answer {
+  const { headers } = response
   const header = (name: string) => String(headers[name] ?? '')
   if (header('x-consul-knownleader') === 'false') throw new Error('Consul has no leader')
   const lastContact = Number(header('x-consul-lastcontact'))
   if (lastContact > maxStale) throw new Error(`the Consul server has not heard of a leader for ${lastContact} ms`)
-  const index = header('x-consul-index')
-  return {
-    // Under 1 it cannot be blocked on: Consul would answer at once, always.
-    index: /^\d{1,20}$/.test(index) && BigInt(index) > 0n ? BigInt(index) : null,
-    entries,
-    filtered: header('x-consul-results-filtered-by-acls') === 'true'
-  }
+  const filtered = header('x-consul-results-filtered-by-acls') === 'true'
+  return { index: indexOf(response), entries, filtered }
 }
 
 /** Consul says why in the body; the package often keeps only the status. */
@@ -123,10 +120,20 @@ function explained(error: unknown): unknown {
   const text = String(response.body ?? '')
     .trim()
     .slice(0, 200)
-  const message = `Consul answered ${response.statusCode}${text && `: ${text}`}`
-  if (response.statusCode === 429) return new ConsulCrowded(`${message} (${CROWDED})`)
-  const denied = response.statusCode === 403 || /ACL not found|Permission denied/.test(text)
-  return denied ? new ConsulDenied(`${message} (${PERMISSION})`) : new Error(message)
+  return refusal(response.statusCode, text, PERMISSION)
+}
+
+/** Returns the error for a response that is no answer; `permission` is what the token needs. */
+export function refusal(status: number, text: string, permission: string): Error {
+  const message = `Consul answered ${status}${text && `: ${text}`}`
+  if (status === 429) return new ConsulCrowded(`${message} (${CROWDED})`)
+  const denied = status === 403 || /ACL not found|Permission denied/.test(text)
+  return denied ? new ConsulDenied(`${message} (${permission})`) : new Error(message)
+}
+
+/** Consul answers within half the usual time once the wait is over. */
+export function blockingOf({ index, wait }: Question): Blocking {
+  return blocking(index, wait, ANSWER_TIMEOUT / 2)
 }
 
 /** Each service holds one connection for its blocking query, so the agent has no limit of sockets. */

@@ -4,7 +4,7 @@ import http from 'node:http'
 import https from 'node:https'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Ask } from './consul-ask.ts'
-import { ANSWER_TIMEOUT, answerOf, ConsulCrowded, ConsulDenied, CROWDED, PERMISSION } from './consul-ask.ts'
+import { answerOf, blockingOf, PERMISSION, refusal } from './consul-ask.ts'
 
 export interface Got {
   readonly response: IncomingMessage
@@ -37,13 +37,7 @@ export function createGet({ url, token, namespace }: ConsulOptions, agent: http.
     const { response, text } = await exchange(target, { agent, headers, signal }, timeout)
     const { statusCode = 0 } = response
     if (statusCode === 200) return { response, body: JSON.parse(text) }
-    const said = text.trim().slice(0, 200)
-    const message = `Consul answered ${statusCode}${said && `: ${said}`}`
-    if (statusCode === 429) throw new ConsulCrowded(`${message} (${CROWDED})`)
-    if (statusCode === 403 || /ACL not found|Permission denied/.test(said)) {
-      throw new ConsulDenied(`${message} (${permission})`)
-    }
-    throw new Error(message)
+    throw refusal(statusCode, text.trim().slice(0, 200), permission)
   }
 }
 
@@ -78,15 +72,13 @@ function exchange(
 /** As the package's own question about a service's health, of its sidecars and Connect-native instances. */
 export function createConnectAsk(options: ConsulOptions, agent: http.Agent): Ask {
   const get = createGet(options, agent)
-  return async ({ service, datacenter, index, wait }, signal) => {
-    const query = {
-      stale: '',
-      ...(datacenter ? { dc: datacenter } : {}),
-      ...(index === null ? {} : { index: String(index), wait: `${Math.ceil(wait)}ms` })
-    }
-    const timeout = index === null ? ANSWER_TIMEOUT : Math.ceil(wait + wait / 16) + ANSWER_TIMEOUT / 2
+  const { maxStale } = options
+  return async (question, signal) => {
+    const { query, timeout } = blockingOf(question)
+    const { service, datacenter } = question
     const path = `/health/connect/${encodeURIComponent(service)}`
-    const { response, body } = await get(path, query, { timeout, signal, permission: PERMISSION })
-    return answerOf(response, body, options.maxStale)
+    const options = { timeout, signal, permission: PERMISSION }
+    const { response, body } = await get(path, { stale: '', ...(datacenter && { dc: datacenter }), ...query }, options)
+    return answerOf(response, body, maxStale)
   }
 }

@@ -126,5 +126,5 @@ function metaOf(service: Fields, node: Fields, nodeName: string, rank?: number):
   return Object.fromEntries([...own, ...place].filter((pair): pair is [string, string] => isText(pair[1])))
 }
 
-const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {})
-const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
+export const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {})
+export const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''

@@ -4,6 +4,7 @@
  * set stays in use. An empty set needs proof, see `#isProven`.
  */
 import type { ServiceConfig } from '../../../config/schema.ts'
+import { TokenBucket } from '../core/token-bucket.ts'
 import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
 import type { Answer, Ask } from './consul-ask.ts'
 import { ConsulDenied } from './consul-ask.ts'
@@ -11,7 +12,7 @@ import type { ConsulClient } from './consul-client.ts'
 import type { TranslateOptions } from './consul-translate.ts'
 import { translate } from './consul-translate.ts'
 import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
-import { backoff, messageOf, Publisher, pause, TokenBucket } from './loop.ts'
+import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
 /** Changed by tests only. */
 export const consulTiming = {
@@ -95,7 +96,7 @@ export class ConsulSource implements Restorable {
     const { now, random } = this.#surroundings
     const bucket = new TokenBucket(this.#timing.burst, this.#timing.interval, now)
     while (!signal.aborted) {
-      await pause(bucket.take(), signal)
+      await pause(bucket.takeTurn(), signal)
       if (signal.aborted) return
       try {
         const answer = await this.#ask({ ...this.#query, index: this.#index, wait: this.#wait() }, signal)

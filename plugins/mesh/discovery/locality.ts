@@ -2,8 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Locality, MeshDeps } from '../core/types.ts'
-import { ANSWER_TIMEOUT, createAgent } from './consul-ask.ts'
+import { createAgent } from './consul-ask.ts'
+import { ANSWER_TIMEOUT } from './consul-blocking.ts'
 import { createGet, shownUrl } from './consul-get.ts'
+import { fields, isText } from './consul-translate.ts'
 import { backoff, messageOf } from './loop.ts'
 
 export interface LocalityOptions {
@@ -74,9 +76,7 @@ export class OwnLocality {
   }
 }
 
-type Fields = Readonly<Record<string, unknown>>
-const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {})
-const textOf = (value: unknown) => (typeof value === 'string' && value !== '' ? value : null)
+const textOf = (value: unknown) => (isText(value) ? value : null)
 
 /** From `/v1/agent/self`; newer agents have a locality, all of them a meta. */
 export function localityOf(self: unknown): Locality {

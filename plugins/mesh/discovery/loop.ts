@@ -10,31 +10,6 @@ export function backoff(failures: number, random: () => number, base = 200, cap 
   return Math.floor(random() * Math.min(cap, base * 2 ** Math.min(failures - 1, 30)))
 }
 
-/** A few turns at once, then a steady rate. */
-export class TokenBucket {
-  readonly #burst: number
-  readonly #interval: number
-  readonly #now: () => number
-  #tokens: number
-  #at: number
-
-  constructor(burst: number, interval: number, now: () => number) {
-    this.#burst = burst
-    this.#interval = interval
-    this.#now = now
-    this.#tokens = burst
-    this.#at = now()
-  }
-
-  /** Takes a turn and says how many milliseconds to wait for it. */
-  take(): number {
-    const now = this.#now()
-    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) / this.#interval) - 1
-    this.#at = now
-    return this.#tokens >= 0 ? 0 : Math.ceil(-this.#tokens * this.#interval)
-  }
-}
-
 /** Resolves after the time, or at once when aborted: the loop looks at its signal anyway. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   if (ms > 0) await sleep(ms, undefined, { signal }).catch(() => {})

@@ -1,13 +1,6 @@
 import t from 'tap'
 import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
-import {
-  backoff,
-  discoveryCounters,
-  messageOf,
-  Publisher,
-  pause,
-  TokenBucket
-} from '../../../plugins/mesh/discovery/loop.ts'
+import { backoff, discoveryCounters, messageOf, Publisher, pause } from '../../../plugins/mesh/discovery/loop.ts'
 import { recording } from './support.ts'
 
 t.test('backoff: doubles from a quick first retry up to the cap, and is jittered from zero', async (t) => {
@@ -21,16 +14,6 @@ t.test('backoff: doubles from a quick first retry up to the cap, and is jittered
     backoff(3, () => 0.5),
     400
   )
-})
-
-t.test('token bucket: a burst, then one turn per interval, and turns come back with time', async (t) => {
-  let now = 0
-  const bucket = new TokenBucket(2, 1000, () => now)
-  t.same([bucket.take(), bucket.take(), bucket.take()], [0, 0, 1000])
-  now = 1000
-  t.equal(bucket.take(), 1000)
-  now = 10_000
-  t.same([bucket.take(), bucket.take(), bucket.take()], [0, 0, 1000], 'idle time never saves up more than the burst')
 })
 
 t.test('pause: ends at once when aborted', async (t) => {

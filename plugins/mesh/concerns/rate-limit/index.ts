@@ -6,11 +6,11 @@ import type { Layer } from '../../core/layer.ts'
 import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
+import { TokenBucket } from '../../core/token-bucket.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import { WaitingLine } from '../../core/waiting.ts'
 import type { LimitOptions } from './options.ts'
 import { limitKey } from './options.ts'
-import { TokenBucket } from './token-bucket.ts'
 
 const limiterKey = new StateKey<Limiter>('rate-limit')
 

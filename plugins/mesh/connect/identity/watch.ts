@@ -3,9 +3,11 @@
  * after a while. Survives every error and never spins.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
+import { TokenBucket } from '../../core/token-bucket.ts'
 import type { MeshDeps } from '../../core/types.ts'
+import { blocking, indexOf } from '../../discovery/consul-blocking.ts'
 import type { Get } from '../../discovery/consul-get.ts'
-import { backoff, pause, TokenBucket } from '../../discovery/loop.ts'
+import { backoff, pause } from '../../discovery/loop.ts'
 
 /** Changed by tests only. */
 export const watchTiming = {
@@ -64,7 +66,7 @@ export class Watch {
     const bucket = new TokenBucket(watchTiming.burst, watchTiming.interval, now)
     let failures = 0
     while (!signal.aborted) {
-      await pause(bucket.take(), signal)
+      await pause(bucket.takeTurn(), signal)
       if (signal.aborted) return
       try {
         await this.#ask()
@@ -83,16 +85,12 @@ export class Watch {
 
   async #ask(): Promise<void> {
     const { path, query, permission, take } = this.#question
-    const held = this.#index !== null
-    const timeout = watchTiming.answer + (held ? this.#wait + this.#wait / 16 : 0)
-    const blocking: Record<string, string> = held
-      ? { index: String(this.#index), wait: `${Math.ceil(this.#wait)}ms` }
-      : {}
+    const { answer } = watchTiming
+    const { query: held, timeout } = blocking(this.#index, this.#wait, answer, answer)
     const { signal } = this.#abort
-    const { response, body } = await this.#get(path, { ...query, ...blocking }, { timeout, signal, permission })
+    const { response, body } = await this.#get(path, { ...query, ...held }, { timeout, signal, permission })
     if (signal.aborted) return
-    const text = String(response.headers['x-consul-index'] ?? '')
-    const index = /^\d{1,20}$/.test(text) && BigInt(text) > 0n ? BigInt(text) : null
+    const index = indexOf(response)
     // An index that goes backwards tells of a restored or restarted server: begin anew.
     this.#index = index !== null && this.#index !== null && index < this.#index ? null : index
     await take(body)

@@ -1,6 +1,6 @@
 /** Tokens toward a service. */
 import t from 'tap'
-import { TokenBucket } from '../../../plugins/mesh/concerns/rate-limit/token-bucket.ts'
+import { TokenBucket } from '../../../plugins/mesh/core/token-bucket.ts'
 
 t.test('a burst, then one an interval, and no more than a burst after a pause', async (t) => {
   let now = 5_000
@@ -47,4 +47,18 @@ t.test('over a long time, no more and no fewer than the rate, however it is aske
     now += 0.1 + bucket.waitMs()
   }
   t.ok(taken > 417 && taken <= 421, `${taken} of 420`)
+})
+
+t.test('turns: a burst, then one per interval, and turns come back with time', async (t) => {
+  let now = 0
+  const bucket = new TokenBucket(2, 1000, () => now)
+  t.same([bucket.takeTurn(), bucket.takeTurn(), bucket.takeTurn()], [0, 0, 1000])
+  now = 1000
+  t.equal(bucket.takeTurn(), 1000)
+  now = 10_000
+  t.same(
+    [bucket.takeTurn(), bucket.takeTurn(), bucket.takeTurn()],
+    [0, 0, 1000],
+    'idle time never saves up more than the burst'
+  )
 })

@@ -1,4 +1,4 @@
-/** Tokens come at a steady rate; a burst of them is kept. */
+/** A token bucket: tokens come at a steady rate, and up to a burst of them is kept. */
 export class TokenBucket {
   readonly #burst: number
   readonly #intervalMs: number
@@ -28,6 +28,13 @@ export class TokenBucket {
     const missing = 1 - promised - this.tokens
     // What a division leaves over is no reason to wait.
     return missing <= 1e-9 ? 0 : missing * this.#intervalMs
+  }
+
+  /** Takes a token, and returns for how long the taker has to wait for it, in whole milliseconds. */
+  takeTurn(): number {
+    const waitMs = Math.ceil(this.waitMs())
+    this.take()
+    return waitMs
   }
 
   take(): void {
