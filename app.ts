@@ -18,6 +18,7 @@ import type { Config } from './config/schema.ts'
 import { loader } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
+import proxyClient from './plugins/edge/bridge/proxy-client.ts'
 import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
@@ -54,6 +55,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   await fastify.register(edge, config)
   await fastify.register(requestState, config)
   await fastify.register(requestMesh)
+  await fastify.register(proxyClient, config)
   await fastify.register(userPlugins, config)
   await fastify.register(bridge, config)
   await fastify.register(async (proxied) => {

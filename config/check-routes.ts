@@ -1,5 +1,6 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
 import FindMyWay from 'find-my-way'
+import { checkHttpProxy } from './check-http-proxy.ts'
 import { checkReadings } from './check-readings.ts'
 import { checkTimeouts } from './check-timeouts.ts'
 import type { Checked } from './concern.ts'
@@ -29,6 +30,7 @@ export function checkRoutes(checked: Checked): void {
     }
     checkTarget(at, route, checked)
     checkPath(at, route, checked)
+    checkHttpProxy(at, route, checked)
     for (const name of servicesOf(at, route, checked)) {
       const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
       const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']

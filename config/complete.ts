@@ -16,6 +16,9 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
   const mesh = completeSection(data.mesh, keys.mesh, absolute)
   const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
   const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
+  const bridgeOnly = Object.fromEntries(
+    keys.edge.flatMap(({ name, needsBridge }) => (needsBridge ? [[name, false]] : []))
+  )
   const protections = new Protections(keys)
   const config: Config = {
     ...rest,
@@ -33,8 +36,12 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
         return [name, service(name, written, policy)]
       })
     ),
-    routes: data.routes.map((route) => {
-      const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute) }
+    routes: data.routes.map((written) => {
+      const route = written.httpProxy
+        ? { ...written, httpProxy: files(written.httpProxy, ['module'], absolute) }
+        : written
+      const off = route.via === undefined ? {} : bridgeOnly
+      const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
       const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
       return completeRoute({ ...route, mesh: meshPolicy }, edgePolicy, protections)
     }),

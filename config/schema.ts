@@ -12,6 +12,7 @@ import Type from 'typebox'
 import type { Position } from './faults.ts'
 import type { ConsulDiscovery } from './schema/gateway.ts'
 import { Admin, Discovery, Listen, Redis } from './schema/gateway.ts'
+import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { HashOn } from './schema/kit.ts'
 import { orOff } from './schema/kit.ts'
 import { Plugin } from './schema/plugin.ts'
@@ -69,7 +70,7 @@ export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
 type Passing = 'refuse' | 'pass'
 
 /** A route with its edge policy complete and its mesh overrides as written. */
-export interface RouteConfig {
+export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
   readonly match: RouteMatch
   /** The service that serves it; with a split, the first of its services. */

@@ -46,10 +46,11 @@ const maskedShare = ({ match, ...share }: SplitShare) => {
 /** The read-only admin API: routes and services in force. Neither options nor secrets are shown. */
 const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, explain }) => {
   server.get('/admin/routes', async () => {
-    const routes = config.routes.map(({ name, match, service, mesh }) => ({
+    const routes = config.routes.map(({ name, match, service, via, mesh }) => ({
       name,
       match: maskedMatch(match),
       service,
+      ...(via && { via }),
       ...(mesh.split && { split: mesh.split.map(maskedShare) }),
       mesh: gateway.mesh.describe(service, mesh, name),
       plugins: gateway.pluginRecord.hooksOf(name)

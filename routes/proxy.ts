@@ -7,6 +7,7 @@ import type { Config, RouteConfig } from '../config/schema.ts'
 import type { Target } from './match.ts'
 import { CONSTRAINT, internalUrl, mountPoint, ROUTER_METHOD, tableStrategy } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
+import { moduleOptions, registerHttpProxy } from './via-http-proxy.ts'
 
 /** Routes that are added before the event loop may do other things. */
 const BATCH = 100
@@ -17,7 +18,7 @@ let gateways = 0
 const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) => {
   const table = new RouteTable<Target>(listen.paths)
   const name = `${CONSTRAINT}${gateways++}`
-  const register = registrar(fastify, name)
+  const { register, registerWith } = registrar(fastify, name)
   const unknown = internalUrl()
   fastify.addConstraintStrategy(
     tableStrategy(fastify, {
@@ -46,24 +47,36 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
     }
     const cors = Boolean(route.edge.cors)
     for (const pattern of pathPatterns(route.match.path)) {
-      const target = addRoute(route, pattern, methods)
+      const target =
+        route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(route, pattern, methods)
       table.add({ match: route.match, pattern, cors, protection: route.protection, value: target })
     }
     if (index % BATCH === BATCH - 1) await nextTurn()
   }
 
   function addRoute(route: RouteConfig, pattern: PathPattern, methods: string[]): Target {
-    const names = paramNames(pattern)
     const url = internalUrl()
-    const { path } = route.match
-    // As `request.routeOptions.url` shows it, a doubled colon being one.
-    const options = { url: typeof path === 'string' ? path : path.exact.replaceAll(':', '::'), handler: unbridged }
-    register(url, names, { ...options, method: methods, config: { ...route.config, route } })
-    if (!route.edge.cors || methods.includes('OPTIONS')) return { url, preflightUrl: null }
-    const preflightUrl = internalUrl()
+    const options = { url: urlOf(route), handler: unbridged }
+    register(url, paramNames(pattern), { ...options, method: methods, config: { ...route.config, route } })
+    return { url, preflightUrl: addPreflight(route, pattern, methods) }
+  }
+
+  async function addProxy(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
+    const url = internalUrl()
+    const module = await moduleOptions(route)
+    const config = { ...route.config, route }
+    await registerWith(url, paramNames(pattern), methods, (constraints, methods) =>
+      registerHttpProxy(fastify, { route, pattern, url: urlOf(route), methods, config, constraints, module })
+    )
+    return { url, preflightUrl: addPreflight(route, pattern, methods) }
+  }
+
+  function addPreflight(route: RouteConfig, pattern: PathPattern, methods: string[]): string | null {
+    if (!route.edge.cors || methods.includes('OPTIONS')) return null
+    const url = internalUrl()
     const config = { ...route.config, route, preflightFor: [...methods] }
-    register(preflightUrl, names, { ...options, method: ['OPTIONS'], config })
-    return { url, preflightUrl }
+    register(url, paramNames(pattern), { url: urlOf(route), handler: unbridged, method: ['OPTIONS'], config })
+    return url
   }
 }
 
@@ -72,6 +85,11 @@ export default proxy
 /** Put in place of this by the bridge as the route is added. */
 function unbridged(): never {
   throw new Error('no bridge to the mesh is registered')
+}
+
+/** As `request.routeOptions.url` shows it, a doubled colon being one. */
+function urlOf({ match: { path } }: RouteConfig): string {
+  return typeof path === 'string' ? path : path.exact.replaceAll(':', '::')
 }
 
 /**
@@ -92,19 +110,36 @@ function registrar(fastify: FastifyInstance, constraint: string) {
     // In place, as the list stays that of the route's own options.
     internal.methods.splice(0, internal.methods.length, ROUTER_METHOD)
   })
-  return (
-    url: string,
-    names: readonly string[],
-    options: Omit<RouteOptions, 'method'> & { method: string[] }
-  ): void => {
-    const methods = [...options.method]
-    internal = {
-      url: [url, ...names.map((name) => (name === '*' ? '*' : `:${name}`))].join('/'),
-      methods: options.method
+  const begin = (url: string, names: readonly string[], methods: string[]) => {
+    const written = [...methods]
+    internal = { url: [url, ...names.map((name) => (name === '*' ? '*' : `:${name}`))].join('/'), methods }
+    return () => {
+      methods.splice(0, methods.length, ...written)
+      restoreUrl()
+      internal = null
     }
-    fastify.route({ ...options, constraints: { [constraint]: url } } as RouteOptions)
-    options.method.splice(0, options.method.length, ...methods)
-    restoreUrl()
-    internal = null
+  }
+  return {
+    register(
+      url: string,
+      names: readonly string[],
+      options: Omit<RouteOptions, 'method'> & { method: string[] }
+    ): void {
+      const end = begin(url, names, options.method)
+      fastify.route({ ...options, constraints: { [constraint]: url } } as RouteOptions)
+      end()
+    },
+    /** For a plugin that adds the one route by itself, with these constraints and methods. */
+    async registerWith(
+      url: string,
+      names: readonly string[],
+      methods: readonly string[],
+      add: (constraints: Record<string, string>, methods: string[]) => Promise<void>
+    ): Promise<void> {
+      const own = [...methods]
+      const end = begin(url, names, own)
+      await add({ [constraint]: url }, own)
+      end()
+    }
   }
 }

@@ -97,6 +97,7 @@ const notes: Readonly<Record<string, string>> = {
   'routes[].split[].weight': 'Share relative to the others.',
   'routes[].path': 'Unset: path and query go on byte for byte. Set: `Location` is changed back on the way out.',
   'routes[].path.rewrite': 'Instead of `strip`.',
+  'routes[].httpProxy': 'With `via: http-proxy`.',
   'routes[].edge': 'As `edge`, for this route; `false` switches a concern off. A concern is replaced whole.',
   'routes[].mesh':
     "As `mesh`, for this route's calls; what has a state (balancing, health, breakers, limits, TLS) belongs to the service.",

@@ -1,6 +1,7 @@
 /** `routes`: what a route matches and where it leads. */
 import { METHODS } from 'node:http'
 import Type from 'typebox'
+import { viaHttpProxy } from './http-proxy.ts'
 import { Either, HashOn, Name, Names, strict } from './kit.ts'
 
 const startsWithSlash = { pattern: '^/', expected: 'a path that starts with /' }
@@ -101,6 +102,7 @@ export const Route = Type.Object(
         strict
       )
     ),
+    ...viaHttpProxy,
     config: Type.Optional(
       Type.Record(Type.String(), Type.Unknown(), { description: 'For your own plugins: what they read of a route.' })
     ),

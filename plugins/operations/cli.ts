@@ -183,7 +183,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
       route.name,
       match.filter(Boolean).join(' '),
       edgeConcerns(route).join(' → ') || '–',
-      target,
+      route.via === undefined ? target : `${target} via ${route.via}`,
       gateway.mesh.describe(route.service, route.mesh, route.name).join(' → '),
       ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : [])
     ]

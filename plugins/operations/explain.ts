@@ -58,6 +58,9 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
     own: null,
     edge: edgeConcerns(route),
     plugins: gateway.pluginRecord.hooksOf(route.name),
+    via: route.via ?? null,
+    /** For http-proxy, which has its own options: the prefix that it puts in place of the matched path. */
+    rewritePrefix: route.httpProxy?.rewritePrefix ?? null,
     target,
     mesh: gateway.mesh.explain(route.service, route.mesh, about)
   }
@@ -98,7 +101,9 @@ export function explainText(explained: Explained): string {
   lines.push(`  route     ${explained.route}`)
   lines.push(`  edge      ${explained.edge.join(' → ') || '–'}`)
   if (explained.plugins.length > 0) lines.push(`  plugins   ${hooksText(explained.plugins)}`)
-  lines.push(`  forwards  ${explained.target}`)
+  const { via, rewritePrefix, target } = explained
+  if (via !== null) lines.push(`  via       ${via}`)
+  lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)
   for (const { service, subset, share, chain, hashed, status } of explained.mesh) {
     const of = share === null ? '' : share.matched ? ', matched' : `, weight ${share.weight}`
     lines.push(`  service   ${service}${subset === null ? '' : `, subset ${subset}`}${of}`)

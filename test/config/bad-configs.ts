@@ -1326,6 +1326,36 @@ routes:
       '6:77: routes[2].path.rewrite.prefix: a prefix must not contain "%": it is a part of the path alone',
       '7:77: routes[3].path.rewrite.prefix: a prefix must not contain "/..": it is a part of the path alone'
     ]
+  },
+  {
+    name: 'routes through http-proxy that it could not serve',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: r0, service: a, match: { path: /a }, httpProxy: { rewritePrefix: /v2 } }
+  - { name: r1, service: a, match: { path: /b }, via: http-proxy, edge: { websocket: { idleTimeout: 1m } } }
+  - { name: r2, service: a, match: { path: /c }, via: http-proxy, path: { strip: /c } }
+  - { name: r3, service: a, match: { path: "/d/:id" }, via: http-proxy, httpProxy: { rewritePrefix: "/v2/:ids" } }
+  - { name: r5, service: a, match: { path: "/f/:id/:idx" }, via: http-proxy, httpProxy: { rewritePrefix: "/v2/:idx/:id/:id" } }
+  - { name: r6, service: a, match: { path: /g }, via: http-proxy, httpProxy: { rewritePrefix: "/v2?x", module: ./none.ts } }
+  - { name: r7, service: a, match: { path: /h }, via: http-proxi, httpProxy: { upstream: http://h } }
+  - { name: r8, service: a, match: { path: /i }, via: http-proxy, path: { parameters: pass }, httpProxy: { rewritePrefix: v2 } }
+  - { name: r9, service: a, match: { path: /j }, via: http-proxy, path: { parameters: pass }, httpProxy: { rewritePrefix: /v2 } }
+`,
+    faults: [
+      '4:50: routes[0].httpProxy: is used only with via: http-proxy',
+      '5:75: routes[1].edge.websocket: with via: http-proxy it cannot be served, as http-proxy connects WebSockets by itself, past the mesh; add a route without "via" for it',
+      '6:75: routes[2].path.strip: with via: http-proxy the path is changed by httpProxy.rewritePrefix',
+      '7:101: routes[3].httpProxy.rewritePrefix: the path has no parameter ":ids"; did you mean "id"?',
+      '8:106: routes[4].httpProxy.rewritePrefix: http-proxy takes ":idx" for ":id"; rename one of the two',
+      '8:106: routes[4].httpProxy.rewritePrefix: ":id" is there twice, and http-proxy replaces the first alone',
+      '9:95: routes[5].httpProxy.rewritePrefix: a prefix must not contain "?": it is a plain path, with the names of parameters',
+      (dir) => `9:112: routes[5].httpProxy.module: no such file: ${dir}/none.ts`,
+      '10:55: routes[6].via: expected one of http-proxy, found "http-proxi"; did you mean "http-proxy"?',
+      '10:80: routes[6].httpProxy.upstream: unknown key; write the addresses of a service under "instances"',
+      '11:123: routes[7].httpProxy.rewritePrefix: expected a path that starts with /, found "v2"',
+      '12:108: routes[8].httpProxy.rewritePrefix: http-proxy does not find the prefix in all paths of path.parameters: pass'
+    ]
   }
 ]
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: how a variable is written

@@ -153,6 +153,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^routes\.0\.(split|stickOn)/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
   [/^routes\.0\.(split|stickOn)/, ({ routes }) => Object.assign(routes[0]!, { split: [{ service: 'one', weight: 1 }] })],
   [/^routes\.0\.path/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/a' } })],
+  [/^routes\.0\.httpProxy/, ({ routes }) => Object.assign(routes[0]!, { via: 'http-proxy' })],
   [/^routes\.0\.match\.path\.exact/, ({ routes }) => Object.assign(routes[0]!, { match: { path: { exact: '/' } } })]
 ] // biome-ignore format: a table
 
@@ -169,9 +170,11 @@ function configWith(path: Path, value: unknown): Base {
   return config
 }
 
-/** Sections that repeat others, and plugins, whose code is the user's. */
+/** Sections that repeat others, and plugins and modules, whose code is the user's. */
 const isLeftOut = (path: Path) =>
-  /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^(plugins|consumers)/.test(path.join('.'))
+  /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)/.test(
+    path.join('.')
+  )
 
 /** Limits that a request may well exceed, so that it gets no answer. */
 const mayCut = (path: Path) => /^listen\.(timeouts|limits)/.test(path.join('.'))

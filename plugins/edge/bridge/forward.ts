@@ -33,7 +33,9 @@ export default fp(
           done(null, payload)
         })
       }
-      routeOptions.handler = forwardTo(route)
+      // Preflights are the edge's on any route.
+      if (route.via === undefined || routeOptions.config?.preflightFor !== undefined)
+        routeOptions.handler = forwardTo(route)
     })
     // Only now has every route said which headers it drops.
     fastify.addHook('onReady', async () => {

@@ -33,12 +33,12 @@ export class HeaderTrust {
   }
 
   /** Returns the filter of a route; null if no header is dropped. Complete once all routes have been added. */
-  filterFor(route: RouteConfig): HeaderFilter | null {
+  filterFor(route: Pick<RouteConfig, 'service' | 'mesh'>): HeaderFilter | null {
     if (this.#trusted.size === 0) return null
     return headerFilter([...this.#backendsOf(route)].flatMap((backend) => [...(this.#trusted.get(backend) ?? [])]))
   }
 
-  #backendsOf(route: RouteConfig): Set<string> {
+  #backendsOf(route: Pick<RouteConfig, 'service' | 'mesh'>): Set<string> {
     const names = [route.service, ...servicesIn(route.mesh)]
     return new Set(names.flatMap((name) => [...this.#backendsOfService(name)]))
   }

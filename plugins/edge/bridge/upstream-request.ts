@@ -1,5 +1,5 @@
 /** Builds the request that goes over the seam from the request of a client. */
-import type { IncomingMessage } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
@@ -14,7 +14,7 @@ import {
   prefixSoFar,
   trustedPeers
 } from '../protocol/forwarding-headers.ts'
-import { announced, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
+import { announced, fieldsOf, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
 import { targetPath } from '../protocol/target-path.ts'
 import { HeaderTrust } from './header-trust.ts'
@@ -42,6 +42,9 @@ export interface RequestRules {
   /** Headers of which no client's copy goes on; complete once all routes are added. */
   isDropped: HeaderFilter | null
 }
+
+/** The rules for the header section alone. */
+export type HeaderRules = Pick<RequestRules, 'takenPrefix' | 'ownHost' | 'isDropped'>
 
 /** Returns the rules of a configured route. */
 export function rulesOf(route: RouteConfig): RequestRules {
@@ -111,10 +114,7 @@ export class UpstreamRequests {
     const { raw } = request
     const { isDropped } = rules
     const { connection, trailer, te } = raw.headers
-    this.#refuseLoop(raw)
-    const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
-    // Without one, each attempt's instance gets its own.
-    const headers: string[] = rules.ownHost ? [] : ['host', host]
+    const headers = this.#begin(raw, rules)
     const alsoDrop = nominated(connection)
     if (raw.httpVersionMajor === 1) copyHeaders(headers, raw.rawHeaders, this.#drop, alsoDrop, isDropped)
     else {
@@ -133,6 +133,23 @@ export class UpstreamRequests {
   }
 
   /**
+   * Returns the header section for the service, made from fields that a plugin has changed: those of the client, as Node
+   * joins them, and fields of the plugin's own. Throws JW_LOOP_DETECTED for a request of this gateway's own.
+   */
+  rewritten(request: FastifyRequest, rules: HeaderRules, fields: IncomingHttpHeaders): IncomingHttpHeaders {
+    const { raw } = request
+    const headers = this.#begin(raw, rules)
+    for (const name in fields) {
+      const value = name === 'content-type' ? typeOf(raw, fields) : fields[name]
+      if (value === undefined || !goesOn(name, this.#drop, null, rules.isDropped)) continue
+      for (const each of [value].flat()) headers.push(name, each)
+    }
+    if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
+    this.#complete(headers, request, rules.takenPrefix)
+    return fieldsOf(headers)
+  }
+
+  /**
    * Returns the fields of a call that a plugin makes on behalf of a request, as name, value, name, value: those that the
    * gateway adds, and the client's trace context. Throws JW_LOOP_DETECTED for a request of this gateway's own.
    */
@@ -145,6 +162,13 @@ export class UpstreamRequests {
     }
     this.#complete(headers, request, null)
     return headers
+  }
+
+  #begin(raw: IncomingMessage, { ownHost }: HeaderRules): string[] {
+    this.#refuseLoop(raw)
+    const { host, ':authority': authority } = raw.headers
+    // Without one, each attempt's instance gets its own.
+    return ownHost ? [] : ['host', (authority as string | undefined) ?? host ?? '']
   }
 
   #refuseLoop({ headers: { via } }: IncomingMessage): void {
@@ -170,7 +194,7 @@ export class UpstreamRequests {
 }
 
 /** Returns the body; none unless the message's framing announces one: undici would send an empty one in chunks. */
-export function bodyOf({ raw, body }: FastifyRequest): Dispatcher.DispatchOptions['body'] {
+export function bodyOf({ raw, body }: Pick<FastifyRequest, 'raw' | 'body'>): Dispatcher.DispatchOptions['body'] {
   // undici's types leave out that it takes iterables.
   if (body === raw) return hasBody(raw) ? (new Body(raw) as AsyncIterable<Buffer> as Readable) : null
   return (body as Readable | undefined) ?? null
@@ -206,4 +230,12 @@ function goesOn(
 function isDisguised(name: string, drop: ReadonlySet<string>): boolean {
   const meant = name.replaceAll('_', '-')
   return drop.has(meant) || meant === 'content-length'
+}
+
+/** Returns the client's own `Content-Type`, if no plugin has changed it: Fastify gets another one where it could not read it. */
+function typeOf(raw: IncomingMessage, fields: IncomingHttpHeaders): string | undefined {
+  const type = fields['content-type']
+  if (type !== raw.headers['content-type']) return type
+  const at = raw.rawHeaders.findIndex((text, index) => index % 2 === 0 && text.toLowerCase() === 'content-type')
+  return at === -1 ? undefined : raw.rawHeaders[at + 1]
 }

@@ -63,7 +63,16 @@ function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): voi
   request.gone ??= new AbortController()
   request.gone.abort(reason)
   // Fastify runs its onResponse hooks on 'finish' or 'error' alone, and a client that leaves causes neither.
-  if (raw.listenerCount('error') > 0) raw.emit('error', reason)
+  if (raw.listenerCount('error') > 0) raw.emit('error', new ClosedEarly(reason))
+}
+
+/** By this code Fastify does not take it for a failure of a handler that returned the reply. */
+class ClosedEarly extends Error {
+  readonly code = 'ERR_STREAM_PREMATURE_CLOSE'
+
+  constructor(reason: Gone) {
+    super(reason.message, { cause: reason })
+  }
 }
 
 function isFinished(raw: ServerResponse): boolean {

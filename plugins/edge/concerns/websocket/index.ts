@@ -49,6 +49,7 @@ export default edgeConcern({
   name: 'websocket',
   options: orOff(WebSocket),
   default: {},
+  needsBridge: true, // @fastify/http-proxy connects WebSockets by itself, past the mesh
   whenOff: { onRequest: refuse },
   async plugin(fastify) {
     const tunnels = new Set<Tunnel>()

@@ -1,0 +1,68 @@
+/** The checks of routes that are served through @fastify/http-proxy. */
+import { checkFile } from './checked.ts'
+import type { Checked } from './concern.ts'
+import { didYouMean } from './nearest.ts'
+import { paramNames, pathPatterns } from './path-pattern.ts'
+import type { Written } from './schema.ts'
+
+type Route = Written['routes'][number]
+
+/** Readings of a path that http-proxy, which compares the path with its prefix, does not share. */
+const tolerant = ['case', 'trailingDot'] as const
+
+export function checkHttpProxy(at: string, route: Route, checked: Checked): void {
+  const { data, keys, report } = checked
+  const { via, httpProxy, path, edge } = route
+  if (!report.usable(`${at}/via`)) return
+  if (via === undefined) {
+    if (httpProxy !== undefined) report.fault(`${at}/httpProxy`, 'is used only with via: http-proxy', 'key')
+    return
+  }
+  for (const { name, needsBridge } of keys.edge) {
+    if (!needsBridge || !Reflect.get(edge ?? {}, name) || !report.usable(`${at}/edge/${name}`)) continue
+    const why = 'with via: http-proxy it cannot be served, as http-proxy connects WebSockets by itself, past the mesh'
+    report.fault(`${at}/edge/${name}`, `${why}; add a route without "via" for it`, 'key')
+  }
+  for (const key of ['strip', 'rewrite'] as const) {
+    if (path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue
+    report.fault(`${at}/path/${key}`, 'with via: http-proxy the path is changed by httpProxy.rewritePrefix', 'key')
+  }
+  checkFile(`${at}/httpProxy/module`, httpProxy?.module, checked)
+  if (httpProxy?.rewritePrefix === undefined || !report.sound(`${at}/httpProxy/rewritePrefix`)) return
+  checkRewritePrefix(at, route, httpProxy.rewritePrefix, checked)
+  const place = `${at}/httpProxy/rewritePrefix`
+  for (const reading of report.sound('/listen/paths') ? tolerant : []) {
+    if (data.listen.paths[reading] !== 'ignore') continue
+    report.fault(place, `http-proxy does not find the prefix in all paths of listen.paths.${reading}: ignore`, 'key')
+  }
+  if (path?.parameters === 'pass' && report.usable(`${at}/path/parameters`)) {
+    report.fault(place, 'http-proxy does not find the prefix in all paths of path.parameters: pass', 'key')
+  }
+}
+
+function checkRewritePrefix(at: string, route: Route, text: string, { report }: Checked): void {
+  const place = `${at}/httpProxy/rewritePrefix`
+  const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\*()]/.exec(text) ?? []
+  if (unsent !== undefined) {
+    report.fault(place, `a prefix must not contain "${unsent}": it is a plain path, with the names of parameters`)
+    return
+  }
+  if (!report.usable(`${at}/match`) || !report.sound(`${at}/match/path`)) return
+  const names = new Set(
+    pathPatterns(route.match.path)
+      .flatMap(paramNames)
+      .filter((name) => name !== '*')
+  )
+  const used = Array.from(text.matchAll(/:([^/:.-]*)/g), ([, name = '']) => name)
+  used.forEach((name, index) => {
+    // It replaces text by text, in the order of the path.
+    const part = [...names].find((begin) => begin !== name && name.startsWith(begin))
+    if (!names.has(name)) {
+      report.fault(place, `the path has no parameter ":${name}"${didYouMean(name, [...names])}`)
+    } else if (part !== undefined) {
+      report.fault(place, `http-proxy takes ":${name}" for ":${part}"; rename one of the two`)
+    } else if (used.indexOf(name) < index) {
+      report.fault(place, `":${name}" is there twice, and http-proxy replaces the first alone`)
+    }
+  })
+}

@@ -1,0 +1,234 @@
+/**
+ * @fastify/http-proxy and @fastify/reply-from on the mesh: a client for their option `undici`, and the options of
+ * `reply.from()` that go with it. They supply what reply-from lacks as a gateway: it ends no call when the client leaves
+ * before the response, adds no forwarding headers, passes hop-by-hop fields on, knows neither caller nor policy, answers
+ * most failures with 500 and retries by itself.
+ *
+ * reply-from gives its client no request. `rewriteRequestHeaders`, which gets it, puts it into the headers under a symbol.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import { Stream } from 'node:stream'
+import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Dispatcher } from 'undici'
+import type { Config, RouteConfig } from '../../../config/schema.ts'
+import { captureContext, SEALED } from '../async-context.ts'
+import { attach } from '../attach.ts'
+import { ProxyExchange } from './proxy-exchange.ts'
+import type { HeaderRules, RequestRules, UpstreamRequests } from './upstream-request.ts'
+import { bodyOf, rulesOf } from './upstream-request.ts'
+
+type ReplyOptions = NonNullable<FastifyHttpProxyOptions['replyOptions']>
+type RewriteRequestHeaders = NonNullable<ReplyOptions['rewriteRequestHeaders']>
+
+/** Options of `reply.from()`, by the name under which they go into `replyOptions` of http-proxy. */
+type ProxyReplyOptions = Required<Pick<ReplyOptions, 'rewriteRequestHeaders' | 'onError' | 'retryDelay'>>
+
+/** The part of undici's `Dispatcher` that reply-from uses, by the types of its own undici. */
+type ProxyClient = Extract<FastifyHttpProxyOptions['undici'], { request: unknown }> & {
+  /** Does nothing: the connections are the mesh's. */
+  readonly destroy: () => void
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Client for `undici` of @fastify/http-proxy and @fastify/reply-from: calls go over the mesh. */
+    proxyClient: ProxyClient
+    /** Options of `reply.from()` that `proxyClient` needs: `replyOptions` of @fastify/http-proxy. */
+    proxyReplyOptions: ProxyReplyOptions
+  }
+  interface FastifyRequest {
+    /** What the client of reply-from needs of a request; null on routes of the bridge. */
+    proxied: Proxied | null
+  }
+}
+
+interface Proxied {
+  readonly reply: FastifyReply
+  /** Body of a GET or HEAD, which reply-from refuses. */
+  body: unknown
+}
+
+const REQUEST = Symbol('jingwei.request')
+
+type MarkedHeaders = IncomingHttpHeaders & { [REQUEST]?: FastifyRequest }
+
+type Callback = (error: Error | null, data: Dispatcher.ResponseData) => void
+
+/** Makes the handler of a call from undici's, which hands the response to reply-from. */
+type Wrap = (handler: Dispatcher.DispatchHandler) => Dispatcher.DispatchHandler
+type WrappedOptions = Dispatcher.DispatchOptions & { wrap: Wrap }
+
+const HTTP_PROXY = '@fastify/http-proxy'
+
+export default fp<Config>(
+  async (fastify, config) => {
+    const seam: Dispatcher = fastify.getDecorator('mesh')
+    const requests: UpstreamRequests = fastify.getDecorator('upstreamRequests')
+    const keepsContext = !fastify.hasDecorator(SEALED)
+    const ownHost = config.edge.host === 'upstream'
+    const rulesByRoute = new WeakMap<RouteConfig, RequestRules>()
+    const rulesByService = new Map<string, HeaderRules>()
+    fastify.decorateRequest('proxied', null)
+
+    const wrapping = seam.compose((dispatch) => (options, handler) => {
+      const { wrap, ...rest } = options as WrappedOptions
+      return dispatch(rest, wrap(handler))
+    })
+
+    function request(given: Dispatcher.RequestOptions, done: Callback): void {
+      const headers = given.headers as MarkedHeaders
+      const { [REQUEST]: request } = headers
+      if (request === undefined || request.proxied === null) {
+        const advice = 'pass replyOptions: fastify.proxyReplyOptions, or these to reply.from()'
+        done(new Error(`fastify.proxyClient does not know the request; ${advice}`), null as never)
+        return
+      }
+      const { reply, body } = request.proxied
+      const route = request.routeOptions.config.route
+      if (keepsContext) captureContext(request)
+      const wrap: Wrap = (handler) => {
+        const exchange = new ProxyExchange(request, reply, Boolean(route?.edge.cors), handler)
+        request.exchange = exchange
+        return exchange
+      }
+      const rules = route === undefined ? undefined : rulesOfRoute(route)
+      const options = {
+        origin: given.origin,
+        path: given.path,
+        method: given.method,
+        headers: pairsOf(headers),
+        body: bodyFor(request, given.body, body),
+        caller: request,
+        request,
+        ...(rules && { route: rules.route }),
+        ...(rules?.policy && { mesh: rules.policy }),
+        wrap
+      }
+      wrapping.request(options as Dispatcher.RequestOptions, done)
+    }
+
+    const rewriteRequestHeaders: RewriteRequestHeaders = (request, given) => {
+      const headers = given as MarkedHeaders
+      // A function of the user's may have called this one itself.
+      if (headers[REQUEST] === request) return headers
+      const caller = request as unknown as FastifyRequest
+      const { route } = caller.routeOptions.config
+      const service = /^(.+)\.mesh$/.exec(headers.host ?? '')?.[1] ?? ''
+      const rules = route === undefined ? rulesOfService(service) : rulesOfRoute(route)
+      return mark(requests.rewritten(caller, rules, headers), caller)
+    }
+
+    function rulesOfRoute(route: RouteConfig): RequestRules {
+      let rules = rulesByRoute.get(route)
+      if (rules === undefined) {
+        rules = { ...rulesOf(route), isDropped: requests.trust.filterFor(route) }
+        rulesByRoute.set(route, rules)
+      }
+      return rules
+    }
+
+    function rulesOfService(service: string): HeaderRules {
+      let rules = rulesByService.get(service)
+      if (rules === undefined) {
+        rules = { takenPrefix: null, ownHost, isDropped: requests.trust.filterFor({ service, mesh: {} }) }
+        // Other names come from functions, and may be without end.
+        if (Object.hasOwn(config.services, service)) rulesByService.set(service, rules)
+      }
+      return rules
+    }
+
+    const proxyClient: ProxyClient = { request: request as ProxyClient['request'], destroy() {} }
+    const proxyReplyOptions: ProxyReplyOptions = {
+      rewriteRequestHeaders,
+      // reply-from wraps the error into one of its own.
+      onError: (reply, { error }) => void reply.send(error.cause ?? error),
+      // Retries are the mesh's.
+      retryDelay: () => null
+    }
+    fastify.decorate('proxyClient', proxyClient)
+    fastify.decorate('proxyReplyOptions', proxyReplyOptions)
+
+    // All routes but those of the bridge may call `reply.from()`.
+    fastify.addHook('onRoute', (routeOptions) => {
+      const route = routeOptions.config?.route
+      if (route !== undefined && route.via === undefined) return
+      attach(routeOptions, 'onRequest', (request, reply, done) => {
+        request.proxied = { reply, body: undefined }
+        done()
+      })
+    })
+
+    fastify.addHook('onRegister', (instance, options) => {
+      if (instance.pluginName === HTTP_PROXY) adopt(instance, options as FastifyHttpProxyOptions)
+    })
+
+    /** Completes the options of http-proxy where its upstream is a service of the mesh. */
+    function adopt(instance: FastifyInstance, options: FastifyHttpProxyOptions & { websocket?: boolean }): void {
+      if (options.undici === undefined && isService(options.upstream)) options.undici = proxyClient
+      if (options.undici !== proxyClient) return
+      const { wsUpstream } = options as { wsUpstream?: string }
+      if (options.websocket && (wsUpstream === undefined || isService(wsUpstream))) {
+        throw new Error(
+          `${HTTP_PROXY} connects WebSockets by itself, past the mesh, and ${options.upstream} is no address: set wsUpstream, or serve them by a route of the configuration`
+        )
+      }
+      // The access log has a line for each request.
+      options.disableRequestLogging ??= true
+      options.replyOptions = withOurs(options.replyOptions)
+      instance.addHook('preHandler', (request, _reply, done) => {
+        const { method } = request
+        if ((method === 'GET' || method === 'HEAD') && request.body instanceof Stream) {
+          request.proxied!.body = request.body
+          request.body = undefined
+        }
+        done()
+      })
+    }
+
+    /** The user's options go before ours; a function that rewrites headers gets those that go to the service. */
+    function withOurs(own: ReplyOptions = {}): ReplyOptions {
+      const rewrite = own.rewriteRequestHeaders
+      if (rewrite === undefined || rewrite === rewriteRequestHeaders) return { ...proxyReplyOptions, ...own }
+      return {
+        ...proxyReplyOptions,
+        ...own,
+        rewriteRequestHeaders: (request, headers) =>
+          mark(rewrite(request, rewriteRequestHeaders(request, headers)), request as unknown as FastifyRequest)
+      }
+    }
+  },
+  { name: 'jingwei-proxy-client', fastify: '5.x', dependencies: ['jingwei-errors', 'jingwei-request-state'] }
+)
+
+const isService = (upstream: string | undefined) => upstream !== undefined && /^\w+:\/\/[^/]+\.mesh\/?$/.test(upstream)
+
+function mark(headers: object, request: FastifyRequest): MarkedHeaders {
+  return Object.assign(headers, { [REQUEST]: request })
+}
+
+function pairsOf(headers: IncomingHttpHeaders): string[] {
+  const pairs: string[] = []
+  for (const name in headers) {
+    const value = headers[name]
+    if (Array.isArray(value)) for (const each of value) pairs.push(name, each)
+    // reply-from sets what it removes to undefined.
+    else if (value !== undefined) pairs.push(name, String(value))
+  }
+  return pairs
+}
+
+/**
+ * reply-from gives `''` for no body, and in place of one that Fastify left unread: of a GET, and of HTTP/2 without type
+ * and length.
+ */
+function bodyFor(
+  { raw, body }: FastifyRequest,
+  given: Dispatcher.DispatchOptions['body'],
+  kept: unknown
+): Dispatcher.DispatchOptions['body'] {
+  if (given !== '') return given === body ? bodyOf({ raw, body }) : given
+  if (kept !== undefined) return bodyOf({ raw, body: kept })
+  return body === undefined && !raw.readableDidRead ? bodyOf({ raw, body: raw }) : null
+}

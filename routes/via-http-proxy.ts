@@ -1,0 +1,126 @@
+/** Configured routes that @fastify/http-proxy serves, with its own options. Its calls go over the mesh. */
+import { pathToFileURL } from 'node:url'
+import createError from '@fastify/error'
+import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
+import httpProxy from '@fastify/http-proxy'
+import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
+import type { PathPattern } from '../config/path-pattern.ts'
+import type { RouteConfig } from '../config/schema.ts'
+
+type ModuleOptions = Partial<FastifyHttpProxyOptions>
+type Params = Record<string, string>
+
+const Undecodable = createError('JW_BAD_TARGET', 'The path has octets that are not UTF-8', 400)
+
+/** Options that the configuration sets, and the reason why a module must not. */
+const reserved: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(['prefix', 'routes', 'httpMethods', 'constraints'].map((key) => [key, 'match says it'])),
+  ...Object.fromEntries(['upstream', 'base'].map((key) => [key, 'service or split says it'])),
+  ...Object.fromEntries(['undici', 'http', 'http2'].map((key) => [key, 'calls go over the mesh'])),
+  ...Object.fromEntries(['websocket', 'wsUpstream'].map((key) => [key, 'WebSockets would bypass the mesh'])),
+  config: 'the configuration of the route says it'
+}
+
+/** Loads `httpProxy.module` of a route. Throws an error that names the route. */
+export async function moduleOptions({ name, httpProxy }: RouteConfig): Promise<ModuleOptions> {
+  const path = httpProxy?.module
+  if (path === undefined) return {}
+  const because = (why: string, cause?: unknown) =>
+    new Error(`route ${name}: httpProxy.module ${path}: ${why}`, { cause })
+  const module = await import(pathToFileURL(path).href).catch((error: unknown) => {
+    throw because(error instanceof Error ? error.message : String(error), error)
+  })
+  const options: unknown = (module as { default?: unknown }).default
+  if (typeof options !== 'object' || options === null) {
+    throw because('it has no default export with options of @fastify/http-proxy')
+  }
+  for (const key of Object.keys(options)) {
+    if (Object.hasOwn(reserved, key)) throw because(`it must not set ${key}: ${reserved[key]}`)
+  }
+  // It would reach services whose trusted headers a client could then set.
+  if ((options as ModuleOptions).replyOptions?.getUpstream !== undefined) {
+    throw because('it must not set replyOptions.getUpstream: service or split says it')
+  }
+  return options
+}
+
+interface Registration {
+  readonly route: RouteConfig
+  readonly pattern: PathPattern
+  /** Path as plugins see it in `routeOptions.url`. */
+  readonly url: string
+  readonly methods: string[]
+  readonly config: NonNullable<RouteOptions['config']>
+  readonly constraints: Record<string, string>
+  readonly module: ModuleOptions
+}
+
+/** Registers one Fastify route of a configured route through http-proxy. */
+export async function registerHttpProxy(fastify: FastifyInstance, registration: Registration): Promise<void> {
+  const { route, pattern, url, methods, config, constraints, module } = registration
+  const { rewritePrefix, internalRewriteLocationHeader } = route.httpProxy ?? {}
+  const prefix = rewritePrefix === undefined ? '' : prefixOf(pattern)
+  const options: FastifyHttpProxyOptions = {
+    ...(internalRewriteLocationHeader !== undefined && { internalRewriteLocationHeader }),
+    // It would write the names of the parameters into the header.
+    ...(prefix.includes(':') && { internalRewriteLocationHeader: false }),
+    ...module,
+    upstream: `http://${route.service}.mesh`,
+    prefix,
+    // Without a prefix the path goes on as it is.
+    rewritePrefix: rewritePrefix ?? (fastify.prefix || '/'),
+    routes: [prefix === '' ? url : ''],
+    httpMethods: methods,
+    constraints,
+    config,
+    preRewrite(given, params, at) {
+      const rewritten = module.preRewrite?.(given, params, at) ?? given
+      encodeParams(rewritten, params as Params)
+      return rewritten
+    },
+    handler(request, reply, dest, replyOptions) {
+      decodeParams(request)
+      if (module.handler !== undefined) return module.handler(request, reply, dest, replyOptions)
+      return reply.from(dest, replyOptions)
+    }
+  }
+  await fastify.register(async (child) => {
+    // http-proxy adds its own, for all types.
+    if (child.hasContentTypeParser('*')) child.removeContentTypeParser('*')
+    if (module.proxyPayloads === false || module.preValidation !== undefined) {
+      // It adds none then, and those of Fastify are not there on proxied routes.
+      const bodyLimit = route.edge.bodyLimit || Number.MAX_SAFE_INTEGER
+      const parse = child.getDefaultJsonParser('error', 'error')
+      child.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit }, parse)
+    }
+    await child.register(httpProxy, options)
+  })
+}
+
+/** Returns the part of a pattern that `rewritePrefix` replaces. http-proxy counts the segments of one with parameters. */
+function prefixOf({ parts }: PathPattern): string {
+  const segments = parts.map((part) => {
+    if (part.kind === 'text') return part.text
+    return `:${part.kind === 'any' ? part.name : part.names[0]}`
+  })
+  return segments.map((segment) => `/${segment}`).join('')
+}
+
+/**
+ * Encodes the values of parameters, which http-proxy writes into the path as they are: a decoded `?` or `#` would end the
+ * path there, and so take the client to another resource than the prefix says. `$&` is a pattern to `replace()`.
+ */
+function encodeParams(url: string, params: Params): void {
+  try {
+    decodeURI(url)
+  } catch {
+    // http-proxy would throw what is a 500.
+    throw new Undecodable()
+  }
+  for (const name in params) params[name] = encodeURIComponent(params[name]!)
+}
+
+function decodeParams({ params }: FastifyRequest): void {
+  const encoded = params as Params
+  for (const name in encoded) encoded[name] = decodeURIComponent(encoded[name]!)
+}

@@ -1,0 +1,324 @@
+/** @fastify/http-proxy and @fastify/reply-from, the real packages, on the mesh: what reaches the service and the client. */
+import { createHash, randomBytes } from 'node:crypto'
+import { createRequire } from 'node:module'
+import httpProxy from '@fastify/http-proxy'
+import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { GatewayOptions, Seen } from '../../helpers/gateway.ts'
+import {
+  ask as askRaw,
+  eventually,
+  get,
+  raw,
+  startEcho,
+  startGateway,
+  startRawService,
+  startService
+} from '../../helpers/gateway.ts'
+import { selfSigned } from '../../helpers/self-signed.ts'
+import { ask, begin, listenFor, protocols } from '../helpers/any-client.ts'
+
+const files = selfSigned(t)
+const unchanged = { prefix: '/orders', upstream: 'http://orders.mesh' }
+const byName = [{ package: '@fastify/http-proxy', options: unchanged }]
+
+/** A gateway with one service, `orders`, and what a test adds. */
+async function gatewayWith(t: Test, url: string, more: object, options: GatewayOptions = {}) {
+  const gateway = await startGateway({ services: { orders: { instances: [url] } }, ...more }, { log: true, ...options })
+  t.teardown(gateway.close)
+  return gateway
+}
+
+async function echo(t: Test): Promise<string> {
+  const service = await startEcho()
+  t.teardown(service.close)
+  return service.url
+}
+
+const seenIn = (body: Buffer | string) => JSON.parse(body.toString()) as Seen
+
+t.test('a registration that names only the upstream works as it is', async (t) => {
+  const { port } = await gatewayWith(t, await echo(t), { plugins: byName })
+  const seen = await askRaw(port, '/orders/7?a=b%20c&d', ['X-Own: 1'])
+  t.equal(seen.url, '/7?a=b%20c&d', 'the prefix is taken off, the query goes on as it is')
+  t.equal(seen.headers['x-own'], '1')
+})
+
+t.test('so does one that names client and reply options', async (t) => {
+  const { port } = await gatewayWith(
+    t,
+    await echo(t),
+    {},
+    {
+      before: (server) =>
+        void server.register(async (fastify) => {
+          const { proxyClient, proxyReplyOptions } = fastify
+          await fastify.register(httpProxy, { ...unchanged, undici: proxyClient, replyOptions: proxyReplyOptions })
+        })
+    }
+  )
+  t.equal((await askRaw(port, '/orders/7')).url, '/7')
+})
+
+t.test('the service gets what it gets over the bridge', async (t) => {
+  const url = await echo(t)
+  const more = {
+    listen: { trustProxy: ['10.0.0.0/8'] },
+    plugins: byName,
+    routes: [{ name: 'bridge', match: { path: '/bridge' }, service: 'orders' }]
+  }
+  const { port } = await gatewayWith(t, url, more)
+  const fields = [
+    'Host: shop.example.com', 'X-Forwarded-For: 6.6.6.6', 'Forwarded: for=6.6.6.6', 'X-Request-Id: mine', 'Via: 1.0 fred',
+    'TE: trailers, gzip', 'Keep-Alive: timeout=9', 'Proxy-Connection: x', 'Upgrade: h2c', 'Connection: close, X-Hop',
+    'X-Hop: 1', 'x_forwarded_for: 6.6.6.6', 'Cookie: a=1; b=2', 'X-Twice: 1', 'X-Twice: 2'
+  ] // biome-ignore format: a list
+  const get = async (path: string) => {
+    const { headers, rawHeaders } = await askRaw(port, path, fields)
+    const { 'x-request-id': _id, ...rest } = headers as Record<string, string | undefined>
+    t.notMatch(rawHeaders.join('\n').toLowerCase(), /transfer-encoding|content-length/, 'a GET has no body')
+    return rest
+  }
+  const proxied = await get('/orders/7')
+  t.strictSame(proxied, await get('/bridge/7'))
+  t.match(proxied, { host: 'shop.example.com', 'x-forwarded-for': '127.0.0.1', 'x-forwarded-host': 'shop.example.com' })
+  t.match(proxied.via, /^1\.0 fred, 1\.1 jingwei-/)
+  t.equal(proxied['x-hop'], undefined)
+  t.equal(proxied.upgrade, undefined)
+})
+
+t.test('edge.host: upstream gives the service its own host', async (t) => {
+  const url = await echo(t)
+  const { port } = await gatewayWith(t, url, { edge: { host: 'upstream' }, plugins: byName })
+  t.equal((await askRaw(port, '/orders/7', ['Host: shop.example.com'])).headers.host, new URL(url).host)
+})
+
+t.test('a header that some route sets is not taken from a client on its way through http-proxy', async (t) => {
+  const { port } = await gatewayWith(t, await echo(t), {
+    plugins: byName,
+    routes: [
+      {
+        name: 'known',
+        match: { path: '/known' },
+        service: 'orders',
+        edge: { jwt: { secret: 'x'.repeat(32), algorithms: ['HS256'], forward: { sub: 'x-user-id' } } }
+      }
+    ]
+  })
+  t.equal((await askRaw(port, '/orders/7', ['X-User-Id: root'])).headers['x-user-id'], undefined)
+})
+
+t.test("functions of the user's own have the last word on headers, and see those of the gateway", async (t) => {
+  const { port } = await gatewayWith(
+    t,
+    await echo(t),
+    {},
+    {
+      before: (server) =>
+        void server.register(httpProxy, {
+          ...unchanged,
+          replyOptions: {
+            rewriteRequestHeaders: (_request, headers) => ({
+              'x-saw': headers['x-forwarded-proto'],
+              'x-user': 'amy',
+              host: 'own'
+            }),
+            rewriteHeaders: (headers) => ({ ...headers, 'x-answer': '42' })
+          }
+        })
+    }
+  )
+  const { status, headers, body } = await get(port, '/orders/7')
+  t.equal(status, 200)
+  t.equal(headers['x-answer'], '42')
+  t.match(seenIn(body).headers, { 'x-saw': 'http', 'x-user': 'amy', host: 'own' })
+})
+
+t.test('reply.from() within a route of the user', async (t) => {
+  const replyFrom = createRequire(createRequire(import.meta.url).resolve('@fastify/http-proxy'))(
+    '@fastify/reply-from'
+  ) as FastifyPluginCallback<{ undici: unknown }>
+  const own = (server: FastifyInstance) =>
+    void server.register(async (fastify) => {
+      await fastify.register(replyFrom, { undici: fastify.proxyClient })
+      fastify.post('/own', (_request, reply) =>
+        reply.from('http://orders.mesh/made', { ...fastify.proxyReplyOptions, body: { a: 1 } })
+      )
+      fastify.get('/bare', (_request, reply) => reply.from('http://orders.mesh/made'))
+      fastify.get('/unknown', (_request, reply) =>
+        reply.from('http://nobody.mesh/made', { ...fastify.proxyReplyOptions })
+      )
+    })
+  const { port, log } = await gatewayWith(t, await echo(t), {}, { before: own })
+  const seen = seenIn((await get(port, '/own', ['Content-Length: 0'], 'POST')).body)
+  t.match(seen, { url: '/made', method: 'POST', body: '{"a":1}' })
+  t.match(seen.headers, { 'content-type': 'application/json', 'content-length': '7', 'x-forwarded-for': '127.0.0.1' })
+  t.equal((await get(port, '/bare')).status, 500, 'without the options')
+  t.match(JSON.stringify(log), /proxyClient does not know the request; pass replyOptions: fastify\.proxyReplyOptions/)
+  const unknown = await get(port, '/unknown')
+  t.match(unknown, { status: 503, body: /JW_NO_SERVICE/ })
+  t.equal(unknown.headers['proxy-status'], 'jingwei; error=destination_not_found')
+})
+
+t.test('the client gets no hop-by-hop fields, all cookies, and the headers of the edge', async (t) => {
+  const service = await startRawService((socket) => {
+    socket.once('data', () => {
+      const fields = [
+        'Content-Length: 2', 'Connection: close, X-Hop', 'X-Hop: 1', 'Keep-Alive: timeout=7', 'Proxy-Authenticate: x',
+        'Set-Cookie: a=1', 'Set-Cookie: b=2', 'Vary: accept', 'X-Request-Id: theirs', 'Proxy-Status: jingwei; error=x', 'X-Own: theirs'
+      ] // biome-ignore format: a list
+      socket.end(`HTTP/1.1 200 OK\r\n${fields.join('\r\n')}\r\n\r\nok`)
+    })
+  })
+  t.teardown(service.close)
+  const { port } = await gatewayWith(
+    t,
+    service.url,
+    { plugins: byName },
+    {
+      before: (server) =>
+        void server.addHook('onRequest', (_request, reply, done) => {
+          reply.header('x-own', 'ours').header('set-cookie', 'c=3').header('vary', 'x-tenant')
+          done()
+        })
+    }
+  )
+  const { status, headers, body } = await get(port, '/orders/7')
+  t.match({ status, body }, { status: 200, body: 'ok' })
+  for (const name of ['x-hop', 'keep-alive', 'proxy-authenticate', 'proxy-status'])
+    t.equal(headers[name], undefined, name)
+  t.equal(headers['set-cookie'], 'a=1\nb=2\nc=3')
+  t.equal(headers['x-own'], 'ours')
+  t.not(headers['x-request-id'], 'theirs')
+  t.match(headers.vary!.split(/[\n,]\s*/).sort(), ['accept', 'x-tenant'])
+})
+
+for (const protocol of protocols) {
+  t.test(`${protocol}: bodies go both ways as they are, and HEAD has none`, async (t) => {
+    const service = await startService((request, response) => {
+      if (request.method === 'HEAD') return void response.setHeader('content-length', '1234').end()
+      response.writeHead(200, { 'content-type': 'application/octet-stream' })
+      request.pipe(response)
+    })
+    t.teardown(service.close)
+    const more = { listen: listenFor(protocol, files), plugins: byName }
+    const { port } = await gatewayWith(t, service.url, more)
+    const body = randomBytes(3_000_000)
+    const { status, whole, body: answered } = await ask(t, protocol, port, { method: 'POST', path: '/orders/7', body })
+    t.match({ status, whole }, { status: 200, whole: true })
+    const sum = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
+    t.equal(sum(answered), sum(body))
+    const json = await ask(t, protocol, port, {
+      method: 'PUT',
+      path: '/orders/7',
+      headers: { 'content-type': 'application/json' },
+      body: Buffer.from('{ "not": "touched" }')
+    })
+    t.equal(json.body.toString(), '{ "not": "touched" }')
+    const withBody = await ask(t, protocol, port, { path: '/orders/7', body: Buffer.from('in a GET') })
+    t.match({ ...withBody, body: withBody.body.toString() }, { status: 200, body: 'in a GET' })
+    const head = await ask(t, protocol, port, { method: 'HEAD', path: '/orders/7' })
+    t.match(head, { status: 200, headers: { 'content-length': '1234' }, whole: true })
+  })
+
+  t.test(`${protocol}: each chunk arrives before the next is sent, both ways`, async (t) => {
+    const service = await startService((request, response) => {
+      response.writeHead(200, { 'content-type': 'text/plain' })
+      request.on('data', (chunk: Buffer) => response.write(`got ${chunk}`))
+      request.on('end', () => response.end('.'))
+    })
+    t.teardown(service.close)
+    const more = { listen: listenFor(protocol, files), plugins: byName }
+    const { port } = await gatewayWith(t, service.url, more)
+    const call = begin(t, protocol, port, { method: 'POST', path: '/orders/7', streams: true })
+    for (const word of ['one', 'two', 'three']) {
+      call.send(`${word};`)
+      await eventually(() => call.body().includes(`got ${word};`))
+    }
+    call.end()
+    t.match(await call.response, { status: 200, whole: true })
+    t.equal(call.body().toString(), 'got one;got two;got three;.')
+  })
+
+  t.test(`${protocol}: a client that leaves ends the call, before and after the header section`, async (t) => {
+    const open = new Set<string>()
+    const service = await startService((request, response) => {
+      const { url = '' } = request
+      open.add(url)
+      response.once('close', () => open.delete(url))
+      if (url === '/begun') response.writeHead(200).write('begun')
+    })
+    t.teardown(service.close)
+    const more = { listen: listenFor(protocol, files), plugins: byName }
+    const { port, log } = await gatewayWith(t, service.url, more)
+    for (const path of ['/silent', '/begun']) {
+      const call = begin(t, protocol, port, { path: `/orders${path}` })
+      await eventually(() => open.has(path))
+      if (path === '/begun') await eventually(() => call.body().length > 0)
+      call.leave()
+      await eventually(() => !open.has(path))
+      t.pass(path)
+    }
+    t.notMatch(JSON.stringify(log), /"level":50/, 'which is no error')
+  })
+}
+
+t.test('informational responses pass', async (t) => {
+  const service = await startRawService((socket) => {
+    socket.once('data', () => {
+      socket.end('HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+    })
+  })
+  t.teardown(service.close)
+  const { port } = await gatewayWith(t, service.url, { plugins: byName })
+  const text = await raw(port, 'GET /orders/7 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
+  t.match(text, /^HTTP\/1\.1 103 Early Hints\r\nlink: <\/a\.css>\r\n\r\nHTTP\/1\.1 200 OK\r\n[\s\S]*\r\n\r\nok$/i)
+})
+
+t.test('a request that comes back is refused', async (t) => {
+  let port = 0
+  const service = await startService(async (request, response) => {
+    const { via = '' } = request.headers
+    const answer = await get(port, '/orders/7', [`Via: ${via}`])
+    response.writeHead(answer.status).end(answer.body)
+  })
+  t.teardown(service.close)
+  port = (await gatewayWith(t, service.url, { plugins: byName })).port
+  t.match(await get(port, '/orders/7'), { status: 508, body: /JW_LOOP_DETECTED/ })
+})
+
+t.test('websocket: true needs an address of its own', async (t) => {
+  const started = startGateway({
+    services: { orders: { instances: ['http://127.0.0.1:1'] } },
+    plugins: [{ package: '@fastify/http-proxy', options: { ...unchanged, websocket: true } }]
+  })
+  await t.rejects(started, /http-proxy connects WebSockets by itself, past the mesh/)
+})
+
+t.test("a client of the user's own stays, and so do upstreams that are addresses", async (t) => {
+  const seen: unknown[] = []
+  const url = await echo(t)
+  const { port } = await gatewayWith(
+    t,
+    url,
+    { plugins: [{ package: '@fastify/http-proxy', options: { prefix: '/direct', upstream: url } }] },
+    {
+      before: (server) =>
+        void server.register(httpProxy, {
+          ...unchanged,
+          undici: {
+            request: (({ origin }: { origin: string }, done: (error: Error) => void) => {
+              seen.push(origin)
+              done(Object.assign(new Error('own'), { statusCode: 418 }))
+            }) as never
+          }
+        })
+    }
+  )
+  await get(port, '/orders/7')
+  t.strictSame(seen, ['http://orders.mesh'])
+  // Not `Connection: close`: http-proxy passes the service's `keep-alive` on, and the connection stays open.
+  const direct = seenIn(await (await fetch(`http://127.0.0.1:${port}/direct/7`)).text())
+  t.equal(direct.headers.via, undefined)
+})
