@@ -29,7 +29,7 @@ import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
 import mesh from './plugins/mesh/index.ts'
 import { banner } from './plugins/operations/banner.ts'
-import { run } from './plugins/operations/cli.ts'
+import { exit, run } from './plugins/operations/cli.ts'
 import type { Stop } from './plugins/operations/drain.ts'
 import { stopOnSignals, stopper } from './plugins/operations/drain.ts'
 import type { Asked } from './plugins/operations/explain.ts'
@@ -164,5 +164,5 @@ if (import.meta.main) {
   // Without a listener, Node opens its inspector on this signal.
   process.on('SIGUSR1', () => {})
   const code = await run(process.argv.slice(2), { loader, build, start, edgeConcerns, explain: explainOnce })
-  if (code !== null) process.exitCode = code
+  if (code !== null) await exit(code)
 }

@@ -15,6 +15,7 @@ import type { Config } from '../../config/schema.ts'
 import { parseDuration } from '../../config/units.ts'
 import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
+import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
 
 const home = join(import.meta.dirname, '../..')
@@ -54,7 +55,7 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
     const { code } = error as { code?: unknown }
     const isUsage = typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS')
     const text = isUsage ? (error as Error).message : describe(error as Error)
-    process.stderr.write(`${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help}` : ''}\n`)
+    await write(process.stderr, `${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help}` : ''}\n`).catch(() => {})
     return 1
   }
 }
@@ -129,15 +130,31 @@ function load(file: string, { loader }: Gateways): Config {
   return loader.load(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
 }
 
-/** Writes the output of a command. A reader that closes its pipe has seen enough. */
-function print(text: string): Promise<0> {
+/** Writes the output of a command. */
+async function print(text: string): Promise<0> {
+  await write(process.stdout, text).catch((error: Error) => {
+    throw new Error(`cannot write to stdout: ${error.message}`, { cause: error })
+  })
+  return 0
+}
+
+/** Resolves when the text is written. A reader that closes its pipe has seen enough. */
+function write(stream: NodeJS.WriteStream, text: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => {
+    stream.write(text, (error) => {
       const { code } = (error ?? {}) as NodeJS.ErrnoException
-      if (error && code !== 'EPIPE') reject(new Error(`cannot write to stdout: ${error.message}`, { cause: error }))
-      else resolve(0)
+      if (error && code !== 'EPIPE') reject(error)
+      else resolve()
     })
   })
+}
+
+const flushMs = 1000
+
+/** Ends the process after a command. Plugins that it has loaded may have left timers and sockets open. */
+export async function exit(code: number): Promise<never> {
+  await logFlushed(flushMs)
+  process.exit(code)
 }
 
 function version(): string {

@@ -120,3 +120,20 @@ t.test('explain finds the hooks of plugins, and their routes', async (t) => {
   t.match(await explain('PUT', '/bff/only'), /refused {3}404/)
   t.match(await explain('PUT', '/bff/only', '-H', 'host: bff.example.com'), /route {5}\/bff\/only of plugin bff/)
 })
+
+t.test('a command ends, whatever a plugin leaves open', async (t) => {
+  const open = `import { createServer } from 'node:net'
+    export default async function open () {
+      setInterval(() => {}, 1000)
+      createServer().listen(0, '127.0.0.1')
+    }`
+  const files = { 'gateway.yaml': yaml, 'a.mjs': open, 'b.mjs': good, 'c.mjs': good }
+  for (const command of ['check', 'routes']) t.match(await run(t, [command, 'FILE'], files), { code: 0 }, command)
+  const failing = { ...files, 'c.mjs': 'export default async () => { throw new Error("no luck") }' }
+  for (const command of [
+    ['check', 'FILE'],
+    ['start', '-c', 'FILE']
+  ]) {
+    t.match(await run(t, command, failing), { code: 1, stderr: /failed to start: no luck/ }, command.join(' '))
+  }
+})
