@@ -9,7 +9,7 @@ import { Transports } from './connect/index.ts'
 import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
 import { LoopClock } from './core/loop-clock.ts'
-import { registerServiceMetrics } from './core/metrics.ts'
+import { OwnMeter, registerServiceMetrics } from './core/metrics.ts'
 import { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import type {
@@ -62,6 +62,7 @@ export class Mesh extends Dispatcher {
   readonly #transports: Transports
   readonly #deps: LayerContext
   readonly #exhaustion: Exhaustion
+  readonly #meter: OwnMeter | null
   readonly #clock: LoopClock
   readonly #used: Interceptors
   #closing: Promise<void> | null = null
@@ -70,13 +71,15 @@ export class Mesh extends Dispatcher {
 
   constructor(config: MeshConfig, options: MeshOptions = {}) {
     super()
-    const { log = silent, meter: given = null } = options
+    const { log = silent } = options
+    const meter = options.meter ? new OwnMeter(options.meter) : null
+    this.#meter = meter
     this.#used = new Interceptors(options.owners ?? null, config)
-    this.#exhaustion = new Exhaustion({ log, meter: given })
+    this.#exhaustion = new Exhaustion({ log, meter })
     this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
     this.#deps = {
       log,
-      meter: given,
+      meter,
       now: options.now ?? this.#clock.now,
       // Whoever brings a clock of its own says what time passes.
       ...(options.now === undefined && { stalledMs: this.#clock.stalledMs }),
@@ -100,8 +103,7 @@ export class Mesh extends Dispatcher {
       this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#deps))
       this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
     }
-    const { meter, now } = this.#deps
-    if (meter !== null) registerServiceMetrics(meter, () => this.#services.values(), now)
+    if (meter !== null) registerServiceMetrics(meter, () => this.#services.values(), this.#deps.now)
     // `compose()` calls them on a Proxy, which has no private fields.
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
@@ -246,6 +248,7 @@ export class Mesh extends Dispatcher {
   async #release(): Promise<void> {
     this.#clock.close()
     this.#exhaustion.close()
+    this.#meter?.close()
     await Promise.all([this.#discovery.close(), this.#transports.close(), this.#locality.close()])
   }
 

@@ -19,9 +19,10 @@ declare module 'fastify' {
 
 type Collect = (set: (labels: Record<string, string>, value: number) => void) => void
 
-/** One registry for both halves; a second registration of a name is the first one's metric. */
+/** One registry for both halves. A second registration of a name is the first one's metric; of a gauge, a part of it. */
 export function createMeter(registry: Registry) {
   const registers = [registry]
+  const gauges = new Map<string, Set<Collect>>()
   const known = <M extends BoundCounter | BoundHistogram>(name: string, make: () => M): M => {
     const before = registry.getSingleMetric(name)
     if (before !== undefined) return before as unknown as M
@@ -34,16 +35,28 @@ export function createMeter(registry: Registry) {
     counter: (options: MetricOptions) => known(options.name, () => new BoundCounter(options)),
     histogram: (options: MetricOptions & { buckets: readonly number[] }) =>
       known(options.name, () => new BoundHistogram(options)),
-    gauge: ({ collect, labelNames = [], ...options }: MetricOptions & { collect: Collect }) => {
-      new Gauge({
-        ...options,
-        labelNames,
-        registers,
-        collect() {
-          this.reset()
-          collect((labels, value) => this.set(labels, value))
-        }
-      })
+    /** Returns a function that ends the series of this call; the last one takes the gauge out of the registry. */
+    gauge: ({ collect, labelNames = [], ...options }: MetricOptions & { collect: Collect }): (() => void) => {
+      const { name } = options
+      const parts = gauges.get(name) ?? new Set<Collect>()
+      if (parts.size === 0) {
+        new Gauge({
+          ...options,
+          labelNames,
+          registers,
+          collect() {
+            this.reset()
+            for (const part of parts) part((labels, value) => this.set(labels, value))
+          }
+        })
+        gauges.set(name, parts)
+      }
+      parts.add(collect)
+      return () => {
+        if (!parts.delete(collect) || parts.size > 0) return
+        gauges.delete(name)
+        registry.removeSingleMetric(name)
+      }
     }
   }
 }

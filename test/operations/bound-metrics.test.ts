@@ -2,6 +2,9 @@
 import { Counter, Histogram, Registry } from 'prom-client'
 import t from 'tap'
 import { createMeter } from '../../plugins/operations/metrics.ts'
+import { policyOf } from '../mesh/concerns/breaking-options.ts'
+import { byHand } from '../mesh/helpers/discovery.ts'
+import { meshOf, service } from '../mesh/helpers/mesh.ts'
 
 t.test('a registry shows the same as of its own metrics', async (t) => {
   const [own, bound] = [new Registry(), new Registry()]
@@ -33,4 +36,49 @@ t.test('a name is one metric, its labels one series', async (t) => {
   const [one, other] = [meter.counter(options).labels('a', 'bc'), meter.counter(options).labels('ab', 'c')]
   t.equal(meter.counter(options).labels('a', 'bc'), one)
   t.not(one, other)
+})
+
+t.test('a gauge that several register has the series of all, until each ends its own', async (t) => {
+  const registry = new Registry()
+  const meter = createMeter(registry)
+  const options = { name: 'state', help: 'State.', labelNames: ['service'] }
+  const lines = async () => (await registry.metrics()).split('\n').filter((line) => line.startsWith('state{'))
+  const of = (service: string, read: () => number) =>
+    meter.gauge({ ...options, collect: (set) => set({ service }, read()) })
+  let value = 1
+  const endOrders = of('orders', () => value)
+  const endUsers = of('users', () => 7)
+  t.same(await lines(), ['state{service="orders"} 1', 'state{service="users"} 7'])
+  value = 2
+  t.same(await lines(), ['state{service="orders"} 2', 'state{service="users"} 7'])
+  endOrders()
+  endOrders()
+  t.same(await lines(), ['state{service="users"} 7'])
+  endUsers()
+  t.equal(registry.getSingleMetric('state'), undefined, 'the last one takes the gauge along')
+  of('orders', () => 3)
+  t.same(await lines(), ['state{service="orders"} 3'])
+})
+
+t.test('two meshes with one meter: the series of both, and none of one that is closed', async (t) => {
+  const registry = new Registry()
+  const meter = createMeter(registry)
+  const policy = policyOf({ circuitBreaker: {} })
+  const one = meshOf(t, [service('orders', [], policy)], { meter, discovery: byHand().discovery })
+  const other = meshOf(t, [service('users', [], policy)], { meter, discovery: byHand().discovery })
+  const services = async (name: string) => {
+    const found = (await registry.metrics()).matchAll(new RegExp(`^${name}\\{service="(\\w+)"`, 'gm'))
+    return [...new Set([...found].map(([, service]) => service))]
+  }
+  const gauges = [
+    'jingwei_mesh_instances',
+    'jingwei_mesh_panic',
+    'jingwei_mesh_circuit_state',
+    'jingwei_mesh_pending_requests'
+  ]
+  for (const name of gauges) t.strictSame(await services(name), ['orders', 'users'], name)
+  await one.close()
+  for (const name of gauges) t.strictSame(await services(name), ['users'], name)
+  await other.close()
+  for (const name of gauges) t.strictSame(await services(name), [], name)
 })

@@ -5,9 +5,9 @@ import { gatewayAndService } from '../../../config/concern.ts'
 import { Mode, orOff, strict } from '../../../config/schema/kit.ts'
 import type { MeshConcern } from '../concern.ts'
 import { checkHasConsul } from '../connect/options.ts'
-import { counterOf, shadowCounter } from '../core/counters.ts'
 import { MeshError } from '../core/errors.ts'
 import type { Layer } from '../core/layer.ts'
+import { counterOf, shadowCounter } from '../core/metrics.ts'
 
 /**
  * Refuses a call that Consul's intentions deny, without a connection: the instance's sidecar would refuse it too, as

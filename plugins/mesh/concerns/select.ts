@@ -5,7 +5,7 @@ import type { Call } from '../core/call.ts'
 import { MeshError } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
-import { overflowCounter } from '../core/overflows.ts'
+import { overflowCounter } from '../core/metrics.ts'
 import type { Service } from '../core/service.ts'
 import type { Attempt, DispatchController, DispatchHandler, Endpoint, Instance } from '../core/types.ts'
 

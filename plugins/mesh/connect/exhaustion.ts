@@ -1,6 +1,6 @@
 import type { LocalErrorCode } from '../../seam.ts'
-import type { Count } from '../core/counters.ts'
-import { counterOf } from '../core/counters.ts'
+import type { Count } from '../core/metrics.ts'
+import { counterOf } from '../core/metrics.ts'
 import type { MeshDeps } from '../core/types.ts'
 
 /** The condition ends when no connection has failed for it for this long. */

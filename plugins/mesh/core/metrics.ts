@@ -1,11 +1,88 @@
-import type { Service } from './service.ts'
-import type { Meter } from './types.ts'
+/** Metrics of the mesh's services and concerns. */
+import type { Instance, Meter, MetricOptions, Snapshot, SourceStatus } from './types.ts'
+
+/** Counts one more. */
+export type Count = () => void
+
+/** One series of a counter, there from the start: a rate() cannot see the first step of one that begins with it. */
+export function counterOf(
+  meter: Meter | null,
+  { name, help }: Pick<MetricOptions, 'name' | 'help'>,
+  labels: Readonly<Record<string, string>>
+): Count {
+  const child = meter?.counter({ name, help, labelNames: Object.keys(labels) }).labels(...Object.values(labels))
+  child?.inc(0)
+  return () => child?.inc()
+}
+
+/** What a concern in shadow mode would have done. */
+export function shadowCounter(meter: Meter | null, service: string, concern: string): Count {
+  const counter = { name: 'jingwei_mesh_shadowed_total', help: 'What concerns in shadow mode would have done.' }
+  return counterOf(meter, counter, { service, concern })
+}
+
+export type Cap = 'maxConnections' | 'maxPendingRequests' | 'maxRequests' | 'instance' | 'adaptive'
+
+/** Counts what a cap held up or refused. */
+export function overflowCounter(meter: Meter | null, service: string, cap: Cap): Count {
+  const counter = {
+    name: 'jingwei_mesh_overflows_total',
+    help: 'Attempts that met a full cap: maxConnections made them wait, the others refused them.'
+  }
+  return counterOf(meter, counter, { service, cap })
+}
 
 /**
- * What is asked at scrape time rather than counted: the state of each service. Not by `status()`, which says far more:
- * of a thousand services that would hold up all calls for a tenth of a second.
+ * A gauge of a concern, with a series for each service that has the concern. Returns a function that ends the service's
+ * series.
  */
-export function registerServiceMetrics(meter: Meter, services: () => Iterable<Service>, now: () => number): void {
+export function serviceGauge(
+  meter: Meter | null,
+  { name, help }: Pick<MetricOptions, 'name' | 'help'>,
+  service: string,
+  read: () => number
+): () => void {
+  if (meter === null) return () => {}
+  return meter.gauge({ name, help, labelNames: ['service'], collect: (set) => set({ service }, read()) })
+}
+
+/** The meter of one mesh: ends the mesh's gauges with the mesh, so that another mesh can have the same meter. */
+export class OwnMeter implements Meter {
+  readonly counter: Meter['counter']
+  readonly histogram: Meter['histogram']
+  readonly #meter: Meter
+  readonly #ends = new Set<() => void>()
+
+  constructor(meter: Meter) {
+    this.#meter = meter
+    this.counter = (options) => meter.counter(options)
+    this.histogram = (options) => meter.histogram(options)
+  }
+
+  readonly gauge: Meter['gauge'] = (options) => {
+    const end = this.#meter.gauge(options)
+    this.#ends.add(end)
+    return () => {
+      if (this.#ends.delete(end)) end()
+    }
+  }
+
+  close(): void {
+    for (const end of this.#ends) end()
+    this.#ends.clear()
+  }
+}
+
+/** Fields of a service that are read at a scrape. `status()` would return all: too slow for a thousand services. */
+interface Measured {
+  readonly name: string
+  readonly instances: readonly Instance[]
+  readonly snapshot: Snapshot | null
+  readonly source: SourceStatus
+}
+
+/** Gauges of the state of each service. */
+export function registerServiceMetrics(meter: Meter, services: () => Iterable<Measured>, now: () => number): void {
   meter.gauge({
     name: 'jingwei_mesh_instances',
     help: 'Instances of the newest snapshot, by state.',

@@ -58,10 +58,13 @@ export interface Meter {
   histogram(options: MetricOptions & { buckets: readonly number[] }): {
     labels(...values: string[]): { observe(value: number): void }
   }
-  /** `collect` is asked at each scrape; it sets every series that exists now. */
+  /**
+   * `collect` is called at each scrape and sets the series that exist now. Several may share one gauge. Returns a function
+   * that ends those of this call.
+   */
   gauge(
     options: MetricOptions & { collect: (set: (labels: Record<string, string>, value: number) => void) => void }
-  ): void
+  ): () => void
 }
 
 export interface MetricOptions {

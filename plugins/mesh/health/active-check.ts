@@ -1,5 +1,5 @@
-import { counterOf } from '../core/counters.ts'
 import type { Layer } from '../core/layer.ts'
+import { counterOf } from '../core/metrics.ts'
 import type { ServiceState } from '../core/service-state.ts'
 import { StateKey } from '../core/service-state.ts'
 import type { Endpoint, Instance } from '../core/types.ts'

@@ -38,6 +38,7 @@ function gaugesOf(snapshot: Snapshot | null) {
         collect(({ service = '' }, value) => void Object.assign(values, { [service]: value }))
         return values
       }
+      return () => {}
     }
   }
   registerSnapshotMetrics(meter, snapshot)

@@ -24,7 +24,7 @@ export function recording() {
       })
     }),
     histogram: () => ({ labels: () => ({ observe: () => {} }) }),
-    gauge: () => {}
+    gauge: () => () => {}
   }
   const surroundings: MeshDeps = {
     log: { info: log('info'), warn: log('warn'), error: log('error') },

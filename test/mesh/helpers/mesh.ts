@@ -50,6 +50,7 @@ export function meterStub() {
   const counts: Record<string, number> = {}
   const observed: Record<string, number[]> = {}
   const gauges: Record<string, () => [labels: Record<string, string>, value: number][]> = {}
+  const collectors: Record<string, Set<Parameters<Meter['gauge']>[0]['collect']>> = {}
   const meter: Meter = {
     counter: ({ name }) => ({
       labels: (...labels) => ({
@@ -67,11 +68,14 @@ export function meterStub() {
       })
     }),
     gauge: ({ name, collect }) => {
+      const parts = collectors[name] ?? new Set()
+      collectors[name] = parts.add(collect)
       gauges[name] = () => {
         const rows: [Record<string, string>, number][] = []
-        collect((labels, value) => rows.push([labels, value]))
+        for (const part of parts) part((labels, value) => rows.push([labels, value]))
         return rows
       }
+      return () => void parts.delete(collect)
     }
   }
   return { meter, counts, observed, gauges }

@@ -1,4 +1,4 @@
-import { shadowCounter } from '../../core/counters.ts'
+import { shadowCounter } from '../../core/metrics.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, MeshDeps } from '../../core/types.ts'
 import type { CircuitBreakerOptions } from './places.ts'

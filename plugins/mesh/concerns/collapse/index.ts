@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { MeshConcern } from '../../concern.ts'
-import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
+import { counterOf } from '../../core/metrics.ts'
 import { headerOf } from '../../core/request-facts.ts'
 import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
 import type { Identity } from '../../core/sharing/identity.ts'

@@ -1,6 +1,6 @@
 import type { MeshConcern } from '../../concern.ts'
-import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
+import { counterOf } from '../../core/metrics.ts'
 import { idempotency } from '../../core/repeating/idempotency.ts'
 import { usuallyKept } from '../../core/repeating/replay-body.ts'
 import { StateKey } from '../../core/service-state.ts'

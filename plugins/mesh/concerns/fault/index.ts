@@ -1,7 +1,7 @@
 import type { MeshConcern } from '../../concern.ts'
-import { counterOf } from '../../core/counters.ts'
 import { answerWith, staticAnswer } from '../../core/handlers/static-answer.ts'
 import type { Layer } from '../../core/layer.ts'
+import { counterOf } from '../../core/metrics.ts'
 import { headerOf } from '../../core/request-facts.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'

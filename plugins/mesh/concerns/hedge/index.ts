@@ -1,6 +1,6 @@
 import type { MeshConcern } from '../../concern.ts'
-import { counterOf } from '../../core/counters.ts'
 import type { Layer } from '../../core/layer.ts'
+import { counterOf } from '../../core/metrics.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import { StateKey } from '../../core/service-state.ts'
 import { Latencies } from './latencies.ts'

@@ -1,5 +1,4 @@
-import { counterOf, shadowCounter } from '../../core/counters.ts'
-import { serviceGauge } from '../../core/service-gauge.ts'
+import { counterOf, serviceGauge, shadowCounter } from '../../core/metrics.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import type { Endpoint, Instance, MeshDeps } from '../../core/types.ts'
 import type { OutlierOptions } from './options.ts'

@@ -1,5 +1,5 @@
-import type { Count } from '../counters.ts'
-import { counterOf, shadowCounter } from '../counters.ts'
+import type { Count } from '../metrics.ts'
+import { counterOf, shadowCounter } from '../metrics.ts'
 import type { Service } from '../service.ts'
 import type { ServiceState } from '../service-state.ts'
 import { StateKey } from '../service-state.ts'
