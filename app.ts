@@ -58,7 +58,8 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   await fastify.register(proxyClient, config)
   await fastify.register(userPlugins, config)
   await fastify.register(bridge, config)
-  await fastify.register(async (proxied) => {
+  // Its name is in errors of plugins, and in spans.
+  await fastify.register(async function proxy(proxied) {
     await proxied.register(unparsedBodies)
     await proxyRoutes(proxied, config)
   })

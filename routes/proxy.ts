@@ -1,5 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { FastifyInstance, FastifyPluginAsync, FastifySchema, RouteOptions } from 'fastify'
+import type {
+  FastifyContextConfig,
+  FastifyInstance,
+  FastifyPluginAsync,
+  FastifySchema,
+  RouteHandlerMethod,
+  RouteOptions
+} from 'fastify'
 import type { PathPattern } from '../config/path-pattern.ts'
 import { paramNames, pathPatterns } from '../config/path-pattern.ts'
 import { methodsOf, RouteTable } from '../config/route-table.ts'
@@ -56,8 +63,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
 
   function addRoute(route: RouteConfig, pattern: PathPattern, methods: string[]): Target {
     const url = internalUrl()
-    const options = { url: urlOf(route), handler: unbridged }
-    register(url, paramNames(pattern), { ...options, method: methods, config: { ...route.config, route } })
+    addBridged(url, route, pattern, methods, {})
     return { url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 
@@ -74,17 +80,43 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
   function addPreflight(route: RouteConfig, pattern: PathPattern, methods: string[]): string | null {
     if (!route.edge.cors || methods.includes('OPTIONS')) return null
     const url = internalUrl()
-    const config = { ...route.config, route, preflightFor: [...methods] }
-    register(url, paramNames(pattern), { url: urlOf(route), handler: unbridged, method: ['OPTIONS'], config })
+    addBridged(url, route, pattern, ['OPTIONS'], { preflightFor: [...methods] })
     return url
+  }
+
+  /** Adds a route whose handler is the bridge's. */
+  function addBridged(
+    url: string,
+    route: RouteConfig,
+    pattern: PathPattern,
+    method: string[],
+    more: FastifyContextConfig
+  ): void {
+    const placeholder = unbridged()
+    const config = { ...route.config, route, placeholder, ...more }
+    register(url, paramNames(pattern), { url: urlOf(route), method, config, handler: placeholder.handler })
   }
 }
 
 export default proxy
 
-/** Put in place of this by the bridge as the route is added. */
-function unbridged(): never {
-  throw new Error('no bridge to the mesh is registered')
+type Placeholder = NonNullable<FastifyContextConfig['placeholder']>
+
+/** Returns the handler of a route that is being added; the bridge takes its place, or is called by it. */
+function unbridged(): Placeholder {
+  let forward: RouteHandlerMethod = () => {
+    throw new Error('no bridge to the mesh is registered')
+  }
+  return {
+    handler: function proxied(request, reply) {
+      forward.call(this, request, reply)
+      // For a handler around this one that waits for the response.
+      return reply
+    },
+    call: (handler) => {
+      forward = handler
+    }
+  }
 }
 
 /** As `request.routeOptions.url` shows it, a doubled colon being one. */

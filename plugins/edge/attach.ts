@@ -2,7 +2,7 @@
  * How an edge concern attaches to the routes that use it, and to no others: its `onRoute` hook reads
  * `routeOptions.config.route` and appends its own hook to that one route.
  */
-import type { RouteOptions } from 'fastify'
+import type { RouteHandlerMethod, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
 
 declare module 'fastify' {
@@ -11,9 +11,17 @@ declare module 'fastify' {
     route?: RouteConfig
     /** On a route of OPTIONS that is there for CORS preflights alone: the methods they may ask for. */
     preflightFor?: readonly string[]
+    /** The handler with which a configured route is added, until the bridge gives it one. */
+    placeholder?: Placeholder
     /** On the route that answers what cannot be routed at all. */
     unrouted?: boolean
   }
+}
+
+export interface Placeholder {
+  readonly handler: RouteHandlerMethod
+  /** Sets what `handler` calls: for the handlers that plugins have put around it. */
+  readonly call: (handler: RouteHandlerMethod) => void
 }
 
 export type Phase =

@@ -2,7 +2,7 @@
  * The bridge: the one place of the edge that touches the seam. It hands the client's request to the dispatcher, and the
  * response of the service to the client.
  */
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../config/schema.ts'
@@ -35,7 +35,7 @@ export default fp(
       }
       // Preflights are the edge's on any route.
       if (route.via === undefined || routeOptions.config?.preflightFor !== undefined)
-        routeOptions.handler = forwardTo(route)
+        place(routeOptions, forwardTo(route))
     })
     // Only now has every route said which headers it drops.
     fastify.addHook('onReady', async () => {
@@ -62,3 +62,10 @@ export default fp(
   },
   { name: 'jingwei-forward', fastify: '5.x', dependencies: ['jingwei-errors', 'jingwei-request-state'] }
 )
+
+/** Makes `handler` that of the route. Handlers that plugins have put around the route's stay around it. */
+function place(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
+  const placeholder = routeOptions.config?.placeholder
+  if (placeholder === undefined || routeOptions.handler === placeholder.handler) routeOptions.handler = handler
+  else placeholder.call(handler)
+}

@@ -54,7 +54,14 @@ works(t, '@fastify/schedule', {
   expected: { requests: [{ url: '/polled' }, { url: '/polled' }, { url: '/polled' }] }
 })
 
-works(t, '@fastify/otel, the span of the server', {
+interface Span {
+  readonly name: string
+  readonly attributes: Record<string, unknown>
+  readonly parentSpanContext?: { readonly spanId: string }
+  readonly spanContext: () => { readonly spanId: string }
+}
+
+works(t, '@fastify/otel, the spans of requests and their handlers', {
   plugins: `
     - path: ./plugin.js`,
   files: {
@@ -73,18 +80,27 @@ works(t, '@fastify/otel, the span of the server', {
   client: async ({ ask, server }) => {
     await ask('/api/page')
     await ask('/api/page', { method: 'POST', body: 'a body', headers: { 'content-type': 'text/plain' } })
-    const exporter = Reflect.get(server, 'spans') as {
-      getFinishedSpans: () => { name: string; attributes: Record<string, unknown> }[]
-    }
-    const spans = () => exporter.getFinishedSpans().filter(({ name }) => name === 'request')
-    await waitFor('the spans', () => spans().length === 2)
+    const exporter = Reflect.get(server, 'spans') as { getFinishedSpans: () => Span[] }
+    const requests = () => exporter.getFinishedSpans().filter(({ name }) => name === 'request')
+    await waitFor('the spans', () => requests().length === 2)
+    const handlers = exporter.getFinishedSpans().filter(({ name }) => name.startsWith('handler'))
     // The pattern of the route differs: it is the control's own.
-    return spans().map(({ attributes: { 'http.route': _route, ...attributes } }) => attributes)
+    return requests().map((span) => {
+      const { 'http.route': _route, ...attributes } = span.attributes
+      const { spanId } = span.spanContext()
+      return {
+        attributes,
+        handlers: handlers.filter(({ parentSpanContext: parent }) => parent?.spanId === spanId).length
+      }
+    })
   },
   expected: {
     more: [
-      { 'http.request.method': 'GET', 'http.response.status_code': 200, 'url.path': '/api/page' },
-      { 'http.request.method': 'POST', 'http.response.status_code': 200 }
+      {
+        attributes: { 'http.request.method': 'GET', 'http.response.status_code': 200, 'url.path': '/api/page' },
+        handlers: 1
+      },
+      { attributes: { 'http.request.method': 'POST', 'http.response.status_code': 200 }, handlers: 1 }
     ]
   }
 })
