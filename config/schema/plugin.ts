@@ -41,6 +41,11 @@ export const Plugin = Type.Object(
           'Path under which the plugin is registered, in a Fastify context of its own: its hooks, parsers and decorators are for its own routes alone.'
       })
     ),
+    guarded: Type.Boolean({
+      default: false,
+      description:
+        'true: the top-level `edge` applies to the routes that the plugin adds, as it does to configured ones. A route changes it by its own `config.edge`.'
+    }),
     provides: Type.Optional(
       Type.Array(Names(['consumer']), {
         minItems: 1,

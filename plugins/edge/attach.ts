@@ -2,13 +2,19 @@
  * How an edge concern attaches to the routes that use it, and to no others: its `onRoute` hook reads
  * `routeOptions.config.route` and appends its own hook to that one route.
  */
-import type { RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { FastifyContextConfig, RouteHandlerMethod, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** The configured route that this Fastify route serves; absent on routes that are not proxied. */
     route?: RouteConfig
+    /** Concerns that a plugin's own route asks for, as in `routes[].edge`; `true` takes the options of the top level. */
+    edge?: Readonly<Record<string, unknown>>
+    /** True on the own routes of a plugin that is registered with `guarded: true`. */
+    guarded?: boolean
+    /** A plugin's own route, as the edge's concerns see it. */
+    ownRoute?: EdgeRoute
     /** On a route of OPTIONS that is there for CORS preflights alone: the methods they may ask for. */
     preflightFor?: readonly string[]
     /** The handler with which a configured route is added, until the bridge gives it one. */
@@ -22,6 +28,14 @@ export interface Placeholder {
   readonly handler: RouteHandlerMethod
   /** Sets what `handler` calls: for the handlers that plugins have put around it. */
   readonly call: (handler: RouteHandlerMethod) => void
+}
+
+/** A route, as concerns see it. The name of a plugin's own one is its path. */
+export type EdgeRoute = Pick<RouteConfig, 'name' | 'edge'>
+
+/** Returns the route that concerns apply to; undefined for what answers requests that no route takes. */
+export function edgeRouteOf(config: FastifyContextConfig | undefined): EdgeRoute | undefined {
+  return config?.route ?? config?.ownRoute
 }
 
 export type Phase =

@@ -4,9 +4,9 @@ import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
 import type { Checked, Key, Place } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
-import type { Config, RouteConfig } from '../../config/schema.ts'
-import type { Phase } from './attach.ts'
-import { attach } from './attach.ts'
+import type { Config } from '../../config/schema.ts'
+import type { EdgeRoute, Phase } from './attach.ts'
+import { attach, edgeRouteOf } from './attach.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
 
@@ -19,7 +19,9 @@ export interface EdgeConcern {
   /** A Fastify plugin, registered once. */
   readonly plugin: Plugin
   /** Whether the concern is in force on a route. */
-  readonly isOn: (route: RouteConfig) => boolean
+  readonly isOn: (route: EdgeRoute) => boolean
+  /** Whether its keys apply to plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
+  readonly ownRoutes: 'always' | 'asked' | 'never'
 }
 
 /** Hooks of one route, by their phase. */
@@ -32,6 +34,8 @@ interface Definition<S extends TSchema> extends Omit<Key, 'options' | 'levels' |
   readonly more?: readonly Key[]
   check?(options: Exclude<Static<S>, false>, at: string, checked: Checked, place: Place): void
   complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
+  /** Default: `asked`. */
+  readonly ownRoutes?: EdgeConcern['ownRoutes']
   /** Hooks of routes that switch the concern off. */
   readonly whenOff?: RouteHooks
   /**
@@ -49,8 +53,8 @@ const shown = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLo
 
 /** Makes a concern of its options and its hooks. */
 export function edgeConcern<S extends TSchema>(definition: Definition<S>): EdgeConcern {
-  const { plugin, more = [], whenOff, levels = gatewayAndRoute, ...key } = definition
-  const optionsFor = ({ edge }: RouteConfig): Exclude<Static<S>, false> | null => {
+  const { plugin, more = [], whenOff, levels = gatewayAndRoute, ownRoutes = 'asked', ...key } = definition
+  const optionsFor = ({ edge }: EdgeRoute): Exclude<Static<S>, false> | null => {
     const options = Reflect.get(edge, key.name)
     return options === undefined || options === false ? null : options
   }
@@ -58,11 +62,13 @@ export function edgeConcern<S extends TSchema>(definition: Definition<S>): EdgeC
     name: shown(key.name),
     keys: [{ ...key, levels } as Key, ...more],
     isOn: (route) => optionsFor(route) !== null,
+    ownRoutes,
     plugin: fp<Config>(
       async (fastify, config) => {
         const hooksOf = await plugin(fastify, config)
         fastify.addHook('onRoute', (routeOptions) => {
-          const route = routeOptions.config?.route
+          const { config } = routeOptions
+          const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
           if (route === undefined) return
           const options = optionsFor(route)
           const hooks = options === null ? whenOff : hooksOf(options, routeOptions)
@@ -78,5 +84,5 @@ export function edgeConcern<S extends TSchema>(definition: Definition<S>): EdgeC
 
 /** Makes a concern without keys, which applies to every route. */
 export function everywhere(name: string, plugin: Plugin, keys: readonly Key[] = []): EdgeConcern {
-  return { name, plugin, keys, isOn: () => true }
+  return { name, plugin, keys, isOn: () => true, ownRoutes: 'asked' }
 }

@@ -17,6 +17,7 @@ import requestId from './concerns/request-id.ts'
 import websocket from './concerns/websocket/index.ts'
 import errors from './errors.ts'
 import { EdgeOrder } from './order.ts'
+import { OwnRoutes } from './own-routes.ts'
 import { settleForwardedFor } from './protocol/client-address.ts'
 import clientGone from './protocol/client-gone.ts'
 import clientLimits from './protocol/client-limits.ts'
@@ -84,11 +85,14 @@ export default fp<Config>(
     })
     const order = new EdgeOrder(concerns.map(({ name }) => name))
     fastify.decorate('edgeOrder', order)
+    const ownRoutes = new OwnRoutes(config, concerns)
+    fastify.addHook('onRoute', ownRoutes.begin)
     for (const [index, { plugin }] of concerns.entries()) {
       fastify.addHook('onRoute', order.hookAt(index))
       await fastify.register(plugin, config)
     }
     fastify.addHook('onRoute', order.hookAt(concerns.length))
+    fastify.addHook('onRoute', ownRoutes.end)
   },
   { name: 'jingwei-edge', fastify: '5.x' }
 )

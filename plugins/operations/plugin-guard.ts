@@ -21,6 +21,7 @@ export default fp(
     fastify.addHook('onRoute', (route) => {
       const owner = owners.loading
       if (owner === null) return
+      if (owner.guarded) route.config = { ...route.config, guarded: true }
       record.routes.push({ owner, route })
       for (const hook of guardRoute(route, owner)) record.addRouteHook(owner, hook, route)
     })

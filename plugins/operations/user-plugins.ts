@@ -57,6 +57,7 @@ function ownerOf({ plugins, routes, file }: Config, index: number, owners: Fault
     plugin,
     owners,
     hookTimeoutMs: options.hookTimeout,
+    guarded: options.guarded,
     routes: options.scope === 'routes' ? named : null,
     order: options.order ?? null,
     contain: () => false,

@@ -152,6 +152,7 @@ t.test('a whole configuration', async (t) => {
         path: join(dir, 'plugins/stamp.ts'),
         options: { header: 'x-stamp' },
         scope: 'all',
+        guarded: false,
         hookTimeout: 30_000,
         position: { line: 38, column: 5 }
       }

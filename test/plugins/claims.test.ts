@@ -29,12 +29,9 @@ t.test('a plugin wants a decorator of the gateway', async (t) => {
   await t.rejects(gateway(t, { 'one.mjs': decorates('failure', 'decorateRequest') }), {
     message: /it wants the decorator "failure" of requests, which the gateway has taken/
   })
-})
-
-t.test('the gateway needs a decorator that a plugin has taken', async (t) => {
   await t.rejects(gateway(t, { 'a.mjs': decorates('x'), 'one.mjs': decorates('exchange', 'decorateRequest') }), {
     message:
-      /gateway\.yaml:1:\d+: plugins\[1\]: the decorator "exchange" of requests is needed by the gateway, and plugin one has taken it/
+      /gateway\.yaml:1:\d+: plugins\[1\]: .* wants the decorator "exchange" of requests, which the gateway has taken/
   })
 })
 

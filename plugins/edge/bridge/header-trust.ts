@@ -15,6 +15,8 @@ export class HeaderTrust {
   readonly #services: Config['services']
   /** For each backend, the headers that some route sets. */
   readonly #trusted = new Map<string, Set<string>>()
+  /** Those that may reach all of them. */
+  readonly #everywhere = new Set<string>()
   /** For each service, the backends that a call to it may reach. */
   readonly #reached = new Map<string, ReadonlySet<string>>()
 
@@ -32,10 +34,16 @@ export class HeaderTrust {
     }
   }
 
+  /** Records headers that a plugin's own route sets: it may call any service. */
+  addEverywhere(names: readonly string[]): void {
+    for (const name of names) this.#everywhere.add(name)
+  }
+
   /** Returns the filter of a route; null if no header is dropped. Complete once all routes have been added. */
   filterFor(route: Pick<RouteConfig, 'service' | 'mesh'>): HeaderFilter | null {
-    if (this.#trusted.size === 0) return null
-    return headerFilter([...this.#backendsOf(route)].flatMap((backend) => [...(this.#trusted.get(backend) ?? [])]))
+    if (this.#trusted.size + this.#everywhere.size === 0) return null
+    const trusted = [...this.#backendsOf(route)].flatMap((backend) => [...(this.#trusted.get(backend) ?? [])])
+    return headerFilter([...this.#everywhere, ...trusted])
   }
 
   #backendsOf(route: Pick<RouteConfig, 'service' | 'mesh'>): Set<string> {

@@ -28,6 +28,10 @@ export default fp<Config>(
       }
     })
     decorateUpstreamHeaders(fastify)
+    // `request.mesh` sends what these routes set for services.
+    fastify.addHook('onRoute', ({ config }) => {
+      if (config?.ownRoute !== undefined) requests.trust.addEverywhere(config.dropHeaders ?? [])
+    })
   },
   { name: 'jingwei-request-state', fastify: '5.x' }
 )

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { unmapped } from '../../http-syntax.ts'
+import { edgeRouteOf } from '../attach.ts'
 import { edgeConcern } from '../concern.ts'
 import type { Refusal } from '../protocol/refusals.ts'
 import { onRefused } from '../protocol/refusals.ts'
@@ -35,6 +36,7 @@ export default edgeConcern({
   options: Type.Boolean({ description: 'One JSON line for each request.' }),
   default: true,
   protects: false,
+  ownRoutes: 'always',
   async plugin(fastify, { edge }) {
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
@@ -76,7 +78,7 @@ export default edgeConcern({
         else done()
       })
     }
-    return (_on, { config }) => ({ onRequest: arrive, onResponse: log(config!.route!.name) })
+    return (_on, { config }) => ({ onRequest: arrive, onResponse: log(edgeRouteOf(config)!.name) })
   }
 })
 

@@ -21,7 +21,11 @@ export default edgeConcern({
   options: orOff(SizeOrZero('Largest request body.')),
   default: '10mb',
   aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
-  plugin: async () => (limit) => ({ preParsing: limiter(limit) })
+  plugin: async () => (limit, route) => {
+    // The parsers of a plugin's own routes have a limit of their own, 1 MB by default.
+    if (route.config?.route === undefined && limit > 0) route.bodyLimit ??= limit
+    return { preParsing: limiter(limit) }
+  }
 })
 
 function limiter(limit: number): preParsingHookHandler {

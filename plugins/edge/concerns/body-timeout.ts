@@ -8,6 +8,7 @@ import type { Key } from '../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../config/concern.ts'
 import { Duration, orOff, SizeOrZero } from '../../../config/schema/kit.ts'
 import type { Config } from '../../../config/schema.ts'
+import { edgeRouteOf } from '../attach.ts'
 import { everywhere } from '../concern.ts'
 import { Allowance } from '../protocol/allowance.ts'
 import { hasBody } from '../protocol/request-body.ts'
@@ -59,7 +60,7 @@ const plugin = fp<Config>(
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
       if (!hasBody(raw)) return done()
-      const edge = request.routeOptions.config.route?.edge
+      const edge = edgeRouteOf(request.routeOptions.config)?.edge
       const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
       // Not left to the next look, until which the whole request would stay in memory.
       const arriving: ArrivingBody = new ArrivingBody(request, reply, limits, () => bodies.delete(arriving))

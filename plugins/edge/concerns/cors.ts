@@ -76,7 +76,13 @@ export default edgeConcern({
   // CORS protects the browser's user; it keeps nobody out.
   protects: false,
   check: checkCors,
-  plugin: async () => corsHooks
+  async plugin(fastify) {
+    const preflights = new Preflights(fastify)
+    return (options, route) => {
+      if (route.config?.route === undefined && route.config?.preflightFor === undefined) preflights.add(options, route)
+      return corsHooks(options, route)
+    }
+  }
 })
 
 function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
@@ -92,10 +98,46 @@ function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
   }
 }
 
+/**
+ * Routes that answer the preflights of plugins' own routes. Those of configured routes are found by the route table.
+ */
+class Preflights {
+  readonly #fastify: FastifyInstance
+  /** By path and constraints, the methods of the routes: read at each preflight, so that later ones are among them. */
+  readonly #methods = new Map<string, string[]>()
+
+  constructor(fastify: FastifyInstance) {
+    this.#fastify = fastify
+  }
+
+  add(cors: CorsOptions, { method, url, constraints = {}, config }: RouteOptions): void {
+    const methods = [method].flat()
+    const key = JSON.stringify([url, constraints])
+    const known = this.#methods.get(key)
+    if (known !== undefined) {
+      known.push(...methods)
+      return
+    }
+    this.#methods.set(key, methods)
+    const path = url.slice(mountPoint(this.#fastify).length)
+    if (methods.includes('OPTIONS') || this.#fastify.hasRoute({ url, method: 'OPTIONS', constraints })) return
+    const { name, edge } = config!.ownRoute!
+    this.#fastify.route({
+      method: 'OPTIONS',
+      url: path,
+      constraints,
+      config: { preflightFor: methods, ownRoute: { name, edge: { accessLog: edge.accessLog ?? true, cors } } },
+      handler: (_request, reply) => void reply.callNotFound()
+    })
+  }
+}
+
+const mountPoint = ({ prefix }: FastifyInstance) => (prefix.endsWith('/') ? prefix.slice(0, -1) : prefix)
+
 function corsHooks(options: CorsOptions, routeOptions: RouteOptions): RouteHooks {
   const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
   const isAllowed = originTest(options.origin)
-  const translated = translate(options, [...methods], isAllowed)
+  const translated = translate(options, methods, isAllowed)
   const answerPreflight = record({ ...translated, preflight: true })
   const addHeaders = record({ ...translated, preflight: false })
   const known = new FifoMap<Headers>(mostOrigins)
@@ -147,7 +189,7 @@ function isSameHost(origin: string, host: string): boolean {
   return at !== -1 && host !== '' && origin.slice(at + 3).toLowerCase() === host.toLowerCase()
 }
 
-function translate(options: CorsOptions, methods: string[], isAllowed: OriginTest): FastifyCorsOptions {
+function translate(options: CorsOptions, methods: readonly string[], isAllowed: OriginTest): FastifyCorsOptions {
   const any = [options.origin].flat().includes('*')
   if (any && options.credentials) {
     throw new Error('edge.cors: origin "*" with credentials is refused by every browser; name the origins')
@@ -155,7 +197,8 @@ function translate(options: CorsOptions, methods: string[], isAllowed: OriginTes
   return {
     // A function, not the list: for an origin not on it, the list would still send the other allow headers.
     origin: any ? '*' : (origin, done) => done(null, origin !== undefined && isAllowed(origin) ? origin : false),
-    methods: [...(options.methods ?? methods)],
+    // The very list, to which methods of a plugin's own routes are added.
+    methods: (options.methods ?? methods) as string[],
     credentials: options.credentials,
     ...(options.allowedHeaders && { allowedHeaders: [...options.allowedHeaders] }),
     ...(options.exposedHeaders && { exposedHeaders: [...options.exposedHeaders] }),

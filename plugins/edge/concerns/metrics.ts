@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
-import { attach } from '../attach.ts'
+import { attach, edgeRouteOf } from '../attach.ts'
 import { onRefused, reasons } from '../protocol/refusals.ts'
 
 /** Seconds. */
@@ -67,7 +67,7 @@ export default fp(
       }
     }
     fastify.addHook('onRoute', (routeOptions) => {
-      const route = routeOptions.config?.route
+      const route = edgeRouteOf(routeOptions.config)
       if (route !== undefined)
         attach(
           routeOptions,

@@ -3,6 +3,7 @@ import createError from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
+import { edgeRouteOf } from '../attach.ts'
 import { part } from './parting.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
@@ -138,7 +139,7 @@ export default fp<Config>(
 /** Returns whether a request is a CORS preflight that never gets to a service. */
 function isPreflight({ raw: { method, headers }, routeOptions }: FastifyRequest): boolean {
   if (method !== 'OPTIONS' || !headers.origin || !headers['access-control-request-method']) return false
-  return Boolean(routeOptions.config?.route?.edge.cors)
+  return Boolean(edgeRouteOf(routeOptions.config)?.edge.cors)
 }
 
 function isHostAndPort(host: string): boolean {

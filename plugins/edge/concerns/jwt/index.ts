@@ -8,6 +8,7 @@
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, dropHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Verifier } from './apart.ts'
@@ -77,30 +78,46 @@ export default edgeConcern({
       await Promise.all([...keySets.values()].map((set) => set.close()))
     })
 
-    const jwts = config.routes.flatMap(({ edge }) => edge.jwt || [])
-    const qualified = namesIncludeIssuer(jwts)
+    const inForce = config.routes.flatMap(({ name, edge }) => (edge.jwt ? [{ name, jwt: edge.jwt }] : []))
+    /** Plugins' own routes add to them until all plugins are there. */
+    const names = { qualified: false }
     // The first route with a key stands for the issuer where none is configured.
     const keyHolders = new Map<string, string>()
-    for (const { name, edge } of config.routes) {
-      for (const issuer of edge.jwt ? issuersOf(edge.jwt) : [])
-        if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
+    const add = (name: string, jwt: JwtOptions) => {
+      for (const issuer of issuersOf(jwt)) if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
+    }
+    for (const { name, jwt } of inForce) add(name, jwt)
+
+    const verifierOf = async (jwt: JwtOptions): Promise<Verify> => {
+      const { clockSkew, rememberTokens } = jwt
+      const tokens = { clockSkew, most: rememberTokens || 0 }
+      const set = keySetOf(jwt)
+      if (set === null) return byKey(await registerApart(fastify, verifierOptions(jwt, config.file, null)), tokens)
+      const keys = new WeakMap<FastifyRequest, string>()
+      const options = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
+      return bySet(await registerApart(fastify, options), set, keys, tokens)
+    }
+    for (const { jwt } of inForce) {
+      const id = identity(jwt)
+      if (!verifiers.has(id)) verifiers.set(id, await verifierOf(jwt))
     }
 
-    for (const { edge } of config.routes) {
-      if (!edge.jwt || verifiers.has(identity(edge.jwt))) continue
-      const { clockSkew, rememberTokens } = edge.jwt
-      const tokens = { clockSkew, most: rememberTokens || 0 }
-      const set = keySetOf(edge.jwt)
-      if (set === null) {
-        const verifier = await registerApart(fastify, verifierOptions(edge.jwt, config.file, null))
-        verifiers.set(identity(edge.jwt), byKey(verifier, tokens))
-      } else {
-        const keys = new WeakMap<FastifyRequest, string>()
-        const options = verifierOptions(edge.jwt, config.file, set, (request, pem) => keys.set(request, pem))
-        const verifier = await registerApart(fastify, options)
-        verifiers.set(identity(edge.jwt), bySet(verifier, set, keys, tokens))
-      }
+    const late: Promise<void>[] = []
+    /** For a plugin's own route, which comes when no time is left to wait: it is there before the first request. */
+    const verifierLater = (jwt: JwtOptions): Verify => {
+      let verify: Verify | undefined
+      const loaded = verifierOf(jwt).then((verifier) => {
+        verify = verifier
+      })
+      // Reported by `onReady`.
+      loaded.catch(() => {})
+      late.push(loaded)
+      return (request) => verify!(request)
     }
+    fastify.addHook('onReady', async () => {
+      await Promise.all(late)
+      names.qualified = namesIncludeIssuer(inForce.map(({ jwt }) => jwt))
+    })
 
     // Not awaited: a key set that cannot be fetched must not keep the gateway from starting.
     fastify.addHook('onReady', async () => {
@@ -108,12 +125,20 @@ export default edgeConcern({
     })
 
     return (options, routeOptions) => {
-      const { name } = routeOptions.config!.route!
-      const verify = verifiers.get(identity(options))
-      if (verify === undefined) throw new Error(`route ${name}: its jwt is not among the configured routes'`)
+      const { name } = edgeRouteOf(routeOptions.config)!
+      const id = identity(options)
+      let verify = verifiers.get(id)
+      if (verify === undefined) {
+        verify = verifierLater(options)
+        verifiers.set(id, verify)
+      }
+      if (routeOptions.config?.route === undefined) {
+        inForce.push({ name, jwt: options })
+        add(name, options)
+      }
       if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
       const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
-      return { onRequest: authenticate(options, verify, namer(options, qualified, keyHolder)) }
+      return { onRequest: authenticate(options, verify, namer(options, names, keyHolder)) }
     }
   }
 })
@@ -163,10 +188,10 @@ function bySet(
 /** The name of a token's consumer; null if the token names nobody. */
 type NameOf = (claims: Claims) => string | null
 
-function namer({ issuer }: JwtOptions, qualified: boolean, keyHolder: string): NameOf {
+function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, keyHolder: string): NameOf {
   return ({ sub, iss }) => {
     if (typeof sub !== 'string' || sub === '') return null
-    if (!qualified) return sub
+    if (!names.qualified) return sub
     return qualifiedName(issuer === undefined ? `${keyHolder} ${iss ?? ''}` : String(iss), sub)
   }
 }

@@ -15,6 +15,7 @@ import { Gauge, Counter as Metric, Registry } from 'prom-client'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
+import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RateLimitOptions } from './options.ts'
 import { checkConsumers, checkRateLimit, RateLimit } from './options.ts'
@@ -61,8 +62,8 @@ export default edgeConcern({
     // A configured route may be several Fastify routes (and Fastify adds HEAD to GET): they count together.
     const counters = new Map<string, Counter>()
 
-    return (options, { config: { route } = {} }) => {
-      const { name } = route!
+    return (options, { config }) => {
+      const { name } = edgeRouteOf(config)!
       const counter = counters.get(name) ?? createCounter(name, options)
       counters.set(name, counter)
       const { max, window: timeWindow, by, maxPerAddress } = options

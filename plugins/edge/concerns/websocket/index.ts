@@ -47,6 +47,8 @@ const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake has 
  */
 export default edgeConcern({
   name: 'websocket',
+  // Those that plugins open are theirs.
+  ownRoutes: 'never',
   options: orOff(WebSocket),
   default: {},
   needsBridge: true, // @fastify/http-proxy connects WebSockets by itself, past the mesh

@@ -1,0 +1,129 @@
+/**
+ * Routes that plugins add by themselves. They are logged and counted as configured routes are. The other concerns apply
+ * if the route asks for them by its `config.edge`, or all of them if its plugin is `guarded`. Either way they come before
+ * the hooks that the route has of its own.
+ */
+import type { RouteOptions } from 'fastify'
+import type { Key, Keys } from '../../config/concern.ts'
+import { keysAt } from '../../config/concern.ts'
+import { ConfigError, Loader } from '../../config/load.ts'
+import type { Config, EdgePolicy } from '../../config/schema.ts'
+import type { Phase } from './attach.ts'
+
+/** A concern, as far as own routes go. */
+interface Concern {
+  readonly keys: readonly Key[]
+  readonly ownRoutes: 'always' | 'asked' | 'never'
+}
+
+type Written = Readonly<Record<string, unknown>>
+
+/** Phases in which a hook can keep a request from what comes after it. */
+const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const satisfies readonly Phase[]
+
+export class OwnRoutes {
+  readonly #config: Config
+  /** Keys that a route can set. */
+  readonly #keys: readonly Key[]
+  /** Keys of the top level that apply unasked. */
+  readonly #always: readonly Key[]
+  /** The top-level `edge`. */
+  readonly #top: Written
+  /** Hooks that routes have of their own, while concerns attach theirs. */
+  readonly #aside = new WeakMap<RouteOptions, Partial<Record<Phase, unknown[]>>>()
+  #loader: Loader | null = null
+
+  constructor(config: Config, concerns: readonly Concern[]) {
+    const keysOf = (which: readonly Concern[]) =>
+      keysAt(
+        which.flatMap(({ keys }) => keys),
+        'route'
+      )
+    this.#config = config
+    this.#top = { ...config.edge }
+    this.#keys = keysOf(concerns.filter(({ ownRoutes }) => ownRoutes !== 'never'))
+    this.#always = keysOf(concerns.filter(({ ownRoutes }) => ownRoutes === 'always'))
+  }
+
+  /** The first of the edge's `onRoute` hooks: settles what applies to the route, and puts its own hooks aside. */
+  begin = (route: RouteOptions): void => {
+    const { config } = route
+    if (config?.route !== undefined || config?.unrouted) return
+    if (config?.ownRoute === undefined) {
+      route.config = { ...config, ownRoute: Object.freeze({ name: route.url, edge: this.#policyOf(route) }) }
+    }
+    const aside: Partial<Record<Phase, unknown[]>> = {}
+    for (const phase of inTheWay) {
+      const hooks = route[phase]
+      if (hooks === undefined) continue
+      aside[phase] = [hooks].flat()
+      Reflect.deleteProperty(route, phase)
+    }
+    this.#aside.set(route, aside)
+  }
+
+  /** The last one: appends them. */
+  end = (route: RouteOptions): void => {
+    for (const [phase, hooks] of Object.entries(this.#aside.get(route) ?? {})) {
+      Object.assign(route, { [phase]: [...[route[phase as Phase] ?? []].flat(), ...hooks] })
+    }
+  }
+
+  #policyOf({ config, method, url }: RouteOptions): EdgePolicy {
+    const inherited = config?.guarded ? this.#keys : this.#always
+    const policy = Object.fromEntries(inherited.map(({ name }) => [name, this.#top[name]]))
+    if (config?.edge === undefined) return policy
+    try {
+      return { ...policy, ...this.#read(config.edge, policy) }
+    } catch (error) {
+      const why = error instanceof ConfigError ? error.faults.map(textOf).join('; ') : (error as Error).message
+      throw new Error(`route ${[method].flat().join(',')} ${url}: ${why}`, { cause: error })
+    }
+  }
+
+  /** Validates what a route sets as the configuration's loader does for `routes[].edge`. */
+  #read(edge: unknown, inherited: Written): EdgePolicy {
+    if (typeof edge !== 'object' || edge === null || Array.isArray(edge)) {
+      throw new Error('config.edge: expected a mapping, as routes[].edge is')
+    }
+    const top = this.#top
+    const isTop = ([name, value]: [string, unknown]) => value === true && Boolean(top[name]) && top[name] !== true
+    const entries = Object.entries(edge)
+    const taken = Object.fromEntries(entries.filter(isTop).map(([name]) => [name, top[name]]))
+    const written = Object.fromEntries(entries.filter((entry) => !isTop(entry)))
+    for (const { name, default: ofKey } of this.#keys) {
+      if (written[name] !== true || typeof ofKey === 'boolean') continue
+      throw new Error(`config.edge.${name}: true takes the options of the top-level edge.${name}, which is off`)
+    }
+    const knowsConsumers =
+      this.#config.plugins.some(({ provides }) => provides?.includes('consumer')) ||
+      this.#keys.some(({ name, provides }) => provides?.includes('consumer') && { ...inherited, ...taken }[name])
+    const { routes } = this.#load({
+      listen: { host: this.#config.listen.host },
+      ...(this.#config.redis && { redis: { url: 'redis://localhost' } }),
+      services: { own: { instances: ['http://localhost'] } },
+      routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],
+      plugins: knowsConsumers ? [{ path: import.meta.filename, provides: ['consumer'] }] : []
+    })
+    const read = routes[0]!.edge as Written
+    return { ...taken, ...Object.fromEntries(Object.keys(written).map((name) => [name, read[name]])) }
+  }
+
+  #load(document: object): Config {
+    this.#loader ??= new Loader({ edge: this.#keys, mesh: [] } satisfies Keys)
+    const text = JSON.stringify(document, (key, value: unknown) => {
+      if (typeof value === 'function') throw new Error(`config.edge: ${key} is a function`)
+      return value
+    })
+    // Text of code, in which the loader is to find no variables.
+    return this.#loader.parse(
+      text.replaceAll('${', () => '$${'),
+      this.#config.file,
+      {}
+    )
+  }
+}
+
+function textOf({ path, message }: { path: string; message: string }): string {
+  return `${path.replace(/^routes\[0\]\./, 'config.')}: ${message}`
+}

@@ -1,0 +1,301 @@
+// Routes that plugins add by themselves: logged and counted always, under the edge's concerns where they ask for it.
+import http2 from 'node:http2'
+import { join } from 'node:path'
+import { Writable } from 'node:stream'
+import type { FastifyInstance } from 'fastify'
+import Fastify from 'fastify'
+import fp from 'fastify-plugin'
+import { pino } from 'pino'
+import type { Test } from 'tap'
+import t from 'tap'
+import { gateway } from '../../app.ts'
+import { parseConfig } from '../../plugins/config.ts'
+import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
+import { claims, secret, token } from '../edge/helpers/tokens.ts'
+import { eventually } from '../helpers/gateway.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
+import { folder, service } from './support.ts'
+
+interface Running {
+  url: string
+  server: FastifyInstance
+  lines: Record<string, unknown>[]
+}
+
+async function start(t: Test, routes: string, more: object = {}, plugin: object = {}): Promise<Running> {
+  const text = `export default async function bff (fastify) { ${routes} }`
+  const root = await folder(t, { 'bff.mjs': text })
+  const config = parseConfig(
+    JSON.stringify({ listen: { port: 0 }, admin: false, plugins: [{ path: './bff.mjs', ...plugin }], ...more }),
+    join(root, 'gateway.yaml'),
+    {}
+  )
+  const lines: Record<string, unknown>[] = []
+  const stream = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      lines.push(JSON.parse(chunk.toString()) as Record<string, unknown>)
+      done()
+    }
+  })
+  const loggerInstance = pino({ level: 'info' }, stream)
+  const server = Fastify({ ...(serverOptions(config) as object), loggerInstance }) as unknown as FastifyInstance
+  server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))
+  t.teardown(() => server.close())
+  return { url: await server.listen({ host: '127.0.0.1', port: 0 }), server, lines }
+}
+
+const bearer = (more: object = {}) => ({ authorization: `Bearer ${token(claims({ ...more }))}` })
+const jwt = { secret, algorithms: ['HS256'] }
+
+async function answer(url: string, init: RequestInit = {}) {
+  const response = await fetch(url, init)
+  const text = await response.text()
+  return { status: response.status, headers: response.headers, text }
+}
+
+t.test('a request id, a line in the access log and a count, without being asked', async (t) => {
+  const { url, server, lines } = await start(
+    t,
+    `fastify.get('/home/:id', async () => 'home')
+     fastify.post('/fails', async () => { throw new Error('no luck') })`
+  )
+  const home = await answer(`${url}/home/7?secret=1`, { headers: { 'x-request-id': 'one', 'user-agent': 'me' } })
+  t.equal(home.headers.get('x-request-id'), 'one')
+  t.equal((await answer(`${url}/fails`, { method: 'POST' })).status, 500)
+  await eventually(() => lines.filter(({ msg }) => msg === 'request').length === 2)
+  const [first, second] = lines.filter(({ msg }) => msg === 'request')
+  t.match(first, {
+    requestId: 'one',
+    method: 'GET',
+    path: '/home/7',
+    route: '/home/:id',
+    status: 200,
+    ip: '127.0.0.1',
+    agent: 'me'
+  })
+  t.match(second, { method: 'POST', path: '/fails', route: '/fails', status: 500, error: 'JW_PLUGIN_FAILED' })
+  const metrics = await server.metrics.metrics()
+  t.match(metrics, /jingwei_edge_requests_total\{route="\/home\/:id",method="GET",status="200"\} 1/)
+  t.match(metrics, /jingwei_edge_requests_total\{route="\/fails",method="POST",status="500"\} 1/)
+  t.match(metrics, /jingwei_edge_request_duration_seconds_count\{route="\/home\/:id"\} 1/)
+})
+
+t.test('accessLog: false of the top level, or of the route, leaves the line out', async (t) => {
+  const one = await start(t, `fastify.get('/home', async () => 'home')`, { edge: { accessLog: false } })
+  await answer(`${one.url}/home`)
+  const two = await start(
+    t,
+    `fastify.get('/quiet', { config: { edge: { accessLog: false } } }, async () => 'home')
+     fastify.get('/home', async () => 'home')`
+  )
+  await answer(`${two.url}/quiet`)
+  await answer(`${two.url}/home`)
+  await eventually(() => two.lines.some(({ path }) => path === '/home'))
+  t.notOk([...one.lines, ...two.lines].some(({ msg, path }) => msg === 'request' && path !== '/home'))
+})
+
+t.test('config.edge: true takes the options of the top level, an object is its own, nothing is nothing', async (t) => {
+  const { url, lines } = await start(
+    t,
+    `const who = async ({ consumer }) => consumer?.id ?? 'nobody'
+     fastify.get('/top', { config: { edge: { jwt: true } } }, who)
+     fastify.get('/open', who)
+     fastify.get('/limited', { config: { edge: { jwt: true, rateLimit: { max: 1, window: '1h', by: 'consumer' } } } }, who)`,
+    { edge: { jwt } }
+  )
+  t.equal((await answer(`${url}/open`)).text, 'nobody')
+  const refused = await answer(`${url}/top`)
+  t.equal(refused.status, 401)
+  t.match(refused.headers.get('www-authenticate'), /^Bearer/)
+  t.equal((await answer(`${url}/top`, { headers: bearer() })).text, 'ann')
+  const limited = async (sub: string) => (await answer(`${url}/limited`, { headers: bearer({ sub }) })).status
+  t.same([await limited('ann'), await limited('ann'), await limited('bob')], [200, 429, 200])
+  await eventually(() => lines.some(({ path, status }) => path === '/limited' && status === 429))
+  t.match(
+    lines.find(({ path, status }) => path === '/top' && status === 200),
+    { consumer: 'ann' }
+  )
+})
+
+t.test('keys of one route are not those of another, and issuers are told apart', async (t) => {
+  const { url } = await start(
+    t,
+    `const who = async ({ consumer }) => consumer.id
+     const jwt = { secret: 'another secret that is long enough', algorithms: ['HS256'], issuer: 'other' }
+     fastify.get('/own', { config: { edge: { jwt } } }, who)
+     fastify.get('/top', { config: { edge: { jwt: true } } }, who)`,
+    { edge: { jwt: { ...jwt, issuer: 'top' } } }
+  )
+  const other = { authorization: `Bearer ${token(claims({ iss: 'other' }), 'another secret that is long enough')}` }
+  t.equal((await answer(`${url}/own`, { headers: other })).text, 'other|ann')
+  t.equal((await answer(`${url}/top`, { headers: bearer({ iss: 'top' }) })).text, 'top|ann')
+  t.equal((await answer(`${url}/own`, { headers: bearer({ iss: 'top' }) })).status, 401)
+  t.equal((await answer(`${url}/top`, { headers: other })).status, 401)
+})
+
+t.test('guarded: the top-level edge applies to all routes of the plugin, each of which may change it', async (t) => {
+  const { url } = await start(
+    t,
+    `const who = async ({ consumer }) => consumer?.id ?? 'nobody'
+     fastify.get('/home', who)
+     fastify.get('/open', { config: { edge: { jwt: false } } }, who)
+     await fastify.register(async (below) => { below.get('/deep', who) }, { prefix: '/below' })`,
+    { edge: { jwt } },
+    { guarded: true }
+  )
+  for (const path of ['/home', '/below/deep']) {
+    t.equal((await answer(url + path)).status, 401, path)
+    t.equal((await answer(url + path, { headers: bearer() })).text, 'ann', path)
+  }
+  t.equal((await answer(`${url}/open`)).text, 'nobody')
+})
+
+t.test('the edge’s concerns come before the hooks of the route', async (t) => {
+  const { url, server } = await start(
+    t,
+    `fastify.decorate('seen', [])
+     const see = (name) => async ({ consumer }) => { fastify.seen.push(name + ' ' + consumer?.id) }
+     fastify.get('/home', {
+       onRequest: [see('onRequest')], preParsing: see('preParsing'), preHandler: see('preHandler'), config: { edge: { jwt: true } }
+     }, async () => 'home')`,
+    { edge: { jwt } }
+  )
+  const { seen } = server as unknown as { seen: string[] }
+  await answer(`${url}/home`)
+  t.same(seen, [])
+  t.equal((await answer(`${url}/home`, { headers: bearer() })).text, 'home')
+  t.same(seen, ['onRequest ann', 'preParsing ann', 'preHandler ann'])
+})
+
+t.test('CORS: headers, and preflights for all methods of the path', async (t) => {
+  const { url } = await start(
+    t,
+    `const edge = { cors: { origin: 'https://app.example.com' }, jwt: true }
+     fastify.get('/home', { config: { edge } }, async () => 'home')
+     fastify.put('/home', { config: { edge } }, async () => 'put')
+     fastify.get('/open', async () => 'open')`,
+    { edge: { jwt } }
+  )
+  const origin = 'https://app.example.com'
+  const asked = { origin, 'access-control-request-method': 'PUT' }
+  const preflight = await answer(`${url}/home`, { method: 'OPTIONS', headers: asked })
+  t.equal(preflight.status, 204)
+  t.equal(preflight.headers.get('access-control-allow-origin'), origin)
+  t.equal(preflight.headers.get('access-control-allow-methods'), 'GET, PUT')
+  const refused = await answer(`${url}/home`, { headers: { origin } })
+  t.equal(refused.status, 401)
+  t.equal(refused.headers.get('access-control-allow-origin'), origin)
+  const stranger = { ...asked, origin: 'https://evil.example' }
+  const foreign = await answer(`${url}/home`, { method: 'OPTIONS', headers: stranger })
+  t.equal(foreign.headers.get('access-control-allow-origin'), null)
+  t.equal((await answer(`${url}/home`, { method: 'OPTIONS' })).status, 404, 'no preflight')
+  t.equal((await answer(`${url}/open`, { method: 'OPTIONS', headers: asked })).status, 404)
+})
+
+t.test('bodyLimit bounds the parsers, too, be it above or below their own', async (t) => {
+  const { url } = await start(
+    t,
+    `fastify.post('/few', { config: { edge: { bodyLimit: '1kb' } } }, async ({ body }) => body.text.length)
+     fastify.post('/many', { config: { edge: { bodyLimit: '2mb' } } }, async ({ body }) => body.text.length)
+     fastify.post('/default', async ({ body }) => body.text.length)`
+  )
+  const post = (path: string, size: number) => {
+    const body = JSON.stringify({ text: 'x'.repeat(size) })
+    return answer(url + path, { method: 'POST', body, headers: { 'content-type': 'application/json' } })
+  }
+  t.equal((await post('/few', 500)).text, '500')
+  t.match(await post('/few', 2000), { status: 413, text: /JW_BODY_TOO_LARGE/ })
+  t.equal((await post('/many', 1_500_000)).text, '1500000')
+  t.match(await post('/many', 3_000_000), { status: 413, text: /JW_BODY_TOO_LARGE/ })
+  t.equal((await post('/default', 1_500_000)).status, 413)
+})
+
+t.test('jwt.forward: request.mesh passes the claims on, and no client can forge them on any route', async (t) => {
+  const orders = await service(t, (request, response) =>
+    response.end(JSON.stringify(request.headers['x-user'] ?? null))
+  )
+  const { url } = await start(
+    t,
+    `fastify.get('/home', { config: { edge: { jwt: true } } }, async (request) => ({ user: await request.mesh.json('orders', '/') }))`,
+    {
+      services: { orders: { instances: [orders] } },
+      routes: [{ name: 'orders', match: { path: '/orders' }, service: 'orders', edge: { jwt: false } }],
+      edge: { jwt: { ...jwt, forward: { sub: 'x-user' } } }
+    }
+  )
+  t.equal((await answer(`${url}/home`, { headers: bearer() })).text, '{"user":"ann"}')
+  t.equal((await answer(`${url}/orders`, { headers: { 'x-user': 'forged', x_user: 'forged' } })).text, 'null')
+})
+
+t.test('HTTP/2 over TLS: the same', async (t) => {
+  const listen = { port: 0, tls: selfSigned(t), http2: true }
+  const { url, lines } = await start(
+    t,
+    `fastify.post('/home', { config: { edge: { jwt: true, bodyLimit: '1kb' } } }, async ({ consumer, body }) => ({ id: consumer.id, body }))`,
+    { listen, edge: { jwt } }
+  )
+  const session = http2.connect(url, { rejectUnauthorized: false })
+  const post = async (headers: Record<string, string>, body: string) => {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/home',
+      'content-type': 'application/json',
+      ...headers
+    })
+    let status = 0
+    let text = ''
+    stream.on('response', (head) => {
+      status = Number(head[':status'])
+    })
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk
+    })
+    stream.end(body)
+    await new Promise((resolve) => stream.once('close', resolve))
+    return { status, text }
+  }
+  t.match(await post({}, '{}'), { status: 401 })
+  t.match(await post(bearer(), '{"a":1}'), { status: 200, text: '{"id":"ann","body":{"a":1}}' })
+  t.match(await post(bearer(), JSON.stringify('x'.repeat(2000))), { status: 413 })
+  session.close()
+  await eventually(() => lines.filter(({ route }) => route === '/home').length === 3)
+})
+
+const mistakes: Record<string, [edge: string, message: RegExp]> = {
+  'a key that does not exist': [
+    '{ jwtt: true }',
+    /route GET \/home: config\.edge\.jwtt: unknown key; did you mean "jwt"\?/
+  ],
+  'a key of an option that does not exist': [
+    '{ rateLimit: { maxx: 1, window: "1s" } }',
+    /config\.edge\.rateLimit.*max/
+  ],
+  'a value of another kind': ['{ bodyLimit: "much" }', /config\.edge\.bodyLimit: expected false or a size/],
+  'true where the top level has nothing': [
+    '{ cors: true }',
+    /config\.edge\.cors: true takes the options of the top-level edge\.cors, which is off/
+  ],
+  'a concern of proxied routes': ['{ websocket: false }', /config\.edge\.websocket: unknown key/],
+  'options that do not fit each other': [
+    '{ jwt: { secret: "a secret that is long enough to sign", algorithms: ["RS256"] } }',
+    /config\.edge\.jwt\.algorithms\[0\]: RS256/
+  ],
+  'a limit by consumer without one': [
+    '{ rateLimit: { max: 1, window: "1s", by: "consumer" } }',
+    /config\.edge\.rateLimit\.by: consumer: without jwt/
+  ],
+  'a key file that is not there': [
+    '{ jwt: { publicKey: "./gone.pem" } }',
+    /config\.edge\.jwt\.publicKey: neither a PEM key nor a file/
+  ],
+  'no mapping': ['true', /config\.edge: expected a mapping/],
+  'a function': ['{ cors: { origin: () => true } }', /config\.edge: origin is a function/]
+}
+
+for (const [what, [edge, message]] of Object.entries(mistakes)) {
+  t.test(`a mistake stops the start and is told with its route: ${what}`, async (t) => {
+    const starting = start(t, `fastify.get('/home', { config: { edge: ${edge} } }, async () => 'home')`)
+    await t.rejects(starting, { message })
+    await t.rejects(starting, { message: /plugins\[0\]: .*route GET \/home: / })
+  })
+}
