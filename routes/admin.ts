@@ -53,6 +53,7 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, exp
       ...(via && { via }),
       ...(mesh.split && { split: mesh.split.map(maskedShare) }),
       mesh: gateway.mesh.describe(service, mesh, name),
+      responsePath: gateway.responsePath(name),
       plugins: gateway.pluginRecord.hooksOf(name)
     }))
     const own = gateway.pluginRecord.ownRoutes().map(({ plugin, path, methods, plugins }) => ({

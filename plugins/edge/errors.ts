@@ -152,6 +152,9 @@ function retryAfterOf(error: SeamError, fallback: number | undefined): number | 
 
 /** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
 export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  // The client has left: a response would be refused, and the error is a consequence.
+  if (reply.sent) return
+  request.exchange?.withdraw()
   // Node's codes; those of undici and of the gateway begin otherwise.
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
   const code = ownCode(error, Boolean(request.exchange))

@@ -202,6 +202,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
       edgeConcerns(route).join(' → ') || '–',
       route.via === undefined ? target : `${target} via ${route.via}`,
       gateway.mesh.describe(route.service, route.mesh, route.name).join(' → '),
+      gateway.responsePath(route.name) ?? '–',
       ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : [])
     ]
   })
@@ -213,10 +214,11 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
       '–',
       `plugin ${plugin}`,
       '–',
+      '–',
       hooksText(plugins)
     ])
   await gateway.close()
-  const head = ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', ...(hasPlugins ? ['PLUGINS'] : [])]
+  const head = ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', 'RESPONSE', ...(hasPlugins ? ['PLUGINS'] : [])]
   return table(head, [...rows, ...own])
 }
 

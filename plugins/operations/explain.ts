@@ -61,6 +61,7 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
     via: route.via ?? null,
     /** For http-proxy, which has its own options: the prefix that it puts in place of the matched path. */
     rewritePrefix: route.httpProxy?.rewritePrefix ?? null,
+    responsePath: gateway.responsePath(route.name),
     target,
     mesh: gateway.mesh.explain(route.service, route.mesh, about)
   }
@@ -104,6 +105,7 @@ export function explainText(explained: Explained): string {
   const { via, rewritePrefix, target } = explained
   if (via !== null) lines.push(`  via       ${via}`)
   lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)
+  lines.push(`  response  ${explained.responsePath}`)
   for (const { service, subset, share, chain, hashed, status } of explained.mesh) {
     const of = share === null ? '' : share.matched ? ', matched' : `, weight ${share.weight}`
     lines.push(`  service   ${service}${subset === null ? '' : `, subset ${subset}`}${of}`)

@@ -102,9 +102,10 @@ t.test('routes shows the hooks of plugins on each route, and the routes of plugi
     '–',
     'plugin bff',
     '–',
+    '–',
     'audit (onRequest, onResponse), bff (preHandler)'
   ])
-  t.strictSame(rows[4], ['–', 'PUT =/bff/only', '–', 'plugin bff', '–', 'audit (onRequest, onResponse)'])
+  t.strictSame(rows[4], ['–', 'PUT =/bff/only', '–', 'plugin bff', '–', '–', 'audit (onRequest, onResponse)'])
 })
 
 t.test('explain finds the hooks of plugins, and their routes', async (t) => {

@@ -48,7 +48,7 @@ t.test('on the admin port', async (t) => {
 
   for (let i = 0; i < 5; i++) {
     const told = await ask('path=/api/orders/7%3Fx=1&header=x-user:bob')
-    t.match(told, { route: 'orders', refused: null, target: '/orders/7?x=1' })
+    t.match(told, { route: 'orders', refused: null, target: '/orders/7?x=1', responsePath: 'raw' })
     t.ok(told.edge.indexOf('rate-limit') > told.edge.indexOf('request-id'))
     t.strictSame(
       told.mesh.map(({ service, share }: { service: string; share: object }) => [service, share]),
@@ -94,6 +94,7 @@ t.test('on the command line, without asking any instance', async (t) => {
     /^ {2}route {5}orders$/m,
     /^ {2}edge {6}errors → request-id .* rate-limit/m,
     /^ {2}forwards {2}\/orders\/7$/m,
+    /^ {2}response {2}raw$/m,
     /^ {2}service {3}orders, weight 95$/m,
     /mesh {6}.*→ hash → .*→ select/,
     /instances 2 from static$/m,

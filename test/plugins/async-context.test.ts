@@ -8,6 +8,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import http from 'node:http'
 import type { ClientHttp2Session } from 'node:http2'
 import http2 from 'node:http2'
+import { Readable, Transform } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Test } from 'tap'
@@ -56,7 +57,15 @@ function requestContext(fastify: FastifyInstance, sightings: Sightings): void {
     if (request.url === '/hook-waits') await new Promise((resolve) => setTimeout(resolve, 50))
   })
   fastify.addHook('onError', async (request) => see('onError', request))
-  fastify.addHook('onSend', async (request) => see('onSend', request))
+  fastify.addHook('onSend', async (request, _reply, payload) => {
+    see('onSend', request)
+    if (!(payload instanceof Readable)) return payload
+    const transform = (chunk: Buffer, _encoding: string, done: (error: null, chunk: Buffer) => void) => {
+      see('transform', request)
+      done(null, chunk)
+    }
+    return payload.pipe(new Transform({ transform }))
+  })
   fastify.addHook('onResponse', async (request) => see('onResponse', request))
   fastify.addHook('onRequestAbort', async (request) => see('onRequestAbort', request))
 }
@@ -178,7 +187,9 @@ function answer({ url, headers }: IncomingMessage, response: ServerResponse): vo
   }
 }
 
-async function started(t: Test, isHttp2: boolean, mesh: object = {}) {
+type Path = 'raw' | 'reply'
+
+async function started(t: Test, isHttp2: boolean, responsePath: Path, mesh: object = {}) {
   const sightings = new Sightings()
   const service = await startService((request, response) => {
     request.resume().on('end', () => answer(request, response))
@@ -186,6 +197,7 @@ async function started(t: Test, isHttp2: boolean, mesh: object = {}) {
   const gateway = await startGateway(
     {
       listen: { ...(isHttp2 && { tls: selfSigned(t), http2: true }) },
+      edge: { responsePath },
       services: { orders: { instances: [service.url], mesh: { retry: false, ...mesh } } },
       routes: [{ name: 'orders', match: { path: '/' }, service: 'orders' }]
     },
@@ -233,10 +245,13 @@ interface Case {
   readonly mesh?: object
   /** Places that are seen once for each user. */
   readonly places: readonly string[]
+  /** Whether the client waits for the whole response of the service. */
+  readonly isWhole?: true
 }
 
 const cases: Readonly<Record<string, Case>> = {
   'a response': {
+    isWhole: true,
     path: '/',
     options: { method: 'POST', body: 'a body' },
     places: [...before, 'onResponse', ...both('dispatch', 'onRequestStart', 'onResponseStart', 'onResponseEnd', 'onRequestSent')]
@@ -251,16 +266,19 @@ const cases: Readonly<Record<string, Case>> = {
     places: [...before, 'onError', 'onSend', 'onResponse', 'request onResponseError']
   },
   'waiting for other calls to end': {
+    isWhole: true,
     path: '/',
     mesh: { circuitBreaker: { maxConnections: 2, maxPendingRequests: 100, minRequests: 100 } },
     places: [...before, 'onResponse', ...both('dispatch', 'onRequestStart', 'onResponseStart', 'onResponseEnd')]
   },
   'waiting for the rate limit': {
+    isWhole: true,
     path: '/',
     mesh: { limit: { rate: 1000, per: '1s', burst: 1, queue: 100, queueTimeout: '5s' } },
     places: [...before, 'onResponse', ...both('dispatch', 'onRequestStart', 'onResponseStart', 'onResponseEnd')]
   },
   'retries and hedges': {
+    isWhole: true,
     path: '/',
     mesh: { retry: { on: ['reset'], attempts: 1 }, hedge: { after: '1ms' }, adaptiveConcurrency: {} },
     places: [...before, 'onResponse', 'request dispatch', 'request onResponseStart', 'request onResponseEnd']
@@ -288,15 +306,18 @@ const cases: Readonly<Record<string, Case>> = {
 } // biome-ignore format: a table
 
 for (const protocol of ['HTTP/1.1', 'HTTP/2']) {
-  for (const [name, { path, options, mesh, places }] of Object.entries(cases)) {
-    t.test(`${protocol}: ${name}`, async (t) => {
-      const world = await started(t, protocol === 'HTTP/2', mesh)
-      await all(world, path, options)
-      const { sightings } = world
-      t.strictSame(sightings.wrong.slice(0, 3), [], `${sightings.wrong.length} wrong`)
-      for (const place of places)
-        t.ok((sightings.places.get(place) ?? 0) >= users, `${place}: ${sightings.places.get(place)}`)
-    })
+  for (const path of ['raw', 'reply'] as const) {
+    for (const [name, { path: target, options, mesh, places, isWhole }] of Object.entries(cases)) {
+      t.test(`${protocol}, ${path}: ${name}`, async (t) => {
+        const world = await started(t, protocol === 'HTTP/2', path, mesh)
+        await all(world, target, options)
+        const { sightings } = world
+        t.strictSame(sightings.wrong.slice(0, 3), [], `${sightings.wrong.length} wrong`)
+        const ofPath = path === 'reply' && isWhole ? ['onSend', 'transform'] : []
+        for (const place of [...places, ...ofPath])
+          t.ok((sightings.places.get(place) ?? 0) >= users, `${place}: ${sightings.places.get(place)}`)
+      })
+    }
   }
 }
 
@@ -360,7 +381,7 @@ t.test(
 )
 
 t.test('HTTP/1.1: requests that are sent before the responses to earlier ones', async (t) => {
-  const { sightings, port } = await started(t, false)
+  const { sightings, port } = await started(t, false, 'reply')
   const request = (user: number) => `GET / HTTP/1.1\r\nHost: h\r\nX-User: user-${user}\r\n`
   const text = Array.from({ length: 20 }, (_, user) => `${request(user)}\r\n`).join('')
   await connect(port, `${text}${request(20)}Connection: close\r\n\r\n`).closed

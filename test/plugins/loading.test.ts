@@ -107,7 +107,7 @@ t.test('a plugin meets the edge, the route, the consumer and the exchange where 
 
   t.equal(await (await fetch(`${url}/orders`)).text(), 'ok')
   await new Promise(setImmediate)
-  t.same(noted.splice(0), ['onRequest string null', 'preHandler null', 'onResponse 200 orders 1 2'])
+  t.same(noted.splice(0), ['onRequest string null', 'preHandler null', 'onSend', 'onResponse 200 orders 1 2'])
 
   t.same(await (await fetch(`${url}/own`)).json(), { own: true })
   await new Promise(setImmediate)

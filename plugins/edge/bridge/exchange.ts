@@ -23,9 +23,16 @@ declare module 'fastify' {
       cancel: (reason: Error) => void
       /** Ends the exchange; the client gets the reason as an error response if the header section is not sent yet. */
       fail: (reason: Error) => void
+      /** Ends an exchange whose response is complete before the service's is, as a plugin has responded instead. */
+      release: () => void
+      /** Removes from the reply what it has of the service, as an error response takes its place. */
+      withdraw: () => void
     } | null
   }
 }
+
+/** Characters of a reason phrase; one with others is left out. */
+export const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
 const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to another protocol', 502)
 
@@ -46,16 +53,18 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   protected readonly raw: ServerResponse
   protected readonly isHttp2: boolean
   protected controller: Dispatcher.DispatchController | null = null
-  /** Reason why nothing more is written to the client; null until then. */
+  /** Reason why nothing more of the service is written to the client; null until then. */
   protected gone: Error | null = null
-  readonly #rules: ResponseRules
+  /** Whether the service's part has ended: complete, failed, or a WebSocket now. */
+  protected isOver = false
+  protected readonly rules: ResponseRules
 
   constructor(request: FastifyRequest, reply: FastifyReply, rules: ResponseRules) {
     this.request = request
     this.reply = reply
     this.raw = reply.raw
     this.isHttp2 = request.raw.httpVersionMajor > 1
-    this.#rules = rules
+    this.rules = rules
   }
 
   /** Begins the final response; `text` is the reason phrase. */
@@ -73,6 +82,12 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.controller?.abort(reason)
   }
 
+  release(): void {
+    if (!this.isOver) this.cancel(new Error('the client has a response that is not the service’s, or not all of it'))
+  }
+
+  withdraw(): void {}
+
   onRequestStart(controller: Dispatcher.DispatchController, context: CallContext | null): void {
     this.controller = controller
     this.call ??= context?.call ?? null
@@ -86,7 +101,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     text = ''
   ): void {
     if (this.gone !== null) return
-    if (status < 200) writeInformational(this.request, this.raw, status, headers)
+    if (this.raw.headersSent || this.reply.sent) this.release()
+    else if (status < 200) writeInformational(this.request, this.raw, status, headers)
     else this.begin(status, headers, text)
   }
 
@@ -104,6 +120,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     const { raw, request } = this
     const { upgrade } = request
     if (upgrade === null || !isWebSocket(headers.upgrade)) throw new BadUpgrade()
+    this.isOver = true
     const passed = withoutLength(headers)
     raw.writeHead(101, [...this.responseHeaders(passed), 'connection', 'Upgrade', 'upgrade', 'websocket'])
     raw.socket!.setDefaultEncoding('latin1') // or the values would be written as UTF-8
@@ -120,12 +137,17 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
 
   /** Returns the header section for the client as name, value, name, value; `announces` trailers. */
   protected responseHeaders(given: IncomingHttpHeaders, announces = false): string[] {
-    const { ownsCors, relocate } = this.#rules
-    const relocated = relocate === null ? given : relocate(given, this.request, this.call?.instance ?? null)
-    return responseHeaders(relocated, this.reply.getHeaders(), this.isHttp2, ownsCors, announces)
+    const own = this.reply.getHeaders()
+    return responseHeaders(this.relocated(given), own, this.isHttp2, this.rules.ownsCors, announces)
+  }
+
+  protected relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {
+    const { relocate } = this.rules
+    return relocate === null ? given : relocate(given, this.request, this.call?.instance ?? null)
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
+    this.isOver = true
     if (this.gone !== null) return
     if (trailers !== undefined) {
       const passed = endToEnd(trailers, this.isHttp2).filter(([name]) => !isNoTrailer(name))
@@ -135,6 +157,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
+    this.isOver = true
     if (this.gone !== null) return
     if (this.raw.headersSent) this.breakOff(error)
     else inContext(this.request, () => this.reply.send(error))

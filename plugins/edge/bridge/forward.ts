@@ -2,7 +2,7 @@
  * The bridge: the one place of the edge that touches the seam. It hands the client's request to the dispatcher, and the
  * response of the service to the client.
  */
-import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteHandlerMethod, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../config/schema.ts'
@@ -11,8 +11,18 @@ import { attach } from '../attach.ts'
 import type { ResponseRules } from './exchange.ts'
 import { relocation } from './location.ts'
 import { RawResponse } from './raw-response.ts'
+import { ReplyResponse } from './reply-response.ts'
+import type { ResponsePath } from './response-path.ts'
+import { pathOf } from './response-path.ts'
 import type { UpstreamRequests } from './upstream-request.ts'
 import { rulesOf } from './upstream-request.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Returns the path of a route's responses; null for one that is not proxied. Call it once all plugins have loaded. */
+    responsePath: (route: string) => ResponsePath | null
+  }
+}
 
 export default fp(
   async (fastify) => {
@@ -21,10 +31,12 @@ export default fp(
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const keepsContext = !fastify.hasDecorator(SEALED)
     const completions: (() => void)[] = []
+    const paths = new Map<string, () => ResponsePath>()
+    fastify.decorate('responsePath', (route: string) => paths.get(route)?.() ?? null)
 
     // Last of the `onRoute` hooks, so that it sees which headers the other concerns drop.
-    fastify.addHook('onRoute', (routeOptions) => {
-      const route = routeOptions.config?.route
+    fastify.addHook('onRoute', function (routeOptions) {
+      const { route, preflightFor } = routeOptions.config ?? {}
       if (route === undefined) return
       trust.add(route, routeOptions.config?.dropHeaders ?? [])
       if (keepsContext) {
@@ -33,19 +45,23 @@ export default fp(
           done(null, payload)
         })
       }
+      if (route.edge.responsePath !== 'raw') attach(routeOptions, 'onSend', proceed)
+      const path = () => pathOf(route, this, routeOptions, proceed)
+      if (preflightFor === undefined) paths.set(route.name, path)
       // Preflights are the edge's on any route.
-      if (route.via === undefined || routeOptions.config?.preflightFor !== undefined)
-        place(routeOptions, forwardTo(route))
+      if (route.via === undefined || preflightFor !== undefined) place(routeOptions, forwardTo(route, path))
     })
-    // Only now has every route said which headers it drops.
+    // Only now has every route said which headers it drops, and which hooks it has.
     fastify.addHook('onReady', async () => {
       for (const complete of completions.splice(0)) complete()
     })
 
-    function forwardTo(route: RouteConfig) {
+    function forwardTo(route: RouteConfig, path: () => ResponsePath) {
       const rules = rulesOf(route)
+      let Response: typeof RawResponse | typeof ReplyResponse = RawResponse
       completions.push(() => {
         rules.isDropped = trust.filterFor(route)
+        if (path() === 'reply') Response = ReplyResponse
       })
       const responses: ResponseRules = {
         ownsCors: Boolean(route.edge.cors),
@@ -54,7 +70,7 @@ export default fp(
       return (request: FastifyRequest, reply: FastifyReply) => {
         const options = requests.options(request, rules)
         if (keepsContext) captureContext(request)
-        const exchange = new RawResponse(request, reply, responses)
+        const exchange = new Response(request, reply, responses)
         request.exchange = exchange
         seam.dispatch(options, exchange)
       }
@@ -68,4 +84,11 @@ function place(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
   const placeholder = routeOptions.config?.placeholder
   if (placeholder === undefined || routeOptions.handler === placeholder.handler) routeOptions.handler = handler
   else placeholder.call(handler)
+}
+
+/** Last of the `onSend` hooks of a route. */
+const proceed: onSendHookHandler = (request, _reply, payload, done) => {
+  const { exchange } = request
+  if (exchange instanceof ReplyResponse) exchange.proceed(payload, done)
+  else done(null, payload)
 }

@@ -2,10 +2,12 @@
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../config/concern.ts'
 import { Names } from '../../../config/schema/kit.ts'
+import type { ResponsePath } from './response-path.ts'
 
 declare module '../../../config/schema.ts' {
   interface EdgePolicy {
     host?: 'preserve' | 'upstream'
+    responsePath?: 'auto' | ResponsePath
   }
 }
 
@@ -14,6 +16,15 @@ export const bridgeKeys: readonly Key[] = [
     name: 'host',
     options: Names(['preserve', 'upstream'], {
       description: "`Host` for the service: the client's, or the instance's own address."
+    }),
+    levels: gatewayAndRoute,
+    protects: false
+  },
+  {
+    name: 'responsePath',
+    options: Names(['auto', 'raw', 'reply'], {
+      description:
+        "How a service's response goes to the client: `raw`, written to the socket as it comes, without `onSend` hooks; `reply`, through Fastify's reply, with them; `auto`, the default: `reply` where a plugin has an `onSend` hook on the route, else `raw`."
     }),
     levels: gatewayAndRoute,
     protects: false

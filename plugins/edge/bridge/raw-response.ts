@@ -5,12 +5,9 @@ import { recordFailure } from '../errors.ts'
 import { withoutLength } from '../protocol/headers.ts'
 import { whenTaken } from '../protocol/slow-reader.ts'
 import { Surplus } from './break-off.ts'
-import { Exchange } from './exchange.ts'
+import { Exchange, reasonPhrase } from './exchange.ts'
 import { scheduleFlush } from './flush-batch.ts'
 import { hasTrailers } from './response-fields.ts'
-
-/** Characters of a reason phrase; one with others is left out. */
-const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Chunks up to this many bytes are copied, to be written together with their neighbours. */
 const oneWrite = 16 * 1024

@@ -43,6 +43,30 @@ function isInOurName(name: string, value: string | string[] | undefined, own: Ow
   return name.startsWith('ratelimit') && Object.hasOwn(own, 'ratelimit-limit')
 }
 
+/** Calls `add` with each end-to-end header of a service that the reply does not have already. */
+function passOn(
+  given: IncomingHttpHeaders,
+  own: OwnHeaders,
+  ownsCors: boolean,
+  announces: boolean,
+  add: (name: string, value: string | string[]) => void
+): void {
+  const alsoDrop = nominated(given.connection)
+  for (const name in given) {
+    if (hopByHop.has(name) || alsoDrop?.has(name)) continue
+    if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
+    if (ownsCors && name.startsWith('access-control-')) continue
+    const value = given[name]
+    if (value === undefined || isInOurName(name, value, own)) continue
+    add(name, value)
+  }
+  if (announces && !alsoDrop?.has('trailer')) {
+    const isLeftOut = (name: string) => isNoTrailer(name) || alsoDrop?.has(name) === true
+    const lines = announced(given.trailer!, isLeftOut)
+    if (lines.length > 0) add('trailer', lines)
+  }
+}
+
 /**
  * Returns name, value, name, value, … for `writeHead`: the end-to-end headers of the service and those that the edge
  * and plugins set on the reply, which win. Throws JW_BAD_HEADER for one of these that cannot be written.
@@ -54,31 +78,57 @@ export function responseHeaders(
   ownsCors: boolean,
   announces: boolean
 ): string[] {
-  const alsoDrop = nominated(given.connection)
   const merged: string[] = []
-  const add = (name: string, values: readonly string[]) => {
-    for (const value of isHttp2 ? http2Values(name, values) : values) merged.push(name, value)
-  }
-  for (const name in given) {
-    if (hopByHop.has(name) || alsoDrop?.has(name)) continue
-    if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
-    if (ownsCors && name.startsWith('access-control-')) continue
-    const value = given[name]
-    if (isInOurName(name, value, own)) continue
+  const add = (name: string, value: string | string[]) => {
     if (typeof value === 'string') merged.push(name, value)
-    else if (value !== undefined) add(name, value)
+    else for (const item of isHttp2 ? http2Values(name, value) : value) merged.push(name, item)
   }
-  if (announces && !alsoDrop?.has('trailer')) {
-    const isLeftOut = (name: string) => isNoTrailer(name) || alsoDrop?.has(name) === true
-    for (const line of announced(given.trailer!, isLeftOut)) merged.push('trailer', line)
-  }
+  passOn(given, own, ownsCors, announces, add)
   for (const name in own) {
     const value = own[name]!
-    if (isUnwritable(name, value)) throw Object.assign(new BadHeader(), { header: name })
-    if (Array.isArray(value)) add(name, value)
-    else merged.push(name, String(value))
+    if (isUnwritable(name, value)) throw badHeader(name)
+    add(name, Array.isArray(value) ? value : String(value))
   }
   return merged
+}
+
+function badHeader(name: string): Error {
+  return Object.assign(new BadHeader(), { header: name })
+}
+
+/**
+ * Sets the end-to-end headers of the service on the reply, where `onSend` hooks see them, and returns their names. Those
+ * that the edge and plugins have set win; `vary` and `set-cookie` are joined.
+ */
+export function setServiceHeaders(
+  reply: FastifyReply,
+  given: IncomingHttpHeaders,
+  isHttp2: boolean,
+  ownsCors: boolean,
+  announces: boolean
+): Set<string> {
+  const own = reply.getHeaders()
+  const names = new Set<string>()
+  passOn(given, own, ownsCors, announces, (name, value) => {
+    names.add(name)
+    const values = isHttp2 && Array.isArray(value) ? [...http2Values(name, value)] : value
+    const before = own[name]
+    if (before === undefined) reply.header(name, values)
+    else if (name === 'vary') reply.header(name, [values, before].flat().join(', '))
+    else {
+      // Only once removed: Fastify appends to cookies. The gateway's own are the last, which count.
+      reply.removeHeader(name)
+      reply.header(name, [values, before].flat())
+    }
+  })
+  return names
+}
+
+/** Returns JW_BAD_HEADER if the reply has a header that cannot be written. */
+export function unwritableHeader(reply: FastifyReply): Error | null {
+  const headers = reply.getHeaders()
+  for (const name in headers) if (isUnwritable(name, headers[name])) return badHeader(name)
+  return null
 }
 
 /**

@@ -48,7 +48,10 @@ export default fp(
 
 function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): void {
   const { raw } = reply
-  if (isFinished(raw)) return
+  if (isFinished(raw)) {
+    request.exchange?.release()
+    return
+  }
   const reason = wasCut
     ? new Gone('JW_DRAIN_TIMEOUT', 503, 'the drain timeout is over')
     : new Gone('JW_CLIENT_GONE', 499, 'the client closed the connection') // nginx's status

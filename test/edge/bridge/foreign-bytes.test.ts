@@ -77,10 +77,13 @@ const expected = (id: number) =>
     shapes[id % shapes.length]!.reduce((sum, size) => sum + size, 0)
   )
 
-async function gatewayWith(t: Test, listen: object) {
+const paths = ['raw', 'reply'] as const
+type Path = (typeof paths)[number]
+
+async function gatewayWith(t: Test, listen: object, responsePath: Path) {
   const service = await startRawService(inPieces)
   t.teardown(service.close)
-  return gatewayBefore(t, service.url, { listen })
+  return gatewayBefore(t, service.url, { listen, edge: { responsePath } })
 }
 
 for (const [client, initialWindowSize, pauseMs] of [
@@ -90,7 +93,11 @@ for (const [client, initialWindowSize, pauseMs] of [
   ['a small window and pauses between reads', 1000, 1]
 ] as const) {
   t.test(`HTTP/2, ${client}`, async (t) => {
-    const { port } = await gatewayWith(t, { tls: { cert, key }, http2: true })
+    for (const path of paths) await t.test(path, (t) => readSlowly(t, path))
+  })
+
+  async function readSlowly(t: Test, path: Path) {
+    const { port } = await gatewayWith(t, { tls: { cert, key }, http2: true }, path)
     const session = http2.connect(`https://localhost:${port}`, {
       rejectUnauthorized: false,
       settings: { initialWindowSize }
@@ -116,7 +123,7 @@ for (const [client, initialWindowSize, pauseMs] of [
     }
     await Promise.all(Array.from({ length: 10 }, worker))
     t.same(wrong, [], 'each response is the one of its request, to the byte')
-  })
+  }
 }
 
 for (const [protocol, listen] of [
@@ -124,7 +131,11 @@ for (const [protocol, listen] of [
   ['HTTP/1.1 over TLS', { tls: { cert, key } }]
 ] as const) {
   t.test(`${protocol}, a slow reader`, async (t) => {
-    const { port } = await gatewayWith(t, listen)
+    for (const path of paths) await t.test(path, (t) => readSlowly(t, path))
+  })
+
+  async function readSlowly(t: Test, path: Path) {
+    const { port } = await gatewayWith(t, listen, path)
     const wrong: number[] = []
     let next = 0
     const worker = async () => {
@@ -145,5 +156,5 @@ for (const [protocol, listen] of [
     }
     await Promise.all(Array.from({ length: 10 }, worker))
     t.same(wrong, [])
-  })
+  }
 }

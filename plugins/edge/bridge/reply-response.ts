@@ -1,0 +1,272 @@
+/**
+ * A response that goes through Fastify's `reply.send(stream)`, so that `onSend` hooks see it and may change it. The body
+ * stays a stream. Its chunks are copies, since the handler declares no `borrows`: hooks may keep them.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import { STATUS_CODES } from 'node:http'
+import type { Readable } from 'node:stream'
+import type { Dispatcher } from 'undici'
+import { inContext } from '../async-context.ts'
+import { recordFailure } from '../errors.ts'
+import { withoutLength } from '../protocol/headers.ts'
+import { Surplus } from './break-off.ts'
+import { Exchange, reasonPhrase } from './exchange.ts'
+import { scheduleFlush } from './flush-batch.ts'
+import { hasTrailers, setServiceHeaders, unwritableHeader } from './response-fields.ts'
+import type { Source } from './service-body.ts'
+import { discard, ServiceBody, streamOf } from './service-body.ts'
+
+/** Small chunks are passed on together up to this many bytes: a write each would take seconds for a megabyte. */
+const oneChunk = 16 * 1024
+
+/** Headers that describe one body, and are wrong for the error response that takes its place. */
+const ofTheBody = ['content-encoding', 'content-length', 'content-range', 'content-type', 'etag', 'last-modified']
+
+type Done = (error: Error | null, payload?: unknown) => void
+
+export class ReplyResponse extends Exchange implements Source {
+  /**
+   * How far the response is: not begun; with the hooks; written by Fastify. `withdrawn`: an error response takes its
+   * place. `cancelled`: the client has left while the hooks had it.
+   */
+  #stage: 'waiting' | 'hooks' | 'sending' | 'withdrawn' | 'cancelled' = 'waiting'
+  #body: ServiceBody | null = null
+  /** Stream that Fastify writes to the client: the service's body, or one that a hook has put in its place. */
+  #sent: Readable | null = null
+  /** Failure of the service while the hooks run. */
+  #failure: Error | null = null
+  #status = 0
+  #text = ''
+  #length: string | undefined
+  /** Headers of the reply before those of the service were set. */
+  #own: Readonly<Record<string, number | string | string[] | undefined>> = {}
+  #given: ReadonlySet<string> = new Set()
+  /** Chunks that are passed on at the end of this event-loop iteration. */
+  #held: Buffer[] = []
+  #heldBytes = 0
+  #receivedBytes = 0
+  #isScheduled = false
+  #isPaused = false
+
+  protected override begin(status: number, headers: IncomingHttpHeaders, text: string): void {
+    const { reply, raw, isHttp2 } = this
+    this.#status = status
+    this.#text = text
+    this.#length = headers['content-length']
+    this.#own = reply.getHeaders()
+    const passed = this.relocated(status === 204 ? withoutLength(headers) : headers)
+    const announces = hasTrailers(this.request.raw, status, headers)
+    this.#given = setServiceHeaders(reply, passed, isHttp2, this.rules.ownsCors, announces)
+    // Fastify refuses a status of 600 and above.
+    if (status < 600) reply.code(status)
+    else raw.statusCode = status
+    const body = new ServiceBody(this)
+    this.#body = body
+    this.#stage = 'hooks'
+    inContext(this.request, () => reply.send(body))
+  }
+
+  /** Takes what the hooks have made of the response, as the last of them, and hands it on to Fastify. */
+  proceed(payload: unknown, done: Done): void {
+    if (this.#stage === 'hooks') this.#settle(payload, done)
+    // An error response: nothing in it is the service's.
+    else if (this.#stage !== 'cancelled') done(null, payload)
+    // Not to Fastify, which would write to the closed connection.
+    else discard(streamOf(payload))
+  }
+
+  #settle(payload: unknown, done: Done): void {
+    const stream = streamOf(payload)
+    const error = unwritableHeader(this.reply) ?? (stream === null ? null : this.#failure)
+    if (error !== null) {
+      done(error)
+      return
+    }
+    this.#stage = 'sending'
+    this.#settleHead(payload)
+    if (stream === null) this.#sendWhole(payload, done)
+    else if (this.#hasNoContent()) {
+      if (stream !== this.#body) discard(stream)
+      this.#sendWhole(null, done)
+    } else this.#sendStream(stream, done)
+  }
+
+  /** RFC 9110, 6.4.1 and 15.3.6. A write to an HTTP/2 stream that has none would be an error. */
+  #hasNoContent(): boolean {
+    const { statusCode } = this.raw
+    const hasNone = statusCode === 204 || statusCode === 304 || (statusCode === 205 && this.isHttp2)
+    return hasNone || this.request.method === 'HEAD'
+  }
+
+  #settleHead(payload: unknown): void {
+    const { raw, reply } = this
+    const length = reply.getHeader('content-length')
+    // Of another body; Fastify sets the length of one that is no stream.
+    if (payload !== this.#body && length !== undefined && length === this.#length) reply.removeHeader('content-length')
+    // Node refuses to announce trailers without chunks.
+    const isWhole = typeof payload === 'string' || Buffer.isBuffer(payload) || payload === null
+    if (isWhole || reply.hasHeader('content-length')) reply.removeHeader('trailer')
+    const isCustom = !this.isHttp2 && this.#text !== STATUS_CODES[this.#status] && reasonPhrase.test(this.#text)
+    if (isCustom && raw.statusCode === this.#status) raw.statusMessage = this.#text
+  }
+
+  /** Sends what is no stream. The rest of the service's body is dropped until the response has ended. */
+  #sendWhole(payload: unknown, done: Done): void {
+    const hasNone = this.#hasNoContent()
+    // To HEAD a payload tells its length.
+    const given = hasNone && this.request.method !== 'HEAD' ? null : payload
+    // Node would write a string together with the header section, whose octets would become UTF-8.
+    const bytes = typeof given === 'string' ? Buffer.from(given) : given
+    if (Buffer.isBuffer(bytes) || bytes === null) {
+      if (bytes !== null && !hasNone) this.bytesSent = bytes.length
+      // Content of a 205 is surplus, and treated as such.
+      if (!this.isOver && this.#status !== 205) this.#drop()
+    }
+    done(null, bytes)
+  }
+
+  #drop(): void {
+    this.gone = new Error('the body was replaced')
+    this.#held = []
+    this.resume()
+  }
+
+  #sendStream(stream: Readable, done: Done): void {
+    this.#sent = stream
+    if (stream === this.#body) this.bytesSent = this.#receivedBytes
+    done(null, stream)
+    // Fastify has begun to read it by now.
+    if (stream !== this.#body) {
+      stream.on('data', (chunk: Buffer | string) => {
+        this.bytesSent += Buffer.byteLength(chunk)
+      })
+    }
+    this.#schedule()
+  }
+
+  override onResponseData(_controller: unknown, chunk: Buffer): void {
+    if (this.isHttp2 && this.#status === 205) this.#dropSurplus()
+    if (this.gone !== null || chunk.length === 0) return
+    this.#receivedBytes += chunk.length
+    if (this.#sent === this.#body) this.bytesSent += chunk.length
+    if (this.#heldBytes + chunk.length > oneChunk) inContext(this.request, () => this.#pushHeld())
+    this.#held.push(chunk)
+    this.#heldBytes += chunk.length
+    if (this.#heldBytes > oneChunk) inContext(this.request, () => this.#pushHeld())
+    else this.#schedule()
+  }
+
+  /** Ends the exchange with a service that sends content with a status that has none. */
+  #dropSurplus(): void {
+    if (this.gone !== null) return
+    this.gone = new Surplus()
+    recordFailure(this.request, this.gone)
+    this.controller!.abort(this.gone)
+  }
+
+  #pushHeld(): void {
+    const held = this.#held
+    if (held.length === 0) return
+    this.#held = []
+    this.#heldBytes = 0
+    if (this.#body!.push(held.length === 1 ? held[0] : Buffer.concat(held)) || this.isOver) return
+    this.#isPaused = true
+    this.controller!.pause()
+  }
+
+  /** Lets the service send on. */
+  resume(): void {
+    if (!this.#isPaused) return
+    this.#isPaused = false
+    this.controller!.resume()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    scheduleFlush(this)
+  }
+
+  flush(): void {
+    this.#isScheduled = false
+    if (this.gone !== null || this.#stage === 'withdrawn') return
+    try {
+      inContext(this.request, () => this.#pass())
+    } catch (err) {
+      // No caller catches this, so it would end the process. The response cannot be completed.
+      this.request.log.error({ err }, 'response cannot be written: connection reset')
+      this.controller!.abort(err as Error)
+      this.breakOff(err as Error)
+    }
+  }
+
+  #pass(): void {
+    this.#pushHeld()
+    if (this.isOver) this.#body!.push(null)
+    // A header section without a body leaves on its own: a stream of events may be silent for long.
+    else if (this.#sent !== null && this.#receivedBytes === 0) this.#flushHead()
+  }
+
+  #flushHead(): void {
+    const { raw } = this
+    if (raw.headersSent || raw.writableEnded || raw.destroyed) return
+    // HTTP/1.1: `flushHeaders` would write the values as UTF-8.
+    if (this.isHttp2) raw.flushHeaders()
+    else raw.write('', 'latin1')
+  }
+
+  protected override end(): void {
+    this.#schedule()
+  }
+
+  override onResponseError(controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
+    if (this.gone !== null || this.#stage === 'waiting') {
+      super.onResponseError(controller, error)
+      return
+    }
+    this.isOver = true
+    inContext(this.request, () => this.#fail(error))
+  }
+
+  #fail(error: Error): void {
+    const sent = this.#sent
+    this.#failure = error
+    if (this.raw.headersSent) {
+      this.#pushHeld()
+      this.breakOff(error)
+    }
+    this.gone = error
+    // Before the header section is sent, Fastify turns the error of the stream that it reads into an error response.
+    this.#body!.destroy(error)
+    if (sent !== null && sent !== this.#body) sent.destroy(error)
+  }
+
+  override withdraw(): void {
+    if (this.#stage === 'waiting' || this.raw.headersSent) return
+    const { reply } = this
+    this.#stage = 'withdrawn'
+    this.bytesSent = 0
+    for (const name of this.#given) reply.removeHeader(name)
+    for (const name of ofTheBody) if (this.#own[name] === undefined) reply.removeHeader(name)
+    for (const name of ['vary', 'set-cookie']) {
+      const own = this.#own[name]
+      if (this.#given.has(name) && own !== undefined) reply.header(name, own)
+    }
+    this.#body!.destroy()
+  }
+
+  override cancel(reason: Error): void {
+    super.cancel(reason)
+    if (this.#stage === 'hooks') {
+      this.#stage = 'cancelled'
+      this.#body!.destroy(reason)
+    } else this.#body?.destroy()
+  }
+
+  /** Ends the exchange of a body that nobody reads to its end. */
+  abandon(reason: Error | null): void {
+    if (this.isOver) return
+    this.gone ??= reason ?? new Error('the body was not read to its end')
+    this.controller!.abort(this.gone)
+  }
+}

@@ -1,0 +1,118 @@
+// Which path the responses of a route take: chosen by the hooks on it, once all plugins have loaded.
+import type { FastifyInstance, RouteOptions } from 'fastify'
+import Fastify from 'fastify'
+import type { Test } from 'tap'
+import t from 'tap'
+import { build, gateway } from '../../../app.ts'
+import { serverOptions } from '../../../plugins/edge/protocol/listener.ts'
+import { configOf, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
+
+const routes = (...edges: object[]) =>
+  edges.map((edge, index) => ({ name: `r${index}`, match: { path: `/r${index}` }, service: 'any', edge }))
+
+const config = (url: string, ...edges: object[]) => ({
+  services: { any: { instances: [url] } },
+  routes: routes(...edges)
+})
+
+async function responding(t: Test): Promise<string> {
+  const service = await startService((_request, response) => response.end('hello'))
+  t.teardown(service.close)
+  return service.url
+}
+
+/** Adds a hook that marks the responses that it sees. */
+const marking = (fastify: FastifyInstance) =>
+  fastify.addHook('onSend', async (_request, reply) => void reply.header('x-seen', 'yes'))
+
+async function seen(port: number, count: number): Promise<(string | undefined)[]> {
+  const answers = []
+  for (let i = 0; i < count; i++) answers.push((await get(port, `/r${i}`)).headers['x-seen'])
+  return answers
+}
+
+t.test('without hooks: raw, but where it is forced', async (t) => {
+  const { server, port, close } = await startGateway(config(await responding(t), {}, { responsePath: 'reply' }))
+  t.teardown(close)
+  t.equal(server.responsePath('r0'), 'raw')
+  t.equal(server.responsePath('r1'), 'reply')
+  t.equal(server.responsePath('none'), null)
+  t.equal((await get(port, '/r1')).body, 'hello')
+})
+
+t.test('a hook for all routes: reply, but where raw is forced', async (t) => {
+  const url = await responding(t)
+  const { server, port, close } = await startGateway(config(url, {}, { responsePath: 'raw' }), { before: marking })
+  t.teardown(close)
+  t.strictSame([server.responsePath('r0'), server.responsePath('r1')], ['reply', 'raw'])
+  t.strictSame(await seen(port, 2), ['yes', undefined])
+  t.equal((await get(port, '/none')).headers['x-seen'], 'yes', 'errors of the gateway have it')
+})
+
+t.test('forced for all, and changed on one route', async (t) => {
+  const all = { ...config(await responding(t), {}, { responsePath: 'auto' }), edge: { responsePath: 'raw' } }
+  const { port, close } = await startGateway(all, { before: marking })
+  t.teardown(close)
+  t.strictSame(await seen(port, 2), [undefined, 'yes'])
+})
+
+for (const [when, before] of [
+  ['before the gateway', true],
+  ['after it', false]
+] as const) {
+  t.test(`a hook on one route, by an onRoute hook that is added ${when}`, async (t) => {
+    const parsed = configOf(config(await responding(t), {}, {}))
+    const server = Fastify(serverOptions(parsed))
+    t.teardown(() => server.close())
+    const onRoute = (options: RouteOptions) => {
+      if (options.config?.route?.name !== 'r1') return
+      const others = [options.onSend ?? []].flat()
+      options.onSend = [...others, async (_request, reply) => void reply.header('x-seen', 'yes')]
+    }
+    if (before) server.addHook('onRoute', onRoute)
+    server.register(async (child) => {
+      if (!before) child.addHook('onRoute', onRoute)
+      await gateway(child, parsed)
+    })
+    await server.listen({ host: '127.0.0.1', port: 0 })
+    const { port } = server.server.address() as { port: number }
+    t.strictSame(await seen(port, 2), [undefined, 'yes'])
+  })
+}
+
+t.test('hooks of the server around the gateway count, those of its other contexts do not', async (t) => {
+  const parsed = configOf(config(await responding(t), {}))
+  for (const around of [true, false]) {
+    const server = Fastify(serverOptions(parsed))
+    t.teardown(() => server.close())
+    if (around) marking(server)
+    server.register(async (other) => void marking(other))
+    server.register(async (child) => gateway(child, parsed))
+    await server.listen({ host: '127.0.0.1', port: 0 })
+    const { port } = server.server.address() as { port: number }
+    t.strictSame(await seen(port, 1), [around ? 'yes' : undefined])
+  }
+})
+
+for (const path of ['raw', 'reply'] as const) {
+  t.test(`${path}: injected requests are served as any other`, async (t) => {
+    const echo = await startEcho()
+    t.teardown(echo.close)
+    const server = build(configOf({ ...config(echo.url, {}), edge: { responsePath: path } }), { logger: false })
+    t.teardown(() => server.close())
+    if (path === 'reply') marking(server)
+    for (const [payload, body] of [
+      [{ a: 1 }, '{"a":1}'],
+      ['text', 'text'],
+      [Buffer.alloc(300_000, 'a'), 'a'.repeat(300_000)]
+    ] as const) {
+      const response = await server.inject({ method: 'POST', url: '/r0/x?y=1', payload, headers: { 'x-a': 'b' } })
+      t.equal(response.statusCode, 200)
+      t.match(response.json(), { method: 'POST', url: '/r0/x?y=1', headers: { 'x-a': 'b' }, body })
+      t.equal(response.headers['x-seen'], path === 'reply' ? 'yes' : undefined)
+    }
+    t.match(await server.inject('/r0'), { statusCode: 200, headers: { 'content-type': 'application/json' } })
+    t.match(await server.inject({ method: 'HEAD', url: '/r0' }), { statusCode: 200, body: '' })
+    t.match(await server.inject({ method: 'DELETE', url: '/none' }), { statusCode: 404 })
+  })
+}
