@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { checkFile, namesIn } from './checked.ts'
 import type { Checked } from './concern.ts'
+import { keysAt } from './concern.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
 import { pluginName } from './schema/plugin.ts'
@@ -54,7 +55,15 @@ function isInstalled(name: string, folder: string): boolean {
 }
 
 /** Checks that the keys that say on which routes, and where among their hooks, a plugin's hooks run do not contradict. */
-function checkPosition(at: string, { scope, order, prefix }: Plugin, { report }: Checked): void {
+function checkPosition(at: string, { scope, order, prefix }: Plugin, { report, keys }: Checked): void {
+  const concerns = keysAt(keys.edge, 'route').map(({ name }) => name)
+  for (const key of ['before', 'after'] as const) {
+    const name = order?.[key]
+    const place = `${at}/order/${key}`
+    if (name === undefined || !report.sound(place) || concerns.includes(name)) continue
+    const advice = didYouMean(name, concerns) || `; there are ${concerns.join(', ')}`
+    report.fault(place, `no concern of the edge is named "${name}"${advice}`)
+  }
   if (order !== undefined && report.sound(`${at}/order`) && order.before !== undefined && order.after !== undefined) {
     report.fault(`${at}/order/after`, 'a plugin is either before a concern or after one, not both', 'key')
   }

@@ -83,7 +83,7 @@ export default fp<Config>(
       settleForwardedFor(request.raw)
       done()
     })
-    const order = new EdgeOrder(concerns.map(({ name }) => name))
+    const order = new EdgeOrder(concerns)
     fastify.decorate('edgeOrder', order)
     const ownRoutes = new OwnRoutes(config, concerns)
     fastify.addHook('onRoute', ownRoutes.begin)

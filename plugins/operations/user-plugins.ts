@@ -2,7 +2,6 @@ import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Fault } from '../../config/faults.ts'
 import { ConfigError } from '../../config/faults.ts'
-import { didYouMean } from '../../config/nearest.ts'
 import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
@@ -110,10 +109,9 @@ function place(
   const attach = placement.attachTo.bind(placement)
   if (order === undefined) fastify.addHook('onRoute', attach)
   else if (!fastify.edgeOrder.insert(order, attach)) {
-    const wanted = order.before ?? order.after ?? ''
     const { names } = fastify.edgeOrder
-    const advice = didYouMean(wanted, names) || `; there are ${names.join(', ')}`
-    throw owner.fault(`order: no edge concern is named "${wanted}"${advice}`)
+    const wanted = order.before ?? order.after
+    throw owner.fault(`order: ${wanted} has no position among the edge's concerns; there are ${names.join(', ')}`)
   }
   // As Fastify does for the hooks of a context, whatever comes first in it.
   for (const { route } of fastify.pluginRecord.routes) placement.attachTo(route)

@@ -71,13 +71,15 @@ plugins:
   - { path: plugin.ts, prefix: /below, scope: routes, order: { after: jwt } }
   - { package: fastify, order: {} }
   - { package: fastify, prefix: bff }
+  - { path: plugin.ts, order: { after: crs } }
 `,
     faults: [
       '3:47: plugins[0].order.after: a plugin is either before a concern or after one, not both',
       '4:40: plugins[1].scope: no effect: a plugin with a prefix has hooks for its own routes alone',
       '4:55: plugins[1].order: no effect: a plugin with a prefix has hooks for its own routes alone',
       '5:32: plugins[2].order: expected a mapping with at least one key, found an empty mapping',
-      '6:33: plugins[3].prefix: expected a path that starts with /, found "bff"'
+      '6:33: plugins[3].prefix: expected a path that starts with /, found "bff"',
+      '7:40: plugins[4].order.after: no concern of the edge is named "crs"; did you mean "cors"?'
     ]
   },
   {
