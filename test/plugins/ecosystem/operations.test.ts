@@ -31,17 +31,17 @@ works(t, '@fastify/redis', {
 works(t, '@fastify/schedule', {
   plugins: `
     - package: '@fastify/schedule'
-    - path: ./plugin.js`,
+    - path: ./plugin.js
+      options: { origin: '\${UPSTREAM}' }`,
   files: {
     'plugin.js': `
       import { AsyncTask, SimpleIntervalJob } from 'toad-scheduler'
       import { Agent } from 'undici'
-      export default async (fastify) => {
-        fastify.decorate('runs', { count: 0 })
+      export default async (fastify, { origin }) => {
+        let runs = 0
         const task = new AsyncTask('poll', async () => {
-          if (++fastify.runs.count === 3) fastify.scheduler.removeById('poll')
+          if (++runs === 3) fastify.scheduler.removeById('poll')
           const dispatcher = fastify.mesh ?? new Agent()
-          const origin = fastify.mesh ? 'http://api.mesh' : fastify.origin
           await (await dispatcher.request({ origin, path: '/polled', method: 'GET' })).body.dump()
         }, (error) => fastify.log.error(error))
         const job = new SimpleIntervalJob({ milliseconds: 20, runImmediately: true }, task, { id: 'poll' })

@@ -118,34 +118,65 @@ works(t, '@fastify/multipart', {
 
 works(t, '@fastify/reply-from', {
   plugins: `
-    - path: ./plugin.js`,
+    - path: ./plugin.js
+      options: { base: '\${UPSTREAM}' }`,
   files: {
     'plugin.js': `
       import replyFrom from '@fastify/reply-from'
-      export default async (fastify) => {
-        await fastify.register(replyFrom, fastify.mesh ? { base: 'http://api.mesh', undici: fastify.mesh } : {})
-        fastify.get('/own/:id', (request, reply) => {
-          const base = request.headers['x-base']
-          return reply.from((fastify.mesh ? '' : base) + '/order/' + request.params.id, {
-            rewriteRequestHeaders: () => ({ 'x-own': 'yes' }),
+      export default async (fastify, { base }) => {
+        const { proxyClient: undici, proxyReplyOptions } = fastify
+        await fastify.register(replyFrom, { base, ...(undici && { undici }) })
+        fastify.get('/own/:id', (request, reply) =>
+          reply.from('/order/' + request.params.id, {
+            ...proxyReplyOptions,
             onResponse: async (_request, reply, { stream }) => {
               const order = await new Response(stream).json()
               reply.removeHeader('content-length')
               reply.send({ ...order, secret: undefined })
             }
           })
-        })
+        )
       }`
   },
   service: (_request, response) => {
     response.setHeader('content-type', 'application/json').end('{"id":7,"secret":1}')
   },
-  client: async ({ ask, origin }) => {
-    await ask('/own/7', { headers: { 'x-base': origin } })
+  client: async ({ ask }) => {
+    await ask('/own/7')
   },
   expected: {
-    requests: [{ url: '/order/7', headers: { 'x-own': 'yes' } }],
+    requests: [{ url: '/order/7' }],
     responses: [{ status: 200, body: { id: 7, secret: undefined } }]
+  }
+})
+
+works(t, '@fastify/http-proxy', {
+  plugins: `
+    - package: '@fastify/http-proxy'
+      options: { upstream: '\${UPSTREAM}', prefix: /own, rewritePrefix: /their }`,
+  service: (request, response) => {
+    response.statusCode = request.url === '/their/missing' ? 404 : 200
+    response.end('of the service')
+  },
+  client: async ({ ask }) => {
+    await ask('/own/page?a=1')
+    await ask('/own/page', { method: 'PUT', headers: { 'content-type': 'application/json' }, body: '{"a":1}' })
+    await ask('/own/missing')
+    await ask('/own/page', { method: 'HEAD' })
+  },
+  expected: {
+    requests: [
+      { method: 'GET', url: '/their/page?a=1' },
+      { method: 'PUT', url: '/their/page', body: '{"a":1}' },
+      { url: '/their/missing' },
+      { method: 'HEAD' }
+    ],
+    responses: [
+      { status: 200, body: 'of the service' },
+      { status: 200 },
+      { status: 404, body: 'of the service' },
+      { status: 200 }
+    ]
   }
 })
 

@@ -54,7 +54,7 @@ export interface Side {
 export interface Row {
   /**
    * The list under `plugins:`, as a user writes it. Those with `scope: routes` are for `/api` alone, not for `/open`.
-   * `FOLDER` is the configuration's.
+   * `${FOLDER}` is the configuration's, `${UPSTREAM}` the service: its address for the control, `http://api.mesh` here.
    */
   readonly plugins: string
   /** Files beside the configuration: wrappers, pages. */
@@ -150,9 +150,9 @@ interface Entry {
 const startControl: Starter = async ({ row, folder, origin, tls }) => {
   const https = tls && { cert: readFileSync(tls.cert), key: readFileSync(tls.key) }
   const server = Fastify({ ...(https && { http2: true, https }), forceCloseConnections: true } as object)
-  server.decorate('origin', origin)
   const require = createRequire(join(folder, 'gateway.yaml'))
-  const entries = load(row.plugins.replaceAll(/\$\{FOLDER}/g, folder)) as Entry[]
+  const text = row.plugins.replaceAll(/\$\{FOLDER}/g, folder).replaceAll(/\$\{UPSTREAM}/g, origin)
+  const entries = load(text) as Entry[]
 
   async function register(context: FastifyInstance, scope: Entry['scope']): Promise<void> {
     for (const { path, package: name, options, prefix, ...entry } of entries) {
@@ -194,7 +194,7 @@ const startGateway: Starter = async ({ row, folder, origin, tls }) => {
     plugins: entries,
     ...row.gateway
   })
-  const config = parseConfig(text, join(folder, 'gateway.yaml'), { FOLDER: folder })
+  const config = parseConfig(text, join(folder, 'gateway.yaml'), { FOLDER: folder, UPSTREAM: 'http://api.mesh' })
   return { name: 'gateway', server: build(config, { logger: false }) }
 }
 
