@@ -10,7 +10,7 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { SeamError, SeamErrorCode } from '../seam.ts'
 import { resetReply } from './bridge/response-fields.ts'
-import { part } from './protocol/parting.ts'
+import { markLastResponse } from './protocol/last-response.ts'
 
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
@@ -126,8 +126,8 @@ function body(status: number, message: string, code: string | undefined, request
   return { statusCode: status, ...(code && { code }), error: STATUS_CODES[status] ?? 'Error', message, requestId }
 }
 
-/** After these, nothing more is read of the connection: what was refused is a sign of tampering, or has a body left. */
-const parting = new Set([
+/** Codes after which the connection is closed: the request may be an attack, or its body is still on the wire. */
+const closesConnection = new Set([
   'JW_BAD_TARGET',
   'JW_BAD_HOST',
   'JW_SEVERAL_HOSTS',
@@ -138,10 +138,10 @@ const parting = new Set([
   'JW_BAD_VERSION'
 ])
 
-function partFrom(request: FastifyRequest, reply: FastifyReply): void {
+function closeAfterResponse(request: FastifyRequest, reply: FastifyReply): void {
   if ('stream' in request.raw) return
   reply.header('connection', 'close')
-  part(request.raw)
+  markLastResponse(request.raw)
 }
 
 /** Seconds; an error that knows when another try may succeed takes precedence over the table. Never 0. */
@@ -162,7 +162,7 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
     // A connection that is closed gives a descriptor back.
-    if (status === 408 || code === 'JW_OUT_OF_DESCRIPTORS') partFrom(request, reply)
+    if (status === 408 || code === 'JW_OUT_OF_DESCRIPTORS') closeAfterResponse(request, reply)
     reply.header('proxy-status', `jingwei; error=${type}`)
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)
@@ -172,10 +172,10 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   }
   const status = error.statusCode ?? 500
   const given = codeOf(error)
-  const isParting = given !== undefined && parting.has(given)
+  const closes = given !== undefined && closesConnection.has(given)
   // What is left of a body that we will not read must not be taken for the next request.
-  if (status === 408 || status === 413 || isParting) partFrom(request, reply)
-  if (status >= 500 && !isParting) {
+  if (status === 408 || status === 413 || closes) closeAfterResponse(request, reply)
+  if (status >= 500 && !closes) {
     // A fault of the gateway or of a plugin: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
     const own = recordFailure(request, error)

@@ -1,5 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { part } from './parting.ts'
+import { markLastResponse } from './last-response.ts'
 import { refusalBody, tellRefused } from './refusals.ts'
 
 /**
@@ -30,7 +30,7 @@ function askWhenRead(this: Server, request: IncomingMessage, response: ServerRes
   request.once('resume', ask)
   // Node's own doing is `Connection: close`, and more requests may be here by then.
   response.once('prefinish', () => {
-    if (!asked) part(request)
+    if (!asked) markLastResponse(request)
   })
   this.emit('request', request, response)
 }
@@ -42,6 +42,6 @@ function refuse(this: Server, request: IncomingMessage, response: ServerResponse
     ...(http1 && { connection: 'close' })
   })
   response.end(refusalBody(417, 'No other expectation than 100-continue is known'))
-  part(request)
+  markLastResponse(request)
   tellRefused(this, { reason: 'expectation', status: 417, ip: request.socket.remoteAddress })
 }

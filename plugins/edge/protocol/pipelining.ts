@@ -2,7 +2,7 @@ import { AsyncResource } from 'node:async_hooks'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import fp from 'fastify-plugin'
-import { isParted } from './parting.ts'
+import { isAfterLastResponse } from './last-response.ts'
 import { refuseConnection } from './refusals.ts'
 import { hasBody } from './request-body.ts'
 
@@ -91,7 +91,7 @@ export default fp(
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
       if (raw.httpVersionMajor !== 1) return done()
-      if (isParted(raw)) return reply.hijack() // ends with the connection
+      if (isAfterLastResponse(raw)) return reply.hijack() // ends with the connection
       // Node gives the connection to the response whose turn it is.
       if (reply.raw.socket !== null) return done()
       const { socket } = raw

@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
-import { part } from './parting.ts'
+import { markLastResponse } from './last-response.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
 const Spelling = createError(
@@ -87,7 +87,7 @@ export default fp<Config>(
         const { upgrade, 'transfer-encoding': coding } = headers
         if (upgrade !== undefined && !(raw as { upgrade?: boolean }).upgrade) {
           // It is ignored, and with it Node drops what came in the same packet: a next request may lack its beginning.
-          part(raw)
+          markLastResponse(raw)
           reply.header('connection', 'close')
         }
         if (coding !== undefined) {

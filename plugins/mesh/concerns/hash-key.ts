@@ -1,9 +1,9 @@
 import { hash32 } from '../balancing/hash.ts'
 import { balanceOptions } from '../balancing/policy.ts'
 import type { MeshConcern } from '../concern.ts'
-import { CookieHandler, mint } from '../core/handlers/sticky-cookie.ts'
 import type { Layer } from '../core/layer.ts'
 import { factReader } from '../core/request-facts.ts'
+import { CookieHandler, mint } from '../core/sticky-cookie.ts'
 
 /**
  * Takes the hash by which the balancer chooses, once a call, so that all attempts begin at the same instance. A caller

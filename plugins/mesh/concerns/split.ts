@@ -1,8 +1,8 @@
 import type { HashSource, SplitShare } from '../../../config/schema.ts'
 import { hash32 } from '../balancing/hash.ts'
 import { weightedSampler } from '../balancing/weighted.ts'
-import { CookieHandler, mint } from '../core/handlers/sticky-cookie.ts'
 import { cookieOf, factReader, headerOf } from '../core/request-facts.ts'
+import { CookieHandler, mint } from '../core/sticky-cookie.ts'
 import type { Dispatch, DispatchOptions, MeshDeps } from '../core/types.ts'
 
 interface Target {

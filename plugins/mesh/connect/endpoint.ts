@@ -4,7 +4,6 @@ import type { ConnectionOptions } from '../http/lifetime.ts'
 import { usualConnection } from '../http/lifetime.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
-import { capsOf } from './caps.ts'
 
 /** How long an instance that left may go on with what it had begun before its connections are cut. */
 const closeGraceMs = 60_000
@@ -17,6 +16,7 @@ export class PooledEndpoint implements Endpoint {
   latencyMs: number | null = null
   onAttempt: (() => void) | null = null
   readonly dispatch: Dispatch
+  readonly maxConnections: number
   readonly #most: number
   readonly #pool: Pool
   #cut: NodeJS.Timeout | undefined
@@ -25,6 +25,7 @@ export class PooledEndpoint implements Endpoint {
     this.origin = origin
     this.health = health
     const { connections, most } = capsOf(policy)
+    this.maxConnections = connections
     this.#most = most
     const { host, protocol } = new URL(origin)
     const direct = protocol === 'http:'
@@ -66,4 +67,17 @@ function connectionOptions({ connections, maxHeaderSize }: MeshPolicy): Connecti
     maxRequests: maxRequests ?? usualConnection.maxRequests,
     maxHeaderSize: maxHeaderSize ?? usualConnection.maxHeaderSize
   }
+}
+
+/** Envoy's; in force also where no circuit breaker is. */
+const defaultCap = 1024
+
+/** How many connections to one instance there may be, and how many attempts at it, waiting ones included. */
+function capsOf({ circuitBreaker }: MeshPolicy): { connections: number; most: number } {
+  if (!circuitBreaker || circuitBreaker.mode === 'shadow') return { connections: defaultCap, most: 2 * defaultCap }
+  const { maxConnections, maxPendingRequests, maxRequests = Number.POSITIVE_INFINITY } = circuitBreaker.perInstance
+  // A service's connection is taken back into use a turn of the event loop after its answer, so without the lesser
+  // of the two the next attempt in the service's line would open another one.
+  const connections = Math.min(maxConnections, circuitBreaker.maxConnections)
+  return { connections, most: Math.min(maxConnections + maxPendingRequests, maxRequests) }
 }

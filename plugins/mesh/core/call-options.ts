@@ -4,7 +4,7 @@
  */
 import type { Interception } from '../guard/interception.ts'
 import type { Call } from './call.ts'
-import type { Minted } from './handlers/sticky-cookie.ts'
+import type { Minted } from './sticky-cookie.ts'
 import type { Attempt, Endpoint, Instance } from './types.ts'
 
 declare module 'undici' {

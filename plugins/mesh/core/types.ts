@@ -153,6 +153,8 @@ export interface Endpoint {
   readonly health: Health
   /** Called when an attempt is sent to the endpoint; null while nobody waits for one. */
   onAttempt: (() => void) | null
+  /** Connections that there may be; attempts beyond these wait for one. */
+  readonly maxConnections: number
   /** Whether another attempt would neither find a connection nor a place in the queue for one. */
   isFull(): boolean
   readonly dispatch: Dispatch

@@ -21,6 +21,7 @@ export function instanceOf(
     latencyMs: null,
     health,
     onAttempt: null,
+    maxConnections: 1024,
     isFull: () => false,
     dispatch: () => true
   }

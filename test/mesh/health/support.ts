@@ -48,6 +48,7 @@ export function instanceOf(name: string, now: () => number = () => 0) {
     latencyMs: null,
     health,
     onAttempt: null,
+    maxConnections: 1024,
     isFull: () => false,
     dispatch: () => true
   }

@@ -1,7 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { MeshPolicy } from '../../../../config/schema.ts'
-import { capsOf } from '../../connect/caps.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
@@ -15,12 +14,10 @@ export abstract class Places implements ServiceState {
   active = 0
   protected readonly service: Service
   protected readonly options: CircuitBreakerOptions
-  readonly #perInstance: number
 
   constructor(service: Service, options: CircuitBreakerOptions) {
     this.service = service
     this.options = options
-    this.#perInstance = capsOf(service.config.mesh).connections
   }
 
   release(): void {
@@ -33,8 +30,8 @@ export abstract class Places implements ServiceState {
   }
 
   /** Of those in flight at an instance, how many wait for one of its connections. */
-  waitingAt({ active }: Endpoint): number {
-    return Math.max(0, active - this.#perInstance)
+  waitingAt({ active, maxConnections }: Endpoint): number {
+    return Math.max(0, active - maxConnections)
   }
 
   instanceStatus(endpoint: Endpoint) {

@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Caller } from '../../../seam.ts'
-import type { DispatchController, DispatchHandler } from '../types.ts'
-import { ForwardingHandler } from './forwarding-handler.ts'
+import type { Caller } from '../../seam.ts'
+import { ForwardingHandler } from './handlers/forwarding-handler.ts'
+import type { DispatchController, DispatchHandler } from './types.ts'
 
 /** A sticky cookie for a caller who has none. */
 export interface Minted {
