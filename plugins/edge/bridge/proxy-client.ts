@@ -7,6 +7,7 @@
  * reply-from gives its client no request. `rewriteRequestHeaders`, which gets it, puts it into the headers under a symbol.
  */
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Readable } from 'node:stream'
 import { Stream } from 'node:stream'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
@@ -106,7 +107,14 @@ export default fp<Config>(
         ...(rules?.policy && { mesh: rules.policy }),
         wrap
       }
-      wrapping.request(options as Dispatcher.RequestOptions, done)
+      wrapping.request(options as Dispatcher.RequestOptions, (error, data) => {
+        try {
+          done(error, data)
+        } catch (slip) {
+          // A function of the user's; undici would let it end the process.
+          fail(reply, slip, data?.body)
+        }
+      })
     }
 
     const rewriteRequestHeaders: RewriteRequestHeaders = (request, given) => {
@@ -189,20 +197,35 @@ export default fp<Config>(
 
     /** The user's options go before ours; a function that rewrites headers gets those that go to the service. */
     function withOurs(own: ReplyOptions = {}): ReplyOptions {
-      const rewrite = own.rewriteRequestHeaders
-      if (rewrite === undefined || rewrite === rewriteRequestHeaders) return { ...proxyReplyOptions, ...own }
-      return {
-        ...proxyReplyOptions,
-        ...own,
-        rewriteRequestHeaders: (request, headers) =>
+      const { rewriteRequestHeaders: rewrite, onResponse } = own
+      const all: ReplyOptions = { ...proxyReplyOptions, ...own }
+      if (rewrite !== undefined && rewrite !== rewriteRequestHeaders) {
+        all.rewriteRequestHeaders = (request, headers) =>
           mark(rewrite(request, rewriteRequestHeaders(request, headers)), request as unknown as FastifyRequest)
       }
+      if (onResponse !== undefined) {
+        all.onResponse = (request, reply, response) => {
+          // reply-from waits for no promise.
+          const promise: unknown = onResponse(request, reply, response)
+          if (promise instanceof Promise) {
+            promise.catch((slip) => fail(reply as unknown as FastifyReply, slip, response.stream))
+          }
+        }
+      }
+      return all
     }
   },
   { name: 'jingwei-proxy-client', fastify: '5.x', dependencies: ['jingwei-errors', 'jingwei-request-state'] }
 )
 
 const isService = (upstream: string | undefined) => upstream !== undefined && /^\w+:\/\/[^/]+\.mesh\/?$/.test(upstream)
+
+/** Ends a call whose response a function of the user's has failed to handle. */
+function fail(reply: FastifyReply, slip: unknown, body: Readable | undefined): void {
+  if (reply.sent) reply.log.error({ err: slip }, 'a function for a response failed after it was sent')
+  else void reply.send(slip)
+  body?.on('error', () => {}).destroy()
+}
 
 function mark(headers: object, request: FastifyRequest): MarkedHeaders {
   return Object.assign(headers, { [REQUEST]: request })
