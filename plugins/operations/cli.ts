@@ -17,6 +17,7 @@ import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
+import { table } from './table.ts'
 
 const home = join(import.meta.dirname, '../..')
 
@@ -220,19 +221,6 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
   await gateway.close()
   const head = ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', 'RESPONSE', ...(hasPlugins ? ['PLUGINS'] : [])]
   return table(head, [...rows, ...own])
-}
-
-function table(head: string[], rows: string[][]): string {
-  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)))
-  return [head, ...rows]
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd()
-    )
-    .join('\n')
-    .concat('\n')
 }
 
 function asked([method, path]: string[], { header, ip, consumer }: Record<string, unknown>): Asked {
