@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Key } from '../../config/concern.ts'
-import type { Config, RouteConfig } from '../../config/schema.ts'
+import type { Config } from '../../config/schema.ts'
+import type { EdgeRoute } from './attach.ts'
 import { bridgeKeys } from './bridge/options.ts'
 import type { EdgeConcern } from './concern.ts'
 import { everywhere } from './concern.ts'
@@ -58,7 +59,7 @@ export const concerns: readonly EdgeConcern[] = [
 export const edgeKeys: readonly Key[] = [...concerns.flatMap(({ keys }) => keys), ...bridgeKeys]
 
 /** Names of the concerns in force on a route, in their order. */
-export function edgeConcerns(route: RouteConfig): string[] {
+export function edgeConcerns(route: EdgeRoute): string[] {
   return concerns.filter(({ isOn }) => isOn(route)).map(({ name }) => name)
 }
 

@@ -42,7 +42,7 @@ export interface Gateways {
   start: (config: Config, command: string) => Promise<unknown>
   build: (config: Config, options: { logger: boolean }) => FastifyInstance
   /** The concerns in force on a route, in their order. */
-  edgeConcerns: (route: Config['routes'][number]) => string[]
+  edgeConcerns: (route: Pick<Config['routes'][number], 'name' | 'edge'>) => string[]
   explain: (config: Config, asked: Asked) => Promise<string>
 }
 
@@ -209,10 +209,10 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
   })
   const own = gateway.pluginRecord
     .ownRoutes()
-    .map(({ plugin, path, methods, plugins }) => [
+    .map(({ plugin, path, methods, edge, plugins }) => [
       '–',
       `${methods.join(',')} =${path}`,
-      '–',
+      edgeConcerns({ name: path, edge }).join(' → '),
       `plugin ${plugin}`,
       '–',
       '–',

@@ -27,7 +27,7 @@ export interface Explainer {
   /** The gateway, whose mesh is asked. */
   readonly gateway: FastifyInstance
   readonly config: Config
-  readonly edgeConcerns: (route: RouteConfig) => string[]
+  readonly edgeConcerns: (route: Pick<RouteConfig, 'name' | 'edge'>) => string[]
   readonly targetPath: (route: RouteConfig) => ((target: string) => string) | null
 }
 
@@ -41,7 +41,8 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
-    return { request: { method, path }, route: null, refused: null, own: { plugin, path: matched }, plugins }
+    const edge = edgeConcerns({ name: matched, edge: own.edge })
+    return { request: { method, path }, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
   }
   const route = config.routes.find(({ name }) => name === found.route)
   if (route === undefined) {
@@ -96,6 +97,7 @@ export function explainText(explained: Explained): string {
   }
   if (own !== null) {
     lines.push(`  route     ${own.path} of plugin ${own.plugin}`)
+    lines.push(`  edge      ${explained.edge.join(' → ')}`)
     lines.push(`  plugins   ${hooksText(explained.plugins)}`)
     return `${lines.join('\n')}\n`
   }

@@ -1,4 +1,5 @@
 import type { RouteOptions } from 'fastify'
+import type { EdgePolicy } from '../../config/schema.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import type { RequestHook } from './guarded-hook.ts'
 
@@ -8,6 +9,8 @@ export interface OwnRoute {
   readonly path: string
   readonly methods: readonly string[]
   readonly constraints: Readonly<Record<string, unknown>>
+  /** Options of the edge's concerns on the route. */
+  readonly edge: EdgePolicy
   readonly plugins: readonly PluginHooks[]
 }
 
@@ -64,11 +67,12 @@ export class PluginRecord {
     const found = new Map<string, OwnRoute & { methods: string[] }>()
     for (const { owner, route } of this.routes) {
       const { url: path, method, constraints = {} } = route
+      const edge = route.config?.ownRoute?.edge ?? {}
       const plugins = this.hooksOf(route)
-      const key = JSON.stringify([owner.plugin, path, constraints, plugins])
+      const key = JSON.stringify([owner.plugin, path, constraints, edge, plugins])
       const methods = [method].flat()
       const same = found.get(key)
-      if (same === undefined) found.set(key, { plugin: owner.plugin, path, methods, constraints, plugins })
+      if (same === undefined) found.set(key, { plugin: owner.plugin, path, methods, constraints, edge, plugins })
       else same.methods.push(...methods)
     }
     return [...found.values()]

@@ -84,7 +84,8 @@ plugins:
   }`,
   'auth.mjs': `export default async function (fastify) { fastify.addHook('onRequest', async () => {}) }`,
   'bff.mjs': `export default async function (fastify) {
-    fastify.get('/home/:id', { preHandler: async () => {} }, async () => 'home')
+    const config = { edge: { rateLimit: { max: 9, window: '1m' } } }
+    fastify.get('/home/:id', { config, preHandler: async () => {} }, async () => 'home')
     fastify.route({ method: 'PUT', url: '/only', constraints: { host: 'bff.example.com' }, handler: async () => 'ok' })
   }`
 }
@@ -96,16 +97,14 @@ t.test('routes shows the hooks of plugins on each route, and the routes of plugi
   t.equal(rows[0]?.at(-1), 'PLUGINS')
   t.equal(rows[1]?.at(-1), 'audit (onRequest, onResponse), auth (onRequest after cors)')
   t.equal(rows[2]?.at(-1), 'audit (onRequest, onResponse, preHandler)')
-  t.strictSame(rows[3], [
-    '–',
-    'GET =/bff/home/:id',
-    '–',
-    'plugin bff',
-    '–',
-    '–',
-    'audit (onRequest, onResponse), bff (preHandler)'
-  ])
-  t.strictSame(rows[4], ['–', 'PUT =/bff/only', '–', 'plugin bff', '–', '–', 'audit (onRequest, onResponse)'])
+  const [, home, homeEdge, ...homeMore] = rows[3]!
+  t.equal(home, 'GET =/bff/home/:id')
+  t.match(homeEdge, / → rate-limit → /, 'the concerns that the route asks for')
+  t.strictSame(homeMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse), bff (preHandler)'])
+  const [, only, onlyEdge, ...onlyMore] = rows[4]!
+  t.equal(only, 'PUT =/bff/only')
+  t.notMatch(onlyEdge, /rate-limit/)
+  t.strictSame(onlyMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse)'])
 })
 
 t.test('explain finds the hooks of plugins, and their routes', async (t) => {
@@ -114,10 +113,10 @@ t.test('explain finds the hooks of plugins, and their routes', async (t) => {
     await explain('GET', '/orders/7'),
     / {2}plugins {3}audit \(onRequest, onResponse\), auth \(onRequest after cors\)\n/
   )
-  t.equal(
-    await explain('GET', '/bff/home/7?a=b'),
-    'GET /bff/home/7?a=b\n  route     /bff/home/:id of plugin bff\n  plugins   audit (onRequest, onResponse), bff (preHandler)\n'
-  )
+  const own = (await explain('GET', '/bff/home/7?a=b')).split('\n')
+  t.equal(own[1], '  route     /bff/home/:id of plugin bff')
+  t.match(own[2], /^ {2}edge {6}errors → .* → rate-limit → /)
+  t.equal(own[3], '  plugins   audit (onRequest, onResponse), bff (preHandler)')
   t.match(await explain('PUT', '/bff/only'), /refused {3}404/)
   t.match(await explain('PUT', '/bff/only', '-H', 'host: bff.example.com'), /route {5}\/bff\/only of plugin bff/)
 })

@@ -262,3 +262,22 @@ t.test('a callback is there for functions with default values, too', async (t) =
   for (const path of ['/function', '/inner-function', '/sync']) t.match(await ask(path), { status: 200 }, path)
   await t.rejects(gateway(t, { plugins: [{ path: './fails.mjs' }], files }), { message: /failed to start: no luck/ })
 })
+
+t.test('onSend of a plugin for some routes sees the responses of these alone', async (t) => {
+  const files = {
+    'shout.mjs': `export default async function shout (fastify) {
+      fastify.addHook('onSend', async (request, reply, payload) => {
+        let text = ''
+        for await (const chunk of payload) text += chunk
+        reply.removeHeader('content-length')
+        return text.toUpperCase() + ' ' + reply.statusCode
+      })
+    }`
+  }
+  for (const order of [undefined, { after: 'cors' }]) {
+    const plugins = [{ path: './shout.mjs', scope: 'routes', order }]
+    const { ask } = await gateway(t, { plugins, files, route: { plugins: ['shout'] } })
+    t.match(await ask('/orders'), { status: 200, text: 'OK 200' })
+    t.match(await ask('/open'), { status: 200, text: 'ok' })
+  }
+})
