@@ -70,7 +70,7 @@ class CountedBody extends Readable implements TransferringBody {
   #take(chunk: Buffer): void {
     // What nobody wants any more is read all the same: the next request on the connection comes after it.
     if (this.destroyed) return
-    // Nor is what was read before there was a service to read it.
+    // Chunks that were read before the exchange began may be referenced elsewhere, so they must not be freed.
     if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false
     this.#size += chunk.length
     if (this.#size > this.#limit) this.destroy(new TooLarge(this.#limit))

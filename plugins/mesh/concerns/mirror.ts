@@ -30,7 +30,7 @@ const shadows = new StateKey<Shadow>('mirror to')
  */
 export const mirror: Layer = (service, policy, { meter, random, toService }) => {
   const options = policy.mirror
-  // A mirror for all services is none of the shadow itself.
+  // With a `mirror` for all services, the shadow service must not mirror to itself.
   if (!options || options.service === service.name) return null
   const copies = {
     name: 'jingwei_mesh_mirrored_total',

@@ -19,7 +19,7 @@ class Waiter {
 }
 
 /** First come, first served; one whose call is over leaves from wherever it stands. A list, so that leaving is cheap. */
-export class WaitingLine {
+export class WaitQueue {
   size = 0
   #first: Waiter | null = null
   #last: Waiter | null = null
@@ -42,7 +42,7 @@ export class WaitingLine {
     opts.call!.whenOver(() => this.#leave(waiter))
   }
 
-  /** Takes the first out of the line; null where nobody waits. */
+  /** Takes the first out of the queue; null where nobody waits. */
   next(): Waiter | null {
     const waiter = this.#first
     if (waiter === null) return null

@@ -33,8 +33,8 @@ export class Connection implements Carrier {
   readonly #reader: ResponseReader
   #request: PooledRequest | null = null
   #sending: Sending | null = null
-  /** The last thing that may go on it is on it. */
-  #last = false
+  /** No further request may be sent on this connection. */
+  #closeAfterResponse = false
   /** Idle time of the timer that is running. */
   #idleMs = 0
   #idleTimer: NodeJS.Timeout | null = null
@@ -70,10 +70,10 @@ export class Connection implements Carrier {
       // More than one write may have been under way.
       if (this.#unwritable) return socket
       this.#unwritable = true
-      this.#last = true
+      this.#closeAfterResponse = true
       this.#sending?.stop(null)
       this.#sending = null
-      // The second, since the first may come before the turn's reads.
+      // Two check phases: the first may run before the poll phase has delivered a response that is in the kernel.
       setImmediate(() => setImmediate(() => destroy.call(socket, error)))
       return socket
     }
@@ -95,7 +95,7 @@ export class Connection implements Carrier {
     }
     const { requestHead, upgrade } = request
     const last = this.#lifetime.begin()
-    this.#last = last || requestHead.last || upgrade !== null
+    this.#closeAfterResponse = last || requestHead.last || upgrade !== null
     request.observed?.sending(requestHead, this.socket)
     try {
       this.#sending = send(this.socket, request, this.#onSent)
@@ -129,7 +129,7 @@ export class Connection implements Carrier {
       setImmediate(this.#readOn)
       return false
     }
-    // A head is wanted all the same.
+    // A pause applies to the body: the header section is read to its end.
     return request === null || !request.paused || !this.#reader.inBody
   }
 
@@ -155,7 +155,7 @@ export class Connection implements Carrier {
 
   resume(): void {
     const request = this.#request
-    // What reads now goes on by itself.
+    // Within the read loop, which looks at `paused` again, there is nothing to do.
     if (request === null || this.#reader.busy) return
     this.#buffer?.resumed()
     try {
@@ -179,15 +179,16 @@ export class Connection implements Carrier {
   }
 
   abort(reason: Error): void {
-    this.#letGo(reason)
+    this.#detachRequest(reason)
     this.#leave()
   }
 
   /** The whole answer is here. */
   #answered(): void {
     const { persistent, surplus, idleHintMs } = this.#reader
-    const reusable = persistent && surplus === null && this.#sending === null && !this.#last && this.socket.writable
-    this.#letGo(null)
+    const reusable =
+      persistent && surplus === null && this.#sending === null && !this.#closeAfterResponse && this.socket.writable
+    this.#detachRequest(null)
     if (reusable) this.rest(idleHintMs)
     else this.#leave()
   }
@@ -218,7 +219,7 @@ export class Connection implements Carrier {
     if (surplus !== null) socket.unshift(surplus)
     // As a stream that nobody has read yet: whoever listens to it gets it flowing.
     socket.readableFlowing = null
-    this.#letGo(null)
+    this.#detachRequest(null)
     this.#gone = true
     this.#owner.left(this)
     request.upgraded(head, socket)
@@ -227,12 +228,12 @@ export class Connection implements Carrier {
   #fail(reason: Error): void {
     const request = this.#request
     const error = request === null ? reason : connectionError(reason)
-    this.#letGo(error)
+    this.#detachRequest(error)
     this.#leave()
     request?.fail(error)
   }
 
-  #letGo(error: Error | null): void {
+  #detachRequest(error: Error | null): void {
     if (this.#bodyTimer !== null) clearTimeout(this.#bodyTimer)
     this.#bodyTimer = null
     this.#request = null

@@ -36,7 +36,7 @@ export interface PoolOptions {
 }
 
 /**
- * Connections to one address, HTTP/1.1, one request at a time each. Requests that find none wait in line. What is begun
+ * Connections to one address, HTTP/1.1, one request at a time each. Requests that find none wait in a queue. What is begun
  * goes out behind the turn's reads: a connection that the service has closed, or on which it has said something that
  * nobody asked for, is found out before a request is trusted to it.
  */
@@ -49,7 +49,7 @@ export class Pool implements Owner {
   readonly #direct: boolean
   readonly #onWait: PoolOptions['onWait']
   readonly #connections = new Set<Connection>()
-  /** The last one used is the first to be used: those that are not needed any more grow old. */
+  /** A LIFO stack, so that surplus connections reach their idle timeout. */
   readonly #idle: Connection[] = []
   /** Sockets without a connection yet. */
   readonly #opening = new Set<Socket>()
@@ -58,8 +58,8 @@ export class Pool implements Owner {
   #reserved = 0
   /** Came in this turn. */
   #arrived: { request: PooledRequest; opts: DispatchOptions }[] = []
-  /** Those that found no connection. */
-  readonly #line = new Set<PooledRequest>()
+  /** Requests that found no connection. */
+  readonly #queue = new Set<PooledRequest>()
   #scheduled = false
   /** Why no request is taken any more. */
   #closed: Error | null = null
@@ -90,7 +90,7 @@ export class Pool implements Owner {
 
   idle(connection: Connection): void {
     this.#idle.push(connection)
-    if (this.#line.size > 0) this.#schedule()
+    if (this.#queue.size > 0) this.#schedule()
     else if (this.#closed !== null) connection.close()
   }
 
@@ -104,7 +104,7 @@ export class Pool implements Owner {
   /** Takes no new request; resolves when those that it has are done. */
   async close(): Promise<void> {
     this.#closed ??= new ConnectionError('JW_INSTANCE_REMOVED', new errors.ClientClosedError())
-    if (this.#line.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
+    if (this.#queue.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
     await new Promise<void>((resolve) => {
       this.#whenEmpty.push(resolve)
       this.#advance()
@@ -118,8 +118,8 @@ export class Pool implements Owner {
     this.#destroyed = true
     for (const socket of this.#opening) socket.destroy(reason)
     for (const connection of [...this.#connections]) connection.destroy(reason)
-    for (const request of [...this.#arrived.splice(0).map(({ request }) => request), ...this.#line]) {
-      this.#line.delete(request)
+    for (const request of [...this.#arrived.splice(0).map(({ request }) => request), ...this.#queue]) {
+      this.#queue.delete(request)
       request.fail(reason)
     }
     this.#advance()
@@ -133,7 +133,7 @@ export class Pool implements Owner {
 
   /** Something has ended: who waits may go on. */
   #advance(): void {
-    if (this.#line.size > 0) this.#schedule()
+    if (this.#queue.size > 0) this.#schedule()
     else if (this.#connections.size + this.#openings + this.#arrived.length === 0) {
       for (const resolve of this.#whenEmpty.splice(0)) resolve()
     }
@@ -141,29 +141,29 @@ export class Pool implements Owner {
 
   readonly #serve = () => {
     this.#scheduled = false
-    for (const request of this.#line) {
+    for (const request of this.#queue) {
       if (!this.#place(request)) break
-      this.#line.delete(request)
+      this.#queue.delete(request)
     }
     const arrived = this.#arrived
     this.#arrived = []
     for (const { request, opts } of arrived) {
       // A handler may have called destroy() while this loop runs.
       if (this.#destroyed) request.fail(this.#closed!)
-      else if (this.#line.size > 0 || !this.#place(request)) this.#await(request, opts)
+      else if (this.#queue.size > 0 || !this.#place(request)) this.#await(request, opts)
     }
-    while (this.#openings - this.#reserved < this.#line.size && this.#hasRoom()) this.#connect(null)
+    while (this.#openings - this.#reserved < this.#queue.size && this.#hasRoom()) this.#connect(null)
     if (this.#closed !== null) for (const each of [...this.#idle]) each.close()
   }
 
   #await(request: PooledRequest, opts: DispatchOptions): void {
-    this.#line.add(request)
+    this.#queue.add(request)
     const ownConnection = request.upgrade !== null || request.fresh
     const mayOpen = this.#most - this.#connections.size - this.#reserved
     const withdraw = (reason: Error) => {
-      if (this.#line.delete(request)) request.fail(reason)
+      if (this.#queue.delete(request)) request.fail(reason)
     }
-    request.onPlaced = this.#onWait(opts, withdraw, ownConnection || this.#line.size > mayOpen)
+    request.onPlaced = this.#onWait(opts, withdraw, ownConnection || this.#queue.size > mayOpen)
   }
 
   #hasRoom(): boolean {
@@ -186,7 +186,7 @@ export class Pool implements Owner {
     return true
   }
 
-  /** For one request, or for whoever is first in line by then. */
+  /** For one request, or for whichever is first in the queue by then. */
   #connect(only: PooledRequest | null): void {
     this.#openings++
     if (only !== null) this.#reserved++
@@ -231,9 +231,9 @@ export class Pool implements Owner {
 
   /** Who has waited longest for a connection of the common kind. */
   #first(): PooledRequest | null {
-    for (const request of this.#line) {
+    for (const request of this.#queue) {
       if (request.upgrade !== null) continue
-      this.#line.delete(request)
+      this.#queue.delete(request)
       return request
     }
     return null

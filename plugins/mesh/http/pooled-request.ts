@@ -35,7 +35,7 @@ export class PooledRequest implements DispatchController {
   readonly fresh: boolean
   /** Between two bytes of the answer's body, in milliseconds; 0 for any. */
   readonly bodyTimeout: number
-  /** Read once the body has ended: fields for behind it. */
+  /** Returns the trailer section; called after the last chunk. */
   readonly requestTrailers: (() => readonly string[]) | null
   /** Chunks need no memory of their own. */
   readonly borrows: boolean

@@ -263,10 +263,10 @@ class IteratedBody extends StreamedBody {
     this.over = true
     this.goOn()
     // At once, since what it waits for may never come.
-    void this.#letGo().catch(() => {})
+    void this.#returnIterator().catch(() => {})
   }
 
-  async #letGo(): Promise<void> {
+  async #returnIterator(): Promise<void> {
     await this.#iterator.return?.()
   }
 }

@@ -5,7 +5,7 @@ import { overflowCounter, serviceGauge } from '../../core/metrics.ts'
 import type { Service } from '../../core/service.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
-import { WaitingLine } from '../../core/waiting.ts'
+import { WaitQueue } from '../../core/waiting.ts'
 import type { CircuitBreakerOptions } from './places.ts'
 import { PlaceHandler, Places } from './places.ts'
 import { ShadowCaps } from './shadow-caps.ts'
@@ -24,17 +24,17 @@ export const caps: Layer = (service, { circuitBreaker: options }, deps) => {
   return (dispatch) => (opts, handler) => kept.admit(dispatch, opts, handler)
 }
 
-/** Gives each attempt a connection to use, or a place in the line for one. */
+/** Gives each attempt a connection to use, or a place in the queue for one. */
 class Caps extends Places {
   readonly close: () => void
-  readonly #line: WaitingLine
+  readonly #queue: WaitQueue
   readonly #overflows: Readonly<Record<'maxConnections' | 'maxPendingRequests' | 'maxRequests', () => void>>
   readonly #maxRequests: number
   #draining = false
 
   constructor(service: Service, options: CircuitBreakerOptions, { meter, now }: MeshDeps) {
     super(service, options)
-    this.#line = new WaitingLine(now)
+    this.#queue = new WaitQueue(now)
     this.#maxRequests = options.maxRequests ?? Number.POSITIVE_INFINITY
     const { name } = service
     this.#overflows = {
@@ -51,12 +51,12 @@ class Caps extends Places {
 
   admit(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
     const { maxConnections, maxPendingRequests } = this.options
-    const line = this.#line
-    if (this.active + line.size >= this.#maxRequests) return this.#refuse('maxRequests', opts, handler)
-    if (this.active < maxConnections && line.size === 0) return this.#run(dispatch, opts, handler)
+    const queue = this.#queue
+    if (this.active + queue.size >= this.#maxRequests) return this.#refuse('maxRequests', opts, handler)
+    if (this.active < maxConnections && queue.size === 0) return this.#run(dispatch, opts, handler)
     this.#overflows.maxConnections()
-    if (line.size >= maxPendingRequests) return this.#refuse('maxPendingRequests', opts, handler)
-    line.join(dispatch, opts, handler)
+    if (queue.size >= maxPendingRequests) return this.#refuse('maxPendingRequests', opts, handler)
+    queue.join(dispatch, opts, handler)
     return true
   }
 
@@ -78,7 +78,7 @@ class Caps extends Places {
     this.#draining = true
     try {
       while (this.active < this.options.maxConnections) {
-        const waiter = this.#line.next()
+        const waiter = this.#queue.next()
         if (waiter === null) break
         this.#run(waiter.dispatch, waiter.opts, waiter.handler)
       }
@@ -88,13 +88,13 @@ class Caps extends Places {
   }
 
   #pending(): number {
-    let pending = this.#line.size
+    let pending = this.#queue.size
     for (const { endpoint } of this.service.snapshot?.instances ?? []) pending += this.waitingAt(endpoint)
     return pending
   }
 
   override status() {
-    return { ...super.status(), pending: this.#line.size }
+    return { ...super.status(), pending: this.#queue.size }
   }
 }
 

@@ -193,7 +193,7 @@ export class Group implements DispatchHandler {
 
   onResponseData(_controller: DispatchController, chunk: Buffer): void {
     for (const member of this.#members) if (member.given) member.outlet.data(chunk)
-    // Only now: who was given what was collected until here gets the chunk above.
+    // After the loop: a member that joins during it receives the collected chunks and must not get this one twice.
     if (this.#collected === null) return
     this.#collected.push(chunk)
     this.#bytes += chunk.length
@@ -247,7 +247,7 @@ export class Group implements DispatchHandler {
 
   #alone(member: Member): void {
     if (member.over) return
-    member.letGo()
+    member.detachSource()
     try {
       this.#context.dispatch(member.opts, member)
     } catch (error) {

@@ -74,7 +74,7 @@ export class FallbackCall extends StandIn {
     if (failing !== null) this.#failings.push(failing)
     const choice = this.#choose(failing)
     if (choice === null) return false
-    this.letGo()
+    this.detachSource()
     this.#take(choice, source)
     return true
   }

@@ -8,7 +8,7 @@ import type { ServiceState } from '../../core/service-state.ts'
 import { StateKey } from '../../core/service-state.ts'
 import { TokenBucket } from '../../core/token-bucket.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
-import { WaitingLine } from '../../core/waiting.ts'
+import { WaitQueue } from '../../core/waiting.ts'
 import type { LimitOptions } from './options.ts'
 import { limitKey } from './options.ts'
 
@@ -31,10 +31,10 @@ class Limiter implements ServiceState {
   readonly #service: string
   readonly #options: LimitOptions
   readonly #bucket: TokenBucket
-  readonly #line: WaitingLine
+  readonly #queue: WaitQueue
   readonly #count: Readonly<Record<'queued' | 'refused', Count>>
   readonly #shadowed: Count
-  /** For the turn of the first in the line; none while nobody waits. */
+  /** For the turn of the first in the queue; none while nobody waits. */
   #turn: NodeJS.Timeout | undefined
 
   constructor({ name }: Service, options: LimitOptions, { now, meter }: MeshDeps) {
@@ -42,7 +42,7 @@ class Limiter implements ServiceState {
     this.#service = name
     this.#options = options
     this.#bucket = new TokenBucket(burst, per / rate, now)
-    this.#line = new WaitingLine(now, () => this.#whenLeft())
+    this.#queue = new WaitQueue(now, () => this.#whenLeft())
     const limited = {
       name: 'jingwei_mesh_limited_total',
       help: 'Attempts that met the rate limit toward a service, by what became of them.'
@@ -57,18 +57,18 @@ class Limiter implements ServiceState {
     const waitMs = bucket.waitMs()
     if (waitMs === 0) {
       // Whose timer is late goes first all the same.
-      if (this.#line.size > 0) this.#next()
+      if (this.#queue.size > 0) this.#next()
       bucket.take()
       return dispatch(opts, handler)
     }
-    if (this.#isTooLong(waitMs, this.#line.size)) {
+    if (this.#isTooLong(waitMs, this.#queue.size)) {
       this.#count.refused()
       handler.onResponseError?.(opts.call!, new MeshError('JW_UPSTREAM_LIMITED', this.#service, waitMs))
       return true
     }
     this.#count.queued()
     bucket.take()
-    this.#line.join(dispatch, opts, handler)
+    this.#queue.join(dispatch, opts, handler)
     this.#arm()
     return true
   }
@@ -90,22 +90,22 @@ class Limiter implements ServiceState {
   }
 
   #arm(): void {
-    this.#turn ??= setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#line.size)))
+    this.#turn ??= setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#queue.size)))
   }
 
   #next(): void {
     clearTimeout(this.#turn)
     this.#turn = undefined
-    while (this.#line.size > 0 && this.#bucket.waitMs(this.#line.size) === 0) {
-      const { dispatch, opts, handler } = this.#line.next()!
+    while (this.#queue.size > 0 && this.#bucket.waitMs(this.#queue.size) === 0) {
+      const { dispatch, opts, handler } = this.#queue.next()!
       dispatch(opts, handler)
     }
-    if (this.#line.size > 0) this.#arm()
+    if (this.#queue.size > 0) this.#arm()
   }
 
   #whenLeft(): void {
     this.#bucket.giveBack()
-    if (this.#line.size > 0) return
+    if (this.#queue.size > 0) return
     clearTimeout(this.#turn)
     this.#turn = undefined
   }
@@ -113,7 +113,7 @@ class Limiter implements ServiceState {
   status() {
     const { mode, rate, per, burst = rate } = this.#options
     const tokens = Math.max(0, Math.floor(this.#bucket.tokens))
-    const pending = mode === 'shadow' ? this.#promised() : this.#line.size
+    const pending = mode === 'shadow' ? this.#promised() : this.#queue.size
     return { mode, rate, perMs: per, burst, tokens, pending }
   }
 }

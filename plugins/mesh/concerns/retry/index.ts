@@ -107,7 +107,7 @@ class RetryHandler extends DiscardingHandler {
         noteRetryAfter(this.#call, headers['retry-after'], now())
         const next = this.#next()
         if (next !== null && this.#allowed()) {
-          this.#call.letGo()
+          this.#call.detachSource()
           this.discard(controller)
           this.#schedule(reason, next)
           return
@@ -174,7 +174,7 @@ class RetryHandler extends DiscardingHandler {
     // Exponential, with full jitter.
     const pauseMs = Math.min(options.backoff.max, options.backoff.base * 2 ** this.#retries) * random()
     count(reason)
-    // The last one does not trust to luck.
+    // The final retry opens a new connection, so that a stale pooled one cannot fail it.
     const last = this.#retries + 1 >= options.attempts
     const opts = { ...this.#opts, fresh: reason !== 'reset' ? undefined : last || call.selected?.endpoint }
     const next = new RetryHandler(this.next, opts, this.#dispatch, this.#context, this.#retries + 1)

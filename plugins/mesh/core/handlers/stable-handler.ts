@@ -49,8 +49,8 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     this.#source?.resume()
   }
 
-  /** What answered so far is passed over for another: from here on its controller moves nothing of the caller's. */
-  letGo(): void {
+  /** Ignores the response so far, which another will replace: its controller no longer gets the caller's calls. */
+  detachSource(): void {
     this.#source = null
   }
 

@@ -82,7 +82,7 @@ export class ReplayBody extends EventEmitter implements Source {
     return this.replayable && this.#ended
   }
 
-  /** What one attempt has sent, no other will, nor is an attempt before it still about to. */
+  /** True if chunks may be freed after sending: no other attempt can need them. */
   get transfers(): boolean {
     return !this.#keeping && this.#readers === 1 && isTransferring(this.#source)
   }
@@ -102,14 +102,14 @@ export class ReplayBody extends EventEmitter implements Source {
 
   /** No attempt will need it again; the one that reads it may go on. */
   seal(): void {
-    if (!this.#ended) this.#letGo()
+    if (!this.#ended) this.#stopKeeping()
   }
 
   /** The call is over: whoever still reads fails, and what is left of the source nobody wants. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.#letGo()
+    this.#stopKeeping()
     this.#chunks = []
     const source = this.#source
     if (!(source instanceof Readable)) {
@@ -157,10 +157,10 @@ export class ReplayBody extends EventEmitter implements Source {
     const bytes = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.byteLength
     const fits = this.#bytes + bytes <= this.#most && this.#chunks.length <= mostChunks && this.#pool.take(bytes)
     if (fits) this.#bytes += bytes
-    else this.#letGo()
+    else this.#stopKeeping()
   }
 
-  #letGo(): void {
+  #stopKeeping(): void {
     if (!this.#keeping) return
     this.#keeping = false
     this.#pool.give(this.#bytes)
