@@ -19,9 +19,9 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
     return
   }
   for (const { name, needsBridge } of keys.edge) {
-    if (!needsBridge || !Reflect.get(edge ?? {}, name) || !report.usable(`${at}/edge/${name}`)) continue
-    const why = 'with via: http-proxy it cannot be served, as http-proxy connects WebSockets by itself, past the mesh'
-    report.fault(`${at}/edge/${name}`, `${why}; add a route without "via" for it`, 'key')
+    const isUnset = needsBridge === undefined || !Reflect.get(edge ?? {}, name)
+    if (isUnset || !report.usable(`${at}/edge/${name}`)) continue
+    report.fault(`${at}/edge/${name}`, `cannot be set with via: http-proxy, as ${needsBridge}`, 'key')
   }
   for (const key of ['strip', 'rewrite'] as const) {
     if (path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue

@@ -17,7 +17,7 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
   const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
   const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
   const bridgeOnly = Object.fromEntries(
-    keys.edge.flatMap(({ name, needsBridge }) => (needsBridge ? [[name, false]] : []))
+    keys.edge.flatMap(({ name, needsBridge }) => (needsBridge === undefined ? [] : [[name, undefined]]))
   )
   const protections = new Protections(keys)
   const config: Config = {

@@ -18,8 +18,8 @@ export interface Key {
   readonly default?: unknown
   /** False for a key that keeps no request out, so that a route without it is protected as well as one with it. */
   readonly protects?: boolean
-  /** True for a key that works on routes of the bridge alone: it is off on routes with `via`. */
-  readonly needsBridge?: boolean
+  /** The reason why the key works on routes of the bridge alone. It is unset on routes with `via`, and a fault there. */
+  readonly needsBridge?: string
   /** What later concerns and plugins may rely on where it is on: `consumer`, who calls. */
   readonly provides?: readonly 'consumer'[]
   /** Checks what the schema cannot express, for each value whose place has no fault; values below it may have some. */

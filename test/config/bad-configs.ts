@@ -1335,7 +1335,7 @@ routes:
 services: { a: { instances: [http://h] } }
 routes:
   - { name: r0, service: a, match: { path: /a }, httpProxy: { rewritePrefix: /v2 } }
-  - { name: r1, service: a, match: { path: /b }, via: http-proxy, edge: { websocket: { idleTimeout: 1m } } }
+  - { name: r1, service: a, match: { path: /b }, via: http-proxy, edge: { websocket: { idleTimeout: 1m }, responsePath: raw } }
   - { name: r2, service: a, match: { path: /c }, via: http-proxy, path: { strip: /c } }
   - { name: r3, service: a, match: { path: "/d/:id" }, via: http-proxy, httpProxy: { rewritePrefix: "/v2/:ids" } }
   - { name: r5, service: a, match: { path: "/f/:id/:idx" }, via: http-proxy, httpProxy: { rewritePrefix: "/v2/:idx/:id/:id" } }
@@ -1346,7 +1346,8 @@ routes:
 `,
     faults: [
       '4:50: routes[0].httpProxy: is used only with via: http-proxy',
-      '5:75: routes[1].edge.websocket: with via: http-proxy it cannot be served, as http-proxy connects WebSockets by itself, past the mesh; add a route without "via" for it',
+      '5:75: routes[1].edge.websocket: cannot be set with via: http-proxy, as http-proxy connects WebSockets by itself, past the mesh; serve them by a route without "via"',
+      "5:107: routes[1].edge.responsePath: cannot be set with via: http-proxy, as http-proxy always sends by Fastify's reply",
       '6:75: routes[2].path.strip: with via: http-proxy the path is changed by httpProxy.rewritePrefix',
       '7:101: routes[3].httpProxy.rewritePrefix: the path has no parameter ":ids"; did you mean "id"?',
       '8:106: routes[4].httpProxy.rewritePrefix: http-proxy takes ":idx" for ":id"; rename one of the two',

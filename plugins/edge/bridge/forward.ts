@@ -45,7 +45,7 @@ export default fp(
           done(null, payload)
         })
       }
-      if (route.edge.responsePath !== 'raw') attach(routeOptions, 'onSend', proceed)
+      if (route.via === undefined && route.edge.responsePath !== 'raw') attach(routeOptions, 'onSend', proceed)
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
       // Preflights are the edge's on any route.

@@ -27,6 +27,7 @@ export const bridgeKeys: readonly Key[] = [
         "How a service's response goes to the client: `raw`, written to the socket as it comes, without `onSend` hooks; `reply`, through Fastify's reply, with them; `auto`, the default: `reply` where a plugin has an `onSend` hook on the route, else `raw`."
     }),
     levels: gatewayAndRoute,
-    protects: false
+    protects: false,
+    needsBridge: "http-proxy always sends by Fastify's reply"
   }
 ]

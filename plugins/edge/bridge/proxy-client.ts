@@ -15,7 +15,7 @@ import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { captureContext, SEALED } from '../async-context.ts'
-import { attach } from '../attach.ts'
+import { attach, edgeRouteOf } from '../attach.ts'
 import { ProxyExchange } from './proxy-exchange.ts'
 import type { HeaderRules, RequestRules, UpstreamRequests } from './upstream-request.ts'
 import { bodyOf, rulesOf } from './upstream-request.ts'
@@ -87,10 +87,11 @@ export default fp<Config>(
         return
       }
       const { reply, body } = request.proxied
-      const route = request.routeOptions.config.route
+      const { config } = request.routeOptions
+      const { route } = config
       if (keepsContext) captureContext(request)
       const wrap: Wrap = (handler) => {
-        const exchange = new ProxyExchange(request, reply, Boolean(route?.edge.cors), handler)
+        const exchange = new ProxyExchange(request, reply, Boolean(edgeRouteOf(config)?.edge.cors), handler)
         request.exchange = exchange
         return exchange
       }

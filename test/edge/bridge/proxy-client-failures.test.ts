@@ -248,3 +248,28 @@ t.test('log and metrics count what goes through http-proxy', async (t) => {
     [{ route: 'via', path: '/via/7', status: 200, service: 'orders', instance: one.url, attempts: 1, bytesSent: 3 }]
   )
 })
+
+t.test("so do log and metrics of a plugin's own registration, which may ask for the edge's concerns", async (t) => {
+  const one = await named(t, 'one')
+  const options = { prefix: '/orders', upstream: 'http://orders.mesh' }
+  const asking = { ...options, prefix: '/guarded', config: { edge: { rateLimit: { max: 1, window: '1m' } } } }
+  const gateway = await gatewayWith(t, {
+    admin: { port: 0 },
+    services: { orders: { instances: [one.url] } },
+    plugins: [
+      { package: '@fastify/http-proxy', options },
+      { package: '@fastify/http-proxy', name: 'guarded', options: asking }
+    ]
+  })
+  await get(gateway.port, '/orders/7')
+  t.equal((await get(gateway.port, '/guarded/7')).status, 200)
+  t.equal((await get(gateway.port, '/guarded/7')).status, 429)
+  const text = await gateway.server.metrics.metrics()
+  t.match(text, /jingwei_edge_requests_total\{route="\/orders\/\*",method="GET",status="200"\} 1/)
+  const lines = gateway.log.filter(({ msg }) => msg === 'request')
+  t.match(lines, [
+    { route: '/orders/*', status: 200, service: 'orders', instance: one.url, attempts: 1, bytesSent: 3 },
+    { route: '/guarded/*', status: 200 },
+    { route: '/guarded/*', status: 429 }
+  ])
+})

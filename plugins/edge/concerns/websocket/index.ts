@@ -51,7 +51,7 @@ export default edgeConcern({
   ownRoutes: 'never',
   options: orOff(WebSocket),
   default: {},
-  needsBridge: true, // @fastify/http-proxy connects WebSockets by itself, past the mesh
+  needsBridge: 'http-proxy connects WebSockets by itself, past the mesh; serve them by a route without "via"',
   whenOff: { onRequest: refuse },
   async plugin(fastify) {
     const tunnels = new Set<Tunnel>()
