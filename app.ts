@@ -15,7 +15,7 @@ import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
-import { loader } from './plugins/config.ts'
+import { loadWithPlugins as loadConfig, schemaOf } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
 import proxyClient from './plugins/edge/bridge/proxy-client.ts'
@@ -23,7 +23,7 @@ import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
-import edge, { edgeConcerns } from './plugins/edge/index.ts'
+import edge, { commands } from './plugins/edge/index.ts'
 import { serverOptions } from './plugins/edge/protocol/listener.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
@@ -68,7 +68,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   if (admin !== null) {
     await admin.register(healthRoutes, { gateway: fastify })
     await admin.register(metricsRoutes, { gateway: fastify })
-    const about = { gateway: fastify, config, edgeConcerns, targetPath }
+    const about = { gateway: fastify, config, targetPath }
     // Made when somebody first asks: it has all the routes once more.
     let probe: FastifyInstance | undefined
     const explainer = (asked: Asked) => {
@@ -148,7 +148,7 @@ async function explainOnce(config: Config, asked: Asked): Promise<string> {
     const probe = prober(config, gateway)
     gateway.addHook('onClose', () => probe.close())
     await Promise.race([gateway.mesh.start({ attend: false }).ready(), sleep(registryMs, null, { ref: false })])
-    return explainText(await explain({ probe, gateway, config, edgeConcerns, targetPath }, asked))
+    return explainText(await explain({ probe, gateway, config, targetPath }, asked))
   } finally {
     await gateway.close()
   }
@@ -164,6 +164,6 @@ function address(scheme: string, server: FastifyInstance): string {
 if (import.meta.main) {
   // Without a listener, Node opens its inspector on this signal.
   process.on('SIGUSR1', () => {})
-  const code = await run(process.argv.slice(2), { loader, build, start, edgeConcerns, explain: explainOnce })
+  const code = await run(process.argv.slice(2), { loadConfig, schemaOf, build, start, explain: explainOnce, commands })
   if (code !== null) await exit(code)
 }

@@ -7,6 +7,8 @@ import type { Keys } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
+import type { ImportConcern } from './plugin-concerns.ts'
+import { pluginConcerns } from './plugin-concerns.ts'
 import { read } from './read.ts'
 import type { Config, Written } from './schema.ts'
 import { Validator } from './validate.ts'
@@ -38,20 +40,46 @@ export class Loader {
    * @throws {ConfigError} with every fault of the file.
    */
   load(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
-    let text: string
-    try {
-      text = readFileSync(file, 'utf8')
-    } catch (error) {
-      const { code = '', message } = error as NodeJS.ErrnoException
-      throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
-    }
-    return this.parse(text, file, env, warn)
+    return this.parse(textOf(file), file, env, warn)
   }
 
   /** The same for the text of a file. */
   parse(text: string, file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
     const report = new Report(file)
-    const data = read(text, env, report)
+    return this.#finish(read(text, env, report), file, report, warn)
+  }
+
+  /** The same for a file whose plugins bring concerns of their own. `imported` returns the concern of a plugin, if any. */
+  async loadWithPlugins(
+    imported: ImportConcern,
+    file: string,
+    env: NodeJS.ProcessEnv = process.env,
+    warn: Warn = () => {}
+  ): Promise<Config> {
+    const report = new Report(file)
+    const data = read(textOf(file), env, report)
+    const loader = await this.#withConcerns(data, file, report, imported)
+    return loader.#finish(data, file, report, warn)
+  }
+
+  /** Returns the schema of a file with the concerns of its plugins. */
+  async schemaOf(imported: ImportConcern, file: string, env: NodeJS.ProcessEnv = process.env): Promise<object> {
+    const report = new Report(file)
+    const loader = await this.#withConcerns(read(textOf(file), env, report), file, report, imported)
+    report.throwIfAny()
+    return loader.schema
+  }
+
+  async #withConcerns(data: unknown, file: string, report: Report, imported: ImportConcern): Promise<Loader> {
+    const concerns = await pluginConcerns(data, resolve(file), report, imported, this.#keys)
+    if (concerns.edge.length + concerns.mesh.length === 0) return this
+    return new Loader({
+      edge: [...this.#keys.edge, ...concerns.edge],
+      mesh: [...this.#keys.mesh, ...concerns.mesh]
+    })
+  }
+
+  #finish(data: unknown, file: string, report: Report, warn: Warn): Config {
     setAside(data)
     // Compiling takes longer than all else for a small file.
     this.#validator ??= new Validator(this.schema, this.#keys)
@@ -60,6 +88,15 @@ export class Loader {
     report.throwIfAny()
     for (const warning of report.warnings) warn(warning)
     return complete(data as Written, resolve(file), this.#keys, report)
+  }
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    const { code = '', message } = error as NodeJS.ErrnoException
+    throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
   }
 }
 

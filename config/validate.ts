@@ -48,8 +48,8 @@ function isCidr(text: string): boolean {
   return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
 }
 
-function compile(schema: object): ValidateFunction {
-  const ajv = new Ajv({ allErrors: true, useDefaults: true, code: { optimize: false }, strict: true, verbose: true })
+/** Adds the formats and keywords in which options are described: `unit`, `expected`. */
+export function addKeywords(ajv: Ajv): Ajv {
   ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
   ajv.addFormat('authority', isAuthority)
   ajv.addFormat('cidr', isCidr)
@@ -67,7 +67,7 @@ function compile(schema: object): ValidateFunction {
       )
     }
   })
-  return ajv.compile(schema)
+  return ajv
 }
 
 export class Validator {
@@ -78,7 +78,8 @@ export class Validator {
   constructor(schema: object, keys: Keys) {
     this.#schema = schema
     this.#advisor = new Advisor(keys)
-    this.#isValid = compile(schema)
+    const ajv = new Ajv({ allErrors: true, useDefaults: true, code: { optimize: false }, strict: true, verbose: true })
+    this.#isValid = addKeywords(ajv).compile(schema)
   }
 
   /** Fills in defaults and converts units in place. */

@@ -22,12 +22,33 @@ export interface EdgeConcern {
   readonly isOn: (route: EdgeRoute) => boolean
   /** Whether its keys apply to plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
+  /** Commands of the command line. */
+  readonly commands?: readonly EdgeCommand[] | undefined
+}
+
+export interface EdgeCommand {
+  readonly name: string
+  /** Lines for the help text. */
+  readonly usage: string
+  /** Its options, for `parseArgs`. */
+  readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
+  /** Returns what is printed. */
+  run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
 
 /** Hooks of one route, by their phase. */
 export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
 
-interface Definition<S extends TSchema> extends Omit<Key, 'options' | 'levels' | 'check' | 'complete'> {
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Makes concerns of what users' modules export. */
+    edgeConcern: typeof edgeConcern
+  }
+}
+
+/** A concern as its author writes it. */
+export interface EdgeDefinition<S extends TSchema = TSchema>
+  extends Omit<Key, 'options' | 'levels' | 'check' | 'complete'> {
   readonly options: S
   readonly levels?: Key['levels']
   /** Further keys that the concern reads. */
@@ -36,6 +57,7 @@ interface Definition<S extends TSchema> extends Omit<Key, 'options' | 'levels' |
   complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
   /** Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
+  readonly commands?: readonly EdgeCommand[]
   /** Hooks of routes that switch the concern off. */
   readonly whenOff?: RouteHooks
   /**
@@ -52,8 +74,8 @@ interface Definition<S extends TSchema> extends Omit<Key, 'options' | 'levels' |
 const shown = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 
 /** Makes a concern of its options and its hooks. */
-export function edgeConcern<S extends TSchema>(definition: Definition<S>): EdgeConcern {
-  const { plugin, more = [], whenOff, levels = gatewayAndRoute, ownRoutes = 'asked', ...key } = definition
+export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): EdgeConcern {
+  const { plugin, more = [], whenOff, commands, levels = gatewayAndRoute, ownRoutes = 'asked', ...key } = definition
   const optionsFor = ({ edge }: EdgeRoute): Exclude<Static<S>, false> | null => {
     const options = Reflect.get(edge, key.name)
     return options === undefined || options === false ? null : options
@@ -63,6 +85,7 @@ export function edgeConcern<S extends TSchema>(definition: Definition<S>): EdgeC
     keys: [{ ...key, levels } as Key, ...more],
     isOn: (route) => optionsFor(route) !== null,
     ownRoutes,
+    commands,
     plugin: fp<Config>(
       async (fastify, config) => {
         const hooksOf = await plugin(fastify, config)

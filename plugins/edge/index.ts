@@ -1,10 +1,9 @@
 import fp from 'fastify-plugin'
 import type { Key } from '../../config/concern.ts'
 import type { Config } from '../../config/schema.ts'
-import type { EdgeRoute } from './attach.ts'
 import { bridgeKeys } from './bridge/options.ts'
 import type { EdgeConcern } from './concern.ts'
-import { everywhere } from './concern.ts'
+import { edgeConcern, everywhere } from './concern.ts'
 import accessLog from './concerns/access-log.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
@@ -55,13 +54,11 @@ export const concerns: readonly EdgeConcern[] = [
   bodyLimit // only now is the body looked at
 ]
 
+/** Commands of the command line that concerns bring along. */
+export const commands = concerns.flatMap((concern) => concern.commands ?? [])
+
 /** The keys of `edge`. */
 export const edgeKeys: readonly Key[] = [...concerns.flatMap(({ keys }) => keys), ...bridgeKeys]
-
-/** Names of the concerns in force on a route, in their order. */
-export function edgeConcerns(route: EdgeRoute): string[] {
-  return concerns.filter(({ isOn }) => isOn(route)).map(({ name }) => name)
-}
 
 export default fp<Config>(
   async (fastify, config) => {
@@ -88,6 +85,7 @@ export default fp<Config>(
     fastify.decorate('edgeOrder', order)
     const ownRoutes = new OwnRoutes(config, concerns)
     fastify.addHook('onRoute', ownRoutes.begin)
+    fastify.decorate('edgeConcern', edgeConcern)
     for (const [index, { plugin }] of concerns.entries()) {
       fastify.addHook('onRoute', order.hookAt(index))
       await fastify.register(plugin, config)

@@ -1,7 +1,15 @@
 import type { RouteOptions } from 'fastify'
+import type { EdgeRoute } from './attach.ts'
 import type { EdgeConcern } from './concern.ts'
 
 type OnRoute = (route: RouteOptions) => void
+type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'keys'>
+
+/** A place beside a concern; exactly one of the two. */
+export interface Order {
+  readonly before?: string
+  readonly after?: string
+}
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -9,36 +17,79 @@ declare module 'fastify' {
   }
 }
 
-/** Positions among the edge's concerns, at which other code can attach hooks to routes. */
-export class EdgeOrder {
-  /** Key of each concern; null for one that acts on every request, before all hooks of routes. */
-  readonly #keys: readonly (string | null)[]
-  /** What attaches hooks before the concern with the same index; last, after all of them. */
-  readonly #attachers: OnRoute[][]
+/** Key of a concern; null for one that acts on every request, before all hooks of routes, and so has no position. */
+const keyOf = ({ keys }: Shown) => keys.find(({ levels }) => levels.includes('route'))?.name ?? null
 
-  constructor(concerns: readonly EdgeConcern[]) {
-    this.#keys = concerns.map(({ keys }) => keys.find(({ levels }) => levels.includes('route'))?.name ?? null)
-    this.#attachers = Array.from({ length: concerns.length + 1 }, () => [])
+/** A position at which other code attaches hooks to routes. */
+class Slot {
+  /** The concern of a user that stands here; null for other hooks. */
+  readonly concern: Shown | null
+  attach: OnRoute = () => {}
+
+  constructor(concern: Shown | null) {
+    this.concern = concern
+  }
+}
+
+/** The edge's concerns in their order, and positions among them for concerns and hooks of users. */
+export class EdgeOrder {
+  readonly #concerns: readonly Shown[]
+  /** Slots before the concern with the same index; last, after all of them. */
+  readonly #slots: Slot[][]
+
+  constructor(concerns: readonly Shown[]) {
+    this.#concerns = concerns
+    this.#slots = Array.from({ length: concerns.length + 1 }, () => [])
   }
 
   /** Keys of the concerns that have a position. */
   get names(): string[] {
-    return this.#keys.filter((key) => key !== null)
+    return this.#all().flatMap((concern) => keyOf(concern) ?? [])
+  }
+
+  /** Names of the concerns in force on a route, in their order. */
+  namesOn(route: EdgeRoute): string[] {
+    return this.#all().flatMap(({ name, isOn }) => (isOn(route) ? [name] : []))
+  }
+
+  #all(): Shown[] {
+    return this.#slots.flatMap((slots, index) => {
+      const own = this.#concerns[index]
+      return [...slots.flatMap(({ concern }) => concern ?? []), ...(own === undefined ? [] : [own])]
+    })
   }
 
   /** Returns the `onRoute` hook to add before the concern with an index. */
   hookAt(index: number): OnRoute {
-    const attachers = this.#attachers[index]!
+    const slots = this.#slots[index]!
     return (route) => {
-      for (const attach of attachers) attach(route)
+      for (const slot of slots) slot.attach(route)
     }
   }
 
-  /** Takes code that attaches hooks before or after a concern. Returns false if no concern has this key. */
-  insert({ before, after }: { before?: string; after?: string }, attach: OnRoute): boolean {
-    const index = this.#keys.indexOf(before ?? after ?? null)
-    if (index === -1 || this.#keys[index] === null) return false
-    this.#attachers[before === undefined ? index + 1 : index]!.push(attach)
-    return true
+  /**
+   * Makes a position before or after a concern; without an order, after all of them. Returns null if there is no concern
+   * with this key, or none yet.
+   */
+  slot(order: Order | null, concern: Shown | null = null): Slot | null {
+    const slot = new Slot(concern)
+    if (order === null) {
+      this.#slots.at(-1)!.push(slot)
+      return slot
+    }
+    const { before, after } = order
+    const wanted = before ?? after
+    const index = this.#concerns.findIndex((each) => keyOf(each) === wanted)
+    if (index !== -1) {
+      this.#slots[before === undefined ? index + 1 : index]!.push(slot)
+      return slot
+    }
+    for (const slots of this.#slots) {
+      const place = slots.findIndex((each) => each.concern !== null && keyOf(each.concern) === wanted)
+      if (place === -1) continue
+      slots.splice(before === undefined ? place + 1 : place, 0, slot)
+      return slot
+    }
+    return null
   }
 }

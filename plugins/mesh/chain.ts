@@ -28,19 +28,6 @@ import type { Layer } from './core/layer.ts'
 import { callKeys } from './core/options.ts'
 import { healthCheckKey } from './health/options.ts'
 
-export interface Named {
-  readonly name: string
-  readonly layer: Layer
-  /** Names of the routes that it is for; null or absent: all. */
-  readonly routes?: ReadonlySet<string> | null
-}
-
-/** Interceptors of users, by their place. */
-export interface Used {
-  readonly request: readonly Named[]
-  readonly attempt: readonly Named[]
-}
-
 /** Makes the call's record, and hands undici's own timers over to the mesh's. */
 const beginCall: Layer = (service, policy, { now }) => {
   const bodyTimeout = policy.idleTimeout === false ? 0 : policy.idleTimeout
@@ -57,7 +44,7 @@ const beginCall: Layer = (service, policy, { now }) => {
  * first what admits an attempt, then selection, so that a retry goes elsewhere, then what concerns one attempt at one
  * instance. To add a concern, add its file and a line here; to remove one, the reverse.
  */
-const concerns: readonly (MeshConcern | keyof Used)[] = [
+export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
   { name: 'telemetry', layer: callTelemetry }, // sees all that happens
   collapse, // callers that share a response share its fallback
   fallback, // also when the deadline has passed
@@ -83,10 +70,6 @@ const concerns: readonly (MeshConcern | keyof Used)[] = [
   attemptTimeout,
   fault // innermost: to all others a fault is the service's
 ]
-
-export function layers(used: Used): Named[] {
-  return concerns.flatMap((concern) => (typeof concern === 'string' ? used[concern] : [concern]))
-}
 
 /** The keys of `mesh`: of the concerns, and of what carries them. */
 export const meshKeys: readonly Key[] = [

@@ -1,6 +1,21 @@
-import type { Named } from './chain.ts'
+import { concerns } from './chain.ts'
+import type { MeshConcern } from './concern.ts'
+import type { Layer } from './core/layer.ts'
 import type { DispatchOptions, FaultOwners, Interceptor } from './core/types.ts'
-import { guarded } from './guard/index.ts'
+import { containedLayer, guarded } from './guard/index.ts'
+
+export interface Named {
+  readonly name: string
+  readonly layer: Layer
+  /** Names of the routes that it is for; null or absent: all. */
+  readonly routes?: ReadonlySet<string> | null
+}
+
+/** A place beside another concern; at most one of the two. */
+export interface Order {
+  readonly before?: string
+  readonly after?: string
+}
 
 export interface UseOptions {
   /** `request`: once per call, outside the retries. `attempt`: once per attempt, its instance in `opts.origin`. */
@@ -22,10 +37,15 @@ interface Names {
   readonly services: Readonly<Record<string, unknown>>
 }
 
-/** The interceptors of users, and the calls that each is for. */
+/** Returns a concern's name as a key is written: `circuitBreaker` for `circuit-breaker`. */
+const keyOf = (name: string) => name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())
+
+/** The layers of a chain: the bundled concerns, and between them the interceptors and concerns of users. */
 export class Interceptors {
   readonly request: Named[] = []
   readonly attempt: Named[] = []
+  readonly #steps: (Named | 'request' | 'attempt')[] = [...concerns]
+  #hasConcerns = false
   readonly #owners: FaultOwners | null
   readonly #names: { readonly route: ReadonlySet<string>; readonly service: ReadonlySet<string> }
   /** Variants by the name of the route. */
@@ -38,7 +58,31 @@ export class Interceptors {
   }
 
   get isEmpty(): boolean {
-    return this.request.length + this.attempt.length === 0
+    return this.request.length + this.attempt.length === 0 && !this.#hasConcerns
+  }
+
+  /** All layers, outermost first. */
+  get layers(): Named[] {
+    return this.#steps.flatMap((step) => (typeof step === 'string' ? this[step] : [step]))
+  }
+
+  /** Adds a concern. Throws if it is too late, or there is no concern of the name in `order`. */
+  addConcern({ name, layer }: MeshConcern, { before, after }: Order, isLate: boolean): void {
+    if (isLate) throw new Error(`mesh.add: add concern ${name} before the first request, not after it`)
+    const wanted = before ?? after
+    const found = this.#steps.findIndex((step) =>
+      wanted === undefined ? step === 'request' : typeof step !== 'string' && keyOf(step.name) === keyOf(wanted)
+    )
+    if (found === -1) {
+      const names = this.#steps.flatMap((step) => (typeof step === 'string' ? [] : [step.name]))
+      throw new Error(`order: no mesh concern is named "${wanted}"; there are ${names.join(', ')}`)
+    }
+    const index = after === undefined ? found : found + 1
+    const isBelow = index > this.#steps.findIndex((step) => typeof step !== 'string' && step.name === 'select')
+    const plugin = this.#owners?.current?.plugin ?? null
+    const contained = containedLayer(layer, { name, plugin, per: isBelow ? 'attempt' : 'request' })
+    this.#steps.splice(index, 0, { name, layer: contained })
+    this.#hasConcerns = true
   }
 
   /** Adds an interceptor. Throws if it is too late, or names a route or service that is not configured. */

@@ -1,8 +1,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
-import type { ServiceOrigin } from '../seam.ts'
-import { layers } from './chain.ts'
+import type { MeshConcern } from './concern.ts'
 import { split } from './concerns/split.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
 import { Transports } from './connect/index.ts'
@@ -10,6 +9,7 @@ import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
 import { LoopClock } from './core/loop-clock.ts'
 import { OwnMeter, registerServiceMetrics } from './core/metrics.ts'
+import { nameOf, originOf } from './core/origin.ts'
 import { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import type {
@@ -24,7 +24,7 @@ import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { activeCheck } from './health/active-check.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
-import type { UseOptions } from './interceptors.ts'
+import type { Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
 
 export interface MeshConfig {
@@ -134,12 +134,19 @@ export class Mesh extends Dispatcher {
     await Promise.all([...this.#services.values()].map(({ ready }) => ready))
   }
 
-  /**
-   * Adds an interceptor to the chains of all services, or of those that it is for. Throws after the first request: some
-   * would go without it.
-   */
+  /** Adds an interceptor to the chains that it is for. Throws after the first request: some would go without it. */
   use(interceptor: Interceptor, options: UseOptions): this {
     this.#used.add(interceptor, options, this.#inUse)
+    return this.#recompose()
+  }
+
+  /** Adds a concern of a user's, before or after another one. Throws as `use` does, and for an unknown name. */
+  add(concern: MeshConcern, order: Order = {}): this {
+    this.#used.addConcern(concern, order, this.#inUse)
+    return this.#recompose()
+  }
+
+  #recompose(): this {
     for (const [origin] of this.#chains) this.#chains.set(origin, { own: null, byPolicy: new WeakMap() })
     return this
   }
@@ -148,7 +155,7 @@ export class Mesh extends Dispatcher {
   describe(name: string, override: RoutePolicy = {}, route = ''): string[] {
     const service = this.service(name)
     const policy = { ...service.config.mesh, ...override }
-    return layers(this.#used)
+    return this.#used.layers
       .filter(({ layer, routes }) => routes?.has(route) !== false && layer(service, policy, this.#deps) !== null)
       .map((layer) => layer.name)
   }
@@ -220,7 +227,7 @@ export class Mesh extends Dispatcher {
     const policy = { ...service.config.mesh, ...override }
     // Innermost: the pool of the instance that `select` chose.
     let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
-    for (const { layer } of layers(this.#used).reverse()) {
+    for (const { layer } of this.#used.layers.reverse()) {
       dispatch = layer(service, policy, this.#deps)?.(dispatch) ?? dispatch
     }
     return dispatch
@@ -276,15 +283,6 @@ export class Mesh extends Dispatcher {
     if (callback === undefined) return destroyed
     void destroyed.then(callback)
   }
-}
-
-/** The virtual origin under which callers name a service. */
-export function originOf(service: string): ServiceOrigin {
-  return `http://${service}.mesh`
-}
-
-function nameOf(origin: string): string {
-  return /^http:\/\/(.*)\.mesh$/.exec(origin)?.[1] ?? origin
 }
 
 /**

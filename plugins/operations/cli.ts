@@ -3,16 +3,13 @@ import { METHODS } from 'node:http'
 import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
-import Fastify from 'fastify'
 import { maskCredentials } from '../../config/credentials.ts'
 import { editorSchema } from '../../config/editor-schema.ts'
+import type { Fault } from '../../config/faults.ts'
 import { line } from '../../config/faults.ts'
-import type { Loader } from '../../config/load.ts'
 import { ConfigError } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
-import { parseDuration } from '../../config/units.ts'
 import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
 import { logFlushed } from './logging.ts'
@@ -21,7 +18,7 @@ import { table } from './table.ts'
 
 const home = join(import.meta.dirname, '../..')
 
-const help = `jingwei: an API gateway in which the edge and the mesh never mix
+const usage = `jingwei: an API gateway in which the edge and the mesh never mix
 
   node app.ts [start]             run the gateway
   node app.ts check [FILE]        say all that is wrong with a configuration; start nothing
@@ -29,22 +26,35 @@ const help = `jingwei: an API gateway in which the edge and the mesh never mix
   node app.ts explain FILE METHOD PATH
                                   what would become of a request: route, concerns, service, instances
                                   -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME
-  node app.ts schema              print the configuration's JSON Schema, for editors
-  node app.ts token ROUTE         mint a token for a route whose jwt has a secret (development only)
-                                  --subject NAME  --ttl 1h  --claims '{"scope":"read"}'
-
+  node app.ts schema [FILE]       print the configuration's JSON Schema, for editors; of FILE, with its plugins' concerns
+%COMMANDS%
   --config FILE   the configuration; else JINGWEI_CONFIG, else config/gateway.yaml
   --version, --help
 `
 
 export interface Gateways {
-  loader: Loader
+  /** Loads a file with the concerns of its plugins. */
+  loadConfig: (file: string, env?: NodeJS.ProcessEnv, warn?: (warning: Fault) => void) => Promise<Config>
+  /** The schema of a file with the concerns of its plugins; null: of a file without any. */
+  schemaOf: (file: string | null) => Promise<object>
   start: (config: Config, command: string) => Promise<unknown>
   build: (config: Config, options: { logger: boolean }) => FastifyInstance
-  /** The concerns in force on a route, in their order. */
-  edgeConcerns: (route: Pick<Config['routes'][number], 'name' | 'edge'>) => string[]
   explain: (config: Config, asked: Asked) => Promise<string>
+  /** Commands of concerns. */
+  commands: readonly Command[]
 }
+
+export interface Command {
+  readonly name: string
+  /** Lines for the help text. */
+  readonly usage: string
+  /** Its options, for `parseArgs`. */
+  readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
+  /** Returns what is printed. */
+  run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
+}
+
+const help = ({ commands }: Gateways) => usage.replace('%COMMANDS%', commands.map((command) => command.usage).join(''))
 
 /** Runs a command; resolves to the exit code, or to null while a gateway is running. */
 export async function run(argv: readonly string[], gateways: Gateways): Promise<number | null> {
@@ -56,61 +66,76 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
     const { code } = error as { code?: unknown }
     const isUsage = typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS')
     const text = isUsage ? (error as Error).message : describe(error as Error)
-    await write(process.stderr, `${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help}` : ''}\n`).catch(() => {})
+    await write(process.stderr, `${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help(gateways)}` : ''}\n`).catch(
+      () => {}
+    )
     return 1
   }
 }
 
 async function command(argv: readonly string[], gateways: Gateways): Promise<number | null> {
-  const { values, positionals } = parseArgs({
+  const own = Object.assign({}, ...gateways.commands.map(({ options }) => options)) as Command['options']
+  const parsed = parseArgs({
     args: [...argv],
     allowPositionals: true,
     options: {
       config: { type: 'string', short: 'c' },
       help: { type: 'boolean', short: 'h' },
       version: { type: 'boolean', short: 'v' },
-      subject: { type: 'string', default: 'developer' },
-      ttl: { type: 'string', default: '1h' },
-      claims: { type: 'string', default: '{}' },
       header: { type: 'string', short: 'H', multiple: true, default: [] },
       ip: { type: 'string' },
-      consumer: { type: 'string' }
+      consumer: { type: 'string' },
+      ...own
     }
   })
+  const { positionals } = parsed
+  const values: Values = parsed.values
   const [name = 'start', argument, ...rest] = positionals
-  if (values.help) return print(help)
+  if (values.help) return print(help(gateways))
   if (values.version) return print(`${version()}\n`)
   checkCount(name, positionals)
   const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
   const other = argument === undefined ? file : fileNamed(argument)
   switch (name) {
     case 'start':
-      await gateways.start(load(file, gateways), startedAs(values.config))
+      await gateways.start(await load(file, gateways), startedAs(values.config))
       return null
     case 'check':
-      return print(`${other}: ok, ${await tried(load(other, gateways), gateways)}\n`)
+      return print(`${other}: ok, ${await tried(await load(other, gateways), gateways)}\n`)
     case 'schema':
-      return print(`${JSON.stringify(editorSchema(gateways.loader.schema), null, 2)}\n`)
+      return print(
+        `${JSON.stringify(editorSchema(await gateways.schemaOf(argument === undefined ? null : other)), null, 2)}\n`
+      )
     case 'routes':
-      return print(await routeTable(gateways.loader.load(other), gateways))
+      return print(await routeTable(await gateways.loadConfig(other), gateways))
     case 'explain': {
       const request = asked(rest, values)
-      return print(maskCredentials(await gateways.explain(gateways.loader.load(other), request)))
+      return print(maskCredentials(await gateways.explain(await gateways.loadConfig(other), request)))
     }
-    case 'token':
-      return print(`${await mint(gateways.loader.load(file), argument, values)}\n`)
-    default:
-      process.stderr.write(`unknown command "${name}"\n\n${help}`)
+    default: {
+      const concern = gateways.commands.find((command) => command.name === name)
+      if (concern !== undefined)
+        return print(`${await concern.run(await gateways.loadConfig(file), argument, values)}\n`)
+      process.stderr.write(`unknown command "${name}"\n\n${help(gateways)}`)
       return 1
+    }
   }
 }
 
+/** Options of the command line that every command has, and those of its own. */
+interface Values {
+  readonly [name: string]: unknown
+  readonly config?: string
+  readonly help?: boolean
+  readonly version?: boolean
+}
+
 /** Most arguments of each command, its own name included. */
-const most: Readonly<Record<string, number>> = { start: 1, check: 2, routes: 2, explain: 4, schema: 1, token: 2 }
+const most: Readonly<Record<string, number>> = { start: 1, check: 2, routes: 2, explain: 4, schema: 2 }
 
 /** Refuses an argument that would be ignored, such as the second file of `check`. */
 function checkCount(name: string, positionals: readonly string[]): void {
-  const surplus = positionals[most[name] ?? positionals.length]
+  const surplus = positionals[most[name] ?? 2]
   if (surplus === undefined) return
   const advice = name === 'start' ? '; name the configuration by --config FILE' : ''
   throw new Error(`${name}: unexpected argument "${surplus}"${advice}`)
@@ -127,8 +152,8 @@ function fileNamed(file: string): string {
 }
 
 /** Warnings go to stderr, so that stdout holds the output of the command alone. */
-function load(file: string, { loader }: Gateways): Config {
-  return loader.load(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
+function load(file: string, { loadConfig }: Gateways): Promise<Config> {
+  return loadConfig(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
 }
 
 /** Writes the output of a command. */
@@ -183,7 +208,7 @@ function describe(error: Error): string {
   return thrown instanceof Error && thrown.stack !== undefined ? `${text}\n${thrown.stack}` : text
 }
 
-async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Promise<string> {
+async function routeTable(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false })
   // Registers everything; nothing listens and no discovery begins before `ready`.
   await gateway.after()
@@ -200,7 +225,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
     return [
       route.name,
       match.filter(Boolean).join(' '),
-      edgeConcerns(route).join(' → ') || '–',
+      gateway.edgeOrder.namesOn(route).join(' → ') || '–',
       route.via === undefined ? target : `${target} via ${route.via}`,
       gateway.mesh.describe(route.service, route.mesh, route.name).join(' → '),
       gateway.responsePath(route.name) ?? '–',
@@ -212,7 +237,7 @@ async function routeTable(config: Config, { build, edgeConcerns }: Gateways): Pr
     .map(({ plugin, path, methods, edge, plugins }) => [
       '–',
       `${methods.join(',')} =${path}`,
-      edgeConcerns({ name: path, edge }).join(' → '),
+      gateway.edgeOrder.namesOn({ name: path, edge }).join(' → '),
       `plugin ${plugin}`,
       '–',
       '–',
@@ -243,44 +268,6 @@ function asked([method, path]: string[], { header, ip, consumer }: Record<string
     ...(typeof ip === 'string' && { ip }),
     ...(typeof consumer === 'string' && { consumer })
   }
-}
-
-async function mint(
-  config: Config,
-  name: string | undefined,
-  { subject, ttl, claims }: { subject: string; ttl: string; claims: string }
-): Promise<string> {
-  const candidates = config.routes.filter(({ edge }) => edge.jwt && edge.jwt.secret !== undefined)
-  const route = candidates.find((candidate) => candidate.name === name)
-  if (!route?.edge.jwt) {
-    const names = candidates.map((candidate) => candidate.name).join(', ') || 'none'
-    const fault = name ? `route "${name}" has no jwt secret to sign with` : 'token takes a route whose jwt has a secret'
-    throw new Error(`${fault}; those that have: ${names}`)
-  }
-  const { secret, issuer, audience, algorithms } = route.edge.jwt
-  const lifeMs = parseDuration(ttl)
-  if (lifeMs === null) throw new Error(`--ttl ${ttl}: expected a duration such as 15m or 1h`)
-  const payload = claimsOf(claims)
-  const signer = Fastify()
-  await signer.register(fastifyJwt, { secret: secret! })
-  const one = (value: string | readonly string[] | undefined) => (typeof value === 'object' ? value[0] : value)
-  const token = signer.jwt.sign(payload, {
-    sub: subject,
-    expiresIn: Math.max(1, Math.round(lifeMs / 1000)),
-    algorithm: (algorithms?.[0] ?? 'HS256') as 'HS256',
-    ...(issuer !== undefined && { iss: one(issuer) as string }),
-    ...(audience !== undefined && { aud: one(audience) as string })
-  })
-  await signer.close()
-  return token
-}
-
-function claimsOf(text: string): object {
-  try {
-    const claims: unknown = JSON.parse(text)
-    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return claims
-  } catch {}
-  throw new Error(`--claims ${text}: expected a JSON object such as '{"scope":"read"}'`)
 }
 
 /** How to run another command on the same configuration: through npm where npm found the right Node. */

@@ -27,13 +27,12 @@ export interface Explainer {
   /** The gateway, whose mesh is asked. */
   readonly gateway: FastifyInstance
   readonly config: Config
-  readonly edgeConcerns: (route: Pick<RouteConfig, 'name' | 'edge'>) => string[]
   readonly targetPath: (route: RouteConfig) => ((target: string) => string) | null
 }
 
 export type Explained = Awaited<ReturnType<typeof explain>>
 
-export async function explain({ probe, gateway, config, edgeConcerns, targetPath }: Explainer, asked: Asked) {
+export async function explain({ probe, gateway, config, targetPath }: Explainer, asked: Asked) {
   const { method, path, headers, ip = '127.0.0.1', consumer } = asked
   const probed = { ...headers, [probedTarget]: path }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
@@ -41,7 +40,7 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
-    const edge = edgeConcerns({ name: matched, edge: own.edge })
+    const edge = gateway.edgeOrder.namesOn({ name: matched, edge: own.edge })
     return { request: { method, path }, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
   }
   const route = config.routes.find(({ name }) => name === found.route)
@@ -57,7 +56,7 @@ export async function explain({ probe, gateway, config, edgeConcerns, targetPath
     route: route.name,
     refused: null,
     own: null,
-    edge: edgeConcerns(route),
+    edge: gateway.edgeOrder.namesOn(route),
     plugins: gateway.pluginRecord.hooksOf(route.name),
     via: route.via ?? null,
     /** For http-proxy, which has its own options: the prefix that it puts in place of the matched path. */

@@ -2,22 +2,44 @@
 import { registerHooks } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
+import type { Key } from '../../config/concern.ts'
 import type { PluginOptions } from '../../config/schema.ts'
 
 export type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
+
+/** A concern of a user's: the definition of an edge concern has a `plugin`, that of a mesh concern a `layer`. */
+export interface ConcernModule extends Omit<Key, 'levels'> {
+  readonly levels?: Key['levels']
+  /** Its place, unless the file says otherwise. */
+  readonly order?: { readonly before?: string; readonly after?: string }
+  readonly plugin?: unknown
+  readonly layer?: unknown
+}
+
+export const isConcern = (module: AnyPlugin | ConcernModule): module is ConcernModule => typeof module === 'object'
 
 /** Returns the default export of a plugin's file or package. */
 export async function importPlugin(
   { path, package: name }: Pick<PluginOptions, 'path' | 'package'>,
   configFile: string
-): Promise<AnyPlugin> {
+): Promise<AnyPlugin | ConcernModule> {
   const module: unknown =
     path !== undefined ? await import(pathToFileURL(path).href) : await fromPackage(name!, configFile)
   const exported = (module as { default?: unknown }).default
   // CommonJS made from TypeScript has its default export one level down.
-  const plugin = typeof exported === 'function' ? exported : (exported as { default?: unknown } | undefined)?.default
-  if (typeof plugin !== 'function') throw new Error('it has no default export that is a Fastify plugin')
-  return plugin as AnyPlugin
+  const inner = (exported as { default?: unknown } | undefined)?.default
+  for (const found of [exported, inner]) {
+    if (typeof found === 'function') return found as AnyPlugin
+    if (definesConcern(found)) return found
+  }
+  throw new Error('it has no default export that is a Fastify plugin or a concern')
+}
+
+function definesConcern(value: unknown): value is ConcernModule {
+  if (typeof value !== 'object' || value === null) return false
+  const { name, options, plugin, layer } = value as Record<string, unknown>
+  const isOne = (typeof plugin === 'function') !== (typeof layer === 'function')
+  return typeof name === 'string' && typeof options === 'object' && options !== null && isOne
 }
 
 /** Imports a package as a module in the configuration's folder would, else as the gateway itself does. */

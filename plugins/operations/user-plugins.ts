@@ -7,9 +7,11 @@ import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
 import { guardClaims } from './plugin-claims.ts'
-import type { AnyPlugin } from './plugin-modules.ts'
-import { importPlugin } from './plugin-modules.ts'
+import type { AnyPlugin, ConcernModule } from './plugin-modules.ts'
+import { importPlugin, isConcern } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
+import { startFailure, textOf } from './start-failure.ts'
+import { placeConcerns, startConcern, unknownConcern } from './user-concerns.ts'
 
 /** Loads what the configuration names under `plugins:`, in its order, with its options; what it adds is guarded. */
 export default fp<Config>(
@@ -18,18 +20,23 @@ export default fp<Config>(
     const release = guardClaims(fastify, fastify.faultOwners)
     // Until then, the gateway itself may claim what a plugin has taken.
     fastify.addHook('onReady', async () => release())
-    for (const [index, plugin] of modules.entries()) {
-      await start(fastify, plugin, config.plugins[index]!, ownerOf(config, index, fastify.faultOwners))
+    const owners = modules.map((module, index) => {
+      const order = config.plugins[index]!.order ?? (isConcern(module) ? module.order : undefined)
+      return ownerOf(config, index, order ?? null, fastify.faultOwners)
+    })
+    const concerns = placeConcerns(fastify, modules, owners)
+    for (const [index, module] of modules.entries()) {
+      const [owner, entry] = [owners[index]!, config.plugins[index]!]
+      if (!isConcern(module)) await start(fastify, module, entry, owner)
+      else await startConcern(fastify, module, concerns.get(index), config, entry, owner)
     }
   },
   { name: 'jingwei-user-plugins', fastify: '5.x' }
 )
 
-const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
-
 /** Imports all modules before the first plugin starts, so that each one that cannot be imported is reported. */
-async function importAll({ plugins, file }: Config): Promise<AnyPlugin[]> {
-  const modules: AnyPlugin[] = []
+async function importAll({ plugins, file }: Config): Promise<(AnyPlugin | ConcernModule)[]> {
+  const modules: (AnyPlugin | ConcernModule)[] = []
   const faults: Fault[] = []
   let cause: unknown
   for (const [index, plugin] of plugins.entries()) {
@@ -48,7 +55,12 @@ function faultAt(file: string, index: number, { position }: PluginOptions, messa
   return { file, ...position, path: `plugins[${index}]`, message }
 }
 
-function ownerOf({ plugins, routes, file }: Config, index: number, owners: FaultOwners): PluginOwner {
+function ownerOf(
+  { plugins, routes, file }: Config,
+  index: number,
+  order: PluginOwner['order'],
+  owners: FaultOwners
+): PluginOwner {
   const options = plugins[index]!
   const plugin = pluginName(options)
   const named = routes.filter((route) => route.plugins?.includes(plugin)).map(({ name }) => name)
@@ -58,7 +70,7 @@ function ownerOf({ plugins, routes, file }: Config, index: number, owners: Fault
     hookTimeoutMs: options.hookTimeout,
     guarded: options.guarded,
     routes: options.scope === 'routes' ? named : null,
-    order: options.order ?? null,
+    order,
     contain: () => false,
     intercepts: false,
     noteInterceptor() {
@@ -74,10 +86,7 @@ async function start(
   options: PluginOptions,
   owner: PluginOwner
 ): Promise<void> {
-  const failed = (error: unknown) =>
-    error instanceof ConfigError
-      ? error
-      : owner.fault(`${options.path ?? options.package} failed to start: ${textOf(error)}`, error)
+  const failed = (error: unknown) => startFailure(error, options, owner)
   fastify.pluginRecord.addOwner(owner)
   const placement = place(fastify, options, owner)
   const release = guardInstance(fastify, owner, placement, failed)
@@ -108,10 +117,10 @@ function place(
   const placement = new PluginPlacement(fastify, owner)
   const attach = placement.attachTo.bind(placement)
   if (order === undefined) fastify.addHook('onRoute', attach)
-  else if (!fastify.edgeOrder.insert(order, attach)) {
-    const { names } = fastify.edgeOrder
-    const wanted = order.before ?? order.after
-    throw owner.fault(`order: ${wanted} has no position among the edge's concerns; there are ${names.join(', ')}`)
+  else {
+    const slot = fastify.edgeOrder.slot(order)
+    if (slot === null) throw unknownConcern(fastify, owner)
+    slot.attach = attach
   }
   // As Fastify does for the hooks of a context, whatever comes first in it.
   for (const { route } of fastify.pluginRecord.routes) placement.attachTo(route)

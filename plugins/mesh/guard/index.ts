@@ -57,6 +57,16 @@ export function guarded(
   }
 }
 
+/** Composes a layer of a user's: its interceptor is guarded, and faults of the layer itself are faults of its calls. */
+export function containedLayer(layer: Layer, names: Pick<Guard, 'name' | 'plugin' | 'per'>): Layer {
+  return (service, policy, context) => {
+    const interceptor = layer(service, policy, context)
+    return interceptor === null
+      ? null
+      : guarded(interceptor, names, { routes: null, services: null })(service, policy, context)
+  }
+}
+
 function compose(interceptor: Interceptor, below: Dispatch, guard: Guard): Dispatch {
   try {
     const inner: unknown = interceptor(below)

@@ -22,6 +22,7 @@ import { KeySetMetrics } from './jwks-metrics.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
 import { TokenCache } from './token-cache.ts'
+import { tokenCommand } from './token-command.ts'
 import { bearer, identity, verifierOptions } from './verifier.ts'
 
 export interface Consumer {
@@ -49,6 +50,7 @@ export default edgeConcern({
   name: 'jwt',
   options: orOff(Jwt),
   provides: ['consumer'],
+  commands: [tokenCommand],
   check: checkJwt,
   checkAll: checkConsumerNames,
   complete(options, absolute) {

@@ -1,0 +1,69 @@
+/** Keys of concerns that the plugins of a file define, gathered before the file is validated. */
+import { dirname, resolve } from 'node:path'
+import { Ajv } from 'ajv'
+import type { Key, Keys } from './concern.ts'
+import { everyLevel, gatewayAndRoute } from './concern.ts'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+import { orOff } from './schema/kit.ts'
+import { addKeywords } from './validate.ts'
+
+/** A plugin's concern: `layer` makes it one of the mesh. */
+export interface PluginConcern extends Omit<Key, 'levels'> {
+  readonly levels?: Key['levels']
+  readonly layer?: unknown
+}
+
+/** Imports a plugin's module, given by an absolute path or a package; null if it defines no concern. */
+export type ImportConcern = (
+  plugin: { readonly path?: string; readonly package?: string },
+  configFile: string
+) => Promise<PluginConcern | null>
+
+export async function pluginConcerns(
+  data: unknown,
+  file: string,
+  report: Report,
+  imported: ImportConcern,
+  known: Keys
+): Promise<{ edge: Key[]; mesh: Key[] }> {
+  const found: { edge: Key[]; mesh: Key[] } = { edge: [], mesh: [] }
+  for (const [index, entry] of entriesOf(data).entries()) {
+    const module = moduleOf(entry, file)
+    // A module that cannot be imported is reported when the gateway is built.
+    const concern = module === null ? null : await imported(module, file).catch(() => null)
+    if (concern === null) continue
+    const half = concern.layer === undefined ? 'edge' : 'mesh'
+    const taken = [...known[half], ...found[half]].some(({ name }) => name === concern.name)
+    const fault = taken ? `there is a concern ${half}.${concern.name} already` : faultOf(concern)
+    if (fault !== null) report.fault(pointer('/plugins', index), fault)
+    else {
+      const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
+      found[half].push({ ...concern, options: orOff(concern.options), levels })
+    }
+  }
+  return found
+}
+
+function entriesOf(data: unknown): readonly unknown[] {
+  if (typeof data !== 'object' || data === null) return []
+  const plugins: unknown = Reflect.get(data, 'plugins')
+  return Array.isArray(plugins) ? plugins : []
+}
+
+function moduleOf(entry: unknown, file: string): Parameters<ImportConcern>[0] | null {
+  if (typeof entry !== 'object' || entry === null) return null
+  const { path, package: name } = entry as { path?: unknown; package?: unknown }
+  if (typeof path === 'string') return { path: resolve(dirname(file), path) }
+  return typeof name === 'string' ? { package: name } : null
+}
+
+function faultOf({ name, options }: PluginConcern): string | null {
+  if (!/^[a-z][A-Za-z0-9]*$/.test(name)) return `its concern "${name}" needs a name like apiKey, of letters and digits`
+  try {
+    addKeywords(new Ajv({ strict: true, useDefaults: true })).compile(options)
+    return null
+  } catch (error) {
+    return `the options of its concern ${name} are no JSON Schema: ${(error as Error).message}`
+  }
+}

@@ -1,0 +1,158 @@
+/** Concerns that users' modules define: validated, inherited, placed and shown as the bundled ones are. */
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { build } from '../../app.ts'
+import { loadWithPlugins, schemaOf } from '../../plugins/config.ts'
+import { startService } from '../helpers/gateway.ts'
+import { runToEnd } from '../helpers/processes.ts'
+
+const hmac = `
+export default {
+  name: 'tenant',
+  options: {
+    type: 'object',
+    additionalProperties: false,
+    required: ['header'],
+    properties: {
+      header: { type: 'string', description: 'Header that names the tenant.' },
+      most: { type: 'string', unit: 'size', default: '1kb' }
+    }
+  },
+  order: { before: 'jwt' },
+  check(options, at, { report }) {
+    if (options.header === 'host') report.fault(at + '/header', 'host names no tenant')
+  },
+  async plugin(fastify) {
+    return (options, route) => ({
+      onRequest(request, reply, done) {
+        if (request.headers[options.header] === 'throw') throw new Error('no such tenant')
+        reply.header('x-tenant', request.headers[options.header] + ' of ' + options.most)
+        done()
+      }
+    })
+  }
+}
+`
+const stamp = `
+export default {
+  name: 'stamp',
+  options: { type: 'object', additionalProperties: false, properties: { text: { type: 'string', default: 'plain' } } },
+  order: { after: 'retry' },
+  layer: (service, { stamp }) => stamp
+    ? (dispatch) => (opts, handler) =>
+        dispatch({ ...opts, headers: [...opts.headers, 'x-stamp', service.name + ' ' + stamp.text] }, handler)
+    : null
+}
+`
+
+let folders = 0
+
+/** Writes a configuration and its modules into a folder of their own, as Node imports a module once. */
+async function folderOf(t: Test, modules: Record<string, string>, yaml: string): Promise<string> {
+  const name = `${folders++}`
+  return join(t.testdir({ [name]: { ...modules, 'gateway.yaml': yaml } }), name, 'gateway.yaml')
+}
+
+const faultsOf = async (t: Test, modules: Record<string, string>, yaml: string): Promise<string> => {
+  const file = await folderOf(t, modules, yaml)
+  try {
+    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    t.teardown(() => gateway.close())
+    await gateway.ready()
+    return ''
+  } catch (error) {
+    return (error as Error).message.replaceAll(file, 'gateway.yaml')
+  }
+}
+
+t.test('an edge concern and a mesh concern of users', async (t) => {
+  const service = await startService((request, response) => response.end(String(request.headers['x-stamp'])))
+  t.teardown(service.close)
+  const yaml = `
+admin: false
+edge: { tenant: { header: x-tenant } }
+mesh: { stamp: {} }
+services:
+  a: { instances: ["${service.url}"] }
+  b: { instances: ["${service.url}"], mesh: { stamp: { text: of the service } } }
+routes:
+  - { name: top, service: a, match: { path: /top } }
+  - { name: own, service: b, match: { path: /own }, edge: { tenant: { header: x-own, most: 2kb } } }
+  - { name: off, service: a, match: { path: /off }, edge: { tenant: false }, mesh: { stamp: false } }
+plugins: [{ path: ./tenant.ts }, { path: ./stamp.ts }]
+`
+  const file = await folderOf(t, { 'tenant.ts': hmac, 'stamp.ts': stamp }, yaml)
+  const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+  t.teardown(() => gateway.close())
+  await gateway.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = gateway.server.address() as { port: number }
+  const ask = async (path: string, headers: Record<string, string>) => {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers })
+    return [response.status, response.headers.get('x-tenant'), await response.text()]
+  }
+  t.strictSame(await ask('/top', { 'x-tenant': 'red' }), [200, 'red of 1024', 'a plain'], 'of the top level')
+  t.strictSame(await ask('/own', { 'x-own': 'blue' }), [200, 'blue of 2048', 'b of the service'], 'nearest level')
+  t.strictSame(await ask('/off', { 'x-tenant': 'red' }), [200, null, 'undefined'], 'switched off')
+  const [status, , body] = await ask('/top', { 'x-tenant': 'throw' })
+  t.equal(status, 500, 'a hook that throws fails its own request')
+  t.notMatch(body, /no such tenant/)
+  t.strictSame(await ask('/top', { 'x-tenant': 'red' }), [200, 'red of 1024', 'a plain'])
+
+  const main = join(import.meta.dirname, '../../app.ts')
+  const routes = await runToEnd(process.execPath, [main, 'routes', file])
+  t.match(routes.stdout, /top .*request-target → body-timeout → tenant → websocket/, 'routes shows it at its place')
+  t.match(routes.stdout, /retry → stamp → select/)
+  t.notMatch(/^off.*$/m.exec(routes.stdout)?.[0], /tenant|stamp/)
+  const explained = await runToEnd(process.execPath, [main, 'explain', file, 'GET', '/own'])
+  t.match(explained.stdout, /edge .*tenant → websocket/)
+  t.match(explained.stdout, /mesh .*retry → stamp/)
+  t.match(await schemaOf(file), { properties: { edge: { properties: { tenant: Object, jwt: Object } } } })
+  const schema = await runToEnd(process.execPath, [main, 'schema', file])
+  t.match(schema.stdout, /Header that names the tenant/)
+})
+
+const around = (edge: string, more = '') => `
+admin: false
+services: { a: { instances: [http://127.0.0.1:1] } }
+routes: [{ name: one, service: a, match: { path: / }, edge: { ${edge} } }]
+plugins: [{ path: ./tenant.ts }${more}]
+`
+
+t.test('faults in the options of a concern, and in the concern itself', async (t) => {
+  const told = (edge: string, module = hmac, more = '', modules = {}) =>
+    faultsOf(t, { 'tenant.ts': module, ...modules }, around(edge, more))
+  t.match(
+    await told('tenant: { header: x, heder: x }'),
+    'gateway.yaml:4:84: routes[0].edge.tenant.heder: unknown key; did you mean "header"?'
+  )
+  t.match(await told('tenan: { header: x }'), 'routes[0].edge.tenan: unknown key; did you mean "tenant"?')
+  t.match(await told('tenant: { header: x, most: many }'), /edge\.tenant\.most: expected a size such as/)
+  t.match(await told('tenant: { header: host }'), 'edge.tenant.header: host names no tenant')
+  t.match(await told('tenant: {}'), /edge\.tenant: missing key "header"/)
+  t.match(
+    await told('', hmac.replace("'tenant'", "'jwt'")),
+    'gateway.yaml:5:11: plugins[0]: there is a concern edge.jwt already'
+  )
+  t.match(await told('', hmac.replace("'tenant'", "'a b'")), /plugins\[0\]: its concern "a b" needs a name/)
+  t.match(
+    await told('', hmac.replace("type: 'object'", "type: 'nothing'")),
+    /plugins\[0\]: the options .* no JSON Schema/
+  )
+  t.match(
+    await told('', hmac.replace("'jwt'", "'jwtt'")),
+    /gateway.yaml:5:11: plugins\[0\]: order: jwtt has no position among the edge's concerns; there are .*jwt/
+  )
+  const other = hmac.replace("'tenant'", "'other'")
+  const beside = { 'other.ts': other.replace("before: 'jwt'", "after: 'tenant'") }
+  t.equal(await told('', hmac, ', { path: ./other.ts }', beside), '', 'one may stand beside another')
+  const circle = hmac.replace("before: 'jwt'", "before: 'other'")
+  t.match(
+    await told('', circle, ', { path: ./other.ts }', beside),
+    /plugins\[0\]: order: the places of "tenant" and "other" depend/
+  )
+  t.match(
+    await faultsOf(t, { 'tenant.ts': stamp.replace("'retry'", "'retri'") }, around('')),
+    /plugins\[0\].*order: no mesh concern is named "retri"/
+  )
+})
