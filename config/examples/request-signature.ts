@@ -10,8 +10,8 @@
  */
 import { createHmac } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
+import { dropHeaders, withHeaders } from '../../plugins/for-plugins.ts'
 import type { Interceptor } from '../../plugins/mesh/core/types.ts'
-import { withHeaders } from '../../plugins/with-headers.ts'
 
 const own = ['x-gateway-attempt', 'x-gateway-signature'] as const
 
@@ -34,8 +34,5 @@ export default async function signer(fastify: FastifyInstance, { secret }: { sec
   fastify.mesh.use(requestSignature(secret), { per: 'attempt', name: 'request-signature' })
 
   // A client's own copies of these headers never reach the service.
-  fastify.addHook('onRoute', (routeOptions) => {
-    const dropHeaders = [...(routeOptions.config?.dropHeaders ?? []), ...own]
-    routeOptions.config = { ...routeOptions.config, dropHeaders }
-  })
+  fastify.addHook('onRoute', (route) => dropHeaders(route, own))
 }

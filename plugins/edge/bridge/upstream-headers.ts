@@ -4,8 +4,8 @@
  * - per route, at load: `config.dropHeaders`, of which no client's copy gets through, on any route to the same service
  * - per request: `request.upstreamHeaders`, a flat [name, value, …] appended after the client's headers
  */
-import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
-import { canonicalName, isConnectionHeader } from '../../../config/header-names.ts'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { canonicalName } from '../../../config/header-names.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -20,15 +20,6 @@ declare module 'fastify' {
 
 export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
   if (!fastify.hasRequestDecorator('upstreamHeaders')) fastify.decorateRequest('upstreamHeaders', null)
-}
-
-/** Adds to the headers that a route drops. A new config object: the one at hand may belong to several routes. */
-export function dropHeaders(routeOptions: Pick<RouteOptions, 'config'>, names: readonly string[]): void {
-  for (const name of names) {
-    if (isConnectionHeader(name)) throw new Error(`header ${name} belongs to the connection and cannot be set`)
-  }
-  const before = routeOptions.config?.dropHeaders ?? []
-  routeOptions.config = { ...routeOptions.config, dropHeaders: [...before, ...names] }
 }
 
 export function addUpstreamHeader(request: FastifyRequest, name: string, value: string): void {

@@ -1,0 +1,13 @@
+/** The same for a stream of JSON lines (application/x-ndjson), each of which goes on as it comes. */
+import type { FastifyInstance } from 'fastify'
+import { mapLines, withHeaders } from '../../../plugins/for-plugins.ts'
+
+export default async function withoutFieldInLines(fastify: FastifyInstance, { field }: { field: string }) {
+  const plain = { 'accept-encoding': 'identity', range: null }
+  fastify.mesh.use((dispatch) => (opts, handler) => dispatch(withHeaders(opts, plain), handler), { per: 'request' })
+  const change = (line: string) => JSON.stringify(JSON.parse(line), (key, value) => (key === field ? undefined : value))
+  fastify.addHook('onSend', async (_request, reply, payload) => {
+    const isLines = /^application\/x-ndjson\b/i.test(String(reply.getHeader('content-type')))
+    return isLines ? mapLines(payload, change) : payload
+  })
+}

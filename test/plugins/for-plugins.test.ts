@@ -1,0 +1,61 @@
+import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import t from 'tap'
+import { headerPairs, mapLines, withHeaders } from '../../plugins/for-plugins.ts'
+
+const shapes = {
+  none: undefined,
+  null: null,
+  'a flat list': ['A', '1', 'b', '2'],
+  'an object': { A: '1', b: '2' },
+  'a map': new Map([['A', '1'], ['b', '2']])
+} // biome-ignore format: a table
+
+t.test('headers are set in whatever shape there are some', async (t) => {
+  for (const [shape, headers] of Object.entries(shapes)) {
+    const options = Object.freeze({ path: '/', headers: headers as never })
+    const changed = withHeaders(options, { a: '3', 'x-new': '4' })
+    const kept = headers === undefined || headers === null ? [] : ['b', '2']
+    t.same(changed, { path: '/', headers: [...kept, 'a', '3', 'x-new', '4'] }, shape)
+  }
+})
+
+t.test('several values of a name stay several lines', async (t) => {
+  t.same(headerPairs({ a: ['1', '2'], b: '3', c: undefined }), ['a', '1', 'a', '2', 'b', '3'])
+})
+
+t.test('null removes a header', async (t) => {
+  t.same(withHeaders({ headers: { Range: 'bytes=0-', a: '1' } }, { range: null, b: '2' }).headers, ['a', '1', 'b', '2'])
+})
+
+const linesOf = async (chunks: (string | Buffer)[], change: (line: string) => string) => {
+  const source = Readable.from(chunks.map((chunk) => Buffer.from(chunk)))
+  return text(mapLines(source, change) as Readable)
+}
+
+t.test('lines are mapped wherever chunks end, characters of several bytes included', async (t) => {
+  const whole = Buffer.from('é1\n\n  \né2')
+  for (let at = 0; at <= whole.length; at++) {
+    const chunks = [whole.subarray(0, at), whole.subarray(at)]
+    t.equal(await linesOf(chunks, (line) => `<${line}>`), '<é1>\n\n  \n<é2>', String(at))
+  }
+  t.equal(await linesOf(['a\n'], (line) => line + line), 'aa\n')
+  t.equal(mapLines('no stream', String), 'no stream')
+})
+
+t.test('lines end with a fault of the function, and at one that is too long', async (t) => {
+  const fails = () => {
+    throw new Error('no luck')
+  }
+  await t.rejects(linesOf(['a\n'], fails), { message: 'no luck' })
+  await t.rejects(linesOf(['a'], fails), { message: 'no luck' })
+  await t.rejects(linesOf(['x'.repeat(2_000_000)], String), { message: 'a line is too long' })
+})
+
+t.test('lines and their source end together', async (t) => {
+  const source = new Readable({ read() {} })
+  const lines = mapLines(source, String) as Readable
+  lines.on('error', () => {}).destroy()
+  await new Promise((resolve) => source.once('close', resolve))
+  t.ok(source.destroyed)
+})
