@@ -116,10 +116,12 @@ works(t, 'fastify-metrics', {
   client: async ({ ask, url }) => {
     await ask('/api/page')
     await ask('/api/page')
-    const text = await (await fetch(`${url}/app-metrics`)).text()
-    return text.match(/http_request_duration_seconds_count\{.*status_code="200"\} 2/)?.length
+    await waitFor('both requests in the metrics', async () => {
+      const text = await (await fetch(`${url}/app-metrics`)).text()
+      return /http_request_duration_seconds_count\{.*status_code="200"\} 2/.test(text)
+    })
   },
-  expected: { more: 1 }
+  expected: { responses: [{ status: 200 }, { status: 200 }] }
 })
 
 works(t, '@fastify/env', {
