@@ -6,6 +6,8 @@ import { join, resolve } from 'node:path'
 import { lock, run } from './debian.ts'
 
 const cache = resolve(import.meta.dirname, '../../.cache')
+// npm waits 10 s before a retry by default, longer than a test would.
+const retries = ['--fetch-retries=2', '--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=3000']
 const installed = new Map<string, Promise<string>>()
 
 /** Returns a folder with packages of exactly these versions; installs them when they are missing. */
@@ -60,7 +62,7 @@ async function installLocked(name: string, source: string): Promise<string> {
     await rm(work, { recursive: true, force: true })
     await mkdir(work)
     for (const file of files) await copyFile(join(source, file), join(work, file))
-    const args = ['ci', '--legacy-peer-deps', '--ignore-scripts', '--fetch-retries=2']
+    const args = ['ci', '--legacy-peer-deps', '--ignore-scripts', ...retries]
     await npm(work, args, `the packages of ${join(source, 'package-lock.json')}`)
     // The folder has its name only when it is complete.
     await rename(work, folder)

@@ -42,8 +42,6 @@ export interface Answer {
 export interface Side {
   readonly name: 'control' | 'gateway'
   readonly url: string
-  /** Of the service behind it. */
-  readonly origin: string
   readonly server: FastifyInstance
   /** Requests that the service got. */
   readonly seen: () => readonly object[]
@@ -107,21 +105,23 @@ interface Start {
 type Starter = (start: Start) => Promise<{ readonly name: Side['name']; readonly server: FastifyInstance }>
 
 async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Promise<Seen> {
+  const folder = await mkdtemp(join(await ecosystemPackages(), 'row-'))
   const requests: object[] = []
   const responses: object[] = []
-  const { url: origin, close } = await startService((request, response) => {
+  const service = await startService((request, response) => {
     void bytesOf(request).then((body) => {
       const { method, url, headers } = request
       requests.push({ method, url, headers: compared(headers), body: body.toString() })
       const listener = row.service ?? plainPage
-      listener(Object.assign(request, { body }), response)
+      listener(request, response)
     })
   })
-  const folder = await mkdtemp(join(await ecosystemPackages(), 'row-'))
-  for (const [name, text] of Object.entries(row.files ?? {})) await writeFile(join(folder, name), text)
-  const tls = protocol === 'HTTP/2' ? selfSigned(t) : undefined
-  const { name, server } = await starter({ row, folder, origin, tls })
+  let running: FastifyInstance | undefined
   try {
+    for (const [name, text] of Object.entries(row.files ?? {})) await writeFile(join(folder, name), text)
+    const tls = protocol === 'HTTP/2' ? selfSigned(t) : undefined
+    const { name, server } = await starter({ row, folder, origin: service.url, tls })
+    running = server
     const url = await server.listen({ host: '127.0.0.1', port: 0 })
     const send = protocol === 'HTTP/2' ? overHttp2 : overHttp1
     const ask: Side['ask'] = async (path, asked = {}) => {
@@ -129,11 +129,11 @@ async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Pro
       responses.push(comparedAnswer(answer))
       return answer
     }
-    const more = await row.client({ name, url, origin, server, seen: () => requests, ask })
+    const more = await row.client({ name, url, server, seen: () => requests, ask })
     return masked({ responses, requests, more }, row.masked)
   } finally {
-    await server.close()
-    await close()
+    await running?.close()
+    await service.close()
     await rm(folder, { recursive: true, force: true })
   }
 }
