@@ -1,5 +1,6 @@
 /** @fastify/http-proxy and @fastify/reply-from, the real packages, on the mesh: what reaches the service and the client. */
-import { createHash, randomBytes } from 'node:crypto'
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { createHash, createHmac, randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
@@ -18,8 +19,11 @@ import {
 } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 import { ask, begin, listenFor, protocols } from '../helpers/any-client.ts'
+import { echo as echoFrames, opcodes, open, startWebSocketService } from '../helpers/websocket.ts'
 
 const files = selfSigned(t)
+const secret = 'a secret that is long enough for it'
+const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
 const unchanged = { prefix: '/orders', upstream: 'http://orders.mesh' }
 const byName = [{ package: '@fastify/http-proxy', options: unchanged }]
 
@@ -321,4 +325,101 @@ t.test("a client of the user's own stays, and so do upstreams that are addresses
   // Not `Connection: close`: http-proxy passes the service's `keep-alive` on, and the connection stays open.
   const direct = seenIn(await (await fetch(`http://127.0.0.1:${port}/direct/7`)).text())
   t.equal(direct.headers.via, undefined)
+})
+
+t.test('headers that concerns set for the service, and interceptors that ask for route and request', async (t) => {
+  const routes = [
+    {
+      name: 'via',
+      match: { path: '/via' },
+      service: 'orders',
+      via: 'http-proxy',
+      config: { tier: 'gold' },
+      edge: { jwt: { secret, algorithms: ['HS256'], forward: { sub: 'x-user-id' } } }
+    }
+  ]
+  const seen: unknown[] = []
+  const { port } = await gatewayWith(
+    t,
+    await echo(t),
+    { routes },
+    {
+      before: (server) =>
+        void server.register(async (fastify) => {
+          fastify.mesh.use(
+            (dispatch) => (opts, handler) => {
+              seen.push([opts.route?.name, opts.route?.config, opts.request?.url])
+              return dispatch(opts, handler)
+            },
+            { per: 'request', name: 'asks' }
+          )
+        })
+    }
+  )
+  const token = `${base64({ alg: 'HS256', typ: 'JWT' })}.${base64({ sub: 'amy', exp: Math.ceil(Date.now() / 1000) + 60 })}`
+  const signed = `${token}.${createHmac('sha256', secret).update(token).digest('base64url')}`
+  const { headers } = await askRaw(port, '/via/7', [`Authorization: Bearer ${signed}`, 'X-User-Id: root'])
+  t.equal(headers['x-user-id'], 'amy')
+  t.strictSame(seen, [['via', { tier: 'gold' }, '/via/7']])
+})
+
+t.test("hooks run in their own request's async context, also where calls are shared", async (t) => {
+  const waiting: (() => void)[] = []
+  const service = await startService((_request, response) => {
+    waiting.push(() => response.end('ok'))
+  })
+  t.teardown(service.close)
+  const store = new AsyncLocalStorage<string>()
+  const seen: string[] = []
+  const routes = [
+    { name: 'via', match: { path: '/via' }, service: 'orders', via: 'http-proxy', mesh: { collapse: true } }
+  ]
+  const { port } = await gatewayWith(
+    t,
+    service.url,
+    { routes },
+    {
+      before: (server) =>
+        void server
+          .addHook('onRequest', (request, _reply, done) => store.run(String(request.headers['x-id']), done))
+          .addHook('onSend', async (request) => {
+            seen.push(`onSend ${String(request.headers['x-id'])} ${store.getStore()}`)
+          })
+          .addHook('onResponse', async (request) => {
+            seen.push(`onResponse ${String(request.headers['x-id'])} ${store.getStore()}`)
+          })
+    }
+  )
+  const ids = ['a', 'b', 'c', 'd']
+  const answers = ids.map((id) => get(port, '/via/7', [`X-Id: ${id}`]))
+  await eventually(() => waiting.length > 0)
+  const timer = setInterval(() => {
+    for (const answer of waiting.splice(0)) answer()
+  }, 50)
+  for (const { body } of await Promise.all(answers)) t.equal(body, 'ok')
+  clearInterval(timer)
+  await eventually(() => seen.length === 8)
+  t.strictSame(seen.sort(), ids.flatMap((id) => [`onResponse ${id} ${id}`, `onSend ${id} ${id}`]).sort())
+})
+
+t.test('with an address for its WebSockets, http-proxy serves them, and each handshake once', async (t) => {
+  const [ws, url] = [await startWebSocketService({ onPeer: echoFrames }), await echo(t)]
+  t.teardown(ws.close)
+  const options = { ...unchanged, websocket: true, wsUpstream: ws.url }
+  const { port } = await gatewayWith(t, url, {
+    services: { orders: { instances: [url] }, sockets: { instances: [ws.url] } },
+    routes: [{ name: 'own', match: { path: '/ws' }, service: 'sockets' }],
+    plugins: [{ package: '@fastify/http-proxy', options }]
+  })
+  for (const path of ['/orders/7', '/ws/7']) {
+    const { peer } = await open(port, path)
+    peer.send(opcodes.text, 'hello')
+    t.equal((await peer.frame(0)).payload.toString(), 'hello', path)
+    peer.socket.destroy()
+  }
+  t.strictSame(
+    ws.requests.map((request) => request.url),
+    ['/7', '/ws/7']
+  )
+  t.equal((await askRaw(port, '/orders/7')).url, '/7', 'and calls go over the mesh')
 })
