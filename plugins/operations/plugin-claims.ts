@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-hook.ts'
 import { guardRoute } from './guarded-hook.ts'
+import type { PluginRecord } from './plugin-record.ts'
 
 const decorated = { decorate: 'the server', decorateRequest: 'requests', decorateReply: 'replies' } as const
 type Method = keyof typeof decorated
@@ -52,6 +53,18 @@ function twice(what: string, claimant: PluginOwner | null, holder: PluginOwner |
   const other =
     holder === undefined ? 'the gateway' : holder === claimant ? 'the plugin itself' : `plugin ${holder.plugin}`
   return new Error(`it wants ${what}, which ${other} has taken`, { cause })
+}
+
+/** Names the plugin that has the route already, in the error of a second one; returns other errors as they are. */
+export function claimedRoute(error: unknown, claimant: PluginOwner, { routes }: PluginRecord): unknown {
+  if ((error as { code?: unknown } | null)?.code !== 'FST_ERR_DUPLICATED_ROUTE') return error
+  const refused = routes.findLast(({ owner }) => owner === claimant)!
+  const methods = [refused.route.method].flat()
+  const holder = routes.find((other) => {
+    const { url, method } = other.route
+    return other !== refused && url === refused.route.url && [method].flat().some((each) => methods.includes(each))
+  })
+  return twice(`the route ${methods.join(',')} ${refused.route.url}`, claimant, holder?.owner, error)
 }
 
 type NotFoundOptions = Pick<RouteOptions, 'preValidation' | 'preHandler'>

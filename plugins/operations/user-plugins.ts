@@ -6,7 +6,7 @@ import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
-import { guardClaims } from './plugin-claims.ts'
+import { claimedRoute, guardClaims } from './plugin-claims.ts'
 import type { AnyPlugin, ConcernModule } from './plugin-modules.ts'
 import { importPlugin, isConcern } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
@@ -93,7 +93,7 @@ async function start(
   try {
     await owner.owners.load(owner, async () => register(fastify, plugin, options))
   } catch (error) {
-    throw failed(error)
+    throw failed(claimedRoute(error, owner, fastify.pluginRecord))
   } finally {
     release()
   }

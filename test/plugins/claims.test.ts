@@ -35,6 +35,30 @@ t.test('a plugin wants a decorator of the gateway', async (t) => {
   })
 })
 
+t.test('the gateway needs a decorator that a plugin has taken', async (t) => {
+  await t.rejects(gateway(t, { 'a.mjs': decorates('x'), 'one.mjs': decorates('responsePath') }), {
+    message:
+      /gateway\.yaml:1:\d+: plugins\[1\]: the decorator "responsePath" of the server is needed by the gateway, and plugin one has taken it/
+  })
+})
+
+t.test('two plugins want one route', async (t) => {
+  const one = `export default async (fastify) => fastify.get('/home', async () => 'one')`
+  const two = `export default async (fastify) => {
+    fastify.get('/other', async () => 'two')
+    fastify.register(async (below) => below.route({ method: ['POST', 'GET'], url: '/home', handler: async () => 'two' }))
+  }`
+  await t.rejects(gateway(t, { 'one.mjs': one, 'two.mjs': two }), {
+    message: /plugins\[1\]: \S+two\.mjs failed to start: it wants the route POST,GET \/home, which plugin one has taken/
+  })
+  await t.rejects(
+    gateway(t, { 'one.mjs': `export default async (f) => { f.get('/a', () => {}); f.get('/a', () => {}) }` }),
+    {
+      message: /it wants the route GET \/a, which the plugin itself has taken/
+    }
+  )
+})
+
 t.test('contexts of their own may use one name', async (t) => {
   const own = (path: string) => `export default async function own (fastify) {
     fastify.register(async (below) => {
