@@ -88,7 +88,7 @@ t.test('whole configurations in the pages are right', async (t) => {
 
 t.test('plugins in the guide run', async (t) => {
   const guide = blocks('plugins/README.md', 'ts').filter((block) => block.startsWith('// plugin'))
-  t.equal(guide.length, 6)
+  t.ok(guide.length >= 6)
   const files = guide.map((block, index) => [
     `plugin-${index}.ts`,
     block

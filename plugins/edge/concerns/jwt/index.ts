@@ -12,7 +12,6 @@ import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { Verifier } from './apart.ts'
 import { registerApart } from './apart.ts'
 import { checkConsumerNames, checkJwt, isPem } from './check.ts'
 import { claimAt } from './claims.ts'
@@ -22,9 +21,10 @@ import { createKeySet } from './jwks.ts'
 import { KeySetMetrics } from './jwks-metrics.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
-import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
 import { bearer, identity, verifierOptions } from './verifier.ts'
+import type { Claims, Verify } from './verify.ts'
+import { byKey, bySet, issuedLater } from './verify.ts'
 
 export interface Consumer {
   /** The token's `sub`; `ISSUER|SUB` where the routes accept tokens of several issuers. */
@@ -37,9 +37,6 @@ declare module 'fastify' {
     consumer: Consumer | null
   }
 }
-
-type Claims = Readonly<Record<string, unknown>>
-type Verify = (request: FastifyRequest) => Claims | Promise<Claims>
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
@@ -146,48 +143,6 @@ export default edgeConcern({
   }
 })
 
-interface Remembering {
-  readonly clockSkew: number
-  readonly most: number
-}
-
-/** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
-function byKey({ jwt }: Verifier, { clockSkew, most }: Remembering): Verify {
-  const known = new TokenCache<Claims>(most)
-  return (request) => {
-    const token = bearer(request)
-    const now = Date.now()
-    const remembered = known.get(token, now)
-    if (remembered !== undefined) return remembered
-    const claims = jwt.verify<Claims>(token)
-    // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
-    if (!issuedLater(claims.iat, now + clockSkew)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkew)
-    return claims
-  }
-}
-
-/** A token is remembered with its key: it is refused once the key has left the set. */
-function bySet(
-  verifier: Verifier,
-  keySet: KeySet,
-  keys: WeakMap<FastifyRequest, string>,
-  { clockSkew, most }: Remembering
-): Verify {
-  const known = new TokenCache<{ readonly claims: Claims; readonly key: string }>(most)
-  return (request) => {
-    const token = bearer(request)
-    const remembered = known.get(token, Date.now())
-    if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
-    return verifier.verifyRequest(request).then((claims) => {
-      const key = keys.get(request)
-      if (key !== undefined && !issuedLater(claims.iat, Date.now() + clockSkew)) {
-        known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)
-      }
-      return claims
-    })
-  }
-}
-
 /** The name of a token's consumer; null if the token names nobody. */
 type NameOf = (claims: Claims) => string | null
 
@@ -270,11 +225,6 @@ function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
     if (raw[i]?.length === 13 && raw[i]?.toLowerCase() === 'authorization') copies++
   }
   if (copies > 1) throw new TokenInvalid()
-}
-
-/** @fastify/jwt does not look at `iat`. A claim that is not a number is as wrong as one of the future. */
-function issuedLater(iat: unknown, now: number): boolean {
-  return iat !== undefined && !(typeof iat === 'number' && iat * 1000 <= now)
 }
 
 /** The error for the client. The reason goes to the log only: it may quote the token. */
