@@ -15,6 +15,7 @@ import { scheduleFlush } from './flush-batch.ts'
 import { hasTrailers, setServiceHeaders, unwritableHeader } from './response-fields.ts'
 import type { Source } from './service-body.ts'
 import { discard, ServiceBody, streamOf } from './service-body.ts'
+import { answerForStreams, streamFault } from './stream-faults.ts'
 
 /** Small chunks are passed on together up to this many bytes: a write each would take seconds for a megabyte. */
 const oneChunk = 16 * 1024
@@ -133,15 +134,29 @@ export class ReplyResponse extends Exchange implements Source {
 
   #sendStream(stream: Readable, done: Done): void {
     this.#sent = stream
-    if (stream === this.#body) this.bytesSent = this.#receivedBytes
-    done(null, stream)
-    // Fastify has begun to read it by now.
-    if (stream !== this.#body) {
+    if (stream === this.#body) {
+      this.bytesSent = this.#receivedBytes
+      done(null, stream)
+    } else {
+      const fail = (error: Error) => this.#fault(error)
+      answerForStreams(this.request, fail)
+      // Before Fastify's own listener, which closes the connection as if the client had left.
+      stream.on('error', (error) => this.raw.headersSent && fail(error))
+      inContext(this.request, () => done(null, stream))
+      // Fastify has begun to read it by now.
       stream.on('data', (chunk: Buffer | string) => {
         this.bytesSent += Buffer.byteLength(chunk)
       })
     }
     this.#schedule()
+  }
+
+  /** Ends the response, as a stream of a hook has failed. */
+  #fault(error: Error): void {
+    // What fails as the client has left is no fault.
+    if (this.gone !== null) return
+    const fault = streamFault(this.request, error)
+    if (!this.raw.writableEnded) this.#break(fault)
   }
 
   override onResponseData(_controller: unknown, chunk: Buffer): void {
@@ -192,11 +207,9 @@ export class ReplyResponse extends Exchange implements Source {
     if (this.gone !== null || this.#stage === 'withdrawn') return
     try {
       inContext(this.request, () => this.#pass())
-    } catch (err) {
-      // No caller catches this, so it would end the process. The response cannot be completed.
-      this.request.log.error({ err }, 'response cannot be written: connection reset')
-      this.controller!.abort(err as Error)
-      this.breakOff(err as Error)
+    } catch (error) {
+      // No caller catches this, so it would end the process.
+      this.#fault(error as Error)
     }
   }
 
@@ -229,12 +242,14 @@ export class ReplyResponse extends Exchange implements Source {
   }
 
   #fail(error: Error): void {
+    if (this.raw.headersSent) this.#pushHeld()
+    this.#break(error)
+  }
+
+  #break(error: Error): void {
     const sent = this.#sent
+    if (this.raw.headersSent) this.breakOff(error)
     this.#failure = error
-    if (this.raw.headersSent) {
-      this.#pushHeld()
-      this.breakOff(error)
-    }
     this.gone = error
     // Before the header section is sent, Fastify turns the error of the stream that it reads into an error response.
     this.#body!.destroy(error)
