@@ -12,6 +12,21 @@ export async function passthrough(setup: Setup): Promise<Launch> {
   return launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')} }`)
 }
 
+/** As `passthrough`, with a plugin that has an `onSend` hook: responses take the reply path. */
+export async function replying(setup: Setup): Promise<Launch> {
+  mkdirSync(setup.folder, { recursive: true })
+  const hook = `(request, reply, payload, done) => { reply.header('x-seen', 'yes'); done(null, payload) }`
+  const plugin = `export default async function seen (fastify) { fastify.addHook('onSend', ${hook}) }`
+  writeFileSync(join(setup.folder, 'seen.mjs'), `${plugin}\n`)
+  const lines = [
+    'admin: false',
+    'edge: { accessLog: false, bodyLimit: false }',
+    'mesh: { retry: false }',
+    'plugins: [{ path: ./seen.mjs }]'
+  ]
+  return launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')} }`)
+}
+
 /** What "everything on" is: a concern a line. A new one, once the gateway has it, is added here and nowhere else. */
 const everythingOn = {
   edge: [

@@ -1,5 +1,5 @@
 // What is measured: this gateway in two states of dress, and what a user would run instead.
-import { everything, passthrough } from './gateway.ts'
+import { everything, passthrough, replying } from './gateway.ts'
 import { caddy, haproxy, nginx, script } from './others.ts'
 import { packages } from './packages.ts'
 import type { Scenario, Size } from './scenarios.ts'
@@ -44,6 +44,7 @@ const bare = { takesPart: ({ idle }: Scenario) => idle !== undefined }
 export const subjects: readonly Subject[] = [
   { name: 'jingwei passthrough', launch: passthrough, takesPart: () => true },
   { name: 'jingwei everything on', launch: everything },
+  { name: 'jingwei with an onSend hook', launch: replying },
   { name: baseline, launch: script('fastify-http-proxy.ts') },
   { name: 'http-proxy-middleware', launch: script('http-proxy-middleware.ts', packages) },
   { name: 'nginx', launch: nginx },
