@@ -2,20 +2,30 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { MeshConcern } from '../concern.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
-import { idempotency } from '../core/repeating/idempotency.ts'
+import type { Repeats } from '../core/repeating/repeats.ts'
 import type { ReplayBody } from '../core/repeating/replay-body.ts'
 import { isStreamed, keptBody, usuallyKept } from '../core/repeating/replay-body.ts'
-import type { DispatchController, DispatchHandler } from '../core/types.ts'
+import type { Service } from '../core/service.ts'
+import type { DispatchController, DispatchHandler, Interceptor } from '../core/types.ts'
 
-/** Keeps a streamed request body that may be sent again, while it streams to the first attempt. */
-export const replay: Layer = (service, { retry, hedge }) => {
-  const most = retry ? retry.maxBody : hedge ? usuallyKept : 0
-  if (most === 0) return null
-  const hedged = new Set<string>(hedge ? hedge.methods : [])
-  const idempotent = retry ? idempotency(retry) : () => false
+/**
+ * Keeps a streamed request body that may be sent again, while it streams to the first attempt. `concerns` returns how
+ * concerns send requests again.
+ */
+function replayFor(concerns: () => readonly Repeats[]): Layer {
+  return (service, policy) =>
+    layerOf(
+      service,
+      concerns().flatMap((repeats) => repeats(policy) ?? [])
+    )
+}
+
+function layerOf(service: Service, repeating: readonly NonNullable<ReturnType<Repeats>>[]): Interceptor | null {
+  const most = repeating.find(({ maxBody }) => maxBody !== null)?.maxBody ?? usuallyKept
+  if (repeating.length === 0 || most === 0) return null
   return (dispatch) => (opts, handler) => {
     const { body } = opts
-    if (!isStreamed(body) || !(idempotent(opts) || hedged.has(opts.method))) return dispatch(opts, handler)
+    if (!isStreamed(body) || !repeating.some(({ mayRepeat }) => mayRepeat(opts))) return dispatch(opts, handler)
     const kept = keptBody(opts, most, service)
     if (kept === null) return dispatch(opts, handler)
     const call = opts.call!
@@ -45,4 +55,7 @@ class ReplayHandler extends ForwardingHandler {
   }
 }
 
-export default { name: 'replay', layer: replay } satisfies MeshConcern
+export const replay = (concerns: () => readonly Repeats[]): MeshConcern => ({
+  name: 'replay',
+  layer: replayFor(concerns)
+})

@@ -97,16 +97,6 @@ export class InterceptorFailed extends MeshError {
   }
 }
 
-/** Aborts an attempt when another one of the same call has won. It reaches no caller and blames no instance. */
-export class HedgeLost extends Error {
-  override readonly name = 'HedgeLost'
-  readonly code = 'HEDGE_LOST'
-
-  constructor() {
-    super('another attempt has responded')
-  }
-}
-
 export function isLocal(code: string): code is LocalErrorCode {
   return Object.hasOwn(localErrors, code)
 }

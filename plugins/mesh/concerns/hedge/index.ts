@@ -1,6 +1,7 @@
 import type { MeshConcern } from '../../concern.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
+import type { Repeats } from '../../core/repeating/repeats.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import { StateKey } from '../../core/service-state.ts'
 import { Latencies } from './latencies.ts'
@@ -54,4 +55,10 @@ function delay({ after, percentile }: HedgeOptions, latencies: Latencies): () =>
   return () => latencies.percentile(percentile)
 }
 
-export default { name: 'hedge', keys: [hedgeKey], layer: hedge } satisfies MeshConcern
+const repeats: Repeats = ({ hedge }) => {
+  if (!hedge) return null
+  const methods = new Set<string>(hedge.methods)
+  return { maxBody: null, mayRepeat: ({ method }) => methods.has(method) }
+}
+
+export default { name: 'hedge', keys: [hedgeKey], layer: hedge, repeats } satisfies MeshConcern

@@ -1,12 +1,22 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Call } from '../../core/call.ts'
-import { classify, HedgeLost } from '../../core/errors.ts'
+import { classify } from '../../core/errors.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import { isWhole } from '../../core/repeating/replay-body.ts'
 import type { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Instance } from '../../core/types.ts'
 import type { Latencies } from './latencies.ts'
+
+/** Aborts an attempt when another one of the same call has won. It reaches no caller and blames no instance. */
+class HedgeLost extends Error {
+  override readonly name = 'HedgeLost'
+  readonly code = 'HEDGE_LOST'
+
+  constructor() {
+    super('another attempt has responded')
+  }
+}
 
 /** A failing answer that waits for what the other legs bring. */
 interface Held {

@@ -5,6 +5,8 @@ import type { Call } from '../../core/call.ts'
 import { classify } from '../../core/errors.ts'
 import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
 import type { Layer } from '../../core/layer.ts'
+import { idempotency } from '../../core/repeating/idempotency.ts'
+import type { Repeats } from '../../core/repeating/repeats.ts'
 import { isReplayable } from '../../core/repeating/replay-body.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import type { Service } from '../../core/service.ts'
@@ -194,4 +196,6 @@ class RetryHandler extends DiscardingHandler {
   }
 }
 
-export default { name: 'retry', keys: [retryKey], layer: retry } satisfies MeshConcern
+const repeats: Repeats = ({ retry }) => (retry ? { maxBody: retry.maxBody, mayRepeat: idempotency(retry) } : null)
+
+export default { name: 'retry', keys: [retryKey], layer: retry, repeats } satisfies MeshConcern
