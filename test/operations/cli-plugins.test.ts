@@ -38,7 +38,10 @@ t.test('check tells every plugin that cannot be loaded', async (t) => {
   t.equal(stdout, '')
   const [first, second, sum] = stderr.split('\n')
   t.match(first, /^gateway\.yaml:4:5: plugins\[0\]: cannot load a\.mjs: Cannot find package 'no-such-package-at-all'/)
-  t.equal(second, 'gateway.yaml:7:5: plugins[2]: cannot load c.mjs: it has no default export that is a Fastify plugin')
+  t.equal(
+    second,
+    'gateway.yaml:7:5: plugins[2]: cannot load c.mjs: it has no default export that is a Fastify plugin or a concern'
+  )
   t.equal(sum, '2 faults in gateway.yaml; nothing was started')
 })
 
