@@ -83,7 +83,7 @@ export default fp<Config>(
     })
     const order = new EdgeOrder(concerns)
     fastify.decorate('edgeOrder', order)
-    const ownRoutes = new OwnRoutes(config, concerns)
+    const ownRoutes = new OwnRoutes(config, order)
     fastify.addHook('onRoute', ownRoutes.begin)
     fastify.decorate('edgeConcern', edgeConcern)
     for (const [index, { plugin }] of concerns.entries()) {

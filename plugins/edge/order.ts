@@ -3,7 +3,7 @@ import type { EdgeRoute } from './attach.ts'
 import type { EdgeConcern } from './concern.ts'
 
 type OnRoute = (route: RouteOptions) => void
-type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'keys'>
+type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'keys' | 'ownRoutes'>
 
 /** A place beside a concern; exactly one of the two. */
 export interface Order {
@@ -20,11 +20,13 @@ declare module 'fastify' {
 /** Key of a concern; null for one that acts on every request, before all hooks of routes, and so has no position. */
 const keyOf = ({ keys }: Shown) => keys.find(({ levels }) => levels.includes('route'))?.name ?? null
 
+const attachNothing: OnRoute = () => {}
+
 /** A position at which other code attaches hooks to routes. */
 class Slot {
   /** The concern of a user that stands here; null for other hooks. */
   readonly concern: Shown | null
-  attach: OnRoute = () => {}
+  attach = attachNothing
 
   constructor(concern: Shown | null) {
     this.concern = concern
@@ -44,19 +46,26 @@ export class EdgeOrder {
 
   /** Keys of the concerns that have a position. */
   get names(): string[] {
-    return this.#all().flatMap((concern) => keyOf(concern) ?? [])
+    return this.concerns.flatMap((concern) => keyOf(concern) ?? [])
   }
 
   /** Names of the concerns in force on a route, in their order. */
   namesOn(route: EdgeRoute): string[] {
-    return this.#all().flatMap(({ name, isOn }) => (isOn(route) ? [name] : []))
+    return this.concerns.flatMap(({ name, isOn }) => (isOn(route) ? [name] : []))
   }
 
-  #all(): Shown[] {
+  /** All concerns in their order; those of users are among them before the first plugin starts. */
+  get concerns(): Shown[] {
     return this.#slots.flatMap((slots, index) => {
       const own = this.#concerns[index]
       return [...slots.flatMap(({ concern }) => concern ?? []), ...(own === undefined ? [] : [own])]
     })
+  }
+
+  /** Returns whether a concern attaches hooks to routes by now: one of a user does once its plugin has started. */
+  hasStarted(key: string): boolean {
+    const slots = this.#slots.flat().filter(({ concern }) => concern !== null && keyOf(concern) === key)
+    return slots.every(({ attach }) => attach !== attachNothing)
   }
 
   /** Returns the `onRoute` hook to add before the concern with an index. */

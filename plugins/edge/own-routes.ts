@@ -9,12 +9,8 @@ import { keysAt } from '../../config/concern.ts'
 import { ConfigError, Loader } from '../../config/load.ts'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
 import type { Phase } from './attach.ts'
-
-/** A concern, as far as own routes go. */
-interface Concern {
-  readonly keys: readonly Key[]
-  readonly ownRoutes: 'always' | 'asked' | 'never'
-}
+import type { EdgeConcern } from './concern.ts'
+import type { EdgeOrder } from './order.ts'
 
 type Written = Readonly<Record<string, unknown>>
 
@@ -23,26 +19,27 @@ const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as c
 
 export class OwnRoutes {
   readonly #config: Config
-  /** Keys that a route can set. */
-  readonly #keys: readonly Key[]
-  /** Keys of the top level that apply unasked. */
-  readonly #always: readonly Key[]
+  readonly #order: EdgeOrder
   /** The top-level `edge`. */
   readonly #top: Written
   /** Hooks that routes have of their own, while concerns attach theirs. */
   readonly #aside = new WeakMap<RouteOptions, Partial<Record<Phase, unknown[]>>>()
   #loader: Loader | null = null
 
-  constructor(config: Config, concerns: readonly Concern[]) {
-    const keysOf = (which: readonly Concern[]) =>
-      keysAt(
-        which.flatMap(({ keys }) => keys),
-        'route'
-      )
+  constructor(config: Config, order: EdgeOrder) {
     this.#config = config
+    this.#order = order
     this.#top = { ...config.edge }
-    this.#keys = keysOf(concerns.filter(({ ownRoutes }) => ownRoutes !== 'never'))
-    this.#always = keysOf(concerns.filter(({ ownRoutes }) => ownRoutes === 'always'))
+  }
+
+  /** Keys that a route can set, those of users' concerns included. */
+  get #keys(): readonly Key[] {
+    return this.#keysWhere((ownRoutes) => ownRoutes !== 'never')
+  }
+
+  #keysWhere(isWanted: (ownRoutes: EdgeConcern['ownRoutes']) => boolean): readonly Key[] {
+    const keys = this.#order.concerns.flatMap((concern) => (isWanted(concern.ownRoutes) ? concern.keys : []))
+    return keysAt(keys, 'route')
   }
 
   /** The first of the edge's `onRoute` hooks: settles what applies to the route, and puts its own hooks aside. */
@@ -70,11 +67,13 @@ export class OwnRoutes {
   }
 
   #policyOf({ config, method, url }: RouteOptions): EdgePolicy {
-    const inherited = config?.guarded ? this.#keys : this.#always
+    const inherited = config?.guarded ? this.#keys : this.#keysWhere((ownRoutes) => ownRoutes === 'always')
     const policy = Object.fromEntries(inherited.map(({ name }) => [name, this.#top[name]]))
-    if (config?.edge === undefined) return policy
     try {
-      return { ...policy, ...this.#read(config.edge, policy) }
+      const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge, policy) }
+      const early = Object.entries(whole).find(([name, value]) => value && !this.#order.hasStarted(name))
+      if (early !== undefined) throw new Error(`edge.${early[0]}: its plugin has to be listed before this one`)
+      return whole
     } catch (error) {
       const why = error instanceof ConfigError ? error.faults.map(textOf).join('; ') : (error as Error).message
       throw new Error(`route ${[method].flat().join(',')} ${url}: ${why}`, { cause: error })

@@ -1,5 +1,6 @@
 /** Concerns that users' modules define: an edge concern is placed among the edge's, a mesh concern in the mesh's chains. */
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { orOff } from '../../config/schema/kit.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import { guardInstance } from './guarded-instance.ts'
@@ -36,7 +37,9 @@ export function placeConcerns(
   const placed = new Map<number, PlacedConcern>()
   const waiting = new Map<number, EdgeConcern>()
   for (const [index, module] of modules.entries()) {
-    if (isConcern(module) && module.plugin) waiting.set(index, fastify.edgeConcern(module as unknown as Definition))
+    if (!isConcern(module) || !module.plugin) continue
+    const definition = { ...module, options: orOff(module.options) } as unknown as Definition
+    waiting.set(index, fastify.edgeConcern(definition))
   }
   for (let before = -1; before !== waiting.size; ) {
     before = waiting.size

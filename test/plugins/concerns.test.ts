@@ -156,3 +156,37 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     /plugins\[0\].*order: no mesh concern is named "retri"/
   )
 })
+
+const own = (edge: string) => `
+export default async function own (fastify) {
+  fastify.get('/own', { config: { edge: ${edge} } }, async () => 'own')
+}`
+
+t.test('routes that plugins add ask for concerns of users as for bundled ones', async (t) => {
+  const yaml = (plugins: string, edge: string) =>
+    `admin: false\nlisten: { port: 0 }\nedge: ${edge}\nplugins: [${plugins}]`
+  const cases: [asked: string, plugin: string, top: string, told: string | null][] = [
+    ['{ tenant: { header: x-org, most: 2kb } }', '', '{}', 'acme of 2048'],
+    ['{ tenant: true }', '', '{ tenant: { header: x-org } }', 'acme of 1024'],
+    ['{}', ', guarded: true', '{ tenant: { header: x-org } }', 'acme of 1024'],
+    ['{ tenant: false }', ', guarded: true', '{ tenant: { header: x-org } }', null],
+    ['{}', '', '{ tenant: { header: x-org } }', null]
+  ]
+  for (const [asked, plugin, top, told] of cases) {
+    const modules = { 'tenant.mjs': hmac, 'own.mjs': own(asked.replaceAll('x-org', '"x-org"').replace('2kb', '"2kb"')) }
+    const file = await folderOf(t, modules, yaml(`{ path: tenant.mjs }, { path: own.mjs${plugin} }`, top))
+    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    t.teardown(() => gateway.close())
+    const response = await gateway.inject({ url: '/own', headers: { 'x-org': 'acme' } })
+    t.equal(response.body, 'own')
+    t.equal(response.headers['x-tenant'] ?? null, told, asked)
+  }
+  const modules = { 'tenant.mjs': hmac, 'own.mjs': own('{ tenant: { header: "x-org" } }') }
+  const early = await faultsOf(t, modules, yaml('{ path: own.mjs }, { path: tenant.mjs }', '{}'))
+  t.match(early, /route GET \/own: edge\.tenant: its plugin has to be listed before this one/)
+  const wrong = { 'tenant.mjs': hmac, 'own.mjs': own('{ tenant: { headr: "x" } }') }
+  t.match(
+    await faultsOf(t, wrong, yaml('{ path: tenant.mjs }, { path: own.mjs }', '{}')),
+    /config\.edge\.tenant\.headr: unknown key/
+  )
+})
