@@ -185,7 +185,7 @@ const startGateway: Starter = async ({ row, folder, origin, tls }) => {
   const plugins = named.map(({ path, package: name }) => name ?? parse(path!).name)
   const text = JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0ms' }, ...(tls && { tls, http2: true }) },
-    admin: false,
+    admin: { port: 0 },
     services: { api: { instances: [origin] } },
     routes: [
       { name: 'api', match: { path: '/api' }, service: 'api', plugins },
