@@ -1,11 +1,15 @@
 // Which path the responses of a route take: chosen by the hooks on it, once all plugins have loaded.
+import { once } from 'node:events'
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import Fastify from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { build, gateway } from '../../../app.ts'
 import { serverOptions } from '../../../plugins/edge/protocol/listener.ts'
-import { configOf, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
+import {
+  configOf, eventually, get, parse, raw, startEcho, startGateway, startService
+} from '../../helpers/gateway.ts' // biome-ignore format: a list
+import { echo, startWebSocketService } from '../helpers/websocket.ts'
 
 const routes = (...edges: object[]) =>
   edges.map((edge, index) => ({ name: `r${index}`, match: { path: `/r${index}` }, service: 'any', edge }))
@@ -94,11 +98,49 @@ t.test('hooks of the server around the gateway count, those of its other context
   }
 })
 
+t.test('a route with a hook: WebSockets are tunnelled, a refused handshake goes through the hook', async (t) => {
+  const upstream = await startWebSocketService({ onPeer: echo })
+  t.teardown(() => upstream.close())
+  const services = { any: { instances: [upstream.url] }, none: { instances: [await responding(t)] } }
+  const routes = ['any', 'none'].map((name) => ({ name, match: { path: `/${name}` }, service: name }))
+  const { server, port, log, close } = await startGateway({ services, routes }, { before: marking, log: true })
+  t.teardown(close)
+  t.equal(server.responsePath('any'), 'reply')
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/any`)
+  await once(socket, 'open')
+  socket.send('hello')
+  t.equal(((await once(socket, 'message')) as [MessageEvent])[0].data, 'hello')
+  socket.close(4001)
+  t.match(await once(socket, 'close'), [{ code: 4001, wasClean: true }])
+  await eventually(() => log.some(({ msg, status }) => msg === 'request' && status === 101))
+
+  const shake = [
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13',
+    'Sec-WebSocket-Key: YWFhYWFhYWFhYWFhYWFhYQ=='
+  ]
+  const refused = parse(await raw(port, `GET /none HTTP/1.1\r\nHost: h\r\n${shake.join('\r\n')}\r\n\r\n`))
+  t.match(refused, { status: 200, body: 'hello', headers: { 'x-seen': 'yes' } })
+})
+
+t.test('requests are counted by the status that a hook has given them', async (t) => {
+  const all = { ...config(await responding(t), {}), admin: { port: 0 } }
+  const { server, port, close } = await startGateway(all, {
+    before: (fastify) => fastify.addHook('onSend', async (_request, reply) => void reply.code(203))
+  })
+  t.teardown(close)
+  t.match(await get(port, '/r0'), { status: 203, body: 'hello' })
+  const counted = /^jingwei_edge_requests_total\{route="r0",method="GET",status="203"\} 1$/m
+  await eventually(() => server.mesh.status()[0]!.active === 0)
+  t.match(await server.metrics.metrics(), counted)
+})
+
 for (const path of ['raw', 'reply'] as const) {
   t.test(`${path}: injected requests are served as any other`, async (t) => {
-    const echo = await startEcho()
-    t.teardown(echo.close)
-    const server = build(configOf({ ...config(echo.url, {}), edge: { responsePath: path } }), { logger: false })
+    const service = await startEcho()
+    t.teardown(service.close)
+    const server = build(configOf({ ...config(service.url, {}), edge: { responsePath: path } }), { logger: false })
     t.teardown(() => server.close())
     if (path === 'reply') marking(server)
     for (const [payload, body] of [
