@@ -4,6 +4,7 @@ import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import type { Report } from './faults.ts'
 import { Protections } from './protection.ts'
+import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { Config, EdgePolicy, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
 
 /** Returns the absolute path of one that is relative to the configuration's folder. */
@@ -36,14 +37,15 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
         return [name, service(name, written, policy)]
       })
     ),
-    routes: data.routes.map((written) => {
-      const route = written.httpProxy
-        ? { ...written, httpProxy: files(written.httpProxy, ['module'], absolute) }
-        : written
+    routes: data.routes.map(({ httpProxy, ...route }, index) => {
       const off = route.via === undefined ? {} : bridgeOnly
       const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
       const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
-      return completeRoute({ ...route, mesh: meshPolicy }, edgePolicy, protections)
+      const { line = 1, column = 1 } = report.at(`/routes/${index}/httpProxy`) ?? {}
+      const via = httpProxy && {
+        httpProxy: { ...files(httpProxy, ['module'], absolute), position: { line, column } }
+      }
+      return completeRoute({ ...route, ...via, mesh: meshPolicy }, edgePolicy, protections)
     }),
     plugins: data.plugins.map((plugin, index) => {
       const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
@@ -75,7 +77,7 @@ function service(name: string, written: Written['services'][string], mesh: MeshP
 }
 
 function completeRoute(
-  { split, stickOn, mesh, ...rest }: Written['routes'][number],
+  { split, stickOn, mesh, ...rest }: Omit<Written['routes'][number], 'httpProxy'> & ViaHttpProxy,
   edge: EdgePolicy,
   protections: Protections
 ): RouteConfig {

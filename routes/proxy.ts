@@ -14,7 +14,7 @@ import type { Config, RouteConfig } from '../config/schema.ts'
 import type { Target } from './match.ts'
 import { CONSTRAINT, internalUrl, mountPoint, ROUTER_METHOD, tableStrategy } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
-import { moduleOptions, registerHttpProxy } from './via-http-proxy.ts'
+import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.ts'
 
 /** Routes that are added before the event loop may do other things. */
 const BATCH = 100
@@ -22,7 +22,7 @@ const BATCH = 100
 let gateways = 0
 
 /** One Fastify route for each configured route: the route table finds it, the edge's concerns attach to it. */
-const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) => {
+const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen }) => {
   const table = new RouteTable<Target>(listen.paths)
   const name = `${CONSTRAINT}${gateways++}`
   const { register, registerWith } = registrar(fastify, name)
@@ -55,7 +55,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
     const cors = Boolean(route.edge.cors)
     for (const pattern of pathPatterns(route.match.path)) {
       const target =
-        route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(route, pattern, methods)
+        route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(index, route, pattern, methods)
       table.add({ match: route.match, pattern, cors, protection: route.protection, value: target })
     }
     if (index % BATCH === BATCH - 1) await nextTurn()
@@ -67,13 +67,16 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { routes, listen }) =>
     return { url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 
-  async function addProxy(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
+  async function addProxy(index: number, route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
     const url = internalUrl()
-    const module = await moduleOptions(route)
+    const fault = startFault(file, index, route)
+    const module = await moduleOptions(route, fault)
     const config = { ...route.config, route }
     await registerWith(url, paramNames(pattern), methods, (constraints, methods) =>
       registerHttpProxy(fastify, { route, pattern, url: urlOf(route), methods, config, constraints, module })
-    )
+    ).catch((error: Error) => {
+      throw fault(error.message, error)
+    })
     return { url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 

@@ -4,6 +4,7 @@ import createError from '@fastify/error'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
+import { ConfigError } from '../config/faults.ts'
 import type { PathPattern } from '../config/path-pattern.ts'
 import type { RouteConfig } from '../config/schema.ts'
 
@@ -21,12 +22,21 @@ const reserved: Readonly<Record<string, string>> = {
   config: 'the configuration of the route says it'
 }
 
-/** Loads `httpProxy.module` of a route. Throws an error that names the route. */
-export async function moduleOptions({ name, httpProxy }: RouteConfig): Promise<ModuleOptions> {
+/** Makes the error that stops the start, with the position of `httpProxy` in the configuration. */
+export function startFault(file: string, index: number, { httpProxy }: RouteConfig) {
+  const { line, column } = httpProxy?.position ?? { line: 1, column: 1 }
+  return (message: string, cause?: unknown) =>
+    new ConfigError(file, [{ file, line, column, path: `routes[${index}].httpProxy`, message }], { cause })
+}
+
+/** Loads `httpProxy.module` of a route. */
+export async function moduleOptions(
+  { httpProxy }: RouteConfig,
+  fault: ReturnType<typeof startFault>
+): Promise<ModuleOptions> {
   const path = httpProxy?.module
   if (path === undefined) return {}
-  const because = (why: string, cause?: unknown) =>
-    new Error(`route ${name}: httpProxy.module ${path}: ${why}`, { cause })
+  const because = (why: string, cause?: unknown) => fault(`module ${path}: ${why}`, cause)
   const module = await import(pathToFileURL(path).href).catch((error: unknown) => {
     throw because(error instanceof Error ? error.message : String(error), error)
   })
@@ -36,6 +46,10 @@ export async function moduleOptions({ name, httpProxy }: RouteConfig): Promise<M
   }
   for (const key of Object.keys(options)) {
     if (Object.hasOwn(reserved, key)) throw because(`it must not set ${key}: ${reserved[key]}`)
+  }
+  for (const key of ['handler', 'preRewrite']) {
+    const value: unknown = Reflect.get(options, key)
+    if (value !== undefined && typeof value !== 'function') throw because(`${key} must be a function`)
   }
   // It would reach services whose trusted headers a client could then set.
   if ((options as ModuleOptions).replyOptions?.getUpstream !== undefined) {

@@ -1,6 +1,7 @@
 /** Routes that are served through @fastify/http-proxy. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
+import type { Position } from '../faults.ts'
 import { Names, strict } from './kit.ts'
 
 const Via = Names(['http-proxy'], {
@@ -39,5 +40,6 @@ export const viaHttpProxy = { via: Type.Optional(Via), httpProxy: Type.Optional(
 
 export interface ViaHttpProxy {
   readonly via?: Static<typeof Via>
-  readonly httpProxy?: Static<typeof HttpProxy>
+  /** With the position in the file, for messages. */
+  readonly httpProxy?: Static<typeof HttpProxy> & { readonly position: Position }
 }

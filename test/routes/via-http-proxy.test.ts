@@ -107,6 +107,7 @@ t.test('a module that is none stops the start, and is named', async (t) => {
     'function.ts': 'export default 7',
     'upstream.ts': 'export default { upstream: "http://elsewhere" }',
     'get-upstream.ts': 'export default { replyOptions: { getUpstream: () => "http://other.mesh" } }',
+    'handler.ts': 'export default { handler: true }',
     'websocket.ts': 'export default { websocket: true }'
   })
   for (const [file, why] of [
@@ -114,11 +115,41 @@ t.test('a module that is none stops the start, and is named', async (t) => {
     ['function.ts', 'it has no default export with options of @fastify/http-proxy'],
     ['upstream.ts', 'it must not set upstream: service or split says it'],
     ['get-upstream.ts', 'it must not set replyOptions.getUpstream: service or split says it'],
+    ['handler.ts', 'handler must be a function'],
     ['websocket.ts', 'it must not set websocket: WebSockets would bypass the mesh']
   ] as const) {
     const path = join(folder, file)
     const started = gatewayWith(t, { match: { path: '/api' }, httpProxy: { module: path } })
-    await t.rejects(started, { message: `route via: httpProxy.module ${path}: ${why}` })
+    const { message } = await started.then(
+      () => new Error('started'),
+      (error: Error) => error
+    )
+    t.match(message, `: routes[0].httpProxy: module ${path}: ${why}`)
+  }
+})
+
+t.test('check loads modules, and says where one fails', async (t) => {
+  const folder = t.testdir({
+    'throws.ts': 'throw new Error("no database")',
+    'handler.ts': 'export default { preHandler: 1 }'
+  })
+  const at = (module: string) => `services: { any: { instances: ["http://127.0.0.1:1"] } }
+routes:
+  - { name: via, match: { path: /a }, service: any, via: http-proxy, httpProxy: { module: ./${module} } }
+`
+  for (const [module, why] of [
+    ['throws.ts', `module ${join(folder, 'throws.ts')}: no database`],
+    ['handler.ts', 'preHandler hook should be a function']
+  ] as const) {
+    const file = join(folder, `${module}.yaml`)
+    writeFileSync(file, at(module))
+    const { code, stderr } = await runToEnd(process.execPath, [
+      join(import.meta.dirname, '../../app.ts'),
+      'check',
+      file
+    ])
+    t.equal(code, 1)
+    t.match(stderr, `${file}:3:81: routes[0].httpProxy: ${why}`)
   }
 })
 
