@@ -5,6 +5,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
 import { claims, secret, token } from '../edge/helpers/tokens.ts'
+import { ecosystemPackages } from '../helpers/packages.ts'
 import type { Gateway } from './support.ts'
 import { folder, listen, service } from './support.ts'
 
@@ -76,6 +77,25 @@ t.test('a plugin that takes the name metrics, as fastify-metrics does', async (t
   const { url, server } = await gatewayWith(t, {}, [{ path: './theirs.mjs' }], files)
   t.same(server.metrics, { theirs: true })
   await (await fetch(`${url}/api`)).text()
+  t.match(
+    await server.meter.registry.metrics(),
+    /jingwei_edge_requests_total\{route="orders",method="GET",status="200"\} 1/
+  )
+})
+
+t.test('fastify-metrics without a name of one’s own: its registry and ours', async (t) => {
+  const file = join(await ecosystemPackages(), 'gateway.yaml')
+  const origin = await service(t, (_request, response) => response.end('ok'))
+  const text = JSON.stringify({
+    listen: { port: 0 },
+    admin: false,
+    services: { orders: { instances: [origin] } },
+    routes: [{ name: 'orders', match: { path: '/api' }, service: 'orders' }],
+    plugins: [{ package: 'fastify-metrics', options: { endpoint: '/theirs' } }]
+  })
+  const { url, server } = await listen(t, parseConfig(text, file))
+  await (await fetch(`${url}/api`)).text()
+  t.match(await (await fetch(`${url}/theirs`)).text(), /^http_request_duration_seconds_count/m)
   t.match(
     await server.meter.registry.metrics(),
     /jingwei_edge_requests_total\{route="orders",method="GET",status="200"\} 1/
