@@ -23,7 +23,7 @@ import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
-import edge, { commands } from './plugins/edge/index.ts'
+import edge, { commands, concerns } from './plugins/edge/index.ts'
 import { serverOptions } from './plugins/edge/protocol/listener.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
@@ -133,7 +133,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
   stopOnSignals(server, stop)
   const scheme = config.listen.tls === undefined ? 'http' : 'https'
   const admin = server.admin === null ? null : address('http', server.admin)
-  process.stderr.write(banner(config, address(scheme, server), admin, command))
+  process.stderr.write(banner(config, address(scheme, server), admin, command, concerns))
   return server
 }
 

@@ -2,7 +2,6 @@
 import FindMyWay from 'find-my-way'
 import { checkHttpProxy } from './check-http-proxy.ts'
 import { checkReadings } from './check-readings.ts'
-import { checkTimeouts } from './check-timeouts.ts'
 import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
@@ -31,21 +30,9 @@ export function checkRoutes(checked: Checked): void {
     checkTarget(at, route, checked)
     checkPath(at, route, checked)
     checkHttpProxy(at, route, checked)
-    for (const name of servicesOf(at, route, checked)) {
-      const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
-      const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
-      checkTimeouts(levels, [route.mesh, service?.mesh, data.mesh], report)
-    }
     checkSubsets(at, route, checked)
   })
   checkReadings(checked, checkConflicts(checked))
-}
-
-/** The services that a route names, as far as they can be told. */
-function servicesOf(at: string, { service, split }: Route, { data, report }: Checked): string[] {
-  if (!report.sound(`${at}/service`) || !report.sound(`${at}/split`) || !report.usable('/services')) return []
-  if (typeof data.services !== 'object') return []
-  return service !== undefined ? [service] : (split ?? []).map((share) => share.service)
 }
 
 function checkTarget(at: string, { service, split }: Route, checked: Checked): void {

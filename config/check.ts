@@ -6,7 +6,6 @@ import { dirname, resolve } from 'node:path'
 import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
-import { checkTimeouts } from './check-timeouts.ts'
 import { checkPem } from './checked.ts'
 import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
@@ -22,7 +21,6 @@ export function check(data: Written, report: Report, file: string, keys: Keys): 
   if (report.usable('/consumers') && data.consumers.length > 0) {
     report.fault('/consumers', 'cannot be declared in this version; jwt says who calls')
   }
-  checkTimeouts(['/mesh'], [data.mesh], report)
   checkConcerns(checked)
   if (report.usable('/routes')) checkRoutes(checked)
 }
@@ -92,7 +90,6 @@ function checkService(name: string, checked: Checked): void {
     const known = report.usable(`${at}/dns/port`) && report.usable(`${at}/dns/srv`)
     if (known && dns.port === undefined && !dns.srv) report.fault(`${at}/dns`, 'needs a port, or srv: true')
   }
-  checkTimeouts([`${at}/mesh`, '/mesh'], [service.mesh, data.mesh], report)
   checkMesh(at, service, checked)
 }
 

@@ -28,6 +28,8 @@ export interface Key {
   checkAll?(checked: Checked): void
   /** Returns the options with paths of files made absolute. */
   complete?(options: unknown, absolute: (path: string) => string): unknown
+  /** Returns whether, with these options, another attempt follows one that timed out. */
+  repeatsTimeouts?(options: unknown): boolean
   /** Advice for keys that users of other gateways write instead of this one: `retries: 'write retry: { attempts: 2 }'`. */
   readonly aliases?: Readonly<Record<string, string>>
   /** Advice for keys that they write within its options. */

@@ -5,6 +5,7 @@ import type { Metric } from 'prom-client'
 import t from 'tap'
 import { loadConfig, parseConfig } from '../plugins/config.ts'
 import { errorTable } from '../plugins/edge/errors.ts'
+import { concerns } from '../plugins/edge/index.ts'
 import { banner } from '../plugins/operations/banner.ts'
 import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './config-reference.ts'
 import { configIn, folder, listen, service } from './plugins/support.ts'
@@ -111,12 +112,12 @@ t.test('plugins in the guide run', async (t) => {
 
 t.test('what npm start is said to show is what it shows', async (t) => {
   const config = loadConfig(join(home, 'config/gateway.yaml'), {})
-  const shown = banner(config, 'http://127.0.0.1:8080', 'http://127.0.0.1:8081', 'npm -s start --')
+  const shown = banner(config, 'http://127.0.0.1:8080', 'http://127.0.0.1:8081', 'npm -s start --', concerns)
   const [block = ''] = blocks('README.md', '').filter((candidate) => candidate.startsWith('jingwei is up'))
   t.ok(block.length > 100 && shown.startsWith(block), shown)
   t.match(shown, /WARNING: the JWT secret of users is PUBLIC/)
   const own = loadConfig(join(home, 'config/gateway.yaml'), { JWT_SECRET: 'x'.repeat(32) })
-  t.notMatch(banner(own, 'http://127.0.0.1:8080', null, 'npm -s start --'), 'WARNING')
+  t.notMatch(banner(own, 'http://127.0.0.1:8080', null, 'npm -s start --', concerns), 'WARNING')
 })
 
 const withIdentity = [

@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
 import type { Checked, Key, Place } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
-import type { Config } from '../../config/schema.ts'
+import type { Config, RouteConfig } from '../../config/schema.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import { attach, edgeRouteOf } from './attach.ts'
 
@@ -24,6 +24,20 @@ export interface EdgeConcern {
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
   readonly commands?: readonly EdgeCommand[] | undefined
+  /** Lines for a person who has started the gateway: shell commands to try, and warnings. */
+  readonly tries?: ((about: Started) => readonly string[]) | undefined
+  readonly warnings?: ((config: Config) => readonly string[]) | undefined
+}
+
+/** A gateway that has started, as its operator sees it. */
+export interface Started {
+  readonly config: Config
+  /** How the operator runs another command on the same configuration. */
+  readonly command: string
+  /** URL of an example request by GET for a route; null if a plain request does not reach it. */
+  readonly urlOf: (route: RouteConfig) => string | null
+  /** Whether a route asks for no credentials. */
+  readonly isOpen: (route: RouteConfig) => boolean
 }
 
 export interface EdgeCommand {
@@ -58,6 +72,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   /** Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
   readonly commands?: readonly EdgeCommand[]
+  tries?(about: Started): readonly string[]
+  warnings?(config: Config): readonly string[]
   /** Hooks of routes that switch the concern off. */
   readonly whenOff?: RouteHooks
   /**
@@ -75,7 +91,17 @@ const shown = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLo
 
 /** Makes a concern of its options and its hooks. */
 export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): EdgeConcern {
-  const { plugin, more = [], whenOff, commands, levels = gatewayAndRoute, ownRoutes = 'asked', ...key } = definition
+  const {
+    plugin,
+    more = [],
+    whenOff,
+    commands,
+    tries,
+    warnings,
+    levels = gatewayAndRoute,
+    ownRoutes = 'asked',
+    ...key
+  } = definition
   const optionsFor = ({ edge }: EdgeRoute): Exclude<Static<S>, false> | null => {
     const options = Reflect.get(edge, key.name)
     return options === undefined || options === false ? null : options
@@ -86,6 +112,8 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     isOn: (route) => optionsFor(route) !== null,
     ownRoutes,
     commands,
+    tries,
+    warnings,
     plugin: fp<Config>(
       async (fastify, config) => {
         const hooksOf = await plugin(fastify, config)

@@ -15,6 +15,7 @@ import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import requestId from './concerns/request-id.ts'
 import websocket from './concerns/websocket/index.ts'
+import type {} from './consumer.ts'
 import errors from './errors.ts'
 import { EdgeOrder } from './order.ts'
 import { OwnRoutes } from './own-routes.ts'
@@ -86,6 +87,7 @@ export default fp<Config>(
     const ownRoutes = new OwnRoutes(config, order)
     fastify.addHook('onRoute', ownRoutes.begin)
     fastify.decorate('edgeConcern', edgeConcern)
+    fastify.decorateRequest('consumer', null)
     for (const [index, { plugin }] of concerns.entries()) {
       fastify.addHook('onRoute', order.hookAt(index))
       await fastify.register(plugin, config)

@@ -2,6 +2,7 @@ import type { Key } from '../../../config/concern.ts'
 import { everyLevel } from '../../../config/concern.ts'
 import { Duration } from '../../../config/schema/kit.ts'
 import type { MeshConcern } from '../concern.ts'
+import { checkTimeouts } from '../core/check-timeouts.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
@@ -77,7 +78,8 @@ export const attemptTimeoutKey: Key = {
   options: Duration(
     "One attempt, from the end of the request to the response's headers. Unset, `timeout` alone ends attempts."
   ),
-  levels: everyLevel
+  levels: everyLevel,
+  checkAll: checkTimeouts
 }
 
 export default { name: 'attempt-timeout', keys: [attemptTimeoutKey], layer: attemptTimeout } satisfies MeshConcern

@@ -53,6 +53,7 @@ export async function edgeApp(routes: TestRoute[], options: AppOptions = {}): Pr
   const configured = routes.map(({ name, edge }) => ({ name, edge }) as unknown as RouteConfig)
   const config = { file: '/nowhere/gateway.yaml', routes: configured, redis: options.redis } as unknown as Config
   options.before?.(fastify)
+  fastify.decorateRequest('consumer', null)
   for (const { plugin } of [cors, rateLimit, jwt]) await fastify.register(plugin as FastifyPluginAsync<Config>, config)
   routes.forEach(({ name, method = ['GET', 'POST'], preflightOnly, also = [] }, index) => {
     for (const url of [`/${name}`, ...also]) {

@@ -12,6 +12,7 @@ import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
+import type { Consumer } from '../../consumer.ts'
 import { registerApart } from './apart.ts'
 import { checkConsumerNames, checkJwt, isPem } from './check.ts'
 import { claimAt } from './claims.ts'
@@ -21,22 +22,11 @@ import { createKeySet } from './jwks.ts'
 import { KeySetMetrics } from './jwks-metrics.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
+import { tries, warnings } from './started.ts'
 import { tokenCommand } from './token-command.ts'
 import { bearer, identity, verifierOptions } from './verifier.ts'
 import type { Claims, Verify } from './verify.ts'
 import { byKey, bySet, issuedLater } from './verify.ts'
-
-export interface Consumer {
-  /** The token's `sub`; `ISSUER|SUB` where the routes accept tokens of several issuers. */
-  readonly id: string
-}
-
-declare module 'fastify' {
-  interface FastifyRequest {
-    /** Who calls, once authenticated. */
-    consumer: Consumer | null
-  }
-}
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
@@ -49,6 +39,8 @@ export default edgeConcern({
   options: orOff(Jwt),
   provides: ['consumer'],
   commands: [tokenCommand],
+  tries,
+  warnings,
   check: checkJwt,
   checkAll: checkConsumerNames,
   complete(options, absolute) {
@@ -56,7 +48,6 @@ export default edgeConcern({
     return { ...options, publicKey: absolute(options.publicKey) }
   },
   async plugin(fastify, config) {
-    fastify.decorateRequest('consumer', null)
     decorateUpstreamHeaders(fastify)
 
     const keySets = new Map<string, KeySet>()

@@ -33,6 +33,15 @@ const longestKey = 64
 export default edgeConcern({
   name: 'rateLimit',
   options: orOff(RateLimit),
+  tries({ config, urlOf, isOpen }) {
+    const route = config.routes.find((each) => each.edge.rateLimit && isOpen(each) && urlOf(each))
+    const limit = route?.edge.rateLimit
+    if (!route || !limit) return []
+    const ask = `curl -s -o /dev/null -w '%{http_code} ' ${urlOf(route)}`
+    return [
+      `for i in $(seq ${limit.max + 1}); do ${ask}; done      # ${limit.max} in ${limit.window / 1000} s, then 429`
+    ]
+  },
   check: checkRateLimit,
   checkAll: checkConsumers,
   async plugin(fastify, config) {

@@ -36,6 +36,7 @@ export const hedgeKey: Key = {
       'A second attempt at another instance when the first is slow, within the retry budget. The first answer wins.'
   }),
   levels: everyLevel,
+  repeatsTimeouts: () => true,
   check(options: HedgeOptions, at, { report }) {
     if (!report.sound(at) || (options.after === undefined) !== (options.percentile === undefined)) return
     report.fault(at, 'a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"')

@@ -75,5 +75,6 @@ export const retryKey: Key = {
   options: orOff(Retry),
   levels: everyLevel,
   default: {},
+  repeatsTimeouts: ({ on }: RetryOptions) => on.some((item) => item === 'gateway-error' || item === '5xx'),
   aliases: { retries: 'write retry: { attempts: 2 } under "mesh"' }
 }

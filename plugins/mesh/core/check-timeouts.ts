@@ -1,16 +1,45 @@
 /** `timeout` and `attemptTimeout` against each other, over the levels at which they can be written. */
-import type { Report } from './faults.ts'
-import type { MeshPolicy } from './schema.ts'
+import type { Checked, Keys } from '../../../config/concern.ts'
+import type { Report } from '../../../config/faults.ts'
+import { pointer } from '../../../config/faults.ts'
+import type { MeshPolicy, WrittenRoute } from '../../../config/schema.ts'
 
 /** Keys that are written at one level. */
 type Policy = Partial<MeshPolicy> | undefined
 
+/** Checks both keys at every level at which a file sets one of them. */
+export function checkTimeouts(checked: Checked): void {
+  const { data, report } = checked
+  checkLevel(['/mesh'], [data.mesh], checked)
+  if (!report.usable('/services') || typeof data.services !== 'object') return
+  for (const [name, service] of Object.entries(data.services)) {
+    const at = pointer('/services', name)
+    if (report.usable(at)) checkLevel([`${at}/mesh`, '/mesh'], [service.mesh, data.mesh], checked)
+  }
+  if (!report.usable('/routes')) return
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index)
+    if (!report.usable(at) || route.mesh === undefined) return
+    for (const name of servicesOf(at, route, report)) {
+      const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
+      const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
+      checkLevel(levels, [route.mesh, service?.mesh, data.mesh], checked)
+    }
+  })
+}
+
+/** The services that a route names, as far as they can be told. */
+function servicesOf(at: string, { service, split }: WrittenRoute, report: Report): string[] {
+  if (!report.sound(`${at}/service`) || !report.sound(`${at}/split`)) return []
+  return service !== undefined ? [service] : (split ?? []).map((share) => share.service)
+}
+
 /** The most specific level comes first; the last one holds the defaults. */
-export function checkTimeouts(levels: readonly string[], policies: readonly Policy[], report: Report): void {
+function checkLevel(levels: readonly string[], policies: readonly Policy[], { report, keys }: Checked): void {
   const [level] = levels
   if (policies[0] === undefined) return
   if (report.at(`${level}/attemptTimeout`) !== undefined) checkAttempt(levels, policies, report)
-  else if (report.at(`${level}/timeout`) !== undefined) checkCall(levels, policies, report)
+  else if (report.at(`${level}/timeout`) !== undefined) checkCall(levels, policies, report, keys)
 }
 
 /** An `attemptTimeout` that the whole call's timeout makes useless. */
@@ -37,21 +66,24 @@ function checkAttempt(levels: readonly string[], policies: readonly Policy[], re
 }
 
 /** A `timeout` that is made longer than the attempts of a level above, where nothing could use the rest of it. */
-function checkCall(levels: readonly string[], policies: readonly Policy[], report: Report): void {
+function checkCall(levels: readonly string[], policies: readonly Policy[], report: Report, { mesh }: Keys): void {
   const at = `${levels[0]}/timeout`
   const above = levels.findIndex((level) => report.at(`${level}/attemptTimeout`) !== undefined)
   const against = `${levels[above]}/attemptTimeout`
   const [attempt, whole] = [policies[above]?.attemptTimeout, policies[0]?.timeout]
   if (attempt === undefined || whole === undefined || attempt >= whole) return
-  if (!levels.every((level) => report.sound(level)) || repeats(policies)) return
+  if (!levels.every((level) => report.sound(level)) || repeats(policies, mesh)) return
   const [long, short] = [report.at(at)?.text ?? '', report.at(against)?.text ?? '']
   const where = report.pathOf(against)
   report.warn(at, `${long} is never reached: ${where} ends the one attempt after ${short}; set attemptTimeout here too`)
 }
 
 /** Returns whether another attempt follows one that timed out. */
-function repeats(policies: readonly Policy[]): boolean {
-  const retry = policies.find((policy) => policy?.retry !== undefined)?.retry
-  const hedge = policies.find((policy) => policy?.hedge !== undefined)?.hedge
-  return Boolean(hedge) || (retry ? retry.on.some((item) => item === 'gateway-error' || item === '5xx') : false)
+function repeats(policies: readonly Policy[], keys: Keys['mesh']): boolean {
+  return keys.some(({ name, repeatsTimeouts }) => {
+    const options: unknown = policies
+      .map((policy) => policy && Reflect.get(policy, name))
+      .find((each) => each !== undefined)
+    return Boolean(options) && repeatsTimeouts?.(options) === true
+  })
 }
