@@ -55,7 +55,7 @@ function checkRewritePrefix(at: string, route: Route, text: string, { report }: 
   )
   const used = Array.from(text.matchAll(/:([^/:.-]*)/g), ([, name = '']) => name)
   used.forEach((name, index) => {
-    // It replaces text by text, in the order of the path.
+    // http-proxy replaces text by text, in the order of the path.
     const part = [...names].find((begin) => begin !== name && name.startsWith(begin))
     if (!names.has(name)) {
       report.fault(place, `the path has no parameter ":${name}"${didYouMean(name, [...names])}`)

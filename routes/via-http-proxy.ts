@@ -51,7 +51,7 @@ export async function moduleOptions(
     const value: unknown = Reflect.get(options, key)
     if (value !== undefined && typeof value !== 'function') throw because(`${key} must be a function`)
   }
-  // It would reach services whose trusted headers a client could then set.
+  // Calls to other services could carry headers of a client that those services trust.
   if ((options as ModuleOptions).replyOptions?.getUpstream !== undefined) {
     throw because('it must not set replyOptions.getUpstream: service or split says it')
   }
@@ -76,7 +76,7 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
   const prefix = rewritePrefix === undefined ? '' : prefixOf(pattern)
   const options: FastifyHttpProxyOptions = {
     ...(internalRewriteLocationHeader !== undefined && { internalRewriteLocationHeader }),
-    // It would write the names of the parameters into the header.
+    // http-proxy would write the names of the parameters into the header.
     ...(prefix.includes(':') && { internalRewriteLocationHeader: false }),
     ...module,
     upstream: `http://${route.service}.mesh`,
@@ -102,7 +102,7 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
     // http-proxy adds its own, for all types.
     if (child.hasContentTypeParser('*')) child.removeContentTypeParser('*')
     if (module.proxyPayloads === false || module.preValidation !== undefined) {
-      // It adds none then, and those of Fastify are not there on proxied routes.
+      // http-proxy adds no parsers then, and those of Fastify are not there on proxied routes.
       const bodyLimit = route.edge.bodyLimit || Number.MAX_SAFE_INTEGER
       const parse = child.getDefaultJsonParser('error', 'error')
       child.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit }, parse)

@@ -40,7 +40,7 @@ declare module 'fastify' {
     proxyReplyOptions: ProxyReplyOptions
   }
   interface FastifyRequest {
-    /** What the client of reply-from needs of a request; null on routes of the bridge. */
+    /** State that `proxyClient` needs of a request; null on routes of the bridge. */
     proxied: Proxied | null
   }
 }
@@ -196,7 +196,7 @@ export default fp<Config>(
       })
     }
 
-    /** The user's options go before ours; a function that rewrites headers gets those that go to the service. */
+    /** Adds our options to those of a registration, which win. Its `rewriteRequestHeaders` gets the headers for the service. */
     function withOurs(own: ReplyOptions = {}): ReplyOptions {
       const { rewriteRequestHeaders: rewrite, onResponse } = own
       const all: ReplyOptions = { ...proxyReplyOptions, ...own }

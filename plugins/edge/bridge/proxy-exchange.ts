@@ -24,7 +24,7 @@ export class ProxyExchange extends Exchange {
   protected override begin(status: number, headers: IncomingHttpHeaders, text: string): void {
     this.#begun = true
     const merged = fieldsOf(this.responseHeaders(status === 204 ? withoutLength(headers) : headers))
-    // reply-from sets each field on the reply, which adds to the cookies that are there. They are among these.
+    // reply-from sets each field on the reply, which would add the cookies of the reply, part of `merged`, a second time.
     if (merged['set-cookie'] !== undefined) this.reply.removeHeader('set-cookie')
     this.#next.onResponseStart?.(this.controller!, status, merged, text)
   }

@@ -69,7 +69,7 @@ function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): voi
   if (raw.listenerCount('error') > 0) raw.emit('error', new ClosedEarly(reason))
 }
 
-/** By this code Fastify does not take it for a failure of a handler that returned the reply. */
+/** Error with a code that Fastify ignores; it logs any other as a failure of a handler that returned the reply. */
 class ClosedEarly extends Error {
   readonly code = 'ERR_STREAM_PREMATURE_CLOSE'
 
