@@ -43,3 +43,15 @@ t.test('it is a fault without, and the fault tells the way out', async (t) => {
       /without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: \[consumer\]/
   })
 })
+
+t.test('it is a fault on a route on which the plugin does not run', async (t) => {
+  const root = await folder(t, { 'keys.mjs': keys })
+  const parse = (plugin: object, route: object) => {
+    const config = JSON.parse(written('http://127.0.0.1:9', { provides: ['consumer'], ...plugin }))
+    Object.assign(config.routes[0], route)
+    return parseConfig(JSON.stringify(config), join(root, 'gateway.yaml'))
+  }
+  t.throws(() => parse({ scope: 'routes' }, {}), { message: /without jwt the route doesn't know its consumers/ })
+  t.throws(() => parse({ prefix: '/own' }, {}), { message: /without jwt the route doesn't know its consumers/ })
+  t.doesNotThrow(() => parse({ scope: 'routes' }, { plugins: ['keys'] }))
+})

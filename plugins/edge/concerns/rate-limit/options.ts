@@ -5,6 +5,8 @@ import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { Count, Duration, Names, strict } from '../../../../config/schema/kit.ts'
+import { pluginName } from '../../../../config/schema/plugin.ts'
+import type { Written, WrittenRoute } from '../../../../config/schema.ts'
 
 export const RateLimit = Type.Object(
   {
@@ -71,9 +73,16 @@ export function checkConsumers({ data, report, keys }: Checked): void {
     if (limit === undefined || limit === false || limit.by !== 'consumer') return
     const policy = { ...data.edge, ...route.edge }
     if (providers.some((name) => Reflect.get(policy, name))) return
-    if (!report.sound('/plugins') || data.plugins.some(({ provides }) => provides?.includes('consumer'))) return
+    if (!report.sound('/plugins') || !report.sound(pointer('/routes', index, 'plugins'))) return
+    if (data.plugins.some((plugin) => plugin.provides?.includes('consumer') && runsOn(plugin, route))) return
     const from = own === undefined ? ' (inherited)' : ''
     const what = `consumer${from}: without ${providers.join(' or ')} the route doesn't know its consumers`
     report.fault(`${at}/rateLimit/by`, `${what}; a plugin that sets them says so by provides: [consumer]`)
   })
+}
+
+/** Returns whether a plugin's hooks run on a route. */
+function runsOn(plugin: Written['plugins'][number], { plugins }: WrittenRoute): boolean {
+  if (plugin.prefix !== undefined) return false
+  return plugin.scope === 'all' || plugins?.includes(pluginName(plugin)) === true
 }
