@@ -266,6 +266,38 @@ for (const [protocol, open] of Object.entries(leaving)) {
   )
 }
 
+t.test('a body that nobody reads ends with the request, and keeps no connection', async (t) => {
+  let ended = 0
+  const big = await service(t, (_request, response) => {
+    response.once('close', () => ended++)
+    response.write(Buffer.alloc(1024 * 1024))
+  })
+  const { url, server } = await bff(
+    t,
+    { big },
+    `fastify.get('/home', async (request) => {
+      const { statusCode } = await request.mesh.request({ origin: 'http://big.mesh', path: '/' })
+      return { statusCode }
+    })`
+  )
+  t.same(await (await fetch(`${url}/home`)).json(), { statusCode: 200 })
+  await eventually(() => ended === 1 && server.mesh.status()[0]!.active === 0)
+  t.pass()
+})
+
+t.test('a call in onResponse outlives the response', async (t) => {
+  const audit = await service(t, (_request, response) => void setTimeout(() => response.end('{"done":true}'), 50))
+  const gateway = await bff(
+    t,
+    { audit },
+    `fastify.get('/home', async () => 'home')
+    fastify.addHook('onResponse', async (request) => see(await request.mesh.json('audit', '/')))`
+  )
+  t.equal(await (await fetch(`${gateway.url}/home`)).text(), 'home')
+  await eventually(() => seenBy(gateway).length === 1)
+  t.same(seenBy(gateway), [{ done: true }])
+})
+
 t.test('a signal of one’s own ends a call, too', async (t) => {
   const orders = await service(t, () => {})
   const { url } = await bff(

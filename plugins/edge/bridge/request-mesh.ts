@@ -11,6 +11,7 @@ import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import { headerPairs } from '../../for-plugins.ts'
 import type { ServiceOrigin } from '../../seam.ts'
+import { SEALED } from '../async-context.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
 import type { UpstreamRequests } from './upstream-request.ts'
 
@@ -58,6 +59,7 @@ export class RequestMesh {
   readonly #request: FastifyRequest
   readonly #requests: UpstreamRequests
   readonly #seam: Dispatcher
+  readonly #bodies: Dispatcher.ResponseData['body'][] = []
 
   constructor(request: FastifyRequest, requests: UpstreamRequests, seam: Dispatcher) {
     this.#request = request
@@ -65,12 +67,12 @@ export class RequestMesh {
     this.#seam = seam
   }
 
-  /** Calls a service as undici's `request()` does. The body has to be read, or ended by `body.dump()`. */
+  /** Calls a service as undici's `request()` does. A body that nobody reads ends with the request. */
   async request(options: CallOptions): Promise<Dispatcher.ResponseData> {
     const { method = 'GET', maxResponseSize = mostBytes, headers, signal, ...rest } = options
     const gone = goneSignal(this.#request)
     gone.throwIfAborted()
-    return this.#seam.request({
+    const response = await this.#seam.request({
       ...rest,
       method,
       maxResponseSize,
@@ -79,6 +81,15 @@ export class RequestMesh {
       caller: this.#request,
       request: this.#request
     } as Dispatcher.RequestOptions)
+    this.#bodies.push(response.body)
+    return response
+  }
+
+  /** Ends the responses whose bodies have not been read: each would keep its connection. */
+  endUnread(): void {
+    for (const body of this.#bodies.splice(0)) {
+      if (!body.bodyUsed && !body.readableDidRead) body.on('error', () => {}).destroy()
+    }
   }
 
   /**
@@ -114,6 +125,12 @@ export default fp(
     const requests = fastify.getDecorator<UpstreamRequests>('upstreamRequests')
     const bounded = fastify.getDecorator<Dispatcher>('mesh').compose(bound)
     const known = new WeakMap<FastifyRequest, RequestMesh>()
+    if (!fastify.hasDecorator(SEALED)) {
+      fastify.addHook('onResponse', (request, _reply, done) => {
+        known.get(request)?.endUnread()
+        done()
+      })
+    }
     fastify.decorateRequest('mesh', {
       getter(this: FastifyRequest) {
         let calls = known.get(this)
