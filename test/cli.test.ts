@@ -129,7 +129,7 @@ t.test('what is not a command', async (t) => {
     stderr: /^jingwei: check: unexpected argument ".*bad\.yaml"\n$/
   })
   t.match(await jingwei(['start', file]), { code: 1, stderr: /name the configuration by --config FILE/ })
-  t.match(await jingwei(['schema', file]), { code: 1, stdout: '', stderr: /schema: unexpected argument/ })
+  t.match(await jingwei(['schema', file, file]), { code: 1, stdout: '', stderr: /schema: unexpected argument/ })
   t.match(await jingwei(['--confg', file]), { code: 1, stderr: /Unknown option '--confg'[\s\S]*--config FILE/ })
 })
 
