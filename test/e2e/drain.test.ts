@@ -233,6 +233,7 @@ t.test('a plugin that fails to load', async (t) => {
     services: {},
     plugins: [{ path: join(import.meta.dirname, '../../package.json') }]
   })
-  t.equal(lines.length, 1)
-  t.match(lines[0], /plugins/)
+  t.equal(lines.length, 2)
+  t.match(lines[0], /plugins\[0\]: cannot load .*package\.json/)
+  t.match(lines[1], /^1 fault in /)
 })
