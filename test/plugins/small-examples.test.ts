@@ -61,7 +61,16 @@ t.test('api-keys: known keys are consumers, by which a limit counts; the service
   })
   const entry = { scope: 'routes', provides: ['consumer'], options: { keys: { one: 'amy', two: 'bob' } } }
   const { url } = await gatewayWith(t, 'api-keys', entry, origin, {
-    edge: { rateLimit: { max: 1, window: '1h', by: 'consumer' } }
+    routes: [
+      {
+        name: 'orders',
+        match: { path: '/orders' },
+        service: 'orders',
+        plugins: ['api-keys'],
+        edge: { rateLimit: { max: 1, window: '1h', by: 'consumer' } }
+      },
+      { name: 'plain', match: { path: '/plain' }, service: 'orders' }
+    ]
   })
   const statusOf = async (key?: string) =>
     (await ask(`${url}/orders`, { headers: key === undefined ? {} : { 'x-api-key': key } })).status
