@@ -20,7 +20,7 @@ export interface Key {
   readonly protects?: boolean
   /** The reason why the key works on routes of the bridge alone. It is unset on routes with `via`, and a fault there. */
   readonly needsBridge?: string
-  /** What later concerns and plugins may rely on where it is on: `consumer`, who calls. */
+  /** Facts that later concerns and plugins may rely on where it is on: `consumer`, the caller. */
   readonly provides?: readonly 'consumer'[]
   /** Checks what the schema cannot express, for each value whose place has no fault; values below it may have some. */
   check?(options: unknown, at: string, checked: Checked, place: Place): void
@@ -36,7 +36,7 @@ export interface Key {
   readonly innerAliases?: Readonly<Record<string, string>>
 }
 
-/** Where a value is set. */
+/** Place at which a value is set. */
 export interface Place {
   /** The service whose policy it is; null at the gateway's level, and for a route with a split. */
   readonly service: string | null
@@ -56,7 +56,7 @@ export const everyLevel: readonly Level[] = ['gateway', 'service', 'route']
 /** Returns the keys that can be set at a level. */
 export const keysAt = (keys: readonly Key[], level: Level): Key[] => keys.filter(({ levels }) => levels.includes(level))
 
-/** What every check is given. */
+/** Parameters of every check. */
 export interface Checked {
   readonly data: Written
   readonly keys: Keys

@@ -34,7 +34,7 @@ export interface Position {
   readonly column: number
 }
 
-/** Where a value stands in the file. */
+/** Position of a value in the file. */
 export interface Place extends Position {
   /** Of its key, in a mapping. */
   readonly key?: Position | undefined

@@ -255,7 +255,7 @@ class Reader {
   }
 }
 
-/** What YAML makes of a plain scalar with this text: a number, a boolean, null or the text. */
+/** Returns the value of a plain scalar with this text: a number, a boolean, null or the text. */
 function plain(text: string): unknown {
   const first = text.charAt(0)
   for (const tag of implicitTags) {

@@ -83,7 +83,7 @@ export class YamlSource {
     return items
   }
 
-  /** Whether an index is within a collection, however deep. */
+  /** Returns whether an index is within a collection, however deep. */
   holds(collection: number, index: number): boolean {
     return index > collection && index < this.#ends[collection]!
   }
@@ -100,7 +100,7 @@ export class YamlSource {
     return 'tagStart' in event && event.tagStart >= 0 ? this.text.slice(event.tagStart, event.tagEnd) : ''
   }
 
-  /** Where the node at an index starts, or null for a value that is not written: `key:`. */
+  /** Returns the position of the node at an index, or null for a value that is not written: `key:`. */
   start(index: number): Position | null {
     const offset = this.#offset(index)
     return offset < 0 ? null : this.#position(offset)
@@ -149,7 +149,7 @@ export class YamlSource {
       const before = this.text.slice(this.#lineStarts[position.line - 1], at)
       const after = this.text.slice(at, at + 2)
       const known = messages.find(([of, left, right]) => of.test(reason) && left.test(before) && right.test(after))
-      // What the parser quotes may hold a secret.
+      // Text that the parser quotes may hold a secret.
       throw new SyntaxFault(position, known?.[3] ?? reason.replace(/ "[^"]*"/g, ''))
     }
   }

@@ -70,7 +70,7 @@ export const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
 export const Text = Type.String({ minLength: 1 })
 export const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 1 }), Text)
 
-/** What of a call the hash is taken of. */
+/** Part of a call that is hashed. */
 export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cookie:${string}` | `query:${string}`>({
   type: 'string',
   pattern: "^(ip|consumer|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:.+)$",
@@ -78,7 +78,7 @@ export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cook
   description: 'ip | consumer | header:NAME | cookie:NAME | query:NAME.'
 })
 
-/** Whether a concern acts, or only counts. */
+/** Mode of a concern: it acts, or only counts. */
 export const Mode = Names(['enforce', 'shadow'], {
   default: 'enforce',
   description: 'shadow: only count what it would have done.'

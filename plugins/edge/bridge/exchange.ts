@@ -38,7 +38,7 @@ const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to anothe
 
 /** Rules of a route for responses of its service. */
 export interface ResponseRules {
-  /** Whether the edge speaks CORS for the route; then the service's CORS headers do not count. */
+  /** True if the edge speaks CORS for the route; then the service's CORS headers do not count. */
   readonly ownsCors: boolean
   /** Changes locations back; null where the route changes neither path nor host. */
   readonly relocate: Relocate | null
@@ -55,7 +55,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   protected controller: Dispatcher.DispatchController | null = null
   /** Reason why nothing more of the service is written to the client; null until then. */
   protected gone: Error | null = null
-  /** Whether the service's part has ended: complete, failed, or a WebSocket now. */
+  /** True once the service's part has ended: complete, failed, or a WebSocket now. */
   protected isOver = false
   protected readonly rules: ResponseRules
 
