@@ -39,10 +39,40 @@ export async function pluginConcerns(
     if (fault !== null) report.fault(pointer('/plugins', index), fault)
     else {
       const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
-      found[half].push({ ...concern, options: orOff(concern.options), levels })
+      found[half].push({ ...contained(concern), options: orOff(concern.options), levels })
     }
   }
   return found
+}
+
+/** Returns the concern with checks that report what they throw as faults: they are a user's code. */
+function contained(concern: PluginConcern): PluginConcern {
+  const { name, check, checkAll } = concern
+  const what = (error: unknown) =>
+    `the check of concern ${name} failed: ${error instanceof Error ? error.message : String(error)}`
+  return {
+    ...concern,
+    ...(check && {
+      check(options, at, checked, place) {
+        // As a user expects, options are as the schema says.
+        if (!checked.report.sound(at)) return
+        try {
+          check.call(concern, options, at, checked, place)
+        } catch (error) {
+          checked.report.fault(at, what(error))
+        }
+      }
+    }),
+    ...(checkAll && {
+      checkAll(checked) {
+        try {
+          checkAll.call(concern, checked)
+        } catch (error) {
+          checked.report.fault('/plugins', what(error))
+        }
+      }
+    })
+  }
 }
 
 function entriesOf(data: unknown): readonly unknown[] {

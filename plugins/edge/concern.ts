@@ -117,6 +117,8 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     plugin: fp<Config>(
       async (fastify, config) => {
         const hooksOf = await plugin(fastify, config)
+        if (typeof hooksOf !== 'function')
+          throw new Error(`plugin of concern ${key.name} returns no function for routes`)
         fastify.addHook('onRoute', (routeOptions) => {
           const { config } = routeOptions
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)

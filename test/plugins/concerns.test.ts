@@ -143,6 +143,14 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     await told('', hmac.replace("'jwt'", "'jwtt'")),
     /gateway.yaml:5:11: plugins\[0\]: order: jwtt has no position among the edge's concerns; there are .*jwt/
   )
+  const noFunction = hmac.replace('return (options, route) => ({', 'return ({')
+  t.match(await told('', noFunction), /plugins\[0\]: .*plugin of concern tenant returns no function for routes/)
+  const throwing = hmac.replace("if (options.header === 'host')", 'options.nothing.at(0)\n    if (true)')
+  t.match(
+    await told('tenant: { header: x }', throwing),
+    /routes\[0\]\.edge\.tenant: the check of concern tenant failed: Cannot read/
+  )
+  t.match(await told('tenant: { header: 5 }', throwing), /edge\.tenant\.header: expected a string, found 5/)
   const other = hmac.replace("'tenant'", "'other'")
   const beside = { 'other.ts': other.replace("before: 'jwt'", "after: 'tenant'") }
   t.equal(await told('', hmac, ', { path: ./other.ts }', beside), '', 'one may stand beside another')
