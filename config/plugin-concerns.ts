@@ -30,7 +30,7 @@ export async function pluginConcerns(
   const found: { edge: Key[]; mesh: Key[] } = { edge: [], mesh: [] }
   for (const [index, entry] of entriesOf(data).entries()) {
     const module = moduleOf(entry, file)
-    // A module that cannot be imported is reported when the gateway is built.
+    // A module that cannot be imported, or not in time, is reported when the gateway is built.
     const concern = module === null ? null : await imported(module, file).catch(() => null)
     if (concern === null) continue
     const half = concern.layer === undefined ? 'edge' : 'mesh'

@@ -18,13 +18,26 @@ export interface ConcernModule extends Omit<Key, 'levels'> {
 
 export const isConcern = (module: AnyPlugin | ConcernModule): module is ConcernModule => typeof module === 'object'
 
+/** Less than Fastify waits for a plugin, whose message would not name this one. */
+const importMs = 8000
+
+/** Rejects if a module, which may await anything, is not there in time. */
+async function inTime(module: Promise<unknown>): Promise<unknown> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(reject, importMs, new Error(`its module has not loaded within ${importMs / 1000} s`))
+  try {
+    return await Promise.race([module, promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 /** Returns the default export of a plugin's file or package. */
 export async function importPlugin(
   { path, package: name }: Pick<PluginOptions, 'path' | 'package'>,
   configFile: string
 ): Promise<AnyPlugin | ConcernModule> {
-  const module: unknown =
-    path !== undefined ? await import(pathToFileURL(path).href) : await fromPackage(name!, configFile)
+  const module = await inTime(path !== undefined ? import(pathToFileURL(path).href) : fromPackage(name!, configFile))
   const exported = (module as { default?: unknown }).default
   // CommonJS made from TypeScript has its default export one level down.
   const inner = (exported as { default?: unknown } | undefined)?.default

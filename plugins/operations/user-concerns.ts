@@ -60,6 +60,16 @@ export function placeConcerns(
   return placed
 }
 
+/** Refuses keys of an entry that mean nothing to a concern, whose own key says where it is on and with which options. */
+function refuseUseless({ name, layer }: ConcernModule, entry: PluginOptions, owner: PluginOwner): void {
+  const { options, prefix, guarded, scope } = entry
+  const given = { options, prefix, guarded: guarded || undefined, scope: scope === 'routes' ? scope : undefined }
+  const [useless] = Object.entries(given).find(([, value]) => value !== undefined) ?? []
+  if (useless === undefined) return
+  const key = `${layer === undefined ? 'edge' : 'mesh'}.${name}`
+  throw owner.fault(`"${useless}" has no effect on a concern: its options, and where it is on, are set by ${key}`)
+}
+
 /** Starts a concern: its hooks are guarded and go to its place. */
 export async function startConcern(
   fastify: FastifyInstance,
@@ -70,6 +80,7 @@ export async function startConcern(
   owner: PluginOwner
 ): Promise<void> {
   const failed = (error: unknown) => startFailure(error, entry, owner)
+  refuseUseless(module, entry, owner)
   fastify.pluginRecord.addOwner(owner)
   if (placed === undefined) {
     try {

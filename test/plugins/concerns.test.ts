@@ -143,6 +143,18 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     await told('', hmac.replace("'jwt'", "'jwtt'")),
     /gateway.yaml:5:11: plugins\[0\]: order: jwtt has no position among the edge's concerns; there are .*jwt/
   )
+  for (const [key, value] of [
+    ['options', '{ a: 1 }'],
+    ['prefix', '/x'],
+    ['guarded', 'true'],
+    ['scope', 'routes']
+  ]) {
+    const text = around('').replace('./tenant.ts', `./tenant.ts, ${key}: ${value}`)
+    const useless = new RegExp(
+      `gateway.yaml:5:11: plugins\\[0\\]: "${key}" has no effect on a concern: .* by edge\\.tenant`
+    )
+    t.match(await faultsOf(t, { 'tenant.ts': hmac }, text), useless)
+  }
   const noFunction = hmac.replace('return (options, route) => ({', 'return ({')
   t.match(await told('', noFunction), /plugins\[0\]: .*plugin of concern tenant returns no function for routes/)
   const throwing = hmac.replace("if (options.header === 'host')", 'options.nothing.at(0)\n    if (true)')

@@ -197,6 +197,7 @@ const broken: Record<string, [text: string, message: RegExp]> = {
   'a default export of another kind': ['export default { plugin: true }', /cannot load .*it has no default export/],
   'no JavaScript': ['export default async (', /cannot load .*Unexpected end of input/],
   'fails while it is read': ['throw new Error("no luck")', /cannot load .*no luck/],
+  'awaits something for ever': ['await new Promise(() => {})', /cannot load .*: its module has not loaded within 8 s/],
   'lacks a package': ['import "no-such-package-at-all"', /cannot load .*no-such-package-at-all/],
   'throws when it starts': ['export default async () => { throw new Error("no luck") }', /failed to start: no luck/],
   'throws no Error': ['export default async () => { throw "no luck" }', /failed to start: no luck/],
