@@ -18,9 +18,9 @@ export interface EdgeConcern {
   readonly keys: readonly Key[]
   /** A Fastify plugin, registered once. */
   readonly plugin: Plugin
-  /** Whether the concern is in force on a route. */
+  /** Returns whether the concern is in force on a route. */
   readonly isOn: (route: EdgeRoute) => boolean
-  /** Whether its keys apply to plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
+  /** Scope of its keys on plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
   readonly commands?: readonly EdgeCommand[] | undefined
@@ -32,11 +32,11 @@ export interface EdgeConcern {
 /** A gateway that has started, as its operator sees it. */
 export interface Started {
   readonly config: Config
-  /** How the operator runs another command on the same configuration. */
+  /** Shell command by which the operator runs another command on the same configuration. */
   readonly command: string
   /** URL of an example request by GET for a route; null if a plain request does not reach it. */
   readonly urlOf: (route: RouteConfig) => string | null
-  /** Whether a route asks for no credentials. */
+  /** Returns whether a route asks for no credentials. */
   readonly isOpen: (route: RouteConfig) => boolean
 }
 

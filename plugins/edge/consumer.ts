@@ -6,7 +6,7 @@ export interface Consumer {
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Who calls, once authenticated. */
+    /** The caller, once authenticated. */
     consumer: Consumer | null
   }
 }

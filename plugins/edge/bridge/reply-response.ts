@@ -27,7 +27,7 @@ type Done = (error: Error | null, payload?: unknown) => void
 
 export class ReplyResponse extends Exchange implements Source {
   /**
-   * How far the response is: not begun; with the hooks; written by Fastify. `withdrawn`: an error response takes its
+   * Progress of the response: not begun; with the hooks; written by Fastify. `withdrawn`: an error response takes its
    * place. `cancelled`: the client has left while the hooks had it.
    */
   #stage: 'waiting' | 'hooks' | 'sending' | 'withdrawn' | 'cancelled' = 'waiting'
@@ -153,7 +153,7 @@ export class ReplyResponse extends Exchange implements Source {
 
   /** Ends the response, as a stream of a hook has failed. */
   #fault(error: Error): void {
-    // What fails as the client has left is no fault.
+    // A failure as the client leaves is no fault.
     if (this.gone !== null) return
     const fault = streamFault(this.request, error)
     if (!this.raw.writableEnded) this.#break(fault)

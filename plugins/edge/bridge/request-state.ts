@@ -10,7 +10,7 @@ declare module 'fastify' {
     upstreamRequests: UpstreamRequests
   }
   interface FastifyRequest {
-    /** Whether it comes from a peer of `listen.trustProxy`. */
+    /** True if it comes from a peer of `listen.trustProxy`. */
     readonly trusted: boolean
   }
 }

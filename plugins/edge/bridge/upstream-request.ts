@@ -33,9 +33,9 @@ export interface RequestRules {
   readonly rewrite: ((target: string) => string) | null
   /** Prefix that `rewrite` takes off the path, for `X-Forwarded-Prefix`. */
   readonly takenPrefix: string | null
-  /** Whether the service gets the host of its instance in place of the client's. */
+  /** True if the service gets the host of its instance in place of the client's. */
   readonly ownHost: boolean
-  /** What interceptors learn of the route. */
+  /** Facts of the route that interceptors get. */
   readonly route: CallRoute
   /** The route's policy for the mesh. */
   readonly policy: RouteConfig['mesh'] | undefined

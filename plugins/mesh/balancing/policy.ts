@@ -12,7 +12,7 @@ export type BalancingPolicy = (
   deps: Pick<MeshDeps, 'random' | 'now'>
 ) => Choice
 
-/** What the schema fills in where a policy is given by its name alone. */
+/** Values that the schema fills in where a policy is given by its name alone. */
 const defaults: BalanceOptions = {
   policy: 'least-request',
   choices: 2,

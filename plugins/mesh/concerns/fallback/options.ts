@@ -80,7 +80,7 @@ function checkEntry(at: string, entry: FallbackOptions, service: string | null, 
   if (entry.service !== undefined) checkOtherService(`${at}/service`, entry.service, service, checked)
 }
 
-/** What could not be written would be found out when the fallback is needed. */
+/** Checks that the response can be written; else it would fail when the fallback is needed. */
 function checkAnswer(at: string, { status, headers = {}, body }: FallbackOptions, report: Checked['report']): void {
   for (const [name, value] of Object.entries(headers)) {
     const place = pointer(at, 'headers', name)
