@@ -59,7 +59,8 @@ export class RequestMesh {
   readonly #request: FastifyRequest
   readonly #requests: UpstreamRequests
   readonly #seam: Dispatcher
-  readonly #bodies: Dispatcher.ResponseData['body'][] = []
+  /** Bodies of responses that have not ended: a request may live long, and make many calls. */
+  readonly #open = new Set<Dispatcher.ResponseData['body']>()
 
   constructor(request: FastifyRequest, requests: UpstreamRequests, seam: Dispatcher) {
     this.#request = request
@@ -81,13 +82,17 @@ export class RequestMesh {
       caller: this.#request,
       request: this.#request
     } as Dispatcher.RequestOptions)
-    this.#bodies.push(response.body)
+    const { body } = response
+    if (!body.closed) {
+      this.#open.add(body)
+      body.once('close', () => this.#open.delete(body))
+    }
     return response
   }
 
   /** Ends the responses whose bodies have not been read: each would keep its connection. */
   endUnread(): void {
-    for (const body of this.#bodies.splice(0)) {
+    for (const body of this.#open) {
       if (!body.bodyUsed && !body.readableDidRead) body.on('error', () => {}).destroy()
     }
   }
