@@ -49,10 +49,11 @@ const bothHold = (world: Here) => eventually(() => world.some.every(({ held }) =
 const states: Record<string, State> = {
   'before the headers': { mesh: '', target: '/?hold', there: (world) => has(world, 1) },
   'between two attempts': {
-    mesh: 'retry: { on: [503], backoff: { base: 0s } }',
-    target: '/?status=503&header=retry-after:9',
+    // Both instances ask for time: the second attempt follows at once, the third waits.
+    mesh: 'timeout: 30s, retry: { on: [503], attempts: 2, backoff: { base: 0s, max: 20s } }',
+    target: '/?status=503&header=retry-after:15',
     blames: true,
-    there: (world) => world.until('jingwei_mesh_retries_total{service="orders",reason="503"}', 1)
+    there: (world) => world.until('jingwei_mesh_retries_total{service="orders",reason="503"}', 2)
   },
   'in the second attempt': {
     mesh: 'balance: round-robin, retry: { on: [reset], backoff: { base: 0s } }',
