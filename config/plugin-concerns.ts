@@ -12,6 +12,8 @@ import { addKeywords } from './validate.ts'
 export interface PluginConcern extends Omit<Key, 'levels'> {
   readonly levels?: Key['levels']
   readonly layer?: unknown
+  /** For a mesh concern: says which requests it may send again. */
+  readonly repeats?: unknown
 }
 
 /** Imports a plugin's module, given by an absolute path or a package; null if it defines no concern. */
@@ -88,8 +90,13 @@ function moduleOf(entry: unknown, file: string): Parameters<ImportConcern>[0] | 
   return typeof name === 'string' ? { package: name } : null
 }
 
-function faultOf({ name, options }: PluginConcern): string | null {
+function faultOf({ name, options, layer, repeats }: PluginConcern): string | null {
   if (!/^[a-z][A-Za-z0-9]*$/.test(name)) return `its concern "${name}" needs a name like apiKey, of letters and digits`
+  if (repeats !== undefined && layer === undefined)
+    return `its concern ${name} has "repeats", which is for mesh concerns`
+  if (repeats !== undefined && typeof repeats !== 'function') {
+    return `"repeats" of its concern ${name} is no function: (policy) => ({ maxBody, mayRepeat }), or null`
+  }
   try {
     addKeywords(new Ajv({ strict: true, useDefaults: true })).compile(options)
     return null

@@ -4,7 +4,20 @@ import { pipeline, Readable, Transform } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import type { RouteOptions } from 'fastify'
 import type { Dispatcher } from 'undici'
+import type { Key } from '../config/concern.ts'
 import { isConnectionHeader } from '../config/header-names.ts'
+import type { MeshConcern } from './mesh/concern.ts'
+
+/**
+ * A mesh concern, as a user's module exports it: `export default { … } satisfies UserMeshConcern`. It has all that a
+ * bundled one has.
+ */
+export interface UserMeshConcern extends Omit<Key, 'levels'>, Pick<MeshConcern, 'layer' | 'repeats'> {
+  /** Default: every level. */
+  readonly levels?: Key['levels']
+  /** Its place, unless `plugins[].order` says otherwise. */
+  readonly order?: { readonly before?: string; readonly after?: string }
+}
 
 type Headers = Dispatcher.DispatchOptions['headers']
 

@@ -16,7 +16,7 @@ import latency from './concerns/latency.ts'
 import mirror from './concerns/mirror.ts'
 import outlierDetection from './concerns/outlier-detection/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
-import { replay } from './concerns/replay.ts'
+import replay from './concerns/replay.ts'
 import responseTimeout from './concerns/response-timeout.ts'
 import retry from './concerns/retry/index.ts'
 import select from './concerns/select.ts'
@@ -56,7 +56,7 @@ export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
   circuitBreaker, // calls, not attempts: a call that a retry saved is no failure
   mirror, // once a call, whatever becomes of it
   hash, // the same for all attempts
-  replay(() => repeats), // keeps the bodies that those below send again
+  replay, // keeps the bodies that those below send again
   retry,
   hedge,
   adaptiveConcurrency,
@@ -72,7 +72,6 @@ export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
 ]
 
 const bundled = concerns.filter((concern) => typeof concern !== 'string')
-const repeats = bundled.flatMap((concern) => concern.repeats ?? [])
 
 /** The keys of `mesh`: of the concerns, and of what carries them. */
 export const meshKeys: readonly Key[] = [

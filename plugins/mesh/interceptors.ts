@@ -1,14 +1,16 @@
 import { concerns } from './chain.ts'
 import type { MeshConcern } from './concern.ts'
 import type { Layer } from './core/layer.ts'
+import type { Repeats } from './core/repeating/repeats.ts'
 import type { DispatchOptions, FaultOwners, Interceptor } from './core/types.ts'
-import { containedLayer, guarded } from './guard/index.ts'
+import { containedLayer, containedRepeats, guarded } from './guard/index.ts'
 
 export interface Named {
   readonly name: string
   readonly layer: Layer
   /** Names of the routes that it is for; null or absent: all. */
   readonly routes?: ReadonlySet<string> | null
+  readonly repeats?: Repeats
 }
 
 /** A place beside another concern; at most one of the two. */
@@ -66,23 +68,42 @@ export class Interceptors {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? this[step] : [step]))
   }
 
-  /** Adds a concern. Throws if it is too late, or there is no concern of the name in `order`. */
-  addConcern({ name, layer }: MeshConcern, { before, after }: Order, isLate: boolean): void {
+  /** How the concerns send requests again. */
+  get repeats(): Repeats[] {
+    return this.#steps.flatMap((step) => (typeof step === 'string' ? [] : (step.repeats ?? [])))
+  }
+
+  /**
+   * Adds a concern. Throws if it is too late, if there is no concern of the name in `order`, or if requests that it sends
+   * again would have no body by then.
+   */
+  addConcern({ name, layer, repeats }: MeshConcern, order: Order, isLate: boolean): void {
     if (isLate) throw new Error(`mesh.add: add concern ${name} before the first request, not after it`)
-    const wanted = before ?? after
-    const found = this.#steps.findIndex((step) =>
-      wanted === undefined ? step === 'request' : typeof step !== 'string' && keyOf(step.name) === keyOf(wanted)
+    const index = this.#placeOf(
+      order,
+      repeats === undefined ? this.#steps.indexOf('request') : this.#find('replay') + 1
     )
-    if (found === -1) {
-      const names = this.#steps.flatMap((step) => (typeof step === 'string' ? [] : [step.name]))
-      throw new Error(`order: no mesh concern is named "${wanted}"; there are ${names.join(', ')}`)
+    if (repeats !== undefined && index <= this.#find('replay')) {
+      throw new Error(`order: ${name} sends requests again, so it has to come after replay, which keeps their bodies`)
     }
-    const index = after === undefined ? found : found + 1
-    const isBelow = index > this.#steps.findIndex((step) => typeof step !== 'string' && step.name === 'select')
     const plugin = this.#owners?.current?.plugin ?? null
-    const contained = containedLayer(layer, { name, plugin, per: isBelow ? 'attempt' : 'request' })
-    this.#steps.splice(index, 0, { name, layer: contained })
+    const names = { name, plugin, per: index > this.#find('select') ? 'attempt' : 'request' } as const
+    const contained = repeats && { repeats: containedRepeats(repeats, names) }
+    this.#steps.splice(index, 0, { name, layer: containedLayer(layer, names), ...contained })
     this.#hasConcerns = true
+  }
+
+  #find(name: string): number {
+    return this.#steps.findIndex((step) => typeof step !== 'string' && keyOf(step.name) === keyOf(name))
+  }
+
+  #placeOf({ before, after }: Order, usual: number): number {
+    const wanted = before ?? after
+    if (wanted === undefined) return usual
+    const found = this.#find(wanted)
+    if (found !== -1) return after === undefined ? found : found + 1
+    const names = this.#steps.flatMap((step) => (typeof step === 'string' ? [] : [step.name]))
+    throw new Error(`order: no mesh concern is named "${wanted}"; there are ${names.join(', ')}`)
   }
 
   /** Adds an interceptor. Throws if it is too late, or names a route or service that is not configured. */

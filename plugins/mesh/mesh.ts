@@ -88,6 +88,7 @@ export class Mesh extends Dispatcher {
       owners: options.owners ?? null,
       perRequestHeaders: options.perRequestHeaders ?? [],
       locality: () => this.#locality.current,
+      repeats: () => this.#used.repeats,
       toService: (name) => (opts, handler) => {
         const { mesh: _ofTheRoute, ...rest } = opts
         return this.dispatch({ ...rest, origin: originOf(name) }, handler)

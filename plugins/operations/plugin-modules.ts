@@ -14,6 +14,8 @@ export interface ConcernModule extends Omit<Key, 'levels'> {
   readonly order?: { readonly before?: string; readonly after?: string }
   readonly plugin?: unknown
   readonly layer?: unknown
+  /** Says which requests a mesh concern may send again. */
+  readonly repeats?: unknown
 }
 
 export const isConcern = (module: AnyPlugin | ConcernModule): module is ConcernModule => typeof module === 'object'

@@ -11,7 +11,7 @@ import { startFailure } from './start-failure.ts'
 
 type Definition = Parameters<FastifyInstance['edgeConcern']>[0]
 type EdgeConcern = ReturnType<FastifyInstance['edgeConcern']>
-type MeshLayer = Parameters<FastifyInstance['mesh']['add']>[0]['layer']
+type MeshConcern = Parameters<FastifyInstance['mesh']['add']>[0]
 
 /** A plugin's `order` that names no concern. */
 export function unknownConcern(fastify: FastifyInstance, owner: PluginOwner): Error {
@@ -85,7 +85,8 @@ export async function startConcern(
   if (placed === undefined) {
     try {
       await owner.owners.load(owner, async () => {
-        fastify.mesh.add({ name: module.name, layer: module.layer as MeshLayer }, owner.order ?? {})
+        const { name, layer, repeats } = module as Pick<MeshConcern, 'name' | 'layer' | 'repeats'>
+        fastify.mesh.add({ name, layer, ...(repeats && { repeats }) }, owner.order ?? {})
       })
     } catch (error) {
       throw failed(error)

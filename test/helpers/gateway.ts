@@ -38,8 +38,11 @@ export function configOf(config: object | string): Config {
   return parseConfig(text, `${import.meta.dirname}/gateway.yaml`, {})
 }
 
-export async function startGateway(config: object | string, options: GatewayOptions = {}): Promise<RunningGateway> {
-  const parsed = configOf(config)
+export const startGateway = (config: object | string, options: GatewayOptions = {}): Promise<RunningGateway> =>
+  startWith(configOf(config), options)
+
+/** As `startGateway`, with a configuration that the loader has completed, such as one with concerns of users. */
+export async function startWith(parsed: Config, options: GatewayOptions = {}): Promise<RunningGateway> {
   const log: Record<string, unknown>[] = []
   const server = options.log ? logged(parsed, log) : build(parsed, { logger: false })
   options.before?.(server)

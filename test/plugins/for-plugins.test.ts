@@ -1,7 +1,9 @@
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
+import type { UserMeshConcern } from '../../plugins/for-plugins.ts'
 import { headerPairs, mapLines, withHeaders } from '../../plugins/for-plugins.ts'
+import { createMesh } from '../../plugins/mesh/mesh.ts'
 
 const shapes = {
   none: undefined,
@@ -58,4 +60,19 @@ t.test('lines and their source end together', async (t) => {
   lines.on('error', () => {}).destroy()
   await new Promise((resolve) => source.once('close', resolve))
   t.ok(source.destroyed)
+})
+
+/** A concern of a user's as TypeScript checks it. */
+const posts = {
+  name: 'posts',
+  options: { type: 'boolean', description: 'Sends a POST again.' },
+  order: { after: 'replay' },
+  layer: () => (dispatch) => (opts, handler) => dispatch(withHeaders(opts, { 'x-posts': '1' }), handler),
+  repeats: () => ({ maxBody: 1024, mayRepeat: ({ method }) => method === 'POST' })
+} satisfies UserMeshConcern
+
+t.test('a typed concern is one that the mesh takes', async (t) => {
+  const mesh = createMesh({ services: {} }).add(posts, posts.order)
+  t.teardown(() => mesh.destroy())
+  t.throws(() => mesh.add({ ...posts, name: 'early' }, { before: 'replay' }), /early sends requests again/)
 })

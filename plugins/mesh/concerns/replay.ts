@@ -2,37 +2,40 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { MeshConcern } from '../concern.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
-import type { Repeats } from '../core/repeating/repeats.ts'
+import type { Repeating } from '../core/repeating/repeats.ts'
 import type { ReplayBody } from '../core/repeating/replay-body.ts'
 import { isStreamed, keptBody, usuallyKept } from '../core/repeating/replay-body.ts'
-import type { Service } from '../core/service.ts'
-import type { DispatchController, DispatchHandler, Interceptor } from '../core/types.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
-/**
- * Keeps a streamed request body that may be sent again, while it streams to the first attempt. `concerns` returns how
- * concerns send requests again.
- */
-function replayFor(concerns: () => readonly Repeats[]): Layer {
-  return (service, policy) =>
-    layerOf(
-      service,
-      concerns().flatMap((repeats) => repeats(policy) ?? [])
-    )
-}
-
-function layerOf(service: Service, repeating: readonly NonNullable<ReturnType<Repeats>>[]): Interceptor | null {
-  const most = repeating.find(({ maxBody }) => maxBody !== null)?.maxBody ?? usuallyKept
-  if (repeating.length === 0 || most === 0) return null
+/** Keeps a streamed request body that a concern further in may send again, while it streams to the first attempt. */
+const replay: Layer = (service, policy, context) => {
+  const repeating = context.repeats().flatMap((repeats) => repeats(policy, service, context) ?? [])
+  const limits = repeating.flatMap(({ maxBody }) => maxBody ?? [])
+  const usual = limits.length === 0 ? usuallyKept : Math.max(...limits)
+  if (repeating.length === 0 || usual === 0) return null
   return (dispatch) => (opts, handler) => {
-    const { body } = opts
-    if (!isStreamed(body) || !repeating.some(({ mayRepeat }) => mayRepeat(opts))) return dispatch(opts, handler)
-    const kept = keptBody(opts, most, service)
+    if (!isStreamed(opts.body)) return dispatch(opts, handler)
+    const most = mostKept(repeating, opts, usual)
+    const kept = most === 0 ? null : keptBody(opts, most, service)
     if (kept === null) return dispatch(opts, handler)
     const call = opts.call!
     call.whenOver(() => kept.close())
     kept.once('error', (error: Error) => call.abort(error))
     return dispatch({ ...opts, body: kept as never }, new ReplayHandler(handler, kept))
   }
+}
+
+/** Returns how many bytes of a request's body are kept: the most that a concern asks for which may send it again. */
+function mostKept(repeating: readonly Repeating[], opts: DispatchOptions, usual: number): number {
+  let most = -1
+  let isRepeatable = false
+  for (const { maxBody, mayRepeat } of repeating) {
+    if (!mayRepeat(opts)) continue
+    isRepeatable = true
+    if (maxBody !== null && maxBody > most) most = maxBody
+  }
+  if (!isRepeatable) return 0
+  return most === -1 ? usual : most
 }
 
 /** Once an answer has gone to the caller, no attempt follows. */
@@ -55,7 +58,4 @@ class ReplayHandler extends ForwardingHandler {
   }
 }
 
-export const replay = (concerns: () => readonly Repeats[]): MeshConcern => ({
-  name: 'replay',
-  layer: replayFor(concerns)
-})
+export default { name: 'replay', layer: replay } satisfies MeshConcern

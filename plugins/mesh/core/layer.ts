@@ -1,4 +1,5 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
+import type { Repeats } from './repeating/repeats.ts'
 import type { Service } from './service.ts'
 import type { Dispatch, Interceptor, MeshDeps } from './types.ts'
 
@@ -6,6 +7,8 @@ import type { Dispatch, Interceptor, MeshDeps } from './types.ts'
 export interface LayerContext extends MeshDeps {
   /** The chain of another service, for what is sent there instead or besides; `opts` need not name it. */
   readonly toService: (name: string) => Dispatch
+  /** Returns how the concerns of the mesh send requests again. */
+  readonly repeats: () => readonly Repeats[]
 }
 
 /**

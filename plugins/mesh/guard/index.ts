@@ -2,11 +2,14 @@ import { AsyncResource } from 'node:async_hooks'
 import { asError } from '../../thrown.ts'
 import { InterceptorFailed } from '../core/errors.ts'
 import type { Layer } from '../core/layer.ts'
-import type { Dispatch, Interceptor } from '../core/types.ts'
+import type { Repeats } from '../core/repeating/repeats.ts'
+import type { Dispatch, DispatchOptions, Interceptor, Logger } from '../core/types.ts'
 import type { Guard } from './faults.ts'
 import { GuardedHandler } from './guarded-handler.ts'
 import { assertHandler } from './handler-contract.ts'
 import { Interception } from './interception.ts'
+
+type Names = Pick<Guard, 'name' | 'plugin' | 'per'>
 
 /** The calls that an interceptor is for; null: all. */
 export interface Only {
@@ -18,11 +21,7 @@ export interface Only {
  * Composes a user's interceptor so that its faults end its own call and nothing else. An `Interception` stands between
  * the interceptor and the layer above, a `GuardedHandler` between each handler that it dispatches and the layer below.
  */
-export function guarded(
-  interceptor: Interceptor,
-  names: Pick<Guard, 'name' | 'plugin' | 'per'>,
-  { routes, services }: Only
-): Layer {
+export function guarded(interceptor: Interceptor, names: Names, { routes, services }: Only): Layer {
   return (service, policy, { log, owners = null }) => {
     if (services !== null && !services.has(service.name)) return null
     const holdMs = names.per === 'request' ? policy.timeout : (policy.attemptTimeout ?? policy.timeout)
@@ -58,7 +57,7 @@ export function guarded(
 }
 
 /** Composes a layer of a user's: its interceptor is guarded, and faults of the layer itself are faults of its calls. */
-export function containedLayer(layer: Layer, names: Pick<Guard, 'name' | 'plugin' | 'per'>): Layer {
+export function containedLayer(layer: Layer, names: Names): Layer {
   return (service, policy, context) => {
     const interceptor = layer(service, policy, context)
     return interceptor === null
@@ -67,14 +66,44 @@ export function containedLayer(layer: Layer, names: Pick<Guard, 'name' | 'plugin
   }
 }
 
+/** Contains what a user's concern says of the requests that it sends again: a fault of it is one of its calls. */
+export function containedRepeats(repeats: Repeats, names: Names): Repeats {
+  return (policy, service, context) => {
+    const of = { ...names, service: service.name, log: context.log }
+    return contained(of, 'repeats', () => {
+      const repeating: unknown = repeats(policy, service, context)
+      if (repeating === null) return null
+      const { maxBody, mayRepeat } = (repeating ?? {}) as { maxBody?: unknown; mayRepeat?: unknown }
+      const isSize = maxBody === null || (typeof maxBody === 'number' && maxBody >= 0)
+      if (!isSize || typeof mayRepeat !== 'function') {
+        throw new Error('it returned neither null nor { maxBody, mayRepeat }: bytes or null, and a function')
+      }
+      const answers = (opts: DispatchOptions) =>
+        contained(of, 'repeats.mayRepeat', () => {
+          const may: unknown = Reflect.apply(mayRepeat, repeating, [opts])
+          if (typeof may === 'boolean') return may
+          throw new Error('it returned neither true nor false')
+        })
+      return { maxBody, mayRepeat: answers }
+    })
+  }
+}
+
 function compose(interceptor: Interceptor, below: Dispatch, guard: Guard): Dispatch {
-  try {
+  return contained(guard, 'compose', () => {
     const inner: unknown = interceptor(below)
     if (typeof inner === 'function') return inner as Dispatch
     throw new Error('it returned no function')
+  })
+}
+
+/** Runs code of a user's. What it throws is logged, and thrown on as a fault of the plugin. */
+function contained<T>(of: Names & { service: string; log: Logger }, where: string, code: () => T): T {
+  try {
+    return code()
   } catch (error) {
-    const failure = new InterceptorFailed(guard, 'compose', asError(error))
-    guard.log.error({ ...failure.fields, err: failure.cause }, failure.message)
+    const failure = new InterceptorFailed(of, where, asError(error))
+    of.log.error({ ...failure.fields, err: failure.cause }, failure.message)
     throw failure
   }
 }

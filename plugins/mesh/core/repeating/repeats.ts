@@ -1,9 +1,13 @@
 import type { MeshPolicy } from '../../../../config/schema.ts'
-import type { DispatchOptions } from '../types.ts'
+import type { Service } from '../service.ts'
+import type { DispatchOptions, MeshDeps } from '../types.ts'
 
-/** Says which requests a concern may send again under a policy; null if it sends none. */
-export type Repeats = (policy: MeshPolicy) => {
-  /** Bytes of a body that are kept at most; null leaves it to other concerns. */
+/** The requests that a concern may send again. */
+export interface Repeating {
+  /** Bytes of a body that are kept at most, 0: none; null leaves it to other concerns. */
   readonly maxBody: number | null
   readonly mayRepeat: (opts: DispatchOptions) => boolean
-} | null
+}
+
+/** Says which requests a concern may send again under a policy; null if it sends none. Called as layers are. */
+export type Repeats = (policy: MeshPolicy, service: Service, context: MeshDeps) => Repeating | null
