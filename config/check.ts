@@ -19,7 +19,9 @@ export function check(data: Written, report: Report, file: string, keys: Keys): 
   if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
   checkPlugins(checked)
   if (report.usable('/consumers') && data.consumers.length > 0) {
-    report.fault('/consumers', 'cannot be declared in this version; jwt says who calls')
+    const providers = keys.edge.filter(({ provides }) => provides?.includes('consumer')).map(({ name }) => name)
+    const who = [...providers, 'a plugin'].join(' or ')
+    report.fault('/consumers', `cannot be declared in this version; ${who} says who calls`)
   }
   checkConcerns(checked)
   if (report.usable('/routes')) checkRoutes(checked)

@@ -103,9 +103,9 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
     if (child.hasContentTypeParser('*')) child.removeContentTypeParser('*')
     if (module.proxyPayloads === false || module.preValidation !== undefined) {
       // http-proxy adds no parsers then, and those of Fastify are not there on proxied routes.
-      const bodyLimit = route.edge.bodyLimit || Number.MAX_SAFE_INTEGER
       const parse = child.getDefaultJsonParser('error', 'error')
-      child.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit }, parse)
+      // The limit of the route goes first, if it has one.
+      child.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit: Number.MAX_SAFE_INTEGER }, parse)
     }
     await child.register(httpProxy, options)
   })

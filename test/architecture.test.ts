@@ -40,8 +40,8 @@ const seam = 'plugins/seam.ts'
 /** Returns the concern that a file belongs to: its file or folder. */
 const concernOf = (file: string) => /^plugins\/(?:edge|mesh)\/concerns\/[^/]+/.exec(file)?.[0] ?? null
 
-/** The ordered list of each half; a split is no layer of a chain but chooses among chains. */
-const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts', 'plugins/mesh/mesh.ts', 'plugins/mesh/explain.ts']
+/** The ordered list of each half. */
+const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 
 /** Pure functions that both halves, operations and the configuration use: they import nothing. */
 const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts']
@@ -240,9 +240,10 @@ t.test('each rule bites', async (t) => {
     ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/core/service.ts'"],
     ['routes/x.ts', "import { build } from '../app.ts'"],
     ['plugins/mesh/concerns/retry/x.ts', "import type { Hedge } from '../hedge/legs.ts'"],
-    ['plugins/mesh/concerns/mirror.ts', "import { split } from './split.ts'"],
-    ['plugins/mesh/core/x.ts', "import { split } from '../concerns/split.ts'"],
-    ['plugins/edge/concerns/cors.ts', "import jwt from './jwt/index.ts'"],
+    ['plugins/mesh/concerns/mirror.ts', "import { fault } from './fault/index.ts'"],
+    ['plugins/mesh/mesh.ts', "import { mirror } from './concerns/mirror.ts'"],
+    ['plugins/mesh/core/x.ts', "import { mirror } from '../concerns/mirror.ts'"],
+    ['plugins/edge/concerns/max-forwards.ts', "import jwt from './jwt/index.ts'"],
     ['plugins/edge/bridge/x.ts', "import type { Consumer } from '../concerns/jwt/index.ts'"],
     ['routes/x.ts', "import type { Caller } from '../plugins/seam.ts'"],
     ['plugins/seam.ts', "import type { Call } from './mesh/core/call.ts'"],
@@ -263,7 +264,7 @@ t.test('each rule bites', async (t) => {
     ['plugins/edge/x.ts', "import type { Dispatcher } from 'undici'"],
     ['plugins/edge/index.ts', "import jwt from './concerns/jwt/index.ts'"],
     ['plugins/edge/concerns/jwt/index.ts', "import { Jwks } from './jwks.ts'"],
-    ['plugins/edge/concerns/cors.ts', "import { attach } from '../attach.ts'"],
+    ['plugins/edge/concerns/max-forwards.ts', "import { attach } from '../attach.ts'"],
     ['plugins/edge/x.ts', "import type { CallerOptions } from '../seam.ts'"],
     ['plugins/mesh/x.ts', "import type { CallerOptions } from '../seam.ts'"],
     ['plugins/seam.ts', "import type { RoutePolicy } from '../config/schema.ts'"],

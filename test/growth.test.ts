@@ -20,7 +20,6 @@ import { commaItems, listItems } from '../plugins/http-syntax.ts'
 import type { FallbackOptions } from '../plugins/mesh/concerns/fallback/options.ts'
 import { StaleStore } from '../plugins/mesh/concerns/fallback/stale-store.ts'
 import { noteRetryAfter } from '../plugins/mesh/concerns/retry/retry-after.ts'
-import { matcher } from '../plugins/mesh/concerns/split.ts'
 import { parseSpiffe } from '../plugins/mesh/connect/identity/spiffe.ts'
 import { alternativeNames } from '../plugins/mesh/connect/names.ts'
 import type { Call } from '../plugins/mesh/core/call.ts'
@@ -33,6 +32,7 @@ import { translate } from '../plugins/mesh/discovery/consul-translate.ts'
 import { additionalAddresses, addressesIn, byPriority, targetsIn } from '../plugins/mesh/discovery/dns-records.ts'
 import { requestHead } from '../plugins/mesh/http/request-head.ts'
 import { isPersistent, parseHead } from '../plugins/mesh/http/response-head.ts'
+import { matcher } from '../plugins/mesh/split.ts'
 
 /** Parts of a text: a beginning, a part that is repeated, an end. */
 const shapes: readonly (readonly [string, string, string])[] = [

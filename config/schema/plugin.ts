@@ -22,7 +22,9 @@ export const Plugin = Type.Object(
     order: Type.Optional(
       Type.Object(
         {
-          before: Type.Optional(Type.String({ description: 'Name of an edge concern, such as `cors` or `jwt`.' })),
+          before: Type.Optional(
+            Type.String({ description: 'Name of an edge concern, as it is written under `edge`.' })
+          ),
           after: Type.Optional(Type.String({ description: 'Name of an edge concern; either this or `before`.' }))
         },
         {
@@ -49,7 +51,8 @@ export const Plugin = Type.Object(
     provides: Type.Optional(
       Type.Array(Names(['consumer']), {
         minItems: 1,
-        description: 'consumer: the plugin sets `request.consumer`, so that `rateLimit.by: consumer` needs no `jwt`.'
+        description:
+          'consumer: the plugin sets `request.consumer`, so that concerns can go by the consumer on the routes of the plugin.'
       })
     ),
     hookTimeout: DurationOrZero(

@@ -1,11 +1,11 @@
 import type { RoutePolicy } from '../../config/schema.ts'
 import { hash32 } from './balancing/hash.ts'
 import { balanceOptions } from './balancing/policy.ts'
-import { matcher } from './concerns/split.ts'
 import { factReader } from './core/request-facts.ts'
 import type { Service } from './core/service.ts'
 import type { ServiceStatus } from './core/service-status.ts'
 import type { DispatchOptions } from './core/types.ts'
+import { matcher } from './split.ts'
 
 /** What would become of a call at one service. */
 export interface Explanation {

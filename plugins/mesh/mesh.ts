@@ -2,7 +2,6 @@ import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { MeshConcern } from './concern.ts'
-import { split } from './concerns/split.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
 import { Transports } from './connect/index.ts'
 import { MeshError } from './core/errors.ts'
@@ -26,6 +25,7 @@ import { activeCheck } from './health/active-check.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
 import type { Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
+import { split } from './split.ts'
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>

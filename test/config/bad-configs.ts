@@ -611,7 +611,7 @@ discovery: { consul: { url: http://h, token: [hunter2] } }
     yaml: `
 consumers: [me]
 `,
-    faults: ['2:12: consumers: cannot be declared in this version; jwt says who calls']
+    faults: ['2:12: consumers: cannot be declared in this version; jwt or a plugin says who calls']
   },
   {
     name: 'no methods',

@@ -101,6 +101,25 @@ t.test('a body that a module wants parsed goes on as JSON', async (t) => {
   t.match((await client.closed).text, String.raw`{\"a\":1,\"seen\":true}`)
 })
 
+t.test('a body that a module wants parsed has the limit of the route', async (t) => {
+  const module = join(t.testdir({ 'proxy.ts': 'export default { proxyPayloads: false }' }), 'proxy.ts')
+  for (const [bodyLimit, status] of [
+    ['3mb', 200],
+    [false, 200],
+    ['1mb', 413]
+  ] as const) {
+    const { port } = await gatewayWith(t, { match: { path: '/api' }, edge: { bodyLimit }, httpProxy: { module } })
+    const response = await fetch(`http://127.0.0.1:${port}/api`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify('x'.repeat(2 * 1024 * 1024)),
+      signal: AbortSignal.timeout(10_000)
+    })
+    await response.text()
+    t.equal(response.status, status, `${bodyLimit}`)
+  }
+})
+
 t.test('a module that is none stops the start, and is named', async (t) => {
   const folder = t.testdir({
     'throws.ts': 'throw new Error("no database")',

@@ -22,8 +22,8 @@ export default edgeConcern({
   default: '10mb',
   aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
   plugin: async () => (limit, route) => {
-    // The parsers of a plugin's own routes have a limit of their own, 1 MB by default.
-    if (route.config?.route === undefined && limit > 0) route.bodyLimit ??= limit
+    // For parsers, whose own limit is 1 MB by default. The bodies of most proxied routes are not parsed.
+    if (limit > 0) route.bodyLimit ??= limit
     return { preParsing: limiter(limit) }
   }
 })

@@ -5,7 +5,7 @@
  * Browsers send an origin in one spelling (RFC 6454, 6.2): lower case, no path, no default port. A value in another one
  * would never match, so it is a fault.
  */
-import { linearRegExp } from './linear-regexp.ts'
+import { linearRegExp } from '../../../../config/linear-regexp.ts'
 
 /** A longer `Origin` is not compared: host names have at most 253 characters. */
 const longestOrigin = 300

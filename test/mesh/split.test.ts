@@ -1,10 +1,10 @@
 /** Which share of a split a call goes to: a match before the weights, the weights by chance or by what sticks. */
 import t from 'tap'
-import type { HashSource, SplitShare } from '../../../config/schema.ts'
-import { split } from '../../../plugins/mesh/concerns/split.ts'
-import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
-import { meshOf, Recorder, service } from '../helpers/mesh.ts'
-import { upstream } from '../helpers/servers.ts'
+import type { HashSource, SplitShare } from '../../config/schema.ts'
+import type { DispatchOptions } from '../../plugins/mesh/core/types.ts'
+import { split } from '../../plugins/mesh/split.ts'
+import { meshOf, Recorder, service } from './helpers/mesh.ts'
+import { upstream } from './helpers/servers.ts'
 
 /** Names what each call was sent to. */
 function drawing(shares: SplitShare[], stickOn?: HashSource, random: () => number = Math.random) {

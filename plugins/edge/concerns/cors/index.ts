@@ -23,14 +23,14 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import { FifoMap } from 'toad-cache'
 import type { Static } from 'typebox'
 import Type from 'typebox'
-import type { Checked } from '../../../config/concern.ts'
-import { pointer } from '../../../config/faults.ts'
-import type { OriginTest } from '../../../config/origins.ts'
-import { originFault, originTest } from '../../../config/origins.ts'
-import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../../config/schema/kit.ts'
-import type { RouteHooks } from '../concern.ts'
-import { edgeConcern } from '../concern.ts'
-import { isWebSocket } from '../protocol/headers.ts'
+import type { Checked } from '../../../../config/concern.ts'
+import { pointer } from '../../../../config/faults.ts'
+import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import type { RouteHooks } from '../../concern.ts'
+import { edgeConcern } from '../../concern.ts'
+import { isWebSocket } from '../../protocol/headers.ts'
+import type { OriginTest } from './origins.ts'
+import { originFault, originTest } from './origins.ts'
 
 const OriginRefused = createError('JW_ORIGIN_REFUSED', 'WebSockets are not open to pages of this origin', 403)
 
@@ -64,7 +64,7 @@ const Cors = Type.Object(
 
 export type CorsOptions = Static<typeof Cors>
 
-declare module '../../../config/schema.ts' {
+declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
     cors?: CorsOptions | false
   }

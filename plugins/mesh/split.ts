@@ -1,9 +1,9 @@
-import type { HashSource, SplitShare } from '../../../config/schema.ts'
-import { hash32 } from '../balancing/hash.ts'
-import { weightedSampler } from '../balancing/weighted.ts'
-import { cookieOf, factReader, headerOf } from '../core/request-facts.ts'
-import { CookieHandler, mint } from '../core/sticky-cookie.ts'
-import type { Dispatch, DispatchOptions, MeshDeps } from '../core/types.ts'
+import type { HashSource, SplitShare } from '../../config/schema.ts'
+import { hash32 } from './balancing/hash.ts'
+import { weightedSampler } from './balancing/weighted.ts'
+import { cookieOf, factReader, headerOf } from './core/request-facts.ts'
+import { CookieHandler, mint } from './core/sticky-cookie.ts'
+import type { Dispatch, DispatchOptions, MeshDeps } from './core/types.ts'
 
 interface Target {
   readonly share: SplitShare
