@@ -165,7 +165,7 @@ function checkConflicts({ data, keys, report }: Checked): RouteTable<number> {
       const conflict = table.add({
         match,
         pattern,
-        cors: false,
+        answersPreflights: false,
         protection: protections.of(edgeOf(route)),
         value: index
       })

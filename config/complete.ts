@@ -1,11 +1,11 @@
 /** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
 import { dirname, resolve } from 'node:path'
 import type { Key, Keys } from './concern.ts'
-import { keysAt } from './concern.ts'
+import { declaredBy, keysAt } from './concern.ts'
 import type { Report } from './faults.ts'
 import { Protections } from './protection.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
-import type { Config, EdgePolicy, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
+import type { Config, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
 
 /** Returns the absolute path of one that is relative to the configuration's folder. */
 type Absolute = (path: string) => string
@@ -45,7 +45,12 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
       const via = httpProxy && {
         httpProxy: { ...files(httpProxy, ['module'], absolute), position: { line, column } }
       }
-      return completeRoute({ ...route, ...via, mesh: meshPolicy }, edgePolicy, protections)
+      return {
+        ...completeTarget({ ...route, ...via, mesh: meshPolicy }),
+        edge: edgePolicy,
+        declared: declaredBy(keys.edge, edgePolicy),
+        protection: protections.of({ edge: edgePolicy, config: route.config, plugins: route.plugins })
+      }
     }),
     plugins: data.plugins.map((plugin, index) => {
       const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
@@ -76,16 +81,16 @@ function service(name: string, written: Written['services'][string], mesh: MeshP
   }
 }
 
-function completeRoute(
-  { split, stickOn, mesh, ...rest }: Omit<Written['routes'][number], 'httpProxy'> & ViaHttpProxy,
-  edge: EdgePolicy,
-  protections: Protections
-): RouteConfig {
+/** Returns a route whose policy for the mesh has its split, too. */
+function completeTarget({
+  split,
+  stickOn,
+  mesh,
+  ...rest
+}: Omit<Written['routes'][number], 'httpProxy'> & ViaHttpProxy): Omit<RouteConfig, 'edge' | 'declared' | 'protection'> {
   return {
     ...rest,
     service: rest.service ?? split?.[0]?.service ?? '',
-    edge,
-    protection: protections.of({ edge, config: rest.config, plugins: rest.plugins }),
     mesh: { ...mesh, ...(split && { split }), ...(stickOn && { stickOn }) }
   }
 }

@@ -136,7 +136,10 @@ export class RouteSearch<T> {
     let loose: Entry<T> | null = null
     for (const preflight of this.#asked === null ? asIs : this.#anyHeaders ? asPreflight : either) {
       for (const entry of list) {
-        if (preflight ? !(entry.cors && entry.methods.has(this.#asked!)) : !entry.methods.has(this.#method)) continue
+        if (
+          preflight ? !(entry.answersPreflights && entry.methods.has(this.#asked!)) : !entry.methods.has(this.#method)
+        )
+          continue
         const fit = this.#fit(entry, at, partial)
         if (fit === 'strict') {
           this.#found = entry

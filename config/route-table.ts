@@ -25,7 +25,7 @@ export interface Candidate<T> {
   /** Pattern of the match's path; it may have two. */
   readonly pattern: PathPattern
   /** True if the gateway answers preflights for it. */
-  readonly cors: boolean
+  readonly answersPreflights: boolean
   /** Equal for routes that let the same requests through. */
   readonly protection: unknown
   readonly value: T
@@ -59,11 +59,11 @@ export class RouteTable<T> {
   }
 
   /** Adds a route. Returns what stands for one that matches some of the same requests, if there is such a route. */
-  add({ match, pattern, cors, protection, value }: Candidate<T>): T | undefined {
+  add({ match, pattern, answersPreflights, protection, value }: Candidate<T>): T | undefined {
     const methods = new Set(methodsOf(match))
     for (const method of methods) this.methods.add(method)
     const headers = Object.entries(match.headers ?? {}).map(([name, text]) => [name.toLowerCase(), text] as const)
-    const entry = entryOf({ pattern, methods, cors, protection, value }, this.#readings)
+    const entry = entryOf({ pattern, methods, answersPreflights, protection, value }, this.#readings)
     let other: T | undefined
     for (const tree of this.#treesOf(match.hosts)) {
       const node = nodeFor(tree, pattern, this.#loose)

@@ -7,7 +7,7 @@ export interface Entry<T> {
   readonly value: T
   readonly pattern: PathPattern
   readonly methods: ReadonlySet<string>
-  readonly cors: boolean
+  readonly answersPreflights: boolean
   readonly protection: unknown
   /** The same for routes whose paths match the same requests, if they end at one node. */
   readonly key: string
@@ -45,7 +45,7 @@ export class RouteNode<T> implements Node<T> {
 }
 
 export function entryOf<T>(
-  fields: Pick<Entry<T>, 'value' | 'pattern' | 'methods' | 'cors' | 'protection'>,
+  fields: Pick<Entry<T>, 'value' | 'pattern' | 'methods' | 'answersPreflights' | 'protection'>,
   readings: PathReadings
 ): Entry<T> {
   const { parts, end, trailingSlash } = fields.pattern

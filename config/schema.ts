@@ -69,6 +69,12 @@ export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
 
 type Passing = 'refuse' | 'pass'
 
+/** What the edge concerns in force on a route declare of themselves; see `Key`. */
+export interface Declared {
+  readonly answersPreflights: boolean
+  readonly ownsHeaders: readonly string[]
+}
+
 /** A route with its edge policy complete and its mesh overrides as written. */
 export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
@@ -77,6 +83,7 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly service: string
   readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
+  readonly declared: Declared
   /** The same number for routes that the same concerns protect in the same way. */
   readonly protection: number
   /** For user plugins, which find it in `routeOptions.config`. */

@@ -52,11 +52,11 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     for (const method of methods) {
       if (!table.methods.has(method)) fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
     }
-    const cors = Boolean(route.edge.cors)
+    const { answersPreflights } = route.declared
     for (const pattern of pathPatterns(route.match.path)) {
       const target =
         route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(index, route, pattern, methods)
-      table.add({ match: route.match, pattern, cors, protection: route.protection, value: target })
+      table.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
     }
     if (index % BATCH === BATCH - 1) await nextTurn()
   }
@@ -81,7 +81,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   }
 
   function addPreflight(route: RouteConfig, pattern: PathPattern, methods: string[]): string | null {
-    if (!route.edge.cors || methods.includes('OPTIONS')) return null
+    if (!route.declared.answersPreflights || methods.includes('OPTIONS')) return null
     const url = internalUrl()
     addBridged(url, route, pattern, ['OPTIONS'], { preflightFor: [...methods] })
     return url

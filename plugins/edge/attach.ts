@@ -15,7 +15,7 @@ declare module 'fastify' {
     guarded?: boolean
     /** A plugin's own route, as the edge's concerns see it. */
     ownRoute?: EdgeRoute
-    /** On a route of OPTIONS that is there for CORS preflights alone: the methods they may ask for. */
+    /** On a route of OPTIONS that is there for preflights alone: the methods they may ask for. */
     preflightFor?: readonly string[]
     /** The handler with which a configured route is added, until the bridge gives it one. */
     placeholder?: Placeholder
@@ -31,7 +31,7 @@ export interface Placeholder {
 }
 
 /** A route, as concerns see it. The name of a plugin's own one is its path. */
-export type EdgeRoute = Pick<RouteConfig, 'name' | 'edge'>
+export type EdgeRoute = Pick<RouteConfig, 'name' | 'edge' | 'declared'>
 
 /** Returns the route that concerns apply to; undefined for what answers requests that no route takes. */
 export function edgeRouteOf(config: FastifyContextConfig | undefined): EdgeRoute | undefined {

@@ -19,7 +19,7 @@ export interface EdgeConcern {
   /** A Fastify plugin, registered once. */
   readonly plugin: Plugin
   /** Returns whether the concern is in force on a route. */
-  readonly isOn: (route: EdgeRoute) => boolean
+  readonly isOn: (route: Pick<EdgeRoute, 'edge'>) => boolean
   /** Scope of its keys on plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
@@ -102,7 +102,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     ownRoutes = 'asked',
     ...key
   } = definition
-  const optionsFor = ({ edge }: EdgeRoute): Exclude<Static<S>, false> | null => {
+  const optionsFor = ({ edge }: Pick<EdgeRoute, 'edge'>): Exclude<Static<S>, false> | null => {
     const options = Reflect.get(edge, key.name)
     return options === undefined || options === false ? null : options
   }

@@ -84,7 +84,7 @@ export default fp<Config>(
     })
     const order = new EdgeOrder(concerns)
     fastify.decorate('edgeOrder', order)
-    const ownRoutes = new OwnRoutes(config, order)
+    const ownRoutes = new OwnRoutes(fastify, config, order)
     fastify.addHook('onRoute', ownRoutes.begin)
     fastify.decorate('edgeConcern', edgeConcern)
     fastify.decorateRequest('consumer', null)

@@ -50,7 +50,7 @@ export class EdgeOrder {
   }
 
   /** Names of the concerns in force on a route, in their order. */
-  namesOn(route: EdgeRoute): string[] {
+  namesOn(route: Pick<EdgeRoute, 'edge'>): string[] {
     return this.concerns.flatMap(({ name, isOn }) => (isOn(route) ? [name] : []))
   }
 

@@ -3,14 +3,15 @@
  * if the route asks for them by its `config.edge`, or all of them if its plugin is `guarded`. Either way they come before
  * the hooks that the route has of its own.
  */
-import type { RouteOptions } from 'fastify'
+import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { Key, Keys } from '../../config/concern.ts'
-import { keysAt } from '../../config/concern.ts'
+import { declaredBy, keysAt } from '../../config/concern.ts'
 import { ConfigError, Loader } from '../../config/load.ts'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
-import type { Phase } from './attach.ts'
+import type { EdgeRoute, Phase } from './attach.ts'
 import type { EdgeConcern } from './concern.ts'
 import type { EdgeOrder } from './order.ts'
+import { OwnPreflights } from './own-preflights.ts'
 
 type Written = Readonly<Record<string, unknown>>
 
@@ -20,13 +21,15 @@ const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as c
 export class OwnRoutes {
   readonly #config: Config
   readonly #order: EdgeOrder
+  readonly #preflights: OwnPreflights
   /** The top-level `edge`. */
   readonly #top: Written
   /** Hooks that routes have of their own, while concerns attach theirs. */
   readonly #aside = new WeakMap<RouteOptions, Partial<Record<Phase, unknown[]>>>()
   #loader: Loader | null = null
 
-  constructor(config: Config, order: EdgeOrder) {
+  constructor(fastify: FastifyInstance, config: Config, order: EdgeOrder) {
+    this.#preflights = new OwnPreflights(fastify)
     this.#config = config
     this.#order = order
     this.#top = { ...config.edge }
@@ -47,7 +50,7 @@ export class OwnRoutes {
     const { config } = route
     if (config?.route !== undefined || config?.unrouted) return
     if (config?.ownRoute === undefined) {
-      route.config = { ...config, ownRoute: Object.freeze({ name: route.url, edge: this.#policyOf(route) }) }
+      route.config = { ...config, ownRoute: this.#ownRoute(route.url, this.#policyOf(route)) }
     }
     const aside: Partial<Record<Phase, unknown[]>> = {}
     for (const phase of inTheWay) {
@@ -59,11 +62,26 @@ export class OwnRoutes {
     this.#aside.set(route, aside)
   }
 
-  /** The last one: appends them. */
+  #ownRoute(name: string, edge: EdgePolicy): EdgeRoute {
+    return Object.freeze({ name, edge, declared: declaredBy(this.#keys, edge) })
+  }
+
+  /** The last one: appends them, and adds a route for preflights that a concern answers. */
   end = (route: RouteOptions): void => {
     for (const [phase, hooks] of Object.entries(this.#aside.get(route) ?? {})) {
       Object.assign(route, { [phase]: [...[route[phase as Phase] ?? []].flat(), ...hooks] })
     }
+    const { ownRoute, preflightFor } = route.config ?? {}
+    if (preflightFor !== undefined || !ownRoute?.declared.answersPreflights) return
+    this.#preflights.add(route, this.#ownRoute(ownRoute.name, this.#preflightPolicy(ownRoute.edge)))
+  }
+
+  /** Returns the options of the concerns that answer preflights, and of those that apply to all own routes. */
+  #preflightPolicy(edge: EdgePolicy): EdgePolicy {
+    const keys = this.#order.concerns.flatMap((concern) =>
+      concern.keys.filter(({ answersPreflights }) => answersPreflights || concern.ownRoutes === 'always')
+    )
+    return Object.fromEntries(keys.map(({ name }) => [name, Reflect.get(edge, name)]))
   }
 
   #policyOf({ config, method, url }: RouteOptions): EdgePolicy {

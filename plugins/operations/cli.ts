@@ -237,7 +237,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
     .map(({ plugin, path, methods, edge, plugins }) => [
       '–',
       `${methods.join(',')} =${path}`,
-      gateway.edgeOrder.namesOn({ name: path, edge }).join(' → '),
+      gateway.edgeOrder.namesOn({ edge }).join(' → '),
       `plugin ${plugin}`,
       '–',
       '–',

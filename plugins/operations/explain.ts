@@ -40,7 +40,7 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
-    const edge = gateway.edgeOrder.namesOn({ name: matched, edge: own.edge })
+    const edge = gateway.edgeOrder.namesOn({ edge: own.edge })
     return { request: { method, path }, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
   }
   const route = config.routes.find(({ name }) => name === found.route)

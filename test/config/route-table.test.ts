@@ -11,16 +11,16 @@ const guarded: PathReadings = { case: 'guard', trailingSlash: 'guard', trailingD
 interface Spec {
   readonly match: RouteMatch
   readonly protection?: string
-  readonly cors?: boolean
+  readonly answersPreflights?: boolean
 }
 
 /** A table of routes by their names; conflicts come as `a/b`. */
 function tableOf(specs: Record<string, Spec>, readings: Partial<PathReadings> = {}) {
   const table = new RouteTable<string>({ ...guarded, ...readings })
   const conflicts: string[] = []
-  for (const [name, { match, protection = 'none', cors = false }] of Object.entries(specs)) {
+  for (const [name, { match, protection = 'none', answersPreflights = false }] of Object.entries(specs)) {
     for (const pattern of pathPatterns(match.path)) {
-      const other = table.add({ match, pattern, cors, protection, value: name })
+      const other = table.add({ match, pattern, answersPreflights, protection, value: name })
       if (other !== undefined) conflicts.push(`${other}/${name}`)
     }
   }
@@ -198,7 +198,7 @@ t.test('a search takes the same steps with ten thousand hosts as with one', asyn
     for (let n = 0; n < hosts; n++) {
       const match = { path: '/', hosts: [`h${n}.example.com`, `*.w${n}.example.com`] }
       for (const pattern of pathPatterns(match.path)) {
-        table.add({ match, pattern, cors: false, protection: null, value: n })
+        table.add({ match, pattern, answersPreflights: false, protection: null, value: n })
       }
     }
     let count = 0
@@ -222,11 +222,11 @@ t.test('a search takes the same steps with ten thousand hosts as with one', asyn
 
 t.test('methods, headers and preflights', async (t) => {
   const { find, conflicts, table } = tableOf({
-    read: { match: { path: '/x', methods: ['GET'] }, cors: true },
-    write: { match: { path: '/x', methods: ['POST'] }, cors: true },
+    read: { match: { path: '/x', methods: ['GET'] }, answersPreflights: true },
+    write: { match: { path: '/x', methods: ['POST'] }, answersPreflights: true },
     beta: { match: { path: '/x', headers: { 'X-Beta': '1' } } },
     both: { match: { path: '/x', headers: { 'x-beta': '1', 'x-team': 'a' } } },
-    only: { match: { path: '/only', methods: ['PUT'], headers: { 'x-beta': '1' } }, cors: true },
+    only: { match: { path: '/only', methods: ['PUT'], headers: { 'x-beta': '1' } }, answersPreflights: true },
     again: { match: { path: '/x/', methods: ['GET', 'PATCH'] } }
   })
   t.strictSame(conflicts, ['read/again'])

@@ -4,7 +4,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
 import { loadWithPlugins, schemaOf } from '../../plugins/config.ts'
-import { startService } from '../helpers/gateway.ts'
+import { get, startService } from '../helpers/gateway.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const hmac = `
@@ -65,6 +65,73 @@ const faultsOf = async (t: Test, modules: Record<string, string>, yaml: string):
     return (error as Error).message.replaceAll(file, 'gateway.yaml')
   }
 }
+
+/** A concern that speaks CORS in its own way. */
+const pages = `
+export default {
+  name: 'pages',
+  options: { type: 'object', additionalProperties: false, properties: { from: { type: 'string' } } },
+  answersPreflights: true,
+  ownsHeaders: ['access-control-', 'x-pages'],
+  order: { before: 'jwt' },
+  async plugin() {
+    return ({ from }, route) => ({
+      onRequest(request, reply, done) {
+        reply.header('access-control-allow-origin', from)
+        if (request.method !== 'OPTIONS' || !request.headers['access-control-request-method']) return done()
+        reply.code(204).header('access-control-allow-methods', route.config.preflightFor.join()).send()
+      }
+    })
+  }
+}
+`
+
+t.test('a concern of a user answers preflights, and owns headers of the response', async (t) => {
+  const service = await startService((_request, response) => {
+    response.setHeader('access-control-allow-credentials', 'true')
+    response.setHeader('x-pages-of', 'the service')
+    response.setHeader('x-other', 'kept')
+    response.end()
+  })
+  t.teardown(service.close)
+  const own = `export default async (fastify) => {
+    const config = { edge: { pages: { from: 'https://c.example' } } }
+    fastify.get('/mine', { config }, async () => 'mine')
+    fastify.put('/mine', { config }, async () => 'mine')
+  }`
+  const yaml = `
+admin: false
+edge: { pages: { from: https://a.example } }
+services: { a: { instances: ["${service.url}"] } }
+routes:
+  - { name: read, service: a, match: { path: /x, methods: [GET] } }
+  - { name: write, service: a, match: { path: /x, methods: [POST] }, edge: { pages: { from: https://b.example } } }
+  - { name: off, service: a, match: { path: /off, methods: [GET] }, edge: { pages: false } }
+plugins: [{ path: ./pages.ts }, { path: ./own.ts }]
+`
+  const file = await folderOf(t, { 'pages.ts': pages, 'own.ts': own }, yaml)
+  const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+  t.teardown(() => gateway.close())
+  await gateway.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = gateway.server.address() as { port: number }
+  const preflight = async (path: string, method: string) => {
+    const headers = [`Origin: https://any.example`, `Access-Control-Request-Method: ${method}`]
+    const { status, headers: received } = await get(port, path, headers, 'OPTIONS')
+    return [status, received['access-control-allow-origin'], received['access-control-allow-methods']]
+  }
+  t.strictSame(await preflight('/x', 'GET'), [204, 'https://a.example', 'GET,HEAD'])
+  t.strictSame(await preflight('/x', 'POST'), [204, 'https://b.example', 'POST'], 'of the route that takes the method')
+  t.strictSame(await preflight('/x', 'DELETE'), [405, undefined, undefined])
+  t.strictSame(await preflight('/x/a%2fb', 'GET'), [204, 'https://a.example', 'GET,HEAD'], 'whatever the path is')
+  t.strictSame(await preflight('/off', 'GET'), [405, undefined, undefined], 'not where it is off')
+  t.strictSame(await preflight('/mine', 'PUT'), [204, 'https://c.example', 'GET,PUT'], "a plugin's own route")
+
+  const { headers } = await get(port, '/x')
+  t.match(headers, { 'access-control-allow-origin': 'https://a.example', 'x-other': 'kept' })
+  t.notOk(headers['access-control-allow-credentials'] ?? headers['x-pages-of'], 'those of the service are left out')
+  const off = await get(port, '/off')
+  t.match(off.headers, { 'access-control-allow-credentials': 'true', 'x-pages-of': 'the service' })
+})
 
 t.test('an edge concern and a mesh concern of users', async (t) => {
   const service = await startService((request, response) => response.end(String(request.headers['x-stamp'])))

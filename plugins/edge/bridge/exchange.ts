@@ -38,8 +38,8 @@ const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to anothe
 
 /** Rules of a route for responses of its service. */
 export interface ResponseRules {
-  /** True if the edge speaks CORS for the route; then the service's CORS headers do not count. */
-  readonly ownsCors: boolean
+  /** Beginnings of names of headers that concerns set for the service, whose own are left out. */
+  readonly ownsHeaders: readonly string[]
   /** Changes locations back; null where the route changes neither path nor host. */
   readonly relocate: Relocate | null
 }
@@ -138,7 +138,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   /** Returns the header section for the client as name, value, name, value; `announces` trailers. */
   protected responseHeaders(given: IncomingHttpHeaders, announces = false): string[] {
     const own = this.reply.getHeaders()
-    return responseHeaders(this.relocated(given), own, this.isHttp2, this.rules.ownsCors, announces)
+    return responseHeaders(this.relocated(given), own, this.isHttp2, this.rules.ownsHeaders, announces)
   }
 
   protected relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {

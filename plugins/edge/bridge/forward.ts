@@ -64,7 +64,7 @@ export default fp(
         if (path() === 'reply') Response = ReplyResponse
       })
       const responses: ResponseRules = {
-        ownsCors: Boolean(route.edge.cors),
+        ownsHeaders: route.declared.ownsHeaders,
         relocate: relocation(route, requests.believed)
       }
       return (request: FastifyRequest, reply: FastifyReply) => {

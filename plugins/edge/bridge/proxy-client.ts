@@ -91,7 +91,7 @@ export default fp<Config>(
       const { route } = config
       if (keepsContext) captureContext(request)
       const wrap: Wrap = (handler) => {
-        const exchange = new ProxyExchange(request, reply, Boolean(edgeRouteOf(config)?.edge.cors), handler)
+        const exchange = new ProxyExchange(request, reply, edgeRouteOf(config)?.declared.ownsHeaders ?? [], handler)
         request.exchange = exchange
         return exchange
       }

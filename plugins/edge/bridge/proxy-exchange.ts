@@ -11,8 +11,13 @@ export class ProxyExchange extends Exchange {
   #begun = false
   #trailers: IncomingHttpHeaders | undefined
 
-  constructor(request: FastifyRequest, reply: FastifyReply, ownsCors: boolean, next: Dispatcher.DispatchHandler) {
-    super(request, reply, { ownsCors, relocate: null })
+  constructor(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    ownsHeaders: readonly string[],
+    next: Dispatcher.DispatchHandler
+  ) {
+    super(request, reply, { ownsHeaders, relocate: null })
     this.#next = next
   }
 

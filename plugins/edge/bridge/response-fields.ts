@@ -47,7 +47,7 @@ function isInOurName(name: string, value: string | string[] | undefined, own: Ow
 function passOn(
   given: IncomingHttpHeaders,
   own: OwnHeaders,
-  ownsCors: boolean,
+  ownsHeaders: readonly string[],
   announces: boolean,
   add: (name: string, value: string | string[]) => void
 ): void {
@@ -55,7 +55,7 @@ function passOn(
   for (const name in given) {
     if (hopByHop.has(name) || alsoDrop?.has(name)) continue
     if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
-    if (ownsCors && name.startsWith('access-control-')) continue
+    if (ownsHeaders.length > 0 && ownsHeaders.some((beginning) => name.startsWith(beginning))) continue
     const value = given[name]
     if (value === undefined || isInOurName(name, value, own)) continue
     add(name, value)
@@ -75,7 +75,7 @@ export function responseHeaders(
   given: IncomingHttpHeaders,
   own: OwnHeaders,
   isHttp2: boolean,
-  ownsCors: boolean,
+  ownsHeaders: readonly string[],
   announces: boolean
 ): string[] {
   const merged: string[] = []
@@ -83,7 +83,7 @@ export function responseHeaders(
     if (typeof value === 'string') merged.push(name, value)
     else for (const item of isHttp2 ? http2Values(name, value) : value) merged.push(name, item)
   }
-  passOn(given, own, ownsCors, announces, add)
+  passOn(given, own, ownsHeaders, announces, add)
   for (const name in own) {
     const value = own[name]!
     if (isUnwritable(name, value)) throw badHeader(name)
@@ -104,12 +104,12 @@ export function setServiceHeaders(
   reply: FastifyReply,
   given: IncomingHttpHeaders,
   isHttp2: boolean,
-  ownsCors: boolean,
+  ownsHeaders: readonly string[],
   announces: boolean
 ): Set<string> {
   const own = reply.getHeaders()
   const names = new Set<string>()
-  passOn(given, own, ownsCors, announces, (name, value) => {
+  passOn(given, own, ownsHeaders, announces, (name, value) => {
     names.add(name)
     const values = isHttp2 && Array.isArray(value) ? [...http2Values(name, value)] : value
     const before = own[name]

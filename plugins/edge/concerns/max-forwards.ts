@@ -9,7 +9,7 @@ export default fp<Config>(
     fastify.addHook('onRoute', (routeOptions) => {
       const methods = [routeOptions.method].flat()
       const { config } = routeOptions
-      // A route of CORS preflights passes nothing on.
+      // A route for preflights passes nothing on.
       if (config?.route === undefined || config.preflightFor !== undefined) return
       if (!methods.includes('OPTIONS') && !methods.includes('TRACE')) return
       const allow = methods.join(', ')

@@ -136,10 +136,10 @@ export default fp<Config>(
   { name: 'jingwei-request-target', fastify: '5.x' }
 )
 
-/** Returns whether a request is a CORS preflight that never gets to a service. */
+/** Returns whether a request is a preflight that a concern answers, so that it never gets to a service. */
 function isPreflight({ raw: { method, headers }, routeOptions }: FastifyRequest): boolean {
   if (method !== 'OPTIONS' || !headers.origin || !headers['access-control-request-method']) return false
-  return Boolean(edgeRouteOf(routeOptions.config)?.edge.cors)
+  return edgeRouteOf(routeOptions.config)?.declared.answersPreflights === true
 }
 
 function isHostAndPort(host: string): boolean {

@@ -76,13 +76,9 @@ export default edgeConcern({
   // CORS protects the browser's user; it keeps nobody out.
   protects: false,
   check: checkCors,
-  async plugin(fastify) {
-    const preflights = new Preflights(fastify)
-    return (options, route) => {
-      if (route.config?.route === undefined && route.config?.preflightFor === undefined) preflights.add(options, route)
-      return corsHooks(options, route)
-    }
-  }
+  answersPreflights: true,
+  ownsHeaders: ['access-control-'],
+  plugin: async () => corsHooks
 })
 
 function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
@@ -97,42 +93,6 @@ function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
     if (fault !== null) report.fault(single ? `${at}/origin` : pointer(at, 'origin', index), fault)
   }
 }
-
-/**
- * Routes that answer the preflights of plugins' own routes. Those of configured routes are found by the route table.
- */
-class Preflights {
-  readonly #fastify: FastifyInstance
-  /** By path and constraints, the methods of the routes: read at each preflight, so that later ones are among them. */
-  readonly #methods = new Map<string, string[]>()
-
-  constructor(fastify: FastifyInstance) {
-    this.#fastify = fastify
-  }
-
-  add(cors: CorsOptions, { method, url, constraints = {}, config }: RouteOptions): void {
-    const methods = [method].flat()
-    const key = JSON.stringify([url, constraints])
-    const known = this.#methods.get(key)
-    if (known !== undefined) {
-      known.push(...methods)
-      return
-    }
-    this.#methods.set(key, methods)
-    const path = url.slice(mountPoint(this.#fastify).length)
-    if (methods.includes('OPTIONS') || this.#fastify.hasRoute({ url, method: 'OPTIONS', constraints })) return
-    const { name, edge } = config!.ownRoute!
-    this.#fastify.route({
-      method: 'OPTIONS',
-      url: path,
-      constraints,
-      config: { preflightFor: methods, ownRoute: { name, edge: { accessLog: edge.accessLog ?? true, cors } } },
-      handler: (_request, reply) => void reply.callNotFound()
-    })
-  }
-}
-
-const mountPoint = ({ prefix }: FastifyInstance) => (prefix.endsWith('/') ? prefix.slice(0, -1) : prefix)
 
 function corsHooks(options: CorsOptions, routeOptions: RouteOptions): RouteHooks {
   const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
