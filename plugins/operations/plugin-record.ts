@@ -62,6 +62,14 @@ export class PluginRecord {
     })
   }
 
+  /** The `hookTimeout` of each plugin with a hook on a configured route, in milliseconds. */
+  hookTimeoutsOf(route: string, hook: RequestHook): number[] {
+    const added = this.#here.get(route) ?? []
+    const isHere = (owner: PluginOwner) => added.some((each, index) => each === hook && added[index - 1] === owner)
+    const owners = this.#owners.filter((owner) => this.#everywhere.get(owner)!.has(hook) || isHere(owner))
+    return owners.map(({ hookTimeoutMs }) => hookTimeoutMs)
+  }
+
   /** Routes that plugins added by themselves; those that differ in their methods alone are one. */
   ownRoutes(): OwnRoute[] {
     const found = new Map<string, OwnRoute & { methods: string[] }>()

@@ -12,6 +12,7 @@ import { breakOff } from './break-off.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
 import { isNoTrailer, responseHeaders } from './response-fields.ts'
+import type { StalledStreams } from './stalled-streams.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -42,6 +43,8 @@ export interface ResponseRules {
   readonly ownsHeaders: readonly string[]
   /** Changes locations back; null where the route changes neither path nor host. */
   readonly relocate: Relocate | null
+  /** Bounds streams of `onSend` hooks; null where there are none, or they have any time. */
+  readonly stalls: StalledStreams | null
 }
 
 /** Handler of the seam for one request. Subclasses write the final response to the client. */

@@ -14,6 +14,8 @@ import { RawResponse } from './raw-response.ts'
 import { ReplyResponse } from './reply-response.ts'
 import type { ResponsePath } from './response-path.ts'
 import { pathOf } from './response-path.ts'
+import { StalledStreams } from './stalled-streams.ts'
+import { streamTimeout } from './stream-faults.ts'
 import type { UpstreamRequests } from './upstream-request.ts'
 import { rulesOf } from './upstream-request.ts'
 
@@ -61,11 +63,15 @@ export default fp(
       let Response: typeof RawResponse | typeof ReplyResponse = RawResponse
       completions.push(() => {
         rules.isDropped = trust.filterFor(route)
-        if (path() === 'reply') Response = ReplyResponse
+        if (path() === 'raw') return
+        Response = ReplyResponse
+        const idleMs = streamTimeout(fastify, route.name)
+        if (idleMs > 0) responses = { ...responses, stalls: new StalledStreams(idleMs) }
       })
-      const responses: ResponseRules = {
+      let responses: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
-        relocate: relocation(route, requests.believed)
+        relocate: relocation(route, requests.believed),
+        stalls: null
       }
       return (request: FastifyRequest, reply: FastifyReply) => {
         const options = requests.options(request, rules)

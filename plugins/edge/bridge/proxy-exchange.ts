@@ -17,7 +17,7 @@ export class ProxyExchange extends Exchange {
     ownsHeaders: readonly string[],
     next: Dispatcher.DispatchHandler
   ) {
-    super(request, reply, { ownsHeaders, relocate: null })
+    super(request, reply, { ownsHeaders, relocate: null, stalls: null })
     this.#next = next
   }
 

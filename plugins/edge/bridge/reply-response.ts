@@ -9,23 +9,22 @@ import type { Dispatcher } from 'undici'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
 import { withoutLength } from '../protocol/headers.ts'
-import { Surplus } from './break-off.ts'
+import { breakOff, Surplus } from './break-off.ts'
 import { Exchange, reasonPhrase } from './exchange.ts'
 import { scheduleFlush } from './flush-batch.ts'
-import { hasTrailers, setServiceHeaders, unwritableHeader } from './response-fields.ts'
+import type { OwnHeaders } from './response-fields.ts'
+import { hasTrailers, removeServiceHeaders, setServiceHeaders, unwritableHeader } from './response-fields.ts'
 import type { Source } from './service-body.ts'
 import { discard, ServiceBody, streamOf } from './service-body.ts'
+import type { StreamedResponse } from './stalled-streams.ts'
 import { answerForStreams, streamFault } from './stream-faults.ts'
 
 /** Small chunks are passed on together up to this many bytes: a write each would take seconds for a megabyte. */
 const oneChunk = 16 * 1024
 
-/** Headers that describe one body, and are wrong for the error response that takes its place. */
-const ofTheBody = ['content-encoding', 'content-length', 'content-range', 'content-type', 'etag', 'last-modified']
-
 type Done = (error: Error | null, payload?: unknown) => void
 
-export class ReplyResponse extends Exchange implements Source {
+export class ReplyResponse extends Exchange implements Source, StreamedResponse {
   /**
    * Progress of the response: not begun; with the hooks; written by Fastify. `withdrawn`: an error response takes its
    * place. `cancelled`: the client has left while the hooks had it.
@@ -40,7 +39,7 @@ export class ReplyResponse extends Exchange implements Source {
   #text = ''
   #length: string | undefined
   /** Headers of the reply before those of the service were set. */
-  #own: Readonly<Record<string, number | string | string[] | undefined>> = {}
+  #own: OwnHeaders = {}
   #given: ReadonlySet<string> = new Set()
   /** Chunks that are passed on at the end of this event-loop iteration. */
   #held: Buffer[] = []
@@ -147,14 +146,34 @@ export class ReplyResponse extends Exchange implements Source {
       stream.on('data', (chunk: Buffer | string) => {
         this.bytesSent += Buffer.byteLength(chunk)
       })
+      this.rules.stalls?.watch(this, this.raw)
     }
     this.#schedule()
+  }
+
+  get progress(): number {
+    return this.bytesSent + this.#receivedBytes - this.#heldBytes - this.#body!.readableLength
+  }
+
+  get awaitsStream(): boolean {
+    return this.isOver || this.#isPaused || this.#heldBytes + this.#body!.readableLength > 0
+  }
+
+  stall(idleMs: number): void {
+    this.#end(new Error(`it neither read, sent nor ended within ${idleMs} ms (hookTimeout)`))
+  }
+
+  abort(): void {
+    breakOff(this.request.raw, this.raw)
   }
 
   /** Ends the response, as a stream of a hook has failed. */
   #fault(error: Error): void {
     // A failure as the client leaves is no fault.
-    if (this.gone !== null) return
+    if (this.gone === null) this.#end(error)
+  }
+
+  #end(error: Error): void {
     const fault = streamFault(this.request, error)
     if (!this.raw.writableEnded) this.#break(fault)
   }
@@ -258,15 +277,9 @@ export class ReplyResponse extends Exchange implements Source {
 
   override withdraw(): void {
     if (this.#stage === 'waiting' || this.raw.headersSent) return
-    const { reply } = this
     this.#stage = 'withdrawn'
     this.bytesSent = 0
-    for (const name of this.#given) reply.removeHeader(name)
-    for (const name of ofTheBody) if (this.#own[name] === undefined) reply.removeHeader(name)
-    for (const name of ['vary', 'set-cookie']) {
-      const own = this.#own[name]
-      if (this.#given.has(name) && own !== undefined) reply.header(name, own)
-    }
+    removeServiceHeaders(this.reply, this.#given, this.#own)
     this.#body!.destroy()
   }
 

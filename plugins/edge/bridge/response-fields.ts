@@ -6,7 +6,10 @@ import { hopByHop, token } from '../../http-syntax.ts'
 import { announced, nominated, notInTrailers } from '../protocol/headers.ts'
 import { http2Values } from '../protocol/http2-values.ts'
 
-type OwnHeaders = Readonly<Record<string, string | number | string[] | undefined>>
+export type OwnHeaders = Readonly<Record<string, string | number | string[] | undefined>>
+
+/** Headers that describe one body, and are wrong for the error response that takes its place. */
+const ofTheBody = ['content-encoding', 'content-length', 'content-range', 'content-type', 'etag', 'last-modified']
 
 /** A plugin's mistake. The client does not learn which header it is; the log does. */
 const BadHeader = createError('JW_BAD_HEADER', 'The gateway failed to write a header of the response', 500)
@@ -122,6 +125,16 @@ export function setServiceHeaders(
     }
   })
   return names
+}
+
+/** Removes what `setServiceHeaders` has set, and what hooks have said of the body. `own`: the reply's headers before. */
+export function removeServiceHeaders(reply: FastifyReply, given: ReadonlySet<string>, own: OwnHeaders): void {
+  for (const name of given) reply.removeHeader(name)
+  for (const name of ofTheBody) if (own[name] === undefined) reply.removeHeader(name)
+  for (const name of ['vary', 'set-cookie']) {
+    const before = own[name]
+    if (given.has(name) && before !== undefined) reply.header(name, before)
+  }
 }
 
 /** Returns JW_BAD_HEADER if the reply has a header that cannot be written. */

@@ -1,6 +1,6 @@
 /** Faults in streams that `onSend` hooks have put in place of a service's body. */
 import createError from '@fastify/error'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { captureContext } from '../async-context.ts'
 
 const StreamFailed = createError('JW_PLUGIN_FAILED', 'a stream of an onSend hook of plugin %s failed: %s', 500)
@@ -20,6 +20,19 @@ function pluginsOf({ server, routeOptions }: FastifyRequest): string {
   const hooks = server.pluginRecord.hooksOf(route)
   const names = hooks.filter(({ everywhere, here }) => [...everywhere, ...here].includes('onSend'))
   return names.map(({ plugin }) => plugin).join(', ') || 'unknown'
+}
+
+/** Time for the streams of hooks that no plugin of the configuration has added; the default of `hookTimeout`. */
+const usualTimeoutMs = 30_000
+
+/**
+ * Returns for how long streams of `onSend` hooks may keep a response of a route waiting, in milliseconds: the longest
+ * `hookTimeout` of their plugins, since nothing tells whose stream it is. 0: any time.
+ */
+export function streamTimeout(fastify: FastifyInstance, route: string): number {
+  const timeouts = fastify.hasDecorator('pluginRecord') ? fastify.pluginRecord.hookTimeoutsOf(route, 'onSend') : []
+  if (timeouts.length === 0) return usualTimeoutMs
+  return timeouts.includes(0) ? 0 : Math.max(...timeouts)
 }
 
 /**
