@@ -1,7 +1,8 @@
 /** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
 import { dirname, resolve } from 'node:path'
 import type { Key, Keys } from './concern.ts'
-import { declaredBy, keysAt } from './concern.ts'
+import { keysAt } from './concern.ts'
+import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
 import type { Report } from './faults.ts'
 import { Protections } from './protection.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
@@ -21,6 +22,33 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
     keys.edge.flatMap(({ name, needsBridge }) => (needsBridge === undefined ? [] : [[name, undefined]]))
   )
   const protections = new Protections(keys)
+  const services = Object.fromEntries(
+    Object.entries(data.services).map(([name, written]) => {
+      const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
+      return [name, service(name, written, policy)]
+    })
+  )
+  const routes = data.routes.map(({ httpProxy, ...route }, index) => {
+    const off = route.via === undefined ? {} : bridgeOnly
+    const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
+    const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
+    const { line = 1, column = 1 } = report.at(`/routes/${index}/httpProxy`) ?? {}
+    const via = httpProxy && {
+      httpProxy: { ...files(httpProxy, ['module'], absolute), position: { line, column } }
+    }
+    const target = completeTarget({ ...route, ...via, mesh: meshPolicy })
+    return {
+      ...target,
+      services: [
+        target.service,
+        ...(route.split ?? []).map((share) => share.service),
+        ...otherServices(keys.mesh, meshPolicy)
+      ],
+      edge: edgePolicy,
+      declared: declaredBy(keys.edge, edgePolicy),
+      protection: protections.of({ edge: edgePolicy, config: route.config, plugins: route.plugins })
+    }
+  })
   const config: Config = {
     ...rest,
     file,
@@ -31,31 +59,17 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
     discovery: discovery(data, absolute),
     edge,
     mesh,
-    services: Object.fromEntries(
-      Object.entries(data.services).map(([name, written]) => {
-        const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
-        return [name, service(name, written, policy)]
-      })
-    ),
-    routes: data.routes.map(({ httpProxy, ...route }, index) => {
-      const off = route.via === undefined ? {} : bridgeOnly
-      const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
-      const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
-      const { line = 1, column = 1 } = report.at(`/routes/${index}/httpProxy`) ?? {}
-      const via = httpProxy && {
-        httpProxy: { ...files(httpProxy, ['module'], absolute), position: { line, column } }
-      }
-      return {
-        ...completeTarget({ ...route, ...via, mesh: meshPolicy }),
-        edge: edgePolicy,
-        declared: declaredBy(keys.edge, edgePolicy),
-        protection: protections.of({ edge: edgePolicy, config: route.config, plugins: route.plugins })
-      }
-    }),
+    services,
+    routes,
     plugins: data.plugins.map((plugin, index) => {
       const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
       return { ...files(plugin, ['path'], absolute), position: { line, column } }
-    })
+    }),
+    otherServices: Object.fromEntries(
+      Object.values(services).map(({ name, mesh }) => [name, otherServices(keys.mesh, mesh)])
+    ),
+    instructions: instructingHeaders(keys, { edge, mesh, services, routes }),
+    perRequestHeaders: perRequestHeaders(keys.edge, edge)
   }
   return freeze(config)
 }
@@ -87,7 +101,10 @@ function completeTarget({
   stickOn,
   mesh,
   ...rest
-}: Omit<Written['routes'][number], 'httpProxy'> & ViaHttpProxy): Omit<RouteConfig, 'edge' | 'declared' | 'protection'> {
+}: Omit<Written['routes'][number], 'httpProxy'> & ViaHttpProxy): Omit<
+  RouteConfig,
+  'edge' | 'declared' | 'protection' | 'services'
+> {
   return {
     ...rest,
     service: rest.service ?? split?.[0]?.service ?? '',

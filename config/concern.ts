@@ -1,7 +1,7 @@
 /** The contract between the configuration and a concern: a concern describes its key, and `config/` knows none by name. */
 import type Type from 'typebox'
 import type { Report } from './faults.ts'
-import type { Declared, Written } from './schema.ts'
+import type { Written } from './schema.ts'
 
 /** A level at which a key can be set: the top-level section, `services.NAME.mesh`, or a route. */
 export type Level = 'gateway' | 'service' | 'route'
@@ -30,6 +30,12 @@ export interface Key {
   readonly answersPreflights?: boolean
   /** Beginnings of names of response headers that are the concern's where it is on: `access-control-`. A service's are left out. */
   readonly ownsHeaders?: readonly string[]
+  /** Returns the request headers whose value it sets anew for each request, with these options. */
+  perRequestHeaders?(options: unknown): readonly string[]
+  /** Request headers by which a peer instructs the concern. They reach services only from trusted peers, and where they are obeyed. */
+  readonly instructions?: { readonly headers: readonly string[]; areObeyed(options: unknown): boolean }
+  /** Returns the other services to which it sends calls, or copies of them, with these options. */
+  otherServices?(options: unknown): readonly string[]
   /** Checks what the schema cannot express, for each value whose place has no fault; values below it may have some. */
   check?(options: unknown, at: string, checked: Checked, place: Place): void
   /** Checks how values of all levels fit each other. */
@@ -63,15 +69,6 @@ export const everyLevel: readonly Level[] = ['gateway', 'service', 'route']
 
 /** Returns the keys that can be set at a level. */
 export const keysAt = (keys: readonly Key[], level: Level): Key[] => keys.filter(({ levels }) => levels.includes(level))
-
-/** Returns what the keys that are on in a policy declare. */
-export function declaredBy(keys: readonly Key[], policy: object): Declared {
-  const on = keys.filter(({ name }) => Reflect.get(policy, name))
-  return {
-    answersPreflights: on.some((key) => key.answersPreflights),
-    ownsHeaders: on.flatMap((key) => key.ownsHeaders ?? [])
-  }
-}
 
 /** Parameters of every check. */
 export interface Checked {

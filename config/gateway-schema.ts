@@ -1,6 +1,8 @@
 import Type from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
+import { forwardingHeaders } from './header-names.ts'
+import { Listen } from './schema/gateway.ts'
 import { Name, strict } from './schema/kit.ts'
 import { Route } from './schema/route.ts'
 import { Service } from './schema/service.ts'
@@ -15,10 +17,10 @@ export function gatewaySchema({ edge, mesh }: Keys): Type.TObject {
     { ...Route.properties, edge: Type.Optional(routeHalves.edge), mesh: Type.Optional(routeHalves.mesh) },
     strict
   )
-  const { listen, admin, discovery, redis, ...last } = sections
+  const { admin, discovery, redis, listen: _listen, ...last } = sections
   return Type.Object(
     {
-      listen,
+      listen: listenWith([...edge, ...mesh]),
       admin,
       discovery,
       redis,
@@ -34,6 +36,14 @@ export function gatewaySchema({ edge, mesh }: Keys): Type.TObject {
       title: 'Jingwei gateway configuration'
     }
   )
+}
+
+/** `listen`, whose peers may be believed when they instruct concerns. */
+function listenWith(keys: readonly Key[]): Type.TSchema {
+  const { trustHeaders } = Listen.properties
+  const names = keys.flatMap(({ instructions }) => instructions?.headers ?? [])
+  const items = { ...trustHeaders.items, enum: [...forwardingHeaders, ...names] }
+  return { ...Listen, properties: { ...Listen.properties, trustHeaders: { ...trustHeaders, items } } }
 }
 
 /** The mapping of a half at a level. */

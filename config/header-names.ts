@@ -7,13 +7,12 @@ const connection = [...hopByHop, 'host', 'content-length', 'expect']
 export const rewrittenHeaders = [
   'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
 ] as const // biome-ignore format: a list
-/** Requests for injected faults. The next gateway takes this one for a trusted peer, so a client's must not reach it. */
-export const faultHeaders = ['x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'] as const
 /** Other headers that services and frameworks believe: passed on if they are believed, else dropped. */
 export const passedOnHeaders = [
-  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url',
-  ...faultHeaders
+  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url'
 ] as const // biome-ignore format: a list
+/** Headers by which proxies say who called and for what. */
+export const forwardingHeaders = [...rewrittenHeaders, ...passedOnHeaders] as const
 /** These the gateway writes itself. */
 const own = ['via', ...rewrittenHeaders]
 /** These say what a body is, or what to do with a message. */

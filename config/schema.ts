@@ -90,6 +90,8 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly config?: Readonly<Record<string, unknown>>
   /** Names of plugins with `scope: routes`. */
   readonly plugins?: readonly string[]
+  /** Names of the services to which its own policy sends calls. */
+  readonly services: readonly string[]
   /** One frozen object per route, so that the mesh composes a chain for it once. */
   readonly mesh: RoutePolicy
 }
@@ -117,4 +119,10 @@ export interface Config extends Omit<Written, 'services' | 'routes' | 'consumers
   readonly services: Readonly<Record<string, ServiceConfig>>
   readonly routes: readonly RouteConfig[]
   readonly plugins: readonly PluginOptions[]
+  /** For each service, the names of the others to which its policy sends calls. */
+  readonly otherServices: Readonly<Record<string, readonly string[]>>
+  /** Request headers that concerns obey of trusted peers; `believed`: those that some policy asks for. */
+  readonly instructions: { readonly headers: readonly string[]; readonly believed: readonly string[] }
+  /** Request headers whose value is new for each request. */
+  readonly perRequestHeaders: readonly string[]
 }

@@ -3,17 +3,13 @@
  * given texts on which careless ones take quadratic time, at two lengths. A new parser belongs into the table.
  */
 import t from 'tap'
+import { forwardingHeaders, passedOnHeaders } from '../config/header-names.ts'
 import type { RouteConfig } from '../config/schema.ts'
 import { relocation } from '../plugins/edge/bridge/location.ts'
 import { headerValue } from '../plugins/edge/bridge/upstream-headers.ts'
 import { toOriginForm } from '../plugins/edge/protocol/absolute-form.ts'
 import { canonicalAddress, settleForwardedFor } from '../plugins/edge/protocol/client-address.ts'
-import {
-  appendForwarding,
-  forwardingHeaders,
-  prefixSoFar,
-  trustedPeers
-} from '../plugins/edge/protocol/forwarding-headers.ts'
+import { appendForwarding, prefixSoFar, trustedPeers } from '../plugins/edge/protocol/forwarding-headers.ts'
 import { announced, endToEnd, isWebSocket, nominated, takesTrailers } from '../plugins/edge/protocol/headers.ts'
 import { targetPath, withoutEndSlashes } from '../plugins/edge/protocol/target-path.ts'
 import { commaItems, listItems } from '../plugins/http-syntax.ts'
@@ -58,7 +54,7 @@ const route = (path: object) => ({ match: { path: '/a' }, edge: {}, path }) as u
 const { of } = identityOf({ excludeHeaders: [] })
 const stale: NonNullable<FallbackOptions['stale']> = { maxAge: 1000, maxEntries: 9, maxBody: 9, excludeHeaders: [] }
 const isTrusted = trustedPeers(['10.0.0.0/8'])
-const believed = new Set(forwardingHeaders)
+const believed = { names: new Set<string>(forwardingHeaders), passedOn: passedOnHeaders }
 const strip = relocation(route({ strip: '/a' }), believed)!
 const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call

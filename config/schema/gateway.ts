@@ -1,6 +1,6 @@
 /** What the process itself needs: where it listens, what it asks, what it shares. */
 import Type from 'typebox'
-import { passedOnHeaders, rewrittenHeaders } from '../header-names.ts'
+import { forwardingHeaders } from '../header-names.ts'
 import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, SizeOrZero, strict, Url } from './kit.ts'
 
 const Tls = Type.Object(
@@ -38,7 +38,7 @@ export const Listen = Type.Object(
       default: [],
       description: 'Peers whose forwarding headers are believed: addresses or CIDR ranges.'
     }),
-    trustHeaders: Type.Array(Names([...rewrittenHeaders, ...passedOnHeaders]), {
+    trustHeaders: Type.Array(Names(forwardingHeaders), {
       default: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
       description:
         'Forwarding headers that are believed of these peers; a peer must set or delete each of them itself. All others are dropped, from whomever they come.'

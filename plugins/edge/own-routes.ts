@@ -5,7 +5,8 @@
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { Key, Keys } from '../../config/concern.ts'
-import { declaredBy, keysAt } from '../../config/concern.ts'
+import { keysAt } from '../../config/concern.ts'
+import { declaredBy } from '../../config/declared.ts'
 import { ConfigError, Loader } from '../../config/load.ts'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
 import type { EdgeRoute, Phase } from './attach.ts'

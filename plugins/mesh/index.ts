@@ -14,9 +14,13 @@ declare module 'fastify' {
 export default fp<Config>(
   async (fastify, config) => {
     const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter : null
-    const perRequestHeaders = [config.edge.requestId.header]
     const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
-    const mesh = new Mesh(config, { log: fastify.log, perRequestHeaders, owners, ...(meter && { meter }) })
+    const mesh = new Mesh(config, {
+      log: fastify.log,
+      perRequestHeaders: config.perRequestHeaders,
+      owners,
+      ...(meter && { meter })
+    })
     fastify.decorate('mesh', mesh)
     fastify.addHook('onReady', async () => {
       mesh.start()

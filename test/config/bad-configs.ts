@@ -1055,7 +1055,9 @@ edge: { rateLimit: { max: 1, window: 1s, maxPerAddress: 10 } }
     yaml: `
 edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-request-id } } }
 `,
-    faults: ['2:79: edge.jwt.forward.sub: "x-request-id" carries the request id (edge.requestId.header)']
+    faults: [
+      '2:79: edge.jwt.forward.sub: "x-request-id" is set anew for each request; choose another name, such as x-sub'
+    ]
   },
   {
     name: 'a plugin of nothing',

@@ -144,9 +144,17 @@ t.test('a whole configuration', async (t) => {
             maxTokenSize: 8192
           }
         },
-        mesh: { timeout: 3000, retry: false }
+        mesh: { timeout: 3000, retry: false },
+        services: ['orders'],
+        declared: { answersPreflights: false, ownsHeaders: [] }
       }
     ],
+    otherServices: { orders: [], users: [], products: [], legacy: [] },
+    instructions: {
+      headers: ['x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'],
+      believed: []
+    },
+    perRequestHeaders: ['x-request-id'],
     plugins: [
       {
         path: join(dir, 'plugins/stamp.ts'),

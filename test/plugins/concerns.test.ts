@@ -4,7 +4,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
 import { loadWithPlugins, schemaOf } from '../../plugins/config.ts'
-import { get, startService } from '../helpers/gateway.ts'
+import { ask, get, startEcho, startService } from '../helpers/gateway.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const hmac = `
@@ -131,6 +131,59 @@ plugins: [{ path: ./pages.ts }, { path: ./own.ts }]
   t.notOk(headers['access-control-allow-credentials'] ?? headers['x-pages-of'], 'those of the service are left out')
   const off = await get(port, '/off')
   t.match(off.headers, { 'access-control-allow-credentials': 'true', 'x-pages-of': 'the service' })
+})
+
+/** A concern that sends calls elsewhere, and that a trusted peer may instruct. */
+const detour = `
+export default {
+  name: 'detour',
+  options: {
+    type: 'object',
+    additionalProperties: false,
+    properties: { to: { type: 'string' }, header: { type: 'boolean', default: false } }
+  },
+  otherServices: ({ to }) => [to],
+  instructions: { headers: ['x-detour'], areObeyed: ({ header }) => header },
+  layer: (service, { detour }, { toService }) => detour ? () => toService(detour.to) : null
+}
+`
+
+t.test('a concern of a user says where else it sends calls, and which headers it obeys of trusted peers', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const secret = 'a secret of more than thirty-two characters'
+  const seenWith = async (listen: object, header: boolean) => {
+    const yaml = JSON.stringify({
+      listen,
+      admin: false,
+      services: {
+        a: { instances: ['http://127.0.0.1:1'], mesh: { detour: { to: 'b', header } } },
+        b: { instances: [service.url] }
+      },
+      routes: [
+        { name: 'open', service: 'a', match: { path: '/open' } },
+        { name: 'me', service: 'b', match: { path: '/me' }, edge: { jwt: { secret, forward: { sub: 'x-user' } } } }
+      ],
+      plugins: [{ path: './detour.ts' }]
+    })
+    const file = await folderOf(t, { 'detour.ts': detour }, yaml)
+    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    t.teardown(() => gateway.close())
+    await gateway.listen({ host: '127.0.0.1', port: 0 })
+    const { port } = gateway.server.address() as { port: number }
+    const { headers } = await ask(port, '/open', ['X-User: eve', 'X-Detour: now', 'X-Other: kept'])
+    return [headers['x-other'], headers['x-user'], headers['x-detour']]
+  }
+  const trusting = { trustProxy: ['127.0.0.0/8'] }
+  t.strictSame(await seenWith({}, true), ['kept', undefined, undefined], 'nothing of what a stranger sends')
+  t.strictSame(await seenWith(trusting, true), ['kept', undefined, 'now'])
+  t.strictSame(await seenWith(trusting, false), ['kept', undefined, undefined], 'not where it is not obeyed')
+  const trustHeaders = ['x-detour']
+  t.strictSame(
+    await seenWith({ ...trusting, trustHeaders }, false),
+    ['kept', undefined, 'now'],
+    'unless the file says so'
+  )
 })
 
 t.test('an edge concern and a mesh concern of users', async (t) => {

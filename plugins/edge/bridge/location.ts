@@ -7,6 +7,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { commaItems } from '../../http-syntax.ts'
+import type { Believed } from '../protocol/forwarding-headers.ts'
 import { prefixSoFar } from '../protocol/forwarding-headers.ts'
 import { encodePath, withoutEndSlashes } from '../protocol/target-path.ts'
 
@@ -36,15 +37,15 @@ export function forwardedPrefix(route: RouteConfig): string | null {
 
 /**
  * Returns the function that changes a route's locations back, or null where they stay as they are. Build it at load.
- * `believed` are the forwarding headers that count of a trusted peer.
+ * `believed` are the headers that count of a trusted peer.
  */
-export function relocation(route: RouteConfig, believed: ReadonlySet<string>): Relocate | null {
+export function relocation(route: RouteConfig, believed: Believed): Relocate | null {
   const changed = prefixes(route)
   if (changed === null && route.edge.host !== 'upstream') return null
   const outer = encodePath(changed?.outer ?? '')
   const inner = encodePath(changed?.inner ?? '')
   const taken = forwardedPrefix(route)
-  const believesHost = believed.has('x-forwarded-host')
+  const believesHost = believed.names.has('x-forwarded-host')
 
   return (headers, request, instance) => {
     const { location, 'content-location': content } = headers

@@ -141,7 +141,7 @@ export default fp<Config>(
     function rulesOfService(service: string): HeaderRules {
       let rules = rulesByService.get(service)
       if (rules === undefined) {
-        rules = { takenPrefix: null, ownHost, isDropped: requests.trust.filterFor({ service, mesh: {} }) }
+        rules = { takenPrefix: null, ownHost, isDropped: requests.trust.filterFor({ services: [service] }) }
         // Other names come from functions, and may be without end.
         if (Object.hasOwn(config.services, service)) rulesByService.set(service, rules)
       }

@@ -7,12 +7,13 @@ import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
 import { LoopDetected } from '../errors.ts'
+import type { Believed } from '../protocol/forwarding-headers.ts'
 import {
   appendForwarding,
   believedHeaders,
-  forwardingHeaders,
   prefixSoFar,
-  trustedPeers
+  trustedPeers,
+  unbelievedHeaders
 } from '../protocol/forwarding-headers.ts'
 import { announced, fieldsOf, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
@@ -66,8 +67,8 @@ const traceContext = ['traceparent', 'tracestate', 'baggage']
 export class UpstreamRequests {
   /** Returns whether an address is in `listen.trustProxy`. */
   readonly isTrusted: (address: string) => boolean
-  /** Forwarding headers that are believed of a trusted peer. */
-  readonly believed: ReadonlySet<string>
+  /** Headers that are believed of a trusted peer. */
+  readonly believed: Believed
   /** Headers that services trust. */
   readonly trust: HeaderTrust
   readonly #requestIdHeader: string
@@ -83,7 +84,7 @@ export class UpstreamRequests {
     this.believed = believedHeaders(config)
     this.trust = new HeaderTrust(config)
     this.#requestIdHeader = config.edge.requestId.header.toLowerCase()
-    this.#drop = new Set([...hopByHop, ...forwardingHeaders, this.#requestIdHeader, 'host', 'expect', 'via'])
+    this.#drop = new Set([...hopByHop, ...unbelievedHeaders(config), this.#requestIdHeader, 'host', 'expect', 'via'])
     this.#dropAlsoCookies = new Set([...this.#drop, 'cookie'])
     this.#dropInTrailers = new Set([...this.#drop, ...notInTrailers])
   }

@@ -32,6 +32,7 @@ const key: Key = {
   levels: gatewayOnly,
   default: {},
   protects: false,
+  perRequestHeaders: ({ header }: RequestIdOptions) => [header],
   check({ header }: RequestIdOptions, at, { report }: Checked) {
     if (!report.usable(`${at}/header`) || !isStandardHeader(header)) return
     report.fault(`${at}/header`, `"${header}" has another meaning and cannot carry an id`)

@@ -1,27 +1,30 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
-import { faultHeaders, passedOnHeaders, rewrittenHeaders } from '../../../config/header-names.ts'
+import { forwardingHeaders, passedOnHeaders } from '../../../config/header-names.ts'
 import type { Config } from '../../../config/schema.ts'
 import { commaItems, unmapped } from '../../http-syntax.ts'
 import { forwardedFor } from './client-address.ts'
 import { withoutEndSlashes } from './target-path.ts'
 
-/** Headers by which proxies tell who called and for what. A client's copies never reach a service. */
-export const forwardingHeaders: readonly string[] = [...rewrittenHeaders, ...passedOnHeaders]
+/** Returns the headers of which no client's copy reaches a service. */
+export function unbelievedHeaders({ instructions }: Pick<Config, 'instructions'>): string[] {
+  return [...forwardingHeaders, ...instructions.headers]
+}
+
+/** Headers that are believed of trusted peers. */
+export interface Believed {
+  readonly names: ReadonlySet<string>
+  /** Those that go on as they are. */
+  readonly passedOn: readonly string[]
+}
 
 /**
- * Returns the forwarding headers that are believed of trusted peers. Trust in a peer is not trust in all that it lets
+ * Returns the headers that are believed of trusted peers. Trust in a peer is not trust in all that it lets
  * pass: a load balancer that sets X-Forwarded-For may pass on its client's X-Original-URL.
  */
-export function believedHeaders({ listen, mesh, services, routes }: Config): ReadonlySet<string> {
-  const believed = new Set<string>(listen.trustHeaders)
-  const policies = [
-    mesh,
-    ...Object.values(services).map((service) => service.mesh),
-    ...routes.map((route) => route.mesh)
-  ]
-  if (policies.some(({ fault }) => (fault ? fault.header : false))) for (const name of faultHeaders) believed.add(name)
-  return believed
+export function believedHeaders({ listen, instructions }: Pick<Config, 'listen' | 'instructions'>): Believed {
+  const names = new Set<string>([...listen.trustHeaders, ...instructions.believed])
+  return { names, passedOn: [...passedOnHeaders, ...instructions.headers].filter((name) => names.has(name)) }
 }
 
 /**
@@ -56,11 +59,7 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
 }
 
 /** Appends the forwarding headers for the service. `believed` are those that are kept of a trusted peer; null: none. */
-export function appendForwarding(
-  headers: string[],
-  request: IncomingMessage,
-  believed: ReadonlySet<string> | null
-): void {
+export function appendForwarding(headers: string[], request: IncomingMessage, believed: Believed | null): void {
   const { socket, headers: given } = request
   const address = unmapped(socket.remoteAddress ?? '')
   const scheme = (socket as { encrypted?: boolean }).encrypted === true ? 'https' : 'http'
@@ -70,8 +69,9 @@ export function appendForwarding(
     headers.push('x-forwarded-port', String(socket.localPort ?? ''))
     return
   }
-  const told = (name: string) => (believed.has(name) ? text(given[name]) : undefined)
-  const earlier = believed.has('x-forwarded-for') ? forwardedFor(request) : undefined
+  const { names, passedOn } = believed
+  const told = (name: string) => (names.has(name) ? text(given[name]) : undefined)
+  const earlier = names.has('x-forwarded-for') ? forwardedFor(request) : undefined
   const proto = told('x-forwarded-proto')
   headers.push(
     'x-forwarded-for', earlier === undefined ? address : `${earlier}, ${address}`,
@@ -81,8 +81,8 @@ export function appendForwarding(
   // The port of this hop says nothing of one where another scheme was spoken.
   const port = told('x-forwarded-port') ?? (proto === undefined ? String(socket.localPort ?? '') : undefined)
   if (port !== undefined) headers.push('x-forwarded-port', port)
-  for (const name of passedOnHeaders) {
-    const value = told(name)
+  for (const name of passedOn) {
+    const value = text(given[name])
     if (value !== undefined) headers.push(name, value)
   }
   // RFC 7239 is continued where a proxy before this one began it; X-Forwarded-* is what most services read.
@@ -97,12 +97,8 @@ export function appendForwarding(
  * Returns the prefix that was taken off the path so far, by a trusted peer and then by this gateway's route, as one path:
  * of two header lines, or a list, some frameworks read the first and some the last. Null if nothing was taken off.
  */
-export function prefixSoFar(
-  own: string | null,
-  request: IncomingMessage,
-  believed: ReadonlySet<string> | null
-): string | null {
-  const earlier = believed?.has('x-forwarded-prefix') ? text(request.headers['x-forwarded-prefix']) : undefined
+export function prefixSoFar(own: string | null, request: IncomingMessage, believed: Believed | null): string | null {
+  const earlier = believed?.names.has('x-forwarded-prefix') ? text(request.headers['x-forwarded-prefix']) : undefined
   if (earlier === undefined) return own
   if (own === null) return earlier
   const parts = commaItems(earlier, mostPrefixes)

@@ -197,6 +197,7 @@ export const mirrorKey: Key = {
   name: 'mirror',
   options: orOff(Mirror, { description: 'A copy of the calls goes to another service; its answers are dropped.' }),
   levels: everyLevel,
+  otherServices: ({ service }: MirrorOptions) => [service],
   check({ service: name }: MirrorOptions, at, checked, { service }) {
     if (checked.report.sound(at)) checkOtherService(`${at}/service`, name, service, checked)
   }

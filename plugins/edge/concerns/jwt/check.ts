@@ -3,6 +3,7 @@ import type { KeyObject } from 'node:crypto'
 import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Checked } from '../../../../config/concern.ts'
+import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
 import { publishedSecret } from '../../../../config/published-secret.ts'
@@ -37,9 +38,12 @@ export function checkConsumerNames({ data, report }: Checked): void {
 }
 
 /** Headers for the service: none that the gateway sets itself, and each once. */
-function checkForward(at: string, forward: Readonly<Record<string, string>>, { data, report }: Checked): void {
+function checkForward(at: string, forward: Readonly<Record<string, string>>, { data, keys, report }: Checked): void {
   const claims = new Map<string, string>()
-  const id = report.usable('/edge/requestId/header') ? canonicalName(data.edge.requestId.header) : null
+  const taken = perRequestHeaders(
+    keys.edge.filter(({ name }) => report.sound(`/edge/${name}`)),
+    data.edge
+  ).map(canonicalName)
   for (const [claim, header] of Object.entries(forward)) {
     const place = pointer(at, claim)
     if (!report.usable(place)) continue
@@ -50,8 +54,11 @@ function checkForward(at: string, forward: Readonly<Record<string, string>>, { d
         place,
         `"${header}" is set by the gateway itself; choose another name, such as x-${claimName(claim)}`
       )
-    } else if (name === id) {
-      report.fault(place, `"${header}" carries the request id (edge.requestId.header)`)
+    } else if (taken.includes(name)) {
+      report.fault(
+        place,
+        `"${header}" is set anew for each request; choose another name, such as x-${claimName(claim)}`
+      )
     } else if (before !== undefined) {
       report.fault(place, `"${header}" already carries the claim "${before}"`)
     } else claims.set(name, claim)

@@ -58,6 +58,7 @@ export const fallbackKey: Key = {
     description: 'What is answered instead of a failure; tried in this order.'
   }),
   levels: everyLevel,
+  otherServices: (entries: FallbackOptions[]) => entries.flatMap(({ service }) => service ?? []),
   check(entries: FallbackOptions[], at, checked, { service }) {
     if (!checked.report.sound(at)) return
     for (const [index, entry] of entries.entries()) checkEntry(pointer(at, index), entry, service, checked)

@@ -6,7 +6,7 @@ import { headerOf } from '../../core/request-facts.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import type { FaultOptions } from './options.ts'
-import { faultKey } from './options.ts'
+import { faultHeaders, faultKey } from './options.ts'
 import { ThrottledHandler } from './throttled-handler.ts'
 
 /** What is injected into one attempt. */
@@ -72,10 +72,10 @@ function draw(options: FaultOptions, opts: DispatchOptions, random: MeshDeps['ra
   }
   // Only who is trusted: a stranger could make any service look broken.
   if (options.header && opts.caller?.trusted) {
-    injected.delayMs = Math.min(asked(opts, 'x-jingwei-fault-delay') ?? injected.delayMs, longestMs)
-    const status = asked(opts, 'x-jingwei-fault-abort') ?? 0
+    injected.delayMs = Math.min(asked(opts, faultHeaders.delay) ?? injected.delayMs, longestMs)
+    const status = asked(opts, faultHeaders.abort) ?? 0
     if (status >= 200 && status <= 599) injected.status = status
-    injected.bytesPerSecond = asked(opts, 'x-jingwei-fault-bandwidth') ?? injected.bytesPerSecond
+    injected.bytesPerSecond = asked(opts, faultHeaders.bandwidth) ?? injected.bytesPerSecond
   }
   return injected.delayMs > 0 || injected.status > 0 || injected.bytesPerSecond > 0 ? injected : null
 }

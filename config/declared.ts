@@ -1,0 +1,53 @@
+/** Facts that concerns declare in their keys, of policies in which they are on. */
+import type { Key, Keys } from './concern.ts'
+import type { Config, Declared } from './schema.ts'
+
+/** The part of the configuration that concerns declare. */
+type Sections = Pick<Config, 'edge' | 'mesh' | 'services' | 'routes'>
+
+/** Keys that are on in a policy, with their options. */
+function keysIn(keys: readonly Key[], policy: object): (readonly [key: Key, options: unknown])[] {
+  return keys.flatMap((key) => {
+    const options: unknown = Reflect.get(policy, key.name)
+    return options ? [[key, options] as const] : []
+  })
+}
+
+/** Returns what edge concerns declare of a route with a policy. */
+export function declaredBy(keys: readonly Key[], policy: object): Declared {
+  const on = keysIn(keys, policy).map(([key]) => key)
+  return {
+    answersPreflights: on.some((key) => key.answersPreflights),
+    ownsHeaders: on.flatMap((key) => key.ownsHeaders ?? [])
+  }
+}
+
+/** Returns the names of the other services to which a policy of the mesh sends calls. */
+export function otherServices(keys: readonly Key[], policy: object): string[] {
+  return keysIn(keys, policy).flatMap(([key, options]) => key.otherServices?.(options) ?? [])
+}
+
+/** Returns the request headers that concerns obey; `isBelieved`: only those that some policy asks for. */
+export function instructingHeaders(keys: Keys, { edge, mesh, services, routes }: Sections): Config['instructions'] {
+  const policies = {
+    edge: [edge, ...routes.map((route) => route.edge)],
+    mesh: [mesh, ...Object.values(services).map((service) => service.mesh), ...routes.map((route) => route.mesh)]
+  }
+  const found = (['edge', 'mesh'] as const).flatMap((half) =>
+    keys[half].flatMap(({ name, instructions }) => {
+      if (instructions === undefined) return []
+      const options = policies[half].map((policy): unknown => Reflect.get(policy, name))
+      const isBelieved = options.some((each) => Boolean(each) && instructions.areObeyed(each))
+      return [{ headers: instructions.headers, isBelieved }]
+    })
+  )
+  return {
+    headers: found.flatMap(({ headers }) => headers),
+    believed: found.flatMap(({ headers, isBelieved }) => (isBelieved ? headers : []))
+  }
+}
+
+/** Returns the headers whose value concerns of the edge set anew for each request. */
+export function perRequestHeaders(keys: readonly Key[], policy: object): string[] {
+  return keysIn(keys, policy).flatMap(([key, options]) => key.perRequestHeaders?.(options) ?? [])
+}
