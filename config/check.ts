@@ -10,6 +10,7 @@ import { checkPem } from './checked.ts'
 import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import { checkRouteConfig } from './route-config.ts'
 import type { Written } from './schema.ts'
 
 export function check(data: Written, report: Report, file: string, keys: Keys): void {
@@ -24,7 +25,10 @@ export function check(data: Written, report: Report, file: string, keys: Keys): 
     report.fault('/consumers', `cannot be declared in this version; ${who} says who calls`)
   }
   checkConcerns(checked)
-  if (report.usable('/routes')) checkRoutes(checked)
+  if (report.usable('/routes')) {
+    checkRoutes(checked)
+    checkRouteConfig(checked)
+  }
 }
 
 function checkListen(checked: Checked): void {

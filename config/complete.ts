@@ -63,7 +63,8 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
     routes,
     plugins: data.plugins.map((plugin, index) => {
       const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
-      return { ...files(plugin, ['path'], absolute), position: { line, column } }
+      const routeConfig = keys.routeConfig?.plugins?.[index] ?? null
+      return { ...files(plugin, ['path'], absolute), position: { line, column }, routeConfig }
     }),
     otherServices: Object.fromEntries(
       Object.values(services).map(({ name, mesh }) => [name, otherServices(keys.mesh, mesh)])

@@ -60,6 +60,18 @@ export interface Place {
 export interface Keys {
   readonly edge: readonly Key[]
   readonly mesh: readonly Key[]
+  /** Without: any key can be in `routes[].config`. */
+  readonly routeConfig?: RouteConfigKeys
+}
+
+/** The keys of `routes[].config`. */
+export interface RouteConfigKeys {
+  /** Their schemas; `{}` takes any value. */
+  readonly schemas: ReadonlyMap<string, Type.TSchema>
+  /** Names that cannot be set, each with advice. */
+  readonly reserved: ReadonlyMap<string, string>
+  /** The keys that each plugin of the file reads; null where a module, or for null all modules, have not been imported. */
+  readonly plugins: readonly (readonly string[] | null)[] | null
 }
 
 export const gatewayOnly: readonly Level[] = ['gateway']

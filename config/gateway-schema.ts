@@ -2,6 +2,7 @@ import Type from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { forwardingHeaders } from './header-names.ts'
+import { routeConfigSchema } from './route-config.ts'
 import { Listen } from './schema/gateway.ts'
 import { Name, strict } from './schema/kit.ts'
 import { Route } from './schema/route.ts'
@@ -9,12 +10,17 @@ import { Service } from './schema/service.ts'
 import { sections } from './schema.ts'
 
 /** The schema of the whole file, with the keys of the concerns at each level. */
-export function gatewaySchema({ edge, mesh }: Keys): Type.TObject {
+export function gatewaySchema({ edge, mesh, routeConfig }: Keys): Type.TObject {
   const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
   const routeHalves = halves('route')
   const service = Type.Object({ ...Service.properties, mesh: Type.Optional(section(mesh, 'service')) }, strict)
   const route = Type.Object(
-    { ...Route.properties, edge: Type.Optional(routeHalves.edge), mesh: Type.Optional(routeHalves.mesh) },
+    {
+      ...Route.properties,
+      edge: Type.Optional(routeHalves.edge),
+      mesh: Type.Optional(routeHalves.mesh),
+      config: Type.Optional(routeConfigSchema(routeConfig))
+    },
     strict
   )
   const { admin, discovery, redis, listen: _listen, ...last } = sections

@@ -7,9 +7,10 @@ import type { Keys } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
-import type { ImportConcern } from './plugin-concerns.ts'
-import { pluginConcerns } from './plugin-concerns.ts'
+import type { ImportModule } from './plugin-concerns.ts'
+import { entriesOf, pluginConcerns, pluginModules } from './plugin-concerns.ts'
 import { read } from './read.ts'
+import { withPluginKeys } from './route-config.ts'
 import type { Config, Written } from './schema.ts'
 import { Validator } from './validate.ts'
 
@@ -36,7 +37,7 @@ export class Loader {
   }
 
   /**
-   * Reads a file. `warn` is told of each thing that has no effect, unless there are faults.
+   * Reads a file without the modules of its plugins. `warn` is told of each thing that has no effect, unless there are faults.
    * @throws {ConfigError} with every fault of the file.
    */
   load(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
@@ -49,33 +50,38 @@ export class Loader {
     return this.#finish(read(text, env, report), file, report, warn)
   }
 
-  /** The same for a file whose plugins bring concerns of their own. `imported` returns the concern of a plugin, if any. */
+  /**
+   * The same for a file whose plugins bring concerns of their own, or keys of `routes[].config`: only with their modules
+   * can it be checked that a plugin reads each of these.
+   */
   async loadWithPlugins(
-    imported: ImportConcern,
+    imported: ImportModule,
     file: string,
     env: NodeJS.ProcessEnv = process.env,
     warn: Warn = () => {}
   ): Promise<Config> {
     const report = new Report(file)
     const data = read(textOf(file), env, report)
-    const loader = await this.#withConcerns(data, file, report, imported)
+    const loader = await this.#withPlugins(data, file, report, imported)
     return loader.#finish(data, file, report, warn)
   }
 
   /** Returns the schema of a file with the concerns of its plugins. */
-  async schemaOf(imported: ImportConcern, file: string, env: NodeJS.ProcessEnv = process.env): Promise<object> {
+  async schemaOf(imported: ImportModule, file: string, env: NodeJS.ProcessEnv = process.env): Promise<object> {
     const report = new Report(file)
-    const loader = await this.#withConcerns(read(textOf(file), env, report), file, report, imported)
+    const loader = await this.#withPlugins(read(textOf(file), env, report), file, report, imported)
     report.throwIfAny()
     return loader.schema
   }
 
-  async #withConcerns(data: unknown, file: string, report: Report, imported: ImportConcern): Promise<Loader> {
-    const concerns = await pluginConcerns(data, resolve(file), report, imported, this.#keys)
-    if (concerns.edge.length + concerns.mesh.length === 0) return this
+  async #withPlugins(data: unknown, file: string, report: Report, imported: ImportModule): Promise<Loader> {
+    const entries = entriesOf(data)
+    const modules = await pluginModules(entries, resolve(file), imported)
+    const concerns = pluginConcerns(modules, report, this.#keys)
     return new Loader({
       edge: [...this.#keys.edge, ...concerns.edge],
-      mesh: [...this.#keys.mesh, ...concerns.mesh]
+      mesh: [...this.#keys.mesh, ...concerns.mesh],
+      routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)
     })
   }
 

@@ -1,6 +1,7 @@
 /** Advice for keys that are not known where they stand, but elsewhere or in other gateways. */
 import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
+import { didYouMean } from './nearest.ts'
 import { Listen } from './schema/gateway.ts'
 import { Match } from './schema/route.ts'
 import { Service } from './schema/service.ts'
@@ -62,8 +63,27 @@ export class Advisor {
     )
   }
 
+  /** Returns what to write instead of a key that its holder does not have: `; …`, or nothing. */
+  adviceFor(holder: string, key: string, known: readonly string[]): string {
+    const [config, inner] = /^\/routes\/\d+\/config(\/.*)?$/.exec(holder) ?? []
+    if (inner !== undefined) return didYouMean(key, known)
+    if (config !== undefined) return this.#unread(key, holder, known)
+    return this.#misplaced(holder, key) ?? didYouMean(key, known)
+  }
+
+  /** Advice for a key of a route's config that no plugin reads. */
+  #unread(key: string, holder: string, known: readonly string[]): string {
+    const reserved = this.#keys.routeConfig?.reserved.get(key)
+    if (reserved !== undefined) return `; ${reserved}`
+    const near = didYouMean(key, known)
+    if (near !== '') return near
+    const own = this.#ofAnotherSection(holder, key)
+    const claim = `write routeConfig: [${key}] in the entry of the plugin that reads it`
+    return `: no plugin declares that it reads this; ${own === null ? claim : `the gateway's own ${key}: ${own}; a plugin's: ${claim}`}`
+  }
+
   /** Returns `; …` with what to write instead of a key, or null if nothing is known of it. */
-  misplaced(holder: string, key: string): string | null {
+  #misplaced(holder: string, key: string): string | null {
     const name = folded(key)
     const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
     if (placed !== undefined) return `; ${placed[2]}`
@@ -108,9 +128,11 @@ export class Advisor {
     if (holder === '/edge') return [ofServices]
     if (holder === '/mesh') return [edge]
     if (/^\/services\/[^/]+$/.test(holder)) return [ofServices]
-    if (/^\/routes\/\d+$/.test(holder)) return [['match', match], edge, ofRoutes]
-    if (/^\/routes\/\d+\/edge$/.test(holder)) return [ofRoutes, ['match', match]]
-    if (/^\/routes\/\d+\/mesh$/.test(holder)) return [edge]
+    const config: Section = ['config', new Set(this.#keys.routeConfig?.schemas.keys())]
+    if (/^\/routes\/\d+$/.test(holder)) return [['match', match], edge, ofRoutes, config]
+    if (/^\/routes\/\d+\/edge$/.test(holder)) return [ofRoutes, ['match', match], config]
+    if (/^\/routes\/\d+\/mesh$/.test(holder)) return [edge, config]
+    if (/^\/routes\/\d+\/config$/.test(holder)) return [edge, ofRoutes]
     return []
   }
 }

@@ -1,12 +1,11 @@
 /** Keys of concerns that the plugins of a file define, gathered before the file is validated. */
 import { dirname, resolve } from 'node:path'
-import { Ajv } from 'ajv'
 import type { Key, Keys } from './concern.ts'
 import { everyLevel, gatewayAndRoute } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { orOff } from './schema/kit.ts'
-import { addKeywords } from './validate.ts'
+import { schemaFault } from './validate.ts'
 
 /** A plugin's concern: `layer` makes it one of the mesh. */
 export interface PluginConcern extends Omit<Key, 'levels'> {
@@ -16,24 +15,43 @@ export interface PluginConcern extends Omit<Key, 'levels'> {
   readonly repeats?: unknown
 }
 
-/** Imports a plugin's module, given by an absolute path or a package; null if it defines no concern. */
-export type ImportConcern = (
+/** A plugin's module. */
+export interface PluginModule {
+  /** The concern that it defines; null if it defines none. */
+  readonly concern: PluginConcern | null
+  /** Its declaration of the keys of `routes[].config` that it reads. */
+  readonly routeConfig: unknown
+}
+
+/** Imports a plugin's module, given by an absolute path or a package. */
+export type ImportModule = (
   plugin: { readonly path?: string; readonly package?: string },
   configFile: string
-) => Promise<PluginConcern | null>
+) => Promise<PluginModule>
 
-export async function pluginConcerns(
-  data: unknown,
+/** Imports the modules of entries of `plugins`; null for one that cannot be imported. */
+export async function pluginModules(
+  entries: readonly unknown[],
   file: string,
-  report: Report,
-  imported: ImportConcern,
-  known: Keys
-): Promise<{ edge: Key[]; mesh: Key[] }> {
-  const found: { edge: Key[]; mesh: Key[] } = { edge: [], mesh: [] }
-  for (const [index, entry] of entriesOf(data).entries()) {
+  imported: ImportModule
+): Promise<(PluginModule | null)[]> {
+  const modules: (PluginModule | null)[] = []
+  for (const entry of entries) {
     const module = moduleOf(entry, file)
     // A module that cannot be imported, or not in time, is reported when the gateway is built.
-    const concern = module === null ? null : await imported(module, file).catch(() => null)
+    modules.push(module === null ? null : await imported(module, file).catch(() => null))
+  }
+  return modules
+}
+
+export function pluginConcerns(
+  modules: readonly (PluginModule | null)[],
+  report: Report,
+  known: Keys
+): { edge: Key[]; mesh: Key[] } {
+  const found: { edge: Key[]; mesh: Key[] } = { edge: [], mesh: [] }
+  for (const [index, module] of modules.entries()) {
+    const concern = module?.concern ?? null
     if (concern === null) continue
     const half = concern.layer === undefined ? 'edge' : 'mesh'
     const taken = [...known[half], ...found[half]].some(({ name }) => name === concern.name)
@@ -77,13 +95,13 @@ function contained(concern: PluginConcern): PluginConcern {
   }
 }
 
-function entriesOf(data: unknown): readonly unknown[] {
+export function entriesOf(data: unknown): readonly unknown[] {
   if (typeof data !== 'object' || data === null) return []
   const plugins: unknown = Reflect.get(data, 'plugins')
   return Array.isArray(plugins) ? plugins : []
 }
 
-function moduleOf(entry: unknown, file: string): Parameters<ImportConcern>[0] | null {
+function moduleOf(entry: unknown, file: string): Parameters<ImportModule>[0] | null {
   if (typeof entry !== 'object' || entry === null) return null
   const { path, package: name } = entry as { path?: unknown; package?: unknown }
   if (typeof path === 'string') return { path: resolve(dirname(file), path) }
@@ -97,10 +115,6 @@ function faultOf({ name, options, layer, repeats }: PluginConcern): string | nul
   if (repeats !== undefined && typeof repeats !== 'function') {
     return `"repeats" of its concern ${name} is no function: (policy) => ({ maxBody, mayRepeat }), or null`
   }
-  try {
-    addKeywords(new Ajv({ strict: true, useDefaults: true })).compile(options)
-    return null
-  } catch (error) {
-    return `the options of its concern ${name} are no JSON Schema: ${(error as Error).message}`
-  }
+  const fault = schemaFault(options)
+  return fault === null ? null : `the options of its concern ${name} are no JSON Schema: ${fault}`
 }

@@ -58,8 +58,13 @@ export interface MeshPolicy {}
 export type RoutePolicy = Partial<MeshPolicy> & { split?: readonly SplitShare[]; stickOn?: HashSource }
 export type ServiceOptions = Static<typeof Service> & { mesh?: Partial<MeshPolicy> }
 export type RouteMatch = Static<typeof Match>
-/** A plugin as the file lists it, and the position of its entry there, for messages. */
-export type PluginOptions = Static<typeof Plugin> & { readonly position: Position }
+/** A plugin as the file lists it. */
+export interface PluginOptions extends Omit<Static<typeof Plugin>, 'routeConfig'> {
+  /** The position of its entry, for messages. */
+  readonly position: Position
+  /** Keys of `routes[].config` that it reads; null in a configuration that was loaded without its module. */
+  readonly routeConfig: readonly string[] | null
+}
 
 /** A service with its policy complete: its own `mesh`, else the top level's. */
 export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
@@ -110,6 +115,7 @@ export interface Written extends Omit<Sections, 'redis'> {
 export interface WrittenRoute extends Static<typeof Route> {
   edge?: EdgePolicy
   mesh?: Partial<MeshPolicy>
+  config?: Readonly<Record<string, unknown>>
 }
 
 /** The whole configuration: validated, completed and deeply frozen. */

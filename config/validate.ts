@@ -70,6 +70,16 @@ export function addKeywords(ajv: Ajv): Ajv {
   return ajv
 }
 
+/** Returns what makes a schema useless for the validator; null if it is fine. */
+export function schemaFault(schema: object): string | null {
+  try {
+    addKeywords(new Ajv({ strict: true, useDefaults: true })).compile(schema)
+    return null
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
 export class Validator {
   readonly #schema: object
   readonly #advisor: Advisor
@@ -78,7 +88,8 @@ export class Validator {
   constructor(schema: object, keys: Keys) {
     this.#schema = schema
     this.#advisor = new Advisor(keys)
-    const ajv = new Ajv({ allErrors: true, useDefaults: true, code: { optimize: false }, strict: true, verbose: true })
+    const fast = { code: { optimize: false }, allowMatchingProperties: true }
+    const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true, ...fast })
     this.#isValid = addKeywords(ajv).compile(schema)
   }
 
@@ -109,7 +120,7 @@ export class Validator {
       const [name = ''] = key.split(':')
       const advice = known.includes(name)
         ? `; write a blank after the colon of "${name}:"`
-        : (this.#advisor.misplaced(error.instancePath, key) ?? didYouMean(key, known))
+        : this.#advisor.adviceFor(error.instancePath, key, known)
       report.unknownKey(error.instancePath, key, advice)
     }
     // A mapping whose keys are names.

@@ -1,23 +1,23 @@
 /** The configuration with the concerns of both halves, and with those of users. */
 import { Loader } from '../config/load.ts'
-import type { ImportConcern } from '../config/plugin-concerns.ts'
-import { edgeKeys } from './edge/index.ts'
+import type { ImportModule } from '../config/plugin-concerns.ts'
+import { edgeKeys, edgeRouteConfig } from './edge/index.ts'
 import { meshKeys } from './mesh/chain.ts'
 import { importPlugin, isConcern } from './operations/plugin-modules.ts'
 
-export const loader = new Loader({ edge: edgeKeys, mesh: meshKeys })
+export const loader = new Loader({ edge: edgeKeys, mesh: meshKeys, routeConfig: edgeRouteConfig })
 
-/** Reads a configuration file whose plugins bring no concerns; see `Loader`. */
+/** Reads a configuration file whose plugins declare no concerns and no keys of `routes[].config`; see `Loader`. */
 export const loadConfig: Loader['load'] = loader.load.bind(loader)
 /** Reads the text of a configuration file; see `Loader`. */
 export const parseConfig: Loader['parse'] = loader.parse.bind(loader)
 
-const imported: ImportConcern = async (plugin, configFile) => {
-  const module = await importPlugin(plugin, configFile)
-  return isConcern(module) ? module : null
+const imported: ImportModule = async (plugin, configFile) => {
+  const { exported, routeConfig } = await importPlugin(plugin, configFile)
+  return { concern: isConcern(exported) ? exported : null, routeConfig }
 }
 
-/** Reads a configuration file with the concerns of its plugins, whose modules it imports; see `Loader`. */
+/** Reads a configuration file with what the modules of its plugins declare, which it imports; see `Loader`. */
 export const loadWithPlugins = loader.loadWithPlugins.bind(loader, imported)
 
 /** Returns the schema of a file with the concerns of its plugins; for null, the schema without any. */

@@ -1,5 +1,6 @@
 import { METHODS } from 'node:http'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 
 interface Options {
@@ -46,16 +47,20 @@ const maskedShare = ({ match, ...share }: SplitShare) => {
 /** The read-only admin API: routes and services in force. Neither options nor secrets are shown. */
 const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, explain }) => {
   server.get('/admin/routes', async () => {
-    const routes = config.routes.map(({ name, match, service, via, mesh }) => ({
-      name,
-      match: maskedMatch(match),
-      service,
-      ...(via && { via }),
-      ...(mesh.split && { split: mesh.split.map(maskedShare) }),
-      mesh: gateway.mesh.describe(service, mesh, name),
-      responsePath: gateway.responsePath(name),
-      plugins: gateway.pluginRecord.hooksOf(name)
-    }))
+    const routes = config.routes.map((route) => {
+      const { name, match, service, via, mesh } = route
+      return {
+        name,
+        match: maskedMatch(match),
+        service,
+        ...(via && { via }),
+        ...(mesh.split && { split: mesh.split.map(maskedShare) }),
+        mesh: gateway.mesh.describe(service, mesh, name),
+        responsePath: gateway.responsePath(name),
+        plugins: gateway.pluginRecord.hooksOf(name),
+        config: routeSettings(route, config.plugins)
+      }
+    })
     const own = gateway.pluginRecord.ownRoutes().map(({ plugin, path, methods, plugins }) => ({
       name: null,
       plugin,

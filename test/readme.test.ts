@@ -1,14 +1,14 @@
 // What the documentation says is so: keys, links, examples, metrics, error codes.
-import { existsSync, globSync, readFileSync } from 'node:fs'
+import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Metric } from 'prom-client'
 import t from 'tap'
-import { loadConfig, parseConfig } from '../plugins/config.ts'
+import { loadConfig, loadWithPlugins, parseConfig } from '../plugins/config.ts'
 import { errorTable } from '../plugins/edge/errors.ts'
 import { concerns } from '../plugins/edge/index.ts'
 import { banner } from '../plugins/operations/banner.ts'
 import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './config-reference.ts'
-import { configIn, folder, listen, service } from './plugins/support.ts'
+import { folder, listen, service } from './plugins/support.ts'
 
 const home = join(import.meta.dirname, '..')
 const ours = (file: string) => !/(^|\/)(node_modules|\.\w+|dist)\//.test(file)
@@ -98,9 +98,15 @@ t.test('plugins in the guide run', async (t) => {
   ])
   const root = await folder(t, Object.fromEntries(files) as Record<string, string>)
   const origin = await service(t, (_request, response) => response.end('ok'))
-  const written = configIn(root, origin, [...guide.map((_, index) => ({ path: `./plugin-${index}.ts` }))])
-  const routes = written.routes.map((route) => ({ ...route, config: { audit: true } }))
-  const { url, server } = await listen(t, { ...written, routes })
+  const written = {
+    listen: { host: '127.0.0.1', port: 0 },
+    admin: { port: 0 },
+    services: { orders: { instances: [origin] } },
+    routes: [{ name: 'orders', match: { path: '/orders' }, service: 'orders', config: { audit: true } }],
+    plugins: guide.map((_, index) => ({ path: `./plugin-${index}.ts` }))
+  }
+  writeFileSync(join(root, 'gateway.yaml'), JSON.stringify(written))
+  const { url, server } = await listen(t, await loadWithPlugins(join(root, 'gateway.yaml'), {}))
   const response = await fetch(`${url}/orders`)
   t.equal(await response.text(), 'ok')
   t.equal(response.headers.get('x-audited'), 'unknown')

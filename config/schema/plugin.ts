@@ -55,6 +55,13 @@ export const Plugin = Type.Object(
           'consumer: the plugin sets `request.consumer`, so that concerns can go by the consumer on the routes of the plugin.'
       })
     ),
+    routeConfig: Type.Optional(
+      Type.Array(Type.String({ minLength: 1 }), {
+        minItems: 1,
+        description:
+          'Keys of `routes[].config` that the plugin reads, beside those that its module declares. Their values are not checked.'
+      })
+    ),
     hookTimeout: DurationOrZero(
       'Longest time for which one hook of the plugin may keep a request, besides the time that the client takes for its body; then the request fails with 500. The same for a stream that an `onSend` hook returns and that neither reads, sends nor ends. 0: any.',
       { default: '30s' }

@@ -103,9 +103,6 @@ export const Route = Type.Object(
       )
     ),
     ...viaHttpProxy,
-    config: Type.Optional(
-      Type.Record(Type.String(), Type.Unknown(), { description: 'For your own plugins: what they read of a route.' })
-    ),
     plugins: Type.Optional(
       Type.Array(Type.String(), {
         description:

@@ -24,6 +24,21 @@ declare module 'fastify' {
   }
 }
 
+const isOurs = 'the gateway itself sets it'
+
+/** Names that `routes[].config` cannot have: of a configured route, the gateway sets them, or nothing reads them. */
+export const reservedRouteConfig = {
+  edge: 'write the concerns of a configured route in its "edge"',
+  guarded: 'it belongs to an entry of "plugins", for routes that the plugin adds',
+  route: isOurs,
+  ownRoute: isOurs,
+  preflightFor: isOurs,
+  placeholder: isOurs,
+  unrouted: isOurs,
+  url: isOurs,
+  method: isOurs
+} satisfies { readonly [K in keyof FastifyContextConfig | 'url' | 'method']?: string }
+
 export interface Placeholder {
   readonly handler: RouteHandlerMethod
   /** Sets what `handler` calls: for the handlers that plugins have put around it. */

@@ -1,7 +1,8 @@
 import fp from 'fastify-plugin'
-import type { Key } from '../../config/concern.ts'
+import type { Key, RouteConfigKeys } from '../../config/concern.ts'
 import type { Config } from '../../config/schema.ts'
-import { bridgeKeys } from './bridge/options.ts'
+import { reservedRouteConfig } from './attach.ts'
+import { bridgeKeys, bridgeRouteConfig } from './bridge/options.ts'
 import type { EdgeConcern } from './concern.ts'
 import { edgeConcern, everywhere } from './concern.ts'
 import accessLog from './concerns/access-log.ts'
@@ -60,6 +61,13 @@ export const commands = concerns.flatMap((concern) => concern.commands ?? [])
 
 /** The keys of `edge`. */
 export const edgeKeys: readonly Key[] = [...concerns.flatMap(({ keys }) => keys), ...bridgeKeys]
+
+/** The keys of `routes[].config` that the edge reads, and names that no plugin can have. */
+export const edgeRouteConfig: RouteConfigKeys = {
+  schemas: new Map(Object.entries(bridgeRouteConfig)),
+  reserved: new Map(Object.entries(reservedRouteConfig)),
+  plugins: null
+}
 
 export default fp<Config>(
   async (fastify, config) => {

@@ -9,6 +9,7 @@ import { editorSchema } from '../../config/editor-schema.ts'
 import type { Fault } from '../../config/faults.ts'
 import { line } from '../../config/faults.ts'
 import { ConfigError } from '../../config/load.ts'
+import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config } from '../../config/schema.ts'
 import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
@@ -213,6 +214,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
   // Registers everything; nothing listens and no discovery begins before `ready`.
   await gateway.after()
   const hasPlugins = config.plugins.length > 0
+  const hasSettings = config.routes.some((route) => route.config !== undefined)
   const rows = config.routes.map((route) => {
     const { path, methods, hosts, headers } = route.match
     const match = [
@@ -229,7 +231,8 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
       route.via === undefined ? target : `${target} via ${route.via}`,
       gateway.mesh.describe(route.service, route.mesh, route.name).join(' → '),
       gateway.responsePath(route.name) ?? '–',
-      ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : [])
+      ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : []),
+      ...(hasSettings ? [settingsText(routeSettings(route, config.plugins))] : [])
     ]
   })
   const own = gateway.pluginRecord
@@ -241,10 +244,20 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
       `plugin ${plugin}`,
       '–',
       '–',
-      hooksText(plugins)
+      hooksText(plugins),
+      ...(hasSettings ? ['–'] : [])
     ])
   await gateway.close()
-  const head = ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', 'RESPONSE', ...(hasPlugins ? ['PLUGINS'] : [])]
+  const head = [
+    'ROUTE',
+    'MATCH',
+    'EDGE',
+    'SERVICE',
+    'MESH',
+    'RESPONSE',
+    ...(hasPlugins ? ['PLUGINS'] : []),
+    ...(hasSettings ? ['CONFIG'] : [])
+  ]
   return table(head, [...rows, ...own])
 }
 

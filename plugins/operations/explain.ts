@@ -3,6 +3,7 @@
  * mesh's chain, the instances that may be chosen. Nothing is sent, counted or drawn.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
+import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { hooksText } from './plugin-record.ts'
 
@@ -58,6 +59,7 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     own: null,
     edge: gateway.edgeOrder.namesOn(route),
     plugins: gateway.pluginRecord.hooksOf(route.name),
+    config: routeSettings(route, config.plugins),
     via: route.via ?? null,
     /** For http-proxy, which has its own options: the prefix that it puts in place of the matched path. */
     rewritePrefix: route.httpProxy?.rewritePrefix ?? null,
@@ -103,6 +105,7 @@ export function explainText(explained: Explained): string {
   lines.push(`  route     ${explained.route}`)
   lines.push(`  edge      ${explained.edge.join(' → ') || '–'}`)
   if (explained.plugins.length > 0) lines.push(`  plugins   ${hooksText(explained.plugins)}`)
+  if (explained.config.length > 0) lines.push(`  config    ${settingsText(explained.config)}`)
   const { via, rewritePrefix, target } = explained
   if (via !== null) lines.push(`  via       ${via}`)
   lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)

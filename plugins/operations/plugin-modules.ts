@@ -34,18 +34,27 @@ async function inTime(module: Promise<unknown>): Promise<unknown> {
   }
 }
 
-/** Returns the default export of a plugin's file or package. */
+/** The module of a plugin. */
+export interface PluginModule {
+  /** Its default export. */
+  readonly exported: AnyPlugin | ConcernModule
+  /** Schemas of the keys of `routes[].config` that it reads: its export of this name, or a property of the default export. */
+  readonly routeConfig: unknown
+}
+
+/** Imports a plugin's file or package. */
 export async function importPlugin(
   { path, package: name }: Pick<PluginOptions, 'path' | 'package'>,
   configFile: string
-): Promise<AnyPlugin | ConcernModule> {
+): Promise<PluginModule> {
   const module = await inTime(path !== undefined ? import(pathToFileURL(path).href) : fromPackage(name!, configFile))
-  const exported = (module as { default?: unknown }).default
+  const { default: exported, routeConfig } = module as { default?: unknown; routeConfig?: unknown }
   // CommonJS made from TypeScript has its default export one level down.
   const inner = (exported as { default?: unknown } | undefined)?.default
   for (const found of [exported, inner]) {
-    if (typeof found === 'function') return found as AnyPlugin
-    if (definesConcern(found)) return found
+    if (typeof found !== 'function' && !definesConcern(found)) continue
+    const declared = routeConfig ?? (found as { routeConfig?: unknown }).routeConfig
+    return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared }
   }
   throw new Error('it has no default export that is a Fastify plugin or a concern')
 }

@@ -7,7 +7,7 @@ import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
 import { claimedRoute, guardClaims } from './plugin-claims.ts'
-import type { AnyPlugin, ConcernModule } from './plugin-modules.ts'
+import type { AnyPlugin, PluginModule } from './plugin-modules.ts'
 import { importPlugin, isConcern } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
 import { startFailure, textOf } from './start-failure.ts'
@@ -16,7 +16,9 @@ import { placeConcerns, startConcern, unknownConcern } from './user-concerns.ts'
 /** Loads what the configuration names under `plugins:`, in its order, with its options; what it adds is guarded. */
 export default fp<Config>(
   async (fastify, config) => {
-    const modules = await importAll(config)
+    const imported = await importAll(config)
+    refuseUnchecked(config, imported)
+    const modules = imported.map(({ exported }) => exported)
     const release = guardClaims(fastify, fastify.faultOwners)
     // Until then, the gateway itself may claim what a plugin has taken.
     fastify.addHook('onReady', async () => release())
@@ -35,8 +37,8 @@ export default fp<Config>(
 )
 
 /** Imports all modules before the first plugin starts, so that each one that cannot be imported is reported. */
-async function importAll({ plugins, file }: Config): Promise<(AnyPlugin | ConcernModule)[]> {
-  const modules: (AnyPlugin | ConcernModule)[] = []
+async function importAll({ plugins, file }: Config): Promise<PluginModule[]> {
+  const modules: PluginModule[] = []
   const faults: Fault[] = []
   let cause: unknown
   for (const [index, plugin] of plugins.entries()) {
@@ -49,6 +51,20 @@ async function importAll({ plugins, file }: Config): Promise<(AnyPlugin | Concer
   }
   if (faults.length > 0) throw new ConfigError(file, faults, { cause })
   return modules
+}
+
+/**
+ * Refuses a configuration that was loaded without the modules of its plugins, if one of them declares what routes can
+ * set: a misspelt key would leave a route without protection.
+ */
+function refuseUnchecked({ plugins, routes, file }: Config, modules: readonly PluginModule[]): void {
+  if (!routes.some(({ config = {} }) => Object.keys(config).length > 0)) return
+  const faults = plugins.flatMap((plugin, index) => {
+    if (plugin.routeConfig !== null || modules[index]!.routeConfig === undefined) return []
+    const message = 'it declares keys of routes[].config, which have not been checked: load the file by loadWithPlugins'
+    return [faultAt(file, index, plugin, message)]
+  })
+  if (faults.length > 0) throw new ConfigError(file, faults)
 }
 
 function faultAt(file: string, index: number, { position }: PluginOptions, message: string): Fault {

@@ -162,7 +162,8 @@ t.test('a whole configuration', async (t) => {
         scope: 'all',
         guarded: false,
         hookTimeout: 30_000,
-        position: { line: 38, column: 5 }
+        position: { line: 38, column: 5 },
+        routeConfig: null
       }
     ]
   })

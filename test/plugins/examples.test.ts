@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { requestSignature, signature } from '../../config/examples/request-signature.ts'
-import { loadConfig, parseConfig } from '../../plugins/config.ts'
+import { loadConfig, loadWithPlugins, parseConfig } from '../../plugins/config.ts'
 import { createMesh } from '../../plugins/mesh/mesh.ts'
 import { freePort } from '../helpers/processes.ts'
 import { folder, listen, service } from './support.ts'
@@ -12,7 +12,7 @@ const secret = 'a secret that is long enough for it'
 
 t.test('stamp: a header on the routes that ask for it, and on no others', async (t) => {
   const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_PORT: String(await freePort()) }
-  const { url } = await listen(t, loadConfig(join(examples, 'stamp.yaml'), env))
+  const { url } = await listen(t, await loadWithPlugins(join(examples, 'stamp.yaml'), env))
 
   const stamped = await fetch(`${url}/api/orders`)
   t.equal(stamped.status, 200)
@@ -42,9 +42,10 @@ t.test('stamp: wins over the header of the service, and is on errors of its rout
     admin: false,
     services: { orders: { instances: [origin], mesh: { retry: false } } },
     routes: [{ name: 'a', match: { path: '/' }, service: 'orders', config: { stamp: 'ours' } }],
-    plugins: [{ path: './stamp.ts' }]
+    plugins: [{ path: join(examples, 'stamp.ts') }]
   })
-  const { url } = await listen(t, parseConfig(text, join(examples, 'inline.yaml')))
+  const root = await folder(t, { 'gateway.yaml': text })
+  const { url } = await listen(t, await loadWithPlugins(join(root, 'gateway.yaml'), {}))
   const answered = await fetch(url)
   t.equal(answered.headers.get('x-stamp'), 'ours')
   t.equal(await answered.text(), 'ok')
@@ -55,8 +56,7 @@ t.test('stamp: wins over the header of the service, and is on errors of its rout
   await failed.body?.cancel()
 })
 
-t.test('stamp: a value that is no text stops the start', async (t) => {
-  const root = await folder(t, {})
+t.test('stamp: a value that is no text is a fault of the configuration', async (t) => {
   const text = JSON.stringify({
     listen: { port: 0 },
     admin: false,
@@ -64,7 +64,8 @@ t.test('stamp: a value that is no text stops the start', async (t) => {
     routes: [{ name: 'a', match: { path: '/a' }, service: 'orders', config: { stamp: 7 } }],
     plugins: [{ path: join(examples, 'stamp.ts') }]
   })
-  await t.rejects(listen(t, parseConfig(text, join(root, 'x.yaml'))), { message: 'config.stamp of /a is not a text' })
+  const file = join(await folder(t, { 'gateway.yaml': text }), 'gateway.yaml')
+  await t.rejects(loadWithPlugins(file, {}), { message: /routes\[0\]\.config\.stamp: expected a string, found 7/ })
 })
 
 t.test('request-signature: every attempt has its number and its own signature', async (t) => {

@@ -1,7 +1,9 @@
-/** Keys of `edge` that the bridge reads. */
+/** Keys of `edge`, and of `routes[].config`, that the bridge reads. */
+
+import Type from 'typebox'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../config/concern.ts'
-import { Names } from '../../../config/schema/kit.ts'
+import { HeaderName, Names } from '../../../config/schema/kit.ts'
 import type { ResponsePath } from './response-path.ts'
 
 declare module '../../../config/schema.ts' {
@@ -31,3 +33,9 @@ export const bridgeKeys: readonly Key[] = [
     needsBridge: "http-proxy always sends by Fastify's reply"
   }
 ]
+
+export const bridgeRouteConfig: Readonly<Record<string, Type.TSchema>> = {
+  dropHeaders: Type.Array(HeaderName('Name of a header.'), {
+    description: "Headers of which no client's copy reaches this route's services, by this route or any other."
+  })
+}

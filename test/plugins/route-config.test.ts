@@ -1,0 +1,279 @@
+/** `routes[].config`: keys that plugins declare are checked, and a key that no plugin reads is a fault with its place. */
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { build } from '../../app.ts'
+import type { Config } from '../../config/schema.ts'
+import { loadConfig, loadWithPlugins, schemaOf } from '../../plugins/config.ts'
+import { startService } from '../helpers/gateway.ts'
+import { runToEnd } from '../helpers/processes.ts'
+import { folder } from './support.ts'
+
+const app = join(import.meta.dirname, '../../app.ts')
+
+/** Reads `keyAuth` of routes, and shows it in a header of their responses. */
+const keyAuth = `
+export const routeConfig = {
+  keyAuth: {
+    type: 'object',
+    additionalProperties: false,
+    required: ['header'],
+    properties: {
+      header: { type: 'string', description: 'Header that has the key.' },
+      ttl: { type: 'string', unit: 'duration', default: '15s' }
+    }
+  }
+}
+export default async function keyAuth (fastify) {
+  fastify.addHook('onRoute', (route) => {
+    const { keyAuth } = route.config ?? {}
+    if (keyAuth === undefined) return
+    route.onRequest = [...[route.onRequest ?? []].flat(), async (request, reply) => {
+      reply.header('x-key-auth', JSON.stringify(keyAuth))
+    }]
+  })
+}
+`
+/** Runs on the routes that name it. */
+const placed = `
+export const routeConfig = { tier: { type: 'string', enum: ['gold', 'silver'] } }
+export default async function placed (fastify) {
+  fastify.addHook('onRequest', async (request, reply) => void reply.header('x-tier', request.routeOptions.config.tier))
+}
+`
+const plain = 'export default async function plain (fastify) { fastify.addHook("onRequest", async () => {}) }'
+
+const yaml = (config: string, plugins: string, route = '') => `
+admin: false
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+routes:
+  - { name: one, service: a, match: { path: /one }${route}, config: ${config} }
+  - { name: two, service: a, match: { path: /two } }
+plugins: [${plugins}]
+`
+
+async function fileOf(t: Test, text: string, modules: Record<string, string> = {}): Promise<string> {
+  const files = { 'key-auth.mjs': keyAuth, 'placed.mjs': placed, 'plain.mjs': plain, ...modules }
+  return join(await folder(t, { ...files, 'gateway.yaml': text }), 'gateway.yaml')
+}
+
+async function faultsOf(t: Test, text: string, modules?: Record<string, string>): Promise<string[]> {
+  const file = await fileOf(t, text, modules)
+  const told = await loadWithPlugins(file, {}).then(
+    () => '',
+    ({ message }: Error) => message
+  )
+  return told.replaceAll(file, 'gateway.yaml').split('\n').slice(0, -1)
+}
+
+const declared = '{ path: key-auth.mjs }'
+
+t.test('values that are declared are checked, converted, and have the defaults within them', async (t) => {
+  const service = await startService((_request, response) => response.end('ok'))
+  t.teardown(service.close)
+  const text = yaml('{ keyAuth: { header: x-key } }', declared).replace('http://127.0.0.1:1', service.url)
+  const gateway = build(await loadWithPlugins(await fileOf(t, text), {}), { logger: false })
+  t.teardown(() => gateway.close())
+  const url = await gateway.listen({ host: '127.0.0.1', port: 0 })
+  const shown = async (path: string) => {
+    const response = await fetch(url + path)
+    await response.text()
+    return response.headers.get('x-key-auth')
+  }
+  t.equal(await shown('/one'), '{"header":"x-key","ttl":15000}')
+  t.equal(await shown('/two'), null, 'a route without the key does not get it')
+
+  t.strictSame(await faultsOf(t, yaml('{ keyAuth: { header: 5 } }', declared)), [
+    'gateway.yaml:5:82: routes[0].config.keyAuth.header: expected a string, found 5; put it in quotes'
+  ])
+  t.strictSame(await faultsOf(t, yaml('{ keyAuth: { headers: x } }', declared)), [
+    'gateway.yaml:5:72: routes[0].config.keyAuth: missing key "header"',
+    'gateway.yaml:5:74: routes[0].config.keyAuth.headers: unknown key; did you mean "header"?'
+  ])
+  t.strictSame(await faultsOf(t, yaml('{ keyAuth: { header: x, ttl: 5 } }', declared)), [
+    'gateway.yaml:5:90: routes[0].config.keyAuth.ttl: expected a duration such as 250ms, 15s or 5m, found 5'
+  ])
+})
+
+t.test('a key that no plugin reads', async (t) => {
+  t.strictSame(await faultsOf(t, yaml('{ keyAuht: { header: x } }', declared)), [
+    'gateway.yaml:5:63: routes[0].config.keyAuht: unknown key; did you mean "keyAuth"?'
+  ])
+  const unread = (key: string) =>
+    `routes[0].config.${key}: unknown key: no plugin declares that it reads this; write routeConfig: [${key}] in the entry of the plugin that reads it`
+  t.strictSame(await faultsOf(t, yaml('{ tier: gold }', declared)), [`gateway.yaml:5:63: ${unread('tier')}`])
+  t.strictSame(await faultsOf(t, yaml('{ tier: gold }', '{ path: plain.mjs }')), [
+    `gateway.yaml:5:63: ${unread('tier')}`
+  ])
+  t.strictSame(await faultsOf(t, yaml('{ tier: gold }', '')), [`gateway.yaml:5:63: ${unread('tier')}`])
+  t.match(await faultsOf(t, yaml('{ rateLimit: {} }', declared)), [
+    /config\.rateLimit: unknown key: .*; the gateway's own rateLimit: it belongs under "edge"; a plugin's: write routeConfig: \[rateLimit\]/
+  ])
+  t.strictSame(await faultsOf(t, yaml('{}', declared, ', keyAuth: {}')), [
+    'gateway.yaml:5:53: routes[0].keyAuth: unknown key; it belongs under "config"'
+  ])
+  t.strictSame(await faultsOf(t, yaml('{}', declared, ', edge: { keyAuth: {} }')), [
+    'gateway.yaml:5:61: routes[0].edge.keyAuth: unknown key; it belongs under "config"'
+  ])
+})
+
+t.test('names of the gateway', async (t) => {
+  const file = await fileOf(t, yaml('{ dropHeaders: [x-user], unrouted: true }', ''))
+  const told = /config\.unrouted: unknown key; the gateway itself sets it/
+  t.throws(() => loadConfig(file, {}), { message: told }, 'also without the modules of plugins')
+  await t.rejects(loadWithPlugins(file, {}), { message: told })
+  t.match(await faultsOf(t, yaml('{ edge: { jwt: true } }', '')), [
+    /config\.edge: unknown key; write the concerns of a configured route in its "edge"/
+  ])
+  t.strictSame(await faultsOf(t, yaml('{ dropHeaders: [x-user] }', '')), [])
+  t.match(await faultsOf(t, yaml('{ dropHeaders: x-user }', '')), [
+    /config\.dropHeaders: expected a list, found a string; put it in brackets/
+  ])
+  t.strictSame(await faultsOf(t, yaml('{}', '{ path: plain.mjs, routeConfig: [tier, route] }')), [
+    'gateway.yaml:7:50: plugins[0].routeConfig[1]: no plugin can have this key; the gateway itself sets it'
+  ])
+})
+
+t.test('a published package declares nothing: its entry lists the keys', async (t) => {
+  const listed = '{ path: plain.mjs, routeConfig: [tier, rateLimit] }'
+  t.strictSame(await faultsOf(t, yaml('{ tier: { any: [thing] } }', listed)), [])
+  t.strictSame(await faultsOf(t, yaml('{ rateLimit: { max: 1 } }', listed)), [])
+  t.strictSame(await faultsOf(t, yaml('{ teir: 1 }', listed)), [
+    'gateway.yaml:5:63: routes[0].config.teir: unknown key; did you mean "tier"?'
+  ])
+  t.match(await faultsOf(t, yaml('{}', '{ path: plain.mjs, routeConfig: tier }')), [
+    /plugins\[0\]\.routeConfig: expected a list with at least one item/
+  ])
+})
+
+t.test('@fastify/rate-limit, set on one route', async (t) => {
+  const service = await startService((_request, response) => response.end('ok'))
+  t.teardown(service.close)
+  const plugin = '{ package: "@fastify/rate-limit", routeConfig: [rateLimit], options: { global: false } }'
+  const text = yaml('{ rateLimit: { max: 1, timeWindow: 1h } }', plugin).replace('http://127.0.0.1:1', service.url)
+  const gateway = build(await loadWithPlugins(await fileOf(t, text), {}), { logger: false })
+  t.teardown(() => gateway.close())
+  const url = await gateway.listen({ host: '127.0.0.1', port: 0 })
+  const statuses = []
+  for (const path of ['/one', '/one', '/two', '/two']) {
+    const response = await fetch(url + path)
+    await response.text()
+    statuses.push(response.status)
+  }
+  t.strictSame(statuses, [200, 429, 200, 200])
+})
+
+t.test('declarations of every kind of module', async (t) => {
+  const schema = '{ tier: { type: "string" } }'
+  const kinds: Record<string, string> = {
+    'property.mjs': `const plugin = async () => {}\nplugin.routeConfig = ${schema}\nexport default plugin`,
+    'commonjs.cjs': `module.exports = async () => {}\nmodule.exports.routeConfig = ${schema}`,
+    'transpiled.cjs': `exports.__esModule = true\nexports.routeConfig = ${schema}\nexports.default = async () => {}`,
+    'concern.mjs': `export const routeConfig = ${schema}
+      export default { name: 'some', options: { type: 'object' }, plugin: async () => () => ({}) }`
+  }
+  for (const name of Object.keys(kinds)) {
+    t.strictSame(await faultsOf(t, yaml('{ tier: gold }', `{ path: ${name} }`), kinds), [], name)
+    const told = await faultsOf(t, yaml('{ tier: 5 }', `{ path: ${name} }`), kinds)
+    t.match(told, [/routes\[0\]\.config\.tier: expected a string, found 5/], name)
+  }
+})
+
+t.test('one key of two plugins', async (t) => {
+  const two = (first: string, second: string) => {
+    const module = (declaration: string) => `export const routeConfig = ${declaration}\n${plain}`
+    return faultsOf(t, yaml('{ tier: gold }', '{ path: a.mjs }, { path: b.mjs }'), {
+      'a.mjs': module(first),
+      'b.mjs': module(second)
+    })
+  }
+  const text = '{ tier: { type: "string" } }'
+  t.strictSame(await two('{ tier: {} }', '{ tier: {} }'), [], 'both may read it')
+  t.strictSame(await two(text, '{ tier: {} }'), [], 'one checks it')
+  t.strictSame(await two('{ tier: {} }', text), [])
+  t.strictSame(await two(text, text), [], 'in the same way')
+  t.strictSame(await two(text, '{ tier: { type: "number" } }'), [
+    'gateway.yaml:7:28: plugins[1]: its module exports routeConfig.tier: plugins[0] has another schema for this key'
+  ])
+  t.match(await two(text, '{ dropHeaders: { type: "string" } }'), [/dropHeaders: the gateway has another schema/])
+})
+
+t.test('a declaration that is none', async (t) => {
+  const told = (declaration: string) =>
+    faultsOf(t, yaml('{}', '{ path: bad.mjs }'), { 'bad.mjs': `export const routeConfig = ${declaration}\n${plain}` })
+  const at = 'gateway.yaml:7:11: plugins[0]: its module exports'
+  t.strictSame(await told('["tier"]'), [`${at} a routeConfig that is no mapping of keys to JSON Schemas`])
+  t.strictSame(await told('{ tier: true }'), [`${at} routeConfig.tier: expected a JSON Schema; {} takes any value`])
+  t.match(await told('{ tier: { type: "nothing" } }'), [/exports routeConfig\.tier: no JSON Schema: .*type/])
+  t.strictSame(await told('{ route: {} }'), [
+    `${at} routeConfig.route: no plugin can have this key; the gateway itself sets it`
+  ])
+  t.match(await told('{ tier: { type: "string", default: "gold" } }'), [/routeConfig\.tier: a default has no effect: /])
+})
+
+t.test('a key on a route on which no plugin that reads it runs', async (t) => {
+  const scoped = '{ path: placed.mjs, scope: routes }'
+  t.strictSame(await faultsOf(t, yaml('{ tier: gold }', scoped, ', plugins: [placed]')), [])
+  t.strictSame(await faultsOf(t, yaml('{ tier: gold }', scoped)), [
+    'gateway.yaml:5:63: routes[0].config.tier: no effect: plugin "placed", which reads it, does not run on this route; add "placed" to the route\'s "plugins"'
+  ])
+  t.strictSame(await faultsOf(t, yaml('{ tier: gold }', `${scoped}, { path: plain.mjs, routeConfig: [tier] }`)), [])
+  const both = `${scoped}, { path: plain.mjs, scope: routes, routeConfig: [tier] }`
+  t.match(await faultsOf(t, yaml('{ tier: gold }', both)), [/plugin "placed" or "plain", which reads it, does not run/])
+  t.match(await faultsOf(t, yaml('{ tier: gold }', '{ path: placed.mjs, prefix: /bff }')), [
+    /config\.tier: no effect: plugin "placed", which reads it, has a prefix, so its hooks are for its own routes alone/
+  ])
+})
+
+t.test('a module that cannot be imported is the only fault', async (t) => {
+  const missing = { 'key-auth.mjs': 'import "no-such-package-at-all"' }
+  const file = await fileOf(t, yaml('{ keyAuth: { header: x } }', declared), missing)
+  const { stderr } = await runToEnd(process.execPath, [app, 'check', file])
+  t.match(stderr, /plugins\[0\]: cannot load .*no-such-package-at-all/)
+  t.match(stderr, '1 fault in ')
+})
+
+t.test('a configuration that was loaded without modules is refused if one of them declares keys', async (t) => {
+  const start = async (config: Config) => {
+    const gateway = build(config, { logger: false })
+    try {
+      await gateway.after()
+      return ''
+    } catch (error) {
+      return (error as Error).message
+    } finally {
+      await gateway.close()
+    }
+  }
+  const file = await fileOf(t, yaml('{ keyAuht: { header: x } }', declared))
+  t.match(
+    await start(loadConfig(file, {})),
+    /gateway\.yaml:7:11: plugins\[0\]: it declares keys of routes\[\]\.config, which have not been checked: load the file by loadWithPlugins/
+  )
+  t.equal(await start(loadConfig(await fileOf(t, yaml('{}', declared)), {})), '', 'no route sets a key')
+  const undeclared = await fileOf(t, yaml('{ any: thing }', '{ path: plain.mjs }'))
+  t.equal(await start(loadConfig(undeclared, {})), '', 'no plugin declares one: hooks of the program may read it')
+})
+
+t.test('the schema for editors, routes and explain show the keys', async (t) => {
+  const plugins = `${declared}, { path: placed.mjs, scope: routes }`
+  const file = await fileOf(t, yaml('{ keyAuth: { header: x }, tier: gold }', plugins, ', plugins: [placed]'))
+  const route = (await schemaOf(file)) as { properties: { routes: { items: { properties: { config: object } } } } }
+  t.match(route.properties.routes.items.properties.config, {
+    additionalProperties: false,
+    patternProperties: undefined,
+    properties: {
+      keyAuth: { properties: { header: { description: 'Header that has the key.' } } },
+      dropHeaders: Object
+    }
+  })
+  const routes = await runToEnd(process.execPath, [app, 'routes', file])
+  const rows = routes.stdout.split('\n').map((row) => row.split(/ {2,}/))
+  t.equal(rows[0]?.at(-1), 'CONFIG')
+  t.equal(rows[1]?.at(-1), 'keyAuth (key-auth), tier (placed)')
+  t.equal(rows[2]?.at(-1), '–')
+  const explained = await runToEnd(process.execPath, [app, 'explain', file, 'GET', '/one'])
+  t.match(explained.stdout, / {2}config {4}keyAuth \(key-auth\), tier \(placed\)\n/)
+  const other = await runToEnd(process.execPath, [app, 'explain', file, 'GET', '/two'])
+  t.notMatch(other.stdout, /config/)
+})
