@@ -1,4 +1,5 @@
 /** The checks that concerns bring along, at every level at which a file sets them. */
+import { checkFacts } from './check-facts.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 
@@ -22,6 +23,7 @@ export function checkConcerns(checked: Checked): void {
     })
   }
   for (const half of halves) for (const key of keys[half]) key.checkAll?.(checked)
+  checkFacts(checked)
 }
 
 function checkSection(

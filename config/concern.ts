@@ -22,6 +22,8 @@ export interface Key {
   readonly needsBridge?: string
   /** Facts that later concerns and plugins may rely on where it is on: `consumer`, the caller. */
   readonly provides?: readonly 'consumer'[]
+  /** Fact that it relies on where one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. */
+  readonly needs?: { readonly fact: 'consumer'; readonly option: string; readonly value: unknown }
   /**
    * True if hooks of the concern answer CORS preflights where it is on. A preflight then finds the route that takes the
    * method it asks for, whatever its path looks like, and routes that do not take OPTIONS have one for preflights besides:

@@ -4,6 +4,7 @@
  * the hooks that the route has of its own.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { lacksIn } from '../../config/check-facts.ts'
 import type { Key, Keys } from '../../config/concern.ts'
 import { keysAt } from '../../config/concern.ts'
 import { declaredBy } from '../../config/declared.ts'
@@ -20,6 +21,7 @@ type Written = Readonly<Record<string, unknown>>
 const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const satisfies readonly Phase[]
 
 export class OwnRoutes {
+  readonly #fastify: FastifyInstance
   readonly #config: Config
   readonly #order: EdgeOrder
   readonly #preflights: OwnPreflights
@@ -30,6 +32,7 @@ export class OwnRoutes {
   #loader: Loader | null = null
 
   constructor(fastify: FastifyInstance, config: Config, order: EdgeOrder) {
+    this.#fastify = fastify
     this.#preflights = new OwnPreflights(fastify)
     this.#config = config
     this.#order = order
@@ -89,9 +92,11 @@ export class OwnRoutes {
     const inherited = config?.guarded ? this.#keys : this.#keysWhere((ownRoutes) => ownRoutes === 'always')
     const policy = Object.fromEntries(inherited.map(({ name }) => [name, this.#top[name]]))
     try {
-      const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge, policy) }
+      const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge) }
       const early = Object.entries(whole).find(([name, value]) => value && !this.#order.hasStarted(name))
       if (early !== undefined) throw new Error(`edge.${early[0]}: its plugin has to be listed before this one`)
+      const [lack] = lacksIn(this.#keys, whole, this.#isProvided)
+      if (lack !== undefined) throw new Error(`config.edge.${lack.key.name}.${lack.option}: ${lack.message}`)
       return whole
     } catch (error) {
       const why = error instanceof ConfigError ? error.faults.map(textOf).join('; ') : (error as Error).message
@@ -99,8 +104,17 @@ export class OwnRoutes {
     }
   }
 
+  /** Returns whether hooks of a plugin provide a fact on the route that is being added. */
+  readonly #isProvided = (fact: 'consumer'): boolean => {
+    const loading = this.#fastify.hasDecorator('faultOwners') ? this.#fastify.faultOwners.loading : null
+    if (loading?.provides.includes(fact)) return true
+    return this.#config.plugins.some(
+      ({ provides, scope, prefix }) => scope === 'all' && prefix === undefined && provides?.includes(fact)
+    )
+  }
+
   /** Validates what a route sets as the configuration's loader does for `routes[].edge`. */
-  #read(edge: unknown, inherited: Written): EdgePolicy {
+  #read(edge: unknown): EdgePolicy {
     if (typeof edge !== 'object' || edge === null || Array.isArray(edge)) {
       throw new Error('config.edge: expected a mapping, as routes[].edge is')
     }
@@ -113,15 +127,13 @@ export class OwnRoutes {
       if (written[name] !== true || typeof ofKey === 'boolean') continue
       throw new Error(`config.edge.${name}: true takes the options of the top-level edge.${name}, which is off`)
     }
-    const knowsConsumers =
-      this.#config.plugins.some(({ provides }) => provides?.includes('consumer')) ||
-      this.#keys.some(({ name, provides }) => provides?.includes('consumer') && { ...inherited, ...taken }[name])
     const { routes } = this.#load({
       listen: { host: this.#config.listen.host },
       ...(this.#config.redis && { redis: { url: 'redis://localhost' } }),
       services: { own: { instances: ['http://localhost'] } },
       routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],
-      plugins: knowsConsumers ? [{ path: import.meta.filename, provides: ['consumer'] }] : []
+      // Whether facts are provided is checked once all that applies is known.
+      plugins: [{ path: import.meta.filename, provides: ['consumer'] }]
     })
     const read = routes[0]!.edge as Written
     return { ...taken, ...Object.fromEntries(Object.keys(written).map((name) => [name, read[name]])) }

@@ -21,6 +21,8 @@ export interface PluginOwner extends FaultOwner {
   noteInterceptor(): void
   /** Whether the top-level `edge` applies to the routes that it adds. */
   readonly guarded: boolean
+  /** Facts that it provides where its hooks run. */
+  readonly provides: readonly 'consumer'[]
   /** Position of its hooks among the edge's concerns; null without one. */
   readonly order: { readonly before?: string; readonly after?: string } | null
   /** Makes the error that stops the start, with the plugin's position in the configuration. */

@@ -85,6 +85,7 @@ function ownerOf(
     owners,
     hookTimeoutMs: options.hookTimeout,
     guarded: options.guarded,
+    provides: options.provides ?? [],
     routes: options.scope === 'routes' ? named : null,
     order,
     contain: () => false,

@@ -1,6 +1,7 @@
 // A plugin that authenticates: the gateway counts by its consumers, if it says that it provides them.
 import { join } from 'node:path'
 import t from 'tap'
+import { build } from '../../app.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import { folder, listen, service } from './support.ts'
 
@@ -54,4 +55,54 @@ t.test('it is a fault on a route on which the plugin does not run', async (t) =>
   t.throws(() => parse({ scope: 'routes' }, {}), { message: /without jwt the route doesn't know its consumers/ })
   t.throws(() => parse({ prefix: '/own' }, {}), { message: /without jwt the route doesn't know its consumers/ })
   t.doesNotThrow(() => parse({ scope: 'routes' }, { plugins: ['keys'] }))
+})
+
+const own = (config: object) =>
+  `export default async function own (fastify) {
+    fastify.addHook('onRequest', async () => {})
+    fastify.get('/own', { config: ${JSON.stringify(config)} }, async ({ consumer }) => consumer?.id ?? 'nobody')
+  }`
+
+t.test('a route of a plugin counts by consumer only where something on it provides consumers', async (t) => {
+  const limit = { max: 1, window: '1h', by: 'consumer' }
+  const byConsumer = { edge: { rateLimit: limit } }
+  const provides = ['consumer']
+  const key = { path: './keys.mjs', provides }
+  const cases: [what: string, plugins: object[], module: string, edge: object, isFault: boolean][] = [
+    ['a provider for all', [key], own(byConsumer), {}, false],
+    ['one listed later', [{ path: './own.mjs' }, key], own(byConsumer), {}, false],
+    ['one for some routes', [{ ...key, scope: 'routes' }], own(byConsumer), {}, true],
+    ['one with a prefix', [{ ...key, prefix: '/x' }], own(byConsumer), {}, true],
+    ['none', [], own(byConsumer), {}, true],
+    ['the plugin itself', [{ path: './own.mjs', provides, scope: 'routes' }], own(byConsumer), {}, false],
+    ['the plugin itself, with a prefix', [{ path: './own.mjs', provides, prefix: '/x' }], own(byConsumer), {}, false],
+    ['a limit of the top level', [{ ...key, scope: 'routes' }], own({ edge: { rateLimit: true } }), { rateLimit: limit }, true],
+    ['an inherited limit', [{ ...key, scope: 'routes' }, { path: './own.mjs', guarded: true }], own({}), { rateLimit: limit }, true],
+    ['a limit that is off', [{ ...key, scope: 'routes' }, { path: './own.mjs', guarded: true }], own({ edge: { rateLimit: false } }), { rateLimit: limit }, false]
+  ] // biome-ignore format: a table
+  for (const [what, plugins, module, edge, isFault] of cases) {
+    const root = await folder(t, { 'keys.mjs': keys, 'own.mjs': `${module}\n// ${what}` })
+    const hasOwn = plugins.some((plugin) => Reflect.get(plugin, 'path') === './own.mjs')
+    const text = JSON.stringify({
+      admin: false,
+      listen: { port: 0 },
+      edge,
+      services: { any: { instances: ['http://127.0.0.1:9'] } },
+      routes: [{ name: 'any', match: { path: '/any' }, service: 'any', edge: { rateLimit: false } }],
+      plugins: hasOwn ? plugins : [...plugins, { path: './own.mjs' }]
+    })
+    const gateway = build(parseConfig(text, join(root, 'gateway.yaml')), { logger: false })
+    t.teardown(() => gateway.close())
+    const fault = await gateway.ready().then(
+      () => '',
+      (error: Error) => error.message
+    )
+    if (!isFault) t.equal(fault, '', what)
+    else
+      t.match(
+        fault,
+        /gateway\.yaml:1:\d+: plugins\[\d\]: .*route GET \/own: config\.edge\.rateLimit\.by: consumer: without jwt the route doesn't know its consumers/,
+        what
+      )
+  }
 })

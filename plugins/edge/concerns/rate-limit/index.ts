@@ -18,7 +18,7 @@ import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RateLimitOptions } from './options.ts'
-import { checkConsumers, checkRateLimit, RateLimit } from './options.ts'
+import { checkRateLimit, RateLimit } from './options.ts'
 import type { Count } from './redis-link.ts'
 import { RedisLink } from './redis-link.ts'
 import type { Counter } from './store.ts'
@@ -43,7 +43,7 @@ export default edgeConcern({
     ]
   },
   check: checkRateLimit,
-  checkAll: checkConsumers,
+  needs: { fact: 'consumer', option: 'by', value: 'consumer' },
   async plugin(fastify, config) {
     await fastify.register(rateLimit, {
       global: false,

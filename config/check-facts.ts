@@ -1,0 +1,67 @@
+/** Facts that concerns rely on: something on the same route has to provide them. */
+import type { Checked, Key } from './concern.ts'
+import { pointer } from './faults.ts'
+import { pluginName } from './schema/plugin.ts'
+import type { Written, WrittenRoute } from './schema.ts'
+
+type Fact = NonNullable<Key['needs']>['fact']
+
+/** A concern whose fact nothing provides. */
+interface Lack {
+  readonly key: Key
+  /** Option that makes the concern rely on the fact. */
+  readonly option: string
+  readonly message: string
+}
+
+const providersOf = (keys: readonly Key[], fact: Fact) => keys.filter(({ provides }) => provides?.includes(fact))
+
+/**
+ * Returns the concerns of a policy that rely on a fact which no concern of the policy provides, nor a plugin:
+ * `byPlugin`. `from` follows the fact in the message.
+ */
+export function lacksIn(
+  keys: readonly Key[],
+  policy: object,
+  byPlugin: (fact: Fact) => boolean,
+  from: (key: Key) => string = () => ''
+): Lack[] {
+  return keys.flatMap((key) => {
+    const options: unknown = Reflect.get(policy, key.name)
+    const { needs } = key
+    if (needs === undefined || typeof options !== 'object' || options === null) return []
+    const { fact, option, value } = needs
+    if (Reflect.get(options, option) !== value || byPlugin(fact)) return []
+    const providers = providersOf(keys, fact).map(({ name }) => name)
+    if (providers.some((name) => Reflect.get(policy, name))) return []
+    const without = providers.length === 0 ? '' : `without ${providers.join(' or ')} `
+    const what = `${fact}${from(key)}: ${without}the route doesn't know its ${fact}s`
+    return [{ key, option, message: `${what}; a plugin that sets them says so by provides: [${fact}]` }]
+  })
+}
+
+/** Checks that on each route concerns have the facts that they rely on. */
+export function checkFacts({ data, report, keys }: Checked): void {
+  if (!report.usable('/routes')) return
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index, 'edge')
+    if (!report.usable(at) || report.unknownKeyIn(at)) return
+    if (!report.sound('/plugins') || !report.sound(pointer('/routes', index, 'plugins'))) return
+    const byPlugin = (fact: Fact) =>
+      data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
+    const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
+    const policy = { ...data.edge, ...route.edge }
+    for (const lack of lacksIn(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
+      const { key, option, message } = lack
+      const involved = [key, ...providersOf(keys.edge, key.needs!.fact)]
+      const isSound = involved.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))
+      if (isSound) report.fault(`${at}/${key.name}/${option}`, message)
+    }
+  })
+}
+
+/** Returns whether a plugin's hooks run on a route. */
+function runsOn(plugin: Written['plugins'][number], { plugins }: WrittenRoute): boolean {
+  if (plugin.prefix !== undefined) return false
+  return plugin.scope === 'all' || plugins?.includes(pluginName(plugin)) === true
+}
