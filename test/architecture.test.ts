@@ -2,6 +2,9 @@
 import { globSync, readFileSync } from 'node:fs'
 import { join, normalize, relative, resolve } from 'node:path'
 import t from 'tap'
+import type { Key } from '../config/concern.ts'
+import { concerns as edgeConcerns } from '../plugins/edge/index.ts'
+import { concerns as meshConcerns } from '../plugins/mesh/chain.ts'
 
 const root = resolve(import.meta.dirname, '..')
 
@@ -12,8 +15,11 @@ interface Import {
 }
 type Sources = ReadonlyMap<string, string>
 
+/** A string such as '/*' begins no comment. */
+const withoutComments = (source: string) => source.replace(/(^|\s)\/\*[\s\S]*?\*\//g, '$1').replace(/^\s*\/\/.*$/gm, '')
+
 function importsOf(file: string, source: string): Import[] {
-  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '')
+  const code = withoutComments(source)
   const statements = [
     ...code.matchAll(/^(?:import|export)(\s+type\b)?(?:[^'";]*?\sfrom)?\s*'([^']+)'/gm),
     ...code.matchAll(/\b(?:import|require)(\s+type)?\(\s*'([^']+)'/g)
@@ -123,7 +129,7 @@ function cycles(sources: Sources): string[] {
 
 /** Uses of the seam, in any of the ways in which Fastify hands out a decorator. */
 function touchesSeam(source: string): boolean {
-  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '')
+  const code = withoutComments(source)
   return /Decorator(<[^>]*>)?\(\s*['"]mesh['"]|\b(fastify|server|instance|app|this)\.mesh\b|\{[^}]*\bmesh\b[^}]*\} = fastify/.test(
     code
   )
@@ -173,6 +179,94 @@ t.test('the seam declares what crosses it, and does nothing', async (t) => {
     [...sources.keys()].filter((file) => declares(file) && !own(file)),
     [seam]
   )
+})
+
+/** Words for concerns: their keys, and the names that people are shown. */
+const wordsOf = (concerns: readonly { readonly name: string; readonly keys?: readonly Key[] }[]) =>
+  concerns.flatMap(({ name, keys = [] }) => [name, ...keys.map((key) => key.name)])
+const ofEdge = wordsOf(edgeConcerns)
+const ofMesh = wordsOf(meshConcerns.filter((concern) => typeof concern !== 'string'))
+
+/**
+ * Returns the words for concerns that code has, in strings as well; comments may have them. Of a word in `others`, which
+ * has another meaning there, too, only the ways to the options of a concern count: a property of `edge`, `mesh` or a
+ * policy, taken by its name or out of braces, and a pointer into the configuration.
+ */
+function namedIn(source: string, words: readonly string[], others: readonly string[]): string[] {
+  const code = withoutComments(source)
+  return [...new Set(words)].filter((word) => {
+    if (!others.includes(word)) return new RegExp(`(?<![\\w-])${word}(?![\\w-])`).test(code)
+    const property = `(?:edge|mesh|policy|\\['(?:edge|mesh)'\\])(?:\\??\\.${word}\\b|(?:\\?\\.)?\\['${word}'\\])`
+    const destructured = `\\{[^{}]*\\b${word}\\b[^{}]*\\}(?: = [\\w.]*\\b(?:edge|mesh|policy)\\b|: \\w*Policy\\b)`
+    const picked = `\\['(?:edge|mesh)'\\],[^>]*'${word}'`
+    return new RegExp(`\\b${property}|${destructured}|${picked}|/(?:edge|mesh)/${word}\\b`).test(code)
+  })
+}
+
+t.test('configuration, operations and routes name no concern, and no half one of the other', async (t) => {
+  const places: [name: string, isIn: (file: string) => boolean, words: string[], others: string[]][] = [
+    [
+      'config',
+      (file) => within('config')(file) && !within('config/examples')(file),
+      [...ofEdge, ...ofMesh],
+      // A fault of a file, the default of a variable, the errors of ajv, `Function.call`, other keys of the file.
+      ['fault', 'fallback', 'errors', 'call', 'timeout', 'bodyRate']
+    ],
+    [
+      'routes',
+      within('routes'),
+      [...ofEdge, ...ofMesh],
+      // The admin port's page, `Function.call`, options of Fastify and of @fastify/http-proxy.
+      ['metrics', 'call', 'fault', 'bodyLimit', 'websocket']
+    ],
+    ['operations', inOperations, [...ofEdge, ...ofMesh], ['metrics', 'fault', 'timeout', 'hash', 'deadline']],
+    ['both halves', (file) => /^plugins\/[^/]+$/.test(file), [...ofEdge, ...ofMesh], ['call']],
+    [
+      'the edge',
+      inEdge,
+      ofMesh.filter((word) => !ofEdge.includes(word)),
+      // Words of HTTP, of JavaScript, and of the edge's own limits and errors.
+      ['fault', 'fallback', 'retry', 'call', 'timeout', 'limit', 'select', 'hash', 'deadline']
+    ],
+    [
+      'the mesh',
+      inMesh,
+      ofEdge.filter((word) => !ofMesh.includes(word)),
+      // An option of undici, a field of the log, a name for its own limit, the folder of its errors, its counters.
+      ['bodyTimeout', 'requestId', 'rateLimit', 'errors', 'metrics']
+    ]
+  ]
+  for (const [name, isIn, words, others] of places) {
+    const found = [...sources]
+      .filter(([file]) => isIn(file))
+      .flatMap(([file, source]) => namedIn(source, words, others).map((word) => `${file}: ${word}`))
+    t.strictSame(found, [], name)
+  }
+  for (const code of [
+    'const limit = edge.bodyLimit',
+    'route.edge?.bodyLimit ?? 0',
+    "edge?.['bodyLimit']",
+    'const { a, bodyLimit } = route.edge',
+    'const take = ({ bodyLimit }: EdgePolicy) => bodyLimit',
+    "type Policy = Pick<RouteConfig['edge'], 'a' | 'bodyLimit'>",
+    "report.sound('/edge/bodyLimit')",
+    "report.sound(at + '/edge/bodyLimit')"
+  ]) {
+    t.strictSame(namedIn(code, ['bodyLimit'], ['bodyLimit']), ['bodyLimit'], code)
+  }
+  for (const code of [
+    "const key = 'max-forwards'",
+    'x.cors',
+    'if (cors) return',
+    "'see cors.origin'",
+    '`cors`',
+    "'/*' + cors + '*/'"
+  ]) {
+    t.equal(namedIn(code, ofEdge, []).length, 1, code)
+  }
+  for (const code of ['/** As cors does. */', '// cors', 'corsair', 'is-cors', 'a /* cors */', 'options.bodyLimit']) {
+    t.strictSame(namedIn(code, ofEdge, ['bodyLimit']), [], code)
+  }
 })
 
 t.test('files stay small', async (t) => {
