@@ -38,6 +38,8 @@ import operations from './plugins/operations/index.ts'
 import { loggerOptions } from './plugins/operations/logging.ts'
 import { endOnFaults } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
+import type { Stores } from './plugins/stores.ts'
+import keepStores from './plugins/stores.ts'
 import adminRoutes from './routes/admin.ts'
 import healthRoutes from './routes/health.ts'
 import { countOwnRoutes } from './routes/match.ts'
@@ -101,6 +103,8 @@ export interface BuildOptions {
   logger?: boolean
   /** No code but the gateway's runs in the server: it need not keep the async contexts of requests apart. */
   sealed?: boolean
+  /** State that outlives the server, for another one; default: of its own. */
+  stores?: Stores
 }
 
 /** A server of its own with the gateway in it; it does not listen yet. */
@@ -108,6 +112,7 @@ export function build(config: Config, options: BuildOptions = {}): FastifyInstan
   const logger = options.logger === false ? false : loggerOptions()
   const server = Fastify({ ...serverOptions(config), logger })
   if (options.sealed) server.decorate(SEALED, true)
+  server.register(keepStores, options)
   countOwnRoutes(server)
   // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
   server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))

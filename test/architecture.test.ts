@@ -50,7 +50,7 @@ const concernOf = (file: string) => /^plugins\/(?:edge|mesh)\/concerns\/[^/]+/.e
 const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 
 /** Pure functions that both halves, operations and the configuration use: they import nothing. */
-const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts']
+const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts']
 
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }

@@ -5,6 +5,10 @@ import type { Static, TSchema } from 'typebox'
 import type { Checked, Key, Place } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import type { Meter } from '../meter.ts'
+import { unmetered } from '../meter.ts'
+import type { Claims } from '../stores.ts'
+import stores from '../stores.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import { attach, edgeRouteOf } from './attach.ts'
 
@@ -50,6 +54,19 @@ export interface EdgeCommand {
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
 
+/** What the plugin of a concern may use besides Fastify. */
+export interface ConcernContext {
+  readonly config: Config
+  /** State that outlives a configuration. */
+  readonly stores: Claims
+  /** Makes metrics; counts nothing where nobody could read them. */
+  readonly meter: Meter
+  readonly log: FastifyInstance['log']
+}
+
+/** The meter of a server; one that counts nothing where it has none. */
+export const meterOf = (fastify: FastifyInstance): Meter => (fastify.hasDecorator('meter') ? fastify.meter : unmetered)
+
 /** Hooks of one route, by their phase. */
 export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
 
@@ -82,7 +99,7 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
    */
   plugin(
     fastify: FastifyInstance,
-    config: Config
+    context: ConcernContext
   ): Promise<(options: Exclude<Static<S>, false>, route: RouteOptions) => RouteHooks | null>
 }
 
@@ -116,7 +133,10 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     warnings,
     plugin: fp<Config>(
       async (fastify, config) => {
-        const hooksOf = await plugin(fastify, config)
+        // They are there, but for a concern that somebody registers by itself.
+        await fastify.register(stores, {})
+        const { log } = fastify
+        const hooksOf = await plugin(fastify, { config, stores: fastify.stores, meter: meterOf(fastify), log })
         if (typeof hooksOf !== 'function')
           throw new Error(`plugin of concern ${key.name} returns no function for routes`)
         fastify.addHook('onRoute', (routeOptions) => {

@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
-import type { FaultOwners, Meter } from './core/types.ts'
+import type { Meter } from '../meter.ts'
+import type { FaultOwners } from './core/types.ts'
 import { Mesh } from './mesh.ts'
 
 declare module 'fastify' {

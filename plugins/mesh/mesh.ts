@@ -1,6 +1,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
+import type { Meter } from '../meter.ts'
 import type { MeshConcern } from './concern.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
 import { Transports } from './connect/index.ts'
@@ -11,9 +12,7 @@ import { OwnMeter, registerServiceMetrics } from './core/metrics.ts'
 import { nameOf, originOf } from './core/origin.ts'
 import { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
-import type {
-  Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger, Meter
-} from './core/types.ts' // biome-ignore format: a list
+import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts' // biome-ignore format: a list
 import { timeFirstRequests } from './discovery/first-request.ts'
 import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'

@@ -2,12 +2,7 @@
  * Series that are bound to their labels once. prom-client's own look for theirs by its labels with every `inc` and
  * `observe`, also behind `labels()`; here they just add up, and the registry gets them when it is asked.
  */
-export interface MetricOptions {
-  name: string
-  help: string
-  /** Default: none. */
-  labelNames?: string[]
-}
+import type { MetricOptions } from '../meter.ts'
 
 interface Value {
   readonly metricName?: string

@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import stores from '../stores.ts'
 import admin from './admin.ts'
 import drain from './drain.ts'
 import metrics from './metrics.ts'
@@ -9,6 +10,7 @@ import requestLogger from './request-logger.ts'
 /** What watches and runs both halves. It is there before they are; they need none of it. */
 export default fp<Config & { counts: boolean }>(
   async (fastify, { counts, ...config }) => {
+    await fastify.register(stores, {}) // before all that keep state there
     await fastify.register(requestLogger) // before any route
     await fastify.register(pluginGuard) // before any `onRoute` hook
     // Both halves count from their first moment, or not at all where nobody could read it.

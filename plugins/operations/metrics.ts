@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Metric } from 'prom-client'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { MetricOptions } from './bound-metrics.ts'
+import type { Meter, MetricOptions } from '../meter.ts'
 import { BoundCounter, BoundHistogram } from './bound-metrics.ts'
 import { droppedLines } from './logging.ts'
 
@@ -17,7 +17,7 @@ declare module 'fastify' {
   }
 }
 
-type Collect = (set: (labels: Record<string, string>, value: number) => void) => void
+type Collect = Parameters<Meter['gauge']>[0]['collect']
 
 /** One registry for both halves. A second registration of a name is the first one's metric; of a gauge, a part of it. */
 export function createMeter(registry: Registry) {

@@ -37,7 +37,7 @@ export default edgeConcern({
   default: true,
   protects: false,
   ownRoutes: 'always',
-  async plugin(fastify, { edge }) {
+  async plugin(fastify, { config: { edge } }) {
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = unmapped(request.ip)

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
+import { meterOf } from '../concern.ts'
 import { networkOf } from './client-address.ts'
 import { trustedPeers } from './forwarding-headers.ts'
 import { isHandshake } from './handshake.ts'
@@ -18,13 +19,11 @@ const TooManyWebSockets = createError('JW_CLIENT_WEBSOCKETS', 'This client has t
 export default fp<Config>(
   async (fastify, { listen }) => {
     const { connections, requests, websockets } = listen.limits.perClient
-    const refused = fastify.hasDecorator('meter')
-      ? fastify.meter.counter({
-          name: 'jingwei_edge_client_limited_total',
-          help: 'Requests and WebSockets refused by a limit per client, by limit.',
-          labelNames: ['limit']
-        })
-      : null
+    const refused = meterOf(fastify).counter({
+      name: 'jingwei_edge_client_limited_total',
+      help: 'Requests and WebSockets refused by a limit per client, by limit.',
+      labelNames: ['limit']
+    })
 
     if (connections !== false) boundConnections(connections)
 
@@ -43,8 +42,8 @@ export default fp<Config>(
     }
 
     const kinds = {
-      requests: { held: new Held(requests), error: TooManyRequests, refused: refused?.labels('requests') },
-      websockets: { held: new Held(websockets), error: TooManyWebSockets, refused: refused?.labels('websockets') }
+      requests: { held: new Held(requests), error: TooManyRequests, refused: refused.labels('requests') },
+      websockets: { held: new Held(websockets), error: TooManyWebSockets, refused: refused.labels('websockets') }
     }
     if (requests === false && websockets === false) return
     fastify.addHook('onRequest', (request, reply, done) => {
@@ -53,7 +52,7 @@ export default fp<Config>(
       // A client that left during an earlier hook has no address.
       const client = networkOf(request.ip ?? '')
       if (!held.take(client)) {
-        refused?.inc()
+        refused.inc()
         return done(new error())
       }
       let isHeld = true

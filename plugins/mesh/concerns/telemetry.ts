@@ -1,10 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Meter } from '../../meter.ts'
 import { classify } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
-import type { DispatchController, DispatchHandler, Meter } from '../core/types.ts'
+import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
 type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
 

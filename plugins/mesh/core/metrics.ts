@@ -1,5 +1,6 @@
 /** Metrics of the mesh's services and concerns. */
-import type { Instance, Meter, MetricOptions, Snapshot, SourceStatus } from './types.ts'
+import type { Meter, MetricOptions } from '../../meter.ts'
+import type { Instance, Snapshot, SourceStatus } from './types.ts'
 
 /** Counts one more. */
 export type Count = () => void

@@ -5,6 +5,7 @@
  */
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
+import type { Meter } from '../../meter.ts'
 import type { LocalErrorCode } from '../../seam.ts'
 
 /** What a source found out about one instance. Plain data, equal when its fields are equal. */
@@ -50,27 +51,6 @@ export interface Logger {
   info(fields: object, message: string): void
   warn(fields: object, message: string): void
   error(fields: object, message: string): void
-}
-
-/** Counters and the like, in the shape of prom-client; a mesh without one counts nothing. */
-export interface Meter {
-  counter(options: MetricOptions): { labels(...values: string[]): { inc(value?: number): void } }
-  histogram(options: MetricOptions & { buckets: readonly number[] }): {
-    labels(...values: string[]): { observe(value: number): void }
-  }
-  /**
-   * `collect` is called at each scrape and sets the series that exist now. Several may share one gauge. Returns a function
-   * that ends those of this call.
-   */
-  gauge(
-    options: MetricOptions & { collect: (set: (labels: Record<string, string>, value: number) => void) => void }
-  ): () => void
-}
-
-export interface MetricOptions {
-  name: string
-  help: string
-  labelNames: string[]
 }
 
 /** Owner of code of a plugin: what that throws from a timer or a socket ends one request, not the process. */

@@ -1,8 +1,10 @@
 /** Time from the arrival of a change to the first attempt at an instance that it brought. */
+
+import type { Meter } from '../../meter.ts'
 import type { Service } from '../core/service.ts'
 import type { ServiceState } from '../core/service-state.ts'
 import { StateKey } from '../core/service-state.ts'
-import type { Endpoint, Instance, MeshDeps, Meter } from '../core/types.ts'
+import type { Endpoint, Instance, MeshDeps } from '../core/types.ts'
 
 type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
 

@@ -1,6 +1,7 @@
 /** What the loops of discovery share: pauses that neither give up nor spin, and sets published only on change. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { InstanceSpec, Meter, Source } from '../core/types.ts'
+import type { Meter } from '../../meter.ts'
+import type { InstanceSpec, Source } from '../core/types.ts'
 
 /**
  * Exponential backoff with full jitter, so that gateways that lost the same server do not return in step.

@@ -2,7 +2,8 @@
  * Keeps the last instances of each service on disk, so that a gateway that starts while its registry is away serves at
  * once. What was kept serves only until the source's first answer.
  */
-import type { InstanceSpec, Logger, MeshDeps, Meter, Source } from '../core/types.ts'
+import type { Meter } from '../../meter.ts'
+import type { InstanceSpec, Logger, MeshDeps, Source } from '../core/types.ts'
 import type { Restorable } from './loop.ts'
 import { messageOf } from './loop.ts'
 import type { Entry } from './snapshot-file.ts'

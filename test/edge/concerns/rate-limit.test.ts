@@ -6,6 +6,7 @@ import { Registry } from 'prom-client'
 import t from 'tap'
 import type { RateLimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
 import { LocalCounter } from '../../../plugins/edge/concerns/rate-limit/store.ts'
+import { createMeter } from '../../../plugins/operations/metrics.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 import { freePort } from '../../helpers/processes.ts'
@@ -253,7 +254,7 @@ function logger(lines: string[]) {
 function metrics() {
   const registry = new Registry()
   const before = (fastify: FastifyInstance) => {
-    fastify.decorate('meter', { registry } as never)
+    fastify.decorate('meter', createMeter(registry))
   }
   const value = async (name: string) => {
     const metric = await registry.getSingleMetric(name)?.get()

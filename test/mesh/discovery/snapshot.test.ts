@@ -2,10 +2,11 @@
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { InstanceSpec, Meter, SourceStatus } from '../../../plugins/mesh/core/types.ts'
+import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/core/types.ts'
 import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 import { registerSnapshotMetrics, Snapshot } from '../../../plugins/mesh/discovery/snapshot.ts'
 import { readEntries } from '../../../plugins/mesh/discovery/snapshot-file.ts'
+import type { Meter } from '../../../plugins/meter.ts'
 import { eventually, recording } from './support.ts'
 
 const one = (port: number): InstanceSpec => {

@@ -1,8 +1,9 @@
 /** What the tests of discovery share: surroundings that record, and a source whose sets can be awaited. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec, MeshDeps, Meter } from '../../../plugins/mesh/core/types.ts'
+import type { InstanceSpec, MeshDeps } from '../../../plugins/mesh/core/types.ts'
 import type { Restorable } from '../../../plugins/mesh/discovery/loop.ts'
+import type { Meter } from '../../../plugins/meter.ts'
 
 export interface Line {
   level: 'info' | 'warn' | 'error'

@@ -2,9 +2,10 @@
 import type { Test } from 'tap'
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { RetryOptions } from '../../../plugins/mesh/concerns/retry/options.ts'
-import type { DispatchController, DispatchHandler, Meter } from '../../../plugins/mesh/core/types.ts'
+import type { DispatchController, DispatchHandler } from '../../../plugins/mesh/core/types.ts'
 import type { MeshOptions } from '../../../plugins/mesh/mesh.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import type { Meter } from '../../../plugins/meter.ts'
 
 export const retryOptions: RetryOptions = {
   attempts: 2,

@@ -19,10 +19,11 @@ import { claimAt } from './claims.ts'
 import { issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
-import { KeySetMetrics } from './jwks-metrics.ts'
+import { watchKeySets } from './jwks-metrics.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
 import { tries, warnings } from './started.ts'
+import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
 import { bearer, identity, verifierOptions } from './verifier.ts'
 import type { Claims, Verify } from './verify.ts'
@@ -47,27 +48,26 @@ export default edgeConcern({
     if (options.publicKey === undefined || isPem(options.publicKey)) return options
     return { ...options, publicKey: absolute(options.publicKey) }
   },
-  async plugin(fastify, config) {
+  async plugin(fastify, { config, stores, meter, log }) {
     decorateUpstreamHeaders(fastify)
 
-    const keySets = new Map<string, KeySet>()
+    const keySets: { url: string; set: KeySet }[] = []
     const verifiers = new Map<string, Verify>()
-    let metrics: KeySetMetrics | null = null
+    let unwatch: (() => void) | null = null
     const keySetOf = ({ jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown }: JwtOptions): KeySet | null => {
       if (url === undefined) return null
-      const id = JSON.stringify([url, maxAge, cooldown])
-      const known = keySets.get(id)
-      if (known !== undefined) return known
-      metrics ??= new KeySetMetrics(fastify)
-      const onFetch = metrics.onFetch(url)
-      const set = createKeySet({ url, maxAge, cooldown, onFetch }, fastify.log)
-      metrics.watch(url, set)
-      keySets.set(id, set)
+      const options = { url, maxAge, cooldown }
+      const set = stores.claim(
+        'jingwei.key-set',
+        options,
+        () => createKeySet(options, log),
+        (set) => set.close()
+      )
+      unwatch ??= watchKeySets(meter, keySets)
+      if (!keySets.some((known) => known.set === set)) keySets.push({ url, set })
       return set
     }
-    fastify.addHook('onClose', async () => {
-      await Promise.all([...keySets.values()].map((set) => set.close()))
-    })
+    fastify.addHook('onClose', async () => unwatch?.())
 
     const inForce = config.routes.flatMap(({ name, edge }) => (edge.jwt ? [{ name, jwt: edge.jwt }] : []))
     /** Plugins' own routes add to them until all plugins are there. */
@@ -81,12 +81,17 @@ export default edgeConcern({
 
     const verifierOf = async (jwt: JwtOptions): Promise<Verify> => {
       const { clockSkew, rememberTokens } = jwt
-      const tokens = { clockSkew, most: rememberTokens || 0 }
+      // With the key: the file that it is read from may have another one the next time.
+      const cache = <T>(key: string | null) =>
+        stores.claim('jingwei.token-cache', [identity(jwt), key], () => new TokenCache<T>(rememberTokens || 0))
       const set = keySetOf(jwt)
-      if (set === null) return byKey(await registerApart(fastify, verifierOptions(jwt, config.file, null)), tokens)
+      if (set === null) {
+        const { key, options } = verifierOptions(jwt, config.file, null)
+        return byKey(await registerApart(fastify, options), cache(key), clockSkew)
+      }
       const keys = new WeakMap<FastifyRequest, string>()
-      const options = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
-      return bySet(await registerApart(fastify, options), set, keys, tokens)
+      const { options } = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
+      return bySet(await registerApart(fastify, options), set, keys, cache(null), clockSkew)
     }
     for (const { jwt } of inForce) {
       const id = identity(jwt)
@@ -112,7 +117,7 @@ export default edgeConcern({
 
     // Not awaited: a key set that cannot be fetched must not keep the gateway from starting.
     fastify.addHook('onReady', async () => {
-      for (const set of keySets.values()) void set.refresh()
+      for (const { set } of keySets) if (set.isUp() === null) void set.refresh()
     })
 
     return (options, routeOptions) => {

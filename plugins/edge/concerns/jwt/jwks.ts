@@ -29,8 +29,6 @@ export interface KeySetOptions {
   retryMs?: number
   /** Milliseconds of a clock that never jumps. */
   now?: () => number
-  /** Called after each fetch. */
-  onFetch?: (succeeded: boolean) => void
 }
 
 /** A token, as far as its key is looked for. */
@@ -45,6 +43,8 @@ export interface KeySet {
   holds(pem: string): boolean
   /** Fetches the set, unless that is under way. Never fails. */
   refresh(): Promise<void>
+  /** Returns whether the last fetch succeeded; null before the first has ended. */
+  isUp(): boolean | null
   /** Milliseconds since the set was fetched; null if none ever was. */
   age(): number | null
   close(): Promise<void>
@@ -84,7 +84,7 @@ export function algorithmsOf(key: KeyObject): readonly string[] {
 }
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
-  const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now(), onFetch } = options
+  const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now() } = options
   const shown = maskCredentials(url)
   const agent = new Agent({ connections: 1, connect: { timeout: timeoutMs } })
   const closing = new AbortController()
@@ -120,7 +120,6 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       leftOut = set.leftOut
       if (failing) log.info({ url: shown, keys: keys.length }, 'key set fetched again')
       failing = false
-      onFetch?.(true)
     } catch (error) {
       if (closing.signal.aborted) return
       if (!failing) {
@@ -128,7 +127,6 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
         log.warn({ url: shown, reason: reasonOf(error) }, `key set not fetched; ${consequence}; trying every second`)
       }
       failing = true
-      onFetch?.(false)
       retry = setTimeout(refresh, retryMs)
       retry.unref()
     }
@@ -149,6 +147,7 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       renewIfOld()
       return pems.has(pem)
     },
+    isUp: () => (failing ? false : keys === null ? null : true),
     age: () => (keys === null ? null : now() - fetchedAt),
     async key(token) {
       const { kid } = token.header

@@ -34,18 +34,19 @@ export function bearer({ headers: { authorization = '' } }: FastifyRequest): str
 /** Listener for the key of a set, as PEM, that verifies the token of a request. */
 type OnKey = (request: FastifyRequest, pem: string) => void
 
+/** Returns the options of @fastify/jwt, and the secret or PEM that verifies all tokens; null where a key set does. */
 export function verifierOptions(
   options: JwtOptions,
   configFile: string,
   keySet: KeySet | null,
   onKey: OnKey = () => {}
-): FastifyJWTOptions {
+): { key: string | null; options: FastifyJWTOptions } {
   const { issuer, audience, clockSkew } = options
   const { fitting, key } = keyOf(options, configFile, keySet)
   const unfit = options.algorithms?.filter((algorithm) => !fitting.includes(algorithm)) ?? []
   if (unfit.length > 0) throw new Error(`edge.jwt: its key cannot verify ${unfit.join(', ')}`)
   const algorithms = [...(options.algorithms ?? fitting)] as Algorithms
-  return {
+  const accepted: FastifyJWTOptions = {
     secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, onKey) },
     decode: { complete: true },
     verify: {
@@ -60,6 +61,7 @@ export function verifierOptions(
       ...(audience !== undefined && { allowedAud: [audience].flat() })
     }
   }
+  return { key: typeof key === 'string' ? key : null, options: accepted }
 }
 
 function keyOf(

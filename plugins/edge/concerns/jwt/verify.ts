@@ -2,21 +2,22 @@
 import type { FastifyRequest } from 'fastify'
 import type { Verifier } from './apart.ts'
 import type { KeySet } from './jwks.ts'
-import { TokenCache } from './token-cache.ts'
+import type { TokenCache } from './token-cache.ts'
 import { bearer } from './verifier.ts'
 
 export type Claims = Readonly<Record<string, unknown>>
 /** Returns the claims of a request's token; throws or rejects if it is not valid. */
 export type Verify = (request: FastifyRequest) => Claims | Promise<Claims>
 
-interface Remembering {
-  readonly clockSkew: number
-  readonly most: number
+/** A token that was verified by a key of a set. */
+interface Verified {
+  readonly claims: Claims
+  /** PEM. */
+  readonly key: string
 }
 
 /** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
-export function byKey({ jwt }: Verifier, { clockSkew, most }: Remembering): Verify {
-  const known = new TokenCache<Claims>(most)
+export function byKey({ jwt }: Verifier, known: TokenCache<Claims>, clockSkew: number): Verify {
   return (request) => {
     const token = bearer(request)
     const now = Date.now()
@@ -34,9 +35,9 @@ export function bySet(
   verifier: Verifier,
   keySet: KeySet,
   keys: WeakMap<FastifyRequest, string>,
-  { clockSkew, most }: Remembering
+  known: TokenCache<Verified>,
+  clockSkew: number
 ): Verify {
-  const known = new TokenCache<{ readonly claims: Claims; readonly key: string }>(most)
   return (request) => {
     const token = bearer(request)
     const remembered = known.get(token, Date.now())

@@ -3,6 +3,7 @@ import createError from '@fastify/error'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../../config/schema.ts'
+import { meterOf } from '../../concern.ts'
 import { isHandshake } from '../../protocol/handshake.ts'
 import { refuseConnection } from '../../protocol/refusals.ts'
 import { Descriptors } from './descriptors.ts'
@@ -30,17 +31,15 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
  */
 export default fp<Config>(
   async (fastify, { listen }) => {
-    const counter = fastify.hasDecorator('meter')
-      ? fastify.meter.counter({
-          name: 'jingwei_edge_shed_total',
-          help: 'Requests refused with 503 since the gateway itself is overloaded, by what it is short of.',
-          labelNames: ['reason']
-        })
-      : null
+    const counter = meterOf(fastify).counter({
+      name: 'jingwei_edge_shed_total',
+      help: 'Requests refused with 503 since the gateway itself is overloaded, by what it is short of.',
+      labelNames: ['reason']
+    })
     const count = (reason: string) => {
-      const child = counter?.labels(reason)
-      child?.inc(0)
-      return () => child?.inc()
+      const child = counter.labels(reason)
+      child.inc(0)
+      return () => child.inc()
     }
     watchLoop(fastify, count('event-loop'))
     const descriptors = new Descriptors()

@@ -11,10 +11,10 @@ import { createError } from '@fastify/error'
 import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
-import { Gauge, Counter as Metric, Registry } from 'prom-client'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
+import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RateLimitOptions } from './options.ts'
@@ -44,7 +44,7 @@ export default edgeConcern({
   },
   check: checkRateLimit,
   needs: { fact: 'consumer', option: 'by', value: 'consumer' },
-  async plugin(fastify, config) {
+  async plugin(fastify, { config, stores, meter, log }) {
     await fastify.register(rateLimit, {
       global: false,
       enableDraftSpec: true,
@@ -54,18 +54,40 @@ export default edgeConcern({
     })
 
     let link: RedisLink | undefined
-    let metrics: Metrics | undefined
+    let unwatch: (() => void) | undefined
     fastify.addHook('onReady', async () => link?.connect())
-    fastify.addHook('onClose', async () => link?.close())
+    fastify.addHook('onClose', async () => unwatch?.())
+    const linkTo = (redis: RedisOptions): RedisLink => {
+      const link = stores.claim(
+        'jingwei.redis',
+        redis,
+        () => new RedisLink(redis, log),
+        (link) => link.close()
+      )
+      unwatch ??= meter.gauge({
+        name: 'jingwei_edge_redis_up',
+        help: 'Whether the Redis that holds shared limits answers in time.',
+        collect: (set) => set({}, link.isUp ? 1 : 0)
+      })
+      return link
+    }
 
-    const createCounter = (route: string, { store }: RateLimitOptions): Counter => {
-      if (store === 'memory') return new LocalCounter()
+    const createCounter = (route: string, { store, by, window }: RateLimitOptions): Counter => {
+      // Not with `max`: another limit goes on from the same count.
+      const key = { route, store, by, window }
+      const local = stores.claim('jingwei.rate-limit', key, () => new LocalCounter())
+      if (store === 'memory') return local
       if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
-      metrics ??= createMetrics(fastify)
-      link ??= new RedisLink(config.redis, fastify.log, metrics?.up)
-      const fallbacks = metrics?.fallbacks.labels(route)
-      fallbacks?.inc(0) // so that the series is there before the first outage
-      return new SharedCounter(link, route, () => fallbacks?.inc())
+      link ??= linkTo(config.redis)
+      // There from the start, before the first outage.
+      const fallbacks = meter
+        .counter({
+          name: 'jingwei_edge_rate_limit_fallbacks_total',
+          help: 'Requests whose shared limit was decided by this node alone, as Redis did not answer.',
+          labelNames: ['route']
+        })
+        .labels(route)
+      return new SharedCounter(link, route, local, () => fallbacks.inc())
     }
 
     // A configured route may be several Fastify routes (and Fastify adds HEAD to GET): they count together.
@@ -202,28 +224,4 @@ function linesOf(name: string): (rawHeaders: readonly string[], from: number) =>
 function bounded(prefix: string, value: string): string {
   if (value.length <= longestKey) return prefix + value
   return `${prefix}sha256:${createHash('sha256').update(value).digest('base64url')}`
-}
-
-interface Metrics {
-  fallbacks: Metric<'route'>
-  up: Gauge
-}
-
-/** In the gateway's registry, if it keeps one. */
-function createMetrics(fastify: FastifyInstance): Metrics | undefined {
-  const metrics = (fastify as { meter?: { registry?: unknown } }).meter?.registry
-  if (!(metrics instanceof Registry)) return undefined
-  return {
-    fallbacks: new Metric({
-      name: 'jingwei_edge_rate_limit_fallbacks_total',
-      help: 'Requests whose shared limit was decided by this node alone, as Redis did not answer.',
-      labelNames: ['route'],
-      registers: [metrics]
-    }),
-    up: new Gauge({
-      name: 'jingwei_edge_redis_up',
-      help: 'Whether the Redis that holds shared limits answers in time.',
-      registers: [metrics]
-    })
-  }
 }

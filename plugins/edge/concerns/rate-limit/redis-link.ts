@@ -5,7 +5,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Result } from 'ioredis'
 import { Redis } from 'ioredis'
-import type { Gauge } from 'prom-client'
 import type { RedisOptions } from '../../../../config/schema.ts'
 
 declare module 'ioredis' {
@@ -39,18 +38,15 @@ export class RedisLink {
   readonly #client: Redis
   readonly #timeout: number
   readonly #log: Pick<FastifyBaseLogger, 'info' | 'warn'>
-  readonly #up: Pick<Gauge, 'set'> | undefined
   #suspended = false
   #reported = false
   #closed = false
   #probe: NodeJS.Timeout | undefined
   #watch: NodeJS.Timeout | undefined
 
-  constructor(options: RedisOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>, up?: Pick<Gauge, 'set'>) {
+  constructor(options: RedisOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>) {
     this.#timeout = options.timeout
     this.#log = log
-    this.#up = up
-    up?.set(0)
     this.#client = new Redis(options.url, {
       lazyConnect: true,
       enableOfflineQueue: false,
@@ -68,9 +64,14 @@ export class RedisLink {
     this.#client.on('error', (error: Error) => this.#report(error))
   }
 
+  /** Redis answers in time. */
+  get isUp(): boolean {
+    return this.#client.status === 'ready' && !this.#suspended
+  }
+
   /** Returns at once; goes on trying for good. */
   connect(): void {
-    this.#client.connect().catch(() => {})
+    if (this.#client.status === 'wait') this.#client.connect().catch(() => {})
   }
 
   close(): void {
@@ -82,7 +83,7 @@ export class RedisLink {
 
   /** Calls back within the timeout; with null if the node is to decide alone. */
   hit(key: string, window: number, done: (count: Count | null) => void): void {
-    if (this.#suspended || this.#client.status !== 'ready') {
+    if (!this.isUp) {
       done(null)
       return
     }
@@ -109,7 +110,6 @@ export class RedisLink {
     this.#report(error)
     if (this.#suspended || this.#closed) return
     this.#suspended = true
-    this.#up?.set(0)
     this.#scheduleProbe()
   }
 
@@ -146,7 +146,6 @@ export class RedisLink {
     clearTimeout(this.#watch)
     clearTimeout(this.#probe)
     this.#suspended = false
-    this.#up?.set(1)
     if (this.#reported) this.#log.info('Redis answers again; limits are shared')
     this.#reported = false
   }
@@ -154,7 +153,6 @@ export class RedisLink {
   #lost(): void {
     clearTimeout(this.#watch)
     clearTimeout(this.#probe)
-    this.#up?.set(0)
     this.#report(new Error('connection closed'))
   }
 

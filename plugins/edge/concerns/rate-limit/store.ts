@@ -69,12 +69,14 @@ export class LocalCounter implements Counter {
 export class SharedCounter implements Counter {
   readonly #link: RedisLink
   readonly #prefix: string
+  readonly #local: LocalCounter
   readonly #onFallback: () => void
-  readonly #local = new LocalCounter()
 
-  constructor(link: RedisLink, route: string, onFallback: () => void) {
+  /** `local` counts while Redis does not answer. */
+  constructor(link: RedisLink, route: string, local: LocalCounter, onFallback: () => void) {
     this.#link = link
     this.#prefix = `jingwei:rl:${route}:`
+    this.#local = local
     this.#onFallback = onFallback
   }
 

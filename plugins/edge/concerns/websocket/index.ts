@@ -1,8 +1,6 @@
 import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Registry } from 'prom-client'
-import { Gauge } from 'prom-client'
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import { Duration, orOff, strict } from '../../../../config/schema/kit.ts'
@@ -53,21 +51,23 @@ export default edgeConcern({
   default: {},
   needsBridge: 'http-proxy connects WebSockets by itself, past the mesh; serve them by a route without "via"',
   whenOff: { onRequest: refuse },
-  async plugin(fastify) {
+  async plugin(fastify, { meter }) {
     const tunnels = new Set<Tunnel>()
     let closing = false
     let onLastEnd: (() => void) | null = null
-    const gauge = fastify.hasDecorator('metrics')
-      ? new Gauge({
-          name: 'jingwei_edge_websockets',
-          help: 'WebSockets open now, by route.',
-          labelNames: ['route'],
-          registers: [fastify.getDecorator<Registry>('metrics')]
-        })
-      : null
+    const open = new Map<string, number>()
+    const unwatch = meter.gauge({
+      name: 'jingwei_edge_websockets',
+      help: 'WebSockets open now, by route.',
+      labelNames: ['route'],
+      collect: (set) => {
+        for (const [route, count] of open) set({ route }, count)
+      }
+    })
+    const count = (route: string, change: number) => open.set(route, (open.get(route) ?? 0) + change)
 
     fastify.decorateRequest('upgrade', null)
-    function meet({ idleTimeout }: WebSocketOptions, open: ReturnType<Gauge['labels']> | undefined) {
+    function meet({ idleTimeout }: WebSocketOptions, route: string) {
       return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
         const { raw } = request
         if (!isWebSocket(raw.headers.upgrade)) return done()
@@ -82,12 +82,12 @@ export default edgeConcern({
             open: (service, onEnd) => {
               const tunnel = new Tunnel(shake.release(), service, idleTimeout || 0, (error) => {
                 tunnels.delete(tunnel)
-                open?.dec()
+                count(route, -1)
                 onEnd(tunnel.bytesSent, error)
                 if (tunnels.size === 0) onLastEnd?.()
               })
               tunnels.add(tunnel)
-              open?.inc()
+              count(route, 1)
               if (closing) tunnel.close()
             }
           }
@@ -103,15 +103,17 @@ export default edgeConcern({
     })
     // The service's side may take longer than the client's; only when both have ended is a line logged.
     fastify.addHook('onClose', async () => {
-      if (tunnels.size === 0) return
-      await new Promise<void>((resolve) => {
-        onLastEnd = resolve
-      })
+      if (tunnels.size > 0) {
+        await new Promise<void>((resolve) => {
+          onLastEnd = resolve
+        })
+      }
+      unwatch()
     })
     return (options, { config }) => {
-      const open = gauge?.labels(config!.route!.name)
-      open?.set(0)
-      return { onRequest: meet(options, open) }
+      const { name } = config!.route!
+      count(name, 0)
+      return { onRequest: meet(options, name) }
     }
   }
 })

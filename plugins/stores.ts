@@ -1,0 +1,125 @@
+/**
+ * State that outlives a configuration: counters, key sets, caches, connections. It is claimed by a kind and a key. The
+ * claim of the next configuration under the same key gets the same object, so that a change elsewhere in the file resets
+ * nothing. What no configuration claims any longer is disposed of.
+ */
+import { hash } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+
+type Log = Pick<FastifyInstance['log'], 'error'>
+type Dispose<T> = (value: T) => unknown
+
+/** Claims of one configuration. */
+export interface Claims {
+  /**
+   * Returns the object of this kind and key, made by `create` if there is none. To be called while the configuration
+   * starts, not for each request: what is claimed is kept until the configuration ends.
+   *
+   * The key is data as JSON has it (the order of an object's keys does not count). Whatever the object depends on belongs in
+   * the key: a new value there gets a new object. Kinds of the gateway's own begin with `jingwei.`; a plugin's begin with
+   * its name, since two that claim the same kind and key share an object.
+   *
+   * `dispose` is called once no configuration claims the object. Whatever it throws is logged; it has 10 s.
+   */
+  claim<T>(kind: string, key: unknown, create: () => T, dispose?: Dispose<T>): T
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** State that outlives a configuration. */
+    stores: Claims
+  }
+}
+
+interface Entry {
+  readonly kind: string
+  readonly value: unknown
+  readonly dispose: Dispose<never> | undefined
+  claims: number
+}
+
+/** The stores of a process. */
+export class Stores {
+  readonly #entries = new Map<string, Entry>()
+  readonly #mostClaims: number
+  readonly #disposeMs: number
+
+  /** `mostClaims`: of one configuration; it is code that claims for each request that needs more. */
+  constructor({ mostClaims = 200_000, disposeMs = 10_000 } = {}) {
+    this.#mostClaims = mostClaims
+    this.#disposeMs = disposeMs
+  }
+
+  /** Begins the claims of one configuration. `release` ends them; it never fails. */
+  open(log: Log): Claims & { release(): Promise<void> } {
+    const held = new Map<string, Entry>()
+    let released = false
+    return {
+      claim: <T>(kind: string, key: unknown, create: () => T, dispose?: Dispose<T>): T => {
+        if (released) throw new Error(`${kind} is claimed for a configuration that has ended`)
+        const id = `${kind} ${digestOf(key)}`
+        let entry = held.get(id)
+        if (entry === undefined) {
+          if (held.size >= this.#mostClaims)
+            throw new Error(`${kind}: too many claims; is it claimed for each request?`)
+          entry = this.#entries.get(id) ?? { kind, value: create(), dispose: dispose as Dispose<never>, claims: 0 }
+          entry.claims++
+          held.set(id, entry)
+          this.#entries.set(id, entry)
+        }
+        return entry.value as T
+      },
+      release: async () => {
+        released = true
+        const unclaimed: Entry[] = []
+        for (const [id, entry] of held) {
+          entry.claims--
+          if (entry.claims > 0) continue
+          this.#entries.delete(id)
+          unclaimed.push(entry)
+        }
+        held.clear()
+        await Promise.all(unclaimed.map((entry) => end(entry, log, this.#disposeMs)))
+      }
+    }
+  }
+}
+
+/** Disposes of an object, in bounded time. */
+async function end({ kind, value, dispose }: Entry, log: Log, disposeMs: number): Promise<void> {
+  if (dispose === undefined) return
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(() => {
+    log.error({ kind }, `disposing of ${kind} takes more than ${disposeMs / 1000} s; going on without it`)
+    resolve()
+  }, disposeMs)
+  const disposed = (async () => dispose(value as never))().catch((err: unknown) => {
+    log.error({ err, kind }, `disposing of ${kind} failed`)
+  })
+  await Promise.race([disposed, promise])
+  clearTimeout(timer)
+}
+
+/** A digest: keys may be long, and may hold secrets. */
+const digestOf = (key: unknown) => hash('sha256', JSON.stringify(key, sorted) ?? 'undefined', 'base64')
+
+function sorted(_key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+/**
+ * Decorates a server with `stores`, unless it has them. Their objects are disposed of when the server closes, or later if
+ * these are the stores of several servers.
+ */
+export default fp<{ stores?: Stores | undefined }>(
+  async (fastify, { stores = new Stores() }) => {
+    if (fastify.hasDecorator('stores')) return
+    const claims = stores.open(fastify.log)
+    fastify.decorate('stores', claims)
+    // The first to be registered, so the last to run: after those who use what they have claimed.
+    fastify.addHook('onClose', () => claims.release())
+  },
+  { name: 'jingwei-stores', fastify: '5.x' }
+)
