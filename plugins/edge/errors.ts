@@ -1,7 +1,7 @@
 /**
  * The gateway's one error table: the response to each code. Every failure on either side of the seam becomes a response
  * here. Errors are told apart by `code` alone. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and
- * those that plugins give to their 4xx; codes of Node, OpenSSL and undici go to the log only.
+ * those that plugins give to errors that are made to be responses; codes of Node, OpenSSL and undici go to the log only.
  */
 
 import { STATUS_CODES } from 'node:http'
@@ -9,6 +9,7 @@ import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { SeamError, SeamErrorCode } from '../seam.ts'
+import { isMadeToRespond } from '../thrown.ts'
 import { resetReply } from './bridge/response-fields.ts'
 import { markLastResponse } from './protocol/last-response.ts'
 
@@ -175,7 +176,7 @@ export function answer(error: FastifyError, request: FastifyRequest, reply: Fast
   const closes = given !== undefined && closesConnection.has(given)
   // What is left of a body that we will not read must not be taken for the next request.
   if (status === 408 || status === 413 || closes) closeAfterResponse(request, reply)
-  if (status >= 500 && !closes) {
+  if (status >= 500 && !closes && (code !== undefined || !isMadeToRespond(error))) {
     // A fault of the gateway or of a plugin: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
     const own = recordFailure(request, error)

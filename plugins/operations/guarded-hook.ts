@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { asError, isThenable } from '../thrown.ts'
+import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
 import type { FaultOwner, PluginOwner } from './fault-owners.ts'
 
 const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
@@ -30,13 +30,13 @@ export type Code = Function
 
 /**
  * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin
- * chose; anything else, and a status of 5xx, is its fault and goes to the log.
+ * chose; anything else, and a status of 5xx that is not made to be a response, is its fault and goes to the log.
  */
 function faultOf(request: FastifyRequest, plugin: string, where: string, error: Error): Error {
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
   const hasStatus = typeof statusCode === 'number' && statusCode >= 400 && statusCode <= 599
   if (typeof code === 'string' && code.startsWith('JW_')) return error
-  if (!hasStatus || statusCode >= 500) {
+  if (!hasStatus || (statusCode >= 500 && !isMadeToRespond(error))) {
     request.log.error({ plugin, hook: where, err: error }, `plugin ${plugin} failed in ${where}: ${error.message}`)
   }
   return hasStatus ? error : Object.assign(new PluginFailed(plugin, where, error.message), { cause: error })

@@ -3,6 +3,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import createError from '@fastify/error'
+import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { errorTable } from '../../plugins/edge/errors.ts'
@@ -232,6 +234,61 @@ t.test('what is thrown in a plugin is a plain 500, its details in the log alone'
     }
   }
   t.match(JSON.stringify(log.filter((line) => line.msg === 'request failed')), /hunter2/)
+})
+
+/** As http-errors makes its classes: `expose` is a property of the prototype. */
+class ServiceUnavailable extends Error {
+  readonly statusCode: number
+
+  constructor(message: string, statusCode = 503) {
+    super(message)
+    this.statusCode = statusCode
+  }
+}
+Object.assign(ServiceUnavailable.prototype, { expose: false })
+
+t.test('a 5xx that is made to be a response is passed on, and no failure of the gateway', async (t) => {
+  const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
+  t.teardown(service.close)
+  const Busy = createError('MY_BUSY', 'busy', 503)
+  const Broken = createError('MY_BROKEN', 'password=hunter2', 500)
+  const given = (fields: object, message = 'password=hunter2') => Object.assign(new Error(message), fields)
+  const ours = { code: 'JW_INTERNAL', message: 'The gateway failed to handle the request' }
+  const failures: Readonly<Record<string, readonly [() => unknown, number, { message: string; code?: string }]>> = {
+    'fastify-error': [() => new Busy(), 503, { message: 'busy', code: 'MY_BUSY' }],
+    'http-errors': [() => new ServiceUnavailable('busy'), 503, { message: 'busy' }],
+    exposed: [() => given({ statusCode: 503, expose: true }, 'busy'), 503, { message: 'busy' }],
+    'exposed-500': [() => given({ statusCode: 500, expose: true }, 'busy'), 500, { message: 'busy' }],
+    plain: [() => given({ statusCode: 503 }), 503, ours],
+    'not-exposed': [() => given({ statusCode: 503, expose: false }), 503, ours],
+    'fastify-error-500': [() => new Broken(), 500, ours],
+    'http-errors-500': [() => new ServiceUnavailable('password=hunter2', 500), 500, ours]
+  }
+  const before = (server: FastifyInstance) => {
+    server.addHook('onRequest', async ({ headers }) => {
+      const failure = failures[String(headers['x-fail'])]
+      if (failure !== undefined) throw failure[0]()
+    })
+  }
+  const config = {
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  }
+  const gateway = await startGateway(config, { log: true, before })
+  t.teardown(gateway.close)
+  for (const [name, [, expected, content]] of Object.entries(failures)) {
+    gateway.log.length = 0
+    const { status, body } = await get(gateway.port, '/', [`X-Fail: ${name}`])
+    t.equal(status, expected, name)
+    t.match(JSON.parse(body), { statusCode: expected, ...content }, name)
+    const isOurs = content === ours
+    if (!isOurs) t.equal(JSON.parse(body).code, content.code, name)
+    t.equal(
+      gateway.log.some(({ level }) => level === 50),
+      isOurs,
+      `${name}: an error in the log only where it is one`
+    )
+  }
 })
 
 t.test('errors whose code is a number: those of fetch, and of databases', async (t) => {

@@ -1,4 +1,5 @@
 import type { Caller } from '../../seam.ts'
+import { isMadeToRespond } from '../../thrown.ts'
 import { InterceptorFailed } from '../core/errors.ts'
 import type { FaultOwners, Logger } from '../core/types.ts'
 
@@ -51,14 +52,14 @@ export class Faults {
 
   /**
    * Returns the error for the layer above, and logs a fault. An error with a status is a response that the interceptor
-   * chose, as in Fastify; only one of the server's is a fault.
+   * chose, as in Fastify; it is a fault only with a 5xx that was not made to be a response.
    */
   passOn(error: Error, where: string): Error {
     if (this.#foreign?.has(error)) return error
     const failure = error instanceof InterceptorFailed ? error : new InterceptorFailed(this.#guard, where, error)
     const { statusCode } = error as { statusCode?: unknown }
     const chosen = typeof statusCode === 'number' && statusCode >= 400 && statusCode <= 599
-    if (!chosen || statusCode >= 500) this.#log(failure)
+    if (!chosen || (statusCode >= 500 && !isMadeToRespond(error))) this.#log(failure)
     return chosen ? error : failure
   }
 

@@ -74,19 +74,21 @@ works(t, '@fastify/sensible', {
         fastify.addHook('onRequest', async (request, reply) => {
           if (request.url === '/api/paid') throw fastify.httpErrors.paymentRequired('first pay')
           if (request.url === '/api/many') return reply.tooManyRequests()
+          if (request.url === '/api/busy') throw fastify.httpErrors.serviceUnavailable('busy')
           reply.vary('x-tenant')
           reply.cacheControl('max-age', '1m')
         })
       }`
   },
   client: async ({ ask }) => {
-    for (const path of ['/api/page', '/api/paid', '/api/many']) await ask(path)
+    for (const path of ['/api/page', '/api/paid', '/api/many', '/api/busy']) await ask(path)
   },
   expected: {
     responses: [
       { status: 200, headers: { vary: 'x-tenant', 'cache-control': 'max-age=60' } },
       { status: 402, body: { message: 'first pay' } },
-      { status: 429, body: { message: 'Too Many Requests' } }
+      { status: 429, body: { message: 'Too Many Requests' } },
+      { status: 503, body: { message: 'busy' } }
     ]
   }
 })
@@ -94,7 +96,7 @@ works(t, '@fastify/sensible', {
 works(t, '@fastify/under-pressure', {
   plugins: `
     - package: '@fastify/under-pressure'
-      options: { maxHeapUsedBytes: 1, retryAfter: 7, sampleInterval: 10 }`,
+      options: { maxHeapUsedBytes: 1, retryAfter: 7, sampleInterval: 10, message: too busy }`,
   client: async ({ ask, server }) => {
     await waitFor(
       'the first sample',
@@ -102,7 +104,10 @@ works(t, '@fastify/under-pressure', {
     )
     await ask('/api/page')
   },
-  expected: { requests: [], responses: [{ status: 503, headers: { 'retry-after': '7' } }] }
+  expected: {
+    requests: [],
+    responses: [{ status: 503, headers: { 'retry-after': '7' }, body: { message: 'too busy' } }]
+  }
 })
 
 works(t, '@fastify/under-pressure without pressure', {

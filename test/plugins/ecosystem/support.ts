@@ -212,7 +212,7 @@ function compared(headers: IncomingHttpHeaders): IncomingHttpHeaders {
 
 /**
  * A response to compare: text, or JSON. Of an error, code and request id are the gateway's, and so is the message of a
- * 404 and, since it may say too much, of a 5xx.
+ * 404 and, since it may say too much, of a 5xx that was not made to be a response: only some 503 are.
  */
 function comparedAnswer({ status, headers, body }: Answer): object {
   const isJson = headers['content-type']?.includes('json') === true
@@ -221,7 +221,7 @@ function comparedAnswer({ status, headers, body }: Answer): object {
     return { status, headers: compared(headers), body: value }
   }
   const { 'content-length': _length, ...others } = compared(headers)
-  const isOurs = status === 404 || status >= 500
+  const isOurs = status === 404 || (status >= 500 && status !== 503)
   return { status, headers: others, body: isOurs ? {} : { message: value.message } }
 }
 
