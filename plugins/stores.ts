@@ -3,7 +3,7 @@
  * claim of the next configuration under the same key gets the same object, so that a change elsewhere in the file resets
  * nothing. What no configuration claims any longer is disposed of.
  */
-import { hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 
@@ -102,7 +102,10 @@ async function end({ kind, value, dispose }: Entry, log: Log, disposeMs: number)
 }
 
 /** A digest: keys may be long, and may hold secrets. */
-const digestOf = (key: unknown) => hash('sha256', JSON.stringify(key, sorted) ?? 'undefined', 'base64')
+const digestOf = (key: unknown) =>
+  createHash('sha256')
+    .update(JSON.stringify(key, sorted) ?? 'undefined')
+    .digest('base64')
 
 function sorted(_key: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
