@@ -12,7 +12,7 @@ import { gateway } from '../../app.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
 import { claims, secret, token } from '../edge/helpers/tokens.ts'
-import { eventually } from '../helpers/gateway.ts'
+import { eventually, get } from '../helpers/gateway.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 import { folder, service } from './support.ts'
 
@@ -115,6 +115,27 @@ t.test('config.edge: true takes the options of the top level, an object is its o
     lines.find(({ path, status }) => path === '/top' && status === 200),
     { consumer: 'ann' }
   )
+})
+
+t.test('routes of one path have a limit each, by method and by host', async (t) => {
+  const { url } = await start(
+    t,
+    `const limited = (max, more) => ({ ...more, config: { edge: { rateLimit: { max, window: '1h' } } } })
+     fastify.get('/login', limited(100), async () => 'form')
+     fastify.post('/login', limited(1), async () => 'in')
+     fastify.get('/hosts', limited(1, { constraints: { host: 'a.example' } }), async () => 'a')
+     fastify.get('/hosts', limited(1, { constraints: { host: /^b/ } }), async () => 'b')`
+  )
+  const remaining = async (path: string, method = 'GET', host = 'any') => {
+    const { port } = new URL(url)
+    const { status, headers } = await get(Number(port), path, [`Host: ${host}`], method)
+    return `${status} ${headers['ratelimit-remaining']}`
+  }
+  t.same([await remaining('/login'), await remaining('/login')], ['200 99', '200 98'])
+  t.same([await remaining('/login', 'POST'), await remaining('/login', 'POST')], ['200 0', '429 0'])
+  t.equal(await remaining('/login'), '200 97')
+  t.same([await remaining('/hosts', 'GET', 'a.example'), await remaining('/hosts', 'GET', 'b')], ['200 0', '200 0'])
+  t.equal(await remaining('/hosts', 'GET', 'a.example'), '429 0')
 })
 
 t.test('keys of one route are not those of another, and issuers are told apart', async (t) => {

@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
 import rateLimit from '@fastify/rate-limit'
-import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
@@ -72,9 +72,9 @@ export default edgeConcern({
       return link
     }
 
-    const createCounter = (route: string, { store, by, window }: RateLimitOptions): Counter => {
+    const createCounter = (route: string, counted: string, { store, by, window }: RateLimitOptions): Counter => {
       // Not with `max`: another limit goes on from the same count.
-      const key = { route, store, by, window }
+      const key = { counted, store, by, window }
       const local = stores.claim('jingwei.rate-limit', key, () => new LocalCounter())
       if (store === 'memory') return local
       if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
@@ -87,16 +87,16 @@ export default edgeConcern({
           labelNames: ['route']
         })
         .labels(route)
-      return new SharedCounter(link, route, local, () => fallbacks.inc())
+      return new SharedCounter(link, counted, local, () => fallbacks.inc())
     }
 
-    // A configured route may be several Fastify routes (and Fastify adds HEAD to GET): they count together.
     const counters = new Map<string, Counter>()
 
-    return (options, { config }) => {
-      const { name } = edgeRouteOf(config)!
-      const counter = counters.get(name) ?? createCounter(name, options)
-      counters.set(name, counter)
+    return (options, route) => {
+      const { name } = edgeRouteOf(route.config)!
+      const counted = countedAs(route, name)
+      const counter = counters.get(counted) ?? createCounter(name, counted, options)
+      counters.set(counted, counter)
       const { max, window: timeWindow, by, maxPerAddress } = options
       const keyOf = keyBy(by)
       const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyOf, counter } as LimitOptions) as Limit
@@ -104,12 +104,22 @@ export default edgeConcern({
       const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, maxPerAddress, timeWindow)]
       // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
       if (by !== 'consumer') return { onRequest: [...byAddress, admit ?? limit] }
-      const counted: preParsingHookHandler =
+      const afterAll: preParsingHookHandler =
         admit === null ? limit : (request, reply, _payload, done) => admit(request, reply, done)
-      return { onRequest: byAddress, preParsing: counted }
+      return { onRequest: byAddress, preParsing: afterAll }
     }
   }
 })
+
+/**
+ * Returns the text under which requests of a route are counted. A configured route may be several Fastify routes, which
+ * count together. A plugin's own routes count apart, by method and host, but for HEAD, which Fastify adds to GET.
+ */
+function countedAs({ config, method, constraints }: RouteOptions, name: string): string {
+  if (config?.route !== undefined) return name
+  const methods = [method].flat().map((each) => (each === 'HEAD' ? 'GET' : each))
+  return [...new Set(methods)].sort().join() + (constraints?.host ?? '') + name
+}
 
 type LimitOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: Counter }
 type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>

@@ -72,10 +72,10 @@ export class SharedCounter implements Counter {
   readonly #local: LocalCounter
   readonly #onFallback: () => void
 
-  /** `local` counts while Redis does not answer. */
-  constructor(link: RedisLink, route: string, local: LocalCounter, onFallback: () => void) {
+  /** `counted` names the routes that count together; `local` counts while Redis does not answer. */
+  constructor(link: RedisLink, counted: string, local: LocalCounter, onFallback: () => void) {
     this.#link = link
-    this.#prefix = `jingwei:rl:${route}:`
+    this.#prefix = `jingwei:rl:${counted}:`
     this.#local = local
     this.#onFallback = onFallback
   }
