@@ -15,6 +15,7 @@ import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
+import { runReadyHooks } from './ready-hooks.ts'
 import { table } from './table.ts'
 
 const home = join(import.meta.dirname, '../..')
@@ -154,7 +155,11 @@ function fileNamed(file: string): string {
 
 /** Warnings go to stderr, so that stdout holds the output of the command alone. */
 function load(file: string, { loadConfig }: Gateways): Promise<Config> {
-  return loadConfig(file, process.env, (warning) => void process.stderr.write(`warning: ${line(warning)}\n`))
+  return loadConfig(file, process.env, warn)
+}
+
+function warn(warning: Fault): void {
+  process.stderr.write(`warning: ${line(warning)}\n`)
 }
 
 /** Writes the output of a command. */
@@ -188,11 +193,12 @@ function version(): string {
   return (JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { version: string }).version
 }
 
-/** Builds a gateway, which reads its certificates and loads its plugins, and starts nothing. */
+/** Builds a gateway, which reads its certificates, loads its plugins and runs their `onReady`, and starts nothing. */
 async function tried(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false })
   try {
     await gateway.after()
+    for (const warning of await runReadyHooks(gateway, config.file)) warn(warning)
   } finally {
     await gateway.close()
   }

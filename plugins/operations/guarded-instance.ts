@@ -40,17 +40,23 @@ export function guardInstance(
   }
 
   function onReady(hook: Code): Code {
+    // Less than Fastify waits, whose message would not name the plugin.
+    const limitMs = (fastify.initialConfig.pluginTimeout ?? 0) - 1000
     return async function guarded(this: unknown): Promise<void> {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       const done = (error?: unknown) => (error ? reject(error) : resolve())
+      const late = () => reject(new Error(`its onReady hook has not ended within ${limitMs / 1000} s`))
+      const timer = limitMs > 0 ? setTimeout(late, limitMs) : undefined
       try {
         const result = owner.owners.run(
           owner,
           () => Reflect.apply(hook, this, hook.length === 1 ? [done] : []) as unknown
         )
-        await (hook.length === 1 ? promise : result)
+        await (hook.length === 1 ? promise : Promise.race([result, promise]))
       } catch (error) {
         throw named(error)
+      } finally {
+        clearTimeout(timer)
       }
     }
   }
@@ -65,6 +71,8 @@ export function guardInstance(
       else {
         Reflect.apply(addHook, this, [name, guarded])
         if (this === fastify && isRequestHook(name)) fastify.pluginRecord.addHook(owner, name)
+        if (name === 'onReady')
+          fastify.pluginRecord.readyHooks.push(async () => Reflect.apply(guarded as Code, this, []))
       }
       return this
     },

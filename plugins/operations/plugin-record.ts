@@ -27,6 +27,8 @@ export interface PluginHooks {
 
 /** What plugins have added to the gateway, for people who look at its routes. */
 export class PluginRecord {
+  /** Runs each `onReady` hook; rejects with the fault of its plugin. */
+  readonly readyHooks: (() => Promise<void>)[] = []
   readonly routes: { readonly owner: PluginOwner; readonly route: RouteOptions }[] = []
   readonly #owners: PluginOwner[] = []
   readonly #everywhere = new Map<PluginOwner, Set<RequestHook>>()

@@ -1,4 +1,6 @@
 // The commands and plugins: `check` loads them, and what fails is told with its line.
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -64,6 +66,74 @@ t.test('check tells a plugin that cannot start', async (t) => {
   t.match(debug.stderr, /Error: no luck\n +at .*b\.mjs/, 'where it was thrown, for its author')
   const fine = await run(t, ['check', 'FILE'], { ...files, 'b.mjs': good })
   t.strictSame([fine.code, fine.stdout], [0, 'gateway.yaml: ok, 0 routes, 0 services\n'])
+})
+
+t.test('check tells every onReady hook of a plugin that fails, and starts nothing else', async (t) => {
+  const service = createServer((_request, response) => void response.end('ok'))
+  const registry = createServer((_request, response) => void response.end('[]'))
+  const asked: string[] = []
+  for (const server of [service, registry]) {
+    server.on('request', ({ url }) => asked.push(String(url)))
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => server.close().closeAllConnections())
+  }
+  const urlOf = (server: typeof service) => `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const files = {
+    'gateway.yaml': `listen: { port: 0 }
+admin: false
+discovery: { consul: { url: "${urlOf(registry)}" } }
+redis: { url: "redis://127.0.0.1:1" }
+edge: { jwt: { jwks: "${urlOf(registry)}/jwks.json", audience: api }, rateLimit: { max: 1, window: 1m, store: redis } }
+services: { orders: { instances: ["${urlOf(service)}"] }, found: {} }
+routes: [{ name: orders, match: { path: /orders }, service: orders }]
+plugins:
+  - path: a.mjs
+  - path: b.mjs
+  - path: c.mjs
+`,
+    'a.mjs': `export default async function a (fastify) {
+      fastify.register(async (below) => { below.addHook('onReady', (done) => done(new Error('no luck'))) }, { prefix: '/a' })
+      fastify.addHook('onClose', async () => process.stderr.write('a closed\\n'))
+    }`,
+    'b.mjs': `export default async function b (fastify) {
+      fastify.addHook('onReady', async function () { if (this !== fastify || this.mesh === undefined) throw new Error('this') })
+      fastify.addHook('onReady', async () => { throw new Error('nor here') })
+    }`,
+    'c.mjs': good
+  }
+  const { code, stdout, stderr } = await run(t, ['check', 'FILE'], files)
+  t.equal(code, 1)
+  t.equal(stdout, '')
+  t.equal(
+    stderr,
+    `a closed
+gateway.yaml:9:5: plugins[0]: a.mjs failed to start: no luck
+gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here
+2 faults in gateway.yaml; nothing was started
+`
+  )
+  const debug = await run(t, ['check', 'FILE'], files, { JINGWEI_LOG_LEVEL: 'debug' })
+  t.match(debug.stderr, /Error: no luck\n +at .*a\.mjs/, 'where it was thrown, for its author')
+
+  const calling = (tail: string) => `export default async function b (fastify) {
+    fastify.addHook('onReady', async () => {
+      try {
+        await fastify.mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
+      } ${tail}
+    })
+  }`
+  const fine = { ...files, 'a.mjs': good, 'b.mjs': calling('catch {}') }
+  t.match(await run(t, ['check', 'FILE'], fine), {
+    code: 0,
+    stdout: 'gateway.yaml: ok, 1 route, 2 services\n',
+    stderr: ''
+  })
+  const failed = { ...fine, 'b.mjs': calling("catch (cause) { throw new Error('no warm-up', { cause }) }") }
+  t.strictSame(await run(t, ['check', 'FILE'], failed).then(({ code, stderr }) => [code, stderr]), [
+    0,
+    'warning: gateway.yaml:10:5: plugins[1]: its onReady hook has not been checked: it calls a service, which check does not\n'
+  ])
+  t.strictSame(asked, [], 'no service, registry or key set was asked')
 })
 
 const shown = {

@@ -1,8 +1,9 @@
 // What the configuration names under `plugins:` is found, given its options, and run in order; what cannot be
 // is said with its place in the list, and nothing of the gateway is left running.
 import { join } from 'node:path'
+import Fastify from 'fastify'
 import t from 'tap'
-import { start } from '../../app.ts'
+import { gateway, start } from '../../app.ts'
 import { ConfigError } from '../../config/load.ts'
 import { corsOptions, jwtOptions } from '../edge/helpers/edge-app.ts'
 import { claims, secret, token } from '../edge/helpers/tokens.ts'
@@ -245,6 +246,19 @@ for (const [what, [text, message]] of Object.entries(broken)) {
     t.same(closed, begun, 'what had begun was ended, and nothing was ready')
   })
 }
+
+t.test('an onReady hook that does not end stops the start, before the time limit of Fastify', async (t) => {
+  const root = await folder(t, {
+    'slow.mjs': `export default async function slow (fastify) { fastify.addHook('onReady', () => new Promise(() => {})) }`
+  })
+  const server = Fastify({ pluginTimeout: 1500 })
+  t.teardown(() => server.close())
+  server.register(gateway, configIn(root, 'http://127.0.0.1:9', [{ path: 'slow.mjs' }]))
+  await t.rejects(Promise.resolve(server.ready()), {
+    message:
+      /gateway\.yaml:1:\d+: plugins\[0\]: \S+slow\.mjs failed to start: its onReady hook has not ended within 0\.5 s/
+  })
+})
 
 t.test('a package that is there and cannot be read: its place is told', async (t) => {
   const root = await folder(t, { 'node_modules/hollow/package.json': '{"name":"hollow","main":"gone.js"}' })

@@ -1,0 +1,43 @@
+import type { FastifyInstance } from 'fastify'
+import type { Fault } from '../../config/faults.ts'
+import { ConfigError } from '../../config/faults.ts'
+
+/**
+ * Runs the `onReady` hooks of plugins, for `check`; those of the gateway, which begin discovery, are left out. Calls of
+ * services are refused: a hook that fails because of that has not been checked, and is a warning.
+ * @throws {ConfigError} with the fault of every hook that fails.
+ */
+export async function runReadyHooks(gateway: FastifyInstance, file: string): Promise<Fault[]> {
+  const faults: Fault[] = []
+  const warnings: Fault[] = []
+  let cause: unknown
+  await gateway.mesh.shutdown(0)
+  for (const run of gateway.pluginRecord.readyHooks) {
+    try {
+      await run()
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      const message = 'its onReady hook has not been checked: it calls a service, which check does not'
+      if (isByRefusal(error)) warnings.push(...error.faults.map((fault) => ({ ...fault, message })))
+      else {
+        cause ??= error.cause
+        faults.push(...error.faults)
+      }
+    }
+  }
+  if (faults.length > 0) throw new ConfigError(file, faults, { cause })
+  return warnings
+}
+
+/** Most causes that are looked at; a cause may be its own. */
+const mostCauses = 10
+
+/** Returns whether an error, or one that caused it, is that of a call to the mesh that has been shut down. */
+function isByRefusal(error: unknown): boolean {
+  let each = error
+  for (let count = 0; each instanceof Error && count < mostCauses; count++) {
+    if ((each as { code?: unknown }).code === 'JW_MESH_CLOSED') return true
+    each = each.cause
+  }
+  return false
+}
