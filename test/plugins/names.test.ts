@@ -68,6 +68,22 @@ for (const [what, edge] of Object.entries(edges)) {
   })
 }
 
+t.test('@fastify/cors of a plugin takes the options of a route with edge.cors', async (t) => {
+  const origin = 'https://app.example.com'
+  const plugins = [{ package: '@fastify/cors', options: { origin: 'https://plugin.example.com' } }]
+  const { url } = await gatewayWith(t, { cors: { origin: [origin] } }, plugins)
+  const allowed = async (from: string, method: string) => {
+    const headers = { origin: from, 'access-control-request-method': 'GET' }
+    const response = await fetch(`${url}/api`, { method, headers })
+    await response.text()
+    return response.headers.get('access-control-allow-origin')
+  }
+  for (const method of ['OPTIONS', 'GET']) {
+    t.equal(await allowed(origin, method), origin, method)
+    t.equal(await allowed('https://evil.example.com', method), null, method)
+  }
+})
+
 t.test('a plugin that takes the name metrics, as fastify-metrics does', async (t) => {
   const files = {
     'theirs.mjs': `const theirs = async (fastify) => fastify.decorate('metrics', { theirs: true })

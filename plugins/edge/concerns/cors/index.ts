@@ -1,9 +1,8 @@
 /**
  * CORS per route, by @fastify/cors.
  *
- * That plugin works on a whole context and adds a route for `OPTIONS *`. Here it is given a recorder in place
- * of the instance, once per route with the route's options, and the hook it would have added is attached to
- * that route alone.
+ * The plugin is registered in a context of its own, and reads the options of a route from its `config.cors`. Its hook
+ * would run on every route of the context; here it is attached to the routes with CORS, at the concern's position.
  *
  * A preflight ends here, before rate limit and authentication: a browser sends it without credentials. One
  * from an origin that is not allowed is answered 204 without any allow header, as rs/cors (Traefik) does, and
@@ -19,7 +18,7 @@
 import type { FastifyCorsOptions } from '@fastify/cors'
 import cors from '@fastify/cors'
 import createError from '@fastify/error'
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import type { Static } from 'typebox'
 import Type from 'typebox'
@@ -64,6 +63,13 @@ const Cors = Type.Object(
 
 export type CorsOptions = Static<typeof Cors>
 
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Options of @fastify/cors for the route. */
+    cors?: FastifyCorsOptions
+  }
+}
+
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
     cors?: CorsOptions | false
@@ -78,7 +84,18 @@ export default edgeConcern({
   check: checkCors,
   answersPreflights: true,
   ownsHeaders: ['access-control-'],
-  plugin: async () => corsHooks
+  async plugin(fastify) {
+    const answerPreflight = await hookOf(fastify, true)
+    const addHeaders = await hookOf(fastify, false)
+    return (options, route) => {
+      const methods = route.config?.preflightFor ?? [route.method].flat()
+      const isAllowed = originTest(options.origin)
+      const cors = translate(options, methods, isAllowed)
+      // A new object, as the one at hand may belong to several routes.
+      route.config = { ...route.config, cors }
+      return hooksFor(isAllowed, answerPreflight, addHeaders)
+    }
+  }
 })
 
 function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
@@ -94,23 +111,56 @@ function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
   }
 }
 
-function corsHooks(options: CorsOptions, routeOptions: RouteOptions): RouteHooks {
-  const methods = routeOptions.config?.preflightFor ?? [routeOptions.method].flat()
-  const isAllowed = originTest(options.origin)
-  const translated = translate(options, methods, isAllowed)
-  const answerPreflight = record({ ...translated, preflight: true })
-  const addHeaders = record({ ...translated, preflight: false })
+/**
+ * Registers @fastify/cors in a context of its own, without routes, and returns the hook that it adds there. Its route for
+ * `OPTIONS *` is left out: preflights find routes by the route table.
+ */
+async function hookOf(fastify: FastifyInstance, preflight: boolean): Promise<Hook> {
+  const hooks: Hook[] = []
+  await fastify.register(async (child) => {
+    Object.assign(child, {
+      addHook: (_name: string, hook: Hook) => {
+        hooks.push(hook)
+        return child
+      },
+      options: () => child
+    })
+    await child.register(cors, { preflight })
+  })
+  const [hook] = hooks
+  if (hook === undefined) throw new Error('@fastify/cors added no hook')
+  return hook
+}
+
+const isOfCors = (name: string) => name === 'vary' || name.startsWith('access-control-')
+
+/** Returns the hooks of a route that has `config.cors`. */
+function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook): RouteHooks {
   const known = new FifoMap<Headers>(mostOrigins)
-  const forOthers = headersFor(addHeaders, undefined)
-  const headersOf = (origin: string | undefined): Headers => {
-    if (origin === undefined) return forOthers
-    let headers = known.get(origin)
-    if (headers === undefined) {
-      if (!isAllowed(origin)) return forOthers
-      headers = headersFor(addHeaders, origin)
-      known.set(origin, headers)
+  /** Headers for requests without an origin, and from those that are not allowed. */
+  let ofOthers: Headers | undefined
+  /**
+   * Adds the headers to the response to an actual request. They depend on its origin alone, so the plugin is asked once
+   * for each. (2 µs a request.)
+   */
+  const addRemembered: Hook = (request, reply, next) => {
+    const { origin } = request.headers
+    let headers = origin === undefined ? ofOthers : known.get(origin)
+    const isOther = headers === undefined && (origin === undefined || !isAllowed(origin))
+    if (isOther) headers = ofOthers
+    if (headers !== undefined) {
+      for (const [name, value] of headers) reply.header(name, value)
+      return next()
     }
-    return headers
+    // Those that a plugin has set are not the route's.
+    const isMixed = Object.keys(reply.getHeaders()).some(isOfCors)
+    addHeaders(request, reply, (error) => {
+      if (error !== undefined || isMixed) return next(error)
+      const added = Object.entries(reply.getHeaders()).filter(([name]) => isOfCors(name)) as Headers
+      if (isOther) ofOthers = added
+      else known.set(origin!, added)
+      next()
+    })
   }
 
   const onRequest: Hook = (request, reply, next) => {
@@ -119,9 +169,7 @@ function corsHooks(options: CorsOptions, routeOptions: RouteOptions): RouteHooks
       if (upgrade !== undefined && origin !== undefined && isWebSocket(upgrade)) {
         if (!isAllowed(origin) && !isSameHost(origin, request.host)) return next(new OriginRefused())
       }
-      if (reply.hasHeader('vary')) return addHeaders(request, reply, next)
-      for (const [name, value] of headersOf(origin)) reply.header(name, value)
-      return next()
+      return reply.hasHeader('vary') ? addHeaders(request, reply, next) : addRemembered(request, reply, next)
     }
     // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
     answerPreflight(request, reply, (error) => {
@@ -132,10 +180,8 @@ function corsHooks(options: CorsOptions, routeOptions: RouteOptions): RouteHooks
 
   /** Makes readable what was refused before, by its path for example. */
   const onError = (request: FastifyRequest, reply: FastifyReply, _error: Error, done: () => void): void => {
-    if (!reply.hasHeader('vary') && !reply.hasHeader('access-control-allow-origin')) {
-      for (const [name, value] of headersOf(request.headers.origin)) reply.header(name, value)
-    }
-    done()
+    if (reply.hasHeader('vary') || reply.hasHeader('access-control-allow-origin')) done()
+    else addRemembered(request, reply, done)
   }
   return { onRequest, onError }
 }
@@ -164,39 +210,4 @@ function translate(options: CorsOptions, methods: readonly string[], isAllowed: 
     ...(options.exposedHeaders && { exposedHeaders: [...options.exposedHeaders] }),
     ...(options.maxAge !== undefined && { maxAge: Math.floor(options.maxAge / 1000) })
   }
-}
-
-/**
- * Headers that the plugin adds to the response to an actual request. They depend on its origin alone, so it is asked once for
- * each. (2 µs a request.)
- */
-function headersFor(hook: Hook, origin: string | undefined): Headers {
-  const headers: [string, string][] = []
-  const request = { headers: { origin }, raw: { method: 'GET' }, routeOptions: {} }
-  const reply = {
-    getHeader() {},
-    header: (name: string, value: string) => headers.push([name.toLowerCase(), value])
-  }
-  hook(request as unknown as FastifyRequest, reply as unknown as FastifyReply, (error) => {
-    if (error) throw error
-  })
-  return headers
-}
-
-/** The hook that @fastify/cors adds for these options. */
-function record(options: FastifyCorsOptions): Hook {
-  const hooks: Hook[] = []
-  const recorder = {
-    decorateRequest() {},
-    options() {},
-    addHook(_name: string, hook: Hook) {
-      hooks.push(hook)
-    }
-  }
-  cors(recorder as unknown as FastifyInstance, options, (error) => {
-    if (error) throw error
-  })
-  const [hook] = hooks
-  if (hook === undefined) throw new Error('@fastify/cors added no hook')
-  return hook
 }
