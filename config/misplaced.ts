@@ -68,7 +68,10 @@ export class Advisor {
     const [config, inner] = /^\/routes\/\d+\/config(\/.*)?$/.exec(holder) ?? []
     if (inner !== undefined) return didYouMean(key, known)
     if (config !== undefined) return this.#unread(key, holder, known)
-    return this.#misplaced(holder, key) ?? didYouMean(key, known)
+    // Words of other gateways are for sections. Within a concern, a key of the concern is nearer.
+    const isWithin = /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)\/./.test(holder)
+    const near = isWithin && this.#within(holder, folded(key)) === null ? didYouMean(key, known) : ''
+    return near || (this.#misplaced(holder, key) ?? didYouMean(key, known))
   }
 
   /** Advice for a key of a route's config that no plugin reads. */

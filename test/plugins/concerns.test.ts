@@ -246,6 +246,11 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     await told('tenant: { header: x, heder: x }'),
     'gateway.yaml:4:84: routes[0].edge.tenant.heder: unknown key; did you mean "header"?'
   )
+  t.match(
+    await told('tenant: { header: x, headers: x }'),
+    'routes[0].edge.tenant.headers: unknown key; did you mean "header"?',
+    'words of other gateways mean nothing there'
+  )
   t.match(await told('tenan: { header: x }'), 'routes[0].edge.tenan: unknown key; did you mean "tenant"?')
   t.match(await told('tenant: { header: x, most: many }'), /edge\.tenant\.most: expected a size such as/)
   t.match(await told('tenant: { header: host }'), 'edge.tenant.header: host names no tenant')
