@@ -1,13 +1,11 @@
-import type { IncomingHttpHeaders } from 'node:http'
-import type { Duplex } from 'node:stream'
 import type { MeshConcern } from '../concern.ts'
 import type { Call } from '../core/call.ts'
 import { MeshError } from '../core/errors.ts'
-import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
+import { EndingHandler } from '../core/handlers/ending-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { overflowCounter } from '../core/metrics.ts'
 import type { Service } from '../core/service.ts'
-import type { Attempt, DispatchController, DispatchHandler, Endpoint, Instance } from '../core/types.ts'
+import type { Attempt, DispatchHandler, Endpoint, Instance } from '../core/types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
 export const select: Layer = (service, policy, deps) => {
@@ -46,8 +44,8 @@ function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null)
   return passed
 }
 
-class LoadHandler extends ForwardingHandler implements Attempt {
-  over = false
+/** Counts one attempt among those in flight at its instance. */
+class LoadHandler extends EndingHandler implements Attempt {
   waitedMs = 0
   readonly #endpoint: Endpoint
   readonly #call: Call
@@ -78,38 +76,15 @@ class LoadHandler extends ForwardingHandler implements Attempt {
     this.#queuedAtMs = null
   }
 
-  #release(): void {
-    if (this.over) return
-    this.over = true
+  protected override ended(): void {
     this.#endpoint.active--
     this.#whenOver?.()
   }
 
-  /** For one who waits on its behalf. */
+  /** Calls `end` when the attempt is over; a layer below uses it to leave the queue in which the attempt waits. */
   whenOver(end: () => void): void {
     if (this.over) end()
     else this.#whenOver = end
-  }
-
-  // An upgraded connection is the socket's business: it does not end here.
-  override onRequestUpgrade(
-    controller: DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-    socket: Duplex
-  ): void {
-    socket.once('close', () => this.#release())
-    this.next.onRequestUpgrade?.(controller, status, headers, socket)
-  }
-
-  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
-    this.#release()
-    this.next.onResponseEnd?.(controller, trailers)
-  }
-
-  override onResponseError(controller: DispatchController, error: Error): void {
-    this.#release()
-    this.next.onResponseError?.(controller, error)
   }
 }
 

@@ -5,21 +5,23 @@ import type { Call } from './call.ts'
 import { ForwardingHandler } from './handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler } from './types.ts'
 
-/** How a call or an attempt ended, as far as it tells of the service; `none` blames and praises nobody. */
+/** End of a call or an attempt, as far as it tells of the service; `none`: it says neither good nor bad of the service. */
 export type Outcome = 'success' | 'error' | 'timeout' | 'none'
 
 /**
- * Tells once how it ended, and how long its headers took from the end of the request. The headers decide:
- * what follows them, a stream or an upgraded connection, may take any time.
+ * Calls `ended` once, with the outcome of a call or an attempt and the time from the end of the request to the header
+ * section of the response. The time to the end of the body says nothing: a stream or an upgraded connection may last for
+ * hours. A long upload is not a slow response either.
  */
 export abstract class OutcomeHandler extends ForwardingHandler {
   readonly #call: Call
   readonly #now: () => number
   readonly #timeoutMs: number
+  /** Start of the attempt, or of the rest of it, less the time that its call had spent in queues of ours by then. */
   #fromMs: number
   #told = false
 
-  /** `beganMs`: when what it watches began; `timeoutMs`: of the whole call. */
+  /** `beganMs`: start of the call or the attempt; `timeoutMs`: time limit of the whole call. */
   constructor(next: DispatchHandler, call: Call, beganMs: number, now: () => number, timeoutMs: number) {
     super(next)
     this.#call = call
@@ -28,14 +30,16 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     this.#fromMs = beganMs - call.waitedMs
   }
 
-  protected abstract ended(outcome: Outcome, latencyMs: number, nowMs: number): void
+  /** `error` is null unless the call or the attempt failed without a response. */
+  protected abstract ended(outcome: Outcome, latencyMs: number, nowMs: number, error: Error | null): void
 
-  #tell(outcome: Outcome | null, error?: Error): void {
+  #tell(outcome: Outcome | null, error: Error | null): void {
     if (this.#told) return
     this.#told = true
     const now = this.#now()
     const latencyMs = now - this.#fromMs - this.#call.waitedMs
-    this.ended(outcome ?? blame(error!, this.#call, latencyMs, this.#timeoutMs) ?? 'none', latencyMs, now)
+    const ending = outcome ?? blame(error!, this.#call, latencyMs, this.#timeoutMs) ?? 'none'
+    this.ended(ending, latencyMs, now, error)
   }
 
   override onBodySent(chunk: Buffer): void {
@@ -49,7 +53,7 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     socket: Duplex
   ): void {
-    this.#tell('success')
+    this.#tell('success', null)
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }
 
@@ -59,7 +63,7 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    if (status >= 200) this.#tell(status >= 500 ? 'error' : 'success')
+    if (status >= 200) this.#tell(status >= 500 ? 'error' : 'success', null)
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 

@@ -1,10 +1,8 @@
-import type { IncomingHttpHeaders } from 'node:http'
-import type { Duplex } from 'node:stream'
 import type { MeshPolicy } from '../../../../config/schema.ts'
-import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
+import { EndingHandler } from '../../core/handlers/ending-handler.ts'
 import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
-import type { DispatchController, DispatchHandler, Endpoint } from '../../core/types.ts'
+import type { DispatchHandler, Endpoint } from '../../core/types.ts'
 
 export type CircuitBreakerOptions = Exclude<MeshPolicy['circuitBreaker'], false | undefined>
 
@@ -39,39 +37,16 @@ export abstract class Places implements ServiceState {
   }
 }
 
-/** Gives its place back once, when the attempt is over or the socket of its upgrade is closed. */
-export class PlaceHandler extends ForwardingHandler {
+/** Gives the place of one attempt back when the attempt is over, or the socket of its upgrade has closed. */
+export class PlaceHandler extends EndingHandler {
   readonly #places: Places
-  #held = true
 
   constructor(next: DispatchHandler, places: Places) {
     super(next)
     this.#places = places
   }
 
-  #release(): void {
-    if (!this.#held) return
-    this.#held = false
+  protected override ended(): void {
     this.#places.release()
-  }
-
-  override onRequestUpgrade(
-    controller: DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-    socket: Duplex
-  ): void {
-    socket.once('close', () => this.#release())
-    this.next.onRequestUpgrade?.(controller, status, headers, socket)
-  }
-
-  override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
-    this.#release()
-    this.next.onResponseEnd?.(controller, trailers)
-  }
-
-  override onResponseError(controller: DispatchController, error: Error): void {
-    this.#release()
-    this.next.onResponseError?.(controller, error)
   }
 }
