@@ -164,3 +164,8 @@ function trimmed(text: string): string {
 
 const DOT = 46
 const isBlank = (code: number) => code <= 32 || (code >= 0x7f && code <= 0xa0)
+
+/** Returns the prefix under which the gateway is registered in a Fastify instance, without a slash at its end. */
+export function mountPoint({ prefix }: { readonly prefix: string }): string {
+  return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix
+}

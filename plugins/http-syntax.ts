@@ -4,8 +4,11 @@
  * takes quadratic time. This file imports nothing.
  */
 
+/** Pattern of a token within a longer text. */
+export const tokenPattern = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
 /** A token (RFC 9110, 5.6.2), such as the name of a header. */
-export const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+export const token = new RegExp(`^${tokenPattern}$`)
 
 /** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
 export const hopByHop: ReadonlySet<string> = new Set([

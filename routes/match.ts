@@ -14,7 +14,7 @@ import type { ConstraintStrategy, HTTPVersion } from 'find-my-way'
 import type { PathPattern } from '../config/path-pattern.ts'
 import { paramValues } from '../config/path-pattern.ts'
 import type { ReadPath } from '../config/path-reading.ts'
-import { ENCODED_SLASH, readPath } from '../config/path-reading.ts'
+import { ENCODED_SLASH, mountPoint, readPath } from '../config/path-reading.ts'
 import type { RouteTable } from '../config/route-table.ts'
 
 declare module 'fastify' {
@@ -123,11 +123,6 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     validate() {},
     mustMatchWhenDerived: false
   } as unknown as ConstraintStrategy<HTTPVersion.V1, string>
-}
-
-/** The prefix under which the gateway is registered, without a slash at its end. */
-export function mountPoint({ prefix }: FastifyInstance): string {
-  return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix
 }
 
 /** The path as routes see it: without the prefix under which the gateway is registered. */

@@ -9,10 +9,11 @@ import type {
 } from 'fastify'
 import type { PathPattern } from '../config/path-pattern.ts'
 import { paramNames, pathPatterns } from '../config/path-pattern.ts'
+import { mountPoint } from '../config/path-reading.ts'
 import { methodsOf, RouteTable } from '../config/route-table.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
 import type { Target } from './match.ts'
-import { CONSTRAINT, internalUrl, mountPoint, ROUTER_METHOD, tableStrategy } from './match.ts'
+import { CONSTRAINT, internalUrl, ROUTER_METHOD, tableStrategy } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
 import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.ts'
 

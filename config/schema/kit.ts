@@ -1,6 +1,7 @@
 /** The kinds of values that the schema is made of: durations, sizes, names, alternatives. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
+import { token, tokenPattern } from '../../plugins/http-syntax.ts'
 import type { Unit } from '../units.ts'
 
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
@@ -61,7 +62,7 @@ export const Name = Type.String({
   expected: 'a name of a-z, 0-9 and dashes, at most 63 characters'
 })
 export const HeaderName = (description: string, more: { default?: string } = {}) =>
-  Type.String({ pattern: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", expected: 'a header name', description, ...more })
+  Type.String({ pattern: token.source, expected: 'a header name', description, ...more })
 /** `false`, or a concern's settings. */
 export const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
   Either({ const: false }, Type.Literal(false), schema, more)
@@ -73,7 +74,7 @@ export const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 
 /** Part of a call that is hashed. */
 export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cookie:${string}` | `query:${string}`>({
   type: 'string',
-  pattern: "^(ip|consumer|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+|query:.+)$",
+  pattern: `^(ip|consumer|(header|cookie):${tokenPattern}|query:.+)$`,
   expected: 'ip, consumer, header:NAME, cookie:NAME or query:NAME',
   description: 'ip | consumer | header:NAME | cookie:NAME | query:NAME.'
 })

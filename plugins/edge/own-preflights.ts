@@ -3,6 +3,7 @@
  * found by the route table.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import { mountPoint } from '../../config/path-reading.ts'
 import type { EdgeRoute } from './attach.ts'
 
 export class OwnPreflights {
@@ -35,5 +36,3 @@ export class OwnPreflights {
     })
   }
 }
-
-const mountPoint = ({ prefix }: FastifyInstance) => (prefix.endsWith('/') ? prefix.slice(0, -1) : prefix)

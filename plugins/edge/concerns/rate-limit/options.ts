@@ -4,6 +4,7 @@ import Type from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { Count, Duration, Names, strict } from '../../../../config/schema/kit.ts'
+import { tokenPattern } from '../../../http-syntax.ts'
 
 export const RateLimit = Type.Object(
   {
@@ -11,7 +12,7 @@ export const RateLimit = Type.Object(
     window: Duration('Length of the window.'),
     by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
       type: 'string',
-      pattern: "^(ip|consumer|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$",
+      pattern: `^(ip|consumer|header:${tokenPattern})$`,
       expected: 'ip, consumer or header:NAME',
       default: 'ip',
       description:

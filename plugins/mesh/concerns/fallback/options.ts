@@ -5,6 +5,7 @@ import type { Checked, Key } from '../../../../config/concern.ts'
 import { everyLevel } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { Count, Duration, Either, Names, orOff, SizeOrZero, strict, Text } from '../../../../config/schema/kit.ts'
+import { token } from '../../../http-syntax.ts'
 import { checkOtherService } from '../../core/check-service.ts'
 import { checkExcluded, ExcludeHeaders } from '../../core/sharing/exclude-headers.ts'
 
@@ -85,7 +86,7 @@ function checkEntry(at: string, entry: FallbackOptions, service: string | null, 
 function checkAnswer(at: string, { status, headers = {}, body }: FallbackOptions, report: Checked['report']): void {
   for (const [name, value] of Object.entries(headers)) {
     const place = pointer(at, 'headers', name)
-    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) report.fault(place, `"${name}" is no name of a header`, 'key')
+    if (!token.test(name)) report.fault(place, `"${name}" is no name of a header`, 'key')
     else if (!/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
       report.fault(place, 'a header holds no line breaks and no characters beyond Latin-1')
     }
