@@ -3,6 +3,7 @@ import { isIP } from 'node:net'
 import type { AnySchemaObject, ErrorObject, ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { Keys } from './concern.ts'
+import { isSecretKey, maskUserinfo } from './credentials.ts'
 import type { Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
 import { Advisor } from './misplaced.ts'
@@ -164,7 +165,6 @@ function expected(shape: Shape): string {
 /** Returns whether a text has the form that a schema asks for. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)
 
-const SECRET = /(secret|token|password|passwd|credentials?|authorization|api-?key)$/i
 const KINDS: Readonly<Record<string, string>> = { string: 'a string', number: 'a number', boolean: 'a boolean' }
 
 function found({ data, instancePath, keyword, parentSchema }: ErrorObject, report: Report): string {
@@ -178,7 +178,7 @@ function found({ data, instancePath, keyword, parentSchema }: ErrorObject, repor
   if (from !== undefined) return `${kind} (from ${from})`
   if (keyword === 'minLength') return `${String(data).length}`
   const { type } = (parentSchema ?? {}) as Shape
-  if (SECRET.test(instancePath)) return kind
+  if (isSecretKey(instancePath)) return kind
   // Text in a section's place may be of any sort.
   if (typeof data === 'string' && (type === 'object' || type === 'array')) return kind
   return JSON.stringify(redact(data))
@@ -187,7 +187,7 @@ function found({ data, instancePath, keyword, parentSchema }: ErrorObject, repor
 /** Without the credentials of a URL, and no longer than a line. */
 function redact(value: unknown): unknown {
   if (typeof value !== 'string') return value
-  const text = value.replace(/\/\/.*@/s, '//***@')
+  const text = maskUserinfo(value)
   return text.length > 60 ? `${text.slice(0, 60)}…` : text
 }
 

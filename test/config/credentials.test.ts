@@ -1,5 +1,5 @@
 import t from 'tap'
-import { maskCredentials } from '../../config/credentials.ts'
+import { isSecretField, isSecretKey, maskCredentials, maskUserinfo } from '../../config/credentials.ts'
 
 t.test('credentials in URLs', async (t) => {
   const cases = [
@@ -13,6 +13,25 @@ t.test('credentials in URLs', async (t) => {
     ['nothing // here', 'nothing // here']
   ] as const
   for (const [text, masked] of cases) t.equal(maskCredentials(text), masked)
+})
+
+t.test('user and password of one URL, be it malformed', async (t) => {
+  for (const [url, masked] of [
+    ['http://me:hunter2@h/x', 'http://***@h/x'],
+    ['http://me:hun?t/er2#@h/x', 'http://***@h/x'],
+    ['http://me@home:hunter2@h/x', 'http://***@h/x'],
+    ['http://h/x', 'http://h/x'],
+    ['me@h//x', 'me@h//x']
+  ] as const) {
+    t.equal(maskUserinfo(url), masked)
+  }
+})
+
+t.test('names whose values are secret', async (t) => {
+  const keys = { '/edge/jwt/secret': true, token: true, apiKey: true, '/listen/tls/key': false, '/edge/jwt': false }
+  for (const [key, isSecret] of Object.entries(keys)) t.equal(isSecretKey(key), isSecret, key)
+  const fields = { Authorization: true, cookie: true, 'X-Api-Key': true, 'x-csrf-token': true, 'user-agent': false }
+  for (const [field, isSecret] of Object.entries(fields)) t.equal(isSecretField(field), isSecret, field)
 })
 
 t.test('its work grows with the length of the text, not faster', async (t) => {

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
+import { maskUserinfo } from '../../../config/credentials.ts'
 import { unmapped } from '../../http-syntax.ts'
 import { edgeRouteOf } from '../attach.ts'
 import { edgeConcern } from '../concern.ts'
@@ -18,11 +19,6 @@ const plain = Symbol.for('jingwei.log.plain')
 
 /** Refusals of new connections, of which a flood brings thousands: a line a second at most. */
 const manyAtOnce = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
-
-/** Returns the target with its credentials masked, which one in absolute form may have. */
-function withoutCredentials(url: string): string {
-  return url.startsWith('/') ? url : url.replace(/^([^/]*\/\/).*@/, '$1***@')
-}
 
 declare module '../../../config/schema.ts' {
   interface EdgePolicy {
@@ -44,7 +40,9 @@ export default edgeConcern({
       done()
     }
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
-      const url = withoutCredentials(request.raw.url!)
+      const target = request.raw.url!
+      // One in absolute form may have credentials.
+      const url = target.startsWith('/') ? target : maskUserinfo(target)
       const query = url.indexOf('?')
       const { exchange } = request
       fastify.log.info(

@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { isSecretField } from '../../../config/credentials.ts'
 import type { Config } from '../../../config/schema.ts'
 import { attach } from '../attach.ts'
 
@@ -38,15 +39,12 @@ function countDown(rawHeaders: string[], left: number): void {
   }
 }
 
-/** Fields that TRACE leaves out, since a script could read its user's secrets in the answer (RFC 9110, 9.3.8). */
-const sensitive = /^(?:authorization|proxy-authorization|cookie|.*(?:token|key|secret).*)$/i
-
-/** The request as it came here. */
+/** The request as it came here, less its secrets, which a script of the user could read (RFC 9110, 9.3.8). */
 function reflect({ raw }: FastifyRequest, reply: FastifyReply): void {
   const lines = [`TRACE ${raw.url} HTTP/${raw.httpVersion}`]
   for (let i = 0; i < raw.rawHeaders.length; i += 2) {
     const name = raw.rawHeaders[i]!
-    if (!sensitive.test(name) && !name.startsWith(':')) lines.push(`${name}: ${raw.rawHeaders[i + 1]}`)
+    if (!isSecretField(name) && !name.startsWith(':')) lines.push(`${name}: ${raw.rawHeaders[i + 1]}`)
   }
   reply
     .code(200)
