@@ -1,7 +1,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import type { RunningGateway } from '../helpers/gateway.ts'
-import { get, parse, raw, startEcho, startGateway, startService } from '../helpers/gateway.ts'
+import { configOf, get, parse, raw, startEcho, startGateway, startService } from '../helpers/gateway.ts'
 
 /** A gateway whose routes each lead to a service that says the route's name. */
 async function routed(t: Test, routes: { name: string; match: object }[]): Promise<RunningGateway> {
@@ -174,7 +174,9 @@ t.test('what a route says under `config` reaches the plugins, and cannot take th
   const echo = await startEcho()
   t.teardown(echo.close)
   const seen: unknown[] = []
-  const config = { stamp: { colour: 'blue' }, route: 'mine' }
+  const config = { stamp: { colour: 'blue' } }
+  const routes = [{ name: 'api', match: { path: '/api' }, service: 'any', config: { ...config, route: 'mine' } }]
+  t.throws(() => configOf({ services: { any: { instances: [echo.url] } }, routes }), /config\.route: unknown key/)
   const gateway = await startGateway(
     {
       services: { any: { instances: [echo.url] } },
