@@ -151,41 +151,71 @@ function retryAfterOf(error: SeamError, fallback: number | undefined): number | 
   return retryAfterMs === undefined ? fallback : Math.max(1, Math.ceil(retryAfterMs / 1000))
 }
 
-/** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
-export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  // The client has left: a response would be refused, and the error is a consequence.
-  if (reply.sent) return
+/** What the client is told of an error. */
+interface Told {
+  readonly status: number
+  readonly message: string
+  readonly code: string | undefined
+  /** The table's: no error handler of a plugin changes the status. */
+  readonly isKept: boolean
+}
+
+function rowOf(code: string | undefined): Row | undefined {
+  return code !== undefined && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
+}
+
+/** Returns whether an error is the gateway's own or of a call to a service; others are of plugins and libraries. */
+export const isOurs = (error: Coded, { exchange }: FastifyRequest): boolean =>
+  ownCode(error, Boolean(exchange)) !== undefined
+
+/** Makes the reply ready for an error response: of a response of the service, nothing is left. */
+export function prepareReply(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   request.exchange?.withdraw()
   // Node's codes; those of undici and of the gateway begin otherwise.
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
+  const code = ownCode(error, Boolean(request.exchange)) ?? codeOf(error)
+  const status = rowOf(code)?.[0] ?? error.statusCode
+  // What is left of a body that we will not read must not be taken for the next request.
+  const isUnread = status === 408 || status === 413
+  // A connection that is closed gives a descriptor back.
+  const closes = code !== undefined && (closesConnection.has(code) || code === 'JW_OUT_OF_DESCRIPTORS')
+  if (isUnread || closes) closeAfterResponse(request, reply)
+}
+
+/** Sets status and header fields of the response to an error, and records the failure. */
+export function settle(error: FastifyError, request: FastifyRequest, reply: FastifyReply): Told {
+  prepareReply(error, request, reply)
   const code = ownCode(error, Boolean(request.exchange))
-  const row = code !== undefined && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
+  const row = rowOf(code)
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
-    // A connection that is closed gives a descriptor back.
-    if (status === 408 || code === 'JW_OUT_OF_DESCRIPTORS') closeAfterResponse(request, reply)
-    reply.header('proxy-status', `jingwei; error=${type}`)
+    reply.code(status).header('proxy-status', `jingwei; error=${type}`)
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)
     recordFailure(request, error)
-    reply.code(status).send(body(status, message, code, request.id))
-    return
+    return { status, message, code, isKept: true }
   }
   const status = error.statusCode ?? 500
   const given = codeOf(error)
-  const closes = given !== undefined && closesConnection.has(given)
-  // What is left of a body that we will not read must not be taken for the next request.
-  if (status === 408 || status === 413 || closes) closeAfterResponse(request, reply)
-  if (status >= 500 && !closes && (code !== undefined || !isMadeToRespond(error))) {
+  const isRefusal = given !== undefined && closesConnection.has(given)
+  reply.code(status)
+  if (status >= 500 && !isRefusal && (code !== undefined || !isMadeToRespond(error))) {
     // A fault of the gateway or of a plugin: the log has the details, the client must not.
     request.log.error({ err: error }, 'request failed')
     const own = recordFailure(request, error)
     const message = code === undefined ? 'The gateway failed to handle the request' : error.message
-    reply.code(status).send(body(status, message, own, request.id))
-    return
+    return { status, message, code: own, isKept: false }
   }
   request.failure = given ?? null
-  reply.code(status).send(body(status, error.message, given, request.id))
+  return { status, message: error.message, code: given, isKept: false }
+}
+
+/** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
+export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  // The client has left: a response would be refused, and the error is a consequence.
+  if (reply.sent) return
+  const { status, message, code } = settle(error, request, reply)
+  reply.send(body(status, message, code, request.id))
 }
 
 declare module 'fastify' {

@@ -17,6 +17,7 @@ import rateLimit from './concerns/rate-limit/index.ts'
 import requestId from './concerns/request-id.ts'
 import websocket from './concerns/websocket/index.ts'
 import type {} from './consumer.ts'
+import { watchErrorHandlers } from './error-handlers.ts'
 import errors from './errors.ts'
 import { EdgeOrder } from './order.ts'
 import { OwnRoutes } from './own-routes.ts'
@@ -100,6 +101,7 @@ export default fp<Config>(
       fastify.addHook('onRoute', order.hookAt(index))
       await fastify.register(plugin, config)
     }
+    watchErrorHandlers(fastify)
     fastify.addHook('onRoute', order.hookAt(concerns.length))
     fastify.addHook('onRoute', ownRoutes.end)
   },

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
-import type { FaultOwner, PluginOwner } from './fault-owners.ts'
+import type { FaultOwner, FaultOwners, PluginOwner } from './fault-owners.ts'
 
 const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
 
@@ -158,44 +158,58 @@ export function guardedHook(name: RequestHook, hook: Code, of: PluginOwner): Cod
   return Object.defineProperty(guarded, 'name', { value: hook.name })
 }
 
-/** One request that a plugin's own route handles. */
+/** One request that a handler of a plugin handles. */
 class HandlerRun implements FaultOwner {
   readonly plugin: string
   readonly #request: FastifyRequest
-  readonly #reply: FastifyReply
+  readonly reply: FastifyReply
+  readonly #where: string
 
-  constructor(plugin: string, request: FastifyRequest, reply: FastifyReply) {
+  constructor(plugin: string, request: FastifyRequest, reply: FastifyReply, where: string) {
     this.plugin = plugin
+    this.#where = where
     this.#request = request
-    this.#reply = reply
+    this.reply = reply
   }
 
   fault(error: unknown): Error {
-    return faultOf(this.#request, this.plugin, 'handler', asError(error))
+    return faultOf(this.#request, this.plugin, this.#where, asError(error))
   }
 
   contain(error: Error): boolean {
     const fault = this.fault(error)
-    const { raw } = this.#reply
+    const { raw } = this.reply
     if (raw.headersSent) {
       if (!raw.writableEnded) raw.destroy()
-    } else if (!this.#reply.sent) this.#reply.send(fault)
+    } else if (!this.reply.sent) this.reply.send(fault)
     return true
+  }
+}
+
+/** Runs a handler; what it throws or rejects with becomes its fault, but for an error that it was given. */
+function runHandler(run: HandlerRun, owners: FaultOwners, code: () => unknown, given: unknown): unknown {
+  const rethrow = (error: unknown): never => {
+    throw error === given && given !== undefined ? error : run.fault(error)
+  }
+  try {
+    const result = owners.run(run, code)
+    return isThenable(result) && (result as unknown) !== run.reply ? result.then((value) => value, rethrow) : result
+  } catch (error) {
+    return rethrow(error)
   }
 }
 
 function guardedHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
   return function guarded(this: unknown, request: FastifyRequest, reply: FastifyReply): unknown {
-    const run = new HandlerRun(plugin, request, reply)
-    const rethrow = (error: unknown): never => {
-      throw run.fault(error)
-    }
-    try {
-      const result = owners.run(run, () => Reflect.apply(handler, this, [request, reply]) as unknown)
-      return isThenable(result) && (result as unknown) !== reply ? result.then((value) => value, rethrow) : result
-    } catch (error) {
-      return rethrow(error)
-    }
+    const run = new HandlerRun(plugin, request, reply, 'handler')
+    return runHandler(run, owners, () => Reflect.apply(handler, this, [request, reply]), undefined)
+  }
+}
+
+export function guardedErrorHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
+  return function guarded(this: unknown, error: unknown, request: FastifyRequest, reply: FastifyReply): unknown {
+    const run = new HandlerRun(plugin, request, reply, 'error handler')
+    return runHandler(run, owners, () => Reflect.apply(handler, this, [error, request, reply]), error)
   }
 }
 
@@ -227,5 +241,9 @@ export function hooksOf(route: RouteOptions): Set<Code> {
 export function guardRoute(route: RouteOptions, of: PluginOwner): Set<RequestHook> {
   const guarded = guardHooksOf(route, new Set(), of)
   route.handler = guardedHandler(route.handler, of) as RouteOptions['handler']
+  const { errorHandler } = route
+  if (typeof errorHandler === 'function') {
+    route.errorHandler = guardedErrorHandler(errorHandler, of) as NonNullable<RouteOptions['errorHandler']>
+  }
   return guarded
 }

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
 import type { PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-hook.ts'
-import { callbackAt, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
+import { callbackAt, guardedErrorHandler, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
 import type { PluginPlacement } from './plugin-placement.ts'
 
 /**
@@ -15,6 +15,7 @@ export function guardInstance(
   named: (error: unknown) => Error
 ): () => void {
   const { addHook, decorate, register } = fastify
+  const setErrorHandler: Code = fastify.setErrorHandler
   const before = Object.getOwnPropertyDescriptors(fastify)
 
   /** Returns the guarded hook; one that Fastify would refuse goes to Fastify as it is. */
@@ -82,12 +83,16 @@ export function guardInstance(
       if (isFree) Reflect.deleteProperty(this, 'metrics')
       return Reflect.apply(decorate, this, args)
     },
+    setErrorHandler(this: FastifyInstance, handler: unknown) {
+      const guarded = typeof handler === 'function' ? guardedErrorHandler(handler, owner) : handler
+      return Reflect.apply(setErrorHandler, this, [guarded])
+    },
     register(this: FastifyInstance, plugin: unknown, ...options: unknown[]) {
       return Reflect.apply(register, this, [anyPromised(plugin), ...options])
     }
   })
   return () => {
-    for (const name of ['addHook', 'decorate', 'register'] as const) {
+    for (const name of ['addHook', 'decorate', 'register', 'setErrorHandler'] as const) {
       if (before[name] === undefined) Reflect.deleteProperty(fastify, name)
       else Object.defineProperty(fastify, name, before[name])
     }
