@@ -32,6 +32,8 @@ export interface Key {
   readonly answersPreflights?: boolean
   /** Beginnings of names of response headers that are the concern's where it is on: `access-control-`. A service's are left out. */
   readonly ownsHeaders?: readonly string[]
+  /** Key of a route's config that it sets where it is on, in place of the value in the file: `cors`. */
+  readonly setsRouteConfig?: string
   /** Returns the request headers whose value it sets anew for each request, with these options. */
   perRequestHeaders?(options: unknown): readonly string[]
   /** Request headers by which a peer instructs the concern. They reach services only from trusted peers, and where they are obeyed. */

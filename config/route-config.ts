@@ -6,7 +6,7 @@ import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { strict } from './schema/kit.ts'
 import { pluginName } from './schema/plugin.ts'
-import type { PluginOptions, RouteConfig, Written } from './schema.ts'
+import type { PluginOptions, RouteConfig, Written, WrittenRoute } from './schema.ts'
 import { schemaFault } from './validate.ts'
 
 /** Where nothing is known of who reads a route's config. */
@@ -76,7 +76,8 @@ export function withPluginKeys(
     })
     const names = [...new Set([...Object.keys(routeConfig), ...listed])]
     for (const name of names) if (!schemas.has(name) && !own.reserved.has(name)) schemas.set(name, {})
-    return names
+    // The gateway reads its own keys on every route, whoever else does.
+    return names.filter((name) => !own.schemas.has(name))
   })
   return { ...own, schemas, plugins }
 }
@@ -100,20 +101,32 @@ function runsOn(plugin: Placed, route: { readonly plugins?: readonly string[] })
   return plugin.scope !== 'routes' || route.plugins?.includes(pluginName(plugin)) === true
 }
 
-/** Checks that of the plugins that read a key of a route, one runs on that route. */
+/** Checks that each key of a route has an effect: a plugin that reads it runs there, and no concern replaces it. */
 export function checkRouteConfig({ data, keys, report }: Checked): void {
-  const { routeConfig } = keys
-  if (routeConfig === undefined || !isComplete(routeConfig) || !report.sound('/plugins')) return
+  const { edge, routeConfig } = keys
+  const placements = routeConfig !== undefined && isComplete(routeConfig) && report.sound('/plugins')
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index)
-    if (!report.usable(`${at}/config`) || !report.sound(`${at}/plugins`)) return
+    if (!report.usable(`${at}/config`)) return
     for (const key of Object.keys(route.config ?? {})) {
-      const readers = readersOf(key, data, routeConfig)
       const place = pointer(at, 'config', key)
-      if (readers.length === 0 || readers.some((plugin) => runsOn(plugin, route)) || !report.usable(place)) continue
-      report.fault(place, `no effect: ${unreadWhy(readers)}`, 'key')
+      if (!report.usable(place)) continue
+      const setter = edge.find(({ name, setsRouteConfig }) => setsRouteConfig === key && isOn(name, route, data))
+      if (setter !== undefined) {
+        report.fault(place, `no effect: edge.${setter.name} is on here, and sets it`, 'key')
+      } else if (placements && report.sound(`${at}/plugins`)) {
+        const readers = readersOf(key, data, routeConfig)
+        if (readers.length === 0 || readers.some((plugin) => runsOn(plugin, route))) continue
+        report.fault(place, `no effect: ${unreadWhy(readers)}`, 'key')
+      }
     }
   })
+}
+
+/** Returns whether a concern of the edge is on for a route. */
+function isOn(name: string, { edge = {} }: WrittenRoute, top: Written): boolean {
+  const options: unknown = Reflect.get(edge, name) ?? Reflect.get(top.edge, name)
+  return options !== undefined && options !== false
 }
 
 const readersOf = (key: string, { plugins }: Written, routeConfig: RouteConfigKeys) =>

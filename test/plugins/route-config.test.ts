@@ -225,6 +225,22 @@ t.test('a key on a route on which no plugin that reads it runs', async (t) => {
   ])
 })
 
+t.test('a key that a concern of the gateway sets, and one that the gateway reads beside a plugin', async (t) => {
+  const listed = '{ path: plain.mjs, routeConfig: [cors] }'
+  t.strictSame(await faultsOf(t, yaml('{ cors: { origin: true } }', listed)), [])
+  t.strictSame(await faultsOf(t, yaml('{ cors: {} }', listed, ', edge: { cors: { origin: ["http://a"] } }')), [
+    'gateway.yaml:5:105: routes[0].config.cors: no effect: edge.cors is on here, and sets it'
+  ])
+  const top = yaml('{ cors: {} }', listed).replace(
+    'admin: false',
+    'admin: false\nedge: { cors: { origin: ["http://a"] } }'
+  )
+  t.match(await faultsOf(t, top), [/config\.cors: no effect: edge\.cors is on here/])
+  t.strictSame(await faultsOf(t, top.replace(', config:', ', edge: { cors: false }, config:')), [])
+  const drops = '{ path: plain.mjs, scope: routes, routeConfig: [dropHeaders] }'
+  t.strictSame(await faultsOf(t, yaml('{ dropHeaders: [x-user] }', drops)), [])
+})
+
 t.test('a module that cannot be imported is the only fault', async (t) => {
   const missing = { 'key-auth.mjs': 'import "no-such-package-at-all"' }
   const file = await fileOf(t, yaml('{ keyAuth: { header: x } }', declared), missing)

@@ -84,6 +84,7 @@ export default edgeConcern({
   check: checkCors,
   answersPreflights: true,
   ownsHeaders: ['access-control-'],
+  setsRouteConfig: 'cors',
   async plugin(fastify) {
     const answerPreflight = await hookOf(fastify, true)
     const addHeaders = await hookOf(fastify, false)
