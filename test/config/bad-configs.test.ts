@@ -9,11 +9,13 @@ import { badMesh } from './bad-mesh.ts'
 const spki = { type: 'spki', format: 'pem' } as const
 const pkcs8 = { type: 'pkcs8', format: 'pem' } as const
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048, publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
+const weak = generateKeyPairSync('rsa', { modulusLength: 1024, publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256', publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
 const dir = t.testdir({
   'rsa.pem': rsa.publicKey,
   'private.pem': rsa.privateKey,
   'ec.pem': ec.publicKey,
+  'weak.pem': weak.publicKey,
   'key.pem': 'no key',
   'plugin.ts': ''
 })

@@ -846,7 +846,25 @@ edge:
 edge:
   jwt: { publicKey: ec.pem, algorithms: [ES256, RS256] }
 `,
-    faults: ["3:49: edge.jwt.algorithms[1]: RS256 doesn't go with a public key of type ec; ES* does"]
+    faults: ["3:49: edge.jwt.algorithms[1]: RS256 doesn't go with a public key of type ec; ES256 does"]
+  },
+  {
+    name: 'the algorithm of another curve',
+    yaml: `
+edge:
+  jwt: { publicKey: ec.pem, algorithms: [ES384] }
+`,
+    faults: ["3:42: edge.jwt.algorithms[0]: ES384 doesn't go with a public key of type ec; ES256 does"]
+  },
+  {
+    name: 'a public key that is too weak',
+    yaml: `
+edge:
+  jwt: { publicKey: weak.pem }
+`,
+    faults: [
+      '3:21: edge.jwt.publicKey: a key that no token can be verified by; needs RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519'
+    ]
   },
   {
     name: 'an unknown algorithm',

@@ -7,6 +7,7 @@ import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
 import { publishedSecret } from '../../../../config/published-secret.ts'
+import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
 import { namesIncludeIssuer } from './consumers.ts'
 import type { JwtOptions } from './options.ts'
 
@@ -93,38 +94,23 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   }
   const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, jwt.publicKey ?? '', checked) : undefined
   if (!report.usable(`${at}/algorithms`)) return
+  const fitting = accepted(kind, key)
   jwt.algorithms?.forEach((algorithm, index) => {
     const place = pointer(at, 'algorithms', index)
-    if (report.usable(place) && !fits(algorithm, kind, key)) {
+    if (report.usable(place) && !fitting.includes(algorithm)) {
       // With a public key as its secret, anyone could sign.
       const what = key === undefined ? kind : `a public key of type ${key.asymmetricKeyType}`
-      report.fault(place, `${algorithm} doesn't go with ${what}; ${advice(kind, key)} does`)
+      report.fault(place, `${algorithm} doesn't go with ${what}; ${inWords(fitting)} does`)
     }
   })
 }
 
 const isLoopback = (host: string) => /^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(host)
 
-const families: Readonly<Record<string, readonly string[]>> = {
-  rsa: ['RS', 'PS'],
-  'rsa-pss': ['PS'],
-  ec: ['ES'],
-  ed25519: ['Ed'],
-  ed448: ['Ed']
-}
-
 function accepted(kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined): readonly string[] {
-  if (kind === 'secret') return ['HS']
-  return families[key?.asymmetricKeyType ?? ''] ?? ['RS', 'PS', 'ES', 'Ed']
+  if (kind === 'secret') return symmetric
+  return key === undefined ? asymmetric : algorithmsOf(key)
 }
-
-const fits = (algorithm: string, kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined) =>
-  accepted(kind, key).includes(algorithm.slice(0, 2))
-
-const advice = (kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined) =>
-  accepted(kind, key)
-    .map((family) => (family === 'Ed' ? 'EdDSA' : `${family}*`))
-    .join(' or ')
 
 function publicKey(at: string, text: string, { report, absolute }: Checked): KeyObject | undefined {
   if (!report.usable(at)) return
@@ -139,7 +125,9 @@ function publicKey(at: string, text: string, { report, absolute }: Checked): Key
   // Node would derive the public key from it, and leave a secret where none should be.
   if (pem.includes('PRIVATE KEY-----')) return void report.fault(at, 'a private key; only the public one belongs here')
   try {
-    return createPublicKey(pem)
+    const key = createPublicKey(pem)
+    if (algorithmsOf(key).length > 0) return key
+    report.fault(at, `a key that no token can be verified by; needs ${supportedKeys}`)
   } catch {
     report.fault(at, 'not a public key in PEM form')
   }

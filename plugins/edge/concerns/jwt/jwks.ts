@@ -13,6 +13,7 @@ import { createError } from '@fastify/error'
 import type { FastifyBaseLogger } from 'fastify'
 import { Agent, request } from 'undici'
 import { maskCredentials } from '../../../../config/credentials.ts'
+import { algorithmsOf } from './algorithms.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
 
@@ -61,27 +62,6 @@ const maxKeys = 100
 const maxBody = 1024 * 1024
 /** Keys that are tried for a token without an id. */
 const maxTried = 10
-
-const rsa = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512']
-export const asymmetric: readonly string[] = [...rsa, 'ES256', 'ES384', 'ES512', 'EdDSA']
-const curves: Record<string, string> = { prime256v1: 'ES256', secp384r1: 'ES384', secp521r1: 'ES512' }
-
-/** The algorithms that a public key can verify; none if it is of a kind that is not supported or too weak. */
-export function algorithmsOf(key: KeyObject): readonly string[] {
-  switch (key.asymmetricKeyType) {
-    case 'rsa':
-      // RFC 7518, section 3.3
-      return (key.asymmetricKeyDetails?.modulusLength ?? 0) < 2048 ? [] : rsa
-    case 'ec': {
-      const algorithm = curves[key.asymmetricKeyDetails?.namedCurve ?? '']
-      return algorithm === undefined ? [] : [algorithm]
-    }
-    case 'ed25519':
-      return ['EdDSA']
-    default:
-      return []
-  }
-}
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
   const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now() } = options

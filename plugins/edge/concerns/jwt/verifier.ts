@@ -10,14 +10,15 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { FastifyJWTOptions } from '@fastify/jwt'
 import type { FastifyRequest } from 'fastify'
+import { algorithmsOf, asymmetric, supportedKeys, symmetric } from './algorithms.ts'
+import { isPem } from './check.ts'
 import type { KeySet, TokenOfKey } from './jwks.ts'
-import { algorithmsOf, asymmetric, NoSuchKey } from './jwks.ts'
+import { NoSuchKey } from './jwks.ts'
 import type { JwtOptions } from './options.ts'
 
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
 
-const hmac = ['HS256', 'HS384', 'HS512']
 /** Returns the same text for configurations that share a verifier, and with it the tokens that it remembers. */
 export function identity(options: JwtOptions): string {
   const { forward: _forward, maxTokenSize: _size, ...verifying } = options
@@ -74,8 +75,8 @@ function keyOf(
   }
   if (secret !== undefined) {
     // Anyone may know a public key: as a shared secret it would let anyone sign.
-    if (secret.includes('-----BEGIN ')) throw new Error('edge.jwt.secret: a PEM key belongs into publicKey')
-    return { fitting: hmac, key: secret }
+    if (isPem(secret)) throw new Error('edge.jwt.secret: a PEM key belongs into publicKey')
+    return { fitting: symmetric, key: secret }
   }
   if (publicKey !== undefined) return readKey(publicKey, configFile)
   if (keySet === null) throw new Error('edge.jwt.jwks: no key set')
@@ -83,14 +84,11 @@ function keyOf(
 }
 
 function readKey(publicKey: string, configFile: string): { fitting: readonly string[]; key: string } {
-  const inline = publicKey.includes('-----BEGIN ')
-  const pem = inline ? publicKey : readFileSync(resolve(dirname(configFile), publicKey), 'utf8')
+  const pem = isPem(publicKey) ? publicKey : readFileSync(resolve(dirname(configFile), publicKey), 'utf8')
   if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(pem)) throw new Error('edge.jwt.publicKey: that is a private key')
   const key = createPublicKey(pem)
   const fitting = algorithmsOf(key)
-  if (fitting.length === 0) {
-    throw new Error('edge.jwt.publicKey: not RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519')
-  }
+  if (fitting.length === 0) throw new Error(`edge.jwt.publicKey: not ${supportedKeys}`)
   return { fitting, key: key.export({ type: 'spki', format: 'pem' }).toString() }
 }
 
