@@ -57,7 +57,8 @@ const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['co
 
 /** What the options of a concern and their checks are made of. */
 const ofOptions = new Set([
-  'typebox', 'config/schema/kit.ts', 'config/concern.ts', 'config/checked.ts', 'config/faults.ts', 'config/nearest.ts'
+  'typebox', 'config/schema/kit.ts', 'config/units.ts', 'config/concern.ts', 'config/checked.ts', 'config/faults.ts',
+  'config/nearest.ts'
 ]) // biome-ignore format: a list
 
 /** What an import breaks, in words, or null. */

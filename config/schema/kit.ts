@@ -3,6 +3,7 @@ import type { Static } from 'typebox'
 import Type from 'typebox'
 import { token, tokenPattern } from '../../plugins/http-syntax.ts'
 import type { Unit } from '../units.ts'
+import { units } from '../units.ts'
 
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
 export const Duration = (description: string, more: { default?: string } = {}) =>
@@ -78,6 +79,17 @@ export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cook
   expected: 'ip, consumer, header:NAME, cookie:NAME or query:NAME',
   description: 'ip | consumer | header:NAME | cookie:NAME | query:NAME.'
 })
+
+/** Returns the options that an empty object gets from its schema, as the loader hands them out. */
+export function defaultsOf<T extends Type.TObject>({ properties }: T): Static<T> {
+  const loaded = (schema: { default?: unknown; unit?: Unit; else?: { unit?: Unit } }) => {
+    // A value for which 0 needs no unit has its unit in the other branch; see `orZero`.
+    const unit = schema.unit ?? schema.else?.unit
+    return unit === undefined ? schema.default : units[unit].parse(String(schema.default))
+  }
+  const given = Object.entries<Type.TSchema>(properties).filter(([, schema]) => 'default' in schema)
+  return Object.fromEntries(given.map(([name, schema]) => [name, loaded(schema)])) as Static<T>
+}
 
 /** Mode of a concern: it acts, or only counts. */
 export const Mode = Names(['enforce', 'shadow'], {

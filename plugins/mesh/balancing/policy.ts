@@ -1,6 +1,8 @@
+import { defaultsOf } from '../../../config/schema/kit.ts'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Balancer, Instance, MeshDeps } from '../core/types.ts'
 import type { BalanceOptions } from './schema.ts'
+import { Balance } from './schema.ts'
 
 /** A policy's part of a balancer. */
 export type Choice = Omit<Balancer, 'has'>
@@ -12,18 +14,10 @@ export type BalancingPolicy = (
   deps: Pick<MeshDeps, 'random' | 'now'>
 ) => Choice
 
-/** Values that the schema fills in where a policy is given by its name alone. */
-const defaults: BalanceOptions = {
-  policy: 'least-request',
-  choices: 2,
-  ringSize: 1024,
-  tableSize: 65_537,
-  decay: 10_000,
-  panicThreshold: 0.5,
-  locality: 'ignore',
-  localThreshold: 0.7
-}
+/** Options of a policy that is given by its name alone. */
+const defaults = defaultsOf(Balance)
 
+/** Returns the options of a policy, which may be given by its name alone. */
 export function balanceOptions(balance: MeshPolicy['balance']): BalanceOptions {
   return typeof balance === 'string' ? { ...defaults, policy: balance } : balance
 }

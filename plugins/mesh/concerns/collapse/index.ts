@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { defaultsOf } from '../../../../config/schema/kit.ts'
 import type { MeshConcern } from '../../concern.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
@@ -8,11 +9,10 @@ import type { Identity } from '../../core/sharing/identity.ts'
 import { identityOf, isPersonal } from '../../core/sharing/identity.ts'
 import type { GroupContext } from './group.ts'
 import { Group } from './group.ts'
-import type { CollapseOptions } from './options.ts'
-import { collapseKey } from './options.ts'
+import { Collapse, collapseKey } from './options.ts'
 
-/** The schema's, for `collapse: true`. */
-const defaults: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 1024 * 1024 }
+/** Options of `collapse: true`. */
+const defaults = defaultsOf(Collapse)
 
 /**
  * Identical calls in flight share one answer: those that come before its headers do. undici's `deduplicate` would cut
