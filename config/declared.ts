@@ -5,6 +5,8 @@ import type { Config, Declared } from './schema.ts'
 /** The part of the configuration that concerns declare. */
 type Sections = Pick<Config, 'edge' | 'mesh' | 'services' | 'routes'>
 
+const lowerCase = (names: readonly string[]) => names.map((name) => name.toLowerCase())
+
 /** Keys that are on in a policy, with their options. */
 function keysIn(keys: readonly Key[], policy: object): (readonly [key: Key, options: unknown])[] {
   return keys.flatMap((key) => {
@@ -18,7 +20,7 @@ export function declaredBy(keys: readonly Key[], policy: object): Declared {
   const on = keysIn(keys, policy).map(([key]) => key)
   return {
     answersPreflights: on.some((key) => key.answersPreflights),
-    ownsHeaders: on.flatMap((key) => key.ownsHeaders ?? [])
+    ownsHeaders: lowerCase(on.flatMap((key) => key.ownsHeaders ?? []))
   }
 }
 
@@ -38,7 +40,7 @@ export function instructingHeaders(keys: Keys, { edge, mesh, services, routes }:
       if (instructions === undefined) return []
       const options = policies[half].map((policy): unknown => Reflect.get(policy, name))
       const isBelieved = options.some((each) => Boolean(each) && instructions.areObeyed(each))
-      return [{ headers: instructions.headers, isBelieved }]
+      return [{ headers: lowerCase(instructions.headers), isBelieved }]
     })
   )
   return {

@@ -47,7 +47,7 @@ export function gatewaySchema({ edge, mesh, routeConfig }: Keys): Type.TObject {
 /** `listen`, whose peers may be believed when they instruct concerns. */
 function listenWith(keys: readonly Key[]): Type.TSchema {
   const { trustHeaders } = Listen.properties
-  const names = keys.flatMap(({ instructions }) => instructions?.headers ?? [])
+  const names = keys.flatMap(({ instructions }) => instructions?.headers.map((name) => name.toLowerCase()) ?? [])
   const items = { ...trustHeaders.items, enum: [...forwardingHeaders, ...names] }
   return { ...Listen, properties: { ...Listen.properties, trustHeaders: { ...trustHeaders, items } } }
 }

@@ -93,7 +93,9 @@ export class Loader {
     check(data as Written, report, resolve(file), this.#keys)
     report.throwIfAny()
     for (const warning of report.warnings) warn(warning)
-    return complete(data as Written, resolve(file), this.#keys, report)
+    const config = complete(data as Written, resolve(file), this.#keys, report)
+    report.throwIfAny()
+    return config
   }
 }
 

@@ -59,17 +59,32 @@ export function pluginConcerns(
     if (fault !== null) report.fault(pointer('/plugins', index), fault)
     else {
       const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
-      found[half].push({ ...contained(concern), options: orOff(concern.options), levels })
+      found[half].push({
+        ...contained(concern, pointer('/plugins', index), report),
+        options: orOff(concern.options),
+        levels
+      })
     }
   }
   return found
 }
 
-/** Returns the concern with checks that report what they throw as faults: they are a user's code. */
-function contained(concern: PluginConcern): PluginConcern {
-  const { name, check, checkAll } = concern
-  const what = (error: unknown) =>
-    `the check of concern ${name} failed: ${error instanceof Error ? error.message : String(error)}`
+/**
+ * Returns the concern with functions that report what they throw as faults: they are a user's code. `entry` is that of its
+ * plugin.
+ */
+function contained(concern: PluginConcern, entry: string, report: Report): PluginConcern {
+  const { name, check, checkAll, complete, instructions, otherServices, perRequestHeaders } = concern
+  const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
+  const what = (error: unknown) => `the check of concern ${name} failed: ${textOf(error)}`
+  const attempt = <T>(key: string, call: () => T, otherwise: T): T => {
+    try {
+      return call()
+    } catch (error) {
+      report.fault(entry, `"${key}" of concern ${name} failed: ${textOf(error)}`)
+      return otherwise
+    }
+  }
   return {
     ...concern,
     ...(check && {
@@ -91,6 +106,21 @@ function contained(concern: PluginConcern): PluginConcern {
           checked.report.fault('/plugins', what(error))
         }
       }
+    }),
+    ...(complete && {
+      complete: (options, absolute) => attempt('complete', () => complete.call(concern, options, absolute), options)
+    }),
+    ...(otherServices && {
+      otherServices: (options) => attempt('otherServices', () => otherServices.call(concern, options), [])
+    }),
+    ...(perRequestHeaders && {
+      perRequestHeaders: (options) => attempt('perRequestHeaders', () => perRequestHeaders.call(concern, options), [])
+    }),
+    ...(instructions && {
+      instructions: {
+        headers: instructions.headers,
+        areObeyed: (options) => attempt('instructions', () => instructions.areObeyed(options), false)
+      }
     })
   }
 }
@@ -108,12 +138,17 @@ function moduleOf(entry: unknown, file: string): Parameters<ImportModule>[0] | n
   return typeof name === 'string' ? { package: name } : null
 }
 
-function faultOf({ name, options, layer, repeats }: PluginConcern): string | null {
+function faultOf({ name, options, layer, repeats, ownsHeaders, instructions }: PluginConcern): string | null {
   if (!/^[a-z][A-Za-z0-9]*$/.test(name)) return `its concern "${name}" needs a name like apiKey, of letters and digits`
   if (repeats !== undefined && layer === undefined)
     return `its concern ${name} has "repeats", which is for mesh concerns`
   if (repeats !== undefined && typeof repeats !== 'function') {
     return `"repeats" of its concern ${name} is no function: (policy) => ({ maxBody, mayRepeat }), or null`
+  }
+  const isNames = (value: unknown) => Array.isArray(value) && value.every((each) => typeof each === 'string')
+  if (!isNames(ownsHeaders ?? [])) return `"ownsHeaders" of its concern ${name} is no list of beginnings of names`
+  if (instructions !== undefined && !isNames(instructions.headers)) {
+    return `"instructions" of its concern ${name} has no list "headers"`
   }
   const fault = schemaFault(options)
   return fault === null ? null : `the options of its concern ${name} are no JSON Schema: ${fault}`

@@ -72,7 +72,7 @@ export default {
   name: 'pages',
   options: { type: 'object', additionalProperties: false, properties: { from: { type: 'string' } } },
   answersPreflights: true,
-  ownsHeaders: ['access-control-', 'x-pages'],
+  ownsHeaders: ['Access-Control-', 'x-pages'],
   order: { before: 'jwt' },
   async plugin() {
     return ({ from }, route) => ({
@@ -143,7 +143,7 @@ export default {
     properties: { to: { type: 'string' }, header: { type: 'boolean', default: false } }
   },
   otherServices: ({ to }) => [to],
-  instructions: { headers: ['x-detour'], areObeyed: ({ header }) => header },
+  instructions: { headers: ['X-Detour'], areObeyed: ({ header }) => header },
   layer: (service, { detour }, { toService }) => detour ? () => toService(detour.to) : null
 }
 `
@@ -184,6 +184,32 @@ t.test('a concern of a user says where else it sends calls, and which headers it
     ['kept', undefined, 'now'],
     'unless the file says so'
   )
+})
+
+t.test('what a concern of a user declares is reported with a position where it fails', async (t) => {
+  const yaml = `
+admin: false
+services: { a: { instances: ["http://127.0.0.1:1"], mesh: { detour: { to: b } } } }
+plugins:
+  - path: ./detour.ts
+`
+  for (const [before, after, fault] of [
+    [
+      'otherServices: ({ to })',
+      'otherServices: ({ no: { to } })',
+      '"otherServices" of concern detour failed: Cannot read'
+    ],
+    [
+      'areObeyed: ({ header })',
+      'areObeyed: ({ no: { header } })',
+      '"instructions" of concern detour failed: Cannot read'
+    ],
+    ["headers: ['X-Detour']", "headers: 'X-Detour'", '"instructions" of its concern detour has no list "headers"'],
+    ['instructions:', 'ownsHeaders: [1], instructions:', '"ownsHeaders" of its concern detour is no list of beginnings']
+  ] as const) {
+    const faults = await faultsOf(t, { 'detour.ts': detour.replace(before, after) }, yaml)
+    t.match(faults, `gateway.yaml:5:5: plugins[0]: ${fault}`)
+  }
 })
 
 t.test('an edge concern and a mesh concern of users', async (t) => {
