@@ -36,7 +36,7 @@ export class ConsulSource implements Restorable {
   readonly #filter: TranslateOptions
   readonly #client: ConsulClient
   readonly #ask: Ask
-  readonly #surroundings: MeshDeps
+  readonly #deps: MeshDeps
   readonly #counters: DiscoveryCounters
   readonly #timing: typeof consulTiming
   readonly #abort = new AbortController()
@@ -55,7 +55,7 @@ export class ConsulSource implements Restorable {
   constructor(
     service: ServiceConfig,
     client: ConsulClient,
-    surroundings: MeshDeps,
+    deps: MeshDeps,
     counters: DiscoveryCounters,
     timing = consulTiming,
     failover?: FailoverDatacenter
@@ -70,7 +70,7 @@ export class ConsulSource implements Restorable {
     this.#filter = { tags, passingOnly, connect, ignoreChecks, ...(failover && { failover }) }
     this.#client = client
     this.#ask = client.asker(connect)
-    this.#surroundings = surroundings
+    this.#deps = deps
     this.#counters = counters
     this.#timing = timing
   }
@@ -93,7 +93,7 @@ export class ConsulSource implements Restorable {
 
   async #run(publisher: Publisher): Promise<void> {
     const { signal } = this.#abort
-    const { now, random } = this.#surroundings
+    const { now, random } = this.#deps
     const bucket = new TokenBucket(this.#timing.burst, this.#timing.interval, now)
     while (!signal.aborted) {
       await pause(bucket.takeTurn(), signal)
@@ -112,11 +112,11 @@ export class ConsulSource implements Restorable {
   /** While an empty answer is on trial the question is held only until the verdict. */
   #wait(): number {
     if (this.#emptySince === null) return this.#client.wait
-    return Math.max(1, this.#timing.emptyGrace - (this.#surroundings.now() - this.#emptySince))
+    return Math.max(1, this.#timing.emptyGrace - (this.#deps.now() - this.#emptySince))
   }
 
   #take({ index, entries, filtered }: Answer, publisher: Publisher): void {
-    const now = this.#surroundings.now()
+    const now = this.#deps.now()
     const { instances, listed, skipped } = translate(entries, this.#filter)
     if (filtered && listed === 0) {
       throw new ConsulDenied(
@@ -176,6 +176,6 @@ export class ConsulSource implements Restorable {
   #warnOnce(message: string): void {
     if (this.#warned.has(message)) return
     this.#warned.add(message)
-    this.#surroundings.log.warn({ service: this.#name }, message)
+    this.#deps.log.warn({ service: this.#name }, message)
   }
 }

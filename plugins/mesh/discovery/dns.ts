@@ -24,7 +24,7 @@ export const dnsTiming = {
 export class DnsSource implements Restorable {
   readonly #name: string
   readonly #options: DnsOptions
-  readonly #surroundings: MeshDeps
+  readonly #deps: MeshDeps
   readonly #counters: DiscoveryCounters
   readonly #abort = new AbortController()
   readonly #resolver: Resolver
@@ -37,16 +37,10 @@ export class DnsSource implements Restorable {
   #confirmedAt: number | null = null
   #error: string | null = null
 
-  constructor(
-    name: string,
-    options: DnsOptions,
-    surroundings: MeshDeps,
-    counters: DiscoveryCounters,
-    timing = dnsTiming
-  ) {
+  constructor(name: string, options: DnsOptions, deps: MeshDeps, counters: DiscoveryCounters, timing = dnsTiming) {
     this.#name = name
     this.#options = options
-    this.#surroundings = surroundings
+    this.#deps = deps
     this.#counters = counters
     this.#timing = timing
     // Each question in flight listens; many SRV targets are no leak.
@@ -80,7 +74,7 @@ export class DnsSource implements Restorable {
       } catch (error) {
         if (signal.aborted) return
         this.#fail(error)
-        delay = backoff(this.#failures, this.#surroundings.random)
+        delay = backoff(this.#failures, this.#deps.random)
       }
       await pause(Math.max(delay, this.#options.minTtl), signal)
     }
@@ -88,7 +82,7 @@ export class DnsSource implements Restorable {
 
   /** Returns how long the answer may be kept. */
   #take({ instances, ttl, nonexistent }: Resolved, publisher: Publisher): number {
-    const { log, now } = this.#surroundings
+    const { log, now } = this.#deps
     const { emptyPause, emptyGrace } = this.#timing
     if (this.#failures > 0) log.info({ service: this.#name }, 'DNS answers again')
     this.#failures = 0
@@ -112,7 +106,7 @@ export class DnsSource implements Restorable {
   #logExistence(missing: string | null): void {
     if (this.#nonexistent === (missing !== null)) return
     this.#nonexistent = missing !== null
-    const { log } = this.#surroundings
+    const { log } = this.#deps
     const service = this.#name
     if (missing !== null) log.warn({ service }, `${missing}; service ${service} has no instances`)
     else log.info({ service }, `DNS name ${this.#options.host} of service ${service} exists again`)
@@ -124,6 +118,6 @@ export class DnsSource implements Restorable {
     this.#counters.error(this.#name)
     if (++this.#failures > 1) return
     const fields = { service: this.#name, err: this.#error }
-    this.#surroundings.log.warn(fields, 'DNS does not answer; the service keeps the instances last known')
+    this.#deps.log.warn(fields, 'DNS does not answer; the service keeps the instances last known')
   }
 }

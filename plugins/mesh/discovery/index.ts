@@ -26,30 +26,30 @@ export interface DiscoveryOptions {
   readonly snapshot?: SnapshotOptions
 }
 
-export function createDiscovery(options: DiscoveryOptions, surroundings: MeshDeps): Discovery {
-  const counters = discoveryCounters(surroundings.meter)
-  const consul = options.consul ? new ConsulClient(options.consul, surroundings) : null
-  const snapshot = options.snapshot ? new Snapshot(options.snapshot, surroundings) : null
-  if (surroundings.meter !== null) registerSnapshotMetrics(surroundings.meter, snapshot)
+export function createDiscovery(options: DiscoveryOptions, deps: MeshDeps): Discovery {
+  const counters = discoveryCounters(deps.meter)
+  const consul = options.consul ? new ConsulClient(options.consul, deps) : null
+  const snapshot = options.snapshot ? new Snapshot(options.snapshot, deps) : null
+  if (deps.meter !== null) registerSnapshotMetrics(deps.meter, snapshot)
   const open = new Set<Source>()
 
   function create(service: ServiceConfig): Source {
     // Whatever else is configured: the sidecar knows the way.
-    if (service.mesh.mode === 'sidecar' && service.sidecar) return staticSource([service.sidecar], surroundings.now)
-    if (service.instances) return staticSource(service.instances, surroundings.now)
+    if (service.mesh.mode === 'sidecar' && service.sidecar) return staticSource([service.sidecar], deps.now)
+    if (service.instances) return staticSource(service.instances, deps.now)
     const source = registered(service)
     return snapshot?.keeping(service.name, identityOf(service, options.consul), source) ?? source
   }
 
   function registered(service: ServiceConfig): Restorable {
-    if (service.dns) return new DnsSource(service.name, service.dns, surroundings, counters)
+    if (service.dns) return new DnsSource(service.name, service.dns, deps, counters)
     if (consul === null) {
       throw new Error(`service ${service.name} has neither instances nor dns, and discovery.consul is not configured`)
     }
-    const primary = new ConsulSource(service, consul, surroundings, counters)
+    const primary = new ConsulSource(service, consul, deps, counters)
     const others = service.consul?.failover?.map((datacenter, index) => {
       const failover = { datacenter, rank: index + 1 }
-      return { datacenter, source: new ConsulSource(service, consul, surroundings, counters, undefined, failover) }
+      return { datacenter, source: new ConsulSource(service, consul, deps, counters, undefined, failover) }
     })
     return others === undefined ? primary : new FailoverSource(primary, others)
   }
