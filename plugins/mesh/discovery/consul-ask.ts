@@ -9,7 +9,7 @@ import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Blocking } from './consul-blocking.ts'
 import { ANSWER_TIMEOUT, blocking, indexOf } from './consul-blocking.ts'
 
-/** What this file uses of the package, whose own types lack baseUrl, ctx, headers, stale and timeout. */
+/** Options of the package that this file uses; its own types lack baseUrl, ctx, headers, stale and timeout. */
 interface HealthQuery {
   service: string
   dc?: string
@@ -33,7 +33,7 @@ export interface Question {
   readonly datacenter: string | undefined
   /** Null asks for an answer at once. */
   readonly index: bigint | null
-  /** How long Consul may hold the question until the index moves. */
+  /** Time for which Consul may hold the query until the index moves. */
   readonly wait: number
 }
 

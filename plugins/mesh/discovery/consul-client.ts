@@ -18,7 +18,7 @@ export class ConsulClient {
   readonly #agent: http.Agent
   readonly #log: Logger
   readonly #turns: Turns
-  /** Who has no answer, by datacenter: what is behind one agent need not be lost together. */
+  /** Sources whose last query failed, by datacenter: one may be unavailable while others behind the same agent respond. */
   readonly #lost = new Map<string, Set<object>>()
   readonly #denied = new Map<string, Set<object>>()
 

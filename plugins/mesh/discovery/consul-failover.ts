@@ -5,7 +5,7 @@
 import type { InstanceSpec, SourceStatus } from '../core/types.ts'
 import type { Publish, Restorable } from './loop.ts'
 
-/** How long those to fall back on wait at the start for the first datacenter to answer. Changed by tests only. */
+/** Time that the datacenters to fail over to wait at the start for the first one to respond. Changed by tests only. */
 export const failoverTiming = { headStart: 3000 }
 
 export class FailoverSource implements Restorable {

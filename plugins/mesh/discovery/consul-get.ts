@@ -14,7 +14,7 @@ export interface Got {
 export interface GetOptions {
   readonly timeout: number
   readonly signal: AbortSignal
-  /** What the token needs, said when Consul refuses. */
+  /** Permission that the token needs; the message names it if Consul refuses the query. */
   readonly permission: string
 }
 

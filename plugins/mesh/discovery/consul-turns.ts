@@ -15,9 +15,9 @@ import { pause } from './loop.ts'
 
 /** Changed by tests only. */
 export const turnsTiming = {
-  /** How long a question is held while services take turns. */
+  /** Time for which Consul holds a query while services take turns. */
   turn: 2000,
-  /** How long it is held, and until when, while it is not known whether all find a place. */
+  /** Time for which it holds one, and end of that, while it is unknown whether there is a connection for each service. */
   trial: 5000,
   trialFor: 30_000,
   /** So many questions are many. An agent that takes fewer connections has its reasons. */
@@ -27,7 +27,7 @@ export const turnsTiming = {
   /** So many of these within `recent`, while many others live, are no accident. */
   times: 3,
   recent: 10_000,
-  /** How long the rest of those refused, or of those that a dying agent held, may take to be closed too. */
+  /** Time in which the other queries that are refused, or that a dying agent held, may be closed too. */
   settle: 100,
   /** When all try to hold their questions again; doubled each time that this fails, up to the longest. */
   retry: 300_000,

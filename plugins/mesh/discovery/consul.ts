@@ -16,7 +16,7 @@ import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
 /** Changed by tests only. */
 export const consulTiming = {
-  /** How many questions may follow each other at once, and how often they go on when Consul does not hold them. */
+  /** Number of queries that may follow each other at once, and the pause between them if Consul does not hold them. */
   burst: 5,
   interval: 1000,
   /** A restarted Consul knows its services again within 2 to 5 s; until then an empty answer is no evidence. */

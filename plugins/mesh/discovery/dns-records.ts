@@ -21,7 +21,7 @@ export function addressesIn(reply: Reply, name: string, type: 'A' | 'AAAA'): Fou
   return found(byName(reply.answers), name, (record) => (record.type === type ? String(record.data) : null))
 }
 
-/** What the server sent along so that it need not be asked. */
+/** Returns the function that finds the addresses of a host in a reply, also in its additional section, without a query. */
 export function additionalAddresses(reply: Reply): (host: string) => Found<string> {
   // Once for all hosts: there may be as many of them as records.
   const records = byName([...reply.answers, ...reply.additionals])

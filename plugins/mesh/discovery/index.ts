@@ -1,4 +1,4 @@
-/** Where instances come from: the service's configuration decides, one source per service. */
+/** Discovery of instances: one source for each service, of the kind that its configuration names. */
 import { createHash } from 'node:crypto'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
 import type { MeshDeps, Source } from '../core/types.ts'

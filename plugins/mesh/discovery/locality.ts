@@ -1,4 +1,4 @@
-/** Where the gateway itself is: as configured, or else where its Consul agent is. */
+/** Locality of the gateway: the configured one, or else that of its Consul agent. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import type { Locality, MeshDeps } from '../core/types.ts'

@@ -1,4 +1,4 @@
-/** What the loops of discovery share: pauses that neither give up nor spin, and sets published only on change. */
+/** Base of the loops of discovery: pauses that neither give up nor spin, and sets of instances published only on change. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Meter } from '../../meter.ts'
 import type { InstanceSpec, Source } from '../core/types.ts'
@@ -79,7 +79,7 @@ export class Publisher {
     this.#size = restored?.length ?? 0
   }
 
-  /** Whether instances are in use now. */
+  /** True while the last published set has instances. */
   get serving(): boolean {
     return this.#size > 0
   }

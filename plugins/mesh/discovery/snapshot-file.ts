@@ -62,7 +62,7 @@ export async function writeEntries(path: string, entries: Iterable<Entry>): Prom
   await syncFolder(dirname(path))
 }
 
-/** Whether a file can be written there; throws if not. */
+/** Tries to write a file there; throws if that fails. */
 export async function tryToWrite(path: string): Promise<void> {
   const temporary = temporaryOf(path)
   await rm(temporary, { force: true })

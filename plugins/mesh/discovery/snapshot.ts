@@ -157,7 +157,7 @@ export class Snapshot {
   #begin(): void {
     this.#due = Number.POSITIVE_INFINITY
     this.#writing = this.#writing.then(async () => {
-      // What nobody has confirmed since it was read is in the file.
+      // Instances that no source has confirmed since the file was read are in it already.
       if (![...this.#kept.values()].some(({ source }) => source.status().confirmedAt !== null)) return
       await writeEntries(this.#path, this.#current()).then(
         () => this.#written(),
@@ -186,7 +186,7 @@ export class Snapshot {
     this.#error = messageOf(error)
   }
 
-  /** Whether it could not be written when that was last tried. */
+  /** True if the last attempt to write the file failed. */
   get failing(): boolean {
     return this.#error !== null
   }
