@@ -71,7 +71,10 @@ export function guardInstance(
       else if (isPlaced && isRequestHook(name)) placement.addHook(name, guarded)
       else {
         Reflect.apply(addHook, this, [name, guarded])
-        if (this === fastify && isRequestHook(name)) fastify.pluginRecord.addHook(owner, name)
+        if (isRequestHook(name)) {
+          if (this === fastify) fastify.pluginRecord.addHook(owner, name)
+          else fastify.pluginRecord.addContextHook(owner, name, this)
+        }
         if (name === 'onReady')
           fastify.pluginRecord.readyHooks.push(async () => Reflect.apply(guarded as Code, this, []))
       }

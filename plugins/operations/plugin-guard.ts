@@ -18,11 +18,11 @@ export default fp(
     fastify.decorate('faultOwners', owners)
     fastify.decorate('pluginRecord', record)
     // First of the `onRoute` hooks: of a plugin's own route, it sees the plugin's hooks alone.
-    fastify.addHook('onRoute', (route) => {
+    fastify.addHook('onRoute', function (route) {
       const owner = owners.loading
       if (owner === null) return
       if (owner.guarded) route.config = { ...route.config, guarded: true }
-      record.routes.push({ owner, route })
+      record.addRoute(owner, route, this)
       for (const hook of guardRoute(route, owner)) record.addRouteHook(owner, hook, route)
     })
   },

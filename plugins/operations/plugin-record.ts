@@ -30,6 +30,10 @@ export class PluginRecord {
   /** Runs each `onReady` hook; rejects with the fault of its plugin. */
   readonly readyHooks: (() => Promise<void>)[] = []
   readonly routes: { readonly owner: PluginOwner; readonly route: RouteOptions }[] = []
+  /** Contexts of these routes: the gateway's own, or one below it. */
+  readonly #contexts = new Map<RouteOptions, object>()
+  /** Hooks of contexts below the gateway's, which run for the routes of the context and of those below it. */
+  readonly #ofContext = new Map<object, (readonly [owner: PluginOwner, hook: RequestHook])[]>()
   readonly #owners: PluginOwner[] = []
   readonly #everywhere = new Map<PluginOwner, Set<RequestHook>>()
   /** Owner and hook by turns. By the route's name, as there are many of these; other routes by themselves. */
@@ -44,6 +48,28 @@ export class PluginRecord {
     this.#everywhere.get(owner)?.add(hook)
   }
 
+  /** Adds a route that a plugin added by itself. */
+  addRoute(owner: PluginOwner, route: RouteOptions, context: object): void {
+    this.routes.push({ owner, route })
+    this.#contexts.set(route, context)
+  }
+
+  addContextHook(owner: PluginOwner, hook: RequestHook, context: object): void {
+    const hooks = this.#ofContext.get(context) ?? []
+    hooks.push([owner, hook])
+    this.#ofContext.set(context, hooks)
+  }
+
+  /** Hooks of the contexts of a plugin's own route, outermost first. A context's prototype is the one above it. */
+  #hooksAround(route: RouteOptions): (readonly [owner: PluginOwner, hook: RequestHook])[] {
+    const found: (readonly [owner: PluginOwner, hook: RequestHook])[] = []
+    let context = this.#contexts.get(route) ?? null
+    for (; context !== null; context = Object.getPrototypeOf(context) as object | null) {
+      found.unshift(...(this.#ofContext.get(context) ?? []))
+    }
+    return found
+  }
+
   addRouteHook(owner: PluginOwner, hook: RequestHook, route: RouteOptions): void {
     // Preflights have a route besides.
     if (route.config?.preflightFor !== undefined) return
@@ -56,9 +82,12 @@ export class PluginRecord {
   /** Hooks that run for a configured route, given its name, or for a plugin's own route. */
   hooksOf(key: string | RouteOptions): PluginHooks[] {
     const added = this.#here.get(key) ?? []
+    const around = typeof key === 'string' ? [] : this.#hooksAround(key)
     return this.#owners.flatMap((owner) => {
       const everywhere = [...this.#everywhere.get(owner)!]
-      const here = [...new Set(added.filter((_, index) => index % 2 === 1 && added[index - 1] === owner))]
+      const ofRoute = added.filter((_, index) => index % 2 === 1 && added[index - 1] === owner)
+      const ofContexts = around.flatMap(([of, hook]) => (of === owner ? hook : []))
+      const here = [...new Set([...ofRoute, ...ofContexts])]
       const { plugin, order } = owner
       return everywhere.length + here.length === 0 ? [] : [{ plugin, order, everywhere, here: here as RequestHook[] }]
     })

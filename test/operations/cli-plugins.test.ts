@@ -159,6 +159,15 @@ plugins:
   'bff.mjs': `export default async function (fastify) {
     const config = { edge: { rateLimit: { max: 9, window: '1m' } } }
     fastify.get('/home/:id', { config, preHandler: async () => {} }, async () => 'home')
+    fastify.addHook('onSend', async () => {})
+    await fastify.register(async (inner) => {
+      inner.get('/inner', async () => 'inner')
+      inner.addHook('preHandler', async () => {})
+      await inner.register(async (innermost) => {
+        innermost.addHook('onResponse', async () => {})
+        innermost.get('/innermost', { preHandler: async () => {} }, async () => 'innermost')
+      })
+    })
     fastify.route({ method: 'PUT', url: '/only', constraints: { host: 'bff.example.com' }, handler: async () => 'ok' })
   }`
 }
@@ -173,11 +182,14 @@ t.test('routes shows the hooks of plugins on each route, and the routes of plugi
   const [, home, homeEdge, ...homeMore] = rows[3]!
   t.equal(home, 'GET =/bff/home/:id')
   t.match(homeEdge, / → rate-limit → /, 'the concerns that the route asks for')
-  t.strictSame(homeMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse), bff (preHandler)'])
-  const [, only, onlyEdge, ...onlyMore] = rows[4]!
+  t.strictSame(homeMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse), bff (preHandler, onSend)'])
+  const hooksAt = (path: string) => rows.find((row) => row[1] === `GET =/bff/${path}`)?.at(-1)
+  t.equal(hooksAt('inner'), 'audit (onRequest, onResponse), bff (onSend, preHandler)', 'of its contexts')
+  t.equal(hooksAt('innermost'), 'audit (onRequest, onResponse), bff (preHandler, onSend, onResponse)')
+  const [, only, onlyEdge, ...onlyMore] = rows.find((row) => row[1] === 'PUT =/bff/only')!
   t.equal(only, 'PUT =/bff/only')
   t.notMatch(onlyEdge, /rate-limit/)
-  t.strictSame(onlyMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse)'])
+  t.strictSame(onlyMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse), bff (onSend)'])
 })
 
 t.test('explain finds the hooks of plugins, and their routes', async (t) => {
@@ -189,7 +201,7 @@ t.test('explain finds the hooks of plugins, and their routes', async (t) => {
   const own = (await explain('GET', '/bff/home/7?a=b')).split('\n')
   t.equal(own[1], '  route     /bff/home/:id of plugin bff')
   t.match(own[2], /^ {2}edge {6}errors → .* → rate-limit → /)
-  t.equal(own[3], '  plugins   audit (onRequest, onResponse), bff (preHandler)')
+  t.equal(own[3], '  plugins   audit (onRequest, onResponse), bff (preHandler, onSend)')
   t.match(await explain('PUT', '/bff/only'), /refused {3}404/)
   t.match(await explain('PUT', '/bff/only', '-H', 'host: bff.example.com'), /route {5}\/bff\/only of plugin bff/)
 })
