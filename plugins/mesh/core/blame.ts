@@ -1,7 +1,7 @@
 import { classify } from './errors.ts'
 import type { DispatchController } from './types.ts'
 
-/** How a failure tells against the service. */
+/** Kind of a failure that is the service's. */
 export type Blame = 'error' | 'timeout'
 
 /**
@@ -22,8 +22,8 @@ export function blame(
   timeoutMs: number
 ): Blame | null {
   if (aborted) {
-    // Where the call's time is up before the attempt's, an instance that never answers would never be blamed; one that
-    // a retry or a queue has left with little of it has not had a fair share.
+    // An instance that never responds would never be blamed if the call times out before the attempt does. One that a
+    // retry or a queue has left with little of that time is not to blame.
     const expired = (reason as typeof error | null)?.code === 'JW_CALL_TIMEOUT'
     return expired && elapsedMs >= timeoutMs / 2 ? 'timeout' : null
   }

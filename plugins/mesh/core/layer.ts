@@ -3,7 +3,7 @@ import type { Repeats } from './repeating/repeats.ts'
 import type { Service } from './service.ts'
 import type { Dispatch, Interceptor, MeshDeps } from './types.ts'
 
-/** What a layer may use besides its service and policy. */
+/** Dependencies of a layer besides its service and policy. */
 export interface LayerContext extends MeshDeps {
   /** The chain of another service, for what is sent there instead or besides; `opts` need not name it. */
   readonly toService: (name: string) => Dispatch

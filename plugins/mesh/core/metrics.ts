@@ -16,7 +16,7 @@ export function counterOf(
   return () => child?.inc()
 }
 
-/** What a concern in shadow mode would have done. */
+/** Returns the counter of calls on which a concern in shadow mode would have acted. */
 export function shadowCounter(meter: Meter | null, service: string, concern: string): Count {
   const counter = { name: 'jingwei_mesh_shadowed_total', help: 'What concerns in shadow mode would have done.' }
   return counterOf(meter, counter, { service, concern })

@@ -1,6 +1,6 @@
 /**
- * What hashing and canaries read of a request: one header, cookie or query parameter, out of the options of a
- * dispatch, in whichever of undici's shapes the caller gave them. `undefined` where there is no such thing.
+ * Readers of one header, cookie or query parameter, for hashing and canaries: out of the options of a dispatch, in
+ * whichever of undici's shapes the caller gave them. `undefined` if the request has none of that name.
  */
 import type { HashSource } from '../../../config/schema.ts'
 import { unmapped } from '../../http-syntax.ts'

@@ -9,7 +9,7 @@ export interface DiscoveryStatus {
   readonly instances: number
 }
 
-/** What the outside may know of a service. */
+/** State of a service, for the admin API. */
 export interface ServiceStatus {
   readonly name: string
   readonly source: SourceStatus
@@ -21,14 +21,14 @@ export interface ServiceStatus {
     readonly available: boolean
     /** Why it is not available, by concern. */
     readonly obstacles: Readonly<Record<string, string>>
-    /** What the concerns and the balancer say of it, by their names. */
+    /** State of it in the concerns and the balancer, by their names. */
     readonly concerns: Readonly<Record<string, unknown>>
   }[]
   /** So few instances are available that all of them are used. */
   readonly panic: boolean
   /** Calls in flight. */
   readonly active: number
-  /** What the concerns say of the service, by their names. */
+  /** State of the service in the concerns, by their names. */
   readonly concerns: Readonly<Record<string, unknown>>
 }
 

@@ -181,7 +181,7 @@ export class Service implements CallHost {
     return new PooledEndpoint(origin, this.config.mesh, health, this.transport.to(origin))
   }
 
-  /** What the balance depends on besides the instances has changed, such as where the gateway is. */
+  /** Builds the balancers anew after a change of what they depend on besides the instances, such as the locality. */
   rebalance(): void {
     if (this.snapshot !== null) this.#refresh()
   }

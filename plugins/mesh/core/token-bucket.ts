@@ -26,7 +26,7 @@ export class TokenBucket {
   /** Until there is a token for the next one, or for the first of those to whom `promised` tokens are; 0: now. */
   waitMs(promised = 0): number {
     const missing = 1 - promised - this.tokens
-    // What a division leaves over is no reason to wait.
+    // A rounding error of the division is no reason to wait.
     return missing <= 1e-9 ? 0 : missing * this.#intervalMs
   }
 

@@ -8,7 +8,7 @@ import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
 import type { Meter } from '../../meter.ts'
 import type { LocalErrorCode } from '../../seam.ts'
 
-/** What a source found out about one instance. Plain data, equal when its fields are equal. */
+/** One instance as its source describes it. Plain data, equal when its fields are equal. */
 export interface InstanceSpec {
   /** Unique in its service and stable over updates; a Consul service id alone is only unique per node. */
   readonly id: string
@@ -20,7 +20,7 @@ export interface InstanceSpec {
   readonly meta: Readonly<Record<string, string>>
 }
 
-/** What discovery knows of its own freshness; times from the mesh's clock, in milliseconds. */
+/** Freshness of the instances of a source; times from the mesh's clock, in milliseconds. */
 export interface SourceStatus {
   /** `consul`, `dns` or `static`. */
   readonly kind: string
@@ -34,7 +34,7 @@ export interface SourceStatus {
   readonly failover?: Readonly<Record<string, string | null>>
 }
 
-/** Where a service's instances come from. */
+/** Source of a service's instances. */
 export interface Source {
   /**
    * Begins to publish whole sets of instances. `publish` is called when the set has changed, and once for the
@@ -86,13 +86,13 @@ export interface MeshDeps {
   readonly random: () => number
   /** Contains what plugins throw from timers and sockets; without it, that ends the process. */
   readonly owners?: FaultOwners | null
-  /** Where the gateway itself is, as far as that is known by now. */
+  /** Returns the locality of the gateway itself, as far as that is known by now. */
   readonly locality?: () => Locality
   /** Request headers whose value is new for each request, such as a request id, in lower case. */
   readonly perRequestHeaders?: readonly string[]
 }
 
-/** Where the gateway itself is. */
+/** Locality of the gateway itself. */
 export interface Locality {
   readonly datacenter: string | null
   readonly zone: string | null
@@ -123,7 +123,7 @@ export interface Instance extends InstanceSpec {
   readonly endpoint: Endpoint
 }
 
-/** What all calls to one address share, over any number of snapshots. */
+/** State that all calls to one address share, over any number of snapshots. */
 export interface Endpoint {
   readonly origin: string
   /** Attempts in flight, those included that wait for a connection. */
@@ -135,7 +135,7 @@ export interface Endpoint {
   onAttempt: (() => void) | null
   /** Connections that there may be; attempts beyond these wait for one. */
   readonly maxConnections: number
-  /** Whether another attempt would neither find a connection nor a place in the queue for one. */
+  /** Returns whether another attempt would find neither a connection nor a place in the queue for one. */
   isFull(): boolean
   readonly dispatch: Dispatch
 }

@@ -81,7 +81,7 @@ export class Outlet implements DispatchController {
   }
 
   #flush(): void {
-    // What is given may make the handler resume.
+    // The handler may call resume() while it is given a chunk.
     if (this.#flushing) return
     this.#flushing = true
     let given = 0

@@ -10,11 +10,11 @@ import type { DispatchOptions } from '../types.ts'
 type Chunk = string | Uint8Array
 type Source = AsyncIterable<Chunk>
 
-/** What of a body is kept where no retry policy says how much. */
+/** Bytes of a body that are kept if no retry policy says how many. */
 export const usuallyKept = 64 * 1024
 /** More are not kept: thousands of tiny chunks would take far more memory than their bytes. */
 const mostChunks = 1024
-/** What a service's requests may keep together. */
+/** Bytes that all requests of a service may keep together. */
 const mostTogether = 64 * 1024 * 1024
 
 /** Memory that all kept bodies of a service share. */

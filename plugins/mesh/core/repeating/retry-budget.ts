@@ -3,7 +3,7 @@ const windowMs = 10_000
 const leastPerWindow = 100
 
 /**
- * What retries may add to the traffic of a service: a share of the calls of the last ten seconds, and ten a
+ * Bound of the traffic that retries add to a service: a share of the calls of the last ten seconds, and ten a
  * second. Counted over a window rather than in flight, so that an instance that dies with all its requests at
  * once is covered by the quiet before, while a service that fails for good meets no storm. (Finagle's and
  * Linkerd's budget; a sliding window made of two fixed ones.)
@@ -20,7 +20,7 @@ export class RetryBudget {
     this.#calls++
   }
 
-  /** Whether one more retry is within `share` of the calls; if so, it is counted. */
+  /** Returns whether one more retry is within `share` of the calls; if so, it is counted. */
   take(share: number, nowMs: number): boolean {
     this.#roll(nowMs)
     const before = 1 - (nowMs - this.#startedMs) / windowMs

@@ -9,8 +9,8 @@ import { RetryBudget } from './retry-budget.ts'
 const retryLimit = new StateKey<RetryLimit>('retries')
 
 /**
- * What all retries and hedges of a service must be within: its retry budget, and the circuit breaker's cap on those in
- * flight at a time.
+ * Limit of all retries and hedges of a service: its retry budget, and the circuit breaker's cap on those in flight at a
+ * time.
  */
 export class RetryLimit implements ServiceState {
   #active = 0
@@ -44,7 +44,8 @@ export class RetryLimit implements ServiceState {
   }
 
   /**
-   * Whether one more may be made; if so it is in flight until released, and `held`, one that it follows, no longer is.
+   * Returns whether one more may be made; if so it is in flight until released, and `held`, one that it follows, no
+   * longer is.
    * A `share` of null costs no budget.
    */
   take(share: number | null, held = false): boolean {
