@@ -135,7 +135,7 @@ export class Connection implements Carrier {
 
   #after(request: PooledRequest | null): void {
     if (request === null) {
-      // Nobody asked for anything.
+      // No request is on the connection, so that bytes on it answer none.
       if (this.#reader.surplus !== null) this.#leave()
       return
     }

@@ -1,4 +1,4 @@
-/** What came is no HTTP/1.1 response, or one that two readers could take for different ones. */
+/** Error for bytes that are no HTTP/1.1 response, or one that two parsers could read differently. */
 export class MalformedResponse extends Error {
   override readonly name = 'HTTPParserError' // undici's
   /** In the words of llhttp, which all of Node's users know: `HPE_INVALID_CHUNK_SIZE` and the like. */

@@ -16,9 +16,9 @@ export type Open = (
 ) => Socket | undefined
 
 export interface PoolOptions {
-  /** What requests say that have no Host header of their own. */
+  /** Host header of requests that have none of their own. */
   readonly host: string
-  /** How many there may be. */
+  /** Number of connections that there may be. */
   readonly connections: number
   readonly direct: boolean
   readonly connection?: ConnectionOptions
@@ -36,16 +36,16 @@ export interface PoolOptions {
 }
 
 /**
- * Connections to one address, HTTP/1.1, one request at a time each. Requests that find none wait in a queue. What is begun
- * goes out behind the turn's reads: a connection that the service has closed, or on which it has said something that
- * nobody asked for, is found out before a request is trusted to it.
+ * HTTP/1.1 connections to one address, one request at a time on each. Requests that find none wait in a queue. A request
+ * is sent after the reads of the event-loop iteration: a connection that the service has closed, or on which it has sent
+ * bytes that answer no request, is found out before a request goes out on it.
  */
 export class Pool implements Owner {
   readonly #host: string
   readonly #open: Open
   readonly #most: number
   readonly #connectionOptions: ConnectionOptions
-  /** Whether bytes come without Node's streams in between. */
+  /** True if bytes are read without Node's streams in between. */
   readonly #direct: boolean
   readonly #onWait: PoolOptions['onWait']
   readonly #connections = new Set<Connection>()
@@ -229,7 +229,7 @@ export class Pool implements Owner {
     this.#advance()
   }
 
-  /** Who has waited longest for a connection of the common kind. */
+  /** Takes the request that has waited longest, of those that are no upgrade, out of the queue. */
   #first(): PooledRequest | null {
     for (const request of this.#queue) {
       if (request.upgrade !== null) continue

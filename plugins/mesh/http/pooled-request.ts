@@ -9,7 +9,7 @@ import type { RequestHead } from './request-head.ts'
 import { requestHead } from './request-head.ts'
 import type { ResponseHead } from './response-head.ts'
 
-/** What a running request moves. */
+/** Connection, as a request that is in progress sees it. */
 export interface Carrier {
   abort(reason: Error): void
   resume(): void

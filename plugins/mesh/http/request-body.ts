@@ -16,7 +16,7 @@ const meantToCarry = new Set(['POST', 'PUT', 'PATCH', 'QUERY', 'PROPFIND', 'PROP
 export interface Sending {
   /** The connection takes more. */
   drained(): void
-  /** Nobody wants the rest: the exchange is over. */
+  /** Drops the rest of the body, as the exchange is over. */
   stop(error: Error | null): void
 }
 
@@ -104,7 +104,7 @@ abstract class StreamedBody implements Sending {
   protected abstract goOn(): void
   abstract stop(error: Error | null): void
 
-  /** Whether more may come at once. */
+  /** Writes a chunk; returns whether the next may follow at once. */
   protected write(chunk: Uint8Array | string): boolean {
     const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : asBuffer(chunk)
     if (bytes.length === 0) return true
@@ -181,7 +181,7 @@ class StreamSending extends StreamedBody {
     this.#source = source
     // Stays: it may fail after its end, which concerns nobody.
     source.on('error', (error) => this.fail(error))
-    // What it said before we listened is said again, a turn later.
+    // Events from before the listeners were added are repeated, in the next tick.
     if (source.errored !== null) process.nextTick(() => this.fail(source.errored!))
     else if (source.readableEnded) process.nextTick(() => this.finish())
     else if (source.destroyed) process.nextTick(() => this.fail(new errors.RequestAbortedError()))
@@ -214,7 +214,7 @@ class StreamSending extends StreamedBody {
   }
 }
 
-/** What can be iterated, or what `fetch` can send. */
+/** Sends a body that can be iterated. */
 function iterate(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, body: object): Sending {
   if (typeof body === 'object' && (Symbol.asyncIterator in body || Symbol.iterator in body)) {
     return new IteratedBody(socket, request, done, body as Source)

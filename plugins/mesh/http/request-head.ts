@@ -7,7 +7,7 @@ export interface RequestHead {
   readonly target: string
   /** Up to the fields that frame the body; its blank line is still to come. A character a byte. */
   readonly text: string
-  /** What the caller says of the body's length. */
+  /** Length of the body by the caller's Content-Length; null without one. */
   readonly length: number | null
   /** Nothing must follow it on its connection. */
   readonly last: boolean
@@ -88,7 +88,7 @@ class HeadFields {
     this.text += `${name}: ${value}\r\n`
   }
 
-  /** What is the connection's own, or frames the message. */
+  /** Returns whether a header belongs to the connection or frames the message; these are checked, and written elsewhere. */
   #takes(name: string, value: string): boolean {
     switch (name) {
       case 'host':

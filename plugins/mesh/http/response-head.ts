@@ -22,7 +22,7 @@ const bad = 0
 const good = 1
 const upper = 2
 
-/** What a name's characters are (RFC 9110, 5.6.2: tchar). */
+/** Kinds of characters of a name (RFC 9110, 5.6.2: tchar). */
 const nameCharacters = new Uint8Array(256)
 for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") nameCharacters[c.charCodeAt(0)] = good
 for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZ') nameCharacters[c.charCodeAt(0)] = upper
@@ -125,7 +125,7 @@ function digits(text: string, start: number, end: number): number {
   return number
 }
 
-/** Where a body ends: after so many bytes, or by its chunks, or with the connection. */
+/** End of a body, in place of a number of bytes: by its chunks, or with the connection. */
 export const chunked = -1
 export const untilClose = -2
 
@@ -153,7 +153,7 @@ function isBodiless(status: number, method: string): boolean {
   return method === 'HEAD' || status === 204 || status === 304
 }
 
-/** Whether the connection may be used again (RFC 9112, 9.3), as far as the head says. */
+/** Returns whether the header section allows another request on the connection (RFC 9112, 9.3). */
 export function isPersistent({ minor, status, headers }: ResponseHead): boolean {
   const { connection } = headers
   // Should the body that must not come be on its way, the next request would be answered with it.

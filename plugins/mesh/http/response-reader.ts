@@ -35,7 +35,7 @@ export class ResponseReader {
   surplus: Buffer | null = null
   /** The last head's word on whether another request may follow. */
   persistent = true
-  /** How long the service keeps the connection, if it has said so. */
+  /** Time for which the service keeps the idle connection, if it has said so. */
   idleHintMs: number | null = null
   /** It is telling its request something just now, and goes on by itself. */
   busy = false
