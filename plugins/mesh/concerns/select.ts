@@ -14,7 +14,7 @@ export const select: Layer = (service, policy, deps) => {
   return (dispatch) => (opts, handler) => {
     const call = opts.call!
     const balancer = service.snapshot?.balancers[subset]
-    // Where every instance was tried, one of them again is better than none.
+    // If every instance was tried, one of them again is better than none.
     let instance: Instance | null | undefined =
       balancer?.pick(call.tried, call.hash) ?? balancer?.pick(null, call.hash) ?? null
     if (instance?.endpoint.isFull()) instance = balancer!.pick(fullOrTried(service, call.tried), call.hash) ?? undefined

@@ -62,7 +62,7 @@ export class GradientLimit {
     if (long > short * 2) long *= 0.95
     this.shortMs = short
     this.longMs = long
-    // Where half of the limit was enough, latency says nothing about it.
+    // Latency says nothing about the limit if half of it was enough.
     if (this.#mostInFlight < this.#limit / 2) return
     const gradient = short === 0 ? 1 : Math.max(0.5, Math.min(1, (this.#options.tolerance * long) / short))
     const estimate = this.#limit * gradient + Math.sqrt(this.#limit)

@@ -29,7 +29,7 @@ export class ShadowCaps extends Places {
     return result
   }
 
-  /** Whether none of the others could have taken it. */
+  /** Returns whether no other instance could have taken the attempt. */
   #allFull(at: Endpoint): boolean {
     const instances = this.service.snapshot?.instances ?? []
     return instances.every(({ endpoint }) => endpoint === at || endpoint.active >= this.#mostOfInstance)

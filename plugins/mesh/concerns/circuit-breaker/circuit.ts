@@ -32,7 +32,7 @@ const refused = -1
  * Half-open: one probe at a time until one is answered well, which begins the ramp; along it the share of attempts
  * that pass grows from 0 to 1, and never less than one is under way. Bad answers on the ramp open it again.
  *
- * What passes gets a ticket, to be settled once; answers to what passed before it opened count no more.
+ * Each attempt that passes gets a ticket, to be settled once. Outcomes of attempts from before it opened are ignored.
  */
 export class Circuit {
   readonly #options: CircuitOptions
@@ -41,7 +41,7 @@ export class Circuit {
   readonly #onChange: (to: CircuitState, reason: string) => void
   readonly #window: RollingWindow
   #state: CircuitState = 'closed'
-  /** How often it has opened: the ticket of what passes until it opens again. */
+  /** Number of times that it has opened: the ticket of attempts that pass until it opens again. */
   #generation = 0
   #inFlight = 0
   #openUntil = 0
@@ -65,18 +65,18 @@ export class Circuit {
     this.#window = new RollingWindow(options.window)
   }
 
-  /** The state by the clock, which moves it also where nothing is asked. */
+  /** State by the clock, which changes it also while no attempts come. */
   get state(): CircuitState {
     if (this.#state !== 'closed') this.#advance(this.#now())
     return this.#state
   }
 
-  /** How long it stays open, in milliseconds; 0 where it is not. */
+  /** Milliseconds for which it stays open; 0 if it is not open. */
   get retryInMs(): number {
     return this.#state === 'open' ? Math.max(0, this.#openUntil - this.#now()) : 0
   }
 
-  /** A ticket, or a negative number where the attempt must not pass. */
+  /** Returns a ticket, or a negative number if the attempt must not pass. */
   admit(): number {
     if (this.#state !== 'closed' && !this.#lets(this.#now())) return refused
     this.#inFlight++
@@ -111,7 +111,7 @@ export class Circuit {
     }
   }
 
-  /** How what passed was answered. */
+  /** Counts the outcome of an attempt that passed. */
   settle(ticket: number, failed: boolean, slow: boolean, now = this.#now()): void {
     if (!this.#leave(ticket)) return
     if (this.#state === 'half-open') this.#advance(now)
@@ -129,7 +129,7 @@ export class Circuit {
     else this.#rampFrom ??= now
   }
 
-  /** What passed came to nothing, through nobody's fault. */
+  /** Takes an attempt back that passed and says nothing of the service, such as one whose caller left. */
   forget(ticket: number): void {
     this.#leave(ticket)
   }

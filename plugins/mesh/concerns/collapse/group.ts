@@ -5,7 +5,7 @@ import { isBodiless } from '../../core/handlers/static-answer.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
 import { Members } from './members.ts'
 
-/** How long those who came later wait for the end of an answer whose length is not known. */
+/** Time for which members that joined late wait for the end of a response without a length. */
 const collectMs = 1000
 
 /** One caller of a shared call, with a controller and a pace of its own. */
@@ -84,10 +84,10 @@ export class Group implements DispatchHandler {
   #asked!: Member
   #controller: DispatchController | null = null
   #paused = false
-  /** What the call began with. */
+  /** Context of the call, for members that join after its start. */
   #started: unknown = null
   #head: Head | null = null
-  /** What those who wait for the end will be given. */
+  /** Chunks for the members that wait for the end. */
   #collected: Buffer[] | null = null
   #bytes = 0
   #timer: NodeJS.Timeout | undefined
@@ -139,7 +139,7 @@ export class Group implements DispatchHandler {
     if (member.given) this.#reading--
   }
 
-  /** Nobody is held up by another; one who is alone may hold up the service. */
+  /** Lets a paused member pause the service only if it is the last one, so that none holds up another. */
   pace(): void {
     const { first, size } = this.#members
     const paused = size === 1 && first!.outlet.paused

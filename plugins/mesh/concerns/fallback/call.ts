@@ -30,11 +30,11 @@ export interface FallbackContext {
   readonly count: Readonly<Record<'service' | 'stale' | 'static', Count>>
   readonly store: StaleStore | null
   readonly idempotent: (opts: DispatchOptions) => boolean
-  /** How much of a streamed body is kept for another service. */
+  /** Bytes of a streamed body that are kept for another service. */
   readonly keptBytes: number
 }
 
-/** What a step has for this request now; its service, a stored answer, or its own. */
+/** Response that a step has for this request now: of its service, a stored one, or its own. */
 type Choice = { readonly step: Step; readonly stored: Stored | null }
 
 const mark = 'x-jingwei-fallback'
@@ -68,7 +68,7 @@ export class FallbackCall extends StandIn {
   /** Goes on to the next step that is for this failure, or an earlier one, and has an answer; false where none is. */
   fallBack(failing: Failing | null, error: Error | null, source: DispatchController): boolean {
     if (this.over || this.aborted) return false
-    // What is no condition ends it, unless it is a fallback that failed so.
+    // A failure that is no condition ends the call, unless it is that of a fallback.
     if (failing === null && this.#failings.length === 0) return false
     if (this.#failings.length === 0) this.#error = error
     if (failing !== null) this.#failings.push(failing)

@@ -11,13 +11,13 @@ import { compileStep } from './steps.ts'
 
 const staleStores = new StateKey<StaleStores>('stale')
 
-/** Where no retry policy says which requests may be sent twice: RFC 9110, 9.2.2, and what says so of itself. */
+/** Requests that may be sent twice if no retry policy says which: RFC 9110, 9.2.2, and those with a key that says so. */
 const byDefinition = {
   methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
   idempotencyKey: true
 }
 
-/** What is answered when the service does not: by another service, as it last was, or as the configuration says. */
+/** Takes the place of a service that fails: by another service, its last response, or one of the configuration. */
 export const fallback: Layer = (service, policy, { meter, now, toService, perRequestHeaders = [] }) => {
   const { fallback: options, retry, subset = '' } = policy
   if (!options) return null

@@ -18,7 +18,7 @@ export interface Stored {
   readonly storedMs: number
   /** Its age when it came. */
   readonly ageMs: number
-  /** How long the service allows it, once stored. */
+  /** Time for which the service allows its use, from when it was stored. */
   readonly usableMs: number
   /** The request headers that it depends on besides those of its key, and their values. */
   readonly vary: readonly (readonly [name: string, value: string | undefined])[]

@@ -3,7 +3,7 @@ import type { StaticAnswer } from '../../core/handlers/static-answer.ts'
 import { staticAnswer } from '../../core/handlers/static-answer.ts'
 import type { FallbackOptions } from './options.ts'
 
-/** How a call failed: a condition of the configuration, or an answer's status. */
+/** Failure of a call: a condition of the configuration, or the status of a response. */
 export type Failing = Exclude<FallbackOptions['on'][number], '5xx'>
 
 const refusals: Readonly<Record<string, Failing>> = {

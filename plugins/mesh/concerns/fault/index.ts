@@ -9,7 +9,7 @@ import type { FaultOptions } from './options.ts'
 import { faultHeaders, faultKey } from './options.ts'
 import { ThrottledHandler } from './throttled-handler.ts'
 
-/** What is injected into one attempt. */
+/** Faults that are injected into one attempt. */
 interface Injected {
   delayMs: number
   status: number
@@ -115,7 +115,7 @@ class ActiveFaults {
     call.whenOver(() => {
       if (!waiting) return
       end()
-      // Nobody else would tell those in between that the attempt is over.
+      // The attempt was never dispatched, so no layer below reports its end.
       handler.onResponseError?.(call, call.reason ?? new Error('the call is over'))
     })
     return true

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler } from '../../core/types.ts'
 
-/** How often a part of the answer goes on. */
+/** Milliseconds between two parts of a response. */
 const tickMs = 50
 
 /** Lets an answer's body through at a limited rate: a part each tick, the first one included, however it comes. */

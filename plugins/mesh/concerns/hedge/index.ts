@@ -49,7 +49,7 @@ export const hedge: Layer = (service, policy, deps) => {
   }
 }
 
-/** How long an attempt has; null while that is not known. */
+/** Returns the time after which an attempt is hedged; null while too few latencies are known. */
 function delay({ after, percentile }: HedgeOptions, latencies: Latencies): () => number | null {
   if (after !== undefined || percentile === undefined) return () => after ?? null
   return () => latencies.percentile(percentile)

@@ -9,7 +9,7 @@ export const concern = 'outlier-detection'
 const reasons = ['consecutive-5xx', 'consecutive-gateway-failures', 'success-rate', 'failure-percentage'] as const
 type Reason = (typeof reasons)[number]
 
-/** What is known of one instance; the counts of answers are those of the current interval. */
+/** State of one instance; the counts of responses are those of the current interval. */
 export class Host {
   readonly endpoint: Endpoint
   successes = 0
@@ -85,7 +85,7 @@ export class OutlierDetector implements ServiceState {
       const host = new Host(endpoint)
       this.#hosts.set(endpoint, host)
       endpoint.health.whenProven((begunMs) => {
-        // What was begun before says nothing of how it is since.
+        // A check that began before the ejection says nothing of the state since.
         if (host.ejected && begunMs >= host.ejectedAt) this.#return(host, 'an active check succeeded')
       })
     }
@@ -143,7 +143,7 @@ export class OutlierDetector implements ServiceState {
   }
 
   #eject(host: Host, reason: Reason, detail: string): void {
-    // What was in flight, or comes in a panic, may still fail.
+    // Attempts that were in flight, or that come in a panic, may still fail.
     if (host.ejected || this.#hosts.get(host.endpoint) !== host) return
     host.consecutive5xx = 0
     host.consecutiveGatewayFailures = 0
@@ -170,7 +170,7 @@ export class OutlierDetector implements ServiceState {
     }
   }
 
-  /** Whether the limit allows for one more: one may always be out, one always stays. */
+  /** Returns whether one more may be ejected: one may always be out, one always stays. */
   #mayEject(host: Host): boolean {
     let others = 0
     for (const other of this.#hosts.values()) {

@@ -56,7 +56,7 @@ class Limiter implements ServiceState {
     const bucket = this.#bucket
     const waitMs = bucket.waitMs()
     if (waitMs === 0) {
-      // Whose timer is late goes first all the same.
+      // The first in the queue goes before this call, though its timer is late.
       if (this.#queue.size > 0) this.#next()
       bucket.take()
       return dispatch(opts, handler)

@@ -190,7 +190,7 @@ class RetryHandler extends DiscardingHandler {
         return
       }
       clearTimeout(pause)
-      // Nobody else would tell those above, who count what is in flight.
+      // The retry was never dispatched, so no layer below reports its end to those that count attempts in flight.
       next.onResponseError(call, call.reason ?? new Error('the call is over'))
     })
   }

@@ -8,7 +8,7 @@ export interface RetryRules {
   readonly failures: ReadonlySet<string>
   /** The reason to send an answered request again, or null. */
   readonly answer: (status: number, headers: IncomingHttpHeaders) => string | null
-  /** Whether a request may be sent twice. */
+  /** Returns whether a request may be sent twice. */
   readonly idempotent: (opts: DispatchOptions) => boolean
   /** Reasons that are known before one comes. */
   readonly reasons: readonly string[]
