@@ -16,12 +16,12 @@ const codeOf = (error: (Error & { code?: string }) | null) => error?.code
 /** Origins of a service whose state is remembered, so that each change is logged once. */
 const mostUntrusted = 1000
 
-/** How a service's connections are secured, where it is not just Node's way. */
+/** TLS of a service's connections that differs from Node's defaults. */
 export interface Security {
   readonly source: CredentialSource
   /** SNI, and without `identify` the name in the certificate, instead of the instance's host. */
   readonly serverName?: (() => string | undefined) | undefined
-  /** Who the peer must be, instead of a host name. */
+  /** Test of the peer's certificate, in place of one by host name. */
   readonly identify?: Identify | undefined
   /** Nothing goes out in the clear, and nothing without credentials. */
   readonly always: boolean
@@ -70,7 +70,7 @@ export class Connectors {
         ...(credentials !== null && { secureContext: credentials.context }),
         ...(security?.identify && { checkServerIdentity: security.identify })
       })
-      // Whom the certificate must name is the instance's own matter, not the Host header's, which clients write.
+      // The name in the certificate must be the instance's, not that of the Host header, which clients write.
       const servername = (secure && security?.serverName?.()) || own
       const address = { protocol, hostname: bare, host, port, servername }
       const observing = ObservedConnect.begin({ ...address, servername: servername ?? null }, connect)

@@ -1,4 +1,4 @@
-/** What the gateway shows and whom it trusts, from PEM to the context that connections are made with. Pure. */
+/** Certificate, key and trusted roots of the gateway, from PEM to the context that connections are made with. Pure. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import type { SecureContext, SecureVersion } from 'node:tls'
 import { createSecureContext } from 'node:tls'

@@ -5,7 +5,7 @@ import { usualConnection } from '../http/lifetime.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
 
-/** How long an instance that left may go on with what it had begun before its connections are cut. */
+/** Time in which an instance that was removed may finish its requests, before its connections are closed. */
 const closeGraceMs = 60_000
 
 /** One address and its pool of connections. */

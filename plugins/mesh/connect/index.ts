@@ -1,4 +1,4 @@
-/** How each service's instances are reached: its mode, its credentials, whom they must be, and whether we may call. */
+/** Connections to each service's instances: mode, credentials, the identity that they must have, and intentions. */
 import type http from 'node:http'
 import type { ConsulOptions, MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { MeshDeps, Source } from '../core/types.ts'
@@ -23,7 +23,7 @@ export interface Transport {
   to(origin: string): Open
   /** Holds instances back while the gateway cannot show who it is. */
   gate(source: Source): Source
-  /** What Consul's intentions say of the service; null where they are not asked. */
+  /** Permission by Consul's intentions to call the service; null if they are not asked. */
   readonly permission: Permission | null
   /** For the admin view; null where there is nothing to say. */
   status(): object | null

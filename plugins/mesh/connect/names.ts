@@ -1,4 +1,4 @@
-/** Whom a certificate names, and whether that is who is wanted. */
+/** Names in a certificate, and the test whether it has the one that is wanted. */
 import { isIP } from 'node:net'
 import type { PeerCertificate } from 'node:tls'
 import { checkServerIdentity } from 'node:tls'

@@ -1,4 +1,4 @@
-/** How instances are reached: connections, TLS, sidecars and Consul Connect. */
+/** Options of the connections to instances: pools, TLS, sidecars and Consul Connect. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import { checkPem } from '../../../config/checked.ts'

@@ -1,5 +1,5 @@
 /**
- * Who the gateway is in Consul Connect: its leaf certificate and the roots that it trusts, both watched. A change of
+ * Identity of the gateway in Consul Connect: its leaf certificate and the roots that it trusts, both watched. A change of
  * either makes new credentials, which new connections use; while Consul is away the last ones stay.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'

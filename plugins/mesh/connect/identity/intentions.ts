@@ -1,5 +1,5 @@
 /**
- * What Consul's intentions let the gateway call. One question for all services, about the gateway as the source,
+ * Services that Consul's intentions let the gateway call. One query for all services, about the gateway as the source,
  * asked again every few seconds: no Consul holds it until the answer changes. Which intention governs is decided as
  * Consul does, by precedence; what only a sidecar can decide is left to it.
  */

@@ -14,14 +14,14 @@ export const watchTiming = {
   /** Questions that may follow each other at once, and how often they go on when Consul does not hold them. */
   burst: 5,
   interval: 1000,
-  /** How long Consul may take for an answer that it has. */
+  /** Time that Consul may take for a response that it has. */
   answer: 10_000
 }
 
 export interface Question {
   readonly path: string
   readonly query?: Readonly<Record<string, string>>
-  /** What the token needs. */
+  /** Permission that the token needs. */
   readonly permission: string
   /** Between two questions that Consul does not hold. */
   readonly every: number
