@@ -7,7 +7,7 @@ import type { ServiceStatus } from './core/service-status.ts'
 import type { DispatchOptions } from './core/types.ts'
 import { matcher } from './split.ts'
 
-/** What would become of a call at one service. */
+/** Way of a call at one service. */
 export interface Explanation {
   readonly service: string
   readonly subset: string | null
@@ -26,7 +26,7 @@ interface Services {
   service(name: string): Service
 }
 
-/** What the mesh would do with a call to a service under a route's policy; nothing is sent, drawn or counted. */
+/** Explains the way of a call to a service under a route's policy; nothing is sent, drawn or counted. */
 export function explain(mesh: Services, service: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
   const { split, stickOn: _drawnAnew, ...own } = policy
   const targets = split ?? [{ service, subset: own.subset, weight: 1 }]

@@ -68,7 +68,7 @@ export class Interceptors {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? this[step] : [step]))
   }
 
-  /** How the concerns send requests again. */
+  /** Requests that the concerns send again. */
   get repeats(): Repeats[] {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? [] : (step.repeats ?? [])))
   }

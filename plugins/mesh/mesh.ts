@@ -167,7 +167,7 @@ export class Mesh extends Dispatcher {
     return service
   }
 
-  /** What would become of a call to a service under a route's policy; nothing is sent. */
+  /** Explains the way of a call to a service under a route's policy; nothing is sent. */
   explain(name: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
     return explain(this, name, policy, opts)
   }
@@ -251,7 +251,7 @@ export class Mesh extends Dispatcher {
     await this.#closing
   }
 
-  /** What the services had in common. */
+  /** Closes what all services share. */
   async #release(): Promise<void> {
     this.#clock.close()
     this.#exhaustion.close()

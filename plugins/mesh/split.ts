@@ -61,7 +61,7 @@ function sticking(
   }
 }
 
-/** Whether a call fits all that a share's `match` asks for; null where it has none. */
+/** Returns the test whether a call fits all that a share's `match` asks for; null if the share has none. */
 export function matcher(match: SplitShare['match']): ((opts: DispatchOptions) => boolean) | null {
   if (match === undefined) return null
   const headers = Object.entries(match.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value] as const)

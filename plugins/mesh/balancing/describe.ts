@@ -25,7 +25,7 @@ export function rounded(value: number): number {
   return Number(value.toPrecision(6))
 }
 
-/** What part of the traffic the weights give each instance. */
+/** Returns the part of the traffic that the weights give each instance. */
 export function sharesByWeight(instances: readonly Instance[]): (instance: Instance) => number {
   const total = instances.reduce((sum, { weight }) => sum + weight, 0)
   return ({ weight }) => rounded(total > 0 ? weight / total : 1 / instances.length)

@@ -15,7 +15,7 @@ export interface Slots {
   shares(): Float64Array
 }
 
-/** What the hashing policies have in common: from the hash's slot on to the first owner that may be chosen. */
+/** Balancer of the hashing policies: from the slot of the hash on, the first owner that may be chosen. */
 export function slotBalancer(
   instances: readonly Instance[],
   slots: Slots,
@@ -45,7 +45,7 @@ export function slotBalancer(
     pick(tried, hash) {
       if (instances.length === 0) return null
       bound?.refresh()
-      // What has no key goes anywhere.
+      // A call without a key goes to any instance.
       return walk(slots.slotOf(hash ?? Math.floor(random() * 2 ** 32)), tried)
     },
     describe: describer(instances, ({ endpoint }, index): Description => {

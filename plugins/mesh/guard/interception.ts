@@ -25,7 +25,7 @@ interface Dispatched {
  */
 export class Interception extends StableHandler implements FaultOwner {
   readonly guard: Guard
-  /** What the interceptor was given. */
+  /** Options that the interceptor was given. */
   readonly opts: DispatchOptions
   readonly faults: Faults
   readonly #contract: ResponseContract

@@ -4,7 +4,7 @@ import type { Probe } from './probe.ts'
 
 export const healthCheck = 'health-check'
 
-/** What the checks of an instance share. */
+/** Dependencies that the checks of an instance share. */
 export interface CheckContext extends Pick<MeshDeps, 'now' | 'random'> {
   readonly options: HealthCheckOptions
   /** Its registry has looked at the instance already: one failure more is not yet proof of anything. */
@@ -57,7 +57,7 @@ export class InstanceCheck {
     }
   }
 
-  /** What a check found: null, or what is wrong. */
+  /** Takes the result of a check; `failure` is null if it succeeded. */
   take(failure: string | null, begunMs: number): void {
     const { options, vouched, count, now } = this.#context
     const { health } = this.#endpoint

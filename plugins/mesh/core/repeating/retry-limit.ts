@@ -45,8 +45,7 @@ export class RetryLimit implements ServiceState {
 
   /**
    * Returns whether one more may be made; if so it is in flight until released, and `held`, one that it follows, no
-   * longer is.
-   * A `share` of null costs no budget.
+   * longer is. A `share` of null costs no budget.
    */
   take(share: number | null, held = false): boolean {
     const active = held ? this.#active - 1 : this.#active
