@@ -31,7 +31,7 @@ function checkPlugin(index: number, checked: Checked): void {
   } else if (plugin.path === undefined && plugin.package === undefined) {
     if (!report.unknownKeyIn(at)) report.fault(at, 'missing key "path" or "package"')
   }
-  checkPosition(at, plugin, checked)
+  checkPosition(at, plugin, checked.keys.meshPlugins?.has(index) === true, checked)
   checkFile(`${at}/path`, plugin.path, checked)
   const { package: name } = plugin
   if (name === undefined || plugin.path !== undefined || !report.usable(`${at}/package`)) return
@@ -54,13 +54,17 @@ function isInstalled(name: string, folder: string): boolean {
   })
 }
 
-/** Checks that the keys that say on which routes, and where among their hooks, a plugin's hooks run do not contradict. */
-function checkPosition(at: string, { scope, order, prefix }: Plugin, { report, keys }: Checked): void {
+/**
+ * Checks that the keys that say on which routes, and where among their hooks, a plugin's hooks run do not contradict. The
+ * mesh itself checks the names in the `order` of its concerns.
+ */
+function checkPosition(at: string, plugin: Plugin, isOfMesh: boolean, { report, keys }: Checked): void {
+  const { scope, order, prefix } = plugin
   const concerns = keysAt(keys.edge, 'route').map(({ name }) => name)
   for (const key of ['before', 'after'] as const) {
     const name = order?.[key]
     const place = `${at}/order/${key}`
-    if (name === undefined || !report.sound(place) || concerns.includes(name)) continue
+    if (name === undefined || !report.sound(place) || isOfMesh || concerns.includes(name)) continue
     const advice = didYouMean(name, concerns) || `; there are ${concerns.join(', ')}`
     report.fault(place, `no concern of the edge is named "${name}"${advice}`)
   }

@@ -66,6 +66,8 @@ export interface Keys {
   readonly mesh: readonly Key[]
   /** Without: any key can be in `routes[].config`. */
   readonly routeConfig?: RouteConfigKeys
+  /** Indexes of the plugins that are concerns of the mesh: their `order` names one of the mesh. */
+  readonly meshPlugins?: ReadonlySet<number>
 }
 
 /** The keys of `routes[].config`. */

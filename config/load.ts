@@ -81,6 +81,7 @@ export class Loader {
     return new Loader({
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
+      meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),
       routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)
     })
   }

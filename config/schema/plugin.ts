@@ -31,7 +31,7 @@ export const Plugin = Type.Object(
           ...strict,
           minProperties: 1,
           description:
-            'Position of its hooks among the edge concerns of a route. Without: hooks of `scope: all` run before those of routes, hooks of `scope: routes` after all edge concerns.'
+            'Position of its hooks among the edge concerns of a route; of a concern of the mesh, its position among those of the mesh. Without: hooks of `scope: all` run before those of routes, hooks of `scope: routes` after all edge concerns.'
         }
       )
     ),

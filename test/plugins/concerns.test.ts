@@ -361,3 +361,21 @@ t.test('routes that plugins add ask for concerns of users as for bundled ones', 
     /config\.edge\.tenant\.headr: unknown key/
   )
 })
+
+t.test('plugins[].order places a concern of the mesh among those of the mesh', async (t) => {
+  const yaml = (order: string) => `
+admin: false
+mesh: { stamp: {} }
+services: { a: { instances: [http://127.0.0.1:1] } }
+plugins: [{ path: ./stamp.ts, order: ${order} }]
+`
+  const file = await folderOf(t, { 'stamp.ts': stamp }, yaml('{ before: circuitBreaker }'))
+  const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+  t.teardown(() => gateway.close())
+  await gateway.ready()
+  t.match(gateway.mesh.describe('a').join(' '), /call stamp replay/)
+  t.match(
+    await faultsOf(t, { 'stamp.ts': stamp }, yaml('{ after: jwt }')),
+    /gateway.yaml:5:11: plugins\[0\]: .*order: no mesh concern is named "jwt"; there are .*circuit-breaker/
+  )
+})
