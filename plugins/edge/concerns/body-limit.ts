@@ -49,11 +49,11 @@ class CountedBody extends Readable implements TransferringBody {
   constructor(request: FastifyRequest, source: Readable, limit: number) {
     super()
     this.#request = request
-    // What somebody else's stream gives is not ours.
+    // Chunks of another stream than the request may be in use elsewhere, so they must not be freed.
     this.transfers = source === request.raw && !source.readableDidRead
     this.#source = source
     this.#limit = limit
-    // Nobody may be reading: the request was refused on other grounds.
+    // There may be no reader with a listener, as the request was refused on other grounds.
     this.on('error', () => {})
   }
 
@@ -68,7 +68,7 @@ class CountedBody extends Readable implements TransferringBody {
   }
 
   #take(chunk: Buffer): void {
-    // What nobody wants any more is read all the same: the next request on the connection comes after it.
+    // The rest is read though it is dropped: the next request on the connection comes after it.
     if (this.destroyed) return
     // Chunks that were read before the exchange began may be referenced elsewhere, so they must not be freed.
     if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false

@@ -32,7 +32,7 @@ import { byKey, bySet, issuedLater } from './verify.ts'
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
 const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
-/** What fast-jwt and @fastify/jwt call it. */
+/** Codes of an expired token in fast-jwt and @fastify/jwt. */
 const expired = new Set<unknown>(['FAST_JWT_EXPIRED', 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED'])
 
 export default edgeConcern({
@@ -187,7 +187,7 @@ function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf) {
   }
 }
 
-/** What a route makes of a token. */
+/** Caller and headers that a route makes of a token. */
 interface Caller {
   readonly consumer: Consumer | null
   /** For the service. */

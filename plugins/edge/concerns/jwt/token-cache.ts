@@ -24,7 +24,7 @@ export class TokenCache<T> {
     this.#known = new LruMap(most)
   }
 
-  /** What was verified of a token, or undefined. */
+  /** Returns the result of an earlier verification of a token; undefined without one. */
   get(token: string, nowMs: number): T | undefined {
     const digest = digestOf(token)
     const entry = this.#known.get(digest)

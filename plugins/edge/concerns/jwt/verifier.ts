@@ -1,6 +1,6 @@
 /**
- * What @fastify/jwt is to accept for one `edge.jwt`: keys, algorithms, claims. Computed when the config loads;
- * a key that cannot be read or algorithms that do not fit it stop the start.
+ * Options of @fastify/jwt for one `edge.jwt`: keys, algorithms, claims. Computed when the gateway starts, which fails on
+ * a key that cannot be read and on algorithms that do not fit it.
  *
  * The algorithms always come from the key, never from the token: an HS token is only ever checked against a
  * shared secret, and `none` against nothing.

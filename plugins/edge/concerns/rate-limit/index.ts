@@ -126,8 +126,8 @@ type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 type Done = (error?: Error) => void
 
 /**
- * What is within the limit of a counter in this process is let through here, with the plugin's headers; what is not goes
- * the plugin's way, which is asynchronous. (5 µs a request.)
+ * Lets requests within the limit of a counter in this process through, with the plugin's headers. Others are left to the
+ * plugin, which is asynchronous. (5 µs a request.)
  */
 function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
   return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {

@@ -105,7 +105,7 @@ export class RedisLink {
     )
   }
 
-  /** Nobody asks Redis until a probe has been answered in time. */
+  /** Sends no commands to Redis until it has answered a probe in time. */
   #suspend(error: Error): void {
     this.#report(error)
     if (this.#suspended || this.#closed) return

@@ -1,13 +1,12 @@
 /**
- * Where requests are counted: in fixed windows, in this process (`LocalCounter`) or in the Redis that a cluster
- * shares (`SharedCounter`). When Redis does not answer, the node decides alone, going on from the last count
- * that it saw.
+ * Counters of requests, in fixed windows: in this process (`LocalCounter`) or in the Redis that a cluster shares
+ * (`SharedCounter`). If Redis does not answer, the node decides alone, going on from the last count that it saw.
  */
 import type { Count, RedisLink } from './redis-link.ts'
 
 type Done = (error: Error | null, count?: Count) => void
 
-/** What @fastify/rate-limit wants of a store. */
+/** Store, as @fastify/rate-limit calls it. */
 export interface Counter {
   incr(key: string, done: Done, window: number): void
 }

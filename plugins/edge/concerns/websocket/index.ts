@@ -72,7 +72,7 @@ export default edgeConcern({
         const { raw } = request
         if (!isWebSocket(raw.headers.upgrade)) return done()
         if (hasBody(raw)) {
-          // Whose end the client and we might see at different places.
+          // The client and the gateway might see the end of the body at different places.
           reply.header('connection', 'close')
           return done(new WithBody())
         }
