@@ -4,7 +4,7 @@ import { Socket } from 'node:net'
 import { isAnswering } from './handshake.ts'
 import { tellRefused } from './refusals.ts'
 
-/** How long such a client has for reading its answer. */
+/** Time that such a client has for reading its response. */
 const lingerMs = 1000
 
 /** Tells who asks for a tunnel that there are none; without a listener, Node closes HTTP/1 without a word. */

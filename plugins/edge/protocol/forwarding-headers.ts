@@ -42,7 +42,7 @@ export function removeDoubted({
   }
 }
 
-/** Whether a peer's forwarding headers are believed; `ranges` are addresses or CIDR ranges. */
+/** Returns the test whether a peer's forwarding headers are believed; `ranges` are addresses or CIDR ranges. */
 export function trustedPeers(ranges: readonly string[]): (address: string) => boolean {
   if (ranges.length === 0) return () => false
   const list = new BlockList()

@@ -10,7 +10,7 @@ export function isHandshake(request: IncomingMessage): boolean {
   return headers.host !== undefined && headers['sec-websocket-key'] !== undefined && !hasBody(request)
 }
 
-/** Whether an answer to an earlier request is still on its way: the connection cannot leave HTTP before. */
+/** Returns whether the response to an earlier request is in progress: the connection leaves HTTP after its end only. */
 export function isAnswering(request: IncomingMessage): boolean {
   const { _httpMessage: response } = request.socket as { _httpMessage?: ServerResponse | null }
   return Boolean(response)
@@ -23,7 +23,7 @@ export function handshakeOf(request: IncomingMessage): Handshake | undefined {
   return handshakes.get(request)
 }
 
-/** What a client may send before it has got its 101. */
+/** Bytes that a client may send before it has got its 101. */
 const earlyBytes = 64 * 1024
 
 /**

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { commaItems, hopByHop } from '../../http-syntax.ts'
 import { http2Values } from './http2-values.ts'
 
-/** What says how a message is framed, routed or read comes too late behind it (RFC 9110, 6.5.1). */
+/** Fields that come too late in a trailer section, as they frame, route or describe the message (RFC 9110, 6.5.1). */
 export const notInTrailers: ReadonlySet<string> = new Set([
   'content-length',
   'host',
@@ -13,7 +13,7 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'authorization',
   'cookie',
   'www-authenticate',
-  // What a request asks for, and how; a service that heeds them there does not know in time.
+  // Request controls: a service learns of them too late there.
   'range',
   'if-range',
   'if-match',
@@ -24,7 +24,7 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'max-forwards',
   'expect',
   'pragma',
-  // How a response is to be handled, or what it is.
+  // Response controls and the description of the content.
   'age',
   'allow',
   'content-language',
@@ -41,7 +41,7 @@ export const notInTrailers: ReadonlySet<string> = new Set([
 /** Names in one `Trailer` field; a longer list is not passed on. The trailers themselves are. */
 const mostTrailers = 64
 
-/** What `Trailer` says, less what will not come. */
+/** Returns the names in `Trailer`, without those that are dropped. */
 export function announced(trailer: string | readonly string[], isDropped: (name: string) => boolean): string[] {
   return [trailer].flat().flatMap((line) => {
     const names = commaItems(line, mostTrailers) ?? []
@@ -60,7 +60,7 @@ export function nominated(connection: string | readonly string[] | undefined): R
   )
 }
 
-/** Whether `Upgrade` offers WebSocket among its protocols. */
+/** Returns whether `Upgrade` offers WebSocket among its protocols. */
 export function isWebSocket(upgrade: string | undefined): boolean {
   return upgrade !== undefined && /(?:^|,)\s*websocket\s*(?:,|$)/i.test(upgrade)
 }

@@ -2,7 +2,7 @@ import type { Server } from 'node:http'
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 
-/** What GOAWAY has to reach its client, and the client to close. */
+/** Time for GOAWAY to reach its client, and for the client to close. */
 const goodbyeMs = 1000
 
 /**

@@ -24,7 +24,7 @@ function trustedHops(ranges: readonly string[]): (address: string, hop: number) 
 /** Time to add one route, also on a machine that is slow or busy. */
 const ROUTE_MS = 10
 
-/** What the edge asks of Fastify's constructor: the listening socket's limits and the router's ways. */
+/** Returns the options of Fastify's constructor: limits of the listening socket and rules of the router. */
 export function serverOptions({ listen, edge, routes }: Config): FastifyServerOptions {
   const { tls, limits, timeouts } = listen
   const http = {
@@ -32,7 +32,7 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
     headersTimeout: timeouts.headers,
     // Node refuses a `headersTimeout` beyond it, and has 5 minutes by default.
     requestTimeout: 0,
-    // How often Node looks for clients that overstay `headersTimeout`; its own 30 s would triple it.
+    // Interval in which Node looks for clients that exceed `headersTimeout`; its default of 30 s would triple it.
     connectionsCheckingInterval: 1000,
     // A request without a body is no stream: spares it the ticks of one that is read to its end.
     optimizeEmptyRequests: true,

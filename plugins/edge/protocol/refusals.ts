@@ -21,7 +21,7 @@ export interface Refusal {
   /** None where the connection was closed without a word. */
   readonly status?: number
   readonly ip: string | undefined
-  /** What the parser said. */
+  /** Code of the parser's error. */
   readonly code?: string | undefined
 }
 

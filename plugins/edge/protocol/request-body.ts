@@ -3,19 +3,19 @@ import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
 import type { TransferringBody } from '../../seam.ts'
 
-/** Whether a body comes with the request: framing says so, never the method or the content type. */
+/** Returns whether the request has a body: framing says so, never the method or the content type. */
 export function hasBody(raw: IncomingMessage): boolean {
   if (raw.httpVersionMajor > 1) return !(raw as unknown as Http2ServerRequest).stream.endAfterHeaders
   const { 'content-length': length, 'transfer-encoding': coding } = raw.headers
   return coding !== undefined || (length !== undefined && Number(length) > 0)
 }
 
-/** Whether the body's length is only known when it ends. */
+/** Returns whether the body's length is only known when it ends. */
 export function hasUnknownLength(raw: IncomingMessage): boolean {
   return raw.headers['content-length'] === undefined && hasBody(raw)
 }
 
-/** How many may get a chunk that is read now. */
+/** Returns the number of listeners that may get a chunk that is read now. */
 export function readersOf(stream: Readable): number {
   return stream.listenerCount('data') + stream.listenerCount('readable')
 }

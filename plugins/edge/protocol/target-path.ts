@@ -4,8 +4,9 @@ const slash = 47
 const question = 63
 
 /**
- * How a route changes the request target, or null when it goes on byte for byte. The matched prefix is taken
- * off by counting its segments, since the client may have written it in other bytes (`/%61pi//orders`).
+ * Returns the function by which a route changes the request target; null if it passes the target on byte for byte. The
+ * matched prefix is taken off by counting its segments, since the client may have written it in other bytes
+ * (`/%61pi//orders`).
  */
 export function targetPath({ match, path }: RouteConfig): ((target: string) => string) | null {
   if (path?.strip !== undefined) return replacePrefix(path.strip, '')
@@ -35,14 +36,14 @@ function replacePrefix(prefix: string, replacement: string): (target: string) =>
   }
 }
 
-/** Where the first `count` segments of the target end. */
+/** Returns the end of the first `count` segments of the target. */
 function endOfSegments(target: string, count: number): number {
   let at = 0
   for (let segment = 0; segment < count; segment++) {
     while (target.charCodeAt(at) === slash) at++
     while (at < target.length && target.charCodeAt(at) !== slash && target.charCodeAt(at) !== question) at++
   }
-  // What is left must not begin with `//`, which is how a reference to another host begins.
+  // The rest must not begin with `//`, as a reference to another host does.
   while (target.charCodeAt(at) === slash && target.charCodeAt(at + 1) === slash) at++
   return at
 }

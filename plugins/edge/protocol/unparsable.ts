@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Refusal } from './refusals.ts'
 import { refusalBody, tellRefused } from './refusals.ts'
 
-/** What Node's parser and its timers refuse; all else is malformed. */
+/** Responses to errors of Node's parser and its timers; any other request is malformed. */
 const parserErrors: Readonly<Record<string, readonly [status: number, reason: Refusal['reason']]>> = {
   HPE_HEADER_OVERFLOW: [431, 'head-too-large'],
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'too-slow'],
@@ -14,7 +14,7 @@ const parserErrors: Readonly<Record<string, readonly [status: number, reason: Re
 
 /** Connections whose bytes could not be read: whatever comes after is not even looked at. */
 const unreadable = new WeakSet<Socket>()
-/** How long such a client has for reading its answer. */
+/** Time that such a client has for reading its response. */
 const lingerMs = 1000
 
 /**
@@ -66,7 +66,7 @@ function answerUnparsable(status: number, socket: Socket): void {
   }
   // In the middle of a response, another status line would pass for a part of its body.
   if (response?.headersSent) {
-    // What it has to say may leave with this turn only.
+    // Its response may be flushed at the end of this event-loop iteration only.
     setImmediate(() => socket.destroy())
     return
   }
