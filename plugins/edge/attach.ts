@@ -1,6 +1,6 @@
 /**
- * How an edge concern attaches to the routes that use it, and to no others: its `onRoute` hook reads
- * `routeOptions.config.route` and appends its own hook to that one route.
+ * Attachment of an edge concern to the routes that use it, and to no others: its `onRoute` hook reads the route by
+ * `edgeRouteOf`, a plugin's own route included, and appends its hooks to that one route.
  */
 import type { FastifyContextConfig, RouteHandlerMethod, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'

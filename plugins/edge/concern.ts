@@ -54,7 +54,7 @@ export interface EdgeCommand {
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
 
-/** What the plugin of a concern may use besides Fastify. */
+/** Dependencies of the plugin of a concern besides Fastify. */
 export interface ConcernContext {
   readonly config: Config
   /** State that outlives a configuration. */

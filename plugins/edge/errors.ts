@@ -151,7 +151,7 @@ function retryAfterOf(error: SeamError, fallback: number | undefined): number | 
   return retryAfterMs === undefined ? fallback : Math.max(1, Math.ceil(retryAfterMs / 1000))
 }
 
-/** What the client is told of an error. */
+/** Error as the client gets it. */
 interface Told {
   readonly status: number
   readonly message: string
@@ -175,7 +175,7 @@ export function prepareReply(error: FastifyError, request: FastifyRequest, reply
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
   const code = ownCode(error, Boolean(request.exchange)) ?? codeOf(error)
   const status = rowOf(code)?.[0] ?? error.statusCode
-  // What is left of a body that we will not read must not be taken for the next request.
+  // The rest of a body that is not read must not be taken for the next request.
   const isUnread = status === 408 || status === 413
   // A connection that is closed gives a descriptor back.
   const closes = code !== undefined && (closesConnection.has(code) || code === 'JW_OUT_OF_DESCRIPTORS')

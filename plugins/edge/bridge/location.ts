@@ -29,7 +29,7 @@ function prefixes({ match, path }: RouteConfig): { outer: string; inner: string 
   return { outer: withoutEndSlashes(outer), inner: withoutEndSlashes(path.rewrite.prefix) }
 }
 
-/** What is taken off the path before the service sees it, for `X-Forwarded-Prefix`; null if nothing is. */
+/** Returns the prefix that is taken off the path for the service, for `X-Forwarded-Prefix`; null if none is. */
 export function forwardedPrefix(route: RouteConfig): string | null {
   const found = prefixes(route)
   return found !== null && found.inner === '' && found.outer !== '' ? encodePath(found.outer) : null
@@ -60,7 +60,7 @@ export function relocation(route: RouteConfig, believed: Believed): Relocate | n
   }
 }
 
-/** How clients call this gateway: as the request says, or as it said to a trusted proxy. */
+/** Returns the authorities of this gateway for clients: that of the request, or the one that a trusted proxy got. */
 function authoritiesOf(
   { raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>,
   believesHost: boolean
