@@ -1,6 +1,6 @@
 /**
- * What a schema can't say: whether the parts of the configuration fit each other. Looks only at what has no
- * fault yet, so that one slip is told once.
+ * Checks that a schema cannot express: that the parts of the configuration fit each other. Values that have a fault
+ * already are not checked again, so that one mistake is reported once.
  */
 import { dirname, resolve } from 'node:path'
 import { checkConcerns } from './check-concerns.ts'

@@ -1,4 +1,4 @@
-/** What the checks of the configuration's parts have in common. */
+/** Functions that the checks of the configuration's parts share. */
 import type { Stats } from 'node:fs'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname } from 'node:path'

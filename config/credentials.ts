@@ -1,4 +1,4 @@
-/** What is secret, and how it is kept out of logs, metrics, messages and the admin API. */
+/** Recognition of secrets, which keeps them out of logs, metrics, messages and the admin API. */
 
 /** Words at the end of a name whose value is secret, wherever the name stands. */
 const words = 'token|secret|password|passwd|credentials?'

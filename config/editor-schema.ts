@@ -16,7 +16,7 @@ function written(schema: Schema): Schema {
   const { unit, expected: _message, required, ...rest } = schema
   const copy = Object.fromEntries(Object.entries(rest).map(([key, value]) => [key, inner(key, value)]))
   const properties = schema.properties as Record<string, Schema> | undefined
-  // What has a default need not be written.
+  // A key with a default need not be written.
   const needed = (required as string[] | undefined)?.filter((key) => properties?.[key]?.default === undefined) ?? []
   if (needed.length > 0) copy.required = needed
   if (unit !== undefined) copy.pattern = `${units[unit as Unit].pattern}|${variable.pattern}`

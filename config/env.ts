@@ -5,7 +5,7 @@
 
 export interface Substitution {
   readonly text: string
-  /** Whether any variable was put in. */
+  /** True if any variable was put in. */
   readonly changed: boolean
   /** The text was one variable whose default is to be left out: `${NAME:-}`. */
   readonly omitted: boolean

@@ -128,7 +128,7 @@ export class Report {
     this.#misspelt.add(holder)
   }
 
-  /** Whether what a mapping seems to lack may just be misspelt. */
+  /** Returns whether a key that a mapping seems to lack may be one that is misspelt. */
   unknownKeyIn(holder: string): boolean {
     return this.#misspelt.has(holder)
   }
@@ -157,7 +157,7 @@ export class Report {
     this.#faults.set(id, { file: this.#file, line, column, path, message: maskCredentials(message) })
   }
 
-  /** Whether the value at a pointer may be looked at: neither it nor what holds it has a fault. */
+  /** Returns whether the value at a pointer may be read: neither it nor a value that holds it has a fault. */
   usable(at: string): boolean {
     if (this.#bad.size === 0) return true
     for (let p = at; ; p = parentOf(p)) {

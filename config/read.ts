@@ -11,7 +11,7 @@ import { SyntaxFault, starAdvice, YamlSource } from './yaml-source.ts'
  * could bring in any number; values that are written out are bounded by the file's length.
  */
 const MOST_ALIASED = { inAll: 100_000, perAlias: 100 }
-/** What a key is as though it weren't there for: `token: ${TOKEN:-}`. */
+/** Value of a key that counts as missing: `token: ${TOKEN:-}`. */
 const OMITTED = Symbol('omitted')
 
 const scalarTags = CORE_SCHEMA.tags.filter((tag): tag is ScalarTagDefinition => tag.nodeKind === 'scalar')

@@ -54,7 +54,7 @@ export interface EdgeDefaults extends EdgePolicy {}
  */
 // biome-ignore lint/suspicious/noEmptyInterface: merged by the concerns
 export interface MeshPolicy {}
-/** What a route changes of its service's policy. */
+/** Changes of a route to its service's policy. */
 export type RoutePolicy = Partial<MeshPolicy> & { split?: readonly SplitShare[]; stickOn?: HashSource }
 export type ServiceOptions = Static<typeof Service> & { mesh?: Partial<MeshPolicy> }
 export type RouteMatch = Static<typeof Match>
@@ -74,7 +74,7 @@ export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
 
 type Passing = 'refuse' | 'pass'
 
-/** What the edge concerns in force on a route declare of themselves; see `Key`. */
+/** Facts that the edge concerns in force on a route declare of themselves; see `Key`. */
 export interface Declared {
   readonly answersPreflights: boolean
   readonly ownsHeaders: readonly string[]

@@ -11,7 +11,7 @@ import { didYouMean } from './nearest.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
-/** What of a JSON Schema the messages speak of. */
+/** Part of a JSON Schema that messages name. */
 interface Shape {
   type?: string
   const?: unknown
@@ -29,7 +29,7 @@ interface Shape {
   else?: Shape
 }
 
-/** What holds a value, so that it can be replaced. */
+/** Holder of a value, in which it can be replaced. */
 interface Holder {
   parentData: object
   parentDataProperty: string | number
@@ -172,7 +172,7 @@ function found({ data, instancePath, keyword, parentSchema }: ErrorObject, repor
   if (Array.isArray(data)) return data.length === 0 ? 'an empty list' : 'a list'
   if (typeof data === 'object') return Object.keys(data).length === 0 ? 'an empty mapping' : 'a mapping'
   if (data === '') return 'an empty string'
-  // What the environment holds may be anything, so it is never printed; nor is a value in a secret's place.
+  // A value of the environment may be a secret, so it is never printed; nor is a value in a secret's place.
   const from = report.at(instancePath)?.from
   const kind = KINDS[typeof data] ?? typeof data
   if (from !== undefined) return `${kind} (from ${from})`

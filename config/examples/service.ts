@@ -16,7 +16,7 @@ import { parseArgs } from 'node:util'
 import Consul from 'consul'
 import { items } from './services.ts'
 
-/** What this file uses of the package, whose own types lack baseUrl, headers and a check's first status. */
+/** Part of the package that this file uses; its own types lack baseUrl, headers and a check's first status. */
 interface Agent {
   agent: {
     service: {
@@ -42,7 +42,7 @@ export interface Options {
 }
 
 const checkEvery = 1000
-/** How long a deregistered instance goes on serving those who have not heard of it yet. */
+/** Time for which a deregistered instance goes on serving callers that do not know of it yet. */
 const farewell = 1000
 
 export async function startService(options: Options): Promise<{ port: number; stop: () => Promise<void> }> {
@@ -123,7 +123,7 @@ async function answer(name: string, server: Server, request: IncomingMessage, re
   response.end(body)
 }
 
-/** How other containers reach this one: by its address rather than by a name that only it may know. */
+/** Returns the address by which other containers reach this one; its name may be known to itself alone. */
 function ownAddress(): string {
   const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? [])
   return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? '127.0.0.1'

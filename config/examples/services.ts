@@ -10,7 +10,7 @@ import type { Server } from 'node:http'
 import { createServer } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 
-/** What each service has to offer. */
+/** Items of each service. */
 export const items: Record<string, unknown[]> = {
   orders: [
     { id: 1, product: 'tea', quantity: 2 },

@@ -1,4 +1,4 @@
-/** What the process itself needs: where it listens, what it asks, what it shares. */
+/** Sections of the process itself: listeners, admin port, discovery, Redis. */
 import Type from 'typebox'
 import { forwardingHeaders } from '../header-names.ts'
 import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, SizeOrZero, strict, Url } from './kit.ts'
