@@ -142,7 +142,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
   return server
 }
 
-/** How long a registry has for its first answer to one who only wants to know. */
+/** Time that a registry has for its first response to a command that only shows something. */
 const registryMs = 3000
 
 /** Asks the registries, sends nothing to any instance, and ends. */
@@ -159,7 +159,7 @@ async function explainOnce(config: Config, asked: Asked): Promise<string> {
   }
 }
 
-/** How a person on this machine reaches a listening server. */
+/** Returns the URL by which a person on this machine reaches a listening server. */
 function address(scheme: string, server: FastifyInstance): string {
   const { address, port } = server.server.address() as AddressInfo
   const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : address

@@ -1,4 +1,4 @@
-/** What code of others throws or returns: anything. */
+/** Values that other people's code throws or returns, of any type. */
 
 export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown))

@@ -19,7 +19,7 @@ interface Started {
   readonly isOpen: (route: RouteConfig) => boolean
 }
 
-/** What a person who started the gateway wants to know: where it listens, and what to try. */
+/** Returns the lines for a person who has started the gateway: its addresses, and commands to try. */
 export function banner(
   config: Config,
   edge: string,

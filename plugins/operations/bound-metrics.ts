@@ -10,7 +10,7 @@ interface Value {
   readonly value: number
 }
 
-/** What a registry asks of a metric, in prom-client's shapes. */
+/** Metric as a registry of prom-client reads it. */
 abstract class BoundMetric<S> {
   readonly name: string
   readonly help: string

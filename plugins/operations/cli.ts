@@ -289,7 +289,7 @@ function asked([method, path]: string[], { header, ip, consumer }: Record<string
   }
 }
 
-/** How to run another command on the same configuration: through npm where npm found the right Node. */
+/** Returns the command line for another command on the same configuration: through npm if npm found the right Node. */
 function startedAs(config: string | undefined): string {
   const base = process.env.npm_execpath === undefined ? 'node app.ts' : 'npm -s start --'
   return config === undefined ? base : `${base} -c ${config}`

@@ -11,7 +11,7 @@ declare module 'fastify' {
     /** Says "not ready" and goes on serving, so that load balancers look elsewhere before the sockets close. */
     drain: () => Promise<void>
     isDraining: () => boolean
-    /** Whether what ends now was cut. */
+    /** Returns whether exchanges that end now were broken off by the shutdown. */
     isCutting: () => boolean
     /** Ends every client's connection, whatever is under way on it; resolves once they are closed. */
     cutClients: () => Promise<void>
@@ -23,7 +23,7 @@ interface Connection extends Socket {
   _httpMessage?: ServerResponse | null
 }
 
-/** How often a closing server looks for connections that have become idle. */
+/** Milliseconds between two looks of a closing server for connections that have become idle. */
 const sweepMs = 50
 
 /** The first half of an orderly end; closing the server is the second. */

@@ -1,5 +1,5 @@
 /**
- * What would become of a request: the route that it matches, the edge's concerns in their order, the service, the
+ * Way of a request through the gateway: the route that it matches, the edge's concerns in their order, the service, the
  * mesh's chain, the instances that may be chosen. Nothing is sent, counted or drawn.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'

@@ -15,11 +15,11 @@ export interface PluginOwner extends FaultOwner {
   readonly hookTimeoutMs: number
   /** Names of the configured routes that its hooks and interceptors are for; null: all. */
   readonly routes: readonly string[] | null
-  /** Whether the plugin has added interceptors to the mesh. */
+  /** True once the plugin has added interceptors to the mesh. */
   intercepts: boolean
   /** Called for each interceptor that the plugin adds. */
   noteInterceptor(): void
-  /** Whether the top-level `edge` applies to the routes that it adds. */
+  /** True if the top-level `edge` applies to the routes that it adds. */
   readonly guarded: boolean
   /** Facts that it provides where its hooks run. */
   readonly provides: readonly 'consumer'[]

@@ -65,7 +65,7 @@ export function guardInstance(
   Object.assign(fastify, {
     addHook(this: FastifyInstance, name: string, hook: unknown) {
       const guarded = typeof hook === 'function' ? guard(name, hook) : hook
-      // What Fastify would refuse goes there, to be refused.
+      // A hook that Fastify would refuse goes to Fastify, to be refused.
       const isPlaced = placement !== null && this === fastify && typeof guarded === 'function' && guarded !== hook
       if (isPlaced && name === 'onRoute') placement.addOnRoute(guarded)
       else if (isPlaced && isRequestHook(name)) placement.addHook(name, guarded)

@@ -7,7 +7,7 @@ import metrics from './metrics.ts'
 import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
 
-/** What watches and runs both halves. It is there before they are; they need none of it. */
+/** Operations of both halves: metrics, log, admin API. They are registered before the halves, which need none of them. */
 export default fp<Config & { counts: boolean }>(
   async (fastify, { counts, ...config }) => {
     await fastify.register(stores, {}) // before all that keep state there
