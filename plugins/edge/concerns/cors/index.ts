@@ -140,6 +140,18 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
   const known = new FifoMap<Headers>(mostOrigins)
   /** Headers for requests without an origin, and from those that are not allowed. */
   let ofOthers: Headers | undefined
+  /** Lets the plugin add the headers, and remembers them. */
+  const askPlugin = (request: FastifyRequest, reply: FastifyReply, isOther: boolean, next: (error?: Error) => void) => {
+    // Those that another plugin has set are not the route's.
+    const isMixed = Object.keys(reply.getHeaders()).some(isOfCors)
+    addHeaders(request, reply, (error) => {
+      if (error !== undefined || isMixed) return next(error)
+      const added = Object.entries(reply.getHeaders()).filter(([name]) => isOfCors(name)) as Headers
+      if (isOther) ofOthers = added
+      else known.set(request.headers.origin!, added)
+      next()
+    })
+  }
   /**
    * Adds the headers to the response to an actual request. They depend on its origin alone, so the plugin is asked once
    * for each. (2 µs a request.)
@@ -149,19 +161,9 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
     let headers = origin === undefined ? ofOthers : known.get(origin)
     const isOther = headers === undefined && (origin === undefined || !isAllowed(origin))
     if (isOther) headers = ofOthers
-    if (headers !== undefined) {
-      for (const [name, value] of headers) reply.header(name, value)
-      return next()
-    }
-    // Those that a plugin has set are not the route's.
-    const isMixed = Object.keys(reply.getHeaders()).some(isOfCors)
-    addHeaders(request, reply, (error) => {
-      if (error !== undefined || isMixed) return next(error)
-      const added = Object.entries(reply.getHeaders()).filter(([name]) => isOfCors(name)) as Headers
-      if (isOther) ofOthers = added
-      else known.set(origin!, added)
-      next()
-    })
+    if (headers === undefined) return askPlugin(request, reply, isOther, next)
+    for (const [name, value] of headers) reply.header(name, value)
+    next()
   }
 
   const onRequest: Hook = (request, reply, next) => {
