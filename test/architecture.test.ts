@@ -97,7 +97,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
     // Examples are users' plugins and programs: they take types, and the mesh by its entry.
     const forPlugins = ['plugins/mesh/mesh.ts', 'plugins/mesh/chain.ts', 'plugins/for-plugins.ts']
     const example = within('config/examples')(file) && (typeOnly || forPlugins.includes(target))
-    if (!example) return 'the configuration imports nothing of the product'
+    if (!example) return 'the configuration imports nothing of the product but pure functions that all may import'
   }
   return null
 }
@@ -172,7 +172,7 @@ t.test('only the bridge touches the seam from the edge', async (t) => {
 })
 
 t.test('the seam declares what crosses it, and does nothing', async (t) => {
-  t.ok(Object.values(await import('../plugins/seam.ts')).every((value) => typeof value === 'symbol'))
+  t.strictSame(Object.keys(await import('../plugins/seam.ts')), [])
   const declares = (file: string) => sources.get(file)!.includes("declare module 'undici'")
   // The mesh's own keys and those that one of its concerns has for itself; the edge has none.
   const own = (file: string) => file === 'plugins/mesh/core/call-options.ts' || within('plugins/mesh/concerns')(file)
