@@ -1,12 +1,45 @@
-/** A concern is in one place: without its files and its line in the list of its half, the rest compiles, lints and runs. */
-import { cp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+/**
+ * A concern is in one place: without its files and its line in the list of its half, the rest compiles, lints and runs.
+ * Several concerns are deleted at a time, in such a way that for any two of them there is a copy that has the one but not
+ * the other: whatever names a concern is found.
+ */
+import { cp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Test } from 'tap'
 import t from 'tap'
 import { runToEnd } from './helpers/processes.ts'
 
-const home = join(import.meta.dirname, '..')
+t.setTimeout(600_000)
 
-t.test('one concern of each half is deleted from a copy', { timeout: 240_000 }, async (t) => {
+const home = join(import.meta.dirname, '..')
+const lists = { edge: 'plugins/edge/index.ts', mesh: 'plugins/mesh/chain.ts' } as const
+
+interface Concern {
+  readonly half: keyof typeof lists
+  /** Name of its file or folder. */
+  readonly entry: string
+}
+
+/** A split chooses among chains and is in none of them. */
+const isListed = ({ entry }: Concern) => entry !== 'split.ts'
+
+async function concerns(): Promise<Concern[]> {
+  const halves = ['edge', 'mesh'] as const
+  const found = await Promise.all(
+    halves.map(async (half) => {
+      const entries = await readdir(join(home, 'plugins', half, 'concerns'))
+      return entries.sort().map((entry) => ({ half, entry }))
+    })
+  )
+  return found.flat().filter(isListed)
+}
+
+const copies = 7
+/** Choices of three copies out of seven: 35, none of which contains another. */
+const choices = [...Array(2 ** copies).keys()].filter((bits) => bits.toString(2).replaceAll('0', '').length === 3)
+
+/** A copy of the project without these concerns. */
+async function copyWithout(t: Test, deleted: readonly Concern[]): Promise<string> {
   const copy = t.testdir({})
   for (const name of ['app.ts', 'config', 'plugins', 'routes', 'package.json', '.biome.json']) {
     await cp(join(home, name), join(copy, name), { recursive: true })
@@ -18,38 +51,68 @@ t.test('one concern of each half is deleted from a copy', { timeout: 240_000 }, 
     JSON.stringify({ ...tsconfig, include: ['app.ts', 'config', 'plugins', 'routes'] })
   )
   await symlink(join(home, 'node_modules'), join(copy, 'node_modules'))
-  for (const [folder, list] of [
-    ['plugins/edge/concerns/jwt', 'plugins/edge/index.ts'],
-    ['plugins/mesh/concerns/hedge', 'plugins/mesh/chain.ts']
-  ] as const) {
-    const name = folder.split('/').at(-1)!
-    const lines = (await readFile(join(copy, list), 'utf8')).split('\n')
-    const isOf = (line: string) => line.includes(`/concerns/${name}/`) || new RegExp(`^  ${name},`).test(line)
-    t.equal(lines.filter(isOf).length, 2, `${list} has its import and one line`)
-    await writeFile(join(copy, list), lines.filter((line) => !isOf(line)).join('\n'))
-    await rm(join(copy, folder), { recursive: true })
+  for (const { half, entry } of deleted) {
+    const list = join(copy, lists[half])
+    const lines = (await readFile(list, 'utf8')).split('\n')
+    const imported = lines.filter((line) => line.startsWith('import ') && line.includes(`'./concerns/${entry}`))
+    const names = imported.flatMap((line) => /^import (?:\{ (.*) \}|(\w+)) from/.exec(line)!.slice(1))
+    const ids = names.flatMap((name) => name?.split(', ') ?? [])
+    const isOf = (line: string) =>
+      ids.some((id) => new RegExp(`^  (?:${id}\\b|.*[ (]${id}(?:\\)| }),?(?: //|$))`).test(line))
+    t.equal(imported.length, 1, `${lists[half]} imports ${entry} once`)
+    t.equal(lines.filter(isOf).length, ids.length, `and has a line for ${ids.join(' and ')}`)
+    await writeFile(list, lines.filter((line) => !imported.includes(line) && !isOf(line)).join('\n'))
+    await rm(join(copy, 'plugins', half, 'concerns', entry), { recursive: true })
   }
-  // The test runner gives its loaders to every child; compilers do without.
-  const bare = 'unset NODE_OPTIONS; exec "$0" "$@"'
-  const run = (tool: string, args: string[]) =>
-    runToEnd('/bin/sh', ['-c', bare, process.execPath, join(home, 'node_modules', tool), ...args], { timeout: 120_000 })
-  t.match(await run('typescript/bin/tsc', ['-p', join(copy, 'tsconfig.json')]), { code: 0, stdout: '' }, 'it compiles')
+  return copy
+}
+
+// The test runner gives its loaders to every child; compilers do without.
+const bare = 'unset NODE_OPTIONS; exec "$0" "$@"'
+const run = (tool: string, args: string[]) =>
+  runToEnd('/bin/sh', ['-c', bare, process.execPath, join(home, 'node_modules', tool), ...args], { timeout: 120_000 })
+const compiled = (copy: string) => run('typescript/bin/tsc', ['-p', join(copy, 'tsconfig.json')])
+const gateway = (copy: string, args: string[]) => runToEnd(process.execPath, [join(copy, 'app.ts'), ...args])
+
+const plain = `
+admin: false
+services: { a: { instances: [http://127.0.0.1:1] } }
+routes: [{ name: one, service: a, match: { path: / } }]
+`
+
+t.test('every concern can be deleted', { timeout: 500_000 }, async (t) => {
+  const all = await concerns()
+  t.ok(all.length > 25)
+  t.ok(all.length <= choices.length)
+  for (let i = 0; i < copies; i++) {
+    const deleted = all.filter((_, index) => choices[index]! & (1 << i))
+    await t.test(deleted.map(({ entry }) => entry).join(' '), async (t) => {
+      const copy = await copyWithout(t, deleted)
+      t.match(await compiled(copy), { code: 0, stdout: '' }, 'the rest compiles')
+      const file = join(copy, 'gateway.yaml')
+      await writeFile(file, plain)
+      t.match(await gateway(copy, ['routes', file]), { code: 0, stdout: /one/ }, 'and runs')
+    })
+  }
+})
+
+t.test('one concern of each half is deleted from a copy', { timeout: 240_000 }, async (t) => {
+  const copy = await copyWithout(t, [
+    { half: 'edge', entry: 'jwt' },
+    { half: 'mesh', entry: 'hedge' }
+  ])
+  t.match(await compiled(copy), { code: 0, stdout: '' }, 'it compiles')
   const lint = ['lint', `--config-path=${join(copy, '.biome.json')}`, '--vcs-enabled=false', copy]
   t.match(await run('@biomejs/biome/bin/biome', lint), { code: 0 }, 'it lints')
 
-  const yaml = `
-admin: false
-services: { a: { instances: [http://127.0.0.1:1] } }
-routes: [{ name: one, service: a, match: { path: / }, edge: { cors: { origin: '*' } }, mesh: { retry: {} } }]
-`
+  const yaml = plain.replace('path: / }', "path: / }, edge: { cors: { origin: '*' } }, mesh: { retry: {} }")
   const file = join(copy, 'gateway.yaml')
   await writeFile(file, yaml)
-  const main = (args: string[]) => runToEnd(process.execPath, [join(copy, 'app.ts'), ...args])
-  t.match(await main(['check', file]), { code: 0, stdout: /ok, 1 route/ })
-  const routes = await main(['routes', file])
+  t.match(await gateway(copy, ['check', file]), { code: 0, stdout: /ok, 1 route/ })
+  const routes = await gateway(copy, ['routes', file])
   t.match(routes.stdout, /cors → websocket/)
   t.notMatch(routes.stdout, /jwt|hedge/)
   await writeFile(file, yaml.replace('mesh: {', 'mesh: { hedge: {},'))
-  t.match(await main(['check', file]), { code: 1, stderr: /routes\[0\]\.mesh\.hedge: unknown key/ })
-  t.notMatch((await main(['--help'])).stdout, /token/, 'its command is gone, too')
+  t.match(await gateway(copy, ['check', file]), { code: 1, stderr: /routes\[0\]\.mesh\.hedge: unknown key/ })
+  t.notMatch((await gateway(copy, ['--help'])).stdout, /token/, 'its command is gone, too')
 })

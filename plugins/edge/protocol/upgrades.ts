@@ -1,8 +1,18 @@
 import type { IncomingMessage, Server } from 'node:http'
 import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { Handshake, isAnswering } from './handshake.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** On a WebSocket's handshake; `open` joins the client, who has its 101 by then, to the service. */
+    upgrade: {
+      open: (service: Duplex, onEnd: (bytesSent: number, error: Error | null) => void) => void
+    } | null
+  }
+}
 
 /** Time that another listener has to begin with a handshake. */
 const claimMs = 1000
@@ -18,6 +28,7 @@ type Upgrade = readonly [raw: IncomingMessage, socket: Socket, head: Buffer]
  */
 export function receiveUpgrades(fastify: FastifyInstance): void {
   const { server } = fastify
+  fastify.decorateRequest('upgrade', null)
   /** Set while Fastify looks for the route of a handshake that may be another listener's. */
   let looking = false
   let isOurs = true

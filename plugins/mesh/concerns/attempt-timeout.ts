@@ -1,8 +1,4 @@
-import type { Key } from '../../../config/concern.ts'
-import { everyLevel } from '../../../config/concern.ts'
-import { Duration } from '../../../config/schema/kit.ts'
 import type { MeshConcern } from '../concern.ts'
-import { checkTimeouts } from '../core/check-timeouts.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
@@ -66,20 +62,4 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
   }
 }
 
-declare module '../../../config/schema.ts' {
-  interface MeshPolicy {
-    /** Milliseconds. */
-    attemptTimeout?: number
-  }
-}
-
-export const attemptTimeoutKey: Key = {
-  name: 'attemptTimeout',
-  options: Duration(
-    "One attempt, from the end of the request to the response's headers. Unset, `timeout` alone ends attempts."
-  ),
-  levels: everyLevel,
-  checkAll: checkTimeouts
-}
-
-export default { name: 'attempt-timeout', keys: [attemptTimeoutKey], layer: attemptTimeout } satisfies MeshConcern
+export default { name: 'attempt-timeout', layer: attemptTimeout } satisfies MeshConcern

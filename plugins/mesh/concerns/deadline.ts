@@ -1,6 +1,3 @@
-import type { Key } from '../../../config/concern.ts'
-import { everyLevel } from '../../../config/concern.ts'
-import { Duration } from '../../../config/schema/kit.ts'
 import type { MeshConcern } from '../concern.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
@@ -68,18 +65,4 @@ class DeadlineHandler extends HeadersTimerHandler {
   }
 }
 
-declare module '../../../config/schema.ts' {
-  interface MeshPolicy {
-    /** Milliseconds. */
-    timeout: number
-  }
-}
-
-export const timeoutKey: Key = {
-  name: 'timeout',
-  options: Duration("Whole call, all attempts, from the end of the request to the response's headers."),
-  levels: everyLevel,
-  default: '60s'
-}
-
-export default { name: 'deadline', keys: [timeoutKey], layer: deadline } satisfies MeshConcern
+export default { name: 'deadline', layer: deadline } satisfies MeshConcern

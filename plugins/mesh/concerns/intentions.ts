@@ -1,10 +1,4 @@
-import type { Static } from 'typebox'
-import Type from 'typebox'
-import type { Key } from '../../../config/concern.ts'
-import { gatewayAndService } from '../../../config/concern.ts'
-import { Mode, orOff, strict } from '../../../config/schema/kit.ts'
 import type { MeshConcern } from '../concern.ts'
-import { checkHasConsul } from '../connect/options.ts'
 import { MeshError } from '../core/errors.ts'
 import type { Layer } from '../core/layer.ts'
 import { counterOf, shadowCounter } from '../core/metrics.ts'
@@ -33,21 +27,4 @@ export const intentions: Layer = (service, { intentions: options }, { meter }) =
   }
 }
 
-const Intentions = Type.Object({ mode: Mode }, strict)
-
-declare module '../../../config/schema.ts' {
-  interface MeshPolicy {
-    intentions?: Static<typeof Intentions> | false
-  }
-}
-
-export const intentionsKey: Key = {
-  name: 'intentions',
-  options: orOff(Intentions, { description: "Consul's intentions, asked before a call; on in `mode: connect`." }),
-  levels: gatewayAndService,
-  check(_options, at, checked) {
-    if (checked.report.sound(at)) checkHasConsul(at, checked)
-  }
-}
-
-export default { name: 'intentions', keys: [intentionsKey], layer: intentions } satisfies MeshConcern
+export default { name: 'intentions', layer: intentions } satisfies MeshConcern

@@ -4,7 +4,7 @@ import Type from 'typebox'
 import { checkPem } from '../../../config/checked.ts'
 import type { Checked, Key, Place } from '../../../config/concern.ts'
 import { gatewayAndService, gatewayOnly } from '../../../config/concern.ts'
-import { Count, Duration, DurationOrZero, Names, orOff, Size, strict, Text } from '../../../config/schema/kit.ts'
+import { Count, Duration, DurationOrZero, Mode, Names, orOff, Size, strict, Text } from '../../../config/schema/kit.ts'
 
 export const Connections = Type.Object(
   {
@@ -44,6 +44,8 @@ export const Identity = Type.Object(
   strict
 )
 
+const Intentions = Type.Object({ mode: Mode }, strict)
+
 declare module '../../../config/schema.ts' {
   interface MeshPolicy {
     connections?: Static<typeof Connections>
@@ -52,6 +54,7 @@ declare module '../../../config/schema.ts' {
     mode?: 'direct' | 'sidecar' | 'connect'
     tls?: UpstreamTlsOptions | false
     identity?: Static<typeof Identity>
+    intentions?: Static<typeof Intentions> | false
   }
 }
 
@@ -93,7 +96,15 @@ export const connectKeys: readonly Key[] = [
     levels: gatewayAndService,
     check: checkMode
   },
-  { name: 'identity', options: Identity, levels: gatewayOnly }
+  { name: 'identity', options: Identity, levels: gatewayOnly },
+  {
+    name: 'intentions',
+    options: orOff(Intentions, { description: "Consul's intentions, asked before a call; on in `mode: connect`." }),
+    levels: gatewayAndService,
+    check(_options, at, checked) {
+      if (checked.report.sound(at)) checkHasConsul(at, checked)
+    }
+  }
 ]
 
 function checkTls(tls: UpstreamTlsOptions, at: string, checked: Checked): void {
@@ -114,7 +125,7 @@ function checkMode(mode: string, at: string, checked: Checked, { service }: Plac
 }
 
 /** Checks what Consul Connect and intentions need. */
-export function checkHasConsul(at: string, { data, report }: Checked): void {
+function checkHasConsul(at: string, { data, report }: Checked): void {
   if (!report.usable('/discovery') || !report.usable('/mesh')) return
   if (data.discovery.consul === undefined) report.fault(at, 'needs discovery.consul')
   if (data.mesh.identity === undefined) {

@@ -2,7 +2,7 @@ import { AsyncResource } from 'node:async_hooks'
 import { asError } from '../../thrown.ts'
 import { InterceptorFailed } from '../core/errors.ts'
 import type { Layer } from '../core/layer.ts'
-import type { Repeats } from '../core/repeating/repeats.ts'
+import type { Repeating, Repeats } from '../core/repeating/repeats.ts'
 import type { Dispatch, DispatchOptions, Interceptor, Logger } from '../core/types.ts'
 import type { Guard } from './faults.ts'
 import { GuardedHandler } from './guarded-handler.ts'
@@ -73,18 +73,20 @@ export function containedRepeats(repeats: Repeats, names: Names): Repeats {
     return contained(of, 'repeats', () => {
       const repeating: unknown = repeats(policy, service, context)
       if (repeating === null) return null
-      const { maxBody, mayRepeat } = (repeating ?? {}) as { maxBody?: unknown; mayRepeat?: unknown }
+      const { maxBody, mayRepeat, budget } = (repeating ?? {}) as Record<keyof Repeating, unknown>
       const isSize = maxBody === null || (typeof maxBody === 'number' && maxBody >= 0)
       if (!isSize || typeof mayRepeat !== 'function') {
         throw new Error('it returned neither null nor { maxBody, mayRepeat }: bytes or null, and a function')
       }
+      const isShare = budget === undefined || (typeof budget === 'number' && budget >= 0)
+      if (!isShare) throw new Error('it returned a budget that is no share, such as 0.2')
       const answers = (opts: DispatchOptions) =>
         contained(of, 'repeats.mayRepeat', () => {
           const may: unknown = Reflect.apply(mayRepeat, repeating, [opts])
           if (typeof may === 'boolean') return may
           throw new Error('it returned neither true nor false')
         })
-      return { maxBody, mayRepeat: answers }
+      return { maxBody, mayRepeat: answers, ...(budget !== undefined && { budget }) }
     })
   }
 }

@@ -1,4 +1,3 @@
-import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
@@ -9,15 +8,6 @@ import { handshakeOf } from '../../protocol/handshake.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
 import { hasBody } from '../../protocol/request-body.ts'
 import { Tunnel } from './tunnel.ts'
-
-declare module 'fastify' {
-  interface FastifyRequest {
-    /** On a WebSocket's handshake; `open` joins the client, who has its 101 by then, to the service. */
-    upgrade: {
-      open: (service: Duplex, onEnd: (bytesSent: number, error: Error | null) => void) => void
-    } | null
-  }
-}
 
 const WebSocket = Type.Object(
   {
@@ -66,7 +56,6 @@ export default edgeConcern({
     })
     const count = (route: string, change: number) => open.set(route, (open.get(route) ?? 0) + change)
 
-    fastify.decorateRequest('upgrade', null)
     function meet({ idleTimeout }: WebSocketOptions, route: string) {
       return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
         const { raw } = request

@@ -1,4 +1,5 @@
 import type { MeshConcern } from '../../concern.ts'
+import type { CircuitBreakerOptions } from '../../core/circuit-breaker-options.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { Layer } from '../../core/layer.ts'
 import { overflowCounter, serviceGauge } from '../../core/metrics.ts'
@@ -6,7 +7,6 @@ import type { Service } from '../../core/service.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import { WaitQueue } from '../../core/waiting.ts'
-import type { CircuitBreakerOptions } from './places.ts'
 import { PlaceHandler, Places } from './places.ts'
 import { ShadowCaps } from './shadow-caps.ts'
 

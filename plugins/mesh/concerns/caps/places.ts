@@ -1,10 +1,8 @@
-import type { MeshPolicy } from '../../../../config/schema.ts'
+import type { CircuitBreakerOptions } from '../../core/circuit-breaker-options.ts'
 import { EndingHandler } from '../../core/handlers/ending-handler.ts'
 import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import type { DispatchHandler, Endpoint } from '../../core/types.ts'
-
-export type CircuitBreakerOptions = Exclude<MeshPolicy['circuitBreaker'], false | undefined>
 
 /** Attempts under way at a service, each of which has the use of a connection. */
 export abstract class Places implements ServiceState {

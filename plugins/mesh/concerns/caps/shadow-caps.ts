@@ -1,7 +1,7 @@
+import type { CircuitBreakerOptions } from '../../core/circuit-breaker-options.ts'
 import { shadowCounter } from '../../core/metrics.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, MeshDeps } from '../../core/types.ts'
-import type { CircuitBreakerOptions } from './places.ts'
 import { PlaceHandler, Places } from './places.ts'
 
 /** Counts what would have been refused, which then takes no place; what would have waited does. */

@@ -1,5 +1,6 @@
 import type { MeshConcern } from '../../concern.ts'
 import type { Call } from '../../core/call.ts'
+import type { CircuitBreakerOptions } from '../../core/circuit-breaker-options.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf, serviceGauge, shadowCounter } from '../../core/metrics.ts'
@@ -11,8 +12,6 @@ import { StateKey } from '../../core/service-state.ts'
 import type { DispatchHandler, MeshDeps } from '../../core/types.ts'
 import type { CircuitState } from './circuit.ts'
 import { Circuit } from './circuit.ts'
-import type { CircuitBreakerOptions } from './options.ts'
-import { circuitBreakerKey } from './options.ts'
 
 const breakerKey = new StateKey<Breaker>('circuit-breaker')
 
@@ -92,4 +91,4 @@ class BreakerHandler extends OutcomeHandler {
   }
 }
 
-export default { name: 'circuit-breaker', keys: [circuitBreakerKey], layer: circuitBreaker } satisfies MeshConcern
+export default { name: 'circuit-breaker', layer: circuitBreaker } satisfies MeshConcern

@@ -1,6 +1,7 @@
 import type { MeshConcern } from '../../concern.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
+import { governing } from '../../core/repeating/governing.ts'
 import { idempotency } from '../../core/repeating/idempotency.ts'
 import { usuallyKept } from '../../core/repeating/replay-body.ts'
 import { StateKey } from '../../core/service-state.ts'
@@ -12,15 +13,17 @@ import { compileStep } from './steps.ts'
 const staleStores = new StateKey<StaleStores>('stale')
 
 /** Requests that may be sent twice if no retry policy says which: RFC 9110, 9.2.2, and those with a key that says so. */
-const byDefinition = {
+const byDefinition = idempotency({
   methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
   idempotencyKey: true
-}
+})
 
 /** Takes the place of a service that fails: by another service, its last response, or one of the configuration. */
-export const fallback: Layer = (service, policy, { meter, now, toService, perRequestHeaders = [] }) => {
-  const { fallback: options, retry, subset = '' } = policy
+export const fallback: Layer = (service, policy, deps) => {
+  const { fallback: options, subset = '' } = policy
   if (!options) return null
+  const { meter, now, toService, perRequestHeaders = [] } = deps
+  const repeating = governing(policy, service, deps)
   const steps = options.map(compileStep)
   const stale = options.find((entry) => entry.stale !== undefined)?.stale
   const fallbacks = {
@@ -38,8 +41,8 @@ export const fallback: Layer = (service, policy, { meter, now, toService, perReq
       stale === undefined
         ? null
         : service.state(staleStores, () => new StaleStores(now, perRequestHeaders)).of(subset, stale),
-    idempotent: idempotency(retry || byDefinition),
-    keptBytes: steps.some((step) => step.service !== null) ? (retry ? retry.maxBody : usuallyKept) : 0
+    idempotent: repeating?.mayRepeat ?? byDefinition,
+    keptBytes: steps.some((step) => step.service !== null) ? (repeating?.maxBody ?? usuallyKept) : 0
   }
   return (dispatch) => (opts, handler) => new FallbackCall(handler, opts, context).begin(dispatch)
 }

@@ -1,6 +1,7 @@
 import type { MeshConcern } from '../../concern.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
+import { governing } from '../../core/repeating/governing.ts'
 import type { Repeats } from '../../core/repeating/repeats.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import { StateKey } from '../../core/service-state.ts'
@@ -19,9 +20,10 @@ const ownBudget = 0.2
  * the tail of the latency. Within the retry budget, or a service that slows down would get more to do because of it.
  */
 export const hedge: Layer = (service, policy, deps) => {
-  const { hedge: options, retry, subset = '' } = policy
+  const { hedge: options, subset = '' } = policy
   if (!options) return null
   const { meter, now } = deps
+  const budget = governing(policy, service, deps)?.budget
   const methods = new Set<string>(options.methods)
   const latencies = service.state(latenciesKey, () => new Latencies())
   const hedges = {
@@ -37,14 +39,14 @@ export const hedge: Layer = (service, policy, deps) => {
     afterMs: delay(options, latencies),
     latencies,
     limit: RetryLimit.of(service, deps),
-    share: retry ? retry.budget : ownBudget,
+    share: budget ?? ownBudget,
     count: (isWon: boolean) => (isWon ? won : lost)(),
     now
   }
   return (dispatch) => (opts, handler) => {
     if (opts.upgrade || !methods.has(opts.method)) return dispatch(opts, handler)
-    // The retries' layer does it where there is one.
-    if (!retry) context.limit.call(opts.call!.startedMs)
+    // The layer whose budget it is counts them where there is one.
+    if (budget === undefined) context.limit.call(opts.call!.startedMs)
     return new Hedge(handler, opts, dispatch, context).begin()
   }
 }

@@ -196,6 +196,7 @@ class RetryHandler extends DiscardingHandler {
   }
 }
 
-const repeats: Repeats = ({ retry }) => (retry ? { maxBody: retry.maxBody, mayRepeat: idempotency(retry) } : null)
+const repeats: Repeats = ({ retry }) =>
+  retry ? { maxBody: retry.maxBody, mayRepeat: idempotency(retry), budget: retry.budget } : null
 
 export default { name: 'retry', keys: [retryKey], layer: retry, repeats } satisfies MeshConcern
