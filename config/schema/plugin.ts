@@ -46,7 +46,7 @@ export const Plugin = Type.Object(
     guarded: Type.Boolean({
       default: false,
       description:
-        'true: the top-level `edge` applies to the routes that the plugin adds, as it does to configured ones. A route changes it by its own `config.edge`.'
+        'true: the top-level `edge` applies to the routes that the plugin adds and to its not-found handler, as it does to configured routes. A route changes it by its own `config.edge`.'
     }),
     provides: Type.Optional(
       Type.Array(Names(['consumer']), {

@@ -2,7 +2,7 @@
  * Attachment of an edge concern to the routes that use it, and to no others: its `onRoute` hook reads the route by
  * `edgeRouteOf`, a plugin's own route included, and appends its hooks to that one route.
  */
-import type { FastifyContextConfig, RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { FastifyContextConfig, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
 
 declare module 'fastify' {
@@ -51,6 +51,12 @@ export type EdgeRoute = Pick<RouteConfig, 'name' | 'edge' | 'declared'>
 /** Returns the route that concerns apply to; undefined for what answers requests that no route takes. */
 export function edgeRouteOf(config: FastifyContextConfig | undefined): EdgeRoute | undefined {
   return config?.route ?? config?.ownRoute
+}
+
+/** Returns whether a request has neither a route nor a not-found handler that concerns apply to. */
+export function isUnrouted({ is404, routeOptions }: FastifyRequest): boolean {
+  const { config } = routeOptions
+  return config.unrouted === true || (is404 && edgeRouteOf(config) === undefined)
 }
 
 export type Phase =

@@ -18,6 +18,7 @@ import websocket from './concerns/websocket/index.ts'
 import type {} from './consumer.ts'
 import { watchErrorHandlers } from './error-handlers.ts'
 import errors from './errors.ts'
+import { watchRouteHooks } from './not-found.ts'
 import { EdgeOrder } from './order.ts'
 import { OwnRoutes } from './own-routes.ts'
 import { settleForwardedFor } from './protocol/client-address.ts'
@@ -94,6 +95,7 @@ export default fp<Config>(
     const order = new EdgeOrder(concerns)
     fastify.decorate('edgeOrder', order)
     const ownRoutes = new OwnRoutes(fastify, config, order)
+    watchRouteHooks(fastify)
     fastify.addHook('onRoute', ownRoutes.begin)
     fastify.decorate('edgeConcern', edgeConcern)
     fastify.decorateRequest('consumer', null)

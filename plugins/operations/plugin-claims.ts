@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-hook.ts'
 import { guardRoute } from './guarded-hook.ts'
@@ -67,37 +67,64 @@ export function claimedRoute(error: unknown, claimant: PluginOwner, { routes }: 
   return twice(`the route ${methods.join(',')} ${refused.route.url}`, claimant, holder?.owner, error)
 }
 
-type NotFoundOptions = Pick<RouteOptions, 'preValidation' | 'preHandler'>
 type NotFoundHandler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => unknown
+type NotFoundArgs =
+  | [options?: Pick<RouteOptions, 'preValidation' | 'preHandler'>, handler?: NotFoundHandler]
+  | [handler: NotFoundHandler]
 
 /**
  * Lets a plugin handle the requests for which the gateway has no route. The gateway's own handler goes first: it tells
- * a wrong method or a wrong host from a wrong path.
+ * a wrong method or a wrong host from a wrong path. A context below a prefix has a handler of its own.
  */
 function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
   const original: Code = fastify.setNotFoundHandler
-  let own: { owner: PluginOwner; options: NotFoundOptions; handler: NotFoundHandler } | null = null
+  let own: { owner: PluginOwner; route: RouteOptions } | null = null
   Object.assign(fastify, {
-    setNotFoundHandler(
-      this: FastifyInstance,
-      ...args: [NotFoundOptions, NotFoundHandler] | [NotFoundHandler]
-    ): unknown {
+    setNotFoundHandler(this: FastifyInstance, ...args: NotFoundArgs): unknown {
       const owner = owners.loading
-      // A context below a prefix has a handler of its own.
-      if (this.prefix !== fastify.prefix) return Reflect.apply(original, this, args)
-      const [options, handler] = args.length === 1 ? [{}, args[0]] : args
-      if (owner === null) {
-        const { options: hooks, handler: last } = own ?? { options: {}, handler: null }
-        return Reflect.apply(original, this, [hooks, last === null ? handler : inTurn(handler, last)])
+      const isBelow = this.prefix !== fastify.prefix
+      const [options, handler] = typeof args[0] === 'function' ? [{}, args[0]] : [args[0] ?? {}, args[1]]
+      if (handler === undefined || (owner === null && (isBelow || own === null))) {
+        return Reflect.apply(original, this, args)
       }
-      if (own !== null) throw twice('the not-found handler', owner, own.owner, undefined)
-      const route = { ...options, handler: handler.bind(this) } as RouteOptions
+      if (owner === null) return Reflect.apply(original, this, notFoundArgs(own!.route, handler))
+      if (!isBelow && own !== null) throw twice('the not-found handler', owner, own.owner, undefined)
+      const route = {
+        ...options,
+        method: [...this.supportedMethods],
+        url: `${this.prefix}/*`,
+        config: owner.guarded ? { guarded: true } : {},
+        handler: handler.bind(this)
+      } as RouteOptions
       guardRoute(route, owner)
-      const { handler: guarded, ...hooks } = route
-      own = { owner, options: hooks, handler: guarded as NotFoundHandler }
+      if (owner.guarded) this.attachToNotFound(route)
+      if (isBelow) return Reflect.apply(original, this, notFoundArgs(route, null))
+      own = { owner, route }
       return this
     }
   })
+}
+
+/** Returns the arguments for Fastify, which takes all hooks of a route here. `first` goes before hooks and handler. */
+function notFoundArgs(route: RouteOptions, first: NotFoundHandler | null): [Partial<RouteOptions>, NotFoundHandler] {
+  const { method: _method, url: _url, handler, ...options } = route
+  const last = handler as NotFoundHandler
+  if (first === null) return [options, last]
+  // Where a concern applies, it would refuse a wrong method before the gateway can say so.
+  const isGuarded = route.config?.guarded === true
+  return [isGuarded ? { ...options, onRequest: hooksAfter(first, route.onRequest) } : options, inTurn(first, last)]
+}
+
+function hooksAfter(first: NotFoundHandler, hooks: RouteOptions['onRequest']): onRequestHookHandler[] {
+  const onRequest: onRequestHookHandler = function (request, reply, done) {
+    const pass: NotFoundHandler = () => done()
+    try {
+      Reflect.apply(inTurn(first, pass), this, [request, reply])
+    } catch (error) {
+      done(error as Error)
+    }
+  }
+  return [onRequest, ...[hooks ?? []].flat()] as onRequestHookHandler[]
 }
 
 function inTurn(first: NotFoundHandler, second: NotFoundHandler): NotFoundHandler {

@@ -320,3 +320,48 @@ for (const [what, [edge, message]] of Object.entries(mistakes)) {
     await t.rejects(starting, { message: /plugins\[0\]: .*route GET \/home: / })
   })
 }
+
+for (const [where, plugin, path] of [
+  ['of the gateway', {}, '/missing'],
+  ['below a prefix of the plugin', { prefix: '/bff' }, '/bff/missing'],
+  ['below a prefix within the plugin', {}, '/nest/missing']
+] as const) {
+  t.test(`guarded: the top-level edge applies to a not-found handler ${where}`, async (t) => {
+    const page = `function (request, reply) { reply.code(200).send('page for ' + request.consumer?.id) }`
+    const set = `setNotFoundHandler({ preHandler: (request, reply, done) => { reply.header('x-own', 'yes'); done() } }, ${page})`
+    const body = where.endsWith('within the plugin')
+      ? `fastify.register(async (below) => { below.${set} }, { prefix: '/nest' })`
+      : `fastify.${set}`
+    const { url, server, lines } = await start(
+      t,
+      body,
+      {
+        edge: { jwt, cors: { origin: 'https://a.example' }, rateLimit: { max: 3, window: '1h' }, bodyLimit: '10b' },
+        services: { orders: { instances: ['http://127.0.0.1:9'] } },
+        routes: [{ name: 'orders', match: { path: '/orders', methods: ['GET'] }, service: 'orders' }]
+      },
+      { guarded: true, ...plugin }
+    )
+    const refused = await answer(url + path, { headers: { origin: 'https://a.example' } })
+    t.match(JSON.parse(refused.text), { statusCode: 401, code: 'JW_TOKEN_MISSING' })
+    t.equal(refused.headers.get('access-control-allow-origin'), 'https://a.example')
+    t.equal(refused.headers.get('x-own'), null)
+    const shown = await answer(url + path, { headers: bearer({ sub: 'u1' }) })
+    t.match([shown.status, shown.text, shown.headers.get('x-own')], [200, /^page for .*u1$/, 'yes'])
+    const large = await answer(url + path, {
+      method: 'POST',
+      headers: { ...bearer(), 'content-type': 'text/plain' },
+      body: 'more than ten bytes'
+    })
+    t.equal(large.status, 413)
+    t.equal((await answer(url + path, { headers: bearer() })).status, 429)
+    const wrong = await answer(`${url}/orders`, { method: 'DELETE' })
+    t.strictSame([wrong.status, wrong.headers.get('allow') !== null], [405, true], 'a wrong method is told first')
+    await eventually(() => lines.filter(({ msg }) => msg === 'request').length === 5)
+    const name = path.replace('missing', '*')
+    const named = lines.filter(({ msg, route }) => msg === 'request' && route === name)
+    t.equal(named.length, where === 'of the gateway' ? 5 : 4, 'each request is logged once')
+    const counted = await server.metrics.metrics()
+    t.match(counted, `jingwei_edge_requests_total{route="${name}",method="GET",status="401"} 1`)
+  })
+}

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { maskUserinfo } from '../../../config/credentials.ts'
 import { unmapped } from '../../http-syntax.ts'
-import { edgeRouteOf } from '../attach.ts'
+import { edgeRouteOf, isUnrouted } from '../attach.ts'
 import { edgeConcern } from '../concern.ts'
 import type { Refusal } from '../protocol/refusals.ts'
 import { onRefused } from '../protocol/refusals.ts'
@@ -72,7 +72,7 @@ export default edgeConcern({
       logRefusals(fastify)
       const unrouted = log(null)
       fastify.addHook('onResponse', (request, reply, done) => {
-        if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
+        if (isUnrouted(request)) unrouted(request, reply, done)
         else done()
       })
     }

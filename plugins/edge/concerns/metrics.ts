@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
-import { attach, edgeRouteOf } from '../attach.ts'
+import { attach, edgeRouteOf, isUnrouted } from '../attach.ts'
 import { onRefused, reasons } from '../protocol/refusals.ts'
 
 /** Seconds. */
@@ -77,7 +77,7 @@ export default fp(
     })
     const unrouted = observe('(none)', () => '(any)')
     fastify.addHook('onResponse', (request, reply, done) => {
-      if (request.is404 || request.routeOptions.config.unrouted) unrouted(request, reply, done)
+      if (isUnrouted(request)) unrouted(request, reply, done)
       else done()
     })
   },
