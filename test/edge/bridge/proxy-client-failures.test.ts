@@ -6,10 +6,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { eventually, get, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
-import { selfSigned } from '../../helpers/self-signed.ts'
-import { ask, listenFor, protocols } from '../helpers/any-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 
-const files = selfSigned(t)
 const plugins = [{ package: '@fastify/http-proxy', options: { prefix: '/orders', upstream: 'http://orders.mesh' } }]
 const proxied = [{ name: 'via', match: { path: '/via' }, service: 'orders', via: 'http-proxy' }]
 
@@ -220,12 +218,12 @@ for (const protocol of protocols) {
     })
     t.teardown(service.close)
     const gateway = await gatewayWith(t, {
-      listen: listenFor(protocol, files),
+      listen: listenFor(t, protocol),
       services: { orders: { instances: [service.url] } }
     })
     for (const path of ['/via/length', '/via/chunked']) {
-      const answer = await ask(t, protocol, gateway.port, { path })
-      t.match({ ...answer, body: answer.body.toString() }, { status: 200, body: 'begun', whole: false }, path)
+      const answer = await anyClient(t, protocol, gateway.port).ask(path)
+      t.match({ ...answer, body: answer.body.toString() }, { status: 200, body: 'begun', isWhole: false }, path)
     }
     const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
     await eventually(() => lines().length === 2)

@@ -5,17 +5,14 @@ import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
 import { eventually, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
-import { selfSigned } from '../../helpers/self-signed.ts'
-import type { Protocol } from '../helpers/any-client.ts'
-import { ask, begin, listenFor, protocols } from '../helpers/any-client.ts'
-
-const files = selfSigned(t)
+import type { Protocol } from '../helpers/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 
 /** A gateway with the same service over the bridge and over http-proxy. */
 async function gatewayBefore(t: Test, protocol: Protocol, url: string) {
   const gateway = await startGateway(
     {
-      listen: listenFor(protocol, files),
+      listen: listenFor(t, protocol),
       edge: { bodyLimit: false },
       services: { any: { instances: [url] } },
       routes: [
@@ -55,10 +52,11 @@ for (const protocol of protocols) {
     })
     t.teardown(service.close)
     const { port } = await gatewayBefore(t, protocol, service.url)
+    const { ask } = anyClient(t, protocol, port)
     for (const status of [200, 201, 204, 205, 304, 404, 500, 503]) {
       for (const method of ['GET', 'HEAD', 'POST']) {
         const from = async (path: string) => {
-          const { headers, body, ...rest } = await ask(t, protocol, port, { method, path: `/${path}/${status}` })
+          const { headers, body, ...rest } = await ask(`/${path}/${status}`, { method })
           const { 'x-request-id': _id, date: _date, 'keep-alive': _time, ...fields } = headers
           // Two ways to say that there is none.
           if (status === 205) for (const name of ['content-length', 'transfer-encoding']) delete fields[name]
@@ -121,7 +119,7 @@ for (const protocol of protocols) {
     server.server.once('connection', (socket: net.Socket) => {
       taken = () => socket.bytesRead
     })
-    const call = begin(t, protocol, port, { method: 'POST', path: '/via', streams: true })
+    const call = anyClient(t, protocol, port).begin('/via', { method: 'POST', streams: true })
     const chunk = Buffer.alloc(65_536, 'x')
     for (let sent = 0; sent < 30_000_000; sent += chunk.length) call.send(chunk)
     call.end()

@@ -17,11 +17,9 @@ import {
   startRawService,
   startService
 } from '../../helpers/gateway.ts'
-import { selfSigned } from '../../helpers/self-signed.ts'
-import { ask, begin, listenFor, protocols } from '../helpers/any-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 import { echo as echoFrames, opcodes, open, startWebSocketService } from '../helpers/websocket.ts'
 
-const files = selfSigned(t)
 const secret = 'a secret that is long enough for it'
 const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
 const unchanged = { prefix: '/orders', upstream: 'http://orders.mesh' }
@@ -206,24 +204,24 @@ for (const protocol of protocols) {
       request.pipe(response)
     })
     t.teardown(service.close)
-    const more = { listen: listenFor(protocol, files), plugins: byName }
+    const more = { listen: listenFor(t, protocol), plugins: byName }
     const { port } = await gatewayWith(t, service.url, more)
     const body = randomBytes(3_000_000)
-    const { status, whole, body: answered } = await ask(t, protocol, port, { method: 'POST', path: '/orders/7', body })
-    t.match({ status, whole }, { status: 200, whole: true })
+    const { ask } = anyClient(t, protocol, port)
+    const { status, isWhole, body: answered } = await ask('/orders/7', { method: 'POST', body })
+    t.match({ status, isWhole }, { status: 200, isWhole: true })
     const sum = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
     t.equal(sum(answered), sum(body))
-    const json = await ask(t, protocol, port, {
+    const json = await ask('/orders/7', {
       method: 'PUT',
-      path: '/orders/7',
       headers: { 'content-type': 'application/json' },
       body: Buffer.from('{ "not": "touched" }')
     })
     t.equal(json.body.toString(), '{ "not": "touched" }')
-    const withBody = await ask(t, protocol, port, { path: '/orders/7', body: Buffer.from('in a GET') })
+    const withBody = await ask('/orders/7', { body: 'in a GET' })
     t.match({ ...withBody, body: withBody.body.toString() }, { status: 200, body: 'in a GET' })
-    const head = await ask(t, protocol, port, { method: 'HEAD', path: '/orders/7' })
-    t.match(head, { status: 200, headers: { 'content-length': '1234' }, whole: true })
+    const head = await ask('/orders/7', { method: 'HEAD' })
+    t.match(head, { status: 200, headers: { 'content-length': '1234' }, isWhole: true })
   })
 
   t.test(`${protocol}: each chunk arrives before the next is sent, both ways`, async (t) => {
@@ -233,15 +231,15 @@ for (const protocol of protocols) {
       request.on('end', () => response.end('.'))
     })
     t.teardown(service.close)
-    const more = { listen: listenFor(protocol, files), plugins: byName }
+    const more = { listen: listenFor(t, protocol), plugins: byName }
     const { port } = await gatewayWith(t, service.url, more)
-    const call = begin(t, protocol, port, { method: 'POST', path: '/orders/7', streams: true })
+    const call = anyClient(t, protocol, port).begin('/orders/7', { method: 'POST', streams: true })
     for (const word of ['one', 'two', 'three']) {
       call.send(`${word};`)
       await eventually(() => call.body().includes(`got ${word};`))
     }
     call.end()
-    t.match(await call.response, { status: 200, whole: true })
+    t.match(await call.response, { status: 200, isWhole: true })
     t.equal(call.body().toString(), 'got one;got two;got three;.')
   })
 
@@ -254,13 +252,13 @@ for (const protocol of protocols) {
       if (url === '/begun') response.writeHead(200).write('begun')
     })
     t.teardown(service.close)
-    const more = { listen: listenFor(protocol, files), plugins: byName }
+    const more = { listen: listenFor(t, protocol), plugins: byName }
     const { port, log } = await gatewayWith(t, service.url, more)
     for (const path of ['/silent', '/begun']) {
-      const call = begin(t, protocol, port, { path: `/orders${path}` })
+      const call = anyClient(t, protocol, port).begin(`/orders${path}`)
       await eventually(() => open.has(path))
       if (path === '/begun') await eventually(() => call.body().length > 0)
-      call.leave()
+      await call.leave()
       await eventually(() => !open.has(path))
       t.pass(path)
     }

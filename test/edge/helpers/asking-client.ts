@@ -1,7 +1,8 @@
-// A client that asks for one response over HTTP/1.1, TLS or HTTP/2, and shows all of it.
-import http from 'node:http'
+// A client that asks for one response over HTTP/1.1, TLS or HTTP/2, and shows all of it. Over HTTP/1.1 it reads the bytes
+// by itself, so that no client repairs or hides what is wrong with them.
 import http2 from 'node:http2'
-import https from 'node:https'
+import net from 'node:net'
+import tls from 'node:tls'
 import type { Test } from 'tap'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
@@ -13,24 +14,50 @@ export function listenFor(t: Test, protocol: Protocol): object {
   return protocol === 'HTTP/1.1' ? {} : { tls: selfSigned(t), http2: protocol === 'HTTP/2' }
 }
 
-export interface Received {
+type Fields = Record<string, string | string[] | undefined>
+
+interface Head {
+  /** 0 where there was no response. */
   status: number
-  headers: Record<string, string | string[] | undefined>
-  trailers: Record<string, string | string[] | undefined>
+  headers: Fields
+}
+
+export interface Received extends Head {
+  trailers: Fields
   /** Informational responses. */
   hints: number[]
   body: Buffer
-  /** Whether the response has come to its end, and no error. */
+  /** Whether the response has come to its end, no less and no more, and no error. */
   isWhole: boolean
 }
 
 export interface AskOptions {
   method?: string
   headers?: Record<string, string>
-  body?: string
+  body?: string | Buffer
+}
+
+/** A request under way. */
+export interface Call {
+  /** Writes a part of the body, where `streams` was asked for. */
+  send(chunk: string | Buffer): void
+  end(): void
+  /** Leaves; resolves once the connection, or the stream, is closed. */
+  leave(): Promise<void>
+  /** Body so far. */
+  body(): Buffer
+  /** Resolves with the header section; for all the same if there is none. */
+  readonly begun: Promise<Head>
+  /** Resolves at the first byte of the body. */
+  readonly data: Promise<void>
+  /** Resolves at the end of the connection, or the stream, whatever came. */
+  readonly response: Promise<Received>
 }
 
 export interface AnyClient {
+  /** Begins a request. With `streams`, its body is the caller's to write. */
+  begin(path: string, options?: AskOptions & { streams?: boolean }): Call
+  /** Rejects where there is no response over HTTP/1.1. */
   ask(path: string, options?: AskOptions): Promise<Received>
   /** Sends a request, and leaves when `when` resolves; resolves once the client has left. */
   leave(path: string, when: (sign: Signs) => Promise<unknown>, options?: AskOptions): Promise<void>
@@ -38,100 +65,206 @@ export interface AnyClient {
 
 /** Points in the life of a response. */
 export interface Signs {
-  readonly response: Promise<void>
+  readonly response: Promise<unknown>
   readonly data: Promise<void>
 }
 
 /** A client whose connections end with the test. */
 export function anyClient(t: Test, protocol: Protocol, port: number): AnyClient {
-  return protocol === 'HTTP/2' ? overHttp2(t, port) : overHttp1(protocol === 'TLS', port)
-}
-
-function overHttp1(isTls: boolean, port: number): AnyClient {
-  const begin = (path: string, { method = 'GET', headers = {} }: AskOptions) => {
-    const options = { port, host: '127.0.0.1', path, method, headers, agent: false }
-    return isTls ? https.request({ ...options, rejectUnauthorized: false }) : http.request(options)
-  }
+  const begin = protocol === 'HTTP/2' ? overHttp2(t, port) : overHttp1(t, protocol === 'TLS', port)
   return {
-    ask: (path, options = {}) =>
-      new Promise((resolve, reject) => {
-        const hints: number[] = []
-        const request = begin(path, options)
-        request.on('information', ({ statusCode }) => hints.push(statusCode))
-        request.on('error', reject)
-        request.on('response', (response) => {
-          const chunks: Buffer[] = []
-          response.on('data', (chunk: Buffer) => chunks.push(chunk))
-          response.on('error', () => {})
-          response.on('close', () => {
-            const { statusCode: status = 0, headers, trailers } = response
-            resolve({ status, headers, trailers, hints, body: Buffer.concat(chunks), isWhole: response.complete })
-          })
-        })
-        request.end(options.body)
-      }),
-    async leave(path, when, options = {}) {
-      const request = begin(path, options)
-      const closed = new Promise<void>((resolve) => request.once('close', resolve))
-      const response = Promise.withResolvers<void>()
-      const data = Promise.withResolvers<void>()
-      request.on('error', () => {})
-      request.on('response', (message) => {
-        response.resolve()
-        message.on('error', () => {}).once('data', () => data.resolve())
-      })
-      request.end(options.body)
-      await when({ response: response.promise, data: data.promise })
-      request.destroy()
-      await closed
+    begin,
+    async ask(path, options) {
+      const received = await begin(path, options).response
+      if (received.status === 0 && protocol !== 'HTTP/2')
+        throw new Error('the connection was closed without a response')
+      return received
+    },
+    async leave(path, when, options) {
+      const { begun, data, leave } = begin(path, options)
+      await when({ response: begun, data })
+      await leave()
     }
   }
 }
 
-function overHttp2(t: Test, port: number): AnyClient {
+function overHttp2(t: Test, port: number): AnyClient['begin'] {
   const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   session.on('error', () => {})
   t.teardown(() => session.destroy())
-  const begin = (path: string, { method = 'GET', headers = {}, body }: AskOptions) => {
-    const stream = session.request({ ':path': path, ':method': method, ...headers }, { endStream: body === undefined })
+  return (path, { method = 'GET', headers = {}, body, streams = false } = {}) => {
+    const fields = { ':path': path, ':method': method, ...headers }
+    const stream = session.request(fields, { endStream: body === undefined && !streams })
     stream.on('error', () => {})
     if (body !== undefined) stream.end(body)
-    return stream
-  }
-  return {
-    ask: (path, options = {}) =>
-      new Promise((resolve) => {
-        const hints: number[] = []
-        const chunks: Buffer[] = []
-        let [headers, trailers]: [http2.IncomingHttpHeaders, http2.IncomingHttpHeaders] = [{}, {}]
-        let ended = false
-        const stream = begin(path, options)
-        stream.on('headers', ({ ':status': status }) => hints.push(Number(status)))
-        stream.on('response', (given) => {
-          headers = given
-        })
-        stream.on('trailers', (given) => {
-          trailers = given
-        })
-        stream.on('data', (chunk: Buffer) => chunks.push(chunk))
-        stream.on('end', () => {
-          ended = true
-        })
-        stream.on('close', () => {
-          const status = Number(headers[':status'])
-          const isWhole = ended && stream.rstCode === http2.constants.NGHTTP2_NO_ERROR
-          resolve({ status, headers, trailers, hints, body: Buffer.concat(chunks), isWhole })
-        })
-      }),
-    async leave(path, when, options = {}) {
-      const stream = begin(path, options)
-      const closed = new Promise<void>((resolve) => stream.once('close', resolve))
-      const response = Promise.withResolvers<void>()
-      const data = Promise.withResolvers<void>()
-      stream.on('response', () => response.resolve()).once('data', () => data.resolve())
-      await when({ response: response.promise, data: data.promise })
-      stream.close(http2.constants.NGHTTP2_CANCEL)
-      await closed
+    const hints: number[] = []
+    const chunks: Buffer[] = []
+    const begun = Promise.withResolvers<Head>()
+    const data = Promise.withResolvers<void>()
+    let head: Head = { status: 0, headers: {} }
+    let trailers: Fields = {}
+    let ended = false
+    stream.on('headers', ({ ':status': status }) => hints.push(Number(status)))
+    stream.on('response', (given) => {
+      head = { status: Number(given[':status']), headers: given }
+      begun.resolve(head)
+    })
+    stream.on('trailers', (given) => {
+      trailers = given
+    })
+    stream.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      data.resolve()
+    })
+    stream.on('end', () => {
+      ended = true
+    })
+    const closed = new Promise<void>((resolve) => stream.once('close', resolve))
+    const response = closed.then(() => {
+      begun.resolve(head)
+      const isWhole = ended && stream.rstCode === http2.constants.NGHTTP2_NO_ERROR
+      return { ...head, trailers, hints, body: Buffer.concat(chunks), isWhole }
+    })
+    return {
+      send: (chunk) => void stream.write(chunk),
+      end: () => void stream.end(),
+      leave: () => {
+        stream.close(http2.constants.NGHTTP2_CANCEL)
+        return closed
+      },
+      body: () => Buffer.concat(chunks),
+      begun: begun.promise,
+      data: data.promise,
+      response
     }
   }
+}
+
+function overHttp1(t: Test, isTls: boolean, port: number): AnyClient['begin'] {
+  return (path, { method = 'GET', headers = {}, body, streams = false } = {}) => {
+    const at = { port, host: '127.0.0.1' }
+    const socket: net.Socket = isTls ? tls.connect({ ...at, rejectUnauthorized: false }) : net.connect(at)
+    t.teardown(() => socket.destroy())
+    let failed = false
+    socket.on('error', () => {
+      failed = true
+    })
+    const framing = streams ? { 'transfer-encoding': 'chunked' } : body && { 'content-length': Buffer.byteLength(body) }
+    const fields = { host: `127.0.0.1:${port}`, connection: 'close', ...headers, ...framing }
+    const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`)
+    socket.write(`${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n`, 'latin1')
+    if (body !== undefined) socket.write(body)
+    const parser = new Parser(method)
+    let hasData = false
+    const begun = Promise.withResolvers<Head>()
+    const data = Promise.withResolvers<void>()
+    socket.on('data', (chunk: Buffer) => {
+      parser.add(chunk)
+      if (parser.head === null || hasData) return
+      begun.resolve(parser.head)
+      hasData = parser.read().body.length > 0
+      if (hasData) data.resolve()
+    })
+    const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
+    const response = closed.then(() => {
+      const head = parser.head ?? { status: 0, headers: {} }
+      begun.resolve(head)
+      const { isWhole, ...content } = parser.read()
+      return { ...head, hints: parser.hints, ...content, isWhole: isWhole && !failed }
+    })
+    return {
+      send: (chunk) => {
+        const bytes = Buffer.from(chunk)
+        socket.write(Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]))
+      },
+      end: () => void socket.write('0\r\n\r\n'),
+      leave: () => {
+        socket.destroy()
+        return closed
+      },
+      body: () => parser.read().body,
+      begun: begun.promise,
+      data: data.promise,
+      response
+    }
+  }
+}
+
+/** Reads one HTTP/1.1 response. */
+class Parser {
+  readonly hints: number[] = []
+  head: Head | null = null
+  readonly #method: string
+  /** Bytes behind what was read of header sections. */
+  #chunks: Buffer[] = []
+
+  constructor(method: string) {
+    this.#method = method
+  }
+
+  add(chunk: Buffer): void {
+    this.#chunks.push(chunk)
+    while (this.head === null) {
+      const text = this.#rest()
+      const end = text.indexOf('\r\n\r\n')
+      if (end === -1) return
+      const [start = '', ...lines] = text.subarray(0, end).toString('latin1').split('\r\n')
+      const status = Number(start.split(' ')[1])
+      this.#chunks = [text.subarray(end + 4)]
+      if (status < 200) this.hints.push(status)
+      else this.head = { status, headers: fieldsOf(lines) }
+    }
+  }
+
+  #rest(): Buffer {
+    if (this.#chunks.length > 1) this.#chunks = [Buffer.concat(this.#chunks)]
+    return this.#chunks[0] ?? Buffer.alloc(0)
+  }
+
+  /** Returns the body so far without its framing, and whether it is all there. */
+  read(): Pick<Received, 'body' | 'isWhole' | 'trailers'> {
+    const content = this.#rest()
+    if (this.head === null) return { body: Buffer.alloc(0), isWhole: false, trailers: {} }
+    const { status, headers } = this.head
+    const hasNone = this.#method === 'HEAD' || status === 204 || status === 304
+    if (hasNone) return { body: content, isWhole: content.length === 0, trailers: {} }
+    if (headers['transfer-encoding'] === 'chunked') return unchunked(content)
+    const length = headers['content-length']
+    return { body: content, isWhole: length === undefined || content.length === Number(length), trailers: {} }
+  }
+}
+
+function unchunked(content: Buffer): Pick<Received, 'body' | 'isWhole' | 'trailers'> {
+  const parts: Buffer[] = []
+  for (let at = 0; ; ) {
+    const line = content.indexOf('\r\n', at)
+    const size = Number.parseInt(content.subarray(at, line).toString('latin1'), 16)
+    if (line === -1) return { body: Buffer.concat(parts), isWhole: false, trailers: {} }
+    if (size === 0) {
+      const lines = content
+        .subarray(line + 2)
+        .toString('latin1')
+        .split('\r\n')
+      // An empty line ends the trailer section, and nothing comes behind it.
+      const isWhole = lines.length > 1 && lines.indexOf('') === lines.length - 2
+      return { body: Buffer.concat(parts), isWhole, trailers: fieldsOf(lines) }
+    }
+    parts.push(content.subarray(line + 2, line + 2 + size))
+    at = line + 2 + size + 2
+  }
+}
+
+/** As Node shows them: cookies are a list, several of another name one value. */
+function fieldsOf(lines: readonly string[]): Fields {
+  const fields: Fields = {}
+  for (const line of lines) {
+    const colon = line.indexOf(':')
+    if (colon === -1) continue
+    const name = line.slice(0, colon).toLowerCase()
+    const value = line.slice(colon + 1).trim()
+    const before = fields[name]
+    if (name === 'set-cookie') fields[name] = [before ?? [], value].flat()
+    else fields[name] = before === undefined ? value : `${before as string}, ${value}`
+  }
+  return fields
 }
