@@ -19,6 +19,7 @@ import { loadWithPlugins as loadConfig, schemaOf } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
 import proxyClient from './plugins/edge/bridge/proxy-client.ts'
+import replyGuard from './plugins/edge/bridge/reply-guard.ts'
 import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
@@ -56,6 +57,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   await fastify.register(mesh, config)
   await fastify.register(edge, config)
   await fastify.register(requestState, config)
+  await fastify.register(replyGuard)
   await fastify.register(requestMesh)
   await fastify.register(proxyClient, config)
   await fastify.register(userPlugins, config)

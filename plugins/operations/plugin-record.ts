@@ -101,6 +101,11 @@ export class PluginRecord {
     return owners.map(({ hookTimeoutMs }) => hookTimeoutMs)
   }
 
+  /** The `hookTimeout` of a plugin, in milliseconds; undefined if there is no such plugin. */
+  hookTimeoutOf(plugin: string): number | undefined {
+    return this.#owners.find((owner) => owner.plugin === plugin)?.hookTimeoutMs
+  }
+
   /** Routes that plugins added by themselves; those that differ in their methods alone are one. */
   ownRoutes(): OwnRoute[] {
     const found = new Map<string, OwnRoute & { methods: string[] }>()

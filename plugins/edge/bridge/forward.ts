@@ -2,7 +2,7 @@
  * The bridge: the one place of the edge that touches the seam. It hands the client's request to the dispatcher, and the
  * response of the service to the client.
  */
-import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../config/schema.ts'
@@ -11,6 +11,7 @@ import { attach } from '../attach.ts'
 import type { ResponseRules } from './exchange.ts'
 import { relocation } from './location.ts'
 import { RawResponse } from './raw-response.ts'
+import { proceed } from './reply-guard.ts'
 import { ReplyResponse } from './reply-response.ts'
 import type { ResponsePath } from './response-path.ts'
 import { pathOf } from './response-path.ts'
@@ -36,10 +37,14 @@ export default fp(
     const paths = new Map<string, () => ResponsePath>()
     fastify.decorate('responsePath', (route: string) => paths.get(route)?.() ?? null)
 
+    fastify.guardReplies()
     // Last of the `onRoute` hooks, so that it sees which headers the other concerns drop.
     fastify.addHook('onRoute', function (routeOptions) {
       const { route, preflightFor } = routeOptions.config ?? {}
-      if (route === undefined) return
+      if (route === undefined) {
+        fastify.guardReplies()
+        return
+      }
       trust.add(route, routeOptions.config?.dropHeaders ?? [])
       if (keepsContext) {
         attach(routeOptions, 'preParsing', (request, reply, payload, done) => {
@@ -47,7 +52,7 @@ export default fp(
           done(null, payload)
         })
       }
-      if (route.via === undefined && route.edge.responsePath !== 'raw') attach(routeOptions, 'onSend', proceed)
+      attach(routeOptions, 'onSend', proceed)
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
       // Preflights are the edge's on any route.
@@ -82,7 +87,11 @@ export default fp(
       }
     }
   },
-  { name: 'jingwei-forward', fastify: '5.x', dependencies: ['jingwei-errors', 'jingwei-request-state'] }
+  {
+    name: 'jingwei-forward',
+    fastify: '5.x',
+    dependencies: ['jingwei-errors', 'jingwei-request-state', 'jingwei-reply-guard']
+  }
 )
 
 /** Makes `handler` that of the route. Handlers that plugins have put around the route's stay around it. */
@@ -90,11 +99,4 @@ function place(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
   const placeholder = routeOptions.config?.placeholder
   if (placeholder === undefined || routeOptions.handler === placeholder.handler) routeOptions.handler = handler
   else placeholder.call(handler)
-}
-
-/** Last of the `onSend` hooks of a route. */
-const proceed: onSendHookHandler = (request, _reply, payload, done) => {
-  const { exchange } = request
-  if (exchange instanceof ReplyResponse) exchange.proceed(payload, done)
-  else done(null, payload)
 }

@@ -12,8 +12,9 @@ import { withoutLength } from '../protocol/headers.ts'
 import { breakOff, Surplus } from './break-off.ts'
 import { Exchange, reasonPhrase } from './exchange.ts'
 import { scheduleFlush } from './flush-batch.ts'
+import { hasNoContent } from './reply-head.ts'
 import type { OwnHeaders } from './response-fields.ts'
-import { hasTrailers, removeServiceHeaders, setServiceHeaders, unwritableHeader } from './response-fields.ts'
+import { hasTrailers, removeServiceHeaders, setServiceHeaders } from './response-fields.ts'
 import type { Source } from './service-body.ts'
 import { discard, ServiceBody, streamOf } from './service-body.ts'
 import type { StreamedResponse } from './stalled-streams.ts'
@@ -77,25 +78,17 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
 
   #settle(payload: unknown, done: Done): void {
     const stream = streamOf(payload)
-    const error = unwritableHeader(this.reply) ?? (stream === null ? null : this.#failure)
-    if (error !== null) {
-      done(error)
+    if (stream !== null && this.#failure !== null) {
+      done(this.#failure)
       return
     }
     this.#stage = 'sending'
     this.#settleHead(payload)
     if (stream === null) this.#sendWhole(payload, done)
-    else if (this.#hasNoContent()) {
+    else if (hasNoContent(this.request, this.reply)) {
       if (stream !== this.#body) discard(stream)
       this.#sendWhole(null, done)
     } else this.#sendStream(stream, done)
-  }
-
-  /** RFC 9110, 6.4.1 and 15.3.6. A write to an HTTP/2 stream that has none would be an error. */
-  #hasNoContent(): boolean {
-    const { statusCode } = this.raw
-    const hasNone = statusCode === 204 || statusCode === 304 || (statusCode === 205 && this.isHttp2)
-    return hasNone || this.request.method === 'HEAD'
   }
 
   #settleHead(payload: unknown): void {
@@ -103,16 +96,13 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     const length = reply.getHeader('content-length')
     // Of another body; Fastify sets the length of one that is no stream.
     if (payload !== this.#body && length !== undefined && length === this.#length) reply.removeHeader('content-length')
-    // Node refuses to announce trailers without chunks.
-    const isWhole = typeof payload === 'string' || Buffer.isBuffer(payload) || payload === null
-    if (isWhole || reply.hasHeader('content-length')) reply.removeHeader('trailer')
     const isCustom = !this.isHttp2 && this.#text !== STATUS_CODES[this.#status] && reasonPhrase.test(this.#text)
     if (isCustom && raw.statusCode === this.#status) raw.statusMessage = this.#text
   }
 
   /** Sends what is no stream. The rest of the service's body is dropped until the response has ended. */
   #sendWhole(payload: unknown, done: Done): void {
-    const hasNone = this.#hasNoContent()
+    const hasNone = hasNoContent(this.request, this.reply)
     // To HEAD a payload tells its length.
     const given = hasNone && this.request.method !== 'HEAD' ? null : payload
     // Node would write a string together with the header section, whose octets would become UTF-8.
@@ -173,9 +163,18 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     if (this.gone === null) this.#end(error)
   }
 
-  #end(error: Error): void {
+  #end(error: Error): Error {
     const fault = streamFault(this.request, error)
     if (!this.raw.writableEnded) this.#break(fault)
+    return fault
+  }
+
+  /** Ends the response, as what is written does not fit its header section. */
+  refuse(error: Error): void {
+    const { destroyed, readableEnded } = this.#sent!
+    const fault = this.#end(error)
+    // Of a stream that has ended, Fastify does not learn the error.
+    if ((destroyed || readableEnded) && !this.raw.headersSent) inContext(this.request, () => this.reply.send(fault))
   }
 
   override onResponseData(_controller: unknown, chunk: Buffer): void {

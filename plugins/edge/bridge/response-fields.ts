@@ -15,13 +15,13 @@ const ofTheBody = ['content-encoding', 'content-length', 'content-range', 'conte
 const BadHeader = createError('JW_BAD_HEADER', 'The gateway failed to write a header of the response', 500)
 
 /** RFC 9110, 5.5: visible characters, blanks and tabs, and bytes from 0x80 on. */
-const valueCharacters = /^[\t\x20-\x7e\x80-\xff]*$/
+export const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Returns whether a name or value, as a plugin may set them on a reply, cannot be written. */
 function isUnwritable(name: string, value: unknown): boolean {
   if (!token.test(name)) return true
-  if (Array.isArray(value)) return value.some((item) => !valueCharacters.test(String(item)))
-  return !valueCharacters.test(String(value))
+  if (Array.isArray(value)) return value.some((item) => !fieldValue.test(String(item)))
+  return !fieldValue.test(String(value))
 }
 
 /** Returns whether a field of a service's trailer section stays behind. */
@@ -98,7 +98,8 @@ export function responseHeaders(
   return merged
 }
 
-function badHeader(name: string): Error {
+/** Returns the error for a header of a plugin that cannot be written. */
+export function badHeader(name: string): Error {
   return Object.assign(new BadHeader(), { header: name })
 }
 

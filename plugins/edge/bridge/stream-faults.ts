@@ -5,6 +5,16 @@ import { captureContext } from '../async-context.ts'
 
 const StreamFailed = createError('JW_PLUGIN_FAILED', 'a stream of an onSend hook of plugin %s failed: %s', 500)
 
+const ReplyFailed = createError('JW_PLUGIN_FAILED', 'a response that plugin %s made or changed cannot be sent: %s', 500)
+
+/** Logs why a response cannot be sent, and returns the error that ends it. */
+export function replyFault(request: FastifyRequest, error: Error): Error {
+  const plugin = pluginsOf(request)
+  const fault = Object.assign(new ReplyFailed(plugin, error.message), { cause: error })
+  request.log.error({ plugin, err: error }, fault.message)
+  return fault
+}
+
 /** Logs a stream's fault, and returns the error that ends the response. */
 export function streamFault(request: FastifyRequest, error: Error): Error {
   const plugin = pluginsOf(request)
@@ -13,17 +23,22 @@ export function streamFault(request: FastifyRequest, error: Error): Error {
   return fault
 }
 
-/** Returns the names of the plugins with an `onSend` hook on the request's route; there is mostly one. */
-function pluginsOf({ server, routeOptions }: FastifyRequest): string {
-  const route = routeOptions.config.route?.name
-  if (route === undefined || !server.hasDecorator('pluginRecord')) return 'unknown'
-  const hooks = server.pluginRecord.hooksOf(route)
-  const names = hooks.filter(({ everywhere, here }) => [...everywhere, ...here].includes('onSend'))
-  return names.map(({ plugin }) => plugin).join(', ') || 'unknown'
+/** Returns the plugin of the request's route, if it is a plugin's own, and those with an `onSend` hook on it. */
+function pluginsOf({ server, routeOptions: { config } }: FastifyRequest): string {
+  if (!server.hasDecorator('pluginRecord')) return 'unknown'
+  const { pluginRecord } = server
+  const own = pluginRecord.routes.find(
+    ({ route }) => config.ownRoute !== undefined && route.config?.ownRoute === config.ownRoute
+  )
+  const key = config.route?.name ?? own?.route
+  const hooks = key === undefined ? [] : pluginRecord.hooksOf(key)
+  const hooking = hooks.filter(({ everywhere, here }) => [...everywhere, ...here].includes('onSend'))
+  const names = new Set([...(own === undefined ? [] : [own.owner.plugin]), ...hooking.map(({ plugin }) => plugin)])
+  return [...names].join(', ') || 'unknown'
 }
 
 /** Time for the streams of hooks that no plugin of the configuration has added; the default of `hookTimeout`. */
-const usualTimeoutMs = 30_000
+export const usualTimeoutMs = 30_000
 
 /**
  * Returns for how long streams of `onSend` hooks may keep a response of a route waiting, in milliseconds: the longest

@@ -1,0 +1,77 @@
+/** Header sections of responses that Fastify sends: refused where Node would throw, and framed as RFC 9112 and 9110 ask. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { hopByHop } from '../../http-syntax.ts'
+import { reasonPhrase } from './exchange.ts'
+import { badHeader, unwritableHeader } from './response-fields.ts'
+import { replyFault } from './stream-faults.ts'
+
+const digits = /^\d+$/
+
+/** Hop-by-hop fields that are settled on their own. */
+const settled: ReadonlySet<string> = new Set(['connection', 'trailer', 'transfer-encoding'])
+const connectionFields = [...hopByHop].filter((name) => !settled.has(name))
+
+/** RFC 9110, 15: a final status. 1xx would leave the client waiting for another response. */
+function isFinal(status: number): boolean {
+  return Number.isInteger(status) && status >= 200 && status <= 999
+}
+
+/**
+ * Returns the error that takes the place of a response whose header section cannot be written; null if it can. Node writes
+ * the header section of a stream with the first chunk, where nothing catches what it throws.
+ */
+export function refusal(request: FastifyRequest, reply: FastifyReply, isStream: boolean): Error | null {
+  const { statusCode, statusMessage } = reply.raw
+  if (!isFinal(statusCode)) return replyFault(request, new Error(`${statusCode} is no status of a final response`))
+  // HTTP/2 has none.
+  const isHttp1 = request.raw.httpVersionMajor === 1
+  if (isHttp1 && statusMessage !== undefined && !reasonPhrase.test(String(statusMessage))) {
+    return replyFault(request, new Error('its reason phrase has characters that it cannot have'))
+  }
+  const length = reply.getHeader('content-length')
+  if (isStream && length !== undefined && !digits.test(String(length))) return badHeader('content-length')
+  return unwritableHeader(reply)
+}
+
+/** Makes an error response writable whose header section a hook has made unwritable a second time. */
+export function repairHead(reply: FastifyReply): void {
+  const { raw } = reply
+  if (!isFinal(raw.statusCode)) raw.statusCode = 500
+  for (let error = unwritableHeader(reply); error !== null; error = unwritableHeader(reply)) {
+    reply.removeHeader((error as Error & { header: string }).header)
+  }
+  if (!('stream' in raw)) raw.statusMessage = ''
+}
+
+/** RFC 9110, 6.4.1 and 15.3.6. A write to an HTTP/2 stream that has none would be an error. */
+export function hasNoContent({ method, raw }: FastifyRequest, { statusCode }: FastifyReply): boolean {
+  const hasNone = statusCode === 204 || statusCode === 304 || (statusCode === 205 && raw.httpVersionMajor > 1)
+  return hasNone || method === 'HEAD'
+}
+
+/** Removes the fields that frame the connection instead of describing the response, and settles how the body is framed. */
+export function settleFields(request: FastifyRequest, reply: FastifyReply, isStream: boolean): void {
+  // RFC 9110, 15.5.22: 426 asks for another protocol, and names it.
+  if (reply.statusCode !== 426) settleConnection(reply)
+  const canTrail = request.raw.httpVersion !== '1.0' && !hasNoContent(request, reply)
+  if (!canTrail) reply.removeTrailerFunctions()
+  // RFC 9110, 8.6, and RFC 9112, 6.2.
+  if (reply.statusCode === 204 || reply.hasTrailerFunctions()) reply.removeHeader('content-length')
+  const isChunked = canTrail && isStream && !reply.hasHeader('content-length')
+  // Fastify announces those of trailer functions later. Node refuses to announce trailers without chunks.
+  if (!isChunked && reply.hasHeader('trailer')) reply.removeHeader('trailer')
+  if (!reply.hasHeader('transfer-encoding')) return
+  // Once removed, Node would not send chunks at all.
+  if (isChunked && request.raw.httpVersionMajor === 1) reply.header('transfer-encoding', 'chunked')
+  else reply.removeHeader('transfer-encoding')
+}
+
+/** Removes the fields of one connection, but for `Connection: close`. */
+function settleConnection(reply: FastifyReply): void {
+  for (const name of connectionFields) if (reply.hasHeader(name)) reply.removeHeader(name)
+  const given = reply.getHeader('connection')
+  if (given === undefined) return
+  const options = String(given).toLowerCase().split(',')
+  if (options.some((option) => option.trim() === 'close')) reply.header('connection', 'close')
+  else reply.removeHeader('connection')
+}

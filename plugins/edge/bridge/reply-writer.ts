@@ -1,0 +1,82 @@
+/** Streams that Fastify pipes into a response: their bytes are counted, and what fails while they are written is caught. */
+import type { ServerResponse } from 'node:http'
+import type { FastifyReply } from 'fastify'
+
+type Write = (chunk?: unknown, encoding?: unknown, done?: unknown) => boolean
+type End = (chunk?: unknown, encoding?: unknown, done?: unknown) => ServerResponse
+
+const writers = new WeakMap<ServerResponse, ReplyWriter>()
+
+/**
+ * Writes the stream of one response. A body that is longer or shorter than its Content-Length would have the client read
+ * the next response as part of this one (RFC 9112, 8), so it fails. Node checks neither.
+ */
+class ReplyWriter {
+  /** Off once the response has failed and another one takes its place. */
+  isOn = true
+  /** Null without a Content-Length. */
+  readonly #length: number | null
+  readonly #fail: (error: Error) => void
+  #written = 0
+  #hasFailed = false
+
+  constructor(length: number | null, fail: (error: Error) => void) {
+    this.#length = length
+    this.#fail = fail
+  }
+
+  guard(raw: ServerResponse): void {
+    const write = raw.write.bind(raw) as Write
+    const end = raw.end.bind(raw) as End
+    const guardedWrite: Write = (chunk, encoding, done) => {
+      if (!this.isOn) return write(chunk, encoding, done)
+      if (this.#hasFailed) return false
+      const isText = typeof chunk === 'string'
+      this.#written += isText ? Buffer.byteLength(chunk, encoding as BufferEncoding) : (chunk as Buffer).byteLength
+      if (this.#length !== null && this.#written > this.#length) return this.#misfit('more')
+      try {
+        return write(chunk, encoding, done)
+      } catch (error) {
+        return this.#end(error as Error)
+      }
+    }
+    const guardedEnd: End = (chunk, encoding, done) => {
+      if (!this.isOn || raw.destroyed) return end(chunk, encoding, done)
+      if (this.#hasFailed) return raw
+      if (this.#length !== null && this.#written < this.#length) this.#misfit('fewer')
+      else {
+        try {
+          end(chunk, encoding, done)
+        } catch (error) {
+          this.#end(error as Error)
+        }
+      }
+      return raw
+    }
+    Object.assign(raw, { write: guardedWrite, end: guardedEnd })
+  }
+
+  #misfit(which: 'more' | 'fewer'): false {
+    return this.#end(new Error(`it has ${which} bytes than its Content-Length, ${this.#length}`))
+  }
+
+  #end(error: Error): false {
+    this.#hasFailed = true
+    this.#fail(error)
+    return false
+  }
+}
+
+/** Guards the writes of a stream until `releaseWrites`. `fail` is called once, and ends the response. */
+export function guardWrites(reply: FastifyReply, fail: (error: Error) => void): void {
+  const length = reply.getHeader('content-length')
+  const writer = new ReplyWriter(length === undefined ? null : Number(length), fail)
+  writers.set(reply.raw, writer)
+  writer.guard(reply.raw)
+}
+
+/** Ends the guard of a response that another one replaces. */
+export function releaseWrites(raw: ServerResponse): void {
+  const writer = writers.get(raw)
+  if (writer !== undefined) writer.isOn = false
+}
