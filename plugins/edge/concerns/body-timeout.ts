@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { constants } from 'node:http2'
+import { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -146,7 +147,9 @@ class ArrivingBody {
 /** Bounds what is left of a body that was answered before it was whole: it is read and dropped, and must end soon. */
 function boundRest(raw: IncomingMessage, timeoutMs: number): void {
   if (raw.readableEnded || raw.destroyed) return
-  const { socket } = raw
+  // `unknown`, as Node's type leaves out that an injected request has no connection.
+  const socket: unknown = raw.socket
+  if (!(socket instanceof Duplex)) return
   const timer = setTimeout(() => socket.destroy(), timeoutMs)
   const ended = () => {
     clearTimeout(timer)

@@ -1,5 +1,7 @@
 // Which path the responses of a route take: chosen by the hooks on it, once all plugins have loaded.
 import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import Fastify from 'fastify'
 import type { Test } from 'tap'
@@ -158,3 +160,15 @@ for (const path of ['raw', 'reply'] as const) {
     t.match(await server.inject({ method: 'DELETE', url: '/none' }), { statusCode: 404 })
   })
 }
+
+t.test('an injected request whose body is refused unread leaves nothing behind that could fail later', async (t) => {
+  const settings = { ...config('http://127.0.0.1:9', { bodyLimit: '4b' }), listen: { timeouts: { bodyIdle: '50ms' } } }
+  const server = build(configOf(settings), { logger: false })
+  t.teardown(() => server.close())
+  const sockets: IncomingMessage['socket'][] = []
+  server.addHook('onRequest', async ({ raw }) => void sockets.push(raw.socket))
+  t.match(await server.inject({ method: 'POST', url: '/r0', payload: 'too large' }), { statusCode: 413 })
+  t.equal(sockets[0]!.listenerCount('close'), 0)
+  // An error in a timer ends the process.
+  await sleep(150)
+})
