@@ -14,6 +14,8 @@ import type { Config } from '../../config/schema.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
 
+export { eventually } from './eventually.ts'
+
 export interface RunningGateway {
   url: string
   port: number
@@ -243,9 +245,4 @@ function unchunk(text: string, headers: Record<string, string>): string {
     body += text.slice(line + 2, line + 2 + size)
     at = line + 2 + size + 2
   }
-}
-
-/** Waits until something is so; the test's own timeout bounds it. */
-export async function eventually(check: () => boolean): Promise<void> {
-  while (!check()) await new Promise((resolve) => setTimeout(resolve, 5))
 }

@@ -86,7 +86,7 @@ t.test('failover to a joined datacenter and back, and the agent’s own place', 
 
   // The second datacenter is lost with all that was known of it: known it stays.
   await two.consul.kill()
-  await eventually(() => mesh.status()[0]?.source.failover?.dc2 !== null, 60_000)
+  await eventually(() => mesh.status()[0]?.source.failover?.dc2 !== null, 'the failover', 60_000)
   t.equal(mesh.status()[0]?.source.error, null)
   t.same(await answers(), new Set(['near']))
   await one.consul.deregister('web-2')

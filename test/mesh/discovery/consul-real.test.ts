@@ -48,7 +48,7 @@ t.test('instances come and go at once, with their weights, tags and states', asy
 
   await consul.setCheck('service:web-1', 'warning')
   await strict.until([at(4002)], 1500)
-  await eventually(() => lenient.sets.at(-1)?.[0]?.weight === 2, 1500)
+  await eventually(() => lenient.sets.at(-1)?.[0]?.weight === 2, 'the new weight', 1500)
   await consul.setCheck('service:web-1', 'critical')
   await lenient.until([at(4002)], 1500)
   await consul.setCheck('service:web-1', 'passing')
@@ -100,7 +100,7 @@ t.test('restarted with nothing: instances that return in time are never missed; 
   const second = await startConsul({ ports: first.ports })
   t.teardown(second.stop)
   await second.register({ id: 'web-1', name: 'web', port: 4001 })
-  await eventually(() => web.source.status().error === null, 20_000)
+  await eventually(() => web.source.status().error === null, 'Consul to be back', 20_000)
   t.equal(gone.sets.length, 1, 'not believed at once')
   await gone.until([], 30_000)
   t.equal(web.sets.length, 1)

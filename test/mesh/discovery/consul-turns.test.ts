@@ -158,7 +158,7 @@ t.test('a real agent that takes fewer connections than there are services', asyn
     const source = discovery.source(service(name))
     return { source, ...watch(source) }
   })
-  await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 1), 60_000)
+  await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 1), 'one instance each', 60_000)
   const crowded = lines.filter(({ message }) => /raise limits/.test(message))
   t.equal(crowded.length, 1)
   t.comment(crowded[0]?.fields)
@@ -166,7 +166,11 @@ t.test('a real agent that takes fewer connections than there are services', asyn
   t.notOk(others.includes(false), 'there is room for others at this address')
   const began = performance.now()
   for (const name of names) await register(name, 2)
-  await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 2), 60_000)
+  await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 2), 'two instances each', 60_000)
   t.comment(`all 120 changes seen ${(performance.now() - began).toFixed(0)} ms after the first`)
-  await eventually(() => sources.filter(({ source }) => source.status().error === null).length === 120, 30_000)
+  await eventually(
+    () => sources.filter(({ source }) => source.status().error === null).length === 120,
+    'all to be served',
+    30_000
+  )
 })

@@ -299,7 +299,7 @@ t.test('close: the question is cancelled and no socket stays', async (t) => {
   await eventually(() => seen.length >= 3)
   await Promise.all([source.close(), backingOff.source.close(), source.close()])
   client.close()
-  await eventually(() => sockets.size === 0, 2000)
+  await eventually(() => sockets.size === 0, 'the end of the connections', 2000)
   t.same(lines, [], 'a close is no fault')
   t.equal(source.status().error, null)
 })

@@ -1,9 +1,11 @@
-/** What the tests of discovery share: surroundings that record, and a source whose sets can be awaited. */
-import { setTimeout as sleep } from 'node:timers/promises'
+/** Helpers for the tests of discovery: dependencies that record, and a source whose sets can be awaited. */
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { InstanceSpec, MeshDeps } from '../../../plugins/mesh/core/types.ts'
 import type { Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 import type { Meter } from '../../../plugins/meter.ts'
+import { eventually } from '../../helpers/eventually.ts'
+
+export { eventually }
 
 export interface Line {
   level: 'info' | 'warn' | 'error'
@@ -58,15 +60,8 @@ export function watch(source: Restorable, restored?: readonly InstanceSpec[]) {
     origins: () => sets.at(-1)?.map(({ origin }) => origin) ?? null,
     /** Waits until the latest set has exactly these origins. */
     async until(origins: string[], ms = 10_000): Promise<void> {
-      await eventually(() => JSON.stringify(sets.at(-1)?.map(({ origin }) => origin)) === JSON.stringify(origins), ms)
+      const isThere = () => JSON.stringify(sets.at(-1)?.map(({ origin }) => origin)) === JSON.stringify(origins)
+      await eventually(isThere, `instances ${origins.join(', ')}`, ms)
     }
-  }
-}
-
-export async function eventually(holds: () => boolean, ms = 10_000): Promise<void> {
-  const end = performance.now() + ms
-  while (!holds()) {
-    if (performance.now() > end) throw new Error(`did not come true within ${ms} ms: ${holds}`)
-    await sleep(10)
   }
 }

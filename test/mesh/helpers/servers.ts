@@ -4,8 +4,9 @@ import type { IncomingMessage, RequestListener } from 'node:http'
 import { createServer } from 'node:http'
 import type { AddressInfo, Server, Socket } from 'node:net'
 import net from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
+
+export { eventually } from '../../helpers/eventually.ts'
 
 async function listen(server: Server): Promise<string> {
   server.listen(0, '127.0.0.1')
@@ -77,13 +78,4 @@ export async function refused(): Promise<string> {
 export async function connecting(t: Test) {
   const server = await silent(t)
   return { ...server, url: server.url.replace('http:', 'https:') }
-}
-
-/** Waits for what must come true; a test that waits in vain fails. */
-export async function eventually(condition: () => boolean, what: string, withinMs = 10_000): Promise<void> {
-  const end = performance.now() + withinMs
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`in vain waited for: ${what}`)
-    await sleep(5)
-  }
 }
