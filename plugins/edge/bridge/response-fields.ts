@@ -119,8 +119,10 @@ export function setServiceHeaders(
   passOn(given, own, ownsHeaders, announces, (name, value) => {
     names.add(name)
     const values = isHttp2 && Array.isArray(value) ? [...http2Values(name, value)] : value
-    const before = own[name]
-    if (before === undefined) reply.header(name, values)
+    const before = Object.hasOwn(own, name) ? own[name] : undefined
+    // Fastify keeps headers in a plain object, whose prototype this name would set.
+    if (name === '__proto__') reply.raw.setHeader(name, [values].flat().join(', '))
+    else if (before === undefined) reply.header(name, values)
     else if (name === 'vary') reply.header(name, [values, before].flat().join(', '))
     else {
       // Only once removed: Fastify appends to cookies. The gateway's own are the last, which count.

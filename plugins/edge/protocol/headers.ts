@@ -89,10 +89,10 @@ export function endToEnd(headers: IncomingHttpHeaders, isHttp2: boolean): [name:
 
 /** Returns fields by name from name, value, name, value, …; a list where a name is there several times. */
 export function fieldsOf(pairs: readonly string[]): Record<string, string | string[]> {
-  const fields: Record<string, string | string[]> = {}
+  const fields = Object.create(null) as Record<string, string | string[]>
   for (let at = 0; at < pairs.length; at += 2) {
     const [name, value] = [pairs[at]!, pairs[at + 1]!]
-    const before = Object.hasOwn(fields, name) ? fields[name] : undefined
+    const before = fields[name]
     fields[name] = before === undefined ? value : [before, value].flat()
   }
   return fields

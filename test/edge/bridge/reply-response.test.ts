@@ -443,3 +443,34 @@ async function unread(protocol: Protocol, port: number, hook: string): Promise<(
   response.on('error', () => {})
   return () => request.destroy()
 }
+
+for (const protocol of protocols) {
+  t.test(`${protocol}: names of fields that every object has`, async (t) => {
+    const fields = ['__proto__', '1', '__proto__', '2', 'constructor', '3', 'toString', '4', 'valueof', '5']
+    const before = (fastify: FastifyInstance) => {
+      fastify.addHook('onSend', async ({ url }, _reply, payload) => {
+        if (url === '/throws') throw new Error('a slip')
+        return payload
+      })
+    }
+    const { ask } = await serving(t, protocol, before, (_request, response) => {
+      response.writeHead(200, fields).end('hello')
+    })
+    const { headers, body } = await ask('/')
+    const others = [':status', 'date', 'x-request-id', 'connection', 'transfer-encoding']
+    t.strictSame(
+      Object.entries(headers)
+        .filter(([name]) => !others.includes(name))
+        .sort(([one], [other]) => (one < other ? -1 : 1)),
+      [
+        ['__proto__', '1, 2'],
+        ['constructor', '3'],
+        ['tostring', '4'],
+        ['valueof', '5']
+      ]
+    )
+    t.equal(body.toString(), 'hello')
+    const failed = await ask('/throws')
+    t.strictSame([failed.status, Object.hasOwn(failed.headers, '__proto__')], [500, false])
+  })
+}

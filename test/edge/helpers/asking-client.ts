@@ -256,15 +256,15 @@ function unchunked(content: Buffer): Pick<Received, 'body' | 'isWhole' | 'traile
 
 /** As Node shows them: cookies are a list, several of another name one value. */
 function fieldsOf(lines: readonly string[]): Fields {
-  const fields: Fields = {}
+  const fields = new Map<string, string | string[]>()
   for (const line of lines) {
     const colon = line.indexOf(':')
     if (colon === -1) continue
     const name = line.slice(0, colon).toLowerCase()
     const value = line.slice(colon + 1).trim()
-    const before = fields[name]
-    if (name === 'set-cookie') fields[name] = [before ?? [], value].flat()
-    else fields[name] = before === undefined ? value : `${before as string}, ${value}`
+    const before = fields.get(name)
+    if (name === 'set-cookie') fields.set(name, [before ?? [], value].flat())
+    else fields.set(name, before === undefined ? value : `${before as string}, ${value}`)
   }
-  return fields
+  return Object.fromEntries(fields)
 }
