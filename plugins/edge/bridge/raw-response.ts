@@ -23,7 +23,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
    */
   #held: string | Buffer | null = null
   #isBodiless = false
-  #isScheduled = false
+  isScheduled = false
   #ended = false
 
   protected override begin(status: number, headers: IncomingHttpHeaders, text: string): void {
@@ -35,18 +35,11 @@ export class RawResponse extends Exchange implements BorrowingHandler {
     raw.writeHead(status, reason, this.responseHeaders(passed, hasTrailers(this.request.raw, status, headers)))
     // Not before: a header section that cannot be written still becomes an error response.
     this.reply.hijack()
-    this.#schedule()
-  }
-
-  #schedule(): void {
-    if (this.#isScheduled) return
-    this.#isScheduled = true
     scheduleFlush(this)
   }
 
   /** Sends a header section without a body on its own: a stream of events may be silent for long. */
   flush(): void {
-    this.#isScheduled = false
     if (this.gone !== null) return
     try {
       if (this.#ended) this.#writeEnd()
@@ -108,7 +101,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
       return
     }
     this.#held = this.isHttp2 ? own : chunk.toString('latin1')
-    this.#schedule()
+    scheduleFlush(this)
   }
 
   /** Ends the response without its body, which may have no end, and the exchange with the service. */
@@ -143,7 +136,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
 
   protected override end(): void {
     this.#ended = true
-    this.#schedule()
+    scheduleFlush(this)
   }
 
   protected override breakOff(error: Error): void {

@@ -46,7 +46,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   #held: Buffer[] = []
   #heldBytes = 0
   #receivedBytes = 0
-  #isScheduled = false
+  isScheduled = false
   #isPaused = false
 
   protected override begin(status: number, headers: IncomingHttpHeaders, text: string): void {
@@ -138,7 +138,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
       })
       this.rules.stalls?.watch(this, this.raw)
     }
-    this.#schedule()
+    scheduleFlush(this)
   }
 
   get progress(): number {
@@ -186,7 +186,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     this.#held.push(chunk)
     this.#heldBytes += chunk.length
     if (this.#heldBytes > oneChunk) inContext(this.request, () => this.#pushHeld())
-    else this.#schedule()
+    else scheduleFlush(this)
   }
 
   /** Ends the exchange with a service that sends content with a status that has none. */
@@ -214,14 +214,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     this.controller!.resume()
   }
 
-  #schedule(): void {
-    if (this.#isScheduled) return
-    this.#isScheduled = true
-    scheduleFlush(this)
-  }
-
   flush(): void {
-    this.#isScheduled = false
     if (this.gone !== null || this.#stage === 'withdrawn') return
     try {
       inContext(this.request, () => this.#pass())
@@ -247,7 +240,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   }
 
   protected override end(): void {
-    this.#schedule()
+    scheduleFlush(this)
   }
 
   override onResponseError(controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
