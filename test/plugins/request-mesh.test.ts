@@ -310,3 +310,32 @@ t.test('a signal of one’s own ends a call, too', async (t) => {
   )
   t.same(await (await fetch(`${url}/home`)).json(), { message: 'enough' })
 })
+
+t.test('a path that is no origin-form target fails in the plugin, and no service is called', async (t) => {
+  const seen: unknown[] = []
+  const orders = await service(t, (request, response) => {
+    seen.push(request.url)
+    response.end('{}')
+  })
+  const { url } = await bff(
+    t,
+    { orders },
+    `fastify.get('/json', async (request) => request.mesh.json('orders', request.headers['x-path']))
+     fastify.get('/request', async (request) => {
+       const path = request.headers['x-path']
+       const { body } = await request.mesh.request({ origin: 'http://orders.mesh', path })
+       return body.json()
+     })`
+  )
+  const refused = ['x', '', 'http://evil/x', 'evil:80', '*', '?x=1', '/a b', '/a#b', '/\u00e9']
+  for (const path of refused) {
+    for (const route of ['/json', '/request']) {
+      const response = await fetch(url + route, { headers: { 'x-path': path } })
+      t.match([response.status, await response.json()], [500, { code: 'JW_PLUGIN_FAILED' }], path)
+    }
+  }
+  t.strictSame(seen, [])
+  const taken = ['/', '/x?y=%zz&z="', '//x', '/a;b=c/%2F|{}']
+  for (const path of taken) t.equal((await fetch(`${url}/json`, { headers: { 'x-path': path } })).status, 200, path)
+  t.strictSame(seen, taken)
+})

@@ -55,6 +55,9 @@ export class UpstreamStatus extends createError('JW_UPSTREAM_STATUS', '%s respon
 
 const mostBytes = 10 * 1024 * 1024
 
+/** An absolute path, with or without a query, of visible ASCII (RFC 9112, 3.2.1). */
+const originForm = /^\/[!-"$-~]*$/
+
 export class RequestMesh {
   readonly #request: FastifyRequest
   readonly #requests: UpstreamRequests
@@ -71,6 +74,10 @@ export class RequestMesh {
   /** Calls a service as undici's `request()` does. A body that nobody reads ends with the request. */
   async request(options: CallOptions): Promise<Dispatcher.ResponseData> {
     const { method = 'GET', maxResponseSize = mostBytes, headers, signal, ...rest } = options
+    // The absolute form would name a host, which counts more than `Host` (RFC 9112, 3.2.2).
+    if (typeof rest.path !== 'string' || !originForm.test(rest.path)) {
+      throw new TypeError('request.mesh: path must begin with a slash and be of visible ASCII without a fragment')
+    }
     const gone = goneSignal(this.#request)
     gone.throwIfAborted()
     const response = await this.#seam.request({
