@@ -126,7 +126,9 @@ function prefixOf({ parts }: PathPattern): string {
  */
 function encodeParams(url: string, params: Params): void {
   try {
-    decodeURI(url)
+    // http-proxy decodes no query.
+    const query = url.indexOf('?')
+    decodeURI(query === -1 ? url : url.slice(0, query))
   } catch {
     // http-proxy would throw what is a 500.
     throw new Undecodable()

@@ -66,6 +66,20 @@ t.test('the value of a parameter stays one segment', async (t) => {
   }
 })
 
+t.test('a query goes on as it is, whatever its encoding', async (t) => {
+  const queries = ['q=caf%E9', 'off=50%', 'x=1&y=%zz&&z=+', 'a=b?c=%FF']
+  const routes = [
+    [{ match: { path: '/hp' } }, '/hp/a', '/hp/a'],
+    [{ match: { path: '/hp' }, httpProxy: { rewritePrefix: '/' } }, '/hp/a', '/a'],
+    [{ match: { path: '/u/:id' }, httpProxy: { rewritePrefix: '/v2/:id/x' } }, '/u/7', '/v2/7/x']
+  ] as const
+  for (const [route, path, sent] of routes) {
+    const { port } = await gatewayWith(t, route)
+    for (const query of queries) t.equal((await ask(port, `${path}?${query}`)).url, `${sent}?${query}`)
+    t.equal((await get(port, `${path}%FF?${queries[0]}`)).status, 400, 'a path has to be decodable')
+  }
+})
+
 t.test('functions come from a module', async (t) => {
   const folder = t.testdir({
     'proxy.ts': `export default {
