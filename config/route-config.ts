@@ -9,7 +9,7 @@ import { pluginName } from './schema/plugin.ts'
 import type { PluginOptions, RouteConfig, Written, WrittenRoute } from './schema.ts'
 import { schemaFault } from './validate.ts'
 
-/** Where nothing is known of who reads a route's config. */
+/** Keys of a configuration that was loaded without the plugins that read `routes[].config`. */
 const unknownKeys: RouteConfigKeys = { schemas: new Map(), reserved: new Map(), plugins: null }
 
 /** Returns whether the keys of every plugin are known, so that any other key is a mistake. */

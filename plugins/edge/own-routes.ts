@@ -132,7 +132,7 @@ export class OwnRoutes {
       ...(this.#config.redis && { redis: { url: 'redis://localhost' } }),
       services: { own: { instances: ['http://localhost'] } },
       routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],
-      // Whether facts are provided is checked once all that applies is known.
+      // A later check, which knows all concerns and plugins of the route, tests whether facts are provided.
       plugins: [{ path: import.meta.filename, provides: ['consumer'] }]
     })
     const read = routes[0]!.edge as Written

@@ -110,7 +110,7 @@ function notFoundArgs(route: RouteOptions, first: NotFoundHandler | null): [Part
   const { method: _method, url: _url, handler, ...options } = route
   const last = handler as NotFoundHandler
   if (first === null) return [options, last]
-  // Where a concern applies, it would refuse a wrong method before the gateway can say so.
+  // A concern of a guarded route would refuse a wrong method before the gateway can say so.
   const isGuarded = route.config?.guarded === true
   return [isGuarded ? { ...options, onRequest: hooksAfter(first, route.onRequest) } : options, inTurn(first, last)]
 }

@@ -25,7 +25,7 @@ export interface PluginHooks {
   readonly here: readonly RequestHook[]
 }
 
-/** What plugins have added to the gateway, for people who look at its routes. */
+/** Hooks and routes that plugins have added to the gateway, for `routes` and the admin API. */
 export class PluginRecord {
   /** Runs each `onReady` hook; rejects with the fault of its plugin. */
   readonly readyHooks: (() => Promise<void>)[] = []

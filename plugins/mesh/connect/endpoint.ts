@@ -72,7 +72,7 @@ function connectionOptions({ connections, maxHeaderSize }: MeshPolicy): Connecti
 /** Envoy's; in force also where no circuit breaker is. */
 const defaultCap = 1024
 
-/** How many connections to one instance there may be, and how many attempts at it, waiting ones included. */
+/** Returns the bounds of one instance: of its connections, and of attempts at it, those that wait included. */
 function capsOf({ circuitBreaker }: MeshPolicy): { connections: number; most: number } {
   if (!circuitBreaker || circuitBreaker.mode === 'shadow') return { connections: defaultCap, most: 2 * defaultCap }
   const { maxConnections, maxPendingRequests, maxRequests = Number.POSITIVE_INFINITY } = circuitBreaker.perInstance
