@@ -11,7 +11,7 @@ const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'pre
 /** Hooks that only look on: after their failure, all goes on. */
 const lookingOn = ['onError', 'onResponse', 'onTimeout', 'onRequestAbort'] as const
 
-const requestHooks = [...inTheWay, ...lookingOn] as const
+export const requestHooks = [...inTheWay, ...lookingOn] as const
 export type RequestHook = (typeof requestHooks)[number]
 
 export const isRequestHook = (name: string): name is RequestHook => (requestHooks as readonly string[]).includes(name)

@@ -1,6 +1,7 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { PluginOwner } from './fault-owners.ts'
 import type { Code, RequestHook } from './guarded-hook.ts'
+import { requestHooks } from './guarded-hook.ts'
 
 /**
  * Hooks that a plugin adds to the gateway's context, kept apart to be attached to routes one by one: to those that name
@@ -14,6 +15,8 @@ export class PluginPlacement {
   readonly #onRoute: Code[] = []
   /** Routes that were there before the plugin had added all of its hooks. */
   #earlier: RouteOptions[] = []
+  /** Stands in their lists where the hooks go that are still to come. It does nothing if it is called. */
+  readonly #mark: Code = (...args: unknown[]) => (args.at(-1) as () => void)()
   #isComplete = false
 
   constructor(fastify: FastifyInstance, owner: PluginOwner) {
@@ -28,7 +31,7 @@ export class PluginPlacement {
   /** Adds a hook, which routes get that are there already: as in Fastify, the order of hooks and routes is free. */
   addHook(name: RequestHook, hook: Code): void {
     this.#hooks.push([name, hook])
-    for (const route of this.#earlier) this.#append(route, name, hook)
+    for (const route of this.#earlier) this.#insert(route, name, hook)
   }
 
   addOnRoute(hook: Code): void {
@@ -40,12 +43,21 @@ export class PluginPlacement {
     if (!this.#isFor(route)) return
     for (const [name, hook] of this.#hooks) this.#append(route, name, hook)
     for (const hook of this.#onRoute) Reflect.apply(hook, this.#fastify, [route])
-    if (!this.#isComplete) this.#earlier.push(route)
+    if (this.#isComplete) return
+    this.#earlier.push(route)
+    for (const name of requestHooks) Object.assign(route, { [name]: [...listOf(route, name), this.#mark] })
   }
 
   /** Ends the time in which the plugin can add hooks. */
   complete(): void {
     this.#isComplete = true
+    for (const route of this.#earlier) {
+      for (const name of requestHooks) {
+        const hooks = listOf(route, name).filter((hook) => hook !== this.#mark)
+        if (hooks.length > 0) Object.assign(route, { [name]: hooks })
+        else Reflect.deleteProperty(route, name)
+      }
+    }
     this.#earlier = []
   }
 
@@ -61,8 +73,22 @@ export class PluginPlacement {
 
   /** Appends a hook to a route. Copies the list: routes may have been given the same one. */
   #append(route: RouteOptions, name: RequestHook, hook: Code): void {
-    const before: unknown = route[name]
-    Object.assign(route, { [name]: [...[before ?? []].flat(), hook] })
+    Object.assign(route, { [name]: [...listOf(route, name), hook] })
+    this.#fastify.pluginRecord.addRouteHook(this.#owner, name, route)
+  }
+
+  /** Inserts a hook into a route at the plugin's position. */
+  #insert(route: RouteOptions, name: RequestHook, hook: Code): void {
+    const hooks = listOf(route, name)
+    const index = hooks.indexOf(this.#mark)
+    if (index === -1) {
+      const text = `${[route.method].flat().join(',')} ${route.url}`
+      throw new Error(`a plugin has replaced the ${name} hooks of ${text}: list it after ${this.#owner.plugin}`)
+    }
+    Object.assign(route, { [name]: hooks.toSpliced(index, 0, hook) })
     this.#fastify.pluginRecord.addRouteHook(this.#owner, name, route)
   }
 }
+
+const listOf = (route: RouteOptions, name: RequestHook): Code[] =>
+  [(route[name] as Code | Code[] | undefined) ?? []].flat()

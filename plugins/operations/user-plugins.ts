@@ -27,9 +27,12 @@ export default fp<Config>(
       return ownerOf(config, index, order ?? null, fastify.faultOwners)
     })
     const concerns = placeConcerns(fastify, modules, owners)
+    const placements = owners.map((owner, index) =>
+      isConcern(modules[index]!) ? null : placeAmongConcerns(fastify, config.plugins[index]!, owner)
+    )
     for (const [index, module] of modules.entries()) {
       const [owner, entry] = [owners[index]!, config.plugins[index]!]
-      if (!isConcern(module)) await start(fastify, module, entry, owner)
+      if (!isConcern(module)) await start(fastify, module, entry, owner, placements[index]!)
       else await startConcern(fastify, module, concerns.get(index), config, entry, owner)
     }
   },
@@ -101,11 +104,12 @@ async function start(
   fastify: FastifyInstance,
   plugin: AnyPlugin,
   options: PluginOptions,
-  owner: PluginOwner
+  owner: PluginOwner,
+  placed: PluginPlacement | null
 ): Promise<void> {
   const failed = (error: unknown) => startFailure(error, options, owner)
   fastify.pluginRecord.addOwner(owner)
-  const placement = place(fastify, options, owner)
+  const placement = placed ?? placeOnSome(fastify, options, owner)
   const release = guardInstance(fastify, owner, placement, failed)
   try {
     await owner.owners.load(owner, async () => register(fastify, plugin, options))
@@ -124,23 +128,32 @@ async function start(
   throw owner.fault(`${owner.plugin} adds no hooks for routes, so that ${useless.join(' and ')} would have no effect`)
 }
 
-/** Returns where the hooks of a plugin go that are not for every request alike; null for others. */
-function place(
+/**
+ * Gives the hooks of a plugin with an `order` their position, before any plugin starts: the own routes of plugins that are
+ * listed earlier have them, too. Returns null for others.
+ */
+function placeAmongConcerns(
   fastify: FastifyInstance,
-  { scope, order, prefix }: PluginOptions,
+  { order, prefix }: PluginOptions,
   owner: PluginOwner
 ): PluginPlacement | null {
-  if (prefix !== undefined || (scope === 'all' && order === undefined)) return null
+  if (prefix !== undefined || order === undefined) return null
+  const slot = fastify.edgeOrder.slot(order)
+  if (slot === null) throw unknownConcern(fastify, owner)
   const placement = new PluginPlacement(fastify, owner)
-  const attach = placement.attachTo.bind(placement)
-  if (order === undefined) fastify.addHook('onRoute', attach)
-  else {
-    const slot = fastify.edgeOrder.slot(order)
-    if (slot === null) throw unknownConcern(fastify, owner)
-    slot.attach = attach
-  }
-  // As Fastify does for the hooks of a context, whatever comes first in it.
-  for (const { route } of fastify.pluginRecord.routes) placement.attachTo(route)
+  slot.attach = placement.attachTo.bind(placement)
+  return placement
+}
+
+/** Returns where the hooks of a plugin go that are for some routes, after the edge's concerns; null for others. */
+function placeOnSome(
+  fastify: FastifyInstance,
+  { scope, prefix }: PluginOptions,
+  owner: PluginOwner
+): PluginPlacement | null {
+  if (prefix !== undefined || scope === 'all') return null
+  const placement = new PluginPlacement(fastify, owner)
+  fastify.addHook('onRoute', placement.attachTo.bind(placement))
   return placement
 }
 

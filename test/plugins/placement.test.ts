@@ -125,6 +125,54 @@ t.test('a position among the concerns of the edge', async (t) => {
   ])
 })
 
+t.test('a position holds on own routes of plugins that are listed earlier', async (t) => {
+  const files = {
+    'own.mjs': `export default async function own (fastify) {
+      const note = async (request) => void (request.raw.noted = [...(request.raw.noted ?? []), 'own:'])
+      const config = { edge: { jwt: { secret: '${secret}', algorithms: ['HS256'] } } }
+      fastify.get('/own', { config, onRequest: note }, async ({ raw }) => raw.noted.join())
+    }`,
+    'late.mjs': `export default async function late (fastify) {
+      fastify.get('/late', async ({ raw }) => raw.noted.join())
+      fastify.addHook('onRequest', async ({ raw }) => void (raw.noted = [...(raw.noted ?? []), 'late:']))
+    }`
+  }
+  const own = { path: './own.mjs' }
+  const before = { path: './watch.mjs', name: 'before', order: { before: 'jwt' }, options: { as: 'before:' } }
+  const late = { path: './late.mjs', order: { after: 'jwt' } }
+  for (const plugins of [
+    [own, before, late],
+    [before, late, own],
+    [late, own, before]
+  ]) {
+    const { ask, server } = await gateway(t, { plugins, files })
+    const refused = await ask('/own')
+    t.match(refused, { status: 401 })
+    t.equal(refused.headers.get('x-noted'), 'before:', 'its hook runs before the concern')
+    const headers = { authorization: `Bearer ${token({ sub: 'ann', exp: Date.now() })}` }
+    t.equal((await ask('/own', { headers })).text, 'before:,late:,own:')
+    t.equal((await ask('/late')).text, 'before:,late:')
+    const [shown] = server.pluginRecord.ownRoutes().filter(({ path }) => path === '/own')
+    t.match(shown?.plugins.map(({ plugin, here }) => [plugin, here]).sort(), [
+      ['before', ['onRequest']],
+      ['late', ['onRequest']]
+    ])
+  }
+})
+
+t.test('a position that a plugin listed earlier has removed from a route stops the start', async (t) => {
+  const files = {
+    'own.mjs': `export default async function own (fastify) {
+      fastify.addHook('onRoute', (route) => { route.onRequest = [async () => {}] })
+      fastify.get('/own', async () => 'own')
+    }`
+  }
+  const plugins = [{ path: './own.mjs' }, { path: './watch.mjs', order: { before: 'jwt' }, options: { as: '' } }]
+  await t.rejects(gateway(t, { plugins, files }), {
+    message: /plugins\[1\]: .*a plugin has replaced the onRequest hooks of GET \/own: list it after watch/
+  })
+})
+
 t.test('authentication behind CORS: preflights pass, refusals can be read by pages, 404s are none of it', async (t) => {
   const plugins = [{ path: './guard.mjs', order: { after: 'cors' }, options: { word: 'yes' } }]
   const { ask } = await gateway(t, { plugins })
