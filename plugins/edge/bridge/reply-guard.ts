@@ -105,6 +105,8 @@ function end(request: FastifyRequest, reply: FastifyReply, stream: Readable, err
   const fault = replyFault(request, error)
   if (reply.raw.headersSent) {
     recordFailure(request, fault)
+    // Otherwise the end of the call would be recorded as the failure.
+    request.exchange?.cancel(fault)
     breakOff(request.raw, reply.raw)
     discard(stream)
   } else if (stream.destroyed || stream.readableEnded) reply.send(fault)

@@ -18,6 +18,11 @@ class ReplyWriter {
   readonly #length: number | null
   readonly #fail: (error: Error) => void
   #written = 0
+  /**
+   * The chunk that completes the length, until the stream has ended: the client has not taken the response for whole when
+   * another chunk comes.
+   */
+  #last: { readonly chunk: unknown; readonly encoding: unknown } | null = null
   #hasFailed = false
 
   constructor(length: number | null, fail: (error: Error) => void) {
@@ -34,6 +39,10 @@ class ReplyWriter {
       const isText = typeof chunk === 'string'
       this.#written += isText ? Buffer.byteLength(chunk, encoding as BufferEncoding) : (chunk as Buffer).byteLength
       if (this.#length !== null && this.#written > this.#length) return this.#misfit('more')
+      if (this.#written === this.#length && this.#last === null && done === undefined) {
+        this.#last = { chunk, encoding }
+        return true
+      }
       try {
         return write(chunk, encoding, done)
       } catch (error) {
@@ -45,8 +54,12 @@ class ReplyWriter {
       if (this.#hasFailed) return raw
       if (this.#length !== null && this.#written < this.#length) this.#misfit('fewer')
       else {
+        // Over HTTP/2, Node writes by the guarded method what it is given here.
+        this.isOn = false
+        const last = this.#last
         try {
-          end(chunk, encoding, done)
+          if (last === null) end(chunk, encoding, done)
+          else end(last.chunk, last.encoding, done)
         } catch (error) {
           this.#end(error as Error)
         }
