@@ -68,6 +68,18 @@ export class Interceptors {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? this[step] : [step]))
   }
 
+  /** Returns the names of the layers that are on for a route. One of a user's that throws is, too: it fails its calls. */
+  namesOn(route: string, isOn: (layer: Layer) => boolean): string[] {
+    const nameOf = ({ name, layer }: Named) => {
+      try {
+        return isOn(layer) ? [name] : []
+      } catch {
+        return [`${name} (failed)`]
+      }
+    }
+    return this.layers.filter(({ routes }) => routes?.has(route) !== false).flatMap(nameOf)
+  }
+
   /** Requests that the concerns send again. */
   get repeats(): Repeats[] {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? [] : (step.repeats ?? [])))

@@ -151,13 +151,11 @@ export class Mesh extends Dispatcher {
     return this
   }
 
-  /** Names of the layers in force for a service, and for a route, outermost first. */
+  /** Returns the names of the layers in force for a service, and for a route, outermost first. */
   describe(name: string, override: RoutePolicy = {}, route = ''): string[] {
     const service = this.service(name)
     const policy = { ...service.config.mesh, ...override }
-    return this.#used.layers
-      .filter(({ layer, routes }) => routes?.has(route) !== false && layer(service, policy, this.#deps) !== null)
-      .map((layer) => layer.name)
+    return this.#used.namesOn(route, (layer) => layer(service, policy, this.#deps) !== null)
   }
 
   /** Throws `JW_NO_SERVICE`. */

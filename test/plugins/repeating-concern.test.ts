@@ -140,9 +140,17 @@ t.test('faults of what it says end their own calls, and name the plugin', async 
       /repeats\.mayRepeat: it returned neither/
     ]
   }
-  for (const [what, [returned, logged]] of Object.entries(faults)) {
+  const isOn = 'layer: (service, { again }) => again\n'
+  const throws = 'layer: (service, { again }) => again?.nothing.at(0)\n'
+  const modules = [
+    ...Object.entries(faults).map(
+      ([what, [returned, logged]]) => [what, again.replace(kept, returned), logged] as const
+    ),
+    ['a layer that throws', again.replace(isOn, throws), /again failed in layer: Cannot read/] as const
+  ]
+  for (const [what, module, logged] of modules) {
     const origin = await service(t, (request, response) => void request.resume().on('end', () => response.end('whole')))
-    const file = await fileOf(t, again.replace(kept, returned), [origin])
+    const file = await fileOf(t, module, [origin])
     const gateway = await startWith(await loadWithPlugins(file, {}), { log: true })
     t.teardown(gateway.close)
     const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
@@ -150,6 +158,9 @@ t.test('faults of what it says end their own calls, and name the plugin', async 
     t.strictSame([failed.status, JSON.parse(String(failed.body)).code], [500, 'JW_PLUGIN_FAILED'], what)
     const line = gateway.log.find(({ level }) => level === 50)
     t.match(line, { plugin: 'again', interceptor: 'again', msg: logged }, what)
+    const isLayer = module.includes(throws)
+    const chain = gateway.server.mesh.describe('orders', { again: { methods: [], maxBody: 1 } } as object)
+    t.ok(chain.includes(isLayer ? 'again (failed)' : 'again'), `${what}: its name`)
     const other = await ask('/never', { method: 'POST', body: 'a body' })
     t.strictSame([other.status, String(other.body)], [200, 'whole'], `${what}: another route`)
   }

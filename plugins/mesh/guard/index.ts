@@ -59,7 +59,8 @@ export function guarded(interceptor: Interceptor, names: Names, { routes, servic
 /** Composes a layer of a user's: its interceptor is guarded, and faults of the layer itself are faults of its calls. */
 export function containedLayer(layer: Layer, names: Names): Layer {
   return (service, policy, context) => {
-    const interceptor = layer(service, policy, context)
+    const of = { ...names, service: service.name, log: context.log }
+    const interceptor = contained(of, 'layer', () => layer(service, policy, context))
     return interceptor === null
       ? null
       : guarded(interceptor, names, { routes: null, services: null })(service, policy, context)
