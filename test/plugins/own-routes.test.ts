@@ -365,3 +365,34 @@ for (const [where, plugin, path] of [
     t.match(counted, `jingwei_edge_requests_total{route="${name}",method="GET",status="401"} 1`)
   })
 }
+
+t.test(
+  'an onSend hook that returns what cannot be sent fails its requests, and the log names the plugin',
+  async (t) => {
+    const ways = { async: 'async () => VALUE', callback: '(request, reply, payload, done) => done(null, VALUE)' }
+    const orders = await service(t, (_request, response) => response.end('ok'))
+    for (const [way, hook] of Object.entries(ways)) {
+      for (const value of ['({ a: 1 })', '7', 'new Uint8Array(3)', '() => {}']) {
+        const { url, lines } = await start(
+          t,
+          `fastify.get('/own', async () => 'x')
+         fastify.addHook('onSend', ${hook.replace('VALUE', value)})`,
+          {
+            services: { orders: { instances: [orders] } },
+            routes: [{ name: 'orders', match: { path: '/orders' }, service: 'orders' }]
+          }
+        )
+        for (const path of ['/own', '/orders', '/missing']) {
+          const { status, text } = await answer(url + path)
+          const what = `${way}, ${value}, ${path}`
+          t.match([status, JSON.parse(text)], [500, { code: 'JW_PLUGIN_FAILED' }], what)
+          t.notMatch(text, /returned/, what)
+        }
+        const faults = lines.filter(({ plugin, hook }) => plugin === 'bff' && hook === 'onSend')
+        t.ok(
+          faults.length >= 3 && faults.every(({ msg }) => /^plugin bff failed in onSend: it returned/.test(`${msg}`))
+        )
+      }
+    }
+  }
+)
