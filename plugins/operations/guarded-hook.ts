@@ -54,8 +54,8 @@ function isSendable(payload: unknown): boolean {
   return typeof pipe === 'function' || typeof getReader === 'function'
 }
 
-/** `Object`, `Number`, `Response` */
-const kindOf = (value: unknown) => Object.prototype.toString.call(value).slice('[object '.length, -1)
+/** Returns the tag of a value without `[object ` before it: `Object`, `Number`, `Response`. */
+const kindOf = (value: unknown) => String(Reflect.apply(Object.prototype.toString, value, [])).slice(8, -1)
 
 /** Requests of which an `onSend` hook has failed. */
 const unsent = new WeakSet<FastifyRequest>()
