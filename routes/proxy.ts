@@ -162,7 +162,8 @@ function registrar(fastify: FastifyInstance, constraint: string) {
       options: Omit<RouteOptions, 'method'> & { method: string[] }
     ): void {
       const end = begin(url, names, options.method)
-      fastify.route({ ...options, constraints: { [constraint]: url } } as RouteOptions)
+      // Which methods a route has is said by the configuration.
+      fastify.route({ ...options, exposeHeadRoute: false, constraints: { [constraint]: url } } as RouteOptions)
       end()
     },
     /** For a plugin that adds the one route by itself, with these constraints and methods. */

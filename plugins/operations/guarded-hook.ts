@@ -270,9 +270,12 @@ export function hooksOf(route: RouteOptions): Set<Code> {
   return new Set(requestHooks.flatMap((name) => hooks[name] ?? []))
 }
 
+/** Returns whether Fastify itself added a hook: on the route of HEAD that comes with one of GET, it drops the body. */
+const isOfFastify = (hook: Code) => hook.name === 'headRouteOnSendHandler'
+
 /** Guards all of a plugin's own route, and returns the names of its hooks. */
 export function guardRoute(route: RouteOptions, of: PluginOwner): Set<RequestHook> {
-  const guarded = guardHooksOf(route, new Set(), of)
+  const guarded = guardHooksOf(route, new Set([...hooksOf(route)].filter(isOfFastify)), of)
   route.handler = guardedHandler(route.handler, of) as RouteOptions['handler']
   const { errorHandler } = route
   if (typeof errorHandler === 'function') {

@@ -202,7 +202,7 @@ t.test('CORS: headers, and preflights for all methods of the path', async (t) =>
   const preflight = await answer(`${url}/home`, { method: 'OPTIONS', headers: asked })
   t.equal(preflight.status, 204)
   t.equal(preflight.headers.get('access-control-allow-origin'), origin)
-  t.equal(preflight.headers.get('access-control-allow-methods'), 'GET, PUT')
+  t.equal(preflight.headers.get('access-control-allow-methods'), 'GET, HEAD, PUT')
   const refused = await answer(`${url}/home`, { headers: { origin } })
   t.equal(refused.status, 401)
   t.equal(refused.headers.get('access-control-allow-origin'), origin)
@@ -396,3 +396,46 @@ t.test(
     }
   }
 )
+
+t.test('HEAD of an own GET route, as in Fastify', async (t) => {
+  const echo = await service(t, (request, response) => void response.setHeader('x-method', request.method!).end('ok'))
+  const proxy = { prefix: '/via', upstream: 'http://any.mesh', httpMethods: ['GET', 'POST'] }
+  const { url, server, lines } = await start(
+    t,
+    `const runs = async (request, reply) => void reply.header('x-runs', (reply.getHeader('x-runs') ?? '') + '1')
+     fastify.get('/plain', { onRequest: runs }, async () => 'hello')
+     fastify.get('/limited', { config: { edge: { jwt: true, rateLimit: { max: 2, window: '1m' } } } }, async () => 'hello')
+     fastify.get('/cors', { config: { edge: { cors: { origin: 'https://a.example' } } } }, async () => 'hello')
+     fastify.head('/own', async (request, reply) => reply.header('x-own', 'yes').send())
+     fastify.get('/own', async () => 'hello')`,
+    {
+      edge: { jwt },
+      services: { any: { instances: [echo] } },
+      plugins: [{ path: './bff.mjs' }, { package: '@fastify/http-proxy', options: proxy }],
+      routes: [{ name: 'posts', match: { path: '/posts', methods: ['POST'] }, service: 'any', edge: { jwt: false } }]
+    }
+  )
+  const head = async (path: string, headers: Record<string, string> = {}) => {
+    const response = await answer(url + path, { method: 'HEAD', headers })
+    t.equal(response.text, '')
+    return response
+  }
+  const plain = await head('/plain')
+  t.strictSame([plain.status, plain.headers.get('content-length'), plain.headers.get('x-runs')], [200, '5', '1'])
+  await eventually(() => lines.some(({ method, route }) => method === 'HEAD' && route === '/plain'))
+  t.equal((await head('/limited')).status, 401)
+  t.equal((await head('/limited', bearer())).headers.get('ratelimit-remaining'), '0')
+  t.equal((await answer(`${url}/limited`, { headers: bearer() })).status, 429, 'GET and HEAD count together')
+  t.equal((await head('/own')).headers.get('x-own'), 'yes', 'a route for HEAD that is there first stays')
+  const asked = { origin: 'https://a.example', 'access-control-request-method': 'GET' }
+  const preflight = await answer(`${url}/cors`, { method: 'OPTIONS', headers: asked })
+  t.equal(preflight.headers.get('access-control-allow-methods'), 'GET, HEAD')
+  const via = await head('/via/7')
+  t.strictSame([via.status, via.headers.get('x-method')], [200, 'HEAD'])
+  t.equal((await head('/posts')).status, 405, 'configured routes have the methods of the configuration')
+  const shown = server.pluginRecord.ownRoutes().filter(({ path }) => path === '/plain')
+  t.strictSame(
+    shown.map(({ methods }) => methods),
+    [['GET', 'HEAD']]
+  )
+})

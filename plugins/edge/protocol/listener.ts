@@ -52,7 +52,6 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
     pluginTimeout: 10_000 + routes.length * ROUTE_MS,
     // While draining, requests on open connections are served and told to close them.
     return503OnClosing: false,
-    exposeHeadRoutes: false,
     // One line a request is the access log's business; in all lines the request's id has one name.
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     clientErrorHandler: refuseUnparsable,
