@@ -84,8 +84,11 @@ function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
       const owner = owners.loading
       const isBelow = this.prefix !== fastify.prefix
       const [options, handler] = typeof args[0] === 'function' ? [{}, args[0]] : [args[0] ?? {}, args[1]]
-      if (handler === undefined || (owner === null && (isBelow || own === null))) {
-        return Reflect.apply(original, this, args)
+      if (handler === undefined) return Reflect.apply(original, this, args)
+      if (owner === null && (isBelow || own === null)) {
+        const guarded = { ...options } as RouteOptions
+        fastify.guardRepliesOf(guarded)
+        return Reflect.apply(original, this, [guarded, handler])
       }
       if (owner === null) return Reflect.apply(original, this, notFoundArgs(own!.route, handler))
       if (!isBelow && own !== null) throw twice('the not-found handler', owner, own.owner, undefined)
@@ -98,6 +101,7 @@ function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
       } as RouteOptions
       guardRoute(route, owner)
       if (owner.guarded) this.attachToNotFound(route)
+      fastify.guardRepliesOf(route)
       if (isBelow) return Reflect.apply(original, this, notFoundArgs(route, null))
       own = { owner, route }
       return this

@@ -63,11 +63,17 @@ export default async function bad (fastify) {
     return shapes[headers['x-hook']]?.() ?? payload
   })
 }
+const notFound = (fastify) => fastify.setNotFoundHandler(async ({ headers }, reply) => {
+  deeds[headers['x-deed']]?.(reply)
+  return shapes.stream()
+})
+export const below = async (fastify) => notFound(fastify)
 export const own = async (fastify) => {
   fastify.get('/own/:shape', async ({ headers, params }, reply) => {
     deeds[headers['x-deed']]?.(reply)
     return shapes[params.shape]()
   })
+  notFound(fastify)
 }
 `
 
@@ -110,16 +116,18 @@ for (const protocol of protocols) {
       mesh: { retry: false },
       services: { any: { instances: [origin] } },
       routes: [
-        { name: 'any', match: { path: '/' }, service: 'any' },
+        { name: 'any', match: { path: '/s' }, service: 'any', path: { strip: '/s' } },
         { name: 'hp', match: { path: '/hp' }, service: 'any', via: 'http-proxy', httpProxy: { rewritePrefix: '/' } }
       ],
       plugins: [
         { path: './bad.mjs', name: 'bad', hookTimeout: '500ms' },
-        { path: './own.mjs', name: 'own', hookTimeout: '500ms' }
+        { path: './own.mjs', name: 'own', hookTimeout: '500ms' },
+        { path: './below.mjs', name: 'below', prefix: '/below', hookTimeout: '500ms' }
       ]
     }
     const root = await folder(t, {
       'bad.mjs': bad,
+      'below.mjs': `export { below as default } from './bad.mjs'`,
       'own.mjs': `export { own as default } from './bad.mjs'`,
       'gateway.yaml': JSON.stringify(config)
     })
@@ -140,16 +148,18 @@ for (const protocol of protocols) {
 
     /** Ways to the client on which a deed can be done. */
     const ways: readonly [name: string, path: string, headers: Record<string, string>][] = [
-      ['the service’s body', '/chunks', { 'x-hook': 'same' }],
-      ['the service’s body with a length', '/length', { 'x-hook': 'same' }],
-      ['a stream around it', '/length', { 'x-hook': 'piped' }],
-      ['a string in its place', '/length', { 'x-hook': 'string' }],
+      ['the service’s body', '/s/chunks', { 'x-hook': 'same' }],
+      ['the service’s body with a length', '/s/length', { 'x-hook': 'same' }],
+      ['a stream around it', '/s/length', { 'x-hook': 'piped' }],
+      ['a string in its place', '/s/length', { 'x-hook': 'string' }],
       ['http-proxy', '/hp/chunks', { 'x-hook': 'same' }],
       ['an own string', '/own/string', {}],
       ['an own stream', '/own/stream', {}],
       ['an own web stream', '/own/web', {}],
-      ['an early string', '/', { 'x-early': 'string' }],
-      ['an early stream', '/', { 'x-early': 'stream' }]
+      ['a not-found handler', '/nowhere/stream', {}],
+      ['a not-found handler below a prefix', '/below/stream', {}],
+      ['an early string', '/s', { 'x-early': 'string' }],
+      ['an early stream', '/s', { 'x-early': 'stream' }]
     ]
 
     /** Does a deed in several ways, and expects whole error responses or, where `canBreak`, some that are broken off. */
@@ -173,13 +183,14 @@ for (const protocol of protocols) {
       for (const { route, requestId } of news().filter(isFailure)) {
         const fault = named.get(requestId)
         if (/field|no number/.test(deed)) t.match(fault, { err: { header: /^(x-a|content-length)$/ } }, deed)
-        else t.match(fault, { msg: String(route).startsWith('/own') ? /plugin own\b/ : /plugin bad\b/ }, deed)
+        else
+          t.match(fault, { msg: String(route).startsWith('/own') ? /plugin own\b/ : /plugin (bad|own|below)\b/ }, deed)
       }
     }
 
     for (const deed of protocol === 'HTTP/2' ? overHttp2 : heads) {
       await fail(deed, ways, false)
-      await fail(deed, [['also to the error response', '/length', { 'x-hook': 'same', 'x-again': '1' }]], false)
+      await fail(deed, [['also to the error response', '/s/length', { 'x-hook': 'same', 'x-again': '1' }]], false)
     }
     for (const deed of trailers) await fail(deed, ways, true)
     await fail('a trailer whose name is none', ways, false)
@@ -187,9 +198,9 @@ for (const protocol of protocols) {
     await fail('a shorter length', streams, true)
     await fail('a longer length', streams, true)
     await fail('no number as length', streams, false)
-    await fail('a body that was read', [['', '/length', { 'x-hook': 'consumed' }]], true)
+    await fail('a body that was read', [['', '/s/length', { 'x-hook': 'consumed' }]], true)
 
-    t.equal(String((await ask('/length')).body), 'hello')
+    t.equal(String((await ask('/s/length')).body), 'hello')
     t.equal(lines().filter(({ level }) => level === 'fatal').length, 0)
     running.kill('SIGTERM')
     t.strictSame(await running.exited, { code: 0, signal: null })

@@ -11,7 +11,7 @@ import { attach } from '../attach.ts'
 import type { ResponseRules } from './exchange.ts'
 import { relocation } from './location.ts'
 import { RawResponse } from './raw-response.ts'
-import { proceed } from './reply-guard.ts'
+import { guardRepliesOf, proceed } from './reply-guard.ts'
 import { ReplyResponse } from './reply-response.ts'
 import type { ResponsePath } from './response-path.ts'
 import { pathOf } from './response-path.ts'
@@ -52,7 +52,7 @@ export default fp(
           done(null, payload)
         })
       }
-      attach(routeOptions, 'onSend', proceed)
+      guardRepliesOf(routeOptions)
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
       // Preflights are the edge's on any route.

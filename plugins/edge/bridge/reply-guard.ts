@@ -7,7 +7,6 @@ import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { asError } from '../../thrown.ts'
-import { attach } from '../attach.ts'
 import { recordFailure } from '../errors.ts'
 import { breakOff } from './break-off.ts'
 import { hasNoContent, refusal, repairHead, settleFields } from './reply-head.ts'
@@ -21,8 +20,10 @@ type Done = (error: Error | null, payload?: unknown) => void
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Attaches the hook to the routes that were added until now, behind all hooks that they have. */
+    /** Attaches the hook to the routes that were added until now. */
     guardReplies: () => void
+    /** Attaches the hook behind all hooks that a route or a not-found handler has. */
+    guardRepliesOf: (route: RouteOptions) => void
   }
 }
 
@@ -32,8 +33,9 @@ export default fp(
     guardTrailers(fastify)
     const routes: RouteOptions[] = []
     fastify.decorate('guardReplies', () => {
-      for (const route of routes.splice(0)) attach(route, 'onSend', proceed)
+      for (const route of routes.splice(0)) guardRepliesOf(route)
     })
+    fastify.decorate('guardRepliesOf', guardRepliesOf)
     fastify.addHook('onRoute', (route) => {
       // The bridge attaches it to the configured ones.
       if (route.config?.route === undefined) routes.push(route)
@@ -41,6 +43,11 @@ export default fp(
   },
   { name: 'jingwei-reply-guard', fastify: '5.x' }
 )
+
+export function guardRepliesOf(route: RouteOptions): void {
+  const others = [route.onSend ?? []].flat().filter((hook) => hook !== proceed)
+  Object.assign(route, { onSend: [...others, proceed] })
+}
 
 /** Requests whose response was refused once. A hook that does the same to the error response does not have it refused. */
 const refused = new WeakSet<FastifyRequest>()

@@ -31,7 +31,8 @@ function pluginsOf({ server, routeOptions: { config } }: FastifyRequest): string
     ({ route }) => config.ownRoute !== undefined && route.config?.ownRoute === config.ownRoute
   )
   const key = config.route?.name ?? own?.route
-  const hooks = key === undefined ? [] : pluginRecord.hooksOf(key)
+  // A not-found handler has none but the hooks for every request.
+  const hooks = pluginRecord.hooksOf(key ?? '')
   const hooking = hooks.filter(({ everywhere, here }) => [...everywhere, ...here].includes('onSend'))
   const names = new Set([...(own === undefined ? [] : [own.owner.plugin]), ...hooking.map(({ plugin }) => plugin)])
   return [...names].join(', ') || 'unknown'
