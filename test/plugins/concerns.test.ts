@@ -124,7 +124,7 @@ plugins: [{ path: ./pages.ts }, { path: ./own.ts }]
   t.strictSame(await preflight('/x', 'DELETE'), [405, undefined, undefined])
   t.strictSame(await preflight('/x/a%2fb', 'GET'), [204, 'https://a.example', 'GET,HEAD'], 'whatever the path is')
   t.strictSame(await preflight('/off', 'GET'), [405, undefined, undefined], 'not where it is off')
-  t.strictSame(await preflight('/mine', 'PUT'), [204, 'https://c.example', 'GET,PUT'], "a plugin's own route")
+  t.strictSame(await preflight('/mine', 'PUT'), [204, 'https://c.example', 'GET,HEAD,PUT'], "a plugin's own route")
 
   const { headers } = await get(port, '/x')
   t.match(headers, { 'access-control-allow-origin': 'https://a.example', 'x-other': 'kept' })
