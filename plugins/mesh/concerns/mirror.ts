@@ -9,6 +9,7 @@ import { checkOtherService } from '../core/check-service.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
+import { headerPairs } from '../core/request-facts.ts'
 import { StateKey } from '../core/service-state.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
@@ -83,7 +84,7 @@ class Shadow {
     failed: () => void
   ) {
     this.active++
-    const headers = shadowHost(opts.headers)
+    const headers = shadowHost(opts)
     const done = (ok: boolean) => {
       this.active--
       if (!ok) failed()
@@ -97,12 +98,10 @@ class Shadow {
   }
 }
 
-/** As the bridge gives headers, name, value, name, value; other shapes bring no Host of their own. */
-function shadowHost(headers: DispatchOptions['headers']): DispatchOptions['headers'] {
-  if (!Array.isArray(headers)) return headers ?? null
-  return headers.map((text, i) =>
-    i % 2 === 1 && headers[i - 1] === 'host' ? String(text).replace(/(:\d+)?$/, '-shadow$1') : text
-  )
+/** Returns the headers, name, value, name, value, with the mark of a copy behind the name of their `Host`. */
+function shadowHost(opts: DispatchOptions): string[] {
+  const pairs = headerPairs(opts)
+  return pairs.map((text, i) => (i % 2 === 1 && pairs[i - 1] === 'host' ? text.replace(/(:\d+)?$/, '-shadow$1') : text))
 }
 
 /** Reads an answer to its end for nobody. */

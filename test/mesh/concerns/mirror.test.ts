@@ -52,6 +52,30 @@ t.test('the copy is the call; its answer is nobody’s, however it is', async (t
   t.equal(real.got.length, 1)
 })
 
+t.test('the Host of a copy is marked in every shape of headers', async (t) => {
+  const real = await keeping(t, 'real')
+  const shadow = await keeping(t, 'shadow')
+  const mesh = meshOf(t, [service('orders', [real.url], { mirror: options }), service('shadow', [shadow.url])])
+  const shapes: DispatchOptions['headers'][] = [
+    ['host', 'api.example', 'x-a', '1'],
+    ['Host', 'api.example', 'X-A', '1'],
+    { host: 'api.example', 'x-a': '1' },
+    { Host: 'api.example', 'X-A': ['1'] },
+    new Map([
+      ['Host', 'api.example'],
+      ['x-a', '1']
+    ])
+  ]
+  for (const [index, headers] of shapes.entries()) {
+    await send(mesh, { headers })
+    await eventually(() => shadow.got.length === index + 1, 'the copy')
+    t.match(shadow.got[index]!.request.headers, { host: 'api.example-shadow', 'x-a': '1' })
+    t.match(real.got[index]!.request.headers, { host: 'api.example', 'x-a': '1' })
+  }
+  await send(mesh)
+  await eventually(() => shadow.got.length === shapes.length + 1, 'the copy of a call without headers')
+})
+
 t.test('bodies go along, of every kind, up to their limit', async (t) => {
   const real = await keeping(t, 'real')
   const shadow = await keeping(t, 'shadow')
