@@ -4,6 +4,7 @@
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { mountPoint } from '../../config/path-reading.ts'
+import { constraintKey } from '../constraint-key.ts'
 import type { EdgeRoute } from './attach.ts'
 
 export class OwnPreflights {
@@ -18,7 +19,7 @@ export class OwnPreflights {
   /** Adds a route of OPTIONS for those of `route`, with these concerns, or the methods of `route` to those of an earlier one. */
   add({ method, url, constraints = {} }: RouteOptions, ownRoute: EdgeRoute): void {
     const methods = [method].flat()
-    const key = JSON.stringify([url, constraints])
+    const key = url + constraintKey(constraints)
     const known = this.#methods.get(key)
     if (known !== undefined) {
       known.push(...methods)

@@ -1,5 +1,6 @@
 import type { RouteOptions } from 'fastify'
 import type { EdgePolicy } from '../../config/schema.ts'
+import { constraintKey } from '../constraint-key.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import type { RequestHook } from './guarded-hook.ts'
 
@@ -113,7 +114,7 @@ export class PluginRecord {
       const { url: path, method, constraints = {} } = route
       const edge = route.config?.ownRoute?.edge ?? {}
       const plugins = this.hooksOf(route)
-      const key = JSON.stringify([owner.plugin, path, constraints, edge, plugins])
+      const key = JSON.stringify([owner.plugin, path, constraintKey(constraints), edge, plugins])
       const methods = [method].flat()
       const same = found.get(key)
       if (same === undefined) found.set(key, { plugin: owner.plugin, path, methods, constraints, edge, plugins })
