@@ -53,6 +53,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
     'http_response_header_section_size'
   ],
   JW_INSTANCE_REMOVED: [502, 'The instance of the service was removed', 'connection_terminated'],
+  JW_SIGNAL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
   JW_BAD_UPGRADE: [502, 'The service switched to another protocol', 'http_upgrade_failed'],
   JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
   JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],

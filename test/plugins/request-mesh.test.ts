@@ -339,3 +339,37 @@ t.test('a path that is no origin-form target fails in the plugin, and no service
   for (const path of taken) t.equal((await fetch(`${url}/json`, { headers: { 'x-path': path } })).status, 200, path)
   t.strictSame(seen, taken)
 })
+
+t.test('a call that the time of an own signal ends is a 504, and no fault of the plugin', async (t) => {
+  const orders = await service(t, (request, response) => {
+    if (request.url === '/begun') response.writeHead(200).write('{')
+  })
+  const { url, server } = await bff(
+    t,
+    { orders },
+    `const signal = () => AbortSignal.timeout(50)
+     fastify.addHook('onError', async (request, reply, error) => see([error.code, error.cause?.name]))
+     fastify.get('/silent', async ({ mesh }) => mesh.json('orders', '/silent', { signal: signal() }))
+     fastify.get('/begun', async ({ mesh }) => mesh.json('orders', '/begun', { signal: signal() }))
+     fastify.get('/body', async ({ mesh }) => {
+       const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/begun', signal: signal() })
+       return body.text()
+     })
+     fastify.get('/over', async ({ mesh }) => {
+       const over = AbortSignal.abort(new DOMException('late', 'TimeoutError'))
+       return mesh.json('orders', '/silent', { signal: over })
+     })
+     fastify.get('/own', async ({ mesh }) => mesh.json('orders', '/silent', { signal: AbortSignal.abort(new Error('mine')) }))`,
+    { mesh: { retry: false, timeout: '10s' } }
+  )
+  for (const path of ['/silent', '/begun', '/body', '/over']) {
+    const response = await fetch(url + path)
+    t.equal(response.status, 504, path)
+    t.match(await response.json(), { code: 'JW_SIGNAL_TIMEOUT', message: 'The service did not respond in time' })
+    t.match(response.headers.get('proxy-status'), /http_response_timeout/)
+  }
+  t.equal((await fetch(`${url}/own`)).status, 500, 'any other reason is the plugin’s')
+  await eventually(() => server.mesh.status()[0]!.active === 0)
+  const seen = seenBy({ url, server })
+  t.strictSame(seen.slice(0, 4), Array(4).fill(['JW_SIGNAL_TIMEOUT', 'TimeoutError']))
+})

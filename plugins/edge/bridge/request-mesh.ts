@@ -39,6 +39,7 @@ export interface JsonOptions extends Omit<CallOptions, 'origin' | 'path' | 'body
 }
 
 const BodyTooLarge = createError('JW_UPSTREAM_BODY_TOO_LARGE', '%s: the response is larger than %d bytes', 502)
+const TimedOut = createError('JW_SIGNAL_TIMEOUT', "%s: the time of the plugin's own signal was over", 504)
 const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
 
 /** A service responded with a status other than 2xx. */
@@ -80,19 +81,29 @@ export class RequestMesh {
     }
     const gone = goneSignal(this.#request)
     gone.throwIfAborted()
-    const response = await this.#seam.request({
-      ...rest,
-      method,
-      maxResponseSize,
-      headers: joined(headers, this.#requests.onBehalfOf(this.#request)),
-      signal: signal === undefined ? gone : AbortSignal.any([gone, signal]),
-      caller: this.#request,
-      request: this.#request
-    } as Dispatcher.RequestOptions)
+    const end = signal === undefined ? { signal: gone, release() {} } : endOf(gone, signal, options.origin)
+    const response = await this.#seam
+      .request({
+        ...rest,
+        method,
+        maxResponseSize,
+        headers: joined(headers, this.#requests.onBehalfOf(this.#request)),
+        signal: end.signal,
+        caller: this.#request,
+        request: this.#request
+      } as Dispatcher.RequestOptions)
+      .catch((error: unknown) => {
+        end.release()
+        throw error
+      })
     const { body } = response
-    if (!body.closed) {
+    if (body.closed) end.release()
+    else {
       this.#open.add(body)
-      body.once('close', () => this.#open.delete(body))
+      body.once('close', () => {
+        this.#open.delete(body)
+        end.release()
+      })
     }
     return response
   }
@@ -156,6 +167,23 @@ export default fp(
   },
   { name: 'jingwei-request-mesh', fastify: '5.x', dependencies: ['jingwei-request-state', 'jingwei-client-gone'] }
 )
+
+/**
+ * Returns a signal for a call that ends when the client leaves or by a signal of the plugin's own. The time of an
+ * `AbortSignal.timeout()` is a limit of the call, so that the call fails as others that take too long.
+ */
+function endOf(gone: AbortSignal, own: AbortSignal, origin: ServiceOrigin) {
+  const controller = new AbortController()
+  const either = AbortSignal.any([gone, own])
+  const end = () => {
+    const reason: unknown = either.reason
+    const isTimeout = reason instanceof DOMException && reason.name === 'TimeoutError'
+    controller.abort(isTimeout ? Object.assign(new TimedOut(serviceOf(origin)), { cause: reason }) : reason)
+  }
+  if (either.aborted) end()
+  else either.addEventListener('abort', end, { once: true })
+  return { signal: controller.signal, release: () => either.removeEventListener('abort', end) }
+}
 
 type Options = Dispatcher.DispatchOptions & { readonly maxResponseSize?: number | false }
 
