@@ -124,6 +124,9 @@ export class Interceptors {
     const owner = this.#owners?.current ?? null
     const plugin = owner?.plugin ?? null
     const known = name || plugin || 'interceptor'
+    if (per !== 'request' && per !== 'attempt') {
+      throw new Error(`mesh.use: interceptor ${known}: "per" must be request or attempt, found "${String(per)}"`)
+    }
     if (isLate) throw new Error(`mesh.use: add interceptor ${known} before the first request, not after it`)
     this.#assertKnown('route', routes, known)
     this.#assertKnown('service', services, known)

@@ -198,6 +198,7 @@ async function tried(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false })
   try {
     await gateway.after()
+    for (const warning of gateway.pluginRecord.warnings) warn(warning)
     for (const warning of await runReadyHooks(gateway, config.file)) warn(warning)
   } finally {
     await gateway.close()

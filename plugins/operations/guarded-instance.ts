@@ -71,6 +71,7 @@ export function guardInstance(
       else if (isPlaced && isRequestHook(name)) placement.addHook(name, guarded)
       else {
         Reflect.apply(addHook, this, [name, guarded])
+        if (this !== fastify && (isRequestHook(name) || name === 'onRoute')) fastify.pluginRecord.noteHooked(owner)
         if (isRequestHook(name)) {
           if (this === fastify) fastify.pluginRecord.addHook(owner, name)
           else fastify.pluginRecord.addContextHook(owner, name, this)

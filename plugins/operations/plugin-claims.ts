@@ -100,6 +100,7 @@ function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
         handler: handler.bind(this)
       } as RouteOptions
       guardRoute(route, owner)
+      fastify.pluginRecord.noteNotFoundHandler(owner)
       if (owner.guarded) this.attachToNotFound(route)
       fastify.guardRepliesOf(route)
       if (isBelow) return Reflect.apply(original, this, notFoundArgs(route, null))

@@ -1,4 +1,5 @@
 import type { RouteOptions } from 'fastify'
+import type { Fault } from '../../config/faults.ts'
 import type { EdgePolicy } from '../../config/schema.ts'
 import { constraintKey } from '../constraint-key.ts'
 import type { PluginOwner } from './fault-owners.ts'
@@ -30,12 +31,16 @@ export interface PluginHooks {
 export class PluginRecord {
   /** Runs each `onReady` hook; rejects with the fault of its plugin. */
   readonly readyHooks: (() => Promise<void>)[] = []
+  /** Entries whose plugins run nowhere, with their places in the file. */
+  readonly warnings: Fault[] = []
   readonly routes: { readonly owner: PluginOwner; readonly route: RouteOptions }[] = []
   /** Contexts of these routes: the gateway's own, or one below it. */
   readonly #contexts = new Map<RouteOptions, object>()
   /** Hooks of contexts below the gateway's, which run for the routes of the context and of those below it. */
   readonly #ofContext = new Map<object, (readonly [owner: PluginOwner, hook: RequestHook])[]>()
   readonly #owners: PluginOwner[] = []
+  readonly #hooked = new Set<PluginOwner>()
+  readonly #responding = new Set<PluginOwner>()
   readonly #everywhere = new Map<PluginOwner, Set<RequestHook>>()
   /** Owner and hook by turns. By the route's name, as there are many of these; other routes by themselves. */
   readonly #here = new Map<string | RouteOptions, (PluginOwner | RequestHook)[]>()
@@ -59,6 +64,21 @@ export class PluginRecord {
     const hooks = this.#ofContext.get(context) ?? []
     hooks.push([owner, hook])
     this.#ofContext.set(context, hooks)
+  }
+
+  /** Notes that a plugin has hooks for the routes of a context of its own. */
+  noteHooked(owner: PluginOwner): void {
+    this.#hooked.add(owner)
+  }
+
+  noteNotFoundHandler(owner: PluginOwner): void {
+    this.#responding.add(owner)
+  }
+
+  /** Returns whether a plugin in a context of its own has hooks there, and neither routes nor a not-found handler. */
+  isIdle(owner: PluginOwner): boolean {
+    const responds = this.#responding.has(owner) || this.routes.some((each) => each.owner === owner)
+    return this.#hooked.has(owner) && !responds
   }
 
   /** Hooks of the contexts of a plugin's own route, outermost first. A context's prototype is the one above it. */

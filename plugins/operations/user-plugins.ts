@@ -32,8 +32,10 @@ export default fp<Config>(
     )
     for (const [index, module] of modules.entries()) {
       const [owner, entry] = [owners[index]!, config.plugins[index]!]
-      if (!isConcern(module)) await start(fastify, module, entry, owner, placements[index]!)
-      else await startConcern(fastify, module, concerns.get(index), config, entry, owner)
+      if (!isConcern(module)) {
+        await start(fastify, module, entry, owner, placements[index]!)
+        warnOfIdle(fastify, config, index, owner)
+      } else await startConcern(fastify, module, concerns.get(index), config, entry, owner)
     }
   },
   { name: 'jingwei-user-plugins', fastify: '5.x' }
@@ -155,6 +157,16 @@ function placeOnSome(
   const placement = new PluginPlacement(fastify, owner)
   fastify.addHook('onRoute', placement.attachTo.bind(placement))
   return placement
+}
+
+/** Warns of hooks below a prefix without routes: a plugin that was to guard the routes of others there guards none. */
+function warnOfIdle({ pluginRecord, log }: FastifyInstance, config: Config, index: number, owner: PluginOwner): void {
+  const entry = config.plugins[index]!
+  if (entry.prefix === undefined || !pluginRecord.isIdle(owner)) return
+  const message = `"${owner.plugin}" adds no routes below its "prefix": its hooks run nowhere`
+  const warning = faultAt(config.file, index, entry, message)
+  pluginRecord.warnings.push(warning)
+  log.warn({ plugin: owner.plugin, file: config.file, line: warning.line }, `plugins[${index}]: ${message}`)
 }
 
 /**

@@ -222,3 +222,34 @@ t.test('a command ends, whatever a plugin leaves open', async (t) => {
     t.match(await run(t, command, failing), { code: 1, stderr: /failed to start: no luck/ }, command.join(' '))
   }
 })
+
+t.test('check warns of hooks below a prefix without routes', async (t) => {
+  const hook = `fastify.addHook('onRequest', (request, reply, done) => done())`
+  const files = {
+    'gateway.yaml': `listen: { port: 0 }
+admin: false
+plugins:
+  - path: a.mjs
+    prefix: /a
+  - path: b.mjs
+    prefix: /a
+  - path: c.mjs
+    prefix: /a
+  - path: d.mjs
+    prefix: /d
+  - path: e.mjs
+    prefix: /d
+`,
+    'a.mjs': `export default async function a (fastify) { ${hook} }`,
+    'b.mjs': `export default async function b (fastify) { fastify.addHook('onRoute', () => {}) }`,
+    'c.mjs': `export default async function c (fastify) { ${hook}; fastify.get('/c', async () => 'c') }`,
+    'd.mjs': `export default async function d (fastify) { ${hook}; fastify.setNotFoundHandler(() => 'd') }`,
+    'e.mjs': `export default async function e (fastify) { fastify.decorate('e', 1) }`
+  }
+  const { code, stderr } = await run(t, ['check', 'FILE'], files)
+  t.equal(code, 0)
+  t.strictSame(stderr.trim().split('\n'), [
+    'warning: gateway.yaml:4:5: plugins[0]: "a" adds no routes below its "prefix": its hooks run nowhere',
+    'warning: gateway.yaml:6:5: plugins[1]: "b" adds no routes below its "prefix": its hooks run nowhere'
+  ])
+})

@@ -167,4 +167,7 @@ t.test('unknown names are told with the plugin that gave them', async (t) => {
     message: /plugins\[0\]: \S+sign\.mjs failed to start: mesh\.use: interceptor sign: no route is named "ordres"/
   })
   await t.rejects(start({ services: ['user'] }), { message: /interceptor sign: no service is named "user"/ })
+  await t.rejects(start({ per: 'atempt' }), {
+    message: /interceptor sign: "per" must be request or attempt, found "atempt"/
+  })
 })
