@@ -55,16 +55,18 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, exp
         service,
         ...(via && { via }),
         ...(mesh.split && { split: mesh.split.map(maskedShare) }),
+        edge: gateway.edgeOrder.namesOn(route),
         mesh: gateway.mesh.describe(service, mesh, name),
         responsePath: gateway.responsePath(name),
         plugins: gateway.pluginRecord.hooksOf(name),
         config: routeSettings(route, config.plugins)
       }
     })
-    const own = gateway.pluginRecord.ownRoutes().map(({ plugin, path, methods, plugins }) => ({
+    const own = gateway.pluginRecord.ownRoutes().map(({ plugin, path, methods, edge, plugins }) => ({
       name: null,
       plugin,
       match: { path, methods },
+      edge: gateway.edgeOrder.namesOn({ edge }),
       plugins
     }))
     return [...routes, ...own]

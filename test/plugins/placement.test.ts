@@ -329,3 +329,24 @@ t.test('onSend of a plugin for some routes sees the responses of these alone', a
     t.match(await ask('/open'), { status: 200, text: 'ok' })
   }
 })
+
+t.test('/admin/routes shows the list of the edge, for configured routes and for own ones', async (t) => {
+  const files = {
+    'own.mjs': `export default async function own (fastify) {
+      const config = { edge: { jwt: { secret: '${secret}', algorithms: ['HS256'] } } }
+      fastify.get('/own', { config }, async () => 'own')
+    }`
+  }
+  const { server } = await gateway(t, { plugins: [{ path: './own.mjs' }], files })
+  const rows = (await server.admin!.inject('/admin/routes')).json<{ match: { path: string }; edge: string[] }[]>()
+  const edgeOf = (path: string) => rows.find(({ match }) => match.path === path)!.edge
+  const all = server.edgeOrder.concerns.map(({ name }) => name)
+  const isShownWith = (...names: string[]) =>
+    all.filter((name) => edgeOf('/open').includes(name) || names.includes(name))
+  t.ok(edgeOf('/open').includes('access-log'))
+  t.notOk(edgeOf('/open').includes('jwt'))
+  t.strictSame(edgeOf('/edge'), isShownWith('cors', 'rate-limit', 'jwt'))
+  t.strictSame(edgeOf('/own'), server.edgeOrder.namesOn({ edge: server.pluginRecord.ownRoutes()[0]!.edge }))
+  t.ok(edgeOf('/own').includes('jwt'))
+  t.notMatch(JSON.stringify(rows), secret)
+})
