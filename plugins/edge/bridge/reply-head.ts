@@ -2,6 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hopByHop } from '../../http-syntax.ts'
 import { reasonPhrase } from './exchange.ts'
+import type { OwnHeaders } from './response-fields.ts'
 import { badHeader, unwritableHeader } from './response-fields.ts'
 import { replyFault } from './stream-faults.ts'
 
@@ -51,25 +52,30 @@ export function hasNoContent({ method, raw }: FastifyRequest, { statusCode }: Fa
 
 /** Removes the fields that frame the connection instead of describing the response, and settles how the body is framed. */
 export function settleFields(request: FastifyRequest, reply: FastifyReply, isStream: boolean): void {
+  const fields = reply.getHeaders()
   // RFC 9110, 15.5.22: 426 asks for another protocol, and names it.
-  if (reply.statusCode !== 426) settleConnection(reply)
+  if (reply.statusCode !== 426) settleConnection(reply, fields)
   const canTrail = request.raw.httpVersion !== '1.0' && !hasNoContent(request, reply)
   if (!canTrail) reply.removeTrailerFunctions()
+  let hasLength = fields['content-length'] !== undefined
   // RFC 9110, 8.6, and RFC 9112, 6.2.
-  if (reply.statusCode === 204 || reply.hasTrailerFunctions()) reply.removeHeader('content-length')
-  const isChunked = canTrail && isStream && !reply.hasHeader('content-length')
+  if (hasLength && (reply.statusCode === 204 || reply.hasTrailerFunctions())) {
+    reply.removeHeader('content-length')
+    hasLength = false
+  }
+  const isChunked = canTrail && isStream && !hasLength
   // Fastify announces those of trailer functions later. Node refuses to announce trailers without chunks.
-  if (!isChunked && reply.hasHeader('trailer')) reply.removeHeader('trailer')
-  if (!reply.hasHeader('transfer-encoding')) return
+  if (!isChunked && fields.trailer !== undefined) reply.removeHeader('trailer')
+  if (fields['transfer-encoding'] === undefined) return
   // Once removed, Node would not send chunks at all.
   if (isChunked && request.raw.httpVersionMajor === 1) reply.header('transfer-encoding', 'chunked')
   else reply.removeHeader('transfer-encoding')
 }
 
 /** Removes the fields of one connection, but for `Connection: close`. */
-function settleConnection(reply: FastifyReply): void {
-  for (const name of connectionFields) if (reply.hasHeader(name)) reply.removeHeader(name)
-  const given = reply.getHeader('connection')
+function settleConnection(reply: FastifyReply, fields: OwnHeaders): void {
+  for (const name of connectionFields) if (fields[name] !== undefined) reply.removeHeader(name)
+  const given = fields.connection
   if (given === undefined) return
   const options = String(given).toLowerCase().split(',')
   if (options.some((option) => option.trim() === 'close')) reply.header('connection', 'close')

@@ -3,9 +3,12 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 
 type Write = (chunk?: unknown, encoding?: unknown, done?: unknown) => boolean
-type End = (chunk?: unknown, encoding?: unknown, done?: unknown) => ServerResponse
+type End = (chunk?: unknown, encoding?: unknown, done?: unknown) => unknown
 
-const writers = new WeakMap<ServerResponse, ReplyWriter>()
+const WRITER = Symbol('jingwei.replyWriter')
+
+/** A response, as Fastify's pipe uses it. */
+type Guarded = Omit<ServerResponse, 'write' | 'end'> & { [WRITER]?: ReplyWriter; write: Write; end: End }
 
 /**
  * Writes the stream of one response. A body that is longer or shorter than its Content-Length would have the client read
@@ -30,11 +33,11 @@ class ReplyWriter {
     this.#fail = fail
   }
 
-  guard(raw: ServerResponse): void {
-    const write = raw.write.bind(raw) as Write
-    const end = raw.end.bind(raw) as End
-    const guardedWrite: Write = (chunk, encoding, done) => {
-      if (!this.isOn) return write(chunk, encoding, done)
+  guard(raw: Guarded): void {
+    const { write, end } = raw
+    raw[WRITER] = this
+    raw.write = (chunk, encoding, done) => {
+      if (!this.isOn) return write.call(raw, chunk, encoding, done)
       if (this.#hasFailed) return false
       const isText = typeof chunk === 'string'
       this.#written += isText ? Buffer.byteLength(chunk, encoding as BufferEncoding) : (chunk as Buffer).byteLength
@@ -44,13 +47,13 @@ class ReplyWriter {
         return true
       }
       try {
-        return write(chunk, encoding, done)
+        return write.call(raw, chunk, encoding, done)
       } catch (error) {
         return this.#end(error as Error)
       }
     }
-    const guardedEnd: End = (chunk, encoding, done) => {
-      if (!this.isOn || raw.destroyed) return end(chunk, encoding, done)
+    raw.end = (chunk, encoding, done) => {
+      if (!this.isOn || raw.destroyed) return end.call(raw, chunk, encoding, done)
       if (this.#hasFailed) return raw
       if (this.#length !== null && this.#written < this.#length) this.#misfit('fewer')
       else {
@@ -58,15 +61,14 @@ class ReplyWriter {
         this.isOn = false
         const last = this.#last
         try {
-          if (last === null) end(chunk, encoding, done)
-          else end(last.chunk, last.encoding, done)
+          if (last === null) end.call(raw, chunk, encoding, done)
+          else end.call(raw, last.chunk, last.encoding, done)
         } catch (error) {
           this.#end(error as Error)
         }
       }
       return raw
     }
-    Object.assign(raw, { write: guardedWrite, end: guardedEnd })
   }
 
   #misfit(which: 'more' | 'fewer'): false {
@@ -84,12 +86,11 @@ class ReplyWriter {
 export function guardWrites(reply: FastifyReply, fail: (error: Error) => void): void {
   const length = reply.getHeader('content-length')
   const writer = new ReplyWriter(length === undefined ? null : Number(length), fail)
-  writers.set(reply.raw, writer)
-  writer.guard(reply.raw)
+  writer.guard(reply.raw as Guarded)
 }
 
 /** Ends the guard of a response that another one replaces. */
 export function releaseWrites(raw: ServerResponse): void {
-  const writer = writers.get(raw)
+  const writer = (raw as Guarded)[WRITER]
   if (writer !== undefined) writer.isOn = false
 }
