@@ -55,6 +55,7 @@ export function placeConcerns(
     const owner = owners[index]!
     const wanted = owner.order?.before ?? owner.order?.after ?? ''
     if (!names.has(wanted)) throw unknownConcern(fastify, owner)
+    if (wanted === (modules[index] as ConcernModule).name) throw owner.fault(`order: "${wanted}" is the concern itself`)
     throw owner.fault(`order: the places of "${[...names].join('" and "')}" depend on each other`)
   }
   return placed

@@ -253,3 +253,18 @@ plugins:
     'warning: gateway.yaml:6:5: plugins[1]: "b" adds no routes below its "prefix": its hooks run nowhere'
   ])
 })
+
+t.test('check tells a concern whose place is beside itself', async (t) => {
+  const files = {
+    'gateway.yaml': 'listen: { port: 0 }\nadmin: false\nplugins:\n  - path: key.mjs\n',
+    'key.mjs': `export default {
+      name: 'apiKey',
+      options: { type: 'object', properties: {} },
+      order: { after: 'apiKey' },
+      plugin: async () => () => null
+    }`
+  }
+  const { code, stderr } = await run(t, ['check', 'FILE'], files)
+  t.equal(code, 1)
+  t.match(stderr, /^gateway\.yaml:4:5: plugins\[0\]: order: "apiKey" is the concern itself/)
+})
