@@ -5,6 +5,7 @@ import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import { ConfigError } from '../config/faults.ts'
+import { inTime } from '../config/in-time.ts'
 import type { PathPattern } from '../config/path-pattern.ts'
 import type { RouteConfig } from '../config/schema.ts'
 
@@ -37,7 +38,7 @@ export async function moduleOptions(
   const path = httpProxy?.module
   if (path === undefined) return {}
   const because = (why: string, cause?: unknown) => fault(`module ${path}: ${why}`, cause)
-  const module = await import(pathToFileURL(path).href).catch((error: unknown) => {
+  const module = await inTime(import(pathToFileURL(path).href)).catch((error: unknown) => {
     throw because(error instanceof Error ? error.message : String(error), error)
   })
   const options: unknown = (module as { default?: unknown }).default

@@ -3,6 +3,7 @@ import { registerHooks } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import type { Key } from '../../config/concern.ts'
+import { inTime } from '../../config/in-time.ts'
 import type { PluginOptions } from '../../config/schema.ts'
 
 export type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
@@ -19,20 +20,6 @@ export interface ConcernModule extends Omit<Key, 'levels'> {
 }
 
 export const isConcern = (module: AnyPlugin | ConcernModule): module is ConcernModule => typeof module === 'object'
-
-/** Less than Fastify waits for a plugin, whose message would not name this one. */
-const importMs = 8000
-
-/** Rejects if a module, which may await anything, is not there in time. */
-async function inTime(module: Promise<unknown>): Promise<unknown> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(reject, importMs, new Error(`its module has not loaded within ${importMs / 1000} s`))
-  try {
-    return await Promise.race([module, promise])
-  } finally {
-    clearTimeout(timer)
-  }
-}
 
 /** The module of a plugin. */
 export interface PluginModule {

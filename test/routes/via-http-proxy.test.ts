@@ -161,6 +161,16 @@ t.test('a module that is none stops the start, and is named', async (t) => {
   }
 })
 
+t.test('a module that does not load in time stops the start, and is named', async (t) => {
+  const module = join(t.testdir({ 'hangs.ts': 'await new Promise(() => {})\nexport default {}' }), 'hangs.ts')
+  const started = gatewayWith(t, { match: { path: '/api' }, httpProxy: { module } })
+  const { message } = (await started.then(
+    () => t.fail('it starts'),
+    (error: Error) => error
+  )) as Error
+  t.match(message, `: routes[0].httpProxy: module ${module}: its module has not loaded within 8 s`)
+})
+
 t.test('check loads modules, and says where one fails', async (t) => {
   const folder = t.testdir({
     'throws.ts': 'throw new Error("no database")',
