@@ -180,10 +180,10 @@ t.test('routes shows the hooks of plugins on each route, and the routes of plugi
   t.equal(rows[1]?.at(-1), 'audit (onRequest, onResponse), auth (onRequest after cors)')
   t.equal(rows[2]?.at(-1), 'audit (onRequest, onResponse, preHandler)')
   const [, home, homeEdge, ...homeMore] = rows[3]!
-  t.equal(home, 'GET =/bff/home/:id')
+  t.equal(home, 'GET,HEAD =/bff/home/:id')
   t.match(homeEdge, / → rate-limit → /, 'the concerns that the route asks for')
   t.strictSame(homeMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse), bff (preHandler, onSend)'])
-  const hooksAt = (path: string) => rows.find((row) => row[1] === `GET =/bff/${path}`)?.at(-1)
+  const hooksAt = (path: string) => rows.find((row) => row[1] === `GET,HEAD =/bff/${path}`)?.at(-1)
   t.equal(hooksAt('inner'), 'audit (onRequest, onResponse), bff (onSend, preHandler)', 'of its contexts')
   t.equal(hooksAt('innermost'), 'audit (onRequest, onResponse), bff (preHandler, onSend, onResponse)')
   const [, only, onlyEdge, ...onlyMore] = rows.find((row) => row[1] === 'PUT =/bff/only')!
