@@ -4,6 +4,7 @@ import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
 import type { Checked, Key, Place } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
+import { didYouMean } from '../../config/nearest.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import { unmetered } from '../meter.ts'
@@ -106,6 +107,35 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
 /** `rate-limit` for `rateLimit`: the name that people are shown. */
 const shown = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 
+const phases = {
+  onRequest: true,
+  preParsing: true,
+  preValidation: true,
+  preHandler: true,
+  preSerialization: true,
+  onSend: true,
+  onResponse: true,
+  onError: true,
+  onTimeout: true,
+  onRequestAbort: true
+} satisfies { readonly [P in Phase]: true }
+
+/** Throws unless a concern's function for routes has returned hooks, or null: a guard that is lost lets all requests pass. */
+function checkHooks(name: string, hooks: unknown): void {
+  if (hooks === null) return
+  const what = `the function for routes of concern ${name}`
+  if (hooks instanceof Promise) throw new Error(`${what} returns a promise: it must not be async`)
+  if (typeof hooks !== 'object') throw new Error(`${what} returns ${typeof hooks}: return hooks, or null for none`)
+  for (const [phase, each] of Object.entries(hooks ?? {})) {
+    if (!Object.hasOwn(phases, phase)) {
+      throw new Error(`${what} returns an unknown hook "${phase}"${didYouMean(phase, Object.keys(phases))}`)
+    }
+    if ([each ?? []].flat().some((hook) => typeof hook !== 'function')) {
+      throw new Error(`${what} returns a hook ${phase} that is no function`)
+    }
+  }
+}
+
 /** Makes a concern of its options and its hooks. */
 export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): EdgeConcern {
   const {
@@ -144,7 +174,8 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
           if (route === undefined) return
           const options = optionsFor(route)
-          const hooks = options === null ? whenOff : hooksOf(options, routeOptions)
+          const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions)
+          checkHooks(key.name, hooks)
           for (const [phase, each] of Object.entries(hooks ?? {})) {
             for (const hook of [each ?? []].flat()) attach(routeOptions, phase as Phase, hook)
           }

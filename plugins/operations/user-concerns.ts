@@ -95,7 +95,13 @@ export async function startConcern(
     return
   }
   const placement = new PluginPlacement(fastify, owner)
-  placed.slot.attach = placement.attachTo.bind(placement)
+  placed.slot.attach = (route) => {
+    try {
+      placement.attachTo(route)
+    } catch (error) {
+      throw failed(error)
+    }
+  }
   const release = guardInstance(fastify, owner, placement, failed)
   try {
     await owner.owners.load(owner, async () => fastify.register(placed.concern.plugin, config))

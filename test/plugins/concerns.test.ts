@@ -308,6 +308,15 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
   }
   const noFunction = hmac.replace('return (options, route) => ({', 'return ({')
   t.match(await told('', noFunction), /plugins\[0\]: .*plugin of concern tenant returns no function for routes/)
+  for (const [from, to, fault] of [
+    ['return (options', 'return async (options', 'returns a promise: it must not be async'],
+    ['route) => ({', 'route) => void ({', 'returns undefined: return hooks, or null for none'],
+    ['onRequest(', 'onReqest(', 'returns an unknown hook "onReqest"; did you mean "onRequest"\\?'],
+    ['onRequest(', "onSend: 'a', onRequest(", 'returns a hook onSend that is no function']
+  ] as const) {
+    const wrong = new RegExp(`gateway.yaml:5:11: plugins\\[0\\]: .*the function for routes of concern tenant ${fault}`)
+    t.match(await told('tenant: { header: x }', hmac.replace(from, to)), wrong)
+  }
   const throwing = hmac.replace("if (options.header === 'host')", 'options.nothing.at(0)\n    if (true)')
   t.match(
     await told('tenant: { header: x }', throwing),
