@@ -198,10 +198,10 @@ async function tried(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false })
   try {
     await gateway.after()
-    for (const warning of gateway.pluginRecord.warnings) warn(warning)
     for (const warning of await runReadyHooks(gateway, config.file)) warn(warning)
   } finally {
     await gateway.close()
+    for (const warning of gateway.pluginRecord.warnings) warn(warning)
   }
   return `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
 }

@@ -1,8 +1,12 @@
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
+import { ConfigError } from '../../config/faults.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-hook.ts'
 import { callbackAt, guardedErrorHandler, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
 import type { PluginPlacement } from './plugin-placement.ts'
+
+/** Time that an `onClose` hook has. */
+const closeMs = 10_000
 
 /**
  * Guards the hooks and the plugins that a plugin adds to the instance, or to one below it, until the returned function
@@ -23,6 +27,7 @@ export function guardInstance(
     const isAsync = hook.constructor.name === 'AsyncFunction'
     if (name === 'onRoute') return onRoute(hook)
     if (name === 'onReady') return isAsync && hook.length > 0 ? hook : onReady(hook)
+    if (name === 'onClose') return isAsync && hook.length > 1 ? hook : onClose(hook)
     if (!isRequestHook(name)) return hook
     const isRefused = name === 'onRequestAbort' ? hook.length !== 1 : hook.length > callbackAt(name)
     return isAsync && isRefused ? hook : guardedHook(name, hook, owner)
@@ -56,6 +61,28 @@ export function guardInstance(
         await (hook.length === 1 ? promise : Promise.race([result, promise]))
       } catch (error) {
         throw named(error)
+      } finally {
+        clearTimeout(timer)
+      }
+    }
+  }
+
+  /** Bounds an `onClose` hook: those of other plugins, and the end of the process, would wait for it for ever. */
+  function onClose(hook: Code): Code {
+    return async function guarded(this: unknown, instance: unknown): Promise<void> {
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      const done = (error?: unknown) => (error ? reject(error) : resolve())
+      const timer = setTimeout(() => {
+        const message = `its onClose hook has not ended within ${closeMs / 1000} s; going on without it`
+        const late = owner.fault(message)
+        if (late instanceof ConfigError) fastify.pluginRecord.warnings.push(...late.faults)
+        fastify.log.error({ plugin: owner.plugin }, `plugin ${owner.plugin}: ${message}`)
+        resolve()
+      }, closeMs)
+      try {
+        const args = hook.length > 1 ? [instance, done] : [instance]
+        const result = owner.owners.run(owner, () => Reflect.apply(hook, this, args) as unknown)
+        await (hook.length > 1 ? promise : Promise.race([result, promise]))
       } finally {
         clearTimeout(timer)
       }

@@ -68,6 +68,25 @@ t.test('check tells a plugin that cannot start', async (t) => {
   t.strictSame([fine.code, fine.stdout], [0, 'gateway.yaml: ok, 0 routes, 0 services\n'])
 })
 
+t.test('an onClose hook that never ends is told, and holds nobody up', { timeout: 60_000 }, async (t) => {
+  const files = {
+    'gateway.yaml': yaml,
+    'a.mjs': `export default async function (fastify) {
+      fastify.addHook('onClose', async (instance) => { if (instance !== fastify) throw new Error('instance') })
+      fastify.addHook('onClose', (instance, done) => done())
+    }`,
+    'b.mjs': `export default async function (fastify) { fastify.addHook('onClose', () => new Promise(() => {})) }`,
+    'c.mjs': `export default async function (fastify) { fastify.addHook('onClose', (instance, done) => {}) }`
+  }
+  const { code, stdout, stderr } = await run(t, ['check', 'FILE'], files)
+  t.strictSame([code, stdout], [0, 'gateway.yaml: ok, 0 routes, 0 services\n'])
+  const late = 'its onClose hook has not ended within 10 s; going on without it'
+  t.same(stderr.trim().split('\n'), [
+    `warning: gateway.yaml:7:5: plugins[2]: ${late}`,
+    `warning: gateway.yaml:5:5: plugins[1]: ${late}`
+  ])
+})
+
 t.test('check tells every onReady hook of a plugin that fails, and starts nothing else', async (t) => {
   const service = createServer((_request, response) => void response.end('ok'))
   const registry = createServer((_request, response) => void response.end('[]'))
