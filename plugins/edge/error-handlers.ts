@@ -3,7 +3,7 @@
  * in any Fastify. What the table says of the gateway and of services stays as it is: status, Proxy-Status, log.
  */
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { isOurs, prepareReply, recordFailure, settle } from './errors.ts'
+import { errorToRender, forgetErrorHandler, isOurs, keepError, prepareReply, recordFailure, settle } from './errors.ts'
 
 type Handler = (this: FastifyInstance, error: FastifyError, request: FastifyRequest, reply: FastifyReply) => unknown
 
@@ -22,27 +22,31 @@ class GatewayError extends Error {
 
 /** Passes errors to `handler` such that the table holds whatever it does. */
 function withTable(handler: Handler): Handler {
-  return function handleError(error, request, reply) {
+  return function handleError(given, request, reply) {
     // The client has left.
     if (reply.sent) return undefined
+    const error = errorToRender(given, request, reply)
     const { handed, isKept } = prepare(error, request, reply)
+    if (isKept) keepError(error, reply)
     const status = reply.statusCode
     const fields = ['proxy-status', 'retry-after'].map((name) => [name, reply.getHeader(name)] as const)
-    const send = (payload: unknown): FastifyReply => {
-      Reflect.deleteProperty(reply, 'send')
+    const { send } = reply
+    const own = Object.getOwnPropertyDescriptor(reply, 'send')
+    const sendOnce = (payload: unknown): FastifyReply => {
+      // A hook may have put its own function on the reply.
+      if (own === undefined) Reflect.deleteProperty(reply, 'send')
+      else Reflect.defineProperty(reply, 'send', own)
       // The next handler is the one that was set before, and at last the table.
-      if (payload === handed) return reply.send(error)
-      if (!isKept) return reply.send(payload)
-      if (payload instanceof Error) {
-        if (!isPluginFault(payload)) request.log.error({ err: payload }, 'an error handler failed')
-        return reply.send(error)
+      if (payload === handed) return Reflect.apply(send, reply, [error])
+      if (isKept && !(payload instanceof Error)) {
+        reply.code(status)
+        for (const [name, value] of fields) if (value !== undefined) reply.header(name, value)
       }
-      reply.code(status)
-      for (const [name, value] of fields) if (value !== undefined) reply.header(name, value)
-      return reply.send(payload)
+      // Not `reply.send`: where it could not be restored, that is still this function.
+      return Reflect.apply(send, reply, [payload])
     }
     // Fastify sends by it what the handler returns, throws or rejects with.
-    Object.assign(reply, { send })
+    Object.defineProperty(reply, 'send', { value: sendOnce, configurable: true, writable: true })
     return Reflect.apply(handler, this, [handed, request, reply])
   }
 }
@@ -75,7 +79,7 @@ export function watchErrorHandlers(fastify: FastifyInstance): void {
       // Fastify warns of a second handler in one context: the gateway's own does not count.
       if (this === fastify && isFirst) {
         isFirst = false
-        forgetHandler(this)
+        forgetErrorHandler(this)
       }
       const safe = typeof handler === 'function' ? withTable(handler as Handler) : handler
       return Reflect.apply(original, this, [safe]) as FastifyInstance
@@ -85,11 +89,4 @@ export function watchErrorHandlers(fastify: FastifyInstance): void {
     const { errorHandler } = route
     if (errorHandler !== undefined) route.errorHandler = withTable(errorHandler as Handler)
   })
-}
-
-/** Fastify has no public way to do it; a version that remembers the handler elsewhere only warns. */
-function forgetHandler(fastify: FastifyInstance): void {
-  const symbols = Object.getOwnPropertySymbols(fastify)
-  const isSet = symbols.find(({ description }) => description === 'fastify.errorHandlerAlreadySet')
-  if (isSet !== undefined) Reflect.set(fastify, isSet, false)
 }

@@ -4,9 +4,10 @@
  * those that plugins give to errors that are made to be responses; codes of Node, OpenSSL and undici go to the log only.
  */
 
+import type { OutgoingHttpHeaders } from 'node:http'
 import { STATUS_CODES } from 'node:http'
 import createError from '@fastify/error'
-import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { SeamError, SeamErrorCode } from '../seam.ts'
 import { isMadeToRespond } from '../thrown.ts'
@@ -211,12 +212,67 @@ export function settle(error: FastifyError, request: FastifyRequest, reply: Fast
   return { status, message: error.message, code: given, isKept: false }
 }
 
+/** Errors of the table whose status stays while error handlers of plugins render them, by reply. */
+const keptErrors = new WeakMap<FastifyReply, FastifyError>()
+
+/** Keeps an error of the table until its response is sent: it stands for what fails on the way. */
+export function keepError(error: FastifyError, reply: FastifyReply): void {
+  keptErrors.set(reply, error)
+}
+
+/** Returns the error to respond to: the kept one, if an error handler, or the response that it has sent, has failed. */
+export function errorToRender(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyError {
+  const kept = keptErrors.get(reply)
+  if (kept === undefined || kept === error) return error
+  // The guard of the plugin has logged its faults.
+  if (error.code !== 'JW_PLUGIN_FAILED') request.log.error({ err: error }, 'an error handler failed')
+  // A serializer that the handler has set may be what failed.
+  Reflect.apply(reply.serializer, reply, [null])
+  return kept
+}
+
+/** Settles the response to an error, and returns its body. */
+function render(error: FastifyError, request: FastifyRequest, reply: FastifyReply) {
+  const { status, message, code } = settle(errorToRender(error, request, reply), request, reply)
+  return body(status, message, code, request.id)
+}
+
 /** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
 export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   // The client has left: a response would be refused, and the error is a consequence.
+  if (!reply.sent) reply.send(render(error, request, reply))
+}
+
+/**
+ * Responds once the response of `answer` could not be sent. Writes the body without hooks and serializers, which would
+ * fail again: Fastify's own response would have the message of their error.
+ */
+function answerWithoutHooks(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   if (reply.sent) return
-  const { status, message, code } = settle(error, request, reply)
-  reply.send(body(status, message, code, request.id))
+  const { raw } = reply
+  if (raw.headersSent) {
+    raw.destroy()
+    return
+  }
+  const bytes = Buffer.from(JSON.stringify(render(error, request, reply)))
+  // Those of the response that failed.
+  for (const name of ['transfer-encoding', 'trailer']) reply.removeHeader(name)
+  reply.headers({ 'content-type': 'application/json; charset=utf-8', 'content-length': bytes.length })
+  reply.hijack()
+  try {
+    raw.writeHead(raw.statusCode, reply.getHeaders() as OutgoingHttpHeaders).end(bytes)
+  } catch (cause) {
+    request.log.error({ err: cause }, 'an error response cannot be written')
+    raw.destroy()
+  }
+}
+
+/** Lets Fastify take a further error handler in one context, of which it warns. It has no public way to do so. */
+export function forgetErrorHandler(fastify: FastifyInstance): void {
+  const symbols = Object.getOwnPropertySymbols(fastify)
+  // A version that remembers the handler elsewhere only warns.
+  const isSet = symbols.find(({ description }) => description === 'fastify.errorHandlerAlreadySet')
+  if (isSet !== undefined) Reflect.set(fastify, isSet, false)
 }
 
 declare module 'fastify' {
@@ -233,6 +289,9 @@ export default fp(
   async (fastify) => {
     fastify.decorateRequest('failure', null)
     fastify.decorateRequest('failureCause', null)
+    // Fastify calls the one that was set last first, and each of the others after the one before it has failed.
+    fastify.setErrorHandler<FastifyError>(answerWithoutHooks)
+    forgetErrorHandler(fastify)
     fastify.setErrorHandler<FastifyError>(answer)
   },
   { name: 'jingwei-errors', fastify: '5.x' }

@@ -6,9 +6,6 @@ import type { FaultOwner, FaultOwners, PluginOwner } from './fault-owners.ts'
 
 const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
 
-/** The same for the client, who is told nothing more. */
-const Unsent = createError('JW_PLUGIN_FAILED', 'The gateway failed to respond', 500)
-
 /** Hooks that a request passes on its way: their failure is its failure. */
 const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'preSerialization', 'onSend'] as const
 /** Hooks that only look on: after their failure, all goes on. */
@@ -56,9 +53,6 @@ function isSendable(payload: unknown): boolean {
 
 /** Returns the tag of a value without `[object ` before it: `Object`, `Number`, `Response`. */
 const kindOf = (value: unknown) => String(Reflect.apply(Object.prototype.toString, value, [])).slice(8, -1)
-
-/** Requests of which an `onSend` hook has failed. */
-const unsent = new WeakSet<FastifyRequest>()
 
 /** One run of a plugin's hook. It continues once, with an error or without, in bounded time. */
 class HookRun implements FaultOwner {
@@ -143,21 +137,8 @@ class HookRun implements FaultOwner {
   #fail(error: Error): void {
     const fault = faultOf(this.#request, this.plugin, this.#name, error)
     if (this.#isOver) return
-    if (isLookingOn(this.#name) || this.#isOfErrorResponse()) this.#continue(undefined)
-    // Fastify sends the message of an error that comes after another one.
-    else if (this.#name === 'onSend' && this.#request.failure !== null) this.#end(() => this.#done(new Unsent()))
+    if (isLookingOn(this.#name)) this.#continue(undefined)
     else this.#end(() => this.#done(fault))
-  }
-
-  /**
-   * Returns whether the response is that for a failed `onSend` hook. Such a response goes on as it is: were it to fail as
-   * well, Fastify would send the error with its message.
-   */
-  #isOfErrorResponse(): boolean {
-    if (this.#name !== 'onSend') return false
-    if (unsent.has(this.#request)) return true
-    unsent.add(this.#request)
-    return false
   }
 
   #continue(payload: unknown): void {

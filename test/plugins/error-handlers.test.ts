@@ -9,6 +9,8 @@ import { eventually, startWith } from '../helpers/gateway.ts'
 import { folder, service } from './support.ts'
 
 const plugin = `
+import { Readable } from 'node:stream'
+
 class OutOfStock extends Error { item = 'tea' }
 
 const handlers = {
@@ -22,7 +24,18 @@ const handlers = {
   rethrows: (error) => { throw error },
   rejects: async (error) => { throw error },
   throws: () => { throw new Error('a fault of the handler') },
-  'rejects with another': async () => { throw new Error('a fault of the handler') }
+  'rejects with another': async () => { throw new Error('a fault of the handler') },
+  'sends a cycle': (error, request, reply) => {
+    const cycle = {}
+    cycle.own = cycle
+    reply.send(cycle)
+  },
+  'returns a BigInt': async () => ({ own: 1n }),
+  'sends a number as text': (error, request, reply) => void reply.type('text/plain').send(5),
+  'sends a stream that fails': (error, request, reply) => void reply.send(new Readable({ read () { this.destroy(new Error('secret')) } })),
+  'sets a bad header': (error, request, reply) => void reply.header('x-own', 'a\\nb').send('own'),
+  'sets a serializer that throws': (error, request, reply) =>
+    void reply.serializer(() => { throw new Error('secret') }).send({ own: true })
 }
 
 function shown (error) {
@@ -38,6 +51,20 @@ export default async function own (fastify, { prefix }) {
     if (url === '/whole/busy') throw Object.assign(new Error('busy'), { statusCode: 503, expose: true })
     if (url === '/whole/pay') throw Object.assign(new Error('first pay'), { statusCode: 402, code: 'PAY' })
   })
+  fastify.addHook('onRequest', async ({ headers }, reply) => {
+    if (headers['x-wrap'] === undefined) return
+    const { send } = reply
+    reply.send = function (payload) {
+      reply.header('x-wrapped', [reply.getHeader('x-wrapped') ?? [], payload instanceof Error ? 'error' : 'payload'].flat().join(' '))
+      return send.call(this, payload)
+    }
+  })
+  for (const name of ['preSerialization', 'onSend']) {
+    fastify.addHook(name, async ({ headers }, reply, payload) => {
+      if (headers['x-fails'] === name) throw new Error('secret of ' + name)
+      return payload
+    })
+  }
   fastify.addHook('onSend', async ({ url }, reply, payload) => {
     if (url === '/whole/late' && reply.getHeader('x-whole') === 'yes') throw new OutOfStock('none left')
     return payload
@@ -71,9 +98,9 @@ async function started(t: Test, protocol: Protocol, entry: object = {}) {
   const gateway = await startWith(parseConfig(text, join(root, 'gateway.yaml')), { log: true })
   t.teardown(gateway.close)
   const client = anyClient(t, protocol, gateway.port)
-  const ask = async (path: string, handler: string) => {
+  const ask = async (path: string, handler: string, more: Record<string, string> = {}) => {
     gateway.log.length = 0
-    const { status, headers, body, isWhole } = await client.ask(path, { headers: { 'x-handler': handler } })
+    const { status, headers, body, isWhole } = await client.ask(path, { headers: { 'x-handler': handler, ...more } })
     t.ok(isWhole, `${path}, ${handler}`)
     await eventually(() => gateway.log.some(({ msg }) => msg === 'request'))
     const line = gateway.log.find(({ msg }) => msg === 'request')!
@@ -85,6 +112,16 @@ async function started(t: Test, protocol: Protocol, entry: object = {}) {
 const failures: readonly (readonly [path: string, status: number, code: string, type: string, message: string])[] = [
   ['/dead', 502, 'JW_UPSTREAM_REFUSED', 'connection_refused', 'The service refused the connection'],
   ['/whole/silent', 504, 'JW_ATTEMPT_TIMEOUT', 'http_response_timeout', 'The service did not respond in time']
+]
+
+/** Handlers whose payload Fastify cannot send. */
+const unsendable = [
+  'sends a cycle',
+  'returns a BigInt',
+  'sends a number as text',
+  'sends a stream that fails',
+  'sets a bad header',
+  'sets a serializer that throws'
 ]
 
 for (const protocol of protocols) {
@@ -110,6 +147,14 @@ for (const protocol of protocols) {
         t.equal(faults.length > 0, ['throws', 'rejects with another'].includes(handler), `${handler}: in the log`)
         if (faults.length > 0) t.match(faults[0], { plugin: 'own', msg: /a fault of the handler/ })
       }
+      for (const handler of unsendable) {
+        const got = await ask(path, handler)
+        t.match(got, { status, proxyStatus, line: { status, error: code } }, `${path}, ${handler}`)
+        t.match(JSON.parse(got.body), { code, message, statusCode: status }, `${handler}: the gateway’s own`)
+        const faults = log.filter(({ level }) => level === 50)
+        t.equal(faults.length, 1, `${handler}: in the log`)
+      }
+      t.equal((await ask(path, 'renders', { 'x-wrap': '1' })).headers['x-wrapped'], 'error payload', path)
       if (path === '/dead') t.equal((await ask(path, 'rethrows')).line.cause, 'ECONNREFUSED')
     }
 
@@ -121,6 +166,25 @@ for (const protocol of protocols) {
       t.equal((await ask(path, 'leaves the status')).status, 500, path)
       const passed = await ask(path, 'passes on')
       t.match(JSON.parse(passed.body), { code: 'JW_PLUGIN_FAILED', message: 'A plugin of the gateway failed' }, path)
+    }
+    for (const handler of unsendable) {
+      const { status, body, line } = await ask('/own/stock', handler)
+      t.equal(status, 500, `an own route, ${handler}`)
+      t.match(JSON.parse(body), { statusCode: 500, code: /^JW_/, requestId: line.requestId }, handler)
+      t.notMatch(body, /secret/, handler)
+    }
+    for (const path of ['/dead', '/whole', '/own/stock']) {
+      for (const hook of ['preSerialization', 'onSend']) {
+        for (const handler of ['passes on', 'returns']) {
+          const { status, body, line } = await ask(path, handler, { 'x-fails': hook })
+          if (path === '/whole' && hook === 'preSerialization') t.equal(body, 'whole')
+          else {
+            const about = `${path}, ${handler}, after ${hook}`
+            t.match(JSON.parse(body), { statusCode: status, code: line.error, requestId: line.requestId }, about)
+            t.notMatch(body, /secret|own/, about)
+          }
+        }
+      }
     }
     for (const handler of ['returns', 'leaves the status']) {
       t.match(await ask('/whole/pay', handler), { status: 402, body: /first pay/, line: { error: 'PAY' } })
