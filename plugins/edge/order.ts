@@ -26,11 +26,19 @@ const attachNothing: OnRoute = () => {}
 class Slot {
   /** The concern of a user that stands here; null for other hooks. */
   readonly concern: Shown | null
+  /** The concern of a user after which it was placed. */
+  after: Slot | null = null
   attach = attachNothing
 
   constructor(concern: Shown | null) {
     this.concern = concern
   }
+}
+
+/** Returns the last slot of those that were placed after a slot, and after these; the slot itself if there is none. */
+function lastAfter(slots: readonly Slot[], slot: Slot): Slot {
+  const last = slots.findLast(({ after }) => after === slot)
+  return last === undefined ? slot : lastAfter(slots, last)
 }
 
 /** The edge's concerns in their order, and positions among them for concerns and hooks of users. */
@@ -77,8 +85,8 @@ export class EdgeOrder {
   }
 
   /**
-   * Makes a position before or after a concern; without an order, after all of them. Returns null if there is no concern
-   * with this key, or none yet.
+   * Makes a position before or after a concern; without an order, after all of them. Several at one position keep the
+   * order in which they were made. Returns null if there is no concern with this key, or none yet.
    */
   slot(order: Order | null, concern: Shown | null = null): Slot | null {
     const slot = new Slot(concern)
@@ -94,9 +102,10 @@ export class EdgeOrder {
       return slot
     }
     for (const slots of this.#slots) {
-      const place = slots.findIndex((each) => each.concern !== null && keyOf(each.concern) === wanted)
-      if (place === -1) continue
-      slots.splice(before === undefined ? place + 1 : place, 0, slot)
+      const beside = slots.find((each) => each.concern !== null && keyOf(each.concern) === wanted)
+      if (beside === undefined) continue
+      if (before === undefined) slot.after = beside
+      slots.splice(before === undefined ? slots.indexOf(lastAfter(slots, beside)) + 1 : slots.indexOf(beside), 0, slot)
       return slot
     }
     return null

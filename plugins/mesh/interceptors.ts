@@ -42,12 +42,16 @@ interface Names {
 /** Returns a concern's name as a key is written: `circuitBreaker` for `circuit-breaker`. */
 const keyOf = (name: string) => name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())
 
+/** A layer, or the place of the interceptors of users. */
+type Step = Named | 'request' | 'attempt'
+
 /** The layers of a chain: the bundled concerns, and between them the interceptors and concerns of users. */
 export class Interceptors {
   readonly request: Named[] = []
   readonly attempt: Named[] = []
-  readonly #steps: (Named | 'request' | 'attempt')[] = [...concerns]
-  #hasConcerns = false
+  readonly #steps: Step[] = [...concerns]
+  /** Concerns of users, each with the step after which it was placed. */
+  readonly #users = new Map<Step, Step | undefined>()
   readonly #owners: FaultOwners | null
   readonly #names: { readonly route: ReadonlySet<string>; readonly service: ReadonlySet<string> }
   /** Variants by the name of the route. */
@@ -60,7 +64,7 @@ export class Interceptors {
   }
 
   get isEmpty(): boolean {
-    return this.request.length + this.attempt.length === 0 && !this.#hasConcerns
+    return this.request.length + this.attempt.length + this.#users.size === 0
   }
 
   /** All layers, outermost first. */
@@ -93,7 +97,7 @@ export class Interceptors {
     if (isLate) throw new Error(`mesh.add: add concern ${name} before the first request, not after it`)
     const index = this.#placeOf(
       order,
-      repeats === undefined ? this.#steps.indexOf('request') : this.#find('replay') + 1
+      repeats === undefined ? this.#steps.indexOf('request') : this.#endAfter(this.#find('replay'))
     )
     if (repeats !== undefined && index <= this.#find('replay')) {
       throw new Error(`order: ${name} sends requests again, so it has to come after replay, which keeps their bodies`)
@@ -101,8 +105,9 @@ export class Interceptors {
     const plugin = this.#owners?.current?.plugin ?? null
     const names = { name, plugin, per: index > this.#find('select') ? 'attempt' : 'request' } as const
     const contained = repeats && { repeats: containedRepeats(repeats, names) }
-    this.#steps.splice(index, 0, { name, layer: containedLayer(layer, names), ...contained })
-    this.#hasConcerns = true
+    const step = { name, layer: containedLayer(layer, names), ...contained }
+    this.#users.set(step, order.after === undefined ? undefined : this.#steps[this.#find(order.after)])
+    this.#steps.splice(index, 0, step)
   }
 
   #find(name: string): number {
@@ -113,9 +118,20 @@ export class Interceptors {
     const wanted = before ?? after
     if (wanted === undefined) return usual
     const found = this.#find(wanted)
-    if (found !== -1) return after === undefined ? found : found + 1
+    if (found !== -1) return after === undefined ? found : this.#endAfter(found)
     const names = this.#steps.flatMap((step) => (typeof step === 'string' ? [] : [step.name]))
     throw new Error(`order: no mesh concern is named "${wanted}"; there are ${names.join(', ')}`)
+  }
+
+  /** Returns the index after a step and those of users that stand after it: several at one position keep their order. */
+  #endAfter(index: number): number {
+    const step = this.#steps[index]!
+    if (!this.#users.has(step)) {
+      const next = this.#steps.findIndex((each, at) => at > index && !this.#users.has(each))
+      return next === -1 ? this.#steps.length : next
+    }
+    const last = this.#steps.findLastIndex((each) => this.#users.get(each) === step)
+    return last === -1 ? index + 1 : this.#endAfter(last)
   }
 
   /** Adds an interceptor. Throws if it is too late, or names a route or service that is not configured. */

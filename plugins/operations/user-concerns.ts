@@ -25,39 +25,65 @@ interface PlacedConcern {
   readonly slot: { attach: (route: RouteOptions) => void }
 }
 
+/** Places concerns in the order of the list, each after the one that its `order` names. Two that name each other are a fault. */
+function placeInOrder(
+  waiting: Map<number, ConcernModule>,
+  owners: readonly PluginOwner[],
+  place: (index: number, module: ConcernModule) => void
+): void {
+  while (waiting.size > 0) {
+    const names = new Set([...waiting.values()].map(({ name }) => name))
+    const before = waiting.size
+    for (const [index, module] of waiting) {
+      const { order } = owners[index]!
+      if (names.has(order?.before ?? order?.after ?? '')) continue
+      place(index, module)
+      waiting.delete(index)
+    }
+    if (waiting.size < before) continue
+    const [[index, { name }]] = [...waiting] as [[number, ConcernModule]]
+    const { order } = owners[index]!
+    const isItself = (order?.before ?? order?.after) === name
+    throw owners[index]!.fault(
+      isItself
+        ? `order: "${name}" is the concern itself`
+        : `order: the places of "${[...names].join('" and "')}" depend on each other`
+    )
+  }
+}
+
 /**
- * Gives the edge concerns of users their places before any of them starts: one may stand beside one that is listed after
- * it. Two that stand beside each other are a fault.
+ * Gives the concerns of users their places before any of them starts: one may stand beside one that is listed after it.
+ * Returns the edge's; those of the mesh are in its chains by then.
  */
 export function placeConcerns(
   fastify: FastifyInstance,
   modules: readonly (AnyPlugin | ConcernModule)[],
-  owners: readonly PluginOwner[]
+  owners: readonly PluginOwner[],
+  entries: readonly PluginOptions[]
 ): Map<number, PlacedConcern> {
   const placed = new Map<number, PlacedConcern>()
-  const waiting = new Map<number, EdgeConcern>()
+  const edge = new Map<number, ConcernModule>()
+  const mesh = new Map<number, ConcernModule>()
   for (const [index, module] of modules.entries()) {
-    if (!isConcern(module) || !module.plugin) continue
-    const definition = { ...module, options: orOff(module.options) } as unknown as Definition
-    waiting.set(index, fastify.edgeConcern(definition))
+    if (isConcern(module)) (module.plugin ? edge : mesh).set(index, module)
   }
-  for (let before = -1; before !== waiting.size; ) {
-    before = waiting.size
-    for (const [index, concern] of waiting) {
-      const slot = fastify.edgeOrder.slot(owners[index]!.order, concern)
-      if (slot === null) continue
-      placed.set(index, { concern, slot })
-      waiting.delete(index)
-    }
-  }
-  const names = new Set([...waiting.keys()].map((index) => (modules[index] as ConcernModule).name))
-  for (const index of waiting.keys()) {
+  placeInOrder(edge, owners, (index, module) => {
+    const concern = fastify.edgeConcern({ ...module, options: orOff(module.options) } as unknown as Definition)
+    const slot = fastify.edgeOrder.slot(owners[index]!.order, concern)
+    if (slot === null) throw unknownConcern(fastify, owners[index]!)
+    placed.set(index, { concern, slot })
+  })
+  placeInOrder(mesh, owners, (index, module) => {
     const owner = owners[index]!
-    const wanted = owner.order?.before ?? owner.order?.after ?? ''
-    if (!names.has(wanted)) throw unknownConcern(fastify, owner)
-    if (wanted === (modules[index] as ConcernModule).name) throw owner.fault(`order: "${wanted}" is the concern itself`)
-    throw owner.fault(`order: the places of "${[...names].join('" and "')}" depend on each other`)
-  }
+    const { name, layer, repeats } = module as Pick<MeshConcern, 'name' | 'layer' | 'repeats'>
+    const concern = { name, layer, ...(repeats && { repeats }) }
+    try {
+      owner.owners.run(owner, () => fastify.mesh.add(concern, owner.order ?? {}))
+    } catch (error) {
+      throw startFailure(error, entries[index]!, owner)
+    }
+  })
   return placed
 }
 
@@ -71,7 +97,7 @@ function refuseUseless({ name, layer }: ConcernModule, entry: PluginOptions, own
   throw owner.fault(`"${useless}" has no effect on a concern: its options, and where it is on, are set by ${key}`)
 }
 
-/** Starts a concern: its hooks are guarded and go to its place. */
+/** Starts a concern: the hooks of one of the edge are guarded and go to its place. */
 export async function startConcern(
   fastify: FastifyInstance,
   module: ConcernModule,
@@ -83,17 +109,7 @@ export async function startConcern(
   const failed = (error: unknown) => startFailure(error, entry, owner)
   refuseUseless(module, entry, owner)
   fastify.pluginRecord.addOwner(owner)
-  if (placed === undefined) {
-    try {
-      await owner.owners.load(owner, async () => {
-        const { name, layer, repeats } = module as Pick<MeshConcern, 'name' | 'layer' | 'repeats'>
-        fastify.mesh.add({ name, layer, ...(repeats && { repeats }) }, owner.order ?? {})
-      })
-    } catch (error) {
-      throw failed(error)
-    }
-    return
-  }
+  if (placed === undefined) return
   const placement = new PluginPlacement(fastify, owner)
   placed.slot.attach = (route) => {
     try {

@@ -26,7 +26,7 @@ export default fp<Config>(
       const order = config.plugins[index]!.order ?? (isConcern(module) ? module.order : undefined)
       return ownerOf(config, index, order ?? null, fastify.faultOwners)
     })
-    const concerns = placeConcerns(fastify, modules, owners)
+    const concerns = placeConcerns(fastify, modules, owners, config.plugins)
     const placements = owners.map((owner, index) =>
       isConcern(modules[index]!) ? null : placeAmongConcerns(fastify, config.plugins[index]!, owner)
     )

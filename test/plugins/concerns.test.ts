@@ -388,3 +388,68 @@ plugins: [{ path: ./stamp.ts, order: ${order} }]
     /gateway.yaml:5:11: plugins\[0\]: .*order: no mesh concern is named "jwt"; there are .*circuit-breaker/
   )
 })
+
+t.test('concerns of users at one position keep the order of the list, and may stand beside a later one', async (t) => {
+  const edge = 'async plugin() { return () => ({}) }'
+  const mesh = 'layer: () => (dispatch) => dispatch'
+  const concern = (name: string, half: string, order: string) =>
+    `export default { name: '${name}', default: {}, options: { type: 'object' }, order: { ${order} }, ${half} }`
+  const chainsOf = async (bundled: string, next: string, half: string, listed: readonly (readonly string[])[]) => {
+    const modules = Object.fromEntries(
+      listed.map(([name, order]) => [
+        `${name}.mjs`,
+        concern(name!, half, order!.replace('BUNDLED', bundled).replace('NEXT', next))
+      ])
+    )
+    const yaml = JSON.stringify({
+      admin: false,
+      services: { a: { instances: ['http://127.0.0.1:1'] } },
+      routes: [{ name: 'one', service: 'a', match: { path: '/' } }],
+      plugins: listed.map(([name]) => ({ path: `./${name}.mjs` }))
+    })
+    const gateway = build(await loadWithPlugins(await folderOf(t, modules, yaml), {}), { logger: false })
+    t.teardown(() => gateway.close())
+    await gateway.ready()
+    const names = half === edge ? gateway.edgeOrder.concerns.map(({ name }) => name) : gateway.mesh.describe('a')
+    return names.filter((name) => listed.some(([own]) => own === name)).join(' ')
+  }
+  const cases = [
+    [
+      'after a bundled one',
+      'ma mb mc',
+      ['ma', "after: 'BUNDLED'"],
+      ['mb', "after: 'BUNDLED'"],
+      ['mc', "after: 'BUNDLED'"]
+    ],
+    ['before a bundled one', 'ma mb', ['ma', "before: 'BUNDLED'"], ['mb', "before: 'BUNDLED'"]],
+    ['between two', 'ma mb mc', ['ma', "after: 'BUNDLED'"], ['mb', "before: 'NEXT'"], ['mc', "after: 'BUNDLED'"]],
+    ["after a user's", 'ma mb mc', ['ma', "after: 'BUNDLED'"], ['mb', "after: 'ma'"], ['mc', "after: 'ma'"]],
+    ["before a user's", 'mb mc ma', ['ma', "after: 'BUNDLED'"], ['mb', "before: 'ma'"], ['mc', "before: 'ma'"]],
+    ['beside a later one', 'mc ma mb', ['ma', "after: 'mc'"], ['mb', "after: 'mc'"], ['mc', "after: 'BUNDLED'"]],
+    [
+      'each after those of the ones before',
+      'ma mb mc md',
+      ['ma', "after: 'BUNDLED'"],
+      ['mb', "after: 'ma'"],
+      ['mc', "after: 'mb'"],
+      ['md', "after: 'ma'"]
+    ]
+  ] as const
+  for (const [what, expected, ...listed] of cases) {
+    t.equal(await chainsOf('jwt', 'websocket', edge, listed), expected, `edge: ${what}`)
+    t.equal(await chainsOf('retry', 'hedge', mesh, listed), expected, `mesh: ${what}`)
+  }
+  for (const half of [edge, mesh]) {
+    const circle = [
+      ['ma', "after: 'mb'"],
+      ['mb', "after: 'ma'"]
+    ] as const
+    await t.rejects(chainsOf('', '', half, circle), /plugins\[0\]: order: the places of "ma" and "mb" depend/)
+    await t.rejects(chainsOf('', '', half, [['ma', "after: 'ma'"]]), /plugins\[0\]: order: "ma" is the concern itself/)
+    const lost = [
+      ['ma', "after: 'mb'"],
+      ['mb', "after: 'nope'"]
+    ] as const
+    await t.rejects(chainsOf('', '', half, lost), /plugins\[1\]: .*order: .*nope/)
+  }
+})
