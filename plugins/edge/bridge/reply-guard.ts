@@ -98,7 +98,8 @@ function send(
   const isEmpty = stream !== null && hasNoContent(request, reply)
   if (isEmpty) discard(stream)
   settleFields(request, reply, stream !== null && !isEmpty)
-  if (stream !== null && !isEmpty) {
+  // The guard is left out where nothing can differ: it takes a third of the time of a small response.
+  if (stream !== null && !isEmpty && exchange?.isAsSent(stream) !== true) {
     guardWrites(reply, (error) => {
       if (exchange === null) end(request, reply, stream, error)
       else exchange.refuse(error)

@@ -141,6 +141,13 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     scheduleFlush(this)
   }
 
+  /** Returns whether a payload has as many bytes as the service has announced, which the mesh has counted. */
+  isAsSent(payload: unknown): boolean {
+    if (payload !== this.#body || !this.#body!.isWhole) return false
+    const length = this.reply.getHeader('content-length')
+    return length === undefined || length === this.#length
+  }
+
   get progress(): number {
     return this.bytesSent + this.#receivedBytes - this.#heldBytes - this.#body!.readableLength
   }
@@ -202,7 +209,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     if (held.length === 0) return
     this.#held = []
     this.#heldBytes = 0
-    if (this.#body!.push(held.length === 1 ? held[0] : Buffer.concat(held)) || this.isOver) return
+    if (this.#body!.pass(held.length === 1 ? held[0]! : Buffer.concat(held)) || this.isOver) return
     this.#isPaused = true
     this.controller!.pause()
   }
@@ -226,7 +233,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
 
   #pass(): void {
     this.#pushHeld()
-    if (this.isOver) this.#body!.push(null)
+    if (this.isOver) this.#body!.pass(null)
     // A header section without a body leaves on its own: a stream of events may be silent for long.
     else if (this.#sent !== null && this.#receivedBytes === 0) this.#flushHead()
   }

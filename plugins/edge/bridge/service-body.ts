@@ -9,15 +9,41 @@ export interface Source {
   abandon(reason: Error | null): void
 }
 
-/** The body of a service's response as a stream, which `onSend` hooks may read, pipe, keep or leave. */
+/** The body of a service's response as a stream, which `onSend` hooks may read, pipe, keep, change or leave. */
 export class ServiceBody extends Readable {
   readonly #source: Source
+  #isChanged = false
 
   constructor(source: Source) {
     super()
     this.#source = source
     // There may be no other listener, and an error without one ends the process.
     this.on('error', ignore)
+  }
+
+  /** No hook has read, changed or decoded any of it: whoever reads it gets what the service has sent. */
+  get isWhole(): boolean {
+    return !this.#isChanged && !this.readableDidRead
+  }
+
+  /** Passes on what the service has sent; null at its end. Returns false if no more should come for now. */
+  pass(chunk: Buffer | null): boolean {
+    return super.push(chunk)
+  }
+
+  override push(chunk: unknown, encoding?: BufferEncoding): boolean {
+    this.#isChanged = true
+    return super.push(chunk, encoding)
+  }
+
+  override unshift(chunk: unknown, encoding?: BufferEncoding): void {
+    this.#isChanged = true
+    super.unshift(chunk, encoding)
+  }
+
+  override setEncoding(encoding: BufferEncoding): this {
+    this.#isChanged = true
+    return super.setEncoding(encoding)
   }
 
   override _read(): void {
