@@ -63,7 +63,7 @@ export const Plugin = Type.Object(
       })
     ),
     hookTimeout: DurationOrZero(
-      'Longest time for which one hook of the plugin may keep a request, besides the time that the client takes for its body; then the request fails with 500. The same for a stream that an `onSend` hook returns and that neither reads, sends nor ends. 0: any.',
+      'Longest time for which one hook of the plugin may keep a request, besides the time that the client takes for its body; then the request fails with 500. The same for an error handler that does not respond: then the next one is called, at last the gateway. The same for a stream that an `onSend` hook returns and that neither reads, sends nor ends. 0: any.',
       { default: '30s' }
     )
   },

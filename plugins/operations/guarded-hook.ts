@@ -200,6 +200,32 @@ class HandlerRun implements FaultOwner {
   }
 }
 
+/** One error that an error handler of a plugin renders, in bounded time. */
+class ErrorHandlerRun extends HandlerRun {
+  constructor({ plugin, owners, hookTimeoutMs }: PluginOwner, request: FastifyRequest, reply: FastifyReply) {
+    super(plugin, request, reply, 'error handler')
+    if (hookTimeoutMs === 0) return
+    const { send, raw } = reply
+    const timer = setTimeout(() => {
+      // The first call of `send` takes this function, which is this handler's, off the reply.
+      if (reply.send === send) owners.run(null, () => this.#expire(hookTimeoutMs))
+    }, hookTimeoutMs)
+    raw.once('close', () => clearTimeout(timer))
+  }
+
+  #expire(limitMs: number): void {
+    const { raw, sent, log } = this.reply
+    if (sent || raw.headersSent || raw.destroyed) return
+    try {
+      this.contain(new Error(`it did not respond within ${limitMs} ms`))
+    } catch (error) {
+      // No caller catches this, so it would end the process.
+      log.error({ err: error }, 'request failed')
+      raw.destroy()
+    }
+  }
+}
+
 /** Runs a handler; what it throws or rejects with becomes its fault, but for an error that it was given. */
 function runHandler(run: HandlerRun, owners: FaultOwners, code: () => unknown, given: unknown): unknown {
   const rethrow = (error: unknown): never => {
@@ -220,10 +246,10 @@ function guardedHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
   }
 }
 
-export function guardedErrorHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
+export function guardedErrorHandler(handler: Code, of: PluginOwner): Code {
   return function guarded(this: unknown, error: unknown, request: FastifyRequest, reply: FastifyReply): unknown {
-    const run = new HandlerRun(plugin, request, reply, 'error handler')
-    return runHandler(run, owners, () => Reflect.apply(handler, this, [error, request, reply]), error)
+    const run = new ErrorHandlerRun(of, request, reply)
+    return runHandler(run, of.owners, () => Reflect.apply(handler, this, [error, request, reply]), error)
   }
 }
 

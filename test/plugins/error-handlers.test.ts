@@ -25,6 +25,9 @@ const handlers = {
   rejects: async (error) => { throw error },
   throws: () => { throw new Error('a fault of the handler') },
   'rejects with another': async () => { throw new Error('a fault of the handler') },
+  'never responds': () => {},
+  'never settles': () => new Promise(() => {}),
+  'responds late': (error, request, reply) => void setTimeout(() => reply.send('late'), 20),
   'sends a cycle': (error, request, reply) => {
     const cycle = {}
     cycle.own = cycle
@@ -225,3 +228,23 @@ t.test('with a prefix, it is for the plugin’s own routes', async (t) => {
   t.match(JSON.parse((await ask('/dead', 'renders')).body), { code: 'JW_UPSTREAM_REFUSED', statusCode: 502 })
   t.match(await ask('/bff/own/call', 'returns'), { status: 502, body: /"own":"The service refused/ })
 })
+
+for (const protocol of protocols) {
+  t.test(`without a response, over ${protocol}`, async (t) => {
+    const { ask, log } = await started(t, protocol, { hookTimeout: '300ms' })
+    const message = 'plugin own failed in error handler: it did not respond within 300 ms'
+    for (const handler of ['never responds', 'never settles']) {
+      const dead = await ask('/dead', handler)
+      t.match(dead, { status: 502, proxyStatus: 'jingwei; error=connection_refused' }, handler)
+      t.match(JSON.parse(dead.body), { code: 'JW_UPSTREAM_REFUSED', requestId: dead.line.requestId }, handler)
+      t.ok(
+        log.some(({ msg, plugin }) => msg === message && plugin === 'own'),
+        `${handler}: in the log`
+      )
+      const own = await ask('/own/stock', handler)
+      t.match(own, { status: 500, line: { error: 'JW_PLUGIN_FAILED' } }, handler)
+      t.match(JSON.parse(own.body), { code: 'JW_PLUGIN_FAILED', requestId: own.line.requestId }, handler)
+    }
+    t.match(await ask('/dead', 'responds late'), { status: 502, body: 'late' })
+  })
+}
