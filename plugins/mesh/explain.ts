@@ -1,4 +1,4 @@
-import type { RoutePolicy } from '../../config/schema.ts'
+import type { RoutePolicy, SplitShare } from '../../config/schema.ts'
 import { hash32 } from './balancing/hash.ts'
 import { balanceOptions } from './balancing/policy.ts'
 import { factReader } from './core/request-facts.ts'
@@ -20,26 +20,28 @@ export interface Explanation {
   readonly status: ServiceStatus
 }
 
+type Target = Pick<SplitShare, 'service' | 'weight'> & { readonly subset?: string | undefined }
+
 /** The parts of the mesh that `explain` asks. */
 interface Services {
-  describe(service: string, policy: RoutePolicy, route?: string): string[]
+  describe(service: string, policy: RoutePolicy, route?: string, share?: number): string[]
   service(name: string): Service
 }
 
 /** Explains the way of a call to a service under a route's policy; nothing is sent, drawn or counted. */
 export function explain(mesh: Services, service: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
-  const { split, stickOn: _drawnAnew, ...own } = policy
-  const targets = split ?? [{ service, subset: own.subset, weight: 1 }]
+  const { split } = policy
+  const targets: readonly Target[] = split ?? [{ service, subset: policy.subset, weight: 1 }]
   const matched = split?.find((share) => matcher(share.match)?.(opts))
   return targets
     .filter((share) => matched === undefined || share === matched)
     .map((share) => {
-      const subset = share.subset ?? own.subset
+      const subset = share.subset ?? policy.subset
       return {
         service: share.service,
         subset: subset ?? null,
         share: split === undefined ? null : { weight: share.weight, matched: share === matched },
-        chain: mesh.describe(share.service, own, opts.route?.name),
+        chain: mesh.describe(service, policy, opts.route?.name, targets.indexOf(share)),
         hashed: hashed(mesh, share.service, subset ?? '', opts),
         status: mesh.service(share.service).status()
       }

@@ -1,8 +1,10 @@
+import type { MeshPolicy } from '../../config/schema.ts'
 import { concerns } from './chain.ts'
 import type { MeshConcern } from './concern.ts'
-import type { Layer } from './core/layer.ts'
+import type { Layer, LayerContext } from './core/layer.ts'
 import type { Repeats } from './core/repeating/repeats.ts'
-import type { DispatchOptions, FaultOwners, Interceptor } from './core/types.ts'
+import type { Service } from './core/service.ts'
+import type { Dispatch, DispatchOptions, FaultOwners, Interceptor } from './core/types.ts'
 import { containedLayer, containedRepeats, guarded } from './guard/index.ts'
 
 export interface Named {
@@ -11,6 +13,17 @@ export interface Named {
   /** Names of the routes that it is for; null or absent: all. */
   readonly routes?: ReadonlySet<string> | null
   readonly repeats?: Repeats
+}
+
+/** Composed layers of a service under a policy. */
+export interface Chain {
+  readonly dispatch: Dispatch
+  /** Layers that are on, outermost first, for the lists of `routes` and `explain`. */
+  readonly layers: readonly Pick<Named, 'name' | 'routes'>[]
+  /** Error of a layer; absent if none has thrown. */
+  readonly failure?: unknown
+  /** Chains of the shares of a split, in their order. */
+  readonly shares?: readonly Chain[]
 }
 
 /** A place beside another concern; at most one of the two. */
@@ -72,16 +85,32 @@ export class Interceptors {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? this[step] : [step]))
   }
 
-  /** Returns the names of the layers that are on for a route. One of a user's that throws is, too: it fails its calls. */
-  namesOn(route: string, isOn: (layer: Layer) => boolean): string[] {
-    const nameOf = ({ name, layer }: Named) => {
+  /**
+   * Composes the chain of a service under a policy. Calls each layer once; if one throws, all calls of the chain fail by
+   * the same error.
+   */
+  compose(service: Service, policy: MeshPolicy, context: LayerContext): Chain {
+    // Innermost: the pool of the instance that `select` chose.
+    let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
+    const layers: Chain['layers'][number][] = []
+    const failures: unknown[] = []
+    for (const { name, layer, routes } of this.layers.reverse()) {
       try {
-        return isOn(layer) ? [name] : []
-      } catch {
-        return [`${name} (failed)`]
+        const interceptor = layer(service, policy, context)
+        if (interceptor === null) continue
+        dispatch = interceptor(dispatch)
+        layers.unshift({ name, routes })
+      } catch (error) {
+        failures.push(error)
+        layers.unshift({ name: `${name} (failed)`, routes })
       }
     }
-    return this.layers.filter(({ routes }) => routes?.has(route) !== false).flatMap(nameOf)
+    if (failures.length === 0) return { dispatch, layers }
+    const [failure] = failures
+    const fail: Dispatch = () => {
+      throw failure
+    }
+    return { dispatch: fail, layers, failure }
   }
 
   /** Requests that the concerns send again. */

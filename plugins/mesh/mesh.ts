@@ -22,7 +22,7 @@ import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { activeCheck } from './health/active-check.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
-import type { Order, UseOptions } from './interceptors.ts'
+import type { Chain, Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
 import { split } from './split.ts'
 
@@ -55,7 +55,7 @@ const silent: Logger = { info() {}, warn() {}, error() {} }
  */
 export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
-  readonly #chains = new Map<string, { own: Dispatch | null; byPolicy: WeakMap<RoutePolicy, Dispatch> }>()
+  readonly #chains = new Map<string, { own: Chain | null; byPolicy: WeakMap<RoutePolicy, Chain> }>()
   readonly #discovery: Discovery
   readonly #locality: OwnLocality
   readonly #transports: Transports
@@ -120,7 +120,8 @@ export class Mesh extends Dispatcher {
     for (const service of this.#services.values()) {
       if (attend) {
         // Composed now, so that what attends to a service does so before its first call.
-        this.#chains.get(originOf(service.name))!.own ??= this.#compose(service.name)
+        const { failure } = this.#chainOf(service.name)
+        if (failure !== undefined) throw failure
         activeCheck(service, service.config.mesh, this.#deps)
         timeFirstRequests(service, this.#deps)
       }
@@ -151,11 +152,12 @@ export class Mesh extends Dispatcher {
     return this
   }
 
-  /** Returns the names of the layers in force for a service, and for a route, outermost first. */
-  describe(name: string, override: RoutePolicy = {}, route = ''): string[] {
-    const service = this.service(name)
-    const policy = { ...service.config.mesh, ...override }
-    return this.#used.namesOn(route, (layer) => layer(service, policy, this.#deps) !== null)
+  /** Returns the names of the layers in force for a service, and for a route and a share of its split, outermost first. */
+  describe(name: string, policy: RoutePolicy = {}, route = '', share = 0): string[] {
+    this.service(name)
+    const chain = this.#chainOf(name, Object.keys(policy).length === 0 ? undefined : policy)
+    const { layers } = chain.shares?.[share] ?? chain
+    return layers.flatMap(({ name, routes }) => (routes?.has(route) === false ? [] : [name]))
   }
 
   /** Throws `JW_NO_SERVICE`. */
@@ -191,12 +193,8 @@ export class Mesh extends Dispatcher {
     if (chains === undefined || this.#closing !== null) return this.#refuse(nameOf(origin), handler)
     this.#inUse = true
     const policy = opts.mesh
-    let chain = policy === undefined ? chains.own : chains.byPolicy.get(policy)
-    if (chain === undefined || chain === null) {
-      chain = this.#compose(nameOf(origin), policy)
-      if (policy === undefined) chains.own = chain
-      else chains.byPolicy.set(policy, chain)
-    }
+    const known = policy === undefined ? chains.own : chains.byPolicy.get(policy)
+    const { dispatch: chain } = known ?? this.#chainOf(nameOf(origin), policy)
     const { owners } = this.#deps
     if (!owners?.current) return this.#enter(chain, opts, handler)
     // A plugin calls: the timers and sockets that this makes are not the plugin's.
@@ -212,23 +210,28 @@ export class Mesh extends Dispatcher {
     return chain({ ...opts, asyncContext, variant }, handler)
   }
 
-  #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Dispatch {
+  /** Returns the chain of a service under a policy: composed once, for calls and for `describe` alike. */
+  #chainOf(name: string, policy?: RoutePolicy): Chain {
+    const chains = this.#chains.get(originOf(name))!
+    const known = policy === undefined ? chains.own : chains.byPolicy.get(policy)
+    if (known) return known
+    const chain = this.#compose(name, policy)
+    if (policy === undefined) chains.own = chain
+    else chains.byPolicy.set(policy, chain)
+    return chain
+  }
+
+  #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Chain {
     if (shares !== undefined) {
-      const targets = shares.map((share) => {
-        const { service, subset } = share
-        return { share, dispatch: this.#compose(service, { ...override, ...(subset !== undefined && { subset }) }) }
-      })
-      return split(targets, stickOn, this.#deps)
+      const chains = shares.map(({ service, subset }) =>
+        this.#compose(service, { ...override, ...(subset !== undefined && { subset }) })
+      )
+      const targets = shares.map((share, index) => ({ share, dispatch: chains[index]!.dispatch }))
+      return { dispatch: split(targets, stickOn, this.#deps), layers: [], shares: chains }
     }
     const service = this.#services.get(name)
-    if (service === undefined) return (_opts, handler) => this.#refuse(name, handler)
-    const policy = { ...service.config.mesh, ...override }
-    // Innermost: the pool of the instance that `select` chose.
-    let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
-    for (const { layer } of this.#used.layers.reverse()) {
-      dispatch = layer(service, policy, this.#deps)?.(dispatch) ?? dispatch
-    }
-    return dispatch
+    if (service === undefined) return { dispatch: (_opts, handler) => this.#refuse(name, handler), layers: [] }
+    return this.#used.compose(service, { ...service.config.mesh, ...override }, this.#deps)
   }
 
   #refuse(name: string, handler: DispatchHandler): boolean {

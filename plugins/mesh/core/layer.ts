@@ -13,7 +13,7 @@ export interface LayerContext extends MeshDeps {
 
 /**
  * Builds a concern's interceptor for one service and policy when a chain is composed; null where it is off.
- * Called once for each chain, and for the service's own chain when it starts: what all chains of a service share is
- * got by `service.state()`.
+ * Called once for each chain, by its first call or by the first list that shows it, and for the service's own chain when it
+ * starts: what all chains of a service share is got by `service.state()`.
  */
 export type Layer = (service: Service, policy: MeshPolicy, context: LayerContext) => Interceptor | null
