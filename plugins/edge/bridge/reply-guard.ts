@@ -99,7 +99,7 @@ function send(
   if (isEmpty) discard(stream)
   settleFields(request, reply, stream !== null && !isEmpty)
   // The guard is left out where nothing can differ: it takes a third of the time of a small response.
-  if (stream !== null && !isEmpty && exchange?.isAsSent(stream) !== true) {
+  if (stream !== null && !isEmpty && (exchange === null || exchange.needsCount(stream))) {
     guardWrites(reply, (error) => {
       if (exchange === null) end(request, reply, stream, error)
       else exchange.refuse(error)

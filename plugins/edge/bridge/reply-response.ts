@@ -141,11 +141,10 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     scheduleFlush(this)
   }
 
-  /** Returns whether a payload has as many bytes as the service has announced, which the mesh has counted. */
-  isAsSent(payload: unknown): boolean {
-    if (payload !== this.#body || !this.#body!.isWhole) return false
+  /** Returns whether a payload may have another number of bytes than its Content-Length; the mesh has counted the service's. */
+  needsCount(payload: unknown): boolean {
     const length = this.reply.getHeader('content-length')
-    return length === undefined || length === this.#length
+    return length !== undefined && (payload !== this.#body || !this.#body!.isWhole || length !== this.#length)
   }
 
   get progress(): number {
