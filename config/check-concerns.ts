@@ -23,7 +23,8 @@ export function checkConcerns(checked: Checked): void {
     })
   }
   for (const half of halves) for (const key of keys[half]) key.checkAll?.(checked)
-  checkFacts(checked)
+  // A concern that is lacking may provide the facts.
+  if (!keys.lackConcerns) checkFacts(checked)
 }
 
 function checkSection(

@@ -66,6 +66,8 @@ export interface Keys {
   readonly mesh: readonly Key[]
   /** Without: any key can be in `routes[].config`. */
   readonly routeConfig?: RouteConfigKeys
+  /** True if a plugin's concern is not among them, as its module or the concern has a fault: unknown keys may be its. */
+  readonly lackConcerns?: boolean
   /** Indexes of the plugins that are concerns of the mesh: their `order` names one of the mesh. */
   readonly meshPlugins?: ReadonlySet<number>
 }

@@ -173,7 +173,11 @@ export class Report {
 
   throwIfAny(): void {
     if (this.#faults.size === 0) return
-    throw new ConfigError(this.#file, inOrder(this.#faults))
+    throw new ConfigError(this.#file, this.faults)
+  }
+
+  get faults(): readonly Fault[] {
+    return inOrder(this.#faults)
   }
 
   /** A JSON pointer as people write it: `routes[0].edge`. */

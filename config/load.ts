@@ -8,7 +8,7 @@ import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
 import type { ImportModule } from './plugin-concerns.ts'
-import { entriesOf, pluginConcerns, pluginModules } from './plugin-concerns.ts'
+import { entriesOf, pluginConcerns, pluginModules, reportFailed } from './plugin-concerns.ts'
 import { read } from './read.ts'
 import { withPluginKeys } from './route-config.ts'
 import type { Config, Written } from './schema.ts'
@@ -29,10 +29,13 @@ type Warn = (warning: Fault) => void
 export class Loader {
   readonly schema: ReturnType<typeof gatewaySchema>
   readonly #keys: Keys
+  /** Reasons why modules of plugins could not be imported, by their index. */
+  readonly #failures: ReadonlyMap<number, unknown>
   #validator: Validator | undefined
 
-  constructor(keys: Keys) {
+  constructor(keys: Keys, failures: ReadonlyMap<number, unknown> = new Map()) {
     this.#keys = keys
+    this.#failures = failures
     this.schema = gatewaySchema(keys)
   }
 
@@ -76,14 +79,17 @@ export class Loader {
 
   async #withPlugins(data: unknown, file: string, report: Report, imported: ImportModule): Promise<Loader> {
     const entries = entriesOf(data)
-    const modules = await pluginModules(entries, resolve(file), imported)
+    const failures = new Map<number, unknown>()
+    const modules = await pluginModules(entries, resolve(file), imported, (index, error) => failures.set(index, error))
     const concerns = pluginConcerns(modules, report, this.#keys)
-    return new Loader({
+    const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
+      lackConcerns: failures.size > 0 || !concerns.areSound,
       meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),
       routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)
-    })
+    }
+    return new Loader(keys, failures)
   }
 
   #finish(data: unknown, file: string, report: Report, warn: Warn): Config {
@@ -92,6 +98,7 @@ export class Loader {
     this.#validator ??= new Validator(this.schema, this.#keys)
     this.#validator.validate(data, report)
     check(data as Written, report, resolve(file), this.#keys)
+    reportFailed(this.#failures, entriesOf(data), report)
     report.throwIfAny()
     for (const warning of report.warnings) warn(warning)
     const config = complete(data as Written, resolve(file), this.#keys, report)

@@ -93,7 +93,22 @@ export class Advisor {
     const known = this.#within(holder, name) ?? this.#ofAnotherLevel(holder, key) ?? this.#ofAnotherSection(holder, key)
     if (known !== null) return `; ${known}`
     const advice = this.#byFoldedName.get(name)
-    return advice === undefined ? null : `; ${advice}`
+    if (advice === undefined) return null
+    // A key of a concern that is loaded is nearer than what other gateways have.
+    const near = advice === plugin ? this.#nearConcern(holder, key) : ''
+    return near || `; ${advice}`
+  }
+
+  /** Returns the key of a concern that may have been meant in a section: `; did you mean "apiKey"?`, or nothing. */
+  #nearConcern(holder: string, key: string): string {
+    const [, level, half] = /^(?:\/(routes|services)\/[^/]+)?\/(edge|mesh)$/.exec(holder) ?? []
+    if (half === undefined) return ''
+    const keys = this.#keys[half as 'edge' | 'mesh']
+    const at = level === undefined ? 'gateway' : level === 'routes' ? 'route' : 'service'
+    return didYouMean(
+      key,
+      keysAt(keys, at).map(({ name }) => name)
+    )
   }
 
   /** Advice for a key within the options of a concern. */

@@ -2,10 +2,9 @@
 import { dirname, resolve } from 'node:path'
 import type { Key, Keys } from './concern.ts'
 import { everyLevel, gatewayAndRoute } from './concern.ts'
-import type { Report } from './faults.ts'
-import { pointer } from './faults.ts'
+import { pointer, Report } from './faults.ts'
 import { orOff } from './schema/kit.ts'
-import { schemaFault } from './validate.ts'
+import { schemaFault, Validator } from './validate.ts'
 
 /** A plugin's concern: `layer` makes it one of the mesh. */
 export interface PluginConcern extends Omit<Key, 'levels'> {
@@ -29,17 +28,21 @@ export type ImportModule = (
   configFile: string
 ) => Promise<PluginModule>
 
-/** Imports the modules of entries of `plugins`; null for one that cannot be imported. */
+/** Imports the modules of entries of `plugins`; null for one that cannot be imported. `failed` is told why. */
 export async function pluginModules(
   entries: readonly unknown[],
   file: string,
-  imported: ImportModule
+  imported: ImportModule,
+  failed: (index: number, error: unknown) => void
 ): Promise<(PluginModule | null)[]> {
   const modules: (PluginModule | null)[] = []
-  for (const entry of entries) {
+  for (const [index, entry] of entries.entries()) {
     const module = moduleOf(entry, file)
-    // A module that cannot be imported, or not in time, is reported when the gateway is built.
-    modules.push(module === null ? null : await imported(module, file).catch(() => null))
+    const failedHere = (error: unknown) => {
+      failed(index, error)
+      return null
+    }
+    modules.push(module === null ? null : await imported(module, file).catch(failedHere))
   }
   return modules
 }
@@ -48,16 +51,18 @@ export function pluginConcerns(
   modules: readonly (PluginModule | null)[],
   report: Report,
   known: Keys
-): { edge: Key[]; mesh: Key[] } {
-  const found: { edge: Key[]; mesh: Key[] } = { edge: [], mesh: [] }
+): { edge: Key[]; mesh: Key[]; areSound: boolean } {
+  const found: { edge: Key[]; mesh: Key[]; areSound: boolean } = { edge: [], mesh: [], areSound: true }
   for (const [index, module] of modules.entries()) {
     const concern = module?.concern ?? null
     if (concern === null) continue
     const half = concern.layer === undefined ? 'edge' : 'mesh'
     const taken = [...known[half], ...found[half]].some(({ name }) => name === concern.name)
-    const fault = taken ? `there is a concern ${half}.${concern.name} already` : faultOf(concern)
-    if (fault !== null) report.fault(pointer('/plugins', index), fault)
-    else {
+    const fault = taken ? `there is a concern ${half}.${concern.name} already` : faultOf(concern, half)
+    if (fault !== null) {
+      report.fault(pointer('/plugins', index), fault)
+      found.areSound = false
+    } else {
       const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
       found[half].push({
         ...contained(concern, pointer('/plugins', index), report),
@@ -75,7 +80,6 @@ export function pluginConcerns(
  */
 function contained(concern: PluginConcern, entry: string, report: Report): PluginConcern {
   const { name, check, checkAll, complete, instructions, otherServices, perRequestHeaders } = concern
-  const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
   const what = (error: unknown) => `the check of concern ${name} failed: ${textOf(error)}`
   const attempt = <T>(key: string, call: () => T, otherwise: T): T => {
     try {
@@ -125,6 +129,21 @@ function contained(concern: PluginConcern, entry: string, report: Report): Plugi
   }
 }
 
+const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
+
+/** Reports modules that could not be imported, unless the file itself says why: a path without a file. */
+export function reportFailed(
+  failures: ReadonlyMap<number, unknown>,
+  entries: readonly unknown[],
+  report: Report
+): void {
+  for (const [index, error] of failures) {
+    const at = pointer('/plugins', index)
+    const { path, package: name } = entries[index] as { path?: string; package?: string }
+    if (report.sound(at)) report.fault(at, `cannot load ${path ?? name}: ${textOf(error)}`)
+  }
+}
+
 export function entriesOf(data: unknown): readonly unknown[] {
   if (typeof data !== 'object' || data === null) return []
   const plugins: unknown = Reflect.get(data, 'plugins')
@@ -138,7 +157,8 @@ function moduleOf(entry: unknown, file: string): Parameters<ImportModule>[0] | n
   return typeof name === 'string' ? { package: name } : null
 }
 
-function faultOf({ name, options, layer, repeats, ownsHeaders, instructions }: PluginConcern): string | null {
+function faultOf(concern: PluginConcern, half: 'edge' | 'mesh'): string | null {
+  const { name, options, layer, repeats, ownsHeaders, instructions } = concern
   if (!/^[a-z][A-Za-z0-9]*$/.test(name)) return `its concern "${name}" needs a name like apiKey, of letters and digits`
   if (repeats !== undefined && layer === undefined)
     return `its concern ${name} has "repeats", which is for mesh concerns`
@@ -151,5 +171,17 @@ function faultOf({ name, options, layer, repeats, ownsHeaders, instructions }: P
     return `"instructions" of its concern ${name} has no list "headers"`
   }
   const fault = schemaFault(options)
-  return fault === null ? null : `the options of its concern ${name} are no JSON Schema: ${fault}`
+  if (fault !== null) return `the options of its concern ${name} are no JSON Schema: ${fault}`
+  const unfit = concern.default === undefined ? null : valueFault(half, concern)
+  return unfit === null ? null : `the default of its concern ${name} does not fit its options: ${unfit}`
+}
+
+/** Returns why the default of a concern does not fit its options; null if it does. */
+function valueFault(half: 'edge' | 'mesh', { name, options, default: value }: PluginConcern): string | null {
+  const within = (key: string, schema: object) => ({ type: 'object', properties: { [key]: schema } })
+  const report = new Report('')
+  const validator = new Validator(within(half, within(name, orOff(options))), { edge: [], mesh: [] })
+  validator.validate({ [half]: { [name]: structuredClone(value) } }, report)
+  const [fault] = report.faults
+  return fault === undefined ? null : `${fault.path}: ${fault.message}`
 }

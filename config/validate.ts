@@ -1,6 +1,6 @@
 /** The schema's part of the checks: ajv, with its errors told in the configuration's own words. */
 import { isIP } from 'node:net'
-import type { AnySchemaObject, ErrorObject, ValidateFunction } from 'ajv'
+import type { ErrorObject, ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { Keys } from './concern.ts'
 import { isSecretKey, maskUserinfo } from './credentials.ts'
@@ -49,6 +49,8 @@ function isCidr(text: string): boolean {
   return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
 }
 
+const isUnit = (name: string): name is Unit => Object.hasOwn(units, name)
+
 /** Adds the formats and keywords in which options are described: `unit`, `expected`. */
 export function addKeywords(ajv: Ajv): Ajv {
   ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
@@ -61,11 +63,17 @@ export function addKeywords(ajv: Ajv): Ajv {
     schemaType: 'string',
     modifying: true,
     errors: false,
-    validate: (unit: Unit, text: string, _schema?: AnySchemaObject, context?: Holder) => {
-      const value = units[unit].parse(text)
-      return (
-        value !== null && context !== undefined && Reflect.set(context.parentData, context.parentDataProperty, value)
-      )
+    compile: (unit: string) => {
+      if (!isUnit(unit)) {
+        const names = Object.keys(units)
+        throw new Error(`unknown unit "${unit}"${didYouMean(unit, names) || `; there are ${names.join(', ')}`}`)
+      }
+      return (text: string, context?: Holder) => {
+        const value = units[unit].parse(text)
+        return (
+          value !== null && context !== undefined && Reflect.set(context.parentData, context.parentDataProperty, value)
+        )
+      }
     }
   })
   return ajv
@@ -83,11 +91,13 @@ export function schemaFault(schema: object): string | null {
 
 export class Validator {
   readonly #schema: object
+  readonly #keys: Keys
   readonly #advisor: Advisor
   readonly #isValid: ValidateFunction
 
   constructor(schema: object, keys: Keys) {
     this.#schema = schema
+    this.#keys = keys
     this.#advisor = new Advisor(keys)
     const fast = { code: { optimize: false }, allowMatchingProperties: true }
     const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true, ...fast })
@@ -116,6 +126,7 @@ export class Validator {
     const { properties, patternProperties } = error.parentSchema ?? {}
     const key: string = error.params.additionalProperty
     const at = pointer(error.instancePath, key)
+    if (this.#keys.lackConcerns && isSection(error.instancePath)) return
     if (properties !== undefined) {
       const known = Object.keys(properties)
       const [name = ''] = key.split(':')
@@ -141,6 +152,9 @@ export class Validator {
     return place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), this.#schema) as Shape
   }
 }
+
+/** Returns whether keys of concerns stand in the mapping at a pointer. */
+const isSection = (at: string) => /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)$/.test(at)
 
 function expected(shape: Shape): string {
   // The branch of a value with a unit describes well enough that 0 needs none.

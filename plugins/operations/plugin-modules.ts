@@ -3,6 +3,7 @@ import { registerHooks } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import type { Key } from '../../config/concern.ts'
+import { definitionFault, seemsConcern } from '../../config/concern-definition.ts'
 import { inTime } from '../../config/in-time.ts'
 import type { PluginOptions } from '../../config/schema.ts'
 
@@ -38,19 +39,12 @@ export async function importPlugin(
   const { default: exported, routeConfig } = module as { default?: unknown; routeConfig?: unknown }
   // CommonJS made from TypeScript has its default export one level down.
   const inner = (exported as { default?: unknown } | undefined)?.default
-  for (const found of [exported, inner]) {
-    if (typeof found !== 'function' && !definesConcern(found)) continue
-    const declared = routeConfig ?? (found as { routeConfig?: unknown }).routeConfig
-    return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared }
-  }
-  throw new Error('it has no default export that is a Fastify plugin or a concern')
-}
-
-function definesConcern(value: unknown): value is ConcernModule {
-  if (typeof value !== 'object' || value === null) return false
-  const { name, options, plugin, layer } = value as Record<string, unknown>
-  const isOne = (typeof plugin === 'function') !== (typeof layer === 'function')
-  return typeof name === 'string' && typeof options === 'object' && options !== null && isOne
+  const found = [exported, inner].find((each) => typeof each === 'function') ?? [exported, inner].find(seemsConcern)
+  if (found === undefined) throw new Error('it has no default export that is a Fastify plugin or a concern')
+  const fault = typeof found === 'function' ? null : definitionFault(found)
+  if (fault !== null) throw new Error(fault)
+  const declared = routeConfig ?? (found as { routeConfig?: unknown }).routeConfig
+  return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared }
 }
 
 /** Imports a package as a module in the configuration's folder would, else as the gateway itself does. */

@@ -337,6 +337,68 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
   )
 })
 
+t.test('keys of a definition are checked, with the key that may have been meant', async (t) => {
+  const told = (from: string, to: string, edge = 'tenant: { header: x }') => {
+    t.match(hmac, from)
+    return faultsOf(t, { 'tenant.ts': hmac.replace(from, to) }, around(edge))
+  }
+  for (const [from, to, fault] of [
+    ['check(', 'chek(', 'its concern "tenant" has an unknown key "chek"; did you mean "check"?'],
+    ['order:', 'defualt: {}, order:', 'its concern "tenant" has an unknown key "defualt"; did you mean "default"?'],
+    ['order:', 'opttions: {}, order:', 'its concern "tenant" has an unknown key "opttions"; did you mean "options"?'],
+    ['plugin(', 'plugn(', 'its concern "tenant" has an unknown key "plugn"; did you mean "plugin"?'],
+    ['  options:', '  optoins:', 'its concern "tenant" has an unknown key "optoins"; did you mean "options"?'],
+    ['  options:', '  default:', 'its concern "tenant" has no "options", a JSON Schema'],
+    ["name: 'tenant',", '', 'its concern has no "name", the key under which its options are written'],
+    ['async plugin(', 'layer: () => null, async plugin(', 'its concern "tenant" has both a "plugin", which is for the edge,'],
+    ['async plugin(', 'complete(', 'its concern "tenant" has neither a "plugin", for the edge, nor a "layer", for the mesh'],
+    ['check(', 'check: 1, complete(', '"check" of its concern "tenant" is no function'],
+    ["{ before: 'jwt' }", "'jwt'", `"order" of its concern "tenant" is no object such as { after: 'apiKey' }`],
+    ["{ before: 'jwt' }", "{ aftr: 'jwt' }", '"order" of its concern "tenant" has an unknown key "aftr"; did you mean "after"?'],
+    ["{ before: 'jwt' }", "{ before: ['jwt'] }", '"order" of its concern "tenant" has to have the name of one concern in "before"'],
+    ["before: 'jwt'", "before: 'jwt', after: 'cors'", '"order" of its concern "tenant" has to have either "before" or "after"']
+  ] as const) {
+    const faults = (await told(from, to)).split('\n')
+    t.match(faults[0], `gateway.yaml:5:11: plugins[0]: cannot load ./tenant.ts: ${fault}`)
+    t.equal(faults.length, 2, 'the key of the concern is no fault besides')
+  } // biome-ignore format: a table
+  t.match(
+    await told("unit: 'size'", "unit: 'sizes'"),
+    /^gateway.yaml:5:11: plugins\[0\]: the options of its concern tenant are no JSON Schema: unknown unit "sizes"; did you mean "size"\?\n1 fault/
+  )
+  t.match(await told("unit: 'size'", "unit: 'weeks'"), /unknown unit "weeks"; there are duration, /)
+  t.match(
+    await told('order:', 'default: { header: 5 }, order:'),
+    /^gateway.yaml:5:11: plugins\[0\]: the default of its concern tenant does not fit its options: edge.tenant.header: expected a string, found 5; put it in quotes\n1 fault/
+  )
+  t.match(await told('order:', 'default: {}, order:'), /does not fit its options: edge.tenant: missing key "header"/)
+  t.equal(await told('order:', "default: { header: 'x', most: '2kb' }, order:"), '')
+})
+
+t.test('keys of concerns that are loaded go before advice for other gateways', async (t) => {
+  const named = { 'tenant.ts': hmac.replace("'tenant'", "'apiKey'") }
+  const yaml = `
+admin: false
+edge: { apiKeys: { header: x } }
+mesh: { api-key: {} }
+services: { a: { instances: [http://127.0.0.1:1] } }
+routes: [{ name: one, service: a, match: { path: / }, edge: { apikey: false, oidc: {} } }]
+plugins: [{ path: ./tenant.ts }]
+`
+  t.strictSame((await faultsOf(t, named, yaml)).split('\n').slice(0, -1), [
+    'gateway.yaml:3:9: edge.apiKeys: unknown key; did you mean "apiKey"?',
+    'gateway.yaml:4:9: mesh.api-key: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+    'gateway.yaml:6:63: routes[0].edge.apikey: unknown key; did you mean "apiKey"?',
+    'gateway.yaml:6:78: routes[0].edge.oidc: unknown key; it is not built in; a plugin can do it (plugins/README.md)'
+  ])
+  const missing = (await faultsOf(t, {}, yaml)).split('\n')
+  t.match(missing[0], /^gateway.yaml:7:19: plugins\[0\]\.path: no such file: /, 'whose keys cannot be known')
+  t.equal(missing.length, 2)
+  const broken = (await faultsOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)).split('\n')
+  t.equal(broken[0], 'gateway.yaml:7:11: plugins[0]: cannot load ./tenant.ts: no luck')
+  t.equal(broken.length, 2)
+})
+
 const own = (edge: string) => `
 export default async function own (fastify) {
   fastify.get('/own', { config: { edge: ${edge} } }, async () => 'own')

@@ -1,0 +1,63 @@
+/** The shape of a concern's definition, as a user's module exports it. */
+import type { Key } from './concern.ts'
+import { didYouMean } from './nearest.ts'
+
+/** The keys of a definition. Those for which it says `function` have no other values. */
+const definitionKeys = {
+  ...({
+    name: 'any', options: 'any', levels: 'any', default: 'any', protects: 'any', needsBridge: 'any', provides: 'any',
+    needs: 'any', answersPreflights: 'any', ownsHeaders: 'any', setsRouteConfig: 'any', perRequestHeaders: 'function',
+    instructions: 'any', otherServices: 'function', check: 'function', checkAll: 'function', complete: 'function',
+    repeatsTimeouts: 'function', aliases: 'any', innerAliases: 'any'
+  } satisfies Record<keyof Key, 'any' | 'function'>),
+  plugin: 'function', layer: 'function', repeats: 'any', order: 'any', routeConfig: 'any',
+  // Of edge concerns, which have all that bundled ones have.
+  more: 'any', ownRoutes: 'any', commands: 'any', tries: 'function', warnings: 'function', whenOff: 'any'
+} as const // biome-ignore format: a table
+
+/** Returns whether an object is meant to define a concern: some of what each definition has is there. */
+export function seemsConcern(value: unknown): value is object {
+  if (typeof value !== 'object' || value === null) return false
+  const { name, options, plugin, layer } = value as Record<string, unknown>
+  if (typeof plugin === 'function' || typeof layer === 'function') return true
+  return typeof name === 'string' && (typeof options === 'object' || plugin !== undefined || layer !== undefined)
+}
+
+/** Returns what is wrong with the keys of a definition; null if nothing is. */
+export function definitionFault(definition: object): string | null {
+  const { name, options, plugin, layer, order } = definition as Record<string, unknown>
+  const concern = typeof name === 'string' ? `its concern "${name}"` : 'its concern'
+  // A misspelt key before one that is missing: it may be that one.
+  const unknown = Object.keys(definition).find((key) => !Object.hasOwn(definitionKeys, key))
+  if (unknown !== undefined) {
+    return `${concern} has an unknown key "${unknown}"${didYouMean(unknown, Object.keys(definitionKeys))}`
+  }
+  if (typeof name !== 'string') return `${concern} has no "name", the key under which its options are written`
+  if (typeof options !== 'object' || options === null) return `${concern} has no "options", a JSON Schema`
+  if (plugin !== undefined && layer !== undefined) {
+    return `${concern} has both a "plugin", which is for the edge, and a "layer", which is for the mesh`
+  }
+  if (plugin === undefined && layer === undefined) {
+    return `${concern} has neither a "plugin", for the edge, nor a "layer", for the mesh`
+  }
+  for (const [key, kind] of Object.entries(definitionKeys)) {
+    const value: unknown = Reflect.get(definition, key)
+    if (kind === 'function' && value !== undefined && typeof value !== 'function') {
+      return `"${key}" of ${concern} is no function`
+    }
+  }
+  const fault = orderFault(order)
+  return fault === null ? null : `"order" of ${concern} ${fault}`
+}
+
+function orderFault(order: unknown): string | null {
+  if (order === undefined) return null
+  const example = "such as { after: 'apiKey' }"
+  if (typeof order !== 'object' || order === null || Array.isArray(order)) return `is no object ${example}`
+  const unknown = Object.keys(order).find((key) => key !== 'before' && key !== 'after')
+  if (unknown !== undefined) return `has an unknown key "${unknown}"${didYouMean(unknown, ['before', 'after'])}`
+  const places = Object.entries(order).filter(([, name]) => name !== undefined)
+  if (places.length !== 1) return `has to have either "before" or "after", ${example}`
+  const [[key, name]] = places as [[string, unknown]]
+  return typeof name === 'string' ? null : `has to have the name of one concern in "${key}"`
+}
