@@ -1,8 +1,9 @@
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
 import { ConfigError } from '../../config/faults.ts'
 import type { PluginOwner } from './fault-owners.ts'
-import type { Code } from './guarded-hook.ts'
-import { callbackAt, guardedErrorHandler, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
+import type { Code } from './guarded-handler.ts'
+import { guardedErrorHandler } from './guarded-handler.ts'
+import { callbackAt, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
 import type { PluginPlacement } from './plugin-placement.ts'
 
 /** Time that an `onClose` hook has. */

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
-import type { Code } from './guarded-hook.ts'
+import type { Code } from './guarded-handler.ts'
 import { guardRoute } from './guarded-hook.ts'
 import type { PluginRecord } from './plugin-record.ts'
 

@@ -1,6 +1,7 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { PluginOwner } from './fault-owners.ts'
-import type { Code, RequestHook } from './guarded-hook.ts'
+import type { Code } from './guarded-handler.ts'
+import type { RequestHook } from './guarded-hook.ts'
 import { requestHooks } from './guarded-hook.ts'
 
 /**

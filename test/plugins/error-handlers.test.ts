@@ -64,10 +64,15 @@ export default async function own (fastify, { prefix }) {
   })
   for (const name of ['preSerialization', 'onSend']) {
     fastify.addHook(name, async ({ headers }, reply, payload) => {
+      if (headers['x-sends'] === name) return reply.code(222).send('by a hook')
       if (headers['x-fails'] === name) throw new Error('secret of ' + name)
       return payload
     })
   }
+  fastify.addHook('onSend', ({ headers }, reply, payload, done) => {
+    if (headers['x-sends'] === 'callback') reply.code(222).send('by a hook')
+    done(null, payload)
+  })
   fastify.addHook('onSend', async ({ url }, reply, payload) => {
     if (url === '/whole/late' && reply.getHeader('x-whole') === 'yes') throw new OutOfStock('none left')
     return payload
@@ -246,5 +251,27 @@ for (const protocol of protocols) {
       t.match(JSON.parse(own.body), { code: 'JW_PLUGIN_FAILED', requestId: own.line.requestId }, handler)
     }
     t.match(await ask('/dead', 'responds late'), { status: 502, body: 'late' })
+  })
+}
+
+for (const protocol of protocols) {
+  t.test(`a response within an onSend hook, over ${protocol}`, async (t) => {
+    const { ask, log } = await started(t, protocol)
+    for (const path of ['/whole', '/dead', '/own/stock']) {
+      for (const kind of ['onSend', 'callback']) {
+        for (const handler of ['passes on', 'returns']) {
+          const { status, body, line } = await ask(path, handler, { 'x-sends': kind })
+          const about = `${path}, ${kind}, ${handler}`
+          t.match(JSON.parse(body), { statusCode: status, code: line.error, requestId: line.requestId }, about)
+          t.ok(status >= 500, about)
+          t.notMatch(body, /secret|by a hook|call stack/, about)
+          const faults = log.filter(({ msg }) =>
+            String(msg).startsWith('plugin own failed in onSend: it called reply.send()')
+          )
+          t.ok(faults.length > 0 && faults.length < 5, `${about}: in the log`)
+        }
+      }
+    }
+    t.equal((await ask('/whole', 'returns')).body, 'whole')
   })
 }

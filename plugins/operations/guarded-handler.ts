@@ -1,0 +1,106 @@
+/** Handlers and error handlers of plugins: what they throw or reject with ends their own request. */
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
+import type { FaultOwner, FaultOwners, PluginOwner } from './fault-owners.ts'
+
+const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
+
+/** Any hook or handler; what it is called with depends on its kind. */
+// biome-ignore lint/complexity/noBannedTypes: of all signatures
+export type Code = Function
+
+/**
+ * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin
+ * chose; anything else, and a status of 5xx that is not made to be a response, is its fault and goes to the log.
+ */
+export function faultOf(request: FastifyRequest, plugin: string, where: string, error: Error): Error {
+  const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
+  const hasStatus = typeof statusCode === 'number' && statusCode >= 400 && statusCode <= 599
+  if (typeof code === 'string' && code.startsWith('JW_')) return error
+  if (!hasStatus || (statusCode >= 500 && !isMadeToRespond(error))) {
+    request.log.error({ plugin, hook: where, err: error }, `plugin ${plugin} failed in ${where}: ${error.message}`)
+  }
+  return hasStatus ? error : Object.assign(new PluginFailed(plugin, where, error.message), { cause: error })
+}
+
+/** One request that a handler of a plugin handles. */
+class HandlerRun implements FaultOwner {
+  readonly plugin: string
+  readonly #request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly #where: string
+
+  constructor(plugin: string, request: FastifyRequest, reply: FastifyReply, where: string) {
+    this.plugin = plugin
+    this.#where = where
+    this.#request = request
+    this.reply = reply
+  }
+
+  fault(error: unknown): Error {
+    return faultOf(this.#request, this.plugin, this.#where, asError(error))
+  }
+
+  contain(error: Error): boolean {
+    const fault = this.fault(error)
+    const { raw } = this.reply
+    if (raw.headersSent) {
+      if (!raw.writableEnded) raw.destroy()
+    } else if (!this.reply.sent) this.reply.send(fault)
+    return true
+  }
+}
+
+/** One error that an error handler of a plugin renders, in bounded time. */
+class ErrorHandlerRun extends HandlerRun {
+  constructor({ plugin, owners, hookTimeoutMs }: PluginOwner, request: FastifyRequest, reply: FastifyReply) {
+    super(plugin, request, reply, 'error handler')
+    if (hookTimeoutMs === 0) return
+    const { send, raw } = reply
+    const timer = setTimeout(() => {
+      // The first call of `send` takes this function, which is this handler's, off the reply.
+      if (reply.send === send) owners.run(null, () => this.#expire(hookTimeoutMs))
+    }, hookTimeoutMs)
+    raw.once('close', () => clearTimeout(timer))
+  }
+
+  #expire(limitMs: number): void {
+    const { raw, sent, log } = this.reply
+    if (sent || raw.headersSent || raw.destroyed) return
+    try {
+      this.contain(new Error(`it did not respond within ${limitMs} ms`))
+    } catch (error) {
+      // No caller catches this, so it would end the process.
+      log.error({ err: error }, 'request failed')
+      raw.destroy()
+    }
+  }
+}
+
+/** Runs a handler; what it throws or rejects with becomes its fault, but for an error that it was given. */
+function runHandler(run: HandlerRun, owners: FaultOwners, code: () => unknown, given: unknown): unknown {
+  const rethrow = (error: unknown): never => {
+    throw error === given && given !== undefined ? error : run.fault(error)
+  }
+  try {
+    const result = owners.run(run, code)
+    return isThenable(result) && (result as unknown) !== run.reply ? result.then((value) => value, rethrow) : result
+  } catch (error) {
+    return rethrow(error)
+  }
+}
+
+export function guardedHandler(handler: Code, { plugin, owners }: PluginOwner): Code {
+  return function guarded(this: unknown, request: FastifyRequest, reply: FastifyReply): unknown {
+    const run = new HandlerRun(plugin, request, reply, 'handler')
+    return runHandler(run, owners, () => Reflect.apply(handler, this, [request, reply]), undefined)
+  }
+}
+
+export function guardedErrorHandler(handler: Code, of: PluginOwner): Code {
+  return function guarded(this: unknown, error: unknown, request: FastifyRequest, reply: FastifyReply): unknown {
+    const run = new ErrorHandlerRun(of, request, reply)
+    return runHandler(run, of.owners, () => Reflect.apply(handler, this, [error, request, reply]), error)
+  }
+}
