@@ -14,34 +14,40 @@ type EdgeConcern = ReturnType<FastifyInstance['edgeConcern']>
 type MeshConcern = Parameters<FastifyInstance['mesh']['add']>[0]
 
 /** A plugin's `order` that names no concern. */
-export function unknownConcern(fastify: FastifyInstance, owner: PluginOwner): Error {
+function unknownConcern(fastify: FastifyInstance, owner: PluginOwner): Error {
   const wanted = owner.order?.before ?? owner.order?.after
   const { names } = fastify.edgeOrder
   return owner.fault(`order: ${wanted} has no position among the edge's concerns; there are ${names.join(', ')}`)
 }
 
-interface PlacedConcern {
-  readonly concern: EdgeConcern
+/** A place among the edge's concerns, of a concern or of the hooks of a plugin. */
+export interface Placed {
+  readonly concern: EdgeConcern | null
   readonly slot: { attach: (route: RouteOptions) => void }
 }
 
-/** Places concerns in the order of the list, each after the one that its `order` names. Two that name each other are a fault. */
+/**
+ * Places concerns, and the hooks of plugins, in the order of the list, each after the concern that its `order` names. Two
+ * concerns that name each other are a fault.
+ *
+ * @param waiting index in the list → name of the concern; null for a plugin
+ */
 function placeInOrder(
-  waiting: Map<number, ConcernModule>,
+  waiting: Map<number, string | null>,
   owners: readonly PluginOwner[],
-  place: (index: number, module: ConcernModule) => void
+  place: (index: number) => void
 ): void {
   while (waiting.size > 0) {
-    const names = new Set([...waiting.values()].map(({ name }) => name))
+    const names = new Set([...waiting.values()].filter((name) => name !== null))
     const before = waiting.size
-    for (const [index, module] of waiting) {
+    for (const index of waiting.keys()) {
       const { order } = owners[index]!
       if (names.has(order?.before ?? order?.after ?? '')) continue
-      place(index, module)
+      place(index)
       waiting.delete(index)
     }
     if (waiting.size < before) continue
-    const [[index, { name }]] = [...waiting] as [[number, ConcernModule]]
+    const [index, name] = [...waiting].find(([, name]) => name !== null)!
     const { order } = owners[index]!
     const isItself = (order?.before ?? order?.after) === name
     throw owners[index]!.fault(
@@ -53,30 +59,36 @@ function placeInOrder(
 }
 
 /**
- * Gives the concerns of users their places before any of them starts: one may stand beside one that is listed after it.
- * Returns the edge's; those of the mesh are in its chains by then.
+ * Gives the concerns of users, and the hooks of plugins with an `order`, their places before any plugin starts: one may
+ * stand beside a concern that is listed after it, and the own routes of plugins that are listed earlier have the hooks, too.
+ * Returns the places of the edge; the concerns of the mesh are in its chains by then.
  */
-export function placeConcerns(
+export function placeAll(
   fastify: FastifyInstance,
   modules: readonly (AnyPlugin | ConcernModule)[],
   owners: readonly PluginOwner[],
   entries: readonly PluginOptions[]
-): Map<number, PlacedConcern> {
-  const placed = new Map<number, PlacedConcern>()
-  const edge = new Map<number, ConcernModule>()
-  const mesh = new Map<number, ConcernModule>()
+): Map<number, Placed> {
+  const placed = new Map<number, Placed>()
+  const edge = new Map<number, string | null>()
+  const mesh = new Map<number, string>()
   for (const [index, module] of modules.entries()) {
-    if (isConcern(module)) (module.plugin ? edge : mesh).set(index, module)
+    const { order, prefix } = entries[index]!
+    if (isConcern(module)) (module.plugin ? edge : mesh).set(index, module.name)
+    else if (order !== undefined && prefix === undefined) edge.set(index, null)
   }
-  placeInOrder(edge, owners, (index, module) => {
-    const concern = fastify.edgeConcern({ ...module, options: orOff(module.options) } as unknown as Definition)
+  placeInOrder(edge, owners, (index) => {
+    const module = modules[index]!
+    const concern = isConcern(module)
+      ? fastify.edgeConcern({ ...module, options: orOff(module.options) } as unknown as Definition)
+      : null
     const slot = fastify.edgeOrder.slot(owners[index]!.order, concern)
     if (slot === null) throw unknownConcern(fastify, owners[index]!)
     placed.set(index, { concern, slot })
   })
-  placeInOrder(mesh, owners, (index, module) => {
+  placeInOrder(mesh, owners, (index) => {
     const owner = owners[index]!
-    const { name, layer, repeats } = module as Pick<MeshConcern, 'name' | 'layer' | 'repeats'>
+    const { name, layer, repeats } = modules[index] as Pick<MeshConcern, 'name' | 'layer' | 'repeats'>
     const concern = { name, layer, ...(repeats && { repeats }) }
     try {
       owner.owners.run(owner, () => fastify.mesh.add(concern, owner.order ?? {}))
@@ -101,7 +113,7 @@ function refuseUseless({ name, layer }: ConcernModule, entry: PluginOptions, own
 export async function startConcern(
   fastify: FastifyInstance,
   module: ConcernModule,
-  placed: PlacedConcern | undefined,
+  placed: Placed | undefined,
   config: Config,
   entry: PluginOptions,
   owner: PluginOwner
@@ -109,9 +121,10 @@ export async function startConcern(
   const failed = (error: unknown) => startFailure(error, entry, owner)
   refuseUseless(module, entry, owner)
   fastify.pluginRecord.addOwner(owner)
-  if (placed === undefined) return
+  if (!placed?.concern) return
   const placement = new PluginPlacement(fastify, owner)
-  placed.slot.attach = (route) => {
+  const { concern, slot } = placed
+  slot.attach = (route) => {
     try {
       placement.attachTo(route)
     } catch (error) {
@@ -120,7 +133,7 @@ export async function startConcern(
   }
   const release = guardInstance(fastify, owner, placement, failed)
   try {
-    await owner.owners.load(owner, async () => fastify.register(placed.concern.plugin, config))
+    await owner.owners.load(owner, async () => fastify.register(concern.plugin, config))
   } catch (error) {
     throw failed(error)
   } finally {

@@ -11,7 +11,8 @@ import type { AnyPlugin, PluginModule } from './plugin-modules.ts'
 import { importPlugin, isConcern } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
 import { startFailure, textOf } from './start-failure.ts'
-import { placeConcerns, startConcern, unknownConcern } from './user-concerns.ts'
+import type { Placed } from './user-concerns.ts'
+import { placeAll, startConcern } from './user-concerns.ts'
 
 /** Loads what the configuration names under `plugins:`, in its order, with its options; what it adds is guarded. */
 export default fp<Config>(
@@ -26,16 +27,16 @@ export default fp<Config>(
       const order = config.plugins[index]!.order ?? (isConcern(module) ? module.order : undefined)
       return ownerOf(config, index, order ?? null, fastify.faultOwners)
     })
-    const concerns = placeConcerns(fastify, modules, owners, config.plugins)
+    const placed = placeAll(fastify, modules, owners, config.plugins)
     const placements = owners.map((owner, index) =>
-      isConcern(modules[index]!) ? null : placeAmongConcerns(fastify, config.plugins[index]!, owner)
+      isConcern(modules[index]!) ? null : placeAmongConcerns(fastify, placed.get(index), owner)
     )
     for (const [index, module] of modules.entries()) {
       const [owner, entry] = [owners[index]!, config.plugins[index]!]
       if (!isConcern(module)) {
         await start(fastify, module, entry, owner, placements[index]!)
         warnOfIdle(fastify, config, index, owner)
-      } else await startConcern(fastify, module, concerns.get(index), config, entry, owner)
+      } else await startConcern(fastify, module, placed.get(index), config, entry, owner)
     }
   },
   { name: 'jingwei-user-plugins', fastify: '5.x' }
@@ -130,20 +131,15 @@ async function start(
   throw owner.fault(`${owner.plugin} adds no hooks for routes, so that ${useless.join(' and ')} would have no effect`)
 }
 
-/**
- * Gives the hooks of a plugin with an `order` their position, before any plugin starts: the own routes of plugins that are
- * listed earlier have them, too. Returns null for others.
- */
+/** Attaches the hooks of a plugin at its place among the concerns. Returns null for a plugin that has none. */
 function placeAmongConcerns(
   fastify: FastifyInstance,
-  { order, prefix }: PluginOptions,
+  placed: Placed | undefined,
   owner: PluginOwner
 ): PluginPlacement | null {
-  if (prefix !== undefined || order === undefined) return null
-  const slot = fastify.edgeOrder.slot(order)
-  if (slot === null) throw unknownConcern(fastify, owner)
+  if (placed === undefined) return null
   const placement = new PluginPlacement(fastify, owner)
-  slot.attach = placement.attachTo.bind(placement)
+  placed.slot.attach = placement.attachTo.bind(placement)
   return placement
 }
 

@@ -515,3 +515,32 @@ t.test('concerns of users at one position keep the order of the list, and may st
     await t.rejects(chainsOf('', '', half, lost), /plugins\[1\]: .*order: .*nope/)
   }
 })
+
+t.test('concerns and hooks of plugins at one position run in the order of the list', async (t) => {
+  const hook = (mark: string) => `(request, reply, done) => {
+    reply.header('x-order', (reply.getHeader('x-order') ?? '') + '${mark}')
+    done()
+  }`
+  const plugin = (mark: string) => `export default async (fastify) => void fastify.addHook('onRequest', ${hook(mark)})`
+  const concern = `export default {
+    name: 'mark', default: {}, options: { type: 'object' }, order: { after: 'cors' },
+    async plugin() { return () => ({ onRequest: ${hook('c')} }) }
+  }`
+  const modules = { 'a.mjs': plugin('a'), 'b.mjs': plugin('b'), 'c.mjs': concern }
+  for (const [listed, order, expected] of [
+    [['a', 'c', 'b'], 'cors', 'acb'],
+    [['c', 'b', 'a'], 'cors', 'cba'],
+    [['a', 'b', 'c'], 'mark', 'cab']
+  ] as const) {
+    const yaml = JSON.stringify({
+      admin: false,
+      services: { a: { instances: ['http://127.0.0.1:1'] } },
+      routes: [{ name: 'one', service: 'a', match: { path: '/' } }],
+      plugins: listed.map((name) => ({ path: `./${name}.mjs`, ...(name !== 'c' && { order: { after: order } }) }))
+    })
+    const gateway = build(await loadWithPlugins(await folderOf(t, modules, yaml), {}), { logger: false })
+    t.teardown(() => gateway.close())
+    const { headers } = await gateway.inject('/')
+    t.equal(headers['x-order'], expected)
+  }
+})
