@@ -4,7 +4,6 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { checkFile, namesIn } from './checked.ts'
 import type { Checked } from './concern.ts'
-import { keysAt } from './concern.ts'
 import { pointer } from './faults.ts'
 import { didYouMean } from './nearest.ts'
 import { pluginName } from './schema/plugin.ts'
@@ -60,13 +59,13 @@ function isInstalled(name: string, folder: string): boolean {
  */
 function checkPosition(at: string, plugin: Plugin, isOfMesh: boolean, { report, keys }: Checked): void {
   const { scope, order, prefix } = plugin
-  const concerns = keysAt(keys.edge, 'route').map(({ name }) => name)
+  const { positions = [], lackConcerns = false } = keys
   for (const key of ['before', 'after'] as const) {
     const name = order?.[key]
     const place = `${at}/order/${key}`
-    if (name === undefined || !report.sound(place) || isOfMesh || concerns.includes(name)) continue
-    const advice = didYouMean(name, concerns) || `; there are ${concerns.join(', ')}`
-    report.fault(place, `no concern of the edge is named "${name}"${advice}`)
+    if (name === undefined || !report.sound(place) || isOfMesh || lackConcerns || positions.includes(name)) continue
+    const advice = didYouMean(name, positions) || `; there are ${positions.join(', ')}`
+    report.fault(place, `${name} has no position among the edge's concerns${advice}`)
   }
   if (order !== undefined && report.sound(`${at}/order`) && order.before !== undefined && order.after !== undefined) {
     report.fault(`${at}/order/after`, 'a plugin is either before a concern or after one, not both', 'key')

@@ -68,6 +68,8 @@ export interface Keys {
   readonly routeConfig?: RouteConfigKeys
   /** True if a plugin's concern is not among them, as its module or the concern has a fault: unknown keys may be its. */
   readonly lackConcerns?: boolean
+  /** Keys of the edge's concerns that a plugin's `order` can name. */
+  readonly positions?: readonly string[]
   /** Indexes of the plugins that are concerns of the mesh: their `order` names one of the mesh. */
   readonly meshPlugins?: ReadonlySet<number>
 }

@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { check } from './check.ts'
 import { complete } from './complete.ts'
 import type { Keys } from './concern.ts'
+import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
@@ -85,6 +86,7 @@ export class Loader {
     const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
+      positions: [...(this.#keys.positions ?? []), ...keysAt(concerns.edge, 'route').map(({ name }) => name)],
       lackConcerns: failures.size > 0 || !concerns.areSound,
       meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),
       routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)

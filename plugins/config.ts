@@ -1,11 +1,16 @@
 /** The configuration with the concerns of both halves, and with those of users. */
 import { Loader } from '../config/load.ts'
 import type { ImportModule } from '../config/plugin-concerns.ts'
-import { edgeKeys, edgeRouteConfig } from './edge/index.ts'
+import { edgeKeys, edgePositions, edgeRouteConfig } from './edge/index.ts'
 import { meshKeys } from './mesh/chain.ts'
 import { importPlugin, isConcern } from './operations/plugin-modules.ts'
 
-export const loader = new Loader({ edge: edgeKeys, mesh: meshKeys, routeConfig: edgeRouteConfig })
+export const loader = new Loader({
+  edge: edgeKeys,
+  mesh: meshKeys,
+  routeConfig: edgeRouteConfig,
+  positions: edgePositions
+})
 
 /** Reads a configuration file whose plugins declare no concerns and no keys of `routes[].config`; see `Loader`. */
 export const loadConfig: Loader['load'] = loader.load.bind(loader)

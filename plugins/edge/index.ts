@@ -64,6 +64,9 @@ export const commands = concerns.flatMap((concern) => concern.commands ?? [])
 /** The keys of `edge`. */
 export const edgeKeys: readonly Key[] = [...concerns.flatMap(({ keys }) => keys), ...bridgeKeys]
 
+/** Keys of the concerns that have a position among hooks of routes. */
+export const edgePositions: readonly string[] = new EdgeOrder(concerns).names
+
 /** The keys of `routes[].config` that the edge reads, and names that no plugin can have. */
 export const edgeRouteConfig: RouteConfigKeys = {
   schemas: new Map(Object.entries(bridgeRouteConfig)),

@@ -79,7 +79,7 @@ plugins:
       '4:55: plugins[1].order: no effect: a plugin with a prefix has hooks for its own routes alone',
       '5:32: plugins[2].order: expected a mapping with at least one key, found an empty mapping',
       '6:33: plugins[3].prefix: expected a path that starts with /, found "bff"',
-      '7:40: plugins[4].order.after: no concern of the edge is named "crs"; did you mean "cors"?'
+      `7:40: plugins[4].order.after: crs has no position among the edge's concerns; did you mean "cors"?`
     ]
   },
   {
