@@ -171,9 +171,10 @@ export class Report {
     return this.#bad.size === 0 || (this.usable(at) && !this.#holders.has(at))
   }
 
-  throwIfAny(): void {
+  /** `cause` is the error that a module of a plugin threw, if one did. */
+  throwIfAny(cause?: unknown): void {
     if (this.#faults.size === 0) return
-    throw new ConfigError(this.#file, this.faults)
+    throw new ConfigError(this.#file, this.faults, cause === undefined ? undefined : { cause })
   }
 
   get faults(): readonly Fault[] {

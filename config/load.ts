@@ -101,7 +101,7 @@ export class Loader {
     this.#validator.validate(data, report)
     check(data as Written, report, resolve(file), this.#keys)
     reportFailed(this.#failures, entriesOf(data), report)
-    report.throwIfAny()
+    report.throwIfAny(this.#failures.values().next().value)
     for (const warning of report.warnings) warn(warning)
     const config = complete(data as Written, resolve(file), this.#keys, report)
     report.throwIfAny()

@@ -397,6 +397,8 @@ plugins: [{ path: ./tenant.ts }]
   const broken = (await faultsOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)).split('\n')
   t.equal(broken[0], 'gateway.yaml:7:11: plugins[0]: cannot load ./tenant.ts: no luck')
   t.equal(broken.length, 2)
+  const file = await folderOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)
+  await t.rejects(loadWithPlugins(file, {}), { cause: { message: 'no luck' } }, 'with the stack of what was thrown')
 })
 
 const own = (edge: string) => `
