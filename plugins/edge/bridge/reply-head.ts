@@ -57,9 +57,11 @@ export function settleFields(request: FastifyRequest, reply: FastifyReply, isStr
   if (reply.statusCode !== 426) settleConnection(reply, fields)
   const canTrail = request.raw.httpVersion !== '1.0' && !hasNoContent(request, reply)
   if (!canTrail) reply.removeTrailerFunctions()
-  let hasLength = fields['content-length'] !== undefined
-  // RFC 9110, 8.6, and RFC 9112, 6.2.
-  if (hasLength && (reply.statusCode === 204 || reply.hasTrailerFunctions())) {
+  const length = fields['content-length']
+  let hasLength = length !== undefined
+  // RFC 9110, 8.6, but for a length of 0, with which @fastify/cors keeps older browsers from waiting; RFC 9112, 6.2.
+  const isSurplus = reply.statusCode === 204 && String(length) !== '0'
+  if (hasLength && (isSurplus || reply.hasTrailerFunctions())) {
     reply.removeHeader('content-length')
     hasLength = false
   }
