@@ -6,7 +6,7 @@ import { Names, strict } from './kit.ts'
 
 const Via = Names(['http-proxy'], {
   description:
-    'http-proxy: the route is served through @fastify/http-proxy, with the options of `httpProxy`; calls go over the mesh as on any route. Costs one and a half to two times the CPU; trailers, the order of headers and WebSockets are lost. Default: the gateway’s own bridge.'
+    'http-proxy: the route is served through @fastify/http-proxy, with the options of `httpProxy`; calls go over the mesh as on any route. Costs about three times the CPU; trailers, the order of headers and WebSockets are lost. Default: the gateway’s own bridge.'
 })
 
 const HttpProxy = Type.Object(
