@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Meter } from '../../meter.ts'
-import { classify } from '../core/errors.ts'
+import { AttemptUnneeded, classify } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
@@ -136,7 +136,7 @@ class AttemptTelemetry extends ForwardingHandler {
     if (this.#status >= 400) return outcomeOf(this.#status)
     const { aborted, reason } = this.#call
     if (!aborted) return classify(error, this.#sent)
-    if (reason !== null && 'code' in reason && reason.code === 'HEDGE_LOST') return 'hedged'
+    if (reason instanceof AttemptUnneeded) return 'hedged'
     return reason !== null && classify(reason, this.#sent) === 'timeout' ? 'timeout' : 'aborted'
   }
 }

@@ -37,6 +37,15 @@ export class MeshError extends Error implements SeamError {
   }
 }
 
+/** Reason that aborts an attempt when another one of the same call has responded. It reaches no caller and blames no instance. */
+export class AttemptUnneeded extends Error {
+  override readonly name = 'AttemptUnneeded'
+
+  constructor() {
+    super('another attempt has responded')
+  }
+}
+
 /** Failures of an instance or of the network on the way to it. */
 const upstreamErrors: Readonly<Record<Exclude<SeamErrorCode, MeshErrorCode | LocalErrorCode>, string>> = {
   JW_UPSTREAM_REFUSED: 'the instance refused the connection',

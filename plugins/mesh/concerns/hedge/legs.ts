@@ -1,22 +1,12 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Call } from '../../core/call.ts'
-import { classify } from '../../core/errors.ts'
+import { AttemptUnneeded, classify } from '../../core/errors.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import { isWhole } from '../../core/repeating/replay-body.ts'
 import type { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions, Instance } from '../../core/types.ts'
 import type { Latencies } from './latencies.ts'
-
-/** Aborts an attempt when another one of the same call has won. It reaches no caller and blames no instance. */
-class HedgeLost extends Error {
-  override readonly name = 'HedgeLost'
-  readonly code = 'HEDGE_LOST'
-
-  constructor() {
-    super('another attempt has responded')
-  }
-}
 
 /** A failing answer that waits for what the other legs bring. */
 interface Held {
@@ -226,7 +216,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
         leg.pause()
         return
       }
-      this.#settle(leg, new HedgeLost())
+      this.#settle(leg, new AttemptUnneeded())
     }
     this.next.onResponseStart?.(leg, status, headers, text)
   }
@@ -262,7 +252,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
   /** All have failed: the last answer, if there is one, else the failure. */
   #conclude(last: Leg): void {
     const answered = this.#legs.findLast(({ held }) => held !== null) ?? null
-    this.#settle(answered, new HedgeLost())
+    this.#settle(answered, new AttemptUnneeded())
     if (answered === null) this.next.onResponseError?.(last, this.#failure!)
     else this.#passOn(answered, answered.held!)
   }
