@@ -56,8 +56,8 @@ class HandlerRun implements FaultOwner {
 class ErrorHandlerRun extends HandlerRun {
   constructor({ plugin, owners, hookTimeoutMs }: PluginOwner, request: FastifyRequest, reply: FastifyReply) {
     super(plugin, request, reply, 'error handler')
-    if (hookTimeoutMs === 0) return
     const { send, raw } = reply
+    if (hookTimeoutMs === 0 || raw.closed) return
     const timer = setTimeout(() => {
       // The first call of `send` takes this function, which is this handler's, off the reply.
       if (reply.send === send) owners.run(null, () => this.#expire(hookTimeoutMs))

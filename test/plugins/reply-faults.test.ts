@@ -11,7 +11,7 @@ const app = join(import.meta.dirname, '../../app.ts')
 const bad = `
 import { PassThrough, Readable } from 'node:stream'
 
-/** What a hook or a handler does to its reply, by name. */
+/** Faults that a hook or a handler makes in its reply, by name. */
 const deeds = {
   'a reason phrase with a line break': (reply) => { reply.raw.statusMessage = 'a\\r\\nx: y' },
   'a reason phrase of other characters': (reply) => { reply.raw.statusMessage = '失败' },

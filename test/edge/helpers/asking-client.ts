@@ -27,7 +27,7 @@ export interface Received extends Head {
   /** Informational responses. */
   hints: number[]
   body: Buffer
-  /** Whether the response has come to its end, no less and no more, and no error. */
+  /** True if the response has come to its end, no less and no more, and no error. */
   isWhole: boolean
 }
 
