@@ -29,6 +29,7 @@ import { serverOptions } from './plugins/edge/protocol/listener.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
 import mesh from './plugins/mesh/index.ts'
+import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
 import type { Stop } from './plugins/operations/drain.ts'
@@ -80,7 +81,12 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
       return explain({ ...about, probe }, asked)
     }
     fastify.addHook('onClose', async () => probe?.close())
-    await admin.register(adminRoutes, { gateway: fastify, config, explain: explainer })
+    await admin.register(adminRoutes, {
+      gateway: fastify,
+      config,
+      about: () => aboutProcess(config),
+      explain: explainer
+    })
   }
 }
 
@@ -136,6 +142,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
     ignoreFaults()
     throw error
   }
+  server.log.info(aboutProcess(config), 'jingwei is up')
   stop = stopper(server, config)
   stopOnSignals(server, stop)
   const scheme = config.listen.tls === undefined ? 'http' : 'https'

@@ -11,7 +11,10 @@ import type { Config, MeshPolicy, RouteConfig, ServiceConfig, Written } from './
 /** Returns the absolute path of one that is relative to the configuration's folder. */
 type Absolute = (path: string) => string
 
-export function complete(data: Written, file: string, keys: Keys, report: Report): Config {
+/** The file that a configuration came from. */
+type Origin = Pick<Config, 'file' | 'hash'>
+
+export function complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Config {
   const absolute = (path: string) => resolve(dirname(file), path)
   const { consumers: _none, ...rest } = data
   const edge = completeSection(data.edge, keys.edge, absolute)
@@ -52,6 +55,7 @@ export function complete(data: Written, file: string, keys: Keys, report: Report
   const config: Config = {
     ...rest,
     file,
+    hash,
     listen: {
       ...data.listen,
       ...(data.listen.tls && { tls: files(data.listen.tls, ['cert', 'key', 'ca'], absolute) })

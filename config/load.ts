@@ -1,4 +1,5 @@
 /** The configuration file, read, checked and completed; or every fault that it has. */
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { check } from './check.ts'
@@ -45,13 +46,17 @@ export class Loader {
    * @throws {ConfigError} with every fault of the file.
    */
   load(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
-    return this.parse(textOf(file), file, env, warn)
+    return this.#parse(sourceOf(file), file, env, warn)
   }
 
   /** The same for the text of a file. */
   parse(text: string, file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
+    return this.#parse({ text, hash: hashOf(text) }, file, env, warn)
+  }
+
+  #parse({ text, hash }: Source, file: string, env: NodeJS.ProcessEnv, warn: Warn): Config {
     const report = new Report(file)
-    return this.#finish(read(text, env, report), file, report, warn)
+    return this.#finish(read(text, env, report), hash, file, report, warn)
   }
 
   /**
@@ -65,15 +70,16 @@ export class Loader {
     warn: Warn = () => {}
   ): Promise<Config> {
     const report = new Report(file)
-    const data = read(textOf(file), env, report)
+    const { text, hash } = sourceOf(file)
+    const data = read(text, env, report)
     const loader = await this.#withPlugins(data, file, report, imported)
-    return loader.#finish(data, file, report, warn)
+    return loader.#finish(data, hash, file, report, warn)
   }
 
   /** Returns the schema of a file with the concerns of its plugins. */
   async schemaOf(imported: ImportModule, file: string, env: NodeJS.ProcessEnv = process.env): Promise<object> {
     const report = new Report(file)
-    const loader = await this.#withPlugins(read(textOf(file), env, report), file, report, imported)
+    const loader = await this.#withPlugins(read(sourceOf(file).text, env, report), file, report, imported)
     report.throwIfAny()
     return loader.schema
   }
@@ -94,7 +100,7 @@ export class Loader {
     return new Loader(keys, failures)
   }
 
-  #finish(data: unknown, file: string, report: Report, warn: Warn): Config {
+  #finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Config {
     setAside(data)
     // Compiling takes longer than all else for a small file.
     this.#validator ??= new Validator(this.schema, this.#keys)
@@ -103,19 +109,31 @@ export class Loader {
     reportFailed(this.#failures, entriesOf(data), report)
     report.throwIfAny(this.#failures.values().next().value)
     for (const warning of report.warnings) warn(warning)
-    const config = complete(data as Written, resolve(file), this.#keys, report)
+    const config = complete(data as Written, { file: resolve(file), hash }, this.#keys, report)
     report.throwIfAny()
     return config
   }
 }
 
-function textOf(file: string): string {
+/** A file's text, and the hash of its bytes. */
+interface Source {
+  readonly text: string
+  readonly hash: string
+}
+
+function sourceOf(file: string): Source {
   try {
-    return readFileSync(file, 'utf8')
+    const bytes = readFileSync(file)
+    return { text: bytes.toString(), hash: hashOf(bytes) }
   } catch (error) {
     const { code = '', message } = error as NodeJS.ErrnoException
     throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
   }
+}
+
+/** Returns what `sha256sum FILE | cut -c1-16` prints: enough to compare the files of nodes. */
+function hashOf(bytes: string | Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex').slice(0, 16)
 }
 
 /** Removes keys of the file that mean nothing: sections for anchors, and lists whose items are all commented out. */

@@ -122,6 +122,8 @@ export interface WrittenRoute extends Static<typeof Route> {
 export interface Config extends Omit<Written, 'services' | 'routes' | 'consumers' | 'plugins'> {
   /** Absolute path of the file it came from; paths in it are relative to its folder. */
   readonly file: string
+  /** First 16 hexadecimal digits of the SHA-256 of the file's bytes. Values of environment variables are not in it. */
+  readonly hash: string
   readonly services: Readonly<Record<string, ServiceConfig>>
   readonly routes: readonly RouteConfig[]
   readonly plugins: readonly PluginOptions[]

@@ -6,6 +6,8 @@ import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 interface Options {
   gateway: FastifyInstance
   config: Config
+  /** The program and its configuration file. */
+  about: () => object
   /** Tells what would become of a request. */
   explain: (asked: {
     method: string
@@ -44,8 +46,10 @@ const maskedShare = ({ match, ...share }: SplitShare) => {
   return { ...share, ...(match && { match: shown }) }
 }
 
-/** The read-only admin API: routes and services in force. Neither options nor secrets are shown. */
-const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, explain }) => {
+/** The read-only admin API: the program, routes and services in force. Neither options nor secrets are shown. */
+const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, about, explain }) => {
+  server.get('/admin', async () => about())
+
   server.get('/admin/routes', async () => {
     const routes = config.routes.map((route) => {
       const { name, match, service, via, mesh } = route

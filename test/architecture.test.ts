@@ -210,8 +210,8 @@ t.test('configuration, operations and routes name no concern, and no half one of
       'config',
       (file) => within('config')(file) && !within('config/examples')(file),
       [...ofEdge, ...ofMesh],
-      // A fault of a file, the default of a variable, other keys of the file.
-      ['fault', 'fallback', 'timeout', 'bodyRate']
+      // A fault of a file, the default of a variable, other keys of the file, the hash of its bytes.
+      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash']
     ],
     [
       'routes',

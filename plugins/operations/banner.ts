@@ -1,4 +1,5 @@
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import { version } from './about.ts'
 
 /** `1 route`, `2 routes`. */
 export function count(many: number, what: string): string {
@@ -32,7 +33,8 @@ export function banner(
   const urlOf = (route: RouteConfig) => (takesGet(route) ? `${edge}${example(route)}` : null)
   const about: Started = { config, command, urlOf, isOpen }
   const lines = [
-    `jingwei is up: ${count(config.routes.length, 'route')} to ${count(Object.keys(config.services).length, 'service')}`,
+    `jingwei ${version} is up: ${count(config.routes.length, 'route')} to ${count(Object.keys(config.services).length, 'service')}`,
+    `  config   ${config.file} (SHA-256 ${config.hash}…)`,
     `  edge     ${edge}`,
     ...(admin === null
       ? []

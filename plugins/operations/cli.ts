@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { METHODS } from 'node:http'
 import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
@@ -11,6 +10,7 @@ import { line } from '../../config/faults.ts'
 import { ConfigError } from '../../config/load.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config } from '../../config/schema.ts'
+import { version } from './about.ts'
 import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
 import { logFlushed } from './logging.ts'
@@ -94,7 +94,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   const values: Values = parsed.values
   const [name = 'start', argument, ...rest] = positionals
   if (values.help) return print(help(gateways))
-  if (values.version) return print(`${version()}\n`)
+  if (values.version) return print(`${version}\n`)
   checkCount(name, positionals)
   const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
   const other = argument === undefined ? file : fileNamed(argument)
@@ -187,10 +187,6 @@ const flushMs = 1000
 export async function exit(code: number): Promise<never> {
   await logFlushed(flushMs)
   process.exit(code)
-}
-
-function version(): string {
-  return (JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { version: string }).version
 }
 
 /** Builds a gateway, which reads its certificates, loads its plugins and runs their `onReady`, and starts nothing. */

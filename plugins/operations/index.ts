@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import stores from '../stores.ts'
+import about from './about.ts'
 import admin from './admin.ts'
 import drain from './drain.ts'
 import metrics from './metrics.ts'
@@ -15,6 +16,7 @@ export default fp<Config & { counts: boolean }>(
     await fastify.register(pluginGuard) // before any `onRoute` hook
     // Both halves count from their first moment, or not at all where nobody could read it.
     if (counts) await fastify.register(metrics)
+    await fastify.register(about, config)
     await fastify.register(drain, config) // health shows it
     await fastify.register(admin, config) // the port on which all of it is seen
   },

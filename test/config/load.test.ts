@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import { join } from 'node:path'
 import t from 'tap'
 import { ConfigError } from '../../config/load.ts'
-import { loadConfig, loader, parseConfig } from '../../plugins/config.ts'
+import { loadConfig, loader, loadWithPlugins, parseConfig } from '../../plugins/config.ts'
 
 const whole = `
 listen:
@@ -68,6 +68,7 @@ t.test('a whole configuration', async (t) => {
   const config = loadConfig(join(dir, 'gateway.yaml'), {})
   t.strictSame(config, {
     file: join(dir, 'gateway.yaml'),
+    hash: '8d40e172cfab6d88',
     listen: {
       host: '0.0.0.0',
       port: 8080,
@@ -387,4 +388,19 @@ consumers:
   t.match(config.mesh.retry, { attempts: 5 })
   t.strictSame(config.plugins, [])
   t.notOk(Object.keys(config).some((key) => key.startsWith('x-')))
+})
+
+t.test('the hash is that of the bytes of the file, and not of what they say', async (t) => {
+  // sha256sum FILE | cut -c1-16
+  const hashes = {
+    'admin: false\n': '8ef025ab76c53342',
+    '# \xff\nadmin: false\n': '0ee840dbdd0d85a8',
+    '\xef\xbb\xbfadmin: false\n': '66ca4db8506f4b01'
+  }
+  for (const [text, hash] of Object.entries(hashes)) {
+    const file = join(t.testdir({ 'gateway.yaml': Buffer.from(text, 'latin1') }), 'gateway.yaml')
+    t.equal(loadConfig(file).hash, hash)
+    t.equal((await loadWithPlugins(file)).hash, hash)
+  }
+  t.equal(parseConfig('admin: false\n', 'gateway.yaml').hash, hashes['admin: false\n'])
 })

@@ -1,0 +1,39 @@
+/** The program, its version and the configuration file: in the log, on the admin port and as metrics. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import fp from 'fastify-plugin'
+import type { Config } from '../../config/schema.ts'
+
+const manifest = readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')
+export const { version } = JSON.parse(manifest) as { version: string }
+
+const startedAt = new Date(performance.timeOrigin).toISOString()
+
+/** Returns what an operator compares between the nodes of a cluster. */
+export function about({ file, hash }: Pick<Config, 'file' | 'hash'>) {
+  return { version, node: process.version, startedAt, config: { file, hash } }
+}
+
+export default fp<Config>(
+  async (fastify, { hash }) => {
+    if (!fastify.hasDecorator('meter')) return
+    const ends = [
+      fastify.meter.gauge({
+        name: 'jingwei_build_info',
+        help: 'Always 1: the version of Jingwei, and of Node.js',
+        labelNames: ['version', 'node'],
+        collect: (set) => set({ version, node: process.version }, 1)
+      }),
+      fastify.meter.gauge({
+        name: 'jingwei_config_info',
+        help: 'Always 1: the first 16 hexadecimal digits of the SHA-256 of the configuration file',
+        labelNames: ['hash'],
+        collect: (set) => set({ hash }, 1)
+      })
+    ]
+    fastify.addHook('onClose', async () => {
+      for (const end of ends) end()
+    })
+  },
+  { name: 'jingwei-about', fastify: '5.x' }
+)
