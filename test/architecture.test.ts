@@ -52,6 +52,9 @@ const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 /** Pure functions that both halves, operations and the configuration use: they import nothing. */
 const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts']
 
+/** A mechanism that both halves and operations use. It imports Node's modules alone. */
+const watcher = 'plugins/watch-files.ts'
+
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
 
@@ -72,6 +75,8 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   }
   if (shared.includes(file)) return 'pure functions that all may import import nothing'
   if (shared.includes(target)) return within('routes')(file) ? 'routes use decorators' : null
+  if (file === watcher) return isNode(target) ? null : "the watcher of files imports Node's modules alone"
+  if (target === watcher && (inMesh(file) || inEdge(file) || inOperations(file))) return null
   if (target === seam && (inMesh(file) || inEdge(file) || inOperations(file))) return null
   const concern = concernOf(target)
   if (concern !== null && (inMesh(file) || inEdge(file)) && concern !== concernOf(file) && !lists.includes(file)) {
@@ -302,7 +307,7 @@ function loaded(entry: string) {
 t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const { files, packages } = loaded('plugins/mesh/mesh.ts')
   t.strictSame([...packages].filter((name) => !isNode(name)).sort(), ['consul', 'dns-packet', 'typebox', 'undici'])
-  const ofConfig = new Set(['config/credentials.ts', ...shared])
+  const ofConfig = new Set(['config/credentials.ts', watcher, ...shared])
   const others = [...files].filter((file) => !inMesh(file) && !ofOptions.has(file) && !ofConfig.has(file))
   t.strictSame(others, [])
   t.ok(files.size > 15)
@@ -347,6 +352,9 @@ t.test('each rule bites', async (t) => {
     ['plugins/seam.ts', "import type { Call } from './mesh/core/call.ts'"],
     ['plugins/seam.ts', "import { Dispatcher } from 'undici'"],
     ['plugins/thrown.ts', "import { token } from './http-syntax.ts'"],
+    ['plugins/watch-files.ts', "import { Jwks } from './edge/concerns/jwt/jwks.ts'"],
+    ['config/x.ts', "import { watchFile } from '../plugins/watch-files.ts'"],
+    ['routes/x.ts', "import { watchFile } from '../plugins/watch-files.ts'"],
     ['plugins/http-syntax.ts', "import { isIPv6 } from 'node:net'"],
     ['routes/x.ts', "import { token } from '../plugins/http-syntax.ts'"]
   ]
@@ -367,6 +375,9 @@ t.test('each rule bites', async (t) => {
     ['plugins/mesh/x.ts', "import type { CallerOptions } from '../seam.ts'"],
     ['plugins/seam.ts', "import type { RoutePolicy } from '../config/schema.ts'"],
     ['plugins/mesh/x.ts', "import { token } from '../http-syntax.ts'"],
+    ['plugins/mesh/x.ts', "import { watchFiles } from '../watch-files.ts'"],
+    ['plugins/operations/x.ts', "import { watchFile } from '../watch-files.ts'"],
+    ['plugins/watch-files.ts', "import { open } from 'node:fs/promises'"],
     ['config/x.ts', "import { hopByHop } from '../plugins/http-syntax.ts'"],
     ['plugins/operations/x.ts', "import { asError } from '../thrown.ts'"],
     ['config/examples/x.ts', "import type { Interceptor } from '../../plugins/mesh/core/types.ts'"]

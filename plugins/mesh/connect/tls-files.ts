@@ -1,11 +1,8 @@
-/**
- * Certificates in files, read again when they change. The files are asked for their state rather than watched:
- * `fs.watch` loses a file that is replaced by a rename, and sees nothing where a symbolic link above it is swapped, as
- * Kubernetes does. A change counts once a second look finds the same, so that nobody's half-written file is read; one
- * that makes no sense leaves the old credentials in force.
- */
+/** Certificates in files, read again when they change. Files that do not fit together leave the old credentials in force. */
 import { readFileSync } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
+import type { Watch } from '../../watch-files.ts'
+import { watchFiles } from '../../watch-files.ts'
 import type { Logger } from '../core/types.ts'
 import type { CredentialSource, Credentials, Pem } from './credentials.ts'
 import { credentialsOf } from './credentials.ts'
@@ -26,10 +23,7 @@ export class TlsFiles implements CredentialSource {
   readonly #log: Logger
   readonly #onReload: (outcome: 'success' | 'failure') => void
   #texts: Texts
-  /** Of what was last taken or refused; null before the first look. */
-  #taken: string | null = null
-  #seen: string | null = null
-  #timer: NodeJS.Timeout | undefined
+  #watch: Watch | undefined
   #closed = false
 
   /** Throws when the files are not good now: a gateway does not start half-configured. */
@@ -53,34 +47,16 @@ export class TlsFiles implements CredentialSource {
   }
 
   start(): void {
-    if (this.#files.length > 0) this.#next()
-  }
-
-  #next(): void {
-    if (this.#closed) return
-    this.#timer = setTimeout(() => void this.#look(), filesTiming.interval).unref()
-  }
-
-  async #look(): Promise<void> {
-    const found = await this.#state()
-    if (found !== this.#taken && found === this.#seen) {
-      this.#taken = found
-      await this.#reload()
-    }
-    this.#seen = found
-    this.#next()
-  }
-
-  async #state(): Promise<string> {
-    const states = this.#files.map(async ([, file]) => {
-      const { ino, size, mtimeNs } = await stat(file, { bigint: true })
-      return `${ino}/${size}/${mtimeNs}`
+    if (this.#files.length === 0) return
+    const paths = this.#files.map(([, file]) => file)
+    this.#watch = watchFiles(paths, {
+      intervalMs: filesTiming.interval,
+      onChange: () => this.#reload(),
+      onError: (error) => this.#fail(error)
     })
-    return (await Promise.all(states.map((state) => state.catch((error: Error) => error.message)))).join(' ')
   }
 
   async #reload(): Promise<void> {
-    const files = this.#files.map(([, file]) => file)
     try {
       const read = this.#files.map(async ([kind, file]) => [kind, await readFile(file, 'utf8')] as const)
       const texts: Texts = Object.fromEntries(await Promise.all(read))
@@ -89,19 +65,27 @@ export class TlsFiles implements CredentialSource {
       if (!same) {
         this.credentials = credentialsOf({ ...texts, minVersion: this.#minVersion })
         this.#texts = texts
-        this.#log.info({ files }, 'certificates read again; new connections use them')
+        this.#log.info(
+          { files: this.#files.map(([, file]) => file) },
+          'certificates read again; new connections use them'
+        )
         this.#onReload('success')
       }
       this.#error = null
     } catch (error) {
-      this.#error = (error as Error).message
-      this.#log.error({ files, err: this.#error }, 'certificates cannot be used; the ones before stay in force')
-      this.#onReload('failure')
+      this.#fail(error as Error)
     }
+  }
+
+  #fail(error: Error): void {
+    this.#error = error.message
+    const files = this.#files.map(([, file]) => file)
+    this.#log.error({ files, err: this.#error }, 'certificates cannot be used; the ones before stay in force')
+    this.#onReload('failure')
   }
 
   close(): void {
     this.#closed = true
-    clearTimeout(this.#timer)
+    this.#watch?.close()
   }
 }
