@@ -29,7 +29,12 @@ export const sections = {
     default: [],
     description: 'Reserved for known callers, which cannot be declared in this version.'
   }),
-  plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' })
+  plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' }),
+  watch: Type.Boolean({
+    default: false,
+    description:
+      'Reload this file when its content has changed. It is looked at every 2 s, and reloaded once two looks in a row have found the same. The code of plugins is not reloaded.'
+  })
 }
 
 // ---- What the loader hands out -----------------------------------------------------------------

@@ -114,7 +114,19 @@ const defaults: Readonly<Record<string, string>> = {
 const isFree = ({ path }: Row) => path.endsWith('.<name>') && path !== 'services.<name>'
 
 /** The top-level keys, in the order in which they are told. */
-const sections = ['listen', 'admin', 'discovery', 'redis', 'edge', 'mesh', 'services', 'routes', 'consumers', 'plugins']
+const sections = [
+  'listen',
+  'admin',
+  'discovery',
+  'redis',
+  'edge',
+  'mesh',
+  'services',
+  'routes',
+  'consumers',
+  'plugins',
+  'watch'
+]
 
 /** Every key of the schema: `routes[].match.path`, `services.<name>.dns`. */
 export function keys(shape: Shape = loader.schema as Shape, path = ''): Row[] {

@@ -69,6 +69,7 @@ t.test('a whole configuration', async (t) => {
   t.strictSame(config, {
     file: join(dir, 'gateway.yaml'),
     hash: '8d40e172cfab6d88',
+    watch: false,
     listen: {
       host: '0.0.0.0',
       port: 8080,

@@ -1,0 +1,55 @@
+/** A changed configuration file asks for a reload. How changes are found is tested in test/plugins/watch-files. */
+import { renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pino } from 'pino'
+import t from 'tap'
+import { loadConfig } from '../../plugins/config.ts'
+import { configTiming, watchConfig } from '../../plugins/operations/watch-config.ts'
+import { eventually } from '../helpers/eventually.ts'
+
+configTiming.interval = 10
+
+t.test('the key', async (t) => {
+  const folder = t.testdir({ 'on.yaml': 'watch: true', 'unset.yaml': 'listen: { port: 0 }' })
+  t.equal(loadConfig(join(folder, 'on.yaml')).watch, true)
+  t.equal(loadConfig(join(folder, 'unset.yaml')).watch, false)
+})
+
+t.test('reloads what has changed since it was loaded', async (t) => {
+  const folder = t.testdir({ 'gateway.yaml': 'watch: true', 'key.pem': 'key' })
+  const file = join(folder, 'gateway.yaml')
+  const config = loadConfig(file)
+  const lines: { file?: string; msg: string }[] = []
+  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
+  let reloads = 0
+  const watch = watchConfig(config, log, async () => void reloads++)
+  t.teardown(() => watch.close())
+
+  utimesSync(file, 1, 1)
+  writeFileSync(join(folder, 'key.pem'), 'another key')
+  await sleep(200)
+  t.equal(reloads, 0)
+
+  writeFileSync(`${file}.new`, 'watch: true # changed')
+  renameSync(`${file}.new`, file)
+  await eventually(() => reloads === 1, 'a reload')
+
+  rmSync(file)
+  await eventually(() => lines.length > 0, 'a line')
+  writeFileSync(file, 'watch: true')
+  await eventually(() => reloads === 2, 'another reload')
+  t.match(lines, [{ file, msg: 'cannot watch the configuration; the one in use stays in force' }])
+  t.equal(lines.length, 1)
+})
+
+t.test('a change between loading and the first look is not lost', async (t) => {
+  const folder = t.testdir({ 'gateway.yaml': 'watch: true' })
+  const file = join(folder, 'gateway.yaml')
+  const config = loadConfig(file)
+  writeFileSync(file, 'watch: true # changed')
+  let reloads = 0
+  const watch = watchConfig(config, pino({ level: 'silent' }), async () => void reloads++)
+  t.teardown(() => watch.close())
+  await eventually(() => reloads === 1, 'a reload')
+})
