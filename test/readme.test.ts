@@ -129,6 +129,7 @@ t.test('what npm start is said to show is what it shows', async (t) => {
 
 const withIdentity = [
   'jingwei_mesh_certificate_expiry_timestamp_seconds{service}',
+  'jingwei_mesh_certificate_not_before_timestamp_seconds{service}',
   'jingwei_mesh_certificate_reloads_total{service,outcome}',
   'jingwei_mesh_intention_denials_total{service}'
 ]

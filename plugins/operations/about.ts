@@ -29,6 +29,16 @@ export default fp<Config>(
         help: 'Always 1: the first 16 hexadecimal digits of the SHA-256 of the configuration file',
         labelNames: ['hash'],
         collect: (set) => set({ hash }, 1)
+      }),
+      fastify.meter.gauge({
+        name: 'jingwei_config_last_reload_success',
+        help: '1 if the configuration could be loaded the last time, else 0',
+        collect: (set) => set({}, 1)
+      }),
+      fastify.meter.gauge({
+        name: 'jingwei_config_last_reload_timestamp_seconds',
+        help: 'Time when the configuration was loaded the last time',
+        collect: (set) => set({}, Date.parse(startedAt) / 1000)
       })
     ]
     fastify.addHook('onClose', async () => {

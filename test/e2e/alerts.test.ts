@@ -1,4 +1,4 @@
-/** The alerts of the mesh, by promtool: when each fires and when not. Those of the rest are in deployment.test.ts. */
+/** The alerts, by promtool: when each fires and when not. More of them are in deployment.test.ts. */
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -12,22 +12,22 @@ const mesh = (name: string, values: string, more = '') => ({ series: `jingwei_me
 async function firing(t: Test, series: { series: string; values: string }[], expected: Record<string, string[]>) {
   // promtool compares annotations too, so the answer of the rules is asked as the series ALERTS.
   const tests = Object.entries(expected).map(([at, names]) => ({
-    expr: 'count by (alertname) (ALERTS{alertstate="firing"})',
+    expr: 'group by (alertname) (ALERTS{alertstate="firing"})',
     eval_time: at,
     exp_samples: names.map((name) => ({ labels: `{alertname="${name}"}`, value: 1 }))
   }))
+  const up = { series: 'up{job="jingwei",instance="gateway-1"}', values: '1x2000' }
+  const isTold = series.some(({ series }) => series.startsWith('up{'))
   const file = {
     rule_files: [rules],
     evaluation_interval: '15s',
-    tests: [{ interval: '5s', input_series: series, promql_expr_test: tests }]
+    tests: [{ interval: '5s', input_series: isTold ? series : [...series, up], promql_expr_test: tests }]
   }
   const ran = await promtool(['test', 'rules', join(t.testdir({ 'tests.json': JSON.stringify(file) }), 'tests.json')])
   t.equal(ran.code, 0, ran.stdout + ran.stderr)
 }
 
-t.test('of concerns that are off there is nothing to say', (t) =>
-  firing(t, [{ series: 'up{job="jingwei",instance="gateway-1"}', values: '1x200' }], { '1m': [], '10m': [] })
-)
+t.test('of concerns that are off there is nothing to say', (t) => firing(t, [], { '1m': [], '10m': [] }))
 
 t.test('most instances are unavailable, then all', (t) =>
   firing(
@@ -111,22 +111,172 @@ t.test('waiting for a connection, and what happened once, is not', (t) =>
   )
 )
 
-t.test('a certificate that is not renewed in time', (t) =>
+/** Alerts on certificates of a lifetime, at times before they expire. */
+async function expiring(t: Test, days: number, expected: Record<string, string[]>) {
+  const lifetime = days * 86_400
+  // promtool's time begins at 0, so that the certificates expire at different times instead.
+  for (const [left, names] of Object.entries(expected)) {
+    const until = seconds(left) + 60
+    const series = (name: string, labels: string) => [
+      { series: `jingwei_${name}_certificate_expiry_timestamp_seconds{${labels}}`, values: `${until}x20` },
+      {
+        series: `jingwei_${name}_certificate_not_before_timestamp_seconds{${labels}}`,
+        values: `${until - lifetime}x20`
+      }
+    ]
+    const edge = series('edge', 'instance="gateway-1",job="jingwei",listener="public",certificate="example.com"')
+    await t.test(`${days} days, ${left} before`, async (t) => {
+      await firing(t, series('mesh', labels), { '1m': names })
+      await firing(t, edge, { '1m': names })
+    })
+  }
+}
+
+const both = ['CertificateExpires', 'CertificateExpiresSoon']
+
+/** Seconds of `7h` or `9d`. */
+const seconds = (text: string) => Number.parseFloat(text) * (text.endsWith('d') ? 86_400 : 3600)
+
+t.test('a certificate that is not renewed in time, by its lifetime', async (t) => {
+  await expiring(t, 3, { '7h': [], '5.9h': ['CertificateExpiresSoon'], '2.9h': both, '-1h': both })
+  await expiring(t, 90, { '8d': [], '7d': ['CertificateExpiresSoon'], '3.5d': both })
+  await expiring(t, 365, { '31d': [], '30d': ['CertificateExpiresSoon'], '15d': both })
+  await expiring(t, 3650, { '31d': [], '30d': ['CertificateExpiresSoon'], '15d': both })
+})
+
+t.test('the description of a certificate: edge and mesh', async (t) => {
+  const expiring = (name: string, labels: string) => [
+    { series: `${name}_expiry_timestamp_seconds{${labels}}`, values: '7260x20' },
+    { series: `${name}_not_before_timestamp_seconds{${labels}}`, values: '-252000x20' }
+  ]
+  const edge = { instance: 'gateway-1', listener: 'public', certificate: 'example.com' }
+  const service = { instance: 'gateway-1', service: 'orders' }
+  const alert = (labels: object, what: string) => ({
+    exp_labels: { ...labels, severity: 'critical' },
+    exp_annotations: {
+      summary: 'A certificate of gateway-1 expires',
+      description: `The certificate ${what} is valid for 2h 0m 0s more. Then the peers refuse the connection.`
+    }
+  })
+  const labelsOf = (labels: Record<string, string>) =>
+    Object.entries(labels)
+      .map(([name, value]) => `${name}="${value}"`)
+      .join()
+  const file = {
+    rule_files: [rules],
+    evaluation_interval: '15s',
+    tests: [
+      {
+        interval: '15s',
+        input_series: [
+          ...expiring('jingwei_edge_certificate', labelsOf(edge)),
+          ...expiring('jingwei_mesh_certificate', labelsOf(service))
+        ],
+        alert_rule_test: [
+          {
+            alertname: 'CertificateExpires',
+            eval_time: '1m',
+            exp_alerts: [alert(edge, 'example.com of listener public'), alert(service, 'for service orders')]
+          }
+        ]
+      }
+    ]
+  }
+  const ran = await promtool(['test', 'rules', join(t.testdir({ 'tests.json': JSON.stringify(file) }), 'tests.json')])
+  t.equal(ran.code, 0, ran.stdout + ran.stderr)
+})
+
+t.test('a certificate that cannot be read again', (t) =>
   firing(
     t,
     [
-      // promtool's time begins at 0: five minutes later six hours are left.
-      mesh('certificate_expiry_timestamp_seconds', '21900x200 259200x640'),
       mesh('certificate_reloads_total', '0x840', ',outcome="success"'),
       mesh('certificate_reloads_total', '0x60 1x780', ',outcome="failure"')
     ],
-    {
-      '4m': [],
-      '6m': ['CertificateExpires', 'CertificateReloadFails'],
-      '18m': ['CertificateReloadFails'],
-      '66m': []
-    }
+    { '4m': [], '6m': ['CertificateReloadFails'], '66m': [] }
   )
+)
+
+const node = (name: string, values: string, more = '') => ({
+  series: `${name}{instance="gateway-1",job="jingwei"${more}}`,
+  values
+})
+
+t.test('all nodes are down', (t) =>
+  firing(t, [node('up', '1x24 0x100'), { series: 'up{instance="gateway-2",job="jingwei"}', values: '1x60 0x60' }], {
+    '2m': [],
+    '4m': ['GatewayDown'],
+    '7m': ['AllGatewaysDown', 'GatewayDown']
+  })
+)
+
+t.test('no node is a target any more', (t) =>
+  firing(t, [node('up', '1x24 stale'), node('jingwei_edge_redis_up', '1x24 stale')], {
+    '2m': [],
+    '4m': ['AllGatewaysDown']
+  })
+)
+
+t.test('a node that restarts: once or twice by a rollout, or again and again', (t) => {
+  const restarts = (values: string) => [node('process_start_time_seconds', values)]
+  return Promise.all([
+    firing(t, restarts('100x60 400x60 700x600'), { '15m': [] }),
+    firing(t, restarts('100x60 400x60 700x60 1000x1200'), { '12m': [], '16m': ['GatewayRestarts'], '80m': [] })
+  ])
+})
+
+t.test('a configuration that cannot be loaded, until one can', (t) =>
+  firing(t, [node('jingwei_config_last_reload_success', '1x24 0x60 1x60')], {
+    '2m': [],
+    '4m': ['ConfigReloadFailed'],
+    '8m': []
+  })
+)
+
+t.test('nodes with different configurations, longer than a rollout takes', (t) =>
+  firing(
+    t,
+    [
+      node('jingwei_config_info', '1x24 stale', ',hash="a"'),
+      node('jingwei_config_info', '_x24 1x800', ',hash="b"'),
+      { series: 'jingwei_config_info{instance="gateway-2",job="jingwei",hash="a"}', values: '1x500 stale' },
+      { series: 'jingwei_config_info{instance="gateway-2",job="jingwei",hash="b"}', values: '_x500 1x300' }
+    ],
+    { '2m': [], '30m': [], '35m': ['ConfigurationsDiffer'], '45m': [] }
+  )
+)
+
+t.test('a snapshot that cannot be written', (t) =>
+  firing(t, [node('jingwei_mesh_discovery_snapshot_failing', '0x24 1x120 0x60')], {
+    '4m': [],
+    '8m': ['SnapshotFails'],
+    '13m': []
+  })
+)
+
+t.test('many requests are refused', (t) => {
+  const refused = (reason: string, values: string) => node('jingwei_edge_refused_total', values, `,reason="${reason}"`)
+  return Promise.all([
+    // 100 requests a second, 1 of 20 refused; then 1 of 10.
+    firing(
+      t,
+      [
+        node('jingwei_edge_requests_total', '0+500x400', ',route="orders",method="GET",status="200"'),
+        refused('malformed', '0+20x150 3000+50x250'),
+        refused('too-slow', '0x400')
+      ],
+      { '12m': [], '30m': ['ManyRefused'] }
+    ),
+    // No request but a scanner's: one in a minute, then one in three seconds.
+    firing(t, [refused('malformed', '0+0.08x200 17+2x300')], { '15m': [], '35m': ['ManyRefused'] })
+  ])
+})
+
+t.test('descriptors are short, before they have run out', (t) =>
+  firing(t, [node('process_open_fds', '700x60 850x90'), node('process_max_fds', '1000x150')], {
+    '6m': [],
+    '11m': ['DescriptorsRunOut']
+  })
 )
 
 t.test('load is shed: requests, or connections alone', (t) => {
@@ -137,7 +287,7 @@ t.test('load is shed: requests, or connections alone', (t) => {
   return firing(
     t,
     [
-      of('refused', 'malformed', '0+1x400'),
+      of('refused', 'malformed', '0+0.1x400'),
       of('refused', 'descriptors', '0x24 0+1x12 12x300'),
       of('shed', 'descriptors', '0x200 0+1x100')
     ],

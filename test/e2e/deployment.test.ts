@@ -189,6 +189,7 @@ t.test('alerts fire when they should, and only then', async (t) => {
         interval: '30s',
         input_series: [
           series(`up{${node}}`, '1x10 0x20'),
+          series('up{instance="gateway-2",job="jingwei"}', '1x60'),
           series(`jingwei_mesh_discovery_up{${node},service="orders"}`, '1x60'),
           series(`jingwei_mesh_discovery_up{${node},service="users"}`, '0x60'),
           series(`jingwei_mesh_discovery_age_seconds{${node},service="orders"}`, '1x60'),

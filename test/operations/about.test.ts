@@ -30,5 +30,8 @@ t.test('version, file and hash: in the lines of the start, the log, the admin po
   const metrics = await (await request(`${gateway.adminUrl}/metrics`)).body.text()
   t.match(metrics, `\njingwei_build_info{version="${version}",node="${process.version}"} 1\n`)
   t.match(metrics, `\njingwei_config_info{hash="${hash}"} 1\n`)
+  t.match(metrics, '\njingwei_config_last_reload_success 1\n')
+  const [, loadedAt] = /\njingwei_config_last_reload_timestamp_seconds (\S+)\n/.exec(metrics)!
+  t.ok(Math.abs(Number(loadedAt) * 1000 - Date.parse(startedAt)) < 1)
   t.match(await promtool(['check', 'metrics'], metrics), { code: 0, stdout: '', stderr: '' })
 })

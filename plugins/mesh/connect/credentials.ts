@@ -17,6 +17,8 @@ export interface Credentials {
   readonly context: SecureContext
   /** Until when the client certificate is good, in seconds since 1970; null where there is none. */
   readonly expiresAt: number | null
+  /** Time from which it is valid. */
+  readonly validFrom: number | null
 }
 
 /** Something whose credentials change over time; whoever connects takes the newest. */
@@ -29,13 +31,15 @@ export interface CredentialSource {
 export function credentialsOf({ ca, cert, key, minVersion = 'TLSv1.2' }: Pem): Credentials {
   if (ca !== undefined) certificatesIn('ca', ca)
   let expiresAt: number | null = null
+  let validFrom: number | null = null
   if (cert !== undefined || key !== undefined) {
     if (cert === undefined || key === undefined) throw new Error('a client certificate needs both cert and key')
     const own = certificatesIn('cert', cert)[0]!
     if (!own.checkPrivateKey(privateKey(key))) throw new Error('the key is not that of the certificate')
     expiresAt = Date.parse(own.validTo) / 1000
+    validFrom = Date.parse(own.validFrom) / 1000
   }
-  return { context: createSecureContext({ ca, cert, key, minVersion }), expiresAt }
+  return { context: createSecureContext({ ca, cert, key, minVersion }), expiresAt, validFrom }
 }
 
 /** An empty or cut file would otherwise be an authority that trusts nobody, and every call would fail. */

@@ -184,6 +184,17 @@ export class Transports {
           }
         }
       })
+      meter.gauge({
+        name: 'jingwei_mesh_certificate_not_before_timestamp_seconds',
+        help: 'Time from which the certificate that the gateway shows to the service is valid.',
+        labelNames: ['service'],
+        collect: (set) => {
+          for (const [each, { credentials }] of this.#expiring) {
+            const validFrom = credentials?.validFrom ?? null
+            if (validFrom !== null) set({ service: each }, validFrom)
+          }
+        }
+      })
     }
     for (const outcome of ['success', 'failure']) this.#reloads(service, outcome, 0)
     this.#expiring.set(service, source)
