@@ -1,30 +1,39 @@
 /** The checks that concerns bring along, at every level at which a file sets them. */
+import type { Steps } from '../plugins/time-slices.ts'
 import { checkFacts } from './check-facts.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 
-export function checkConcerns(checked: Checked): void {
+export function* checkConcerns(checked: Checked): Steps<void> {
   const { data, keys } = checked
   const halves = ['edge', 'mesh'] as const
   for (const half of halves) checkSection(`/${half}`, data[half], keys[half], null, checked)
   if (checked.report.usable('/services')) {
     for (const [name, service] of Object.entries(data.services)) {
+      yield
       const at = pointer('/services', name)
       if (checked.report.usable(at)) checkSection(`${at}/mesh`, service.mesh, keys.mesh, name, checked)
     }
   }
   if (checked.report.usable('/routes')) {
-    data.routes.forEach((route, index) => {
+    for (const [index, route] of data.routes.entries()) {
+      yield
       const at = pointer('/routes', index)
-      if (!checked.report.usable(at)) return
+      if (!checked.report.usable(at)) continue
       for (const half of halves) {
         checkSection(`${at}/${half}`, route[half], keys[half], route.service ?? null, checked)
       }
-    })
+    }
   }
-  for (const half of halves) for (const key of keys[half]) key.checkAll?.(checked)
+  for (const half of halves) {
+    for (const key of keys[half]) {
+      const steps = key.checkAll?.(checked)
+      if (steps !== undefined) yield* steps
+      yield
+    }
+  }
   // A concern that is lacking may provide the facts.
-  if (!keys.lackConcerns) checkFacts(checked)
+  if (!keys.lackConcerns) yield* checkFacts(checked)
 }
 
 function checkSection(

@@ -1,4 +1,5 @@
 /** Facts that concerns rely on: something on the same route has to provide them. */
+import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 import { pluginName } from './schema/plugin.ts'
@@ -41,12 +42,13 @@ export function lacksIn(
 }
 
 /** Checks that on each route concerns have the facts that they rely on. */
-export function checkFacts({ data, report, keys }: Checked): void {
+export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
   if (!report.usable('/routes')) return
-  data.routes.forEach((route, index) => {
+  for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index, 'edge')
-    if (!report.usable(at) || report.unknownKeyIn(at)) return
-    if (!report.sound('/plugins') || !report.sound(pointer('/routes', index, 'plugins'))) return
+    if (!report.usable(at) || report.unknownKeyIn(at)) continue
+    if (!report.sound('/plugins') || !report.sound(pointer('/routes', index, 'plugins'))) continue
     const byPlugin = (fact: Fact) =>
       data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
     const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
@@ -57,7 +59,7 @@ export function checkFacts({ data, report, keys }: Checked): void {
       const isSound = involved.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))
       if (isSound) report.fault(`${at}/${key.name}/${option}`, message)
     }
-  })
+  }
 }
 
 /** Returns whether a plugin's hooks run on a route. */

@@ -2,6 +2,7 @@
 import { findPackageJSON } from 'node:module'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import type { Steps } from '../plugins/time-slices.ts'
 import { checkFile, namesIn } from './checked.ts'
 import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
@@ -11,13 +12,16 @@ import type { Written } from './schema.ts'
 
 type Plugin = Written['plugins'][number]
 
-export function checkPlugins(checked: Checked): void {
+export function* checkPlugins(checked: Checked): Steps<void> {
   const { data, report } = checked
   if (!report.usable('/plugins')) return
-  for (const index of data.plugins.keys()) checkPlugin(index, checked)
+  for (const index of data.plugins.keys()) {
+    yield
+    checkPlugin(index, checked)
+  }
   if (!report.sound('/plugins')) return
   checkNames(checked)
-  if (report.usable('/routes')) checkRoutePlugins(checked)
+  if (report.usable('/routes')) yield* checkRoutePlugins(checked)
 }
 
 function checkPlugin(index: number, checked: Checked): void {
@@ -90,12 +94,13 @@ function checkNames({ data, report }: Checked): void {
   })
 }
 
-function checkRoutePlugins({ data, report }: Checked): void {
+function* checkRoutePlugins({ data, report }: Checked): Steps<void> {
   const used = new Set<Plugin>()
   const names = [...new Set(data.plugins.map(pluginName))]
-  data.routes.forEach((route, index) => {
+  for (const [index, route] of data.routes.entries()) {
+    yield
     const list = pointer('/routes', index, 'plugins')
-    if (!report.sound(list)) return
+    if (!report.sound(list)) continue
     route.plugins?.forEach((name, item) => {
       const at = pointer(list, item)
       const [plugin, other] = data.plugins.filter((each) => pluginName(each) === name)
@@ -109,7 +114,7 @@ function checkRoutePlugins({ data, report }: Checked): void {
         report.fault(at, `plugin "${name}" runs on all routes; with "scope: routes" it runs on those that name it`)
       }
     })
-  })
+  }
   data.plugins.forEach((plugin, index) => {
     if (plugin.scope !== 'routes' || plugin.prefix !== undefined || used.has(plugin)) return
     const at = pointer('/plugins', index)

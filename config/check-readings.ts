@@ -3,6 +3,7 @@
  * takes for the path of that other one. Spellings that `listen.paths` guards are refused by the gateway and need no
  * warning.
  */
+import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
 import type { PathPattern } from './path-pattern.ts'
@@ -26,7 +27,7 @@ interface Spelling {
   readonly sameService: boolean
 }
 
-export function checkReadings(checked: Checked, table: RouteTable<number>): void {
+export function* checkReadings(checked: Checked, table: RouteTable<number>): Steps<void> {
   const { data, keys, report } = checked
   const paths = report.sound('/listen/paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
@@ -34,10 +35,15 @@ export function checkReadings(checked: Checked, table: RouteTable<number>): void
   const namesOf: NamesOf = ({ edge, config, plugins }) =>
     protections.namesOf({ edge: { ...data.edge, ...edge }, config, plugins })
   // If all routes have the same concerns, none can lack any.
-  const kinds = new Set(data.routes.map((route) => (route === null ? '' : namesOf(route).join())))
+  const kinds = new Set<string>()
+  for (const route of data.routes) {
+    yield
+    kinds.add(route === null ? '' : namesOf(route).join())
+  }
   if (kinds.size < 2) return
-  checkTwins(checked, namesOf)
+  yield* checkTwins(checked, namesOf)
   for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index)
     if (!report.sound(at) || namesOf(route).length === 0) continue
     for (const pattern of pathPatterns(route.match.path)) {
@@ -127,9 +133,10 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
 }
 
 /** Routes on paths that differ only in what a common server ignores. */
-function checkTwins({ data, report }: Checked, namesOf: NamesOf): void {
+function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
   const known = new Map<string, { route: Route; at: string }>()
   for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index)
     if (!report.sound(at)) continue
     const { path, hosts, headers, methods } = route.match

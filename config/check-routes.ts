@@ -1,5 +1,6 @@
 /** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
 import FindMyWay from 'find-my-way'
+import type { Steps } from '../plugins/time-slices.ts'
 import { checkHttpProxy } from './check-http-proxy.ts'
 import { checkReadings } from './check-readings.ts'
 import type { Checked } from './concern.ts'
@@ -15,12 +16,13 @@ import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
 
-export function checkRoutes(checked: Checked): void {
+export function* checkRoutes(checked: Checked): Steps<void> {
   const { data, report } = checked
   const names = new Map<string, string>()
-  data.routes.forEach((route, index) => {
+  for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index)
-    if (!report.usable(at)) return
+    if (!report.usable(at)) continue
     if (report.usable(`${at}/name`)) {
       const before = names.get(route.name)
       const line = before === undefined ? 0 : report.at(`${before}/name`)?.line
@@ -31,8 +33,8 @@ export function checkRoutes(checked: Checked): void {
     checkPath(at, route, checked)
     checkHttpProxy(at, route, checked)
     checkSubsets(at, route, checked)
-  })
-  checkReadings(checked, checkConflicts(checked))
+  }
+  yield* checkReadings(checked, yield* checkConflicts(checked))
 }
 
 function checkTarget(at: string, { service, split }: Route, checked: Checked): void {
@@ -151,14 +153,15 @@ function parameterHint(text: string): string | undefined {
 }
 
 /** Routes that match the same requests. */
-function checkConflicts({ data, keys, report }: Checked): RouteTable<number> {
+function* checkConflicts({ data, keys, report }: Checked): Steps<RouteTable<number>> {
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
   const table = new RouteTable<number>(report.sound('/listen/paths') ? data.listen.paths : guarded)
   const protections = new Protections(keys)
   const edgeOf = ({ edge, config, plugins }: Route) => ({ edge: { ...data.edge, ...edge }, config, plugins })
-  data.routes.forEach((route, index) => {
+  for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index)
-    if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) return
+    if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) continue
     const { match } = route
     let other: number | undefined
     for (const pattern of pathPatterns(match.path)) {
@@ -172,12 +175,12 @@ function checkConflicts({ data, keys, report }: Checked): RouteTable<number> {
       other ??= conflict
     }
     const found = other === undefined ? undefined : data.routes[other]
-    if (found === undefined) return
+    if (found === undefined) continue
     const line = report.at(pointer('/routes', other ?? 0))?.line
     const taken = new Set(methodsOf(found.match))
     const methods = methodsOf(match).filter((method) => taken.has(method))
     const what = `routes "${found.name}" (line ${line}) and "${route.name}" match the same requests`
     report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${pathOf(route).text}`)
-  })
+  }
   return table
 }

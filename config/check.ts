@@ -3,6 +3,7 @@
  * already are not checked again, so that one mistake is reported once.
  */
 import { dirname, resolve } from 'node:path'
+import type { Steps } from '../plugins/time-slices.ts'
 import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
@@ -13,21 +14,26 @@ import { pointer } from './faults.ts'
 import { checkRouteConfig } from './route-config.ts'
 import type { Written } from './schema.ts'
 
-export function check(data: Written, report: Report, file: string, keys: Keys): void {
+export function* check(data: Written, report: Report, file: string, keys: Keys): Steps<void> {
   const checked = { data, keys, report, absolute: (path: string) => resolve(dirname(file), path) }
   if (!report.usable('')) return
   checkListen(checked)
-  if (report.usable('/services')) for (const name of Object.keys(data.services)) checkService(name, checked)
-  checkPlugins(checked)
+  if (report.usable('/services')) {
+    for (const name of Object.keys(data.services)) {
+      yield
+      checkService(name, checked)
+    }
+  }
+  yield* checkPlugins(checked)
   if (report.usable('/consumers') && data.consumers.length > 0) {
     const providers = keys.edge.filter(({ provides }) => provides?.includes('consumer')).map(({ name }) => name)
     const who = [...providers, 'a plugin'].join(' or ')
     report.fault('/consumers', `cannot be declared in this version; ${who} says who calls`)
   }
-  checkConcerns(checked)
+  yield* checkConcerns(checked)
   if (report.usable('/routes')) {
-    checkRoutes(checked)
-    checkRouteConfig(checked)
+    yield* checkRoutes(checked)
+    yield* checkRouteConfig(checked)
   }
 }
 

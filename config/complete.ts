@@ -1,5 +1,6 @@
 /** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
 import { dirname, resolve } from 'node:path'
+import type { Steps } from '../plugins/time-slices.ts'
 import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
@@ -14,7 +15,7 @@ type Absolute = (path: string) => string
 /** The file that a configuration came from. */
 type Origin = Pick<Config, 'file' | 'hash'>
 
-export function complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Config {
+export function* complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Steps<Config> {
   const absolute = (path: string) => resolve(dirname(file), path)
   const { consumers: _none, ...rest } = data
   const edge = completeSection(data.edge, keys.edge, absolute)
@@ -25,13 +26,16 @@ export function complete(data: Written, { file, hash }: Origin, keys: Keys, repo
     keys.edge.flatMap(({ name, needsBridge }) => (needsBridge === undefined ? [] : [[name, undefined]]))
   )
   const protections = new Protections(keys)
-  const services = Object.fromEntries(
-    Object.entries(data.services).map(([name, written]) => {
-      const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
-      return [name, service(name, written, policy)]
-    })
-  )
-  const routes = data.routes.map(({ httpProxy, ...route }, index) => {
+  const named: [name: string, service: ServiceConfig][] = []
+  for (const [name, written] of Object.entries(data.services)) {
+    yield
+    const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
+    named.push([name, service(name, written, policy)])
+  }
+  const services = Object.fromEntries(named)
+  const routes: RouteConfig[] = []
+  for (const [index, { httpProxy, ...route }] of data.routes.entries()) {
+    yield
     const off = route.via === undefined ? {} : bridgeOnly
     const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
     const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
@@ -40,7 +44,7 @@ export function complete(data: Written, { file, hash }: Origin, keys: Keys, repo
       httpProxy: { ...files(httpProxy, ['module'], absolute), position: { line, column } }
     }
     const target = completeTarget({ ...route, ...via, mesh: meshPolicy })
-    return {
+    routes.push({
       ...target,
       services: [
         target.service,
@@ -50,8 +54,8 @@ export function complete(data: Written, { file, hash }: Origin, keys: Keys, repo
       edge: edgePolicy,
       declared: declaredBy(keys.edge, edgePolicy),
       protection: protections.of({ edge: edgePolicy, config: route.config, plugins: route.plugins })
-    }
-  })
+    })
+  }
   const config: Config = {
     ...rest,
     file,
@@ -75,6 +79,10 @@ export function complete(data: Written, { file, hash }: Origin, keys: Keys, repo
     ),
     instructions: instructingHeaders(keys, { edge, mesh, services, routes }),
     perRequestHeaders: perRequestHeaders(keys.edge, edge)
+  }
+  for (const part of [...routes, ...Object.values(services)]) {
+    yield
+    freeze(part)
   }
   return freeze(config)
 }

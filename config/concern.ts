@@ -42,8 +42,11 @@ export interface Key {
   otherServices?(options: unknown): readonly string[]
   /** Checks what the schema cannot express, for each value whose place has no fault; values below it may have some. */
   check?(options: unknown, at: string, checked: Checked, place: Place): void
-  /** Checks how values of all levels fit each other. */
-  checkAll?(checked: Checked): void
+  /**
+   * Checks how values of all levels fit each other. A generator that yields for each route and service lets the event loop
+   * go on while a large file is checked.
+   */
+  checkAll?(checked: Checked): void | Iterable<void>
   /** Returns the options with paths of files made absolute. */
   complete?(options: unknown, absolute: (path: string) => string): unknown
   /** Returns whether, with these options, another attempt follows one that timed out. */

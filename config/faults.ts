@@ -60,6 +60,7 @@ function escaped(segment: string | number): string | number {
 
 export function segmentsOf(at: string): string[] {
   const parts = at.split('/').slice(1)
+  if (!at.includes('~')) return parts
   return parts.map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'))
 }
 

@@ -2,13 +2,17 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import type { Steps } from '../plugins/time-slices.ts'
+import { atOnce, inSlices } from '../plugins/time-slices.ts'
 import { check } from './check.ts'
+import { LastCompiled } from './compile.ts'
 import { complete } from './complete.ts'
 import type { Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
+import { parsed, parsedAside } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
 import { entriesOf, pluginConcerns, pluginModules, reportFailed } from './plugin-concerns.ts'
 import { read } from './read.ts'
@@ -33,11 +37,12 @@ export class Loader {
   readonly #keys: Keys
   /** Reasons why modules of plugins could not be imported, by their index. */
   readonly #failures: ReadonlyMap<number, unknown>
-  #validator: Validator | undefined
+  readonly #last: LastCompiled
 
-  constructor(keys: Keys, failures: ReadonlyMap<number, unknown> = new Map()) {
+  constructor(keys: Keys, failures: ReadonlyMap<number, unknown> = new Map(), last: LastCompiled = new LastCompiled()) {
     this.#keys = keys
     this.#failures = failures
+    this.#last = last
     this.schema = gatewaySchema(keys)
   }
 
@@ -56,12 +61,13 @@ export class Loader {
 
   #parse({ text, hash }: Source, file: string, env: NodeJS.ProcessEnv, warn: Warn): Config {
     const report = new Report(file)
-    return this.#finish(read(text, env, report), hash, file, report, warn)
+    const data = atOnce(read(parsed(text, report), env, report))
+    return atOnce(this.#finish(data, hash, file, report, warn))
   }
 
   /**
    * The same for a file whose plugins bring concerns of their own, or keys of `routes[].config`: only with their modules
-   * can it be checked that a plugin reads each of these.
+   * can it be checked that a plugin reads each of these. A large file does not block the event loop.
    */
   async loadWithPlugins(
     imported: ImportModule,
@@ -71,15 +77,16 @@ export class Loader {
   ): Promise<Config> {
     const report = new Report(file)
     const { text, hash } = sourceOf(file)
-    const data = read(text, env, report)
+    const data = await inSlices(read(await parsedAside(text, report), env, report))
     const loader = await this.#withPlugins(data, file, report, imported)
-    return loader.#finish(data, hash, file, report, warn)
+    return inSlices(loader.#finish(data, hash, file, report, warn))
   }
 
   /** Returns the schema of a file with the concerns of its plugins. */
   async schemaOf(imported: ImportModule, file: string, env: NodeJS.ProcessEnv = process.env): Promise<object> {
     const report = new Report(file)
-    const loader = await this.#withPlugins(read(sourceOf(file).text, env, report), file, report, imported)
+    const data = await inSlices(read(await parsedAside(sourceOf(file).text, report), env, report))
+    const loader = await this.#withPlugins(data, file, report, imported)
     report.throwIfAny()
     return loader.schema
   }
@@ -97,19 +104,18 @@ export class Loader {
       meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),
       routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)
     }
-    return new Loader(keys, failures)
+    return new Loader(keys, failures, this.#last)
   }
 
-  #finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Config {
+  *#finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Steps<Config> {
     setAside(data)
-    // Compiling takes longer than all else for a small file.
-    this.#validator ??= new Validator(this.schema, this.#keys)
-    this.#validator.validate(data, report)
-    check(data as Written, report, resolve(file), this.#keys)
+    const validator = new Validator(yield* this.#last.compiled(this.schema), this.#keys)
+    yield* validator.validate(data, report)
+    yield* check(data as Written, report, resolve(file), this.#keys)
     reportFailed(this.#failures, entriesOf(data), report)
     report.throwIfAny(this.#failures.values().next().value)
     for (const warning of report.warnings) warn(warning)
-    const config = complete(data as Written, { file: resolve(file), hash }, this.#keys, report)
+    const config = yield* complete(data as Written, { file: resolve(file), hash }, this.#keys, report)
     report.throwIfAny()
     return config
   }

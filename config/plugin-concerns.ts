@@ -1,10 +1,12 @@
 /** Keys of concerns that the plugins of a file define, gathered before the file is validated. */
 import { dirname, resolve } from 'node:path'
+import { atOnce } from '../plugins/time-slices.ts'
+import { compile, schemaFault } from './compile.ts'
 import type { Key, Keys } from './concern.ts'
 import { everyLevel, gatewayAndRoute } from './concern.ts'
 import { pointer, Report } from './faults.ts'
 import { orOff } from './schema/kit.ts'
-import { schemaFault, Validator } from './validate.ts'
+import { Validator } from './validate.ts'
 
 /** A plugin's concern: `layer` makes it one of the mesh. */
 export interface PluginConcern extends Omit<Key, 'levels'> {
@@ -103,9 +105,10 @@ function contained(concern: PluginConcern, entry: string, report: Report): Plugi
       }
     }),
     ...(checkAll && {
-      checkAll(checked) {
+      *checkAll(checked) {
         try {
-          checkAll.call(concern, checked)
+          const steps: unknown = checkAll.call(concern, checked)
+          if (isIterable(steps)) yield* steps
         } catch (error) {
           checked.report.fault('/plugins', what(error))
         }
@@ -128,6 +131,9 @@ function contained(concern: PluginConcern, entry: string, report: Report): Plugi
     })
   }
 }
+
+const isIterable = (value: unknown): value is Iterable<void> =>
+  typeof value === 'object' && value !== null && Symbol.iterator in value
 
 const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
 
@@ -180,8 +186,9 @@ function faultOf(concern: PluginConcern, half: 'edge' | 'mesh'): string | null {
 function valueFault(half: 'edge' | 'mesh', { name, options, default: value }: PluginConcern): string | null {
   const within = (key: string, schema: object) => ({ type: 'object', properties: { [key]: schema } })
   const report = new Report('')
-  const validator = new Validator(within(half, within(name, orOff(options))), { edge: [], mesh: [] })
-  validator.validate({ [half]: { [name]: structuredClone(value) } }, report)
+  const compiled = atOnce(compile(within(half, within(name, orOff(options)))))
+  const validator = new Validator(compiled, { edge: [], mesh: [] })
+  atOnce(validator.validate({ [half]: { [name]: structuredClone(value) } }, report))
   const [fault] = report.faults
   return fault === undefined ? null : `${fault.path}: ${fault.message}`
 }

@@ -1,10 +1,12 @@
 /** YAML text to plain data, with the place of every value and the environment's variables put in. */
 import type { ScalarEvent, ScalarTagDefinition } from 'js-yaml'
 import { CORE_SCHEMA, EVENT_ID, getScalarValue, NOT_RESOLVED, SCALAR_STYLE } from 'js-yaml'
-import { mask, substitute, unmask } from './env.ts'
+import type { Steps } from '../plugins/time-slices.ts'
+import { substitute, unmask } from './env.ts'
 import type { Place, Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
-import { SyntaxFault, starAdvice, YamlSource } from './yaml-source.ts'
+import type { YamlSource } from './yaml-source.ts'
+import { starAdvice } from './yaml-source.ts'
 
 /**
  * Values that aliases may bring in, in all and besides for each alias in the file. By aliases of aliases a short file
@@ -19,24 +21,19 @@ const implicitTags = scalarTags.filter((tag) => tag.implicit)
 /** The whole names of tags that are written `!!name` and `!`. */
 const tagNames: Readonly<Record<string, string>> = { '!!': 'tag:yaml.org,2002:', '!': 'tag:yaml.org,2002:str' }
 
-export function read(text: string, env: NodeJS.ProcessEnv, report: Report): unknown {
-  let source: YamlSource
-  try {
-    source = new YamlSource(mask(text))
-  } catch (error) {
-    if (!(error instanceof SyntaxFault)) throw error
-    report.add(error.position.line, error.position.column, '', error.message)
-    report.throwIfAny()
-    throw error
-  }
+/** Reads a document. */
+export function* read(source: YamlSource, env: NodeJS.ProcessEnv, report: Report): Steps<unknown> {
   // The first event opens the document.
-  const data = source.isEmpty ? null : new Reader(source, env, report).value(1, '')
+  const data = source.isEmpty ? null : yield* new Reader(source, env, report).value(1, '')
   if (data === null) {
     report.fault('', 'the file is empty; write {} if this is meant')
     report.throwIfAny()
   }
   return data
 }
+
+/** Depth up to which the reader may pause between the items of a collection: those of the lists of routes and services. */
+const PAUSING = 2
 
 class Reader {
   readonly #source: YamlSource
@@ -64,38 +61,54 @@ class Reader {
    * The value of an item: of a node, or of what an alias stands for. Each alias is read anew: shared objects would have
    * their units converted twice.
    */
-  value(item: number, at: string): unknown {
+  *value(item: number, at: string): Steps<unknown> {
     const index = this.#source.resolved(item)
     if (index === undefined) return this.#unknownAlias(item, at)
-    if (index !== item) return this.#aliasedNode(index, at)
+    if (index !== item) return yield* this.#aliasedNode(index, at)
     if (this.#aliases > 0) this.#countAliased()
-    return this.#node(index, at)
+    return yield* this.#node(index, at)
   }
 
   /** The value of a node that an alias or a merge brings in. */
-  #aliasedNode(index: number, at: string): unknown {
+  *#aliasedNode(index: number, at: string): Steps<unknown> {
     this.#aliases++
     this.#countAliased()
-    const value = this.#node(index, at)
+    const value = yield* this.#node(index, at)
     this.#aliases--
     return value
   }
 
-  #node(index: number, at: string): unknown {
-    const event = this.#source.events[index]!
-    if (event.type === EVENT_ID.SCALAR) return this.#scalar(event, index, at)
-    if (event.type !== EVENT_ID.SEQUENCE && event.type !== EVENT_ID.MAPPING) return null
+  *#node(index: number, at: string): Steps<unknown> {
+    const type = this.#source.type(index)
+    if (type === EVENT_ID.SCALAR) return this.#scalar(index, at)
+    if (type !== EVENT_ID.SEQUENCE && type !== EVENT_ID.MAPPING) return null
     if (this.#open.has(index)) {
       this.#report.fault(at, 'recursive alias: this alias refers to a node that contains it')
       return null
     }
     this.#open.add(index)
-    const isList = event.type === EVENT_ID.SEQUENCE
-    const result = isList ? this.#list(index, at) : this.#map(index, at)
+    const isList = type === EVENT_ID.SEQUENCE
+    const result = yield* isList ? this.#list(index, at) : this.#map(index, at)
     this.#open.delete(index)
     const tag = this.#source.tag(index)
     if (tag !== '' && tag !== (isList ? '!!seq' : '!!map')) this.#report.fault(at, `unknown tag ${tag}`)
     return result
+  }
+
+  /** The value of an item of a collection. */
+  *#item(item: number, at: string): Steps<unknown> {
+    if (this.#open.size <= PAUSING) yield
+    return yield* this.value(item, at)
+  }
+
+  #isLeaf(item: number): boolean {
+    return this.#source.type(item) === EVENT_ID.SCALAR
+  }
+
+  /** The value of an item that is a scalar. Most are, and a generator for each would cost more than its text. */
+  #leaf(item: number, at: string): unknown {
+    if (this.#aliases > 0) this.#countAliased()
+    return this.#scalar(item, at)
   }
 
   #unknownAlias(item: number, at: string): null {
@@ -109,7 +122,7 @@ class Reader {
     let hasKey = false
     for (const segment of segmentsOf(at)) {
       const index = this.#source.resolved(item)
-      const type = index === undefined ? undefined : this.#source.events[index]!.type
+      const type = index === undefined ? undefined : this.#source.type(index)
       hasKey = type === EVENT_ID.MAPPING
       if (index !== undefined && hasKey) item = this.#pairsOf(index).get(segment)
       else if (index !== undefined && type === EVENT_ID.SEQUENCE) item = this.#itemsOf(index)[Number(segment)]
@@ -124,10 +137,11 @@ class Reader {
     const key = hasKey ? (this.#source.start(item - 1) ?? undefined) : undefined
     // A value that is not written stands nowhere; its key does.
     const start = this.#source.start(item) ?? key ?? { line: 1, column: 1 }
-    const event = this.#source.events[this.#source.resolved(item) ?? item]
-    const isList = event?.type === EVENT_ID.SEQUENCE
-    if (event?.type !== EVENT_ID.SCALAR) return { ...start, key, isList }
-    const text = this.#text(event)
+    const index = this.#source.resolved(item) ?? item
+    const type = this.#source.type(index)
+    const isList = type === EVENT_ID.SEQUENCE
+    if (type !== EVENT_ID.SCALAR) return { ...start, key, isList }
+    const text = this.#text(this.#source.scalar(index))
     return { ...start, key, isList, text, from: substitute(text, this.#env).changed ? text : undefined }
   }
 
@@ -143,26 +157,33 @@ class Reader {
     return items
   }
 
-  #list(index: number, at: string): unknown[] {
+  *#list(index: number, at: string): Steps<unknown[]> {
     const items: unknown[] = []
     for (const item of this.#source.items(index)) {
-      const value = this.value(item, pointer(at, items.length))
+      const below = pointer(at, items.length)
+      const value = this.#isLeaf(item) ? this.#leaf(item, below) : yield* this.#item(item, below)
       items.push(value === OMITTED ? null : value)
     }
     return items
   }
 
-  #map(index: number, at: string): object {
-    const result = {}
+  *#map(index: number, at: string): Steps<object> {
+    const result: Record<string, unknown> = {}
     for (const [name, item] of this.#entries(index, at)) {
       const isMerged = !this.#source.holds(index, item)
       const node = isMerged ? this.#source.resolved(item) : undefined
       const below = pointer(at, name)
-      const value = node === undefined ? this.value(item, below) : this.#aliasedNode(node, below)
-      // Defined, not assigned: a key may be named __proto__.
-      if (value !== OMITTED) {
+      const value =
+        node !== undefined
+          ? yield* this.#aliasedNode(node, below)
+          : this.#isLeaf(item)
+            ? this.#leaf(item, below)
+            : yield* this.#item(item, below)
+      if (value === OMITTED) continue
+      // Assigned, it would be the prototype.
+      if (name === '__proto__') {
         Object.defineProperty(result, name, { value, enumerable: true, writable: true, configurable: true })
-      }
+      } else result[name] = value
     }
     return result
   }
@@ -176,12 +197,11 @@ class Reader {
     const items = this.#source.items(mapping)
     for (let index = 0; index < items.length; index += 2) {
       const [key, item] = [items[index]!, items[index + 1]!]
-      const event = this.#source.events[key]!
-      if (event.type !== EVENT_ID.SCALAR) {
+      if (this.#source.type(key) !== EVENT_ID.SCALAR) {
         if (at !== null) this.#told(key, 'a key must be plain text')
         continue
       }
-      const name = this.#text(event)
+      const name = this.#text(this.#source.scalar(key))
       const before = own.get(name)
       if (before === undefined) own.set(name, item)
       else if (at !== null) {
@@ -201,7 +221,7 @@ class Reader {
   /** Adds what a `<<` brings in; `key` is where it stands. */
   #merge(item: number, at: string | null, key: number, into: Map<string, number>): void {
     const index = this.#source.resolved(item)
-    const type = index === undefined ? undefined : this.#source.events[index]!.type
+    const type = index === undefined ? undefined : this.#source.type(index)
     const isAlias = index !== item
     if (isAlias) this.#aliases++
     // Each is counted, since a mapping may be empty.
@@ -225,7 +245,8 @@ class Reader {
     this.#report.add(line, column, '', message)
   }
 
-  #scalar(event: ScalarEvent, index: number, at: string): unknown {
+  #scalar(index: number, at: string): unknown {
+    const event = this.#source.scalar(index)
     const { text, omitted, faults } = substitute(this.#text(event), this.#env)
     for (const fault of faults) this.#report.fault(at, fault)
     const tag = this.#source.tag(index)

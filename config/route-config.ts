@@ -1,13 +1,14 @@
 /** `routes[].config`: the keys that it can have, their schemas, and the plugins that read them. */
 import { isDeepStrictEqual } from 'node:util'
 import Type from 'typebox'
+import type { Steps } from '../plugins/time-slices.ts'
+import { schemaFault } from './compile.ts'
 import type { Checked, RouteConfigKeys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { strict } from './schema/kit.ts'
 import { pluginName } from './schema/plugin.ts'
 import type { PluginOptions, RouteConfig, Written, WrittenRoute } from './schema.ts'
-import { schemaFault } from './validate.ts'
 
 /** Keys of a configuration that was loaded without the plugins that read `routes[].config`. */
 const unknownKeys: RouteConfigKeys = { schemas: new Map(), reserved: new Map(), plugins: null }
@@ -102,12 +103,13 @@ function runsOn(plugin: Placed, route: { readonly plugins?: readonly string[] })
 }
 
 /** Checks that each key of a route has an effect: a plugin that reads it runs there, and no concern replaces it. */
-export function checkRouteConfig({ data, keys, report }: Checked): void {
+export function* checkRouteConfig({ data, keys, report }: Checked): Steps<void> {
   const { edge, routeConfig } = keys
   const placements = routeConfig !== undefined && isComplete(routeConfig) && report.sound('/plugins')
-  data.routes.forEach((route, index) => {
+  for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index)
-    if (!report.usable(`${at}/config`)) return
+    if (!report.usable(`${at}/config`)) continue
     for (const key of Object.keys(route.config ?? {})) {
       const place = pointer(at, 'config', key)
       if (!report.usable(place)) continue
@@ -120,7 +122,7 @@ export function checkRouteConfig({ data, keys, report }: Checked): void {
         report.fault(place, `no effect: ${unreadWhy(readers)}`, 'key')
       }
     }
-  })
+  }
 }
 
 /** Returns whether a concern of the edge is on for a route. */

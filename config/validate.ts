@@ -1,7 +1,7 @@
 /** The schema's part of the checks: ajv, with its errors told in the configuration's own words. */
-import { isIP } from 'node:net'
-import type { ErrorObject, ValidateFunction } from 'ajv'
-import { Ajv } from 'ajv'
+import type { ErrorObject } from 'ajv'
+import type { Steps } from '../plugins/time-slices.ts'
+import type { Compiled, Part } from './compile.ts'
 import type { Keys } from './concern.ts'
 import { isSecretKey, maskUserinfo } from './credentials.ts'
 import type { Report } from './faults.ts'
@@ -29,95 +29,57 @@ interface Shape {
   else?: Shape
 }
 
-/** Holder of a value, in which it can be replaced. */
-interface Holder {
-  parentData: object
-  parentDataProperty: string | number
-}
-
-/** A host, and a port if it is not the usual one. */
-function isAuthority(text: string): boolean {
-  if (!URL.canParse(`tcp://${text}`)) return false
-  const { hostname, host } = new URL(`tcp://${text}`)
-  return hostname !== '' && host.toLowerCase() === text.toLowerCase()
-}
-
-function isCidr(text: string): boolean {
-  const [address = '', bits, ...rest] = text.split('/')
-  const version = isIP(address)
-  if (version === 0 || rest.length > 0) return false
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
-}
-
-const isUnit = (name: string): name is Unit => Object.hasOwn(units, name)
-
-/** Adds the formats and keywords in which options are described: `unit`, `expected`. */
-export function addKeywords(ajv: Ajv): Ajv {
-  ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
-  ajv.addFormat('authority', isAuthority)
-  ajv.addFormat('cidr', isCidr)
-  ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
-  ajv.addKeyword({
-    keyword: 'unit',
-    type: 'string',
-    schemaType: 'string',
-    modifying: true,
-    errors: false,
-    compile: (unit: string) => {
-      if (!isUnit(unit)) {
-        const names = Object.keys(units)
-        throw new Error(`unknown unit "${unit}"${didYouMean(unit, names) || `; there are ${names.join(', ')}`}`)
-      }
-      return (text: string, context?: Holder) => {
-        const value = units[unit].parse(text)
-        return (
-          value !== null && context !== undefined && Reflect.set(context.parentData, context.parentDataProperty, value)
-        )
-      }
-    }
-  })
-  return ajv
-}
-
-/** Returns what makes a schema useless for the validator; null if it is fine. */
-export function schemaFault(schema: object): string | null {
-  try {
-    addKeywords(new Ajv({ strict: true, useDefaults: true })).compile(schema)
-    return null
-  } catch (error) {
-    return (error as Error).message
-  }
+/** The items of a collection; none if the collection itself has a fault. */
+function itemsOf(collection: unknown, names: RegExp | null): [name: string | number, item: unknown][] {
+  if (names === null) return Array.isArray(collection) ? [...collection.entries()] : []
+  const isMapping = typeof collection === 'object' && collection !== null && !Array.isArray(collection)
+  return isMapping ? Object.entries(collection).filter(([name]) => names.test(name)) : []
 }
 
 export class Validator {
-  readonly #schema: object
+  readonly #compiled: Compiled
   readonly #keys: Keys
   readonly #advisor: Advisor
-  readonly #isValid: ValidateFunction
 
-  constructor(schema: object, keys: Keys) {
-    this.#schema = schema
+  constructor(compiled: Compiled, keys: Keys) {
+    this.#compiled = compiled
     this.#keys = keys
     this.#advisor = new Advisor(keys)
-    const fast = { code: { optimize: false }, allowMatchingProperties: true }
-    const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true, ...fast })
-    this.#isValid = addKeywords(ajv).compile(schema)
   }
 
   /** Fills in defaults and converts units in place. */
-  validate(data: unknown, report: Report): void {
-    if (this.#isValid(data)) return
-    for (const error of this.#isValid.errors ?? []) if (error.keyword !== 'if') this.#tell(error, report)
+  *validate(data: unknown, report: Report): Steps<void> {
+    const { root, collections } = this.#compiled
+    if (!root.isValid(data)) this.#tellAll(root, report)
+    if (typeof data !== 'object' || data === null) return
+    for (const { key, names, items } of collections) {
+      const collection = Reflect.get(data, key) as Record<string | number, unknown>
+      for (const [name, item] of itemsOf(collection, names)) {
+        yield
+        const place = {
+          instancePath: pointer('', key, name),
+          parentData: collection,
+          parentDataProperty: name,
+          rootData: data as Record<string, unknown>,
+          dynamicAnchors: {}
+        }
+        if (!items.isValid(item, place)) this.#tellAll(items, report)
+      }
+    }
   }
 
-  #tell(error: ErrorObject, report: Report): void {
+  #tellAll({ schema, isValid }: Part, report: Report): void {
+    for (const error of isValid.errors ?? []) if (error.keyword !== 'if') this.#tell(error, schema, report)
+  }
+
+  #tell(error: ErrorObject, schema: object, report: Report): void {
     const at = error.instancePath
     // One fault a value is enough: what fails a pattern may well fail a format too.
     if (!report.usable(at)) return
     if (error.keyword === 'required') report.missing(at, error.params.missingProperty)
     else if (error.keyword === 'additionalProperties') this.#tellKey(error, report)
     else {
-      const wanted = expected(this.#shapeOf(error))
+      const wanted = expected(shapeOf(error, schema))
       report.fault(at, `expected ${wanted}, found ${found(error, report)}${hint(error)}`)
     }
   }
@@ -140,17 +102,17 @@ export class Validator {
       report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
     }
   }
+}
 
-  /** The schema that an error is about; of two alternatives, both. */
-  #shapeOf(error: ErrorObject): Shape {
-    const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
-    const [branch] = steps.slice(-2)
-    if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
-    let place = steps.slice(0, -2)
-    // Alternatives within alternatives: all of them.
-    while (/^(then|else)$/.test(place.at(-1) ?? '')) place = place.slice(0, -1)
-    return place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), this.#schema) as Shape
-  }
+/** The schema that an error is about; of two alternatives, both. */
+function shapeOf(error: ErrorObject, whole: object): Shape {
+  const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
+  const [branch] = steps.slice(-2)
+  if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
+  let place = steps.slice(0, -2)
+  // Alternatives within alternatives: all of them.
+  while (/^(then|else)$/.test(place.at(-1) ?? '')) place = place.slice(0, -1)
+  return place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), whole) as Shape
 }
 
 /** Returns whether keys of concerns stand in the mapping at a pointer. */

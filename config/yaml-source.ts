@@ -1,5 +1,5 @@
 /** YAML text as its parser's events, with what the events lack: positions, anchors, and syntax errors in plain words. */
-import type { Event } from 'js-yaml'
+import type { Event, ScalarEvent } from 'js-yaml'
 import { EVENT_ID, parseEvents, SCALAR_STYLE, YAMLException } from 'js-yaml'
 import type { Position } from './faults.ts'
 
@@ -43,40 +43,173 @@ const messages: readonly (readonly [reason: RegExp, before: RegExp, after: RegEx
   [/end of the stream/, /^/, /^/, `this does not go with what stands above: ${indent}, or a key without its colon`]
 ]
 
+/** A text that has been parsed, in buffers that one thread can transfer to another. */
+export interface ParsedYaml {
+  /** The fields of each event, `FIELDS` numbers long. */
+  readonly events: Int32Array<ArrayBuffer>
+  /** Of the event that opens a collection, the index after the event that closes it. */
+  readonly ends: Int32Array<ArrayBuffer>
+  /** Of an alias's event, the index of the event that it stands for: the last one before it with its anchor. */
+  readonly targets: ReadonlyMap<number, number>
+  /** Aliases in the document, whether or not their anchors exist. */
+  readonly aliases: number
+}
+
+/** Fields of an event by their offsets. `start` is that of a collection, or of a scalar's value. */
+const TYPE = 0
+const START = 1
+const VALUE_END = 2
+const ANCHOR_START = 3
+const ANCHOR_END = 4
+const TAG_START = 5
+const TAG_END = 6
+const STYLE = 7
+const CHOMPING = 8
+const INDENT = 9
+const FAST = 10
+const FIELDS = 11
+
+/** Value of a field that an event does not have, or that is not in the text. */
+const ABSENT = -1
+
+/** @throws {SyntaxFault} for text that is no YAML, and for more than one document. */
+export function parseYaml(text: string): ParsedYaml {
+  const events = packed(eventsOf(text))
+  const count = events.length / FIELDS
+  const ends = new Int32Array(count)
+  const targets = new Map<number, number>()
+  const anchors = new Map<string, number>()
+  const open: number[] = []
+  let aliases = 0
+  for (let index = 0; index < count; index++) {
+    const at = index * FIELDS
+    const type = events[at + TYPE]
+    if (type === EVENT_ID.POP) {
+      ends[open.pop()!] = index + 1
+      continue
+    }
+    if (type === EVENT_ID.DOCUMENT) {
+      if (index > 0) refuseSecond(text, offsetOf(text, events, index + 1))
+      open.push(index)
+      continue
+    }
+    const anchorStart = events[at + ANCHOR_START]!
+    const anchor = anchorStart < 0 ? '' : text.slice(anchorStart, events[at + ANCHOR_END])
+    if (type === EVENT_ID.ALIAS) {
+      aliases++
+      const target = anchors.get(anchor)
+      if (target !== undefined) targets.set(index, target)
+      continue
+    }
+    if (anchor !== '') anchors.set(anchor, index)
+    if (type !== EVENT_ID.SCALAR) open.push(index)
+  }
+  return { events, ends, targets, aliases }
+}
+
+function eventsOf(text: string): Event[] {
+  try {
+    return parseEvents(text, {})
+  } catch (error) {
+    if (!(error instanceof YAMLException) || error.mark === undefined) throw error
+    const { reason, mark } = error
+    // An alias or an anchor without a name is told behind its character.
+    const at = Math.min(mark.position, text.length) - (/must contain/.test(reason) ? 1 : 0)
+    const starts = lineStartsOf(text)
+    const position = positionOf(starts, at)
+    const before = text.slice(starts[position.line - 1], at)
+    const after = text.slice(at, at + 2)
+    const known = messages.find(([of, left, right]) => of.test(reason) && left.test(before) && right.test(after))
+    // Text that the parser quotes may hold a secret.
+    throw new SyntaxFault(position, known?.[3] ?? reason.replace(/ "[^"]*"/g, ''))
+  }
+}
+
+/** Events of documents have no position; the line that begins the second is the last `---` before its content. */
+function refuseSecond(text: string, content: number): never {
+  const marker = text.lastIndexOf('\n---', content < 0 ? text.length : content)
+  throw new SyntaxFault(positionOf(lineStartsOf(text), marker + 1), 'only one document is allowed in the file')
+}
+
+function packed(list: readonly Event[]): Int32Array<ArrayBuffer> {
+  const events = new Int32Array(list.length * FIELDS).fill(ABSENT)
+  let at = 0
+  for (const event of list) {
+    events[at + TYPE] = event.type
+    if ('anchorStart' in event) {
+      events[at + ANCHOR_START] = event.anchorStart
+      events[at + ANCHOR_END] = event.anchorEnd
+    }
+    if ('tagStart' in event) {
+      events[at + TAG_START] = event.tagStart
+      events[at + TAG_END] = event.tagEnd
+    }
+    if ('start' in event) events[at + START] = event.start
+    if (event.type === EVENT_ID.SCALAR) {
+      events[at + START] = event.valueStart
+      events[at + VALUE_END] = event.valueEnd
+      events[at + STYLE] = event.style
+      events[at + CHOMPING] = event.chomping
+      events[at + INDENT] = event.indent
+      events[at + FAST] = Number(event.fast)
+    }
+    at += FIELDS
+  }
+  return events
+}
+
 /** One document: its events, by index, and the text that they point into. */
 export class YamlSource {
   readonly text: string
-  readonly events: readonly Event[]
-  /** Aliases in the document, whether or not their anchors exist. */
-  aliases = 0
-  /** Of the event that opens a collection, the index after the event that closes it. */
+  readonly aliases: number
+  readonly #events: Int32Array
   readonly #ends: Int32Array
-  /** Of an alias's event, the index of the event that it stands for: the last one before it with its anchor. */
-  readonly #targets = new Map<number, number>()
-  readonly #lineStarts: readonly number[]
+  readonly #targets: ReadonlyMap<number, number>
+  /** Found when a position is first asked for. */
+  #lineStarts: readonly number[] | null = null
 
-  /** @throws {SyntaxFault} for text that is no YAML, and for more than one document. */
-  constructor(text: string) {
+  constructor(text: string, { events, ends, targets, aliases }: ParsedYaml) {
     this.text = text
-    this.#lineStarts = lineStartsOf(text)
-    this.events = this.#parse()
-    this.#ends = new Int32Array(this.events.length)
-    this.#scan()
+    this.aliases = aliases
+    this.#events = events
+    this.#ends = ends
+    this.#targets = targets
   }
 
   get isEmpty(): boolean {
-    return this.events.length === 0
+    return this.#ends.length === 0
+  }
+
+  /** The type of an event; undefined behind the last one. */
+  type(index: number): number | undefined {
+    return this.#events[index * FIELDS + TYPE]
+  }
+
+  scalar(index: number): ScalarEvent {
+    return {
+      type: EVENT_ID.SCALAR,
+      valueStart: this.#field(index, START),
+      valueEnd: this.#field(index, VALUE_END),
+      anchorStart: this.#field(index, ANCHOR_START),
+      anchorEnd: this.#field(index, ANCHOR_END),
+      tagStart: this.#field(index, TAG_START),
+      tagEnd: this.#field(index, TAG_END),
+      style: this.#field(index, STYLE) as ScalarEvent['style'],
+      chomping: this.#field(index, CHOMPING) as ScalarEvent['chomping'],
+      indent: this.#field(index, INDENT),
+      fast: this.#field(index, FAST) === 1
+    }
   }
 
   /** The index of the node that stands at an index: of an alias, what it stands for; undefined without its anchor. */
   resolved(index: number): number | undefined {
-    return this.events[index]?.type === EVENT_ID.ALIAS ? this.#targets.get(index) : index
+    return this.type(index) === EVENT_ID.ALIAS ? this.#targets.get(index) : index
   }
 
   /** The indexes of what a collection holds; in a mapping, of a key and its value by turns. */
   items(collection: number): number[] {
     const items: number[] = []
-    for (let index = collection + 1; this.events[index]?.type !== EVENT_ID.POP; ) {
+    for (let index = collection + 1; this.type(index) !== EVENT_ID.POP; ) {
       items.push(index)
       index = this.#ends[index] || index + 1
     }
@@ -90,101 +223,62 @@ export class YamlSource {
 
   /** The name that an alias or an anchor is written with; empty without one. */
   anchor(index: number): string {
-    const event = this.events[index]!
-    return 'anchorStart' in event && event.anchorStart >= 0 ? this.text.slice(event.anchorStart, event.anchorEnd) : ''
+    return this.#slice(index, ANCHOR_START, ANCHOR_END)
   }
 
   /** A tag as it is written: `!!str`; empty without one. */
   tag(index: number): string {
-    const event = this.events[index]!
-    return 'tagStart' in event && event.tagStart >= 0 ? this.text.slice(event.tagStart, event.tagEnd) : ''
+    return this.#slice(index, TAG_START, TAG_END)
+  }
+
+  #slice(index: number, start: number, end: number): string {
+    const from = this.#field(index, start)
+    return from < 0 ? '' : this.text.slice(from, this.#field(index, end))
+  }
+
+  #field(index: number, field: number): number {
+    return this.#events[index * FIELDS + field]!
   }
 
   /** Returns the position of the node at an index, or null for a value that is not written: `key:`. */
   start(index: number): Position | null {
-    const offset = this.#offset(index)
-    return offset < 0 ? null : this.#position(offset)
+    const offset = offsetOf(this.text, this.#events, index)
+    if (offset < 0) return null
+    this.#lineStarts ??= lineStartsOf(this.text)
+    return positionOf(this.#lineStarts, offset)
   }
+}
 
-  #offset(index: number): number {
-    const event = this.events[index]
-    switch (event?.type) {
-      case EVENT_ID.ALIAS:
-        return event.anchorStart - 1
-      case EVENT_ID.MAPPING:
-      case EVENT_ID.SEQUENCE:
-        return event.start
-      case EVENT_ID.SCALAR: {
-        const { style, valueStart } = event
-        if (style === SCALAR_STYLE.PLAIN) return valueStart
-        if (style === SCALAR_STYLE.LITERAL_BLOCK) return this.text.lastIndexOf('|', valueStart)
-        if (style === SCALAR_STYLE.FOLDED_BLOCK) return this.text.lastIndexOf('>', valueStart)
-        return valueStart - 1
-      }
-      default:
-        return -1
+/** Returns the offset of the node at an index; -1 if it is not written, or there is none. */
+function offsetOf(text: string, events: Int32Array, index: number): number {
+  const at = index * FIELDS
+  const start = events[at + START]!
+  switch (events[at + TYPE]) {
+    case EVENT_ID.ALIAS:
+      return events[at + ANCHOR_START]! - 1
+    case EVENT_ID.MAPPING:
+    case EVENT_ID.SEQUENCE:
+      return start
+    case EVENT_ID.SCALAR: {
+      const style = events[at + STYLE]
+      if (style === SCALAR_STYLE.PLAIN) return start
+      if (style === SCALAR_STYLE.LITERAL_BLOCK) return text.lastIndexOf('|', start)
+      if (style === SCALAR_STYLE.FOLDED_BLOCK) return text.lastIndexOf('>', start)
+      return start - 1
     }
+    default:
+      return ABSENT
   }
+}
 
-  #position(offset: number): Position {
-    const starts = this.#lineStarts
-    let [low, high] = [0, starts.length - 1]
-    while (low < high) {
-      const middle = (low + high + 1) >> 1
-      if (starts[middle]! <= offset) low = middle
-      else high = middle - 1
-    }
-    return { line: low + 1, column: offset - starts[low]! + 1 }
+function positionOf(starts: readonly number[], offset: number): Position {
+  let [low, high] = [0, starts.length - 1]
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if (starts[middle]! <= offset) low = middle
+    else high = middle - 1
   }
-
-  #parse(): Event[] {
-    try {
-      return parseEvents(this.text, {})
-    } catch (error) {
-      if (!(error instanceof YAMLException) || error.mark === undefined) throw error
-      const { reason, mark } = error
-      // An alias or an anchor without a name is told behind its character.
-      const at = Math.min(mark.position, this.text.length) - (/must contain/.test(reason) ? 1 : 0)
-      const position = this.#position(at)
-      const before = this.text.slice(this.#lineStarts[position.line - 1], at)
-      const after = this.text.slice(at, at + 2)
-      const known = messages.find(([of, left, right]) => of.test(reason) && left.test(before) && right.test(after))
-      // Text that the parser quotes may hold a secret.
-      throw new SyntaxFault(position, known?.[3] ?? reason.replace(/ "[^"]*"/g, ''))
-    }
-  }
-
-  #scan(): void {
-    const open: number[] = []
-    const anchors = new Map<string, number>()
-    for (const [index, event] of this.events.entries()) {
-      if (event.type === EVENT_ID.POP) {
-        this.#ends[open.pop()!] = index + 1
-        continue
-      }
-      if (event.type === EVENT_ID.DOCUMENT) {
-        if (index > 0) this.#refuseSecond(index)
-        open.push(index)
-        continue
-      }
-      const anchor = this.anchor(index)
-      if (event.type === EVENT_ID.ALIAS) {
-        this.aliases++
-        const target = anchors.get(anchor)
-        if (target !== undefined) this.#targets.set(index, target)
-        continue
-      }
-      if (anchor !== '') anchors.set(anchor, index)
-      if (event.type !== EVENT_ID.SCALAR) open.push(index)
-    }
-  }
-
-  /** Events of documents have no position; the line that begins the second is the last `---` before its content. */
-  #refuseSecond(document: number): never {
-    const content = this.#offset(document + 1)
-    const marker = this.text.lastIndexOf('\n---', content < 0 ? this.text.length : content)
-    throw new SyntaxFault(this.#position(marker + 1), 'only one document is allowed in the file')
-  }
+  return { line: low + 1, column: offset - starts[low]! + 1 }
 }
 
 function lineStartsOf(text: string): number[] {

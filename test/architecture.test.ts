@@ -50,7 +50,7 @@ const concernOf = (file: string) => /^plugins\/(?:edge|mesh)\/concerns\/[^/]+/.e
 const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 
 /** Pure functions that both halves, operations and the configuration use: they import nothing. */
-const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts']
+const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/time-slices.ts']
 
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */
 const watcher = 'plugins/watch-files.ts'

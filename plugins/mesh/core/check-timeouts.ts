@@ -8,24 +8,26 @@ import type { MeshPolicy, WrittenRoute } from '../../../config/schema.ts'
 type Policy = Partial<MeshPolicy> | undefined
 
 /** Checks both keys at every level at which a file sets one of them. */
-export function checkTimeouts(checked: Checked): void {
+export function* checkTimeouts(checked: Checked): Iterable<void> {
   const { data, report } = checked
   checkLevel(['/mesh'], [data.mesh], checked)
   if (!report.usable('/services') || typeof data.services !== 'object') return
   for (const [name, service] of Object.entries(data.services)) {
+    yield
     const at = pointer('/services', name)
     if (report.usable(at)) checkLevel([`${at}/mesh`, '/mesh'], [service.mesh, data.mesh], checked)
   }
   if (!report.usable('/routes')) return
-  data.routes.forEach((route, index) => {
+  for (const [index, route] of data.routes.entries()) {
+    yield
     const at = pointer('/routes', index)
-    if (!report.usable(at) || route.mesh === undefined) return
+    if (!report.usable(at) || route.mesh === undefined) continue
     for (const name of servicesOf(at, route, report)) {
       const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
       const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
       checkLevel(levels, [route.mesh, service?.mesh, data.mesh], checked)
     }
-  })
+  }
 }
 
 /** The services that a route names, as far as they can be told. */
