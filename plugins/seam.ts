@@ -34,6 +34,10 @@ export interface CallRecord {
   readonly attempts: number
   /** True if part of the request may have reached an instance. */
   readonly sent: boolean
+  /** Name of what responds in place of an instance of the service, for the log; null while nothing does. */
+  readonly substitute: string | null
+  /** Kind of the substitute, where it has several. */
+  readonly substituteKind: string | null
 }
 
 /** Context of `onRequestStart`. A mesh behind the seam passes the call's record, once, before the first attempt. */

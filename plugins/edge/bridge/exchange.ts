@@ -7,6 +7,7 @@ import type { Dispatcher } from 'undici'
 import type { CallContext, CallRecord } from '../../seam.ts'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
+import { noteFirstByte } from '../outcome.ts'
 import { endToEnd, isWebSocket, withoutLength } from '../protocol/headers.ts'
 import { breakOff } from './break-off.ts'
 import { writeInformational } from './informational.ts'
@@ -20,6 +21,13 @@ declare module 'fastify' {
     exchange: {
       readonly call: CallRecord | null
       readonly bytesSent: number
+      /** True once the response that came over the seam is the client's. */
+      readonly hasResponded: boolean
+      /**
+       * Milliseconds from the begin of the exchange to the final header section of the response, or to the failure: all
+       * attempts, queues and pauses included. Null before, and where the request is not timed.
+       */
+      readonly upstreamMs: number | null
       /** Ends the exchange without a response, as the client has left. */
       cancel: (reason: Error) => void
       /** Ends the exchange; the client gets the reason as an error response if the header section is not sent yet. */
@@ -51,6 +59,8 @@ export interface ResponseRules {
 export abstract class Exchange implements Dispatcher.DispatchHandler {
   call: CallRecord | null = null
   bytesSent = 0
+  hasResponded = false
+  upstreamMs: number | null = null
   protected readonly request: FastifyRequest
   protected readonly reply: FastifyReply
   protected readonly raw: ServerResponse
@@ -61,6 +71,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   /** True once the service's part has ended: complete, failed, or a WebSocket now. */
   protected isOver = false
   protected readonly rules: ResponseRules
+  /** Time of the request at which the exchange began. */
+  readonly #begunMs: number
 
   constructor(request: FastifyRequest, reply: FastifyReply, rules: ResponseRules) {
     this.request = request
@@ -68,6 +80,11 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.raw = reply.raw
     this.isHttp2 = request.raw.httpVersionMajor > 1
     this.rules = rules
+    this.#begunMs = request.isTimed ? reply.elapsedTime : 0
+  }
+
+  #stopTimer(): void {
+    if (this.upstreamMs === null && this.request.isTimed) this.upstreamMs = this.reply.elapsedTime - this.#begunMs
   }
 
   /** Begins the final response; `text` is the reason phrase. */
@@ -78,6 +95,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
 
   cancel(reason: Error): void {
     this.gone = reason
+    this.#stopTimer()
     this.controller?.abort(reason)
   }
 
@@ -89,7 +107,9 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     if (!this.isOver) this.cancel(new Error('the client has a response that is not the service’s, or not all of it'))
   }
 
-  withdraw(): void {}
+  withdraw(): void {
+    this.hasResponded = false
+  }
 
   onRequestStart(controller: Dispatcher.DispatchController, context: CallContext | null): void {
     this.controller = controller
@@ -106,7 +126,11 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     if (this.gone !== null) return
     if (this.raw.headersSent || this.reply.sent) this.release()
     else if (status < 200) writeInformational(this.request, this.raw, status, headers)
-    else this.begin(status, headers, text)
+    else {
+      this.#stopTimer()
+      this.hasResponded = true
+      this.begin(status, headers, text)
+    }
   }
 
   /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
@@ -124,10 +148,13 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     const { upgrade } = request
     if (upgrade === null || !isWebSocket(headers.upgrade)) throw new BadUpgrade()
     this.isOver = true
+    this.#stopTimer()
     const passed = withoutLength(headers)
     raw.writeHead(101, [...this.responseHeaders(passed), 'connection', 'Upgrade', 'upgrade', 'websocket'])
     raw.socket!.setDefaultEncoding('latin1') // or the values would be written as UTF-8
     raw.flushHeaders()
+    this.hasResponded = true
+    noteFirstByte(request, this.reply)
     this.reply.hijack()
     raw.detachSocket(raw.socket!)
     upgrade.open(service, (bytesSent, error) => {
@@ -162,6 +189,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
     this.isOver = true
     if (this.gone !== null) return
+    this.#stopTimer()
     if (this.raw.headersSent) this.breakOff(error)
     else inContext(this.request, () => this.reply.send(error))
   }

@@ -8,12 +8,13 @@ import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteOptions } fr
 import fp from 'fastify-plugin'
 import { asError } from '../../thrown.ts'
 import { recordFailure } from '../errors.ts'
+import { noteFirstByte, noteHeadWritten } from '../outcome.ts'
 import { breakOff } from './break-off.ts'
 import { hasNoContent, refusal, repairHead, settleFields } from './reply-head.ts'
 import { ReplyResponse } from './reply-response.ts'
 import { guardTrailers } from './reply-trailers.ts'
 import { guardWrites, releaseWrites } from './reply-writer.ts'
-import { discard, streamOf } from './service-body.ts'
+import { discard, ServiceBody, streamOf } from './service-body.ts'
 import { replyFault } from './stream-faults.ts'
 
 type Done = (error: Error | null, payload?: unknown) => void
@@ -98,6 +99,9 @@ function send(
   const isEmpty = stream !== null && hasNoContent(request, reply)
   if (isEmpty) discard(stream)
   settleFields(request, reply, stream !== null && !isEmpty)
+  // The bridge flushes the header section of a service's body at once; of other streams, it leaves with the first bytes.
+  if (stream === null || isEmpty || stream instanceof ServiceBody) noteFirstByte(request, reply)
+  else noteHeadWritten(request, reply)
   // The guard is left out where nothing can differ: it takes a third of the time of a small response.
   if (stream !== null && !isEmpty && (exchange === null || exchange.needsCount(stream))) {
     guardWrites(reply, (error) => {

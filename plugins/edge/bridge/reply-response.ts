@@ -275,6 +275,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
 
   override withdraw(): void {
     if (this.#stage === 'waiting' || this.raw.headersSent) return
+    super.withdraw()
     this.#stage = 'withdrawn'
     this.bytesSent = 0
     removeServiceHeaders(this.reply, this.#given, this.#own)

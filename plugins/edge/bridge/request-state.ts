@@ -2,6 +2,7 @@
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
+import { decorateOutcome } from '../outcome.ts'
 import { decorateUpstreamHeaders } from './upstream-headers.ts'
 import { UpstreamRequests } from './upstream-request.ts'
 
@@ -22,6 +23,7 @@ export default fp<Config>(
     fastify.decorate('upstreamRequests', requests)
     fastify.decorateRequest('exchange', null)
     fastify.decorateRequest('asyncContext', null)
+    decorateOutcome(fastify)
     fastify.decorateRequest('trusted', {
       getter(this: FastifyRequest) {
         return requests.isTrusted(this.raw.socket.remoteAddress ?? '')

@@ -37,6 +37,7 @@ export default edgeConcern({
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = unmapped(request.ip)
+      request.isTimed = true
       done()
     }
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
@@ -53,22 +54,30 @@ export default edgeConcern({
           path: query === -1 ? url : url.slice(0, query),
           route,
           status: reply.statusCode,
-          durationMs: Math.round(reply.elapsedTime * 100) / 100,
+          durationMs: rounded(reply.elapsedTime),
+          ttfbMs: rounded(request.firstByteMs),
+          upstreamMs: rounded(exchange?.upstreamMs),
           ip: request.callerIp || unmapped(request.ip),
           agent: request.headers['user-agent'],
           consumer: request.consumer?.id,
           service: exchange?.call?.service,
           instance: exchange?.call?.instance,
           attempts: exchange?.call?.attempts,
+          answeredBy: answeredBy(request, reply),
+          fallback: exchange?.call?.substituteKind ?? undefined,
           bytesSent: exchange?.bytesSent,
           error: request.failure ?? undefined,
-          cause: request.failureCause ?? undefined
+          reason: request.refusalReason ?? undefined,
+          cause: request.failureCause ?? undefined,
+          traceId: traceIdOf(request.headers.traceparent)
         },
         'request'
       )
       done()
     }
     if (edge.accessLog !== false) {
+      // Not on each route: hooks for all requests, of plugins for example, run before those of routes, and may take time.
+      fastify.addHook('onRequest', arrive)
       logRefusals(fastify)
       const unrouted = log(null)
       fastify.addHook('onResponse', (request, reply, done) => {
@@ -76,9 +85,41 @@ export default edgeConcern({
         else done()
       })
     }
-    return (_on, { config }) => ({ onRequest: arrive, onResponse: log(edgeRouteOf(config)!.name) })
+    const onRequest = edge.accessLog === false ? arrive : undefined
+    return (_on, { config }) => ({ onRequest, onResponse: log(edgeRouteOf(config)!.name) })
   }
 })
+
+/** Milliseconds with two digits. */
+const rounded = (ms: number | null | undefined) => (typeof ms === 'number' ? Math.round(ms * 100) / 100 : undefined)
+
+/**
+ * Returns what a response is from, if not from an instance of the route's service: a substitute in the mesh, the gateway, or
+ * a plugin's route, hook or interceptor. Undefined where an instance has responded, or nothing has.
+ */
+function answeredBy(request: FastifyRequest, reply: FastifyReply): string | undefined {
+  const { exchange, failure, isOwnResponse } = request
+  if (exchange?.hasResponded) {
+    const { call } = exchange
+    if (call?.substitute) return call.substitute
+    // Without an attempt, only an interceptor can have responded.
+    return call === null || call.attempts === 0 ? 'plugin' : undefined
+  }
+  if (!reply.raw.headersSent) return undefined
+  return failure !== null || isOwnResponse || isUnrouted(request) ? 'gateway' : 'plugin'
+}
+
+/** Version, id of the trace, id of the span, and flags (W3C Trace Context, 3.2); ids of zeros are invalid. */
+const traceparentForm = /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:$|-)/
+const traceparentLength = 55
+
+/** Returns the id of the trace that a request belongs to; undefined without one, or where the header is malformed. */
+function traceIdOf(traceparent: string | string[] | undefined): string | undefined {
+  if (typeof traceparent !== 'string' || !traceparentForm.test(traceparent)) return undefined
+  // Only later versions may have more fields.
+  if (traceparent.length > traceparentLength && traceparent.startsWith('00')) return undefined
+  return traceparent.slice(3, 35)
+}
 
 function logRefusals(fastify: FastifyInstance): void {
   let quietUntil = 0
@@ -89,6 +130,7 @@ function logRefusals(fastify: FastifyInstance): void {
       if (now < quietUntil) return
       quietUntil = now + 1000
     }
-    fastify.log.info({ [plain]: true, route: null, status, ip, error: code ?? reason }, 'request')
+    const answeredBy = status === undefined ? undefined : 'gateway'
+    fastify.log.info({ [plain]: true, route: null, status, ip, answeredBy, error: code ?? reason, reason }, 'request')
   })
 }

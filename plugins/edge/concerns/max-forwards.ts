@@ -22,7 +22,10 @@ export default fp<Config>(
         if (Number(left) > 0) {
           countDown(request.raw.rawHeaders, Math.min(Number(left) - 1, most))
           done()
-        } else if (method === 'TRACE') reflect(request, reply)
+          return
+        }
+        request.isOwnResponse = true
+        if (method === 'TRACE') reflect(request, reply)
         else reply.code(204).header('allow', allow).send()
       })
     })

@@ -23,6 +23,15 @@ const BadVersion = createError('JW_BAD_VERSION', 'The HTTP version is not suppor
 const TooLong = createError('JW_URL_TOO_LONG', 'The request target is longer than %d bytes', 414)
 const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is larger than %d bytes', 431)
 
+/** Reasons for the access log, a closed list: documented in plugins/edge/README.md. */
+export const targetReasons = [
+  'path_dot_segment', 'path_parameters', 'path_backslash', 'path_encoded_slash', 'path_nul', 'path_overlong_utf8',
+  'path_spelling', 'path_fragment', 'target_form', 'target_characters', 'host_missing', 'host_malformed',
+  'framing_transfer_encoding', 'framing_content_length'
+] as const // biome-ignore format: a list
+
+type TargetReason = (typeof targetReasons)[number]
+
 /**
  * Parts of a path that services read in different ways: a dot segment, a backslash, an encoded slash, backslash or NUL,
  * a segment of nothing but path parameters, a character of ASCII in more bytes than it needs. Passing one on could walk
@@ -91,7 +100,7 @@ export default fp<Config>(
           reply.header('connection', 'close')
         }
         if (coding !== undefined) {
-          if (raw.httpVersionMinor === 0) return done(new BadFraming())
+          if (raw.httpVersionMinor === 0) return done(because(request, 'framing_transfer_encoding', new BadFraming()))
           if (coding.toLowerCase() !== 'chunked') return done(new UnknownCoding(coding))
         }
       } else if (!('stream' in raw)) return done(new BadVersion()) // in an HTTP/1 request line
@@ -100,17 +109,21 @@ export default fp<Config>(
       const host = (headers[':authority'] as string | undefined) ?? headers.host
       if (host !== soundHost) {
         // Node refuses HTTP/1.1 without Host, and HTTP/1.0 may lack it.
-        if (host === undefined ? raw.httpVersionMajor > 1 : !isHostAndPort(host)) return done(new BadHost())
+        const isBad = host === undefined ? raw.httpVersionMajor > 1 : !isHostAndPort(host)
+        if (isBad) return done(because(request, host ? 'host_malformed' : 'host_missing', new BadHost()))
         soundHost = host
       }
       // Some servers read it as octal, and the client of the mesh refuses to send it.
-      if (headers['content-length']?.startsWith('0') && headers['content-length'] !== '0') return done(new BadLength())
+      if (headers['content-length']?.startsWith('0') && headers['content-length'] !== '0') {
+        return done(because(request, 'framing_content_length', new BadLength()))
+      }
       // Node bounds the names and values of HTTP/1 by itself, and those of HTTP/2 only roughly.
       const many = raw.httpVersionMajor > 1 || raw.rawHeaders.length > MANY_ENTRIES
       if (many && sizeOf(raw.rawHeaders) > largest) return done(new HeadTooLarge(largest))
       if (url.charCodeAt(0) !== 47) {
-        if (url !== '*' || raw.method !== 'OPTIONS') return done(new NotOrigin())
+        if (url !== '*' || raw.method !== 'OPTIONS') return done(because(request, 'target_form', new NotOrigin()))
         // Of the server as a whole (RFC 9110, 9.3.7), so of the gateway: there is no one service to ask.
+        request.isOwnResponse = true
         reply
           .code(204)
           .header('allow', [...methods].sort().join(', '))
@@ -119,22 +132,38 @@ export default fp<Config>(
       }
       // Answered by the gateway, so that the browser sends the request, whose refusal a page can read.
       if (isPreflight(request)) return done()
-      if (!odd.test(url)) return done(ambiguousPaths.has(raw) ? new Spelling() : undefined)
-      if (unencoded.test(url)) return done(new NotEncoded())
+      const isSpelt = ambiguousPaths.has(raw)
+      if (!odd.test(url)) return done(isSpelt ? because(request, 'path_spelling', new Spelling()) : undefined)
+      if (unencoded.test(url)) return done(because(request, 'target_characters', new NotEncoded()))
       const query = url.indexOf('?')
       const path = query === -1 ? url : url.slice(0, query)
       const passes = request.routeOptions.config?.route?.path
       let found = ambiguous.exec(path)
       if (found !== null && passes?.encodedSlash === 'pass') found = ambiguousBeside.exec(path)
       if (found === null && passes?.parameters !== 'pass') found = parameters.exec(path)
-      if (found !== null) return done(new Ambiguous(found[0]))
-      if (ambiguousPaths.has(raw)) return done(new Spelling())
+      if (found !== null) return done(because(request, ambiguityOf(found[0]), new Ambiguous(found[0])))
+      if (isSpelt) return done(because(request, 'path_spelling', new Spelling()))
       // A fragment never travels (RFC 9112, 3.2); the router ends the path there, a service may not.
-      done(url.includes('#') ? new Ambiguous('#') : undefined)
+      done(url.includes('#') ? because(request, 'path_fragment', new Ambiguous('#')) : undefined)
     })
   },
   { name: 'jingwei-request-target', fastify: '5.x' }
 )
+
+/** Notes the reason of a refusal for the access log, where the code has several; returns the error. */
+function because(request: FastifyRequest, reason: TargetReason, error: Error): Error {
+  request.refusalReason = reason
+  return error
+}
+
+/** Returns the reason for a part of a path that services read in different ways. */
+function ambiguityOf(part: string): TargetReason {
+  if (/\.|%2e/i.test(part)) return 'path_dot_segment'
+  if (/;|%3b/i.test(part)) return 'path_parameters'
+  if (/\\|%5c/i.test(part)) return 'path_backslash'
+  if (/%2f/i.test(part)) return 'path_encoded_slash'
+  return part === '%00' ? 'path_nul' : 'path_overlong_utf8'
+}
 
 /** Returns whether a request is a preflight that a concern answers, so that it never gets to a service. */
 function isPreflight({ raw: { method, headers }, routeOptions }: FastifyRequest): boolean {

@@ -22,6 +22,9 @@ export interface CallHost {
 export class Call extends StableHandler implements CallRecord {
   attempts = 0
   selected: Instance | null = null
+  /** Set by a layer that responds in place of the instance of the last attempt. */
+  substitute: string | null = null
+  readonly substituteKind = null
   /** Some of the request may have reached an instance. */
   sent = false
   /** Addresses that failed this call, so that a retry goes elsewhere; null until the first retry. */
@@ -76,6 +79,7 @@ export class Call extends StableHandler implements CallRecord {
   attempt(instance: Instance): void {
     this.attempts++
     this.selected = instance
+    this.substitute = null
   }
 
   override onRequestStart(controller: DispatchController, context: unknown): void {

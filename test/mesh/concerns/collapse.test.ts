@@ -257,7 +257,7 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
       return true
     }
     const sharing = () => () => true
-    const shared = new Group({ dispatch, sharing, maxBody: 100, count() {}, report() {} }, () => {})
+    const shared = new Group({ service: 'any', dispatch, sharing, maxBody: 100, count() {}, report() {} }, () => {})
     const controller = { aborted: false, paused: false, reason: null, abort() {}, pause() {}, resume() {} }
     const callers = Array.from({ length: count }, () => new Recorder())
     const before = process.cpuUsage().user

@@ -33,6 +33,9 @@ import { originFault, originTest } from './origins.ts'
 
 const OriginRefused = createError('JW_ORIGIN_REFUSED', 'WebSockets are not open to pages of this origin', 403)
 
+/** Reason in the access log of a preflight that is not granted: its status is 204 either way. */
+export const corsReason = 'cors_origin'
+
 type Headers = readonly (readonly [name: string, value: string])[]
 
 /** Origins whose response headers are remembered, for each route. */
@@ -175,8 +178,11 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
       return reply.hasHeader('vary') ? addHeaders(request, reply, next) : addRemembered(request, reply, next)
     }
     // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
+    request.isOwnResponse = true
     answerPreflight(request, reply, (error) => {
       if (error) return next(error)
+      // The browser sends no request after this, so that no other line tells the refusal.
+      request.refusalReason = corsReason
       reply.code(204).header('content-length', '0').send()
     })
   }

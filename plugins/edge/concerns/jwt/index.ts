@@ -22,6 +22,7 @@ import { createKeySet } from './jwks.ts'
 import { watchKeySets } from './jwks-metrics.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
+import { reasonOf, TokenInvalid } from './reasons.ts'
 import { tries, warnings } from './started.ts'
 import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
@@ -30,10 +31,7 @@ import type { Claims, Verify } from './verify.ts'
 import { byKey, bySet, issuedLater } from './verify.ts'
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
-const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
 const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
-/** Codes of an expired token in fast-jwt and @fastify/jwt. */
-const expired = new Set<unknown>(['FAST_JWT_EXPIRED', 'FST_JWT_AUTHORIZATION_TOKEN_EXPIRED'])
 
 export default edgeConcern({
   name: 'jwt',
@@ -157,7 +155,7 @@ function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf) {
   const callers = new WeakMap<Claims, Caller>()
 
   function accept(request: FastifyRequest, claims: Claims): void {
-    if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid()
+    if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
     let caller = callers.get(claims)
     if (caller === undefined) {
       caller = callerOf(claims, forward, nameOf)
@@ -214,26 +212,28 @@ function callerOf(
 function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
   const { authorization } = request.headers
   if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
-  if (bearer(request).length > maxTokenSize) throw new TokenInvalid()
+  if (bearer(request).length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
   const raw = request.raw.rawHeaders
   let copies = 0
   for (let i = 0; i < raw.length; i += 2) {
     if (raw[i]?.length === 13 && raw[i]?.toLowerCase() === 'authorization') copies++
   }
-  if (copies > 1) throw new TokenInvalid()
+  if (copies > 1) throw new TokenInvalid('jwt_repeated')
 }
 
-/** The error for the client. The reason goes to the log only: it may quote the token. */
+/** Returns the error for the client. The reason is for the log; what the verifier says may quote the token. */
 function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): Error {
   const code = (error as { code?: unknown } | null)?.code
   if (code === 'JW_KEYS_UNAVAILABLE') return error as Error
+  const reason = reasonOf(error)
+  request.refusalReason = reason
   if (code === 'JW_TOKEN_MISSING') {
+    if (request.headers.authorization !== undefined) request.refusalReason = 'jwt_scheme'
     // RFC 6750, section 3.1: no error code where there was no token.
     reply.header('www-authenticate', 'Bearer realm="jingwei"')
     return error as Error
   }
-  request.log.debug({ err: error }, 'token refused')
-  const refused = expired.has(code) ? new TokenExpired() : new TokenInvalid()
+  const refused = reason === 'jwt_expired' ? new TokenExpired() : new TokenInvalid(reason)
   const challenge = `Bearer realm="jingwei", error="invalid_token", error_description="${refused.message}"`
   reply.header('www-authenticate', challenge)
   return refused

@@ -16,9 +16,9 @@ import { maskCredentials } from '../../../../config/credentials.ts'
 import { algorithmsOf } from './algorithms.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
+import { TokenInvalid } from './reasons.ts'
 
 const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
-export const NoSuchKey = createError('JW_TOKEN_INVALID', 'No key fits the token: %s', 401)
 
 export interface KeySetOptions {
   url: string
@@ -131,20 +131,19 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
     age: () => (keys === null ? null : now() - fetchedAt),
     async key(token) {
       const { kid } = token.header
-      if (kid !== undefined && typeof kid !== 'string') throw new NoSuchKey('the key id is not a string')
+      if (kid !== undefined && typeof kid !== 'string') throw new TokenInvalid('jwt_malformed')
       if (keys === null && !failing) await refresh()
       if (keys === null) throw new KeysUnavailable()
       renewIfOld()
       const found = pick(keys, token)
       if (found !== null) return found
       // The set has a key of this id, so another set would not help.
-      if (keys.some((key) => key.kid !== undefined && key.kid === kid))
-        throw new NoSuchKey('its algorithm is not the key’s')
+      if (keys.some((key) => key.kid !== undefined && key.kid === kid)) throw new TokenInvalid('jwt_algorithm')
       if (!failing) await renewal()
       const renewed = pick(keys, token)
       if (renewed !== null) return renewed
       if (failing) throw new KeysUnavailable()
-      throw new NoSuchKey('no key of the set is that of the token')
+      throw new TokenInvalid('jwt_key')
     },
     async close() {
       clearTimeout(retry)

@@ -13,8 +13,8 @@ import type { FastifyRequest } from 'fastify'
 import { algorithmsOf, asymmetric, supportedKeys, symmetric } from './algorithms.ts'
 import { isPem } from './check.ts'
 import type { KeySet, TokenOfKey } from './jwks.ts'
-import { NoSuchKey } from './jwks.ts'
 import type { JwtOptions } from './options.ts'
+import { TokenInvalid } from './reasons.ts'
 
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
@@ -96,7 +96,7 @@ function readKey(publicKey: string, configFile: string): { fitting: readonly str
 function fromSet(keySet: KeySet, algorithms: readonly string[], onKey: OnKey): Secret {
   return (async (request: FastifyRequest, token: TokenOfKey) => {
     // Before the set is asked, so that such a token brings no fetch.
-    if (!algorithms.includes(String(token.header.alg))) throw new NoSuchKey('algorithm not allowed')
+    if (!algorithms.includes(String(token.header.alg))) throw new TokenInvalid('jwt_algorithm')
     const pem = await keySet.key(token)
     onKey(request, pem)
     return pem

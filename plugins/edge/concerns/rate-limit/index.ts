@@ -27,6 +27,11 @@ import { LocalCounter, SharedCounter } from './store.ts'
 const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
 const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
 
+/** Limits that refuse, for the access log. A closed list: documented in plugins/edge/README.md. */
+export const limitReasons = ['rate_ip', 'rate_consumer', 'rate_header', 'rate_max_per_address'] as const
+
+type LimitReason = (typeof limitReasons)[number]
+
 /** Keys longer than this are hashed: a client must not choose how much is stored. */
 const longestKey = 64
 
@@ -99,7 +104,12 @@ export default edgeConcern({
       counters.set(counted, counter)
       const { max, window: timeWindow, by, maxPerAddress } = options
       const keyOf = keyBy(by)
-      const limit = fastify.rateLimit({ max, timeWindow, keyGenerator: keyOf, counter } as LimitOptions) as Limit
+      const errorResponseBuilder: LimitOptions['errorResponseBuilder'] = (request, { after }) => {
+        request.refusalReason = reasonFor(by, request)
+        return new RateLimited(after)
+      }
+      const limited = { max, timeWindow, keyGenerator: keyOf, counter, errorResponseBuilder }
+      const limit = fastify.rateLimit(limited as LimitOptions) as Limit
       const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
       const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, maxPerAddress, timeWindow)]
       // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
@@ -163,11 +173,19 @@ function addressLimit(counter: Counter, max: number, window: number) {
       reply.header('ratelimit-remaining', 0)
       reply.header('ratelimit-reset', seconds)
       reply.header('retry-after', seconds)
+      request.refusalReason = 'rate_max_per_address'
       done(new RateLimited(seconds === 1 ? '1 second' : `${seconds} seconds`))
     }
     // Apart from the requests without the header, which count by address too.
     counter.incr(`all:${address(request)}`, onCount, window)
   }
+}
+
+/** Returns what a request was counted by: those that lack the header or the consumer count by address. */
+function reasonFor(by: RateLimitOptions['by'], request: FastifyRequest): LimitReason {
+  if (by === 'consumer') return request.consumer === null ? 'rate_ip' : 'rate_consumer'
+  if (by === 'ip') return 'rate_ip'
+  return linesOf(by.slice('header:'.length))(request.raw.rawHeaders, 0) === -1 ? 'rate_ip' : 'rate_header'
 }
 
 /** @fastify/rate-limit takes one store and asks it for a child per route: here, the counter made for it. */

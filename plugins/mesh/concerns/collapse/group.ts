@@ -15,10 +15,12 @@ class Member extends StandIn {
   /** Gets the answer as it comes; else it waits for the end. */
   given = false
   isGone = false
+  /** The answer is that to another one's request. */
+  isShared = false
   readonly #group: Group
 
   constructor(next: DispatchHandler, opts: DispatchOptions, group: Group) {
-    super(next)
+    super(next, group.service)
     this.opts = opts
     this.#group = group
     this.outlet = new Outlet(
@@ -26,6 +28,11 @@ class Member extends StandIn {
       () => group.pace(),
       (reason) => group.leave(this, reason)
     )
+  }
+
+  /** A fallback says more than that its response is shared. */
+  override get substitute(): string | null {
+    return super.substitute ?? (this.isShared ? 'shared' : null)
   }
 
   /** Contains what the caller throws: the other members must hear the end too. */
@@ -47,6 +54,8 @@ class Member extends StandIn {
 }
 
 export interface GroupContext {
+  /** Name of the service. */
+  readonly service: string
   readonly dispatch: Dispatch
   /** Tells to which other requests the response to `asked` may be given; null: to none. */
   readonly sharing: (
@@ -96,6 +105,10 @@ export class Group implements DispatchHandler {
   constructor(context: GroupContext, onClosed: () => void) {
     this.#context = context
     this.#onClosed = onClosed
+  }
+
+  get service(): string {
+    return this.#context.service
   }
 
   begin(opts: DispatchOptions, handler: DispatchHandler): boolean {
@@ -225,7 +238,10 @@ export class Group implements DispatchHandler {
     if (member.given || member.over) return
     member.given = true
     this.#reading++
-    if (member !== this.#asked) this.#context.count()
+    if (member !== this.#asked) {
+      member.isShared = true
+      this.#context.count()
+    }
     const { status, headers, text } = this.#head!
     member.outlet.head(status, headers, text)
     for (const chunk of chunks) member.outlet.data(chunk)

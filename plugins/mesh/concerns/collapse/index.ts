@@ -31,6 +31,7 @@ export const collapse: Layer = (service, policy, { meter, perRequestHeaders = []
   return (dispatch) => {
     const groups = new Map<string, Group>()
     const context: GroupContext = {
+      service: service.name,
       dispatch,
       sharing,
       maxBody: options.maxBody,

@@ -49,9 +49,11 @@ export class FallbackCall extends StandIn {
   /** The service's own: it says more than that a fallback failed too. */
   #error: Error | null = null
   #next = 0
+  /** Kind of the step that was taken last. */
+  #kind: 'service' | 'stale' | 'static' | null = null
 
   constructor(next: DispatchHandler, opts: DispatchOptions, context: FallbackContext) {
-    super(next)
+    super(next, context.service.name)
     this.#context = context
     this.#body = context.keptBytes === 0 ? null : keptBody(opts, context.keptBytes, context.service)
     this.#opts = this.#body === null ? opts : { ...opts, body: this.#body as never }
@@ -63,6 +65,14 @@ export class FallbackCall extends StandIn {
 
   get opts(): DispatchOptions {
     return this.#opts
+  }
+
+  override get substitute(): string | null {
+    return this.#kind === null ? super.substitute : 'fallback'
+  }
+
+  override get substituteKind(): string | null {
+    return this.#kind ?? super.substituteKind
   }
 
   /** Goes on to the next step that is for this failure, or an earlier one, and has an answer; false where none is. */
@@ -120,8 +130,9 @@ export class FallbackCall extends StandIn {
 
   #take({ step, stored }: Choice, source: DispatchController): void {
     const { count, store, service, toService } = this.#context
+    this.#kind = step.service !== null ? 'service' : stored !== null ? 'stale' : 'static'
+    count[this.#kind]()
     if (step.service !== null) {
-      count.service()
       const fellBackFrom = [...(this.#opts.fellBackFrom ?? []), service.name]
       const trial = new Trial(this, step.service, null)
       try {
@@ -130,7 +141,6 @@ export class FallbackCall extends StandIn {
         trial.onResponseError(source, error as Error)
       }
     } else if (stored !== null) {
-      count.stale()
       const { headers, body } = stored
       const before = headers['cache-status']
       const hit = 'jingwei; hit; detail=stale-if-error'
@@ -142,7 +152,6 @@ export class FallbackCall extends StandIn {
       }
       this.#answer(200, { ...headers, ...more }, body)
     } else {
-      count.static()
       const { status, headers, body } = step.answer!
       this.#answer(status, { ...headers, [mark]: 'static' }, body)
     }

@@ -60,7 +60,10 @@ export const fault: Layer = (service, policy, { meter, random }) => {
 
 function abort(status: number): Dispatch {
   const { headers, body } = staticAnswer(status, {}, 'injected fault')
-  return (opts, handler) => answerWith(opts, handler, status, headers, body)
+  return (opts, handler) => {
+    opts.call!.substitute = 'fault'
+    return answerWith(opts, handler, status, headers, body)
+  }
 }
 
 function draw(options: FaultOptions, opts: DispatchOptions, random: MeshDeps['random']): Injected | null {

@@ -184,7 +184,9 @@ export class Hedge extends ForwardingHandler implements DispatchController {
     const call = this.#call
     // There is none where the call was over before the first.
     call.waitedMs += (winner ?? this.#legs[0])?.waitedMs ?? 0
-    if (winner !== null) call.selected = winner.selected
+    if (winner === null) return
+    call.selected = winner.selected
+    call.substitute = winner.substitute
   }
 
   #others(leg: Leg): boolean {

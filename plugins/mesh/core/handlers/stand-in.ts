@@ -1,5 +1,5 @@
 import type { CallContext, CallRecord } from '../../../seam.ts'
-import type { DispatchController } from '../types.ts'
+import type { DispatchController, DispatchHandler } from '../types.ts'
 import { StableHandler } from './stable-handler.ts'
 
 /**
@@ -7,11 +7,18 @@ import { StableHandler } from './stable-handler.ts'
  * one record, which always tells of the newest call.
  */
 export class StandIn extends StableHandler implements CallRecord {
+  readonly #name: string
   #record: CallRecord | null = null
   /** Of the calls before. */
   #attempts = 0
   #sent = false
   #started = false
+
+  /** `name` is that of the service that was asked for. */
+  constructor(next: DispatchHandler, name: string) {
+    super(next)
+    this.#name = name
+  }
 
   /** A call that may answer has begun. */
   override onRequestStart(controller: DispatchController, context: unknown): void {
@@ -28,11 +35,19 @@ export class StandIn extends StableHandler implements CallRecord {
   }
 
   get service(): string {
-    return this.#record?.service ?? ''
+    return this.#record?.service ?? this.#name
   }
 
   get instance(): string | null {
     return this.#record?.instance ?? null
+  }
+
+  get substitute(): string | null {
+    return this.#record?.substitute ?? null
+  }
+
+  get substituteKind(): string | null {
+    return this.#record?.substituteKind ?? null
   }
 
   get attempts(): number {

@@ -1,0 +1,56 @@
+/** Reasons for which tokens are refused, for the access log. Clients learn none but that a token has expired. */
+import { createError } from '@fastify/error'
+
+/** A closed list, documented in plugins/edge/README.md. */
+export const tokenReasons = [
+  'jwt_missing', 'jwt_scheme', 'jwt_repeated', 'jwt_too_large', 'jwt_malformed', 'jwt_algorithm', 'jwt_key',
+  'jwt_signature', 'jwt_expired', 'jwt_not_yet_valid', 'jwt_issuer', 'jwt_audience', 'jwt_claim', 'jwt_other'
+] as const // biome-ignore format: a list
+
+export type TokenReason = (typeof tokenReasons)[number]
+
+/** A refusal of the gateway's own. */
+export class TokenInvalid extends createError('JW_TOKEN_INVALID', 'The token is not valid', 401) {
+  readonly reason: TokenReason
+
+  constructor(reason: TokenReason) {
+    super()
+    this.reason = reason
+  }
+}
+
+const byCode = new Map<unknown, TokenReason>([
+  ['JW_TOKEN_MISSING', 'jwt_missing'],
+  ['FAST_JWT_MALFORMED', 'jwt_malformed'],
+  ['FAST_JWT_INVALID_TYPE', 'jwt_malformed'],
+  ['FAST_JWT_INVALID_PAYLOAD', 'jwt_malformed'],
+  ['FAST_JWT_INVALID_CRIT_HEADER', 'jwt_malformed'],
+  ['FST_JWT_BAD_REQUEST', 'jwt_malformed'],
+  ['FAST_JWT_INVALID_ALGORITHM', 'jwt_algorithm'],
+  ['FAST_JWT_INVALID_SIGNATURE', 'jwt_signature'],
+  ['FAST_JWT_MISSING_SIGNATURE', 'jwt_signature'],
+  ['FAST_JWT_EXPIRED', 'jwt_expired'],
+  ['FST_JWT_AUTHORIZATION_TOKEN_EXPIRED', 'jwt_expired'],
+  ['FAST_JWT_INACTIVE', 'jwt_not_yet_valid']
+])
+
+/**
+ * Parts of fast-jwt's messages. It has one code for all claims, and @fastify/jwt has one code for them and for wrong
+ * signatures; the message is then the only thing that tells them apart.
+ */
+const byMessage: readonly (readonly [RegExp, TokenReason])[] = [
+  [/\biss claim\b/, 'jwt_issuer'],
+  [/\baud claim\b/, 'jwt_audience'],
+  [/\bclaim\b/, 'jwt_claim'],
+  [/signature is (invalid|missing)/, 'jwt_signature'],
+  [/\bis malformed\b|\bserialized JSON\b|\bJSON object\b|\btype must be\b/, 'jwt_malformed'],
+  [/public key provided for algorithms/, 'jwt_algorithm']
+]
+
+/** Returns why a token was refused: by the code of the error, else by its message. */
+export function reasonOf(error: unknown): TokenReason {
+  if (error instanceof TokenInvalid) return error.reason
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }
+  const text = String(message)
+  return byCode.get(code) ?? byMessage.find(([pattern]) => pattern.test(text))?.[1] ?? 'jwt_other'
+}

@@ -1,0 +1,40 @@
+/** What the access log needs to know of a response: when it leaves, and by whose decision. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** True if the times of the request are wanted: reading the clock is left out otherwise. */
+    isTimed: boolean
+    /** Milliseconds from the request to the header section of its final response; null before, or if it is not timed. */
+    firstByteMs: number | null
+    /** Reason of a refusal that its code leaves open: a word from a short list, never a part of the request. */
+    refusalReason: string | null
+    /** True if a concern of the gateway responds by itself, and not with an error. */
+    isOwnResponse: boolean
+  }
+}
+
+export function decorateOutcome(fastify: FastifyInstance): void {
+  fastify.decorateRequest('isTimed', false)
+  fastify.decorateRequest('firstByteMs', null)
+  fastify.decorateRequest('refusalReason', null)
+  fastify.decorateRequest('isOwnResponse', false)
+}
+
+/** Notes that the header section of the final response is written now. A later response that takes its place counts. */
+export function noteFirstByte(request: FastifyRequest, reply: FastifyReply): void {
+  if (request.isTimed) request.firstByteMs = reply.elapsedTime
+}
+
+/** Notes when Node writes the header section: of a stream that is piped into the response, with the first chunk. */
+export function noteHeadWritten(request: FastifyRequest, reply: FastifyReply): void {
+  if (!request.isTimed) return
+  const { raw } = reply
+  const writeHead: (...args: never[]) => unknown = raw.writeHead
+  Object.assign(raw, {
+    writeHead(...args: never[]): unknown {
+      noteFirstByte(request, reply)
+      return Reflect.apply(writeHead, raw, args)
+    }
+  })
+}
