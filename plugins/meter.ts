@@ -19,6 +19,12 @@ export interface Meter {
   gauge(options: MetricOptions & { collect: Collect }): () => void
 }
 
+/** The meter of one configuration: its gauges end with that. */
+export interface ConfigurationMeter extends Meter {
+  /** The same metrics, for what outlives the configuration: its gauges end when they are told to. */
+  readonly lasting: Meter
+}
+
 const counter = { inc() {} }
 const histogram = { observe() {} }
 
@@ -27,4 +33,31 @@ export const unmetered: Meter = {
   counter: () => ({ labels: () => counter }),
   histogram: () => ({ labels: () => histogram }),
   gauge: () => () => {}
+}
+
+/** The meter of one owner, such as a mesh: its gauges end with it, so that the next owner can have the same meter. */
+export class OwnMeter implements Meter {
+  readonly counter: Meter['counter']
+  readonly histogram: Meter['histogram']
+  readonly #meter: Meter
+  readonly #ends = new Set<() => void>()
+
+  constructor(meter: Meter) {
+    this.#meter = meter
+    this.counter = (options) => meter.counter(options)
+    this.histogram = (options) => meter.histogram(options)
+  }
+
+  readonly gauge: Meter['gauge'] = (options) => {
+    const end = this.#meter.gauge(options)
+    this.#ends.add(end)
+    return () => {
+      if (this.#ends.delete(end)) end()
+    }
+  }
+
+  close(): void {
+    for (const end of this.#ends) end()
+    this.#ends.clear()
+  }
 }

@@ -4,10 +4,10 @@
  * nothing. What no configuration claims any longer is disposed of.
  */
 import { createHash } from 'node:crypto'
-import type { FastifyInstance } from 'fastify'
-import fp from 'fastify-plugin'
 
-type Log = Pick<FastifyInstance['log'], 'error'>
+interface Log {
+  error(fields: object, message: string): void
+}
 type Dispose<T> = (value: T) => unknown
 
 /** Claims of one configuration. */
@@ -25,11 +25,10 @@ export interface Claims {
   claim<T>(kind: string, key: unknown, create: () => T, dispose?: Dispose<T>): T
 }
 
-declare module 'fastify' {
-  interface FastifyInstance {
-    /** State that outlives a configuration. */
-    stores: Claims
-  }
+/** The claims of one configuration, for whoever ends them with it. */
+export interface OpenClaims extends Claims {
+  /** Ends the claims; never fails. */
+  release(): Promise<void>
 }
 
 interface Entry {
@@ -51,8 +50,8 @@ export class Stores {
     this.#disposeMs = disposeMs
   }
 
-  /** Begins the claims of one configuration. `release` ends them; it never fails. */
-  open(log: Log): Claims & { release(): Promise<void> } {
+  /** Begins the claims of one configuration. */
+  open(log: Log): OpenClaims {
     const held = new Map<string, Entry>()
     let released = false
     return {
@@ -111,18 +110,3 @@ function sorted(_key: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
   return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
 }
-
-/**
- * Decorates a server with `stores`, unless it has them. Their objects are disposed of when the server closes, or later if
- * these are the stores of several servers.
- */
-export default fp<{ stores?: Stores | undefined }>(
-  async (fastify, { stores = new Stores() }) => {
-    if (fastify.hasDecorator('stores')) return
-    const claims = stores.open(fastify.log)
-    fastify.decorate('stores', claims)
-    // The first to be registered, so the last to run: after those who use what they have claimed.
-    fastify.addHook('onClose', () => claims.release())
-  },
-  { name: 'jingwei-stores', fastify: '5.x' }
-)

@@ -1,6 +1,8 @@
+import { createHash } from 'node:crypto'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
+import type { Claims } from '../stores.ts'
 import type { FaultOwners } from './core/types.ts'
 import { Mesh } from './mesh.ts'
 
@@ -11,15 +13,23 @@ declare module 'fastify' {
   }
 }
 
+/** A digest, since options of plugins may hold secrets. */
+const keyOf = (plugins: Config['plugins']) =>
+  createHash('sha256')
+    .update(JSON.stringify(plugins.map(({ position: _, ...plugin }) => plugin)))
+    .digest('base64')
+
 /** Puts the mesh behind the seam: built now, discovering from `onReady`, closed after the edge. */
 export default fp<Config>(
   async (fastify, config) => {
-    const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter : null
+    const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter.lasting : null
+    const stores: Claims | null = fastify.hasDecorator('stores') ? fastify.stores : null
     const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
     const mesh = new Mesh(config, {
       log: fastify.log,
       perRequestHeaders: config.perRequestHeaders,
       owners,
+      ...(stores && { claims: stores, pluginsKey: keyOf(config.plugins) }),
       ...(meter && { meter })
     })
     fastify.decorate('mesh', mesh)

@@ -2,110 +2,114 @@ import { AsyncResource } from 'node:async_hooks'
 import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
+import { OwnMeter } from '../meter.ts'
+import type { Claims, OpenClaims } from '../stores.ts'
+import { Stores } from '../stores.ts'
 import type { MeshConcern } from './concern.ts'
-import { Exhaustion } from './connect/exhaustion.ts'
-import { Transports } from './connect/index.ts'
 import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
-import { LoopClock } from './core/loop-clock.ts'
-import { OwnMeter, registerServiceMetrics } from './core/metrics.ts'
 import { nameOf, originOf } from './core/origin.ts'
-import { Service } from './core/service.ts'
+import type { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts' // biome-ignore format: a list
-import { timeFirstRequests } from './discovery/first-request.ts'
-import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
-import { createDiscovery } from './discovery/index.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger } from './core/types.ts'
+import type { DiscoveryOptions } from './discovery/index.ts'
 import type { LocalityOptions } from './discovery/locality.ts'
-import { OwnLocality } from './discovery/locality.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
-import { activeCheck } from './health/active-check.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
 import type { Chain, Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
 import { split } from './split.ts'
+import type { UpstreamOptions } from './upstreams.ts'
+import { Upstreams } from './upstreams.ts'
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
-  /** The routes whose names interceptors may be for. */
-  readonly routes?: readonly { readonly name: string }[]
+  /** The routes whose names interceptors may be for; their chains are composed at the start. */
+  readonly routes?: readonly { readonly name: string; readonly service?: string; readonly mesh?: RoutePolicy }[]
   readonly discovery?: DiscoveryOptions & LocalityOptions
 }
 
-export interface MeshOptions {
-  log?: Logger
+export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {
   meter?: Meter
-  /** Instances from a registry of your own; the configuration then says nothing of where services are. */
-  discovery?: Discovery
-  now?: () => number
-  random?: () => number
   /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
   perRequestHeaders?: readonly string[]
-  /** Contains what interceptors throw from timers and sockets of their own. */
-  owners?: FaultOwners | null
+  /** Keeps the services, so that the mesh of another configuration goes on with those that are unchanged. Default: nobody. */
+  claims?: Claims
+  /** Changes with the plugins that add interceptors: responses that are kept are not shared between them. */
+  pluginsKey?: string
 }
 
 const silent: Logger = { info() {}, warn() {}, error() {} }
 
+/** Time that calls in flight have when nobody claims their service any longer. */
+const endMs = 5000
+
 /**
  * The mesh half: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. A chain of
  * interceptors is composed once per service and per route policy; a call then runs through what is on, and
- * nothing asks whether it is.
+ * nothing asks whether it is. It belongs to one configuration, and its services may outlive it.
  */
 export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
   readonly #chains = new Map<string, { own: Chain | null; byPolicy: WeakMap<RoutePolicy, Chain> }>()
-  readonly #discovery: Discovery
-  readonly #locality: OwnLocality
-  readonly #transports: Transports
-  readonly #deps: LayerContext
-  readonly #exhaustion: Exhaustion
+  readonly #routes: NonNullable<MeshConfig['routes']>
+  readonly #upstreams: Upstreams
+  readonly #context: LayerContext
   readonly #meter: OwnMeter | null
-  readonly #clock: LoopClock
   readonly #used: Interceptors
+  /** Null if somebody else keeps the services. */
+  readonly #own: OpenClaims | null
   #closing: Promise<void> | null = null
   /** A request has been dispatched: the chains stay as they are. */
   #inUse = false
 
   constructor(config: MeshConfig, options: MeshOptions = {}) {
     super()
-    const { log = silent } = options
-    const meter = options.meter ? new OwnMeter(options.meter) : null
-    this.#meter = meter
-    this.#used = new Interceptors(options.owners ?? null, config)
-    this.#exhaustion = new Exhaustion({ log, meter })
-    this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
-    this.#deps = {
+    const { log = silent, meter = null, owners = null, perRequestHeaders = [], pluginsKey = '' } = options
+    this.#meter = meter && new OwnMeter(meter)
+    this.#routes = config.routes ?? []
+    this.#used = new Interceptors(owners, config)
+    this.#own = options.claims === undefined ? new Stores().open(log) : null
+    const claims = options.claims ?? this.#own!
+    const { discovery = {} } = config
+    this.#upstreams = claims.claim(
+      'jingwei.upstreams',
+      discovery,
+      () => new Upstreams(discovery, { ...options, log, meter, owners }),
+      (upstreams) => upstreams.close()
+    )
+    const { deps } = this.#upstreams
+    this.#context = {
+      ...deps,
       log,
-      meter,
-      now: options.now ?? this.#clock.now,
-      // Whoever brings a clock of its own says what time passes.
-      ...(options.now === undefined && { stalledMs: this.#clock.stalledMs }),
-      noteExhausted: this.#exhaustion.note,
-      random: options.random ?? Math.random,
-      owners: options.owners ?? null,
-      perRequestHeaders: options.perRequestHeaders ?? [],
-      locality: () => this.#locality.current,
+      owners,
+      meter: this.#meter,
+      perRequestHeaders,
+      pluginsKey: () => (this.#used.isEmpty ? '' : pluginsKey),
       repeats: () => this.#used.repeats,
       toService: (name) => (opts, handler) => {
         const { mesh: _ofTheRoute, ...rest } = opts
         return this.dispatch({ ...rest, origin: originOf(name) }, handler)
       }
     }
-    this.#locality = new OwnLocality(config.discovery ?? {}, this.#deps, () => {
-      for (const service of this.#services.values()) service.rebalance()
-    })
-    this.#discovery = options.discovery ?? createDiscovery(config.discovery ?? {}, this.#deps)
-    this.#transports = new Transports(config.discovery?.consul, this.#deps)
     for (const service of Object.values(config.services)) {
-      const transport = this.#transports.of(service)
-      this.#services.set(service.name, new Service(service, this.#discovery.source(service), transport, this.#deps))
+      this.#services.set(service.name, this.#claim(claims, discovery, service))
       this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
     }
-    if (meter !== null) registerServiceMetrics(meter, () => this.#services.values(), this.#deps.now)
     // `compose()` calls them on a Proxy, which has no private fields.
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
+  }
+
+  /** Returns the service of this configuration: the one that runs if there is one. */
+  #claim(claims: Claims, discovery: object, config: ServiceConfig): Service {
+    const upstreams = this.#upstreams
+    return claims.claim(
+      'jingwei.service',
+      { discovery, config },
+      () => upstreams.add(config),
+      (service) => upstreams.end(service, endMs)
+    )
   }
 
   /**
@@ -113,20 +117,17 @@ export class Mesh extends Dispatcher {
    * of the instances themselves, for who only wants to look.
    */
   start({ attend = true } = {}): this {
-    this.#clock.start()
-    this.#transports.start()
-    this.#locality.start([...this.#services.values()].some((service) => service.prefersLocal))
-    if (attend) this.#discovery.attend?.()
-    for (const service of this.#services.values()) {
-      if (attend) {
-        // Composed now, so that what attends to a service does so before its first call.
-        const { failure } = this.#chainOf(service.name)
+    if (attend) {
+      // Composed now, so that what attends to a service does so before its first call.
+      for (const name of this.#services.keys()) {
+        const { failure } = this.#chainOf(name)
         if (failure !== undefined) throw failure
-        activeCheck(service, service.config.mesh, this.#deps)
-        timeFirstRequests(service, this.#deps)
       }
-      service.start()
+      for (const { service, mesh = {} } of this.#routes) {
+        if (service !== undefined && this.#services.has(service)) this.#chainOf(service, mesh)
+      }
     }
+    this.#upstreams.start([...this.#services.values()], attend)
     return this
   }
 
@@ -184,7 +185,7 @@ export class Mesh extends Dispatcher {
 
   /** Milliseconds on the mesh's own clock, in which `status()` gives its times. */
   now(): number {
-    return this.#deps.now()
+    return this.#context.now()
   }
 
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
@@ -195,7 +196,7 @@ export class Mesh extends Dispatcher {
     const policy = opts.mesh
     const known = policy === undefined ? chains.own : chains.byPolicy.get(policy)
     const { dispatch: chain } = known ?? this.#chainOf(nameOf(origin), policy)
-    const { owners } = this.#deps
+    const { owners } = this.#context
     if (!owners?.current) return this.#enter(chain, opts, handler)
     // A plugin calls: the timers and sockets that this makes are not the plugin's.
     return owners.run(null, () => this.#enter(chain, opts, handler))
@@ -227,11 +228,11 @@ export class Mesh extends Dispatcher {
         this.#compose(service, { ...override, ...(subset !== undefined && { subset }) })
       )
       const targets = shares.map((share, index) => ({ share, dispatch: chains[index]!.dispatch }))
-      return { dispatch: split(targets, stickOn, this.#deps), layers: [], shares: chains }
+      return { dispatch: split(targets, stickOn, this.#context), layers: [], shares: chains }
     }
     const service = this.#services.get(name)
     if (service === undefined) return { dispatch: (_opts, handler) => this.#refuse(name, handler), layers: [] }
-    return this.#used.compose(service, { ...service.config.mesh, ...override }, this.#deps)
+    return this.#used.compose(service, { ...service.config.mesh, ...override }, this.#context)
   }
 
   #refuse(name: string, handler: DispatchHandler): boolean {
@@ -244,20 +245,21 @@ export class Mesh extends Dispatcher {
     return true
   }
 
-  /** Refuses new calls, lets those in flight end within `graceMs`, then closes discovery and every pool. */
+  /**
+   * Refuses new calls. Those in flight end within `graceMs`, then discovery and every pool close; if somebody else keeps
+   * the services, that is theirs to do.
+   */
   async shutdown(graceMs = 10_000): Promise<void> {
-    this.#closing ??= Promise.all([...this.#services.values()].map((service) => service.close(graceMs))).then(() =>
-      this.#release()
-    )
+    this.#closing ??= this.#end((service) => this.#upstreams.end(service, graceMs))
     await this.#closing
   }
 
-  /** Closes what all services share. */
-  async #release(): Promise<void> {
-    this.#clock.close()
-    this.#exhaustion.close()
+  async #end(endService: (service: Service) => Promise<void>): Promise<void> {
+    if (this.#own !== null) {
+      await Promise.all([...this.#services.values()].map(endService))
+      await this.#own.release()
+    }
     this.#meter?.close()
-    await Promise.all([this.#discovery.close(), this.#transports.close(), this.#locality.close()])
   }
 
   override close(): Promise<void>
@@ -277,9 +279,7 @@ export class Mesh extends Dispatcher {
     const error = typeof first === 'function' ? null : first
     // Those whose calls are ended now may call again at once.
     this.#closing ??= Promise.resolve()
-    const destroyed = Promise.all([...this.#services.values()].map((service) => service.destroy(error))).then(() =>
-      this.#release()
-    )
+    const destroyed = this.#end((service) => this.#upstreams.destroy(service, error ?? null))
     this.#closing = destroyed
     if (callback === undefined) return destroyed
     void destroyed.then(callback)

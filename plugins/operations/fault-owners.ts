@@ -29,23 +29,33 @@ export interface PluginOwner extends FaultOwner {
   fault(message: string, cause?: unknown): Error
 }
 
+/** Async contexts of the process: services that outlive a configuration know whose code calls them. */
+export class OwnerContexts {
+  readonly storage = new AsyncLocalStorage<FaultOwner | null>()
+  /** Without plugins, nobody looks the context up. */
+  isUsed = false
+}
+
 /**
  * Knows whose code runs, by the async context: also in timers, sockets and promises that the code has made. The gateway's
- * own code, called by a plugin's, runs as nobody's.
+ * own code, called by a plugin's, runs as nobody's. Of one configuration: while its plugins load, another one may serve.
  */
 export class FaultOwners {
-  readonly #storage = new AsyncLocalStorage<FaultOwner | null>()
+  readonly #contexts: OwnerContexts
   #loading: PluginOwner | null = null
-  /** Without plugins, nobody looks the context up. */
-  #used = false
+
+  constructor(contexts: OwnerContexts) {
+    this.#contexts = contexts
+  }
 
   get current(): FaultOwner | null {
-    return this.#used ? (this.#storage.getStore() ?? this.#loading) : null
+    const { isUsed, storage } = this.#contexts
+    return isUsed ? (storage.getStore() ?? this.#loading) : null
   }
 
   run<T>(owner: FaultOwner | null, code: () => T): T {
-    this.#used = true
-    return this.#storage.run(owner, code)
+    this.#contexts.isUsed = true
+    return this.#contexts.storage.run(owner, code)
   }
 
   /** The plugin that is being loaded. Plugins within it begin outside its async context, but before the next one. */
@@ -54,10 +64,9 @@ export class FaultOwners {
   }
 
   async load(owner: PluginOwner, code: () => PromiseLike<unknown>): Promise<void> {
-    this.#used = true
     this.#loading = owner
     try {
-      await this.#storage.run(owner, code)
+      await this.run(owner, code)
     } finally {
       this.#loading = null
     }

@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
-import stores from '../stores.ts'
+import stores from '../keep-stores.ts'
 import about from './about.ts'
 import admin from './admin.ts'
 import drain from './drain.ts'

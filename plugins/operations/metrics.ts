@@ -1,19 +1,21 @@
 import fp from 'fastify-plugin'
 import type { Metric } from 'prom-client'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { Meter, MetricOptions } from '../meter.ts'
+import type { ConfigurationMeter, Meter, MetricOptions } from '../meter.ts'
+import { OwnMeter } from '../meter.ts'
 import { BoundCounter, BoundHistogram } from './bound-metrics.ts'
 import { droppedLines } from './logging.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * The registry that `/metrics` shows. A plugin may take the name for a decorator of its own, as fastify-metrics does:
-     * the gateway's code uses `meter.registry`.
+     * The registry of this configuration, with the metrics of the gateway: `/metrics` shows it. What plugins register here
+     * ends with the configuration. A plugin may take the name for a decorator of its own, as fastify-metrics does: the
+     * gateway's code uses `meter.registry`.
      */
     metrics: Registry
-    /** Makes counters, histograms and gauges in the registry. Their series are bound to their labels once. */
-    meter: ReturnType<typeof createMeter>
+    /** Makes counters, histograms and gauges. Their series are bound to their labels once, and outlive the configuration. */
+    meter: ConfigurationMeter & { readonly registry: Registry }
   }
 }
 
@@ -61,24 +63,63 @@ export function createMeter(registry: Registry) {
   }
 }
 
+/** The metrics of the process: both halves', and those of Node. */
+function createProcessMetrics() {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  // Gauges with the suffix of counters, and no more than the sums of their namesakes by type.
+  for (const kind of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${kind}_total`)
+  new Counter({
+    name: 'jingwei_log_lines_dropped_total',
+    help: 'Log lines lost because stdout could not be written: a full disk, a closed pipe, a reader that has stopped',
+    registers: [registry],
+    collect() {
+      this.reset()
+      this.inc(droppedLines())
+    }
+  })
+  return createMeter(registry)
+}
+
+/** The registry of a configuration. It shows the metrics of the process too, and refuses others of their names. */
+class ConfigurationRegistry extends Registry {
+  readonly #process: Registry
+
+  constructor(process: Registry) {
+    super()
+    this.#process = process
+  }
+
+  override getMetricsAsArray() {
+    return [...this.#process.getMetricsAsArray(), ...super.getMetricsAsArray()]
+  }
+
+  override getSingleMetric<T extends string>(name: string): Metric<T> | undefined {
+    return super.getSingleMetric<T>(name) ?? this.#process.getSingleMetric<T>(name)
+  }
+
+  override registerMetric<T extends string>(metric: Metric<T>): void {
+    const { name } = metric as unknown as { name: string }
+    if (this.#process.getSingleMetric(name) !== undefined) {
+      throw new Error(`A metric with the name ${name} has already been registered.`)
+    }
+    super.registerMetric(metric)
+  }
+}
+
 export default fp(
   async (fastify) => {
-    const registry = new Registry()
-    collectDefaultMetrics({ register: registry })
-    // Gauges with the suffix of counters, and no more than the sums of their namesakes by type.
-    for (const kind of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${kind}_total`)
-    new Counter({
-      name: 'jingwei_log_lines_dropped_total',
-      help: 'Log lines lost because stdout could not be written: a full disk, a closed pipe, a reader that has stopped',
-      registers: [registry],
-      collect() {
-        this.reset()
-        this.inc(droppedLines())
-      }
-    })
+    const lasting = fastify.stores.claim('jingwei.metrics', null, createProcessMetrics, ({ registry }) =>
+      registry.clear()
+    )
+    const registry = new ConfigurationRegistry(lasting.registry)
+    const own = new OwnMeter(lasting)
     fastify.decorate('metrics', registry)
-    fastify.decorate('meter', createMeter(registry))
-    fastify.addHook('onClose', async () => registry.clear())
+    fastify.decorate('meter', Object.assign(own, { lasting, registry }))
+    fastify.addHook('onClose', async () => {
+      own.close()
+      registry.clear()
+    })
   },
   { name: 'jingwei-metrics', fastify: '5.x' }
 )

@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import { FaultOwners } from './fault-owners.ts'
+import { FaultOwners, OwnerContexts } from './fault-owners.ts'
 import { guardRoute } from './guarded-hook.ts'
 import { PluginRecord } from './plugin-record.ts'
 
@@ -13,7 +13,7 @@ declare module 'fastify' {
 /** Contains the faults of plugins that are yet to be loaded; `user-plugins` guards their hooks. */
 export default fp(
   async (fastify) => {
-    const owners = new FaultOwners()
+    const owners = new FaultOwners(fastify.stores.claim('jingwei.owner-contexts', null, () => new OwnerContexts()))
     const record = new PluginRecord()
     fastify.decorate('faultOwners', owners)
     fastify.decorate('pluginRecord', record)

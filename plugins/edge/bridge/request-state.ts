@@ -1,7 +1,9 @@
 /** State of a request's exchange with a service, and the builder of requests to services: for the bridge and the clients beside it. */
+import { randomUUID } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
+import stores from '../../keep-stores.ts'
 import { decorateOutcome } from '../outcome.ts'
 import { decorateUpstreamHeaders } from './upstream-headers.ts'
 import { UpstreamRequests } from './upstream-request.ts'
@@ -19,7 +21,10 @@ declare module 'fastify' {
 /** Before the plugins of users, whose contexts would not see what is decorated after them. */
 export default fp<Config>(
   async (fastify, config) => {
-    const requests = new UpstreamRequests(config)
+    await fastify.register(stores, {})
+    // A gateway behind a gateway is no loop. The same request back here is one, be it to the next configuration.
+    const pseudonym = () => `jingwei-${randomUUID().slice(0, 8)}`
+    const requests = new UpstreamRequests(config, fastify.stores.claim('jingwei.pseudonym', null, pseudonym))
     fastify.decorate('upstreamRequests', requests)
     fastify.decorateRequest('exchange', null)
     fastify.decorateRequest('asyncContext', null)

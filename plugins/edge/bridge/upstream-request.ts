@@ -76,10 +76,11 @@ export class UpstreamRequests {
   readonly #drop: ReadonlySet<string>
   readonly #dropAlsoCookies: ReadonlySet<string>
   readonly #dropInTrailers: ReadonlySet<string>
-  /** Name in `Via`. Unique to this process: a gateway behind a gateway is no loop, the same request back here is. */
-  readonly #pseudonym = `jingwei-${crypto.randomUUID().slice(0, 8)}`
+  readonly #pseudonym: string
 
-  constructor(config: Config) {
+  /** `pseudonym`: the name in `Via`. */
+  constructor(config: Config, pseudonym: string) {
+    this.#pseudonym = pseudonym
     this.isTrusted = trustedPeers(config.listen.trustProxy)
     this.believed = believedHeaders(config)
     this.trust = new HeaderTrust(config)

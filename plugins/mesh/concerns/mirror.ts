@@ -39,8 +39,9 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
   }
   const count = (outcome: string) => counterOf(meter, copies, { service: service.name, outcome })
   const [sent, dropped, tooLarge, failed] = [count('sent'), count('dropped'), count('too-large'), count('failed')]
-  const shadow = service.state(shadows, () => new Shadow(toService(options.service)), options.service)
+  const shadow = service.state(shadows, () => new Shadow(), options.service)
   const { percent } = options
+  const dispatchCopy = toService(options.service)
 
   return (dispatch) => (opts, handler) => {
     if (opts.upgrade || opts.isCopy || random() >= percent) return dispatch(opts, handler)
@@ -50,7 +51,7 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
     }
     const send = (body: Buffer | null) => {
       sent()
-      shadow.send(opts, body, failed)
+      shadow.send(dispatchCopy, opts, body, failed)
     }
     const { body } = opts
     if (body === null || body === undefined) send(null)
@@ -67,18 +68,14 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
 
 /** Copies in flight to one shadow service. */
 class Shadow {
-  readonly #dispatch: Dispatch
   active = 0
-
-  constructor(dispatch: Dispatch) {
-    this.#dispatch = dispatch
-  }
 
   status() {
     return { active: this.active }
   }
 
   send(
+    dispatch: Dispatch,
     { call: _ofTheOriginal, instance: _likewise, ...opts }: DispatchOptions,
     body: Buffer | null,
     failed: () => void
@@ -90,7 +87,7 @@ class Shadow {
       if (!ok) failed()
     }
     try {
-      this.#dispatch({ ...opts, body, headers, isCopy: true }, new Sink(done))
+      dispatch({ ...opts, body, headers, isCopy: true }, new Sink(done))
     } catch {
       // The original's options, which went through: whatever it is, it is nobody's concern.
       done(false)

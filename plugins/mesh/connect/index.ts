@@ -27,25 +27,33 @@ export interface Transport {
   readonly permission: Permission | null
   /** For the admin view; null where there is nothing to say. */
   status(): object | null
+  /** Ends what no other service uses. */
+  close(): Promise<void>
 }
 
-interface Watched extends CredentialSource {
+interface Watched {
   start(): void
   close(): void | Promise<void>
 }
+/** One that several services use. */
 interface Shared<T> {
   readonly thing: T
-  /** Services that use it. */
+  /** Names of the services that use it; a changed service is in it twice while its old calls end. */
   readonly services: string[]
+  started: boolean
+}
+/** A certificate that is shown to a service. */
+interface Shown {
+  readonly service: string
+  readonly source: CredentialSource
 }
 
 /** Makes the transports of a mesh's services; what they have in common, files and identities, is watched once. */
 export class Transports {
   readonly #consul: ConsulOptions | undefined
   readonly #deps: MeshDeps
-  readonly #sources = new Map<string, Shared<Watched>>()
-  readonly #intentions = new Map<string, Intentions>()
-  readonly #expiring = new Map<string, CredentialSource>()
+  readonly #shared = new Map<string, Shared<Watched>>()
+  readonly #shown = new Set<Shown>()
   #agent: http.Agent | null = null
   #reloads: ((service: string, outcome: string, by?: number) => void) | null = null
 
@@ -65,6 +73,7 @@ export class Transports {
     const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
     const connectors = new Connectors(name, mesh, security, this.#deps)
     const permission = this.#permission(service)
+    const shown = security === null ? null : this.#measure(name, security.source)
     return {
       to: (origin) => connectors.to(origin),
       gate: (source) => (identity === null ? source : gated(source, identity)),
@@ -79,24 +88,45 @@ export class Transports {
           ...identity?.status(),
           ...(permission && { intention: permission.verdict })
         }
+      },
+      close: async () => {
+        if (shown !== null) this.#shown.delete(shown)
+        await this.#leave(name)
       }
     }
   }
 
+  /** Starts what has not been started, for the services that there are now. */
   start(): void {
-    for (const { thing } of this.#sources.values()) thing.start()
-    for (const intentions of this.#intentions.values()) intentions.start()
+    for (const shared of this.#shared.values()) {
+      if (!shared.started) shared.thing.start()
+      shared.started = true
+    }
   }
 
   async close(): Promise<void> {
-    const watched = [...[...this.#sources.values()].map(({ thing }) => thing), ...this.#intentions.values()]
-    await Promise.all(watched.map((each) => each.close()))
+    const things = [...this.#shared.values()].map(({ thing }) => thing)
+    this.#shared.clear()
+    await Promise.all(things.map((thing) => thing.close()))
     this.#agent?.destroy()
+  }
+
+  async #leave(service: string): Promise<void> {
+    const unused: Watched[] = []
+    for (const [id, { services, thing }] of this.#shared) {
+      const index = services.indexOf(service)
+      if (index === -1) continue
+      services.splice(index, 1)
+      if (services.length > 0) continue
+      this.#shared.delete(id)
+      unused.push(thing)
+    }
+    await Promise.all(unused.map((thing) => thing.close()))
   }
 
   #files(service: string, tls: UpstreamTlsOptions): TlsFiles {
     const { ca, cert, key, minVersion } = tls
-    const id = JSON.stringify([ca, cert, key, minVersion])
+    const id = JSON.stringify(['files', ca, cert, key, minVersion])
     return this.#share(id, service, (onReload) => new TlsFiles(tls, this.#deps.log, onReload))
   }
 
@@ -107,7 +137,7 @@ export class Transports {
       )
     }
     const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
-    return this.#share(own, name, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
+    return this.#share(`identity ${own}`, name, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
   }
 
   #connect(service: ServiceConfig, identity: ConnectIdentity): Security {
@@ -135,8 +165,7 @@ export class Transports {
     const { mode, intentions } = mesh
     if (intentions === false || (intentions === undefined && mode !== 'connect')) return null
     const { own, consul: options, get } = this.#asGateway(name, mesh, 'intentions')
-    const known = this.#intentions.get(own) ?? new Intentions(own, get, options, this.#deps)
-    this.#intentions.set(own, known)
+    const known = this.#share(`intentions ${own}`, name, () => new Intentions(own, get, options, this.#deps))
     return known.to(consul?.service ?? name)
   }
 
@@ -154,18 +183,17 @@ export class Transports {
   #share<T extends Watched>(id: string, service: string, make: (onReload: (outcome: string) => void) => T): T {
     const services: string[] = []
     const reloaded = (outcome: string) => {
-      for (const each of services) this.#reloads?.(each, outcome)
+      for (const each of new Set(services)) this.#reloads?.(each, outcome)
     }
-    const shared = this.#sources.get(id) ?? { thing: make(reloaded), services }
-    this.#sources.set(id, shared)
+    const shared = this.#shared.get(id) ?? { thing: make(reloaded), services, started: false }
+    this.#shared.set(id, shared)
     shared.services.push(service)
-    this.#measure(service, shared.thing)
     return shared.thing as T
   }
 
-  #measure(service: string, source: CredentialSource): void {
+  #measure(service: string, source: CredentialSource): Shown | null {
     const { meter } = this.#deps
-    if (meter === null) return
+    if (meter === null) return null
     if (this.#reloads === null) {
       const counter = meter.counter({
         name: 'jingwei_mesh_certificate_reloads_total',
@@ -178,8 +206,8 @@ export class Transports {
         help: 'Until when the certificate that the gateway shows to the service is good.',
         labelNames: ['service'],
         collect: (set) => {
-          for (const [each, { credentials }] of this.#expiring) {
-            const expiresAt = credentials?.expiresAt ?? null
+          for (const { service: each, source } of this.#shown) {
+            const expiresAt = source.credentials?.expiresAt ?? null
             if (expiresAt !== null) set({ service: each }, expiresAt)
           }
         }
@@ -189,15 +217,17 @@ export class Transports {
         help: 'Time from which the certificate that the gateway shows to the service is valid.',
         labelNames: ['service'],
         collect: (set) => {
-          for (const [each, { credentials }] of this.#expiring) {
-            const validFrom = credentials?.validFrom ?? null
+          for (const { service: each, source } of this.#shown) {
+            const validFrom = source.credentials?.validFrom ?? null
             if (validFrom !== null) set({ service: each }, validFrom)
           }
         }
       })
     }
     for (const outcome of ['success', 'failure']) this.#reloads(service, outcome, 0)
-    this.#expiring.set(service, source)
+    const shown = { service, source }
+    this.#shown.add(shown)
+    return shown
   }
 }
 

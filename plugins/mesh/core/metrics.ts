@@ -47,33 +47,6 @@ export function serviceGauge(
   return meter.gauge({ name, help, labelNames: ['service'], collect: (set) => set({ service }, read()) })
 }
 
-/** The meter of one mesh: ends the mesh's gauges with the mesh, so that another mesh can have the same meter. */
-export class OwnMeter implements Meter {
-  readonly counter: Meter['counter']
-  readonly histogram: Meter['histogram']
-  readonly #meter: Meter
-  readonly #ends = new Set<() => void>()
-
-  constructor(meter: Meter) {
-    this.#meter = meter
-    this.counter = (options) => meter.counter(options)
-    this.histogram = (options) => meter.histogram(options)
-  }
-
-  readonly gauge: Meter['gauge'] = (options) => {
-    const end = this.#meter.gauge(options)
-    this.#ends.add(end)
-    return () => {
-      if (this.#ends.delete(end)) end()
-    }
-  }
-
-  close(): void {
-    for (const end of this.#ends) end()
-    this.#ends.clear()
-  }
-}
-
 /** Fields of a service that are read at a scrape. `status()` would return all: too slow for a thousand services. */
 interface Measured {
   readonly name: string

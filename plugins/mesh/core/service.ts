@@ -49,6 +49,13 @@ export class Service implements CallHost {
   readonly ready = new Promise<void>((resolve) => {
     this.#onReady = resolve
   })
+  #sourceClosed: Promise<void> | null = null
+  #destroyed: Promise<void> | null = null
+  #onEnd: (() => void) | null = null
+  /** Resolves once the service has ended, with its connections. */
+  readonly ended = new Promise<void>((resolve) => {
+    this.#onEnd = resolve
+  })
   #closed = false
   #newest: Call | null = null
   #onIdle: (() => void) | null = null
@@ -69,12 +76,13 @@ export class Service implements CallHost {
 
   /**
    * Returns a concern's state for this service, which all chains share; created for the first of them, closed with the
-   * service. `variant` tells apart several states of one concern, such as one for each service that calls are copied to.
+   * service, which may outlive the configuration of that chain: `create` takes what it needs of `deps`, the service's own, and
+   * nothing of the chain. `variant` tells apart several states of one concern, such as one for each service that calls are copied to.
    */
-  state<S extends ServiceState>(key: StateKey<S>, create: () => S, variant = ''): S {
+  state<S extends ServiceState>(key: StateKey<S>, create: (deps: MeshDeps) => S, variant = ''): S {
     const known = key.get(this, variant)
     if (known !== undefined) return known
-    const state = create()
+    const state = create(this.#deps)
     key.set(this, variant, state)
     this.#states.push([`${key.name} ${variant}`.trimEnd(), state])
     if (this.#closed) state.close?.()
@@ -131,7 +139,9 @@ export class Service implements CallHost {
     this.#deps.log.error({ service: this.name, err }, `${this.name}: the handler of a call threw at its end`)
   }
 
+  /** Begins discovery, once. */
   start(): void {
+    if (this.#started) return
     this.#started = true
     for (const [, state] of this.#states) this.#begin(state)
     this.#source.start((specs) => this.#publish(specs))
@@ -239,7 +249,7 @@ export class Service implements CallHost {
   /** Ends discovery, lets calls in flight, retries included, end within the grace, then closes every connection. */
   async close(graceMs: number): Promise<void> {
     this.#stop()
-    await Promise.all([this.#source.close(), this.#idle(graceMs)])
+    await Promise.all([this.#closeSource(), this.#idle(graceMs)])
     await this.destroy()
   }
 
@@ -265,7 +275,19 @@ export class Service implements CallHost {
     this.#stop()
     // Each takes itself off the list.
     while (this.#newest !== null) this.#newest.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
+    this.#destroyed ??= this.#closeAll()
+    await this.#destroyed
+  }
+
+  async #closeAll(): Promise<void> {
     const endpoints = [...this.#endpoints.values(), ...this.#leaving]
-    await Promise.all([this.#source.close(), ...endpoints.map((endpoint) => endpoint.destroy())])
+    await Promise.all([this.#closeSource(), ...endpoints.map((endpoint) => endpoint.destroy())])
+    await this.transport.close()
+    this.#onEnd?.()
+  }
+
+  #closeSource(): Promise<void> {
+    this.#sourceClosed ??= this.#source.close()
+    return this.#sourceClosed
   }
 }

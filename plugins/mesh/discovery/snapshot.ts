@@ -28,6 +28,8 @@ interface Kept {
   instances: readonly InstanceSpec[]
   /** When what was restored had been confirmed, on the mesh's clock; null where nothing was. */
   restoredAt: number | null
+  /** When its service ended, on the mesh's clock; null while it runs. */
+  endedAt: number | null
 }
 
 export class Snapshot {
@@ -63,7 +65,7 @@ export class Snapshot {
 
   /** The source, which begins with the instances that were kept as the answer to the same question. */
   keeping(service: string, identity: string, source: Restorable): Source {
-    const kept: Kept = { identity, source, instances: [], restoredAt: null }
+    const kept: Kept = { identity, source, instances: [], restoredAt: null, endedAt: null }
     this.#kept.set(service, kept)
     return {
       start: (publish) => {
@@ -80,7 +82,10 @@ export class Snapshot {
         if (status.confirmedAt !== null || kept.restoredAt === null) return status
         return { ...status, confirmedAt: kept.restoredAt, restored: true }
       },
-      close: () => source.close()
+      close: () => {
+        kept.endedAt ??= this.#now()
+        return source.close()
+      }
     }
   }
 
@@ -167,7 +172,13 @@ export class Snapshot {
   }
 
   *#current(): Generator<Entry> {
-    for (const [service, { identity, source, instances, restoredAt }] of this.#kept) {
+    for (const [service, kept] of this.#kept) {
+      const { identity, source, instances, restoredAt, endedAt } = kept
+      // One that ends with the gateway is kept for the next start; one that the configuration no longer has is forgotten.
+      if (endedAt !== null && this.#now() - endedAt > this.#timing.refresh) {
+        this.#kept.delete(service)
+        continue
+      }
       const confirmedAt = source.status().confirmedAt ?? restoredAt
       // No instance is as good as no entry, and not to be taken for an answer.
       if (confirmedAt === null || instances.length === 0) continue
@@ -193,7 +204,8 @@ export class Snapshot {
 
   /** Of each service, whether it lives on what was kept. */
   restored(): [service: string, restored: boolean][] {
-    const lives = ({ restoredAt, source }: Kept) => restoredAt !== null && source.status().confirmedAt === null
+    const lives = ({ restoredAt, endedAt, source }: Kept) =>
+      restoredAt !== null && endedAt === null && source.status().confirmedAt === null
     return [...this.#kept].map(([service, kept]) => [service, lives(kept)])
   }
 }

@@ -1,8 +1,8 @@
-import type { Layer } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
+import type { Service } from '../core/service.ts'
 import type { ServiceState } from '../core/service-state.ts'
 import { StateKey } from '../core/service-state.ts'
-import type { Endpoint, Instance } from '../core/types.ts'
+import type { Endpoint, Instance, MeshDeps } from '../core/types.ts'
 import type { CheckContext } from './instance-check.ts'
 import { healthCheck, InstanceCheck } from './instance-check.ts'
 import type { Probe } from './probe.ts'
@@ -20,9 +20,9 @@ const activeChecks = new StateKey<ActiveChecks>(healthCheck)
  * Where Consul has vouched for it, `unhealthyThreshold` failures take it out; elsewhere nobody has looked yet, so its
  * first check decides.
  */
-export const activeCheck: Layer = (service, policy, { meter, now, random, stalledMs }) => {
-  const options = policy.healthCheck
-  if (!options) return null
+export function activeCheck(service: Service, { meter, now, random, stalledMs }: MeshDeps): void {
+  const options = service.config.mesh.healthCheck
+  if (!options) return
   const checks = { name: 'jingwei_mesh_health_checks_total', help: 'Active checks of instances, by outcome.' }
   const counts = {
     success: counterOf(meter, checks, { service: service.name, outcome: 'success' }),
@@ -39,7 +39,6 @@ export const activeCheck: Layer = (service, policy, { meter, now, random, stalle
     }
     return new ActiveChecks(context, (origin) => probeOf(origin, options, service.transport.to(origin), stalledMs))
   })
-  return null
 }
 
 /** The checks of all instances of a service: begun with an instance, ended with it. */

@@ -254,7 +254,8 @@ function logger(lines: string[]) {
 function metrics() {
   const registry = new Registry()
   const before = (fastify: FastifyInstance) => {
-    fastify.decorate('meter', createMeter(registry))
+    const meter = createMeter(registry)
+    fastify.decorate('meter', { ...meter, lasting: meter })
   }
   const value = async (name: string) => {
     const metric = await registry.getSingleMetric(name)?.get()

@@ -16,9 +16,9 @@ import { adaptiveConcurrencyKey } from './options.ts'
 const limiterKey = new StateKey<Limiter>('adaptive-concurrency')
 
 /** Bounds what is in flight by a limit that follows the latency. */
-export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }, deps) => {
+export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }) => {
   if (!options) return null
-  const limiter = service.state(limiterKey, () => new Limiter(service, options, deps))
+  const limiter = service.state(limiterKey, (deps) => new Limiter(service, options, deps))
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {
     if (limiter.inFlight < limiter.gradient.limit)

@@ -14,13 +14,13 @@ const capsKey = new StateKey<Caps>('caps')
 const shadowCapsKey = new StateKey<ShadowCaps>('caps')
 
 /** Bounds what is in flight and what waits. Those of an instance are kept by its endpoint, and `select` minds them. */
-export const caps: Layer = (service, { circuitBreaker: options }, deps) => {
+export const caps: Layer = (service, { circuitBreaker: options }) => {
   if (!options) return null
   if (options.mode === 'shadow') {
-    const shadow = service.state(shadowCapsKey, () => new ShadowCaps(service, options, deps))
+    const shadow = service.state(shadowCapsKey, (deps) => new ShadowCaps(service, options, deps))
     return (dispatch) => (opts, handler) => shadow.watch(dispatch, opts, handler)
   }
-  const kept = service.state(capsKey, () => new Caps(service, options, deps))
+  const kept = service.state(capsKey, (deps) => new Caps(service, options, deps))
   return (dispatch) => (opts, handler) => kept.admit(dispatch, opts, handler)
 }
 

@@ -16,9 +16,9 @@ import { Circuit } from './circuit.ts'
 const breakerKey = new StateKey<Breaker>('circuit-breaker')
 
 /** Lets no call through while the service fails. What a retry saves is no failure. */
-export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }, deps) => {
+export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }) => {
   if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
-  const breaker = service.state(breakerKey, () => new Breaker(service, options, deps))
+  const breaker = service.state(breakerKey, (deps) => new Breaker(service, options, deps))
   const { circuit, refuse } = breaker
   const shadow = options.mode === 'shadow'
   return (dispatch) => (opts, handler) => {

@@ -22,7 +22,7 @@ const byDefinition = idempotency({
 export const fallback: Layer = (service, policy, deps) => {
   const { fallback: options, subset = '' } = policy
   if (!options) return null
-  const { meter, now, toService, perRequestHeaders = [] } = deps
+  const { meter, toService, perRequestHeaders = [], pluginsKey } = deps
   const repeating = governing(policy, service, deps)
   const steps = options.map(compileStep)
   const stale = options.find((entry) => entry.stale !== undefined)?.stale
@@ -40,7 +40,9 @@ export const fallback: Layer = (service, policy, deps) => {
     store:
       stale === undefined
         ? null
-        : service.state(staleStores, () => new StaleStores(now, perRequestHeaders)).of(subset, stale),
+        : service
+            .state(staleStores, ({ now }) => new StaleStores(now))
+            .of(stale, { subset, perRequest: perRequestHeaders, plugins: pluginsKey() }),
     idempotent: repeating?.mayRepeat ?? byDefinition,
     keptBytes: steps.some((step) => step.service !== null) ? (repeating?.maxBody ?? usuallyKept) : 0
   }

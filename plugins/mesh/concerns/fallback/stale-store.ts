@@ -162,27 +162,37 @@ export class Recording {
   }
 }
 
-/** A service's stores: one for each way of keeping answers, whichever chains use it. */
+/** What a store depends on beside its options. */
+interface StoreScope {
+  readonly subset: string
+  readonly perRequest: readonly string[]
+  /** Tells apart configurations of plugins, which may change requests and responses. */
+  readonly plugins: string
+}
+
+/** A service's stores: one for each way of keeping answers, whichever chains use it. It ends with the last of them. */
 export class StaleStores implements ServiceState {
   readonly #now: () => number
-  readonly #perRequest: readonly string[]
-  readonly #stores = new Map<string, StaleStore>()
+  /** Weak: the chains of a configuration that has ended leave none behind. */
+  readonly #stores = new Map<string, WeakRef<StaleStore>>()
 
-  constructor(now: () => number, perRequest: readonly string[]) {
+  constructor(now: () => number) {
     this.#now = now
-    this.#perRequest = perRequest
   }
 
-  of(subset: string, options: StaleOptions): StaleStore {
+  of(options: StaleOptions, { subset, perRequest, plugins }: StoreScope): StaleStore {
     const { maxAge, maxEntries, maxBody, excludeHeaders } = options
-    const key = JSON.stringify([subset, maxAge, maxEntries, maxBody, excludeHeaders])
-    const store = this.#stores.get(key) ?? new StaleStore(options, this.#now, this.#perRequest)
-    this.#stores.set(key, store)
+    const key = JSON.stringify([subset, perRequest, plugins, maxAge, maxEntries, maxBody, excludeHeaders])
+    const known = this.#stores.get(key)?.deref()
+    if (known !== undefined) return known
+    for (const [other, ref] of this.#stores) if (ref.deref() === undefined) this.#stores.delete(other)
+    const store = new StaleStore(options, this.#now, perRequest)
+    this.#stores.set(key, new WeakRef(store))
     return store
   }
 
   status() {
-    const all = [...this.#stores.values()].map((store) => store.status())
+    const all = [...this.#stores.values()].flatMap((ref) => ref.deref()?.status() ?? [])
     const sum = (key: 'answers' | 'bytes') => all.reduce((total, each) => total + each[key], 0)
     return { answers: sum('answers'), bytes: sum('bytes') }
   }

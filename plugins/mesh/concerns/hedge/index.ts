@@ -38,7 +38,7 @@ export const hedge: Layer = (service, policy, deps) => {
     attempts: options.attempts,
     afterMs: delay(options, latencies),
     latencies,
-    limit: RetryLimit.of(service, deps),
+    limit: RetryLimit.of(service),
     share: budget ?? ownBudget,
     count: (isWon: boolean) => (isWon ? won : lost)(),
     now

@@ -20,11 +20,11 @@ interface Context {
 }
 
 /** Takes out instances that answer worse than the others: tells the detector how each attempt ended. */
-export const outlierDetection: Layer = (service, policy, deps) => {
+export const outlierDetection: Layer = (service, policy, { now }) => {
   const options = policy.outlierDetection
   if (!options) return null
-  const detector = service.state(detectorKey, () => new OutlierDetector(service.name, options, deps))
-  const context: Context = { detector, timeoutMs: policy.timeout, now: deps.now }
+  const detector = service.state(detectorKey, (deps) => new OutlierDetector(service.name, options, deps))
+  const context: Context = { detector, timeoutMs: policy.timeout, now }
   return (dispatch) => (opts, handler) => {
     const host = detector.host(opts.instance!.endpoint)
     return dispatch(opts, host === undefined ? handler : new OutlierHandler(handler, opts, host, context))

@@ -15,9 +15,9 @@ import { limitKey } from './options.ts'
 const limiterKey = new StateKey<Limiter>('rate-limit')
 
 /** Protects a fragile service from all callers together: a token bucket toward it. */
-export const rateLimit: Layer = (service, { limit: options }, deps) => {
+export const rateLimit: Layer = (service, { limit: options }) => {
   if (!options) return null
-  const limiter = service.state(limiterKey, () => new Limiter(service, options, deps))
+  const limiter = service.state(limiterKey, (deps) => new Limiter(service, options, deps))
   if (options.mode === 'shadow') {
     return (dispatch) => (opts, handler) => {
       limiter.watch()

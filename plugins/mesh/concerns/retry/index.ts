@@ -27,7 +27,7 @@ export const retry: Layer = (service, policy, deps) => {
   const options = policy.retry
   if (options === false) return null
   const rules = retryRules(options)
-  const limit = RetryLimit.of(service, deps)
+  const limit = RetryLimit.of(service)
   const counter = deps.meter?.counter({
     name: 'jingwei_mesh_retries_total',
     help: 'Attempts made again, by what had failed.',

@@ -21,8 +21,8 @@ export class RetryLimit implements ServiceState {
   readonly #now: MeshDeps['now']
 
   /** The service's own, made when its first chain needs it. */
-  static of(service: Service, deps: MeshDeps): RetryLimit {
-    return service.state(retryLimit, () => new RetryLimit(service, deps))
+  static of(service: Service): RetryLimit {
+    return service.state(retryLimit, (deps) => new RetryLimit(service, deps))
   }
 
   constructor(service: Service, { meter, now }: MeshDeps) {

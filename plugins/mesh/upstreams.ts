@@ -1,0 +1,113 @@
+/**
+ * Services at run time, with what they share: clock, discovery, credentials, locality. They outlive a configuration; the
+ * `Mesh` of one configuration composes its chains over them.
+ */
+import type { ServiceConfig } from '../../config/schema.ts'
+import type { Meter } from '../meter.ts'
+import { OwnMeter } from '../meter.ts'
+import { Exhaustion } from './connect/exhaustion.ts'
+import { Transports } from './connect/index.ts'
+import { LoopClock } from './core/loop-clock.ts'
+import { registerServiceMetrics } from './core/metrics.ts'
+import { Service } from './core/service.ts'
+import type { FaultOwners, Logger, MeshDeps } from './core/types.ts'
+import { timeFirstRequests } from './discovery/first-request.ts'
+import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
+import { createDiscovery } from './discovery/index.ts'
+import type { LocalityOptions } from './discovery/locality.ts'
+import { OwnLocality } from './discovery/locality.ts'
+import { activeCheck } from './health/active-check.ts'
+
+export interface UpstreamOptions {
+  log: Logger
+  meter: Meter | null
+  /** Instances from a registry of your own; the configuration then says nothing of where services are. */
+  discovery?: Discovery
+  now?: () => number
+  random?: () => number
+  /** Contains what interceptors throw from timers and sockets of their own. */
+  owners: FaultOwners | null
+}
+
+/** Makes services, and ends what they share once they have all ended. */
+export class Upstreams {
+  /** What its services are given. */
+  readonly deps: MeshDeps
+  readonly #services = new Set<Service>()
+  readonly #discovery: Discovery
+  readonly #locality: OwnLocality
+  readonly #transports: Transports
+  readonly #exhaustion: Exhaustion
+  readonly #meter: OwnMeter | null
+  readonly #clock: LoopClock
+
+  constructor(options: DiscoveryOptions & LocalityOptions, { log, meter, owners, ...given }: UpstreamOptions) {
+    this.#meter = meter === null ? null : new OwnMeter(meter)
+    this.#exhaustion = new Exhaustion({ log, meter: this.#meter })
+    this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
+    this.deps = {
+      log,
+      meter: this.#meter,
+      now: given.now ?? this.#clock.now,
+      // Whoever brings a clock of its own says what time passes.
+      ...(given.now === undefined && { stalledMs: this.#clock.stalledMs }),
+      noteExhausted: this.#exhaustion.note,
+      random: given.random ?? Math.random,
+      owners,
+      locality: () => this.#locality.current
+    }
+    this.#locality = new OwnLocality(options, this.deps, () => {
+      for (const service of this.#services) service.rebalance()
+    })
+    this.#discovery = given.discovery ?? createDiscovery(options, this.deps)
+    this.#transports = new Transports(options.consul, this.deps)
+    if (this.#meter !== null) registerServiceMetrics(this.#meter, () => this.#services, this.deps.now)
+  }
+
+  /** Makes a service, which does nothing until `start`. Throws if its way of connecting is not possible. */
+  add(config: ServiceConfig): Service {
+    const transport = this.#transports.of(config)
+    const service = new Service(config, this.#discovery.source(config), transport, this.deps)
+    this.#services.add(service)
+    return service
+  }
+
+  /**
+   * Starts what these services share, and then those that have not been started. With `attend: false` nothing is asked of
+   * the instances themselves, for who only wants to look.
+   */
+  start(services: readonly Service[], attend: boolean): void {
+    this.#clock.start()
+    this.#transports.start()
+    this.#locality.start(services.some((service) => service.prefersLocal))
+    if (attend) this.#discovery.attend?.()
+    for (const service of services) {
+      if (attend) {
+        activeCheck(service, this.deps)
+        timeFirstRequests(service, this.deps)
+      }
+      service.start()
+    }
+  }
+
+  /** Ends a service: its calls in flight, retries included, have `graceMs`. */
+  async end(service: Service, graceMs: number): Promise<void> {
+    await service.close(graceMs)
+    this.#services.delete(service)
+  }
+
+  /** Ends a service at once: its calls in flight fail by the error. */
+  async destroy(service: Service, error: Error | null): Promise<void> {
+    await service.destroy(error)
+    this.#services.delete(service)
+  }
+
+  /** Ends what is shared, once all services have ended. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#services].map((service) => service.ended))
+    this.#clock.close()
+    this.#exhaustion.close()
+    this.#meter?.close()
+    await Promise.all([this.#discovery.close(), this.#transports.close(), this.#locality.close()])
+  }
+}
