@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type {
   FastifyContextConfig,
   FastifyInstance,
@@ -12,13 +11,11 @@ import { paramNames, pathPatterns } from '../config/path-pattern.ts'
 import { mountPoint } from '../config/path-reading.ts'
 import { methodsOf, RouteTable } from '../config/route-table.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
+import { TimeSlice } from '../plugins/time-slices.ts'
 import type { Target } from './match.ts'
 import { CONSTRAINT, internalUrl, ROUTER_METHOD, tableStrategy } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
 import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.ts'
-
-/** Routes that are added before the event loop may do other things. */
-const BATCH = 100
 
 let gateways = 0
 
@@ -47,6 +44,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   })
   fastify.setNotFoundHandler(unrouted(table, mountPoint(fastify), listen.unknownHost))
 
+  const slice = new TimeSlice()
   for (const [index, route] of routes.entries()) {
     // Any method may carry a body, and none is special to a gateway.
     const methods = methodsOf(route.match)
@@ -59,7 +57,11 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
         route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(index, route, pattern, methods)
       table.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
     }
-    if (index % BATCH === BATCH - 1) await nextTurn()
+    if (slice.isOver) {
+      // Fastify completes the routes that have been added: later, it would complete all of them at once.
+      await fastify.after()
+      await slice.next()
+    }
   }
 
   function addRoute(route: RouteConfig, pattern: PathPattern, methods: string[]): Target {

@@ -6,10 +6,11 @@ export function cpuMs(): number {
   return (user + system) / 1000
 }
 
-/** Runs work, and returns its result and the longest stretch between two iterations of the event loop. */
-export async function longestStretch<T>(work: () => Promise<T>): Promise<{ result: T; longest: number }> {
+/** Runs work, and returns its result, the longest stretch between two iterations of the event loop, and the sum of all. */
+export async function longestStretch<T>(work: () => Promise<T>): Promise<{ result: T; longest: number; all: number }> {
   let longest = 0
-  let last = cpuMs()
+  const start = cpuMs()
+  let last = start
   let next: NodeJS.Immediate
   const note = () => {
     const now = cpuMs()
@@ -24,7 +25,7 @@ export async function longestStretch<T>(work: () => Promise<T>): Promise<{ resul
   try {
     const result = await work()
     note()
-    return { result, longest }
+    return { result, longest, all: last - start }
   } finally {
     clearImmediate(next)
   }

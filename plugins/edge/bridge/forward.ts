@@ -6,6 +6,7 @@ import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } f
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../config/schema.ts'
+import { TimeSlice } from '../../time-slices.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
 import { attach } from '../attach.ts'
 import type { ResponseRules } from './exchange.ts'
@@ -60,7 +61,11 @@ export default fp(
     })
     // Only now has every route said which headers it drops, and which hooks it has.
     fastify.addHook('onReady', async () => {
-      for (const complete of completions.splice(0)) complete()
+      const slice = new TimeSlice()
+      for (const complete of completions.splice(0)) {
+        complete()
+        if (slice.isOver) await slice.next()
+      }
     })
 
     function forwardTo(route: RouteConfig, path: () => ResponsePath) {

@@ -1,6 +1,6 @@
 import type { FastifyJWTOptions, JWT } from '@fastify/jwt'
 import jwt from '@fastify/jwt'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify'
 
 type Claims = Readonly<Record<string, unknown>>
 type Done = (error: Error | null, claims?: Claims) => void
@@ -19,7 +19,7 @@ export interface Verifier {
  */
 export async function registerApart(fastify: FastifyInstance, options: FastifyJWTOptions): Promise<Verifier> {
   const { promise, resolve } = Promise.withResolvers<Verifier>()
-  await fastify.register(async (apart) => {
+  const plugin: FastifyPluginAsync = async (apart) => {
     const decorators = new Map<string | symbol, unknown>()
     const { decorateRequest } = apart
     Object.assign(apart, {
@@ -32,7 +32,9 @@ export async function registerApart(fastify: FastifyInstance, options: FastifyJW
     const verify = decorators.get('jwtVerify') as VerifyRequest
     // Without options: only so does the plugin keep one verifier for each key.
     resolve({ jwt: apart.jwt, verifyRequest: (request) => promised((done) => verify.call(request, undefined, done)) })
-  })
+  }
+  // Without a name, Fastify would look for one among all modules that are loaded.
+  await fastify.register(Object.assign(plugin, { [Symbol.for('fastify.display-name')]: 'jingwei-jwt-verifier' }))
   return promise
 }
 

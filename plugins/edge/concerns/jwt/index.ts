@@ -9,6 +9,7 @@ import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
+import { TimeSlice } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -91,9 +92,11 @@ export default edgeConcern({
       const { options } = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
       return bySet(await registerApart(fastify, options), set, keys, cache(null), clockSkew)
     }
+    const slice = new TimeSlice()
     for (const { jwt } of inForce) {
       const id = identity(jwt)
       if (!verifiers.has(id)) verifiers.set(id, await verifierOf(jwt))
+      if (slice.isOver) await slice.next()
     }
 
     const late: Promise<void>[] = []

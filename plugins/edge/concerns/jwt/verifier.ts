@@ -19,10 +19,20 @@ import { TokenInvalid } from './reasons.ts'
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
 
-/** Returns the same text for configurations that share a verifier, and with it the tokens that it remembers. */
+const identities = new WeakMap<JwtOptions, string>()
+
+/**
+ * Returns the same text for configurations that share a verifier, and with it the tokens that it remembers. Asked for
+ * several times for each route, and so kept.
+ */
 export function identity(options: JwtOptions): string {
-  const { forward: _forward, maxTokenSize: _size, ...verifying } = options
-  return JSON.stringify(Object.entries(verifying).sort(([a], [b]) => (a < b ? -1 : 1)))
+  let text = identities.get(options)
+  if (text === undefined) {
+    const { forward: _forward, maxTokenSize: _size, ...verifying } = options
+    text = JSON.stringify(Object.entries(verifying).sort(([a], [b]) => (a < b ? -1 : 1)))
+    identities.set(options, text)
+  }
+  return text
 }
 
 /** The token behind `Bearer` and any number of blanks (RFC 6750, 2.1). */
