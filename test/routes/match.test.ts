@@ -192,33 +192,18 @@ t.test('what a route says under `config` reaches the plugins, and cannot take th
   t.match(seen, [{ stamp: { colour: 'blue' }, route: { name: 'api' } }])
 })
 
-t.test('a thousand routes are added in batches, between which the event loop turns, and each is found', async (t) => {
+t.test('of a thousand routes, each is found', async (t) => {
   const routes = Array.from({ length: 1000 }, (_, n) => ({
     name: `r${n}`,
     match: { path: `/api/v${n % 7}/thing${n}` }
   }))
-  const added: number[] = []
   const service = await startService((request, response) => response.end(request.url))
   t.teardown(service.close)
-  let inTurn = 0
-  const nextTurn = () => {
-    if (inTurn > 0) added.push(inTurn)
-    inTurn = 0
-  }
-  const gateway = await startGateway(
-    {
-      services: { any: { instances: [service.url] } },
-      routes: routes.map((route) => ({ ...route, service: 'any', path: { rewrite: { prefix: `/${route.name}` } } }))
-    },
-    {
-      before: (server) =>
-        void server.addHook('onRoute', () => {
-          if (inTurn++ === 0) setImmediate(nextTurn)
-        })
-    }
-  )
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: routes.map((route) => ({ ...route, service: 'any', path: { rewrite: { prefix: `/${route.name}` } } }))
+  })
   t.teardown(gateway.close)
-  t.ok(Math.max(...added) <= 200, `at most ${Math.max(...added)} in one turn`)
   for (const n of [0, 499, 999]) t.equal(await served(gateway, `/api/v${n % 7}/thing${n}/x`), `/r${n}/x`)
 })
 
