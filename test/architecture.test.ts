@@ -53,7 +53,9 @@ const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 const timeSlices = 'plugins/time-slices.ts'
 
 /** What both halves, operations and the configuration use: it imports nothing but Node. */
-const shared = ['plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', timeSlices]
+const shared = [
+  'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts', timeSlices
+] // biome-ignore format: a list
 
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */
 const watcher = 'plugins/watch-files.ts'

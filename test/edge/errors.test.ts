@@ -8,9 +8,9 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { errorTable } from '../../plugins/edge/errors.ts'
+import { authority, folderFor } from '../helpers/certificates.ts'
 import type { GatewayOptions } from '../helpers/gateway.ts'
 import { answering, eventually, get, startGateway, startRawService } from '../helpers/gateway.ts'
-import { authority, folderFor } from '../mesh/helpers/certificates.ts'
 
 const root = join(import.meta.dirname, '../..')
 

@@ -14,7 +14,7 @@ import type { Readable } from 'node:stream'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
-import { authority, folderFor } from './helpers/certificates.ts'
+import { authority, folderFor } from '../helpers/certificates.ts'
 import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
 import { raw } from './helpers/servers.ts'
 

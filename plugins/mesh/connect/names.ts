@@ -2,27 +2,11 @@
 import { isIP } from 'node:net'
 import type { PeerCertificate } from 'node:tls'
 import { checkServerIdentity } from 'node:tls'
+import { alternativeNames } from '../../alternative-names.ts'
 import { ConnectionError } from '../core/errors.ts'
 
 /** Undefined when the peer is who it should be, as `checkServerIdentity` of Node wants it. */
 export type Identify = (host: string, certificate: PeerCertificate) => Error | undefined
-
-/**
- * Alternative names by kind: `DNS`, `URI`, `IP Address`. Node puts a value in quotes that could be taken for two; a
- * text that is not understood to its very end names nobody.
- */
-export function alternativeNames(text: string | undefined): Readonly<Record<string, readonly string[]>> {
-  const names: Record<string, string[]> = {}
-  const part = /([A-Za-z ]+):(?:("(?:[^"\\]|\\.)*")|([^",]*))(?:, |$)/y
-  while (text && part.lastIndex < text.length) {
-    const [, kind, quoted, plain] = part.exec(text) ?? []
-    if (kind === undefined) return {}
-    const value = quoted === undefined ? plain! : String(JSON.parse(quoted))
-    names[kind] ??= []
-    names[kind].push(value)
-  }
-  return names
-}
 
 export function mismatch(service: string, wanted: readonly string[], text: string | undefined): ConnectionError {
   const names = `wanted ${wanted.join(' or ')}, and the certificate is for ${text || 'nobody'}`

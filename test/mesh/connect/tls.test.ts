@@ -1,9 +1,9 @@
 /** TLS to a service's instances: who is believed, what is shown, and that nothing gets around the checks. */
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
-import { alternativeNames } from '../../../plugins/mesh/connect/names.ts'
+import { alternativeNames } from '../../../plugins/alternative-names.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
-import { authority, folderFor } from '../helpers/certificates.ts'
+import { authority, folderFor } from '../../helpers/certificates.ts'
 import { service } from '../helpers/mesh.ts'
 import { call, calling, logged, secure } from './support.ts'
 

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
 import type { Test } from 'tap'
 import t from 'tap'
-import { authority, folderFor } from '../helpers/certificates.ts'
+import { authority, folderFor } from '../../helpers/certificates.ts'
 import { eventually } from '../helpers/servers.ts'
 import { Heard, poolTo, turns } from './support.ts'
 

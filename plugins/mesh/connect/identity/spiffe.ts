@@ -1,6 +1,8 @@
 /** SPIFFE ids as Consul Connect writes them: `spiffe://<trust domain>/ns/<namespace>/dc/<datacenter>/svc/<service>`. */
+
+import { alternativeNames } from '../../../alternative-names.ts'
 import type { Identify } from '../names.ts'
-import { alternativeNames, mismatch } from '../names.ts'
+import { mismatch } from '../names.ts'
 
 export interface SpiffeId {
   readonly trustDomain: string
