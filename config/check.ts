@@ -7,6 +7,7 @@ import type { Steps } from '../plugins/time-slices.ts'
 import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
+import { checkTls } from './check-tls.ts'
 import { checkPem } from './checked.ts'
 import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
@@ -17,7 +18,7 @@ import type { Written } from './schema.ts'
 export function* check(data: Written, report: Report, file: string, keys: Keys): Steps<void> {
   const checked = { data, keys, report, absolute: (path: string) => resolve(dirname(file), path) }
   if (!report.usable('')) return
-  checkListen(checked)
+  yield* checkListen(checked)
   if (report.usable('/services')) {
     for (const name of Object.keys(data.services)) {
       yield
@@ -37,7 +38,7 @@ export function* check(data: Written, report: Report, file: string, keys: Keys):
   }
 }
 
-function checkListen(checked: Checked): void {
+function* checkListen(checked: Checked): Steps<void> {
   const { data, report } = checked
   const { listen, admin } = data
   if (report.sound('/listen/trustProxy')) {
@@ -53,7 +54,7 @@ function checkListen(checked: Checked): void {
     if (listen.tls === undefined && report.usable('/listen/http2') && listen.http2 === true) {
       report.fault('/listen/http2', 'HTTP/2 is agreed on within TLS, so it needs listen.tls')
     }
-    for (const key of ['cert', 'key', 'ca'] as const) checkPem('/listen/tls', key, listen.tls?.[key], checked)
+    if (listen.tls !== undefined) yield* checkTls('/listen/tls', listen.tls, checked)
   }
   const { consul } = data.discovery ?? {}
   if (report.usable('/discovery/consul/tls')) {

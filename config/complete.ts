@@ -7,6 +7,7 @@ import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from
 import type { Report } from './faults.ts'
 import { Protections } from './protection.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
+import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
 import type { Config, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
 
 /** Returns the absolute path of one that is relative to the configuration's folder. */
@@ -62,7 +63,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     hash,
     listen: {
       ...data.listen,
-      ...(data.listen.tls && { tls: files(data.listen.tls, ['cert', 'key', 'ca'], absolute) })
+      ...(data.listen.tls && { tls: completeTls(data.listen.tls, absolute) })
     },
     discovery: discovery(data, absolute),
     edge,
@@ -122,6 +123,18 @@ function completeTarget({
     ...rest,
     service: rest.service ?? split?.[0]?.service ?? '',
     mesh: { ...mesh, ...(split && { split }), ...(stickOn && { stickOn }) }
+  }
+}
+
+function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {
+  const clients = (options: ClientCertificateOptions) => files(options, ['ca'], absolute)
+  const { clientCertificate, certificates, folders, hosts } = tls
+  return {
+    ...files(tls, ['cert', 'key', 'ca'], absolute),
+    certificates: certificates.map((pair) => files(pair, ['cert', 'key'], absolute)),
+    folders: folders.map(absolute),
+    ...(clientCertificate && { clientCertificate: clients(clientCertificate) }),
+    hosts: hosts.map((host) => ({ ...host, clientCertificate: clients(host.clientCertificate) }))
   }
 }
 

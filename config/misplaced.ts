@@ -23,7 +23,7 @@ const byName: Readonly<Record<string, string>> = {
       'write the addresses of a service under "instances"'
     ])
   ),
-  sni: 'a listener has one certificate: listen.tls',
+  sni: 'certificates are chosen by the names in them: listen.tls.certificates and listen.tls.folders; strict: true refuses other names',
   upstream_uri: 'name the service, and change its path by path.strip or path.rewrite',
   uri: 'write the path of a route under match.path',
   paths: 'write the path of a route under match.path',

@@ -77,6 +77,19 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
   })
   server.get('/admin/services', async () => gateway.mesh.status())
 
+  server.get('/admin/certificates', async () =>
+    gateway.certificates().map(({ facts, ...certificate }) => {
+      const time = (seconds: number) => new Date(seconds * 1000).toISOString()
+      const { notBefore, notAfter, ...shown } = facts ?? {}
+      return {
+        ...certificate,
+        ...shown,
+        ...(notBefore !== undefined && { notBefore: time(notBefore) }),
+        ...(notAfter !== undefined && { notAfter: time(notAfter) })
+      }
+    })
+  )
+
   server.get<{ Params: { name: string } }>('/admin/services/:name', async ({ params }, reply) => {
     if (Object.hasOwn(config.services, params.name)) return gateway.mesh.service(params.name).status()
     return reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'no such service' })

@@ -128,6 +128,10 @@ t.test('what npm start is said to show is what it shows', async (t) => {
 })
 
 const withIdentity = [
+  'jingwei_edge_certificate_expiry_timestamp_seconds{listener,certificate}',
+  'jingwei_edge_certificate_not_before_timestamp_seconds{listener,certificate}',
+  'jingwei_edge_certificate_reloads_total{listener,outcome}',
+  'jingwei_edge_certificates_unusable{listener}',
   'jingwei_mesh_certificate_expiry_timestamp_seconds{service}',
   'jingwei_mesh_certificate_not_before_timestamp_seconds{service}',
   'jingwei_mesh_certificate_reloads_total{service,outcome}',

@@ -2,15 +2,7 @@
 import Type from 'typebox'
 import { forwardingHeaders } from '../header-names.ts'
 import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, SizeOrZero, strict, Url } from './kit.ts'
-
-const Tls = Type.Object(
-  {
-    cert: Type.String({ description: 'PEM file with the certificate chain.' }),
-    key: Type.String({ description: 'PEM file with the private key.' }),
-    ca: Type.Optional(Type.String({ description: 'PEM file; clients must show a certificate signed by it.' }))
-  },
-  strict
-)
+import { Tls } from './tls.ts'
 
 const Reading = (description: string) => Names(['guard', 'ignore', 'distinct'], { default: 'guard', description })
 

@@ -33,6 +33,7 @@ import { tellRefused } from './protocol/refusals.ts'
 import requestId from './protocol/request-id.ts'
 import requestTarget from './protocol/request-target.ts'
 import { boundReaders } from './protocol/slow-reader.ts'
+import tls from './protocol/tls/index.ts'
 import { receiveUpgrades } from './protocol/upgrades.ts'
 
 /**
@@ -49,6 +50,7 @@ export const concerns: readonly EdgeConcern[] = [
   everywhere('pipelining', pipelining), // before anything is done for it
   everywhere('client-limits', clientLimits), // one that waits holds nothing but its memory
   everywhere('request-target', requestTarget), // before any rule that goes by the path
+  everywhere('client-certificate', tls), // the host is in order: may its requests come on this connection?
   bodyTimeout, // the clock runs from the head on
   cors, // preflights carry no credentials and must not be counted
   rateLimit, // before the cost of authentication; by consumer: after it

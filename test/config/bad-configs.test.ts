@@ -1,8 +1,10 @@
 import { generateKeyPairSync } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { ConfigError } from '../../config/load.ts'
 import { parseConfig } from '../../plugins/config.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 import { badConfigs } from './bad-configs.ts'
 import { badMesh } from './bad-mesh.ts'
 
@@ -11,7 +13,10 @@ const pkcs8 = { type: 'pkcs8', format: 'pem' } as const
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048, publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
 const weak = generateKeyPairSync('rsa', { modulusLength: 1024, publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256', publicKeyEncoding: spki, privateKeyEncoding: pkcs8 })
+const [ownCertificate, ownKey] = Object.values(selfSigned(t)).map((path) => readFileSync(path, 'utf8'))
 const dir = t.testdir({
+  'own.crt': ownCertificate!,
+  'own.key': ownKey!,
   'rsa.pem': rsa.publicKey,
   'private.pem': rsa.privateKey,
   'ec.pem': ec.publicKey,
@@ -107,7 +112,12 @@ t.test('as many faults as there are lines', async (t) => {
 
 t.test('whatever stands anywhere, there is a fault or a config, never a crash', async (t) => {
   const good = {
-    listen: { port: 80, tls: { cert: 'rsa.pem', key: 'rsa.pem' }, http2: true, timeouts: { headers: '1s' } },
+    listen: {
+      port: 80,
+      tls: { cert: 'own.crt', key: 'own.key', certificates: [{ cert: 'own.crt', key: 'own.key' }] },
+      http2: true,
+      timeouts: { headers: '1s' }
+    },
     admin: { port: 81 },
     discovery: { consul: { url: 'http://h', tls: { ca: 'rsa.pem' } } },
     redis: { url: 'redis://h' },

@@ -1,8 +1,10 @@
 import { generateKeyPairSync } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { ConfigError } from '../../config/load.ts'
 import { loadConfig, loader, loadWithPlugins, parseConfig } from '../../plugins/config.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 
 const whole = `
 listen:
@@ -264,10 +266,35 @@ t.test('nothing in it can be changed', async (t) => {
   t.throws(() => Object.assign(config.plugins[0]?.options?.deep as object, { 0: 2 }), TypeError)
 })
 
+t.test('all files and folders of listen.tls are looked for there', async (t) => {
+  const [cert, key] = Object.values(selfSigned(t)).map((file) => readFileSync(file, 'utf8'))
+  const dir = t.testdir({ tls: { 'a.crt': cert!, 'a.key': key! } })
+  const config = parseConfig(
+    `
+listen:
+  tls:
+    certificates: [{ cert: tls/a.crt, key: tls/a.key }]
+    folders: [tls]
+    clientCertificate: { mode: request, ca: tls/a.crt }
+    hosts: [{ names: ["*.a.example"], clientCertificate: { ca: tls/a.crt } }]
+`,
+    join(dir, 'gateway.yaml'),
+    {}
+  )
+  const tls = (name: string) => join(dir, 'tls', name)
+  t.match(config.listen.tls, {
+    certificates: [{ cert: tls('a.crt'), key: tls('a.key') }],
+    folders: [join(dir, 'tls')],
+    clientCertificate: { mode: 'request', ca: tls('a.crt') },
+    hosts: [{ names: ['*.a.example'], clientCertificate: { mode: 'require', ca: tls('a.crt') } }]
+  })
+})
+
 t.test('files are looked for beside the configuration', async (t) => {
   const { publicKey } = generateKeyPairSync('ed25519')
   const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
-  const dir = t.testdir({ tls: { 'cert.pem': '', 'key.pem': '', 'ca.pem': '' }, 'jwt.pem': pem })
+  const [cert, key] = Object.values(selfSigned(t)).map((file) => readFileSync(file, 'utf8'))
+  const dir = t.testdir({ tls: { 'cert.pem': cert!, 'key.pem': key!, 'ca.pem': cert! }, 'jwt.pem': pem })
   const config = parseConfig(
     `
 listen: { http2: true, tls: { cert: tls/cert.pem, key: ./tls/key.pem, ca: ${dir}/tls/ca.pem } }
@@ -282,7 +309,7 @@ routes:
     { PEM: pem }
   )
   const tls = (name: string) => join(dir, 'tls', name)
-  t.strictSame(config.listen.tls, { cert: tls('cert.pem'), key: tls('key.pem'), ca: tls('ca.pem') })
+  t.match(config.listen.tls, { cert: tls('cert.pem'), key: tls('key.pem'), ca: tls('ca.pem'), minVersion: 'TLSv1.2' })
   t.strictSame(config.discovery.consul?.tls, { ca: tls('ca.pem'), serverName: 'consul' })
   t.match(config.edge.jwt, { publicKey: join(dir, 'jwt.pem') })
   t.match(config.routes[0]?.edge.jwt, { publicKey: join(dir, 'jwt.pem') })

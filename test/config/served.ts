@@ -118,6 +118,10 @@ type Base = ReturnType<typeof base>
 /** Settings that a key needs besides itself. The last one that fits is used, after those of its holders. */
 const companions: readonly (readonly [path: RegExp, add: (config: Base) => void])[] = [
   [/^listen\.tls/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
+  [/^listen\.tls\.(clientCertificate|hosts)/, ({ listen }) => Object.assign(listen, { tls: { cert, key, clientCertificate: { mode: 'request', ca: cert } } })],
+  [/^listen\.tls\.hosts\.0\.clientCertificate/, ({ listen }) => Object.assign(listen, { tls: { cert, key, ca: cert, hosts: [{ names: ['a'] }] } })],
+  [/^listen\.tls\.hosts\.0\.names/, ({ listen }) => Object.assign(listen, { tls: { cert, key, hosts: [{ names: ['a'], clientCertificate: { ca: cert } }] } })],
+  [/^listen\.tls\.(certificates|default)/, ({ listen }) => Object.assign(listen, { tls: { certificates: [{ cert, key }] } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
   [/^discovery\.consul/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^discovery\.snapshot/, ({ discovery }) => Object.assign(discovery, { snapshot: { path: join(dir, 'snapshot') } })],
@@ -183,7 +187,9 @@ const mayCut = (path: Path) => /^listen\.(timeouts|limits)/.test(path.join('.'))
 function ask({ address, port }: AddressInfo, isTls: boolean): Promise<number | string> {
   const { get } = isTls ? https : http
   // Its own certificate is the one that `listen.tls.ca` may ask for.
-  const tls = isTls ? { rejectUnauthorized: false, cert: readFileSync(cert), key: readFileSync(key) } : {}
+  const tls = isTls
+    ? { servername: 'localhost', rejectUnauthorized: false, cert: readFileSync(cert), key: readFileSync(key) }
+    : {}
   const limits = { agent: false, timeout: 5000, maxHeaderSize: 2 ** 20 }
   return new Promise((resolve) => {
     const headers = { origin: 'http://a' }

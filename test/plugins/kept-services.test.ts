@@ -10,9 +10,9 @@ import t from 'tap'
 import { build } from '../../app.ts'
 import { filesTiming } from '../../plugins/mesh/connect/tls-files.ts'
 import { Stores } from '../../plugins/stores.ts'
+import { authority, folderFor } from '../helpers/certificates.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { configOf, startService } from '../helpers/gateway.ts'
-import { authority, folderFor } from '../mesh/helpers/certificates.ts'
 
 filesTiming.interval = 20
 

@@ -1,6 +1,4 @@
-import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
-import { createSecureContext } from 'node:tls'
 import createError from '@fastify/error'
 import type { FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
@@ -12,6 +10,7 @@ import { mostHops, settleForwardedFor } from './client-address.ts'
 import { trustedPeers } from './forwarding-headers.ts'
 import { isAnswering, isHandshake } from './handshake.ts'
 import { tellRefused } from './refusals.ts'
+import { listenerTlsOf } from './tls/index.ts'
 import { refuseUnparsable } from './unparsable.ts'
 
 const BadEscape = createError('JW_BAD_TARGET', 'The path has a % without two hexadecimal digits after it', 400)
@@ -75,9 +74,8 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
   if (tls === undefined) return { ...options, http } as FastifyServerOptions
   const https = {
     ...http,
-    ...certificates(tls),
+    ...listenerTlsOf(tls).serverOptions(),
     handshakeTimeout: timeouts.headers,
-    ...(tls.ca !== undefined && { requestCert: true, rejectUnauthorized: true }),
     ...(listen.http2 && http2Options(listen))
   }
   return {
@@ -86,19 +84,6 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
     // Ours goes by streams, not by bytes.
     ...(listen.http2 && { http2: true, http2SessionTimeout: 0 })
   } as FastifyServerOptions
-}
-
-/** Reads the files of `listen.tls`. Throws if they do not fit each other, as Node would, but names the key. */
-function certificates({ cert, key, ca }: NonNullable<Config['listen']['tls']>) {
-  try {
-    const read = { cert: readFileSync(cert), key: readFileSync(key), ...(ca !== undefined && { ca: readFileSync(ca) }) }
-    // OpenSSL would take it for a list of no authorities, and refuse every client.
-    if (read.ca !== undefined && !read.ca.includes('CERTIFICATE-----')) throw new Error('ca holds no certificate')
-    createSecureContext(read)
-    return read
-  } catch (error) {
-    throw new Error(`listen.tls: these files cannot be used: ${(error as Error).message}`, { cause: error })
-  }
 }
 
 /** Bytes of the shortest field, of one character, in HTTP/1.1 and as HTTP/2 counts it (RFC 9113, 6.5.2). */

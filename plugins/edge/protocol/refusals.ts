@@ -13,7 +13,11 @@ export const reasons = [
   'connections',
   'client-connections',
   'pipelining',
-  'descriptors'
+  'descriptors',
+  'plain-http',
+  'tls-handshake',
+  'server-name',
+  'client-certificate'
 ] as const
 
 export interface Refusal {

@@ -1,0 +1,163 @@
+/** Checks of `listen.tls` that a schema cannot express: files, keys, names, client certificates. */
+import { getCiphers } from 'node:tls'
+import type { Steps } from '../plugins/time-slices.ts'
+import type { Pair, PairFiles } from './certificates.ts'
+import { certificatesIn, doubtAbout, foldersOf, PairError, pairsIn, readPair, readPem } from './certificates.ts'
+import { checkPem } from './checked.ts'
+import type { Checked } from './concern.ts'
+import { pointer } from './faults.ts'
+import { writtenHostKey } from './host-name.ts'
+import { didYouMean } from './nearest.ts'
+import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
+import { ServerNames } from './server-names.ts'
+
+export function* checkTls(at: string, tls: TlsOptions, checked: Checked): Steps<void> {
+  const { report } = checked
+  const pairs = yield* checkCertificates(at, tls, checked)
+  if (tls.minVersion > tls.maxVersion) {
+    report.fault(`${at}/minVersion`, `is newer than maxVersion, which is ${tls.maxVersion}`)
+  }
+  checkCiphers(at, tls, checked)
+  checkDefault(at, tls, pairs, checked)
+  checkClients(at, tls, checked)
+}
+
+/** Returns the certificates that can be used. */
+function* checkCertificates(at: string, tls: TlsOptions, checked: Checked): Steps<Pair[]> {
+  const { report, absolute } = checked
+  const { cert, key, certificates, folders } = tls
+  const pairs: Pair[] = []
+  if (cert !== undefined && key !== undefined) pairs.push(...checkPair(at, { cert, key }, checked))
+  else if (cert !== undefined || key !== undefined) report.missing(at, cert === undefined ? 'cert' : 'key')
+  else if (certificates.length === 0 && folders.length === 0 && !report.unknownKeyIn(at)) {
+    report.fault(at, 'needs a certificate: cert and key, certificates, or folders')
+  }
+  for (const [index, files] of certificates.entries()) {
+    yield
+    pairs.push(...checkPair(pointer(at, 'certificates', index), files, checked))
+  }
+  for (const [index, folder] of folders.entries()) {
+    const place = pointer(at, 'folders', index)
+    try {
+      const found = foldersOf(absolute(folder)).flatMap(pairsIn)
+      if (found.length === 0) report.warn(place, `no certificate with its key is in ${absolute(folder)}`)
+      for (const files of found) {
+        yield
+        const pair = usable(files, (part, message) => {
+          report.warn(place, `${files[part]} ${message}; the certificate is not served`)
+        })
+        if (pair === null) continue
+        pairs.push(pair)
+        warn(place, files, pair, checked)
+      }
+    } catch (error) {
+      report.fault(place, `cannot be read: ${(error as Error).message}`)
+    }
+  }
+  if (pairs.length === 0 && folders.length > 0 && report.sound(at)) {
+    report.fault(at, 'no certificate can be used: all handshakes would fail')
+  }
+  return pairs
+}
+
+function usable(files: PairFiles, tell: (part: 'cert' | 'key', message: string) => void): Pair | null {
+  try {
+    return readPair(files)
+  } catch (error) {
+    if (!(error instanceof PairError)) throw error
+    tell(error.part, error.message)
+    return null
+  }
+}
+
+/** Checks a pair that is named; without it nothing is started. Returns it, if it can be used. */
+function checkPair(at: string, written: PairFiles, checked: Checked): Pair[] {
+  const { report, absolute } = checked
+  for (const part of ['cert', 'key'] as const) checkPem(at, part, written[part], checked)
+  if (!report.sound(`${at}/cert`) || !report.sound(`${at}/key`)) return []
+  const files = { cert: absolute(written.cert), key: absolute(written.key) }
+  const pair = usable(files, (part, message) => report.fault(`${at}/${part}`, `${files[part]} ${message}`))
+  if (pair === null) return []
+  warn(`${at}/cert`, files, pair, checked)
+  return [pair]
+}
+
+function warn(at: string, { cert }: PairFiles, { facts }: Pair, { report }: Checked): void {
+  const doubt = doubtAbout(facts, Date.now())
+  if (doubt !== null) report.warn(at, `${cert}: ${doubt}`)
+}
+
+function checkCiphers(at: string, { ciphers, maxVersion }: TlsOptions, { report }: Checked): void {
+  const known = getCiphers().map((name) => name.toUpperCase())
+  ciphers.forEach((name, index) => {
+    if (known.includes(name)) return
+    report.fault(pointer(at, 'ciphers', index), `no such cipher suite${didYouMean(name, known)}`)
+  })
+  if (maxVersion === 'TLSv1.2' && ciphers.every((name) => name.startsWith('TLS_'))) {
+    report.fault(`${at}/ciphers`, 'all of these are for TLS 1.3, and maxVersion is TLSv1.2')
+  }
+}
+
+function checkDefault(at: string, tls: TlsOptions, pairs: readonly Pair[], { report }: Checked): void {
+  if (tls.default === undefined || !report.sound(at)) return
+  const place = `${at}/default`
+  if (tls.cert !== undefined)
+    report.fault(place, 'the certificate of cert and key is the default; write one of the two')
+  else if (tls.strict) report.warn(place, 'has no effect: strict refuses the clients that it is for')
+  const names = new ServerNames<Pair>()
+  for (const pair of pairs) names.add(pair.facts.names, pair)
+  const name = writtenHostKey(tls.default)
+  if (name === null || names.find(name) === undefined) report.fault(place, `no certificate has the name ${tls.default}`)
+}
+
+function checkClients(at: string, tls: TlsOptions, checked: Checked): void {
+  const { report } = checked
+  checkAuthorities(`${at}/ca`, tls.ca, checked)
+  if (tls.ca !== undefined && tls.clientCertificate !== undefined) {
+    report.fault(`${at}/ca`, 'is short for clientCertificate; write one of the two')
+  }
+  const ca = tls.ca ?? tls.clientCertificate?.ca
+  checkClient(`${at}/clientCertificate`, tls.clientCertificate, ca, checked)
+  const seen = new Map<string, string>()
+  tls.hosts.forEach(({ names, clientCertificate }, index) => {
+    const place = pointer(at, 'hosts', index)
+    checkClient(`${place}/clientCertificate`, clientCertificate, clientCertificate.ca ?? ca, checked)
+    names.forEach((name, i) => {
+      const here = pointer(place, 'names', i)
+      const key = writtenHostKey(name)
+      const wildcard = name.startsWith('*.') ? `*.${key}` : key
+      if (key === null) report.fault(here, 'is neither a host name, nor *. and one')
+      else if (seen.has(wildcard!)) report.fault(here, `${name} has rules already, in ${seen.get(wildcard!)}`)
+      else seen.set(wildcard!, report.pathOf(here))
+    })
+  })
+}
+
+function checkClient(
+  at: string,
+  options: ClientCertificateOptions | undefined,
+  ca: string | undefined,
+  checked: Checked
+): void {
+  if (options === undefined) return
+  const { report } = checked
+  checkAuthorities(`${at}/ca`, options.ca, checked)
+  if (options.mode !== 'none' && ca === undefined && !report.unknownKeyIn(at)) {
+    report.fault(at, `mode: ${options.mode} needs a ca, which signs the certificates`)
+  } else if (options.mode === 'none' && options.ca !== undefined) {
+    report.warn(`${at}/ca`, 'has no effect: with mode: none no certificate is asked for')
+  }
+}
+
+/** An empty file would be a list of no authorities, and every client refused. */
+function checkAuthorities(at: string, file: string | undefined, checked: Checked): void {
+  const { report, absolute } = checked
+  if (file === undefined) return
+  checkPem(at.slice(0, -'/ca'.length), 'ca', file, checked)
+  if (!report.sound(at)) return
+  try {
+    certificatesIn(readPem(absolute(file)))
+  } catch (error) {
+    report.fault(at, `${absolute(file)} ${(error as Error).message}`)
+  }
+}

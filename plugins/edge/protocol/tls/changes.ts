@@ -1,0 +1,13 @@
+import type { CertificateEntry } from './certificate.ts'
+
+/** What happens to the files of a listener's certificates. */
+export interface Changes {
+  /** Entries have changed: makes them those in use. Called before the others. */
+  settle(): void
+  read(entry: CertificateEntry): void
+  /** The newest content of an entry cannot be used. */
+  unusable(entry: CertificateEntry): void
+  removed(entry: CertificateEntry): void
+  /** A file or folder cannot be read. What was read of it before stays in use. */
+  failed(path: string, message: string): void
+}

@@ -1,0 +1,47 @@
+import type { Server } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import type { Refusal } from '../refusals.ts'
+import { tellRefused } from '../refusals.ts'
+import { isPlainHttp, refusePlainHttp } from './plain-http.ts'
+
+/** Marks a socket whose client asked for a name that no certificate has. */
+export const UNKNOWN_NAME = Symbol('unknown server name')
+
+/** OpenSSL's codes where the server has no certificate to show, of TLS 1.2 and 1.3. */
+const withoutCertificate = new Set(['ERR_SSL_NO_SHARED_CIPHER', 'ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM'])
+
+/** Reports a handshake that failed for a reason that somebody may want to know. A client that left is none. */
+export function tellFailedHandshake(
+  server: Server,
+  { code }: NodeJS.ErrnoException,
+  socket: TLSSocket,
+  strict: boolean
+): void {
+  if (isPlainHttp(code)) {
+    refusePlainHttp(server, socket)
+    return
+  }
+  const reason = reasonOf(code, socket, strict)
+  if (reason === null) return
+  const error = reason === 'client-certificate' ? (verificationError(socket) ?? code) : code
+  tellRefused(server, { reason, ip: socket.remoteAddress, code: reason === 'server-name' ? undefined : error })
+}
+
+function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean): Refusal['reason'] | null {
+  // Node closes the connection by itself, with no error of its own.
+  if (code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE' || verificationError(socket) !== null) {
+    return 'client-certificate'
+  }
+  if (!code?.startsWith('ERR_SSL_')) return null
+  if (strict && withoutCertificate.has(code)) {
+    const hasNone = !(socket as { servername?: string | false | null }).servername
+    if (hasNone || Reflect.get(socket, UNKNOWN_NAME) === true) return 'server-name'
+  }
+  return 'tls-handshake'
+}
+
+/** Returns the reason why the certificate that the client has shown was refused, or null. */
+function verificationError(socket: TLSSocket): string | null {
+  const { authorizationError } = socket as { authorizationError?: unknown }
+  return typeof authorizationError === 'string' ? authorizationError : null
+}

@@ -1,0 +1,251 @@
+/**
+ * TLS of one listener: which certificate and which rule for client certificates a handshake gets. It lives as long as its
+ * listener, longer than a configuration: `configure` takes another one, and files that change are read again. Connections
+ * that stand keep what their handshake agreed on.
+ */
+import { constants } from 'node:crypto'
+import type { SecureContext, SecureContextOptions, Server, TlsOptions as ServerOptions, TLSSocket } from 'node:tls'
+import { isDeepStrictEqual } from 'node:util'
+import type { CertificateFacts } from '../../../../config/certificates.ts'
+import { doubtAbout } from '../../../../config/certificates.ts'
+import { hostKey, writtenHostKey } from '../../../../config/host-name.ts'
+import type { TlsOptions } from '../../../../config/schema/tls.ts'
+import { ServerNames } from '../../../../config/server-names.ts'
+import { atOnce, inSlices } from '../../../time-slices.ts'
+import type { Certificate, CertificateEntry } from './certificate.ts'
+import { CertificateFiles } from './certificate-files.ts'
+import { admit, impose } from './client-certificate.ts'
+import { ClientRules } from './client-rules.ts'
+import { tellFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
+
+/** A certificate as the admin port shows it, and metrics do. */
+export interface CertificateStatus {
+  readonly listener: string
+  /** Path of its file. */
+  readonly certificate: string
+  readonly isDefault: boolean
+  /** Null where no content of the file could be used yet. */
+  readonly facts: CertificateFacts | null
+  /** The reason why the newest content of its files is not in use, or null. */
+  readonly error: string | null
+}
+
+export interface TlsEvents {
+  readonly log: Record<'info' | 'warn' | 'error', (fields: object, message: string) => void>
+  readonly reloaded: (outcome: 'success' | 'failure') => void
+}
+
+type SniCallback = (this: TLSSocket, name: string, done: (error: Error | null, context?: SecureContext) => void) => void
+
+/** What a handshake needs, for one state of configuration and files. Immutable. */
+interface Choice {
+  readonly names: ServerNames<Certificate>
+  readonly fallback: Certificate
+  readonly rules: ClientRules
+  readonly strict: boolean
+}
+
+export class ListenerTls {
+  readonly name: string
+  #options: TlsOptions
+  #files: CertificateFiles
+  #choice: Choice
+  readonly #servers = new Set<Server>()
+  #events: TlsEvents | null = null
+  readonly #detach = new WeakMap<Server, () => void>()
+
+  /** Throws if the configuration cannot be served; see `CertificateFiles`. */
+  constructor(name: string, options: TlsOptions) {
+    this.name = name
+    this.#options = options
+    this.#files = atOnce(CertificateFiles.read(options))
+    this.#choice = choose(options, this.#files)
+  }
+
+  /** The rules for client certificates that are in force. */
+  get rules(): ClientRules {
+    return this.#choice.rules
+  }
+
+  /** Returns options for the constructor of a server, which is then to be attached. */
+  serverOptions(): ServerOptions {
+    const current = () => this.#choice
+    const select: SniCallback = function (name, done) {
+      const { names, fallback, rules, strict } = current()
+      const key = hostKey(name)
+      const found = names.find(key)
+      const rule = rules.of(key)
+      if (rules.ask) impose(this, rule)
+      // The server's own context has no certificate then: OpenSSL ends the handshake with an alert.
+      if (found === undefined && strict) Reflect.set(this, UNKNOWN_NAME, true)
+      done(null, found === undefined && strict ? undefined : (found ?? fallback).contextFor(rule))
+    }
+    return { ...this.#context(), ...this.#clients(), SNICallback: select as ServerOptions['SNICallback'] }
+  }
+
+  /** Keeps a server's certificates current until `detach`, and reports handshakes that fail. */
+  attach(server: Server, events: TlsEvents): void {
+    this.#events = events
+    if (this.#servers.size === 0) {
+      this.#watch()
+      for (const entry of this.#files.entries) this.#tell(entry)
+    }
+    this.#servers.add(server)
+    const admitted = (socket: TLSSocket) => admit(socket, this.rules)
+    const failed = (error: NodeJS.ErrnoException, socket: TLSSocket) =>
+      tellFailedHandshake(server, error, socket, this.#choice.strict)
+    // Before the listeners of Node, which begin with HTTP, or close the connection.
+    server.prependListener('secureConnection', admitted).prependListener('tlsClientError', failed)
+    this.#detach.set(server, () => server.off('secureConnection', admitted).off('tlsClientError', failed))
+    this.#apply(server)
+  }
+
+  /** After the last server, files are no longer looked at. */
+  detach(server: Server): void {
+    if (!this.#servers.delete(server)) return
+    this.#detach.get(server)?.()
+    if (this.#servers.size > 0) return
+    this.#files.unwatch()
+  }
+
+  /** Takes another configuration, for handshakes from then on. Rejected, with nothing changed, if that cannot be served. */
+  async configure(options: TlsOptions): Promise<void> {
+    if (isDeepStrictEqual(options, this.#options)) return
+    const files = await inSlices(CertificateFiles.read(options))
+    const choice = choose(options, files)
+    this.#files.unwatch()
+    this.#options = options
+    this.#files = files
+    this.#choice = choice
+    if (this.#servers.size > 0) this.#watch()
+    for (const server of this.#servers) this.#apply(server)
+  }
+
+  /** The certificates, those that are not in use included. */
+  status(): CertificateStatus[] {
+    const { fallback, strict } = this.#choice
+    return this.#files.entries.map(({ files, certificate, error }) => ({
+      listener: this.name,
+      certificate: files.cert,
+      isDefault: !strict && certificate === fallback,
+      facts: certificate?.facts ?? null,
+      error
+    }))
+  }
+
+  /** The context of clients without a server name; with `strict` it has no certificate. */
+  #context(): SecureContextOptions {
+    const { minVersion, maxVersion, ciphers } = this.#options
+    const { fallback, rules, strict } = this.#choice
+    const { cert, key } = fallback.pair
+    const { ca } = rules.fallback
+    const has13 = ciphers.some((name) => name.startsWith('TLS_'))
+    return {
+      ...(!strict && { cert, key }),
+      ...(ca !== null && { ca }),
+      minVersion,
+      maxVersion,
+      // Without any of them, Node would switch TLS 1.3 off.
+      ciphers: [...(has13 ? [] : TLS13_CIPHERS), ...ciphers].join(':'),
+      honorCipherOrder: false,
+      // A session that is resumed calls no SNICallback, and brings along what another host has verified.
+      ...(rules.differ && { secureOptions: constants.SSL_OP_NO_TICKET })
+    }
+  }
+
+  #clients(): { requestCert: boolean; rejectUnauthorized: boolean } {
+    const { mode } = this.#choice.rules.fallback
+    return { requestCert: mode !== 'none', rejectUnauthorized: mode === 'require' }
+  }
+
+  /** Sessions that clients have of the context before are not resumed. */
+  #apply(server: Server): void {
+    server.setSecureContext(this.#context())
+    Object.assign(server, this.#clients())
+  }
+
+  #watch(): void {
+    this.#files.watch({
+      settle: () => this.#settle(),
+      read: (entry) => {
+        this.#tell(entry)
+        const { names, notAfter } = entry.certificate!.facts
+        const expires = new Date(notAfter * 1000).toISOString()
+        this.#events!.log.info(
+          { ...this.#fields(entry), names: names.slice(0, SHOWN_NAMES), expires },
+          'certificate read; new connections use it'
+        )
+        this.#events!.reloaded('success')
+      },
+      unusable: (entry) => {
+        this.#tell(entry)
+        this.#events!.reloaded('failure')
+      },
+      removed: (entry) => {
+        if (entry.certificate === null) return
+        this.#events!.log.info(
+          this.#fields(entry),
+          'certificate removed, as its file is gone; new connections do not use it'
+        )
+      },
+      failed: (path, err) => {
+        this.#events!.log.error(
+          { listener: this.name, path, err },
+          `cannot read ${path}: what was read of it before stays in use`
+        )
+        this.#events!.reloaded('failure')
+      }
+    })
+  }
+
+  /** Takes what is in the files by now, unless no certificate would be left. */
+  #settle(): void {
+    const before = this.#choice
+    try {
+      this.#choice = choose(this.#options, this.#files)
+    } catch (error) {
+      const err = (error as Error).message
+      this.#events!.log.error({ listener: this.name, err }, 'no certificate is left: those before stay in use')
+      this.#events!.reloaded('failure')
+      return
+    }
+    const { fallback, rules } = this.#choice
+    if (fallback === before.fallback && rules.fallback.ca === before.rules.fallback.ca) return
+    for (const server of this.#servers) this.#apply(server)
+  }
+
+  #fields({ files }: CertificateEntry): object {
+    return { listener: this.name, certificate: files.cert, key: files.key }
+  }
+
+  /** Logs what is wrong with a certificate, if anything is. */
+  #tell(entry: CertificateEntry): void {
+    const { error: err, certificate } = entry
+    const fields = this.#fields(entry)
+    if (err !== null) {
+      const consequence = certificate === null ? 'it is not served' : 'the one before stays in use'
+      this.#events!.log.error({ ...fields, err }, `certificate cannot be used: ${consequence}`)
+      return
+    }
+    const doubt = certificate && doubtAbout(certificate.facts, Date.now())
+    if (doubt) this.#events!.log.warn({ ...fields, err: doubt }, doubt)
+  }
+}
+
+/** Names of a certificate in a log line. */
+const SHOWN_NAMES = 10
+
+const TLS13_CIPHERS = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256']
+
+/** Throws if there is no certificate at all. */
+function choose(options: TlsOptions, files: CertificateFiles): Choice {
+  const usable = files.entries.flatMap(({ certificate }) => certificate ?? [])
+  const names = new ServerNames<Certificate>()
+  const expiresLater = (one: Certificate, than: Certificate) => one.facts.notAfter > than.facts.notAfter
+  for (const certificate of usable) names.add(certificate.facts.names, certificate, expiresLater)
+  const named = options.default === undefined ? undefined : names.find(writtenHostKey(options.default) ?? '')
+  const fallback = named ?? usable[0]
+  if (fallback === undefined) throw new Error('listen.tls: no certificate can be used')
+  const rules = new ClientRules(options, (file) => files.authority(file))
+  return { names, fallback, rules, strict: options.strict }
+}

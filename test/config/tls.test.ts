@@ -1,0 +1,111 @@
+/** Faults and warnings of `listen.tls`: files, keys, names, client certificates. */
+import { execFileSync } from 'node:child_process'
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { Fault } from '../../config/load.ts'
+import { ConfigError } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
+import { authority, folderFor } from '../helpers/certificates.ts'
+
+const dir = folderFor(t)
+const ca = authority(dir, 'ca')
+const one = ca.issue('one', { san: 'DNS:one.example,DNS:*.one.example' })
+const two = ca.issue('two', { san: 'DNS:two.example' })
+const expired = ca.issue('expired', { san: 'DNS:old.example', days: -1 })
+const nameless = ca.issue('nameless')
+const path = (name: string) => join(dir, name)
+
+mkdirSync(path('empty'))
+mkdirSync(path('mixed'))
+copyFileSync(one.certFile, path('mixed/good.crt'))
+copyFileSync(one.keyFile, path('mixed/good.key'))
+copyFileSync(two.certFile, path('mixed/bad.crt'))
+copyFileSync(one.keyFile, path('mixed/bad.key'))
+mkdirSync(path('bad'))
+copyFileSync(path('mixed/bad.crt'), path('bad/bad.crt'))
+copyFileSync(path('mixed/bad.key'), path('bad/bad.key'))
+writeFileSync(path('half.pem'), one.cert.slice(0, 200))
+writeFileSync(path('nonsense.pem'), one.cert.replace(/[A-Za-z]{20}/, 'AAAAAAAAAAAAAAAAAAAA'))
+writeFileSync(path('chain.pem'), `${ca.cert}${one.cert}`)
+writeFileSync(path('empty.pem'), '')
+const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe' })
+openssl('ec', '-in', one.keyFile, '-aes128', '-passout', 'pass:secret', '-out', path('encrypted.key'))
+openssl('genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:1024', '-out', path('weak.key'))
+openssl('genpkey', '-algorithm', 'X25519', '-out', path('x25519.key'))
+
+/** What is told of `listen: { tls: … }`. */
+function told(tls: string): { faults: string[]; warnings: string[] } {
+  const warnings: string[] = []
+  const text = ({ line, column, path, message }: Fault) => `${line}:${column}: ${path}: ${message}`
+  try {
+    parseConfig(`listen: { tls: ${tls} }`, path('gateway.yaml'), {}, (warning) => void warnings.push(text(warning)))
+    return { faults: [], warnings }
+  } catch (error) {
+    if (error instanceof ConfigError) return { faults: error.faults.map(text), warnings }
+    throw error
+  }
+}
+
+const pair = ({ certFile, keyFile }: typeof one) => `cert: ${certFile}, key: ${keyFile}`
+const faults: [name: string, tls: string, expected: (string | RegExp)[]][] = [
+  ['nothing at all', '{}', [/listen\.tls: needs a certificate: cert and key, certificates, or folders$/]],
+  ['a certificate without its key', `{ cert: ${one.certFile} }`, [/listen\.tls: missing key "key"$/]],
+  ['a key without its certificate', `{ key: ${one.keyFile} }`, [/listen\.tls: missing key "cert"$/]],
+  ['the key of another', `{ cert: ${one.certFile}, key: ${two.keyFile} }`, [`listen.tls.key: ${two.keyFile} is not the key of the certificate`]],
+  ['half a file', `{ cert: half.pem, key: ${one.keyFile} }`, [`listen.tls.cert: ${path('half.pem')} ends in the middle of a certificate`]],
+  ['a damaged file', `{ cert: nonsense.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*nonsense\.pem holds a malformed certificate/]],
+  ['an empty file', `{ cert: empty.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*empty\.pem holds no certificate$/]],
+  ['another certificate first', `{ cert: chain.pem, key: ${one.keyFile} }`, [/listen\.tls\.key: .* is the key of another certificate of the chain: its own must come first$/]],
+  ['an encrypted key', `{ cert: ${one.certFile}, key: encrypted.key }`, [/listen\.tls\.key: .*encrypted\.key is encrypted: write it without a passphrase$/]],
+  ['a weak key', `{ cert: ${one.certFile}, key: weak.key }`, [/listen\.tls\.key: .*weak\.key is an RSA key of 1024 bits; at least 2048 are needed$/]],
+  ['a key that cannot sign', `{ cert: ${one.certFile}, key: x25519.key }`, [/is a key of type x25519; TLS needs one of RSA, EC or Ed25519$/]],
+  ['in the list, by its place', `{ certificates: [{ ${pair(one)} }, { cert: ${one.certFile}, key: none.key }] }`, [/listen\.tls\.certificates\[1\]\.key: no such file/]],
+  ['a certificate for a key', `{ certificates: [{ cert: ${one.keyFile}, key: ${one.keyFile} }] }`, [/listen\.tls\.certificates\[0\]\.cert: a private key, not a certificate/]],
+  ['no such folder', '{ folders: [nowhere] }', [/listen\.tls\.folders\[0\]: cannot be read: .*ENOENT/]],
+  ['an empty folder alone', '{ folders: [empty] }', [/listen\.tls: no certificate can be used: all handshakes would fail$/]],
+  ['a folder with nothing that can be used', '{ folders: [bad] }', [/listen\.tls: no certificate can be used/]],
+  ['an unknown default', `{ certificates: [{ ${pair(one)} }], default: two.example }`, [/listen\.tls\.default: no certificate has the name two\.example$/]],
+  ['two defaults', `{ ${pair(one)}, default: one.example }`, [/listen\.tls\.default: the certificate of cert and key is the default/]],
+  ['versions', `{ ${pair(one)}, minVersion: TLSv1.3, maxVersion: TLSv1.2 }`, [/listen\.tls\.minVersion: is newer than maxVersion, which is TLSv1\.2$/]],
+  ['old versions', `{ ${pair(one)}, minVersion: TLSv1.1 }`, [/listen\.tls\.minVersion: .*TLSv1\.2/]],
+  ['a cipher that is misspelt', `{ ${pair(one)}, ciphers: [ECDHE-RSA-AES128-GCM-SHA265] }`, [/listen\.tls\.ciphers\[0\]: no such cipher suite; did you mean "ECDHE-RSA-AES128-GCM-SHA256"\?$/]],
+  ['only ciphers of the other version', `{ ${pair(one)}, ciphers: [TLS_AES_128_GCM_SHA256], maxVersion: TLSv1.2 }`, [/all of these are for TLS 1\.3/]],
+  ['authorities twice', `{ ${pair(one)}, ca: ${ca.file}, clientCertificate: { ca: ${ca.file} } }`, [/listen\.tls\.ca: is short for clientCertificate; write one of the two$/]],
+  ['no authorities', `{ ${pair(one)}, clientCertificate: {} }`, [/listen\.tls\.clientCertificate: mode: require needs a ca/]],
+  ['no authorities for a host', `{ ${pair(one)}, hosts: [{ names: [a], clientCertificate: { mode: request } }] }`, [/listen\.tls\.hosts\[0\]\.clientCertificate: mode: request needs a ca/]],
+  ['authorities without a certificate', `{ ${pair(one)}, clientCertificate: { ca: empty.pem } }`, [/listen\.tls\.clientCertificate\.ca: .*empty\.pem holds no certificate$/]],
+  ['a host twice', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: [A.example, a.example.], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[1\]: a\.example\. has rules already, in listen\.tls\.hosts\[0\]\.names\[0\]$/]],
+  ['no host', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: ["a b"], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[0\]: is neither a host name, nor \*\. and one$/]]
+] // biome-ignore format: a table
+
+for (const [name, tls, expected] of faults) {
+  t.test(`fault: ${name}`, async (t) => {
+    const { faults } = told(tls)
+    t.match(
+      faults,
+      expected.map((each) => (typeof each === 'string' ? new RegExp(each.replaceAll('.', '\\.')) : each))
+    )
+    t.equal(faults.length, expected.length, faults.join('\n'))
+    t.notMatch(faults.join(), /PRIVATE KEY-----\n/)
+  })
+}
+
+const warnings: [name: string, tls: string, expected: RegExp[]][] = [
+  ['nothing to say', `{ certificates: [{ ${pair(one)} }, { ${pair(two)} }], default: x.one.example }`, []],
+  ['an expired certificate', `{ certificates: [{ ${pair(expired)} }] }`, [/listen\.tls\.certificates\[0\]\.cert: .*: the certificate expired at \d{4}-/]],
+  ['a certificate without names', `{ ${pair(nameless)} }`, [/listen\.tls\.cert: .*: the certificate has no names/]],
+  ['an empty folder', `{ ${pair(one)}, folders: [empty] }`, [/listen\.tls\.folders\[0\]: no certificate with its key is in /]],
+  ['a pair of a folder', '{ folders: [mixed] }', [/listen\.tls\.folders\[0\]: .*bad\.key is not the key of the certificate; the certificate is not served$/]],
+  ['a default that strict makes useless', `{ certificates: [{ ${pair(one)} }], default: one.example, strict: true }`, [/listen\.tls\.default: has no effect/]],
+  ['authorities that nobody needs', `{ ${pair(one)}, clientCertificate: { mode: none, ca: ${ca.file} } }`, [/listen\.tls\.clientCertificate\.ca: has no effect/]]
+] // biome-ignore format: a table
+
+for (const [name, tls, expected] of warnings) {
+  t.test(`warning: ${name}`, async (t) => {
+    const { faults, warnings } = told(tls)
+    t.strictSame(faults, [])
+    t.match(warnings, expected)
+    t.equal(warnings.length, expected.length, warnings.join('\n'))
+  })
+}

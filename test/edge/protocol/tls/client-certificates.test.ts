@@ -1,0 +1,232 @@
+/** Client certificates: required, requested, by host; and requests that come on a connection of another host. */
+import type http2 from 'node:http2'
+import type { FastifyInstance } from 'fastify'
+import t from 'tap'
+import type { Issued } from '../../../helpers/certificates.ts'
+import { authority } from '../../../helpers/certificates.ts'
+import { askOver, listening, scene, sessionTo, shake } from './support.ts'
+
+const pairOf = ({ certFile, keyFile }: Issued) => ({ cert: certFile, key: keyFile })
+const shows = ({ cert, key }: Issued) => ({ cert, key })
+
+/** Adds a route that says what a request knows of the client's certificate. */
+const telling = (server: FastifyInstance) => {
+  server.get('/who', async ({ clientCertificate }) => ({ clientCertificate }))
+}
+
+function parties(t: Parameters<typeof scene>[0]) {
+  const { issue, folder, path } = scene(t)
+  const [one, two] = [authority(folder, 'one'), authority(folder, 'two')]
+  return {
+    path,
+    issue,
+    main: pairOf(issue('main', ['*.example.com', 'example.com'])),
+    one,
+    two,
+    alice: one.issue('alice', { san: 'URI:spiffe://example.com/alice,email:alice@example.com' }),
+    bob: two.issue('bob')
+  }
+}
+
+const versions = ['TLSv1.2', 'TLSv1.3'] as const
+
+for (const short of [true, false]) {
+  t.test(`required of all, by ${short ? 'ca' : 'clientCertificate'}`, async (t) => {
+    const { main, one, alice, bob } = parties(t)
+    const tls = { ...main, ...(short ? { ca: one.file } : { clientCertificate: { ca: one.file } }) }
+    const { port, metric, log } = await listening(t, tls)
+    for (const maxVersion of versions) {
+      for (const servername of ['a.example.com', undefined]) {
+        const to = { maxVersion, ...(servername && { servername }) }
+        t.match(await shake(port, { ...to, ...shows(alice) }), { status: 200 })
+        t.match(await shake(port, to), { status: 0 }, 'none')
+        t.match(await shake(port, { ...to, ...shows(bob) }), { status: 0 }, 'of another authority')
+      }
+    }
+    t.equal(await metric('jingwei_edge_refused_total{reason="client-certificate"}'), 8)
+    const codes = log.filter(({ route, status }) => route === null && status === undefined).map(({ error }) => error)
+    t.strictSame(
+      new Set(codes),
+      new Set(['ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
+    )
+  })
+}
+
+t.test('requested: none is fine, a bad one is not, and requests know the verified one', async (t) => {
+  const { main, one, alice, bob } = parties(t)
+  const tls = { ...main, clientCertificate: { mode: 'request', ca: one.file } }
+  const { port } = await listening(t, tls, {}, { before: telling })
+  for (const maxVersion of versions) {
+    t.match(await shake(port, { maxVersion }), { status: 200 })
+    t.match(await shake(port, { maxVersion, ...shows(alice) }), { status: 200 })
+    const refused = await shake(port, { maxVersion, ...shows(bob) })
+    t.match(refused, { status: 400, body: /JW_CLIENT_CERTIFICATE/ })
+  }
+  const who = async (options: http2.SecureClientSessionOptions) => {
+    const session = await sessionTo(t, port, options)
+    const stream = session.request({ ':path': '/who', ':authority': 'a.example.com' })
+    let text = ''
+    for await (const chunk of stream) text += chunk
+    return JSON.parse(text).clientCertificate
+  }
+  t.equal(await who({}), null)
+  t.match(await who(shows(alice)), {
+    subject: 'CN=alice',
+    issuer: 'CN=one',
+    alternativeNames: { URI: ['spiffe://example.com/alice'], email: ['alice@example.com'] },
+    fingerprint: /^([\dA-F]{2}:){31}[\dA-F]{2}$/
+  })
+})
+
+t.test('a session that is resumed without a certificate is not a verified client', async (t) => {
+  const { main, one, alice } = parties(t)
+  const tls = { ...main, clientCertificate: { mode: 'request', ca: one.file } }
+  const { port } = await listening(t, tls, {}, { before: telling })
+  for (const maxVersion of versions) {
+    for (const [certificate, expected] of [
+      [{}, null],
+      [shows(alice), { subject: 'CN=alice' }]
+    ] as const) {
+      const first = await shake(port, { maxVersion, ...certificate })
+      t.ok(first.session)
+      const session = await sessionTo(t, port, {
+        maxVersion,
+        ...certificate,
+        ...(first.session && { session: first.session })
+      })
+      t.ok((session.socket as unknown as { isSessionReused(): boolean }).isSessionReused(), maxVersion)
+      const stream = session.request({ ':path': '/who', ':authority': 'a.example.com' })
+      let text = ''
+      for await (const chunk of stream) text += chunk
+      t.match(JSON.parse(text), { clientCertificate: expected })
+    }
+  }
+})
+
+async function byHost(t: Parameters<typeof scene>[0]) {
+  const all = parties(t)
+  const tls = {
+    ...all.main,
+    hosts: [
+      { names: ['admin.example.com', 'root.example.com'], clientCertificate: { ca: all.one.file } },
+      { names: ['*.partners.example.com'], clientCertificate: { ca: all.two.file } },
+      { names: ['maybe.example.com'], clientCertificate: { mode: 'request', ca: all.one.file } }
+    ]
+  }
+  return { ...all, ...(await listening(t, tls, {}, { before: telling })) }
+}
+
+t.test('by host: each has its own rules and authorities', async (t) => {
+  const { port, alice, bob } = await byHost(t)
+  const cases: [host: string, certificate: Issued | null, expected: number][] = [
+    ['www.example.com', null, 200],
+    ['www.example.com', alice, 200],
+    ['admin.example.com', alice, 200],
+    ['ADMIN.example.com', alice, 200],
+    ['admin.example.com', bob, 0],
+    ['admin.example.com', null, 0],
+    ['a.partners.example.com', bob, 200],
+    ['a.b.partners.example.com', bob, 200],
+    ['a.partners.example.com', alice, 0],
+    ['a.partners.example.com', null, 0],
+    ['maybe.example.com', null, 200],
+    ['maybe.example.com', alice, 200],
+    ['maybe.example.com', bob, 400]
+  ]
+  for (const maxVersion of versions) {
+    for (const [servername, certificate, status] of cases) {
+      const options = { maxVersion, servername, ...(certificate && shows(certificate)) }
+      t.match(await shake(port, options, servername), { status }, `${servername} ${maxVersion}`)
+    }
+  }
+})
+
+t.test('by host: a client is only asked where a host wants a certificate', async (t) => {
+  const { port, alice } = await byHost(t)
+  const verified = async (servername: string) => {
+    const session = await sessionTo(t, port, { servername, ...shows(alice) })
+    const stream = session.request({ ':path': '/who', ':authority': servername })
+    let text = ''
+    for await (const chunk of stream) text += chunk
+    return JSON.parse(text).clientCertificate
+  }
+  t.equal(await verified('www.example.com'), null)
+  t.match(await verified('root.example.com'), { subject: 'CN=alice' })
+})
+
+t.test('a request for a host with other rules than those of its connection is 421', async (t) => {
+  const { port, alice, bob } = await byHost(t)
+  const misdirected = { status: 421, body: /JW_MISDIRECTED/ }
+  for (const host of [
+    'admin.example.com',
+    'ADMIN.EXAMPLE.COM',
+    'admin.example.com.',
+    'admin.example.com:443',
+    'admin.example.com.:8443',
+    'x.partners.example.com'
+  ]) {
+    for (const servername of ['www.example.com', 'maybe.example.com', undefined]) {
+      const options = { ...(servername && { servername }), ...shows(alice) }
+      t.match(await shake(port, options, host), misdirected, `${servername} ${host}`)
+    }
+  }
+  t.match(
+    await shake(port, { servername: 'admin.example.com', ...shows(alice) }, 'a.partners.example.com'),
+    misdirected
+  )
+  t.match(await shake(port, { servername: 'a.partners.example.com', ...shows(bob) }, 'admin.example.com'), misdirected)
+  t.match(await shake(port, { servername: 'admin.example.com', ...shows(alice) }, 'www.example.com'), misdirected)
+  t.match(await shake(port, { servername: 'admin.example.com', ...shows(alice) }, 'root.example.com'), { status: 200 })
+
+  const session = await sessionTo(t, port, { servername: 'www.example.com' })
+  t.match(await askOver(session, 'other.example.com'), { status: 200 })
+  t.match(await askOver(session, 'admin.example.com'), misdirected, 'HTTP/2: connections are coalesced')
+  t.match(await askOver(session, 'www.example.com'), { status: 200 }, 'the session goes on')
+})
+
+t.test('by host: no session is resumed, which would bring along what another host verified', async (t) => {
+  const { port, alice } = await byHost(t)
+  for (const maxVersion of versions) {
+    const open = await shake(port, { maxVersion, servername: 'www.example.com' }, 'www.example.com')
+    const closed = await shake(
+      port,
+      { maxVersion, servername: 'admin.example.com', ...shows(alice) },
+      'admin.example.com'
+    )
+    t.match([open.status, closed.status], [200, 200])
+    for (const { session } of [open, closed]) {
+      const again = { maxVersion, servername: 'admin.example.com', ...(session && { session }) }
+      t.match(await shake(port, again, 'admin.example.com'), { status: 0, reused: false }, maxVersion)
+      const elsewhere = { ...again, servername: 'a.partners.example.com' }
+      t.match(await shake(port, elsewhere, 'a.partners.example.com'), { status: 0, reused: false }, maxVersion)
+    }
+  }
+})
+
+t.test('a handshake for a WebSocket meets the rule of its host, too', async (t) => {
+  const { port } = await byHost(t)
+  const { connect } = await import('node:tls')
+  const socket = connect({ port, host: '127.0.0.1', servername: 'www.example.com', rejectUnauthorized: false })
+  let text = ''
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  socket.on('error', () => {})
+  const fields = ['Host: admin.example.com', 'Upgrade: websocket', 'Connection: upgrade', 'Sec-WebSocket-Version: 13']
+  socket.write(`${['GET / HTTP/1.1', ...fields, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='].join('\r\n')}\r\n\r\n`)
+  await new Promise((resolve) => socket.once('close', resolve))
+  t.match(text, /^HTTP\/1\.1 421 /)
+})
+
+t.test('required of all, none at one host', async (t) => {
+  const { main, one, alice } = parties(t)
+  const tls = { ...main, ca: one.file, hosts: [{ names: ['open.example.com'], clientCertificate: { mode: 'none' } }] }
+  const { port } = await listening(t, tls)
+  for (const maxVersion of versions) {
+    t.match(await shake(port, { maxVersion, servername: 'open.example.com' }, 'open.example.com'), { status: 200 })
+    t.match(await shake(port, { maxVersion, servername: 'open.example.com' }, 'www.example.com'), { status: 421 })
+    t.match(await shake(port, { maxVersion, servername: 'www.example.com' }, 'www.example.com'), { status: 0 })
+    t.match(await shake(port, { maxVersion, ...shows(alice) }, 'www.example.com'), { status: 200 })
+    t.match(await shake(port, { maxVersion, ...shows(alice) }, 'open.example.com'), { status: 421 }, 'without a name')
+  }
+})

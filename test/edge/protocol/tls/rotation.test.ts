@@ -1,0 +1,232 @@
+/** Certificates that change on disk: handshakes from then on get the new ones, and nothing that runs is disturbed. */
+import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import https from 'node:https'
+import tls from 'node:tls'
+import t from 'tap'
+import { tlsFilesTiming } from '../../../../plugins/edge/protocol/tls/certificate-files.ts'
+import { authority } from '../../../helpers/certificates.ts'
+import { eventually, startService } from '../../../helpers/gateway.ts'
+import { askOver, lay, listening, put, scene, sessionTo, shake, until } from './support.ts'
+
+tlsFilesTiming.intervalMs = 20
+
+const reloads = (outcome: string) => `jingwei_edge_certificate_reloads_total{listener="default",outcome="${outcome}"}`
+
+t.test('under load, over HTTP/1.1 and HTTP/2: no request and no connection is lost', async (t) => {
+  const { issue, folder, path } = scene(t)
+  const generations = Array.from({ length: 6 }, (_, i) => issue(`generation-${i}`, ['a.example', '*.b.example']))
+  lay(generations[0]!, folder)
+  const gateway = await listening(t, { folders: [folder] })
+  const { port, metric } = gateway
+  let going = true
+  let done = 0
+  const failed: unknown[] = []
+  const shown = new Set<string | undefined>()
+  const count = (status: number) => {
+    done++
+    if (status !== 200) failed.push(status)
+  }
+  const note = (error: unknown) => failed.push(error)
+  const agent = new https.Agent({ keepAlive: true, maxSockets: 4, rejectUnauthorized: false })
+  const get = () =>
+    new Promise<number>((resolve, reject) => {
+      const request = https.get({ port, host: '127.0.0.1', servername: 'a.example', agent }, (response) => {
+        response
+          .resume()
+          .once('end', () => resolve(response.statusCode!))
+          .once('error', reject)
+      })
+      request.once('error', reject)
+    })
+  const kept = async () => {
+    while (going) await get().then(count, note)
+  }
+  const session = await sessionTo(t, port, { servername: 'a.example' })
+  const streams = async () => {
+    while (going) await askOver(session, 'a.example').then(({ status }) => count(status), note)
+  }
+  const fresh = async () => {
+    while (going) {
+      const result = await shake(port, { servername: 'x.b.example' }, 'x.b.example')
+      shown.add(result.shown)
+      count(result.status)
+    }
+  }
+  const standing = tls.connect({ port, host: '127.0.0.1', servername: 'a.example', rejectUnauthorized: false })
+  let closed = false
+  standing.on('close', () => {
+    closed = true
+  })
+  await new Promise((resolve) => standing.once('secureConnect', resolve))
+  const clients = [kept(), kept(), kept(), streams(), streams(), fresh(), fresh()]
+  for (const [index, generation] of generations.entries()) {
+    if (index === 0) continue
+    lay(generation, folder)
+    await eventually(() => shown.has(`generation-${index}`), `generation ${index}`)
+  }
+  going = false
+  await Promise.all(clients)
+  agent.destroy()
+  t.strictSame(failed, [])
+  t.ok(done > 100, `${done} requests`)
+  t.notOk(closed || session.destroyed, 'connections that stand go on')
+  t.match(await askOver(session, 'a.example'), { status: 200 })
+  t.ok((await metric(reloads('success')))! >= 5)
+  t.match(
+    await metric(
+      `jingwei_edge_certificate_expiry_timestamp_seconds{listener="default",certificate="${path('tls.crt')}"}`
+    ),
+    Number
+  )
+  standing.destroy()
+})
+
+t.test('the default certificate, for clients without a server name', async (t) => {
+  const { issue, folder, path } = scene(t)
+  lay(issue('first'), folder)
+  const { port } = await listening(t, { cert: path('tls.crt'), key: path('tls.key') })
+  const session = await sessionTo(t, port)
+  t.match(await shake(port), { shown: 'first', status: 200 })
+  lay(issue('second'), folder)
+  await until(async () => (await shake(port)).shown === 'second')
+  t.match(await askOver(session, 'localhost'), { status: 200 })
+})
+
+for (const kind of ['named', 'in a folder'] as const) {
+  t.test(`${kind}: a pair that cannot be used leaves the one before in service, and is told once`, async (t) => {
+    const { issue, folder, path } = scene(t)
+    lay(issue('first', ['a.example']), folder)
+    const second = issue('second', ['a.example'])
+    const files = { cert: path('tls.crt'), key: path('tls.key') }
+    const { port, log, metric, server } = await listening(t, kind === 'named' ? files : { folders: [folder] })
+    const errors = () => log.filter(({ level }) => level === 50)
+    const shown = async () => (await shake(port, { servername: 'a.example' })).shown
+    const unusable = () => metric('jingwei_edge_certificates_unusable{listener="default"}')
+
+    writeFileSync(files.cert, second.cert.slice(0, 300))
+    await eventually(() => errors().length === 1, 'half a file')
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    t.match(errors(), [
+      {
+        listener: 'default', certificate: files.cert, err: `${files.cert} ends in the middle of a certificate`,
+        msg: 'certificate cannot be used: the one before stays in use'
+      }
+    ]) // biome-ignore format: short
+    t.equal(await metric(reloads('failure')), 1)
+    t.equal(await unusable(), 1)
+    t.match(server.certificates(), [{ error: /in the middle/, facts: { subject: 'CN=first' } }])
+    t.equal(await shown(), 'first')
+
+    put(second.certFile, files.cert)
+    await eventually(() => errors().length === 2, 'the key is still that of the first')
+    t.match(errors()[1], { err: `${files.key} is not the key of the certificate` })
+    t.equal(await shown(), 'first')
+    put(second.keyFile, files.key)
+    await until(async () => (await metric(reloads('success'))) === 1, 'mended')
+    t.equal(await shown(), 'second')
+    t.equal(await unusable(), 0)
+    t.match(
+      log.filter(({ msg }) => msg === 'certificate read; new connections use it'),
+      [{ certificate: files.cert, names: ['a.example'], expires: /Z$/ }]
+    )
+
+    rmSync(files.key)
+    await eventually(() => errors().length === 3, 'a key that is gone')
+    t.equal(await shown(), 'second')
+    copyFileSync(second.keyFile, files.key)
+    await until(async () => (await unusable()) === 0, 'back with the same content')
+    utimesSync(files.cert, new Date(), new Date())
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    t.equal(await metric(reloads('success')), 1, 'nothing new')
+    t.equal(errors().length, 3)
+  })
+}
+
+t.test('secrets of Kubernetes: a link is swapped, and both files with it', async (t) => {
+  const { issue, path } = scene(t)
+  lay(issue('first', ['a.example']), path('..1'))
+  symlinkSync('..1', path('..data'))
+  for (const name of ['tls.crt', 'tls.key']) symlinkSync(`..data/${name}`, path(name))
+  const { port, log } = await listening(t, { folders: [path('.')] })
+  t.match(await shake(port, { servername: 'a.example' }), { shown: 'first' })
+  lay(issue('second', ['a.example']), path('..2'))
+  symlinkSync('..2', path('..next'))
+  renameSync(path('..next'), path('..data'))
+  rmSync(path('..1'), { recursive: true })
+  await until(async () => (await shake(port, { servername: 'a.example' })).shown === 'second')
+  t.strictSame(
+    log.filter(({ level }) => level === 50),
+    []
+  )
+})
+
+t.test('pairs and folders that come and go', async (t) => {
+  const { issue, folder, path } = scene(t)
+  lay(issue('a.example'), folder, 'a.crt', 'a.key')
+  const { port, log } = await listening(t, { folders: [folder], strict: true })
+  const shown = async (servername: string) => (await shake(port, { servername })).shown
+  t.equal(await shown('b.example'), undefined)
+  lay(issue('b.example'), folder, 'b.crt', 'b.key')
+  await until(async () => (await shown('b.example')) === 'b.example', 'a new pair')
+  // As certbot does for a new domain.
+  mkdirSync(path('c.example'))
+  lay(issue('c.example'), path('c.example'), 'fullchain.pem', 'privkey.pem')
+  await until(async () => (await shown('c.example')) === 'c.example', 'a new folder')
+  rmSync(path('b.crt'))
+  rmSync(path('b.key'))
+  await until(async () => (await shown('b.example')) === undefined, 'a pair is removed')
+  rmSync(path('c.example'), { recursive: true })
+  await until(async () => (await shown('c.example')) === undefined, 'a folder is removed')
+  t.match(
+    log.filter(({ msg }) => String(msg).startsWith('certificate removed')).map(({ certificate }) => certificate),
+    [path('b.crt'), path('c.example/fullchain.pem')]
+  )
+  rmSync(path('a.crt'))
+  await eventually(() => log.some(({ msg }) => msg === 'no certificate is left: those before stay in use'))
+  t.equal(await shown('a.example'), 'a.example', 'the last one stays')
+})
+
+t.test('a folder that cannot be read for a while keeps its certificates', async (t) => {
+  const { issue, path } = scene(t)
+  lay(issue('a.example'), path('certs'))
+  const { port, log } = await listening(t, { folders: [path('certs')] })
+  renameSync(path('certs'), path('away'))
+  await eventually(() => log.some(({ msg }) => String(msg).startsWith('cannot read')))
+  t.match(await shake(port, { servername: 'a.example' }), { shown: 'a.example', status: 200 })
+  rmSync(path('away'), { recursive: true })
+  lay(issue('again', ['a.example']), path('certs'))
+  await until(async () => (await shake(port, { servername: 'a.example' })).shown === 'again')
+})
+
+t.test('authorities of clients that change, and a session from before', async (t) => {
+  const { issue, folder, path } = scene(t)
+  const [one, two] = [authority(folder, 'one'), authority(folder, 'two')]
+  const [alice, bob] = [one.issue('alice'), two.issue('bob')]
+  const main = issue('main')
+  put(one.file, path('ca.pem'))
+  const { port, log } = await listening(t, { cert: main.certFile, key: main.keyFile, ca: path('ca.pem') })
+  const as = ({ cert, key }: typeof alice, more: object = {}) => shake(port, { cert, key, servername: 'main', ...more })
+  const { session, status } = await as(alice)
+  t.equal(status, 200)
+  t.equal((await as(bob)).status, 0)
+  writeFileSync(path('ca.pem'), '')
+  await eventually(() => log.some(({ err }) => /holds no certificate/.test(String(err))))
+  t.equal((await as(alice)).status, 200, 'an empty file is not taken')
+  put(two.file, path('ca.pem'))
+  await until(async () => (await as(bob)).status === 200)
+  t.equal((await as(alice)).status, 0)
+  t.match(await as(alice, { session }), { status: 0, reused: false }, 'a session that the old authority let in')
+})
+
+t.test('nothing looks at the files once the gateway has closed', async (t) => {
+  const { issue, folder, path } = scene(t)
+  lay(issue('first'), folder)
+  const service = await startService((_request, response) => response.end())
+  t.teardown(service.close)
+  const { close, log } = await listening(t, { folders: [folder] })
+  await close()
+  const before = log.length
+  writeFileSync(path('tls.crt'), 'nonsense')
+  await new Promise((resolve) => setTimeout(resolve, 150))
+  t.equal(log.length, before)
+})

@@ -1,0 +1,194 @@
+/** The certificate of a handshake, by the name that the client asks for. */
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import t from 'tap'
+import { eventually } from '../../../helpers/gateway.ts'
+import { lay, listening, scene, sessionTo, shake } from './support.ts'
+
+const pairOf = ({ certFile, keyFile }: { certFile: string; keyFile: string }) => ({ cert: certFile, key: keyFile })
+
+t.test('exact names, wildcards of one label, and the default', async (t) => {
+  const { issue } = scene(t)
+  const main = issue('main')
+  const exact = issue('exact', ['API.Example.com', 'exact.example.com.'])
+  const wild = issue('wild', ['*.example.com', '*.xn--mnchen-3ya.example'])
+  const address = issue('address', [], { san: 'IP:127.0.0.1,IP:::1,DNS:*,DNS:f*.example.net' })
+  const { port } = await listening(t, { ...pairOf(main), certificates: [exact, wild, address].map(pairOf) })
+  const cases: [name: string | undefined, shown: string][] = [
+    ['api.example.com', 'exact'],
+    ['API.EXAMPLE.COM', 'exact'],
+    ['exact.example.com', 'exact'],
+    ['other.example.com', 'wild'],
+    ['a.b.example.com', 'main'],
+    ['example.com', 'main'],
+    ['www.xn--mnchen-3ya.example', 'wild'],
+    ['foo.example.net', 'main'],
+    ['localhost', 'main'],
+    [undefined, 'main'],
+    // Names that no client of good will sends.
+    ['__proto__', 'main'],
+    ['constructor', 'main'],
+    ['toString.example.com', 'wild'],
+    ['*.example.com', 'wild'],
+    ['.example.com', 'main'],
+    [`${'a'.repeat(63)}.${'b'.repeat(63)}.${'c'.repeat(63)}.${'d'.repeat(60)}`, 'main'],
+    ['a b\u0001../../etc', 'main'],
+    ['[', 'main'],
+    [':', 'main']
+  ]
+  for (const [servername, shown] of cases) {
+    for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const result = await shake(port, { ...(servername !== undefined && { servername }), maxVersion })
+      t.match(result, { shown, status: 200, protocol: maxVersion }, `${servername} ${maxVersion}`)
+    }
+  }
+})
+
+t.test('HTTP/2: the same certificates', async (t) => {
+  const { issue } = scene(t)
+  const { port } = await listening(t, { ...pairOf(issue('main')), certificates: [pairOf(issue('a.example'))] })
+  const session = await sessionTo(t, port, { servername: 'a.example' })
+  const socket = session.socket as unknown as { getPeerCertificate(): { subject: { CN: string } } }
+  t.equal(socket.getPeerCertificate().subject.CN, 'a.example')
+})
+
+t.test('strict: names that no certificate has, and no name, fail with an alert and are told', async (t) => {
+  const { issue } = scene(t)
+  const gateway = await listening(t, {
+    certificates: [pairOf(issue('a.example')), pairOf(issue('*.b.example'))],
+    strict: true
+  })
+  const { port, metric, log } = gateway
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    t.match(await shake(port, { servername: 'a.example', maxVersion }), { shown: 'a.example', status: 200 })
+    t.match(await shake(port, { servername: 'x.b.example', maxVersion }), { shown: '*.b.example', status: 200 })
+    for (const servername of ['c.example', 'x.y.b.example', 'b.example', undefined]) {
+      const { error, shown } = await shake(port, { ...(servername && { servername }), maxVersion })
+      t.match(error, /HANDSHAKE_FAILURE/, `${servername} ${maxVersion}`)
+      t.equal(shown, undefined)
+    }
+  }
+  t.equal(await metric('jingwei_edge_refused_total{reason="server-name"}'), 8)
+  t.equal(log.filter(({ error }) => error === 'server-name').length, 8)
+})
+
+t.test('the default: by name, else the first of the list', async (t) => {
+  const { issue } = scene(t)
+  const certificates = [issue('a.example'), issue('b.example', ['*.b.example'])].map(pairOf)
+  const first = await listening(t, { certificates })
+  t.match(await shake(first.port), { shown: 'a.example' })
+  const named = await listening(t, { certificates, default: 'X.b.example' })
+  t.match(await shake(named.port), { shown: 'b.example' })
+  t.match(await shake(named.port, { servername: 'a.example' }), { shown: 'a.example' })
+})
+
+t.test('of several certificates for one name, the one that expires last', async (t) => {
+  const { issue } = scene(t)
+  const [short, long] = [issue('short', ['a.example'], { days: 1 }), issue('long', ['a.example'], { days: 9 })]
+  for (const certificates of [[short, long].map(pairOf), [long, short].map(pairOf)]) {
+    const { port } = await listening(t, { certificates })
+    t.match(await shake(port, { servername: 'a.example' }), { shown: 'long' })
+  }
+})
+
+t.test('folders: pairs by the names that other software gives them', async (t) => {
+  const { issue, folder, path } = scene(t)
+  lay(issue('crt'), folder, 'a.crt', 'a.key')
+  lay(issue('cer'), folder, 'b.cer', 'b.key')
+  lay(issue('pem'), folder, 'c.pem', 'c.key')
+  lay(issue('haproxy'), folder, 'd.crt', 'd.crt.key')
+  lay(issue('mkcert'), folder, 'e.pem', 'e-key.pem')
+  const both = issue('both')
+  writeFileSync(path('f.pem'), `${both.key}${both.cert}`)
+  // A secret of Kubernetes: links to what is in a hidden folder.
+  lay(issue('secret'), path('secret/..data'))
+  for (const name of ['tls.crt', 'tls.key']) symlinkSync(`..data/${name}`, path(`secret/${name}`))
+  writeFileSync(path('secret/ca.crt'), readFileSync(path('a.crt')))
+  // certbot: the certificate alone and the chain alone are beside the two that count.
+  lay(issue('certbot'), path('live/certbot'), 'fullchain.pem', 'privkey.pem')
+  for (const name of ['cert.pem', 'chain.pem'])
+    copyFileSync(path('live/certbot/fullchain.pem'), path(`live/certbot/${name}`))
+  mkdirSync(path('empty'))
+  writeFileSync(path('README'), 'no certificate')
+  lay(issue('hidden'), folder, '.hidden.crt', '.hidden.key')
+  const gateway = await listening(t, { folders: [folder, path('live')], strict: true })
+  for (const name of ['crt', 'cer', 'pem', 'haproxy', 'mkcert', 'both', 'secret', 'certbot']) {
+    t.match(await shake(gateway.port, { servername: name }), { shown: name, status: 200 }, name)
+  }
+  t.match((await shake(gateway.port, { servername: 'hidden' })).error, /HANDSHAKE_FAILURE/)
+  t.strictSame(
+    gateway.log.filter(({ level }) => Number(level) > 30),
+    []
+  )
+  t.equal(gateway.server.certificates().length, 8)
+})
+
+t.test('a pair of a folder that cannot be used is left out, and told', async (t) => {
+  const { issue, folder, path } = scene(t)
+  lay(issue('good'), folder, 'good.crt', 'good.key')
+  lay(issue('other'), folder, 'bad.crt', 'bad.key')
+  copyFileSync(path('good.key'), path('bad.key'))
+  const { port, log, metric } = await listening(t, { folders: [folder] })
+  t.match(await shake(port, { servername: 'other' }), { shown: 'good' })
+  await eventually(() => log.some(({ level }) => level === 50))
+  t.match(
+    log.filter(({ level }) => level === 50),
+    [{ listener: 'default', certificate: path('bad.crt'), err: `${path('bad.key')} is not the key of the certificate` }]
+  )
+  t.equal(await metric('jingwei_edge_certificates_unusable{listener="default"}'), 1)
+})
+
+t.test('the admin port shows certificates without secrets, and metrics their times', async (t) => {
+  const { issue } = scene(t)
+  const [main, old] = [issue('main', ['main', 'www.main']), issue('old', ['old'], { days: -1 })]
+  const { server, metric, log } = await listening(t, { ...pairOf(main), certificates: [pairOf(old)] })
+  const { statusCode, body } = await server.admin!.inject({
+    url: '/admin/certificates',
+    headers: { host: '127.0.0.1' }
+  })
+  t.equal(statusCode, 200)
+  t.match(JSON.parse(body), [
+    {
+      listener: 'default', certificate: main.certFile, isDefault: true, error: null, names: ['main', 'www.main'],
+      subject: 'CN=main', issuer: 'CN=ours', keyType: 'EC prime256v1', fingerprint: /^([\dA-F]{2}:){31}/, notAfter: /Z$/
+    },
+    { certificate: old.certFile, isDefault: false, names: ['old'] }
+  ]) // biome-ignore format: short
+  t.notMatch(body, /PRIVATE|BEGIN/)
+  const labels = `{listener="default",certificate="${main.certFile}"}`
+  const inDays = async (name: string) => ((await metric(name + labels))! - Date.now() / 1000) / 86_400
+  t.ok(Math.abs((await inDays('jingwei_edge_certificate_expiry_timestamp_seconds')) - 2) < 0.1)
+  t.ok(Math.abs(await inDays('jingwei_edge_certificate_not_before_timestamp_seconds')) < 0.1)
+  t.match(
+    log.filter(({ level }) => level === 40),
+    [{ certificate: old.certFile, msg: /the certificate expired at / }]
+  )
+})
+
+t.test('versions and ciphers: by default TLS 1.2 and 1.3 with suites that keep secrets', async (t) => {
+  const { issue } = scene(t)
+  const pair = pairOf(issue('main'))
+  const { port, metric } = await listening(t, pair)
+  t.match(await shake(port, { maxVersion: 'TLSv1.2' }), { cipher: /^ECDHE-ECDSA-(AES\d+-GCM|CHACHA20)/, status: 200 })
+  t.match(await shake(port, { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-ECDSA-AES128-SHA' }), {
+    error: /HANDSHAKE_FAILURE/
+  })
+  t.match(await shake(port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' }), {
+    status: 0
+  })
+  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake"}'), 2)
+  const modern = await listening(t, { ...pair, minVersion: 'TLSv1.3' })
+  t.match(await shake(modern.port), { protocol: 'TLSv1.3', status: 200 })
+  t.match(await shake(modern.port, { maxVersion: 'TLSv1.2' }), { status: 0, error: /PROTOCOL_VERSION/ })
+  const own = await listening(t, {
+    ...pair,
+    ciphers: ['ECDHE-ECDSA-AES256-GCM-SHA384'],
+    certificates: [pairOf(issue('a'))]
+  })
+  for (const servername of ['main', 'a']) {
+    t.match(await shake(own.port, { servername, maxVersion: 'TLSv1.2' }), { cipher: 'ECDHE-ECDSA-AES256-GCM-SHA384' })
+    t.match(await shake(own.port, { servername }), { protocol: 'TLSv1.3', status: 200 })
+  }
+  const old = await listening(t, { ...pair, maxVersion: 'TLSv1.2' })
+  t.match(await shake(old.port), { protocol: 'TLSv1.2', status: 200 })
+  t.match(await shake(old.port, { minVersion: 'TLSv1.3' }), { status: 0 })
+})
