@@ -38,6 +38,7 @@ import { stopOnSignals, stopper } from './plugins/operations/drain.ts'
 import type { Asked } from './plugins/operations/explain.ts'
 import { explain, explainText, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
 import operations from './plugins/operations/index.ts'
+import { listenOn } from './plugins/operations/listen.ts'
 import { loggerOptions } from './plugins/operations/logging.ts'
 import { endOnFaults } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
@@ -135,8 +136,8 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Fa
   const ignoreFaults = endOnFaults(server, () => stop)
   try {
     await server.ready()
-    if (config.admin !== false) await server.admin!.listen({ host: config.admin.host, port: config.admin.port })
-    await server.listen({ host: config.listen.host, port: config.listen.port })
+    if (config.admin !== false) await listenOn(server.admin!, config.file, 'admin', config.admin)
+    await listenOn(server, config.file, 'listen', config.listen)
   } catch (error) {
     await server.close()
     ignoreFaults()

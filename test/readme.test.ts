@@ -127,6 +127,17 @@ t.test('what npm start is said to show is what it shows', async (t) => {
   t.notMatch(banner(own, 'http://127.0.0.1:8080', null, 'npm -s start --', concerns), 'WARNING')
 })
 
+t.test('the variables of the example configuration, with their defaults', async (t) => {
+  const told = [...text('README.md').matchAll(/^\| (`\w*PORT\w*`(?:, `\w+`)*) \| ([\d, ]+) \|/gm)].flatMap(
+    ([, names, values]) => {
+      const ports = values!.split(', ')
+      return [...names!.matchAll(/\w+/g)].map(([name], index) => [name, ports[index]])
+    }
+  )
+  const written = text('config/gateway.yaml').matchAll(/\$\{(\w*PORT\w*):-(\d+)\}/g)
+  t.strictSame(new Map(told as [string, string][]), new Map([...written].map(([, name, port]) => [name!, port!])))
+})
+
 const withIdentity = [
   'jingwei_edge_certificate_expiry_timestamp_seconds{listener,certificate}',
   'jingwei_edge_certificate_not_before_timestamp_seconds{listener,certificate}',

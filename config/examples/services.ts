@@ -31,16 +31,22 @@ export function serve(name: string, port: number): Promise<Server> {
     response.end(`${JSON.stringify({ service: name, port, path: request.url, user, [name]: items[name] ?? [] })}\n`)
   })
   return new Promise((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', ({ code }: NodeJS.ErrnoException) => {
+      const advice = `name another port in "options" and in services.${name}.instances, or set the variable of both`
+      reject(new Error(`the service ${name} cannot listen on 127.0.0.1:${port} (${code}); ${advice}`))
+    })
     server.listen(port, '127.0.0.1', () => resolve(server))
   })
 }
 
-export default async function services(fastify: FastifyInstance, ports: Record<string, number[]>): Promise<void> {
+export default async function services(
+  fastify: FastifyInstance,
+  ports: Record<string, (number | string)[]>
+): Promise<void> {
   const running: Server[] = []
   fastify.addHook('onReady', async () => {
     for (const [name, list] of Object.entries(ports)) {
-      for (const port of list) running.push(await serve(name, port))
+      for (const port of list) running.push(await serve(name, Number(port)))
     }
   })
   fastify.addHook('onClose', async () => {

@@ -12,7 +12,7 @@ import { text } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 import type { Test } from 'tap'
 import t from 'tap'
-import { runToEnd, waitFor } from '../helpers/processes.ts'
+import { freePorts, runToEnd, waitFor } from '../helpers/processes.ts'
 import { tool } from '../helpers/tools.ts'
 import type { Wanted } from './helpers/config.ts'
 import { yamlOf } from './helpers/config.ts'
@@ -203,10 +203,63 @@ t.test('a port that is taken', async (t) => {
   const services = { orders: { instances: [`http://127.0.0.1:${instance}`] }, users: {} }
   const wanted = { consul: 'http://127.0.0.1:9', services }
   const edge = await startFails(t, { ...wanted, listen: { port } })
-  t.strictSame(edge.lines, [`jingwei: listen EADDRINUSE: address already in use 127.0.0.1:${port}`], "the edge's")
+  const told = (file: string, key: string) => [
+    `${file}:1: ${key}: cannot listen on 127.0.0.1:${port}: the address is in use (EADDRINUSE); ` +
+      'stop the program that listens there, or name another port here',
+    `1 fault in ${file}; nothing was started`
+  ]
+  const withoutColumn = ({ lines }: { lines: string[] }) => lines.map((line) => line.replace(/:1:\d+:/, ':1:'))
+  t.strictSame(withoutColumn(edge), told(edge.file, 'listen.port'), "the edge's")
   const admin = await startFails(t, { ...wanted, adminPort: port })
-  t.strictSame(admin.lines, [`jingwei: listen EADDRINUSE: address already in use 127.0.0.1:${port}`], "the admin's")
+  t.strictSame(withoutColumn(admin), told(admin.file, 'admin.port'), "the admin's")
   t.equal(hits(), 0)
+})
+
+t.test('what cannot be listened on is told by its key, place and cure', async (t) => {
+  const port = await takenPort(t)
+  const yaml = (text: string) => startFails(t, `${text}\nadmin: { port: 0 }\n`).then(({ stderr }) => stderr)
+  t.match(
+    await yaml('# first\nlisten:\n  port: 0\n  host: 192.0.2.1'),
+    /:4:9: listen\.host: cannot listen on 192\.0\.2\.1:0: no network interface .* \(EADDRNOTAVAIL\); name another host here\n/
+  )
+  t.match(
+    await yaml('listen: { port: 0, host: none.invalid }'),
+    /:1:26: listen\.host: .*none\.invalid:0: the host name /
+  )
+  t.match(
+    await yaml(`listen: { host: 127.0.0.1, port: \${EDGE_PORT:-${port}} }`),
+    /:1:34: listen\.port: .* \(EADDRINUSE\); stop the program that listens there, or set EDGE_PORT to another port\n/
+  )
+})
+
+t.test('of npm start, a port that is taken is told with the variable that changes it', async (t) => {
+  const port = String(await takenPort(t))
+  const free = async () => String((await freePorts(1))[0])
+  const started = async (taken: object) => {
+    const ports = {
+      PORT: await free(),
+      ADMIN_PORT: await free(),
+      ORDERS_PORT: await free(),
+      ORDERS_PORT_2: await free()
+    }
+    const others = { PRODUCTS_PORT: await free(), USERS_PORT: await free() }
+    const env = { ...process.env, ...ports, ...others, ...taken }
+    const { code, stderr } = await runToEnd(process.execPath, [appFile], { env })
+    t.equal(code, 1)
+    return stderr
+  }
+  t.match(await started({ PORT: port }), /: listen\.port: .*; stop the program .* or set PORT to another port\n/)
+  t.match(
+    await started({ ADMIN_PORT: port }),
+    /: admin\.port: .*; stop the program .* or set ADMIN_PORT to another port\n/
+  )
+  t.match(
+    await started({ ORDERS_PORT_2: port }),
+    new RegExp(
+      `: plugins\\[0\\]: .* the service orders cannot listen on 127\\.0\\.0\\.1:${port} \\(EADDRINUSE\\); ` +
+        'name another port in "options" and in services\\.orders\\.instances, or set the variable of both\n'
+    )
+  )
 })
 
 t.test('a configuration with faults: all of them, nothing started', async (t) => {
