@@ -17,22 +17,9 @@ import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
 import { runReadyHooks } from './ready-hooks.ts'
 import { table } from './table.ts'
+import { helpText, startedAs } from './usage.ts'
 
 const home = join(import.meta.dirname, '../..')
-
-const usage = `jingwei: an API gateway in which the edge and the mesh never mix
-
-  node app.ts [start]             run the gateway
-  node app.ts check [FILE]        say all that is wrong with a configuration; start nothing
-  node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
-  node app.ts explain FILE METHOD PATH
-                                  what would become of a request: route, concerns, service, instances
-                                  -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME
-  node app.ts schema [FILE]       print the configuration's JSON Schema, for editors; of FILE, with its plugins' concerns
-%COMMANDS%
-  --config FILE   the configuration; else JINGWEI_CONFIG, else config/gateway.yaml
-  --version, --help
-`
 
 export interface Gateways {
   /** Loads a file with the concerns of its plugins. */
@@ -56,8 +43,6 @@ export interface Command {
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
 
-const help = ({ commands }: Gateways) => usage.replace('%COMMANDS%', commands.map((command) => command.usage).join(''))
-
 /** Runs a command; resolves to the exit code, or to null while a gateway is running. */
 export async function run(argv: readonly string[], gateways: Gateways): Promise<number | null> {
   // An error of these streams would end the process: `| head -1` closes a pipe while we still write.
@@ -68,9 +53,10 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
     const { code } = error as { code?: unknown }
     const isUsage = typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS')
     const text = isUsage ? (error as Error).message : describe(error as Error)
-    await write(process.stderr, `${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${help(gateways)}` : ''}\n`).catch(
-      () => {}
-    )
+    await write(
+      process.stderr,
+      `${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${helpText(gateways.commands)}` : ''}\n`
+    ).catch(() => {})
     return 1
   }
 }
@@ -93,7 +79,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   const { positionals } = parsed
   const values: Values = parsed.values
   const [name = 'start', argument, ...rest] = positionals
-  if (values.help) return print(help(gateways))
+  if (values.help) return print(helpText(gateways.commands))
   if (values.version) return print(`${version}\n`)
   checkCount(name, positionals)
   const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
@@ -118,7 +104,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       const concern = gateways.commands.find((command) => command.name === name)
       if (concern !== undefined)
         return print(`${await concern.run(await gateways.loadConfig(file), argument, values)}\n`)
-      process.stderr.write(`unknown command "${name}"\n\n${help(gateways)}`)
+      process.stderr.write(`unknown command "${name}"\n\n${helpText(gateways.commands)}`)
       return 1
     }
   }
@@ -284,10 +270,4 @@ function asked([method, path]: string[], { header, ip, consumer }: Record<string
     ...(typeof ip === 'string' && { ip }),
     ...(typeof consumer === 'string' && { consumer })
   }
-}
-
-/** Returns the command line for another command on the same configuration: through npm if npm found the right Node. */
-function startedAs(config: string | undefined): string {
-  const base = process.env.npm_execpath === undefined ? 'node app.ts' : 'npm -s start --'
-  return config === undefined ? base : `${base} -c ${config}`
 }

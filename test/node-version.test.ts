@@ -1,0 +1,37 @@
+/** The step before each npm script, on machines with an older Node. */
+import { cpSync, utimesSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { runToEnd } from './helpers/processes.ts'
+
+const script = `#!/bin/sh
+case "$1" in
+  --version) echo "v$VERSION" ;;
+  *) [ "\${VERSION%%.*}" -ge 24 ] && echo true || echo false ;;
+esac
+`
+
+/** A checkout whose packages are installed, but for that of Node, on a machine whose `node` has this version. */
+async function deps(t: Test, version: string) {
+  const folder = t.testdir({
+    'package-lock.json': '{}',
+    node_modules: { '.package-lock.json': '{}', '.bin': {} },
+    bin: {}
+  })
+  cpSync(join(import.meta.dirname, '../.ci/deps'), join(folder, '.ci/deps'))
+  utimesSync(join(folder, 'package-lock.json'), 1, 1)
+  const run = `printf '%s' '${script}' > bin/node && chmod +x bin/node && PATH="$PWD/bin:/usr/bin:/bin" .ci/deps`
+  return runToEnd('sh', ['-c', `cd ${folder} && ${run}`], { env: { ...process.env, VERSION: version } })
+}
+
+t.test('an older Node, and none of the packages', async (t) => {
+  const { code, stdout, stderr } = await deps(t, '20.20.2')
+  t.strictSame({ code, stdout }, { code: 1, stdout: '' })
+  t.match(stderr, /^Jingwei needs Node 24 or newer; this is v20\.20\.2, .* \(ERR_UNKNOWN_FILE_EXTENSION\)\.\n/)
+  t.match(stderr, '\nInstall a newer Node, or let `npm ci` install one')
+})
+
+t.test('a newer one suffices', async (t) => {
+  t.strictSame(await deps(t, '24.0.0'), { code: 0, stdout: '', stderr: '' })
+})
