@@ -25,7 +25,7 @@ export default fp<Config>(
     const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter.lasting : null
     const stores: Claims | null = fastify.hasDecorator('stores') ? fastify.stores : null
     const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
-    const mesh = new Mesh(config, {
+    const mesh = await Mesh.create(config, {
       log: fastify.log,
       perRequestHeaders: config.perRequestHeaders,
       owners,
@@ -33,9 +33,7 @@ export default fp<Config>(
       ...(meter && { meter })
     })
     fastify.decorate('mesh', mesh)
-    fastify.addHook('onReady', async () => {
-      mesh.start()
-    })
+    fastify.addHook('onReady', () => mesh.startInSlices())
     fastify.addHook('onClose', () => mesh.shutdown())
   },
   { name: 'jingwei-mesh', fastify: '5.x' }

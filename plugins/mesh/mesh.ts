@@ -5,6 +5,9 @@ import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
 import type { Claims, OpenClaims } from '../stores.ts'
 import { Stores } from '../stores.ts'
+import type { Steps } from '../time-slices.ts'
+import { atOnce, inSlices } from '../time-slices.ts'
+import { Chains } from './chains.ts'
 import type { MeshConcern } from './concern.ts'
 import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
@@ -17,9 +20,8 @@ import type { LocalityOptions } from './discovery/locality.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
-import type { Chain, Order, UseOptions } from './interceptors.ts'
+import type { Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
-import { split } from './split.ts'
 import type { UpstreamOptions } from './upstreams.ts'
 import { Upstreams } from './upstreams.ts'
 
@@ -52,7 +54,7 @@ const endMs = 5000
  */
 export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
-  readonly #chains = new Map<string, { own: Chain | null; byPolicy: WeakMap<RoutePolicy, Chain> }>()
+  readonly #chains: Chains
   readonly #routes: NonNullable<MeshConfig['routes']>
   readonly #upstreams: Upstreams
   readonly #context: LayerContext
@@ -64,7 +66,8 @@ export class Mesh extends Dispatcher {
   /** A request has been dispatched: the chains stay as they are. */
   #inUse = false
 
-  constructor(config: MeshConfig, options: MeshOptions = {}) {
+  /** `prepare` claims the services. */
+  constructor(config: MeshConfig, options: MeshOptions = {}, prepare: (steps: Steps<void>) => void = atOnce) {
     super()
     const { log = silent, meter = null, owners = null, perRequestHeaders = [], pluginsKey = '' } = options
     this.#meter = meter && new OwnMeter(meter)
@@ -93,23 +96,35 @@ export class Mesh extends Dispatcher {
         return this.dispatch({ ...rest, origin: originOf(name) }, handler)
       }
     }
-    for (const service of Object.values(config.services)) {
-      this.#services.set(service.name, this.#claim(claims, discovery, service))
-      this.#chains.set(originOf(service.name), { own: null, byPolicy: new WeakMap() })
-    }
+    const refuse = this.#refuse.bind(this)
+    this.#chains = new Chains({ services: this.#services, used: this.#used, context: this.#context, refuse })
+    prepare(this.#claimServices(config, claims))
     // `compose()` calls them on a Proxy, which has no private fields.
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
 
-  /** Returns the service of this configuration: the one that runs if there is one. */
-  #claim(claims: Claims, discovery: object, config: ServiceConfig): Service {
+  /** Makes a mesh in slices of time. */
+  static async create(config: MeshConfig, options: MeshOptions): Promise<Mesh> {
+    const claimed: Promise<void>[] = []
+    const mesh = new Mesh(config, options, (steps) => void claimed.push(inSlices(steps)))
+    await Promise.all(claimed)
+    return mesh
+  }
+
+  /** Claims the service of each configuration: the one that runs if there is one. */
+  *#claimServices({ services, discovery = {} }: MeshConfig, claims: Claims): Steps<void> {
     const upstreams = this.#upstreams
-    return claims.claim(
-      'jingwei.service',
-      { discovery, config },
-      () => upstreams.add(config),
-      (service) => upstreams.end(service, endMs)
-    )
+    for (const config of Object.values(services)) {
+      yield
+      const service = claims.claim(
+        'jingwei.service',
+        { discovery, config },
+        () => upstreams.add(config),
+        (service) => upstreams.end(service, endMs)
+      )
+      this.#services.set(config.name, service)
+      this.#chains.addService(config.name)
+    }
   }
 
   /**
@@ -117,18 +132,29 @@ export class Mesh extends Dispatcher {
    * of the instances themselves, for who only wants to look.
    */
   start({ attend = true } = {}): this {
+    atOnce(this.#start(attend))
+    return this
+  }
+
+  /** The same in slices of time. */
+  async startInSlices(): Promise<void> {
+    await inSlices(this.#start(true))
+  }
+
+  *#start(attend: boolean): Steps<void> {
     if (attend) {
       // Composed now, so that what attends to a service does so before its first call.
       for (const name of this.#services.keys()) {
-        const { failure } = this.#chainOf(name)
+        yield
+        const { failure } = this.#chains.of(name)
         if (failure !== undefined) throw failure
       }
       for (const { service, mesh = {} } of this.#routes) {
-        if (service !== undefined && this.#services.has(service)) this.#chainOf(service, mesh)
+        yield
+        if (service !== undefined && this.#services.has(service)) this.#chains.of(service, mesh)
       }
     }
-    this.#upstreams.start([...this.#services.values()], attend)
-    return this
+    yield* this.#upstreams.start([...this.#services.values()], attend)
   }
 
   /** Resolves when discovery has answered once for every service, be it that there is no instance. */
@@ -139,24 +165,21 @@ export class Mesh extends Dispatcher {
   /** Adds an interceptor to the chains that it is for. Throws after the first request: some would go without it. */
   use(interceptor: Interceptor, options: UseOptions): this {
     this.#used.add(interceptor, options, this.#inUse)
-    return this.#recompose()
+    this.#chains.reset()
+    return this
   }
 
   /** Adds a concern of a user's, before or after another one. Throws as `use` does, and for an unknown name. */
   add(concern: MeshConcern, order: Order = {}): this {
     this.#used.addConcern(concern, order, this.#inUse)
-    return this.#recompose()
-  }
-
-  #recompose(): this {
-    for (const [origin] of this.#chains) this.#chains.set(origin, { own: null, byPolicy: new WeakMap() })
+    this.#chains.reset()
     return this
   }
 
   /** Returns the names of the layers in force for a service, and for a route and a share of its split, outermost first. */
   describe(name: string, policy: RoutePolicy = {}, route = '', share = 0): string[] {
     this.service(name)
-    const chain = this.#chainOf(name, Object.keys(policy).length === 0 ? undefined : policy)
+    const chain = this.#chains.of(name, Object.keys(policy).length === 0 ? undefined : policy)
     const { layers } = chain.shares?.[share] ?? chain
     return layers.flatMap(({ name, routes }) => (routes?.has(route) === false ? [] : [name]))
   }
@@ -190,12 +213,12 @@ export class Mesh extends Dispatcher {
 
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
     const origin = typeof opts.origin === 'string' ? opts.origin : String(opts.origin?.origin)
-    const chains = this.#chains.get(origin)
+    const chains = this.#chains.byOrigin.get(origin)
     if (chains === undefined || this.#closing !== null) return this.#refuse(nameOf(origin), handler)
     this.#inUse = true
     const policy = opts.mesh
     const known = policy === undefined ? chains.own : chains.byPolicy.get(policy)
-    const { dispatch: chain } = known ?? this.#chainOf(nameOf(origin), policy)
+    const { dispatch: chain } = known ?? this.#chains.of(nameOf(origin), policy)
     const { owners } = this.#context
     if (!owners?.current) return this.#enter(chain, opts, handler)
     // A plugin calls: the timers and sockets that this makes are not the plugin's.
@@ -209,30 +232,6 @@ export class Mesh extends Dispatcher {
     // Events that the call waits for, such as a connection or the end of another call, occur in other contexts.
     const { asyncContext = new AsyncResource('jingwei.call') } = opts
     return chain({ ...opts, asyncContext, variant }, handler)
-  }
-
-  /** Returns the chain of a service under a policy: composed once, for calls and for `describe` alike. */
-  #chainOf(name: string, policy?: RoutePolicy): Chain {
-    const chains = this.#chains.get(originOf(name))!
-    const known = policy === undefined ? chains.own : chains.byPolicy.get(policy)
-    if (known) return known
-    const chain = this.#compose(name, policy)
-    if (policy === undefined) chains.own = chain
-    else chains.byPolicy.set(policy, chain)
-    return chain
-  }
-
-  #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Chain {
-    if (shares !== undefined) {
-      const chains = shares.map(({ service, subset }) =>
-        this.#compose(service, { ...override, ...(subset !== undefined && { subset }) })
-      )
-      const targets = shares.map((share, index) => ({ share, dispatch: chains[index]!.dispatch }))
-      return { dispatch: split(targets, stickOn, this.#context), layers: [], shares: chains }
-    }
-    const service = this.#services.get(name)
-    if (service === undefined) return { dispatch: (_opts, handler) => this.#refuse(name, handler), layers: [] }
-    return this.#used.compose(service, { ...service.config.mesh, ...override }, this.#context)
   }
 
   #refuse(name: string, handler: DispatchHandler): boolean {

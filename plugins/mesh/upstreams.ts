@@ -5,6 +5,7 @@
 import type { ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
+import type { Steps } from '../time-slices.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
 import { Transports } from './connect/index.ts'
 import { LoopClock } from './core/loop-clock.ts'
@@ -76,12 +77,13 @@ export class Upstreams {
    * Starts what these services share, and then those that have not been started. With `attend: false` nothing is asked of
    * the instances themselves, for who only wants to look.
    */
-  start(services: readonly Service[], attend: boolean): void {
+  *start(services: readonly Service[], attend: boolean): Steps<void> {
     this.#clock.start()
     this.#transports.start()
     this.#locality.start(services.some((service) => service.prefersLocal))
     if (attend) this.#discovery.attend?.()
     for (const service of services) {
+      yield
       if (attend) {
         activeCheck(service, this.deps)
         timeFirstRequests(service, this.deps)
