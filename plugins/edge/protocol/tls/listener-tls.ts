@@ -148,8 +148,9 @@ export class ListenerTls {
       // Without any of them, Node would switch TLS 1.3 off.
       ciphers: [...(has13 ? [] : TLS13_CIPHERS), ...ciphers].join(':'),
       honorCipherOrder: false,
-      // A session that is resumed calls no SNICallback, and brings along what another host has verified.
-      ...(rules.differ && { secureOptions: constants.SSL_OP_NO_TICKET })
+      // Another handshake on a connection could show another certificate than the one that was verified. And a session that
+      // is resumed calls no SNICallback, and brings along what another host has verified.
+      secureOptions: constants.SSL_OP_NO_RENEGOTIATION | (rules.differ ? constants.SSL_OP_NO_TICKET : 0)
     }
   }
 

@@ -1,5 +1,6 @@
 /** Client certificates: required, requested, by host; and requests that come on a connection of another host. */
 import type http2 from 'node:http2'
+import { connect, createSecureContext } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Issued } from '../../../helpers/certificates.ts'
@@ -205,7 +206,6 @@ t.test('by host: no session is resumed, which would bring along what another hos
 
 t.test('a handshake for a WebSocket meets the rule of its host, too', async (t) => {
   const { port } = await byHost(t)
-  const { connect } = await import('node:tls')
   const socket = connect({ port, host: '127.0.0.1', servername: 'www.example.com', rejectUnauthorized: false })
   let text = ''
   socket.on('data', (chunk: Buffer) => {
@@ -229,4 +229,25 @@ t.test('required of all, none at one host', async (t) => {
     t.match(await shake(port, { maxVersion, ...shows(alice) }, 'www.example.com'), { status: 200 })
     t.match(await shake(port, { maxVersion, ...shows(alice) }, 'open.example.com'), { status: 421 }, 'without a name')
   }
+})
+
+t.test('a second handshake on a connection cannot change whose certificate was verified', async (t) => {
+  const { port, alice, bob } = await byHost(t)
+  const options = { servername: 'maybe.example.com', maxVersion: 'TLSv1.2' as const, ...shows(alice) }
+  const socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
+  await new Promise((resolve) => socket.once('secureConnect', resolve))
+  let text = ''
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  const failed = new Promise<string | undefined>((resolve) => {
+    socket.on('error', ({ code }: NodeJS.ErrnoException) => resolve(code))
+    socket.on('close', () => resolve(undefined))
+  })
+  socket.setKeyCert(createSecureContext(shows(bob)))
+  socket.renegotiate({}, (error) => {
+    if (!error) socket.write('GET /who HTTP/1.1\r\nHost: maybe.example.com\r\nConnection: close\r\n\r\n')
+  })
+  t.equal(await failed, 'ERR_SSL_NO_RENEGOTIATION')
+  t.equal(text, '')
 })
