@@ -13,12 +13,10 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
     const services: Record<string, object> = {}
     const waitingFor: string[] = []
     const discovered = gateway.mesh.discovery()
-    const now = gateway.mesh.now()
-    for (const { name, source, instances } of discovered) {
+    for (const { name, source, ageMs: discoveryAgeMs, instances } of discovered) {
       const { kind, confirmedAt, error, restored, failover } = source
       if (confirmedAt === null) waitingFor.push(name)
-      const discoveryAgeMs = confirmedAt === null ? null : Math.round(now - confirmedAt)
-      services[name] = { source: kind, instances, discoveryAgeMs, error, restored, failover }
+      services[name] = { source: kind, instances, confirmedAt, discoveryAgeMs, error, restored, failover }
     }
     const status = gateway.isDraining() ? 'draining' : waitingFor.length > 0 ? 'discovering' : 'ready'
     reply.code(status === 'ready' ? 200 : 503)

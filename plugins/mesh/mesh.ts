@@ -14,6 +14,7 @@ import type { LayerContext } from './core/layer.ts'
 import { nameOf, originOf } from './core/origin.ts'
 import type { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
+import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger } from './core/types.ts'
 import type { DiscoveryOptions } from './discovery/index.ts'
 import type { LocalityOptions } from './discovery/locality.ts'
@@ -202,13 +203,8 @@ export class Mesh extends Dispatcher {
 
   /** Returns what discovery knows of each service. Its cost does not grow with the number of instances. */
   discovery(): DiscoveryStatus[] {
-    const services = [...this.#services.values()]
-    return services.map(({ name, source, instances }) => ({ name, source, instances: instances.length }))
-  }
-
-  /** Milliseconds on the mesh's own clock, in which `status()` gives its times. */
-  now(): number {
-    return this.#context.now()
+    const nowMs = this.#context.now()
+    return [...this.#services.values()].map((service) => discoveryOf(service, nowMs))
   }
 
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {

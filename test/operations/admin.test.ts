@@ -5,6 +5,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
+import { viewOf } from '../../plugins/mesh/core/service-status.ts'
 import { raw, startGateway } from '../helpers/gateway.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
@@ -137,5 +138,62 @@ t.test('readiness asks no instance for its status', async (t) => {
   t.equal(status, 200)
   const { a } = JSON.parse(text).services
   t.ok(a.discoveryAgeMs >= 0)
-  t.strictSame({ ...a, discoveryAgeMs: 0 }, { source: 'static', instances: 1, discoveryAgeMs: 0, error: null })
+  const { confirmedAt } = a
+  t.strictSame(
+    { ...a, discoveryAgeMs: 0 },
+    { source: 'static', instances: 1, confirmedAt, discoveryAgeMs: 0, error: null }
+  )
+})
+
+/** Values of a document under names of times, such as `confirmedAt`, with their paths. */
+function timesIn(value: unknown, path = ''): [path: string, value: unknown][] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([name, inner]) => {
+    const at = `${path}/${name}`
+    return /(At|Since|Until|Expires|Time)$|^(since|until|expires|time)$/.test(name) ? [[at, inner]] : timesIn(inner, at)
+  })
+}
+
+t.test('times are times of the calendar, and durations have their unit in the name', async (t) => {
+  const began = Date.now()
+  const on = {
+    circuitBreaker: {}, retry: {}, outlierDetection: {}, healthCheck: { path: '/' }, limit: { rate: 9 }, hedge: { after: '1s' },
+    adaptiveConcurrency: {}, fallback: [{ stale: {} }], collapse: true, balance: 'peak-ewma', fault: { header: true }
+  } // biome-ignore format: a list
+  const { gateway, get } = await adminOf(t, {
+    admin: { port: 0 },
+    discovery: { consul: { url: 'http://127.0.0.1:9' } },
+    services: { a: { instances: ['http://127.0.0.1:9'], mesh: on }, lost: {} },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'a' }]
+  })
+  await fetch(gateway.url)
+  for (const [path, wanted] of [
+    ['/admin/services', 2],
+    ['/admin/services/a', 1],
+    ['/health/ready', 2],
+    ['/admin/explain?path=/', 1]
+  ] as const) {
+    const { text } = await get({}, path)
+    const times = timesIn(JSON.parse(text))
+    t.equal(times.length, wanted, path)
+    for (const [at, value] of times) {
+      if (/lost|\/1\//.test(at)) t.equal(value, null, `${path}: ${at}, of a source that has not answered`)
+      else {
+        t.match(value, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, `${path}: ${at}`)
+        const ms = Date.parse(String(value))
+        t.ok(ms >= began && ms <= Date.now(), `${path}: ${at} is ${value}`)
+      }
+    }
+    // A number of milliseconds without a unit in its name would be of some clock.
+    const bare = [...text.matchAll(/"(\w*(?:[aA]t|[tT]ime|[sS]ince))":-?\d/g)].map(([, name]) => name)
+    t.strictSame(bare, [], path)
+  }
+})
+
+t.test('a confirmation is as long ago on the calendar as on the clock of the mesh', async (t) => {
+  const source = { kind: 'consul', confirmedAt: 4000, error: null }
+  const before = Date.now()
+  const confirmed = Date.parse(viewOf(source, 65_000).confirmedAt!)
+  t.ok(confirmed >= before - 61_000 && confirmed <= Date.now() - 61_000)
+  t.equal(viewOf({ ...source, confirmedAt: null }, 65_000).confirmedAt, null)
 })

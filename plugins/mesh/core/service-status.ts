@@ -1,10 +1,17 @@
 import type { ServiceState } from './service-state.ts'
 import type { Instance, Snapshot, SourceStatus } from './types.ts'
 
+/** State of a source for people: its time is one of the calendar, in ISO 8601, and not of the mesh's clock. */
+export interface SourceView extends Omit<SourceStatus, 'confirmedAt'> {
+  readonly confirmedAt: string | null
+}
+
 /** State of a service's discovery. */
 export interface DiscoveryStatus {
   readonly name: string
-  readonly source: SourceStatus
+  readonly source: SourceView
+  /** Milliseconds since the source has confirmed its answer; null if it never did. */
+  readonly ageMs: number | null
   /** Number of instances, whatever their health. */
   readonly instances: number
 }
@@ -12,7 +19,7 @@ export interface DiscoveryStatus {
 /** State of a service, for the admin API. */
 export interface ServiceStatus {
   readonly name: string
-  readonly source: SourceStatus
+  readonly source: SourceView
   readonly instances: readonly {
     readonly id: string
     readonly origin: string
@@ -40,15 +47,35 @@ interface Described {
   readonly instances: readonly Instance[]
 }
 
+/** Returns a source's state for people; `nowMs` is the time of the mesh's clock. */
+export function viewOf(source: SourceStatus, nowMs: number): SourceView {
+  const { confirmedAt } = source
+  return {
+    ...source,
+    confirmedAt: confirmedAt === null ? null : new Date(Date.now() - (nowMs - confirmedAt)).toISOString()
+  }
+}
+
+/** Returns the state of a service's discovery. Its cost does not grow with the number of instances. */
+export function discoveryOf({ name, source, instances }: Described, nowMs: number): DiscoveryStatus {
+  const { confirmedAt } = source
+  const ageMs = confirmedAt === null ? null : Math.round(nowMs - confirmedAt)
+  return { name, source: viewOf(source, nowMs), ageMs, instances: instances.length }
+}
+
 /** Returns the admin view of a service: its own fields, and what the states of its concerns report, by their names. */
-export function statusOf(service: Described, states: readonly (readonly [string, ServiceState])[]): ServiceStatus {
+export function statusOf(
+  service: Described,
+  states: readonly (readonly [string, ServiceState])[],
+  nowMs: number
+): ServiceStatus {
   const { name, source, active, snapshot, instances } = service
   const reported = states.flatMap(([concern, state]) =>
     state.status === undefined ? [] : [[concern, state.status()] as const]
   )
   return {
     name,
-    source,
+    source: viewOf(source, nowMs),
     active,
     panic: snapshot?.panic ?? false,
     concerns: Object.fromEntries(reported),

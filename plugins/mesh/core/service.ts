@@ -148,7 +148,7 @@ export class Service implements CallHost {
   }
 
   status(): ServiceStatus {
-    return statusOf(this, this.#states)
+    return statusOf(this, this.#states, this.#deps.now())
   }
 
   /** Builds the next snapshot; an address that stays keeps its connections and counts. */
