@@ -231,7 +231,12 @@ t.test('configuration, operations and routes name no concern, and no half one of
       // The admin port's page, a fault of a file, options of Fastify and of @fastify/http-proxy.
       ['metrics', 'fault', 'bodyLimit', 'websocket']
     ],
-    ['operations', inOperations, [...ofEdge, ...ofMesh], ['metrics', 'fault', 'timeout', 'hash', 'deadline']],
+    [
+      'operations',
+      inOperations,
+      [...ofEdge, ...ofMesh],
+      ['metrics', 'fault', 'timeout', 'hash', 'deadline', 'requestId']
+    ],
     ['both halves', (file) => /^plugins\/[^/]+$/.test(file), [...ofEdge, ...ofMesh], []],
     [
       'the edge',

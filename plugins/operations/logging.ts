@@ -1,6 +1,7 @@
 import type { FastifyServerOptions } from 'fastify'
 import { maskCredentials } from '../../config/credentials.ts'
 import { LogWriter } from './log-writer.ts'
+import { loggedError } from './logged-error.ts'
 
 /** Marks the fields of access lines: plain values, which need no serializer, and a message without characters to escape. */
 const plain = Symbol.for('jingwei.log.plain')
@@ -33,6 +34,9 @@ function levelOf(text: string | undefined): string {
   throw new Error(`JINGWEI_LOG_LEVEL: expected one of ${levels.join(', ')}, found "${level}"`)
 }
 
+/** An error is always the field `err`, and an object. */
+export const serializers = { err: loggedError }
+
 /**
  * Options for pino: a JSON line for each event, on stdout. `JINGWEI_LOG_LEVEL` sets the level (trace … fatal, silent).
  * Access lines are written in batches, all others at once.
@@ -43,6 +47,7 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
     level: levelOf(env.JINGWEI_LOG_LEVEL),
     base: { name },
     timestamp,
+    serializers,
     formatters: { level: (label) => ({ level: label }) },
     hooks: {
       logMethod(args, method) {

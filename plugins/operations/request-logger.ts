@@ -19,7 +19,10 @@ class RequestLogger implements FastifyBaseLogger {
   }
 
   get #log(): FastifyBaseLogger {
-    this.#child ??= this.#parent.child(...this.#arguments)
+    if (this.#child === null) {
+      const [bindings, options] = this.#arguments
+      this.#child = this.#parent.child(renamed(bindings), options)
+    }
     return this.#child
   }
 
@@ -67,6 +70,12 @@ class RequestLogger implements FastifyBaseLogger {
   silent(...args: unknown[]): void {
     this.#write('silent', args)
   }
+}
+
+/** Fastify calls the request's id `reqId`, where a server around the gateway does not say otherwise. */
+function renamed(bindings: ChildArguments[0]): ChildArguments[0] {
+  const { reqId, ...others } = bindings
+  return reqId === undefined ? bindings : { requestId: reqId, ...others }
 }
 
 export default fp(

@@ -26,7 +26,7 @@ t.test('a token refused, then accepted, then refused again', async (t) => {
   await waitFor('some more attempts', async () => (await errors())! >= 4)
   const refusals = () => gateway.log().filter(({ msg }) => msg.startsWith('Consul refuses'))
   t.equal(refusals().length, 1, 'one line')
-  t.match(refusals()[0], { level: 'warn', err: /ACL not found/ })
+  t.match(refusals()[0], { level: 'warn', err: { message: /ACL not found/ } })
 
   const made = await consul.api('PUT', '/v1/acl/policy', { Name: 'read', Rules: readAll })
   t.equal(made.status, 200)

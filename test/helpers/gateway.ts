@@ -13,6 +13,7 @@ import { build, gateway } from '../../app.ts'
 import type { Config } from '../../config/schema.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
+import { serializers } from '../../plugins/operations/logging.ts'
 
 export { eventually } from './eventually.ts'
 
@@ -71,7 +72,7 @@ function logged(config: Config, lines: Record<string, unknown>[]): FastifyInstan
       done()
     }
   })
-  const loggerInstance = pino({ level: 'info' }, stream)
+  const loggerInstance = pino({ level: 'info', serializers }, stream)
   const server = Fastify({ ...(serverOptions(config) as object), loggerInstance }) as unknown as FastifyInstance
   // fp() marks the function that it is given: not the one that others embed.
   server.register(

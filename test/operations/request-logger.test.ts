@@ -38,13 +38,13 @@ t.test('lines carry the request id, and children and levels are pino’s', async
   await server.inject('/quiet')
   t.equal(children, 0)
   await server.inject('/loud')
-  const told = lines.map(({ level, msg, reqId, a, b }) => ({ level, msg, reqId, a, b }))
+  const told = lines.map(({ level, msg, requestId, a, b }) => ({ level, msg, requestId, a, b }))
   t.strictSame(told, [
-    { level: 30, msg: 'hello you', reqId: 'r1', a: 1, b: undefined },
-    { level: 40, msg: 'from a child', reqId: 'r1', a: undefined, b: 2 },
-    { level: 20, msg: 'now this', reqId: 'r1', a: undefined, b: undefined },
-    { level: 50, msg: 'told', reqId: 'r1', a: undefined, b: undefined },
-    { level: 60, msg: 'the end', reqId: 'r1', a: undefined, b: undefined }
+    { level: 30, msg: 'hello you', requestId: 'r1', a: 1, b: undefined },
+    { level: 40, msg: 'from a child', requestId: 'r1', a: undefined, b: 2 },
+    { level: 20, msg: 'now this', requestId: 'r1', a: undefined, b: undefined },
+    { level: 50, msg: 'told', requestId: 'r1', a: undefined, b: undefined },
+    { level: 60, msg: 'the end', requestId: 'r1', a: undefined, b: undefined }
   ])
   t.equal(children, 2)
 })

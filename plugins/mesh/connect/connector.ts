@@ -103,8 +103,8 @@ export class Connectors {
       // Instances that come and go must not make the set grow forever.
       if (this.#untrusted.size >= mostUntrusted) this.#untrusted.clear()
       this.#untrusted.add(instance)
-      const { code, message } = error.cause as Error & { code?: string }
-      const fields = { service, instance, cause: code ?? null, reason: message }
+      const err = error.cause as Error & { code?: string }
+      const fields = { service, instance, cause: err.code ?? null, err }
       this.#deps.log.error(
         fields,
         'certificate of the instance cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED'

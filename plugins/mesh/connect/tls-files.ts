@@ -80,7 +80,7 @@ export class TlsFiles implements CredentialSource {
   #fail(error: Error): void {
     this.#error = error.message
     const files = this.#files.map(([, file]) => file)
-    this.#log.error({ files, err: this.#error }, 'certificates cannot be used; the ones before stay in force')
+    this.#log.error({ files, err: error }, 'certificates cannot be used; the ones before stay in force')
     this.#onReload('failure')
   }
 

@@ -12,7 +12,7 @@ export interface CallHost {
   enter(call: Call): void
   leave(call: Call): void
   /** Logs an error that the caller's handler threw when the call ended. */
-  report(error: Error): void
+  report(error: Error, requestId: string | undefined): void
 }
 
 /**
@@ -41,6 +41,7 @@ export class Call extends StableHandler implements CallRecord {
   readonly startedMs: number
   readonly #service: CallHost
   #entered = false
+  #requestId: string | undefined
   #whenOver: (() => void)[] | null = null
 
   constructor(service: CallHost, next: DispatchHandler, startedMs: number) {
@@ -52,6 +53,7 @@ export class Call extends StableHandler implements CallRecord {
   /** Hands the caller its controller, then makes the first attempt, unless the caller has aborted by now. */
   begin(dispatch: Dispatch, opts: DispatchOptions): boolean {
     this.#entered = true
+    this.#requestId = opts.caller?.id
     this.#service.enter(this)
     const { body } = opts
     // It may break off at any time, also in a queue of ours, where nobody reads it: an end that nobody is to blame for.
@@ -92,7 +94,7 @@ export class Call extends StableHandler implements CallRecord {
     try {
       super.onResponseError(controller, error)
     } catch (thrown) {
-      this.#service.report(thrown as Error)
+      this.#service.report(thrown as Error, this.#requestId)
     }
   }
 
@@ -100,7 +102,7 @@ export class Call extends StableHandler implements CallRecord {
     try {
       super.onResponseEnd(controller, trailers)
     } catch (thrown) {
-      this.#service.report(thrown as Error)
+      this.#service.report(thrown as Error, this.#requestId)
     }
   }
 

@@ -135,8 +135,9 @@ export class Service implements CallHost {
   }
 
   /** Logs an error that cannot be returned to a caller: the caller's handler threw it when it was told of the end. */
-  report(err: Error): void {
-    this.#deps.log.error({ service: this.name, err }, `${this.name}: the handler of a call threw at its end`)
+  report(err: Error, requestId?: string): void {
+    const fields = { service: this.name, ...(requestId !== undefined && { requestId }), err }
+    this.#deps.log.error(fields, `${this.name}: the handler of a call threw at its end`)
   }
 
   /** Begins discovery, once. */

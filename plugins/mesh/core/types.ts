@@ -46,11 +46,20 @@ export interface Source {
   close(): Promise<void>
 }
 
+/** Fields of a log line. An error is always under `err` and an error object, a request always under `requestId`. */
+export interface LogFields {
+  readonly [name: string]: unknown
+  readonly err?: Error
+  readonly error?: never
+  readonly requestId?: string
+  readonly reqId?: never
+}
+
 /** The few log calls that the mesh makes; pino and Fastify's logger have this shape. */
 export interface Logger {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
+  info(fields: LogFields, message: string): void
+  warn(fields: LogFields, message: string): void
+  error(fields: LogFields, message: string): void
 }
 
 /** Owner of code of a plugin: what that throws from a timer or a socket ends one request, not the process. */

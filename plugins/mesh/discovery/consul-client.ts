@@ -4,12 +4,12 @@
  */
 import type http from 'node:http'
 import type { ConsulOptions } from '../../../config/schema.ts'
+import { asError } from '../../thrown.ts'
 import type { Logger, MeshDeps } from '../core/types.ts'
 import type { Ask } from './consul-ask.ts'
 import { ConsulCrowded, ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
 import { createConnectAsk, shownUrl } from './consul-get.ts'
 import { Turns, turnsTiming } from './consul-turns.ts'
-import { messageOf } from './loop.ts'
 
 export class ConsulClient {
   readonly datacenter: string | undefined
@@ -48,7 +48,7 @@ export class ConsulClient {
       url: shownUrl(this.#options.url),
       service,
       ...(datacenter && { datacenter }),
-      err: messageOf(error)
+      err: asError(error)
     }
     const denied = error instanceof ConsulDenied
     const group = groupOf(denied ? this.#denied : this.#lost, datacenter)

@@ -6,6 +6,7 @@
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
+import { asError } from '../../thrown.ts'
 import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
 import { parseServer } from './dns-query.ts'
 import type { DnsOptions, Resolved } from './dns-resolve.ts'
@@ -117,7 +118,7 @@ export class DnsSource implements Restorable {
     this.#emptySince = null
     this.#counters.error(this.#name)
     if (++this.#failures > 1) return
-    const fields = { service: this.#name, err: this.#error }
+    const fields = { service: this.#name, err: asError(error) }
     this.#deps.log.warn(fields, 'DNS does not answer; the service keeps the instances last known')
   }
 }

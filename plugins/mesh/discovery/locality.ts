@@ -1,12 +1,13 @@
 /** Locality of the gateway: the configured one, or else that of its Consul agent. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConsulOptions } from '../../../config/schema.ts'
+import { asError } from '../../thrown.ts'
 import type { Locality, MeshDeps } from '../core/types.ts'
 import { createAgent } from './consul-ask.ts'
 import { ANSWER_TIMEOUT } from './consul-blocking.ts'
 import { createGet, shownUrl } from './consul-get.ts'
 import { fields, isText } from './consul-translate.ts'
-import { backoff, messageOf } from './loop.ts'
+import { backoff } from './loop.ts'
 
 export interface LocalityOptions {
   readonly consul?: ConsulOptions
@@ -59,7 +60,7 @@ export class OwnLocality {
         break
       } catch (error) {
         if (signal.aborted) break
-        const fields = { url: shownUrl(consul.url), err: messageOf(error) }
+        const fields = { url: shownUrl(consul.url), err: asError(error) }
         if (++failures === 1) log.warn(fields, 'the Consul agent does not tell where it is; no instance counts as near')
         const ms = backoff(failures, random, 1000, LONGEST_PAUSE)
         await sleep(ms, undefined, { signal, ref: false }).catch(() => {})

@@ -3,6 +3,7 @@
  * once. What was kept serves only until the source's first answer.
  */
 import type { Meter } from '../../meter.ts'
+import { asError } from '../../thrown.ts'
 import type { InstanceSpec, Logger, MeshDeps, Source } from '../core/types.ts'
 import type { Restorable } from './loop.ts'
 import { messageOf } from './loop.ts'
@@ -113,7 +114,7 @@ export class Snapshot {
     try {
       return new Map(readEntries(this.#path)?.map((entry) => [entry.service, entry]))
     } catch (error) {
-      const fields = { path: this.#path, err: messageOf(error) }
+      const fields = { path: this.#path, err: asError(error) }
       this.#log.warn(fields, 'the snapshot of discovery is of no use; services wait for their registry')
       return new Map()
     }
@@ -193,7 +194,7 @@ export class Snapshot {
 
   #failed(error: unknown): void {
     const message = 'the snapshot of discovery cannot be written; nothing will be restored from it after a restart'
-    if (this.#error === null) this.#log.warn({ path: this.#path, err: messageOf(error) }, message)
+    if (this.#error === null) this.#log.warn({ path: this.#path, err: asError(error) }, message)
     this.#error = messageOf(error)
   }
 

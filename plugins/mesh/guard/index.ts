@@ -82,7 +82,7 @@ export function containedRepeats(repeats: Repeats, names: Names): Repeats {
       const isShare = budget === undefined || (typeof budget === 'number' && budget >= 0)
       if (!isShare) throw new Error('it returned a budget that is no share, such as 0.2')
       const answers = (opts: DispatchOptions) =>
-        contained(of, 'repeats.mayRepeat', () => {
+        contained({ ...of, requestId: opts.caller?.id }, 'repeats.mayRepeat', () => {
           const may: unknown = Reflect.apply(mayRepeat, repeating, [opts])
           if (typeof may === 'boolean') return may
           throw new Error('it returned neither true nor false')
@@ -100,13 +100,21 @@ function compose(interceptor: Interceptor, below: Dispatch, guard: Guard): Dispa
   })
 }
 
+/** Whose code runs, and for which request if for one. */
+interface Origin extends Names {
+  readonly service: string
+  readonly log: Logger
+  readonly requestId?: string | undefined
+}
+
 /** Runs code of a user's. What it throws is logged, and thrown on as a fault of the plugin. */
-function contained<T>(of: Names & { service: string; log: Logger }, where: string, code: () => T): T {
+function contained<T>(of: Origin, where: string, code: () => T): T {
   try {
     return code()
   } catch (error) {
     const failure = new InterceptorFailed(of, where, asError(error))
-    of.log.error({ ...failure.fields, err: failure.cause }, failure.message)
+    const { log, requestId } = of
+    log.error({ ...failure.fields, ...(requestId !== undefined && { requestId }), err: failure.cause }, failure.message)
     throw failure
   }
 }

@@ -58,7 +58,7 @@ t.test('asked until it is answered, told once', async (t) => {
   t.same(locality.current, { datacenter: 'dc1', zone: 'a' })
   t.same(asked[0]?.split('?')[0], '/v1/agent/self')
   t.match(lines, [
-    { level: 'warn', fields: { err: 'Consul answered 500: not yet' } },
+    { level: 'warn', fields: { err: { message: 'Consul answered 500: not yet' } } },
     { level: 'info', fields: { datacenter: 'dc1', zone: 'a' } }
   ])
 })
@@ -67,7 +67,7 @@ t.test('a token that may not: says what to do', async (t) => {
   const { asked, consul } = await agent(t, () => [403, 'Permission denied'])
   const { lines } = own(t, { consul })
   await eventually(() => asked.length > 2)
-  t.match(lines, [{ level: 'warn', fields: { err: /agent:read, or set discovery\.locality/ } }])
+  t.match(lines, [{ level: 'warn', fields: { err: { message: /agent:read, or set discovery\.locality/ } } }])
   t.equal(lines.length, 1)
 })
 

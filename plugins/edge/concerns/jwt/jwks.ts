@@ -13,6 +13,7 @@ import { createError } from '@fastify/error'
 import type { FastifyBaseLogger } from 'fastify'
 import { Agent, request } from 'undici'
 import { maskCredentials } from '../../../../config/credentials.ts'
+import { asError } from '../../../thrown.ts'
 import { algorithmsOf } from './algorithms.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
@@ -104,7 +105,7 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       if (closing.signal.aborted) return
       if (!failing) {
         const consequence = keys === null ? 'tokens cannot be verified' : 'the last one stays in use'
-        log.warn({ url: shown, reason: reasonOf(error) }, `key set not fetched; ${consequence}; trying every second`)
+        log.warn({ url: shown, err: asError(error) }, `key set not fetched; ${consequence}; trying every second`)
       }
       failing = true
       retry = setTimeout(refresh, retryMs)
@@ -166,12 +167,6 @@ function pick(keys: readonly Key[], token: TokenOfKey): string | null {
   const fitting = keys.filter((key) => isCandidate(key) && key.algorithms.includes(algorithm))
   if (named && fitting.length < 2) return fitting[0]?.pem ?? null
   return fitting.slice(0, maxTried).find(({ key }) => isSignedBy(key, algorithm, token))?.pem ?? null
-}
-
-/** Returns the code of a failure, or its message if it has no code. */
-function reasonOf(error: unknown): string {
-  const { code, name, message } = error as Error & { code?: unknown }
-  return name === 'TimeoutError' ? 'timed out' : typeof code === 'string' ? code : message.slice(0, 200)
 }
 
 async function download(url: string, dispatcher: Agent, signal: AbortSignal): Promise<unknown> {

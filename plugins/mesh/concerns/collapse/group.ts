@@ -40,7 +40,7 @@ class Member extends StandIn {
     try {
       super.onResponseError(controller, error)
     } catch (thrown) {
-      this.#group.report(thrown as Error)
+      this.#group.report(thrown as Error, this.opts.caller?.id)
     }
   }
 
@@ -48,7 +48,7 @@ class Member extends StandIn {
     try {
       super.onResponseEnd(controller, trailers)
     } catch (thrown) {
-      this.#group.report(thrown as Error)
+      this.#group.report(thrown as Error, this.opts.caller?.id)
     }
   }
 }
@@ -67,7 +67,7 @@ export interface GroupContext {
   /** One more was given the answer to another's request. */
   readonly count: () => void
   /** Logs an error that a caller threw when it was told of the end. */
-  readonly report: (error: Error) => void
+  readonly report: (error: Error, requestId: string | undefined) => void
 }
 
 interface Head {
@@ -122,8 +122,8 @@ export class Group implements DispatchHandler {
     }
   }
 
-  report(error: Error): void {
-    this.#context.report(error)
+  report(error: Error, requestId: string | undefined): void {
+    this.#context.report(error, requestId)
   }
 
   join(opts: DispatchOptions, handler: DispatchHandler): void {

@@ -36,7 +36,7 @@ export const collapse: Layer = (service, policy, { meter, perRequestHeaders = []
       sharing,
       maxBody: options.maxBody,
       count,
-      report: (error: Error) => service.report(error)
+      report: (error, requestId) => service.report(error, requestId)
     }
     return (opts, handler) => {
       const same = identity.of(opts)

@@ -3,6 +3,7 @@
  * either makes new credentials, which new connections use; while Consul is away the last ones stay.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
+import { asError } from '../../../thrown.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import { messageOf } from '../../discovery/loop.ts'
@@ -120,13 +121,12 @@ export class ConnectIdentity implements CredentialSource {
   }
 
   #failed(what: string, error: unknown): void {
-    const err = messageOf(error)
     if (!this.#errors.has(what)) {
       const message = `Connect: no new ${what}; ${this.credentials === null ? 'calls must wait' : 'the last one stays'}`
-      this.#deps.log.error({ identity: this.#name, err }, message)
+      this.#deps.log.error({ identity: this.#name, err: asError(error) }, message)
       this.#onSwap('failure')
     }
-    this.#errors.set(what, err)
+    this.#errors.set(what, messageOf(error))
   }
 
   async close(): Promise<void> {

@@ -4,6 +4,7 @@
  * Consul does, by precedence; what only a sidecar can decide is left to it.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
+import { asError } from '../../../thrown.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import { messageOf } from '../../discovery/loop.ts'
@@ -109,7 +110,7 @@ export class Intentions {
 
   #failed(error: unknown): void {
     if (this.#error === null) {
-      const fields = { source: this.#source, err: messageOf(error) }
+      const fields = { source: this.#source, err: asError(error) }
       this.#deps.log.warn(fields, 'Consul intentions unavailable; using the last known ones')
     }
     this.#error = messageOf(error)
