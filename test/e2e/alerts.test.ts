@@ -197,6 +197,14 @@ t.test('a certificate that cannot be read again', (t) =>
   )
 )
 
+t.test('certificate files of a listener that cannot be used, longer than it takes to write both', (t) =>
+  firing(t, [node('jingwei_edge_certificates_unusable', '0x12 2x24 0x60 1x100', ',listener="public"')], {
+    '3m': [],
+    '8m': [],
+    '14m': ['CertificatesUnusable']
+  })
+)
+
 const node = (name: string, values: string, more = '') => ({
   series: `${name}{instance="gateway-1",job="jingwei"${more}}`,
   values
