@@ -4,6 +4,7 @@
  * nothing. What no configuration claims any longer is disposed of.
  */
 import { createHash } from 'node:crypto'
+import { TimeSlice } from './time-slices.ts'
 
 interface Log {
   error(fields: object, message: string): void
@@ -79,7 +80,13 @@ export class Stores {
           unclaimed.push(entry)
         }
         held.clear()
-        await Promise.all(unclaimed.map((entry) => end(entry, log, this.#disposeMs)))
+        const slice = new TimeSlice()
+        const ended: Promise<void>[] = []
+        for (const entry of unclaimed) {
+          ended.push(end(entry, log, this.#disposeMs))
+          if (slice.isOver) await slice.next()
+        }
+        await Promise.all(ended)
       }
     }
   }

@@ -78,8 +78,8 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
       ? null
       : 'the seam imports types of Node, undici and the configuration'
   }
-  if (shared.includes(file)) return isNode(target) ? null : 'what all may import imports nothing but Node'
   if (target === timeSlices) return null
+  if (shared.includes(file)) return isNode(target) ? null : 'what all may import imports nothing but Node'
   if (shared.includes(target)) return within('routes')(file) ? 'routes use decorators' : null
   if (file === watcher) return isNode(target) ? null : "the watcher of files imports Node's modules alone"
   if (target === watcher && (inMesh(file) || inEdge(file) || inOperations(file))) return null

@@ -61,9 +61,9 @@ export class Pool implements Owner {
   /** Requests that found no connection. */
   readonly #queue = new Set<PooledRequest>()
   #scheduled = false
-  /** Why no request is taken any more. */
-  #closed: Error | null = null
-  #destroyed = false
+  /** Null while it takes requests. */
+  #state: 'closed' | 'destroyed' | null = null
+  #reason: Error | null = null
   #whenEmpty: (() => void)[] = []
 
   constructor({ host, connections, direct, connection = usualConnection, open, onWait }: PoolOptions) {
@@ -78,7 +78,7 @@ export class Pool implements Owner {
   /** Errors go to the handler: undici's `InvalidArgumentError` where the request cannot be one. */
   readonly dispatch = (opts: DispatchOptions, handler: DispatchHandler): boolean => {
     try {
-      if (this.#closed !== null) throw this.#closed
+      if (this.#state !== null) throw this.#closedReason()
       this.#arrived.push({ request: new PooledRequest(opts, handler, this.#host), opts })
     } catch (error) {
       handler.onResponseError?.(null as never, error as Error) // as undici does: there is nothing to hold
@@ -91,7 +91,7 @@ export class Pool implements Owner {
   idle(connection: Connection): void {
     this.#idle.push(connection)
     if (this.#queue.size > 0) this.#schedule()
-    else if (this.#closed !== null) connection.close()
+    else if (this.#state !== null) connection.close()
   }
 
   left(connection: Connection): void {
@@ -103,7 +103,7 @@ export class Pool implements Owner {
 
   /** Takes no new request; resolves when those that it has are done. */
   async close(): Promise<void> {
-    this.#closed ??= new ConnectionError('JW_INSTANCE_REMOVED', new errors.ClientClosedError())
+    this.#state ??= 'closed'
     if (this.#queue.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
     await new Promise<void>((resolve) => {
       this.#whenEmpty.push(resolve)
@@ -113,16 +113,23 @@ export class Pool implements Owner {
 
   /** Ends everything at once. */
   destroy(): void {
-    const reason = new ConnectionError('JW_INSTANCE_REMOVED', new errors.ClientDestroyedError())
-    this.#closed = reason
-    this.#destroyed = true
-    for (const socket of this.#opening) socket.destroy(reason)
-    for (const connection of [...this.#connections]) connection.destroy(reason)
+    this.#state = 'destroyed'
+    this.#reason = null
+    for (const socket of this.#opening) socket.destroy(this.#closedReason())
+    for (const connection of [...this.#connections]) connection.destroy(this.#closedReason())
     for (const request of [...this.#arrived.splice(0).map(({ request }) => request), ...this.#queue]) {
       this.#queue.delete(request)
-      request.fail(reason)
+      request.fail(this.#closedReason())
     }
     this.#advance()
+  }
+
+  /** The error of requests that a closed pool does not take. Most pools end without any, and an error takes a while to make. */
+  #closedReason(): Error {
+    const { ClientClosedError, ClientDestroyedError } = errors
+    const make = () => (this.#state === 'closed' ? new ClientClosedError() : new ClientDestroyedError())
+    this.#reason ??= new ConnectionError('JW_INSTANCE_REMOVED', make())
+    return this.#reason
   }
 
   #schedule(): void {
@@ -149,11 +156,11 @@ export class Pool implements Owner {
     this.#arrived = []
     for (const { request, opts } of arrived) {
       // A handler may have called destroy() while this loop runs.
-      if (this.#destroyed) request.fail(this.#closed!)
+      if (this.#state === 'destroyed') request.fail(this.#closedReason())
       else if (this.#queue.size > 0 || !this.#place(request)) this.#await(request, opts)
     }
     while (this.#openings - this.#reserved < this.#queue.size && this.#hasRoom()) this.#connect(null)
-    if (this.#closed !== null) for (const each of [...this.#idle]) each.close()
+    if (this.#state !== null) for (const each of [...this.#idle]) each.close()
   }
 
   #await(request: PooledRequest, opts: DispatchOptions): void {
@@ -204,7 +211,7 @@ export class Pool implements Owner {
       if (socket !== undefined) this.#opening.delete(socket)
       if (error !== null) {
         this.#refused(only, error)
-      } else if (this.#destroyed) {
+      } else if (this.#state === 'destroyed') {
         connected!.destroy()
         this.#advance()
       } else {
