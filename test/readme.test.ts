@@ -4,8 +4,13 @@ import { dirname, join } from 'node:path'
 import type { Metric } from 'prom-client'
 import t from 'tap'
 import { loadConfig, loadWithPlugins, parseConfig } from '../plugins/config.ts'
+import { corsReason } from '../plugins/edge/concerns/cors/index.ts'
+import { tokenReasons } from '../plugins/edge/concerns/jwt/reasons.ts'
+import { limitReasons } from '../plugins/edge/concerns/rate-limit/index.ts'
 import { errorTable } from '../plugins/edge/errors.ts'
 import { concerns } from '../plugins/edge/index.ts'
+import { reasons as refusals } from '../plugins/edge/protocol/refusals.ts'
+import { targetReasons } from '../plugins/edge/protocol/request-target.ts'
 import { banner } from '../plugins/operations/banner.ts'
 import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './config-reference.ts'
 import { folder, listen, service } from './plugins/support.ts'
@@ -224,4 +229,15 @@ t.test('every error code is told, with its status', async (t) => {
   t.strictSame([...told.keys()].toSorted(), [...used].toSorted())
   for (const [code, number] of told) t.equal(number, status.get(code), code)
   t.strictSame([...told.values()], [...told.values()].toSorted(), 'in the order of their statuses')
+})
+
+t.test('each reason in the access line is a word of its own, and documented', async (t) => {
+  const all: string[] = [...tokenReasons, ...limitReasons, ...targetReasons, corsReason]
+  t.equal(new Set(all).size, all.length)
+  for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)
+  const page = text('plugins/edge/README.md')
+  const section = page.slice(page.indexOf('### Reasons'), page.indexOf('## Errors'))
+  const told = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, reason]) => reason)
+  t.strictSame(told.sort(), all.sort())
+  for (const reason of refusals) t.ok(section.includes(`\`${reason}\``), reason)
 })

@@ -76,7 +76,7 @@ export class InstanceCheck {
     this.#failures = 0
     if (this.#out && this.#successes >= options.healthyThreshold) {
       this.#out = false
-      health.clear(healthCheck, `passed ${this.#successes} in a row`)
+      health.clear(healthCheck, `passed ${this.#successes} checks in a row`)
     }
     if (!this.#out) health.prove(begunMs)
   }

@@ -1,15 +1,9 @@
 /** `reason` in the access line: why a request was refused, where the code alone leaves it open. */
-import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import { corsReason } from '../../../plugins/edge/concerns/cors/index.ts'
-import { reasonOf, tokenReasons } from '../../../plugins/edge/concerns/jwt/reasons.ts'
-import { limitReasons } from '../../../plugins/edge/concerns/rate-limit/index.ts'
-import { reasons as refusals } from '../../../plugins/edge/protocol/refusals.ts'
-import { targetReasons } from '../../../plugins/edge/protocol/request-target.ts'
+import { reasonOf } from '../../../plugins/edge/concerns/jwt/reasons.ts'
 import { connect, eventually, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
 import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 import { claims, keys, pem, seconds, secret, token } from '../helpers/tokens.ts'
@@ -255,15 +249,4 @@ t.test('a failure that no list knows has a reason of the list, too', async (t) =
   for (const error of [null, undefined, 'text', new Error('secret text'), { code: 7 }]) {
     t.equal(reasonOf(error), 'jwt_other')
   }
-})
-
-t.test('reasons are words, each once, and all are documented', async (t) => {
-  const all: string[] = [...tokenReasons, ...limitReasons, ...targetReasons, corsReason]
-  t.equal(new Set(all).size, all.length)
-  for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)
-  const page = readFileSync(join(import.meta.dirname, '../../../plugins/edge/README.md'), 'utf8')
-  const section = page.slice(page.indexOf('### Reasons'), page.indexOf('## Errors'))
-  const told = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, reason]) => reason)
-  t.strictSame(told.sort(), all.sort())
-  for (const reason of refusals) t.ok(section.includes(`\`${reason}\``), reason)
 })

@@ -84,7 +84,7 @@ t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t
     [
       ['warn', 'circuit open', '4 of 4 calls failed in the last 10 s (errorRatio 50%)'],
       ['info', 'circuit half-open', 'it was open for long enough'],
-      ['info', 'circuit closed', 'all went well while traffic grew']
+      ['info', 'circuit closed', 'all calls succeeded while their share grew']
     ],
     'each said once, with its reason'
   )

@@ -183,7 +183,7 @@ t.test('half-open: the share of what passes grows linearly', async (t) => {
   at.now += 10_000
   at.dice = 0.9999
   t.equal(circuit.state, 'closed')
-  t.equal(changes.at(-1), 'closed: all went well while traffic grew')
+  t.equal(changes.at(-1), 'closed: all calls succeeded while their share grew')
   t.ok(pass())
 })
 

@@ -60,7 +60,7 @@ t.test('an instance that fails is out at once, and nobody notices but the first'
       { available: true, concerns: { 'outlier-detection': { ejected: false, ejections: 0 } } },
       {
         available: false,
-        obstacles: { 'outlier-detection': /^3 failures in a row; ejected for 30000 ms$/ },
+        obstacles: { 'outlier-detection': /^3 attempts in a row failed \(5xx or no response\); ejected for 30000 ms$/ },
         concerns: { 'outlier-detection': { ejected: true, ejections: 1, returnsInMs: Number } }
       }
     ]

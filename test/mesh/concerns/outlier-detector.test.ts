@@ -38,7 +38,9 @@ t.test('5xx in a row eject at once; anything else begins anew', async (t) => {
   t.equal(out(), '', 'never five in a row')
   answers(0, 505)
   t.equal(out(), 'a')
-  t.strictSame(all[0]!.flips, ['out: outlier-detection: 5 failures in a row; ejected for 30000 ms'])
+  t.strictSame(all[0]!.flips, [
+    'out: outlier-detection: 5 attempts in a row failed (5xx or no response); ejected for 30000 ms'
+  ])
   t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-5xx}': 1 })
 })
 
@@ -143,7 +145,7 @@ t.test('instances that are out for other reasons count as well', async (t) => {
   answers(8, ...times(5, 500))
   t.strictSame(all[8]!.health.obstacles, {
     'health-check': 'connection refused',
-    'outlier-detection': '5 failures in a row; ejected for 30000 ms'
+    'outlier-detection': '5 attempts in a row failed (5xx or no response); ejected for 30000 ms'
   }, 'one that is out already takes nobody with it') // biome-ignore format: one assertion
 })
 

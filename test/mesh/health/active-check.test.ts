@@ -56,7 +56,7 @@ t.test('a sick instance is out after its first check, and back when it is well',
     flips.map(({ level, instance, concern, reason }) => [level, instance, concern, reason]),
     [
       ['warn', b.url, 'health-check', 'GET /health answered 500'],
-      ['info', b.url, 'health-check', 'passed 2 in a row']
+      ['info', b.url, 'health-check', 'passed 2 checks in a row']
     ]
   )
   await eventually(() => (counts['jingwei_mesh_health_checks_total{orders,success}'] ?? 0) > 3, 'successes')
@@ -181,7 +181,7 @@ t.test('a good check ends an ejection', async (t) => {
   const { log, lines } = logOf()
   const mesh = meshOf(t, [service('orders', [a.url, b.url], policy)], { log })
   const told = (reason: RegExp) => lines.some((line) => line.instance === b.url && reason.test(String(line.reason)))
-  while (!told(/^2 failures in a row/)) await ask(mesh)
+  while (!told(/^2 attempts in a row failed/)) await ask(mesh)
   broken = false
   await eventually(() => told(/^an active check succeeded/), 'it to be back')
   t.equal(seen(mesh), 'in in')

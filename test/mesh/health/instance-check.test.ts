@@ -48,7 +48,7 @@ t.test('unhealthyThreshold failures in a row take it out, healthyThreshold succe
   answer(null, bad, null)
   t.equal(flips.length, 1, 'one of them in between begins anew')
   answer(null)
-  t.strictSame(flips.slice(1), ['in: health-check: passed 2 in a row'])
+  t.strictSame(flips.slice(1), ['in: health-check: passed 2 checks in a row'])
   answer(bad, bad)
   t.equal(flips.length, 2)
   answer(bad)

@@ -107,7 +107,7 @@ export class Circuit {
     }
     if (this.#state === 'half-open' && this.#share(now) >= 1) {
       this.#window.clear()
-      this.#change('closed', 'all went well while traffic grew')
+      this.#change('closed', 'all calls succeeded while their share grew')
     }
   }
 

@@ -112,9 +112,13 @@ export class OutlierDetector implements ServiceState {
     const gateway = status === 0 || (status >= 502 && status <= 504)
     host.consecutiveGatewayFailures = gateway ? host.consecutiveGatewayFailures + 1 : 0
     if (mostGateway !== false && host.consecutiveGatewayFailures >= mostGateway) {
-      this.#eject(host, 'consecutive-gateway-failures', `${mostGateway} gateway failures in a row`)
+      this.#eject(
+        host,
+        'consecutive-gateway-failures',
+        `${mostGateway} attempts in a row failed (502, 503, 504 or no response)`
+      )
     } else if (most !== false && host.consecutive5xx >= most) {
-      this.#eject(host, 'consecutive-5xx', `${most} failures in a row`)
+      this.#eject(host, 'consecutive-5xx', `${most} attempts in a row failed (5xx or no response)`)
     }
   }
 

@@ -30,7 +30,10 @@ export function bySuccessRate<C extends Counted>(
   const threshold = mean - stdevFactor * Math.sqrt(variance)
   return samples
     .filter(({ rate }) => rate < threshold - epsilon)
-    .map(({ host, rate }) => ({ host, detail: `success rate ${percent(rate)} below ${percent(threshold)}` }))
+    .map(({ host, rate }) => ({
+      host,
+      detail: `${percent(rate)} of ${countOf(host)} attempts succeeded, below ${percent(threshold)}`
+    }))
 }
 
 /** Those whose share of failures reaches the threshold, the worst first. */
@@ -40,7 +43,7 @@ export function byFailurePercentage<C extends Counted>(
 ): Outlier<C>[] {
   return sampled(hosts, minHosts, minRequests)
     .filter(({ rate }) => 1 - rate >= threshold - epsilon)
-    .map(({ host, rate }) => ({ host, detail: `${percent(1 - rate)} of its answers were failures` }))
+    .map(({ host, rate }) => ({ host, detail: `${percent(1 - rate)} of ${countOf(host)} attempts failed` }))
 }
 
 /** Hosts with enough requests, if these are enough hosts; the worst first. */
@@ -50,5 +53,7 @@ function sampled<C extends Counted>(hosts: readonly C[], minHosts: number, minRe
     .map((host) => ({ host, rate: host.successes / (host.successes + host.failures) }))
   return samples.length < minHosts ? [] : samples.sort((a, b) => a.rate - b.rate)
 }
+
+const countOf = ({ successes, failures }: Counted) => successes + failures
 
 const percent = (share: number) => `${Number((100 * share).toFixed(1))} %`
