@@ -13,9 +13,8 @@ import { authorityFiles } from './client-rules.ts'
 /** Time between two looks at the files. Changed by tests only. */
 export const tlsFilesTiming = { intervalMs: 2000 }
 
-/** Folders with more files are looked at more rarely, in proportion. */
+/** Files in folders beyond which all folders are looked at more rarely, in proportion. */
 const FILES_PER_INTERVAL = 200
-const intervalFor = (files: number) => tlsFilesTiming.intervalMs * Math.max(1, files / FILES_PER_INTERVAL)
 
 /** Most folders below one of `folders`. */
 const MOST_FOLDERS = 10_000
@@ -26,6 +25,8 @@ export class CertificateFiles {
   /** Of each of `folders`, itself and those right below it, by path. */
   readonly #folders: Map<string, CertificateFolder>[] = []
   readonly #authorities = new Map<string, string>()
+  /** Number of entries, as of the last look for folders. */
+  #count = 0
   #watches: Watch[] = []
   readonly #timers = new Set<NodeJS.Timeout>()
   /** Null while nothing looks for changes. */
@@ -50,7 +51,7 @@ export class CertificateFiles {
     for (const [index, folder] of folders.entries()) {
       try {
         const found = new Map<string, CertificateFolder>()
-        for (const path of foldersOf(folder)) found.set(path, yield* CertificateFolder.read(path))
+        for (const path of foldersOf(folder)) found.set(path, yield* CertificateFolder.read(path, path !== folder))
         this.#folders.push(found)
       } catch (error) {
         throw new Error(`listen.tls.folders[${index}]: cannot be read: ${(error as Error).message}`, { cause: error })
@@ -75,13 +76,20 @@ export class CertificateFiles {
     return this.#authorities.get(file)!
   }
 
+  /** Time until the next look at a folder: at random, so that a thousand folders are not looked at in one moment. */
+  readonly #intervalMs = (): number => {
+    const average = tlsFilesTiming.intervalMs * Math.max(1, (2 * this.#count) / FILES_PER_INTERVAL)
+    return average * (0.75 + Math.random() / 2)
+  }
+
   /** Looks for changes until `unwatch`. */
   watch(changes: Changes): void {
     this.#changes = changes
+    this.#count = this.entries.length
     for (const entry of this.#named) this.#watchEntry(entry, changes)
     for (const file of this.#authorities.keys()) this.#watchAuthority(file, changes)
     for (const folders of this.#folders) {
-      for (const folder of folders.values()) folder.watch(intervalFor, changes)
+      for (const folder of folders.values()) folder.watch(this.#intervalMs, changes)
       this.#watchFolders(folders, changes)
     }
   }
@@ -140,6 +148,7 @@ export class CertificateFiles {
           } else missing.add(path)
         }
         for (const path of found) if (!folders.has(path)) this.#addFolder(path, folders, changes)
+        this.#count = this.entries.length
       } catch (error) {
         if (!isFailing && this.#changes === changes) changes.failed(top!, (error as Error).message)
         isFailing = true
@@ -151,7 +160,7 @@ export class CertificateFiles {
       const timer = setTimeout(() => {
         this.#timers.delete(timer)
         void look()
-      }, intervalFor(folders.size)).unref()
+      }, this.#intervalMs()).unref()
       this.#timers.add(timer)
     }
     schedule()
@@ -159,9 +168,9 @@ export class CertificateFiles {
 
   /** Adds a folder without its files: a look finds them once nobody writes them any more. */
   #addFolder(path: string, folders: Map<string, CertificateFolder>, changes: Changes): void {
-    const folder = new CertificateFolder(path)
+    const folder = new CertificateFolder(path, true)
     folders.set(path, folder)
-    folder.watch(intervalFor, changes)
+    folder.watch(this.#intervalMs, changes)
   }
 
   unwatch(): void {

@@ -17,19 +17,22 @@ const candidate = /^[^.].*\.(?:crt|cer|pem|key)$/
 /** The certificates in the files of one folder. */
 export class CertificateFolder {
   readonly path: string
+  /** True for a folder below one that the configuration names. */
+  readonly #isBelow: boolean
   /** By the path of the certificate's file. */
   readonly #entries = new Map<string, CertificateEntry>()
   /** Null while nothing looks for changes. */
   #watch: Watch | null = null
 
   /** Nothing is read of it before it is watched. */
-  constructor(path: string) {
+  constructor(path: string, isBelow: boolean) {
     this.path = path
+    this.#isBelow = isBelow
   }
 
   /** Reads a folder. Throws if that is not possible; entries have their own errors. */
-  static *read(path: string): Steps<CertificateFolder> {
-    const folder = new CertificateFolder(path)
+  static *read(path: string, isBelow: boolean): Steps<CertificateFolder> {
+    const folder = new CertificateFolder(path, isBelow)
     for (const files of pairsIn(path)) {
       yield
       const entry = new CertificateEntry(files)
@@ -43,16 +46,22 @@ export class CertificateFolder {
     return [...this.#entries.values()]
   }
 
-  watch(intervalMs: (files: number) => number, changes: Changes): void {
-    const { path } = this
-    const files = () => 2 * this.#entries.size
-    this.#watch = watchFiles([path], {
+  /** Looks for changes until `unwatch`. `intervalMs` says how long to wait for the next look. */
+  watch(intervalMs: () => number, changes: Changes): void {
+    this.#watch = watchFiles([this.path], {
       get intervalMs() {
-        return intervalMs(files())
+        return intervalMs()
       },
       onChange: () => this.#read(changes),
-      onError: (error) => changes.failed(path, error.message)
+      onError: (error) => this.#fail(error, changes)
     })
+  }
+
+  #fail(error: NodeJS.ErrnoException, changes: Changes): void {
+    if (this.#watch === null) return
+    // One below another folder is removed once that one has not had it for two looks.
+    if (this.#isBelow && error.code === 'ENOENT') return
+    changes.failed(this.path, error.message)
   }
 
   async #read(changes: Changes): Promise<void> {
@@ -61,9 +70,10 @@ export class CertificateFolder {
     try {
       contents = await contentsOf(path)
     } catch (error) {
-      if (this.#watch !== null) changes.failed(path, (error as Error).message)
+      this.#fail(error as Error, changes)
       return
     }
+    if (this.#watch === null) return
     const holdsBoth = (name: string) => isPair(String(contents.get(name)))
     const found = new Set<string>()
     const results: (() => void)[] = []

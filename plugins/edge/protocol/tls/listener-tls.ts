@@ -189,9 +189,9 @@ export class ListenerTls {
           'certificate removed, as its file is gone; new connections do not use it'
         )
       },
-      failed: (path, err) => {
+      failed: (path, reason) => {
         this.#events!.log.error(
-          { listener: this.name, path, err },
+          { listener: this.name, path, reason },
           `cannot read ${path}: what was read of it before stays in use`
         )
         this.#events!.reloaded('failure')
@@ -205,8 +205,8 @@ export class ListenerTls {
     try {
       this.#choice = choose(this.#options, this.#files)
     } catch (error) {
-      const err = (error as Error).message
-      this.#events!.log.error({ listener: this.name, err }, 'no certificate is left: those before stay in use')
+      const reason = (error as Error).message
+      this.#events!.log.error({ listener: this.name, reason }, 'no certificate is left: those before stay in use')
       this.#events!.reloaded('failure')
       return
     }
@@ -221,15 +221,15 @@ export class ListenerTls {
 
   /** Logs what is wrong with a certificate, if anything is. */
   #tell(entry: CertificateEntry): void {
-    const { error: err, certificate } = entry
+    const { error: reason, certificate } = entry
     const fields = this.#fields(entry)
-    if (err !== null) {
+    if (reason !== null) {
       const consequence = certificate === null ? 'it is not served' : 'the one before stays in use'
-      this.#events!.log.error({ ...fields, err }, `certificate cannot be used: ${consequence}`)
+      this.#events!.log.error({ ...fields, reason }, `certificate cannot be used: ${consequence}`)
       return
     }
     const doubt = certificate && doubtAbout(certificate.facts, Date.now())
-    if (doubt) this.#events!.log.warn({ ...fields, err: doubt }, doubt)
+    if (doubt) this.#events!.log.warn({ ...fields, reason: doubt }, 'certificate is in use all the same')
   }
 }
 

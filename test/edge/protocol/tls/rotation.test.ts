@@ -108,7 +108,7 @@ for (const kind of ['named', 'in a folder'] as const) {
     await new Promise((resolve) => setTimeout(resolve, 200))
     t.match(errors(), [
       {
-        listener: 'default', certificate: files.cert, err: `${files.cert} ends in the middle of a certificate`,
+        listener: 'default', certificate: files.cert, reason: `${files.cert} ends in the middle of a certificate`,
         msg: 'certificate cannot be used: the one before stays in use'
       }
     ]) // biome-ignore format: short
@@ -119,7 +119,7 @@ for (const kind of ['named', 'in a folder'] as const) {
 
     put(second.certFile, files.cert)
     await eventually(() => errors().length === 2, 'the key is still that of the first')
-    t.match(errors()[1], { err: `${files.key} is not the key of the certificate` })
+    t.match(errors()[1], { reason: `${files.key} is not the key of the certificate` })
     t.equal(await shown(), 'first')
     put(second.keyFile, files.key)
     await until(async () => (await metric(reloads('success'))) === 1, 'mended')
@@ -181,6 +181,10 @@ t.test('pairs and folders that come and go', async (t) => {
     log.filter(({ msg }) => String(msg).startsWith('certificate removed')).map(({ certificate }) => certificate),
     [path('b.crt'), path('c.example/fullchain.pem')]
   )
+  t.strictSame(
+    log.filter(({ level }) => Number(level) > 30),
+    []
+  )
   rmSync(path('a.crt'))
   await eventually(() => log.some(({ msg }) => msg === 'no certificate is left: those before stay in use'))
   t.equal(await shown('a.example'), 'a.example', 'the last one stays')
@@ -210,7 +214,7 @@ t.test('authorities of clients that change, and a session from before', async (t
   t.equal(status, 200)
   t.equal((await as(bob)).status, 0)
   writeFileSync(path('ca.pem'), '')
-  await eventually(() => log.some(({ err }) => /holds no certificate/.test(String(err))))
+  await eventually(() => log.some(({ reason }) => /holds no certificate/.test(String(reason))))
   t.equal((await as(alice)).status, 200, 'an empty file is not taken')
   put(two.file, path('ca.pem'))
   await until(async () => (await as(bob)).status === 200)

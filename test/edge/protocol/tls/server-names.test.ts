@@ -132,7 +132,13 @@ t.test('a pair of a folder that cannot be used is left out, and told', async (t)
   await eventually(() => log.some(({ level }) => level === 50))
   t.match(
     log.filter(({ level }) => level === 50),
-    [{ listener: 'default', certificate: path('bad.crt'), err: `${path('bad.key')} is not the key of the certificate` }]
+    [
+      {
+        listener: 'default',
+        certificate: path('bad.crt'),
+        reason: `${path('bad.key')} is not the key of the certificate`
+      }
+    ]
   )
   t.equal(await metric('jingwei_edge_certificates_unusable{listener="default"}'), 1)
 })
@@ -160,7 +166,7 @@ t.test('the admin port shows certificates without secrets, and metrics their tim
   t.ok(Math.abs(await inDays('jingwei_edge_certificate_not_before_timestamp_seconds')) < 0.1)
   t.match(
     log.filter(({ level }) => level === 40),
-    [{ certificate: old.certFile, msg: /the certificate expired at / }]
+    [{ certificate: old.certFile, reason: /the certificate expired at / }]
   )
 })
 
