@@ -131,7 +131,21 @@ export interface SeamError extends Error {
   readonly code?: unknown
   /** Milliseconds after which another try may succeed. */
   readonly retryAfterMs?: number | undefined
+  /** A `SeamReason`. */
+  readonly reason?: unknown
 }
+
+/** Why a mesh refuses a call, where the code leaves it open; for the log. */
+export type SeamReason =
+  | 'instances_unknown'
+  | 'instances_none'
+  | 'instances_unavailable'
+  | 'overload_requests'
+  | 'overload_pending'
+  | 'overload_instances'
+  | 'overload_adaptive'
+  | 'circuit_open'
+  | 'circuit_half_open'
 
 declare module 'undici' {
   namespace Dispatcher {

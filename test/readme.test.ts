@@ -9,6 +9,7 @@ import { tokenReasons } from '../plugins/edge/concerns/jwt/reasons.ts'
 import { limitReasons } from '../plugins/edge/concerns/rate-limit/index.ts'
 import { errorTable } from '../plugins/edge/errors.ts'
 import { concerns } from '../plugins/edge/index.ts'
+import { seamReasons } from '../plugins/edge/outcome.ts'
 import { reasons as refusals } from '../plugins/edge/protocol/refusals.ts'
 import { targetReasons } from '../plugins/edge/protocol/request-target.ts'
 import { banner } from '../plugins/operations/banner.ts'
@@ -232,7 +233,7 @@ t.test('every error code is told, with its status', async (t) => {
 })
 
 t.test('each reason in the access line is a word of its own, and documented', async (t) => {
-  const all: string[] = [...tokenReasons, ...limitReasons, ...targetReasons, corsReason]
+  const all: string[] = [...tokenReasons, ...limitReasons, ...targetReasons, corsReason, ...Object.keys(seamReasons)]
   t.equal(new Set(all).size, all.length)
   for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)
   const page = text('plugins/edge/README.md')

@@ -12,6 +12,7 @@ import fp from 'fastify-plugin'
 import type { SeamError, SeamErrorCode } from '../seam.ts'
 import { isMadeToRespond } from '../thrown.ts'
 import { resetReply } from './bridge/response-fields.ts'
+import { noteSeamReason } from './outcome.ts'
 import { markLastResponse } from './protocol/last-response.ts'
 
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
@@ -118,6 +119,7 @@ export function recordFailure(request: FastifyRequest, error: Coded): string {
   const code = ownCode(error, Boolean(request.exchange)) ?? 'JW_INTERNAL'
   request.failure = code
   request.failureCause = networkCode(error)
+  noteSeamReason(request, error)
   return code
 }
 

@@ -1,5 +1,6 @@
 /** What the access log needs to know of a response: when it leaves, and by whose decision. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { SeamError, SeamReason } from '../seam.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -19,6 +20,24 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('firstByteMs', null)
   fastify.decorateRequest('refusalReason', null)
   fastify.decorateRequest('isOwnResponse', false)
+}
+
+/** Has each reason of the mesh, which the compiler checks. */
+export const seamReasons: Readonly<Record<SeamReason, true>> = {
+  instances_unknown: true,
+  instances_none: true,
+  instances_unavailable: true,
+  overload_requests: true,
+  overload_pending: true,
+  overload_instances: true,
+  overload_adaptive: true,
+  circuit_open: true,
+  circuit_half_open: true
+}
+
+/** Notes the reason that an error has brought over the seam. */
+export function noteSeamReason(request: FastifyRequest, { reason }: SeamError): void {
+  if (typeof reason === 'string' && Object.hasOwn(seamReasons, reason)) request.refusalReason = reason
 }
 
 /** Notes that the header section of the final response is written now. A later response that takes its place counts. */

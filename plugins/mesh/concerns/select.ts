@@ -1,3 +1,4 @@
+import type { SeamReason } from '../../seam.ts'
 import type { MeshConcern } from '../concern.ts'
 import type { Call } from '../core/call.ts'
 import { MeshError } from '../core/errors.ts'
@@ -5,6 +6,7 @@ import { EndingHandler } from '../core/handlers/ending-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { overflowCounter } from '../core/metrics.ts'
 import type { Service } from '../core/service.ts'
+import { isInSubset } from '../core/subset.ts'
 import type { Attempt, DispatchHandler, Endpoint, Instance } from '../core/types.ts'
 
 /** Chooses the instance of each attempt from the newest snapshot and counts the attempt as its load. */
@@ -19,9 +21,11 @@ export const select: Layer = (service, policy, deps) => {
       balancer?.pick(call.tried, call.hash) ?? balancer?.pick(null, call.hash) ?? null
     if (instance?.endpoint.isFull()) instance = balancer!.pick(fullOrTried(service, call.tried), call.hash) ?? undefined
     if (!instance) {
-      const code = instance === undefined ? 'JW_OVERLOADED' : 'JW_NO_INSTANCE'
-      if (instance === undefined) overflow()
-      handler.onResponseError?.(call, new MeshError(code, service.name))
+      const areFull = instance === undefined
+      if (areFull) overflow()
+      const reason = areFull ? 'overload_instances' : whyNone(service, subset)
+      const code = areFull ? 'JW_OVERLOADED' : 'JW_NO_INSTANCE'
+      handler.onResponseError?.(call, new MeshError(code, service.name, undefined, reason))
       return true
     }
     call.attempt(instance)
@@ -36,6 +40,14 @@ export const select: Layer = (service, policy, deps) => {
       return true
     }
   }
+}
+
+/** Returns why there is no instance to choose: a subset may have none of a service's. */
+function whyNone({ config, snapshot }: Service, subset: string): SeamReason {
+  if (snapshot === null) return 'instances_unknown'
+  const wanted = config.subsets?.[subset] ?? {}
+  const isAny = snapshot.instances.some((each) => isInSubset(each, wanted))
+  return isAny ? 'instances_unavailable' : 'instances_none'
 }
 
 function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null): Set<Endpoint> {

@@ -1,4 +1,4 @@
-import type { LocalErrorCode, SeamError, SeamErrorCode } from '../../seam.ts'
+import type { LocalErrorCode, SeamError, SeamErrorCode, SeamReason } from '../../seam.ts'
 
 /**
  * The mesh's error codes. Callers tell errors apart by `code`, never by class. No code of Node, OpenSSL or undici gets
@@ -28,12 +28,15 @@ export class MeshError extends Error implements SeamError {
   readonly service: string
   /** Time after which another try may succeed, if that is known. */
   readonly retryAfterMs: number | undefined
+  /** What the code leaves open, for the log. */
+  readonly reason: SeamReason | undefined
 
-  constructor(code: MeshErrorCode, service: string, retryAfterMs?: number) {
+  constructor(code: MeshErrorCode, service: string, retryAfterMs?: number, reason?: SeamReason) {
     super(`${service}: ${meshErrors[code]}`)
     this.code = code
     this.service = service
     this.retryAfterMs = retryAfterMs
+    this.reason = reason
   }
 }
 

@@ -12,6 +12,7 @@ import type { ServiceState } from './service-state.ts'
 import { StateKey } from './service-state.ts'
 import type { ServiceStatus } from './service-status.ts'
 import { statusOf } from './service-status.ts'
+import { isInSubset } from './subset.ts'
 import type { Balancer, Instance, InstanceSpec, Locality, MeshDeps, Snapshot, Source, SourceStatus } from './types.ts'
 
 /** Origins named in a log line; of a large service only the first, and their number. */
@@ -213,14 +214,8 @@ export class Service implements CallHost {
     const whole = this.#balancer(this.#instances)
     const balancers: Record<string, Balancer> = { '': whole.balancer }
     let { changesInMs } = whole
-    for (const [name, { tags = [], meta = {} }] of Object.entries(subsets)) {
-      const some = this.#balancer(
-        this.#instances.filter(
-          (each) =>
-            tags.every((tag) => each.tags.includes(tag)) &&
-            Object.entries(meta).every(([key, value]) => each.meta[key] === value)
-        )
-      )
+    for (const [name, subset] of Object.entries(subsets)) {
+      const some = this.#balancer(this.#instances.filter((each) => isInSubset(each, subset)))
       balancers[name] = some.balancer
       changesInMs = Math.min(changesInMs ?? Number.POSITIVE_INFINITY, some.changesInMs ?? Number.POSITIVE_INFINITY)
     }

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { reasonOf } from '../../../plugins/edge/concerns/jwt/reasons.ts'
-import { connect, eventually, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
+import { connect, eventually, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 import { claims, keys, pem, seconds, secret, token } from '../helpers/tokens.ts'
 import { handshake } from '../helpers/websocket.ts'
@@ -183,6 +183,74 @@ for (const protocol of protocols) {
     t.notMatch(JSON.stringify(gateway.log), /hunter2/)
   })
 }
+
+/** Services that refuse calls, and the reasons; requests to `/wait` are held. */
+function refusingServices(url: string) {
+  const breaker = { errorRatio: false, slowRatio: false }
+  const balance = { policy: 'round-robin', panicThreshold: '0%' }
+  const healthCheck = { path: '/fail', interval: '50ms', timeout: '1s', unhealthyThreshold: 1 }
+  return {
+    unknown: {},
+    none: { instances: [url], subsets: { blue: { tags: ['blue'] } } },
+    unavailable: { instances: [url], mesh: { balance, healthCheck } },
+    requests: { instances: [url], mesh: { circuitBreaker: { ...breaker, maxRequests: 1 } } },
+    pending: { instances: [url], mesh: { circuitBreaker: { ...breaker, maxConnections: 1, maxPendingRequests: 0 } } },
+    open: { instances: [url], mesh: { retry: false, circuitBreaker: { errorRatio: '1%', minRequests: 1 } } }
+  }
+}
+
+async function refusing(t: Test, listen: object) {
+  const service = await startService(({ url }, response) => {
+    if (url?.endsWith('/fail')) response.writeHead(500).end()
+  })
+  t.teardown(service.close)
+  const services = refusingServices(service.url)
+  const routes = Object.keys(services).map((name) => {
+    const mesh = name === 'none' ? { subset: 'blue' } : {}
+    return { name, match: { path: `/${name}` }, service: name, mesh }
+  })
+  const discovery = { consul: { url: 'http://127.0.0.1:9' } }
+  const gateway = await startGateway({ listen, discovery, services, routes }, { log: true })
+  t.teardown(gateway.close)
+  return gateway
+}
+
+for (const protocol of protocols) {
+  t.test(`refusals of the mesh over ${protocol}`, async (t) => {
+    const gateway = await refusing(t, listenFor(t, protocol))
+    const { ask, begin } = anyClient(t, protocol, gateway.port)
+    const refused = async (route: string, error: string, reason: string) => {
+      const { status, body } = await ask(`/${route}`)
+      t.equal(status, 503)
+      t.notMatch(body.toString(), reason)
+      const line = () => gateway.log.find((line) => line.route === route && line.status === 503)
+      await eventually(() => line() !== undefined)
+      t.match(line(), { error, reason, answeredBy: 'gateway' })
+    }
+    await refused('unknown', 'JW_NO_INSTANCE', 'instances_unknown')
+    await refused('none', 'JW_NO_INSTANCE', 'instances_none')
+    await eventually(() => !gateway.server.mesh.service('unavailable').status().instances[0]!.available)
+    await refused('unavailable', 'JW_NO_INSTANCE', 'instances_unavailable')
+    for (const route of ['requests', 'pending']) {
+      const held = begin(`/${route}/wait`)
+      await eventually(() => gateway.server.mesh.service(route).status().active === 1)
+      await refused(route, 'JW_OVERLOADED', `overload_${route}`)
+      await held.leave()
+    }
+    t.equal((await ask('/open/fail')).status, 500)
+    await refused('open', 'JW_CIRCUIT_OPEN', 'circuit_open')
+  })
+}
+
+t.test('a WebSocket that the mesh refuses', async (t) => {
+  const gateway = await refusing(t, {})
+  const client = connect(gateway.port, handshake('/unknown'))
+  await client.until('503')
+  client.socket.destroy()
+  await eventually(() => gateway.log.some(({ msg }) => msg === 'request'))
+  const line = gateway.log.find(({ msg }) => msg === 'request')
+  t.match(line, { status: 503, error: 'JW_NO_INSTANCE', reason: 'instances_unknown', answeredBy: 'gateway' })
+})
 
 t.test('hosts, framing and other targets, in bytes', async (t) => {
   const gateway = await startGateway({ services: {}, routes: [] }, { log: true })

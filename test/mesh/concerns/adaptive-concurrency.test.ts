@@ -37,7 +37,7 @@ t.test('more than the limit in flight are refused at once; headers make room', a
   const { mesh, send, counts, gauges } = limited(t, url, { initialLimit: 3, minLimit: 1 })
   t.ok(mesh.describe('orders').includes('adaptive-concurrency'))
   const calls = [send(), send(), send()]
-  t.match(send().error, { code: 'JW_OVERLOADED' })
+  t.match(send().error, { code: 'JW_OVERLOADED', reason: 'overload_adaptive' })
   t.equal(counts['jingwei_mesh_overflows_total{orders,adaptive}'], 1)
   t.match(statusOf(mesh), { mode: 'enforce', limit: 3, inFlight: 3 })
   t.strictSame(gauges.jingwei_mesh_concurrency_limit!(), [[{ service: 'orders' }, 3]])

@@ -62,7 +62,7 @@ t.test('service: more than maxConnections wait, in order; more than maxPendingRe
   t.match(statusOf(mesh), { active: 2, pending: 3, maxConnections: 2, maxPendingRequests: 3, maxRequests: null })
   t.equal(pending(), 3)
   const refusal = send('/6')
-  t.match(refusal.error, { code: 'JW_OVERLOADED' }, 'at once, not in a later turn')
+  t.match(refusal.error, { code: 'JW_OVERLOADED', reason: 'overload_pending' }, 'at once, not in a later turn')
   t.strictSame([overflows('maxConnections'), overflows('maxPendingRequests')], [4, 1])
 
   for (let i = 0; i < 5; i++) {
@@ -241,7 +241,7 @@ t.test('instance: full, then the other instance first, and refused when both are
   const second = send()
   await eventually(() => at.length === 2, 'the second')
   t.strictSame(at.toSorted(), ['a', 'b'])
-  t.match(send().error, { code: 'JW_OVERLOADED' })
+  t.match(send().error, { code: 'JW_OVERLOADED', reason: 'overload_instances' })
   t.equal(counts['jingwei_mesh_overflows_total{orders,instance}'], 1)
   // Whoever's turn it is by the balancer, the one with room gets it.
   for (let i = 0; i < 3; i++) {

@@ -65,7 +65,7 @@ t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t
   t.strictSame(gauges.jingwei_mesh_circuit_state!(), [[{ service: 'orders' }, 2]])
 
   at.now += 1_500
-  await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN', retryAfterMs: 3_500 })
+  await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN', reason: 'circuit_open', retryAfterMs: 3_500 })
   t.equal(requests.length, 4, 'nothing went out')
   t.equal(counts['jingwei_mesh_circuit_refusals_total{orders}'], 1)
 
@@ -101,7 +101,7 @@ t.test('half-open: while the probe is out, others are refused', async (t) => {
   at.now += 5_000
   const probe = ask()
   await eventually(() => held.length === 1, 'the probe')
-  await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN' })
+  await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN', reason: 'circuit_half_open' })
   held[0]!.end()
   await probe
   t.match(statusOf(mesh), { state: 'half-open' })

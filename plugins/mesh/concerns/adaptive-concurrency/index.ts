@@ -25,7 +25,8 @@ export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: optio
       return dispatch(opts, new LimiterHandler(handler, opts.call!, timeout, limiter))
     limiter.refuse()
     if (shadow) return dispatch(opts, handler)
-    handler.onResponseError?.(opts.call!, new MeshError('JW_OVERLOADED', service.name))
+    const error = new MeshError('JW_OVERLOADED', service.name, undefined, 'overload_adaptive')
+    handler.onResponseError?.(opts.call!, error)
     return true
   }
 }

@@ -67,7 +67,8 @@ class Caps extends Places {
 
   #refuse(cap: 'maxPendingRequests' | 'maxRequests', opts: DispatchOptions, handler: DispatchHandler): boolean {
     this.#overflows[cap]()
-    handler.onResponseError?.(opts.call!, new MeshError('JW_OVERLOADED', this.service.name))
+    const reason = cap === 'maxRequests' ? 'overload_requests' : 'overload_pending'
+    handler.onResponseError?.(opts.call!, new MeshError('JW_OVERLOADED', this.service.name, undefined, reason))
     return true
   }
 

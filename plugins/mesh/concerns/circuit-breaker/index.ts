@@ -26,7 +26,8 @@ export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeou
     if (ticket >= 0) return dispatch(opts, new BreakerHandler(handler, opts.call!, timeout, breaker, ticket))
     refuse()
     if (shadow) return dispatch(opts, handler)
-    const error = new MeshError('JW_CIRCUIT_OPEN', service.name, circuit.retryInMs || undefined)
+    const reason = circuit.state === 'half-open' ? 'circuit_half_open' : 'circuit_open'
+    const error = new MeshError('JW_CIRCUIT_OPEN', service.name, circuit.retryInMs || undefined, reason)
     handler.onResponseError?.(opts.call!, error)
     return true
   }
