@@ -109,7 +109,10 @@ async function byHost(t: Parameters<typeof scene>[0]) {
   const tls = {
     ...all.main,
     hosts: [
-      { names: ['admin.example.com', 'root.example.com'], clientCertificate: { ca: all.one.file } },
+      {
+        names: ['admin.example.com', 'root.example.com', 'ADMIN.münchen.example.com'],
+        clientCertificate: { ca: all.one.file }
+      },
       { names: ['*.partners.example.com'], clientCertificate: { ca: all.two.file } },
       { names: ['maybe.example.com'], clientCertificate: { mode: 'request', ca: all.one.file } }
     ]
@@ -125,6 +128,8 @@ t.test('by host: each has its own rules and authorities', async (t) => {
     ['admin.example.com', alice, 200],
     ['ADMIN.example.com', alice, 200],
     ['admin.example.com', bob, 0],
+    ['admin.xn--mnchen-3ya.example.com', alice, 200],
+    ['admin.xn--mnchen-3ya.example.com', null, 0],
     ['admin.example.com', null, 0],
     ['a.partners.example.com', bob, 200],
     ['a.b.partners.example.com', bob, 200],
@@ -164,6 +169,7 @@ t.test('a request for a host with other rules than those of its connection is 42
     'admin.example.com.',
     'admin.example.com:443',
     'admin.example.com.:8443',
+    'Admin.xn--mnchen-3ya.example.com',
     'x.partners.example.com'
   ]) {
     for (const servername of ['www.example.com', 'maybe.example.com', undefined]) {

@@ -1,4 +1,5 @@
 /** The certificate of a handshake, by the name that the client asks for. */
+import { spawn } from 'node:child_process'
 import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import t from 'tap'
 import { eventually } from '../../../helpers/gateway.ts'
@@ -32,6 +33,7 @@ t.test('exact names, wildcards of one label, and the default', async (t) => {
     ['.example.com', 'main'],
     [`${'a'.repeat(63)}.${'b'.repeat(63)}.${'c'.repeat(63)}.${'d'.repeat(60)}`, 'main'],
     ['a b\u0001../../etc', 'main'],
+    ['www.münchen.example', 'main'],
     ['[', 'main'],
     [':', 'main']
   ]
@@ -41,6 +43,22 @@ t.test('exact names, wildcards of one label, and the default', async (t) => {
       t.match(result, { shown, status: 200, protocol: maxVersion }, `${servername} ${maxVersion}`)
     }
   }
+})
+
+t.test('a client that sends an address as server name, against RFC 6066', async (t) => {
+  const { issue } = scene(t)
+  const address = issue('address', [], { san: 'IP:127.0.0.1' })
+  const { port } = await listening(t, { ...pairOf(issue('main')), certificates: [pairOf(address)] })
+  const shownFor = async (name: string) => {
+    const client = spawn('openssl', ['s_client', '-connect', `127.0.0.1:${port}`, '-servername', name])
+    client.stdin.end()
+    let text = ''
+    for await (const chunk of client.stdout) text += chunk
+    return /subject=CN = (\w+)/.exec(text)?.[1]
+  }
+  t.equal(await shownFor('127.0.0.1'), 'address')
+  t.equal(await shownFor('127.0.0.2'), 'main')
+  t.equal(await shownFor('::1'), 'main')
 })
 
 t.test('HTTP/2: the same certificates', async (t) => {
@@ -79,6 +97,9 @@ t.test('the default: by name, else the first of the list', async (t) => {
   const named = await listening(t, { certificates, default: 'X.b.example' })
   t.match(await shake(named.port), { shown: 'b.example' })
   t.match(await shake(named.port, { servername: 'a.example' }), { shown: 'a.example' })
+  const idna = issue('idna', ['www.xn--mnchen-3ya.example'])
+  const written = await listening(t, { certificates: [...certificates, pairOf(idna)], default: 'www.München.example' })
+  t.match(await shake(written.port), { shown: 'idna' })
 })
 
 t.test('of several certificates for one name, the one that expires last', async (t) => {
