@@ -57,12 +57,19 @@ export function addKeywords(ajv: Ajv): Ajv {
   return ajv
 }
 
+/** One for all schemas of plugins, as it compiles the schema of schemas first. */
+let checker: Ajv | undefined
+
 /** Returns what makes a schema useless for the validator; null if it is fine. */
 export function schemaFault(schema: object): string | null {
+  checker ??= addKeywords(new Ajv({ strict: true, useDefaults: true }))
   try {
-    addKeywords(new Ajv({ strict: true, useDefaults: true })).compile(schema)
+    checker.compile(schema)
+    // Another one may have the same `$id`.
+    checker.removeSchema(schema)
     return null
   } catch (error) {
+    checker = undefined
     return (error as Error).message
   }
 }
@@ -99,7 +106,8 @@ interface CollectionShape {
  * at once, nor all of the schema compiled at once.
  */
 export function* compile(schema: object): Steps<Compiled> {
-  const fast = { code: { optimize: false }, allowMatchingProperties: true }
+  // `schemaFault` has validated the schemas of plugins.
+  const fast = { code: { optimize: false }, allowMatchingProperties: true, validateSchema: false }
   const ajv = addKeywords(new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true, ...fast }))
   const part = (schema: object): Part => ({ schema, isValid: ajv.compile(schema) })
   const { properties = {} } = schema as { properties?: Readonly<Record<string, CollectionShape>> }
