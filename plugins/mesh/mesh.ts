@@ -48,6 +48,9 @@ const silent: Logger = { info() {}, warn() {}, error() {} }
 /** Time that calls in flight have when nobody claims their service any longer. */
 const endMs = 5000
 
+/** Not made in the constructor: the stores would keep the first mesh, which is in the closure's scope. */
+const closeUpstreams = (upstreams: Upstreams) => upstreams.close()
+
 /**
  * The mesh half: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. A chain of
  * interceptors is composed once per service and per route policy; a call then runs through what is on, and
@@ -81,7 +84,7 @@ export class Mesh extends Dispatcher {
       'jingwei.upstreams',
       discovery,
       () => new Upstreams(discovery, { ...options, log, meter, owners }),
-      (upstreams) => upstreams.close()
+      closeUpstreams
     )
     const { deps } = this.#upstreams
     this.#context = {

@@ -1,0 +1,38 @@
+import { setImmediate as nextIteration } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import t from 'tap'
+import { parseConfig } from '../../plugins/config.ts'
+import { Mesh } from '../../plugins/mesh/mesh.ts'
+import { Stores } from '../../plugins/stores.ts'
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+t.test('services that live on keep nothing of the mesh that made them', async (t) => {
+  const log = { info() {}, warn() {}, error() {} }
+  const stores = new Stores()
+  const config = parseConfig('services: { a: { instances: [http://127.0.0.1:1] } }', 'gateway.yaml', {})
+  const start = async () => {
+    const claims = stores.open(log)
+    const mesh = await Mesh.create(config, { log, claims })
+    await mesh.startInSlices()
+    const retire = async () => {
+      await mesh.shutdown()
+      await claims.release()
+    }
+    return { service: mesh.service('a'), mesh: new WeakRef(mesh), retire }
+  }
+  const first = await start()
+  const second = await start()
+  t.equal(second.service, first.service)
+  await first.retire()
+  Reflect.deleteProperty(first, 'retire')
+  for (let i = 0; i < 10 && first.mesh.deref() !== undefined; i++) {
+    // What a WeakRef has returned is kept until the end of the iteration.
+    await nextIteration()
+    collect()
+  }
+  t.equal(first.mesh.deref(), undefined)
+  await second.retire()
+})
