@@ -33,11 +33,11 @@ abstract class BoundMetric<S> {
 
   /** The one series of these values, in the order of the label names; it is there from now on. */
   labels(...given: (string | number)[]): S {
-    const values = given.map(String)
-    const key = values.join('\0')
+    const key = given.join('\0')
     const known = this.#series.get(key)
     if (known !== undefined) return known.series
-    const labels = Object.fromEntries(this.labelNames.map((name, i) => [name, values[i]!]))
+    const labels: Record<string, string> = {}
+    for (const [i, name] of this.labelNames.entries()) labels[name] = String(given[i])
     const series = this.create()
     this.#series.set(key, { labels, series })
     return series

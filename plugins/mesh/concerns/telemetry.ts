@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Meter } from '../../meter.ts'
 import { AttemptUnneeded, classify } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
-import type { Layer } from '../core/layer.ts'
+import type { Layer, LayerContext } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
 import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
@@ -71,14 +71,28 @@ const outcomes = [
   'success', '4xx', '5xx', 'connect-failure', 'refused-stream', 'reset', 'timeout', 'local', 'aborted', 'hedged', 'other'
 ] // biome-ignore format: a list
 
-/** Counts each attempt by how it ended; a caller who left blames no instance. */
-export const attemptTelemetry: Layer = (service, _policy, { meter }) => {
-  if (meter === null) return null
+type CountOutcome = (outcome: string) => void
+
+/** Counters of each mesh's services, which all chains of a service share. */
+const counters = new WeakMap<LayerContext, Map<string, CountOutcome>>()
+
+function outcomeCounter(service: string, meter: Meter, context: LayerContext): CountOutcome {
+  const ofServices = counters.get(context) ?? new Map<string, CountOutcome>()
+  counters.set(context, ofServices)
+  const known = ofServices.get(service)
+  if (known !== undefined) return known
   const attempts = { name: 'jingwei_mesh_attempts_total', help: 'Attempts at instances, by outcome.' }
-  const counts = new Map(
-    outcomes.map((outcome) => [outcome, counterOf(meter, attempts, { service: service.name, outcome })])
-  )
+  const counts = new Map(outcomes.map((outcome) => [outcome, counterOf(meter, attempts, { service, outcome })]))
   const count = (outcome: string) => counts.get(outcome)!()
+  ofServices.set(service, count)
+  return count
+}
+
+/** Counts each attempt by how it ended; a caller who left blames no instance. */
+export const attemptTelemetry: Layer = (service, _policy, context) => {
+  const { meter } = context
+  if (meter === null) return null
+  const count = outcomeCounter(service.name, meter, context)
   return (dispatch) => (opts, handler) => dispatch(opts, new AttemptTelemetry(handler, opts.call!, count))
 }
 
