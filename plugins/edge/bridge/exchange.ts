@@ -83,7 +83,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.#begunMs = request.isTimed ? reply.elapsedTime : 0
   }
 
-  #stopTimer(): void {
+  /** Ends the time of the service; a later call changes nothing. */
+  protected stopTimer(): void {
     if (this.upstreamMs === null && this.request.isTimed) this.upstreamMs = this.reply.elapsedTime - this.#begunMs
   }
 
@@ -95,7 +96,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
 
   cancel(reason: Error): void {
     this.gone = reason
-    this.#stopTimer()
+    this.stopTimer()
     this.controller?.abort(reason)
   }
 
@@ -127,7 +128,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     if (this.raw.headersSent || this.reply.sent) this.release()
     else if (status < 200) writeInformational(this.request, this.raw, status, headers)
     else {
-      this.#stopTimer()
+      this.stopTimer()
       this.hasResponded = true
       this.begin(status, headers, text)
     }
@@ -148,7 +149,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     const { upgrade } = request
     if (upgrade === null || !isWebSocket(headers.upgrade)) throw new BadUpgrade()
     this.isOver = true
-    this.#stopTimer()
+    this.stopTimer()
     const passed = withoutLength(headers)
     raw.writeHead(101, [...this.responseHeaders(passed), 'connection', 'Upgrade', 'upgrade', 'websocket'])
     raw.socket!.setDefaultEncoding('latin1') // or the values would be written as UTF-8
@@ -189,7 +190,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
     this.isOver = true
     if (this.gone !== null) return
-    this.#stopTimer()
+    this.stopTimer()
     if (this.raw.headersSent) this.breakOff(error)
     else inContext(this.request, () => this.reply.send(error))
   }

@@ -52,6 +52,7 @@ export class ProxyExchange extends Exchange {
 
   override onResponseError(controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
     this.isOver = true
+    this.stopTimer()
     // A client that has left gets no response; whoever reads the body learns of it.
     if (this.gone !== null && !this.#begun) return
     if (this.gone === null && this.raw.headersSent) this.breakOff(error)

@@ -46,6 +46,7 @@ export default edgeConcern({
       const url = target.startsWith('/') ? target : maskUserinfo(target)
       const query = url.indexOf('?')
       const { exchange } = request
+      const by = answeredBy(request, reply)
       fastify.log.info(
         {
           [plain]: true,
@@ -63,8 +64,8 @@ export default edgeConcern({
           service: exchange?.call?.service,
           instance: exchange?.call?.instance,
           attempts: exchange?.call?.attempts,
-          answeredBy: answeredBy(request, reply),
-          fallback: exchange?.call?.substituteKind ?? undefined,
+          answeredBy: by,
+          fallback: by === 'fallback' ? exchange?.call?.substituteKind : undefined,
           bytesSent: exchange?.bytesSent,
           error: request.failure ?? undefined,
           reason: request.refusalReason ?? undefined,

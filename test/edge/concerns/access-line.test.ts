@@ -87,6 +87,29 @@ for (const protocol of protocols) {
     })
   }
 
+  t.test(
+    `failures over ${protocol}: the time of the service until then, and no fallback that has failed, too`,
+    async (t) => {
+      const dead = { instances: ['http://127.0.0.1:9'], mesh: { retry: false } }
+      const fallback = [{ on: ['connect-failure'], service: 'raw' }]
+      const { ask, line } = await start(t, protocol, {
+        services: { raw: dead, proxied: dead, both: { ...dead, mesh: { retry: false, fallback } } },
+        routes: [
+          { name: 'raw', match: { path: '/raw' }, service: 'raw' },
+          { name: 'proxied', match: { path: '/proxied' }, service: 'proxied', via: 'http-proxy' },
+          { name: 'both', match: { path: '/both' }, service: 'both' }
+        ]
+      })
+      for (const [index, path] of ['/raw', '/proxied', '/both'].entries()) {
+        t.equal((await ask(path)).status, 502, path)
+        const failed = await line(index)
+        const times = { ttfbMs: Number, upstreamMs: Number, durationMs: Number }
+        t.match(failed, { status: 502, error: 'JW_UPSTREAM_REFUSED', answeredBy: 'gateway', ...times }, path)
+        t.equal(failed.fallback, undefined, path)
+      }
+    }
+  )
+
   t.test(`the first byte of a stream over ${protocol}: of a plugin's own route, and of a hook`, async (t) => {
     const service = await startService((_request, response) => response.end('of the service'))
     t.teardown(service.close)
