@@ -11,7 +11,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { FastifyInstance, FastifyServerOptions } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
@@ -26,6 +26,7 @@ import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import edge, { commands, concerns } from './plugins/edge/index.ts'
 import { serverOptions } from './plugins/edge/protocol/listener.ts'
+import { protect } from './plugins/edge/protocol/protection.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
 import keepStores from './plugins/keep-stores.ts'
@@ -34,12 +35,14 @@ import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
 import type { Stop } from './plugins/operations/drain.ts'
-import { stopOnSignals, stopper } from './plugins/operations/drain.ts'
+import { obeySignals, stopper } from './plugins/operations/drain.ts'
 import type { Asked } from './plugins/operations/explain.ts'
 import { explain, explainText, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
+import type { Host } from './plugins/operations/host.ts'
 import operations from './plugins/operations/index.ts'
-import { listenOn } from './plugins/operations/listen.ts'
-import { loggerOptions } from './plugins/operations/logging.ts'
+import { createLog, loggerOptions } from './plugins/operations/logging.ts'
+import type { RuntimeOptions } from './plugins/operations/runtime.ts'
+import { Runtime } from './plugins/operations/runtime.ts'
 import { endOnFaults } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
 import type { Stores } from './plugins/stores.ts'
@@ -55,6 +58,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   const { prefix: _applied, ...config } = options
   // Without the admin port, only code beside the gateway's can read what is counted.
   const counts = config.admin !== false || !fastify.hasDecorator(SEALED)
+  if (!fastify.hasDecorator('host')) fastify.decorate('host', null)
   await fastify.register(operations, { ...config, counts })
   await fastify.register(mesh, config)
   await fastify.register(edge, config)
@@ -86,6 +90,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
       gateway: fastify,
       config,
       about: () => aboutProcess(config),
+      reload: fastify.host?.reload ?? null,
       explain: explainer
     })
   }
@@ -114,42 +119,55 @@ export interface BuildOptions {
   sealed?: boolean
   /** State that outlives the server, for another one; default: of its own. */
   stores?: Stores
+  /** Process that the gateway runs in, with listening servers of its own. */
+  host?: Host
+  /** Log of the process, in place of one of the server's own. */
+  log?: FastifyBaseLogger
 }
 
 /** A server of its own with the gateway in it; it does not listen yet. */
-export function build(config: Config, options: BuildOptions = {}): FastifyInstance {
-  const logger = options.logger === false ? false : loggerOptions()
-  const server = Fastify({ ...serverOptions(config), logger })
-  if (options.sealed) server.decorate(SEALED, true)
-  server.register(keepStores, options)
+export function build(config: Config, { logger, sealed, stores, host, log }: BuildOptions = {}): FastifyInstance {
+  const server = Fastify({
+    ...serverOptions(config),
+    ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log }),
+    ...(host && { serverFactory: host.edge.create })
+  } as FastifyServerOptions)
+  if (sealed) server.decorate(SEALED, true)
+  server.decorate('host', host ?? null)
+  server.register(keepStores, { stores })
   countOwnRoutes(server)
   // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
   server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))
   return server
 }
 
-/** Builds the gateway, listens on both ports, and handles the process's signals. */
-export async function start(config: Config, command = 'node app.ts'): Promise<FastifyInstance> {
-  // Fastify takes no hooks once it listens, so that those of plugins are all that there can be.
-  const server = build(config, { sealed: config.plugins.length === 0 })
+/** Builds the gateway, listens on its ports, and obeys the process's signals. */
+export async function start(config: Config, command = 'node app.ts'): Promise<Runtime> {
+  const runtime = new Runtime(config, {
+    log: createLog(),
+    load: (file, warn) => loadConfig(file, process.env, warn),
+    // Fastify takes no hooks once it listens, so that those of plugins are all that there can be.
+    build: (config, options) => build(config, { ...options, sealed: config.plugins.length === 0 }),
+    serverOptions: serverOptions as RuntimeOptions['serverOptions'],
+    protect
+  })
   let stop: Stop | null = null
-  const ignoreFaults = endOnFaults(server, () => stop)
+  const ignoreFaults = endOnFaults(runtime, () => stop)
   try {
-    await server.ready()
-    if (config.admin !== false) await listenOn(server.admin!, config.file, 'admin', config.admin)
-    await listenOn(server, config.file, 'listen', config.listen)
+    await runtime.start()
   } catch (error) {
-    await server.close()
+    await runtime.close()
     ignoreFaults()
     throw error
   }
-  server.log.info(aboutProcess(config), 'jingwei is up')
-  stop = stopper(server, config)
-  stopOnSignals(server, stop)
+  runtime.log.info(aboutProcess(config), 'jingwei is up')
+  stop = stopper(runtime, () => runtime.config)
+  const ignoreSignals = obeySignals(runtime, stop, () => void runtime.reload('SIGHUP'))
+  void runtime.ended.then(ignoreFaults).then(ignoreSignals)
   const scheme = config.listen.tls === undefined ? 'http' : 'https'
-  const admin = server.admin === null ? null : address('http', server.admin)
-  process.stderr.write(banner(config, address(scheme, server), admin, command, concerns))
-  return server
+  const admin = runtime.admin === null ? null : urlOf('http', runtime.admin.address)
+  process.stderr.write(banner(config, urlOf(scheme, runtime.edge.address), admin, command, concerns))
+  return runtime
 }
 
 /** Time that a registry has for its first response to a command that only shows something. */
@@ -170,8 +188,7 @@ async function explainOnce(config: Config, asked: Asked): Promise<string> {
 }
 
 /** Returns the URL by which a person on this machine reaches a listening server. */
-function address(scheme: string, server: FastifyInstance): string {
-  const { address, port } = server.server.address() as AddressInfo
+function urlOf(scheme: string, { address, port }: AddressInfo): string {
   const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : address
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
 }

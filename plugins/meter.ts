@@ -28,12 +28,14 @@ export interface ConfigurationMeter extends Meter {
 const counter = { inc() {} }
 const histogram = { observe() {} }
 
-/** Counts nothing: for code that runs where nobody could read a metric. */
-export const unmetered: Meter = {
+const silent: Meter = {
   counter: () => ({ labels: () => counter }),
   histogram: () => ({ labels: () => histogram }),
   gauge: () => () => {}
 }
+
+/** Counts nothing: for code that runs where nobody could read a metric. */
+export const unmetered: ConfigurationMeter = { ...silent, lasting: silent }
 
 /** The meter of one owner, such as a mesh: its gauges end with it, so that the next owner can have the same meter. */
 export class OwnMeter implements Meter {

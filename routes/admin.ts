@@ -3,11 +3,19 @@ import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 
+/** How a reload has ended. */
+interface Outcome {
+  readonly applied: boolean
+  readonly faults: readonly { readonly message: string }[]
+}
+
 interface Options {
   gateway: FastifyInstance
   config: Config
   /** The program and its configuration file. */
   about: () => object
+  /** Reads the configuration file again and applies it; null where the gateway is embedded in another server. */
+  reload: ((cause: string) => Promise<Outcome>) | null
   /** Tells what would become of a request. */
   explain: (asked: {
     method: string
@@ -47,7 +55,7 @@ const maskedShare = ({ match, ...share }: SplitShare) => {
 }
 
 /** The read-only admin API: the program, routes and services in force. Neither options nor secrets are shown. */
-const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, about, explain }) => {
+const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, about, reload, explain }) => {
   server.get('/admin', async () => about())
 
   server.get('/admin/routes', async () => {
@@ -93,6 +101,17 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
   server.get<{ Params: { name: string } }>('/admin/services/:name', async ({ params }, reply) => {
     if (Object.hasOwn(config.services, params.name)) return gateway.mesh.service(params.name).status()
     return reply.code(404).send({ statusCode: 404, error: 'Not Found', message: 'no such service' })
+  })
+
+  server.post('/admin/reload', async (_request, reply) => {
+    if (reload === null) {
+      const message = 'the gateway is part of another server, which has to be restarted'
+      return reply.code(501).send({ statusCode: 501, error: 'Not Implemented', message })
+    }
+    const { applied, faults, ...outcome } = await reload('admin request')
+    if (applied) return outcome
+    const message = 'the configuration was not applied; the one before stays in use'
+    return reply.code(422).send({ statusCode: 422, error: 'Unprocessable Content', message, faults, ...outcome })
   })
 
   /** `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may come often. */

@@ -3,6 +3,9 @@ import { join } from 'node:path'
 import t from 'tap'
 import { runToEnd } from './helpers/processes.ts'
 
+// Each command is a process of its own.
+t.setTimeout(300_000)
+
 const home = join(import.meta.dirname, '..')
 const { JINGWEI_CONFIG: _unset, npm_execpath: _npm, ...env } = process.env
 const jingwei = (args: string[], more: NodeJS.ProcessEnv = {}) =>

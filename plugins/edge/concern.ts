@@ -7,7 +7,7 @@ import { gatewayAndRoute } from '../../config/concern.ts'
 import { didYouMean } from '../../config/nearest.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import stores from '../keep-stores.ts'
-import type { Meter } from '../meter.ts'
+import type { ConfigurationMeter } from '../meter.ts'
 import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
@@ -61,12 +61,13 @@ export interface ConcernContext {
   /** State that outlives a configuration. */
   readonly stores: Claims
   /** Makes metrics; counts nothing where nobody could read them. */
-  readonly meter: Meter
+  readonly meter: ConfigurationMeter
   readonly log: FastifyInstance['log']
 }
 
 /** The meter of a server; one that counts nothing where it has none. */
-export const meterOf = (fastify: FastifyInstance): Meter => (fastify.hasDecorator('meter') ? fastify.meter : unmetered)
+export const meterOf = (fastify: FastifyInstance): ConfigurationMeter =>
+  fastify.hasDecorator('meter') ? fastify.meter : unmetered
 
 /** Hooks of one route, by their phase. */
 export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }

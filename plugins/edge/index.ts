@@ -24,15 +24,11 @@ import { OwnRoutes } from './own-routes.ts'
 import { settleForwardedFor } from './protocol/client-address.ts'
 import clientGone from './protocol/client-gone.ts'
 import clientLimits from './protocol/client-limits.ts'
-import { refuseTunnel } from './protocol/connect.ts'
-import { meetExpectations } from './protocol/expect.ts'
 import { removeDoubted } from './protocol/forwarding-headers.ts'
-import { boundSessions } from './protocol/http2-sessions.ts'
 import pipelining from './protocol/pipelining.ts'
-import { tellRefused } from './protocol/refusals.ts'
+import { isProtected, protect } from './protocol/protection.ts'
 import requestId from './protocol/request-id.ts'
 import requestTarget from './protocol/request-target.ts'
-import { boundReaders } from './protocol/slow-reader.ts'
 import tls from './protocol/tls/index.ts'
 import { receiveUpgrades } from './protocol/upgrades.ts'
 
@@ -78,18 +74,11 @@ export const edgeRouteConfig: RouteConfigKeys = {
 
 export default fp<Config>(
   async (fastify, config) => {
-    // There is no constructor option for it; an embedding server's own number stands.
-    fastify.server.maxConnections ??= config.listen.limits.connections
-    // By default Node keeps the first 1,000 fields of a request and drops the rest silently; `limits.headers` bounds them.
-    fastify.server.maxHeadersCount ??= 0
-    fastify.server.on('drop', (from) => {
-      tellRefused(fastify.server, { reason: 'connections', ip: from?.remoteAddress })
-    })
-    fastify.server.on('connect', refuseTunnel)
-    meetExpectations(fastify.server)
+    if (!isProtected(fastify.server)) {
+      const protection = protect(fastify.server, config.listen, fastify.log)
+      fastify.addHook('onClose', async () => protection.close())
+    }
     receiveUpgrades(fastify)
-    const { timeouts, limits } = config.listen
-    boundSessions(fastify.server, timeouts, boundReaders(fastify.server, { ...timeouts, ...limits }))
     const removeDoubtedHeaders = removeDoubted(config.listen)
     // Before anything asks for `request.ip`.
     fastify.addHook('onRequest', (request, _reply, done) => {

@@ -15,8 +15,11 @@ export function about({ file, hash }: Pick<Config, 'file' | 'hash'>) {
 }
 
 export default fp<Config>(
-  async (fastify, { hash }) => {
+  async (fastify, config) => {
     if (!fastify.hasDecorator('meter')) return
+    const { host } = fastify
+    // One that has been replaced serves its last requests.
+    const inUse = () => host?.config() ?? config
     const ends = [
       fastify.meter.gauge({
         name: 'jingwei_build_info',
@@ -28,17 +31,17 @@ export default fp<Config>(
         name: 'jingwei_config_info',
         help: 'Always 1: the first 16 hexadecimal digits of the SHA-256 of the configuration file',
         labelNames: ['hash'],
-        collect: (set) => set({ hash }, 1)
+        collect: (set) => set({ hash: inUse().hash }, 1)
       }),
       fastify.meter.gauge({
         name: 'jingwei_config_last_reload_success',
         help: '1 if the configuration could be loaded the last time, else 0',
-        collect: (set) => set({}, 1)
+        collect: (set) => set({}, host?.lastLoad().success === false ? 0 : 1)
       }),
       fastify.meter.gauge({
         name: 'jingwei_config_last_reload_timestamp_seconds',
-        help: 'Time when the configuration was loaded the last time',
-        collect: (set) => set({}, Date.parse(startedAt) / 1000)
+        help: 'Time when a configuration was last loaded successfully',
+        collect: (set) => set({}, (host?.lastLoad().succeededAt.getTime() ?? Date.parse(startedAt)) / 1000)
       })
     ]
     fastify.addHook('onClose', async () => {

@@ -19,7 +19,9 @@ export default fp<Config>(
       fastify.decorate('admin', null)
       return
     }
+    const facade = fastify.host?.admin
     const server: FastifyInstance = Fastify({
+      ...(facade && { serverFactory: facade.create }),
       loggerInstance: fastify.log,
       logController: new LogController({ disableRequestLogging: true }),
       // Health must be told until the very end.

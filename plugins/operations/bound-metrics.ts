@@ -11,7 +11,7 @@ interface Value {
 }
 
 /** Metric as a registry of prom-client reads it. */
-abstract class BoundMetric<S> {
+export abstract class BoundMetric<S> {
   readonly name: string
   readonly help: string
   readonly labelNames: readonly string[]
@@ -41,6 +41,13 @@ abstract class BoundMetric<S> {
     const series = this.create()
     this.#series.set(key, { labels, series })
     return series
+  }
+
+  /** Removes the series with one of these values of a label. Whoever is bound to one counts for nobody. */
+  remove(label: string, values: readonly string[]): void {
+    if (values.length === 0 || !this.labelNames.includes(label)) return
+    const gone = new Set(values)
+    for (const [key, { labels }] of this.#series) if (gone.has(labels[label]!)) this.#series.delete(key)
   }
 
   protected all(): Iterable<{ labels: Record<string, string>; series: S }> {

@@ -1,9 +1,7 @@
-import type { ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { connectionsOf } from './connections.ts'
 import { logFlushed } from './logging.ts'
 
 declare module 'fastify' {
@@ -18,72 +16,23 @@ declare module 'fastify' {
   }
 }
 
-/** Node's own link to the response under way. A set of responses of our own costs the collector. */
-interface Connection extends Socket {
-  _httpMessage?: ServerResponse | null
-}
-
-/** Milliseconds between two looks of a closing server for connections that have become idle. */
-const sweepMs = 50
-
 /** The first half of an orderly end; closing the server is the second. */
 export default fp<Config>(
   async (fastify, { listen }) => {
-    let draining: Promise<void> | null = null
-    let leaving = false
-    let cutting = false
-    const connections = new Set<Connection>()
-    const isPlain = !('setSecureContext' in fastify.server)
-    fastify.decorate('isDraining', () => draining !== null)
-    fastify.decorate('drain', () => {
-      if (draining === null) sendElsewhere()
-      draining ??= sleep(listen.drain.delay)
-      return draining
-    })
-
-    const cut = (socket: Connection) =>
-      new Promise<void>((resolve) => {
-        socket.once('close', () => resolve())
-        // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
-        if (isPlain) socket.resetAndDestroy()
-        else socket.destroy()
-      })
-    fastify.decorate('isCutting', () => cutting)
-    fastify.decorate('cutClients', async () => {
-      cutting = true
-      await Promise.all([...connections].map(cut))
-    })
-
-    const track = (socket: Connection) => {
-      connections.add(socket)
-      socket.once('close', () => connections.delete(socket))
-    }
-    fastify.server.on('connection', track).on('secureConnection', track)
-
-    /** Clients learn from `Connection: close` that their next request belongs elsewhere. */
-    function sendElsewhere(): void {
-      leaving = true
-      for (const { _httpMessage: response } of connections) if (response) response.shouldKeepAlive = false
-    }
-    fastify.addHook('onRequest', (request, { raw }, done) => {
-      if (request.raw.httpVersionMajor === 1) {
-        if (leaving) raw.shouldKeepAlive = false
-        // Behind answers to earlier requests: Node gives it the connection when its turn has come.
-        else if (raw.socket === null) raw.once('socket', endIfLeaving)
-      }
+    const connections = connectionsOf(fastify.server)
+    fastify.decorate('isDraining', () => connections.isDraining)
+    fastify.decorate('drain', () => connections.drain(listen.drain.delay))
+    fastify.decorate('isCutting', () => connections.isCutting)
+    fastify.decorate('cutClients', () => connections.cut())
+    fastify.addHook('onRequest', (request, reply, done) => {
+      if (request.raw.httpVersionMajor === 1) connections.meet(reply.raw)
       done()
     })
-    function endIfLeaving(this: ServerResponse): void {
-      if (leaving) this.shouldKeepAlive = false
-    }
-
-    // Node closes the connections that are idle now, and would wait out the keep-alive time of those that become it.
+    // Connections of a process outlive this configuration.
+    if (fastify.host !== null) return
     fastify.addHook('preClose', async () => {
-      const { server } = fastify
-      sendElsewhere()
-      if (!server.listening) return
-      const sweep = setInterval(() => server.closeIdleConnections(), sweepMs)
-      server.once('close', () => clearInterval(sweep))
+      connections.sendElsewhere()
+      connections.sweep(fastify.server)
     })
   },
   { name: 'jingwei-drain', fastify: '5.x' }
@@ -106,9 +55,10 @@ export type Stop = (cause: NodeJS.Signals | 'fault') => Promise<void>
  * Drains and closes the gateway; then the process exits with 0, or with 1 after a fault or if that takes longer than the
  * timeout.
  */
-export function stopper(gateway: Stoppable, { listen }: Config): Stop {
+export function stopper(gateway: Stoppable, config: () => Config): Stop {
   let stopping = false
   return async (cause) => {
+    const { listen } = config()
     const isFault = cause === 'fault'
     if (stopping) {
       if (isFault) return
@@ -140,15 +90,17 @@ export function stopper(gateway: Stoppable, { listen }: Config): Stop {
 }
 
 /**
- * SIGTERM, SIGINT and SIGQUIT stop the gateway; a second signal exits at once. The other signals that people send to
- * servers change nothing.
+ * SIGTERM, SIGINT and SIGQUIT stop the gateway; a second signal exits at once. SIGHUP reloads the configuration. The other
+ * signals that people send to servers change nothing. Returns the function that ends this.
  */
-export function stopOnSignals(gateway: Stoppable, stop: Stop): void {
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) process.on(signal, (name) => void stop(name))
-  process.on('SIGHUP', (signal) =>
-    gateway.log.warn({ signal }, 'reload is not available: restart the gateway to apply a changed configuration')
-  )
+export function obeySignals(gateway: Stoppable, stop: Stop, reload: () => void): () => void {
+  const listeners = new Map<NodeJS.Signals, (signal: NodeJS.Signals) => void>([['SIGHUP', reload]])
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) listeners.set(signal, (name) => void stop(name))
   for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {
-    process.on(signal, () => gateway.log.info({ signal }, 'signal ignored'))
+    listeners.set(signal, () => gateway.log.info({ signal }, 'signal ignored'))
+  }
+  for (const [signal, listener] of listeners) process.on(signal, listener)
+  return () => {
+    for (const [signal, listener] of listeners) process.off(signal, listener)
   }
 }

@@ -43,9 +43,12 @@ export class OwnerContexts {
 export class FaultOwners {
   readonly #contexts: OwnerContexts
   #loading: PluginOwner | null = null
+  /** Contains what a plugin throws outside any request. False: the fault is the process's. */
+  readonly containStray: (plugin: string, error: Error) => boolean
 
-  constructor(contexts: OwnerContexts) {
+  constructor(contexts: OwnerContexts, containStray: FaultOwners['containStray']) {
     this.#contexts = contexts
+    this.containStray = containStray
   }
 
   get current(): FaultOwner | null {

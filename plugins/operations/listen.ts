@@ -1,5 +1,4 @@
 /** Opens the ports. If one cannot be opened, the error names the key of the configuration and how to change it. */
-import type { FastifyInstance } from 'fastify'
 import { faultAt, variableOf } from '../../config/place.ts'
 
 /** By the code of the system's error: the key at fault, the cause, and what to do. */
@@ -18,7 +17,7 @@ interface Address {
 
 /** Listens on the address of a section, `listen` or `admin`. */
 export async function listenOn(
-  server: FastifyInstance,
+  server: { listen(address: Address): Promise<unknown> },
   file: string,
   section: string,
   { host, port }: Address

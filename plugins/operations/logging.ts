@@ -1,4 +1,6 @@
-import type { FastifyServerOptions } from 'fastify'
+import type { FastifyBaseLogger } from 'fastify'
+import type { LoggerOptions } from 'pino'
+import { pino } from 'pino'
 import { maskCredentials } from '../../config/credentials.ts'
 import { LogWriter } from './log-writer.ts'
 import { loggedError } from './logged-error.ts'
@@ -41,7 +43,9 @@ export const serializers = { err: loggedError }
  * Options for pino: a JSON line for each event, on stdout. `JINGWEI_LOG_LEVEL` sets the level (trace … fatal, silent).
  * Access lines are written in batches, all others at once.
  */
-export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServerOptions['logger'] {
+export function loggerOptions(
+  env: NodeJS.ProcessEnv = process.env
+): LoggerOptions & { stream: { write(line: string): void } } {
   const lines = standardLog()
   return {
     level: levelOf(env.JINGWEI_LOG_LEVEL),
@@ -62,6 +66,12 @@ export function loggerOptions(env: NodeJS.ProcessEnv = process.env): FastifyServ
     // Access lines, which do not pass here, hold no query and no URL of ours.
     stream: { write: (line: string) => lines.write(maskCredentials(line)) }
   }
+}
+
+/** Makes the log of the process, which outlives a configuration. */
+export function createLog(): FastifyBaseLogger {
+  const { stream, ...options } = loggerOptions()
+  return pino(options, stream)
 }
 
 let stampedMs = 0

@@ -3,7 +3,7 @@ import type { Metric } from 'prom-client'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { ConfigurationMeter, Meter, MetricOptions } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
-import { BoundCounter, BoundHistogram } from './bound-metrics.ts'
+import { BoundCounter, BoundHistogram, BoundMetric } from './bound-metrics.ts'
 import { droppedLines } from './logging.ts'
 
 declare module 'fastify' {
@@ -15,7 +15,7 @@ declare module 'fastify' {
      */
     metrics: Registry
     /** Makes counters, histograms and gauges. Their series are bound to their labels once, and outlive the configuration. */
-    meter: ConfigurationMeter & { readonly registry: Registry }
+    meter: ConfigurationMeter & Pick<ReturnType<typeof createMeter>, 'registry' | 'forget'>
   }
 }
 
@@ -37,6 +37,13 @@ export function createMeter(registry: Registry) {
     counter: (options: MetricOptions) => known(options.name, () => new BoundCounter(options)),
     histogram: (options: MetricOptions & { buckets: readonly number[] }) =>
       known(options.name, () => new BoundHistogram(options)),
+    /** Removes the series whose label has one of these values. */
+    forget: (gone: Readonly<Record<string, readonly string[]>>): void => {
+      for (const metric of registry.getMetricsAsArray() as unknown[]) {
+        if (!(metric instanceof BoundMetric)) continue
+        for (const [label, values] of Object.entries(gone)) metric.remove(label, values)
+      }
+    },
     /** Returns a function that ends the series of this call; the last one takes the gauge out of the registry. */
     gauge: ({ collect, labelNames = [], ...options }: MetricOptions & { collect: Collect }): (() => void) => {
       const { name } = options
@@ -115,7 +122,7 @@ export default fp(
     const registry = new ConfigurationRegistry(lasting.registry)
     const own = new OwnMeter(lasting)
     fastify.decorate('metrics', registry)
-    fastify.decorate('meter', Object.assign(own, { lasting, registry }))
+    fastify.decorate('meter', Object.assign(own, { lasting, registry, forget: lasting.forget }))
     fastify.addHook('onClose', async () => {
       own.close()
       registry.clear()

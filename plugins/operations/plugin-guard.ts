@@ -13,7 +13,9 @@ declare module 'fastify' {
 /** Contains the faults of plugins that are yet to be loaded; `user-plugins` guards their hooks. */
 export default fp(
   async (fastify) => {
-    const owners = new FaultOwners(fastify.stores.claim('jingwei.owner-contexts', null, () => new OwnerContexts()))
+    const contexts = fastify.stores.claim('jingwei.owner-contexts', null, () => new OwnerContexts())
+    const { host } = fastify
+    const owners = new FaultOwners(contexts, (plugin, error) => host?.containStray(plugin, error) ?? false)
     const record = new PluginRecord()
     fastify.decorate('faultOwners', owners)
     fastify.decorate('pluginRecord', record)

@@ -94,7 +94,7 @@ function ownerOf(
     provides: options.provides ?? [],
     routes: options.scope === 'routes' ? named : null,
     order,
-    contain: () => false,
+    contain: (error) => owners.containStray(plugin, error),
     intercepts: false,
     noteInterceptor() {
       this.intercepts = true

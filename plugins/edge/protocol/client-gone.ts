@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { inContext } from '../async-context.ts'
+import { handshakeOf } from './handshake.ts'
 
 /** The answer has nobody to go to before it is complete; blames no instance. */
 class Gone extends Error {
@@ -16,7 +17,17 @@ class Gone extends Error {
   }
 }
 
+/** Number of the requests in flight; WebSockets count while they are handshakes. */
+export class InFlight {
+  count = 0
+  /** Called whenever the last one has ended. */
+  onNone: () => void = () => {}
+}
+
 declare module 'fastify' {
+  interface FastifyInstance {
+    inFlight: InFlight
+  }
   interface FastifyRequest {
     /** Aborted when the client leaves; null while nobody has asked for its signal. */
     gone: AbortController | null
@@ -34,10 +45,22 @@ export default fp(
   async (fastify) => {
     const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
     fastify.decorateRequest('gone', null)
+    const inFlight = new InFlight()
+    fastify.decorate('inFlight', inFlight)
     fastify.addHook('onRequest', (request, reply, done) => {
       const gone = () => inContext(request, () => end(request, reply, isCutting()))
-      // 'close' on the response, not on the request: that one fires as soon as a body is read.
-      reply.raw.once('close', gone)
+      const closed = () => {
+        gone()
+        inFlight.count--
+        if (inFlight.count === 0) inFlight.onNone()
+      }
+      // A handshake's connection is tracked as such, and its response never closes.
+      if (handshakeOf(request.raw) !== undefined) reply.raw.once('close', gone)
+      else {
+        inFlight.count++
+        // 'close' on the response, not on the request: that one fires as soon as a body is read.
+        reply.raw.once('close', closed)
+      }
       // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
       if (request.raw.httpVersionMajor > 1) request.raw.once('aborted', gone)
       done()

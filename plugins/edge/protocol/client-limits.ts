@@ -1,7 +1,8 @@
-import type { Socket } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
+import stores from '../../keep-stores.ts'
 import { meterOf } from '../concern.ts'
 import { networkOf } from './client-address.ts'
 import { trustedPeers } from './forwarding-headers.ts'
@@ -12,50 +13,76 @@ const TooManyRequests = createError('JW_CLIENT_REQUESTS', 'Too many requests of 
 const TooManyWebSockets = createError('JW_CLIENT_WEBSOCKETS', 'This client has too many WebSockets open', 429)
 
 /**
- * Bounds what one client holds at a time: connections, requests in flight and WebSockets, so that no client takes a
- * service or the listener from all others. Requests go by the client's address as `trustProxy` has it. Connections go by
- * the peer's, unless that is a trusted proxy, which brings connections for many.
+ * Bounds the connections of one peer, so that no client takes the listener from all others; those of a trusted proxy, which
+ * brings connections for many, are not counted.
+ */
+export function boundConnections(server: Server, listen: () => Config['listen']): void {
+  const held = new Held()
+  server.on('connection', (socket: Socket) => {
+    const { limits, trustProxy } = listen()
+    const most = limits.perClient.connections
+    const { remoteAddress } = socket
+    // Without one the client has left.
+    if (most === false || remoteAddress === undefined || trustedBy(trustProxy)(remoteAddress)) return
+    const client = networkOf(remoteAddress)
+    if (held.take(client, most)) socket.once('close', () => held.release(client))
+    else refuseConnection(server, socket, 'client-connections')
+  })
+}
+
+/** Tests of peers, by the list of the configuration. */
+const tests = new WeakMap<readonly string[], (address: string) => boolean>()
+
+function trustedBy(ranges: readonly string[]): (address: string) => boolean {
+  let isTrusted = tests.get(ranges)
+  if (isTrusted === undefined) {
+    isTrusted = trustedPeers(ranges)
+    tests.set(ranges, isTrusted)
+  }
+  return isTrusted
+}
+
+/**
+ * Bounds what one client holds at a time: requests in flight and WebSockets, so that no client takes a service from all
+ * others. They go by the client's address as `trustProxy` has it.
  */
 export default fp<Config>(
   async (fastify, { listen }) => {
-    const { connections, requests, websockets } = listen.limits.perClient
+    const { requests, websockets } = listen.limits.perClient
     const refused = meterOf(fastify).counter({
       name: 'jingwei_edge_client_limited_total',
       help: 'Requests and WebSockets refused by a limit per client, by limit.',
       labelNames: ['limit']
     })
 
-    if (connections !== false) boundConnections(connections)
-
-    function boundConnections(most: number): void {
-      const { server } = fastify
-      const isTrusted = trustedPeers(listen.trustProxy)
-      const held = new Held(most)
-      server.on('connection', (socket: Socket) => {
-        const { remoteAddress } = socket
-        // Without one the client has left.
-        if (remoteAddress === undefined || isTrusted(remoteAddress)) return
-        const client = networkOf(remoteAddress)
-        if (held.take(client)) socket.once('close', () => held.release(client))
-        else refuseConnection(server, socket, 'client-connections')
-      })
-    }
-
+    await fastify.register(stores, {})
+    // Requests in flight and WebSockets go on when the next configuration begins.
+    const heldBy = (limit: string) => fastify.stores.claim('jingwei.client-limits', limit, () => new Held())
     const kinds = {
-      requests: { held: new Held(requests), error: TooManyRequests, refused: refused.labels('requests') },
-      websockets: { held: new Held(websockets), error: TooManyWebSockets, refused: refused.labels('websockets') }
+      requests: {
+        most: requests,
+        held: heldBy('requests'),
+        error: TooManyRequests,
+        refused: refused.labels('requests')
+      },
+      websockets: {
+        most: websockets,
+        held: heldBy('websockets'),
+        error: TooManyWebSockets,
+        refused: refused.labels('websockets')
+      }
     }
     if (requests === false && websockets === false) return
     fastify.addHook('onRequest', (request, reply, done) => {
       const isWebSocket = isHandshake(request.raw)
-      const { held, error, refused } = isWebSocket ? kinds.websockets : kinds.requests
+      const { most, held, error, refused } = isWebSocket ? kinds.websockets : kinds.requests
       // A client that left during an earlier hook has no address.
       const client = networkOf(request.ip ?? '')
-      if (!held.take(client)) {
+      if (most !== false && !held.take(client, most)) {
         refused.inc()
         return done(new error())
       }
-      let isHeld = true
+      let isHeld = most !== false
       const release = () => {
         if (isHeld) held.release(client)
         isHeld = false
@@ -71,17 +98,12 @@ export default fp<Config>(
 
 /** Counts of what clients hold. Clients that hold nothing take no memory. */
 class Held {
-  readonly #most: number
   readonly #counts = new Map<string, number>()
 
-  constructor(most: number | false) {
-    this.#most = most === false ? Number.POSITIVE_INFINITY : most
-  }
-
-  /** False if the client holds as much as it may. */
-  take(client: string): boolean {
+  /** False if the client holds `most`. */
+  take(client: string, most: number): boolean {
     const count = this.#counts.get(client) ?? 0
-    if (count >= this.#most) return false
+    if (count >= most) return false
     this.#counts.set(client, count + 1)
     return true
   }

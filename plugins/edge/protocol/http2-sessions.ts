@@ -12,7 +12,7 @@ const goodbyeMs = 1000
  */
 export function boundSessions(
   server: Server,
-  { headers, keepAlive }: { headers: number; keepAlive: number },
+  timeouts: () => { readonly headers: number; readonly keepAlive: number },
   boundStream: (stream: ServerHttp2Stream, socket: Socket) => void
 ): void {
   // A session is told of as its connection is, and does not give it out.
@@ -24,7 +24,7 @@ export function boundSessions(
   server.on('session', (session: ServerHttp2Session) => {
     const socket = latest
     let open = 0
-    let timer = setTimeout(goAway, headers)
+    let timer = setTimeout(goAway, timeouts().headers)
     function goAway(): void {
       session.close()
       // By itself it would wait for a client that reads no more, or does not close.
@@ -36,7 +36,7 @@ export function boundSessions(
       boundStream(stream, socket)
       stream.once('close', () => {
         open--
-        if (open === 0 && !socket.destroyed) timer = setTimeout(goAway, session.closed ? 0 : keepAlive)
+        if (open === 0 && !socket.destroyed) timer = setTimeout(goAway, session.closed ? 0 : timeouts().keepAlive)
       })
     })
     socket.once('close', () => clearTimeout(timer))

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import createError from '@fastify/error'
-import type { FastifyServerOptions } from 'fastify'
+import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import { readPath } from '../../../config/path-reading.ts'
 import type { Config } from '../../../config/schema.ts'
@@ -53,7 +54,9 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
     return503OnClosing: false,
     // One line a request is the access log's business; in all lines the request's id has one name.
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
-    clientErrorHandler: refuseUnparsable,
+    clientErrorHandler(this: FastifyInstance, error: Error, socket: Socket) {
+      refuseUnparsable(this.server, error, socket)
+    },
     rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
     // A path that the router cannot decode fails before it has found any hook to run.
     frameworkErrors: (error, request, reply) => {

@@ -25,8 +25,11 @@ interface Limits {
  * Bounds the time that clients take to read what is written to them, whatever else comes on their connections. Returns
  * how a stream of HTTP/2 is bounded: its window may be closed while the connection moves.
  */
-export function boundReaders(server: Server, limits: Limits): (stream: ServerHttp2Stream, socket: Socket) => void {
-  const { sendIdle } = limits
+export function boundReaders(
+  server: Server,
+  limits: () => Limits
+): (stream: ServerHttp2Stream, socket: Socket) => void {
+  const { sendIdle } = limits()
   const connections = new Sweep<ConnectionReader>(sendIdle, (reader, elapsedMs) => {
     if (reader.look(elapsedMs) <= 0) reader.disconnect()
   })
@@ -34,12 +37,12 @@ export function boundReaders(server: Server, limits: Limits): (stream: ServerHtt
     if (reader.look(elapsedMs) <= 0) reader.reset()
   })
   server.on('setSecureContext' in server ? 'secureConnection' : 'connection', (socket: Socket) => {
-    const reader = new ConnectionReader(socket, limits)
+    const reader = new ConnectionReader(socket, limits())
     connections.add(reader)
     socket.once('close', () => connections.delete(reader))
   })
   return (stream, socket) => {
-    const reader = new StreamReader(stream, socket, limits)
+    const reader = new StreamReader(stream, socket, limits())
     streams.add(reader)
     stream.once('close', () => streams.delete(reader))
   }

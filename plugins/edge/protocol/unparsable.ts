@@ -1,7 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import type { Server, Socket } from 'node:net'
 import type { Refusal } from './refusals.ts'
 import { refusalBody, tellRefused } from './refusals.ts'
 
@@ -21,7 +20,7 @@ const lingerMs = 1000
  * Answers what Node's parser refused, and closes: after bytes that cannot be read for sure, nothing on the
  * connection can be (RFC 9112, section 11.2).
  */
-export function refuseUnparsable(this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
+export function refuseUnparsable(server: Server, error: Error & { code?: string }, socket: Socket): void {
   // A client that closes its side within a later message is gone, as one that closes it between two.
   const isGone = error.code === 'HPE_INVALID_EOF_STATE' && answering(socket)?.req.complete === true
   if (error.code === 'ECONNRESET' || isGone) socket.destroy()
@@ -31,14 +30,14 @@ export function refuseUnparsable(this: FastifyInstance, error: Error & { code?: 
   if (isInHandshake(socket)) {
     // A response would wait for the handshake. If the client completes it late, Node begins an HTTP/2 session on the
     // connection, whose first write ends the process while another one waits.
-    tellRefused(this.server, { reason: 'malformed', ip: socket.remoteAddress, code })
+    tellRefused(server, { reason: 'malformed', ip: socket.remoteAddress, code })
     socket.destroy()
     return
   }
   const [status, reason] = (Object.hasOwn(parserErrors, code) ? parserErrors[code] : undefined) ?? [400, 'malformed']
   // Within the body of a request that has its route, that request tells.
   if (answering(socket)?.req.complete !== false) {
-    tellRefused(this.server, { reason, status, ip: socket.remoteAddress, code: error.code })
+    tellRefused(server, { reason, status, ip: socket.remoteAddress, code: error.code })
   }
   answerUnparsable(status, socket)
 }

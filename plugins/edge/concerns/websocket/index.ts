@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import { Duration, orOff, strict } from '../../../../config/schema/kit.ts'
+import type { Meter } from '../../../meter.ts'
 import { edgeConcern } from '../../concern.ts'
 import { handshakeOf } from '../../protocol/handshake.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
@@ -41,20 +42,17 @@ export default edgeConcern({
   default: {},
   needsBridge: 'http-proxy connects WebSockets by itself, past the mesh; serve them by a route without "via"',
   whenOff: { onRequest: refuse },
-  async plugin(fastify, { meter }) {
+  async plugin(fastify, { meter, stores }) {
     const tunnels = new Set<Tunnel>()
     let closing = false
     let onLastEnd: (() => void) | null = null
-    const open = new Map<string, number>()
-    const unwatch = meter.gauge({
-      name: 'jingwei_edge_websockets',
-      help: 'WebSockets open now, by route.',
-      labelNames: ['route'],
-      collect: (set) => {
-        for (const [route, count] of open) set({ route }, count)
-      }
-    })
-    const count = (route: string, change: number) => open.set(route, (open.get(route) ?? 0) + change)
+    const { counts } = stores.claim(
+      'jingwei.websockets',
+      null,
+      () => countOpen(meter.lasting),
+      ({ end }) => end()
+    )
+    const routes: string[] = []
 
     function meet({ idleTimeout }: WebSocketOptions, route: string) {
       return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
@@ -71,12 +69,12 @@ export default edgeConcern({
             open: (service, onEnd) => {
               const tunnel = new Tunnel(shake.release(), service, idleTimeout || 0, (error) => {
                 tunnels.delete(tunnel)
-                count(route, -1)
+                counts.add(route, -1)
                 onEnd(tunnel.bytesSent, error)
                 if (tunnels.size === 0) onLastEnd?.()
               })
               tunnels.add(tunnel)
-              count(route, 1)
+              counts.add(route, 1)
               if (closing) tunnel.close()
             }
           }
@@ -97,15 +95,55 @@ export default edgeConcern({
           onLastEnd = resolve
         })
       }
-      unwatch()
+      for (const route of routes) counts.leave(route)
     })
     return (options, { config }) => {
       const { name } = config!.route!
-      count(name, 0)
+      routes.push(name)
+      counts.join(name)
       return { onRequest: meet(options, name) }
     }
   }
 })
+
+/** WebSockets that are open now, by route: also those of configurations that have ended otherwise. */
+class OpenCounts {
+  readonly #routes = new Map<string, { open: number; users: number }>()
+
+  /** Adds a user of a route's count; the count is shown as long as it has one. */
+  join(route: string): void {
+    const known = this.#routes.get(route)
+    if (known === undefined) this.#routes.set(route, { open: 0, users: 1 })
+    else known.users++
+  }
+
+  leave(route: string): void {
+    const known = this.#routes.get(route)!
+    known.users--
+    if (known.users === 0) this.#routes.delete(route)
+  }
+
+  add(route: string, change: number): void {
+    this.#routes.get(route)!.open += change
+  }
+
+  *[Symbol.iterator](): Generator<[route: string, open: number]> {
+    for (const [route, { open }] of this.#routes) yield [route, open]
+  }
+}
+
+function countOpen(meter: Meter) {
+  const counts = new OpenCounts()
+  const end = meter.gauge({
+    name: 'jingwei_edge_websockets',
+    help: 'WebSockets open now, by route.',
+    labelNames: ['route'],
+    collect: (set) => {
+      for (const [route, open] of counts) set({ route }, open)
+    }
+  })
+  return { counts, end }
+}
 
 function refuse(request: FastifyRequest, _reply: FastifyReply, done: (error?: Error) => void): void {
   done(isWebSocket(request.raw.headers.upgrade) ? new Refused() : undefined)

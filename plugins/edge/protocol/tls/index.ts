@@ -1,4 +1,5 @@
-import type { Server } from 'node:tls'
+import type { Server } from 'node:http'
+import type { Server as TlsServer } from 'node:tls'
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { TlsOptions } from '../../../../config/schema/tls.ts'
@@ -6,7 +7,7 @@ import type { Config } from '../../../../config/schema.ts'
 import { meterOf } from '../../concern.ts'
 import type { ClientCertificate } from './client-certificate.ts'
 import { clientCertificateOf, refusalOf } from './client-certificate.ts'
-import type { CertificateStatus } from './listener-tls.ts'
+import type { CertificateStatus, TlsEvents } from './listener-tls.ts'
 import { ListenerTls } from './listener-tls.ts'
 
 const Misdirected = createError(
@@ -27,19 +28,36 @@ declare module 'fastify' {
   }
 }
 
-/** By the section of the configuration that a server was made for. */
-const listeners = new WeakMap<TlsOptions, ListenerTls>()
+/** By the section of the configuration that servers were made for. */
+const listeners = new Map<string, ListenerTls>()
 
 /** Returns the TLS of a listener. Throws if its files cannot be used. */
 export function listenerTlsOf(options: TlsOptions): ListenerTls {
-  const known = listeners.get(options)
+  const known = knownTls(options)
   if (known !== undefined) return known
   const made = new ListenerTls('default', options)
-  listeners.set(options, made)
+  listeners.set(JSON.stringify(options), made)
   return made
 }
 
-/** Keeps certificates current, shows them, and holds requests to the rules for client certificates of their hosts. */
+/** Returns the TLS of a listener; undefined for a server of somebody else's, who has made its own TLS. */
+const knownTls = (options: TlsOptions | undefined) => options && listeners.get(JSON.stringify(options))
+
+const RELOADED = 'jingwei.certificates'
+
+/** Keeps the certificates of a server current. Returns the function that ends this. */
+export function keepCertificates(server: Server, options: TlsOptions | undefined, log: TlsEvents['log']): () => void {
+  const tls = knownTls(options)
+  if (tls === undefined) return () => {}
+  const tlsServer = server as unknown as TlsServer
+  tls.attach(tlsServer, { log, reloaded: (outcome) => server.emit(RELOADED, outcome) })
+  return () => {
+    tls.detach(tlsServer)
+    if (!tls.isUsed) listeners.delete(JSON.stringify(options))
+  }
+}
+
+/** Shows certificates, and holds requests to the rules for client certificates of their hosts. */
 export default fp<Config>(
   async (fastify, { listen }) => {
     fastify.decorateRequest('clientCertificate', {
@@ -47,11 +65,9 @@ export default fp<Config>(
         return clientCertificateOf(this.raw.socket)
       }
     })
-    // An embedding server has made its own TLS.
-    const tls = listen.tls && listeners.get(listen.tls)
+    const tls = knownTls(listen.tls)
     fastify.decorate('certificates', () => tls?.status() ?? [])
     if (tls === undefined) return
-    const server = fastify.server as unknown as Server
     const meter = meterOf(fastify)
     const reloads = meter.counter({
       name: 'jingwei_edge_certificate_reloads_total',
@@ -59,14 +75,7 @@ export default fp<Config>(
       labelNames: ['listener', 'outcome']
     })
     for (const outcome of ['success', 'failure']) reloads.labels(tls.name, outcome).inc(0)
-    tls.attach(server, {
-      log: {
-        info: (fields, message) => fastify.log.info(fields, message),
-        warn: (fields, message) => fastify.log.warn(fields, message),
-        error: (fields, message) => fastify.log.error(fields, message)
-      },
-      reloaded: (outcome) => reloads.labels(tls.name, outcome).inc()
-    })
+    fastify.server.on(RELOADED, (outcome) => reloads.labels(tls.name, outcome).inc())
     const labelNames = ['listener', 'certificate']
     const times = [
       ['jingwei_edge_certificate_expiry_timestamp_seconds', 'Time until which the certificate is valid.', 'notAfter'],
@@ -98,7 +107,6 @@ export default fp<Config>(
     )
     fastify.addHook('onClose', async () => {
       for (const end of ends) end()
-      tls.detach(server)
     })
     if (!tls.rules.ask) return
     fastify.addHook('onRequest', (request, _reply, done) => {

@@ -100,6 +100,11 @@ export class ListenerTls {
     this.#apply(server)
   }
 
+  /** True while a server uses it. */
+  get isUsed(): boolean {
+    return this.#servers.size > 0
+  }
+
   /** After the last server, files are no longer looked at. */
   detach(server: Server): void {
     if (!this.#servers.delete(server)) return

@@ -1,0 +1,82 @@
+/**
+ * A listening server of the process, as the Fastify instance of one configuration sees it. What is read from it is the
+ * server's own. Listeners, settings and the end are the facade's: they go with the configuration.
+ */
+import { EventEmitter } from 'node:events'
+import type { RequestListener, Server } from 'node:http'
+import type { Duplex } from 'node:stream'
+
+/** Events of a server that the configuration in use hears. */
+export const heard = [
+  'request', 'upgrade', 'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
+  'drop', 'jingwei.refused', 'jingwei.certificates'
+] as const // biome-ignore format: a list
+
+export class Facade {
+  readonly server: Server
+  /** Connections that were upgraded by this configuration and are open. */
+  #upgraded = 0
+  #waiting: (() => void)[] = []
+  #abandoned = false
+  /** Returns the number of requests in flight. */
+  #requests: () => number = () => 0
+
+  constructor(real: Server) {
+    const facade = Object.create(real) as Server
+    // Own listeners: by its prototype it would have those of the real server.
+    Reflect.apply(EventEmitter, facade, [])
+    this.server = Object.assign(facade, {
+      listen: () => {
+        process.nextTick(() => facade.emit('listening'))
+        return facade
+      },
+      close: (closed?: () => void) => {
+        void this.idle().then(closed)
+        return facade
+      },
+      closeIdleConnections: () => {},
+      closeAllConnections: () => {}
+    })
+  }
+
+  /** For Fastify's `serverFactory`. */
+  readonly create = (handler: RequestListener): Server => this.server.on('request', handler)
+
+  /** Says how many requests are in flight; to be called whenever the last one has ended. */
+  watch(requests: () => number): () => void {
+    this.#requests = requests
+    return () => this.#look()
+  }
+
+  emit(event: string, ...args: unknown[]): void {
+    if (event === 'upgrade') {
+      const socket = args[1] as Duplex
+      this.#upgraded++
+      socket.once('close', () => {
+        this.#upgraded--
+        this.#look()
+      })
+    }
+    this.server.emit(event, ...args)
+  }
+
+  /** Resolves when neither a request nor an upgraded connection is left. */
+  async idle(): Promise<void> {
+    if (this.#isIdle()) return
+    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+  }
+
+  /** Waits no longer for what is left. */
+  abandon(): void {
+    this.#abandoned = true
+    this.#look()
+  }
+
+  #isIdle(): boolean {
+    return this.#abandoned || (this.#upgraded === 0 && this.#requests() === 0)
+  }
+
+  #look(): void {
+    if (this.#isIdle()) for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+}

@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { Config } from '../../config/schema.ts'
+import type { Facade } from './facade.ts'
+
+/** Longest time for the end of a gateway that serves nobody. */
+const closeMs = 30_000
+/** Bounds of the gateways that wait for their last requests; 1,000 routes take about 50 MB. */
+const mostRetired = 50
+const mostRetiredRoutes = 10_000
+
+/** The gateway of one configuration. */
+export interface Generation {
+  readonly config: Config
+  readonly gateway: FastifyInstance
+  readonly edge: Facade
+}
+
+/** Gateways whose configuration is not in use any longer, with their last requests, streams and WebSockets. */
+export class Retired {
+  readonly #log: FastifyBaseLogger
+  readonly #onEnd: (generation: Generation) => void
+  /** Oldest first. */
+  readonly #generations = new Map<Generation, Promise<void>>()
+
+  /** `onEnd` is called after each has closed. */
+  constructor(log: FastifyBaseLogger, onEnd: (generation: Generation) => void) {
+    this.#log = log
+    this.#onEnd = onEnd
+  }
+
+  get generations(): Iterable<Generation> {
+    return this.#generations.keys()
+  }
+
+  /** Closes the gateway once its last request has ended. */
+  add(generation: Generation): void {
+    this.#generations.set(generation, this.#retire(generation))
+    this.#bound()
+  }
+
+  async #retire(generation: Generation): Promise<void> {
+    await generation.edge.idle()
+    await end(generation.gateway, this.#log)
+    this.#generations.delete(generation)
+    this.#onEnd(generation)
+  }
+
+  /** Ends the oldest while there are too many: its WebSockets are told 1001. */
+  #bound(): void {
+    let routes = 0
+    for (const { config } of this.#generations.keys()) routes += config.routes.length
+    for (const { config, edge } of this.#generations.keys()) {
+      if (this.#generations.size <= mostRetired && routes <= mostRetiredRoutes) return
+      routes -= config.routes.length
+      const fields = { hash: config.hash, mostRetired, mostRetiredRoutes }
+      this.#log.warn(fields, 'too many configurations wait for their last requests: those of the oldest are cut')
+      edge.abandon()
+    }
+  }
+
+  /** Closes all, as the process ends. */
+  async close(): Promise<void> {
+    for (const { gateway } of this.#generations.keys()) void end(gateway, this.#log)
+    await Promise.all(this.#generations.values())
+  }
+}
+
+/** Closes a gateway, in bounded time. Never fails. */
+export async function end(gateway: FastifyInstance, log: FastifyBaseLogger): Promise<void> {
+  const late = new AbortController()
+  const overdue = sleep(closeMs, 'overdue', { ref: false, signal: late.signal }).catch(() => null)
+  const closed = gateway.close().catch((err: unknown) => log.error({ err }, 'a plugin failed to close'))
+  if ((await Promise.race([closed, overdue])) === 'overdue') log.error('a gateway takes too long to close')
+  late.abort()
+}

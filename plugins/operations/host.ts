@@ -1,0 +1,44 @@
+import type { Fault } from '../../config/faults.ts'
+import type { Config } from '../../config/schema.ts'
+import type { Facade } from './facade.ts'
+
+/** How a reload has ended. */
+export interface Outcome {
+  readonly applied: boolean
+  /** Hash of the configuration in use. */
+  readonly hash: string
+  /** Why it was not applied. */
+  readonly faults: readonly Fault[]
+  readonly warnings: readonly Fault[]
+  /** Services for whose instances the reload has waited in vain. */
+  readonly waitingFor: readonly string[]
+  readonly durationMs: number
+}
+
+/** How configurations were loaded, the one of the start included. */
+export interface LastLoad {
+  /** Of the last attempt. */
+  readonly success: boolean
+  readonly succeededAt: Date
+}
+
+/** What the process gives to the gateway of one configuration. */
+export interface Host {
+  readonly edge: Facade
+  /** Null without an admin port. */
+  readonly admin: Facade | null
+  /** Returns the configuration in use; the gateway that asks may have another one. */
+  config(): Config
+  lastLoad(): LastLoad
+  /** Reads the file again and applies it. `cause` is for the log. Never fails. */
+  reload(cause: string): Promise<Outcome>
+  /** Contains what a plugin throws outside any request. False: the fault is the process's. */
+  containStray(plugin: string, error: Error): boolean
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The process of the gateway; null where a server of somebody else's embeds it. */
+    host: Host | null
+  }
+}

@@ -1,0 +1,282 @@
+/**
+ * What lives as long as the process: its listening servers, their connections, the log and the stores. One configuration
+ * after the other is in use: the next one is built beside it, and takes over by one assignment.
+ */
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { Fault } from '../../config/faults.ts'
+import { ConfigError, line } from '../../config/faults.ts'
+import { faultAt } from '../../config/place.ts'
+import type { Config } from '../../config/schema.ts'
+import { Stores } from '../stores.ts'
+import { asError } from '../thrown.ts'
+import type { Watch } from '../watch-files.ts'
+import { Connections } from './connections.ts'
+import type { Generation } from './generation.ts'
+import { end, Retired } from './generation.ts'
+import type { Host, LastLoad, Outcome } from './host.ts'
+import { listenOn } from './listen.ts'
+import type { ServerOptions } from './listener.ts'
+import { Listener } from './listener.ts'
+import { restartNeeded } from './restart-needed.ts'
+import { watchConfig } from './watch-config.ts'
+
+/** Time that new and changed services have for the first answer of their source before a reload goes on without it. */
+const warmMs = 10_000
+
+interface Protection {
+  apply(listen: Config['listen']): void
+  close(): void
+}
+
+export interface RuntimeOptions {
+  readonly log: FastifyBaseLogger
+  load(file: string, warn: (warning: Fault) => void): Promise<Config>
+  build(config: Config, options: { stores: Stores; log: FastifyBaseLogger; host: Host }): FastifyInstance
+  serverOptions(config: Config): ServerOptions
+  /** Protects a listening server from its clients. */
+  protect(server: Listener['server'], listen: Config['listen'], log: FastifyBaseLogger): Protection
+}
+
+export class Runtime {
+  readonly log: FastifyBaseLogger
+  readonly edge: Listener
+  readonly admin: Listener | null
+  readonly connections = new Connections()
+  readonly #options: RuntimeOptions
+  readonly #stores = new Stores()
+  readonly #retired: Retired
+  readonly #protection: Protection
+  #current: Generation | null = null
+  /** Being built beside it; null if none is. */
+  #next: { gateway: FastifyInstance; fail: (error: Error) => void } | null = null
+  #config: Config
+  #lastLoad: LastLoad = { success: true, succeededAt: new Date() }
+  #reloading: Promise<unknown> = Promise.resolve()
+  /** A reload that has not read the file yet. */
+  #waiting: Promise<Outcome> | null = null
+  #watch: Watch | null = null
+  #closing: Promise<void> | null = null
+  readonly #ended = Promise.withResolvers<void>()
+
+  constructor(config: Config, options: RuntimeOptions) {
+    this.log = options.log
+    this.#config = config
+    this.#options = options
+    this.#retired = new Retired(options.log, (generation) => this.#forget(generation))
+    this.edge = new Listener(options.serverOptions(config))
+    this.connections.track(this.edge.server)
+    this.#protection = options.protect(this.edge.server, config.listen, options.log)
+    this.admin = config.admin === false ? null : new Listener({})
+  }
+
+  /** The configuration in use. */
+  get config(): Config {
+    return this.#config
+  }
+
+  /** Resolves once it has closed. */
+  get ended(): Promise<void> {
+    return this.#ended.promise
+  }
+
+  /** The gateway in use; null before the start. */
+  get gateway(): FastifyInstance | null {
+    return this.#current?.gateway ?? null
+  }
+
+  /** Knows whose code runs. Code of plugins that are loading may run outside their async context. */
+  get faultOwners() {
+    const next = this.#next?.gateway
+    const loading = next?.hasDecorator('faultOwners') ? next.faultOwners : null
+    return loading?.current ? loading : this.gateway?.faultOwners
+  }
+
+  /** Builds the first gateway, and listens. */
+  async start(): Promise<void> {
+    const generation = await this.#build(this.#config)
+    const { listen, admin } = this.#config
+    this.#use(generation)
+    const { file } = this.#config
+    if (admin !== false) await listenOn(this.admin!, file, 'admin', admin)
+    await listenOn(this.edge, file, 'listen', listen)
+    await runListenHooks(generation.gateway)
+    this.#watchFile()
+  }
+
+  /** Builds the gateway of a configuration. If that fails, nothing of it stays. */
+  async #build(config: Config): Promise<Generation> {
+    const edge = this.edge.facade()
+    const admin = this.admin?.facade() ?? null
+    const { promise: failed, reject: fail } = Promise.withResolvers<never>()
+    failed.catch(() => {})
+    const host: Host = {
+      edge,
+      admin,
+      config: () => this.#config,
+      lastLoad: () => this.#lastLoad,
+      reload: (cause) => this.reload(cause),
+      containStray: (plugin, error) => this.#containStray(gateway, plugin, error)
+    }
+    const gateway = this.#options.build(config, { stores: this.#stores, log: this.log, host })
+    this.#next = { gateway, fail }
+    try {
+      await Promise.race([gateway.ready(), failed])
+    } catch (error) {
+      await end(gateway, this.log)
+      throw error
+    } finally {
+      this.#next = null
+    }
+    await gateway.admin?.ready()
+    const { inFlight } = gateway
+    inFlight.onNone = edge.watch(() => inFlight.count)
+    return { config, gateway, edge }
+  }
+
+  /** The swap: the next request is this gateway's. */
+  #use(generation: Generation): void {
+    const { edge, admin } = generation.gateway.host!
+    this.#current = generation
+    this.#config = generation.config
+    this.edge.serve(edge)
+    if (admin !== null) this.admin!.serve(admin)
+  }
+
+  /** Reads the file again and applies it. Never fails. One that has not begun is everybody's who asks meanwhile. */
+  reload(cause: string): Promise<Outcome> {
+    this.#waiting ??= this.#reloading.then(() => {
+      this.#waiting = null
+      return this.#reload(cause)
+    })
+    this.#reloading = this.#waiting
+    return this.#waiting
+  }
+
+  async #reload(cause: string): Promise<Outcome> {
+    const begunMs = performance.now()
+    const { file } = this.#config
+    const warnings: Fault[] = []
+    let faults: readonly Fault[] = []
+    let waitingFor: string[] = []
+    try {
+      const config = await this.#options.load(file, (warning) => warnings.push(warning))
+      this.#assertPossible(config)
+      await nextTurn()
+      const next = await this.#build(config)
+      await nextTurn()
+      waitingFor = await warm(next.gateway)
+      if (this.#closing !== null) {
+        await end(next.gateway, this.log)
+        throw stopping()
+      }
+      const before = this.#current!
+      this.#use(next)
+      this.#protection.apply(config.listen)
+      this.#retired.add(before)
+      await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`)
+      this.#watchFile()
+    } catch (error) {
+      faults = faultsOf(error, file)
+    }
+    const applied = faults.length === 0
+    this.#lastLoad = { success: applied, succeededAt: applied ? new Date() : this.#lastLoad.succeededAt }
+    const { hash } = this.#config
+    const durationMs = Math.round(performance.now() - begunMs)
+    const outcome = { applied, hash, faults, warnings, waitingFor, durationMs }
+    this.#tell(cause, outcome)
+    return outcome
+  }
+
+  #assertPossible(config: Config): void {
+    if (this.#closing !== null || this.connections.isDraining) throw stopping()
+    const { file } = config
+    const message = () => 'takes effect only after a restart; nothing was applied'
+    const faults = restartNeeded(this.#config, config).flatMap((key) => faultAt(file, key, message, null).faults)
+    if (faults.length > 0) throw new ConfigError(file, faults)
+  }
+
+  #tell(cause: string, { applied, hash, faults, warnings, waitingFor, durationMs }: Outcome): void {
+    const { file, routes, services } = this.#config
+    for (const warning of warnings) this.log.warn({ ...warning }, `configuration: ${line(warning)}`)
+    for (const fault of faults) this.log.error({ ...fault }, `configuration not reloaded: ${line(fault)}`)
+    if (!applied) return
+    const counts = { routes: routes.length, services: Object.keys(services).length }
+    const waited = waitingFor.length > 0 && { waitingFor }
+    this.log.info({ cause, file, hash, ...counts, durationMs, ...waited }, 'configuration reloaded')
+  }
+
+  /** A plugin of the configuration in use answers for the process; one that is being built, for its reload alone. */
+  #containStray(gateway: FastifyInstance, plugin: string, err: Error): boolean {
+    if (this.#current === null || gateway === this.#current.gateway) return false
+    this.log.error({ plugin, err }, `plugin ${plugin} of a configuration that is not in use failed: ${err.message}`)
+    if (this.#next?.gateway === gateway) this.#next.fail(err)
+    return true
+  }
+
+  /** Removes the series of routes and services that no configuration has any longer. */
+  #forget({ config }: Generation): void {
+    const gateway = this.gateway
+    if (gateway === null || !gateway.hasDecorator('meter')) return
+    const kept = [this.#config, ...Array.from(this.#retired.generations, (each) => each.config)]
+    const routes = new Set(kept.flatMap((each) => each.routes.map(({ name }) => name)))
+    const services = new Set(kept.flatMap((each) => Object.keys(each.services)))
+    gateway.meter.forget({
+      route: config.routes.map(({ name }) => name).filter((name) => !routes.has(name)),
+      service: Object.keys(config.services).filter((name) => !services.has(name))
+    })
+  }
+
+  #watchFile(): void {
+    this.#watch?.close()
+    this.#watch = this.#config.watch
+      ? watchConfig(this.#config, this.log, async () => void (await this.reload('file changed')))
+      : null
+  }
+
+  drain(): Promise<void> {
+    return this.connections.drain(this.#config.listen.drain.delay)
+  }
+
+  cutClients(): Promise<void> {
+    return this.connections.cut()
+  }
+
+  /** Lets requests in flight end, then closes what there is. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#watch?.close()
+    this.connections.sendElsewhere()
+    this.connections.sweep(this.edge.server)
+    await Promise.all([this.edge.close(), this.gateway?.close(), this.#retired.close()])
+    this.#protection.close()
+    this.admin?.server.closeAllConnections()
+    await this.admin?.close()
+    await this.#reloading
+    this.#ended.resolve()
+  }
+}
+
+/** Waits for the instances of services. Returns the names of those for which it has waited in vain. */
+async function warm({ mesh }: FastifyInstance): Promise<string[]> {
+  const late = new AbortController()
+  await Promise.race([mesh.ready(), sleep(warmMs, null, { signal: late.signal }).catch(() => {})])
+  late.abort()
+  return mesh.discovery().flatMap(({ name, source }) => (source.confirmedAt === null ? [name] : []))
+}
+
+/** To Fastify, a facade is a server that begins to listen. */
+async function runListenHooks(gateway: FastifyInstance, listenTextResolver?: (address: string) => string) {
+  await gateway.listen({ host: '0.0.0.0', port: 0, ...(listenTextResolver && { listenTextResolver }) })
+}
+
+const stopping = () => new Error('the gateway is stopping')
+
+function faultsOf(thrown: unknown, file: string): readonly Fault[] {
+  if (thrown instanceof ConfigError) return thrown.faults
+  return [{ file, line: 0, column: 0, path: '', message: asError(thrown).message }]
+}
