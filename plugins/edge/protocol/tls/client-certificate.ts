@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { oneLine } from '../../../../config/certificates.ts'
 import { alternativeNames } from '../../../alternative-names.ts'
-import type { ClientRule, ClientRules } from './client-rules.ts'
+import type { ClientRule } from './client-rules.ts'
 
 /** A client's certificate that was verified in the handshake. */
 export interface ClientCertificate {
@@ -46,8 +46,8 @@ export function impose(socket: TLSSocket, { id, mode }: ClientRule): void {
 }
 
 /** Notes the rule of a connection without a server name, or with a resumed session, when its handshake is over. */
-export function admit(socket: TLSSocket, { ask, fallback }: ClientRules): void {
-  if (ask && Reflect.get(socket, RULE) === undefined) Reflect.set(socket, RULE, fallback.id)
+export function admit(socket: TLSSocket, { id }: ClientRule): void {
+  if (Reflect.get(socket, RULE) === undefined) Reflect.set(socket, RULE, id)
 }
 
 /** Returns whether a connection may bring a request for a host with this rule, and the reason if not. */

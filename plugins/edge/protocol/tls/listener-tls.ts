@@ -75,7 +75,7 @@ export class ListenerTls {
       const key = hostKey(name)
       const found = names.find(key)
       const rule = rules.of(key)
-      if (rules.ask) impose(this, rule)
+      impose(this, rule)
       // The server's own context has no certificate then: OpenSSL ends the handshake with an alert.
       if (found === undefined && strict) Reflect.set(this, UNKNOWN_NAME, true)
       done(null, found === undefined && strict ? undefined : (found ?? fallback).contextFor(rule))
@@ -91,7 +91,7 @@ export class ListenerTls {
       for (const entry of this.#files.entries) this.#tell(entry)
     }
     this.#servers.add(server)
-    const admitted = (socket: TLSSocket) => admit(socket, this.rules)
+    const admitted = (socket: TLSSocket) => admit(socket, this.rules.fallback)
     const failed = (error: NodeJS.ErrnoException, socket: TLSSocket) =>
       tellFailedHandshake(server, error, socket, this.#choice.strict)
     // Before the listeners of Node, which begin with HTTP, or close the connection.

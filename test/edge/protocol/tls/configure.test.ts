@@ -4,10 +4,11 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { TlsOptions } from '../../../../config/schema/tls.ts'
+import { refusalOf } from '../../../../plugins/edge/protocol/tls/client-certificate.ts'
 import { ListenerTls } from '../../../../plugins/edge/protocol/tls/listener-tls.ts'
 import { authority } from '../../../helpers/certificates.ts'
 import { configOf } from '../../../helpers/gateway.ts'
-import { scene, sessionTo, shake } from './support.ts'
+import { askOver, scene, sessionTo, shake } from './support.ts'
 
 /** `listen.tls` as the loader completes it. */
 const tlsOf = (tls: object): TlsOptions => configOf({ listen: { tls } }).listen.tls!
@@ -15,7 +16,9 @@ const tlsOf = (tls: object): TlsOptions => configOf({ listen: { tls } }).listen.
 /** A server that says who its client is. */
 async function serving(t: Test, options: object) {
   const tls = new ListenerTls('public', tlsOf(options))
-  const server = http2.createSecureServer({ ...tls.serverOptions(), allowHTTP1: true }, (_request, response) => {
+  const server = http2.createSecureServer({ ...tls.serverOptions(), allowHTTP1: true }, (request, response) => {
+    const host = String(request.headers[':authority'] ?? request.headers.host)
+    response.statusCode = refusalOf(request.socket, tls.rules.of(host)) === null ? 200 : 421
     response.end('ok')
   })
   const lines: string[] = []
@@ -53,6 +56,24 @@ t.test('certificates, versions and client certificates change for new handshakes
   t.match(await shake(port, { servername: 'b.example', maxVersion: 'TLSv1.2' }), { shown: 'second', status: 200 })
   t.match(await shake(port, { servername: 'a.example' }), { status: 0 })
   t.equal(tls.status().length, 1)
+})
+
+t.test('connections from before serve the hosts whose rules have not changed', async (t) => {
+  const { issue, folder } = scene(t)
+  const one = authority(folder, 'one')
+  const main = issue('main', ['*.example'])
+  const pair = { cert: main.certFile, key: main.keyFile }
+  const { tls, port } = await serving(t, pair)
+  const session = await sessionTo(t, port, { servername: 'www.example' })
+  const unnamed = await sessionTo(t, port)
+  const statuses = async (host: string) =>
+    Promise.all([session, unnamed].map(async (each) => (await askOver(each, host)).status))
+  t.strictSame(await statuses('admin.example'), [200, 200])
+  await tls.configure(tlsOf({ ...pair, hosts: [{ names: ['admin.example'], clientCertificate: { ca: one.file } }] }))
+  t.strictSame(await statuses('www.example'), [200, 200])
+  t.strictSame(await statuses('admin.example'), [421, 421])
+  await tls.configure(tlsOf({ ...pair, hosts: [{ names: ['other.example'], clientCertificate: { ca: one.file } }] }))
+  t.strictSame(await statuses('admin.example'), [200, 200])
 })
 
 t.test('a configuration that cannot be served changes nothing', async (t) => {
