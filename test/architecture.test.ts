@@ -289,6 +289,49 @@ t.test('configuration, operations and routes name no concern, and no half one of
   }
 })
 
+/** The first arguments of the log calls of a source that are written as objects, and objects named `fields`. */
+function fieldsIn(source: string): string[] {
+  const calls = source.matchAll(/\blog(?:ger)?(?:\.\w+|\[[^\]]+\])\(\s*(\{[^;]*?\})\s*,/g)
+  const objects = source.matchAll(/const (?:fields|about) = (\{[\s\S]*?\n? *\})\n/g)
+  return [...calls, ...objects].map(([, text]) => text!)
+}
+
+/** What is wrong with fields of a log line; in access lines, `error` is a code. */
+function faultsOf(fields: string): string[] {
+  return [
+    ...(!fields.includes('[plain]') &&
+    /\b(?:error|e|exception)(?=[:,} ])(?!\.)/.test(fields.replace(/err: \w+(\.\w+)?|\(error\)/g, ''))
+      ? ['an error under another name']
+      : []),
+    ...(/\berr: (?:messageOf|String|[\w.#]*(?:[mM]essage|#error)\b|['"`])/.test(fields) ? ['a text as err'] : [])
+  ]
+}
+
+t.test('log lines: requestId and err, under no other name, and no text as an error', async (t) => {
+  const product = [...sources].filter(([file]) => !within('config/examples')(file))
+  for (const [file, source] of product) {
+    // Fastify's name, where it is replaced.
+    if (file !== 'plugins/operations/request-logger.ts' && file !== 'plugins/mesh/core/types.ts')
+      t.notMatch(source, /\breqId\b/, file)
+    for (const fields of fieldsIn(source)) t.strictSame(faultsOf(fields), [], `${file}: ${fields}`)
+  }
+  const all = product.flatMap(([, source]) => fieldsIn(source))
+  t.ok(all.length > 30, `${all.length} found`)
+  for (const bad of [
+    "{ err: messageOf(error) }", "{ service, err: this.#error }", '{ err: error.message }', "{ err: 'text' }", '{ err: `a` }',
+    '{ err: String(error) }', '{ error }', '{ error: err }', '{ a, e }'
+  ]) t.ok(faultsOf(bad).length > 0, bad) // biome-ignore format: a list
+  for (const good of [
+    '{ err }',
+    '{ err: error }',
+    '{ err: asError(error) }',
+    '{ service, err: failure.cause }',
+    '{ a: 1 }'
+  ]) {
+    t.strictSame(faultsOf(good), [], good)
+  }
+})
+
 t.test('files stay small', async (t) => {
   // One declaration of one shape, read from top to bottom like the configuration itself.
   const long = [...sources].filter(([, source]) => source.split('\n').length > 301)

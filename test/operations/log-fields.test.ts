@@ -1,5 +1,4 @@
 /** One name and one type for a thing in all log lines: `requestId`, and `err` as an object. */
-import { globSync, readFileSync } from 'node:fs'
 import type net from 'node:net'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
@@ -16,53 +15,6 @@ import type { Protocol } from '../edge/helpers/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../edge/helpers/asking-client.ts'
 import { handshake } from '../edge/helpers/websocket.ts'
 import { configOf, connect, eventually, raw, startGateway, startService } from '../helpers/gateway.ts'
-
-const root = join(import.meta.dirname, '../..')
-const sources = ['app.ts', ...globSync('{config,plugins,routes}/**/*.ts', { cwd: root })]
-  .filter((file) => !/^config\/examples\//.test(file))
-  .map((file) => [file, readFileSync(join(root, file), 'utf8')] as const)
-
-/** The first arguments of the log calls of a source that are written as objects, and objects named `fields`. */
-function fieldsIn(source: string): string[] {
-  const calls = source.matchAll(/\blog(?:ger)?(?:\.\w+|\[[^\]]+\])\(\s*(\{[^;]*?\})\s*,/g)
-  const objects = source.matchAll(/const (?:fields|about) = (\{[\s\S]*?\n? *\})\n/g)
-  return [...calls, ...objects].map(([, text]) => text!)
-}
-
-/** What is wrong with fields of a log line; in access lines, `error` is a code. */
-function faultsOf(fields: string): string[] {
-  return [
-    ...(!fields.includes('[plain]') &&
-    /\b(?:error|e|exception)(?=[:,} ])(?!\.)/.test(fields.replace(/err: \w+(\.\w+)?|\(error\)/g, ''))
-      ? ['an error under another name']
-      : []),
-    ...(/\berr: (?:messageOf|String|[\w.#]*(?:[mM]essage|#error)\b|['"`])/.test(fields) ? ['a text as err'] : [])
-  ]
-}
-
-t.test('no source has another name for the id, or a text as an error', async (t) => {
-  for (const [file, source] of sources) {
-    // Fastify's name, where it is replaced.
-    if (file !== 'plugins/operations/request-logger.ts' && file !== 'plugins/mesh/core/types.ts')
-      t.notMatch(source, /\breqId\b/, file)
-    for (const fields of fieldsIn(source)) t.strictSame(faultsOf(fields), [], `${file}: ${fields}`)
-  }
-  const all = sources.flatMap(([, source]) => fieldsIn(source))
-  t.ok(all.length > 30, `${all.length} found`)
-  for (const bad of [
-    "{ err: messageOf(error) }", "{ service, err: this.#error }", '{ err: error.message }', "{ err: 'text' }", '{ err: `a` }',
-    '{ err: String(error) }', '{ error }', '{ error: err }', '{ a, e }'
-  ]) t.ok(faultsOf(bad).length > 0, bad) // biome-ignore format: a list
-  for (const good of [
-    '{ err }',
-    '{ err: error }',
-    '{ err: asError(error) }',
-    '{ service, err: failure.cause }',
-    '{ a: 1 }'
-  ]) {
-    t.strictSame(faultsOf(good), [], good)
-  }
-})
 
 t.test('errors as log lines have them', async (t) => {
   const cause = Object.assign(new RangeError('the cause'), { code: 'ECAUSE' })
