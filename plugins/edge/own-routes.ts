@@ -5,6 +5,7 @@
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { lacksIn } from '../../config/check-facts.ts'
+import { LastCompiled } from '../../config/compile.ts'
 import type { Key, Keys } from '../../config/concern.ts'
 import { keysAt } from '../../config/concern.ts'
 import { declaredBy } from '../../config/declared.ts'
@@ -16,6 +17,9 @@ import type { EdgeOrder } from './order.ts'
 import { OwnPreflights } from './own-preflights.ts'
 
 type Written = Readonly<Record<string, unknown>>
+
+/** For the gateways of all configurations: compiling would block the event loop at each reload. */
+const compiled = new LastCompiled()
 
 /** Phases in which a hook can keep a request from what comes after it. */
 const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const satisfies readonly Phase[]
@@ -140,7 +144,7 @@ export class OwnRoutes {
   }
 
   #load(document: object): Config {
-    this.#loader ??= new Loader({ edge: this.#keys, mesh: [] } satisfies Keys)
+    this.#loader ??= new Loader({ edge: this.#keys, mesh: [] } satisfies Keys, new Map(), compiled)
     const text = JSON.stringify(document, (key, value: unknown) => {
       if (typeof value === 'function') throw new Error(`config.edge: ${key} is a function`)
       return value
