@@ -21,7 +21,7 @@ export interface Claims {
    * the key: a new value there gets a new object. Kinds of the gateway's own begin with `jingwei.`; a plugin's begin with
    * its name, since two that claim the same kind and key share an object.
    *
-   * `dispose` is called once no configuration claims the object. Whatever it throws is logged; it has 10 s.
+   * `dispose` of the last claim is called once no configuration claims the object. Whatever it throws is logged; it has 10 s.
    */
   claim<T>(kind: string, key: unknown, create: () => T, dispose?: Dispose<T>): T
 }
@@ -35,7 +35,7 @@ export interface OpenClaims extends Claims {
 interface Entry {
   readonly kind: string
   readonly value: unknown
-  readonly dispose: Dispose<never> | undefined
+  dispose: Dispose<never> | undefined
   claims: number
 }
 
@@ -65,6 +65,8 @@ export class Stores {
             throw new Error(`${kind}: too many claims; is it claimed for each request?`)
           entry = this.#entries.get(id) ?? { kind, value: create(), dispose: dispose as Dispose<never>, claims: 0 }
           entry.claims++
+          // A function of the configuration before would keep all that it refers to.
+          if (dispose !== undefined) entry.dispose = dispose
           held.set(id, entry)
           this.#entries.set(id, entry)
         }

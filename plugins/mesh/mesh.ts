@@ -15,7 +15,7 @@ import { nameOf, originOf } from './core/origin.ts'
 import type { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import { discoveryOf } from './core/service-status.ts'
-import type { Dispatch, DispatchHandler, DispatchOptions, Interceptor, Logger } from './core/types.ts'
+import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
 import type { DiscoveryOptions } from './discovery/index.ts'
 import type { LocalityOptions } from './discovery/locality.ts'
 import type { Explanation } from './explain.ts'
@@ -34,6 +34,8 @@ export interface MeshConfig {
 }
 
 export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {
+  /** Contains what interceptors throw from timers and sockets of their own. */
+  owners?: FaultOwners | null
   meter?: Meter
   /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
   perRequestHeaders?: readonly string[]
@@ -83,7 +85,7 @@ export class Mesh extends Dispatcher {
     this.#upstreams = claims.claim(
       'jingwei.upstreams',
       discovery,
-      () => new Upstreams(discovery, { ...options, log, meter, owners }),
+      () => new Upstreams(discovery, { ...options, log, meter }),
       closeUpstreams
     )
     const { deps } = this.#upstreams

@@ -11,7 +11,7 @@ import { Transports } from './connect/index.ts'
 import { LoopClock } from './core/loop-clock.ts'
 import { registerServiceMetrics } from './core/metrics.ts'
 import { Service } from './core/service.ts'
-import type { FaultOwners, Logger, MeshDeps } from './core/types.ts'
+import type { Logger, MeshDeps } from './core/types.ts'
 import { timeFirstRequests } from './discovery/first-request.ts'
 import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
@@ -26,8 +26,6 @@ export interface UpstreamOptions {
   discovery?: Discovery
   now?: () => number
   random?: () => number
-  /** Contains what interceptors throw from timers and sockets of their own. */
-  owners: FaultOwners | null
 }
 
 /** Makes services, and ends what they share once they have all ended. */
@@ -42,7 +40,7 @@ export class Upstreams {
   readonly #meter: OwnMeter | null
   readonly #clock: LoopClock
 
-  constructor(options: DiscoveryOptions & LocalityOptions, { log, meter, owners, ...given }: UpstreamOptions) {
+  constructor(options: DiscoveryOptions & LocalityOptions, { log, meter, ...given }: UpstreamOptions) {
     this.#meter = meter === null ? null : new OwnMeter(meter)
     this.#exhaustion = new Exhaustion({ log, meter: this.#meter })
     this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))
@@ -54,7 +52,6 @@ export class Upstreams {
       ...(given.now === undefined && { stalledMs: this.#clock.stalledMs }),
       noteExhausted: this.#exhaustion.note,
       random: given.random ?? Math.random,
-      owners,
       locality: () => this.#locality.current
     }
     this.#locality = new OwnLocality(options, this.deps, () => {

@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import type { Metric } from 'prom-client'
+import type { GaugeConfiguration, Metric } from 'prom-client'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { ConfigurationMeter, Meter, MetricOptions } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
@@ -49,15 +49,7 @@ export function createMeter(registry: Registry) {
       const { name } = options
       const parts = gauges.get(name) ?? new Set<Collect>()
       if (parts.size === 0) {
-        new Gauge({
-          ...options,
-          labelNames,
-          registers,
-          collect() {
-            this.reset()
-            for (const part of parts) part((labels, value) => this.set(labels, value))
-          }
-        })
+        openGauge({ ...options, labelNames, registers }, parts)
         gauges.set(name, parts)
       }
       parts.add(collect)
@@ -68,6 +60,17 @@ export function createMeter(registry: Registry) {
       }
     }
   }
+}
+
+/** A function of its own, since a closure of the first caller would keep its configuration. */
+function openGauge(options: Omit<GaugeConfiguration<string>, 'collect'>, parts: ReadonlySet<Collect>): void {
+  new Gauge({
+    ...options,
+    collect() {
+      this.reset()
+      for (const part of parts) part((labels, value) => this.set(labels, value))
+    }
+  })
 }
 
 /** The metrics of the process: both halves', and those of Node. */

@@ -2,12 +2,15 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
 import { Stores } from '../../plugins/stores.ts'
 import { claims, keys, pem, token } from '../edge/helpers/tokens.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { configOf, startService } from '../helpers/gateway.ts'
 import { startRedis } from '../helpers/redis.ts'
 
@@ -21,6 +24,11 @@ function storesOf(options = {}) {
   const log = { error: (line: Line) => void lines.push(line) } as unknown as FastifyInstance['log']
   const stores = new Stores(options)
   return { lines, open: () => stores.open(log) }
+}
+
+function garbageCollector(): () => void {
+  setFlagsFromString('--expose-gc')
+  return runInNewContext('gc') as () => void
 }
 
 t.test('two configurations share what they claim by the same kind and key', async (t) => {
@@ -77,6 +85,44 @@ t.test('what nobody claims any longer is disposed of, once', async (t) => {
   t.same(ended, ['dropped', 'kept'])
   t.not(claim(open(), 'kept'), kept)
   t.same(lines, [])
+})
+
+t.test('what outlives a configuration refers to nothing of it by the function that disposes', async (t) => {
+  const { open } = storesOf()
+  const collect = garbageCollector()
+  const configuration = () => {
+    const held = open()
+    const server = { held }
+    const value = held.claim(
+      'a.pool',
+      1,
+      () => new Map(),
+      () => void server
+    )
+    return { held, value, server: new WeakRef(server) }
+  }
+  const before = configuration()
+  const after = configuration()
+  t.equal(after.value, before.value)
+  await before.held.release()
+  await eventually(() => {
+    collect()
+    return before.server.deref() === undefined
+  }, 'the configuration before is let go')
+  let disposed = ''
+  const last = open()
+  last.claim(
+    'a.pool',
+    1,
+    () => new Map(),
+    () => {
+      disposed = 'by the last'
+    }
+  )
+  await after.held.release()
+  t.equal(disposed, '')
+  await last.release()
+  t.equal(disposed, 'by the last')
 })
 
 t.test('what fails to be made is not kept, and what fails to be disposed of is logged', async (t) => {

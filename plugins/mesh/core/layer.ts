@@ -1,7 +1,7 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Repeats } from './repeating/repeats.ts'
 import type { Service } from './service.ts'
-import type { Dispatch, Interceptor, MeshDeps } from './types.ts'
+import type { Dispatch, FaultOwners, Interceptor, MeshDeps } from './types.ts'
 
 /** Dependencies of a layer besides its service and policy. */
 export interface LayerContext extends MeshDeps {
@@ -9,6 +9,8 @@ export interface LayerContext extends MeshDeps {
   readonly toService: (name: string) => Dispatch
   /** Returns a key of the plugins in force, which may change requests and responses; empty without any. */
   readonly pluginsKey: () => string
+  /** Contains what plugins throw from timers and sockets; without it, that ends the process. */
+  readonly owners?: FaultOwners | null
   /** Returns how the concerns of the mesh send requests again. */
   readonly repeats: () => readonly Repeats[]
 }

@@ -93,8 +93,6 @@ export interface MeshDeps {
   readonly noteExhausted?: (code: LocalErrorCode, cause: string | undefined) => void
   /** In [0, 1). */
   readonly random: () => number
-  /** Contains what plugins throw from timers and sockets; without it, that ends the process. */
-  readonly owners?: FaultOwners | null
   /** Returns the locality of the gateway itself, as far as that is known by now. */
   readonly locality?: () => Locality
   /** Request headers whose value is new for each request, such as a request id, in lower case. */
