@@ -66,7 +66,8 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
       const isUnreadable = readPath(request.raw.url!) === null
       const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
       answer(own, request, reply)
-      tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })
+      const { id: requestId, ip } = request
+      tellRefused(request.server.server, { reason: 'bad-path', requestId, status: reply.statusCode, ip })
     },
     routerOptions: {
       // `//admin` must meet the rules of `/admin`: services often merge the slashes.
