@@ -1,6 +1,6 @@
 /**
  * TLS of one listener: which certificate and which rule for client certificates a handshake gets. It lives as long as its
- * listener, longer than a configuration: `configure` takes another one, and files that change are read again. Connections
+ * listener, longer than a configuration: `prepare` takes another one, and files that change are read again. Connections
  * that stand keep what their handshake agreed on.
  */
 import { constants } from 'node:crypto'
@@ -100,11 +100,6 @@ export class ListenerTls {
     this.#apply(server)
   }
 
-  /** True while a server uses it. */
-  get isUsed(): boolean {
-    return this.#servers.size > 0
-  }
-
   /** After the last server, files are no longer looked at. */
   detach(server: Server): void {
     if (!this.#servers.delete(server)) return
@@ -113,17 +108,22 @@ export class ListenerTls {
     this.#files.unwatch()
   }
 
-  /** Takes another configuration, for handshakes from then on. Rejected, with nothing changed, if that cannot be served. */
-  async configure(options: TlsOptions): Promise<void> {
-    if (isDeepStrictEqual(options, this.#options)) return
+  /**
+   * Reads the files of another configuration. Returns the function that takes it, for handshakes from then on. Rejected if
+   * it cannot be served.
+   */
+  async prepare(options: TlsOptions): Promise<() => void> {
+    if (isDeepStrictEqual(options, this.#options)) return () => {}
     const files = await inSlices(CertificateFiles.read(options))
     const choice = choose(options, files)
-    this.#files.unwatch()
-    this.#options = options
-    this.#files = files
-    this.#choice = choice
-    if (this.#servers.size > 0) this.#watch()
-    for (const server of this.#servers) this.#apply(server)
+    return () => {
+      this.#files.unwatch()
+      this.#options = options
+      this.#files = files
+      this.#choice = choice
+      if (this.#servers.size > 0) this.#watch()
+      for (const server of this.#servers) this.#apply(server)
+    }
   }
 
   /** The certificates, those that are not in use included. */
