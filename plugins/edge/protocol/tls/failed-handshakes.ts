@@ -1,4 +1,5 @@
 import type { Server } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import type { Refusal } from '../refusals.ts'
 import { tellRefused } from '../refusals.ts'
@@ -41,7 +42,7 @@ function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean):
 }
 
 /** Returns the reason why the certificate that the client has shown was refused, or null. */
-function verificationError(socket: TLSSocket): string | null {
-  const { authorizationError } = socket as { authorizationError?: unknown }
+export function verificationError(socket: Duplex): string | null {
+  const authorizationError: unknown = Reflect.get(socket, 'authorizationError')
   return typeof authorizationError === 'string' ? authorizationError : null
 }

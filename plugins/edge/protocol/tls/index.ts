@@ -8,6 +8,7 @@ import { meterOf } from '../../concern.ts'
 import type { ClientCertificate } from './client-certificate.ts'
 import { clientCertificateOf, refusalOf } from './client-certificate.ts'
 import { ClientRules } from './client-rules.ts'
+import { verificationError } from './failed-handshakes.ts'
 import type { CertificateStatus, TlsEvents } from './listener-tls.ts'
 import { ListenerTls } from './listener-tls.ts'
 
@@ -125,8 +126,10 @@ export default fp<Config>(
       const { headers, socket } = request.raw
       const host = (headers[':authority'] as string | undefined) ?? headers.host ?? ''
       const refusal = refusalOf(socket, rules.of(host))
-      if (refusal === null) done()
-      else done(refusal === 'misdirected' ? new Misdirected() : new Unverified())
+      if (refusal === null) return done()
+      if (refusal === 'misdirected') return done(new Misdirected())
+      request.failureCause = verificationError(socket)
+      done(new Unverified())
     })
   },
   { name: 'jingwei-tls', fastify: '5.x' }

@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Issued } from '../../../helpers/certificates.ts'
 import { authority } from '../../../helpers/certificates.ts'
+import { eventually } from '../../../helpers/gateway.ts'
 import { askOver, listening, scene, sessionTo, shake } from './support.ts'
 
 const pairOf = ({ certFile, keyFile }: Issued) => ({ cert: certFile, key: keyFile })
@@ -56,13 +57,17 @@ for (const short of [true, false]) {
 t.test('requested: none is fine, a bad one is not, and requests know the verified one', async (t) => {
   const { main, one, alice, bob } = parties(t)
   const tls = { ...main, clientCertificate: { mode: 'request', ca: one.file } }
-  const { port } = await listening(t, tls, {}, { before: telling })
+  const { port, log } = await listening(t, tls, {}, { before: telling })
   for (const maxVersion of versions) {
     t.match(await shake(port, { maxVersion }), { status: 200 })
     t.match(await shake(port, { maxVersion, ...shows(alice) }), { status: 200 })
     const refused = await shake(port, { maxVersion, ...shows(bob) })
     t.match(refused, { status: 400, body: /JW_CLIENT_CERTIFICATE/ })
+    t.notMatch(refused.body, /LEAF/)
   }
+  const lines = () => log.filter(({ error }) => error === 'JW_CLIENT_CERTIFICATE')
+  await eventually(() => lines().length === versions.length)
+  for (const line of lines()) t.match(line, { status: 400, cause: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' })
   const who = async (options: http2.SecureClientSessionOptions) => {
     const session = await sessionTo(t, port, options)
     const stream = session.request({ ':path': '/who', ':authority': 'a.example.com' })
