@@ -11,8 +11,8 @@ export const UNKNOWN_NAME = Symbol('unknown server name')
 /** OpenSSL's codes where the server has no certificate to show, of TLS 1.2 and 1.3. */
 const withoutCertificate = new Set(['ERR_SSL_NO_SHARED_CIPHER', 'ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM'])
 
-/** Reports a handshake that failed for a reason that somebody may want to know. A client that left is none. */
-export function tellFailedHandshake(
+/** Reports a handshake that failed, unless the client has left: port scans and health checks of load balancers do. */
+export function reportFailedHandshake(
   server: Server,
   { code }: NodeJS.ErrnoException,
   socket: TLSSocket,

@@ -40,7 +40,7 @@ export function listenerTlsOf(options: TlsOptions): ListenerTls {
   return made
 }
 
-/** The TLS of a server, and of what stands for it. A server of somebody else's has made its own. */
+/** Property of a server, which its facades inherit: its `ListenerTls`. A server that embeds the gateway has none. */
 const TLS = Symbol('jingwei.tls')
 
 const RELOADED = 'jingwei.certificates'

@@ -16,7 +16,7 @@ import type { Certificate, CertificateEntry } from './certificate.ts'
 import { CertificateFiles } from './certificate-files.ts'
 import { admit, impose } from './client-certificate.ts'
 import { ClientRules } from './client-rules.ts'
-import { tellFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
+import { reportFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
 
 /** A certificate as the admin port shows it, and metrics do. */
 export interface CertificateStatus {
@@ -37,7 +37,7 @@ export interface TlsEvents {
 
 type SniCallback = (this: TLSSocket, name: string, done: (error: Error | null, context?: SecureContext) => void) => void
 
-/** What a handshake needs, for one state of configuration and files. Immutable. */
+/** Certificates and rules for handshakes, of one state of configuration and files. Immutable. */
 interface Choice {
   readonly names: ServerNames<Certificate>
   readonly fallback: Certificate
@@ -88,12 +88,12 @@ export class ListenerTls {
     this.#events = events
     if (this.#servers.size === 0) {
       this.#watch()
-      for (const entry of this.#files.entries) this.#tell(entry)
+      for (const entry of this.#files.entries) this.#report(entry)
     }
     this.#servers.add(server)
     const admitted = (socket: TLSSocket) => admit(socket, this.rules.fallback)
     const failed = (error: NodeJS.ErrnoException, socket: TLSSocket) =>
-      tellFailedHandshake(server, error, socket, this.#choice.strict)
+      reportFailedHandshake(server, error, socket, this.#choice.strict)
     // Before the listeners of Node, which begin with HTTP, or close the connection.
     server.prependListener('secureConnection', admitted).prependListener('tlsClientError', failed)
     this.#detach.set(server, () => server.off('secureConnection', admitted).off('tlsClientError', failed))
@@ -174,7 +174,7 @@ export class ListenerTls {
     this.#files.watch({
       settle: () => this.#settle(),
       read: (entry) => {
-        this.#tell(entry)
+        this.#report(entry)
         const { names, notAfter } = entry.certificate!.facts
         const expires = new Date(notAfter * 1000).toISOString()
         this.#events!.log.info(
@@ -184,7 +184,7 @@ export class ListenerTls {
         this.#events!.reloaded('success')
       },
       unusable: (entry) => {
-        this.#tell(entry)
+        this.#report(entry)
         this.#events!.reloaded('failure')
       },
       removed: (entry) => {
@@ -225,7 +225,7 @@ export class ListenerTls {
   }
 
   /** Logs what is wrong with a certificate, if anything is. */
-  #tell(entry: CertificateEntry): void {
+  #report(entry: CertificateEntry): void {
     const { error: reason, certificate } = entry
     const fields = this.#fields(entry)
     if (reason !== null) {

@@ -109,7 +109,7 @@ t.test('a session that is resumed without a certificate is not a verified client
   }
 })
 
-async function byHost(t: Parameters<typeof scene>[0]) {
+async function byHost(t: Parameters<typeof scene>[0], http2 = true) {
   const all = parties(t)
   const tls = {
     ...all.main,
@@ -122,35 +122,37 @@ async function byHost(t: Parameters<typeof scene>[0]) {
       { names: ['maybe.example.com'], clientCertificate: { mode: 'request', ca: all.one.file } }
     ]
   }
-  return { ...all, ...(await listening(t, tls, {}, { before: telling })) }
+  return { ...all, ...(await listening(t, tls, { listen: { tls, http2 } }, { before: telling })) }
 }
 
-t.test('by host: each has its own rules and authorities', async (t) => {
-  const { port, alice, bob } = await byHost(t)
-  const cases: [host: string, certificate: Issued | null, expected: number][] = [
-    ['www.example.com', null, 200],
-    ['www.example.com', alice, 200],
-    ['admin.example.com', alice, 200],
-    ['ADMIN.example.com', alice, 200],
-    ['admin.example.com', bob, 0],
-    ['admin.xn--mnchen-3ya.example.com', alice, 200],
-    ['admin.xn--mnchen-3ya.example.com', null, 0],
-    ['admin.example.com', null, 0],
-    ['a.partners.example.com', bob, 200],
-    ['a.b.partners.example.com', bob, 200],
-    ['a.partners.example.com', alice, 0],
-    ['a.partners.example.com', null, 0],
-    ['maybe.example.com', null, 200],
-    ['maybe.example.com', alice, 200],
-    ['maybe.example.com', bob, 400]
-  ]
-  for (const maxVersion of versions) {
-    for (const [servername, certificate, status] of cases) {
-      const options = { maxVersion, servername, ...(certificate && shows(certificate)) }
-      t.match(await shake(port, options, servername), { status }, `${servername} ${maxVersion}`)
+for (const http2 of [true, false]) {
+  t.test(`by host: each has its own rules and authorities, with http2: ${http2}`, async (t) => {
+    const { port, alice, bob } = await byHost(t, http2)
+    const cases: [host: string, certificate: Issued | null, expected: number][] = [
+      ['www.example.com', null, 200],
+      ['www.example.com', alice, 200],
+      ['admin.example.com', alice, 200],
+      ['ADMIN.example.com', alice, 200],
+      ['admin.example.com', bob, 0],
+      ['admin.xn--mnchen-3ya.example.com', alice, 200],
+      ['admin.xn--mnchen-3ya.example.com', null, 0],
+      ['admin.example.com', null, 0],
+      ['a.partners.example.com', bob, 200],
+      ['a.b.partners.example.com', bob, 200],
+      ['a.partners.example.com', alice, 0],
+      ['a.partners.example.com', null, 0],
+      ['maybe.example.com', null, 200],
+      ['maybe.example.com', alice, 200],
+      ['maybe.example.com', bob, 400]
+    ]
+    for (const maxVersion of versions) {
+      for (const [servername, certificate, status] of cases) {
+        const options = { maxVersion, servername, ...(certificate && shows(certificate)) }
+        t.match(await shake(port, options, servername), { status }, `${servername} ${maxVersion}`)
+      }
     }
-  }
-})
+  })
+}
 
 t.test('by host: a client is only asked where a host wants a certificate', async (t) => {
   const { port, alice } = await byHost(t)
