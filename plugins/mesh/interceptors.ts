@@ -94,17 +94,19 @@ export class Interceptors {
     let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
     const layers: Chain['layers'][number][] = []
     const failures: unknown[] = []
-    for (const { name, layer, routes } of this.layers.reverse()) {
+    for (const step of this.layers.reverse()) {
+      const { name, layer, routes } = step
       try {
         const interceptor = layer(service, policy, context)
         if (interceptor === null) continue
         dispatch = interceptor(dispatch)
-        layers.unshift({ name, routes })
+        layers.push(step)
       } catch (error) {
         failures.push(error)
-        layers.unshift({ name: `${name} (failed)`, routes })
+        layers.push({ name: `${name} (failed)`, routes })
       }
     }
+    layers.reverse()
     if (failures.length === 0) return { dispatch, layers }
     const [failure] = failures
     const fail: Dispatch = () => {

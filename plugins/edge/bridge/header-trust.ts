@@ -20,6 +20,8 @@ export class HeaderTrust {
   readonly #everywhere = new Set<string>()
   /** For each service, the backends that a call to it may reach. */
   readonly #reached = new Map<string, ReadonlySet<string>>()
+  /** For the same services, the filter as of the header that was added last. */
+  readonly #filters = new Map<string, HeaderFilter | null>()
 
   constructor({ services, otherServices }: Pick<Config, 'services' | 'otherServices'>) {
     this.#services = services
@@ -29,6 +31,7 @@ export class HeaderTrust {
   /** Records the headers that a route drops, for all that it reaches. */
   add(route: Target, names: readonly string[]): void {
     if (names.length === 0) return
+    this.#filters.clear()
     for (const backend of this.#backendsOf(route)) {
       const trusted = this.#trusted.get(backend) ?? new Set()
       this.#trusted.set(backend, trusted)
@@ -38,14 +41,20 @@ export class HeaderTrust {
 
   /** Records headers that a plugin's own route sets: it may call any service. */
   addEverywhere(names: readonly string[]): void {
+    this.#filters.clear()
     for (const name of names) this.#everywhere.add(name)
   }
 
   /** Returns the filter of a route; null if no header is dropped. Complete once all routes have been added. */
   filterFor(route: Target): HeaderFilter | null {
     if (this.#trusted.size + this.#everywhere.size === 0) return null
+    const key = route.services.join()
+    const known = this.#filters.get(key)
+    if (known !== undefined) return known
     const trusted = [...this.#backendsOf(route)].flatMap((backend) => [...(this.#trusted.get(backend) ?? [])])
-    return headerFilter([...this.#everywhere, ...trusted])
+    const filter = headerFilter([...this.#everywhere, ...trusted])
+    this.#filters.set(key, filter)
+    return filter
   }
 
   #backendsOf({ services }: Target): Set<string> {

@@ -109,7 +109,12 @@ export default edgeConcern({
         return new RateLimited(after)
       }
       const limited = { max, timeWindow, keyGenerator: keyOf, counter, errorResponseBuilder }
-      const limit = fastify.rateLimit(limited as LimitOptions) as Limit
+      // Made by the first request that needs it: most are counted here, and the plugin keeps much for each route.
+      let limiter: Limit | undefined
+      const limit: Limit = (request, reply) => {
+        limiter ??= fastify.rateLimit(limited as LimitOptions) as Limit
+        return limiter(request, reply)
+      }
       const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
       const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, maxPerAddress, timeWindow)]
       // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
