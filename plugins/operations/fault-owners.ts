@@ -43,12 +43,9 @@ export class OwnerContexts {
 export class FaultOwners {
   readonly #contexts: OwnerContexts
   #loading: PluginOwner | null = null
-  /** Contains what a plugin throws outside any request. False: the fault is the process's. */
-  readonly containStray: (plugin: string, error: Error) => boolean
 
-  constructor(contexts: OwnerContexts, containStray: FaultOwners['containStray']) {
+  constructor(contexts: OwnerContexts) {
     this.#contexts = contexts
-    this.containStray = containStray
   }
 
   get current(): FaultOwner | null {

@@ -14,8 +14,7 @@ declare module 'fastify' {
 export default fp(
   async (fastify) => {
     const contexts = fastify.stores.claim('jingwei.owner-contexts', null, () => new OwnerContexts())
-    const { host } = fastify
-    const owners = new FaultOwners(contexts, (plugin, error) => host?.containStray(plugin, error) ?? false)
+    const owners = new FaultOwners(contexts)
     const record = new PluginRecord()
     fastify.decorate('faultOwners', owners)
     fastify.decorate('pluginRecord', record)

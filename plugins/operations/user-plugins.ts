@@ -4,7 +4,7 @@ import type { Fault } from '../../config/faults.ts'
 import { ConfigError } from '../../config/faults.ts'
 import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
-import type { FaultOwners, PluginOwner } from './fault-owners.ts'
+import type { PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
 import { claimedRoute, guardClaims } from './plugin-claims.ts'
 import type { AnyPlugin, PluginModule } from './plugin-modules.ts'
@@ -25,7 +25,7 @@ export default fp<Config>(
     fastify.addHook('onReady', async () => release())
     const owners = modules.map((module, index) => {
       const order = config.plugins[index]!.order ?? (isConcern(module) ? module.order : undefined)
-      return ownerOf(config, index, order ?? null, fastify.faultOwners)
+      return ownerOf(config, index, order ?? null, fastify)
     })
     const placed = placeAll(fastify, modules, owners, config.plugins)
     const placements = owners.map((owner, index) =>
@@ -81,7 +81,7 @@ function ownerOf(
   { plugins, routes, file }: Config,
   index: number,
   order: PluginOwner['order'],
-  owners: FaultOwners
+  { faultOwners: owners, host }: FastifyInstance
 ): PluginOwner {
   const options = plugins[index]!
   const plugin = pluginName(options)
@@ -94,7 +94,7 @@ function ownerOf(
     provides: options.provides ?? [],
     routes: options.scope === 'routes' ? named : null,
     order,
-    contain: (error) => owners.containStray(plugin, error),
+    contain: (error) => host?.containStray(plugin, error) ?? false,
     intercepts: false,
     noteInterceptor() {
       this.intercepts = true
