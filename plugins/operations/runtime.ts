@@ -25,7 +25,7 @@ import { watchConfig } from './watch-config.ts'
 const warmMs = 10_000
 
 interface Protection {
-  prepare(listen: Config['listen']): Promise<() => void>
+  apply(listen: Config['listen']): void
   close(): void
 }
 
@@ -162,7 +162,6 @@ export class Runtime {
     try {
       const config = await this.#options.load(file, (warning) => warnings.push(warning))
       this.#assertPossible(config)
-      const apply = await this.#protection.prepare(config.listen)
       await nextTurn()
       const next = await this.#build(config)
       await nextTurn()
@@ -173,7 +172,7 @@ export class Runtime {
       }
       const before = this.#current!
       this.#use(next)
-      apply()
+      this.#protection.apply(config.listen)
       this.#retired.add(before)
       await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`)
       this.#watchFile()

@@ -17,7 +17,7 @@ export interface ClientCertificate {
   readonly fingerprint: string
 }
 
-/** Properties of a socket: the id of the rule of its handshake, and its client's certificate in the form for requests. */
+/** Id of the rule under which a connection was made; and what its client has shown, once somebody asked. */
 const RULE = Symbol('rule of the handshake')
 const CERTIFICATE = Symbol('client certificate')
 

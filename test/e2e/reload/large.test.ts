@@ -1,0 +1,36 @@
+/** A reload of many routes under load. For how long it holds the event loop up is told, not asserted. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import type { Changing } from './gateway.ts'
+import { startReloading } from './gateway.ts'
+import { Load } from './load.ts'
+import { startCounting } from './service.ts'
+
+t.test('1,000 routes', async (t) => {
+  const service = await startCounting(t)
+  const configOf = (turn: number): Changing => ({
+    services: { steady: { instances: [service.url] } },
+    routes: Array.from({ length: 1000 }, (_, n) => ({
+      name: `route-${n}`,
+      match: { path: n === 0 ? '/steady' : `/turn-${turn}/${n}` },
+      service: 'steady'
+    }))
+  })
+  const gateway = await startReloading(t, configOf(0))
+  const load = await Load.start(gateway.url, { rate: 100, paths: ['/steady'] })
+  t.teardown(() => load.destroy())
+  await sleep(1000)
+  await gateway.probe()
+  const held: string[] = []
+  for (let turn = 1; turn <= 5; turn++) {
+    await gateway.reload(configOf(turn))
+    t.equal((await gateway.get(`/turn-${turn}/999`)).status, 200)
+    t.equal((await gateway.get(`/turn-${turn - 1}/999`)).status, 404)
+    const { blockedMs, blockedCpuMs } = await gateway.probe()
+    held.push(`${blockedMs} (CPU: ${blockedCpuMs})`)
+    await sleep(500)
+  }
+  await load.stop()
+  t.strictSame(load.summary(), {}, 'no failure')
+  t.comment(`the event loop was held up for at most ${held.join(', ')} ms`)
+})

@@ -1,0 +1,297 @@
+// Mixed load on a gateway: short requests at a steady rate, and streams, uploads and WebSockets that last over several
+// reloads. Every response is compared byte for byte; whatever is not as it should be is kept as a failure.
+import { once } from 'node:events'
+import type { ClientHttp2Session } from 'node:http2'
+import { connect as connectHttp2 } from 'node:http2'
+import type { Socket } from 'node:net'
+import { connect } from 'node:net'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { connect as connectTls } from 'node:tls'
+import { Pool } from 'undici'
+import { handshake, opcodes, Peer } from '../../edge/helpers/websocket.ts'
+import { lasting } from './gateway.ts'
+import { bodyOf, eventsOf, sha256 } from './service.ts'
+
+export type Kind = 'get' | 'post' | 'events' | 'upload' | 'websocket' | 'get h2' | 'events h2' | 'upload h2'
+
+export interface Failure {
+  kind: Kind
+  /** Since the start, in milliseconds. */
+  at: number
+  what: string
+}
+
+export interface LoadOptions {
+  /** Short requests a second; fewer where the machine cannot. */
+  rate: number
+  /** Routes to the service that `startCounting` makes. */
+  paths: string[]
+}
+
+const tickMs = 10
+/** Short requests in flight. Where there are as many, those that are due are left out. */
+const mostPending = 200
+const limitMs = 30_000
+const insecure = { rejectUnauthorized: false }
+const webSockets = 6
+/** About three seconds each. */
+const events = 100
+const eventMs = 30
+const uploadChunks = 40
+const uploadMs = 60
+
+export class Load {
+  readonly done: Partial<Record<Kind, number>> = {}
+  readonly failures: Failure[] = []
+  /** Connections over HTTP/1.1, but for WebSockets, that were closed before the end. */
+  closes = 0
+  readonly #paths: string[]
+  readonly #pool: Pool
+  readonly #sessions: ClientHttp2Session[] = []
+  readonly #sockets: Socket[] = []
+  readonly #began = performance.now()
+  readonly #timer: NodeJS.Timeout
+  readonly #lasting: Promise<void>[] = []
+  #pending = 0
+  #turn = 0
+  #going = true
+
+  private constructor(url: string, { rate, paths }: LoadOptions, sessions: ClientHttp2Session[]) {
+    this.#paths = paths
+    this.#pool = new Pool(url, {
+      connections: 32,
+      connect: insecure,
+      allowH2: false,
+      headersTimeout: limitMs,
+      bodyTimeout: limitMs,
+      ...lasting
+    })
+    this.#pool.on('disconnect', () => {
+      if (this.#going) this.closes++
+    })
+    this.#sessions = sessions
+    for (const session of sessions) {
+      session.on('goaway', () => this.#fail('get h2', 'the session was told to go'))
+      session.on('error', () => {}) // its streams tell
+      session.on('close', () => {
+        if (this.#going) this.#fail('get h2', 'the session was closed')
+      })
+    }
+    let due = 0
+    let last = performance.now()
+    this.#timer = setInterval(() => {
+      const now = performance.now()
+      due = Math.min(mostPending, due + ((now - last) / 1000) * rate)
+      last = now
+      for (; due >= 1; due--) if (this.#pending < mostPending) void this.#short()
+    }, tickMs)
+  }
+
+  /** Begins. It runs once all WebSockets and sessions are open. */
+  static async start(url: string, options: LoadOptions): Promise<Load> {
+    const isTls = url.startsWith('https:')
+    const sessions = isTls ? [connectHttp2(url, insecure), connectHttp2(url, insecure)] : []
+    await Promise.all(sessions.map((session) => once(session, 'connect')))
+    const load = new Load(url, options, sessions)
+    const peers = await Promise.all(Array.from({ length: webSockets }, (_, n) => load.#open(url, n)))
+    load.#lasting.push(...peers.map((peer) => load.#frames(peer)))
+    // Several of each, at different times, so that every reload meets all of them.
+    for (let n = 0; n < 3; n++) {
+      load.#repeat(n, 'events', (path) => load.#events(path))
+      load.#repeat(n, 'upload', (path) => load.#upload(path))
+      if (isTls) load.#repeat(n, 'events h2', (path) => load.#eventsOverHttp2(path))
+      if (isTls) load.#repeat(n, 'upload h2', (path) => load.#uploadOverHttp2(path))
+    }
+    return load
+  }
+
+  /** Lets all that is under way end. */
+  async stop(): Promise<void> {
+    this.#going = false
+    clearInterval(this.#timer)
+    await Promise.all(this.#lasting)
+    while (this.#pending > 0) await sleep(5)
+    await this.destroy()
+  }
+
+  async destroy(): Promise<void> {
+    this.#going = false
+    clearInterval(this.#timer)
+    for (const session of this.#sessions) session.destroy()
+    for (const socket of this.#sockets) socket.destroy()
+    await this.#pool.destroy()
+  }
+
+  /** Failures by kind, with the first ones of each in words. */
+  summary(): Record<string, string[]> {
+    const kinds = Map.groupBy(this.failures, ({ kind }) => kind)
+    return Object.fromEntries(
+      [...kinds].map(([kind, some]) => [
+        `${some.length} × ${kind}`,
+        some.slice(0, 5).map(({ at, what }) => `${at} ms: ${what}`)
+      ])
+    )
+  }
+
+  #fail(kind: Kind, what: string): void {
+    if (this.failures.length < 10_000)
+      this.failures.push({ kind, at: Math.round(performance.now() - this.#began), what })
+  }
+
+  /** Counts an exchange that `run` makes; what it throws is a failure. */
+  async #count(kind: Kind, run: () => Promise<void>): Promise<void> {
+    try {
+      await run()
+      this.done[kind] = (this.done[kind] ?? 0) + 1
+    } catch (error) {
+      this.#fail(kind, error instanceof AggregateError ? String(error.errors) : String(error))
+    }
+  }
+
+  async #short(): Promise<void> {
+    const n = this.#turn++
+    const path = `${this.#paths[n % this.#paths.length]}?n=${n}`
+    this.#pending++
+    if (n % 20 === 19) await this.#count('post', () => this.#post(path, n))
+    else if (n % 3 === 2 && this.#sessions.length > 0) await this.#count('get h2', () => this.#getOverHttp2(path, n))
+    else await this.#count('get', () => this.#get(path, n))
+    this.#pending--
+  }
+
+  async #get(path: string, n: number): Promise<void> {
+    const { statusCode, body } = await this.#pool.request({ path, method: 'GET' })
+    expect(statusCode, Buffer.from(await body.arrayBuffer()), bodyOf(n))
+  }
+
+  async #post(path: string, n: number): Promise<void> {
+    const sent = bodyOf(n + 1)
+    const { statusCode, body } = await this.#pool.request({ path, method: 'POST', body: sent })
+    expect(statusCode, Buffer.from(await body.arrayBuffer()), sha256(sent))
+  }
+
+  async #events(path: string): Promise<void> {
+    const { statusCode, body } = await this.#pool.request({
+      path: `${path}?events=${events}&every=${eventMs}`,
+      method: 'GET'
+    })
+    expect(statusCode, Buffer.from(await body.arrayBuffer()), eventsOf(events))
+  }
+
+  async #upload(path: string): Promise<void> {
+    const upload = new Upload()
+    const { statusCode, body } = await this.#pool.request({ path, method: 'POST', body: upload.stream })
+    expect(statusCode, Buffer.from(await body.arrayBuffer()), upload.digest())
+  }
+
+  /** Returns a stream of HTTP/2 and its response. */
+  #http2(path: string, method: string) {
+    const session = this.#sessions[this.#turn % this.#sessions.length]!
+    const stream = session.request({ ':path': path, ':method': method }, { endStream: method === 'GET' })
+    stream.setTimeout(limitMs, () => stream.destroy(new Error('timed out')))
+    const response = Promise.all([
+      once(stream, 'response').then(([headers]) => (headers as { ':status'?: number })[':status'] ?? 0),
+      buffer(stream)
+    ])
+    return { stream, response }
+  }
+
+  async #getOverHttp2(path: string, n: number): Promise<void> {
+    const [status, body] = await this.#http2(path, 'GET').response
+    expect(status, body, bodyOf(n))
+  }
+
+  async #eventsOverHttp2(path: string): Promise<void> {
+    const [status, body] = await this.#http2(`${path}?events=${events}&every=${eventMs}`, 'GET').response
+    expect(status, body, eventsOf(events))
+  }
+
+  async #uploadOverHttp2(path: string): Promise<void> {
+    const upload = new Upload()
+    const { stream, response } = this.#http2(path, 'POST')
+    upload.stream.pipe(stream)
+    const [status, body] = await response
+    expect(status, body, upload.digest())
+  }
+
+  /** One such exchange after the other, each to the next route. */
+  #repeat(first: number, kind: Kind, run: (path: string) => Promise<void>): void {
+    const loop = async () => {
+      await sleep(first * 700)
+      for (let n = first; this.#going; n++) {
+        await this.#count(kind, () => run(this.#paths[n % this.#paths.length]!))
+        await sleep(20)
+      }
+    }
+    this.#lasting.push(loop())
+  }
+
+  async #open(url: string, n: number): Promise<Peer> {
+    const { hostname, port, protocol } = new URL(url)
+    const at = { host: hostname, port: Number(port) }
+    const socket = protocol === 'https:' ? connectTls({ ...at, ...insecure, ALPNProtocols: ['http/1.1'] }) : connect(at)
+    this.#sockets.push(socket)
+    socket.write(handshake(this.#paths[n % this.#paths.length]))
+    let seen = Buffer.alloc(0)
+    while (!seen.includes('\r\n\r\n')) {
+      const [chunk] = (await once(socket, 'data')) as [Buffer]
+      seen = Buffer.concat([seen, chunk])
+    }
+    if (!seen.toString('latin1').startsWith('HTTP/1.1 101 ')) throw new Error(seen.toString('latin1'))
+    return new Peer(socket, true, seen.subarray(seen.indexOf('\r\n\r\n') + 4))
+  }
+
+  /** Sends numbered frames for as long as the load runs, each once the one before has come back. */
+  async #frames(peer: Peer): Promise<void> {
+    for (let n = 0; this.#going; n++) {
+      const sent = `frame ${n} ${'x'.repeat((n % 7) * 100)}`
+      peer.send(opcodes.text, sent)
+      const end = performance.now() + limitMs
+      while (peer.frames.length === 0 && !peer.over && performance.now() < end) await sleep(5)
+      const frame = peer.frames.shift()
+      if (frame === undefined) {
+        this.#fail('websocket', `${peer.over ? 'closed' : 'silent'} after ${n} frames`)
+        return
+      }
+      if (frame.payload.toString() !== sent) this.#fail('websocket', `frame ${n} came back as ${frame.payload}`)
+      this.done.websocket = (this.done.websocket ?? 0) + 1
+      await sleep(20)
+    }
+    peer.close(1000)
+    const end = performance.now() + limitMs
+    while (!peer.over && performance.now() < end) await sleep(5)
+    if (peer.frames.at(-1)?.opcode !== opcodes.close) this.#fail('websocket', 'the close frame was not answered')
+  }
+}
+
+/** A body that takes its time. */
+class Upload {
+  readonly stream: Readable
+  #sent: Buffer[] = []
+
+  constructor() {
+    this.stream = Readable.from(this.#chunks())
+  }
+
+  async *#chunks() {
+    for (let n = 0; n < uploadChunks; n++) {
+      const chunk = Buffer.alloc(1000 + n * 100, `chunk ${n} `)
+      this.#sent.push(chunk)
+      yield chunk
+      await sleep(uploadMs)
+    }
+  }
+
+  /** Of what was sent. */
+  digest(): string {
+    return sha256(Buffer.concat(this.#sent))
+  }
+}
+
+function expect(status: number, body: Buffer, wanted: Buffer | string): void {
+  if (status !== 200) throw new Error(`${status} ${body.subarray(0, 300)}`)
+  if (!body.equals(Buffer.from(wanted))) {
+    throw new Error(`${body.length} bytes, not as expected: ${body.subarray(0, 100)}`)
+  }
+}

@@ -1,0 +1,184 @@
+/** State that a reload must not reset, each kind as a client or a service sees it. */
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { claims, keys, token } from '../../edge/helpers/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { waitFor } from '../../helpers/processes.ts'
+import type { Changing, ReloadingGateway } from './gateway.ts'
+import { startReloading } from './gateway.ts'
+import { eventsOf, startCounting } from './service.ts'
+
+const statuses = async (gateway: ReloadingGateway, path: string, count: number): Promise<number[]> => {
+  const seen: number[] = []
+  for (let n = 0; n < count; n++) seen.push((await gateway.get(path)).status)
+  return seen
+}
+
+/** The same, but for another route, which makes it another configuration. */
+const withRoute = (config: Changing, turn: number): Changing => ({
+  ...config,
+  routes: [
+    ...(config.routes as object[]),
+    { name: `turn-${turn}`, match: { path: `/turn/${turn}` }, service: Object.keys(config.services as object)[0] }
+  ]
+})
+
+async function reloadSome(gateway: ReloadingGateway, config: Changing, times = 3): Promise<void> {
+  for (let turn = 1; turn <= times; turn++) await gateway.reload(withRoute(config, turn))
+}
+
+const route = (name: string, more: object = {}) => ({ name, match: { path: `/${name}` }, service: name, ...more })
+
+t.test('a circuit that is open stays open', async (t) => {
+  const service = await startCounting(t)
+  const circuitBreaker = { minRequests: 5, errorRatio: '50%', openFor: '1h' }
+  const config = {
+    services: { orders: { instances: [service.url], mesh: { circuitBreaker, retry: false } } },
+    routes: [route('orders')]
+  }
+  const gateway = await startReloading(t, config)
+  service.respond(500)
+  await waitFor('the circuit is open', async () => (await gateway.get('/orders')).status === 503)
+  service.respond(200)
+  const hits = service.hits()
+  await reloadSome(gateway, config)
+  t.strictSame(await statuses(gateway, '/orders', 10), Array(10).fill(503))
+  t.equal(service.hits(), hits, 'no call reached the service')
+})
+
+t.test('an instance that is ejected stays ejected', async (t) => {
+  const good = await startCounting(t)
+  const bad = await startCounting(t)
+  const outlierDetection = {
+    consecutive5xx: 3,
+    interval: '1h',
+    baseEjection: '1h',
+    maxEjection: '1h',
+    maxEjectionPercent: '50%'
+  }
+  const config = {
+    services: {
+      orders: { instances: [good.url, bad.url], mesh: { outlierDetection, retry: false, balance: 'round-robin' } }
+    },
+    routes: [route('orders')]
+  }
+  const gateway = await startReloading(t, config)
+  bad.respond(500)
+  for (let n = 0; n < 8; n++) await gateway.get('/orders')
+  const hits = bad.hits()
+  t.equal(hits, 3)
+  bad.respond(200)
+  await reloadSome(gateway, config)
+  t.strictSame(await statuses(gateway, '/orders', 10), Array(10).fill(200))
+  t.equal(bad.hits(), hits)
+})
+
+t.test('rate limits go on counting, also with another maximum', async (t) => {
+  const service = await startCounting(t)
+  const configOf = (max: number) => ({
+    services: { orders: { instances: [service.url] } },
+    routes: [route('orders', { edge: { rateLimit: { max, window: '1h' } } })]
+  })
+  const gateway = await startReloading(t, configOf(6))
+  t.strictSame(await statuses(gateway, '/orders', 4), [200, 200, 200, 200])
+  await reloadSome(gateway, configOf(6))
+  t.strictSame(await statuses(gateway, '/orders', 4), [200, 200, 429, 429])
+  await gateway.reload(configOf(20))
+  t.strictSame(await statuses(gateway, '/orders', 1), [200], 'a higher limit')
+})
+
+t.test('an unchanged service keeps its connections, one that changed gets new ones', async (t) => {
+  const steady = await startCounting(t)
+  const changing = await startCounting(t)
+  const configOf = (turn: number) => ({
+    services: {
+      steady: { instances: [steady.url] },
+      changing: { instances: [changing.url], mesh: { timeout: `${5000 + turn}ms` } }
+    },
+    routes: [
+      route('steady'),
+      route('changing'),
+      route('other', { service: 'steady', match: { path: `/other/${turn}` } })
+    ]
+  })
+  const gateway = await startReloading(t, configOf(0))
+  for (let turn = 1; turn <= 10; turn++) {
+    for (const path of ['/steady', '/changing']) t.equal((await gateway.get(path)).status, 200)
+    await gateway.reload(configOf(turn))
+    t.equal((await gateway.get(`/other/${turn}`)).status, 200)
+    t.equal((await gateway.get(`/other/${turn - 1}`)).status, 404)
+  }
+  t.equal(steady.dials(), 1)
+  t.equal(changing.dials(), 10)
+})
+
+t.test('a limit of requests in flight counts those of the configuration before', async (t) => {
+  const service = await startCounting(t)
+  const config = {
+    services: { orders: { instances: [service.url], mesh: { circuitBreaker: { maxRequests: 2 }, retry: false } } },
+    routes: [route('orders')]
+  }
+  const gateway = await startReloading(t, config)
+  const held = [gateway.get('/orders?events=40&every=50'), gateway.get('/orders?events=40&every=50')]
+  await eventually(() => service.hits() === 2)
+  await gateway.reload(withRoute(config, 1))
+  t.equal((await gateway.get('/orders')).status, 503, 'both places are taken')
+  for (const { text } of await Promise.all(held)) t.equal(text, eventsOf(40), 'what began before the reload ends well')
+  t.equal((await gateway.get('/orders')).status, 200)
+})
+
+t.test('what plugins keep in stores, and what they keep elsewhere', async (t) => {
+  const service = await startCounting(t)
+  const config = { services: { orders: { instances: [service.url] } }, routes: [route('orders')] }
+  const gateway = await startReloading(t, config)
+  const kept = async () => JSON.parse((await gateway.get('/kept')).text)
+  t.strictSame(await kept(), { kept: 1, own: 1 })
+  t.strictSame(await kept(), { kept: 2, own: 2 })
+  await reloadSome(gateway, config)
+  t.strictSame(await kept(), { kept: 3, own: 1 })
+})
+
+t.test('a key set is fetched once', async (t) => {
+  const service = await startCounting(t)
+  const jwks = { keys: [{ ...keys.rsa.publicKey.export({ format: 'jwk' }), kid: 'one', alg: 'RS256', use: 'sig' }] }
+  const bearer = token(claims(), keys.rsa, { alg: 'RS256', kid: 'one' })
+  let fetched = 0
+  const issuer = createServer((_request, response) => {
+    fetched++
+    response.end(JSON.stringify(jwks))
+  }).listen(0, '127.0.0.1')
+  await new Promise((resolve) => issuer.once('listening', resolve))
+  t.teardown(() => issuer.close())
+  const url = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}/`
+  const jwt = { jwks: url, algorithms: ['RS256'] }
+  const config = { services: { orders: { instances: [service.url] } }, routes: [route('orders', { edge: { jwt } })] }
+  const gateway = await startReloading(t, config)
+  const ask = () => fetch(`${gateway.url}/orders`, { headers: { authorization: `Bearer ${bearer}` } })
+  t.equal((await ask()).status, 200)
+  await reloadSome(gateway, config)
+  t.equal((await ask()).status, 200)
+  t.equal(fetched, 1)
+})
+
+t.test('the configuration before ends once its last request has ended', async (t) => {
+  const service = await startCounting(t)
+  const config = { services: { orders: { instances: [service.url] } }, routes: [route('orders')] }
+  const gateway = await startReloading(t, config)
+  const closed = () => gateway.log().filter(({ msg }) => msg === 'probe closed').length
+  let over = false
+  const stream = gateway.get('/orders?events=60&every=50').finally(() => {
+    over = true
+  })
+  await eventually(() => service.hits() === 1)
+  await gateway.reload(withRoute(config, 1))
+  await gateway.reload(withRoute(config, 2))
+  await eventually(() => closed() === 1, 'the second, which had no request, has ended')
+  await sleep(200)
+  t.notOk(over, 'the stream still runs')
+  t.equal(closed(), 1, 'the first has not')
+  t.equal((await stream).text, eventsOf(60))
+  await eventually(() => closed() === 2, 'the first has ended')
+  await waitFor('one is left', async () => (await gateway.probe()).generations === 1)
+})

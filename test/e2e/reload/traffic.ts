@@ -1,0 +1,92 @@
+// A gateway under mixed load whose configuration changes again and again.
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import type { Changing, ReloadingGateway } from './gateway.ts'
+import { startReloading } from './gateway.ts'
+import { Load } from './load.ts'
+import type { CountingService } from './service.ts'
+import { startCounting } from './service.ts'
+
+/** Short requests a second. More for a measurement by hand. */
+const rate = Number(process.env.JINGWEI_RELOAD_RATE ?? 300)
+
+export interface Traffic {
+  gateway: ReloadingGateway
+  steady: CountingService
+  load: Load
+  /** The configuration of this turn: a route that comes and goes, a service and a route that change each time. */
+  configOf(turn: number): Changing
+}
+
+export async function startTraffic(t: Test, tls?: { cert: string; key: string }): Promise<Traffic> {
+  const steady = await startCounting(t)
+  const changing = await startCounting(t)
+  const configOf = (turn: number): Changing => ({
+    ...(tls && { listen: { tls, http2: true } }),
+    // Longer than the test: no connection ends by itself.
+    mesh: { connections: { idle: '10m' } },
+    services: {
+      steady: { instances: [steady.url] },
+      changing: { instances: [changing.url], mesh: { timeout: `${10_000 + turn}ms` } }
+    },
+    routes: [
+      { name: 'steady', match: { path: '/steady' }, service: 'steady' },
+      {
+        name: 'changing',
+        match: { path: '/changing' },
+        service: 'changing',
+        path: { rewrite: { prefix: `/${turn}` } }
+      },
+      ...(turn % 2 === 0 ? [{ name: 'sometimes', match: { path: '/sometimes' }, service: 'steady' }] : [])
+    ]
+  })
+  const gateway = await startReloading(t, configOf(0))
+  const load = await Load.start(gateway.url, { rate, paths: ['/steady', '/changing'] })
+  t.teardown(() => load.destroy())
+  return { gateway, steady, load, configOf }
+}
+
+/** Lets everything begin that is to last over a reload. */
+export const warmUpMs = 2500
+
+/** Time between two reloads, of which some fall into each stream and each upload. */
+const pauseMs = 250
+
+export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: string; key: string }): Promise<void> {
+  const { gateway, steady, load, configOf } = await startTraffic(t, tls)
+  await sleep(warmUpMs)
+  t.strictSame(load.summary(), {}, 'no failure without a reload')
+  const closes = steady.closes()
+  const began = performance.now()
+  const times: number[] = []
+  for (let turn = 1; turn <= reloads; turn++) {
+    const at = performance.now()
+    await gateway.reload(configOf(turn))
+    times.push(performance.now() - at)
+    const { status } = await gateway.get('/sometimes')
+    if (status !== (turn % 2 === 0 ? 200 : 404)) t.fail(`turn ${turn}: ${status} of the route that comes and goes`)
+    await sleep(pauseMs)
+  }
+  const seconds = (performance.now() - began) / 1000
+  const closed = { byGateway: load.closes, toSteady: steady.closes() - closes }
+  const { blockedMs, blockedCpuMs } = await gateway.probe()
+  const count = { ...load.done }
+  await load.stop()
+  t.strictSame(load.summary(), {}, 'no failure')
+  t.strictSame(
+    closed,
+    { byGateway: 0, toSteady: 0 },
+    'no connection was closed, of clients and to the unchanged service'
+  )
+  for (const kind of ['get', 'post', 'events', 'upload', 'websocket'] as const) t.ok((count[kind] ?? 0) > 0, kind)
+  t.strictSame(
+    gateway.log().filter(({ level, reason }) => ['warn', 'error', 'fatal'].includes(level) && reason !== 'cpu'),
+    [],
+    'nothing to complain of in the log'
+  )
+  const short = (count.get ?? 0) + (count['get h2'] ?? 0) + (count.post ?? 0)
+  times.sort((a, b) => a - b)
+  t.comment(`${Math.round(short / seconds)} short requests a second; ${JSON.stringify(count)}`)
+  t.comment(`a reload took ${Math.round(times[times.length >> 1]!)} ms, at most ${Math.round(times.at(-1)!)} ms`)
+  t.comment(`the event loop was held up for at most ${blockedMs} ms, ${blockedCpuMs} ms of it on the CPU`)
+}

@@ -1,0 +1,46 @@
+/** Reloads by a request to the admin port and by SIGHUP: one at a time, several, and while the gateway stops. */
+import { writeFileSync } from 'node:fs'
+import t from 'tap'
+import { waitFor } from '../../helpers/processes.ts'
+import { startTurns } from './turns.ts'
+
+t.test('SIGHUP', async (t) => {
+  const { gateway, configOf, applied } = await startTurns(t)
+  const hash = gateway.write(configOf(1))
+  gateway.running().kill('SIGHUP')
+  await applied(hash, 1)
+})
+
+t.test('several at a time: the file is what is in force in the end', async (t) => {
+  const { gateway, configOf, applied } = await startTurns(t)
+  for (let turn = 1; turn <= 5; turn++) {
+    const hash = gateway.write(configOf(turn))
+    gateway.running().kill('SIGHUP')
+    const answers = await Promise.all([gateway.post(), gateway.post(), gateway.post()])
+    t.strictSame(
+      answers.map(({ status }) => status),
+      [200, 200, 200]
+    )
+    await applied(hash, turn)
+  }
+  await waitFor('the others have ended', async () => (await gateway.probe()).generations === 1)
+})
+
+t.test('while the gateway drains, a reload neither fails nor keeps it', async (t) => {
+  const { gateway, configOf } = await startTurns(t)
+  gateway.write(configOf(1))
+  const asked = gateway.post().catch(() => {})
+  gateway.running().kill('SIGTERM')
+  gateway.running().kill('SIGHUP')
+  t.strictSame(await gateway.running().exited, { code: 0, signal: null })
+  await asked
+})
+
+t.test('the admin port takes it by POST alone', async (t) => {
+  const { gateway, configOf } = await startTurns(t)
+  gateway.write(configOf(1))
+  t.equal((await gateway.getAdmin('/admin/reload')).status, 404)
+  t.equal((await gateway.get('/0')).status, 200)
+  writeFileSync(gateway.file, 'x')
+  t.equal((await gateway.post()).status, 422)
+})

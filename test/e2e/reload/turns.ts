@@ -1,0 +1,22 @@
+// A gateway whose only route moves with each turn, so that one request tells which configuration is in force.
+import type { Test } from 'tap'
+import { waitFor } from '../../helpers/processes.ts'
+import type { Changing } from './gateway.ts'
+import { startReloading } from './gateway.ts'
+import { startCounting } from './service.ts'
+
+export async function startTurns(t: Test, more: object = {}) {
+  const service = await startCounting(t)
+  const configOf = (turn: number): Changing => ({
+    ...more,
+    services: { orders: { instances: [service.url] } },
+    routes: [{ name: 'orders', match: { path: `/${turn}` }, service: 'orders' }]
+  })
+  const gateway = await startReloading(t, configOf(0))
+  const applied = async (hash: string, turn: number) => {
+    await waitFor(`the configuration of turn ${turn}`, async () => (await gateway.hash()) === hash)
+    t.equal((await gateway.get(`/${turn}`)).status, 200)
+    t.equal((await gateway.get(`/${turn - 1}`)).status, 404)
+  }
+  return { gateway, service, configOf, applied }
+}

@@ -1,0 +1,48 @@
+/** A change of the file is a reload, with `watch: true`. */
+import { mkdirSync, renameSync, symlinkSync, utimesSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { waitFor } from '../../helpers/processes.ts'
+import { startTurns } from './turns.ts'
+
+t.test('a change of the file, with watch: true', async (t) => {
+  const { gateway, configOf, applied } = await startTurns(t, { watch: true })
+  await applied(gateway.write(configOf(1)), 1)
+
+  const before = await gateway.metric('jingwei_config_last_reload_timestamp_seconds')
+  utimesSync(gateway.file, new Date(), new Date())
+  await sleep(5000)
+  t.equal(await gateway.metric('jingwei_config_last_reload_timestamp_seconds'), before, 'touched only')
+
+  const hash = gateway.write(configOf(2))
+  const folder = dirname(gateway.file)
+  // From now on as Kubernetes has it: the file is a link into a folder behind a link.
+  mkdirSync(join(folder, '..1'))
+  renameSync(gateway.file, join(folder, '..1', 'gateway.yaml'))
+  symlinkSync('..1', join(folder, '..data'))
+  symlinkSync('..data/gateway.yaml', gateway.file)
+  await applied(hash, 2)
+
+  gateway.write('routes: [')
+  await waitFor('a fault', async () => (await gateway.metric('jingwei_config_last_reload_success')) === 0)
+  t.equal((await gateway.get('/2')).status, 200)
+  await applied(gateway.write(configOf(3)), 3)
+  t.equal(await gateway.metric('jingwei_config_last_reload_success'), 1)
+})
+
+t.test('without watch, a change of the file waits for a request', async (t) => {
+  const { gateway, configOf } = await startTurns(t)
+  gateway.write(configOf(1))
+  await sleep(5000)
+  t.equal((await gateway.get('/0')).status, 200)
+})
+
+t.test('watch itself can be switched on and off', async (t) => {
+  const { gateway, configOf, applied } = await startTurns(t)
+  await gateway.reload({ ...configOf(1), watch: true })
+  await applied(gateway.write(configOf(2)), 2)
+  gateway.write(configOf(3))
+  await sleep(5000)
+  t.equal((await gateway.get('/2')).status, 200)
+})
