@@ -100,7 +100,8 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
 function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
   // An injected URL has its dots resolved, which a client's has not: the target as it is comes in a header.
   const rewriteUrl = ({ headers }: { headers: IncomingHttpHeaders }) => String(headers[probedTarget])
-  const probe = Fastify({ ...serverOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
+  const options = { ...serverOptions(config, { listens: false }), rewriteUrl, logger: false }
+  const probe = Fastify(options as FastifyServerOptions)
   probe.addHook('onRoute', (options) => {
     const name = options.config?.route?.name
     if (name !== undefined) options.handler = async () => ({ route: name })
@@ -128,7 +129,7 @@ export interface BuildOptions {
 /** A server of its own with the gateway in it; it does not listen yet. */
 export function build(config: Config, { logger, sealed, stores, host, log }: BuildOptions = {}): FastifyInstance {
   const server = Fastify({
-    ...serverOptions(config),
+    ...serverOptions(config, { listens: host === undefined }),
     ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log }),
     ...(host && { serverFactory: host.edge.create })
   } as FastifyServerOptions)
@@ -148,7 +149,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
     load: (file, warn) => loadConfig(file, process.env, warn),
     // Fastify takes no hooks once it listens, so that those of plugins are all that there can be.
     build: (config, options) => build(config, { ...options, sealed: config.plugins.length === 0 }),
-    serverOptions: serverOptions as RuntimeOptions['serverOptions'],
+    serverOptions: ((config) => serverOptions(config)) as RuntimeOptions['serverOptions'],
     protect
   })
   let stop: Stop | null = null

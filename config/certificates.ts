@@ -149,7 +149,7 @@ export function pairOf(cert: string, key: string): Pair {
 
 const block = /-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----[^-]*-----END (?:X509 |TRUSTED )?CERTIFICATE-----/g
 
-/** Returns the certificates of a PEM text; at least one. An empty or half-written file is told as what it is. */
+/** Returns the certificates of a PEM text; at least one. The error says whether a file is empty or half-written. */
 export function certificatesIn(pem: string): X509Certificate[] {
   const blocks = pem.match(block) ?? []
   const begun = pem.match(/-----BEGIN [^-]*CERTIFICATE-----/g) ?? []

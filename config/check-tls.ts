@@ -60,12 +60,12 @@ function* checkCertificates(at: string, tls: TlsOptions, checked: Checked): Step
   return pairs
 }
 
-function usable(files: PairFiles, tell: (part: 'cert' | 'key', message: string) => void): Pair | null {
+function usable(files: PairFiles, report: (part: 'cert' | 'key', message: string) => void): Pair | null {
   try {
     return readPair(files)
   } catch (error) {
     if (!(error instanceof PairError)) throw error
-    tell(error.part, error.message)
+    report(error.part, error.message)
     return null
   }
 }

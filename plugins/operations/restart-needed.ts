@@ -6,7 +6,7 @@ type Read = (config: Config) => unknown
 const fixed: readonly (readonly [pointer: string, read: Read])[] = [
   ['/listen/host', ({ listen }) => listen.host],
   ['/listen/port', ({ listen }) => listen.port],
-  ['/listen/tls', ({ listen }) => listen.tls],
+  ['/listen/tls', ({ listen }) => listen.tls !== undefined],
   ['/listen/http2', ({ listen }) => listen.http2],
   ['/listen/limits/headers', ({ listen }) => listen.limits.headers],
   ['/admin', ({ admin }) => admin !== false],

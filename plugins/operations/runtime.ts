@@ -25,7 +25,7 @@ import { watchConfig } from './watch-config.ts'
 const warmMs = 10_000
 
 interface Protection {
-  apply(listen: Config['listen']): void
+  prepare(listen: Config['listen']): Promise<() => void>
   close(): void
 }
 
@@ -162,6 +162,7 @@ export class Runtime {
     try {
       const config = await this.#options.load(file, (warning) => warnings.push(warning))
       this.#assertPossible(config)
+      const apply = await this.#protection.prepare(config.listen)
       await nextTurn()
       const next = await this.#build(config)
       await nextTurn()
@@ -172,7 +173,7 @@ export class Runtime {
       }
       const before = this.#current!
       this.#use(next)
-      this.#protection.apply(config.listen)
+      apply()
       this.#retired.add(before)
       await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`)
       this.#watchFile()

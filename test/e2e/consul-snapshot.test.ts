@@ -113,7 +113,7 @@ t.test('a file that is of no use is told and ignored', async (t) => {
   const gateway = await life()
   t.match(await gateway.health(), { code: 503, status: 'discovering', waitingFor: ['orders'] })
   const told = () => gateway.log().filter(({ msg }) => /of no use/.test(msg))
-  t.match(told(), [{ path: file, err: { type: 'SyntaxError', message: String } }])
+  t.match(told(), [{ path: file, err: { type: 'Error', message: String, stack: String } }])
 
   await rm(file)
   const consul = await startConsul({ ports })

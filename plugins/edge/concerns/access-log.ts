@@ -124,7 +124,7 @@ function traceIdOf(traceparent: string | string[] | undefined): string | undefin
 
 function logRefusals(fastify: FastifyInstance): void {
   let quietUntil = 0
-  onRefused(fastify.server, ({ status, ip, code, reason }) => {
+  onRefused(fastify.server, ({ requestId, status, ip, code, reason }) => {
     if (manyAtOnce.has(reason)) {
       // A line for each would be one attack more.
       const now = Date.now()
@@ -132,6 +132,7 @@ function logRefusals(fastify: FastifyInstance): void {
       quietUntil = now + 1000
     }
     const answeredBy = status === undefined ? undefined : 'gateway'
-    fastify.log.info({ [plain]: true, route: null, status, ip, answeredBy, error: code ?? reason, reason }, 'request')
+    const error = code ?? reason
+    fastify.log.info({ [plain]: true, requestId, route: null, status, ip, answeredBy, error, reason }, 'request')
   })
 }

@@ -24,8 +24,11 @@ function trustedHops(ranges: readonly string[]): (address: string, hop: number) 
 /** Time to add one route, also on a machine that is slow or busy. */
 const ROUTE_MS = 10
 
-/** Returns the options of Fastify's constructor: limits of the listening socket and rules of the router. */
-export function serverOptions({ listen, edge, routes }: Config): FastifyServerOptions {
+/**
+ * Returns the options of Fastify's constructor: limits of the listening socket and rules of the router. A server that does
+ * not listen by itself needs no certificates.
+ */
+export function serverOptions({ listen, edge, routes }: Config, { listens = true } = {}): FastifyServerOptions {
   const { tls, limits, timeouts } = listen
   const http = {
     maxHeaderSize: limits.headers,
@@ -66,7 +69,8 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
       const isUnreadable = readPath(request.raw.url!) === null
       const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
       answer(own, request, reply)
-      tellRefused(request.server.server, { reason: 'bad-path', status: reply.statusCode, ip: request.ip })
+      const { id: requestId, ip } = request
+      tellRefused(request.server.server, { reason: 'bad-path', requestId, status: reply.statusCode, ip })
     },
     routerOptions: {
       // `//admin` must meet the rules of `/admin`: services often merge the slashes.
@@ -77,7 +81,7 @@ export function serverOptions({ listen, edge, routes }: Config): FastifyServerOp
   if (tls === undefined) return { ...options, http } as FastifyServerOptions
   const https = {
     ...http,
-    ...listenerTlsOf(tls).serverOptions(),
+    ...(listens && listenerTlsOf(tls).serverOptions()),
     handshakeTimeout: timeouts.headers,
     ...(listen.http2 && http2Options(listen))
   }

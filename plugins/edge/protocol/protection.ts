@@ -13,8 +13,8 @@ import type { TlsEvents } from './tls/listener-tls.ts'
 type Listen = Config['listen']
 
 interface Protection {
-  /** Applies a changed configuration, to new connections first of all. */
-  apply(listen: Listen): void
+  /** Returns the function that applies a changed configuration, to new connections first of all. Rejected if it cannot be. */
+  prepare(listen: Listen): Promise<() => void>
   /** Ends its timers, after the server. */
   close(): void
 }
@@ -44,12 +44,19 @@ export function protect(server: Server, configured: Listen, log: TlsEvents['log'
   boundConnections(server, () => listen)
   const boundStream = boundReaders(server, () => ({ ...listen.timeouts, ...listen.limits }))
   boundSessions(server, () => listen.timeouts, boundStream)
-  const close = keepCertificates(server, configured.tls, log)
+  const certificates = keepCertificates(server, configured.tls, log)
   const apply = (changed: Listen) => {
     listen = changed
     if (!hasOwnMost) server.maxConnections = listen.limits.connections
     server.headersTimeout = listen.timeouts.headers
     server.keepAliveTimeout = listen.timeouts.keepAlive
   }
-  return { apply, close }
+  const prepare = async (changed: Listen) => {
+    const applyTls = await certificates.prepare(changed.tls)
+    return () => {
+      applyTls()
+      apply(changed)
+    }
+  }
+  return { prepare, close: certificates.close }
 }

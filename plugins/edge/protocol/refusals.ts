@@ -25,6 +25,8 @@ export interface Refusal {
   /** None where the connection was closed without a word. */
   readonly status?: number
   readonly ip: string | undefined
+  /** Of a request that Fastify knows, though no hook sees it. */
+  readonly requestId?: string
   /** Code of the parser's error. */
   readonly code?: string | undefined
 }

@@ -63,3 +63,20 @@ t.test('switched off for all, what matches no route is not logged either', async
     []
   )
 })
+
+t.test('a path that the router cannot decode: a line with the id that the client was given', async (t) => {
+  const gateway = await startGateway({ services: {}, routes: [] }, { log: true })
+  t.teardown(gateway.close)
+  const { status, headers } = await get(gateway.port, '/%zz', ['X-Request-Id: abc'])
+  t.match([status, headers['x-request-id']], [400, 'abc'])
+  await eventually(() => gateway.log.some(({ msg }) => msg === 'request'))
+  const [line] = gateway.log.filter(({ msg }) => msg === 'request')
+  t.match(line, {
+    requestId: 'abc',
+    route: null,
+    status: 400,
+    ip: '127.0.0.1',
+    answeredBy: 'gateway',
+    reason: 'bad-path'
+  })
+})

@@ -166,7 +166,7 @@ export class CertificateFiles {
     schedule()
   }
 
-  /** Adds a folder without its files: a look finds them once nobody writes them any more. */
+  /** Adds a folder without its files: these are read once two looks in a row find the same. */
   #addFolder(path: string, folders: Map<string, CertificateFolder>, changes: Changes): void {
     const folder = new CertificateFolder(path, true)
     folders.set(path, folder)

@@ -1,6 +1,6 @@
 import type { CertificateEntry } from './certificate.ts'
 
-/** What happens to the files of a listener's certificates. */
+/** Receives changes of the files of a listener's certificates. */
 export interface Changes {
   /** Entries have changed: makes them those in use. Called before the others. */
   settle(): void

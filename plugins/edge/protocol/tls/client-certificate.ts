@@ -17,7 +17,7 @@ export interface ClientCertificate {
   readonly fingerprint: string
 }
 
-/** Id of the rule under which a connection was made; and what its client has shown, once somebody asked. */
+/** Properties of a socket: the id of the rule of its handshake, and its client's certificate in the form for requests. */
 const RULE = Symbol('rule of the handshake')
 const CERTIFICATE = Symbol('client certificate')
 

@@ -1,7 +1,7 @@
 import { hostKey, MAX_NAME, writtenHostKey } from '../../../../config/host-name.ts'
 import type { ClientCertificateOptions, TlsOptions } from '../../../../config/schema/tls.ts'
 
-/** What a host wants of its clients. */
+/** Rule for the client certificates of a host. */
 export interface ClientRule {
   /** The same for the same mode and file of authorities, also in another configuration. */
   readonly id: string
@@ -26,9 +26,9 @@ export function authorityFiles(tls: ClientOptions): string[] {
 export class ClientRules {
   /** The rule of all other hosts, and of connections without a server name. */
   readonly fallback: ClientRule
-  /** Whether any host asks for certificates. */
+  /** True if a host asks for certificates. */
   readonly ask: boolean
-  /** Whether hosts have different rules. */
+  /** True if hosts have different rules. */
   readonly differ: boolean
   readonly #exact = new Map<string, ClientRule>()
   readonly #wildcards = new Map<string, ClientRule>()

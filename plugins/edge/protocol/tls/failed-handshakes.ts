@@ -1,4 +1,5 @@
 import type { Server } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import type { Refusal } from '../refusals.ts'
 import { tellRefused } from '../refusals.ts'
@@ -10,8 +11,8 @@ export const UNKNOWN_NAME = Symbol('unknown server name')
 /** OpenSSL's codes where the server has no certificate to show, of TLS 1.2 and 1.3. */
 const withoutCertificate = new Set(['ERR_SSL_NO_SHARED_CIPHER', 'ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM'])
 
-/** Reports a handshake that failed for a reason that somebody may want to know. A client that left is none. */
-export function tellFailedHandshake(
+/** Reports a handshake that failed, unless the client has left: port scans and health checks of load balancers do. */
+export function reportFailedHandshake(
   server: Server,
   { code }: NodeJS.ErrnoException,
   socket: TLSSocket,
@@ -41,7 +42,7 @@ function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean):
 }
 
 /** Returns the reason why the certificate that the client has shown was refused, or null. */
-function verificationError(socket: TLSSocket): string | null {
-  const { authorizationError } = socket as { authorizationError?: unknown }
+export function verificationError(socket: Duplex): string | null {
+  const authorizationError: unknown = Reflect.get(socket, 'authorizationError')
   return typeof authorizationError === 'string' ? authorizationError : null
 }

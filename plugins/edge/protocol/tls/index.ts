@@ -7,6 +7,8 @@ import type { Config } from '../../../../config/schema.ts'
 import { meterOf } from '../../concern.ts'
 import type { ClientCertificate } from './client-certificate.ts'
 import { clientCertificateOf, refusalOf } from './client-certificate.ts'
+import { ClientRules } from './client-rules.ts'
+import { verificationError } from './failed-handshakes.ts'
 import type { CertificateStatus, TlsEvents } from './listener-tls.ts'
 import { ListenerTls } from './listener-tls.ts'
 
@@ -28,32 +30,41 @@ declare module 'fastify' {
   }
 }
 
-/** By the section of the configuration that servers were made for. */
-const listeners = new Map<string, ListenerTls>()
+/** By the section of the configuration that a server is being made for. */
+const listeners = new WeakMap<TlsOptions, ListenerTls>()
 
-/** Returns the TLS of a listener. Throws if its files cannot be used. */
+/** Returns the TLS for a server of this configuration. Throws if its files cannot be used. */
 export function listenerTlsOf(options: TlsOptions): ListenerTls {
-  const known = knownTls(options)
-  if (known !== undefined) return known
-  const made = new ListenerTls('default', options)
-  listeners.set(JSON.stringify(options), made)
+  const made = listeners.get(options) ?? new ListenerTls('default', options)
+  listeners.set(options, made)
   return made
 }
 
-/** Returns the TLS of a listener; undefined for a server of somebody else's, who has made its own TLS. */
-const knownTls = (options: TlsOptions | undefined) => options && listeners.get(JSON.stringify(options))
+/** Property of a server, which its facades inherit: its `ListenerTls`. A server that embeds the gateway has none. */
+const TLS = Symbol('jingwei.tls')
 
 const RELOADED = 'jingwei.certificates'
 
-/** Keeps the certificates of a server current. Returns the function that ends this. */
-export function keepCertificates(server: Server, options: TlsOptions | undefined, log: TlsEvents['log']): () => void {
-  const tls = knownTls(options)
-  if (tls === undefined) return () => {}
+interface Certificates {
+  /** Returns the function that takes other options. Rejected if they cannot be served. */
+  prepare(options: TlsOptions | undefined): Promise<() => void>
+  close(): void
+}
+
+/** Keeps the certificates of a server current. */
+export function keepCertificates(
+  server: Server,
+  configured: TlsOptions | undefined,
+  log: TlsEvents['log']
+): Certificates {
+  const tls = configured && listeners.get(configured)
+  if (tls === undefined) return { prepare: async () => () => {}, close: () => {} }
   const tlsServer = server as unknown as TlsServer
+  Object.assign(server, { [TLS]: tls })
   tls.attach(tlsServer, { log, reloaded: (outcome) => server.emit(RELOADED, outcome) })
-  return () => {
-    tls.detach(tlsServer)
-    if (!tls.isUsed) listeners.delete(JSON.stringify(options))
+  return {
+    prepare: async (options) => (options === undefined ? () => {} : tls.prepare(options)),
+    close: () => tls.detach(tlsServer)
   }
 }
 
@@ -65,9 +76,9 @@ export default fp<Config>(
         return clientCertificateOf(this.raw.socket)
       }
     })
-    const tls = knownTls(listen.tls)
+    const tls: ListenerTls | undefined = Reflect.get(fastify.server, TLS)
     fastify.decorate('certificates', () => tls?.status() ?? [])
-    if (tls === undefined) return
+    if (tls === undefined || listen.tls === undefined) return
     const meter = meterOf(fastify)
     const reloads = meter.counter({
       name: 'jingwei_edge_certificate_reloads_total',
@@ -108,14 +119,17 @@ export default fp<Config>(
     fastify.addHook('onClose', async () => {
       for (const end of ends) end()
     })
-    if (!tls.rules.ask) return
+    // Those of this configuration, which may not be in use yet.
+    if (!new ClientRules(listen.tls, () => '').ask) return
     fastify.addHook('onRequest', (request, _reply, done) => {
       const { rules } = tls
       const { headers, socket } = request.raw
       const host = (headers[':authority'] as string | undefined) ?? headers.host ?? ''
       const refusal = refusalOf(socket, rules.of(host))
-      if (refusal === null) done()
-      else done(refusal === 'misdirected' ? new Misdirected() : new Unverified())
+      if (refusal === null) return done()
+      if (refusal === 'misdirected') return done(new Misdirected())
+      request.failureCause = verificationError(socket)
+      done(new Unverified())
     })
   },
   { name: 'jingwei-tls', fastify: '5.x' }

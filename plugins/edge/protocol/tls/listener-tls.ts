@@ -1,6 +1,6 @@
 /**
  * TLS of one listener: which certificate and which rule for client certificates a handshake gets. It lives as long as its
- * listener, longer than a configuration: `configure` takes another one, and files that change are read again. Connections
+ * listener, longer than a configuration: `prepare` takes another one, and files that change are read again. Connections
  * that stand keep what their handshake agreed on.
  */
 import { constants } from 'node:crypto'
@@ -16,7 +16,7 @@ import type { Certificate, CertificateEntry } from './certificate.ts'
 import { CertificateFiles } from './certificate-files.ts'
 import { admit, impose } from './client-certificate.ts'
 import { ClientRules } from './client-rules.ts'
-import { tellFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
+import { reportFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
 
 /** A certificate as the admin port shows it, and metrics do. */
 export interface CertificateStatus {
@@ -37,7 +37,7 @@ export interface TlsEvents {
 
 type SniCallback = (this: TLSSocket, name: string, done: (error: Error | null, context?: SecureContext) => void) => void
 
-/** What a handshake needs, for one state of configuration and files. Immutable. */
+/** Certificates and rules for handshakes, of one state of configuration and files. Immutable. */
 interface Choice {
   readonly names: ServerNames<Certificate>
   readonly fallback: Certificate
@@ -88,21 +88,16 @@ export class ListenerTls {
     this.#events = events
     if (this.#servers.size === 0) {
       this.#watch()
-      for (const entry of this.#files.entries) this.#tell(entry)
+      for (const entry of this.#files.entries) this.#report(entry)
     }
     this.#servers.add(server)
     const admitted = (socket: TLSSocket) => admit(socket, this.rules.fallback)
     const failed = (error: NodeJS.ErrnoException, socket: TLSSocket) =>
-      tellFailedHandshake(server, error, socket, this.#choice.strict)
+      reportFailedHandshake(server, error, socket, this.#choice.strict)
     // Before the listeners of Node, which begin with HTTP, or close the connection.
     server.prependListener('secureConnection', admitted).prependListener('tlsClientError', failed)
     this.#detach.set(server, () => server.off('secureConnection', admitted).off('tlsClientError', failed))
     this.#apply(server)
-  }
-
-  /** True while a server uses it. */
-  get isUsed(): boolean {
-    return this.#servers.size > 0
   }
 
   /** After the last server, files are no longer looked at. */
@@ -113,17 +108,22 @@ export class ListenerTls {
     this.#files.unwatch()
   }
 
-  /** Takes another configuration, for handshakes from then on. Rejected, with nothing changed, if that cannot be served. */
-  async configure(options: TlsOptions): Promise<void> {
-    if (isDeepStrictEqual(options, this.#options)) return
+  /**
+   * Reads the files of another configuration. Returns the function that takes it, for handshakes from then on. Rejected if
+   * it cannot be served.
+   */
+  async prepare(options: TlsOptions): Promise<() => void> {
+    if (isDeepStrictEqual(options, this.#options)) return () => {}
     const files = await inSlices(CertificateFiles.read(options))
     const choice = choose(options, files)
-    this.#files.unwatch()
-    this.#options = options
-    this.#files = files
-    this.#choice = choice
-    if (this.#servers.size > 0) this.#watch()
-    for (const server of this.#servers) this.#apply(server)
+    return () => {
+      this.#files.unwatch()
+      this.#options = options
+      this.#files = files
+      this.#choice = choice
+      if (this.#servers.size > 0) this.#watch()
+      for (const server of this.#servers) this.#apply(server)
+    }
   }
 
   /** The certificates, those that are not in use included. */
@@ -174,7 +174,7 @@ export class ListenerTls {
     this.#files.watch({
       settle: () => this.#settle(),
       read: (entry) => {
-        this.#tell(entry)
+        this.#report(entry)
         const { names, notAfter } = entry.certificate!.facts
         const expires = new Date(notAfter * 1000).toISOString()
         this.#events!.log.info(
@@ -184,7 +184,7 @@ export class ListenerTls {
         this.#events!.reloaded('success')
       },
       unusable: (entry) => {
-        this.#tell(entry)
+        this.#report(entry)
         this.#events!.reloaded('failure')
       },
       removed: (entry) => {
@@ -225,7 +225,7 @@ export class ListenerTls {
   }
 
   /** Logs what is wrong with a certificate, if anything is. */
-  #tell(entry: CertificateEntry): void {
+  #report(entry: CertificateEntry): void {
     const { error: reason, certificate } = entry
     const fields = this.#fields(entry)
     if (reason !== null) {

@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Issued } from '../../../helpers/certificates.ts'
 import { authority } from '../../../helpers/certificates.ts'
+import { eventually } from '../../../helpers/gateway.ts'
 import { askOver, listening, scene, sessionTo, shake } from './support.ts'
 
 const pairOf = ({ certFile, keyFile }: Issued) => ({ cert: certFile, key: keyFile })
@@ -56,13 +57,17 @@ for (const short of [true, false]) {
 t.test('requested: none is fine, a bad one is not, and requests know the verified one', async (t) => {
   const { main, one, alice, bob } = parties(t)
   const tls = { ...main, clientCertificate: { mode: 'request', ca: one.file } }
-  const { port } = await listening(t, tls, {}, { before: telling })
+  const { port, log } = await listening(t, tls, {}, { before: telling })
   for (const maxVersion of versions) {
     t.match(await shake(port, { maxVersion }), { status: 200 })
     t.match(await shake(port, { maxVersion, ...shows(alice) }), { status: 200 })
     const refused = await shake(port, { maxVersion, ...shows(bob) })
     t.match(refused, { status: 400, body: /JW_CLIENT_CERTIFICATE/ })
+    t.notMatch(refused.body, /LEAF/)
   }
+  const lines = () => log.filter(({ error }) => error === 'JW_CLIENT_CERTIFICATE')
+  await eventually(() => lines().length === versions.length)
+  for (const line of lines()) t.match(line, { status: 400, cause: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' })
   const who = async (options: http2.SecureClientSessionOptions) => {
     const session = await sessionTo(t, port, options)
     const stream = session.request({ ':path': '/who', ':authority': 'a.example.com' })
@@ -104,7 +109,7 @@ t.test('a session that is resumed without a certificate is not a verified client
   }
 })
 
-async function byHost(t: Parameters<typeof scene>[0]) {
+async function byHost(t: Parameters<typeof scene>[0], http2 = true) {
   const all = parties(t)
   const tls = {
     ...all.main,
@@ -117,35 +122,37 @@ async function byHost(t: Parameters<typeof scene>[0]) {
       { names: ['maybe.example.com'], clientCertificate: { mode: 'request', ca: all.one.file } }
     ]
   }
-  return { ...all, ...(await listening(t, tls, {}, { before: telling })) }
+  return { ...all, ...(await listening(t, tls, { listen: { tls, http2 } }, { before: telling })) }
 }
 
-t.test('by host: each has its own rules and authorities', async (t) => {
-  const { port, alice, bob } = await byHost(t)
-  const cases: [host: string, certificate: Issued | null, expected: number][] = [
-    ['www.example.com', null, 200],
-    ['www.example.com', alice, 200],
-    ['admin.example.com', alice, 200],
-    ['ADMIN.example.com', alice, 200],
-    ['admin.example.com', bob, 0],
-    ['admin.xn--mnchen-3ya.example.com', alice, 200],
-    ['admin.xn--mnchen-3ya.example.com', null, 0],
-    ['admin.example.com', null, 0],
-    ['a.partners.example.com', bob, 200],
-    ['a.b.partners.example.com', bob, 200],
-    ['a.partners.example.com', alice, 0],
-    ['a.partners.example.com', null, 0],
-    ['maybe.example.com', null, 200],
-    ['maybe.example.com', alice, 200],
-    ['maybe.example.com', bob, 400]
-  ]
-  for (const maxVersion of versions) {
-    for (const [servername, certificate, status] of cases) {
-      const options = { maxVersion, servername, ...(certificate && shows(certificate)) }
-      t.match(await shake(port, options, servername), { status }, `${servername} ${maxVersion}`)
+for (const http2 of [true, false]) {
+  t.test(`by host: each has its own rules and authorities, with http2: ${http2}`, async (t) => {
+    const { port, alice, bob } = await byHost(t, http2)
+    const cases: [host: string, certificate: Issued | null, expected: number][] = [
+      ['www.example.com', null, 200],
+      ['www.example.com', alice, 200],
+      ['admin.example.com', alice, 200],
+      ['ADMIN.example.com', alice, 200],
+      ['admin.example.com', bob, 0],
+      ['admin.xn--mnchen-3ya.example.com', alice, 200],
+      ['admin.xn--mnchen-3ya.example.com', null, 0],
+      ['admin.example.com', null, 0],
+      ['a.partners.example.com', bob, 200],
+      ['a.b.partners.example.com', bob, 200],
+      ['a.partners.example.com', alice, 0],
+      ['a.partners.example.com', null, 0],
+      ['maybe.example.com', null, 200],
+      ['maybe.example.com', alice, 200],
+      ['maybe.example.com', bob, 400]
+    ]
+    for (const maxVersion of versions) {
+      for (const [servername, certificate, status] of cases) {
+        const options = { maxVersion, servername, ...(certificate && shows(certificate)) }
+        t.match(await shake(port, options, servername), { status }, `${servername} ${maxVersion}`)
+      }
     }
-  }
-})
+  })
+}
 
 t.test('by host: a client is only asked where a host wants a certificate', async (t) => {
   const { port, alice } = await byHost(t)

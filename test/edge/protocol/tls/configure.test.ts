@@ -13,7 +13,10 @@ import { askOver, scene, sessionTo, shake } from './support.ts'
 /** `listen.tls` as the loader completes it. */
 const tlsOf = (tls: object): TlsOptions => configOf({ listen: { tls } }).listen.tls!
 
-/** A server that says who its client is. */
+/** Takes another configuration. */
+const take = async (tls: ListenerTls, options: TlsOptions) => (await tls.prepare(options))()
+
+/** A server that holds requests to the rules of their hosts. */
 async function serving(t: Test, options: object) {
   const tls = new ListenerTls('public', tlsOf(options))
   const server = http2.createSecureServer({ ...tls.serverOptions(), allowHTTP1: true }, (request, response) => {
@@ -41,7 +44,7 @@ t.test('certificates, versions and client certificates change for new handshakes
   const session = await sessionTo(t, port, { servername: 'a.example' })
   t.match(await shake(port, { servername: 'b.example', maxVersion: 'TLSv1.2' }), { shown: 'first', status: 200 })
 
-  await tls.configure(tlsOf({ ...pair(first), certificates: [pair(second)], minVersion: 'TLSv1.3', ca: one.file }))
+  await take(tls, tlsOf({ ...pair(first), certificates: [pair(second)], minVersion: 'TLSv1.3', ca: one.file }))
   t.match(await shake(port, { servername: 'b.example' }), { status: 0 })
   const { cert, key } = alice
   t.match(await shake(port, { servername: 'b.example', cert, key }), { shown: 'second', status: 200 })
@@ -52,7 +55,7 @@ t.test('certificates, versions and client certificates change for new handshakes
     { listener: 'public', certificate: second.certFile, isDefault: false }
   ])
 
-  await tls.configure(tlsOf({ certificates: [pair(second)], strict: true }))
+  await take(tls, tlsOf({ certificates: [pair(second)], strict: true }))
   t.match(await shake(port, { servername: 'b.example', maxVersion: 'TLSv1.2' }), { shown: 'second', status: 200 })
   t.match(await shake(port, { servername: 'a.example' }), { status: 0 })
   t.equal(tls.status().length, 1)
@@ -69,10 +72,10 @@ t.test('connections from before serve the hosts whose rules have not changed', a
   const statuses = async (host: string) =>
     Promise.all([session, unnamed].map(async (each) => (await askOver(each, host)).status))
   t.strictSame(await statuses('admin.example'), [200, 200])
-  await tls.configure(tlsOf({ ...pair, hosts: [{ names: ['admin.example'], clientCertificate: { ca: one.file } }] }))
+  await take(tls, tlsOf({ ...pair, hosts: [{ names: ['admin.example'], clientCertificate: { ca: one.file } }] }))
   t.strictSame(await statuses('www.example'), [200, 200])
   t.strictSame(await statuses('admin.example'), [421, 421])
-  await tls.configure(tlsOf({ ...pair, hosts: [{ names: ['other.example'], clientCertificate: { ca: one.file } }] }))
+  await take(tls, tlsOf({ ...pair, hosts: [{ names: ['other.example'], clientCertificate: { ca: one.file } }] }))
   t.strictSame(await statuses('admin.example'), [200, 200])
 })
 
@@ -81,7 +84,7 @@ t.test('a configuration that cannot be served changes nothing', async (t) => {
   const first = issue('first')
   const { tls, port } = await serving(t, { cert: first.certFile, key: first.keyFile })
   const broken = { ...tlsOf({ cert: first.certFile, key: first.keyFile }), cert: folder }
-  await t.rejects(tls.configure(broken), { message: /^listen\.tls: .* cannot be read: .* is no file$/ })
+  await t.rejects(tls.prepare(broken), { message: /^listen\.tls: .* cannot be read: .* is no file$/ })
   t.match(await shake(port), { shown: 'first', status: 200 })
   t.match(tls.status(), [{ certificate: first.certFile, error: null }])
 })
