@@ -6,9 +6,9 @@ import { EventEmitter } from 'node:events'
 import type { RequestListener, Server } from 'node:http'
 import type { Duplex } from 'node:stream'
 
-/** Events of a server that the configuration in use hears. */
+/** Events of a server that the configuration in use hears; 'upgrade' only if it listens to that. */
 export const heard = [
-  'request', 'upgrade', 'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
+  'request', 'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
   'drop', 'jingwei.refused', 'jingwei.certificates'
 ] as const // biome-ignore format: a list
 
@@ -64,6 +64,10 @@ export class Facade {
   async idle(): Promise<void> {
     if (this.#isIdle()) return
     await new Promise<void>((resolve) => this.#waiting.push(resolve))
+  }
+
+  get isAbandoned(): boolean {
+    return this.#abandoned
   }
 
   /** Waits no longer for what is left. */

@@ -46,12 +46,14 @@ export class Retired {
     this.#onEnd(generation)
   }
 
-  /** Ends the oldest while there are too many: its WebSockets are told 1001. */
+  /** Ends the oldest while there are too many: its WebSockets are told 1001. The newest waits, however large it is. */
   #bound(): void {
-    let routes = 0
-    for (const { config } of this.#generations.keys()) routes += config.routes.length
-    for (const { config, edge } of this.#generations.keys()) {
-      if (this.#generations.size <= mostRetired && routes <= mostRetiredRoutes) return
+    const waiting = [...this.#generations.keys()].filter(({ edge }) => !edge.isAbandoned)
+    let left = waiting.length
+    let routes = waiting.reduce((sum, { config }) => sum + config.routes.length, 0)
+    for (const { config, edge } of waiting) {
+      if (left <= 1 || (left <= mostRetired && routes <= mostRetiredRoutes)) return
+      left--
       routes -= config.routes.length
       const fields = { hash: config.hash, mostRetired, mostRetiredRoutes }
       this.#log.warn(fields, 'too many configurations wait for their last requests: those of the oldest are cut')

@@ -23,6 +23,8 @@ export class Listener {
     for (const event of heard) this.server.on(event, (...args: unknown[]) => this.#current?.emit(event, ...args))
   }
 
+  readonly #upgrade = (...args: unknown[]) => this.#current?.emit('upgrade', ...args)
+
   /** Returns what stands for the server in a configuration. */
   facade(): Facade {
     return new Facade(this.server)
@@ -31,6 +33,9 @@ export class Listener {
   /** From now on, events are this one's. */
   serve(facade: Facade): void {
     this.#current = facade
+    // With a listener, Node takes requests that ask for an upgrade out of HTTP, and answers none of them.
+    this.server.off('upgrade', this.#upgrade)
+    if (facade.server.listenerCount('upgrade') > 0) this.server.on('upgrade', this.#upgrade)
   }
 
   async listen({ host, port }: { host: string; port: number }): Promise<void> {

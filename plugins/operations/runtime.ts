@@ -2,6 +2,7 @@
  * What lives as long as the process: its listening servers, their connections, the log and the stores. One configuration
  * after the other is in use: the next one is built beside it, and takes over by one assignment.
  */
+import { stat } from 'node:fs/promises'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Fault } from '../../config/faults.ts'
@@ -51,6 +52,8 @@ export class Runtime {
   /** Being built beside it; null if none is. */
   #next: { gateway: FastifyInstance; fail: (error: Error) => void } | null = null
   #config: Config
+  /** Of a reload that is under way; what is built for it is bound to its series of metrics. */
+  #coming: Config | null = null
   #lastLoad: LastLoad = { success: true, succeededAt: new Date() }
   #reloading: Promise<unknown> = Promise.resolve()
   /** A reload that has not read the file yet. */
@@ -63,7 +66,7 @@ export class Runtime {
     this.log = options.log
     this.#config = config
     this.#options = options
-    this.#retired = new Retired(options.log, (generation) => this.#forget(generation))
+    this.#retired = new Retired(options.log, ({ config }) => this.#forget(config))
     this.edge = new Listener(options.serverOptions(config))
     this.connections.track(this.edge.server)
     this.#protection = options.protect(this.edge.server, config.listen, options.log)
@@ -121,14 +124,13 @@ export class Runtime {
     const gateway = this.#options.build(config, { stores: this.#stores, log: this.log, host })
     this.#next = { gateway, fail }
     try {
-      await Promise.race([gateway.ready(), failed])
+      await Promise.race([gateway.ready().then(() => gateway.admin?.ready()), failed])
     } catch (error) {
       await end(gateway, this.log)
       throw error
     } finally {
       this.#next = null
     }
-    await gateway.admin?.ready()
     const { inFlight } = gateway
     inFlight.onNone = edge.watch(() => inFlight.count)
     return { config, gateway, edge }
@@ -160,16 +162,20 @@ export class Runtime {
     let faults: readonly Fault[] = []
     let waitingFor: string[] = []
     try {
+      await refusePipe(file)
       const config = await this.#options.load(file, (warning) => warnings.push(warning))
       this.#assertPossible(config)
       const apply = await this.#protection.prepare(config.listen)
+      this.#coming = config
       await nextTurn()
       const next = await this.#build(config)
       await nextTurn()
-      waitingFor = await warm(next.gateway)
-      if (this.#closing !== null) {
+      try {
+        waitingFor = await warm(next.gateway)
+        if (this.#closing !== null) throw stopping()
+      } catch (error) {
         await end(next.gateway, this.log)
-        throw stopping()
+        throw error
       }
       const before = this.#current!
       this.#use(next)
@@ -180,6 +186,9 @@ export class Runtime {
     } catch (error) {
       faults = faultsOf(error, file)
     }
+    const refused = faults.length > 0 && this.#coming
+    this.#coming = null
+    if (refused) this.#forget(refused)
     const applied = faults.length === 0
     this.#lastLoad = { success: applied, succeededAt: applied ? new Date() : this.#lastLoad.succeededAt }
     const { hash } = this.#config
@@ -215,11 +224,12 @@ export class Runtime {
     return true
   }
 
-  /** Removes the series of routes and services that no configuration has any longer. */
-  #forget({ config }: Generation): void {
+  /** Removes the series of routes and services that only this configuration had. */
+  #forget(config: Config): void {
     const gateway = this.gateway
     if (gateway === null || !gateway.hasDecorator('meter')) return
-    const kept = [this.#config, ...Array.from(this.#retired.generations, (each) => each.config)]
+    const retired = Array.from(this.#retired.generations, (each) => each.config)
+    const kept = [this.#config, ...(this.#coming === null ? [] : [this.#coming]), ...retired]
     const routes = new Set(kept.flatMap((each) => each.routes.map(({ name }) => name)))
     const services = new Set(kept.flatMap((each) => Object.keys(each.services)))
     gateway.meter.forget({
@@ -273,6 +283,13 @@ async function warm({ mesh }: FastifyInstance): Promise<string[]> {
 /** To Fastify, a facade is a server that begins to listen. */
 async function runListenHooks(gateway: FastifyInstance, listenTextResolver?: (address: string) => string) {
   await gateway.listen({ host: '0.0.0.0', port: 0, ...(listenTextResolver && { listenTextResolver }) })
+}
+
+/** Reading a pipe would wait, and the event loop with it, for somebody to write. What else is wrong, the loader tells. */
+async function refusePipe(file: string): Promise<void> {
+  const stats = await stat(file).catch(() => null)
+  if (stats === null || stats.isFile() || stats.isDirectory()) return
+  throw new Error('not an ordinary file: it cannot be read again')
 }
 
 const stopping = () => new Error('the gateway is stopping')
