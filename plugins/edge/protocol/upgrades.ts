@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { Handshake, isAnswering } from './handshake.ts'
+import { refusalOn } from './tls/index.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -59,7 +60,8 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
     const [raw, socket] = upgrade
     const others = server.listeners('upgrade').filter((listener) => listener !== ours)
     if (isAnswering(raw)) socket.destroy()
-    else if (!route(upgrade, others.length > 0)) offer(others as Listener[], upgrade)
+    // Other listeners run no hooks: what these refuse by the connection alone must not get there.
+    else if (!route(upgrade, others.length > 0 && refusalOn(server, raw) === null)) offer(others as Listener[], upgrade)
   }
 
   /** False, with nothing done, if the handshake may be another listener's and is for no configured route. */

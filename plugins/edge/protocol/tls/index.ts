@@ -1,4 +1,4 @@
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import type { Server as TlsServer } from 'node:tls'
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
@@ -68,6 +68,14 @@ export function keepCertificates(
   }
 }
 
+/** Returns the reason why a request may not come on its connection, by the rules for client certificates; null if it may. */
+export function refusalOn(server: object, { headers, socket }: IncomingMessage): ReturnType<typeof refusalOf> {
+  const tls: ListenerTls | undefined = Reflect.get(server, TLS)
+  if (tls === undefined || !tls.rules.ask) return null
+  const host = (headers[':authority'] as string | undefined) ?? headers.host ?? ''
+  return refusalOf(socket, tls.rules.of(host))
+}
+
 /** Shows certificates, and holds requests to the rules for client certificates of their hosts. */
 export default fp<Config>(
   async (fastify, { listen }) => {
@@ -122,13 +130,10 @@ export default fp<Config>(
     // Those of this configuration, which may not be in use yet.
     if (!new ClientRules(listen.tls, () => '').ask) return
     fastify.addHook('onRequest', (request, _reply, done) => {
-      const { rules } = tls
-      const { headers, socket } = request.raw
-      const host = (headers[':authority'] as string | undefined) ?? headers.host ?? ''
-      const refusal = refusalOf(socket, rules.of(host))
+      const refusal = refusalOn(fastify.server, request.raw)
       if (refusal === null) return done()
       if (refusal === 'misdirected') return done(new Misdirected())
-      request.failureCause = verificationError(socket)
+      request.failureCause = verificationError(request.raw.socket)
       done(new Unverified())
     })
   },

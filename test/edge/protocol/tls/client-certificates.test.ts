@@ -1,5 +1,6 @@
 /** Client certificates: required, requested, by host; and requests that come on a connection of another host. */
 import type http2 from 'node:http2'
+import type { ConnectionOptions } from 'node:tls'
 import { connect, createSecureContext } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
@@ -229,6 +230,38 @@ t.test('a handshake for a WebSocket meets the rule of its host, too', async (t) 
   socket.write(`${['GET / HTTP/1.1', ...fields, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='].join('\r\n')}\r\n\r\n`)
   await new Promise((resolve) => socket.once('close', resolve))
   t.match(text, /^HTTP\/1\.1 421 /)
+})
+
+t.test('so does one for a listener of a plugin, which meets no hook', async (t) => {
+  const { main, one, alice } = parties(t)
+  const tls = { ...main, hosts: [{ names: ['admin.example.com'], clientCertificate: { ca: one.file } }] }
+  const { port } = await listening(
+    t,
+    tls,
+    { routes: [] },
+    {
+      before: ({ server }) => {
+        server.on('upgrade', (_request, socket) => {
+          socket.end('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n')
+        })
+      }
+    }
+  )
+  const upgrade = async (options: ConnectionOptions, host: string) => {
+    const socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
+    let text = ''
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString()
+    })
+    socket.on('error', () => {})
+    const fields = [`Host: ${host}`, 'Upgrade: websocket', 'Connection: upgrade', 'Sec-WebSocket-Version: 13']
+    socket.write(`${['GET / HTTP/1.1', ...fields, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='].join('\r\n')}\r\n\r\n`)
+    await new Promise((resolve) => socket.once('close', resolve))
+    return text.slice(9, 12)
+  }
+  t.equal(await upgrade({ servername: 'www.example.com' }, 'www.example.com'), '101')
+  t.equal(await upgrade({ servername: 'admin.example.com', ...shows(alice) }, 'admin.example.com'), '101')
+  t.equal(await upgrade({ servername: 'www.example.com' }, 'admin.example.com'), '421')
 })
 
 t.test('required of all, none at one host', async (t) => {
