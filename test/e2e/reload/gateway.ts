@@ -63,7 +63,8 @@ export async function startReloading(t: Test, first: Changing): Promise<Reloadin
   write(first)
   const launch = async () => {
     const args = ['--expose-gc', appFile, '-c', file]
-    const running = await start({ command: process.execPath, args, name: 'gateway', ready: /health +http\S+/ })
+    const ready = /health +http\S+/
+    const running = await start({ command: process.execPath, args, name: 'gateway', ready, timeout: 60_000 })
     t.teardown(running.stop)
     return running
   }

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import { Pool } from 'undici'
 import { handshake, opcodes, Peer } from '../../edge/helpers/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { lasting } from './gateway.ts'
 import { bodyOf, eventsOf, sha256 } from './service.ts'
 
@@ -190,10 +191,11 @@ export class Load {
     const session = this.#sessions[this.#turn % this.#sessions.length]!
     const stream = session.request({ ':path': path, ':method': method }, { endStream: method === 'GET' })
     stream.setTimeout(limitMs, () => stream.destroy(new Error('timed out')))
-    const response = Promise.all([
-      once(stream, 'response').then(([headers]) => (headers as { ':status'?: number })[':status'] ?? 0),
-      buffer(stream)
-    ])
+    const { promise: status, resolve, reject } = Promise.withResolvers<number>()
+    stream.once('response', (headers) => resolve(headers[':status'] ?? 0)).once('error', reject)
+    // With its session, it may close without an error.
+    stream.once('close', () => reject(new Error('closed without a response')))
+    const response = Promise.all([status, buffer(stream)])
     return { stream, response }
   }
 
@@ -234,10 +236,12 @@ export class Load {
     this.#sockets.push(socket)
     socket.write(handshake(this.#paths[n % this.#paths.length]))
     let seen = Buffer.alloc(0)
-    while (!seen.includes('\r\n\r\n')) {
-      const [chunk] = (await once(socket, 'data')) as [Buffer]
+    const collect = (chunk: Buffer) => {
       seen = Buffer.concat([seen, chunk])
     }
+    socket.on('error', () => {}).on('data', collect)
+    await eventually(() => seen.includes('\r\n\r\n') || socket.destroyed, 'the handshake', limitMs)
+    socket.off('data', collect)
     if (!seen.toString('latin1').startsWith('HTTP/1.1 101 ')) throw new Error(seen.toString('latin1'))
     return new Peer(socket, true, seen.subarray(seen.indexOf('\r\n\r\n') + 4))
   }

@@ -48,8 +48,7 @@ async function handle(status: number, request: IncomingMessage, response: Server
     response.setHeader('content-type', 'text/event-stream')
     const count = number('events')
     for (let n = 0; n < count && !response.destroyed; n++) {
-      if (!response.write(`id: ${n}\ndata: event ${n}\n\n`))
-        await Promise.race([once(response, 'drain'), once(response, 'close')])
+      response.write(`id: ${n}\ndata: event ${n}\n\n`)
       await sleep(number('every'), null, { ref: false })
     }
     response.end()
