@@ -208,8 +208,8 @@ export class Runtime {
 
   #tell(cause: string, { applied, hash, faults, warnings, waitingFor, durationMs }: Outcome): void {
     const { file, routes, services } = this.#config
-    for (const warning of warnings) this.log.warn({ ...warning }, `configuration: ${line(warning)}`)
-    for (const fault of faults) this.log.error({ ...fault }, `configuration not reloaded: ${line(fault)}`)
+    for (const warning of warnings) this.log.warn(placeOf(warning), `configuration: ${line(warning)}`)
+    for (const fault of faults) this.log.error(placeOf(fault), `configuration not reloaded: ${line(fault)}`)
     if (!applied) return
     const counts = { routes: routes.length, services: Object.keys(services).length }
     const waited = waitingFor.length > 0 && { waitingFor }
@@ -291,6 +291,9 @@ async function refusePipe(file: string): Promise<void> {
   if (stats === null || stats.isFile() || stats.isDirectory()) return
   throw new Error('not an ordinary file: it cannot be read again')
 }
+
+/** The message is that of the log line. */
+const placeOf = ({ message: _, ...place }: Fault) => place
 
 const stopping = () => new Error('the gateway is stopping')
 

@@ -32,6 +32,6 @@ t.test('version, file and hash: in the lines of the start, the log, the admin po
   t.match(metrics, `\njingwei_config_info{hash="${hash}"} 1\n`)
   t.match(metrics, '\njingwei_config_last_reload_success 1\n')
   const [, loadedAt] = /\njingwei_config_last_reload_timestamp_seconds (\S+)\n/.exec(metrics)!
-  t.ok(Math.abs(Number(loadedAt) * 1000 - Date.parse(startedAt)) < 1)
+  t.ok(Number(loadedAt) * 1000 >= Date.parse(startedAt) && Number(loadedAt) * 1000 <= Date.now())
   t.match(await promtool(['check', 'metrics'], metrics), { code: 0, stdout: '', stderr: '' })
 })
