@@ -7,7 +7,7 @@
 export type Steps<T> = Generator<void, T, void>
 
 /** Time after which the event loop gets an iteration. With a garbage collection on top it stays far below 50 ms. */
-const SLICE_MS = 10
+const SLICE_MS = 5
 
 /** Does all of the work at once. */
 export function atOnce<T>(steps: Steps<T>): T {
