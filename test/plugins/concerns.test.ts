@@ -247,7 +247,11 @@ plugins: [{ path: ./tenant.ts }, { path: ./stamp.ts }]
 
   const main = join(import.meta.dirname, '../../app.ts')
   const routes = await runToEnd(process.execPath, [main, 'routes', file])
-  t.match(routes.stdout, /top .*request-target → body-timeout → tenant → websocket/, 'routes shows it at its place')
+  t.match(
+    routes.stdout,
+    /top .*request-target → client-certificate → body-timeout → tenant → websocket/,
+    'routes shows it at its place'
+  )
   t.match(routes.stdout, /retry → stamp → select/)
   t.notMatch(/^off.*$/m.exec(routes.stdout)?.[0], /tenant|stamp/)
   const explained = await runToEnd(process.execPath, [main, 'explain', file, 'GET', '/own'])
