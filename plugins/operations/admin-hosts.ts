@@ -30,7 +30,8 @@ export function refuseOtherSites(admin: Exclude<Config['admin'], false>) {
     const { host, origin, 'sec-fetch-site': site, 'sec-fetch-dest': destination } = raw.headers
     if (host !== undefined && !isOwn(host, raw)) return done(new MisdirectedHost())
     // A link to a page of the admin port may be followed from anywhere.
-    const isForeign = site === 'cross-site' && destination !== 'document'
+    const isLink = destination === 'document' && raw.method === 'GET'
+    const isForeign = site === 'cross-site' && !isLink
     if (isForeign || (origin !== undefined && !isOwn(authorityOf(origin), raw))) return done(new CrossSite())
     done()
   }

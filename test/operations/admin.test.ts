@@ -73,6 +73,12 @@ t.test('requests of other web sites', async (t) => {
   t.equal((await get({ host, 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'empty' })).status, 200)
   t.equal((await get({ host, 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' })).status, 200)
   t.equal((await get({ host, 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' })).status, 200, 'a link')
+  const form = `Host: ${host}\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document\r\nContent-Length: 0\r\n`
+  t.match(
+    await raw(port, `POST /admin/reload HTTP/1.1\r\n${form}Connection: close\r\n\r\n`),
+    /^HTTP\/1\.1 403 /,
+    'a form'
+  )
 })
 
 const routes = [
