@@ -25,7 +25,7 @@ import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import edge, { commands, concerns } from './plugins/edge/index.ts'
-import { serverOptions } from './plugins/edge/protocol/listener.ts'
+import { gatewayOptions, serverOptions, socketOptions } from './plugins/edge/protocol/listener.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
@@ -100,8 +100,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
 function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
   // An injected URL has its dots resolved, which a client's has not: the target as it is comes in a header.
   const rewriteUrl = ({ headers }: { headers: IncomingHttpHeaders }) => String(headers[probedTarget])
-  const options = { ...serverOptions(config, { listens: false }), rewriteUrl, logger: false }
-  const probe = Fastify(options as FastifyServerOptions)
+  const probe = Fastify({ ...gatewayOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
   probe.addHook('onRoute', (options) => {
     const name = options.config?.route?.name
     if (name !== undefined) options.handler = async () => ({ route: name })
@@ -129,9 +128,8 @@ export interface BuildOptions {
 /** A server of its own with the gateway in it; it does not listen yet. */
 export function build(config: Config, { logger, sealed, stores, host, log }: BuildOptions = {}): FastifyInstance {
   const server = Fastify({
-    ...serverOptions(config, { listens: host === undefined }),
-    ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log }),
-    ...(host && { serverFactory: host.edge.create })
+    ...(host ? { ...gatewayOptions(config), serverFactory: host.edge.create } : serverOptions(config)),
+    ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log })
   } as FastifyServerOptions)
   if (sealed) server.decorate(SEALED, true)
   server.decorate('host', host ?? null)
@@ -149,7 +147,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
     load: (file, warn) => loadConfig(file, process.env, warn),
     // Fastify takes no hooks once it listens, so that those of plugins are all that there can be.
     build: (config, options) => build(config, { ...options, sealed: config.plugins.length === 0 }),
-    serverOptions: ((config) => serverOptions(config)) as RuntimeOptions['serverOptions'],
+    serverOptions: socketOptions as RuntimeOptions['serverOptions'],
     protect
   })
   let stop: Stop | null = null
@@ -165,9 +163,12 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   stop = stopper(runtime, () => runtime.config)
   const ignoreSignals = obeySignals(runtime, stop, () => void runtime.reload('SIGHUP'))
   void runtime.ended.then(ignoreFaults).then(ignoreSignals)
-  const scheme = config.listen.tls === undefined ? 'http' : 'https'
   const admin = runtime.admin === null ? null : urlOf('http', runtime.admin.address)
-  process.stderr.write(banner(config, urlOf(scheme, runtime.edge.address), admin, command, concerns))
+  const edges = runtime.listeners.map(({ name, address }, index) => {
+    const scheme = config.listeners[index]!.tls === undefined ? 'http' : 'https'
+    return { name, url: urlOf(scheme, address), isLocal: typeof address === 'string' }
+  })
+  process.stderr.write(banner(config, edges, admin, command, concerns))
   return runtime
 }
 
@@ -188,8 +189,10 @@ async function explainOnce(config: Config, asked: Asked): Promise<string> {
   }
 }
 
-/** Returns the URL by which a person on this machine reaches a listening server. */
-function urlOf(scheme: string, { address, port }: AddressInfo): string {
+/** Returns the URL by which a person on this machine reaches a listening server; of a Unix socket, its path. */
+function urlOf(scheme: string, at: AddressInfo | string): string {
+  if (typeof at === 'string') return `${scheme}+unix:${at}`
+  const { address, port } = at
   const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : address
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
 }

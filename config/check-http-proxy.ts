@@ -1,6 +1,7 @@
 /** The checks of routes that are served through @fastify/http-proxy. */
 import { checkFile } from './checked.ts'
 import type { Checked } from './concern.ts'
+import { areSound } from './listeners.ts'
 import { didYouMean } from './nearest.ts'
 import { paramNames, pathPatterns } from './path-pattern.ts'
 import type { Written } from './schema.ts'
@@ -31,7 +32,7 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
   if (httpProxy?.rewritePrefix === undefined || !report.sound(`${at}/httpProxy/rewritePrefix`)) return
   checkRewritePrefix(at, route, httpProxy.rewritePrefix, checked)
   const place = `${at}/httpProxy/rewritePrefix`
-  for (const reading of report.sound('/listen/paths') ? tolerant : []) {
+  for (const reading of areSound(checked, 'paths') ? tolerant : []) {
     if (data.listen.paths[reading] !== 'ignore') continue
     report.fault(place, `http-proxy does not find the prefix in all paths of listen.paths.${reading}: ignore`, 'key')
   }

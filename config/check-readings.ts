@@ -6,6 +6,7 @@
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
+import { areSound } from './listeners.ts'
 import type { PathPattern } from './path-pattern.ts'
 import { pathPatterns } from './path-pattern.ts'
 import type { PathReadings, ReadPath } from './path-reading.ts'
@@ -29,7 +30,7 @@ interface Spelling {
 
 export function* checkReadings(checked: Checked, table: RouteTable<number>): Steps<void> {
   const { data, keys, report } = checked
-  const paths = report.sound('/listen/paths') ? data.listen.paths : null
+  const paths = areSound(checked, 'paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
   const protections = new Protections(keys)
   const namesOf: NamesOf = ({ edge, config, plugins }) =>

@@ -7,6 +7,7 @@ import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { writtenHostKey } from './host-name.ts'
+import { areSound } from './listeners.ts'
 import { didYouMean } from './nearest.ts'
 import { isPattern, pathPatterns } from './path-pattern.ts'
 import { Protections } from './protection.ts'
@@ -153,9 +154,10 @@ function parameterHint(text: string): string | undefined {
 }
 
 /** Routes that match the same requests. */
-function* checkConflicts({ data, keys, report }: Checked): Steps<RouteTable<number>> {
+function* checkConflicts(checked: Checked): Steps<RouteTable<number>> {
+  const { data, keys, report } = checked
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
-  const table = new RouteTable<number>(report.sound('/listen/paths') ? data.listen.paths : guarded)
+  const table = new RouteTable<number>(areSound(checked, 'paths') ? data.listen.paths : guarded)
   const protections = new Protections(keys)
   const edgeOf = ({ edge, config, plugins }: Route) => ({ edge: { ...data.edge, ...edge }, config, plugins })
   for (const [index, route] of data.routes.entries()) {

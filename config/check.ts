@@ -7,18 +7,19 @@ import type { Steps } from '../plugins/time-slices.ts'
 import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
-import { checkTls } from './check-tls.ts'
 import { checkPem } from './checked.ts'
 import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import { checkListeners } from './listeners.ts'
 import { checkRouteConfig } from './route-config.ts'
 import type { Written } from './schema.ts'
 
 export function* check(data: Written, report: Report, file: string, keys: Keys): Steps<void> {
   const checked = { data, keys, report, absolute: (path: string) => resolve(dirname(file), path) }
   if (!report.usable('')) return
-  yield* checkListen(checked)
+  if (report.usable('/listen')) yield* checkListeners(checked)
+  checkConsul(checked)
   if (report.usable('/services')) {
     for (const name of Object.keys(data.services)) {
       yield
@@ -38,40 +39,12 @@ export function* check(data: Written, report: Report, file: string, keys: Keys):
   }
 }
 
-function* checkListen(checked: Checked): Steps<void> {
-  const { data, report } = checked
-  const { listen, admin } = data
-  if (report.sound('/listen/trustProxy')) {
-    listen.trustProxy.forEach((range, index) => {
-      if (!/\/0+$/.test(range)) return
-      report.fault(
-        pointer('/listen/trustProxy', index),
-        `${range} trusts every client; list the proxies before the gateway`
-      )
-    })
+function checkConsul(checked: Checked): void {
+  const { consul } = checked.data.discovery ?? {}
+  if (!checked.report.usable('/discovery/consul/tls')) return
+  for (const key of ['ca', 'cert', 'key'] as const) {
+    checkPem('/discovery/consul/tls', key, consul?.tls?.[key], checked)
   }
-  if (report.sound('/listen/tls')) {
-    if (listen.tls === undefined && report.usable('/listen/http2') && listen.http2 === true) {
-      report.fault('/listen/http2', 'HTTP/2 is agreed on within TLS, so it needs listen.tls')
-    }
-    if (listen.tls !== undefined) yield* checkTls('/listen/tls', listen.tls, checked)
-  }
-  const { consul } = data.discovery ?? {}
-  if (report.usable('/discovery/consul/tls')) {
-    for (const key of ['ca', 'cert', 'key'] as const) {
-      checkPem('/discovery/consul/tls', key, consul?.tls?.[key], checked)
-    }
-  }
-  const known = ['/listen/host', '/listen/port', '/admin/host', '/admin/port'].every((at) => report.usable(at))
-  if (known && admin !== false && admin.port !== 0 && admin.port === listen.port && overlap(admin.host, listen.host)) {
-    report.fault('/admin/port', `${admin.port} is listen.port too, and ${admin.host} overlaps ${listen.host}`)
-  }
-}
-
-function overlap(a: string, b: string): boolean {
-  const every = ['0.0.0.0', '::', '']
-  const loopback = ['127.0.0.1', '::1', 'localhost']
-  return a === b || every.includes(a) || every.includes(b) || (loopback.includes(a) && loopback.includes(b))
 }
 
 function checkService(name: string, checked: Checked): void {

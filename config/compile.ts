@@ -20,7 +20,8 @@ function isAuthority(text: string): boolean {
   return hostname !== '' && host.toLowerCase() === text.toLowerCase()
 }
 
-function isCidr(text: string): boolean {
+function isPeer(text: string): boolean {
+  if (text === 'unix') return true
   const [address = '', bits, ...rest] = text.split('/')
   const version = isIP(address)
   if (version === 0 || rest.length > 0) return false
@@ -33,7 +34,7 @@ const isUnit = (name: string): name is Unit => Object.hasOwn(units, name)
 export function addKeywords(ajv: Ajv): Ajv {
   ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
   ajv.addFormat('authority', isAuthority)
-  ajv.addFormat('cidr', isCidr)
+  ajv.addFormat('peer', isPeer)
   ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
   ajv.addKeyword({
     keyword: 'unit',

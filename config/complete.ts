@@ -57,14 +57,16 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
       protection: protections.of({ edge: edgePolicy, config: route.config, plugins: route.plugins })
     })
   }
+  const listeners = data.listeners.map((listener) => ({
+    ...files(listener, ['path'], absolute),
+    ...(listener.tls && { tls: completeTls(listener.tls, absolute) })
+  }))
   const config: Config = {
     ...rest,
     file,
     hash,
-    listen: {
-      ...data.listen,
-      ...(data.listen.tls && { tls: completeTls(data.listen.tls, absolute) })
-    },
+    listen: listeners[0]!,
+    listeners,
     discovery: discovery(data, absolute),
     edge,
     mesh,

@@ -3,7 +3,7 @@ import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { forwardingHeaders } from './header-names.ts'
 import { routeConfigSchema } from './route-config.ts'
-import { Listen } from './schema/gateway.ts'
+import { Listen, listenersOf } from './schema/gateway.ts'
 import { Name, strict } from './schema/kit.ts'
 import { Route } from './schema/route.ts'
 import { Service } from './schema/service.ts'
@@ -44,12 +44,12 @@ export function gatewaySchema({ edge, mesh, routeConfig }: Keys): Type.TObject {
   )
 }
 
-/** `listen`, whose peers may be believed when they instruct concerns. */
+/** `listen`, whose listeners' peers may be believed when they instruct concerns. */
 function listenWith(keys: readonly Key[]): Type.TSchema {
   const { trustHeaders } = Listen.properties
   const names = keys.flatMap(({ instructions }) => instructions?.headers.map((name) => name.toLowerCase()) ?? [])
   const items = { ...trustHeaders.items, enum: [...forwardingHeaders, ...names] }
-  return { ...Listen, properties: { ...Listen.properties, trustHeaders: { ...trustHeaders, items } } }
+  return listenersOf({ ...Listen, properties: { ...Listen.properties, trustHeaders: { ...trustHeaders, items } } })
 }
 
 /** The mapping of a half at a level. */

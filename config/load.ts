@@ -12,6 +12,7 @@ import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
+import { gatherListeners } from './listeners.ts'
 import { parsed, parsedAside } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
 import { entriesOf, pluginConcerns, pluginModules, reportFailed } from './plugin-concerns.ts'
@@ -111,6 +112,7 @@ export class Loader {
     setAside(data)
     const validator = new Validator(yield* this.#last.compiled(this.schema), this.#keys)
     yield* validator.validate(data, report)
+    if (report.usable('')) gatherListeners(data as Written, report)
     yield* check(data as Written, report, resolve(file), this.#keys)
     reportFailed(this.#failures, entriesOf(data), report)
     report.throwIfAny(this.#failures.values().next().value)

@@ -35,7 +35,6 @@ const byName: Readonly<Record<string, string>> = {
 
 /** Keys that mean something else, or nothing, in one place. */
 const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])[] = [
-  [/^\/listen$/, 'redirect', 'redirects from http to https are not built in; the load balancer or a plugin can answer with them'],
   [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
   [/^\/routes\/\d+$/, 'upstream|backend|target|proxyPass', 'name one of "services" under "service"'],

@@ -10,8 +10,8 @@
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import type { Position } from './faults.ts'
-import type { ConsulDiscovery } from './schema/gateway.ts'
-import { Admin, Discovery, Listen, Redis } from './schema/gateway.ts'
+import type { ConsulDiscovery, Listen as Listener } from './schema/gateway.ts'
+import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { HashOn } from './schema/kit.ts'
 import { orOff } from './schema/kit.ts'
@@ -21,7 +21,7 @@ import type { Service, Subset } from './schema/service.ts'
 
 /** The sections that belong to neither half. */
 export const sections = {
-  listen: Listen,
+  listen: Listeners,
   admin: orOff(Admin, { default: {} }),
   discovery: Discovery,
   redis: Type.Optional(Redis),
@@ -106,10 +106,19 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly mesh: RoutePolicy
 }
 
+/** Options of one listener. */
+export interface Listen extends Static<typeof Listener> {
+  /** JSON pointer of its mapping in the file: `/listen`, or `/listen/0` in a list. */
+  readonly at: string
+}
+
 type Sections = { [K in keyof typeof sections]: Static<(typeof sections)[K]> }
 
 /** The document once it fits the schema. */
-export interface Written extends Omit<Sections, 'redis'> {
+export interface Written extends Omit<Sections, 'redis' | 'listen'> {
+  /** The first listener. What belongs to the gateway rather than to one socket (`paths`, `unknownHost`, `drain`) is the same in all. */
+  readonly listen: Listen
+  readonly listeners: readonly Listen[]
   readonly redis?: RedisOptions
   readonly edge: EdgeDefaults
   readonly mesh: MeshPolicy

@@ -124,7 +124,7 @@ function expected(shape: Shape): string {
   if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
   if (shape.expected !== undefined) return shape.expected
   if (shape.unit !== undefined) return units[shape.unit].expected
-  if (shape.format === 'cidr') return 'an address or a range such as 10.0.0.0/8'
+  if (shape.format === 'peer') return 'an address or a range such as 10.0.0.0/8'
   if (shape.const !== undefined) return JSON.stringify(shape.const)
   if (shape.enum !== undefined) return `one of ${shape.enum.join(', ')}`
   const { minimum: min, maximum: max, minLength = 0, minItems = 0, minProperties = 0 } = shape

@@ -54,7 +54,8 @@ const timeSlices = 'plugins/time-slices.ts'
 
 /** What both halves, operations and the configuration use: it imports nothing but Node. */
 const shared = [
-  'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts', timeSlices
+  'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
+  'plugins/listener-of.ts', timeSlices
 ] // biome-ignore format: a list
 
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */

@@ -34,10 +34,11 @@ interface Row {
 
 /** What the schema has no words for. */
 const notes: Readonly<Record<string, string>> = {
-  listen: 'The edge: where clients come in.',
+  listen: 'The edge: where clients come in. One listener, or a list of several, each with these keys.',
   'listen.host': 'Address to listen on.',
   'listen.port': '0 takes a free one.',
   'listen.tls': 'Speak HTTPS.',
+  'listen.redirect.to': 'The scheme.',
   'listen.timeouts': 'Patience with clients.',
   'listen.limits': 'Sizes, counts and rates that clients must keep to.',
   'listen.drain': 'How it stops.',
@@ -194,8 +195,9 @@ function table(rows: Row[]): string {
   return ['| key | value | default | |', '| --- | --- | --- | --- |', ...lines].join('\n')
 }
 
-/** A concern's keys are told once, where it is set for all; a route or service repeats only their names. */
+/** The keys of a listener are told once; a list repeats them. A concern's keys are told once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
+  if (path.startsWith('listen[]')) return true
   return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.mesh\.\w+[.[]/.test(path)
 }
 

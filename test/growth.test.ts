@@ -55,7 +55,7 @@ const { of } = identityOf({ excludeHeaders: [] })
 const stale: NonNullable<FallbackOptions['stale']> = { maxAge: 1000, maxEntries: 9, maxBody: 9, excludeHeaders: [] }
 const isTrusted = trustedPeers(['10.0.0.0/8'])
 const believed = { names: new Set<string>(forwardingHeaders), passedOn: passedOnHeaders }
-const strip = relocation(route({ strip: '/a' }), believed)!
+const strip = relocation(route({ strip: '/a' }), () => believed)!
 const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = factReader('query:user')

@@ -124,13 +124,14 @@ t.test('plugins in the guide run', async (t) => {
 
 t.test('what npm start is said to show is what it shows', async (t) => {
   const config = loadConfig(join(home, 'config/gateway.yaml'), {})
-  const shown = banner(config, 'http://127.0.0.1:8080', 'http://127.0.0.1:8081', 'npm -s start --', concerns)
+  const edges = [{ name: 'default', url: 'http://127.0.0.1:8080', isLocal: false }]
+  const shown = banner(config, edges, 'http://127.0.0.1:8081', 'npm -s start --', concerns)
   const [block = ''] = blocks('README.md', '').filter((candidate) => candidate.startsWith('jingwei '))
   const asTold = shown.replace(home, '/srv/jingwei').replace(config.hash, '5f2a90c4de71b836')
   t.ok(block.length > 100 && asTold.startsWith(block), shown)
   t.match(shown, /WARNING: the JWT secret of users is PUBLIC/)
   const own = loadConfig(join(home, 'config/gateway.yaml'), { JWT_SECRET: 'x'.repeat(32) })
-  t.notMatch(banner(own, 'http://127.0.0.1:8080', null, 'npm -s start --', concerns), 'WARNING')
+  t.notMatch(banner(own, edges, null, 'npm -s start --', concerns), 'WARNING')
 })
 
 t.test('the variables of the example configuration, with their defaults', async (t) => {

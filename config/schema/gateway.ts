@@ -1,7 +1,21 @@
 /** Sections of the process itself: listeners, admin port, discovery, Redis. */
 import Type from 'typebox'
 import { forwardingHeaders } from '../header-names.ts'
-import { Count, Duration, DurationOrZero, ListenHost, Names, orOff, Size, SizeOrZero, strict, Url } from './kit.ts'
+import {
+  Count,
+  Duration,
+  DurationOrZero,
+  Either,
+  ListenHost,
+  Name,
+  Names,
+  orOff,
+  Port,
+  Size,
+  SizeOrZero,
+  strict,
+  Url
+} from './kit.ts'
 import { Tls } from './tls.ts'
 
 const Reading = (description: string) => Names(['guard', 'ignore', 'distinct'], { default: 'guard', description })
@@ -22,13 +36,54 @@ const Paths = Type.Object(
 
 export const Listen = Type.Object(
   {
+    name: {
+      ...Name,
+      default: 'default',
+      description: 'Unique. Tells listeners apart in what is counted and logged, and as `request.listener`.'
+    },
     host: ListenHost('0.0.0.0'),
     port: Type.Integer({ minimum: 0, maximum: 65535, default: 8080 }),
+    path: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          'Unix socket, in place of `host` and `port`. A file that an earlier process has left there is replaced; one on which somebody listens is not.'
+      })
+    ),
+    socketMode: Type.String({
+      pattern: '^0?[0-7]{3}$',
+      expected: 'three octal digits such as 0660',
+      default: '0660',
+      description: 'With `path`: who may connect, as the permissions of the file.'
+    }),
     tls: Type.Optional(Tls),
     http2: Type.Boolean({ default: false, description: 'Also speak HTTP/2 (ALPN); needs `tls`.' }),
-    trustProxy: Type.Array(Type.String({ format: 'cidr' }), {
+    redirect: Type.Optional(
+      Either(
+        { type: 'string' },
+        Names(['https'], {
+          description:
+            'Respond to all requests with a redirect to the same URL with https, at the port of the first listener with TLS. Only for hosts that a route or a certificate names; others get the status of `unknownHost`. A route for a path below `/.well-known/acme-challenge/` is served, and so is what a trusted proxy got by https.'
+        }),
+        Type.Object(
+          {
+            to: Names(['https'], { default: 'https' }),
+            port: Type.Optional(Port('Port in the URL; default: that of the first listener with TLS.', 1)),
+            status: Type.Unsafe<301 | 308>({
+              type: 'integer',
+              enum: [301, 308],
+              default: 308,
+              description: '301 is for GET and HEAD; other methods get 308 all the same.'
+            })
+          },
+          strict
+        )
+      )
+    ),
+    trustProxy: Type.Array(Type.String({ format: 'peer' }), {
       default: [],
-      description: 'Peers whose forwarding headers are believed: addresses or CIDR ranges.'
+      description:
+        'Peers whose forwarding headers are believed: addresses or CIDR ranges; on a Unix socket `unix`, which is everybody who may connect.'
     }),
     trustHeaders: Type.Array(Names(forwardingHeaders), {
       default: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
@@ -105,8 +160,14 @@ export const Listen = Type.Object(
       { ...strict, default: {} }
     )
   },
-  { ...strict, default: {} }
+  strict
 )
+
+/** One listener, or several. */
+export const listenersOf = <T extends Type.TSchema>(listener: T) =>
+  Either({ type: 'array' }, Type.Array(listener, { minItems: 1, maxItems: 100 }), listener, { default: {} })
+
+export const Listeners = listenersOf(Listen)
 
 export const Admin = Type.Object(
   {

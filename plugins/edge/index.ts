@@ -21,12 +21,12 @@ import errors from './errors.ts'
 import { watchRouteHooks } from './not-found.ts'
 import { EdgeOrder } from './order.ts'
 import { OwnRoutes } from './own-routes.ts'
-import { settleForwardedFor } from './protocol/client-address.ts'
 import clientGone from './protocol/client-gone.ts'
 import clientLimits from './protocol/client-limits.ts'
-import { removeDoubted } from './protocol/forwarding-headers.ts'
+import { byListener, Peers } from './protocol/peers.ts'
 import pipelining from './protocol/pipelining.ts'
 import { isProtected, protect } from './protocol/protection.ts'
+import redirect from './protocol/redirect.ts'
 import requestId from './protocol/request-id.ts'
 import requestTarget from './protocol/request-target.ts'
 import tls from './protocol/tls/index.ts'
@@ -46,6 +46,7 @@ export const concerns: readonly EdgeConcern[] = [
   everywhere('pipelining', pipelining), // before anything is done for it
   everywhere('client-limits', clientLimits), // one that waits holds nothing but its memory
   everywhere('request-target', requestTarget), // before any rule that goes by the path
+  everywhere('to-https', redirect), // no concern of a route is asked on a listener that only redirects
   everywhere('client-certificate', tls), // the host is in order: may its requests come on this connection?
   bodyTimeout, // the clock runs from the head on
   cors, // preflights carry no credentials and must not be counted
@@ -55,6 +56,13 @@ export const concerns: readonly EdgeConcern[] = [
   everywhere('max-forwards', maxForwards), // what it answers, a service would have
   bodyLimit // only now is the body looked at
 ]
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Name of the listener that it came to. */
+    readonly listener: string
+  }
+}
 
 /** Commands of the command line that concerns bring along. */
 export const commands = concerns.flatMap((concern) => concern.commands ?? [])
@@ -79,12 +87,17 @@ export default fp<Config>(
       fastify.addHook('onClose', async () => protection.close())
     }
     receiveUpgrades(fastify)
-    const removeDoubtedHeaders = removeDoubted(config.listen)
+    const peers = new Peers(config)
     // Before anything asks for `request.ip`.
     fastify.addHook('onRequest', (request, _reply, done) => {
-      removeDoubtedHeaders?.(request.raw)
-      settleForwardedFor(request.raw)
+      peers.settle(request.raw)
       done()
+    })
+    const nameOf = byListener(config, ({ name }) => name)
+    fastify.decorateRequest('listener', {
+      getter() {
+        return nameOf(this.raw)
+      }
     })
     const order = new EdgeOrder(concerns)
     fastify.decorate('edgeOrder', order)

@@ -132,7 +132,10 @@ export class OwnRoutes {
       throw new Error(`config.edge.${name}: true takes the options of the top-level edge.${name}, which is off`)
     }
     const { routes } = this.#load({
-      listen: { host: this.#config.listen.host },
+      listen: this.#config.listeners.map(({ name, path, host }) => ({
+        name,
+        ...(path ? { path } : { host, port: 0 })
+      })),
       ...(this.#config.redis && { redis: { url: 'redis://localhost' } }),
       services: { own: { instances: ['http://localhost'] } },
       routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],

@@ -13,6 +13,14 @@ interface Shown {
   readonly warnings?: ((config: Config) => readonly string[]) | undefined
 }
 
+/** A listener, as people are told of it. */
+interface Edge {
+  readonly name: string
+  readonly url: string
+  /** True for a Unix socket, which no URL leads to. */
+  readonly isLocal: boolean
+}
+
 interface Started {
   readonly config: Config
   readonly command: string
@@ -23,26 +31,27 @@ interface Started {
 /** Returns the lines for a person who has started the gateway: its addresses, and commands to try. */
 export function banner(
   config: Config,
-  edge: string,
+  edges: readonly Edge[],
   admin: string | null,
   command: string,
   concerns: readonly Shown[]
 ): string {
   const identifying = concerns.flatMap(({ keys }) => keys.filter(({ provides }) => provides?.includes('consumer')))
   const isOpen = (route: RouteConfig) => !identifying.some(({ name }) => Reflect.get(route.edge, name))
-  const urlOf = (route: RouteConfig) => (takesGet(route) ? `${edge}${example(route)}` : null)
+  const edge = edges.find(({ isLocal }) => !isLocal)?.url
+  const urlOf = (route: RouteConfig) => (edge !== undefined && takesGet(route) ? `${edge}${example(route)}` : null)
   const about: Started = { config, command, urlOf, isOpen }
   const lines = [
     `jingwei ${version} is up: ${count(config.routes.length, 'route')} to ${count(Object.keys(config.services).length, 'service')}`,
     `  config   ${config.file} (SHA-256 ${config.hash}…)`,
-    `  edge     ${edge}`,
+    ...edges.map(({ name, url }) => `  edge     ${url}${edges.length > 1 ? ` (${name})` : ''}`),
     ...(admin === null
       ? []
       : [`  metrics  ${admin}/metrics`, `  health   ${admin}/health/ready`, `  admin    ${admin}/admin/routes`])
   ]
   const open = config.routes.find((route) => isOpen(route) && takesGet(route))
   const tries = [
-    ...(open === undefined ? [] : [`curl -i ${urlOf(open)}`]),
+    ...(open === undefined || edge === undefined ? [] : [`curl -i ${urlOf(open)}`]),
     ...concerns.flatMap((concern) => concern.tries?.(about) ?? [])
   ]
   const warnings = concerns.flatMap((concern) => concern.warnings?.(config) ?? [])

@@ -1,10 +1,12 @@
 /**
- * A listening server of the process, as the Fastify instance of one configuration sees it. What is read from it is the
- * server's own. Listeners, settings and the end are the facade's: they go with the configuration.
+ * The listening servers of the process, as the Fastify instance of one configuration sees them: as one server. What is read
+ * from it is the first one's own. Listeners, settings and the end are the facade's: they go with the configuration.
  */
 import { EventEmitter } from 'node:events'
 import type { RequestListener, Server } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Listening } from '../listener-of.ts'
+import { standFor } from '../listener-of.ts'
 
 /** Events of a server that the configuration in use hears; 'upgrade' only if it listens to that. */
 export const heard = [
@@ -21,8 +23,10 @@ export class Facade {
   /** Returns the number of requests in flight. */
   #requests: () => number = () => 0
 
-  constructor(real: Server) {
-    const facade = Object.create(real) as Server
+  /** `listeners`: those whose events it hears. */
+  constructor(listeners: readonly Listening[]) {
+    const facade = Object.create(listeners[0]!.server) as Server
+    standFor(facade, listeners)
     // Own listeners: by its prototype it would have those of the real server.
     Reflect.apply(EventEmitter, facade, [])
     this.server = Object.assign(facade, {

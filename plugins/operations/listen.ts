@@ -1,8 +1,9 @@
 /** Opens the ports. If one cannot be opened, the error names the key of the configuration and how to change it. */
 import { faultAt, variableOf } from '../../config/place.ts'
+import type { Address } from './listener.ts'
 
 /** By the code of the system's error: the key at fault, the cause, and what to do. */
-const causes: Readonly<Record<string, readonly [key: 'host' | 'port', cause: string, advice: string]>> = {
+const causes: Readonly<Record<string, readonly [key: keyof Address, cause: string, advice: string]>> = {
   EADDRINUSE: ['port', 'the address is in use', 'stop the program that listens there, or '],
   EACCES: ['port', 'the process may not use this port', 'grant it the right, which ports below 1024 need, or '],
   EADDRNOTAVAIL: ['host', 'no network interface of this machine has this address', ''],
@@ -10,30 +11,34 @@ const causes: Readonly<Record<string, readonly [key: 'host' | 'port', cause: str
   EAI_AGAIN: ['host', 'the host name cannot be resolved now', '']
 }
 
-interface Address {
-  readonly host: string
-  readonly port: number
+/** The same for a Unix socket. */
+const ofSockets: typeof causes = {
+  EADDRINUSE: ['path', 'the file is no socket, or a process listens there', 'stop it, or '],
+  EACCES: ['path', 'the process may not write to the folder', 'grant it the right, or '],
+  ENOENT: ['path', 'there is no such folder', 'make it, or '],
+  ENOTDIR: ['path', 'a part of it is no folder', '']
 }
 
-/** Listens on the address of a section, `listen` or `admin`. */
+/** Listens on the address at a pointer, such as `/listen` or `/admin`. */
 export async function listenOn(
   server: { listen(address: Address): Promise<unknown> },
   file: string,
-  section: string,
-  { host, port }: Address
+  at: string,
+  to: Address
 ): Promise<void> {
+  const { host, port, path } = to
   try {
-    await server.listen({ host, port })
+    await server.listen(to)
   } catch (error) {
     const { code = '', syscall = '' } = error as NodeJS.ErrnoException
-    const known = causes[code]
+    const known = (path === undefined ? causes : ofSockets)[code]
     // An `onListen` hook or a plugin may fail, too.
     if (known === undefined || (syscall !== 'listen' && syscall !== 'getaddrinfo')) throw error
     const [key, cause, advice] = known
-    const address = `${host.includes(':') ? `[${host}]` : host}:${port}`
+    const address = path ?? `${host.includes(':') ? `[${host}]` : host}:${port}`
     throw faultAt(
       file,
-      `/${section}/${key}`,
+      `${at}/${key}`,
       (place) => {
         const variable = variableOf(place)
         const change = variable === undefined ? `name another ${key} here` : `set ${variable} to another ${key}`

@@ -1,9 +1,12 @@
+import { lstat, unlink } from 'node:fs/promises'
 import type { Server } from 'node:http'
 import { createServer } from 'node:http'
 import { createSecureServer } from 'node:http2'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import type { FastifyServerOptions } from 'fastify'
+import { markListener } from '../listener-of.ts'
 import { Facade, heard } from './facade.ts'
 
 /** Fastify's options for the server that it makes. */
@@ -13,21 +16,41 @@ export type ServerOptions = Pick<FastifyServerOptions, 'keepAliveTimeout' | 'req
   readonly http2?: boolean
 }
 
+/** Where a server listens: on a port, or at a Unix socket. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+  readonly path?: string | undefined
+  /** Permissions of the socket's file, in octal digits. */
+  readonly socketMode?: string
+}
+
 /** A listening server of the process. Its events are heard by the configuration in use. */
 export class Listener {
   readonly server: Server
+  readonly name: string
+  readonly #marks: boolean
   #current: Facade | null = null
 
-  constructor(options: ServerOptions) {
+  /** `marks`: each request is to carry the name, as there are other listeners. */
+  constructor(name: string, options: ServerOptions, marks = false) {
+    this.name = name
     this.server = create(options)
-    for (const event of heard) this.server.on(event, (...args: unknown[]) => this.#current?.emit(event, ...args))
+    markListener(this.server, name)
+    this.#marks = marks
+    for (const event of heard) this.server.on(event, (...args: unknown[]) => this.#emit(event, args))
   }
 
-  readonly #upgrade = (...args: unknown[]) => this.#current?.emit('upgrade', ...args)
+  readonly #upgrade = (...args: unknown[]) => this.#emit('upgrade', args)
+
+  #emit(event: string, args: unknown[]): void {
+    if (this.#marks && (event === 'request' || event === 'upgrade')) markListener(args[0] as object, this.name)
+    this.#current?.emit(event, ...args)
+  }
 
   /** Returns what stands for the server in a configuration. */
   facade(): Facade {
-    return new Facade(this.server)
+    return new Facade([this])
   }
 
   /** From now on, events are this one's. */
@@ -38,22 +61,52 @@ export class Listener {
     if (facade.server.listenerCount('upgrade') > 0) this.server.on('upgrade', this.#upgrade)
   }
 
-  async listen({ host, port }: { host: string; port: number }): Promise<void> {
+  async listen({ host, port, path, socketMode = '0660' }: Address): Promise<void> {
+    if (path !== undefined) await removeStale(path)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.server.once('error', reject)
-    this.server.listen({ host, port }, resolve)
+    if (path === undefined) this.server.listen({ host, port }, resolve)
+    else {
+      // The file is made before the call returns. Its permissions changed later, somebody might have connected.
+      const before = process.umask(0o777 & ~Number.parseInt(socketMode, 8))
+      try {
+        this.server.listen({ path }, resolve)
+      } finally {
+        process.umask(before)
+      }
+    }
     await promise
     this.server.off('error', reject)
   }
 
-  get address(): AddressInfo {
-    return this.server.address() as AddressInfo
+  /** The port and its host, or the path of the Unix socket. */
+  get address(): AddressInfo | string {
+    return this.server.address() as AddressInfo | string
   }
 
   /** Takes no connections any more; resolves when the last one has ended. */
   async close(): Promise<void> {
     if (this.server.listening) await new Promise<void>((resolve) => this.server.close(() => resolve()))
   }
+}
+
+/** Time that a process has to take a connection at a Unix socket. */
+const answerMs = 1000
+
+/** Removes the file of a Unix socket that a process has left behind; not if somebody listens there, nor any other file. */
+async function removeStale(path: string): Promise<void> {
+  const stats = await lstat(path).catch(() => null)
+  if (stats?.isSocket() !== true) return
+  const isStale = await new Promise<boolean>((resolve) => {
+    const socket = connect({ path, timeout: answerMs })
+    const settle = (stale: boolean) => {
+      socket.destroy()
+      resolve(stale)
+    }
+    socket.once('connect', () => settle(false)).once('timeout', () => settle(false))
+    socket.once('error', ({ code }: NodeJS.ErrnoException) => settle(code === 'ECONNREFUSED'))
+  })
+  if (isStale) await unlink(path)
 }
 
 /** As Fastify makes it. */

@@ -1,14 +1,21 @@
-import type { Config } from '../../config/schema.ts'
+import { pointer } from '../../config/faults.ts'
+import type { Config, Listen } from '../../config/schema.ts'
 
-type Read = (config: Config) => unknown
+type Read<T> = (of: T) => unknown
 
-/** What only a restart changes: sockets are bound, and Node reads some limits once. */
-const fixed: readonly (readonly [pointer: string, read: Read])[] = [
-  ['/listen/host', ({ listen }) => listen.host],
-  ['/listen/port', ({ listen }) => listen.port],
-  ['/listen/tls', ({ listen }) => listen.tls !== undefined],
-  ['/listen/http2', ({ listen }) => listen.http2],
-  ['/listen/limits/headers', ({ listen }) => listen.limits.headers],
+/** What only a restart changes of a listener: sockets are bound, and Node reads some limits once. */
+const ofListener: readonly (readonly [key: string, read: Read<Listen>])[] = [
+  ['host', ({ host }) => host],
+  ['port', ({ port }) => port],
+  ['path', ({ path }) => path],
+  ['socketMode', ({ socketMode }) => socketMode],
+  // Its settings can change.
+  ['tls', ({ tls }) => tls !== undefined],
+  ['http2', ({ http2 }) => http2],
+  ['limits/headers', ({ limits }) => limits.headers]
+]
+
+const ofAdmin: readonly (readonly [pointer: string, read: Read<Config>])[] = [
   ['/admin', ({ admin }) => admin !== false],
   ['/admin/host', ({ admin }) => (admin || null)?.host],
   ['/admin/port', ({ admin }) => (admin || null)?.port]
@@ -16,6 +23,19 @@ const fixed: readonly (readonly [pointer: string, read: Read])[] = [
 
 /** Returns the pointers to the keys whose change cannot be applied to a running process. */
 export function restartNeeded(before: Config, after: Config): string[] {
-  const differs = ([, read]: (typeof fixed)[number]) => JSON.stringify(read(before)) !== JSON.stringify(read(after))
-  return fixed.filter(differs).map(([pointer]) => pointer)
+  const admin = ofAdmin.filter(([, read]) => read(before) !== read(after)).map(([at]) => at)
+  return [...listenersOf(before.listeners, after.listeners), ...admin]
+}
+
+/** Listeners are told apart by their names, whatever their order. */
+function listenersOf(before: readonly Listen[], after: readonly Listen[]): string[] {
+  const changed = after.flatMap((listener) => {
+    const known = before.find(({ name }) => name === listener.name)
+    if (known === undefined) return [listener.at]
+    return ofListener.filter(([, read]) => read(known) !== read(listener)).map(([key]) => `${listener.at}/${key}`)
+  })
+  const isGone = before.some(({ name }) => !after.some((listener) => listener.name === name))
+  // One that was renamed is told once.
+  const isTold = after.some(({ name }) => !before.some((listener) => listener.name === name))
+  return [...changed, ...(isGone && !isTold ? [pointer('', 'listen')] : [])]
 }

@@ -13,41 +13,33 @@ import { Stores } from '../stores.ts'
 import { asError } from '../thrown.ts'
 import type { Watch } from '../watch-files.ts'
 import { Connections } from './connections.ts'
+import { Facade } from './facade.ts'
 import type { Generation } from './generation.ts'
 import { end, Retired } from './generation.ts'
 import type { Host, LastLoad, Outcome } from './host.ts'
 import { listenOn } from './listen.ts'
-import type { ServerOptions } from './listener.ts'
 import { Listener } from './listener.ts'
+import type { ListenersOptions } from './listeners.ts'
+import { Listeners } from './listeners.ts'
 import { restartNeeded } from './restart-needed.ts'
 import { watchConfig } from './watch-config.ts'
 
 /** Time that new and changed services have for the first answer of their source before a reload goes on without it. */
 const warmMs = 10_000
 
-interface Protection {
-  prepare(listen: Config['listen']): Promise<() => void>
-  close(): void
-}
-
-export interface RuntimeOptions {
-  readonly log: FastifyBaseLogger
+export interface RuntimeOptions extends ListenersOptions {
   load(file: string, warn: (warning: Fault) => void): Promise<Config>
   build(config: Config, options: { stores: Stores; log: FastifyBaseLogger; host: Host }): FastifyInstance
-  serverOptions(config: Config): ServerOptions
-  /** Protects a listening server from its clients. */
-  protect(server: Listener['server'], listen: Config['listen'], log: FastifyBaseLogger): Protection
 }
 
 export class Runtime {
   readonly log: FastifyBaseLogger
-  readonly edge: Listener
   readonly admin: Listener | null
   readonly connections = new Connections()
   readonly #options: RuntimeOptions
   readonly #stores = new Stores()
   readonly #retired: Retired
-  readonly #protection: Protection
+  readonly #listeners: Listeners
   #current: Generation | null = null
   /** Being built beside it; null if none is. */
   #next: { gateway: FastifyInstance; fail: (error: Error) => void } | null = null
@@ -67,15 +59,18 @@ export class Runtime {
     this.#config = config
     this.#options = options
     this.#retired = new Retired(options.log, ({ config }) => this.#forget(config))
-    this.edge = new Listener(options.serverOptions(config))
-    this.connections.track(this.edge.server)
-    this.#protection = options.protect(this.edge.server, config.listen, options.log)
-    this.admin = config.admin === false ? null : new Listener({})
+    this.#listeners = new Listeners(config, this.connections, options)
+    this.admin = config.admin === false ? null : new Listener('admin', {})
   }
 
   /** The configuration in use. */
   get config(): Config {
     return this.#config
+  }
+
+  /** Those for clients, in the order of the first configuration. */
+  get listeners(): readonly Listener[] {
+    return this.#listeners.all
   }
 
   /** Resolves once it has closed. */
@@ -98,18 +93,17 @@ export class Runtime {
   /** Builds the first gateway, and listens. */
   async start(): Promise<void> {
     const generation = await this.#build(this.#config)
-    const { listen, admin } = this.#config
+    const { file, admin } = this.#config
     this.#use(generation)
-    const { file } = this.#config
-    if (admin !== false) await listenOn(this.admin!, file, 'admin', admin)
-    await listenOn(this.edge, file, 'listen', listen)
+    if (admin !== false) await listenOn(this.admin!, file, '/admin', admin)
+    await this.#listeners.listen(this.#config)
     await runListenHooks(generation.gateway)
     this.#watchFile()
   }
 
   /** Builds the gateway of a configuration. If that fails, nothing of it stays. */
   async #build(config: Config): Promise<Generation> {
-    const edge = this.edge.facade()
+    const edge = new Facade(this.listeners)
     const admin = this.admin?.facade() ?? null
     const { promise: failed, reject: fail } = Promise.withResolvers<never>()
     failed.catch(() => {})
@@ -141,7 +135,7 @@ export class Runtime {
     const { edge, admin } = generation.gateway.host!
     this.#current = generation
     this.#config = generation.config
-    this.edge.serve(edge)
+    this.#listeners.serve(edge)
     if (admin !== null) this.admin!.serve(admin)
   }
 
@@ -165,7 +159,7 @@ export class Runtime {
       await refusePipe(file)
       const config = await this.#options.load(file, (warning) => warnings.push(warning))
       this.#assertPossible(config)
-      const apply = await this.#protection.prepare(config.listen)
+      const changes = await this.#listeners.prepare(config)
       this.#coming = config
       await nextTurn()
       const next = await this.#build(config)
@@ -179,7 +173,7 @@ export class Runtime {
       }
       const before = this.#current!
       this.#use(next)
-      apply()
+      for (const apply of changes) apply()
       this.#retired.add(before)
       await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`)
       this.#watchFile()
@@ -262,9 +256,8 @@ export class Runtime {
   async #close(): Promise<void> {
     this.#watch?.close()
     this.connections.sendElsewhere()
-    this.connections.sweep(this.edge.server)
-    await Promise.all([this.edge.close(), this.gateway?.close(), this.#retired.close()])
-    this.#protection.close()
+    await Promise.all([this.#listeners.close(), this.gateway?.close(), this.#retired.close()])
+    this.#listeners.end()
     this.admin?.server.closeAllConnections()
     await this.admin?.close()
     await this.#reloading

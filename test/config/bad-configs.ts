@@ -19,7 +19,7 @@ export const badConfigs: readonly BadConfig[] = [
   {
     name: 'keys of other gateways, and keys in the wrong section',
     yaml: `
-listen: { redirect: https }
+listen: {}
 edge: { keyAuth: {}, compress: true, headers: {}, retry: {} }
 mesh: { cors: false }
 rateLimit: {}
@@ -39,7 +39,6 @@ routes:
 plugins: [{ config: {} }]
 `,
     faults: [
-      '2:11: listen.redirect: unknown key; redirects from http to https are not built in; the load balancer or a plugin can answer with them',
       '3:9: edge.keyAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '3:22: edge.compress: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '3:38: edge.headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',

@@ -68,25 +68,30 @@ t.test('a whole configuration', async (t) => {
   const dir = t.testdir({ plugins: { 'stamp.ts': '' }, 'gateway.yaml': whole })
   const before = JSON.stringify(loader.schema)
   const config = loadConfig(join(dir, 'gateway.yaml'), {})
+  const listen = {
+    at: '/listen',
+    name: 'default',
+    host: '0.0.0.0',
+    port: 8080,
+    socketMode: '0660',
+    http2: false,
+    trustProxy: [],
+    trustHeaders: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
+    timeouts: { headers: 10_000, bodyIdle: 30_000, body: 21_600_000, sendIdle: 60_000, keepAlive: 75_000 },
+    limits: {
+      headers: 16_384, url: 8192, connections: 10_000, bodyRate: 240, sendRate: 240,
+      perClient: { connections: 1024, requests: 512, websockets: 256 }
+    }, // biome-ignore format: a list
+    paths: { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' },
+    unknownHost: 404,
+    drain: { delay: 5000, timeout: 25_000 }
+  }
   t.strictSame(config, {
     file: join(dir, 'gateway.yaml'),
     hash: '8d40e172cfab6d88',
     watch: false,
-    listen: {
-      host: '0.0.0.0',
-      port: 8080,
-      http2: false,
-      trustProxy: [],
-      trustHeaders: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
-      timeouts: { headers: 10_000, bodyIdle: 30_000, body: 21_600_000, sendIdle: 60_000, keepAlive: 75_000 },
-      limits: {
-        headers: 16_384, url: 8192, connections: 10_000, bodyRate: 240, sendRate: 240,
-        perClient: { connections: 1024, requests: 512, websockets: 256 }
-      }, // biome-ignore format: a list
-      paths: { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' },
-      unknownHost: 404,
-      drain: { delay: 5000, timeout: 25_000 }
-    },
+    listen,
+    listeners: [listen],
     admin: { host: '127.0.0.1', port: 8081, hosts: [] },
     discovery: { consul: { url: 'http://127.0.0.1:8500', wait: 60_000, maxStale: 60_000 } },
     redis: { url: 'redis://127.0.0.1:6379', timeout: 50 },

@@ -122,6 +122,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^listen\.tls\.hosts\.0\.clientCertificate/, ({ listen }) => Object.assign(listen, { tls: { cert, key, ca: cert, hosts: [{ names: ['a'] }] } })],
   [/^listen\.tls\.hosts\.0\.names/, ({ listen }) => Object.assign(listen, { tls: { cert, key, hosts: [{ names: ['a'], clientCertificate: { ca: cert } }] } })],
   [/^listen\.tls\.(certificates|default)/, ({ listen }) => Object.assign(listen, { tls: { certificates: [{ cert, key }] } })],
+  [/^listen\.redirect/, ({ listen }) => Object.assign(listen, { redirect: { port: 443 } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
   [/^discovery\.consul/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^discovery\.snapshot/, ({ discovery }) => Object.assign(discovery, { snapshot: { path: join(dir, 'snapshot') } })],
@@ -174,9 +175,9 @@ function configWith(path: Path, value: unknown): Base {
   return config
 }
 
-/** Sections that repeat others, and plugins and modules, whose code is the user's. */
+/** Sections that repeat others, plugins and modules, whose code is the user's, and where a server of somebody else's listens. */
 const isLeftOut = (path: Path) =>
-  /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)/.test(
+  /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$)/.test(
     path.join('.')
   )
 

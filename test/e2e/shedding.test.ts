@@ -86,7 +86,7 @@ t.test('300 slow clients: the first stay, the rest are refused, and those who ar
   }
   t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'a client that is served is served on')
   const values = await blamesNobody(t, gateway)
-  t.ok(values.get('jingwei_edge_refused_total{reason="descriptors"}')! > 40)
+  t.ok(values.get('jingwei_edge_refused_total{reason="descriptors",listener="default"}')! > 40)
   t.equal(values.get('jingwei_mesh_exhausted_total{reason="descriptors"}'), 0, 'it did not come to that')
   t.equal(gateway.log().filter(({ msg }) => msg.startsWith('short of file descriptors')).length, 1)
   t.equal((await gateway.health()).status, 'ready')

@@ -92,7 +92,7 @@ t.test('routes come and go with the next request, on the connections that are op
   const services = { a: { instances: [url] } }
   const gateway = await running(t, { services, routes: [route('one', 'a'), route('two', 'a')] })
   let clients = 0
-  gateway.runtime.edge.server.on('connection', () => clients++)
+  gateway.runtime.listeners[0]!.server.on('connection', () => clients++)
   t.equal((await gateway.ask('/two')).status, 200)
   const { status, body } = await gateway.reload({ services, routes: [route('one', 'a'), route('three', 'a')] })
   t.equal(status, 200)
@@ -184,7 +184,7 @@ t.test('limits of the listener are applied to the server that listens', async (t
     limits: { connections: 77, perClient: { connections: 1 } }
   }
   t.equal((await gateway.reload({ ...good, listen })).status, 200)
-  const { server } = gateway.runtime.edge
+  const { server } = gateway.runtime.listeners[0]!
   t.same([server.maxConnections, server.keepAliveTimeout, server.headersTimeout], [77, 7000, 3000])
   t.equal((await gateway.ask('/one', { agent: false })).status, 200)
   const held = connect(gateway.port, '127.0.0.1')
@@ -298,7 +298,7 @@ t.test('nothing of a configuration stays after 200 reloads', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
-  const { server } = gateway.runtime.edge
+  const { server } = gateway.runtime.listeners[0]!
   const listeners = () => server.eventNames().map((name) => `${String(name)} ${server.listenerCount(name)}`)
   const counts = () => ({
     listeners: listeners(),

@@ -80,7 +80,7 @@ export default fp(
       })
       let responses: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
-        relocate: relocation(route, requests.believed),
+        relocate: relocation(route, (request) => requests.peers.believed(request)),
         stalls: null
       }
       return (request: FastifyRequest, reply: FastifyReply) => {

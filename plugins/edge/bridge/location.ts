@@ -3,7 +3,7 @@
  * Where the route changed the path or host on the way in, they are changed back on the way out; references to
  * other hosts, and relative ones, which the client resolves by itself, stay as they are.
  */
-import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { commaItems } from '../../http-syntax.ts'
@@ -37,21 +37,24 @@ export function forwardedPrefix(route: RouteConfig): string | null {
 
 /**
  * Returns the function that changes a route's locations back, or null where they stay as they are. Build it at load.
- * `believed` are the headers that count of a trusted peer.
+ * `believedOf` returns the headers that are believed of a request's peer.
  */
-export function relocation(route: RouteConfig, believed: Believed): Relocate | null {
+export function relocation(
+  route: RouteConfig,
+  believedOf: (request: IncomingMessage) => Believed | null
+): Relocate | null {
   const changed = prefixes(route)
   if (changed === null && route.edge.host !== 'upstream') return null
   const outer = encodePath(changed?.outer ?? '')
   const inner = encodePath(changed?.inner ?? '')
   const taken = forwardedPrefix(route)
-  const believesHost = believed.names.has('x-forwarded-host')
 
   return (headers, request, instance) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
-    const authorities = authoritiesOf(request, believesHost)
-    const told = prefixSoFar(taken, request.raw, request.trusted ? believed : null)
+    const believed = believedOf(request.raw)
+    const authorities = authoritiesOf(request, believed?.names.has('x-forwarded-host') === true)
+    const told = prefixSoFar(taken, request.raw, believed)
     const change = (value: string) => relocate(value, authorities, instance, { outer, inner, told })
     const copy = { ...headers } // what is given may be kept by others
     if (typeof location === 'string') copy.location = change(location)
@@ -61,14 +64,8 @@ export function relocation(route: RouteConfig, believed: Believed): Relocate | n
 }
 
 /** Returns the authorities of this gateway for clients: that of the request, or the one that a trusted proxy got. */
-function authoritiesOf(
-  { raw: { headers }, trusted }: Pick<FastifyRequest, 'raw' | 'trusted'>,
-  believesHost: boolean
-): string[] {
-  const named = [
-    headers[':authority'] ?? headers.host,
-    trusted && believesHost ? headers['x-forwarded-host'] : undefined
-  ]
+function authoritiesOf({ raw: { headers } }: Pick<FastifyRequest, 'raw'>, believesHost: boolean): string[] {
+  const named = [headers[':authority'] ?? headers.host, believesHost ? headers['x-forwarded-host'] : undefined]
   return named.flatMap((value) =>
     value === undefined ? [] : (commaItems(String(value).toLowerCase(), mostHosts) ?? [])
   )

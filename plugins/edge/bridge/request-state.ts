@@ -13,7 +13,7 @@ declare module 'fastify' {
     upstreamRequests: UpstreamRequests
   }
   interface FastifyRequest {
-    /** True if it comes from a peer of `listen.trustProxy`. */
+    /** True if it comes from a peer that its listener trusts (`trustProxy`). */
     readonly trusted: boolean
   }
 }
@@ -31,7 +31,7 @@ export default fp<Config>(
     decorateOutcome(fastify)
     fastify.decorateRequest('trusted', {
       getter(this: FastifyRequest) {
-        return requests.isTrusted(this.raw.socket.remoteAddress ?? '')
+        return requests.peers.isTrusted(this.raw)
       }
     })
     decorateUpstreamHeaders(fastify)

@@ -7,15 +7,9 @@ import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
 import { LoopDetected } from '../errors.ts'
-import type { Believed } from '../protocol/forwarding-headers.ts'
-import {
-  appendForwarding,
-  believedHeaders,
-  prefixSoFar,
-  trustedPeers,
-  unbelievedHeaders
-} from '../protocol/forwarding-headers.ts'
+import { appendForwarding, prefixSoFar, unbelievedHeaders } from '../protocol/forwarding-headers.ts'
 import { announced, fieldsOf, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
+import { Peers } from '../protocol/peers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
 import { targetPath } from '../protocol/target-path.ts'
 import { HeaderTrust } from './header-trust.ts'
@@ -65,10 +59,8 @@ const traceContext = ['traceparent', 'tracestate', 'baggage']
 
 /** Builds the requests to services for one gateway. */
 export class UpstreamRequests {
-  /** Returns whether an address is in `listen.trustProxy`. */
-  readonly isTrusted: (address: string) => boolean
-  /** Headers that are believed of a trusted peer. */
-  readonly believed: Believed
+  /** Whom the listeners trust. */
+  readonly peers: Peers
   /** Headers that services trust. */
   readonly trust: HeaderTrust
   readonly #requestIdHeader: string
@@ -81,8 +73,7 @@ export class UpstreamRequests {
   /** `pseudonym`: the name in `Via`. */
   constructor(config: Config, pseudonym: string) {
     this.#pseudonym = pseudonym
-    this.isTrusted = trustedPeers(config.listen.trustProxy)
-    this.believed = believedHeaders(config)
+    this.peers = new Peers(config)
     this.trust = new HeaderTrust(config)
     this.#requestIdHeader = config.edge.requestId.header.toLowerCase()
     this.#drop = new Set([...hopByHop, ...unbelievedHeaders(config), this.#requestIdHeader, 'host', 'expect', 'via'])
@@ -183,7 +174,7 @@ export class UpstreamRequests {
     const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
-    const believed = this.isTrusted(raw.socket.remoteAddress ?? '') ? this.believed : null
+    const believed = this.peers.believed(raw)
     appendForwarding(headers, raw, believed)
     const prefix = prefixSoFar(takenPrefix, raw, believed)
     if (prefix !== null) headers.push('x-forwarded-prefix', prefix)

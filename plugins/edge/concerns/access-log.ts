@@ -33,7 +33,8 @@ export default edgeConcern({
   default: true,
   protects: false,
   ownRoutes: 'always',
-  async plugin(fastify, { config: { edge } }) {
+  async plugin(fastify, { config: { edge, listeners } }) {
+    const isOneOfSeveral = listeners.length > 1
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = unmapped(request.ip)
@@ -70,6 +71,7 @@ export default edgeConcern({
           error: request.failure ?? undefined,
           reason: request.refusalReason ?? undefined,
           cause: request.failureCause ?? undefined,
+          listener: isOneOfSeveral ? request.listener : undefined,
           traceId: traceIdOf(request.headers.traceparent)
         },
         'request'
@@ -79,7 +81,7 @@ export default edgeConcern({
     if (edge.accessLog !== false) {
       // Not on each route: hooks for all requests, of plugins for example, run before those of routes, and may take time.
       fastify.addHook('onRequest', arrive)
-      logRefusals(fastify)
+      logRefusals(fastify, isOneOfSeveral)
       const unrouted = log(null)
       fastify.addHook('onResponse', (request, reply, done) => {
         if (isUnrouted(request)) unrouted(request, reply, done)
@@ -122,9 +124,9 @@ function traceIdOf(traceparent: string | string[] | undefined): string | undefin
   return traceparent.slice(3, 35)
 }
 
-function logRefusals(fastify: FastifyInstance): void {
+function logRefusals(fastify: FastifyInstance, tellsListener: boolean): void {
   let quietUntil = 0
-  onRefused(fastify.server, ({ requestId, status, ip, code, reason }) => {
+  onRefused(fastify.server, ({ requestId, status, ip, code, reason, listener: name }) => {
     if (manyAtOnce.has(reason)) {
       // A line for each would be one attack more.
       const now = Date.now()
@@ -133,6 +135,10 @@ function logRefusals(fastify: FastifyInstance): void {
     }
     const answeredBy = status === undefined ? undefined : 'gateway'
     const error = code ?? reason
-    fastify.log.info({ [plain]: true, requestId, route: null, status, ip, answeredBy, error, reason }, 'request')
+    const listener = tellsListener ? name : undefined
+    fastify.log.info(
+      { [plain]: true, requestId, route: null, status, ip, listener, answeredBy, error, reason },
+      'request'
+    )
   })
 }

@@ -12,6 +12,7 @@ import type { Config } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
 import { everywhere } from '../concern.ts'
 import { Allowance } from '../protocol/allowance.ts'
+import { byListener } from '../protocol/peers.ts'
 import { hasBody } from '../protocol/request-body.ts'
 import { SmallChunks } from '../protocol/small-chunks.ts'
 import { Sweep } from '../protocol/sweep.ts'
@@ -51,16 +52,17 @@ const shortestGraceMs = 1000
  * after the response, so that slow bodies cannot hold connections.
  */
 const plugin = fp<Config>(
-  async (fastify, { listen }) => {
-    const { bodyIdle, body } = listen.timeouts
-    const { bodyRate } = listen.limits
-    const bodies = new Sweep<ArrivingBody>(Math.min(bodyIdle, body || bodyIdle), (arriving, elapsedMs) => {
+  async (fastify, config) => {
+    const optionsOf = byListener(config, ({ timeouts, limits }) => ({ ...timeouts, bodyRate: limits.bodyRate }))
+    const shortest = config.listeners.map(({ timeouts: { bodyIdle, body } }) => Math.min(bodyIdle, body || bodyIdle))
+    const bodies = new Sweep<ArrivingBody>(Math.min(...shortest), (arriving, elapsedMs) => {
       if (arriving.isOver) bodies.delete(arriving)
       else arriving.look(elapsedMs)
     })
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
       if (!hasBody(raw)) return done()
+      const { bodyIdle, body, bodyRate } = optionsOf(raw)
       const edge = edgeRouteOf(request.routeOptions.config)?.edge
       const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
       // Not left to the next look, until which the whole request would stay in memory.

@@ -2,6 +2,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
+import type { Config } from '../../../config/schema.ts'
+import { listeningOf } from '../../listener-of.ts'
 import { attach, edgeRouteOf, isUnrouted } from '../attach.ts'
 import { onRefused, reasons } from '../protocol/refusals.ts'
 
@@ -12,8 +14,8 @@ const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
  * Counts and times requests by route. Labels come from the configuration alone: what matches no route is
  * `(none)`, and a route only counts the methods that it takes.
  */
-export default fp(
-  async (fastify) => {
+export default fp<Config>(
+  async (fastify, config) => {
     if (!fastify.hasDecorator('meter')) return
     const registers = [fastify.getDecorator<Registry>('metrics')]
     const { meter } = fastify
@@ -30,21 +32,27 @@ export default fp(
     })
     const refused = meter.counter({
       name: 'jingwei_edge_refused_total',
-      help: 'Refused before any route was looked for, by reason.',
-      labelNames: ['reason']
+      help: 'Refused before any route was looked for, by reason and listener.',
+      labelNames: ['reason', 'listener']
     })
     // There from the start: a rate() cannot see the first step of a series that begins with it.
-    for (const reason of reasons) refused.labels(reason)
-    onRefused(fastify.server, ({ reason }) => refused.labels(reason).inc())
+    for (const { name } of config.listeners) for (const reason of reasons) refused.labels(reason, name)
+    const main = config.listen.name
+    onRefused(fastify.server, ({ reason, listener = main }) => refused.labels(reason, listener).inc())
     const active = new Gauge({
       name: 'jingwei_edge_connections',
-      help: 'Open client connections.',
+      help: 'Open client connections, by listener.',
+      labelNames: ['listener'],
       registers,
       async collect() {
-        const count = await new Promise<number>((resolve) => {
-          fastify.server.getConnections((error, connections) => resolve(error ? 0 : connections))
-        })
-        active.set(count)
+        await Promise.all(
+          listeningOf(fastify.server).map(async ({ name, server }) => {
+            const count = await new Promise<number>((resolve) => {
+              server.getConnections((error, connections) => resolve(error ? 0 : connections))
+            })
+            active.set({ listener: name }, count)
+          })
+        )
       }
     })
 

@@ -38,6 +38,18 @@ export function settleForwardedFor(request: IncomingMessage): void {
   request.headers['x-forwarded-for'] = entries.join(', ')
 }
 
+/** Cuts off what is left of the first address that is not trusted, from the right: nobody knows who wrote it. */
+export function trimForwardedFor(request: IncomingMessage, isTrusted: (address: string) => boolean): void {
+  const value = request.headers['x-forwarded-for']
+  if (typeof value !== 'string') return
+  const entries = value.split(',')
+  let first = entries.length - 1
+  while (first > 0 && isTrusted(entries[first]!.trim())) first--
+  if (first === 0) return
+  if (!asSent.has(request)) asSent.set(request, value)
+  request.headers['x-forwarded-for'] = entries.slice(first).join(',')
+}
+
 /** Returns the client's X-Forwarded-For as it came, for the service, which may want the port. */
 export function forwardedFor(request: IncomingMessage): string | undefined {
   const value = request.headers['x-forwarded-for']

@@ -7,6 +7,7 @@ import { meterOf } from '../concern.ts'
 import { networkOf } from './client-address.ts'
 import { trustedPeers } from './forwarding-headers.ts'
 import { isHandshake } from './handshake.ts'
+import { byListener } from './peers.ts'
 import { refuseConnection } from './refusals.ts'
 
 const TooManyRequests = createError('JW_CLIENT_REQUESTS', 'Too many requests of this client are in flight', 429)
@@ -47,8 +48,7 @@ function trustedBy(ranges: readonly string[]): (address: string) => boolean {
  * others. They go by the client's address as `trustProxy` has it.
  */
 export default fp<Config>(
-  async (fastify, { listen }) => {
-    const { requests, websockets } = listen.limits.perClient
+  async (fastify, config) => {
     const refused = meterOf(fastify).counter({
       name: 'jingwei_edge_client_limited_total',
       help: 'Requests and WebSockets refused by a limit per client, by limit.',
@@ -57,24 +57,32 @@ export default fp<Config>(
 
     await fastify.register(stores, {})
     // Requests in flight and WebSockets go on when the next configuration begins.
-    const heldBy = (limit: string) => fastify.stores.claim('jingwei.client-limits', limit, () => new Held())
-    const kinds = {
-      requests: {
-        most: requests,
-        held: heldBy('requests'),
-        error: TooManyRequests,
-        refused: refused.labels('requests')
-      },
-      websockets: {
-        most: websockets,
-        held: heldBy('websockets'),
-        error: TooManyWebSockets,
-        refused: refused.labels('websockets')
+    const heldBy = (limit: string, { name }: Config['listen']) =>
+      fastify.stores.claim('jingwei.client-limits', [limit, name], () => new Held())
+    const counts = { requests: refused.labels('requests'), websockets: refused.labels('websockets') }
+    const kindsOf = byListener(config, (listen) => {
+      const { requests, websockets } = listen.limits.perClient
+      return {
+        requests: {
+          most: requests,
+          held: heldBy('requests', listen),
+          error: TooManyRequests,
+          refused: counts.requests
+        },
+        websockets: {
+          most: websockets,
+          held: heldBy('websockets', listen),
+          error: TooManyWebSockets,
+          refused: counts.websockets
+        }
       }
-    }
-    if (requests === false && websockets === false) return
+    })
+    const areOff = ({ limits: { perClient } }: Config['listen']) =>
+      perClient.requests === false && perClient.websockets === false
+    if (config.listeners.every(areOff)) return
     fastify.addHook('onRequest', (request, reply, done) => {
       const isWebSocket = isHandshake(request.raw)
+      const kinds = kindsOf(request.raw)
       const { most, held, error, refused } = isWebSocket ? kinds.websockets : kinds.requests
       // A client that left during an earlier hook has no address.
       const client = networkOf(request.ip ?? '')

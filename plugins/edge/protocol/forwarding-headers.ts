@@ -22,24 +22,12 @@ export interface Believed {
  * Returns the headers that are believed of trusted peers. Trust in a peer is not trust in all that it lets
  * pass: a load balancer that sets X-Forwarded-For may pass on its client's X-Original-URL.
  */
-export function believedHeaders({ listen, instructions }: Pick<Config, 'listen' | 'instructions'>): Believed {
-  const names = new Set<string>([...listen.trustHeaders, ...instructions.believed])
+export function believedHeaders({
+  trustHeaders,
+  instructions
+}: Pick<Config['listen'], 'trustHeaders'> & Pick<Config, 'instructions'>): Believed {
+  const names = new Set<string>([...trustHeaders, ...instructions.believed])
   return { names, passedOn: [...passedOnHeaders, ...instructions.headers].filter((name) => names.has(name)) }
-}
-
-/**
- * Returns a function that removes from a request what Fastify would believe of a trusted peer against the configuration:
- * its `request.host` and `request.protocol` go by these headers. Null where there is nothing to remove.
- */
-export function removeDoubted({
-  trustProxy,
-  trustHeaders
-}: Config['listen']): ((request: IncomingMessage) => void) | null {
-  const doubted = (['x-forwarded-host', 'x-forwarded-proto'] as const).filter((name) => !trustHeaders.includes(name))
-  if (trustProxy.length === 0 || doubted.length === 0) return null
-  return ({ headers }) => {
-    for (const name of doubted) delete headers[name]
-  }
 }
 
 /** Returns the test whether a peer's forwarding headers are believed; `ranges` are addresses or CIDR ranges. */
@@ -47,6 +35,8 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
   if (ranges.length === 0) return () => false
   const list = new BlockList()
   for (const range of ranges) {
+    // Those of a Unix socket have no address.
+    if (range === 'unix') continue
     const [address, bits] = range.split('/') as [string, string | undefined]
     const family = isIPv6(address) ? 'ipv6' : 'ipv4'
     if (bits === undefined) list.addAddress(address, family)
@@ -61,12 +51,13 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
 /** Appends the forwarding headers for the service. `believed` are those that are kept of a trusted peer; null: none. */
 export function appendForwarding(headers: string[], request: IncomingMessage, believed: Believed | null): void {
   const { socket, headers: given } = request
-  const address = unmapped(socket.remoteAddress ?? '')
+  // A peer of a Unix socket has no address.
+  const address = unmapped(socket.remoteAddress) ?? 'unknown'
   const scheme = (socket as { encrypted?: boolean }).encrypted === true ? 'https' : 'http'
   const authority = (given[':authority'] as string | undefined) ?? given.host ?? ''
   if (believed === null) {
     headers.push('x-forwarded-for', address, 'x-forwarded-proto', scheme, 'x-forwarded-host', authority)
-    headers.push('x-forwarded-port', String(socket.localPort ?? ''))
+    if (socket.localPort !== undefined) headers.push('x-forwarded-port', String(socket.localPort))
     return
   }
   const { names, passedOn } = believed
@@ -79,7 +70,7 @@ export function appendForwarding(headers: string[], request: IncomingMessage, be
     'x-forwarded-host', told('x-forwarded-host') ?? authority
   ) // biome-ignore format: pairs
   // The port of this hop says nothing of one where another scheme was spoken.
-  const port = told('x-forwarded-port') ?? (proto === undefined ? String(socket.localPort ?? '') : undefined)
+  const port = told('x-forwarded-port') ?? (proto === undefined ? socket.localPort?.toString() : undefined)
   if (port !== undefined) headers.push('x-forwarded-port', port)
   for (const name of passedOn) {
     const value = text(given[name])

@@ -5,52 +5,32 @@ import type { FastifyInstance, FastifyServerOptions } from 'fastify'
 import { LogController } from 'fastify'
 import { readPath } from '../../../config/path-reading.ts'
 import type { Config } from '../../../config/schema.ts'
+import { listenerNameOf } from '../../listener-of.ts'
 import { answer, NotFound } from '../errors.ts'
 import { toOriginForm } from './absolute-form.ts'
-import { mostHops, settleForwardedFor } from './client-address.ts'
-import { trustedPeers } from './forwarding-headers.ts'
 import { isAnswering, isHandshake } from './handshake.ts'
+import { Peers, trustedHops } from './peers.ts'
 import { tellRefused } from './refusals.ts'
 import { listenerTlsOf } from './tls/index.ts'
 import { refuseUnparsable } from './unparsable.ts'
 
 const BadEscape = createError('JW_BAD_TARGET', 'The path has a % without two hexadecimal digits after it', 400)
 
-function trustedHops(ranges: readonly string[]): (address: string, hop: number) => boolean {
-  const isTrusted = trustedPeers(ranges)
-  return (address, hop) => hop < mostHops && isTrusted(address)
-}
-
 /** Time to add one route, also on a machine that is slow or busy. */
 const ROUTE_MS = 10
 
-/**
- * Returns the options of Fastify's constructor: limits of the listening socket and rules of the router. A server that does
- * not listen by itself needs no certificates.
- */
-export function serverOptions({ listen, edge, routes }: Config, { listens = true } = {}): FastifyServerOptions {
-  const { tls, limits, timeouts } = listen
-  const http = {
-    maxHeaderSize: limits.headers,
-    headersTimeout: timeouts.headers,
-    // Node refuses a `headersTimeout` beyond it, and has 5 minutes by default.
-    requestTimeout: 0,
-    // Interval in which Node looks for clients that exceed `headersTimeout`; its default of 30 s would triple it.
-    connectionsCheckingInterval: 1000,
-    // A request without a body is no stream: spares it the ticks of one that is read to its end.
-    optimizeEmptyRequests: true,
-    // Every other Upgrade is ignored, and the request an ordinary one.
-    shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isAnswering(request)
-  }
-  const options: FastifyServerOptions = {
+/** Returns the options of Fastify's constructor, for a server that listens as the first listener does. */
+export function serverOptions(config: Config): FastifyServerOptions {
+  return { ...gatewayOptions(config), ...socketOptions(config.listen) } as FastifyServerOptions
+}
+
+/** Returns the rules of the router, for all listeners. */
+export function gatewayOptions(config: Config): FastifyServerOptions {
+  const { listeners, edge, routes } = config
+  const peers = new Peers(config)
+  return {
     // For `request.ip`, which goes by X-Forwarded-For.
-    trustProxy:
-      listen.trustProxy.length > 0 && listen.trustHeaders.includes('x-forwarded-for')
-        ? trustedHops(listen.trustProxy)
-        : false,
-    keepAliveTimeout: timeouts.keepAlive,
-    // A whole upload may take its time; `bodyIdle` bounds each silence in it.
-    requestTimeout: 0,
+    trustProxy: trustedHops(config) as NonNullable<FastifyServerOptions['trustProxy']>,
     // Fastify's default for a plugin, and time to add the routes, which leaves the event loop free in between.
     pluginTimeout: 10_000 + routes.length * ROUTE_MS,
     // While draining, requests on open connections are served and told to close them.
@@ -63,34 +43,52 @@ export function serverOptions({ listen, edge, routes }: Config, { listens = true
     rewriteUrl: toOriginForm as FastifyServerOptions['rewriteUrl'],
     // A path that the router cannot decode fails before it has found any hook to run.
     frameworkErrors: (error, request, reply) => {
-      settleForwardedFor(request.raw)
+      peers.settle(request.raw)
       reply.header(edge.requestId.header.toLowerCase(), request.id)
       // Octets that are no UTF-8 are no fault (RFC 3986, 2.5): the path is just one that no route matches.
       const isUnreadable = readPath(request.raw.url!) === null
       const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
       answer(own, request, reply)
-      const { id: requestId, ip } = request
-      tellRefused(request.server.server, { reason: 'bad-path', requestId, status: reply.statusCode, ip })
+      const { id: requestId, ip, raw, server } = request
+      const from = { requestId, ip, listener: listenerNameOf(raw) }
+      tellRefused(server.server, { reason: 'bad-path', status: reply.statusCode, ...from })
     },
     routerOptions: {
       // `//admin` must meet the rules of `/admin`: services often merge the slashes.
       ignoreDuplicateSlashes: true,
-      maxParamLength: limits.url
+      maxParamLength: Math.max(...listeners.map(({ limits }) => limits.url))
     }
   }
-  if (tls === undefined) return { ...options, http } as FastifyServerOptions
+}
+
+/** Returns the options of a listening server: limits of its sockets, TLS. */
+export function socketOptions({ name, tls, http2, limits, timeouts }: Config['listen']) {
+  const common = {
+    keepAliveTimeout: timeouts.keepAlive,
+    // A whole upload may take its time; `bodyIdle` bounds each silence in it.
+    requestTimeout: 0
+  }
+  const http = {
+    maxHeaderSize: limits.headers,
+    headersTimeout: timeouts.headers,
+    // Node refuses a `headersTimeout` beyond it, and has 5 minutes by default.
+    requestTimeout: 0,
+    // Interval in which Node looks for clients that exceed `headersTimeout`; its default of 30 s would triple it.
+    connectionsCheckingInterval: 1000,
+    // A request without a body is no stream: spares it the ticks of one that is read to its end.
+    optimizeEmptyRequests: true,
+    // Every other Upgrade is ignored, and the request an ordinary one.
+    shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isAnswering(request)
+  }
+  if (tls === undefined) return { ...common, http }
   const https = {
     ...http,
-    ...(listens && listenerTlsOf(tls).serverOptions()),
+    ...listenerTlsOf(name, tls).serverOptions(),
     handshakeTimeout: timeouts.headers,
-    ...(listen.http2 && http2Options(listen))
+    ...(http2 && http2Options({ limits, timeouts }))
   }
-  return {
-    ...options,
-    https,
-    // Ours goes by streams, not by bytes.
-    ...(listen.http2 && { http2: true, http2SessionTimeout: 0 })
-  } as FastifyServerOptions
+  // Ours goes by streams, not by bytes.
+  return { ...common, https, ...(http2 && { http2: true, http2SessionTimeout: 0 }) }
 }
 
 /** Bytes of the shortest field, of one character, in HTTP/1.1 and as HTTP/2 counts it (RFC 9113, 6.5.2). */
@@ -108,7 +106,7 @@ const mostSessionMegabytes = 64
  * stream whose header section is over its own limits, without a response or a log line. Its limits are set so that no
  * header section within `limits.headers` is over them, whatever the number of its fields; what is larger is 431.
  */
-function http2Options({ limits, timeouts }: Config['listen']) {
+function http2Options({ limits, timeouts }: Pick<Config['listen'], 'limits' | 'timeouts'>) {
   // The least that nghttp2 takes is below the default of 128.
   const most = Math.max(128, Math.ceil(limits.headers / SHORTEST_FIELD.http1))
   return {

@@ -1,6 +1,7 @@
 /** Protections of a listening server: they are for connections, which outlive a configuration. */
 import type { Server } from 'node:http'
-import type { Config } from '../../../config/schema.ts'
+import type { Listen } from '../../../config/schema.ts'
+import { markListener } from '../../listener-of.ts'
 import { boundConnections } from './client-limits.ts'
 import { refuseTunnel } from './connect.ts'
 import { meetExpectations } from './expect.ts'
@@ -10,10 +11,11 @@ import { boundReaders } from './slow-reader.ts'
 import { keepCertificates } from './tls/index.ts'
 import type { TlsEvents } from './tls/listener-tls.ts'
 
-type Listen = Config['listen']
-
 interface Protection {
-  /** Returns the function that applies a changed configuration, to new connections first of all. Rejected if it cannot be. */
+  /**
+   * Returns the function that applies changed options, to new connections first of all. Rejected, with nothing changed, if
+   * they cannot be applied.
+   */
   prepare(listen: Listen): Promise<() => void>
   /** Ends its timers, after the server. */
   close(): void
@@ -31,6 +33,7 @@ export const isProtected = (server: object): boolean => PROTECTED in server
 export function protect(server: Server, configured: Listen, log: TlsEvents['log']): Protection {
   let listen = configured
   Object.assign(server, { [PROTECTED]: true })
+  markListener(server, listen.name)
   // There is no constructor option for it; an embedding server's own number stands.
   const hasOwnMost = server.maxConnections !== undefined
   server.maxConnections ??= listen.limits.connections
@@ -44,7 +47,7 @@ export function protect(server: Server, configured: Listen, log: TlsEvents['log'
   boundConnections(server, () => listen)
   const boundStream = boundReaders(server, () => ({ ...listen.timeouts, ...listen.limits }))
   boundSessions(server, () => listen.timeouts, boundStream)
-  const certificates = keepCertificates(server, configured.tls, log)
+  const tls = keepCertificates(server, configured, log)
   const apply = (changed: Listen) => {
     listen = changed
     if (!hasOwnMost) server.maxConnections = listen.limits.connections
@@ -52,11 +55,11 @@ export function protect(server: Server, configured: Listen, log: TlsEvents['log'
     server.keepAliveTimeout = listen.timeouts.keepAlive
   }
   const prepare = async (changed: Listen) => {
-    const applyTls = await certificates.prepare(changed.tls)
+    const applyTls = await tls.prepare(changed.tls)
     return () => {
       applyTls()
       apply(changed)
     }
   }
-  return { prepare, close: certificates.close }
+  return { prepare, close: tls.close }
 }

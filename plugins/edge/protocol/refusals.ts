@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { unmapped } from '../../http-syntax.ts'
+import { listenerNameOf, listenerOfSocket } from '../../listener-of.ts'
 
 /** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
 export const reasons = [
@@ -27,6 +28,8 @@ export interface Refusal {
   readonly ip: string | undefined
   /** Of a request that Fastify knows, though no hook sees it. */
   readonly requestId?: string
+  /** Name of the listener, if the server that tells does not have it. */
+  readonly listener?: string | undefined
   /** Code of the parser's error. */
   readonly code?: string | undefined
 }
@@ -35,7 +38,8 @@ const event = 'jingwei.refused'
 
 /** Tells of a refusal that no hook sees, as there is no request that Fastify knows. */
 export function tellRefused(server: Server, refusal: Refusal): void {
-  server.emit(event, { ...refusal, ip: unmapped(refusal.ip) })
+  const listener = refusal.listener ?? listenerNameOf(server)
+  server.emit(event, { ...refusal, listener, ip: unmapped(refusal.ip) })
 }
 
 export function onRefused(server: Server, listener: (refusal: Refusal) => void): void {
@@ -49,6 +53,6 @@ export function refusalBody(status: number, message = STATUS_CODES[status]): str
 
 /** Closes a connection that is over a limit. */
 export function refuseConnection(server: Server, socket: Socket, reason: Refusal['reason']): void {
-  tellRefused(server, { reason, ip: socket.remoteAddress })
+  tellRefused(server, { reason, ip: socket.remoteAddress, listener: listenerOfSocket(socket) })
   socket.destroy()
 }

@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
 import { markLastResponse } from './last-response.ts'
+import { byListener } from './peers.ts'
 
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
 const Spelling = createError(
@@ -76,8 +77,8 @@ declare module 'fastify' {
  * whatever the HTTP version.
  */
 export default fp<Config>(
-  async (fastify, { listen }) => {
-    const { url: longest, headers: largest } = listen.limits
+  async (fastify, config) => {
+    const limitsOf = byListener(config, ({ limits }) => limits)
     const ambiguousPaths = new WeakSet<IncomingMessage>()
     fastify.decorate('ambiguousPaths', ambiguousPaths)
     /** Methods that some route takes. */
@@ -92,6 +93,7 @@ export default fp<Config>(
       const { raw } = request
       const url = raw.url!
       const { headers } = raw
+      const { url: longest, headers: largest } = limitsOf(raw)
       if (raw.httpVersionMajor === 1) {
         const { upgrade, 'transfer-encoding': coding } = headers
         if (upgrade !== undefined && !(raw as { upgrade?: boolean }).upgrade) {

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { STATUS_CODES } from 'node:http'
 import type { Server, Socket } from 'node:net'
+import { listenerOfSocket } from '../../listener-of.ts'
 import type { Refusal } from './refusals.ts'
 import { refusalBody, tellRefused } from './refusals.ts'
 
@@ -30,14 +31,15 @@ export function refuseUnparsable(server: Server, error: Error & { code?: string 
   if (isInHandshake(socket)) {
     // A response would wait for the handshake. If the client completes it late, Node begins an HTTP/2 session on the
     // connection, whose first write ends the process while another one waits.
-    tellRefused(server, { reason: 'malformed', ip: socket.remoteAddress, code })
+    tellRefused(server, { reason: 'malformed', ip: socket.remoteAddress, code, listener: listenerOfSocket(socket) })
     socket.destroy()
     return
   }
   const [status, reason] = (Object.hasOwn(parserErrors, code) ? parserErrors[code] : undefined) ?? [400, 'malformed']
   // Within the body of a request that has its route, that request tells.
   if (answering(socket)?.req.complete !== false) {
-    tellRefused(server, { reason, status, ip: socket.remoteAddress, code: error.code })
+    const from = { ip: socket.remoteAddress, listener: listenerOfSocket(socket) }
+    tellRefused(server, { reason, status, code: error.code, ...from })
   }
   answerUnparsable(status, socket)
 }

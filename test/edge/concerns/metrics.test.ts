@@ -25,7 +25,7 @@ t.test('requests are counted by route, method and status, and no label comes fro
   await get(port, '/api', [], 'PROPFIND')
   const client = connect(port, 'GET /slow HTTP/1.1\r\nHost: h\r\n\r\n')
   await eventually(() => asked === 1)
-  t.match(await text(), /^jingwei_edge_connections 1$/m)
+  t.match(await text(), /^jingwei_edge_connections\{listener="default"\} 1$/m)
   client.socket.destroy()
   let last = ''
   const read = async () => {

@@ -28,6 +28,6 @@ for (const how of ['end', 'destroy', 'resetAndDestroy'] as const) {
     await eventually(() => gateway.server.mesh.status()[0]!.instances[0]!.active === 0)
     const metrics = await gateway.server.metrics.metrics()
     t.match(metrics, /^jingwei_edge_websockets\{route="ws"\} 0$/m)
-    t.match(metrics, /^jingwei_edge_connections 0$/m)
+    t.match(metrics, /^jingwei_edge_connections\{listener="default"\} 0$/m)
   })
 }

@@ -138,7 +138,7 @@ t.test('connections: more are closed, unless they are those of a trusted proxy',
     await once(third, 'close')
     const other = net.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.2' }).on('error', () => {})
     await once(other, 'connect')
-    t.equal(await metric('jingwei_edge_refused_total{reason="client-connections"}'), '1')
+    t.equal(await metric('jingwei_edge_refused_total{reason="client-connections",listener="default"}'), '1')
     t.match(
       log.filter(({ error }) => error === 'client-connections'),
       [{ ip: '127.0.0.1' }]

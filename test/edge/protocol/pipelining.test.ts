@@ -194,7 +194,7 @@ t.test('attack: waiting requests are counted in bytes, and take no more memory t
   const clients = Array.from({ length: 160 }, () => connect(port, greedy))
   const refused = () => log.filter(({ error }) => error === 'pipelining').length
   await eventually(() => refused() > 20)
-  t.match(await server.metrics.metrics(), /^jingwei_edge_refused_total\{reason="pipelining"\} \d\d/m)
+  t.match(await server.metrics.metrics(), /^jingwei_edge_refused_total\{reason="pipelining",listener="default"\} \d\d/m)
   held.shift()!()
   t.match((await honest.closed).text, /held[\s\S]+ok$/, 'a client with a short queue is served')
   for (const { socket } of clients) socket.destroy()

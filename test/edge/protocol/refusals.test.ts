@@ -27,7 +27,7 @@ async function refusing(t: Test, edge: object = {}) {
   t.teardown(gateway.close)
   const count = async (reason: string) => {
     const text = await gateway.server.metrics.metrics()
-    return Number(text.split(`jingwei_edge_refused_total{reason="${reason}"} `)[1]?.split('\n')[0])
+    return Number(text.split(`jingwei_edge_refused_total{reason="${reason}",listener="default"} `)[1]?.split('\n')[0])
   }
   const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
   return { ...gateway, count, lines }

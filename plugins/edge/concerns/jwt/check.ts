@@ -85,7 +85,7 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
     if (!report.unknownKeyIn(at)) report.fault(at, 'needs exactly one of secret, publicKey and jwks')
     return
   }
-  if (jwt.secret === publishedSecret && report.usable('/listen') && !isLoopback(checked.data.listen.host)) {
+  if (jwt.secret === publishedSecret && report.usable('/listen') && !checked.data.listeners.every(isLocal)) {
     report.fault(`${at}/secret`, 'the secret of the examples, which is public: only a gateway on loopback may use it')
   }
   if (kind === 'secret' && report.usable(`${at}/secret`) && isPem(jwt.secret ?? '')) {
@@ -105,7 +105,8 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   })
 }
 
-const isLoopback = (host: string) => /^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(host)
+const isLocal = ({ path, host }: { readonly path?: string | undefined; readonly host: string }) =>
+  path !== undefined || /^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(host)
 
 function accepted(kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined): readonly string[] {
   if (kind === 'secret') return symmetric

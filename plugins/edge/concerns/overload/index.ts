@@ -30,7 +30,7 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
  * and so do the gateway's own lookups. The event loop: requests are refused while it lags, so that those under way end.
  */
 export default fp<Config>(
-  async (fastify, { listen }) => {
+  async (fastify, { listeners }) => {
     const counter = meterOf(fastify).counter({
       name: 'jingwei_edge_shed_total',
       help: 'Requests refused with 503 since the gateway itself is overloaded, by what it is short of.',
@@ -43,7 +43,7 @@ export default fp<Config>(
     }
     watchLoop(fastify, count('event-loop'))
     const descriptors = new Descriptors()
-    if (Number.isFinite(descriptors.limit)) watchDescriptors(fastify, listen, descriptors, count('descriptors'))
+    if (Number.isFinite(descriptors.limit)) watchDescriptors(fastify, listeners, descriptors, count('descriptors'))
   },
   { name: 'jingwei-overload', fastify: '5.x' }
 )
@@ -64,15 +64,16 @@ function watchLoop(fastify: FastifyInstance, count: () => void): void {
 
 function watchDescriptors(
   fastify: FastifyInstance,
-  { limits }: Config['listen'],
+  listeners: Config['listeners'],
   descriptors: Descriptors,
   count: () => void
 ): void {
   const { log, server } = fastify
   const { limit } = descriptors
   const reserve = reserveOf(limit)
-  if (limits.connections > limit - reserve.connections) {
-    const fields = { limit, connections: limits.connections }
+  const connections = listeners.reduce((sum, { limits }) => sum + limits.connections, 0)
+  if (connections > limit - reserve.connections) {
+    const fields = { limit, connections }
     log.warn(fields, `listen.limits.connections cannot be reached: the process may open ${limit} files (ulimit -n)`)
   }
   let quiet: NodeJS.Timeout | null = null

@@ -4,6 +4,7 @@ import createError from '@fastify/error'
 import fp from 'fastify-plugin'
 import type { TlsOptions } from '../../../../config/schema/tls.ts'
 import type { Config } from '../../../../config/schema.ts'
+import { listenerNameOf, listeningOf } from '../../../listener-of.ts'
 import { meterOf } from '../../concern.ts'
 import type { ClientCertificate } from './client-certificate.ts'
 import { clientCertificateOf, refusalOf } from './client-certificate.ts'
@@ -21,8 +22,10 @@ const Unverified = createError('JW_CLIENT_CERTIFICATE', 'The client certificate 
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The certificates of the listener, for the admin port; none without TLS. */
+    /** The certificates of the listeners, for the admin port; none without TLS. */
     certificates: () => readonly CertificateStatus[]
+    /** Returns whether a listener has a certificate for a host. */
+    hasCertificate: (host: string) => boolean
   }
   interface FastifyRequest {
     /** The client's certificate, if it has shown one and that was verified; null otherwise. */
@@ -31,22 +34,22 @@ declare module 'fastify' {
 }
 
 /** By the section of the configuration that a server is being made for. */
-const listeners = new WeakMap<TlsOptions, ListenerTls>()
+const made = new WeakMap<TlsOptions, ListenerTls>()
 
-/** Returns the TLS for a server of this configuration. Throws if its files cannot be used. */
-export function listenerTlsOf(options: TlsOptions): ListenerTls {
-  const made = listeners.get(options) ?? new ListenerTls('default', options)
-  listeners.set(options, made)
-  return made
+/** Returns the TLS for a server of a listener. Throws if its files cannot be used. */
+export function listenerTlsOf(name: string, options: TlsOptions): ListenerTls {
+  const tls = made.get(options) ?? new ListenerTls(name, options)
+  made.set(options, tls)
+  return tls
 }
 
-/** Property of a server, which its facades inherit: its `ListenerTls`. A server that embeds the gateway has none. */
+/** Property of a server: its `ListenerTls`. A server that embeds the gateway has none. */
 const TLS = Symbol('jingwei.tls')
 
 const RELOADED = 'jingwei.certificates'
 
 interface Certificates {
-  /** Returns the function that takes other options. Rejected if they cannot be served. */
+  /** Returns the function that takes other options. Rejected, with nothing changed, if they cannot be served. */
   prepare(options: TlsOptions | undefined): Promise<() => void>
   close(): void
 }
@@ -54,23 +57,27 @@ interface Certificates {
 /** Keeps the certificates of a server current. */
 export function keepCertificates(
   server: Server,
-  configured: TlsOptions | undefined,
+  { tls: options }: Config['listen'],
   log: TlsEvents['log']
 ): Certificates {
-  const tls = configured && listeners.get(configured)
+  const tls = options && made.get(options)
   if (tls === undefined) return { prepare: async () => () => {}, close: () => {} }
   const tlsServer = server as unknown as TlsServer
-  Object.assign(server, { [TLS]: tls })
-  tls.attach(tlsServer, { log, reloaded: (outcome) => server.emit(RELOADED, outcome) })
+  Reflect.set(server, TLS, tls)
+  tls.attach(tlsServer, { log, reloaded: (outcome) => server.emit(RELOADED, outcome, tls.name) })
   return {
-    prepare: async (options) => (options === undefined ? () => {} : tls.prepare(options)),
+    prepare: async (changed) => (changed === undefined ? () => {} : await tls.prepare(changed)),
     close: () => tls.detach(tlsServer)
   }
 }
 
 /** Returns the reason why a request may not come on its connection, by the rules for client certificates; null if it may. */
-export function refusalOn(server: object, { headers, socket }: IncomingMessage): ReturnType<typeof refusalOf> {
-  const tls: ListenerTls | undefined = Reflect.get(server, TLS)
+export function refusalOn(server: Server, request: IncomingMessage): ReturnType<typeof refusalOf> {
+  const { headers, socket } = request
+  const all = listeningOf(server)
+  const name = listenerNameOf(request)
+  const listener = all.length === 1 ? all[0] : all.find((each) => each.name === name)
+  const tls: ListenerTls | undefined = listener && Reflect.get(listener.server, TLS)
   if (tls === undefined || !tls.rules.ask) return null
   const host = (headers[':authority'] as string | undefined) ?? headers.host ?? ''
   return refusalOf(socket, tls.rules.of(host))
@@ -78,23 +85,26 @@ export function refusalOn(server: object, { headers, socket }: IncomingMessage):
 
 /** Shows certificates, and holds requests to the rules for client certificates of their hosts. */
 export default fp<Config>(
-  async (fastify, { listen }) => {
+  async (fastify, config) => {
     fastify.decorateRequest('clientCertificate', {
       getter() {
         return clientCertificateOf(this.raw.socket)
       }
     })
-    const tls: ListenerTls | undefined = Reflect.get(fastify.server, TLS)
-    fastify.decorate('certificates', () => tls?.status() ?? [])
-    if (tls === undefined || listen.tls === undefined) return
+    const served = listeningOf(fastify.server).flatMap(
+      ({ server }) => (Reflect.get(server, TLS) as ListenerTls | undefined) ?? []
+    )
+    fastify.decorate('certificates', () => served.flatMap((tls) => tls.status()))
+    fastify.decorate('hasCertificate', (host) => served.some((tls) => tls.covers(host)))
+    if (served.length === 0) return
     const meter = meterOf(fastify)
     const reloads = meter.counter({
       name: 'jingwei_edge_certificate_reloads_total',
       help: 'Changed certificate files that were taken over, or cannot be used.',
       labelNames: ['listener', 'outcome']
     })
-    for (const outcome of ['success', 'failure']) reloads.labels(tls.name, outcome).inc(0)
-    fastify.server.on(RELOADED, (outcome) => reloads.labels(tls.name, outcome).inc())
+    for (const { name } of served) for (const outcome of ['success', 'failure']) reloads.labels(name, outcome).inc(0)
+    fastify.server.on(RELOADED, (outcome, name) => reloads.labels(name, outcome).inc())
     const labelNames = ['listener', 'certificate']
     const times = [
       ['jingwei_edge_certificate_expiry_timestamp_seconds', 'Time until which the certificate is valid.', 'notAfter'],
@@ -110,7 +120,7 @@ export default fp<Config>(
         help,
         labelNames,
         collect: (set) => {
-          for (const { listener, certificate, facts } of tls.status()) {
+          for (const { listener, certificate, facts } of fastify.certificates()) {
             if (facts !== null) set({ listener, certificate }, facts[time])
           }
         }
@@ -121,14 +131,19 @@ export default fp<Config>(
         name: 'jingwei_edge_certificates_unusable',
         help: 'Certificates whose newest files cannot be used; the ones before stay in use.',
         labelNames: ['listener'],
-        collect: (set) => set({ listener: tls.name }, tls.status().filter(({ error }) => error !== null).length)
+        collect: (set) => {
+          for (const tls of served) {
+            set({ listener: tls.name }, tls.status().filter(({ error }) => error !== null).length)
+          }
+        }
       })
     )
     fastify.addHook('onClose', async () => {
       for (const end of ends) end()
     })
-    // Those of this configuration, which may not be in use yet.
-    if (!new ClientRules(listen.tls, () => '').ask) return
+    // By the rules of this configuration, which may not be in use yet.
+    const asks = ({ tls }: Config['listen']) => tls !== undefined && new ClientRules(tls, () => '').ask
+    if (!config.listeners.some(asks)) return
     fastify.addHook('onRequest', (request, _reply, done) => {
       const refusal = refusalOn(fastify.server, request.raw)
       if (refusal === null) return done()

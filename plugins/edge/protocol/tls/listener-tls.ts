@@ -126,6 +126,11 @@ export class ListenerTls {
     }
   }
 
+  /** Returns whether a certificate has the name; of a host with its port, the host. */
+  covers(host: string): boolean {
+    return this.#choice.names.find(hostKey(host)) !== undefined
+  }
+
   /** The certificates, those that are not in use included. */
   status(): CertificateStatus[] {
     const { fallback, strict } = this.#choice

@@ -46,7 +46,7 @@ for (const short of [true, false]) {
         t.match(await shake(port, { ...to, ...shows(bob) }), { status: 0 }, 'of another authority')
       }
     }
-    t.equal(await metric('jingwei_edge_refused_total{reason="client-certificate"}'), 8)
+    t.equal(await metric('jingwei_edge_refused_total{reason="client-certificate",listener="default"}'), 8)
     const codes = log.filter(({ route, status }) => route === null && status === undefined).map(({ error }) => error)
     t.strictSame(
       new Set(codes),

@@ -12,7 +12,7 @@ for (const http2 of [false, true]) {
     const { certFile, keyFile } = issue('localhost')
     const tls = { cert: certFile, key: keyFile }
     const { port, metric, log } = await listening(t, tls, { listen: { tls, http2 } })
-    const refused = () => metric('jingwei_edge_refused_total{reason="plain-http"}')
+    const refused = () => metric('jingwei_edge_refused_total{reason="plain-http",listener="default"}')
     const requests = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'].map(
       (method) => `${method} / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n`
     )
@@ -47,11 +47,11 @@ t.test('whatever else is no TLS is closed without a response', async (t) => {
     const { text } = await connect(port, bytes).closed
     t.notMatch(text, /HTTP/)
   }
-  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake"}'), 3)
+  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake",listener="default"}'), 3)
   // A port scan, or the check of a load balancer: nothing is told.
   const socket = net.connect(port, '127.0.0.1')
   await new Promise((resolve) => socket.once('connect', resolve))
   socket.destroy()
   t.match(await shake(port), { status: 200 })
-  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake"}'), 3)
+  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake",listener="default"}'), 3)
 })

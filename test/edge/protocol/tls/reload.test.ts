@@ -1,5 +1,6 @@
 /** `listen.tls` that another configuration changes: the listener takes it live. */
 import { writeFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { start } from '../../../../app.ts'
@@ -29,7 +30,7 @@ async function running(t: Test, { path }: Scene, tls: object) {
     return runtime.reload('test')
   }
   const certificates = () => runtime.gateway!.certificates()
-  return { port: runtime.edge.address.port, reload, certificates }
+  return { port: (runtime.listeners[0]!.address as AddressInfo).port, reload, certificates }
 }
 
 t.test('certificates and client certificates change, and connections go on', async (t) => {

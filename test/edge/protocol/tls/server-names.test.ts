@@ -85,7 +85,7 @@ t.test('strict: names that no certificate has, and no name, fail with an alert a
       t.equal(shown, undefined)
     }
   }
-  t.equal(await metric('jingwei_edge_refused_total{reason="server-name"}'), 8)
+  t.equal(await metric('jingwei_edge_refused_total{reason="server-name",listener="default"}'), 8)
   t.equal(log.filter(({ error }) => error === 'server-name').length, 8)
 })
 
@@ -202,7 +202,7 @@ t.test('versions and ciphers: by default TLS 1.2 and 1.3 with suites that keep s
   t.match(await shake(port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT@SECLEVEL=0' }), {
     status: 0
   })
-  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake"}'), 2)
+  t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake",listener="default"}'), 2)
   const modern = await listening(t, { ...pair, minVersion: 'TLSv1.3' })
   t.match(await shake(modern.port), { protocol: 'TLSv1.3', status: 200 })
   t.match(await shake(modern.port, { maxVersion: 'TLSv1.2' }), { status: 0, error: /PROTOCOL_VERSION/ })

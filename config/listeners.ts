@@ -1,0 +1,125 @@
+/** `listen` as one mapping or a list of them: who listens where, and what belongs to all of them. */
+import { isDeepStrictEqual } from 'node:util'
+import type { Steps } from '../plugins/time-slices.ts'
+import { checkTls } from './check-tls.ts'
+import type { Checked } from './concern.ts'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+import type { Listen, Written } from './schema.ts'
+
+/** Keys that belong to the gateway. The first listener that has one gives it to all. */
+const shared = ['paths', 'unknownHost', 'drain'] as const
+
+/** Makes `listeners` of what the schema has let through; `listen` is the first of them from then on. */
+export function gatherListeners(data: Written, report: Report): void {
+  const written: unknown = data.listen
+  const entries = Array.isArray(written) ? written.map((entry, index) => ({ entry, at: `/listen/${index}` })) : null
+  const usable = (entries ?? [{ entry: written, at: '/listen' }]).filter(({ at }) => report.usable(at))
+  const listeners = usable.map(({ entry, at }) => ({ ...(entry as Listen), at }))
+  for (const key of shared) share(key, listeners, report)
+  const [first] = listeners
+  Object.assign(data, { listeners, ...(first !== undefined && { listen: first }) })
+}
+
+function share(key: (typeof shared)[number], listeners: Listen[], report: Report): void {
+  const having = listeners.filter(({ at }) => report.at(`${at}/${key}`) !== undefined)
+  const [first] = having
+  if (first === undefined) return
+  for (const listener of listeners) {
+    const contradicts = having.includes(listener) && !isDeepStrictEqual(listener[key], first[key])
+    if (contradicts && report.sound(`${listener.at}/${key}`) && report.sound(`${first.at}/${key}`)) {
+      const message = `contradicts ${report.pathOf(`${first.at}/${key}`)}: it is the same for all listeners; write it once`
+      report.fault(`${listener.at}/${key}`, message, 'key')
+    }
+    Object.assign(listener, { [key]: first[key] })
+  }
+}
+
+/** Returns whether no listener has a fault in a key. */
+export function areSound({ data, report }: Checked, key: keyof Listen): boolean {
+  const { listeners = [] } = data
+  return report.usable('/listen') && listeners.length > 0 && listeners.every(({ at }) => report.sound(`${at}/${key}`))
+}
+
+export function* checkListeners(checked: Checked): Steps<void> {
+  const { listeners } = checked.data
+  for (const [index, listener] of listeners.entries()) {
+    checkAddress(listener, listeners.slice(0, index), checked)
+    checkRedirect(listener, checked)
+    yield* checkListener(listener, checked)
+  }
+}
+
+function* checkListener({ at, path, trustProxy, tls, http2 }: Listen, checked: Checked): Steps<void> {
+  const { report } = checked
+  if (report.sound(`${at}/trustProxy`)) {
+    trustProxy.forEach((range, index) => {
+      const place = pointer(`${at}/trustProxy`, index)
+      if (range === 'unix' && path === undefined) report.fault(place, 'only a Unix socket ("path") has such peers')
+      if (!/\/0+$/.test(range)) return
+      const message = `${range} trusts every client; list the proxies before the gateway`
+      report.fault(place, message)
+    })
+  }
+  if (!report.sound(`${at}/tls`)) return
+  if (tls === undefined && report.usable(`${at}/http2`) && http2 === true) {
+    report.fault(`${at}/http2`, `HTTP/2 is agreed on within TLS, so it needs ${report.pathOf(at)}.tls`)
+  }
+  if (tls !== undefined) yield* checkTls(`${at}/tls`, tls, checked)
+}
+
+function checkRedirect({ at, redirect, tls }: Listen, { data: { listeners }, report }: Checked): void {
+  const place = `${at}/redirect`
+  if (redirect === undefined || !report.sound(place)) return
+  if (tls !== undefined) report.fault(place, 'this listener speaks TLS: all of its requests have come by https', 'key')
+  if (redirect !== 'https' && redirect.port !== undefined) return
+  if (listeners.some((listener) => listener.tls !== undefined && listener.path === undefined)) return
+  report.fault(place, 'no listener with a port speaks TLS; name the port that does: { to: https, port: 443 }', 'key')
+}
+
+function checkAddress(listener: Listen, others: readonly Listen[], checked: Checked): void {
+  const { report, data } = checked
+  const { at, name, path, host, port } = listener
+  const named = others.find((other) => other.name === name)
+  if (named !== undefined && report.usable(`${at}/name`)) {
+    report.fault(`${at}/name`, `${report.pathOf(named.at)} is named "${name}" too; give each listener its own name`)
+  }
+  if (path === undefined) {
+    if (report.at(`${at}/socketMode`) !== undefined) {
+      report.fault(`${at}/socketMode`, 'is for a Unix socket: it needs a "path"', 'key')
+    }
+    if (!['host', 'port'].every((key) => report.usable(`${at}/${key}`)) || port === 0) return
+    if (report.unknownKeyIn(at)) return
+    const taken = others.find((other) => other.path === undefined && other.port === port && overlap(other.host, host))
+    if (taken !== undefined) {
+      report.fault(`${at}/port`, `${port} is ${report.pathOf(taken.at)}.port too, and ${host} overlaps ${taken.host}`)
+    }
+    const { admin } = data
+    if (!['/admin/host', '/admin/port'].every((key) => report.usable(key)) || admin === false) return
+    if (admin.port === port && overlap(admin.host, host)) {
+      report.fault('/admin/port', `${port} is ${report.pathOf(at)}.port too, and ${admin.host} overlaps ${host}`)
+    }
+    return
+  }
+  const address = (['host', 'port'] as const).find((key) => report.at(`${at}/${key}`) !== undefined)
+  if (address !== undefined) {
+    report.fault(`${at}/${address}`, 'a listener has an address or a Unix socket ("path"), not both', 'key')
+  }
+  if (!report.usable(`${at}/path`)) return
+  const length = Buffer.byteLength(checked.absolute(path))
+  if (length > longestPath)
+    report.fault(`${at}/path`, `longer than the ${longestPath} bytes that a socket's path can have`)
+  const taken = others.find(
+    (other) => other.path !== undefined && checked.absolute(other.path) === checked.absolute(path)
+  )
+  if (taken !== undefined) report.fault(`${at}/path`, `${report.pathOf(taken.at)} has the same path`)
+}
+
+/** Bytes of `sun_path` on the system with the fewest, without the last NUL. */
+const longestPath = 103
+
+function overlap(a: string, b: string): boolean {
+  const every = ['0.0.0.0', '::', '']
+  const loopback = ['127.0.0.1', '::1', 'localhost']
+  return a === b || every.includes(a) || every.includes(b) || (loopback.includes(a) && loopback.includes(b))
+}

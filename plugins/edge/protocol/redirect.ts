@@ -1,0 +1,102 @@
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { hostKey, MAX_NAME, writtenHostKey } from '../../../config/host-name.ts'
+import type { Config } from '../../../config/schema.ts'
+import { listeningOf } from '../../listener-of.ts'
+import { NotFound } from '../errors.ts'
+import { markLastResponse } from './last-response.ts'
+import { byListener } from './peers.ts'
+import { hasBody } from './request-body.ts'
+
+const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
+
+/** Where authorities look for proof that somebody has a host (RFC 8555, 8.3). They ask by http, and follow redirects. */
+const acme = '/.well-known/acme-challenge'
+
+/** The port that needs no mention in an https URL. */
+const standardPort = 443
+
+/**
+ * Redirects from http to https on the listeners that are to. A host is redirected to only if a route or a certificate names
+ * it: a client, or a cache between, is sent to no host that somebody else has put into the request.
+ */
+export default fp<Config>(
+  async (fastify, config) => {
+    if (!config.listeners.some(({ redirect }) => redirect !== undefined)) return
+    const { listen, listeners } = config
+    const hosts = new RoutedHosts(config)
+    const isServed = (host: string) => hosts.has(hostKey(host)) || fastify.hasCertificate(host)
+    const secure = listeners.find(({ tls, path }) => tls !== undefined && path === undefined)
+    /** The port may be one that the system has chosen. */
+    const boundPort = () => {
+      const server = listeningOf(fastify.server).find(({ name }) => name === secure?.name)?.server
+      const address = server?.address()
+      return typeof address === 'object' && address !== null ? address.port : secure?.port
+    }
+    const ruleOf = byListener(config, ({ redirect }) => {
+      if (redirect === undefined) return null
+      const { port, status } = redirect === 'https' ? { port: undefined, status: 308 as const } : redirect
+      return { port: () => port ?? boundPort() ?? standardPort, status }
+    })
+    fastify.addHook('onRequest', (request, reply, done) => {
+      const rule = ruleOf(request.raw)
+      // A trusted proxy may have spoken TLS with the client.
+      if (rule === null || request.protocol === 'https' || isChallenge(request)) return done()
+      const { raw } = request
+      const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
+      if (!isServed(host)) return done(listen.unknownHost === 421 ? new UnknownHost() : new NotFound())
+      redirect(request, reply, rule.status, `https://${authority(host, rule.port())}${raw.url}`)
+    })
+  },
+  { name: 'jingwei-redirect', fastify: '5.x' }
+)
+
+function redirect(request: FastifyRequest, reply: FastifyReply, status: 301 | 308, location: string): void {
+  const { raw } = request
+  // Nobody reads the body, and the rest of it must not be taken for the next request.
+  if (hasBody(raw) && raw.httpVersionMajor === 1) {
+    markLastResponse(raw)
+    reply.header('connection', 'close')
+  }
+  request.isOwnResponse = true
+  // After 301, clients make a GET of a POST.
+  const isSafe = raw.method === 'GET' || raw.method === 'HEAD'
+  reply
+    .code(isSafe ? status : 308)
+    .header('location', location)
+    .send()
+}
+
+/** Returns whether the route is one for such challenges: one for all paths does not count. */
+function isChallenge({ routeOptions: { url } }: FastifyRequest): boolean {
+  return url?.startsWith(acme) === true
+}
+
+function authority(host: string, port: number): string {
+  const colon = host.lastIndexOf(':')
+  const name = colon > host.lastIndexOf(']') ? host.slice(0, colon) : host
+  return port === standardPort ? name : `${name}:${port}`
+}
+
+/** The hosts that routes name, with or without a wildcard. */
+class RoutedHosts {
+  readonly #exact = new Set<string>()
+  readonly #wildcards = new Set<string>()
+
+  constructor({ routes }: Pick<Config, 'routes'>) {
+    for (const host of routes.flatMap(({ match }) => match.hosts ?? [])) {
+      const key = writtenHostKey(host)
+      if (key !== null) (host.startsWith('*.') ? this.#wildcards : this.#exact).add(key)
+    }
+  }
+
+  has(key: string): boolean {
+    if (this.#exact.has(key)) return true
+    if (this.#wildcards.size === 0 || key.length > MAX_NAME) return false
+    for (let dot = key.indexOf('.', 1); dot !== -1; dot = key.indexOf('.', dot + 1)) {
+      if (this.#wildcards.has(key.slice(dot + 1))) return true
+    }
+    return false
+  }
+}

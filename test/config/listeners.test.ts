@@ -1,0 +1,103 @@
+/** `listen` as a list. */
+import t from 'tap'
+import { ConfigError } from '../../config/load.ts'
+import { parseConfig } from '../../plugins/config.ts'
+
+const file = `${import.meta.dirname}/gateway.yaml`
+const parse = (listen: unknown, more: object = {}) =>
+  parseConfig(JSON.stringify({ listen, admin: false, services: {}, routes: [], ...more }), file, {})
+
+function faults(listen: unknown, more: object = {}): string[] {
+  try {
+    parse(listen, more)
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return error.faults.map(({ path, message }) => `${path}: ${message}`)
+  }
+  return []
+}
+
+t.test('one mapping, and none, are one listener', async (t) => {
+  for (const config of [parse({ port: 1 }), parse([{ port: 1 }])]) {
+    t.equal(config.listeners.length, 1)
+    t.equal(config.listen, config.listeners[0])
+    t.match(config.listen, { name: 'default', host: '0.0.0.0', port: 1, trustProxy: [] })
+  }
+  const { listen, listeners } = parseConfig('services: {}', file, {})
+  t.match(listen, { name: 'default', port: 8080 })
+  t.equal(listeners.length, 1)
+})
+
+t.test('several, with what belongs to the gateway from the first that has it', async (t) => {
+  const { listeners, listen } = parse([
+    { name: 'a', port: 1, limits: { url: '1kb' } },
+    { name: 'b', path: './b.sock', unknownHost: 421, drain: { delay: '1s' } },
+    { name: 'c', port: 2, unknownHost: 421, paths: { case: 'ignore' } }
+  ])
+  t.equal(listen.name, 'a')
+  t.equal(listeners[1]!.path, `${import.meta.dirname}/b.sock`)
+  for (const { unknownHost, drain, paths } of listeners) {
+    t.same({ unknownHost, delay: drain.delay, case: paths.case }, { unknownHost: 421, delay: 1000, case: 'ignore' })
+  }
+  t.same(
+    listeners.map(({ limits }) => limits.url),
+    [1024, 8192, 8192]
+  )
+})
+
+t.test('faults', async (t) => {
+  const local = { host: '127.0.0.1' }
+  t.same(faults([]), ['listen: expected a list with at least one item or a mapping, found an empty list'])
+  t.match(faults(5), [/^listen: expected .* found/])
+  t.same(faults([{ port: 1 }, { port: 2 }]), [
+    'listen[1].name: listen[0] is named "default" too; give each listener its own name'
+  ])
+  t.same(
+    faults([
+      { name: 'a', port: 1 },
+      { name: 'b', port: 1, ...local }
+    ]),
+    ['listen[1].port: 1 is listen[0].port too, and 127.0.0.1 overlaps 0.0.0.0']
+  )
+  t.same(faults([{ name: 'a' }, { name: 'b', port: 9 }], { admin: { port: 9 } }), [
+    'admin.port: 9 is listen[1].port too, and 127.0.0.1 overlaps 0.0.0.0'
+  ])
+  t.same(
+    faults([
+      { name: 'a', unknownHost: 404 },
+      { name: 'b', port: 1, unknownHost: 421 }
+    ]),
+    ['listen[1].unknownHost: contradicts listen[0].unknownHost: it is the same for all listeners; write it once']
+  )
+  t.same(faults({ path: 'a.sock', port: 1 }), [
+    'listen.port: a listener has an address or a Unix socket ("path"), not both'
+  ])
+  t.same(
+    faults([
+      { name: 'a', path: 'a.sock' },
+      { name: 'b', path: './a.sock' }
+    ]),
+    ['listen[1].path: listen[0] has the same path']
+  )
+  t.match(faults({ path: `${'a'.repeat(110)}.sock` }), [/^listen\.path: longer than the 103 bytes/])
+  t.same(faults({ socketMode: '0600' }), ['listen.socketMode: is for a Unix socket: it needs a "path"'])
+  t.same(faults({ trustProxy: ['unix'] }), ['listen.trustProxy[0]: only a Unix socket ("path") has such peers'])
+  t.same(faults([{ name: 'a' }, { name: 'b', port: 1, trustProxy: ['0.0.0.0/0'] }]), [
+    'listen[1].trustProxy[0]: 0.0.0.0/0 trusts every client; list the proxies before the gateway'
+  ])
+  t.same(faults([{ name: 'a' }, { name: 'b', port: 1, http2: true }]), [
+    'listen[1].http2: HTTP/2 is agreed on within TLS, so it needs listen[1].tls'
+  ])
+  t.match(faults([{ name: 'a' }, { name: 'b', prot: 1 }]), [/^listen\[1\]\.prot: unknown key; did you mean "port"/])
+  t.same(faults({ redirect: 'https' }), [
+    'listen.redirect: no listener with a port speaks TLS; name the port that does: { to: https, port: 443 }'
+  ])
+  t.match(faults({ redirect: 'http' }), [/^listen\.redirect: expected one of https or a mapping/])
+  t.same(faults({ redirect: { port: 443, status: 302 } }), [
+    'listen.redirect.status: expected one of 301, 308, found 302'
+  ])
+  t.match(faults([null, { name: 'b', port: 'x' }]), [
+    /^listen\[0\]: expected a mapping/,
+    /^listen\[1\]\.port: expected/
+  ])
+})

@@ -1,0 +1,117 @@
+/** `redirect: https`. */
+import { once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
+import t from 'tap'
+import { authority, folderFor } from '../../helpers/certificates.ts'
+import { startGateway } from '../../helpers/gateway.ts'
+import { ask, drain, running, service, told } from '../../operations/listeners-support.ts'
+
+t.setTimeout(60_000)
+
+const route = (name: string, match: object) => ({ name, match, service: 'any' })
+
+t.test('to the listener with TLS, only for hosts that a route or a certificate names', async (t) => {
+  const folder = folderFor(t)
+  const ours = authority(folder, 'ours')
+  const { certFile: cert, keyFile: key } = ours.issue('named', { san: 'DNS:named.example,DNS:*.wild.example' })
+  const sections = {
+    services: { any: { instances: [await service(t)] } },
+    routes: [
+      route('all', { path: '/' }),
+      route('api', { path: '/api', hosts: ['api.example.com', '*.deep.example.com'] }),
+      route('proof', { path: '/.well-known/acme-challenge' })
+    ],
+    plugins: [{ path: './teller.mjs' }]
+  }
+  const plain = { name: 'plain', host: '127.0.0.1', port: 0, drain, redirect: 'https' }
+  const secure = { name: 'secure', host: '127.0.0.1', port: 0, tls: { cert, key }, http2: true }
+  const behind = { name: 'behind', host: '127.0.0.1', port: 0, redirect: 'https', trustProxy: ['127.0.0.1'] }
+  const gateway = await running(t, folder, { listen: [plain, secure, behind], ...sections })
+  const port = gateway.portOf('plain')
+  const at = gateway.portOf('secure')
+  const to = (host: string, path: string, more: http.RequestOptions = {}) =>
+    ask({ port, path, ...more, headers: { host, ...more.headers } })
+
+  for (const host of [
+    'named.example',
+    'NAMED.example:8080',
+    'x.wild.example',
+    'api.example.com',
+    'a.b.deep.example.com'
+  ]) {
+    const { status, headers, text } = await to(host, '/a%20b?c=d&e')
+    t.equal(status, 308, host)
+    t.equal(headers.location, `https://${host.replace(':8080', '')}:${at}/a%20b?c=d&e`)
+    t.equal(text, '')
+  }
+  for (const host of [
+    'evil.example',
+    'a.b.wild.example',
+    'named.example.evil',
+    '127.0.0.1',
+    '[::1]:80',
+    'deep.example.com'
+  ]) {
+    const { status, headers } = await to(host, '/')
+    t.equal(status, 404, host)
+    t.equal(headers.location, undefined)
+  }
+  t.equal((await to('named.example/x@evil.example', '/')).status, 400)
+  t.equal((await to('named.example', '/a/../b')).status, 400)
+  t.equal(
+    (await to('named.example', '//evil.example/x')).headers.location,
+    `https://named.example:${at}//evil.example/x`
+  )
+  t.equal((await to('named.example', '/nothing', { method: 'DELETE' })).status, 308)
+  t.equal((await to('named.example', '/.well-known/acme-challenge/x')).status, 200)
+  t.equal((await to('named.example', '/.well-known/other')).status, 308)
+
+  const handshake = {
+    connection: 'upgrade',
+    upgrade: 'websocket',
+    'sec-websocket-version': '13',
+    'sec-websocket-key': `${'A'.repeat(22)}==`
+  }
+  t.equal((await to('named.example', '/', { headers: handshake })).status, 308)
+
+  const upload = http.request({ port, method: 'POST', headers: { host: 'named.example', 'content-length': 10 } })
+  upload.on('error', () => {})
+  upload.write('12345')
+  const [response] = (await once(upload, 'response')) as [http.IncomingMessage]
+  t.match([response.statusCode, response.headers.connection], [308, 'close'])
+  upload.destroy()
+
+  await t.test('what a trusted proxy got by https is served', async (t) => {
+    const headers = { host: 'named.example', 'x-forwarded-proto': 'https' }
+    const served = await ask({ port: gateway.portOf('behind'), headers })
+    t.match([served.status, told(served).protocol], [200, 'https'])
+    t.equal((await ask({ port: gateway.portOf('behind'), headers: { host: 'named.example' } })).status, 308)
+    t.equal((await ask({ port, headers })).status, 308)
+    t.end()
+  })
+  t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="308"\} \d+$/m)
+
+  const changed = { ...plain, unknownHost: 421, redirect: { port: 443, status: 301 } }
+  t.equal((await gateway.reload({ listen: [changed, secure], ...sections })).faults.length, 1)
+  t.equal((await gateway.reload({ listen: [changed, secure, behind], ...sections })).applied, true)
+  t.match(await to('named.example:80', '/'), { status: 301, headers: { location: 'https://named.example/' } })
+  t.equal((await to('named.example', '/', { method: 'POST' })).status, 308)
+  t.equal((await to('evil.example', '/')).status, 421)
+})
+
+t.test('HTTP/1.0 without a host, and a listener without others', async (t) => {
+  const listen = { redirect: { to: 'https', port: 8443 } }
+  const gateway = await startGateway({
+    listen,
+    services: { any: { instances: ['http://127.0.0.1:1'] } },
+    routes: [route('a', { path: '/', hosts: ['a.example'] })]
+  })
+  t.teardown(gateway.close)
+  const { status, headers } = await ask({ port: gateway.port, headers: { host: 'a.example' } })
+  t.match([status, headers.location], [308, 'https://a.example:8443/'])
+  const socket = net.connect(gateway.port, '127.0.0.1').end('GET / HTTP/1.0\r\n\r\n')
+  const text = Buffer.concat(await socket.toArray()).toString()
+  t.match(text, /^HTTP\/1\.1 404 /)
+  t.notMatch(text, /location/i)
+})

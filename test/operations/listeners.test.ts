@@ -1,0 +1,205 @@
+/** Several listeners of one gateway: addresses and Unix sockets, TLS, trust, and what belongs to which. */
+import { once } from 'node:events'
+import { existsSync, statSync, writeFileSync } from 'node:fs'
+import type http from 'node:http'
+import https from 'node:https'
+import net from 'node:net'
+import { join } from 'node:path'
+import t from 'tap'
+import { start } from '../../app.ts'
+import { loadWithPlugins } from '../../plugins/config.ts'
+import { authority, folderFor } from '../helpers/certificates.ts'
+import { startService } from '../helpers/gateway.ts'
+import type { Answer } from './listeners-support.ts'
+import { ask, ask2, drain, routesTo, running, seen, service, shake, told } from './listeners-support.ts'
+
+t.setTimeout(60_000)
+
+t.test('trust in the peers of one listener is none in those of another', async (t) => {
+  const folder = folderFor(t)
+  const ours = authority(folder, 'ours')
+  const { certFile: cert, keyFile: key } = ours.issue('localhost', { san: 'DNS:localhost,IP:127.0.0.1' })
+  const tls = { cert, key }
+  const url = await service(t)
+  const gateway = await running(t, folder, {
+    listen: [
+      { name: 'public', host: '127.0.0.1', port: 0, drain },
+      { name: 'inner', host: '127.0.0.1', port: 0, trustProxy: ['127.0.0.1', '10.0.0.0/8'] },
+      { name: 'other', host: '127.0.0.1', port: 0, trustProxy: ['127.0.0.1', '192.168.0.0/16'] },
+      { name: 'partly', host: '127.0.0.1', port: 0, trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-proto'] },
+      { name: 'public-tls', host: '127.0.0.1', port: 0, tls, http2: true },
+      { name: 'inner-tls', host: '127.0.0.1', port: 0, tls, http2: true, trustProxy: ['127.0.0.1', '10.0.0.0/8'] }
+    ],
+    ...routesTo(url)
+  })
+  const forwarded = {
+    'x-forwarded-for': '203.0.113.9, 192.168.0.5, 10.0.0.7',
+    'x-forwarded-proto': 'https',
+    'x-forwarded-host': 'told.example'
+  }
+  const { portOf } = gateway
+
+  const distrusts = (answer: Answer, listener: string, scheme: string) => {
+    const { host: _host, ...rest } = told(answer)
+    t.same(rest, { listener, ip: '127.0.0.1', ips: ['127.0.0.1'], protocol: scheme, trusted: false }, listener)
+    t.notMatch(told(answer).host, 'told.example')
+    t.equal(seen(answer)['x-forwarded-for'], '127.0.0.1')
+    t.equal(seen(answer)['x-forwarded-proto'], scheme)
+    t.notMatch(seen(answer)['x-forwarded-host'], 'told.example')
+  }
+  const trusts = (answer: Answer, listener: string, ip: string) => {
+    t.match(told(answer), { listener, ip, host: 'told.example', protocol: 'https', trusted: true })
+    t.equal(seen(answer)['x-forwarded-for'], `${forwarded['x-forwarded-for']}, 127.0.0.1`)
+    t.equal(seen(answer)['x-forwarded-host'], 'told.example')
+  }
+
+  await t.test('HTTP/1.1', async (t) => {
+    distrusts(await ask({ port: portOf('public'), headers: forwarded }), 'public', 'http')
+    trusts(await ask({ port: portOf('inner'), headers: forwarded }), 'inner', '192.168.0.5')
+    trusts(await ask({ port: portOf('other'), headers: forwarded }), 'other', '10.0.0.7')
+    const partly = await ask({ port: portOf('partly'), headers: forwarded })
+    t.match(told(partly), { ip: '127.0.0.1', protocol: 'https', trusted: true })
+    t.notMatch(told(partly).host, 'told.example')
+    t.equal(seen(partly)['x-forwarded-for'], '127.0.0.1')
+    t.end()
+  })
+  await t.test('HTTPS and HTTP/2', async (t) => {
+    const ca = ours.cert
+    distrusts(await ask({ port: portOf('public-tls'), headers: forwarded, ca }, https), 'public-tls', 'https')
+    distrusts(await ask2(portOf('public-tls'), ca, forwarded), 'public-tls', 'https')
+    trusts(await ask({ port: portOf('inner-tls'), headers: forwarded, ca }, https), 'inner-tls', '192.168.0.5')
+    trusts(await ask2(portOf('inner-tls'), ca, forwarded), 'inner-tls', '192.168.0.5')
+    t.end()
+  })
+  await t.test('WebSocket', async (t) => {
+    const believed = async (name: string) => {
+      const headers = await shake(portOf(name), forwarded)
+      return (JSON.parse(headers['x-seen'] as string) as http.IncomingHttpHeaders)['x-forwarded-for']
+    }
+    t.equal(await believed('public'), '127.0.0.1')
+    t.equal(await believed('inner'), `${forwarded['x-forwarded-for']}, 127.0.0.1`)
+    t.end()
+  })
+})
+
+t.test('connections and refusals are counted by listener, also after a reload', async (t) => {
+  const folder = folderFor(t)
+  const url = await service(t)
+  const listen = [
+    { name: 'one', host: '127.0.0.1', port: 0, drain },
+    { name: 'two', host: '127.0.0.1', port: 0 }
+  ]
+  const gateway = await running(t, folder, { listen, ...routesTo(url) })
+  const held: net.Socket[] = []
+  t.teardown(() => {
+    for (const socket of held) socket.destroy()
+  })
+  const hold = async (name: string) => {
+    const socket = net.connect(gateway.portOf(name), '127.0.0.1')
+    held.push(socket)
+    socket.write('GET / HTTP/1.1\r\nhost: a\r\n\r\n')
+    await once(socket, 'data')
+  }
+  for (const name of ['one', 'two', 'two']) await hold(name)
+  for (const round of ['before', 'after']) {
+    const text = await gateway.metrics()
+    t.match(text, /^jingwei_edge_connections\{listener="one"\} 1$/m, round)
+    t.match(text, /^jingwei_edge_connections\{listener="two"\} 2$/m, round)
+    if (round === 'before') t.equal((await gateway.reload({ listen, ...routesTo(url) })).applied, true)
+  }
+  const bad = net.connect(gateway.portOf('two'), '127.0.0.1').end('GARBAGE\r\n\r\n')
+  bad.resume()
+  await once(bad, 'close')
+  const text = await gateway.metrics()
+  t.match(text, /^jingwei_edge_refused_total\{reason="malformed",listener="one"\} 0$/m)
+  t.match(text, /^jingwei_edge_refused_total\{reason="malformed",listener="two"\} 1$/m)
+  const { status } = await ask({ port: gateway.portOf('one'), path: '/%zz' })
+  t.equal(status, 400)
+  t.match(await gateway.metrics(), /^jingwei_edge_refused_total\{reason="bad-path",listener="one"\} 1$/m)
+})
+
+t.test('limits go by the listener', async (t) => {
+  const folder = folderFor(t)
+  const url = await service(t)
+  const short = { name: 'short', host: '127.0.0.1', port: 0, drain, limits: { url: '100b' } }
+  const listen = [short, { name: 'long', host: '127.0.0.1', port: 0 }]
+  const gateway = await running(t, folder, { listen, ...routesTo(url) })
+  const path = `/${'a'.repeat(200)}`
+  t.equal((await ask({ port: gateway.portOf('short'), path })).status, 414)
+  t.equal((await ask({ port: gateway.portOf('long'), path })).status, 200)
+  const changed = { ...short, limits: { url: '1kb' } }
+  t.equal((await gateway.reload({ listen: [changed, listen[1]], ...routesTo(url) })).applied, true)
+  t.equal((await ask({ port: gateway.portOf('short'), path })).status, 200)
+})
+
+t.test('a Unix socket', async (t) => {
+  const folder = folderFor(t)
+  const url = await service(t)
+  const socketPath = join(folder, 'gateway.sock')
+  const listen = [
+    { name: 'public', host: '127.0.0.1', port: 0, drain },
+    { name: 'local', path: 'gateway.sock', socketMode: '0600', trustProxy: ['unix'] }
+  ]
+  // As a process leaves it that was killed.
+  const dead = await startDead(socketPath)
+  t.ok(dead)
+  const gateway = await running(t, folder, { listen, ...routesTo(url) })
+  t.equal(statSync(socketPath).mode & 0o777, 0o600)
+  const headers = { 'x-forwarded-for': '203.0.113.9' }
+  const answer = await ask({ socketPath, headers })
+  t.match(told(answer), { listener: 'local', ip: '203.0.113.9', trusted: true })
+  t.equal(seen(answer)['x-forwarded-for'], '203.0.113.9, unknown')
+  t.match(told(await ask({ port: gateway.portOf('public'), headers })), { ip: '127.0.0.1', trusted: false })
+
+  const second = { listen: { path: 'gateway.sock' }, admin: false, ...routesTo(url) }
+  const file = join(folder, 'second.yaml')
+  writeFileSync(file, JSON.stringify(second))
+  await t.rejects(start(await loadWithPlugins(file)), /listen\.path: cannot listen on .*gateway\.sock: .*EADDRINUSE/)
+  t.equal((await ask({ socketPath, headers })).status, 200)
+  await gateway.runtime.close()
+  t.notOk(existsSync(socketPath))
+
+  writeFileSync(socketPath, 'no socket')
+  await t.rejects(start(await loadWithPlugins(file)), /EADDRINUSE/)
+  t.ok(existsSync(socketPath))
+})
+
+/** Leaves the file of a Unix socket behind on which nobody listens. */
+async function startDead(path: string): Promise<boolean> {
+  const { execFile } = await import('node:child_process')
+  const code = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`
+  const child = execFile(process.execPath, ['-e', code])
+  await once(child, 'exit')
+  return existsSync(path)
+}
+
+t.test('what only a restart changes is told by the entry', async (t) => {
+  const folder = folderFor(t)
+  const url = await service(t)
+  const one = { name: 'one', host: '127.0.0.1', port: 0, drain }
+  const two = { name: 'two', host: '127.0.0.1', port: 0 }
+  const gateway = await running(t, folder, { listen: [one, two], ...routesTo(url) })
+  const paths = async (listen: object) =>
+    (await gateway.reload({ listen, ...routesTo(url) })).faults.map(({ path }) => path)
+  t.same(await paths([one, { ...two, port: 1 }]), ['listen[1].port'])
+  t.same(await paths([one, { ...two, name: 'three' }]), ['listen[1]'])
+  t.same(await paths([one]), ['listen'])
+  t.same(await paths([one, two, { ...two, name: 'three' }]), ['listen[2]'])
+  t.same(await paths([{ ...two, trustProxy: ['127.0.0.1'] }, one]), [], 'the order does not matter')
+  const headers = { 'x-forwarded-for': '203.0.113.9' }
+  t.match(told(await ask({ port: gateway.portOf('two'), headers })), { listener: 'two', ip: '203.0.113.9' })
+  t.match(told(await ask({ port: gateway.portOf('one'), headers })), { listener: 'one', ip: '127.0.0.1' })
+})
+
+t.test('a start that fails names the entry', async (t) => {
+  const folder = folderFor(t)
+  const { port, close } = await startService((_request, response) => response.end())
+  t.teardown(close)
+  const file = join(folder, 'gateway.yaml')
+  const listen = [
+    { host: '127.0.0.1', port: 0 },
+    { name: 'taken', host: '127.0.0.1', port }
+  ]
+  writeFileSync(file, JSON.stringify({ listen, admin: false, services: {}, routes: [] }))
+  await t.rejects(start(await loadWithPlugins(file)), /listen\[1\]\.port: cannot listen on .*EADDRINUSE/)
+})
