@@ -37,7 +37,7 @@ import { exit, run } from './plugins/operations/cli.ts'
 import type { Stop } from './plugins/operations/drain.ts'
 import { obeySignals, stopper } from './plugins/operations/drain.ts'
 import type { Asked } from './plugins/operations/explain.ts'
-import { explain, explainText, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
+import { explain, explainText, probedListener, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
 import type { Host } from './plugins/operations/host.ts'
 import operations from './plugins/operations/index.ts'
 import { createLog, loggerOptions } from './plugins/operations/logging.ts'
@@ -105,6 +105,7 @@ function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
     const name = options.config?.route?.name
     if (name !== undefined) options.handler = async () => ({ route: name })
   })
+  probe.decorate('listenerOf', ({ headers }) => String(headers[probedListener] ?? config.listen.name))
   probe.register(errors)
   probe.register(requestTarget, config)
   probe.register(fp((fastify: FastifyInstance) => proxyRoutes(fastify, config)))
@@ -165,8 +166,9 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   void runtime.ended.then(ignoreFaults).then(ignoreSignals)
   const admin = runtime.admin === null ? null : urlOf('http', runtime.admin.address)
   const edges = runtime.listeners.map(({ name, address }, index) => {
-    const scheme = config.listeners[index]!.tls === undefined ? 'http' : 'https'
-    return { name, url: urlOf(scheme, address), isLocal: typeof address === 'string' }
+    const { tls, redirect } = config.listeners[index]!
+    const url = urlOf(tls === undefined ? 'http' : 'https', address)
+    return { name, url, canBeTried: typeof address !== 'string' && redirect === undefined }
   })
   process.stderr.write(banner(config, edges, admin, command, concerns))
   return runtime

@@ -14,6 +14,7 @@ import { fold } from './path-reading.ts'
 import { Protections } from './protection.ts'
 import type { RouteTable } from './route-table.ts'
 import { methodsOf } from './route-table.ts'
+import type { RouteTables } from './route-tables.ts'
 import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
@@ -28,7 +29,7 @@ interface Spelling {
   readonly sameService: boolean
 }
 
-export function* checkReadings(checked: Checked, table: RouteTable<number>): Steps<void> {
+export function* checkReadings(checked: Checked, tables: RouteTables<number>): Steps<void> {
   const { data, keys, report } = checked
   const paths = areSound(checked, 'paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
@@ -47,7 +48,10 @@ export function* checkReadings(checked: Checked, table: RouteTable<number>): Ste
     yield
     const at = pointer('/routes', index)
     if (!report.sound(at) || namesOf(route).length === 0) continue
-    for (const pattern of pathPatterns(route.match.path)) {
+    const each = pathPatterns(route.match.path).flatMap((pattern) =>
+      tables.with(route.match).map((table) => ({ pattern, table }))
+    )
+    for (const { pattern, table } of each) {
       const warning = exposed(route, pattern, paths, table, data, namesOf)
       if (warning === null) continue
       report.warn(`${at}/match/path`, warning)
@@ -140,10 +144,10 @@ function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
     yield
     const at = pointer('/routes', index)
     if (!report.sound(at)) continue
-    const { path, hosts, headers, methods } = route.match
+    const { path, hosts, headers, methods, listeners } = route.match
     const text = typeof path === 'string' ? path : path.exact
     const folded = text.split('/').map((segment) => fold(segment, { case: true, dot: true }))
-    const key = JSON.stringify([folded, typeof path, hosts, headers, methods])
+    const key = JSON.stringify([folded, typeof path, hosts, headers, methods, listeners])
     const twin = known.get(key)
     if (twin === undefined) {
       known.set(key, { route, at })

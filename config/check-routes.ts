@@ -12,7 +12,8 @@ import { didYouMean } from './nearest.ts'
 import { isPattern, pathPatterns } from './path-pattern.ts'
 import { Protections } from './protection.ts'
 import { costFault } from './regex-cost.ts'
-import { methodsOf, RouteTable } from './route-table.ts'
+import { methodsOf } from './route-table.ts'
+import { RouteTables } from './route-tables.ts'
 import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
@@ -32,6 +33,7 @@ export function* checkRoutes(checked: Checked): Steps<void> {
     }
     checkTarget(at, route, checked)
     checkPath(at, route, checked)
+    checkListeners(at, route, checked)
     checkHttpProxy(at, route, checked)
     checkSubsets(at, route, checked)
   }
@@ -81,6 +83,16 @@ function checkKnown(at: string, name: string | undefined, { data, report }: Chec
   if (name === undefined || !report.usable(at) || !report.usable('/services')) return
   if (Object.hasOwn(data.services, name)) return
   report.fault(at, `unknown service "${name}"${didYouMean(name, Object.keys(data.services))}`)
+}
+
+function checkListeners(at: string, { match }: Route, { data, report }: Checked): void {
+  const place = `${at}/match/listeners`
+  if (!report.usable(`${at}/match`) || !report.sound(place) || !report.sound('/listen')) return
+  const names = data.listeners.map(({ name }) => name)
+  match.listeners?.forEach((name, index) => {
+    if (names.includes(name)) return
+    report.fault(pointer(place, index), `no listener is named "${name}"${didYouMean(name, names)}`)
+  })
 }
 
 function pathOf({ match: { path } }: Route): { text: string; exact: boolean } {
@@ -154,10 +166,12 @@ function parameterHint(text: string): string | undefined {
 }
 
 /** Routes that match the same requests. */
-function* checkConflicts(checked: Checked): Steps<RouteTable<number>> {
+function* checkConflicts(checked: Checked): Steps<RouteTables<number>> {
   const { data, keys, report } = checked
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const
-  const table = new RouteTable<number>(areSound(checked, 'paths') ? data.listen.paths : guarded)
+  const isSound = (index: number) => report.sound(`${pointer('/routes', index)}/match`)
+  const matches = data.routes.flatMap((route, index) => (isSound(index) ? (route?.match ?? []) : []))
+  const tables = new RouteTables<number>(areSound(checked, 'paths') ? data.listen.paths : guarded, matches)
   const protections = new Protections(keys)
   const edgeOf = ({ edge, config, plugins }: Route) => ({ edge: { ...data.edge, ...edge }, config, plugins })
   for (const [index, route] of data.routes.entries()) {
@@ -167,7 +181,7 @@ function* checkConflicts(checked: Checked): Steps<RouteTable<number>> {
     const { match } = route
     let other: number | undefined
     for (const pattern of pathPatterns(match.path)) {
-      const conflict = table.add({
+      const conflict = tables.add({
         match,
         pattern,
         answersPreflights: false,
@@ -184,5 +198,5 @@ function* checkConflicts(checked: Checked): Steps<RouteTable<number>> {
     const what = `routes "${found.name}" (line ${line}) and "${route.name}" match the same requests`
     report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${pathOf(route).text}`)
   }
-  return table
+  return tables
 }

@@ -23,6 +23,7 @@ interface Options {
     headers: Record<string, string>
     ip?: string
     consumer?: string
+    listener?: string
   }) => Promise<unknown>
 }
 
@@ -34,7 +35,8 @@ const question = {
     path: { ...text, default: '/', pattern: '^/', maxLength: 65_536 },
     header: { type: 'array', items: { ...text, pattern: '^[^:]+:' }, maxItems: 100, default: [] },
     ip: text,
-    consumer: text
+    consumer: text,
+    listener: text
   }
 } as const
 
@@ -115,10 +117,10 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
   })
 
   /** `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may come often. */
-  server.get<{ Querystring: { method: string; path: string; header: string[]; ip?: string; consumer?: string } }>(
-    '/admin/explain',
-    { schema: { querystring: question } },
-    async ({ query: { header, ...asked } }) => explain({ ...asked, headers: headersOf(header) })
+  server.get<{
+    Querystring: { method: string; path: string; header: string[]; ip?: string; consumer?: string; listener?: string }
+  }>('/admin/explain', { schema: { querystring: question } }, async ({ query: { header, ...asked } }) =>
+    explain({ ...asked, headers: headersOf(header) })
   )
 }
 

@@ -16,6 +16,7 @@ import { paramValues } from '../config/path-pattern.ts'
 import type { ReadPath } from '../config/path-reading.ts'
 import { ENCODED_SLASH, mountPoint, readPath } from '../config/path-reading.ts'
 import type { RouteTable } from '../config/route-table.ts'
+import type { RouteTables } from '../config/route-tables.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -53,7 +54,7 @@ export function internalUrl(): string {
 }
 
 interface Options {
-  readonly table: RouteTable<Target>
+  readonly tables: RouteTables<Target>
   /** The name of the constraint; the value of the constraint is the internal URL. */
   readonly name: string
   /** The internal URL of what answers methods that HTTP does not define. */
@@ -64,7 +65,8 @@ interface Options {
 
 const known: ReadonlySet<string> = new Set(METHODS)
 
-export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMethod, onAmbiguous }: Options) {
+export function tableStrategy(fastify: FastifyInstance, { tables, name, unknownMethod, onAmbiguous }: Options) {
+  const tableFor = tablesFor(fastify, tables)
   const prefix = mountPoint(fastify)
   const { ownRoutes } = fastify
   let url = ''
@@ -86,7 +88,7 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     const path = pathUnder(prefix, url)
     if (path === null) return null
     const { headers } = request
-    const found = table.find({ method, host: hostOf(request), path, headers })
+    const found = tableFor(request).find({ method, host: hostOf(request), path, headers })
     if (found === null) return null
     const { value, preflight, pattern, ambiguous } = found
     const mayBeOwn = ownRoutes?.count !== 0 && !path.latin1
@@ -123,6 +125,15 @@ export function tableStrategy(fastify: FastifyInstance, { table, name, unknownMe
     validate() {},
     mustMatchWhenDerived: false
   } as unknown as ConstraintStrategy<HTTPVersion.V1, string>
+}
+
+/** Returns the function that finds the table of the routes on a request's listener. */
+export function tablesFor<T>(
+  { listenerOf }: Pick<FastifyInstance, 'listenerOf'>,
+  tables: RouteTables<T>
+): (request: IncomingMessage) => RouteTable<T> {
+  const { only } = tables
+  return only === null ? (request) => tables.of(listenerOf(request)) : () => only
 }
 
 /** The path as routes see it: without the prefix under which the gateway is registered. */

@@ -9,11 +9,12 @@ import type {
 import type { PathPattern } from '../config/path-pattern.ts'
 import { paramNames, pathPatterns } from '../config/path-pattern.ts'
 import { mountPoint } from '../config/path-reading.ts'
-import { methodsOf, RouteTable } from '../config/route-table.ts'
+import { methodsOf } from '../config/route-table.ts'
+import { RouteTables } from '../config/route-tables.ts'
 import type { Config, RouteConfig } from '../config/schema.ts'
 import { TimeSlice } from '../plugins/time-slices.ts'
 import type { Target } from './match.ts'
-import { CONSTRAINT, internalUrl, ROUTER_METHOD, tableStrategy } from './match.ts'
+import { CONSTRAINT, internalUrl, ROUTER_METHOD, tableStrategy, tablesFor } from './match.ts'
 import { unknownMethod, unrouted } from './unrouted.ts'
 import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.ts'
 
@@ -21,13 +22,16 @@ let gateways = 0
 
 /** One Fastify route for each configured route: the route table finds it, the edge's concerns attach to it. */
 const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen }) => {
-  const table = new RouteTable<Target>(listen.paths)
+  const tables = new RouteTables<Target>(
+    listen.paths,
+    routes.map(({ match }) => match)
+  )
   const name = `${CONSTRAINT}${gateways++}`
   const { register, registerWith } = registrar(fastify, name)
   const unknown = internalUrl()
   fastify.addConstraintStrategy(
     tableStrategy(fastify, {
-      table,
+      tables,
       name,
       unknownMethod: unknown,
       onAmbiguous: (request) => fastify.ambiguousPaths.add(request)
@@ -42,20 +46,20 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     schema,
     handler: unknownMethod
   })
-  fastify.setNotFoundHandler(unrouted(table, mountPoint(fastify), listen.unknownHost))
+  fastify.setNotFoundHandler(unrouted(tablesFor(fastify, tables), mountPoint(fastify), listen.unknownHost))
 
   const slice = new TimeSlice()
   for (const [index, route] of routes.entries()) {
     // Any method may carry a body, and none is special to a gateway.
     const methods = methodsOf(route.match)
     for (const method of methods) {
-      if (!table.methods.has(method)) fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
+      if (!tables.methods.has(method)) fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
     }
     const { answersPreflights } = route.declared
     for (const pattern of pathPatterns(route.match.path)) {
       const target =
         route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(index, route, pattern, methods)
-      table.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
+      tables.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
     }
     if (slice.isOver) {
       // Fastify completes the routes that have been added: later, it would complete all of them at once.

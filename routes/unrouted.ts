@@ -1,4 +1,5 @@
 /** Responses to requests that no route takes. */
+import type { IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RouteTable } from '../config/route-table.ts'
@@ -10,9 +11,14 @@ const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route takes th
 const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'The method is not known', 501)
 
 /** Tells a wrong method (405, with Allow) from a wrong path (404) and, where that is asked for, a wrong host (421). */
-export function unrouted(table: RouteTable<unknown>, prefix: string, unknownHost: 404 | 421) {
+export function unrouted(
+  tableFor: (request: IncomingMessage) => RouteTable<unknown>,
+  prefix: string,
+  unknownHost: 404 | 421
+) {
   return ({ raw }: FastifyRequest, reply: FastifyReply): void => {
     const host = hostOf(raw)
+    const table = tableFor(raw)
     if (unknownHost === 421 && !table.knows(host)) throw new UnknownHost()
     const path = pathUnder(prefix, raw.url!)
     if (path === null) throw new NotFound()

@@ -124,7 +124,7 @@ t.test('plugins in the guide run', async (t) => {
 
 t.test('what npm start is said to show is what it shows', async (t) => {
   const config = loadConfig(join(home, 'config/gateway.yaml'), {})
-  const edges = [{ name: 'default', url: 'http://127.0.0.1:8080', isLocal: false }]
+  const edges = [{ name: 'default', url: 'http://127.0.0.1:8080', canBeTried: true }]
   const shown = banner(config, edges, 'http://127.0.0.1:8081', 'npm -s start --', concerns)
   const [block = ''] = blocks('README.md', '').filter((candidate) => candidate.startsWith('jingwei '))
   const asTold = shown.replace(home, '/srv/jingwei').replace(config.hash, '5f2a90c4de71b836')

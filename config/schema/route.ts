@@ -33,7 +33,13 @@ export const Match = Type.Object(
         }
       )
     ),
-    headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 }))
+    headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
+    listeners: Type.Optional(
+      Type.Array(Type.String(), {
+        minItems: 1,
+        description: 'Names of listeners (`listen[].name`). On others the route is not there. Without: all listeners.'
+      })
+    )
   },
   strict
 )

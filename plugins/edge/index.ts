@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
 import type { Key, RouteConfigKeys } from '../../config/concern.ts'
 import type { Config } from '../../config/schema.ts'
@@ -58,6 +59,10 @@ export const concerns: readonly EdgeConcern[] = [
 ]
 
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** Returns the name of the listener that a request came to. */
+    listenerOf: (request: IncomingMessage) => string
+  }
   interface FastifyRequest {
     /** Name of the listener that it came to. */
     readonly listener: string
@@ -93,10 +98,11 @@ export default fp<Config>(
       peers.settle(request.raw)
       done()
     })
-    const nameOf = byListener(config, ({ name }) => name)
+    const listenerOf = byListener(config, ({ name }) => name)
+    fastify.decorate('listenerOf', listenerOf)
     fastify.decorateRequest('listener', {
       getter() {
-        return nameOf(this.raw)
+        return listenerOf(this.raw)
       }
     })
     const order = new EdgeOrder(concerns)

@@ -17,8 +17,8 @@ interface Shown {
 interface Edge {
   readonly name: string
   readonly url: string
-  /** True for a Unix socket, which no URL leads to. */
-  readonly isLocal: boolean
+  /** True if a URL leads to it, and to routes. */
+  readonly canBeTried: boolean
 }
 
 interface Started {
@@ -38,7 +38,7 @@ export function banner(
 ): string {
   const identifying = concerns.flatMap(({ keys }) => keys.filter(({ provides }) => provides?.includes('consumer')))
   const isOpen = (route: RouteConfig) => !identifying.some(({ name }) => Reflect.get(route.edge, name))
-  const edge = edges.find(({ isLocal }) => !isLocal)?.url
+  const edge = edges.find(({ canBeTried }) => canBeTried)?.url
   const urlOf = (route: RouteConfig) => (edge !== undefined && takesGet(route) ? `${edge}${example(route)}` : null)
   const about: Started = { config, command, urlOf, isOpen }
   const lines = [
@@ -64,7 +64,9 @@ export function banner(
 }
 
 function takesGet({ match }: RouteConfig): boolean {
-  return (match.methods === undefined || match.methods.includes('GET')) && !match.hosts && !match.headers
+  return (
+    (match.methods === undefined || match.methods.includes('GET')) && !match.hosts && !match.headers && !match.listeners
+  )
 }
 
 function example({ match: { path } }: RouteConfig): string {

@@ -73,6 +73,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       header: { type: 'string', short: 'H', multiple: true, default: [] },
       ip: { type: 'string' },
       consumer: { type: 'string' },
+      listener: { type: 'string' },
       ...own
     }
   })
@@ -205,12 +206,13 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
   const hasPlugins = config.plugins.length > 0
   const hasSettings = config.routes.some((route) => route.config !== undefined)
   const rows = config.routes.map((route) => {
-    const { path, methods, hosts, headers } = route.match
+    const { path, methods, hosts, headers, listeners } = route.match
     const match = [
       methods?.join(',') ?? 'any',
       hosts?.join(',') ?? '',
       typeof path === 'string' ? path : `=${path.exact}`,
-      ...Object.keys(headers ?? {}).map((name) => `${name}:***`)
+      ...Object.keys(headers ?? {}).map((name) => `${name}:***`),
+      listeners === undefined ? '' : `on ${listeners.join(',')}`
     ]
     const target = route.mesh.split?.map(({ service, weight }) => `${service}=${weight}`).join(' ') ?? route.service
     return [
@@ -250,7 +252,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
   return table(head, [...rows, ...own])
 }
 
-function asked([method, path]: string[], { header, ip, consumer }: Record<string, unknown>): Asked {
+function asked([method, path]: string[], { header, ip, consumer, listener }: Record<string, unknown>): Asked {
   const example = 'such as: explain config/gateway.yaml GET /api/orders/7'
   if (method === undefined || path === undefined)
     throw new Error(`explain takes a file, a method and a path, ${example}`)
@@ -268,6 +270,7 @@ function asked([method, path]: string[], { header, ip, consumer }: Record<string
     path,
     headers: Object.fromEntries(headers) as Record<string, string>,
     ...(typeof ip === 'string' && { ip }),
-    ...(typeof consumer === 'string' && { consumer })
+    ...(typeof consumer === 'string' && { consumer }),
+    ...(typeof listener === 'string' && { listener })
   }
 }

@@ -15,10 +15,17 @@ export interface Asked {
   /** Address and name of the caller, for what is hashed or matched by them. */
   readonly ip?: string
   readonly consumer?: string
+  /** Name of the listener; default: the first one. */
+  readonly listener?: string
 }
 
 /** Header that carries the request target to the probe. */
 export const probedTarget = 'x-jingwei-probed-target'
+/** Header that carries the name of the listener. */
+export const probedListener = 'x-jingwei-probed-listener'
+
+/** Paths for which a listener that redirects may have routes. */
+const challenges = '/.well-known/acme-challenge/'
 
 type RouteConstraint = NonNullable<RouteOptions['constraints']>
 
@@ -35,25 +42,38 @@ export type Explained = Awaited<ReturnType<typeof explain>>
 
 export async function explain({ probe, gateway, config, targetPath }: Explainer, asked: Asked) {
   const { method, path, headers, ip = '127.0.0.1', consumer } = asked
-  const probed = { ...headers, [probedTarget]: path }
+  const { listeners } = config
+  const { listener = config.listen.name } = asked
+  const request = { method, path, ...(listeners.length > 1 && { listener }) }
+  const listen = listeners.find(({ name }) => name === listener)
+  if (listen === undefined) {
+    const message = `no listener is named "${listener}": there are ${listeners.map(({ name }) => name).join(', ')}`
+    return { request, route: null, refused: { status: 404, code: null, message }, own: null }
+  }
+  if (listen.redirect !== undefined && !path.startsWith(challenges)) {
+    const status = listen.redirect === 'https' || !['GET', 'HEAD'].includes(method) ? 308 : listen.redirect.status
+    const message = `requests that come to the listener ${listener} are redirected to https`
+    return { request, route: null, refused: { status, code: null, message }, own: null }
+  }
+  const probed = { ...headers, [probedTarget]: path, [probedListener]: listener }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
   const found = answer.json<{ route?: string; own?: number; statusCode?: number; code?: string; message?: string }>()
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
     const edge = gateway.edgeOrder.namesOn({ edge: own.edge })
-    return { request: { method, path }, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
+    return { request, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
   }
   const route = config.routes.find(({ name }) => name === found.route)
   if (route === undefined) {
     const { statusCode = answer.statusCode, code = null, message = '' } = found
-    return { request: { method, path }, route: null, refused: { status: statusCode, code, message }, own: null }
+    return { request, route: null, refused: { status: statusCode, code, message }, own: null }
   }
   const target = targetPath(route)?.(path) ?? path
   const caller = { ip, consumer: consumer === undefined ? null : { id: consumer }, trusted: false }
   const about = { route: { name: route.name, config: {} }, method: method as 'GET', path: target, headers, caller }
   return {
-    request: { method, path },
+    request,
     route: route.name,
     refused: null,
     own: null,
@@ -91,7 +111,7 @@ export async function probeOwnRoutes(probe: FastifyInstance, gateway: FastifyIns
 /** For people. */
 export function explainText(explained: Explained): string {
   const { request, refused, own } = explained
-  const lines = [`${request.method} ${request.path}`]
+  const lines = [`${request.method} ${request.path}${'listener' in request ? ` on ${request.listener}` : ''}`]
   if (refused !== null) {
     lines.push(`  refused   ${refused.status} ${refused.code ?? ''} ${refused.message}`.trimEnd())
     return `${lines.join('\n')}\n`

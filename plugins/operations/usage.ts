@@ -9,7 +9,7 @@ const usage = `jingwei: an API gateway in which the edge and the mesh never mix
   node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
   node app.ts explain FILE METHOD PATH
                                   what would become of a request: route, concerns, service, instances
-                                  -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME
+                                  -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --listener NAME
   node app.ts schema [FILE]       print the configuration's JSON Schema, for editors; of FILE, with its plugins' concerns
 %COMMANDS%
   --config FILE   the configuration; else JINGWEI_CONFIG, else config/gateway.yaml

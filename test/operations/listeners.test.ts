@@ -5,6 +5,7 @@ import type http from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
 import { join } from 'node:path'
+import tls from 'node:tls'
 import t from 'tap'
 import { start } from '../../app.ts'
 import { loadWithPlugins } from '../../plugins/config.ts'
@@ -19,7 +20,7 @@ t.test('trust in the peers of one listener is none in those of another', async (
   const folder = folderFor(t)
   const ours = authority(folder, 'ours')
   const { certFile: cert, keyFile: key } = ours.issue('localhost', { san: 'DNS:localhost,IP:127.0.0.1' })
-  const tls = { cert, key }
+  const options = { cert, key }
   const url = await service(t)
   const gateway = await running(t, folder, {
     listen: [
@@ -27,8 +28,15 @@ t.test('trust in the peers of one listener is none in those of another', async (
       { name: 'inner', host: '127.0.0.1', port: 0, trustProxy: ['127.0.0.1', '10.0.0.0/8'] },
       { name: 'other', host: '127.0.0.1', port: 0, trustProxy: ['127.0.0.1', '192.168.0.0/16'] },
       { name: 'partly', host: '127.0.0.1', port: 0, trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-proto'] },
-      { name: 'public-tls', host: '127.0.0.1', port: 0, tls, http2: true },
-      { name: 'inner-tls', host: '127.0.0.1', port: 0, tls, http2: true, trustProxy: ['127.0.0.1', '10.0.0.0/8'] }
+      { name: 'public-tls', host: '127.0.0.1', port: 0, tls: options, http2: true },
+      {
+        name: 'inner-tls',
+        host: '127.0.0.1',
+        port: 0,
+        tls: options,
+        http2: true,
+        trustProxy: ['127.0.0.1', '10.0.0.0/8']
+      }
     ],
     ...routesTo(url)
   })
@@ -162,6 +170,66 @@ t.test('a Unix socket', async (t) => {
   writeFileSync(socketPath, 'no socket')
   await t.rejects(start(await loadWithPlugins(file)), /EADDRINUSE/)
   t.ok(existsSync(socketPath))
+})
+
+t.test('TLS is each listener its own, also in a reload, which takes all changes or none', async (t) => {
+  const folder = folderFor(t)
+  const url = await service(t)
+  const ours = authority(folder, 'ours')
+  const certificate = (name: string) => {
+    const { certFile: cert, keyFile: key } = ours.issue(name, { san: `DNS:${name}` })
+    return { cert, key }
+  }
+  const [a, b, c] = [certificate('a.example'), certificate('b.example'), certificate('c.example')]
+  const listen = (one: object, two: object) => [
+    { name: 'one', host: '127.0.0.1', port: 0, drain, tls: one },
+    { name: 'two', host: '127.0.0.1', port: 0, http2: true, tls: two }
+  ]
+  const gateway = await running(t, folder, { listen: listen(a, b), ...routesTo(url) })
+  const shown = async (name: string) => {
+    const socket = tls.connect({ host: '127.0.0.1', port: gateway.portOf(name), rejectUnauthorized: false })
+    await once(socket, 'secureConnect')
+    const { subjectaltname } = socket.getPeerCertificate()
+    socket.destroy()
+    return subjectaltname
+  }
+  const both = async () => [await shown('one'), await shown('two')]
+  t.same(await both(), ['DNS:a.example', 'DNS:b.example'])
+  const bad = await gateway.reload({ listen: listen(c, { ...c, ca: './none.pem' }), ...routesTo(url) })
+  t.match(bad, { applied: false, faults: [{ path: 'listen[1].tls.ca' }] })
+  t.same(await both(), ['DNS:a.example', 'DNS:b.example'])
+  const asking = { ...c, clientCertificate: { mode: 'require', ca: a.cert } }
+  t.equal((await gateway.reload({ listen: listen(asking, c), ...routesTo(url) })).applied, true)
+  t.equal(await shown('two'), 'DNS:c.example')
+  const ca = ours.cert
+  await t.rejects(ask({ port: gateway.portOf('one'), ca, servername: 'c.example' }, https))
+  t.equal((await ask({ port: gateway.portOf('two'), ca, servername: 'c.example' }, https)).status, 200)
+  const metrics = await gateway.metrics()
+  for (const name of ['one', 'two']) {
+    t.match(metrics, new RegExp(`^jingwei_edge_certificate_expiry_timestamp_seconds\\{listener="${name}",`, 'm'))
+    t.match(metrics, new RegExp(`^jingwei_edge_certificates_unusable\\{listener="${name}"\\} 0$`, 'm'))
+  }
+  t.match(metrics, /^jingwei_edge_refused_total\{reason="client-certificate",listener="one"\} 1$/m)
+  const without = { name: 'one', host: '127.0.0.1', port: 0 }
+  const { faults } = await gateway.reload({ listen: [without, listen(c, c)[1]], ...routesTo(url) })
+  t.match(faults, [{ path: 'listen[0].tls' }])
+})
+
+t.test('without trust, the peers of a Unix socket are one client', async (t) => {
+  const folder = folderFor(t)
+  const url = await service(t)
+  const services = { any: { instances: [url], mesh: { balance: { policy: 'ring-hash', hashOn: 'ip' } } } }
+  const edge = { rateLimit: { max: 2, window: '1m' } }
+  const listen = { path: 'gateway.sock', drain }
+  const gateway = await running(t, folder, { listen, edge, ...routesTo(url), services })
+  const socketPath = join(folder, 'gateway.sock')
+  const headers = (entry: number) => ({ 'x-forwarded-for': `203.0.113.${entry}` })
+  const answer = await ask({ socketPath, headers: headers(1) })
+  t.match(told(answer), { listener: 'default', trusted: false })
+  t.equal(seen(answer)['x-forwarded-for'], 'unknown')
+  t.equal((await ask({ socketPath, headers: headers(2) })).status, 200)
+  t.equal((await ask({ socketPath, headers: headers(3) })).status, 429)
+  t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="429"\} 1$/m)
 })
 
 /** Leaves the file of a Unix socket behind on which nobody listens. */

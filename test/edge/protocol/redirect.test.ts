@@ -1,6 +1,7 @@
 /** `redirect: https`. */
 import { once } from 'node:events'
 import http from 'node:http'
+import type { AddressInfo } from 'node:net'
 import net from 'node:net'
 import t from 'tap'
 import { authority, folderFor } from '../../helpers/certificates.ts'
@@ -90,6 +91,11 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
     t.equal((await ask({ port, headers })).status, 308)
     t.end()
   })
+  const { port: adminPort } = gateway.runtime.admin!.address as AddressInfo
+  const explained = async (path: string) =>
+    (await fetch(`http://127.0.0.1:${adminPort}/admin/explain?listener=plain&path=${path}`)).json() as Promise<unknown>
+  t.match(await explained('/api'), { route: null, refused: { status: 308, message: /redirected to https/ } })
+  t.match(await explained('/.well-known/acme-challenge/x'), { route: 'proof' })
   t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="308"\} \d+$/m)
 
   const changed = { ...plain, unknownHost: 421, redirect: { port: 443, status: 301 } }
