@@ -14,14 +14,19 @@ export const heard = [
   'drop', 'jingwei.refused', 'jingwei.certificates'
 ] as const // biome-ignore format: a list
 
+/** Requests in flight of a gateway. */
+interface Requests {
+  readonly isEmpty: boolean
+  cut(): void
+}
+
 export class Facade {
   readonly server: Server
   /** Connections that were upgraded by this configuration and are open. */
   #upgraded = 0
   #waiting: (() => void)[] = []
   #abandoned = false
-  /** Returns the number of requests in flight. */
-  #requests: () => number = () => 0
+  #requests: Requests | null = null
 
   /** `listeners`: those whose events it hears. */
   constructor(listeners: readonly Listening[]) {
@@ -46,8 +51,8 @@ export class Facade {
   /** For Fastify's `serverFactory`. */
   readonly create = (handler: RequestListener): Server => this.server.on('request', handler)
 
-  /** Says how many requests are in flight; to be called whenever the last one has ended. */
-  watch(requests: () => number): () => void {
+  /** Takes the requests in flight. Returns what is to be called whenever the last one has ended. */
+  watch(requests: Requests): () => void {
     this.#requests = requests
     return () => this.#look()
   }
@@ -74,14 +79,15 @@ export class Facade {
     return this.#abandoned
   }
 
-  /** Waits no longer for what is left. */
+  /** Cuts the requests that are left. WebSockets are told to close as their gateway does. */
   abandon(): void {
     this.#abandoned = true
+    this.#requests?.cut()
     this.#look()
   }
 
   #isIdle(): boolean {
-    return this.#abandoned || (this.#upgraded === 0 && this.#requests() === 0)
+    return this.#abandoned || (this.#upgraded === 0 && this.#requests?.isEmpty !== false)
   }
 
   #look(): void {

@@ -126,7 +126,7 @@ export class Runtime {
       this.#next = null
     }
     const { inFlight } = gateway
-    inFlight.onNone = edge.watch(() => inFlight.count)
+    inFlight.onNone = edge.watch(inFlight)
     return { config, gateway, edge }
   }
 
@@ -254,6 +254,7 @@ export class Runtime {
   }
 
   async #close(): Promise<void> {
+    this.#next?.fail(stopping())
     this.#watch?.close()
     this.connections.sendElsewhere()
     await Promise.all([this.#listeners.close(), this.gateway?.close(), this.#retired.close()])

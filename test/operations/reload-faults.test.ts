@@ -72,7 +72,7 @@ t.test('the admin port answers requests that ask for an upgrade, and keeps none'
   }
 })
 
-t.test('of too many configurations that wait, the oldest alone is given up', async (t) => {
+t.test('of too many configurations that wait, the oldest alone is given up, and its streams are cut', async (t) => {
   const { url, streams } = await service(t)
   const sections = (i: number) => ({
     services: { a: { instances: [url] } },
@@ -87,14 +87,17 @@ t.test('of too many configurations that wait, the oldest alone is given up', asy
       fastify.addHook('onClose', async () => { globalThis.closedConfigurations.push(i) })
     }`
   })
+  const cut: number[] = []
   for (let i = 1; i <= 52; i++) {
     const response = (await gateway.get('/stream')).resume()
+    response.once('error', () => cut.push(i - 1))
     t.teardown(() => response.destroy())
     t.ok((await gateway.reload(sections(i))).applied)
   }
   await eventually(() => closed.length >= 2, 'the end of two configurations')
   await sleep(200)
   t.same(closed, [0, 1])
+  t.same(cut, [0, 1])
   for (const stream of streams) stream.end()
 })
 

@@ -128,7 +128,7 @@ t.test('requests in flight, streams and uploads end as they have begun', async (
   t.not(before.mesh.service('a').active, 0)
   for (const each of streams) each.end('end')
   t.equal((await response.setEncoding('utf8').toArray()).join(''), 'begin;end')
-  await eventually(() => !before.hasDecorator('stores') || before.inFlight.count === 0, 'the end of the first')
+  await eventually(() => !before.hasDecorator('stores') || before.inFlight.isEmpty, 'the end of the first')
 })
 
 t.test('a configuration with faults changes nothing, and is reported with file, line and column', async (t) => {

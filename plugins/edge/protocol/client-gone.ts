@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { inContext } from '../async-context.ts'
 import { handshakeOf } from './handshake.ts'
+import { InFlight } from './in-flight.ts'
 
 /** The answer has nobody to go to before it is complete; blames no instance. */
 class Gone extends Error {
@@ -15,13 +16,6 @@ class Gone extends Error {
     this.code = code
     this.status = status
   }
-}
-
-/** Number of the requests in flight; WebSockets count while they are handshakes. */
-export class InFlight {
-  count = 0
-  /** Called whenever the last one has ended. */
-  onNone: () => void = () => {}
 }
 
 declare module 'fastify' {
@@ -45,19 +39,20 @@ export default fp(
   async (fastify) => {
     const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
     fastify.decorateRequest('gone', null)
+    fastify.decorateRequest('olderInFlight', null)
+    fastify.decorateRequest('newerInFlight', null)
     const inFlight = new InFlight()
     fastify.decorate('inFlight', inFlight)
     fastify.addHook('onRequest', (request, reply, done) => {
       const gone = () => inContext(request, () => end(request, reply, isCutting()))
       const closed = () => {
         gone()
-        inFlight.count--
-        if (inFlight.count === 0) inFlight.onNone()
+        inFlight.leave(request)
       }
       // A handshake's connection is tracked as such, and its response never closes.
       if (handshakeOf(request.raw) !== undefined) reply.raw.once('close', gone)
       else {
-        inFlight.count++
+        inFlight.enter(request)
         // 'close' on the response, not on the request: that one fires as soon as a body is read.
         reply.raw.once('close', closed)
       }

@@ -1,0 +1,50 @@
+import type { ServerHttp2Stream } from 'node:http2'
+import { constants } from 'node:http2'
+import type { FastifyRequest } from 'fastify'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    olderInFlight: FastifyRequest | null
+    newerInFlight: FastifyRequest | null
+  }
+}
+
+/**
+ * Requests in flight of one gateway; WebSockets are none. They are a linked list: a Set that gains and loses members all
+ * the time keeps dead ones alive until the next full collection.
+ */
+export class InFlight {
+  #newest: FastifyRequest | null = null
+  /** Called whenever the last one has ended. */
+  onNone: () => void = () => {}
+
+  get isEmpty(): boolean {
+    return this.#newest === null
+  }
+
+  enter(request: FastifyRequest): void {
+    request.olderInFlight = this.#newest
+    if (this.#newest !== null) this.#newest.newerInFlight = request
+    this.#newest = request
+  }
+
+  leave(request: FastifyRequest): void {
+    const { olderInFlight: older, newerInFlight: newer } = request
+    if (newer !== null) newer.olderInFlight = older
+    else this.#newest = older
+    if (older !== null) older.newerInFlight = newer
+    request.olderInFlight = null
+    request.newerInFlight = null
+    if (this.#newest === null) this.onNone()
+  }
+
+  /** Breaks off all of them: over HTTP/1 with their connections. */
+  cut(): void {
+    for (let request = this.#newest; request !== null; ) {
+      const { raw, olderInFlight } = request
+      if ('stream' in raw) (raw.stream as ServerHttp2Stream).close(constants.NGHTTP2_CANCEL)
+      else raw.socket.destroy()
+      request = olderInFlight
+    }
+  }
+}
