@@ -89,7 +89,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
     await admin.register(adminRoutes, {
       gateway: fastify,
       config,
-      about: () => aboutProcess(config),
+      about: () => aboutProcess(config, fastify.host?.lastLoad()),
       reload: fastify.host?.reload ?? null,
       explain: explainer
     })

@@ -5,8 +5,8 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
   admin.get('/health/live', async () => ({ status: 'live' }))
 
   /**
-   * Ready once the source of each service has answered. A service without instances, or one whose source has failed
-   * since, is reported but keeps the node ready: taking the node out would not help the service. Load balancers ask
+   * Ready once the source of each service has answered. A service without instances, one whose source has failed since, or
+   * one that a reload has brought, is reported but keeps the node ready: taking the node out would not help the service. Load balancers ask
    * often, so the cost must not grow with the number of instances.
    */
   admin.get('/health/ready', async (_request, reply) => {
@@ -18,7 +18,8 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
       if (confirmedAt === null) waitingFor.push(name)
       services[name] = { source: kind, instances, confirmedAt, discoveryAgeMs, error, restored, failover }
     }
-    const status = gateway.isDraining() ? 'draining' : waitingFor.length > 0 ? 'discovering' : 'ready'
+    const isReady = waitingFor.length === 0 || gateway.host?.wasReady() === true
+    const status = gateway.isDraining() ? 'draining' : isReady ? 'ready' : 'discovering'
     reply.code(status === 'ready' ? 200 : 503)
     return { status, ...(waitingFor.length > 0 && { waitingFor }), services }
   })

@@ -3,15 +3,16 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import type { LastLoad } from './host.ts'
 
 const manifest = readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')
 export const { version } = JSON.parse(manifest) as { version: string }
 
 const startedAt = new Date(performance.timeOrigin).toISOString()
 
-/** Returns what an operator compares between the nodes of a cluster. */
-export function about({ file, hash }: Pick<Config, 'file' | 'hash'>) {
-  return { version, node: process.version, startedAt, config: { file, hash } }
+/** Returns what an operator compares between the nodes of a cluster; and, of a running process, how the last load ended. */
+export function about({ file, hash }: Pick<Config, 'file' | 'hash'>, lastLoad?: LastLoad) {
+  return { version, node: process.version, startedAt, config: { file, hash }, ...(lastLoad && { lastLoad }) }
 }
 
 export default fp<Config>(

@@ -8,9 +8,9 @@ import type { Duplex } from 'node:stream'
 import type { Listening } from '../listener-of.ts'
 import { standFor } from '../listener-of.ts'
 
-/** Events of a server that the configuration in use hears; 'upgrade' only if it listens to that. */
+/** Events of a server that the configuration in use hears, besides requests; 'upgrade' only if it listens to that. */
 export const heard = [
-  'request', 'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
+  'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
   'drop', 'jingwei.refused', 'jingwei.certificates'
 ] as const // biome-ignore format: a list
 

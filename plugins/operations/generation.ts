@@ -5,6 +5,8 @@ import type { Facade } from './facade.ts'
 
 /** Longest time for the end of a gateway that serves nobody. */
 const closeMs = 30_000
+/** Time that new and changed services have for the first answer of their source before a reload goes on without it. */
+const warmMs = 10_000
 /** Bounds of the gateways that wait for their last requests; 1,000 routes take about 50 MB. */
 const mostRetired = 50
 const mostRetiredRoutes = 10_000
@@ -66,6 +68,19 @@ export class Retired {
     for (const { gateway } of this.#generations.keys()) void end(gateway, this.#log)
     await Promise.all(this.#generations.values())
   }
+}
+
+/** Waits for the instances of services that are new or changed. Returns the names of those for which it has waited in vain. */
+export async function warm(next: Generation, { gateway: before, config }: Generation): Promise<string[]> {
+  const { mesh } = next.gateway
+  const isFresh = (name: string) =>
+    !Object.hasOwn(config.services, name) || before.mesh.service(name) !== mesh.service(name)
+  const fresh = Object.keys(next.config.services).filter(isFresh)
+  const late = new AbortController()
+  const overdue = sleep(warmMs, null, { signal: late.signal }).catch(() => null)
+  await Promise.race([Promise.all(fresh.map((name) => mesh.service(name).ready)), overdue])
+  late.abort()
+  return fresh.filter((name) => mesh.service(name).source.confirmedAt === null)
 }
 
 /** Closes a gateway, in bounded time. Never fails. */

@@ -17,8 +17,12 @@ export interface Outcome {
 
 /** How configurations were loaded, the one of the start included. */
 export interface LastLoad {
-  /** Of the last attempt. */
+  /** Of the last attempt, and by what it was asked for. */
   readonly success: boolean
+  readonly cause: string
+  readonly at: Date
+  /** Why it failed. */
+  readonly faults: readonly Fault[]
   readonly succeededAt: Date
 }
 
@@ -30,6 +34,8 @@ export interface Host {
   /** Returns the configuration in use; the gateway that asks may have another one. */
   config(): Config
   lastLoad(): LastLoad
+  /** Returns whether the process has been ready since its start. */
+  wasReady(): boolean
   /** Reads the file again and applies it. `cause` is for the log. Never fails. */
   reload(cause: string): Promise<Outcome>
   /** Contains what a plugin throws outside any request. False: the fault is the process's. */

@@ -1,5 +1,5 @@
 import { lstat, unlink } from 'node:fs/promises'
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import { createServer } from 'node:http'
 import { createSecureServer } from 'node:http2'
 import { createServer as createTlsServer } from 'node:https'
@@ -38,14 +38,16 @@ export class Listener {
     this.server = create(options)
     markListener(this.server, name)
     this.#marks = marks
-    for (const event of heard) this.server.on(event, (...args: unknown[]) => this.#emit(event, args))
+    for (const event of heard) this.server.on(event, (...args: unknown[]) => this.#current?.emit(event, ...args))
+    this.server.on('request', (request, response) => {
+      if (this.#marks) markListener(request, this.name)
+      this.#current!.server.emit('request', request, response)
+    })
   }
 
-  readonly #upgrade = (...args: unknown[]) => this.#emit('upgrade', args)
-
-  #emit(event: string, args: unknown[]): void {
-    if (this.#marks && (event === 'request' || event === 'upgrade')) markListener(args[0] as object, this.name)
-    this.#current?.emit(event, ...args)
+  readonly #upgrade = (request: IncomingMessage, ...args: unknown[]) => {
+    if (this.#marks) markListener(request, this.name)
+    this.#current?.emit('upgrade', request, ...args)
   }
 
   /** Returns what stands for the server in a configuration. */

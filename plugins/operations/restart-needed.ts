@@ -15,6 +15,7 @@ const ofListener: readonly (readonly [key: string, read: Read<Listen>])[] = [
   ['limits/headers', ({ limits }) => limits.headers]
 ]
 
+/** The first that differs is told: a port that is switched off has no address either. */
 const ofAdmin: readonly (readonly [pointer: string, read: Read<Config>])[] = [
   ['/admin', ({ admin }) => admin !== false],
   ['/admin/host', ({ admin }) => (admin || null)?.host],
@@ -23,8 +24,8 @@ const ofAdmin: readonly (readonly [pointer: string, read: Read<Config>])[] = [
 
 /** Returns the pointers to the keys whose change cannot be applied to a running process. */
 export function restartNeeded(before: Config, after: Config): string[] {
-  const admin = ofAdmin.filter(([, read]) => read(before) !== read(after)).map(([at]) => at)
-  return [...listenersOf(before.listeners, after.listeners), ...admin]
+  const admin = ofAdmin.find(([, read]) => read(before) !== read(after))?.[0]
+  return [...listenersOf(before.listeners, after.listeners), ...(admin === undefined ? [] : [admin])]
 }
 
 /** Listeners are told apart by their names, whatever their order. */

@@ -3,29 +3,26 @@
  * after the other is in use: the next one is built beside it, and takes over by one assignment.
  */
 import { stat } from 'node:fs/promises'
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Fault } from '../../config/faults.ts'
-import { ConfigError, line } from '../../config/faults.ts'
+import { ConfigError } from '../../config/faults.ts'
 import { faultAt } from '../../config/place.ts'
 import type { Config } from '../../config/schema.ts'
 import { Stores } from '../stores.ts'
-import { asError } from '../thrown.ts'
 import type { Watch } from '../watch-files.ts'
 import { Connections } from './connections.ts'
 import { Facade } from './facade.ts'
 import type { Generation } from './generation.ts'
-import { end, Retired } from './generation.ts'
+import { end, Retired, warm } from './generation.ts'
 import type { Host, LastLoad, Outcome } from './host.ts'
 import { listenOn } from './listen.ts'
 import { Listener } from './listener.ts'
 import type { ListenersOptions } from './listeners.ts'
 import { Listeners } from './listeners.ts'
+import { faultsOf, tellOutcome } from './outcome.ts'
 import { restartNeeded } from './restart-needed.ts'
 import { watchConfig } from './watch-config.ts'
-
-/** Time that new and changed services have for the first answer of their source before a reload goes on without it. */
-const warmMs = 10_000
 
 export interface RuntimeOptions extends ListenersOptions {
   load(file: string, warn: (warning: Fault) => void): Promise<Config>
@@ -46,7 +43,8 @@ export class Runtime {
   #config: Config
   /** Of a reload that is under way; what is built for it is bound to its series of metrics. */
   #coming: Config | null = null
-  #lastLoad: LastLoad = { success: true, succeededAt: new Date() }
+  #lastLoad: LastLoad
+  #wasReady = false
   #reloading: Promise<unknown> = Promise.resolve()
   /** A reload that has not read the file yet. */
   #waiting: Promise<Outcome> | null = null
@@ -57,6 +55,7 @@ export class Runtime {
   constructor(config: Config, options: RuntimeOptions) {
     this.log = options.log
     this.#config = config
+    this.#lastLoad = { success: true, cause: 'start', at: new Date(), succeededAt: new Date(), faults: [] }
     this.#options = options
     this.#retired = new Retired(options.log, ({ config }) => this.#forget(config))
     this.#listeners = new Listeners(config, this.connections, options)
@@ -112,6 +111,7 @@ export class Runtime {
       admin,
       config: () => this.#config,
       lastLoad: () => this.#lastLoad,
+      wasReady: () => this.#wasReady,
       reload: (cause) => this.reload(cause),
       containStray: (plugin, error) => this.#containStray(gateway, plugin, error)
     }
@@ -135,6 +135,9 @@ export class Runtime {
     const { edge, admin } = generation.gateway.host!
     this.#current = generation
     this.#config = generation.config
+    void generation.gateway.mesh.ready().then(() => {
+      this.#wasReady = true
+    })
     this.#listeners.serve(edge)
     if (admin !== null) this.admin!.serve(admin)
   }
@@ -165,7 +168,7 @@ export class Runtime {
       const next = await this.#build(config)
       await nextTurn()
       try {
-        waitingFor = await warm(next.gateway)
+        waitingFor = await warm(next, this.#current!)
         if (this.#closing !== null) throw stopping()
       } catch (error) {
         await end(next.gateway, this.log)
@@ -184,11 +187,12 @@ export class Runtime {
     this.#coming = null
     if (refused) this.#forget(refused)
     const applied = faults.length === 0
-    this.#lastLoad = { success: applied, succeededAt: applied ? new Date() : this.#lastLoad.succeededAt }
+    const at = new Date()
+    this.#lastLoad = { success: applied, cause, at, succeededAt: applied ? at : this.#lastLoad.succeededAt, faults }
     const { hash } = this.#config
     const durationMs = Math.round(performance.now() - begunMs)
     const outcome = { applied, hash, faults, warnings, waitingFor, durationMs }
-    this.#tell(cause, outcome)
+    tellOutcome(this.log, this.#config, cause, outcome)
     return outcome
   }
 
@@ -198,16 +202,6 @@ export class Runtime {
     const message = () => 'takes effect only after a restart; nothing was applied'
     const faults = restartNeeded(this.#config, config).flatMap((key) => faultAt(file, key, message, null).faults)
     if (faults.length > 0) throw new ConfigError(file, faults)
-  }
-
-  #tell(cause: string, { applied, hash, faults, warnings, waitingFor, durationMs }: Outcome): void {
-    const { file, routes, services } = this.#config
-    for (const warning of warnings) this.log.warn(placeOf(warning), `configuration: ${line(warning)}`)
-    for (const fault of faults) this.log.error(placeOf(fault), `configuration not reloaded: ${line(fault)}`)
-    if (!applied) return
-    const counts = { routes: routes.length, services: Object.keys(services).length }
-    const waited = waitingFor.length > 0 && { waitingFor }
-    this.log.info({ cause, file, hash, ...counts, durationMs, ...waited }, 'configuration reloaded')
   }
 
   /** A plugin of the configuration in use answers for the process; one that is being built, for its reload alone. */
@@ -266,14 +260,6 @@ export class Runtime {
   }
 }
 
-/** Waits for the instances of services. Returns the names of those for which it has waited in vain. */
-async function warm({ mesh }: FastifyInstance): Promise<string[]> {
-  const late = new AbortController()
-  await Promise.race([mesh.ready(), sleep(warmMs, null, { signal: late.signal }).catch(() => {})])
-  late.abort()
-  return mesh.discovery().flatMap(({ name, source }) => (source.confirmedAt === null ? [name] : []))
-}
-
 /** To Fastify, a facade is a server that begins to listen. */
 async function runListenHooks(gateway: FastifyInstance, listenTextResolver?: (address: string) => string) {
   await gateway.listen({ host: '0.0.0.0', port: 0, ...(listenTextResolver && { listenTextResolver }) })
@@ -286,12 +272,4 @@ async function refusePipe(file: string): Promise<void> {
   throw new Error('not an ordinary file: it cannot be read again')
 }
 
-/** The message is that of the log line. */
-const placeOf = ({ message: _, ...place }: Fault) => place
-
 const stopping = () => new Error('the gateway is stopping')
-
-function faultsOf(thrown: unknown, file: string): readonly Fault[] {
-  if (thrown instanceof ConfigError) return thrown.faults
-  return [{ file, line: 0, column: 0, path: '', message: asError(thrown).message }]
-}

@@ -19,6 +19,10 @@ export function watchConfig({ file, hash }: Config, log: FastifyBaseLogger, relo
     intervalMs: configTiming.interval,
     known: hash,
     onChange: reload,
-    onError: (err) => log.error({ err, file }, 'cannot watch the configuration; the one in use stays in force')
+    // It fails, and is counted as a failure: a restart would fail, too.
+    onError: (err) => {
+      log.error({ err, file }, 'cannot watch the configuration; the one in use stays in force')
+      void reload()
+    }
   })
 }

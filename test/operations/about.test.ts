@@ -22,7 +22,8 @@ t.test('version, file and hash: in the lines of the start, the log, the admin po
   t.match(line, { level: 'info', version, node: process.version, config: { file, hash } })
 
   const about = await request(`${gateway.adminUrl}/admin`)
-  const { startedAt, ...rest } = (await about.body.json()) as { startedAt: string }
+  const { startedAt, lastLoad, ...rest } = (await about.body.json()) as { startedAt: string; lastLoad: object }
+  t.match(lastLoad, { success: true, cause: 'start', faults: [] })
   t.strictSame(rest, { version, node: process.version, config: { file, hash } })
   t.ok(Date.parse(startedAt) <= Date.now())
   t.equal(startedAt, line?.startedAt)

@@ -1,6 +1,6 @@
 /** Reloads of the configuration of a running gateway: what changes, what goes on, and what a failure leaves as it is. */
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, unlinkSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
@@ -268,6 +268,37 @@ t.test('series of routes and services that are gone are removed', async (t) => {
   t.equal(await gateway.metric('jingwei_mesh_attempts_total{service="a",outcome="success"}'), '1')
 })
 
+t.test('a new service that cannot be found keeps a ready node ready, and no later reload waits for it', async (t) => {
+  const { url } = await service(t)
+  const discovery = { consul: { url: `http://127.0.0.1:${await freePort()}` } }
+  const good = { discovery, services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
+  const gateway = await running(t, good)
+  const ready = async () => {
+    const response = await fetch(`${gateway.admin}/health/ready`)
+    return { status: response.status, body: await response.json() }
+  }
+  t.equal((await ready()).status, 200)
+  const services = { ...good.services, lost: {} }
+  const { body } = await gateway.reload({ ...good, services })
+  t.match(body, { waitingFor: ['lost'] })
+  t.match(await ready(), { status: 200, body: { status: 'ready', waitingFor: ['lost'] } })
+  t.equal((await gateway.ask('/one')).status, 200)
+  const { body: later } = await gateway.reload({ ...good, services, routes: [route('two', 'a')] })
+  t.match(later, { waitingFor: [] }, 'it is not new any longer')
+})
+
+t.test('the admin port tells how the last load has ended', async (t) => {
+  const { url } = await service(t)
+  const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
+  const gateway = await running(t, good)
+  const lastLoad = async () => ((await (await fetch(`${gateway.admin}/admin`)).json()) as { lastLoad: object }).lastLoad
+  t.match(await lastLoad(), { success: true, cause: 'start', faults: [] })
+  await gateway.reload({ ...good, nonsense: true })
+  t.match(await lastLoad(), { success: false, cause: 'admin request', faults: [{ path: 'nonsense' }] })
+  await gateway.reload(good)
+  t.match(await lastLoad(), { success: true, cause: 'admin request', faults: [] })
+})
+
 t.test('many at a time are one after the other, and those that wait are one', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
@@ -292,6 +323,10 @@ t.test('with watch: true, a changed file is applied by itself; a bad one changes
   t.equal((await gateway.ask('/two')).status, 200)
   gateway.write(sections('four'))
   while ((await gateway.ask('/four')).status !== 200) await sleep(50)
+  unlinkSync(gateway.file)
+  while ((await gateway.metric('jingwei_config_last_reload_success')) !== '0') await sleep(50)
+  gateway.write(sections('five'))
+  while ((await gateway.ask('/five')).status !== 200) await sleep(50)
 })
 
 t.test('nothing of a configuration stays after 200 reloads', async (t) => {
