@@ -3,10 +3,11 @@ import { getCiphers } from 'node:tls'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Pair, PairFiles } from './certificates.ts'
 import { certificatesIn, doubtAbout, foldersOf, PairError, pairsIn, readPair, readPem } from './certificates.ts'
+import { checkTlsHosts } from './check-tls-hosts.ts'
 import { checkPem } from './checked.ts'
 import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
-import { writtenHostKey } from './host-name.ts'
+import { patternKey, writtenHostKey } from './host-name.ts'
 import { didYouMean } from './nearest.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
 import { ServerNames } from './server-names.ts'
@@ -19,7 +20,8 @@ export function* checkTls(at: string, tls: TlsOptions, checked: Checked): Steps<
   }
   checkCiphers(at, tls, checked)
   checkDefault(at, tls, pairs, checked)
-  checkClients(at, tls, checked)
+  const rules = checkClients(at, tls, checked)
+  if (checked.report.sound(at)) yield* checkTlsHosts(tls, pairs, rules, checked)
 }
 
 /** Returns the certificates that can be used. */
@@ -110,7 +112,8 @@ function checkDefault(at: string, tls: TlsOptions, pairs: readonly Pair[], { rep
   if (name === null || names.find(name) === undefined) report.fault(place, `no certificate has the name ${tls.default}`)
 }
 
-function checkClients(at: string, tls: TlsOptions, checked: Checked): void {
+/** Returns the places of the hosts that have rules of their own, by `patternKey`. */
+function checkClients(at: string, tls: TlsOptions, checked: Checked): Map<string, string> {
   const { report } = checked
   checkAuthorities(`${at}/ca`, tls.ca, checked)
   if (tls.ca !== undefined && tls.clientCertificate !== undefined) {
@@ -124,13 +127,14 @@ function checkClients(at: string, tls: TlsOptions, checked: Checked): void {
     checkClient(`${place}/clientCertificate`, clientCertificate, clientCertificate.ca ?? ca, checked)
     names.forEach((name, i) => {
       const here = pointer(place, 'names', i)
-      const key = writtenHostKey(name)
-      const wildcard = name.startsWith('*.') ? `*.${key}` : key
+      const key = patternKey(name)
+      const before = key === null ? undefined : seen.get(key)
       if (key === null) report.fault(here, 'is neither a host name, nor *. and one')
-      else if (seen.has(wildcard!)) report.fault(here, `${name} has rules already, in ${seen.get(wildcard!)}`)
-      else seen.set(wildcard!, report.pathOf(here))
+      else if (before !== undefined) report.fault(here, `${name} has rules already, in ${report.pathOf(before)}`)
+      else seen.set(key, here)
     })
   })
+  return seen
 }
 
 function checkClient(

@@ -28,5 +28,11 @@ export function writtenHostKey(host: string): string | null {
   return hostName.test(ascii) ? hostKey(ascii) : null
 }
 
+/** Returns the key of a host or of a wildcard, which keeps its `*.`; null if it is neither. */
+export function patternKey(host: string): string | null {
+  const key = writtenHostKey(host)
+  return key !== null && host.startsWith('*.') ? `*.${key}` : key
+}
+
 const beyondAscii = /[^\0-\x7f]/
 const hostName = /^[\w.-]+$/

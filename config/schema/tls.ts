@@ -94,7 +94,7 @@ export const Tls = Type.Object(
       {
         default: [],
         description:
-          'Hosts with other rules for client certificates. A request for a host is only served on a connection that was made under its rules; others get 421.'
+          'Hosts with other rules for client certificates. A request for a host is only served on a connection that was made under its rules; others get 421. A name that no certificate and no route has is a warning; with `strict`, one without a certificate is a fault.'
       }
     )
   },

@@ -15,6 +15,11 @@ import { attach, edgeRouteOf } from './attach.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
 
+/** A route as `routes` and `explain` see it. One of a plugin may have no `match`: it may be asked for by any host. */
+export type ShownRoute = Pick<EdgeRoute, 'edge'> & {
+  readonly match?: Pick<RouteConfig['match'], 'hosts' | 'listeners'>
+}
+
 /** An entry of the ordered list of the edge. */
 export interface EdgeConcern {
   /** Shown by `routes` and `explain`. */
@@ -24,7 +29,7 @@ export interface EdgeConcern {
   /** A Fastify plugin, registered once. */
   readonly plugin: Plugin
   /** Returns whether the concern is in force on a route. */
-  readonly isOn: (route: Pick<EdgeRoute, 'edge'>) => boolean
+  readonly isOn: (route: ShownRoute, listeners: Config['listeners']) => boolean
   /** Scope of its keys on plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
@@ -187,7 +192,12 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
   }
 }
 
-/** Makes a concern without keys, which applies to every route. */
-export function everywhere(name: string, plugin: Plugin, keys: readonly Key[] = []): EdgeConcern {
-  return { name, plugin, keys, isOn: () => true, ownRoutes: 'asked' }
+/** Makes a concern that applies to every route, or to those that `isOn` tells. */
+export function everywhere(
+  name: string,
+  plugin: Plugin,
+  keys: readonly Key[] = [],
+  isOn: EdgeConcern['isOn'] = () => true
+): EdgeConcern {
+  return { name, plugin, keys, isOn, ownRoutes: 'asked' }
 }

@@ -30,6 +30,7 @@ import { isProtected, protect } from './protocol/protection.ts'
 import redirect from './protocol/redirect.ts'
 import requestId from './protocol/request-id.ts'
 import requestTarget from './protocol/request-target.ts'
+import { asksForCertificates } from './protocol/tls/client-rules.ts'
 import tls from './protocol/tls/index.ts'
 import { receiveUpgrades } from './protocol/upgrades.ts'
 
@@ -48,7 +49,7 @@ export const concerns: readonly EdgeConcern[] = [
   everywhere('client-limits', clientLimits), // one that waits holds nothing but its memory
   everywhere('request-target', requestTarget), // before any rule that goes by the path
   everywhere('to-https', redirect), // no concern of a route is asked on a listener that only redirects
-  everywhere('client-certificate', tls), // the host is in order: may its requests come on this connection?
+  everywhere('client-certificate', tls, [], asksForCertificates), // the host is in order: may its requests come on this connection?
   bodyTimeout, // the clock runs from the head on
   cors, // preflights carry no credentials and must not be counted
   rateLimit, // before the cost of authentication; by consumer: after it
@@ -105,7 +106,7 @@ export default fp<Config>(
         return listenerOf(this.raw)
       }
     })
-    const order = new EdgeOrder(concerns)
+    const order = new EdgeOrder(concerns, config.listeners)
     fastify.decorate('edgeOrder', order)
     const ownRoutes = new OwnRoutes(fastify, config, order)
     watchRouteHooks(fastify)

@@ -1,6 +1,6 @@
 import type { RouteOptions } from 'fastify'
-import type { EdgeRoute } from './attach.ts'
-import type { EdgeConcern } from './concern.ts'
+import type { Config } from '../../config/schema.ts'
+import type { EdgeConcern, ShownRoute } from './concern.ts'
 
 type OnRoute = (route: RouteOptions) => void
 type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'keys' | 'ownRoutes'>
@@ -44,11 +44,13 @@ function lastAfter(slots: readonly Slot[], slot: Slot): Slot {
 /** The edge's concerns in their order, and positions among them for concerns and hooks of users. */
 export class EdgeOrder {
   readonly #concerns: readonly Shown[]
+  readonly #listeners: Config['listeners']
   /** Slots before the concern with the same index; last, after all of them. */
   readonly #slots: Slot[][]
 
-  constructor(concerns: readonly Shown[]) {
+  constructor(concerns: readonly Shown[], listeners: Config['listeners'] = []) {
     this.#concerns = concerns
+    this.#listeners = listeners
     this.#slots = Array.from({ length: concerns.length + 1 }, () => [])
   }
 
@@ -58,8 +60,8 @@ export class EdgeOrder {
   }
 
   /** Names of the concerns in force on a route, in their order. */
-  namesOn(route: Pick<EdgeRoute, 'edge'>): string[] {
-    return this.concerns.flatMap(({ name, isOn }) => (isOn(route) ? [name] : []))
+  namesOn(route: ShownRoute): string[] {
+    return this.concerns.flatMap(({ name, isOn }) => (isOn(route, this.#listeners) ? [name] : []))
   }
 
   /** All concerns in their order; those of users are among them before the first plugin starts. */

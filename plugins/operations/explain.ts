@@ -3,6 +3,7 @@
  * mesh's chain, the instances that may be chosen. Nothing is sent, counted or drawn.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
+import { hostKey } from '../../config/host-name.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { hooksText } from './plugin-record.ts'
@@ -55,13 +56,14 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     const message = `requests that come to the listener ${listener} are redirected to https`
     return { request, route: null, refused: { status, code: null, message }, own: null }
   }
+  const match = { listeners: [listener], ...(headers.host !== undefined && { hosts: [hostKey(headers.host)] }) }
   const probed = { ...headers, [probedTarget]: path, [probedListener]: listener }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
   const found = answer.json<{ route?: string; own?: number; statusCode?: number; code?: string; message?: string }>()
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
-    const edge = gateway.edgeOrder.namesOn({ edge: own.edge })
+    const edge = gateway.edgeOrder.namesOn({ edge: own.edge, match })
     return { request, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
   }
   const route = config.routes.find(({ name }) => name === found.route)
@@ -77,7 +79,7 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     route: route.name,
     refused: null,
     own: null,
-    edge: gateway.edgeOrder.namesOn(route),
+    edge: gateway.edgeOrder.namesOn({ edge: route.edge, match }),
     plugins: gateway.pluginRecord.hooksOf(route.name),
     config: routeSettings(route, config.plugins),
     via: route.via ?? null,

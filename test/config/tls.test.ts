@@ -35,11 +35,16 @@ openssl('genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:1024', '-ou
 openssl('genpkey', '-algorithm', 'X25519', '-out', path('x25519.key'))
 
 /** What is told of `listen: { tls: … }`. */
-function told(tls: string): { faults: string[]; warnings: string[] } {
+function told(tls: string, more = ''): { faults: string[]; warnings: string[] } {
   const warnings: string[] = []
   const text = ({ line, column, path, message }: Fault) => `${line}:${column}: ${path}: ${message}`
   try {
-    parseConfig(`listen: { tls: ${tls} }`, path('gateway.yaml'), {}, (warning) => void warnings.push(text(warning)))
+    parseConfig(
+      `listen: { tls: ${tls} }${more}`,
+      path('gateway.yaml'),
+      {},
+      (warning) => void warnings.push(text(warning))
+    )
     return { faults: [], warnings }
   } catch (error) {
     if (error instanceof ConfigError) return { faults: error.faults.map(text), warnings }
@@ -107,5 +112,40 @@ for (const [name, tls, expected] of warnings) {
     t.strictSame(faults, [])
     t.match(warnings, expected)
     t.equal(warnings.length, expected.length, warnings.join('\n'))
+  })
+}
+
+const routesFor = (...hosts: (string | null)[]) =>
+  `\nservices: { any: { instances: ["http://127.0.0.1:1"] } }\nroutes: [${hosts
+    .map(
+      (host, index) =>
+        `{ name: r${index}, match: { path: /${host === null ? '' : `, hosts: ["${host}"]`} }, service: any }`
+    )
+    .join(', ')}]`
+const ruled = (names: string, more = '') =>
+  `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: [${names}], clientCertificate: {} }]${more} }`
+
+/** `one` has the names one.example and *.one.example. */
+const hosts: [name: string, tls: string, routes: string, faults: RegExp[], warnings: RegExp[]][] = [
+  ['of a certificate', ruled('one.example, a.one.example, "*.one.example"'), routesFor(null), [], []],
+  ['of a route', ruled('admin.example, b.c.example, "*.example"'), routesFor(null, 'admin.example', '*.c.example'), [], []],
+  ['misspelt, of a certificate', ruled('oen.example'), routesFor(null), [], [/listen\.tls\.hosts\[0\]\.names\[0\]: no certificate and no route has the name oen\.example, so this rule protects nothing; did you mean "one\.example"\?$/]],
+  ['misspelt, of a route', ruled('admn.shop.test'), routesFor(null, 'admin.shop.test'), [], [/names\[0\]: no certificate and no route has the name admn\.shop\.test, .*; did you mean "admin\.shop\.test"\?$/]],
+  ['misspelt, below the wildcard of a certificate', ruled('admn.one.example'), routesFor('admin.one.example'), [], [/names\[0\]: no route has the name admn\.one\.example, .*; did you mean "admin\.one\.example"\?$/]],
+  ['a misspelt wildcard', ruled('"*.oen.example"'), routesFor(null), [], [/names\[0\]: no certificate and no route has the name \*\.oen\.example, .*; did you mean "\*\.one\.example"\?$/]],
+  ['below a wildcard, by more than a label', ruled('a.b.one.example'), routesFor(null), [], [/no certificate and no route has the name a\.b\.one\.example/]],
+  ['misspelt, where another has rules', ruled('one.example, oen.example'), routesFor(null), [], [/names\[1\]: .* so this rule protects nothing(; did you mean "\*\.one\.example"\?)?$/]],
+  ['strict: misspelt', ruled('admn.one.test', ', strict: true'), routesFor(null, 'admin.one.test'), [/listen\.tls\.hosts\[0\]\.names\[0\]: no certificate has the name admn\.one\.test, and strict refuses the clients that ask for it; did you mean "admin\.one\.test"\?$/], []],
+  ['strict: of a route, without a certificate', ruled('admin.one.test', ', strict: true'), routesFor('admin.one.test'), [/no certificate has the name admin\.one\.test, and strict refuses/], []],
+  ['strict: a certificate may come into a folder', ruled('admin.one.test', ', strict: true, folders: [mixed]'), routesFor('admin.one.test'), [], [/no certificate has the name admin\.one\.test, and strict refuses/, /bad\.key is not the key/]]
+] // biome-ignore format: a table
+
+for (const [name, tls, routes, faulty, warned] of hosts) {
+  t.test(`hosts with rules: ${name}`, async (t) => {
+    const { faults, warnings } = told(tls, routes)
+    t.match(faults, faulty)
+    t.equal(faults.length, faulty.length, faults.join('\n'))
+    t.match(warnings, warned)
+    t.equal(warnings.length, warned.length, warnings.join('\n'))
   })
 }

@@ -249,7 +249,7 @@ plugins: [{ path: ./tenant.ts }, { path: ./stamp.ts }]
   const routes = await runToEnd(process.execPath, [main, 'routes', file])
   t.match(
     routes.stdout,
-    /top .*request-target → to-https → client-certificate → body-timeout → tenant → websocket/,
+    /top .*request-target → to-https → body-timeout → tenant → websocket/,
     'routes shows it at its place'
   )
   t.match(routes.stdout, /retry → stamp → select/)

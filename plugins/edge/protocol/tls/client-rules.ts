@@ -1,12 +1,23 @@
-import { hostKey, MAX_NAME, writtenHostKey } from '../../../../config/host-name.ts'
+import { hostKey, MAX_NAME, patternKey } from '../../../../config/host-name.ts'
 import type { ClientCertificateOptions, TlsOptions } from '../../../../config/schema/tls.ts'
+import type { Config } from '../../../../config/schema.ts'
+import type { ShownRoute } from '../../concern.ts'
 
 /** Rule for the client certificates of a host. */
 export interface ClientRule {
   /** The same for the same mode and file of authorities, also in another configuration. */
   readonly id: string
   readonly mode: 'require' | 'request' | 'none'
-  /** Authorities that sign the certificates, in PEM; null for none. */
+  /** File of the authorities that sign the certificates; null for none. */
+  readonly file: string | null
+  /** Its content, in PEM. */
+  readonly ca: string | null
+}
+
+/** A host, or a wildcard, and what its clients are asked for; for the admin port. */
+export interface HostRule extends Pick<ClientRule, 'mode'> {
+  readonly host: string
+  /** File of the authorities. */
   readonly ca: string | null
 }
 
@@ -32,6 +43,8 @@ export class ClientRules {
   readonly differ: boolean
   readonly #exact = new Map<string, ClientRule>()
   readonly #wildcards = new Map<string, ClientRule>()
+  /** All of them, by `patternKey`. */
+  readonly #patterns = new Map<string, ClientRule>()
 
   /** `readCa` returns the content of a file. */
   constructor(tls: ClientOptions, readCa: (file: string) => string) {
@@ -40,7 +53,7 @@ export class ClientRules {
     const ruleOf = ({ mode, ca: own = ca }: ClientCertificateOptions): ClientRule => {
       const file = mode === 'none' ? undefined : own
       const id = `${mode} ${file ?? ''}`
-      const rule = rules.get(id) ?? { id, mode, ca: file === undefined ? null : readCa(file) }
+      const rule = rules.get(id) ?? { id, mode, file: file ?? null, ca: file === undefined ? null : readCa(file) }
       rules.set(id, rule)
       return rule
     }
@@ -48,8 +61,11 @@ export class ClientRules {
     for (const { names, clientCertificate } of tls.hosts) {
       const rule = ruleOf(clientCertificate)
       for (const name of names) {
-        const key = writtenHostKey(name)
-        if (key !== null) (name.startsWith('*.') ? this.#wildcards : this.#exact).set(key, rule)
+        const key = patternKey(name)
+        if (key === null) continue
+        this.#patterns.set(key, rule)
+        if (key.startsWith('*.')) this.#wildcards.set(key.slice(2), rule)
+        else this.#exact.set(key, rule)
       }
     }
     this.ask = [...rules.values()].some(({ mode }) => mode !== 'none')
@@ -68,4 +84,44 @@ export class ClientRules {
     }
     return this.fallback
   }
+
+  /** Hosts that have rules of their own. */
+  get hosts(): string[] {
+    return [...this.#patterns.keys()]
+  }
+
+  /** Returns the rules of these hosts, and of those with rules of their own below wildcards; none if no host asks. */
+  among(hosts: readonly string[]): HostRule[] {
+    if (!this.ask) return []
+    const found = new Map<string, ClientRule>()
+    for (const host of hosts) {
+      found.set(host, this.of(host))
+      if (!host.startsWith('*.')) continue
+      for (const [key, rule] of this.#patterns) if (key.endsWith(host.slice(1))) found.set(key, rule)
+    }
+    return [...found].map(([host, { mode, file }]) => ({ host, mode, ca: file }))
+  }
+}
+
+const known = new WeakMap<TlsOptions, ClientRules>()
+
+/** Returns the rules of a listener without the content of files. */
+function rulesOf(tls: TlsOptions): ClientRules {
+  const rules = known.get(tls) ?? new ClientRules(tls, () => '')
+  known.set(tls, rules)
+  return rules
+}
+
+/** Returns whether clients are asked for certificates on a listener of the route, for one of its hosts. */
+export function asksForCertificates(
+  { match = {} }: Pick<ShownRoute, 'match'>,
+  listeners: Config['listeners']
+): boolean {
+  const { hosts, listeners: names } = match
+  return listeners.some(({ name, tls }) => {
+    if (tls === undefined || (names !== undefined && !names.includes(name))) return false
+    const rules = rulesOf(tls)
+    if (hosts === undefined) return rules.ask
+    return rules.among(hosts.map((host) => patternKey(host) ?? host)).some(({ mode }) => mode !== 'none')
+  })
 }

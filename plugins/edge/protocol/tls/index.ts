@@ -8,7 +8,7 @@ import { listenerNameOf, listeningOf } from '../../../listener-of.ts'
 import { meterOf } from '../../concern.ts'
 import type { ClientCertificate } from './client-certificate.ts'
 import { clientCertificateOf, refusalOf } from './client-certificate.ts'
-import { ClientRules } from './client-rules.ts'
+import { asksForCertificates } from './client-rules.ts'
 import { verificationError } from './failed-handshakes.ts'
 import type { CertificateStatus, TlsEvents } from './listener-tls.ts'
 import { ListenerTls } from './listener-tls.ts'
@@ -142,8 +142,7 @@ export default fp<Config>(
       for (const end of ends) end()
     })
     // By the rules of this configuration, which may not be in use yet.
-    const asks = ({ tls }: Config['listen']) => tls !== undefined && new ClientRules(tls, () => '').ask
-    if (!config.listeners.some(asks)) return
+    if (!asksForCertificates({}, config.listeners)) return
     fastify.addHook('onRequest', (request, _reply, done) => {
       const refusal = refusalOn(fastify.server, request.raw)
       if (refusal === null) return done()

@@ -15,6 +15,7 @@ import { atOnce, inSlices } from '../../../time-slices.ts'
 import type { Certificate, CertificateEntry } from './certificate.ts'
 import { CertificateFiles } from './certificate-files.ts'
 import { admit, impose } from './client-certificate.ts'
+import type { HostRule } from './client-rules.ts'
 import { ClientRules } from './client-rules.ts'
 import { reportFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
 
@@ -28,6 +29,8 @@ export interface CertificateStatus {
   readonly facts: CertificateFacts | null
   /** The reason why the newest content of its files is not in use, or null. */
   readonly error: string | null
+  /** Hosts for which it is shown, and what clients are asked for there; none if the listener asks nobody. */
+  readonly clientCertificates: readonly HostRule[]
 }
 
 export interface TlsEvents {
@@ -133,13 +136,21 @@ export class ListenerTls {
 
   /** The certificates, those that are not in use included. */
   status(): CertificateStatus[] {
-    const { fallback, strict } = this.#choice
+    const { fallback, strict, rules, names } = this.#choice
+    const hostsOf = ({ facts }: Certificate, isDefault: boolean) => [
+      ...facts.names,
+      ...(isDefault ? rules.hosts.filter((host) => names.find(host) === undefined) : [])
+    ]
     return this.#files.entries.map(({ files, certificate, error }) => ({
       listener: this.name,
       certificate: files.cert,
       isDefault: !strict && certificate === fallback,
       facts: certificate?.facts ?? null,
-      error
+      error,
+      // Metrics, which are collected more often, do not need them.
+      get clientCertificates() {
+        return certificate === null ? [] : rules.among(hostsOf(certificate, this.isDefault))
+      }
     }))
   }
 

@@ -297,3 +297,64 @@ t.test('a second handshake on a connection cannot change whose certificate was v
   t.equal(await failed, 'ERR_SSL_NO_RENEGOTIATION')
   t.equal(text, '')
 })
+
+t.test('routes, explain and the admin port show where certificates are asked for', async (t) => {
+  const { main, one, two, issue } = parties(t)
+  const other = pairOf(issue('other', ['other.test']))
+  const match = (...hosts: string[]) => ({ path: '/', hosts })
+  const service = 'any'
+  const { server } = await listening(
+    t,
+    {
+      ...main,
+      certificates: [other],
+      hosts: [
+        { names: ['admin.example.com', 'uncertified.test'], clientCertificate: { ca: one.file } },
+        { names: ['*.b.example.com'], clientCertificate: { mode: 'request', ca: two.file } },
+        { names: ['open.example.com'], clientCertificate: { mode: 'none' } }
+      ]
+    },
+    {
+      routes: [
+        { name: 'all', match: { path: '/' }, service },
+        { name: 'www', match: match('www.example.com', 'open.example.com'), service },
+        { name: 'admin', match: match('ADMIN.example.com'), service },
+        { name: 'wildcard', match: match('*.example.com'), service },
+        { name: 'below', match: match('x.y.b.example.com'), service },
+        { name: 'beside', match: match('b.example.com', '*.c.example.com'), service }
+      ]
+    }
+  )
+  const shown = async (url: string) => (await server.admin!.inject(url)).json()
+  const routes: { name: string; edge: string[] }[] = await shown('/admin/routes')
+  t.strictSame(
+    routes.filter(({ edge }) => edge.includes('client-certificate')).map(({ name }) => name),
+    ['all', 'admin', 'wildcard', 'below']
+  )
+  const explained = async (host: string) => (await shown(`/admin/explain?path=/&header=host:${host}`)).edge
+  t.ok((await explained('admin.example.com:8443')).includes('client-certificate'))
+  t.notOk((await explained('admn.example.com')).includes('client-certificate'))
+  const certificates: { clientCertificates: object[] }[] = await shown('/admin/certificates')
+  t.strictSame(
+    certificates.map(({ clientCertificates }) => clientCertificates),
+    [
+      [
+        { host: '*.example.com', mode: 'none', ca: null },
+        { host: 'admin.example.com', mode: 'require', ca: one.file },
+        { host: '*.b.example.com', mode: 'request', ca: two.file },
+        { host: 'open.example.com', mode: 'none', ca: null },
+        { host: 'example.com', mode: 'none', ca: null },
+        { host: 'uncertified.test', mode: 'require', ca: one.file }
+      ],
+      [{ host: 'other.test', mode: 'none', ca: null }]
+    ]
+  )
+})
+
+t.test('where no client is asked for a certificate, none of it is shown', async (t) => {
+  const { main } = parties(t)
+  const { server } = await listening(t, main)
+  const shown = async (url: string) => (await server.admin!.inject(url)).json()
+  t.notOk((await shown('/admin/routes'))[0].edge.includes('client-certificate'))
+  t.strictSame((await shown('/admin/certificates'))[0].clientCertificates, [])
+})
