@@ -35,11 +35,14 @@ interface Watched {
   start(): void
   close(): void | Promise<void>
 }
+/** User of shared files and identities. After a change, a service has two of its name while its old calls end. */
+interface User {
+  readonly service: string
+}
 /** One that several services use. */
 interface Shared<T> {
   readonly thing: T
-  /** Names of the services that use it; a changed service is in it twice while its old calls end. */
-  readonly services: string[]
+  readonly users: Set<User>
   started: boolean
 }
 /** A certificate that is shown to a service. */
@@ -65,14 +68,15 @@ export class Transports {
   of(service: ServiceConfig): Transport {
     const { name, mesh } = service
     const { mode = 'direct' } = mesh
+    const user: User = { service: name }
     if (mode === 'sidecar' && service.sidecar === undefined) {
       throw new Error(`service ${name}: mode sidecar needs \`sidecar\`, the URL of its local listener`)
     }
-    const identity = mode === 'connect' ? this.#identity(service) : null
-    const files = identity === null && mesh.tls ? this.#files(name, mesh.tls) : null
+    const identity = mode === 'connect' ? this.#identity(service, user) : null
+    const files = identity === null && mesh.tls ? this.#files(mesh.tls, user) : null
     const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
     const connectors = new Connectors(name, mesh, security, this.#deps)
-    const permission = this.#permission(service)
+    const permission = this.#permission(service, user)
     const shown = security === null ? null : this.#measure(name, security.source)
     return {
       to: (origin) => connectors.to(origin),
@@ -91,7 +95,7 @@ export class Transports {
       },
       close: async () => {
         if (shown !== null) this.#shown.delete(shown)
-        await this.#leave(name)
+        await this.#leave(user)
       }
     }
   }
@@ -111,33 +115,30 @@ export class Transports {
     this.#agent?.destroy()
   }
 
-  async #leave(service: string): Promise<void> {
+  async #leave(user: User): Promise<void> {
     const unused: Watched[] = []
-    for (const [id, { services, thing }] of this.#shared) {
-      const index = services.indexOf(service)
-      if (index === -1) continue
-      services.splice(index, 1)
-      if (services.length > 0) continue
+    for (const [id, { users, thing }] of this.#shared) {
+      if (!users.delete(user) || users.size > 0) continue
       this.#shared.delete(id)
       unused.push(thing)
     }
     await Promise.all(unused.map((thing) => thing.close()))
   }
 
-  #files(service: string, tls: UpstreamTlsOptions): TlsFiles {
+  #files(tls: UpstreamTlsOptions, user: User): TlsFiles {
     const { ca, cert, key, minVersion } = tls
     const id = JSON.stringify(['files', ca, cert, key, minVersion])
-    return this.#share(id, service, (onReload) => new TlsFiles(tls, this.#deps.log, onReload))
+    return this.#share(id, user, (onReload) => new TlsFiles(tls, this.#deps.log, onReload))
   }
 
-  #identity({ name, mesh, instances, dns }: ServiceConfig): ConnectIdentity {
+  #identity({ name, mesh, instances, dns }: ServiceConfig, user: User): ConnectIdentity {
     if (instances !== undefined || dns !== undefined) {
       throw new Error(
         `service ${name}: mode connect finds instances in Consul; with \`instances\` or \`dns\` it is direct`
       )
     }
     const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
-    return this.#share(`identity ${own}`, name, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
+    return this.#share(`identity ${own}`, user, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
   }
 
   #connect(service: ServiceConfig, identity: ConnectIdentity): Security {
@@ -161,11 +162,11 @@ export class Transports {
     }
   }
 
-  #permission({ name, consul, mesh }: ServiceConfig): Permission | null {
+  #permission({ name, consul, mesh }: ServiceConfig, user: User): Permission | null {
     const { mode, intentions } = mesh
     if (intentions === false || (intentions === undefined && mode !== 'connect')) return null
     const { own, consul: options, get } = this.#asGateway(name, mesh, 'intentions')
-    const known = this.#share(`intentions ${own}`, name, () => new Intentions(own, get, options, this.#deps))
+    const known = this.#share(`intentions ${own}`, user, () => new Intentions(own, get, options, this.#deps))
     return known.to(consul?.service ?? name)
   }
 
@@ -180,14 +181,14 @@ export class Transports {
     return { own: identity.service, consul: this.#consul, get: createGet(this.#consul, this.#agent) }
   }
 
-  #share<T extends Watched>(id: string, service: string, make: (onReload: (outcome: string) => void) => T): T {
-    const services: string[] = []
+  #share<T extends Watched>(id: string, user: User, make: (onReload: (outcome: string) => void) => T): T {
+    const users = new Set<User>()
     const reloaded = (outcome: string) => {
-      for (const each of new Set(services)) this.#reloads?.(each, outcome)
+      for (const service of new Set(Array.from(users, (each) => each.service))) this.#reloads?.(service, outcome)
     }
-    const shared = this.#shared.get(id) ?? { thing: make(reloaded), services, started: false }
+    const shared = this.#shared.get(id) ?? { thing: make(reloaded), users, started: false }
     this.#shared.set(id, shared)
-    shared.services.push(service)
+    shared.users.add(user)
     return shared.thing as T
   }
 

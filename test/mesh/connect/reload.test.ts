@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { filesTiming } from '../../../plugins/mesh/connect/tls-files.ts'
+import { Stores } from '../../../plugins/stores.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { meterStub } from '../helpers/mesh.ts'
 import { eventually } from '../helpers/servers.ts'
@@ -35,7 +36,7 @@ async function scene(t: Test) {
   const { log, of } = logged()
   const { meter, counts, gauges } = meterStub()
   const open = () => calling(t, peer.url, tls, { log, meter })
-  return { folder, made, ours, first, second, tls, put, ...peer, of, counts, gauges, open }
+  return { folder, made, ours, first, second, tls, put, ...peer, log, of, meter, counts, gauges, open }
 }
 
 t.test('a new client certificate, by rename, under load', async (t) => {
@@ -153,6 +154,20 @@ t.test('an authority that is no longer trusted: no new connection, not even a re
   server.closeAllConnections()
   await call(mesh)
   t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
+})
+
+t.test('the end of a service before its change leaves the files of the changed one watched', async (t) => {
+  const { second, tls, put, url, counts, log, meter } = await scene(t)
+  const stores = new Stores()
+  const [before, after] = [stores.open(log), stores.open(log)]
+  calling(t, url, undefined, { log, meter, claims: before })
+  const mesh = calling(t, url, tls, { log, meter, claims: after })
+  t.teardown(() => after.release())
+  await before.release()
+  t.equal(await call(mesh), 'hello')
+  put(second.certFile, tls.cert)
+  put(second.keyFile, tls.key)
+  await eventually(() => counts[reloads('success')] === 1, 'the new certificate')
 })
 
 t.test('nothing is read after the end', async (t) => {
