@@ -59,6 +59,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   // Without the admin port, only code beside the gateway's can read what is counted.
   const counts = config.admin !== false || !fastify.hasDecorator(SEALED)
   if (!fastify.hasDecorator('host')) fastify.decorate('host', null)
+  if (!fastify.hasDecorator('dryRun')) fastify.decorate('dryRun', false)
   await fastify.register(operations, { ...config, counts })
   await fastify.register(mesh, config)
   await fastify.register(edge, config)
@@ -124,16 +125,22 @@ export interface BuildOptions {
   host?: Host
   /** Log of the process, in place of one of the server's own. */
   log?: FastifyBaseLogger
+  /** Built to be looked at: it will not serve. */
+  dryRun?: boolean
 }
 
 /** A server of its own with the gateway in it; it does not listen yet. */
-export function build(config: Config, { logger, sealed, stores, host, log }: BuildOptions = {}): FastifyInstance {
+export function build(
+  config: Config,
+  { logger, sealed, stores, host, log, dryRun }: BuildOptions = {}
+): FastifyInstance {
   const server = Fastify({
     ...(host ? { ...gatewayOptions(config), serverFactory: host.edge.create } : serverOptions(config)),
     ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log })
   } as FastifyServerOptions)
   if (sealed) server.decorate(SEALED, true)
   server.decorate('host', host ?? null)
+  server.decorate('dryRun', dryRun ?? false)
   server.register(keepStores, { stores })
   countOwnRoutes(server)
   // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
@@ -179,7 +186,7 @@ const registryMs = 3000
 
 /** Asks the registries, sends nothing to any instance, and ends. */
 async function explainOnce(config: Config, asked: Asked): Promise<string> {
-  const gateway = build(config, { logger: false })
+  const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
     const probe = prober(config, gateway)

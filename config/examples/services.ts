@@ -1,5 +1,5 @@
 /**
- * Three small services for trying the gateway out, as a plugin of it: they start and stop with it.
+ * Three small services for trying the gateway out, as a plugin of it: they start and stop with it, and go on over reloads.
  *
  *   plugins:
  *     - path: ./examples/services.ts
@@ -39,17 +39,24 @@ export function serve(name: string, port: number): Promise<Server> {
   })
 }
 
+/** Closes a service, if it could listen. */
+async function end(serving: Promise<Server>): Promise<void> {
+  const server = await serving.catch(() => null)
+  if (server !== null) await new Promise((resolve) => server.close(resolve).closeAllConnections())
+}
+
 export default async function services(
   fastify: FastifyInstance,
   ports: Record<string, (number | string)[]>
 ): Promise<void> {
-  const running: Server[] = []
+  // `check` may run beside the gateway that has the ports.
+  if (fastify.dryRun) return
   fastify.addHook('onReady', async () => {
     for (const [name, list] of Object.entries(ports)) {
-      for (const port of list) running.push(await serve(name, Number(port)))
+      for (const port of list.map(Number)) {
+        // Kept over reloads, since the configuration before serves until this one is ready. It depends on both.
+        await fastify.stores.claim('services.server', { name, port }, () => serve(name, port), end)
+      }
     }
-  })
-  fastify.addHook('onClose', async () => {
-    await Promise.all(running.map((server) => new Promise((resolve) => server.close(resolve).closeAllConnections())))
   })
 }

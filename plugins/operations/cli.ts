@@ -27,7 +27,7 @@ export interface Gateways {
   /** The schema of a file with the concerns of its plugins; null: of a file without any. */
   schemaOf: (file: string | null) => Promise<object>
   start: (config: Config, command: string) => Promise<unknown>
-  build: (config: Config, options: { logger: boolean }) => FastifyInstance
+  build: (config: Config, options: { logger: boolean; dryRun: boolean }) => FastifyInstance
   explain: (config: Config, asked: Asked) => Promise<string>
   /** Commands of concerns. */
   commands: readonly Command[]
@@ -178,7 +178,7 @@ export async function exit(code: number): Promise<never> {
 
 /** Builds a gateway, which reads its certificates, loads its plugins and runs their `onReady`, and starts nothing. */
 async function tried(config: Config, { build }: Gateways): Promise<string> {
-  const gateway = build(config, { logger: false })
+  const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
     for (const warning of await runReadyHooks(gateway, config.file)) warn(warning)
@@ -200,7 +200,7 @@ function describe(error: Error): string {
 }
 
 async function routeTable(config: Config, { build }: Gateways): Promise<string> {
-  const gateway = build(config, { logger: false })
+  const gateway = build(config, { logger: false, dryRun: true })
   // Registers everything; nothing listens and no discovery begins before `ready`.
   await gateway.after()
   const hasPlugins = config.plugins.length > 0

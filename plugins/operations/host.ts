@@ -46,5 +46,10 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** The process of the gateway; null where a server of somebody else's embeds it. */
     host: Host | null
+    /**
+     * True in `check`, `routes` and `explain`, whose gateway never serves. A gateway may be running beside it, so that a
+     * plugin opens no port, takes no lock and begins no job.
+     */
+    dryRun: boolean
   }
 }
