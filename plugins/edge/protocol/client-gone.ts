@@ -44,20 +44,18 @@ export default fp(
     const inFlight = new InFlight()
     fastify.decorate('inFlight', inFlight)
     fastify.addHook('onRequest', (request, reply, done) => {
-      const gone = () => inContext(request, () => end(request, reply, isCutting()))
-      const closed = () => {
-        gone()
-        inFlight.leave(request)
-      }
+      const { raw } = request
       // A handshake's connection is tracked as such, and its response never closes.
-      if (handshakeOf(request.raw) !== undefined) reply.raw.once('close', gone)
-      else {
-        inFlight.enter(request)
-        // 'close' on the response, not on the request: that one fires as soon as a body is read.
-        reply.raw.once('close', closed)
-      }
+      const isUpgrade = handshakeOf(raw) !== undefined
+      if (!isUpgrade) inFlight.enter(request)
+      // 'close' on the response, not on the request: that one fires as soon as a body is read.
+      reply.raw.once('close', () => {
+        inContext(request, () => end(request, reply, isCutting()))
+        if (!isUpgrade) inFlight.leave(request)
+      })
       // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
-      if (request.raw.httpVersionMajor > 1) request.raw.once('aborted', gone)
+      if (raw.httpVersionMajor > 1)
+        raw.once('aborted', () => inContext(request, () => end(request, reply, isCutting())))
       done()
     })
   },
