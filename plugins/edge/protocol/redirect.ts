@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -6,7 +7,7 @@ import type { Config } from '../../../config/schema.ts'
 import { listeningOf } from '../../listener-of.ts'
 import { NotFound } from '../errors.ts'
 import { markLastResponse } from './last-response.ts'
-import { byListener } from './peers.ts'
+import { byListener, Peers } from './peers.ts'
 import { hasBody } from './request-body.ts'
 
 const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
@@ -27,6 +28,7 @@ export default fp<Config>(
     const { listen, listeners } = config
     const hosts = new RoutedHosts(config)
     const isServed = (host: string) => hosts.has(hostKey(host)) || fastify.hasCertificate(host)
+    const peers = new Peers(config)
     const secure = listeners.find(({ tls, path }) => tls !== undefined && path === undefined)
     /** The port may be one that the system has chosen. */
     const boundPort = () => {
@@ -41,9 +43,8 @@ export default fp<Config>(
     })
     fastify.addHook('onRequest', (request, reply, done) => {
       const rule = ruleOf(request.raw)
-      // A trusted proxy may have spoken TLS with the client.
-      if (rule === null || request.protocol === 'https' || isChallenge(request)) return done()
       const { raw } = request
+      if (rule === null || isSecure(raw, peers) || isChallenge(request)) return done()
       const host = (raw.headers[':authority'] as string | undefined) ?? raw.headers.host ?? ''
       if (!isServed(host)) return done(listen.unknownHost === 421 ? new UnknownHost() : new NotFound())
       redirect(request, reply, rule.status, `https://${authority(host, rule.port())}${raw.url}`)
@@ -66,6 +67,14 @@ function redirect(request: FastifyRequest, reply: FastifyReply, status: 301 | 30
     .code(isSafe ? status : 308)
     .header('location', location)
     .send()
+}
+
+/** Returns whether the client spoke TLS, be it with a trusted proxy; of handshakes, some proxies call it wss. */
+function isSecure(raw: IncomingMessage, peers: Peers): boolean {
+  if ((raw.socket as { encrypted?: boolean }).encrypted === true) return true
+  const schemes = raw.headers['x-forwarded-proto']
+  if (schemes === undefined || !peers.believed(raw)?.names.has('x-forwarded-proto')) return false
+  return /(?:^|,)\s*(?:https|wss)\s*$/i.test(String(schemes))
 }
 
 /** Returns whether the route is one for such challenges: one for all paths does not count. */

@@ -21,7 +21,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
     routes: [
       route('all', { path: '/' }),
       route('api', { path: '/api', hosts: ['api.example.com', '*.deep.example.com'] }),
-      route('proof', { path: '/.well-known/acme-challenge' })
+      route('proof', { path: '/.well-known/acme-challenge', hosts: ['named.example'] })
     ],
     plugins: [{ path: './teller.mjs' }]
   }
@@ -85,17 +85,26 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
 
   await t.test('what a trusted proxy got by https is served', async (t) => {
     const headers = { host: 'named.example', 'x-forwarded-proto': 'https' }
-    const served = await ask({ port: gateway.portOf('behind'), headers })
-    t.match([served.status, told(served).protocol], [200, 'https'])
+    const answer = await ask({ port: gateway.portOf('behind'), headers })
+    t.match([answer.status, told(answer).protocol], [200, 'https'])
     t.equal((await ask({ port: gateway.portOf('behind'), headers: { host: 'named.example' } })).status, 308)
     t.equal((await ask({ port, headers })).status, 308)
+    const statuses: Record<string, number> = {}
+    for (const scheme of ['wss', 'HTTPS', 'http, https', 'ws', 'http', 'https, http', 'xhttps']) {
+      const forwarded = { ...headers, 'x-forwarded-proto': scheme }
+      statuses[scheme] = (await ask({ port: gateway.portOf('behind'), headers: forwarded })).status
+    }
+    const served = { wss: 200, HTTPS: 200, 'http, https': 200 }
+    t.same(statuses, { ...served, ws: 308, http: 308, 'https, http': 308, xhttps: 308 })
     t.end()
   })
   const { port: adminPort } = gateway.runtime.admin!.address as AddressInfo
   const explained = async (path: string) =>
     (await fetch(`http://127.0.0.1:${adminPort}/admin/explain?listener=plain&path=${path}`)).json() as Promise<unknown>
   t.match(await explained('/api'), { route: null, refused: { status: 308, message: /redirected to https/ } })
-  t.match(await explained('/.well-known/acme-challenge/x'), { route: 'proof' })
+  t.match(await explained('/.well-known/acme-challenge/x&header=host:named.example'), { route: 'proof' })
+  t.match(await explained('/.well-known/acme-challenge/x'), { route: null, refused: { status: 308 } })
+  t.match(await explained('/a/../b'), { route: null, refused: { status: 400 } })
   t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="308"\} \d+$/m)
 
   const changed = { ...plain, unknownHost: 421, redirect: { port: 443, status: 301 } }
@@ -120,4 +129,17 @@ t.test('HTTP/1.0 without a host, and a listener without others', async (t) => {
   const text = Buffer.concat(await socket.toArray()).toString()
   t.match(text, /^HTTP\/1\.1 404 /)
   t.notMatch(text, /location/i)
+})
+
+t.test('a proxy whose X-Forwarded-Proto alone is believed', async (t) => {
+  const trust = { trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-proto'] }
+  const gateway = await startGateway({
+    listen: { redirect: { to: 'https', port: 443 }, ...trust },
+    services: { any: { instances: [await service(t)] } },
+    routes: [route('a', { path: '/', hosts: ['a.example'] })]
+  })
+  t.teardown(gateway.close)
+  const statusOf = async (scheme: string) =>
+    (await ask({ port: gateway.port, headers: { host: 'a.example', 'x-forwarded-proto': scheme } })).status
+  t.same([await statusOf('https'), await statusOf('http')], [200, 308])
 })
