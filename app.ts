@@ -26,10 +26,12 @@ import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import edge, { commands, concerns } from './plugins/edge/index.ts'
 import { gatewayOptions, serverOptions, socketOptions } from './plugins/edge/protocol/listener.ts'
+import { byListener } from './plugins/edge/protocol/peers.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
 import keepStores from './plugins/keep-stores.ts'
+import { markListener } from './plugins/listener-of.ts'
 import mesh from './plugins/mesh/index.ts'
 import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
@@ -100,13 +102,19 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
 /** Routes as the gateway does, and tells the route's name in place of serving it; for those who ask in advance. */
 function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
   // An injected URL has its dots resolved, which a client's has not: the target as it is comes in a header.
-  const rewriteUrl = ({ headers }: { headers: IncomingHttpHeaders }) => String(headers[probedTarget])
+  const rewriteUrl = (request: { headers: IncomingHttpHeaders }) => {
+    markListener(request, String(request.headers[probedListener]))
+    return String(request.headers[probedTarget])
+  }
   const probe = Fastify({ ...gatewayOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
   probe.addHook('onRoute', (options) => {
     const name = options.config?.route?.name
     if (name !== undefined) options.handler = async () => ({ route: name })
   })
-  probe.decorate('listenerOf', ({ headers }) => String(headers[probedListener] ?? config.listen.name))
+  probe.decorate(
+    'listenerOf',
+    byListener(config, ({ name }) => name)
+  )
   probe.register(errors)
   probe.register(requestTarget, config)
   probe.register(fp((fastify: FastifyInstance) => proxyRoutes(fastify, config)))

@@ -26,7 +26,11 @@ export const probedTarget = 'x-jingwei-probed-target'
 export const probedListener = 'x-jingwei-probed-listener'
 
 /** Paths for which a listener that redirects may have routes. */
-const challenges = '/.well-known/acme-challenge/'
+const challenges = '/.well-known/acme-challenge'
+
+function isChallenge(path: RouteConfig['match']['path'] | undefined): boolean {
+  return path !== undefined && (typeof path === 'string' ? path : path.exact).startsWith(challenges)
+}
 
 type RouteConstraint = NonNullable<RouteOptions['constraints']>
 
@@ -51,22 +55,23 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     const message = `no listener is named "${listener}": there are ${listeners.map(({ name }) => name).join(', ')}`
     return { request, route: null, refused: { status: 404, code: null, message }, own: null }
   }
-  if (listen.redirect !== undefined && !path.startsWith(challenges)) {
-    const status = listen.redirect === 'https' || !['GET', 'HEAD'].includes(method) ? 308 : listen.redirect.status
-    const message = `requests that come to the listener ${listener} are redirected to https`
-    return { request, route: null, refused: { status, code: null, message }, own: null }
-  }
   const match = { listeners: [listener], ...(headers.host !== undefined && { hosts: [hostKey(headers.host)] }) }
   const probed = { ...headers, [probedTarget]: path, [probedListener]: listener }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
   const found = answer.json<{ route?: string; own?: number; statusCode?: number; code?: string; message?: string }>()
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
+  const route = config.routes.find(({ name }) => name === found.route)
+  const isInOrder = ![400, 414].includes(answer.statusCode)
+  if (listen.redirect !== undefined && isInOrder && !isChallenge(own?.path ?? route?.match.path)) {
+    const status = listen.redirect === 'https' || !['GET', 'HEAD'].includes(method) ? 308 : listen.redirect.status
+    const message = `requests that come to the listener ${listener} are redirected to https, if a route or a certificate names their host`
+    return { request, route: null, refused: { status, code: null, message }, own: null }
+  }
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
     const edge = gateway.edgeOrder.namesOn({ edge: own.edge, match })
     return { request, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
   }
-  const route = config.routes.find(({ name }) => name === found.route)
   if (route === undefined) {
     const { statusCode = answer.statusCode, code = null, message = '' } = found
     return { request, route: null, refused: { status: statusCode, code, message }, own: null }

@@ -1,4 +1,6 @@
 /** Opens the ports. If one cannot be opened, the error names the key of the configuration and how to change it. */
+import { existsSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { faultAt, variableOf } from '../../config/place.ts'
 import type { Address } from './listener.ts'
 
@@ -30,7 +32,9 @@ export async function listenOn(
   try {
     await server.listen(to)
   } catch (error) {
-    const { code = '', syscall = '' } = error as NodeJS.ErrnoException
+    const { code: told = '', syscall = '' } = error as NodeJS.ErrnoException
+    // libuv tells a missing folder of a socket as a missing right.
+    const code = told === 'EACCES' && path !== undefined && !existsSync(dirname(path)) ? 'ENOENT' : told
     const known = (path === undefined ? causes : ofSockets)[code]
     // An `onListen` hook or a plugin may fail, too.
     if (known === undefined || (syscall !== 'listen' && syscall !== 'getaddrinfo')) throw error

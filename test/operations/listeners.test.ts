@@ -135,6 +135,11 @@ t.test('limits go by the listener', async (t) => {
   const path = `/${'a'.repeat(200)}`
   t.equal((await ask({ port: gateway.portOf('short'), path })).status, 414)
   t.equal((await ask({ port: gateway.portOf('long'), path })).status, 200)
+  const { port } = gateway.runtime.admin!.address as net.AddressInfo
+  const explained = async (name: string) =>
+    (await fetch(`http://127.0.0.1:${port}/admin/explain?listener=${name}&path=${path}`)).json() as Promise<unknown>
+  t.match(await explained('short'), { refused: { status: 414 } })
+  t.match(await explained('long'), { route: 'all' })
   const changed = { ...short, limits: { url: '1kb' } }
   t.equal((await gateway.reload({ listen: [changed, listen[1]], ...routesTo(url) })).applied, true)
   t.equal((await ask({ port: gateway.portOf('short'), path })).status, 200)
@@ -270,4 +275,7 @@ t.test('a start that fails names the entry', async (t) => {
   ]
   writeFileSync(file, JSON.stringify({ listen, admin: false, services: {}, routes: [] }))
   await t.rejects(start(await loadWithPlugins(file)), /listen\[1\]\.port: cannot listen on .*EADDRINUSE/)
+
+  writeFileSync(file, JSON.stringify({ listen: { path: 'none/a.sock' }, admin: false, services: {}, routes: [] }))
+  await t.rejects(start(await loadWithPlugins(file)), /listen\.path: cannot listen on .*there is no such folder/)
 })
