@@ -126,7 +126,7 @@ function traceIdOf(traceparent: string | string[] | undefined): string | undefin
 
 function logRefusals(fastify: FastifyInstance, tellsListener: boolean): void {
   let quietUntil = 0
-  onRefused(fastify.server, ({ requestId, status, ip, code, reason, listener: name }) => {
+  onRefused(fastify.server, ({ requestId, status, ip, code, reason, serverName, listener: name }) => {
     if (manyAtOnce.has(reason)) {
       // A line for each would be one attack more.
       const now = Date.now()
@@ -137,7 +137,7 @@ function logRefusals(fastify: FastifyInstance, tellsListener: boolean): void {
     const error = code ?? reason
     const listener = tellsListener ? name : undefined
     fastify.log.info(
-      { [plain]: true, requestId, route: null, status, ip, listener, answeredBy, error, reason },
+      { [plain]: true, requestId, route: null, status, ip, listener, serverName, answeredBy, error, reason },
       'request'
     )
   })

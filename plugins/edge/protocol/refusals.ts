@@ -32,6 +32,8 @@ export interface Refusal {
   readonly listener?: string | undefined
   /** Code of the parser's error. */
   readonly code?: string | undefined
+  /** The name that a client has asked for in its handshake. */
+  readonly serverName?: string | undefined
 }
 
 const event = 'jingwei.refused'

@@ -1,8 +1,10 @@
 import type { Server } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
+import { hostKey } from '../../../../config/host-name.ts'
 import type { Refusal } from '../refusals.ts'
 import { tellRefused } from '../refusals.ts'
+import { addressOf } from './client-address.ts'
 import { isPlainHttp, refusePlainHttp } from './plain-http.ts'
 
 /** Marks a socket whose client asked for a name that no certificate has. */
@@ -25,7 +27,18 @@ export function reportFailedHandshake(
   const reason = reasonOf(code, socket, strict)
   if (reason === null) return
   const error = reason === 'client-certificate' ? (verificationError(socket) ?? code) : code
-  tellRefused(server, { reason, ip: socket.remoteAddress, code: reason === 'server-name' ? undefined : error })
+  tellRefused(server, {
+    reason,
+    ip: addressOf(socket),
+    code: reason === 'server-name' ? undefined : error,
+    serverName: serverNameOf(socket)
+  })
+}
+
+/** Returns the server name that a client has asked for, as one word for the log; undefined if it has asked for none. */
+function serverNameOf(socket: TLSSocket): string | undefined {
+  const { servername } = socket as { servername?: string | false | null }
+  return servername ? hostKey(servername).replace(/[^\w.:[\]-]/g, '?') : undefined
 }
 
 function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean): Refusal['reason'] | null {
@@ -35,8 +48,7 @@ function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean):
   }
   if (!code?.startsWith('ERR_SSL_')) return null
   if (strict && withoutCertificate.has(code)) {
-    const hasNone = !(socket as { servername?: string | false | null }).servername
-    if (hasNone || Reflect.get(socket, UNKNOWN_NAME) === true) return 'server-name'
+    if (serverNameOf(socket) === undefined || Reflect.get(socket, UNKNOWN_NAME) === true) return 'server-name'
   }
   return 'tls-handshake'
 }

@@ -4,6 +4,7 @@
  * that stand keep what their handshake agreed on.
  */
 import { constants } from 'node:crypto'
+import type { Socket } from 'node:net'
 import type { SecureContext, SecureContextOptions, Server, TlsOptions as ServerOptions, TLSSocket } from 'node:tls'
 import { isDeepStrictEqual } from 'node:util'
 import type { CertificateFacts } from '../../../../config/certificates.ts'
@@ -14,6 +15,7 @@ import { ServerNames } from '../../../../config/server-names.ts'
 import { atOnce, inSlices } from '../../../time-slices.ts'
 import type { Certificate, CertificateEntry } from './certificate.ts'
 import { CertificateFiles } from './certificate-files.ts'
+import { keepAddress } from './client-address.ts'
 import { admit, impose } from './client-certificate.ts'
 import type { HostRule } from './client-rules.ts'
 import { ClientRules } from './client-rules.ts'
@@ -94,12 +96,18 @@ export class ListenerTls {
       for (const entry of this.#files.entries) this.#report(entry)
     }
     this.#servers.add(server)
+    const arrived = (raw: Socket) => {
+      if (this.rules.ask) keepAddress(raw)
+    }
     const admitted = (socket: TLSSocket) => admit(socket, this.rules.fallback)
     const failed = (error: NodeJS.ErrnoException, socket: TLSSocket) =>
       reportFailedHandshake(server, error, socket, this.#choice.strict)
     // Before the listeners of Node, which begin with HTTP, or close the connection.
     server.prependListener('secureConnection', admitted).prependListener('tlsClientError', failed)
-    this.#detach.set(server, () => server.off('secureConnection', admitted).off('tlsClientError', failed))
+    server.prependListener('connection', arrived)
+    this.#detach.set(server, () => {
+      server.off('secureConnection', admitted).off('tlsClientError', failed).off('connection', arrived)
+    })
     this.#apply(server)
   }
 

@@ -52,6 +52,11 @@ for (const short of [true, false]) {
       new Set(codes),
       new Set(['ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
     )
+    const refused = log.filter(({ reason }) => reason === 'client-certificate')
+    t.equal(refused.length, 8)
+    for (const line of refused) t.equal(line.ip, '127.0.0.1', String(line.error))
+    t.equal(refused.filter(({ serverName }) => serverName === 'a.example.com').length, 4)
+    t.equal(refused.filter((line) => !('serverName' in line)).length, 4)
   })
 }
 

@@ -86,7 +86,23 @@ t.test('strict: names that no certificate has, and no name, fail with an alert a
     }
   }
   t.equal(await metric('jingwei_edge_refused_total{reason="server-name",listener="default"}'), 8)
-  t.equal(log.filter(({ error }) => error === 'server-name').length, 8)
+  const refused = log.filter(({ error }) => error === 'server-name')
+  t.equal(refused.length, 8)
+  const names = ['c.example', 'x.y.b.example', 'b.example', undefined]
+  t.strictSame(
+    refused.map(({ ip, serverName }) => ({ ip, serverName })),
+    [...names, ...names].map((serverName) => ({ ip: '127.0.0.1', serverName }))
+  )
+})
+
+t.test('a server name with characters that no name has does not get into the log as it is', async (t) => {
+  const { issue } = scene(t)
+  const { port, log } = await listening(t, { ...pairOf(issue('a.example')), strict: true })
+  await shake(port, { servername: 'C.exa"\\\n{}mple.' })
+  t.match(
+    log.filter(({ reason }) => reason === 'server-name'),
+    [{ serverName: 'c.exa?????mple' }]
+  )
 })
 
 t.test('the default: by name, else the first of the list', async (t) => {
