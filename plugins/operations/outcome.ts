@@ -5,11 +5,23 @@ import type { Config } from '../../config/schema.ts'
 import { asError } from '../thrown.ts'
 import type { Outcome } from './host.ts'
 
-/** Logs how a reload has ended. `config` is in use then; `cause` has asked for the reload. */
-export function tellOutcome(log: FastifyBaseLogger, config: Config, cause: string, outcome: Outcome): void {
+/** Logs how a reload has ended. `config` is in use then; `cause` has asked for the reload; `thrown` has stopped it. */
+export function tellOutcome(
+  log: FastifyBaseLogger,
+  config: Config,
+  cause: string,
+  outcome: Outcome,
+  thrown: unknown
+): void {
   const { applied, hash, faults, warnings, waitingFor, durationMs } = outcome
   for (const warning of warnings) log.warn({ cause, ...placeOf(warning) }, `configuration: ${line(warning)}`)
-  for (const fault of faults) log.error({ cause, ...placeOf(fault) }, `configuration not reloaded: ${line(fault)}`)
+  const err = errorOf(thrown)
+  // The error is that of one fault, whose message ends with the error's.
+  const failed = faults.find(({ message }) => err !== null && message.endsWith(err.message)) ?? faults[0]
+  for (const fault of faults) {
+    const fields = { cause, ...placeOf(fault), ...(err !== null && fault === failed && { err }) }
+    log.error(fields, `configuration not reloaded: ${line(fault)}`)
+  }
   if (!applied) return
   const counts = { routes: config.routes.length, services: Object.keys(config.services).length }
   log.info({ cause, file: config.file, hash, ...counts, durationMs }, 'configuration reloaded')
@@ -19,6 +31,12 @@ export function tellOutcome(log: FastifyBaseLogger, config: Config, cause: strin
 
 /** The message is that of the log line. */
 const placeOf = ({ message: _, ...place }: Fault) => place
+
+/** Returns the error that code has thrown, such as a plugin; null for a mere fault of the file. */
+function errorOf(thrown: unknown): Error | null {
+  const error = thrown instanceof ConfigError ? thrown.cause : thrown
+  return error === undefined || error === null ? null : asError(error)
+}
 
 /** Returns what has stopped a reload. */
 export function faultsOf(thrown: unknown, file: string): readonly Fault[] {

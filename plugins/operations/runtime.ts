@@ -158,6 +158,7 @@ export class Runtime {
     const warnings: Fault[] = []
     let faults: readonly Fault[] = []
     let waitingFor: string[] = []
+    let thrown: unknown
     try {
       await refusePipe(file)
       const config = await this.#options.load(file, (warning) => warnings.push(warning))
@@ -181,6 +182,7 @@ export class Runtime {
       await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`)
       this.#watchFile()
     } catch (error) {
+      thrown = error
       faults = faultsOf(error, file)
     }
     const refused = faults.length > 0 && this.#coming
@@ -192,7 +194,7 @@ export class Runtime {
     const { hash } = this.#config
     const durationMs = Math.round(performance.now() - begunMs)
     const outcome = { applied, hash, faults, warnings, waitingFor, durationMs }
-    tellOutcome(this.log, this.#config, cause, outcome)
+    tellOutcome(this.log, this.#config, cause, outcome, thrown)
     return outcome
   }
 
