@@ -171,7 +171,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   try {
     await runtime.start()
   } catch (error) {
-    await runtime.close()
+    await runtime.close().catch((err: unknown) => runtime.log.error({ err }, 'a plugin failed to close'))
     ignoreFaults()
     throw error
   }

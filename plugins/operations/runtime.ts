@@ -243,7 +243,7 @@ export class Runtime {
     return this.connections.cut()
   }
 
-  /** Lets requests in flight end, then closes what there is. */
+  /** Lets requests in flight end, then closes what there is. Rejected after that if a plugin has failed to close. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -253,12 +253,14 @@ export class Runtime {
     this.#next?.fail(stopping())
     this.#watch?.close()
     this.connections.sendElsewhere()
-    await Promise.all([this.#listeners.close(), this.gateway?.close(), this.#retired.close()])
+    // A plugin that fails to close must not cut the last requests of the configurations before.
+    const closed = await Promise.allSettled([this.gateway?.close(), this.#listeners.close(), this.#retired.close()])
     this.#listeners.end()
     this.admin?.server.closeAllConnections()
     await this.admin?.close()
     await this.#reloading
     this.#ended.resolve()
+    for (const each of closed) if (each.status === 'rejected') throw each.reason
   }
 }
 

@@ -26,7 +26,8 @@ async function running(t: Test, sections: object, files: Record<string, string> 
     writeFileSync(file, JSON.stringify({ listen, admin: { port: adminPort }, edge: { accessLog: false }, ...sections }))
   write(sections)
   const runtime = await start(await loadWithPlugins(file))
-  t.teardown(() => runtime.close())
+  // Where a plugin fails to close, the test itself says so.
+  t.teardown(() => runtime.close().catch(() => {}))
   const get = async (path: string) => {
     const sent = http.get({ host: '127.0.0.1', port, path, agent: false })
     const [response] = (await once(sent, 'response')) as [http.IncomingMessage]
@@ -184,4 +185,39 @@ t.test('a pipe in place of the file is refused, and blocks nothing', async (t) =
   t.equal(await gateway.status('/one'), 200)
   rmSync(gateway.file)
   t.ok((await gateway.reload(good)).applied)
+})
+
+const failsToClose = `export default async (fastify) => {
+  fastify.addHook('onClose', async () => { throw new Error('no end') })
+}`
+
+t.test('a plugin that fails to close cuts no request of a configuration before', async (t) => {
+  const { url, streams } = await service(t)
+  const sections = { services: { a: { instances: [url] } }, routes: [route('stream', 'a')] }
+  const gateway = await running(t, sections, { 'fails.mjs': failsToClose })
+  const response = await gateway.get('/stream')
+  t.ok((await gateway.reload({ ...sections, plugins: [{ path: './fails.mjs' }] })).applied)
+  let closed = false
+  const close = gateway.runtime.close().finally(() => {
+    closed = true
+  })
+  const failed = t.rejects(close, { message: 'no end' })
+  await gateway.runtime.gateway!.close().catch(() => {})
+  await sleep(50)
+  t.notOk(closed)
+  for (const stream of streams) stream.end('end')
+  t.equal((await response.setEncoding('utf8').toArray()).join(''), 'beginend')
+  await failed
+})
+
+t.test('a start that fails says why, whatever fails at its end', async (t) => {
+  const port = await freePort()
+  const taken = http.createServer().listen(port, '127.0.0.1')
+  t.teardown(() => taken.close())
+  await once(taken, 'listening')
+  const folder = t.testdir({ 'fails.mjs': failsToClose })
+  const file = join(folder, 'gateway.yaml')
+  const plugins = [{ path: './fails.mjs' }]
+  writeFileSync(file, JSON.stringify({ listen: { host: '127.0.0.1', port }, admin: false, plugins }))
+  await t.rejects(start(await loadWithPlugins(file)), { message: /cannot listen on/ })
 })
