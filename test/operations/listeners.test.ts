@@ -65,6 +65,9 @@ t.test('trust in the peers of one listener is none in those of another', async (
     distrusts(await ask({ port: portOf('public'), headers: forwarded }), 'public', 'http')
     trusts(await ask({ port: portOf('inner'), headers: forwarded }), 'inner', '192.168.0.5')
     trusts(await ask({ port: portOf('other'), headers: forwarded }), 'other', '10.0.0.7')
+    const gap = { 'x-forwarded-for': '203.0.113.8, 203.0.113.9, ,10.0.0.7,' }
+    t.equal(told(await ask({ port: portOf('inner'), headers: gap })).ip, '203.0.113.9', 'empty entries are none')
+    t.equal(told(await ask({ port: portOf('other'), headers: gap })).ip, '10.0.0.7')
     const partly = await ask({ port: portOf('partly'), headers: forwarded })
     t.match(told(partly), { ip: '127.0.0.1', protocol: 'https', trusted: true })
     t.notMatch(told(partly).host, 'told.example')

@@ -22,11 +22,11 @@ function isFinal(status: number): boolean {
  * the header section of a stream with the first chunk, where nothing catches what it throws.
  */
 export function refusal(request: FastifyRequest, reply: FastifyReply, isStream: boolean): Error | null {
-  const { statusCode, statusMessage } = reply.raw
+  const { statusCode } = reply.raw
   if (!isFinal(statusCode)) return replyFault(request, new Error(`${statusCode} is no status of a final response`))
-  // HTTP/2 has none.
-  const isHttp1 = request.raw.httpVersionMajor === 1
-  if (isHttp1 && statusMessage !== undefined && !reasonPhrase.test(String(statusMessage))) {
+  // HTTP/2 has none, and Node writes a warning to stderr where it is asked for it.
+  const statusMessage = request.raw.httpVersionMajor === 1 ? reply.raw.statusMessage : undefined
+  if (statusMessage !== undefined && !reasonPhrase.test(String(statusMessage))) {
     return replyFault(request, new Error('its reason phrase has characters that it cannot have'))
   }
   const length = reply.getHeader('content-length')
