@@ -44,7 +44,9 @@ export function trimForwardedFor(request: IncomingMessage, isTrusted: (address: 
   if (typeof value !== 'string') return
   const entries = value.split(',')
   let first = entries.length - 1
-  while (first > 0 && isTrusted(entries[first]!.trim())) first--
+  // Fastify takes no notice of empty entries.
+  const isPassed = (entry: string) => entry === '' || isTrusted(entry)
+  while (first > 0 && isPassed(entries[first]!.trim())) first--
   if (first === 0) return
   if (!asSent.has(request)) asSent.set(request, value)
   request.headers['x-forwarded-for'] = entries.slice(first).join(',')
