@@ -1,9 +1,9 @@
 /** Signals that people and tools send to servers: none ends the gateway but those that drain it. */
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { delimiter, dirname, join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import { waitFor } from '../helpers/processes.ts'
+import { freePort, start, waitFor } from '../helpers/processes.ts'
 import { asProcess } from './helpers/gateway.ts'
 import { upstream } from './helpers/upstream.ts'
 
@@ -47,6 +47,27 @@ t.test('SIGQUIT drains as SIGTERM does', async (t) => {
 t.test('no inspector from the first moment on, by npm or in the image', async (t) => {
   // Until app.ts has loaded, only Node's own option keeps SIGUSR1 from opening it.
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
-  t.equal(scripts.start, 'node --disable-sigusr1 app.ts')
+  t.equal(scripts.start, 'exec node --disable-sigusr1 app.ts')
   t.match(readFileSync(join(root, 'Dockerfile'), 'utf8'), /CMD \["node", "--disable-sigusr1", "app.ts"/)
+})
+
+t.test('a signal to the shell that npm has begun reaches the gateway', async (t) => {
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
+  const names = ['PORT', 'ADMIN_PORT', 'ORDERS_PORT', 'ORDERS_PORT_2', 'PRODUCTS_PORT', 'USERS_PORT']
+  const ports: Record<string, string> = {}
+  for (const name of names) ports[name] = String(await freePort())
+  const shell = await start({
+    // As npm does, which puts arguments behind the script.
+    command: 'sh',
+    args: ['-c', `${scripts.start} --config config/gateway.yaml`],
+    cwd: root,
+    env: { ...process.env, ...ports, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` },
+    ready: /jingwei is up/
+  })
+  t.teardown(() => shell.stop())
+  shell.kill('SIGHUP')
+  await waitFor('a reload', () => /"cause":"SIGHUP".*"configuration reloaded"/.test(shell.output()))
+  shell.kill('SIGTERM')
+  t.strictSame(await shell.exited, { code: 0, signal: null })
+  t.match(shell.output(), /"draining"/)
 })
