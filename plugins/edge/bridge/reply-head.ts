@@ -53,8 +53,9 @@ export function hasNoContent({ method, raw }: FastifyRequest, { statusCode }: Fa
 /** Removes the fields that frame the connection instead of describing the response, and settles how the body is framed. */
 export function settleFields(request: FastifyRequest, reply: FastifyReply, isStream: boolean): void {
   const fields = reply.getHeaders()
+  const isHttp2 = request.raw.httpVersionMajor > 1
   // RFC 9110, 15.5.22: 426 asks for another protocol, and names it.
-  if (reply.statusCode !== 426) settleConnection(reply, fields)
+  if (isHttp2 || reply.statusCode !== 426) settleConnection(reply, fields, isHttp2)
   const canTrail = request.raw.httpVersion !== '1.0' && !hasNoContent(request, reply)
   if (!canTrail) reply.removeTrailerFunctions()
   const length = fields['content-length']
@@ -70,16 +71,16 @@ export function settleFields(request: FastifyRequest, reply: FastifyReply, isStr
   if (!isChunked && fields.trailer !== undefined) reply.removeHeader('trailer')
   if (fields['transfer-encoding'] === undefined) return
   // Once removed, Node would not send chunks at all.
-  if (isChunked && request.raw.httpVersionMajor === 1) reply.header('transfer-encoding', 'chunked')
+  if (isChunked && !isHttp2) reply.header('transfer-encoding', 'chunked')
   else reply.removeHeader('transfer-encoding')
 }
 
-/** Removes the fields of one connection, but for `Connection: close`. */
-function settleConnection(reply: FastifyReply, fields: OwnHeaders): void {
+/** Removes the fields of one connection, but for `Connection: close` of HTTP/1.1. HTTP/2 has no such fields (RFC 9113, 8.2.2). */
+function settleConnection(reply: FastifyReply, fields: OwnHeaders, isHttp2: boolean): void {
   for (const name of connectionFields) if (fields[name] !== undefined) reply.removeHeader(name)
   const given = fields.connection
   if (given === undefined) return
   const options = String(given).toLowerCase().split(',')
-  if (options.some((option) => option.trim() === 'close')) reply.header('connection', 'close')
+  if (!isHttp2 && options.some((option) => option.trim() === 'close')) reply.header('connection', 'close')
   else reply.removeHeader('connection')
 }
