@@ -51,6 +51,8 @@ export function* checkReadings(checked: Checked, tables: RouteTables<number>): S
     const each = pathPatterns(route.match.path).flatMap((pattern) =>
       tables.with(route.match).map((table) => ({ pattern, table }))
     )
+    const open = openElsewhere(route, tables, data, namesOf)
+    if (open !== null) report.warn(`${at}/match/listeners`, open)
     for (const { pattern, table } of each) {
       const warning = exposed(route, pattern, paths, table, data, namesOf)
       if (warning === null) continue
@@ -87,6 +89,31 @@ function exposed(
         ? `if a service is one of these, give "${other.name}" the same`
         : `listen.paths.${guard}: guard refuses it`
     return `${by.replace('%', () => text)} ${reached}; ${advice}`
+  }
+  return null
+}
+
+/** Returns a warning if, on a listener that the route is not for, a less protected route takes its path to its service. */
+function openElsewhere(route: Route, tables: RouteTables<number>, data: Written, namesOf: NamesOf): string | null {
+  const { hosts, headers = {}, listeners, path } = route.match
+  if (listeners === undefined) return null
+  const host = (hosts?.[0] ?? '').replace(/^\*\./, 'x.')
+  const [method = 'GET'] = methodsOf(route.match)
+  const others = data.listeners.filter(({ name, redirect }) => !listeners.includes(name) && redirect === undefined)
+  for (const pattern of pathPatterns(path)) {
+    const segments = sampleOf(pattern)
+    if (segments === null) continue
+    const { trailingSlash } = pattern
+    const read: ReadPath = { segments, trailingSlash, others: [], latin1: false, plain: null }
+    for (const { name } of others) {
+      const found = tables.of(name).find({ method, host, path: read, headers })
+      const other = found === null ? undefined : data.routes[found.value]
+      if (other === undefined || !servicesOf(route).some((service) => servicesOf(other).includes(service))) continue
+      const missing = lacks(other, route, namesOf)
+      if (missing.length === 0) continue
+      const reached = `on the listener "${name}" the route "${other.name}" takes this path to the same service`
+      return `${reached} without ${missing.join(', ')}; give "${other.name}" listeners, too, or another service`
+    }
   }
   return null
 }

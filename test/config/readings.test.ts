@@ -57,3 +57,24 @@ t.test('paths that differ in a spelling alone', async (t) => {
     'routes[1].match.path: some services take this for the path of route "users", and only one of the two has plugins.auth'
   ])
 })
+
+t.test('a path that other listeners have without its protection', async (t) => {
+  const listen = (more: object = {}) => ({
+    listen: [
+      { name: 'inner', port: 1 },
+      { name: 'public', port: 2, ...more }
+    ]
+  })
+  const warned = (routes: object[], more?: object) =>
+    warningsOf(routes, listen(more)).filter((text) => text.includes('match.listeners'))
+  const inner = { ...users, match: { path: '/api/users', listeners: ['inner'] } }
+  t.strictSame(warned([inner, open]), [
+    'routes[0].match.listeners: on the listener "public" the route "open" takes this path to the same service without jwt; give "open" listeners, too, or another service'
+  ])
+  t.strictSame(warned([inner, { ...open, service: 'b' }]), [], 'another service')
+  t.strictSame(warned([inner, { ...open, edge: { jwt } }]), [], 'the same protection')
+  t.strictSame(warned([inner, { ...open, match: { path: '/', listeners: ['inner'] } }]), [], 'not there')
+  t.strictSame(warned([inner, { ...open, match: { path: '/other' } }]), [], 'another path')
+  t.strictSame(warned([{ ...users, match: { path: '/api/users' } }, open]), [], 'a route of all listeners')
+  t.strictSame(warned([inner, open], { redirect: { to: 'https', port: 443 } }), [], 'a listener that redirects')
+})
