@@ -70,14 +70,21 @@ export class Retired {
   }
 }
 
-/** Waits for the instances of services that are new or changed. Returns the names of those for which it has waited in vain. */
-export async function warm(next: Generation, { gateway: before, config }: Generation): Promise<string[]> {
+/**
+ * Waits for the instances of services that are new or changed, until `stop`. Returns the names of those for which it has
+ * waited in vain.
+ */
+export async function warm(
+  next: Generation,
+  { gateway: before, config }: Generation,
+  stop: AbortSignal
+): Promise<string[]> {
   const { mesh } = next.gateway
   const isFresh = (name: string) =>
     !Object.hasOwn(config.services, name) || before.mesh.service(name) !== mesh.service(name)
   const fresh = Object.keys(next.config.services).filter(isFresh)
   const late = new AbortController()
-  const overdue = sleep(warmMs, null, { signal: late.signal }).catch(() => null)
+  const overdue = sleep(warmMs, null, { signal: AbortSignal.any([late.signal, stop]) }).catch(() => null)
   await Promise.race([Promise.all(fresh.map((name) => mesh.service(name).ready)), overdue])
   late.abort()
   return fresh.filter((name) => mesh.service(name).source.confirmedAt === null)

@@ -50,6 +50,8 @@ export class Runtime {
   #waiting: Promise<Outcome> | null = null
   #watch: Watch | null = null
   #closing: Promise<void> | null = null
+  /** Aborted when it begins to close. */
+  readonly #stop = new AbortController()
   readonly #ended = Promise.withResolvers<void>()
 
   constructor(config: Config, options: RuntimeOptions) {
@@ -169,7 +171,7 @@ export class Runtime {
       const next = await this.#build(config)
       await nextTurn()
       try {
-        waitingFor = await warm(next, this.#current!)
+        waitingFor = await warm(next, this.#current!, this.#stop.signal)
         if (this.#closing !== null) throw stopping()
       } catch (error) {
         await end(next.gateway, this.log)
@@ -250,6 +252,7 @@ export class Runtime {
   }
 
   async #close(): Promise<void> {
+    this.#stop.abort()
     this.#next?.fail(stopping())
     this.#watch?.close()
     this.connections.sendElsewhere()

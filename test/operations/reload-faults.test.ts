@@ -210,6 +210,27 @@ t.test('a plugin that fails to close cuts no request of a configuration before',
   await failed
 })
 
+t.test('a shutdown does not wait for the services of a reload', async (t) => {
+  const { url } = await service(t)
+  const discovery = { consul: { url: 'http://127.0.0.1:1' } }
+  const sections = { discovery, services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
+  const gateway = await running(t, sections, {
+    'tells.mjs': `export default async (fastify) => {
+      fastify.addHook('onReady', async () => { globalThis.isBuilt = true })
+    }`
+  })
+  t.teardown(() => Reflect.deleteProperty(globalThis, 'isBuilt'))
+  const services = { ...sections.services, missing: {} }
+  const reloaded = gateway.reload({ ...sections, services, plugins: [{ path: './tells.mjs' }] })
+  await eventually(() => 'isBuilt' in globalThis, 'the next gateway')
+  await sleep(200)
+  await gateway.runtime.close()
+  const { applied, faults, durationMs } = await reloaded
+  t.notOk(applied)
+  t.match(faults, [{ message: 'the gateway is stopping' }])
+  t.ok(durationMs < 10_000, 'less than the time that services have')
+})
+
 t.test('a start that fails says why, whatever fails at its end', async (t) => {
   const port = await freePort()
   const taken = http.createServer().listen(port, '127.0.0.1')
