@@ -147,6 +147,12 @@ export function pairOf(cert: string, key: string): Pair {
   return { cert, key, facts: factsOf(own, keyType) }
 }
 
+/** Returns facts about the certificate of a text that expires first. Throws a `PairError` if there is none. */
+export function firstToExpire(pem: string): CertificateFacts {
+  const all = certificatesIn(pem).map((certificate) => factsOf(certificate, keyTypeOf(certificate.publicKey)))
+  return all.reduce((first, each) => (each.notAfter < first.notAfter ? each : first))
+}
+
 const block = /-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----[^-]*-----END (?:X509 |TRUSTED )?CERTIFICATE-----/g
 
 /** Returns the certificates of a PEM text; at least one. The error says whether a file is empty or half-written. */

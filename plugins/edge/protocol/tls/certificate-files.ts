@@ -1,10 +1,11 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { certificatesIn, foldersOf, readPem } from '../../../../config/certificates.ts'
+import { foldersOf, readPem } from '../../../../config/certificates.ts'
 import type { TlsOptions } from '../../../../config/schema/tls.ts'
 import type { Steps } from '../../../time-slices.ts'
 import type { Watch } from '../../../watch-files.ts'
 import { watchFile, watchFiles } from '../../../watch-files.ts'
+import { AuthorityFile } from './authority-file.ts'
 import { CertificateEntry } from './certificate.ts'
 import { CertificateFolder, contentOf, read } from './certificate-folder.ts'
 import type { Changes } from './changes.ts'
@@ -24,7 +25,7 @@ export class CertificateFiles {
   readonly #named: CertificateEntry[] = []
   /** Of each of `folders`, itself and those right below it, by path. */
   readonly #folders: Map<string, CertificateFolder>[] = []
-  readonly #authorities = new Map<string, string>()
+  readonly #authorities = new Map<string, AuthorityFile>()
   /** Number of entries, as of the last look for folders. */
   #count = 0
   #watches: Watch[] = []
@@ -59,7 +60,7 @@ export class CertificateFiles {
     }
     for (const file of authorityFiles(tls)) {
       try {
-        this.#authorities.set(file, checked(readPem(file)))
+        this.#authorities.set(file, new AuthorityFile(file, readPem(file)))
       } catch (error) {
         throw new Error(`listen.tls: ${file} ${(error as Error).message}`, { cause: error })
       }
@@ -73,7 +74,12 @@ export class CertificateFiles {
   }
 
   authority(file: string): string {
-    return this.#authorities.get(file)!
+    return this.#authorities.get(file)!.content
+  }
+
+  /** The files with the authorities of clients. */
+  get authorities(): AuthorityFile[] {
+    return [...this.#authorities.values()]
   }
 
   /** Time until the next look at a folder: at random, so that a thousand folders are not looked at in one moment. */
@@ -87,7 +93,7 @@ export class CertificateFiles {
     this.#changes = changes
     this.#count = this.entries.length
     for (const entry of this.#named) this.#watchEntry(entry, changes)
-    for (const file of this.#authorities.keys()) this.#watchAuthority(file, changes)
+    for (const file of this.authorities) this.#watchAuthority(file, changes)
     for (const folders of this.#folders) {
       for (const folder of folders.values()) folder.watch(this.#intervalMs, changes)
       this.#watchFolders(folders, changes)
@@ -111,20 +117,18 @@ export class CertificateFiles {
     this.#watches.push(watchFiles(paths, { intervalMs, onChange: take, onError: () => void take() }))
   }
 
-  #watchAuthority(file: string, changes: Changes): void {
+  #watchAuthority(file: AuthorityFile, changes: Changes): void {
     const take = async () => {
-      const content = await read(file)
-      if (this.#changes !== changes || content === this.#authorities.get(file)) return
-      try {
-        if (typeof content !== 'string') throw content
-        this.#authorities.set(file, checked(content))
+      const content = await read(file.path)
+      if (this.#changes !== changes) return
+      const result = file.take(content)
+      if (result === 'changed') {
         changes.settle()
-      } catch (error) {
-        changes.failed(file, (error as Error).message)
-      }
+        changes.authoritiesRead(file)
+      } else if (result === 'failed') changes.failed(file.path, file.error!)
     }
     const { intervalMs } = tlsFilesTiming
-    this.#watches.push(watchFile(file, { intervalMs, onChange: take, onError: () => void take() }))
+    this.#watches.push(watchFile(file.path, { intervalMs, onChange: take, onError: () => void take() }))
   }
 
   /** Looks for folders that come and go below one of `folders`. One is gone when two looks in a row have not found it. */
@@ -181,12 +185,6 @@ export class CertificateFiles {
     this.#timers.clear()
     for (const folder of this.#folders.flatMap((folders) => [...folders.values()])) folder.unwatch()
   }
-}
-
-/** Returns a text that holds certificates of authorities; without any, every client would be refused. */
-function checked(authorities: string): string {
-  certificatesIn(authorities)
-  return authorities
 }
 
 async function foldersBelow(top: string): Promise<Set<string>> {

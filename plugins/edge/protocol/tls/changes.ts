@@ -1,3 +1,4 @@
+import type { AuthorityFile } from './authority-file.ts'
 import type { CertificateEntry } from './certificate.ts'
 
 /** Receives changes of the files of a listener's certificates. */
@@ -5,6 +6,7 @@ export interface Changes {
   /** Entries have changed: makes them those in use. Called before the others. */
   settle(): void
   read(entry: CertificateEntry): void
+  authoritiesRead(file: AuthorityFile): void
   /** The newest content of an entry cannot be used. */
   unusable(entry: CertificateEntry): void
   removed(entry: CertificateEntry): void

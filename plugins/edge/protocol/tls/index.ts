@@ -129,7 +129,7 @@ export default fp<Config>(
     ends.push(
       meter.gauge({
         name: 'jingwei_edge_certificates_unusable',
-        help: 'Certificates whose newest files cannot be used; the ones before stay in use.',
+        help: 'Certificates and files of client authorities whose newest content cannot be used; the ones before stay in use.',
         labelNames: ['listener'],
         collect: (set) => {
           for (const tls of served) {

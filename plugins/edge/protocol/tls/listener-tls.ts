@@ -27,6 +27,8 @@ export interface CertificateStatus {
   /** Path of its file. */
   readonly certificate: string
   readonly isDefault: boolean
+  /** `clients`: authorities that sign certificates of clients. Of several in the file, the facts are of the one that expires first. */
+  readonly use: 'server' | 'clients'
   /** Null where no content of the file could be used yet. */
   readonly facts: CertificateFacts | null
   /** The reason why the newest content of its files is not in use, or null. */
@@ -142,17 +144,18 @@ export class ListenerTls {
     return this.#choice.names.find(hostKey(host)) !== undefined
   }
 
-  /** The certificates, those that are not in use included. */
+  /** The certificates, those that are not in use included, and the authorities of clients. */
   status(): CertificateStatus[] {
     const { fallback, strict, rules, names } = this.#choice
     const hostsOf = ({ facts }: Certificate, isDefault: boolean) => [
       ...facts.names,
       ...(isDefault ? rules.hosts.filter((host) => names.find(host) === undefined) : [])
     ]
-    return this.#files.entries.map(({ files, certificate, error }) => ({
+    const certificates: CertificateStatus[] = this.#files.entries.map(({ files, certificate, error }) => ({
       listener: this.name,
       certificate: files.cert,
       isDefault: !strict && certificate === fallback,
+      use: 'server',
       facts: certificate?.facts ?? null,
       error,
       // Metrics, which are collected more often, do not need them.
@@ -160,6 +163,11 @@ export class ListenerTls {
         return certificate === null ? [] : rules.among(hostsOf(certificate, this.isDefault))
       }
     }))
+    const authorities = this.#files.authorities.map(({ path, facts, error }): CertificateStatus => {
+      const shown = { certificate: path, isDefault: false, use: 'clients' } as const
+      return { listener: this.name, ...shown, facts, error, clientCertificates: [] }
+    })
+    return [...certificates, ...authorities]
   }
 
   /** The context of clients without a server name; with `strict` it has no certificate. */
@@ -205,6 +213,12 @@ export class ListenerTls {
           { ...this.#fields(entry), names: names.slice(0, SHOWN_NAMES), expires },
           'certificate read; new connections use it'
         )
+        this.#events!.reloaded('success')
+      },
+      authoritiesRead: ({ path, facts: { notAfter } }) => {
+        const expires = new Date(notAfter * 1000).toISOString()
+        const message = 'authorities of client certificates read; new connections use them'
+        this.#events!.log.info({ listener: this.name, path, expires }, message)
         this.#events!.reloaded('success')
       },
       unusable: (entry) => {

@@ -208,7 +208,18 @@ t.test('authorities of clients that change, and a session from before', async (t
   const [alice, bob] = [one.issue('alice'), two.issue('bob')]
   const main = issue('main')
   put(one.file, path('ca.pem'))
-  const { port, log } = await listening(t, { cert: main.certFile, key: main.keyFile, ca: path('ca.pem') })
+  const gateway = await listening(t, { cert: main.certFile, key: main.keyFile, ca: path('ca.pem') })
+  const { port, log, metric, server } = gateway
+  const unusable = () => metric('jingwei_edge_certificates_unusable{listener="default"}')
+  const reloads = (outcome: string) =>
+    metric(`jingwei_edge_certificate_reloads_total{listener="default",outcome="${outcome}"}`)
+  const shown = async () =>
+    (await server.admin!.inject('/admin/certificates')).json().find(({ use }: { use: string }) => use === 'clients')
+  const expiry = `jingwei_edge_certificate_expiry_timestamp_seconds{listener="default",certificate="${path('ca.pem')}"}`
+  const expires = async () => new Date((await metric(expiry))! * 1000).toISOString()
+  t.match(await shown(), { certificate: path('ca.pem'), subject: 'CN=one', error: null, clientCertificates: [] })
+  t.equal(await expires(), (await shown()).notAfter)
+  t.equal(await unusable(), 0)
   const as = ({ cert, key }: typeof alice, more: object = {}) => shake(port, { cert, key, servername: 'main', ...more })
   const { session, status } = await as(alice)
   t.equal(status, 200)
@@ -216,9 +227,19 @@ t.test('authorities of clients that change, and a session from before', async (t
   writeFileSync(path('ca.pem'), '')
   await eventually(() => log.some(({ reason }) => /holds no certificate/.test(String(reason))))
   t.equal((await as(alice)).status, 200, 'an empty file is not taken')
+  t.equal(await unusable(), 1)
+  t.equal(await reloads('failure'), 1)
+  t.match(await shown(), { subject: 'CN=one', error: /holds no certificate/ })
   put(two.file, path('ca.pem'))
   await until(async () => (await as(bob)).status === 200)
   t.equal((await as(alice)).status, 0)
+  t.match(
+    log.filter(({ msg }) => /^authorities of client certificates read/.test(String(msg))),
+    [{ listener: 'default', path: path('ca.pem'), expires: /^\d{4}-/ }]
+  )
+  t.equal(await unusable(), 0)
+  t.equal(await reloads('success'), 1)
+  t.match(await shown(), { subject: 'CN=two', error: null })
   t.match(await as(alice, { session }), { status: 0, reused: false }, 'a session that the old authority let in')
 })
 
