@@ -1,4 +1,4 @@
-import { lstat, unlink } from 'node:fs/promises'
+import { lstat, rename, unlink } from 'node:fs/promises'
 import type { IncomingMessage, Server } from 'node:http'
 import { createServer } from 'node:http'
 import { createSecureServer } from 'node:http2'
@@ -97,7 +97,7 @@ const answerMs = 1000
 
 /** Removes the file of a Unix socket that a process has left behind; not if somebody listens there, nor any other file. */
 async function removeStale(path: string): Promise<void> {
-  const stats = await lstat(path).catch(() => null)
+  const stats = await lstat(path, { bigint: true }).catch(() => null)
   if (stats?.isSocket() !== true) return
   const isStale = await new Promise<boolean>((resolve) => {
     const socket = connect({ path, timeout: answerMs })
@@ -108,7 +108,17 @@ async function removeStale(path: string): Promise<void> {
     socket.once('connect', () => settle(false)).once('timeout', () => settle(false))
     socket.once('error', ({ code }: NodeJS.ErrnoException) => settle(code === 'ECONNREFUSED'))
   })
-  if (isStale) await unlink(path)
+  if (!isStale) return
+  // By now, another process that starts may have put a file of its own there: it is looked at where nobody else moves it.
+  const aside = `${path}.${process.pid}`
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  const { ino, mtimeNs } = await lstat(aside, { bigint: true })
+  await (ino === stats.ino && mtimeNs === stats.mtimeNs ? unlink(aside) : rename(aside, path))
 }
 
 /** As Fastify makes it. */

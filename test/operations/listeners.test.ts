@@ -1,14 +1,15 @@
 /** Several listeners of one gateway: addresses and Unix sockets, TLS, trust, and what belongs to which. */
 import { once } from 'node:events'
-import { existsSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import type http from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import tls from 'node:tls'
 import t from 'tap'
 import { start } from '../../app.ts'
 import { loadWithPlugins } from '../../plugins/config.ts'
+import { Listener } from '../../plugins/operations/listener.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { startService } from '../helpers/gateway.ts'
 import type { Answer } from './listeners-support.ts'
@@ -238,6 +239,20 @@ t.test('without trust, the peers of a Unix socket are one client', async (t) => 
   t.equal((await ask({ socketPath, headers: headers(2) })).status, 200)
   t.equal((await ask({ socketPath, headers: headers(3) })).status, 429)
   t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="429"\} 1$/m)
+})
+
+t.test('of two that find the file of a process that has ended, one listens', async (t) => {
+  const path = join(folderFor(t), 'gateway.sock')
+  t.ok(await startDead(path))
+  const listeners = [new Listener('one', {}), new Listener('two', {})]
+  const ends = await Promise.allSettled(listeners.map((each) => each.listen({ host: '', port: 0, path })))
+  t.teardown(() => Promise.all(listeners.map((each) => each.close())))
+  t.same(ends.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+  t.match(
+    ends.find(({ status }) => status === 'rejected'),
+    { reason: { code: 'EADDRINUSE' } }
+  )
+  t.same(readdirSync(dirname(path)), ['gateway.sock'])
 })
 
 /** Leaves the file of a Unix socket behind on which nobody listens. */
