@@ -15,7 +15,7 @@ import { gatewaySchema } from './gateway-schema.ts'
 import { gatherListeners } from './listeners.ts'
 import { parsed, parsedAside } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
-import { entriesOf, pluginConcerns, pluginModules, reportFailed } from './plugin-concerns.ts'
+import { entriesOf, pluginConcerns, pluginModules, reportFailed, warnOfChanged } from './plugin-concerns.ts'
 import { read } from './read.ts'
 import { withPluginKeys } from './route-config.ts'
 import type { Config, Written } from './schema.ts'
@@ -96,6 +96,7 @@ export class Loader {
     const entries = entriesOf(data)
     const failures = new Map<number, unknown>()
     const modules = await pluginModules(entries, resolve(file), imported, (index, error) => failures.set(index, error))
+    warnOfChanged(modules, report)
     const concerns = pluginConcerns(modules, report, this.#keys)
     const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],

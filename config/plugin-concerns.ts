@@ -22,6 +22,8 @@ export interface PluginModule {
   readonly concern: PluginConcern | null
   /** Its declaration of the keys of `routes[].config` that it reads. */
   readonly routeConfig: unknown
+  /** Its file is another one than when its code was loaded. */
+  readonly hasChanged: boolean
 }
 
 /** Imports a plugin's module, given by an absolute path or a package. */
@@ -147,6 +149,14 @@ export function reportFailed(
     const at = pointer('/plugins', index)
     const { path, package: name } = entries[index] as { path?: string; package?: string }
     if (report.sound(at)) report.fault(at, `cannot load ${path ?? name}: ${textOf(error)}`)
+  }
+}
+
+/** Warns of modules whose file has changed since their code was loaded, which is in use until the process ends. */
+export function warnOfChanged(modules: readonly (PluginModule | null)[], report: Report): void {
+  for (const [index, module] of modules.entries()) {
+    if (!module?.hasChanged) continue
+    report.warn(pointer('/plugins', index), 'its file has changed since its code was loaded; new code takes a restart')
   }
 }
 

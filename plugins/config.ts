@@ -18,8 +18,8 @@ export const loadConfig: Loader['load'] = loader.load.bind(loader)
 export const parseConfig: Loader['parse'] = loader.parse.bind(loader)
 
 const imported: ImportModule = async (plugin, configFile) => {
-  const { exported, routeConfig } = await importPlugin(plugin, configFile)
-  return { concern: isConcern(exported) ? exported : null, routeConfig }
+  const { exported, routeConfig, hasChanged } = await importPlugin(plugin, configFile)
+  return { concern: isConcern(exported) ? exported : null, routeConfig, hasChanged }
 }
 
 /** Reads a configuration file with what the modules of its plugins declare, which it imports; see `Loader`. */

@@ -1,4 +1,6 @@
 /** Imports the modules that the configuration names under `plugins:`. */
+import { createHash } from 'node:crypto'
+import { readFile, stat } from 'node:fs/promises'
 import { registerHooks } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
@@ -28,6 +30,24 @@ export interface PluginModule {
   readonly exported: AnyPlugin | ConcernModule
   /** Schemas of the keys of `routes[].config` that it reads: its export of this name, or a property of the default export. */
   readonly routeConfig: unknown
+  /** The file is another one than when its code was loaded, which Node does once. */
+  readonly hasChanged: boolean
+}
+
+/** By path: the digest of each plugin's file when it was loaded. Of the process, as the modules of Node are. */
+const loaded = new Map<string, string>()
+
+/** Returns the digest of a file; null for what is none, such as a pipe, which would be waited for. */
+async function digestOf(path: string): Promise<string | null> {
+  const isFile = await stat(path).then(
+    (stats) => stats.isFile(),
+    () => false
+  )
+  return isFile
+    ? createHash('sha256')
+        .update(await readFile(path))
+        .digest('base64')
+    : null
 }
 
 /** Imports a plugin's file or package. */
@@ -35,7 +55,11 @@ export async function importPlugin(
   { path, package: name }: Pick<PluginOptions, 'path' | 'package'>,
   configFile: string
 ): Promise<PluginModule> {
+  const digest = path === undefined ? null : await digestOf(path).catch(() => null)
   const module = await inTime(path !== undefined ? import(pathToFileURL(path).href) : fromPackage(name!, configFile))
+  const before = path === undefined ? undefined : loaded.get(path)
+  if (path !== undefined && digest !== null && before === undefined) loaded.set(path, digest)
+  const hasChanged = digest !== null && before !== undefined && before !== digest
   const { default: exported, routeConfig } = module as { default?: unknown; routeConfig?: unknown }
   // CommonJS made from TypeScript has its default export one level down.
   const inner = (exported as { default?: unknown } | undefined)?.default
@@ -44,7 +68,7 @@ export async function importPlugin(
   const fault = typeof found === 'function' ? null : definitionFault(found)
   if (fault !== null) throw new Error(fault)
   const declared = routeConfig ?? (found as { routeConfig?: unknown }).routeConfig
-  return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared }
+  return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared, hasChanged }
 }
 
 /** Imports a package as a module in the configuration's folder would, else as the gateway itself does. */

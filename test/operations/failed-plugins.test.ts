@@ -1,5 +1,5 @@
 /** The log of reloads that a plugin has stopped: where its code failed. */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
@@ -60,9 +60,23 @@ t.test('a plugin that stops a reload is logged with its stack, a mere fault of t
   t.match(await refused({ plugins: [{ path: './ready.mjs' }] }), [
     { path: 'plugins[0]', err: { type: 'Error', message: 'no database', stack: /at .*notReady .*ready\.mjs:2:/ } }
   ])
+  const mended = readFileSync(join(root, 'fails.ts'), 'utf8').replace('inner!', 'inner?')
+  writeFileSync(join(root, 'fails.ts'), mended)
+  t.match(await refused({ plugins: [{ path: './fails.ts' }] }), [{ path: 'plugins[0]', err: { type: 'TypeError' } }])
+  t.match(gateway.output(), /"level":"warn".*its file has changed since its code was loaded; new code takes a restart/)
+
   t.match(await refused({ plugins: [{ path: './syntax.ts' }] }), [
     { path: 'plugins[0]', err: { type: 'SyntaxError', stack: /syntax\.ts:3/ } }
   ])
+  writeFileSync(join(root, 'syntax.ts'), 'export default async function syntax() {}\n')
+  write({ plugins: [{ path: './syntax.ts' }] })
+  const reload = async () =>
+    (await fetch(`http://127.0.0.1:${adminPort}/admin/reload`, { method: 'POST' })).json() as Promise<
+      Record<string, unknown>
+    >
+  t.strictSame((await reload()).warnings, [], 'new code, as there was none before')
+  writeFileSync(join(root, 'syntax.ts'), 'export default async function other() {}\n')
+  t.match(await reload(), { hash: String, warnings: [{ path: 'plugins[0]', message: /takes a restart/ }] })
   const [unknown] = await refused({ nothing: 1 })
   t.match(unknown, { path: 'nothing', err: undefined })
   t.notOk('err' in unknown!)
