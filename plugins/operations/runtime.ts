@@ -181,7 +181,10 @@ export class Runtime {
       this.#use(next)
       for (const apply of changes) apply()
       this.#retired.add(before)
-      await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`)
+      // It serves by now, whatever they do.
+      await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`).catch((err) =>
+        this.log.error({ err }, 'onListen hooks of the new configuration failed')
+      )
       this.#watchFile()
     } catch (error) {
       thrown = error
