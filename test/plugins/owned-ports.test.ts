@@ -105,3 +105,19 @@ plugins: [{ path: ./status-port.ts, options: ${JSON.stringify(options)} }]
     )
   while (await isOpen()) await sleep(5)
 })
+
+t.test('the commands run no onListen hook, and plugins know them by dryRun', async (t) => {
+  const folderOf = await folder(t, {
+    'says.mjs': `export default async function says(fastify) {
+      const say = (what) => process.stderr.write(what + ' ' + fastify.dryRun + '\\n')
+      for (const name of ['onReady', 'onListen']) fastify.addHook(name, async () => say(name))
+      say('plugin')
+    }`,
+    'gateway.yaml': 'listen: { port: 0 }\nadmin: false\nplugins: [{ path: ./says.mjs }]\n'
+  })
+  const file = join(folderOf, 'gateway.yaml')
+  const run = (...args: string[]) => runToEnd(process.execPath, [app, ...args])
+  t.match(await run('check', file), { code: 0, stderr: 'plugin true\nonReady true\n' })
+  t.match(await run('routes', file), { code: 0, stderr: 'plugin true\n' })
+  t.match(await run('explain', file, 'GET', '/'), { code: 0, stderr: 'plugin true\n' })
+})
