@@ -30,6 +30,8 @@ import { byListener } from './plugins/edge/protocol/peers.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
+import { curlByName } from './plugins/edge/protocol/tls/example-request.ts'
+import { listenerTlsOf } from './plugins/edge/protocol/tls/index.ts'
 import keepStores from './plugins/keep-stores.ts'
 import { markListener } from './plugins/listener-of.ts'
 import mesh from './plugins/mesh/index.ts'
@@ -183,7 +185,9 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   const edges = runtime.listeners.map(({ name, address }, index) => {
     const { tls, redirect } = config.listeners[index]!
     const url = urlOf(tls === undefined ? 'http' : 'https', address)
-    return { name, url, canBeTried: typeof address !== 'string' && redirect === undefined }
+    const isUrl = typeof address !== 'string' && redirect === undefined
+    const curl = tls !== undefined && isUrl ? curlByName(url, listenerTlsOf(name, tls).status()) : url
+    return { name, url, curl, canBeTried: isUrl && curl !== null }
   })
   process.stderr.write(banner(config, edges, admin, command, concerns))
   return runtime

@@ -44,7 +44,7 @@ export interface Started {
   readonly config: Config
   /** Shell command by which the operator runs another command on the same configuration. */
   readonly command: string
-  /** URL of an example request by GET for a route; null if a plain request does not reach it. */
+  /** URL of an example request by GET for a route, after the options that curl needs for it; null if a plain request does not reach it. */
   readonly urlOf: (route: RouteConfig) => string | null
   /** Returns whether a route asks for no credentials. */
   readonly isOpen: (route: RouteConfig) => boolean

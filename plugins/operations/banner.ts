@@ -19,6 +19,8 @@ interface Edge {
   readonly url: string
   /** True if a URL leads to it, and to routes. */
   readonly canBeTried: boolean
+  /** Arguments of curl in place of the URL, where it needs more than that. */
+  readonly curl?: string | null
 }
 
 interface Started {
@@ -38,7 +40,8 @@ export function banner(
 ): string {
   const identifying = concerns.flatMap(({ keys }) => keys.filter(({ provides }) => provides?.includes('consumer')))
   const isOpen = (route: RouteConfig) => !identifying.some(({ name }) => Reflect.get(route.edge, name))
-  const edge = edges.find(({ canBeTried }) => canBeTried)?.url
+  const tried = edges.find(({ canBeTried }) => canBeTried)
+  const edge = tried?.curl ?? tried?.url
   const urlOf = (route: RouteConfig) => (edge !== undefined && takesGet(route) ? `${edge}${example(route)}` : null)
   const about: Started = { config, command, urlOf, isOpen }
   const lines = [
