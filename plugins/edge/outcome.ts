@@ -1,4 +1,4 @@
-/** What the access log needs to know of a response: when it leaves, and by whose decision. */
+/** Facts of a response for the access log: when it leaves, and by whose decision. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { SeamError, SeamReason } from '../seam.ts'
 

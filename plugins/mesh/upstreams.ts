@@ -30,7 +30,7 @@ export interface UpstreamOptions {
 
 /** Makes services, and ends what they share once they have all ended. */
 export class Upstreams {
-  /** What its services are given. */
+  /** Dependencies of its services. */
   readonly deps: MeshDeps
   readonly #services = new Set<Service>()
   readonly #discovery: Discovery

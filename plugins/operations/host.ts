@@ -2,7 +2,7 @@ import type { Fault } from '../../config/faults.ts'
 import type { Config } from '../../config/schema.ts'
 import type { Facade } from './facade.ts'
 
-/** How a reload has ended. */
+/** Result of a reload. */
 export interface Outcome {
   readonly applied: boolean
   /** Hash of the configuration in use. */
@@ -15,7 +15,7 @@ export interface Outcome {
   readonly durationMs: number
 }
 
-/** How configurations were loaded, the one of the start included. */
+/** Results of the loads of configurations, the one of the start included. */
 export interface LastLoad {
   /** Of the last attempt, and by what it was asked for. */
   readonly success: boolean
@@ -26,7 +26,7 @@ export interface LastLoad {
   readonly succeededAt: Date
 }
 
-/** What the process gives to the gateway of one configuration. */
+/** Process of a gateway, as one configuration sees it. */
 export interface Host {
   readonly edge: Facade
   /** Null without an admin port. */

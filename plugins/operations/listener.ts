@@ -16,7 +16,7 @@ export type ServerOptions = Pick<FastifyServerOptions, 'keepAliveTimeout' | 'req
   readonly http2?: boolean
 }
 
-/** Where a server listens: on a port, or at a Unix socket. */
+/** Address of a server: a port, or a Unix socket. */
 export interface Address {
   readonly host: string
   readonly port: number

@@ -3,7 +3,7 @@ import type { Config, Listen } from '../../config/schema.ts'
 
 type Read<T> = (of: T) => unknown
 
-/** What only a restart changes of a listener: sockets are bound, and Node reads some limits once. */
+/** Options of a listener that only a restart changes: sockets are bound, and Node reads some limits once. */
 const ofListener: readonly (readonly [key: string, read: Read<Listen>])[] = [
   ['host', ({ host }) => host],
   ['port', ({ port }) => port],

@@ -1,5 +1,5 @@
 /**
- * What lives as long as the process: its listening servers, their connections, the log and the stores. One configuration
+ * State that lives as long as the process: its listening servers, their connections, the log and the stores. One configuration
  * after the other is in use: the next one is built beside it, and takes over by one assignment.
  */
 import { stat } from 'node:fs/promises'

@@ -12,7 +12,7 @@ import { hasBody } from './request-body.ts'
 
 const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
 
-/** Where authorities look for proof that somebody has a host (RFC 8555, 8.3). They ask by http, and follow redirects. */
+/** Path below which authorities look for proof that somebody has a host (RFC 8555, 8.3). They ask by http, and follow redirects. */
 const acme = '/.well-known/acme-challenge'
 
 /** The port that needs no mention in an https URL. */
@@ -55,7 +55,7 @@ export default fp<Config>(
 
 function redirect(request: FastifyRequest, reply: FastifyReply, status: 301 | 308, location: string): void {
   const { raw } = request
-  // Nobody reads the body, and the rest of it must not be taken for the next request.
+  // The body is not read, and the rest of it must not be taken for the next request.
   if (hasBody(raw) && raw.httpVersionMajor === 1) {
     markLastResponse(raw)
     reply.header('connection', 'close')

@@ -162,7 +162,7 @@ export class Recording {
   }
 }
 
-/** What a store depends on beside its options. */
+/** Scope of a store: it depends on these beside its options. */
 interface StoreScope {
   readonly subset: string
   readonly perRequest: readonly string[]
