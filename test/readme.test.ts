@@ -13,7 +13,7 @@ import { seamReasons } from '../plugins/edge/outcome.ts'
 import { reasons as refusals } from '../plugins/edge/protocol/refusals.ts'
 import { targetReasons } from '../plugins/edge/protocol/request-target.ts'
 import { banner } from '../plugins/operations/banner.ts'
-import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './config-reference.ts'
+import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './docs/config-reference.ts'
 import { folder, listen, service } from './plugins/support.ts'
 
 const home = join(import.meta.dirname, '..')
@@ -35,7 +35,7 @@ t.test('there is a page for every folder, and the tests look at them', async (t)
 
 t.test('the reference of the configuration is that of the schema', async (t) => {
   const page = readFileSync(configReadme, 'utf8')
-  t.equal(page, updated(page), 'run `node test/config-reference.ts`')
+  t.equal(page, updated(page), 'run `npm run docs`')
   t.ok(rows().length > 100)
   t.strictSame(
     rows()

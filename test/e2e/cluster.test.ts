@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Agent, fetch, request } from 'undici'
-import type { Cluster } from '../helpers/cluster.ts'
-import { jwtSecret, startCluster } from '../helpers/cluster.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import { jwtSecret, startCluster } from '../cluster/cluster.ts'
 import { startHaproxy } from '../helpers/haproxy.ts'
 import { freePorts, runToEnd, waitFor } from '../helpers/processes.ts'
 
@@ -210,7 +210,7 @@ async function listen(onConnection: (socket: Socket) => void): Promise<Server> {
 }
 
 t.test('the command prints what to try, starts again what dies, and leaves nothing behind', async (t) => {
-  const child = spawn(process.execPath, [join(home, 'test/helpers/cluster.ts'), '--free-ports'], {
+  const child = spawn(process.execPath, [join(home, 'test/cluster/cluster.ts'), '--free-ports'], {
     stdio: ['ignore', 'pipe', 'inherit'],
     detached: true // a process group of its own, as a terminal's foreground job
   })

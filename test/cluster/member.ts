@@ -1,6 +1,6 @@
 // A Node program of a cluster, which may end, wanted or not, and start again in its place.
-import type { Running } from './processes.ts'
-import { start } from './processes.ts'
+import type { Running } from '../helpers/processes.ts'
+import { start } from '../helpers/processes.ts'
 
 export interface Member {
   name: string

@@ -1,10 +1,10 @@
-// The tables of config/README.md, made from the schema. As a command it writes them: `node test/config-reference.ts`.
+// The tables of config/README.md, made from the schema. As a command it writes them: `npm run docs`.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { loader } from '../plugins/config.ts'
+import { loader } from '../../plugins/config.ts'
 
-export const readme = join(import.meta.dirname, '../config/README.md')
-const begin = '<!-- reference: written by `node test/config-reference.ts` -->'
+export const readme = join(import.meta.dirname, '../../config/README.md')
+const begin = '<!-- reference: written by `npm run docs` -->'
 const end = '<!-- end of the reference -->'
 
 /** What of a JSON Schema the reference tells. */
