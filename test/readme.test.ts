@@ -18,12 +18,20 @@ import { folder, listen, service } from './plugins/support.ts'
 
 const home = join(import.meta.dirname, '..')
 const ours = (file: string) => !/(^|\/)(node_modules|\.\w+|dist)\//.test(file)
-const pages = globSync('**/README.md', { cwd: home, exclude: (file) => file === 'node_modules' }).filter(ours)
+const pages = globSync('**/*.md', { cwd: home, exclude: (file) => file === 'node_modules' }).filter(ours)
 const text = (page: string) => readFileSync(join(home, page), 'utf8')
 const sources = ['app.ts', ...globSync('{config,plugins,routes}/**/*.ts', { cwd: home })].filter(ours)
 /** The texts of a page's blocks in a language. */
 const blocks = (page: string, language: string) =>
   [...text(page).matchAll(/^```(\w*)\n(.*?)^```$/gms)].filter(([, of]) => of === language).map(([, , block]) => block!)
+/** The anchors that GitHub makes of a page's headings. */
+const anchors = (page: string) =>
+  [...text(page).matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N}_ -]/gu, '')
+      .replaceAll(' ', '-')
+  )
 
 t.test('there is a page for every folder, and the tests look at them', async (t) => {
   const wanted = ['', 'config', 'plugins', 'plugins/edge', 'plugins/mesh', 'plugins/operations', 'routes', 'test']
@@ -54,8 +62,8 @@ t.test('the reference of the configuration is that of the schema', async (t) => 
 
 t.test('each feature of the mesh is told with its key, and each key is one', async (t) => {
   const known = new Set(rows().map((row) => keyOf(row)))
-  const page = text('README.md')
-  const table = page.slice(page.indexOf('| feature | key |'), page.indexOf('Only what is switched on is'))
+  const page = text('plugins/mesh/README.md')
+  const table = page.slice(page.indexOf('| feature | key |'), page.indexOf('## An example'))
   const told = [...table.matchAll(/`((?:mesh|routes\[\]|services\.NAME|discovery)[.\w[\]]*)`/g)].map(([, key]) => key!)
   t.ok(told.length > 30)
   t.strictSame(
@@ -71,13 +79,18 @@ t.test('each feature of the mesh is told with its key, and each key is one', asy
 
 t.test('what the pages link to is there', async (t) => {
   let links = 0
+  let sections = 0
   for (const page of pages) {
-    for (const [, target] of text(page).matchAll(/\]\((?!https?:|#)([^)#\s]+)[^)]*\)/g)) {
+    for (const [, target, section] of text(page).matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)/g)) {
       links++
-      t.ok(existsSync(join(home, dirname(page), target!)), `${page}: ${target}`)
+      const file = target === '' ? page : join(dirname(page), target!)
+      t.ok(existsSync(join(home, file)), `${page}: ${target}`)
+      if (section === undefined) continue
+      sections++
+      t.ok(anchors(file).includes(section), `${page}: ${target}#${section}`)
     }
   }
-  t.ok(links > 50)
+  t.ok(links > 50 && sections > 10)
 })
 
 t.test('whole configurations in the pages are right', async (t) => {
@@ -135,7 +148,7 @@ t.test('what npm start is said to show is what it shows', async (t) => {
 })
 
 t.test('the variables of the example configuration, with their defaults', async (t) => {
-  const told = [...text('README.md').matchAll(/^\| (`\w*PORT\w*`(?:, `\w+`)*) \| ([\d, ]+) \|/gm)].flatMap(
+  const told = [...text('config/deploy.md').matchAll(/^\| (`\w*PORT\w*`(?:, `\w+`)*) \| ([\d, ]+) \|/gm)].flatMap(
     ([, names, values]) => {
       const ports = values!.split(', ')
       return [...names!.matchAll(/\w+/g)].map(([name], index) => [name, ports[index]])
@@ -195,7 +208,9 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
   const asWritten = exposed.map(({ name, labelNames }) => name + (labelNames.length > 0 ? `{${labelNames}}` : ''))
   // These need certificates, or Consul.
   asWritten.push(...withIdentity)
-  const listed = [...text('README.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(([, name]) => name!)
+  const listed = [...text('plugins/operations/metrics.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(
+    ([, name]) => name!
+  )
   t.strictSame(listed.toSorted(), asWritten.toSorted())
   const names = new Set(asWritten.map((name) => name.replace(/\{.*/, '')))
   for (const page of pages) {
@@ -206,7 +221,7 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
       page
     )
   }
-  const paths = new Set(text('README.md').match(/(?<=`)\/(?:metrics|health|admin)[\w/]*(?=`)/g))
+  const paths = new Set(text('plugins/operations/admin-port.md').match(/(?<=`)\/(?:metrics|health|admin)[\w/]*(?=`)/g))
   t.ok(paths.size >= 5)
   for (const path of paths) {
     const [method, status] = path === '/admin/reload' ? (['POST', 501] as const) : (['GET', 200] as const)
