@@ -1,11 +1,10 @@
 /**
- * The shape of the configuration but for the keys of concerns, which these bring along: TypeBox builds the JSON Schema
- * that editors and the loader use (gateway-schema.ts), and the TypeScript types that the code uses.
+ * Schema and types of the configuration, without the keys of concerns, which each concern defines itself. From the same
+ * TypeBox definitions come the JSON Schema of the loader and of editors (gateway-schema.ts) and the TypeScript types.
  *
- * Units are written as people write them (`15s`, `10mb`, `20%`) and arrive as numbers: durations in
- * milliseconds, sizes in bytes, percentages as a fraction of 1. The loader converts them by the
- * `unit` keyword, so every `Static` type below is the *loaded* value. `expected` says in words what a
- * `pattern` asks for. The kinds of values are in `schema/kit.ts`.
+ * Values with units (`15s`, `10mb`, `20%`) are loaded as numbers: durations in milliseconds, sizes in bytes, percentages
+ * as a fraction of 1. The loader converts them by the keyword `unit`, so every `Static` type below is the *loaded* value.
+ * The keyword `expected` describes a `pattern` in messages. Builders for the kinds of values are in `schema/kit.ts`.
  */
 import type { Static } from 'typebox'
 import Type from 'typebox'
@@ -19,7 +18,7 @@ import { Plugin } from './schema/plugin.ts'
 import type { Match, Route, Split } from './schema/route.ts'
 import type { Service, Subset } from './schema/service.ts'
 
-/** The sections that belong to neither half. */
+/** Sections that belong to neither the edge nor the mesh. */
 export const sections = {
   listen: Listeners,
   admin: orOff(Admin, { default: {} }),
@@ -27,17 +26,17 @@ export const sections = {
   redis: Type.Optional(Redis),
   consumers: Type.Array(Type.Unknown(), {
     default: [],
-    description: 'Reserved for known callers, which cannot be declared in this version.'
+    description: 'Reserved. Consumers cannot be declared in this version.'
   }),
   plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' }),
   watch: Type.Boolean({
     default: false,
     description:
-      'Reload this file when its content has changed. It is looked at every 2 s, and reloaded once two looks in a row have found the same. The code of plugins is not reloaded.'
+      'true: reload this file when its content changes. It is read every 2 s and reloaded once two reads in a row find the same new content. The code of plugins is not reloaded.'
   })
 }
 
-// ---- What the loader hands out -----------------------------------------------------------------
+// ---- Types of the loaded configuration ----------------------------------------------------------
 
 export type RedisOptions = Static<typeof Redis>
 export type ConsulOptions = Static<typeof ConsulDiscovery>
@@ -46,32 +45,32 @@ export type SubsetOptions = Static<typeof Subset>
 export type HashSource = Static<typeof HashOn>
 export type SplitShare = Static<typeof Split>[number]
 /**
- * The edge concerns in force on one route: its own, else the top level's; `false` and unset are both off. Each concern
- * adds its key to this interface by declaration merging.
+ * Options of the edge concerns in force on one route: its own, else those of the top level. A concern is off if its key is
+ * `false` or unset. Each concern adds its key to this interface by declaration merging.
  */
 // biome-ignore lint/suspicious/noEmptyInterface: merged by the concerns
 export interface EdgePolicy {}
-/** The top-level `edge`: besides the keys of routes, those that can be set nowhere else. */
+/** The top-level `edge`: the keys of routes, and keys that can only be set here. */
 export interface EdgeDefaults extends EdgePolicy {}
 /**
- * The mesh concerns in force on a call, with the defaults of the top level. Each concern adds its key to this interface
- * by declaration merging.
+ * Options of the mesh concerns in force on a call, with the defaults of the top level. Each concern adds its key to this
+ * interface by declaration merging.
  */
 // biome-ignore lint/suspicious/noEmptyInterface: merged by the concerns
 export interface MeshPolicy {}
-/** Changes of a route to its service's policy. */
+/** Settings by which a route overrides the policy of its service. */
 export type RoutePolicy = Partial<MeshPolicy> & { split?: readonly SplitShare[]; stickOn?: HashSource }
 export type ServiceOptions = Static<typeof Service> & { mesh?: Partial<MeshPolicy> }
 export type RouteMatch = Static<typeof Match>
 /** A plugin as the file lists it. */
 export interface PluginOptions extends Omit<Static<typeof Plugin>, 'routeConfig'> {
-  /** The position of its entry, for messages. */
+  /** Position of its entry in the file, for messages. */
   readonly position: Position
-  /** Keys of `routes[].config` that it reads; null in a configuration that was loaded without its module. */
+  /** Keys of `routes[].config` that the plugin reads; null if the configuration was loaded without its module. */
   readonly routeConfig: readonly string[] | null
 }
 
-/** A service with its policy complete: its own `mesh`, else the top level's. */
+/** A service with its complete policy: its own `mesh`, else that of the top level. */
 export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
   readonly name: string
   readonly mesh: MeshPolicy
@@ -79,30 +78,30 @@ export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
 
 type Passing = 'refuse' | 'pass'
 
-/** Facts that the edge concerns in force on a route declare of themselves; see `Key`. */
+/** Facts that the edge concerns in force on a route declare about themselves; see `Key`. */
 export interface Declared {
   readonly answersPreflights: boolean
   readonly ownsHeaders: readonly string[]
 }
 
-/** A route with its edge policy complete and its mesh overrides as written. */
+/** A route with its complete edge policy, and its mesh overrides as written. */
 export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
   readonly match: RouteMatch
-  /** The service that serves it; with a split, the first of its services. */
+  /** The service that it calls; with a split, the first of its services. */
   readonly service: string
   readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
   readonly declared: Declared
-  /** The same number for routes that the same concerns protect in the same way. */
+  /** Number that is equal for routes whose protecting concerns have equal options; see `Protections`. */
   readonly protection: number
-  /** For user plugins, which find it in `routeOptions.config`. */
+  /** Settings for plugins, which read them from `routeOptions.config`. */
   readonly config?: Readonly<Record<string, unknown>>
   /** Names of plugins with `scope: routes`. */
   readonly plugins?: readonly string[]
-  /** Names of the services to which its own policy sends calls. */
+  /** Names of further services to which its own policy sends calls, such as a fallback. */
   readonly services: readonly string[]
-  /** One frozen object per route, so that the mesh composes a chain for it once. */
+  /** One frozen object per route: by its identity the mesh finds the chain that it composed for the route. */
   readonly mesh: RoutePolicy
 }
 
@@ -114,9 +113,9 @@ export interface Listen extends Static<typeof Listener> {
 
 type Sections = { [K in keyof typeof sections]: Static<(typeof sections)[K]> }
 
-/** The document once it fits the schema. */
+/** The document after validation against the schema: defaults filled in, units converted. */
 export interface Written extends Omit<Sections, 'redis' | 'listen'> {
-  /** The first listener. What belongs to the gateway rather than to one socket (`paths`, `unknownHost`, `drain`) is the same in all. */
+  /** The first listener. Keys of the gateway rather than of one socket (`paths`, `unknownHost`, `drain`) are the same in all. */
   readonly listen: Listen
   readonly listeners: readonly Listen[]
   readonly redis?: RedisOptions
@@ -134,17 +133,17 @@ export interface WrittenRoute extends Static<typeof Route> {
 
 /** The whole configuration: validated, completed and deeply frozen. */
 export interface Config extends Omit<Written, 'services' | 'routes' | 'consumers' | 'plugins'> {
-  /** Absolute path of the file it came from; paths in it are relative to its folder. */
+  /** Absolute path of the configuration file. Paths in the file are relative to its folder. */
   readonly file: string
-  /** First 16 hexadecimal digits of the SHA-256 of the file's bytes. Values of environment variables are not in it. */
+  /** First 16 hexadecimal digits of the SHA-256 of the file's bytes. Values of environment variables do not change it. */
   readonly hash: string
   readonly services: Readonly<Record<string, ServiceConfig>>
   readonly routes: readonly RouteConfig[]
   readonly plugins: readonly PluginOptions[]
-  /** For each service, the names of the others to which its policy sends calls. */
+  /** For each service, the names of other services to which its policy sends calls. */
   readonly otherServices: Readonly<Record<string, readonly string[]>>
-  /** Request headers that concerns obey of trusted peers; `believed`: those that some policy asks for. */
+  /** Request headers by which trusted peers instruct concerns. `believed`: those that some policy in force obeys. */
   readonly instructions: { readonly headers: readonly string[]; readonly believed: readonly string[] }
-  /** Request headers whose value is new for each request. */
+  /** Request headers whose value differs for each request. */
   readonly perRequestHeaders: readonly string[]
 }

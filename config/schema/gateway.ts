@@ -1,4 +1,4 @@
-/** Sections of the process itself: listeners, admin port, discovery, Redis. */
+/** Schemas of the sections that belong to the process: listeners, admin port, discovery, Redis. */
 import Type from 'typebox'
 import { forwardingHeaders } from '../header-names.ts'
 import {
@@ -22,15 +22,15 @@ const Reading = (description: string) => Names(['guard', 'ignore', 'distinct'], 
 
 const Paths = Type.Object(
   {
-    case: Reading('`/API` for `/api`.'),
-    trailingSlash: Reading('`/users/7/` for `/users/:id`.'),
-    trailingDot: Reading('Dots and blanks at the end of a segment: `/users.` and `/users%20` for `/users`.')
+    case: Reading('Upper and lower case: `/API` and `/api`.'),
+    trailingSlash: Reading('A slash at the end: `/users/7/` for `/users/:id`.'),
+    trailingDot: Reading('Dots and spaces at the end of a segment: `/users.` and `/users%20` for `/users`.')
   },
   {
     ...strict,
     default: {},
     description:
-      'Spellings that common servers take for one path. guard: told apart, but refused with 400 where routes with other edge concerns could be meant. ignore: matched alike. distinct: told apart; only where all services do so, too.'
+      'Treatment of different spellings that common servers read as the same path. guard: each spelling is a different path, but a request gets 400 if another spelling of its path belongs to a route with other edge concerns. ignore: all spellings match the same routes. distinct: each spelling is a different path, without the check; safe only if all services distinguish them, too.'
   }
 )
 
@@ -39,7 +39,7 @@ export const Listen = Type.Object(
     name: {
       ...Name,
       default: 'default',
-      description: 'Unique. Tells listeners apart in what is counted and logged, and as `request.listener`.'
+      description: 'Unique name of the listener, in metric labels, in logs and as `request.listener`.'
     },
     host: ListenHost('0.0.0.0'),
     port: Type.Integer({ minimum: 0, maximum: 65535, default: 8080 }),
@@ -47,14 +47,14 @@ export const Listen = Type.Object(
       Type.String({
         minLength: 1,
         description:
-          'Unix socket, in place of `host` and `port`. A file that an earlier process has left there is replaced; one on which somebody listens is not.'
+          'Path of a Unix socket, instead of `host` and `port`. A stale socket file of an earlier process is replaced; a socket on which a process listens is not.'
       })
     ),
     socketMode: Type.String({
       pattern: '^0?[0-7]{3}$',
       expected: 'three octal digits such as 0660',
       default: '0660',
-      description: 'With `path`: who may connect, as the permissions of the file.'
+      description: 'With `path`: permissions of the socket file, which decide which users may connect.'
     }),
     tls: Type.Optional(Tls),
     http2: Type.Boolean({ default: false, description: 'Also speak HTTP/2 (ALPN); needs `tls`.' }),
@@ -63,7 +63,7 @@ export const Listen = Type.Object(
         { type: 'string' },
         Names(['https'], {
           description:
-            'Respond to all requests with a redirect to the same URL with https, at the port of the first listener with TLS. Only for hosts that a route or a certificate names; others get the status of `unknownHost`. A route for a path below `/.well-known/acme-challenge/` is served, and so is what a trusted proxy got by https.'
+            'Respond to requests with a redirect to the same URL with https, at the port of the first listener with TLS. Only hosts that a route or a certificate names are redirected; others get the status of `unknownHost`. Not redirected: routes for a path below `/.well-known/acme-challenge/`, and requests that a trusted proxy received over https.'
         }),
         Type.Object(
           {
@@ -73,7 +73,7 @@ export const Listen = Type.Object(
               type: 'integer',
               enum: [301, 308],
               default: 308,
-              description: '301 is for GET and HEAD; other methods get 308 all the same.'
+              description: 'Status of the redirect. With 301, methods other than GET and HEAD still get 308.'
             })
           },
           strict
@@ -83,61 +83,68 @@ export const Listen = Type.Object(
     trustProxy: Type.Array(Type.String({ format: 'peer' }), {
       default: [],
       description:
-        'Peers whose forwarding headers are believed: addresses or CIDR ranges; on a Unix socket `unix`, which is everybody who may connect.'
+        'Proxies whose forwarding headers are trusted: addresses or CIDR ranges. On a Unix socket: `unix`, which trusts every process that may connect.'
     }),
     trustHeaders: Type.Array(Names(forwardingHeaders), {
       default: ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
       description:
-        'Forwarding headers that are believed of these peers; a peer must set or delete each of them itself. All others are dropped, from whomever they come.'
+        'Forwarding headers that are trusted if they come from `trustProxy`. Such a proxy must set or delete each of them itself. All other forwarding headers are dropped, also those of trusted proxies.'
     }),
     timeouts: Type.Object(
       {
-        headers: Duration('A client must send its whole request head within this time.', { default: '10s' }),
-        bodyIdle: Duration('Longest silence of a client within its request body.', { default: '30s' }),
+        headers: Duration('A client must send the whole header section of a request within this time.', {
+          default: '10s'
+        }),
+        bodyIdle: Duration('Longest pause of a client within its request body.', { default: '30s' }),
         body: orOff(
-          Duration('A client must send its whole request body within this time; waits for the service do not count.'),
+          Duration(
+            'A client must send its whole request body within this time. Waiting for the service does not count.'
+          ),
           { default: '6h' }
         ),
         sendIdle: Duration(
-          'A client that reads nothing of its response for this long is disconnected; over HTTP/2, less than 64 KB.',
+          'A client that reads nothing of its response for this long is disconnected (HTTP/2: less than 64 KB in this time).',
           { default: '60s' }
         ),
-        keepAlive: Duration('How long an idle client connection stays open.', { default: '75s' })
+        keepAlive: Duration('An idle client connection is closed after this time.', { default: '75s' })
       },
       { ...strict, default: {} }
     ),
     limits: Type.Object(
       {
         headers: Size(
-          'Largest header section of a request, with its request line; what is larger is a 431. `mesh.maxHeaderSize` is the same for responses.',
+          'Largest header section of a request, including the request line; a larger one gets 431. `mesh.maxHeaderSize` is the same for responses.',
           {
             default: '16kb'
           }
         ),
-        url: Size('Longest request target.', { default: '8kb' }),
-        connections: Type.Integer({ minimum: 1, default: 10000, description: 'Most client connections at a time.' }),
+        url: Size('Longest request target (path and query).', { default: '8kb' }),
+        connections: Type.Integer({ minimum: 1, default: 10000, description: 'Maximum of open client connections.' }),
         bodyRate: orOff(
-          SizeOrZero('Bytes per second that a client must send of a request body, after the first `bodyIdle`.'),
+          SizeOrZero('Bytes per second of a request body that a client must send, counted after the first `bodyIdle`.'),
           { default: '240b' }
         ),
         sendRate: orOff(
-          SizeOrZero('Bytes per second that a client must read of a response, after the first `sendIdle`.'),
+          SizeOrZero('Bytes per second of a response that a client must read, counted after the first `sendIdle`.'),
           {
             default: '240b'
           }
         ),
         perClient: Type.Object(
           {
-            connections: orOff(Count('Connections of one address; more are closed. Not for peers of `trustProxy`.'), {
-              default: 1024
-            }),
-            requests: orOff(Count('Requests in flight of one client; more get 429.'), { default: 512 }),
-            websockets: orOff(Count('WebSockets of one client; more get 429.'), { default: 256 })
+            connections: orOff(
+              Count('Open connections of one address; more are closed. Proxies of `trustProxy` are exempt.'),
+              {
+                default: 1024
+              }
+            ),
+            requests: orOff(Count('Requests in flight from one client; more get 429.'), { default: 512 }),
+            websockets: orOff(Count('Open WebSockets of one client; more get 429.'), { default: 256 })
           },
           {
             ...strict,
             default: {},
-            description: 'By client address, as `trustProxy` has it; of an IPv6 address its /64 network.'
+            description: 'Limits per client address (`trustProxy` applies). IPv6 addresses are counted per /64 network.'
           }
         )
       },
@@ -148,14 +155,19 @@ export const Listen = Type.Object(
       type: 'integer',
       enum: [404, 421],
       default: 404,
-      description: 'Status for hosts that no route can match. 421 lets HTTP/2 clients try another connection.'
+      description: 'Status of responses for hosts that no route names. 421 lets HTTP/2 clients try another connection.'
     }),
     drain: Type.Object(
       {
-        delay: DurationOrZero('After SIGTERM: how long readiness says 503 while requests are still taken.', {
-          default: '5s'
-        }),
-        timeout: DurationOrZero('Then: how long requests in flight may take before they are cut.', { default: '25s' })
+        delay: DurationOrZero(
+          'After SIGTERM, readiness responds 503 for this long while requests are still accepted.',
+          {
+            default: '5s'
+          }
+        ),
+        timeout: DurationOrZero('After `delay`, requests in flight may take this long; then they are aborted.', {
+          default: '25s'
+        })
       },
       { ...strict, default: {} }
     )
@@ -181,7 +193,7 @@ export const Admin = Type.Object(
       {
         default: [],
         description:
-          'Further values of `Host` that the port answers to, such as the name of its Kubernetes service. By default: the address that was connected to, loopback, `host`, and the machine’s host name. Others get 421, against DNS rebinding.'
+          'Further accepted values of `Host`, such as the name of a Kubernetes service. Always accepted: the address of the connection, loopback, `host`, and the machine’s host name. Others get 421, as protection against DNS rebinding.'
       }
     )
   },
@@ -190,28 +202,32 @@ export const Admin = Type.Object(
 
 export const ConsulDiscovery = Type.Object(
   {
-    url: Url('http', 'The HTTP API of a Consul agent.'),
+    url: Url('http', 'URL of the HTTP API of a Consul agent.'),
     token: Type.Optional(
       Type.String({
         description:
-          'ACL token; `service:read` and `node:read` are enough, with `agent:read` for `balance.locality` unless `discovery.locality` says it.'
+          'ACL token. It needs `service:read` and `node:read`; with `balance.locality` also `agent:read`, unless `discovery.locality` is set.'
       })
     ),
-    datacenter: Type.Optional(Type.String()),
+    datacenter: Type.Optional(Type.String({ description: "Default: the agent's own." })),
     namespace: Type.Optional(Type.String({ description: 'Consul Enterprise namespace.' })),
     tls: Type.Optional(
       Type.Object(
         {
-          ca: Type.Optional(Type.String({ description: 'PEM file.' })),
-          cert: Type.Optional(Type.String({ description: 'PEM file.' })),
-          key: Type.Optional(Type.String({ description: 'PEM file.' })),
-          serverName: Type.Optional(Type.String())
+          ca: Type.Optional(
+            Type.String({ description: 'PEM file with the authorities that sign the certificate of Consul.' })
+          ),
+          cert: Type.Optional(Type.String({ description: 'PEM file with the client certificate of the gateway.' })),
+          key: Type.Optional(Type.String({ description: 'PEM file with the private key of `cert`.' })),
+          serverName: Type.Optional(
+            Type.String({ description: "Name in Consul's certificate. Default: the host of `url`." })
+          )
         },
         strict
       )
     ),
-    wait: Duration('Longest time a blocking query is held by Consul.', { default: '1m' }),
-    maxStale: Duration('An answer from a server that has been without a leader for longer is not believed.', {
+    wait: Duration('Longest time for which Consul holds a blocking query.', { default: '1m' }),
+    maxStale: Duration('Responses of a Consul server that lost its leader longer ago than this are ignored.', {
       default: '1m'
     })
   },
@@ -224,8 +240,8 @@ export const Discovery = Type.Object(
     snapshot: Type.Optional(
       Type.Object(
         {
-          path: Type.String({ description: 'File that keeps the last instances over a restart.' }),
-          maxAge: Duration('An older one is not believed.', { default: '24h' })
+          path: Type.String({ description: 'File in which the last known instances survive a restart.' }),
+          maxAge: Duration('An older file is ignored.', { default: '24h' })
         },
         strict
       )
@@ -233,12 +249,14 @@ export const Discovery = Type.Object(
     locality: Type.Optional(
       Type.Object(
         {
-          datacenter: Type.Optional(Type.String({ description: "Default: that of Consul's agent." })),
+          datacenter: Type.Optional(Type.String({ description: 'Default: the datacenter of the Consul agent.' })),
           zone: Type.Optional(
-            Type.String({ description: "Default: the zone of the Consul agent's locality, else its node meta `zone`." })
+            Type.String({
+              description: "Default: the zone in the Consul agent's locality, or else its node meta `zone`."
+            })
           )
         },
-        { ...strict, description: 'Where the gateway is, for `balance.locality`.' }
+        { ...strict, description: 'Location of the gateway, for `balance.locality`.' }
       )
     )
   },
@@ -247,8 +265,10 @@ export const Discovery = Type.Object(
 
 export const Redis = Type.Object(
   {
-    url: Url('redis', 'The Redis that holds what the nodes of a cluster share.'),
-    timeout: Duration('Longest time a request waits for Redis before the node decides alone.', { default: '50ms' })
+    url: Url('redis', 'URL of the Redis that holds the counters of cluster-wide limits.'),
+    timeout: Duration('A request waits for Redis at most this long; then the node uses its own counters.', {
+      default: '50ms'
+    })
   },
   strict
 )

@@ -1,4 +1,4 @@
-/** Routes that are served through @fastify/http-proxy. */
+/** Schema of the keys of a route that is served through @fastify/http-proxy. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import type { Position } from '../faults.ts'
@@ -6,7 +6,7 @@ import { Names, strict } from './kit.ts'
 
 const Via = Names(['http-proxy'], {
   description:
-    'http-proxy: the route is served through @fastify/http-proxy, with the options of `httpProxy`; calls go over the mesh as on any route. Costs about three times the CPU; trailers, the order of headers and WebSockets are lost. Default: the gateway’s own bridge.'
+    'http-proxy: the route is served by @fastify/http-proxy with the options in `httpProxy`; its calls go through the mesh as on any route. It costs about three times the CPU and loses trailers, header order and WebSockets. Default: the gateway’s own proxy code.'
 })
 
 const HttpProxy = Type.Object(
@@ -16,30 +16,30 @@ const HttpProxy = Type.Object(
         pattern: '^/',
         expected: 'a path that starts with /',
         description:
-          'Put in place of the matched path; `:name` is the value of the parameter of that name: `/v2/users/:id`. Default: the path goes on as it is.'
+          'Replaces the matched path; `:name` stands for the value of that parameter: `/v2/users/:id`. Default: the path is not changed.'
       })
     ),
     internalRewriteLocationHeader: Type.Optional(
       Type.Boolean({
         description:
-          'Whether a `Location` without a host gets the matched path back in place of `rewritePrefix`, where that has no parameters. Default: true.'
+          'true: in a `Location` header without a host, `rewritePrefix` is replaced by the matched path, unless it has parameters. Default: true.'
       })
     ),
     module: Type.Optional(
       Type.String({
         description:
-          'Module whose default export has further options of @fastify/http-proxy, functions such as `preHandler` and `replyOptions.onResponse` included.'
+          'Module whose default export is an object with further options of @fastify/http-proxy, including functions such as `preHandler` and `replyOptions.onResponse`.'
       })
     )
   },
   strict
 )
 
-/** Keys of a route. */
+/** The keys that a route has for it. */
 export const viaHttpProxy = { via: Type.Optional(Via), httpProxy: Type.Optional(HttpProxy) }
 
 export interface ViaHttpProxy {
   readonly via?: Static<typeof Via>
-  /** With the position in the file, for messages. */
+  /** `position`: place of the mapping in the file, for messages. */
   readonly httpProxy?: Static<typeof HttpProxy> & { readonly position: Position }
 }

@@ -1,4 +1,4 @@
-/** The kinds of values that the schema is made of: durations, sizes, names, alternatives. */
+/** Schema builders for the kinds of values: durations, sizes, names, alternatives. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import { token, tokenPattern } from '../../plugins/http-syntax.ts'
@@ -8,23 +8,23 @@ import { units } from '../units.ts'
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
 export const Duration = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'duration', description, ...more })
-/** A value with a unit for which nothing is a sensible value: 0 needs no unit then. */
+/** A value with a unit that may also be the number 0, without a unit. */
 const orZero = (unit: Unit, description: string, more: { default?: string } = {}) =>
   Either({ const: 0 }, Type.Literal(0), Type.Unsafe<number>({ type: 'string', unit }), { description, ...more })
-/** The same as a duration, and 0 is a sensible value. */
+/** A duration that may be 0. */
 export const DurationOrZero = (description: string, more: { default?: string } = {}) =>
   orZero('duration or 0', description, more)
 /** `512b`, `16kb`, `10mb`, `1gb`; loaded as bytes (1kb = 1024 bytes). */
 export const Size = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'size', description, ...more })
-/** The same as a size, and 0 is a sensible value. */
+/** A size that may be 0. */
 export const SizeOrZero = (description: string, more: { default?: string } = {}) =>
   orZero('size or 0', description, more)
 /** `20%`; loaded as a fraction: 0.2. */
 export const Percent = (description: string, more: { default?: string } = {}) => orZero('percent', description, more)
-/** The same, at most `100%`. */
+/** A percentage of at most `100%`. */
 export const Share = (description: string, more: { default?: string } = {}) => orZero('share', description, more)
-/** An absolute URL of a scheme, or of the same over TLS. */
+/** An absolute URL with a scheme or its TLS variant: `http` or `https`, `redis` or `rediss`. */
 export const Url = (scheme: 'http' | 'redis', description: string) =>
   Type.String({
     format: 'url',
@@ -32,7 +32,7 @@ export const Url = (scheme: 'http' | 'redis', description: string) =>
     expected: `a URL that starts with ${scheme}:// or ${scheme}s://`,
     description
   })
-/** Address on which a server listens; empty: all addresses. */
+/** Address on which a server listens. The empty string stands for all addresses. */
 export const ListenHost = (value: string, description?: string) =>
   Type.String({
     pattern: '^([A-Za-z0-9_.-]{0,253}|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?)$',
@@ -47,8 +47,8 @@ export const Names = <T extends string>(values: readonly T[], more: object = {})
   Type.Unsafe<T>({ type: 'string', enum: [...values], ...more })
 export const strict = { additionalProperties: false }
 /**
- * One of two shapes, told apart by `when`. Not `anyOf`: with if/then/else the validator reports the faults
- * of the shape that was meant, and fills in its defaults.
+ * One of two shapes: `yes` for values that fit `when`, else `no`. With if/then/else instead of `anyOf`, the validator
+ * reports the faults of one shape only, and fills in its defaults.
  */
 export const Either = <A extends Type.TSchema, B extends Type.TSchema>(
   when: object,
@@ -64,26 +64,26 @@ export const Name = Type.String({
 })
 export const HeaderName = (description: string, more: { default?: string } = {}) =>
   Type.String({ pattern: token.source, expected: 'a header name', description, ...more })
-/** `false`, or a concern's settings. */
+/** `false`, or a value of the schema. */
 export const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
   Either({ const: false }, Type.Literal(false), schema, more)
 
-/** One text, or a list of them. */
+/** A non-empty string, or a list of them. */
 export const Text = Type.String({ minLength: 1 })
 export const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 1 }), Text)
 
-/** Part of a call that is hashed. */
+/** The property of a call that is hashed. */
 export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cookie:${string}` | `query:${string}`>({
   type: 'string',
   pattern: `^(ip|consumer|(header|cookie):${tokenPattern}|query:.+)$`,
   expected: 'ip, consumer, header:NAME, cookie:NAME or query:NAME',
-  description: 'ip | consumer | header:NAME | cookie:NAME | query:NAME.'
+  description: 'Property of the request that is hashed: ip | consumer | header:NAME | cookie:NAME | query:NAME.'
 })
 
-/** Returns the options that an empty object gets from its schema, as the loader hands them out. */
+/** Returns the options that an empty mapping gets from its schema, with units converted as in a loaded configuration. */
 export function defaultsOf<T extends Type.TObject>({ properties }: T): Static<T> {
   const loaded = (schema: { default?: unknown; unit?: Unit; else?: { unit?: Unit } }) => {
-    // A value for which 0 needs no unit has its unit in the other branch; see `orZero`.
+    // In a schema made by `orZero` the unit is in the `else` branch.
     const unit = schema.unit ?? schema.else?.unit
     return unit === undefined ? schema.default : units[unit].parse(String(schema.default))
   }
@@ -91,8 +91,8 @@ export function defaultsOf<T extends Type.TObject>({ properties }: T): Static<T>
   return Object.fromEntries(given.map(([name, schema]) => [name, loaded(schema)])) as Static<T>
 }
 
-/** Mode of a concern: it acts, or only counts. */
+/** Mode of a concern that can be tried out before it acts. */
 export const Mode = Names(['enforce', 'shadow'], {
   default: 'enforce',
-  description: 'shadow: only count what it would have done.'
+  description: 'shadow: nothing is done to calls; a metric counts what `enforce` would have done.'
 })

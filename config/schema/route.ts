@@ -1,4 +1,4 @@
-/** `routes`: what a route matches and where it leads. */
+/** Schema of `routes`: matching, service, path and options of a route. */
 import { METHODS } from 'node:http'
 import Type from 'typebox'
 import { viaHttpProxy } from './http-proxy.ts'
@@ -8,7 +8,7 @@ const startsWithSlash = { pattern: '^/', expected: 'a path that starts with /' }
 const PathText = Type.String({
   ...startsWithSlash,
   description:
-    'A prefix of whole segments (`/users`), or a pattern for the whole path: `/users/:id`, `/users/:id(^[0-9]+$)`, `/files/*` (all below). routes/README.md says which route wins.'
+    'A prefix that ends at a segment boundary (`/users` also matches `/users/7`), or a pattern for the whole path: `/users/:id`, `/users/:id(^[0-9]+$)`, `/files/*` (all paths below). For precedence see routes/README.md.'
 })
 
 export const Match = Type.Object(
@@ -17,7 +17,7 @@ export const Match = Type.Object(
     methods: Type.Optional(
       Type.Array(Names(METHODS.filter((method) => method !== 'CONNECT')), {
         minItems: 1,
-        description: 'GET brings HEAD. Default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.'
+        description: 'GET includes HEAD. Default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.'
       })
     ),
     hosts: Type.Optional(
@@ -29,7 +29,7 @@ export const Match = Type.Object(
         {
           minItems: 1,
           description:
-            '`*.example.com` is every name below it, at any depth, and not `example.com`. Case, the port that a client names, and a last dot do not matter. Without: all hosts.'
+            '`*.example.com` matches every name below `example.com`, at any depth, but not `example.com` itself. Case, port and a trailing dot are ignored. Default: all hosts.'
         }
       )
     ),
@@ -37,14 +37,14 @@ export const Match = Type.Object(
     listeners: Type.Optional(
       Type.Array(Type.String(), {
         minItems: 1,
-        description: 'Names of listeners (`listen[].name`). On others the route is not there. Without: all listeners.'
+        description: 'Names of the listeners (`listen[].name`) on which the route exists. Default: all listeners.'
       })
     )
   },
   strict
 )
 
-/** All that is given must fit. */
+/** Conditions of a share. All that are set must match. */
 const SplitMatch = Type.Object(
   {
     headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
@@ -53,11 +53,15 @@ const SplitMatch = Type.Object(
       Type.Array(Type.String(), {
         minItems: 1,
         description:
-          'Any of these consumers: the `sub` of their tokens; `ISSUER|SUB` where the routes accept several issuers.'
+          'One of these consumers: the `sub` of their tokens, or `ISSUER|SUB` if the route accepts several issuers.'
       })
     )
   },
-  { ...strict, minProperties: 1, description: 'Calls that go here whatever the weights: a canary for some.' }
+  {
+    ...strict,
+    minProperties: 1,
+    description: 'Calls that go to this share regardless of the weights, such as those of canary testers.'
+  }
 )
 
 export const Split = Type.Array(
@@ -70,7 +74,11 @@ export const Split = Type.Array(
     },
     strict
   ),
-  { minItems: 1, description: 'Shares of the traffic; the first `match` that fits goes before the weights.' }
+  {
+    minItems: 1,
+    description:
+      'Distribution of the calls over several services. The first share whose `match` fits is chosen; calls that fit none are distributed by weight.'
+  }
 )
 
 export const Route = Type.Object(
@@ -84,24 +92,26 @@ export const Route = Type.Object(
       Type.Object(
         {
           strip: Type.Optional(
-            Type.String({ ...startsWithSlash, description: 'Prefix taken off before the service sees it.' })
+            Type.String({ ...startsWithSlash, description: 'Prefix that is removed from the path before the call.' })
           ),
           rewrite: Type.Optional(
             Type.Object(
-              { prefix: Type.String({ ...startsWithSlash, description: 'Put in place of the matched prefix.' }) },
+              { prefix: Type.String({ ...startsWithSlash, description: 'Path that replaces the matched prefix.' }) },
               strict
             )
           ),
           encodedSlash: Type.Optional(
             Names(['refuse', 'pass'], {
               default: 'refuse',
-              description: 'pass: `%2F` goes on to the service, which must tell it from `/`.'
+              description:
+                'Treatment of `%2F` in the path. refuse: 400. pass: forwarded; the service must distinguish it from `/`.'
             })
           ),
           parameters: Type.Optional(
             Names(['refuse', 'pass'], {
               default: 'refuse',
-              description: 'pass: path parameters (`/users;v=1/7`) go on to the service. They are not matched.'
+              description:
+                'Treatment of path parameters (`/users;v=1/7`). refuse: 400. pass: forwarded; matching ignores them.'
             })
           )
         },
@@ -112,7 +122,7 @@ export const Route = Type.Object(
     plugins: Type.Optional(
       Type.Array(Type.String(), {
         description:
-          'Names of plugins with `scope: routes` whose hooks run on this route. They run in the order of `plugins`.'
+          'Names of plugins with `scope: routes` whose hooks run on this route, in the order of the top-level `plugins`.'
       })
     )
   },

@@ -1,4 +1,4 @@
-/** TLS of a listener: certificates by server name, versions and ciphers, client certificates. */
+/** Schema of the TLS settings of a listener: certificates, versions, ciphers, client certificates. */
 import type { Static } from 'typebox'
 import Type from 'typebox'
 import { Names, strict } from './kit.ts'
@@ -6,7 +6,7 @@ import { Names, strict } from './kit.ts'
 const Certificate = Type.Object(
   {
     cert: Type.String({ description: 'PEM file with the certificate chain.' }),
-    key: Type.String({ description: 'PEM file with its private key.' })
+    key: Type.String({ description: 'PEM file with the private key of `cert`.' })
   },
   strict
 )
@@ -17,11 +17,12 @@ const clientCertificate = (description: string) =>
       mode: Names(['require', 'request', 'none'], {
         default: 'require',
         description:
-          'require: without a valid one the handshake fails. request: one that is shown must be valid, or requests get 400. none: none is asked for.'
+          'require: a handshake without a valid client certificate fails. request: the certificate is optional, but with an invalid one requests get 400. none: no certificate is requested.'
       }),
       ca: Type.Optional(
         Type.String({
-          description: 'PEM file with the authorities that sign them; for a host, default: those of the listener.'
+          description:
+            'PEM file with the authorities that sign client certificates. Default for a host: those of the listener.'
         })
       )
     },
@@ -35,35 +36,36 @@ const Version = (value: 'TLSv1.2' | 'TLSv1.3', description: string) =>
 
 export const Tls = Type.Object(
   {
-    cert: Type.Optional(Type.String({ description: 'PEM file with the certificate chain that is shown by default.' })),
-    key: Type.Optional(Type.String({ description: 'PEM file with its private key.' })),
+    cert: Type.Optional(Type.String({ description: 'PEM file with the certificate chain that is served by default.' })),
+    key: Type.Optional(Type.String({ description: 'PEM file with the private key of `cert`.' })),
     ca: Type.Optional(
       Type.String({
-        description: 'PEM file; clients must show a certificate signed by it. Short for `clientCertificate: { ca: … }`.'
+        description:
+          'PEM file with authorities; clients must present a certificate signed by one of them. Short for `clientCertificate: { ca: … }`.'
       })
     ),
     certificates: Type.Array(Certificate, {
       default: [],
       description:
-        'More certificates. Each serves the names in it (its subjectAltName); of several for one name, the one that expires last.'
+        'Further certificates, each for the names in its subjectAltName. If several have a name, the one that expires last is used.'
     }),
     folders: Type.Array(Type.String(), {
       default: [],
       description:
-        'Folders with more of them, also in folders one level below: X.crt, X.cer or X.pem with X.key, X.crt.key or X-key.pem; tls.crt with tls.key; fullchain.pem with privkey.pem; X.pem that holds both.'
+        'Folders with further certificates; their subfolders are read, too, one level deep. Recognised pairs: X.crt, X.cer or X.pem with X.key, X.crt.key or X-key.pem; tls.crt with tls.key; fullchain.pem with privkey.pem; X.pem with both.'
     }),
     default: Type.Optional(
       Type.String({
         description:
-          'Server name whose certificate is shown to clients that send none, or one that no certificate has. Unset: `cert`, else the first of `certificates`, else of `folders`.'
+          'Server name whose certificate is served to clients that send no server name (SNI) or an unknown one. Default: `cert`, else the first of `certificates`, else of `folders`.'
       })
     ),
     strict: Type.Boolean({
       default: false,
-      description: 'Refuse such clients: their handshake fails.'
+      description: 'true: handshakes without a server name (SNI), or with one that no certificate has, fail.'
     }),
-    minVersion: Version('TLSv1.2', 'Oldest version spoken.'),
-    maxVersion: Version('TLSv1.3', 'Newest version spoken.'),
+    minVersion: Version('TLSv1.2', 'Oldest accepted TLS version.'),
+    maxVersion: Version('TLSv1.3', 'Newest accepted TLS version.'),
     ciphers: Type.Array(Type.String(), {
       minItems: 1,
       default: [
@@ -75,26 +77,28 @@ export const Tls = Type.Object(
         'ECDHE-RSA-CHACHA20-POLY1305'
       ],
       description:
-        "Cipher suites in OpenSSL's words. TLS 1.3 has its own three, unless some that begin with TLS_ are listed. Default: Mozilla's intermediate configuration, without DHE."
+        "Cipher suites by their OpenSSL names. The three of TLS 1.3 are always on, unless names that begin with TLS_ are listed. Default: Mozilla's intermediate configuration without DHE."
     }),
     clientCertificate: Type.Optional(
-      clientCertificate('Certificates of clients, of all hosts that `hosts` does not name. Unset: none is asked for.')
+      clientCertificate(
+        'Client certificates (mTLS) for all hosts that `hosts` does not name. Default: none is requested.'
+      )
     ),
     hosts: Type.Array(
       Type.Object(
         {
           names: Type.Array(HostPattern, {
             minItems: 1,
-            description: 'Hosts, or `*.example.com` for all hosts below one, as in `match.hosts`.'
+            description: 'Host names, or wildcards such as `*.example.com`, as in `match.hosts`.'
           }),
-          clientCertificate: clientCertificate('Certificates of clients that ask for these hosts.')
+          clientCertificate: clientCertificate('Client certificates (mTLS) for these hosts.')
         },
         strict
       ),
       {
         default: [],
         description:
-          'Hosts with other rules for client certificates. A request for a host is only served on a connection that was made under its rules; others get 421. A name that no certificate and no route has is a warning; with `strict`, one without a certificate is a fault.'
+          'Hosts with their own rules for client certificates. A request for a host is served only on a connection whose handshake followed the rules of that host; others get 421. A name that no certificate and no route has is a warning; with `strict`, a name without a certificate is a fault.'
       }
     )
   },
