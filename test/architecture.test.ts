@@ -52,7 +52,7 @@ const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 /** Pauses in long work; routes, which take a while to add, use it too. */
 const timeSlices = 'plugins/time-slices.ts'
 
-/** What both halves, operations and the configuration use: it imports nothing but Node. */
+/** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
   'plugins/listener-of.ts', timeSlices
@@ -64,13 +64,13 @@ const watcher = 'plugins/watch-files.ts'
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
 
-/** What the options of a concern and their checks are made of. */
+/** Modules that the options of a concern and their checks are made of. */
 const ofOptions = new Set([
   'typebox', 'config/schema/kit.ts', 'config/units.ts', 'config/concern.ts', 'config/checked.ts', 'config/faults.ts',
   'config/nearest.ts'
 ]) // biome-ignore format: a list
 
-/** What an import breaks, in words, or null. */
+/** Returns the rule that an import breaks, in words, or null. */
 function broken(file: string, { target, typeOnly }: Import): string | null {
   if (target === 'app.ts') return 'nothing imports the composition root'
   if (within('test')(target)) return 'no source imports a test'
@@ -297,7 +297,7 @@ function fieldsIn(source: string): string[] {
   return [...calls, ...objects].map(([, text]) => text!)
 }
 
-/** What is wrong with fields of a log line; in access lines, `error` is a code. */
+/** Returns the faults of a log line's fields; in access lines, `error` is a code. */
 function faultsOf(fields: string): string[] {
   return [
     ...(!fields.includes('[plain]') &&

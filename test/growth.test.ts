@@ -60,7 +60,7 @@ const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = factReader('query:user')
 const share = matcher({ headers: { 'x-user': '1' }, cookies: { user: '1' } })!
-/** What the HTTP/1.1 parser lets through. */
+/** A response with the value in two fields, as the HTTP/1.1 parser accepts it. */
 const line = (value: string) => `HTTP/1.1 200 OK\r\nname: ${value}\r\nconnection: ${value}`
 
 const parsers: Readonly<Record<string, (value: string) => unknown>> = {
@@ -137,7 +137,7 @@ const bound = 3 * growth
 /** Milliseconds below which caches and the compiler are measured, and not the parser. */
 const noise = 0.05
 
-/** How many times as long `run` takes at eight times the size. Measured again where it looks bad. */
+/** Returns the factor by which `run` takes longer at eight times the size. A bad figure is measured again. */
 function growthOf(run: (size: number) => () => unknown, size: number): number {
   let least = Number.POSITIVE_INFINITY
   for (let i = 0; i < 6 && least > bound; i++) {

@@ -1,4 +1,4 @@
-// What the documentation says is so: keys, links, examples, metrics, error codes.
+// The documentation agrees with the code: keys, links, examples, metrics, error codes.
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Metric } from 'prom-client'

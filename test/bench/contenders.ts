@@ -11,14 +11,14 @@ import type { Scenario, Size } from './scenarios.ts'
 import { one } from './scenarios.ts'
 import type { Subject } from './subjects.ts'
 
-/** What all measurements have in common. */
+/** The options and programs that all measurements share. */
 export interface Bench {
   readonly folder: string
   readonly checkout: string
   readonly origin: Origin
   readonly consulUrl: string
   readonly generator: Generator
-  /** How often each subject is launched anew. */
+  /** Launches of each subject. */
   readonly launches: number
   /** Of each launch. */
   readonly rounds: number

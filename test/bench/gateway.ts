@@ -1,4 +1,4 @@
-// This gateway as a subject: its configuration, bare and with everything on.
+// Jingwei as a subject: its configuration, bare and with everything on.
 import { createHmac } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -27,7 +27,7 @@ export async function replying(setup: Setup): Promise<Launch> {
   return launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')} }`)
 }
 
-/** What "everything on" is: a concern a line. A new one, once the gateway has it, is added here and nowhere else. */
+/** The meaning of "everything on": a concern a line. A new concern is added here and nowhere else. */
 const everythingOn = {
   edge: [
     'accessLog: true', // its output goes to a file

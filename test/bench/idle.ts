@@ -1,4 +1,4 @@
-// What a connection costs that is open and does nothing.
+// The cost of a connection that is open and idle.
 
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,4 +1,4 @@
-// Where and with what the figures were taken.
+// The machine and the versions that the figures were measured with.
 import { readFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { join } from 'node:path'

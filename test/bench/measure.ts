@@ -27,7 +27,7 @@ function read(file: string): string | null {
   try {
     return readFileSync(file, 'utf8')
   } catch {
-    return null // it has ended
+    return null // the process has ended
   }
 }
 

@@ -11,7 +11,7 @@ export interface Origin {
   stop(): Promise<void>
 }
 
-/** It listens on one port of any loopback address, so that it can be many instances. */
+/** Starts nginx on one port of all loopback addresses, so that it stands for many instances. */
 export async function startOrigin(folder: string): Promise<Origin> {
   const port = await freePort()
   const root = join(folder, 'origin')
@@ -48,7 +48,7 @@ export async function startOrigin(folder: string): Promise<Origin> {
   }
 }
 
-/** What nginx needs around a server block to run as a child in the foreground, one worker. */
+/** Returns an nginx configuration around a server block: a child in the foreground, with one worker. */
 export function nginxConfig(folder: string, http: string): string {
   return `
 daemon off; master_process off; worker_processes 1; pid ${folder}/nginx-${Math.random().toString(36).slice(2)}.pid;

@@ -1,4 +1,4 @@
-// What a user would run instead, each as its own manual would have it as a plain keep-alive proxy, on one core.
+// Other gateways, each configured as its manual describes a plain keep-alive proxy, on one core.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ToolName } from '../helpers/tools.ts'

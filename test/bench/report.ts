@@ -6,7 +6,7 @@ import type { Scenario } from './scenarios.ts'
 
 export interface Outcome {
   readonly scenario: Scenario
-  /** Whose CPU per request is 1. */
+  /** The subject whose CPU per request is 1. */
   readonly reference: string
   readonly rows: readonly Row[]
   readonly idle: readonly IdleRow[]

@@ -19,7 +19,7 @@ export interface Row {
   readonly peakBytes: number
   /** CPU per request by that of the reference in the same round. */
   readonly ratio: Spread
-  /** Where bodies are large: bytes per CPU second, and their ratio to nginx's. */
+  /** Bytes per CPU second, and their ratio to nginx's, in scenarios with large bodies. */
   readonly bytesPerCpuSecond?: number
   readonly toNginx?: Spread
   /** Share of the core's time that went to others, in the median round. */
@@ -27,7 +27,7 @@ export interface Row {
   readonly failures: number
 }
 
-/** What a contender did in a slice, or in all slices of a round. */
+/** Work of a contender in a slice, or in all slices of a round. */
 interface Work {
   readonly us: number
   readonly cpu: number
@@ -48,7 +48,7 @@ const warmUpMs = 12_000
 /** Others' share of the subject's core in a slice; the kernel's account of the core is in steps of 10 ms. */
 const tolerated = 0.1
 
-/** What a subject did, over one launch of it or several. */
+/** Work of a subject, over one launch or several. */
 interface Tally {
   readonly name: string
   readonly rounds: readonly Work[]
@@ -177,7 +177,7 @@ async function slice({ contender, load }: Measured, requests: () => Promise<numb
   return { us, cpu, othersCpu, requests: (await requests()) - before.requests }
 }
 
-/** What was under way when the clients stopped has been dealt with. */
+/** Waits until the subject uses no more CPU: requests were in flight when the clients stopped. */
 async function atRest(pid: number): Promise<void> {
   let before = cpuUs(pid)
   for (let tries = 0; tries < 20; tries++) {

@@ -36,7 +36,7 @@ const { values } = parseArgs({
     out: { type: 'string' }
   }
 })
-/** What another must type to get the same figures. */
+/** The command line that gives the same figures again. */
 const given = (['scenarios', 'subjects', 'launches', 'rounds', 'seconds'] as const)
   .filter((option) => process.argv.some((each) => each.startsWith(`--${option}`)))
   .map((option) => `--${option} '${values[option]}'`)
@@ -64,7 +64,7 @@ try {
     const measured = await measure(scenario)
     outcomes.push(measured)
     process.stdout.write(`${outcome(measured)}\n`)
-    // What a long run has measured is not lost when a later scenario fails.
+    // Write after each scenario, so that a failure of a later one loses no results.
     if (values.out !== undefined) await write(values.out)
   }
 } finally {

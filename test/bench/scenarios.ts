@@ -1,4 +1,4 @@
-// What the clients do, and against what size of a gateway.
+// The scenarios: requests of the clients, and the size of the gateway's configuration.
 
 /** The extent of the gateway's configuration; the requests go to the last route, and to the last service. */
 export interface Size {
@@ -11,7 +11,7 @@ export interface Size {
 
 export interface Scenario {
   readonly name: string
-  /** What the report says of it. */
+  /** Description in the report. */
   readonly about: string
   readonly path: string
   readonly method?: 'POST'
@@ -20,7 +20,7 @@ export interface Scenario {
   /** Size of the response's body, where the report is to tell bytes per CPU second. */
   readonly responseBytes?: number
   readonly connections: number
-  /** This gateway with each size, compared with the first; nobody else takes part. */
+  /** Sizes of Jingwei's configuration, compared with the first one; no other subject takes part. */
   readonly sizes?: readonly Size[]
   /** Connections that stay open and do nothing; what they cost is measured, rather than requests. */
   readonly idle?: number

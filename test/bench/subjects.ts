@@ -1,4 +1,4 @@
-// What is measured: this gateway in two states of dress, and what a user would run instead.
+// The subjects: Jingwei bare and with everything on, and the gateways that a user would run instead.
 import { everything, passthrough, replying } from './gateway.ts'
 import { caddy, haproxy, nginx, script } from './others.ts'
 import { packages } from './packages.ts'
@@ -31,14 +31,14 @@ export interface Subject {
   readonly launch: (setup: Setup) => Promise<Launch>
   /** The checkout of this gateway that is measured; without, the one that the bench was given. */
   readonly checkout?: string
-  /** Whether it takes part; without, wherever sizes are not compared. */
+  /** Selects scenarios; without it, the subject takes part in all that do not compare sizes. */
   readonly takesPart?: (scenario: Scenario) => boolean
 }
 
 /** All ratios are to it. */
 export const baseline = '@fastify/http-proxy'
 
-/** They answer by themselves: what a connection costs before there is any proxy. */
+/** Servers that respond by themselves: the cost of a connection without any proxy. */
 const bare = { takesPart: ({ idle }: Scenario) => idle !== undefined }
 
 export const subjects: readonly Subject[] = [

@@ -37,7 +37,7 @@ export interface Gateway extends Member {
 }
 
 export interface Cluster {
-  /** Where clients come in. */
+  /** The edge: HAProxy's address for clients. */
   url: string
   /** HAProxy's page. */
   statusUrl: string

@@ -31,7 +31,7 @@ const restartAfter = 2000
 
 export function member({ name, args, env, ready }: Launch, url: string, supervisor: Supervisor): Member {
   let running: Running | undefined
-  let wanted = false // that it ends
+  let wanted = false // true once end() was called
   const begin = async () => {
     wanted = false
     const started = await start({ command: process.execPath, args, env: { ...process.env, ...env }, name, ready })

@@ -13,7 +13,7 @@ const env = {
   DOLLAR: '${PORT}'
 }
 
-/** What a plugin is given, since its options may be anything. */
+/** Returns a value as a plugin gets it, since a plugin's options may be anything. */
 function option(value: string): unknown {
   return parseConfig(`plugins:\n  - package: fastify\n    options:\n      value: ${value}\n`, 'gateway.yaml', env)
     .plugins[0]?.options

@@ -224,7 +224,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
     if (status === 500 || (typeof status === 'string' && !mayCut(path))) return `a request: ${status}`
     return null
   } catch (error) {
-    // Whether a name exists, or an address is this machine's, is not the configuration's business.
+    // A check of the configuration does not look up names, nor whether an address is this machine's.
     const { code = '' } = error as NodeJS.ErrnoException
     if (path.at(-1) === 'host' && ['ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'].includes(code)) return null
     // The contents of these files are checked when the gateway is built, which `check` does as well.

@@ -34,7 +34,7 @@ openssl('ec', '-in', one.keyFile, '-aes128', '-passout', 'pass:secret', '-out', 
 openssl('genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:1024', '-out', path('weak.key'))
 openssl('genpkey', '-algorithm', 'X25519', '-out', path('x25519.key'))
 
-/** What is told of `listen: { tls: … }`. */
+/** Returns the faults and warnings of `listen: { tls: … }`. */
 function told(tls: string, more = ''): { faults: string[]; warnings: string[] } {
   const warnings: string[] = []
   const text = ({ line, column, path, message }: Fault) => `${line}:${column}: ${path}: ${message}`

@@ -7,7 +7,7 @@ export const readme = join(import.meta.dirname, '../../config/README.md')
 const begin = '<!-- reference: written by `npm run docs` -->'
 const end = '<!-- end of the reference -->'
 
-/** What of a JSON Schema the reference tells. */
+/** The keywords of a JSON Schema that the reference describes. */
 interface Shape {
   type?: string
   const?: unknown
@@ -32,7 +32,7 @@ interface Row {
   required: boolean
 }
 
-/** What the schema has no words for. */
+/** Descriptions of keys that have none in the schema. */
 const notes: Readonly<Record<string, string>> = {
   listen: 'Listener for clients, or a list of several listeners, each with these keys.',
   'listen.host': 'Address to listen on.',

@@ -195,7 +195,7 @@ t.test('the load balancer sends nothing twice that is not idempotent', async (t)
     t.same(received, Array(times[method]).fill(method))
   }
 
-  // Where no connection was made, nothing was received: the other node is asked, whatever the method.
+  // After a refused connection no request was received: HAProxy asks the other node, whatever the method.
   servers[0]!.close()
   for (let turn = 0; turn < 4; turn++) {
     t.equal(await send('POST'), 502, 'a broken answer, not a refused connection')

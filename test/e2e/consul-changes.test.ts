@@ -1,4 +1,4 @@
-// What changes in Consul holds for the next request, and disturbs none on the instances that stay.
+// Changes in Consul hold for the next request, and disturb no request on the instances that stay.
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
 import { freePort, waitFor } from '../helpers/processes.ts'

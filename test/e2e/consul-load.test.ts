@@ -67,10 +67,10 @@ t.test('instances are killed while registered, or stop as they deregister', asyn
     const from = performance.now() - began
     if (round % 2 === 0) {
       victim.kill('SIGKILL')
-      await sleep(300) // it is dead and still registered
+      await sleep(300) // the victim is dead and still registered
       await consul.deregister(victim.name)
     } else {
-      // It leaves and is gone before anyone has heard of it.
+      // The victim deregisters and ends before the gateway learns of it.
       void consul.deregister(victim.name)
       victim.kill('SIGTERM')
     }

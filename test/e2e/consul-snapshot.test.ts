@@ -87,7 +87,7 @@ t.test('killed, and started again while Consul is away', async (t) => {
   t.equal(told.length, 1)
 
   const load = steadyLoad(second, ['/orders'], { concurrency: 2, pauseMs: 5 })
-  // It comes back without its data, and learns again within some seconds.
+  // Consul comes back without its data, and learns again within some seconds.
   const again = await startConsul({ ports })
   t.teardown(again.stop)
   await waitFor('Consul is heard', async () => (await second.health()).services.users!.error === null, 30_000)

@@ -46,7 +46,7 @@ const met = new Set([
 /** Series that a query of a panel may draw, so that a legend can be read. */
 const most = 12
 
-/** What a dashboard's variables have among their values. */
+/** Values that a dashboard's variables must have. */
 const among: Record<string, string[]> = {
   instance: ['gateway-1', 'gateway-2', 'gateway-3'],
   route: ['orders', 'users', '(none)'],
@@ -90,7 +90,7 @@ t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_00
   t.ok(met.isSubsetOf(alerts), 'they are all there', { alerts })
   for (const { alert, expr } of rules) {
     if (met.has(alert)) await notEmpty(t, prometheus, `alert ${alert} would fire`, expr)
-    // What is compared is there even while nothing is wrong; with the comparison it would be empty.
+    // The series under comparison exists even while nothing is wrong; with the comparison it would be empty.
     else await notEmpty(t, prometheus, `alert ${alert}`, /^([\s\S]*?)\s*(?:==|>|<)\s*[\d.]+\s*$/.exec(expr)![1]!)
     for (const [selector] of expr.matchAll(/\b(?:jingwei|nodejs|process)_\w+(?:\{[^}]*\})?|\bup\{[^}]*\}/g)) {
       await notEmpty(t, prometheus, `alert ${alert}: ${selector}`, selector)
@@ -295,7 +295,7 @@ t.test('promtool finds nothing to say about the metrics', async (t) => {
 t.test('whatever clients send, there are no more series than the configuration allows', async (t) => {
   const { port, metrics, series } = await gateway(t)
   const configured = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
-  const methods = METHODS.filter((method) => method !== 'CONNECT') // it opens a tunnel: its answer ends the pipeline
+  const methods = METHODS.filter((method) => method !== 'CONNECT') // a tunnel would end the pipeline
   const paths = ['/api/orders', '/guarded', '/limited/1', '/none', '/protected']
   // Each outcome of each route once; QUERY without a content type is refused before it is routed.
   for (const method of [...configured, 'QUERY', 'NONSENSE']) {

@@ -207,7 +207,7 @@ t.test('alerts fire when they should, and only then', async (t) => {
       }
     ]
   }
-  // What fires, when: promtool compares annotations too, so the answer of each rule is asked as the series ALERTS.
+  // Alerts that fire at a time. promtool compares annotations too, so the query is for the series ALERTS.
   const firing = (at: string, names: string[]) => ({
     expr: 'count by (alertname) (ALERTS{alertstate="firing"})',
     eval_time: at,

@@ -1,4 +1,4 @@
-// How the process starts and ends: all or nothing, and on SIGTERM without a request lost.
+// Start and end of the process: all or nothing, and on SIGTERM without a request lost.
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'

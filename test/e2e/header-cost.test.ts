@@ -87,7 +87,7 @@ async function measured(t: Test) {
   for (const path of ['/a', '/b', '/c']) await cost(path, '', '', 1000)
   const ordinary = Math.min(await cost('/a', '', '', 500), await cost('/b', '', '', 500))
 
-  /** How many ordinary requests one costs at best. */
+  /** Returns the least cost of one such request, in ordinary requests. */
   return async (path: string, fields: string, more = ''): Promise<number> => {
     let least = Number.POSITIVE_INFINITY
     for (let i = 0; i < 4 && least > most; i++) least = Math.min(least, (await cost(path, fields, more, 20)) / ordinary)

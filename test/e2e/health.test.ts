@@ -13,7 +13,7 @@ t.teardown(consul.stop)
 const register = (service: string, { name, port }: { name: string; port: number }, Status = 'passing') =>
   consul.register({ id: `${service}-${name}`, name: service, port, check: { TTL: '10m', Status } })
 
-/** What the admin port says of the instance at a port. */
+/** Returns the admin port's view of the instance at a port. */
 async function seen(client: Client, service: string, port: number) {
   const services = (await client.services()) as unknown as {
     name: string

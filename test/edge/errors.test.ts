@@ -28,7 +28,7 @@ const types: Readonly<Record<string, number>> = {
   proxy_configuration_error: 500, proxy_loop_detected: 502
 } // biome-ignore format: a table
 
-/** Where another status says more to a client than the recommended one. */
+/** Errors for which another status tells a client more than the recommended one. */
 const chosen: Readonly<Record<string, number>> = {
   JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508,
   JW_OUT_OF_DESCRIPTORS: 503, JW_OUT_OF_MEMORY: 503, JW_OUT_OF_PORTS: 503, JW_OUT_OF_CPU: 503,

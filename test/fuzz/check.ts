@@ -1,4 +1,4 @@
-// What a client got, judged: well-formed, its own, in order, whole or visibly broken off.
+// The judge of a client's responses: well-formed, its own, in order, whole or visibly broken off.
 import type { Response } from './messages.ts'
 import { Fault, headerValue, headerValues, readResponse } from './messages.ts'
 import { tooLongMs } from './responses.ts'
@@ -8,13 +8,13 @@ import { isMark, marks } from './service.ts'
 export interface Outcome {
   /** All that came, one character a byte. */
   received: string
-  /** Who ended the connection, and how. */
+  /** The end of the connection: the gateway closed it (`end`, `reset`), the client did (`left`), or neither (`hang`). */
   ending: 'end' | 'reset' | 'left' | 'hang'
 }
 
 export interface Answers {
   finals: Response[]
-  /** What cannot be read as a response. */
+  /** Reason why the bytes are no response. */
   fault: string | null
   /** Bytes of a head that never got complete. */
   partial: boolean
@@ -64,7 +64,7 @@ function methodOf(
 const says = (response: Response, option: string) =>
   (headerValue(response, 'connection') ?? '').toLowerCase().split(/[ ,]+/).includes(option)
 
-/** What is wrong with a connection's outcome; nothing, as a rule. */
+/** Returns the faults of a connection's outcome; as a rule, none. */
 export function judge(run: Run, outcome: Outcome, exchanges: Map<string, Exchange>): string[] {
   const { received, ending } = outcome
   const { reading } = run
@@ -118,7 +118,7 @@ export function judge(run: Run, outcome: Outcome, exchanges: Map<string, Exchang
   return wrong
 }
 
-/** Where the gateway closed the tunnel with 1001, it said so. */
+/** The close frame with 1001 that the gateway sends when it closes a tunnel. */
 const goodbye = '\x88\x02\x03\xe9'
 const withoutGoodbye = (bytes: string) => (bytes.endsWith(goodbye) ? bytes.slice(0, -goodbye.length) : bytes)
 

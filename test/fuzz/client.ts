@@ -7,7 +7,7 @@ import type { Exchange, Run } from './service.ts'
 
 /** Without a byte in either direction for so long, a connection hangs: every timeout of the gateway is shorter. */
 const hangMs = 10_000
-/** How long a sequential client waits for an answer before it sends on. */
+/** Longest time that a sequential client waits for a response before it sends on. */
 const patienceMs = 400
 
 export async function converse(port: number, run: Run, exchanges: Map<string, Exchange>): Promise<Outcome> {

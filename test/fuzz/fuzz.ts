@@ -83,7 +83,7 @@ export async function fuzz(options: Options): Promise<Report> {
       if (what.includes('504 instead') && late.max > latestMs * 1e6) continue
       violations.push({ what, case: one, detail: describe(run, outcome) })
     }
-    // What is still on its way to a service belongs to nobody from now on.
+    // Requests that are still on their way to a service have no run from now on.
     world.runs.delete(one.key)
     for (const { mark } of run.exchanges) world.exchanges.delete(mark)
     report.connections++
@@ -138,7 +138,7 @@ function configOf([sound, wild, ...retried]: string[]): object {
   }
 }
 
-/** What the gateway logged of its own failures. */
+/** Returns the gateway's own failures out of its log. */
 function told({ log }: RunningGateway): Violation[] {
   const faults = log.filter((line) => Number(line.level) >= 50 || line.error === 'JW_INTERNAL')
   log.length = 0

@@ -28,7 +28,7 @@ export interface Response extends Message {
   status: number
 }
 
-/** What cannot be read as a message at all. */
+/** Thrown for bytes that are no HTTP message. */
 export class Fault extends Error {
   override readonly name = 'Fault'
   /** The request whose body it is in. */
@@ -40,7 +40,7 @@ export class Fault extends Error {
   }
 }
 
-/** What a recipient must be able to read besides, and a sender of good manners does not send. */
+/** Syntax that a recipient must accept and a well-behaved sender does not send. */
 export interface Tolerance {
   extensions?: boolean
 }

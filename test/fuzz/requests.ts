@@ -1,4 +1,4 @@
-// What clients send: connections of valid requests of all kinds, and of mutated ones.
+// Input of the clients: connections of valid requests of all kinds, and of mutated ones.
 
 import type { Request } from './messages.ts'
 import { Fault, headerValue, readRequest } from './messages.ts'
@@ -242,10 +242,10 @@ const smuggling: ((token: string) => string)[] = [
   () => '\r\n'.repeat(50)
 ]
 
-/** What a strict reader makes of a connection's bytes. */
+/** A connection's bytes as a strict reader understands them. */
 export interface Reading {
   requests: Request[]
-  /** How the bytes end: behind a request, within one, in what is none, or in what is not for HTTP to read. */
+  /** The end of the bytes: behind a request, within one, in bytes that are no request, or in a tunnel. */
   rest: 'clean' | 'partial' | 'fault' | 'tunnel'
   /** Of the last one in `requests` the body is not complete. */
   cut: boolean
@@ -255,7 +255,7 @@ export function readConnection(text: string): Reading {
   const reading = read(text)
   const upgrade = reading.requests.findIndex((request) => headerValue(request, 'upgrade') !== undefined)
   const last = upgrade === reading.requests.length - 1 && reading.rest === 'clean'
-  // What comes in one packet behind an Upgrade that is ignored, Node drops: no telling what it makes of the rest.
+  // Node drops bytes that come in one packet behind an ignored Upgrade, so the rest cannot be predicted.
   return upgrade === -1 || last ? reading : { ...reading, rest: 'tunnel' }
 }
 

@@ -1,4 +1,4 @@
-// What the service answers: responses of all framings, and faults.
+// Output of the service: responses of all framings, and faults.
 import { createHash } from 'node:crypto'
 import type { Response } from './messages.ts'
 import { Fault, readResponse } from './messages.ts'
@@ -169,7 +169,7 @@ function spoil(plan: Plan, random: Random, asked: Asked): void {
   for (let count = random.chance(0.8) ? 1 : 2; count > 0; count--) random.pick(faults)(plan, random, asked)
 }
 
-/** What a strict reader makes of the plan: its final response, or null where it has none that can be read. */
+/** Returns the final response of a plan as a strict reader understands it, or null if it has none. */
 export function readPlan({ bytes, after }: Plan, method: string): Response | null {
   try {
     for (let at = 0; ; ) {

@@ -53,7 +53,7 @@ export const isMark = (number: string, sum: string): boolean => check(number) ==
 
 export interface ServiceOptions {
   wild: boolean
-  /** How often a request may arrive. */
+  /** Number of times that a request may arrive. */
   attempts: number
 }
 
@@ -112,7 +112,7 @@ class Connection {
     for (const mark of this.#leftovers) run?.leftovers.add(mark)
   }
 
-  /** Whose request it is, and whether it is one of those that were sent. */
+  /** Returns the exchange that a request belongs to, or null if it belongs to none that is running. */
   #begin(request: Request): Exchange | null {
     const { seed, runs, exchanges } = this.#world
     const number = ++this.#world.requests
@@ -233,7 +233,7 @@ const nominations = (sent: Request) =>
       (name) => name !== '' && !/^(content-length|transfer-encoding|host|upgrade|connection|x-request-id)$/.test(name)
     )
 
-/** What of a request's trailers must arrive, and nothing else. */
+/** Returns the fields of a request's trailer section that must arrive, and no others. */
 function trailersOf(request: Request): string {
   const alsoDrop = nominations(request)
   const passed = request.trailers.filter(([name]) => {
@@ -244,7 +244,7 @@ function trailersOf(request: Request): string {
   return passed.map(([name, value]) => `${name.toLowerCase()}: ${value}`).join('\n')
 }
 
-/** What a gateway must not send, although it can be read. */
+/** Returns the reason why a gateway must not send a request that can be read, or null. */
 function malformed(request: Request): string | null {
   const { headers, version, target } = request
   if (version !== '1.1') return `a service was asked in HTTP/${version}`

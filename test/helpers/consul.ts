@@ -16,7 +16,7 @@ export interface ConsulPorts {
 }
 
 export interface ConsulOptions {
-  /** Those of one that ran before, to come back in its place. */
+  /** Ports of an agent that ran before, to start another in its place. */
   ports?: ConsulPorts
   /** Keeps its data here, so that they outlive it; without, they are in memory. */
   dataDir?: string
@@ -228,7 +228,7 @@ function agentConfig(
 
 let version: Promise<number> | undefined
 
-/** Such as 1.08 for Consul v1.8.7, so that releases compare as numbers. */
+/** Returns 1.08 for Consul v1.8.7, so that releases compare as numbers. */
 function versionOf(path: string): Promise<number> {
   version ??= runToEnd(path, ['version']).then(({ stdout }) => {
     const [, major, minor] = /v?(\d+)\.(\d+)/.exec(stdout) ?? ['', '1', '8']

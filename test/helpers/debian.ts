@@ -21,7 +21,7 @@ export interface Wanted {
   /** Folder to make, below the cache folder. */
   folder: string
   packages: string[]
-  /** Also the libraries that the machine lacks. Static binaries need none. */
+  /** Fetch the libraries that the machine lacks, too. Static binaries need none. */
   dependencies: boolean
   /** A Debian release other than the machine's own. */
   suite?: string
@@ -156,7 +156,7 @@ async function download(config: string, work: string, wanted: Wanted): Promise<s
   if (wanted.dependencies) {
     await run('apt-get', [...apt, '--no-install-recommends', '--download-only', 'install', ...wanted.packages], options)
   }
-  // What the machine has installed, `install` leaves out; of a static binary only its own package is wanted.
+  // `install` leaves out packages that the machine has; a static binary needs only its own package.
   const present = await readdir(archives)
   const missing = wanted.packages.filter((name) => !present.some((file) => file.startsWith(`${name}_`)))
   if (missing.length > 0) await run('apt-get', [...apt, 'download', ...missing], options)

@@ -21,7 +21,7 @@ export interface RunningGateway {
   url: string
   port: number
   server: FastifyInstance
-  /** What it logged, if asked for. */
+  /** Lines of its log, if `log` was set. */
   log: Record<string, unknown>[]
   close: () => Promise<void>
 }
@@ -134,7 +134,7 @@ async function listening(server: net.Server, cut: () => void): Promise<RunningSe
   return { url: `http://127.0.0.1:${port}`, port, close }
 }
 
-/** What the service was asked, as it came. */
+/** A request as it arrived at the service. */
 export interface Seen {
   method: string
   url: string

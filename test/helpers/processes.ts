@@ -11,7 +11,7 @@ export interface StartOptions {
   args?: string[]
   env?: NodeJS.ProcessEnv
   cwd?: string
-  /** What error messages call it. */
+  /** Name in error messages. */
   name?: string
   /** Text in its output, or a question asked until it says true (a throw counts as no). */
   ready: RegExp | ((output: string) => boolean | Promise<boolean>)
@@ -112,7 +112,7 @@ export async function runToEnd(
   child.stderr.on('data', (chunk: Buffer) => {
     text.stderr += chunk.toString()
   })
-  child.stdin.on('error', () => {}) // it may end without reading
+  child.stdin.on('error', () => {}) // the child may end without reading
   child.stdin.end(options.stdin ?? '')
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)

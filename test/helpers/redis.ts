@@ -7,7 +7,7 @@ import { tool } from './tools.ts'
 export interface Redis {
   url: string
   port: number
-  /** It stays connected but answers nothing: what a hung server looks like. */
+  /** Stops Redis as if it hung: it stays connected and answers nothing. */
   pause(): void
   resume(): void
   stop(): Promise<void>

@@ -47,7 +47,7 @@ export function tallyOf(tell: (text: string) => void): { parser: Parser; tally: 
   return { parser, tally }
 }
 
-/** Only leaves count: the closing line of a subtest says again what its own lines said. */
+/** Counts the leaves: the closing line of a subtest repeats what its own lines said. */
 function follow(parser: Parser, tally: Tally, path: string[], closed?: (tally: Tally, result: Result) => void): void {
   let child: Tally | undefined
   parser.on('child', (subtest: Parser) => {
@@ -69,7 +69,7 @@ function follow(parser: Parser, tally: Tally, path: string[], closed?: (tally: T
       if (leaf.failed > 0) closed?.(leaf, result)
       return
     }
-    // It crashed, ran out of time or broke its plan, although each of its lines was fine.
+    // A file that crashed, timed out or broke its plan, although each of its lines was fine.
     if (!result.ok && !excused && child.failed === 0) child.fail(name, result.diag)
     if (excused && child.passed + child.failed + child.skipped === 0) child.skipped++
     tally.add(child)

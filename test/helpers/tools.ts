@@ -65,7 +65,7 @@ const catalogue = {
   }
 } satisfies Record<string, Entry>
 
-/** What the tests need. */
+/** Programs that the tests need. */
 export const testTools: ToolName[] = ['consul', 'redis-server', 'haproxy', 'prometheus', 'promtool']
 
 const cache = resolve(import.meta.dirname, '../../.cache/tools')

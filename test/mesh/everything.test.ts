@@ -16,7 +16,7 @@ import { meterStub } from './helpers/mesh.ts'
 import { connecting, eventually, refused, resetting, silent, upstream } from './helpers/servers.ts'
 
 const conditions = ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout', '5xx']
-const instances = ['http://127.0.0.1:1'] // those that serve are published by hand
+const instances = ['http://127.0.0.1:1'] // the test publishes the serving ones
 
 const protections = {
   timeout: '900ms',
@@ -274,7 +274,7 @@ async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
   await gateway.close()
   t.equal(busy(gateway), '', 'no concern counts anything as being under way')
   t.strictSame(held(), [], 'no attempt is counted as being under way')
-  // What nobody has begun to read is its caller's.
+  // A body that no request has begun to read belongs to its caller.
   const open = () => sources.filter(({ destroyed, readableDidRead }) => readableDidRead && !destroyed).length
   await eventually(() => open() === 0, 'the bodies').catch(() => {})
   t.equal(open(), 0, 'no body is left half read')
@@ -291,7 +291,7 @@ async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
 
 const active = (gateway: Mesh) => gateway.status().reduce((sum, { active }) => sum + active, 0)
 
-/** What the keepers count as being under way. */
+/** Returns the calls and attempts that the concerns count as in flight. */
 function busy(gateway: Mesh): string {
   const counted = gateway.status().flatMap(({ name, concerns, instances }) => {
     const all = Object.entries(concerns).flatMap(([concern, status]) =>
@@ -307,7 +307,7 @@ function busy(gateway: Mesh): string {
   return counted.join(', ')
 }
 
-/** Those in use: an idle one that a pool keeps does not keep the process alive. */
+/** Sockets in use: an idle one that a pool keeps does not keep the process alive. */
 const sockets = () => process.getActiveResourcesInfo().filter((type) => /^(TCP|TLS)/.test(type)).length
 
 for (const [seed, ending] of [

@@ -166,7 +166,7 @@ function logStub() {
 /** One connection at a time: a place that a misbehaving call kept would hold up the next. */
 const { circuitBreaker } = policyOf({ circuitBreaker: { maxConnections: 1, maxPendingRequests: 1 } })
 const policy = { circuitBreaker: circuitBreaker!, retry: { ...retryOptions, attempts: 1 } }
-/** Where the end of the call is a timeout. */
+/** Policies for calls that end in a timeout. */
 const short = Object.freeze({ timeout: 1500, attemptTimeout: 1000 })
 const shortest = Object.freeze({ timeout: 1000, attemptTimeout: 150 })
 
@@ -196,7 +196,7 @@ async function run(t: Test, per: 'request' | 'attempt', interceptor: Interceptor
   return { recorder, lines }
 }
 
-/** How a call may end besides by `JW_PLUGIN_FAILED`. */
+/** Ends of a call that are allowed besides `JW_PLUGIN_FAILED`. */
 const harmless: Partial<Record<`${Callback} ${Way}`, 'end' | 'upgrade' | 'either'>> = {
   'onBodySent never': 'end',
   'onBodySent twice': 'end',

@@ -1,4 +1,4 @@
-/** What went wrong where two concerns met, each named for what it was. */
+/** Regressions where two concerns met, each named after the fault. */
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'

@@ -29,7 +29,7 @@ t.test('services that live on keep nothing of the mesh that made them', async (t
   await first.retire()
   Reflect.deleteProperty(first, 'retire')
   for (let i = 0; i < 10 && first.mesh.deref() !== undefined; i++) {
-    // What a WeakRef has returned is kept until the end of the iteration.
+    // The target that a WeakRef has returned is kept until the end of the iteration.
     await nextIteration()
     collect()
   }

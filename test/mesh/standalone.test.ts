@@ -8,7 +8,7 @@ import { refused, silent, upstream } from './helpers/servers.ts'
 
 const entry = JSON.stringify(join(import.meta.dirname, '../../plugins/mesh/mesh.ts'))
 
-/** What a program prints that makes a mesh, and then has nothing more to do. */
+/** Returns the output of a program that makes a mesh, and then has nothing more to do. */
 async function run(services: object[], body: string): Promise<string> {
   const program = `
     import { registerHooks } from 'node:module'

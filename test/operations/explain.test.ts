@@ -1,4 +1,4 @@
-/** What would become of a request, told without sending it. */
+/** Explanation of a request, without sending it. */
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'

@@ -1,4 +1,4 @@
-/** What a process writes to its stdout, seen from outside. */
+/** Output of a process on stdout, seen from outside. */
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'

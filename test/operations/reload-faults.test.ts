@@ -1,4 +1,4 @@
-/** What a reload must survive: files that cannot be read, gateways that fail late, clients that ask for too much. */
+/** Faults that a reload survives: files that cannot be read, gateways that fail late, clients that ask for too much. */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
@@ -26,7 +26,7 @@ async function running(t: Test, sections: object, files: Record<string, string> 
     writeFileSync(file, JSON.stringify({ listen, admin: { port: adminPort }, edge: { accessLog: false }, ...sections }))
   write(sections)
   const runtime = await start(await loadWithPlugins(file))
-  // Where a plugin fails to close, the test itself says so.
+  // A plugin that fails to close is asserted by the test itself.
   t.teardown(() => runtime.close().catch(() => {}))
   const get = async (path: string) => {
     const sent = http.get({ host: '127.0.0.1', port, path, agent: false })

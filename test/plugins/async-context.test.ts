@@ -25,7 +25,7 @@ interface Store {
   readonly user: string
 }
 
-/** Where code of a plugin ran, and whether it found the store of its own request. */
+/** Places where code of a plugin ran, and whether each had the store of its own request. */
 class Sightings {
   readonly storage = new AsyncLocalStorage<Store>()
   readonly places = new Map<string, number>()
@@ -176,7 +176,7 @@ function overHttp2(port: number): Client {
   }
 }
 
-/** What the service does by the path. */
+/** The service: its behaviour depends on the path. */
 function answer({ url, headers }: IncomingMessage, response: ServerResponse): void {
   reached.emit(`service ${headers['x-user']}`)
   if (url === '/reset') response.destroy()
@@ -245,7 +245,7 @@ interface Case {
   readonly mesh?: object
   /** Places that are seen once for each user. */
   readonly places: readonly string[]
-  /** Whether the client waits for the whole response of the service. */
+  /** True if the client waits for the whole response of the service. */
   readonly isWhole?: true
 }
 

@@ -1,5 +1,5 @@
-// What can be claimed once: decorators' names and the handler of requests that no route takes. Who claims one that is
-// taken learns by whom.
+// Claims that only one plugin can make: a decorator's name, the handler of requests that no route takes. An error names
+// the plugin that made the claim first.
 import type { Test } from 'tap'
 import t from 'tap'
 import { configIn, folder, listen, service } from './support.ts'

@@ -1,5 +1,5 @@
-// What the configuration names under `plugins:` is found, given its options, and run in order; what cannot be
-// is said with its place in the list, and nothing of the gateway is left running.
+// Plugins under `plugins:` are found, get their options, and run in order. The error for a plugin that fails names its
+// place in the list, and nothing of the gateway stays running.
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import t from 'tap'

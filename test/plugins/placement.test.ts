@@ -1,4 +1,4 @@
-// Where the hooks of a plugin run: on all routes or on some, at a position among the edge's concerns, or below a prefix.
+// Placement of a plugin's hooks: on all routes or on some, at a position among the edge's concerns, or below a prefix.
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'

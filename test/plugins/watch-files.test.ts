@@ -28,7 +28,7 @@ const intervalMs = 10
 /** Time for some looks. That nothing is reported in it proves little, but it never fails by chance. */
 const aWhile = () => sleep(15 * intervalMs)
 
-/** What a watch reports: for a change, the content that its caller then reads. */
+/** Returns the reports of a watch: for a change, the content that its caller then reads. */
 function seen(t: Test, file: string, open: (options: WatchOptions) => Watch) {
   const contents: string[] = []
   const errors: string[] = []

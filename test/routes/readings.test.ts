@@ -1,4 +1,4 @@
-/** What common servers take for one path does not differ in protection, and own routes of plugins keep their place. */
+/** Paths that common servers take for one another have the same protection; plugins' own routes keep their place. */
 import http2 from 'node:http2'
 import type { RouteOptions } from 'fastify'
 import type { Test } from 'tap'

@@ -41,7 +41,7 @@ const mesh = {
 const variant = (mesh: object) => ({ consul: { service: 'orders' }, mesh: { healthCheck: false, ...mesh } })
 const services = {
   orders: {},
-  // What was slow fades soon, so that all have their share again within the test.
+  // A short decay, so that recovered instances have their share again within the test.
   quick: variant({ balance: { policy: 'peak-ewma', decay: '1s' } }),
   nearby: variant({ balance: { locality: 'prefer' } }),
   hedged: variant({ hedge: { after: '50ms' } }),
@@ -126,7 +126,7 @@ t.test('rolling restart in order: maintenance or deregistration, then SIGTERM', 
     else await member.deregister()
     const listed = async () => (await gateway.instances(service)).some(({ name }) => name === member.name)
     await waitFor('the gateway has heard of it', async () => !(await listed()))
-    await sleep(100) // what had begun
+    await sleep(100) // requests in flight end
     await member.end('SIGTERM')
     await member.start()
     if (turn % 2 === 0) await member.maintenance(false)

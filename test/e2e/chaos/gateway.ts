@@ -4,14 +4,14 @@ import { start, waitFor } from '../../helpers/processes.ts'
 import { yamlOf } from '../helpers/config.ts'
 import { appFile, configFile } from '../helpers/gateway.ts'
 
-/** What an instance's health says, and what Consul does: an instance that it does not list is missing. */
+/** Health of an instance as the gateway sees it. An instance that Consul does not list is missing. */
 export interface SeenInstance {
   name: string
   available: boolean
   obstacles: Record<string, string>
 }
 
-/** What a service's retries have cost so far. */
+/** Calls and attempts of a service so far: the cost of its retries. */
 export interface Cost {
   calls: number
   attempts: number

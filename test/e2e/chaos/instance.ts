@@ -5,10 +5,10 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** What an instance may be told to be. `errors` and `unavailable` are grey: its health check finds nothing. */
+/** Behaviours of an instance. `errors` and `unavailable` are grey failures: its health check passes. */
 export type Mood = 'well' | 'slow' | 'errors' | 'unavailable' | 'resetting' | 'refusing'
 
-/** What an answer takes, in milliseconds. */
+/** Duration of a response, in milliseconds. */
 const workMs = 3
 export const slowMs = 250
 

@@ -11,17 +11,17 @@ export interface Scenario {
   gateway: Gateway
   /** Service of the gateway; its route has the same name. */
   service: string
-  /** Those that it befalls. */
+  /** Instances that the fault is injected into. */
   victims: readonly Member[]
   fault: (victim: Member) => Promise<unknown>
   heal: (victim: Member) => Promise<unknown>
-  /** Whether the gateway had something to do about it, or the test would show nothing. */
+  /** Returns true if the fault had an effect on the gateway; otherwise the test would show nothing. */
   felt: (cost: Cost, load: Steady, faultAt: number) => boolean
-  /** Whether the victims are kept out of the balance. */
+  /** True if the victims are ejected from the balance. */
   out: boolean
   /** Percentile of the latencies that must be normal again; 99 unless set. */
   percent?: number
-  /** How long the fault lasts once the load has found its way around it, in milliseconds. */
+  /** Milliseconds for which the fault lasts once the load avoids the victims. */
   lasts?: number
 }
 
@@ -95,7 +95,7 @@ export async function whole(gateway: Gateway, service: string, count = 6): Promi
   })
 }
 
-/** What a failure says, and when it came. */
+/** Returns the message of a failure and its time. */
 export const told = (from: number) => (sent: Sent) => `${Math.round(sent.at - from)} ms: ${sent.failure}`
 
 /** Milliseconds from `from` until a stretch of GETs began that were answered in time. */

@@ -22,7 +22,7 @@ export interface SteadyOptions {
 }
 
 const tickMs = 10
-/** Where this process was held up for longer, what it missed is left out rather than sent at once. */
+/** Limit of requests per tick: after a longer pause of this process, missed requests are left out, not sent at once. */
 const mostPerTick = 20
 
 export class Steady {

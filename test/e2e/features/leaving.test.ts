@@ -37,7 +37,7 @@ const has = (world: Here, count: number) => eventually(() => seen(world) === cou
 interface State {
   mesh: string
   target?: string
-  /** Whether an instance has failed before. */
+  /** True if an instance has failed before. */
   blames?: true
   before?: (world: Here) => Promise<unknown>
   /** Resolves when the call has come there; the client leaves then. */

@@ -1,4 +1,4 @@
-/** What users combine: retry, hedge, collapse, fallback and the breaker on one route; streams and large bodies through all. */
+/** Common combinations: retry, hedge, collapse, fallback and breaker on one route, with streams and large bodies. */
 import { createHash, randomBytes } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import type { Test } from 'tap'

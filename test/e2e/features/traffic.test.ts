@@ -1,4 +1,4 @@
-/** Where calls go, and what is put in their way: splits, sticky ones too, mirrors, faults. */
+/** Destinations of calls and faults on the way: splits, sticky splits, mirrors, injected faults. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { claims, secret, token } from '../../edge/helpers/tokens.ts'

@@ -4,7 +4,7 @@ export interface Wanted {
   /** URL of the Consul agent. */
   consul?: string
   token?: string
-  /** How long Consul may hold a question. */
+  /** Longest time that Consul may hold a blocking query. */
   wait?: string
   /** As under `services:`; each gets the route `/<name>`. */
   services: Record<string, object>

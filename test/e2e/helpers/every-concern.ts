@@ -37,7 +37,7 @@ const round: [path: string, times: number][] = [
   ['/denied', 1]
 ]
 
-/** What must be there, and more than 0, once all have acted, a rate over the last minute. */
+/** Queries that must have a result above 0 once all concerns have acted; rates are over the last minute. */
 export const effects = [
   'jingwei_mesh_ejections_active',
   'max_over_time(jingwei_mesh_circuit_state[1m]) == 2',

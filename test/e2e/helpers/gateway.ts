@@ -43,7 +43,7 @@ export interface Client {
   url: string
   adminUrl: string
   send(path: string, options?: { method?: 'GET' | 'POST'; body?: string }): Promise<Answer>
-  /** That many requests, in turn; how many went to each instance, or got which status if not 200. */
+  /** Sends `count` requests, one after another. Returns their number per instance, or per status other than 200. */
   spread(path: string, count: number): Promise<Record<string, number>>
   health(): Promise<Health>
   /** Ports of a service's instances in the snapshot now in use. */

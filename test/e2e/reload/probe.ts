@@ -47,7 +47,7 @@ const collect = (globalThis as { gc?: () => void }).gc
 
 async function seenFrom(request: IncomingMessage): Promise<Seen> {
   const [blockedMs, blockedCpuMs] = [Math.round(loop.max / 1e6), Math.round(mostCpuMs)]
-  // What a finished exchange holds is let go within some iterations of the event loop.
+  // Memory of a finished exchange is released within some iterations of the event loop.
   for (let n = 0; n < 5; n++) {
     collect?.()
     await turn()

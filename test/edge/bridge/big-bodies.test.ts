@@ -50,7 +50,7 @@ async function gateway(t: Test, options: object = {}) {
   return started
 }
 
-/** What comes back for requests that are sent at once, read late where `slow`. */
+/** Returns the responses to requests that are sent at once; with `slow`, they are read late. */
 async function answers(port: number, paths: readonly string[], slow: boolean): Promise<string[]> {
   const socket: Socket = connect(port, '127.0.0.1')
   const requests = paths.map((path, i) => {
@@ -108,7 +108,7 @@ t.test('clients that leave in the middle take nothing of others with them', asyn
     socket.on('error', () => {})
     socket.write(`GET /sized/left/${i} HTTP/1.1\r\nHost: h\r\n\r\n`)
     await sleep(5 + i * 3)
-    // It has not read: the gateway holds what it could not send.
+    // The client has not read: the gateway holds the bytes that it could not send.
     socket.resetAndDestroy()
   })
   const paths = Array.from({ length: 4 }, (_, i) => `/sized/stays/${i}`)

@@ -1,4 +1,4 @@
-/** What is remembered of verified tokens: until they expire, and never without bound. */
+/** The cache of verified tokens: entries last until the token expires, and their number has a bound. */
 import t from 'tap'
 import { TokenCache } from '../../../plugins/edge/concerns/jwt/token-cache.ts'
 

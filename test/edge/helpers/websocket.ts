@@ -107,7 +107,7 @@ export interface WebSocketService {
 }
 
 export interface ServiceOptions {
-  /** What is done with each WebSocket. */
+  /** Called with each WebSocket. */
   onPeer?: (peer: Peer) => void
   /** Instead of the 101. */
   onUpgrade?: (request: IncomingMessage, socket: Socket) => void

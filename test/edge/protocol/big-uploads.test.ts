@@ -77,7 +77,7 @@ async function upload(port: number, method: string, sized: boolean, client: type
   return text
 }
 
-// What may be sent again is kept until there is too much of it.
+// Uploads that can be repeated (PUT) and not (POST), each with a length and in chunks.
 const kinds = [['POST', true], ['POST', false], ['PUT', true], ['PUT', false]] as const // biome-ignore format: short
 
 t.test('services fast and slow, uploads beside each other', async (t) => {
@@ -114,7 +114,7 @@ t.test('whoever else keeps what comes keeps it whole: a mirror, a plugin', async
   while (mirrored.copies.length < kinds.length) await sleep(10)
   t.strictSame(mirrored.copies, kinds.map(() => digest), 'the copies too') // biome-ignore format: short
 
-  // What a plugin puts in the body's place is its own.
+  // A body that a plugin puts in place of the client's belongs to the plugin.
   const prefix = Buffer.from(new Uint8Array(8192).fill(120).buffer)
   const prefixed = createHash('sha256').update(prefix).update(body).digest('hex')
   const before = (server: FastifyInstance) =>

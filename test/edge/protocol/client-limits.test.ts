@@ -1,4 +1,4 @@
-// What one client may hold at a time, and that others do not notice.
+// Limits of one client, and that other clients do not notice them.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import net from 'node:net'

@@ -169,7 +169,7 @@ t.test('one that leaves within a waiting request, or while no more is read, ends
       await eventually(() => held.length === 1)
       await sleep(50)
       client.socket[leave]()
-      // Nobody sees a client leave whose connection is not read.
+      // The gateway cannot see a client leave whose connection it does not read.
       if (!isRead) held[0]!()
       held.pop()
       const lines = () => log.filter(({ msg }) => msg === 'request')

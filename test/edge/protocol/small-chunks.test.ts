@@ -120,7 +120,7 @@ t.test('HTTP/2: a request in frames of a byte', async (t) => {
   const fields = Buffer.from([0x83, 0x87, 0x84, 0x01, 0x01, 0x68])
   socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
   socket.write(Buffer.concat([frame(4, 0, 0, Buffer.alloc(0)), frame(1, 4, 1, fields)]))
-  // What fits into the window.
+  // A body that fits into the window.
   const body = bytes.subarray(0, 60_000)
   socket.write(
     Buffer.concat([...body].map((byte, index) => frame(0, index === 59_999 ? 1 : 0, 1, Buffer.from([byte]))))

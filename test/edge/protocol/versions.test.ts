@@ -20,7 +20,7 @@ interface Asked {
 
 interface Both {
   readonly gateway: RunningGateway
-  /** What reached the service. */
+  /** Requests that reached the service. */
   readonly reached: string[]
   readonly http1: (asked: Asked) => Promise<{ status: number; body: string }>
   readonly http2: (asked: Asked) => Promise<{ status: number; body: string }>

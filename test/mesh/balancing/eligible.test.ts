@@ -1,4 +1,4 @@
-/** Who takes part: panic, ranks of failover, and the slow start's ramp by an injected clock. */
+/** Eligible instances: panic, ranks of failover, and the slow start's ramp by an injected clock. */
 import t from 'tap'
 import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'

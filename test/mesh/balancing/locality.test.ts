@@ -61,7 +61,7 @@ t.test('below the threshold, a part spills over', async (t) => {
     [[5, 0, 0], [5 / 7, 2 / 7, 0]],
     [[9, 0, 0], [1 / 7, 6 / 7, 0]],
     [[10, 0, 0], [0, 1, 0]],
-    [[5, 8, 0], [5 / 7, 2 / 7, 0]], // what is left is all that the datacenter can take
+    [[5, 8, 0], [5 / 7, 2 / 7, 0]], // the rest is all that the datacenter can take
     [[5, 9, 0], [5 / 7, 1 / 7, 1 / 7]],
     [[8, 9, 0], [2 / 7, 1 / 7, 4 / 7]],
     [[8, 9, 9], [2 / 4, 1 / 4, 1 / 4]], // all together lack capacity: they share the lack

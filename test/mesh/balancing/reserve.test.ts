@@ -1,4 +1,4 @@
-/** What every nearer instance was tried for goes further away, rather than to one of these again. */
+/** Calls that have tried every nearer instance go further away, rather than to one of these again. */
 import t from 'tap'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'

@@ -159,7 +159,7 @@ t.test('headers that the configuration excludes, or includes', async (t) => {
 
 t.test('what the answer says about sharing it', async (t) => {
   const { responses, ask, asked, collapsed } = await told(t)
-  /** Whether the second gets the answer to the first; if not, it asks itself. */
+  /** Returns true if the second call gets the response to the first; otherwise it sends its own request. */
   const shared = async (headers: IncomingHttpHeaders, first: object = {}, second: object = {}) => {
     responses.length = 0
     const [a, b] = [ask({ headers: first }), ask({ headers: second })]

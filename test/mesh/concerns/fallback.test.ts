@@ -1,4 +1,4 @@
-/** What is answered when a service does not answer: in what order, for what, to whom, and how it is marked. */
+/** Fallbacks when a service does not respond: their order, conditions, callers and marks. */
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -338,7 +338,7 @@ async function staleable(t: Parameters<typeof upstream>[0], policy: Partial<Mesh
       headers = said
       return (await answerOf(mesh, more)).text
     },
-    /** What is given when it is down; null: a failure. */
+    /** The response while the service is down; null: a failure. */
     down: async (more: object = {}) => {
       up = false
       return answerOf(mesh, more).catch(() => null)
@@ -377,7 +377,7 @@ t.test('stale: the last good answer, with its age', async (t) => {
 t.test('stale: what is kept, and for whom', async (t) => {
   const { good, down, pass } = await staleable(t)
   let path = 0
-  /** Whether the answer with these headers, to that request, is given to the next. */
+  /** Returns true if the response with these headers to `first` is given to `second`. */
   const isKept = async (headers: Record<string, string | string[]>, first: object = {}, second: object = first) => {
     path++
     await good(headers, { path: `/${path}`, ...first })

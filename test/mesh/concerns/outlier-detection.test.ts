@@ -1,4 +1,4 @@
-/** What of an attempt's end tells against its instance, over real sockets. */
+/** Ends of an attempt that count against its instance, over real sockets. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { PassThrough } from 'node:stream'

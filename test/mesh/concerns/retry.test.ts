@@ -148,7 +148,7 @@ t.test('a connection cut under a request counts as sent, whatever the code says'
       dispatch(opts, {
         onRequestStart(controller, context) {
           handler.onRequestStart?.(controller, context)
-          // What the pool reports for requests under way when it is destroyed.
+          // The error that the pool reports for requests in flight when it is destroyed.
           if (opts.origin === bad.url) {
             setTimeout(() => controller.abort(new ConnectionError('JW_INSTANCE_REMOVED', new Error('destroyed'))), 20)
           }

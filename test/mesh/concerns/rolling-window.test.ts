@@ -1,4 +1,4 @@
-/** What is older than the window no longer counts, whatever the pauses. */
+/** Events older than the window no longer count, whatever the pauses. */
 import t from 'tap'
 import { RollingWindow } from '../../../plugins/mesh/concerns/circuit-breaker/rolling-window.ts'
 

@@ -1,4 +1,4 @@
-/** What the mesh counts: every attempt under exactly one outcome, every call once. */
+/** Metrics of the mesh: every attempt under exactly one outcome, every call once. */
 import type { ServerResponse } from 'node:http'
 import t from 'tap'
 import { upgrade } from 'undici'

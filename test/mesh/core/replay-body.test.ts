@@ -1,4 +1,4 @@
-/** Whose the chunks of a kept body are. */
+/** Ownership of the chunks of a kept body. */
 import t from 'tap'
 import { ReplayBody, ReplayPool } from '../../../plugins/mesh/core/repeating/replay-body.ts'
 

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { RetryBudget } from '../../../plugins/mesh/core/repeating/retry-budget.ts'
 
-/** How many retries are allowed at once. */
+/** Returns the number of retries that are allowed at once. */
 function drain(budget: RetryBudget, share: number, nowMs: number): number {
   let taken = 0
   while (budget.take(share, nowMs)) taken++

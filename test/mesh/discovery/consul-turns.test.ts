@@ -67,7 +67,7 @@ for (const [name, refusal] of [
     const { state, lines, errors, loop } = agent(t, 10, refusal)
     for (let i = 0; i < 30; i++) void loop(`s${i}`)
     await eventually(() => Object.keys(state.asked).length === 30)
-    // What was held before must end, and some find their way only then.
+    // Queries that were held before must end, and some services are asked only then.
     await sleep(300)
     const refused = errors.length
     state.peak = 0
@@ -129,7 +129,7 @@ t.test('who leaves while waiting gives up his place', async (t) => {
   t.notOk('leaving' in state.asked)
 })
 
-/** Whether the agent keeps the connection. */
+/** Returns true if the agent keeps the connection. */
 async function connects(port: number): Promise<boolean> {
   const socket = connect(port, '127.0.0.1').on('error', () => {})
   let open = true

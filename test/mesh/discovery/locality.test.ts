@@ -1,4 +1,4 @@
-/** Where the gateway is, and that the balance heeds it as soon as it is known. */
+/** The gateway's locality, and that the balance uses it as soon as it is known. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'

@@ -1,4 +1,4 @@
-/** What is on disk: whole or not believed. */
+/** The snapshot file: whole or ignored. */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

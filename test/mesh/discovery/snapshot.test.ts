@@ -28,7 +28,7 @@ class ByHand implements Restorable {
   async close(): Promise<void> {}
 }
 
-/** What a scrape finds, by service. */
+/** Returns the values of a scrape, by service. */
 function gaugesOf(snapshot: Snapshot | null) {
   const gauges: Record<string, () => Record<string, number>> = {}
   const meter: Meter = {

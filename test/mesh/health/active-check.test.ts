@@ -117,7 +117,7 @@ t.test('the checks of an instance that leaves end, as do all when the mesh does'
   publish('orders', [a.url, b.url])
   await eventually(() => a.state.checks > 2 && b.state.checks > 2, 'checks of both')
   publish('orders', [b.url])
-  await sleep(20) // what was under way
+  await sleep(20) // checks in flight end
   const [before, others] = [a.state.checks, b.state.checks]
   await eventually(() => b.state.checks > others + 5, 'those of the other to go on')
   t.equal(a.state.checks, before)

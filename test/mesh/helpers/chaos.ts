@@ -1,4 +1,4 @@
-/** What a chaos test is made of: numbers that are the same in every run, a handler that knows its rights, and leaks. */
+/** Parts of a chaos test: reproducible random numbers, a handler that checks its contract, and a search for leaks. */
 import { createHook } from 'node:async_hooks'
 import type { DispatchController } from '../../../plugins/mesh/core/types.ts'
 import { Recorder } from './mesh.ts'

@@ -119,7 +119,7 @@ export async function intend(consul: Consul, source: string, destination: string
   return { remove: () => consul.api('DELETE', `/v1/connect/intentions/${id}`) }
 }
 
-/** Who signed the certificate that listens on a port. */
+/** Returns the issuer of the certificate that a port presents. */
 export function issuerAt(port: number): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false }, () => {

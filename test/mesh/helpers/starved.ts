@@ -46,7 +46,7 @@ const state = () => {
 }
 
 if (!cold) await call()
-// What is idle would need no descriptor.
+// An idle connection would need no new descriptor.
 await sleep(50)
 const taken: number[] = []
 const fill = () => {

@@ -31,7 +31,7 @@ class Borrower implements DispatchHandler {
       this.parts.push(Buffer.from(chunk))
       return
     }
-    // Where it pauses, the chunk is its own until it resumes.
+    // A handler that pauses owns the chunk until it resumes.
     controller.pause()
     setTimeout(() => {
       this.parts.push(Buffer.from(chunk))

@@ -92,7 +92,7 @@ const pairs = (fields: readonly Buffer[]) => {
   return texts.flatMap((name, i) => (i % 2 === 0 ? [[name.toLowerCase(), texts[i + 1]]] : []))
 }
 
-/** What does not depend on the client: neither ports nor how the body is cut. */
+/** Returns the parts of a message that do not depend on the client: no ports, no borders of chunks. */
 const comparable = ({ name, message }: { name: Name; message: Message }) => {
   const { request, response, trailers, headers, error } = message
   return {

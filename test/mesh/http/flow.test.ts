@@ -1,4 +1,4 @@
-/** Who reads slowly, and who falls silent. */
+/** Slow readers and silent senders. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { eventually, raw } from '../helpers/servers.ts'

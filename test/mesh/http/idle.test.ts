@@ -29,7 +29,7 @@ for (const [name, spoil] of Object.entries(spoils)) {
       await ask().done
       await turns(3)
       spoil(old)
-      // What the service did is there, and has not been read, when the request comes.
+      // The service's bytes have arrived and are unread when the request comes.
       if (together) for (const end = performance.now() + 20; performance.now() < end; );
       else await once(old, 'close')
       const next = ask()

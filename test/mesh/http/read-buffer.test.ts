@@ -1,4 +1,4 @@
-/** What connections read into: little while idle, much while a large body arrives, and never what is still in use. */
+/** Read buffers of connections: small while idle, large while a large body arrives, and none that is still in use. */
 import { createHash, randomBytes } from 'node:crypto'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'

@@ -1,4 +1,4 @@
-/** What goes on the wire for a request, and what becomes of its body. */
+/** Bytes on the wire for a request, and the end of its body. */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'

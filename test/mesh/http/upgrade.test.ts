@@ -38,12 +38,12 @@ t.test('an upgrade has a connection of its own, and what came behind the 101', a
   await heard.done
   t.strictSame([heard.events, heard.status, heard.headers.upgrade], [['start', 'upgrade'], 101, 'x'])
   t.equal(count(), 2)
-  await turns(3) // nobody listens yet
+  await turns(3) // there is no listener yet
   await talk(heard.socket!, 'first bytes')
   for (const event of ['drain', 'data', 'close', 'end']) {
     t.ok(heard.socket!.listenerCount(event) <= (event === 'end' ? 2 : 1), event)
   }
-  // It counts no more, and neither close() nor destroy() touch it.
+  // An upgraded connection is not counted, and neither close() nor destroy() touches it.
   await Promise.all([ask(), ask()].map(({ done }) => done))
   await pool.close()
   pool.destroy()

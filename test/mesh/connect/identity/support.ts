@@ -53,7 +53,7 @@ export async function scripted(t: Test) {
       for (const response of held.get(path) ?? []) send(response, said)
       held.delete(path)
     },
-    /** How many questions wait for a change. */
+    /** Number of blocking queries that wait for a change. */
     held: (path: string) => held.get(path)?.size ?? 0
   }
 }
