@@ -1,5 +1,5 @@
 /** The contract between the configuration and a concern: a concern describes its key, and `config/` knows none by name. */
-import type Type from 'typebox'
+import type { TSchema } from 'typebox'
 import type { Report } from './faults.ts'
 import type { Written } from './schema.ts'
 
@@ -11,7 +11,7 @@ export interface Key {
   /** The key: `jwt` is written `edge.jwt` and `routes[].edge.jwt`. */
   readonly name: string
   /** Schema of its value. Its description is the key's. */
-  readonly options: Type.TSchema
+  readonly options: TSchema
   /** Levels at which it can be set. The most specific one wins, and replaces the value of the others whole. */
   readonly levels: readonly Level[]
   /** Value at the gateway's level where the file sets none, as it would be written: `15s`. Without: unset, which is off. */
@@ -80,7 +80,7 @@ export interface Keys {
 /** The keys of `routes[].config`. */
 export interface RouteConfigKeys {
   /** Their schemas; `{}` takes any value. */
-  readonly schemas: ReadonlyMap<string, Type.TSchema>
+  readonly schemas: ReadonlyMap<string, TSchema>
   /** Names that cannot be set, each with advice. */
   readonly reserved: ReadonlyMap<string, string>
   /** The keys that each plugin of the file reads; null where a module, or for null all modules, have not been imported. */

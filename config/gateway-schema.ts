@@ -1,4 +1,4 @@
-import Type from 'typebox'
+import type { TObject, TSchema } from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { forwardingHeaders } from './header-names.ts'
@@ -7,10 +7,11 @@ import { Listen, listenersOf } from './schema/gateway.ts'
 import { Name, strict } from './schema/kit.ts'
 import { Route } from './schema/route.ts'
 import { Service } from './schema/service.ts'
+import Type from './schema/type.ts'
 import { sections } from './schema.ts'
 
 /** The schema of the whole file, with the keys of the concerns at each level. */
-export function gatewaySchema({ edge, mesh, routeConfig }: Keys): Type.TObject {
+export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
   const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
   const routeHalves = halves('route')
   const service = Type.Object({ ...Service.properties, mesh: Type.Optional(section(mesh, 'service')) }, strict)
@@ -45,7 +46,7 @@ export function gatewaySchema({ edge, mesh, routeConfig }: Keys): Type.TObject {
 }
 
 /** `listen`, whose listeners' peers may be believed when they instruct concerns. */
-function listenWith(keys: readonly Key[]): Type.TSchema {
+function listenWith(keys: readonly Key[]): TSchema {
   const { trustHeaders } = Listen.properties
   const names = keys.flatMap(({ instructions }) => instructions?.headers.map((name) => name.toLowerCase()) ?? [])
   const items = { ...trustHeaders.items, enum: [...forwardingHeaders, ...names] }
@@ -53,9 +54,9 @@ function listenWith(keys: readonly Key[]): Type.TSchema {
 }
 
 /** The mapping of a half at a level. */
-function section(keys: readonly Key[], level: Level): Type.TObject {
+function section(keys: readonly Key[], level: Level): TObject {
   const isTop = level === 'gateway'
-  const properties = keysAt(keys, level).map((key): [string, Type.TSchema] => {
+  const properties = keysAt(keys, level).map((key): [string, TSchema] => {
     const hasDefault = isTop && key.default !== undefined
     return [key.name, hasDefault ? { ...key.options, default: key.default } : Type.Optional(key.options)]
   })

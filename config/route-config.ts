@@ -1,6 +1,6 @@
 /** `routes[].config`: the keys that it can have, their schemas, and the plugins that read them. */
 import { isDeepStrictEqual } from 'node:util'
-import Type from 'typebox'
+import type { TSchema } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
 import { schemaFault } from './compile.ts'
 import type { Checked, RouteConfigKeys } from './concern.ts'
@@ -8,6 +8,7 @@ import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { strict } from './schema/kit.ts'
 import { pluginName } from './schema/plugin.ts'
+import Type from './schema/type.ts'
 import type { PluginOptions, RouteConfig, Written, WrittenRoute } from './schema.ts'
 
 /** Keys of a configuration that was loaded without the plugins that read `routes[].config`. */
@@ -16,7 +17,7 @@ const unknownKeys: RouteConfigKeys = { schemas: new Map(), reserved: new Map(), 
 /** Returns whether the keys of every plugin are known, so that any other key is a mistake. */
 const isComplete = ({ plugins }: RouteConfigKeys) => plugins?.every((names) => names !== null) === true
 
-export function routeConfigSchema(keys: RouteConfigKeys = unknownKeys): Type.TSchema {
+export function routeConfigSchema(keys: RouteConfigKeys = unknownKeys): TSchema {
   const properties = [...keys.schemas].map(([name, schema]) => [name, Type.Optional(schema)])
   const others = `^(?!(${[...keys.reserved.keys()].join('|')})$)`
   return Type.Object(Object.fromEntries(properties), {
@@ -54,7 +55,7 @@ export function withPluginKeys(
     const holder = holders.get(name)
     if (holder === undefined) holders.set(name, `plugins[${index}]`)
     else if (!isDeepStrictEqual(schemas.get(name), schema)) return `${holder} has another schema for this key`
-    schemas.set(name, schema as Type.TSchema)
+    schemas.set(name, schema as TSchema)
     return null
   }
 

@@ -7,7 +7,6 @@
  * The keyword `expected` describes a `pattern` in messages. Builders for the kinds of values are in `schema/kit.ts`.
  */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Position } from './faults.ts'
 import type { ConsulDiscovery, Listen as Listener } from './schema/gateway.ts'
 import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
@@ -17,6 +16,7 @@ import { orOff } from './schema/kit.ts'
 import { Plugin } from './schema/plugin.ts'
 import type { Match, Route, Split } from './schema/route.ts'
 import type { Service, Subset } from './schema/service.ts'
+import Type from './schema/type.ts'
 
 /** Sections that belong to neither the edge nor the mesh. */
 export const sections = {

@@ -1,5 +1,5 @@
 /** Schemas of the sections that belong to the process: listeners, admin port, discovery, Redis. */
-import Type from 'typebox'
+import type { TSchema } from 'typebox'
 import { forwardingHeaders } from '../header-names.ts'
 import {
   Count,
@@ -17,6 +17,7 @@ import {
   Url
 } from './kit.ts'
 import { Tls } from './tls.ts'
+import Type from './type.ts'
 
 const Reading = (description: string) => Names(['guard', 'ignore', 'distinct'], { default: 'guard', description })
 
@@ -176,7 +177,7 @@ export const Listen = Type.Object(
 )
 
 /** One listener, or several. */
-export const listenersOf = <T extends Type.TSchema>(listener: T) =>
+export const listenersOf = <T extends TSchema>(listener: T) =>
   Either({ type: 'array' }, Type.Array(listener, { minItems: 1, maxItems: 100 }), listener, { default: {} })
 
 export const Listeners = listenersOf(Listen)

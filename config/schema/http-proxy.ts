@@ -1,8 +1,8 @@
 /** Schema of the keys of a route that is served through @fastify/http-proxy. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Position } from '../faults.ts'
 import { Names, strict } from './kit.ts'
+import Type from './type.ts'
 
 const Via = Names(['http-proxy'], {
   description:

@@ -1,9 +1,9 @@
 /** Schema builders for the kinds of values: durations, sizes, names, alternatives. */
-import type { Static } from 'typebox'
-import Type from 'typebox'
+import type { Static, TObject, TSchema } from 'typebox'
 import { token, tokenPattern } from '../../plugins/http-syntax.ts'
 import type { Unit } from '../units.ts'
 import { units } from '../units.ts'
+import Type from './type.ts'
 
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
 export const Duration = (description: string, more: { default?: string } = {}) =>
@@ -50,12 +50,7 @@ export const strict = { additionalProperties: false }
  * One of two shapes: `yes` for values that fit `when`, else `no`. With if/then/else instead of `anyOf`, the validator
  * reports the faults of one shape only, and fills in its defaults.
  */
-export const Either = <A extends Type.TSchema, B extends Type.TSchema>(
-  when: object,
-  yes: A,
-  no: B,
-  more: object = {}
-) =>
+export const Either = <A extends TSchema, B extends TSchema>(when: object, yes: A, no: B, more: object = {}) =>
   // biome-ignore lint/suspicious/noThenProperty: a JSON Schema keyword
   Type.Unsafe<Static<A> | Static<B>>({ if: when, then: yes, else: no, ...more })
 export const Name = Type.String({
@@ -65,7 +60,7 @@ export const Name = Type.String({
 export const HeaderName = (description: string, more: { default?: string } = {}) =>
   Type.String({ pattern: token.source, expected: 'a header name', description, ...more })
 /** `false`, or a value of the schema. */
-export const orOff = <T extends Type.TSchema>(schema: T, more: object = {}) =>
+export const orOff = <T extends TSchema>(schema: T, more: object = {}) =>
   Either({ const: false }, Type.Literal(false), schema, more)
 
 /** A non-empty string, or a list of them. */
@@ -81,13 +76,13 @@ export const HashOn = Type.Unsafe<'ip' | 'consumer' | `header:${string}` | `cook
 })
 
 /** Returns the options that an empty mapping gets from its schema, with units converted as in a loaded configuration. */
-export function defaultsOf<T extends Type.TObject>({ properties }: T): Static<T> {
+export function defaultsOf<T extends TObject>({ properties }: T): Static<T> {
   const loaded = (schema: { default?: unknown; unit?: Unit; else?: { unit?: Unit } }) => {
     // In a schema made by `orZero` the unit is in the `else` branch.
     const unit = schema.unit ?? schema.else?.unit
     return unit === undefined ? schema.default : units[unit].parse(String(schema.default))
   }
-  const given = Object.entries<Type.TSchema>(properties).filter(([, schema]) => 'default' in schema)
+  const given = Object.entries<TSchema>(properties).filter(([, schema]) => 'default' in schema)
   return Object.fromEntries(given.map(([name, schema]) => [name, loaded(schema)])) as Static<T>
 }
 

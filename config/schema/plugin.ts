@@ -1,7 +1,7 @@
 /** Schema of an entry of `plugins`: its module, its options, and the routes on which its hooks run. */
 import { basename, extname } from 'node:path'
-import Type from 'typebox'
 import { DurationOrZero, Names, strict } from './kit.ts'
+import Type from './type.ts'
 
 export const Plugin = Type.Object(
   {

@@ -1,8 +1,8 @@
 /** Schema of `routes`: matching, service, path and options of a route. */
 import { METHODS } from 'node:http'
-import Type from 'typebox'
 import { viaHttpProxy } from './http-proxy.ts'
 import { Either, HashOn, Name, Names, strict } from './kit.ts'
+import Type from './type.ts'
 
 const startsWithSlash = { pattern: '^/', expected: 'a path that starts with /' }
 const PathText = Type.String({

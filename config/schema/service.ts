@@ -1,6 +1,7 @@
 /** Schema of `services`: the sources of their instances. */
-import Type from 'typebox'
+
 import { Duration, DurationOrZero, Either, Name, Port, strict, Text, Url } from './kit.ts'
+import Type from './type.ts'
 
 /** A selection of instances by tag and meta, which a route can choose. */
 export const Subset = Type.Object(

@@ -1,7 +1,7 @@
 /** Schema of the TLS settings of a listener: certificates, versions, ciphers, client certificates. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import { Names, strict } from './kit.ts'
+import Type from './type.ts'
 
 const Certificate = Type.Object(
   {

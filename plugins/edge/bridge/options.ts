@@ -1,9 +1,10 @@
 /** Keys of `edge`, and of `routes[].config`, that the bridge reads. */
 
-import Type from 'typebox'
+import type { TSchema } from 'typebox'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../config/concern.ts'
 import { HeaderName, Names } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 import type { ResponsePath } from './response-path.ts'
 
 declare module '../../../config/schema.ts' {
@@ -34,7 +35,7 @@ export const bridgeKeys: readonly Key[] = [
   }
 ]
 
-export const bridgeRouteConfig: Readonly<Record<string, Type.TSchema>> = {
+export const bridgeRouteConfig: Readonly<Record<string, TSchema>> = {
   dropHeaders: Type.Array(HeaderName('Name of a header.'), {
     description: "Headers of which no client's copy reaches this route's services, by this route or any other."
   })

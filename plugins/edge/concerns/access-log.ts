@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import Type from 'typebox'
 import { maskUserinfo } from '../../../config/credentials.ts'
+import Type from '../../../config/schema/type.ts'
 import { unmapped } from '../../http-syntax.ts'
 import { edgeRouteOf, isUnrouted } from '../attach.ts'
 import { edgeConcern } from '../concern.ts'

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
-import Type from 'typebox'
 import type { Checked, Key } from '../../../config/concern.ts'
 import { gatewayOnly } from '../../../config/concern.ts'
 import { isStandardHeader } from '../../../config/header-names.ts'
 import { HeaderName, strict } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 import type { Config } from '../../../config/schema.ts'
 import { everywhere } from '../concern.ts'
 

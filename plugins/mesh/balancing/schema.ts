@@ -1,6 +1,5 @@
 /** `mesh.balance`. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Checked, Key } from '../../../config/concern.ts'
 import { gatewayAndService } from '../../../config/concern.ts'
 import {
@@ -14,6 +13,7 @@ import {
   Share,
   strict
 } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 import { isPrime } from './hash.ts'
 
 export const balancePolicies = [

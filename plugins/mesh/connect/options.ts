@@ -1,10 +1,10 @@
 /** Options of the connections to instances: pools, TLS, sidecars and Consul Connect. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import { checkPem } from '../../../config/checked.ts'
 import type { Checked, Key, Place } from '../../../config/concern.ts'
 import { gatewayAndService, gatewayOnly } from '../../../config/concern.ts'
 import { Count, Duration, DurationOrZero, Mode, Names, orOff, Size, strict, Text } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 
 export const Connections = Type.Object(
   {

@@ -1,9 +1,9 @@
 /** `mesh.circuitBreaker`: options of the breaker, of the caps on calls in flight, of pools, and of retries. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndService } from '../../../config/concern.ts'
 import { Count, Duration, Mode, orOff, Share, strict } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 
 const caps = {
   maxConnections: Count('Connections in use at a time; more attempts wait.', { default: 1024 }),

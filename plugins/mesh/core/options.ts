@@ -1,8 +1,9 @@
 /** Keys of `mesh` that belong to the call itself. */
-import Type from 'typebox'
+
 import type { Key } from '../../../config/concern.ts'
 import { everyLevel } from '../../../config/concern.ts'
 import { Duration, orOff } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 import { checkTimeouts } from './check-timeouts.ts'
 import { circuitBreakerKey } from './circuit-breaker-options.ts'
 

@@ -1,10 +1,10 @@
 /** `mesh.healthCheck`. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndService } from '../../../config/concern.ts'
 import { pointer } from '../../../config/faults.ts'
 import { Count, Duration, Either, Names, orOff, Share, strict } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 
 const Statuses = Type.Array(
   Either(

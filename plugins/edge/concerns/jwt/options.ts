@@ -1,6 +1,5 @@
 /** `edge.jwt`: its options. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import {
   Count,
   Duration,
@@ -13,6 +12,7 @@ import {
   strict,
   Url
 } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 
 export const algorithms = [
   'HS256', 'HS384', 'HS512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'

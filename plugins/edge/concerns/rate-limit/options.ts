@@ -1,9 +1,9 @@
 /** `edge.rateLimit`: its options and their checks. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { Count, Duration, Names, strict } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
 
 export const RateLimit = Type.Object(

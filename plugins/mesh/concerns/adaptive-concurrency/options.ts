@@ -1,9 +1,9 @@
 /** `mesh.adaptiveConcurrency`. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Key } from '../../../../config/concern.ts'
 import { gatewayAndService } from '../../../../config/concern.ts'
 import { Count, Duration, Mode, orOff, strict } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 
 export const AdaptiveConcurrency = Type.Object(
   {

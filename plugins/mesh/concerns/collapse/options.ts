@@ -1,9 +1,9 @@
 /** `mesh.collapse`. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Key } from '../../../../config/concern.ts'
 import { everyLevel } from '../../../../config/concern.ts'
 import { Either, HeaderName, SizeOrZero, strict } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 import { checkExcluded, ExcludeHeaders } from '../../core/sharing/exclude-headers.ts'
 
 export const Collapse = Type.Object(

@@ -1,10 +1,10 @@
 /** `mesh.fallback`. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Checked, Key } from '../../../../config/concern.ts'
 import { everyLevel } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { Count, Duration, Either, Names, orOff, SizeOrZero, strict, Text } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 import { token } from '../../../http-syntax.ts'
 import { checkOtherService } from '../../core/check-service.ts'
 import { checkExcluded, ExcludeHeaders } from '../../core/sharing/exclude-headers.ts'

@@ -1,9 +1,9 @@
 /** `mesh.fault`. */
 import type { Static } from 'typebox'
-import Type from 'typebox'
 import type { Key } from '../../../../config/concern.ts'
 import { everyLevel } from '../../../../config/concern.ts'
 import { Count, Duration, orOff, Share, Size, strict } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 
 /** Headers that ask for faults. */
 export const faultHeaders = {

@@ -1,8 +1,9 @@
 /** `excludeHeaders`: request headers that do not keep two requests from sharing a response. */
-import Type from 'typebox'
+
 import type { Report } from '../../../../config/faults.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { HeaderName } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
 
 export const ExcludeHeaders = Type.Array(HeaderName('A request header.'), {
   default: [],
