@@ -131,7 +131,7 @@ export class Interceptors {
       repeats === undefined ? this.#steps.indexOf('request') : this.#endAfter(this.#find('replay'))
     )
     if (repeats !== undefined && index <= this.#find('replay')) {
-      throw new Error(`order: ${name} sends requests again, so it has to come after replay, which keeps their bodies`)
+      throw new Error(`order: ${name} sends requests again, so it must come after replay, which keeps their bodies`)
     }
     const plugin = this.#owners?.current?.plugin ?? null
     const names = { name, plugin, per: index > this.#find('select') ? 'attempt' : 'request' } as const

@@ -1199,7 +1199,7 @@ mesh:
   attemptTimeout: 5s
 `,
     faults: [
-      '4:19: mesh.attemptTimeout: 5s is longer than the timeout of the whole call, 3s: the attempt could never take so long'
+      '4:19: mesh.attemptTimeout: 5s is longer than the timeout of the whole call, 3s, which ends the attempt earlier'
     ]
   },
   {
@@ -1212,7 +1212,7 @@ services:
 mesh: { timeout: 20s }
 `,
     faults: [
-      '5:29: services.a.mesh.attemptTimeout: 30s is longer than the timeout of the whole call, 20s: the attempt could never take so long'
+      '5:29: services.a.mesh.attemptTimeout: 30s is longer than the timeout of the whole call, 20s, which ends the attempt earlier'
     ]
   },
   {
@@ -1227,7 +1227,7 @@ routes:
     mesh: { attemptTimeout: 2s }
 `,
     faults: [
-      '8:29: routes[0].mesh.attemptTimeout: 2s is longer than the timeout of the whole call, 1s: the attempt could never take so long'
+      '8:29: routes[0].mesh.attemptTimeout: 2s is longer than the timeout of the whole call, 1s, which ends the attempt earlier'
     ]
   },
   {

@@ -11,14 +11,14 @@ function warningsOf(yaml: string): string[] {
 
 t.test('an attemptTimeout that the timeout of the call makes useless', async (t) => {
   t.strictSame(warningsOf('mesh: { attemptTimeout: 90s }'), [
-    '1:25: mesh.attemptTimeout: 90s has no effect: mesh.timeout, unset, ends the whole call after 60s'
+    '1:25: mesh.attemptTimeout: 90s has no effect: the default of mesh.timeout ends the whole call after 60s'
   ])
   t.strictSame(warningsOf('mesh: { timeout: 3s, attemptTimeout: 3s }'), [
-    '1:38: mesh.attemptTimeout: 3s has no effect: it is the timeout of the whole call, which it follows when unset'
+    '1:38: mesh.attemptTimeout: 3s has no effect: it equals the timeout of the whole call, which is its default'
   ])
   const service = 'services: { a: { instances: [http://h], mesh: { attemptTimeout: 2s } } }'
   t.strictSame(warningsOf(`mesh: { timeout: 2s }\n${service}`), [
-    '2:65: services.a.mesh.attemptTimeout: 2s has no effect: it is the timeout of the whole call, which it follows when unset'
+    '2:65: services.a.mesh.attemptTimeout: 2s has no effect: it equals the timeout of the whole call, which is its default'
   ])
   for (const fine of ['timeout: 3s', 'attemptTimeout: 3s', 'timeout: 3s, attemptTimeout: 2s', 'timeout: 90s']) {
     t.strictSame(warningsOf(`mesh: { ${fine} }\n${service.replace('2s', '1s')}`), [], fine)

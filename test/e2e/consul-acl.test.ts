@@ -36,7 +36,7 @@ t.test('a token refused, then accepted, then refused again', async (t) => {
   await gateway.until('orders', [a.port])
   t.strictSame(await gateway.spread('/orders', 5), { a: 5 })
   t.equal((await gateway.health()).services.orders?.error, null)
-  await waitFor('the log says so', () => gateway.log().some(({ msg }) => msg === 'Consul accepts the token'))
+  await waitFor('the log says so', () => gateway.log().some(({ msg }) => msg === 'Consul accepts the token again'))
 
   const { AccessorID: id } = accepted.body as { AccessorID: string }
   t.equal((await consul.api('DELETE', `/v1/acl/token/${id}`)).status, 200)

@@ -48,7 +48,7 @@ t.test('absent at start: not ready, names what it waits for, and becomes ready w
   await gateway.until('orders', [a.port])
   t.strictSame(await gateway.spread('/orders', 5), { a: 5 })
   t.match((await gateway.health()).services.users, { instances: 0, error: null, discoveryAgeMs: Number })
-  const back = () => gateway.log().filter(({ msg }) => msg === 'Consul is back').length
+  const back = () => gateway.log().filter(({ msg }) => msg === 'Consul available again').length
   await waitFor('the line that says so', () => back() > 0)
   t.equal(back(), 1)
   t.equal(gateway.running.output().includes('unhandled'), false)
@@ -79,14 +79,14 @@ t.test('lost and back with its data', async (t) => {
   t.ok((await gateway.metric('jingwei_mesh_discovery_age_seconds', 'orders'))! >= ageBefore! + 2)
   t.equal(await gateway.metric('jingwei_mesh_discovery_up', 'orders'), 0)
   t.ok((await gateway.metric('jingwei_mesh_discovery_errors_total', 'orders'))! > 1)
-  const losses = () => gateway.log().filter(({ msg }) => msg.startsWith('Consul is lost'))
+  const losses = () => gateway.log().filter(({ msg }) => msg.startsWith('Consul unavailable'))
   t.equal(losses().length, 1, 'one line for all services and polls')
   t.match(losses()[0], { level: 'warn', url: first.url, err: { type: String, message: String, stack: String } })
 
   const second = await consulFor(t, { dataDir, ports: first.ports })
   await waitFor('recovered', async () => (await gateway.health()).services.orders?.error === null, 30_000)
   t.equal(await gateway.metric('jingwei_mesh_discovery_up', 'orders'), 1)
-  await waitFor('both are back', () => gateway.log().some(({ msg }) => msg === 'Consul is back'), 30_000)
+  await waitFor('both are back', () => gateway.log().some(({ msg }) => msg === 'Consul available again'), 30_000)
   await second.register({ id: 'orders-b', name: 'orders', port: b.port })
   await gateway.until('orders', [a.port, b.port], 20_000)
   t.ok((await gateway.spread('/orders', 40)).b, 'changes are seen again')
@@ -110,7 +110,7 @@ t.test('lost and back empty: the old set serves until services have registered a
   await sleep(500)
 
   const second = await consulFor(t, { ports: first.ports })
-  const answered = () => gateway.log().some(({ msg }) => msg === 'Consul is back')
+  const answered = () => gateway.log().some(({ msg }) => msg === 'Consul available again')
   await waitFor('the empty Consul has answered', answered, 30_000)
   t.strictSame(
     await gateway.ports('orders'),

@@ -82,7 +82,7 @@ t.test('killed, and started again while Consul is away', async (t) => {
   const health = await second.health()
   t.match(health.services.orders, { instances: 2, discoveryAgeMs: Number })
   t.match(health, { status: 'discovering', waitingFor: ['users'] }, 'of the other nothing was ever known')
-  const told = second.log().filter(({ msg }) => /restored from the snapshot/.test(msg))
+  const told = second.log().filter(({ msg }) => /restored from the discovery snapshot/.test(msg))
   t.match(told, [{ services: 1, instances: 2, path: file }])
   t.equal(told.length, 1)
 
@@ -112,7 +112,7 @@ t.test('a file that is of no use is told and ignored', async (t) => {
   await writeFile(file, '{"format":"jingwei-discovery","version":1}\n{"serv')
   const gateway = await life()
   t.match(await gateway.health(), { code: 503, status: 'discovering', waitingFor: ['orders'] })
-  const told = () => gateway.log().filter(({ msg }) => /of no use/.test(msg))
+  const told = () => gateway.log().filter(({ msg }) => /snapshot cannot be used/.test(msg))
   t.match(told(), [{ path: file, err: { type: 'Error', message: String, stack: String } }])
 
   await rm(file)

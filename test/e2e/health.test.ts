@@ -76,7 +76,7 @@ t.test('active checks: an instance that is frozen, though Consul calls it health
   b.kill('SIGSTOP')
   await waitFor('it is out', async () => (await seen(client, 'frozen', b.port))?.available === false)
   t.match((await seen(client, 'frozen', b.port))!.obstacles, {
-    'health-check': /^GET \/health: no answer within 250 ms$/
+    'health-check': /^GET \/health: no response within 250 ms$/
   })
   const before = load.tally.by.a!
   await waitFor('the other serves', () => load.tally.by.a! > before + 50)

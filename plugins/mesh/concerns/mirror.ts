@@ -35,7 +35,7 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
   if (!options || options.service === service.name) return null
   const copies = {
     name: 'jingwei_mesh_mirrored_total',
-    help: 'Copies of calls for a shadow service, by what became of them.'
+    help: 'Calls selected for mirroring to a shadow service, by outcome.'
   }
   const count = (outcome: string) => counterOf(meter, copies, { service: service.name, outcome })
   const [sent, dropped, tooLarge, failed] = [count('sent'), count('dropped'), count('too-large'), count('failed')]
@@ -191,7 +191,7 @@ declare module '../../../config/schema.ts' {
 
 export const mirrorKey: Key = {
   name: 'mirror',
-  options: orOff(Mirror, { description: 'A copy of the calls goes to another service; its answers are dropped.' }),
+  options: orOff(Mirror, { description: 'Sends a copy of calls to another service and drops its responses.' }),
   levels: everyLevel,
   otherServices: ({ service }: MirrorOptions) => [service],
   check({ service: name }: MirrorOptions, at, checked, { service }) {

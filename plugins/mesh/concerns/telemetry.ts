@@ -18,7 +18,7 @@ export const callTelemetry: Layer = (service, _policy, { meter, now }) => {
   const duration = meter
     .histogram({
       name: 'jingwei_mesh_request_duration_seconds',
-      help: 'Calls to a service, all attempts and the whole answer.',
+      help: 'Duration of calls to a service, with all attempts and the whole response.',
       labelNames: ['service'],
       buckets
     })

@@ -35,7 +35,7 @@ export function credentialsOf({ ca, cert, key, minVersion = 'TLSv1.2' }: Pem): C
   if (cert !== undefined || key !== undefined) {
     if (cert === undefined || key === undefined) throw new Error('a client certificate needs both cert and key')
     const own = certificatesIn('cert', cert)[0]!
-    if (!own.checkPrivateKey(privateKey(key))) throw new Error('the key is not that of the certificate')
+    if (!own.checkPrivateKey(privateKey(key))) throw new Error('the key does not belong to the certificate')
     expiresAt = Date.parse(own.validTo) / 1000
     validFrom = Date.parse(own.validFrom) / 1000
   }

@@ -54,8 +54,8 @@ export class PooledEndpoint implements Endpoint {
 /** Withdraws a request that waits for a connection once its call or attempt is over. */
 function leaveInTime({ call, attempt }: DispatchOptions, withdraw: (reason: Error) => void, isQueued: boolean) {
   if (isQueued) attempt?.enqueue()
-  call?.whenOver(() => withdraw(call.reason ?? new Error('the call was over before its turn came')))
-  attempt?.whenOver(() => withdraw(new Error('the attempt was over before its turn came')))
+  call?.whenOver(() => withdraw(call.reason ?? new Error('the call ended before it got a connection')))
+  attempt?.whenOver(() => withdraw(new Error('the attempt ended before it got a connection')))
   return isQueued ? () => attempt?.dequeue() : undefined
 }
 

@@ -54,7 +54,10 @@ export class Exhaustion {
     this.#log.error({ reason, ...(cause !== undefined && { cause }) }, message)
     const over = () => {
       this.#timers.delete(code)
-      this.#log.info({ reason }, `no longer out of ${reason}: nothing has failed for it for ${quietMs / 1000} s`)
+      this.#log.info(
+        { reason },
+        `no longer out of ${reason}: no failure for lack of it in the last ${quietMs / 1000} s`
+      )
     }
     this.#timers.set(code, setTimeout(over, quietMs).unref())
   }

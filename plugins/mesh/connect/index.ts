@@ -134,7 +134,7 @@ export class Transports {
   #identity({ name, mesh, instances, dns }: ServiceConfig, user: User): ConnectIdentity {
     if (instances !== undefined || dns !== undefined) {
       throw new Error(
-        `service ${name}: mode connect finds instances in Consul; with \`instances\` or \`dns\` it is direct`
+        `service ${name}: mode connect finds instances in Consul; remove \`instances\` and \`dns\`, or set mode direct`
       )
     }
     const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
@@ -198,13 +198,13 @@ export class Transports {
     if (this.#reloads === null) {
       const counter = meter.counter({
         name: 'jingwei_mesh_certificate_reloads_total',
-        help: 'Changed certificates taken over, or found to be of no use.',
+        help: 'Reloads of changed certificates, by whether they can be used.',
         labelNames: ['service', 'outcome']
       })
       this.#reloads = (each, outcome, by) => counter.labels(each, outcome).inc(by)
       meter.gauge({
         name: 'jingwei_mesh_certificate_expiry_timestamp_seconds',
-        help: 'Until when the certificate that the gateway shows to the service is good.',
+        help: 'Time at which the certificate that the gateway shows to the service expires.',
         labelNames: ['service'],
         collect: (set) => {
           for (const { service: each, source } of this.#shown) {

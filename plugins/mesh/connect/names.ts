@@ -9,7 +9,7 @@ import { ConnectionError } from '../core/errors.ts'
 export type Identify = (host: string, certificate: PeerCertificate) => Error | undefined
 
 export function mismatch(service: string, wanted: readonly string[], text: string | undefined): ConnectionError {
-  const names = `wanted ${wanted.join(' or ')}, and the certificate is for ${text || 'nobody'}`
+  const names = `expected a certificate for ${wanted.join(' or ')}, found ${text ? `one for ${text}` : 'one without names'}`
   return new ConnectionError('JW_UPSTREAM_UNTRUSTED', new Error(`${service}: ${names}`))
 }
 

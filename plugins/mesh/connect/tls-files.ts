@@ -67,7 +67,7 @@ export class TlsFiles implements CredentialSource {
         this.#texts = texts
         this.#log.info(
           { files: this.#files.map(([, file]) => file) },
-          'certificates read again; new connections use them'
+          'certificates reloaded; new connections use them'
         )
         this.#onReload('success')
       }
@@ -80,7 +80,7 @@ export class TlsFiles implements CredentialSource {
   #fail(error: Error): void {
     this.#error = error.message
     const files = this.#files.map(([, file]) => file)
-    this.#log.error({ files, err: error }, 'certificates cannot be used; the ones before stay in force')
+    this.#log.error({ files, err: error }, 'changed certificates cannot be used; the last ones stay in use')
     this.#onReload('failure')
   }
 

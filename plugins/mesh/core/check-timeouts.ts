@@ -55,15 +55,12 @@ function checkAttempt(levels: readonly string[], policies: readonly Policy[], re
   const long = report.at(at)!.text ?? ''
   if (written < 0) {
     if (attempt < whole) return
-    report.warn(at, `${long} has no effect: mesh.timeout, unset, ends the whole call after ${whole / 1000}s`)
+    report.warn(at, `${long} has no effect: the default of mesh.timeout ends the whole call after ${whole / 1000}s`)
   } else if (attempt > whole) {
     const short = report.at(against)!.text ?? ''
-    report.fault(
-      at,
-      `${long} is longer than the timeout of the whole call, ${short}: the attempt could never take so long`
-    )
+    report.fault(at, `${long} is longer than the timeout of the whole call, ${short}, which ends the attempt earlier`)
   } else if (attempt === whole) {
-    report.warn(at, `${long} has no effect: it is the timeout of the whole call, which it follows when unset`)
+    report.warn(at, `${long} has no effect: it equals the timeout of the whole call, which is its default`)
   }
 }
 

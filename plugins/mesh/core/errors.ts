@@ -11,7 +11,7 @@ const meshErrors = {
   JW_CALL_TIMEOUT: 'the call took longer than its timeout',
   JW_RESPONSE_TIMEOUT: 'the response took longer than its timeout',
   JW_ATTEMPT_TIMEOUT: 'the instance did not respond within the attempt timeout',
-  JW_CALLER_SILENT: 'the caller sent nothing of the body for longer than the idle timeout',
+  JW_CALLER_SILENT: 'the caller paused within the request body for longer than the idle timeout',
   JW_CIRCUIT_OPEN: 'the circuit is open',
   JW_OVERLOADED: 'concurrency limit reached',
   JW_UPSTREAM_LIMITED: 'rate limit toward the service reached',
@@ -60,7 +60,7 @@ const upstreamErrors: Readonly<Record<Exclude<SeamErrorCode, MeshErrorCode | Loc
   JW_UPSTREAM_RESET: 'the connection was closed before the response was complete',
   JW_UPSTREAM_MALFORMED: 'the response is malformed',
   JW_UPSTREAM_HEADERS_TOO_LARGE: 'the header or trailer section of the response is too large',
-  JW_BAD_UPGRADE: 'the instance switched to a protocol that nobody asked for, or does not say to which',
+  JW_BAD_UPGRADE: 'the instance switched to a protocol that was not requested, or does not name the protocol',
   JW_UPSTREAM_TIMEOUT: 'the response body paused for longer than the idle timeout',
   JW_INSTANCE_REMOVED: 'the instance was removed from the service'
 }

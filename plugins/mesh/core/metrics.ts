@@ -18,7 +18,10 @@ export function counterOf(
 
 /** Returns the counter of calls on which a concern in shadow mode would have acted. */
 export function shadowCounter(meter: Meter | null, service: string, concern: string): Count {
-  const counter = { name: 'jingwei_mesh_shadowed_total', help: 'What concerns in shadow mode would have done.' }
+  const counter = {
+    name: 'jingwei_mesh_shadowed_total',
+    help: 'Calls and attempts on which a concern in shadow mode would have acted.'
+  }
   return counterOf(meter, counter, { service, concern })
 }
 
@@ -28,7 +31,7 @@ export type Cap = 'maxConnections' | 'maxPendingRequests' | 'maxRequests' | 'ins
 export function overflowCounter(meter: Meter | null, service: string, cap: Cap): Count {
   const counter = {
     name: 'jingwei_mesh_overflows_total',
-    help: 'Attempts that met a full cap: maxConnections made them wait, the others refused them.'
+    help: 'Attempts that met a reached cap: maxConnections queues them, the other caps refuse them.'
   }
   return counterOf(meter, counter, { service, cap })
 }
@@ -59,7 +62,7 @@ interface Measured {
 export function registerServiceMetrics(meter: Meter, services: () => Iterable<Measured>, now: () => number): void {
   meter.gauge({
     name: 'jingwei_mesh_instances',
-    help: 'Instances of the newest snapshot, by state.',
+    help: 'Instances of the service, by state.',
     labelNames: ['service', 'state'],
     collect(set) {
       for (const { name, instances } of services()) {
@@ -92,7 +95,7 @@ export function registerServiceMetrics(meter: Meter, services: () => Iterable<Me
   })
   meter.gauge({
     name: 'jingwei_mesh_discovery_age_seconds',
-    help: 'Time since the source of the instances last confirmed them; absent until it first answers.',
+    help: 'Time since the source of the instances last confirmed them; absent until its first response.',
     labelNames: ['service'],
     collect(set) {
       for (const { name, source } of services()) {
@@ -103,7 +106,7 @@ export function registerServiceMetrics(meter: Meter, services: () => Iterable<Me
   })
   meter.gauge({
     name: 'jingwei_mesh_discovery_up',
-    help: '1 while the source of the instances answers, 0 while it does not or the DNS name does not exist.',
+    help: '1 while the source of the instances is available, 0 while it fails or the DNS name does not exist.',
     labelNames: ['service'],
     collect(set) {
       for (const { name, source } of services()) set({ service: name }, source.error === null ? 1 : 0)

@@ -69,7 +69,7 @@ export class Service implements CallHost {
     this.#deps = deps
     const counter = deps.meter?.counter({
       name: 'jingwei_mesh_health_flips_total',
-      help: 'Instances taken out of the balance or put back, by the concern that did it.',
+      help: 'Instances that became available or unavailable, by the concern that caused it.',
       labelNames: ['service', 'concern', 'to']
     })
     this.#flips = counter === undefined ? null : (concern, to) => counter.labels(config.name, concern, to).inc()
@@ -138,7 +138,7 @@ export class Service implements CallHost {
   /** Logs an error that cannot be returned to a caller: the caller's handler threw it when it was told of the end. */
   report(err: Error, requestId?: string): void {
     const fields = { service: this.name, ...(requestId !== undefined && { requestId }), err }
-    this.#deps.log.error(fields, `${this.name}: the handler of a call threw at its end`)
+    this.#deps.log.error(fields, `${this.name}: the handler of a call threw when the call ended`)
   }
 
   /** Begins discovery, once. */
@@ -184,7 +184,8 @@ export class Service implements CallHost {
     const { now, log } = this.#deps
     const health = new InstanceHealth(now, (available, concern, reason) => {
       const to = available ? 'available' : 'unavailable'
-      log[available ? 'info' : 'warn']({ service: this.name, instance: origin, concern, reason }, `instance ${to}`)
+      const fields = { service: this.name, instance: origin, concern, reason }
+      log[available ? 'info' : 'warn'](fields, `instance ${origin} of ${this.name} is ${to}`)
       this.#flips?.(concern, to)
       this.#refresh()
     })
@@ -220,7 +221,9 @@ export class Service implements CallHost {
       changesInMs = Math.min(changesInMs ?? Number.POSITIVE_INFINITY, some.changesInMs ?? Number.POSITIVE_INFINITY)
     }
     if (whole.panic !== (this.snapshot?.panic ?? false)) {
-      const message = whole.panic ? 'panic: too few instances are available, so all are used' : 'panic is over'
+      const message = whole.panic
+        ? `panic: too few instances of ${this.name} are available, so all are used`
+        : `panic is over: enough instances of ${this.name} are available`
       this.#deps.log.warn({ service: this.name }, message)
     }
     this.snapshot = { instances: this.#instances, balancers, panic: whole.panic }

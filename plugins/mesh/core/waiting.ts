@@ -55,7 +55,7 @@ export class WaitQueue {
     this.#remove(waiter)
     this.#onLeave?.()
     // For those above that count what is in flight: the caller has been told, or needs no answer.
-    waiter.handler.onResponseError?.(waiter.opts.call!, new Error('the call was over before its turn came'))
+    waiter.handler.onResponseError?.(waiter.opts.call!, new Error('the call ended while it was queued'))
   }
 
   #remove(waiter: Waiter): void {

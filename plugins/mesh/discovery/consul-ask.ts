@@ -50,8 +50,7 @@ export class ConsulDenied extends Error {}
 /** The agent takes no more connections from this address. */
 export class ConsulCrowded extends Error {}
 
-export const CROWDED =
-  'raise limits.http_max_conns_per_client of the Consul agent above the number of services, or they must take turns'
+export const CROWDED = 'raise limits.http_max_conns_per_client of the Consul agent above the number of services'
 
 export const PERMISSION = 'the token needs service:read on the services and node:read on their nodes'
 
@@ -108,7 +107,8 @@ export function answerOf(response: IncomingMessage, entries: unknown, maxStale: 
   const header = (name: string) => String(headers[name] ?? '')
   if (header('x-consul-knownleader') === 'false') throw new Error('Consul has no leader')
   const lastContact = Number(header('x-consul-lastcontact'))
-  if (lastContact > maxStale) throw new Error(`the Consul server has not heard of a leader for ${lastContact} ms`)
+  if (lastContact > maxStale)
+    throw new Error(`the Consul server has had no contact with a leader for ${lastContact} ms`)
   const filtered = header('x-consul-results-filtered-by-acls') === 'true'
   return { index: indexOf(response), entries, filtered }
 }
@@ -125,7 +125,7 @@ function explained(error: unknown): unknown {
 
 /** Returns the error for a response that is no answer; `permission` is what the token needs. */
 export function refusal(status: number, text: string, permission: string): Error {
-  const message = `Consul answered ${status}${text && `: ${text}`}`
+  const message = `Consul responded with ${status}${text && `: ${text}`}`
   if (status === 429) return new ConsulCrowded(`${message} (${CROWDED})`)
   const denied = status === 403 || /ACL not found|Permission denied/.test(text)
   return denied ? new ConsulDenied(`${message} (${permission})`) : new Error(message)

@@ -53,8 +53,8 @@ export class ConsulClient {
     const denied = error instanceof ConsulDenied
     const group = groupOf(denied ? this.#denied : this.#lost, datacenter)
     if (group.size === 0) {
-      if (denied) this.#log.warn(fields, `Consul refuses to say where services are: ${PERMISSION}`)
-      else this.#log.warn(fields, 'Consul is lost; services go on with the instances last known')
+      if (denied) this.#log.warn(fields, `Consul refuses to list instances: ${PERMISSION}`)
+      else this.#log.warn(fields, 'Consul unavailable; services keep the instances last known')
     }
     group.add(who)
   }
@@ -62,8 +62,8 @@ export class ConsulClient {
   answered(who: object, datacenter: string | undefined): void {
     const fields = { url: shownUrl(this.#options.url), ...(datacenter && { datacenter }) }
     const [lost, denied] = [groupOf(this.#lost, datacenter), groupOf(this.#denied, datacenter)]
-    if (lost.delete(who) && lost.size === 0) this.#log.info(fields, 'Consul is back')
-    if (denied.delete(who) && denied.size === 0) this.#log.info(fields, 'Consul accepts the token')
+    if (lost.delete(who) && lost.size === 0) this.#log.info(fields, 'Consul available again')
+    if (denied.delete(who) && denied.size === 0) this.#log.info(fields, 'Consul accepts the token again')
   }
 
   forget(who: object): void {

@@ -60,7 +60,7 @@ function exchange(
         resolve({ response, text })
       })
     })
-    const timer = setTimeout(() => request.destroy(new Error('Consul did not answer in time')), timeout)
+    const timer = setTimeout(() => request.destroy(new Error(`Consul did not respond within ${timeout} ms`)), timeout)
     function fail(error: Error): void {
       clearTimeout(timer)
       reject(error)

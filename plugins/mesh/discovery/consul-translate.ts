@@ -38,7 +38,7 @@ const MAX_WEIGHT = 65_535
 
 /** Throws only when the whole answer is no list. */
 export function translate(entries: unknown, options: TranslateOptions): Translated {
-  if (!Array.isArray(entries)) throw new TypeError('Consul answered with something other than a list of services')
+  if (!Array.isArray(entries)) throw new TypeError("Consul's response is not a list of instances")
   const instances = new Map<string, InstanceSpec>()
   let skipped = 0
   for (const entry of entries) {

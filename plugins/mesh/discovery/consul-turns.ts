@@ -146,7 +146,8 @@ export class Turns {
     if (this.#now() - this.#limitedAt <= turn + this.#timing.early) return
     this.#limitedAt = this.#now()
     if (!this.#told) {
-      this.#log.warn({ held: this.#taken - 1 }, `Consul refuses more connections: ${CROWDED}, as they do now`)
+      const message = `Consul agent refuses more connections; services now share them and changes arrive late: ${CROWDED}`
+      this.#log.warn({ held: this.#taken - 1 }, message)
     }
     this.#told = true
     if (this.#limit === null) {
@@ -176,7 +177,7 @@ export class Turns {
       this.#timer = setTimeout(() => {
         this.#told = false
         this.#retry = retry
-        this.#log.info({}, 'Consul takes the connections of all services; they take turns no more')
+        this.#log.info({}, 'Consul agent accepts a connection for each service again; services no longer share them')
       }, trialFor).unref()
     }, this.#retry).unref()
     this.#retry = Math.min(this.#retry * 2, longestRetry)

@@ -119,9 +119,7 @@ export class ConsulSource implements Restorable {
     const now = this.#deps.now()
     const { instances, listed, skipped } = translate(entries, this.#filter)
     if (filtered && listed === 0) {
-      throw new ConsulDenied(
-        'Consul found instances that the token may not read: service:read and node:read are needed'
-      )
+      throw new ConsulDenied('Consul hides all instances from the token: it needs service:read and node:read')
     }
     // An index that goes backwards or is missing tells of a restored, restarted or lagging server, or of something
     // between that is not Consul: begin anew.
@@ -137,12 +135,13 @@ export class ConsulSource implements Restorable {
     this.#failures = 0
     this.#restored = false
     this.#client.answered(this, this.#query.datacenter)
-    if (skipped > 0) this.#warnOnce('Consul lists instances without a usable address or port; they are left out')
-    if (filtered) this.#warnOnce('Consul hides some instances: the token needs service:read and node:read for all')
+    if (skipped > 0) this.#warnOnce('Consul lists instances without a usable address or port; they are ignored')
+    if (filtered)
+      this.#warnOnce('Consul hides some instances from the token: it needs service:read and node:read for all of them')
     const emptied = instances.length === 0 && publisher.serving
     if (!emptied) this.#emptySince = null
     else if (!this.#isProven(advanced && skipped === 0, now)) {
-      this.#error = 'Consul lists no instance, which must last before it is believed'
+      this.#error = 'Consul lists no instance; the last ones stay in use until that is confirmed'
       return
     }
     publisher.offer(instances)

@@ -47,7 +47,7 @@ export async function query(
       try {
         const reply = await askServer(name, type, server, signal)
         if (reply.code === 'NOERROR' || reply.code === 'NXDOMAIN') return reply
-        failure = new Error(`${server.host}:${server.port} answered ${reply.code} for ${type} ${name}`)
+        failure = new Error(`DNS server ${server.host}:${server.port} responded with ${reply.code} for ${type} ${name}`)
       } catch (error) {
         signal.throwIfAborted()
         failure = asError(error)
@@ -141,11 +141,11 @@ async function overTcp({ host, port }: Server, asked: Packet, signal: AbortSigna
       received = Buffer.concat([received, chunk])
       if (received.length < 2 || received.length < 2 + received.readUInt16BE(0)) return
       const reply = accept(received.subarray(2, 2 + received.readUInt16BE(0)), asked)
-      finish(reply ? null : new Error('the DNS server answered something else'), reply ?? undefined)
+      finish(reply ? null : new Error('the response of the DNS server is not for this query'), reply ?? undefined)
     })
     return () => socket.destroy()
   })
-  if (reply === 'cut') throw new Error(`${host}:${port} cut its answer over TCP`)
+  if (reply === 'cut') throw new Error(`DNS server ${host}:${port} truncated its response over TCP`)
   return reply
 }
 
@@ -162,10 +162,13 @@ function within(what: string, signal: AbortSignal, begin: (finish: Finish) => ()
       signal.removeEventListener('abort', onAbort)
       close()
       if (reply) resolve(reply)
-      else reject(error ?? new Error('no answer'))
+      else reject(error ?? new Error('no response'))
     }
     const onAbort = () => finish(new Error('closed'))
-    const timer = setTimeout(() => finish(new Error(`no answer from ${what} within ${TIMEOUT} ms`)), TIMEOUT)
+    const timer = setTimeout(
+      () => finish(new Error(`no response from DNS server ${what} within ${TIMEOUT} ms`)),
+      TIMEOUT
+    )
     signal.addEventListener('abort', onAbort, { once: true })
     try {
       close = begin(finish)

@@ -85,14 +85,14 @@ export class DnsSource implements Restorable {
   #take({ instances, ttl, nonexistent }: Resolved, publisher: Publisher): number {
     const { log, now } = this.#deps
     const { emptyPause, emptyGrace } = this.#timing
-    if (this.#failures > 0) log.info({ service: this.#name }, 'DNS answers again')
+    if (this.#failures > 0) log.info({ service: this.#name }, 'DNS available again')
     this.#failures = 0
     const missing = nonexistent ? `DNS name ${this.#options.host} does not exist` : null
     if (instances.length > 0) this.#emptySince = null
     else {
       this.#emptySince ??= now()
       if (publisher.serving && now() - this.#emptySince < emptyGrace) {
-        this.#error = `${missing ?? 'DNS lists no instance'}; asking again before that is believed`
+        this.#error = `${missing ?? 'DNS lists no instance'}; the last instances stay in use until that is confirmed`
         return emptyPause
       }
     }
@@ -119,6 +119,6 @@ export class DnsSource implements Restorable {
     this.#counters.error(this.#name)
     if (++this.#failures > 1) return
     const fields = { service: this.#name, err: asError(error) }
-    this.#deps.log.warn(fields, 'DNS does not answer; the service keeps the instances last known')
+    this.#deps.log.warn(fields, 'DNS unavailable; the service keeps the instances last known')
   }
 }

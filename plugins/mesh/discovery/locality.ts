@@ -61,7 +61,8 @@ export class OwnLocality {
       } catch (error) {
         if (signal.aborted) break
         const fields = { url: shownUrl(consul.url), err: asError(error) }
-        if (++failures === 1) log.warn(fields, 'the Consul agent does not tell where it is; no instance counts as near')
+        if (++failures === 1)
+          log.warn(fields, 'locality unavailable from the Consul agent; no instance counts as local')
         const ms = backoff(failures, random, 1000, LONGEST_PAUSE)
         await sleep(ms, undefined, { signal, ref: false }).catch(() => {})
       }
@@ -72,7 +73,7 @@ export class OwnLocality {
   #take({ datacenter, zone }: Locality): void {
     const { current } = this
     this.current = { datacenter: current.datacenter ?? datacenter, zone: current.zone ?? zone }
-    this.#deps.log.info({ ...this.current }, 'the gateway knows where it is')
+    this.#deps.log.info({ ...this.current }, 'locality of the gateway received from the Consul agent')
     this.#onKnown()
   }
 }

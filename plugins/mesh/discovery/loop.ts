@@ -41,17 +41,17 @@ export interface DiscoveryCounters {
 export function discoveryCounters(meter: Meter | null): DiscoveryCounters {
   const errors = meter?.counter({
     name: 'jingwei_mesh_discovery_errors_total',
-    help: 'Questions about the instances of a service that got no answer to believe.',
+    help: 'Failed queries for the instances of a service.',
     labelNames: ['service']
   })
   const updates = meter?.counter({
     name: 'jingwei_mesh_discovery_updates_total',
-    help: 'Changed sets of instances taken over.',
+    help: "Changes of a service's set of instances.",
     labelNames: ['service']
   })
   const resets = meter?.counter({
     name: 'jingwei_mesh_discovery_index_resets_total',
-    help: "Times that Consul's index went backwards, as after a restart or a restored backup.",
+    help: "Resets of Consul's index: it went backwards or was missing, as after a restart or a restored backup.",
     labelNames: ['service']
   })
   return {

@@ -84,17 +84,17 @@ async function syncFolder(folder: string): Promise<void> {
 export function readEntries(path: string): Entry[] | null {
   const found = statSync(path, { throwIfNoEntry: false })
   if (found === undefined) return null
-  if (!found.isFile()) throw new Error('it is not a file')
+  if (!found.isFile()) throw new Error(`${path} is not a file`)
   const text = readFileSync(path, 'utf8')
   const end = text.lastIndexOf('\n', text.length - 2) + 1
   const body = text.slice(0, end)
   const { sha256 } = parsed(text.slice(end)) as { sha256?: unknown }
   if (!text.endsWith('\n') || sha256 !== createHash('sha256').update(body).digest('hex')) {
-    throw new Error('its checksum is wrong')
+    throw new Error(`the checksum of ${path} is wrong`)
   }
   const [first, ...entries] = body.split('\n').slice(0, -1).map(parsed)
   const { format, version } = (first ?? {}) as Partial<typeof FORMAT>
-  if (format !== FORMAT.format || version !== FORMAT.version) throw new Error('it is of another version')
+  if (format !== FORMAT.format || version !== FORMAT.version) throw new Error(`${path} has another format or version`)
   return entries as Entry[]
 }
 
@@ -103,5 +103,5 @@ function parsed(line: string): object {
     const value: unknown = JSON.parse(line)
     if (typeof value === 'object' && value !== null) return value
   } catch {}
-  throw new Error('it is damaged')
+  throw new Error('the file is damaged')
 }

@@ -115,7 +115,10 @@ export class Snapshot {
       return new Map(readEntries(this.#path)?.map((entry) => [entry.service, entry]))
     } catch (error) {
       const fields = { path: this.#path, err: asError(error) }
-      this.#log.warn(fields, 'the snapshot of discovery is of no use; services wait for their registry')
+      this.#log.warn(
+        fields,
+        'the discovery snapshot cannot be used; services have no instances until their registry responds'
+      )
       return new Map()
     }
   }
@@ -139,13 +142,14 @@ export class Snapshot {
     const tooOld = this.#found.length - young.length
     this.#found = []
     if (young.length === 0) {
-      this.#log.warn({ path, tooOld }, 'the snapshot of discovery is too old; services wait for their registry')
+      const message = 'the discovery snapshot is too old; services have no instances until their registry responds'
+      this.#log.warn({ path, tooOld }, message)
       return
     }
     const ageMs = Math.round(Math.max(...young.map(({ age }) => age)))
     const instances = young.reduce((sum, each) => sum + each.instances, 0)
     const fields = { path, services: young.length, instances, ageMs, ...(tooOld > 0 && { tooOld }) }
-    this.#log.info(fields, 'instances restored from the snapshot serve until their registry answers')
+    this.#log.info(fields, 'instances restored from the discovery snapshot; they serve until their registry responds')
   }
 
   /** After that time, or sooner if that is planned. */
@@ -188,12 +192,12 @@ export class Snapshot {
   }
 
   #written(): void {
-    if (this.#error !== null) this.#log.info({ path: this.#path }, 'the snapshot of discovery can be written again')
+    if (this.#error !== null) this.#log.info({ path: this.#path }, 'the discovery snapshot can be written again')
     this.#error = null
   }
 
   #failed(error: unknown): void {
-    const message = 'the snapshot of discovery cannot be written; nothing will be restored from it after a restart'
+    const message = 'the discovery snapshot cannot be written; after a restart no newer instances can be restored'
     if (this.#error === null) this.#log.warn({ path: this.#path, err: asError(error) }, message)
     this.#error = messageOf(error)
   }
@@ -214,7 +218,7 @@ export class Snapshot {
 export function registerSnapshotMetrics(meter: Meter, snapshot: Snapshot | null): void {
   meter.gauge({
     name: 'jingwei_mesh_discovery_restored',
-    help: '1 while the instances are those of the snapshot, since the source has not answered yet.',
+    help: '1 while the instances are those of the discovery snapshot, because the source has not responded yet.',
     labelNames: ['service'],
     collect: (set) => {
       for (const [service, restored] of snapshot?.restored() ?? []) set({ service }, restored ? 1 : 0)
@@ -222,7 +226,7 @@ export function registerSnapshotMetrics(meter: Meter, snapshot: Snapshot | null)
   })
   meter.gauge({
     name: 'jingwei_mesh_discovery_snapshot_failing',
-    help: '1 while the snapshot of discovery cannot be written.',
+    help: '1 while the discovery snapshot cannot be written.',
     labelNames: [],
     collect: (set) => set({}, snapshot?.failing ? 1 : 0)
   })

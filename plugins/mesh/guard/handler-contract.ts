@@ -38,8 +38,8 @@ export class ResponseContract {
 
   start(status: number, headers: IncomingHttpHeaders): Error | null {
     if (this.#started) return new Error('a second response')
-    if (!Number.isInteger(status) || status < 100 || status > 999) return new Error(`${status} is no status`)
-    if (typeof headers !== 'object' || headers === null) return new Error('there are no headers')
+    if (!Number.isInteger(status) || status < 100 || status > 999) return new Error(`${status} is not a status`)
+    if (typeof headers !== 'object' || headers === null) return new Error('the response has no headers')
     if (status < 200) return null
     this.#started = true
     const length = headers['content-length']

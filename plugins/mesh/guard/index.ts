@@ -77,15 +77,15 @@ export function containedRepeats(repeats: Repeats, names: Names): Repeats {
       const { maxBody, mayRepeat, budget } = (repeating ?? {}) as Record<keyof Repeating, unknown>
       const isSize = maxBody === null || (typeof maxBody === 'number' && maxBody >= 0)
       if (!isSize || typeof mayRepeat !== 'function') {
-        throw new Error('it returned neither null nor { maxBody, mayRepeat }: bytes or null, and a function')
+        throw new Error('expected null or { maxBody, mayRepeat } (bytes or null, and a function)')
       }
       const isShare = budget === undefined || (typeof budget === 'number' && budget >= 0)
-      if (!isShare) throw new Error('it returned a budget that is no share, such as 0.2')
+      if (!isShare) throw new Error('the returned budget is not a share such as 0.2')
       const answers = (opts: DispatchOptions) =>
         contained({ ...of, requestId: opts.caller?.id }, 'repeats.mayRepeat', () => {
           const may: unknown = Reflect.apply(mayRepeat, repeating, [opts])
           if (typeof may === 'boolean') return may
-          throw new Error('it returned neither true nor false')
+          throw new Error('expected true or false as the result')
         })
       return { maxBody, mayRepeat: answers, ...(budget !== undefined && { budget }) }
     })
@@ -96,7 +96,7 @@ function compose(interceptor: Interceptor, below: Dispatch, guard: Guard): Dispa
   return contained(guard, 'compose', () => {
     const inner: unknown = interceptor(below)
     if (typeof inner === 'function') return inner as Dispatch
-    throw new Error('it returned no function')
+    throw new Error('the interceptor returned no function')
   })
 }
 

@@ -138,7 +138,7 @@ export class Interception extends StableHandler implements FaultOwner {
     const excused = this.paused || this.#progressed
     this.#progressed = false
     if (excused) this.settle()
-    else this.fail('continue', new Error(`it did not continue the call within ${this.guard.holdMs} ms`))
+    else this.fail('continue', new Error(`the interceptor did not continue the call within ${this.guard.holdMs} ms`))
   }
 
   #release(): void {
@@ -192,7 +192,9 @@ export class Interception extends StableHandler implements FaultOwner {
     if (this.over) return
     const { code } = given as { code?: string }
     const isHeld = code === 'JW_CALL_TIMEOUT' && this.#below.size === 0
-    const reason = isHeld ? this.faults.passOn(new Error('it did not continue the call in time'), 'continue') : given
+    const reason = isHeld
+      ? this.faults.passOn(new Error('the interceptor did not continue the call in time'), 'continue')
+      : given
     this.faults.foreign(reason)
     // The controller may be of the interceptor's making.
     this.#inContext(

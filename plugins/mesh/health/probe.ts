@@ -38,7 +38,7 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open,
     // have left in time, so that the lack of a response says nothing.
     const expired = () => {
       const wasBlocked = stalledMs() > stalledBeforeMs
-      setImmediate(() => finish(`${name}: no answer within ${options.timeout} ms`, wasBlocked))
+      setImmediate(() => finish(`${name}: no response within ${options.timeout} ms`, wasBlocked))
     }
     const timer = setTimeout(expired, options.timeout).unref()
     try {
@@ -75,7 +75,7 @@ function http(origin: string, { path, host, statuses }: HealthCheckOptions, open
         if (error !== null) {
           const failure = status === 0 ? describe(error) : `GET ${path}: ${describe(error)}`
           finish(failure, classify(error, false) === 'local')
-        } else finish(expected(status) ? null : `GET ${path} answered ${status}`)
+        } else finish(expected(status) ? null : `GET ${path} responded with ${status}`)
       })
     )
     return () => pool.destroy()
@@ -127,7 +127,7 @@ const words: Readonly<Record<string, string>> = {
   ENOTFOUND: 'host name not found',
   ETIMEDOUT: 'connection timed out',
   UND_ERR_CONNECT_TIMEOUT: 'connection timed out',
-  UND_ERR_SOCKET: 'connection closed before the end of the answer'
+  UND_ERR_SOCKET: 'connection closed before the end of the response'
 }
 
 /** In the words of the network's own error, which says more than its translation. */

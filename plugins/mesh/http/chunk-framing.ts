@@ -57,7 +57,7 @@ export class ChunkFraming {
         } else if (this.#sizeBytes > 0 && (byte === cr || byte === semicolon)) {
           this.#state = byte === cr ? sizeEnd : extension
         } else {
-          throw bad('a size that is no number')
+          throw bad('a size that is not a hexadecimal number')
         }
         break
       }
@@ -71,11 +71,11 @@ export class ChunkFraming {
         this.#state = this.#left === 0 ? last : payload
         break
       case payloadEnd:
-        if (byte !== cr) throw bad('longer than its size')
+        if (byte !== cr) throw bad('its data is longer than its size')
         this.#state = lineEnd
         break
       default:
-        if (byte !== lf) throw bad('without end of line')
+        if (byte !== lf) throw bad('no end of line after its data')
         this.#state = size
         this.#sizeBytes = 0
     }
@@ -90,5 +90,5 @@ for (let i = 0; i < 16; i++) {
 }
 
 function bad(what: string): MalformedResponse {
-  return new MalformedResponse('HPE_INVALID_CHUNK_SIZE', `a chunk is malformed: ${what}`)
+  return new MalformedResponse('HPE_INVALID_CHUNK_SIZE', `malformed chunk: ${what}`)
 }

@@ -42,7 +42,7 @@ export function parseHead(text: string, end: number): ResponseHead {
     status > 599 || // invalid (RFC 9110, 15), and HTTP/2 cannot carry it
     (lineEnd !== 12 && text.charCodeAt(12) !== space)
   ) {
-    throw new MalformedResponse('HPE_INVALID_STATUS', 'the status line is not one of HTTP/1.1')
+    throw new MalformedResponse('HPE_INVALID_STATUS', 'the status line is not valid HTTP/1.x')
   }
   for (let i = 12; i < lineEnd; i++) checkContent(text.charCodeAt(i))
   const rawHeaders: string[] = []
@@ -53,13 +53,14 @@ export function parseHead(text: string, end: number): ResponseHead {
 /** Of a head whose rest may still be to come: what is no HTTP is not waited for. */
 export function checkBeginning(text: string): void {
   if (text.startsWith('HTTP/1.') || 'HTTP/1.'.startsWith(text)) return
-  throw new MalformedResponse('HPE_INVALID_CONSTANT', 'it does not begin with HTTP/1')
+  throw new MalformedResponse('HPE_INVALID_CONSTANT', 'the response does not begin with HTTP/1')
 }
 
 /** Of such a head from `start` on: to a service that ends lines in another way, the blank line would never come. */
 export function checkLines(text: string, start: number): void {
   for (let at = text.indexOf('\n', start); at >= 0; at = text.indexOf('\n', at + 1)) {
-    if (text.charCodeAt(at - 1) !== cr) throw new MalformedResponse('HPE_CR_EXPECTED', 'a line feed ends no line')
+    if (text.charCodeAt(at - 1) !== cr)
+      throw new MalformedResponse('HPE_CR_EXPECTED', 'a line feed without a carriage return before it')
   }
 }
 
@@ -74,12 +75,11 @@ export function parseFields(text: string, start: number, end: number, raw: strin
       const c = text.charCodeAt(at)
       if (c === colon) break
       const kind = nameCharacters[c]!
-      if (kind === bad)
-        throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a character is not one of a field name')
+      if (kind === bad) throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'invalid character in a field name')
       kinds |= kind
     }
     if (at === nameStart || at === end) {
-      throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a line is not a field')
+      throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a line in the header section is not a field')
     }
     const rawName = text.slice(nameStart, at++)
     while (isBlank(text.charCodeAt(at))) at++
@@ -90,7 +90,7 @@ export function parseFields(text: string, start: number, end: number, raw: strin
       checkContent(c)
     }
     if (at < end && text.charCodeAt(at + 1) !== lf) {
-      throw new MalformedResponse('HPE_LF_EXPECTED', 'a carriage return ends no line')
+      throw new MalformedResponse('HPE_LF_EXPECTED', 'a carriage return without a line feed after it')
     }
     let valueEnd = at
     while (valueEnd > valueStart && isBlank(text.charCodeAt(valueEnd - 1))) valueEnd--
@@ -109,7 +109,7 @@ export function parseFields(text: string, start: number, end: number, raw: strin
 /** RFC 9110, 5.5: no control character but the tab. */
 function checkContent(c: number): void {
   if ((c < space && c !== tab) || c === del) {
-    throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a control character is in the head')
+    throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a control character in the header section')
   }
 }
 
@@ -135,7 +135,7 @@ export function bodyLength({ status, headers }: ResponseHead, method: string): n
   if (announced !== undefined) {
     const length = typeof announced === 'string' ? digits(announced, 0, announced.length) : -1
     if (announced === '' || length < 0 || length > Number.MAX_SAFE_INTEGER) {
-      throw new MalformedResponse('HPE_INVALID_CONTENT_LENGTH', 'the Content-Length is not one number')
+      throw new MalformedResponse('HPE_INVALID_CONTENT_LENGTH', 'the Content-Length is not a single number')
     }
     if (coding !== undefined) {
       throw new MalformedResponse('HPE_INVALID_TRANSFER_ENCODING', 'both Content-Length and Transfer-Encoding')

@@ -231,7 +231,7 @@ export class ResponseReader {
       return
     }
     // No interceptor and no caller is given it: what they throw is not the instance's fault, and this is.
-    throw new MalformedResponse('HPE_UNEXPECTED_UPGRADE', 'another protocol, which nobody asked for')
+    throw new MalformedResponse('HPE_UNEXPECTED_UPGRADE', 'the response switches to a protocol that was not requested')
   }
 
   #readTrailers(request: PooledRequest, buffer: Buffer, at: number, end: number): number {

@@ -55,8 +55,8 @@ t.test('healthCheck: path, host, statuses, thresholds; out and back, told on eve
   ill = false
   await world.until(state('available'), 3)
   t.match((await view('b')).concerns['health-check'], { outcome: 'success' })
-  const said = world.log.filter(({ msg }) => /^instance (un)?available$/.test(String(msg)))
-  t.match(said, [{ msg: 'instance unavailable', concern: 'health-check' }, { msg: 'instance available' }])
+  const said = world.log.filter(({ msg }) => /^instance .+ is (un)?available$/.test(String(msg)))
+  t.match(said, [{ msg: / is unavailable$/, concern: 'health-check' }, { msg: / is available$/ }])
 })
 
 t.test('healthCheck type tcp, timeout; false for one service', async (t) => {

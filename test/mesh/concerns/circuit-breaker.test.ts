@@ -82,9 +82,9 @@ t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t
   t.strictSame(
     said().map(({ level, message, reason }) => [level, message, reason]),
     [
-      ['warn', 'circuit open', '4 of 4 calls failed in the last 10 s (errorRatio 50%)'],
-      ['info', 'circuit half-open', 'it was open for long enough'],
-      ['info', 'circuit closed', 'all calls succeeded while their share grew']
+      ['warn', 'circuit of orders is open', '4 of 4 calls failed in the last 10 s (errorRatio 50%)'],
+      ['info', 'circuit of orders is half-open', 'it was open for long enough'],
+      ['info', 'circuit of orders is closed', 'all calls succeeded while their share grew']
     ],
     'each said once, with its reason'
   )

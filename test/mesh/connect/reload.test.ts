@@ -99,7 +99,7 @@ t.test('a broken file: the old one stays, said once, until it is mended', async 
 
   put(second.certFile, tls.cert)
   await eventually(() => of('error').length === 2, 'the key is still that of the first')
-  t.match(of('error')[1]!.fields, { err: { message: /not that of the certificate/ } })
+  t.match(of('error')[1]!.fields, { err: { message: /does not belong to the certificate/ } })
   put(second.keyFile, tls.key)
   await eventually(() => counts[reloads('success')] === 1, 'mended')
   t.equal(await again(), 'hello')

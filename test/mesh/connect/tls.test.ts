@@ -173,7 +173,7 @@ t.test('files that are no good: the mesh does not begin', async (t) => {
     [{ ca: `${folder}/none.pem` }, /ENOENT/],
     [{ ca: good.keyFile }, /ca holds no certificate/],
     [{ cert: good.certFile }, /both cert and key/],
-    [{ cert: good.certFile, key: other.keyFile }, /not that of the certificate/]
+    [{ cert: good.certFile, key: other.keyFile }, /does not belong to the certificate/]
   ] as const) {
     t.throws(() => calling(t, url, tls), why)
   }

@@ -69,8 +69,10 @@ t.test('failover to a joined datacenter and back, and the agent’s own place', 
     ]
   )
   t.same(await answers(), new Set(['near']), 'the second only stands by')
-  await eventually(() => lines.some(({ message }) => message === 'the gateway knows where it is'))
-  t.match(lines.find(({ message }) => message === 'the gateway knows where it is')?.fields, {
+  await eventually(() =>
+    lines.some(({ message }) => message === 'locality of the gateway received from the Consul agent')
+  )
+  t.match(lines.find(({ message }) => message === 'locality of the gateway received from the Consul agent')?.fields, {
     datacenter: 'dc1',
     zone: 'dc1-a'
   })

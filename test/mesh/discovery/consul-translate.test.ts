@@ -102,7 +102,7 @@ t.test('malformed entries are left out and harm no other', async (t) => {
   )
   t.equal(skipped, bad.length + 1)
   t.equal(listed, bad.length + 2)
-  for (const answer of [null, undefined, {}, 'x', 3]) t.throws(() => translate(answer, all), /other than a list/)
+  for (const answer of [null, undefined, {}, 'x', 3]) t.throws(() => translate(answer, all), /not a list of instances/)
 })
 
 t.test('sorted by id; the same service id on two nodes is two instances', async (t) => {

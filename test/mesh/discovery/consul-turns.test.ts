@@ -60,7 +60,7 @@ function agent(t: Test, most: number, refusal: () => Error, timing: Partial<type
 }
 
 for (const [name, refusal] of [
-  ['429', () => new ConsulCrowded('Consul answered 429')],
+  ['429', () => new ConsulCrowded('Consul responded with 429')],
   ['closed connections', reset]
 ] as const) {
   t.test(`${name}: the services take turns, and each is asked`, async (t) => {
@@ -91,7 +91,7 @@ t.test('when the agent allows more, all hold their questions again, and that is 
   state.most = 100
   await eventually(() => state.held === 30)
   await eventually(() => lines.length === 2)
-  t.match(lines[1], { level: 'info', message: /no more/ })
+  t.match(lines[1], { level: 'info', message: /no longer share/ })
 })
 
 t.test('an agent that dies with all its questions is no crowd', async (t) => {
@@ -115,7 +115,7 @@ t.test('one reset among many held is an accident', async (t) => {
 })
 
 t.test('who leaves while waiting gives up his place', async (t) => {
-  const { turns, ask, state, errors, loop } = agent(t, 10, () => new ConsulCrowded('Consul answered 429'), {
+  const { turns, ask, state, errors, loop } = agent(t, 10, () => new ConsulCrowded('Consul responded with 429'), {
     turn: 300
   })
   for (let i = 0; i < 20; i++) void loop(`s${i}`)

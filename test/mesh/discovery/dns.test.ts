@@ -334,7 +334,9 @@ for (const [what, code] of [
     })
     const { sets, until, source } = hasty(t, { host: 'legacy.test', server }, { emptyPause: 50, emptyGrace: 600 })
     await until(['http://10.0.0.1'])
-    await eventually(() => /(lists no instance|does not exist); asking again/.test(source.status().error ?? ''))
+    await eventually(() =>
+      /(lists no instance|does not exist); the last instances stay in use/.test(source.status().error ?? '')
+    )
     await until([])
     t.ok(performance.now() - (emptySince ?? Number.POSITIVE_INFINITY) >= 550)
     t.equal(sets.length, 2)

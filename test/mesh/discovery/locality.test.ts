@@ -58,7 +58,7 @@ t.test('asked until it is answered, told once', async (t) => {
   t.same(locality.current, { datacenter: 'dc1', zone: 'a' })
   t.same(asked[0]?.split('?')[0], '/v1/agent/self')
   t.match(lines, [
-    { level: 'warn', fields: { err: { message: 'Consul answered 500: not yet' } } },
+    { level: 'warn', fields: { err: { message: 'Consul responded with 500: not yet' } } },
     { level: 'info', fields: { datacenter: 'dc1', zone: 'a' } }
   ])
 })

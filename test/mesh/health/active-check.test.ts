@@ -45,17 +45,19 @@ t.test('a sick instance is out after its first check, and back when it is well',
   await eventually(() => seen(mesh) === 'in out', 'the sick one to be out')
   for (let call = 0; call < 5; call++) t.equal(await ask(mesh), 'a')
   t.match(mesh.status()[0]!.instances[1], {
-    obstacles: { 'health-check': 'GET /health answered 500' },
-    concerns: { 'health-check': { outcome: 'failure', reason: 'GET /health answered 500', consecutiveSuccesses: 0 } }
+    obstacles: { 'health-check': 'GET /health responded with 500' },
+    concerns: {
+      'health-check': { outcome: 'failure', reason: 'GET /health responded with 500', consecutiveSuccesses: 0 }
+    }
   })
   b.state.health = 204
   await eventually(() => seen(mesh) === 'in in', 'it to be back')
   t.match(mesh.status()[0]!.instances[1], { concerns: { 'health-check': { outcome: 'success' } }, obstacles: {} })
-  const flips = lines.filter(({ message }) => /^instance (un)?available$/.test(message))
+  const flips = lines.filter(({ message }) => /^instance .+ is (un)?available$/.test(message))
   t.strictSame(
     flips.map(({ level, instance, concern, reason }) => [level, instance, concern, reason]),
     [
-      ['warn', b.url, 'health-check', 'GET /health answered 500'],
+      ['warn', b.url, 'health-check', 'GET /health responded with 500'],
       ['info', b.url, 'health-check', 'passed 2 checks in a row']
     ]
   )

@@ -78,7 +78,7 @@ t.test('a flip: one line in the log, one count, and the next call goes elsewhere
       instance: a.url,
       concern: 'one',
       reason: 'too slow',
-      message: 'instance unavailable'
+      message: `instance ${a.url} of orders is unavailable`
     }
   ])
   t.match(mesh.status()[0]!.instances, [
@@ -96,7 +96,7 @@ t.test('a flip: one line in the log, one count, and the next call goes elsewhere
       instance: a.url,
       concern: 'two',
       reason: 'quiet',
-      message: 'instance available'
+      message: `instance ${a.url} of orders is available`
     }
   ])
   for (const round of [1, 2, 3]) {

@@ -35,7 +35,7 @@ function checkOf(t: Test, healthCheck: object, { vouched = true, random = 0.5 } 
   return { check, clock, health, flips, proofs, outcomes, due, waiting, calledOff, answer }
 }
 
-const bad = 'GET /health answered 500'
+const bad = 'GET /health responded with 500'
 
 t.test('unhealthyThreshold failures in a row take it out, healthyThreshold successes bring it back', async (t) => {
   const { answer, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })

@@ -43,7 +43,7 @@ t.test('the expected statuses', async (t) => {
   ]
   for (const [statuses, status, healthy] of table) {
     const failure = await ask(url, { path: `/${status}`, statuses })
-    t.equal(failure, healthy ? null : `GET /${status} answered ${status}`)
+    t.equal(failure, healthy ? null : `GET /${status} responded with ${status}`)
   }
 })
 
@@ -62,7 +62,7 @@ t.test('an interim answer is no answer', async (t) => {
   const { url } = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n'))
   )
-  t.equal(await ask(url), 'GET /health answered 500')
+  t.equal(await ask(url), 'GET /health responded with 500')
 })
 
 t.test('what can go wrong', async (t) => {
@@ -71,7 +71,7 @@ t.test('what can go wrong', async (t) => {
   t.equal(await ask(gone, { type: 'tcp' }), 'connection refused')
   t.equal(await ask((await resetting(t)).url), 'connection reset')
   const closing = await raw(t, (socket) => socket.once('data', () => socket.end()))
-  t.equal(await ask(closing.url), 'connection closed before the end of the answer')
+  t.equal(await ask(closing.url), 'connection closed before the end of the response')
   const cut = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
@@ -83,18 +83,18 @@ t.test('what can go wrong', async (t) => {
 t.test('the timeout bounds all of it, and leaves no connection', async (t) => {
   const timeout = { timeout: '50ms' }
   const mute = await silent(t)
-  t.equal(await ask(mute.url, timeout), 'GET /health: no answer within 50 ms')
+  t.equal(await ask(mute.url, timeout), 'GET /health: no response within 50 ms')
   await eventually(() => mute.sockets.size === 0, 'its connection to be closed')
 
   const stuck = await raw(t, (socket) =>
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
-  t.equal(await ask(stuck.url, timeout), 'GET /health: no answer within 50 ms', 'nor when the answer does not end')
+  t.equal(await ask(stuck.url, timeout), 'GET /health: no response within 50 ms', 'nor when the answer does not end')
   await eventually(() => stuck.sockets.size === 0, 'its connection to be closed')
 
   for (const type of ['http', 'tcp']) {
     const handshaking = await connecting(t)
-    t.match(await ask(handshaking.url, { ...timeout, type }, connectorOf(handshaking.url)), /no answer within 50 ms$/)
+    t.match(await ask(handshaking.url, { ...timeout, type }, connectorOf(handshaking.url)), /no response within 50 ms$/)
     await eventually(() => handshaking.sockets.size === 0, 'a connection in the making to be given up')
   }
 })
@@ -168,7 +168,7 @@ t.test('a connection that comes too late is closed', async (t) => {
       }, 50)
       return undefined
     }
-    t.match(await ask(server.url, { type, timeout: '10ms' }, waiting), /no answer within 10 ms/)
+    t.match(await ask(server.url, { type, timeout: '10ms' }, waiting), /no response within 10 ms/)
     await eventually(() => connected === 1, 'it to come')
     await eventually(() => server.sockets.size === 0, 'it to be closed')
   }

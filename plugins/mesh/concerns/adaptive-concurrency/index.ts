@@ -50,7 +50,7 @@ class Limiter implements ServiceState {
       mode === 'shadow' ? shadowCounter(meter, name, 'adaptive-concurrency') : overflowCounter(meter, name, 'adaptive')
     const gauge = {
       name: 'jingwei_mesh_concurrency_limit',
-      help: 'Attempts that may be in flight by the adaptive limit.'
+      help: 'Current adaptive limit of attempts in flight.'
     }
     this.close = serviceGauge(meter, gauge, name, () => this.gradient.limit)
   }

@@ -44,7 +44,7 @@ class Caps extends Places {
     }
     const gauge = {
       name: 'jingwei_mesh_pending_requests',
-      help: 'Attempts that wait for a connection to the service or to their instance.'
+      help: 'Attempts queued for a connection to the service or to their instance.'
     }
     this.close = serviceGauge(meter, gauge, name, () => this.#pending())
   }

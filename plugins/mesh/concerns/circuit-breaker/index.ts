@@ -50,17 +50,20 @@ class Breaker implements ServiceState {
     this.#mode = mode
     this.slowAfterMs = options.slowAfter
     this.now = now
-    const transitions = { name: 'jingwei_mesh_circuit_transitions_total', help: 'Changes of the state of the circuit.' }
+    const transitions = {
+      name: 'jingwei_mesh_circuit_transitions_total',
+      help: 'Transitions of the circuit, by the state that it changed to.'
+    }
     const counts = new Map(Object.keys(levels).map((to) => [to, counterOf(meter, transitions, { service: name, to })]))
     const refusals = {
       name: 'jingwei_mesh_circuit_refusals_total',
-      help: 'Calls that the circuit did not let through.'
+      help: 'Calls refused because the circuit is open, or half-open without room for a probe.'
     }
     const refuse = counterOf(meter, refusals, { service: name })
     this.refuse = mode === 'shadow' ? shadowCounter(meter, name, 'circuit-breaker') : refuse
     this.circuit = new Circuit(options, now, random, (to, reason) => {
       const fields = { service: name, reason, ...(mode === 'shadow' && { mode }) }
-      log[to === 'open' ? 'warn' : 'info'](fields, `circuit ${to}`)
+      log[to === 'open' ? 'warn' : 'info'](fields, `circuit of ${name} is ${to}`)
       counts.get(to)!()
     })
     const gauge = {

@@ -165,7 +165,7 @@ export class Group implements DispatchHandler {
   onRequestStart(controller: DispatchController, context: unknown): void {
     this.#controller = controller
     this.#started = context
-    if (this.#members.size === 0) controller.abort(new Error('nobody waits for the answer any more'))
+    if (this.#members.size === 0) controller.abort(new Error('no caller waits for the response any more'))
     else if (this.#paused) controller.pause()
     for (const { outlet } of this.#members) outlet.start(context)
   }
@@ -197,7 +197,7 @@ export class Group implements DispatchHandler {
       this.#collected = []
       this.#timer = setTimeout(() => this.#release(), collectMs)
     }
-    if (first === undefined) controller.abort(new Error('the answer is for nobody who is still there'))
+    if (first === undefined) controller.abort(new Error('the response fits none of the callers that are left'))
     else if (length < 0) this.#give(first, [])
     else for (const member of this.#members) this.#give(member, [])
     for (const other of others) this.#alone(other)

@@ -24,7 +24,7 @@ export const collapse: Layer = (service, policy, { meter, perRequestHeaders = []
   const identity = identityOf({ ...options, perRequest: perRequestHeaders })
   const collapsed = {
     name: 'jingwei_mesh_collapsed_total',
-    help: 'Calls that were given the answer to an identical one.'
+    help: 'Calls that received the response to an identical call.'
   }
   const count = counterOf(meter, collapsed, { service: service.name })
   const sharing = sharingBy(identity)

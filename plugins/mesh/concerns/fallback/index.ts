@@ -28,7 +28,7 @@ export const fallback: Layer = (service, policy, deps) => {
   const stale = options.find((entry) => entry.stale !== undefined)?.stale
   const fallbacks = {
     name: 'jingwei_mesh_fallbacks_total',
-    help: 'Calls that were answered by a fallback, by its kind.'
+    help: 'Calls whose response came from a fallback, by its kind.'
   }
   const countOf = (kind: string) => counterOf(meter, fallbacks, { service: service.name, kind })
   const count = { service: countOf('service'), stale: countOf('stale'), static: countOf('static') }

@@ -32,7 +32,7 @@ export const fault: Layer = (service, policy, { meter, random }) => {
   const faults = { name: 'jingwei_mesh_faults_total', help: 'Faults injected, by kind.' }
   const overflows = {
     name: 'jingwei_mesh_fault_overflows_total',
-    help: 'Faults left out because as many as may be were in force.'
+    help: 'Faults that were not injected because maxActive faults were in force.'
   }
   const delayed = counterOf(meter, faults, { service: name, kind: 'delay' })
   const aborted = counterOf(meter, faults, { service: name, kind: 'abort' })

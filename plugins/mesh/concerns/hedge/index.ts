@@ -28,7 +28,7 @@ export const hedge: Layer = (service, policy, deps) => {
   const latencies = service.state(latenciesKey, () => new Latencies())
   const hedges = {
     name: 'jingwei_mesh_hedges_total',
-    help: 'Hedged attempts, by whether theirs was the answer that was passed on.'
+    help: 'Hedged attempts, by whether their response was the one passed on.'
   }
   const won = counterOf(meter, hedges, { service: service.name, outcome: 'won' })
   const lost = counterOf(meter, hedges, { service: service.name, outcome: 'lost' })

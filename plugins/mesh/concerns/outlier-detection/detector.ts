@@ -63,17 +63,17 @@ export class OutlierDetector implements ServiceState {
     this.#deps = deps
     const ejections = {
       name: 'jingwei_mesh_ejections_total',
-      help: 'Ejections of instances by outlier detection, by what had been detected.'
+      help: 'Ejections of instances by outlier detection, by reason.'
     }
     const counts = new Map(reasons.map((reason) => [reason, counterOf(meter, ejections, { service, reason })]))
     this.#count = (reason) => counts.get(reason)!()
     const overflows = {
       name: 'jingwei_mesh_ejection_overflows_total',
-      help: 'Ejections that did not happen, since too many instances are out already.'
+      help: 'Ejections that did not happen because maxEjectionPercent of the instances are ejected or unavailable.'
     }
     this.#overflow = counterOf(meter, overflows, { service })
     this.#shadow = options.mode === 'shadow' ? shadowCounter(meter, service, concern) : null
-    const gauge = { name: 'jingwei_mesh_ejections_active', help: 'Instances that outlier detection keeps out.' }
+    const gauge = { name: 'jingwei_mesh_ejections_active', help: 'Instances that outlier detection has ejected.' }
     this.#closeGauge = serviceGauge(meter, gauge, service, () => (this.#shadow === null ? this.#ejected() : 0))
   }
 
@@ -170,7 +170,7 @@ export class OutlierDetector implements ServiceState {
     } else {
       this.#shadow()
       const about = { service: this.#service, instance: host.endpoint.origin, concern, reason: why }
-      this.#deps.log.info(about, 'instance would be unavailable: outlier detection in shadow mode')
+      this.#deps.log.info(about, 'outlier detection in shadow mode: the instance would be ejected')
     }
   }
 

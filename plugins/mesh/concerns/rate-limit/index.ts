@@ -45,7 +45,7 @@ class Limiter implements ServiceState {
     this.#queue = new WaitQueue(now, () => this.#whenLeft())
     const limited = {
       name: 'jingwei_mesh_limited_total',
-      help: 'Attempts that met the rate limit toward a service, by what became of them.'
+      help: 'Attempts beyond the rate limit toward a service, by outcome.'
     }
     const countOf = (outcome: string) => counterOf(meter, limited, { service: name, outcome })
     this.#count = { queued: countOf('queued'), refused: countOf('refused') }

@@ -30,7 +30,7 @@ export const retry: Layer = (service, policy, deps) => {
   const limit = RetryLimit.of(service)
   const counter = deps.meter?.counter({
     name: 'jingwei_mesh_retries_total',
-    help: 'Attempts made again, by what had failed.',
+    help: 'Retries, by the failure that caused them.',
     labelNames: ['service', 'reason']
   })
   const count = (reason: string, by = 1) => counter?.labels(service.name, reason).inc(by)

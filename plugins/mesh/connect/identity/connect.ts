@@ -93,7 +93,7 @@ export class ConnectIdentity implements CredentialSource {
   /** Why there are no credentials, or none newer; null while all is well. */
   get error(): string | null {
     const [first] = this.#errors.values()
-    return first ?? (this.credentials === null ? 'Consul has not answered yet' : null)
+    return first ?? (this.credentials === null ? 'Consul has not responded yet' : null)
   }
 
   status(): object {
@@ -110,19 +110,21 @@ export class ConnectIdentity implements CredentialSource {
     this.#uri = leaf.uri
     const { expiresAt } = this.credentials
     const until = new Date((expiresAt ?? 0) * 1000).toISOString()
-    this.#deps.log.info({ identity: leaf.uri, until }, 'Connect: credentials renewed; new connections use them')
+    this.#deps.log.info({ identity: leaf.uri, until }, 'Consul Connect credentials renewed; new connections use them')
     this.#onSwap('success')
     for (const then of this.#waiting.splice(0)) then()
   }
 
   #answered(what: string): void {
     if (!this.#errors.delete(what)) return
-    this.#deps.log.info({ identity: this.#name }, `Connect: Consul gives the ${what} again`)
+    this.#deps.log.info({ identity: this.#name }, `Consul Connect: ${what} available again`)
   }
 
   #failed(what: string, error: unknown): void {
     if (!this.#errors.has(what)) {
-      const message = `Connect: no new ${what}; ${this.credentials === null ? 'calls must wait' : 'the last one stays'}`
+      const consequence =
+        this.credentials === null ? 'services have no instances until then' : 'the last ones stay in use'
+      const message = `Consul Connect: ${what} unavailable; ${consequence}`
       this.#deps.log.error({ identity: this.#name, err: asError(error) }, message)
       this.#onSwap('failure')
     }
@@ -138,7 +140,7 @@ export class ConnectIdentity implements CredentialSource {
 function leafOf(body: unknown): Leaf {
   const { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uri } = body as Record<string, unknown>
   if (typeof cert !== 'string' || typeof key !== 'string' || typeof uri !== 'string') {
-    throw new TypeError('Consul answered with something other than a leaf certificate')
+    throw new TypeError("Consul's response is not a leaf certificate")
   }
   return { cert, key, uri }
 }
@@ -149,7 +151,7 @@ function rootsOf(body: unknown): Roots {
   const certs = Array.isArray(listed) ? listed.map((root: { RootCert?: unknown }) => root.RootCert) : []
   const given = certs.filter((cert) => typeof cert === 'string' && cert !== '')
   if (typeof trustDomain !== 'string' || trustDomain === '' || given.length === 0) {
-    throw new TypeError('Consul answered with something other than a list of roots')
+    throw new TypeError("Consul's response is not a list of root certificates")
   }
   return { ca: given.join('\n'), trustDomain }
 }

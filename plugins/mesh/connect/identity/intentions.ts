@@ -133,7 +133,7 @@ function governing(listed: readonly Intention[], destination: string, namespace:
 function listOf(body: unknown, source: string): Intention[] {
   const listed = (body as Record<string, unknown> | null)?.[source]
   if (listed === undefined || (listed !== null && !Array.isArray(listed))) {
-    throw new TypeError('Consul answered with something other than intentions')
+    throw new TypeError("Consul's response is not a list of intentions")
   }
   return (listed ?? []).flatMap((entry: Record<string, unknown>) => {
     // Of services of a peered cluster, which have the same names as ours.

@@ -33,7 +33,7 @@ export class RetryLimit implements ServiceState {
     this.#shadowed = shadow ? shadowCounter(meter, service.name, 'max-retries') : null
     const overflows = {
       name: 'jingwei_mesh_retry_overflows_total',
-      help: 'Retries and hedges that the retry budget or the cap on retries in flight did not allow.'
+      help: 'Retries and hedges refused by the retry budget or by maxRetries.'
     }
     this.#overflow = counterOf(meter, overflows, { service: service.name })
   }

@@ -53,7 +53,7 @@ t.test('who speaks for the target', async (t) => {
   ]) {
     const error = check(names) as { code?: string; cause?: Error } | undefined
     t.equal(error?.code, 'JW_UPSTREAM_UNTRUSTED', `${names}`)
-    t.match(error?.cause?.message, /wanted spiffe:/)
+    t.match(error?.cause?.message, /expected a certificate for spiffe:/)
   }
   t.ok(check(`URI:${orders}`, { trustDomain: null }), 'roots not known yet')
   t.ok(check(`URI:spiffe://null/ns/default/dc/null/svc/orders`, { trustDomain: null, datacenters: [null] }))
