@@ -223,7 +223,13 @@ t.test('what services, registries and others of the gateway’s own need fails: 
   )
   t.teardown(gateway.close)
   await raw(gateway.port, 'GET /limit HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-  for (const about of [/^Consul unavailable/, /^Redis is away/, /^key set not fetched/, /^DNS/, /^the discovery snapshot/]) {
+  for (const about of [
+    /^Consul unavailable/,
+    /^Redis is away/,
+    /^key set not fetched/,
+    /^DNS/,
+    /^the discovery snapshot/
+  ]) {
     await eventually(() => gateway.log.some(({ msg, err }) => about.test(String(msg)) && err !== undefined))
   }
   check(t, gateway.log)
