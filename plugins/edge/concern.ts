@@ -137,7 +137,7 @@ function checkHooks(name: string, hooks: unknown): void {
       throw new Error(`${what} returns an unknown hook "${phase}"${didYouMean(phase, Object.keys(phases))}`)
     }
     if ([each ?? []].flat().some((hook) => typeof hook !== 'function')) {
-      throw new Error(`${what} returns a hook ${phase} that is no function`)
+      throw new Error(`${what} returns a hook ${phase} that is not a function`)
     }
   }
 }

@@ -54,13 +54,13 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
     'The header section of the response is too large',
     'http_response_header_section_size'
   ],
-  JW_INSTANCE_REMOVED: [502, 'The instance of the service was removed', 'connection_terminated'],
+  JW_INSTANCE_REMOVED: [502, 'The instance was removed from the service', 'connection_terminated'],
   JW_SIGNAL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
-  JW_BAD_UPGRADE: [502, 'The service switched to another protocol', 'http_upgrade_failed'],
+  JW_BAD_UPGRADE: [502, 'The service switched to a protocol that was not requested', 'http_upgrade_failed'],
   JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
   JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],
   JW_OUT_OF_PORTS: [503, 'The gateway is overloaded (local ports)', 'proxy_internal_error', 1],
-  JW_CLIENT_REQUESTS: [429, 'Too many requests of this client are in flight', 'http_request_denied', 1],
+  JW_CLIENT_REQUESTS: [429, 'This client has too many requests in flight', 'http_request_denied', 1],
   JW_CLIENT_WEBSOCKETS: [429, 'This client has too many WebSockets open', 'http_request_denied', 10],
   JW_PLUGIN_FAILED: [500, 'A plugin of the gateway failed', 'proxy_internal_error'],
   JW_KEYS_UNAVAILABLE: [503, 'The keys to verify tokens are not available', 'proxy_internal_error', 1],
@@ -227,7 +227,7 @@ export function errorToRender(error: FastifyError, request: FastifyRequest, repl
   const kept = keptErrors.get(reply)
   if (kept === undefined || kept === error) return error
   // The guard of the plugin has logged its faults.
-  if (error.code !== 'JW_PLUGIN_FAILED') request.log.error({ err: error }, 'an error handler failed')
+  if (error.code !== 'JW_PLUGIN_FAILED') request.log.error({ err: error }, "a plugin's error handler failed")
   // A serializer that the handler has set may be what failed.
   Reflect.apply(reply.serializer, reply, [null])
   return kept
@@ -264,7 +264,7 @@ function answerWithoutHooks(error: FastifyError, request: FastifyRequest, reply:
   try {
     raw.writeHead(raw.statusCode, reply.getHeaders() as OutgoingHttpHeaders).end(bytes)
   } catch (cause) {
-    request.log.error({ err: cause }, 'an error response cannot be written')
+    request.log.error({ err: cause }, 'cannot write an error response: connection closed')
     raw.destroy()
   }
 }

@@ -135,7 +135,7 @@ services: { a: { dns: { host: h, port: 1, server: "h:99999" } } }
       '2:17: listen.host: expected an IP address or a host name, found "a b"',
       '3:16: admin.host: expected an IP address or a host name, found "/tmp/socket"',
       '3:37: admin.hosts[0]: expected a host name or address such as gateway-1.internal or *.internal, found "a b"',
-      '4:24: edge.jwt.secret: a key in PEM form; a public one belongs under "publicKey"',
+      '4:24: edge.jwt.secret: expected a shared secret, found a key in PEM form; put a public key under "publicKey"',
       '5:51: services.a.dns.server: expected a host and port such as 10.0.0.2:8600, found "h:99999"'
     ]
   },
@@ -813,7 +813,7 @@ edge:
     publicKey: rsa.pem
     jwks: https://h/k
 `,
-    faults: ['5:5: edge.jwt.jwks: a token has one key; exactly one of publicKey and jwks may be set']
+    faults: ['5:5: edge.jwt.jwks: set exactly one of publicKey and jwks']
   },
   {
     name: 'HS256 with a published key set',
@@ -821,7 +821,7 @@ edge:
 edge:
   jwt: { jwks: https://h/k, algorithms: [RS256, HS256] }
 `,
-    faults: ["3:49: edge.jwt.algorithms[1]: HS256 doesn't go with jwks; RS* or PS* or ES* or EdDSA does"]
+    faults: ['3:49: edge.jwt.algorithms[1]: HS256 cannot be used with jwks; use RS* or PS* or ES* or EdDSA']
   },
   {
     name: 'HS256 with a public key',
@@ -829,7 +829,7 @@ edge:
 edge:
   jwt: { publicKey: rsa.pem, algorithms: [HS256] }
 `,
-    faults: ["3:43: edge.jwt.algorithms[0]: HS256 doesn't go with a public key of type rsa; RS* or PS* does"]
+    faults: ['3:43: edge.jwt.algorithms[0]: HS256 cannot be used with a public key of type rsa; use RS* or PS*']
   },
   {
     name: 'RS256 with a secret',
@@ -837,7 +837,7 @@ edge:
 edge:
   jwt: { secret: 0123456789abcdef0123456789abcdef, algorithms: [RS256] }
 `,
-    faults: ["3:65: edge.jwt.algorithms[0]: RS256 doesn't go with secret; HS* does"]
+    faults: ['3:65: edge.jwt.algorithms[0]: RS256 cannot be used with secret; use HS*']
   },
   {
     name: 'RS256 with an elliptic key',
@@ -845,7 +845,7 @@ edge:
 edge:
   jwt: { publicKey: ec.pem, algorithms: [ES256, RS256] }
 `,
-    faults: ["3:49: edge.jwt.algorithms[1]: RS256 doesn't go with a public key of type ec; ES256 does"]
+    faults: ['3:49: edge.jwt.algorithms[1]: RS256 cannot be used with a public key of type ec; use ES256']
   },
   {
     name: 'the algorithm of another curve',
@@ -853,7 +853,7 @@ edge:
 edge:
   jwt: { publicKey: ec.pem, algorithms: [ES384] }
 `,
-    faults: ["3:42: edge.jwt.algorithms[0]: ES384 doesn't go with a public key of type ec; ES256 does"]
+    faults: ['3:42: edge.jwt.algorithms[0]: ES384 cannot be used with a public key of type ec; use ES256']
   },
   {
     name: 'a public key that is too weak',
@@ -862,7 +862,7 @@ edge:
   jwt: { publicKey: weak.pem }
 `,
     faults: [
-      '3:21: edge.jwt.publicKey: a key that no token can be verified by; needs RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519'
+      '3:21: edge.jwt.publicKey: this key cannot verify tokens; use RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519'
     ]
   },
   {
@@ -897,7 +897,7 @@ edge:
 edge:
   jwt: { publicKey: private.pem }
 `,
-    faults: ['3:21: edge.jwt.publicKey: a private key; only the public one belongs here']
+    faults: ['3:21: edge.jwt.publicKey: expected a public key, found a private key']
   },
   {
     name: 'a limit in Redis, not configured',
@@ -905,7 +905,7 @@ edge:
 edge:
   rateLimit: { max: 1, window: 1s, store: redis }
 `,
-    faults: ["3:43: edge.rateLimit.store: redis is asked for, but the top level's redis is not set"]
+    faults: ['3:43: edge.rateLimit.store: needs the top-level "redis", which is not set']
   },
   {
     name: 'a limit by something else',
@@ -1023,12 +1023,12 @@ routes:
 services: { a: { instances: ["http://127.0.0.1:1"] } }
 `,
     faults: [
-      '3:24: edge.requestId.header: "Host" has another meaning and cannot carry an id',
+      '3:24: edge.requestId.header: "Host" has a meaning of its own and cannot carry the request id',
       '7:12: edge.jwt.forward.sub: "content-length" is set by the gateway itself; choose another name, such as x-sub',
       '8:12: edge.jwt.forward.iss: "host" is set by the gateway itself; choose another name, such as x-iss',
       '9:12: edge.jwt.forward.org: "X_Forwarded_For" is set by the gateway itself; choose another name, such as x-org',
       '11:14: edge.jwt.forward.roles: "X_Role" already carries the claim "role"',
-      '12:40: edge.rateLimit.by: a cookie header holds all cookies in any order: no two need be the same for one client',
+      '12:40: edge.rateLimit.by: the Cookie header holds all cookies in any order, so one client may send many values; choose another header',
       '17:50: routes[0].edge.rateLimit.by: expected ip, consumer or header:NAME, found "header:x y"'
     ]
   },
@@ -1057,7 +1057,7 @@ listen: { host: 0.0.0.0 }
 edge: { jwt: { secret: "for development only, change it in production" } }
 `,
     faults: [
-      '3:24: edge.jwt.secret: the secret of the examples, which is public: only a gateway on loopback may use it'
+      '3:24: edge.jwt.secret: the secret of the examples is public: set another one, or let all listeners be on loopback'
     ]
   },
   {
@@ -1065,7 +1065,7 @@ edge: { jwt: { secret: "for development only, change it in production" } }
     yaml: `
 edge: { rateLimit: { max: 1, window: 1s, maxPerAddress: 10 } }
 `,
-    faults: ['2:42: edge.rateLimit.maxPerAddress: only a limit by: header:NAME needs it; this one is by: ip']
+    faults: ['2:42: edge.rateLimit.maxPerAddress: has an effect only with by: header:NAME; this limit is by: ip']
   },
   {
     name: 'the request id as a claim',
@@ -1073,7 +1073,7 @@ edge: { rateLimit: { max: 1, window: 1s, maxPerAddress: 10 } }
 edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-request-id } } }
 `,
     faults: [
-      '2:79: edge.jwt.forward.sub: "x-request-id" is set anew for each request; choose another name, such as x-sub'
+      '2:79: edge.jwt.forward.sub: "x-request-id" is set by the gateway for each request; choose another name, such as x-sub'
     ]
   },
   {
@@ -1365,8 +1365,8 @@ routes:
 `,
     faults: [
       '4:50: routes[0].httpProxy: is used only with via: http-proxy',
-      '5:75: routes[1].edge.websocket: cannot be set with via: http-proxy, as http-proxy connects WebSockets by itself, past the mesh; serve them by a route without "via"',
-      "5:107: routes[1].edge.responsePath: cannot be set with via: http-proxy, as http-proxy always sends by Fastify's reply",
+      '5:75: routes[1].edge.websocket: cannot be set with via: http-proxy, as http-proxy connects WebSockets without the mesh; serve them by a route without "via"',
+      "5:107: routes[1].edge.responsePath: cannot be set with via: http-proxy, as http-proxy always sends through Fastify's reply",
       '6:75: routes[2].path.strip: with via: http-proxy the path is changed by httpProxy.rewritePrefix',
       '7:101: routes[3].httpProxy.rewritePrefix: the path has no parameter ":ids"; did you mean "id"?',
       '8:106: routes[4].httpProxy.rewritePrefix: http-proxy takes ":idx" for ":id"; rename one of the two',

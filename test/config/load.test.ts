@@ -198,7 +198,7 @@ t.test('a limit by header alone is warned of', async (t) => {
     return found
   }
   const message =
-    'edge.rateLimit.by: a client that changes this header with each request has no limit; set maxPerAddress beside it'
+    'edge.rateLimit.by: a client that changes this header with each request has no limit; set maxPerAddress as well'
   t.strictSame(warnings('by: "header:x-api-key"'), [message])
   t.strictSame(warnings('by: "header:x-api-key", maxPerAddress: 100'), [])
   t.strictSame(warnings('by: ip'), [])

@@ -225,8 +225,8 @@ t.test('what services, registries and others of the gateway’s own need fails: 
   await raw(gateway.port, 'GET /limit HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
   for (const about of [
     /^Consul unavailable/,
-    /^Redis is away/,
-    /^key set not fetched/,
+    /^Redis is unavailable/,
+    /^cannot fetch the key set/,
     /^DNS/,
     /^the discovery snapshot/
   ]) {

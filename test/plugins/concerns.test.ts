@@ -316,7 +316,7 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     ['return (options', 'return async (options', 'returns a promise: it must not be async'],
     ['route) => ({', 'route) => void ({', 'returns undefined: return hooks, or null for none'],
     ['onRequest(', 'onReqest(', 'returns an unknown hook "onReqest"; did you mean "onRequest"\\?'],
-    ['onRequest(', "onSend: 'a', onRequest(", 'returns a hook onSend that is no function']
+    ['onRequest(', "onSend: 'a', onRequest(", 'returns a hook onSend that is not a function']
   ] as const) {
     const wrong = new RegExp(`gateway.yaml:5:11: plugins\\[0\\]: .*the function for routes of concern tenant ${fault}`)
     t.match(await told('tenant: { header: x }', hmac.replace(from, to)), wrong)

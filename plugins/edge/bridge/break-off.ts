@@ -4,7 +4,7 @@ import { constants } from 'node:http2'
 import createError from '@fastify/error'
 
 /** Ends the exchange with a service whose response has content where there is none. */
-export const Surplus = createError('JW_SURPLUS_BODY', 'The service sent content with a status that has none', 502)
+export const Surplus = createError('JW_SURPLUS_BODY', 'The service sent a body with a status that allows none', 502)
 
 /** Ends a response so that no client takes it for whole. */
 export function breakOff(request: IncomingMessage, response: ServerResponse): void {

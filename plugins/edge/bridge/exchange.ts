@@ -43,7 +43,7 @@ declare module 'fastify' {
 /** Characters of a reason phrase; one with others is left out. */
 export const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
-const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to another protocol', 502)
+const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to a protocol that was not requested', 502)
 
 /** Rules of a route for responses of its service. */
 export interface ResponseRules {

@@ -18,7 +18,7 @@ export const bridgeKeys: readonly Key[] = [
   {
     name: 'host',
     options: Names(['preserve', 'upstream'], {
-      description: "`Host` for the service: the client's, or the instance's own address."
+      description: "`Host` sent to the service. `preserve`: the client's. `upstream`: the address of the instance."
     }),
     levels: gatewayAndRoute,
     protects: false
@@ -27,16 +27,17 @@ export const bridgeKeys: readonly Key[] = [
     name: 'responsePath',
     options: Names(['auto', 'raw', 'reply'], {
       description:
-        "How a service's response goes to the client: `raw`, written to the socket as it comes, without `onSend` hooks; `reply`, through Fastify's reply, with them; `auto`, the default: `reply` where a plugin has an `onSend` hook on the route, else `raw`."
+        "Path of responses to the client. `raw`: written to the socket as they arrive; `onSend` hooks do not run. `reply`: sent through Fastify's reply; `onSend` hooks run. `auto` (default): `reply` if a plugin has an `onSend` hook on the route, else `raw`."
     }),
     levels: gatewayAndRoute,
     protects: false,
-    needsBridge: "http-proxy always sends by Fastify's reply"
+    needsBridge: "http-proxy always sends through Fastify's reply"
   }
 ]
 
 export const bridgeRouteConfig: Readonly<Record<string, TSchema>> = {
   dropHeaders: Type.Array(HeaderName('Name of a header.'), {
-    description: "Headers of which no client's copy reaches this route's services, by this route or any other."
+    description:
+      "Headers that are removed from clients' requests on every route that leads to the services of this route."
   })
 }

@@ -180,7 +180,7 @@ export default fp<Config>(
       const { wsUpstream } = options as { wsUpstream?: string }
       if (options.websocket && (wsUpstream === undefined || isService(wsUpstream))) {
         throw new Error(
-          `${HTTP_PROXY} connects WebSockets by itself, past the mesh, and ${options.upstream} is no address: set wsUpstream, or serve them by a route of the configuration`
+          `${HTTP_PROXY} connects WebSockets without the mesh, and ${options.upstream} is not an address: set wsUpstream, or serve WebSockets by a route of the configuration`
         )
       }
       // The access log has a line for each request.
@@ -223,7 +223,7 @@ const isService = (upstream: string | undefined) => upstream !== undefined && /^
 
 /** Ends a call whose response a function of the user's has failed to handle. */
 function fail(reply: FastifyReply, slip: unknown, body: Readable | undefined): void {
-  if (reply.sent) reply.log.error({ err: slip }, 'a function for a response failed after it was sent')
+  if (reply.sent) reply.log.error({ err: slip }, "a plugin's replyOptions function failed after the response was sent")
   else void reply.send(slip)
   body?.on('error', () => {}).destroy()
 }

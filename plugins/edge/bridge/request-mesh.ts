@@ -39,7 +39,7 @@ export interface JsonOptions extends Omit<CallOptions, 'origin' | 'path' | 'body
 }
 
 const BodyTooLarge = createError('JW_UPSTREAM_BODY_TOO_LARGE', '%s: the response is larger than %d bytes', 502)
-const TimedOut = createError('JW_SIGNAL_TIMEOUT', "%s: the time of the plugin's own signal was over", 504)
+const TimedOut = createError('JW_SIGNAL_TIMEOUT', "%s: the plugin's AbortSignal timed out", 504)
 const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
 
 /** A service responded with a status other than 2xx. */

@@ -29,7 +29,7 @@ declare module '../../../config/schema.ts' {
 /** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
 export default edgeConcern({
   name: 'accessLog',
-  options: Type.Boolean({ description: 'One JSON line for each request.' }),
+  options: Type.Boolean({ description: 'Log one JSON line for each request.' }),
   default: true,
   protects: false,
   ownRoutes: 'always',

@@ -17,7 +17,7 @@ import { hasBody } from '../protocol/request-body.ts'
 import { SmallChunks } from '../protocol/small-chunks.ts'
 import { Sweep } from '../protocol/sweep.ts'
 
-const Silent = createError('JW_BODY_TIMEOUT', 'The client sent nothing of its body for too long', 408)
+const Silent = createError('JW_BODY_TIMEOUT', 'The client paused for too long within the request body', 408)
 const TooSlow = createError('JW_BODY_TOO_SLOW', 'The client sends its body too slowly', 408)
 
 declare module '../../../config/schema.ts' {
@@ -32,13 +32,17 @@ declare module '../../../config/schema.ts' {
 const keys: readonly Key[] = [
   {
     name: 'bodyTimeout',
-    options: orOff(Duration('Longest time for a whole request body. Default: `listen.timeouts.body`.')),
+    options: orOff(
+      Duration('Longest time that a client may take to send a request body. Default: `listen.timeouts.body`.')
+    ),
     levels: gatewayAndRoute
   },
   {
     name: 'bodyRate',
     options: orOff(
-      SizeOrZero('Bytes per second that a client must send of a request body. Default: `listen.limits.bodyRate`.')
+      SizeOrZero(
+        'Lowest rate, in bytes per second, at which a client may send a request body. Default: `listen.limits.bodyRate`.'
+      )
     ),
     levels: gatewayAndRoute
   }

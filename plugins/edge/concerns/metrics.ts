@@ -21,18 +21,18 @@ export default fp<Config>(
     const { meter } = fastify
     const requests = meter.counter({
       name: 'jingwei_edge_requests_total',
-      help: 'Requests of clients, by route, method and status.',
+      help: 'Client requests, by route, method and status.',
       labelNames: ['route', 'method', 'status']
     })
     const duration = meter.histogram({
       name: 'jingwei_edge_request_duration_seconds',
-      help: 'From the request head to the end of the response, by route.',
+      help: 'Time from the header section of the request to the end of the response, by route.',
       labelNames: ['route'],
       buckets
     })
     const refused = meter.counter({
       name: 'jingwei_edge_refused_total',
-      help: 'Refused before any route was looked for, by reason and listener.',
+      help: 'Connections and requests refused before routing, by reason and listener.',
       labelNames: ['reason', 'listener']
     })
     // There from the start: a rate() cannot see the first step of a series that begins with it.

@@ -10,7 +10,7 @@ import { isHandshake } from './handshake.ts'
 import { byListener } from './peers.ts'
 import { refuseConnection } from './refusals.ts'
 
-const TooManyRequests = createError('JW_CLIENT_REQUESTS', 'Too many requests of this client are in flight', 429)
+const TooManyRequests = createError('JW_CLIENT_REQUESTS', 'This client has too many requests in flight', 429)
 const TooManyWebSockets = createError('JW_CLIENT_WEBSOCKETS', 'This client has too many WebSockets open', 429)
 
 /**
@@ -51,7 +51,7 @@ export default fp<Config>(
   async (fastify, config) => {
     const refused = meterOf(fastify).counter({
       name: 'jingwei_edge_client_limited_total',
-      help: 'Requests and WebSockets refused by a limit per client, by limit.',
+      help: 'Requests and WebSockets refused by a limit of listen.limits.perClient, by limit.',
       labelNames: ['limit']
     })
 

@@ -24,8 +24,14 @@ const key: Key = {
   name: 'requestId',
   options: Type.Object(
     {
-      header: HeaderName('Carries the request id in, upstream and back.', { default: 'x-request-id' }),
-      trustClient: Type.Boolean({ default: true, description: 'Keep a well-formed id that the client sent.' })
+      header: HeaderName(
+        'Header of the request id: read from the client, sent to the service, returned in the response.',
+        { default: 'x-request-id' }
+      ),
+      trustClient: Type.Boolean({
+        default: true,
+        description: "Use the client's id if it is well-formed; otherwise every request gets a new one."
+      })
     },
     strict
   ),
@@ -35,7 +41,7 @@ const key: Key = {
   perRequestHeaders: ({ header }: RequestIdOptions) => [header],
   check({ header }: RequestIdOptions, at, { report }: Checked) {
     if (!report.usable(`${at}/header`) || !isStandardHeader(header)) return
-    report.fault(`${at}/header`, `"${header}" has another meaning and cannot carry an id`)
+    report.fault(`${at}/header`, `"${header}" has a meaning of its own and cannot carry the request id`)
   }
 }
 

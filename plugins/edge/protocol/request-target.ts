@@ -10,19 +10,27 @@ import { byListener } from './peers.ts'
 const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
 const Spelling = createError(
   'JW_AMBIGUOUS_PATH',
-  'Servers that ignore case, blanks, dots or a last slash may read the path as another one',
+  'Servers that ignore case, blanks, dots or a trailing slash may read the path as a different one',
   400
 )
-const NotOrigin = createError('JW_BAD_TARGET', 'Neither a path nor a URL of the host that Host names', 400)
+const NotOrigin = createError(
+  'JW_BAD_TARGET',
+  'The request target is neither a path nor a URL of the host in the Host header',
+  400
+)
 const NotEncoded = createError('JW_BAD_TARGET', 'The request target has characters that must be percent-encoded', 400)
-const BadHost = createError('JW_BAD_HOST', 'Host or :authority is not a host and port', 400)
-const SeveralHosts = createError('JW_SEVERAL_HOSTS', 'There is more than one Host header', 400)
-const UnknownCoding = createError('JW_UNKNOWN_CODING', 'The transfer coding is not known: %s', 501)
-const BadFraming = createError('JW_BAD_FRAMING', 'HTTP/1.0 has no Transfer-Encoding', 400)
+const BadHost = createError('JW_BAD_HOST', 'Host or :authority is missing, or is not a host and port', 400)
+const SeveralHosts = createError(
+  'JW_SEVERAL_HOSTS',
+  'There is more than one Host, or Host differs from :authority',
+  400
+)
+const UnknownCoding = createError('JW_UNKNOWN_CODING', 'The transfer coding is not supported: %s', 501)
+const BadFraming = createError('JW_BAD_FRAMING', 'An HTTP/1.0 request must not have Transfer-Encoding', 400)
 const BadLength = createError('JW_BAD_FRAMING', 'Content-Length has leading zeros', 400)
 const BadVersion = createError('JW_BAD_VERSION', 'The HTTP version is not supported', 505)
 const TooLong = createError('JW_URL_TOO_LONG', 'The request target is longer than %d bytes', 414)
-const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The request head is larger than %d bytes', 431)
+const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The header section of the request is larger than %d bytes', 431)
 
 /** Reasons for the access log, a closed list: documented in plugins/edge/README.md. */
 export const targetReasons = [

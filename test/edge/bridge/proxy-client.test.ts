@@ -295,7 +295,7 @@ t.test('websocket: true needs an address of its own', async (t) => {
     services: { orders: { instances: ['http://127.0.0.1:1'] } },
     plugins: [{ package: '@fastify/http-proxy', options: { ...unchanged, websocket: true } }]
   })
-  await t.rejects(started, /http-proxy connects WebSockets by itself, past the mesh/)
+  await t.rejects(started, /http-proxy connects WebSockets without the mesh/)
 })
 
 t.test("a client of the user's own stays, and so do upstreams that are addresses", async (t) => {

@@ -318,11 +318,14 @@ t.test('Redis hangs: requests go on, at most one timeout late, and the limit hol
   t.same(await statuses(app, 3), [200, 200, 429], 'the node goes on from the two it had counted')
   await sleep(1200)
   t.equal((await timed(app))[0], 429, 'probes that hang change nothing')
-  t.same(lines, ['Redis is away; every node limits alone'])
+  t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'])
 
   redis.resume()
   await until('it is asked again', m.up)
-  t.same(lines, ['Redis is away; every node limits alone', 'Redis answers again; limits are shared'])
+  t.same(lines, [
+    'Redis is unavailable: this node applies rate limits on its own',
+    'Redis responds again: rate limits are shared with the other nodes'
+  ])
   await app.inject('/orders')
   t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 12, 'and decides again')
 })
@@ -373,7 +376,7 @@ t.test('Redis is absent at the start: the node limits alone', async (t) => {
   )
   for (const [, ms] of results) t.ok(ms < patience)
   await sleep(300)
-  t.same(lines, ['Redis is away; every node limits alone'], 'however often it is tried')
+  t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'], 'however often it is tried')
   t.equal(await m.up(), false)
   const redis = await startRedis({ port })
   t.teardown(() => redis.stop())

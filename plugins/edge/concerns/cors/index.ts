@@ -31,7 +31,7 @@ import { isWebSocket } from '../../protocol/headers.ts'
 import type { OriginTest } from './origins.ts'
 import { originFault, originTest } from './origins.ts'
 
-const OriginRefused = createError('JW_ORIGIN_REFUSED', 'WebSockets are not open to pages of this origin', 403)
+const OriginRefused = createError('JW_ORIGIN_REFUSED', 'Pages of this origin may not open WebSockets here', 403)
 
 /** Reason in the access log of a preflight that is not granted: its status is 204 either way. */
 export const corsReason = 'cors_origin'
@@ -47,19 +47,21 @@ const Cors = Type.Object(
   {
     origin: Either({ type: 'string' }, Text, Type.Array(Text, { minItems: 1 }), {
       description:
-        '`"*"`, or the origins allowed: `https://app.example.com`, `https://*.example.com` (any name below it), `http://localhost:*` (any port), or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
+        'Allowed origins: `"*"` (all), `https://app.example.com`, `https://*.example.com` (any name below it), `http://localhost:*` (any port), or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
     }),
     methods: Type.Optional(
       Type.Array(Type.String({ pattern: '^([A-Z][A-Z-]*|\\*)$', expected: 'a method in capitals, or *' }), {
-        description: "Default: the route's methods."
+        description: "Methods that the response to a preflight allows. Default: the route's methods."
       })
     ),
     allowedHeaders: Type.Optional(
-      Type.Array(HeaderName('A header, or `*`.'), { description: 'Default: what the preflight asks for.' })
+      Type.Array(HeaderName('A header, or `*`.'), {
+        description: 'Request headers that the response to a preflight allows. Default: those that it asks for.'
+      })
     ),
     exposedHeaders: Type.Optional(Type.Array(HeaderName('A header, or `*`.'))),
     credentials: Type.Boolean({ default: false }),
-    maxAge: Type.Optional(DurationOrZero('How long a browser may keep a preflight.'))
+    maxAge: Type.Optional(DurationOrZero('Time for which a browser may cache the response to a preflight.'))
   },
   strict
 )

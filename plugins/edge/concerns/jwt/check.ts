@@ -58,7 +58,7 @@ function checkForward(at: string, forward: Readonly<Record<string, string>>, { d
     } else if (taken.includes(name)) {
       report.fault(
         place,
-        `"${header}" is set anew for each request; choose another name, such as x-${claimName(claim)}`
+        `"${header}" is set by the gateway for each request; choose another name, such as x-${claimName(claim)}`
       )
     } else if (before !== undefined) {
       report.fault(place, `"${header}" already carries the claim "${before}"`)
@@ -78,7 +78,7 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)
   const [kind, second] = kinds
   if (second !== undefined) {
-    report.fault(pointer(at, second), `a token has one key; exactly one of ${kinds.join(' and ')} may be set`, 'key')
+    report.fault(pointer(at, second), `set exactly one of ${kinds.join(' and ')}`, 'key')
     return
   }
   if (kind === undefined) {
@@ -86,11 +86,17 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
     return
   }
   if (jwt.secret === publishedSecret && report.usable('/listen') && !checked.data.listeners.every(isLocal)) {
-    report.fault(`${at}/secret`, 'the secret of the examples, which is public: only a gateway on loopback may use it')
+    report.fault(
+      `${at}/secret`,
+      'the secret of the examples is public: set another one, or let all listeners be on loopback'
+    )
   }
   if (kind === 'secret' && report.usable(`${at}/secret`) && isPem(jwt.secret ?? '')) {
     // Whoever has a public key could sign with it.
-    report.fault(`${at}/secret`, 'a key in PEM form; a public one belongs under "publicKey"')
+    report.fault(
+      `${at}/secret`,
+      'expected a shared secret, found a key in PEM form; put a public key under "publicKey"'
+    )
   }
   const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, jwt.publicKey ?? '', checked) : undefined
   if (!report.usable(`${at}/algorithms`)) return
@@ -100,7 +106,7 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
     if (report.usable(place) && !fitting.includes(algorithm)) {
       // With a public key as its secret, anyone could sign.
       const what = key === undefined ? kind : `a public key of type ${key.asymmetricKeyType}`
-      report.fault(place, `${algorithm} doesn't go with ${what}; ${inWords(fitting)} does`)
+      report.fault(place, `${algorithm} cannot be used with ${what}; use ${inWords(fitting)}`)
     }
   })
 }
@@ -124,11 +130,11 @@ function publicKey(at: string, text: string, { report, absolute }: Checked): Key
     }
   }
   // Node would derive the public key from it, and leave a secret where none should be.
-  if (pem.includes('PRIVATE KEY-----')) return void report.fault(at, 'a private key; only the public one belongs here')
+  if (pem.includes('PRIVATE KEY-----')) return void report.fault(at, 'expected a public key, found a private key')
   try {
     const key = createPublicKey(pem)
     if (algorithmsOf(key).length > 0) return key
-    report.fault(at, `a key that no token can be verified by; needs ${supportedKeys}`)
+    report.fault(at, `this key cannot verify tokens; use ${supportedKeys}`)
   } catch {
     report.fault(at, 'not a public key in PEM form')
   }

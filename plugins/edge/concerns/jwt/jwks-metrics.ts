@@ -9,7 +9,7 @@ export function watchKeySets(
 ): () => void {
   const up = meter.gauge({
     name: 'jingwei_edge_key_set_up',
-    help: 'Whether the key set could be fetched the last time.',
+    help: 'Result of the last fetch of the key set: 1 if it succeeded, else 0.',
     labelNames: ['url'],
     collect(add) {
       for (const { url, set } of sets) {
@@ -20,7 +20,7 @@ export function watchKeySets(
   })
   const age = meter.gauge({
     name: 'jingwei_edge_key_set_age_seconds',
-    help: 'Time since the key set was fetched; absent while none ever was.',
+    help: 'Time since the last successful fetch of the key set; absent before the first one.',
     labelNames: ['url'],
     collect(add) {
       for (const { url, set } of sets) {

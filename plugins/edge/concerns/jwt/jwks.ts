@@ -96,7 +96,10 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       pems = new Set(keys.map(({ pem }) => pem))
       fetchedAt = now()
       if (set.leftOut > 0 && set.leftOut !== leftOut) {
-        log.warn({ url: shown, keys: maxKeys, leftOut: set.leftOut }, 'key set too large; only its first keys are used')
+        log.warn(
+          { url: shown, keys: maxKeys, leftOut: set.leftOut },
+          `key set has more than ${maxKeys} keys: the rest is ignored`
+        )
       }
       leftOut = set.leftOut
       if (failing) log.info({ url: shown, keys: keys.length }, 'key set fetched again')
@@ -104,8 +107,8 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
     } catch (error) {
       if (closing.signal.aborted) return
       if (!failing) {
-        const consequence = keys === null ? 'tokens cannot be verified' : 'the last one stays in use'
-        log.warn({ url: shown, err: asError(error) }, `key set not fetched; ${consequence}; trying every second`)
+        const consequence = keys === null ? 'tokens cannot be verified' : 'the previous one stays in use'
+        log.warn({ url: shown, err: asError(error) }, `cannot fetch the key set: ${consequence}; retrying every second`)
       }
       failing = true
       retry = setTimeout(refresh, retryMs)

@@ -21,30 +21,37 @@ export const algorithms = [
 export const Jwt = Type.Object(
   {
     secret: Type.Optional(Type.String({ minLength: 32, description: 'Shared secret for HS256/384/512.' })),
-    publicKey: Type.Optional(Type.String({ description: 'PEM public key, or the path of a file with one.' })),
-    jwks: Type.Optional(Url('http', 'Where the key set (RFC 7517) is published.')),
-    jwksMaxAge: Duration('How long a fetched key set is used before it is fetched again.', { default: '10m' }),
+    publicKey: Type.Optional(Type.String({ description: 'Public key in PEM form, or the path of a file with one.' })),
+    jwks: Type.Optional(Url('http', 'URL of the key set (RFC 7517).')),
+    jwksMaxAge: Duration('Age at which the key set is fetched again, in the background.', { default: '10m' }),
     jwksCooldown: DurationOrZero(
-      'The key set is fetched at most this often for key ids that it lacks; tokens with other ids are refused meanwhile. While it cannot be fetched, it is tried every second.',
+      'Shortest time between two fetches that tokens with unknown key ids cause; such tokens are refused meanwhile. A fetch that fails is retried every second.',
       { default: '30s' }
     ),
     issuer: Type.Optional(oneOrMany),
     audience: Type.Optional(oneOrMany),
     algorithms: Type.Optional(
-      Type.Array(Names(algorithms), { minItems: 1, description: 'Default: those of the key.' })
+      Type.Array(Names(algorithms), {
+        minItems: 1,
+        description: 'Accepted signature algorithms. Default: all that the key can verify.'
+      })
     ),
-    clockSkew: DurationOrZero('Tolerated difference of clocks for exp, nbf and iat.', { default: '5s' }),
+    clockSkew: DurationOrZero('Tolerated difference between clocks when `exp`, `nbf` and `iat` are checked.', {
+      default: '5s'
+    }),
     forward: Type.Optional(
       Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
         description:
-          'claim: header. `realm_access.roles` is a claim of that name, or `roles` within `realm_access`. A list is joined by commas; other characters than printable ASCII are percent-encoded. Copies of these headers that a client sends are dropped, on every route that leads to the same service.'
+          'Claims sent to the service, as `claim: header`. `realm_access.roles` means the claim of that name or else `roles` within `realm_access`. Lists are joined by commas; characters other than printable ASCII are percent-encoded. Copies of these headers that clients send are removed, on every route that leads to the same service.'
       })
     ),
     rememberTokens: orOff(
-      Count('Verified tokens that are remembered until they expire, at most 32 MB of them; they need no verification.'),
+      Count(
+        'Number of verified tokens that are kept until they expire, at most 32 MB of them; these are not verified again.'
+      ),
       { default: 20_000 }
     ),
-    maxTokenSize: Size('A longer token is refused unread.', { default: '8kb' })
+    maxTokenSize: Size('Longer tokens are refused without being parsed.', { default: '8kb' })
   },
   strict
 )

@@ -81,11 +81,11 @@ function keyOf(
   keySet: KeySet | null
 ): { fitting: readonly string[]; key: string | KeySet } {
   if ([secret, publicKey, jwks].filter((source) => source !== undefined).length !== 1) {
-    throw new Error('edge.jwt: exactly one of secret, publicKey, jwks')
+    throw new Error('edge.jwt: set exactly one of secret, publicKey and jwks')
   }
   if (secret !== undefined) {
     // Anyone may know a public key: as a shared secret it would let anyone sign.
-    if (isPem(secret)) throw new Error('edge.jwt.secret: a PEM key belongs into publicKey')
+    if (isPem(secret)) throw new Error('edge.jwt.secret: expected a shared secret, found a key in PEM form')
     return { fitting: symmetric, key: secret }
   }
   if (publicKey !== undefined) return readKey(publicKey, configFile)
@@ -95,10 +95,11 @@ function keyOf(
 
 function readKey(publicKey: string, configFile: string): { fitting: readonly string[]; key: string } {
   const pem = isPem(publicKey) ? publicKey : readFileSync(resolve(dirname(configFile), publicKey), 'utf8')
-  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(pem)) throw new Error('edge.jwt.publicKey: that is a private key')
+  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(pem))
+    throw new Error('edge.jwt.publicKey: expected a public key, found a private key')
   const key = createPublicKey(pem)
   const fitting = algorithmsOf(key)
-  if (fitting.length === 0) throw new Error(`edge.jwt.publicKey: not ${supportedKeys}`)
+  if (fitting.length === 0) throw new Error(`edge.jwt.publicKey: this key cannot verify tokens; use ${supportedKeys}`)
   return { fitting, key: key.export({ type: 'spki', format: 'pem' }).toString() }
 }
 

@@ -33,7 +33,7 @@ export default fp<Config>(
   async (fastify, { listeners }) => {
     const counter = meterOf(fastify).counter({
       name: 'jingwei_edge_shed_total',
-      help: 'Requests refused with 503 since the gateway itself is overloaded, by what it is short of.',
+      help: 'Requests refused with 503 because the gateway itself is overloaded, by reason.',
       labelNames: ['reason']
     })
     const count = (reason: string) => {
@@ -52,7 +52,7 @@ function watchLoop(fastify: FastifyInstance, count: () => void): void {
   const { log } = fastify
   const lag = new LoopLag((isLagging) => {
     if (isLagging) log.error({}, 'event loop lags by more than a second: requests are refused with JW_OUT_OF_CPU')
-    else log.info({}, 'event loop no longer lags: requests are taken again')
+    else log.info({}, 'event loop no longer lags: requests are accepted again')
   })
   fastify.addHook('onClose', async () => lag.close())
   fastify.addHook('onRequest', (_request, _reply, done) => {
@@ -74,7 +74,10 @@ function watchDescriptors(
   const connections = listeners.reduce((sum, { limits }) => sum + limits.connections, 0)
   if (connections > limit - reserve.connections) {
     const fields = { limit, connections }
-    log.warn(fields, `listen.limits.connections cannot be reached: the process may open ${limit} files (ulimit -n)`)
+    log.warn(
+      fields,
+      `listen.limits.connections cannot be reached: the process may open ${limit} files; raise the limit (ulimit -n)`
+    )
   }
   let quiet: NodeJS.Timeout | null = null
   const noteShortage = () => {

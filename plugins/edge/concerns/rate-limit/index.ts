@@ -71,7 +71,7 @@ export default edgeConcern({
       )
       unwatch ??= meter.gauge({
         name: 'jingwei_edge_redis_up',
-        help: 'Whether the Redis that holds shared limits answers in time.',
+        help: 'State of the Redis that holds shared rate limits: 1 if it responds in time, else 0.',
         collect: (set) => set({}, link.isUp ? 1 : 0)
       })
       return link
@@ -88,7 +88,7 @@ export default edgeConcern({
       const fallbacks = meter
         .counter({
           name: 'jingwei_edge_rate_limit_fallbacks_total',
-          help: 'Requests whose shared limit was decided by this node alone, as Redis did not answer.',
+          help: 'Requests for which this node decided a shared rate limit on its own, because Redis did not respond in time.',
           labelNames: ['route']
         })
         .labels(route)

@@ -8,7 +8,7 @@ import { tokenPattern } from '../../../http-syntax.ts'
 
 export const RateLimit = Type.Object(
   {
-    max: Type.Integer({ minimum: 1, description: 'Requests per window.' }),
+    max: Type.Integer({ minimum: 1, description: 'Requests allowed per window.' }),
     window: Duration('Length of the window.'),
     by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
       type: 'string',
@@ -16,14 +16,17 @@ export const RateLimit = Type.Object(
       expected: 'ip, consumer or header:NAME',
       default: 'ip',
       description:
-        'Whose requests are counted together: ip | consumer | header:NAME. Those without a consumer, or without the header, count by address.'
+        'Requests that are counted together: those of one client address (`ip`), one `consumer`, or one value of a header (`header:NAME`). Requests without a consumer, or without the header, are counted by address.'
     }),
     maxPerAddress: Type.Optional(
       Count(
-        'With `by: header:NAME`: requests per window of one client address, whatever the header says. Without, a client that changes the header has no limit.'
+        'With `by: header:NAME`: requests allowed per window for one client address, whatever the value of the header. Without it, a client that changes the header has no limit.'
       )
     ),
-    store: Names(['memory', 'redis'], { default: 'memory', description: 'redis: one limit for the whole cluster.' })
+    store: Names(['memory', 'redis'], {
+      default: 'memory',
+      description: '`memory`: each node counts on its own. `redis`: one count for the whole cluster.'
+    })
   },
   strict
 )
@@ -44,15 +47,18 @@ export function checkRateLimit(
   if (!report.sound(at)) return
   const byHeader = by !== 'ip' && by !== 'consumer'
   if (byHeader && maxPerAddress === undefined) {
-    const what = `a client that changes this header with each request has no limit; set maxPerAddress beside it`
+    const what = 'a client that changes this header with each request has no limit; set maxPerAddress as well'
     report.warn(`${at}/by`, what)
   } else if (!byHeader && maxPerAddress !== undefined) {
-    report.fault(`${at}/maxPerAddress`, `only a limit by: header:NAME needs it; this one is by: ${by}`, 'key')
+    report.fault(`${at}/maxPerAddress`, `has an effect only with by: header:NAME; this limit is by: ${by}`, 'key')
   }
   if (byHeader && canonicalName(by.slice('header:'.length)) === 'cookie') {
-    report.fault(`${at}/by`, 'a cookie header holds all cookies in any order: no two need be the same for one client')
+    report.fault(
+      `${at}/by`,
+      'the Cookie header holds all cookies in any order, so one client may send many values; choose another header'
+    )
   }
   if (store === 'redis' && data.redis === undefined) {
-    report.fault(`${at}/store`, "redis is asked for, but the top level's redis is not set")
+    report.fault(`${at}/store`, 'needs the top-level "redis", which is not set')
   }
 }

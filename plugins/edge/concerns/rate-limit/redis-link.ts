@@ -97,7 +97,7 @@ export class RedisLink {
     }
     // A busy process may be late itself: an answer that has already arrived is read before time is called.
     const timer = setTimeout(() => {
-      setImmediate(() => settle(null, new Error(`no answer within ${this.#timeout} ms`)))
+      setImmediate(() => settle(null, new Error(`no response within ${this.#timeout} ms`)))
     }, this.#timeout)
     this.#client.jingweiHit(key, window).then(
       ([current, ttl]) => settle({ current, ttl }),
@@ -146,7 +146,7 @@ export class RedisLink {
     clearTimeout(this.#watch)
     clearTimeout(this.#probe)
     this.#suspended = false
-    if (this.#reported) this.#log.info('Redis answers again; limits are shared')
+    if (this.#reported) this.#log.info('Redis responds again: rate limits are shared with the other nodes')
     this.#reported = false
   }
 
@@ -160,6 +160,6 @@ export class RedisLink {
   #report(error: Error): void {
     if (this.#reported || this.#closed) return
     this.#reported = true
-    this.#log.warn({ err: error }, 'Redis is away; every node limits alone')
+    this.#log.warn({ err: error }, 'Redis is unavailable: this node applies rate limits on its own')
   }
 }

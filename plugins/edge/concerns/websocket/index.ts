@@ -12,9 +12,14 @@ import { Tunnel } from './tunnel.ts'
 
 const WebSocket = Type.Object(
   {
-    idleTimeout: orOff(Duration('Longest silence of both sides; then both are told 1001 and closed.'), {
-      default: '5m'
-    })
+    idleTimeout: orOff(
+      Duration(
+        'Longest time in which neither side sends anything. Then both get a close frame (1001) and are disconnected.'
+      ),
+      {
+        default: '5m'
+      }
+    )
   },
   strict
 )
@@ -27,8 +32,8 @@ declare module '../../../../config/schema.ts' {
   }
 }
 
-const Refused = createError('JW_UPGRADE_REFUSED', 'WebSockets are not served here', 403)
-const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake has no body', 400)
+const Refused = createError('JW_UPGRADE_REFUSED', 'This route does not serve WebSockets', 403)
+const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake must not have a body', 400)
 
 /**
  * WebSockets. A handshake meets its route and the route's concerns as any request does; whatever is not a 101 is an
@@ -40,7 +45,7 @@ export default edgeConcern({
   ownRoutes: 'never',
   options: orOff(WebSocket),
   default: {},
-  needsBridge: 'http-proxy connects WebSockets by itself, past the mesh; serve them by a route without "via"',
+  needsBridge: 'http-proxy connects WebSockets without the mesh; serve them by a route without "via"',
   whenOff: { onRequest: refuse },
   async plugin(fastify, { meter, stores }) {
     const tunnels = new Set<Tunnel>()
@@ -136,7 +141,7 @@ function countOpen(meter: Meter) {
   const counts = new OpenCounts()
   const end = meter.gauge({
     name: 'jingwei_edge_websockets',
-    help: 'WebSockets open now, by route.',
+    help: 'Open WebSockets, by route.',
     labelNames: ['route'],
     collect: (set) => {
       for (const [route, open] of counts) set({ route }, open)

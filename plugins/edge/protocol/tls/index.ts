@@ -15,7 +15,7 @@ import { ListenerTls } from './listener-tls.ts'
 
 const Misdirected = createError(
   'JW_MISDIRECTED',
-  'The connection was made for a host with other rules for client certificates',
+  'This connection cannot be used for the host: its rules for client certificates differ',
   421
 )
 const Unverified = createError('JW_CLIENT_CERTIFICATE', 'The client certificate is missing or cannot be verified', 400)
@@ -100,7 +100,7 @@ export default fp<Config>(
     const meter = meterOf(fastify)
     const reloads = meter.counter({
       name: 'jingwei_edge_certificate_reloads_total',
-      help: 'Changed certificate files that were taken over, or cannot be used.',
+      help: 'Reloads of changed certificate files, by listener and outcome.',
       labelNames: ['listener', 'outcome']
     })
     for (const { name } of served) for (const outcome of ['success', 'failure']) reloads.labels(name, outcome).inc(0)
@@ -129,7 +129,7 @@ export default fp<Config>(
     ends.push(
       meter.gauge({
         name: 'jingwei_edge_certificates_unusable',
-        help: 'Certificates and files of client authorities whose newest content cannot be used; the ones before stay in use.',
+        help: 'Certificates and client authority files whose newest content cannot be used; the previous content stays in use.',
         labelNames: ['listener'],
         collect: (set) => {
           for (const tls of served) {

@@ -211,13 +211,13 @@ export class ListenerTls {
         const expires = new Date(notAfter * 1000).toISOString()
         this.#events!.log.info(
           { ...this.#fields(entry), names: names.slice(0, SHOWN_NAMES), expires },
-          'certificate read; new connections use it'
+          'certificate loaded; new connections use it'
         )
         this.#events!.reloaded('success')
       },
       authoritiesRead: ({ path, facts: { notAfter } }) => {
         const expires = new Date(notAfter * 1000).toISOString()
-        const message = 'authorities of client certificates read; new connections use them'
+        const message = 'authorities of client certificates loaded; new connections use them'
         this.#events!.log.info({ listener: this.name, path, expires }, message)
         this.#events!.reloaded('success')
       },
@@ -229,13 +229,13 @@ export class ListenerTls {
         if (entry.certificate === null) return
         this.#events!.log.info(
           this.#fields(entry),
-          'certificate removed, as its file is gone; new connections do not use it'
+          'certificate removed because its file was deleted; new connections no longer use it'
         )
       },
       failed: (path, reason) => {
         this.#events!.log.error(
           { listener: this.name, path, reason },
-          `cannot read ${path}: what was read of it before stays in use`
+          `cannot read ${path}: its previous content stays in use`
         )
         this.#events!.reloaded('failure')
       }
@@ -249,7 +249,10 @@ export class ListenerTls {
       this.#choice = choose(this.#options, this.#files)
     } catch (error) {
       const reason = (error as Error).message
-      this.#events!.log.error({ listener: this.name, reason }, 'no certificate is left: those before stay in use')
+      this.#events!.log.error(
+        { listener: this.name, reason },
+        'no usable certificate is left: the previous ones stay in use'
+      )
       this.#events!.reloaded('failure')
       return
     }
@@ -267,12 +270,12 @@ export class ListenerTls {
     const { error: reason, certificate } = entry
     const fields = this.#fields(entry)
     if (reason !== null) {
-      const consequence = certificate === null ? 'it is not served' : 'the one before stays in use'
+      const consequence = certificate === null ? 'it is not served' : 'the previous one stays in use'
       this.#events!.log.error({ ...fields, reason }, `certificate cannot be used: ${consequence}`)
       return
     }
     const doubt = certificate && doubtAbout(certificate.facts, Date.now())
-    if (doubt) this.#events!.log.warn({ ...fields, reason: doubt }, 'certificate is in use all the same')
+    if (doubt) this.#events!.log.warn({ ...fields, reason: doubt }, 'certificate is in use despite a problem')
   }
 }
 
@@ -289,7 +292,7 @@ function choose(options: TlsOptions, files: CertificateFiles): Choice {
   for (const certificate of usable) names.add(certificate.facts.names, certificate, expiresLater)
   const named = options.default === undefined ? undefined : names.find(writtenHostKey(options.default) ?? '')
   const fallback = named ?? usable[0]
-  if (fallback === undefined) throw new Error('listen.tls: no certificate can be used')
+  if (fallback === undefined) throw new Error('listen.tls: no usable certificate')
   const rules = new ClientRules(options, (file) => files.authority(file))
   return { names, fallback, rules, strict: options.strict }
 }

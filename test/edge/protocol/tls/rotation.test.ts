@@ -109,7 +109,7 @@ for (const kind of ['named', 'in a folder'] as const) {
     t.match(errors(), [
       {
         listener: 'default', certificate: files.cert, reason: `${files.cert} ends in the middle of a certificate`,
-        msg: 'certificate cannot be used: the one before stays in use'
+        msg: 'certificate cannot be used: the previous one stays in use'
       }
     ]) // biome-ignore format: short
     t.equal(await metric(reloads('failure')), 1)
@@ -126,7 +126,7 @@ for (const kind of ['named', 'in a folder'] as const) {
     t.equal(await shown(), 'second')
     t.equal(await unusable(), 0)
     t.match(
-      log.filter(({ msg }) => msg === 'certificate read; new connections use it'),
+      log.filter(({ msg }) => msg === 'certificate loaded; new connections use it'),
       [{ certificate: files.cert, names: ['a.example'], expires: /Z$/ }]
     )
 
@@ -186,7 +186,7 @@ t.test('pairs and folders that come and go', async (t) => {
     []
   )
   rmSync(path('a.crt'))
-  await eventually(() => log.some(({ msg }) => msg === 'no certificate is left: those before stay in use'))
+  await eventually(() => log.some(({ msg }) => msg === 'no usable certificate is left: the previous ones stay in use'))
   t.equal(await shown('a.example'), 'a.example', 'the last one stays')
 })
 
@@ -234,7 +234,7 @@ t.test('authorities of clients that change, and a session from before', async (t
   await until(async () => (await as(bob)).status === 200)
   t.equal((await as(alice)).status, 0)
   t.match(
-    log.filter(({ msg }) => /^authorities of client certificates read/.test(String(msg))),
+    log.filter(({ msg }) => /^authorities of client certificates loaded/.test(String(msg))),
     [{ listener: 'default', path: path('ca.pem'), expires: /^\d{4}-/ }]
   )
   t.equal(await unusable(), 0)
