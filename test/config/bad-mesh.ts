@@ -6,13 +6,13 @@ export const badMesh: readonly BadConfig[] = [
     name: 'a hash of nothing',
     yaml: `mesh: { balance: ring-hash }
 `,
-    faults: ['1:18: mesh.balance: ring-hash needs hashOn: what of a call is hashed']
+    faults: ['1:18: mesh.balance: ring-hash needs hashOn, the part of a call that is hashed, such as ip or header:NAME']
   },
   {
     name: 'a hash that nothing uses',
     yaml: `mesh: { balance: { policy: random, hashOn: ip } }
 `,
-    faults: ['1:36: mesh.balance.hashOn: random hashes nothing; ring-hash and maglev do']
+    faults: ['1:36: mesh.balance.hashOn: only ring-hash and maglev have hashOn; random does not hash']
   },
   {
     name: 'an unknown thing to hash on',
@@ -24,19 +24,19 @@ export const badMesh: readonly BadConfig[] = [
     name: 'a cookie to give without one to hash on',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, cookieTtl: 1h } }
 `,
-    faults: ['1:48: mesh.balance.cookieTtl: only a cookie that is hashed on can be given: hashOn: cookie:NAME']
+    faults: ['1:48: mesh.balance.cookieTtl: needs hashOn: cookie:NAME']
   },
   {
     name: 'a bound on the load of no hash',
     yaml: `mesh: { balance: { policy: random, maxLoad: 150% } }
 `,
-    faults: ['1:36: mesh.balance.maxLoad: random hashes nothing; ring-hash and maglev do']
+    faults: ['1:36: mesh.balance.maxLoad: only ring-hash and maglev have maxLoad; random does not hash']
   },
   {
     name: 'a bound that no load fits',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, maxLoad: 90% } }
 `,
-    faults: ['1:57: mesh.balance.maxLoad: below 100% not even an even load would fit']
+    faults: ['1:57: mesh.balance.maxLoad: must be at least 100%: less than the mean load cannot hold for all instances']
   },
   {
     name: 'a cookie whose name is none',
@@ -50,7 +50,7 @@ export const badMesh: readonly BadConfig[] = [
     name: 'a table whose size is no prime',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, tableSize: 65536 } }
 `,
-    faults: ['1:59: mesh.balance.tableSize: 65536 is not a prime; 65537 and 655373 are']
+    faults: ['1:59: mesh.balance.tableSize: 65536 is not a prime; 65537 and 655373, for example, are']
   },
   {
     name: 'a panic threshold without its unit',
@@ -62,7 +62,7 @@ export const badMesh: readonly BadConfig[] = [
     name: 'statuses of health the wrong way round',
     yaml: `mesh: { healthCheck: { statuses: [204, 299-200] } }
 `,
-    faults: ['1:40: mesh.healthCheck.statuses[1]: the range ends before it begins']
+    faults: ['1:40: mesh.healthCheck.statuses[1]: the end of the range is below its start']
   },
   {
     name: 'no status of health',
@@ -76,19 +76,19 @@ export const badMesh: readonly BadConfig[] = [
     name: 'an ejection longer than the longest',
     yaml: `mesh: { outlierDetection: { baseEjection: 10m } }
 `,
-    faults: ['1:27: mesh.outlierDetection: baseEjection is longer than maxEjection, which no ejection exceeds']
+    faults: ['1:27: mesh.outlierDetection: baseEjection must not be longer than maxEjection']
   },
   {
     name: 'concurrency limits out of order',
     yaml: `mesh: { adaptiveConcurrency: { minLimit: 50 } }
 `,
-    faults: ['1:30: mesh.adaptiveConcurrency: minLimit, initialLimit and maxLimit must be in this order']
+    faults: ['1:30: mesh.adaptiveConcurrency: expected minLimit ≤ initialLimit ≤ maxLimit']
   },
   {
     name: 'a client certificate without its key',
     yaml: `mesh: { tls: { cert: rsa.pem } }
 `,
-    faults: ['1:14: mesh.tls: a client certificate needs cert and key']
+    faults: ['1:14: mesh.tls: a client certificate needs both cert and key']
   },
   {
     name: 'an authority that is not there',
@@ -102,8 +102,8 @@ export const badMesh: readonly BadConfig[] = [
 services: { a: { instances: [http://h], mesh: { fallback: [{ stale: { excludeHeaders: [if-none-match] } }] } } }
 `,
     faults: [
-      '1:55: mesh.collapse.excludeHeaders[1]: requests that differ in Authorization never share a response',
-      '2:88: services.a.mesh.fallback[0].stale.excludeHeaders[0]: requests that differ in if-none-match never share a response'
+      '1:55: mesh.collapse.excludeHeaders[1]: Authorization cannot be excluded: requests that differ in it never share a response',
+      '2:88: services.a.mesh.fallback[0].stale.excludeHeaders[0]: if-none-match cannot be excluded: requests that differ in it never share a response'
     ]
   },
   {
@@ -111,24 +111,20 @@ services: { a: { instances: [http://h], mesh: { fallback: [{ stale: { excludeHea
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { hedge: {} }
 `,
-    faults: [
-      '2:16: mesh.hedge: a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"'
-    ]
+    faults: ['2:16: mesh.hedge: needs exactly one of after and percentile']
   },
   {
     name: 'a hedge that starts twice',
     yaml: `mesh: { hedge: { after: 100ms, percentile: 95 } }
 `,
-    faults: [
-      '1:16: mesh.hedge: a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"'
-    ]
+    faults: ['1:16: mesh.hedge: needs exactly one of after and percentile']
   },
   {
     name: 'a fallback to nothing',
     yaml: `mesh: { fallback: [{}] }
 `,
     faults: [
-      '1:20: mesh.fallback[0]: a fallback is exactly one of service, stale and status; this one has none of them'
+      '1:20: mesh.fallback[0]: a fallback needs exactly one of service, stale and status; this one has none of them'
     ]
   },
   {
@@ -137,7 +133,7 @@ mesh: { hedge: {} }
 mesh: { fallback: [{ service: a, status: 200 }] }
 `,
     faults: [
-      '2:20: mesh.fallback[0]: a fallback is exactly one of service, stale and status; this one has service and status'
+      '2:20: mesh.fallback[0]: a fallback needs exactly one of service, stale and status; this one has service and status'
     ]
   },
   {
@@ -145,7 +141,7 @@ mesh: { fallback: [{ service: a, status: 200 }] }
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { fallback: [{ service: a, body: x }] }
 `,
-    faults: ['2:34: mesh.fallback[0].body: only a static response has it; that needs a "status"']
+    faults: ['2:34: mesh.fallback[0].body: only a static response has body: add "status"']
   },
   {
     name: 'a fallback to a service that is not there',
@@ -158,7 +154,7 @@ mesh: { fallback: [{ service: aa }] }
     name: 'a fallback to the service itself',
     yaml: `services: { a: { instances: [http://h], mesh: { fallback: [{ service: a }] } } }
 `,
-    faults: ['1:71: services.a.mesh.fallback[0].service: "a" is the service itself']
+    faults: ['1:71: services.a.mesh.fallback[0].service: "a" is the service itself; name another one']
   },
   {
     name: 'a fallback on an unknown condition',
@@ -181,13 +177,13 @@ mesh: { mirror: { service: shadow } }
 routes:
   - { name: one, match: { path: /a }, service: a, mesh: { mirror: { service: a } } }
 `,
-    faults: ['3:78: routes[0].mesh.mirror.service: "a" is the service itself']
+    faults: ['3:78: routes[0].mesh.mirror.service: "a" is the service itself; name another one']
   },
   {
     name: 'a fault that is none',
     yaml: `mesh: { fault: {} }
 `,
-    faults: ['1:16: mesh.fault: names no fault: delay, abort, bandwidth or header: true']
+    faults: ['1:16: mesh.fault: needs at least one of delay, abort, bandwidth and header: true']
   },
   {
     name: 'a fault by a percentage without its unit',
@@ -209,7 +205,7 @@ mesh: { mode: sidecar }
     name: 'a sidecar that the service does not name',
     yaml: `services: { a: { instances: [http://h], mesh: { mode: sidecar } } }
 `,
-    faults: ['1:55: services.a.mesh.mode: services.a.sidecar must say which local listener leads to it']
+    faults: ['1:55: services.a.mesh.mode: mode sidecar needs services.a.sidecar, the URL of its local listener']
   },
   {
     name: 'Connect without Consul and identity',
@@ -217,7 +213,7 @@ mesh: { mode: sidecar }
 `,
     faults: [
       '1:15: mesh.mode: needs discovery.consul',
-      '1:15: mesh.mode: needs mesh.identity.service: the Consul service that the gateway speaks as'
+      '1:15: mesh.mode: needs mesh.identity.service, the Consul service as which the gateway calls others'
     ]
   },
   {
@@ -233,7 +229,7 @@ services: { a: { instances: [http://h] }, b: { instances: [http://h], mesh: { mo
     yaml: `discovery: { consul: { url: http://c } }
 mesh: { intentions: {} }
 `,
-    faults: ['2:21: mesh.intentions: needs mesh.identity.service: the Consul service that the gateway speaks as']
+    faults: ['2:21: mesh.intentions: needs mesh.identity.service, the Consul service as which the gateway calls others']
   },
   {
     name: 'a subset that the service does not have',
@@ -272,10 +268,10 @@ routes:
     yaml: `mesh: { fallback: [{ status: 204, body: x, headers: { "a b": x, x-a: "1\\n2", x-b: 日 } }] }
 `,
     faults: [
-      '1:35: mesh.fallback[0].body: a 204 has no body',
-      '1:55: mesh.fallback[0].headers["a b"]: "a b" is no name of a header',
-      '1:70: mesh.fallback[0].headers.x-a: a header holds no line breaks and no characters beyond Latin-1',
-      '1:83: mesh.fallback[0].headers.x-b: a header holds no line breaks and no characters beyond Latin-1'
+      '1:35: mesh.fallback[0].body: a response with status 204 cannot have a body',
+      '1:55: mesh.fallback[0].headers["a b"]: "a b" is not a valid header name',
+      '1:70: mesh.fallback[0].headers.x-a: a header value cannot contain line breaks, or characters beyond Latin-1',
+      '1:83: mesh.fallback[0].headers.x-b: a header value cannot contain line breaks, or characters beyond Latin-1'
     ]
   },
   {

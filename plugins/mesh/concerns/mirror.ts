@@ -174,9 +174,9 @@ class BodyKeeper extends ForwardingHandler {
 export const Mirror = Type.Object(
   {
     service: Text,
-    percent: Share('Of the calls.', { default: '100%' }),
-    maxBody: SizeOrZero('A request with a larger body is not mirrored.', { default: '64kb' }),
-    maxActive: Count('Mirrored calls in flight; more are dropped.', { default: 100 })
+    percent: Share('Share of the calls that is mirrored.', { default: '100%' }),
+    maxBody: SizeOrZero('Largest request body; a request with a larger one is not mirrored.', { default: '64kb' }),
+    maxActive: Count('Most mirrored calls in flight; more are dropped.', { default: 100 })
   },
   strict
 )

@@ -9,30 +9,36 @@ import Type from '../../../config/schema/type.ts'
 export const Connections = Type.Object(
   {
     idle: DurationOrZero(
-      'How long an idle connection waits for its next request where the service does not say so (`Keep-Alive: timeout`); 0: not at all.',
+      'Idle timeout of a connection, unless the service sends one (`Keep-Alive: timeout`); 0: connections are not reused.',
       { default: '4s' }
     ),
     maxAge: Type.Optional(
-      Duration('A connection this old, or up to a tenth younger, takes no more requests. Unset: it may live for ever.')
+      Duration('Age (less up to a tenth, at random) after which a connection takes no more requests. Unset: no limit.')
     ),
-    maxRequests: Type.Optional(Count('Most requests on one connection. Unset: any number.'))
+    maxRequests: Type.Optional(Count('Most requests on one connection. Unset: no limit.'))
   },
   { ...strict, description: 'Connections to the instances.' }
 )
 
 export const UpstreamTls = Type.Object(
   {
-    ca: Type.Optional(Type.String({ description: "PEM file; default: Node's authorities." })),
+    ca: Type.Optional(
+      Type.String({ description: "PEM file of the trusted certificate authorities. Default: Node's." })
+    ),
     cert: Type.Optional(Type.String({ description: 'PEM file of the client certificate.' })),
-    key: Type.Optional(Type.String({ description: 'PEM file of its key.' })),
-    serverName: Type.Optional(Type.String({ description: "SNI; default: the instance's host name." })),
+    key: Type.Optional(Type.String({ description: 'PEM file of the key of the client certificate.' })),
+    serverName: Type.Optional(
+      Type.String({
+        description: "Server name (SNI), which the certificate must have. Default: the instance's host name."
+      })
+    ),
     san: Type.Optional(
       Type.Array(Text, {
         minItems: 1,
         description: "One of these URIs or DNS names must be in the instance's certificate, instead of its host name."
       })
     ),
-    minVersion: Names(['TLSv1.2', 'TLSv1.3'], { default: 'TLSv1.2', description: 'Oldest version spoken.' })
+    minVersion: Names(['TLSv1.2', 'TLSv1.3'], { default: 'TLSv1.2', description: 'Lowest TLS version.' })
   },
   strict
 )
@@ -40,7 +46,7 @@ export const UpstreamTls = Type.Object(
 export type UpstreamTlsOptions = Static<typeof UpstreamTls>
 
 export const Identity = Type.Object(
-  { service: Type.String({ description: 'Consul service that the gateway speaks as.' }) },
+  { service: Type.String({ description: 'Consul service as which the gateway calls others.' }) },
   strict
 )
 
@@ -59,10 +65,17 @@ declare module '../../../config/schema.ts' {
 }
 
 export const connectKeys: readonly Key[] = [
-  { name: 'connectTimeout', options: Duration('TCP and TLS.'), levels: gatewayAndService, default: '2s' },
+  {
+    name: 'connectTimeout',
+    options: Duration('Longest time to establish a connection, with its TLS handshake.'),
+    levels: gatewayAndService,
+    default: '2s'
+  },
   {
     name: 'maxHeaderSize',
-    options: Size('Largest header section of a response, and largest trailer section; what is larger is a 502.'),
+    options: Size(
+      'Largest header section, and largest trailer section, of a response. A larger one fails the call with a 502.'
+    ),
     levels: gatewayAndService,
     default: '64kb'
   },
@@ -74,7 +87,7 @@ export const connectKeys: readonly Key[] = [
   },
   {
     name: 'tls',
-    options: orOff(UpstreamTls, { description: 'How https instances are spoken to.' }),
+    options: orOff(UpstreamTls, { description: 'TLS toward https instances.' }),
     levels: gatewayAndService,
     check: checkTls,
     complete(options: UpstreamTlsOptions, absolute) {
@@ -91,7 +104,7 @@ export const connectKeys: readonly Key[] = [
     name: 'mode',
     options: Names(['direct', 'sidecar', 'connect'], {
       description:
-        'direct unless set; sidecar: through the local listener of `services.NAME.sidecar`; connect: Consul Connect, mTLS to the instances.'
+        'direct (default): to the instances; sidecar: to the local listener in `services.NAME.sidecar`; connect: to the instances by Consul Connect, with mTLS.'
     }),
     levels: gatewayAndService,
     check: checkMode
@@ -99,7 +112,7 @@ export const connectKeys: readonly Key[] = [
   { name: 'identity', options: Identity, levels: gatewayOnly },
   {
     name: 'intentions',
-    options: orOff(Intentions, { description: "Consul's intentions, asked before a call; on in `mode: connect`." }),
+    options: orOff(Intentions, { description: "Refuses calls that Consul's intentions deny; on in `mode: connect`." }),
     levels: gatewayAndService,
     check(_options, at, checked) {
       if (checked.report.sound(at)) checkHasConsul(at, checked)
@@ -110,7 +123,7 @@ export const connectKeys: readonly Key[] = [
 function checkTls(tls: UpstreamTlsOptions, at: string, checked: Checked): void {
   if (!checked.report.sound(at)) return
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
-    checked.report.fault(at, 'a client certificate needs cert and key')
+    checked.report.fault(at, 'a client certificate needs both cert and key')
   }
   for (const key of ['ca', 'cert', 'key'] as const) checkPem(at, key, tls[key], checked)
 }
@@ -119,16 +132,16 @@ function checkMode(mode: string, at: string, checked: Checked, { service }: Plac
   const { data, report } = checked
   if (mode === 'sidecar' && service !== null && report.usable(`/services/${service}`)) {
     if (data.services[service]?.sidecar !== undefined) return
-    report.fault(at, `services.${service}.sidecar must say which local listener leads to it`)
+    report.fault(at, `mode sidecar needs services.${service}.sidecar, the URL of its local listener`)
   }
   if (mode === 'connect') checkHasConsul(at, checked)
 }
 
-/** Checks what Consul Connect and intentions need. */
+/** Checks the keys that Consul Connect and intentions depend on. */
 function checkHasConsul(at: string, { data, report }: Checked): void {
   if (!report.usable('/discovery') || !report.usable('/mesh')) return
   if (data.discovery.consul === undefined) report.fault(at, 'needs discovery.consul')
   if (data.mesh.identity === undefined) {
-    report.fault(at, 'needs mesh.identity.service: the Consul service that the gateway speaks as')
+    report.fault(at, 'needs mesh.identity.service, the Consul service as which the gateway calls others')
   }
 }

@@ -6,29 +6,31 @@ import { Count, Duration, Mode, orOff, Share, strict } from '../../../config/sch
 import Type from '../../../config/schema/type.ts'
 
 const caps = {
-  maxConnections: Count('Connections in use at a time; more attempts wait.', { default: 1024 }),
-  maxPendingRequests: Count('Attempts that wait for a connection; more are refused at once.', {
+  maxConnections: Count('Most connections in use at a time; more attempts are queued.', { default: 1024 }),
+  maxPendingRequests: Count('Most attempts queued for a connection; more are refused at once.', {
     default: 1024,
     minimum: 0
   }),
-  maxRequests: Type.Optional(Count('Attempts in flight, waiting ones included; more are refused at once.'))
+  maxRequests: Type.Optional(Count('Most attempts in flight, with queued ones; more are refused at once.'))
 }
 
 export const CircuitBreaker = Type.Object(
   {
     mode: Mode,
     ...caps,
-    maxRetries: Type.Optional(Count('Retries in flight at a time, besides the retry budget.')),
-    perInstance: Type.Object(caps, { ...strict, default: {}, description: 'The same, of one instance.' }),
-    errorRatio: orOff(Share('Share of failed calls (5xx, no answer, retries included) that opens the circuit.'), {
+    maxRetries: Type.Optional(Count('Most retries in flight at a time, besides the retry budget.')),
+    perInstance: Type.Object(caps, { ...strict, default: {}, description: 'The same caps for each instance.' }),
+    errorRatio: orOff(Share('Share of failed calls (5xx or no response, after retries) that opens the circuit.'), {
       default: '50%'
     }),
-    slowRatio: orOff(Share('Share of slow calls that opens it.'), { default: '100%' }),
-    slowAfter: Duration('A call is slow if its headers took longer.', { default: '5s' }),
-    minRequests: Count('Calls within the window before ratios count.', { default: 20 }),
-    window: Duration('Rolling window over which ratios are taken.', { default: '10s' }),
-    openFor: Duration('How long it stays open.', { default: '10s' }),
-    rampFor: Duration('Half-open: how long until all traffic is let in again, growing linearly.', { default: '10s' })
+    slowRatio: orOff(Share('Share of slow calls that opens the circuit.'), { default: '100%' }),
+    slowAfter: Duration("Time to the response's headers above which a call is slow.", { default: '5s' }),
+    minRequests: Count('Fewest calls within the window for which ratios count.', { default: 20 }),
+    window: Duration('Rolling window over which ratios are computed.', { default: '10s' }),
+    openFor: Duration('Time for which the circuit stays open.', { default: '10s' }),
+    rampFor: Duration('Half-open: time in which the admitted share of calls grows, linearly, to all.', {
+      default: '10s'
+    })
   },
   strict
 )
@@ -44,7 +46,7 @@ declare module '../../../config/schema.ts' {
 export const circuitBreakerKey: Key = {
   name: 'circuitBreaker',
   options: orOff(CircuitBreaker, {
-    description: 'Caps on what is in flight, and a breaker on the ratio of failed or slow calls.'
+    description: 'Caps on connections and attempts in flight, and a circuit that opens on failed or slow calls.'
   }),
   levels: gatewayAndService
 }

@@ -22,27 +22,33 @@ declare module '../../../config/schema.ts' {
 export const callKeys: readonly Key[] = [
   {
     name: 'timeout',
-    options: Duration("Whole call, all attempts, from the end of the request to the response's headers."),
+    options: Duration(
+      "Longest time for a call with all its attempts, from the end of the request to the response's headers."
+    ),
     levels: everyLevel,
     default: '60s'
   },
   {
     name: 'attemptTimeout',
     options: Duration(
-      "One attempt, from the end of the request to the response's headers. Unset, `timeout` alone ends attempts."
+      "Longest time for one attempt, from the end of the request to the response's headers. Unset, only `timeout` ends attempts."
     ),
     levels: everyLevel,
     checkAll: checkTimeouts
   },
   {
     name: 'idleTimeout',
-    options: orOff(Duration('Longest silence once the response runs; of a caller within its request at least this.')),
+    options: orOff(
+      Duration(
+        'Longest pause within a response body. A client that pauses within its request body gets at least this long, too.'
+      )
+    ),
     levels: everyLevel,
     default: '60s'
   },
   {
     name: 'subset',
-    options: Type.String({ description: "One of the service's `subsets`." }),
+    options: Type.String({ description: "Name of one of the service's `subsets`; calls go only to its instances." }),
     levels: ['route']
   },
   circuitBreakerKey

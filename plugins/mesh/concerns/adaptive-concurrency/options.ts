@@ -8,15 +8,15 @@ import Type from '../../../../config/schema/type.ts'
 export const AdaptiveConcurrency = Type.Object(
   {
     mode: Mode,
-    initialLimit: Count('Attempts without headers yet, at the start.', { default: 20 }),
-    minLimit: Count('Never fewer.', { default: 5 }),
-    maxLimit: Count('Never more.', { default: 1000 }),
+    initialLimit: Count('Limit at the start: attempts whose response headers have not come yet.', { default: 20 }),
+    minLimit: Count('Lowest value of the limit.', { default: 5 }),
+    maxLimit: Count('Highest value of the limit.', { default: 1000 }),
     tolerance: Type.Number({
       minimum: 1,
       default: 1.5,
       description: 'Latency may rise by this factor over its long-term mean before the limit shrinks.'
     }),
-    window: Duration('Between two adjustments.', { default: '1s' })
+    window: Duration('Time between two adjustments of the limit.', { default: '1s' })
   },
   strict
 )
@@ -32,11 +32,11 @@ declare module '../../../../config/schema.ts' {
 export const adaptiveConcurrencyKey: Key = {
   name: 'adaptiveConcurrency',
   options: orOff(AdaptiveConcurrency, {
-    description: 'A cap on attempts in flight that follows the latency (gradient).'
+    description: 'A limit of attempts in flight that adapts to the latency (gradient algorithm).'
   }),
   levels: gatewayAndService,
   check({ minLimit, initialLimit, maxLimit }: AdaptiveConcurrencyOptions, at, { report }) {
     if (!report.sound(at) || (minLimit <= initialLimit && initialLimit <= maxLimit)) return
-    report.fault(at, 'minLimit, initialLimit and maxLimit must be in this order')
+    report.fault(at, 'expected minLimit ≤ initialLimit ≤ maxLimit')
   }
 }

@@ -10,10 +10,12 @@ export const Collapse = Type.Object(
   {
     headers: Type.Array(HeaderName('A request header.'), {
       default: [],
-      description: 'Request headers that must be equal, too, although they are headers of tracing.'
+      description: 'Tracing headers that must be equal, too, for two requests to be identical.'
     }),
     excludeHeaders: ExcludeHeaders,
-    maxBody: SizeOrZero('A larger response is not shared by those who came later.', { default: '1mb' })
+    maxBody: SizeOrZero('Largest response body that is shared with calls which begin while it is being received.', {
+      default: '1mb'
+    })
   },
   strict
 )
@@ -29,7 +31,7 @@ declare module '../../../../config/schema.ts' {
 export const collapseKey: Key = {
   name: 'collapse',
   options: Either({ type: 'boolean' }, Type.Boolean(), Collapse, {
-    description: 'Identical GET and HEAD calls in flight share one answer.'
+    description: 'Identical GET and HEAD calls in flight share one response.'
   }),
   levels: everyLevel,
   check(options: CollapseOptions | true, at, { report }) {

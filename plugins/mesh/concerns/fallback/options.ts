@@ -20,25 +20,26 @@ export const Fallback = Type.Object(
     on: Type.Array(Either({ type: 'integer' }, status, Names(fallbackConditions)), {
       minItems: 1,
       default: ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout'],
-      description: 'When it steps in. overloaded: a cap or a limit of ours is reached.'
+      description:
+        'Failures and statuses for which the fallback applies. overloaded: a cap or limit of the gateway is reached.'
     }),
     service: Type.Optional(Text),
     stale: Type.Optional(
       Type.Object(
         {
-          maxAge: Duration('Oldest answer that may be given again.', { default: '10m' }),
-          maxEntries: Count('Answers kept.', { default: 1000 }),
-          maxBody: SizeOrZero('Largest answer kept.', { default: '64kb' }),
+          maxAge: Duration('Greatest age of a stored response that is used.', { default: '10m' }),
+          maxEntries: Count('Most stored responses.', { default: 1000 }),
+          maxBody: SizeOrZero('Largest body of a stored response.', { default: '64kb' }),
           excludeHeaders: ExcludeHeaders
         },
         {
           ...strict,
           description:
-            'The last good response to an identical GET; if it was `public`, to any GET of the resource that `Vary` allows.'
+            'The last good response to an identical GET; a `public` response is used for every GET of the resource that `Vary` allows.'
         }
       )
     ),
-    status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599, description: 'A static response.' })),
+    status: Type.Optional(Type.Integer({ minimum: 200, maximum: 599, description: 'Status of a static response.' })),
     headers: Type.Optional(Type.Record(Type.String(), Type.String())),
     body: Type.Optional(Type.String())
   },
@@ -56,7 +57,7 @@ declare module '../../../../config/schema.ts' {
 export const fallbackKey: Key = {
   name: 'fallback',
   options: orOff(Type.Array(Fallback, { minItems: 1 }), {
-    description: 'What is answered instead of a failure; tried in this order.'
+    description: 'Responses in place of a failure; the first entry that applies is used.'
   }),
   levels: everyLevel,
   otherServices: (entries: FallbackOptions[]) => entries.flatMap(({ service }) => service ?? []),
@@ -71,11 +72,11 @@ function checkEntry(at: string, entry: FallbackOptions, service: string | null, 
   const kinds = (['service', 'stale', 'status'] as const).filter((kind) => entry[kind] !== undefined)
   if (kinds.length !== 1) {
     const found = kinds.length === 0 ? 'none of them' : kinds.join(' and ')
-    report.fault(at, `a fallback is exactly one of service, stale and status; this one has ${found}`)
+    report.fault(at, `a fallback needs exactly one of service, stale and status; this one has ${found}`)
   }
   for (const part of ['headers', 'body'] as const) {
     if (entry[part] === undefined || entry.status !== undefined) continue
-    report.fault(`${at}/${part}`, 'only a static response has it; that needs a "status"', 'key')
+    report.fault(`${at}/${part}`, `only a static response has ${part}: add "status"`, 'key')
   }
   if (entry.stale !== undefined) checkExcluded(`${at}/stale/excludeHeaders`, entry.stale.excludeHeaders, report)
   checkAnswer(at, entry, report)
@@ -86,10 +87,11 @@ function checkEntry(at: string, entry: FallbackOptions, service: string | null, 
 function checkAnswer(at: string, { status, headers = {}, body }: FallbackOptions, report: Checked['report']): void {
   for (const [name, value] of Object.entries(headers)) {
     const place = pointer(at, 'headers', name)
-    if (!token.test(name)) report.fault(place, `"${name}" is no name of a header`, 'key')
+    if (!token.test(name)) report.fault(place, `"${name}" is not a valid header name`, 'key')
     else if (!/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
-      report.fault(place, 'a header holds no line breaks and no characters beyond Latin-1')
+      report.fault(place, 'a header value cannot contain line breaks, or characters beyond Latin-1')
     }
   }
-  if ((status === 204 || status === 304) && body) report.fault(`${at}/body`, `a ${status} has no body`, 'key')
+  if ((status === 204 || status === 304) && body)
+    report.fault(`${at}/body`, `a response with status ${status} cannot have a body`, 'key')
 }

@@ -17,25 +17,25 @@ const Part = (description: string) => Share(description, { default: '100%' })
 export const Fault = Type.Object(
   {
     delay: Type.Optional(
-      Type.Object({ for: Duration('Length of the delay.'), percent: Part('Of the attempts.') }, strict)
+      Type.Object({ for: Duration('Length of the delay.'), percent: Part('Share of the attempts.') }, strict)
     ),
     abort: Type.Optional(
       Type.Object(
         {
-          status: Type.Integer({ minimum: 200, maximum: 599, description: 'Answered instead of the service.' }),
-          percent: Part('Of the attempts.')
+          status: Type.Integer({ minimum: 200, maximum: 599, description: 'Status of the injected response.' }),
+          percent: Part('Share of the attempts.')
         },
         strict
       )
     ),
     bandwidth: Type.Optional(
-      Type.Object({ limit: Size('Bytes per second of the response.'), percent: Part('Of the attempts.') }, strict)
+      Type.Object({ limit: Size('Bytes per second of the response.'), percent: Part('Share of the attempts.') }, strict)
     ),
     header: Type.Boolean({
       default: false,
-      description: `Trusted callers may ask for faults: ${faultHeaders.delay} (ms), ${faultHeaders.abort} (status), ${faultHeaders.bandwidth} (bytes/s).`
+      description: `Trusted callers may request faults by headers: ${faultHeaders.delay} (ms), ${faultHeaders.abort} (status), ${faultHeaders.bandwidth} (bytes/s).`
     }),
-    maxActive: Count('Faults in force at a time; more are not injected.', { default: 1000 })
+    maxActive: Count('Most faults in force at a time; beyond this none is injected.', { default: 1000 })
   },
   strict
 )
@@ -50,12 +50,12 @@ declare module '../../../../config/schema.ts' {
 
 export const faultKey: Key = {
   name: 'fault',
-  options: orOff(Fault, { description: 'Faults that are injected, to see how the callers fare.' }),
+  options: orOff(Fault, { description: 'Injects faults into attempts, to test how callers cope with them.' }),
   levels: everyLevel,
-  // To the next gateway this one is a trusted peer, so a client's must not reach it.
+  // A client's instruction must not reach the next gateway, to which this one is a trusted peer.
   instructions: { headers: Object.values(faultHeaders), areObeyed: ({ header }: FaultOptions) => header },
   check({ delay, abort, bandwidth, header }: FaultOptions, at, { report }) {
     if (!report.sound(at) || delay || abort || bandwidth || header) return
-    report.fault(at, 'names no fault: delay, abort, bandwidth or header: true')
+    report.fault(at, 'needs at least one of delay, abort, bandwidth and header: true')
   }
 }

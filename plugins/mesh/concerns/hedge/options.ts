@@ -8,14 +8,23 @@ import Type from '../../../../config/schema/type.ts'
 
 export const Hedge = Type.Object(
   {
-    after: Type.Optional(Duration('A second attempt starts when the first has not answered by then.')),
+    after: Type.Optional(Duration('A second attempt starts if the first has no response after this time.')),
     percentile: Type.Optional(
-      Type.Number({ minimum: 50, maximum: 99.9, description: "Instead: at this percentile of the service's latency." })
+      Type.Number({
+        minimum: 50,
+        maximum: 99.9,
+        description: "In place of `after`: this percentile of the service's latency."
+      })
     ),
-    attempts: Type.Integer({ minimum: 1, maximum: 3, default: 1, description: 'Hedged attempts besides the first.' }),
+    attempts: Type.Integer({
+      minimum: 1,
+      maximum: 3,
+      default: 1,
+      description: 'Most hedged attempts, besides the first attempt.'
+    }),
     methods: Type.Array(Names(METHODS), {
       default: ['GET', 'HEAD', 'OPTIONS'],
-      description: 'Only safe methods are hedged.'
+      description: 'Methods that are hedged.'
     })
   },
   strict
@@ -33,12 +42,12 @@ export const hedgeKey: Key = {
   name: 'hedge',
   options: orOff(Hedge, {
     description:
-      'A second attempt at another instance when the first is slow, within the retry budget. The first answer wins.'
+      'Starts a second attempt at another instance when the first is slow, within the retry budget. The first response wins.'
   }),
   levels: everyLevel,
   repeatsTimeouts: () => true,
   check(options: HedgeOptions, at, { report }) {
     if (!report.sound(at) || (options.after === undefined) !== (options.percentile === undefined)) return
-    report.fault(at, 'a hedge starts either after a time or at a percentile: exactly one of "after" and "percentile"')
+    report.fault(at, 'needs exactly one of after and percentile')
   }
 }

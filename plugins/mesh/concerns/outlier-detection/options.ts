@@ -8,23 +8,35 @@ import Type from '../../../../config/schema/type.ts'
 export const OutlierDetection = Type.Object(
   {
     mode: Mode,
-    consecutive5xx: orOff(Count('5xx in a row, or no answer, that eject.'), { default: 5 }),
-    consecutiveGatewayFailures: orOff(Count('502, 503, 504 in a row, or no answer, that eject.'), { default: 5 }),
-    interval: Duration('Between two looks at rates and at who may return.', { default: '10s' }),
-    baseEjection: Duration('Length of the first ejection; grows with each.', { default: '30s' }),
-    maxEjection: Duration('Length that no ejection exceeds.', { default: '300s' }),
-    maxEjectionPercent: Share('Most instances out at a time; one may always be, and one always stays.', {
-      default: '10%'
+    consecutive5xx: orOff(Count('Consecutive failures (5xx or no response) after which an instance is ejected.'), {
+      default: 5
     }),
+    consecutiveGatewayFailures: orOff(
+      Count('Consecutive gateway failures (502, 503, 504 or no response) after which an instance is ejected.'),
+      { default: 5 }
+    ),
+    interval: Duration('Time between two evaluations of rates and of ejections that are over.', { default: '10s' }),
+    baseEjection: Duration('Length of the first ejection; each further one is longer by this much.', {
+      default: '30s'
+    }),
+    maxEjection: Duration('Longest ejection.', { default: '300s' }),
+    maxEjectionPercent: Share(
+      'Most instances ejected or unavailable at a time. One may always be ejected, and one always stays.',
+      {
+        default: '10%'
+      }
+    ),
     successRate: orOff(
       Type.Object(
         {
-          minHosts: Count('With this many requests each, before rates are compared.', { default: 5 }),
-          minRequests: Count('Of an instance within the interval.', { default: 100 }),
+          minHosts: Count('Fewest instances with `minRequests` for which rates are compared.', { default: 5 }),
+          minRequests: Count('Fewest requests of an instance within the interval for which it is judged.', {
+            default: 100
+          }),
           stdevFactor: Type.Number({
             minimum: 0,
             default: 1.9,
-            description: 'Ejected below mean - factor × standard deviation.'
+            description: 'An instance is ejected if its success rate is below mean - factor × standard deviation.'
           })
         },
         strict
@@ -34,9 +46,11 @@ export const OutlierDetection = Type.Object(
     failurePercentage: orOff(
       Type.Object(
         {
-          threshold: Share('Share of failures that ejects.', { default: '85%' }),
-          minHosts: Count('With this many requests each.', { default: 5 }),
-          minRequests: Count('Of an instance within the interval.', { default: 50 })
+          threshold: Share('Share of failures at which an instance is ejected.', { default: '85%' }),
+          minHosts: Count('Fewest instances with `minRequests` for which this applies.', { default: 5 }),
+          minRequests: Count('Fewest requests of an instance within the interval for which it is judged.', {
+            default: 50
+          })
         },
         strict
       ),
@@ -57,11 +71,11 @@ declare module '../../../../config/schema.ts' {
 export const outlierDetectionKey: Key = {
   name: 'outlierDetection',
   options: orOff(OutlierDetection, {
-    description: 'Passive checks: instances that answer worse than the others are ejected.'
+    description: 'Passive health checks: ejects instances that fail more often than the others.'
   }),
   levels: gatewayAndService,
   check({ baseEjection, maxEjection }: OutlierOptions, at, { report }) {
     if (!report.sound(at) || baseEjection <= maxEjection) return
-    report.fault(at, 'baseEjection is longer than maxEjection, which no ejection exceeds')
+    report.fault(at, 'baseEjection must not be longer than maxEjection')
   }
 }

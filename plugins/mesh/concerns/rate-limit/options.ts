@@ -8,11 +8,13 @@ import Type from '../../../../config/schema/type.ts'
 export const Limit = Type.Object(
   {
     mode: Mode,
-    rate: Count('Attempts per `per`, of all callers together.'),
-    per: Duration('The unit of time.', { default: '1s' }),
-    burst: Type.Optional(Count('Attempts at once after a pause; default: `rate`.')),
-    queue: Count('Attempts that may wait for their turn; more are refused at once.', { default: 100, minimum: 0 }),
-    queueTimeout: Duration('Longest wait; who would wait longer is refused at once.', { default: '1s' })
+    rate: Count('Attempts per `per`, for all callers together.'),
+    per: Duration('Unit of time of `rate`.', { default: '1s' }),
+    burst: Type.Optional(Count('Most attempts at once after a pause. Default: `rate`.')),
+    queue: Count('Most attempts in the queue; more are refused at once.', { default: 100, minimum: 0 }),
+    queueTimeout: Duration('Longest time in the queue; an attempt that would wait longer is refused at once.', {
+      default: '1s'
+    })
   },
   strict
 )
@@ -27,6 +29,8 @@ declare module '../../../../config/schema.ts' {
 
 export const limitKey: Key = {
   name: 'limit',
-  options: orOff(Limit, { description: 'A token bucket toward the service, of all callers together.' }),
+  options: orOff(Limit, {
+    description: 'Limits the rate of attempts at the service by a token bucket, for all callers together.'
+  }),
   levels: gatewayAndService
 }

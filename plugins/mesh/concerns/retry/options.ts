@@ -10,12 +10,17 @@ export const retryConditions = ['connect-failure', 'refused-stream', 'reset', 'g
 const status = Type.Integer({ minimum: 400, maximum: 599 })
 const methods = Type.Array(Names(METHODS), {
   default: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
-  description: 'Methods that may be sent twice. A failure to connect is retried for every method.'
+  description: 'Methods that are retried. A failed connect is retried for every method.'
 })
 
 export const Retry = Type.Object(
   {
-    attempts: Type.Integer({ minimum: 1, maximum: 10, default: 2, description: 'Tries after the first one.' }),
+    attempts: Type.Integer({
+      minimum: 1,
+      maximum: 10,
+      default: 2,
+      description: 'Most retries after the first attempt.'
+    }),
     on: Type.Array(
       Either(
         { type: 'integer' },
@@ -34,18 +39,18 @@ export const Retry = Type.Object(
         minItems: 1,
         default: ['connect-failure', 'refused-stream', 'reset'],
         description:
-          'Conditions and statuses; gateway-error (502, 503, 504) and 5xx include getting no answer; retriable-header:NAME is a response with that header.'
+          'Conditions and statuses that are retried. gateway-error (502, 503, 504) and 5xx include attempts without a response; retriable-header:NAME is a response with that header.'
       }
     ),
     methods,
     idempotencyKey: Type.Boolean({
       default: true,
-      description: 'Any method may be sent twice with an `Idempotency-Key`.'
+      description: 'A request with an `Idempotency-Key` is retried whatever its method.'
     }),
-    maxBody: SizeOrZero('Largest request body that is kept for a retry; 0b: none.', { default: '64kb' }),
+    maxBody: SizeOrZero('Largest streamed request body that is buffered for a retry; 0b: none.', { default: '64kb' }),
     backoff: Type.Object(
       {
-        base: DurationOrZero('Bound of the first random pause; doubled each time.', { default: '25ms' }),
+        base: DurationOrZero('Upper bound of the first random pause; doubled for each retry.', { default: '25ms' }),
         max: DurationOrZero('Longest pause. A response whose `Retry-After` asks for a longer one is passed on.', {
           default: '250ms'
         })
@@ -53,7 +58,7 @@ export const Retry = Type.Object(
       { ...strict, default: {} }
     ),
     budget: Percent(
-      'Retries, at most, as a share of the calls of the last 10 s, and 10 a second besides. A failure to connect costs none.',
+      "Retries may be at most this share of the last 10 s' calls, plus 10 per second. Retries after a failed connect are not counted.",
       {
         default: '20%'
       }

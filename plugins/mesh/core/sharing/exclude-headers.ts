@@ -1,4 +1,4 @@
-/** `excludeHeaders`: request headers that do not keep two requests from sharing a response. */
+/** `excludeHeaders`: request headers that two requests need not have in common to share a response. */
 
 import type { Report } from '../../../../config/faults.ts'
 import { pointer } from '../../../../config/faults.ts'
@@ -8,14 +8,15 @@ import Type from '../../../../config/schema/type.ts'
 export const ExcludeHeaders = Type.Array(HeaderName('A request header.'), {
   default: [],
   description:
-    'Request headers that do not change the response. All others must be equal for two requests to share a response, except headers of tracing. Not allowed: Authorization, Cookie, Host, Range and conditions.'
+    'Request headers on which the response does not depend. All others, except tracing headers, must be equal for two requests to share a response. Not allowed: Authorization, Cookie, Host, Range and conditional headers.'
 })
 
-/** Headers that always make requests different: they name the caller, the resource, or a part or version of it. */
+/** Headers that always distinguish requests: they name the caller, the resource, or a part or version of it. */
 const essential = /^(host|authorization|proxy-authorization|cookie|range|if-.*)$/i
 
 export function checkExcluded(at: string, names: readonly string[], report: Report): void {
   names.forEach((name, index) => {
-    if (essential.test(name)) report.fault(pointer(at, index), `requests that differ in ${name} never share a response`)
+    if (essential.test(name))
+      report.fault(pointer(at, index), `${name} cannot be excluded: requests that differ in it never share a response`)
   })
 }
