@@ -15,6 +15,8 @@ import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'f
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
+import type { Clock } from './plugins/clock.ts'
+import { CLOCK } from './plugins/clock.ts'
 import { loadWithPlugins as loadConfig, schemaOf } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
@@ -34,7 +36,8 @@ import { curlByName } from './plugins/edge/protocol/tls/example-request.ts'
 import { listenerTlsOf } from './plugins/edge/protocol/tls/index.ts'
 import keepStores from './plugins/keep-stores.ts'
 import { markListener } from './plugins/listener-of.ts'
-import mesh from './plugins/mesh/index.ts'
+import type { MeshDependencies } from './plugins/mesh/index.ts'
+import mesh, { MESH_DEPS } from './plugins/mesh/index.ts'
 import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
@@ -137,18 +140,24 @@ export interface BuildOptions {
   log?: FastifyBaseLogger
   /** Built to be looked at: it will not serve. */
   dryRun?: boolean
+  /** Time for the edge's limits and the expiry of tokens; default: the system's. */
+  clock?: Clock
+  /** Instances, connections and time of the mesh, in place of those of the configuration and the system. */
+  meshDeps?: MeshDependencies
 }
 
 /** A server of its own with the gateway in it; it does not listen yet. */
 export function build(
   config: Config,
-  { logger, sealed, stores, host, log, dryRun }: BuildOptions = {}
+  { logger, sealed, stores, host, log, dryRun, clock, meshDeps }: BuildOptions = {}
 ): FastifyInstance {
   const server = Fastify({
     ...(host ? { ...gatewayOptions(config), serverFactory: host.edge.create } : serverOptions(config)),
     ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log })
   } as FastifyServerOptions)
   if (sealed) server.decorate(SEALED, true)
+  if (clock !== undefined) server.decorate(CLOCK, clock)
+  if (meshDeps !== undefined) server.decorate(MESH_DEPS, meshDeps)
   server.decorate('host', host ?? null)
   server.decorate('dryRun', dryRun ?? false)
   server.register(keepStores, { stores })

@@ -32,6 +32,17 @@ const reasons: Readonly<Record<string, string>> = {
 
 type Warn = (warning: Fault) => void
 
+/** A configuration for a gateway under test. */
+export interface AmendedSource {
+  /** Paths in the configuration are relative to its folder. */
+  readonly file: string
+  /** Default: that of the file. */
+  readonly text?: string | undefined
+  readonly amend: (data: unknown) => unknown
+  readonly env: NodeJS.ProcessEnv
+  readonly warn?: Warn
+}
+
 /** Loads configurations with the keys of given concerns. */
 export class Loader {
   readonly schema: ReturnType<typeof gatewaySchema>
@@ -76,9 +87,28 @@ export class Loader {
     env: NodeJS.ProcessEnv = process.env,
     warn: Warn = () => {}
   ): Promise<Config> {
+    return this.#parseWithPlugins(imported, sourceOf(file), file, env, warn)
+  }
+
+  /** The same for a file, or a text in its place, whose data `amend` changes before anything is checked. */
+  async loadAmended(
+    imported: ImportModule,
+    { file, text, amend, env, warn = () => {} }: AmendedSource
+  ): Promise<Config> {
+    const source = text === undefined ? sourceOf(file) : { text, hash: hashOf(text) }
+    return this.#parseWithPlugins(imported, source, file, env, warn, amend)
+  }
+
+  async #parseWithPlugins(
+    imported: ImportModule,
+    { text, hash }: Source,
+    file: string,
+    env: NodeJS.ProcessEnv,
+    warn: Warn,
+    amend: (data: unknown) => unknown = (data) => data
+  ): Promise<Config> {
     const report = new Report(file)
-    const { text, hash } = sourceOf(file)
-    const data = await inSlices(read(await parsedAside(text, report), env, report))
+    const data = amend(await inSlices(read(await parsedAside(text, report), env, report)))
     const loader = await this.#withPlugins(data, file, report, imported)
     return inSlices(loader.#finish(data, hash, file, report, warn))
   }

@@ -25,6 +25,9 @@ const imported: ImportModule = async (plugin, configFile) => {
 /** Reads a configuration file with what the modules of its plugins declare, which it imports; see `Loader`. */
 export const loadWithPlugins = loader.loadWithPlugins.bind(loader, imported)
 
+/** The same for a configuration that is changed before it is checked. */
+export const loadAmended = loader.loadAmended.bind(loader, imported)
+
 /** Returns the schema of a file with the concerns of its plugins; for null, the schema without any. */
 export async function schemaOf(file: string | null): Promise<object> {
   return file === null ? loader.schema : loader.schemaOf(imported, file)

@@ -55,7 +55,7 @@ const timeSlices = 'plugins/time-slices.ts'
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
-  'plugins/listener-of.ts', timeSlices
+  'plugins/listener-of.ts', 'plugins/clock.ts', timeSlices
 ] // biome-ignore format: a list
 
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */
@@ -72,6 +72,9 @@ const ofOptions = new Set([
 
 /** Returns the rule that an import breaks, in words, or null. */
 function broken(file: string, { target, typeOnly }: Import): string | null {
+  // Puts a gateway together for tests, as the composition root does for clients.
+  if (within('plugins/testing')(file)) return within('test')(target) ? 'no source imports a test' : null
+  if (within('plugins/testing')(target)) return 'the gateway does not load what tests it'
   if (target === 'app.ts') return 'nothing imports the composition root'
   if (within('test')(target)) return 'no source imports a test'
   if (file === seam) {
@@ -397,6 +400,9 @@ t.test('each rule bites', async (t) => {
     ['config/x.ts', "import x from '../plugins/edge/concerns/jwt/index.ts'"],
     ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/core/service.ts'"],
     ['routes/x.ts', "import { build } from '../app.ts'"],
+    ['app.ts', "import { testGateway } from './plugins/testing/index.ts'"],
+    ['plugins/operations/x.ts', "import type { Call } from '../testing/call.ts'"],
+    ['plugins/testing/x.ts', "import { configOf } from '../../test/helpers/gateway.ts'"],
     ['plugins/mesh/concerns/retry/x.ts', "import type { Hedge } from '../hedge/legs.ts'"],
     ['plugins/mesh/concerns/mirror.ts', "import { fault } from './fault/index.ts'"],
     ['plugins/mesh/mesh.ts', "import { mirror } from './concerns/mirror.ts'"],
@@ -417,6 +423,7 @@ t.test('each rule bites', async (t) => {
 
   const good: [file: string, source: string][] = [
     ['plugins/mesh/index.ts', "import fp from 'fastify-plugin'"],
+    ['plugins/testing/x.ts', "import { build } from '../../app.ts'"],
     ['plugins/mesh/x.ts', "import type { MeshPolicy } from '../../config/schema.ts'"],
     [
       'plugins/mesh/x.ts',

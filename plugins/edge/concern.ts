@@ -6,6 +6,8 @@ import type { Checked, Key, Place } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
 import { didYouMean } from '../../config/nearest.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import type { Clock } from '../clock.ts'
+import { CLOCK, systemClock } from '../clock.ts'
 import stores from '../keep-stores.ts'
 import type { ConfigurationMeter } from '../meter.ts'
 import { unmetered } from '../meter.ts'
@@ -68,11 +70,17 @@ export interface ConcernContext {
   /** Makes metrics; counts nothing where nobody could read them. */
   readonly meter: ConfigurationMeter
   readonly log: FastifyInstance['log']
+  /** Time for limits and expiry. */
+  readonly clock: Clock
 }
 
 /** The meter of a server; one that counts nothing where it has none. */
 export const meterOf = (fastify: FastifyInstance): ConfigurationMeter =>
   fastify.hasDecorator('meter') ? fastify.meter : unmetered
+
+/** The clock that a server was given; else the system's. */
+const clockOf = (fastify: FastifyInstance): Clock =>
+  fastify.hasDecorator(CLOCK) ? fastify.getDecorator<Clock>(CLOCK) : systemClock
 
 /** Hooks of one route, by their phase. */
 export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
@@ -171,8 +179,9 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
       async (fastify, config) => {
         // They are there, but for a concern that somebody registers by itself.
         await fastify.register(stores, {})
-        const { log } = fastify
-        const hooksOf = await plugin(fastify, { config, stores: fastify.stores, meter: meterOf(fastify), log })
+        const { log, stores: claims } = fastify
+        const context = { config, stores: claims, meter: meterOf(fastify), log, clock: clockOf(fastify) }
+        const hooksOf = await plugin(fastify, context)
         if (typeof hooksOf !== 'function')
           throw new Error(`plugin of concern ${key.name} returns no function for routes`)
         fastify.addHook('onRoute', (routeOptions) => {

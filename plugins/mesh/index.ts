@@ -4,6 +4,7 @@ import type { Config } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import type { Claims } from '../stores.ts'
 import type { FaultOwners } from './core/types.ts'
+import type { MeshOptions } from './mesh.ts'
 import { Mesh } from './mesh.ts'
 
 declare module 'fastify' {
@@ -12,6 +13,12 @@ declare module 'fastify' {
     mesh: Mesh
   }
 }
+
+/** Decorator of a server whose mesh has dependencies of its own. */
+export const MESH_DEPS = Symbol('jingwei.mesh.deps')
+
+/** Instances, connections to them and time, in place of those of the configuration and the system. */
+export type MeshDependencies = Pick<MeshOptions, 'discovery' | 'transport' | 'now' | 'random'>
 
 /** A digest, since options of plugins may hold secrets. */
 const keyOf = (plugins: Config['plugins']) =>
@@ -25,7 +32,9 @@ export default fp<Config>(
     const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter.lasting : null
     const stores: Claims | null = fastify.hasDecorator('stores') ? fastify.stores : null
     const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
+    const deps = fastify.hasDecorator(MESH_DEPS) ? fastify.getDecorator<MeshDependencies>(MESH_DEPS) : {}
     const mesh = await Mesh.create(config, {
+      ...deps,
       log: fastify.log,
       perRequestHeaders: config.perRequestHeaders,
       owners,

@@ -7,6 +7,7 @@ import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
 import type { Steps } from '../time-slices.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
+import type { Transport } from './connect/index.ts'
 import { Transports } from './connect/index.ts'
 import { LoopClock } from './core/loop-clock.ts'
 import { registerServiceMetrics } from './core/metrics.ts'
@@ -24,6 +25,8 @@ export interface UpstreamOptions {
   meter: Meter | null
   /** Instances from a registry of your own; the configuration then says nothing of where services are. */
   discovery?: Discovery
+  /** Ways to instances, in place of TCP and TLS connections. */
+  transport?: (service: ServiceConfig) => Transport
   now?: () => number
   random?: () => number
 }
@@ -36,6 +39,7 @@ export class Upstreams {
   readonly #discovery: Discovery
   readonly #locality: OwnLocality
   readonly #transports: Transports
+  readonly #transportOf: (service: ServiceConfig) => Transport
   readonly #exhaustion: Exhaustion
   readonly #meter: OwnMeter | null
   readonly #clock: LoopClock
@@ -59,12 +63,13 @@ export class Upstreams {
     })
     this.#discovery = given.discovery ?? createDiscovery(options, this.deps)
     this.#transports = new Transports(options.consul, this.deps)
+    this.#transportOf = given.transport ?? ((service) => this.#transports.of(service))
     if (this.#meter !== null) registerServiceMetrics(this.#meter, () => this.#services, this.deps.now)
   }
 
   /** Makes a service, which does nothing until `start`. Throws if its way of connecting is not possible. */
   add(config: ServiceConfig): Service {
-    const transport = this.#transports.of(config)
+    const transport = this.#transportOf(config)
     const service = new Service(config, this.#discovery.source(config), transport, this.deps)
     this.#services.add(service)
     return service

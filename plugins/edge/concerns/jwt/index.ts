@@ -8,6 +8,7 @@
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import type { Clock } from '../../../clock.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { TimeSlice } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
@@ -47,7 +48,7 @@ export default edgeConcern({
     if (options.publicKey === undefined || isPem(options.publicKey)) return options
     return { ...options, publicKey: absolute(options.publicKey) }
   },
-  async plugin(fastify, { config, stores, meter, log }) {
+  async plugin(fastify, { config, stores, meter, log, clock }) {
     decorateUpstreamHeaders(fastify)
 
     const keySets: { url: string; set: KeySet }[] = []
@@ -86,11 +87,11 @@ export default edgeConcern({
       const set = keySetOf(jwt)
       if (set === null) {
         const { key, options } = verifierOptions(jwt, config.file, null)
-        return byKey(await registerApart(fastify, options), cache(key), clockSkew)
+        return byKey(await registerApart(fastify, options, clock), cache(key), clockSkew, clock.date)
       }
       const keys = new WeakMap<FastifyRequest, string>()
       const { options } = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
-      return bySet(await registerApart(fastify, options), set, keys, cache(null), clockSkew)
+      return bySet(await registerApart(fastify, options, clock), set, keys, cache(null), clockSkew, clock.date)
     }
     const slice = new TimeSlice()
     for (const { jwt } of inForce) {
@@ -135,7 +136,7 @@ export default edgeConcern({
       }
       if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
       const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
-      return { onRequest: authenticate(options, verify, namer(options, names, keyHolder)) }
+      return { onRequest: authenticate(options, verify, namer(options, names, keyHolder), clock.date) }
     }
   }
 })
@@ -151,14 +152,14 @@ function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, k
   }
 }
 
-function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf) {
+function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date: Clock['date']) {
   const { clockSkew, maxTokenSize } = options
   const forward = Object.entries(options.forward ?? {})
   // The claims of a token that is remembered are the same object each time.
   const callers = new WeakMap<Claims, Caller>()
 
   function accept(request: FastifyRequest, claims: Claims): void {
-    if (issuedLater(claims.iat, Date.now() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
+    if (issuedLater(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
     let caller = callers.get(claims)
     if (caller === undefined) {
       caller = callerOf(claims, forward, nameOf)

@@ -1,5 +1,6 @@
 /** Verifies the tokens of requests, and remembers those that it has verified. */
 import type { FastifyRequest } from 'fastify'
+import type { Clock } from '../../../clock.ts'
 import type { Verifier } from './apart.ts'
 import type { KeySet } from './jwks.ts'
 import type { TokenCache } from './token-cache.ts'
@@ -17,13 +18,13 @@ interface Verified {
 }
 
 /** With one key for all tokens there is nothing to look up, so a remembered token is not even decoded. */
-export function byKey({ jwt }: Verifier, known: TokenCache<Claims>, clockSkew: number): Verify {
+export function byKey({ verify }: Verifier, known: TokenCache<Claims>, clockSkew: number, date: Clock['date']): Verify {
   return (request) => {
     const token = bearer(request)
-    const now = Date.now()
+    const now = date()
     const remembered = known.get(token, now)
     if (remembered !== undefined) return remembered
-    const claims = jwt.verify<Claims>(token)
+    const claims = verify(token)
     // One that is not valid yet, by `iat`, is refused further on; it is not remembered for that.
     if (!issuedLater(claims.iat, now + clockSkew)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkew)
     return claims
@@ -36,15 +37,16 @@ export function bySet(
   keySet: KeySet,
   keys: WeakMap<FastifyRequest, string>,
   known: TokenCache<Verified>,
-  clockSkew: number
+  clockSkew: number,
+  date: Clock['date']
 ): Verify {
   return (request) => {
     const token = bearer(request)
-    const remembered = known.get(token, Date.now())
+    const remembered = known.get(token, date())
     if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
     return verifier.verifyRequest(request).then((claims) => {
       const key = keys.get(request)
-      if (key !== undefined && !issuedLater(claims.iat, Date.now() + clockSkew)) {
+      if (key !== undefined && !issuedLater(claims.iat, date() + clockSkew)) {
         known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)
       }
       return claims

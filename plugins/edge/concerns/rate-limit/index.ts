@@ -49,7 +49,7 @@ export default edgeConcern({
   },
   check: checkRateLimit,
   needs: { fact: 'consumer', option: 'by', value: 'consumer' },
-  async plugin(fastify, { config, stores, meter, log }) {
+  async plugin(fastify, { config, stores, meter, log, clock: { now } }) {
     await fastify.register(rateLimit, {
       global: false,
       enableDraftSpec: true,
@@ -80,7 +80,7 @@ export default edgeConcern({
     const createCounter = (route: string, counted: string, { store, by, window }: RateLimitOptions): Counter => {
       // Not with `max`: another limit goes on from the same count.
       const key = { counted, store, by, window }
-      const local = stores.claim('jingwei.rate-limit', key, () => new LocalCounter())
+      const local = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(undefined, now))
       if (store === 'memory') return local
       if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
       link ??= linkTo(config.redis)

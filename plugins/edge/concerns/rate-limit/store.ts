@@ -2,6 +2,8 @@
  * Counters of requests, in fixed windows: in this process (`LocalCounter`) or in the Redis that a cluster shares
  * (`SharedCounter`). If Redis does not answer, the node decides alone, going on from the last count that it saw.
  */
+import type { Clock } from '../../../clock.ts'
+import { systemClock } from '../../../clock.ts'
 import type { Count, RedisLink } from './redis-link.ts'
 
 type Done = (error: Error | null, count?: Count) => void
@@ -21,13 +23,15 @@ export class LocalCounter implements Counter {
   #young = new Map<string, Window>()
   #old = new Map<string, Window>()
   readonly #half: number
+  readonly #now: Clock['now']
 
-  constructor(maxKeys = 100_000) {
+  constructor(maxKeys = 100_000, now: Clock['now'] = systemClock.now) {
     this.#half = Math.ceil(maxKeys / 2)
+    this.#now = now
   }
 
   incr(key: string, done: Done, window: number): void {
-    const now = performance.now()
+    const now = this.#now()
     const entry = this.#entry(key, now, window)
     entry.count++
     done(null, { current: entry.count, ttl: entry.end - now })
@@ -35,7 +39,7 @@ export class LocalCounter implements Counter {
 
   /** Counts one more, if that is within the limit; null, and nothing counted, if it is not. */
   admit(key: string, max: number, window: number): Count | null {
-    const now = performance.now()
+    const now = this.#now()
     const entry = this.#entry(key, now, window)
     if (entry.count >= max) return null
     entry.count++
@@ -53,7 +57,7 @@ export class LocalCounter implements Counter {
 
   /** Takes over a count made elsewhere. */
   note(key: string, { current, ttl }: Count): void {
-    this.#keep(key, { count: current, end: performance.now() + ttl })
+    this.#keep(key, { count: current, end: this.#now() + ttl })
   }
 
   #keep(key: string, entry: Window): void {

@@ -1,0 +1,112 @@
+/** The configuration of a gateway under test: the team's own, but for what leads out of the process. */
+import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Config, EdgePolicy } from '../../config/schema.ts'
+import { loadAmended } from '../config.ts'
+import type { TestKeys } from './tokens.ts'
+import { tokenRulesOf } from './tokens.ts'
+
+/** Settings as a configuration file has them. */
+export type Settings = Readonly<Record<string, unknown>>
+
+export interface ConfigSource {
+  /** Path of a file, or settings as the file has them. */
+  readonly config: string | URL | Settings
+  /** Folder for paths in settings. Default: the working directory. */
+  readonly folder?: string | undefined
+  /** Environment for `${NAME}` in the configuration. Default: `process.env`. */
+  readonly env?: NodeJS.ProcessEnv | undefined
+  /** Settings that are merged into the configuration as JSON merge patch does: `null` removes a key. */
+  readonly override?: Settings | undefined
+  /** Entries that are added to `plugins`. */
+  readonly plugins?: readonly Settings[] | undefined
+}
+
+/**
+ * Loads a configuration with the validation of the command line.
+ * @throws {ConfigError} with every fault.
+ */
+export function loadConfig(
+  { config, folder = '.', env = process.env, override, plugins = [] }: ConfigSource,
+  scripted: readonly string[]
+): Promise<Config> {
+  const isFile = typeof config === 'string' || config instanceof URL
+  const file = isFile
+    ? resolve(config instanceof URL ? fileURLToPath(config) : config)
+    : resolve(folder, 'config of testGateway')
+  const amend = (data: unknown) => {
+    const amended = override === undefined ? data : merged(data, override)
+    if (!isMapping(amended)) return amended
+    if (plugins.length > 0) {
+      const paths = plugins.map((entry) => withAbsolutePath(entry, folder))
+      Object.assign(amended, { plugins: [...(Array.isArray(amended.plugins) ? amended.plugins : []), ...paths] })
+    }
+    return isFile ? amended : withServices(amended, scripted)
+  }
+  return loadAmended({ file, text: isFile ? undefined : JSON.stringify(config, null, 2), amend, env })
+}
+
+type Mapping = Record<string, unknown>
+
+const isMapping = (value: unknown): value is Mapping =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** RFC 7396. */
+function merged(target: unknown, patch: unknown): unknown {
+  if (!isMapping(patch)) return patch
+  const result: Mapping = isMapping(target) ? { ...target } : {}
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) delete result[key]
+    else result[key] = merged(result[key], value)
+  }
+  return result
+}
+
+function withAbsolutePath(entry: Settings, folder: string): Settings {
+  return typeof entry.path === 'string' ? { ...entry, path: resolve(folder, entry.path) } : entry
+}
+
+/** Gives a place to services that settings leave to discovery, since settings of a test name no Consul. */
+function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
+  const { services = {}, discovery } = settings
+  if (!isMapping(services)) return settings
+  const known = Object.fromEntries(scripted.map((name) => [name, {}]))
+  const hasConsul = isMapping(discovery) && discovery.consul !== undefined
+  const placed = Object.entries({ ...known, ...services }).map(([name, service]) => {
+    const isPlaced = !isMapping(service) || hasConsul || 'instances' in service || 'dns' in service
+    return [name, isPlaced ? service : { ...service, instances: [`http://${name}-1.test`] }]
+  })
+  return { ...settings, services: Object.fromEntries(placed) }
+}
+
+/**
+ * Replaces what leads out of the process: registries, Redis, health checks, key sets. Certificates of listeners are left
+ * out, as injected requests come over no connection.
+ */
+export function isolated(config: Config, keys: TestKeys): Config {
+  const { redis: _redis, discovery, ...rest } = config
+  const { consul: _consul, snapshot: _snapshot, ...locality } = discovery
+  const listeners = config.listeners.map(({ tls: _tls, ...listener }) => listener)
+  const services = Object.entries(config.services).map(([name, service]) => {
+    return [name, { ...service, mesh: { ...service.mesh, healthCheck: false as const } }] as const
+  })
+  return {
+    ...rest,
+    discovery: locality,
+    listen: listeners[0]!,
+    listeners,
+    edge: isolatedEdge(config.edge, keys),
+    services: Object.fromEntries(services),
+    routes: config.routes.map((route) => ({ ...route, edge: isolatedEdge(route.edge, keys) }))
+  }
+}
+
+function isolatedEdge<E extends EdgePolicy>(edge: E, keys: TestKeys): E {
+  const { rateLimit } = edge as { readonly rateLimit?: object | false }
+  const rules = tokenRulesOf(edge)
+  return {
+    ...edge,
+    ...(rateLimit && { rateLimit: { ...rateLimit, store: 'memory' } }),
+    ...(rules && { jwt: keys.replace(rules) })
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * `jingwei/testing`: a gateway with scripted services, in the process of a test and without ports.
+ *
+ * ```ts
+ * await using gateway = await testGateway({ config: 'gateway.yaml', services: { orders: { json: [] } } })
+ * const response = await gateway.inject('/api/orders')
+ * gateway.calls('orders')[0]?.headers['x-request-id']
+ * ```
+ */
+import { Readable, Writable } from 'node:stream'
+import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify'
+import { pino } from 'pino'
+import { build } from '../../app.ts'
+import { ConfigError } from '../../config/load.ts'
+import { markListener } from '../listener-of.ts'
+import { serializers } from '../operations/logging.ts'
+import type { Call } from './call.ts'
+import { TestClock } from './clock.ts'
+import type { ConfigSource } from './config.ts'
+import { isolated, loadConfig } from './config.ts'
+import type { Script, ScriptedService } from './script.ts'
+import { ScriptedServices } from './scripted-services.ts'
+import type { TokenOptions } from './tokens.ts'
+import { mint, TestKeys } from './tokens.ts'
+
+export type { Call } from './call.ts'
+export type { TestClock } from './clock.ts'
+export type { Settings } from './config.ts'
+export type { Answer, Answerer, Script, ScriptedInstance, ScriptedService } from './script.ts'
+export type { TokenOptions } from './tokens.ts'
+export { ConfigError }
+
+/** Log lines that are kept; the oldest are dropped. */
+const mostLines = 10_000
+
+export interface TestGatewayOptions extends ConfigSource {
+  /** What the services of the configuration respond, by their names. */
+  readonly services?: Readonly<Record<string, ScriptedService>>
+  /** Listener that requests come to. Default: the first that does not redirect. */
+  readonly listener?: string
+}
+
+/** A gateway under test. */
+export interface TestGateway extends AsyncDisposable {
+  /**
+   * Sends a request as Fastify's `inject` does. Rejects if the script of a service that was called is at fault, or is
+   * missing.
+   */
+  inject(request: string | InjectOptions): Promise<LightMyRequestResponse>
+  /** Time of rate limits, expiry of tokens, circuit breakers, ejections, caches and the `delay` of answers. */
+  readonly clock: Pick<TestClock, 'now' | 'date' | 'advance'>
+  /** Returns the requests that a service has received, in their order. */
+  calls(service: string): Call[]
+  /** Resolves with the calls of a service once it has received `count` of them; rejects after 5 s. */
+  called(service: string, count?: number): Promise<Call[]>
+  /** Forgets all calls. */
+  forgetCalls(): void
+  /** Gives another script to all instances of a service. */
+  answer(service: string, script: Script): void
+  /** Returns a token that a route with `edge.jwt` accepts. */
+  token(claims?: Readonly<Record<string, unknown>>, options?: TokenOptions): string
+  /** Lines of the log from level `info` on, parsed. */
+  readonly log: readonly Readonly<Record<string, unknown>>[]
+  /** The Fastify server; `server.admin` is that of the admin port. */
+  readonly server: FastifyInstance
+  close(): Promise<void>
+}
+
+const known = ['config', 'folder', 'env', 'override', 'plugins', 'services', 'listener']
+
+/**
+ * Builds a gateway whose services are scripted. Registries, Redis, health checks, key sets and certificates of the
+ * configuration are not used; all else is in force.
+ * @throws {ConfigError} with every fault of the configuration, as `jingwei check` reports them.
+ */
+export async function testGateway(options: TestGatewayOptions): Promise<TestGateway> {
+  const unknown = Object.keys(options).find((key) => !known.includes(key))
+  if (unknown !== undefined) throw new TypeError(`testGateway: unknown key "${unknown}"; there are ${known.join(', ')}`)
+  if (options.config === undefined) throw new TypeError('testGateway: missing config, a file or settings')
+  const { services = {}, listener } = options
+  const loaded = await loadConfig(options, Object.keys(services))
+  const keys = new TestKeys()
+  const config = isolated(loaded, keys)
+  const Request = requestOf(listenerNamed(config.listeners, listener))
+  const clock = new TestClock()
+  const scripted = new ScriptedServices(config, services, clock)
+  const lines: Record<string, unknown>[] = []
+  const meshDeps = { discovery: scripted, transport: scripted.transport, now: clock.now }
+  const server = build(config, { log: logInto(lines), clock, meshDeps })
+  const close = async () => {
+    try {
+      await server.close()
+    } finally {
+      await scripted.close()
+      clock.close()
+    }
+  }
+  try {
+    await server.ready()
+  } catch (error) {
+    await close().catch(() => {})
+    throw error
+  }
+  return {
+    async inject(request) {
+      const response = await server.inject({ ...injected(request), Request })
+      scripted.throwFault()
+      return response
+    },
+    clock,
+    calls: (service) => scripted.calls(service),
+    called: (service, count = 1) => scripted.called(service, count),
+    forgetCalls: () => scripted.forgetCalls(),
+    answer: (service, script) => scripted.answer(service, script),
+    token: (claims = {}, tokenOptions = {}) => mint(config, keys, clock, claims, tokenOptions),
+    log: lines,
+    server,
+    close,
+    [Symbol.asyncDispose]: close
+  }
+}
+
+function listenerNamed(listeners: readonly { name: string; redirect?: unknown }[], name: string | undefined): string {
+  const names = listeners.map((each) => each.name)
+  if (name === undefined) return (listeners.find(({ redirect }) => redirect === undefined) ?? listeners[0]!).name
+  if (!names.includes(name)) throw new TypeError(`no listener is named "${name}"; there are ${names.join(', ')}`)
+  return name
+}
+
+/** Returns a class of requests that come to a listener, with what `inject` leaves out of a request. */
+function requestOf(listener: string): typeof Readable {
+  class ListenerRequest extends Readable {
+    get rawTrailers(): string[] {
+      return []
+    }
+  }
+  markListener(ListenerRequest.prototype, listener)
+  return ListenerRequest
+}
+
+/** Returns a request that is framed as a client would frame it: without a length, a stream is sent in chunks. */
+function injected(request: string | InjectOptions): InjectOptions {
+  if (typeof request === 'string') return { url: request }
+  const { payload = request.body, headers = {} } = request
+  const isFramed = Object.keys(headers).some((name) => /^(?:content-length|transfer-encoding)$/i.test(name))
+  if (!(payload instanceof Readable) || isFramed) return request
+  return { ...request, headers: { ...headers, 'transfer-encoding': 'chunked' } }
+}
+
+function logInto(lines: Record<string, unknown>[]) {
+  const stream = new Writable({
+    write(line: Buffer, _encoding, done) {
+      if (lines.push(JSON.parse(line.toString()) as Record<string, unknown>) > mostLines) lines.shift()
+      done()
+    }
+  })
+  return pino({ level: 'info', serializers, formatters: { level: (label) => ({ level: label }) } }, stream)
+}

@@ -1,0 +1,152 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { createServer } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { connectError } from '../mesh/http/connection-errors.ts'
+import type { Open } from '../mesh/http/pool.ts'
+import { asError } from '../thrown.ts'
+import { Call, readBody } from './call.ts'
+import type { TestClock } from './clock.ts'
+import { connect } from './connection.ts'
+import type { Answer, Script } from './script.ts'
+import { Answers, checkResponse } from './script.ts'
+
+/** Owner of an instance: the service, with what its instances share. */
+export interface InstanceOwner {
+  readonly name: string
+  readonly clock: TestClock
+  /** Called for each request, once its body is there. */
+  called(call: Call): void
+  /** Called with a fault of the script: it is the test that is wrong. */
+  failed(error: Error): void
+}
+
+/** One instance of a scripted service: an HTTP server that is reached within the process. */
+export class Instance {
+  readonly origin: string
+  readonly #owner: InstanceOwner
+  readonly #answers: Answers
+  readonly #server: Server
+  readonly #connections = new Set<Duplex>()
+  readonly #busy = new Set<Duplex>()
+
+  constructor(owner: InstanceOwner, origin: string, script: Script) {
+    this.#owner = owner
+    this.origin = origin
+    this.#answers = new Answers(script)
+    this.#server = createServer({ requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 })
+    this.#server.on('request', (request, response) => void this.#serve(request, response))
+  }
+
+  /** Replaces the answers. Idle connections are closed: the next answer may be that there is none. */
+  replace(script: Script): void {
+    this.#answers.replace(script)
+    for (const connection of this.#connections) if (!this.#busy.has(connection)) connection.destroy()
+  }
+
+  close(): void {
+    for (const connection of this.#connections) connection.destroy()
+  }
+
+  /** Makes a connection for the mesh. */
+  readonly open: Open = (callback, onread) => {
+    if (this.#answers.refuses) {
+      this.#answers.take()
+      const refused = Object.assign(new Error(`connect ECONNREFUSED ${this.origin}`), { code: 'ECONNREFUSED' })
+      setImmediate(callback, connectError(refused, undefined), null)
+      return undefined
+    }
+    const { client, service } = connect(this.#server, onread)
+    this.#connections.add(service)
+    service.once('close', () => this.#connections.delete(service))
+    setImmediate(() => {
+      if (!client.destroyed) callback(null, client)
+      else callback(connectError(new Error('the connection was closed'), undefined), null)
+    })
+    return client
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { socket } = request
+    this.#busy.add(socket)
+    response.once('close', () => this.#busy.delete(socket))
+    const call = new Call(this.#owner.name, this.origin, request)
+    response.once('close', () => {
+      call.aborted = !response.writableFinished
+    })
+    const scripted = this.#answers.take()
+    const isComplete = await readBody(request, call).then(
+      () => true,
+      () => false
+    )
+    this.#owner.called(call)
+    // Otherwise, the gateway has closed the connection.
+    if (!isComplete) return
+    try {
+      const answer = typeof scripted === 'function' ? await scripted(call) : scripted
+      if (typeof scripted === 'function') checkMade(this.#owner.name, answer)
+      await this.#pause(answer, response)
+      if (!response.destroyed) await this.#respond(answer, response)
+    } catch (error) {
+      this.#owner.failed(asError(error))
+      // No reset, which would be retried with the next answer.
+      if (response.headersSent) socket.destroy()
+      else response.writeHead(500).end()
+    }
+  }
+
+  /** Waits for the delay of an answer, or until the connection is closed. */
+  #pause({ delay = 0 }: Answer, response: ServerResponse): Promise<void> | undefined {
+    if (delay === 0) return
+    return new Promise((resolve) => {
+      const cancel = delay === Number.POSITIVE_INFINITY ? () => {} : this.#owner.clock.after(delay, resolve)
+      response.once('close', () => {
+        cancel()
+        resolve()
+      })
+    })
+  }
+
+  async #respond(answer: Answer, response: ServerResponse): Promise<void> {
+    const { status = 200, headers = {}, json, connection } = answer
+    const body = json === undefined ? answer.body : JSON.stringify(json)
+    const isReset = connection !== undefined
+    if (isReset && body === undefined) {
+      response.socket?.destroy()
+      return
+    }
+    // A connection that is kept could not be refused.
+    if (this.#answers.refuses) response.shouldKeepAlive = false
+    response.statusCode = status
+    if (json !== undefined) response.setHeader('content-type', 'application/json')
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value as string)
+    const isWhole = body === undefined || typeof body === 'string' || body instanceof Uint8Array
+    if (isWhole && !isReset) response.end(body)
+    else if (isWhole) {
+      response.write(body!)
+      resetSoon(response)
+    } else {
+      // A stream that fails closes the connection, as the service's would.
+      const isComplete = await pipeline(Readable.from(body), response, { end: !isReset }).then(
+        () => true,
+        () => false
+      )
+      if (isReset || !isComplete) resetSoon(response)
+    }
+  }
+}
+
+/** Resets a connection once the client has read what was written. */
+function resetSoon({ socket }: ServerResponse): void {
+  setImmediate(() => setImmediate(() => socket?.destroy()))
+}
+
+/** Throws for what a function has returned, unless it is an answer. */
+function checkMade(service: string, answer: unknown): asserts answer is Answer {
+  const at = `the answer of the function for service ${service}`
+  checkResponse(at, answer)
+  if (answer.connection === 'refused') {
+    throw new TypeError(`${at}: a function cannot refuse a connection, since it is called for a request; use reset`)
+  }
+}

@@ -1,0 +1,312 @@
+// jingwei/testing: what a team's own tests rely on.
+import { Readable } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { ScriptedService, TestGatewayOptions } from '../../plugins/testing/index.ts'
+import { ConfigError, testGateway } from '../../plugins/testing/index.ts'
+
+const orders = { name: 'orders', match: { path: '/orders' }, service: 'orders' }
+
+/** A gateway with one route to a service, that ends with the test. */
+async function before(t: Test, service: ScriptedService, route: object = {}, more: Partial<TestGatewayOptions> = {}) {
+  const config = { routes: [{ ...orders, ...route }] }
+  const gateway = await testGateway({ config, services: { orders: service }, ...more })
+  t.teardown(() => gateway.close())
+  return gateway
+}
+
+t.test('a gateway in three lines', async (t) => {
+  const config = { routes: [{ ...orders, path: { rewrite: { prefix: '/v2' } } }] }
+  await using gateway = await testGateway({ config, services: { orders: { json: [{ id: 1 }] } } })
+  const response = await gateway.inject('/orders/7?full=1')
+  t.strictSame([response.statusCode, response.json()], [200, [{ id: 1 }]])
+  t.equal(response.headers['content-type'], 'application/json')
+  const [call] = gateway.calls('orders')
+  t.match(call, {
+    service: 'orders',
+    method: 'GET',
+    path: '/v2/7',
+    url: '/v2/7?full=1',
+    instance: 'http://orders-1.test'
+  })
+  t.equal(call!.query.get('full'), '1')
+  t.equal(call!.headers['x-request-id'], response.headers['x-request-id'], 'headers are as the service gets them')
+  t.notOk(
+    process.getActiveResourcesInfo().some((name) => /TCP|Pipe.*Server/.test(name)),
+    'without a port'
+  )
+})
+
+const shipped = `
+listen: { host: 0.0.0.0, port: 8443, trustProxy: [10.0.0.0/8] }
+admin: { port: 9000 }
+discovery: { consul: { url: "http://consul.invalid:8500", token: "\${CONSUL_TOKEN}" }, snapshot: { path: /var/lib/none/snapshot.json } }
+redis: { url: "redis://redis.invalid:6379" }
+edge:
+  jwt: { jwks: "https://id.invalid/keys.json", issuer: "https://id.invalid", audience: [api], algorithms: [RS256], forward: { sub: x-user } }
+  rateLimit: { max: 2, window: 1m, by: consumer, store: redis }
+mesh: { identity: { service: gateway } }
+services:
+  orders: { mesh: { mode: connect, healthCheck: { path: /health } } }
+  users: { dns: { host: users.invalid, port: 80 }, mesh: { tls: {} } }
+  stock: { consul: { service: stock-v2, failover: [dc2] }, subsets: { fast: { tags: [fast] } } }
+routes:
+  - { name: orders, match: { path: /orders }, service: orders }
+  - { name: users, match: { path: /users }, service: users, edge: { jwt: false, rateLimit: false } }
+  - { name: stock, match: { path: /stock }, service: stock, mesh: { subset: fast }, edge: { jwt: false, rateLimit: false } }
+`
+
+t.test('the configuration that is shipped', async (t) => {
+  const file = `${t.testdir({ 'gateway.yaml': shipped })}/gateway.yaml`
+  const services: Record<string, ScriptedService> = {
+    orders: (request) => ({ json: request.headers['x-user'] }),
+    stock: { instances: [{ answer: { body: 'slow' } }, { answer: { body: 'fast' }, tags: ['fast'] }] }
+  }
+  const gateway = await testGateway({ config: file, env: { CONSUL_TOKEN: 's3cret' }, services })
+  t.teardown(() => gateway.close())
+
+  t.equal((await gateway.inject('/orders')).statusCode, 401)
+  const authorization = `Bearer ${gateway.token({ sub: 'amy' }, { expiresIn: 600 })}`
+  const ask = () => gateway.inject({ url: '/orders', headers: { authorization } })
+  t.strictSame((await ask()).json(), 'amy', 'a token of the test stands for one of the key set')
+  await ask()
+  t.equal((await ask()).statusCode, 429, 'a limit without Redis')
+  gateway.clock.advance(60_000)
+  t.equal((await ask()).statusCode, 200, 'its window ends by the clock')
+  gateway.clock.advance(600_000)
+  t.match((await ask()).json(), { code: 'JW_TOKEN_EXPIRED' }, 'and so does the token')
+  t.equal(gateway.calls('orders').length, 3, 'no active check called')
+
+  const stock = await Promise.all(Array.from({ length: 4 }, () => gateway.inject('/stock')))
+  t.strictSame([...new Set(stock.map(({ body }) => body))], ['fast'], 'instances have tags')
+
+  await t.rejects(gateway.inject('/users'), {
+    message: 'service users was called and has no script: add it to `services` of testGateway (scripted: orders, stock)'
+  })
+
+  const unset = await testGateway({ config: file, env: {}, services }).catch((error: unknown) => error)
+  t.ok(unset instanceof ConfigError, 'faults are those of the command line')
+  t.match((unset as Error).message, /gateway\.yaml:4:\d+: discovery\.consul\.token: .*CONSUL_TOKEN/)
+})
+
+t.test('answers', async (t) => {
+  const gateway = await before(t, [
+    { status: 201, headers: { 'x-a': 'b', 'set-cookie': ['a=1', 'b=2'] }, body: 'text' },
+    { body: Buffer.from([0, 255]) },
+    { body: Readable.from(['one', 'two']) },
+    () => ({ body: (function* () {
+      yield 'three'
+      yield Buffer.from('four')
+    })() }),
+    async (request) => ({ json: { got: request.json(), text: request.body } }),
+    { status: 204 }
+  ]) // biome-ignore format: a table
+  const created = await gateway.inject('/orders')
+  t.match(created, { statusCode: 201, body: 'text', headers: { 'x-a': 'b', 'set-cookie': ['a=1', 'b=2'] } })
+  t.strictSame([...(await gateway.inject('/orders')).rawPayload], [0, 255])
+  t.equal((await gateway.inject('/orders')).body, 'onetwo')
+  t.equal((await gateway.inject('/orders')).body, 'threefour')
+  const posted = await gateway.inject({ method: 'POST', url: '/orders', payload: { a: 1 } })
+  t.strictSame(posted.json(), { got: { a: 1 }, text: '{"a":1}' })
+  t.equal((await gateway.inject('/orders')).statusCode, 204)
+  t.equal((await gateway.inject('/orders')).statusCode, 204, 'the last one repeats')
+  gateway.answer('orders', [{ body: 'new' }])
+  t.equal((await gateway.inject('/orders')).body, 'new')
+})
+
+t.test('large bodies both ways', async (t) => {
+  const bytes = Buffer.alloc(3_000_000, 'abcdefg')
+  const gateway = await before(t, ({ bytes }) => ({ body: bytes }))
+  const payload = Readable.from([bytes.subarray(0, 1_000_000), bytes.subarray(1_000_000)])
+  const response = await gateway.inject({ method: 'POST', url: '/orders', payload })
+  t.ok(response.rawPayload.equals(bytes))
+  t.ok(gateway.calls('orders')[0]!.bytes.equals(bytes))
+})
+
+t.test('connections that fail', async (t) => {
+  const retry = { mesh: { retry: false } }
+  const gateway = await before(t, [{ json: 1 }, { connection: 'refused' }, { connection: 'reset' }, { json: 2 }], retry)
+  t.equal((await gateway.inject('/orders')).statusCode, 200)
+  t.match((await gateway.inject('/orders')).json(), { statusCode: 502, code: 'JW_UPSTREAM_REFUSED' })
+  t.match((await gateway.inject('/orders')).json(), { statusCode: 502, code: 'JW_UPSTREAM_RESET' })
+  t.equal((await gateway.inject('/orders')).json(), 2)
+  t.equal(gateway.calls('orders').length, 3, 'a connection that is refused brings no call')
+
+  gateway.answer('orders', { connection: 'refused' })
+  t.match((await gateway.inject('/orders')).json(), { code: 'JW_UPSTREAM_REFUSED' }, 'after a connection that was kept')
+
+  gateway.answer('orders', { body: 'half of it', connection: 'reset' })
+  await t.rejects(gateway.inject('/orders'), 'the client gets no complete response')
+  const fails = () => ({ body: (function* () {
+    yield 'half of it'
+    throw new Error('the source has ended')
+  })() }) // biome-ignore format: short
+  gateway.answer('orders', fails)
+  await t.rejects(gateway.inject('/orders'), 'nor from a stream that fails')
+})
+
+t.test('what the mesh does about it', async (t) => {
+  const policy = { mesh: { retry: { attempts: 2, on: ['connect-failure', 503] } } }
+  const gateway = await before(t, [{ connection: 'refused' }, { status: 503 }, { json: 'third' }], policy)
+  t.equal((await gateway.inject('/orders')).json(), 'third', 'retries')
+
+  const breaker = { mesh: { retry: false, circuitBreaker: { minRequests: 2, errorRatio: '50%', openFor: '30s' } } }
+  const broken = await before(t, { status: 500 }, {}, { override: { ...breaker } })
+  for (let i = 0; i < 2; i++) await broken.inject('/orders')
+  t.match((await broken.inject('/orders')).json(), { statusCode: 503, code: 'JW_CIRCUIT_OPEN' })
+  broken.answer('orders', { json: 'well' })
+  broken.clock.advance(29_000)
+  t.equal((await broken.inject('/orders')).statusCode, 503)
+  broken.clock.advance(2000)
+  t.equal((await broken.inject('/orders')).json(), 'well', 'the circuit closes by the clock')
+
+  const balanced = await before(t, { instances: [{ answer: { body: 'a' } }, { answer: { body: 'b' } }] }, { mesh: {} })
+  const bodies = await Promise.all(Array.from({ length: 20 }, async () => (await balanced.inject('/orders')).body))
+  t.strictSame([...new Set(bodies)].sort(), ['a', 'b'], 'balances')
+})
+
+t.test('delays are on the clock', async (t) => {
+  const gateway = await before(t, [() => ({ delay: 10_000, json: 'late' }), { delay: Number.POSITIVE_INFINITY }])
+  const late = gateway.inject('/orders')
+  await gateway.called('orders')
+  gateway.clock.advance(9000)
+  await turn()
+  gateway.clock.advance(1000)
+  t.equal((await late).json(), 'late')
+
+  const client = new AbortController()
+  const never = gateway.inject({ url: '/orders', signal: client.signal })
+  const [, call] = await gateway.called('orders', 2)
+  client.abort()
+  await t.rejects(never)
+  while (!call!.aborted) await turn()
+  t.pass('a client that leaves ends the call')
+})
+
+t.test('the clock', async (t) => {
+  const gateway = await before(t, { json: 1 })
+  const { clock } = gateway
+  const [now, date] = [clock.now(), clock.date()]
+  clock.advance(86_400_000)
+  t.ok(clock.now() - now >= 86_400_000)
+  t.ok(clock.date() - date >= 86_400_000)
+  for (const ms of [-1, Number.NaN, Number.POSITIVE_INFINITY]) t.throws(() => clock.advance(ms), RangeError)
+})
+
+t.test('the log, the admin port, the server', async (t) => {
+  const gateway = await before(t, { json: 1 })
+  await gateway.inject('/orders')
+  t.match(
+    gateway.log.find(({ msg }) => msg === 'request'),
+    { level: 'info', status: 200, route: 'orders' }
+  )
+  t.match((await gateway.server.admin!.inject('/metrics')).body, /jingwei_edge_requests_total\{route="orders".* 1/)
+  gateway.forgetCalls()
+  t.strictSame(gateway.calls('orders'), [])
+})
+
+const stamp = `export default async function stamp(fastify, options) {
+  fastify.addHook('onRequest', async (request, reply) => void reply.header('x-stamp', options.text))
+}`
+
+t.test('plugins', async (t) => {
+  const folder = t.testdir({ 'stamp.js': stamp, 'gateway.yaml': 'services: {}\nroutes: []\nadmin: false\n' })
+  const plugins = [{ path: './stamp.js', options: { text: 'now' } }]
+  const config = { routes: [orders], plugins }
+  const listed = await testGateway({ config, folder, services: { orders: { json: 1 } } })
+  t.teardown(() => listed.close())
+  t.equal((await listed.inject('/orders')).headers['x-stamp'], 'now', 'a path is relative to the folder')
+
+  const added = await testGateway({ config: new URL(`file://${folder}/gateway.yaml`), folder, plugins })
+  t.teardown(() => added.close())
+  t.equal((await added.inject('/')).headers['x-stamp'], 'now', 'added to those of the file')
+
+  const broken = t.testdir({ 'broken.js': 'export default async function () { throw new Error("no") }' })
+  await t.rejects(
+    testGateway({ config: { routes: [] }, folder: broken, plugins: [{ path: './broken.js' }] }),
+    /plugins\[0\]: .*no/,
+    'one that fails is a fault'
+  )
+})
+
+t.test('several listeners', async (t) => {
+  const listen = [
+    { name: 'plain', port: 80, redirect: { to: 'https' } },
+    { name: 'public', port: 443, tls: { cert: 'cert.pem', key: 'key.pem' } },
+    { name: 'internal', port: 8000 }
+  ]
+  const folder = t.testdir({})
+  const config = {
+    listen: [listen[2], { name: 'other', port: 8001 }],
+    routes: [{ ...orders, match: { path: '/orders', listeners: ['other'] } }]
+  }
+  const services = { orders: { json: 1 } }
+  const first = await testGateway({ config, services, folder })
+  t.teardown(() => first.close())
+  t.equal((await first.inject('/orders')).statusCode, 404)
+  const other = await testGateway({ config, services, folder, listener: 'other' })
+  t.teardown(() => other.close())
+  t.equal((await other.inject('/orders')).statusCode, 200)
+  await t.rejects(testGateway({ config, services, listener: 'outer' }), {
+    message: 'no listener is named "outer"; there are internal, other'
+  })
+})
+
+t.test('misuse', async (t) => {
+  const config = { routes: [orders] }
+  const refused = (options: object, message: string) => t.rejects(testGateway(options as never), { message })
+  await refused({}, 'testGateway: missing config, a file or settings')
+  await refused({ config, service: {} }, 'testGateway: unknown key "service"; there are config, folder, env, override, plugins, services, listener')
+  await t.rejects(testGateway({ config: 'none.yaml' }), /none\.yaml: no such file/)
+  await t.rejects(testGateway({ config: { ...config, routs: [] } }), /routs: unknown key; did you mean "routes"/)
+  const file = `${t.testdir({ 'gateway.yaml': shipped })}/gateway.yaml`
+  const env = { CONSUL_TOKEN: 'x' }
+  await refused({ config: file, env, services: { order: {} } }, 'order is no service of the configuration; did you mean "orders"?')
+  const wrong: [service: unknown, message: string][] = [
+    [null, 'services.orders: expected an answer such as { json: [] }, found null'],
+    ['text', 'services.orders: expected an answer such as { json: [] }, found string'],
+    [[], 'services.orders: expected at least one answer in the list'],
+    [[{}, { stauts: 1 }], 'services.orders[1]: unknown key "stauts"; there are status, headers, json, body, delay, connection'],
+    [{ status: 99 }, 'services.orders.status: expected a status from 200 to 599, found 99'],
+    [{ json: 1, body: '1' }, 'services.orders: an answer has either json or body, not both'],
+    [{ delay: -1 }, 'services.orders.delay: expected milliseconds, found -1'],
+    [{ connection: 'slow' }, 'services.orders.connection: expected refused or reset, found "slow"'],
+    [{ instances: {} }, 'services.orders.instances: expected a list'],
+    [{ instances: [{}] }, 'services.orders.instances[0]: expected { answer } with the script of the instance'],
+    [{ instances: [{ answer: {}, tag: 1 }] }, 'services.orders.instances[0]: unknown key "tag"; there are answer, weight, tags, meta']
+  ]
+  for (const [service, message] of wrong) await refused({ config, services: { orders: service } }, message)
+
+  const gateway = await before(t, { json: 1 })
+  t.throws(() => gateway.calls('order'), { message: 'order is no service of the configuration; did you mean "orders"?' })
+  t.throws(() => gateway.answer('orders', []), { message: 'orders: expected at least one answer in the list' })
+  t.throws(() => gateway.token(), { message: 'no route has edge.jwt; those that have: none' })
+}) // biome-ignore format: a table
+
+t.test('a script that is wrong fails the request, and no other', async (t) => {
+  const gateway = await before(t, [
+    () => {
+      throw new Error('expected 1 to equal 2')
+    },
+    (() => ({ jsn: 1 })) as never,
+    (() => undefined) as never,
+    () => ({ connection: 'refused' }),
+    { json: 1 }
+  ])
+  await t.rejects(gateway.inject('/orders'), { message: 'expected 1 to equal 2' })
+  await t.rejects(gateway.inject('/orders'), /the answer of the function for service orders: unknown key "jsn"/)
+  await t.rejects(gateway.inject('/orders'), /the function for service orders: expected an answer .*, found undefined/)
+  await t.rejects(gateway.inject('/orders'), /a function cannot refuse a connection/)
+  t.equal((await gateway.inject('/orders')).json(), 1)
+})
+
+t.test('several gateways at once, and again after they have closed', async (t) => {
+  for (let i = 0; i < 2; i++) {
+    const gateways = await Promise.all(['a', 'b'].map((body) => before(t, { body })))
+    const responses = await Promise.all(gateways.map((gateway) => gateway.inject('/orders')))
+    t.strictSame(responses.map(({ body }) => body), ['a', 'b'])
+    await Promise.all(gateways.map((gateway) => gateway.close()))
+    await t.rejects(gateways[0]!.inject('/orders'), 'one that has closed takes no request')
+  }
+}) // biome-ignore format: short
