@@ -35,7 +35,7 @@ class End extends Duplex {
   override _destroy(error: Error | null, done: Done): void {
     const { peer } = this
     this.#onRead?.(failure('EPIPE', 'write'))
-    // Who has ended its side leaves the peer what it has not read yet.
+    // After an orderly end, the peer reads what is left.
     if (peer !== null && !peer.destroyed && !this.writableFinished) peer.destroy(failure('ECONNRESET', 'read'))
     done(error)
   }

@@ -34,7 +34,7 @@ export { ConfigError }
 const mostLines = 10_000
 
 export interface TestGatewayOptions extends ConfigSource {
-  /** What the services of the configuration respond, by their names. */
+  /** Scripts of the services of the configuration, by their names. */
   readonly services?: Readonly<Record<string, ScriptedService>>
   /** Listener that requests come to. Default: the first that does not redirect. */
   readonly listener?: string

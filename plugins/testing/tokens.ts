@@ -4,7 +4,7 @@ import { constants, createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
 import type { TestClock } from './clock.ts'
 
-/** What `edge.jwt` says of tokens. Its type is not that of the concern, which a gateway may be built without. */
+/** Options of `edge.jwt` that concern tokens. Their type is not that of the concern, which a gateway may be built without. */
 export interface TokenRules {
   readonly secret?: string
   readonly jwks?: string

@@ -102,9 +102,10 @@ export async function start(options: StartOptions): Promise<Running> {
 export async function runToEnd(
   command: string,
   args: string[],
-  options: { env?: NodeJS.ProcessEnv; stdin?: string; timeout?: number } = {}
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; stdin?: string; timeout?: number } = {}
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(command, args, { env: options.env, timeout: options.timeout ?? 30_000, killSignal: 'SIGKILL' })
+  const { cwd, env, timeout = 30_000 } = options
+  const child = spawn(command, args, { cwd, env, timeout, killSignal: 'SIGKILL' })
   const text = { stdout: '', stderr: '' }
   child.stdout.on('data', (chunk: Buffer) => {
     text.stdout += chunk.toString()
