@@ -105,7 +105,7 @@ const isPrivateKey = (pem: string) => pem.includes('PRIVATE KEY-----')
 /** Reads a PEM file. Throws if it is no file, or is too large to be one. */
 export function readPem(file: string): string {
   const stats = statSync(file)
-  if (!stats.isFile()) throw new Error(`${file} is no file`)
+  if (!stats.isFile()) throw new Error(`${file} is not a file`)
   if (stats.size > MOST_BYTES) throw new Error(`${file} is larger than 1 MB`)
   return readFileSync(file, 'latin1')
 }
@@ -135,7 +135,7 @@ export function pairOf(cert: string, key: string): Pair {
     throw new PairError(
       'key',
       other
-        ? 'is the key of another certificate of the chain: its own must come first'
+        ? 'is the key of another certificate of the chain: the certificate of this key must come first'
         : 'is not the key of the certificate'
     )
   }
@@ -175,10 +175,7 @@ function privateKeyIn(pem: string): KeyObject {
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     const isEncrypted = code === 'ERR_MISSING_PASSPHRASE' || pem.includes('ENCRYPTED')
-    throw new PairError(
-      'key',
-      isEncrypted ? 'is encrypted: write it without a passphrase' : `cannot be read: ${message}`
-    )
+    throw new PairError('key', isEncrypted ? 'is encrypted: remove its passphrase' : `cannot be read: ${message}`)
   }
 }
 
@@ -233,5 +230,7 @@ export function doubtAbout({ names, notBefore, notAfter }: CertificateFacts, now
   const day = (seconds: number) => new Date(seconds * 1000).toISOString()
   if (nowMs >= notAfter * 1000) return `the certificate expired at ${day(notAfter)}`
   if (nowMs < notBefore * 1000) return `the certificate is not valid before ${day(notBefore)}`
-  return names.length === 0 ? 'the certificate has no names (subjectAltName), so it can only be shown by default' : null
+  return names.length === 0
+    ? 'the certificate has no names (subjectAltName), so it can only be the default certificate'
+    : null
 }

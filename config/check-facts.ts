@@ -35,9 +35,9 @@ export function lacksIn(
     if (Reflect.get(options, option) !== value || byPlugin(fact)) return []
     const providers = providersOf(keys, fact).map(({ name }) => name)
     if (providers.some((name) => Reflect.get(policy, name))) return []
-    const without = providers.length === 0 ? '' : `without ${providers.join(' or ')} `
-    const what = `${fact}${from(key)}: ${without}the route doesn't know its ${fact}s`
-    return [{ key, option, message: `${what}; a plugin that sets them says so by provides: [${fact}]` }]
+    const advice = [...providers, `a plugin that declares provides: [${fact}]`].join(' or ')
+    const message = `${fact}${from(key)}: nothing on this route identifies the ${fact}; add ${advice}`
+    return [{ key, option, message }]
   })
 }
 

@@ -16,7 +16,7 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
   const { via, httpProxy, path, edge } = route
   if (!report.usable(`${at}/via`)) return
   if (via === undefined) {
-    if (httpProxy !== undefined) report.fault(`${at}/httpProxy`, 'is used only with via: http-proxy', 'key')
+    if (httpProxy !== undefined) report.fault(`${at}/httpProxy`, 'no effect without via: http-proxy', 'key')
     return
   }
   for (const { name, needsBridge } of keys.edge) {
@@ -26,7 +26,7 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
   }
   for (const key of ['strip', 'rewrite'] as const) {
     if (path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue
-    report.fault(`${at}/path/${key}`, 'with via: http-proxy the path is changed by httpProxy.rewritePrefix', 'key')
+    report.fault(`${at}/path/${key}`, 'cannot be set with via: http-proxy; set httpProxy.rewritePrefix instead', 'key')
   }
   checkFile(`${at}/httpProxy/module`, httpProxy?.module, checked)
   if (httpProxy?.rewritePrefix === undefined || !report.sound(`${at}/httpProxy/rewritePrefix`)) return
@@ -34,10 +34,12 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
   const place = `${at}/httpProxy/rewritePrefix`
   for (const reading of areSound(checked, 'paths') ? tolerant : []) {
     if (data.listen.paths[reading] !== 'ignore') continue
-    report.fault(place, `http-proxy does not find the prefix in all paths of listen.paths.${reading}: ignore`, 'key')
+    const why = 'http-proxy finds a prefix only in the spelling of match.path'
+    report.fault(place, `cannot be combined with listen.paths.${reading}: ignore: ${why}`, 'key')
   }
   if (path?.parameters === 'pass' && report.usable(`${at}/path/parameters`)) {
-    report.fault(place, 'http-proxy does not find the prefix in all paths of path.parameters: pass', 'key')
+    const why = 'http-proxy does not find a prefix with path parameters in it'
+    report.fault(place, `cannot be combined with path.parameters: pass: ${why}`, 'key')
   }
 }
 
@@ -45,7 +47,7 @@ function checkRewritePrefix(at: string, route: Route, text: string, { report }: 
   const place = `${at}/httpProxy/rewritePrefix`
   const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\*()]/.exec(text) ?? []
   if (unsent !== undefined) {
-    report.fault(place, `a prefix must not contain "${unsent}": it is a plain path, with the names of parameters`)
+    report.fault(place, `a prefix must not contain "${unsent}": it is a plain path with parameters such as ":id"`)
     return
   }
   if (!report.usable(`${at}/match`) || !report.sound(`${at}/match/path`)) return
@@ -61,9 +63,9 @@ function checkRewritePrefix(at: string, route: Route, text: string, { report }: 
     if (!names.has(name)) {
       report.fault(place, `the path has no parameter ":${name}"${didYouMean(name, [...names])}`)
     } else if (part !== undefined) {
-      report.fault(place, `http-proxy takes ":${name}" for ":${part}"; rename one of the two`)
+      report.fault(place, `http-proxy confuses ":${name}" with ":${part}"; rename one of the two`)
     } else if (used.indexOf(name) < index) {
-      report.fault(place, `":${name}" is there twice, and http-proxy replaces the first alone`)
+      report.fault(place, `":${name}" occurs twice, but http-proxy replaces only the first one`)
     }
   })
 }

@@ -68,14 +68,14 @@ function checkPosition(at: string, plugin: Plugin, isOfMesh: boolean, { report, 
     const name = order?.[key]
     const place = `${at}/order/${key}`
     if (name === undefined || !report.sound(place) || isOfMesh || lackConcerns || positions.includes(name)) continue
-    const advice = didYouMean(name, positions) || `; there are ${positions.join(', ')}`
-    report.fault(place, `${name} has no position among the edge's concerns${advice}`)
+    const advice = didYouMean(name, positions) || `; possible are ${positions.join(', ')}`
+    report.fault(place, `unknown position "${name}" among the edge concerns${advice}`)
   }
   if (order !== undefined && report.sound(`${at}/order`) && order.before !== undefined && order.after !== undefined) {
-    report.fault(`${at}/order/after`, 'a plugin is either before a concern or after one, not both', 'key')
+    report.fault(`${at}/order/after`, 'set either "before" or "after", not both', 'key')
   }
   if (prefix === undefined || !report.usable(`${at}/prefix`)) return
-  const why = 'a plugin with a prefix has hooks for its own routes alone'
+  const why = 'the hooks of a plugin with a prefix run only on its own routes'
   if (order !== undefined && report.usable(`${at}/order`)) report.fault(`${at}/order`, `no effect: ${why}`, 'key')
   if (scope === 'routes' && report.usable(`${at}/scope`)) report.fault(`${at}/scope`, `no effect: ${why}`, 'key')
 }
@@ -88,7 +88,7 @@ function checkNames({ data, report }: Checked): void {
     const name = pluginName(plugin)
     const isChosen = plugin.name !== undefined
     if (lines.has(name) && isChosen) {
-      report.fault(`${at}/name`, `the plugin on line ${lines.get(name)} is named "${name}" too`)
+      report.fault(`${at}/name`, `duplicate plugin name "${name}"; it is also on line ${lines.get(name)}`)
     }
     lines.set(name, report.at(at)?.line)
   })
@@ -105,19 +105,22 @@ function* checkRoutePlugins({ data, report }: Checked): Steps<void> {
       const at = pointer(list, item)
       const [plugin, other] = data.plugins.filter((each) => pluginName(each) === name)
       if (plugin !== undefined) used.add(plugin)
-      if (route.plugins!.indexOf(name) !== item) report.fault(at, `"${name}" is in this list already`)
+      if (route.plugins!.indexOf(name) !== item) report.fault(at, `"${name}" is listed twice`)
       else if (plugin === undefined) report.fault(at, `no such plugin: ${name}${didYouMean(name, names)}`)
-      else if (other !== undefined) report.fault(at, `several plugins are named "${name}"; give each a "name"`)
+      else if (other !== undefined) report.fault(at, `several plugins are named "${name}"; give each a unique "name"`)
       else if (plugin.prefix !== undefined) {
-        report.fault(at, `plugin "${name}" has a prefix, so its hooks are for its own routes alone`)
+        report.fault(at, `plugin "${name}" has a prefix, so its hooks run only on its own routes`)
       } else if (plugin.scope !== 'routes') {
-        report.fault(at, `plugin "${name}" runs on all routes; with "scope: routes" it runs on those that name it`)
+        report.fault(
+          at,
+          `plugin "${name}" runs on all routes; set "scope: routes" to run it only on routes that list it`
+        )
       }
     })
   }
   data.plugins.forEach((plugin, index) => {
     if (plugin.scope !== 'routes' || plugin.prefix !== undefined || used.has(plugin)) return
     const at = pointer('/plugins', index)
-    report.warn(`${at}/scope`, `no route names "${pluginName(plugin)}" in its "plugins": its hooks run nowhere`)
+    report.warn(`${at}/scope`, `no route lists "${pluginName(plugin)}" in its "plugins", so its hooks never run`)
   })
 }

@@ -83,11 +83,11 @@ function exposed(
     const missing = lacks(other, route, namesOf)
     if (missing.length === 0) continue
     const text = `/${path.segments.join('/')}${path.trailingSlash ? '/' : ''}`
-    const reached = `as this path, and it goes by the route "${other.name}" without ${missing.join(', ')}`
+    const reached = `as this path, but the gateway sends it to the route "${other.name}" without ${missing.join(', ')}`
     const advice =
       guard === null
-        ? `if a service is one of these, give "${other.name}" the same`
-        : `listen.paths.${guard}: guard refuses it`
+        ? `if a service does this, add ${missing.join(', ')} to "${other.name}"`
+        : `listen.paths.${guard}: guard would refuse it`
     return `${by.replace('%', () => text)} ${reached}; ${advice}`
   }
   return null
@@ -111,8 +111,8 @@ function openElsewhere(route: Route, tables: RouteTables<number>, data: Written,
       if (other === undefined || !servicesOf(route).some((service) => servicesOf(other).includes(service))) continue
       const missing = lacks(other, route, namesOf)
       if (missing.length === 0) continue
-      const reached = `on the listener "${name}" the route "${other.name}" takes this path to the same service`
-      return `${reached} without ${missing.join(', ')}; give "${other.name}" listeners, too, or another service`
+      const reached = `on the listener "${name}" the route "${other.name}" forwards this path to the same service`
+      return `${reached} without ${missing.join(', ')}; restrict "${other.name}" by match.listeners, or change its service`
     }
   }
   return null
@@ -183,7 +183,7 @@ function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
     const { route: other } = twin
     const missing = [...lacks(other, route, namesOf), ...lacks(route, other, namesOf)]
     if (missing.length === 0) continue
-    const what = `some services take this for the path of route "${other.name}", and only one of the two has`
+    const what = `some services do not distinguish this path from that of route "${other.name}", and only one of the two has`
     report.warn(`${at}/match/path`, `${what} ${missing.join(', ')}`)
   }
 }

@@ -29,7 +29,7 @@ export function* checkRoutes(checked: Checked): Steps<void> {
       const before = names.get(route.name)
       const line = before === undefined ? 0 : report.at(`${before}/name`)?.line
       if (before === undefined) names.set(route.name, at)
-      else report.fault(`${at}/name`, `the route on line ${line} is named "${route.name}" too`)
+      else report.fault(`${at}/name`, `duplicate route name "${route.name}"; it is also on line ${line}`)
     }
     checkTarget(at, route, checked)
     checkPath(at, route, checked)
@@ -60,7 +60,7 @@ function checkTarget(at: string, { service, split }: Route, checked: Checked): v
 function checkSubsets(at: string, { service, split, mesh, stickOn }: Route, checked: Checked): void {
   const { report } = checked
   if (stickOn !== undefined && split === undefined && report.usable(`${at}/stickOn`)) {
-    report.fault(`${at}/stickOn`, 'only a split has something to stick to', 'key')
+    report.fault(`${at}/stickOn`, 'no effect without "split"', 'key')
   }
   if (!report.sound(`${at}/split`) || !report.usable(`${at}/service`)) return
   checkSubset(`${at}/mesh/subset`, service, mesh?.subset, checked)
@@ -106,20 +106,20 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\]/.exec(text) ?? []
   const hint = parameterHint(text)
   if (ambiguous !== undefined) {
-    const paths = 'paths are matched decoded, without dot segments, empty segments, path parameters and queries'
-    report.fault(place, `a path to match must not contain "${ambiguous}": ${paths}`)
+    const paths = 'paths are matched after decoding, without dot segments, empty segments, path parameters and queries'
+    report.fault(place, `a match path must not contain "${ambiguous}": ${paths}`)
   } else if (hint !== undefined) report.fault(place, hint)
-  if (exact && text.includes('*')) report.fault(place, 'a "*" cannot be matched exactly')
+  if (exact && text.includes('*')) report.fault(place, 'an exact path cannot contain "*"')
   else if (!exact && isPattern(text)) checkPattern(place, text, report)
   if (report.usable(`${at}/match/hosts`))
     route.match.hosts?.forEach((host, index) => {
       const place = pointer(at, 'match', 'hosts', index)
-      if (report.usable(place) && writtenHostKey(host) === null) report.fault(place, `"${host}" is no host name`)
+      if (report.usable(place) && writtenHostKey(host) === null) report.fault(place, `"${host}" is not a host name`)
     })
   const { strip, rewrite } = route.path ?? {}
   const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#;\\]|%(?![\da-f]{2})/i.exec(rewrite?.prefix ?? '') ?? []
   if (unsent !== undefined && report.sound(`${at}/path/rewrite`)) {
-    report.fault(`${at}/path/rewrite/prefix`, `a prefix must not contain "${unsent}": it is a part of the path alone`)
+    report.fault(`${at}/path/rewrite/prefix`, `a prefix must not contain "${unsent}": it is a plain path`)
   }
   if (!report.sound(`${at}/path`) || (strip === undefined && rewrite === undefined)) return
   const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
@@ -128,11 +128,11 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   } else if (!exact && isPattern(text)) {
     const plain =
       text.endsWith('/*') && !isPattern(text.slice(0, -2)) ? `; write match.path: ${text.slice(0, -2) || '/'}` : ''
-    report.fault(key, `"${text}" is a pattern; only a plain prefix can be taken off${plain}`, 'key')
+    report.fault(key, `"${text}" is a pattern; only a plain prefix can be removed or replaced${plain}`, 'key')
   } else if (strip !== undefined) {
     const prefix = strip.replace(/\/+$/, '')
     if (text === prefix || text.startsWith(`${prefix}/`)) return
-    report.fault(key, `"${strip}" is not a prefix of "${text}" that ends with a segment`)
+    report.fault(key, `"${strip}" is not a prefix of "${text}" that ends at a segment boundary`)
   }
 }
 
@@ -140,8 +140,8 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
 function checkPattern(place: string, text: string, report: Report): void {
   if (/\*./.test(text.replace(/\([^)]*\)/g, ''))) {
     const prefix = text.replace(/\/?\*.*$/, '') || '/'
-    const meant = `"${prefix}" takes it and all below, "${prefix.replace(/\/$/, '')}/*" only what is below`
-    report.fault(place, `a "*" can only be at the end, and is everything that follows: ${meant}`)
+    const meant = `"${prefix}" matches it and all paths below, "${prefix.replace(/\/$/, '')}/*" only those below`
+    report.fault(place, `"*" is allowed only at the end of a path: ${meant}`)
     return
   }
   try {
@@ -153,7 +153,7 @@ function checkPattern(place: string, text: string, report: Report): void {
       }
     }
   } catch (error) {
-    report.fault(place, `this pattern cannot be: ${(error as Error).message}`)
+    report.fault(place, `invalid pattern: ${(error as Error).message}`)
   }
 }
 
@@ -162,7 +162,7 @@ function parameterHint(text: string): string | undefined {
   const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
   return found === undefined
     ? undefined
-    : `"${found}" would be matched as it stands; a parameter is written ":${name || 'id'}"`
+    : `"${found}" would be matched literally; write a parameter as ":${name || 'id'}"`
 }
 
 /** Routes that match the same requests. */

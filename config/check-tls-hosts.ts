@@ -54,13 +54,13 @@ export function* checkTlsHosts(
       [...hosts, ...names].filter((each) => !rules.has(each))
     )
     if (strict && !isCertified) {
-      const message = `no certificate has the name ${name}, and strict refuses the clients that ask for it${advice}`
+      const message = `no certificate has the name ${name}, so with strict: true all handshakes for it fail${advice}`
       // Certificates may be put into folders later.
       if (folders.length > 0) report.warn(place, message)
       else report.fault(place, message)
     } else {
       const lacking = isCertified ? 'no route' : 'no certificate and no route'
-      report.warn(place, `${lacking} has the name ${name}, so this rule protects nothing${advice}`)
+      report.warn(place, `${lacking} has the name ${name}, so this rule has no effect${advice}`)
     }
   }
 }

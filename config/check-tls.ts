@@ -42,7 +42,7 @@ function* checkCertificates(at: string, tls: TlsOptions, checked: Checked): Step
     const place = pointer(at, 'folders', index)
     try {
       const found = foldersOf(absolute(folder)).flatMap(pairsIn)
-      if (found.length === 0) report.warn(place, `no certificate with its key is in ${absolute(folder)}`)
+      if (found.length === 0) report.warn(place, `found no certificate with its key in ${absolute(folder)}`)
       for (const files of found) {
         yield
         const pair = usable(files, (part, message) => {
@@ -93,7 +93,7 @@ function checkCiphers(at: string, { ciphers, maxVersion }: TlsOptions, { report 
   const known = getCiphers().map((name) => name.toUpperCase())
   ciphers.forEach((name, index) => {
     if (known.includes(name)) return
-    report.fault(pointer(at, 'ciphers', index), `no such cipher suite${didYouMean(name, known)}`)
+    report.fault(pointer(at, 'ciphers', index), `unknown cipher suite${didYouMean(name, known)}`)
   })
   if (maxVersion === 'TLSv1.2' && ciphers.every((name) => name.startsWith('TLS_'))) {
     report.fault(`${at}/ciphers`, 'all of these are for TLS 1.3, and maxVersion is TLSv1.2')
@@ -104,8 +104,8 @@ function checkDefault(at: string, tls: TlsOptions, pairs: readonly Pair[], { rep
   if (tls.default === undefined || !report.sound(at)) return
   const place = `${at}/default`
   if (tls.cert !== undefined)
-    report.fault(place, 'the certificate of cert and key is the default; write one of the two')
-  else if (tls.strict) report.warn(place, 'has no effect: strict refuses the clients that it is for')
+    report.fault(place, 'cannot be set together with cert and key, which are the default certificate')
+  else if (tls.strict) report.warn(place, 'no effect: with strict: true the handshakes of these clients fail')
   const names = new ServerNames<Pair>()
   for (const pair of pairs) names.add(pair.facts.names, pair)
   const name = writtenHostKey(tls.default)
@@ -117,7 +117,7 @@ function checkClients(at: string, tls: TlsOptions, checked: Checked): Map<string
   const { report } = checked
   checkAuthorities(`${at}/ca`, tls.ca, checked)
   if (tls.ca !== undefined && tls.clientCertificate !== undefined) {
-    report.fault(`${at}/ca`, 'is short for clientCertificate; write one of the two')
+    report.fault(`${at}/ca`, 'is short for clientCertificate.ca; set only one of the two')
   }
   const ca = tls.ca ?? tls.clientCertificate?.ca
   checkClient(`${at}/clientCertificate`, tls.clientCertificate, ca, checked)
@@ -129,8 +129,9 @@ function checkClients(at: string, tls: TlsOptions, checked: Checked): Map<string
       const here = pointer(place, 'names', i)
       const key = patternKey(name)
       const before = key === null ? undefined : seen.get(key)
-      if (key === null) report.fault(here, 'is neither a host name, nor *. and one')
-      else if (before !== undefined) report.fault(here, `${name} has rules already, in ${report.pathOf(before)}`)
+      if (key === null) report.fault(here, 'is neither a host name nor a wildcard such as *.example.com')
+      else if (before !== undefined)
+        report.fault(here, `duplicate host ${name}; it is also in ${report.pathOf(before)}`)
       else seen.set(key, here)
     })
   })
@@ -147,9 +148,9 @@ function checkClient(
   const { report } = checked
   checkAuthorities(`${at}/ca`, options.ca, checked)
   if (options.mode !== 'none' && ca === undefined && !report.unknownKeyIn(at)) {
-    report.fault(at, `mode: ${options.mode} needs a ca, which signs the certificates`)
+    report.fault(at, `mode: ${options.mode} needs a ca, the authorities that sign the client certificates`)
   } else if (options.mode === 'none' && options.ca !== undefined) {
-    report.warn(`${at}/ca`, 'has no effect: with mode: none no certificate is asked for')
+    report.warn(`${at}/ca`, 'no effect: with mode: none no certificate is requested')
   }
 }
 

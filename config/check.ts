@@ -30,7 +30,7 @@ export function* check(data: Written, report: Report, file: string, keys: Keys):
   if (report.usable('/consumers') && data.consumers.length > 0) {
     const providers = keys.edge.filter(({ provides }) => provides?.includes('consumer')).map(({ name }) => name)
     const who = [...providers, 'a plugin'].join(' or ')
-    report.fault('/consumers', `cannot be declared in this version; ${who} says who calls`)
+    report.fault('/consumers', `cannot be declared in this version; ${who} identifies them`)
   }
   yield* checkConcerns(checked)
   if (report.usable('/routes')) {
@@ -55,13 +55,18 @@ function checkService(name: string, checked: Checked): void {
   const sources = (['consul', 'instances', 'dns'] as const).filter((source) => service[source] !== undefined)
   const [first, second] = sources
   if (second !== undefined) {
-    report.fault(pointer(at, second), `a service has one source, and this one has ${sources.join(' and ')}`, 'key')
+    report.fault(
+      pointer(at, second),
+      `a service has one source of instances, but this one has ${sources.join(' and ')}`,
+      'key'
+    )
   } else if (service.sidecar !== undefined && (service.mesh?.mode ?? data.mesh?.mode) === 'sidecar') {
-    // Nothing else need say where it is.
+    // The sidecar finds the instances.
   } else if ((first === undefined || first === 'consul') && !report.unknownKeyIn(at) && report.usable('/discovery')) {
     if (data.discovery?.consul === undefined && report.usable('/discovery/consul')) {
-      const why = first === undefined ? 'it names no instances or dns, so it is looked up in Consul' : 'it is in Consul'
-      report.fault(first === undefined ? at : `${at}/consul`, `${why}, which discovery.consul doesn't configure`)
+      if (first === 'consul') report.fault(`${at}/consul`, 'needs discovery.consul, which is not set')
+      else
+        report.fault(at, 'has no source of instances; set instances or dns, or discovery.consul to find it in Consul')
     }
   }
   if (report.usable(`${at}/instances`)) {
@@ -86,7 +91,10 @@ function checkMesh(at: string, service: Written['services'][string], checked: Ch
   const inherited = service.mesh?.mode === undefined
   // Inherited, but only the service can lack its sidecar.
   if (mode === 'sidecar' && inherited && service.sidecar === undefined && report.usable(`${at}/sidecar`)) {
-    report.fault(at, 'with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it')
+    report.fault(
+      at,
+      'missing key "sidecar": with mesh.mode: sidecar it is the URL of the local listener for this service'
+    )
   }
   for (const source of ['instances', 'dns'] as const) {
     if (mode !== 'connect' || service[source] === undefined) continue
@@ -104,6 +112,6 @@ function checkInstance(at: string, text: string | undefined, report: Report): vo
     ...(text.includes('#') ? ['a fragment'] : [])
   ]
   if (extra.length === 0) return
-  const advice = extra.includes('a path') ? '; a route adds a prefix to its paths by path.rewrite' : ''
+  const advice = extra.includes('a path') ? '; to add a path prefix, set path.rewrite of the route' : ''
   report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
 }

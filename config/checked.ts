@@ -32,8 +32,10 @@ export function checkPem(at: string, kind: 'ca' | 'cert' | 'key', path: string |
   try {
     const text = readFileSync(file, 'latin1')
     const [isCertificate, isKey] = [text.includes('CERTIFICATE-----'), text.includes('PRIVATE KEY-----')]
-    if (kind === 'key' && isCertificate && !isKey) report.fault(place, `a certificate, not a private key: ${file}`)
-    else if (kind !== 'key' && isKey && !isCertificate) report.fault(place, `a private key, not a certificate: ${file}`)
+    if (kind === 'key' && isCertificate && !isKey)
+      report.fault(place, `expected a private key, found a certificate: ${file}`)
+    else if (kind !== 'key' && isKey && !isCertificate)
+      report.fault(place, `expected a certificate, found a private key: ${file}`)
   } catch (error) {
     report.fault(place, `cannot be read: ${(error as Error).message}`)
   }

@@ -45,7 +45,7 @@ export function addKeywords(ajv: Ajv): Ajv {
     compile: (unit: string) => {
       if (!isUnit(unit)) {
         const names = Object.keys(units)
-        throw new Error(`unknown unit "${unit}"${didYouMean(unit, names) || `; there are ${names.join(', ')}`}`)
+        throw new Error(`unknown unit "${unit}"${didYouMean(unit, names) || `; possible are ${names.join(', ')}`}`)
       }
       return (text: string, context?: Holder) => {
         const value = units[unit].parse(text)

@@ -1,8 +1,8 @@
-/** The shape of a concern's definition, as a user's module exports it. */
+/** Validation of a concern's definition, which the module of a plugin exports. */
 import type { Key } from './concern.ts'
 import { didYouMean } from './nearest.ts'
 
-/** The keys of a definition. Those for which it says `function` have no other values. */
+/** The keys of a definition. A key with `function` must have a function as its value. */
 const definitionKeys = {
   ...({
     name: 'any', options: 'any', levels: 'any', default: 'any', protects: 'any', needsBridge: 'any', provides: 'any',
@@ -11,11 +11,11 @@ const definitionKeys = {
     repeatsTimeouts: 'function', aliases: 'any', innerAliases: 'any'
   } satisfies Record<keyof Key, 'any' | 'function'>),
   plugin: 'function', layer: 'function', repeats: 'any', order: 'any', routeConfig: 'any',
-  // Of edge concerns, which have all that bundled ones have.
+  // Keys of edge concerns that bundled concerns use.
   more: 'any', ownRoutes: 'any', commands: 'any', tries: 'function', warnings: 'function', whenOff: 'any'
 } as const // biome-ignore format: a table
 
-/** Returns whether an object is meant to define a concern: some of what each definition has is there. */
+/** Returns whether an object is meant to define a concern: it has some of the keys that each definition has. */
 export function seemsConcern(value: unknown): value is object {
   if (typeof value !== 'object' || value === null) return false
   const { name, options, plugin, layer } = value as Record<string, unknown>
@@ -23,11 +23,11 @@ export function seemsConcern(value: unknown): value is object {
   return typeof name === 'string' && (typeof options === 'object' || plugin !== undefined || layer !== undefined)
 }
 
-/** Returns what is wrong with the keys of a definition; null if nothing is. */
+/** Returns the first fault of a definition's keys; null if there is none. */
 export function definitionFault(definition: object): string | null {
   const { name, options, plugin, layer, order } = definition as Record<string, unknown>
   const concern = typeof name === 'string' ? `its concern "${name}"` : 'its concern'
-  // A misspelt key before one that is missing: it may be that one.
+  // An unknown key is reported before a missing one, since it may be that one, misspelt.
   const unknown = Object.keys(definition).find((key) => !Object.hasOwn(definitionKeys, key))
   if (unknown !== undefined) {
     return `${concern} has an unknown key "${unknown}"${didYouMean(unknown, Object.keys(definitionKeys))}`
@@ -43,7 +43,7 @@ export function definitionFault(definition: object): string | null {
   for (const [key, kind] of Object.entries(definitionKeys)) {
     const value: unknown = Reflect.get(definition, key)
     if (kind === 'function' && value !== undefined && typeof value !== 'function') {
-      return `"${key}" of ${concern} is no function`
+      return `"${key}" of ${concern} is not a function`
     }
   }
   const fault = orderFault(order)
@@ -53,11 +53,11 @@ export function definitionFault(definition: object): string | null {
 function orderFault(order: unknown): string | null {
   if (order === undefined) return null
   const example = "such as { after: 'apiKey' }"
-  if (typeof order !== 'object' || order === null || Array.isArray(order)) return `is no object ${example}`
+  if (typeof order !== 'object' || order === null || Array.isArray(order)) return `is not an object ${example}`
   const unknown = Object.keys(order).find((key) => key !== 'before' && key !== 'after')
   if (unknown !== undefined) return `has an unknown key "${unknown}"${didYouMean(unknown, ['before', 'after'])}`
   const places = Object.entries(order).filter(([, name]) => name !== undefined)
-  if (places.length !== 1) return `has to have either "before" or "after", ${example}`
+  if (places.length !== 1) return `must have either "before" or "after", ${example}`
   const [[key, name]] = places as [[string, unknown]]
-  return typeof name === 'string' ? null : `has to have the name of one concern in "${key}"`
+  return typeof name === 'string' ? null : `must have the name of one concern in "${key}"`
 }

@@ -28,7 +28,7 @@ function share(key: (typeof shared)[number], listeners: Listen[], report: Report
   for (const listener of listeners) {
     const contradicts = having.includes(listener) && !isDeepStrictEqual(listener[key], first[key])
     if (contradicts && report.sound(`${listener.at}/${key}`) && report.sound(`${first.at}/${key}`)) {
-      const message = `contradicts ${report.pathOf(`${first.at}/${key}`)}: it is the same for all listeners; write it once`
+      const message = `contradicts ${report.pathOf(`${first.at}/${key}`)}: it applies to all listeners; set it once`
       report.fault(`${listener.at}/${key}`, message, 'key')
     }
     Object.assign(listener, { [key]: first[key] })
@@ -55,15 +55,16 @@ function* checkListener({ at, path, trustProxy, tls, http2 }: Listen, checked: C
   if (report.sound(`${at}/trustProxy`)) {
     trustProxy.forEach((range, index) => {
       const place = pointer(`${at}/trustProxy`, index)
-      if (range === 'unix' && path === undefined) report.fault(place, 'only a Unix socket ("path") has such peers')
+      if (range === 'unix' && path === undefined)
+        report.fault(place, '"unix" is only for a listener on a Unix socket ("path")')
       if (!/\/0+$/.test(range)) return
-      const message = `${range} trusts every client; list the proxies before the gateway`
+      const message = `${range} trusts every client; list only the proxies in front of the gateway`
       report.fault(place, message)
     })
   }
   if (!report.sound(`${at}/tls`)) return
   if (tls === undefined && report.usable(`${at}/http2`) && http2 === true) {
-    report.fault(`${at}/http2`, `HTTP/2 is agreed on within TLS, so it needs ${report.pathOf(at)}.tls`)
+    report.fault(`${at}/http2`, `HTTP/2 is negotiated during the TLS handshake, so it needs ${report.pathOf(at)}.tls`)
   }
   if (tls !== undefined) yield* checkTls(`${at}/tls`, tls, checked)
 }
@@ -71,10 +72,10 @@ function* checkListener({ at, path, trustProxy, tls, http2 }: Listen, checked: C
 function checkRedirect({ at, redirect, tls }: Listen, { data: { listeners }, report }: Checked): void {
   const place = `${at}/redirect`
   if (redirect === undefined || !report.sound(place)) return
-  if (tls !== undefined) report.fault(place, 'this listener speaks TLS: all of its requests have come by https', 'key')
+  if (tls !== undefined) report.fault(place, 'this listener uses TLS, so its requests are https already', 'key')
   if (redirect !== 'https' && redirect.port !== undefined) return
   if (listeners.some((listener) => listener.tls !== undefined && listener.path === undefined)) return
-  report.fault(place, 'no listener with a port speaks TLS; name the port that does: { to: https, port: 443 }', 'key')
+  report.fault(place, 'no listener with a port uses TLS; set the port of the redirect: { to: https, port: 443 }', 'key')
 }
 
 function checkAddress(listener: Listen, others: readonly Listen[], checked: Checked): void {
@@ -82,22 +83,22 @@ function checkAddress(listener: Listen, others: readonly Listen[], checked: Chec
   const { at, name, path, host, port } = listener
   const named = others.find((other) => other.name === name)
   if (named !== undefined && report.usable(`${at}/name`)) {
-    report.fault(`${at}/name`, `${report.pathOf(named.at)} is named "${name}" too; give each listener its own name`)
+    report.fault(`${at}/name`, `duplicate listener name "${name}"; ${report.pathOf(named.at)} has it, too`)
   }
   if (path === undefined) {
     if (report.at(`${at}/socketMode`) !== undefined) {
-      report.fault(`${at}/socketMode`, 'is for a Unix socket: it needs a "path"', 'key')
+      report.fault(`${at}/socketMode`, 'no effect without "path", the path of a Unix socket', 'key')
     }
     if (!['host', 'port'].every((key) => report.usable(`${at}/${key}`)) || port === 0) return
     if (report.unknownKeyIn(at)) return
     const taken = others.find((other) => other.path === undefined && other.port === port && overlap(other.host, host))
     if (taken !== undefined) {
-      report.fault(`${at}/port`, `${port} is ${report.pathOf(taken.at)}.port too, and ${host} overlaps ${taken.host}`)
+      report.fault(`${at}/port`, `${report.pathOf(taken.at)}.port is ${port}, too, and ${host} overlaps ${taken.host}`)
     }
     const { admin } = data
     if (!['/admin/host', '/admin/port'].every((key) => report.usable(key)) || admin === false) return
     if (admin.port === port && overlap(admin.host, host)) {
-      report.fault('/admin/port', `${port} is ${report.pathOf(at)}.port too, and ${admin.host} overlaps ${host}`)
+      report.fault('/admin/port', `${report.pathOf(at)}.port is ${port}, too, and ${admin.host} overlaps ${host}`)
     }
     return
   }
@@ -108,7 +109,7 @@ function checkAddress(listener: Listen, others: readonly Listen[], checked: Chec
   if (!report.usable(`${at}/path`)) return
   const length = Buffer.byteLength(checked.absolute(path))
   if (length > longestPath)
-    report.fault(`${at}/path`, `longer than the ${longestPath} bytes that a socket's path can have`)
+    report.fault(`${at}/path`, `longer than ${longestPath} bytes, which is the maximum for the path of a Unix socket`)
   const taken = others.find(
     (other) => other.path !== undefined && checked.absolute(other.path) === checked.absolute(path)
   )

@@ -26,8 +26,8 @@ export { ConfigError }
 
 const reasons: Readonly<Record<string, string>> = {
   ENOENT: 'no such file; name one with --config or JINGWEI_CONFIG',
-  EISDIR: 'a folder, not a file',
-  EACCES: 'may not be read'
+  EISDIR: 'is a folder, not a file',
+  EACCES: 'permission denied'
 }
 
 type Warn = (warning: Fault) => void

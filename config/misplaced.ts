@@ -81,7 +81,7 @@ export class Advisor {
     if (near !== '') return near
     const own = this.#ofAnotherSection(holder, key)
     const claim = `write routeConfig: [${key}] in the entry of the plugin that reads it`
-    return `: no plugin declares that it reads this; ${own === null ? claim : `the gateway's own ${key}: ${own}; a plugin's: ${claim}`}`
+    return `; no plugin declares this key; ${own === null ? claim : `the gateway's own ${key}: ${own}; a plugin's: ${claim}`}`
   }
 
   /** Returns `; …` with what to write instead of a key, or null if nothing is known of it. */
@@ -123,7 +123,7 @@ export class Advisor {
     const half = /\/(edge|mesh)$/.exec(holder)?.[1] as 'edge' | 'mesh' | undefined
     const known = half && this.#keys[half].find(({ name }) => name === key)
     if (half === undefined || known === undefined) return null
-    if (holder.startsWith('/routes/') && known.levels.includes('service')) return 'it belongs to the service'
+    if (holder.startsWith('/routes/') && known.levels.includes('service')) return 'it can only be set for services'
     return known.levels.includes('gateway') ? `${key} can only be set under the top-level ${half}` : null
   }
 

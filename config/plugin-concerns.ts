@@ -62,7 +62,9 @@ export function pluginConcerns(
     if (concern === null) continue
     const half = concern.layer === undefined ? 'edge' : 'mesh'
     const taken = [...known[half], ...found[half]].some(({ name }) => name === concern.name)
-    const fault = taken ? `there is a concern ${half}.${concern.name} already` : faultOf(concern, half)
+    const fault = taken
+      ? `duplicate concern ${half}.${concern.name}: its name is already in use`
+      : faultOf(concern, half)
     if (fault !== null) {
       report.fault(pointer('/plugins', index), fault)
       found.areSound = false
@@ -156,7 +158,10 @@ export function reportFailed(
 export function warnOfChanged(modules: readonly (PluginModule | null)[], report: Report): void {
   for (const [index, module] of modules.entries()) {
     if (!module?.hasChanged) continue
-    report.warn(pointer('/plugins', index), 'its file has changed since its code was loaded; new code takes a restart')
+    report.warn(
+      pointer('/plugins', index),
+      'its file has changed since its code was loaded; restart the gateway to load the new code'
+    )
   }
 }
 
@@ -179,15 +184,15 @@ function faultOf(concern: PluginConcern, half: 'edge' | 'mesh'): string | null {
   if (repeats !== undefined && layer === undefined)
     return `its concern ${name} has "repeats", which is for mesh concerns`
   if (repeats !== undefined && typeof repeats !== 'function') {
-    return `"repeats" of its concern ${name} is no function: (policy) => ({ maxBody, mayRepeat }), or null`
+    return `"repeats" of its concern ${name} is not a function: (policy) => ({ maxBody, mayRepeat }), or null`
   }
   const isNames = (value: unknown) => Array.isArray(value) && value.every((each) => typeof each === 'string')
-  if (!isNames(ownsHeaders ?? [])) return `"ownsHeaders" of its concern ${name} is no list of beginnings of names`
+  if (!isNames(ownsHeaders ?? [])) return `"ownsHeaders" of its concern ${name} is not a list of name prefixes`
   if (instructions !== undefined && !isNames(instructions.headers)) {
     return `"instructions" of its concern ${name} has no list "headers"`
   }
   const fault = schemaFault(options)
-  if (fault !== null) return `the options of its concern ${name} are no JSON Schema: ${fault}`
+  if (fault !== null) return `the options of its concern ${name} are not a valid JSON Schema: ${fault}`
   const unfit = concern.default === undefined ? null : valueFault(half, concern)
   return unfit === null ? null : `the default of its concern ${name} does not fit its options: ${unfit}`
 }

@@ -26,7 +26,7 @@ export function* read(source: YamlSource, env: NodeJS.ProcessEnv, report: Report
   // The first event opens the document.
   const data = source.isEmpty ? null : yield* new Reader(source, env, report).value(1, '')
   if (data === null) {
-    report.fault('', 'the file is empty; write {} if this is meant')
+    report.fault('', 'the file is empty; write {} for a configuration without settings')
     report.throwIfAny()
   }
   return data
@@ -206,7 +206,7 @@ class Reader {
       if (before === undefined) own.set(name, item)
       else if (at !== null) {
         const { line } = this.#place(before, true).key!
-        const message = `duplicate key; it is on line ${line} too`
+        const message = `duplicate key; it is also on line ${line}`
         this.#report.fault(pointer(at, name), message, this.#place(item, true).key)
       }
     }
@@ -265,13 +265,13 @@ class Reader {
     const tag = scalarTags.find(({ tagName }) => tagName === whole)
     const value = tag?.resolve(text, true, whole)
     if (tag !== undefined && value !== NOT_RESOLVED) return value
-    this.#report.fault(at, tag === undefined ? `unknown tag ${name}` : `this is no ${name}`)
+    this.#report.fault(at, tag === undefined ? `unknown tag ${name}` : `not a valid ${name}`)
     return null
   }
 
   #countAliased(): void {
     if (++this.#aliased <= this.#mostAliased) return
-    this.#report.add(1, 1, '', `aliases bring in more than ${this.#mostAliased} values`)
+    this.#report.add(1, 1, '', `aliases expand to more than ${this.#mostAliased} values`)
     this.#report.throwIfAny()
   }
 }

@@ -33,7 +33,7 @@ export function costFault(pieces: readonly Piece[]): string | null {
   try {
     const automaton = new Automaton({ kind: 'sequence', items: pieces.map(treeOf) })
     return automaton.isAmbiguous()
-      ? 'two of its repetitions can match the same characters, so that a long path takes very long to match'
+      ? 'two of its repetitions can match the same characters, so matching a long path can take very long'
       : null
   } catch (error) {
     if (error instanceof TooComplicated) return error.message
@@ -164,7 +164,7 @@ class Automaton {
     if (tree.kind === 'set') {
       const state = this.#sets.push(tree.ranges) - 1
       this.#next.push(new Set())
-      if (state > MOST_STATES) throw new TooComplicated('it is too long')
+      if (state > MOST_STATES) throw new TooComplicated('the pattern is too long')
       return { first: [state], last: [state], empty: false }
     }
     if (tree.kind === 'choice') {
@@ -244,7 +244,7 @@ class Automaton {
           const shared = common(this.#sets[x]!, this.#sets[y]!)
           if (shared.length === 0) continue
           for (const z of this.#next[c]!) {
-            if (++this.#steps > MOST_STEPS) throw new TooComplicated('it has too many repetitions')
+            if (++this.#steps > MOST_STEPS) throw new TooComplicated('the pattern has too many repetitions')
             if (common(shared, this.#sets[z]!).length === 0) continue
             if (x === p && y === q && z === q) return true
             const key = `${x} ${y} ${z}`

@@ -46,12 +46,12 @@ export function withPluginKeys(
   /** Returns the fault of a declared key; if it has none, the key is taken. */
   function declare(name: string, schema: unknown, index: number): string | null {
     const reserved = own.reserved.get(name)
-    if (reserved !== undefined) return `no plugin can have this key; ${reserved}`
+    if (reserved !== undefined) return `reserved key; ${reserved}`
     if (!isMapping(schema)) return 'expected a JSON Schema; {} takes any value'
     if (Object.keys(schema).length === 0) return null
     if ('default' in schema) return 'a default has no effect: a route without the key does not get it'
     const fault = schemaFault(schema)
-    if (fault !== null) return `no JSON Schema: ${fault}`
+    if (fault !== null) return `not a valid JSON Schema: ${fault}`
     const holder = holders.get(name)
     if (holder === undefined) holders.set(name, `plugins[${index}]`)
     else if (!isDeepStrictEqual(schemas.get(name), schema)) return `${holder} has another schema for this key`
@@ -65,7 +65,7 @@ export function withPluginKeys(
     if (module === null || listed === null) return null
     const { routeConfig = {} } = module
     if (!isMapping(routeConfig)) {
-      report.fault(at, 'its module exports a routeConfig that is no mapping of keys to JSON Schemas')
+      report.fault(at, 'its module exports a routeConfig that is not a mapping of keys to JSON Schemas')
       return null
     }
     for (const [name, schema] of Object.entries(routeConfig)) {
@@ -116,7 +116,7 @@ export function* checkRouteConfig({ data, keys, report }: Checked): Steps<void> 
       if (!report.usable(place)) continue
       const setter = edge.find(({ name, setsRouteConfig }) => setsRouteConfig === key && isOn(name, route, data))
       if (setter !== undefined) {
-        report.fault(place, `no effect: edge.${setter.name} is on here, and sets it`, 'key')
+        report.fault(place, `no effect: edge.${setter.name} is on for this route and sets this key`, 'key')
       } else if (placements && report.sound(`${at}/plugins`)) {
         const readers = readersOf(key, data, routeConfig)
         if (readers.length === 0 || readers.some((plugin) => runsOn(plugin, route))) continue
@@ -139,7 +139,7 @@ function unreadWhy(readers: readonly Placed[]): string {
   const possible = readers.filter(({ prefix }) => prefix === undefined).map(pluginName)
   const [first] = possible
   if (first === undefined) {
-    return `plugin "${pluginName(readers[0]!)}", which reads it, has a prefix, so its hooks are for its own routes alone`
+    return `plugin "${pluginName(readers[0]!)}", which reads it, has a prefix, so its hooks run only on its own routes`
   }
   const names = possible.map((name) => `"${name}"`).join(' or ')
   return `plugin ${names}, which reads it, does not run on this route; add "${first}" to the route's "plugins"`

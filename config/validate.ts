@@ -93,7 +93,7 @@ export class Validator {
       const known = Object.keys(properties)
       const [name = ''] = key.split(':')
       const advice = known.includes(name)
-        ? `; write a blank after the colon of "${name}:"`
+        ? `; write a space after the colon of "${name}:"`
         : this.#advisor.adviceFor(error.instancePath, key, known)
       report.unknownKey(error.instancePath, key, advice)
     }
@@ -181,5 +181,5 @@ function hint({ data, keyword, parentSchema, params, instancePath }: ErrorObject
   if (type === 'array' && typeof data === 'string' && data !== '') return '; put it in brackets: [ ]'
   const quoted = typeof data === 'string' && data !== '' && (type === 'integer' || type === 'boolean')
   if (!quoted) return ''
-  return (type === 'integer' ? /^\d+$/ : /^(true|false)$/).test(data) ? '; take it out of its quotes' : ''
+  return (type === 'integer' ? /^\d+$/ : /^(true|false)$/).test(data) ? '; remove the quotes' : ''
 }

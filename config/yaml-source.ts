@@ -40,7 +40,7 @@ const messages: readonly (readonly [reason: RegExp, before: RegExp, after: RegEx
   [/bad indentation/, /:[ ].*$/, /^:/, 'text with ": " in it must be in quotes'],
   [/bad indentation/, /:[ ]+$/, /^-[ ]/, 'a list begins on a line of its own'],
   [/bad indentation/, /^[ ]*[^:]*$/, /^/, indent],
-  [/end of the stream/, /^/, /^/, `this does not go with what stands above: ${indent}, or a key without its colon`]
+  [/end of the stream/, /^/, /^/, `unexpected text: ${indent}, or a key without its colon`]
 ]
 
 /** A text that has been parsed, in buffers that one thread can transfer to another. */

@@ -16,11 +16,11 @@ const Undecodable = createError('JW_BAD_TARGET', 'The path has octets that are n
 
 /** Options that the configuration sets, and the reason why a module must not. */
 const reserved: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(['prefix', 'routes', 'httpMethods', 'constraints'].map((key) => [key, 'match says it'])),
-  ...Object.fromEntries(['upstream', 'base'].map((key) => [key, 'service or split says it'])),
+  ...Object.fromEntries(['prefix', 'routes', 'httpMethods', 'constraints'].map((key) => [key, 'match sets it'])),
+  ...Object.fromEntries(['upstream', 'base'].map((key) => [key, 'service or split sets it'])),
   ...Object.fromEntries(['undici', 'http', 'http2'].map((key) => [key, 'calls go over the mesh'])),
   ...Object.fromEntries(['websocket', 'wsUpstream'].map((key) => [key, 'WebSockets would bypass the mesh'])),
-  config: 'the configuration of the route says it'
+  config: 'routes[].config sets it'
 }
 
 /** Makes the error that stops the start, with the position of `httpProxy` in the configuration. */
@@ -54,7 +54,7 @@ export async function moduleOptions(
   }
   // Calls to other services could carry headers of a client that those services trust.
   if ((options as ModuleOptions).replyOptions?.getUpstream !== undefined) {
-    throw because('it must not set replyOptions.getUpstream: service or split says it')
+    throw because('it must not set replyOptions.getUpstream: service or split sets it')
   }
   return options
 }

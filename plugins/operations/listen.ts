@@ -7,7 +7,11 @@ import type { Address } from './listener.ts'
 /** By the code of the system's error: the key at fault, the cause, and what to do. */
 const causes: Readonly<Record<string, readonly [key: keyof Address, cause: string, advice: string]>> = {
   EADDRINUSE: ['port', 'the address is in use', 'stop the program that listens there, or '],
-  EACCES: ['port', 'the process may not use this port', 'grant it the right, which ports below 1024 need, or '],
+  EACCES: [
+    'port',
+    'the process has no permission for this port',
+    'grant the permission, which ports below 1024 need, or '
+  ],
   EADDRNOTAVAIL: ['host', 'no network interface of this machine has this address', ''],
   ENOTFOUND: ['host', 'the host name does not exist', ''],
   EAI_AGAIN: ['host', 'the host name cannot be resolved now', '']
@@ -15,10 +19,10 @@ const causes: Readonly<Record<string, readonly [key: keyof Address, cause: strin
 
 /** The same for a Unix socket. */
 const ofSockets: typeof causes = {
-  EADDRINUSE: ['path', 'the file is no socket, or a process listens there', 'stop it, or '],
-  EACCES: ['path', 'the process may not write to the folder', 'grant it the right, or '],
-  ENOENT: ['path', 'there is no such folder', 'make it, or '],
-  ENOTDIR: ['path', 'a part of it is no folder', '']
+  EADDRINUSE: ['path', 'the file is not a socket, or a process listens on it', 'stop that process, or '],
+  EACCES: ['path', 'the process has no permission to write to the folder', 'grant the permission, or '],
+  ENOENT: ['path', 'the folder does not exist', 'create it, or '],
+  ENOTDIR: ['path', 'a part of the path is not a folder', '']
 }
 
 /** Listens on the address at a pointer, such as `/listen` or `/admin`. */
@@ -32,11 +36,11 @@ export async function listenOn(
   try {
     await server.listen(to)
   } catch (error) {
-    const { code: told = '', syscall = '' } = error as NodeJS.ErrnoException
-    // libuv tells a missing folder of a socket as a missing right.
-    const code = told === 'EACCES' && path !== undefined && !existsSync(dirname(path)) ? 'ENOENT' : told
+    const { code: reported = '', syscall = '' } = error as NodeJS.ErrnoException
+    // libuv reports a missing folder of a Unix socket as EACCES.
+    const code = reported === 'EACCES' && path !== undefined && !existsSync(dirname(path)) ? 'ENOENT' : reported
     const known = (path === undefined ? causes : ofSockets)[code]
-    // An `onListen` hook or a plugin may fail, too.
+    // Errors of `onListen` hooks and of plugins end up here, too.
     if (known === undefined || (syscall !== 'listen' && syscall !== 'getaddrinfo')) throw error
     const [key, cause, advice] = known
     const address = path ?? `${host.includes(':') ? `[${host}]` : host}:${port}`
@@ -45,7 +49,7 @@ export async function listenOn(
       `${at}/${key}`,
       (place) => {
         const variable = variableOf(place)
-        const change = variable === undefined ? `name another ${key} here` : `set ${variable} to another ${key}`
+        const change = variable === undefined ? `set another ${key} here` : `set ${variable} to another ${key}`
         return `cannot listen on ${address}: ${cause} (${code}); ${advice}${change}`
       },
       error

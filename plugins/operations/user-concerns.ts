@@ -17,7 +17,7 @@ type MeshConcern = Parameters<FastifyInstance['mesh']['add']>[0]
 function unknownConcern(fastify: FastifyInstance, owner: PluginOwner): Error {
   const wanted = owner.order?.before ?? owner.order?.after
   const { names } = fastify.edgeOrder
-  return owner.fault(`order: ${wanted} has no position among the edge's concerns; there are ${names.join(', ')}`)
+  return owner.fault(`order: unknown position "${wanted}" among the edge concerns; possible are ${names.join(', ')}`)
 }
 
 /** A place among the edge's concerns, of a concern or of the hooks of a plugin. */

@@ -82,19 +82,23 @@ t.test('aliases that multiply are given up on', async (t) => {
         .fill(`*a${i - 1}`)
         .join(', ')}]`
     )
-  t.match(faultsOf(lines.join('\n')).message, /aliases bring in more than 1\d{5} values/)
+  t.match(faultsOf(lines.join('\n')).message, /aliases expand to more than 1\d{5} values/)
   const merged = [
     'a0: &a0 {}',
     ...Array.from({ length: 8 }, (_, i) => `a${i + 1}: &a${i + 1} { <<: [${Array(10).fill(`*a${i}`).join(', ')}] }`)
   ]
-  t.match(faultsOf(merged.join('\n')).message, /aliases bring in more than 1\d{5} values/)
+  t.match(faultsOf(merged.join('\n')).message, /aliases expand to more than 1\d{5} values/)
 })
 
 t.test('merges that multiply are given up on, also those of nothing', async (t) => {
   for (const nothing of ['{}', '{ a: 1 }', '[]', '[{}]']) {
     const lines = ['plugins:', '  - package: fastify', '    options:', `      a0: &a0 ${nothing}`]
     for (let i = 1; i < 30; i++) lines.push(`      a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}] }`)
-    t.match(faultsOf(lines.join('\n')).message, /bring in more than 1\d{5} values|only mappings can be merged/, nothing)
+    t.match(
+      faultsOf(lines.join('\n')).message,
+      /expand to more than 1\d{5} values|only mappings can be merged/,
+      nothing
+    )
   }
 })
 
@@ -102,7 +106,7 @@ t.test('the place of a fault below merges that multiply is found', async (t) => 
   const lines = ['a0: &a0 { b: 1 }']
   for (let i = 1; i < 30; i++) lines.push(`a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}], c: \${UNSET} }`)
   t.match(faultsOf(lines.slice(0, 5).join('\n')).message, /4:.*a3.c: environment variable UNSET is not set/)
-  t.match(faultsOf(lines.join('\n')).message, /bring in more than 1\d{5} values/)
+  t.match(faultsOf(lines.join('\n')).message, /expand to more than 1\d{5} values/)
 })
 
 t.test('as many faults as there are lines', async (t) => {

@@ -14,7 +14,7 @@ export const badConfigs: readonly BadConfig[] = [
     yaml: `
 # routes were here
 `,
-    faults: ['1:1: the file is empty; write {} if this is meant']
+    faults: ['1:1: the file is empty; write {} for a configuration without settings']
   },
   {
     name: 'keys of other gateways, and keys in the wrong section',
@@ -58,7 +58,7 @@ plugins: [{ config: {} }]
       '17:42: routes[0].edge.basicAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '17:57: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
       '18:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
-      '18:26: routes[0].mesh.balance: unknown key; it belongs to the service',
+      '18:26: routes[0].mesh.balance: unknown key; it can only be set for services',
       '19:13: plugins[0].config: unknown key; write the second argument of the plugin under "options"'
     ]
   },
@@ -73,12 +73,12 @@ plugins:
   - { path: plugin.ts, order: { after: crs } }
 `,
     faults: [
-      '3:47: plugins[0].order.after: a plugin is either before a concern or after one, not both',
-      '4:40: plugins[1].scope: no effect: a plugin with a prefix has hooks for its own routes alone',
-      '4:55: plugins[1].order: no effect: a plugin with a prefix has hooks for its own routes alone',
+      '3:47: plugins[0].order.after: set either "before" or "after", not both',
+      '4:40: plugins[1].scope: no effect: the hooks of a plugin with a prefix run only on its own routes',
+      '4:55: plugins[1].order: no effect: the hooks of a plugin with a prefix run only on its own routes',
       '5:32: plugins[2].order: expected a mapping with at least one key, found an empty mapping',
       '6:33: plugins[3].prefix: expected a path that starts with /, found "bff"',
-      `7:40: plugins[4].order.after: crs has no position among the edge's concerns; did you mean "cors"?`
+      `7:40: plugins[4].order.after: unknown position "crs" among the edge concerns; did you mean "cors"?`
     ]
   },
   {
@@ -97,12 +97,12 @@ plugins:
   - { package: fastify, scope: routes }
 `,
     faults: [
-      '4:74: routes[0].plugins[2]: "auth" is in this list already',
+      '4:74: routes[0].plugins[2]: "auth" is listed twice',
       '4:80: routes[0].plugins[3]: no such plugin: auht; did you mean "auth"?',
-      '4:86: routes[0].plugins[4]: several plugins are named "fastify"; give each a "name"',
-      '4:95: routes[0].plugins[5]: several plugins are named "everywhere"; give each a "name"',
-      '4:107: routes[0].plugins[6]: plugin "below" has a prefix, so its hooks are for its own routes alone',
-      '9:30: plugins[3].name: the plugin on line 8 is named "everywhere" too'
+      '4:86: routes[0].plugins[4]: several plugins are named "fastify"; give each a unique "name"',
+      '4:95: routes[0].plugins[5]: several plugins are named "everywhere"; give each a unique "name"',
+      '4:107: routes[0].plugins[6]: plugin "below" has a prefix, so its hooks run only on its own routes',
+      '9:30: plugins[3].name: duplicate plugin name "everywhere"; it is also on line 8'
     ]
   },
   {
@@ -113,7 +113,7 @@ routes: [{ name: one, match: { path: / }, service: a, plugins: [plugin] }]
 plugins: [{ path: plugin.ts }]
 `,
     faults: [
-      '3:65: routes[0].plugins[0]: plugin "plugin" runs on all routes; with "scope: routes" it runs on those that name it'
+      '3:65: routes[0].plugins[0]: plugin "plugin" runs on all routes; set "scope: routes" to run it only on routes that list it'
     ]
   },
   {
@@ -121,7 +121,7 @@ plugins: [{ path: plugin.ts }]
     yaml: `
 listen: { tls: { cert: private.pem, key: private.pem } }
 `,
-    faults: [(dir) => `2:24: listen.tls.cert: a private key, not a certificate: ${dir}/private.pem`]
+    faults: [(dir) => `2:24: listen.tls.cert: expected a certificate, found a private key: ${dir}/private.pem`]
   },
   {
     name: 'a public key as secret, and hosts that are none',
@@ -145,8 +145,8 @@ services: { a: { dns: { host: h, port: 1, server: "h:99999" } } }
 listen: { trustProxy: [10.0.0.0/8, 0.0.0.0/0, "::/0"] }
 `,
     faults: [
-      '2:36: listen.trustProxy[1]: 0.0.0.0/0 trusts every client; list the proxies before the gateway',
-      '2:47: listen.trustProxy[2]: ::/0 trusts every client; list the proxies before the gateway'
+      '2:36: listen.trustProxy[1]: 0.0.0.0/0 trusts every client; list only the proxies in front of the gateway',
+      '2:47: listen.trustProxy[2]: ::/0 trusts every client; list only the proxies in front of the gateway'
     ]
   },
   {
@@ -184,7 +184,7 @@ listen:
   host: a
   port: 2
 `,
-    faults: ['5:3: listen.port: duplicate key; it is on line 3 too']
+    faults: ['5:3: listen.port: duplicate key; it is also on line 3']
   },
   {
     name: 'two documents',
@@ -247,7 +247,7 @@ routes:
     [
       'a key without a colon',
       'a\nb: 1',
-      '3:2: this does not go with what stands above: indented differently than the lines above that it belongs to, or a key without its colon'
+      '3:2: unexpected text: indented differently than the lines above that it belongs to, or a key without its colon'
     ],
     ['brackets that are never closed', 'a: [b,', '3:1: a "{", a "[" or a quote above is not closed'],
     ['no end of nesting', '['.repeat(2000), '2:100: values are nested too deep'],
@@ -260,8 +260,8 @@ listen: { port: !!int eighty, host: !!float x }
 admin: !!seq {}
 `,
     faults: [
-      '2:23: listen.port: this is no !!int',
-      '2:45: listen.host: this is no !!float',
+      '2:23: listen.port: not a valid !!int',
+      '2:45: listen.host: not a valid !!float',
       '3:14: admin: unknown tag !!seq'
     ]
   },
@@ -280,7 +280,7 @@ routes:
 `,
     faults: [
       '3:5: routes[0]: missing key "name"',
-      '3:7: routes[0]["name:a"]: unknown key; write a blank after the colon of "name:"',
+      '3:7: routes[0]["name:a"]: unknown key; write a space after the colon of "name:"',
       '3:44: routes[0].service: unknown service "a"'
     ]
   },
@@ -459,7 +459,7 @@ listen: { port: 70000 }
     yaml: `
 listen: { port: '8080' }
 `,
-    faults: ['2:17: listen.port: expected an integer from 0 to 65535, found "8080"; take it out of its quotes']
+    faults: ['2:17: listen.port: expected an integer from 0 to 65535, found "8080"; remove the quotes']
   },
   {
     name: 'a word for a switch',
@@ -610,7 +610,7 @@ discovery: { consul: { url: http://h, token: [hunter2] } }
     yaml: `
 consumers: [me]
 `,
-    faults: ['2:12: consumers: cannot be declared in this version; jwt or a plugin says who calls']
+    faults: ['2:12: consumers: cannot be declared in this version; jwt or a plugin identifies them']
   },
   {
     name: 'no methods',
@@ -741,7 +741,7 @@ routes:
     match: { path: /two }
     service: a
 `,
-    faults: ['8:11: routes[1].name: the route on line 5 is named "one" too']
+    faults: ['8:11: routes[1].name: duplicate route name "one"; it is also on line 5']
   },
   {
     name: 'two sources',
@@ -751,7 +751,7 @@ services:
     instances: [http://h]
     dns: { host: h, port: 1 }
 `,
-    faults: ['5:5: services.a.dns: a service has one source, and this one has instances and dns']
+    faults: ['5:5: services.a.dns: a service has one source of instances, but this one has instances and dns']
   },
   {
     name: 'Consul by default, not configured',
@@ -760,7 +760,7 @@ services:
   a: {}
 `,
     faults: [
-      "3:6: services.a: it names no instances or dns, so it is looked up in Consul, which discovery.consul doesn't configure"
+      '3:6: services.a: has no source of instances; set instances or dns, or discovery.consul to find it in Consul'
     ]
   },
   {
@@ -769,7 +769,7 @@ services:
 services:
   a: { consul: { service: b } }
 `,
-    faults: ["3:16: services.a.consul: it is in Consul, which discovery.consul doesn't configure"]
+    faults: ['3:16: services.a.consul: needs discovery.consul, which is not set']
   },
   {
     name: 'DNS without a port',
@@ -785,7 +785,7 @@ services:
 listen:
   http2: true
 `,
-    faults: ['3:10: listen.http2: HTTP/2 is agreed on within TLS, so it needs listen.tls']
+    faults: ['3:10: listen.http2: HTTP/2 is negotiated during the TLS handshake, so it needs listen.tls']
   },
   {
     name: 'missing TLS files',
@@ -928,7 +928,7 @@ routes:
       rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      "9:44: routes[0].edge.rateLimit.by: consumer: without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: [consumer]"
+      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add jwt or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -946,7 +946,7 @@ edge:
   rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      "8:11: routes[0].edge.rateLimit.by: consumer (inherited): without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: [consumer]"
+      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add jwt or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -1130,7 +1130,7 @@ routes:
     service: a
     path: { strip: /b }
 `,
-    faults: ['8:20: routes[0].path.strip: "/b" is not a prefix of "/api/one" that ends with a segment']
+    faults: ['8:20: routes[0].path.strip: "/b" is not a prefix of "/api/one" that ends at a segment boundary']
   },
   {
     name: 'strip within a segment',
@@ -1143,7 +1143,7 @@ routes:
     service: a
     path: { strip: /ap }
 `,
-    faults: ['8:20: routes[0].path.strip: "/ap" is not a prefix of "/api/one" that ends with a segment']
+    faults: ['8:20: routes[0].path.strip: "/ap" is not a prefix of "/api/one" that ends at a segment boundary']
   },
   {
     name: 'strip and rewrite',
@@ -1168,7 +1168,7 @@ routes:
     service: a
     path: { strip: /a }
 `,
-    faults: ['7:13: routes[0].path.strip: "/a/:id" is a pattern; only a plain prefix can be taken off']
+    faults: ['7:13: routes[0].path.strip: "/a/:id" is a pattern; only a plain prefix can be removed or replaced']
   },
   {
     name: 'ambiguous paths',
@@ -1183,12 +1183,12 @@ routes:
   - { name: p6, service: a, match: { path: { exact: /a%2fb } } }
 `,
     faults: [
-      '4:44: routes[0].match.path: a path to match must not contain "//": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
-      '5:44: routes[1].match.path: a path to match must not contain "/..": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
-      '6:44: routes[2].match.path: a path to match must not contain "/.": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
-      '7:44: routes[3].match.path: a path to match must not contain "?": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
-      '8:44: routes[4].match.path: a path to match must not contain "#": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
-      '9:53: routes[5].match.path.exact: a path to match must not contain "%": paths are matched decoded, without dot segments, empty segments, path parameters and queries'
+      '4:44: routes[0].match.path: a match path must not contain "//": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
+      '5:44: routes[1].match.path: a match path must not contain "/..": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
+      '6:44: routes[2].match.path: a match path must not contain "/.": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
+      '7:44: routes[3].match.path: a match path must not contain "?": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
+      '8:44: routes[4].match.path: a match path must not contain "#": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
+      '9:53: routes[5].match.path.exact: a match path must not contain "%": paths are matched after decoding, without dot segments, empty segments, path parameters and queries'
     ]
   },
   {
@@ -1236,7 +1236,7 @@ routes:
 listen: { port: 9000 }
 admin: { port: 9000 }
 `,
-    faults: ['3:16: admin.port: 9000 is listen.port too, and 127.0.0.1 overlaps 0.0.0.0']
+    faults: ['3:16: admin.port: listen.port is 9000, too, and 127.0.0.1 overlaps 0.0.0.0']
   },
   {
     name: 'an instance with more than an address',
@@ -1248,7 +1248,7 @@ services:
       - { url: "http://u:hunter2@h?q" }
 `,
     faults: [
-      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a path; a route adds a prefix to its paths by path.rewrite',
+      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a path; to add a path prefix, set path.rewrite of the route',
       '6:16: services.a.instances[1].url: an instance is scheme, host and port; this one has credentials and a query'
     ]
   },
@@ -1299,8 +1299,8 @@ routes:
   - { name: r6, service: a, match: { path: { exact: /c } } }
 `,
     faults: [
-      '4:53: routes[0].match.path.exact: a "*" cannot be matched exactly',
-      '5:44: routes[1].match.path: a "*" can only be at the end, and is everything that follows: "/a" takes it and all below, "/a/*" only what is below',
+      '4:53: routes[0].match.path.exact: an exact path cannot contain "*"',
+      '5:44: routes[1].match.path: "*" is allowed only at the end of a path: "/a" matches it and all paths below, "/a/*" only those below',
       '7:36: routes[3].match: routes "r3" (line 6) and "r4" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/',
       '8:36: routes[4].match: routes "r3" (line 6) and "r5" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/*'
     ]
@@ -1320,13 +1320,13 @@ routes:
   - { name: r8, service: a, match: { path: "/z", hosts: ["[::g]"] } }
 `,
     faults: [
-      '4:44: routes[0].match.path: "{id}" would be matched as it stands; a parameter is written ":id"',
-      '5:44: routes[1].match.path: a "*" can only be at the end, and is everything that follows: "/users" takes it and all below, "/users/*" only what is below',
-      '6:64: routes[2].path.strip: "/api/*" is a pattern; only a plain prefix can be taken off; write match.path: /api',
+      '4:44: routes[0].match.path: "{id}" would be matched literally; write a parameter as ":id"',
+      '5:44: routes[1].match.path: "*" is allowed only at the end of a path: "/users" matches it and all paths below, "/users/*" only those below',
+      '6:64: routes[2].path.strip: "/api/*" is a pattern; only a plain prefix can be removed or replaced; write match.path: /api',
       '7:44: routes[3].match.path: expected a path that starts with / or a mapping, found a list; a route has one path: write a route for each',
-      '8:44: routes[4].match.path: this pattern cannot be: two of its repetitions can match the same characters, so that a long path takes very long to match',
-      '9:44: routes[5].match.path: "{name:[a-z]+}" would be matched as it stands; a parameter is written ":name"',
-      '10:44: routes[6].match.path: a path to match must not contain ";": paths are matched decoded, without dot segments, empty segments, path parameters and queries',
+      '8:44: routes[4].match.path: invalid pattern: two of its repetitions can match the same characters, so matching a long path can take very long',
+      '9:44: routes[5].match.path: "{name:[a-z]+}" would be matched literally; write a parameter as ":name"',
+      '10:44: routes[6].match.path: a match path must not contain ";": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
       '11:58: routes[7].match.hosts[0]: expected a host name such as api.example.com or *.example.com, or an IPv6 address in brackets, found "[::g]"'
     ]
   },
@@ -1342,10 +1342,10 @@ routes:
   - { name: r5, service: a, match: { path: /e }, path: { rewrite: { prefix: "/fine%20/ü b" } } }
 `,
     faults: [
-      '4:77: routes[0].path.rewrite.prefix: a prefix must not contain "?": it is a part of the path alone',
-      '5:77: routes[1].path.rewrite.prefix: a prefix must not contain "#": it is a part of the path alone',
-      '6:77: routes[2].path.rewrite.prefix: a prefix must not contain "%": it is a part of the path alone',
-      '7:77: routes[3].path.rewrite.prefix: a prefix must not contain "/..": it is a part of the path alone'
+      '4:77: routes[0].path.rewrite.prefix: a prefix must not contain "?": it is a plain path',
+      '5:77: routes[1].path.rewrite.prefix: a prefix must not contain "#": it is a plain path',
+      '6:77: routes[2].path.rewrite.prefix: a prefix must not contain "%": it is a plain path',
+      '7:77: routes[3].path.rewrite.prefix: a prefix must not contain "/..": it is a plain path'
     ]
   },
   {
@@ -1364,19 +1364,19 @@ routes:
   - { name: r9, service: a, match: { path: /j }, via: http-proxy, path: { parameters: pass }, httpProxy: { rewritePrefix: /v2 } }
 `,
     faults: [
-      '4:50: routes[0].httpProxy: is used only with via: http-proxy',
+      '4:50: routes[0].httpProxy: no effect without via: http-proxy',
       '5:75: routes[1].edge.websocket: cannot be set with via: http-proxy, as http-proxy connects WebSockets without the mesh; serve them by a route without "via"',
       "5:107: routes[1].edge.responsePath: cannot be set with via: http-proxy, as http-proxy always sends through Fastify's reply",
-      '6:75: routes[2].path.strip: with via: http-proxy the path is changed by httpProxy.rewritePrefix',
+      '6:75: routes[2].path.strip: cannot be set with via: http-proxy; set httpProxy.rewritePrefix instead',
       '7:101: routes[3].httpProxy.rewritePrefix: the path has no parameter ":ids"; did you mean "id"?',
-      '8:106: routes[4].httpProxy.rewritePrefix: http-proxy takes ":idx" for ":id"; rename one of the two',
-      '8:106: routes[4].httpProxy.rewritePrefix: ":id" is there twice, and http-proxy replaces the first alone',
-      '9:95: routes[5].httpProxy.rewritePrefix: a prefix must not contain "?": it is a plain path, with the names of parameters',
+      '8:106: routes[4].httpProxy.rewritePrefix: http-proxy confuses ":idx" with ":id"; rename one of the two',
+      '8:106: routes[4].httpProxy.rewritePrefix: ":id" occurs twice, but http-proxy replaces only the first one',
+      '9:95: routes[5].httpProxy.rewritePrefix: a prefix must not contain "?": it is a plain path with parameters such as ":id"',
       (dir) => `9:112: routes[5].httpProxy.module: no such file: ${dir}/none.ts`,
       '10:55: routes[6].via: expected one of http-proxy, found "http-proxi"; did you mean "http-proxy"?',
       '10:80: routes[6].httpProxy.upstream: unknown key; write the addresses of a service under "instances"',
       '11:123: routes[7].httpProxy.rewritePrefix: expected a path that starts with /, found "v2"',
-      '12:108: routes[8].httpProxy.rewritePrefix: http-proxy does not find the prefix in all paths of path.parameters: pass'
+      '12:108: routes[8].httpProxy.rewritePrefix: cannot be combined with path.parameters: pass: http-proxy does not find a prefix with path parameters in it'
     ]
   }
 ]

@@ -197,8 +197,8 @@ routes:
 mesh: { mode: sidecar }
 `,
     faults: [
-      '1:16: services.a: with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it',
-      '1:46: services.b: with mesh.mode: sidecar it needs a "sidecar": the local listener that leads to it'
+      '1:16: services.a: missing key "sidecar": with mesh.mode: sidecar it is the URL of the local listener for this service',
+      '1:46: services.b: missing key "sidecar": with mesh.mode: sidecar it is the URL of the local listener for this service'
     ]
   },
   {
@@ -253,7 +253,7 @@ routes:
 routes:
   - { name: one, match: { path: /a }, service: a, stickOn: ip }
 `,
-    faults: ['3:51: routes[0].stickOn: only a split has something to stick to']
+    faults: ['3:51: routes[0].stickOn: no effect without "split"']
   },
   {
     name: 'a concern of the service on a route',
@@ -261,7 +261,7 @@ routes:
 routes:
   - { name: one, match: { path: /a }, service: a, mesh: { circuitBreaker: {} } }
 `,
-    faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key; it belongs to the service']
+    faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key; it can only be set for services']
   },
   {
     name: 'a fallback that could not be written',

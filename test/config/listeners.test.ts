@@ -50,24 +50,24 @@ t.test('faults', async (t) => {
   t.same(faults([]), ['listen: expected a list with at least one item or a mapping, found an empty list'])
   t.match(faults(5), [/^listen: expected .* found/])
   t.same(faults([{ port: 1 }, { port: 2 }]), [
-    'listen[1].name: listen[0] is named "default" too; give each listener its own name'
+    'listen[1].name: duplicate listener name "default"; listen[0] has it, too'
   ])
   t.same(
     faults([
       { name: 'a', port: 1 },
       { name: 'b', port: 1, ...local }
     ]),
-    ['listen[1].port: 1 is listen[0].port too, and 127.0.0.1 overlaps 0.0.0.0']
+    ['listen[1].port: listen[0].port is 1, too, and 127.0.0.1 overlaps 0.0.0.0']
   )
   t.same(faults([{ name: 'a' }, { name: 'b', port: 9 }], { admin: { port: 9 } }), [
-    'admin.port: 9 is listen[1].port too, and 127.0.0.1 overlaps 0.0.0.0'
+    'admin.port: listen[1].port is 9, too, and 127.0.0.1 overlaps 0.0.0.0'
   ])
   t.same(
     faults([
       { name: 'a', unknownHost: 404 },
       { name: 'b', port: 1, unknownHost: 421 }
     ]),
-    ['listen[1].unknownHost: contradicts listen[0].unknownHost: it is the same for all listeners; write it once']
+    ['listen[1].unknownHost: contradicts listen[0].unknownHost: it applies to all listeners; set it once']
   )
   t.same(faults({ path: 'a.sock', port: 1 }), [
     'listen.port: a listener has an address or a Unix socket ("path"), not both'
@@ -79,18 +79,20 @@ t.test('faults', async (t) => {
     ]),
     ['listen[1].path: listen[0] has the same path']
   )
-  t.match(faults({ path: `${'a'.repeat(110)}.sock` }), [/^listen\.path: longer than the 103 bytes/])
-  t.same(faults({ socketMode: '0600' }), ['listen.socketMode: is for a Unix socket: it needs a "path"'])
-  t.same(faults({ trustProxy: ['unix'] }), ['listen.trustProxy[0]: only a Unix socket ("path") has such peers'])
+  t.match(faults({ path: `${'a'.repeat(110)}.sock` }), [/^listen\.path: longer than 103 bytes/])
+  t.same(faults({ socketMode: '0600' }), ['listen.socketMode: no effect without "path", the path of a Unix socket'])
+  t.same(faults({ trustProxy: ['unix'] }), [
+    'listen.trustProxy[0]: "unix" is only for a listener on a Unix socket ("path")'
+  ])
   t.same(faults([{ name: 'a' }, { name: 'b', port: 1, trustProxy: ['0.0.0.0/0'] }]), [
-    'listen[1].trustProxy[0]: 0.0.0.0/0 trusts every client; list the proxies before the gateway'
+    'listen[1].trustProxy[0]: 0.0.0.0/0 trusts every client; list only the proxies in front of the gateway'
   ])
   t.same(faults([{ name: 'a' }, { name: 'b', port: 1, http2: true }]), [
-    'listen[1].http2: HTTP/2 is agreed on within TLS, so it needs listen[1].tls'
+    'listen[1].http2: HTTP/2 is negotiated during the TLS handshake, so it needs listen[1].tls'
   ])
   t.match(faults([{ name: 'a' }, { name: 'b', prot: 1 }]), [/^listen\[1\]\.prot: unknown key; did you mean "port"/])
   t.same(faults({ redirect: 'https' }), [
-    'listen.redirect: no listener with a port speaks TLS; name the port that does: { to: https, port: 443 }'
+    'listen.redirect: no listener with a port uses TLS; set the port of the redirect: { to: https, port: 443 }'
   ])
   t.match(faults({ redirect: 'http' }), [/^listen\.redirect: expected one of https or a mapping/])
   t.same(faults({ redirect: { port: 443, status: 302 } }), [

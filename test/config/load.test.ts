@@ -367,7 +367,9 @@ t.test('a file that cannot be read', async (t) => {
     message: `${file}: no such file; name one with --config or JINGWEI_CONFIG\n1 fault in ${file}; nothing was started`,
     faults: [{ file, line: 0, column: 0, path: '', message: 'no such file; name one with --config or JINGWEI_CONFIG' }]
   })
-  t.throws(() => loadConfig(dir), { message: `${dir}: a folder, not a file\n1 fault in ${dir}; nothing was started` })
+  t.throws(() => loadConfig(dir), {
+    message: `${dir}: is a folder, not a file\n1 fault in ${dir}; nothing was started`
+  })
   t.throws(() => loadConfig(dir), ConfigError)
 })
 

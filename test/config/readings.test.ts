@@ -20,10 +20,10 @@ t.test('readings that are told apart', async (t) => {
   t.strictSame(warningsOf([users, elsewhere]), [], 'by default the gateway guards them')
   const distinct = (key: string) => ({ listen: { paths: { [key]: 'distinct' } } })
   t.strictSame(warningsOf([users, elsewhere], distinct('case')), [
-    'routes[0].match.path: services that ignore case read "/API/USERS" as this path, and it goes by the route "open" without jwt; listen.paths.case: guard refuses it'
+    'routes[0].match.path: services that ignore case read "/API/USERS" as this path, but the gateway sends it to the route "open" without jwt; listen.paths.case: guard would refuse it'
   ])
   t.strictSame(warningsOf([users, elsewhere], distinct('trailingDot')), [
-    'routes[0].match.path: services on Windows read "/api/users." as this path, and it goes by the route "open" without jwt; listen.paths.trailingDot: guard refuses it'
+    'routes[0].match.path: services on Windows read "/api/users." as this path, but the gateway sends it to the route "open" without jwt; listen.paths.trailingDot: guard would refuse it'
   ])
   t.strictSame(warningsOf([users, elsewhere], distinct('trailingSlash')), [], 'a prefix has it anyway')
   const exact = { ...users, match: { path: { exact: '/api/users' } } }
@@ -41,7 +41,7 @@ t.test('readings that are told apart', async (t) => {
 
 t.test('suffixes, where one service has both routes', async (t) => {
   t.strictSame(warningsOf([users, open]), [
-    'routes[0].match.path: Spring before 5.3 and Struts read "/api/users.json" as this path, and it goes by the route "open" without jwt; if a service is one of these, give "open" the same'
+    'routes[0].match.path: Spring before 5.3 and Struts read "/api/users.json" as this path, but the gateway sends it to the route "open" without jwt; if a service does this, add jwt to "open"'
   ])
   t.strictSame(warningsOf([users, { ...open, match: { path: '/', hosts: ['www.example.com'] } }]), [])
 })
@@ -49,12 +49,12 @@ t.test('suffixes, where one service has both routes', async (t) => {
 t.test('paths that differ in a spelling alone', async (t) => {
   const upper = { name: 'upper', match: { path: '/api/Users' }, service: 'b' }
   t.strictSame(warningsOf([users, upper]), [
-    'routes[1].match.path: some services take this for the path of route "users", and only one of the two has jwt'
+    'routes[1].match.path: some services do not distinguish this path from that of route "users", and only one of the two has jwt'
   ])
   t.strictSame(warningsOf([users, { ...upper, edge: { jwt } }]), [])
   const plugins = { plugins: [{ package: 'fastify', name: 'auth', scope: 'routes' }] }
   t.strictSame(warningsOf([{ ...users, edge: {}, plugins: ['auth'] }, upper], plugins), [
-    'routes[1].match.path: some services take this for the path of route "users", and only one of the two has plugins.auth'
+    'routes[1].match.path: some services do not distinguish this path from that of route "users", and only one of the two has plugins.auth'
   ])
 })
 
@@ -69,7 +69,7 @@ t.test('a path that other listeners have without its protection', async (t) => {
     warningsOf(routes, listen(more)).filter((text) => text.includes('match.listeners'))
   const inner = { ...users, match: { path: '/api/users', listeners: ['inner'] } }
   t.strictSame(warned([inner, open]), [
-    'routes[0].match.listeners: on the listener "public" the route "open" takes this path to the same service without jwt; give "open" listeners, too, or another service'
+    'routes[0].match.listeners: on the listener "public" the route "open" forwards this path to the same service without jwt; restrict "open" by match.listeners, or change its service'
   ])
   t.strictSame(warned([inner, { ...open, service: 'b' }]), [], 'another service')
   t.strictSame(warned([inner, { ...open, edge: { jwt } }]), [], 'the same protection')

@@ -48,7 +48,7 @@ routes: [{ name: one, match: { path: / }, service: a${plugins} }]
 plugins: [{ package: fastify, scope: routes }]
 `
   t.strictSame(warningsOf(yaml('')), [
-    '4:38: plugins[0].scope: no route names "fastify" in its "plugins": its hooks run nowhere'
+    '4:38: plugins[0].scope: no route lists "fastify" in its "plugins", so its hooks never run'
   ])
   t.strictSame(warningsOf(yaml(', plugins: [fastify]')), [])
 })

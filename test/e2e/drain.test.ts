@@ -205,7 +205,7 @@ t.test('a port that is taken', async (t) => {
   const edge = await startFails(t, { ...wanted, listen: { port } })
   const told = (file: string, key: string) => [
     `${file}:1: ${key}: cannot listen on 127.0.0.1:${port}: the address is in use (EADDRINUSE); ` +
-      'stop the program that listens there, or name another port here',
+      'stop the program that listens there, or set another port here',
     `1 fault in ${file}; nothing was started`
   ]
   const withoutColumn = ({ lines }: { lines: string[] }) => lines.map((line) => line.replace(/:1:\d+:/, ':1:'))
@@ -220,7 +220,7 @@ t.test('what cannot be listened on is told by its key, place and cure', async (t
   const yaml = (text: string) => startFails(t, `${text}\nadmin: { port: 0 }\n`).then(({ stderr }) => stderr)
   t.match(
     await yaml('# first\nlisten:\n  port: 0\n  host: 192.0.2.1'),
-    /:4:9: listen\.host: cannot listen on 192\.0\.2\.1:0: no network interface .* \(EADDRNOTAVAIL\); name another host here\n/
+    /:4:9: listen\.host: cannot listen on 192\.0\.2\.1:0: no network interface .* \(EADDRNOTAVAIL\); set another host here\n/
   )
   t.match(
     await yaml('listen: { port: 0, host: none.invalid }'),

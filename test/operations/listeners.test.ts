@@ -295,5 +295,5 @@ t.test('a start that fails names the entry', async (t) => {
   await t.rejects(start(await loadWithPlugins(file)), /listen\[1\]\.port: cannot listen on .*EADDRINUSE/)
 
   writeFileSync(file, JSON.stringify({ listen: { path: 'none/a.sock' }, admin: false, services: {}, routes: [] }))
-  await t.rejects(start(await loadWithPlugins(file)), /listen\.path: cannot listen on .*there is no such folder/)
+  await t.rejects(start(await loadWithPlugins(file)), /listen\.path: cannot listen on .*the folder does not exist/)
 })

@@ -205,7 +205,11 @@ plugins:
       '"instructions" of concern detour failed: Cannot read'
     ],
     ["headers: ['X-Detour']", "headers: 'X-Detour'", '"instructions" of its concern detour has no list "headers"'],
-    ['instructions:', 'ownsHeaders: [1], instructions:', '"ownsHeaders" of its concern detour is no list of beginnings']
+    [
+      'instructions:',
+      'ownsHeaders: [1], instructions:',
+      '"ownsHeaders" of its concern detour is not a list of name prefixes'
+    ]
   ] as const) {
     const faults = await faultsOf(t, { 'detour.ts': detour.replace(before, after) }, yaml)
     t.match(faults, `gateway.yaml:5:5: plugins[0]: ${fault}`)
@@ -287,16 +291,16 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
   t.match(await told('tenant: {}'), /edge\.tenant: missing key "header"/)
   t.match(
     await told('', hmac.replace("'tenant'", "'jwt'")),
-    'gateway.yaml:5:11: plugins[0]: there is a concern edge.jwt already'
+    'gateway.yaml:5:11: plugins[0]: duplicate concern edge.jwt: its name is already in use'
   )
   t.match(await told('', hmac.replace("'tenant'", "'a b'")), /plugins\[0\]: its concern "a b" needs a name/)
   t.match(
     await told('', hmac.replace("type: 'object'", "type: 'nothing'")),
-    /plugins\[0\]: the options .* no JSON Schema/
+    /plugins\[0\]: the options .* not a valid JSON Schema/
   )
   t.match(
     await told('', hmac.replace("'jwt'", "'jwtt'")),
-    /gateway.yaml:5:11: plugins\[0\]: order: jwtt has no position among the edge's concerns; there are .*jwt/
+    /gateway.yaml:5:11: plugins\[0\]: order: unknown position "jwtt" among the edge concerns; possible are .*jwt/
   )
   for (const [key, value] of [
     ['options', '{ a: 1 }'],
@@ -356,11 +360,11 @@ t.test('keys of a definition are checked, with the key that may have been meant'
     ["name: 'tenant',", '', 'its concern has no "name", the key under which its options are written'],
     ['async plugin(', 'layer: () => null, async plugin(', 'its concern "tenant" has both a "plugin", which is for the edge,'],
     ['async plugin(', 'complete(', 'its concern "tenant" has neither a "plugin", for the edge, nor a "layer", for the mesh'],
-    ['check(', 'check: 1, complete(', '"check" of its concern "tenant" is no function'],
-    ["{ before: 'jwt' }", "'jwt'", `"order" of its concern "tenant" is no object such as { after: 'apiKey' }`],
+    ['check(', 'check: 1, complete(', '"check" of its concern "tenant" is not a function'],
+    ["{ before: 'jwt' }", "'jwt'", `"order" of its concern "tenant" is not an object such as { after: 'apiKey' }`],
     ["{ before: 'jwt' }", "{ aftr: 'jwt' }", '"order" of its concern "tenant" has an unknown key "aftr"; did you mean "after"?'],
-    ["{ before: 'jwt' }", "{ before: ['jwt'] }", '"order" of its concern "tenant" has to have the name of one concern in "before"'],
-    ["before: 'jwt'", "before: 'jwt', after: 'cors'", '"order" of its concern "tenant" has to have either "before" or "after"']
+    ["{ before: 'jwt' }", "{ before: ['jwt'] }", '"order" of its concern "tenant" must have the name of one concern in "before"'],
+    ["before: 'jwt'", "before: 'jwt', after: 'cors'", '"order" of its concern "tenant" must have either "before" or "after"']
   ] as const) {
     const faults = (await told(from, to)).split('\n')
     t.match(faults[0], `gateway.yaml:5:11: plugins[0]: cannot load ./tenant.ts: ${fault}`)
@@ -368,9 +372,9 @@ t.test('keys of a definition are checked, with the key that may have been meant'
   } // biome-ignore format: a table
   t.match(
     await told("unit: 'size'", "unit: 'sizes'"),
-    /^gateway.yaml:5:11: plugins\[0\]: the options of its concern tenant are no JSON Schema: unknown unit "sizes"; did you mean "size"\?\n1 fault/
+    /^gateway.yaml:5:11: plugins\[0\]: the options of its concern tenant are not a valid JSON Schema: unknown unit "sizes"; did you mean "size"\?\n1 fault/
   )
-  t.match(await told("unit: 'size'", "unit: 'weeks'"), /unknown unit "weeks"; there are duration, /)
+  t.match(await told("unit: 'size'", "unit: 'weeks'"), /unknown unit "weeks"; possible are duration, /)
   t.match(
     await told('order:', 'default: { header: 5 }, order:'),
     /^gateway.yaml:5:11: plugins\[0\]: the default of its concern tenant does not fit its options: edge.tenant.header: expected a string, found 5; put it in quotes\n1 fault/

@@ -40,8 +40,7 @@ t.test('a limit by consumer takes the consumers of a plugin that provides them',
 t.test('it is a fault without, and the fault tells the way out', async (t) => {
   const root = await folder(t, { 'keys.mjs': keys })
   t.throws(() => parseConfig(written('http://127.0.0.1:9', {}), join(root, 'gateway.yaml')), {
-    message:
-      /without jwt the route doesn't know its consumers; a plugin that sets them says so by provides: \[consumer\]/
+    message: /nothing on this route identifies the consumer; add jwt or a plugin that declares provides: \[consumer\]/
   })
 })
 
@@ -52,8 +51,8 @@ t.test('it is a fault on a route on which the plugin does not run', async (t) =>
     Object.assign(config.routes[0], route)
     return parseConfig(JSON.stringify(config), join(root, 'gateway.yaml'))
   }
-  t.throws(() => parse({ scope: 'routes' }, {}), { message: /without jwt the route doesn't know its consumers/ })
-  t.throws(() => parse({ prefix: '/own' }, {}), { message: /without jwt the route doesn't know its consumers/ })
+  t.throws(() => parse({ scope: 'routes' }, {}), { message: /nothing on this route identifies the consumer/ })
+  t.throws(() => parse({ prefix: '/own' }, {}), { message: /nothing on this route identifies the consumer/ })
   t.doesNotThrow(() => parse({ scope: 'routes' }, { plugins: ['keys'] }))
 })
 
@@ -101,7 +100,7 @@ t.test('a route of a plugin counts by consumer only where something on it provid
     else
       t.match(
         fault,
-        /gateway\.yaml:1:\d+: plugins\[\d\]: .*route GET \/own: config\.edge\.rateLimit\.by: consumer: without jwt the route doesn't know its consumers/,
+        /gateway\.yaml:1:\d+: plugins\[\d\]: .*route GET \/own: config\.edge\.rateLimit\.by: consumer: nothing on this route identifies the consumer/,
         what
       )
   }

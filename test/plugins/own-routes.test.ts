@@ -303,7 +303,7 @@ const mistakes: Record<string, [edge: string, message: RegExp]> = {
   ],
   'a limit by consumer without one': [
     '{ rateLimit: { max: 1, window: "1s", by: "consumer" } }',
-    /config\.edge\.rateLimit\.by: consumer: without jwt/
+    /config\.edge\.rateLimit\.by: consumer: nothing on this route identifies the consumer/
   ],
   'a key file that is not there': [
     '{ jwt: { publicKey: "./gone.pem" } }',

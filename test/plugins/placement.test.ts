@@ -261,11 +261,11 @@ t.test('positions and scopes that cannot be', async (t) => {
   }
   await fails(
     { path: './watch.mjs', order: { before: 'host' } },
-    /gateway\.yaml:1:\d+: plugins\[0\]\.order\.before: host has no position among the edge's concerns; there are accessLog, .*cors, rateLimit/
+    /gateway\.yaml:1:\d+: plugins\[0\]\.order\.before: unknown position "host" among the edge concerns; possible are accessLog, .*cors, rateLimit/
   )
   await fails(
     { path: './watch.mjs', order: { before: 'overload' } },
-    /plugins\[0\]\.order\.before: overload has no position among the edge's concerns; there are accessLog, .*cors/
+    /plugins\[0\]\.order\.before: unknown position "overload" among the edge concerns; possible are accessLog, .*cors/
   )
   await fails(
     { path: './none.mjs', order: { before: 'cors' } },

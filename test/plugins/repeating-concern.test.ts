@@ -122,7 +122,7 @@ t.test('its place: after the concern that keeps bodies', async (t) => {
 t.test('faults of what it exports', async (t) => {
   t.match(
     await faultOf(t, again.replace(/repeats: [\s\S]*/, 'repeats: true\n}')),
-    /gateway\.yaml:\d+:\d+: plugins\[0\]: "repeats" of its concern again is no function/
+    /gateway\.yaml:\d+:\d+: plugins\[0\]: "repeats" of its concern again is not a function/
   )
   const ofEdge = again.replace(/layer: [\s\S]*?repeats:/, 'plugin: async () => () => null,\n  repeats:')
   t.match(await faultOf(t, ofEdge), /plugins\[0\]: its concern again has "repeats", which is for mesh concerns/)

@@ -100,14 +100,14 @@ t.test('a key that no plugin reads', async (t) => {
     'gateway.yaml:5:63: routes[0].config.keyAuht: unknown key; did you mean "keyAuth"?'
   ])
   const unread = (key: string) =>
-    `routes[0].config.${key}: unknown key: no plugin declares that it reads this; write routeConfig: [${key}] in the entry of the plugin that reads it`
+    `routes[0].config.${key}: unknown key; no plugin declares this key; write routeConfig: [${key}] in the entry of the plugin that reads it`
   t.strictSame(await faultsOf(t, yaml('{ tier: gold }', declared)), [`gateway.yaml:5:63: ${unread('tier')}`])
   t.strictSame(await faultsOf(t, yaml('{ tier: gold }', '{ path: plain.mjs }')), [
     `gateway.yaml:5:63: ${unread('tier')}`
   ])
   t.strictSame(await faultsOf(t, yaml('{ tier: gold }', '')), [`gateway.yaml:5:63: ${unread('tier')}`])
   t.match(await faultsOf(t, yaml('{ rateLimit: {} }', declared)), [
-    /config\.rateLimit: unknown key: .*; the gateway's own rateLimit: it belongs under "edge"; a plugin's: write routeConfig: \[rateLimit\]/
+    /config\.rateLimit: unknown key; .*; the gateway's own rateLimit: it belongs under "edge"; a plugin's: write routeConfig: \[rateLimit\]/
   ])
   t.strictSame(await faultsOf(t, yaml('{}', declared, ', keyAuth: {}')), [
     'gateway.yaml:5:53: routes[0].keyAuth: unknown key; it belongs under "config"'
@@ -130,7 +130,7 @@ t.test('names of the gateway', async (t) => {
     /config\.dropHeaders: expected a list, found a string; put it in brackets/
   ])
   t.strictSame(await faultsOf(t, yaml('{}', '{ path: plain.mjs, routeConfig: [tier, route] }')), [
-    'gateway.yaml:7:50: plugins[0].routeConfig[1]: no plugin can have this key; the gateway itself sets it'
+    'gateway.yaml:7:50: plugins[0].routeConfig[1]: reserved key; the gateway itself sets it'
   ])
 })
 
@@ -202,12 +202,10 @@ t.test('a declaration that is none', async (t) => {
   const told = (declaration: string) =>
     faultsOf(t, yaml('{}', '{ path: bad.mjs }'), { 'bad.mjs': `export const routeConfig = ${declaration}\n${plain}` })
   const at = 'gateway.yaml:7:11: plugins[0]: its module exports'
-  t.strictSame(await told('["tier"]'), [`${at} a routeConfig that is no mapping of keys to JSON Schemas`])
+  t.strictSame(await told('["tier"]'), [`${at} a routeConfig that is not a mapping of keys to JSON Schemas`])
   t.strictSame(await told('{ tier: true }'), [`${at} routeConfig.tier: expected a JSON Schema; {} takes any value`])
-  t.match(await told('{ tier: { type: "nothing" } }'), [/exports routeConfig\.tier: no JSON Schema: .*type/])
-  t.strictSame(await told('{ route: {} }'), [
-    `${at} routeConfig.route: no plugin can have this key; the gateway itself sets it`
-  ])
+  t.match(await told('{ tier: { type: "nothing" } }'), [/exports routeConfig\.tier: not a valid JSON Schema: .*type/])
+  t.strictSame(await told('{ route: {} }'), [`${at} routeConfig.route: reserved key; the gateway itself sets it`])
   t.match(await told('{ tier: { type: "string", default: "gold" } }'), [/routeConfig\.tier: a default has no effect: /])
 })
 
@@ -221,7 +219,7 @@ t.test('a key on a route on which no plugin that reads it runs', async (t) => {
   const both = `${scoped}, { path: plain.mjs, scope: routes, routeConfig: [tier] }`
   t.match(await faultsOf(t, yaml('{ tier: gold }', both)), [/plugin "placed" or "plain", which reads it, does not run/])
   t.match(await faultsOf(t, yaml('{ tier: gold }', '{ path: placed.mjs, prefix: /bff }')), [
-    /config\.tier: no effect: plugin "placed", which reads it, has a prefix, so its hooks are for its own routes alone/
+    /config\.tier: no effect: plugin "placed", which reads it, has a prefix, so its hooks run only on its own routes/
   ])
 })
 
@@ -229,13 +227,13 @@ t.test('a key that a concern of the gateway sets, and one that the gateway reads
   const listed = '{ path: plain.mjs, routeConfig: [cors] }'
   t.strictSame(await faultsOf(t, yaml('{ cors: { origin: true } }', listed)), [])
   t.strictSame(await faultsOf(t, yaml('{ cors: {} }', listed, ', edge: { cors: { origin: ["http://a"] } }')), [
-    'gateway.yaml:5:105: routes[0].config.cors: no effect: edge.cors is on here, and sets it'
+    'gateway.yaml:5:105: routes[0].config.cors: no effect: edge.cors is on for this route and sets this key'
   ])
   const top = yaml('{ cors: {} }', listed).replace(
     'admin: false',
     'admin: false\nedge: { cors: { origin: ["http://a"] } }'
   )
-  t.match(await faultsOf(t, top), [/config\.cors: no effect: edge\.cors is on here/])
+  t.match(await faultsOf(t, top), [/config\.cors: no effect: edge\.cors is on for this route/])
   t.strictSame(await faultsOf(t, top.replace(', config:', ', edge: { cors: false }, config:')), [])
   const drops = '{ path: plain.mjs, scope: routes, routeConfig: [dropHeaders] }'
   t.strictSame(await faultsOf(t, yaml('{ dropHeaders: [x-user] }', drops)), [])

@@ -146,8 +146,8 @@ t.test('a module that is none stops the start, and is named', async (t) => {
   for (const [file, why] of [
     ['throws.ts', 'no database'],
     ['function.ts', 'it has no default export with options of @fastify/http-proxy'],
-    ['upstream.ts', 'it must not set upstream: service or split says it'],
-    ['get-upstream.ts', 'it must not set replyOptions.getUpstream: service or split says it'],
+    ['upstream.ts', 'it must not set upstream: service or split sets it'],
+    ['get-upstream.ts', 'it must not set replyOptions.getUpstream: service or split sets it'],
     ['handler.ts', 'handler must be a function'],
     ['websocket.ts', 'it must not set websocket: WebSockets would bypass the mesh']
   ] as const) {

@@ -211,8 +211,8 @@ t.test('what cannot be meant is refused before anything starts', (t) => {
       return JSON.stringify((error as { faults?: unknown }).faults)
     }
   }
-  t.match(faults('', 'circuitBreaker: {}'), /unknown key; it belongs to the service/)
-  t.match(faults('', 'balance: random'), /unknown key; it belongs to the service/)
+  t.match(faults('', 'circuitBreaker: {}'), /unknown key; it can only be set for services/)
+  t.match(faults('', 'balance: random'), /unknown key; it can only be set for services/)
   t.match(faults('', 'hegde: { after: 1s }'), /did you mean \\"hedge\\"/)
   t.match(faults('retry: { on: [4xx] }'), /did you mean \\"5xx\\"/)
   t.match(faults('fallback: [{ status: 200, headers: { "a b": c } }]'), /no name of a header/)

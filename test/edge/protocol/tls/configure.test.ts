@@ -84,7 +84,7 @@ t.test('a configuration that cannot be served changes nothing', async (t) => {
   const first = issue('first')
   const { tls, port } = await serving(t, { cert: first.certFile, key: first.keyFile })
   const broken = { ...tlsOf({ cert: first.certFile, key: first.keyFile }), cert: folder }
-  await t.rejects(tls.prepare(broken), { message: /^listen\.tls: .* cannot be read: .* is no file$/ })
+  await t.rejects(tls.prepare(broken), { message: /^listen\.tls: .* cannot be read: .* is not a file$/ })
   t.match(await shake(port), { shown: 'first', status: 200 })
   t.match(tls.status(), [{ certificate: first.certFile, error: null }])
 })
