@@ -1,6 +1,6 @@
 /** The divide, held: who may import whom, over all sources. */
 import { globSync, readFileSync } from 'node:fs'
-import { join, normalize, relative, resolve } from 'node:path'
+import { dirname, join, normalize, relative, resolve } from 'node:path'
 import t from 'tap'
 import type { Key } from '../config/concern.ts'
 import { concerns as edgeConcerns } from '../plugins/edge/index.ts'
@@ -361,6 +361,37 @@ function loaded(entry: string) {
   visit(entry)
   return { files, packages }
 }
+
+/** Folders of programs that have their tests beside them: tests elsewhere may import them. */
+const programs = ['bench', 'cluster', 'docs', 'fuzz', 'lint'].map((name) => within(`test/${name}`))
+
+/** Returns the rule for shared code of tests that an import breaks, or null. */
+function brokenByTest(file: string, target: string): string | null {
+  if (!within('test')(target) || within('test/helpers')(target)) return null
+  if (within('test/helpers')(file)) return 'helpers import no folder of tests'
+  if (within(dirname(target))(file) || programs.some((isOf) => isOf(target))) return null
+  return 'code for tests of several folders belongs into test/helpers'
+}
+
+t.test('code that tests of several folders share is in test/helpers', async (t) => {
+  const tests = globSync('test/**/*.ts', { cwd: root }).map((file) => relative(root, resolve(root, file)))
+  t.ok(tests.length > 300)
+  const others = tests.filter((file) => /\/helpers\//.test(file) && !within('test/helpers')(file))
+  t.strictSame(others, [], 'there is one folder for helpers')
+  const found = tests.flatMap((file) =>
+    importsOf(file, readFileSync(join(root, file), 'utf8')).flatMap(({ target }) => {
+      const rule = brokenByTest(file, target)
+      return rule === null ? [] : [`${file} imports ${target}: ${rule}`]
+    })
+  )
+  t.strictSame(found, [])
+  t.equal(brokenByTest('test/edge/a.test.ts', 'test/edge/support.ts'), null)
+  t.equal(brokenByTest('test/edge/bridge/a.test.ts', 'test/edge/support.ts'), null)
+  t.equal(brokenByTest('test/e2e/a.test.ts', 'test/cluster/cluster.ts'), null)
+  t.ok(brokenByTest('test/mesh/a.test.ts', 'test/edge/support.ts'))
+  t.ok(brokenByTest('test/edge/a.test.ts', 'test/edge/bridge/support.ts'))
+  t.ok(brokenByTest('test/helpers/a.ts', 'test/edge/support.ts'))
+})
 
 t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const { files, packages } = loaded('plugins/mesh/mesh.ts')

@@ -14,7 +14,7 @@ import { reasons as refusals } from '../plugins/edge/protocol/refusals.ts'
 import { targetReasons } from '../plugins/edge/protocol/request-target.ts'
 import { banner } from '../plugins/operations/banner.ts'
 import { readme as configReadme, keyOf, keys, meaning, rows, unusedNotes, updated } from './docs/config-reference.ts'
-import { folder, listen, service } from './plugins/support.ts'
+import { folder, listen, service } from './helpers/plugins.ts'
 
 const home = join(import.meta.dirname, '..')
 const ours = (file: string) => !/(^|\/)(node_modules|\.\w+|dist)\//.test(file)

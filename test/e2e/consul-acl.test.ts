@@ -2,9 +2,9 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import { asProcess } from '../helpers/e2e/gateway.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { waitFor } from '../helpers/processes.ts'
-import { asProcess } from './helpers/gateway.ts'
-import { upstream } from './helpers/upstream.ts'
 
 const readAll = 'service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }'
 

@@ -1,11 +1,11 @@
 // Changes in Consul hold for the next request, and disturb no request on the instances that stay.
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import { inProcess } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import type { Upstream } from '../helpers/e2e/upstream.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { freePort, waitFor } from '../helpers/processes.ts'
-import { inProcess } from './helpers/gateway.ts'
-import { steadyLoad } from './helpers/load.ts'
-import type { Upstream } from './helpers/upstream.ts'
-import { upstream } from './helpers/upstream.ts'
 
 const check = { TTL: '10m', Status: 'passing' }
 

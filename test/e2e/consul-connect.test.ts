@@ -6,11 +6,11 @@ import t from 'tap'
 import { intentionTiming } from '../../plugins/mesh/connect/identity/intentions.ts'
 import type { Consul } from '../helpers/consul.ts'
 import { startConsul } from '../helpers/consul.ts'
+import type { Client } from '../helpers/e2e/gateway.ts'
+import { inProcess } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import { behindSidecar, impostor, intend, issuerAt, native, plain, proxy, rotate } from '../helpers/mesh/connect.ts'
 import { freePort, waitFor } from '../helpers/processes.ts'
-import { behindSidecar, impostor, intend, issuerAt, native, plain, proxy, rotate } from '../mesh/helpers/connect.ts'
-import type { Client } from './helpers/gateway.ts'
-import { inProcess } from './helpers/gateway.ts'
-import { steadyLoad } from './helpers/load.ts'
 
 intentionTiming.every = 100
 
@@ -175,7 +175,7 @@ t.test('no leaf certificate, no instances: the gateway waits for it, and says wh
   const token = await consul.createToken('service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }')
   const { build } = await import('../../app.ts')
   const { parseConfig } = await import('../../plugins/config.ts')
-  const { yamlOf } = await import('./helpers/config.ts')
+  const { yamlOf } = await import('../helpers/e2e/config.ts')
   const yaml = yamlOf({ consul: consul.url, token, services: { orders: {} }, mesh: connect })
   const server = build(parseConfig(yaml, '/tmp/gateway.yaml'), { logger: false })
   t.teardown(() => server.close())

@@ -2,10 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import { inProcess } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import { upstreamProcess } from '../helpers/e2e/upstream.ts'
 import { waitFor } from '../helpers/processes.ts'
-import { inProcess } from './helpers/gateway.ts'
-import { steadyLoad } from './helpers/load.ts'
-import { upstreamProcess } from './helpers/upstream.ts'
 
 t.test('instances come and go in order', async (t) => {
   const consul = await startConsul()

@@ -5,12 +5,12 @@ import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import { appFile } from '../helpers/e2e/gateway.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { freePort, runToEnd } from '../helpers/processes.ts'
-import { appFile } from './helpers/gateway.ts'
-import { upstream } from './helpers/upstream.ts'
 
 const example = resolve(import.meta.dirname, '../../config/examples/mesh-client.ts')
-const recorder = pathToFileURL(join(import.meta.dirname, 'helpers/loaded-modules.ts')).href
+const recorder = pathToFileURL(join(import.meta.dirname, '../helpers/e2e/loaded-modules.ts')).href
 
 t.test('the example of a bare mesh client', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'jingwei-mesh-client-'))

@@ -7,10 +7,10 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { ConsulOptions } from '../helpers/consul.ts'
 import { startConsul } from '../helpers/consul.ts'
+import { asProcess } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { freePorts, waitFor } from '../helpers/processes.ts'
-import { asProcess } from './helpers/gateway.ts'
-import { steadyLoad } from './helpers/load.ts'
-import { upstream } from './helpers/upstream.ts'
 
 async function freeConsulPorts() {
   const [http, dns, server, serfLan] = (await freePorts(4)) as [number, number, number, number]

@@ -4,10 +4,10 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { Consul } from '../helpers/consul.ts'
 import { startConsul } from '../helpers/consul.ts'
+import type { GatewayProcess } from '../helpers/e2e/gateway.ts'
+import { asProcess } from '../helpers/e2e/gateway.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { waitFor } from '../helpers/processes.ts'
-import type { GatewayProcess } from './helpers/gateway.ts'
-import { asProcess } from './helpers/gateway.ts'
-import { upstream } from './helpers/upstream.ts'
 
 const names = Array.from({ length: 50 }, (_, index) => `service-${index}`)
 const perService = 10

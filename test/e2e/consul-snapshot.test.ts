@@ -6,12 +6,12 @@ import { promisify } from 'node:util'
 import type { Test } from 'tap'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import { yamlOf } from '../helpers/e2e/config.ts'
+import type { GatewayProcess } from '../helpers/e2e/gateway.ts'
+import { appFile, clientOf, configFile } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { freePorts, start, waitFor } from '../helpers/processes.ts'
-import { yamlOf } from './helpers/config.ts'
-import type { GatewayProcess } from './helpers/gateway.ts'
-import { appFile, clientOf, configFile } from './helpers/gateway.ts'
-import { steadyLoad } from './helpers/load.ts'
-import { upstream } from './helpers/upstream.ts'
 
 interface Kept {
   file: string

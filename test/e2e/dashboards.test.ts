@@ -13,13 +13,13 @@ import { loadConfig } from '../../plugins/config.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import { startCluster } from '../cluster/cluster.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
+import type { Everything } from '../helpers/e2e/every-concern.ts'
+import { effects, everyConcern } from '../helpers/e2e/every-concern.ts'
+import { inProcess } from '../helpers/e2e/gateway.ts'
+import { refused, upstream } from '../helpers/mesh/servers.ts'
 import { freePort, waitFor } from '../helpers/processes.ts'
 import type { Prometheus } from '../helpers/prometheus.ts'
 import { promtool, startPrometheus } from '../helpers/prometheus.ts'
-import { refused, upstream } from '../mesh/helpers/servers.ts'
-import type { Everything } from './helpers/every-concern.ts'
-import { effects, everyConcern } from './helpers/every-concern.ts'
-import { inProcess } from './helpers/gateway.ts'
 
 const home = join(import.meta.dirname, '../..')
 

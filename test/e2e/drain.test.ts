@@ -12,12 +12,12 @@ import { text } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Wanted } from '../helpers/e2e/config.ts'
+import { yamlOf } from '../helpers/e2e/config.ts'
+import { appFile, asProcess, configFile } from '../helpers/e2e/gateway.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { freePorts, runToEnd, waitFor } from '../helpers/processes.ts'
 import { tool } from '../helpers/tools.ts'
-import type { Wanted } from './helpers/config.ts'
-import { yamlOf } from './helpers/config.ts'
-import { appFile, asProcess, configFile } from './helpers/gateway.ts'
-import { upstream } from './helpers/upstream.ts'
 
 const run = promisify(execFile)
 

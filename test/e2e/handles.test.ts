@@ -2,10 +2,10 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import { upstreamProcess } from '../helpers/e2e/upstream.ts'
 import { runToEnd } from '../helpers/processes.ts'
-import { upstreamProcess } from './helpers/upstream.ts'
 
-const program = join(import.meta.dirname, 'helpers/open-and-close.ts')
+const program = join(import.meta.dirname, '../helpers/e2e/open-and-close.ts')
 
 t.test('the process ends by itself', async (t) => {
   const consul = await startConsul()

@@ -3,8 +3,8 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Order, Report } from '../helpers/e2e/other-side.ts'
 import { startGateway } from '../helpers/gateway.ts'
-import type { Order, Report } from './helpers/other-side.ts'
 
 const most = 10
 const size = 15_000
@@ -63,7 +63,7 @@ const config = (service: string) => ({
 })
 
 async function measured(t: Test) {
-  const peer = fork(`${import.meta.dirname}/helpers/other-side.ts`)
+  const peer = fork(`${import.meta.dirname}/../helpers/e2e/other-side.ts`)
   t.teardown(() => peer.disconnect())
   const report = async () => (await once(peer, 'message'))[0] as Report
   const send = (order: Order) => peer.send(order)

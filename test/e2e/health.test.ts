@@ -1,11 +1,11 @@
 // Consul and the gateway disagree on an instance: the gateway goes by what it meets itself, and nobody notices.
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
+import type { Client } from '../helpers/e2e/gateway.ts'
+import { inProcess } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import { upstream, upstreamProcess } from '../helpers/e2e/upstream.ts'
 import { waitFor } from '../helpers/processes.ts'
-import type { Client } from './helpers/gateway.ts'
-import { inProcess } from './helpers/gateway.ts'
-import { steadyLoad } from './helpers/load.ts'
-import { upstream, upstreamProcess } from './helpers/upstream.ts'
 
 const consul = await startConsul()
 t.teardown(consul.stop)

@@ -5,12 +5,12 @@ import http2 from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { GatewayProcess } from '../helpers/e2e/gateway.ts'
+import { asProcess } from '../helpers/e2e/gateway.ts'
 import type { Client } from '../helpers/gateway.ts'
 import { connect, parse, startService } from '../helpers/gateway.ts'
 import { waitFor } from '../helpers/processes.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
-import type { GatewayProcess } from './helpers/gateway.ts'
-import { asProcess } from './helpers/gateway.ts'
 
 const descriptors = 256
 const head = (method: string, more = '') => `${method} /orders HTTP/1.1\r\nHost: h\r\n${more}\r\n`

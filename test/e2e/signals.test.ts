@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
+import { asProcess } from '../helpers/e2e/gateway.ts'
+import { upstream } from '../helpers/e2e/upstream.ts'
 import { freePort, start, waitFor } from '../helpers/processes.ts'
-import { asProcess } from './helpers/gateway.ts'
-import { upstream } from './helpers/upstream.ts'
 
 const root = join(import.meta.dirname, '../..')
 

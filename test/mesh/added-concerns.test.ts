@@ -3,8 +3,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { ForwardingHandler } from '../../plugins/mesh/core/handlers/forwarding-handler.ts'
 import type { DispatchHandler, DispatchOptions, Interceptor, Logger } from '../../plugins/mesh/core/types.ts'
-import { meshOf, Recorder, service } from './helpers/mesh.ts'
-import { resetting, silent, upstream } from './helpers/servers.ts'
+import { meshOf, Recorder, service } from '../helpers/mesh/mesh.ts'
+import { resetting, silent, upstream } from '../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const pass: Interceptor = (dispatch) => dispatch

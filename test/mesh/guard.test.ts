@@ -13,9 +13,9 @@ import type {
   Interceptor,
   Logger
 } from '../../plugins/mesh/core/types.ts'
-import { policyOf } from './concerns/breaking-options.ts'
-import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
-import { eventually, upstream } from './helpers/servers.ts'
+import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh/mesh.ts'
+import { policyOf } from '../helpers/mesh/policy.ts'
+import { eventually, upstream } from '../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const callbacks = [

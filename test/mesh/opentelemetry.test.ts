@@ -2,9 +2,9 @@
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import t from 'tap'
+import { meshOf, retryOptions, service } from '../helpers/mesh/mesh.ts'
+import { refused, upstream } from '../helpers/mesh/servers.ts'
 import { packages } from '../helpers/packages.ts'
-import { meshOf, retryOptions, service } from './helpers/mesh.ts'
-import { refused, upstream } from './helpers/servers.ts'
 
 const versions = {
   '@opentelemetry/api': '1.10.0',

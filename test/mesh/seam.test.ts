@@ -4,8 +4,8 @@ import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { fetch, request, upgrade } from 'undici'
 import type { Interceptor } from '../../plugins/mesh/core/types.ts'
-import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
-import { raw, refused, upstream } from './helpers/servers.ts'
+import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh/mesh.ts'
+import { raw, refused, upstream } from '../helpers/mesh/servers.ts'
 
 const get = { path: '/', method: 'GET' } as const
 

@@ -15,8 +15,8 @@ import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
 import { authority, folderFor } from '../helpers/certificates.ts'
-import { meshOf, Recorder, retryOptions, service } from './helpers/mesh.ts'
-import { raw } from './helpers/servers.ts'
+import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh/mesh.ts'
+import { raw } from '../helpers/mesh/servers.ts'
 
 type Handler = (request: IncomingMessage | Http2ServerRequest, response: ServerResponse | Http2ServerResponse) => void
 

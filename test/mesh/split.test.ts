@@ -3,8 +3,8 @@ import t from 'tap'
 import type { HashSource, SplitShare } from '../../config/schema.ts'
 import type { DispatchOptions } from '../../plugins/mesh/core/types.ts'
 import { split } from '../../plugins/mesh/split.ts'
-import { meshOf, Recorder, service } from './helpers/mesh.ts'
-import { upstream } from './helpers/servers.ts'
+import { meshOf, Recorder, service } from '../helpers/mesh/mesh.ts'
+import { upstream } from '../helpers/mesh/servers.ts'
 
 /** Names what each call was sent to. */
 function drawing(shares: SplitShare[], stickOn?: HashSource, random: () => number = Math.random) {

@@ -3,8 +3,8 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { service } from './helpers/mesh.ts'
-import { refused, silent, upstream } from './helpers/servers.ts'
+import { service } from '../helpers/mesh/mesh.ts'
+import { refused, silent, upstream } from '../helpers/mesh/servers.ts'
 
 const entry = JSON.stringify(join(import.meta.dirname, '../../plugins/mesh/mesh.ts'))
 

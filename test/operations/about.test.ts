@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { request } from 'undici'
-import { asProcess } from '../e2e/helpers/gateway.ts'
+import { asProcess } from '../helpers/e2e/gateway.ts'
 import { runToEnd } from '../helpers/processes.ts'
 import { promtool } from '../helpers/prometheus.ts'
 

@@ -2,9 +2,9 @@
 import { Counter, Histogram, Registry } from 'prom-client'
 import t from 'tap'
 import { createMeter } from '../../plugins/operations/metrics.ts'
-import { policyOf } from '../mesh/concerns/breaking-options.ts'
-import { byHand } from '../mesh/helpers/discovery.ts'
-import { meshOf, service } from '../mesh/helpers/mesh.ts'
+import { byHand } from '../helpers/mesh/discovery.ts'
+import { meshOf, service } from '../helpers/mesh/mesh.ts'
+import { policyOf } from '../helpers/mesh/policy.ts'
 
 t.test('a registry shows the same as of its own metrics', async (t) => {
   const [own, bound] = [new Registry(), new Registry()]

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
+import { folder } from '../helpers/plugins.ts'
 import { runToEnd } from '../helpers/processes.ts'
-import { folder } from '../plugins/support.ts'
 
 const app = join(import.meta.dirname, '../../app.ts')
 

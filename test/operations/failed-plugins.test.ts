@@ -3,8 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
+import { folder } from '../helpers/plugins.ts'
 import { freePort, start } from '../helpers/processes.ts'
-import { folder } from '../plugins/support.ts'
 
 t.setTimeout(100_000)
 

@@ -12,8 +12,8 @@ import { loadWithPlugins } from '../../plugins/config.ts'
 import { Listener } from '../../plugins/operations/listener.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { startService } from '../helpers/gateway.ts'
-import type { Answer } from './listeners-support.ts'
-import { ask, ask2, drain, routesTo, running, seen, service, shake, told } from './listeners-support.ts'
+import type { Answer } from '../helpers/listeners.ts'
+import { ask, ask2, drain, routesTo, running, seen, service, shake, told } from '../helpers/listeners.ts'
 
 t.setTimeout(60_000)
 

@@ -11,9 +11,9 @@ import type { Dispatcher } from 'undici'
 import { gateway as gatewayPlugin } from '../../app.ts'
 import { loggedError } from '../../plugins/operations/logged-error.ts'
 import { loggerOptions } from '../../plugins/operations/logging.ts'
-import type { Protocol } from '../edge/helpers/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../edge/helpers/asking-client.ts'
-import { handshake } from '../edge/helpers/websocket.ts'
+import type { Protocol } from '../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
+import { handshake } from '../helpers/edge/websocket.ts'
 import { configOf, connect, eventually, raw, startGateway, startService } from '../helpers/gateway.ts'
 
 t.test('errors as log lines have them', async (t) => {

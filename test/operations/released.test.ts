@@ -7,7 +7,7 @@ import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { start } from '../../app.ts'
 import { loadWithPlugins } from '../../plugins/config.ts'
-import { keys } from '../edge/helpers/tokens.ts'
+import { keys } from '../helpers/edge/tokens.ts'
 import { startService } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
 

@@ -6,8 +6,8 @@ import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
 import { eventually } from '../helpers/gateway.ts'
 import { ecosystemPackages } from '../helpers/packages.ts'
-import type { Gateway } from './support.ts'
-import { folder, listen, service } from './support.ts'
+import type { Gateway } from '../helpers/plugins.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 
 const own = `export default async function own (fastify) {
   fastify.post('/own', async ({ body }) => ({ body }))

@@ -2,7 +2,7 @@
 // the plugin that made the claim first.
 import type { Test } from 'tap'
 import t from 'tap'
-import { configIn, folder, listen, service } from './support.ts'
+import { configIn, folder, listen, service } from '../helpers/plugins.ts'
 
 async function gateway(t: Test, files: Record<string, string>) {
   const root = await folder(t, files)

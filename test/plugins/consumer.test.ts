@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { build } from '../../app.ts'
 import { parseConfig } from '../../plugins/config.ts'
-import { folder, listen, service } from './support.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 
 const keys = `export default async function keys (fastify) {
   fastify.addHook('onRequest', async (request) => {

@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
-import type { Protocol } from '../edge/helpers/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../edge/helpers/asking-client.ts'
+import type { Protocol } from '../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { eventually, startWith } from '../helpers/gateway.ts'
-import { folder, service } from './support.ts'
+import { folder, service } from '../helpers/plugins.ts'
 
 const plugin = `
 import { Readable } from 'node:stream'

@@ -4,8 +4,8 @@ import t from 'tap'
 import { requestSignature, signature } from '../../config/examples/request-signature.ts'
 import { loadConfig, loadWithPlugins, parseConfig } from '../../plugins/config.ts'
 import { createMesh } from '../../plugins/mesh/mesh.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 import { freePort } from '../helpers/processes.ts'
-import { folder, listen, service } from './support.ts'
 
 const examples = join(import.meta.dirname, '../../config/examples')
 const secret = 'a secret that is long enough for it'

@@ -10,11 +10,11 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import { accept } from '../edge/helpers/websocket.ts'
+import { accept } from '../helpers/edge/websocket.ts'
+import { folder } from '../helpers/plugins.ts'
 import type { Running } from '../helpers/processes.ts'
 import { freePort, freePorts, runToEnd, start, waitFor } from '../helpers/processes.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
-import { folder } from './support.ts'
 
 const app = join(import.meta.dirname, '../../app.ts')
 const env = { ...process.env, NODE_OPTIONS: '' }

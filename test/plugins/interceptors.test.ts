@@ -2,7 +2,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
-import { folder, listen, service } from './support.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 
 interface Options {
   plugins: object[]

@@ -5,10 +5,10 @@ import Fastify from 'fastify'
 import t from 'tap'
 import { gateway, start } from '../../app.ts'
 import { ConfigError } from '../../config/load.ts'
-import { corsOptions, jwtOptions } from '../edge/helpers/edge-app.ts'
-import { claims, secret, token } from '../edge/helpers/tokens.ts'
+import { corsOptions, jwtOptions } from '../helpers/edge/edge-app.ts'
+import { claims, secret, token } from '../helpers/edge/tokens.ts'
+import { configIn, folder, listen, service } from '../helpers/plugins.ts'
 import { freePort, runToEnd } from '../helpers/processes.ts'
-import { configIn, folder, listen, service } from './support.ts'
 
 /** Adds its name to the header `x-order` when a request comes. */
 const orderly = (name: string) => `export default async function ${name} (fastify, options) {

@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { loadConfig } from '../../plugins/config.ts'
+import { listen, service } from '../helpers/plugins.ts'
 import { freePort, start } from '../helpers/processes.ts'
-import { listen, service } from './support.ts'
 
 const examples = join(import.meta.dirname, '../../config/examples')
 

@@ -4,10 +4,10 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
-import { claims, secret, token } from '../edge/helpers/tokens.ts'
+import { claims, secret, token } from '../helpers/edge/tokens.ts'
 import { ecosystemPackages } from '../helpers/packages.ts'
-import type { Gateway } from './support.ts'
-import { folder, listen, service } from './support.ts'
+import type { Gateway } from '../helpers/plugins.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 
 const edges = {
   'with the edge’s own in use': {

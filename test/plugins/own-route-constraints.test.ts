@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
 import { parse, raw } from '../helpers/gateway.ts'
-import { folder, listen } from './support.ts'
+import { folder, listen } from '../helpers/plugins.ts'
 
 t.test('one path on two hosts that regular expressions describe', async (t) => {
   const root = await folder(t, {

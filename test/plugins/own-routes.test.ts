@@ -11,10 +11,10 @@ import t from 'tap'
 import { gateway } from '../../app.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
-import { claims, secret, token } from '../edge/helpers/tokens.ts'
+import { claims, secret, token } from '../helpers/edge/tokens.ts'
 import { eventually, get } from '../helpers/gateway.ts'
+import { folder, service } from '../helpers/plugins.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
-import { folder, service } from './support.ts'
 
 interface Running {
   url: string

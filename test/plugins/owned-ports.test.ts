@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
+import { folder } from '../helpers/plugins.ts'
 import { freePort, runToEnd, start } from '../helpers/processes.ts'
-import { folder } from './support.ts'
 
 t.setTimeout(100_000)
 

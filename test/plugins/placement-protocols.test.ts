@@ -7,9 +7,9 @@ import type { Readable } from 'node:stream'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
-import { echo, startWebSocketService } from '../edge/helpers/websocket.ts'
+import { echo, startWebSocketService } from '../helpers/edge/websocket.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
-import { folder, listen, service } from './support.ts'
 
 const word = { 'x-word': 'yes' }
 const files = {

@@ -2,8 +2,8 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
-import { secret, token } from '../edge/helpers/tokens.ts'
-import { folder, listen, service } from './support.ts'
+import { secret, token } from '../helpers/edge/tokens.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 
 /** Lets in who knows the word; notes each hook that runs. Its hooks stand in the root of the gateway. */
 const guardPlugin = `export default async function guard (fastify, { word }) {

@@ -5,9 +5,9 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
 import { loadWithPlugins } from '../../plugins/config.ts'
-import { anyClient, listenFor, protocols } from '../edge/helpers/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { startWith } from '../helpers/gateway.ts'
-import { folder, service } from './support.ts'
+import { folder, service } from '../helpers/plugins.ts'
 
 const mesh = join(import.meta.dirname, '../../plugins/mesh')
 

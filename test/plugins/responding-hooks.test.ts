@@ -1,7 +1,7 @@
 // Hooks that respond in place of Fastify and never continue, as middlewares for Connect and Express do.
 import t from 'tap'
+import { configIn, folder, listen, service } from '../helpers/plugins.ts'
 import { waitFor } from '../helpers/processes.ts'
-import { configIn, folder, listen, service } from './support.ts'
 
 const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length
 

@@ -6,8 +6,8 @@ import { build } from '../../app.ts'
 import type { Config } from '../../config/schema.ts'
 import { loadConfig, loadWithPlugins, schemaOf } from '../../plugins/config.ts'
 import { startService } from '../helpers/gateway.ts'
+import { folder } from '../helpers/plugins.ts'
 import { runToEnd } from '../helpers/processes.ts'
-import { folder } from './support.ts'
 
 const app = join(import.meta.dirname, '../../app.ts')
 

@@ -8,10 +8,10 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { loadConfig, parseConfig } from '../../plugins/config.ts'
 import { eventually } from '../helpers/gateway.ts'
+import type { Gateway } from '../helpers/plugins.ts'
+import { folder, listen, service } from '../helpers/plugins.ts'
 import { freePort } from '../helpers/processes.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
-import type { Gateway } from './support.ts'
-import { folder, listen, service } from './support.ts'
 
 const examples = join(import.meta.dirname, '../../config/examples/plugins')
 

@@ -6,9 +6,9 @@ import https from 'node:https'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
-import { anyClient, listenFor, protocols } from '../edge/helpers/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { eventually, startWith } from '../helpers/gateway.ts'
-import { folder, service } from './support.ts'
+import { folder, service } from '../helpers/plugins.ts'
 
 const stalling = `
 import { PassThrough, Readable, Transform } from 'node:stream'

@@ -2,9 +2,9 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { anyClient, listenFor, protocols } from '../edge/helpers/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
+import { folder, service } from '../helpers/plugins.ts'
 import { freePorts, start, waitFor } from '../helpers/processes.ts'
-import { folder, service } from './support.ts'
 
 const app = join(import.meta.dirname, '../../app.ts')
 

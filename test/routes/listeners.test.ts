@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { configOf } from '../helpers/gateway.ts'
-import type { Answer } from '../operations/listeners-support.ts'
-import { ask, ask2, drain, running, service } from '../operations/listeners-support.ts'
+import type { Answer } from '../helpers/listeners.ts'
+import { ask, ask2, drain, running, service } from '../helpers/listeners.ts'
 
 t.setTimeout(60_000)
 

@@ -1,8 +1,8 @@
 // The gateway under test, a process of its own, and what its admin port says of instances and attempts.
 import type { Test } from 'tap'
+import { yamlOf } from '../../helpers/e2e/config.ts'
+import { appFile, configFile } from '../../helpers/e2e/gateway.ts'
 import { start, waitFor } from '../../helpers/processes.ts'
-import { yamlOf } from '../helpers/config.ts'
-import { appFile, configFile } from '../helpers/gateway.ts'
 
 /** Health of an instance as the gateway sees it. An instance that Consul does not list is missing. */
 export interface SeenInstance {

@@ -1,7 +1,7 @@
 /** `mesh.collapse` and `mesh.fallback`, all of their keys, and what stands in for whom. */
 import type { Test } from 'tap'
 import t from 'tap'
-import { claims, secret, token } from '../../edge/helpers/tokens.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { parse } from '../../helpers/gateway.ts'
 import { eventually, gatewayOf, head, instances } from './support.ts'
 

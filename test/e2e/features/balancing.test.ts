@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { claims, secret, token } from '../../edge/helpers/tokens.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import type { Instance } from './support.ts'
 import { eventually, gatewayOf, instances, urls } from './support.ts'
 

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { handshake, startWebSocketService } from '../../edge/helpers/websocket.ts'
+import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import type { Client } from '../../helpers/gateway.ts'
 import { parse } from '../../helpers/gateway.ts'
 import { eventually, gatewayOf, instances, urls } from './support.ts'

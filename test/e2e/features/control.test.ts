@@ -8,7 +8,7 @@ import t from 'tap'
 import { parseConfig } from '../../../plugins/config.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { startRawService } from '../../helpers/gateway.ts'
-import { scripted } from '../../mesh/discovery/scripted.ts'
+import { scripted } from '../../helpers/mesh/scripted-consul.ts'
 import { gatewayOf, instances } from './support.ts'
 
 t.test('a concern comes from the nearest level, whole; false switches it off', async (t) => {

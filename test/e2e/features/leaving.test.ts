@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { handshake, startWebSocketService } from '../../edge/helpers/websocket.ts'
+import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import type { Instance, World } from './support.ts'
 import { eventually, gatewayOf, head, instances, urls } from './support.ts'
 

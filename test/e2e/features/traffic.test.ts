@@ -1,7 +1,7 @@
 /** Destinations of calls and faults on the way: splits, sticky splits, mirrors, injected faults. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { claims, secret, token } from '../../edge/helpers/tokens.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
 import { eventually, gatewayOf, head, instances } from './support.ts'
 

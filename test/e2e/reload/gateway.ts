@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { Agent, request } from 'undici'
+import { appFile } from '../../helpers/e2e/gateway.ts'
 import type { Running } from '../../helpers/processes.ts'
 import { freePorts, start, waitFor } from '../../helpers/processes.ts'
-import { appFile } from '../helpers/gateway.ts'
 import type { Seen } from './probe.ts'
 
 /** As the file has it, but for the addresses, which stay. */

@@ -6,7 +6,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
-import { accept, echo, Peer } from '../../edge/helpers/websocket.ts'
+import { accept, echo, Peer } from '../../helpers/edge/websocket.ts'
 
 export interface CountingService {
   url: string

@@ -3,11 +3,11 @@ import http2 from 'node:http2'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { echo, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import type { Seen } from '../../helpers/gateway.ts'
 import { ask, connect, eventually, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
-import { claims, secret, token } from '../helpers/tokens.ts'
-import { echo, open, startWebSocketService } from '../helpers/websocket.ts'
 
 const edge = { jwt: { secret, forward: { sub: 'x-user-id' } } }
 const forged = ['X-User-Id: eve', 'x_user_id: eve', 'X-User_ID: eve', 'x.user.id: eve']

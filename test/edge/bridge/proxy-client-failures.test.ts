@@ -4,9 +4,9 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { eventually, get, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
-import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 
 const plugins = [{ package: '@fastify/http-proxy', options: { prefix: '/orders', upstream: 'http://orders.mesh' } }]
 const proxied = [{ name: 'via', match: { path: '/via' }, service: 'orders', via: 'http-proxy' }]

@@ -4,9 +4,9 @@ import net from 'node:net'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Protocol } from '../../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { eventually, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
-import type { Protocol } from '../helpers/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 
 /** A gateway with the same service over the bridge and over http-proxy. */
 async function gatewayBefore(t: Test, protocol: Protocol, url: string) {

@@ -6,6 +6,8 @@ import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { echo as echoFrames, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import type { GatewayOptions, Seen } from '../../helpers/gateway.ts'
 import {
   ask as askRaw,
@@ -17,8 +19,6 @@ import {
   startRawService,
   startService
 } from '../../helpers/gateway.ts'
-import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
-import { echo as echoFrames, opcodes, open, startWebSocketService } from '../helpers/websocket.ts'
 
 const secret = 'a secret that is long enough for it'
 const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')

@@ -10,9 +10,9 @@ import zlib from 'node:zlib'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Protocol } from '../../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { eventually, gatewayBefore, startService } from '../../helpers/gateway.ts'
-import type { Protocol } from '../helpers/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
 
 /** A body of the size; each byte tells its place. */
 function bytes(size: number): Buffer {

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import type { Test } from 'tap'
 import t from 'tap'
+import { handshake } from '../../helpers/edge/websocket.ts'
 import { connect, gatewayBefore, get, startGateway, startRawService } from '../../helpers/gateway.ts'
-import { handshake } from '../helpers/websocket.ts'
 
 /** Answers with these bytes, a pause at each `|`. */
 async function answering(t: Test, answer: string, config: object = {}, log = false) {

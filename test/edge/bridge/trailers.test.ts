@@ -1,7 +1,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { answering, connect, gatewayBefore, get, parse, raw, startRawService } from '../../helpers/gateway.ts'
-import { claims, secret, token } from '../helpers/tokens.ts'
 
 const chunked = (...lines: string[]) =>
   `${['HTTP/1.1 200 OK', 'Transfer-Encoding: chunked', ...lines].join('\r\n')}\r\n\r\n2\r\nok\r\n0\r\n`

@@ -5,11 +5,11 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { Dispatcher } from 'undici'
 import { MockAgent } from 'undici'
+import type { Protocol } from '../../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { echo, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import type { GatewayOptions } from '../../helpers/gateway.ts'
 import { connect, eventually, startGateway, startService } from '../../helpers/gateway.ts'
-import type { Protocol } from '../helpers/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../helpers/asking-client.ts'
-import { echo, open, startWebSocketService } from '../helpers/websocket.ts'
 
 type Interceptor = Dispatcher.DispatcherComposeInterceptor
 type Line = Record<string, unknown>

@@ -8,9 +8,9 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { KeySet, KeySetOptions, TokenOfKey } from '../../../plugins/edge/concerns/jwt/jwks.ts'
 import { createKeySet } from '../../../plugins/edge/concerns/jwt/jwks.ts'
+import { code, edgeApp, jwtOptions } from '../../helpers/edge/edge-app.ts'
+import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually, gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
-import { code, edgeApp, jwtOptions } from '../helpers/edge-app.ts'
-import { claims, keys, pem, secret, token } from '../helpers/tokens.ts'
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void
 

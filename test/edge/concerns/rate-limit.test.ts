@@ -7,14 +7,14 @@ import t from 'tap'
 import type { RateLimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
 import { LocalCounter } from '../../../plugins/edge/concerns/rate-limit/store.ts'
 import { createMeter } from '../../../plugins/operations/metrics.ts'
+import type { AppOptions } from '../../helpers/edge/edge-app.ts'
+import { code, edgeApp, jwtOptions, limitOptions } from '../../helpers/edge/edge-app.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 import { freePort } from '../../helpers/processes.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
-import type { AppOptions } from '../helpers/edge-app.ts'
-import { code, edgeApp, jwtOptions, limitOptions } from '../helpers/edge-app.ts'
-import { claims, secret, token } from '../helpers/tokens.ts'
 
 const status = async (app: FastifyInstance, headers: Record<string, string> = {}, url = '/orders') =>
   (await app.inject({ url, headers })).statusCode

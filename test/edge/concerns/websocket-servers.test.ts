@@ -4,9 +4,9 @@ import tls from 'node:tls'
 import Fastify from 'fastify'
 import t from 'tap'
 import { gateway } from '../../../app.ts'
+import { echo, encode, handshake, opcodes, open, Peer, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { configOf, connect, eventually, parse, raw, startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
-import { echo, encode, handshake, opcodes, open, Peer, startWebSocketService } from '../helpers/websocket.ts'
 
 const routes = (url: string) => ({
   services: { ws: { instances: [url] } },

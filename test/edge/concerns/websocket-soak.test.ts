@@ -7,7 +7,7 @@ import t from 'tap'
 import { eventually, startGateway } from '../../helpers/gateway.ts'
 
 const helper = (name: string, ...args: string[]): ChildProcess =>
-  fork(`${import.meta.dirname}/../helpers/${name}.ts`, args, { stdio: 'inherit' })
+  fork(`${import.meta.dirname}/../../helpers/edge/${name}.ts`, args, { stdio: 'inherit' })
 
 for (const how of ['end', 'destroy', 'resetAndDestroy'] as const) {
   t.test(`a thousand clients that leave by ${how}() leave nothing behind, though their service pings`, async (t) => {

@@ -4,12 +4,12 @@ import net from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, get, parse, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
-import { secret, token } from '../helpers/tokens.ts'
-import type { ServiceOptions } from '../helpers/websocket.ts'
+import { secret, token } from '../../helpers/edge/tokens.ts'
+import type { ServiceOptions } from '../../helpers/edge/websocket.ts'
 import {
   codeOf, echo, encode, handshake, opcodes, open, startWebSocketService
-} from '../helpers/websocket.ts' // biome-ignore format: a list
+} from '../../helpers/edge/websocket.ts' // biome-ignore format: a list
+import { connect, eventually, get, parse, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
 
 const withoutDelay = { drain: { delay: '0ms' } }
 

@@ -5,9 +5,9 @@ import net from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { networkOf } from '../../../plugins/edge/protocol/client-address.ts'
+import { echo, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually, get, startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
-import { echo, open, startWebSocketService } from '../helpers/websocket.ts'
 
 const trusted = { trustProxy: ['127.0.0.1'] }
 const from = (client: string) => `X-Forwarded-For: ${client}`

@@ -8,8 +8,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { startGateway } from '../../helpers/gateway.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
-import { raw } from '../../mesh/helpers/servers.ts'
 
 const cookies = (count: number) => Array.from({ length: count }, (_, i) => `c${i}=${'v'.repeat(190)}`)
 

@@ -6,7 +6,7 @@ import net from 'node:net'
 import t from 'tap'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { startGateway } from '../../helpers/gateway.ts'
-import { ask, drain, running, service, told } from '../../operations/listeners-support.ts'
+import { ask, drain, running, service, told } from '../../helpers/listeners.ts'
 
 t.setTimeout(60_000)
 

@@ -4,9 +4,9 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
+import { echo, handshake, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { connect, eventually, parse, raw, startGateway } from '../../helpers/gateway.ts'
 import { ecosystemPackages } from '../../helpers/packages.ts'
-import { echo, handshake, opcodes, open, startWebSocketService } from '../helpers/websocket.ts'
 
 async function serving(t: Test, plugins: (folder: string, upstream: string) => string[], more: object = {}) {
   const proxied = await startWebSocketService({ onPeer: echo })

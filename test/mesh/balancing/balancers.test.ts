@@ -4,7 +4,7 @@ import type { MeshPolicy } from '../../../config/schema.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { weightedSampler } from '../../../plugins/mesh/balancing/weighted.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'
-import { chiSquare, fleet, instances, options, seeded, tally } from './support.ts'
+import { chiSquare, fleet, instances, options, seeded, tally } from '../../helpers/mesh/instances.ts'
 
 const policies = [
   'round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'

@@ -4,7 +4,7 @@ import { LoadBound } from '../../../plugins/mesh/balancing/bounded-load.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'
-import { fleet, hashes, instances, options, placed, seeded, tally } from './support.ts'
+import { fleet, hashes, instances, options, placed, seeded, tally } from '../../helpers/mesh/instances.ts'
 
 const keys = hashes(20_000)
 

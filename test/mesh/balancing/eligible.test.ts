@@ -2,9 +2,9 @@
 import t from 'tap'
 import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'
-import { byHand } from '../helpers/discovery.ts'
-import { meshOf } from '../helpers/mesh.ts'
-import { instanceOf, instances, options } from './support.ts'
+import { byHand } from '../../helpers/mesh/discovery.ts'
+import { instanceOf, instances, options } from '../../helpers/mesh/instances.ts'
+import { meshOf } from '../../helpers/mesh/mesh.ts'
 
 const nowhere = { datacenter: null, zone: null }
 const ids = (some: readonly Instance[]) => some.map(({ id }) => id).join('')

@@ -1,7 +1,7 @@
 /** The hash: the reference's vectors, and how it spreads keys that differ little. */
 import t from 'tap'
 import { hash32, mix32 } from '../../../plugins/mesh/balancing/hash.ts'
-import { chiSquare } from './support.ts'
+import { chiSquare } from '../../helpers/mesh/instances.ts'
 
 t.test("MurmurHash3's vectors, two bytes to a character", async (t) => {
   t.equal(hash32(''), 0)

@@ -4,7 +4,7 @@ import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { Instance, Locality } from '../../../plugins/mesh/core/types.ts'
-import { chiSquare, hashes, instanceOf, options, seeded, tally } from './support.ts'
+import { chiSquare, hashes, instanceOf, options, seeded, tally } from '../../helpers/mesh/instances.ts'
 
 const here: Locality = { datacenter: 'dc1', zone: 'z1' }
 

@@ -3,9 +3,9 @@ import t from 'tap'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { ewmaOf, PeakEwma } from '../../../plugins/mesh/balancing/peak-ewma.ts'
 import type { Instance } from '../../../plugins/mesh/core/types.ts'
-import { meshOf, service } from '../helpers/mesh.ts'
-import { refused, upstream } from '../helpers/servers.ts'
-import { instances, options, seeded, tally } from './support.ts'
+import { instances, options, seeded, tally } from '../../helpers/mesh/instances.ts'
+import { meshOf, service } from '../../helpers/mesh/mesh.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 const decay = 10_000
 

@@ -2,9 +2,9 @@
 import t from 'tap'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
-import { retryOptions, service } from '../helpers/mesh.ts'
-import { refused, upstream } from '../helpers/servers.ts'
-import { options } from './support.ts'
+import { options } from '../../helpers/mesh/instances.ts'
+import { retryOptions, service } from '../../helpers/mesh/mesh.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 type Place = Readonly<Record<string, string>>
 

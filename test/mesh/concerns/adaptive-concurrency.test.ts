@@ -4,9 +4,9 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { upgrade } from 'undici'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
-import { meshOf, meterStub, Recorder, service } from '../helpers/mesh.ts'
-import { eventually, silent, upstream } from '../helpers/servers.ts'
-import { policyOf } from './breaking-options.ts'
+import { meshOf, meterStub, Recorder, service } from '../../helpers/mesh/mesh.ts'
+import { policyOf } from '../../helpers/mesh/policy.ts'
+import { eventually, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

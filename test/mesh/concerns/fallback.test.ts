@@ -7,8 +7,8 @@ import type { FallbackOptions } from '../../../plugins/mesh/concerns/fallback/op
 import { StaleStore } from '../../../plugins/mesh/concerns/fallback/stale-store.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { get as ask, configOf, startGateway } from '../../helpers/gateway.ts'
-import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
-import { eventually, raw, refused, resetting, silent, upstream } from '../helpers/servers.ts'
+import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
+import { eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -6,9 +6,9 @@ import { hash32 } from '../../../plugins/mesh/balancing/hash.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import type { DispatchHandler, DispatchOptions } from '../../../plugins/mesh/core/types.ts'
-import { fleet, options, seeded } from '../balancing/support.ts'
-import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh.ts'
-import { resetting, upstream } from '../helpers/servers.ts'
+import { fleet, options, seeded } from '../../helpers/mesh/instances.ts'
+import { meshOf, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
+import { resetting, upstream } from '../../helpers/mesh/servers.ts'
 
 /** A service of three, balanced by the ring; each answers with its number. */
 async function ofThree(t: Test, balance: Partial<BalanceOptions>, setCookie?: string | string[]) {

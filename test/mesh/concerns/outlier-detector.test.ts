@@ -1,8 +1,8 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { OutlierDetector } from '../../../plugins/mesh/concerns/outlier-detection/detector.ts'
-import { instanceOf, logOf, outlierOptions } from '../health/support.ts'
-import { meterStub } from '../helpers/mesh.ts'
+import { instanceOf, logOf, outlierOptions } from '../../helpers/mesh/health.ts'
+import { meterStub } from '../../helpers/mesh/mesh.ts'
 
 /** Instances a, b, c … under a clock that the test sets. */
 function detectorOf(t: Test, count: number, options: object = {}) {

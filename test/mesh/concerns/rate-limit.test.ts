@@ -2,9 +2,9 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
-import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh.ts'
-import { upstream } from '../helpers/servers.ts'
-import { policyOf } from './breaking-options.ts'
+import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
+import { policyOf } from '../../helpers/mesh/policy.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -4,7 +4,7 @@ import type { RequestListener } from 'node:http'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { upstream } from '../helpers/servers.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 const run = promisify(execFile)
 
@@ -18,7 +18,7 @@ interface Seen {
 }
 
 async function starve(mode: string, instances: readonly string[]): Promise<Seen> {
-  const child = join(import.meta.dirname, '../helpers/starved.ts')
+  const child = join(import.meta.dirname, '../../helpers/mesh/starved.ts')
   const args = ['-c', 'ulimit -n 100; exec "$0" "$@"', process.execPath, child, mode, ...instances]
   const { stdout } = await run('sh', args, { timeout: 60_000 })
   return JSON.parse(stdout) as Seen

@@ -1,8 +1,8 @@
 /** `mode: sidecar`: everything goes to the local listener. */
 import t from 'tap'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
-import { service } from '../helpers/mesh.ts'
-import { refused, upstream } from '../helpers/servers.ts'
+import { service } from '../../helpers/mesh/mesh.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 import { call } from './support.ts'
 
 t.test('whatever instances, Consul or DNS would say', async (t) => {

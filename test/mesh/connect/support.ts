@@ -8,7 +8,7 @@ import type { Test } from 'tap'
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { Logger } from '../../../plugins/mesh/core/types.ts'
 import type { Mesh, MeshOptions } from '../../../plugins/mesh/mesh.ts'
-import { meshOf, service } from '../helpers/mesh.ts'
+import { meshOf, service } from '../../helpers/mesh/mesh.ts'
 
 export interface Handshake {
   sni: string | false | null

@@ -4,7 +4,7 @@ import t from 'tap'
 import { alternativeNames } from '../../../plugins/alternative-names.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
-import { service } from '../helpers/mesh.ts'
+import { service } from '../../helpers/mesh/mesh.ts'
 import { call, calling, logged, secure } from './support.ts'
 
 const folder = folderFor(t)

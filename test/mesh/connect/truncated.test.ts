@@ -1,8 +1,8 @@
 /** A body that ends with its connection ends in good order only if the connection does. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { meshOf, Recorder, service } from '../helpers/mesh.ts'
-import { raw } from '../helpers/servers.ts'
+import { meshOf, Recorder, service } from '../../helpers/mesh/mesh.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 
 const head = 'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n'
 

@@ -1,7 +1,7 @@
 /** The log line of a service whose instances have changed: which were added and removed, by address. */
 import t from 'tap'
-import { byHand } from '../helpers/discovery.ts'
-import { meshOf, service } from '../helpers/mesh.ts'
+import { byHand } from '../../helpers/mesh/discovery.ts'
+import { meshOf, service } from '../../helpers/mesh/mesh.ts'
 
 t.test('a change of the instances names the addresses that were added and removed', async (t) => {
   const { discovery, publish } = byHand()

@@ -1,8 +1,8 @@
 /** The states of a service: one for each key and variant, whatever the names. */
 import t from 'tap'
 import { StateKey } from '../../../plugins/mesh/core/service-state.ts'
-import { byHand } from '../helpers/discovery.ts'
-import { meshOf, service } from '../helpers/mesh.ts'
+import { byHand } from '../../helpers/mesh/discovery.ts'
+import { meshOf, service } from '../../helpers/mesh/mesh.ts'
 
 class Counter {
   count = 0

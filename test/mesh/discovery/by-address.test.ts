@@ -7,11 +7,11 @@ import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import { byAddress } from '../../../plugins/mesh/discovery/by-address.ts'
 import type { DiscoveryOptions } from '../../../plugins/mesh/discovery/index.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
-import { meshOf } from '../helpers/mesh.ts'
-import { upstream } from '../helpers/servers.ts'
-import type { Step } from './scripted.ts'
-import { hold, scripted } from './scripted.ts'
-import { recording, service, watch } from './support.ts'
+import { meshOf } from '../../helpers/mesh/mesh.ts'
+import type { Step } from '../../helpers/mesh/scripted-consul.ts'
+import { hold, scripted } from '../../helpers/mesh/scripted-consul.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const spec = (id: string, more: Partial<InstanceSpec> = {}): InstanceSpec => {
   return { id, origin: 'http://10.0.0.7:80', weight: 1, tags: [], meta: {}, ...more }

@@ -9,7 +9,7 @@ import { ConsulCrowded } from '../../../plugins/mesh/discovery/consul-ask.ts'
 import { Turns, turnsTiming } from '../../../plugins/mesh/discovery/consul-turns.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { startConsul } from '../../helpers/consul.ts'
-import { eventually, recording, service, watch } from './support.ts'
+import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const reset = () => Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
 const question = (name: string): Question => ({ service: name, datacenter: undefined, index: 1n, wait: 60_000 })

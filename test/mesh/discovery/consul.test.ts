@@ -5,9 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
-import type { Step } from './scripted.ts'
-import { answer, cut, hold, origin, scripted, status } from './scripted.ts'
-import { eventually, recording, service, watch } from './support.ts'
+import type { Step } from '../../helpers/mesh/scripted-consul.ts'
+import { answer, cut, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
+import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 t.test('asks as configured, holds by index, and publishes only what changed', async (t) => {
   const steps = [answer(5, [1]), answer(6, [1]), answer('18446744073709551615', [1, 2]), hold]

@@ -13,7 +13,7 @@ import { byPriority, scaleWeights } from '../../../plugins/mesh/discovery/dns-re
 import type { DnsOptions } from '../../../plugins/mesh/discovery/dns-resolve.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
-import { eventually, recording, service, watch } from './support.ts'
+import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const NXDOMAIN = 3
 const SERVFAIL = 2

@@ -2,9 +2,9 @@
 import t from 'tap'
 import type { Endpoint, Instance } from '../../../plugins/mesh/core/types.ts'
 import { FirstRequests } from '../../../plugins/mesh/discovery/first-request.ts'
-import { byHand } from '../helpers/discovery.ts'
-import { meshOf, meterStub, service } from '../helpers/mesh.ts'
-import { upstream } from '../helpers/servers.ts'
+import { byHand } from '../../helpers/mesh/discovery.ts'
+import { meshOf, meterStub, service } from '../../helpers/mesh/mesh.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 function fake(origin: string) {
   const endpoint = { origin, onAttempt: null } as unknown as Endpoint

@@ -6,9 +6,9 @@ import t from 'tap'
 import type { LocalityOptions } from '../../../plugins/mesh/discovery/locality.ts'
 import { localityOf, OwnLocality } from '../../../plugins/mesh/discovery/locality.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
-import { byHand } from '../helpers/discovery.ts'
-import { service } from '../helpers/mesh.ts'
-import { eventually, recording } from './support.ts'
+import { byHand } from '../../helpers/mesh/discovery.ts'
+import { service } from '../../helpers/mesh/mesh.ts'
+import { eventually, recording } from '../../helpers/mesh/sources.ts'
 
 const self = { Config: { Datacenter: 'dc1' }, Meta: { zone: 'a' } }
 

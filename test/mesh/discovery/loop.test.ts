@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import { backoff, discoveryCounters, messageOf, Publisher, pause } from '../../../plugins/mesh/discovery/loop.ts'
-import { recording } from './support.ts'
+import { recording } from '../../helpers/mesh/sources.ts'
 
 t.test('backoff: doubles from a quick first retry up to the cap, and is jittered from zero', async (t) => {
   const bounds = [1, 2, 3, 4, 5, 6, 7, 8, 1000].map((failures) => backoff(failures, () => 1))

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
-import { recording, service, watch } from './support.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 t.test(
   'static: published once, synchronously; an address that is listed twice is one instance with both shares',

@@ -1,9 +1,9 @@
 /** The one predicate, and what is told of it. */
 import t from 'tap'
 import type { Endpoint } from '../../../plugins/mesh/core/types.ts'
-import { meshOf, meterStub, service } from '../helpers/mesh.ts'
-import { upstream } from '../helpers/servers.ts'
-import { instanceOf, logOf } from './support.ts'
+import { instanceOf, logOf } from '../../helpers/mesh/health.ts'
+import { meshOf, meterStub, service } from '../../helpers/mesh/mesh.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 t.test('available unless a concern says why not', async (t) => {
   let clock = 100

@@ -2,7 +2,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { InstanceCheck } from '../../../plugins/mesh/health/instance-check.ts'
-import { checkOptions, instanceOf } from './support.ts'
+import { checkOptions, instanceOf } from '../../helpers/mesh/health.ts'
 
 function checkOf(t: Test, healthCheck: object, { vouched = true, random = 0.5 } = {}) {
   const clock = { now: 1000 }

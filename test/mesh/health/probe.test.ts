@@ -8,9 +8,9 @@ import t from 'tap'
 import { buildConnector } from 'undici'
 import { probeOf } from '../../../plugins/mesh/health/probe.ts'
 import type { Open } from '../../../plugins/mesh/http/pool.ts'
+import { checkOptions } from '../../helpers/mesh/health.ts'
+import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
-import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../helpers/servers.ts'
-import { checkOptions } from './support.ts'
 
 /** Without SNI, which an address cannot have. */
 function connectorOf(origin: string, options: buildConnector.BuildOptions = {}): Open {

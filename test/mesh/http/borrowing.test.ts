@@ -9,8 +9,8 @@ import type {
   DispatchOptions,
   Interceptor
 } from '../../../plugins/mesh/core/types.ts'
-import { meshOf, retryOptions, service } from '../helpers/mesh.ts'
-import { upstream } from '../helpers/servers.ts'
+import { meshOf, retryOptions, service } from '../../helpers/mesh/mesh.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 const body = randomBytes(4 * 1024 * 1024)
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as DispatchOptions

@@ -1,6 +1,6 @@
 /** The end of a pool, and handlers that misbehave. */
 import t from 'tap'
-import { eventually, silent } from '../helpers/servers.ts'
+import { eventually, silent } from '../../helpers/mesh/servers.ts'
 import { Heard, numbered, poolTo, turns } from './support.ts'
 
 t.test('close() lets end what is begun, also in line, and takes no more', async (t) => {

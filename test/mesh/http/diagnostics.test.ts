@@ -12,8 +12,8 @@ import t from 'tap'
 import { Client } from 'undici'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
-import { meshOf, retryOptions, service } from '../helpers/mesh.ts'
-import { raw, refused } from '../helpers/servers.ts'
+import { meshOf, retryOptions, service } from '../../helpers/mesh/mesh.ts'
+import { raw, refused } from '../../helpers/mesh/servers.ts'
 import { Heard, poolTo } from './support.ts'
 
 interface Message {

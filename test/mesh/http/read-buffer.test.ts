@@ -6,7 +6,7 @@ import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { largeBytes, ReadBuffer, smallBytes } from '../../../plugins/mesh/http/read-buffer.ts'
-import { raw } from '../helpers/servers.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 import { poolTo } from './support.ts'
 
 setFlagsFromString('--expose-gc')

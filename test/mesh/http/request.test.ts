@@ -6,7 +6,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { readRequest } from '../../fuzz/messages.ts'
-import { eventually, raw } from '../helpers/servers.ts'
+import { eventually, raw } from '../../helpers/mesh/servers.ts'
 import { Heard, poolTo, turns } from './support.ts'
 
 const empty = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'

@@ -9,7 +9,7 @@ import type { Open, PoolOptions } from '../../../plugins/mesh/http/pool.ts'
 import { Pool } from '../../../plugins/mesh/http/pool.ts'
 import { PooledRequest } from '../../../plugins/mesh/http/pooled-request.ts'
 import { ResponseReader } from '../../../plugins/mesh/http/response-reader.ts'
-import { raw } from '../helpers/servers.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 
 type Hook = 'start' | 'sent' | 'head' | 'data' | 'end' | 'error' | 'upgrade'
 

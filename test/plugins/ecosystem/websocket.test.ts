@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../../app.ts'
 import { parseConfig } from '../../../plugins/config.ts'
-import { echo, handshake, opcodes, open, startWebSocketService } from '../../edge/helpers/websocket.ts'
+import { echo, handshake, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
 import { ecosystemPackages } from '../../helpers/packages.ts'
 

@@ -4,7 +4,7 @@ import http2 from 'node:http2'
 import net from 'node:net'
 import tls from 'node:tls'
 import type { Test } from 'tap'
-import { selfSigned } from '../../helpers/self-signed.ts'
+import { selfSigned } from '../self-signed.ts'
 
 export const protocols = ['HTTP/1.1', 'TLS', 'HTTP/2'] as const
 export type Protocol = (typeof protocols)[number]

@@ -6,8 +6,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
-import type { Running } from '../../helpers/processes.ts'
-import { start } from '../../helpers/processes.ts'
+import type { Running } from '../processes.ts'
+import { start } from '../processes.ts'
 
 export interface Upstream {
   name: string

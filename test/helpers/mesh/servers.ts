@@ -6,7 +6,7 @@ import type { AddressInfo, Server, Socket } from 'node:net'
 import net from 'node:net'
 import type { Test } from 'tap'
 
-export { eventually } from '../../helpers/eventually.ts'
+export { eventually } from '../eventually.ts'
 
 async function listen(server: Server): Promise<string> {
   server.listen(0, '127.0.0.1')

@@ -3,7 +3,7 @@ import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { InstanceSpec, MeshDeps } from '../../../plugins/mesh/core/types.ts'
 import type { Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 import type { Meter } from '../../../plugins/meter.ts'
-import { eventually } from '../../helpers/eventually.ts'
+import { eventually } from '../eventually.ts'
 
 export { eventually }
 

@@ -6,9 +6,9 @@ import { closeSync, openSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../../../plugins/mesh/core/types.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
-import { policyOf } from '../concerns/breaking-options.ts'
-import { checkOptions, outlierOptions } from '../health/support.ts'
+import { checkOptions, outlierOptions } from './health.ts'
 import { meterStub, retryOptions, service } from './mesh.ts'
+import { policyOf } from './policy.ts'
 
 /** `cold`: nothing is called before, so not even the resolver's own files are open. */
 const [mode, ...instances] = process.argv.slice(2)

@@ -4,10 +4,10 @@ import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import tls from 'node:tls'
 import type { Test } from 'tap'
-import type { Consul } from '../../helpers/consul.ts'
-import type { Running } from '../../helpers/processes.ts'
-import { freePort, isListening, start, waitFor } from '../../helpers/processes.ts'
-import { tool } from '../../helpers/tools.ts'
+import type { Consul } from '../consul.ts'
+import type { Running } from '../processes.ts'
+import { freePort, isListening, start, waitFor } from '../processes.ts'
+import { tool } from '../tools.ts'
 
 const passing = { TTL: '10m', Status: 'passing' }
 

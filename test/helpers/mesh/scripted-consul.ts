@@ -8,7 +8,7 @@ import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import { ConsulSource, consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
 import { ConsulClient } from '../../../plugins/mesh/discovery/consul-client.ts'
 import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
-import { recording, watch } from './support.ts'
+import { recording, watch } from './sources.ts'
 
 export type Step = (response: ServerResponse, request: IncomingMessage) => void
 export interface Seen {
