@@ -1,30 +1,30 @@
 /**
- * The async context of a request: what AsyncLocalStorage returns in its hooks. The gateway batches writes and shares
- * connections to services, so that a callback for one request may run in the context of another. Code of plugins must
- * not: @fastify/request-context would show it another caller's store.
+ * The async context of a request, which decides what AsyncLocalStorage returns in its hooks. The gateway batches writes
+ * and shares connections to services, so a callback for one request may run in the context of another request. Code of
+ * plugins must not: @fastify/request-context would give it the store of another caller.
  */
 import { AsyncResource } from 'node:async_hooks'
 import { EventEmitter } from 'node:events'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hasBody } from './protocol/request-body.ts'
 
-/** Decorator of a server in which only the gateway's own code runs. Nobody could observe another request's context. */
+/** Decorator of a server without code of users, in which no code could observe another request's context. */
 export const SEALED = 'jingwei.sealed'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Context at the last point that the request has reached; null before its hooks of `preParsing`, and in a sealed server. */
+    /** Context that was captured last; null before the request's `preParsing` hooks, and in a sealed server. */
     asyncContext: AsyncResource | null
   }
 }
 
-/** Emitter of a request; `emit` finds the context in it. */
+/** Event emitter that belongs to a request; `emit` reads the context from `owner`. */
 interface Owned {
   owner: FastifyRequest
   emit: (event: string, ...args: unknown[]) => boolean
 }
 
-/** Takes the context of this moment for all that happens to the request from here on. */
+/** Captures the current context for all later events of the request. */
 export function captureContext(request: FastifyRequest): void {
   request.asyncContext = new AsyncResource('jingwei.request')
 }
@@ -36,7 +36,7 @@ export function captureContext(request: FastifyRequest): void {
 export function emitInContext(request: FastifyRequest, reply: FastifyReply): void {
   captureContext(request)
   own(reply.raw, request)
-  // Fastify runs `onRequestAbort` hooks by it. HTTP/1.1: a request without a body emits nothing of use.
+  // Fastify runs `onRequestAbort` hooks by events of the request. A bodiless HTTP/1.1 request emits none that matter.
   if (request.raw.httpVersionMajor > 1 || hasBody(request.raw)) own(request.raw, request)
 }
 
@@ -50,7 +50,7 @@ function emit(this: Owned, event: string, ...args: unknown[]): boolean {
   return this.owner.asyncContext!.runInAsyncScope(EventEmitter.prototype.emit, this, event, ...args)
 }
 
-/** Calls code of plugins in the request's context, as far as it is known. */
+/** Calls code of plugins in the request's context, if one was captured. */
 export function inContext(request: FastifyRequest, code: () => void): void {
   const { asyncContext } = request
   if (asyncContext) asyncContext.runInAsyncScope(code)

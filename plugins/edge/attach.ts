@@ -1,6 +1,6 @@
 /**
- * Attachment of an edge concern to the routes that use it, and to no others: its `onRoute` hook reads the route by
- * `edgeRouteOf`, a plugin's own route included, and appends its hooks to that one route.
+ * Attaches the hooks of an edge concern to the routes that use it, and to no others. The concern's `onRoute` hook reads
+ * the route by `edgeRouteOf`, which includes plugins' own routes, and appends its hooks to that route only.
  */
 import type { FastifyContextConfig, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
@@ -9,24 +9,24 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** The configured route that this Fastify route serves; absent on routes that are not proxied. */
     route?: RouteConfig
-    /** Concerns that a plugin's own route asks for, as in `routes[].edge`; `true` takes the options of the top level. */
+    /** Concerns of a plugin's own route, as in `routes[].edge`; `true` takes the options of the top-level `edge`. */
     edge?: Readonly<Record<string, unknown>>
     /** True on the own routes of a plugin that is registered with `guarded: true`. */
     guarded?: boolean
     /** A plugin's own route, as the edge's concerns see it. */
     ownRoute?: EdgeRoute
-    /** On a route of OPTIONS that is there for preflights alone: the methods they may ask for. */
+    /** On an OPTIONS route that exists only for preflights: the methods that these may request. */
     preflightFor?: readonly string[]
-    /** The handler with which a configured route is added, until the bridge gives it one. */
+    /** Handler of a configured route until the bridge sets the final one. */
     placeholder?: Placeholder
-    /** On the route that answers what cannot be routed at all. */
+    /** On the route for requests that match no other route. */
     unrouted?: boolean
   }
 }
 
 const isOurs = 'the gateway itself sets it'
 
-/** Names that `routes[].config` cannot have: of a configured route, the gateway sets them, or nothing reads them. */
+/** Keys that `routes[].config` cannot have, with the reason: the gateway sets them, or nothing reads them. */
 export const reservedRouteConfig = {
   edge: 'write the concerns of a configured route in its "edge"',
   guarded: 'it belongs to an entry of "plugins", for routes that the plugin adds',
@@ -41,14 +41,14 @@ export const reservedRouteConfig = {
 
 export interface Placeholder {
   readonly handler: RouteHandlerMethod
-  /** Sets what `handler` calls: for the handlers that plugins have put around it. */
+  /** Sets the function that `handler` calls; for handlers of plugins that wrap `handler`. */
   readonly call: (handler: RouteHandlerMethod) => void
 }
 
-/** A route, as concerns see it. The name of a plugin's own one is its path. */
+/** A route as concerns see it. The name of a plugin's own route is its path. */
 export type EdgeRoute = Pick<RouteConfig, 'name' | 'edge' | 'declared'>
 
-/** Returns the route that concerns apply to; undefined for what answers requests that no route takes. */
+/** Returns the route that concerns apply to; undefined for the handler of requests that match no route. */
 export function edgeRouteOf(config: FastifyContextConfig | undefined): EdgeRoute | undefined {
   return config?.route ?? config?.ownRoute
 }
@@ -72,7 +72,7 @@ export type Phase =
   | 'onRequestAbort'
 type Hook<P extends Phase> = Exclude<RouteOptions[P], undefined | readonly unknown[]>
 
-/** Appends a hook to one route. Copies the list: routes may have been given the same one. */
+/** Appends a hook to one route. Copies the list of hooks, because several routes may share it. */
 export function attach<P extends Phase>(routeOptions: Pick<RouteOptions, P>, phase: P, hook: Hook<P>): void {
   const before: unknown = routeOptions[phase]
   const hooks = before === undefined ? [] : Array.isArray(before) ? before : [before]

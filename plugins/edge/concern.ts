@@ -1,4 +1,4 @@
-/** The contract of an edge concern. Those of users have the same one (plugins/README.md). */
+/** The contract of an edge concern, the same for bundled concerns and for those of users (plugins/README.md). */
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
@@ -17,64 +17,64 @@ import { attach, edgeRouteOf } from './attach.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
 
-/** A route as `routes` and `explain` see it. One of a plugin may have no `match`: it may be asked for by any host. */
+/** A route as the commands `routes` and `explain` see it. A plugin's own route may have no `match`: it serves any host. */
 export type ShownRoute = Pick<EdgeRoute, 'edge'> & {
   readonly match?: Pick<RouteConfig['match'], 'hosts' | 'listeners'>
 }
 
-/** An entry of the ordered list of the edge. */
+/** An entry of the edge's ordered list of concerns. */
 export interface EdgeConcern {
-  /** Shown by `routes` and `explain`. */
+  /** Name that `routes` and `explain` show. */
   readonly name: string
-  /** Its keys under `edge`; none for a concern that applies to every route. */
+  /** Keys under `edge`; none for a concern that applies to every route. */
   readonly keys: readonly Key[]
-  /** A Fastify plugin, registered once. */
+  /** Fastify plugin, registered once per generation. */
   readonly plugin: Plugin
   /** Returns whether the concern is in force on a route. */
   readonly isOn: (route: ShownRoute, listeners: Config['listeners']) => boolean
-  /** Scope of its keys on plugins' own routes: unasked, if the route or its plugin asks for them, or not at all. */
+  /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
   readonly commands?: readonly EdgeCommand[] | undefined
-  /** Lines for a person who has started the gateway: shell commands to try, and warnings. */
+  /** Lines that `npm start` and `jingwei start` print: shell commands to try, and warnings. */
   readonly tries?: ((about: Started) => readonly string[]) | undefined
   readonly warnings?: ((config: Config) => readonly string[]) | undefined
 }
 
-/** A gateway that has started, as its operator sees it. */
+/** A running gateway, from the view of its operator. */
 export interface Started {
   readonly config: Config
   /** Shell command by which the operator runs another command on the same configuration. */
   readonly command: string
-  /** URL of an example request by GET for a route, after the options that curl needs for it; null if a plain request does not reach it. */
+  /** Returns curl's options and URL for an example GET request to a route; null if a plain request does not reach the route. */
   readonly urlOf: (route: RouteConfig) => string | null
-  /** Returns whether a route asks for no credentials. */
+  /** Returns whether a route requires no credentials. */
   readonly isOpen: (route: RouteConfig) => boolean
 }
 
 export interface EdgeCommand {
   readonly name: string
-  /** Lines for the help text. */
+  /** Lines of the help text. */
   readonly usage: string
-  /** Its options, for `parseArgs`. */
+  /** Options of the command, for `parseArgs`. */
   readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
-  /** Returns what is printed. */
+  /** Returns the text to print. */
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
 
-/** Dependencies of the plugin of a concern besides Fastify. */
+/** Dependencies that the plugin of a concern gets besides Fastify. */
 export interface ConcernContext {
   readonly config: Config
   /** State that outlives a configuration. */
   readonly stores: Claims
-  /** Makes metrics; counts nothing where nobody could read them. */
+  /** Makes metrics; without a metrics registry, these count nothing. */
   readonly meter: ConfigurationMeter
   readonly log: FastifyInstance['log']
   /** Time for limits and expiry. */
   readonly clock: Clock
 }
 
-/** The meter of a server; one that counts nothing where it has none. */
+/** Returns the meter of a server; without one, a meter that counts nothing. */
 export const meterOf = (fastify: FastifyInstance): ConfigurationMeter =>
   fastify.hasDecorator('meter') ? fastify.meter : unmetered
 
@@ -87,17 +87,17 @@ export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Makes concerns of what users' modules export. */
+    /** Makes a concern from the definition that a user's module exports. */
     edgeConcern: typeof edgeConcern
   }
 }
 
-/** A concern as its author writes it. */
+/** Definition of a concern, as its author writes it. */
 export interface EdgeDefinition<S extends TSchema = TSchema>
   extends Omit<Key, 'options' | 'levels' | 'check' | 'complete'> {
   readonly options: S
   readonly levels?: Key['levels']
-  /** Further keys that the concern reads. */
+  /** Additional keys that the concern reads. */
   readonly more?: readonly Key[]
   check?(options: Exclude<Static<S>, false>, at: string, checked: Checked, place: Place): void
   complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
@@ -106,11 +106,11 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   readonly commands?: readonly EdgeCommand[]
   tries?(about: Started): readonly string[]
   warnings?(config: Config): readonly string[]
-  /** Hooks of routes that switch the concern off. */
+  /** Hooks for routes on which the concern is off. */
   readonly whenOff?: RouteHooks
   /**
-   * Called once. Returns a function that is called for each route that enables the concern, with the options in force
-   * there, and returns the route's hooks; null for none.
+   * Called once. Returns a function that is called for each route that enables the concern, with the options in force on
+   * the route. That function returns the hooks of the route, or null for none.
    */
   plugin(
     fastify: FastifyInstance,
@@ -118,8 +118,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   ): Promise<(options: Exclude<Static<S>, false>, route: RouteOptions) => RouteHooks | null>
 }
 
-/** `rate-limit` for `rateLimit`: the name that people are shown. */
-const shown = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+/** Returns the name that `routes` and `explain` show: `rate-limit` for `rateLimit`. */
+const displayName = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 
 const phases = {
   onRequest: true,
@@ -134,7 +134,7 @@ const phases = {
   onRequestAbort: true
 } satisfies { readonly [P in Phase]: true }
 
-/** Throws unless a concern's function for routes has returned hooks, or null: a guard that is lost lets all requests pass. */
+/** Throws unless a concern's function for routes has returned hooks or null: a lost hook would let all requests pass. */
 function checkHooks(name: string, hooks: unknown): void {
   if (hooks === null) return
   const what = `the function for routes of concern ${name}`
@@ -150,7 +150,7 @@ function checkHooks(name: string, hooks: unknown): void {
   }
 }
 
-/** Makes a concern of its options and its hooks. */
+/** Makes a concern from its definition. */
 export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): EdgeConcern {
   const {
     plugin,
@@ -168,7 +168,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     return options === undefined || options === false ? null : options
   }
   return {
-    name: shown(key.name),
+    name: displayName(key.name),
     keys: [{ ...key, levels } as Key, ...more],
     isOn: (route) => optionsFor(route) !== null,
     ownRoutes,
@@ -177,7 +177,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     warnings,
     plugin: fp<Config>(
       async (fastify, config) => {
-        // They are there, but for a concern that somebody registers by itself.
+        // Already registered, unless a test or an embedding server registers the concern on its own.
         await fastify.register(stores, {})
         const { log, stores: claims } = fastify
         const context = { config, stores: claims, meter: meterOf(fastify), log, clock: clockOf(fastify) }
@@ -196,13 +196,13 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
           }
         })
       },
-      { name: `jingwei-${shown(key.name)}`, fastify: '5.x' }
+      { name: `jingwei-${displayName(key.name)}`, fastify: '5.x' }
     )
   }
 }
 
-/** Makes a concern that applies to every route, or to those that `isOn` tells. */
-export function everywhere(
+/** Makes a concern that acts on all requests. `isOn` returns for which routes it is shown as in force. */
+export function globalConcern(
   name: string,
   plugin: Plugin,
   keys: readonly Key[] = [],

@@ -1,4 +1,4 @@
-/** A known caller, whatever has authenticated it: a concern of the edge, or a plugin that says so by `provides`. */
+/** An authenticated caller. An edge concern or a plugin with `provides: [consumer]` sets it. */
 export interface Consumer {
   /** The token's `sub`, for `jwt`; `ISSUER|SUB` where the routes accept tokens of several issuers. */
   readonly id: string

@@ -1,7 +1,7 @@
 /**
- * The gateway's one error table: the response to each code. Every failure on either side of the seam becomes a response
- * here. Errors are told apart by `code` alone. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and
- * those that plugins give to errors that are made to be responses; codes of Node, OpenSSL and undici go to the log only.
+ * The error table: the response for each error code. Every failure of the edge and of the mesh becomes a response here.
+ * Only `code` distinguishes errors. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and codes of
+ * errors that plugins make as responses. Codes of Node, OpenSSL and undici go to the log only.
  */
 
 import type { OutgoingHttpHeaders } from 'node:http'
@@ -12,7 +12,7 @@ import fp from 'fastify-plugin'
 import type { SeamError, SeamErrorCode } from '../seam.ts'
 import { isMadeToRespond } from '../thrown.ts'
 import { resetReply } from './bridge/response-fields.ts'
-import { noteSeamReason } from './outcome.ts'
+import { recordSeamReason } from './outcome.ts'
 import { markLastResponse } from './protocol/last-response.ts'
 
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
@@ -20,7 +20,7 @@ type Row = readonly [status: number, message: string, type: string, retryAfterSe
 
 type Coded = SeamError
 
-/** Has a row for each code of the mesh, which the compiler checks, and for those of the edge. */
+/** Rows by code: of the mesh, for which the compiler checks that none is missing, and of the edge. */
 export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Row>> = {
   JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
   JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
@@ -70,10 +70,10 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
 }
 
 /**
- * Codes of Node and undici that come over the seam all the same: of a `Dispatcher` that is not the mesh, of a body that
- * does not match its header section, and of a response that Node refuses to write.
+ * Codes of Node and undici that may come over the seam: from a `Dispatcher` other than the mesh, from a body that does not
+ * match its header section, and from a response that Node refuses to write.
  */
-const foreign: readonly (readonly [RegExp, string])[] = [
+const foreignCodes: readonly (readonly [RegExp, string])[] = [
   [/^UND_ERR_REQ_CONTENT_LENGTH_MISMATCH$/, 'JW_BODY_MISMATCH'],
   [/^UND_ERR_(HEADERS|BODY)_TIMEOUT$/, 'JW_UPSTREAM_TIMEOUT'],
   [/^(UND_ERR_CONNECT_TIMEOUT|ETIMEDOUT)$/, 'JW_UPSTREAM_CONNECT_TIMEOUT'],
@@ -90,43 +90,43 @@ const foreign: readonly (readonly [RegExp, string])[] = [
   [/^EADDRNOTAVAIL$/, 'JW_OUT_OF_PORTS']
 ]
 
-/** Returns the error's code. Codes that are no text count as none: a DOMException and errors of some databases have a number. */
+/** Returns the error's code if it is a string. A DOMException and errors of some databases have a number instead. */
 function codeOf({ code }: Coded): string | undefined {
   return typeof code === 'string' ? code : undefined
 }
 
 /**
- * The code of our own for an error that ended an exchange with a service; undefined for faults of the gateway or of a
- * plugin. Codes of Node and undici mean the service only once it is called: a plugin has connections of its own.
+ * Returns the `JW_` code for an error of an exchange with a service; undefined for faults of the gateway or of a plugin.
+ * Codes of Node and undici concern the service only once it is called: a plugin may have connections of its own.
  */
-function ownCode(error: Coded, called: boolean): string | undefined {
+function gatewayCode(error: Coded, called: boolean): string | undefined {
   const code = codeOf(error)
   if (code?.startsWith('JW_')) return code
   if (!called) return undefined
   // undici's parser errors may lack a code.
   if (code === undefined) return error.name === 'HTTPParserError' ? 'JW_UPSTREAM_MALFORMED' : undefined
-  return foreign.find(([pattern]) => pattern.test(code))?.[1]
+  return foreignCodes.find(([pattern]) => pattern.test(code))?.[1]
 }
 
-/** Returns the code that Node, OpenSSL or undici gave to what happened, for the log alone. */
+/** Returns the code of Node, OpenSSL or undici for the failure; for the log only. */
 function networkCode(error: Coded): string | null {
   const code = codeOf((error.cause ?? error) as Coded)
   return code === undefined || code.startsWith('JW_') ? null : code
 }
 
-/** Notes for the access log why a request failed; returns the code of our own. */
+/** Records for the access log why a request failed; returns the `JW_` code. */
 export function recordFailure(request: FastifyRequest, error: Coded): string {
-  const code = ownCode(error, Boolean(request.exchange)) ?? 'JW_INTERNAL'
+  const code = gatewayCode(error, Boolean(request.exchange)) ?? 'JW_INTERNAL'
   request.failure = code
   request.failureCause = networkCode(error)
-  noteSeamReason(request, error)
+  recordSeamReason(request, error)
   return code
 }
 
 export const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
 export const LoopDetected = createError('JW_LOOP_DETECTED', 'The request came back to this gateway', 508)
 
-/** Fastify's error shape and the request's id. */
+/** Returns the body of an error response: Fastify's error shape and the request's id. */
 function body(status: number, message: string, code: string | undefined, requestId: string) {
   return { statusCode: status, ...(code && { code }), error: STATUS_CODES[status] ?? 'Error', message, requestId }
 }
@@ -149,47 +149,47 @@ function closeAfterResponse(request: FastifyRequest, reply: FastifyReply): void 
   markLastResponse(request.raw)
 }
 
-/** Seconds; an error that knows when another try may succeed takes precedence over the table. Never 0. */
+/** Returns the value of `Retry-After` in seconds: that of the error, else that of the table. Never 0. */
 function retryAfterOf(error: SeamError, fallback: number | undefined): number | undefined {
   const { retryAfterMs } = error
   return retryAfterMs === undefined ? fallback : Math.max(1, Math.ceil(retryAfterMs / 1000))
 }
 
-/** Error as the client gets it. */
-interface Told {
+/** An error as the client sees it. */
+interface ErrorResponse {
   readonly status: number
   readonly message: string
   readonly code: string | undefined
-  /** The table's: no error handler of a plugin changes the status. */
-  readonly isKept: boolean
+  /** True if the status is from the table, so that no error handler of a plugin may change it. */
+  readonly isFixed: boolean
 }
 
 function rowOf(code: string | undefined): Row | undefined {
   return code !== undefined && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
 }
 
-/** Returns whether an error is the gateway's own or of a call to a service; others are of plugins and libraries. */
-export const isOurs = (error: Coded, { exchange }: FastifyRequest): boolean =>
-  ownCode(error, Boolean(exchange)) !== undefined
+/** Returns whether an error is of the gateway or of a call to a service; other errors are of plugins and libraries. */
+export const isOfGateway = (error: Coded, { exchange }: FastifyRequest): boolean =>
+  gatewayCode(error, Boolean(exchange)) !== undefined
 
-/** Makes the reply ready for an error response: of a response of the service, nothing is left. */
+/** Makes the reply ready for an error response: removes what a response of the service has left on it. */
 export function prepareReply(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   request.exchange?.withdraw()
-  // Node's codes; those of undici and of the gateway begin otherwise.
+  // Only codes of Node begin with ERR_.
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
-  const code = ownCode(error, Boolean(request.exchange)) ?? codeOf(error)
+  const code = gatewayCode(error, Boolean(request.exchange)) ?? codeOf(error)
   const status = rowOf(code)?.[0] ?? error.statusCode
-  // The rest of a body that is not read must not be taken for the next request.
+  // The unread rest of the body must not be parsed as the next request.
   const isUnread = status === 408 || status === 413
-  // A connection that is closed gives a descriptor back.
+  // Closing the connection frees a descriptor.
   const closes = code !== undefined && (closesConnection.has(code) || code === 'JW_OUT_OF_DESCRIPTORS')
   if (isUnread || closes) closeAfterResponse(request, reply)
 }
 
 /** Sets status and header fields of the response to an error, and records the failure. */
-export function settle(error: FastifyError, request: FastifyRequest, reply: FastifyReply): Told {
+export function applyTable(error: FastifyError, request: FastifyRequest, reply: FastifyReply): ErrorResponse {
   prepareReply(error, request, reply)
-  const code = ownCode(error, Boolean(request.exchange))
+  const code = gatewayCode(error, Boolean(request.exchange))
   const row = rowOf(code)
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row
@@ -197,59 +197,59 @@ export function settle(error: FastifyError, request: FastifyRequest, reply: Fast
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)
     recordFailure(request, error)
-    return { status, message, code, isKept: true }
+    return { status, message, code, isFixed: true }
   }
   const status = error.statusCode ?? 500
   const given = codeOf(error)
   const isRefusal = given !== undefined && closesConnection.has(given)
   reply.code(status)
   if (status >= 500 && !isRefusal && (code !== undefined || !isMadeToRespond(error))) {
-    // A fault of the gateway or of a plugin: the log has the details, the client must not.
+    // A fault of the gateway or of a plugin: only the log gets the details.
     request.log.error({ err: error }, 'request failed')
     const own = recordFailure(request, error)
     const message = code === undefined ? 'The gateway failed to handle the request' : error.message
-    return { status, message, code: own, isKept: false }
+    return { status, message, code: own, isFixed: false }
   }
   request.failure = given ?? null
-  return { status, message: error.message, code: given, isKept: false }
+  return { status, message: error.message, code: given, isFixed: false }
 }
 
-/** Errors of the table whose status stays while error handlers of plugins render them, by reply. */
+/** By reply: the table's error that a plugin's error handler is rendering. */
 const keptErrors = new WeakMap<FastifyReply, FastifyError>()
 
-/** Keeps an error of the table until its response is sent: it stands for what fails on the way. */
+/** Stores an error of the table until its response is sent; if an error handler fails, this error is the response. */
 export function keepError(error: FastifyError, reply: FastifyReply): void {
   keptErrors.set(reply, error)
 }
 
-/** Returns the error to respond to: the kept one, if an error handler, or the response that it has sent, has failed. */
+/** Returns the error to respond to: the stored one, if an error handler or its response has failed. */
 export function errorToRender(error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyError {
   const kept = keptErrors.get(reply)
   if (kept === undefined || kept === error) return error
-  // The guard of the plugin has logged its faults.
+  // Faults of plugins are logged by the guard of the plugin.
   if (error.code !== 'JW_PLUGIN_FAILED') request.log.error({ err: error }, "a plugin's error handler failed")
-  // A serializer that the handler has set may be what failed.
+  // The cause may be a serializer that the handler has set.
   Reflect.apply(reply.serializer, reply, [null])
   return kept
 }
 
-/** Settles the response to an error, and returns its body. */
+/** Sets status and header fields for an error, and returns the body. */
 function render(error: FastifyError, request: FastifyRequest, reply: FastifyReply) {
-  const { status, message, code } = settle(errorToRender(error, request, reply), request, reply)
+  const { status, message, code } = applyTable(errorToRender(error, request, reply), request, reply)
   return body(status, message, code, request.id)
 }
 
-/** Responds to an error; also to those that Fastify meets before it has a route, where no hook runs. */
-export function answer(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  // The client has left: a response would be refused, and the error is a consequence.
+/** Responds to an error, also to one that Fastify has before routing, when no hook runs. */
+export function respond(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  // If the client has disconnected, the error is a consequence, and Fastify would refuse a response.
   if (!reply.sent) reply.send(render(error, request, reply))
 }
 
 /**
- * Responds once the response of `answer` could not be sent. Writes the body without hooks and serializers, which would
- * fail again: Fastify's own response would have the message of their error.
+ * Responds when the response of `respond` could not be sent. Writes the body without hooks and serializers, which would
+ * fail again; Fastify's own response would contain the message of their error.
  */
-function answerWithoutHooks(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+function respondWithoutHooks(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   if (reply.sent) return
   const { raw } = reply
   if (raw.headersSent) {
@@ -257,7 +257,7 @@ function answerWithoutHooks(error: FastifyError, request: FastifyRequest, reply:
     return
   }
   const bytes = Buffer.from(JSON.stringify(render(error, request, reply)))
-  // Those of the response that failed.
+  // Set for the response that failed.
   for (const name of ['transfer-encoding', 'trailer']) reply.removeHeader(name)
   reply.headers({ 'content-type': 'application/json; charset=utf-8', 'content-length': bytes.length })
   reply.hijack()
@@ -269,32 +269,32 @@ function answerWithoutHooks(error: FastifyError, request: FastifyRequest, reply:
   }
 }
 
-/** Lets Fastify take a further error handler in one context, of which it warns. It has no public way to do so. */
+/** Lets a context have another error handler without Fastify's warning. Fastify has no public way for it. */
 export function forgetErrorHandler(fastify: FastifyInstance): void {
   const symbols = Object.getOwnPropertySymbols(fastify)
-  // A version that remembers the handler elsewhere only warns.
+  // If a later Fastify stores this elsewhere, it logs its warning.
   const isSet = symbols.find(({ description }) => description === 'fastify.errorHandlerAlreadySet')
   if (isSet !== undefined) Reflect.set(fastify, isSet, false)
 }
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Code of our own for what went wrong, for the access log. */
+    /** `JW_` code of the failure, for the access log. */
     failure: string | null
-    /** The code that Node, OpenSSL or undici gave to it, for the access log alone. */
+    /** Code of Node, OpenSSL or undici for the failure, for the access log only. */
     failureCause: string | null
   }
 }
 
-/** Turns everything that is thrown into a response. */
+/** Turns every thrown value into a response. */
 export default fp(
   async (fastify) => {
     fastify.decorateRequest('failure', null)
     fastify.decorateRequest('failureCause', null)
-    // Fastify calls the one that was set last first, and each of the others after the one before it has failed.
-    fastify.setErrorHandler<FastifyError>(answerWithoutHooks)
+    // Fastify calls the handler that was set last, and an earlier one when a later one has failed.
+    fastify.setErrorHandler<FastifyError>(respondWithoutHooks)
     forgetErrorHandler(fastify)
-    fastify.setErrorHandler<FastifyError>(answer)
+    fastify.setErrorHandler<FastifyError>(respond)
   },
   { name: 'jingwei-errors', fastify: '5.x' }
 )

@@ -5,7 +5,7 @@ import type { Config } from '../../config/schema.ts'
 import { reservedRouteConfig } from './attach.ts'
 import { bridgeKeys, bridgeRouteConfig } from './bridge/options.ts'
 import type { EdgeConcern } from './concern.ts'
-import { edgeConcern, everywhere } from './concern.ts'
+import { edgeConcern, globalConcern } from './concern.ts'
 import accessLog from './concerns/access-log.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
@@ -35,28 +35,28 @@ import tls from './protocol/tls/index.ts'
 import { receiveUpgrades } from './protocol/upgrades.ts'
 
 /**
- * The edge's concerns in the order in which a request meets them. To add one, add its file and a line here;
- * to remove one, the reverse. The bridge comes after them and after the user's own plugins.
+ * The edge's concerns, in the order in which a request passes them. To add a concern, add its file and a line here; to
+ * remove one, delete both. The bridge runs after all concerns and after the hooks of users' plugins.
  */
 export const concerns: readonly EdgeConcern[] = [
-  everywhere('errors', errors), // first: whatever fails from here on is answered in one shape
-  requestId, // before all that logs
-  everywhere('client-gone', clientGone), // from now on a client may leave at any moment
-  accessLog, // sees every outcome, refusals included
-  everywhere('metrics', metrics), // likewise
-  everywhere('overload', overload), // before anything else costs a descriptor
-  everywhere('pipelining', pipelining), // before anything is done for it
-  everywhere('client-limits', clientLimits), // one that waits holds nothing but its memory
-  everywhere('request-target', requestTarget), // before any rule that goes by the path
-  everywhere('to-https', redirect), // no concern of a route is asked on a listener that only redirects
-  everywhere('client-certificate', tls, [], asksForCertificates), // the host is in order: may its requests come on this connection?
-  bodyTimeout, // the clock runs from the head on
-  cors, // preflights carry no credentials and must not be counted
-  rateLimit, // before the cost of authentication; by consumer: after it
-  jwt, // who calls
-  websocket, // only who may come in gets to know
-  everywhere('max-forwards', maxForwards), // what it answers, a service would have
-  bodyLimit // only now is the body looked at
+  globalConcern('errors', errors), // first: every later failure gets a response from the error table
+  requestId, // before any concern that logs
+  globalConcern('client-gone', clientGone), // from here on the client may disconnect at any moment
+  accessLog, // before the concerns that refuse requests, so that refusals are logged
+  globalConcern('metrics', metrics), // as the access log: refusals are counted
+  globalConcern('overload', overload), // before any work that needs a file descriptor
+  globalConcern('pipelining', pipelining), // before any work for a request that has to wait
+  globalConcern('client-limits', clientLimits), // after pipelining: a waiting request does not count as in flight
+  globalConcern('request-target', requestTarget), // before any rule that depends on the path
+  globalConcern('to-https', redirect), // before the concerns of routes: a redirect needs none of them
+  globalConcern('client-certificate', tls, [], asksForCertificates), // after request-target: its rule depends on a valid host
+  bodyTimeout, // early: its time starts with the header section
+  cors, // before rate limit and JWT: preflights carry no credentials and are not counted
+  rateLimit, // before JWT, to save its cost; a limit by consumer runs after it
+  jwt, // identifies the consumer
+  websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
+  globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
+  bodyLimit // last: no concern before it reads the body
 ]
 
 declare module 'fastify' {
@@ -65,21 +65,21 @@ declare module 'fastify' {
     listenerOf: (request: IncomingMessage) => string
   }
   interface FastifyRequest {
-    /** Name of the listener that it came to. */
+    /** Name of the listener that the request came to. */
     readonly listener: string
   }
 }
 
-/** Commands of the command line that concerns bring along. */
+/** Subcommands that concerns add to the command line. */
 export const commands = concerns.flatMap((concern) => concern.commands ?? [])
 
 /** The keys of `edge`. */
 export const edgeKeys: readonly Key[] = [...concerns.flatMap(({ keys }) => keys), ...bridgeKeys]
 
-/** Keys of the concerns that have a position among hooks of routes. */
+/** Keys of the concerns that plugins can name in `order`. */
 export const edgePositions: readonly string[] = new EdgeOrder(concerns).names
 
-/** The keys of `routes[].config` that the edge reads, and names that no plugin can have. */
+/** The keys of `routes[].config` that the edge reads, and names that plugins cannot use. */
 export const edgeRouteConfig: RouteConfigKeys = {
   schemas: new Map(Object.entries(bridgeRouteConfig)),
   reserved: new Map(Object.entries(reservedRouteConfig)),
@@ -94,7 +94,7 @@ export default fp<Config>(
     }
     receiveUpgrades(fastify)
     const peers = new Peers(config)
-    // Before anything asks for `request.ip`.
+    // Before any code reads `request.ip`.
     fastify.addHook('onRequest', (request, _reply, done) => {
       peers.settle(request.raw)
       done()

@@ -1,6 +1,6 @@
 /**
- * The edge's concerns on a not-found handler of a plugin. Concerns attach to routes by `onRoute` hooks, which Fastify calls
- * for routes alone. This file keeps those of the gateway and calls them for the handler as for a plugin's own route.
+ * The edge's concerns on a plugin's not-found handler. Concerns attach to routes by `onRoute` hooks, which Fastify calls
+ * only for routes. This file records the gateway's `onRoute` hooks and calls them for the not-found handler, too.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 
@@ -8,12 +8,12 @@ type OnRoute = (this: FastifyInstance, route: RouteOptions) => void
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Attaches the concerns to a not-found handler, which is given as a route. */
+    /** Attaches the concerns to a not-found handler, which is passed as a route. */
     attachToNotFound: (route: RouteOptions) => void
   }
 }
 
-/** Keeps the `onRoute` hooks that are added to the instance from here on; those of plugins are for routes alone. */
+/** Records the `onRoute` hooks that are added to the instance from now on, except those of plugins. */
 export function watchRouteHooks(fastify: FastifyInstance): void {
   const hooks: OnRoute[] = []
   const original: (...args: never[]) => unknown = fastify.addHook

@@ -5,7 +5,7 @@ import type { EdgeConcern, ShownRoute } from './concern.ts'
 type OnRoute = (route: RouteOptions) => void
 type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'keys' | 'ownRoutes'>
 
-/** A place beside a concern; exactly one of the two. */
+/** A position relative to a concern; exactly one of the two keys. */
 export interface Order {
   readonly before?: string
   readonly after?: string
@@ -17,16 +17,16 @@ declare module 'fastify' {
   }
 }
 
-/** Key of a concern; null for one that acts on every request, before all hooks of routes, and so has no position. */
+/** Returns the key of a concern; null for a concern that acts on all requests, before the hooks of routes: it has no position. */
 const keyOf = ({ keys }: Shown) => keys.find(({ levels }) => levels.includes('route'))?.name ?? null
 
 const attachNothing: OnRoute = () => {}
 
 /** A position at which other code attaches hooks to routes. */
 class Slot {
-  /** The concern of a user that stands here; null for other hooks. */
+  /** The user's concern at this position; null for other hooks. */
   readonly concern: Shown | null
-  /** The concern of a user after which it was placed. */
+  /** The slot of the user's concern after which this slot was placed. */
   after: Slot | null = null
   attach = attachNothing
 
@@ -35,17 +35,17 @@ class Slot {
   }
 }
 
-/** Returns the last slot of those that were placed after a slot, and after these; the slot itself if there is none. */
+/** Returns the last slot that was placed after `slot`, directly or through another slot; `slot` itself if there is none. */
 function lastAfter(slots: readonly Slot[], slot: Slot): Slot {
   const last = slots.findLast(({ after }) => after === slot)
   return last === undefined ? slot : lastAfter(slots, last)
 }
 
-/** The edge's concerns in their order, and positions among them for concerns and hooks of users. */
+/** The edge's concerns in order, with positions among them for concerns and hooks of users. */
 export class EdgeOrder {
   readonly #concerns: readonly Shown[]
   readonly #listeners: Config['listeners']
-  /** Slots before the concern with the same index; last, after all of them. */
+  /** By index: the slots before the concern with that index. The last entry has the slots after all concerns. */
   readonly #slots: Slot[][]
 
   constructor(concerns: readonly Shown[], listeners: Config['listeners'] = []) {
@@ -59,12 +59,12 @@ export class EdgeOrder {
     return this.concerns.flatMap((concern) => keyOf(concern) ?? [])
   }
 
-  /** Names of the concerns in force on a route, in their order. */
+  /** Returns the names of the concerns in force on a route, in order. */
   namesOn(route: ShownRoute): string[] {
     return this.concerns.flatMap(({ name, isOn }) => (isOn(route, this.#listeners) ? [name] : []))
   }
 
-  /** All concerns in their order; those of users are among them before the first plugin starts. */
+  /** All concerns in order. Users' concerns are included before the first plugin starts. */
   get concerns(): Shown[] {
     return this.#slots.flatMap((slots, index) => {
       const own = this.#concerns[index]
@@ -72,13 +72,13 @@ export class EdgeOrder {
     })
   }
 
-  /** Returns whether a concern attaches hooks to routes by now: one of a user does once its plugin has started. */
+  /** Returns whether a concern attaches hooks to routes yet: a user's concern does so once its plugin has started. */
   hasStarted(key: string): boolean {
     const slots = this.#slots.flat().filter(({ concern }) => concern !== null && keyOf(concern) === key)
     return slots.every(({ attach }) => attach !== attachNothing)
   }
 
-  /** Returns the `onRoute` hook to add before the concern with an index. */
+  /** Returns the `onRoute` hook to add before the concern at `index`. */
   hookAt(index: number): OnRoute {
     const slots = this.#slots[index]!
     return (route) => {
@@ -87,8 +87,8 @@ export class EdgeOrder {
   }
 
   /**
-   * Makes a position before or after a concern; without an order, after all of them. Several at one position keep the
-   * order in which they were made. Returns null if there is no concern with this key, or none yet.
+   * Makes a position before or after a concern; with a null `order`, after all concerns. Slots at the same position keep
+   * the order of their creation. Returns null if no concern has this key, or none has it yet.
    */
   slot(order: Order | null, concern: Shown | null = null): Slot | null {
     const slot = new Slot(concern)

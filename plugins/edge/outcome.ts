@@ -1,16 +1,16 @@
-/** Facts of a response for the access log: when it leaves, and by whose decision. */
+/** Facts about a response for the access log: its time to first byte, its source, and the reason of a refusal. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { SeamError, SeamReason } from '../seam.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** True if the times of the request are wanted: reading the clock is left out otherwise. */
+    /** True if the times of the request are measured; otherwise the clock is not read. */
     isTimed: boolean
-    /** Milliseconds from the request to the header section of its final response; null before, or if it is not timed. */
+    /** Milliseconds from the request to the header section of its final response; null before that, or if `isTimed` is false. */
     firstByteMs: number | null
-    /** Reason of a refusal that its code leaves open: a word from a short list, never a part of the request. */
+    /** Reason of a refusal that the error code leaves open: a word from a closed list, never a part of the request. */
     refusalReason: string | null
-    /** True if a concern of the gateway responds by itself, and not with an error. */
+    /** True if a concern of the gateway responds itself, with something other than an error. */
     isOwnResponse: boolean
   }
 }
@@ -22,7 +22,7 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('isOwnResponse', false)
 }
 
-/** Has each reason of the mesh, which the compiler checks. */
+/** The reasons of the mesh; the compiler checks that none is missing. */
 export const seamReasons: Readonly<Record<SeamReason, true>> = {
   instances_unknown: true,
   instances_none: true,
@@ -35,24 +35,24 @@ export const seamReasons: Readonly<Record<SeamReason, true>> = {
   circuit_half_open: true
 }
 
-/** Notes the reason that an error has brought over the seam. */
-export function noteSeamReason(request: FastifyRequest, { reason }: SeamError): void {
+/** Records the reason that an error of the mesh carries. */
+export function recordSeamReason(request: FastifyRequest, { reason }: SeamError): void {
   if (typeof reason === 'string' && Object.hasOwn(seamReasons, reason)) request.refusalReason = reason
 }
 
-/** Notes that the header section of the final response is written now. A later response that takes its place counts. */
-export function noteFirstByte(request: FastifyRequest, reply: FastifyReply): void {
+/** Records that the header section of the final response is written now. A response that replaces it is recorded again. */
+export function recordFirstByte(request: FastifyRequest, reply: FastifyReply): void {
   if (request.isTimed) request.firstByteMs = reply.elapsedTime
 }
 
-/** Notes when Node writes the header section: of a stream that is piped into the response, with the first chunk. */
-export function noteHeadWritten(request: FastifyRequest, reply: FastifyReply): void {
+/** Records the time at which Node writes the header section: for a piped stream, with its first chunk. */
+export function recordHeadWritten(request: FastifyRequest, reply: FastifyReply): void {
   if (!request.isTimed) return
   const { raw } = reply
   const writeHead: (...args: never[]) => unknown = raw.writeHead
   Object.assign(raw, {
     writeHead(...args: never[]): unknown {
-      noteFirstByte(request, reply)
+      recordFirstByte(request, reply)
       return Reflect.apply(writeHead, raw, args)
     }
   })

@@ -1,6 +1,6 @@
 /**
- * Routes for the preflights of plugins' own routes, where a concern answers them. Preflights of configured routes are
- * found by the route table.
+ * OPTIONS routes for the preflights of plugins' own routes, if a concern such as CORS responds to them. Preflights of
+ * configured routes are matched by the route table.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { mountPoint } from '../../config/path-reading.ts'
@@ -9,14 +9,14 @@ import type { EdgeRoute } from './attach.ts'
 
 export class OwnPreflights {
   readonly #fastify: FastifyInstance
-  /** By path and constraints, the methods of the routes: read at each preflight, so that later ones are among them. */
+  /** Methods of the routes, by path and constraints. The lists are read at each preflight, so methods may be added later. */
   readonly #methods = new Map<string, string[]>()
 
   constructor(fastify: FastifyInstance) {
     this.#fastify = fastify
   }
 
-  /** Adds a route of OPTIONS for those of `route`, with these concerns, or the methods of `route` to those of an earlier one. */
+  /** Adds an OPTIONS route for the preflights of `route`. If one exists for the path, adds the methods of `route` to it. */
   add({ method, url, constraints = {} }: RouteOptions, ownRoute: EdgeRoute): void {
     const methods = [method].flat()
     const key = url + constraintKey(constraints)

@@ -1,7 +1,7 @@
 /**
- * Routes that plugins add by themselves. They are logged and counted as configured routes are. The other concerns apply
- * if the route asks for them by its `config.edge`, or all of them if its plugin is `guarded`. Either way they come before
- * the hooks that the route has of its own.
+ * Concerns on the routes that plugins add. Access log and metrics always apply. Other concerns apply if the route's
+ * `config.edge` asks for them; all concerns of the top-level `edge` apply if the plugin is `guarded`. The hooks of concerns
+ * run before the route's own hooks.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { lacksIn } from '../../config/check-facts.ts'
@@ -18,11 +18,16 @@ import { OwnPreflights } from './own-preflights.ts'
 
 type Written = Readonly<Record<string, unknown>>
 
-/** For the gateways of all configurations: compiling would block the event loop at each reload. */
+/** Compiled schema, shared by all generations: compiling it at each reload would block the event loop. */
 const compiled = new LastCompiled()
 
-/** Phases in which a hook can keep a request from what comes after it. */
-const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as const satisfies readonly Phase[]
+/** Phases before the handler, in which a hook can end a request. */
+const phasesBeforeHandler = [
+  'onRequest',
+  'preParsing',
+  'preValidation',
+  'preHandler'
+] as const satisfies readonly Phase[]
 
 export class OwnRoutes {
   readonly #fastify: FastifyInstance
@@ -31,8 +36,8 @@ export class OwnRoutes {
   readonly #preflights: OwnPreflights
   /** The top-level `edge`. */
   readonly #top: Written
-  /** Hooks that routes have of their own, while concerns attach theirs. */
-  readonly #aside = new WeakMap<RouteOptions, Partial<Record<Phase, unknown[]>>>()
+  /** The routes' own hooks, while concerns attach theirs. */
+  readonly #ownHooks = new WeakMap<RouteOptions, Partial<Record<Phase, unknown[]>>>()
   #loader: Loader | null = null
 
   constructor(fastify: FastifyInstance, config: Config, order: EdgeOrder) {
@@ -43,7 +48,7 @@ export class OwnRoutes {
     this.#top = { ...config.edge }
   }
 
-  /** Keys that a route can set, those of users' concerns included. */
+  /** Keys that a route can set, including those of users' concerns. */
   get #keys(): readonly Key[] {
     return this.#keysWhere((ownRoutes) => ownRoutes !== 'never')
   }
@@ -53,30 +58,30 @@ export class OwnRoutes {
     return keysAt(keys, 'route')
   }
 
-  /** The first of the edge's `onRoute` hooks: settles what applies to the route, and puts its own hooks aside. */
+  /** First `onRoute` hook of the edge: computes the concerns of the route, and removes the route's own hooks until `end`. */
   begin = (route: RouteOptions): void => {
     const { config } = route
     if (config?.route !== undefined || config?.unrouted) return
     if (config?.ownRoute === undefined) {
       route.config = { ...config, ownRoute: this.#ownRoute(route.url, this.#policyOf(route)) }
     }
-    const aside: Partial<Record<Phase, unknown[]>> = {}
-    for (const phase of inTheWay) {
+    const ownHooks: Partial<Record<Phase, unknown[]>> = {}
+    for (const phase of phasesBeforeHandler) {
       const hooks = route[phase]
       if (hooks === undefined) continue
-      aside[phase] = [hooks].flat()
+      ownHooks[phase] = [hooks].flat()
       Reflect.deleteProperty(route, phase)
     }
-    this.#aside.set(route, aside)
+    this.#ownHooks.set(route, ownHooks)
   }
 
   #ownRoute(name: string, edge: EdgePolicy): EdgeRoute {
     return Object.freeze({ name, edge, declared: declaredBy(this.#keys, edge) })
   }
 
-  /** The last one: appends them, and adds a route for preflights that a concern answers. */
+  /** Last `onRoute` hook of the edge: appends the route's own hooks, and adds an OPTIONS route if a concern responds to preflights. */
   end = (route: RouteOptions): void => {
-    for (const [phase, hooks] of Object.entries(this.#aside.get(route) ?? {})) {
+    for (const [phase, hooks] of Object.entries(this.#ownHooks.get(route) ?? {})) {
       Object.assign(route, { [phase]: [...[route[phase as Phase] ?? []].flat(), ...hooks] })
     }
     const { ownRoute, preflightFor } = route.config ?? {}
@@ -84,7 +89,7 @@ export class OwnRoutes {
     this.#preflights.add(route, this.#ownRoute(ownRoute.name, this.#preflightPolicy(ownRoute.edge)))
   }
 
-  /** Returns the options of the concerns that answer preflights, and of those that apply to all own routes. */
+  /** Returns the options of the concerns that respond to preflights, and of those that apply to all own routes. */
   #preflightPolicy(edge: EdgePolicy): EdgePolicy {
     const keys = this.#order.concerns.flatMap((concern) =>
       concern.keys.filter(({ answersPreflights }) => answersPreflights || concern.ownRoutes === 'always')
@@ -98,7 +103,7 @@ export class OwnRoutes {
     try {
       const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge) }
       const early = Object.entries(whole).find(([name, value]) => value && !this.#order.hasStarted(name))
-      if (early !== undefined) throw new Error(`edge.${early[0]}: its plugin has to be listed before this one`)
+      if (early !== undefined) throw new Error(`edge.${early[0]}: list its plugin before this one under "plugins"`)
       const [lack] = lacksIn(this.#keys, whole, this.#isProvided)
       if (lack !== undefined) throw new Error(`config.edge.${lack.key.name}.${lack.option}: ${lack.message}`)
       return whole
@@ -108,7 +113,7 @@ export class OwnRoutes {
     }
   }
 
-  /** Returns whether hooks of a plugin provide a fact on the route that is being added. */
+  /** Returns whether a plugin's hooks provide a fact, such as the consumer, on the route that is being added. */
   readonly #isProvided = (fact: 'consumer'): boolean => {
     const loading = this.#fastify.hasDecorator('faultOwners') ? this.#fastify.faultOwners.loading : null
     if (loading?.provides.includes(fact)) return true
@@ -117,7 +122,7 @@ export class OwnRoutes {
     )
   }
 
-  /** Validates what a route sets as the configuration's loader does for `routes[].edge`. */
+  /** Validates the `config.edge` of a route in the same way as `routes[].edge`. */
   #read(edge: unknown): EdgePolicy {
     if (typeof edge !== 'object' || edge === null || Array.isArray(edge)) {
       throw new Error('config.edge: expected a mapping, as routes[].edge is')
@@ -139,7 +144,7 @@ export class OwnRoutes {
       ...(this.#config.redis && { redis: { url: 'redis://localhost' } }),
       services: { own: { instances: ['http://localhost'] } },
       routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],
-      // A later check, which knows all concerns and plugins of the route, tests whether facts are provided.
+      // Satisfies the loader's check of `provides`; `#policyOf` checks it later with the plugins of the route.
       plugins: [{ path: import.meta.filename, provides: ['consumer'] }]
     })
     const read = routes[0]!.edge as Written
@@ -152,7 +157,7 @@ export class OwnRoutes {
       if (typeof value === 'function') throw new Error(`config.edge: ${key} is a function`)
       return value
     })
-    // Text of code, in which the loader is to find no variables.
+    // The text comes from code: escape `${`, so that the loader substitutes no variables.
     return this.#loader.parse(
       text.replaceAll('${', () => '$${'),
       this.#config.file,

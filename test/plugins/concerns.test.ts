@@ -435,7 +435,7 @@ t.test('routes that plugins add ask for concerns of users as for bundled ones', 
   }
   const modules = { 'tenant.mjs': hmac, 'own.mjs': own('{ tenant: { header: "x-org" } }') }
   const early = await faultsOf(t, modules, yaml('{ path: own.mjs }, { path: tenant.mjs }', '{}'))
-  t.match(early, /route GET \/own: edge\.tenant: its plugin has to be listed before this one/)
+  t.match(early, /route GET \/own: edge\.tenant: list its plugin before this one under "plugins"/)
   const wrong = { 'tenant.mjs': hmac, 'own.mjs': own('{ tenant: { headr: "x" } }') }
   t.match(
     await faultsOf(t, wrong, yaml('{ path: tenant.mjs }, { path: own.mjs }', '{}')),

@@ -7,7 +7,7 @@ import type { Dispatcher } from 'undici'
 import type { CallContext, CallRecord } from '../../seam.ts'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
-import { noteFirstByte } from '../outcome.ts'
+import { recordFirstByte } from '../outcome.ts'
 import { endToEnd, isWebSocket, withoutLength } from '../protocol/headers.ts'
 import { breakOff } from './break-off.ts'
 import { writeInformational } from './informational.ts'
@@ -155,7 +155,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     raw.socket!.setDefaultEncoding('latin1') // or the values would be written as UTF-8
     raw.flushHeaders()
     this.hasResponded = true
-    noteFirstByte(request, this.reply)
+    recordFirstByte(request, this.reply)
     this.reply.hijack()
     raw.detachSocket(raw.socket!)
     upgrade.open(service, (bytesSent, error) => {

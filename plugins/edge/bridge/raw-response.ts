@@ -2,7 +2,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { BorrowingHandler } from '../../seam.ts'
 import { recordFailure } from '../errors.ts'
-import { noteFirstByte } from '../outcome.ts'
+import { recordFirstByte } from '../outcome.ts'
 import { withoutLength } from '../protocol/headers.ts'
 import { whenTaken } from '../protocol/slow-reader.ts'
 import { Surplus } from './break-off.ts'
@@ -34,7 +34,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
     this.#isBodiless = isHttp2 && status === 205
     const passed = status === 204 || this.#isBodiless ? withoutLength(headers) : headers
     raw.writeHead(status, reason, this.responseHeaders(passed, hasTrailers(this.request.raw, status, headers)))
-    noteFirstByte(this.request, this.reply)
+    recordFirstByte(this.request, this.reply)
     // Not before: a header section that cannot be written still becomes an error response.
     this.reply.hijack()
     scheduleFlush(this)

@@ -8,7 +8,7 @@ import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteOptions } fr
 import fp from 'fastify-plugin'
 import { asError } from '../../thrown.ts'
 import { recordFailure } from '../errors.ts'
-import { noteFirstByte, noteHeadWritten } from '../outcome.ts'
+import { recordFirstByte, recordHeadWritten } from '../outcome.ts'
 import { breakOff } from './break-off.ts'
 import { hasNoContent, refusal, repairHead, settleFields } from './reply-head.ts'
 import { ReplyResponse } from './reply-response.ts'
@@ -100,8 +100,8 @@ function send(
   if (isEmpty) discard(stream)
   settleFields(request, reply, stream !== null && !isEmpty)
   // The bridge flushes the header section of a service's body at once; of other streams, it leaves with the first bytes.
-  if (stream === null || isEmpty || stream instanceof ServiceBody) noteFirstByte(request, reply)
-  else noteHeadWritten(request, reply)
+  if (stream === null || isEmpty || stream instanceof ServiceBody) recordFirstByte(request, reply)
+  else recordHeadWritten(request, reply)
   // The guard is left out where nothing can differ: it takes a third of the time of a small response.
   if (stream !== null && !isEmpty && (exchange === null || exchange.needsCount(stream))) {
     guardWrites(reply, (error) => {

@@ -10,7 +10,7 @@ import { gatewayAndRoute } from '../../../config/concern.ts'
 import { Duration, orOff, SizeOrZero } from '../../../config/schema/kit.ts'
 import type { Config } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
-import { everywhere } from '../concern.ts'
+import { globalConcern } from '../concern.ts'
 import { Allowance } from '../protocol/allowance.ts'
 import { byListener } from '../protocol/peers.ts'
 import { hasBody } from '../protocol/request-body.ts'
@@ -79,7 +79,7 @@ const plugin = fp<Config>(
   { name: 'jingwei-body-timeout', fastify: '5.x' }
 )
 
-export default everywhere('body-timeout', plugin, keys)
+export default globalConcern('body-timeout', plugin, keys)
 
 interface Limits {
   readonly idleMs: number

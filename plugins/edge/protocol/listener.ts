@@ -6,7 +6,7 @@ import { LogController } from 'fastify'
 import { readPath } from '../../../config/path-reading.ts'
 import type { Config } from '../../../config/schema.ts'
 import { listenerNameOf } from '../../listener-of.ts'
-import { answer, NotFound } from '../errors.ts'
+import { NotFound, respond } from '../errors.ts'
 import { toOriginForm } from './absolute-form.ts'
 import { isAnswering, isHandshake } from './handshake.ts'
 import { Peers, trustedHops } from './peers.ts'
@@ -48,7 +48,7 @@ export function gatewayOptions(config: Config): FastifyServerOptions {
       // Octets that are no UTF-8 are no fault (RFC 3986, 2.5): the path is just one that no route matches.
       const isUnreadable = readPath(request.raw.url!) === null
       const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
-      answer(own, request, reply)
+      respond(own, request, reply)
       const { id: requestId, ip, raw, server } = request
       const from = { requestId, ip, listener: listenerNameOf(raw) }
       tellRefused(server.server, { reason: 'bad-path', status: reply.statusCode, ...from })

@@ -7,7 +7,7 @@ import { isStandardHeader } from '../../../config/header-names.ts'
 import { HeaderName, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import type { Config } from '../../../config/schema.ts'
-import { everywhere } from '../concern.ts'
+import { globalConcern } from '../concern.ts'
 
 declare module '../../../config/schema.ts' {
   interface EdgeDefaults {
@@ -65,4 +65,4 @@ const plugin = fp<Config>(
   { name: 'jingwei-request-id', fastify: '5.x' }
 )
 
-export default everywhere('request-id', plugin, [key])
+export default globalConcern('request-id', plugin, [key])
