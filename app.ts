@@ -227,9 +227,15 @@ function urlOf(scheme: string, at: AddressInfo | string): string {
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
+/** Runs a command of the command line. The process ends with it, unless the command is `start`. */
+export async function main(argv: readonly string[]): Promise<void> {
+  const code = await run(argv, { loadConfig, schemaOf, build, start, explain: explainOnce, commands })
+  if (code !== null) await exit(code)
+}
+
 if (import.meta.main) {
   // Without a listener, Node opens its inspector on this signal.
   process.on('SIGUSR1', () => {})
-  const code = await run(process.argv.slice(2), { loadConfig, schemaOf, build, start, explain: explainOnce, commands })
-  if (code !== null) await exit(code)
+  // Not awaited: a module with a top-level `await` cannot be loaded by `require`.
+  void main(process.argv.slice(2))
 }

@@ -153,7 +153,7 @@ declare module 'undici' {
 
     interface DispatchHandler {
       /** See `BorrowingHandler`. */
-      borrows?: DispatchHandler['onResponseData'] | undefined
+      borrows?: Dispatcher.DispatchHandler['onResponseData'] | undefined
     }
 
     interface DispatchController {

@@ -46,6 +46,9 @@ const seam = 'plugins/seam.ts'
 /** Returns the concern that a file belongs to: its file or folder. */
 const concernOf = (file: string) => /^plugins\/(?:edge|mesh)\/concerns\/[^/]+/.exec(file)?.[0] ?? null
 
+/** The program of the package's command. */
+const command = 'plugins/bin.ts'
+
 /** The ordered list of each half. */
 const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
 
@@ -75,7 +78,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   // Puts a gateway together for tests, as the composition root does for clients.
   if (within('plugins/testing')(file)) return within('test')(target) ? 'no source imports a test' : null
   if (within('plugins/testing')(target)) return 'the gateway does not load what tests it'
-  if (target === 'app.ts') return 'nothing imports the composition root'
+  if (target === 'app.ts') return file === command ? null : 'nothing but the command imports the composition root'
   if (within('test')(target)) return 'no source imports a test'
   if (file === seam) {
     return typeOnly && (isNode(target) || target === 'undici' || target === 'config/schema.ts')

@@ -66,6 +66,7 @@ t.test('a configuration with faults starts nothing, whatever the command', async
     ['check', path],
     ['routes', path],
     ['start', '-c', path],
+    ['start', path],
     ['-c', path]
   ]) {
     const { code, stdout, stderr } = await jingwei(args)
@@ -137,7 +138,7 @@ t.test('what is not a command', async (t) => {
     stdout: '',
     stderr: /^jingwei: check: unexpected argument ".*bad\.yaml"\n$/
   })
-  t.match(await jingwei(['start', file]), { code: 1, stderr: /name the configuration by --config FILE/ })
+  t.match(await jingwei(['start', file, file]), { code: 1, stderr: /^jingwei: start: unexpected argument/ })
   t.match(await jingwei(['schema', file, file]), { code: 1, stdout: '', stderr: /schema: unexpected argument/ })
   t.match(await jingwei(['--confg', file]), { code: 1, stderr: /Unknown option '--confg'[\s\S]*--config FILE/ })
 })

@@ -1,11 +1,11 @@
 /** The program, its version and the configuration file: in the log, on the admin port and as metrics. */
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { findPackageJSON } from 'node:module'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import type { LastLoad } from './host.ts'
 
-const manifest = readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')
+const manifest = readFileSync(findPackageJSON('..', import.meta.url)!, 'utf8')
 export const { version } = JSON.parse(manifest) as { version: string }
 
 const startedAt = new Date(performance.timeOrigin).toISOString()

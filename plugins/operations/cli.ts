@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { METHODS } from 'node:http'
 import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
@@ -83,11 +84,12 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   if (values.help) return print(helpText(gateways.commands))
   if (values.version) return print(`${version}\n`)
   checkCount(name, positionals)
-  const file = fileNamed(values.config ?? process.env.JINGWEI_CONFIG ?? join(home, 'config/gateway.yaml'))
+  const named = values.config ?? process.env.JINGWEI_CONFIG
+  const file = named === undefined ? usualFile() : fileNamed(named)
   const other = argument === undefined ? file : fileNamed(argument)
   switch (name) {
     case 'start':
-      await gateways.start(await load(file, gateways), startedAs(values.config))
+      await gateways.start(await load(other, gateways), startedAs(argument ?? values.config))
       return null
     case 'check':
       return print(`${other}: ok, ${await tried(await load(other, gateways), gateways)}\n`)
@@ -120,14 +122,13 @@ interface Values {
 }
 
 /** Most arguments of each command, its own name included. */
-const most: Readonly<Record<string, number>> = { start: 1, check: 2, routes: 2, explain: 4, schema: 2 }
+const most: Readonly<Record<string, number>> = { start: 2, check: 2, routes: 2, explain: 4, schema: 2 }
 
 /** Refuses an argument that would be ignored, such as the second file of `check`. */
 function checkCount(name: string, positionals: readonly string[]): void {
   const surplus = positionals[most[name] ?? 2]
   if (surplus === undefined) return
-  const advice = name === 'start' ? '; name the configuration by --config FILE' : ''
-  throw new Error(`${name}: unexpected argument "${surplus}"${advice}`)
+  throw new Error(`${name}: unexpected argument "${surplus}"`)
 }
 
 /**
@@ -138,6 +139,12 @@ function fileNamed(file: string): string {
   const { npm_package_json: script, INIT_CWD: calledIn } = process.env
   const isByNpm = script === join(home, 'package.json') && process.cwd() === home
   return resolve(isByNpm && calledIn !== undefined ? calledIn : process.cwd(), file)
+}
+
+/** Path of the file that is read where none is named: that of the current folder, or an example with services of its own. */
+function usualFile(): string {
+  const own = fileNamed('gateway.yaml')
+  return existsSync(own) ? own : join(home, 'config/gateway.yaml')
 }
 
 /** Warnings go to stderr, so that stdout holds the output of the command alone. */

@@ -1,10 +1,11 @@
 /** The help text, and the command line by which a person calls the gateway. */
+import { basename } from 'node:path'
 
 const byNode = 'node app.ts'
 
 const usage = `jingwei: an API gateway in which the edge and the mesh never mix
 
-  node app.ts [start]             run the gateway
+  node app.ts [start [FILE]]      run the gateway
   node app.ts check [FILE]        say all that is wrong with a configuration; start nothing
   node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
   node app.ts explain FILE METHOD PATH
@@ -12,20 +13,29 @@ const usage = `jingwei: an API gateway in which the edge and the mesh never mix
                                   -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --listener NAME
   node app.ts schema [FILE]       print the configuration's JSON Schema, for editors; of FILE, with its plugins' concerns
 %COMMANDS%
-  --config FILE   the configuration; else JINGWEI_CONFIG, else config/gateway.yaml
+  --config FILE   the configuration; else JINGWEI_CONFIG, else gateway.yaml in this folder, else an example
   --version, --help
 `
 
-/** Returns the help text for the command line that was used: with an older Node on PATH, only that of npm works. */
+/** Returns the help text for the command line that was used. */
 export function helpText(commands: readonly { readonly usage: string }[]): string {
   const text = usage.replace('%COMMANDS%', commands.map((command) => command.usage).join(''))
   const base = startedAs(undefined)
-  const indent = ' '.repeat(base.length - byNode.length)
-  return text.replaceAll(byNode, base).replaceAll(/^ {30}/gm, `$&${indent}`)
+  const column = ' '.repeat(34 + base.length - byNode.length)
+  return text.replaceAll(byNode, base).replaceAll(/^ {34}/gm, column)
 }
 
-/** Returns the command line for another command on the same configuration: through npm if npm found the right Node. */
+/** Returns the command line for another command on the same configuration. */
 export function startedAs(config: string | undefined): string {
-  const base = process.env.npm_execpath === undefined ? byNode : 'npm -s start --'
+  const base = program(process.env.npm_execpath !== undefined)
   return config === undefined ? base : `${base} -c ${config}`
+}
+
+/** Returns the command by which this program was started. */
+function program(isByNpm: boolean): string {
+  // In a checkout, npm finds the right Node where the one on PATH is too old.
+  if (import.meta.filename.endsWith('.ts')) return isByNpm ? 'npm -s start --' : byNode
+  const isInstalled = /[\\/]node_modules[\\/]/.test(import.meta.filename) || basename(process.argv[1]!) === 'jingwei'
+  if (!isInstalled) return 'node dist/app.js'
+  return isByNpm ? 'npx jingwei' : 'jingwei'
 }

@@ -1,0 +1,99 @@
+/**
+ * Builds the package: JavaScript with source maps, the types that the entries of `exports` need, and the files that are
+ * read at run time. Node strips no types below `node_modules`, so that the package cannot consist of the sources.
+ *
+ *   node .ci/build.ts [FOLDER]         default: dist
+ */
+import { execFile } from 'node:child_process'
+import { globSync } from 'node:fs'
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { dirname, join, normalize, relative, resolve } from 'node:path'
+import { promisify } from 'node:util'
+
+const home = resolve(import.meta.dirname, '..')
+const out = resolve(process.argv[2] ?? join(home, 'dist'))
+
+const { exports: entries, bin } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8')) as {
+  exports: Record<string, string | { types: string }>
+  bin: Record<string, string>
+}
+const inOut = (file: string) => relative('dist', normalize(file))
+
+await rm(out, { recursive: true, force: true })
+// Comments are for readers of the types; in the code they would double the size of the package.
+await Promise.all([
+  compile('--removeComments', '--sourceMap'),
+  compile('--declaration', '--emitDeclarationOnly').then(bundleTypes)
+])
+await copyFiles()
+for (const file of Object.values(bin)) await chmod(join(out, inOut(file)), 0o755)
+
+/** Compiles without type checks, which are those of `npm run typecheck` and take ten times as long. */
+async function compile(...options: string[]): Promise<void> {
+  const tsc = join(home, 'node_modules/typescript/bin/tsc')
+  const args = [tsc, '-p', join(home, '.ci/tsconfig.build.json'), '--outDir', out, '--noCheck', ...options]
+  await promisify(execFile)(process.execPath, args).catch(({ stdout, message }) => {
+    throw new Error(stdout || message)
+  })
+}
+
+/**
+ * Keeps the declarations that the entries of `exports` lead to. Those that augment other modules (`fastify.mesh`, the
+ * options of concerns) count for each entry, though none imports them: a concern is named by nothing but its list.
+ */
+async function bundleTypes(): Promise<void> {
+  const sources = new Map<string, string>()
+  for (const file of globSync('**/*.d.ts', { cwd: out })) sources.set(file, await readFile(join(out, file), 'utf8'))
+  const augmenting = [...sources].filter(([, source]) => /^declare module '/m.test(source)).map(([file]) => file)
+  const ofFastify = (file: string) => /^declare module 'fastify'/m.test(sources.get(file)!)
+  const ofMesh = augmenting.filter((file) => /^plugins\/(mesh\/|seam\.)/.test(file) && !ofFastify(file))
+  const lists = { 'augmentations.d.ts': augmenting, 'mesh-augmentations.d.ts': ofMesh }
+  for (const [list, files] of Object.entries(lists)) {
+    sources.set(list, files.map((file) => `import './${file.replace('.d.ts', '.js')}';\n`).join(''))
+  }
+  const isDocumented = new Set(augmenting)
+  const kept = new Set<string>()
+  const keep = (file: string): void => {
+    const source = sources.get(file)
+    if (source === undefined || kept.has(file)) return
+    kept.add(file)
+    for (const other of importsOf(file, source)) keep(other)
+  }
+  const files: string[] = []
+  for (const [name, entry] of Object.entries(entries)) {
+    if (typeof entry === 'string') continue
+    const file = inOut(entry.types)
+    files.push(file)
+    const source = sources.get(file)
+    if (source === undefined) throw new Error(`exports["${name}"]: ${entry.types} is not built`)
+    const list = name === './mesh' ? 'mesh-augmentations.js' : 'augmentations.js'
+    sources.set(file, `import '${relative(dirname(file), list).replace(/^(?!\.)/, './')}';\n${source}`)
+    for (const each of [file, ...importsOf(file, source)]) isDocumented.add(each)
+  }
+  for (const file of files) keep(file)
+  for (const [file, source] of sources) {
+    const types = source.replaceAll(/(['"]\.[^'"\n]+)\.ts(?=['"])/g, '$1.js')
+    // Elsewhere, comments are about the inside.
+    if (kept.has(file)) await writeFile(join(out, file), isDocumented.has(file) ? types : withoutComments(types))
+    else await rm(join(out, file), { force: true })
+  }
+}
+
+/** Returns the declarations that a file imports, as paths in the output. */
+function importsOf(file: string, source: string): string[] {
+  const specifiers = source.matchAll(/(?:from|import|import\(|module) ?['"](\.[^'"]+)['"]/g)
+  return [...specifiers].map(([, specifier]) => join(dirname(file), specifier!).replace(/\.[jt]s$/, '.d.ts'))
+}
+
+function withoutComments(types: string): string {
+  return types.replaceAll(/^\s*\/\*\*.*?\*\/\n/gms, '')
+}
+
+/** Copies the files that are read at run time. */
+async function copyFiles(): Promise<void> {
+  for (const file of ['config/gateway.yaml', 'config/examples/cluster.yaml']) {
+    await mkdir(join(out, dirname(file)), { recursive: true })
+    const text = await readFile(join(home, file), 'utf8')
+    await writeFile(join(out, file), text.replaceAll(/(path: \.\/\S+)\.ts\b/g, '$1.js'))
+  }
+}

@@ -1,0 +1,46 @@
+/** Entry `jingwei/plugin`: functions and types for plugins and concerns of users. */
+import type { TSchema } from 'typebox'
+import type { EdgeDefinition } from './edge/concern.ts'
+import type { UserMeshConcern } from './for-plugins.ts'
+
+export type { Static } from 'typebox'
+export { default as Type } from 'typebox'
+export type * from '../config/schema.ts'
+export type { Exchange } from './edge/bridge/exchange.ts'
+export type { EdgeDefinition, RouteHooks } from './edge/concern.ts'
+export type { Consumer } from './edge/consumer.ts'
+export type { UserMeshConcern } from './for-plugins.ts'
+export { dropHeaders, headerPairs, mapLines, withHeaders } from './for-plugins.ts'
+export { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
+export type { Layer, LayerContext } from './mesh/core/layer.ts'
+export type { Repeating, Repeats } from './mesh/core/repeating/repeats.ts'
+export { isReplayable } from './mesh/core/repeating/replay-body.ts'
+export type {
+  Dispatch,
+  DispatchController,
+  DispatchHandler,
+  DispatchOptions,
+  Interceptor
+} from './mesh/core/types.ts'
+export type { UseOptions } from './mesh/interceptors.ts'
+export type { ConfigurationMeter, Meter } from './meter.ts'
+export type { Caller, CallRecord, CallRoute } from './seam.ts'
+export type { Claims } from './stores.ts'
+
+/** An edge concern, as a user's module exports it. It has all that a bundled one has. */
+export interface UserEdgeConcern<S extends TSchema = TSchema> extends EdgeDefinition<S> {
+  /** Its place, unless `plugins[].order` says otherwise. */
+  readonly order?: { readonly before?: string; readonly after?: string }
+  /** Schemas of the keys of `routes[].config` that it reads. */
+  readonly routeConfig?: Readonly<Record<string, TSchema>>
+}
+
+/** Returns the definition of an edge concern. The types of its options in `check` and `plugin` are those of the schema. */
+export function edgeConcern<const S extends TSchema>(definition: UserEdgeConcern<S>): UserEdgeConcern<S> {
+  return definition
+}
+
+/** Returns the definition of a mesh concern. */
+export function meshConcern(definition: UserMeshConcern): UserMeshConcern {
+  return definition
+}
