@@ -2,16 +2,19 @@
  * Builds the package: JavaScript with source maps, the types that the entries of `exports` need, and the files that are
  * read at run time. Node strips no types below `node_modules`, so that the package cannot consist of the sources.
  *
- *   node .ci/build.ts [FOLDER]         default: dist
+ *   node .ci/build.ts [FOLDER] [--no-maps]
+ *
+ * The default folder is dist. The package has no source maps, which would be almost half of it.
  */
 import { execFile } from 'node:child_process'
 import { globSync } from 'node:fs'
 import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, normalize, relative, resolve } from 'node:path'
-import { promisify } from 'node:util'
+import { parseArgs, promisify } from 'node:util'
 
 const home = resolve(import.meta.dirname, '..')
-const out = resolve(process.argv[2] ?? join(home, 'dist'))
+const { positionals, values } = parseArgs({ allowPositionals: true, options: { 'no-maps': { type: 'boolean' } } })
+const out = resolve(positionals[0] ?? join(home, 'dist'))
 
 const { exports: entries, bin } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8')) as {
   exports: Record<string, string | { types: string }>
@@ -22,7 +25,7 @@ const inOut = (file: string) => relative('dist', normalize(file))
 await rm(out, { recursive: true, force: true })
 // Comments are for readers of the types; in the code they would double the size of the package.
 await Promise.all([
-  compile('--removeComments', '--sourceMap'),
+  compile('--removeComments', ...(values['no-maps'] ? [] : ['--sourceMap'])),
   compile('--declaration', '--emitDeclarationOnly').then(bundleTypes)
 ])
 await copyFiles()
@@ -51,7 +54,7 @@ async function bundleTypes(): Promise<void> {
   for (const [list, files] of Object.entries(lists)) {
     sources.set(list, files.map((file) => `import './${file.replace('.d.ts', '.js')}';\n`).join(''))
   }
-  const isDocumented = new Set(augmenting)
+  const isDocumented = new Set(augmenting.filter(ofFastify))
   const kept = new Set<string>()
   const keep = (file: string): void => {
     const source = sources.get(file)
