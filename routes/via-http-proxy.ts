@@ -2,7 +2,6 @@
 import { pathToFileURL } from 'node:url'
 import createError from '@fastify/error'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
-import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import { ConfigError } from '../config/faults.ts'
 import { inTime } from '../config/in-time.ts'
@@ -108,6 +107,7 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
       // The limit of the route goes first, if it has one.
       child.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit: Number.MAX_SAFE_INTEGER }, parse)
     }
+    const { default: httpProxy } = await import('@fastify/http-proxy')
     await child.register(httpProxy, options)
   })
 }

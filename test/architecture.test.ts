@@ -22,7 +22,7 @@ function importsOf(file: string, source: string): Import[] {
   const code = withoutComments(source)
   const statements = [
     ...code.matchAll(/^(?:import|export)(\s+type\b)?(?:[^'";]*?\sfrom)?\s*'([^']+)'/gm),
-    ...code.matchAll(/\b(?:import|require)(\s+type)?\(\s*'([^']+)'/g)
+    ...code.matchAll(/\b(?:import|require|onFirstUse<.*>)(\s+type)?\(\s*'([^']+)'/g)
   ]
   return statements.map(([, type, specifier]) => ({
     target: specifier!.startsWith('.') ? normalize(join(file, '..', specifier!)) : specifier!,
@@ -58,11 +58,14 @@ const timeSlices = 'plugins/time-slices.ts'
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
-  'plugins/listener-of.ts', 'plugins/clock.ts', timeSlices
+  'plugins/listener-of.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', timeSlices
 ] // biome-ignore format: a list
 
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */
 const watcher = 'plugins/watch-files.ts'
+
+/** The only file of the mesh that loads undici: the parts that it needs, and not the package. */
+const undiciParts = 'plugins/mesh/core/undici.ts'
 
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
@@ -98,7 +101,9 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (inMesh(file)) {
     if (isFastify(target)) return file === 'plugins/mesh/index.ts' ? null : 'only index.ts of the mesh knows Fastify'
     if (target === 'config/schema.ts') return typeOnly ? null : 'the mesh takes only types of the configuration'
-    if (inMesh(target) || isNode(target) || target === 'undici' || ofOptions.has(target)) return null
+    if (inMesh(target) || isNode(target) || ofOptions.has(target)) return null
+    if (target === 'undici' && typeOnly) return null
+    if (target.startsWith('undici')) return file === undiciParts ? null : `values of undici are those of ${undiciParts}`
     const room = Object.keys(meshPackages).find((folder) => file.startsWith(folder))
     return room !== undefined && meshPackages[room]!.includes(target)
       ? null
@@ -398,7 +403,8 @@ t.test('code that tests of several folders share is in test/helpers', async (t) 
 
 t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const { files, packages } = loaded('plugins/mesh/mesh.ts')
-  t.strictSame([...packages].filter((name) => !isNode(name)).sort(), ['consul', 'dns-packet', 'undici'])
+  const names = [...packages].filter((name) => !isNode(name)).map((name) => name.split('/')[0])
+  t.strictSame([...new Set(names)].sort(), ['consul', 'dns-packet', 'undici'])
   const ofConfig = new Set(['config/credentials.ts', watcher, ...shared])
   const others = [...files].filter((file) => !inMesh(file) && !ofOptions.has(file) && !ofConfig.has(file))
   t.strictSame(others, [])

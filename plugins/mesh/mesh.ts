@@ -1,5 +1,4 @@
 import { AsyncResource } from 'node:async_hooks'
-import { Dispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
@@ -16,6 +15,7 @@ import type { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
+import { Dispatcher } from './core/undici.ts'
 import type { DiscoveryOptions } from './discovery/index.ts'
 import type { LocalityOptions } from './discovery/locality.ts'
 import type { Explanation } from './explain.ts'
@@ -236,7 +236,7 @@ export class Mesh extends Dispatcher {
   }
 
   #refuse(name: string, handler: DispatchHandler): boolean {
-    const controller: Dispatcher.DispatchController = {
+    const controller = {
       aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
     } // biome-ignore format: inert
     const error = new MeshError(this.#closing === null ? 'JW_NO_SERVICE' : 'JW_MESH_CLOSED', name)

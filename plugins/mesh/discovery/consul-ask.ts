@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import http from 'node:http'
 import https from 'node:https'
-import Consul from 'consul'
 import type { ConsulOptions } from '../../../config/schema.ts'
+import { onFirstUse } from '../../on-first-use.ts'
 import type { Blocking } from './consul-blocking.ts'
 import { ANSWER_TIMEOUT, blocking, indexOf } from './consul-blocking.ts'
 
@@ -22,11 +22,9 @@ interface HealthQuery {
 interface Client extends EventEmitter {
   health: { service(query: HealthQuery): Promise<[response: IncomingMessage, body: unknown]> }
 }
-const createClient = Consul as unknown as new (options: {
-  baseUrl: string
-  agent: http.Agent
-  headers: Record<string, string>
-}) => Client
+type ConsulClass = new (options: { baseUrl: string; agent: http.Agent; headers: Record<string, string> }) => Client
+
+const consul = onFirstUse<ConsulClass>('consul')
 
 export interface Question {
   readonly service: string
@@ -58,7 +56,7 @@ export type Ask = (question: Question, signal: AbortSignal) => Promise<Answer>
 
 /** A way to ask for one service. Each has its own client object, all have one agent. */
 export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, agent: http.Agent): Ask {
-  const client = new createClient({
+  const client = new (consul())({
     baseUrl: `${url.replace(/\/+$/, '')}/v1`,
     agent,
     // The package drops `ns` from queries; the header says the same.

@@ -6,7 +6,7 @@ import { randomInt } from 'node:crypto'
 import dgram from 'node:dgram'
 import { connect, isIPv6 } from 'node:net'
 import type { Answer, DecodedPacket, Packet } from 'dns-packet'
-import { decode, encode, RECURSION_DESIRED, streamEncode } from 'dns-packet'
+import { onFirstUse } from '../../on-first-use.ts'
 import { asError } from '../../thrown.ts'
 
 export interface Server {
@@ -19,6 +19,8 @@ export interface Reply {
   readonly answers: readonly Answer[]
   readonly additionals: readonly Answer[]
 }
+const packets = onFirstUse<typeof import('dns-packet')>('dns-packet')
+
 type Accept = (message: Buffer) => Reply | 'cut' | null
 type Finish = (error: Error | null, reply?: Reply | 'cut') => void
 
@@ -63,7 +65,7 @@ async function askServer(name: string, type: RecordType, server: Server, signal:
     let size = 0
     const reply = await overUdp(
       server,
-      encode(packet),
+      packets().encode(packet),
       (message) => {
         size = message.length
         return accept(message, packet)
@@ -84,7 +86,7 @@ function questionOf(name: string, type: RecordType, extended: boolean): Packet {
   const packet: Packet = {
     type: 'query',
     id: randomInt(0x10000), // must not be guessed, so not from the injected randomness
-    flags: RECURSION_DESIRED,
+    flags: packets().RECURSION_DESIRED,
     questions: [{ type, name: bare(name), class: 'IN' }]
   }
   if (!extended) return packet
@@ -105,7 +107,7 @@ function accept(message: Buffer, asked: Packet): Reply | 'cut' | null {
   const cut = ((message[2] ?? 0) & 0x02) !== 0
   let packet: DecodedPacket & { rcode?: string }
   try {
-    packet = decode(message)
+    packet = packets().decode(message)
   } catch {
     return cut ? 'cut' : null
   }
@@ -133,7 +135,7 @@ function overUdp({ host, port }: Server, message: Buffer, read: Accept, signal: 
 
 async function overTcp({ host, port }: Server, asked: Packet, signal: AbortSignal): Promise<Reply> {
   const reply = await within(`${host}:${port} over TCP`, signal, (finish) => {
-    const socket = connect(port, host, () => socket.write(streamEncode(asked)))
+    const socket = connect(port, host, () => socket.write(packets().streamEncode(asked)))
     let received: Buffer = Buffer.alloc(0)
     socket.on('error', finish)
     socket.on('close', () => finish(new Error('the DNS server closed the connection')))

@@ -1,9 +1,9 @@
 import type { AsyncResource } from 'node:async_hooks'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { errors } from 'undici'
 import { asError } from '../../thrown.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
+import { errors } from '../core/undici.ts'
 import { isBorrowing } from '../http/borrowing.ts'
 import type { Interception } from './interception.ts'
 

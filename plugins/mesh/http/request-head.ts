@@ -1,6 +1,6 @@
-import { errors } from 'undici'
 import { token } from '../../http-syntax.ts'
 import type { DispatchOptions } from '../core/types.ts'
+import { errors } from '../core/undici.ts'
 
 export interface RequestHead {
   /** The request target: path and query. */

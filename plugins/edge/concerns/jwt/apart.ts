@@ -1,8 +1,10 @@
 import type { FastifyJWTOptions, JWT, VerifyOptions } from '@fastify/jwt'
-import jwt from '@fastify/jwt'
-import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, FastifyRequest } from 'fastify'
 import type { Clock } from '../../../clock.ts'
 import { systemClock } from '../../../clock.ts'
+import { onFirstUse } from '../../../on-first-use.ts'
+
+const jwtPlugin = onFirstUse<FastifyPluginCallback<FastifyJWTOptions>>('@fastify/jwt')
 
 type Claims = Readonly<Record<string, unknown>>
 type Done = (error: Error | null, claims?: Claims) => void
@@ -39,7 +41,7 @@ export async function registerApart(
         return Reflect.apply(decorateRequest, this, args)
       }
     })
-    await apart.register(jwt, options)
+    await apart.register(jwtPlugin(), options)
     const verify = decorators.get('jwtVerify') as VerifyRequest
     // Without options by the system's clock: only so does the plugin keep one verifier for each key.
     const at = () => (clock === systemClock ? undefined : { clockTimestamp: Math.round(clock.date()) })

@@ -11,13 +11,16 @@ import type { JsonWebKeyInput, KeyObject } from 'node:crypto'
 import { createPublicKey } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyBaseLogger } from 'fastify'
-import { Agent, request } from 'undici'
+import type { Agent } from 'undici'
 import { maskCredentials } from '../../../../config/credentials.ts'
+import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { algorithmsOf } from './algorithms.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
 import { TokenInvalid } from './reasons.ts'
+
+const undici = onFirstUse<typeof import('undici')>('undici')
 
 const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
 
@@ -67,7 +70,7 @@ const maxTried = 10
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
   const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now() } = options
   const shown = maskCredentials(url)
-  const agent = new Agent({ connections: 1, connect: { timeout: timeoutMs } })
+  const agent = new (undici().Agent)({ connections: 1, connect: { timeout: timeoutMs } })
   const closing = new AbortController()
   let keys: readonly Key[] | null = null
   let pems: ReadonlySet<string> = new Set()
@@ -180,7 +183,7 @@ async function download(url: string, dispatcher: Agent, signal: AbortSignal): Pr
     ...(credentials !== ':' && { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` })
   }
   // One request in minutes: its connection is not kept.
-  const response = await request(url, { dispatcher, signal, headers, reset: true })
+  const response = await undici().request(url, { dispatcher, signal, headers, reset: true })
   if (response.statusCode !== 200) {
     await response.body.dump({ limit: 0, signal }).catch(() => {})
     throw new Error(`status ${response.statusCode}`)

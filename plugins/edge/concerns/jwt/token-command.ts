@@ -1,6 +1,4 @@
 /** `token`: mints a token for a route whose secret the gateway knows, for development. */
-import fastifyJwt from '@fastify/jwt'
-import Fastify from 'fastify'
 import type { Config } from '../../../../config/schema.ts'
 import { parseDuration } from '../../../../config/units.ts'
 import type { EdgeCommand } from '../../concern.ts'
@@ -34,6 +32,7 @@ async function mint(
   const lifeMs = parseDuration(ttl)
   if (lifeMs === null) throw new Error(`--ttl ${ttl}: expected a duration such as 15m or 1h`)
   const payload = claimsOf(claims)
+  const [{ default: Fastify }, { default: fastifyJwt }] = await Promise.all([import('fastify'), import('@fastify/jwt')])
   const signer = Fastify()
   await signer.register(fastifyJwt, { secret: secret! })
   const one = (value: string | readonly string[] | undefined) => (typeof value === 'object' ? value[0] : value)

@@ -3,9 +3,11 @@
  * timeout, or at once while it is known to be slow or away, the answer is null and the node decides alone.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Result } from 'ioredis'
-import { Redis } from 'ioredis'
+import type { Redis, Result } from 'ioredis'
 import type { RedisOptions } from '../../../../config/schema.ts'
+import { onFirstUse } from '../../../on-first-use.ts'
+
+const ioredis = onFirstUse<typeof import('ioredis')>('ioredis')
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -47,7 +49,7 @@ export class RedisLink {
   constructor(options: RedisOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>) {
     this.#timeout = options.timeout
     this.#log = log
-    this.#client = new Redis(options.url, {
+    this.#client = new (ioredis().Redis)(options.url, {
       lazyConnect: true,
       enableOfflineQueue: false,
       maxRetriesPerRequest: 0,

@@ -1,0 +1,17 @@
+/**
+ * The parts of undici that the mesh consists of. The package itself also loads fetch, caches, mocks and WebSockets: 95
+ * modules and 15 MB that no call of the mesh needs. The parts are the same objects as the package's.
+ */
+import { createRequire } from 'node:module'
+import type undici from 'undici'
+
+type Undici = typeof undici
+
+const require = createRequire(import.meta.url)
+
+export const errors = require('undici/lib/core/errors') as Undici['errors']
+export const buildConnector = require('undici/lib/core/connect') as Undici['buildConnector']
+export const Dispatcher = require('undici/lib/dispatcher/dispatcher') as Undici['Dispatcher']
+
+// `request`, `stream` and the others. The package does the same when it is loaded.
+Object.assign(Dispatcher.prototype, require('undici/lib/api/index'))
