@@ -19,7 +19,7 @@ import { StaleStore } from '../plugins/mesh/concerns/fallback/stale-store.ts'
 import { noteRetryAfter } from '../plugins/mesh/concerns/retry/retry-after.ts'
 import { parseSpiffe } from '../plugins/mesh/connect/identity/spiffe.ts'
 import type { Call } from '../plugins/mesh/core/call.ts'
-import { cookieOf, factReader, headerOf, queryOf } from '../plugins/mesh/core/request-facts.ts'
+import { cookieOf, fieldReader, headerOf, queryOf } from '../plugins/mesh/core/request-fields.ts'
 import { cacheControl, varyOf } from '../plugins/mesh/core/sharing/cache-control.ts'
 import { identityOf, isPersonal } from '../plugins/mesh/core/sharing/identity.ts'
 import type { DispatchOptions } from '../plugins/mesh/core/types.ts'
@@ -58,7 +58,7 @@ const believed = { names: new Set<string>(forwardingHeaders), passedOn: passedOn
 const strip = relocation(route({ strip: '/a' }), () => believed)!
 const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
-const byQuery = factReader('query:user')
+const byQuery = fieldReader('query:user')
 const share = matcher({ headers: { 'x-user': '1' }, cookies: { user: '1' } })!
 /** A response with the value in two fields, as the HTTP/1.1 parser accepts it. */
 const line = (value: string) => `HTTP/1.1 200 OK\r\nname: ${value}\r\nconnection: ${value}`

@@ -28,7 +28,7 @@ import type { Layer } from './core/layer.ts'
 import { callKeys } from './core/options.ts'
 import { healthCheckKey } from './health/options.ts'
 
-/** Makes the call's record, and hands undici's own timers over to the mesh's. */
+/** Creates the `Call`, and replaces undici's own timers by those of the mesh. */
 const beginCall: Layer = (service, policy, { now }) => {
   const bodyTimeout = policy.idleTimeout === false ? 0 : policy.idleTimeout
   return (dispatch) => (opts, handler) => {
@@ -38,42 +38,42 @@ const beginCall: Layer = (service, policy, { now }) => {
 }
 
 /**
- * The mesh's concerns in the order in which a call meets them; `request` and `attempt` are the places of users'
- * interceptors. Concerns that may answer in the service's place stand outside the deadline, or could not answer when
- * that has passed. The call gives all that is above it one stable controller. Retry and hedge repeat what is below them:
- * first what admits an attempt, then selection, so that a retry goes elsewhere, then what concerns one attempt at one
- * instance. To add a concern, add its file and a line here; to remove one, the reverse.
+ * The mesh's concerns in the order in which a call passes them; `request` and `attempt` are the positions of plugins'
+ * interceptors. Concerns that may respond in place of the service stand outside the deadline, so that they can respond
+ * after it has passed. `call` gives all layers above it one stable controller. Retry and hedge repeat the layers below
+ * them: first those that admit an attempt, then `select`, so that a retry goes to another instance, then those of one
+ * attempt at one instance. To add a concern, add its file and a line here; to remove one, delete both.
  */
 export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
-  { name: 'telemetry', layer: callTelemetry }, // sees all that happens
+  { name: 'telemetry', layer: callTelemetry }, // outermost: times the whole call
   collapse, // callers that share a response share its fallback
-  fallback, // also when the deadline has passed
+  fallback, // outside the deadline, so that it can respond after a timeout
   deadline,
-  responseTimeout, // of the response that the caller gets
+  responseTimeout, // limits the response that the caller gets
   'request',
   { name: 'call', layer: beginCall },
-  intentions, // not even a copy goes where we may not
-  circuitBreaker, // calls, not attempts: a call that a retry saved is no failure
-  mirror, // once a call, whatever becomes of it
-  hash, // the same for all attempts
-  replay, // keeps the bodies that those below send again
+  intentions, // before mirror: a denied call is not copied either
+  circuitBreaker, // counts calls, not attempts: a call that succeeds after a retry is no failure
+  mirror, // once per call, whatever its outcome
+  hash, // once per call, so that all attempts have the same hash
+  replay, // buffers the bodies that the layers below send again
   retry,
   hedge,
   adaptiveConcurrency,
   caps,
-  rateLimit, // last, so that only an attempt that will be sent takes a token
+  rateLimit, // after the caps, so that only an attempt that will be sent takes a token
   select,
-  latency, // of the instance that was selected
+  latency, // after select: measures the selected instance
   { name: 'attempt-telemetry', layer: attemptTelemetry },
   outlierDetection,
   'attempt',
   attemptTimeout,
-  fault // innermost: to all others a fault is the service's
+  fault // innermost: all other concerns see a fault as a failure of the service
 ]
 
 const bundled = concerns.filter((concern) => typeof concern !== 'string')
 
-/** The keys of `mesh`: of the concerns, and of what carries them. */
+/** Keys of `mesh`: those of the concerns, of balancing, calls, connections and health checks. */
 export const meshKeys: readonly Key[] = [
   ...bundled.flatMap((concern) => concern.keys ?? []),
   balanceKey,

@@ -1,4 +1,4 @@
-/** The chains of one configuration: one for each service and route's policy, which may split calls between services. */
+/** Chains of one configuration: one for each service and route policy. A policy may split calls among services. */
 import type { RoutePolicy } from '../../config/schema.ts'
 import type { LayerContext } from './core/layer.ts'
 import { originOf } from './core/origin.ts'
@@ -33,7 +33,7 @@ export class Chains {
     this.byOrigin.set(originOf(name), { own: null, byPolicy: new WeakMap() })
   }
 
-  /** Lets all chains be composed anew, after a change of their layers. */
+  /** Discards all chains after a change of their layers; they are composed again when needed. */
   reset(): void {
     for (const chains of this.byOrigin.values()) Object.assign(chains, { own: null, byPolicy: new WeakMap() })
   }

@@ -7,10 +7,10 @@ import type { Repeats } from './core/repeating/repeats.ts'
 export interface MeshConcern {
   /** Shown by `routes` and `explain`. */
   readonly name: string
-  /** Its keys under `mesh`; none for one that has no options. */
+  /** Keys of the concern under `mesh`; absent if it has no options. */
   readonly keys?: readonly Key[]
-  /** Builds its interceptor for one service and policy; null where it is off. */
+  /** Builds the interceptor for one service and policy; null if the concern is disabled. */
   readonly layer: Layer
-  /** Says which requests it may send again, so that their bodies are kept. */
+  /** Declares the requests that the concern may send again, so that `replay` buffers their bodies. */
   readonly repeats?: Repeats
 }

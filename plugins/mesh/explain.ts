@@ -1,34 +1,34 @@
 import type { RoutePolicy, SplitShare } from '../../config/schema.ts'
 import { hash32 } from './balancing/hash.ts'
 import { balanceOptions } from './balancing/policy.ts'
-import { factReader } from './core/request-facts.ts'
+import { fieldReader } from './core/request-fields.ts'
 import type { Service } from './core/service.ts'
 import type { ServiceStatus } from './core/service-status.ts'
 import type { DispatchOptions } from './core/types.ts'
 import { matcher } from './split.ts'
 
-/** Way of a call at one service. */
+/** Chain and instances that a call to one service would use. */
 export interface Explanation {
   readonly service: string
   readonly subset: string | null
-  /** Of a split: its weight, and whether the call fits its `match`. Null where there is no split. */
+  /** Share of a split: its weight, and whether the call fits its `match`. Null without a split. */
   readonly share: { readonly weight: number; readonly matched: boolean } | null
-  /** The interceptors in force, outermost first. */
+  /** Names of the enabled layers, outermost first. */
   readonly chain: readonly string[]
-  /** Id of the instance that a hash leads to; null where nothing is hashed. */
+  /** Id of the instance that the call's hash selects; null if nothing is hashed. */
   readonly hashed: string | null
   readonly status: ServiceStatus
 }
 
 type Target = Pick<SplitShare, 'service' | 'weight'> & { readonly subset?: string | undefined }
 
-/** The parts of the mesh that `explain` asks. */
+/** Methods of the mesh that `explain` uses. */
 interface Services {
   describe(service: string, policy: RoutePolicy, route?: string, share?: number): string[]
   service(name: string): Service
 }
 
-/** Explains the way of a call to a service under a route's policy; nothing is sent, drawn or counted. */
+/** Explains which chain and instances a call under a route's policy would use; sends, draws and counts nothing. */
 export function explain(mesh: Services, service: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
   const { split } = policy
   const targets: readonly Target[] = split ?? [{ service, subset: policy.subset, weight: 1 }]
@@ -52,6 +52,6 @@ function hashed(mesh: Services, name: string, subset: string, opts: DispatchOpti
   const service = mesh.service(name)
   const { policy, hashOn } = balanceOptions(service.config.mesh.balance)
   if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null
-  const key = factReader(hashOn)(opts)
+  const key = fieldReader(hashOn)(opts)
   return key === undefined ? null : (service.snapshot?.balancers[subset]?.pick(null, hash32(key))?.id ?? null)
 }

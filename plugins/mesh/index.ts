@@ -20,13 +20,13 @@ export const MESH_DEPS = Symbol('jingwei.mesh.deps')
 /** Instances, connections to them and time, in place of those of the configuration and the system. */
 export type MeshDependencies = Pick<MeshOptions, 'discovery' | 'transport' | 'now' | 'random'>
 
-/** A digest, since options of plugins may hold secrets. */
+/** Returns a digest of the plugins' options; not the options themselves, which may hold secrets. */
 const keyOf = (plugins: Config['plugins']) =>
   createHash('sha256')
     .update(JSON.stringify(plugins.map(({ position: _, ...plugin }) => plugin)))
     .digest('base64')
 
-/** Puts the mesh behind the seam: built now, discovering from `onReady`, closed after the edge. */
+/** Registers the mesh as `fastify.mesh`: built now, started in `onReady`, closed after the edge. */
 export default fp<Config>(
   async (fastify, config) => {
     const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter.lasting : null

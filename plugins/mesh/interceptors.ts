@@ -10,7 +10,7 @@ import { containedLayer, containedRepeats, guarded } from './guard/index.ts'
 export interface Named {
   readonly name: string
   readonly layer: Layer
-  /** Names of the routes that it is for; null or absent: all. */
+  /** Names of the routes that the layer is for; null or absent: all. */
   readonly routes?: ReadonlySet<string> | null
   readonly repeats?: Repeats
 }
@@ -26,27 +26,27 @@ export interface Chain {
   readonly shares?: readonly Chain[]
 }
 
-/** A place beside another concern; at most one of the two. */
+/** Position beside another concern: at most one of the two keys. */
 export interface Order {
   readonly before?: string
   readonly after?: string
 }
 
 export interface UseOptions {
-  /** `request`: once per call, outside the retries. `attempt`: once per attempt, its instance in `opts.origin`. */
+  /** `request`: once per call, outside the retries. `attempt`: once per attempt, with the instance in `opts.origin`. */
   per: 'request' | 'attempt'
-  /** Shown in the log and where the chain is listed: by default the function's name, else the plugin's. */
+  /** Name in the log and in lists of the chain. Default: the function's name, else the plugin's. */
   name?: string
   /**
-   * Names of the configured routes whose calls it is for. Default: the routes that name the plugin, for a plugin with
-   * `scope: routes`; else all calls, also those that are made for no route.
+   * Names of the configured routes whose calls the interceptor is for. Default: the routes that name the plugin, for a
+   * plugin with `scope: routes`; else all calls, with those that belong to no route.
    */
   routes?: readonly string[]
-  /** Names of the services that it is for. Default: all. */
+  /** Names of the services that the interceptor is for. Default: all. */
   services?: readonly string[]
 }
 
-/** The names that `use` may be given. */
+/** Configured names, which `use` may refer to. */
 interface Names {
   readonly routes?: readonly { readonly name: string }[]
   readonly services: Readonly<Record<string, unknown>>
@@ -55,15 +55,15 @@ interface Names {
 /** Returns a concern's name as a key is written: `circuitBreaker` for `circuit-breaker`. */
 const keyOf = (name: string) => name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())
 
-/** A layer, or the place of the interceptors of users. */
+/** A layer, or the position of the plugins' interceptors. */
 type Step = Named | 'request' | 'attempt'
 
-/** The layers of a chain: the bundled concerns, and between them the interceptors and concerns of users. */
+/** Layers of a chain: the bundled concerns, and between them the interceptors and concerns of plugins. */
 export class Interceptors {
   readonly request: Named[] = []
   readonly attempt: Named[] = []
   readonly #steps: Step[] = [...concerns]
-  /** Concerns of users, each with the step after which it was placed. */
+  /** Concerns of plugins, each with the step after which it was placed. */
   readonly #users = new Map<Step, Step | undefined>()
   readonly #owners: FaultOwners | null
   readonly #names: { readonly route: ReadonlySet<string>; readonly service: ReadonlySet<string> }
@@ -86,11 +86,11 @@ export class Interceptors {
   }
 
   /**
-   * Composes the chain of a service under a policy. Calls each layer once; if one throws, all calls of the chain fail by
-   * the same error.
+   * Composes the chain of a service under a policy. Calls each layer once; if one throws, all calls of the chain fail
+   * by the same error.
    */
   compose(service: Service, policy: MeshPolicy, context: LayerContext): Chain {
-    // Innermost: the pool of the instance that `select` chose.
+    // Innermost: the connection pool of the instance that `select` chose.
     let dispatch: Dispatch = (opts, handler) => opts.instance!.endpoint.dispatch(opts, handler)
     const layers: Chain['layers'][number][] = []
     const failures: unknown[] = []
@@ -115,14 +115,14 @@ export class Interceptors {
     return { dispatch: fail, layers, failure }
   }
 
-  /** Requests that the concerns send again. */
+  /** Declarations of the concerns that send requests again. */
   get repeats(): Repeats[] {
     return this.#steps.flatMap((step) => (typeof step === 'string' ? [] : (step.repeats ?? [])))
   }
 
   /**
-   * Adds a concern. Throws if it is too late, if there is no concern of the name in `order`, or if requests that it sends
-   * again would have no body by then.
+   * Adds a concern. Throws after the first request (`isLate`), if no concern has the name in `order`, or if a concern
+   * that sends requests again is placed before `replay`, where their bodies are not buffered.
    */
   addConcern({ name, layer, repeats }: MeshConcern, order: Order, isLate: boolean): void {
     if (isLate) throw new Error(`mesh.add: add concern ${name} before the first request, not after it`)
@@ -154,7 +154,7 @@ export class Interceptors {
     throw new Error(`order: no mesh concern is named "${wanted}"; there are ${names.join(', ')}`)
   }
 
-  /** Returns the index after a step and those of users that stand after it: several at one position keep their order. */
+  /** Returns the index after a step and the plugins' steps placed after it, so that these keep their order. */
   #endAfter(index: number): number {
     const step = this.#steps[index]!
     if (!this.#users.has(step)) {
@@ -165,7 +165,7 @@ export class Interceptors {
     return last === -1 ? index + 1 : this.#endAfter(last)
   }
 
-  /** Adds an interceptor. Throws if it is too late, or names a route or service that is not configured. */
+  /** Adds an interceptor. Throws after the first request, or if it names a route or service that is not configured. */
   add(interceptor: Interceptor, options: UseOptions, isLate: boolean): void {
     const { per, name = interceptor.name, routes, services } = options
     const owner = this.#owners?.current ?? null
@@ -194,7 +194,7 @@ export class Interceptors {
     if (unknown !== undefined) throw new Error(`mesh.use: interceptor ${interceptor}: no ${kind} is named "${unknown}"`)
   }
 
-  /** Tells apart the routes to whose calls different interceptors apply; undefined where all calls have the same. */
+  /** Returns a key of the interceptors that apply to a call's route; undefined if all calls have the same. */
   variantOf({ route }: DispatchOptions): string | undefined {
     if (!this.#isForSomeRoutes) return undefined
     const name = route?.name ?? ''

@@ -28,35 +28,35 @@ import { Upstreams } from './upstreams.ts'
 
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
-  /** The routes whose names interceptors may be for; their chains are composed at the start. */
+  /** Configured routes: interceptors may name them, and their chains are composed at the start. */
   readonly routes?: readonly { readonly name: string; readonly service?: string; readonly mesh?: RoutePolicy }[]
   readonly discovery?: DiscoveryOptions & LocalityOptions
 }
 
 export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {
-  /** Contains what interceptors throw from timers and sockets of their own. */
+  /** Contains errors that interceptors throw from timers and sockets of their own. */
   owners?: FaultOwners | null
   meter?: Meter
-  /** Request headers whose value is new for each request, such as a request id: they make no request another one. */
+  /** Request headers with a new value for each request, such as a request id; ignored when requests are compared. */
   perRequestHeaders?: readonly string[]
-  /** Keeps the services, so that the mesh of another configuration goes on with those that are unchanged. Default: nobody. */
+  /** Store of the services, from which the mesh of the next configuration takes the unchanged ones. Default: none. */
   claims?: Claims
-  /** Changes with the plugins that add interceptors: responses that are kept are not shared between them. */
+  /** Key of the plugins that add interceptors: stored responses are not shared between different keys. */
   pluginsKey?: string
 }
 
 const silent: Logger = { info() {}, warn() {}, error() {} }
 
-/** Time that calls in flight have when nobody claims their service any longer. */
+/** Grace for calls in flight when no configuration claims their service any longer. */
 const endMs = 5000
 
-/** Not made in the constructor: the stores would keep the first mesh, which is in the closure's scope. */
+/** Defined outside the constructor: a closure there would keep the first mesh in memory through the stores. */
 const closeUpstreams = (upstreams: Upstreams) => upstreams.close()
 
 /**
- * The mesh half: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. A chain of
- * interceptors is composed once per service and per route policy; a call then runs through what is on, and
- * nothing asks whether it is. It belongs to one configuration, and its services may outlive it.
+ * The mesh half: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. A chain of interceptors is
+ * composed once per service and route policy from the concerns that are enabled, so a call checks no switches. A mesh
+ * belongs to one configuration; its services may outlive it.
  */
 export class Mesh extends Dispatcher {
   readonly #services = new Map<string, Service>()
@@ -66,10 +66,10 @@ export class Mesh extends Dispatcher {
   readonly #context: LayerContext
   readonly #meter: OwnMeter | null
   readonly #used: Interceptors
-  /** Null if somebody else keeps the services. */
+  /** Claims of a mesh without `MeshOptions.claims`; null if the services belong to a store outside. */
   readonly #own: OpenClaims | null
   #closing: Promise<void> | null = null
-  /** A request has been dispatched: the chains stay as they are. */
+  /** A request has been dispatched: chains can no longer be changed. */
   #inUse = false
 
   /** `prepare` claims the services. */
@@ -105,7 +105,7 @@ export class Mesh extends Dispatcher {
     const refuse = this.#refuse.bind(this)
     this.#chains = new Chains({ services: this.#services, used: this.#used, context: this.#context, refuse })
     prepare(this.#claimServices(config, claims))
-    // `compose()` calls them on a Proxy, which has no private fields.
+    // Bound, because `compose()` of undici calls them on a Proxy, which has no private fields.
     Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
 
@@ -117,7 +117,7 @@ export class Mesh extends Dispatcher {
     return mesh
   }
 
-  /** Claims the service of each configuration: the one that runs if there is one. */
+  /** Claims a service for each configured one: the running service if its configuration is unchanged. */
   *#claimServices({ services, discovery = {} }: MeshConfig, claims: Claims): Steps<void> {
     const upstreams = this.#upstreams
     for (const config of Object.values(services)) {
@@ -134,22 +134,22 @@ export class Mesh extends Dispatcher {
   }
 
   /**
-   * Begins discovery; calls before the first answer fail with `JW_NO_INSTANCE`. With `attend: false` nothing is asked
-   * of the instances themselves, for who only wants to look.
+   * Begins discovery; calls before its first result fail with `JW_NO_INSTANCE`. With `attend: false` no active health
+   * checks are made, for commands that only inspect a configuration.
    */
   start({ attend = true } = {}): this {
     atOnce(this.#start(attend))
     return this
   }
 
-  /** The same in slices of time. */
+  /** Does the same as `start`, in slices of time. */
   async startInSlices(): Promise<void> {
     await inSlices(this.#start(true))
   }
 
   *#start(attend: boolean): Steps<void> {
     if (attend) {
-      // Composed now, so that what attends to a service does so before its first call.
+      // Compose now: a layer may start timers for its service, which must run before the first call.
       for (const name of this.#services.keys()) {
         yield
         const { failure } = this.#chains.of(name)
@@ -163,26 +163,26 @@ export class Mesh extends Dispatcher {
     yield* this.#upstreams.start([...this.#services.values()], attend)
   }
 
-  /** Resolves when discovery has answered once for every service, be it that there is no instance. */
+  /** Resolves when discovery has a first result for every service, even an empty one. */
   async ready(): Promise<void> {
     await Promise.all([...this.#services.values()].map(({ ready }) => ready))
   }
 
-  /** Adds an interceptor to the chains that it is for. Throws after the first request: some would go without it. */
+  /** Adds an interceptor to the chains that it is for. Throws after the first request, which has gone without it. */
   use(interceptor: Interceptor, options: UseOptions): this {
     this.#used.add(interceptor, options, this.#inUse)
     this.#chains.reset()
     return this
   }
 
-  /** Adds a concern of a user's, before or after another one. Throws as `use` does, and for an unknown name. */
+  /** Adds a plugin's concern, before or after another one. Throws as `use` does, and for an unknown name. */
   add(concern: MeshConcern, order: Order = {}): this {
     this.#used.addConcern(concern, order, this.#inUse)
     this.#chains.reset()
     return this
   }
 
-  /** Returns the names of the layers in force for a service, and for a route and a share of its split, outermost first. */
+  /** Returns the names of the enabled layers for a service, route and share of a split, outermost first. */
   describe(name: string, policy: RoutePolicy = {}, route = '', share = 0): string[] {
     this.service(name)
     const chain = this.#chains.of(name, Object.keys(policy).length === 0 ? undefined : policy)
@@ -197,7 +197,7 @@ export class Mesh extends Dispatcher {
     return service
   }
 
-  /** Explains the way of a call to a service under a route's policy; nothing is sent. */
+  /** Explains which chain and instances a call under a route's policy would use; sends nothing. */
   explain(name: string, policy: RoutePolicy, opts: DispatchOptions): Explanation[] {
     return explain(this, name, policy, opts)
   }
@@ -206,7 +206,7 @@ export class Mesh extends Dispatcher {
     return [...this.#services.values()].map((service) => service.status())
   }
 
-  /** Returns what discovery knows of each service. Its cost does not grow with the number of instances. */
+  /** Returns the state of discovery for each service. Its cost does not grow with the number of instances. */
   discovery(): DiscoveryStatus[] {
     const nowMs = this.#context.now()
     return [...this.#services.values()].map((service) => discoveryOf(service, nowMs))
@@ -222,7 +222,7 @@ export class Mesh extends Dispatcher {
     const { dispatch: chain } = known ?? this.#chains.of(nameOf(origin), policy)
     const { owners } = this.#context
     if (!owners?.current) return this.#enter(chain, opts, handler)
-    // A plugin calls: the timers and sockets that this makes are not the plugin's.
+    // The caller is a plugin: timers and sockets of this call must not be attributed to it.
     return owners.run(null, () => this.#enter(chain, opts, handler))
   }
 
@@ -230,7 +230,8 @@ export class Mesh extends Dispatcher {
     const variant = this.#used.variantOf(opts)
     const isPlain = this.#used.isEmpty && !isCreationObserved()
     if (variant === undefined && (opts.asyncContext !== undefined || isPlain)) return chain(opts, handler)
-    // Events that the call waits for, such as a connection or the end of another call, occur in other contexts.
+    // Events that the call waits for, such as a new connection or the end of another call, occur in other async
+    // contexts.
     const { asyncContext = new AsyncResource('jingwei.call') } = opts
     return chain({ ...opts, asyncContext, variant }, handler)
   }
@@ -246,8 +247,8 @@ export class Mesh extends Dispatcher {
   }
 
   /**
-   * Refuses new calls. Those in flight end within `graceMs`, then discovery and every pool close; if somebody else keeps
-   * the services, that is theirs to do.
+   * Refuses new calls. Calls in flight have `graceMs` to end; then discovery and every pool close, unless the services
+   * belong to a store outside, which closes them.
    */
   async shutdown(graceMs = 10_000): Promise<void> {
     this.#closing ??= this.#end((service) => this.#upstreams.end(service, graceMs))
@@ -277,7 +278,7 @@ export class Mesh extends Dispatcher {
   override destroy(first?: Error | null | (() => void), second?: () => void): Promise<void> | void {
     const callback = typeof first === 'function' ? first : second
     const error = typeof first === 'function' ? null : first
-    // Those whose calls are ended now may call again at once.
+    // Set first: callers whose calls are aborted now may call again at once.
     this.#closing ??= Promise.resolve()
     const destroyed = this.#end((service) => this.#upstreams.destroy(service, error ?? null))
     this.#closing = destroyed
@@ -287,7 +288,7 @@ export class Mesh extends Dispatcher {
 }
 
 /**
- * The mesh half on its own, for any Node program; the gateway's plugin makes its mesh here too.
+ * Creates the mesh half on its own, for any Node program.
  *
  * ```ts
  * const mesh = createMesh({ services: { orders: { name: 'orders', mesh, instances: ['http://127.0.0.1:9101'] } } })

@@ -1,7 +1,7 @@
 import type { HashSource, SplitShare } from '../../config/schema.ts'
 import { hash32 } from './balancing/hash.ts'
 import { weightedSampler } from './balancing/weighted.ts'
-import { cookieOf, factReader, headerOf } from './core/request-facts.ts'
+import { cookieOf, fieldReader, headerOf } from './core/request-fields.ts'
 import { CookieHandler, mint } from './core/sticky-cookie.ts'
 import type { Dispatch, DispatchOptions, MeshDeps } from './core/types.ts'
 
@@ -10,12 +10,15 @@ interface Target {
   readonly dispatch: Dispatch
 }
 
-/** Not the balancer's, or all that the split sends to one service would meet in one part of its ring. */
+/**
+ * Seed of its own: with the balancer's, all calls that the split sends to one service would hash to one part of its
+ * ring.
+ */
 const seed = 0x5eed
 
 /**
- * Shares calls among services: the first share whose `match` fits, else one by weight, the same for the same caller
- * where there is something to stick to. Each goes on as a call to the service drawn.
+ * Distributes calls among services: to the first share whose `match` fits, else to one by weight; with `stickOn` always
+ * to the same one for the same caller.
  */
 export function split(
   targets: readonly Target[],
@@ -37,7 +40,7 @@ function anew(targets: readonly Target[], weights: readonly SplitShare[], random
   return (opts, handler) => targets[sample()]!.dispatch(opts, handler)
 }
 
-/** By a hash of what the caller shows; who should show a cookie and has none is given one. */
+/** Chooses by a hash of `stickOn`; a caller without the cookie that it names gets one. */
 function sticking(
   targets: readonly Target[],
   weights: readonly SplitShare[],
@@ -46,7 +49,7 @@ function sticking(
 ): Dispatch {
   let point = 0
   const sample = weightedSampler(weights, () => point)
-  const read = factReader(stickOn)
+  const read = fieldReader(stickOn)
   const cookie = stickOn.startsWith('cookie:') ? stickOn.slice('cookie:'.length) : null
   return (opts, handler) => {
     let key = read(opts)
@@ -61,7 +64,7 @@ function sticking(
   }
 }
 
-/** Returns the test whether a call fits all that a share's `match` asks for; null if the share has none. */
+/** Returns a predicate for calls that fit every condition of a share's `match`; null if the share has none. */
 export function matcher(match: SplitShare['match']): ((opts: DispatchOptions) => boolean) | null {
   if (match === undefined) return null
   const headers = Object.entries(match.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value] as const)

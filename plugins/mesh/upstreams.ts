@@ -1,6 +1,6 @@
 /**
- * Services at run time, with what they share: clock, discovery, credentials, locality. They outlive a configuration; the
- * `Mesh` of one configuration composes its chains over them.
+ * Services at run time, with their shared dependencies: clock, discovery, credentials, locality. They outlive a
+ * configuration; the `Mesh` of one configuration composes its chains over them.
  */
 import type { ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
@@ -23,7 +23,7 @@ import { activeCheck } from './health/active-check.ts'
 export interface UpstreamOptions {
   log: Logger
   meter: Meter | null
-  /** Instances from a registry of your own; the configuration then says nothing of where services are. */
+  /** Source of instances from a registry of your own, in place of the configured ones. */
   discovery?: Discovery
   /** Ways to instances, in place of TCP and TLS connections. */
   transport?: (service: ServiceConfig) => Transport
@@ -31,7 +31,7 @@ export interface UpstreamOptions {
   random?: () => number
 }
 
-/** Makes services, and ends what they share once they have all ended. */
+/** Creates services, and closes their shared dependencies once all of them have ended. */
 export class Upstreams {
   /** Dependencies of its services. */
   readonly deps: MeshDeps
@@ -52,7 +52,7 @@ export class Upstreams {
       log,
       meter: this.#meter,
       now: given.now ?? this.#clock.now,
-      // Whoever brings a clock of its own says what time passes.
+      // An injected clock decides for itself what time passes.
       ...(given.now === undefined && { stalledMs: this.#clock.stalledMs }),
       noteExhausted: this.#exhaustion.note,
       random: given.random ?? Math.random,
@@ -67,7 +67,7 @@ export class Upstreams {
     if (this.#meter !== null) registerServiceMetrics(this.#meter, () => this.#services, this.deps.now)
   }
 
-  /** Makes a service, which does nothing until `start`. Throws if its way of connecting is not possible. */
+  /** Creates a service, which does nothing until `start`. Throws if its `mode` lacks a setting that it needs. */
   add(config: ServiceConfig): Service {
     const transport = this.#transportOf(config)
     const service = new Service(config, this.#discovery.source(config), transport, this.deps)
@@ -76,8 +76,8 @@ export class Upstreams {
   }
 
   /**
-   * Starts what these services share, and then those that have not been started. With `attend: false` nothing is asked of
-   * the instances themselves, for who only wants to look.
+   * Starts the shared dependencies, and then those of these services that have not been started. With `attend: false`
+   * no active health checks are made, for commands that only inspect a configuration.
    */
   *start(services: readonly Service[], attend: boolean): Steps<void> {
     this.#clock.start()
@@ -106,7 +106,7 @@ export class Upstreams {
     this.#services.delete(service)
   }
 
-  /** Ends what is shared, once all services have ended. */
+  /** Closes the shared dependencies once all services have ended. */
   async close(): Promise<void> {
     await Promise.all([...this.#services].map((service) => service.ended))
     this.#clock.close()

@@ -2,7 +2,7 @@ import { hash32 } from '../balancing/hash.ts'
 import { balanceOptions } from '../balancing/policy.ts'
 import type { MeshConcern } from '../concern.ts'
 import type { Layer } from '../core/layer.ts'
-import { factReader } from '../core/request-facts.ts'
+import { fieldReader } from '../core/request-fields.ts'
 import { CookieHandler, mint } from '../core/sticky-cookie.ts'
 
 /**
@@ -12,7 +12,7 @@ import { CookieHandler, mint } from '../core/sticky-cookie.ts'
 export const hashKey: Layer = (_service, { balance }, { random }) => {
   const { policy, hashOn, cookieTtl } = balanceOptions(balance)
   if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null
-  const read = factReader(hashOn)
+  const read = fieldReader(hashOn)
   const cookie = hashOn.startsWith('cookie:') ? hashOn.slice('cookie:'.length) : null
   const gives = cookieTtl !== undefined && cookie !== null
   const attributes = cookieTtl ? `; Max-Age=${Math.ceil(cookieTtl / 1000)}` : ''

@@ -9,7 +9,7 @@ import { checkOtherService } from '../core/check-service.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
-import { headerPairs } from '../core/request-facts.ts'
+import { headerPairs } from '../core/request-fields.ts'
 import { StateKey } from '../core/service-state.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 

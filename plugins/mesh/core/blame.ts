@@ -1,19 +1,20 @@
 import { classify } from './errors.ts'
 import type { DispatchController } from './types.ts'
 
-/** Kind of a failure that is the service's. */
+/** Kind of a failure that is attributed to the service. */
 export type Blame = 'error' | 'timeout'
 
 /**
- * Not the instance's fault: it was removed from the service; its stream had nothing to send for the idle timeout; the
- * deadline of another call has passed.
+ * Failures that are not the instance's fault: it was removed from the service; its stream sent nothing for the idle
+ * timeout; the deadline of another call has passed.
  */
 const blameless = new Set(['JW_INSTANCE_REMOVED', 'JW_UPSTREAM_TIMEOUT', 'JW_CALL_TIMEOUT'])
 
 /**
- * Returns whether a failure is the service's. Not its own: a caller that left or whose request broke off, a hedge that
- * lost, a refusal of ours, a resource that this process has run out of, an exception of a handler. The circuit, outlier
- * detection and latencies go by this. `elapsedMs` is how long the service had, `timeoutMs` how long the whole call has.
+ * Returns the kind of a failure that is the service's fault, or null. Not its fault are: a caller that disconnected or
+ * whose request body failed, a hedge that lost, a refusal by the gateway, a resource shortage of this process, an
+ * exception in a handler. Circuit breaker, outlier detection and latencies use this. `elapsedMs` is the time that the
+ * service had, `timeoutMs` the timeout of the whole call.
  */
 export function blame(
   error: Error & { code?: string },
@@ -22,8 +23,8 @@ export function blame(
   timeoutMs: number
 ): Blame | null {
   if (aborted) {
-    // An instance that never responds would never be blamed if the call times out before the attempt does. One that a
-    // retry or a queue has left with little of that time is not to blame.
+    // A timeout of the whole call counts, else an instance that never responds would never fail if `timeout` is not
+    // longer than `attemptTimeout`. It does not count if a queue or earlier attempts used up most of the time.
     const expired = (reason as typeof error | null)?.code === 'JW_CALL_TIMEOUT'
     return expired && elapsedMs >= timeoutMs / 2 ? 'timeout' : null
   }

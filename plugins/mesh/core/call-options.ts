@@ -1,6 +1,7 @@
 /**
- * Keys of undici's `DispatchOptions` that layers of the mesh set for layers further in. Callers set none of them: what
- * crosses the seam is declared in plugins/seam.ts. A key that only one concern knows is declared in its own file.
+ * Keys of undici's `DispatchOptions` that outer layers of the mesh set for inner ones. Callers set none of them: the
+ * keys of the seam are declared in plugins/seam.ts. A key that only one concern uses is declared in that concern's
+ * file.
  */
 import type { Interception } from '../guard/interception.ts'
 import type { Call } from './call.ts'
@@ -17,13 +18,13 @@ declare module 'undici' {
       /** Set by `select`: the attempt, which may end while its call goes on. */
       attempt?: Attempt
       /**
-       * Set by `retry`: this endpoint, or with true any, has to open a new connection, since others may have been lost
-       * with the one that broke.
+       * Set by `retry`: this endpoint, or with true any endpoint, must open a new connection, because idle ones may
+       * have been lost together with the one that failed.
        */
       fresh?: Endpoint | true | undefined
-      /** Set by the mesh: calls of different variants have different interceptors, so that none shares a response of another. */
+      /** Set by the mesh: calls of different variants pass different interceptors and must not share responses. */
       variant?: string | undefined
-      /** Set by `split`: the sticky cookie that the caller will get. A hash on the same cookie reads it as if sent. */
+      /** Set by `split`: the sticky cookie that the caller will get. `hash` on the same cookie treats it as sent. */
       minted?: Minted
       /** Set by the guard of a plugin's interceptor: the call that the interceptor passes on. */
       interception?: Interception

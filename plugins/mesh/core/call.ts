@@ -6,7 +6,7 @@ import type {
   Dispatch, DispatchController, DispatchHandler, DispatchOptions, Endpoint, Instance
 } from './types.ts' // biome-ignore format: a list
 
-/** The service of a call, which keeps a list of its calls in flight. */
+/** The service of a call, with its list of calls in flight. */
 export interface CallHost {
   readonly name: string
   enter(call: Call): void
@@ -16,8 +16,8 @@ export interface CallHost {
 }
 
 /**
- * One call, over all its attempts: what the interceptors know of it, and the controller that the caller holds. Each leg
- * of a hedged attempt has one of its own, so that what is below can end with the leg.
+ * One call with all its attempts: the record that interceptors read, and the controller that the caller holds. Each
+ * hedged attempt has a `Call` of its own, so that the layers below can end with the attempt.
  */
 export class Call extends StableHandler implements CallRecord {
   attempts = 0
@@ -25,15 +25,15 @@ export class Call extends StableHandler implements CallRecord {
   /** Set by a layer that responds in place of the instance of the last attempt. */
   substitute: string | null = null
   readonly substituteKind = null
-  /** Some of the request may have reached an instance. */
+  /** True if part of the request may have reached an instance. */
   sent = false
   /** Addresses that failed this call, so that a retry goes elsewhere; null until the first retry. */
   tried: Set<Endpoint> | null = null
-  /** Until when instances have asked not to be asked again (`Retry-After`), on the mesh's clock; null while none has. */
+  /** Time until which each instance asked for no retry (`Retry-After`), on the mesh's clock; null if none did. */
   retryAfter: Map<Endpoint, number> | null = null
-  /** By which a hashing balancer chooses; null where nothing is hashed. */
+  /** Hash by which a hashing balancer chooses; null if nothing is hashed. */
   hash: number | null = null
-  /** Time that its attempts spent in queues of ours. */
+  /** Milliseconds that the attempts spent in queues of the gateway. */
   waitedMs = 0
   /** Neighbours in the service's list of calls in flight. */
   newer: Call | null = null
@@ -50,13 +50,13 @@ export class Call extends StableHandler implements CallRecord {
     this.startedMs = startedMs
   }
 
-  /** Hands the caller its controller, then makes the first attempt, unless the caller has aborted by now. */
+  /** Passes the controller to the caller, then makes the first attempt, unless the caller has aborted by then. */
   begin(dispatch: Dispatch, opts: DispatchOptions): boolean {
     this.#entered = true
     this.#requestId = opts.caller?.id
     this.#service.enter(this)
     const { body } = opts
-    // It may break off at any time, also in a queue of ours, where nobody reads it: an end that nobody is to blame for.
+    // The body may fail at any time, also while the call is queued and nothing reads it. No instance is at fault then.
     if (typeof body === 'object' && body !== null && 'once' in body) {
       ;(body as EventEmitter).once('error', (error: Error) => this.abort(error))
     }
@@ -77,7 +77,7 @@ export class Call extends StableHandler implements CallRecord {
     return this.selected === null ? null : this.selected.origin
   }
 
-  /** Another attempt begins, at this instance. */
+  /** Records the start of an attempt at this instance. */
   attempt(instance: Instance): void {
     this.attempts++
     this.selected = instance
@@ -89,7 +89,7 @@ export class Call extends StableHandler implements CallRecord {
     super.onRequestStart(controller, context)
   }
 
-  /** Contains what the layers above throw: this is called from timers, sockets and loops over many calls. */
+  /** Contains errors of the layers above, because this runs in timers, sockets and loops over many calls. */
   override onResponseError(controller: DispatchController, error: Error): void {
     try {
       super.onResponseError(controller, error)
@@ -106,7 +106,9 @@ export class Call extends StableHandler implements CallRecord {
     }
   }
 
-  /** Something to end with the call: a pause, a place in a queue. Called once, also if it has come to nothing by then. */
+  /**
+   * Registers a callback for the end of the call, such as to leave a queue. Called once, at once if the call is over.
+   */
   whenOver(end: () => void): void {
     if (this.over) end()
     else if (this.#whenOver === null) this.#whenOver = [end]

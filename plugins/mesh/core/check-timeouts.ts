@@ -1,10 +1,10 @@
-/** `timeout` and `attemptTimeout` against each other, over the levels at which they can be written. */
+/** Checks of `timeout` and `attemptTimeout` against each other, over the levels at which they can be set. */
 import type { Checked, Keys } from '../../../config/concern.ts'
 import type { Report } from '../../../config/faults.ts'
 import { pointer } from '../../../config/faults.ts'
 import type { MeshPolicy, WrittenRoute } from '../../../config/schema.ts'
 
-/** Keys that are written at one level. */
+/** Keys that are set at one level. */
 type Policy = Partial<MeshPolicy> | undefined
 
 /** Checks both keys at every level at which a file sets one of them. */
@@ -30,13 +30,13 @@ export function* checkTimeouts(checked: Checked): Iterable<void> {
   }
 }
 
-/** The services that a route names, as far as they can be told. */
+/** Returns the services that a route names, as far as its keys are valid. */
 function servicesOf(at: string, { service, split }: WrittenRoute, report: Report): string[] {
   if (!report.sound(`${at}/service`) || !report.sound(`${at}/split`)) return []
   return service !== undefined ? [service] : (split ?? []).map((share) => share.service)
 }
 
-/** The most specific level comes first; the last one holds the defaults. */
+/** Checks one level. `levels` begins with it, the most specific; the last one has the defaults. */
 function checkLevel(levels: readonly string[], policies: readonly Policy[], { report, keys }: Checked): void {
   const [level] = levels
   if (policies[0] === undefined) return
@@ -44,7 +44,7 @@ function checkLevel(levels: readonly string[], policies: readonly Policy[], { re
   else if (report.at(`${level}/timeout`) !== undefined) checkCall(levels, policies, report, keys)
 }
 
-/** An `attemptTimeout` that the whole call's timeout makes useless. */
+/** Reports an `attemptTimeout` without effect, because the timeout of the whole call is not longer. */
 function checkAttempt(levels: readonly string[], policies: readonly Policy[], report: Report): void {
   const at = `${levels[0]}/attemptTimeout`
   const written = levels.findIndex((level) => report.at(`${level}/timeout`) !== undefined)
@@ -64,7 +64,7 @@ function checkAttempt(levels: readonly string[], policies: readonly Policy[], re
   }
 }
 
-/** A `timeout` that is made longer than the attempts of a level above, where nothing could use the rest of it. */
+/** Warns of a `timeout` longer than the `attemptTimeout` of a level above, if no retry could use the rest of it. */
 function checkCall(levels: readonly string[], policies: readonly Policy[], report: Report, { mesh }: Keys): void {
   const at = `${levels[0]}/timeout`
   const above = levels.findIndex((level) => report.at(`${level}/attemptTimeout`) !== undefined)

@@ -1,8 +1,8 @@
 import type { LocalErrorCode, SeamError, SeamErrorCode, SeamReason } from '../../seam.ts'
 
 /**
- * The mesh's error codes. Callers tell errors apart by `code`, never by class. No code of Node, OpenSSL or undici gets
- * out: an error of a connection is translated where it occurs (http/connection-errors.ts), and the original is its
+ * Error codes of the mesh. Callers tell errors apart by `code`, never by class. They never see a code of Node, OpenSSL
+ * or undici: a connection's error is translated where it occurs (http/connection-errors.ts), and the original is its
  * `cause`.
  */
 const meshErrors = {
@@ -26,9 +26,9 @@ export class MeshError extends Error implements SeamError {
   override readonly name = 'MeshError'
   readonly code: MeshErrorCode
   readonly service: string
-  /** Time after which another try may succeed, if that is known. */
+  /** Milliseconds after which a retry may succeed, if known. */
   readonly retryAfterMs: number | undefined
-  /** What the code leaves open, for the log. */
+  /** More specific reason, for the log. */
   readonly reason: SeamReason | undefined
 
   constructor(code: MeshErrorCode, service: string, retryAfterMs?: number, reason?: SeamReason) {
@@ -40,7 +40,9 @@ export class MeshError extends Error implements SeamError {
   }
 }
 
-/** Reason that aborts an attempt when another one of the same call has responded. It reaches no caller and blames no instance. */
+/**
+ * Aborts an attempt when another one of the same call has responded. No caller sees it, and no instance is at fault.
+ */
 export class AttemptUnneeded extends Error {
   override readonly name = 'AttemptUnneeded'
 
@@ -65,7 +67,7 @@ const upstreamErrors: Readonly<Record<Exclude<SeamErrorCode, MeshErrorCode | Loc
   JW_INSTANCE_REMOVED: 'the instance was removed from the service'
 }
 
-/** Resources that this process or its host has run out of. They say nothing of the instance. */
+/** Resources that this process or its host has run out of; no failure of the instance. */
 const localErrors: Readonly<Record<LocalErrorCode, string>> = {
   JW_OUT_OF_DESCRIPTORS: 'the gateway is out of file descriptors',
   JW_OUT_OF_MEMORY: 'the gateway is out of memory',
@@ -76,7 +78,7 @@ const localErrors: Readonly<Record<LocalErrorCode, string>> = {
 export type ConnectionErrorCode = Exclude<SeamErrorCode, MeshErrorCode>
 
 /**
- * Failure of a connection to an instance, of establishing one, or of waiting for what comes on it. `cause` is the error
+ * Failure to establish a connection to an instance, of an established one, or of a response on it. `cause` is the error
  * of Node, OpenSSL or undici.
  */
 export class ConnectionError extends Error {
@@ -89,10 +91,10 @@ export class ConnectionError extends Error {
   }
 }
 
-/** A fault of a user's interceptor, which ends its own call. */
+/** A fault of a plugin's interceptor, which fails its own call. */
 export class InterceptorFailed extends MeshError {
   override readonly cause: Error
-  /** For the log. */
+  /** Fields for the log. */
   readonly fields: Readonly<Record<string, string>>
 
   constructor(of: { name: string; plugin: string | null; per: string; service: string }, where: string, cause: Error) {
@@ -115,14 +117,14 @@ export function isLocal(code: string): code is LocalErrorCode {
 
 const timeouts = new Set(['JW_ATTEMPT_TIMEOUT', 'JW_CALL_TIMEOUT', 'JW_UPSTREAM_TIMEOUT'])
 
-/** `local`: this process lacks a resource. No instance is to blame, and another attempt would lack it too. */
+/** Kind of failure. `local`: this process lacks a resource; no instance is at fault, and a retry would lack it too. */
 export type Failure = 'connect-failure' | 'refused-stream' | 'reset' | 'timeout' | 'local' | 'other'
 
 /**
- * The kind of failure of an attempt, in Envoy's terms. A code does not tell whether the request was already on the wire
- * (a host can become unreachable in the middle of a response), so the caller passes `sent`: before that, sending the
- * request elsewhere is safe whatever its method. Errors of callers, handlers and interceptors are `other`, whatever
- * their codes: an interceptor that is refused by its own database does not make the instance fail.
+ * Returns the kind of failure of an attempt, in Envoy's terms. A code does not show whether the request was already on
+ * the wire (a host can become unreachable in the middle of a response), so the caller passes `sent`: an unsent request
+ * may be sent elsewhere whatever its method. Errors of callers, handlers and interceptors are `other`, whatever their
+ * codes: if an interceptor's own database refuses a connection, the instance has not failed.
  */
 export function classify(error: Error & { code?: string }, sent: boolean): Failure {
   const { code = '' } = error

@@ -5,19 +5,19 @@ import type { Dispatch, FaultOwners, Interceptor, MeshDeps } from './types.ts'
 
 /** Dependencies of a layer besides its service and policy. */
 export interface LayerContext extends MeshDeps {
-  /** The chain of another service, for what is sent there instead or besides; `opts` need not name it. */
+  /** Returns the chain of another service, for fallbacks and mirrors; it sets the origin in `opts`. */
   readonly toService: (name: string) => Dispatch
-  /** Returns a key of the plugins in force, which may change requests and responses; empty without any. */
+  /** Returns a key of the plugins that add interceptors, which may change responses; empty without any. */
   readonly pluginsKey: () => string
-  /** Contains what plugins throw from timers and sockets; without it, that ends the process. */
+  /** Contains errors that plugins throw from timers and sockets; without it, these end the process. */
   readonly owners?: FaultOwners | null
-  /** Returns how the concerns of the mesh send requests again. */
+  /** Returns the declarations of the concerns that send requests again. */
   readonly repeats: () => readonly Repeats[]
 }
 
 /**
- * Builds a concern's interceptor for one service and policy when a chain is composed; null where it is off.
- * Called once for each chain: when the mesh starts, or by a call with another policy. What all chains of a service share,
- * those of the next configuration included, is got by `service.state()`.
+ * Builds a concern's interceptor for one service and policy; null if the concern is disabled. Called once for each
+ * chain: when the mesh starts, or by the first call with another policy. State that all chains of a service share, with
+ * those of the next configuration, comes from `service.state()`.
  */
 export type Layer = (service: Service, policy: MeshPolicy, context: LayerContext) => Interceptor | null

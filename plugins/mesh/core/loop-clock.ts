@@ -1,12 +1,12 @@
 const periodMs = 100
-/** Lateness that is ordinary: other work of the same event-loop iteration. */
+/** Delay of the timer that is ordinary: other work of the same event-loop iteration. */
 const toleratedMs = 100
-/** A block from which on it is reported. */
+/** Shortest block that is reported. */
 const reportedMs = 1000
 
 /**
- * A clock that stands still while the event loop is blocked. By any other, an instance would seem slow whose response
- * has long been in the kernel, unread. A timer notices blocks; while one lasts, `now()` itself sees that the timer is
+ * A clock that stands still while the event loop is blocked. With any other, an instance would seem slow although its
+ * response has long been in the kernel, unread. A timer detects blocks; during one, `now()` sees that the timer is
  * overdue.
  */
 export class LoopClock {
@@ -41,13 +41,13 @@ export class LoopClock {
     if (blockedMs >= reportedMs) this.#onBlock(blockedMs)
   }
 
-  /** Milliseconds, never running backwards. */
+  /** Returns the time in milliseconds; it never goes backwards. */
   readonly now = (): number => {
     const wallMs = this.#wallMs()
     return wallMs - this.#stalledMs - this.#excessMs(wallMs)
   }
 
-  /** Returns for how long the event loop has been blocked so far, in all. */
+  /** Returns the total time for which the event loop has been blocked. */
   readonly stalledMs = (): number => this.#stalledMs + this.#excessMs(this.#wallMs())
 
   #excessMs(wallMs: number): number {

@@ -2,10 +2,13 @@
 import type { Meter, MetricOptions } from '../../meter.ts'
 import type { Instance, Snapshot, SourceStatus } from './types.ts'
 
-/** Counts one more. */
+/** Increments a counter. */
 export type Count = () => void
 
-/** One series of a counter, there from the start: a rate() cannot see the first step of one that begins with it. */
+/**
+ * Returns the increment of one series of a counter. The series exists from the start, else rate() misses its first
+ * step.
+ */
 export function counterOf(
   meter: Meter | null,
   { name, help }: Pick<MetricOptions, 'name' | 'help'>,
@@ -27,7 +30,7 @@ export function shadowCounter(meter: Meter | null, service: string, concern: str
 
 export type Cap = 'maxConnections' | 'maxPendingRequests' | 'maxRequests' | 'instance' | 'adaptive'
 
-/** Counts what a cap held up or refused. */
+/** Returns the counter of attempts that met a cap. */
 export function overflowCounter(meter: Meter | null, service: string, cap: Cap): Count {
   const counter = {
     name: 'jingwei_mesh_overflows_total',
@@ -37,8 +40,8 @@ export function overflowCounter(meter: Meter | null, service: string, cap: Cap):
 }
 
 /**
- * A gauge of a concern, with a series for each service that has the concern. Returns a function that ends the service's
- * series.
+ * Registers a gauge of a concern, with a series for each service that has the concern. Returns a function that removes
+ * the service's series.
  */
 export function serviceGauge(
   meter: Meter | null,
@@ -50,7 +53,7 @@ export function serviceGauge(
   return meter.gauge({ name, help, labelNames: ['service'], collect: (set) => set({ service }, read()) })
 }
 
-/** Fields of a service that are read at a scrape. `status()` would return all: too slow for a thousand services. */
+/** Fields of a service that are read at a scrape. `status()` would be too slow for a thousand services. */
 interface Measured {
   readonly name: string
   readonly instances: readonly Instance[]
@@ -58,7 +61,7 @@ interface Measured {
   readonly source: SourceStatus
 }
 
-/** Gauges of the state of each service. */
+/** Registers gauges of the state of each service. */
 export function registerServiceMetrics(meter: Meter, services: () => Iterable<Measured>, now: () => number): void {
   meter.gauge({
     name: 'jingwei_mesh_instances',

@@ -1,4 +1,4 @@
-/** Keys of `mesh` that belong to the call itself. */
+/** Keys of `mesh` for the call itself: timeouts, subset and circuit breaker. */
 
 import type { Key } from '../../../config/concern.ts'
 import { everyLevel } from '../../../config/concern.ts'
@@ -9,11 +9,11 @@ import { circuitBreakerKey } from './circuit-breaker-options.ts'
 
 declare module '../../../config/schema.ts' {
   interface MeshPolicy {
-    /** Milliseconds. */
+    /** Duration in milliseconds. */
     timeout: number
-    /** Milliseconds. */
+    /** Duration in milliseconds. */
     attemptTimeout?: number
-    /** Milliseconds. */
+    /** Duration in milliseconds. */
     idleTimeout: number | false
     subset?: string
   }

@@ -5,23 +5,23 @@ import type { Call } from './call.ts'
 import { ForwardingHandler } from './handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler } from './types.ts'
 
-/** End of a call or an attempt, as far as it tells of the service; `none`: it says neither good nor bad of the service. */
+/** Result of a call or an attempt with regard to the service's health; `none`: it does not count. */
 export type Outcome = 'success' | 'error' | 'timeout' | 'none'
 
 /**
  * Calls `ended` once, with the outcome of a call or an attempt and the time from the end of the request to the header
- * section of the response. The time to the end of the body says nothing: a stream or an upgraded connection may last for
- * hours. A long upload is not a slow response either.
+ * section of the response. The time to the end of the body is no measure of health: a stream or an upgraded connection
+ * may last for hours. The time of an upload does not count either.
  */
 export abstract class OutcomeHandler extends ForwardingHandler {
   readonly #call: Call
   readonly #now: () => number
   readonly #timeoutMs: number
-  /** Start of the attempt, or of the rest of it, less the time that its call had spent in queues of ours by then. */
+  /** Start of the attempt or time of the last body chunk, less the time that its call had spent in queues by then. */
   #fromMs: number
-  #told = false
+  #reported = false
 
-  /** `beganMs`: start of the call or the attempt; `timeoutMs`: time limit of the whole call. */
+  /** Takes the start of the call or the attempt (`beganMs`) and the timeout of the whole call (`timeoutMs`). */
   constructor(next: DispatchHandler, call: Call, beganMs: number, now: () => number, timeoutMs: number) {
     super(next)
     this.#call = call
@@ -30,12 +30,12 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     this.#fromMs = beganMs - call.waitedMs
   }
 
-  /** `error` is null unless the call or the attempt failed without a response. */
+  /** Called once; `error` is null unless the call or the attempt failed without a response. */
   protected abstract ended(outcome: Outcome, latencyMs: number, nowMs: number, error: Error | null): void
 
-  #tell(outcome: Outcome | null, error: Error | null): void {
-    if (this.#told) return
-    this.#told = true
+  #report(outcome: Outcome | null, error: Error | null): void {
+    if (this.#reported) return
+    this.#reported = true
     const now = this.#now()
     const latencyMs = now - this.#fromMs - this.#call.waitedMs
     const ending = outcome ?? blame(error!, this.#call, latencyMs, this.#timeoutMs) ?? 'none'
@@ -53,7 +53,7 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     socket: Duplex
   ): void {
-    this.#tell('success', null)
+    this.#report('success', null)
     this.next.onRequestUpgrade?.(controller, status, headers, socket)
   }
 
@@ -63,12 +63,12 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    if (status >= 200) this.#tell(status >= 500 ? 'error' : 'success', null)
+    if (status >= 200) this.#report(status >= 500 ? 'error' : 'success', null)
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
-    this.#tell(null, error)
+    this.#report(null, error)
     this.next.onResponseError?.(controller, error)
   }
 }

@@ -1,25 +1,25 @@
 import type { Endpoint, Instance } from './types.ts'
 
-/** State that a concern has for a service, over all chains of the service; with its timers and its part of the admin view. */
+/** State of a concern for one service, which all chains of the service share, with its timers and its admin view. */
 export interface ServiceState {
-  /** Called once, when the service starts or, if it has, at once. */
+  /** Called once: when the service starts, or at once if it has started. */
   start?(): void
-  /** Called when the instances have changed; those that stay have the same endpoint. */
+  /** Called when the instances have changed; an instance that stays has the same endpoint. */
   update?(instances: readonly Instance[]): void
-  /** For the admin view. */
+  /** Returns the state for the admin API. */
   status?(): unknown
-  /** For the admin view, of one instance. */
+  /** Returns the state of one instance for the admin API. */
   instanceStatus?(endpoint: Endpoint): unknown
-  /** Ends timers and sockets. */
+  /** Closes timers and sockets. */
   close?(): void
 }
 
 /**
- * Key by which a concern finds its state of a service, with the type of the state. A key has no other states than those
- * that were created under it: no other concern, of whatever name, can meet them.
+ * Key by which a concern finds its state in a service, with the type of the state. Only the holder of the key object
+ * can find it, so that two concerns with the same name cannot mix up their states.
  */
 export class StateKey<S extends ServiceState> {
-  /** Name in the admin view. */
+  /** Name in the admin API. */
   readonly name: string
   readonly #states = new WeakMap<object, Map<string, S>>()
 

@@ -1,7 +1,7 @@
 import type { ServiceState } from './service-state.ts'
 import type { Instance, Snapshot, SourceStatus } from './types.ts'
 
-/** State of a source for people: its time is one of the calendar, in ISO 8601, and not of the mesh's clock. */
+/** State of a source for the admin API: its time is in ISO 8601, not on the mesh's clock. */
 export interface SourceView extends Omit<SourceStatus, 'confirmedAt'> {
   readonly confirmedAt: string | null
 }
@@ -10,7 +10,7 @@ export interface SourceView extends Omit<SourceStatus, 'confirmedAt'> {
 export interface DiscoveryStatus {
   readonly name: string
   readonly source: SourceView
-  /** Milliseconds since the source has confirmed its answer; null if it never did. */
+  /** Milliseconds since the source last confirmed its instances; null if it never did. */
   readonly ageMs: number | null
   /** Number of instances, whatever their health. */
   readonly instances: number
@@ -26,12 +26,12 @@ export interface ServiceStatus {
     readonly weight: number
     readonly active: number
     readonly available: boolean
-    /** Why it is not available, by concern. */
+    /** Reasons why the instance is unavailable, by concern. */
     readonly obstacles: Readonly<Record<string, string>>
-    /** State of it in the concerns and the balancer, by their names. */
+    /** State of the instance in the concerns and the balancer, by their names. */
     readonly concerns: Readonly<Record<string, unknown>>
   }[]
-  /** So few instances are available that all of them are used. */
+  /** True while so few instances are available that all are used (`panicThreshold`). */
   readonly panic: boolean
   /** Calls in flight. */
   readonly active: number
@@ -47,7 +47,7 @@ interface Described {
   readonly instances: readonly Instance[]
 }
 
-/** Returns a source's state for people; `nowMs` is the time of the mesh's clock. */
+/** Returns a source's state for the admin API; `nowMs` is the time on the mesh's clock. */
 export function viewOf(source: SourceStatus, nowMs: number): SourceView {
   const { confirmedAt } = source
   return {
@@ -63,7 +63,7 @@ export function discoveryOf({ name, source, instances }: Described, nowMs: numbe
   return { name, source: viewOf(source, nowMs), ageMs, instances: instances.length }
 }
 
-/** Returns the admin view of a service: its own fields, and what the states of its concerns report, by their names. */
+/** Returns a service's state for the admin API: its own fields, and the states of its concerns by their names. */
 export function statusOf(
   service: Described,
   states: readonly (readonly [string, ServiceState])[],

@@ -15,7 +15,7 @@ import { statusOf } from './service-status.ts'
 import { isInSubset } from './subset.ts'
 import type { Balancer, Instance, InstanceSpec, Locality, MeshDeps, Snapshot, Source, SourceStatus } from './types.ts'
 
-/** Origins named in a log line; of a large service only the first, and their number. */
+/** Most origins in a log line; of more, only the first are listed, with their number. */
 const mostListed = 20
 
 function listed(what: 'added' | 'removed', origins: readonly string[]): object {
@@ -27,13 +27,13 @@ const transportKey = new StateKey('transport')
 
 const nowhere: Locality = { datacenter: null, zone: null }
 
-/** A service at run time: its newest snapshot, its endpoints, and what its calls count together. */
+/** A service at run time: its newest snapshot, its endpoints, and the state that its calls share. */
 export class Service implements CallHost {
   readonly config: ServiceConfig
   /** Calls in flight. */
   active = 0
   readonly transport: Transport
-  /** Replaced as a whole; null until discovery first answers. */
+  /** Newest snapshot, replaced as a whole; null until the first result of discovery. */
   snapshot: Snapshot | null = null
   readonly #source: Source
   readonly #deps: MeshDeps
@@ -46,14 +46,14 @@ export class Service implements CallHost {
   #refreshing = false
   #change: NodeJS.Timeout | undefined
   #onReady: (() => void) | null = null
-  /** Resolves with the first answer of discovery. */
+  /** Resolves with the first result of discovery. */
   readonly ready = new Promise<void>((resolve) => {
     this.#onReady = resolve
   })
   #sourceClosed: Promise<void> | null = null
   #destroyed: Promise<void> | null = null
   #onEnd: (() => void) | null = null
-  /** Resolves once the service has ended, with its connections. */
+  /** Resolves once the service and all its connections are closed. */
   readonly ended = new Promise<void>((resolve) => {
     this.#onEnd = resolve
   })
@@ -76,9 +76,10 @@ export class Service implements CallHost {
   }
 
   /**
-   * Returns a concern's state for this service, which all chains share; created for the first of them, closed with the
-   * service, which may outlive the configuration of that chain: `create` takes what it needs of `deps`, the service's own, and
-   * nothing of the chain. `variant` tells apart several states of one concern, such as one for each service that calls are copied to.
+   * Returns a concern's state for this service, which all chains share. It is created for the first chain and closed
+   * with the service, which may outlive the configuration of that chain. So `create` must use `deps`, the service's
+   * own, and capture nothing of the chain. `variant` distinguishes several states of one concern, such as one per
+   * shadow service.
    */
   state<S extends ServiceState>(key: StateKey<S>, create: (deps: MeshDeps) => S, variant = ''): S {
     const known = key.get(this, variant)
@@ -105,7 +106,7 @@ export class Service implements CallHost {
     return balanceOptions(this.config.mesh.balance).locality === 'prefer'
   }
 
-  /** All that discovery knows of, whatever their health. */
+  /** All discovered instances, whatever their health. */
   get instances(): readonly Instance[] {
     return this.#instances
   }
@@ -115,8 +116,8 @@ export class Service implements CallHost {
   }
 
   /**
-   * Calls in flight are a linked list, for the day they must be ended: a Set that gains and loses members all
-   * the time keeps dead ones alive until the next full collection, which cost a tenth of the CPU.
+   * Adds a call to the list of calls in flight, which `destroy` aborts. A linked list, because a Set whose members
+   * change all the time keeps removed ones alive until the next full garbage collection, which cost a tenth of the CPU.
    */
   enter(call: Call): void {
     this.active++
@@ -135,7 +136,7 @@ export class Service implements CallHost {
     if (this.active === 0) this.#onIdle?.()
   }
 
-  /** Logs an error that cannot be returned to a caller: the caller's handler threw it when it was told of the end. */
+  /** Logs an error that cannot be returned to the caller: the caller's handler threw it when the call ended. */
   report(err: Error, requestId?: string): void {
     const fields = { service: this.name, ...(requestId !== undefined && { requestId }), err }
     this.#deps.log.error(fields, `${this.name}: the handler of a call threw when the call ended`)
@@ -189,17 +190,17 @@ export class Service implements CallHost {
       this.#flips?.(concern, to)
       this.#refresh()
     })
-    // Of those that were there before us nobody knows since when: slow start leaves them alone.
+    // Instances of the first snapshot may have run for long, so slow start does not apply to them.
     if (this.snapshot === null) health.since -= balanceOptions(this.config.mesh.balance).slowStart ?? 0
     return new PooledEndpoint(origin, this.config.mesh, health, this.transport.to(origin))
   }
 
-  /** Builds the balancers anew after a change of what they depend on besides the instances, such as the locality. */
+  /** Rebuilds the balancers after a change of the gateway's locality. */
   rebalance(): void {
     if (this.snapshot !== null) this.#refresh()
   }
 
-  /** Soon, so that many flips at once cost one new balancer. */
+  /** Rebuilds the balancers in a microtask, so that many changes of health at once cost one rebuild. */
   #refresh(): void {
     if (this.#refreshing || this.#closed) return
     this.#refreshing = true
@@ -209,7 +210,7 @@ export class Service implements CallHost {
     })
   }
 
-  /** The next snapshot: who may be chosen now, of the whole service and of each subset. */
+  /** Builds the next snapshot, with balancers over the eligible instances of the whole service and of each subset. */
   #balance(): void {
     const { subsets = {} } = this.config
     const whole = this.#balancer(this.#instances)
@@ -245,7 +246,7 @@ export class Service implements CallHost {
     void endpoint.close().then(() => this.#leaving.delete(endpoint))
   }
 
-  /** Ends discovery, lets calls in flight, retries included, end within the grace, then closes every connection. */
+  /** Ends discovery, waits up to `graceMs` for calls in flight and their retries, then closes every connection. */
   async close(graceMs: number): Promise<void> {
     this.#stop()
     await Promise.all([this.#closeSource(), this.#idle(graceMs)])
@@ -272,7 +273,7 @@ export class Service implements CallHost {
   /** Fails the calls in flight and closes every connection. */
   async destroy(error?: Error | null): Promise<void> {
     this.#stop()
-    // Each takes itself off the list.
+    // Each call removes itself from the list.
     while (this.#newest !== null) this.#newest.abort(error ?? new MeshError('JW_MESH_CLOSED', this.name))
     this.#destroyed ??= this.#closeAll()
     await this.#destroyed

@@ -4,17 +4,17 @@ import type { Caller } from '../../seam.ts'
 import { ForwardingHandler } from './handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler } from './types.ts'
 
-/** A sticky cookie for a caller who has none. */
+/** A new sticky cookie for a caller without one. */
 export interface Minted {
   readonly name: string
   readonly key: string
-  /** Attributes besides the usual ones. */
+  /** Attributes besides `Path`, `HttpOnly`, `SameSite` and `Secure`. */
   attributes: string
-  /** True if the caller came over TLS. The cookie then never travels without. */
+  /** True if the caller used TLS; the cookie then has `Secure`. */
   readonly isSecure: boolean
 }
 
-/** The value of a new sticky cookie. It is no secret: it only has to be another for every caller. */
+/** Returns the value of a new sticky cookie. It is not a secret: it only has to differ between callers. */
 function mintKey(random: () => number): string {
   return hex(random()) + hex(random())
 }
@@ -30,7 +30,7 @@ function hex(point: number): string {
     .padStart(8, '0')
 }
 
-/** Puts a cookie on the answer, besides those of the service. */
+/** Adds a sticky cookie to the response, besides the service's own cookies. */
 export class CookieHandler extends ForwardingHandler {
   readonly #cookie: Minted
 
@@ -58,7 +58,7 @@ export class CookieHandler extends ForwardingHandler {
   }
 
   #with(headers: IncomingHttpHeaders): IncomingHttpHeaders {
-    // undici gives a single one as text.
+    // A single Set-Cookie field is a string, several are a list.
     const theirs: string | string[] | undefined = headers['set-cookie']
     const { name, key, attributes, isSecure } = this.#cookie
     const ours = `${name}=${key}; Path=/; HttpOnly; SameSite=Lax${isSecure ? '; Secure' : ''}${attributes}`

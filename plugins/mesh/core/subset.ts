@@ -1,6 +1,6 @@
 import type { InstanceSpec } from './types.ts'
 
-/** Tags and meta that instances of a subset have; none of either: all instances. */
+/** Tags and meta that all instances of a subset have; without both, all instances belong to it. */
 export interface Subset {
   readonly tags?: readonly string[]
   readonly meta?: Readonly<Record<string, string>>

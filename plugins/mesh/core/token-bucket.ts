@@ -1,4 +1,4 @@
-/** A token bucket: tokens come at a steady rate, and up to a burst of them is kept. */
+/** A token bucket: it gains tokens at a steady rate, and holds at most `burst` of them. */
 export class TokenBucket {
   readonly #burst: number
   readonly #intervalMs: number
@@ -6,7 +6,7 @@ export class TokenBucket {
   #tokens: number
   #at: number
 
-  /** `intervalMs`: between two tokens. */
+  /** Creates a full bucket; `intervalMs` is the time between two tokens. */
   constructor(burst: number, intervalMs: number, now: () => number) {
     this.#burst = burst
     this.#intervalMs = intervalMs
@@ -15,7 +15,7 @@ export class TokenBucket {
     this.#at = now()
   }
 
-  /** Below 0 where more were taken than had come: promised to those who wait. */
+  /** Number of tokens; negative if queued attempts have taken tokens in advance. */
   get tokens(): number {
     const now = this.#now()
     this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) / this.#intervalMs)
@@ -23,14 +23,16 @@ export class TokenBucket {
     return this.#tokens
   }
 
-  /** Until there is a token for the next one, or for the first of those to whom `promised` tokens are; 0: now. */
+  /**
+   * Returns the wait for the next token or, with `promised` tokens taken in advance, for the first of these; 0: now.
+   */
   waitMs(promised = 0): number {
     const missing = 1 - promised - this.tokens
-    // A rounding error of the division is no reason to wait.
+    // Ignore rounding errors of the division.
     return missing <= 1e-9 ? 0 : missing * this.#intervalMs
   }
 
-  /** Takes a token, and returns for how long the taker has to wait for it, in whole milliseconds. */
+  /** Takes a token, and returns the wait for it in whole milliseconds. */
   takeTurn(): number {
     const waitMs = Math.ceil(this.waitMs())
     this.take()

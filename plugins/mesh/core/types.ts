@@ -1,7 +1,7 @@
 /**
- * The words that the rooms of the mesh share.
+ * Types that all folders of the mesh share.
  * A *service* is a logical upstream, an *instance* one address of it, a *snapshot* an immutable set of its
- * instances, a *call* what the caller asked for, an *attempt* one try at one instance.
+ * instances, a *call* one request of a caller to a service, an *attempt* one try of it at one instance.
  */
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
@@ -14,7 +14,7 @@ export interface InstanceSpec {
   readonly id: string
   /** `http://10.0.0.7:8080`: scheme, host and port. */
   readonly origin: string
-  /** Share of the traffic relative to the others; 0 takes none while another instance is there. */
+  /** Share of the traffic relative to other instances; with 0 it gets none while another instance exists. */
   readonly weight: number
   readonly tags: readonly string[]
   readonly meta: Readonly<Record<string, string>>
@@ -24,21 +24,23 @@ export interface InstanceSpec {
 export interface SourceStatus {
   /** `consul`, `dns` or `static`. */
   readonly kind: string
-  /** When the source last confirmed its answer, or null while it never did. A static list is always fresh. */
+  /**
+   * Time at which the source last confirmed its instances; null before the first time. A static list is always fresh.
+   */
   readonly confirmedAt: number | null
-  /** Why the source cannot be asked just now, or why it has no instance to name; null while all is well. */
+  /** Reason why the source is unavailable or has no instance; null if it works. */
   readonly error: string | null
-  /** The source has not answered yet; what was kept on disk serves, and `confirmedAt` tells its age. */
+  /** The source has not responded yet: the instances are those of the discovery snapshot, as old as `confirmedAt`. */
   readonly restored?: true
-  /** Why a failover datacenter cannot be asked, by its name; null while all is well. */
+  /** Reason why a failover datacenter is unavailable, by its name; null if it works. */
   readonly failover?: Readonly<Record<string, string | null>>
 }
 
 /** Source of a service's instances. */
 export interface Source {
   /**
-   * Begins to publish whole sets of instances. `publish` is called when the set has changed, and once for the
-   * first answer even if that is empty. It never throws and never gives up: failures show in `status()`.
+   * Begins to publish whole sets of instances. `publish` is called when the set has changed, and once for the first
+   * result even if that is empty. The source never throws and retries without end; failures show in `status()`.
    */
   start(publish: (instances: readonly InstanceSpec[]) => void): void
   status(): SourceStatus
@@ -46,7 +48,7 @@ export interface Source {
   close(): Promise<void>
 }
 
-/** Fields of a log line. An error is always under `err` and an error object, a request always under `requestId`. */
+/** Fields of a log line. An error is always an `Error` in `err`; the id of a request is always in `requestId`. */
 export interface LogFields {
   readonly [name: string]: unknown
   readonly err?: Error
@@ -55,29 +57,31 @@ export interface LogFields {
   readonly reqId?: never
 }
 
-/** The few log calls that the mesh makes; pino and Fastify's logger have this shape. */
+/** Log methods that the mesh uses; pino and Fastify's logger have this shape. */
 export interface Logger {
   info(fields: LogFields, message: string): void
   warn(fields: LogFields, message: string): void
   error(fields: LogFields, message: string): void
 }
 
-/** Owner of code of a plugin: what that throws from a timer or a socket ends one request, not the process. */
+/**
+ * Owner of a plugin's code. An error that the code throws from a timer or a socket fails one request, not the process.
+ */
 export interface FaultOwner {
-  /** Its name, for the log. */
+  /** Name of the plugin, for the log. */
   readonly plugin: string
   /** Names of the configured routes that the plugin is for; null or absent: all. */
   readonly routes?: readonly string[] | null
   /** Called for each interceptor that the code adds. */
   noteInterceptor?(): void
-  /** Ends what is left of the request; false if there is none. */
+  /** Fails the request in whose course the code runs; returns false if there is none. */
   contain(error: Error): boolean
 }
 
-/** Knows whose code runs, also in the timers and sockets that the code has made. */
+/** Tracks which plugin's code runs, also in timers and sockets that the code has created. */
 export interface FaultOwners {
   readonly current: FaultOwner | null
-  /** Runs code as the owner's; null: as nobody's. */
+  /** Runs code on behalf of an owner; null: of none. */
   run<T>(owner: FaultOwner | null, code: () => T): T
 }
 
@@ -85,17 +89,17 @@ export interface FaultOwners {
 export interface MeshDeps {
   readonly log: Logger
   readonly meter: Meter | null
-  /** Milliseconds, never running backwards. */
+  /** Monotonic clock, in milliseconds. */
   readonly now: () => number
-  /** Returns for how long the event loop has been blocked so far. `now` stands still meanwhile; timers do not. */
+  /** Returns the total time for which the event loop has been blocked. `now` stands still meanwhile; timers do not. */
   readonly stalledMs?: () => number
-  /** This process lacks a resource. `cause` is the code of the operating system, if it has one. */
+  /** Reports that this process lacks a resource. `cause` is the error code of the operating system, if there is one. */
   readonly noteExhausted?: (code: LocalErrorCode, cause: string | undefined) => void
-  /** In [0, 1). */
+  /** Returns a random number in [0, 1). */
   readonly random: () => number
-  /** Returns the locality of the gateway itself, as far as that is known by now. */
+  /** Returns the locality of the gateway itself, as far as it is known so far. */
   readonly locality?: () => Locality
-  /** Request headers whose value is new for each request, such as a request id, in lower case. */
+  /** Request headers with a new value for each request, such as a request id; in lower case. */
   readonly perRequestHeaders?: readonly string[]
 }
 
@@ -110,18 +114,18 @@ export interface Locality {
  * detection) objects under its own name, and the instance is available again when all have withdrawn.
  */
 export interface Health {
-  /** Nothing else decides whether an instance takes part. */
+  /** True while no concern objects; balancing reads only this. */
   readonly available: boolean
-  /** Reasons why it is unavailable, by concern. */
+  /** Reasons why the instance is unavailable, by concern. */
   readonly obstacles: Readonly<Record<string, string>>
-  /** Time at which it last became available, on the mesh's clock; slow start counts from here. */
+  /** Time at which the instance last became available, on the mesh's clock; slow start counts from here. */
   readonly since: number
-  /** Makes it unavailable. A second objection of the same concern replaces the reason. */
+  /** Makes the instance unavailable. A second objection of the same concern replaces the reason. */
   obstruct(concern: string, reason: string): void
   clear(concern: string, reason: string): void
-  /** Calls `hear` whenever a check has found the instance healthy, for a concern that judges by other means. */
+  /** Calls `hear` whenever an active check has passed, for a concern that ejects the instance for other reasons. */
   whenProven(hear: (begunMs: number) => void): void
-  /** Reports that a check, begun at `begunMs` on the mesh's clock, has found the instance healthy. */
+  /** Reports that an active check, begun at `begunMs` on the mesh's clock, has passed. */
   prove(begunMs: number): void
 }
 
@@ -133,39 +137,39 @@ export interface Instance extends InstanceSpec {
 /** State that all calls to one address share, over any number of snapshots. */
 export interface Endpoint {
   readonly origin: string
-  /** Attempts in flight, those included that wait for a connection. */
+  /** Attempts in flight, with those queued for a connection. */
   active: number
-  /** Latency of the last answers, peaks weighed more; null until one is measured. Milliseconds. */
+  /** Latency of the last responses in milliseconds, peaks weighed more (peak EWMA); null before the first. */
   latencyMs: number | null
   readonly health: Health
-  /** Called when an attempt is sent to the endpoint; null while nobody waits for one. */
+  /** Callback for the next attempt at the endpoint; null if there is none. */
   onAttempt: (() => void) | null
-  /** Connections that there may be; attempts beyond these wait for one. */
+  /** Most connections to the endpoint; further attempts are queued. */
   readonly maxConnections: number
-  /** Returns whether another attempt would find neither a connection nor a place in the queue for one. */
+  /** Returns whether connections and queue are full, so that another attempt would be refused. */
   isFull(): boolean
   readonly dispatch: Dispatch
 }
 
-/** A load balancing policy over the instances that may be chosen. */
+/** A load balancing policy over the eligible instances. */
 export interface Balancer {
   /**
-   * The next instance, at none of the addresses `tried`; null when there is no other. `hash` is that of the call,
-   * or null where it has none.
+   * Returns the next instance, at none of the `tried` addresses; null if there is no other. `hash` is that of the call,
+   * or null if it has none.
    */
   pick(tried: ReadonlySet<Endpoint> | null, hash?: number | null): Instance | null
-  /** Returns whether `pick` would find an instance. Nothing is chosen: the next `pick` is not affected. */
+  /** Returns whether `pick` would find an instance, without affecting the next `pick`. */
   has(tried: ReadonlySet<Endpoint>): boolean
-  /** For people: what the policy thinks of an instance just now, such as its score. */
+  /** Returns the policy's current view of an instance, such as its score, for the admin API. */
   describe?(instance: Instance): Readonly<Record<string, number | string>>
 }
 
 export interface Snapshot {
-  /** All of them, whatever their health. */
+  /** All instances, whatever their health. */
   readonly instances: readonly Instance[]
-  /** By name of the subset; the whole service under `''`. */
+  /** Balancers by the name of the subset; that of the whole service under `''`. */
   readonly balancers: Readonly<Record<string, Balancer>>
-  /** So few are available that all of them are used. */
+  /** True while so few instances are available that all are used (`panicThreshold`). */
   readonly panic: boolean
 }
 
@@ -173,12 +177,12 @@ export interface Snapshot {
 export interface Attempt {
   readonly over: boolean
   whenOver(end: () => void): void
-  /** The attempt waits for another one to release its connection: a queue of ours, not the instance's time. */
+  /** The attempt is queued in the gateway until another one releases its connection; not time of the instance. */
   readonly isQueued: boolean
-  /** Milliseconds that it has waited in that queue. */
+  /** Milliseconds that the attempt has spent in that queue. */
   readonly waitedMs: number
   enqueue(): void
-  /** Ends the wait: the attempt has a connection, or is over. */
+  /** Ends the queueing: the attempt has a connection, or is over. */
   dequeue(): void
 }
 
@@ -186,6 +190,6 @@ export type Dispatch = Dispatcher.Dispatch
 export type DispatchOptions = Dispatcher.DispatchOptions
 export type DispatchHandler = Dispatcher.DispatchHandler
 export type DispatchController = Dispatcher.DispatchController
-/** undici's shape: `dispatch => (opts, handler) => boolean`. */
+/** An interceptor in undici's shape: `dispatch => (opts, handler) => boolean`. */
 export type Interceptor = Dispatcher.DispatcherComposeInterceptor
 export type { MeshPolicy, RoutePolicy }

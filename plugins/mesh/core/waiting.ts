@@ -1,6 +1,6 @@
 import type { Dispatch, DispatchHandler, DispatchOptions } from './types.ts'
 
-/** An attempt that waits for its turn. */
+/** A queued attempt. */
 class Waiter {
   readonly dispatch: Dispatch
   readonly opts: DispatchOptions
@@ -18,7 +18,7 @@ class Waiter {
   }
 }
 
-/** First come, first served; one whose call is over leaves from wherever it stands. A list, so that leaving is cheap. */
+/** FIFO queue of attempts. An attempt whose call ends is removed from any position; hence a linked list. */
 export class WaitQueue {
   size = 0
   #first: Waiter | null = null
@@ -26,7 +26,7 @@ export class WaitQueue {
   readonly #now: () => number
   readonly #onLeave: (() => void) | undefined
 
-  /** `onLeave` is called when one has left without its turn. */
+  /** Creates an empty queue; `onLeave` is called when an attempt is removed because its call has ended. */
   constructor(now: () => number, onLeave?: () => void) {
     this.#now = now
     this.#onLeave = onLeave
@@ -42,7 +42,7 @@ export class WaitQueue {
     opts.call!.whenOver(() => this.#leave(waiter))
   }
 
-  /** Takes the first out of the queue; null where nobody waits. */
+  /** Removes and returns the first attempt; null if the queue is empty. */
   next(): Waiter | null {
     const waiter = this.#first
     if (waiter === null) return null
@@ -54,13 +54,13 @@ export class WaitQueue {
     if (!waiter.waits) return
     this.#remove(waiter)
     this.#onLeave?.()
-    // For those above that count what is in flight: the caller has been told, or needs no answer.
+    // For layers above that count attempts in flight; the caller itself has received its error, or needs none.
     waiter.handler.onResponseError?.(waiter.opts.call!, new Error('the call ended while it was queued'))
   }
 
   #remove(waiter: Waiter): void {
     waiter.waits = false
-    // Our own queues are no latency of the service.
+    // Time in the gateway's own queues is not latency of the service.
     waiter.opts.call!.waitedMs += this.#now() - waiter.sinceMs
     if (waiter.before === null) this.#first = waiter.after
     else waiter.before.after = waiter.after

@@ -5,7 +5,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
-import { headerPairs } from '../core/request-facts.ts'
+import { headerPairs } from '../core/request-fields.ts'
 import type { DispatchOptions } from '../core/types.ts'
 import type { RequestHead } from './request-head.ts'
 import { headerLines } from './request-head.ts'
@@ -24,7 +24,10 @@ const beforeConnect = channel('undici:client:beforeConnect')
 const connected = channel('undici:client:connected')
 const connectError = channel('undici:client:connectError')
 
-/** Returns whether the creation of requests is observed: where the observer creates a span, as a child of the current one. */
+/**
+ * Returns whether the creation of requests is observed: where the observer creates a span, as a child of the current
+ * one.
+ */
 export function isCreationObserved(): boolean {
   return create.hasSubscribers
 }

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { Outlet } from '../../core/handlers/outlet.ts'
-import { StandIn } from '../../core/handlers/stand-in.ts'
-import { isBodiless } from '../../core/handlers/static-answer.ts'
+import { ResponseWriter } from '../../core/handlers/response-writer.ts'
+import { isBodiless } from '../../core/handlers/static-response.ts'
+import { SwitchingHandler } from '../../core/handlers/switching-handler.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
 import { Members } from './members.ts'
 
@@ -9,9 +9,9 @@ import { Members } from './members.ts'
 const collectMs = 1000
 
 /** One caller of a shared call, with a controller and a pace of its own. */
-class Member extends StandIn {
+class Member extends SwitchingHandler {
   readonly opts: DispatchOptions
-  readonly outlet: Outlet
+  readonly writer: ResponseWriter
   /** Gets the answer as it comes; else it waits for the end. */
   given = false
   isGone = false
@@ -23,7 +23,7 @@ class Member extends StandIn {
     super(next, group.service)
     this.opts = opts
     this.#group = group
-    this.outlet = new Outlet(
+    this.writer = new ResponseWriter(
       this,
       () => group.pace(),
       (reason) => group.leave(this, reason)
@@ -130,7 +130,7 @@ export class Group implements DispatchHandler {
     const member = new Member(handler, opts, this)
     this.#members.add(member)
     this.pace()
-    member.outlet.start(this.#started)
+    member.writer.start(this.#started)
   }
 
   leave(member: Member, reason: Error): void {
@@ -155,7 +155,7 @@ export class Group implements DispatchHandler {
   /** Lets a paused member pause the service only if it is the last one, so that none holds up another. */
   pace(): void {
     const { first, size } = this.#members
-    const paused = size === 1 && first!.outlet.paused
+    const paused = size === 1 && first!.writer.paused
     if (paused === this.#paused) return
     this.#paused = paused
     if (paused) this.#controller?.pause()
@@ -167,13 +167,13 @@ export class Group implements DispatchHandler {
     this.#started = context
     if (this.#members.size === 0) controller.abort(new Error('no caller waits for the response any more'))
     else if (this.#paused) controller.pause()
-    for (const { outlet } of this.#members) outlet.start(context)
+    for (const { writer } of this.#members) writer.start(context)
   }
 
   onResponseStart(controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
-    for (const { outlet } of this.#members) outlet.rawHeaders = controller.rawHeaders
+    for (const { writer } of this.#members) writer.rawHeaders = controller.rawHeaders
     if (status < 200) {
-      this.#members.first?.outlet.head(status, headers, text)
+      this.#members.first?.writer.head(status, headers, text)
       return
     }
     this.#close()
@@ -205,7 +205,7 @@ export class Group implements DispatchHandler {
   }
 
   onResponseData(_controller: DispatchController, chunk: Buffer): void {
-    for (const member of this.#members) if (member.given) member.outlet.data(chunk)
+    for (const member of this.#members) if (member.given) member.writer.data(chunk)
     // After the loop: a member that joins during it receives the collected chunks and must not get this one twice.
     if (this.#collected === null) return
     this.#collected.push(chunk)
@@ -217,9 +217,9 @@ export class Group implements DispatchHandler {
     const collected = this.#collected ?? []
     this.#stopCollecting()
     for (const member of this.#members) {
-      member.outlet.rawTrailers = controller.rawTrailers
+      member.writer.rawTrailers = controller.rawTrailers
       if (!member.given) this.#give(member, collected)
-      member.outlet.end(trailers ?? {})
+      member.writer.end(trailers ?? {})
     }
   }
 
@@ -228,9 +228,9 @@ export class Group implements DispatchHandler {
     this.#stopCollecting()
     const all = [...this.#members]
     for (const member of all) this.#remove(member)
-    all.forEach(({ given, outlet }, index) => {
+    all.forEach(({ given, writer }, index) => {
       if (index > 0 && !given) this.#context.count()
-      outlet.fail(error)
+      writer.fail(error)
     })
   }
 
@@ -243,8 +243,8 @@ export class Group implements DispatchHandler {
       this.#context.count()
     }
     const { status, headers, text } = this.#head!
-    member.outlet.head(status, headers, text)
-    for (const chunk of chunks) member.outlet.data(chunk)
+    member.writer.head(status, headers, text)
+    for (const chunk of chunks) member.writer.data(chunk)
   }
 
   /** Those who wait for the end shall wait no longer. */

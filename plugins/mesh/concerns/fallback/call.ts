@@ -2,8 +2,8 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { CallContext, CallRecord } from '../../../seam.ts'
 import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
-import { StandIn } from '../../core/handlers/stand-in.ts'
-import { answerWith } from '../../core/handlers/static-answer.ts'
+import { respondWith } from '../../core/handlers/static-response.ts'
+import { SwitchingHandler } from '../../core/handlers/switching-handler.ts'
 import type { LayerContext } from '../../core/layer.ts'
 import type { Count } from '../../core/metrics.ts'
 import type { ReplayBody } from '../../core/repeating/replay-body.ts'
@@ -40,7 +40,7 @@ type Choice = { readonly step: Step; readonly stored: Stored | null }
 const mark = 'x-jingwei-fallback'
 
 /** A call and what stands in for it; to the caller, one. */
-export class FallbackCall extends StandIn {
+export class FallbackCall extends SwitchingHandler {
   readonly #context: FallbackContext
   readonly #opts: DispatchOptions
   readonly #body: ReplayBody | null
@@ -159,7 +159,7 @@ export class FallbackCall extends StandIn {
 
   #answer(status: number, headers: IncomingHttpHeaders, body: Buffer): void {
     this.passOn()
-    answerWith(this.#opts, this, status, headers, body)
+    respondWith(this.#opts, this, status, headers, body)
   }
 }
 

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import { hopByHop, listItems } from '../../../http-syntax.ts'
-import { headerOf, headerPairs } from '../../core/request-facts.ts'
+import { headerOf, headerPairs } from '../../core/request-fields.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
 import type { Identity } from '../../core/sharing/identity.ts'

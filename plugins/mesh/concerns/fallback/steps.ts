@@ -1,6 +1,6 @@
 import { classify } from '../../core/errors.ts'
-import type { StaticAnswer } from '../../core/handlers/static-answer.ts'
-import { staticAnswer } from '../../core/handlers/static-answer.ts'
+import type { StaticResponse } from '../../core/handlers/static-response.ts'
+import { staticResponse } from '../../core/handlers/static-response.ts'
 import type { FallbackOptions } from './options.ts'
 
 /** Failure of a call: a condition of the configuration, or the status of a response. */
@@ -30,7 +30,7 @@ export interface Step {
   /** Another service; null where it is not one. */
   readonly service: string | null
   readonly stale: boolean
-  readonly answer: StaticAnswer | null
+  readonly answer: StaticResponse | null
 }
 
 export function compileStep(options: FallbackOptions): Step {
@@ -40,6 +40,6 @@ export function compileStep(options: FallbackOptions): Step {
     isFor: (failing) => on.has(failing) || (typeof failing === 'number' && failing >= 500 && on.has('5xx')),
     service,
     stale: stale !== undefined,
-    answer: service === null && stale === undefined ? staticAnswer(status, headers, body) : null
+    answer: service === null && stale === undefined ? staticResponse(status, headers, body) : null
   }
 }

@@ -1,8 +1,8 @@
 import type { MeshConcern } from '../../concern.ts'
-import { answerWith, staticAnswer } from '../../core/handlers/static-answer.ts'
+import { respondWith, staticResponse } from '../../core/handlers/static-response.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
-import { headerOf } from '../../core/request-facts.ts'
+import { headerOf } from '../../core/request-fields.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import type { FaultOptions } from './options.ts'
@@ -59,10 +59,10 @@ export const fault: Layer = (service, policy, { meter, random }) => {
 }
 
 function abort(status: number): Dispatch {
-  const { headers, body } = staticAnswer(status, {}, 'injected fault')
+  const { headers, body } = staticResponse(status, {}, 'injected fault')
   return (opts, handler) => {
     opts.call!.substitute = 'fault'
-    return answerWith(opts, handler, status, headers, body)
+    return respondWith(opts, handler, status, headers, body)
   }
 }
 

@@ -3,13 +3,13 @@ import { isBorrowing } from '../../http/borrowing.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
-/** An answer that is thrown away is read up to this size and for this long, to keep its connection; then it is cut. */
+/** A discarded response is read up to this size and for this long, to reuse its connection; then it is aborted. */
 const mostBytes = 64 * 1024
 const mostMs = 1000
 
-/** Can throw away an answer in favour of another: what is left of it reaches nobody. */
+/** Can discard a response that another one replaces: the rest of it is read and not passed on. */
 export abstract class DiscardingHandler extends ForwardingHandler {
-  /** Bytes read of an answer that is being thrown away; -1 when none is. */
+  /** Bytes read of the discarded response; -1 if none is being discarded. */
   #discarded = -1
   #timer: NodeJS.Timeout | undefined
 
@@ -18,7 +18,7 @@ export abstract class DiscardingHandler extends ForwardingHandler {
     this.borrows = isBorrowing(next) ? DiscardingHandler.prototype.onResponseData : undefined
   }
 
-  /** Reads on to the end of an answer that nobody gets, also where the caller had paused. */
+  /** Reads the rest of the response without passing it on, even if the caller had paused. */
   protected discard(controller: DispatchController): void {
     this.#discarded = 0
     this.#timer = setTimeout(() => controller.abort(new Error('discarded')), mostMs)
@@ -48,7 +48,7 @@ export abstract class DiscardingHandler extends ForwardingHandler {
     if (!this.discarding) this.failed(controller, error)
   }
 
-  /** It failed, and not in what was thrown away. */
+  /** Called when a response fails that is not being discarded. */
   protected failed(controller: DispatchController, error: Error): void {
     this.next.onResponseError?.(controller, error)
   }

@@ -4,13 +4,13 @@ import type { DispatchController } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
 /**
- * Calls `ended` once: when the response has ended, when it has failed, or when the socket of an upgrade has closed. An
- * upgraded connection has no end of its response, so that the handler must not count it as over before its socket is.
+ * Calls `ended` once: when the response has ended or failed, or when the socket of an upgrade has closed. An upgraded
+ * connection has no end of a response, so it counts as in flight until its socket closes.
  */
 export abstract class EndingHandler extends ForwardingHandler {
   over = false
 
-  /** Runs before the handler above learns of the end. */
+  /** Runs before the end is passed to the handler above. */
   protected abstract ended(): void
 
   #end(): void {

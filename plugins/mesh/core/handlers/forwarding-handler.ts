@@ -4,11 +4,11 @@ import { isBorrowing } from '../../http/borrowing.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
- * Passes everything on; an interceptor's handler extends it and overrides what it cares about.
- * undici's `DecoratorHandler` would be this, but it is deprecated and its types declare no methods.
+ * Passes every event on; handlers of interceptors extend it and override the methods they need. undici's
+ * `DecoratorHandler` does the same, but is deprecated and has no methods in its types.
  */
 export class ForwardingHandler implements DispatchHandler {
-  // Only declared: as fields they would be defined anew on objects of many shapes, which is slow.
+  // `declare`, because field definitions on objects of many shapes are slow.
   declare protected readonly next: DispatchHandler
   declare borrows: DispatchHandler['borrows']
 

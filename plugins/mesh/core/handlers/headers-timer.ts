@@ -6,9 +6,9 @@ import { ForwardingHandler } from './forwarding-handler.ts'
 type Stalled = NonNullable<MeshDeps['stalledMs']>
 
 /**
- * A timer up to the response's headers; what follows them is not cut. A body on its way starts it anew, so that
- * a long upload is not taken for a slow answer; one that the service does not take is. A caller who is slow with it
- * costs no time.
+ * A timer that runs until the response's headers; it does not limit the body. Each sent chunk of the request body
+ * restarts it, so that a long upload does not count as a slow response, but a service that does not read the body does.
+ * Time in which the caller does not send its body does not count.
  */
 export abstract class HeadersTimerHandler extends ForwardingHandler {
   protected controller: DispatchController | null = null
@@ -22,7 +22,7 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   #extension: NodeJS.Timeout | undefined
 
   /**
-   * Has no effect once the timer runs. Time for which the event loop is blocked does not count, up to another timeout:
+   * Starts the timer; no effect if it runs. Blocks of the event loop extend it, at most to twice its length, because
    * the response may be in the kernel, unread.
    */
   protected arm(timeoutMs: number, stalledMs: Stalled | undefined): void {
@@ -50,15 +50,18 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
     else this.expire(blockedMs > 0)
   }
 
-  /** `wasBlocked`: all was added that may be, and the event loop was blocked in that time as well. */
+  /**
+   * Called at the timeout. `wasBlocked`: the longest extension was used up, and the event loop was blocked in it as
+   * well.
+   */
   protected abstract expire(wasBlocked: boolean): void
 
-  /** The caller has sent nothing for the time. */
+  /** Called at the timeout if the request body waits for the caller. */
   protected waitForBody(): void {
     this.restart()
   }
 
-  /** Starts the time anew. */
+  /** Restarts the timer. */
   protected restart(): void {
     if (this.#timer === undefined) return
     clearTimeout(this.#extension)

@@ -5,12 +5,12 @@ import type { DispatchController, DispatchHandler } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
 /**
- * The one stable controller that those above it hold, over all that may answer below: undici hands out a controller
- * only once an attempt has a connection; a caller who leaves earlier (queued, connecting, between two attempts) aborts
- * here and hears back at once. What comes after the end, or after an abort, is nobody's.
+ * The one controller that the layers above hold over all attempts below. undici provides a controller only once an
+ * attempt has a connection; a caller that aborts earlier (queued, connecting, between two attempts) aborts here and
+ * gets its `onResponseError` at once. Events after the end, or after an abort, are ignored.
  */
 export abstract class StableHandler extends ForwardingHandler implements DispatchController {
-  /** Answered, failed or aborted: what still comes from below is nobody's. */
+  /** Completed, failed or aborted: later events from below are ignored. */
   over = false
   aborted = false
   paused = false
@@ -28,14 +28,14 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     return this.#source?.awaitsBody ?? false
   }
 
-  /** `given` is missing where a caller of undici's `request()` destroys the body. */
+  /** Aborts the call. `given` is undefined when a caller of undici's `request()` destroys the body. */
   abort(given?: Error): void {
     if (this.over) return
     const reason = given ?? new Error('the caller aborted the call')
     this.aborted = true
     this.reason = reason
     this.#source?.abort(reason)
-    // Nothing below may have a connection: nobody else would report it.
+    // Report here: without a connection, no layer below would.
     this.onResponseError(this, reason)
   }
 
@@ -49,7 +49,7 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     this.#source?.resume()
   }
 
-  /** Ignores the response so far, which another will replace: its controller no longer gets the caller's calls. */
+  /** Detaches the current response, which another will replace: its controller no longer gets the caller's calls. */
   detachSource(): void {
     this.#source = null
   }
@@ -75,7 +75,7 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     }
     this.rawHeaders = controller.rawHeaders
     this.next.onRequestUpgrade?.(this, status, headers, socket)
-    // Unless the caller does not want it.
+    // The caller may have aborted in the callback.
     if (!this.over) this.finish()
   }
 
@@ -101,7 +101,7 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     try {
       this.next.onResponseEnd?.(this, trailers)
     } catch (error) {
-      // Nothing else would report it: to the layers below the call is over.
+      // Report here: to the layers below the call is over.
       this.next.onResponseError?.(this, error as Error)
     }
   }

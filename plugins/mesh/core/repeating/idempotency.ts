@@ -1,15 +1,15 @@
-import { headerOf } from '../request-facts.ts'
+import { headerOf } from '../request-fields.ts'
 import type { DispatchOptions } from '../types.ts'
 
-/** Requests that may be sent twice, as the policy says. */
+/** Options of a policy for requests that may be sent twice. */
 interface Repeatable {
   readonly methods: readonly string[]
   readonly idempotencyKey: boolean
 }
 
 /**
- * Returns a function that tells whether a request may be sent twice: by its method, or because it has an
- * `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
+ * Returns a predicate for requests that may be sent twice: by their method, or because they have an `Idempotency-Key`
+ * (draft-ietf-httpapi-idempotency-key-header).
  */
 export function idempotency({ methods, idempotencyKey }: Repeatable): (opts: DispatchOptions) => boolean {
   const set = new Set<string>(methods)

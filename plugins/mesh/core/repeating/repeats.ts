@@ -4,15 +4,15 @@ import type { DispatchOptions, MeshDeps } from '../types.ts'
 
 /** The requests that a concern may send again. */
 export interface Repeating {
-  /** Bytes of a body that are kept at most, 0: none; null leaves it to other concerns. */
+  /** Most bytes of a body that are buffered; 0: none; null leaves the decision to other concerns. */
   readonly maxBody: number | null
   readonly mayRepeat: (opts: DispatchOptions) => boolean
   /**
-   * Share of the calls that repeats may add. The concern that sets it counts calls towards the budget and rules for the
-   * others: they take what it says of bodies and requests. Default: it leaves that to another one.
+   * Retry budget: share of the calls that repeats may add. The concern that sets it counts calls towards the budget,
+   * and its `maxBody` and `mayRepeat` govern the others. Default: another concern sets it.
    */
   readonly budget?: number
 }
 
-/** Says which requests a concern may send again under a policy; null if it sends none. Called as layers are. */
+/** Declares the requests that a concern may send again under a policy; null if none. Called as layers are. */
 export type Repeats = (policy: MeshPolicy, service: Service, context: MeshDeps) => Repeating | null

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import { Readable } from 'node:stream'
 import { isTransferring } from '../../http/borrowing.ts'
 import { discardBody } from '../../http/discard-body.ts'
-import { headerOf } from '../request-facts.ts'
+import { headerOf } from '../request-fields.ts'
 import type { Service } from '../service.ts'
 import { StateKey } from '../service-state.ts'
 import type { DispatchOptions } from '../types.ts'
@@ -10,14 +10,14 @@ import type { DispatchOptions } from '../types.ts'
 type Chunk = string | Uint8Array
 type Source = AsyncIterable<Chunk>
 
-/** Bytes of a body that are kept if no retry policy says how many. */
+/** Bytes of a body that are buffered if no retry policy sets a limit. */
 export const usuallyKept = 64 * 1024
-/** More are not kept: thousands of tiny chunks would take far more memory than their bytes. */
+/** Most chunks that are buffered: thousands of tiny chunks would take far more memory than their bytes. */
 const mostChunks = 1024
-/** Bytes that all requests of a service may keep together. */
+/** Most bytes that all requests of a service may buffer together. */
 const mostTogether = 64 * 1024 * 1024
 
-/** Memory that all kept bodies of a service share. */
+/** Memory that all buffered bodies of a service share. */
 export class ReplayPool {
   #bytes = 0
 
@@ -39,10 +39,10 @@ export class ReplayPool {
 const replayPool = new StateKey<ReplayPool>('replay')
 
 /**
- * A streamed request body that can be sent again: what the first attempt reads of it is kept, up to a limit, and the
- * next begins with that and goes on with the rest. Nothing waits for the whole, and nothing is read before a reader
- * asks. undici reads it as an async iterable, which it does not destroy when an attempt ends. An `error` is emitted,
- * for who listens, before it reaches a reader.
+ * A streamed request body that can be sent again: chunks that the first attempt reads are buffered, up to a limit; the
+ * next attempt begins with these and goes on with the rest of the stream. No attempt waits for the complete body, and
+ * nothing is read before a reader asks. undici reads the body as an async iterable, which it does not destroy when an
+ * attempt ends. `error` is emitted, if there are listeners, before a reader gets the error.
  */
 export class ReplayBody extends EventEmitter implements Source {
   readonly #source: Source
@@ -51,7 +51,7 @@ export class ReplayBody extends EventEmitter implements Source {
   #iterator: AsyncIterator<Chunk> | null = null
   #pulling: Promise<void> | null = null
   #chunks: Chunk[] = []
-  /** Which chunk of the body is the first one still there. */
+  /** Index in the body of the first chunk that is still buffered. */
   #first = 0
   #bytes = 0
   #keeping = true
@@ -63,21 +63,21 @@ export class ReplayBody extends EventEmitter implements Source {
 
   constructor(source: Source, most: number, pool: ReplayPool) {
     super()
-    // A listener or two for each attempt.
+    // Each attempt adds one or two listeners.
     this.setMaxListeners(0)
     this.#source = source
     this.#most = most
     this.#pool = pool
-    // It may fail while nobody reads; who reads next is told.
+    // The source may fail while no attempt reads; the next read throws the error.
     if (source instanceof Readable) source.on('error', (error) => this.#fail(error))
   }
 
-  /** Another attempt would get it from the beginning. */
+  /** True if another attempt can read the body from the beginning. */
   get replayable(): boolean {
     return this.#keeping && this.#error === null && !this.#closed
   }
 
-  /** All of it is here: attempts side by side may read it. */
+  /** True if the complete body is buffered, so that several attempts may read it at the same time. */
   get whole(): boolean {
     return this.replayable && this.#ended
   }
@@ -87,12 +87,12 @@ export class ReplayBody extends EventEmitter implements Source {
     return !this.#keeping && this.#readers === 1 && isTransferring(this.#source)
   }
 
-  /** As a stream's. */
+  /** Same meaning as a stream's. */
   get readableEnded(): boolean {
     return this.#ended
   }
 
-  /** Until it is whole there is but one reader: an attempt that asks for it takes it over from the one before. */
+  /** Returns a reader. Until the body is complete there is only one: a new reader ends the previous one. */
   [Symbol.asyncIterator](): AsyncIterator<Chunk> {
     if (!this.whole) this.#reader?.end()
     this.#readers++
@@ -100,12 +100,12 @@ export class ReplayBody extends EventEmitter implements Source {
     return this.#reader
   }
 
-  /** No attempt will need it again; the one that reads it may go on. */
+  /** Stops buffering: no further attempt will need the body. The current reader goes on. */
   seal(): void {
     if (!this.#ended) this.#stopKeeping()
   }
 
-  /** The call is over: whoever still reads fails, and what is left of the source nobody wants. */
+  /** Ends with the call: readers fail, and the rest of the source is discarded. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
@@ -122,7 +122,7 @@ export class ReplayBody extends EventEmitter implements Source {
   async #read(reader: Reader): Promise<Chunk | null> {
     for (;;) {
       const offset = reader.at - this.#first
-      // Never the end of the body: to an attempt that nobody wants it must not be whole.
+      // Throw instead of returning the end: an abandoned attempt must not send the body as complete.
       if (this.#closed || reader.ended || offset < 0) throw new Error('the body is not for this attempt any more')
       const chunk = this.#chunks[offset]
       if (chunk !== undefined) {
@@ -137,7 +137,7 @@ export class ReplayBody extends EventEmitter implements Source {
     }
   }
 
-  /** Never rejects: there may be nobody left to hear it. */
+  /** Reads the next chunk of the source. Never rejects, because there may be no reader left to handle it. */
   async #pull(): Promise<void> {
     try {
       this.#iterator ??= iteratorOf(this.#source)
@@ -179,7 +179,7 @@ export class ReplayBody extends EventEmitter implements Source {
   }
 }
 
-/** A stream is not destroyed with its iterator: `close` decides what becomes of it. */
+/** Returns an iterator whose end does not destroy the stream: `close` does that if needed. */
 function iteratorOf(source: Source): AsyncIterator<Chunk> {
   return source instanceof Readable ? source.iterator({ destroyOnReturn: false }) : source[Symbol.asyncIterator]()
 }
@@ -209,12 +209,12 @@ class Reader implements AsyncIterator<Chunk> {
   }
 }
 
-/** A body that comes as it is read, not one in memory. */
+/** Returns whether a body is streamed, not in memory. */
 export function isStreamed(body: unknown): body is Source {
   return typeof body === 'object' && body !== null && Symbol.asyncIterator in body
 }
 
-/** The body as one that can be sent again; null where it is one already, or is known to be too large. */
+/** Wraps a streamed body so that it can be sent again; null if it is wrapped already, or known to be too large. */
 export function keptBody(opts: DispatchOptions, most: number, service: Service): ReplayBody | null {
   const { body } = opts
   if (!isStreamed(body) || (body as unknown) instanceof ReplayBody) return null
@@ -227,8 +227,9 @@ export function keptBody(opts: DispatchOptions, most: number, service: Service):
 }
 
 /**
- * Nothing, bytes in memory, what is kept, or a stream that is `unbegun`. A stream's own word that nobody read it would
- * not do: undici may have begun to, or may still hold it for a connection that comes too late.
+ * Returns whether a body can be sent again: no body, bytes in memory, a buffered one, or a stream of which nothing was
+ * read (`unbegun`). The state of the stream alone is not sufficient: a client may have begun to read it, or may still
+ * hold it for a connection that is established too late.
  */
 export function isReplayable(body: DispatchOptions['body'], unbegun: boolean): boolean {
   if ((body as unknown) instanceof ReplayBody) return (body as unknown as ReplayBody).replayable
@@ -236,7 +237,7 @@ export function isReplayable(body: DispatchOptions['body'], unbegun: boolean): b
   return unbegun && !(body instanceof Readable && (body.destroyed || body.readableDidRead))
 }
 
-/** All of it is at hand: two attempts at a time may send it. */
+/** Returns whether the whole body is in memory, so that two attempts can send it at the same time. */
 export function isWhole(body: DispatchOptions['body']): boolean {
   if (body === null || body === undefined || typeof body === 'string') return true
   if ((body as unknown) instanceof ReplayBody) return (body as unknown as ReplayBody).whole

@@ -1,12 +1,12 @@
 const windowMs = 10_000
-/** Retries that a window allows whatever the traffic, or a quiet service could not retry at all. */
+/** Retries per window that are allowed whatever the traffic; else a service with few calls could not retry at all. */
 const leastPerWindow = 100
 
 /**
- * Bound of the traffic that retries add to a service: a share of the calls of the last ten seconds, and ten a
- * second. Counted over a window rather than in flight, so that an instance that dies with all its requests at
- * once is covered by the quiet before, while a service that fails for good meets no storm. (Finagle's and
- * Linkerd's budget; a sliding window made of two fixed ones.)
+ * Limits the traffic that retries add to a service: a share of the calls of the last ten seconds, plus ten per second.
+ * It counts over a window rather than in flight: if an instance dies with all its requests at once, these may be
+ * retried within the budget of the time before, while a service that keeps failing gets no retry storm. (The retry
+ * budget of Finagle and Linkerd; a sliding window made of two fixed ones.)
  */
 export class RetryBudget {
   #startedMs = Number.NEGATIVE_INFINITY

@@ -20,7 +20,7 @@ export class RetryLimit implements ServiceState {
   readonly #overflow: Count
   readonly #now: MeshDeps['now']
 
-  /** The service's own, made when its first chain needs it. */
+  /** Returns the limit of a service, created for its first chain. */
   static of(service: Service): RetryLimit {
     return service.state(retryLimit, (deps) => new RetryLimit(service, deps))
   }
@@ -38,14 +38,14 @@ export class RetryLimit implements ServiceState {
     this.#overflow = counterOf(meter, overflows, { service: service.name })
   }
 
-  /** A call has begun, of which the budget is a share. */
+  /** Counts a call, of which the budget is a share. */
   call(startedMs: number): void {
     this.#budget.call(startedMs)
   }
 
   /**
-   * Returns whether one more may be made; if so it is in flight until released, and `held`, one that it follows, no
-   * longer is. A `share` of null costs no budget.
+   * Returns whether another retry is allowed; if so, it is in flight until `release`. With `held` it replaces an
+   * earlier retry of the same call. A `share` of null is not counted towards the budget.
    */
   take(share: number | null, held = false): boolean {
     const active = held ? this.#active - 1 : this.#active

@@ -1,12 +1,12 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { listItems } from '../../../http-syntax.ts'
 
-/** More directives than an honest message has. */
+/** Most directives that are parsed; more than any legitimate message has. */
 const mostDirectives = 64
-/** More names than an honest response has. */
+/** Most names in `Vary` that are parsed; more than any legitimate response has. */
 const mostNames = 32
 
-/** The directives of a Cache-Control header, names in lower case; RFC 9111, 5.2. */
+/** Parses the directives of a Cache-Control header, with names in lower case (RFC 9111, 5.2). */
 export function cacheControl(value: string | string[] | undefined): ReadonlyMap<string, string> {
   const directives = new Map<string, string>()
   if (value === undefined) return directives
@@ -18,12 +18,12 @@ export function cacheControl(value: string | string[] | undefined): ReadonlyMap<
   return directives
 }
 
-/** Stands for a header that cannot be read: its message may not be shared. */
+/** Directives in place of a header that cannot be parsed: its message must not be shared. */
 const unusable = ['no-store']
 
 /**
- * The request headers that the response depends on, each once, in lower case. Null where the response fits no other
- * request: `*`, or more names than an honest service sends, since each costs a search per request. RFC 9110, 12.5.5.
+ * Returns the request headers that the response depends on, each once, in lower case. Null if the response fits no
+ * other request: `*`, or more than `mostNames`, each of which would cost a search per request (RFC 9110, 12.5.5).
  */
 export function varyOf({ vary }: IncomingHttpHeaders): readonly string[] | null {
   if (vary === undefined) return []

@@ -1,11 +1,11 @@
-import { headerPairs } from '../request-facts.ts'
+import { headerPairs } from '../request-fields.ts'
 import type { DispatchOptions } from '../types.ts'
 
 /**
- * Headers that say nothing about the wanted response: identifiers of one request, written by tracing libraries, and
- * headers of the connection. All other headers identify. A list of identifying headers would never be complete: a
- * service may authenticate by `X-Api-Key`, choose the tenant by `X-Tenant` or the layout by `User-Agent`, and need not
- * say so in `Vary`. `baggage` is missing because it carries application data.
+ * Headers on which responses do not depend: identifiers of one request, written by tracing libraries, and connection
+ * headers. All others distinguish requests. A list of distinguishing headers would never be complete: a service may
+ * authenticate by `X-Api-Key`, choose the tenant by `X-Tenant` or the layout by `User-Agent`, and need not list them in
+ * `Vary`. `baggage` is missing because it carries application data.
  */
 const harmless = [
   'connection', 'keep-alive', 'proxy-connection',
@@ -13,7 +13,7 @@ const harmless = [
   'uber-trace-id', 'x-amzn-trace-id', 'x-cloud-trace-context', 'x-request-id', 'x-correlation-id'
 ] // biome-ignore format: a list
 
-/** Headers that no configuration can declare harmless: credentials, the resource, a part of it, and conditions. */
+/** Headers that cannot be excluded: credentials, the resource, a part of it, and conditions. */
 const essential = new Set([
   'host', 'authorization', 'proxy-authorization', 'cookie', 'range', 'if-match', 'if-none-match',
   'if-modified-since', 'if-unmodified-since', 'if-range'
@@ -23,11 +23,11 @@ const essential = new Set([
 const methodOverrides = new Set(['x-http-method-override', 'x-http-method', 'x-method-override'])
 
 export interface IdentityOptions {
-  /** Headers that identify although they are usually harmless. */
+  /** Headers that distinguish requests although they are on the list of harmless ones. */
   readonly headers?: readonly string[]
-  /** Headers that do not identify, besides the usual ones. */
+  /** Headers to ignore besides the list of harmless ones. */
   readonly excludeHeaders: readonly string[]
-  /** Headers whose value is new for each request: the gateway's own request id. */
+  /** Headers with a new value for each request: the gateway's own request id. */
   readonly perRequest?: readonly string[]
 }
 
@@ -35,13 +35,15 @@ export interface Identity {
   /** Names in lower case. */
   readonly ignored: ReadonlySet<string>
   /**
-   * The same text for requests that may get the same response, whatever their method; null for a request that shares
-   * its response with no other.
+   * Returns the same text for requests that may share a response, whatever their method; null for a request that must
+   * not share one.
    */
   readonly of: (opts: DispatchOptions) => string | null
 }
 
-/** Requests are identical if target, consumer and all headers but the ignored ones are. */
+/**
+ * Builds the comparison of requests: they are identical if target, consumer and all headers but the ignored ones are.
+ */
 export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: IdentityOptions): Identity {
   const lower = (names: readonly string[]) => names.map((name) => name.toLowerCase())
   const ignored = new Set([...harmless, ...lower(perRequest), ...lower(excludeHeaders)])
@@ -52,7 +54,7 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
     of(opts) {
       const { path, caller, variant } = opts
       if (!isPlainGet(opts)) return null
-      // Trust decides who may ask for faults.
+      // Only trusted callers may request faults, so trust distinguishes requests.
       let text = `${caller?.trusted === true}${part(variant)}${part(path)}${part(caller?.consumer?.id)}`
       const pairs = headerPairs(opts)
       for (let i = 0; i < pairs.length; i += 2) {
@@ -65,7 +67,7 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
   }
 }
 
-/** With its length, so that no value passes for two: `;2:ab`, and `;` for none. */
+/** Encodes a value with its length, so that two values never look like one: `;2:ab`, and `;` for none. */
 export function part(text: string | undefined): string {
   return text === undefined ? ';' : `;${text.length}:${text}`
 }
@@ -75,7 +77,7 @@ function isPlainGet({ method, upgrade, query, body }: DispatchOptions): boolean 
   return body === null || body === undefined
 }
 
-/** Returns whether the request says who asks. The response may then be meant for that caller only. */
+/** Returns whether the request identifies its caller. The response may then be meant for that caller only. */
 export function isPersonal(opts: DispatchOptions): boolean {
   if (opts.caller?.consumer) return true
   const pairs = headerPairs(opts)

@@ -1,6 +1,6 @@
 /** Headers, cookies and query parameters out of a dispatch, in all of undici's shapes. */
 import t from 'tap'
-import { cookieOf, factReader, headerOf, queryOf } from '../../../plugins/mesh/core/request-facts.ts'
+import { cookieOf, fieldReader, headerOf, queryOf } from '../../../plugins/mesh/core/request-fields.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 
 type Headers = DispatchOptions['headers']
@@ -70,7 +70,7 @@ t.test('what hashOn names', async (t) => {
   const request = { ...opts(['x-user', '7', 'cookie', 'id=8'], '/x?q=9'), caller }
   const sources = ['header:X-User', 'cookie:id', 'query:q', 'ip', 'consumer'] as const
   t.strictSame(
-    sources.map((source) => factReader(source)(request)),
+    sources.map((source) => fieldReader(source)(request)),
     ['7', '8', '9', '10.0.0.9', 'acme']
   )
   const empty = {
@@ -78,7 +78,7 @@ t.test('what hashOn names', async (t) => {
     caller: { ip: '', consumer: null, trusted: false }
   }
   for (const source of sources) {
-    t.equal(factReader(source)(empty), undefined, `${source}: empty`)
-    t.equal(factReader(source)(opts(undefined)), undefined, `${source}: none`)
+    t.equal(fieldReader(source)(empty), undefined, `${source}: empty`)
+    t.equal(fieldReader(source)(opts(undefined)), undefined, `${source}: none`)
   }
 })

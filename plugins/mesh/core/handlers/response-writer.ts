@@ -2,10 +2,10 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
- * Gives an answer that is already in memory, or comes from elsewhere, to a handler: at the handler's own pace, with a
- * controller of its own, and with undici's manners where the handler throws.
+ * Writes a response from memory or from another call to a handler: at the handler's pace, with a controller of its own.
+ * If the handler throws, the response is aborted, as undici does.
  */
-export class Outlet implements DispatchController {
+export class ResponseWriter implements DispatchController {
   aborted = false
   paused = false
   reason: Error | null = null
@@ -19,7 +19,7 @@ export class Outlet implements DispatchController {
   #over = false
   #flushing = false
 
-  /** `onPause` and `onAbort` are told what the handler wants. */
+  /** Takes callbacks for the handler's pauses (true), resumes (false) and aborts. */
   constructor(handler: DispatchHandler, onPause?: (paused: boolean) => void, onAbort?: (reason: Error) => void) {
     this.#handler = handler
     this.#onPause = onPause
@@ -46,7 +46,7 @@ export class Outlet implements DispatchController {
     this.#flush()
   }
 
-  /** At once, whatever waits: the answer will never be whole. */
+  /** Fails the response at once, without its queued chunks: it would not be complete. */
   fail(error: Error): void {
     if (this.#over) return
     this.#end()
@@ -81,7 +81,7 @@ export class Outlet implements DispatchController {
   }
 
   #flush(): void {
-    // The handler may call resume() while it is given a chunk.
+    // The handler may call resume() inside onResponseData().
     if (this.#flushing) return
     this.#flushing = true
     let given = 0

@@ -1,6 +1,6 @@
 /**
- * Readers of one header, cookie or query parameter, for hashing and canaries: out of the options of a dispatch, in
- * whichever of undici's shapes the caller gave them. `undefined` if the request has none of that name.
+ * Readers of one header, cookie or query parameter of a call, for hashing and canaries. They accept headers in all of
+ * undici's shapes, and return `undefined` if the request has none of that name.
  */
 import type { HashSource } from '../../../config/schema.ts'
 import { unmapped } from '../../http-syntax.ts'
@@ -8,7 +8,7 @@ import type { DispatchOptions } from './types.ts'
 
 type Value = string | readonly string[] | number | undefined | null
 
-/** By its name in lower case; several of one name as RFC 9110, 5.3, puts them together. */
+/** Returns a header by its name in lower case; repeated ones are combined (RFC 9110, 5.3). */
 export function headerOf({ headers }: DispatchOptions, name: string, separator = ', '): string | undefined {
   if (headers === null || headers === undefined) return undefined
   if (Array.isArray(headers)) return fromFlat(headers, name, separator)
@@ -20,7 +20,7 @@ export function headerOf({ headers }: DispatchOptions, name: string, separator =
   return found
 }
 
-/** All headers as name, value, name, value; names in lower case, repeated ones in their order. */
+/** Returns all headers as name, value, name, value, with names in lower case; repeated ones keep their order. */
 export function headerPairs({ headers }: DispatchOptions): readonly string[] {
   const pairs: string[] = []
   if (headers === null || headers === undefined) return pairs
@@ -39,7 +39,7 @@ function addPair(pairs: string[], name: string, value: Value): void {
   else for (const item of value) pairs.push(name.toLowerCase(), String(item))
 }
 
-/** As the bridge gives them: name, value, name, value. */
+/** Reads from the shape in which the bridge passes headers: name, value, name, value. */
 function fromFlat(headers: readonly Value[], name: string, separator: string): string | undefined {
   let found: string | undefined
   for (let i = 0; i + 1 < headers.length; i += 2) {
@@ -58,11 +58,11 @@ function joined(before: string | undefined, value: Value, separator: string): st
   return before === undefined ? text : before + separator + text
 }
 
-/** The first cookie of that name, as it came but for quotes; HTTP/2 spreads cookies over several fields. */
+/** Returns the first cookie of that name, without quotes. HTTP/2 may send cookies in several fields. */
 export function cookieOf(opts: DispatchOptions, name: string): string | undefined {
   const text = headerOf(opts, 'cookie', '; ')
   if (text === undefined) return undefined
-  // A search for the name, not pair by pair: a header section has room for 8,000 empty pairs.
+  // Search for the name instead of splitting: a header section has room for 8,000 empty pairs.
   for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name, at + name.length)) {
     const before = skipBlanks(text, at - 1, -1)
     const equals = skipBlanks(text, at + name.length, 1)
@@ -74,23 +74,23 @@ export function cookieOf(opts: DispatchOptions, name: string): string | undefine
   return undefined
 }
 
-/** Returns the position at which the blanks at `at` end, in that direction. */
+/** Returns the position of the first character from `at`, in that direction, that is not a blank. */
 function skipBlanks(text: string, at: number, direction: 1 | -1): number {
   while (text[at] === ' ' || text[at] === '\t') at += direction
   return at
 }
 
-/** The first parameter of that name, decoded; `name` without `=` is the empty text. */
+/** Returns the first query parameter of that name, decoded; a name without `=` has the value ''. */
 export function queryOf({ path, query }: DispatchOptions, name: string): string | undefined {
   const mark = path.indexOf('?')
-  // undici takes one or the other.
+  // undici accepts a query either in `path` or in `query`.
   if (mark < 0) return query === undefined || query === null ? undefined : joined(undefined, query[name], ',')
   let equals = mark
   let decodings = 0
   for (let at = mark + 1; at < path.length; ) {
     const ampersand = path.indexOf('&', at)
     const end = ampersand < 0 ? path.length : ampersand
-    // Looked for once, not again behind each ampersand.
+    // Search for "=" only when the last one found has been passed, not again after each ampersand.
     if (equals >= 0 && equals < at) equals = path.indexOf('=', at)
     const nameEnd = equals < 0 || equals > end ? end : equals
     const length = nameEnd - at
@@ -107,7 +107,7 @@ export function queryOf({ path, query }: DispatchOptions, name: string): string 
   return undefined
 }
 
-/** Encoded names that are looked at: a malformed one costs as much as a tenth of a request. */
+/** Most encoded names that are decoded: a malformed one costs as much as a tenth of a request. */
 const mostDecodings = 32
 
 function isEncoded(text: string): boolean {
@@ -123,8 +123,10 @@ function decoded(text: string): string {
   }
 }
 
-/** Reads what a `hashOn` or `stickOn` names; nothing and the empty text are both `undefined`. */
-export function factReader(source: HashSource): (opts: DispatchOptions) => string | undefined {
+/**
+ * Returns a reader for the value that a `hashOn` or `stickOn` names; it returns `undefined` for '' and for no value.
+ */
+export function fieldReader(source: HashSource): (opts: DispatchOptions) => string | undefined {
   if (source === 'ip') return ({ caller }) => unmapped(caller?.ip) || undefined
   if (source === 'consumer') return ({ caller }) => caller?.consumer?.id || undefined
   const colon = source.indexOf(':')

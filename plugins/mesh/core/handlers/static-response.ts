@@ -1,22 +1,26 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { STATUS_CODES } from 'node:http'
 import type { DispatchHandler, DispatchOptions } from '../types.ts'
-import { Outlet } from './outlet.ts'
+import { ResponseWriter } from './response-writer.ts'
 
-/** A ready-made answer. */
-export interface StaticAnswer {
+/** A complete response in memory. */
+export interface StaticResponse {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: Buffer
 }
 
-/** Statuses whose answers have no body; RFC 9110, 6.4.1. */
+/** Returns whether responses with this status have no body (RFC 9110, 6.4.1). */
 export function isBodiless(status: number): boolean {
   return status === 204 || status === 304
 }
 
-/** With its length, and a content type that fits the text where none is given. */
-export function staticAnswer(status: number, headers: Readonly<Record<string, string>>, text: string): StaticAnswer {
+/** Builds a response with its Content-Length, and with a Content-Type by its text unless `headers` has one. */
+export function staticResponse(
+  status: number,
+  headers: Readonly<Record<string, string>>,
+  text: string
+): StaticResponse {
   const body = isBodiless(status) ? Buffer.alloc(0) : Buffer.from(text)
   const own = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
   if (text !== '') own['content-type'] ??= isJson(text) ? 'application/json' : 'text/plain; charset=utf-8'
@@ -34,18 +38,18 @@ function isJson(text: string): boolean {
   }
 }
 
-/** Answers a dispatch on the spot, without a service. */
-export function answerWith(
+/** Responds to a dispatch at once, without a service. */
+export function respondWith(
   { method }: DispatchOptions,
   handler: DispatchHandler,
   status: number,
   headers: IncomingHttpHeaders,
   body: Buffer
 ): boolean {
-  const outlet = new Outlet(handler)
-  outlet.start(null)
-  outlet.head(status, headers, STATUS_CODES[status] ?? '')
-  if (body.length > 0 && method !== 'HEAD') outlet.data(body)
-  outlet.end({})
+  const writer = new ResponseWriter(handler)
+  writer.start(null)
+  writer.head(status, headers, STATUS_CODES[status] ?? '')
+  if (body.length > 0 && method !== 'HEAD') writer.data(body)
+  writer.end({})
   return true
 }

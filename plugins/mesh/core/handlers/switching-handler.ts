@@ -3,24 +3,24 @@ import type { DispatchController, DispatchHandler } from '../types.ts'
 import { StableHandler } from './stable-handler.ts'
 
 /**
- * Stands between a caller and the calls that may answer it, one after the other: the caller sees one controller and
- * one record, which always tells of the newest call.
+ * Connects a caller to successive calls, any of which may provide its response: the caller sees one controller, and one
+ * record, which is always that of the newest call.
  */
-export class StandIn extends StableHandler implements CallRecord {
+export class SwitchingHandler extends StableHandler implements CallRecord {
   readonly #name: string
   #record: CallRecord | null = null
-  /** Of the calls before. */
+  /** Attempts of earlier calls. */
   #attempts = 0
   #sent = false
   #started = false
 
-  /** `name` is that of the service that was asked for. */
+  /** Takes the name of the service that the caller named. */
   constructor(next: DispatchHandler, name: string) {
     super(next)
     this.#name = name
   }
 
-  /** A call that may answer has begun. */
+  /** Switches to a call that has begun; the caller's own `onRequestStart` runs once. */
   override onRequestStart(controller: DispatchController, context: unknown): void {
     super.onRequestStart(controller, context)
     const record = (context as CallContext | null)?.call ?? null
@@ -55,7 +55,7 @@ export class StandIn extends StableHandler implements CallRecord {
   }
 
   get sent(): boolean {
-    // Not known is not safe.
+    // Without a record, assume that the request was sent: repeating it would not be safe.
     return this.#sent || (this.#record?.sent ?? true)
   }
 }
