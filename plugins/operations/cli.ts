@@ -14,6 +14,7 @@ import type { Config } from '../../config/schema.ts'
 import { version } from './about.ts'
 import { count } from './banner.ts'
 import type { Asked } from './explain.ts'
+import { init } from './init.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
 import { runReadyHooks } from './ready-hooks.ts'
@@ -93,6 +94,8 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       return null
     case 'check':
       return print(`${other}: ok, ${await tried(await load(other, gateways), gateways)}\n`)
+    case 'init':
+      return print(await init(fileNamed(argument ?? '.'), join(home, 'config/starter'), version))
     case 'schema':
       return print(
         `${JSON.stringify(editorSchema(await gateways.schemaOf(argument === undefined ? null : other)), null, 2)}\n`

@@ -12,6 +12,7 @@ const usage = `jingwei: an API gateway in which the edge and the mesh never mix
                                   what would become of a request: route, concerns, service, instances
                                   -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --listener NAME
   node app.ts schema [FILE]       print the configuration's JSON Schema, for editors; of FILE, with its plugins' concerns
+  node app.ts init [FOLDER]       write a starter repository: configuration, plugin, tests, Dockerfile, CI
 %COMMANDS%
   --config FILE   the configuration; else JINGWEI_CONFIG, else gateway.yaml in this folder, else an example
   --version, --help
