@@ -8,7 +8,7 @@
  */
 import { execFile } from 'node:child_process'
 import { globSync } from 'node:fs'
-import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, normalize, relative, resolve } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 
@@ -99,4 +99,5 @@ async function copyFiles(): Promise<void> {
     const text = await readFile(join(home, file), 'utf8')
     await writeFile(join(out, file), text.replaceAll(/(path: \.\/\S+)\.ts\b/g, '$1.js'))
   }
+  await cp(join(home, 'config/starter'), join(out, 'config/starter'), { recursive: true })
 }
