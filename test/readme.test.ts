@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 // The documentation agrees with the code: keys, links, examples, metrics, error codes.
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

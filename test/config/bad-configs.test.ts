@@ -1,3 +1,4 @@
+// slow: takes about 8 s
 import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 10 s
 /** Large files are loaded without blocking the event loop, and as small ones are. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 28 s
 import { testSections } from './served.ts'
 
 testSections(['discovery', 'mesh'])

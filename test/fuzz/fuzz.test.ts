@@ -1,3 +1,4 @@
+// slow: takes about 16 s
 import { randomInt } from 'node:crypto'
 import t from 'tap'
 import { judge } from './check.ts'

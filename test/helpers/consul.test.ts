@@ -1,3 +1,4 @@
+// slow: starts Consul
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: starts HAProxy
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'

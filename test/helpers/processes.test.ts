@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'

@@ -1,3 +1,4 @@
+// slow: starts Prometheus
 import t from 'tap'
 import { freePort, waitFor } from './processes.ts'
 import { promtool, startPrometheus } from './prometheus.ts'

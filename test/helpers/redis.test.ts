@@ -1,3 +1,4 @@
+// slow: starts Redis
 import t from 'tap'
 import { ask, startRedis } from './redis.ts'
 

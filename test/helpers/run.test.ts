@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'

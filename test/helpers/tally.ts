@@ -47,6 +47,27 @@ export function tallyOf(tell: (text: string) => void): { parser: Parser; tally: 
   return { parser, tally }
 }
 
+/** Name of the subtest that follows those of a file, where several files share a process. */
+export const endOf = (file: string, tookMs: number) => `end of ${file} after ${Math.round(tookMs)} ms`
+
+/** A parser for the TAP of several files that share a process. `rest` counts the tests of a file that did not end. */
+export function talliesOf(ended: (file: string, tally: Tally, tookMs: number) => void): {
+  parser: Parser
+  rest: Tally
+} {
+  const parser = new Parser()
+  const rest = new Tally()
+  let current = new Tally()
+  follow(parser, new Tally(), [], (tally, { name }) => {
+    const [, file, ms] = /^end of (.+) after (\d+) ms$/.exec(name) ?? []
+    if (file === undefined) return current.add(tally)
+    ended(file, current, Number(ms))
+    current = new Tally()
+  })
+  parser.on('complete', () => rest.add(current))
+  return { parser, rest }
+}
+
 /** Counts the leaves: the closing line of a subtest repeats what its own lines said. */
 function follow(parser: Parser, tally: Tally, path: string[], closed?: (tally: Tally, result: Result) => void): void {
   let child: Tally | undefined

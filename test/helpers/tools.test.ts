@@ -1,3 +1,4 @@
+// slow: starts other programs
 import t from 'tap'
 import { fromList, fromStanzas } from './debian.ts'
 import { tool } from './tools.ts'

@@ -1,3 +1,4 @@
+// slow: takes about 51 s
 /** Interceptors of users that misbehave, in every callback and every way: each harms its own call and nothing else. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'

@@ -1,3 +1,4 @@
+// slow: installs packages
 /** OpenTelemetry's own undici instrumentation sees the calls of a mesh: spans, their parents, `traceparent`. */
 import { createRequire } from 'node:module'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 6 s
 /** The mesh half alone: no Fastify, and nothing that keeps a process alive. */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'

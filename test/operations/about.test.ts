@@ -1,3 +1,4 @@
+// slow: starts Prometheus
 /** The version and the configuration file of a running gateway, by which an operator tells nodes apart. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 /** The admin port: whom it answers, and what it does not show. */
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'

@@ -1,3 +1,4 @@
+// slow: takes about 15 s
 /** Which file a command reads: relative to the folder where it was called, also when npm calls it. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'

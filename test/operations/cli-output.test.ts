@@ -1,3 +1,4 @@
+// slow: takes about 8 s
 /** Commands whose output nobody reads to its end. */
 import { join } from 'node:path'
 import t from 'tap'

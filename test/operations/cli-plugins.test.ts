@@ -1,3 +1,4 @@
+// slow: takes about 52 s
 // The commands and plugins: `check` loads them, and what fails is told with its line.
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

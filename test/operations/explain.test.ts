@@ -1,3 +1,4 @@
+// slow: takes about 6 s
 /** Explanation of a request, without sending it. */
 import { join } from 'node:path'
 import type { Test } from 'tap'

@@ -1,3 +1,4 @@
+// slow: takes about 24 s
 /** A log that cannot be written: a full disk, a reader that stops, a pipe that is closed. Each in a process of its own. */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'

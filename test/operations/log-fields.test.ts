@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 /** One name and one type for a thing in all log lines: `requestId`, and `err` as an object. */
 import type net from 'node:net'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 /** Faults that a reload survives: files that cannot be read, gateways that fail late, clients that ask for too much. */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'

@@ -1,3 +1,4 @@
+// slow: takes about 38 s
 /** Reloads of the configuration of a running gateway: what changes, what goes on, and what a failure leaves as it is. */
 import { once } from 'node:events'
 import { readFileSync, unlinkSync, writeFileSync } from 'node:fs'

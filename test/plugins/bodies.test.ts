@@ -1,3 +1,4 @@
+// slow: installs packages
 // Bodies: those of a plugin's own routes are parsed as in any Fastify, those of proxied routes go on as streams.
 import http from 'node:http'
 import { join } from 'node:path'

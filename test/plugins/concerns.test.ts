@@ -1,3 +1,4 @@
+// slow: takes about 8 s
 /** Concerns that users' modules define: validated, inherited, placed and shown as the bundled ones are. */
 import { join } from 'node:path'
 import type { Test } from 'tap'

@@ -1,3 +1,4 @@
+// slow: takes about 19 s
 // Error handlers of plugins: they render errors, and what the error table says of the gateway and its services stays.
 import { join } from 'node:path'
 import type { Test } from 'tap'

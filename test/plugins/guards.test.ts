@@ -1,3 +1,4 @@
+// slow: takes about 26 s
 /** Plugins that misbehave in a running gateway: in every hook and callback, in every way, over every version of HTTP. */
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'

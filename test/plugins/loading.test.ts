@@ -1,3 +1,4 @@
+// slow: takes about 12 s
 // Plugins under `plugins:` are found, get their options, and run in order. The error for a plugin that fails names its
 // place in the list, and nothing of the gateway stays running.
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // Plugins that the gateway uses itself, or whose names it takes, registered by a user as well.
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'

@@ -1,3 +1,4 @@
+// slow: takes about 19 s
 /** Plugins that own a port: it goes on over reloads, and the commands leave it alone. */
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'

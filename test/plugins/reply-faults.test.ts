@@ -1,3 +1,4 @@
+// slow: takes about 17 s
 // Responses of plugins that HTTP cannot carry, in a running gateway: each fails alone, over every protocol.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

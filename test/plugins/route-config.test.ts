@@ -1,3 +1,4 @@
+// slow: takes about 9 s
 /** `routes[].config`: keys that plugins declare are checked, and a key that no plugin reads is a fault with its place. */
 import { join } from 'node:path'
 import type { Test } from 'tap'

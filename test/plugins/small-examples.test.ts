@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 // The eight small plugins of config/examples/plugins, each with the real gateway.
 import { createHmac } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'

@@ -1,3 +1,4 @@
+// slow: takes about 34 s
 // Streams of `onSend` hooks that keep a response waiting: bounded by the plugin's hookTimeout, on every protocol.
 import { once } from 'node:events'
 import http from 'node:http'

@@ -1,3 +1,4 @@
+// slow: starts Redis
 /** State that outlives a configuration: who gets it again, and when it ends. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'

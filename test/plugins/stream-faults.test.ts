@@ -1,3 +1,4 @@
+// slow: takes about 17 s
 // Streams of `onSend` hooks that fail, in a running gateway: their response fails, and nothing else does.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 10 s
 /** Changes of files, in all the ways in which people and programs make them: each new content is reported once. */
 import { execFileSync } from 'node:child_process'
 import {

@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 import type { Test } from 'tap'
 import t from 'tap'
 import type { RunningGateway } from '../helpers/gateway.ts'

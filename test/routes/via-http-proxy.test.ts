@@ -1,3 +1,4 @@
+// slow: takes about 16 s
 /** Configured routes that the real @fastify/http-proxy serves. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 6 s
 /** @fastify/http-proxy, the real package, on the mesh: statuses without content, and clients and services that stall. */
 import http2 from 'node:http2'
 import net from 'node:net'

@@ -1,3 +1,4 @@
+// slow: takes about 14 s
 // Responses that go through Fastify's reply, so that `onSend` hooks see them: byte for byte, over every protocol.
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'

@@ -1,3 +1,4 @@
+// slow: takes about 10 s
 // Services that send next to nothing, but always a little: the idle timeout never ends them.
 import { once } from 'node:events'
 import http2 from 'node:http2'

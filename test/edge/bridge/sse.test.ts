@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'

@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 /** Fields of the access line that tell times, trace, what has answered, and why a request was refused. */
 import type { ServerResponse } from 'node:http'
 import { PassThrough } from 'node:stream'

@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 import type { Test } from 'tap'
 import t from 'tap'
 import {

@@ -1,3 +1,4 @@
+// slow: takes about 8 s
 /** A gateway whose event loop lags refuses requests, so that those under way end. */
 import t from 'tap'
 import { LoopLag } from '../../../plugins/edge/concerns/overload/loop-lag.ts'

@@ -1,3 +1,4 @@
+// slow: starts Redis
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,3 +1,4 @@
+// slow: takes about 12 s
 // WebSocket clients that leave at any moment around their 101. Clients and service are processes of their own: only then
 // does the gateway find a client's end and a service's 101 in one event-loop iteration.
 import type { ChildProcess } from 'node:child_process'

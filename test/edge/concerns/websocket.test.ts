@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import net from 'node:net'

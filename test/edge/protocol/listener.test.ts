@@ -1,3 +1,4 @@
+// slow: takes about 10 s
 import { once } from 'node:events'
 import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 'node:http2'
 import http2 from 'node:http2'

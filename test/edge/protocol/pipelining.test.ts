@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 // Requests that come before the answer to an earlier one wait for their turn.
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,3 +1,4 @@
+// slow: takes about 29 s
 // Clients that send or read next to nothing, but always a little: a time limit that each byte restarts never ends them.
 import { once } from 'node:events'
 import type { ClientHttp2Session } from 'node:http2'

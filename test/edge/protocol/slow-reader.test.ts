@@ -1,3 +1,4 @@
+// slow: takes about 8 s
 /** Clients that take their answers slowly, or not at all. */
 import { once } from 'node:events'
 import http2 from 'node:http2'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // Handshakes of routes that are not the gateway's belong to other listeners: real plugins, named in the configuration.
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'

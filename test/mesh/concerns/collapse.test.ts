@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 /** Calls that share an answer: which do, which must not, and that none of them holds up or takes down another. */
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 /** Hedged attempts: when, for whom, who wins, and what becomes of the other. */
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'

@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 /** Ends of an attempt that count against its instance, over real sockets. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'

@@ -1,3 +1,4 @@
+// slow: takes about 9 s
 /** Retries: what is sent again, where, how often, and what never is. */
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'

@@ -1,3 +1,4 @@
+// slow: takes about 8 s
 /** Timeouts, aborts and the counts that must come out even whenever they strike. */
 import type { ServerResponse } from 'node:http'
 import { PassThrough, Readable } from 'node:stream'

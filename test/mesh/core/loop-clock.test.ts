@@ -1,3 +1,4 @@
+// slow: takes about 9 s
 /** An event loop that is blocked: what it could not do in time blames no instance. */
 import type { Test } from 'tap'
 import t from 'tap'

@@ -1,3 +1,4 @@
+// slow: starts Consul
 /** Two real datacenters, joined over their WAN: a service fails over to the second, and back. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

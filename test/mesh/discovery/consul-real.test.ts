@@ -1,3 +1,4 @@
+// slow: starts Consul
 /** Discovery against a real Consul: what the scripted one cannot prove. */
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'

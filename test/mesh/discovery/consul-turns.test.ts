@@ -1,3 +1,4 @@
+// slow: starts Consul
 /** More services than an agent takes connections: by hand, and against a real one. */
 import { Agent } from 'node:http'
 import { connect } from 'node:net'

@@ -1,3 +1,4 @@
+// slow: takes about 30 s
 /** The loop against a scripted Consul, for the answers that a real one gives rarely. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

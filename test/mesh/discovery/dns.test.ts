@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 /** DNS discovery against a small server over UDP and TCP. */
 import dgram from 'node:dgram'
 import type { AddressInfo } from 'node:net'

@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 /** Which connection a request gets, and what becomes of both. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // Published plugins that say who may come in.
 import { createSign, generateKeyPairSync } from 'node:crypto'
 import t from 'tap'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // Published plugins that read requests and set headers of responses, before a request is forwarded.
 import t from 'tap'
 import { waitFor } from '../../helpers/processes.ts'

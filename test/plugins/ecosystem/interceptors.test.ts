@@ -1,3 +1,4 @@
+// slow: installs packages
 // undici's own interceptors, of the gateway's version and of the one before: on the control below @fastify/http-proxy.
 import { gzipSync } from 'node:zlib'
 import t from 'tap'

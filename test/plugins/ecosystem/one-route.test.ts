@@ -1,3 +1,4 @@
+// slow: installs packages
 // Published plugins on one route alone: on the control, in the context of its http-proxy.
 import t from 'tap'
 import { basic, works } from './support.ts'

@@ -1,3 +1,4 @@
+// slow: starts Redis
 // Published plugins that watch and run a server, and bring it data.
 import t from 'tap'
 import { waitFor } from '../../helpers/processes.ts'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // Published plugins that bring routes of their own, beside the proxied ones.
 import t from 'tap'
 import { page, works } from './support.ts'

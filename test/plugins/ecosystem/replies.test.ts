@@ -1,3 +1,4 @@
+// slow: installs packages
 // Published plugins that work in `onSend`: on routes with them, a service's response goes through Fastify's reply.
 import t from 'tap'
 import type { Row } from './support.ts'

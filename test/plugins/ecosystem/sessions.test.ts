@@ -1,3 +1,4 @@
+// slow: installs packages
 // Published plugins that log in, and read what they wrote in the requests that follow.
 import t from 'tap'
 import { startService } from '../../helpers/gateway.ts'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // fastify-graceful-shutdown listens to the signals of the process, so each side gets a process of its own.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: installs packages
 // WebSockets of a route with published plugins: those that guard it refuse handshakes, those that work in `onSend` leave
 // messages alone.
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 /** Client certificates: required, requested, by host; and requests that come on a connection of another host. */
 import type http2 from 'node:http2'
 import type { ConnectionOptions } from 'node:tls'

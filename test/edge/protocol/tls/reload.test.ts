@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 /** `listen.tls` that another configuration changes: the listener takes it live. */
 import { writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'

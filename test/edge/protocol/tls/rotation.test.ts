@@ -1,3 +1,4 @@
+// slow: takes about 6 s
 /** Certificates that change on disk: handshakes from then on get the new ones, and nothing that runs is disturbed. */
 import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import https from 'node:https'

@@ -1,3 +1,4 @@
+// slow: takes about 12 s
 /** The gateway's own identity: leaf and roots, as they change and fail. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
