@@ -107,12 +107,12 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
 
   server.post('/admin/reload', async (_request, reply) => {
     if (reload === null) {
-      const message = 'the gateway is part of another server, which has to be restarted'
+      const message = 'the gateway is embedded in another server and cannot reload; restart that server'
       return reply.code(501).send({ statusCode: 501, error: 'Not Implemented', message })
     }
     const { applied, faults, ...outcome } = await reload('admin request')
     if (applied) return outcome
-    const message = 'the configuration was not applied; the one before stays in use'
+    const message = 'the configuration was not applied; the previous one stays in use'
     return reply.code(422).send({ statusCode: 422, error: 'Unprocessable Content', message, faults, ...outcome })
   })
 

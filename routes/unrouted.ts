@@ -6,9 +6,9 @@ import type { RouteTable } from '../config/route-table.ts'
 import { hostOf, pathUnder } from './match.ts'
 
 const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
-const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
-const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route takes the method %s here', 405)
-const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'The method is not known', 501)
+const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve this host', 421)
+const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route accepts the method %s for this path', 405)
+const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'Unknown request method', 501)
 
 /** Tells a wrong method (405, with Allow) from a wrong path (404) and, where that is asked for, a wrong host (421). */
 export function unrouted(

@@ -11,7 +11,7 @@ import type { RouteConfig } from '../config/schema.ts'
 type ModuleOptions = Partial<FastifyHttpProxyOptions>
 type Params = Record<string, string>
 
-const Undecodable = createError('JW_BAD_TARGET', 'The path has octets that are not UTF-8', 400)
+const Undecodable = createError('JW_BAD_TARGET', 'The path is not valid UTF-8', 400)
 
 /** Options that the configuration sets, and the reason why a module must not. */
 const reserved: Readonly<Record<string, string>> = {

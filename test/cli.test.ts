@@ -35,7 +35,7 @@ t.test('help and version', async (t) => {
   const byNpm = await jingwei(['--help'], { npm_execpath: '/usr/bin/npm' })
   t.equal(byNpm.code, 0)
   t.notMatch(byNpm.stdout, 'node app.ts', 'which an older Node than the one of npm cannot run')
-  t.match(byNpm.stdout, '  npm -s start -- check [FILE]        say all')
+  t.match(byNpm.stdout, '  npm -s start -- check [FILE]        report every fault')
   const columns = (text: string) => [...text.matchAll(/^ {2}(?:n.*?)? {2,}(?=\S)/gm)].map(([start]) => start.length)
   t.strictSame(new Set(columns(byNpm.stdout)), new Set([38]), 'in columns')
   t.match(await jingwei(['--version']), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })

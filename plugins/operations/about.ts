@@ -1,4 +1,4 @@
-/** The program, its version and the configuration file: in the log, on the admin port and as metrics. */
+/** Version of the program and the configuration file in use, for the log, the admin port and metrics. */
 import { readFileSync } from 'node:fs'
 import { findPackageJSON } from 'node:module'
 import fp from 'fastify-plugin'
@@ -10,7 +10,7 @@ export const { version } = JSON.parse(manifest) as { version: string }
 
 const startedAt = new Date(performance.timeOrigin).toISOString()
 
-/** Returns what an operator compares between the nodes of a cluster; and, of a running process, how the last load ended. */
+/** Returns the facts that operators compare between the nodes of a cluster; for a running process, also the result of the last load. */
 export function about({ file, hash }: Pick<Config, 'file' | 'hash'>, lastLoad?: LastLoad) {
   return { version, node: process.version, startedAt, config: { file, hash }, ...(lastLoad && { lastLoad }) }
 }
@@ -19,7 +19,7 @@ export default fp<Config>(
   async (fastify, config) => {
     if (!fastify.hasDecorator('meter')) return
     const { host } = fastify
-    // One that has been replaced serves its last requests.
+    // This gateway may have been replaced while it finishes its last requests, so `config` may be outdated.
     const inUse = () => host?.config() ?? config
     const ends = [
       fastify.meter.gauge({
@@ -36,12 +36,12 @@ export default fp<Config>(
       }),
       fastify.meter.gauge({
         name: 'jingwei_config_last_reload_success',
-        help: '1 if the configuration could be loaded the last time, else 0',
+        help: '1 if the last load of the configuration succeeded, else 0',
         collect: (set) => set({}, host?.lastLoad().success === false ? 0 : 1)
       }),
       fastify.meter.gauge({
         name: 'jingwei_config_last_reload_timestamp_seconds',
-        help: 'Time when a configuration was last loaded successfully',
+        help: 'Time of the last successful load of a configuration',
         collect: (set) => set({}, (host?.lastLoad().succeededAt.getTime() ?? Date.parse(startedAt)) / 1000)
       })
     ]

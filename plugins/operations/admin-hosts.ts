@@ -7,15 +7,15 @@ import { unmapped } from '../http-syntax.ts'
 
 const MisdirectedHost = createError(
   'JW_ADMIN_HOST',
-  'The admin port does not answer to this host name; list it in admin.hosts if it is one of its own',
+  'The admin port does not accept this host name; add it to admin.hosts if it is a name of this gateway',
   421
 )
-const CrossSite = createError('JW_ADMIN_CROSS_SITE', 'The admin port answers no requests of other web sites', 403)
+const CrossSite = createError('JW_ADMIN_CROSS_SITE', 'The admin port refuses requests from other web sites', 403)
 
 /**
- * Hook that refuses requests which a browser was tricked into. By DNS rebinding, a web site points its own name to the
- * admin port's address and then reads what the port answers; only `Host` gives it away. A request without `Host` (a
- * load balancer's check over HTTP/1.0) comes from no browser.
+ * Returns a hook that refuses requests which a web site makes through an operator's browser. With DNS rebinding, a site
+ * points its own name to the address of the admin port and reads the responses; such requests show only in `Host`. A request
+ * without `Host` (a health check over HTTP/1.0) cannot come from a browser.
  */
 export function refuseOtherSites(admin: Exclude<Config['admin'], false>) {
   const own = new Set([admin.host, 'localhost', hostname(), ...admin.hosts].map(plainHost))
@@ -29,7 +29,7 @@ export function refuseOtherSites(admin: Exclude<Config['admin'], false>) {
     const { raw } = request
     const { host, origin, 'sec-fetch-site': site, 'sec-fetch-dest': destination } = raw.headers
     if (host !== undefined && !isOwn(host, raw)) return done(new MisdirectedHost())
-    // A link to a page of the admin port may be followed from anywhere.
+    // Links on other sites to a page of the admin port are allowed.
     const isLink = destination === 'document' && raw.method === 'GET'
     const isForeign = site === 'cross-site' && !isLink
     if (isForeign || (origin !== undefined && !isOwn(authorityOf(origin), raw))) return done(new CrossSite())
@@ -37,13 +37,13 @@ export function refuseOtherSites(admin: Exclude<Config['admin'], false>) {
   }
 }
 
-/** The host of an authority, without its port and the brackets of an IPv6 address. */
+/** Returns the host of an authority, without port and without the brackets of an IPv6 address. */
 function hostOf(authority: string): string {
   if (authority.startsWith('[')) return plainHost(authority.slice(1).split(']', 1)[0]!)
   return plainHost(authority.split(':', 1)[0]!)
 }
 
-/** Lower case, without the dot of an absolute name and the IPv6 form of an IPv4 address. */
+/** Normalises a host: lower case, no trailing dot, IPv4-mapped IPv6 addresses as IPv4. */
 function plainHost(host: string): string {
   return unmapped(host.toLowerCase().replace(/\.$/, ''))
 }
@@ -52,7 +52,7 @@ function isLoopback(host: string): boolean {
   return host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
 }
 
-/** Empty, which is nobody's host, for `null` and whatever else is no URL. */
+/** Returns the authority of an `Origin` header; empty, which matches no host, for `null` and other texts that are not URLs. */
 function authorityOf(origin: string): string {
   return URL.canParse(origin) ? new URL(origin).host : ''
 }

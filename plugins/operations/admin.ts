@@ -7,12 +7,12 @@ import { refuseOtherSites } from './admin-hosts.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The server of the admin port, apart from the edge; null when it is switched off. */
+    /** The server of the admin port, separate from the listeners for clients; null with `admin: false`. */
     admin: FastifyInstance | null
   }
 }
 
-/** Makes the admin server: metrics, health, the admin API. What it serves is in `routes/`. */
+/** Creates the admin server for metrics, health checks and the admin API. Its pages are in `routes/`. */
 export default fp<Config>(
   async (fastify, { admin }) => {
     if (admin === false) {
@@ -24,17 +24,17 @@ export default fp<Config>(
       ...(facade && { serverFactory: facade.create }),
       loggerInstance: fastify.log,
       logController: new LogController({ disableRequestLogging: true }),
-      // Health must be told until the very end.
+      // Health checks must get responses until the process ends.
       return503OnClosing: false,
       forceCloseConnections: true
     }) as unknown as FastifyInstance
     server.addHook('onRequest', refuseOtherSites(admin))
-    // One place for all that is shown: URLs of registries and key sets may hold credentials, also in error messages.
+    // Masks credentials in all responses: URLs of registries and key sets may hold some, also in error messages.
     server.addHook('onSend', async (_request, _reply, payload) =>
       typeof payload === 'string' ? maskCredentials(payload) : payload
     )
     fastify.decorate('admin', server)
-    // After the edge's last response, since what is added first closes last.
+    // Hooks run in reverse order, so this closes after the edge has sent its last response.
     fastify.addHook('onClose', () => server.close())
   },
   { name: 'jingwei-admin', fastify: '5.x' }

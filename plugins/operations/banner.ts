@@ -6,20 +6,20 @@ export function count(many: number, what: string): string {
   return `${many} ${what}${many === 1 ? '' : 's'}`
 }
 
-/** A concern, as far as people are told of it. */
+/** The parts of a concern that the banner uses. */
 interface Shown {
   readonly keys: readonly { readonly name: string; readonly provides?: readonly string[] }[]
   readonly tries?: ((about: Started) => readonly string[]) | undefined
   readonly warnings?: ((config: Config) => readonly string[]) | undefined
 }
 
-/** A listener, as people are told of it. */
+/** A listener, as the banner shows it. */
 interface Edge {
   readonly name: string
   readonly url: string
-  /** True if a URL leads to it, and to routes. */
+  /** True if it has a URL under which routes are served. */
   readonly canBeTried: boolean
-  /** Arguments of curl in place of the URL, where it needs more than that. */
+  /** Arguments of curl instead of the URL, if curl needs more than a URL. */
   readonly curl?: string | null
 }
 
@@ -30,7 +30,7 @@ interface Started {
   readonly isOpen: (route: RouteConfig) => boolean
 }
 
-/** Returns the lines for a person who has started the gateway: its addresses, and commands to try. */
+/** Returns the lines that are printed after the start: addresses, and commands to try. */
 export function banner(
   config: Config,
   edges: readonly Edge[],

@@ -1,6 +1,6 @@
 /**
- * Series that are bound to their labels once. prom-client's own look for theirs by its labels with every `inc` and
- * `observe`, also behind `labels()`; here they just add up, and the registry gets them when it is asked.
+ * Metrics whose series are bound to their labels once. prom-client looks up a series by its labels with every `inc` and
+ * `observe`, even after `labels()`. These series only add numbers; the registry reads them at each scrape.
  */
 import type { MetricOptions } from '../meter.ts'
 
@@ -10,7 +10,7 @@ interface Value {
   readonly value: number
 }
 
-/** Metric as a registry of prom-client reads it. */
+/** A metric with the interface that prom-client's registry reads. */
 export abstract class BoundMetric<S> {
   readonly name: string
   readonly help: string
@@ -31,7 +31,7 @@ export abstract class BoundMetric<S> {
     return { name: this.name, help: this.help, type: this.type, aggregator: 'sum', values: this.values() }
   }
 
-  /** The one series of these values, in the order of the label names; it is there from now on. */
+  /** Returns the series with these label values, in the order of the label names. Creates it with value 0 if it is new. */
   labels(...given: (string | number)[]): S {
     const key = given.join('\0')
     const known = this.#series.get(key)
@@ -43,7 +43,7 @@ export abstract class BoundMetric<S> {
     return series
   }
 
-  /** Removes the series with one of these values of a label. Whoever is bound to one counts for nobody. */
+  /** Removes the series whose label has one of these values. Code that still holds a removed series counts without effect. */
   remove(label: string, values: readonly string[]): void {
     if (values.length === 0 || !this.labelNames.includes(label)) return
     const gone = new Set(values)
@@ -80,7 +80,7 @@ export class BoundCounter extends BoundMetric<CounterSeries> {
 }
 
 class HistogramSeries {
-  /** Of each bucket alone; the last one is what is above all bounds. */
+  /** Observations per bucket, not cumulative; the last bucket is for values above all bounds. */
   readonly counts: Float64Array
   sum = 0
   readonly #bounds: readonly number[]

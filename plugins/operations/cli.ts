@@ -26,12 +26,12 @@ const home = join(import.meta.dirname, '../..')
 export interface Gateways {
   /** Loads a file with the concerns of its plugins. */
   loadConfig: (file: string, env?: NodeJS.ProcessEnv, warn?: (warning: Fault) => void) => Promise<Config>
-  /** The schema of a file with the concerns of its plugins; null: of a file without any. */
+  /** Returns the schema of a file with the concerns of its plugins; for null, the schema without plugins. */
   schemaOf: (file: string | null) => Promise<object>
   start: (config: Config, command: string) => Promise<unknown>
   build: (config: Config, options: { logger: boolean; dryRun: boolean }) => FastifyInstance
   explain: (config: Config, asked: Asked) => Promise<string>
-  /** Commands of concerns. */
+  /** Commands that concerns add. */
   commands: readonly Command[]
 }
 
@@ -41,13 +41,13 @@ export interface Command {
   readonly usage: string
   /** Its options, for `parseArgs`. */
   readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
-  /** Returns what is printed. */
+  /** Returns the output. */
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
 
 /** Runs a command; resolves to the exit code, or to null while a gateway is running. */
 export async function run(argv: readonly string[], gateways: Gateways): Promise<number | null> {
-  // An error of these streams would end the process: `| head -1` closes a pipe while we still write.
+  // Without a listener, an 'error' event would end the process: `| head -1` closes the pipe before all is written.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   try {
     return await command(argv, gateways)
@@ -116,7 +116,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   }
 }
 
-/** Options of the command line that every command has, and those of its own. */
+/** Parsed options: those of every command, and those of concerns' commands. */
 interface Values {
   readonly [name: string]: unknown
   readonly config?: string
@@ -124,7 +124,7 @@ interface Values {
   readonly version?: boolean
 }
 
-/** Most arguments of each command, its own name included. */
+/** Maximum of positional arguments for each command, including its name. */
 const most: Readonly<Record<string, number>> = { start: 2, check: 2, routes: 2, explain: 4, schema: 2 }
 
 /** Refuses an argument that would be ignored, such as the second file of `check`. */
@@ -135,8 +135,8 @@ function checkCount(name: string, positionals: readonly string[]): void {
 }
 
 /**
- * Absolute path of a file that a person named, so that messages tell which one was read. npm runs its scripts in the
- * folder of the package; the file is relative to the folder where npm was called.
+ * Returns the absolute path of a file on the command line, so that messages show which file was read. npm runs scripts in
+ * the folder of the package, but the path is relative to the folder in which npm was called.
  */
 function fileNamed(file: string): string {
   const { npm_package_json: script, INIT_CWD: calledIn } = process.env
@@ -144,13 +144,13 @@ function fileNamed(file: string): string {
   return resolve(isByNpm && calledIn !== undefined ? calledIn : process.cwd(), file)
 }
 
-/** Path of the file that is read where none is named: that of the current folder, or an example with services of its own. */
+/** Returns the path of the default configuration: `gateway.yaml` in the current folder, else an example with services of its own. */
 function usualFile(): string {
   const own = fileNamed('gateway.yaml')
   return existsSync(own) ? own : join(home, 'config/gateway.yaml')
 }
 
-/** Warnings go to stderr, so that stdout holds the output of the command alone. */
+/** Loads a configuration. Warnings go to stderr, so that stdout has only the output of the command. */
 function load(file: string, { loadConfig }: Gateways): Promise<Config> {
   return loadConfig(file, process.env, warn)
 }
@@ -167,7 +167,7 @@ async function print(text: string): Promise<0> {
   return 0
 }
 
-/** Resolves when the text is written. A reader that closes its pipe has seen enough. */
+/** Resolves when the text is written. EPIPE is ignored: a reader that closed its pipe needs no more. */
 function write(stream: NodeJS.WriteStream, text: string): Promise<void> {
   return new Promise((resolve, reject) => {
     stream.write(text, (error) => {
@@ -180,13 +180,13 @@ function write(stream: NodeJS.WriteStream, text: string): Promise<void> {
 
 const flushMs = 1000
 
-/** Ends the process after a command. Plugins that it has loaded may have left timers and sockets open. */
+/** Ends the process after a command, even if plugins have left timers and sockets open. */
 export async function exit(code: number): Promise<never> {
   await logFlushed(flushMs)
   process.exit(code)
 }
 
-/** Builds a gateway, which reads its certificates, loads its plugins and runs their `onReady`, and starts nothing. */
+/** Builds a gateway without starting it: reads certificates, loads plugins and runs their `onReady` hooks. */
 async function tried(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false, dryRun: true })
   try {
@@ -199,19 +199,19 @@ async function tried(config: Config, { build }: Gateways): Promise<string> {
   return `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
 }
 
-/** The message of an error; at log level debug, also where it was thrown. */
+/** Returns the message of an error; at log level debug, also its stack. */
 function describe(error: Error): string {
   const isFault = error instanceof ConfigError
   const text = isFault ? error.message : `jingwei: ${error.message}`
   if (process.env.JINGWEI_LOG_LEVEL !== 'debug') return text
-  // A fault of the file is not thrown where it was made, but its cause, such as the error of a plugin, is.
+  // The stack of a ConfigError says nothing; that of its cause, such as the error of a plugin, does.
   const thrown: unknown = isFault ? error.cause : error
   return thrown instanceof Error && thrown.stack !== undefined ? `${text}\n${thrown.stack}` : text
 }
 
 async function routeTable(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false, dryRun: true })
-  // Registers everything; nothing listens and no discovery begins before `ready`.
+  // Registers everything. Listening and discovery would begin with `ready`.
   await gateway.after()
   const hasPlugins = config.plugins.length > 0
   const hasSettings = config.routes.some((route) => route.config !== undefined)

@@ -2,17 +2,17 @@ import type { ServerResponse } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Node's own link to the response under way. A set of responses of our own costs the collector. */
+/** A socket with Node's reference to the current response. A set of responses of our own would cost garbage collection. */
 interface Connection extends Socket {
   _httpMessage?: ServerResponse | null
 }
 
-/** Milliseconds between two looks of a closing server for connections that have become idle. */
+/** Interval at which a closing server closes connections that have become idle. */
 const sweepMs = 50
 
 const CONNECTIONS = Symbol('jingwei.connections')
 
-/** Returns the connections of a server, tracked from now on; what stands for the server has the same. */
+/** Returns the connections of a server and starts to track them. A facade of the server has the same object. */
 export function connectionsOf(server: Server): Connections {
   const known = Reflect.get(server, CONNECTIONS) as Connections | undefined
   if (known !== undefined) return known
@@ -21,10 +21,10 @@ export function connectionsOf(server: Server): Connections {
   return connections
 }
 
-/** Connections of clients to one or more servers, and their orderly end. They outlive a configuration. */
+/** Client connections of one or more servers, and their graceful shutdown. They outlive a configuration. */
 export class Connections {
   readonly #open = new Set<Connection>()
-  /** Those without TLS. */
+  /** Connections without TLS. */
   readonly #plain = new WeakSet<Connection>()
   #draining: Promise<void> | null = null
   #leaving = false
@@ -45,28 +45,28 @@ export class Connections {
     return this.#draining !== null
   }
 
-  /** True if exchanges that end now were broken off by the shutdown. */
+  /** True if exchanges that end now were aborted by the shutdown. */
   get isCutting(): boolean {
     return this.#cutting
   }
 
-  /** Sends clients elsewhere; resolves after the time in which they may still come. */
+  /** Starts draining; resolves after the delay in which requests are still accepted. */
   drain(delayMs: number): Promise<void> {
     if (this.#draining === null) this.sendElsewhere()
     this.#draining ??= sleep(delayMs)
     return this.#draining
   }
 
-  /** Clients learn from `Connection: close` that their next request belongs elsewhere. */
+  /** From now on, responses have `Connection: close`, so that clients send their next request to another node. */
   sendElsewhere(): void {
     this.#leaving = true
     for (const { _httpMessage: response } of this.#open) if (response) response.shouldKeepAlive = false
   }
 
-  /** To be called for each response of HTTP/1 before it begins. */
+  /** Must be called for each HTTP/1 response before its header section is written. */
   meet(response: ServerResponse): void {
     if (this.#leaving) response.shouldKeepAlive = false
-    // Behind answers to earlier requests: Node gives it the connection when its turn has come.
+    // A pipelined request: Node assigns the socket when the earlier responses are complete.
     else if (response.socket === null) {
       response.once('socket', () => {
         if (this.#leaving) response.shouldKeepAlive = false
@@ -75,8 +75,8 @@ export class Connections {
   }
 
   /**
-   * Closes the connections of a closing server as they become idle: Node closes those that are idle now, and would wait out
-   * the keep-alive time of those that become it.
+   * Closes the connections of a closing server as they become idle. Node itself closes only those that are idle at once, and
+   * waits for the keep-alive timeout of the others.
    */
   sweep(server: Server & { closeIdleConnections?: () => void }): void {
     if (!server.listening) return
@@ -84,7 +84,7 @@ export class Connections {
     server.once('close', () => clearInterval(timer))
   }
 
-  /** Ends every client's connection, whatever is under way on it; resolves once they are closed. */
+  /** Aborts all client connections, also those with requests in flight; resolves when they are closed. */
   async cut(): Promise<void> {
     this.#cutting = true
     await Promise.all([...this.#open].map((socket) => this.#cut(socket)))
@@ -93,7 +93,7 @@ export class Connections {
   #cut(socket: Connection): Promise<void> {
     return new Promise((resolve) => {
       socket.once('close', () => resolve())
-      // To HTTP/1.0 a closed connection is the end of the body; only a reset is not.
+      // An HTTP/1.0 client takes a closed connection for the end of the body, but not a reset.
       if (this.#plain.has(socket)) socket.resetAndDestroy()
       else socket.destroy()
     })

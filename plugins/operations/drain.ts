@@ -6,17 +6,17 @@ import { logFlushed } from './logging.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Says "not ready" and goes on serving, so that load balancers look elsewhere before the sockets close. */
+    /** Makes readiness fail while requests are still served, so that load balancers stop sending before the sockets close. */
     drain: () => Promise<void>
     isDraining: () => boolean
-    /** Returns whether exchanges that end now were broken off by the shutdown. */
+    /** Returns whether exchanges that end now were aborted by the shutdown. */
     isCutting: () => boolean
-    /** Ends every client's connection, whatever is under way on it; resolves once they are closed. */
+    /** Aborts all client connections, also those with requests in flight; resolves when they are closed. */
     cutClients: () => Promise<void>
   }
 }
 
-/** The first half of an orderly end; closing the server is the second. */
+/** Draining: the first half of a graceful shutdown; closing the server is the second. */
 export default fp<Config>(
   async (fastify, { listen }) => {
     const connections = connectionsOf(fastify.server)
@@ -28,7 +28,7 @@ export default fp<Config>(
       if (request.raw.httpVersionMajor === 1) connections.meet(reply.raw)
       done()
     })
-    // Connections of a process outlive this configuration.
+    // The listening servers of a process, and their connections, outlive this configuration.
     if (fastify.host !== null) return
     fastify.addHook('preClose', async () => {
       connections.sendElsewhere()
@@ -45,15 +45,15 @@ interface Stoppable {
   close: () => Promise<void>
 }
 
-/** Time for the log lines of requests that were cut. */
+/** Time for the access lines of aborted requests. */
 const lastMs = 1000
 
-/** Ends the process in order, once; a second cause while it ends ends it at once. */
+/** Shuts the process down gracefully, once. A second signal during the shutdown exits at once. */
 export type Stop = (cause: NodeJS.Signals | 'fault') => Promise<void>
 
 /**
- * Drains and closes the gateway; then the process exits with 0, or with 1 after a fault or if that takes longer than the
- * timeout.
+ * Drains and closes the gateway. The process then exits with 0, or with 1 if the cause was a fault, a plugin failed to close,
+ * or the drain timeout was exceeded.
  */
 export function stopper(gateway: Stoppable, config: () => Config): Stop {
   let stopping = false
@@ -62,14 +62,14 @@ export function stopper(gateway: Stoppable, config: () => Config): Stop {
     const isFault = cause === 'fault'
     if (stopping) {
       if (isFault) return
-      gateway.log.warn({ signal: cause }, 'second signal: stopping at once')
+      gateway.log.warn({ signal: cause }, 'second signal: exiting without waiting for requests in flight')
       process.exit(1)
     }
     stopping = true
     gateway.log.info({ ...(!isFault && { signal: cause }), ...listen.drain }, 'draining')
     let cut: Promise<void> | null = null
     const overdue = setTimeout(() => {
-      gateway.log.error('requests in flight were cut: the drain timeout is over')
+      gateway.log.error('drain timeout exceeded: aborting the requests in flight')
       cut = gateway.cutClients()
       setTimeout(() => process.exit(1), lastMs).unref()
     }, listen.drain.delay + listen.drain.timeout)
@@ -90,8 +90,8 @@ export function stopper(gateway: Stoppable, config: () => Config): Stop {
 }
 
 /**
- * SIGTERM, SIGINT and SIGQUIT stop the gateway; a second signal exits at once. SIGHUP reloads the configuration. The other
- * signals that people send to servers change nothing. Returns the function that ends this.
+ * Installs the signal handlers. SIGTERM, SIGINT and SIGQUIT shut down; a second one exits at once. SIGHUP reloads the
+ * configuration. SIGUSR1 and SIGUSR2 are logged and ignored. Returns a function that removes the handlers.
  */
 export function obeySignals(gateway: Stoppable, stop: Stop, reload: () => void): () => void {
   const listeners = new Map<NodeJS.Signals, (signal: NodeJS.Signals) => void>([['SIGHUP', reload]])

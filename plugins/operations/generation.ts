@@ -3,11 +3,11 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Config } from '../../config/schema.ts'
 import type { Facade } from './facade.ts'
 
-/** Longest time for the end of a gateway that serves nobody. */
+/** Time limit for closing a gateway that has no requests left. */
 const closeMs = 30_000
-/** Time that new and changed services have for the first answer of their source before a reload goes on without it. */
+/** Time for which a reload waits for the first instance list of new and changed services. */
 const warmMs = 10_000
-/** Bounds of the gateways that wait for their last requests; 1,000 routes take about 50 MB. */
+/** Bounds for replaced gateways that still have requests; 1,000 routes take about 50 MB. */
 const mostRetired = 50
 const mostRetiredRoutes = 10_000
 
@@ -18,14 +18,14 @@ export interface Generation {
   readonly edge: Facade
 }
 
-/** Gateways whose configuration is not in use any longer, with their last requests, streams and WebSockets. */
+/** Replaced gateways that still have requests, streams or WebSockets. */
 export class Retired {
   readonly #log: FastifyBaseLogger
   readonly #onEnd: (generation: Generation) => void
   /** Oldest first. */
   readonly #generations = new Map<Generation, Promise<void>>()
 
-  /** `onEnd` is called after each has closed. */
+  /** `onEnd` is called after each gateway has closed. */
   constructor(log: FastifyBaseLogger, onEnd: (generation: Generation) => void) {
     this.#log = log
     this.#onEnd = onEnd
@@ -48,7 +48,7 @@ export class Retired {
     this.#onEnd(generation)
   }
 
-  /** Ends the oldest while there are too many: its WebSockets are told 1001. The newest waits, however large it is. */
+  /** Aborts the oldest while there are too many; its WebSockets are closed with 1001. The newest stays, whatever its size. */
   #bound(): void {
     const waiting = [...this.#generations.keys()].filter(({ edge }) => !edge.isAbandoned)
     let left = waiting.length
@@ -58,12 +58,15 @@ export class Retired {
       left--
       routes -= config.routes.length
       const fields = { hash: config.hash, mostRetired, mostRetiredRoutes }
-      this.#log.warn(fields, 'too many configurations wait for their last requests: those of the oldest are cut')
+      this.#log.warn(
+        fields,
+        'too many replaced configurations still have requests: aborting the requests of the oldest'
+      )
       edge.abandon()
     }
   }
 
-  /** Closes all, as the process ends. */
+  /** Closes all of them when the process ends. */
   async close(): Promise<void> {
     for (const { gateway } of this.#generations.keys()) void end(gateway, this.#log)
     await Promise.all(this.#generations.values())
@@ -71,8 +74,8 @@ export class Retired {
 }
 
 /**
- * Waits for the instances of services that are new or changed, until `stop`. Returns the names of those for which it has
- * waited in vain.
+ * Waits until each new or changed service has its first instance list, until a time limit, or until `stop`. Returns the names
+ * of services without one.
  */
 export async function warm(
   next: Generation,
@@ -95,6 +98,7 @@ export async function end(gateway: FastifyInstance, log: FastifyBaseLogger): Pro
   const late = new AbortController()
   const overdue = sleep(closeMs, 'overdue', { ref: false, signal: late.signal }).catch(() => null)
   const closed = gateway.close().catch((err: unknown) => log.error({ err }, 'a plugin failed to close'))
-  if ((await Promise.race([closed, overdue])) === 'overdue') log.error('a gateway takes too long to close')
+  if ((await Promise.race([closed, overdue])) === 'overdue')
+    log.error(`a configuration did not close within ${closeMs / 1000} s; continuing without it`)
   late.abort()
 }

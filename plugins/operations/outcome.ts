@@ -26,7 +26,10 @@ export function tellOutcome(
   const counts = { routes: config.routes.length, services: Object.keys(config.services).length }
   log.info({ cause, file: config.file, hash, ...counts, durationMs }, 'configuration reloaded')
   if (waitingFor.length === 0) return
-  log.warn({ cause, waitingFor }, 'services of the new configuration have not been found yet: their routes answer 503')
+  log.warn(
+    { cause, waitingFor },
+    'services of the new configuration have no instance list yet: their routes respond with 503'
+  )
 }
 
 /** The message is that of the log line. */

@@ -47,12 +47,12 @@ function watchDecorators(fastify: FastifyInstance, method: Method, owners: Fault
 /** Makes the error of a second claim. */
 function twice(what: string, claimant: PluginOwner | null, holder: PluginOwner | undefined, cause: unknown): Error {
   if (claimant === null) {
-    const message = `${what} is needed by the gateway, and plugin ${holder?.plugin} has taken it`
+    const message = `${what} is used by the gateway, but plugin ${holder?.plugin} has added it already`
     return holder === undefined ? (cause as Error) : holder.fault(message, cause)
   }
   const other =
     holder === undefined ? 'the gateway' : holder === claimant ? 'the plugin itself' : `plugin ${holder.plugin}`
-  return new Error(`it wants ${what}, which ${other} has taken`, { cause })
+  return new Error(`it adds ${what}, which ${other} has added already`, { cause })
 }
 
 /** Names the plugin that has the route already, in the error of a second one; returns other errors as they are. */

@@ -84,7 +84,8 @@ export class PluginPlacement {
     const index = hooks.indexOf(this.#mark)
     if (index === -1) {
       const text = `${[route.method].flat().join(',')} ${route.url}`
-      throw new Error(`a plugin has replaced the ${name} hooks of ${text}: list it after ${this.#owner.plugin}`)
+      const { plugin } = this.#owner
+      throw new Error(`another plugin has replaced the ${name} hooks of ${text}: list that plugin after ${plugin}`)
     }
     Object.assign(route, { [name]: hooks.toSpliced(index, 0, hook) })
     this.#fastify.pluginRecord.addRouteHook(this.#owner, name, route)

@@ -17,7 +17,7 @@ export async function runReadyHooks(gateway: FastifyInstance, file: string): Pro
       await run()
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
-      const message = 'its onReady hook has not been checked: it calls a service, which check does not'
+      const message = 'its onReady hook was not checked: it calls a service, and check sends no calls'
       if (isByRefusal(error)) warnings.push(...error.faults.map((fault) => ({ ...fault, message })))
       else {
         cause ??= error.cause

@@ -279,7 +279,7 @@ async function runListenHooks(gateway: FastifyInstance, listenTextResolver?: (ad
 async function refusePipe(file: string): Promise<void> {
   const stats = await stat(file).catch(() => null)
   if (stats === null || stats.isFile() || stats.isDirectory()) return
-  throw new Error('not an ordinary file: it cannot be read again')
+  throw new Error('not a regular file, so it cannot be reloaded')
 }
 
 const stopping = () => new Error('the gateway is stopping')

@@ -1,4 +1,4 @@
-/** The help text, and the command line by which a person calls the gateway. */
+/** The help text, and the command line that messages suggest. */
 import { basename } from 'node:path'
 
 const byNode = 'node app.ts'
@@ -6,19 +6,19 @@ const byNode = 'node app.ts'
 const usage = `jingwei: an API gateway in which the edge and the mesh never mix
 
   node app.ts [start [FILE]]      run the gateway
-  node app.ts check [FILE]        say all that is wrong with a configuration; start nothing
+  node app.ts check [FILE]        report every fault of a configuration; start nothing
   node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
   node app.ts explain FILE METHOD PATH
-                                  what would become of a request: route, concerns, service, instances
+                                  show how a request would be handled: route, concerns, service, instances
                                   -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --listener NAME
-  node app.ts schema [FILE]       print the configuration's JSON Schema, for editors; of FILE, with its plugins' concerns
+  node app.ts schema [FILE]       print the JSON Schema for editors; with FILE, including the concerns of its plugins
   node app.ts init [FOLDER]       write a starter repository: configuration, plugin, tests, Dockerfile, CI
 %COMMANDS%
   --config FILE   the configuration; else JINGWEI_CONFIG, else gateway.yaml in this folder, else an example
   --version, --help
 `
 
-/** Returns the help text for the command line that was used. */
+/** Returns the help text for the command line in use. */
 export function helpText(commands: readonly { readonly usage: string }[]): string {
   const text = usage.replace('%COMMANDS%', commands.map((command) => command.usage).join(''))
   const base = startedAs(undefined)

@@ -53,7 +53,7 @@ function placeInOrder(
     throw owners[index]!.fault(
       isItself
         ? `order: "${name}" is the concern itself`
-        : `order: the places of "${[...names].join('" and "')}" depend on each other`
+        : `order: the positions of "${[...names].join('" and "')}" depend on each other`
     )
   }
 }

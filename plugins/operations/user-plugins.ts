@@ -67,7 +67,7 @@ function refuseUnchecked({ plugins, routes, file }: Config, modules: readonly Pl
   if (!routes.some(({ config = {} }) => Object.keys(config).length > 0)) return
   const faults = plugins.flatMap((plugin, index) => {
     if (plugin.routeConfig !== null || modules[index]!.routeConfig === undefined) return []
-    const message = 'it declares keys of routes[].config, which have not been checked: load the file by loadWithPlugins'
+    const message = 'it declares keys of routes[].config, which were not validated: load the file with loadWithPlugins'
     return [faultAt(file, index, plugin, message)]
   })
   if (faults.length > 0) throw new ConfigError(file, faults)
@@ -159,7 +159,7 @@ function placeOnSome(
 function warnOfIdle({ pluginRecord, log }: FastifyInstance, config: Config, index: number, owner: PluginOwner): void {
   const entry = config.plugins[index]!
   if (entry.prefix === undefined || !pluginRecord.isIdle(owner)) return
-  const message = `"${owner.plugin}" adds no routes below its "prefix": its hooks run nowhere`
+  const message = `"${owner.plugin}" adds no routes below its "prefix", so its hooks never run`
   const warning = faultAt(config.file, index, entry, message)
   pluginRecord.warnings.push(warning)
   log.warn({ plugin: owner.plugin, file: config.file, line: warning.line }, `plugins[${index}]: ${message}`)

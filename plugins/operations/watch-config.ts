@@ -21,7 +21,7 @@ export function watchConfig({ file, hash }: Config, log: FastifyBaseLogger, relo
     onChange: reload,
     // It fails, and is counted as a failure: a restart would fail, too.
     onError: (err) => {
-      log.error({ err, file }, 'cannot watch the configuration; the one in use stays in force')
+      log.error({ err, file }, 'cannot read the configuration file; the current configuration stays in use')
       void reload()
     }
   })

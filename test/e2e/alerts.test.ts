@@ -155,7 +155,7 @@ t.test('the description of a certificate: edge and mesh', async (t) => {
     exp_labels: { ...labels, severity: 'critical' },
     exp_annotations: {
       summary: 'A certificate of gateway-1 expires',
-      description: `The certificate ${what} is valid for 2h 0m 0s more. Then the peers refuse the connection.`
+      description: `The certificate ${what} expires in 2h 0m 0s. Then its peers refuse connections.`
     }
   })
   const labelsOf = (labels: Record<string, string>) =>

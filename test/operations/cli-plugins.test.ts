@@ -151,7 +151,7 @@ gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here
   const failed = { ...fine, 'b.mjs': calling("catch (cause) { throw new Error('no warm-up', { cause }) }") }
   t.strictSame(await run(t, ['check', 'FILE'], failed).then(({ code, stderr }) => [code, stderr]), [
     0,
-    'warning: gateway.yaml:10:5: plugins[1]: its onReady hook has not been checked: it calls a service, which check does not\n'
+    'warning: gateway.yaml:10:5: plugins[1]: its onReady hook was not checked: it calls a service, and check sends no calls\n'
   ])
   t.strictSame(asked, [], 'no service, registry or key set was asked')
 })
@@ -269,8 +269,8 @@ plugins:
   const { code, stderr } = await run(t, ['check', 'FILE'], files)
   t.equal(code, 0)
   t.strictSame(stderr.trim().split('\n'), [
-    'warning: gateway.yaml:4:5: plugins[0]: "a" adds no routes below its "prefix": its hooks run nowhere',
-    'warning: gateway.yaml:6:5: plugins[1]: "b" adds no routes below its "prefix": its hooks run nowhere'
+    'warning: gateway.yaml:4:5: plugins[0]: "a" adds no routes below its "prefix", so its hooks never run',
+    'warning: gateway.yaml:6:5: plugins[1]: "b" adds no routes below its "prefix", so its hooks never run'
   ])
 })
 

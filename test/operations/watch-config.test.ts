@@ -39,7 +39,7 @@ t.test('reloads what has changed since it was loaded', async (t) => {
   await eventually(() => lines.length > 0, 'a line')
   writeFileSync(file, 'watch: true')
   await eventually(() => reloads === 2, 'another reload')
-  t.match(lines, [{ file, msg: 'cannot watch the configuration; the one in use stays in force' }])
+  t.match(lines, [{ file, msg: 'cannot read the configuration file; the current configuration stays in use' }])
   t.equal(lines.length, 1)
 })
 

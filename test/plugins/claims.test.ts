@@ -17,28 +17,28 @@ const decorates = (name: string, method = 'decorate') =>
 t.test('two plugins want one decorator', async (t) => {
   const start = gateway(t, { 'one.mjs': decorates('db'), 'two.mjs': decorates('db') })
   const message =
-    /gateway\.yaml:1:\d+: plugins\[1\]: \S+two\.mjs failed to start: it wants the decorator "db" of the server, which plugin one has taken/
+    /gateway\.yaml:1:\d+: plugins\[1\]: \S+two\.mjs failed to start: it adds the decorator "db" of the server, which plugin one has added already/
   await t.rejects(start, { message })
 })
 
 t.test('a plugin wants a decorator of the gateway', async (t) => {
   await t.rejects(gateway(t, { 'one.mjs': decorates('mesh') }), {
     message:
-      /plugins\[0\]: \S+one\.mjs failed to start: it wants the decorator "mesh" of the server, which the gateway has taken/
+      /plugins\[0\]: \S+one\.mjs failed to start: it adds the decorator "mesh" of the server, which the gateway has added already/
   })
   await t.rejects(gateway(t, { 'one.mjs': decorates('failure', 'decorateRequest') }), {
-    message: /it wants the decorator "failure" of requests, which the gateway has taken/
+    message: /it adds the decorator "failure" of requests, which the gateway has added already/
   })
   await t.rejects(gateway(t, { 'a.mjs': decorates('x'), 'one.mjs': decorates('exchange', 'decorateRequest') }), {
     message:
-      /gateway\.yaml:1:\d+: plugins\[1\]: .* wants the decorator "exchange" of requests, which the gateway has taken/
+      /gateway\.yaml:1:\d+: plugins\[1\]: .* adds the decorator "exchange" of requests, which the gateway has added already/
   })
 })
 
 t.test('the gateway needs a decorator that a plugin has taken', async (t) => {
   await t.rejects(gateway(t, { 'a.mjs': decorates('x'), 'one.mjs': decorates('responsePath') }), {
     message:
-      /gateway\.yaml:1:\d+: plugins\[1\]: the decorator "responsePath" of the server is needed by the gateway, and plugin one has taken it/
+      /gateway\.yaml:1:\d+: plugins\[1\]: the decorator "responsePath" of the server is used by the gateway, but plugin one has added it already/
   })
 })
 
@@ -49,12 +49,13 @@ t.test('two plugins want one route', async (t) => {
     fastify.register(async (below) => below.route({ method: ['POST', 'GET'], url: '/home', handler: async () => 'two' }))
   }`
   await t.rejects(gateway(t, { 'one.mjs': one, 'two.mjs': two }), {
-    message: /plugins\[1\]: \S+two\.mjs failed to start: it wants the route POST,GET \/home, which plugin one has taken/
+    message:
+      /plugins\[1\]: \S+two\.mjs failed to start: it adds the route POST,GET \/home, which plugin one has added already/
   })
   await t.rejects(
     gateway(t, { 'one.mjs': `export default async (f) => { f.get('/a', () => {}); f.get('/a', () => {}) }` }),
     {
-      message: /it wants the route GET \/a, which the plugin itself has taken/
+      message: /it adds the route GET \/a, which the plugin itself has added already/
     }
   )
 })
@@ -102,7 +103,8 @@ t.test('of two plugins that handle what no route takes, the second is refused', 
   await t.rejects(
     gateway(t, { 'one.mjs': handles('one'), 'two.mjs': handles('two').replace(/^.*decorateReply.*$/m, '') }),
     {
-      message: /plugins\[1\]: \S+two\.mjs failed to start: it wants the not-found handler, which plugin one has taken/
+      message:
+        /plugins\[1\]: \S+two\.mjs failed to start: it adds the not-found handler, which plugin one has added already/
     }
   )
 })

@@ -125,7 +125,7 @@ t.test('two plugins cannot both take it', async (t) => {
   }
   const twice = [{ path: './theirs.mjs' }, { path: './theirs.mjs' }]
   await t.rejects(gatewayWith(t, {}, twice, files), {
-    message: /plugins\[1\]: .*decorator "metrics" .*plugin theirs has taken/
+    message: /plugins\[1\]: .*decorator "metrics" .*plugin theirs has added already/
   })
 })
 

@@ -169,7 +169,8 @@ t.test('a position that a plugin listed earlier has removed from a route stops t
   }
   const plugins = [{ path: './own.mjs' }, { path: './watch.mjs', order: { before: 'jwt' }, options: { as: '' } }]
   await t.rejects(gateway(t, { plugins, files }), {
-    message: /plugins\[1\]: .*a plugin has replaced the onRequest hooks of GET \/own: list it after watch/
+    message:
+      /plugins\[1\]: .*another plugin has replaced the onRequest hooks of GET \/own: list that plugin after watch/
   })
 })
 

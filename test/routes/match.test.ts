@@ -145,7 +145,7 @@ t.test('methods: GET brings HEAD; a method that no route takes is 405 with Allow
     statusCode: 405,
     code: 'JW_METHOD_NOT_ALLOWED',
     error: 'Method Not Allowed',
-    message: 'No route takes the method DELETE here',
+    message: 'No route accepts the method DELETE for this path',
     requestId: 'abc'
   })
   t.equal((await get(gateway.port, '/api/orders', [], 'OPTIONS')).headers.allow, 'GET, HEAD, POST, PUT')
