@@ -9,16 +9,16 @@ import { onRefused } from '../protocol/refusals.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The client's address, taken on arrival: Node forgets the socket of a request that is over. */
+    /** The client's address, read on arrival: later, the socket may be closed and its address unknown. */
     callerIp: string
   }
 }
 
-/** Tells a logger that knows it that values and message are plain: no serializer, no error, no cycle, no escape. */
+/** Marks a log object as plain for the gateway's logger: no serializer, error, cycle or character to escape in it. */
 const plain = Symbol.for('jingwei.log.plain')
 
-/** Refusals of new connections, of which a flood brings thousands: a line a second at most. */
-const manyAtOnce = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
+/** Refusals of new connections, logged at most once a second: a flood causes thousands of them. */
+const rateLimitedReasons = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
 
 declare module '../../../config/schema.ts' {
   interface EdgePolicy {
@@ -26,7 +26,7 @@ declare module '../../../config/schema.ts' {
   }
 }
 
-/** One JSON line a request. No query and no header but the agent's: secrets travel in them. */
+/** Logs one JSON line per request, without the query and without headers other than the user agent: they may carry secrets. */
 export default edgeConcern({
   name: 'accessLog',
   options: Type.Boolean({ description: 'Log one JSON line for each request.' }),
@@ -34,7 +34,7 @@ export default edgeConcern({
   protects: false,
   ownRoutes: 'always',
   async plugin(fastify, { config: { edge, listeners } }) {
-    const isOneOfSeveral = listeners.length > 1
+    const hasSeveralListeners = listeners.length > 1
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = unmapped(request.ip)
@@ -43,7 +43,7 @@ export default edgeConcern({
     }
     const log = (route: string | null) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
       const target = request.raw.url!
-      // One in absolute form may have credentials.
+      // A target in absolute form may have credentials.
       const url = target.startsWith('/') ? target : maskUserinfo(target)
       const query = url.indexOf('?')
       const { exchange } = request
@@ -71,7 +71,7 @@ export default edgeConcern({
           error: request.failure ?? undefined,
           reason: request.refusalReason ?? undefined,
           cause: request.failureCause ?? undefined,
-          listener: isOneOfSeveral ? request.listener : undefined,
+          listener: hasSeveralListeners ? request.listener : undefined,
           traceId: traceIdOf(request.headers.traceparent)
         },
         'request'
@@ -79,9 +79,9 @@ export default edgeConcern({
       done()
     }
     if (edge.accessLog !== false) {
-      // Not on each route: hooks for all requests, of plugins for example, run before those of routes, and may take time.
+      // A hook for all requests, not of routes: it must run before such hooks of plugins, which may take time.
       fastify.addHook('onRequest', arrive)
-      logRefusals(fastify, isOneOfSeveral)
+      logRefusals(fastify, hasSeveralListeners)
       const unrouted = log(null)
       fastify.addHook('onResponse', (request, reply, done) => {
         if (isUnrouted(request)) unrouted(request, reply, done)
@@ -93,12 +93,12 @@ export default edgeConcern({
   }
 })
 
-/** Milliseconds with two digits. */
+/** Rounds milliseconds to two decimal places. */
 const rounded = (ms: number | null | undefined) => (typeof ms === 'number' ? Math.round(ms * 100) / 100 : undefined)
 
 /**
- * Returns what a response is from, if not from an instance of the route's service: a substitute in the mesh, the gateway, or
- * a plugin's route, hook or interceptor. Undefined where an instance has responded, or nothing has.
+ * Returns the source of a response, if it is not an instance of the route's service: a substitute of the mesh, the gateway,
+ * or a plugin's route, hook or interceptor. Undefined if an instance has responded, or if there is no response.
  */
 function answeredBy(request: FastifyRequest, reply: FastifyReply): string | undefined {
   const { exchange, failure, isOwnResponse } = request
@@ -112,11 +112,11 @@ function answeredBy(request: FastifyRequest, reply: FastifyReply): string | unde
   return failure !== null || isOwnResponse || isUnrouted(request) ? 'gateway' : 'plugin'
 }
 
-/** Version, id of the trace, id of the span, and flags (W3C Trace Context, 3.2); ids of zeros are invalid. */
+/** Version, trace id, span id and flags (W3C Trace Context, 3.2). Ids of zeros are invalid. */
 const traceparentForm = /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:$|-)/
 const traceparentLength = 55
 
-/** Returns the id of the trace that a request belongs to; undefined without one, or where the header is malformed. */
+/** Returns the trace id of a request; undefined if the header is missing or malformed. */
 function traceIdOf(traceparent: string | string[] | undefined): string | undefined {
   if (typeof traceparent !== 'string' || !traceparentForm.test(traceparent)) return undefined
   // Only later versions may have more fields.
@@ -124,18 +124,19 @@ function traceIdOf(traceparent: string | string[] | undefined): string | undefin
   return traceparent.slice(3, 35)
 }
 
-function logRefusals(fastify: FastifyInstance, tellsListener: boolean): void {
+/** Logs the refusals that meet no route and no hook. */
+function logRefusals(fastify: FastifyInstance, showsListener: boolean): void {
   let quietUntil = 0
   onRefused(fastify.server, ({ requestId, status, ip, code, reason, serverName, listener: name }) => {
-    if (manyAtOnce.has(reason)) {
-      // A line for each would be one attack more.
+    if (rateLimitedReasons.has(reason)) {
+      // A line for each would let a flood of connections fill the log.
       const now = Date.now()
       if (now < quietUntil) return
       quietUntil = now + 1000
     }
     const answeredBy = status === undefined ? undefined : 'gateway'
     const error = code ?? reason
-    const listener = tellsListener ? name : undefined
+    const listener = showsListener ? name : undefined
     fastify.log.info(
       { [plain]: true, requestId, route: null, status, ip, listener, serverName, answeredBy, error, reason },
       'request'

@@ -15,14 +15,14 @@ declare module '../../../config/schema.ts' {
   }
 }
 
-/** Refuses bodies over the route's limit: by their Content-Length at once, others as they grow. */
+/** Refuses bodies above the route's limit: by their Content-Length at once, chunked ones when they exceed it. */
 export default edgeConcern({
   name: 'bodyLimit',
   options: orOff(SizeOrZero('Largest request body.')),
   default: '10mb',
   aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
   plugin: async () => (limit, route) => {
-    // For parsers, whose own limit is 1 MB by default. The bodies of most proxied routes are not parsed.
+    // For Fastify's parsers, whose limit is 1 MB by default. Bodies of most proxied routes are not parsed.
     if (limit > 0) route.bodyLimit ??= limit
     return { preParsing: limiter(limit) }
   }
@@ -36,14 +36,17 @@ function limiter(limit: number): preParsingHookHandler {
   }
 }
 
-/** Read as it comes, and only once this is; destroying it, as undici does, leaves the client's connection alone. */
+/**
+ * A body of unknown length, counted as it is read. It reads the source only while it is read itself. Destroying it, as
+ * undici does, does not close the client's connection.
+ */
 class CountedBody extends Readable implements TransferringBody {
   /** False once another reader has seen a chunk, which it may keep. */
   transfers: boolean
   readonly #request: FastifyRequest
   readonly #source: Readable
   readonly #limit: number
-  #begun = false
+  #isStarted = false
   #size = 0
 
   constructor(request: FastifyRequest, source: Readable, limit: number) {
@@ -53,22 +56,22 @@ class CountedBody extends Readable implements TransferringBody {
     this.transfers = source === request.raw && !source.readableDidRead
     this.#source = source
     this.#limit = limit
-    // There may be no reader with a listener, as the request was refused on other grounds.
+    // Without a listener an error would end the process. A request that is refused for another reason has none.
     this.on('error', () => {})
   }
 
   override _read(): void {
-    if (this.#begun) {
+    if (this.#isStarted) {
       this.#source.resume()
       return
     }
-    this.#begun = true
-    this.#source.prependListener('data', (chunk: Buffer) => this.#take(chunk))
+    this.#isStarted = true
+    this.#source.prependListener('data', (chunk: Buffer) => this.#count(chunk))
     this.#source.once('end', () => this.push(null)).resume()
   }
 
-  #take(chunk: Buffer): void {
-    // The rest is read though it is dropped: the next request on the connection comes after it.
+  #count(chunk: Buffer): void {
+    // The rest is read and dropped, because the next request on the connection follows it.
     if (this.destroyed) return
     // Chunks that were read before the exchange began may be referenced elsewhere, so they must not be freed.
     if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false
@@ -78,7 +81,7 @@ class CountedBody extends Readable implements TransferringBody {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    if (this.#begun) this.#source.resume()
+    if (this.#isStarted) this.#source.resume()
     done(error)
   }
 }

@@ -48,12 +48,12 @@ const keys: readonly Key[] = [
   }
 ]
 
-/** Rates are per second: no shorter time is enough to measure one. */
+/** Shortest allowance, in milliseconds: rates are per second, so less time cannot measure one. */
 const shortestGraceMs = 1000
 
 /**
- * Ends requests whose client falls silent within the body, sends it too slowly or for too long, or sends on for long
- * after the response, so that slow bodies cannot hold connections.
+ * Ends requests whose client pauses too long within the body, sends it too slowly or for too long, or keeps sending long
+ * after the response. Otherwise slow bodies would hold connections to services.
  */
 const plugin = fp<Config>(
   async (fastify, config) => {
@@ -61,7 +61,7 @@ const plugin = fp<Config>(
     const shortest = config.listeners.map(({ timeouts: { bodyIdle, body } }) => Math.min(bodyIdle, body || bodyIdle))
     const bodies = new Sweep<ArrivingBody>(Math.min(...shortest), (arriving, elapsedMs) => {
       if (arriving.isOver) bodies.delete(arriving)
-      else arriving.look(elapsedMs)
+      else arriving.check(elapsedMs)
     })
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
@@ -69,10 +69,10 @@ const plugin = fp<Config>(
       const { bodyIdle, body, bodyRate } = optionsOf(raw)
       const edge = edgeRouteOf(request.routeOptions.config)?.edge
       const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
-      // Not left to the next look, until which the whole request would stay in memory.
+      // Deleted when the body ends, not at the next check: until then the whole request would stay in memory.
       const arriving: ArrivingBody = new ArrivingBody(request, reply, limits, () => bodies.delete(arriving))
       bodies.add(arriving)
-      if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => boundRest(raw, bodyIdle))
+      if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => limitRest(raw, bodyIdle))
       done()
     })
   },
@@ -87,15 +87,15 @@ interface Limits {
   readonly rate: number | false
 }
 
-/** A request body on its way from its client. Its time runs only while the gateway waits for the client. */
+/** A request body that is being received. Its time runs only while the gateway waits for the client. */
 class ArrivingBody {
   readonly #request: FastifyRequest
   readonly #reply: FastifyReply
   readonly #limits: Limits
   readonly #allowance: Allowance
-  /** Counts bytes as they come; a listener would set the body flowing. */
+  /** Counts received bytes. A `data` listener would make the stream flow. */
   readonly #chunks: SmallChunks
-  #silentMs = 0
+  #pausedMs = 0
   #totalMs = 0
   #wasHeldBack = true
 
@@ -110,38 +110,38 @@ class ArrivingBody {
   get isOver(): boolean {
     const { raw } = this.#request
     if (raw.complete || raw.destroyed) return true
-    // Of HTTP/1.1 the rest is bounded by `boundRest`.
+    // Over HTTP/1.1, `limitRest` limits the rest of the body.
     return raw.httpVersionMajor === 1 && this.#reply.raw.writableFinished
   }
 
-  /** The service reads slowly, or nobody has asked for the body yet. */
+  /** True if the gateway is not waiting for the client: the service reads slowly, or the body is not read yet. */
   get #isHeldBack(): boolean {
     const { raw } = this.#request
     return raw.readableFlowing !== true || raw.readableLength > 0
   }
 
-  look(elapsedMs: number): void {
+  check(elapsedMs: number): void {
     const heldBack = this.#isHeldBack
     const { bytes } = this.#chunks
     this.#chunks.bytes = 0
     const waitedMs = heldBack || this.#wasHeldBack ? 0 : elapsedMs
     this.#wasHeldBack = heldBack
-    this.#silentMs = bytes > 0 || heldBack ? 0 : this.#silentMs + waitedMs
+    this.#pausedMs = bytes > 0 || heldBack ? 0 : this.#pausedMs + waitedMs
     this.#totalMs += waitedMs
     const leftMs = this.#allowance.spend(waitedMs, bytes)
     const { idleMs, totalMs } = this.#limits
     if (totalMs !== false && this.#totalMs >= totalMs) this.#refuse(new TooSlow())
-    // Timers come before reads: bytes that have come meanwhile may still wait to be read.
+    // Timers run before reads: wait for setImmediate, since bytes may already be in the kernel.
     else if (leftMs <= 0)
       setImmediate(() => this.#allowance.spend(0, this.#chunks.bytes) > 0 || this.#refuse(new TooSlow()))
-    else if (this.#silentMs >= idleMs) setImmediate(() => this.#chunks.bytes > 0 || this.#refuse(new Silent()))
+    else if (this.#pausedMs >= idleMs) setImmediate(() => this.#chunks.bytes > 0 || this.#refuse(new Silent()))
   }
 
   #refuse(error: FastifyError): void {
     if (this.isOver) return
     const { exchange, raw } = this.#request
     if (this.#reply.sent) {
-      // Too late for a status.
+      // The status has been sent.
       this.#request.failure ??= error.code
       if ('stream' in raw) (raw.stream as ServerHttp2Stream).close(constants.NGHTTP2_CANCEL)
       else raw.destroy()
@@ -150,10 +150,10 @@ class ArrivingBody {
   }
 }
 
-/** Bounds what is left of a body that was answered before it was whole: it is read and dropped, and must end soon. */
-function boundRest(raw: IncomingMessage, timeoutMs: number): void {
+/** Limits the time for the rest of a body whose request already has its response. The rest is read and dropped. */
+function limitRest(raw: IncomingMessage, timeoutMs: number): void {
   if (raw.readableEnded || raw.destroyed) return
-  // `unknown`, as Node's type leaves out that an injected request has no connection.
+  // `unknown` because Node's type omits that an injected request has no connection.
   const socket: unknown = raw.socket
   if (!(socket instanceof Duplex)) return
   const timer = setTimeout(() => socket.destroy(), timeoutMs)
@@ -161,7 +161,7 @@ function boundRest(raw: IncomingMessage, timeoutMs: number): void {
     clearTimeout(timer)
     socket.off('close', ended)
   }
-  // Node tells a request that has its response nothing of its connection.
+  // After the response, the request emits no event when its connection closes.
   socket.once('close', ended)
   raw.once('end', ended)
 }

@@ -4,13 +4,13 @@ import { isSecretField } from '../../../config/credentials.ts'
 import type { Config } from '../../../config/schema.ts'
 import { attach } from '../attach.ts'
 
-/** Counts down `Max-Forwards` on OPTIONS and TRACE, and answers where it has run out (RFC 9110, section 7.6.2). */
+/** Decrements `Max-Forwards` on OPTIONS and TRACE, and responds to such requests when it is 0 (RFC 9110, 7.6.2). */
 export default fp<Config>(
   async (fastify) => {
     fastify.addHook('onRoute', (routeOptions) => {
       const methods = [routeOptions.method].flat()
       const { config } = routeOptions
-      // A route for preflights passes nothing on.
+      // A route for preflights forwards no request.
       if (config?.route === undefined || config.preflightFor !== undefined) return
       if (!methods.includes('OPTIONS') && !methods.includes('TRACE')) return
       const allow = methods.join(', ')
@@ -20,7 +20,7 @@ export default fp<Config>(
         const left = request.raw.headers['max-forwards']
         if (typeof left !== 'string' || !/^\d+$/.test(left)) return done()
         if (Number(left) > 0) {
-          countDown(request.raw.rawHeaders, Math.min(Number(left) - 1, most))
+          countDown(request.raw.rawHeaders, Math.min(Number(left) - 1, largestValue))
           done()
           return
         }
@@ -33,8 +33,8 @@ export default fp<Config>(
   { name: 'jingwei-max-forwards', fastify: '5.x' }
 )
 
-/** Whoever comes next may not know larger numbers. */
-const most = 2 ** 31 - 1
+/** Largest value that is sent: the next server may not parse larger numbers. */
+const largestValue = 2 ** 31 - 1
 
 function countDown(rawHeaders: string[], left: number): void {
   for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -42,7 +42,7 @@ function countDown(rawHeaders: string[], left: number): void {
   }
 }
 
-/** The request as it came here, less its secrets, which a script of the user could read (RFC 9110, 9.3.8). */
+/** Responds to TRACE with the request, without its secrets, which a script in a browser could read (RFC 9110, 9.3.8). */
 function reflect({ raw }: FastifyRequest, reply: FastifyReply): void {
   const lines = [`TRACE ${raw.url} HTTP/${raw.httpVersion}`]
   for (let i = 0; i < raw.rawHeaders.length; i += 2) {

@@ -7,12 +7,12 @@ import { listeningOf } from '../../listener-of.ts'
 import { attach, edgeRouteOf, isUnrouted } from '../attach.ts'
 import { onRefused, reasons } from '../protocol/refusals.ts'
 
-/** Seconds. */
+/** Buckets of the duration histogram, in seconds. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
 /**
- * Counts and times requests by route. Labels come from the configuration alone: what matches no route is
- * `(none)`, and a route only counts the methods that it takes.
+ * Counts and times requests by route. Label values come only from the configuration, so clients cannot create series:
+ * requests that match no route count as `(none)`, and a route has only the methods that it accepts.
  */
 export default fp<Config>(
   async (fastify, config) => {
@@ -35,7 +35,7 @@ export default fp<Config>(
       help: 'Connections and requests refused before routing, by reason and listener.',
       labelNames: ['reason', 'listener']
     })
-    // There from the start: a rate() cannot see the first step of a series that begins with it.
+    // Made at start: rate() does not see the first increment of a series that starts with it.
     for (const { name } of config.listeners) for (const reason of reasons) refused.labels(reason, name)
     const main = config.listen.name
     onRefused(fastify.server, ({ reason, listener = main }) => refused.labels(reason, listener).inc())
@@ -69,7 +69,7 @@ export default fp<Config>(
           children.set(key, child)
         }
         child.inc()
-        // A WebSocket lasts as long as people like.
+        // The duration of a WebSocket says nothing about the gateway.
         if (reply.statusCode !== 101) timer.observe(reply.elapsedTime / 1000)
         done()
       }

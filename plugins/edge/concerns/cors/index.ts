@@ -2,17 +2,16 @@
  * CORS per route, by @fastify/cors.
  *
  * The plugin is registered in a context of its own, and reads the options of a route from its `config.cors`. Its hook
- * would run on every route of the context; here it is attached to the routes with CORS, at the concern's position.
+ * would run on every route of that context; here it is attached to the routes with CORS, at the concern's position.
  *
- * A preflight ends here, before rate limit and authentication: a browser sends it without credentials. One
- * from an origin that is not allowed is answered 204 without any allow header, as rs/cors (Traefik) does, and
- * not passed on as Envoy does by default: the browser refuses the request either way, and the service is not
- * reached unauthenticated. Actual requests of such origins get no CORS headers and are served: CORS protects
- * the browser's user, it is no access control.
+ * Preflights get their response here, before rate limit and authentication, because browsers send them without
+ * credentials. A preflight from an origin that is not allowed gets 204 without allow headers, as in rs/cors (Traefik). It is
+ * not forwarded, as Envoy does by default: the browser refuses the request either way, and no unauthenticated request
+ * should reach the service. Actual requests from such origins get no CORS headers but are served: CORS protects the user
+ * of the browser and is no access control.
  *
- * A WebSocket handshake from an origin that is not allowed is refused: browsers apply no CORS to WebSockets and send
- * the user's cookies with the handshake, so any page could speak as the user (RFC 6455, 10.2). A page of the host that
- * is asked is no other origin.
+ * A WebSocket handshake from an origin that is not allowed is refused, unless the origin is the requested host. Browsers do
+ * not apply CORS to WebSockets and send the user's cookies, so any page could act as the user (RFC 6455, 10.2).
  */
 
 import type { FastifyCorsOptions } from '@fastify/cors'
@@ -33,13 +32,13 @@ import { originFault, originTest } from './origins.ts'
 
 const OriginRefused = createError('JW_ORIGIN_REFUSED', 'Pages of this origin may not open WebSockets here', 403)
 
-/** Reason in the access log of a preflight that is not granted: its status is 204 either way. */
+/** Reason in the access log for a preflight that is not granted, since its status is 204 as well. */
 export const corsReason = 'cors_origin'
 
 type Headers = readonly (readonly [name: string, value: string])[]
 
-/** Origins whose response headers are remembered, for each route. */
-const mostOrigins = 1000
+/** Origins per route whose response headers are cached. */
+const cachedOrigins = 1000
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void) => void
 
@@ -84,7 +83,7 @@ declare module '../../../../config/schema.ts' {
 export default edgeConcern({
   name: 'cors',
   options: orOff(Cors),
-  // CORS protects the browser's user; it keeps nobody out.
+  // CORS protects the user of the browser; it is no access control.
   protects: false,
   check: checkCors,
   answersPreflights: true,
@@ -97,7 +96,7 @@ export default edgeConcern({
       const methods = route.config?.preflightFor ?? [route.method].flat()
       const isAllowed = originTest(options.origin)
       const cors = translate(options, methods, isAllowed)
-      // A new object, as the one at hand may belong to several routes.
+      // A copy, because several routes may share the object.
       route.config = { ...route.config, cors }
       return hooksFor(isAllowed, answerPreflight, addHeaders)
     }
@@ -118,8 +117,8 @@ function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
 }
 
 /**
- * Registers @fastify/cors in a context of its own, without routes, and returns the hook that it adds there. Its route for
- * `OPTIONS *` is left out: preflights find routes by the route table.
+ * Registers @fastify/cors in a context of its own, without routes, and returns the hook that it adds there. Its
+ * `OPTIONS *` route is not added: the route table matches preflights to routes.
  */
 async function hookOf(fastify: FastifyInstance, preflight: boolean): Promise<Hook> {
   const hooks: Hook[] = []
@@ -142,31 +141,36 @@ const isOfCors = (name: string) => name === 'vary' || name.startsWith('access-co
 
 /** Returns the hooks of a route that has `config.cors`. */
 function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook): RouteHooks {
-  const known = new FifoMap<Headers>(mostOrigins)
-  /** Headers for requests without an origin, and from those that are not allowed. */
-  let ofOthers: Headers | undefined
-  /** Lets the plugin add the headers, and remembers them. */
-  const askPlugin = (request: FastifyRequest, reply: FastifyReply, isOther: boolean, next: (error?: Error) => void) => {
-    // Those that another plugin has set are not the route's.
+  const known = new FifoMap<Headers>(cachedOrigins)
+  /** Headers for requests without an origin, or with an origin that is not allowed. */
+  let otherHeaders: Headers | undefined
+  /** Lets the plugin add the headers, and caches them. */
+  const addByPlugin = (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    isOther: boolean,
+    next: (error?: Error) => void
+  ) => {
+    // Headers set by another plugin must not be cached for the route.
     const isMixed = Object.keys(reply.getHeaders()).some(isOfCors)
     addHeaders(request, reply, (error) => {
       if (error !== undefined || isMixed) return next(error)
       const added = Object.entries(reply.getHeaders()).filter(([name]) => isOfCors(name)) as Headers
-      if (isOther) ofOthers = added
+      if (isOther) otherHeaders = added
       else known.set(request.headers.origin!, added)
       next()
     })
   }
   /**
-   * Adds the headers to the response to an actual request. They depend on its origin alone, so the plugin is asked once
-   * for each. (2 µs a request.)
+   * Adds the headers to the response to an actual request. They depend only on its origin, so the plugin is called once per
+   * origin. (This saves 2 µs per request.)
    */
-  const addRemembered: Hook = (request, reply, next) => {
+  const addCached: Hook = (request, reply, next) => {
     const { origin } = request.headers
-    let headers = origin === undefined ? ofOthers : known.get(origin)
+    let headers = origin === undefined ? otherHeaders : known.get(origin)
     const isOther = headers === undefined && (origin === undefined || !isAllowed(origin))
-    if (isOther) headers = ofOthers
-    if (headers === undefined) return askPlugin(request, reply, isOther, next)
+    if (isOther) headers = otherHeaders
+    if (headers === undefined) return addByPlugin(request, reply, isOther, next)
     for (const [name, value] of headers) reply.header(name, value)
     next()
   }
@@ -177,29 +181,29 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
       if (upgrade !== undefined && origin !== undefined && isWebSocket(upgrade)) {
         if (!isAllowed(origin) && !isSameHost(origin, request.host)) return next(new OriginRefused())
       }
-      return reply.hasHeader('vary') ? addHeaders(request, reply, next) : addRemembered(request, reply, next)
+      return reply.hasHeader('vary') ? addHeaders(request, reply, next) : addCached(request, reply, next)
     }
-    // It only goes on when the origin is not allowed; `Vary: Origin` is set by then.
+    // The callback runs only if the origin is not allowed; `Vary: Origin` is set by then.
     request.isOwnResponse = true
     answerPreflight(request, reply, (error) => {
       if (error) return next(error)
-      // The browser sends no request after this, so that no other line tells the refusal.
+      // The browser sends no request after this, so no other log line would show the refusal.
       request.refusalReason = corsReason
       reply.code(204).header('content-length', '0').send()
     })
   }
 
-  /** Makes readable what was refused before, by its path for example. */
+  /** Adds the headers to errors of earlier concerns, so that scripts of allowed origins can read these. */
   const onError = (request: FastifyRequest, reply: FastifyReply, _error: Error, done: () => void): void => {
     if (reply.hasHeader('vary') || reply.hasHeader('access-control-allow-origin')) done()
-    else addRemembered(request, reply, done)
+    else addCached(request, reply, done)
   }
   return { onRequest, onError }
 }
 
 /**
- * Returns whether a page is of the host that it asks. The scheme is not compared: a proxy that terminates TLS before us
- * may not report it.
+ * Returns whether an origin is the requested host. The scheme is not compared, because a proxy that terminates TLS may not
+ * report it.
  */
 function isSameHost(origin: string, host: string): boolean {
   const at = origin.indexOf('://')
@@ -212,9 +216,9 @@ function translate(options: CorsOptions, methods: readonly string[], isAllowed: 
     throw new Error('edge.cors: origin "*" with credentials is refused by every browser; name the origins')
   }
   return {
-    // A function, not the list: for an origin not on it, the list would still send the other allow headers.
+    // A function instead of a list: for an origin that is not in a list, the plugin sends the other allow headers.
     origin: any ? '*' : (origin, done) => done(null, origin !== undefined && isAllowed(origin) ? origin : false),
-    // The very list, to which methods of a plugin's own routes are added.
+    // Not a copy: methods of a plugin's own routes are added to this list later.
     methods: (options.methods ?? methods) as string[],
     credentials: options.credentials,
     ...(options.allowedHeaders && { allowedHeaders: [...options.allowedHeaders] }),

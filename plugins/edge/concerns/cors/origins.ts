@@ -2,18 +2,18 @@
  * The origins of `edge.cors.origin`: exact ones, wildcards (`https://*.example.com`, `http://localhost:*`) and regular
  * expressions (`/^https:\/\/pr-\d+\.example\.com$/`).
  *
- * Browsers send an origin in one spelling (RFC 6454, 6.2): lower case, no path, no default port. A value in another one
- * would never match, so it is a fault.
+ * Browsers send an origin in one spelling (RFC 6454, 6.2): lower case, no path, no default port. A value in another
+ * spelling would never match, so it is a fault.
  */
 import { linearRegExp } from '../../../../config/linear-regexp.ts'
 
-/** A longer `Origin` is not compared: host names have at most 253 characters. */
+/** Longest `Origin` that is compared: host names have at most 253 characters. */
 const longestOrigin = 300
 
 /** Tests whether an `Origin` header's value is allowed. */
 export type OriginTest = (origin: string) => boolean
 
-/** Returns what is wrong with an origin, and what to write; null if nothing is. */
+/** Returns the fault of an origin, and what to write instead; null if it has none. */
 export function originFault(text: string): string | null {
   if (text === '*' || text === 'null') return null
   if (text.startsWith('/')) return regExpFault(text)
@@ -28,7 +28,7 @@ export function originFault(text: string): string | null {
   if (wildcard !== null) return wildcard
   const canonical = spelling(scheme, host, port)
   if (canonical === null) return `"${host}" is not a host`
-  return canonical === text ? null : `browsers send "${canonical}": write it so`
+  return canonical === text ? null : `browsers send "${canonical}": write that`
 }
 
 /** Compiles origins that have no fault; the returned test takes linear time. */
@@ -59,7 +59,7 @@ function regExpFault(text: string): string | null {
   }
 }
 
-/** Returns what is wrong with a wildcard: one that allows names which others could register is not to be trusted. */
+/** Returns the fault of a wildcard, such as allowing names that others could register; null if it has none. */
 function wildcardFault(host: string): string | null {
   const stars = host.split('*').length - 1
   if (stars === 0) return null
@@ -72,10 +72,10 @@ function wildcardFault(host: string): string | null {
   return null
 }
 
-/** As a browser sends it; null if no host can be so. */
+/** Returns the origin as a browser sends it; null if the host is invalid. */
 function spelling(scheme: string, host: string, port: string | undefined): string | null {
   const known = /^https?$/i.test(scheme)
-  // A label and a port in place of the wildcards, which a URL cannot have.
+  // A URL cannot have wildcards: replace them by a label and a port while parsing.
   const [star, any] = ['wildcard0', ':1']
   try {
     const url = new URL(`${known ? scheme : 'https'}://${host.replace('*', star)}${port === ':*' ? any : (port ?? '')}`)

@@ -2,7 +2,7 @@
 import type { KeyObject } from 'node:crypto'
 import { algorithms } from './options.ts'
 
-/** Keys that verify tokens, in words. */
+/** Kinds of keys that can verify tokens, for messages. */
 export const supportedKeys = 'RSA of 2048 bits or more, EC on P-256, P-384 or P-521, or Ed25519'
 
 const familyOf = (algorithm: string) => algorithm.slice(0, 2)
@@ -15,7 +15,7 @@ export const asymmetric: readonly string[] = algorithms.filter((algorithm) => fa
 const rsa = asymmetric.filter((algorithm) => ['RS', 'PS'].includes(familyOf(algorithm)))
 const curves: Record<string, string> = { prime256v1: 'ES256', secp384r1: 'ES384', secp521r1: 'ES512' }
 
-/** Returns the algorithms that a public key can verify; none if it is of a kind that is not supported or too weak. */
+/** Returns the algorithms that a public key can verify; none if its kind is not supported or it is too weak. */
 export function algorithmsOf(key: KeyObject): readonly string[] {
   switch (key.asymmetricKeyType) {
     case 'rsa':
@@ -32,7 +32,7 @@ export function algorithmsOf(key: KeyObject): readonly string[] {
   }
 }
 
-/** Names algorithms for a message; a whole family in short: `RS* or PS*`. */
+/** Returns algorithms for a message, a complete family as `RS*`. */
 export function inWords(some: readonly string[]): string {
   const isWhole = (family: string) =>
     family !== 'Ed' && algorithms.every((each) => familyOf(each) !== family || some.includes(each))

@@ -14,7 +14,7 @@ import type { JwtOptions } from './options.ts'
 /** Returns whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
 
-/** Splits that name consumers as they are never called. */
+/** Reports splits with consumer names that cannot occur. */
 export function checkConsumerNames({ data, report }: Checked): void {
   if (!report.usable('/edge') || !report.sound('/edge/jwt') || !report.usable('/routes')) return
   const jwtOf = (index: number): JwtOptions | false => {
@@ -38,7 +38,7 @@ export function checkConsumerNames({ data, report }: Checked): void {
   })
 }
 
-/** Headers for the service: none that the gateway sets itself, and each once. */
+/** Reports headers of `forward` that the gateway sets itself, or that occur twice. */
 function checkForward(at: string, forward: Readonly<Record<string, string>>, { data, keys, report }: Checked): void {
   const claims = new Map<string, string>()
   const taken = perRequestHeaders(
@@ -92,7 +92,7 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
     )
   }
   if (kind === 'secret' && report.usable(`${at}/secret`) && isPem(jwt.secret ?? '')) {
-    // Whoever has a public key could sign with it.
+    // A public key used as a secret would let anyone sign tokens.
     report.fault(
       `${at}/secret`,
       'expected a shared secret, found a key in PEM form; put a public key under "publicKey"'
@@ -104,7 +104,7 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   jwt.algorithms?.forEach((algorithm, index) => {
     const place = pointer(at, 'algorithms', index)
     if (report.usable(place) && !fitting.includes(algorithm)) {
-      // With a public key as its secret, anyone could sign.
+      // HS* with a public key as secret would let anyone sign tokens.
       const what = key === undefined ? kind : `a public key of type ${key.asymmetricKeyType}`
       report.fault(place, `${algorithm} cannot be used with ${what}; use ${inWords(fitting)}`)
     }
@@ -129,7 +129,7 @@ function publicKey(at: string, text: string, { report, absolute }: Checked): Key
       return void report.fault(at, `neither a PEM key nor a file that can be read: ${absolute(text)}`)
     }
   }
-  // Node would derive the public key from it, and leave a secret where none should be.
+  // Node would derive the public key from it, and a secret would stay in the configuration.
   if (pem.includes('PRIVATE KEY-----')) return void report.fault(at, 'expected a public key, found a private key')
   try {
     const key = createPublicKey(pem)

@@ -1,6 +1,6 @@
 /**
- * Returns the value of a claim by its name, or by its path through nested claims (`realm_access.roles`, as Keycloak has
- * them); undefined if there is none. A name that itself contains dots, such as a URL, comes first, at each level.
+ * Returns the value of a claim by its name, or by a path through nested claims (`realm_access.roles`, as in Keycloak's
+ * tokens); undefined if there is none. At each level, a claim whose name itself contains dots, such as a URL, wins.
  */
 export function claimAt(claims: unknown, path: string): unknown {
   if (typeof claims !== 'object' || claims === null) return undefined

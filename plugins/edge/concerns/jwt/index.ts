@@ -1,9 +1,9 @@
 /**
- * Authentication by JSON Web Token, by @fastify/jwt: one verifier per distinct configuration, one hook on each
- * route that asks for it. Leaves `request.user` (the claims) and `request.consumer`.
+ * Authentication by JSON Web Token, with @fastify/jwt: one verifier per distinct configuration, one hook on each route
+ * that enables it. Sets `request.user` (the claims) and `request.consumer`.
  *
- * What @fastify/jwt leaves open is closed here: every unusable token is a 401, never a 400 or 500, and a second
- * Authorization header, of which Node shows only the first but the service would see both, is refused.
+ * Unlike with @fastify/jwt alone, every unusable token gets 401, never 400 or 500, and a request with two Authorization
+ * headers is refused: Node shows only the first one, and the service would see both.
  */
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -15,22 +15,22 @@ import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Consumer } from '../../consumer.ts'
-import { registerApart } from './apart.ts'
 import { checkConsumerNames, checkJwt, isPem } from './check.ts'
 import { claimAt } from './claims.ts'
 import { issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
+import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
 import { watchKeySets } from './jwks-metrics.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
 import { reasonOf, TokenInvalid } from './reasons.ts'
-import { tries, warnings } from './started.ts'
+import { tries, warnings } from './start-messages.ts'
 import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
-import { bearer, identity, verifierOptions } from './verifier.ts'
+import { bearerToken, verifierId, verifierOptions } from './verifier.ts'
 import type { Claims, Verify } from './verify.ts'
-import { byKey, bySet, issuedLater } from './verify.ts'
+import { isIssuedInFuture, verifyByKey, verifyByKeySet } from './verify.ts'
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
@@ -70,9 +70,9 @@ export default edgeConcern({
     fastify.addHook('onClose', async () => unwatch?.())
 
     const inForce = config.routes.flatMap(({ name, edge }) => (edge.jwt ? [{ name, jwt: edge.jwt }] : []))
-    /** Plugins' own routes add to them until all plugins are there. */
+    /** Set when all plugins are loaded: their own routes may add issuers. */
     const names = { qualified: false }
-    // The first route with a key stands for the issuer where none is configured.
+    // Without a configured issuer, the first route with the key identifies the issuer.
     const keyHolders = new Map<string, string>()
     const add = (name: string, jwt: JwtOptions) => {
       for (const issuer of issuersOf(jwt)) if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
@@ -81,33 +81,40 @@ export default edgeConcern({
 
     const verifierOf = async (jwt: JwtOptions): Promise<Verify> => {
       const { clockSkew, rememberTokens } = jwt
-      // With the key: the file that it is read from may have another one the next time.
+      // The cache depends on the key, too: its file may have another key after a reload.
       const cache = <T>(key: string | null) =>
-        stores.claim('jingwei.token-cache', [identity(jwt), key], () => new TokenCache<T>(rememberTokens || 0))
+        stores.claim('jingwei.token-cache', [verifierId(jwt), key], () => new TokenCache<T>(rememberTokens || 0))
       const set = keySetOf(jwt)
       if (set === null) {
         const { key, options } = verifierOptions(jwt, config.file, null)
-        return byKey(await registerApart(fastify, options, clock), cache(key), clockSkew, clock.date)
+        return verifyByKey(await registerIsolated(fastify, options, clock), cache(key), clockSkew, clock.date)
       }
       const keys = new WeakMap<FastifyRequest, string>()
       const { options } = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
-      return bySet(await registerApart(fastify, options, clock), set, keys, cache(null), clockSkew, clock.date)
+      return verifyByKeySet(
+        await registerIsolated(fastify, options, clock),
+        set,
+        keys,
+        cache(null),
+        clockSkew,
+        clock.date
+      )
     }
     const slice = new TimeSlice()
     for (const { jwt } of inForce) {
-      const id = identity(jwt)
+      const id = verifierId(jwt)
       if (!verifiers.has(id)) verifiers.set(id, await verifierOf(jwt))
       if (slice.isOver) await slice.next()
     }
 
     const late: Promise<void>[] = []
-    /** For a plugin's own route, which comes when no time is left to wait: it is there before the first request. */
+    /** Returns a verifier for a plugin's own route, whose `onRoute` hook cannot wait. It is ready before the first request. */
     const verifierLater = (jwt: JwtOptions): Verify => {
       let verify: Verify | undefined
       const loaded = verifierOf(jwt).then((verifier) => {
         verify = verifier
       })
-      // Reported by `onReady`.
+      // `onReady` awaits and reports it.
       loaded.catch(() => {})
       late.push(loaded)
       return (request) => verify!(request)
@@ -117,14 +124,14 @@ export default edgeConcern({
       names.qualified = namesIncludeIssuer(inForce.map(({ jwt }) => jwt))
     })
 
-    // Not awaited: a key set that cannot be fetched must not keep the gateway from starting.
+    // Not awaited: the gateway must start even if the key set cannot be fetched.
     fastify.addHook('onReady', async () => {
       for (const { set } of keySets) if (set.isUp() === null) void set.refresh()
     })
 
     return (options, routeOptions) => {
       const { name } = edgeRouteOf(routeOptions.config)!
-      const id = identity(options)
+      const id = verifierId(options)
       let verify = verifiers.get(id)
       if (verify === undefined) {
         verify = verifierLater(options)
@@ -141,7 +148,7 @@ export default edgeConcern({
   }
 })
 
-/** The name of a token's consumer; null if the token names nobody. */
+/** Returns the name of a token's consumer; null if the token has no `sub`. */
 type NameOf = (claims: Claims) => string | null
 
 function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, keyHolder: string): NameOf {
@@ -155,11 +162,11 @@ function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, k
 function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date: Clock['date']) {
   const { clockSkew, maxTokenSize } = options
   const forward = Object.entries(options.forward ?? {})
-  // The claims of a token that is remembered are the same object each time.
+  // A cached token has the same claims object each time.
   const callers = new WeakMap<Claims, Caller>()
 
   function accept(request: FastifyRequest, claims: Claims): void {
-    if (issuedLater(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
+    if (isIssuedInFuture(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
     let caller = callers.get(claims)
     if (caller === undefined) {
       caller = callerOf(claims, forward, nameOf)
@@ -170,7 +177,7 @@ function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date:
     for (const [header, value] of caller.headers) addUpstreamHeader(request, header, value)
   }
 
-  // A callback rather than an await: most tokens are known, and then there is nothing to wait for.
+  // A callback instead of an await: most tokens are cached, and need no asynchronous step.
   return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
     const refuse = (error: unknown) => done(refusal(error, request, reply))
     try {
@@ -189,10 +196,10 @@ function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date:
   }
 }
 
-/** Caller and headers that a route makes of a token. */
+/** Consumer and headers for the service, made from a token for one route. */
 interface Caller {
   readonly consumer: Consumer | null
-  /** For the service. */
+  /** Headers for the service. */
   readonly headers: readonly (readonly [name: string, value: string])[]
 }
 
@@ -212,11 +219,11 @@ function callerOf(
   }
 }
 
-/** Exactly one Authorization header, with a bearer token (RFC 6750) of bearable size. */
+/** Throws unless the request has exactly one Authorization header, with a bearer token (RFC 6750) of allowed size. */
 function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
   const { authorization } = request.headers
   if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
-  if (bearer(request).length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
+  if (bearerToken(request).length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
   const raw = request.raw.rawHeaders
   let copies = 0
   for (let i = 0; i < raw.length; i += 2) {
@@ -225,7 +232,7 @@ function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
   if (copies > 1) throw new TokenInvalid('jwt_repeated')
 }
 
-/** Returns the error for the client. The reason is for the log; what the verifier says may quote the token. */
+/** Returns the error for the client. The reason goes to the log; the message of the verifier may quote the token. */
 function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): Error {
   const code = (error as { code?: unknown } | null)?.code
   if (code === 'JW_KEYS_UNAVAILABLE') return error as Error
@@ -233,7 +240,7 @@ function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): 
   request.refusalReason = reason
   if (code === 'JW_TOKEN_MISSING') {
     if (request.headers.authorization !== undefined) request.refusalReason = 'jwt_scheme'
-    // RFC 6750, section 3.1: no error code where there was no token.
+    // RFC 6750, 3.1: no error code if the request had no token.
     reply.header('www-authenticate', 'Bearer realm="jingwei"')
     return error as Error
   }
@@ -243,7 +250,7 @@ function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): 
   return refused
 }
 
-/** The cache hands the same claims to every request with that token: nobody may change them. */
+/** Freezes claims deeply: every request with the token shares them, so no code may change them. */
 function freeze(value: unknown): void {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return
   for (const inner of Object.values(value)) freeze(inner)

@@ -2,7 +2,7 @@ import { maskCredentials } from '../../../../config/credentials.ts'
 import type { Meter } from '../../../meter.ts'
 import type { KeySet } from './jwks.ts'
 
-/** Makes the metrics of key sets, by URL with its credentials masked. Returns a function that ends them. */
+/** Makes the metrics of key sets, by URL with masked credentials. Returns a function that removes them. */
 export function watchKeySets(
   meter: Meter,
   sets: readonly { readonly url: string; readonly set: KeySet }[]

@@ -1,11 +1,10 @@
 /**
- * Public keys of tokens, and the key set (RFC 7517) that publishes them.
+ * Public keys for tokens, from a published key set (RFC 7517).
  *
- * A set is fetched at start, used for `maxAge` and then fetched again in the background while the old one serves. A key
- * id that the set does not have causes one fetch, shared by all requests that wait for it and never sooner than
- * `cooldown` after the last: random key ids cost nothing. While the set cannot be fetched, the last good one serves,
- * requests do not wait, and a timer tries again every second, so that tokens of a new key are accepted as soon as the
- * server is back.
+ * The set is fetched at start, and again in the background when it is older than `maxAge`. An unknown key id causes one
+ * fetch, shared by all requests that wait for it, and not sooner than `cooldown` after the last fetch: random key ids
+ * cannot cause a flood of fetches. While the set cannot be fetched, the last good one is used, requests do not wait, and a
+ * timer retries every second, so that tokens of a new key are accepted as soon as the server responds again.
  */
 import type { JsonWebKeyInput, KeyObject } from 'node:crypto'
 import { createPublicKey } from 'node:crypto'
@@ -28,29 +27,29 @@ export interface KeySetOptions {
   url: string
   maxAge: number
   cooldown: number
-  /** Bound of one fetch, body included. */
+  /** Longest time of one fetch, including the body. */
   timeoutMs?: number
   /** Pause between two fetches while they fail. */
   retryMs?: number
-  /** Milliseconds of a clock that never jumps. */
+  /** Monotonic clock, in milliseconds. */
   now?: () => number
 }
 
-/** A token, as far as its key is looked for. */
+/** The parts of a token that select and check its key. */
 export interface TokenOfKey extends SignedText {
   readonly header: { readonly kid?: unknown; readonly alg?: unknown }
 }
 
 export interface KeySet {
-  /** Returns the PEM of the key that a token names or, where it or the keys have no id, of the key that signed it. */
+  /** Returns the PEM of the key that the token names or, if token or keys have no id, of the key that signed it. */
   key(token: TokenOfKey): Promise<string>
-  /** Returns whether a key, as PEM, is still in the set; looks for a newer set when this one is old. */
+  /** Returns whether a key, as PEM, is still in the set. Starts a fetch if the set is old. */
   holds(pem: string): boolean
-  /** Fetches the set, unless that is under way. Never fails. */
+  /** Fetches the set, or waits for a fetch in progress. Never rejects. */
   refresh(): Promise<void>
   /** Returns whether the last fetch succeeded; null before the first has ended. */
   isUp(): boolean | null
-  /** Milliseconds since the set was fetched; null if none ever was. */
+  /** Returns the milliseconds since the last successful fetch; null before the first one. */
   age(): number | null
   close(): Promise<void>
 }
@@ -64,7 +63,7 @@ interface Key {
 
 const maxKeys = 100
 const maxBody = 1024 * 1024
-/** Keys that are tried for a token without an id. */
+/** Keys that are tried for a token without a key id. */
 const maxTried = 10
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
@@ -119,7 +118,7 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
     }
   }
 
-  /** Fetches a newer set where the one in use may lack a key; null while cooling down. */
+  /** Fetches a newer set that may have a missing key; null during the cooldown. */
   function renewal(): Promise<void> | null {
     return pending ?? (now() - attemptedAt >= cooldown ? refresh() : null)
   }
@@ -144,7 +143,7 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
       renewIfOld()
       const found = pick(keys, token)
       if (found !== null) return found
-      // The set has a key of this id, so another set would not help.
+      // The set has a key with this id, so a newer set would not help.
       if (keys.some((key) => key.kid !== undefined && key.kid === kid)) throw new TokenInvalid('jwt_algorithm')
       if (!failing) await renewal()
       const renewed = pick(keys, token)
@@ -162,8 +161,8 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
 }
 
 /**
- * The PEM of the key for a token; null if the set has none. Ids are optional on both sides (RFC 7515, 4.1.4; RFC 7517,
- * 4.5): where the token or the keys have none, it is the key that verifies the signature.
+ * Returns the PEM of the key for a token; null if the set has none. Key ids are optional in tokens and keys (RFC 7515,
+ * 4.1.4; RFC 7517, 4.5): if one of them has no id, the key is the one that verifies the signature.
  */
 function pick(keys: readonly Key[], token: TokenOfKey): string | null {
   const { kid, alg } = token.header
@@ -182,7 +181,7 @@ async function download(url: string, dispatcher: Agent, signal: AbortSignal): Pr
     accept: 'application/jwk-set+json, application/json',
     ...(credentials !== ':' && { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` })
   }
-  // One request in minutes: its connection is not kept.
+  // One request in minutes: do not keep its connection.
   const response = await undici().request(url, { dispatcher, signal, headers, reset: true })
   if (response.statusCode !== 200) {
     await response.body.dump({ limit: 0, signal }).catch(() => {})
@@ -208,12 +207,12 @@ function parseKeys(document: unknown): { keys: readonly Key[]; leftOut: number }
     const key = parseKey(jwk)
     if (key !== undefined && keys.push(key) === maxKeys) break
   }
-  // To believe it would lock everyone out.
+  // Using an empty set would refuse all tokens.
   if (keys.length === 0) throw new Error('no usable key in the set')
   return { keys, leftOut: list.length - read }
 }
 
-/** Undefined for what does not verify signatures, cannot be read or is not supported. */
+/** Returns a key; undefined if it does not verify signatures, cannot be parsed or is not supported. */
 function parseKey(jwk: unknown): Key | undefined {
   if (typeof jwk !== 'object' || jwk === null) return undefined
   const { kty, n, e, crv, x, y, kid, use, key_ops: operations, alg } = jwk as Record<string, unknown>
@@ -221,7 +220,7 @@ function parseKey(jwk: unknown): Key | undefined {
   if (Array.isArray(operations) && !operations.includes('verify')) return undefined
   if (kid !== undefined && typeof kid !== 'string') return undefined
   try {
-    // Only the public members: a private part published by mistake is not touched.
+    // Only the public members: a private part that was published by mistake is ignored.
     const key = createPublicKey({ format: 'jwk', key: { kty, n, e, crv, x, y } as JsonWebKeyInput['key'] })
     const algorithms = algorithmsOf(key).filter((algorithm) => alg === undefined || algorithm === alg)
     if (algorithms.length === 0) return undefined

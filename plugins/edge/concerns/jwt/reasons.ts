@@ -1,4 +1,4 @@
-/** Reasons for which tokens are refused, for the access log. Clients learn none but that a token has expired. */
+/** Reasons for which tokens are refused, for the access log. Clients learn only that a token has expired. */
 import { createError } from '@fastify/error'
 
 /** A closed list, documented in plugins/edge/README.md. */
@@ -9,7 +9,7 @@ export const tokenReasons = [
 
 export type TokenReason = (typeof tokenReasons)[number]
 
-/** A refusal of the gateway's own. */
+/** Refusal of a token by the gateway, with its reason. */
 export class TokenInvalid extends createError('JW_TOKEN_INVALID', 'The token is not valid', 401) {
   readonly reason: TokenReason
 
@@ -35,8 +35,8 @@ const byCode = new Map<unknown, TokenReason>([
 ])
 
 /**
- * Parts of fast-jwt's messages. It has one code for all claims, and @fastify/jwt has one code for them and for wrong
- * signatures; the message is then the only thing that tells them apart.
+ * Reasons by fast-jwt's messages. fast-jwt has one code for all claims, and @fastify/jwt has one code for claims and wrong
+ * signatures; only the message distinguishes them.
  */
 const byMessage: readonly (readonly [RegExp, TokenReason])[] = [
   [/\biss claim\b/, 'jwt_issuer'],
@@ -47,7 +47,7 @@ const byMessage: readonly (readonly [RegExp, TokenReason])[] = [
   [/public key provided for algorithms/, 'jwt_algorithm']
 ]
 
-/** Returns why a token was refused: by the code of the error, else by its message. */
+/** Returns the reason of a refusal: by the code of the error, else by its message. */
 export function reasonOf(error: unknown): TokenReason {
   if (error instanceof TokenInvalid) return error.reason
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }

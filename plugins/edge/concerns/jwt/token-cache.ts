@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { LruMap } from 'toad-cache'
 
-/** Bound of the text of all tokens in a cache; their claims take two to three times as much. */
+/** Most bytes of token text in a cache; the claims take two to three times as much. */
 const mostBytes = 32 * 1024 * 1024
 
 interface Entry<T> {
@@ -11,8 +11,8 @@ interface Entry<T> {
 }
 
 /**
- * Verified tokens under a digest of each, until they expire; the least recently used makes room. In front of the
- * verifier, which even with a cache of its own parses a token before it looks: 20 µs for a known token, 3 µs with this.
+ * Caches the results of verified tokens by digest until the tokens expire, and evicts the least recently used. It is used
+ * instead of the verifier's own cache, which parses each token first: 20 µs for a cached token, 3 µs with this cache.
  */
 export class TokenCache<T> {
   readonly #known: LruMap<Entry<T>>
@@ -24,7 +24,7 @@ export class TokenCache<T> {
     this.#known = new LruMap(most)
   }
 
-  /** Returns the result of an earlier verification of a token; undefined without one. */
+  /** Returns the cached result for a token; undefined if there is none. */
   get(token: string, nowMs: number): T | undefined {
     const digest = digestOf(token)
     const entry = this.#known.get(digest)

@@ -1,4 +1,4 @@
-/** `token`: mints a token for a route whose secret the gateway knows, for development. */
+/** The command `token`: mints a token for a route with a `secret`, for development. */
 import type { Config } from '../../../../config/schema.ts'
 import { parseDuration } from '../../../../config/units.ts'
 import type { EdgeCommand } from '../../concern.ts'

@@ -1,9 +1,9 @@
 /**
- * Options of @fastify/jwt for one `edge.jwt`: keys, algorithms, claims. Computed when the gateway starts, which fails on
- * a key that cannot be read and on algorithms that do not fit it.
+ * Options of @fastify/jwt for one `edge.jwt`: keys, algorithms, claims. They are computed at start, which fails if a key
+ * cannot be read or an algorithm does not fit the key.
  *
- * The algorithms always come from the key, never from the token: an HS token is only ever checked against a
- * shared secret, and `none` against nothing.
+ * The key decides the algorithms, never the token: an HS token is verified only with a shared secret, and a token with
+ * `none` is always refused.
  */
 import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -22,10 +22,10 @@ type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorith
 const identities = new WeakMap<JwtOptions, string>()
 
 /**
- * Returns the same text for configurations that share a verifier, and with it the tokens that it remembers. Asked for
- * several times for each route, and so kept.
+ * Returns the same text for options that share a verifier and its cached tokens. The result is memoized, since it is
+ * needed several times per route.
  */
-export function identity(options: JwtOptions): string {
+export function verifierId(options: JwtOptions): string {
   let text = identities.get(options)
   if (text === undefined) {
     const { forward: _forward, maxTokenSize: _size, ...verifying } = options
@@ -35,17 +35,17 @@ export function identity(options: JwtOptions): string {
   return text
 }
 
-/** The token behind `Bearer` and any number of blanks (RFC 6750, 2.1). */
-export function bearer({ headers: { authorization = '' } }: FastifyRequest): string {
+/** Returns the token after `Bearer` and any number of spaces (RFC 6750, 2.1). */
+export function bearerToken({ headers: { authorization = '' } }: FastifyRequest): string {
   let at = 'Bearer '.length
   while (authorization.charCodeAt(at) === 32) at++
   return authorization.slice(at)
 }
 
-/** Listener for the key of a set, as PEM, that verifies the token of a request. */
+/** Callback with the key of a set, as PEM, that verifies the token of a request. */
 type OnKey = (request: FastifyRequest, pem: string) => void
 
-/** Returns the options of @fastify/jwt, and the secret or PEM that verifies all tokens; null where a key set does. */
+/** Returns the options of @fastify/jwt, and the secret or PEM that verifies all tokens; null with a key set. */
 export function verifierOptions(
   options: JwtOptions,
   configFile: string,
@@ -61,12 +61,12 @@ export function verifierOptions(
     secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, onKey) },
     decode: { complete: true },
     verify: {
-      extractToken: bearer,
+      extractToken: bearerToken,
       algorithms,
-      // A token without end could never be withdrawn; one without issuer or audience would pass their checks.
+      // A token without `exp` could never be revoked; without `iss` or `aud`, it would pass the checks of these.
       requiredClaims: ['exp', ...(issuer === undefined ? [] : ['iss']), ...(audience === undefined ? [] : ['aud'])],
       clockTolerance: clockSkew,
-      // `TokenCache` stands before it.
+      // `TokenCache` is used instead.
       cache: false,
       ...(issuer !== undefined && { allowedIss: [issuer].flat() }),
       ...(audience !== undefined && { allowedAud: [audience].flat() })
@@ -84,7 +84,7 @@ function keyOf(
     throw new Error('edge.jwt: set exactly one of secret, publicKey and jwks')
   }
   if (secret !== undefined) {
-    // Anyone may know a public key: as a shared secret it would let anyone sign.
+    // A public key used as a secret would let anyone sign tokens.
     if (isPem(secret)) throw new Error('edge.jwt.secret: expected a shared secret, found a key in PEM form')
     return { fitting: symmetric, key: secret }
   }
@@ -103,10 +103,10 @@ function readKey(publicKey: string, configFile: string): { fitting: readonly str
   return { fitting, key: key.export({ type: 'spki', format: 'pem' }).toString() }
 }
 
-/** Returns the function that finds the key of each token that is not remembered. */
+/** Returns the function that finds the key for each token that is not cached. */
 function fromSet(keySet: KeySet, algorithms: readonly string[], onKey: OnKey): Secret {
   return (async (request: FastifyRequest, token: TokenOfKey) => {
-    // Before the set is asked, so that such a token brings no fetch.
+    // Checked first, so that such a token causes no fetch of the key set.
     if (!algorithms.includes(String(token.header.alg))) throw new TokenInvalid('jwt_algorithm')
     const pem = await keySet.key(token)
     onKey(request, pem)

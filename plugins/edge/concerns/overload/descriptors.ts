@@ -1,18 +1,18 @@
 import { readdirSync, statSync } from 'node:fs'
 
-/** Folders in which the kernel lists the open descriptors of this process: Linux, then macOS and the BSDs. */
+/** Folders in which the kernel lists this process's open descriptors: on Linux; on macOS and the BSDs. */
 const folders = ['/proc/self/fd', '/dev/fd']
-/** A listing of tens of thousands takes milliseconds: counting may take one part of the time in so many. */
+/** Limits counting to 1/20 of the time: a listing of tens of thousands of descriptors takes milliseconds. */
 const shareOfTime = 20
 
 /**
- * The process's limit of open files (RLIMIT_NOFILE, `ulimit -n`); infinite where there is none. Node raises the soft
- * limit to the hard one at start.
+ * Returns the process's limit of open files (RLIMIT_NOFILE, `ulimit -n`); Infinity if there is none. Node raises the soft
+ * limit to the hard limit at start.
  */
 export function descriptorLimit(): number {
   const report = process.report as typeof process.report & { excludeNetwork: boolean }
   const { excludeNetwork } = report
-  // The report would look up the names of all peers.
+  // Otherwise the report would resolve the host names of all peers.
   report.excludeNetwork = true
   const { userLimits } = report.getReport() as { userLimits?: { open_files?: { soft: number | string } } }
   report.excludeNetwork = excludeNetwork
@@ -20,11 +20,11 @@ export function descriptorLimit(): number {
   return typeof soft === 'number' ? soft : Number.POSITIVE_INFINITY
 }
 
-/** The number of descriptors that are open; null where the system does not tell. */
+/** Returns the number of open descriptors; null if the system does not report it. */
 function openDescriptors(): number | null {
   for (const folder of folders) {
     try {
-      // From Linux 6.2 on the size of the folder is their number, and no descriptor is needed to ask.
+      // Since Linux 6.2 the size of the folder is the number of descriptors, and stat needs no descriptor.
       const { size } = statSync(folder)
       if (folder === folders[0] && size > 0) return size
       return readdirSync(folder).length
@@ -37,20 +37,20 @@ function openDescriptors(): number | null {
 }
 
 /**
- * Watches how near the process is to its limit of descriptors. Counting takes microseconds, so it is only done when the
- * descriptors that were noted since the last count could have reached the limit. Far below the limit, a question is an
- * addition and a comparison.
+ * Tells how close the process is to its limit of descriptors. Counting takes microseconds, so it happens only when the
+ * descriptors opened since the last count could have reached the limit. Far below the limit, a check is an addition and a
+ * comparison.
  */
 export class Descriptors {
   readonly limit: number
   readonly #count: () => number | null
   readonly #now: () => number
   #known = 0
-  /** Until then the count is estimated. */
+  /** Time before which the count is estimated. */
   #nextCountMs = Number.NEGATIVE_INFINITY
   /** Descriptors that may have been opened since they were counted. */
   #since = 0
-  /** Descriptors that are about to be opened: announced in this event-loop iteration, and in the one before. */
+  /** Descriptors that may be opened soon: announced in this event-loop iteration, and in the previous one. */
   #fresh = 0
   #older = 0
   #aging: NodeJS.Immediate | null = null
@@ -59,18 +59,18 @@ export class Descriptors {
     this.#count = count
     this.#now = now
     this.limit = count() === null ? Number.POSITIVE_INFINITY : limit
-    // Counted at the first question.
+    // Makes the first check count.
     this.#known = this.limit
   }
 
-  /** Notes that a descriptor has been opened. */
+  /** Records an opened descriptor. */
   noteOpen(): void {
     this.#since++
   }
 
   /**
-   * Notes that a descriptor may be opened within the next two event-loop iterations. A count before that does not find
-   * it.
+   * Records that a descriptor may be opened within the next two event-loop iterations, so that a count before then
+   * includes it.
    */
   announce(): void {
     this.#since++
@@ -84,7 +84,7 @@ export class Descriptors {
     this.#aging = this.#older > 0 ? setImmediate(this.#age) : null
   }
 
-  /** Returns whether fewer than `reserve` are left. */
+  /** Returns whether fewer than `reserve` descriptors are left. */
   isShort(reserve: number): boolean {
     const most = this.limit - reserve
     if (this.#known + this.#since < most) return false

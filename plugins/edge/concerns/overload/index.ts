@@ -12,12 +12,12 @@ import { LoopLag } from './loop-lag.ts'
 const OutOfCpu = createError('JW_OUT_OF_CPU', 'The gateway is overloaded (event loop)', 503)
 const OutOfDescriptors = createError('JW_OUT_OF_DESCRIPTORS', 'The gateway is overloaded (file descriptors)', 503)
 
-/** The shortage is over when nothing was shed for this long. */
+/** Time without a refusal after which the shortage is over. */
 const quietMs = 10_000
 
 /**
- * Descriptors that no new connection of a client gets: they are for connections to services, the admin port, DNS,
- * Consul and Redis. A quarter of them is for all but connections to services: then requests are shed too.
+ * Returns the reserved descriptors. Below `connections`, new client connections are refused: the reserve is for connections
+ * to services, the admin port, DNS, Consul and Redis. Below `requests`, a quarter of it, requests are refused too.
  */
 export function reserveOf(limit: number): { connections: number; requests: number } {
   const connections = Math.min(1024, Math.max(32, Math.floor(limit / 10)))
@@ -25,9 +25,9 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
 }
 
 /**
- * Sheds load while the gateway itself is overloaded. File descriptors: new connections and WebSockets are refused
- * first, requests on open connections (HTTP/1.1, HTTP/2) later; without it, every request fails once they are used up,
- * and so do the gateway's own lookups. The event loop: requests are refused while it lags, so that those under way end.
+ * Sheds load while the gateway itself is overloaded. When file descriptors run out, it first refuses new connections and
+ * WebSockets, then requests on open connections; otherwise every request and the gateway's own look-ups would fail. While
+ * the event loop lags, it refuses requests, so that requests in flight can complete.
  */
 export default fp<Config>(
   async (fastify, { listeners }) => {

@@ -1,10 +1,10 @@
 const periodMs = 500
-/** A timer that fires this much too late stands for an overloaded process, not for a pause of the garbage collector. */
+/** Lateness of a timer that indicates an overloaded process rather than a pause of the garbage collector. */
 const lateMs = 1000
-/** So many late ones in a row: a single block is over when it is seen, and needs no shedding. */
-const mostLate = 3
+/** Late timers in a row before load is shed: a single long block is over when its timer fires. */
+const lateTimers = 3
 
-/** Detects that the event loop lags: every iteration takes so long that all requests wait for seconds. */
+/** Detects a lagging event loop: every iteration takes so long that all requests wait for seconds. */
 export class LoopLag {
   isLagging = false
   readonly #onChange: (isLagging: boolean) => void
@@ -21,7 +21,7 @@ export class LoopLag {
   tick(nowMs: number): void {
     this.#late = nowMs - this.#dueMs > lateMs ? this.#late + 1 : 0
     this.#dueMs = nowMs + periodMs
-    const isLagging = this.#late >= mostLate || (this.isLagging && this.#late > 0)
+    const isLagging = this.#late >= lateTimers || (this.isLagging && this.#late > 0)
     if (isLagging === this.isLagging) return
     this.isLagging = isLagging
     this.#onChange(isLagging)

@@ -1,10 +1,10 @@
 /**
- * Rate limits per client address, consumer or header, by @fastify/rate-limit, counted for each configured route
- * on its own and answered with the IETF `ratelimit-*` headers.
+ * Rate limits per client address, consumer or header, by @fastify/rate-limit. Each configured route has counters of its
+ * own. Responses have the IETF `ratelimit-*` headers.
  *
- * By address and by header they stand before authentication, which they shield. A client can change a header with each
- * request: `maxPerAddress` counts its address beside the header. By consumer they come after
- * all of onRequest, when the consumer is known, but before the body is read.
+ * Limits by address and by header run before authentication and protect it. Since a client can change a header with each
+ * request, `maxPerAddress` limits its address as well. Limits by consumer run after all `onRequest` hooks, when the
+ * consumer is known, but before the body is read.
  */
 import { createHash } from 'node:crypto'
 import { createError } from '@fastify/error'
@@ -27,12 +27,12 @@ import { LocalCounter, SharedCounter } from './store.ts'
 const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
 const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
 
-/** Limits that refuse, for the access log. A closed list: documented in plugins/edge/README.md. */
+/** Reasons for the access log: the limit that refused. A closed list, documented in plugins/edge/README.md. */
 export const limitReasons = ['rate_ip', 'rate_consumer', 'rate_header', 'rate_max_per_address'] as const
 
 type LimitReason = (typeof limitReasons)[number]
 
-/** Keys longer than this are hashed: a client must not choose how much is stored. */
+/** Length above which keys are hashed: clients must not control the size of stored keys. */
 const longestKey = 64
 
 export default edgeConcern({
@@ -78,13 +78,13 @@ export default edgeConcern({
     }
 
     const createCounter = (route: string, counted: string, { store, by, window }: RateLimitOptions): Counter => {
-      // Not with `max`: another limit goes on from the same count.
+      // Without `max`: after a change of the limit, counting continues.
       const key = { counted, store, by, window }
       const local = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(undefined, now))
       if (store === 'memory') return local
       if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
       link ??= linkTo(config.redis)
-      // There from the start, before the first outage.
+      // Made at start: rate() does not see the first increment of a series that starts with it.
       const fallbacks = meter
         .counter({
           name: 'jingwei_edge_rate_limit_fallbacks_total',
@@ -99,7 +99,7 @@ export default edgeConcern({
 
     return (options, route) => {
       const { name } = edgeRouteOf(route.config)!
-      const counted = countedAs(route, name)
+      const counted = counterName(route, name)
       const counter = counters.get(counted) ?? createCounter(name, counted, options)
       counters.set(counted, counter)
       const { max, window: timeWindow, by, maxPerAddress } = options
@@ -109,15 +109,15 @@ export default edgeConcern({
         return new RateLimited(after)
       }
       const limited = { max, timeWindow, keyGenerator: keyOf, counter, errorResponseBuilder }
-      // Made by the first request that needs it: most are counted here, and the plugin keeps much for each route.
+      // Made by the first request that exceeds the limit or counts in Redis: the plugin needs much memory per route.
       let limiter: Limit | undefined
       const limit: Limit = (request, reply) => {
         limiter ??= fastify.rateLimit(limited as LimitOptions) as Limit
         return limiter(request, reply)
       }
-      const admit = counter instanceof LocalCounter ? atOnce(limit, counter, options, keyOf) : null
+      const admit = counter instanceof LocalCounter ? synchronousLimit(limit, counter, options, keyOf) : null
       const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, maxPerAddress, timeWindow)]
-      // Fastify calls both kinds of hook with request and reply first, and as many parameters as they have is all it asks.
+      // `limit` is either kind of hook: Fastify passes request and reply first, and waits for the promise.
       if (by !== 'consumer') return { onRequest: [...byAddress, admit ?? limit] }
       const afterAll: preParsingHookHandler =
         admit === null ? limit : (request, reply, _payload, done) => admit(request, reply, done)
@@ -127,10 +127,10 @@ export default edgeConcern({
 })
 
 /**
- * Returns the text under which requests of a route are counted. A configured route may be several Fastify routes, which
- * count together. A plugin's own routes count apart, by method and host, but for HEAD, which Fastify adds to GET.
+ * Returns the name of the counters of a route. All Fastify routes of a configured route share them. A plugin's own routes
+ * have separate ones by method and host; HEAD counts as GET, since Fastify adds a HEAD route to each GET route.
  */
-function countedAs({ config, method, constraints }: RouteOptions, name: string): string {
+function counterName({ config, method, constraints }: RouteOptions, name: string): string {
   if (config?.route !== undefined) return name
   const methods = [method].flat().map((each) => (each === 'HEAD' ? 'GET' : each))
   return [...new Set(methods)].sort().join() + (constraints?.host ?? '') + name
@@ -141,10 +141,10 @@ type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 type Done = (error?: Error) => void
 
 /**
- * Lets requests within the limit of a counter in this process through, with the plugin's headers. Others are left to the
- * plugin, which is asynchronous. (5 µs a request.)
+ * Admits requests within the limit of a counter in this process, with the plugin's headers. Requests above the limit are
+ * left to the plugin, which is asynchronous. (This saves 5 µs per request.)
  */
-function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
+function synchronousLimit(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
   return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
     let count: ReturnType<LocalCounter['admit']>
     try {
@@ -164,7 +164,7 @@ function atOnce(limit: Limit, counter: LocalCounter, { max, window }: RateLimitO
   }
 }
 
-/** Counts the address as well. Not by the plugin, which applies one limit to a request. */
+/** Limits the address, too. The plugin is not used, because it applies only one limit to a request. */
 function addressLimit(counter: Counter, max: number, window: number) {
   const address = keyBy('ip')
   return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
@@ -181,22 +181,22 @@ function addressLimit(counter: Counter, max: number, window: number) {
       request.refusalReason = 'rate_max_per_address'
       done(new RateLimited(seconds === 1 ? '1 second' : `${seconds} seconds`))
     }
-    // Apart from the requests without the header, which count by address too.
+    // Another key than that of requests without the header, which are counted by address too.
     counter.incr(`all:${address(request)}`, onCount, window)
   }
 }
 
-/** Returns what a request was counted by: those that lack the header or the consumer count by address. */
+/** Returns the key by which a request was counted: requests without the header or consumer are counted by address. */
 function reasonFor(by: RateLimitOptions['by'], request: FastifyRequest): LimitReason {
   if (by === 'consumer') return request.consumer === null ? 'rate_ip' : 'rate_consumer'
   if (by === 'ip') return 'rate_ip'
-  return linesOf(by.slice('header:'.length))(request.raw.rawHeaders, 0) === -1 ? 'rate_ip' : 'rate_header'
+  return fieldFinder(by.slice('header:'.length))(request.raw.rawHeaders, 0) === -1 ? 'rate_ip' : 'rate_header'
 }
 
-/** @fastify/rate-limit takes one store and asks it for a child per route: here, the counter made for it. */
+/** Store of @fastify/rate-limit, which calls `child` for each route: returns the counter that was made for the route. */
 class RouteCounters implements FastifyRateLimitStore {
   incr(): void {
-    throw new Error('only routes have counters')
+    throw new Error('only child stores of routes count')
   }
 
   child(options: FastifyRateLimitOptions): FastifyRateLimitStore {
@@ -206,44 +206,44 @@ class RouteCounters implements FastifyRateLimitStore {
 
 type KeyOf = (request: FastifyRequest) => string
 
-/** The prefixes keep a header's or consumer's text from passing for an address. */
+/** Returns the function for the key of a request. Prefixes keep the value of a header or consumer distinct from an address. */
 function keyBy(by: RateLimitOptions['by']): KeyOf {
-  // To find an IPv6 address's network takes 7 µs.
+  // Cached, since computing the network of an IPv6 address takes 7 µs.
   const known = new FifoMap<string>(1000)
-  // A client that left during an earlier hook has no address.
+  // A client that disconnected during an earlier hook has no address.
   const address = ({ ip = '' }: FastifyRequest): string => {
     let key = known.get(ip)
     if (key === undefined) {
-      key = bounded('ip:', rateLimit.normalizeIP(ip))
+      key = boundedKey('ip:', rateLimit.normalizeIP(ip))
       known.set(ip, key)
     }
     return key
   }
   if (by === 'ip') return address
   if (by === 'consumer') {
-    return (request) => (request.consumer ? bounded('consumer:', request.consumer.id) : address(request))
+    return (request) => (request.consumer ? boundedKey('consumer:', request.consumer.id) : address(request))
   }
   const name = by.slice('header:'.length)
-  const lines = linesOf(name)
-  // RFC 9110, 11.1: a scheme has no case, and any number of blanks behind it.
-  const credentials = canonicalName(name) === 'authorization'
-  const settle = (value: string) =>
-    credentials ? value.replace(/^(\S+) +/, (_, scheme: string) => `${scheme.toLowerCase()} `) : value
+  const findField = fieldFinder(name)
+  // RFC 9110, 11.1: the scheme is case-insensitive, and any number of spaces may follow it.
+  const isCredentials = canonicalName(name) === 'authorization'
+  const normalized = (value: string) =>
+    isCredentials ? value.replace(/^(\S+) +/, (_, scheme: string) => `${scheme.toLowerCase()} `) : value
   return (request) => {
     const { rawHeaders } = request.raw
-    const at = lines(rawHeaders, 0)
+    const at = findField(rawHeaders, 0)
     if (at === -1) return address(request)
-    if (lines(rawHeaders, at + 2) !== -1) throw new SeveralValues(name)
-    const value = settle(rawHeaders[at + 1]!)
-    return value ? bounded('header:', value) : address(request)
+    if (findField(rawHeaders, at + 2) !== -1) throw new SeveralValues(name)
+    const value = normalized(rawHeaders[at + 1]!)
+    return value ? boundedKey('header:', value) : address(request)
   }
 }
 
 /**
- * Finds the next line of a header in a flat list; -1 if there is none. In any spelling that a service may read as this
- * header: with a `_` for each `-`, as CGI does, a client could bring another key in each.
+ * Returns a function that finds the next field with a name in `rawHeaders`; -1 if there is none. It also finds spellings
+ * that a service may read as this header, such as `_` for `-` (CGI): otherwise a client could send another key in each.
  */
-function linesOf(name: string): (rawHeaders: readonly string[], from: number) => number {
+function fieldFinder(name: string): (rawHeaders: readonly string[], from: number) => number {
   const wanted = canonicalName(name)
   return (rawHeaders, from) => {
     for (let i = from; i < rawHeaders.length; i += 2) {
@@ -254,7 +254,8 @@ function linesOf(name: string): (rawHeaders: readonly string[], from: number) =>
   }
 }
 
-function bounded(prefix: string, value: string): string {
+/** Returns the prefixed value, hashed if it is long. */
+function boundedKey(prefix: string, value: string): string {
   if (value.length <= longestKey) return prefix + value
   return `${prefix}sha256:${createHash('sha256').update(value).digest('base64url')}`
 }

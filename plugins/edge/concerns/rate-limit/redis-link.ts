@@ -1,6 +1,6 @@
 /**
- * The gateway's one connection to the Redis that its cluster shares. It is asked, never waited for: at its
- * timeout, or at once while it is known to be slow or away, the answer is null and the node decides alone.
+ * The gateway's connection to the Redis that its cluster shares. No request depends on it: after the timeout, or at once
+ * while Redis is known to be slow or unavailable, the result is null and the node counts on its own.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, Result } from 'ioredis'
@@ -21,7 +21,7 @@ export interface Count {
   ttl: number
 }
 
-/** One step, so that nodes do not count past each other. Sets an end where none is, or a longer one. */
+/** Increments and reads a counter atomically. Sets its expiry if it has none, or one that is longer than the window. */
 const script = `
 local current = redis.call('INCR', KEYS[1])
 local ttl = redis.call('PTTL', KEYS[1])
@@ -33,7 +33,7 @@ end
 return {current, ttl}`
 
 const probeInterval = 500
-/** Longest silence of a connection that has been asked something, before it is given up. */
+/** Time without a response after which the connection is replaced. */
 const deadAfter = 5000
 
 export class RedisLink {
@@ -55,23 +55,23 @@ export class RedisLink {
       maxRetriesPerRequest: 0,
       autoResendUnfulfilledCommands: false,
       connectTimeout: deadAfter,
-      // After a failover, the node at hand may have become a replica.
+      // After a failover, this Redis node may have become a replica.
       reconnectOnError: (error) => error.message.startsWith('READONLY'),
       retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), 5000) * (0.75 + Math.random() / 2),
       scripts: { jingweiHit: { lua: script, numberOfKeys: 1 } }
     })
-    this.#client.on('connect', () => this.#giveUpLater())
+    this.#client.on('connect', () => this.#scheduleReconnect())
     this.#client.on('ready', () => this.#resume())
-    this.#client.on('close', () => this.#lost())
+    this.#client.on('close', () => this.#onClose())
     this.#client.on('error', (error: Error) => this.#report(error))
   }
 
-  /** Redis answers in time. */
+  /** True while Redis is connected and responds in time. */
   get isUp(): boolean {
     return this.#client.status === 'ready' && !this.#suspended
   }
 
-  /** Returns at once; goes on trying for good. */
+  /** Starts to connect, and reconnects until `close`. */
   connect(): void {
     if (this.#client.status === 'wait') this.#client.connect().catch(() => {})
   }
@@ -83,7 +83,7 @@ export class RedisLink {
     this.#client.disconnect()
   }
 
-  /** Calls back within the timeout; with null if the node is to decide alone. */
+  /** Counts a request. Calls back within the timeout; with null if the node is to count on its own. */
   hit(key: string, window: number, done: (count: Count | null) => void): void {
     if (!this.isUp) {
       done(null)
@@ -97,7 +97,7 @@ export class RedisLink {
       if (error) this.#suspend(error)
       done(count)
     }
-    // A busy process may be late itself: an answer that has already arrived is read before time is called.
+    // setImmediate: if this process was busy, the response may already be in the kernel, and is read first.
     const timer = setTimeout(() => {
       setImmediate(() => settle(null, new Error(`no response within ${this.#timeout} ms`)))
     }, this.#timeout)
@@ -107,7 +107,7 @@ export class RedisLink {
     )
   }
 
-  /** Sends no commands to Redis until it has answered a probe in time. */
+  /** Sends no commands to Redis until it has responded to a probe in time. */
   #suspend(error: Error): void {
     this.#report(error)
     if (this.#suspended || this.#closed) return
@@ -121,25 +121,25 @@ export class RedisLink {
     this.#probe = setTimeout(() => this.#runProbe(), probeInterval).unref()
   }
 
-  /** The very step that requests need, so that a Redis which answers but cannot write stays out. */
+  /** Probes with the command of requests, so that a Redis which responds but cannot write stays suspended. */
   async #runProbe(): Promise<void> {
     if (this.#client.status !== 'ready') return
     const start = performance.now()
-    this.#giveUpLater()
+    this.#scheduleReconnect()
     try {
       await this.#client.jingweiHit('jingwei:probe', 1000)
       clearTimeout(this.#watch)
       if (performance.now() - start <= this.#timeout) this.#resume()
       else this.#scheduleProbe()
     } catch {
-      // A lost connection is another's business; an error reply is asked about again.
+      // After a lost connection the client reconnects; after an error reply, probe again.
       clearTimeout(this.#watch)
       if (this.#client.status === 'ready') this.#scheduleProbe()
     }
   }
 
-  /** A peer that vanished without a word leaves a connection that looks alive for many minutes. */
-  #giveUpLater(): void {
+  /** Reconnects unless Redis responds: a connection to a vanished peer would stay open for many minutes. */
+  #scheduleReconnect(): void {
     clearTimeout(this.#watch)
     this.#watch = setTimeout(() => this.#client.disconnect(true), deadAfter).unref()
   }
@@ -152,13 +152,13 @@ export class RedisLink {
     this.#reported = false
   }
 
-  #lost(): void {
+  #onClose(): void {
     clearTimeout(this.#watch)
     clearTimeout(this.#probe)
     this.#report(new Error('connection closed'))
   }
 
-  /** Once per outage. */
+  /** Logs an error, once per outage. */
   #report(error: Error): void {
     if (this.#reported || this.#closed) return
     this.#reported = true

@@ -1,6 +1,6 @@
 /**
  * Counters of requests, in fixed windows: in this process (`LocalCounter`) or in the Redis that a cluster shares
- * (`SharedCounter`). If Redis does not answer, the node decides alone, going on from the last count that it saw.
+ * (`SharedCounter`). If Redis does not respond, the node counts on its own, starting from the last count that it saw.
  */
 import type { Clock } from '../../../clock.ts'
 import { systemClock } from '../../../clock.ts'
@@ -8,7 +8,7 @@ import type { Count, RedisLink } from './redis-link.ts'
 
 type Done = (error: Error | null, count?: Count) => void
 
-/** Store, as @fastify/rate-limit calls it. */
+/** Store in the form that @fastify/rate-limit calls. */
 export interface Counter {
   incr(key: string, done: Done, window: number): void
 }
@@ -19,7 +19,7 @@ interface Window {
 }
 
 export class LocalCounter implements Counter {
-  // Two generations in place of a list by last use: bounded as well, and a flood of keys costs nothing more.
+  // Two generations instead of an LRU list: memory is bounded too, and a flood of keys costs no more.
   #young = new Map<string, Window>()
   #old = new Map<string, Window>()
   readonly #half: number
@@ -37,7 +37,7 @@ export class LocalCounter implements Counter {
     done(null, { current: entry.count, ttl: entry.end - now })
   }
 
-  /** Counts one more, if that is within the limit; null, and nothing counted, if it is not. */
+  /** Counts a request if that is within the limit; otherwise counts nothing and returns null. */
   admit(key: string, max: number, window: number): Count | null {
     const now = this.#now()
     const entry = this.#entry(key, now, window)
@@ -51,16 +51,16 @@ export class LocalCounter implements Counter {
     if (young !== undefined && young.end > now) return young
     const known = young ?? this.#old.get(key)
     const entry = known !== undefined && known.end > now ? known : { count: 0, end: now + window }
-    this.#keep(key, entry)
+    this.#store(key, entry)
     return entry
   }
 
-  /** Takes over a count made elsewhere. */
-  note(key: string, { current, ttl }: Count): void {
-    this.#keep(key, { count: current, end: this.#now() + ttl })
+  /** Sets a count that was read from Redis. */
+  set(key: string, { current, ttl }: Count): void {
+    this.#store(key, { count: current, end: this.#now() + ttl })
   }
 
-  #keep(key: string, entry: Window): void {
+  #store(key: string, entry: Window): void {
     this.#young.set(key, entry)
     if (this.#young.size < this.#half) return
     this.#old = this.#young
@@ -68,7 +68,7 @@ export class LocalCounter implements Counter {
   }
 }
 
-/** One route's counter in Redis. */
+/** Counter of a route in Redis. */
 export class SharedCounter implements Counter {
   readonly #link: RedisLink
   readonly #prefix: string
@@ -89,7 +89,7 @@ export class SharedCounter implements Counter {
         this.#onFallback()
         this.#local.incr(key, done, window)
       } else {
-        this.#local.note(key, count)
+        this.#local.set(key, count)
         done(null, count)
       }
     })

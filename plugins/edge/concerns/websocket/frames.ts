@@ -1,7 +1,7 @@
-/** Going away (RFC 6455, 7.4.1). */
+/** Close code 1001, going away (RFC 6455, 7.4.1). */
 const goingAway = [0x03, 0xe9] as const
 
-/** The close frame of who ends a WebSocket in passing: a client's are masked, and a key of zeros is a key. */
+/** Close frames of the gateway. Frames to a service must be masked (RFC 6455, 5.3); the masking key is zero. */
 export const closeFrame = {
   toClient: Buffer.from([0x88, 0x02, ...goingAway]),
   toService: Buffer.from([0x88, 0x82, 0, 0, 0, 0, ...goingAway])
@@ -9,9 +9,9 @@ export const closeFrame = {
 
 const opcodeClose = 8
 
-/** Follows the frames of one direction by their headers alone, to know where one may be put in between. */
+/** Follows the frames of one direction by their headers, to find positions at which a close frame may be inserted. */
 export class FrameReader {
-  /** A close frame has passed: nothing may follow it. */
+  /** True once a close frame has passed: no frame may follow it. */
   closed = false
   readonly #header = new Uint8Array(14)
   #have = 0
@@ -21,7 +21,7 @@ export class FrameReader {
     return this.#have === 0 && this.#payloadLeft === 0
   }
 
-  /** Reads on; returns the offset after the last frame that is complete within the chunk, or -1. */
+  /** Reads a chunk. Returns the offset after the last frame that ends within it, or -1. */
   read(chunk: Buffer): number {
     let boundary = -1
     let at = 0

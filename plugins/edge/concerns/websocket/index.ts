@@ -36,12 +36,12 @@ const Refused = createError('JW_UPGRADE_REFUSED', 'This route does not serve Web
 const WithBody = createError('JW_UPGRADE_WITH_BODY', 'A WebSocket handshake must not have a body', 400)
 
 /**
- * WebSockets. A handshake meets its route and the route's concerns as any request does; whatever is not a 101 is an
- * ordinary answer. Where they are off, handshakes are refused.
+ * WebSockets. A handshake passes its route's concerns like any other request, and a response other than 101 is an ordinary
+ * response. On routes on which this concern is off, handshakes are refused.
  */
 export default edgeConcern({
   name: 'websocket',
-  // Those that plugins open are theirs.
+  // WebSockets of plugins' own routes belong to the plugin.
   ownRoutes: 'never',
   options: orOff(WebSocket),
   default: {},
@@ -59,20 +59,20 @@ export default edgeConcern({
     )
     const routes: string[] = []
 
-    function meet({ idleTimeout }: WebSocketOptions, route: string) {
+    function onHandshake({ idleTimeout }: WebSocketOptions, route: string) {
       return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
         const { raw } = request
         if (!isWebSocket(raw.headers.upgrade)) return done()
         if (hasBody(raw)) {
-          // The client and the gateway might see the end of the body at different places.
+          // Client and gateway might disagree where the body ends.
           reply.header('connection', 'close')
           return done(new WithBody())
         }
-        const shake = handshakeOf(raw)
-        if (shake !== undefined) {
+        const handshake = handshakeOf(raw)
+        if (handshake !== undefined) {
           request.upgrade = {
             open: (service, onEnd) => {
-              const tunnel = new Tunnel(shake.release(), service, idleTimeout || 0, (error) => {
+              const tunnel = new Tunnel(handshake.release(), service, idleTimeout || 0, (error) => {
                 tunnels.delete(tunnel)
                 counts.add(route, -1)
                 onEnd(tunnel.bytesSent, error)
@@ -88,12 +88,12 @@ export default edgeConcern({
       }
     }
 
-    // A closing server waits for its connections, and these would never end by themselves.
+    // A closing server waits for its connections, and WebSockets would not end on their own.
     fastify.addHook('preClose', async () => {
       closing = true
       for (const tunnel of tunnels) tunnel.close()
     })
-    // The service's side may take longer than the client's; only when both have ended is a line logged.
+    // Waits for both sides: the access line is logged when the service's side has ended, too.
     fastify.addHook('onClose', async () => {
       if (tunnels.size > 0) {
         await new Promise<void>((resolve) => {
@@ -106,22 +106,23 @@ export default edgeConcern({
       const { name } = config!.route!
       routes.push(name)
       counts.join(name)
-      return { onRequest: meet(options, name) }
+      return { onRequest: onHandshake(options, name) }
     }
   }
 })
 
-/** WebSockets that are open now, by route: also those of configurations that have ended otherwise. */
+/** Number of open WebSockets by route, including those of earlier configurations. */
 class OpenCounts {
   readonly #routes = new Map<string, { open: number; users: number }>()
 
-  /** Adds a user of a route's count; the count is shown as long as it has one. */
+  /** Adds a configuration that has the route. The count is shown as long as one has it. */
   join(route: string): void {
     const known = this.#routes.get(route)
     if (known === undefined) this.#routes.set(route, { open: 0, users: 1 })
     else known.users++
   }
 
+  /** Removes a configuration that has the route. */
   leave(route: string): void {
     const known = this.#routes.get(route)!
     known.users--

@@ -2,12 +2,9 @@ import type { Duplex } from 'node:stream'
 import { bytesTaken } from '../../protocol/bytes-taken.ts'
 import { closeFrame, FrameReader } from './frames.ts'
 
-/** Time that both ends have to answer a close frame; then the connections are destroyed. */
+/** Time for both sides to respond to a close frame; then the connections are destroyed. */
 const closeGraceMs = 1000
-/**
- * Longest silence of one side after the other has ended, and the time that a side has for the last bytes for it once
- * nothing more can come back.
- */
+/** Longest time without bytes after one side has ended, and for a side to read its last bytes. */
 const halfClosedMs = 10_000
 
 interface Side {
@@ -15,16 +12,16 @@ interface Side {
   /** Frames on their way to this side. */
   readonly frames: FrameReader
   readonly closeFrame: Buffer
-  /** Our own close frame was sent to it. */
+  /** True once the gateway has sent its close frame to this side. */
   closeSent: boolean
   bytes: number
-  /** Runs while bytes wait for this side. */
+  /** Timer that runs while bytes wait for this side. */
   stall: NodeJS.Timeout | undefined
 }
 
 /**
- * A client's and a service's connection joined, once both speak WebSocket. Bytes pass as they are, each side as
- * fast as the other reads; frames are only followed so that a close frame can be put between two of them.
+ * Joins the connections of a client and a service that speak WebSocket. Bytes pass unchanged, with backpressure. Frames
+ * are followed only to insert a close frame between two of them.
  */
 export class Tunnel {
   readonly #client: Side
@@ -41,39 +38,39 @@ export class Tunnel {
     this.#service = sideOf(service, closeFrame.toService)
     this.#idleMs = idleMs
     this.#onEnd = onEnd
-    this.#wait(idleMs)
+    this.#startTimer(idleMs)
     this.#join(this.#client, this.#service)
     this.#join(this.#service, this.#client)
   }
 
-  /** Bytes that went to the client. */
+  /** Bytes sent to the client. */
   get bytesSent(): number {
     return this.#client.bytes
   }
 
-  /** Says 1001 to both ends, as soon as a frame ends, and cuts what has not closed within a second. */
+  /** Sends close code 1001 to both sides, each at its next frame boundary, and destroys the connections after a second. */
   close(): void {
     if (this.#closing) return
     this.#closing = true
-    this.#wait(closeGraceMs)
-    this.#sayGoodbye(this.#client)
-    this.#sayGoodbye(this.#service)
+    this.#startTimer(closeGraceMs)
+    this.#sendClose(this.#client)
+    this.#sendClose(this.#service)
   }
 
-  /** Both events may be over by now: a client may leave while its 101 is on its way. */
+  /** Passes the bytes of one side to the other. The socket may have ended already: a client may disconnect before its 101. */
   #join(from: Side, to: Side): void {
     const { socket } = from
     const onEnd = () => this.#endOf(to)
     const onClose = () => this.#closeOf(from, to)
     socket.on('error', (error) => this.#fail(error, from))
     if (socket.closed) {
-      // Not before both sides are joined.
+      // Later, when both sides are joined.
       process.nextTick(onClose)
       return
     }
     const resume = () => {
       clearTimeout(to.stall)
-      this.#alive()
+      this.#refreshTimer()
       socket.resume()
     }
     socket.on('data', (chunk: Buffer) => {
@@ -82,7 +79,7 @@ export class Tunnel {
         to.socket.once('drain', resume)
         this.#boundStall(to)
       }
-      // It has answered our close frame: the one who closes a WebSocket then ends the connection.
+      // This side has responded to the gateway's close frame: the closing endpoint ends the connection.
       if (from.closeSent && to.frames.closed) from.socket.end()
     })
     if (socket.readableEnded) process.nextTick(onEnd)
@@ -93,7 +90,7 @@ export class Tunnel {
 
   #endOf(to: Side): void {
     to.socket.end()
-    if (!this.#closing) this.#wait(this.#idleMs === 0 ? halfClosedMs : Math.min(this.#idleMs, halfClosedMs))
+    if (!this.#closing) this.#startTimer(this.#idleMs === 0 ? halfClosedMs : Math.min(this.#idleMs, halfClosedMs))
   }
 
   #closeOf({ socket }: Side, to: Side): void {
@@ -109,23 +106,22 @@ export class Tunnel {
     } else to.socket.destroy()
   }
 
-  /** False once `to` cannot take more for now. */
+  /** Writes a chunk to `to`; returns false if it cannot take more for now. */
   #pass(chunk: Buffer, to: Side): boolean {
     const { socket, frames } = to
     const ended = to.closeSent || socket.writableEnded || socket.destroyed
     const boundary = frames.read(chunk)
-    // Bytes that go nowhere are no sign of life: the pings of a service must not keep it open for a client that has
-    // left.
+    // Dropped bytes must not refresh the timer: the pings of a service would keep the tunnel of a disconnected client open.
     if (ended) return true
-    this.#alive()
+    this.#refreshTimer()
     const passed = this.#closing && !frames.closed && boundary >= 0 ? chunk.subarray(0, boundary) : chunk
     to.bytes += passed.length
     const more = socket.write(passed)
-    if (this.#closing && boundary >= 0) this.#sayGoodbye(to, true)
+    if (this.#closing && boundary >= 0) this.#sendClose(to, true)
     return more
   }
 
-  #sayGoodbye(to: Side, atBoundary = to.frames.atBoundary): void {
+  #sendClose(to: Side, atBoundary = to.frames.atBoundary): void {
     const { socket, frames } = to
     if (!atBoundary || to.closeSent || frames.closed || socket.writableEnded || socket.destroyed) return
     to.closeSent = true
@@ -133,13 +129,13 @@ export class Tunnel {
     socket.write(to.closeFrame)
   }
 
-  /** Starts the idle time anew: a byte has moved. */
-  #alive(): void {
-    // After the service has ended, what the client sends is not read: it gives the client no more time.
+  /** Restarts the idle timeout, as a byte has moved. */
+  #refreshTimer(): void {
+    // After the service has ended, bytes of the client are dropped, so they must not extend the time.
     if (!this.#closing && !this.#service.socket.readableEnded) this.#timer?.refresh()
   }
 
-  /** Destroys a tunnel of which one side reads nothing for the idle time, though it goes on sending. */
+  /** Destroys the tunnel if a side reads nothing for the idle timeout, even if it keeps sending. */
   #boundStall(to: Side): void {
     if (this.#idleMs === 0) return
     const taken = bytesTaken(to.socket)
@@ -149,7 +145,7 @@ export class Tunnel {
     }, this.#idleMs)
   }
 
-  #wait(ms: number): void {
+  #startTimer(ms: number): void {
     clearTimeout(this.#timer)
     if (ms > 0) this.#timer = setTimeout(() => this.#expire(), ms)
   }

@@ -1,4 +1,4 @@
-/** Lines for a person who has started the gateway. */
+/** Lines that are printed at start: commands to try, and warnings. */
 import { publishedSecret } from '../../../../config/published-secret.ts'
 import type { Config } from '../../../../config/schema.ts'
 import type { Started } from '../../concern.ts'
@@ -13,12 +13,12 @@ export function tries({ config, command, urlOf }: Started): string[] {
   ]
 }
 
-/** A warning that nobody overlooks, where tokens are signed with the secret of the examples. */
+/** Returns a warning for routes whose secret is the public one of the examples. */
 export function warnings({ routes }: Config): string[] {
   const names = routes.filter(({ edge }) => edge.jwt && edge.jwt.secret === publishedSecret).map(({ name }) => name)
   if (names.length === 0) return []
   return [
-    `WARNING: the JWT secret of ${names.join(', ')} is PUBLIC: it is that of the examples, and anybody can sign tokens with it.`,
+    `WARNING: the JWT secret of ${names.join(', ')} is PUBLIC: it is the one of the examples, so anybody can sign tokens with it.`,
     '         Set JWT_SECRET to 32 or more random characters, such as those of: openssl rand -hex 32'
   ]
 }

@@ -8,7 +8,7 @@ const jwtPlugin = onFirstUse<FastifyPluginCallback<FastifyJWTOptions>>('@fastify
 
 type Claims = Readonly<Record<string, unknown>>
 type Done = (error: Error | null, claims?: Claims) => void
-/** Options that differ from those that the plugin was registered with. */
+/** Options of one verification, in place of those of the registration. */
 interface At {
   readonly clockTimestamp: number
 }
@@ -23,34 +23,34 @@ export interface Verifier {
 }
 
 /**
- * Registers @fastify/jwt in a context of its own. Its decorators are not in the way of a user's plugin there, which may
- * register it as well. Requests are of other contexts: the function that verifies them is kept as it is decorated.
+ * Registers @fastify/jwt in a context of its own, so that its decorators do not collide with those of a user's plugin that
+ * registers it, too. Requests belong to other contexts, so the decorator that verifies requests is captured.
  */
-export async function registerApart(
+export async function registerIsolated(
   fastify: FastifyInstance,
   options: FastifyJWTOptions,
   clock: Clock
 ): Promise<Verifier> {
   const { promise, resolve } = Promise.withResolvers<Verifier>()
-  const plugin: FastifyPluginAsync = async (apart) => {
+  const plugin: FastifyPluginAsync = async (isolated) => {
     const decorators = new Map<string | symbol, unknown>()
-    const { decorateRequest } = apart
-    Object.assign(apart, {
+    const { decorateRequest } = isolated
+    Object.assign(isolated, {
       decorateRequest(this: FastifyInstance, ...args: [string, unknown]) {
         decorators.set(...args)
         return Reflect.apply(decorateRequest, this, args)
       }
     })
-    await apart.register(jwtPlugin(), options)
+    await isolated.register(jwtPlugin(), options)
     const verify = decorators.get('jwtVerify') as VerifyRequest
-    // Without options by the system's clock: only so does the plugin keep one verifier for each key.
+    // No options with the system's clock, since only then the plugin caches one verifier per key.
     const at = () => (clock === systemClock ? undefined : { clockTimestamp: Math.round(clock.date()) })
     resolve({
-      verify: (token) => verifyAt(apart.jwt, token, at()),
+      verify: (token) => verifyAt(isolated.jwt, token, at()),
       verifyRequest: (request) => promised((done) => verify.call(request, at(), done))
     })
   }
-  // Without a name, Fastify would look for one among all modules that are loaded.
+  // Named, because Fastify otherwise searches all loaded modules for a name.
   await fastify.register(Object.assign(plugin, { [Symbol.for('fastify.display-name')]: 'jingwei-jwt-verifier' }))
   return promise
 }
