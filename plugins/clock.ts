@@ -10,3 +10,22 @@ export const systemClock: Clock = { now: () => performance.now(), date: () => Da
 
 /** Decorator of a server with a clock of its own. */
 export const CLOCK = Symbol('jingwei.clock')
+
+/** A timer, as Node's `setTimeout` returns it. */
+export interface Timer {
+  /** Starts its time anew. */
+  refresh(): unknown
+  /** Does not keep the process alive. */
+  unref(): unknown
+}
+
+/** Timers that a gateway under test calls by its own clock. */
+export interface Timers {
+  readonly setTimeout: (callback: () => void, ms: number) => Timer
+  readonly clearTimeout: (timer: Timer | undefined) => void
+}
+
+export const systemTimers: Timers = {
+  setTimeout: (callback, ms) => setTimeout(callback, ms),
+  clearTimeout: (timer) => clearTimeout(timer as NodeJS.Timeout | undefined)
+}

@@ -18,7 +18,7 @@ declare module 'fastify' {
 export const MESH_DEPS = Symbol('jingwei.mesh.deps')
 
 /** Instances, connections to them and time, in place of those of the configuration and the system. */
-export type MeshDependencies = Pick<MeshOptions, 'discovery' | 'transport' | 'now' | 'random'>
+export type MeshDependencies = Pick<MeshOptions, 'discovery' | 'transport' | 'now' | 'timers' | 'random'>
 
 /** Returns a digest of the plugins' options; not the options themselves, which may hold secrets. */
 const keyOf = (plugins: Config['plugins']) =>

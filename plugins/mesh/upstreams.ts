@@ -3,6 +3,7 @@
  * configuration; the `Mesh` of one configuration composes its chains over them.
  */
 import type { ServiceConfig } from '../../config/schema.ts'
+import type { Timers } from '../clock.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
 import type { Steps } from '../time-slices.ts'
@@ -28,6 +29,7 @@ export interface UpstreamOptions {
   /** Ways to instances, in place of TCP and TLS connections. */
   transport?: (service: ServiceConfig) => Transport
   now?: () => number
+  timers?: Timers
   random?: () => number
 }
 
@@ -53,6 +55,7 @@ export class Upstreams {
       meter: this.#meter,
       now: given.now ?? this.#clock.now,
       // An injected clock decides for itself what time passes.
+      ...(given.timers && { timers: given.timers }),
       ...(given.now === undefined && { stalledMs: this.#clock.stalledMs }),
       noteExhausted: this.#exhaustion.note,
       random: given.random ?? Math.random,

@@ -47,7 +47,7 @@ export interface TestGateway extends AsyncDisposable {
    * missing.
    */
   inject(request: string | InjectOptions): Promise<LightMyRequestResponse>
-  /** Time of rate limits, expiry of tokens, circuit breakers, ejections, caches and the `delay` of answers. */
+  /** Time of limits, expiry of tokens, timeouts, pauses, circuit breakers, ejections and the `delay` of answers. */
   readonly clock: Pick<TestClock, 'now' | 'date' | 'advance'>
   /** Returns the requests that a service has received, in their order. */
   calls(service: string): Call[]
@@ -85,7 +85,7 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
   const clock = new TestClock()
   const scripted = new ScriptedServices(config, services, clock)
   const lines: Record<string, unknown>[] = []
-  const meshDeps = { discovery: scripted, transport: scripted.transport, now: clock.now }
+  const meshDeps = { discovery: scripted, transport: scripted.transport, now: clock.now, timers: clock.timers }
   const server = build(config, { log: logInto(lines), clock, meshDeps })
   const close = async () => {
     try {

@@ -100,9 +100,10 @@ export class Instance {
   #pause({ delay = 0 }: Answer, response: ServerResponse): Promise<void> | undefined {
     if (delay === 0) return
     return new Promise((resolve) => {
-      const cancel = delay === Number.POSITIVE_INFINITY ? () => {} : this.#owner.clock.after(delay, resolve)
+      const { timers } = this.#owner.clock
+      const timer = delay === Number.POSITIVE_INFINITY ? undefined : timers.setTimeout(resolve, delay)
       response.once('close', () => {
-        cancel()
+        timers.clearTimeout(timer)
         resolve()
       })
     })

@@ -189,6 +189,34 @@ t.test('delays are on the clock', async (t) => {
   t.pass('a client that leaves ends the call')
 })
 
+t.test('timeouts, pauses and intervals are on the clock', async (t) => {
+  const mesh = { timeout: '3h', attemptTimeout: '1h', retry: { attempts: 1, on: ['gateway-error'] } }
+  const gateway = await before(t, { delay: Number.POSITIVE_INFINITY }, { mesh })
+  const response = gateway.inject('/orders')
+  for (const count of [1, 2]) {
+    await gateway.called('orders', count)
+    gateway.clock.advance(3_600_000)
+  }
+  t.match((await response).json(), { statusCode: 504, code: 'JW_ATTEMPT_TIMEOUT' })
+
+  const outliers = { consecutive5xx: 1, interval: '10s', baseEjection: '60s', maxEjectionPercent: '50%' }
+  const instances = [{ answer: [{ status: 500 }, { body: 'a' }] }, { answer: { body: 'b' } }]
+  const ejecting = await before(
+    t,
+    { instances },
+    {},
+    { override: { mesh: { retry: false, outlierDetection: outliers } } }
+  )
+  const bodies = async () => {
+    const some = await Promise.all(Array.from({ length: 20 }, async () => (await ejecting.inject('/orders')).body))
+    return [...new Set(some)].filter(Boolean).sort()
+  }
+  while (!ejecting.log.some(({ msg }) => /ejected|unavailable/.test(String(msg)))) await ejecting.inject('/orders')
+  t.strictSame(await bodies(), ['b'])
+  ejecting.clock.advance(71_000)
+  t.strictSame(await bodies(), ['a', 'b'], 'an instance returns by the clock')
+})
+
 t.test('the clock', async (t) => {
   const gateway = await before(t, { json: 1 })
   const { clock } = gateway

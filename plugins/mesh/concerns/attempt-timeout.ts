@@ -1,18 +1,19 @@
 import type { MeshConcern } from '../concern.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
+import type { TimerDeps } from '../core/handlers/headers-timer.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
-import type { Attempt, DispatchController, DispatchHandler, DispatchOptions, MeshDeps } from '../core/types.ts'
+import type { Attempt, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
 /**
  * Limits the time of one attempt: to get a connection, and from the end of the request to the response's header section.
  * A wait until another attempt releases its connection does not count: that queue is ours, and the call's timeout ends it.
  * Off where the deadline of the whole call is over no later.
  */
-export const attemptTimeout: Layer = (service, { timeout, attemptTimeout: timeoutMs = timeout }, { stalledMs }) => {
+export const attemptTimeout: Layer = (service, { timeout, attemptTimeout: timeoutMs = timeout }, deps) => {
   if (timeoutMs >= timeout) return null
   return (dispatch) => (opts, handler) =>
-    dispatch(opts, new AttemptTimeoutHandler(handler, opts, timeoutMs, service.name, stalledMs))
+    dispatch(opts, new AttemptTimeoutHandler(handler, opts, timeoutMs, service.name, deps))
 }
 
 class AttemptTimeoutHandler extends HeadersTimerHandler {
@@ -27,13 +28,13 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
     { call, attempt }: DispatchOptions,
     timeoutMs: number,
     service: string,
-    stalledMs: MeshDeps['stalledMs']
+    deps: TimerDeps
   ) {
     super(next)
     this.#call = call!
     this.#attempt = attempt!
     this.#service = service
-    this.arm(timeoutMs, stalledMs)
+    this.arm(timeoutMs, deps)
   }
 
   protected override expire(wasBlocked: boolean): void {

@@ -1,16 +1,17 @@
 import type { MeshConcern } from '../concern.ts'
 import { ConnectionError, MeshError } from '../core/errors.ts'
+import type { TimerDeps } from '../core/handlers/headers-timer.ts'
 import { HeadersTimerHandler } from '../core/handlers/headers-timer.ts'
 import type { Layer } from '../core/layer.ts'
-import type { DispatchController, DispatchHandler, MeshDeps } from '../core/types.ts'
+import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
 /**
  * Bounds the whole call, all attempts and pauses, from the end of the request to the response's headers; and how long a
  * caller may be silent within the body, which is nobody's fault but its own.
  */
-export const deadline: Layer = (service, { timeout, idleTimeout }, { stalledMs }) => {
+export const deadline: Layer = (service, { timeout, idleTimeout }, deps) => {
   const idleMs = idleTimeout === false ? Number.POSITIVE_INFINITY : idleTimeout
-  const options = { timeoutMs: timeout, idleMs, service: service.name, stalledMs }
+  const options = { timeoutMs: timeout, idleMs, service: service.name, deps }
   return (dispatch) => (opts, handler) => dispatch(opts, new DeadlineHandler(handler, options))
 }
 
@@ -18,7 +19,7 @@ interface DeadlineOptions {
   readonly timeoutMs: number
   readonly idleMs: number
   readonly service: string
-  readonly stalledMs: MeshDeps['stalledMs']
+  readonly deps: TimerDeps
 }
 
 class DeadlineHandler extends HeadersTimerHandler {
@@ -35,7 +36,7 @@ class DeadlineHandler extends HeadersTimerHandler {
   // At once, since `Call` stands below; again only where an interceptor in between repeats the call.
   override onRequestStart(controller: DispatchController, context: unknown): void {
     this.controller = controller
-    this.arm(this.#options.timeoutMs, this.#options.stalledMs)
+    this.arm(this.#options.timeoutMs, this.#options.deps)
     this.next.onRequestStart?.(controller, context)
   }
 

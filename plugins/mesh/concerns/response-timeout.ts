@@ -2,6 +2,8 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Key } from '../../../config/concern.ts'
 import { everyLevel } from '../../../config/concern.ts'
 import { Duration, orOff } from '../../../config/schema/kit.ts'
+import type { Timer, Timers } from '../../clock.ts'
+import { systemTimers } from '../../clock.ts'
 import type { MeshConcern } from '../concern.ts'
 import { MeshError } from '../core/errors.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
@@ -12,20 +14,23 @@ import type { DispatchController, DispatchHandler } from '../core/types.ts'
  * Limits the time of a response, from its header section to its end. The idle timeout does not end a service that sends
  * a byte now and then. Blames no instance: some services stream for as long as their client listens.
  */
-export const responseTimeout: Layer = (service, { responseTimeout: timeoutMs = false }) => {
+export const responseTimeout: Layer = (service, { responseTimeout: timeoutMs = false }, { timers = systemTimers }) => {
   if (timeoutMs === false) return null
-  return (dispatch) => (opts, handler) => dispatch(opts, new ResponseTimeoutHandler(handler, timeoutMs, service.name))
+  return (dispatch) => (opts, handler) =>
+    dispatch(opts, new ResponseTimeoutHandler(handler, timeoutMs, service.name, timers))
 }
 
 class ResponseTimeoutHandler extends ForwardingHandler {
   readonly #timeoutMs: number
   readonly #service: string
-  #timer: NodeJS.Timeout | undefined
+  readonly #timers: Timers
+  #timer: Timer | undefined
 
-  constructor(next: DispatchHandler, timeoutMs: number, service: string) {
+  constructor(next: DispatchHandler, timeoutMs: number, service: string, timers: Timers) {
     super(next)
     this.#timeoutMs = timeoutMs
     this.#service = service
+    this.#timers = timers
   }
 
   override onResponseStart(
@@ -36,18 +41,18 @@ class ResponseTimeoutHandler extends ForwardingHandler {
   ): void {
     if (status >= 200) {
       const expire = () => controller.abort(new MeshError('JW_RESPONSE_TIMEOUT', this.#service))
-      this.#timer = setTimeout(expire, this.#timeoutMs)
+      this.#timer = this.#timers.setTimeout(expire, this.#timeoutMs)
     }
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
-    clearTimeout(this.#timer)
+    this.#timers.clearTimeout(this.#timer)
     this.next.onResponseEnd?.(controller, trailers)
   }
 
   override onResponseError(controller: DispatchController, error: Error): void {
-    clearTimeout(this.#timer)
+    this.#timers.clearTimeout(this.#timer)
     this.next.onResponseError?.(controller, error)
   }
 }

@@ -5,6 +5,7 @@
  */
 import type { Dispatcher } from 'undici'
 import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
+import type { Timers } from '../../clock.ts'
 import type { Meter } from '../../meter.ts'
 import type { LocalErrorCode } from '../../seam.ts'
 
@@ -91,6 +92,8 @@ export interface MeshDeps {
   readonly meter: Meter | null
   /** Monotonic clock, in milliseconds. */
   readonly now: () => number
+  /** Timers of timeouts, pauses and intervals. Default: those of the system. */
+  readonly timers?: Timers
   /** Returns the total time for which the event loop has been blocked. `now` stands still meanwhile; timers do not. */
   readonly stalledMs?: () => number
   /** Reports that this process lacks a resource. `cause` is the error code of the operating system, if there is one. */

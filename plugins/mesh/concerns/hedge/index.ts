@@ -1,3 +1,4 @@
+import { systemTimers } from '../../../clock.ts'
 import type { MeshConcern } from '../../concern.ts'
 import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
@@ -22,7 +23,7 @@ const ownBudget = 0.2
 export const hedge: Layer = (service, policy, deps) => {
   const { hedge: options, subset = '' } = policy
   if (!options) return null
-  const { meter, now } = deps
+  const { meter, now, timers = systemTimers } = deps
   const budget = governing(policy, service, deps)?.budget
   const methods = new Set<string>(options.methods)
   const latencies = service.state(latenciesKey, () => new Latencies())
@@ -41,7 +42,8 @@ export const hedge: Layer = (service, policy, deps) => {
     limit: RetryLimit.of(service),
     share: budget ?? ownBudget,
     count: (isWon: boolean) => (isWon ? won : lost)(),
-    now
+    now,
+    timers
   }
   return (dispatch) => (opts, handler) => {
     if (opts.upgrade || !methods.has(opts.method)) return dispatch(opts, handler)

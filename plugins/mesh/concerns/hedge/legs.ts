@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Timer, Timers } from '../../../clock.ts'
 import { Call } from '../../core/call.ts'
 import { AttemptUnneeded, classify } from '../../core/errors.ts'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
@@ -65,6 +66,7 @@ export interface HedgeContext {
   readonly share: number
   readonly count: (won: boolean) => void
   readonly now: () => number
+  readonly timers: Timers
 }
 
 /**
@@ -85,7 +87,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
   #winner: Leg | null = null
   #settled = false
   #failure: (Error & { code?: string }) | null = null
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
 
   constructor(next: DispatchHandler, opts: DispatchOptions, dispatch: Dispatch, context: HedgeContext) {
     super(next)
@@ -120,7 +122,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
   #arm(): void {
     if (this.#settled || this.#legs.length > this.#context.attempts) return
     const afterMs = this.#context.afterMs()
-    if (afterMs !== null) this.#timer = setTimeout(() => this.#hedge(), afterMs)
+    if (afterMs !== null) this.#timer = this.#context.timers.setTimeout(() => this.#hedge(), afterMs)
   }
 
   #hedge(): void {
@@ -173,7 +175,7 @@ export class Hedge extends ForwardingHandler implements DispatchController {
     const { count, latencies, now } = this.#context
     this.#settled = true
     this.#winner = winner
-    clearTimeout(this.#timer)
+    this.#context.timers.clearTimeout(this.#timer)
     for (const [index, leg] of this.#legs.entries()) {
       if (index > 0) count(leg === winner)
       if (leg === winner || leg.over) continue

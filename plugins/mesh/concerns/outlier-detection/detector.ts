@@ -1,3 +1,5 @@
+import type { Timer, Timers } from '../../../clock.ts'
+import { systemTimers } from '../../../clock.ts'
 import { counterOf, serviceGauge, shadowCounter } from '../../core/metrics.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import type { Endpoint, Instance, MeshDeps } from '../../core/types.ts'
@@ -53,7 +55,8 @@ export class OutlierDetector implements ServiceState {
   readonly #overflow: () => void
   readonly #shadow: (() => void) | null
   readonly #closeGauge: () => void
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
+  readonly #timers: Timers
   #closed = false
 
   constructor(service: string, options: OutlierOptions, deps: MeshDeps) {
@@ -61,6 +64,7 @@ export class OutlierDetector implements ServiceState {
     this.#service = service
     this.#options = options
     this.#deps = deps
+    this.#timers = deps.timers ?? systemTimers
     const ejections = {
       name: 'jingwei_mesh_ejections_total',
       help: 'Ejections of instances by outlier detection, by reason.'
@@ -198,11 +202,17 @@ export class OutlierDetector implements ServiceState {
 
   /** There are intervals only while there is something to look at. */
   #arm(): void {
-    if (!this.#closed) this.#timer = setInterval(() => this.tick(), this.#options.interval).unref()
+    if (this.#closed) return
+    const timer = this.#timers.setTimeout(() => {
+      timer.refresh()
+      this.tick()
+    }, this.#options.interval)
+    timer.unref()
+    this.#timer = timer
   }
 
   #disarm(): void {
-    clearInterval(this.#timer)
+    this.#timers.clearTimeout(this.#timer)
     this.#timer = undefined
   }
 

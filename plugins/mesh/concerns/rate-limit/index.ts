@@ -1,3 +1,5 @@
+import type { Timer, Timers } from '../../../clock.ts'
+import { systemTimers } from '../../../clock.ts'
 import type { MeshConcern } from '../../concern.ts'
 import { MeshError } from '../../core/errors.ts'
 import type { Layer } from '../../core/layer.ts'
@@ -35,9 +37,11 @@ class Limiter implements ServiceState {
   readonly #count: Readonly<Record<'queued' | 'refused', Count>>
   readonly #shadowed: Count
   /** For the turn of the first in the queue; none while nobody waits. */
-  #turn: NodeJS.Timeout | undefined
+  #turn: Timer | undefined
+  readonly #timers: Timers
 
-  constructor({ name }: Service, options: LimitOptions, { now, meter }: MeshDeps) {
+  constructor({ name }: Service, options: LimitOptions, { now, meter, timers = systemTimers }: MeshDeps) {
+    this.#timers = timers
     const { mode, rate, per, burst = rate } = options
     this.#service = name
     this.#options = options
@@ -90,11 +94,11 @@ class Limiter implements ServiceState {
   }
 
   #arm(): void {
-    this.#turn ??= setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#queue.size)))
+    this.#turn ??= this.#timers.setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#queue.size)))
   }
 
   #next(): void {
-    clearTimeout(this.#turn)
+    this.#timers.clearTimeout(this.#turn)
     this.#turn = undefined
     while (this.#queue.size > 0 && this.#bucket.waitMs(this.#queue.size) === 0) {
       const { dispatch, opts, handler } = this.#queue.next()!
@@ -106,7 +110,7 @@ class Limiter implements ServiceState {
   #whenLeft(): void {
     this.#bucket.giveBack()
     if (this.#queue.size > 0) return
-    clearTimeout(this.#turn)
+    this.#timers.clearTimeout(this.#turn)
     this.#turn = undefined
   }
 

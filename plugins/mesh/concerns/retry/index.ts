@@ -1,5 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Timer, Timers } from '../../../clock.ts'
+import { systemTimers } from '../../../clock.ts'
 import type { MeshConcern } from '../../concern.ts'
 import type { Call } from '../../core/call.ts'
 import { classify } from '../../core/errors.ts'
@@ -36,9 +38,9 @@ export const retry: Layer = (service, policy, deps) => {
   const count = (reason: string, by = 1) => counter?.labels(service.name, reason).inc(by)
   // There from the start: a rate() cannot see the first step of a series that begins with it.
   for (const reason of rules.reasons) count(reason, 0)
-  const { now, random } = deps
+  const { now, random, timers = systemTimers } = deps
   const { timeout: timeoutMs, subset = '' } = policy
-  const context = { service, subset, limit, options, rules, count, timeoutMs, now, random }
+  const context = { service, subset, limit, options, rules, count, timeoutMs, now, random, timers }
   return (dispatch) => (opts, handler) => {
     limit.call(opts.call!.startedMs)
     return dispatch(opts, new RetryHandler(handler, opts, dispatch, context, 0))
@@ -54,6 +56,7 @@ interface Context {
   count: (reason: string) => void
   timeoutMs: number
   now: MeshDeps['now']
+  timers: Timers
   random: MeshDeps['random']
 }
 
@@ -170,7 +173,7 @@ class RetryHandler extends DiscardingHandler {
   }
 
   #schedule(reason: string, { waitMs, tried }: NextAttempt): void {
-    const { options, random, count } = this.#context
+    const { options, random, timers, count } = this.#context
     const call = this.#call
     call.tried = tried
     // Exponential, with full jitter.
@@ -180,7 +183,7 @@ class RetryHandler extends DiscardingHandler {
     const last = this.#retries + 1 >= options.attempts
     const opts = { ...this.#opts, fresh: reason !== 'reset' ? undefined : last || call.selected?.endpoint }
     const next = new RetryHandler(this.next, opts, this.#dispatch, this.#context, this.#retries + 1)
-    let pause: NodeJS.Timeout | null = setTimeout(() => {
+    let pause: Timer | null = timers.setTimeout(() => {
       pause = null
       this.#dispatch(opts, next)
     }, waitMs + pauseMs)
@@ -189,7 +192,7 @@ class RetryHandler extends DiscardingHandler {
         next.#release()
         return
       }
-      clearTimeout(pause)
+      timers.clearTimeout(pause)
       // The retry was never dispatched, so no layer below reports its end to those that count attempts in flight.
       next.onResponseError(call, call.reason ?? new Error('the call is over'))
     })

@@ -1,9 +1,12 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Timer } from '../../../clock.ts'
+import { systemTimers } from '../../../clock.ts'
 import type { DispatchController, MeshDeps } from '../types.ts'
 import { ForwardingHandler } from './forwarding-handler.ts'
 
-type Stalled = NonNullable<MeshDeps['stalledMs']>
+/** Dependencies of the timer. */
+export type TimerDeps = Pick<MeshDeps, 'stalledMs' | 'timers'>
 
 /**
  * A timer that runs until the response's headers; it does not limit the body. Each sent chunk of the request body
@@ -12,25 +15,27 @@ type Stalled = NonNullable<MeshDeps['stalledMs']>
  */
 export abstract class HeadersTimerHandler extends ForwardingHandler {
   protected controller: DispatchController | null = null
-  #timer: NodeJS.Timeout | undefined
+  #timer: Timer | undefined
   #timeoutMs = 0
-  #stalledMs: Stalled | undefined
+  #stalledMs: TimerDeps['stalledMs'] | undefined
+  #timers = systemTimers
   /** Time for which the event loop had been blocked when the timeout, or its extension, began. */
   #stalledBeforeMs = 0
   /** Time that was added since the event loop was blocked. */
   #addedMs = 0
-  #extension: NodeJS.Timeout | undefined
+  #extension: Timer | undefined
 
   /**
    * Starts the timer; no effect if it runs. Blocks of the event loop extend it, at most to twice its length, because
    * the response may be in the kernel, unread.
    */
-  protected arm(timeoutMs: number, stalledMs: Stalled | undefined): void {
+  protected arm(timeoutMs: number, { stalledMs, timers = systemTimers }: TimerDeps): void {
     if (this.#timer !== undefined) return
     this.#timeoutMs = timeoutMs
     this.#stalledMs = stalledMs
+    this.#timers = timers
     this.#begin()
-    this.#timer = setTimeout(() => this.#fire(), timeoutMs)
+    this.#timer = this.#timers.setTimeout(() => this.#fire(), timeoutMs)
   }
 
   #begin(): void {
@@ -45,7 +50,7 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
     if (addMs >= 1) {
       this.#addedMs += addMs
       this.#stalledBeforeMs = stalledMs
-      this.#extension = setTimeout(() => this.#fire(), addMs)
+      this.#extension = this.#timers.setTimeout(() => this.#fire(), addMs)
     } else if (this.controller?.awaitsBody) this.waitForBody()
     else this.expire(blockedMs > 0)
   }
@@ -64,14 +69,14 @@ export abstract class HeadersTimerHandler extends ForwardingHandler {
   /** Restarts the timer. */
   protected restart(): void {
     if (this.#timer === undefined) return
-    clearTimeout(this.#extension)
+    this.#timers.clearTimeout(this.#extension)
     this.#begin()
     this.#timer.refresh()
   }
 
   #stop(): void {
-    clearTimeout(this.#timer)
-    clearTimeout(this.#extension)
+    this.#timers.clearTimeout(this.#timer)
+    this.#timers.clearTimeout(this.#extension)
   }
 
   override onBodySent(chunk: Buffer): void {
