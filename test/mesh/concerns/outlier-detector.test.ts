@@ -1,15 +1,16 @@
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Timer, Timers } from '../../../plugins/clock.ts'
 import { OutlierDetector } from '../../../plugins/mesh/concerns/outlier-detection/detector.ts'
 import { instanceOf, logOf, outlierOptions } from '../../helpers/mesh/health.ts'
 import { meterStub } from '../../helpers/mesh/mesh.ts'
 
 /** Instances a, b, c … under a clock that the test sets. */
-function detectorOf(t: Test, count: number, options: object = {}) {
+function detectorOf(t: Test, count: number, options: object = {}, timers?: Timers) {
   const clock = { now: 1000 }
   const { log, lines } = logOf()
   const { meter, counts, gauges } = meterStub()
-  const deps = { log, meter, now: () => clock.now, random: () => 0.5 }
+  const deps = { log, meter, now: () => clock.now, random: () => 0.5, ...(timers && { timers }) }
   const detector = new OutlierDetector('orders', outlierOptions(options), deps)
   t.teardown(() => detector.close())
   const all = Array.from({ length: count }, (_, index) => instanceOf('abcdefghijklmnopqrst'[index]!, () => clock.now))
@@ -268,22 +269,21 @@ t.test('shadow: counts and says what it would have done', async (t) => {
 
 t.test('intervals run only while there is something to look at', async (t) => {
   const set: (() => void)[] = []
-  const cleared: unknown[] = []
-  const { setInterval: start, clearInterval: end } = globalThis
-  t.teardown(() => Object.assign(globalThis, { setInterval: start, clearInterval: end }))
-  const timer = { unref: () => timer }
-  Object.assign(globalThis, {
-    setInterval: (run: () => void) => {
+  const cleared: Timer[] = []
+  let refreshed = 0
+  const timers: Timers = {
+    setTimeout: (run) => {
       set.push(run)
-      return timer
+      return { refresh: () => void refreshed++, unref() {} }
     },
-    clearInterval: (which: unknown) => void cleared.push(which)
-  })
-  const { answers, tick, detector } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
+    clearTimeout: (timer) => void (timer && cleared.push(timer))
+  }
+  const { answers, tick, detector } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' }, timers)
   t.equal(set.length, 0, 'not at the start')
   answers(0, 200, 200)
   t.equal(set.length, 1)
-  tick(10_000)
+  set[0]!()
+  t.equal(refreshed, 1, 'one follows the other')
   t.equal(cleared.length, 0, 'there was traffic')
   tick(10_000)
   t.equal(cleared.length, 1, 'there was none')
