@@ -2,7 +2,6 @@
 import { isIP } from 'node:net'
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
-import type { Steps } from '../plugins/time-slices.ts'
 import { didYouMean } from './nearest.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
@@ -75,66 +74,203 @@ export function schemaFault(schema: object): string | null {
   }
 }
 
-/** A property of the root whose items are validated one by one: a list, or a mapping whose keys are names. */
-export interface Collection {
-  readonly key: string
-  /** Names of the items of a mapping; null for a list. */
-  readonly names: RegExp | null
-  readonly items: Part
-}
-
-/** A compiled schema. */
-export interface Part {
-  readonly schema: object
-  readonly isValid: ValidateFunction
-}
-
-/** The schema of the root without the items of its collections, and the schemas of these. */
-export interface Compiled {
-  readonly root: Part
-  readonly collections: readonly Collection[]
-}
-
-/** Part of a JSON Schema that tells whether it is that of a collection. */
-interface CollectionShape {
+/** Keywords of a JSON Schema by which it is taken apart. */
+interface Shape {
   readonly type?: string
-  readonly items?: object
-  readonly patternProperties?: Readonly<Record<string, object>>
+  readonly properties?: Readonly<Record<string, Shape>>
+  readonly patternProperties?: Readonly<Record<string, Shape>>
+  readonly items?: Shape
+  readonly if?: Shape
+  readonly then?: Shape
+  readonly else?: Shape
+  readonly default?: unknown
 }
+
+/** Schema that a value was validated by. */
+export interface Validated {
+  readonly isValid: ValidateFunction
+  /** Schema that paths of errors are relative to, after `path`. */
+  readonly schema: object
+  readonly path: string
+}
+
+/** Values below a value, each with the part that validates it. */
+type Inner = Iterable<readonly [key: string | number, part: Part]>
 
 /**
- * Compiles a schema in parts. A collection's items have one of their own, so that a thousand routes need not be validated
- * at once, nor all of the schema compiled at once.
+ * A schema that is compiled in parts. Each mapping and list in it, and each of two alternatives, is compiled when a value
+ * first has it: most files use few of the keys, and compiling all takes longer than the rest of the work for a small file.
+ * A long list is validated item by item, so that the event loop can go on meanwhile.
  */
-export function* compile(schema: object): Steps<Compiled> {
-  // `schemaFault` has validated the schemas of plugins.
-  const fast = { code: { optimize: false }, allowMatchingProperties: true, validateSchema: false }
-  const ajv = addKeywords(new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true, ...fast }))
-  const part = (schema: object): Part => ({ schema, isValid: ajv.compile(schema) })
-  const { properties = {} } = schema as { properties?: Readonly<Record<string, CollectionShape>> }
-  const rootProperties: Record<string, object> = { ...properties }
-  const collections: Collection[] = []
-  for (const [key, shape] of Object.entries(properties)) {
-    const [pattern, ...others] = Object.keys(shape.patternProperties ?? {})
-    if (shape.type === 'array' && shape.items !== undefined) {
-      rootProperties[key] = { ...shape, items: {} }
-      collections.push({ key, names: null, items: part(shape.items) })
-    } else if (shape.type === 'object' && pattern !== undefined && others.length === 0) {
-      rootProperties[key] = { ...shape, patternProperties: { [pattern]: {} } }
-      collections.push({ key, names: new RegExp(pattern, 'u'), items: part(shape.patternProperties![pattern]!) })
-    } else continue
-    yield
+export class Part {
+  readonly #compiler: Compiler
+  readonly #shape: Shape
+  readonly #whole: object
+  readonly #path: string
+  /** False for a schema that is compiled as a whole. */
+  readonly #isApart: boolean
+  readonly #branches: { then?: Part; else?: Part } = {}
+  #validated: Validated | undefined
+  #names: RegExp | undefined
+
+  /** `path` leads to the schema from the whole one, of which it is an alternative. */
+  constructor(compiler: Compiler, schema: object, isApart: boolean, whole = schema, path = '') {
+    this.#compiler = compiler
+    this.#shape = schema
+    this.#isApart = isApart
+    this.#whole = whole
+    this.#path = path
   }
-  return { root: part({ ...schema, properties: rootProperties }), collections }
+
+  /** Returns the part that validates a value: for one of two alternatives, its own. */
+  for(value: unknown): Part {
+    if (!this.#isApart || !isChoice(this.#shape)) return this
+    const branch = this.#compiler.compiled(this.#shape.if)(value) ? 'then' : 'else'
+    this.#branches[branch] ??= new Part(
+      this.#compiler,
+      this.#shape[branch],
+      true,
+      this.#whole,
+      `${this.#path}/${branch}`
+    )
+    return this.#branches[branch].for(value)
+  }
+
+  /** The schema without that of the values below, compiled. */
+  get validated(): Validated {
+    this.#validated ??= {
+      isValid: this.#compiler.compiled(this.#isApart ? this.#shallow() : this.#shape),
+      schema: this.#whole,
+      path: this.#path
+    }
+    return this.#validated
+  }
+
+  /** Yields the values below a value that have parts of their own. */
+  *inner(value: unknown): Inner {
+    if (!this.#isApart || typeof value !== 'object' || value === null) return
+    const { items, properties = {} } = this.#shape
+    if (Array.isArray(value)) {
+      if (items === undefined || !isLarge(items)) return
+      for (const key of value.keys()) yield [key, this.#compiler.part(items)]
+      return
+    }
+    for (const [name, schema] of Object.entries(properties)) {
+      if (isLarge(schema) && Object.hasOwn(value, name)) yield [name, this.#compiler.part(schema)]
+    }
+    const named = namedItems(this.#shape)
+    if (named === null) return
+    const [pattern, schema] = named
+    this.#names ??= new RegExp(pattern, 'u')
+    for (const name of Object.keys(value)) if (this.#names.test(name)) yield [name, this.#compiler.part(schema)]
+  }
+
+  #shallow(): object {
+    const { items, properties, ...rest } = this.#shape
+    const named = namedItems(this.#shape)
+    const stub = (schema: Shape) => (!isLarge(schema) ? schema : 'default' in schema ? { default: schema.default } : {})
+    return {
+      ...rest,
+      ...(items !== undefined && { items: isLarge(items) ? {} : items }),
+      ...(properties !== undefined && {
+        properties: Object.fromEntries(Object.entries(properties).map(([name, schema]) => [name, stub(schema)]))
+      }),
+      ...(named !== null && { patternProperties: { [named[0]]: {} } })
+    }
+  }
 }
 
-/** The schema that was compiled last. Compiling takes longer than all else for a small file, and plugins seldom change it. */
-export class LastCompiled {
-  #last: { readonly text: string; readonly compiled: Compiled } | undefined;
+/** Returns the schema of the items of a mapping whose keys are names, with their pattern; null if it is none with parts. */
+function namedItems({ patternProperties = {} }: Shape): [pattern: string, items: Shape] | null {
+  const [first, ...others] = Object.entries(patternProperties)
+  return first !== undefined && others.length === 0 && isLarge(first[1]) ? first : null
+}
 
-  *compiled(schema: object): Steps<Compiled> {
+type Choice = Shape & { readonly if: Shape; readonly then: Shape; readonly else: Shape }
+
+const ofChoices = new Set(['if', 'then', 'else', 'default', 'description'])
+
+/** Returns whether a schema is that of two alternatives and nothing else. */
+function isChoice(schema: Shape): schema is Choice {
+  const { if: condition, then, else: otherwise } = schema
+  if (condition === undefined || then === undefined || otherwise === undefined) return false
+  return isLarge(schema) && Object.keys(schema).every((key) => ofChoices.has(key))
+}
+
+const large = new WeakMap<Shape, boolean>()
+
+/** Returns whether a schema has mappings in it, and so a part of its own. */
+function isLarge(schema: Shape): boolean {
+  let known = large.get(schema)
+  if (known === undefined) {
+    const { items, then, else: otherwise, properties, patternProperties } = schema
+    known =
+      properties !== undefined ||
+      (patternProperties !== undefined && Object.values(patternProperties).some(isLarge)) ||
+      [items, then, otherwise].some((inner) => typeof inner === 'object' && isLarge(inner))
+    large.set(schema, known)
+  }
+  return known
+}
+
+/** Returns the schemas above those of options: of the file, its services and routes, and their sections. */
+function frameOf(schema: Shape): Shape[] {
+  const sections = ({ properties = {} }: Shape) =>
+    [properties.edge, properties.mesh].filter((section) => section !== undefined)
+  const collections = Object.values(schema.properties ?? {}).filter((each) => each.items ?? namedItems(each))
+  const items = collections.flatMap((each) => each.items ?? namedItems(each)![1])
+  return [schema, ...collections, ...items, ...[schema, ...items].flatMap(sections)]
+}
+
+/** Compiles schemas. Equal ones are compiled once: most options of concerns can be set at several levels. */
+class Compiler {
+  readonly #ajv: Ajv
+  readonly #functions = new Map<string, ValidateFunction>()
+  readonly #parts = new WeakMap<object, Part>()
+  readonly #frame: ReadonlySet<object>
+
+  constructor(schema: Shape) {
+    this.#frame = new Set(frameOf(schema))
+    // `schemaFault` has validated the schemas of plugins.
+    const fast = { code: { optimize: false }, allowMatchingProperties: true, validateSchema: false }
+    this.#ajv = addKeywords(new Ajv({ allErrors: true, useDefaults: true, strict: true, verbose: true, ...fast }))
+  }
+
+  part(schema: object): Part {
+    let part = this.#parts.get(schema)
+    if (part === undefined) {
+      // References in the options of a plugin are relative to their schema, which is compiled as a whole.
+      const isApart = this.#frame.has(schema) || !JSON.stringify(schema).includes('"$')
+      part = new Part(this, schema, isApart)
+      this.#parts.set(schema, part)
+    }
+    return part
+  }
+
+  compiled({ default: _set, ...schema }: Shape): ValidateFunction {
+    // The default is set by the holder of the value.
     const text = JSON.stringify(schema)
-    if (this.#last?.text !== text) this.#last = { text, compiled: yield* compile(schema) }
+    let compiled = this.#functions.get(text)
+    if (compiled === undefined) {
+      compiled = this.#ajv.compile(schema)
+      this.#functions.set(text, compiled)
+    }
+    return compiled
+  }
+}
+
+/** Returns the part of a whole schema. */
+export function compile(schema: object): Part {
+  return new Compiler(schema).part(schema)
+}
+
+/** The schema of the last configuration, compiled as far as it was needed: plugins seldom change it. */
+export class LastCompiled {
+  #last: { readonly text: string; readonly compiled: Part } | undefined
+
+  compiled(schema: object): Part {
+    const text = JSON.stringify(schema)
+    if (this.#last?.text !== text) this.#last = { text, compiled: compile(schema) }
     return this.#last.compiled
   }
 }

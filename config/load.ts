@@ -141,7 +141,7 @@ export class Loader {
 
   *#finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Steps<Config> {
     setAside(data)
-    const validator = new Validator(yield* this.#last.compiled(this.schema), this.#keys)
+    const validator = new Validator(this.#last.compiled(this.schema), this.#keys)
     yield* validator.validate(data, report)
     if (report.usable('')) gatherListeners(data as Written, report)
     yield* check(data as Written, report, resolve(file), this.#keys)

@@ -201,7 +201,7 @@ function faultOf(concern: PluginConcern, half: 'edge' | 'mesh'): string | null {
 function valueFault(half: 'edge' | 'mesh', { name, options, default: value }: PluginConcern): string | null {
   const within = (key: string, schema: object) => ({ type: 'object', properties: { [key]: schema } })
   const report = new Report('')
-  const compiled = atOnce(compile(within(half, within(name, orOff(options)))))
+  const compiled = compile(within(half, within(name, orOff(options))))
   const validator = new Validator(compiled, { edge: [], mesh: [] })
   atOnce(validator.validate({ [half]: { [name]: structuredClone(value) } }, report))
   const [fault] = report.faults

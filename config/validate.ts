@@ -1,7 +1,7 @@
 /** The schema's part of the checks: ajv, with its errors told in the configuration's own words. */
 import type { ErrorObject } from 'ajv'
 import type { Steps } from '../plugins/time-slices.ts'
-import type { Compiled, Part } from './compile.ts'
+import type { Part, Validated } from './compile.ts'
 import type { Keys } from './concern.ts'
 import { isSecretKey, maskUserinfo } from './credentials.ts'
 import type { Report } from './faults.ts'
@@ -29,47 +29,44 @@ interface Shape {
   else?: Shape
 }
 
-/** The items of a collection; none if the collection itself has a fault. */
-function itemsOf(collection: unknown, names: RegExp | null): [name: string | number, item: unknown][] {
-  if (names === null) return Array.isArray(collection) ? [...collection.entries()] : []
-  const isMapping = typeof collection === 'object' && collection !== null && !Array.isArray(collection)
-  return isMapping ? Object.entries(collection).filter(([name]) => names.test(name)) : []
-}
+/** Place of a value, for the functions that ajv makes. */
+type At = NonNullable<Parameters<Validated['isValid']>[1]>
 
 export class Validator {
-  readonly #compiled: Compiled
+  readonly #root: Part
   readonly #keys: Keys
   readonly #advisor: Advisor
 
-  constructor(compiled: Compiled, keys: Keys) {
-    this.#compiled = compiled
+  constructor(root: Part, keys: Keys) {
+    this.#root = root
     this.#keys = keys
     this.#advisor = new Advisor(keys)
   }
 
   /** Fills in defaults and converts units in place. */
   *validate(data: unknown, report: Report): Steps<void> {
-    const { root, collections } = this.#compiled
-    if (!root.isValid(data)) this.#tellAll(root, report)
-    if (typeof data !== 'object' || data === null) return
-    for (const { key, names, items } of collections) {
-      const collection = Reflect.get(data, key) as Record<string | number, unknown>
-      for (const [name, item] of itemsOf(collection, names)) {
-        yield
-        const place = {
-          instancePath: pointer('', key, name),
-          parentData: collection,
-          parentDataProperty: name,
-          rootData: data as Record<string, unknown>,
-          dynamicAnchors: {}
-        }
-        if (!items.isValid(item, place)) this.#tellAll(items, report)
-      }
+    const rootData = data as At['rootData']
+    const at = { instancePath: '', parentData: {}, parentDataProperty: '', rootData, dynamicAnchors: {} }
+    yield* this.#validate(this.#root, data, at, report)
+  }
+
+  *#validate(part: Part, value: unknown, at: At, report: Report): Steps<void> {
+    const own = part.for(value)
+    const { validated } = own
+    if (!validated.isValid(value, at)) this.#tellAll(validated, report)
+    for (const [key, inner] of own.inner(value)) {
+      yield
+      const holder = value as Record<string | number, unknown>
+      const place = { ...at, instancePath: pointer(at.instancePath, key), parentData: holder, parentDataProperty: key }
+      yield* this.#validate(inner, holder[key], place, report)
     }
   }
 
-  #tellAll({ schema, isValid }: Part, report: Report): void {
-    for (const error of isValid.errors ?? []) if (error.keyword !== 'if') this.#tell(error, schema, report)
+  #tellAll({ isValid, schema, path }: Validated, report: Report): void {
+    for (const error of isValid.errors ?? []) {
+      if (error.keyword !== 'if')
+        this.#tell({ ...error, schemaPath: `#${path}${error.schemaPath.slice(1)}` }, schema, report)
+    }
   }
 
   #tell(error: ErrorObject, schema: object, report: Report): void {
