@@ -61,9 +61,9 @@ import proxyRoutes from './routes/proxy.ts'
 
 /** The gateway as a Fastify plugin, for a server of your own to register. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
-  // Fastify has applied it: a plugin below that is given it once more would have its routes below it twice.
+  // Fastify has applied the prefix. Passed to a plugin below once more, it would be applied twice.
   const { prefix: _applied, ...config } = options
-  // Without the admin port, only code beside the gateway's can read what is counted.
+  // Without the admin port, only other code in the server could read the metrics.
   const counts = config.admin !== false || !fastify.hasDecorator(SEALED)
   if (!fastify.hasDecorator('host')) fastify.decorate('host', null)
   if (!fastify.hasDecorator('dryRun')) fastify.decorate('dryRun', false)
@@ -76,7 +76,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   await fastify.register(proxyClient, config)
   await fastify.register(userPlugins, config)
   await fastify.register(bridge, config)
-  // Its name is in errors of plugins, and in spans.
+  // The function's name appears in errors of plugins and in spans.
   await fastify.register(async function proxy(proxied) {
     await proxied.register(unparsedBodies)
     await proxyRoutes(proxied, config)
@@ -87,7 +87,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
     await admin.register(healthRoutes, { gateway: fastify })
     await admin.register(metricsRoutes, { gateway: fastify })
     const about = { gateway: fastify, config, targetPath }
-    // Made when somebody first asks: it has all the routes once more.
+    // Created with the first request to explain, since it registers all routes once more.
     let probe: FastifyInstance | undefined
     const explainer = (asked: Asked) => {
       probe ??= prober(config, fastify)
@@ -104,9 +104,9 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   }
 }
 
-/** Routes as the gateway does, and tells the route's name in place of serving it; for those who ask in advance. */
+/** Creates a server that routes like the gateway but responds with the name of the route; `explain` sends requests to it. */
 function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
-  // An injected URL has its dots resolved, which a client's has not: the target as it is comes in a header.
+  // `inject` resolves dot segments of a URL, so a header carries the unchanged request target.
   const rewriteUrl = (request: { headers: IncomingHttpHeaders }) => {
     markListener(request, String(request.headers[probedListener]))
     return String(request.headers[probedTarget])

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 
-/** How a reload has ended. */
+/** Result of a reload. */
 interface Outcome {
   readonly applied: boolean
   readonly faults: readonly { readonly message: string }[]
@@ -12,11 +12,11 @@ interface Outcome {
 interface Options {
   gateway: FastifyInstance
   config: Config
-  /** The program and its configuration file. */
+  /** Returns the version of the program and its configuration file. */
   about: () => object
   /** Reads the configuration file again and applies it; null where the gateway is embedded in another server. */
   reload: ((cause: string) => Promise<Outcome>) | null
-  /** Tells what would become of a request. */
+  /** Returns how the gateway would handle a request. */
   explain: (asked: {
     method: string
     path: string
@@ -40,7 +40,7 @@ const question = {
   }
 } as const
 
-/** Values of headers and cookies that a route or a split asks for may be shared secrets; their names are shown. */
+/** Masks the values of headers and cookies that a route or a split matches, since they may be shared secrets. */
 const masked = (values: Readonly<Record<string, string>>) =>
   Object.fromEntries(Object.keys(values).map((name) => [name, '***']))
 
@@ -56,7 +56,7 @@ const maskedShare = ({ match, ...share }: SplitShare) => {
   return { ...share, ...(match && { match: shown }) }
 }
 
-/** The read-only admin API: the program, routes and services in force. Neither options nor secrets are shown. */
+/** The admin API: version, routes, services and certificates in use, reload and explain. It shows no options and no secrets. */
 const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, about, reload, explain }) => {
   server.get('/admin', async () => about())
 
@@ -116,7 +116,7 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
     return reply.code(422).send({ statusCode: 422, error: 'Unprocessable Content', message, faults, ...outcome })
   })
 
-  /** `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may come often. */
+  /** Query: `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may be repeated. */
   server.get<{
     Querystring: { method: string; path: string; header: string[]; ip?: string; consumer?: string; listener?: string }
   }>('/admin/explain', { schema: { querystring: question } }, async ({ query: { header, ...asked } }) =>
@@ -124,7 +124,7 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
   )
 }
 
-/** From `name: value` each. */
+/** Parses lines of the form `name: value`. */
 function headersOf(lines: readonly string[]): Record<string, string> {
   return Object.fromEntries(
     lines.map((line) => {

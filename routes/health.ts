@@ -5,9 +5,9 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
   admin.get('/health/live', async () => ({ status: 'live' }))
 
   /**
-   * Ready once the source of each service has answered. A service without instances, one whose source has failed since, or
-   * one that a reload has brought, is reported but keeps the node ready: taking the node out would not help the service. Load balancers ask
-   * often, so the cost must not grow with the number of instances.
+   * Ready once the source of each service has responded for the first time. A service without instances, one whose source
+   * fails later, or one that a reload has added, is listed but keeps the node ready: ejecting the node would not help the
+   * service. Load balancers check often, so the cost must not grow with the number of instances.
    */
   admin.get('/health/ready', async (_request, reply) => {
     const services: Record<string, object> = {}

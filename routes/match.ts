@@ -1,11 +1,11 @@
 /**
- * Finds the Fastify route of a configured route. The route table chooses it; Fastify's router only has to get to the
- * Fastify route that stands for it, with its hooks, and to the routes that plugins add by themselves.
+ * Finds the Fastify route of a configured route. The route table chooses the configured route; Fastify's router only finds
+ * the Fastify route with its hooks, and the routes that plugins add.
  *
- * The router knows each configured route by an internal URL and one method, whatever its path, hosts and methods. A
- * custom constraint puts the two together: find-my-way derives a request's constraints, then reads its method and URL,
- * walks its tree and asks the constraint's store at the end. Between the first step and the last, all of them
- * synchronous, the request has the internal URL; nobody else ever sees it.
+ * In the router each configured route has an internal URL and one method, regardless of its path, hosts and methods. A
+ * custom constraint connects the two: find-my-way derives a request's constraints, then reads its method and URL, walks its
+ * tree and finally asks the constraint's store. From the first step to the last, all of them synchronous, the request has
+ * the internal URL; no other code sees it.
  */
 import type { IncomingMessage } from 'node:http'
 import { METHODS } from 'node:http'
@@ -20,7 +20,7 @@ import type { RouteTables } from '../config/route-tables.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Number of routes that are not configured ones; absent on a server that was not made for the gateway. */
+    /** Number of routes that plugins added; absent on a server that embeds the gateway. */
     ownRoutes?: { count: number }
   }
 }
@@ -28,7 +28,7 @@ declare module 'fastify' {
 /** Prefix of the names of the constraints by which the router knows configured routes. */
 export const CONSTRAINT = 'jingwei'
 
-/** Counts the routes that plugins add by themselves to a new server. While there are none, no request looks for them. */
+/** Counts the routes that plugins add to a new server. While there are none, requests skip the search for them. */
 export function countOwnRoutes(server: FastifyInstance): void {
   const ownRoutes = { count: 0 }
   server.decorate('ownRoutes', ownRoutes)
@@ -37,18 +37,18 @@ export function countOwnRoutes(server: FastifyInstance): void {
   })
 }
 
-/** The internal URLs of a configured route: of the route, and of what answers its preflights. */
+/** Internal URLs of a configured route: of the route itself, and of the Fastify route for its CORS preflights. */
 export interface Target {
   readonly url: string
   readonly preflightUrl: string | null
 }
 
-/** The one method by which the router knows configured routes: a tree for each of theirs costs memory and time. */
+/** The method of all configured routes in the router. A tree for each of their methods would cost memory and time. */
 export const ROUTER_METHOD = 'GET'
 
 let count = 0
 
-/** No request target can be one, as it has a control character. */
+/** Returns a new internal URL. Its control character cannot occur in a request target. */
 export function internalUrl(): string {
   return `/\u0001${count++}`
 }
@@ -57,9 +57,9 @@ interface Options {
   readonly tables: RouteTables<Target>
   /** The name of the constraint; the value of the constraint is the internal URL. */
   readonly name: string
-  /** The internal URL of what answers methods that HTTP does not define. */
+  /** Internal URL of the Fastify route for unknown methods. */
   readonly unknownMethod: string
-  /** Called for requests that are not to be served, as the protection of their path is not certain. */
+  /** Called for a request that must be refused, since another spelling of its path belongs to a route with other protection. */
   readonly onAmbiguous: (request: IncomingMessage) => void
 }
 
@@ -72,7 +72,7 @@ export function tableStrategy(fastify: FastifyInstance, { tables, name, unknownM
   let url = ''
   let method = ''
 
-  /** Gives the request the internal URL of its route, if a configured route takes it. */
+  /** Replaces the URL of the request by the internal URL of its configured route, if there is one. */
   function divert(request: IncomingMessage): IncomingMessage {
     url = request.url!
     method = request.method!
@@ -136,7 +136,7 @@ export function tablesFor<T>(
   return only === null ? (request) => tables.of(listenerOf(request)) : () => only
 }
 
-/** The path as routes see it: without the prefix under which the gateway is registered. */
+/** Reads the path without the prefix under which the gateway is registered. Null if it is not below the prefix. */
 export function pathUnder(prefix: string, url: string): ReadPath | null {
   if (prefix === '') return readPath(url)
   if (!url.startsWith(prefix)) return null
@@ -144,12 +144,12 @@ export function pathUnder(prefix: string, url: string): ReadPath | null {
   return rest === '' || rest.startsWith('?') ? readPath(`/${rest}`) : readPath(rest)
 }
 
-/** The host that the client named. */
+/** Returns the host of the request: `:authority` or `Host`. */
 export function hostOf({ headers }: IncomingMessage): string {
   return (headers[':authority'] as string | undefined) ?? headers.host ?? ''
 }
 
-/** Characters that find-my-way does not take for themselves. */
+/** Characters that find-my-way does not take literally. */
 const special = /[%?#;\0]/
 
 function paramsUrl(pattern: PathPattern, path: ReadPath): string {
@@ -161,9 +161,8 @@ function paramsUrl(pattern: PathPattern, path: ReadPath): string {
 }
 
 /**
- * Returns whether a route that a plugin, or the server around the gateway, added by itself goes before the configured
- * one. As in one router, fixed text goes before parameters, these before a prefix, the longer prefix before the
- * shorter.
+ * Returns whether a route of a plugin, or of the server that embeds the gateway, takes precedence over the configured route.
+ * As within one router, static segments precede parameters, parameters precede prefixes, and longer prefixes shorter ones.
  */
 function isOwnRouteFirst(
   fastify: FastifyInstance,

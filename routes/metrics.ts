@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 
-/** Admin port: everything counted, in Prometheus's text format. */
+/** Page of the admin port with all metrics in Prometheus' text format. */
 const metrics: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, { gateway }) => {
   admin.get('/metrics', async (_request, reply) => {
     const { registry } = gateway.meter

@@ -20,7 +20,7 @@ import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.t
 
 let gateways = 0
 
-/** One Fastify route for each configured route: the route table finds it, the edge's concerns attach to it. */
+/** Adds a Fastify route for each configured route. The route table finds it; the edge's concerns attach to it by `onRoute`. */
 const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen }) => {
   const tables = new RouteTables<Target>(
     listen.paths,
@@ -37,7 +37,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
       onAmbiguous: (request) => fastify.ambiguousPaths.add(request)
     })
   )
-  // It is no part of the API that a document such as @fastify/swagger's describes.
+  // Hidden, since it does not belong in the API documents of @fastify/swagger.
   const schema = { hide: true } as FastifySchema
   register(unknown, [], {
     method: [ROUTER_METHOD],
@@ -50,7 +50,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
 
   const slice = new TimeSlice()
   for (const [index, route] of routes.entries()) {
-    // Any method may carry a body, and none is special to a gateway.
+    // A gateway treats all methods alike; each may have a body.
     const methods = methodsOf(route.match)
     for (const method of methods) {
       if (!tables.methods.has(method)) fastify.addHttpMethod(method, { hasBody: true, overrideExisting: true })
@@ -62,7 +62,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
       tables.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
     }
     if (slice.isOver) {
-      // Fastify completes the routes that have been added: later, it would complete all of them at once.
+      // Lets Fastify complete the routes added so far; at the end it would complete all in one blocking step.
       await fastify.after()
       await slice.next()
     }
@@ -94,7 +94,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     return url
   }
 
-  /** Adds a route whose handler is the bridge's. */
+  /** Adds a route whose handler forwards to the mesh through the bridge. */
   function addBridged(
     url: string,
     route: RouteConfig,
@@ -112,7 +112,7 @@ export default proxy
 
 type Placeholder = NonNullable<FastifyContextConfig['placeholder']>
 
-/** Returns the handler of a route that is being added; the bridge takes its place, or is called by it. */
+/** Returns a placeholder handler, which calls the bridge once the bridge is registered. */
 function unbridged(): Placeholder {
   let forward: RouteHandlerMethod = () => {
     throw new Error('no bridge to the mesh is registered')
@@ -120,7 +120,7 @@ function unbridged(): Placeholder {
   return {
     handler: function proxied(request, reply) {
       forward.call(this, request, reply)
-      // For a handler around this one that waits for the response.
+      // A handler that wraps this one awaits the response by the reply.
       return reply
     },
     call: (handler) => {
@@ -129,15 +129,15 @@ function unbridged(): Placeholder {
   }
 }
 
-/** As `request.routeOptions.url` shows it, a doubled colon being one. */
+/** Returns the URL for `request.routeOptions.url`. In an exact path, colons are doubled, which stands for literal colons. */
 function urlOf({ match: { path } }: RouteConfig): string {
   return typeof path === 'string' ? path : path.exact.replaceAll(':', '::')
 }
 
 /**
- * Adds Fastify routes that the router knows by internal URLs. The hooks of plugins see the route's own URL and methods,
- * and so does whoever asks for `request.routeOptions` or keeps the options, as @fastify/swagger does; only the router,
- * which reads the options behind the hooks, is given others.
+ * Adds Fastify routes under internal URLs. `onRoute` hooks of plugins, `request.routeOptions` and plugins that keep the
+ * options, such as @fastify/swagger, see the route's real URL and methods. Only the router, which reads the options after
+ * the hooks, gets the internal ones.
  */
 function registrar(fastify: FastifyInstance, constraint: string) {
   let internal: { url: string; methods: string[] } | null = null
@@ -149,7 +149,7 @@ function registrar(fastify: FastifyInstance, constraint: string) {
       options.url = url
     }
     options.url = internal.url
-    // In place, as the list stays that of the route's own options.
+    // Changed in place: the array must stay the one in the route's options.
     internal.methods.splice(0, internal.methods.length, ROUTER_METHOD)
   })
   const begin = (url: string, names: readonly string[], methods: string[]) => {
@@ -168,11 +168,11 @@ function registrar(fastify: FastifyInstance, constraint: string) {
       options: Omit<RouteOptions, 'method'> & { method: string[] }
     ): void {
       const end = begin(url, names, options.method)
-      // Which methods a route has is said by the configuration.
+      // The configuration decides on the methods, including HEAD.
       fastify.route({ ...options, exposeHeadRoute: false, constraints: { [constraint]: url } } as RouteOptions)
       end()
     },
-    /** For a plugin that adds the one route by itself, with these constraints and methods. */
+    /** Calls `add`, in which a plugin adds one route with these constraints and methods. */
     async registerWith(
       url: string,
       names: readonly string[],

@@ -1,4 +1,4 @@
-/** Responses to requests that no route takes. */
+/** Responses to requests that match no route. */
 import type { IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -10,7 +10,7 @@ const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve 
 const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route accepts the method %s for this path', 405)
 const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'Unknown request method', 501)
 
-/** Tells a wrong method (405, with Allow) from a wrong path (404) and, where that is asked for, a wrong host (421). */
+/** Returns a handler that responds 405 with `Allow` to a wrong method, 404 to a wrong path and, if configured, 421 to a wrong host. */
 export function unrouted(
   tableFor: (request: IncomingMessage) => RouteTable<unknown>,
   prefix: string,
@@ -30,7 +30,7 @@ export function unrouted(
   }
 }
 
-/** Handles methods that HTTP does not define (RFC 9110, 15.6.2). HTTP/1 never gets here: Node's parser refuses them. */
+/** Responds 501 to methods that HTTP does not define (RFC 9110, 15.6.2). Only HTTP/2 gets here: Node's HTTP/1 parser refuses them. */
 export function unknownMethod(): never {
   throw new UnknownMethod()
 }

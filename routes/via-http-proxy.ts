@@ -1,4 +1,4 @@
-/** Configured routes that @fastify/http-proxy serves, with its own options. Its calls go over the mesh. */
+/** Configured routes that are served by @fastify/http-proxy with its own options. Its calls go through the mesh. */
 import { pathToFileURL } from 'node:url'
 import createError from '@fastify/error'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
@@ -22,7 +22,7 @@ const reserved: Readonly<Record<string, string>> = {
   config: 'routes[].config sets it'
 }
 
-/** Makes the error that stops the start, with the position of `httpProxy` in the configuration. */
+/** Returns a function that creates the error which stops the start, with the position of `httpProxy` in the file. */
 export function startFault(file: string, index: number, { httpProxy }: RouteConfig) {
   const { line, column } = httpProxy?.position ?? { line: 1, column: 1 }
   return (message: string, cause?: unknown) =>
@@ -51,7 +51,7 @@ export async function moduleOptions(
     const value: unknown = Reflect.get(options, key)
     if (value !== undefined && typeof value !== 'function') throw because(`${key} must be a function`)
   }
-  // Calls to other services could carry headers of a client that those services trust.
+  // A call to another service could carry a client's copies of headers that this service trusts.
   if ((options as ModuleOptions).replyOptions?.getUpstream !== undefined) {
     throw because('it must not set replyOptions.getUpstream: service or split sets it')
   }
@@ -76,12 +76,12 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
   const prefix = rewritePrefix === undefined ? '' : prefixOf(pattern)
   const options: FastifyHttpProxyOptions = {
     ...(internalRewriteLocationHeader !== undefined && { internalRewriteLocationHeader }),
-    // http-proxy would write the names of the parameters into the header.
+    // http-proxy would write the names of the parameters, not their values, into the header.
     ...(prefix.includes(':') && { internalRewriteLocationHeader: false }),
     ...module,
     upstream: `http://${route.service}.mesh`,
     prefix,
-    // Without a prefix the path goes on as it is.
+    // Without a prefix the path is forwarded unchanged.
     rewritePrefix: rewritePrefix ?? (fastify.prefix || '/'),
     routes: [prefix === '' ? url : ''],
     httpMethods: methods,
@@ -99,12 +99,12 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
     }
   }
   await fastify.register(async (child) => {
-    // http-proxy adds its own, for all types.
+    // http-proxy adds its own parser for all content types.
     if (child.hasContentTypeParser('*')) child.removeContentTypeParser('*')
     if (module.proxyPayloads === false || module.preValidation !== undefined) {
-      // http-proxy adds no parsers then, and those of Fastify are not there on proxied routes.
+      // In this case http-proxy adds no parsers, and proxied routes have none of Fastify's.
       const parse = child.getDefaultJsonParser('error', 'error')
-      // The limit of the route goes first, if it has one.
+      // The body limit of the route, if any, takes precedence.
       child.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit: Number.MAX_SAFE_INTEGER }, parse)
     }
     const { default: httpProxy } = await import('@fastify/http-proxy')
@@ -112,7 +112,7 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
   })
 }
 
-/** Returns the part of a pattern that `rewritePrefix` replaces. http-proxy counts the segments of one with parameters. */
+/** Returns the part of a pattern that `rewritePrefix` replaces. If it has parameters, http-proxy replaces by counting segments. */
 function prefixOf({ parts }: PathPattern): string {
   const segments = parts.map((part) => {
     if (part.kind === 'text') return part.text
@@ -122,16 +122,16 @@ function prefixOf({ parts }: PathPattern): string {
 }
 
 /**
- * Encodes the values of parameters, which http-proxy writes into the path as they are: a decoded `?` or `#` would end the
- * path there, and so take the client to another resource than the prefix says. `$&` is a pattern to `replace()`.
+ * Encodes the values of parameters, which http-proxy inserts into the path unchanged: a decoded `?` or `#` would end the path
+ * there and let the client reach another resource, and `$&` is a replacement pattern of `replace()`.
  */
 function encodeParams(url: string, params: Params): void {
   try {
-    // http-proxy decodes no query.
+    // http-proxy decodes the path, but not the query.
     const query = url.indexOf('?')
     decodeURI(query === -1 ? url : url.slice(0, query))
   } catch {
-    // http-proxy would throw what is a 500.
+    // http-proxy would throw an error that becomes a 500.
     throw new Undecodable()
   }
   for (const name in params) params[name] = encodeURIComponent(params[name]!)

@@ -19,7 +19,7 @@ export default fp<Config>(
   async (fastify, config) => {
     if (!fastify.hasDecorator('meter')) return
     const { host } = fastify
-    // This gateway may have been replaced while it finishes its last requests, so `config` may be outdated.
+    // The gateway may have been replaced while it finishes its last requests, so `config` may be outdated.
     const inUse = () => host?.config() ?? config
     const ends = [
       fastify.meter.gauge({

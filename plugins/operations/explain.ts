@@ -1,6 +1,6 @@
 /**
- * Way of a request through the gateway: the route that it matches, the edge's concerns in their order, the service, the
- * mesh's chain, the instances that may be chosen. Nothing is sent, counted or drawn.
+ * Explains how the gateway would handle a request: route, edge concerns in their order, service, chain of the mesh, possible
+ * instances. Sends nothing, counts nothing and takes no random decisions.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
 import { hostKey } from '../../config/host-name.ts'
@@ -13,19 +13,19 @@ export interface Asked {
   /** Path and query, as a client would send them. */
   readonly path: string
   readonly headers: Readonly<Record<string, string>>
-  /** Address and name of the caller, for what is hashed or matched by them. */
+  /** Address and consumer name of the caller, for balancing and matching by them. */
   readonly ip?: string
   readonly consumer?: string
   /** Name of the listener; default: the first one. */
   readonly listener?: string
 }
 
-/** Header that carries the request target to the probe. */
+/** Header by which the probe gets the request target. */
 export const probedTarget = 'x-jingwei-probed-target'
-/** Header that carries the name of the listener. */
+/** Header by which the probe gets the name of the listener. */
 export const probedListener = 'x-jingwei-probed-listener'
 
-/** Paths for which a listener that redirects may have routes. */
+/** Path prefix whose routes are served by a redirecting listener, too. */
 const challenges = '/.well-known/acme-challenge'
 
 function isChallenge(path: RouteConfig['match']['path'] | undefined): boolean {
@@ -35,9 +35,9 @@ function isChallenge(path: RouteConfig['match']['path'] | undefined): boolean {
 type RouteConstraint = NonNullable<RouteOptions['constraints']>
 
 export interface Explainer {
-  /** A server that routes as the gateway does, and responds with the name of the route, or the index of a plugin's own. */
+  /** A server that routes like the gateway and responds with the name of the route, or with the index of a plugin's route. */
   readonly probe: FastifyInstance
-  /** The gateway, whose mesh is asked. */
+  /** The gateway, whose mesh explains the call. */
   readonly gateway: FastifyInstance
   readonly config: Config
   readonly targetPath: (route: RouteConfig) => ((target: string) => string) | null
@@ -88,7 +88,7 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     plugins: gateway.pluginRecord.hooksOf(route.name),
     config: routeSettings(route, config.plugins),
     via: route.via ?? null,
-    /** For http-proxy, which has its own options: the prefix that it puts in place of the matched path. */
+    /** With `via: http-proxy`: the prefix that replaces the matched path. */
     rewritePrefix: route.httpProxy?.rewritePrefix ?? null,
     responsePath: gateway.responsePath(route.name),
     target,
@@ -96,14 +96,14 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
   }
 }
 
-/** Adds the routes that plugins of a gateway have added to its server; each responds with its index. */
+/** Adds the routes of a gateway's plugins to the probe; each responds with its index. */
 export async function probeOwnRoutes(probe: FastifyInstance, gateway: FastifyInstance): Promise<void> {
   const mount = gateway.prefix.length > 1 ? gateway.prefix.length : 0
   for (const [own, { path, methods, constraints }] of gateway.pluginRecord.ownRoutes().entries()) {
     for (const method of methods) {
       if (!probe.supportedMethods.includes(method)) probe.addHttpMethod(method, { hasBody: true })
     }
-    // Others are by strategies that the probe does not have.
+    // Other constraints need strategies that the probe does not have.
     const { host, version } = constraints as RouteConstraint
     probe.route({
       url: path.slice(mount) || '/',
@@ -115,7 +115,7 @@ export async function probeOwnRoutes(probe: FastifyInstance, gateway: FastifyIns
   }
 }
 
-/** For people. */
+/** Formats the explanation as text for the command line. */
 export function explainText(explained: Explained): string {
   const { request, refused, own } = explained
   const lines = [`${request.method} ${request.path}${'listener' in request ? ` on ${request.listener}` : ''}`]

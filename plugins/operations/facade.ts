@@ -1,6 +1,7 @@
 /**
- * The listening servers of the process, as the Fastify instance of one configuration sees them: as one server. What is read
- * from it is the first one's own. Listeners, settings and the end are the facade's: they go with the configuration.
+ * One server that stands for all listening servers of the process in the Fastify instance of one configuration. Properties
+ * are read from the first listening server. Event listeners, settings and `close()` belong to the facade and end with the
+ * configuration.
  */
 import { EventEmitter } from 'node:events'
 import type { RequestListener, Server } from 'node:http'
@@ -8,13 +9,13 @@ import type { Duplex } from 'node:stream'
 import type { Listening } from '../listener-of.ts'
 import { standFor } from '../listener-of.ts'
 
-/** Events of a server that the configuration in use hears, besides requests; 'upgrade' only if it listens to that. */
+/** Server events that are passed to the configuration in use, besides 'request'; 'upgrade' only if it has a listener. */
 export const heard = [
   'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
   'drop', 'jingwei.refused', 'jingwei.certificates'
 ] as const // biome-ignore format: a list
 
-/** Requests in flight of a gateway. */
+/** The requests in flight of a gateway. */
 interface Requests {
   readonly isEmpty: boolean
   cut(): void
@@ -22,17 +23,17 @@ interface Requests {
 
 export class Facade {
   readonly server: Server
-  /** Connections that were upgraded by this configuration and are open. */
+  /** Number of open connections that this configuration has upgraded. */
   #upgraded = 0
   #waiting: (() => void)[] = []
   #abandoned = false
   #requests: Requests | null = null
 
-  /** `listeners`: those whose events it hears. */
+  /** `listeners`: the listening servers whose events it receives. */
   constructor(listeners: readonly Listening[]) {
     const facade = Object.create(listeners[0]!.server) as Server
     standFor(facade, listeners)
-    // Own listeners: by its prototype it would have those of the real server.
+    // Initialises its own listeners; by its prototype it would share those of the real server.
     Reflect.apply(EventEmitter, facade, [])
     this.server = Object.assign(facade, {
       listen: () => {
@@ -51,7 +52,7 @@ export class Facade {
   /** For Fastify's `serverFactory`. */
   readonly create = (handler: RequestListener): Server => this.server.on('request', handler)
 
-  /** Takes the requests in flight. Returns what is to be called whenever the last one has ended. */
+  /** Sets the requests in flight. Returns a function that must be called whenever the last one has ended. */
   watch(requests: Requests): () => void {
     this.#requests = requests
     return () => this.#look()
@@ -79,7 +80,7 @@ export class Facade {
     return this.#abandoned
   }
 
-  /** Cuts the requests that are left. WebSockets are told to close as their gateway does. */
+  /** Aborts the remaining requests. WebSockets are closed when their gateway closes. */
   abandon(): void {
     this.#abandoned = true
     this.#requests?.cut()

@@ -1,19 +1,19 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
-/** A request, a call or a plugin that answers for what a plugin's code throws from a timer, a socket or a promise. */
+/** A request, a call or a plugin to which errors are attributed that a plugin's code throws in timers, sockets or promises. */
 export interface FaultOwner {
   /** The plugin's name. */
   readonly plugin: string
-  /** Ends what is left of the request. False: there is none, and the fault is the process's. */
+  /** Fails the request to which the error belongs. Returns false if there is none: then the error ends the process. */
   contain(error: Error): boolean
 }
 
-/** A plugin, from its start on: it answers where no request does. */
+/** A plugin as an owner: errors that belong to no request are attributed to it. */
 export interface PluginOwner extends FaultOwner {
   readonly owners: FaultOwners
-  /** Longest time for which its hooks may keep a request, in milliseconds; 0: any. */
+  /** Time limit for each of its hooks on a request, in milliseconds; 0: none. */
   readonly hookTimeoutMs: number
-  /** Names of the configured routes that its hooks and interceptors are for; null: all. */
+  /** Names of the configured routes on which its hooks and interceptors run; null: all. */
   readonly routes: readonly string[] | null
   /** True once the plugin has added interceptors to the mesh. */
   intercepts: boolean
@@ -25,20 +25,21 @@ export interface PluginOwner extends FaultOwner {
   readonly provides: readonly 'consumer'[]
   /** Position of its hooks among the edge's concerns; null without one. */
   readonly order: { readonly before?: string; readonly after?: string } | null
-  /** Makes the error that stops the start, with the plugin's position in the configuration. */
+  /** Creates the error that stops the start, with the plugin's position in the file. */
   fault(message: string, cause?: unknown): Error
 }
 
-/** Async contexts of the process: services that outlive a configuration know whose code calls them. */
+/** Async contexts of the process. They outlive a configuration, as do the services that attribute errors by them. */
 export class OwnerContexts {
   readonly storage = new AsyncLocalStorage<FaultOwner | null>()
-  /** Without plugins, nobody looks the context up. */
+  /** False while there are no plugins, so that the context is not looked up. */
   isUsed = false
 }
 
 /**
- * Knows whose code runs, by the async context: also in timers, sockets and promises that the code has made. The gateway's
- * own code, called by a plugin's, runs as nobody's. Of one configuration: while its plugins load, another one may serve.
+ * Finds the owner of the running code by its async context, also in timers, sockets and promises that the code has created.
+ * Gateway code that is called by a plugin has no owner. One object per configuration: while its plugins load, another
+ * configuration may serve.
  */
 export class FaultOwners {
   readonly #contexts: OwnerContexts
@@ -58,7 +59,7 @@ export class FaultOwners {
     return this.#contexts.storage.run(owner, code)
   }
 
-  /** The plugin that is being loaded. Plugins within it begin outside its async context, but before the next one. */
+  /** The plugin that is being loaded. Plugins that it registers start outside its async context, but before the next plugin. */
   get loading(): PluginOwner | null {
     return this.#loading
   }

@@ -1,4 +1,4 @@
-/** Handlers and error handlers of plugins: what they throw or reject with ends their own request. */
+/** Guards for handlers and error handlers of plugins: what they throw or reject with fails only their own request. */
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
@@ -6,13 +6,13 @@ import type { FaultOwner, FaultOwners, PluginOwner } from './fault-owners.ts'
 
 const PluginFailed = createError('JW_PLUGIN_FAILED', 'plugin %s failed in %s: %s', 500)
 
-/** Any hook or handler; what it is called with depends on its kind. */
+/** Any hook or handler; its arguments depend on its kind. */
 // biome-ignore lint/complexity/noBannedTypes: of all signatures
 export type Code = Function
 
 /**
- * The error that ends the request. One with a status, or with a code of the gateway, is the response that the plugin
- * chose; anything else, and a status of 5xx that is not made to be a response, is its fault and goes to the log.
+ * Returns the error that ends the request. An error with a status, or with a code of the gateway, is the response that the
+ * plugin chose. Any other error, and a 5xx that was not made to be a response, is a failure of the plugin and is logged.
  */
 export function faultOf(request: FastifyRequest, plugin: string, where: string, error: Error): Error {
   const { code, statusCode } = error as { code?: unknown; statusCode?: unknown }
@@ -24,7 +24,7 @@ export function faultOf(request: FastifyRequest, plugin: string, where: string, 
   return hasStatus ? error : Object.assign(new PluginFailed(plugin, where, error.message), { cause: error })
 }
 
-/** One request that a handler of a plugin handles. */
+/** One call of a plugin's handler. */
 class HandlerRun implements FaultOwner {
   readonly plugin: string
   readonly #request: FastifyRequest
@@ -52,14 +52,14 @@ class HandlerRun implements FaultOwner {
   }
 }
 
-/** One error that an error handler of a plugin renders, in bounded time. */
+/** One call of a plugin's error handler, with a time limit. */
 class ErrorHandlerRun extends HandlerRun {
   constructor({ plugin, owners, hookTimeoutMs }: PluginOwner, request: FastifyRequest, reply: FastifyReply) {
     super(plugin, request, reply, 'error handler')
     const { send, raw } = reply
     if (hookTimeoutMs === 0 || raw.closed) return
     const timer = setTimeout(() => {
-      // The first call of `send` takes this function, which is this handler's, off the reply.
+      // `reply.send` is this handler's own function until the first call removes it from the reply.
       if (reply.send === send) owners.run(null, () => this.#expire(hookTimeoutMs))
     }, hookTimeoutMs)
     raw.once('close', () => clearTimeout(timer))
@@ -78,7 +78,7 @@ class ErrorHandlerRun extends HandlerRun {
   }
 }
 
-/** Runs a handler; what it throws or rejects with becomes its fault, but for an error that it was given. */
+/** Runs a handler. What it throws or rejects with becomes its fault, unless it is the error that the handler was given. */
 function runHandler(run: HandlerRun, owners: FaultOwners, code: () => unknown, given: unknown): unknown {
   const rethrow = (error: unknown): never => {
     throw error === given && given !== undefined ? error : run.fault(error)

@@ -5,16 +5,16 @@ import type { FaultOwner, PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-handler.ts'
 import { faultOf, guardedErrorHandler, guardedHandler } from './guarded-handler.ts'
 
-/** Hooks that a request passes on its way: their failure is its failure. */
-const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'preSerialization', 'onSend'] as const
-/** Hooks that only look on: after their failure, all goes on. */
-const lookingOn = ['onError', 'onResponse', 'onTimeout', 'onRequestAbort'] as const
+/** Hooks that a request must pass: if one fails, the request fails. */
+const blocking = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'preSerialization', 'onSend'] as const
+/** Hooks that only observe: if one fails, the request continues. */
+const observers = ['onError', 'onResponse', 'onTimeout', 'onRequestAbort'] as const
 
-export const requestHooks = [...inTheWay, ...lookingOn] as const
+export const requestHooks = [...blocking, ...observers] as const
 export type RequestHook = (typeof requestHooks)[number]
 
 export const isRequestHook = (name: string): name is RequestHook => (requestHooks as readonly string[]).includes(name)
-const isLookingOn = (name: RequestHook) => (lookingOn as readonly string[]).includes(name)
+const isObserver = (name: RequestHook) => (observers as readonly string[]).includes(name)
 
 /** Position of a hook's callback among its arguments. */
 export function callbackAt(name: RequestHook): number {
@@ -35,7 +35,7 @@ function isSendable(payload: unknown): boolean {
 /** Returns the tag of a value without `[object ` before it: `Object`, `Number`, `Response`. */
 const kindOf = (value: unknown) => String(Reflect.apply(Object.prototype.toString, value, [])).slice(8, -1)
 
-/** One run of a plugin's hook. It continues once, with an error or without, in bounded time. */
+/** One call of a plugin's hook. It calls back once, with or without an error, within a time limit. */
 class HookRun implements FaultOwner {
   readonly plugin: string
   readonly #of: PluginOwner
@@ -44,8 +44,8 @@ class HookRun implements FaultOwner {
   readonly #reply: FastifyReply | null
   readonly #done: Done
   #isOver = false
-  /** The hook has returned: nothing of Fastify's is below on the stack to catch what it throws. */
-  #isAlone = false
+  /** True once the hook has returned: then no Fastify frame on the stack would catch an exception. */
+  #hasReturned = false
   #timer: NodeJS.Timeout | undefined
   #onClose: (() => void) | undefined
 
@@ -77,13 +77,13 @@ class HookRun implements FaultOwner {
     } catch (error) {
       this.#fail(asError(error))
     }
-    this.#isAlone = true
+    this.#hasReturned = true
     if (this.#isOver) return
-    if (!isAsync && !isLookingOn(this.#name)) this.#watch(this.#reply!.raw)
+    if (!isAsync && !isObserver(this.#name)) this.#watch(this.#reply!.raw)
     this.#arm()
   }
 
-  /** A hook with a callback that responds itself, as middlewares do, does not continue: its time ends with the response. */
+  /** Stops the timer when the response closes: a callback hook that responds itself, as middlewares do, never calls back. */
   #watch(response: ServerResponse): void {
     this.#onClose = () => clearTimeout(this.#timer)
     response.once('close', this.#onClose)
@@ -95,8 +95,8 @@ class HookRun implements FaultOwner {
   }
 
   /**
-   * Fails if this is an `onSend` hook that sends a response to the request, and returns whether it is: the response would
-   * come to the hook again, without end.
+   * Fails an `onSend` hook that calls `reply.send()` for its own request, and returns whether it did: the new payload would
+   * reach the same hook again, in an endless loop.
    */
   refuseResponse(request: FastifyRequest): boolean {
     if (this.#name !== 'onSend' || this.#isOver || this.#request !== request) return false
@@ -112,23 +112,23 @@ class HookRun implements FaultOwner {
   #expire(): void {
     if (this.#isAnswered()) return
     const { raw } = this.#request
-    // A client that is slow with the body has limits of its own.
-    if (!isLookingOn(this.#name) && !raw.complete && raw.readableDidRead) this.#arm()
+    // A slow request body is not the hook's fault; limits for clients apply to it.
+    if (!isObserver(this.#name) && !raw.complete && raw.readableDidRead) this.#arm()
     else this.#fail(new Error(`it did not continue within ${this.#of.hookTimeoutMs} ms`))
   }
 
-  /** Returns whether the hook has responded itself, or the client has left: then nobody waits for the hook. */
+  /** Returns whether the hook has responded itself or the client has left, so that nothing waits for the hook. */
   #isAnswered(): boolean {
-    if (isLookingOn(this.#name)) return false
+    if (isObserver(this.#name)) return false
     const { sent, raw } = this.#reply!
     return sent || raw.headersSent || raw.destroyed
   }
 
-  /** After the hook has continued, the fault is only logged. */
+  /** Fails the request; once the hook has called back, the fault is only logged. */
   #fail(error: Error): void {
     const fault = faultOf(this.#request, this.plugin, this.#name, error)
     if (this.#isOver) return
-    if (isLookingOn(this.#name)) this.#continue(undefined)
+    if (isObserver(this.#name)) this.#continue(undefined)
     else this.#end(() => this.#done(fault))
   }
 
@@ -145,15 +145,15 @@ class HookRun implements FaultOwner {
     try {
       this.#of.owners.run(null, proceed)
     } catch (error) {
-      // Fastify catches what is thrown while it calls a hook.
-      if (!this.#isAlone) throw error
+      // Fastify catches exceptions while it calls a hook.
+      if (!this.#hasReturned) throw error
       this.#request.log.error({ err: error }, 'request failed')
       if (this.#reply !== null && !this.#reply.raw.writableEnded) this.#reply.raw.destroy()
     }
   }
 }
 
-/** Returns the hook such that its faults end its own request, or are only logged where it looks on. */
+/** Wraps a hook so that its faults fail only its own request, or are only logged if the hook is an observer. */
 export function guardedHook(name: RequestHook, hook: Code, of: PluginOwner): Code {
   const last = callbackAt(name)
   function guarded(this: unknown, ...args: unknown[]): void {
@@ -191,10 +191,10 @@ export function hooksOf(route: RouteOptions): Set<Code> {
   return new Set(requestHooks.flatMap((name) => hooks[name] ?? []))
 }
 
-/** Returns whether Fastify itself added a hook: on the route of HEAD that comes with one of GET, it drops the body. */
+/** Returns whether a hook is Fastify's own: on the HEAD route that it adds to a GET route, it drops the body. */
 const isOfFastify = (hook: Code) => hook.name === 'headRouteOnSendHandler'
 
-/** Guards all of a plugin's own route, and returns the names of its hooks. */
+/** Guards the hooks, the handler and the error handler of a route that a plugin added. Returns the names of its hooks. */
 export function guardRoute(route: RouteOptions, of: PluginOwner): Set<RequestHook> {
   const guarded = guardHooksOf(route, new Set([...hooksOf(route)].filter(isOfFastify)), of)
   route.handler = guardedHandler(route.handler, of) as RouteOptions['handler']

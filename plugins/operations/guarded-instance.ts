@@ -6,12 +6,12 @@ import { guardedErrorHandler } from './guarded-handler.ts'
 import { callbackAt, guardedHook, guardHooksOf, hooksOf, isRequestHook } from './guarded-hook.ts'
 import type { PluginPlacement } from './plugin-placement.ts'
 
-/** Time that an `onClose` hook has. */
+/** Time limit for an `onClose` hook. */
 const closeMs = 10_000
 
 /**
- * Guards the hooks and the plugins that a plugin adds to the instance, or to one below it, until the returned function
- * is called. With a placement, the hooks of the instance go there. `named` makes the error that stops the start.
+ * Guards the hooks and the plugins that a plugin adds to the instance or to its child instances, until the returned function
+ * is called. With a placement, hooks of the instance go there. `named` creates the error that stops the start.
  */
 export function guardInstance(
   fastify: FastifyInstance,
@@ -23,7 +23,7 @@ export function guardInstance(
   const setErrorHandler: Code = fastify.setErrorHandler
   const before = Object.getOwnPropertyDescriptors(fastify)
 
-  /** Returns the guarded hook; one that Fastify would refuse goes to Fastify as it is. */
+  /** Returns the guarded hook. A hook that Fastify would reject is returned unchanged, so that Fastify rejects it. */
   function guard(name: string, hook: Code): Code {
     const isAsync = hook.constructor.name === 'AsyncFunction'
     if (name === 'onRoute') return onRoute(hook)
@@ -47,7 +47,7 @@ export function guardInstance(
   }
 
   function onReady(hook: Code): Code {
-    // Less than Fastify waits, whose message would not name the plugin.
+    // Shorter than Fastify's own timeout, whose message would not name the plugin.
     const limitMs = (fastify.initialConfig.pluginTimeout ?? 0) - 1000
     return async function guarded(this: unknown): Promise<void> {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
@@ -68,7 +68,7 @@ export function guardInstance(
     }
   }
 
-  /** Bounds an `onClose` hook: those of other plugins, and the end of the process, would wait for it for ever. */
+  /** Adds a time limit to an `onClose` hook; without it, other plugins and the end of the process could wait forever. */
   function onClose(hook: Code): Code {
     return async function guarded(this: unknown, instance: unknown): Promise<void> {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
@@ -93,7 +93,7 @@ export function guardInstance(
   Object.assign(fastify, {
     addHook(this: FastifyInstance, name: string, hook: unknown) {
       const guarded = typeof hook === 'function' ? guard(name, hook) : hook
-      // A hook that Fastify would refuse goes to Fastify, to be refused.
+      // A hook that Fastify would reject goes to Fastify, which rejects it.
       const isPlaced = placement !== null && this === fastify && typeof guarded === 'function' && guarded !== hook
       if (isPlaced && name === 'onRoute') placement.addOnRoute(guarded)
       else if (isPlaced && isRequestHook(name)) placement.addHook(name, guarded)
@@ -110,7 +110,7 @@ export function guardInstance(
       return this
     },
     decorate(this: FastifyInstance, ...args: [name: string, value: unknown, dependencies?: string[]]) {
-      // The only name that the gateway gives up: fastify-metrics takes it too.
+      // The gateway gives up this one name, since fastify-metrics needs it.
       const isFree = args[0] === 'metrics' && Object.hasOwn(this, 'metrics') && this.metrics === this.meter.registry
       if (isFree) Reflect.deleteProperty(this, 'metrics')
       return Reflect.apply(decorate, this, args)
@@ -131,7 +131,7 @@ export function guardInstance(
   }
 }
 
-/** Fastify also takes a promise of a plugin, and a module with a default export. */
+/** Wraps everything that Fastify accepts as a plugin: a function, a promise of one, or a module with a default export. */
 function anyPromised(plugin: unknown): unknown {
   if (typeof plugin === 'function') return promised(plugin as FastifyPluginAsync | FastifyPluginCallback)
   if (typeof plugin !== 'object' || plugin === null) return plugin
@@ -139,11 +139,11 @@ function anyPromised(plugin: unknown): unknown {
   return 'default' in plugin ? anyPromised(plugin.default) : plugin
 }
 
-/** Returns the plugin as a promise, marks of fastify-plugin included: what a callback throws would end the process. */
+/** Wraps a plugin as an async one, with the marks of fastify-plugin. What a callback plugin throws later would end the process. */
 export function promised(plugin: FastifyPluginAsync | FastifyPluginCallback): FastifyPluginAsync {
   const safe: FastifyPluginAsync = (fastify, options) =>
     new Promise<void>((resolve, reject) => {
-      // Also to one with default values: its `length` counts no parameter from the first of them on.
+      // The callback is always passed: `length` does not count parameters with default values and those after them.
       const returned: unknown = plugin(fastify, options, (error) => (error ? reject(error) : resolve()))
       if (plugin.length < 3) resolve(returned as PromiseLike<void>)
       else Promise.resolve(returned).catch(reject)

@@ -8,17 +8,17 @@ import metrics from './metrics.ts'
 import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
 
-/** Operations of both halves: metrics, log, admin API. They are registered before the halves, which need none of them. */
+/** The ordered list of operations: metrics, log, admin API. They are registered before both halves, which do not need them. */
 export default fp<Config & { counts: boolean }>(
   async (fastify, { counts, ...config }) => {
-    await fastify.register(stores, {}) // before all that keep state there
+    await fastify.register(stores, {}) // before every plugin that claims state
     await fastify.register(requestLogger) // before any route
     await fastify.register(pluginGuard) // before any `onRoute` hook
-    // Both halves count from their first moment, or not at all where nobody could read it.
+    // Registered before both halves, so that they count from the start; not at all if no code could read the metrics.
     if (counts) await fastify.register(metrics)
     await fastify.register(about, config)
-    await fastify.register(drain, config) // health shows it
-    await fastify.register(admin, config) // the port on which all of it is seen
+    await fastify.register(drain, config) // before health, which shows draining
+    await fastify.register(admin, config) // last: its pages show the others
   },
   { name: 'jingwei-operations', fastify: '5.x' }
 )

@@ -4,7 +4,7 @@ import { dirname } from 'node:path'
 import { faultAt, variableOf } from '../../config/place.ts'
 import type { Address } from './listener.ts'
 
-/** By the code of the system's error: the key at fault, the cause, and what to do. */
+/** By error code: the key to change, the cause, and advice. */
 const causes: Readonly<Record<string, readonly [key: keyof Address, cause: string, advice: string]>> = {
   EADDRINUSE: ['port', 'the address is in use', 'stop the program that listens there, or '],
   EACCES: [

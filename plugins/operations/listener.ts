@@ -9,7 +9,7 @@ import type { FastifyServerOptions } from 'fastify'
 import { markListener } from '../listener-of.ts'
 import { Facade, heard } from './facade.ts'
 
-/** Fastify's options for the server that it makes. */
+/** Fastify's options for the server that it would create. */
 export type ServerOptions = Pick<FastifyServerOptions, 'keepAliveTimeout' | 'requestTimeout'> & {
   readonly http?: object | null
   readonly https?: object | null
@@ -25,14 +25,14 @@ export interface Address {
   readonly socketMode?: string
 }
 
-/** A listening server of the process. Its events are heard by the configuration in use. */
+/** A listening server of the process. Its events go to the facade of the configuration in use. */
 export class Listener {
   readonly server: Server
   readonly name: string
   readonly #marks: boolean
   #current: Facade | null = null
 
-  /** `marks`: each request is to carry the name, as there are other listeners. */
+  /** `marks`: true if each request must carry the name of its listener, since there are several. */
   constructor(name: string, options: ServerOptions, marks = false) {
     this.name = name
     this.server = create(options)
@@ -50,15 +50,15 @@ export class Listener {
     this.#current?.emit('upgrade', request, ...args)
   }
 
-  /** Returns what stands for the server in a configuration. */
+  /** Returns a facade that stands for this server alone. */
   facade(): Facade {
     return new Facade([this])
   }
 
-  /** From now on, events are this one's. */
+  /** Makes a facade receive all events from now on. */
   serve(facade: Facade): void {
     this.#current = facade
-    // With a listener, Node takes requests that ask for an upgrade out of HTTP, and answers none of them.
+    // If 'upgrade' has a listener, Node passes upgrade requests to it and no longer handles them as HTTP requests.
     this.server.off('upgrade', this.#upgrade)
     if (facade.server.listenerCount('upgrade') > 0) this.server.on('upgrade', this.#upgrade)
   }
@@ -69,7 +69,7 @@ export class Listener {
     this.server.once('error', reject)
     if (path === undefined) this.server.listen({ host, port }, resolve)
     else {
-      // The file is made before the call returns. Its permissions changed later, somebody might have connected.
+      // `listen` creates the file before it returns. If chmod came later, other users could connect before it.
       const before = process.umask(0o777 & ~Number.parseInt(socketMode, 8))
       try {
         this.server.listen({ path }, resolve)
@@ -86,16 +86,16 @@ export class Listener {
     return this.server.address() as AddressInfo | string
   }
 
-  /** Takes no connections any more; resolves when the last one has ended. */
+  /** Stops accepting connections; resolves when the last one has closed. */
   async close(): Promise<void> {
     if (this.server.listening) await new Promise<void>((resolve) => this.server.close(() => resolve()))
   }
 }
 
-/** Time that a process has to take a connection at a Unix socket. */
+/** Time after which a Unix socket that does not accept a connection counts as in use. */
 const answerMs = 1000
 
-/** Removes the file of a Unix socket that a process has left behind; not if somebody listens there, nor any other file. */
+/** Removes the stale file of a Unix socket. Files of other kinds, and sockets on which a process listens, stay. */
 async function removeStale(path: string): Promise<void> {
   const stats = await lstat(path, { bigint: true }).catch(() => null)
   if (stats?.isSocket() !== true) return
@@ -109,7 +109,7 @@ async function removeStale(path: string): Promise<void> {
     socket.once('error', ({ code }: NodeJS.ErrnoException) => settle(code === 'ECONNREFUSED'))
   })
   if (!isStale) return
-  // By now, another process that starts may have put a file of its own there: it is looked at where nobody else moves it.
+  // Another starting process may have created its socket meanwhile, so the file is renamed before the last comparison.
   const aside = `${path}.${process.pid}`
   try {
     await rename(path, aside)
@@ -121,9 +121,9 @@ async function removeStale(path: string): Promise<void> {
   await (ino === stats.ino && mtimeNs === stats.mtimeNs ? unlink(aside) : rename(aside, path))
 }
 
-/** As Fastify makes it. */
+/** Creates a server with the same options as Fastify would. */
 function create({ http, https, http2, keepAliveTimeout, requestTimeout }: ServerOptions): Server {
-  // Its HTTP/1 side has the same options as a server of HTTP/1.
+  // The HTTP/1 side of an HTTP/2 server takes the same options as an HTTP/1 server.
   if (http2) return createSecureServer(https ?? {}) as unknown as Server
   const server: Server = https ? createTlsServer(https) : createServer(http ?? {})
   if (keepAliveTimeout !== undefined) server.keepAliveTimeout = keepAliveTimeout

@@ -7,7 +7,7 @@ import type { ServerOptions } from './listener.ts'
 import { Listener } from './listener.ts'
 
 interface Protection {
-  /** Returns the function that applies changed options. Rejected, with nothing changed, if they cannot be. */
+  /** Resolves to a function that applies changed options. Rejects, with nothing changed, if they cannot be applied. */
   prepare(listen: Listen): Promise<() => void>
   close(): void
 }
@@ -19,7 +19,7 @@ export interface ListenersOptions {
   protect(server: Listener['server'], listen: Listen, log: FastifyBaseLogger): Protection
 }
 
-/** The listeners for clients. They live as long as the process; configurations know them by name. */
+/** The listeners for clients. They live as long as the process; configurations refer to them by name. */
 export class Listeners {
   /** In the order of the first configuration. */
   readonly all: readonly Listener[]
@@ -36,28 +36,28 @@ export class Listeners {
     })
   }
 
-  /** Listens where the first configuration says. */
+  /** Listens on the addresses of the first configuration. */
   async listen({ file, listeners }: Config): Promise<void> {
     for (const [index, listen] of listeners.entries()) await listenOn(this.all[index]!, file, listen.at, listen)
   }
 
-  /** From now on, events are this one's. */
+  /** Makes a facade receive all events from now on. */
   serve(facade: Facade): void {
     for (const listener of this.all) listener.serve(facade)
   }
 
-  /** Returns functions that apply the options of another configuration. Rejected, with nothing changed, if they cannot be. */
+  /** Resolves to functions that apply another configuration's options. Rejects, with nothing changed, if they cannot be applied. */
   prepare({ listeners }: Config): Promise<(() => void)[]> {
     return Promise.all(listeners.map((listen) => this.#protections.get(listen.name)!.prepare(listen)))
   }
 
-  /** Takes no connections any more; resolves when the last one has ended. */
+  /** Stops accepting connections; resolves when the last one has closed. */
   async close(): Promise<void> {
     for (const { server } of this.all) this.#connections.sweep(server)
     await Promise.all(this.all.map((listener) => listener.close()))
   }
 
-  /** Ends the timers, once all is closed. */
+  /** Stops the timers; called after `close`. */
   end(): void {
     for (const protection of this.#protections.values()) protection.close()
   }

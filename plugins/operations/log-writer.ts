@@ -1,15 +1,15 @@
 import { constants, fstatSync, openSync, write, writeSync } from 'node:fs'
 
-/** Batched lines are written once they have this size or this age: a write for each costs more than making the line. */
+/** Size and age at which a batch of lines is written. A write per line would cost more CPU than formatting it. */
 const batchCharacters = 65_536
 const batchMs = 250
-/** Most characters that wait for a reader who does not read; lines beyond are dropped. */
+/** Maximum of buffered characters while stdout is not read; further lines are dropped. */
 const maxHeldCharacters = 16 * 1024 * 1024
-/** Pause before a full pipe is tried again: short for a reader that is just behind, doubled up to this for one that stopped. */
+/** Maximum delay before a full pipe is retried. The delay starts at 1 ms and doubles. */
 const maxPauseMs = 50
-/** Pause before a descriptor whose last write failed is tried again, if no line tries it sooner. */
+/** Delay before a descriptor is retried whose last write failed, unless a new line retries it sooner. */
 const failedWriteMs = 1000
-/** Longest wait for a slow reader as the process ends; a reader that took nothing for as long before has stopped. */
+/** Longest wait for a slow reader at the end of the process. A reader that has read nothing for this long is not waited for. */
 const patienceMs = 1000
 
 const newline = 10
@@ -18,24 +18,24 @@ const newline = 10
 export type FormatDropped = (lines: number, reason: string) => string
 
 /**
- * A pino destination that never blocks the process and outlives failures of its descriptor. A full disk or a closed pipe
- * costs the lines of that write; a reader that has stopped costs lines once the buffer is full. Dropped lines are
- * counted, and reported in the log when writing works again. pino's own destination waits for a blocked pipe, also at
- * the end of the process, and gives up after an error.
+ * A pino destination that never blocks the process and survives errors of its descriptor. With a full disk or a closed pipe,
+ * the lines of that write are lost; if the pipe is not read, lines are lost once the buffer is full. Lost lines are counted
+ * and reported in the log when writing works again. pino's own destination blocks on a full pipe, also at the end of the
+ * process, and stops after an error.
  */
 export class LogWriter {
   readonly #fd: number
   readonly #formatDropped: FormatDropped
   #held = ''
   #timer: NodeJS.Timeout | null = null
-  /** The buffer under way: its own report of dropped lines comes first, then lines. */
+  /** The buffer that is being written: a report of dropped lines, if any, and then lines. */
   #sending: { bytes: Buffer; sent: number; reportLength: number; reported: number } | null = null
   #isWriting = false
-  /** Lines were written while a buffer was under way; they follow it at once. */
+  /** True if a flush was requested during a write; it follows the write at once. */
   #flushNext = false
-  /** The descriptor's last byte is not the end of a line, since a write failed after a part of it. */
+  /** True if the last byte written is not the end of a line, since a write failed part-way. */
   #isWithinLine = false
-  /** Time of the first try since which a full pipe has taken nothing. */
+  /** Time since which the pipe has been full. */
   #fullSince: number | null = null
   #pauseMs = 1
   #dropped = 0
@@ -54,13 +54,13 @@ export class LogWriter {
     return this.#dropped
   }
 
-  /** Writes a line, and all that are batched, in this event-loop iteration. */
+  /** Writes a line and all batched lines in this event-loop iteration. */
   write(line: string): void {
     this.batch(line)
     this.#flush()
   }
 
-  /** Writes a line with others, at most 250 ms later. */
+  /** Adds a line to the batch, which is written at most 250 ms later. */
   batch(line: string): void {
     if (this.#held.length > maxHeldCharacters) {
       this.#drop(1, 'EAGAIN')
@@ -97,7 +97,7 @@ export class LogWriter {
     if (this.#sending !== null) this.#send()
   }
 
-  /** Empties what is held into one buffer, behind a report of the lines that were dropped before it. */
+  /** Moves the held lines into one buffer, after a report of the lines that were dropped before them. */
   #take() {
     if (this.#held === '' && this.#unreported === 0) return null
     const end = this.#isWithinLine ? '\n' : ''
@@ -150,7 +150,7 @@ export class LogWriter {
     this.#reason = reason
   }
 
-  /** Writes what is left as the process ends. A write under way is completed by Node itself. */
+  /** Writes the remaining lines synchronously at the end of the process. Node completes a pending write itself. */
   #finish(): void {
     const deadline =
       this.#fullSince !== null && performance.now() - this.#fullSince > patienceMs ? 0 : performance.now() + patienceMs
@@ -167,7 +167,7 @@ export class LogWriter {
   }
 }
 
-/** Number of line ends from an offset on. */
+/** Counts the newlines from an offset on. */
 function linesIn(bytes: Buffer, from: number): number {
   let lines = 0
   for (let at = bytes.indexOf(newline, from); at !== -1; at = bytes.indexOf(newline, at + 1)) lines++
@@ -175,14 +175,14 @@ function linesIn(bytes: Buffer, from: number): number {
 }
 
 /**
- * A descriptor of the same target on which a write returns EAGAIN instead of waiting for a reader. A thread of Node's
- * pool that waits keeps the process from ending, even by `process.exit()`.
+ * Returns a descriptor for the same target on which a write returns EAGAIN instead of blocking. A blocked thread of Node's
+ * pool would keep the process from ending, even by `process.exit()`.
  */
 function nonBlocking(fd: number): number {
   const target = fstatSync(fd)
   if (target.isFIFO() || target.isCharacterDevice()) {
     try {
-      // Opened anew, so that other processes with the same pipe keep their flags, and cannot change ours.
+      // Opened again, so that the flags are not shared with other processes that have the same pipe.
       return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
     } catch {
       // Not on Linux, or a pipe that belongs to another user.

@@ -1,19 +1,19 @@
-/** The form of an error in log lines: always an object, also of what is thrown and is no error. */
+/** Serializer for errors in log lines: always an object, also for thrown values that are not errors. */
 import { asError } from '../thrown.ts'
 
 export interface LoggedError {
   readonly type: string
-  /** Includes the messages of the causes. */
+  /** The message, followed by those of the causes. */
   readonly message: string
   readonly stack: string
-  /** Own fields such as `code`: numbers, booleans and short texts. Objects may hold credentials, or a whole response. */
+  /** Own properties such as `code`: numbers, booleans and short texts. Objects are left out, as they may hold credentials. */
   readonly [field: string]: string | number | boolean
 }
 
 const mostCauses = 5
 const longestText = 200
 
-/** Names that cannot be fields, as the line has them from elsewhere, and one that undici gives to bytes of a response. */
+/** Properties that are not copied: those set from elsewhere, and undici's `data`, which has bytes of a response. */
 const leftOut = new Set(['type', 'message', 'stack', 'name', 'data'])
 
 export function loggedError(thrown: unknown): LoggedError {

@@ -9,19 +9,19 @@ import { droppedLines } from './logging.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * The registry of this configuration, with the metrics of the gateway: `/metrics` shows it. What plugins register here
-     * ends with the configuration. A plugin may take the name for a decorator of its own, as fastify-metrics does: the
-     * gateway's code uses `meter.registry`.
+     * prom-client registry of this configuration, including the metrics of the gateway; `/metrics` shows it. Metrics that
+     * plugins register here end with the configuration. A plugin may replace the decorator, as fastify-metrics does, so the
+     * gateway's own code uses `meter.registry`.
      */
     metrics: Registry
-    /** Makes counters, histograms and gauges. Their series are bound to their labels once, and outlive the configuration. */
+    /** Creates counters, histograms and gauges. Their series are bound to their labels once, and outlive the configuration. */
     meter: ConfigurationMeter & Pick<ReturnType<typeof createMeter>, 'registry' | 'forget'>
   }
 }
 
 type Collect = Parameters<Meter['gauge']>[0]['collect']
 
-/** One registry for both halves. A second registration of a name is the first one's metric; of a gauge, a part of it. */
+/** Creates the meter of both halves. Registering a name again returns the same metric; a gauge then collects from all registrations. */
 export function createMeter(registry: Registry) {
   const registers = [registry]
   const gauges = new Map<string, Set<Collect>>()
@@ -44,7 +44,7 @@ export function createMeter(registry: Registry) {
         for (const [label, values] of Object.entries(gone)) metric.remove(label, values)
       }
     },
-    /** Returns a function that ends the series of this call; the last one takes the gauge out of the registry. */
+    /** Returns a function that ends the series of this call. After the last one, the gauge leaves the registry. */
     gauge: ({ collect, labelNames = [], ...options }: MetricOptions & { collect: Collect }): (() => void) => {
       const { name } = options
       const parts = gauges.get(name) ?? new Set<Collect>()
@@ -62,7 +62,7 @@ export function createMeter(registry: Registry) {
   }
 }
 
-/** A function of its own, since a closure of the first caller would keep its configuration. */
+/** Registers a gauge. A separate function, since a closure of the first caller would keep its configuration in memory. */
 function openGauge(options: Omit<GaugeConfiguration<string>, 'collect'>, parts: ReadonlySet<Collect>): void {
   new Gauge({
     ...options,
@@ -73,11 +73,11 @@ function openGauge(options: Omit<GaugeConfiguration<string>, 'collect'>, parts: 
   })
 }
 
-/** The metrics of the process: both halves', and those of Node. */
+/** Creates the metrics of the process: those of both halves and those of Node. */
 function createProcessMetrics() {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
-  // Gauges with the suffix of counters, and no more than the sums of their namesakes by type.
+  // Removed: gauges with the suffix of counters, which are only the sums of the metrics by type.
   for (const kind of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${kind}_total`)
   new Counter({
     name: 'jingwei_log_lines_dropped_total',
@@ -91,7 +91,7 @@ function createProcessMetrics() {
   return createMeter(registry)
 }
 
-/** The registry of a configuration. It shows the metrics of the process too, and refuses others of their names. */
+/** The registry of a configuration. It includes the metrics of the process and rejects other metrics with their names. */
 class ConfigurationRegistry extends Registry {
   readonly #process: Registry
 

@@ -5,8 +5,8 @@ import type { Config } from '../../config/schema.ts'
 import { asError } from '../thrown.ts'
 import type { Outcome } from './host.ts'
 
-/** Logs how a reload has ended. `config` is in use then; `cause` has asked for the reload; `thrown` has stopped it. */
-export function tellOutcome(
+/** Logs the result of a reload. `config`: in use after it; `cause`: the trigger; `thrown`: the error that stopped it. */
+export function logOutcome(
   log: FastifyBaseLogger,
   config: Config,
   cause: string,
@@ -16,7 +16,7 @@ export function tellOutcome(
   const { applied, hash, faults, warnings, waitingFor, durationMs } = outcome
   for (const warning of warnings) log.warn({ cause, ...placeOf(warning) }, `configuration: ${line(warning)}`)
   const err = errorOf(thrown)
-  // The error is that of one fault, whose message ends with the error's.
+  // The error belongs to the fault whose message ends with the error's message.
   const failed = faults.find(({ message }) => err !== null && message.endsWith(err.message)) ?? faults[0]
   for (const fault of faults) {
     const fields = { cause, ...placeOf(fault), ...(err !== null && fault === failed && { err }) }
@@ -32,16 +32,16 @@ export function tellOutcome(
   )
 }
 
-/** The message is that of the log line. */
+/** Returns the fields of a fault without its message, which is that of the log line. */
 const placeOf = ({ message: _, ...place }: Fault) => place
 
-/** Returns the error that code has thrown, such as a plugin; null for a mere fault of the file. */
+/** Returns the error that code such as a plugin has thrown; null for a fault of the file. */
 function errorOf(thrown: unknown): Error | null {
   const error = thrown instanceof ConfigError ? thrown.cause : thrown
   return error === undefined || error === null ? null : asError(error)
 }
 
-/** Returns what has stopped a reload. */
+/** Returns the faults that stopped a reload. */
 export function faultsOf(thrown: unknown, file: string): readonly Fault[] {
   if (thrown instanceof ConfigError) return thrown.faults
   return [{ file, line: 0, column: 0, path: '', message: asError(thrown).message }]

@@ -8,9 +8,9 @@ const decorated = { decorate: 'the server', decorateRequest: 'requests', decorat
 type Method = keyof typeof decorated
 
 /**
- * Watches what can be claimed once: the names of decorators, and the handler of requests that no route takes. A second
- * claim fails with a message that names both sides. Covers what the gateway claims after the plugins, until the returned
- * function is called.
+ * Watches claims that can be made only once: names of decorators, and the not-found handler. A second claim fails with a
+ * message that names both claimants. Also covers claims of the gateway after the plugins, until the returned function is
+ * called.
  */
 export function guardClaims(fastify: FastifyInstance, owners: FaultOwners): () => void {
   const before = Object.getOwnPropertyDescriptors(fastify)
@@ -27,7 +27,7 @@ export function guardClaims(fastify: FastifyInstance, owners: FaultOwners): () =
 
 function watchDecorators(fastify: FastifyInstance, method: Method, owners: FaultOwners): void {
   const original: Code = fastify[method]
-  /** Plugins that hold a name; the gateway or Fastify holds all others. */
+  /** Plugins by the decorator that they added; all others belong to the gateway or Fastify. */
   const holders = new Map<unknown, PluginOwner>()
   Object.assign(fastify, {
     [method](this: FastifyInstance, name: unknown, ...more: unknown[]): unknown {
@@ -44,7 +44,7 @@ function watchDecorators(fastify: FastifyInstance, method: Method, owners: Fault
   })
 }
 
-/** Makes the error of a second claim. */
+/** Creates the error for a second claim. */
 function twice(what: string, claimant: PluginOwner | null, holder: PluginOwner | undefined, cause: unknown): Error {
   if (claimant === null) {
     const message = `${what} is used by the gateway, but plugin ${holder?.plugin} has added it already`
@@ -55,7 +55,7 @@ function twice(what: string, claimant: PluginOwner | null, holder: PluginOwner |
   return new Error(`it adds ${what}, which ${other} has added already`, { cause })
 }
 
-/** Names the plugin that has the route already, in the error of a second one; returns other errors as they are. */
+/** Replaces Fastify's error for a duplicate route by one that names both plugins; returns other errors unchanged. */
 export function claimedRoute(error: unknown, claimant: PluginOwner, { routes }: PluginRecord): unknown {
   if ((error as { code?: unknown } | null)?.code !== 'FST_ERR_DUPLICATED_ROUTE') return error
   const refused = routes.findLast(({ owner }) => owner === claimant)!
@@ -73,8 +73,8 @@ type NotFoundArgs =
   | [handler: NotFoundHandler]
 
 /**
- * Lets a plugin handle the requests for which the gateway has no route. The gateway's own handler goes first: it tells
- * a wrong method or a wrong host from a wrong path. A context below a prefix has a handler of its own.
+ * Lets a plugin handle requests that match no route. The gateway's own handler runs first and keeps the responses to a wrong
+ * method (405) or host (421). An encapsulated context with a prefix can have its own handler.
  */
 function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
   const original: Code = fastify.setNotFoundHandler
@@ -110,12 +110,12 @@ function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
   })
 }
 
-/** Returns the arguments for Fastify, which takes all hooks of a route here. `first` goes before hooks and handler. */
+/** Returns the arguments for Fastify, which accepts all route hooks here. `first` runs before hooks and handler. */
 function notFoundArgs(route: RouteOptions, first: NotFoundHandler | null): [Partial<RouteOptions>, NotFoundHandler] {
   const { method: _method, url: _url, handler, ...options } = route
   const last = handler as NotFoundHandler
   if (first === null) return [options, last]
-  // A concern of a guarded route would refuse a wrong method before the gateway can say so.
+  // Otherwise a concern of a guarded handler would refuse a request before the gateway responds 405.
   const isGuarded = route.config?.guarded === true
   return [isGuarded ? { ...options, onRequest: hooksAfter(first, route.onRequest) } : options, inTurn(first, last)]
 }

@@ -10,7 +10,7 @@ declare module 'fastify' {
   }
 }
 
-/** Contains the faults of plugins that are yet to be loaded; `user-plugins` guards their hooks. */
+/** Prepares the containment of plugins' faults before plugins load; `user-plugins` guards their hooks. */
 export default fp(
   async (fastify) => {
     const contexts = fastify.stores.claim('jingwei.owner-contexts', null, () => new OwnerContexts())
@@ -18,7 +18,7 @@ export default fp(
     const record = new PluginRecord()
     fastify.decorate('faultOwners', owners)
     fastify.decorate('pluginRecord', record)
-    // First of the `onRoute` hooks: of a plugin's own route, it sees the plugin's hooks alone.
+    // The first `onRoute` hook: at this time a plugin's route has only the plugin's own hooks.
     fastify.addHook('onRoute', function (route) {
       const owner = owners.loading
       if (owner === null) return

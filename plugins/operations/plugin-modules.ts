@@ -11,14 +11,14 @@ import type { PluginOptions } from '../../config/schema.ts'
 
 export type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
 
-/** A concern of a user's: the definition of an edge concern has a `plugin`, that of a mesh concern a `layer`. */
+/** Definition of a concern in a user's module: an edge concern has a `plugin`, a mesh concern a `layer`. */
 export interface ConcernModule extends Omit<Key, 'levels'> {
   readonly levels?: Key['levels']
-  /** Its place, unless the file says otherwise. */
+  /** Position, unless the configuration sets `plugins[].order`. */
   readonly order?: { readonly before?: string; readonly after?: string }
   readonly plugin?: unknown
   readonly layer?: unknown
-  /** Says which requests a mesh concern may send again. */
+  /** For a mesh concern: returns which requests it may send again. */
   readonly repeats?: unknown
 }
 
@@ -28,16 +28,16 @@ export const isConcern = (module: AnyPlugin | ConcernModule): module is ConcernM
 export interface PluginModule {
   /** Its default export. */
   readonly exported: AnyPlugin | ConcernModule
-  /** Schemas of the keys of `routes[].config` that it reads: its export of this name, or a property of the default export. */
+  /** Schemas of the keys of `routes[].config` that the plugin reads: the export of this name, or a property of the default export. */
   readonly routeConfig: unknown
-  /** The file is another one than when its code was loaded, which Node does once. */
+  /** True if the file has changed since its code was loaded, which Node does once per process. */
   readonly hasChanged: boolean
 }
 
-/** By path: the digest of each plugin's file when it was loaded. Of the process, as the modules of Node are. */
+/** Digest of each plugin's file when it was loaded, by path. Global, as Node's module cache is. */
 const loaded = new Map<string, string>()
 
-/** Returns the digest of a file; null for what is none, such as a pipe, which would be waited for. */
+/** Returns the digest of a file; null for a path that is not a regular file: reading a pipe would block. */
 async function digestOf(path: string): Promise<string | null> {
   const isFile = await stat(path).then(
     (stats) => stats.isFile(),
@@ -61,7 +61,7 @@ export async function importPlugin(
   if (path !== undefined && digest !== null && before === undefined) loaded.set(path, digest)
   const hasChanged = digest !== null && before !== undefined && before !== digest
   const { default: exported, routeConfig } = module as { default?: unknown; routeConfig?: unknown }
-  // CommonJS made from TypeScript has its default export one level down.
+  // CommonJS that was compiled from TypeScript has its default export at `default.default`.
   const inner = (exported as { default?: unknown } | undefined)?.default
   const found = [exported, inner].find((each) => typeof each === 'function') ?? [exported, inner].find(seemsConcern)
   if (found === undefined) throw new Error('it has no default export that is a Fastify plugin or a concern')
@@ -71,10 +71,10 @@ export async function importPlugin(
   return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared, hasChanged }
 }
 
-/** Imports a package as a module in the configuration's folder would, else as the gateway itself does. */
+/** Imports a package, resolved from the configuration's folder, else from the gateway. */
 async function fromPackage(name: string, configFile: string): Promise<unknown> {
   const parentURL = pathToFileURL(configFile).href
-  // Both in the specifier, since Node remembers what a specifier led to.
+  // The specifier contains both, since Node caches resolutions by specifier.
   const alias = `jingwei-plugin:${encodeURIComponent(name)}:${encodeURIComponent(parentURL)}`
   const hooks = registerHooks({
     resolve(specifier, context, next) {

@@ -5,18 +5,18 @@ import type { RequestHook } from './guarded-hook.ts'
 import { requestHooks } from './guarded-hook.ts'
 
 /**
- * Hooks that a plugin adds to the gateway's context, kept apart to be attached to routes one by one: to those that name
- * the plugin, or at the plugin's position among the edge's concerns. Fastify itself would run them on every request,
- * before all hooks of routes.
+ * Collects the hooks that a plugin adds to the gateway's context, and attaches them to single routes: to routes that list the
+ * plugin, or at the plugin's position among the edge concerns. Fastify itself would run them on every request, before all
+ * hooks of routes.
  */
 export class PluginPlacement {
   readonly #fastify: FastifyInstance
   readonly #owner: PluginOwner
   readonly #hooks: (readonly [name: RequestHook, hook: Code])[] = []
   readonly #onRoute: Code[] = []
-  /** Routes that were there before the plugin had added all of its hooks. */
+  /** Routes that were added before the plugin had added all of its hooks. */
   #earlier: RouteOptions[] = []
-  /** Stands in their lists where the hooks go that are still to come. It does nothing if it is called. */
+  /** Placeholder in the hook lists of these routes, before which later hooks are inserted. A hook without effect. */
   readonly #mark: Code = (...args: unknown[]) => (args.at(-1) as () => void)()
   #isComplete = false
 
@@ -29,7 +29,7 @@ export class PluginPlacement {
     return this.#hooks.length + this.#onRoute.length === 0
   }
 
-  /** Adds a hook, which routes get that are there already: as in Fastify, the order of hooks and routes is free. */
+  /** Adds a hook, also to routes that exist already: as in Fastify, hooks and routes may be added in any order. */
   addHook(name: RequestHook, hook: Code): void {
     this.#hooks.push([name, hook])
     for (const route of this.#earlier) this.#insert(route, name, hook)
@@ -39,7 +39,7 @@ export class PluginPlacement {
     this.#onRoute.push(hook)
   }
 
-  /** Attaches the hooks to a route that they are for. */
+  /** Attaches the hooks to a route if they apply to it. */
   attachTo(route: RouteOptions): void {
     if (!this.#isFor(route)) return
     for (const [name, hook] of this.#hooks) this.#append(route, name, hook)
@@ -49,7 +49,7 @@ export class PluginPlacement {
     for (const name of requestHooks) Object.assign(route, { [name]: [...listOf(route, name), this.#mark] })
   }
 
-  /** Ends the time in which the plugin can add hooks. */
+  /** Ends the phase in which the plugin can add hooks: removes the placeholders. */
   complete(): void {
     this.#isComplete = true
     for (const route of this.#earlier) {
@@ -64,7 +64,7 @@ export class PluginPlacement {
 
   #isFor({ config }: RouteOptions): boolean {
     const { owners, plugin, routes } = this.#owner
-    // There for requests that no route takes.
+    // The Fastify route for requests that match no route.
     if (config?.unrouted) return false
     if (routes === null) return true
     return config?.route === undefined
@@ -72,7 +72,7 @@ export class PluginPlacement {
       : Boolean(config.route.plugins?.includes(plugin))
   }
 
-  /** Appends a hook to a route. Copies the list: routes may have been given the same one. */
+  /** Appends a hook to a route. The list is copied, since several routes may share it. */
   #append(route: RouteOptions, name: RequestHook, hook: Code): void {
     Object.assign(route, { [name]: [...listOf(route, name), hook] })
     this.#fastify.pluginRecord.addRouteHook(this.#owner, name, route)

@@ -5,7 +5,7 @@ import { constraintKey } from '../constraint-key.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import type { RequestHook } from './guarded-hook.ts'
 
-/** Routes that a plugin added by itself and that differ in their methods alone. */
+/** Routes that a plugin added and that differ only in their methods. */
 export interface OwnRoute {
   readonly plugin: string
   readonly path: string
@@ -19,30 +19,30 @@ export interface OwnRoute {
 /** The hooks of a plugin that run for a route. */
 export interface PluginHooks {
   readonly plugin: string
-  /** Position among the edge's concerns; null without one. */
+  /** Position among the edge concerns; null if none is set. */
   readonly order: PluginOwner['order']
-  /** Hooks that run on every request, before all hooks of routes. */
+  /** Hooks of the gateway's context: they run on every request, before all hooks of routes. */
   readonly everywhere: readonly RequestHook[]
-  /** Hooks of the route. */
+  /** Hooks of this route and of its encapsulated contexts. */
   readonly here: readonly RequestHook[]
 }
 
-/** Hooks and routes that plugins have added to the gateway, for `routes` and the admin API. */
+/** Record of the hooks and routes that plugins have added, for `routes`, `explain` and the admin API. */
 export class PluginRecord {
-  /** Runs each `onReady` hook; rejects with the fault of its plugin. */
+  /** `onReady` hooks of plugins; each rejects with the fault of its plugin. */
   readonly readyHooks: (() => Promise<void>)[] = []
-  /** Entries whose plugins run nowhere, with their places in the file. */
+  /** Warnings about plugins without effect, with their positions in the file. */
   readonly warnings: Fault[] = []
   readonly routes: { readonly owner: PluginOwner; readonly route: RouteOptions }[] = []
-  /** Contexts of these routes: the gateway's own, or one below it. */
+  /** Fastify contexts of these routes: that of the gateway, or one below it. */
   readonly #contexts = new Map<RouteOptions, object>()
-  /** Hooks of contexts below the gateway's, which run for the routes of the context and of those below it. */
+  /** Hooks of contexts below the gateway's. They run for routes of their context and of contexts below it. */
   readonly #ofContext = new Map<object, (readonly [owner: PluginOwner, hook: RequestHook])[]>()
   readonly #owners: PluginOwner[] = []
   readonly #hooked = new Set<PluginOwner>()
   readonly #responding = new Set<PluginOwner>()
   readonly #everywhere = new Map<PluginOwner, Set<RequestHook>>()
-  /** Owner and hook by turns. By the route's name, as there are many of these; other routes by themselves. */
+  /** Flat lists of owner, hook, owner, hook …. Keyed by name for configured routes, which are many, else by the route's options. */
   readonly #here = new Map<string | RouteOptions, (PluginOwner | RequestHook)[]>()
 
   addOwner(owner: PluginOwner): void {
@@ -54,7 +54,7 @@ export class PluginRecord {
     this.#everywhere.get(owner)?.add(hook)
   }
 
-  /** Adds a route that a plugin added by itself. */
+  /** Records a route that a plugin added. */
   addRoute(owner: PluginOwner, route: RouteOptions, context: object): void {
     this.routes.push({ owner, route })
     this.#contexts.set(route, context)
@@ -66,7 +66,7 @@ export class PluginRecord {
     this.#ofContext.set(context, hooks)
   }
 
-  /** Notes that a plugin has hooks for the routes of a context of its own. */
+  /** Records that a plugin has hooks in an encapsulated context. */
   noteHooked(owner: PluginOwner): void {
     this.#hooked.add(owner)
   }
@@ -75,14 +75,14 @@ export class PluginRecord {
     this.#responding.add(owner)
   }
 
-  /** Returns whether a plugin in a context of its own has hooks there, and neither routes nor a not-found handler. */
+  /** Returns whether a plugin in an encapsulated context has hooks there, but neither routes nor a not-found handler. */
   isIdle(owner: PluginOwner): boolean {
     const responds = this.#responding.has(owner) || this.routes.some((each) => each.owner === owner)
     return this.#hooked.has(owner) && !responds
   }
 
-  /** Hooks of the contexts of a plugin's own route, outermost first. A context's prototype is the one above it. */
-  #hooksAround(route: RouteOptions): (readonly [owner: PluginOwner, hook: RequestHook])[] {
+  /** Returns the context hooks of a plugin's route, outermost first. The prototype of a context is its parent context. */
+  #contextHooksOf(route: RouteOptions): (readonly [owner: PluginOwner, hook: RequestHook])[] {
     const found: (readonly [owner: PluginOwner, hook: RequestHook])[] = []
     let context = this.#contexts.get(route) ?? null
     for (; context !== null; context = Object.getPrototypeOf(context) as object | null) {
@@ -92,7 +92,7 @@ export class PluginRecord {
   }
 
   addRouteHook(owner: PluginOwner, hook: RequestHook, route: RouteOptions): void {
-    // Preflights have a route besides.
+    // The extra Fastify route for preflights is not listed.
     if (route.config?.preflightFor !== undefined) return
     const key = route.config?.route?.name ?? route
     const hooks = this.#here.get(key)
@@ -100,10 +100,10 @@ export class PluginRecord {
     else hooks.push(owner, hook)
   }
 
-  /** Hooks that run for a configured route, given its name, or for a plugin's own route. */
+  /** Returns the hooks that run for a configured route, by its name, or for a plugin's route. */
   hooksOf(key: string | RouteOptions): PluginHooks[] {
     const added = this.#here.get(key) ?? []
-    const around = typeof key === 'string' ? [] : this.#hooksAround(key)
+    const around = typeof key === 'string' ? [] : this.#contextHooksOf(key)
     return this.#owners.flatMap((owner) => {
       const everywhere = [...this.#everywhere.get(owner)!]
       const ofRoute = added.filter((_, index) => index % 2 === 1 && added[index - 1] === owner)
@@ -114,7 +114,7 @@ export class PluginRecord {
     })
   }
 
-  /** The `hookTimeout` of each plugin with a hook on a configured route, in milliseconds. */
+  /** Returns the `hookTimeout` of each plugin with this hook on a configured route, in milliseconds. */
   hookTimeoutsOf(route: string, hook: RequestHook): number[] {
     const added = this.#here.get(route) ?? []
     const isHere = (owner: PluginOwner) => added.some((each, index) => each === hook && added[index - 1] === owner)
@@ -122,12 +122,12 @@ export class PluginRecord {
     return owners.map(({ hookTimeoutMs }) => hookTimeoutMs)
   }
 
-  /** The `hookTimeout` of a plugin, in milliseconds; undefined if there is no such plugin. */
+  /** Returns the `hookTimeout` of a plugin in milliseconds; undefined if there is no such plugin. */
   hookTimeoutOf(plugin: string): number | undefined {
     return this.#owners.find((owner) => owner.plugin === plugin)?.hookTimeoutMs
   }
 
-  /** Routes that plugins added by themselves; those that differ in their methods alone are one. */
+  /** Returns the routes that plugins added; routes that differ only in their methods are one item. */
   ownRoutes(): OwnRoute[] {
     const found = new Map<string, OwnRoute & { methods: string[] }>()
     for (const { owner, route } of this.routes) {
@@ -144,7 +144,7 @@ export class PluginRecord {
   }
 }
 
-/** Hooks of plugins, for people: `audit (onRequest), auth (onRequest after cors)`. */
+/** Formats hooks of plugins: `audit (onRequest), auth (onRequest after cors)`. */
 export function hooksText(plugins: readonly PluginHooks[]): string {
   const texts = plugins.map(({ plugin, order, everywhere, here }) => {
     const [where, concern] = Object.entries(order ?? {})[0] ?? []

@@ -3,8 +3,8 @@ import type { Fault } from '../../config/faults.ts'
 import { ConfigError } from '../../config/faults.ts'
 
 /**
- * Runs the `onReady` hooks of plugins, for `check`; those of the gateway, which begin discovery, are left out. Calls of
- * services are refused: a hook that fails because of that has not been checked, and is a warning.
+ * Runs the `onReady` hooks of plugins for the command `check`, but not those of the gateway, which start discovery. The mesh
+ * refuses all calls: a hook that fails for this reason is reported as a warning that it was not checked.
  * @throws {ConfigError} with the fault of every hook that fails.
  */
 export async function runReadyHooks(gateway: FastifyInstance, file: string): Promise<Fault[]> {
@@ -29,10 +29,10 @@ export async function runReadyHooks(gateway: FastifyInstance, file: string): Pro
   return warnings
 }
 
-/** Most causes that are looked at; a cause may be its own. */
+/** Maximum depth of the chain of causes, which may be circular. */
 const mostCauses = 10
 
-/** Returns whether an error, or one that caused it, is that of a call to the mesh that has been shut down. */
+/** Returns whether an error, or one of its causes, is that of a call to the closed mesh. */
 function isByRefusal(error: unknown): boolean {
   let each = error
   for (let count = 0; each instanceof Error && count < mostCauses; count++) {

@@ -5,8 +5,8 @@ type ChildArguments = Parameters<FastifyBaseLogger['child']>
 type Level = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
 
 /**
- * `request.log`: a child of the log that knows the request's id. Most requests log nothing of their own, so pino's
- * child is made when one does; to make it for each cost 2 % of the CPU.
+ * `request.log`: a child logger with the request's id. pino's child is created with the first line, since most requests log
+ * nothing; creating it for each request cost 2 % of the CPU.
  */
 class RequestLogger implements FastifyBaseLogger {
   readonly #parent: FastifyBaseLogger
@@ -72,7 +72,7 @@ class RequestLogger implements FastifyBaseLogger {
   }
 }
 
-/** Fastify calls the request's id `reqId`, where a server around the gateway does not say otherwise. */
+/** Renames Fastify's field `reqId` to `requestId`. A server that embeds the gateway may use another name. */
 function renamed(bindings: ChildArguments[0]): ChildArguments[0] {
   const { reqId, ...others } = bindings
   return reqId === undefined ? bindings : { requestId: reqId, ...others }

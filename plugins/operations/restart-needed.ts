@@ -3,19 +3,19 @@ import type { Config, Listen } from '../../config/schema.ts'
 
 type Read<T> = (of: T) => unknown
 
-/** Options of a listener that only a restart changes: sockets are bound, and Node reads some limits once. */
+/** Options of a listener that only a restart can change: sockets are bound, and Node reads some limits once. */
 const ofListener: readonly (readonly [key: string, read: Read<Listen>])[] = [
   ['host', ({ host }) => host],
   ['port', ({ port }) => port],
   ['path', ({ path }) => path],
   ['socketMode', ({ socketMode }) => socketMode],
-  // Its settings can change.
+  // Settings within `tls` can change; only its presence needs a restart.
   ['tls', ({ tls }) => tls !== undefined],
   ['http2', ({ http2 }) => http2],
   ['limits/headers', ({ limits }) => limits.headers]
 ]
 
-/** The first that differs is told: a port that is switched off has no address either. */
+/** Options of the admin port. Only the first difference is reported: a disabled port has no address, either. */
 const ofAdmin: readonly (readonly [pointer: string, read: Read<Config>])[] = [
   ['/admin', ({ admin }) => admin !== false],
   ['/admin/host', ({ admin }) => (admin || null)?.host],
@@ -28,7 +28,7 @@ export function restartNeeded(before: Config, after: Config): string[] {
   return [...listenersOf(before.listeners, after.listeners), ...(admin === undefined ? [] : [admin])]
 }
 
-/** Listeners are told apart by their names, whatever their order. */
+/** Compares listeners by their names; their order does not matter. */
 function listenersOf(before: readonly Listen[], after: readonly Listen[]): string[] {
   const changed = after.flatMap((listener) => {
     const known = before.find(({ name }) => name === listener.name)
@@ -36,7 +36,7 @@ function listenersOf(before: readonly Listen[], after: readonly Listen[]): strin
     return ofListener.filter(([, read]) => read(known) !== read(listener)).map(([key]) => `${listener.at}/${key}`)
   })
   const isGone = before.some(({ name }) => !after.some((listener) => listener.name === name))
-  // One that was renamed is told once.
+  // A renamed listener is reported once.
   const isTold = after.some(({ name }) => !before.some((listener) => listener.name === name))
   return [...changed, ...(isGone && !isTold ? [pointer('', 'listen')] : [])]
 }

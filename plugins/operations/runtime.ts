@@ -1,6 +1,6 @@
 /**
- * State that lives as long as the process: its listening servers, their connections, the log and the stores. One configuration
- * after the other is in use: the next one is built beside it, and takes over by one assignment.
+ * The runtime lives as long as the process: listening servers, their connections, the log and the stores. At a reload, the
+ * gateway of the new configuration is built beside the one in use, and takes over by one assignment.
  */
 import { stat } from 'node:fs/promises'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -20,7 +20,7 @@ import { listenOn } from './listen.ts'
 import { Listener } from './listener.ts'
 import type { ListenersOptions } from './listeners.ts'
 import { Listeners } from './listeners.ts'
-import { faultsOf, tellOutcome } from './outcome.ts'
+import { faultsOf, logOutcome } from './outcome.ts'
 import { restartNeeded } from './restart-needed.ts'
 import { watchConfig } from './watch-config.ts'
 
@@ -38,19 +38,19 @@ export class Runtime {
   readonly #retired: Retired
   readonly #listeners: Listeners
   #current: Generation | null = null
-  /** Being built beside it; null if none is. */
+  /** The gateway that is being built for a reload; null if there is none. */
   #next: { gateway: FastifyInstance; fail: (error: Error) => void } | null = null
   #config: Config
-  /** Of a reload that is under way; what is built for it is bound to its series of metrics. */
+  /** Configuration of a reload in progress. Its metric series must stay, since the new gateway is bound to them. */
   #coming: Config | null = null
   #lastLoad: LastLoad
   #wasReady = false
   #reloading: Promise<unknown> = Promise.resolve()
-  /** A reload that has not read the file yet. */
+  /** A queued reload that has not read the file yet; further requests for a reload join it. */
   #waiting: Promise<Outcome> | null = null
   #watch: Watch | null = null
   #closing: Promise<void> | null = null
-  /** Aborted when it begins to close. */
+  /** Aborted when the runtime begins to close. */
   readonly #stop = new AbortController()
   readonly #ended = Promise.withResolvers<void>()
 
@@ -69,12 +69,12 @@ export class Runtime {
     return this.#config
   }
 
-  /** Those for clients, in the order of the first configuration. */
+  /** The listeners for clients, in the order of the first configuration. */
   get listeners(): readonly Listener[] {
     return this.#listeners.all
   }
 
-  /** Resolves once it has closed. */
+  /** Resolves when the runtime has closed. */
   get ended(): Promise<void> {
     return this.#ended.promise
   }
@@ -84,14 +84,14 @@ export class Runtime {
     return this.#current?.gateway ?? null
   }
 
-  /** Knows whose code runs. Code of plugins that are loading may run outside their async context. */
+  /** Finds the owner of the running code. Code of plugins that are loading may run outside their async context. */
   get faultOwners() {
     const next = this.#next?.gateway
     const loading = next?.hasDecorator('faultOwners') ? next.faultOwners : null
     return loading?.current ? loading : this.gateway?.faultOwners
   }
 
-  /** Builds the first gateway, and listens. */
+  /** Builds the first gateway and starts to listen. */
   async start(): Promise<void> {
     const generation = await this.#build(this.#config)
     const { file, admin } = this.#config
@@ -102,7 +102,7 @@ export class Runtime {
     this.#watchFile()
   }
 
-  /** Builds the gateway of a configuration. If that fails, nothing of it stays. */
+  /** Builds the gateway of a configuration. If that fails, everything that it started is closed. */
   async #build(config: Config): Promise<Generation> {
     const edge = new Facade(this.listeners)
     const admin = this.admin?.facade() ?? null
@@ -132,7 +132,7 @@ export class Runtime {
     return { config, gateway, edge }
   }
 
-  /** The swap: the next request is this gateway's. */
+  /** Puts a gateway into use: it gets all requests from now on. */
   #use(generation: Generation): void {
     const { edge, admin } = generation.gateway.host!
     this.#current = generation
@@ -144,7 +144,7 @@ export class Runtime {
     if (admin !== null) this.admin!.serve(admin)
   }
 
-  /** Reads the file again and applies it. Never fails. One that has not begun is everybody's who asks meanwhile. */
+  /** Reads the file again and applies it. Never rejects. Calls share a queued reload that has not started yet. */
   reload(cause: string): Promise<Outcome> {
     this.#waiting ??= this.#reloading.then(() => {
       this.#waiting = null
@@ -181,7 +181,7 @@ export class Runtime {
       this.#use(next)
       for (const apply of changes) apply()
       this.#retired.add(before)
-      // It serves by now, whatever they do.
+      // The new configuration serves already, so a failing hook is only logged.
       await runListenHooks(next.gateway, (address) => `configuration ${config.hash} serves ${address}`).catch((err) =>
         this.log.error({ err }, 'onListen hooks of the new configuration failed')
       )
@@ -199,7 +199,7 @@ export class Runtime {
     const { hash } = this.#config
     const durationMs = Math.round(performance.now() - begunMs)
     const outcome = { applied, hash, faults, warnings, waitingFor, durationMs }
-    tellOutcome(this.log, this.#config, cause, outcome, thrown)
+    logOutcome(this.log, this.#config, cause, outcome, thrown)
     return outcome
   }
 
@@ -211,7 +211,7 @@ export class Runtime {
     if (faults.length > 0) throw new ConfigError(file, faults)
   }
 
-  /** A plugin of the configuration in use answers for the process; one that is being built, for its reload alone. */
+  /** Contains errors of plugins whose configuration is not in use: while one is being built, its reload fails. */
   #containStray(gateway: FastifyInstance, plugin: string, err: Error): boolean {
     if (this.#current === null || gateway === this.#current.gateway) return false
     this.log.error({ plugin, err }, `plugin ${plugin} of a configuration that is not in use failed: ${err.message}`)
@@ -219,7 +219,7 @@ export class Runtime {
     return true
   }
 
-  /** Removes the series of routes and services that only this configuration had. */
+  /** Removes the metric series of routes and services that only this configuration had. */
   #forget(config: Config): void {
     const gateway = this.gateway
     if (gateway === null || !gateway.hasDecorator('meter')) return
@@ -248,7 +248,7 @@ export class Runtime {
     return this.connections.cut()
   }
 
-  /** Lets requests in flight end, then closes what there is. Rejected after that if a plugin has failed to close. */
+  /** Waits for the requests in flight and closes everything. Rejects at the end if a plugin failed to close. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -259,7 +259,7 @@ export class Runtime {
     this.#next?.fail(stopping())
     this.#watch?.close()
     this.connections.sendElsewhere()
-    // A plugin that fails to close must not cut the last requests of the configurations before.
+    // `allSettled`: a plugin that fails to close must not abort the last requests of replaced configurations.
     const closed = await Promise.allSettled([this.gateway?.close(), this.#listeners.close(), this.#retired.close()])
     this.#listeners.end()
     this.admin?.server.closeAllConnections()
@@ -270,12 +270,12 @@ export class Runtime {
   }
 }
 
-/** To Fastify, a facade is a server that begins to listen. */
+/** Runs the `onListen` hooks: for Fastify, the facade is a server that starts to listen. */
 async function runListenHooks(gateway: FastifyInstance, listenTextResolver?: (address: string) => string) {
   await gateway.listen({ host: '0.0.0.0', port: 0, ...(listenTextResolver && { listenTextResolver }) })
 }
 
-/** Reading a pipe would wait, and the event loop with it, for somebody to write. What else is wrong, the loader tells. */
+/** Rejects a pipe, since reading one would block the event loop. Other faults of the file are reported by the loader. */
 async function refusePipe(file: string): Promise<void> {
   const stats = await stat(file).catch(() => null)
   if (stats === null || stats.isFile() || stats.isDirectory()) return

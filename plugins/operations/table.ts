@@ -1,4 +1,4 @@
-/** Returns rows as text for people: a head, and columns of equal width. */
+/** Formats rows as a text table with a header row and aligned columns. */
 export function table(head: string[], rows: string[][]): string {
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)))
   return [head, ...rows]

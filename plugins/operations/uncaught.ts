@@ -9,14 +9,14 @@ interface Faulty {
   readonly faultOwners?: FaultOwners
 }
 
-/** Faults beyond these are not logged any more: one that repeats itself must not fill a disk while the gateway drains. */
+/** Maximum of logged faults, so that a repeating one does not fill the disk while the gateway drains. */
 const mostLines = 20
 const flushMs = 1000
 
 /**
- * Handles what nothing else has caught. The request of a plugin ends with its plugin's fault, and all else goes on. After
- * any other fault the state of the process is not known: the fault is logged, the gateway drains, and the process exits
- * with 1, so that its supervisor starts it anew. `stop` returns null until the gateway listens: then it exits at once.
+ * Handles uncaught exceptions and unhandled rejections. If one belongs to a plugin's code for a request, only that request
+ * fails. After any other the state of the process is unknown: the error is logged, the gateway drains, and the process exits
+ * with 1, so that its supervisor restarts it. While `stop` returns null, before the gateway listens, it exits at once.
  */
 export function endOnFaults(gateway: Faulty, stop: () => Stop | null): () => void {
   let lines = 0

@@ -1,4 +1,4 @@
-/** Concerns that users' modules define: an edge concern is placed among the edge's, a mesh concern in the mesh's chains. */
+/** Concerns of users' modules: an edge concern is placed among those of the edge, a mesh concern in the chains of the mesh. */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import { orOff } from '../../config/schema/kit.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
@@ -13,22 +13,22 @@ type Definition = Parameters<FastifyInstance['edgeConcern']>[0]
 type EdgeConcern = ReturnType<FastifyInstance['edgeConcern']>
 type MeshConcern = Parameters<FastifyInstance['mesh']['add']>[0]
 
-/** A plugin's `order` that names no concern. */
+/** Creates the fault of a plugin whose `order` names no concern. */
 function unknownConcern(fastify: FastifyInstance, owner: PluginOwner): Error {
   const wanted = owner.order?.before ?? owner.order?.after
   const { names } = fastify.edgeOrder
   return owner.fault(`order: unknown position "${wanted}" among the edge concerns; possible are ${names.join(', ')}`)
 }
 
-/** A place among the edge's concerns, of a concern or of the hooks of a plugin. */
+/** Position of a concern, or of a plugin's hooks, among the edge concerns. */
 export interface Placed {
   readonly concern: EdgeConcern | null
   readonly slot: { attach: (route: RouteOptions) => void }
 }
 
 /**
- * Places concerns, and the hooks of plugins, in the order of the list, each after the concern that its `order` names. Two
- * concerns that name each other are a fault.
+ * Places concerns and hooks of plugins in the order of the list, but each only after the concern that its `order` names is
+ * placed. Concerns that depend on each other are a fault.
  *
  * @param waiting index in the list → name of the concern; null for a plugin
  */
@@ -59,9 +59,9 @@ function placeInOrder(
 }
 
 /**
- * Gives the concerns of users, and the hooks of plugins with an `order`, their places before any plugin starts: one may
- * stand beside a concern that is listed after it, and the own routes of plugins that are listed earlier have the hooks, too.
- * Returns the places of the edge; the concerns of the mesh are in its chains by then.
+ * Places users' concerns, and the hooks of plugins with an `order`, before any plugin starts. So `order` may name a concern
+ * that is listed later, and the hooks also run on routes of plugins that are listed earlier. Returns the positions in the
+ * edge; mesh concerns are added to the chains directly.
  */
 export function placeAll(
   fastify: FastifyInstance,
@@ -99,7 +99,7 @@ export function placeAll(
   return placed
 }
 
-/** Refuses keys of an entry that mean nothing to a concern, whose own key says where it is on and with which options. */
+/** Rejects keys of an entry that have no effect on a concern: its key under `edge` or `mesh` sets its options and routes. */
 function refuseUseless({ name, layer }: ConcernModule, entry: PluginOptions, owner: PluginOwner): void {
   const { options, prefix, guarded, scope } = entry
   const given = { options, prefix, guarded: guarded || undefined, scope: scope === 'routes' ? scope : undefined }
@@ -109,7 +109,7 @@ function refuseUseless({ name, layer }: ConcernModule, entry: PluginOptions, own
   throw owner.fault(`"${useless}" has no effect on a concern: its options, and where it is on, are set by ${key}`)
 }
 
-/** Starts a concern: the hooks of one of the edge are guarded and go to its place. */
+/** Starts a concern. The hooks of an edge concern are guarded and go to its position. */
 export async function startConcern(
   fastify: FastifyInstance,
   module: ConcernModule,

@@ -14,14 +14,14 @@ import { startFailure, textOf } from './start-failure.ts'
 import type { Placed } from './user-concerns.ts'
 import { placeAll, startConcern } from './user-concerns.ts'
 
-/** Loads what the configuration names under `plugins:`, in its order, with its options; what it adds is guarded. */
+/** Loads the entries of `plugins:` in their order, with their options. Everything that they add is guarded. */
 export default fp<Config>(
   async (fastify, config) => {
     const imported = await importAll(config)
     refuseUnchecked(config, imported)
     const modules = imported.map(({ exported }) => exported)
     const release = guardClaims(fastify, fastify.faultOwners)
-    // Until then, the gateway itself may claim what a plugin has taken.
+    // Until then, the gateway itself may claim names that a plugin has claimed.
     fastify.addHook('onReady', async () => release())
     const owners = modules.map((module, index) => {
       const order = config.plugins[index]!.order ?? (isConcern(module) ? module.order : undefined)
@@ -42,7 +42,7 @@ export default fp<Config>(
   { name: 'jingwei-user-plugins', fastify: '5.x' }
 )
 
-/** Imports all modules before the first plugin starts, so that each one that cannot be imported is reported. */
+/** Imports all modules before the first plugin starts, so that every failing import is reported. */
 async function importAll({ plugins, file }: Config): Promise<PluginModule[]> {
   const modules: PluginModule[] = []
   const faults: Fault[] = []
@@ -60,8 +60,8 @@ async function importAll({ plugins, file }: Config): Promise<PluginModule[]> {
 }
 
 /**
- * Refuses a configuration that was loaded without the modules of its plugins, if one of them declares what routes can
- * set: a misspelt key would leave a route without protection.
+ * Rejects a configuration that was loaded without its plugins' modules if one of them declares keys of `routes[].config`: a
+ * misspelt key would leave a route without protection.
  */
 function refuseUnchecked({ plugins, routes, file }: Config, modules: readonly PluginModule[]): void {
   if (!routes.some(({ config = {} }) => Object.keys(config).length > 0)) return
@@ -131,7 +131,7 @@ async function start(
   throw owner.fault(`${owner.plugin} adds no hooks for routes, so that ${useless.join(' and ')} would have no effect`)
 }
 
-/** Attaches the hooks of a plugin at its place among the concerns. Returns null for a plugin that has none. */
+/** Attaches the hooks of a plugin at its position among the concerns. Returns null for a plugin without one. */
 function placeAmongConcerns(
   fastify: FastifyInstance,
   placed: Placed | undefined,
@@ -143,7 +143,7 @@ function placeAmongConcerns(
   return placement
 }
 
-/** Returns where the hooks of a plugin go that are for some routes, after the edge's concerns; null for others. */
+/** Returns the placement for a plugin with `scope: routes`, after the edge concerns; null for other plugins. */
 function placeOnSome(
   fastify: FastifyInstance,
   { scope, prefix }: PluginOptions,
@@ -155,7 +155,7 @@ function placeOnSome(
   return placement
 }
 
-/** Warns of hooks below a prefix without routes: a plugin that was to guard the routes of others there guards none. */
+/** Warns of a plugin with a prefix that has hooks but no routes: it does not protect the routes of other plugins there. */
 function warnOfIdle({ pluginRecord, log }: FastifyInstance, config: Config, index: number, owner: PluginOwner): void {
   const entry = config.plugins[index]!
   if (entry.prefix === undefined || !pluginRecord.isIdle(owner)) return
@@ -166,8 +166,8 @@ function warnOfIdle({ pluginRecord, log }: FastifyInstance, config: Config, inde
 }
 
 /**
- * Registers a plugin. Its hooks and decorators are meant for the gateway's routes, so it gets no context of its own,
- * unless there is a prefix or the plugin itself asks for one by fastify-plugin.
+ * Registers a plugin. Its hooks and decorators are meant for the gateway's routes, so it gets no encapsulated context, unless
+ * it has a prefix or its marks of fastify-plugin ask for one.
  */
 async function register(
   fastify: FastifyInstance,
@@ -184,7 +184,7 @@ async function register(
       options
     )
   } else if (isShared) {
-    // Fastify gives it no context, and an option `prefix` of it is its own.
+    // Fastify does not encapsulate such a plugin and ignores `prefix`, so a wrapper provides the context.
     const context: FastifyPluginAsync = async (below) => void (await below.register(safe, options))
     await fastify.register(context, { prefix })
   } else await fastify.register(safe, { ...options, prefix })
