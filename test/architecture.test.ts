@@ -443,7 +443,7 @@ t.test('each rule bites', async (t) => {
     ['app.ts', "import { testGateway } from './plugins/testing/index.ts'"],
     ['plugins/operations/x.ts', "import type { Call } from '../testing/call.ts'"],
     ['plugins/testing/x.ts', "import { configOf } from '../../test/helpers/gateway.ts'"],
-    ['plugins/mesh/concerns/retry/x.ts', "import type { Hedge } from '../hedge/legs.ts'"],
+    ['plugins/mesh/concerns/retry/x.ts', "import type { Hedge } from '../hedge/attempts.ts'"],
     ['plugins/mesh/concerns/mirror.ts', "import { fault } from './fault/index.ts'"],
     ['plugins/mesh/mesh.ts', "import { mirror } from './concerns/mirror.ts'"],
     ['plugins/mesh/core/x.ts', "import { mirror } from '../concerns/mirror.ts'"],

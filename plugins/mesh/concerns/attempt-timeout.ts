@@ -6,9 +6,9 @@ import type { Layer } from '../core/layer.ts'
 import type { Attempt, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
 /**
- * Limits the time of one attempt: to get a connection, and from the end of the request to the response's header section.
- * A wait until another attempt releases its connection does not count: that queue is ours, and the call's timeout ends it.
- * Off where the deadline of the whole call is over no later.
+ * Limits the time of one attempt: to get a connection, and from the end of the request to the response's header
+ * section. Time in the queue for a connection does not count: that queue is the gateway's, and the call's timeout
+ * limits it. Disabled if it is not shorter than the timeout of the whole call.
  */
 export const attemptTimeout: Layer = (service, { timeout, attemptTimeout: timeoutMs = timeout }, deps) => {
   if (timeoutMs >= timeout) return null
@@ -45,7 +45,7 @@ class AttemptTimeoutHandler extends HeadersTimerHandler {
     const error = new MeshError('JW_ATTEMPT_TIMEOUT', this.#service)
     this.#expired = wasBlocked ? new ConnectionError('JW_OUT_OF_CPU', error) : error
     this.controller?.abort(this.#expired)
-    // Still without a connection: the pool would report only when it has got one.
+    // Report here: without a connection, the pool would report only when it has established one.
     this.onResponseError(this.controller ?? this.#call, this.#expired)
   }
 

@@ -6,8 +6,8 @@ import type { Layer } from '../core/layer.ts'
 import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
 /**
- * Bounds the whole call, all attempts and pauses, from the end of the request to the response's headers; and how long a
- * caller may be silent within the body, which is nobody's fault but its own.
+ * Limits the time of the whole call, with all attempts and pauses, from the end of the request to the response's
+ * headers. Also limits how long a caller may pause within its request body; that is attributed to no instance.
  */
 export const deadline: Layer = (service, { timeout, idleTimeout }, deps) => {
   const idleMs = idleTimeout === false ? Number.POSITIVE_INFINITY : idleTimeout
@@ -25,7 +25,7 @@ interface DeadlineOptions {
 class DeadlineHandler extends HeadersTimerHandler {
   readonly #options: DeadlineOptions
   #silentMs = 0
-  /** All of the body was here; what is sent after that is sent again. */
+  /** The whole body has been sent once; chunks sent later are those of retries. */
   #whole = false
 
   constructor(next: DispatchHandler, options: DeadlineOptions) {
@@ -33,7 +33,7 @@ class DeadlineHandler extends HeadersTimerHandler {
     this.#options = options
   }
 
-  // At once, since `Call` stands below; again only where an interceptor in between repeats the call.
+  // Runs at the start of the call, because `Call` is below; again only if an interceptor in between repeats the call.
   override onRequestStart(controller: DispatchController, context: unknown): void {
     this.controller = controller
     this.arm(this.#options.timeoutMs, this.#options.deps)
@@ -52,7 +52,7 @@ class DeadlineHandler extends HeadersTimerHandler {
     this.#whole = true
   }
 
-  // To the next multiple of the timeout: no timer of its own for what hardly ever happens.
+  // Rounds the idle timeout up to a multiple of the timeout, instead of a timer of its own for a rare case.
   protected override waitForBody(): void {
     const { timeoutMs, idleMs, service } = this.#options
     this.#silentMs += timeoutMs

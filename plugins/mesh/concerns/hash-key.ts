@@ -6,8 +6,9 @@ import { fieldReader } from '../core/request-fields.ts'
 import { CookieHandler, mint } from '../core/sticky-cookie.ts'
 
 /**
- * Takes the hash by which the balancer chooses, once a call, so that all attempts begin at the same instance. A caller
- * without the cookie may be given one, by which it is hashed at once. Without a value the balancer chooses at random.
+ * Computes the hash by which the balancer chooses, once per call, so that all attempts prefer the same instance. With
+ * `cookieTtl` a caller without the cookie gets one and is hashed by it at once. Without a value the balancer chooses at
+ * random.
  */
 export const hashKey: Layer = (_service, { balance }, { random }) => {
   const { policy, hashOn, cookieTtl } = balanceOptions(balance)
@@ -20,7 +21,7 @@ export const hashKey: Layer = (_service, { balance }, { random }) => {
     let key = read(opts)
     let next = handler
     if (key === undefined && cookie !== null) {
-      // A split may go by the same cookie, and give it.
+      // A split that sticks to the same cookie may have created it already.
       const theirs = opts.minted?.name === cookie ? opts.minted : undefined
       if (theirs !== undefined) {
         key = theirs.key

@@ -20,7 +20,9 @@ export const latency: Layer = (_service, policy, { now }) => {
   }
 }
 
-/** Hands the latency of one attempt, from the end of the request to the response's headers, to the average of its instance. */
+/**
+ * Adds the latency of one attempt, from the end of the request to the response's headers, to its instance's average.
+ */
 class LatencyHandler extends OutcomeHandler {
   readonly #endpoint: Endpoint
   readonly #ewma: PeakEwma
@@ -47,7 +49,7 @@ class LatencyHandler extends OutcomeHandler {
       const { attemptTimeout, timeout } = this.#policy
       this.#endpoint.latencyMs = ewma.fail(latencyMs, attemptTimeout ?? timeout, nowMs)
     } else if (classify(error!, false) !== 'local' && latencyMs > (ewma.valueAt(nowMs) ?? 0)) {
-      // A caller that leaves has waited at least so long.
+      // The caller disconnected: the latency is at least this long.
       this.#endpoint.latencyMs = ewma.observe(latencyMs, nowMs)
     }
   }

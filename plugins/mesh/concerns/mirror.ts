@@ -16,7 +16,10 @@ import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } f
 declare module 'undici' {
   namespace Dispatcher {
     interface DispatchOptions {
-      /** It is a copy: of copies there are none, or two services that mirror each other would never rest. */
+      /**
+       * True for a mirrored call, which is not mirrored again, so that two services which mirror each other make no
+       * loop.
+       */
       isCopy?: true
     }
   }
@@ -25,9 +28,9 @@ declare module 'undici' {
 const shadows = new StateKey<Shadow>('mirror to')
 
 /**
- * Sends a copy of the calls to a shadow service. Nobody waits for it and nobody sees how it ends; a request body goes
- * along when it has gone to the service, if it was not larger than may be kept. The shadow's `Host` ends with
- * `-shadow`, as Envoy's does, so that its logs tell the copies.
+ * Sends a copy of calls to a shadow service. The call does not wait for the copy and ignores its result. A streamed
+ * request body is copied once it has been sent to the service, if it is at most `maxBody`. The copy's `Host` ends with
+ * `-shadow`, as in Envoy, so that the shadow's logs can tell copies from other calls.
  */
 export const mirror: Layer = (service, policy, { meter, random, toService }) => {
   const options = policy.mirror
@@ -89,19 +92,19 @@ class Shadow {
     try {
       dispatch({ ...opts, body, headers, isCopy: true }, new Sink(done))
     } catch {
-      // The original's options, which went through: whatever it is, it is nobody's concern.
+      // A failure of the copy must not affect the call.
       done(false)
     }
   }
 }
 
-/** Returns the headers, name, value, name, value, with the mark of a copy behind the name of their `Host`. */
+/** Returns the headers (name, value, name, value) with `-shadow` appended to the host name of `Host`. */
 function shadowHost(opts: DispatchOptions): string[] {
   const pairs = headerPairs(opts)
   return pairs.map((text, i) => (i % 2 === 1 && pairs[i - 1] === 'host' ? text.replace(/(:\d+)?$/, '-shadow$1') : text))
 }
 
-/** Reads an answer to its end for nobody. */
+/** Reads a response to its end and discards it. */
 class Sink implements DispatchHandler {
   readonly #done: (ok: boolean) => void
 
@@ -124,7 +127,7 @@ class Sink implements DispatchHandler {
   }
 }
 
-/** Keeps a streamed body as it goes out to the service, and hands it over when that has answered. */
+/** Buffers a streamed body while it is sent to the service, and passes it on when the service has responded. */
 class BodyKeeper extends ForwardingHandler {
   readonly #most: number
   readonly #whole: () => boolean
@@ -147,7 +150,7 @@ class BodyKeeper extends ForwardingHandler {
     this.#tooLarge = tooLarge
   }
 
-  // Once an attempt, each of which sends it from the beginning.
+  // Called once per attempt, each of which sends the body from the beginning.
   override onRequestStart(controller: DispatchController, context: unknown): void {
     this.#chunks = []
     this.#size = 0
@@ -155,9 +158,9 @@ class BodyKeeper extends ForwardingHandler {
   }
 
   override onBodySent(chunk: Buffer): void {
-    // The types leave out that text comes as text.
+    // A string body arrives as a string, against the types.
     this.#size += Buffer.byteLength(chunk)
-    // A copy: the chunk's own memory may be freed.
+    // Copy, because the chunk's memory may be freed.
     if (this.#size <= this.#most) this.#chunks.push(Buffer.from(chunk))
     else this.#chunks = []
     this.next.onBodySent?.(chunk)
@@ -165,7 +168,7 @@ class BodyKeeper extends ForwardingHandler {
 
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
     if (this.#size > this.#most) this.#tooLarge()
-    // An early answer: the service did not want the rest of it either.
+    // After an early response the body may be incomplete; then it is not mirrored.
     else if (this.#whole()) this.#send(Buffer.concat(this.#chunks))
     this.next.onResponseEnd?.(controller, trailers)
   }

@@ -7,7 +7,7 @@ import type { ReplayBody } from '../core/repeating/replay-body.ts'
 import { isStreamed, keptBody, usuallyKept } from '../core/repeating/replay-body.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
-/** Keeps a streamed request body that a concern further in may send again, while it streams to the first attempt. */
+/** Buffers a streamed request body that an inner concern may send again, while it streams to the first attempt. */
 const replay: Layer = (service, policy, context) => {
   const repeating = context.repeats().flatMap((repeats) => repeats(policy, service, context) ?? [])
   const limits = repeating.flatMap(({ maxBody }) => maxBody ?? [])
@@ -25,7 +25,7 @@ const replay: Layer = (service, policy, context) => {
   }
 }
 
-/** Returns how many bytes of a request's body are kept: the most that a concern asks for which may send it again. */
+/** Returns how many bytes of a request's body to buffer: the most that a concern which may send it again asks for. */
 function mostKept(repeating: readonly Repeating[], opts: DispatchOptions, usual: number): number {
   let most = -1
   let isRepeatable = false
@@ -38,7 +38,7 @@ function mostKept(repeating: readonly Repeating[], opts: DispatchOptions, usual:
   return most === -1 ? usual : most
 }
 
-/** Once an answer has gone to the caller, no attempt follows. */
+/** Stops buffering when a response has gone to the caller: no attempt follows. */
 class ReplayHandler extends ForwardingHandler {
   readonly #body: ReplayBody
 

@@ -11,8 +11,9 @@ import type { Layer } from '../core/layer.ts'
 import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
 /**
- * Limits the time of a response, from its header section to its end. The idle timeout does not end a service that sends
- * a byte now and then. Blames no instance: some services stream for as long as their client listens.
+ * Limits the time of a response, from its header section to its end. The idle timeout does not end a response that
+ * sends a byte now and then. A timeout is not attributed to the instance: some services stream for as long as their
+ * client reads.
  */
 export const responseTimeout: Layer = (service, { responseTimeout: timeoutMs = false }, { timers = systemTimers }) => {
   if (timeoutMs === false) return null
@@ -59,7 +60,7 @@ class ResponseTimeoutHandler extends ForwardingHandler {
 
 declare module '../../../config/schema.ts' {
   interface MeshPolicy {
-    /** Milliseconds. */
+    /** Duration in milliseconds. */
     responseTimeout?: number | false
   }
 }
@@ -68,7 +69,7 @@ export const responseTimeoutKey: Key = {
   name: 'responseTimeout',
   options: orOff(
     Duration(
-      'Longest time for a whole response, from its headers to its end; not of WebSockets. Unset, only silence is limited, by `idleTimeout`.'
+      'Longest time for a whole response, from its headers to its end; does not apply to WebSockets. Unset, only pauses are limited, by `idleTimeout`.'
     )
   ),
   levels: everyLevel

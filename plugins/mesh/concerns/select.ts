@@ -16,7 +16,7 @@ export const select: Layer = (service, policy, deps) => {
   return (dispatch) => (opts, handler) => {
     const call = opts.call!
     const balancer = service.snapshot?.balancers[subset]
-    // If every instance was tried, one of them again is better than none.
+    // If every instance was tried, try one of them again.
     let instance: Instance | null | undefined =
       balancer?.pick(call.tried, call.hash) ?? balancer?.pick(null, call.hash) ?? null
     if (instance?.endpoint.isFull()) instance = balancer!.pick(fullOrTried(service, call.tried), call.hash) ?? undefined
@@ -35,14 +35,14 @@ export const select: Layer = (service, policy, deps) => {
     try {
       return dispatch({ ...opts, origin: instance.origin, instance, attempt: load }, load)
     } catch (error) {
-      // An interceptor threw: to this attempt, that is how it ended.
+      // An interceptor threw, which ends this attempt.
       load.onResponseError(call, error as Error)
       return true
     }
   }
 }
 
-/** Returns why there is no instance to choose: a subset may have none of a service's. */
+/** Returns the reason why no instance is eligible; a subset may have none of the service's instances. */
 function whyNone({ config, snapshot }: Service, subset: string): SeamReason {
   if (snapshot === null) return 'instances_unknown'
   const wanted = config.subsets?.[subset] ?? {}
@@ -56,7 +56,7 @@ function fullOrTried({ snapshot }: Service, tried: ReadonlySet<Endpoint> | null)
   return passed
 }
 
-/** Counts one attempt among those in flight at its instance. */
+/** Counts an attempt as in flight at its instance until it ends. */
 class LoadHandler extends EndingHandler implements Attempt {
   waitedMs = 0
   readonly #endpoint: Endpoint
@@ -93,7 +93,7 @@ class LoadHandler extends EndingHandler implements Attempt {
     this.#whenOver?.()
   }
 
-  /** Calls `end` when the attempt is over; a layer below uses it to leave the queue in which the attempt waits. */
+  /** Calls `end` when the attempt is over, so that a layer below can remove it from its queue. */
   whenOver(end: () => void): void {
     if (this.over) end()
     else this.#whenOver = end

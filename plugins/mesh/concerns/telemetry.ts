@@ -9,10 +9,10 @@ import type { DispatchController, DispatchHandler } from '../core/types.ts'
 
 type Histogram = ReturnType<ReturnType<Meter['histogram']>['labels']>
 
-/** Seconds; from a local cache's answer to a slow report. */
+/** Histogram buckets in seconds: from the response of a local cache to a slow report. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
-/** Times each call, from the caller's request to the end of the answer or to the upgrade. */
+/** Measures each call, from the caller's request to the end of the response or to the upgrade. */
 export const callTelemetry: Layer = (service, _policy, { meter, now }) => {
   if (meter === null) return null
   const duration = meter
@@ -39,7 +39,7 @@ class CallTelemetry extends ForwardingHandler {
     this.#startedMs = now()
   }
 
-  /** Once: an upgrade that the caller cannot use fails afterwards. */
+  /** Observes once: an upgrade that the caller cannot use fails afterwards. */
   #observe(): void {
     if (this.#observed) return
     this.#observed = true
@@ -73,7 +73,7 @@ const outcomes = [
 
 type CountOutcome = (outcome: string) => void
 
-/** Counters of each mesh's services, which all chains of a service share. */
+/** Counters by mesh and service, which all chains of a service share. */
 const counters = new WeakMap<LayerContext, Map<string, CountOutcome>>()
 
 function outcomeCounter(service: string, meter: Meter, context: LayerContext): CountOutcome {
@@ -88,7 +88,7 @@ function outcomeCounter(service: string, meter: Meter, context: LayerContext): C
   return count
 }
 
-/** Counts each attempt by how it ended; a caller who left blames no instance. */
+/** Counts each attempt by its outcome. */
 export const attemptTelemetry: Layer = (service, _policy, context) => {
   const { meter } = context
   if (meter === null) return null
@@ -146,7 +146,7 @@ class AttemptTelemetry extends ForwardingHandler {
   }
 
   #failure(error: Error): string {
-    // A failed answer may be cut short because another attempt follows; its status says how it ended.
+    // An error response may be aborted because a retry follows; its status is the outcome.
     if (this.#status >= 400) return outcomeOf(this.#status)
     const { aborted, reason } = this.#call
     if (!aborted) return classify(error, this.#sent)

@@ -1,6 +1,6 @@
 import { MalformedResponse } from './malformed.ts'
 
-/** Most bytes of a chunk's size with its extensions, which nobody uses. */
+/** Most bytes of a chunk's size line with its extensions, which are hardly used. */
 const mostSizeBytes = 1024
 
 const size = 0
@@ -16,7 +16,7 @@ const [lf, cr, semicolon] = [10, 13, 59] as const
 /** Reads the framing of the chunks of a body: sizes, extensions and line ends (RFC 9112, 7.1). */
 export class ChunkFraming {
   #state = size
-  /** Bytes left of the chunk. */
+  /** Remaining bytes of the chunk. */
   #left = 0
   /** Bytes read of the chunk's size line. */
   #sizeBytes = 0
@@ -46,7 +46,7 @@ export class ChunkFraming {
     if (this.#left === 0) this.#state = payloadEnd
   }
 
-  /** Reads a byte that is no payload. Throws `MalformedResponse`. */
+  /** Reads a byte of the framing. Throws `MalformedResponse`. */
   read(byte: number): void {
     switch (this.#state) {
       case size: {
@@ -82,7 +82,7 @@ export class ChunkFraming {
   }
 }
 
-/** Digits' values by their codes; 16 for no digit. */
+/** Values of hexadecimal digits by their codes; 16 for other characters. */
 const hexDigits = new Uint8Array(256).fill(16)
 for (let i = 0; i < 16; i++) {
   hexDigits[i.toString(16).charCodeAt(0)] = i

@@ -1,4 +1,6 @@
-/** Translates the errors of Node, OpenSSL and undici into codes of our own, where it is certain what they are about. */
+/**
+ * Translates errors of Node, OpenSSL and undici into codes of the mesh, where they are known to concern a connection.
+ */
 import { closeSync, openSync } from 'node:fs'
 import { devNull } from 'node:os'
 import type { TLSSocket } from 'node:tls'
@@ -40,14 +42,13 @@ const connected: Readonly<Record<string, ConnectionErrorCode>> = {
 
 const isTls = (code: string) => code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')
 
-/** Returns the code of a local shortage. Of several addresses that were tried, one that met a shortage decides. */
+/** Returns the code of a local shortage, if there is one among the errors of the addresses that were tried. */
 function localCode({ code = '', errors }: Coded): LocalErrorCode | undefined {
   return local[code] ?? errors?.map((each) => local[each.code ?? '']).find((each) => each !== undefined)
 }
 
 /**
- * Returns whether a descriptor is available. The resolver has no error for that: it reports that the name does not
- * exist.
+ * Returns whether a file descriptor is available. Without one, the resolver reports that the name does not exist.
  */
 function hasDescriptor(): boolean {
   try {
@@ -63,9 +64,9 @@ function dnsCode(): ConnectionErrorCode {
 }
 
 /**
- * Translates why no connection was established. Node puts the result of a failed verification on the socket, which is
- * more reliable than any list of OpenSSL's codes. `wasBlocked`: the event loop was, for so long that a timeout is its
- * fault.
+ * Translates the error of a connection that was not established. Node sets the result of a failed verification on the
+ * socket, which is more reliable than a list of OpenSSL's codes. `wasBlocked`: the event loop was blocked for so long
+ * that it caused a timeout.
  */
 export function connectError(error: Coded, socket: object | undefined, wasBlocked = false): Error {
   if (error instanceof ConnectionError) return error
@@ -80,7 +81,10 @@ export function connectError(error: Coded, socket: object | undefined, wasBlocke
   return new ConnectionError(own ?? 'JW_UPSTREAM_UNREACHABLE', error)
 }
 
-/** Translates why an established connection failed. What has no code is a fault of this program and stays as it is. */
+/**
+ * Translates the error of an established connection. An error without a code is a bug of this program and stays as it
+ * is.
+ */
 export function connectionError(error: Coded): Error {
   const { code } = error
   if (error instanceof ConnectionError || code === undefined) return error

@@ -11,20 +11,20 @@ import type { ResponseHead } from './response-head.ts'
 import { ResponseReader } from './response-reader.ts'
 
 /**
- * Chunks and informational responses in one read, beyond which the next read waits for the next event-loop iteration.
- * libuv reads up to 32 times in a row, and a service may send 40,000 of them in each.
+ * Most chunks and informational responses in one read; beyond this the next read waits for the next event-loop
+ * iteration. libuv reads up to 32 times in a row, and each read may contain 40,000 of them.
  */
 const mostMessages = 1000
 
-/** To whom a connection belongs. */
+/** Owner of a connection: its pool. */
 export interface Owner {
-  /** It can take a request. */
+  /** Called when the connection can take a request. */
   idle(connection: Connection): void
-  /** It is gone, or somebody else's. */
+  /** Called when the connection is closed, or handed over after an upgrade. */
   left(connection: Connection): void
 }
 
-/** One connection and the request that is on it. */
+/** One connection and its current request. */
 export class Connection implements Carrier {
   readonly socket: Socket
   readonly #owner: Owner
@@ -40,12 +40,12 @@ export class Connection implements Carrier {
   #idleTimer: NodeJS.Timeout | null = null
   #bodyTimer: NodeJS.Timeout | null = null
   #gone = false
-  /** The service takes no more of a body. */
+  /** A write has failed: the service no longer reads the request body. */
   #unwritable = false
   /** The service has closed its side. */
   #ended = false
 
-  /** `buffer` is what the socket reads into; null where it is read as a stream. */
+  /** Takes the buffer into which the socket reads; null if the socket is read as a stream. */
   constructor(socket: Socket, owner: Owner, buffer: ReadBuffer | null, options: ConnectionOptions) {
     this.socket = socket
     this.#buffer = buffer
@@ -58,8 +58,9 @@ export class Connection implements Carrier {
   }
 
   /**
-   * A service may refuse a body, and close, before it has got all of it (413). What writes the body then fails, and
-   * Node destroys the socket with the answer that waits in it unread: not before a turn in which that is read.
+   * Delays the destruction of the socket after a failed write. A service may respond (413) and close before it has read
+   * the whole request body. The next write then fails, and Node would destroy the socket with the response in it
+   * unread.
    */
   #keepForReading(): void {
     const { socket } = this
@@ -67,7 +68,7 @@ export class Connection implements Carrier {
     socket.destroy = (error?: Error & { syscall?: string }) => {
       if (error?.syscall !== 'write' || (this.#sending === null && !this.#unwritable))
         return destroy.call(socket, error)
-      // More than one write may have been under way.
+      // Several writes may fail.
       if (this.#unwritable) return socket
       this.#unwritable = true
       this.#closeAfterResponse = true
@@ -87,7 +88,7 @@ export class Connection implements Carrier {
     this.#request = request
     this.#reader.begin(request)
     if (!request.begin(this)) {
-      // Nothing has been sent.
+      // The request was aborted before anything was sent.
       this.#request = null
       this.#reader.cancel()
       this.rest()
@@ -104,7 +105,7 @@ export class Connection implements Carrier {
     }
   }
 
-  /** So many bytes have come into the buffer. False: no more until the request resumes. */
+  /** Reads bytes that have arrived in the buffer. Returns false to stop reading until the request resumes. */
   readLent(bytes: number): boolean {
     const buffer = this.#buffer!
     const goesOn = this.#read(buffer.current, bytes, true)
@@ -135,13 +136,13 @@ export class Connection implements Carrier {
 
   #after(request: PooledRequest | null): void {
     if (request === null) {
-      // No request is on the connection, so that bytes on it answer none.
+      // Bytes without a request: the connection cannot be used any more.
       if (this.#reader.surplus !== null) this.#leave()
       return
     }
     if (this.#request !== request) return
     if (request.switching !== null) this.#handOver(request, request.switching)
-    else if (this.#reader.idle) this.#answered()
+    else if (this.#reader.idle) this.#complete()
     else if (this.#reader.inBody && request.bodyTimeout > 0) {
       if (this.#bodyTimer === null) this.#bodyTimer = setTimeout(this.#onSilence, request.bodyTimeout)
       else this.#bodyTimer.refresh()
@@ -149,13 +150,13 @@ export class Connection implements Carrier {
   }
 
   readonly #readOn = () => {
-    // The connection may have been handed over by now.
+    // The connection may have been handed over in the meantime.
     if (!this.#gone && (this.#request?.paused !== true || !this.#reader.inBody)) this.socket.resume()
   }
 
   resume(): void {
     const request = this.#request
-    // Within the read loop, which looks at `paused` again, there is nothing to do.
+    // Inside the read loop, which checks `paused` again, there is nothing to do.
     if (request === null || this.#reader.busy) return
     this.#buffer?.resumed()
     try {
@@ -169,7 +170,7 @@ export class Connection implements Carrier {
     if (!request.paused) this.socket.resume()
   }
 
-  /** Ends it where it is idle. */
+  /** Closes the connection if it is idle. */
   close(): void {
     if (this.#request === null) this.#leave()
   }
@@ -183,8 +184,8 @@ export class Connection implements Carrier {
     this.#leave()
   }
 
-  /** The whole answer is here. */
-  #answered(): void {
+  /** Ends the exchange after a complete response: reuses the connection or closes it. */
+  #complete(): void {
     const { persistent, surplus, idleHintMs } = this.#reader
     const reusable =
       persistent && surplus === null && this.#sending === null && !this.#closeAfterResponse && this.socket.writable
@@ -193,7 +194,7 @@ export class Connection implements Carrier {
     else this.#leave()
   }
 
-  /** The connection is idle, and closes if that lasts. */
+  /** Makes the connection idle, and starts its idle timeout. */
   rest(idleHintMs: number | null = null): void {
     if (this.#gone) return
     const idleMs = this.#lifetime.idleMs(idleHintMs)
@@ -217,7 +218,7 @@ export class Connection implements Carrier {
     socket.off('drain', this.#onDrain).off('end', this.#onEnd).off('error', this.#onError).off('close', this.#onClose)
     socket.off('data', this.#onData).pause()
     if (surplus !== null) socket.unshift(surplus)
-    // As a stream that nobody has read yet: whoever listens to it gets it flowing.
+    // Reset to the initial state of a stream, so that a `data` listener starts it.
     socket.readableFlowing = null
     this.#detachRequest(null)
     this.#gone = true
@@ -268,7 +269,7 @@ export class Connection implements Carrier {
       this.#leave()
       return
     }
-    // Its reader has not got all of it yet.
+    // The paused request has not read all data yet.
     if (this.#reader.holds) return
     try {
       this.#finish()

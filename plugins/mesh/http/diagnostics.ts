@@ -1,7 +1,7 @@
 /**
  * undici's diagnostics channels (`undici:request:create` …), by which APM agents and OpenTelemetry's undici
  * instrumentation observe HTTP clients. This client publishes to them as undici's own does, each attempt as a request.
- * Without subscribers that costs a look at the channels per request.
+ * Without subscribers this costs one check of the channels per request.
  */
 import { channel } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
@@ -25,14 +25,13 @@ const connected = channel('undici:client:connected')
 const connectError = channel('undici:client:connectError')
 
 /**
- * Returns whether the creation of requests is observed: where the observer creates a span, as a child of the current
- * one.
+ * Returns whether the creation of requests is observed. Subscribers create a span there, as a child of the current one.
  */
 export function isCreationObserved(): boolean {
   return create.hasSubscribers
 }
 
-/** Returns the request for the subscribers, after publishing its creation; null if there are none. */
+/** Publishes the creation of a request, and returns the object for subscribers; null if there are none. */
 export function observed(opts: DispatchOptions, head: RequestHead): ObservedRequest | null {
   for (const each of ofRequests) if (each.hasSubscribers) return new ObservedRequest(opts, head)
   return null
@@ -43,7 +42,7 @@ export class ObservedRequest {
   readonly origin: DispatchOptions['origin']
   readonly method: string
   readonly path: string
-  /** Name, value, name, value, without those that frame the message. */
+  /** Headers as name, value, name, value, without those that frame the message. */
   readonly headers: string[] = []
   host: string | null = null
   contentLength: number | null = null
@@ -54,7 +53,7 @@ export class ObservedRequest {
   aborted = false
   /** Lines of the headers that subscribers have added. */
   #added = ''
-  /** Names, in lower case, that the caller's headers have, too. */
+  /** Names, in lower case, of added headers that replace the caller's. */
   #replaced: Set<string> | null = null
 
   constructor(opts: DispatchOptions, head: RequestHead) {
@@ -73,14 +72,14 @@ export class ObservedRequest {
     }
     const { asyncContext } = opts
     const publish = () => create.publish({ request: this })
-    // A retry begins in the context of whatever ended the attempt before.
+    // Use the call's async context: a retry begins in that of the event that ended the previous attempt.
     if (create.hasSubscribers) asyncContext === undefined ? publish() : asyncContext.runInAsyncScope(publish)
   }
 
   /**
-   * Sets a header before the request is sent; for trace context. Unlike undici's it replaces the caller's: a gateway's
-   * request usually has the client's `traceparent`, and a service that gets two must ignore both. Throws undici's
-   * `InvalidArgumentError`.
+   * Sets a header before the request is sent, such as `traceparent`. Unlike undici's method it replaces the caller's
+   * header: requests of a gateway usually have the client's `traceparent`, and a service that gets two must ignore
+   * both. Throws undici's `InvalidArgumentError`.
    */
   addHeader(name: string, value: string | readonly string[]): this {
     this.#added += headerLines(name, value)
@@ -109,7 +108,7 @@ export class ObservedRequest {
   }
 
   chunkSent(chunk: Uint8Array): void {
-    // The memory may be freed, and a subscriber may keep the chunk.
+    // Copy, because the memory may be freed and a subscriber may keep the chunk.
     if (bodyChunkSent.hasSubscribers) bodyChunkSent.publish({ request: this, chunk: Buffer.from(chunk) })
   }
 
@@ -123,7 +122,7 @@ export class ObservedRequest {
   }
 
   chunkReceived(chunk: Uint8Array): void {
-    // The next bytes may be read into the same memory.
+    // Copy, because the next bytes may be read into the same memory.
     if (bodyChunkReceived.hasSubscribers) bodyChunkReceived.publish({ request: this, chunk: Buffer.from(chunk) })
   }
 
@@ -138,7 +137,7 @@ export class ObservedRequest {
   }
 }
 
-/** As undici's parser hands them over. */
+/** Converts fields to buffers, the shape in which undici publishes them. */
 function asBuffers(fields: readonly string[]): Buffer[] {
   return fields.map((text) => Buffer.from(text, 'latin1'))
 }
@@ -152,7 +151,7 @@ interface ConnectParams {
   readonly version: 'h1'
 }
 
-/** Publishes how a connection comes about. */
+/** Publishes the events of establishing a connection. */
 export class ObservedConnect {
   readonly #message: { readonly connectParams: ConnectParams; readonly connector: unknown }
 

@@ -2,17 +2,17 @@ import { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 
 /**
- * Ends a streamed request body of which no more is needed. A stream is destroyed, but not a request that a server of
- * this process answers: destroying that closes the client's connection, on which the response (413, 502) is still to go
- * out. What is left of it is read and dropped. `iterator` is the one that reads it, if any: it keeps the stream from
- * flowing until it returns, and must not destroy it then.
+ * Discards the rest of a streamed request body. A stream is destroyed, except an incoming request of a server in this
+ * process: its destruction would close the client's connection, on which the response (413, 502) must still be sent.
+ * The rest of such a body is read and dropped. `iterator` is the one that reads the body, if any: the stream flows only
+ * after the iterator has returned, which must not destroy the stream.
  */
 export function discardBody(
   source: Readable,
   error: Error | null,
   iterator: AsyncIterator<unknown> | null = null
 ): void {
-  // `method` tells it from the response of a client, which is destroyed.
+  // `method` distinguishes a server's request from a client's response, which is destroyed.
   if (!(source instanceof IncomingMessage && typeof source.method === 'string')) source.destroy(error ?? undefined)
   else if (iterator === null) source.resume()
   else void drain(source, iterator)

@@ -1,15 +1,15 @@
-/** Limits of a connection's use, and of the header sections that are read on it. */
+/** Limits of a connection's lifetime, and of the header sections that are read on it. */
 export interface ConnectionOptions {
-  /** Time that an idle connection waits for its next request where the service does not say; 0: not at all. */
+  /** Idle timeout if the service sends none in `Keep-Alive`; 0: connections are not reused. */
   readonly idleMs: number
-  /** After this time no request is begun on it. */
+  /** Age after which no request is started on the connection. */
   readonly maxAgeMs: number
   readonly maxRequests: number
-  /** Bytes of a header section, and of a trailer section. */
+  /** Most bytes of a header section, and of a trailer section. */
   readonly maxHeaderSize: number
 }
 
-/** In force where nothing is configured. `idleMs` is undici's: services that close idle connections sooner are rare. */
+/** Default limits. `idleMs` is undici's: services that close idle connections sooner are rare. */
 export const usualConnection: ConnectionOptions = {
   idleMs: 4000,
   maxAgeMs: Number.POSITIVE_INFINITY,
@@ -17,14 +17,14 @@ export const usualConnection: ConnectionOptions = {
   maxHeaderSize: 64 * 1024
 }
 
-/** Longest idle time that a service can ask for by `Keep-Alive: timeout`. */
+/** Longest idle timeout that a service can set by `Keep-Alive: timeout`. */
 const longestHintMs = 600_000
-/** We close so much earlier than the service does. */
+/** Time by which the gateway closes earlier than the service would. */
 const marginMs = 1000
-/** Ages differ by up to this share, so that connections that were made together do not all end together. */
+/** Share by which maximum ages differ, so that connections which were opened together do not all close together. */
 const ageSpread = 0.1
 
-/** One connection's age and requests against its limits. */
+/** Age and number of requests of one connection, compared with its limits. */
 export class Lifetime {
   readonly #options: ConnectionOptions
   readonly #endsAt: number
@@ -33,7 +33,7 @@ export class Lifetime {
   constructor(options: ConnectionOptions) {
     this.#options = options
     const { maxAgeMs } = options
-    // No clock is read for a connection that may live for ever.
+    // Without a maximum age, the clock is not read.
     this.#endsAt =
       maxAgeMs === Number.POSITIVE_INFINITY ? maxAgeMs : performance.now() + maxAgeMs * (1 - ageSpread * Math.random())
   }
@@ -43,7 +43,10 @@ export class Lifetime {
     return ++this.#requests >= this.#options.maxRequests || this.#leftMs() <= 0
   }
 
-  /** Returns how long the connection may stay idle; 0 or less: it must close. `hintMs` is what the service has said. */
+  /**
+   * Returns how long the connection may stay idle; 0 or less: it must close. `hintMs` is the service's `Keep-Alive:
+   * timeout`.
+   */
   idleMs(hintMs: number | null): number {
     const { idleMs } = this.#options
     return Math.min(hintMs === null ? idleMs : Math.min(hintMs - marginMs, longestHintMs), this.#leftMs())

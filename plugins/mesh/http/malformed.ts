@@ -1,7 +1,7 @@
-/** Error for bytes that are no HTTP/1.1 response, or one that two parsers could read differently. */
+/** Error for bytes that are not a valid HTTP/1.1 response, or that two parsers could read differently. */
 export class MalformedResponse extends Error {
   override readonly name = 'HTTPParserError' // undici's
-  /** In the words of llhttp, which all of Node's users know: `HPE_INVALID_CHUNK_SIZE` and the like. */
+  /** Code of llhttp, Node's own parser, such as `HPE_INVALID_CHUNK_SIZE`. */
   readonly code: `HPE_${string}`
 
   constructor(code: `HPE_${string}`, message: string) {

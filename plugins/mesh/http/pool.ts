@@ -9,7 +9,10 @@ import { usualConnection } from './lifetime.ts'
 import { PooledRequest } from './pooled-request.ts'
 import { ReadBuffer } from './read-buffer.ts'
 
-/** Makes a connection; `onread` is Node's option of that name. Returns what can be cut while it is made. */
+/**
+ * Opens a connection; `onread` is Node's option of that name. Returns the socket that is connecting, to be destroyed
+ * early.
+ */
 export type Open = (
   callback: (error: Error | null, socket: Socket | null) => void,
   onread: OnReadOpts | undefined
@@ -18,15 +21,15 @@ export type Open = (
 export interface PoolOptions {
   /** Host header of requests that have none of their own. */
   readonly host: string
-  /** Number of connections that there may be. */
+  /** Most connections. */
   readonly connections: number
   readonly direct: boolean
   readonly connection?: ConnectionOptions
   readonly open: Open
   /**
-   * Called for a request that has to wait, with a function that withdraws it. `isQueued`: for another request to release
-   * its connection, since there may not be more of them; else for a connection that is being established. What it returns
-   * is called when the wait is over.
+   * Called for a request that must wait, with a function that withdraws it. `isQueued`: it waits until another request
+   * releases its connection, because the limit is reached; otherwise for a connection that is being established. The
+   * returned function is called when the wait ends.
    */
   readonly onWait: (
     opts: DispatchOptions,
@@ -36,16 +39,16 @@ export interface PoolOptions {
 }
 
 /**
- * HTTP/1.1 connections to one address, one request at a time on each. Requests that find none wait in a queue. A request
- * is sent after the reads of the event-loop iteration: a connection that the service has closed, or on which it has sent
- * bytes that answer no request, is found out before a request goes out on it.
+ * Pool of HTTP/1.1 connections to one address, with one request at a time on each. Requests without a connection are
+ * queued. A request is sent after the reads of the event-loop iteration, so that a connection which the service has
+ * closed, or on which it has sent unexpected bytes, is detected before it is used.
  */
 export class Pool implements Owner {
   readonly #host: string
   readonly #open: Open
   readonly #most: number
   readonly #connectionOptions: ConnectionOptions
-  /** True if bytes are read without Node's streams in between. */
+  /** True if bytes are read by `onread`, without Node's streams. */
   readonly #direct: boolean
   readonly #onWait: PoolOptions['onWait']
   readonly #connections = new Set<Connection>()
@@ -54,14 +57,14 @@ export class Pool implements Owner {
   /** Sockets without a connection yet. */
   readonly #opening = new Set<Socket>()
   #openings = 0
-  /** Of these, each for one request alone. */
+  /** Openings that are each reserved for one request. */
   #reserved = 0
-  /** Came in this turn. */
+  /** Requests of this event-loop iteration. */
   #arrived: { request: PooledRequest; opts: DispatchOptions }[] = []
-  /** Requests that found no connection. */
+  /** Requests that wait for a connection. */
   readonly #queue = new Set<PooledRequest>()
   #scheduled = false
-  /** Null while it takes requests. */
+  /** Null while the pool accepts requests. */
   #state: 'closed' | 'destroyed' | null = null
   #reason: Error | null = null
   #whenEmpty: (() => void)[] = []
@@ -75,13 +78,13 @@ export class Pool implements Owner {
     this.#onWait = onWait
   }
 
-  /** Errors go to the handler: undici's `InvalidArgumentError` where the request cannot be one. */
+  /** Dispatches a request. Errors go to the handler, such as undici's `InvalidArgumentError` for an invalid request. */
   readonly dispatch = (opts: DispatchOptions, handler: DispatchHandler): boolean => {
     try {
       if (this.#state !== null) throw this.#closedReason()
       this.#arrived.push({ request: new PooledRequest(opts, handler, this.#host), opts })
     } catch (error) {
-      handler.onResponseError?.(null as never, error as Error) // as undici does: there is nothing to hold
+      handler.onResponseError?.(null as never, error as Error) // no controller, as in undici
       return true
     }
     this.#schedule()
@@ -101,7 +104,7 @@ export class Pool implements Owner {
     this.#advance()
   }
 
-  /** Takes no new request; resolves when those that it has are done. */
+  /** Refuses new requests; resolves when the current ones have ended. */
   async close(): Promise<void> {
     this.#state ??= 'closed'
     if (this.#queue.size === 0 && this.#arrived.length === 0) for (const each of [...this.#idle]) each.close()
@@ -111,7 +114,7 @@ export class Pool implements Owner {
     })
   }
 
-  /** Ends everything at once. */
+  /** Closes all connections and fails all requests at once. */
   destroy(): void {
     this.#state = 'destroyed'
     this.#reason = null
@@ -124,7 +127,7 @@ export class Pool implements Owner {
     this.#advance()
   }
 
-  /** The error of requests that a closed pool does not take. Most pools end without any, and an error takes a while to make. */
+  /** Returns the error of requests to a closed pool; created on demand, because most pools never need one. */
   #closedReason(): Error {
     const { ClientClosedError, ClientDestroyedError } = errors
     const make = () => (this.#state === 'closed' ? new ClientClosedError() : new ClientDestroyedError())
@@ -138,7 +141,7 @@ export class Pool implements Owner {
     setImmediate(this.#serve)
   }
 
-  /** Something has ended: who waits may go on. */
+  /** Continues after a request or connection has ended: serves the queue, or resolves `close`. */
   #advance(): void {
     if (this.#queue.size > 0) this.#schedule()
     else if (this.#connections.size + this.#openings + this.#arrived.length === 0) {
@@ -177,11 +180,11 @@ export class Pool implements Owner {
     return this.#connections.size + this.#openings < this.#most
   }
 
-  /** False if it has to wait. */
+  /** Starts a request; returns false if it must wait. */
   #place(request: PooledRequest): boolean {
     if (request.over) return true
     if (request.upgrade !== null || request.fresh) {
-      // One of its own, if need be in the place of an idle one.
+      // Open a new connection; at the limit, close an idle one for it.
       if (!this.#hasRoom()) this.#idle[0]?.close()
       if (!this.#hasRoom()) return false
       this.#connect(request)
@@ -193,24 +196,24 @@ export class Pool implements Owner {
     return true
   }
 
-  /** For one request, or for whichever is first in the queue by then. */
+  /** Opens a connection for one request, or (null) for the first in the queue at that time. */
   #connect(only: PooledRequest | null): void {
     this.#openings++
     if (only !== null) this.#reserved++
-    // An upgrade's is given away as a stream.
+    // The connection of an upgrade is handed over as a stream.
     const streamed = (only !== null && only.upgrade !== null) || !this.#direct
     let connection: Connection | null = null
     const buffer = streamed ? null : new ReadBuffer()
     const callback = (bytes: number) => connection === null || connection.readLent(bytes)
     let socket: Socket | undefined
-    let answered = false
-    const onAnswer = (error: Error | null, connected: Socket | null) => {
-      answered = true
+    let settled = false
+    const onSettled = (error: Error | null, connected: Socket | null) => {
+      settled = true
       this.#openings--
       if (only !== null) this.#reserved--
       if (socket !== undefined) this.#opening.delete(socket)
       if (error !== null) {
-        this.#refused(only, error)
+        this.#failFirst(only, error)
       } else if (this.#state === 'destroyed') {
         connected!.destroy()
         this.#advance()
@@ -223,20 +226,20 @@ export class Pool implements Owner {
       }
     }
     try {
-      socket = this.#open(onAnswer, buffer === null ? undefined : { buffer: () => buffer.current, callback })
-      if (socket !== undefined && !answered) this.#opening.add(socket)
+      socket = this.#open(onSettled, buffer === null ? undefined : { buffer: () => buffer.current, callback })
+      if (socket !== undefined && !settled) this.#opening.add(socket)
     } catch (error) {
-      onAnswer(error as Error, null)
+      onSettled(error as Error, null)
     }
   }
 
-  #refused(only: PooledRequest | null, error: Error): void {
+  #failFirst(only: PooledRequest | null, error: Error): void {
     const request = only ?? this.#first()
     request?.fail(error)
     this.#advance()
   }
 
-  /** Takes the request that has waited longest, of those that are no upgrade, out of the queue. */
+  /** Removes and returns the oldest queued request that is not an upgrade. */
   #first(): PooledRequest | null {
     for (const request of this.#queue) {
       if (request.upgrade !== null) continue

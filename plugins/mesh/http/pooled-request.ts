@@ -9,37 +9,37 @@ import type { RequestHead } from './request-head.ts'
 import { requestHead } from './request-head.ts'
 import type { ResponseHead } from './response-head.ts'
 
-/** Connection, as a request that is in progress sees it. */
+/** View of the connection for the request in progress. */
 export interface Carrier {
   abort(reason: Error): void
   resume(): void
   readonly awaitsBody: boolean
 }
 
-/** One request from the queue to the end of its answer, and the controller that its handler holds. */
+/** One request from the queue to the end of its response, and the controller that its handler holds. */
 export class PooledRequest implements DispatchController {
   aborted = false
   paused = false
   reason: Error | null = null
   rawHeaders: string[] | null = null
   rawTrailers: string[] | null = null
-  /** Answered, failed or aborted. */
+  /** Completed, failed or aborted. */
   over = false
-  /** The head of the 101 after which the connection is the handler's. */
+  /** Header section of the 101 response after which the connection belongs to the handler. */
   switching: ResponseHead | null = null
   readonly method: string
   readonly requestHead: RequestHead
   readonly body: DispatchOptions['body']
   readonly upgrade: string | null
-  /** Only a connection that is new may carry it. */
+  /** The request may only be sent on a new connection. */
   readonly fresh: boolean
-  /** Between two bytes of the answer's body, in milliseconds; 0 for any. */
+  /** Longest pause within the response body, in milliseconds; 0: no limit. */
   readonly bodyTimeout: number
-  /** Returns the trailer section; called after the last chunk. */
+  /** Returns the request's trailer section; called after the last chunk. */
   readonly requestTrailers: (() => readonly string[]) | null
-  /** Chunks need no memory of their own. */
+  /** The handler accepts chunks in the connection's read buffer, without a copy. */
   readonly borrows: boolean
-  /** Called when a wait for a connection is over. */
+  /** Called when the wait for a connection ends. */
   onPlaced: (() => void) | undefined
   /** The request for subscribers of undici's diagnostics channels; null without any. */
   readonly observed: ObservedRequest | null
@@ -63,7 +63,7 @@ export class PooledRequest implements DispatchController {
     this.#handler = handler
   }
 
-  /** False if the handler does not want it any more: nothing may be sent. */
+  /** Starts the request; returns false if the handler has aborted it, so that nothing may be sent. */
   begin(carrier: Carrier): boolean {
     this.#placed()
     try {
@@ -87,13 +87,13 @@ export class PooledRequest implements DispatchController {
     const carrier = this.#carrier
     this.#finish()
     this.observed?.failed(this.reason)
-    // First: the handler may throw.
+    // Abort first, because the handler may throw.
     carrier?.abort(this.reason)
     this.#handler.onResponseError?.(this, this.reason)
   }
 
   pause(): void {
-    // The connection may be another's by now.
+    // After the end, the connection may carry another request.
     if (!this.over) this.paused = true
   }
 
@@ -115,7 +115,7 @@ export class PooledRequest implements DispatchController {
     this.#handler.onBodySent?.(chunk as Buffer)
   }
 
-  /** Its body is whole. */
+  /** Called when the whole request body has been written. */
   requestSent(): void {
     this.observed?.bodySent()
     this.#handler.onRequestSent?.()
@@ -124,7 +124,7 @@ export class PooledRequest implements DispatchController {
   head({ status, headers, rawHeaders, text }: ResponseHead): void {
     this.rawHeaders = rawHeaders
     this.observed?.responded(status, rawHeaders, text)
-    // The mesh's own word on the response: a service cannot have it.
+    // Only the mesh sets this header; a service must not.
     delete headers['x-jingwei-fallback']
     try {
       this.#handler.onResponseStart?.(this, status, headers, text)

@@ -2,32 +2,32 @@
 export const smallBytes = 16 * 1024
 /** Size of the buffer for a large body: with 64 KB it costs a third more CPU. */
 export const largeBytes = 256 * 1024
-/** Large buffers that wait for the next large body. A new one costs page faults, and counts as garbage to V8. */
+/** Pool of large buffers. Allocating a new one costs page faults, and puts pressure on V8's garbage collector. */
 const spare: Buffer[] = []
 const mostSpare = 16
 
 /**
- * The memory that a connection reads into: small, and large while a large body arrives. Node asks for it after each
- * read, so an idle connection has the small buffer by the time it is idle.
+ * Read buffer of a connection: small, and large while a large body arrives. Node requests the buffer after each read,
+ * so an idle connection has the small one.
  */
 export class ReadBuffer {
   readonly #small: Buffer = Buffer.allocUnsafeSlow(smallBytes)
   #current: Buffer = this.#small
-  /** A large buffer of which the paused request still has a part. */
+  /** Large buffer of which the paused request still has a view. */
   #lent: Buffer | null = null
 
   get current(): Buffer {
     return this.#current
   }
 
-  /** Returns whether `choose` is to be called after a read of so many bytes: not where a small buffer sufficed. */
+  /** Returns whether `choose` must be called after a read of so many bytes: not if a small buffer was sufficient. */
   isToChange(bytes: number): boolean {
     return bytes === smallBytes || this.#current !== this.#small
   }
 
   /**
-   * Chooses the memory of the next read. `remaining` is how many bytes the response still has, `isLent` whether its
-   * request has paused, and so may use the current memory until it resumes.
+   * Chooses the buffer of the next read. `remaining` is the number of bytes that the response still has. `isLent`: its
+   * request has paused and may use the current buffer until it resumes.
    */
   choose(remaining: number, isLent: boolean): void {
     if (this.#current === this.#small) {
@@ -39,7 +39,7 @@ export class ReadBuffer {
     }
   }
 
-  /** The request has resumed: it needs nothing any more of what it was lent. */
+  /** Called when the request resumes: it no longer uses the lent buffer. */
   resumed(): void {
     if (this.#lent !== null) giveBack(this.#lent)
     this.#lent = null

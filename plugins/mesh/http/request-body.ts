@@ -6,23 +6,23 @@ import { discardBody } from './discard-body.ts'
 import type { PooledRequest } from './pooled-request.ts'
 import { trailerLines } from './request-head.ts'
 
-/** A body up to this many bytes is worth copying into its head's write. */
+/** Largest body that is copied, to be written together with the header section. */
 const oneWrite = 4 * 1024
 
-/** Methods whose requests say so if they carry nothing (RFC 9110, 8.6). */
+/** Methods whose requests have `Content-Length: 0` if they have no body (RFC 9110, 8.6). */
 const meantToCarry = new Set(['POST', 'PUT', 'PATCH', 'QUERY', 'PROPFIND', 'PROPPATCH'])
 
-/** A body on its way. */
+/** A request body that is being sent. */
 export interface Sending {
-  /** The connection takes more. */
+  /** Called when the socket accepts more data. */
   drained(): void
-  /** Drops the rest of the body, as the exchange is over. */
+  /** Discards the rest of the body, because the exchange is over. */
   stop(error: Error | null): void
 }
 
 /**
- * Sends a request. Null if all of it has gone out; else its body follows, and `done` is called when that has ended or,
- * with an error, cannot. Throws undici's errors for a body that does not fit its head.
+ * Sends a request. Returns null if all of it has been written. Otherwise the body follows, and `done` is called when it
+ * has ended or, with an error, has failed. Throws undici's errors for a body that does not match its Content-Length.
  */
 export function send(socket: Socket, request: PooledRequest, done: (error: Error | null) => void): Sending | null {
   const { requestHead, method, body } = request
@@ -80,7 +80,7 @@ abstract class StreamedBody implements Sending {
     this.#socket = socket
     this.#request = request
     this.#done = done
-    // Bytes that are here leave with the head. It does not wait for others: it may be all that the service needs (413).
+    // Header section and available bytes leave in one write. Do not wait for more: the headers may suffice for a 413.
     setImmediate(this.#sendHead)
   }
 
@@ -140,7 +140,7 @@ abstract class StreamedBody implements Sending {
     return more
   }
 
-  /** The body is whole. */
+  /** Ends the body: writes the last chunk and the trailer section. */
   protected finish(): void {
     if (this.over) return
     const { requestHead, method, requestTrailers } = this.#request
@@ -172,16 +172,16 @@ abstract class StreamedBody implements Sending {
   }
 }
 
-/** A stream ends with its exchange, and is not waited for. */
+/** Sends a stream; the exchange may end before the stream does. */
 class StreamSending extends StreamedBody {
   readonly #source: Readable
 
   constructor(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, source: Readable) {
     super(socket, request, done)
     this.#source = source
-    // Stays: it may fail after its end, which concerns nobody.
+    // Never removed: the stream may fail after its end, and an unhandled `error` would end the process.
     source.on('error', (error) => this.fail(error))
-    // Events from before the listeners were added are repeated, in the next tick.
+    // Repeat events from before the listeners were added, in the next tick.
     if (source.errored !== null) process.nextTick(() => this.fail(source.errored!))
     else if (source.readableEnded) process.nextTick(() => this.finish())
     else if (source.destroyed) process.nextTick(() => this.fail(new errors.RequestAbortedError()))
@@ -190,7 +190,7 @@ class StreamSending extends StreamedBody {
         .on('data', (chunk: Buffer | string) => this.#take(chunk))
         .once('end', () => this.finish())
         .once('close', () => this.over || this.fail(new errors.RequestAbortedError()))
-        .resume() // someone may have paused it
+        .resume() // it may be paused
     }
   }
 
@@ -214,7 +214,7 @@ class StreamSending extends StreamedBody {
   }
 }
 
-/** Sends a body that can be iterated. */
+/** Sends an iterable body. */
 function iterate(socket: Socket, request: PooledRequest, done: (error: Error | null) => void, body: object): Sending {
   if (typeof body === 'object' && (Symbol.asyncIterator in body || Symbol.iterator in body)) {
     return new IteratedBody(socket, request, done, body as Source)
@@ -262,7 +262,7 @@ class IteratedBody extends StreamedBody {
     if (this.over) return
     this.over = true
     this.goOn()
-    // At once, since what it waits for may never come.
+    // Do not wait for a pending `next()`, which may never settle.
     void this.#returnIterator().catch(() => {})
   }
 

@@ -5,11 +5,11 @@ import { errors } from '../core/undici.ts'
 export interface RequestHead {
   /** The request target: path and query. */
   readonly target: string
-  /** Up to the fields that frame the body; its blank line is still to come. A character a byte. */
+  /** Request line and fields in Latin-1, without the fields that frame the body and without the blank line. */
   readonly text: string
   /** Length of the body by the caller's Content-Length; null without one. */
   readonly length: number | null
-  /** Nothing must follow it on its connection. */
+  /** No further request may be sent on the connection. */
   readonly last: boolean
 }
 
@@ -20,7 +20,10 @@ const notInValue = /[^\t\x20-\x7e\x80-\xff]/
 
 type Value = string | number | readonly string[] | null | undefined
 
-/** Throws undici's `InvalidArgumentError` for what must not go on the wire, such as line ends in a value. */
+/**
+ * Builds the request's header section. Throws undici's `InvalidArgumentError` for invalid input, such as CR or LF in a
+ * value.
+ */
 export function requestHead(opts: DispatchOptions, host: string): RequestHead {
   const { method, path, headers } = opts
   const target = opts.query ? withQuery(path, opts.query) : path
@@ -40,14 +43,14 @@ export function requestHead(opts: DispatchOptions, host: string): RequestHead {
   if (typeof upgrade === 'string' && (upgrade === '' || notInValue.test(upgrade))) {
     throw new InvalidArgumentError('invalid upgrade')
   }
-  // A service that overlooks a body which nobody expects would take it for the next request.
+  // Close after an unexpected body: a service that ignores it would parse it as the next request.
   const last = fields.closes || opts.reset === true || (carriesBody(opts.body) && bodiless.has(method))
   const connection = typeof upgrade === 'string' ? `upgrade\r\nupgrade: ${upgrade}` : last ? 'close' : 'keep-alive'
   const line = `${method} ${target} HTTP/1.1\r\nhost: ${fields.host ?? host}\r\nconnection: ${connection}\r\n`
   return { target, text: line + fields.text, length: fields.length, last }
 }
 
-/** Returns lines for a header that is added to a header section; not one that frames the message. */
+/** Returns the lines of a header to add. Throws for a header that frames the message. */
 export function headerLines(name: string, value: string | readonly string[]): string {
   const fields = new HeadFields()
   fields.add(name, value)
@@ -57,7 +60,7 @@ export function headerLines(name: string, value: string | readonly string[]): st
   return fields.text
 }
 
-/** An empty body is no body, as with undici: many clients pass `''` for every GET. */
+/** Returns whether there is a body. An empty one is none, as in undici: many clients pass `''` for every GET. */
 function carriesBody(body: DispatchOptions['body']): boolean {
   if (body === null || body === undefined || body === '') return false
   return !(body instanceof Uint8Array) || body.byteLength > 0
@@ -88,7 +91,10 @@ class HeadFields {
     this.text += `${name}: ${value}\r\n`
   }
 
-  /** Returns whether a header belongs to the connection or frames the message; these are checked, and written elsewhere. */
+  /**
+   * Checks a header of the connection or of the framing, which is written elsewhere; returns false for any other
+   * header.
+   */
   #takes(name: string, value: string): boolean {
     switch (name) {
       case 'host':
@@ -102,9 +108,9 @@ class HeadFields {
         this.length = Number(value)
         return true
       case 'connection': {
-        const word = value.toLowerCase()
-        if (word !== 'close' && word !== 'keep-alive') throw new InvalidArgumentError('invalid connection header')
-        this.closes ||= word === 'close'
+        const option = value.toLowerCase()
+        if (option !== 'close' && option !== 'keep-alive') throw new InvalidArgumentError('invalid connection header')
+        this.closes ||= option === 'close'
         return true
       }
       case 'expect':
@@ -119,7 +125,7 @@ class HeadFields {
   }
 }
 
-/** Names that are tokens, as most have been before: to look there takes a third of the time. */
+/** Cache of valid header names: a lookup takes a third of the time of the check. */
 const sound = new Set<string>()
 const mostSound = 1000
 
@@ -128,7 +134,7 @@ function learn(name: unknown): void {
   if (sound.size < mostSound && name.length <= 64) sound.add(name)
 }
 
-/** Lengths of the names that `#takes` knows: most others need not be looked at. */
+/** Lengths of the names that `#takes` handles; names of other lengths need no lookup. */
 const special = new Set(
   ['host', 'content-length', 'connection', 'expect', 'transfer-encoding', 'keep-alive', 'upgrade'].map((n) => n.length)
 )
@@ -144,7 +150,7 @@ function withQuery(path: string, query: Record<string, unknown>): string {
   return text === '' ? path : `${path}?${text}`
 }
 
-/** A body's trailers as lines (RFC 9110, 6.5); name, value, name, value. */
+/** Returns the trailer section (RFC 9110, 6.5) of fields given as name, value, name, value. */
 export function trailerLines(fields: readonly string[]): string {
   let text = ''
   for (let i = 0; i + 1 < fields.length; i += 2) {

@@ -1,19 +1,22 @@
-/** Reads status lines and fields, strictly (RFC 9112, 4 and 5): what other readers might take otherwise is refused. */
+/**
+ * Strict parser of status lines and fields (RFC 9112, 4 and 5): it rejects input that other parsers could read
+ * differently.
+ */
 import type { IncomingHttpHeaders } from 'node:http'
 import { MalformedResponse } from './malformed.ts'
 
 export interface ResponseHead {
-  /** The version's second digit. */
+  /** Minor version: 0 or 1. */
   readonly minor: number
   readonly status: number
-  /** The reason phrase, a character a byte. */
+  /** Reason phrase in Latin-1. */
   readonly text: string
   readonly headers: IncomingHttpHeaders
-  /** Name, value, name, value, as they came. */
+  /** Fields as received: name, value, name, value. */
   readonly rawHeaders: string[]
 }
 
-/** Headers by name, without what objects inherit: a service may send one named `constructor`. */
+/** Headers by name, without a prototype: a service may send a header named `constructor`. */
 class Fields {}
 Object.setPrototypeOf(Fields.prototype, null)
 Reflect.deleteProperty(Fields.prototype, 'constructor')
@@ -22,14 +25,14 @@ const bad = 0
 const good = 1
 const upper = 2
 
-/** Kinds of characters of a name (RFC 9110, 5.6.2: tchar). */
+/** Kinds of characters in a field name (RFC 9110, 5.6.2: tchar). */
 const nameCharacters = new Uint8Array(256)
 for (const c of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") nameCharacters[c.charCodeAt(0)] = good
 for (const c of 'ABCDEFGHIJKLMNOPQRSTUVWXYZ') nameCharacters[c.charCodeAt(0)] = upper
 
 const [tab, lf, cr, space, colon, del] = [9, 10, 13, 32, 58, 127] as const
 
-/** The lines of `text` up to `end`, which is where the blank line begins. */
+/** Parses a header section: the lines of `text` up to `end`, where the blank line begins. */
 export function parseHead(text: string, end: number): ResponseHead {
   const minor = text.charCodeAt(7) - 48
   const status = digits(text, 9, 12)
@@ -50,13 +53,16 @@ export function parseHead(text: string, end: number): ResponseHead {
   return { minor, status, text: text.slice(13, lineEnd), headers, rawHeaders }
 }
 
-/** Of a head whose rest may still be to come: what is no HTTP is not waited for. */
+/** Checks the start of an incomplete header section, so that a response which is not HTTP fails at once. */
 export function checkBeginning(text: string): void {
   if (text.startsWith('HTTP/1.') || 'HTTP/1.'.startsWith(text)) return
   throw new MalformedResponse('HPE_INVALID_CONSTANT', 'the response does not begin with HTTP/1')
 }
 
-/** Of such a head from `start` on: to a service that ends lines in another way, the blank line would never come. */
+/**
+ * Checks the line ends of an incomplete header section from `start`; with bare LFs, its blank line would never be
+ * found.
+ */
 export function checkLines(text: string, start: number): void {
   for (let at = text.indexOf('\n', start); at >= 0; at = text.indexOf('\n', at + 1)) {
     if (text.charCodeAt(at - 1) !== cr)
@@ -64,7 +70,9 @@ export function checkLines(text: string, start: number): void {
   }
 }
 
-/** Trailers, too. Several of one name become a list. Into `raw` they go as they came. */
+/**
+ * Parses fields of a header or trailer section. Repeated ones become a list; `raw` receives all of them as they came.
+ */
 export function parseFields(text: string, start: number, end: number, raw: string[]): IncomingHttpHeaders {
   const headers = new Fields() as Record<string, string | string[] | undefined>
   let at = start
@@ -106,7 +114,7 @@ export function parseFields(text: string, start: number, end: number, raw: strin
   return headers
 }
 
-/** RFC 9110, 5.5: no control character but the tab. */
+/** Rejects control characters in a field value, except tab (RFC 9110, 5.5). */
 function checkContent(c: number): void {
   if ((c < space && c !== tab) || c === del) {
     throw new MalformedResponse('HPE_INVALID_HEADER_TOKEN', 'a control character in the header section')
@@ -125,11 +133,13 @@ function digits(text: string, start: number, end: number): number {
   return number
 }
 
-/** End of a body, in place of a number of bytes: by its chunks, or with the connection. */
+/** Values in place of a body length: the body ends with its last chunk, or with the connection. */
 export const chunked = -1
 export const untilClose = -2
 
-/** RFC 9112, 6.3, without what it allows for old services: a framing in doubt is refused. */
+/**
+ * Returns the length of the body (RFC 9112, 6.3), without the leniency for old services: ambiguous framing is rejected.
+ */
 export function bodyLength({ status, headers }: ResponseHead, method: string): number {
   const { 'transfer-encoding': coding, 'content-length': announced } = headers as Record<string, string | string[]>
   if (announced !== undefined) {
@@ -156,13 +166,13 @@ function isBodiless(status: number, method: string): boolean {
 /** Returns whether the header section allows another request on the connection (RFC 9112, 9.3). */
 export function isPersistent({ minor, status, headers }: ResponseHead): boolean {
   const { connection } = headers
-  // Should the body that must not come be on its way, the next request would be answered with it.
+  // If the service sends the forbidden body all the same, it would be parsed as the next response.
   if ((status === 204 || status === 304) && announcesBody(headers)) return false
   if (connection === undefined) return minor === 1
   const tokens = String(connection).toLowerCase()
   if (/(^|[\s,])close([\s,]|$)/.test(tokens)) return false
   if (minor === 1) return true
-  // RFC 9112, 6.1: chunks from HTTP/1.0 are framing at fault.
+  // Chunked coding in HTTP/1.0 is faulty framing (RFC 9112, 6.1).
   return /(^|[\s,])keep-alive([\s,]|$)/.test(tokens) && headers['transfer-encoding'] === undefined
 }
 
@@ -170,7 +180,9 @@ function announcesBody({ 'content-length': length, 'transfer-encoding': coding }
   return coding !== undefined || (length !== undefined && Number(length) > 0)
 }
 
-/** Returns how long the service says that it keeps an idle connection, in milliseconds; null if it does not say. */
+/**
+ * Returns the service's idle timeout of the connection (`Keep-Alive: timeout`) in milliseconds; null if it sent none.
+ */
 export function idleHint({ 'keep-alive': hint }: IncomingHttpHeaders): number | null {
   const seconds = hint === undefined ? null : /(?:^|[\s,])timeout=(\d+)/i.exec(String(hint))
   return seconds === null ? null : Number(seconds[1]) * 1000

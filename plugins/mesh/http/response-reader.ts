@@ -15,9 +15,9 @@ import {
   untilClose
 } from './response-head.ts'
 
-/** Informational responses that are passed on before the final one. They are hints, and a service may send any number. */
+/** Most informational responses that are passed on before the final one; a service may send any number. */
 const mostInformational = 32
-/** Payload up to this many bytes is worth moving, to be handed over together with that of the chunk before. */
+/** Largest chunk payload that is moved, to be passed on together with that of the previous chunk. */
 const smallChunk = 4 * 1024
 
 const idle = 0
@@ -26,39 +26,39 @@ const sized = 2
 const chunks = 3
 const trailers = 4
 const toTheEnd = 5
-/** All of it is here; its reader, who has paused, does not know yet. */
+/** The response is complete, but its paused request has not received the end yet. */
 const whole = 6
 
-/** Reads one connection's responses, byte by byte as they come (RFC 9112). */
+/** Incremental parser of one connection's responses (RFC 9112). */
 export class ResponseReader {
-  /** Bytes that came behind a response, or before a request. */
+  /** Bytes that arrived after a response, or without a request. */
   surplus: Buffer | null = null
-  /** The last head's word on whether another request may follow. */
+  /** True if the last response allows another request on the connection. */
   persistent = true
-  /** Time for which the service keeps the idle connection, if it has said so. */
+  /** Idle timeout of the service in milliseconds (`Keep-Alive: timeout`); null if it sent none. */
   idleHintMs: number | null = null
-  /** It is telling its request something just now, and goes on by itself. */
+  /** True inside the read loop, which continues by itself. */
   busy = false
-  /** Bytes of a header section, and of a trailer section, at most. */
+  /** Most bytes of a header section, and of a trailer section. */
   readonly #maxHeaderSize: number
   #request: PooledRequest | null = null
   #state = idle
   /** Bytes left of a body of a known length. */
   #left = 0
   readonly #framing = new ChunkFraming()
-  /** The part of a head, or of trailers, that is here. */
+  /** Received part of a header or trailer section. */
   #text = ''
   #informational = 0
-  /** Chunks and heads. */
+  /** Number of chunks and header sections. */
   #messages = 0
-  /** Came while the request had paused. */
+  /** Bytes that arrived while the request was paused. */
   #held: Buffer | null = null
 
   constructor(maxHeaderSize: number) {
     this.#maxHeaderSize = maxHeaderSize
   }
 
-  /** Returns the number of messages since it was last asked. */
+  /** Returns the number of messages since the last call. */
   takeMessages(): number {
     const messages = this.#messages
     this.#messages = 0
@@ -72,7 +72,7 @@ export class ResponseReader {
     this.#informational = 0
   }
 
-  /** The request was not sent after all. */
+  /** Resets the reader if the request was not sent. */
   cancel(): void {
     this.#request = null
     this.#state = idle
@@ -82,24 +82,24 @@ export class ResponseReader {
     return this.#state === idle
   }
 
-  /** The head is here, the end is not. */
+  /** True between the end of the header section and the end of the response. */
   get inBody(): boolean {
     return this.#state > head
   }
 
-  /** Bytes or an end are here that a paused request has not got yet. */
+  /** True if a paused request has not received all bytes, or the end, yet. */
   get holds(): boolean {
     return this.#held !== null || this.#state === whole
   }
 
-  /** Bytes of the response that are still to come; where its framing does not say, whether it looks finished. */
+  /** Bytes of the response that have not arrived; without a known length 0 if it looks complete, else infinity. */
   get remaining(): number {
     if (this.#state === sized) return this.#left - (this.#held?.length ?? 0)
     if (this.#state <= head || this.#state === trailers || this.#state === whole) return 0
     return this.#held?.toString('latin1', this.#held.length - 4) === '\r\n\r\n' ? 0 : Number.POSITIVE_INFINITY
   }
 
-  /** A part of `buffer`; `lent` if its memory will be used again. Throws `MalformedResponse`. */
+  /** Reads a part of `buffer`; `lent`: its memory will be reused. Throws `MalformedResponse`. */
   read(buffer: Buffer, start: number, end: number, lent: boolean): void {
     if (this.#held !== null) {
       this.#held = Buffer.concat([this.#held, buffer.subarray(start, end)])
@@ -112,14 +112,14 @@ export class ResponseReader {
     else this.#held = rest
   }
 
-  /** The request has resumed. */
+  /** Reads the held bytes after the request has resumed. */
   readHeld(): void {
     const held = this.#held ?? Buffer.alloc(0)
     this.#held = null
     this.read(held, 0, held.length, false)
   }
 
-  /** The service has closed its side; false if something was still to come. */
+  /** Called when the service has closed its side; returns false if the response is incomplete. */
   finish(): boolean {
     if (this.#state === toTheEnd && this.#held === null) {
       this.#state = whole
@@ -128,7 +128,7 @@ export class ResponseReader {
     return this.#state === idle || this.#state === whole
   }
 
-  /** Up to where it read: as far as there is something, unless the request pauses, ends or its answer is over. */
+  /** Reads until the request pauses or ends, the response is complete, or no bytes are left; returns the position. */
   #run(buffer: Buffer, start: number, end: number, lent: boolean): number {
     this.busy = true
     try {
@@ -156,7 +156,7 @@ export class ResponseReader {
           const to = Math.min(end, at + this.#left)
           this.#left -= to - at
           if (this.#left === 0) this.#state = whole
-          hand(request, buffer, at, to, lent)
+          deliver(request, buffer, at, to, lent)
           at = to
           break
         }
@@ -164,7 +164,7 @@ export class ResponseReader {
           at = this.#readChunks(request, buffer, at, end, lent)
           break
         case toTheEnd:
-          hand(request, buffer, at, end, lent)
+          deliver(request, buffer, at, end, lent)
           at = end
           break
         case trailers:
@@ -181,11 +181,11 @@ export class ResponseReader {
     request.end()
   }
 
-  /** Up to the blank line; what is not whole yet is kept as text. */
+  /** Returns the position of the blank line in `#text`, to which the bytes are appended; -1 if it has not arrived. */
   #gather(buffer: Buffer, at: number, end: number): number {
     const before = this.#text.length
     const limit = Math.min(end, at + this.#maxHeaderSize + 4 - before)
-    // Looked for in the bytes first: behind it there may be more heads, each of which would be decoded again and again.
+    // Search in the bytes first: more header sections may follow, which would be decoded again and again.
     const blank = before === 0 ? buffer.subarray(at, limit).indexOf('\r\n\r\n', 0, 'latin1') : -1
     const text = buffer.toString('latin1', at, blank < 0 ? limit : at + blank + 4)
     this.#text = before === 0 ? text : this.#text + text
@@ -221,7 +221,7 @@ export class ResponseReader {
     return at + blank + 4 - before
   }
 
-  /** From here on the connection speaks another protocol (RFC 9110, 7.8). */
+  /** Handles a 101 response: the connection switches to another protocol (RFC 9110, 7.8). */
   #switch(request: PooledRequest, read: ResponseHead): void {
     this.persistent = false
     if (request.upgrade !== null && read.headers.upgrade !== undefined) {
@@ -230,13 +230,13 @@ export class ResponseReader {
       request.switching = read
       return
     }
-    // No interceptor and no caller is given it: what they throw is not the instance's fault, and this is.
+    // Thrown here, so that it counts as a failure of the instance; an error of a caller would not.
     throw new MalformedResponse('HPE_UNEXPECTED_UPGRADE', 'the response switches to a protocol that was not requested')
   }
 
   #readTrailers(request: PooledRequest, buffer: Buffer, at: number, end: number): number {
     const before = this.#text.length
-    // As if behind a field, so that trailers and none end alike.
+    // Starts with a line end, so that an empty trailer section ends with a blank line as well.
     if (before === 0) this.#text = '\r\n'
     const blank = this.#gather(buffer, at, end)
     if (blank < 0) {
@@ -253,8 +253,8 @@ export class ResponseReader {
   }
 
   /**
-   * Reads chunks that follow each other, and hands their payload over as one. Every handler's work is by call: for a
-   * chunk a byte, as a service may send them, it would be seconds for a megabyte.
+   * Reads consecutive chunks, and passes on their payload as one. The cost of handlers is per call: with chunks of one
+   * byte, which a service may send, a megabyte would take seconds.
    */
   #readChunks(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): number {
     const framing = this.#framing
@@ -271,7 +271,7 @@ export class ResponseReader {
         if (payloadEnd === payload) payload = payloadEnd = at
         else if (length > smallChunk) break
         this.#messages++
-        // Overwrites what stood around the chunks, which has been read.
+        // Moves the payload over the framing, which has been read.
         if (length === 1) buffer[payloadEnd] = buffer[at]!
         else if (payloadEnd < at) buffer.copyWithin(payloadEnd, at, at + length)
         at += length
@@ -280,13 +280,13 @@ export class ResponseReader {
       }
       if (framing.isLast) this.#state = trailers
     } finally {
-      if (payloadEnd > payload) hand(request, buffer, payload, payloadEnd, lent)
+      if (payloadEnd > payload) deliver(request, buffer, payload, payloadEnd, lent)
     }
     return at
   }
 }
 
-function hand(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): void {
+function deliver(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): void {
   request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(start, end)) : part(buffer, start, end))
 }
 

@@ -6,26 +6,26 @@ export interface GradientOptions {
   readonly window: number
 }
 
-/** Windows with fewer samples go on until they have these: a mean of less says nothing. */
+/** A window with fewer samples is extended: the mean of fewer is not reliable. */
 const leastSamples = 10
-/** Share of each new estimate that is taken over. */
+/** Weight of each new estimate of the limit. */
 const smoothing = 0.2
-/** Weight of a window in the long-term mean: that of an average over 600. */
+/** Weight of a window in the long-term mean: that of an average over 600 windows. */
 const weight = 2 / 601
-/** Windows that weigh the same at first, so that none of them does so for minutes. */
+/** First windows, which have equal weights, so that the very first does not dominate the mean for minutes. */
 const warmUp = 10
 
 /**
- * A limit on concurrency that follows latency, as Netflix's Gradient2 does: where the mean of the last window is
- * above the long-term mean by more than the tolerance, a queue is building up at the service, and the limit shrinks
- * by their ratio, by half at most; else it grows by the room for a burst, the square root of the limit.
+ * Concurrency limit that adapts to latency, like Netflix's Gradient2. If the mean latency of the last window exceeds
+ * the long-term mean by more than the tolerance, a queue is building up at the service: the limit shrinks by their
+ * ratio, at most by half. Otherwise it grows by its square root, the room for a burst.
  */
 export class GradientLimit {
   readonly #options: GradientOptions
   #limit: number
-  /** Milliseconds; null until measured. */
+  /** Long-term mean latency in milliseconds; null before the first window. */
   longMs: number | null = null
-  /** Of the last window. */
+  /** Mean latency of the last window in milliseconds; null before the first window. */
   shortMs: number | null = null
   #windowEnd: number | null = null
   #windows = 0
@@ -42,7 +42,7 @@ export class GradientLimit {
     return Math.floor(this.#limit)
   }
 
-  /** An answer's latency, and how many were in flight with it. */
+  /** Adds the latency of a response, with the number of attempts in flight at its end. */
   sample(nowMs: number, latencyMs: number, inFlight: number): void {
     this.#sum += latencyMs
     this.#samples++
@@ -58,11 +58,11 @@ export class GradientLimit {
     this.#windows++
     let long = this.longMs ?? short
     long += (short - long) * (this.#windows <= warmUp ? 1 / this.#windows : weight)
-    // After a long time of overload, the way back is not to take as long.
+    // After a long overload, let the long-term mean fall faster.
     if (long > short * 2) long *= 0.95
     this.shortMs = short
     this.longMs = long
-    // Latency says nothing about the limit if half of it was enough.
+    // Latency does not depend on the limit if less than half of it was used.
     if (this.#mostInFlight < this.#limit / 2) return
     const gradient = short === 0 ? 1 : Math.max(0.5, Math.min(1, (this.#options.tolerance * long) / short))
     const estimate = this.#limit * gradient + Math.sqrt(this.#limit)

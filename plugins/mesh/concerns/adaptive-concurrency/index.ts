@@ -15,7 +15,7 @@ import { adaptiveConcurrencyKey } from './options.ts'
 
 const limiterKey = new StateKey<Limiter>('adaptive-concurrency')
 
-/** Bounds what is in flight by a limit that follows the latency. */
+/** Limits attempts in flight by a limit that adapts to the latency. */
 export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: options, timeout }) => {
   if (!options) return null
   const limiter = service.state(limiterKey, (deps) => new Limiter(service, options, deps))
@@ -32,11 +32,11 @@ export const adaptiveConcurrency: Layer = (service, { adaptiveConcurrency: optio
 }
 
 class Limiter implements ServiceState {
-  /** Attempts without headers yet: streams that run on are no sign of load. */
+  /** Attempts without response headers; running streams are no sign of load. */
   inFlight = 0
   readonly gradient: GradientLimit
   readonly now: () => number
-  /** Counts an attempt that was refused, or would have been. */
+  /** Counts an attempt that was refused, or would have been in shadow mode. */
   readonly refuse: () => void
   readonly close: () => void
   readonly #mode: AdaptiveConcurrencyOptions['mode']
@@ -72,7 +72,7 @@ class LimiterHandler extends OutcomeHandler {
 
   protected override ended(outcome: Outcome, latencyMs: number, nowMs: number): void {
     const limiter = this.#limiter
-    // An error is quick or slow for reasons of its own.
+    // The latency of an error does not show the load.
     if (outcome === 'success' || outcome === 'timeout') limiter.gradient.sample(nowMs, latencyMs, limiter.inFlight)
     limiter.inFlight--
   }

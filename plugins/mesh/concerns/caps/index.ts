@@ -7,13 +7,13 @@ import type { Service } from '../../core/service.ts'
 import { StateKey } from '../../core/service-state.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, MeshDeps } from '../../core/types.ts'
 import { WaitQueue } from '../../core/waiting.ts'
-import { PlaceHandler, Places } from './places.ts'
+import { PermitHandler, Permits } from './permits.ts'
 import { ShadowCaps } from './shadow-caps.ts'
 
 const capsKey = new StateKey<Caps>('caps')
 const shadowCapsKey = new StateKey<ShadowCaps>('caps')
 
-/** Bounds what is in flight and what waits. Those of an instance are kept by its endpoint, and `select` minds them. */
+/** Limits attempts in flight and queued ones. The caps of an instance are enforced by its endpoint and by `select`. */
 export const caps: Layer = (service, { circuitBreaker: options }) => {
   if (!options) return null
   if (options.mode === 'shadow') {
@@ -24,8 +24,8 @@ export const caps: Layer = (service, { circuitBreaker: options }) => {
   return (dispatch) => (opts, handler) => kept.admit(dispatch, opts, handler)
 }
 
-/** Gives each attempt a connection to use, or a place in the queue for one. */
-class Caps extends Places {
+/** Admits each attempt, queues it, or refuses it. */
+class Caps extends Permits {
   readonly close: () => void
   readonly #queue: WaitQueue
   readonly #overflows: Readonly<Record<'maxConnections' | 'maxPendingRequests' | 'maxRequests', () => void>>
@@ -62,7 +62,7 @@ class Caps extends Places {
 
   #run(dispatch: Dispatch, opts: DispatchOptions, handler: DispatchHandler): boolean {
     this.active++
-    return dispatch(opts, new PlaceHandler(handler, this))
+    return dispatch(opts, new PermitHandler(handler, this))
   }
 
   #refuse(cap: 'maxPendingRequests' | 'maxRequests', opts: DispatchOptions, handler: DispatchHandler): boolean {
@@ -74,7 +74,7 @@ class Caps extends Places {
 
   override release(): void {
     this.active--
-    // One that fails at once comes back here: the loop below goes on with the next, not a loop within it.
+    // An attempt that fails at once calls this again: let the running loop go on instead of nesting another.
     if (this.#draining) return
     this.#draining = true
     try {

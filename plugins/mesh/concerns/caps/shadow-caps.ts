@@ -2,10 +2,10 @@ import type { CircuitBreakerOptions } from '../../core/circuit-breaker-options.t
 import { shadowCounter } from '../../core/metrics.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, Endpoint, MeshDeps } from '../../core/types.ts'
-import { PlaceHandler, Places } from './places.ts'
+import { PermitHandler, Permits } from './permits.ts'
 
-/** Counts what would have been refused, which then takes no place; what would have waited does. */
-export class ShadowCaps extends Places {
+/** Counts attempts that would have been refused; these take no permit, and attempts that would have been queued do. */
+export class ShadowCaps extends Permits {
   readonly #shadowed: () => void
   readonly #most: number
   readonly #mostOfInstance: number
@@ -23,7 +23,7 @@ export class ShadowCaps extends Places {
       return dispatch(opts, handler)
     }
     this.active++
-    const result = dispatch(opts, new PlaceHandler(handler, this))
+    const result = dispatch(opts, new PermitHandler(handler, this))
     const at = opts.call!.selected?.endpoint
     if (at !== undefined && at.active > this.#mostOfInstance && this.#allFull(at)) this.#shadowed()
     return result

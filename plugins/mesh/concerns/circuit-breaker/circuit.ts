@@ -13,26 +13,26 @@ export interface CircuitOptions {
 
 export interface CircuitStatus {
   readonly state: CircuitState
-  /** Answers that the ratios are taken of: those of the window, or of the ramp. */
+  /** Calls from which the ratios are computed: those of the window or, half-open, of the ramp. */
   readonly requests: number
   readonly errorRatio: number
   readonly slowRatio: number
-  /** Share of the attempts that are let through just now. */
+  /** Share of the calls that is admitted now. */
   readonly admitted: number
-  /** Calls that passed and are not answered. */
+  /** Admitted calls without an outcome yet. */
   readonly inFlight: number
-  /** When open: until the first probe. */
+  /** Milliseconds until the first probe; 0 if the circuit is not open. */
   readonly retryInMs: number
 }
 
 const refused = -1
 
 /**
- * Closed: all pass, and a ratio of failed or slow answers within the window opens it. Open: none pass for a while.
- * Half-open: one probe at a time until one is answered well, which begins the ramp; along it the share of attempts
- * that pass grows from 0 to 1, and never less than one is under way. Bad answers on the ramp open it again.
+ * Closed: all calls are admitted; the ratio of failed or slow ones in the window can open the circuit. Open: none is
+ * admitted for `openFor`. Half-open: one probe at a time until one succeeds. That begins the ramp, along which the
+ * admitted share grows from 0 to 1, with at least one call in flight. Failures on the ramp open the circuit again.
  *
- * Each attempt that passes gets a ticket, to be settled once. Outcomes of attempts from before it opened are ignored.
+ * Each admitted call gets a ticket, to be settled once. Outcomes of calls from before the circuit opened are ignored.
  */
 export class Circuit {
   readonly #options: CircuitOptions
@@ -41,12 +41,12 @@ export class Circuit {
   readonly #onChange: (to: CircuitState, reason: string) => void
   readonly #window: RollingWindow
   #state: CircuitState = 'closed'
-  /** Number of times that it has opened: the ticket of attempts that pass until it opens again. */
+  /** Number of times that the circuit has opened; the ticket of calls that are admitted until it opens again. */
   #generation = 0
   #inFlight = 0
   #openUntil = 0
   #probedAt = 0
-  /** When the first probe was answered well; null while none was. */
+  /** Time at which the first probe succeeded; null before. */
   #rampFrom: number | null = null
   #requests = 0
   #failed = 0
@@ -65,29 +65,29 @@ export class Circuit {
     this.#window = new RollingWindow(options.window)
   }
 
-  /** State by the clock, which changes it also while no attempts come. */
+  /** Current state; it also changes by time alone, without calls. */
   get state(): CircuitState {
     if (this.#state !== 'closed') this.#advance(this.#now())
     return this.#state
   }
 
-  /** Milliseconds for which it stays open; 0 if it is not open. */
+  /** Milliseconds for which the circuit stays open; 0 if it is not open. */
   get retryInMs(): number {
     return this.#state === 'open' ? Math.max(0, this.#openUntil - this.#now()) : 0
   }
 
-  /** Returns a ticket, or a negative number if the attempt must not pass. */
+  /** Returns a ticket, or a negative number if the call is refused. */
   admit(): number {
-    if (this.#state !== 'closed' && !this.#lets(this.#now())) return refused
+    if (this.#state !== 'closed' && !this.#admits(this.#now())) return refused
     this.#inFlight++
     return this.#generation
   }
 
-  #lets(now: number): boolean {
+  #admits(now: number): boolean {
     this.#advance(now)
     if (this.#state === 'closed') return true
     if (this.#state === 'open') return false
-    // A probe that is never answered must not be the last one.
+    // A probe without an outcome must not block further ones.
     if (this.#inFlight === 0 || now - this.#probedAt >= this.#options.openFor) {
       this.#probedAt = now
       return true
@@ -111,7 +111,7 @@ export class Circuit {
     }
   }
 
-  /** Counts the outcome of an attempt that passed. */
+  /** Counts the outcome of an admitted call. */
   settle(ticket: number, failed: boolean, slow: boolean, now = this.#now()): void {
     if (!this.#leave(ticket)) return
     if (this.#state === 'half-open') this.#advance(now)
@@ -129,7 +129,7 @@ export class Circuit {
     else this.#rampFrom ??= now
   }
 
-  /** Takes an attempt back that passed and says nothing of the service, such as one whose caller left. */
+  /** Ends an admitted call without counting it, such as one whose caller disconnected. */
   forget(ticket: number): void {
     this.#leave(ticket)
   }
@@ -153,7 +153,8 @@ export class Circuit {
 
   #exceeds(bad: number, total: number, ratio: number | false): boolean {
     if (ratio === false || bad === 0 || bad / total < ratio) return false
-    // On the ramp few answers are there: as many as the ratio takes to mean something, unless none was good.
+    // On the ramp there are few calls: require as many as the ratio needs to be meaningful, unless no probe has
+    // succeeded.
     return (
       this.#state === 'closed' || this.#rampFrom === null || total >= Math.min(this.#options.minRequests, 1 / ratio)
     )

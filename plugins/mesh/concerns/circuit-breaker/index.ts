@@ -15,7 +15,7 @@ import { Circuit } from './circuit.ts'
 
 const breakerKey = new StateKey<Breaker>('circuit-breaker')
 
-/** Lets no call through while the service fails. What a retry saves is no failure. */
+/** Refuses calls while the service fails. A call that succeeds after a retry is no failure. */
 export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeout }) => {
   if (!options || (options.errorRatio === false && options.slowRatio === false)) return null
   const breaker = service.state(breakerKey, (deps) => new Breaker(service, options, deps))
@@ -35,12 +35,12 @@ export const circuitBreaker: Layer = (service, { circuitBreaker: options, timeou
 
 const levels: Record<CircuitState, number> = { closed: 0, 'half-open': 1, open: 2 }
 
-/** The circuit of a service, seen from outside. */
+/** Circuit of a service, with its metrics and log lines. */
 class Breaker implements ServiceState {
   readonly circuit: Circuit
   readonly slowAfterMs: number
   readonly now: () => number
-  /** Counts a call that was not let through, or would not have been. */
+  /** Counts a call that was refused, or would have been in shadow mode. */
   readonly refuse: () => void
   readonly #mode: CircuitBreakerOptions['mode']
   readonly close: () => void

@@ -1,4 +1,4 @@
-/** Counts of the last `windowMs`, in a ring of buckets, so that what is old falls out a bucket at a time. */
+/** Counts of the last `windowMs`, in a ring of buckets: the oldest bucket is dropped as a whole. */
 export class RollingWindow {
   total = 0
   failed = 0
@@ -31,7 +31,7 @@ export class RollingWindow {
     }
   }
 
-  /** Drops what is too old by now; the newest bucket's place in the ring. */
+  /** Drops buckets that are too old, and returns the newest bucket's index in the ring. */
   advance(nowMs: number): number {
     const { length } = this.#totals
     const newest = Math.floor(nowMs / this.#bucketMs)

@@ -5,17 +5,17 @@ import { SwitchingHandler } from '../../core/handlers/switching-handler.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
 import { Members } from './members.ts'
 
-/** Time for which members that joined late wait for the end of a response without a length. */
+/** Milliseconds for which members that joined later wait for the end of a response without a length. */
 const collectMs = 1000
 
-/** One caller of a shared call, with a controller and a pace of its own. */
+/** One caller of a shared call, with its own controller and pace. */
 class Member extends SwitchingHandler {
   readonly opts: DispatchOptions
   readonly writer: ResponseWriter
-  /** Gets the answer as it comes; else it waits for the end. */
+  /** True if the member gets the response as it arrives; else it waits for the end. */
   given = false
   isGone = false
-  /** The answer is that to another one's request. */
+  /** True if the response is that to another member's request. */
   isShared = false
   readonly #group: Group
 
@@ -30,12 +30,12 @@ class Member extends SwitchingHandler {
     )
   }
 
-  /** A fallback says more than that its response is shared. */
+  /** Prefers the substitute of the call, such as a fallback, to `shared`. */
   override get substitute(): string | null {
     return super.substitute ?? (this.isShared ? 'shared' : null)
   }
 
-  /** Contains what the caller throws: the other members must hear the end too. */
+  /** Contains errors that the caller throws: the other members must get their end, too. */
   override onResponseError(controller: DispatchController, error: Error): void {
     try {
       super.onResponseError(controller, error)
@@ -57,16 +57,16 @@ export interface GroupContext {
   /** Name of the service. */
   readonly service: string
   readonly dispatch: Dispatch
-  /** Tells to which other requests the response to `asked` may be given; null: to none. */
+  /** Returns a predicate for other requests that may share the response to `asked`; null if none may. */
   readonly sharing: (
     status: number,
     headers: IncomingHttpHeaders,
     asked: DispatchOptions
   ) => ((other: DispatchOptions) => boolean) | null
   readonly maxBody: number
-  /** One more was given the answer to another's request. */
+  /** Counts a call that got the response to another one. */
   readonly count: () => void
-  /** Logs an error that a caller threw when it was told of the end. */
+  /** Logs an error that a caller threw at the end of its call. */
   readonly report: (error: Error, requestId: string | undefined) => void
 }
 
@@ -77,19 +77,19 @@ interface Head {
 }
 
 /**
- * Identical requests that share one call. Those who came later are given the answer only where they are certain to get
- * all of it: its length is known and within the bound, so that it can wait in memory for a slow client while the others
- * run on; or, length unknown, it has come whole. Else each makes a call of its own, and has lost some time. The call
- * goes on while anyone wants it.
+ * Identical requests that share one call. Members that joined later get the response only if it is certain to be
+ * complete: its length is known and at most `maxBody`, so that it can be buffered for a slow client while others go on;
+ * or its length is unknown and it has ended. Otherwise each of them makes a call of its own. The call goes on while it
+ * has members.
  */
 export class Group implements DispatchHandler {
   readonly #context: GroupContext
   readonly #onClosed: () => void
   #open = true
   readonly #members = new Members<Member>()
-  /** Members that get the answer as it comes. */
+  /** Number of members that get the response as it arrives. */
   #reading = 0
-  /** The request that was sent. */
+  /** Member whose request was sent. */
   #asked!: Member
   #controller: DispatchController | null = null
   #paused = false
@@ -101,7 +101,7 @@ export class Group implements DispatchHandler {
   #bytes = 0
   #timer: NodeJS.Timeout | undefined
 
-  /** `onClosed` is called when no more may join. */
+  /** Takes a callback, `onClosed`, which is called when no further member may join. */
   constructor(context: GroupContext, onClosed: () => void) {
     this.#context = context
     this.#onClosed = onClosed
@@ -152,7 +152,7 @@ export class Group implements DispatchHandler {
     if (member.given) this.#reading--
   }
 
-  /** Lets a paused member pause the service only if it is the last one, so that none holds up another. */
+  /** Pauses the call only if its single member is paused, so that no member delays another. */
   pace(): void {
     const { first, size } = this.#members
     const paused = size === 1 && first!.writer.paused
@@ -182,7 +182,7 @@ export class Group implements DispatchHandler {
     const asked = this.#asked
     const bodiless = asked.opts.method === 'HEAD' || isBodiless(status)
     const length = bodiless ? 0 : Number(headers['content-length'] ?? -1)
-    // The originating caller may have left: then the response may not fit the one that is first now.
+    // The originating caller may have left; then the response may not fit the first of the remaining ones.
     const fits = sharing(status, headers, asked.opts)
     const others: Member[] = []
     for (const member of this.#members) {
@@ -200,7 +200,7 @@ export class Group implements DispatchHandler {
     if (first === undefined) controller.abort(new Error('the response fits none of the callers that are left'))
     else if (length < 0) this.#give(first, [])
     else for (const member of this.#members) this.#give(member, [])
-    for (const other of others) this.#alone(other)
+    for (const other of others) this.#dispatchOwn(other)
     this.pace()
   }
 
@@ -247,12 +247,12 @@ export class Group implements DispatchHandler {
     for (const chunk of chunks) member.writer.data(chunk)
   }
 
-  /** Those who wait for the end shall wait no longer. */
+  /** Stops collecting: members that wait for the end make calls of their own. */
   #release(): void {
     this.#stopCollecting()
     const waiting = [...this.#members].filter(({ given }) => !given)
     for (const member of waiting) this.#remove(member)
-    for (const member of waiting) this.#alone(member)
+    for (const member of waiting) this.#dispatchOwn(member)
     this.pace()
   }
 
@@ -261,7 +261,7 @@ export class Group implements DispatchHandler {
     this.#collected = null
   }
 
-  #alone(member: Member): void {
+  #dispatchOwn(member: Member): void {
     if (member.over) return
     member.detachSource()
     try {

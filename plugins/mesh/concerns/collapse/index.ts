@@ -15,8 +15,8 @@ import { Collapse, collapseKey } from './options.ts'
 const defaults = defaultsOf(Collapse)
 
 /**
- * Identical calls in flight share one answer: those that come before its headers do. undici's `deduplicate` would cut
- * off slow clients, and all of them with the one who asked first.
+ * Identical calls in flight share one response if they begin before its headers arrive. undici's `deduplicate` would
+ * abort slow clients, and all of them with the first one.
  */
 export const collapse: Layer = (service, policy, { meter, perRequestHeaders = [] }) => {
   if (!policy.collapse) return null
@@ -55,23 +55,23 @@ export const collapse: Layer = (service, policy, { meter, perRequestHeaders = []
 }
 
 /**
- * Statuses that may depend on the one request alone: its size, its age, a limit on its client. 404 and 410 are about
- * the resource; a 5xx is about the service, which identical requests in flight must not make worse.
+ * Returns whether a status may concern one request only: its size, its age, a limit on its client. 404 and 410 concern
+ * the resource; a 5xx concerns the service, whose load identical requests must not increase.
  */
 function isOfOneRequest(status: number): boolean {
   return status >= 400 && status < 500 && status !== 404 && status !== 410
 }
 
-/** Returns the function that reads from a response with which other requests it may be shared. */
+/** Returns the function that decides with which other requests a response may be shared. */
 function sharingBy({ ignored }: Identity): GroupContext['sharing'] {
   return (status, headers: IncomingHttpHeaders, asked) => {
     if (isOfOneRequest(status)) return null
-    // A session that is born here is one client's.
+    // A cookie, such as one of a new session, is meant for one client.
     if (headers['set-cookie'] !== undefined) return null
-    // May never end, and wants to be seen at once.
+    // An event stream may never end, and must not be delayed.
     if (headers['content-type']?.startsWith('text/event-stream')) return null
     const directives = cacheControl(headers['cache-control'])
-    // One user's response may go to identical requests, which have the same credentials; without any, to nobody.
+    // Identical requests have the same credentials, so they may share a private response; without credentials not.
     if ((directives.has('private') || directives.has('no-store')) && !isPersonal(asked)) return null
     const vary = varyOf(headers)
     if (vary === null) return null

@@ -1,16 +1,16 @@
-/** A member that knows whether it has left. */
-interface Leaving {
+/** A member that records its removal. */
+interface Removable {
   /** Set by `delete`. */
   isGone: boolean
 }
 
 /**
- * Members in the order in which they joined. Joining, leaving and looking at the first take constant time on average,
- * so that 16,000 callers cost 16,000 steps. Members may leave while it is iterated.
+ * Members in the order in which they joined. `add`, `delete` and `first` take amortized constant time, so that 16,000
+ * callers cost 16,000 steps. Members may be deleted during iteration.
  */
-export class Members<T extends Leaving> {
+export class Members<T extends Removable> {
   #list: T[] = []
-  /** Before it, all are gone. */
+  /** Index before which all members are deleted. */
   #begin = 0
   #size = 0
 
@@ -32,14 +32,14 @@ export class Members<T extends Leaving> {
     if (member.isGone) return
     member.isGone = true
     this.#size--
-    // Members that come and go must not pile up. A new list: the old one may be in the middle of an iteration.
+    // Compact, so that deleted members do not pile up. A new list, because the old one may be under iteration.
     if (this.#list.length > 2 * this.#size + 16) {
       this.#list = this.#list.filter(({ isGone }) => !isGone)
       this.#begin = 0
     }
   }
 
-  /** Those that are here now; one that joins meanwhile is left out. */
+  /** Iterates over the current members, without those that join meanwhile. */
   *[Symbol.iterator](): Generator<T> {
     const list = this.#list
     for (let i = this.#begin, end = list.length; i < end; i++) if (!list[i]!.isGone) yield list[i]!

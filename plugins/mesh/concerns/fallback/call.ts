@@ -17,7 +17,7 @@ import { failingOf } from './steps.ts'
 declare module 'undici' {
   namespace Dispatcher {
     interface DispatchOptions {
-      /** Services that a call fell back from, so that two that stand in for each other do not go round in circles. */
+      /** Services that a call fell back from, so that two services which are each other's fallback make no loop. */
       fellBackFrom?: readonly string[]
     }
   }
@@ -30,26 +30,26 @@ export interface FallbackContext {
   readonly count: Readonly<Record<'service' | 'stale' | 'static', Count>>
   readonly store: StaleStore | null
   readonly idempotent: (opts: DispatchOptions) => boolean
-  /** Bytes of a streamed body that are kept for another service. */
+  /** Bytes of a streamed body that are buffered for another service. */
   readonly keptBytes: number
 }
 
-/** Response that a step has for this request now: of its service, a stored one, or its own. */
+/** Fallback that is used: a step, with the stored response of a `stale` one. */
 type Choice = { readonly step: Step; readonly stored: Stored | null }
 
 const mark = 'x-jingwei-fallback'
 
-/** A call and what stands in for it; to the caller, one. */
+/** A call with its fallbacks, which the caller sees as one call. */
 export class FallbackCall extends SwitchingHandler {
   readonly #context: FallbackContext
   readonly #opts: DispatchOptions
   readonly #body: ReplayBody | null
-  /** All that went wrong so far. */
+  /** Failures so far. */
   readonly #failings: Failing[] = []
-  /** The service's own: it says more than that a fallback failed too. */
+  /** First error, of the service itself; more useful to the caller than that of a fallback. */
   #error: Error | null = null
   #next = 0
-  /** Kind of the step that was taken last. */
+  /** Kind of the last fallback that was used. */
   #kind: 'service' | 'stale' | 'static' | null = null
 
   constructor(next: DispatchHandler, opts: DispatchOptions, context: FallbackContext) {
@@ -60,7 +60,7 @@ export class FallbackCall extends SwitchingHandler {
   }
 
   begin(dispatch: Dispatch): boolean {
-    return dispatch(this.#opts, new Trial(this, null, this.#context.store))
+    return dispatch(this.#opts, new CandidateHandler(this, null, this.#context.store))
   }
 
   get opts(): DispatchOptions {
@@ -75,10 +75,12 @@ export class FallbackCall extends SwitchingHandler {
     return this.#kind ?? super.substituteKind
   }
 
-  /** Goes on to the next step that is for this failure, or an earlier one, and has an answer; false where none is. */
+  /**
+   * Uses the next fallback that applies to this failure or an earlier one and has a response; false if there is none.
+   */
   fallBack(failing: Failing | null, error: Error | null, source: DispatchController): boolean {
     if (this.over || this.aborted) return false
-    // A failure that is no condition ends the call, unless it is that of a fallback.
+    // A failure that matches no condition ends the call, unless it is that of a fallback.
     if (failing === null && this.#failings.length === 0) return false
     if (this.#failings.length === 0) this.#error = error
     if (failing !== null) this.#failings.push(failing)
@@ -89,12 +91,12 @@ export class FallbackCall extends SwitchingHandler {
     return true
   }
 
-  /** The answer goes to the caller: nothing follows. */
+  /** Called when a response goes to the caller: no fallback follows. */
   passOn(): void {
     this.#body?.seal()
   }
 
-  /** None was left. */
+  /** Fails the call when no fallback is left. */
   fail(controller: DispatchController, error: Error): void {
     this.onResponseError(controller, this.aborted ? error : (this.#error ?? error))
   }
@@ -124,7 +126,7 @@ export class FallbackCall extends SwitchingHandler {
     const { service, idempotent } = this.#context
     if (name === service.name || this.#opts.fellBackFrom?.includes(name)) return false
     if (this.sent && !idempotent(this.#opts)) return false
-    // After a timeout a connection may yet come that takes the stream; after what is not known, anything may.
+    // After a timeout, a connection may still be established and read the stream; after an unknown failure, too.
     return isReplayable(this.#opts.body, !this.sent && failing !== null && failing !== 'timeout')
   }
 
@@ -134,11 +136,11 @@ export class FallbackCall extends SwitchingHandler {
     count[this.#kind]()
     if (step.service !== null) {
       const fellBackFrom = [...(this.#opts.fellBackFrom ?? []), service.name]
-      const trial = new Trial(this, step.service, null)
+      const candidate = new CandidateHandler(this, step.service, null)
       try {
-        toService(step.service)({ ...this.#opts, fellBackFrom }, trial)
+        toService(step.service)({ ...this.#opts, fellBackFrom }, candidate)
       } catch (error) {
-        trial.onResponseError(source, error as Error)
+        candidate.onResponseError(source, error as Error)
       }
     } else if (stored !== null) {
       const { headers, body } = stored
@@ -150,23 +152,23 @@ export class FallbackCall extends SwitchingHandler {
         'cache-status': before === undefined ? hit : `${before}, ${hit}`,
         [mark]: 'stale'
       }
-      this.#answer(200, { ...headers, ...more }, body)
+      this.#respond(200, { ...headers, ...more }, body)
     } else {
-      const { status, headers, body } = step.answer!
-      this.#answer(status, { ...headers, [mark]: 'static' }, body)
+      const { status, headers, body } = step.response!
+      this.#respond(status, { ...headers, [mark]: 'static' }, body)
     }
   }
 
-  #answer(status: number, headers: IncomingHttpHeaders, body: Buffer): void {
+  #respond(status: number, headers: IncomingHttpHeaders, body: Buffer): void {
     this.passOn()
     respondWith(this.#opts, this, status, headers, body)
   }
 }
 
-/** One call that may answer: the service's, or that of one which stands in for it. */
-class Trial extends DiscardingHandler {
+/** Handler of one call whose response the caller may get: to the service, or to one that is its fallback. */
+class CandidateHandler extends DiscardingHandler {
   readonly #owner: FallbackCall
-  /** Which one stands in; null: none does. */
+  /** Name of the service that is the fallback; null for the service itself. */
   readonly #service: string | null
   readonly #store: StaleStore | null
   #passedOn = false

@@ -12,13 +12,15 @@ import { compileStep } from './steps.ts'
 
 const staleStores = new StateKey<StaleStores>('stale')
 
-/** Requests that may be sent twice if no retry policy says which: RFC 9110, 9.2.2, and those with a key that says so. */
+/**
+ * Requests that may be sent twice without a retry policy: idempotent methods (RFC 9110, 9.2.2) or `Idempotency-Key`.
+ */
 const byDefinition = idempotency({
   methods: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],
   idempotencyKey: true
 })
 
-/** Takes the place of a service that fails: by another service, its last response, or one of the configuration. */
+/** Responds in place of a failed service: by another service, its last good response, or a configured one. */
 export const fallback: Layer = (service, policy, deps) => {
   const { fallback: options, subset = '' } = policy
   if (!options) return null

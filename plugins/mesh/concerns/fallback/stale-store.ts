@@ -11,35 +11,35 @@ import type { FallbackOptions } from './options.ts'
 
 export type StaleOptions = NonNullable<FallbackOptions['stale']>
 
-/** An answer that may be given again. */
+/** A stored response. */
 export interface Stored {
   readonly headers: IncomingHttpHeaders
   readonly body: Buffer
   readonly storedMs: number
-  /** Its age when it came. */
+  /** `Age` of the response when it was received. */
   readonly ageMs: number
-  /** Time for which the service allows its use, from when it was stored. */
+  /** Milliseconds after storing for which the service allows its use. */
   readonly usableMs: number
-  /** The request headers that it depends on besides those of its key, and their values. */
+  /** Request headers on which the response depends besides those of its key, with their values. */
   readonly vary: readonly (readonly [name: string, value: string | undefined])[]
 }
 
-/** Most responses of one key; more would be a Vary on something endless. */
+/** Most responses per key; a `Vary` on a header with endless values would create more. */
 const mostVariants = 8
-/** More names than an honest `Connection` header has. */
+/** Most names in a `Connection` header; more than any legitimate one has. */
 const mostNominated = 64
 /**
- * Headers that name the resource itself: a `public` response to one value must not be given for another. All of
- * `X-Forwarded-*` but For, which names the client.
+ * Headers that identify the resource: a `public` response to one value must not be used for another. All of
+ * `X-Forwarded-*` but For, which identifies the client.
  */
 const locating = /^(?:host|forwarded|x-forwarded-(?!for$).*|x-original-.*|x-rewrite-url|x-url-scheme|front-end-https)$/
-/** Headers that are not stored: those of the connection, and `Age`, which is computed for each response. */
+/** Headers that are not stored: connection headers, and `Age`, which is computed for each response. */
 const dropped = new Set([...hopByHop, 'age'])
 
 /**
- * The last good responses of a service; the least recently used go first. A response is given again to requests that
- * are identical to the one that it answered, by all headers but harmless ones; with `Cache-Control: public` to all
- * requests for the resource, as far as `Vary` allows. RFC 9111 says which may be kept.
+ * LRU store of the last good responses of a service. A response is used for requests that are identical to its own in
+ * all headers but harmless ones; with `Cache-Control: public` for all requests for the resource, as far as `Vary`
+ * allows. RFC 9111 decides which responses may be stored.
  */
 export class StaleStore {
   readonly #options: StaleOptions
@@ -55,10 +55,10 @@ export class StaleStore {
     this.#now = now
   }
 
-  /** The newest response that may be given for this request now. */
+  /** Returns the newest stored response that may be used for this request now, or null. */
   find(opts: DispatchOptions): Stored | null {
     const identity = this.#identity.of(opts)
-    if (identity === null || !takesStored(opts)) return null
+    if (identity === null || !allowsStored(opts)) return null
     const forAll = this.#findIn(publicKey(opts), opts)
     const own = this.#findIn(ownKey(identity), opts)
     return own !== null && (forAll === null || own.storedMs >= forAll.storedMs) ? own : forAll
@@ -74,14 +74,14 @@ export class StaleStore {
     return stored
   }
 
-  /** Seconds, as in the header. */
+  /** Returns the current age of a stored response in seconds, for the `Age` header. */
   ageOf({ ageMs, storedMs }: Stored): number {
     return Math.floor((ageMs + this.#now() - storedMs) / 1000)
   }
 
-  /** Takes the answer down as it comes; null where it is not to be kept. */
+  /** Starts to store a response; null if it must not be stored. */
   record(opts: DispatchOptions, status: number, headers: IncomingHttpHeaders): Recording | null {
-    if (status !== 200 || opts.method !== 'GET' || !takesStored(opts)) return null
+    if (status !== 200 || opts.method !== 'GET' || !allowsStored(opts)) return null
     const names = varyOf(headers)
     if (names === null || headers['set-cookie'] !== undefined) return null
     if (Number(headers['content-length'] ?? 0) > this.#options.maxBody) return null
@@ -94,7 +94,7 @@ export class StaleStore {
     const kept = usableMs <= 0 ? null : endToEnd(headers)
     const identity = kept === null ? null : this.#identity.of(opts)
     if (kept === null || identity === null) return null
-    // Identical requests differ in ignored headers only.
+    // Identical requests can differ in ignored headers only.
     const vary = isPublic ? names : names.filter((name) => this.#identity.ignored.has(name))
     const entry = {
       headers: kept,
@@ -138,7 +138,7 @@ export class StaleStore {
   }
 }
 
-/** An answer on its way into the store. */
+/** A response that is being received and stored. */
 export class Recording {
   readonly #most: number
   readonly #put: (body: Buffer) => void
@@ -156,24 +156,24 @@ export class Recording {
     else this.#chunks?.push(chunk)
   }
 
-  /** Only what came whole is an answer. The copy lets go of the much larger buffers that chunks are cut from. */
+  /** Stores the complete response, as a copy: chunks would keep the much larger buffers of which they are views. */
   end(): void {
     if (this.#chunks !== null) this.#put(Buffer.concat(this.#chunks))
   }
 }
 
-/** Scope of a store: it depends on these beside its options. */
+/** Values on which a store depends besides its options. */
 interface StoreScope {
   readonly subset: string
   readonly perRequest: readonly string[]
-  /** Tells apart configurations of plugins, which may change requests and responses. */
+  /** Key of the plugins that add interceptors, which may change requests and responses. */
   readonly plugins: string
 }
 
-/** A service's stores: one for each way of keeping answers, whichever chains use it. It ends with the last of them. */
+/** Stores of a service: one for each set of options, shared by the chains that use it, until the last of them ends. */
 export class StaleStores implements ServiceState {
   readonly #now: () => number
-  /** Weak: the chains of a configuration that has ended leave none behind. */
+  /** Weak references, so that a store is collected with the last chain that uses it. */
   readonly #stores = new Map<string, WeakRef<StaleStore>>()
 
   constructor(now: () => number) {
@@ -203,7 +203,7 @@ const bytesOf = (variants: readonly Stored[]) => variants.reduce((sum, { body })
 /** Returns a key of a fixed length, since the text may be as long as a header section. */
 const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 
-/** The resource and the consumer: consumers share nothing, not even public responses. */
+/** Returns a key of resource and consumer: consumers share nothing, not even public responses. */
 function publicKey(opts: DispatchOptions): string {
   let text = part(opts.variant) + part(opts.path) + part(opts.caller?.consumer?.id)
   const pairs = headerPairs(opts)
@@ -211,13 +211,16 @@ function publicKey(opts: DispatchOptions): string {
   return `public ${hash('sha256', text, 'base64')}`
 }
 
-/** Returns whether the client allows a stored response, and that this one is stored. */
-function takesStored(opts: DispatchOptions): boolean {
-  const asked = cacheControl(headerOf(opts, 'cache-control'))
-  return !(asked.has('no-store') || asked.has('no-cache'))
+/** Returns whether the request's `Cache-Control` allows a stored response, and storing its response. */
+function allowsStored(opts: DispatchOptions): boolean {
+  const directives = cacheControl(headerOf(opts, 'cache-control'))
+  return !(directives.has('no-store') || directives.has('no-cache'))
 }
 
-/** RFC 9111, 4.2.4: some answers must not be given when stale, unless the service allows it on errors (RFC 5861). */
+/**
+ * Returns for how long a response may be used: some must not be used when stale (RFC 9111, 4.2.4), unless the service
+ * allows it on errors (RFC 5861).
+ */
 function allowedMs(directives: ReadonlyMap<string, string>): number {
   const shared = directives.has('s-maxage') && !directives.has('stale-if-error')
   if (!shared && !directives.has('must-revalidate') && !directives.has('proxy-revalidate')) {
@@ -231,7 +234,7 @@ function seconds(value: string | string[] | undefined): number {
   return number > 0 ? number * 1000 : 0
 }
 
-/** Null where `Connection` cannot be read: then nobody knows which headers were meant for this connection alone. */
+/** Returns the end-to-end headers; null if `Connection` cannot be parsed, which names the hop-by-hop ones. */
 function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders | null {
   const nominated = listItems(String(headers.connection ?? '').toLowerCase(), mostNominated)
   if (nominated === null) return null

@@ -14,7 +14,7 @@ const refusals: Readonly<Record<string, Failing>> = {
   JW_UPSTREAM_LIMITED: 'overloaded'
 }
 
-/** Which condition a failure is; null for those that no fallback is for. `sent` is whether an instance may have it. */
+/** Returns the condition that an error matches, or null. `sent`: an instance may have received the request. */
 export function failingOf(error: Error & { code?: string }, sent: boolean): Failing | null {
   const refusal = refusals[error.code ?? '']
   if (refusal !== undefined) return refusal
@@ -24,13 +24,13 @@ export function failingOf(error: Error & { code?: string }, sent: boolean): Fail
   return failure === 'other' ? null : failure
 }
 
-/** One entry of the configuration. */
+/** A compiled entry of `fallback`. */
 export interface Step {
   readonly isFor: (failing: Failing) => boolean
-  /** Another service; null where it is not one. */
+  /** Name of another service; null for other kinds. */
   readonly service: string | null
   readonly stale: boolean
-  readonly answer: StaticResponse | null
+  readonly response: StaticResponse | null
 }
 
 export function compileStep(options: FallbackOptions): Step {
@@ -40,6 +40,6 @@ export function compileStep(options: FallbackOptions): Step {
     isFor: (failing) => on.has(failing) || (typeof failing === 'number' && failing >= 500 && on.has('5xx')),
     service,
     stale: stale !== undefined,
-    answer: service === null && stale === undefined ? staticResponse(status, headers, body) : null
+    response: service === null && stale === undefined ? staticResponse(status, headers, body) : null
   }
 }

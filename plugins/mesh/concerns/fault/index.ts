@@ -16,14 +16,14 @@ interface Injected {
   bytesPerSecond: number
 }
 
-/** A delay that a header asks for is no longer than this. */
+/** Longest delay that a header can request. */
 const longestMs = 60_000
 
 const activeFaults = new StateKey<ActiveFaults>('fault')
 
 /**
- * Injects delays, aborts and slow answers, to see how those above and the callers fare: to all of them it is the
- * service's fault, so they retry it, eject for it and open the circuit for it. (Envoy's fault filter.)
+ * Injects delays, aborts and slow responses, to test how outer concerns and callers cope: they see a failure of the
+ * service, so they retry, eject the instance and open the circuit. (Like Envoy's fault filter.)
  */
 export const fault: Layer = (service, policy, { meter, random }) => {
   const options = policy.fault
@@ -73,7 +73,7 @@ function draw(options: FaultOptions, opts: DispatchOptions, random: MeshDeps['ra
     status: abort !== undefined && random() < abort.percent ? abort.status : 0,
     bytesPerSecond: bandwidth !== undefined && random() < bandwidth.percent ? bandwidth.limit : 0
   }
-  // Only who is trusted: a stranger could make any service look broken.
+  // Only for trusted callers: anyone else could make a service look broken.
   if (options.header && opts.caller?.trusted) {
     injected.delayMs = Math.min(asked(opts, faultHeaders.delay) ?? injected.delayMs, longestMs)
     const status = asked(opts, faultHeaders.abort) ?? 0

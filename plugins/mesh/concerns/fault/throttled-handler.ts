@@ -3,26 +3,26 @@ import type { Duplex } from 'node:stream'
 import { ForwardingHandler } from '../../core/handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler } from '../../core/types.ts'
 
-/** Milliseconds between two parts of a response. */
+/** Milliseconds between two parts of a response body. */
 const tickMs = 50
 
-/** Lets an answer's body through at a limited rate: a part each tick, the first one included, however it comes. */
+/** Passes on a response body at a limited rate: one part per tick, the first one after a tick as well. */
 export class ThrottledHandler extends ForwardingHandler implements DispatchController {
   readonly #bytesPerTick: number
-  /** Bytes that may go on now; what is left of one tick adds up to the next. */
+  /** Bytes that may be passed on now; unused fractions carry over to the next tick. */
   #credit = 0
   readonly #onEnd: () => void
   #source: DispatchController | null = null
-  /** Chunks that wait for their turn. */
+  /** Queued chunks. */
   readonly #waiting: Buffer[] = []
-  /** Of an answer that has come whole, parts of which still wait. */
+  /** Trailer section of a response that is complete but still has queued chunks; else null. */
   #trailers: IncomingHttpHeaders | null = null
   #tick: NodeJS.Timeout | undefined
   #ended = false
-  /** By those above. */
+  /** Paused by the layers above. */
   paused = false
 
-  /** `onEnd` is called once, however the answer ends. */
+  /** Takes a callback, `onEnd`, which is called once when the response ends or fails. */
   constructor(next: DispatchHandler, bytesPerSecond: number, onEnd: () => void) {
     super(next)
     this.#bytesPerTick = (bytesPerSecond * tickMs) / 1000
@@ -51,7 +51,7 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
 
   abort(reason: Error): void {
     this.#source?.abort(reason)
-    // To the source it is over: nobody else would tell.
+    // The source has ended already and would not report the abort.
     if (this.#trailers !== null && !this.#ended) this.onResponseError(this, reason)
   }
 
@@ -129,7 +129,7 @@ export class ThrottledHandler extends ForwardingHandler implements DispatchContr
     else if (!this.paused) this.#source?.resume()
   }
 
-  /** As undici does where a handler throws. */
+  /** Passes on a part; aborts if the handler throws, as undici does. */
   #give(part: Buffer): void {
     try {
       this.next.onResponseData?.(this, part)

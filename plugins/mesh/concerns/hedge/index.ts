@@ -6,19 +6,19 @@ import { governing } from '../../core/repeating/governing.ts'
 import type { Repeats } from '../../core/repeating/repeats.ts'
 import { RetryLimit } from '../../core/repeating/retry-limit.ts'
 import { StateKey } from '../../core/service-state.ts'
+import { Hedge } from './attempts.ts'
 import { Latencies } from './latencies.ts'
-import { Hedge } from './legs.ts'
 import type { HedgeOptions } from './options.ts'
 import { hedgeKey } from './options.ts'
 
 const latenciesKey = new StateKey<Latencies>('hedge')
 
-/** Share of the calls that hedges may add where no retry policy says so. */
+/** Share of the calls that hedges may add without a retry policy. */
 const ownBudget = 0.2
 
 /**
- * When an attempt does not answer in time, another one starts elsewhere beside it, and the first answer wins: against
- * the tail of the latency. Within the retry budget, or a service that slows down would get more to do because of it.
+ * Starts another attempt at another instance if the first does not respond in time; the first response wins. This cuts
+ * tail latency. Hedges count towards the retry budget, else a service that slows down would get even more load.
  */
 export const hedge: Layer = (service, policy, deps) => {
   const { hedge: options, subset = '' } = policy
@@ -47,7 +47,7 @@ export const hedge: Layer = (service, policy, deps) => {
   }
   return (dispatch) => (opts, handler) => {
     if (opts.upgrade || !methods.has(opts.method)) return dispatch(opts, handler)
-    // The layer whose budget it is counts them where there is one.
+    // With a retry policy, `retry` counts the calls.
     if (budget === undefined) context.limit.call(opts.call!.startedMs)
     return new Hedge(handler, opts, dispatch, context).begin()
   }

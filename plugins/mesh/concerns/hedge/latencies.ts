@@ -1,13 +1,13 @@
 import type { ServiceState } from '../../core/service-state.ts'
 
-/** The last answers that a percentile is taken of. */
+/** Number of responses over which percentiles are computed. */
 const kept = 512
-/** With fewer, it would be a guess. */
+/** Fewest responses for which a percentile is meaningful. */
 const least = 50
-/** It is taken anew after this many answers, or it would cost more than it tells. */
+/** Responses after which the samples are sorted again; sorting for each would cost too much. */
 const stride = 32
 
-/** The latency of a service's last answers, as percentiles. */
+/** Percentiles of the latency of a service's last responses. */
 export class Latencies implements ServiceState {
   readonly #samples = new Float64Array(kept)
   #count = 0
@@ -18,7 +18,7 @@ export class Latencies implements ServiceState {
     this.#samples[this.#count++ % kept] = latencyMs
   }
 
-  /** Milliseconds; null while there are too few answers. */
+  /** Returns a percentile in milliseconds; null while there are too few responses. */
   percentile(percent: number): number | null {
     if (this.#count < least) return null
     if (this.#sorted === null || this.#count - this.#sortedAt >= stride) {

@@ -18,21 +18,21 @@ export class Host {
   failures = 0
   consecutive5xx = 0
   consecutiveGatewayFailures = 0
-  /** Of the last interval; null where nothing was asked of it. */
+  /** Share of successful requests in the last interval; null without requests. */
   successRate: number | null = null
   ejected = false
   ejectedAt = 0
   returnsAt = 0
-  /** Ejections so far. */
+  /** Total number of ejections. */
   ejections = 0
-  /** By which the next ejection is longer; decays while it behaves. */
+  /** Factor of the last ejection's length; each interval without ejection reduces it. */
   multiplier = 0
 
   constructor(endpoint: Endpoint) {
     this.endpoint = endpoint
   }
 
-  /** Begins anew: what it did before its ejection is atoned for. */
+  /** Resets the counts when the instance returns. */
   reset(): void {
     this.successes = 0
     this.failures = 0
@@ -42,9 +42,10 @@ export class Host {
 }
 
 /**
- * Envoy's outlier detection: failures in a row eject an instance at once, its rate over an interval at the end of it;
- * it returns at the first end of an interval after its time, or as soon as an active check finds it well. Never more
- * than `maxEjectionPercent` are kept out, counting those that are out for other reasons.
+ * Outlier detection like Envoy's. Consecutive failures eject an instance at once; its success rate or failure
+ * percentage does so at the end of an interval. It returns at the first end of an interval after its ejection time, or
+ * when an active check passes. At most `maxEjectionPercent` of the instances are ejected or unavailable for other
+ * reasons.
  */
 export class OutlierDetector implements ServiceState {
   readonly #service: string
@@ -89,13 +90,13 @@ export class OutlierDetector implements ServiceState {
       const host = new Host(endpoint)
       this.#hosts.set(endpoint, host)
       endpoint.health.whenProven((begunMs) => {
-        // A check that began before the ejection says nothing of the state since.
+        // Ignore a check that began before the ejection.
         if (host.ejected && begunMs >= host.ejectedAt) this.#return(host, 'an active check succeeded')
       })
     }
   }
 
-  /** Undefined for an instance that has left. */
+  /** Returns the state of an instance; undefined if it was removed from the service. */
   host(endpoint: Endpoint): Host | undefined {
     return this.#hosts.get(endpoint)
   }
@@ -107,7 +108,7 @@ export class OutlierDetector implements ServiceState {
     if (this.#timer === undefined) this.#arm()
   }
 
-  /** `status` of a 5xx, 0 where no answer came. */
+  /** Counts a failure; `status` is that of a 5xx, or 0 without a response. */
   failed(host: Host, status: number): void {
     const { consecutive5xx: most, consecutiveGatewayFailures: mostGateway } = this.#options
     if (this.#timer === undefined) this.#arm()
@@ -126,7 +127,7 @@ export class OutlierDetector implements ServiceState {
     }
   }
 
-  /** The end of an interval. */
+  /** Ends an interval: returns and ejects instances. */
   tick(): void {
     const { successRate, failurePercentage } = this.#options
     const now = this.#deps.now()
@@ -151,7 +152,7 @@ export class OutlierDetector implements ServiceState {
   }
 
   #eject(host: Host, reason: Reason, detail: string): void {
-    // Attempts that were in flight, or that come in a panic, may still fail.
+    // Attempts that were in flight, or made in panic, may fail after the ejection.
     if (host.ejected || this.#hosts.get(host.endpoint) !== host) return
     host.consecutive5xx = 0
     host.consecutiveGatewayFailures = 0
@@ -162,7 +163,7 @@ export class OutlierDetector implements ServiceState {
     const { baseEjection, maxEjection } = this.#options
     host.ejected = true
     host.ejections++
-    // Does not grow beyond what is in force, or it would take too long to decay.
+    // No growth beyond `maxEjection`, else the multiplier would take too long to decay.
     if (host.multiplier * baseEjection < maxEjection) host.multiplier++
     const forMs = Math.min(maxEjection, baseEjection * host.multiplier)
     host.ejectedAt = this.#deps.now()
@@ -178,7 +179,7 @@ export class OutlierDetector implements ServiceState {
     }
   }
 
-  /** Returns whether one more may be ejected: one may always be out, one always stays. */
+  /** Returns whether another instance may be ejected: at least one may be, and one always stays. */
   #mayEject(host: Host): boolean {
     let others = 0
     for (const other of this.#hosts.values()) {
@@ -200,7 +201,7 @@ export class OutlierDetector implements ServiceState {
     return count
   }
 
-  /** There are intervals only while there is something to look at. */
+  /** Starts the intervals; they stop while there are no requests and no ejections. */
   #arm(): void {
     if (this.#closed) return
     const timer = this.#timers.setTimeout(() => {

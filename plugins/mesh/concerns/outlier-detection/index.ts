@@ -19,7 +19,7 @@ interface Context {
   readonly now: MeshDeps['now']
 }
 
-/** Takes out instances that answer worse than the others: tells the detector how each attempt ended. */
+/** Ejects instances that fail more often than others: reports the outcome of each attempt to the detector. */
 export const outlierDetection: Layer = (service, policy, { now }) => {
   const options = policy.outlierDetection
   if (!options) return null
@@ -31,15 +31,15 @@ export const outlierDetection: Layer = (service, policy, { now }) => {
   }
 }
 
-/** A failure is told at once, so that the next request goes elsewhere; a success when the answer is whole. */
+/** Reports a failure at once, so that the next request goes elsewhere, and a success when the response is complete. */
 class OutlierHandler extends ForwardingHandler {
   readonly #call: Call
   readonly #host: Host
   readonly #context: Context
-  /** Start of the attempt, less the time that its call had spent in queues of ours by then. */
+  /** Start of the attempt, less the time that its call had spent in queues by then. */
   readonly #fromMs: number
-  #answered = false
-  #told = false
+  #responded = false
+  #reported = false
 
   constructor(next: DispatchHandler, { call }: DispatchOptions, host: Host, context: Context) {
     super(next)
@@ -66,7 +66,7 @@ class OutlierHandler extends ForwardingHandler {
     text?: string
   ): void {
     if (status >= 500) this.#failed(status)
-    else if (status >= 200) this.#answered = true
+    else if (status >= 200) this.#responded = true
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 
@@ -79,19 +79,19 @@ class OutlierHandler extends ForwardingHandler {
     const { now, timeoutMs } = this.#context
     const elapsedMs = now() - this.#fromMs - this.#call.waitedMs
     if (blame(error, this.#call, elapsedMs, timeoutMs) !== null) this.#failed(0)
-    // It had answered; that its answer was not wanted to the end says nothing against it.
-    else if (this.#answered) this.#succeeded()
+    // The instance had responded; that the caller did not read the whole response is not its failure.
+    else if (this.#responded) this.#succeeded()
     this.next.onResponseError?.(controller, error)
   }
 
   #succeeded(): void {
-    if (!this.#told) this.#context.detector.succeeded(this.#host)
-    this.#told = true
+    if (!this.#reported) this.#context.detector.succeeded(this.#host)
+    this.#reported = true
   }
 
   #failed(status: number): void {
-    if (!this.#told) this.#context.detector.failed(this.#host, status)
-    this.#told = true
+    if (!this.#reported) this.#context.detector.failed(this.#host, status)
+    this.#reported = true
   }
 }
 

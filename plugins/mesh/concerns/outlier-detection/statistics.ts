@@ -1,4 +1,4 @@
-/** Which instances answer worse than the others: pure arithmetic over one interval's counts. */
+/** Pure functions that find outliers in the counts of one interval. */
 
 export interface Counted {
   readonly successes: number
@@ -7,7 +7,7 @@ export interface Counted {
 
 export interface Outlier<C> {
   readonly host: C
-  /** In words, for the log. */
+  /** Text for the log. */
   readonly detail: string
 }
 
@@ -16,10 +16,10 @@ interface Sample<C> {
   rate: number
 }
 
-/** Rounding must not make outliers of equals. */
+/** Tolerance, so that rounding makes no outliers among equal rates. */
 const epsilon = 1e-9
 
-/** Those below mean - factor × standard deviation of the success rates, the worst first. */
+/** Returns hosts whose success rate is below mean - factor × standard deviation, the worst first. */
 export function bySuccessRate<C extends Counted>(
   hosts: readonly C[],
   { minHosts, minRequests, stdevFactor }: { minHosts: number; minRequests: number; stdevFactor: number }
@@ -36,7 +36,7 @@ export function bySuccessRate<C extends Counted>(
     }))
 }
 
-/** Those whose share of failures reaches the threshold, the worst first. */
+/** Returns hosts whose share of failures reaches the threshold, the worst first. */
 export function byFailurePercentage<C extends Counted>(
   hosts: readonly C[],
   { minHosts, minRequests, threshold }: { minHosts: number; minRequests: number; threshold: number }
@@ -46,7 +46,7 @@ export function byFailurePercentage<C extends Counted>(
     .map(({ host, rate }) => ({ host, detail: `${percent(1 - rate)} of ${countOf(host)} attempts failed` }))
 }
 
-/** Hosts with enough requests, if these are enough hosts; the worst first. */
+/** Returns hosts with at least `minRequests`, the worst first; none if they are fewer than `minHosts`. */
 function sampled<C extends Counted>(hosts: readonly C[], minHosts: number, minRequests: number): Sample<C>[] {
   const samples = hosts
     .filter(({ successes, failures }) => successes + failures >= minRequests)

@@ -36,8 +36,8 @@ class Limiter implements ServiceState {
   readonly #queue: WaitQueue
   readonly #count: Readonly<Record<'queued' | 'refused', Count>>
   readonly #shadowed: Count
-  /** For the turn of the first in the queue; none while nobody waits. */
-  #turn: Timer | undefined
+  /** Timer for the first attempt in the queue; undefined while the queue is empty. */
+  #timer: Timer | undefined
   readonly #timers: Timers
 
   constructor({ name }: Service, options: LimitOptions, { now, meter, timers = systemTimers }: MeshDeps) {
@@ -60,7 +60,7 @@ class Limiter implements ServiceState {
     const bucket = this.#bucket
     const waitMs = bucket.waitMs()
     if (waitMs === 0) {
-      // The first in the queue goes before this call, though its timer is late.
+      // The timer is late: the first in the queue goes before this call.
       if (this.#queue.size > 0) this.#next()
       bucket.take()
       return dispatch(opts, handler)
@@ -77,12 +77,12 @@ class Limiter implements ServiceState {
     return true
   }
 
-  /** Tokens come at a known pace, so who would wait in vain is told at once, and who waits, waits for something. */
+  /** Returns whether to refuse an attempt at once: the rate is known, so its wait is known in advance. */
   #isTooLong(waitMs: number, waiting: number): boolean {
     return waiting >= this.#options.queue || waitMs > this.#options.queueTimeout
   }
 
-  /** Shadow: takes a token also where that would have meant to wait for it. */
+  /** Counts in shadow mode: takes a token even if the attempt would have been queued for it. */
   watch(): void {
     const waitMs = this.#bucket.waitMs()
     if (waitMs > 0 && this.#isTooLong(waitMs, this.#promised())) this.#shadowed()
@@ -94,12 +94,12 @@ class Limiter implements ServiceState {
   }
 
   #arm(): void {
-    this.#turn ??= this.#timers.setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#queue.size)))
+    this.#timer ??= this.#timers.setTimeout(() => this.#next(), Math.ceil(this.#bucket.waitMs(this.#queue.size)))
   }
 
   #next(): void {
-    this.#timers.clearTimeout(this.#turn)
-    this.#turn = undefined
+    this.#timers.clearTimeout(this.#timer)
+    this.#timer = undefined
     while (this.#queue.size > 0 && this.#bucket.waitMs(this.#queue.size) === 0) {
       const { dispatch, opts, handler } = this.#queue.next()!
       dispatch(opts, handler)
@@ -110,8 +110,8 @@ class Limiter implements ServiceState {
   #whenLeft(): void {
     this.#bucket.giveBack()
     if (this.#queue.size > 0) return
-    this.#timers.clearTimeout(this.#turn)
-    this.#turn = undefined
+    this.#timers.clearTimeout(this.#timer)
+    this.#timer = undefined
   }
 
   status() {

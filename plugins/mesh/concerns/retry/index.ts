@@ -21,9 +21,9 @@ import type { RetryRules } from './rules.ts'
 import { retryRules } from './rules.ts'
 
 /**
- * Sends a failed attempt again, elsewhere: only before any of the response went to the caller, only what can
- * be sent twice, only within the service's budget. What we refused ourselves is not sent again. The last response is
- * passed on, whatever it is.
+ * Retries a failed attempt at another instance: only before any part of a response has gone to the caller, only
+ * requests that can be sent twice, only within the service's retry budget. Refusals by the gateway are not retried. The
+ * last response is passed on, whatever its status.
  */
 export const retry: Layer = (service, policy, deps) => {
   const options = policy.retry
@@ -36,7 +36,7 @@ export const retry: Layer = (service, policy, deps) => {
     labelNames: ['service', 'reason']
   })
   const count = (reason: string, by = 1) => counter?.labels(service.name, reason).inc(by)
-  // There from the start: a rate() cannot see the first step of a series that begins with it.
+  // The series exist from the start, else rate() misses their first step.
   for (const reason of rules.reasons) count(reason, 0)
   const { now, random, timers = systemTimers } = deps
   const { timeout: timeoutMs, subset = '' } = policy
@@ -60,17 +60,17 @@ interface Context {
   random: MeshDeps['random']
 }
 
-/** One attempt's; a retry gets its own, so that what is left of the answer before cannot reach it. */
+/** Handler of one attempt. Each retry has its own, so that the rest of an earlier response cannot reach it. */
 class RetryHandler extends DiscardingHandler {
   readonly #opts: DispatchOptions
   readonly #call: Call
   readonly #dispatch: Dispatch
   readonly #context: Context
   readonly #retries: number
-  /** The request may be on the wire, and a stream of it begun. */
+  /** The request may be on the wire, and its streamed body partly read. */
   #sent = false
   #passedOn = false
-  /** Counts among the retries in flight. */
+  /** Counted among the retries in flight. */
   #counted: boolean
 
   constructor(next: DispatchHandler, opts: DispatchOptions, dispatch: Dispatch, context: Context, retries: number) {
@@ -107,7 +107,7 @@ class RetryHandler extends DiscardingHandler {
   ): void {
     if (status >= 200) {
       const { rules, now } = this.#context
-      const reason = rules.answer(status, headers)
+      const reason = rules.responseReason(status, headers)
       if (reason !== null && this.#possible() && rules.idempotent(this.#opts)) {
         noteRetryAfter(this.#call, headers['retry-after'], now())
         const next = this.#next()
@@ -131,7 +131,7 @@ class RetryHandler extends DiscardingHandler {
   protected override failed(controller: DispatchController, error: Error): void {
     const failure = classify(error, this.#sent)
     const { rules } = this.#context
-    // Nothing was sent: any method may go elsewhere, and no service had work of it, so it costs no budget.
+    // An unsent request may be retried whatever its method; it caused no load, so it does not count towards the budget.
     const unsent = failure === 'refused-stream' || (!this.#sent && failure !== 'other')
     const wanted = !this.#passedOn && rules.failures.has(failure) && (unsent || rules.idempotent(this.#opts))
     const next = wanted && this.#possible(failure === 'connect-failure') ? this.#next() : null
@@ -142,7 +142,7 @@ class RetryHandler extends DiscardingHandler {
     }
   }
 
-  /** No longer a retry in flight. */
+  /** Removes the attempt from the retries in flight. */
   #release(): void {
     if (this.#counted) this.#context.limit.release()
     this.#counted = false
@@ -154,7 +154,7 @@ class RetryHandler extends DiscardingHandler {
     return isReplayable(this.#opts.body, unbegun)
   }
 
-  /** Null where the wait that instances have asked for is longer than any pause of ours, or than the call has left. */
+  /** Returns the next attempt; null if `Retry-After` exceeds `backoff.max` or the call's remaining time. */
   #next(): NextAttempt | null {
     const { service, subset, options, timeoutMs, now } = this.#context
     const nowMs = now()
@@ -167,7 +167,7 @@ class RetryHandler extends DiscardingHandler {
   #allowed(free = false): boolean {
     const { options, limit } = this.#context
     if (!limit.take(free ? null : options.budget, this.#counted)) return false
-    // It counts for the one that follows.
+    // The limit now counts the retry in place of this attempt.
     this.#counted = false
     return true
   }
@@ -193,7 +193,7 @@ class RetryHandler extends DiscardingHandler {
         return
       }
       timers.clearTimeout(pause)
-      // The retry was never dispatched, so no layer below reports its end to those that count attempts in flight.
+      // The retry was never dispatched, so no layer below reports its end to the layers that count attempts in flight.
       next.onResponseError(call, call.reason ?? new Error('the call is over'))
     })
   }

@@ -1,23 +1,23 @@
-/** `Retry-After` (RFC 9110, 10.2.3) of a response that is retried. It binds only the instance that sent it. */
+/** `Retry-After` (RFC 9110, 10.2.3) of a response that is retried; it applies only to the instance that sent it. */
 import type { Call } from '../../core/call.ts'
 import type { Service } from '../../core/service.ts'
 import type { Endpoint } from '../../core/types.ts'
 
 export interface NextAttempt {
-  /** Milliseconds to wait first, because every instance that could be asked has asked for time. */
+  /** Milliseconds to wait before the attempt; above 0 if every instance has sent a `Retry-After`. */
   readonly waitMs: number
   /** Endpoints that the attempt should avoid. */
   readonly tried: Set<Endpoint>
 }
 
-/** Seconds or a date; 0 for what is neither. */
+/** Parses seconds or a date to milliseconds from now; 0 for any other value. */
 function parse(value: string | string[] | undefined): number {
   if (typeof value !== 'string') return 0
   const waitMs = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
   return waitMs > 0 ? waitMs : 0
 }
 
-/** Keeps what the instance that just answered has asked for, until the call is over. */
+/** Stores the `Retry-After` of the selected instance in its call. */
 export function noteRetryAfter(call: Call, value: string | string[] | undefined, nowMs: number): void {
   const waitMs = parse(value)
   if (waitMs === 0 || call.selected === null) return
@@ -25,7 +25,7 @@ export function noteRetryAfter(call: Call, value: string | string[] | undefined,
   call.retryAfter.set(call.selected.endpoint, nowMs + waitMs)
 }
 
-/** Another instance at once if there is one; else one that was tried, but not before the time that it asked for. */
+/** Returns an attempt at another instance at once, if there is one; else at a tried one after its `Retry-After`. */
 export function nextAttempt(call: Call, service: Service, subset: string, nowMs: number): NextAttempt {
   const tried = new Set(call.tried)
   if (call.selected !== null) tried.add(call.selected.endpoint)

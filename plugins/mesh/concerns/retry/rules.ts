@@ -3,14 +3,14 @@ import { idempotency } from '../../core/repeating/idempotency.ts'
 import type { DispatchOptions } from '../../core/types.ts'
 import type { RetryOptions } from './options.ts'
 
-/** A policy's conditions, ready to be asked. */
+/** Compiled retry conditions of a policy. */
 export interface RetryRules {
   readonly failures: ReadonlySet<string>
-  /** The reason to send an answered request again, or null. */
-  readonly answer: (status: number, headers: IncomingHttpHeaders) => string | null
+  /** Returns the reason to retry after a response, or null. */
+  readonly responseReason: (status: number, headers: IncomingHttpHeaders) => string | null
   /** Returns whether a request may be sent twice. */
   readonly idempotent: (opts: DispatchOptions) => boolean
-  /** Reasons that are known before one comes. */
+  /** All possible reasons, for the series of the counter. */
   readonly reasons: readonly string[]
 }
 
@@ -19,7 +19,7 @@ const headerPrefix = 'retriable-header:'
 export function retryRules(options: RetryOptions): RetryRules {
   const on = new Set(options.on)
   const gateway = on.has('gateway-error')
-  // As in Envoy: no answer is what the caller would see as 502 or 504.
+  // As in Envoy: the caller would see an attempt without a response as 502 or 504.
   const unanswered = gateway || on.has('5xx') ? ['connect-failure', 'refused-stream', 'reset', 'timeout'] : []
   const words = [...on].filter((item) => typeof item === 'string')
   const named = words.filter((item) => item.startsWith(headerPrefix)) as string[]
@@ -35,7 +35,7 @@ export function retryRules(options: RetryOptions): RetryRules {
     failures,
     reasons: headerNames.length > 0 ? [...reasons, 'retriable-header'] : reasons,
     idempotent: idempotency(options),
-    answer(status, headers) {
+    responseReason(status, headers) {
       if (on.has(status) || (status >= 500 && (on.has('5xx') || (gateway && status >= 502 && status <= 504)))) {
         return String(status)
       }

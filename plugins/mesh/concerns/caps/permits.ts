@@ -4,9 +4,9 @@ import type { Service } from '../../core/service.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import type { DispatchHandler, Endpoint } from '../../core/types.ts'
 
-/** Attempts under way at a service, each of which has the use of a connection. */
-export abstract class Places implements ServiceState {
-  /** Attempts that use a connection. */
+/** Attempts in flight at a service, each with a permit to use a connection. */
+export abstract class Permits implements ServiceState {
+  /** Number of attempts with a permit. */
   active = 0
   protected readonly service: Service
   protected readonly options: CircuitBreakerOptions
@@ -25,7 +25,7 @@ export abstract class Places implements ServiceState {
     return { mode, active: this.active, pending: 0, maxConnections, maxPendingRequests, maxRequests }
   }
 
-  /** Of those in flight at an instance, how many wait for one of its connections. */
+  /** Returns how many attempts at an instance are queued for one of its connections. */
   waitingAt({ active, maxConnections }: Endpoint): number {
     return Math.max(0, active - maxConnections)
   }
@@ -35,16 +35,16 @@ export abstract class Places implements ServiceState {
   }
 }
 
-/** Gives the place of one attempt back when the attempt is over, or the socket of its upgrade has closed. */
-export class PlaceHandler extends EndingHandler {
-  readonly #places: Places
+/** Releases the permit of an attempt when it ends, or when the socket of its upgrade has closed. */
+export class PermitHandler extends EndingHandler {
+  readonly #permits: Permits
 
-  constructor(next: DispatchHandler, places: Places) {
+  constructor(next: DispatchHandler, permits: Permits) {
     super(next)
-    this.#places = places
+    this.#permits = permits
   }
 
   protected override ended(): void {
-    this.#places.release()
+    this.#permits.release()
   }
 }
