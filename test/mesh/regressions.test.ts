@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { systemTimers } from '../../plugins/clock.ts'
 import type { HedgeContext } from '../../plugins/mesh/concerns/hedge/attempts.ts'
 import { Hedge } from '../../plugins/mesh/concerns/hedge/attempts.ts'
 import { Connectors } from '../../plugins/mesh/connect/connector.ts'
@@ -357,7 +358,7 @@ t.test('a call that is over before its hedged attempt begins goes nowhere', asyn
   call.abort(new Error('left'))
   const attempt = new Recorder()
   const dispatch = () => t.fail('an attempt')
-  const context = { service: orders, attempts: 1, afterMs: () => 1, now: () => 0 } as HedgeContext
+  const context = { service: orders, attempts: 1, afterMs: () => 1, now: () => 0, timers: systemTimers } as HedgeContext
   new Hedge(attempt, { ...get, call } as DispatchOptions, dispatch, context).begin()
   t.strictSame([attempt.events, attempt.error?.message], [['error'], 'left'])
 })
