@@ -1,3 +1,4 @@
+// slow: starts the command many times
 // jingwei init, from the checkout. test/package/starter.test.ts has the starter itself, from a package.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'

@@ -20,7 +20,9 @@ export const consulTiming = {
   burst: 5,
   interval: 1000,
   /** A restarted Consul knows its services again within 2 to 5 s; until then an empty answer is no evidence. */
-  emptyGrace: 5000
+  emptyGrace: 5000,
+  /** Longest pause after the first failed query; doubled with each further one. */
+  backoff: 200
 }
 
 /** A datacenter that serves while none before it can. */
@@ -104,7 +106,7 @@ export class ConsulSource implements Restorable {
       } catch (error) {
         if (signal.aborted) return
         this.#fail(error)
-        await pause(backoff(this.#failures, random), signal)
+        await pause(backoff(this.#failures, random, this.#timing.backoff), signal)
       }
     }
   }

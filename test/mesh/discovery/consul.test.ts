@@ -97,9 +97,7 @@ t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
     t,
     [answer(5, [1]), ...faults, answer(6, [2]), hold],
     {},
-    {
-      burst: 20
-    }
+    { burst: 20, backoff: 20 }
   )
   const { until, sets, source } = open(service('web'))
   await eventually(() => source.status().error === 'Consul responded with 500: No cluster leader')
@@ -232,7 +230,7 @@ for (const [name, step] of [
 
 t.test('an outage in the midst of the trial begins it anew', async (t) => {
   const steps = [answer(5, [1]), cut, answer(3, []), cut, answer(3, [1]), answer(4, []), hold]
-  const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000 })
+  const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000, backoff: 20 })
   const { sets } = open(service('web'))
   await eventually(() => seen.length === steps.length)
   t.equal(sets.length, 1, 'checks may turn critical for a moment just after a restart')
