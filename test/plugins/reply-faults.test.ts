@@ -103,6 +103,9 @@ const trailers = [
 
 type Line = Record<string, unknown>
 
+// Each test has a gateway of its own, and mostly waits for time limits.
+t.jobs = protocols.length
+
 for (const protocol of protocols) {
   t.test(protocol, { timeout: 120_000 }, async (t) => {
     const origin = await service(t, (request, response) => {

@@ -42,6 +42,9 @@ export default async function stalling (fastify) {
     payload instanceof Readable ? ways[headers['x-way']](payload) : payload)
 }`
 
+// Each test has a gateway of its own, and mostly waits for time limits.
+t.jobs = protocols.length
+
 for (const protocol of protocols) {
   t.test(protocol, { timeout: 120_000 }, async (t) => {
     let open = 0

@@ -6,6 +6,9 @@ import t from 'tap'
 import { waitFor } from '../../helpers/processes.ts'
 import { startTurns } from './turns.ts'
 
+// Each test has a gateway of its own, and mostly waits for the polls of the file.
+t.jobs = 3
+
 t.test('a change of the file, with watch: true', async (t) => {
   const { gateway, configOf, applied } = await startTurns(t, { watch: true })
   await applied(gateway.write(configOf(1)), 1)

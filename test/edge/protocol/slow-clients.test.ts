@@ -107,6 +107,9 @@ function every(t: Test, ms: number, work: () => void): void {
   t.teardown(() => clearInterval(timer))
 }
 
+// Each test has a gateway of its own, and mostly waits for time limits.
+t.jobs = 4
+
 for (const protocol of protocols) {
   t.test(`${protocol}: a body that comes a byte at a time is 408, and its service is free again`, async (t) => {
     const { port, seen, lines } = await serving(t, protocol, { timeouts: { bodyIdle: '300ms' } })

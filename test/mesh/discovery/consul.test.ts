@@ -1,4 +1,4 @@
-// slow: takes about 30 s
+// slow: takes about 10 s
 /** The loop against a scripted Consul, for the answers that a real one gives rarely. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -9,6 +9,9 @@ import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import type { Step } from '../../helpers/mesh/scripted-consul.ts'
 import { answer, cut, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
 import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
+
+// Each test has a Consul of its own, and mostly waits.
+t.jobs = 8
 
 t.test('asks as configured, holds by index, and publishes only what changed', async (t) => {
   const steps = [answer(5, [1]), answer(6, [1]), answer('18446744073709551615', [1, 2]), hold]
