@@ -1,4 +1,4 @@
-/** The part of a response's way back over the bridge that does not depend on how its body is written. */
+/** Handling of a service's response that is the same on both response paths. */
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
@@ -9,53 +9,53 @@ import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
 import { recordFirstByte } from '../outcome.ts'
 import { endToEnd, isWebSocket, withoutLength } from '../protocol/headers.ts'
-import { breakOff } from './break-off.ts'
+import { abortResponse } from './abort-response.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
-import { isNoTrailer, responseHeaders } from './response-fields.ts'
+import { isForbiddenTrailer, responseHeaders } from './response-fields.ts'
 import type { StalledStreams } from './stalled-streams.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Exchange with the service, from its begin on. */
+    /** Exchange with the service; null before the request reaches the bridge. */
     exchange: {
       readonly call: CallRecord | null
       readonly bytesSent: number
-      /** True once the response that came over the seam is the client's. */
+      /** True once the service's response is the one that the client gets. */
       readonly hasResponded: boolean
       /**
-       * Milliseconds from the begin of the exchange to the final header section of the response, or to the failure: all
-       * attempts, queues and pauses included. Null before, and where the request is not timed.
+       * Milliseconds from the start of the exchange to the final header section of the response, or to the failure,
+       * including all attempts, queues and pauses. Null before, and if `isTimed` is false.
        */
       readonly upstreamMs: number | null
-      /** Ends the exchange without a response, as the client has left. */
+      /** Ends the exchange without a response, because the client has disconnected. */
       cancel: (reason: Error) => void
-      /** Ends the exchange; the client gets the reason as an error response if the header section is not sent yet. */
+      /** Ends the exchange. The client gets the reason as an error response unless the header section has been sent. */
       fail: (reason: Error) => void
-      /** Ends an exchange whose response is complete before the service's is, as a plugin has responded instead. */
+      /** Ends the exchange if it is still running when the client has its whole response, for example that of a plugin. */
       release: () => void
-      /** Removes from the reply what it has of the service, as an error response takes its place. */
+      /** Removes the service's headers and body from the reply, because an error response replaces it. */
       withdraw: () => void
     } | null
   }
 }
 
-/** Characters of a reason phrase; one with others is left out. */
+/** Allowed characters of a reason phrase; a phrase with others is omitted. */
 export const reasonPhrase = /^[\t\x20-\x7e\x80-\xff]*$/
 
 const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to a protocol that was not requested', 502)
 
-/** Rules of a route for responses of its service. */
+/** Rules of a route for the responses of its service. */
 export interface ResponseRules {
-  /** Beginnings of names of headers that concerns set for the service, whose own are left out. */
+  /** Prefixes of header names that concerns set in place of the service; the service's own are removed. */
   readonly ownsHeaders: readonly string[]
-  /** Changes locations back; null where the route changes neither path nor host. */
+  /** Translates `Location` back; null if the route changes neither path nor host. */
   readonly relocate: Relocate | null
-  /** Bounds streams of `onSend` hooks; null where there are none, or they have any time. */
+  /** Limits the time of streams of `onSend` hooks; null if there are none, or they have no limit. */
   readonly stalls: StalledStreams | null
 }
 
-/** Handler of the seam for one request. Subclasses write the final response to the client. */
+/** Dispatch handler for one request. Subclasses write the final response to the client. */
 export abstract class Exchange implements Dispatcher.DispatchHandler {
   call: CallRecord | null = null
   bytesSent = 0
@@ -66,13 +66,13 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   protected readonly raw: ServerResponse
   protected readonly isHttp2: boolean
   protected controller: Dispatcher.DispatchController | null = null
-  /** Reason why nothing more of the service is written to the client; null until then. */
+  /** Reason why no more bytes of the service are written to the client; null until then. */
   protected gone: Error | null = null
-  /** True once the service's part has ended: complete, failed, or a WebSocket now. */
+  /** True once the dispatch has ended: response complete, failed, or upgraded to a WebSocket. */
   protected isOver = false
   protected readonly rules: ResponseRules
-  /** Time of the request at which the exchange began. */
-  readonly #begunMs: number
+  /** Elapsed time of the request at the start of the exchange. */
+  readonly #startMs: number
 
   constructor(request: FastifyRequest, reply: FastifyReply, rules: ResponseRules) {
     this.request = request
@@ -80,18 +80,18 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.raw = reply.raw
     this.isHttp2 = request.raw.httpVersionMajor > 1
     this.rules = rules
-    this.#begunMs = request.isTimed ? reply.elapsedTime : 0
+    this.#startMs = request.isTimed ? reply.elapsedTime : 0
   }
 
-  /** Ends the time of the service; a later call changes nothing. */
+  /** Records `upstreamMs`; a later call changes nothing. */
   protected stopTimer(): void {
-    if (this.upstreamMs === null && this.request.isTimed) this.upstreamMs = this.reply.elapsedTime - this.#begunMs
+    if (this.upstreamMs === null && this.request.isTimed) this.upstreamMs = this.reply.elapsedTime - this.#startMs
   }
 
-  /** Begins the final response; `text` is the reason phrase. */
+  /** Starts the final response; `text` is the reason phrase. */
   protected abstract begin(status: number, headers: IncomingHttpHeaders, text: string): void
   abstract onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void
-  /** Writes the end of the response, after its trailer section was handed to Node. */
+  /** Ends the response, after its trailer section was passed to Node. */
   protected abstract end(): void
 
   cancel(reason: Error): void {
@@ -105,7 +105,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   }
 
   release(): void {
-    if (!this.isOver) this.cancel(new Error('the client has a response that is not the service’s, or not all of it'))
+    if (!this.isOver) this.cancel(new Error('the client has another response, or not all of this one'))
   }
 
   withdraw(): void {
@@ -134,7 +134,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     }
   }
 
-  /** The client and the service talk WebSocket from here on; the exchange ends when they have ended. */
+  /** Joins client and service as a WebSocket. The exchange ends when the WebSocket has ended. */
   onRequestUpgrade(
     _controller: Dispatcher.DispatchController,
     _status: number,
@@ -152,7 +152,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.stopTimer()
     const passed = withoutLength(headers)
     raw.writeHead(101, [...this.responseHeaders(passed), 'connection', 'Upgrade', 'upgrade', 'websocket'])
-    raw.socket!.setDefaultEncoding('latin1') // or the values would be written as UTF-8
+    raw.socket!.setDefaultEncoding('latin1') // otherwise Node writes the values as UTF-8
     raw.flushHeaders()
     this.hasResponded = true
     recordFirstByte(request, this.reply)
@@ -161,12 +161,12 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     upgrade.open(service, (bytesSent, error) => {
       this.bytesSent = bytesSent
       if (error !== null && request.failure === null) recordFailure(request, error)
-      // The response is over, in Fastify's eyes too: its onResponse hooks run now.
+      // Ends the response for Fastify, too, which runs the onResponse hooks now.
       raw.emit('finish')
     })
   }
 
-  /** Returns the header section for the client as name, value, name, value; `announces` trailers. */
+  /** Returns the header section for the client as name, value, name, value; with `Trailer` if `announces`. */
   protected responseHeaders(given: IncomingHttpHeaders, announces = false): string[] {
     const own = this.reply.getHeaders()
     return responseHeaders(this.relocated(given), own, this.isHttp2, this.rules.ownsHeaders, announces)
@@ -181,7 +181,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.isOver = true
     if (this.gone !== null) return
     if (trailers !== undefined) {
-      const passed = endToEnd(trailers, this.isHttp2).filter(([name]) => !isNoTrailer(name))
+      const passed = endToEnd(trailers, this.isHttp2).filter(([name]) => !isForbiddenTrailer(name))
       if (passed.length > 0) this.raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
     this.end()
@@ -191,13 +191,13 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.isOver = true
     if (this.gone !== null) return
     this.stopTimer()
-    if (this.raw.headersSent) this.breakOff(error)
+    if (this.raw.headersSent) this.abortResponse(error)
     else inContext(this.request, () => this.reply.send(error))
   }
 
-  /** Too late for a status: a broken connection tells the client that the body is not whole. */
-  protected breakOff(error: Error): void {
+  /** Resets the response after its status was sent: so the client sees that the body is incomplete. */
+  protected abortResponse(error: Error): void {
     recordFailure(this.request, error)
-    breakOff(this.request.raw, this.raw)
+    abortResponse(this.request.raw, this.raw)
   }
 }

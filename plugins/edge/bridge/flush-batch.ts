@@ -1,10 +1,10 @@
 /**
- * Batches the writes of responses: what is queued in one event-loop iteration is flushed in one setImmediate, after all
- * sockets that had data were read. A response whose parts came in one iteration is one write, and the writes of all
- * responses follow each other: a fifth less CPU than a write for each part.
+ * Batches response writes: all data queued in one event-loop iteration is flushed in one setImmediate, after all readable
+ * sockets were read. So header section and body that arrive in one iteration leave in one write. This takes a fifth less
+ * CPU than a write for each part.
  */
 interface Flushable {
-  /** True while it waits for its flush. */
+  /** True while a flush is scheduled. */
   isScheduled: boolean
   flush(): void
 }

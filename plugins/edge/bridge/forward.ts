@@ -1,6 +1,6 @@
 /**
- * The bridge: the one place of the edge that touches the seam. It hands the client's request to the dispatcher, and the
- * response of the service to the client.
+ * The bridge: the handler of configured routes. It dispatches the client's request to the mesh (`fastify.mesh`, the seam),
+ * and passes the service's response to the client.
  */
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
@@ -23,7 +23,7 @@ import { rulesOf } from './upstream-request.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Returns the path of a route's responses; null for one that is not proxied. Call it once all plugins have loaded. */
+    /** Returns the response path of a route; null if the route is not proxied. Call it after all plugins have loaded. */
     responsePath: (route: string) => ResponsePath | null
   }
 }
@@ -39,7 +39,7 @@ export default fp(
     fastify.decorate('responsePath', (route: string) => paths.get(route)?.() ?? null)
 
     fastify.guardReplies()
-    // Last of the `onRoute` hooks, so that it sees which headers the other concerns drop.
+    // The last `onRoute` hook, so that it sees the headers that the concerns drop.
     fastify.addHook('onRoute', function (routeOptions) {
       const { route, preflightFor } = routeOptions.config ?? {}
       if (route === undefined) {
@@ -56,10 +56,10 @@ export default fp(
       guardRepliesOf(routeOptions)
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
-      // Preflights are the edge's on any route.
-      if (route.via === undefined || preflightFor !== undefined) place(routeOptions, forwardTo(route, path))
+      // The edge responds to preflights, also on routes with `via`.
+      if (route.via === undefined || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
     })
-    // Only now has every route said which headers it drops, and which hooks it has.
+    // Only now are the dropped headers and the hooks of every route known.
     fastify.addHook('onReady', async () => {
       const slice = new TimeSlice()
       for (const complete of completions.splice(0)) {
@@ -99,8 +99,8 @@ export default fp(
   }
 )
 
-/** Makes `handler` that of the route. Handlers that plugins have put around the route's stay around it. */
-function place(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
+/** Sets the handler of a route. Handlers of plugins that wrap the placeholder then wrap this one. */
+function setHandler(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
   const placeholder = routeOptions.config?.placeholder
   if (placeholder === undefined || routeOptions.handler === placeholder.handler) routeOptions.handler = handler
   else placeholder.call(handler)

@@ -1,9 +1,9 @@
 /**
- * Headers that a service trusts, because a concern or a plugin sets them on some route, and the client's copies of
- * them, which must reach that service over no route at all: a service cannot tell by which route a request came.
+ * Headers that services trust because a concern or a plugin sets them on some route. Copies that clients send must not
+ * reach such a service by any route, because a service cannot tell by which route a request came.
  *
- * Two names in `services` that lead to the same instances are one service here. A route reaches the services of its
- * split and those to which concerns send calls or copies of them, and those that these services reach.
+ * Two entries of `services` with the same instances count as one service. A route reaches its service, the services of its
+ * split, those to which concerns send calls or copies (fallback, mirror), and the services that these reach in turn.
  */
 import type { Config, RouteConfig, ServiceConfig } from '../../../config/schema.ts'
 import type { HeaderFilter } from './upstream-headers.ts'
@@ -14,13 +14,13 @@ type Target = Pick<RouteConfig, 'services'>
 export class HeaderTrust {
   readonly #services: Config['services']
   readonly #others: Config['otherServices']
-  /** For each backend, the headers that some route sets. */
+  /** By backend: the headers that some route sets. */
   readonly #trusted = new Map<string, Set<string>>()
-  /** Those that may reach all of them. */
+  /** Headers that may reach all backends. */
   readonly #everywhere = new Set<string>()
-  /** For each service, the backends that a call to it may reach. */
+  /** By service: the backends that a call to it may reach. */
   readonly #reached = new Map<string, ReadonlySet<string>>()
-  /** For the same services, the filter as of the header that was added last. */
+  /** Cached filters by the services of a route; cleared when a header is added. */
   readonly #filters = new Map<string, HeaderFilter | null>()
 
   constructor({ services, otherServices }: Pick<Config, 'services' | 'otherServices'>) {
@@ -28,7 +28,7 @@ export class HeaderTrust {
     this.#others = otherServices
   }
 
-  /** Records the headers that a route drops, for all that it reaches. */
+  /** Records the headers that a route drops, for all backends that it reaches. */
   add(route: Target, names: readonly string[]): void {
     if (names.length === 0) return
     this.#filters.clear()
@@ -39,13 +39,13 @@ export class HeaderTrust {
     }
   }
 
-  /** Records headers that a plugin's own route sets: it may call any service. */
+  /** Records headers that a plugin's own route sets; the route may call any service. */
   addEverywhere(names: readonly string[]): void {
     this.#filters.clear()
     for (const name of names) this.#everywhere.add(name)
   }
 
-  /** Returns the filter of a route; null if no header is dropped. Complete once all routes have been added. */
+  /** Returns the filter of a route; null if it drops no header. Complete once all routes are added. */
   filterFor(route: Target): HeaderFilter | null {
     if (this.#trusted.size + this.#everywhere.size === 0) return null
     const key = route.services.join()
@@ -65,7 +65,7 @@ export class HeaderTrust {
     const known = this.#reached.get(name)
     if (known !== undefined) return known
     const names = new Set([name])
-    // A Set's iteration includes what is added meanwhile: the services to which those send calls in turn.
+    // Iterating a Set includes members added meanwhile: the services that these services call in turn.
     for (const each of names) for (const other of this.#others[each] ?? []) names.add(other)
     const backends = new Set([...names].flatMap((each) => [each, ...addressesOf(this.#services[each])]))
     this.#reached.set(name, backends)
@@ -74,7 +74,7 @@ export class HeaderTrust {
 }
 
 /**
- * Returns the addresses at which a service's instances are found. Services with one of them in common share instances.
+ * Returns the addresses of a service's instances and registries. Services with a common address share instances.
  */
 function addressesOf(service: ServiceConfig | undefined): string[] {
   if (service === undefined) return []

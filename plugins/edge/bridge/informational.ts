@@ -3,12 +3,12 @@ import type { ServerHttp2Stream } from 'node:http2'
 import type { FastifyRequest } from 'fastify'
 import { endToEnd, withoutLength } from '../protocol/headers.ts'
 
-/** Frames that may wait for an HTTP/2 client before hints are left out. */
-const mostQueued = 128
+/** Frames that may be queued for an HTTP/2 client before 1xx responses are dropped. */
+const queuedFrames = 128
 
 /**
- * Passes on a 1xx. Only hints, so one that cannot be passed on is left out, and so are those of a client that does not
- * read: a service may have no end of them. RFC 9110, 15.2: never to HTTP/1.0.
+ * Passes on an informational response (1xx). It is dropped if it cannot be written, or if the client does not read: a
+ * service may send any number of them. It is never sent to HTTP/1.0 clients (RFC 9110, 15.2).
  */
 export function writeInformational(
   request: FastifyRequest,
@@ -21,7 +21,7 @@ export function writeInformational(
   try {
     if ('stream' in raw) {
       const { stream } = raw as unknown as { stream: ServerHttp2Stream }
-      if ((stream.session?.state.outboundQueueSize ?? 0) > mostQueued) return
+      if ((stream.session?.state.outboundQueueSize ?? 0) > queuedFrames) return
       stream.additionalHeaders({ ':status': status, ...Object.fromEntries(passed) })
     } else if (raw.writableLength > raw.writableHighWaterMark) {
       return
@@ -31,7 +31,7 @@ export function writeInformational(
         passed.flatMap(([name, value]) => [value].flat().flatMap((item) => [name, item]))
       )
     } else if (status === 103) {
-      // Node before 26.2 knows no others.
+      // Node before 26.2 can write no other 1xx.
       raw.writeEarlyHints(Object.fromEntries(passed))
     }
   } catch (err) {

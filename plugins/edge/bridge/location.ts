@@ -1,7 +1,7 @@
 /**
- * `Location` and `Content-Location` of a service that does not know under which path or host it is exposed.
- * Where the route changed the path or host on the way in, they are changed back on the way out; references to
- * other hosts, and relative ones, which the client resolves by itself, stay as they are.
+ * Translates `Location` and `Content-Location` of services that do not know their public path and host. If the route
+ * changed path or host of the request, the same change is reverted in the response. References to other hosts, and
+ * relative references, which the client resolves itself, are left unchanged.
  */
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
@@ -12,8 +12,8 @@ import { prefixSoFar } from '../protocol/forwarding-headers.ts'
 import { encodePath, withoutEndSlashes } from '../protocol/target-path.ts'
 
 /**
- * Returns a response's headers with its locations changed back. A service may call itself by the hosts that the request
- * names and by the instance's address, and may already have heeded `X-Forwarded-Prefix`.
+ * Returns a response's headers with translated locations. A service may name itself by the hosts of the request or by the
+ * instance's address, and may already have added `X-Forwarded-Prefix`.
  */
 export type Relocate = (
   headers: IncomingHttpHeaders,
@@ -21,7 +21,7 @@ export type Relocate = (
   instance: string | null
 ) => IncomingHttpHeaders
 
-/** The prefixes that the client's and the service's path begin with; null if they are the same. */
+/** Returns the prefixes of the public path (`outer`) and of the service's path (`inner`); null if they are the same. */
 function prefixes({ match, path }: RouteConfig): { outer: string; inner: string } | null {
   if (path?.strip !== undefined) return { outer: withoutEndSlashes(path.strip), inner: '' }
   if (path?.rewrite === undefined) return null
@@ -29,15 +29,15 @@ function prefixes({ match, path }: RouteConfig): { outer: string; inner: string 
   return { outer: withoutEndSlashes(outer), inner: withoutEndSlashes(path.rewrite.prefix) }
 }
 
-/** Returns the prefix that is taken off the path for the service, for `X-Forwarded-Prefix`; null if none is. */
+/** Returns the prefix that the route strips, for `X-Forwarded-Prefix`; null if it strips none. */
 export function forwardedPrefix(route: RouteConfig): string | null {
   const found = prefixes(route)
   return found !== null && found.inner === '' && found.outer !== '' ? encodePath(found.outer) : null
 }
 
 /**
- * Returns the function that changes a route's locations back, or null where they stay as they are. Build it at load.
- * `believedOf` returns the headers that are believed of a request's peer.
+ * Returns the function that translates a route's locations; null if they need no translation. Call it at load.
+ * `trustedOf` returns the headers that the gateway trusts from a request's peer.
  */
 export function relocation(
   route: RouteConfig,
@@ -47,25 +47,25 @@ export function relocation(
   if (changed === null && route.edge.host !== 'upstream') return null
   const outer = encodePath(changed?.outer ?? '')
   const inner = encodePath(changed?.inner ?? '')
-  const taken = forwardedPrefix(route)
+  const stripped = forwardedPrefix(route)
 
   return (headers, request, instance) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
     const believed = believedOf(request.raw)
     const authorities = authoritiesOf(request, believed?.names.has('x-forwarded-host') === true)
-    const told = prefixSoFar(taken, request.raw, believed)
-    const change = (value: string) => relocate(value, authorities, instance, { outer, inner, told })
-    const copy = { ...headers } // what is given may be kept by others
+    const announced = prefixSoFar(stripped, request.raw, believed)
+    const change = (value: string) => relocate(value, authorities, instance, { outer, inner, announced })
+    const copy = { ...headers } // the given object may be in use elsewhere
     if (typeof location === 'string') copy.location = change(location)
     if (typeof content === 'string') copy['content-location'] = change(content)
     return copy
   }
 }
 
-/** Returns the authorities of this gateway for clients: that of the request, or the one that a trusted proxy got. */
-function authoritiesOf({ raw: { headers } }: Pick<FastifyRequest, 'raw'>, believesHost: boolean): string[] {
-  const named = [headers[':authority'] ?? headers.host, believesHost ? headers['x-forwarded-host'] : undefined]
+/** Returns the public authorities: that of the request, and that of `X-Forwarded-Host` from a trusted proxy. */
+function authoritiesOf({ raw: { headers } }: Pick<FastifyRequest, 'raw'>, trustsHost: boolean): string[] {
+  const named = [headers[':authority'] ?? headers.host, trustsHost ? headers['x-forwarded-host'] : undefined]
   return named.flatMap((value) =>
     value === undefined ? [] : (commaItems(String(value).toLowerCase(), mostHosts) ?? [])
   )
@@ -74,13 +74,14 @@ function authoritiesOf({ raw: { headers } }: Pick<FastifyRequest, 'raw'>, believ
 /** Hosts that `X-Forwarded-Host` may name; a longer list is ignored. */
 const mostHosts = 16
 
-/** scheme, authority, path, and the rest; RFC 3986, appendix B. */
+/** Scheme, authority, path, and the rest (RFC 3986, appendix B). */
 const reference = /^(https?:)?(?:\/\/([^/?#]*))?([^?#]*)(.*)$/is
 
 interface Prefixes {
   readonly outer: string
   readonly inner: string
-  readonly told: string | null
+  /** Value of `X-Forwarded-Prefix` for the service. */
+  readonly announced: string | null
 }
 
 function relocate(value: string, authorities: string[], instance: string | null, prefixes: Prefixes): string {
@@ -92,7 +93,7 @@ function relocate(value: string, authorities: string[], instance: string | null,
   const plain = (authority: string) => withoutDefaultPort(authority, scheme)
   if (authorities.some((authority) => plain(authority) === plain(named)))
     return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
-  // By its own address, which clients cannot reach: the path alone is meant.
+  // The instance's own address, which clients cannot reach: use only the path.
   if (instance !== null && named === new URL(instance).host) return exposed(path || '/', prefixes) + rest
   return value
 }
@@ -102,9 +103,9 @@ function withoutDefaultPort(authority: string, scheme: string): string {
   return port !== undefined && authority.endsWith(port) ? authority.slice(0, -port.length) : authority
 }
 
-function exposed(path: string, { outer, inner, told }: Prefixes): string {
-  // A service that heeds X-Forwarded-Prefix says it right by itself.
-  if (told !== null && isUnder(path, told)) return path
+function exposed(path: string, { outer, inner, announced }: Prefixes): string {
+  // A service that uses X-Forwarded-Prefix sends the public path itself.
+  if (announced !== null && isUnder(path, announced)) return path
   if (outer !== '' && isUnder(path, outer)) return path
   return isUnder(path, inner) ? outer + path.slice(inner.length) : path
 }

@@ -1,10 +1,11 @@
 /**
- * @fastify/http-proxy and @fastify/reply-from on the mesh: a client for their option `undici`, and the options of
- * `reply.from()` that go with it. They supply what reply-from lacks as a gateway: it ends no call when the client leaves
- * before the response, adds no forwarding headers, passes hop-by-hop fields on, knows neither caller nor policy, answers
- * most failures with 500 and retries by itself.
+ * Lets @fastify/http-proxy and @fastify/reply-from call services over the mesh: a client for their option `undici`, and
+ * matching options for `reply.from()`. They add what reply-from lacks as a gateway. On its own, reply-from does not abort a
+ * call when the client disconnects before the response, adds no forwarding headers, forwards hop-by-hop fields, has no
+ * caller and no policy, turns most failures into 500, and retries on its own.
  *
- * reply-from gives its client no request. `rewriteRequestHeaders`, which gets it, puts it into the headers under a symbol.
+ * reply-from does not pass the request to its client. `rewriteRequestHeaders`, which gets the request, stores it in the
+ * headers under a symbol.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Readable } from 'node:stream'
@@ -23,12 +24,12 @@ import { bodyOf, rulesOf } from './upstream-request.ts'
 type ReplyOptions = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type RewriteRequestHeaders = NonNullable<ReplyOptions['rewriteRequestHeaders']>
 
-/** Options of `reply.from()`, by the name under which they go into `replyOptions` of http-proxy. */
+/** Options of `reply.from()`, with their names in http-proxy's `replyOptions`. */
 type ProxyReplyOptions = Required<Pick<ReplyOptions, 'rewriteRequestHeaders' | 'onError' | 'retryDelay'>>
 
-/** The part of undici's `Dispatcher` that reply-from uses, by the types of its own undici. */
+/** The methods of undici's `Dispatcher` that reply-from uses, in the types of its own undici. */
 type ProxyClient = Extract<FastifyHttpProxyOptions['undici'], { request: unknown }> & {
-  /** Does nothing: the connections are the mesh's. */
+  /** Does nothing: the mesh owns the connections. */
   readonly destroy: () => void
 }
 
@@ -40,14 +41,14 @@ declare module 'fastify' {
     proxyReplyOptions: ProxyReplyOptions
   }
   interface FastifyRequest {
-    /** State that `proxyClient` needs of a request; null on routes of the bridge. */
+    /** State for `proxyClient`; null on routes of the bridge. */
     proxied: Proxied | null
   }
 }
 
 interface Proxied {
   readonly reply: FastifyReply
-  /** Body of a GET or HEAD, which reply-from refuses. */
+  /** Body of a GET or HEAD; reply-from refuses such bodies. */
   body: unknown
 }
 
@@ -57,7 +58,7 @@ type MarkedHeaders = IncomingHttpHeaders & { [REQUEST]?: FastifyRequest }
 
 type Callback = (error: Error | null, data: Dispatcher.ResponseData) => void
 
-/** Makes the handler of a call from undici's, which hands the response to reply-from. */
+/** Wraps undici's handler of a call, which passes the response to reply-from. */
 type Wrap = (handler: Dispatcher.DispatchHandler) => Dispatcher.DispatchHandler
 type WrappedOptions = Dispatcher.DispatchOptions & { wrap: Wrap }
 
@@ -112,7 +113,7 @@ export default fp<Config>(
         try {
           done(error, data)
         } catch (slip) {
-          // A function of the user's; undici would let it end the process.
+          // Thrown by a function of the user. undici would let it end the process.
           fail(reply, slip, data?.body)
         }
       })
@@ -120,7 +121,7 @@ export default fp<Config>(
 
     const rewriteRequestHeaders: RewriteRequestHeaders = (request, given) => {
       const headers = given as MarkedHeaders
-      // A function of the user's may have called this one itself.
+      // A function of the user may have called this one already.
       if (headers[REQUEST] === request) return headers
       const caller = request as unknown as FastifyRequest
       const { route } = caller.routeOptions.config
@@ -141,8 +142,8 @@ export default fp<Config>(
     function rulesOfService(service: string): HeaderRules {
       let rules = rulesByService.get(service)
       if (rules === undefined) {
-        rules = { takenPrefix: null, ownHost, isDropped: requests.trust.filterFor({ services: [service] }) }
-        // Other names come from functions, and may be without end.
+        rules = { strippedPrefix: null, ownHost, isDropped: requests.trust.filterFor({ services: [service] }) }
+        // Names that are not configured come from functions, and their number is not limited: do not cache them.
         if (Object.hasOwn(config.services, service)) rulesByService.set(service, rules)
       }
       return rules
@@ -151,15 +152,15 @@ export default fp<Config>(
     const proxyClient: ProxyClient = { request: request as ProxyClient['request'], destroy() {} }
     const proxyReplyOptions: ProxyReplyOptions = {
       rewriteRequestHeaders,
-      // reply-from wraps the error into one of its own.
+      // reply-from wraps the error.
       onError: (reply, { error }) => void reply.send(error.cause ?? error),
-      // Retries are the mesh's.
+      // The mesh retries.
       retryDelay: () => null
     }
     fastify.decorate('proxyClient', proxyClient)
     fastify.decorate('proxyReplyOptions', proxyReplyOptions)
 
-    // All routes but those of the bridge may call `reply.from()`.
+    // All routes except those of the bridge may call `reply.from()`.
     fastify.addHook('onRoute', (routeOptions) => {
       const route = routeOptions.config?.route
       if (route !== undefined && route.via === undefined) return
@@ -170,11 +171,14 @@ export default fp<Config>(
     })
 
     fastify.addHook('onRegister', (instance, options) => {
-      if (instance.pluginName === HTTP_PROXY) adopt(instance, options as FastifyHttpProxyOptions)
+      if (instance.pluginName === HTTP_PROXY) completeOptions(instance, options as FastifyHttpProxyOptions)
     })
 
-    /** Completes the options of http-proxy where its upstream is a service of the mesh. */
-    function adopt(instance: FastifyInstance, options: FastifyHttpProxyOptions & { websocket?: boolean }): void {
+    /** Completes the options of http-proxy if its upstream is a service of the mesh. */
+    function completeOptions(
+      instance: FastifyInstance,
+      options: FastifyHttpProxyOptions & { websocket?: boolean }
+    ): void {
       if (options.undici === undefined && isService(options.upstream)) options.undici = proxyClient
       if (options.undici !== proxyClient) return
       const { wsUpstream } = options as { wsUpstream?: string }
@@ -183,7 +187,7 @@ export default fp<Config>(
           `${HTTP_PROXY} connects WebSockets without the mesh, and ${options.upstream} is not an address: set wsUpstream, or serve WebSockets by a route of the configuration`
         )
       }
-      // The access log has a line for each request.
+      // The access log already has a line for each request.
       options.disableRequestLogging ??= true
       options.replyOptions = withOurs(options.replyOptions)
       instance.addHook('preHandler', (request, _reply, done) => {
@@ -196,7 +200,7 @@ export default fp<Config>(
       })
     }
 
-    /** Adds our options to those of a registration, which win. Its `rewriteRequestHeaders` gets the headers for the service. */
+    /** Adds the gateway's options to those of a registration, which win. Its `rewriteRequestHeaders` gets the headers for the service. */
     function withOurs(own: ReplyOptions = {}): ReplyOptions {
       const { rewriteRequestHeaders: rewrite, onResponse } = own
       const all: ReplyOptions = { ...proxyReplyOptions, ...own }
@@ -206,7 +210,7 @@ export default fp<Config>(
       }
       if (onResponse !== undefined) {
         all.onResponse = (request, reply, response) => {
-          // reply-from waits for no promise.
+          // reply-from does not wait for promises.
           const promise: unknown = onResponse(request, reply, response)
           if (promise instanceof Promise) {
             promise.catch((slip) => fail(reply as unknown as FastifyReply, slip, response.stream))
@@ -221,7 +225,7 @@ export default fp<Config>(
 
 const isService = (upstream: string | undefined) => upstream !== undefined && /^\w+:\/\/[^/]+\.mesh\/?$/.test(upstream)
 
-/** Ends a call whose response a function of the user's has failed to handle. */
+/** Ends a call after a function of the user has failed to handle its response. */
 function fail(reply: FastifyReply, slip: unknown, body: Readable | undefined): void {
   if (reply.sent) reply.log.error({ err: slip }, "a plugin's replyOptions function failed after the response was sent")
   else void reply.send(slip)
@@ -237,15 +241,15 @@ function pairsOf(headers: IncomingHttpHeaders): string[] {
   for (const name in headers) {
     const value = headers[name]
     if (Array.isArray(value)) for (const each of value) pairs.push(name, each)
-    // reply-from sets what it removes to undefined.
+    // reply-from sets removed headers to undefined.
     else if (value !== undefined) pairs.push(name, String(value))
   }
   return pairs
 }
 
 /**
- * reply-from gives `''` for no body, and in place of one that Fastify left unread: of a GET, and of HTTP/2 without type
- * and length.
+ * Returns the body for the service. reply-from passes `''` if there is no body, but also if Fastify has not read it: for a
+ * GET, and for HTTP/2 without type and length.
  */
 function bodyFor(
   { raw, body }: FastifyRequest,

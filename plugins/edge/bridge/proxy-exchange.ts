@@ -1,4 +1,4 @@
-/** A response on its way from the seam to @fastify/reply-from, which sends it by `reply.send()`. */
+/** Passes a response of the mesh to @fastify/reply-from, which sends it by `reply.send()`. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
@@ -8,7 +8,7 @@ import { Exchange } from './exchange.ts'
 /** Passes one response to undici's handler of the call. */
 export class ProxyExchange extends Exchange {
   readonly #next: Dispatcher.DispatchHandler
-  #begun = false
+  #isStarted = false
   #trailers: IncomingHttpHeaders | undefined
 
   constructor(
@@ -27,9 +27,9 @@ export class ProxyExchange extends Exchange {
   }
 
   protected override begin(status: number, headers: IncomingHttpHeaders, text: string): void {
-    this.#begun = true
+    this.#isStarted = true
     const merged = fieldsOf(this.responseHeaders(status === 204 ? withoutLength(headers) : headers))
-    // reply-from sets each field on the reply, which would add the cookies of the reply, part of `merged`, a second time.
+    // `merged` includes the reply's cookies. Remove them: reply-from sets each field, which would add them twice.
     if (merged['set-cookie'] !== undefined) this.reply.removeHeader('set-cookie')
     this.#next.onResponseStart?.(this.controller!, status, merged, text)
   }
@@ -42,7 +42,7 @@ export class ProxyExchange extends Exchange {
 
   override onResponseEnd(controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders | undefined): void {
     this.#trailers = trailers
-    // reply-from announces none.
+    // No trailers: reply-from does not announce them.
     super.onResponseEnd(controller, undefined)
   }
 
@@ -53,9 +53,9 @@ export class ProxyExchange extends Exchange {
   override onResponseError(controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
     this.isOver = true
     this.stopTimer()
-    // A client that has left gets no response; whoever reads the body learns of it.
-    if (this.gone !== null && !this.#begun) return
-    if (this.gone === null && this.raw.headersSent) this.breakOff(error)
+    // A disconnected client gets no response; only a reader of a started body gets the error.
+    if (this.gone !== null && !this.#isStarted) return
+    if (this.gone === null && this.raw.headersSent) this.abortResponse(error)
     this.#next.onResponseError?.(controller, error)
   }
 }

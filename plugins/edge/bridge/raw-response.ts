@@ -1,26 +1,25 @@
-/** A response that is written to the client's socket as it comes from the seam, without Fastify's reply in between. */
+/** The raw response path: writes a response to the client's socket as it arrives, without Fastify's reply. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { BorrowingHandler } from '../../seam.ts'
 import { recordFailure } from '../errors.ts'
 import { recordFirstByte } from '../outcome.ts'
 import { withoutLength } from '../protocol/headers.ts'
-import { whenTaken } from '../protocol/slow-reader.ts'
-import { Surplus } from './break-off.ts'
+import { whenFlushed } from '../protocol/slow-reader.ts'
+import { SurplusBody } from './abort-response.ts'
 import { Exchange, reasonPhrase } from './exchange.ts'
 import { scheduleFlush } from './flush-batch.ts'
 import { hasTrailers } from './response-fields.ts'
 
-/** Chunks up to this many bytes are copied, to be written together with their neighbours. */
-const oneWrite = 16 * 1024
+/** Size up to which chunks are copied, so that several of them are written at once. */
+const copiedBytes = 16 * 1024
 
 /** Writes one response of a service to the client. */
 export class RawResponse extends Exchange implements BorrowingHandler {
-  /** Chunks are written at once, or the response is paused until they are: their memory may be used again. */
+  /** Chunks are written before this method returns, or before the response resumes: their memory may be reused. */
   readonly borrows = RawResponse.prototype.onResponseData
   /**
-   * Bytes to be flushed in this event-loop iteration, in memory of their own: a string, a character a byte, which joins
-   * the header section in one write. HTTP/2: a Buffer where they came in one chunk; Node's HTTP/2 streams get nothing
-   * else (see `#writeEnd`).
+   * Copied bytes to flush in this event-loop iteration. A latin1 string, which Node writes together with the header
+   * section; over HTTP/2 also a Buffer, because HTTP/2 streams must get Buffers only (see `#writeEnd`).
    */
   #held: string | Buffer | null = null
   #isBodiless = false
@@ -30,17 +29,17 @@ export class RawResponse extends Exchange implements BorrowingHandler {
   protected override begin(status: number, headers: IncomingHttpHeaders, text: string): void {
     const { isHttp2, raw } = this
     const reason = !isHttp2 && reasonPhrase.test(text) ? text : undefined
-    // Node ends an HTTP/2 stream with the header section of a 205, which has no content (RFC 9110, 15.3.6).
+    // Node ends an HTTP/2 stream after the header section of a 205, which has no body (RFC 9110, 15.3.6).
     this.#isBodiless = isHttp2 && status === 205
     const passed = status === 204 || this.#isBodiless ? withoutLength(headers) : headers
     raw.writeHead(status, reason, this.responseHeaders(passed, hasTrailers(this.request.raw, status, headers)))
     recordFirstByte(this.request, this.reply)
-    // Not before: a header section that cannot be written still becomes an error response.
+    // After writeHead: if the header section cannot be written, the error still becomes a response.
     this.reply.hijack()
     scheduleFlush(this)
   }
 
-  /** Sends a header section without a body on its own: a stream of events may be silent for long. */
+  /** Writes the held bytes; sends the header section even without a body, since the first event of a stream may come late. */
   flush(): void {
     if (this.gone !== null) return
     try {
@@ -48,17 +47,17 @@ export class RawResponse extends Exchange implements BorrowingHandler {
       else if (this.bytesSent === 0) this.#flushHead()
       else this.#writeHeld()
     } catch (err) {
-      // No caller catches this, so it would end the process. The response cannot be completed.
+      // No caller catches this error, so it would end the process. The response cannot be completed.
       this.request.log.error({ err }, 'response cannot be written: connection reset')
       this.controller!.abort(err as Error)
-      super.breakOff(err as Error)
+      super.abortResponse(err as Error)
     }
   }
 
   /**
-   * Ends the response with the held chunk, if there is one. HTTP/2 gets no empty chunk: Node takes a vectored write
-   * whose last chunk is empty for done before the client's window has let the others out, and frees their memory, so
-   * that the client gets what is written there next.
+   * Ends the response with the held chunk, if there is one. HTTP/2 must get no empty chunk: if the last chunk of a
+   * vectored write is empty, Node frees the memory of the others before the client's window lets them out, and the client
+   * gets other bytes.
    */
   #writeEnd(): void {
     const { raw } = this
@@ -80,25 +79,25 @@ export class RawResponse extends Exchange implements BorrowingHandler {
 
   #flushHead(): void {
     const { raw } = this
-    // HTTP/2 has sent it in `writeHead`. HTTP/1.1: `flushHeaders` would write the values as UTF-8.
+    // HTTP/2: sent by `writeHead`. HTTP/1.1: `flushHeaders` would write the values as UTF-8.
     if (!this.isHttp2 && !raw.writableEnded && !raw.destroyed) raw.write('', 'latin1')
   }
 
   override onResponseData(_controller: unknown, chunk: Buffer): void {
     if (this.#isBodiless && this.gone === null) this.#dropBody()
-    // An interceptor may hand over an empty chunk.
+    // An interceptor may pass an empty chunk.
     if (this.gone !== null || chunk.length === 0) return
     this.bytesSent += chunk.length
     const held = this.#held
-    if (held !== null && held.length + chunk.length <= oneWrite) {
-      // Of small chunks only their bytes are limited, not their number: a write each would take seconds for a megabyte.
+    if (held !== null && held.length + chunk.length <= copiedBytes) {
+      // The number of small chunks is not limited: one write for each would take seconds per megabyte.
       this.#held = (typeof held === 'string' ? held : held.toString('latin1')) + chunk.toString('latin1')
       return
     }
     this.#writeHeld()
-    // The chunk is borrowed, and HTTP/2 may keep what it is given until the client's window opens.
+    // The chunk's memory is reused, and HTTP/2 may keep the chunk until the client's window opens.
     const own = this.isHttp2 ? Buffer.from(chunk) : chunk
-    if (chunk.length > oneWrite) {
+    if (chunk.length > copiedBytes) {
       this.#write(own)
       return
     }
@@ -106,17 +105,18 @@ export class RawResponse extends Exchange implements BorrowingHandler {
     scheduleFlush(this)
   }
 
-  /** Ends the response without its body, which may have no end, and the exchange with the service. */
+  /** Ends the response without its body, which may be endless, and the exchange with the service. */
   #dropBody(): void {
-    this.gone = new Surplus()
+    this.gone = new SurplusBody()
     recordFailure(this.request, this.gone)
     this.#writeEnd()
     this.controller!.abort(this.gone)
   }
 
   /**
-   * Left to itself, Node holds each chunk back for an event-loop iteration and asks for a pause until it has gone;
-   * corked by hand it goes now, and one that the kernel took whole needs no pause. (A third less CPU for large bodies.)
+   * Writes a chunk, and pauses the service until it has left the process. By default, Node delays each chunk by an
+   * event-loop iteration and asks for a pause. With cork and uncork, the chunk is written now, and if the kernel takes all
+   * of it, no pause is needed. (This saves a third of the CPU for large bodies.)
    */
   #write(chunk: Buffer | string): void {
     const { raw } = this
@@ -124,7 +124,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
     if (this.isHttp2) {
       if (raw.write(chunk)) return
     } else if (socket === null) {
-      // It waits for the responses before it in memory of its own.
+      // Pipelined: earlier responses come first, so the chunk is kept and must be a copy.
       if (raw.write(typeof chunk === 'string' ? chunk : Buffer.from(chunk), 'latin1')) return
     } else {
       socket.cork()
@@ -133,7 +133,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
       if (socket.writableLength === 0) return
     }
     this.controller!.pause()
-    whenTaken(raw, () => this.controller!.resume())
+    whenFlushed(raw, () => this.controller!.resume())
   }
 
   protected override end(): void {
@@ -141,8 +141,8 @@ export class RawResponse extends Exchange implements BorrowingHandler {
     scheduleFlush(this)
   }
 
-  protected override breakOff(error: Error): void {
+  protected override abortResponse(error: Error): void {
     this.#writeHeld()
-    super.breakOff(error)
+    super.abortResponse(error)
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The last `onSend` hook of every route, before Fastify writes. Responses that Fastify sends pass it: those of services on
- * the reply path, of plugins' own routes, of @fastify/http-proxy, early replies of hooks, and errors. What is written to
- * the client's socket as it comes does not.
+ * The last `onSend` hook of every route, before Fastify writes the response. All responses that Fastify sends pass it:
+ * those of services on the reply path, of plugins' own routes, of @fastify/http-proxy, early replies of hooks, and errors.
+ * Responses on the raw path do not.
  */
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteOptions } from 'fastify'
@@ -9,8 +9,8 @@ import fp from 'fastify-plugin'
 import { asError } from '../../thrown.ts'
 import { recordFailure } from '../errors.ts'
 import { recordFirstByte, recordHeadWritten } from '../outcome.ts'
-import { breakOff } from './break-off.ts'
-import { hasNoContent, refusal, repairHead, settleFields } from './reply-head.ts'
+import { abortResponse } from './abort-response.ts'
+import { hasNoContent, headFault, normalizeFields, repairHead } from './reply-head.ts'
 import { ReplyResponse } from './reply-response.ts'
 import { guardTrailers } from './reply-trailers.ts'
 import { guardWrites, releaseWrites } from './reply-writer.ts'
@@ -21,14 +21,14 @@ type Done = (error: Error | null, payload?: unknown) => void
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Attaches the hook to the routes that were added until now. */
+    /** Attaches the hook to the routes that have been added so far. */
     guardReplies: () => void
-    /** Attaches the hook behind all hooks that a route or a not-found handler has. */
+    /** Attaches the hook after all `onSend` hooks of a route or not-found handler. */
     guardRepliesOf: (route: RouteOptions) => void
   }
 }
 
-/** Before the plugins of users, whose routes it collects. */
+/** Registered before users' plugins, whose routes it collects. */
 export default fp(
   async (fastify) => {
     guardTrailers(fastify)
@@ -38,7 +38,7 @@ export default fp(
     })
     fastify.decorate('guardRepliesOf', guardRepliesOf)
     fastify.addHook('onRoute', (route) => {
-      // The bridge attaches it to the configured ones.
+      // The bridge attaches the hook to configured routes.
       if (route.config?.route === undefined) routes.push(route)
     })
   },
@@ -50,7 +50,7 @@ export function guardRepliesOf(route: RouteOptions): void {
   Object.assign(route, { onSend: [...others, proceed] })
 }
 
-/** Requests whose response was refused once. A hook that does the same to the error response does not have it refused. */
+/** Requests whose response was refused once. If a hook spoils the error response, too, that one is repaired instead. */
 const refused = new WeakSet<FastifyRequest>()
 
 export const proceed: onSendHookHandler = (request, reply, given, done: Done) => {
@@ -63,7 +63,7 @@ export const proceed: onSendHookHandler = (request, reply, given, done: Done) =>
     return
   }
   const stream = streamOf(payload)
-  const error = refusal(request, reply, stream !== null)
+  const error = headFault(request, reply, stream !== null)
   if (error !== null && !refused.has(request)) {
     refused.add(request)
     discard(stream)
@@ -79,7 +79,7 @@ export const proceed: onSendHookHandler = (request, reply, given, done: Done) =>
   } else send(request, reply, stream ?? payload, done, null)
 }
 
-/** Returns the body of a `Response`, whose status and headers go to the reply, as Fastify would do it afterwards. */
+/** Unwraps a `Response` as Fastify would do later: sets its status and headers on the reply, and returns its body. */
 function unwrapped(reply: FastifyReply, payload: unknown): unknown {
   if (!(payload instanceof Response)) return payload
   if (payload.bodyUsed) throw new Error('the body of the Response has been read')
@@ -98,11 +98,11 @@ function send(
   const stream = streamOf(payload)
   const isEmpty = stream !== null && hasNoContent(request, reply)
   if (isEmpty) discard(stream)
-  settleFields(request, reply, stream !== null && !isEmpty)
-  // The bridge flushes the header section of a service's body at once; of other streams, it leaves with the first bytes.
+  normalizeFields(request, reply, stream !== null && !isEmpty)
+  // The bridge flushes the header section at once; for other streams, Node sends it with the first chunk.
   if (stream === null || isEmpty || stream instanceof ServiceBody) recordFirstByte(request, reply)
   else recordHeadWritten(request, reply)
-  // The guard is left out where nothing can differ: it takes a third of the time of a small response.
+  // No guard if the length cannot differ: the guard takes a third of the time of a small response.
   if (stream !== null && !isEmpty && (exchange === null || exchange.needsCount(stream))) {
     guardWrites(reply, (error) => {
       if (exchange === null) end(request, reply, stream, error)
@@ -112,14 +112,14 @@ function send(
   done(null, isEmpty ? null : payload)
 }
 
-/** Ends a response whose stream cannot be sent as it is. */
+/** Ends a response whose stream does not fit its header section. */
 function end(request: FastifyRequest, reply: FastifyReply, stream: Readable, error: Error): void {
   const fault = replyFault(request, error)
   if (reply.raw.headersSent) {
     recordFailure(request, fault)
-    // Otherwise the end of the call would be recorded as the failure.
+    // Cancelled first: otherwise the aborted call would be recorded as the failure.
     request.exchange?.cancel(fault)
-    breakOff(request.raw, reply.raw)
+    abortResponse(request.raw, reply.raw)
     discard(stream)
   } else if (stream.destroyed || stream.readableEnded) reply.send(fault)
   // Fastify turns the error of the stream that it reads into an error response.

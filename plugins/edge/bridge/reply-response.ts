@@ -1,6 +1,6 @@
 /**
- * A response that goes through Fastify's `reply.send(stream)`, so that `onSend` hooks see it and may change it. The body
- * stays a stream. Its chunks are copies, since the handler declares no `borrows`: hooks may keep them.
+ * The reply response path: sends a response by Fastify's `reply.send(stream)`, so that `onSend` hooks may read and change
+ * it. The body stays a stream. Its chunks are copies, since the handler does not declare `borrows`: hooks may keep them.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { STATUS_CODES } from 'node:http'
@@ -9,7 +9,7 @@ import type { Dispatcher } from 'undici'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
 import { withoutLength } from '../protocol/headers.ts'
-import { breakOff, Surplus } from './break-off.ts'
+import { abortResponse, SurplusBody } from './abort-response.ts'
 import { Exchange, reasonPhrase } from './exchange.ts'
 import { scheduleFlush } from './flush-batch.ts'
 import { hasNoContent } from './reply-head.ts'
@@ -18,21 +18,21 @@ import { hasTrailers, removeServiceHeaders, setServiceHeaders } from './response
 import type { Source } from './service-body.ts'
 import { discard, ServiceBody, streamOf } from './service-body.ts'
 import type { StreamedResponse } from './stalled-streams.ts'
-import { answerForStreams, streamFault } from './stream-faults.ts'
+import { containStreamErrors, streamFault } from './stream-faults.ts'
 
-/** Small chunks are passed on together up to this many bytes: a write each would take seconds for a megabyte. */
+/** Size up to which small chunks are joined: one write for each would take seconds per megabyte. */
 const oneChunk = 16 * 1024
 
 type Done = (error: Error | null, payload?: unknown) => void
 
 export class ReplyResponse extends Exchange implements Source, StreamedResponse {
   /**
-   * Progress of the response: not begun; with the hooks; written by Fastify. `withdrawn`: an error response takes its
-   * place. `cancelled`: the client has left while the hooks had it.
+   * Progress of the response: not started; in the `onSend` hooks; being written by Fastify. `withdrawn`: an error response
+   * replaces it. `cancelled`: the client disconnected while the hooks ran.
    */
   #stage: 'waiting' | 'hooks' | 'sending' | 'withdrawn' | 'cancelled' = 'waiting'
   #body: ServiceBody | null = null
-  /** Stream that Fastify writes to the client: the service's body, or one that a hook has put in its place. */
+  /** Stream that Fastify writes to the client: the service's body, or a hook's stream in its place. */
   #sent: Readable | null = null
   /** Failure of the service while the hooks run. */
   #failure: Error | null = null
@@ -42,7 +42,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   /** Headers of the reply before those of the service were set. */
   #own: OwnHeaders = {}
   #given: ReadonlySet<string> = new Set()
-  /** Chunks that are passed on at the end of this event-loop iteration. */
+  /** Chunks to pass on at the end of this event-loop iteration. */
   #held: Buffer[] = []
   #heldBytes = 0
   #receivedBytes = 0
@@ -58,7 +58,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     const passed = this.relocated(status === 204 ? withoutLength(headers) : headers)
     const announces = hasTrailers(this.request.raw, status, headers)
     this.#given = setServiceHeaders(reply, passed, isHttp2, this.rules.ownsHeaders, announces)
-    // Fastify refuses a status of 600 and above.
+    // Fastify throws for a status of 600 and above.
     if (status < 600) reply.code(status)
     else raw.statusCode = status
     const body = new ServiceBody(this)
@@ -67,12 +67,12 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     inContext(this.request, () => reply.send(body))
   }
 
-  /** Takes what the hooks have made of the response, as the last of them, and hands it on to Fastify. */
+  /** Takes the payload after all other `onSend` hooks, and passes it to Fastify. */
   proceed(payload: unknown, done: Done): void {
     if (this.#stage === 'hooks') this.#settle(payload, done)
-    // An error response: nothing in it is the service's.
+    // An error response, with no part of the service's response.
     else if (this.#stage !== 'cancelled') done(null, payload)
-    // Not to Fastify, which would write to the closed connection.
+    // Not passed to Fastify, which would write to the closed connection.
     else discard(streamOf(payload))
   }
 
@@ -94,22 +94,22 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   #settleHead(payload: unknown): void {
     const { raw, reply } = this
     const length = reply.getHeader('content-length')
-    // Of another body; Fastify sets the length of one that is no stream.
+    // The length is that of another body. Fastify sets the length of a body that is not a stream.
     if (payload !== this.#body && length !== undefined && length === this.#length) reply.removeHeader('content-length')
     const isCustom = !this.isHttp2 && this.#text !== STATUS_CODES[this.#status] && reasonPhrase.test(this.#text)
     if (isCustom && raw.statusCode === this.#status) raw.statusMessage = this.#text
   }
 
-  /** Sends what is no stream. The rest of the service's body is dropped until the response has ended. */
+  /** Sends a payload that is not a stream. The rest of the service's body is read and dropped. */
   #sendWhole(payload: unknown, done: Done): void {
     const hasNone = hasNoContent(this.request, this.reply)
-    // To HEAD a payload tells its length.
+    // For HEAD, Fastify takes the length from the payload.
     const given = hasNone && this.request.method !== 'HEAD' ? null : payload
-    // Node would write a string together with the header section, whose octets would become UTF-8.
+    // As a Buffer: Node would write a string together with the header section, and so encode that as UTF-8.
     const bytes = typeof given === 'string' ? Buffer.from(given) : given
     if (Buffer.isBuffer(bytes) || bytes === null) {
       if (bytes !== null && !hasNone) this.bytesSent = bytes.length
-      // Content of a 205 is surplus, and treated as such.
+      // The body of a 205 is handled in `onResponseData`.
       if (!this.isOver && this.#status !== 205) this.#drop()
     }
     done(null, bytes)
@@ -128,11 +128,11 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
       done(null, stream)
     } else {
       const fail = (error: Error) => this.#fault(error)
-      answerForStreams(this.request, fail)
-      // Before Fastify's own listener, which closes the connection as if the client had left.
+      containStreamErrors(this.request, fail)
+      // Before Fastify's listener, which closes the connection as if the client had disconnected.
       stream.on('error', (error) => this.raw.headersSent && fail(error))
       inContext(this.request, () => done(null, stream))
-      // Fastify has begun to read it by now.
+      // Fastify reads the stream by now, so this listener does not start it.
       stream.on('data', (chunk: Buffer | string) => {
         this.bytesSent += Buffer.byteLength(chunk)
       })
@@ -141,10 +141,10 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     scheduleFlush(this)
   }
 
-  /** Returns whether a payload may have another number of bytes than its Content-Length; the mesh has counted the service's. */
+  /** Returns whether a payload may differ from its Content-Length; the mesh has checked that of an unchanged body. */
   needsCount(payload: unknown): boolean {
     const length = this.reply.getHeader('content-length')
-    return length !== undefined && (payload !== this.#body || !this.#body!.isWhole || length !== this.#length)
+    return length !== undefined && (payload !== this.#body || !this.#body!.isUntouched || length !== this.#length)
   }
 
   get progress(): number {
@@ -156,16 +156,16 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   }
 
   stall(idleMs: number): void {
-    this.#end(new Error(`it neither read, sent nor ended within ${idleMs} ms (hookTimeout)`))
+    this.#end(new Error(`it did not read, write or end within ${idleMs} ms (hookTimeout)`))
   }
 
   abort(): void {
-    breakOff(this.request.raw, this.raw)
+    abortResponse(this.request.raw, this.raw)
   }
 
-  /** Ends the response, as a stream of a hook has failed. */
+  /** Ends the response after a stream of a hook has failed. */
   #fault(error: Error): void {
-    // A failure as the client leaves is no fault.
+    // A failure after the client has disconnected is no fault of the stream.
     if (this.gone === null) this.#end(error)
   }
 
@@ -175,11 +175,11 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     return fault
   }
 
-  /** Ends the response, as what is written does not fit its header section. */
+  /** Ends the response because the written bytes do not fit its header section. */
   refuse(error: Error): void {
     const { destroyed, readableEnded } = this.#sent!
     const fault = this.#end(error)
-    // Of a stream that has ended, Fastify does not learn the error.
+    // Fastify gets no error from a stream that has ended.
     if ((destroyed || readableEnded) && !this.raw.headersSent) inContext(this.request, () => this.reply.send(fault))
   }
 
@@ -195,10 +195,10 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     else scheduleFlush(this)
   }
 
-  /** Ends the exchange with a service that sends content with a status that has none. */
+  /** Ends the exchange with a service that sends a body with a 205. */
   #dropSurplus(): void {
     if (this.gone !== null) return
-    this.gone = new Surplus()
+    this.gone = new SurplusBody()
     recordFailure(this.request, this.gone)
     this.controller!.abort(this.gone)
   }
@@ -213,7 +213,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     this.controller!.pause()
   }
 
-  /** Lets the service send on. */
+  /** Resumes the service's response. */
   resume(): void {
     if (!this.#isPaused) return
     this.#isPaused = false
@@ -225,7 +225,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     try {
       inContext(this.request, () => this.#pass())
     } catch (error) {
-      // No caller catches this, so it would end the process.
+      // No caller catches this error, so it would end the process.
       this.#fault(error as Error)
     }
   }
@@ -233,7 +233,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   #pass(): void {
     this.#pushHeld()
     if (this.isOver) this.#body!.pass(null)
-    // A header section without a body leaves on its own: a stream of events may be silent for long.
+    // Sends the header section without a body, since the first event of a stream may come late.
     else if (this.#sent !== null && this.#receivedBytes === 0) this.#flushHead()
   }
 
@@ -265,10 +265,10 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
 
   #break(error: Error): void {
     const sent = this.#sent
-    if (this.raw.headersSent) this.breakOff(error)
+    if (this.raw.headersSent) this.abortResponse(error)
     this.#failure = error
     this.gone = error
-    // Before the header section is sent, Fastify turns the error of the stream that it reads into an error response.
+    // Before the header section is sent, Fastify turns an error of the stream into an error response.
     this.#body!.destroy(error)
     if (sent !== null && sent !== this.#body) sent.destroy(error)
   }
@@ -290,7 +290,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     } else this.#body?.destroy()
   }
 
-  /** Ends the exchange of a body that nobody reads to its end. */
+  /** Ends the exchange if the body is not read to its end. */
   abandon(reason: Error | null): void {
     if (this.isOver) return
     this.gone ??= reason ?? new Error('the body was not read to its end')

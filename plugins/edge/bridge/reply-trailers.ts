@@ -1,7 +1,7 @@
 /**
- * Trailer functions of plugins (`reply.trailer`). Fastify calls them when the body has ended: the hook that set one is over,
- * and the header section is sent. What such a function throws would end the process, and a response whose function never
- * calls back would have no end.
+ * Trailer functions of plugins (`reply.trailer`). Fastify calls them when the body has ended, long after the hook that set
+ * them. Without this guard, an error in such a function would end the process, and a function that never calls back would
+ * leave the response open for ever.
  */
 import createError from '@fastify/error'
 import type { FastifyInstance, FastifyReply } from 'fastify'
@@ -9,11 +9,11 @@ import { hopByHop, token } from '../../http-syntax.ts'
 import { asError, isThenable } from '../../thrown.ts'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
-import { breakOff } from './break-off.ts'
+import { abortResponse } from './abort-response.ts'
 import { fieldValue } from './response-fields.ts'
-import { usualTimeoutMs } from './stream-faults.ts'
+import { defaultHookTimeoutMs } from './stream-faults.ts'
 
-const TrailerFailed = createError('JW_PLUGIN_FAILED', 'the function for trailer %s of plugin %s failed: %s', 500)
+const TrailerFailed = createError('JW_PLUGIN_FAILED', 'the function for the trailer %s of plugin %s failed: %s', 500)
 
 type TrailerFunction = (reply: FastifyReply, payload: unknown, done: Done) => unknown
 type Done = (error: unknown, value?: unknown) => void
@@ -21,7 +21,7 @@ type Prototype = { trailer: (this: FastifyReply, name: string, code: TrailerFunc
 
 declare module 'fastify' {
   interface FastifyReply {
-    /** Returns whether the response has trailer functions, so that it must be sent in chunks. */
+    /** Returns whether the response has trailer functions, so that it needs chunked encoding. */
     hasTrailerFunctions: () => boolean
     /** Removes the trailer functions of a response that cannot have trailers. */
     removeTrailerFunctions: () => void
@@ -32,12 +32,12 @@ declare module 'fastify' {
 const namesOf = new WeakMap<FastifyReply, Set<string>>()
 
 /**
- * Guards all functions that are given to `reply.trailer` on this server from here on. Fastify's list of them is private,
- * and so is the prototype of its replies; the symbol is looked up by its description, since an embedding server may bring
- * its own copy of Fastify.
+ * Guards all functions that are passed to `reply.trailer` on this server from now on. Fastify's list of them and the
+ * prototype of its replies are private. The symbol is found by its description, because an embedding server may have its
+ * own copy of Fastify.
  */
 export function guardTrailers(fastify: FastifyInstance): void {
-  // Fastify uses the class of this server only if it has decorators.
+  // Decorators make Fastify use a reply class of this server's own.
   fastify.decorateReply('hasTrailerFunctions', function () {
     return [...(namesOf.get(this) ?? [])].some((name) => this.hasTrailer(name))
   })
@@ -52,7 +52,7 @@ export function guardTrailers(fastify: FastifyInstance): void {
     const key = String(name).toLowerCase()
     if (!token.test(key) || hopByHop.has(key))
       throw new TypeError(`a trailer cannot have the name ${JSON.stringify(name)}`)
-    // Fastify refuses it.
+    // Fastify throws for it.
     if (typeof code !== 'function') return trailer.call(this, name, code)
     const plugin = ownerOf(fastify)
     trailer.call(this, name, (reply, payload, done) => {
@@ -91,29 +91,29 @@ class TrailerRun {
     const fastify = this.#fastify
     const done: Done = (error, value) => {
       if (error) this.#fail(asError(error))
-      else this.#take(value)
+      else this.#complete(value)
     }
     const call = () => code(this.#reply, payload, done)
     try {
       const result = fastify.hasDecorator('faultOwners') ? fastify.faultOwners.run(this, call) : call()
       if (isThenable(result))
         result.then(
-          (value) => this.#take(value),
+          (value) => this.#complete(value),
           (error) => this.#fail(asError(error))
         )
     } catch (error) {
       this.#fail(asError(error))
     }
-    if (!this.#isOver) this.#bound()
+    if (!this.#isOver) this.#startTimeout()
   }
 
-  /** Takes what the function throws in a timer or a promise. */
+  /** Handles an error that the function throws in a timer or a promise. */
   contain(error: Error): boolean {
     this.#fail(error)
     return true
   }
 
-  #bound(): void {
+  #startTimeout(): void {
     const { raw } = this.#reply
     if (raw.closed) {
       this.#end()
@@ -127,7 +127,7 @@ class TrailerRun {
   #timeoutMs(): number {
     const fastify = this.#fastify
     const record = fastify.hasDecorator('pluginRecord') ? fastify.pluginRecord : null
-    return record?.hookTimeoutOf(this.plugin) ?? usualTimeoutMs
+    return record?.hookTimeoutOf(this.plugin) ?? defaultHookTimeoutMs
   }
 
   #end(): void {
@@ -135,18 +135,18 @@ class TrailerRun {
     clearTimeout(this.#timer)
   }
 
-  #take(value: unknown): void {
+  #complete(value: unknown): void {
     if (this.#isOver) return
     const isText = (typeof value === 'string' || typeof value === 'number') && fieldValue.test(String(value))
     if (!isText) {
-      this.#fail(new Error('its value has characters that a field cannot have, or is no text'))
+      this.#fail(new Error('its value is not text, or has invalid characters'))
       return
     }
     this.#end()
     this.#done(null, String(value))
   }
 
-  /** Breaks the response off. Without its trailers it is not whole: they may be the signature of its body. */
+  /** Aborts the response. Without its trailers it is incomplete: one may be the signature of the body. */
   #fail(error: Error): void {
     const { request, raw } = this.#reply
     const { plugin } = this
@@ -155,6 +155,6 @@ class TrailerRun {
     if (this.#isOver) return
     this.#end()
     recordFailure(request, fault)
-    breakOff(request.raw, raw)
+    abortResponse(request.raw, raw)
   }
 }

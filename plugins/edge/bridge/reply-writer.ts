@@ -1,4 +1,4 @@
-/** Streams that Fastify pipes into a response: their bytes are counted, and what fails while they are written is caught. */
+/** Guards streams that Fastify pipes into a response: counts their bytes, and catches errors of writes. */
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 
@@ -11,19 +11,19 @@ const WRITER = Symbol('jingwei.replyWriter')
 type Guarded = Omit<ServerResponse, 'write' | 'end'> & { [WRITER]?: ReplyWriter; write: Write; end: End }
 
 /**
- * Writes the stream of one response. A body that is longer or shorter than its Content-Length would have the client read
- * the next response as part of this one (RFC 9112, 8), so it fails. Node checks neither.
+ * Writes the stream of one response. With a body longer or shorter than its Content-Length, the client would read one
+ * response as part of another (RFC 9112, 8), so such a response fails. Node does not check this.
  */
 class ReplyWriter {
-  /** Off once the response has failed and another one takes its place. */
+  /** False once the response has failed and another one replaces it. */
   isOn = true
   /** Null without a Content-Length. */
   readonly #length: number | null
   readonly #fail: (error: Error) => void
   #written = 0
   /**
-   * The chunk that completes the length, until the stream has ended: the client has not taken the response for whole when
-   * another chunk comes.
+   * The chunk that completes the length, held until the stream has ended: if another chunk comes, the client has not yet
+   * taken the response for complete.
    */
   #last: { readonly chunk: unknown; readonly encoding: unknown } | null = null
   #hasFailed = false
@@ -41,7 +41,7 @@ class ReplyWriter {
       if (this.#hasFailed) return false
       const isText = typeof chunk === 'string'
       this.#written += isText ? Buffer.byteLength(chunk, encoding as BufferEncoding) : (chunk as Buffer).byteLength
-      if (this.#length !== null && this.#written > this.#length) return this.#misfit('more')
+      if (this.#length !== null && this.#written > this.#length) return this.#mismatch('more')
       if (this.#written === this.#length && this.#last === null && done === undefined) {
         this.#last = { chunk, encoding }
         return true
@@ -55,9 +55,9 @@ class ReplyWriter {
     raw.end = (chunk, encoding, done) => {
       if (!this.isOn || raw.destroyed) return end.call(raw, chunk, encoding, done)
       if (this.#hasFailed) return raw
-      if (this.#length !== null && this.#written < this.#length) this.#misfit('fewer')
+      if (this.#length !== null && this.#written < this.#length) this.#mismatch('fewer')
       else {
-        // Over HTTP/2, Node writes by the guarded method what it is given here.
+        // Over HTTP/2, Node calls the guarded `write` from `end`.
         this.isOn = false
         const last = this.#last
         try {
@@ -71,7 +71,7 @@ class ReplyWriter {
     }
   }
 
-  #misfit(which: 'more' | 'fewer'): false {
+  #mismatch(which: 'more' | 'fewer'): false {
     return this.#end(new Error(`it has ${which} bytes than its Content-Length, ${this.#length}`))
   }
 
@@ -82,14 +82,14 @@ class ReplyWriter {
   }
 }
 
-/** Guards the writes of a stream until `releaseWrites`. `fail` is called once, and ends the response. */
+/** Guards the writes of a stream until `releaseWrites`. `fail` is called once, and must end the response. */
 export function guardWrites(reply: FastifyReply, fail: (error: Error) => void): void {
   const length = reply.getHeader('content-length')
   const writer = new ReplyWriter(length === undefined ? null : Number(length), fail)
   writer.guard(reply.raw as Guarded)
 }
 
-/** Ends the guard of a response that another one replaces. */
+/** Removes the guard of a response that another one replaces. */
 export function releaseWrites(raw: ServerResponse): void {
   const writer = (raw as Guarded)[WRITER]
   if (writer !== undefined) writer.isOn = false

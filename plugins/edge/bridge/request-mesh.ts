@@ -1,7 +1,7 @@
 /**
- * `request.mesh`: calls that a plugin's code makes to services on behalf of a request, from a route of its own or from a
- * hook. A call has the request's id, forwarding and trace headers, the headers that concerns set for the service, and its
- * caller. It ends when the client leaves, and fails with an error of the table (errors.ts).
+ * `request.mesh`: calls to services that a plugin makes on behalf of a request, from its own route or from a hook. A call
+ * has the request's id, caller, forwarding and trace headers, and the headers that concerns set for the service. It is
+ * aborted when the client disconnects, and fails with an error of the table (errors.ts).
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -22,19 +22,19 @@ declare module 'fastify' {
   }
 }
 
-/** Options of undici's `request()`, where `GET` is the default and the origin is that of a service. */
+/** Options of undici's `request()`. The origin names a service, and the default method is `GET`. */
 export interface CallOptions extends Omit<Dispatcher.RequestOptions, 'origin' | 'method' | 'signal'> {
-  /** `http://orders.mesh` */
+  /** Virtual origin of the service: `http://orders.mesh`. */
   readonly origin: ServiceOrigin
   readonly method?: Dispatcher.HttpMethod
-  /** Ends the call as well, besides the client's leaving. */
+  /** Aborts the call, in addition to a disconnect of the client. */
   readonly signal?: AbortSignal
-  /** Bytes of the response's body, at most; false for any number. Default: 10 MB. */
+  /** Largest response body, in bytes; false for no limit. Default: 10 MB. */
   readonly maxResponseSize?: number | false
 }
 
 export interface JsonOptions extends Omit<CallOptions, 'origin' | 'path' | 'body'> {
-  /** Sent as JSON. */
+  /** Body of the request, sent as JSON. */
   readonly body?: unknown
 }
 
@@ -42,7 +42,7 @@ const BodyTooLarge = createError('JW_UPSTREAM_BODY_TOO_LARGE', '%s: the response
 const TimedOut = createError('JW_SIGNAL_TIMEOUT', "%s: the plugin's AbortSignal timed out", 504)
 const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
 
-/** A service responded with a status other than 2xx. */
+/** Error for a service that responded with a status other than 2xx. */
 export class UpstreamStatus extends createError('JW_UPSTREAM_STATUS', '%s responded with status %d', 502) {
   readonly service: string
   readonly status: number
@@ -63,7 +63,7 @@ export class RequestMesh {
   readonly #request: FastifyRequest
   readonly #requests: UpstreamRequests
   readonly #seam: Dispatcher
-  /** Bodies of responses that have not ended: a request may live long, and make many calls. */
+  /** Response bodies that have not ended. A set, since a long-lived request may make many calls. */
   readonly #open = new Set<Dispatcher.ResponseData['body']>()
 
   constructor(request: FastifyRequest, requests: UpstreamRequests, seam: Dispatcher) {
@@ -72,12 +72,12 @@ export class RequestMesh {
     this.#seam = seam
   }
 
-  /** Calls a service as undici's `request()` does. A body that nobody reads ends with the request. */
+  /** Calls a service, as undici's `request()` does. An unread response body is destroyed when the request ends. */
   async request(options: CallOptions): Promise<Dispatcher.ResponseData> {
     const { method = 'GET', maxResponseSize = mostBytes, headers, signal, ...rest } = options
-    // The absolute form would name a host, which counts more than `Host` (RFC 9112, 3.2.2).
+    // A target in absolute form would name a host, which takes precedence over `Host` (RFC 9112, 3.2.2).
     if (typeof rest.path !== 'string' || !originForm.test(rest.path)) {
-      throw new TypeError('request.mesh: path must begin with a slash and be of visible ASCII without a fragment')
+      throw new TypeError('request.mesh: path must begin with a slash, and have only visible ASCII and no fragment')
     }
     const gone = goneSignal(this.#request)
     gone.throwIfAborted()
@@ -108,7 +108,7 @@ export class RequestMesh {
     return response
   }
 
-  /** Ends the responses whose bodies have not been read: each would keep its connection. */
+  /** Destroys the response bodies that were not read: each would hold its connection. */
   endUnread(): void {
     for (const body of this.#open) {
       if (!body.bodyUsed && !body.readableDidRead) body.on('error', () => {}).destroy()
@@ -116,8 +116,8 @@ export class RequestMesh {
   }
 
   /**
-   * Returns what a service responds with, parsed from JSON; null for a response without content. Throws
-   * `JW_UPSTREAM_STATUS` for a status other than 2xx, which is in the error's `status`.
+   * Returns the JSON body of a service's response; null if the body is empty. For a status other than 2xx, throws
+   * `JW_UPSTREAM_STATUS` with that `status`.
    */
   async json<T = unknown>(service: string, path: string, options: JsonOptions = {}): Promise<T> {
     const { body: value, headers, ...rest } = options
@@ -169,8 +169,8 @@ export default fp(
 )
 
 /**
- * Returns a signal for a call that ends when the client leaves or by a signal of the plugin's own. The time of an
- * `AbortSignal.timeout()` is a limit of the call, so that the call fails as others that take too long.
+ * Returns a signal for a call that aborts when the client disconnects or when the plugin's own signal does. An
+ * `AbortSignal.timeout()` becomes `JW_SIGNAL_TIMEOUT` (504), like the other timeouts of a call.
  */
 function endOf(gone: AbortSignal, own: AbortSignal, origin: ServiceOrigin) {
   const controller = new AbortController()
@@ -187,7 +187,7 @@ function endOf(gone: AbortSignal, own: AbortSignal, origin: ServiceOrigin) {
 
 type Options = Dispatcher.DispatchOptions & { readonly maxResponseSize?: number | false }
 
-/** Bounds the bodies of responses. */
+/** Limits the size of response bodies. */
 const bound: Dispatcher.DispatcherComposeInterceptor = (dispatch) => (options, handler) => {
   const { maxResponseSize = false, ...rest } = options as Options
   return dispatch(rest, maxResponseSize === false ? handler : new Bounded(handler, rest, maxResponseSize))
@@ -224,7 +224,7 @@ class Bounded implements Dispatcher.DispatchHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    // These announce the length of a body that they do not have (RFC 9110, 8.6).
+    // Their Content-Length is that of a body that is not sent (RFC 9110, 8.6).
     const isBodiless = this.#options.method === 'HEAD' || status === 304
     if (!isBodiless && Number(headers['content-length']) > this.#most) this.#abort(controller)
     else this.#next.onResponseStart?.(controller, status, headers, text)
@@ -252,7 +252,7 @@ class Bounded implements Dispatcher.DispatchHandler {
 const serviceOf = (origin: Dispatcher.DispatchOptions['origin']) =>
   String(origin).replace(/^http:\/\/(.*)\.mesh$/, '$1')
 
-/** Returns headers in any of undici's shapes, and further ones that are not among them, as name, value, name, value. */
+/** Returns headers, in any of undici's shapes, as name, value, name, value; adds those of `more` that are missing. */
 function joined(headers: Dispatcher.DispatchOptions['headers'], more: readonly string[]): string[] {
   const all = headerPairs(headers)
   const given = new Set(all.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase()))

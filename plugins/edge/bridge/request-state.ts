@@ -1,4 +1,4 @@
-/** State of a request's exchange with a service, and the builder of requests to services: for the bridge and the clients beside it. */
+/** Request decorators and the builder of requests to services, used by the bridge, `request.mesh` and `proxyClient`. */
 import { randomUUID } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -13,16 +13,16 @@ declare module 'fastify' {
     upstreamRequests: UpstreamRequests
   }
   interface FastifyRequest {
-    /** True if it comes from a peer that its listener trusts (`trustProxy`). */
+    /** True if the peer is a trusted proxy of its listener (`trustProxy`). */
     readonly trusted: boolean
   }
 }
 
-/** Before the plugins of users, whose contexts would not see what is decorated after them. */
+/** Registered before users' plugins: their contexts do not see later decorators. */
 export default fp<Config>(
   async (fastify, config) => {
     await fastify.register(stores, {})
-    // A gateway behind a gateway is no loop. The same request back here is one, be it to the next configuration.
+    // A random name, since a gateway behind another one is no loop. It survives a reload, so that loops are still found.
     const pseudonym = () => `jingwei-${randomUUID().slice(0, 8)}`
     const requests = new UpstreamRequests(config, fastify.stores.claim('jingwei.pseudonym', null, pseudonym))
     fastify.decorate('upstreamRequests', requests)
@@ -35,7 +35,7 @@ export default fp<Config>(
       }
     })
     decorateUpstreamHeaders(fastify)
-    // `request.mesh` sends what these routes set for services.
+    // `request.mesh` sends the headers that these routes set for services.
     fastify.addHook('onRoute', ({ config }) => {
       if (config?.ownRoute !== undefined) requests.trust.addEverywhere(config.dropHeaders ?? [])
     })

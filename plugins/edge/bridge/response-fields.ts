@@ -1,4 +1,4 @@
-/** The fields of a response to a client: which of the service's go on, and what Node's writers would refuse of them. */
+/** Header fields of responses to clients: selects those of the service, and finds those that Node cannot write. */
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply } from 'fastify'
@@ -8,29 +8,29 @@ import { http2Values } from '../protocol/http2-values.ts'
 
 export type OwnHeaders = Readonly<Record<string, string | number | string[] | undefined>>
 
-/** Headers that describe one body, and are wrong for the error response that takes its place. */
-const ofTheBody = ['content-encoding', 'content-length', 'content-range', 'content-type', 'etag', 'last-modified']
+/** Headers that describe a body, and are wrong for an error response that replaces it. */
+const bodyHeaders = ['content-encoding', 'content-length', 'content-range', 'content-type', 'etag', 'last-modified']
 
-/** A plugin's mistake. The client does not learn which header it is; the log does. */
+/** Error for an unwritable header of a plugin. Only the log names the header. */
 const BadHeader = createError('JW_BAD_HEADER', 'The gateway failed to write a header of the response', 500)
 
-/** RFC 9110, 5.5: visible characters, blanks and tabs, and bytes from 0x80 on. */
+/** Field value (RFC 9110, 5.5): visible ASCII, space, tab, and bytes from 0x80 on. */
 export const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/
 
-/** Returns whether a name or value, as a plugin may set them on a reply, cannot be written. */
+/** Returns whether a name or value that a plugin has set cannot be written. */
 function isUnwritable(name: string, value: unknown): boolean {
   if (!token.test(name)) return true
   if (Array.isArray(value)) return value.some((item) => !fieldValue.test(String(item)))
   return !fieldValue.test(String(value))
 }
 
-/** Returns whether a field of a service's trailer section stays behind. */
-export function isNoTrailer(name: string): boolean {
+/** Returns whether a field of a service's trailer section must not be passed on. */
+export function isForbiddenTrailer(name: string): boolean {
   return hopByHop.has(name) || notInTrailers.has(name) || name.startsWith('x-jingwei-')
 }
 
 /**
- * Returns whether trailers are announced and can be passed on: HTTP/1.1 has them only with chunks, HTTP/1.0 has none.
+ * Returns whether trailers are announced and can be passed on. HTTP/1.1 has them only with chunked encoding, HTTP/1.0 never.
  */
 export function hasTrailers({ httpVersion, method }: IncomingMessage, status: number, headers: IncomingHttpHeaders) {
   if (headers.trailer === undefined) return false
@@ -39,17 +39,17 @@ export function hasTrailers({ httpVersion, method }: IncomingMessage, status: nu
 }
 
 /**
- * Returns whether a service speaks in the gateway's name: its member of `Proxy-Status` (RFC 9209), or its rate limit.
+ * Returns whether a service's field imitates the gateway: a `Proxy-Status` (RFC 9209) with its name, or its rate limit.
  */
-function isInOurName(name: string, value: string | string[] | undefined, own: OwnHeaders): boolean {
+function imitatesGateway(name: string, value: string | string[] | undefined, own: OwnHeaders): boolean {
   if (name === 'proxy-status') return String(value).toLowerCase().includes('jingwei')
   return name.startsWith('ratelimit') && Object.hasOwn(own, 'ratelimit-limit')
 }
 
-/** Outside the loop over the fields: a function within it would cost an allocation for each field. */
+/** Returns whether concerns set the headers with such a name. Outside of `passOn` to save an allocation per field. */
 const isOwned = (name: string, beginnings: readonly string[]) => beginnings.some((each) => name.startsWith(each))
 
-/** Calls `add` with each end-to-end header of a service that the reply does not have already. */
+/** Calls `add` with each end-to-end header of a service that the reply does not have yet. */
 function passOn(
   given: IncomingHttpHeaders,
   own: OwnHeaders,
@@ -63,19 +63,19 @@ function passOn(
     if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
     if (ownsHeaders.length > 0 && isOwned(name, ownsHeaders)) continue
     const value = given[name]
-    if (value === undefined || isInOurName(name, value, own)) continue
+    if (value === undefined || imitatesGateway(name, value, own)) continue
     add(name, value)
   }
   if (announces && !alsoDrop?.has('trailer')) {
-    const isLeftOut = (name: string) => isNoTrailer(name) || alsoDrop?.has(name) === true
+    const isLeftOut = (name: string) => isForbiddenTrailer(name) || alsoDrop?.has(name) === true
     const lines = announced(given.trailer!, isLeftOut)
     if (lines.length > 0) add('trailer', lines)
   }
 }
 
 /**
- * Returns name, value, name, value, … for `writeHead`: the end-to-end headers of the service and those that the edge
- * and plugins set on the reply, which win. Throws JW_BAD_HEADER for one of these that cannot be written.
+ * Returns name, value, name, value, … for `writeHead`: the end-to-end headers of the service, and those that the edge and
+ * plugins have set on the reply, which win. Throws JW_BAD_HEADER if one of the latter cannot be written.
  */
 export function responseHeaders(
   given: IncomingHttpHeaders,
@@ -98,14 +98,14 @@ export function responseHeaders(
   return merged
 }
 
-/** Returns the error for a header of a plugin that cannot be written. */
+/** Returns the error for an unwritable header of a plugin. */
 export function badHeader(name: string): Error {
   return Object.assign(new BadHeader(), { header: name })
 }
 
 /**
- * Sets the end-to-end headers of the service on the reply, where `onSend` hooks see them, and returns their names. Those
- * that the edge and plugins have set win; `vary` and `set-cookie` are joined.
+ * Sets the end-to-end headers of the service on the reply, where `onSend` hooks see them, and returns their names. Headers
+ * that the edge and plugins have set win; `vary` and `set-cookie` are combined.
  */
 export function setServiceHeaders(
   reply: FastifyReply,
@@ -120,12 +120,12 @@ export function setServiceHeaders(
     names.add(name)
     const values = isHttp2 && Array.isArray(value) ? [...http2Values(name, value)] : value
     const before = Object.hasOwn(own, name) ? own[name] : undefined
-    // Fastify keeps headers in a plain object, whose prototype this name would set.
+    // Fastify stores headers in a plain object, whose prototype this name would change.
     if (name === '__proto__') reply.raw.setHeader(name, [values].flat().join(', '))
     else if (before === undefined) reply.header(name, values)
     else if (name === 'vary') reply.header(name, [values, before].flat().join(', '))
     else {
-      // Only once removed: Fastify appends to cookies. The gateway's own are the last, which count.
+      // Removed first, because Fastify appends cookies. The gateway's cookies come last, so that they win.
       reply.removeHeader(name)
       reply.header(name, [values, before].flat())
     }
@@ -133,10 +133,10 @@ export function setServiceHeaders(
   return names
 }
 
-/** Removes what `setServiceHeaders` has set, and what hooks have said of the body. `own`: the reply's headers before. */
+/** Removes the headers that `setServiceHeaders` has set, and those that describe the body. `own`: the reply's headers before. */
 export function removeServiceHeaders(reply: FastifyReply, given: ReadonlySet<string>, own: OwnHeaders): void {
   for (const name of given) reply.removeHeader(name)
-  for (const name of ofTheBody) if (own[name] === undefined) reply.removeHeader(name)
+  for (const name of bodyHeaders) if (own[name] === undefined) reply.removeHeader(name)
   for (const name of ['vary', 'set-cookie']) {
     const before = own[name]
     if (given.has(name) && before !== undefined) reply.header(name, before)
@@ -151,9 +151,9 @@ export function unwritableHeader(reply: FastifyReply): Error | null {
 }
 
 /**
- * Makes a reply writable again after an attempt to write it has failed, so that the error can be. Removes the headers
- * that cannot be written, and what Node keeps of the attempt: the reason phrase of an HTTP/1.1 response and, of an HTTP/2
- * response whose headers Node refused, all of them. Without a refusal, those of `reply.raw` are a plugin's, and stay.
+ * Makes a reply writable again after a failed write, so that the error response can be written. Removes unwritable headers
+ * and the state that Node keeps: for HTTP/1.1 the reason phrase; for HTTP/2, if Node refused the headers (`isRefused`), all
+ * headers. Otherwise the headers of `reply.raw` were set by a plugin, and stay.
  */
 export function resetReply(reply: FastifyReply, isRefused: boolean): void {
   const { raw } = reply
@@ -165,7 +165,7 @@ export function resetReply(reply: FastifyReply, isRefused: boolean): void {
   for (const name in headers) {
     if (!isUnwritable(name, headers[name])) continue
     reply.removeHeader(name)
-    // Node may also remember that the first attempt has no body. The error's would be read as the next response.
+    // Node may have stored that the response has no body. The client would read the error's body as the next response.
     if (!isHttp2) reply.header('connection', 'close')
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The two paths of a service's response to the client: written to the socket as it comes (`raw`), or sent through
- * Fastify's reply, so that `onSend` hooks run (`reply`). Most of Fastify's ecosystem lives in these hooks.
+ * The two paths of a service's response to the client: written to the socket as it arrives (`raw`), or sent through
+ * Fastify's reply, so that `onSend` hooks run (`reply`). Many Fastify plugins, such as @fastify/compress, use these hooks.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
@@ -8,8 +8,8 @@ import type { RouteConfig } from '../../../config/schema.ts'
 export type ResponsePath = 'raw' | 'reply'
 
 /**
- * Returns the path of a route: the configured one, else `reply` if an `onSend` hook other than `own` is on it. The hooks
- * of the route's context and of its parents count: Fastify runs them for the route. Call it once all plugins have loaded.
+ * Returns the path of a route: the configured one, else `reply` if the route has an `onSend` hook other than `own`. Hooks of
+ * the route's context and its parents count, because Fastify runs them for the route. Call it after all plugins have loaded.
  */
 export function pathOf(
   route: RouteConfig,
@@ -17,7 +17,7 @@ export function pathOf(
   { onSend }: Pick<RouteOptions, 'onSend'>,
   own: unknown
 ): ResponsePath {
-  // @fastify/http-proxy sends by Fastify's reply.
+  // @fastify/http-proxy sends through Fastify's reply.
   if (route.via !== undefined) return 'reply'
   const { responsePath = 'auto' } = route.edge
   if (responsePath !== 'auto') return responsePath
@@ -26,8 +26,8 @@ export function pathOf(
 }
 
 /**
- * Returns the `onSend` hooks of a context and its parents. Fastify has no public way to ask for them. The symbol is looked
- * up by its description, since an embedding server may bring its own copy of Fastify.
+ * Returns the `onSend` hooks of a context and its parents. Fastify has no public way to read them. The symbol is found by
+ * its description, because an embedding server may have its own copy of Fastify.
  */
 function inherited(context: FastifyInstance): readonly unknown[] {
   const symbol = Object.getOwnPropertySymbols(context).find(({ description }) => description === 'fastify.hooks')

@@ -1,15 +1,15 @@
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
 
-/** Origin of a body. */
+/** Exchange that a body is read from. */
 export interface Source {
-  /** Lets more of the body come. */
+  /** Resumes the body. */
   resume(): void
-  /** Ends the exchange of a body that is not read to its end. Called for every body, also for one that is complete. */
+  /** Ends the exchange if the body was not read to its end. Called for every body, also for a complete one. */
   abandon(reason: Error | null): void
 }
 
-/** The body of a service's response as a stream, which `onSend` hooks may read, pipe, keep, change or leave. */
+/** The body of a service's response as a stream, which `onSend` hooks may read, pipe, keep, change or ignore. */
 export class ServiceBody extends Readable {
   readonly #source: Source
   #isChanged = false
@@ -17,16 +17,16 @@ export class ServiceBody extends Readable {
   constructor(source: Source) {
     super()
     this.#source = source
-    // There may be no other listener, and an error without one ends the process.
+    // An error without a listener would end the process.
     this.on('error', ignore)
   }
 
-  /** No hook has read, changed or decoded any of it: whoever reads it gets what the service has sent. */
-  get isWhole(): boolean {
+  /** True if no hook has read, changed or decoded the body, so that its reader gets the bytes of the service. */
+  get isUntouched(): boolean {
     return !this.#isChanged && !this.readableDidRead
   }
 
-  /** Passes on what the service has sent; null at its end. Returns false if no more should come for now. */
+  /** Pushes a chunk of the service; null at the end. Returns false if the service should pause. */
   pass(chunk: Buffer | null): boolean {
     return super.push(chunk)
   }
@@ -58,14 +58,14 @@ export class ServiceBody extends Readable {
 
 function ignore(): void {}
 
-/** Returns a payload as the stream that it is, one of the web included; null if it is none. */
+/** Returns a payload as a Node stream, also if it is a web stream; null if it is not a stream. */
 export function streamOf(payload: unknown): Readable | null {
   if (typeof payload !== 'object' || payload === null) return null
   if ('pipe' in payload) return payload as Readable
   return 'getReader' in payload ? Readable.fromWeb(payload as ReadableStream) : null
 }
 
-/** Destroys a stream that nobody will read. */
+/** Destroys a stream that will not be read. */
 export function discard(stream: Readable | null): void {
   stream?.on('error', ignore).destroy()
 }

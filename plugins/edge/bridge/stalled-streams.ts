@@ -1,21 +1,21 @@
 /**
- * Bounds the time for which a stream of an `onSend` hook may keep a response waiting. A slow client is bounded by
- * `sendIdle` and a silent service by `idleTimeout`; without this, a stream that neither reads nor ends holds a connection
- * to the service until the client leaves.
+ * Limits the time for which a stream of an `onSend` hook may delay a response. `sendIdle` limits a slow client, and
+ * `idleTimeout` a service that pauses. Without this limit, a stream that neither reads nor ends would hold a connection to
+ * the service until the client disconnects.
  */
 import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { Sweep } from '../protocol/sweep.ts'
 
-/** A response that goes through a stream of a hook. */
+/** A response whose body passes a stream of a hook. */
 export interface StreamedResponse {
-  /** Changes whenever the stream has read or sent something. */
+  /** A number that changes whenever the stream has read or sent bytes. */
   readonly progress: number
-  /** False while the stream has read all that there is of the service's body, and the service is to send more. */
+  /** True if the response waits for the stream; false while the stream waits for bytes of the service. */
   readonly awaitsStream: boolean
-  /** Ends the response for a stream that has not continued within the time. */
+  /** Ends the response because its stream made no progress within the time. */
   stall(idleMs: number): void
-  /** Closes the connection, or the stream of HTTP/2. */
+  /** Closes the connection (HTTP/2: the stream). */
   abort(): void
 }
 
@@ -27,14 +27,14 @@ interface Watched {
   hasStalled: boolean
 }
 
-/** The streams of one route that are being sent. */
+/** The hooks' streams of one route that are being sent. */
 export class StalledStreams {
   readonly #idleMs: number
   readonly #sweep: Sweep<Watched>
 
   constructor(idleMs: number) {
     this.#idleMs = idleMs
-    this.#sweep = new Sweep(idleMs, (watched, elapsedMs) => this.#look(watched, elapsedMs))
+    this.#sweep = new Sweep(idleMs, (watched, elapsedMs) => this.#check(watched, elapsedMs))
   }
 
   /** Watches a stream until its response is closed. */
@@ -45,7 +45,7 @@ export class StalledStreams {
     raw.once('close', () => this.#sweep.delete(watched))
   }
 
-  #look(watched: Watched, elapsedMs: number): void {
+  #check(watched: Watched, elapsedMs: number): void {
     const { response, raw } = watched
     const { progress } = response
     const waits = !raw.writableEnded && progress === watched.progress && response.awaitsStream && !isBlocked(raw)
@@ -53,14 +53,14 @@ export class StalledStreams {
     watched.leftMs = waits ? watched.leftMs - elapsedMs : this.#idleMs
     if (watched.leftMs > 0) return
     watched.leftMs = this.#idleMs
-    // A stream that cannot be destroyed keeps the error response waiting as well.
+    // If the stream cannot be destroyed, the error response would wait for it, too.
     if (watched.hasStalled) response.abort()
     else response.stall(this.#idleMs)
     watched.hasStalled = true
   }
 }
 
-/** Returns whether the client has more to read than is kept for it, so that the stream may not send. */
+/** Returns whether the response's buffer is full, so that the stream waits for the client. */
 function isBlocked(raw: ServerResponse): boolean {
   return 'stream' in raw ? (raw.stream as ServerHttp2Stream).writableNeedDrain : raw.writableNeedDrain
 }

@@ -1,4 +1,4 @@
-/** Faults in streams that `onSend` hooks have put in place of a service's body. */
+/** Faults in streams that `onSend` hooks use in place of a service's body, and in responses of plugins. */
 import createError from '@fastify/error'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { captureContext } from '../async-context.ts'
@@ -23,7 +23,7 @@ export function streamFault(request: FastifyRequest, error: Error): Error {
   return fault
 }
 
-/** Returns the plugin of the request's route, if it is a plugin's own, and those with an `onSend` hook on it. */
+/** Returns the names of the plugin that owns the request's route, if any, and of the plugins with an `onSend` hook on it. */
 function pluginsOf({ server, routeOptions: { config } }: FastifyRequest): string {
   if (!server.hasDecorator('pluginRecord')) return 'unknown'
   const { pluginRecord } = server
@@ -31,31 +31,31 @@ function pluginsOf({ server, routeOptions: { config } }: FastifyRequest): string
     ({ route }) => config.ownRoute !== undefined && route.config?.ownRoute === config.ownRoute
   )
   const key = config.route?.name ?? own?.route
-  // A not-found handler has none but the hooks for every request.
+  // A not-found handler has only the hooks for all requests.
   const hooks = pluginRecord.hooksOf(key ?? '')
   const hooking = hooks.filter(({ everywhere, here }) => [...everywhere, ...here].includes('onSend'))
   const names = new Set([...(own === undefined ? [] : [own.owner.plugin]), ...hooking.map(({ plugin }) => plugin)])
   return [...names].join(', ') || 'unknown'
 }
 
-/** Time for the streams of hooks that no plugin of the configuration has added; the default of `hookTimeout`. */
-export const usualTimeoutMs = 30_000
+/** Default of `hookTimeout`, also for hooks that were not added by a configured plugin. */
+export const defaultHookTimeoutMs = 30_000
 
 /**
- * Returns for how long streams of `onSend` hooks may keep a response of a route waiting, in milliseconds: the longest
- * `hookTimeout` of their plugins, since nothing tells whose stream it is. 0: any time.
+ * Returns the milliseconds for which streams of `onSend` hooks may delay a response of a route: the longest `hookTimeout` of
+ * their plugins, because the plugin of a stream is unknown. 0: no limit.
  */
 export function streamTimeout(fastify: FastifyInstance, route: string): number {
   const timeouts = fastify.hasDecorator('pluginRecord') ? fastify.pluginRecord.hookTimeoutsOf(route, 'onSend') : []
-  if (timeouts.length === 0) return usualTimeoutMs
+  if (timeouts.length === 0) return defaultHookTimeoutMs
   return timeouts.includes(0) ? 0 : Math.max(...timeouts)
 }
 
 /**
- * Lets the request answer for what runs in its context from here on: what a stream of a plugin throws in a callback or a
- * timer, or emits as an error without a listener, goes to `fail`. Otherwise it would end the process.
+ * Passes errors in the request's async context to `fail` from now on: those that a plugin's stream throws in a callback or
+ * a timer, or emits without a listener. Otherwise they would end the process.
  */
-export function answerForStreams(request: FastifyRequest, fail: (error: Error) => void): void {
+export function containStreamErrors(request: FastifyRequest, fail: (error: Error) => void): void {
   const { server } = request
   if (request.asyncContext === null || !server.hasDecorator('faultOwners')) return
   const contain = (error: Error) => {

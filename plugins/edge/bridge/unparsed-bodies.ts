@@ -1,6 +1,6 @@
 /**
- * The bodies of proxied requests go on to the service as they are: no parser reads them, of any content type. For the
- * context of the proxied routes alone, as the bodies of other routes are parsed.
+ * Passes the bodies of proxied requests to the service unparsed, whatever their content type. Registered only in the context
+ * of the proxied routes; the bodies of other routes are parsed.
  */
 import type { preParsingHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
@@ -10,19 +10,19 @@ export default fp(
   async (fastify) => {
     fastify.removeAllContentTypeParsers()
     fastify.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
-    fastify.addHook('preParsing', settleType)
+    fastify.addHook('preParsing', acceptAnyType)
   },
   { name: 'jingwei-unparsed-bodies', fastify: '5.x' }
 )
 
-/** type/subtype and parameters, near enough to what Fastify reads. */
+/** Media type: type/subtype and parameters, close to what Fastify accepts. */
 const mediaType = /^[\w!#$%&'*+.^`|~-]+\/[\w!#$%&'*+.^`|~-]+\s*(?:;|$)/
 
 /**
- * Two ways of Fastify that are not a proxy's: 415 for a Content-Type that it cannot read, and no body where HTTP/2
- * brings one without type and length. It is the service's to judge: `rawHeaders`, which it gets, stay as they are.
+ * Disables two checks of Fastify that a proxy must leave to the service: 415 for an invalid Content-Type, and ignoring an
+ * HTTP/2 body without type and length. The service still gets the client's fields, which come from `rawHeaders`.
  */
-const settleType: preParsingHookHandler = (request, _reply, payload, done) => {
+const acceptAnyType: preParsingHookHandler = (request, _reply, payload, done) => {
   const { headers } = request.raw
   const type = headers['content-type']
   if (type !== undefined ? !mediaType.test(type) : hasUnknownLength(request.raw)) {

@@ -1,15 +1,15 @@
 /**
- * Headers that edge concerns set for the service. Concerns write here, the bridge reads.
+ * Headers that edge concerns set for the service. Concerns write them, the bridge reads them.
  *
- * - per route, at load: `config.dropHeaders`, of which no client's copy gets through, on any route to the same service
- * - per request: `request.upstreamHeaders`, a flat [name, value, …] appended after the client's headers
+ * - per route, at load: `config.dropHeaders`. Clients' copies of these are removed, on any route to the same service
+ * - per request: `request.upstreamHeaders`, a flat [name, value, …] that is appended to the client's headers
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { canonicalName } from '../../../config/header-names.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Headers of which no copy sent by a client reaches the route's services, whatever route it takes to them. */
+    /** Headers that are removed from clients' requests on every route that leads to the route's services. */
     dropHeaders?: readonly string[]
   }
   interface FastifyRequest {
@@ -29,7 +29,7 @@ export function addUpstreamHeader(request: FastifyRequest, name: string, value: 
 
 export type HeaderFilter = (name: string) => boolean
 
-/** Returns the test for a client's headers that are dropped; null if there are none. Build it at load. */
+/** Returns the test for headers that are removed from clients' requests; null if there are none. Call it at load. */
 export function headerFilter(names: readonly string[] | undefined): HeaderFilter | null {
   if (!names?.length) return null
   const dropped = new Set(names.map(canonicalName))
@@ -37,12 +37,12 @@ export function headerFilter(names: readonly string[] | undefined): HeaderFilter
   return (name) => lengths.has(name.length) && dropped.has(canonicalName(name))
 }
 
-/** Printable ASCII without outer blanks: what every server reads as it was written. */
+/** Printable ASCII without outer spaces, which every server reads unchanged. */
 const plain = /^(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?$/
 
 /**
- * A JSON value as a header value; undefined if there is nothing to say. What could not be sent as it is, or
- * would be read as something else, is percent-encoded: in a list that includes an item's own commas.
+ * Returns a JSON value as a header value; undefined for null and undefined. Values that could not be sent unchanged, or would
+ * be misread, are percent-encoded; in a list, so are items with commas.
  */
 export function headerValue(value: unknown): string | undefined {
   if (value === undefined || value === null) return undefined

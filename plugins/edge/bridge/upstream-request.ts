@@ -1,4 +1,4 @@
-/** Builds the request that goes over the seam from the request of a client. */
+/** Builds the request to a service from the request of a client. */
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
@@ -20,33 +20,33 @@ declare module '../../seam.ts' {
   interface ClientRequest extends FastifyRequest {}
 }
 
-/** Rules for requests to one service, as a route gives them. */
+/** Rules of a route for the requests to its service. */
 export interface RequestRules {
   /** Virtual origin of the service. */
   readonly origin: ServiceOrigin
-  /** Changes the request target; null where it stays as it is. */
+  /** Changes the request target; null if it is passed on unchanged. */
   readonly rewrite: ((target: string) => string) | null
-  /** Prefix that `rewrite` takes off the path, for `X-Forwarded-Prefix`. */
-  readonly takenPrefix: string | null
-  /** True if the service gets the host of its instance in place of the client's. */
+  /** Prefix that `rewrite` strips, for `X-Forwarded-Prefix`. */
+  readonly strippedPrefix: string | null
+  /** True if `Host` is that of the instance instead of the client's. */
   readonly ownHost: boolean
-  /** Facts of the route that interceptors get. */
+  /** Route facts for interceptors. */
   readonly route: CallRoute
   /** The route's policy for the mesh. */
   readonly policy: RouteConfig['mesh'] | undefined
-  /** Headers of which no client's copy goes on; complete once all routes are added. */
+  /** Test for headers that are removed from clients' requests; complete once all routes are added. */
   isDropped: HeaderFilter | null
 }
 
-/** The rules for the header section alone. */
-export type HeaderRules = Pick<RequestRules, 'takenPrefix' | 'ownHost' | 'isDropped'>
+/** The rules for the header section only. */
+export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'ownHost' | 'isDropped'>
 
 /** Returns the rules of a configured route. */
 export function rulesOf(route: RouteConfig): RequestRules {
   return {
     origin: `http://${route.service}.mesh`,
     rewrite: targetPath(route),
-    takenPrefix: forwardedPrefix(route),
+    strippedPrefix: forwardedPrefix(route),
     ownHost: route.edge.host === 'upstream',
     route: { name: route.name, config: route.config ?? {} },
     policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
@@ -54,23 +54,23 @@ export function rulesOf(route: RouteConfig): RequestRules {
   }
 }
 
-/** W3C Trace Context and Baggage. */
+/** Headers of W3C Trace Context and Baggage. */
 const traceContext = ['traceparent', 'tracestate', 'baggage']
 
 /** Builds the requests to services for one gateway. */
 export class UpstreamRequests {
-  /** Whom the listeners trust. */
+  /** Trust rules of the listeners. */
   readonly peers: Peers
-  /** Headers that services trust. */
+  /** Headers that services trust, so that clients' copies are removed. */
   readonly trust: HeaderTrust
   readonly #requestIdHeader: string
-  // The same sets for all routes, of which there may be thousands.
+  // Shared by all routes, of which there may be thousands.
   readonly #drop: ReadonlySet<string>
   readonly #dropAlsoCookies: ReadonlySet<string>
   readonly #dropInTrailers: ReadonlySet<string>
   readonly #pseudonym: string
 
-  /** `pseudonym`: the name in `Via`. */
+  /** `pseudonym`: the gateway's name in `Via`. */
   constructor(config: Config, pseudonym: string) {
     this.#pseudonym = pseudonym
     this.peers = new Peers(config)
@@ -81,11 +81,11 @@ export class UpstreamRequests {
     this.#dropInTrailers = new Set([...this.#drop, ...notInTrailers])
   }
 
-  /** Returns the dispatch options for a client's request. Throws JW_LOOP_DETECTED for one of this gateway's own. */
+  /** Returns the dispatch options for a client's request. Throws JW_LOOP_DETECTED if this gateway sent the request. */
   options(request: FastifyRequest, rules: RequestRules): Dispatcher.DispatchOptions & CallerOptions {
     const { raw, upgrade } = request
     const { origin, rewrite, route, policy } = rules
-    // Only chunks carry trailers, to the service as from the client.
+    // Only chunked bodies have trailers, to the service and from the client.
     const mayTrail = upgrade === null && hasUnknownLength(raw)
     return {
       origin,
@@ -107,44 +107,44 @@ export class UpstreamRequests {
     const { raw } = request
     const { isDropped } = rules
     const { connection, trailer, te } = raw.headers
-    const headers = this.#begin(raw, rules)
+    const headers = this.#hostField(raw, rules)
     const alsoDrop = nominated(connection)
     if (raw.httpVersionMajor === 1) copyHeaders(headers, raw.rawHeaders, this.#drop, alsoDrop, isDropped)
     else {
       copyHeaders(headers, raw.rawHeaders, this.#dropAlsoCookies, alsoDrop, isDropped)
-      // HTTP/2 may bring several cookie fields; HTTP/1.1 has one for all (RFC 9113, 8.2.3).
+      // HTTP/2 may have several cookie fields; HTTP/1.1 has one (RFC 9113, 8.2.3).
       const { cookie } = raw.headers
       if (cookie !== undefined && !isDropped?.('cookie')) headers.push('cookie', cookie)
     }
     if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
-      const isLeftOut = (name: string) => !goesOn(name, this.#dropInTrailers, alsoDrop, isDropped)
-      for (const line of announced(trailer, isLeftOut)) headers.push('trailer', line)
+      const isOmitted = (name: string) => !isPassedOn(name, this.#dropInTrailers, alsoDrop, isDropped)
+      for (const line of announced(trailer, isOmitted)) headers.push('trailer', line)
     }
     if (takesTrailers(te)) headers.push('te', 'trailers')
-    this.#complete(headers, request, rules.takenPrefix)
+    this.#appendOwn(headers, request, rules.strippedPrefix)
     return headers
   }
 
   /**
-   * Returns the header section for the service, made from fields that a plugin has changed: those of the client, as Node
-   * joins them, and fields of the plugin's own. Throws JW_LOOP_DETECTED for a request of this gateway's own.
+   * Returns the header section for the service, made from fields that a plugin has changed: the client's, as Node joins
+   * them, and the plugin's own. Throws JW_LOOP_DETECTED if this gateway sent the request.
    */
   rewritten(request: FastifyRequest, rules: HeaderRules, fields: IncomingHttpHeaders): IncomingHttpHeaders {
     const { raw } = request
-    const headers = this.#begin(raw, rules)
+    const headers = this.#hostField(raw, rules)
     for (const name in fields) {
       const value = name === 'content-type' ? typeOf(raw, fields) : fields[name]
-      if (value === undefined || !goesOn(name, this.#drop, null, rules.isDropped)) continue
+      if (value === undefined || !isPassedOn(name, this.#drop, null, rules.isDropped)) continue
       for (const each of [value].flat()) headers.push(name, each)
     }
     if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
-    this.#complete(headers, request, rules.takenPrefix)
+    this.#appendOwn(headers, request, rules.strippedPrefix)
     return fieldsOf(headers)
   }
 
   /**
    * Returns the fields of a call that a plugin makes on behalf of a request, as name, value, name, value: those that the
-   * gateway adds, and the client's trace context. Throws JW_LOOP_DETECTED for a request of this gateway's own.
+   * gateway adds, and the client's trace context. Throws JW_LOOP_DETECTED if this gateway sent the request.
    */
   onBehalfOf(request: FastifyRequest): string[] {
     this.#refuseLoop(request.raw)
@@ -153,14 +153,14 @@ export class UpstreamRequests {
       const value = request.raw.headers[name]
       if (typeof value === 'string') headers.push(name, value)
     }
-    this.#complete(headers, request, null)
+    this.#appendOwn(headers, request, null)
     return headers
   }
 
-  #begin(raw: IncomingMessage, { ownHost }: HeaderRules): string[] {
+  #hostField(raw: IncomingMessage, { ownHost }: HeaderRules): string[] {
     this.#refuseLoop(raw)
     const { host, ':authority': authority } = raw.headers
-    // Without one, each attempt's instance gets its own.
+    // Without `Host`, the mesh sets that of the instance for each attempt.
     return ownHost ? [] : ['host', (authority as string | undefined) ?? host ?? '']
   }
 
@@ -168,15 +168,15 @@ export class UpstreamRequests {
     if (via?.includes(this.#pseudonym)) throw new LoopDetected()
   }
 
-  /** Appends what the gateway says to the service. */
-  #complete(headers: string[], request: FastifyRequest, takenPrefix: string | null): void {
+  /** Appends the gateway's own fields for the service. */
+  #appendOwn(headers: string[], request: FastifyRequest, strippedPrefix: string | null): void {
     const { raw } = request
     const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
     const believed = this.peers.believed(raw)
     appendForwarding(headers, raw, believed)
-    const prefix = prefixSoFar(takenPrefix, raw, believed)
+    const prefix = prefixSoFar(strippedPrefix, raw, believed)
     if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
   }
@@ -186,14 +186,14 @@ export class UpstreamRequests {
   }
 }
 
-/** Returns the body; none unless the message's framing announces one: undici would send an empty one in chunks. */
+/** Returns the body; null unless the framing announces one: undici would send an empty chunked body. */
 export function bodyOf({ raw, body }: Pick<FastifyRequest, 'raw' | 'body'>): Dispatcher.DispatchOptions['body'] {
-  // undici's types leave out that it takes iterables.
+  // undici accepts iterables, but its types omit that.
   if (body === raw) return hasBody(raw) ? (new Body(raw) as AsyncIterable<Buffer> as Readable) : null
   return (body as Readable | undefined) ?? null
 }
 
-/** Copies the headers that go on to the service; repeated headers keep their order. */
+/** Copies the headers that are passed on to the service; repeated headers keep their order. */
 function copyHeaders(
   to: string[],
   from: readonly string[],
@@ -203,12 +203,12 @@ function copyHeaders(
 ): string[] {
   for (let i = 0; i < from.length; i += 2) {
     const name = from[i]!.toLowerCase()
-    if (goesOn(name, drop, alsoDrop, isDropped)) to.push(name, from[i + 1]!)
+    if (isPassedOn(name, drop, alsoDrop, isDropped)) to.push(name, from[i + 1]!)
   }
   return to
 }
 
-function goesOn(
+function isPassedOn(
   name: string,
   drop: ReadonlySet<string>,
   alsoDrop: ReadonlySet<string> | null,
@@ -219,13 +219,13 @@ function goesOn(
   return !(name.includes('_') && isDisguised(name, drop))
 }
 
-/** Many services read `x_forwarded_for` and `X-Forwarded-For` as one header. */
+/** Returns whether a name with `_` stands for a dropped header: many services read `x_forwarded_for` as `X-Forwarded-For`. */
 function isDisguised(name: string, drop: ReadonlySet<string>): boolean {
   const meant = name.replaceAll('_', '-')
   return drop.has(meant) || meant === 'content-length'
 }
 
-/** Returns the client's own `Content-Type`, if no plugin has changed it: Fastify gets another one where it could not read it. */
+/** Returns the client's `Content-Type` unless a plugin has changed it; `acceptAnyType` may have replaced it for Fastify. */
 function typeOf(raw: IncomingMessage, fields: IncomingHttpHeaders): string | undefined {
   const type = fields['content-type']
   if (type !== raw.headers['content-type']) return type

@@ -132,23 +132,23 @@ class StreamReader {
 }
 
 /**
- * Calls `taken` once what was written has left the process, or cannot any more. A stream of HTTP/2 may be ended or closed
- * by now, and then never drains.
+ * Calls `flushed` once the written bytes have left the process, or cannot leave it any more. An HTTP/2 stream may have
+ * ended or closed already, and then never emits `drain`.
  */
-export function whenTaken(response: ServerResponse, taken: () => void): void {
+export function whenFlushed(response: ServerResponse, flushed: () => void): void {
   const { socket } = response
   if ('stream' in response) {
     const stream = response.stream as ServerHttp2Stream
     if (stream.destroyed || !stream.writableNeedDrain) {
-      setImmediate(taken)
+      setImmediate(flushed)
       return
     }
     const done = () => {
       stream.off('drain', done).off('close', done)
-      taken()
+      flushed()
     }
     stream.once('drain', done).once('close', done)
-  } else if (socket === null) response.once('drain', taken)
-  // Behind the chunk: called once that is gone, or cannot go any more.
-  else socket.write('', 'latin1', taken)
+  } else if (socket === null) response.once('drain', flushed)
+  // Queued after the chunk: called once the chunk has left, or cannot leave any more.
+  else socket.write('', 'latin1', flushed)
 }
