@@ -1,4 +1,4 @@
-/** Certificates and private keys in PEM files: which files belong together, what is in them, whether they can be used. */
+/** Reading and validation of certificates and private keys in PEM files. */
 import type { KeyObject } from 'node:crypto'
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { createSecureContext } from 'node:tls'
 import { alternativeNames } from '../plugins/alternative-names.ts'
 import { hostKey } from './host-name.ts'
 
-/** A larger file is none of ours, and is not read. */
+/** Maximum size of a PEM file; a larger file is not read. */
 export const MOST_BYTES = 1024 * 1024
 
 /** The files of a certificate and its private key; the same file may hold both. */
@@ -25,7 +25,7 @@ export interface Pair {
 }
 
 export interface CertificateFacts {
-  /** DNS names and addresses of its subjectAltName, as `hostKey` has them; `*.` begins a wildcard. */
+  /** DNS names and addresses of its subjectAltName, in the form of `hostKey`; wildcards begin with `*.`. */
   readonly names: readonly string[]
   readonly subject: string
   readonly issuer: string
@@ -52,8 +52,8 @@ export class PairError extends Error {
 const certificateFile = /^(.+)\.(crt|cer|pem)$/
 
 /**
- * Returns the pairs among the files of a folder. A .pem file without a key file may hold its key; it is taken for a pair
- * only if it does (`holdsBoth`). Hidden files do not count, among which is what is behind the links that Kubernetes makes.
+ * Returns the pairs among the file names of a folder. A .pem file without a key file counts only if it contains its key
+ * (`holdsBoth`). Hidden names are ignored, such as the targets of Kubernetes' links.
  */
 export function pairsAmong(names: readonly string[], holdsBoth: (name: string) => boolean): PairFiles[] {
   const all = new Set(names.filter((name) => !name.startsWith('.')))
@@ -63,7 +63,7 @@ export function pairsAmong(names: readonly string[], holdsBoth: (name: string) =
     const [, stem, ending] = certificateFile.exec(name) ?? []
     if (stem === undefined || stem.endsWith('-key')) continue
     const own = [`${stem}.key`, `${name}.key`, `${stem}-key.pem`]
-    // The names of certbot, where cert.pem and chain.pem are beside it.
+    // Names that certbot uses.
     if (name === 'fullchain.pem') own.push('privkey.pem')
     const key = own.find((file) => all.has(file) && !used.has(file))
     if (key !== undefined) {
@@ -74,7 +74,7 @@ export function pairsAmong(names: readonly string[], holdsBoth: (name: string) =
   return pairs
 }
 
-/** Returns a folder and those right below it, which certbot makes for each certificate. Throws if it cannot be read. */
+/** Returns a folder and its direct subfolders; certbot has one per certificate. Throws if the folder cannot be read. */
 export function foldersOf(folder: string): string[] {
   const below = readdirSync(folder).filter((name) => !name.startsWith('.'))
   const folders = below.map((name) => join(folder, name)).filter(isFolder)
@@ -102,7 +102,7 @@ export function pairsIn(folder: string): PairFiles[] {
 export const isPair = (pem: string) => pem.includes('CERTIFICATE-----') && isPrivateKey(pem)
 const isPrivateKey = (pem: string) => pem.includes('PRIVATE KEY-----')
 
-/** Reads a PEM file. Throws if it is no file, or is too large to be one. */
+/** Reads a PEM file. Throws if it is not a regular file, or larger than 1 MB. */
 export function readPem(file: string): string {
   const stats = statSync(file)
   if (!stats.isFile()) throw new Error(`${file} is not a file`)
@@ -110,7 +110,7 @@ export function readPem(file: string): string {
   return readFileSync(file, 'latin1')
 }
 
-/** Reads a certificate and its key. Throws a `PairError` that says which of the two cannot be used, and why. */
+/** Reads a certificate and its key. Throws a `PairError` that names the part that cannot be used, and the reason. */
 export function readPair(files: PairFiles): Pair {
   const cert = contentOf('cert', files.cert)
   return pairOf(cert, files.key === files.cert ? cert : contentOf('key', files.key))
@@ -124,7 +124,7 @@ function contentOf(part: 'cert' | 'key', file: string): string {
   }
 }
 
-/** Returns the pair in two texts. Throws a `PairError` if they cannot be used, in words that say which part is wrong. */
+/** Validates a pair from two texts. Throws a `PairError` that names the part that cannot be used, and the reason. */
 export function pairOf(cert: string, key: string): Pair {
   const chain = certificatesIn(cert)
   const own = chain[0]!
@@ -147,7 +147,7 @@ export function pairOf(cert: string, key: string): Pair {
   return { cert, key, facts: factsOf(own, keyType) }
 }
 
-/** Returns facts about the certificate of a text that expires first. Throws a `PairError` if there is none. */
+/** Returns facts about the certificate in a text that expires first. Throws a `PairError` if there is none. */
 export function firstToExpire(pem: string): CertificateFacts {
   const all = certificatesIn(pem).map((certificate) => factsOf(certificate, keyTypeOf(certificate.publicKey)))
   return all.reduce((first, each) => (each.notAfter < first.notAfter ? each : first))
@@ -155,7 +155,7 @@ export function firstToExpire(pem: string): CertificateFacts {
 
 const block = /-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----[^-]*-----END (?:X509 |TRUSTED )?CERTIFICATE-----/g
 
-/** Returns the certificates of a PEM text; at least one. The error says whether a file is empty or half-written. */
+/** Returns the certificates of a PEM text, at least one. The error distinguishes an empty from a half-written file. */
 export function certificatesIn(pem: string): X509Certificate[] {
   const blocks = pem.match(block) ?? []
   const begun = pem.match(/-----BEGIN [^-]*CERTIFICATE-----/g) ?? []
@@ -179,7 +179,7 @@ function privateKeyIn(pem: string): KeyObject {
   }
 }
 
-/** Kinds of keys that servers can sign handshakes with. */
+/** Returns the type of a key. Throws a `PairError` if servers cannot use the type for TLS handshakes. */
 function keyTypeOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string {
   const { modulusLength, namedCurve } = asymmetricKeyDetails ?? {}
   switch (asymmetricKeyType) {
@@ -212,10 +212,10 @@ function factsOf(certificate: X509Certificate, keyType: string): CertificateFact
   }
 }
 
-/** Names of a line each, as Node has them, in one line. */
+/** Joins the lines of a distinguished name, which Node separates by line feeds. */
 export const oneLine = (name: string | undefined) => (name ?? '').replaceAll('\n', ', ')
 
-/** A host name; a wildcard is its whole first label (RFC 6125, 6.4.3). */
+/** Pattern of a DNS name; a wildcard must be the whole first label (RFC 6125, 6.4.3). */
 const dnsName = /^(?:\*\.)?[\w-]+(?:\.[\w-]+)*\.?$/
 
 function namesIn(subjectAltName: string | undefined): string[] {
@@ -225,7 +225,7 @@ function namesIn(subjectAltName: string | undefined): string[] {
   return [...new Set([...names, ...hosts])]
 }
 
-/** Returns what is wrong with a certificate that can be used all the same, or null. */
+/** Returns a warning about a usable certificate: expired, not yet valid, without names; null if there is none. */
 export function doubtAbout({ names, notBefore, notAfter }: CertificateFacts, nowMs: number): string | null {
   const day = (seconds: number) => new Date(seconds * 1000).toISOString()
   if (nowMs >= notAfter * 1000) return `the certificate expired at ${day(notAfter)}`

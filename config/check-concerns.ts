@@ -1,4 +1,4 @@
-/** The checks that concerns bring along, at every level at which a file sets them. */
+/** Runs the checks of concerns, at every level at which the file sets their keys. */
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkFacts } from './check-facts.ts'
 import type { Checked, Key } from './concern.ts'
@@ -32,7 +32,7 @@ export function* checkConcerns(checked: Checked): Steps<void> {
       yield
     }
   }
-  // A concern that is lacking may provide the facts.
+  // Skipped if a concern could not be loaded, since it might provide the facts.
   if (!keys.lackConcerns) yield* checkFacts(checked)
 }
 

@@ -1,4 +1,4 @@
-/** Facts that concerns rely on: something on the same route has to provide them. */
+/** Checks that each fact on which a concern relies, such as the consumer, is provided on the same route. */
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
@@ -7,7 +7,7 @@ import type { Written, WrittenRoute } from './schema.ts'
 
 type Fact = NonNullable<Key['needs']>['fact']
 
-/** A concern whose fact nothing provides. */
+/** A concern that relies on a fact which is not provided. */
 interface Lack {
   readonly key: Key
   /** Option that makes the concern rely on the fact. */
@@ -18,8 +18,8 @@ interface Lack {
 const providersOf = (keys: readonly Key[], fact: Fact) => keys.filter(({ provides }) => provides?.includes(fact))
 
 /**
- * Returns the concerns of a policy that rely on a fact which no concern of the policy provides, nor a plugin:
- * `byPlugin`. `from` follows the fact in the message.
+ * Returns the concerns of a policy that rely on a fact which neither a concern of the policy nor a plugin (`byPlugin`)
+ * provides. `from` returns a text that follows the fact in the message.
  */
 export function lacksIn(
   keys: readonly Key[],

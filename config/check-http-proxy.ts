@@ -1,4 +1,4 @@
-/** The checks of routes that are served through @fastify/http-proxy. */
+/** Checks routes that are served through @fastify/http-proxy. */
 import { checkFile } from './checked.ts'
 import type { Checked } from './concern.ts'
 import { areSound } from './listeners.ts'
@@ -8,7 +8,7 @@ import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
 
-/** Readings of a path that http-proxy, which compares the path with its prefix, does not share. */
+/** Readings of `listen.paths` that http-proxy does not share: it compares the path with its prefix literally. */
 const tolerant = ['case', 'trailingDot'] as const
 
 export function checkHttpProxy(at: string, route: Route, checked: Checked): void {
@@ -58,7 +58,7 @@ function checkRewritePrefix(at: string, route: Route, text: string, { report }: 
   )
   const used = Array.from(text.matchAll(/:([^/:.-]*)/g), ([, name = '']) => name)
   used.forEach((name, index) => {
-    // http-proxy replaces text by text, in the order of the path.
+    // http-proxy replaces the names as plain text, in the order of the path, so a shorter name also matches within a longer one.
     const part = [...names].find((begin) => begin !== name && name.startsWith(begin))
     if (!names.has(name)) {
       report.fault(place, `the path has no parameter ":${name}"${didYouMean(name, [...names])}`)

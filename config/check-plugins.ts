@@ -1,4 +1,4 @@
-/** The checks of `plugins`, and of the names by which routes ask for them. */
+/** Checks `plugins`, and the names of plugins in routes. */
 import { findPackageJSON } from 'node:module'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -46,7 +46,7 @@ function checkPlugin(index: number, checked: Checked): void {
   }
 }
 
-/** Returns whether a package is installed, for the configuration's folder or for the gateway itself. */
+/** Returns whether a package can be resolved, from the configuration's folder or from the gateway. */
 function isInstalled(name: string, folder: string): boolean {
   return [pathToFileURL(`${folder}/`).href, import.meta.url].some((base) => {
     try {
@@ -58,8 +58,8 @@ function isInstalled(name: string, folder: string): boolean {
 }
 
 /**
- * Checks that the keys that say on which routes, and where among their hooks, a plugin's hooks run do not contradict. The
- * mesh itself checks the names in the `order` of its concerns.
+ * Checks that `scope`, `order` and `prefix` of a plugin do not contradict each other. Names in the `order` of mesh concerns
+ * are checked by the mesh.
  */
 function checkPosition(at: string, plugin: Plugin, isOfMesh: boolean, { report, keys }: Checked): void {
   const { scope, order, prefix } = plugin
@@ -80,7 +80,7 @@ function checkPosition(at: string, plugin: Plugin, isOfMesh: boolean, { report, 
   if (scope === 'routes' && report.usable(`${at}/scope`)) report.fault(`${at}/scope`, `no effect: ${why}`, 'key')
 }
 
-/** Checks that names that were chosen are unique. One file may be listed twice, as long as no route asks for it. */
+/** Checks that configured names are unique. A module may be listed twice if no route refers to it. */
 function checkNames({ data, report }: Checked): void {
   const lines = new Map<string, number | undefined>()
   data.plugins.forEach((plugin, index) => {

@@ -1,7 +1,7 @@
 /**
- * Warns of routes that requests reach, without the protection of another route, in a spelling that a common server
- * takes for the path of that other one. Spellings that `listen.paths` guards are refused by the gateway and need no
- * warning.
+ * Warns if a different spelling of a route's path reaches a less protected route, while common servers read both spellings as
+ * the same path: then the protection can be bypassed. Spellings that `listen.paths` guards are refused by the gateway and
+ * need no warning.
  */
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked } from './concern.ts'
@@ -21,11 +21,11 @@ type Route = Written['routes'][number]
 
 interface Spelling {
   readonly path: ReadPath
-  /** Servers that read it as the same path. */
+  /** Text that names the servers which read it as the same path. */
   readonly by: string
-  /** Reading that would have the gateway refuse it; null if none does. */
+  /** Key of `listen.paths` by which the gateway would refuse it; null if there is none. */
   readonly guard: keyof PathReadings | null
-  /** True if only one service's reading of both counts. */
+  /** True if the spelling matters only if both routes lead to the same service. */
   readonly sameService: boolean
 }
 
@@ -62,7 +62,7 @@ export function* checkReadings(checked: Checked, tables: RouteTables<number>): S
   }
 }
 
-/** Returns a warning if a less protected route takes a spelling of this route's path. */
+/** Returns a warning if a spelling of this route's path reaches a less protected route. */
 function exposed(
   route: Route,
   pattern: PathPattern,
@@ -93,7 +93,7 @@ function exposed(
   return null
 }
 
-/** Returns a warning if, on a listener that the route is not for, a less protected route takes its path to its service. */
+/** Returns a warning if, on another listener, a less protected route forwards this route's path to the same service. */
 function openElsewhere(route: Route, tables: RouteTables<number>, data: Written, namesOf: NamesOf): string | null {
   const { hosts, headers = {}, listeners, path } = route.match
   if (listeners === undefined) return null
@@ -164,7 +164,7 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
   return all.filter((spelling) => spelling !== false)
 }
 
-/** Routes on paths that differ only in what a common server ignores. */
+/** Warns of two routes whose paths differ only in details that common servers ignore. */
 function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
   const known = new Map<string, { route: Route; at: string }>()
   for (const [index, route] of data.routes.entries()) {
@@ -188,10 +188,10 @@ function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
   }
 }
 
-/** Returns the names of the concerns that protect a route. */
+/** A function that returns the names of the concerns that protect a route. */
 type NamesOf = (route: Route) => string[]
 
-/** Concerns that a route has and another one lacks. */
+/** Returns the protecting concerns that `route` has and `other` lacks. */
 function lacks(other: Route, route: Route, namesOf: NamesOf): string[] {
   const has = new Set(namesOf(other))
   return namesOf(route).filter((name) => !has.has(name))

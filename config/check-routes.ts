@@ -1,4 +1,4 @@
-/** The checks of what a route matches, where it leads, and whether two of them get in each other's way. */
+/** Checks routes: their match, their service, their path, and conflicts between routes. */
 import FindMyWay from 'find-my-way'
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkHttpProxy } from './check-http-proxy.ts'
@@ -56,7 +56,7 @@ function checkTarget(at: string, { service, split }: Route, checked: Checked): v
   }
 }
 
-/** Subsets that a route chooses, of its service or of those of its split. */
+/** Checks that the subsets in a route exist in its service, or in the services of its split. */
 function checkSubsets(at: string, { service, split, mesh, stickOn }: Route, checked: Checked): void {
   const { report } = checked
   if (stickOn !== undefined && split === undefined && report.usable(`${at}/stickOn`)) {
@@ -136,7 +136,7 @@ function checkPath(at: string, route: Route, { report }: Checked): void {
   }
 }
 
-/** Reports a pattern that the router does not take, or that some path takes long to match. */
+/** Reports a pattern that the router rejects, or whose matching can take more than linear time. */
 function checkPattern(place: string, text: string, report: Report): void {
   if (/\*./.test(text.replace(/\([^)]*\)/g, ''))) {
     const prefix = text.replace(/\/?\*.*$/, '') || '/'
@@ -157,7 +157,7 @@ function checkPattern(place: string, text: string, report: Report): void {
   }
 }
 
-/** Returns advice for a parameter as other gateways write it; undefined if the path has none. */
+/** Returns advice for a parameter in the syntax of other gateways, `{id}`; undefined if the path has none. */
 function parameterHint(text: string): string | undefined {
   const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
   return found === undefined
@@ -165,7 +165,7 @@ function parameterHint(text: string): string | undefined {
     : `"${found}" would be matched literally; write a parameter as ":${name || 'id'}"`
 }
 
-/** Routes that match the same requests. */
+/** Reports routes that match the same requests. Returns the route tables. */
 function* checkConflicts(checked: Checked): Steps<RouteTables<number>> {
   const { data, keys, report } = checked
   const guarded = { case: 'guard', trailingSlash: 'guard', trailingDot: 'guard' } as const

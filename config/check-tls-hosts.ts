@@ -1,4 +1,4 @@
-/** Checks of `listen.tls.hosts` against the names of certificates and the hosts of routes. */
+/** Checks `listen.tls.hosts` against the names of certificates and the hosts of routes. */
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Pair } from './certificates.ts'
 import type { Checked } from './concern.ts'
@@ -7,15 +7,15 @@ import { didYouMean } from './nearest.ts'
 import type { TlsOptions } from './schema/tls.ts'
 import { ServerNames } from './server-names.ts'
 
-/** Returns whether two hosts or wildcards have a host in common. A wildcard stands for all hosts below. */
+/** Returns whether two hosts or wildcards have a host in common. A wildcard matches all hosts below it. */
 function overlap(a: string, b: string): boolean {
   const holds = (wildcard: string, host: string) => wildcard.startsWith('*.') && host.endsWith(wildcard.slice(1))
   return a === b || holds(a, b) || holds(b, a)
 }
 
 /**
- * Checks that a rule for client certificates can apply. A host that is misspelt would have no rule at all, and be open.
- * `rules` has the places of the hosts, by their keys.
+ * Checks that each rule for client certificates can apply: a misspelt host would leave the intended host without the rule.
+ * `rules` maps the keys of hosts to their pointers.
  */
 export function* checkTlsHosts(
   tls: TlsOptions,

@@ -1,4 +1,4 @@
-/** Checks of `listen.tls` that a schema cannot express: files, keys, names, client certificates. */
+/** Checks `listen.tls` for rules that a schema cannot express: files, keys, names, client certificates. */
 import { getCiphers } from 'node:tls'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Pair, PairFiles } from './certificates.ts'
@@ -72,7 +72,7 @@ function usable(files: PairFiles, report: (part: 'cert' | 'key', message: string
   }
 }
 
-/** Checks a pair that is named; without it nothing is started. Returns it, if it can be used. */
+/** Checks a pair that the file names; if it cannot be used, that is a fault. Returns the usable pair, or an empty list. */
 function checkPair(at: string, written: PairFiles, checked: Checked): Pair[] {
   const { report, absolute } = checked
   for (const part of ['cert', 'key'] as const) checkPem(at, part, written[part], checked)
@@ -112,7 +112,7 @@ function checkDefault(at: string, tls: TlsOptions, pairs: readonly Pair[], { rep
   if (name === null || names.find(name) === undefined) report.fault(place, `no certificate has the name ${tls.default}`)
 }
 
-/** Returns the places of the hosts that have rules of their own, by `patternKey`. */
+/** Checks the rules for client certificates. Returns the pointers of the hosts with their own rules, by `patternKey`. */
 function checkClients(at: string, tls: TlsOptions, checked: Checked): Map<string, string> {
   const { report } = checked
   checkAuthorities(`${at}/ca`, tls.ca, checked)
@@ -154,7 +154,7 @@ function checkClient(
   }
 }
 
-/** An empty file would be a list of no authorities, and every client refused. */
+/** Checks a file of authorities. An empty one would be a list without authorities, and every client would be refused. */
 function checkAuthorities(at: string, file: string | undefined, checked: Checked): void {
   const { report, absolute } = checked
   if (file === undefined) return

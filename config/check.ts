@@ -1,6 +1,6 @@
 /**
- * Checks that a schema cannot express: that the parts of the configuration fit each other. Values that have a fault
- * already are not checked again, so that one mistake is reported once.
+ * Checks for rules that a schema cannot express, mostly between parts of the configuration. Values that have a fault already
+ * are skipped, so that a mistake is reported once.
  */
 import { dirname, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
@@ -89,7 +89,7 @@ function checkMesh(at: string, service: Written['services'][string], checked: Ch
   if (!report.sound('/mesh/mode') || !report.sound(`${at}/mesh`)) return
   const mode = service.mesh?.mode ?? data.mesh.mode
   const inherited = service.mesh?.mode === undefined
-  // Inherited, but only the service can lack its sidecar.
+  // The mode is inherited, but the key is missing in the service, so the fault is reported there.
   if (mode === 'sidecar' && inherited && service.sidecar === undefined && report.usable(`${at}/sidecar`)) {
     report.fault(
       at,

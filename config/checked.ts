@@ -1,11 +1,11 @@
-/** Functions that the checks of the configuration's parts share. */
+/** Functions that several checks use. */
 import type { Stats } from 'node:fs'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import type { Checked } from './concern.ts'
 import { didYouMean } from './nearest.ts'
 
-/** State of what is at a path; null if there is nothing, or can be nothing: the path has a NUL, or is too long. */
+/** Returns the stats of a path; null if nothing exists there, also for impossible paths (with a NUL, or too long). */
 function stateOf(path: string): Stats | null {
   try {
     return statSync(path)
@@ -14,7 +14,7 @@ function stateOf(path: string): Stats | null {
   }
 }
 
-/** Checks that the file which the value at a pointer names is there. */
+/** Checks that the file exists which the value at a pointer names. */
 export function checkFile(at: string, path: string | undefined, { report, absolute }: Checked): void {
   if (path === undefined || !report.sound(at)) return
   const file = absolute(path)
@@ -22,7 +22,7 @@ export function checkFile(at: string, path: string | undefined, { report, absolu
     report.fault(at, `no such file: ${file}${didYouMean(basename(file), namesIn(dirname(file)))}`)
 }
 
-/** Checks that certificate and key were not swapped. Whether they are good shows when the gateway is built. */
+/** Checks that a PEM file exists and that certificate and key are not swapped. Its contents are validated later. */
 export function checkPem(at: string, kind: 'ca' | 'cert' | 'key', path: string | undefined, checked: Checked): void {
   const place = `${at}/${kind}`
   checkFile(place, path, checked)
@@ -41,7 +41,7 @@ export function checkPem(at: string, kind: 'ca' | 'cert' | 'key', path: string |
   }
 }
 
-/** Names of the files in a folder; none if there is no such folder. */
+/** Returns the names in a folder; none if it does not exist. */
 export function namesIn(folder: string): string[] {
   return stateOf(folder)?.isDirectory() ? readdirSync(folder) : []
 }

@@ -1,4 +1,4 @@
-/** The schema of a file as functions that validate it: ajv, with the formats and keywords in which options are described. */
+/** Compiles the schema of a file into validating functions by ajv, with the formats and keywords of options. */
 import { isIP } from 'node:net'
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
@@ -6,13 +6,13 @@ import { didYouMean } from './nearest.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
-/** Holder of a value, in which it can be replaced. */
+/** Parent of a value, in which the value can be replaced. */
 interface Holder {
   parentData: object
   parentDataProperty: string | number
 }
 
-/** A host, and a port if it is not the usual one. */
+/** Returns whether a text is a host with an optional port. */
 function isAuthority(text: string): boolean {
   if (!URL.canParse(`tcp://${text}`)) return false
   const { hostname, host } = new URL(`tcp://${text}`)
@@ -57,15 +57,15 @@ export function addKeywords(ajv: Ajv): Ajv {
   return ajv
 }
 
-/** One for all schemas of plugins, as it compiles the schema of schemas first. */
+/** Shared by all schemas of plugins, since a new ajv compiles the meta-schema first. */
 let checker: Ajv | undefined
 
-/** Returns what makes a schema useless for the validator; null if it is fine. */
+/** Returns the reason why the validator cannot use a schema; null if it can. */
 export function schemaFault(schema: object): string | null {
   checker ??= addKeywords(new Ajv({ strict: true, useDefaults: true }))
   try {
     checker.compile(schema)
-    // Another one may have the same `$id`.
+    // Removed, since another schema may have the same `$id`.
     checker.removeSchema(schema)
     return null
   } catch (error) {
@@ -74,7 +74,7 @@ export function schemaFault(schema: object): string | null {
   }
 }
 
-/** Keywords of a JSON Schema by which it is taken apart. */
+/** Keywords by which a JSON Schema is divided into parts. */
 interface Shape {
   readonly type?: string
   readonly properties?: Readonly<Record<string, Shape>>
@@ -86,10 +86,10 @@ interface Shape {
   readonly default?: unknown
 }
 
-/** Schema that a value was validated by. */
+/** The schema by which a value was validated. */
 export interface Validated {
   readonly isValid: ValidateFunction
-  /** Schema that paths of errors are relative to, after `path`. */
+  /** The schema to which the paths of errors are relative, after `path`. */
   readonly schema: object
   readonly path: string
 }
@@ -98,9 +98,9 @@ export interface Validated {
 type Inner = Iterable<readonly [key: string | number, part: Part]>
 
 /**
- * A schema that is compiled in parts. Each mapping and list in it, and each of two alternatives, is compiled when a value
- * first has it: most files use few of the keys, and compiling all takes longer than the rest of the work for a small file.
- * A long list is validated item by item, so that the event loop can go on meanwhile.
+ * A schema that is compiled in parts. Each mapping, list and alternative in it is compiled when a file first has such a value:
+ * most files use few keys, and compiling all would take longer than the rest of the work for a small file. A long list is
+ * validated item by item, between which the event loop can run.
  */
 export class Part {
   readonly #compiler: Compiler

@@ -1,4 +1,4 @@
-/** From what was written to what is in force: inheritance, absolute paths, and nothing that can change. */
+/** Completes a validated document: applies inheritance, makes paths absolute, and freezes the result. */
 import { dirname, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Key, Keys } from './concern.ts'
@@ -10,10 +10,10 @@ import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
 import type { Config, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
 
-/** Returns the absolute path of one that is relative to the configuration's folder. */
+/** A function that resolves a path relative to the configuration's folder. */
 type Absolute = (path: string) => string
 
-/** The file that a configuration came from. */
+/** The file of a configuration, and its hash. */
 type Origin = Pick<Config, 'file' | 'hash'>
 
 export function* complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Steps<Config> {
@@ -90,7 +90,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   return freeze(config)
 }
 
-/** Lets each concern complete its options. */
+/** Lets each concern complete its options, such as paths of files. */
 function completeSection<T extends object>(section: T, keys: readonly Key[], absolute: Absolute): T {
   const copy = { ...section }
   for (const key of keys) {
@@ -111,7 +111,7 @@ function service(name: string, written: Written['services'][string], mesh: MeshP
   }
 }
 
-/** Returns a route whose policy for the mesh has its split, too. */
+/** Returns a route whose mesh policy includes `split` and `stickOn`. */
 function completeTarget({
   split,
   stickOn,

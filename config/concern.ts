@@ -1,4 +1,4 @@
-/** The contract between the configuration and a concern: a concern describes its key, and `config/` knows none by name. */
+/** The contract between the configuration and concerns: each concern describes its key; `config/` knows no concern by name. */
 import type { TSchema } from 'typebox'
 import type { Report } from './faults.ts'
 import type { Written } from './schema.ts'
@@ -10,56 +10,55 @@ export type Level = 'gateway' | 'service' | 'route'
 export interface Key {
   /** The key: `jwt` is written `edge.jwt` and `routes[].edge.jwt`. */
   readonly name: string
-  /** Schema of its value. Its description is the key's. */
+  /** Schema of the value. Its description is that of the key. */
   readonly options: TSchema
-  /** Levels at which it can be set. The most specific one wins, and replaces the value of the others whole. */
+  /** Levels at which the key can be set. The most specific one wins and replaces the whole value of the others. */
   readonly levels: readonly Level[]
-  /** Value at the gateway's level where the file sets none, as it would be written: `15s`. Without: unset, which is off. */
+  /** Value at the gateway's level if the file sets none, as written in a file: `15s`. Without a default the key is off. */
   readonly default?: unknown
-  /** False for a key that keeps no request out, so that a route without it is protected as well as one with it. */
+  /** False for a key that refuses no requests, so that a route without it is equally protected. */
   readonly protects?: boolean
-  /** The reason why the key works on routes of the bridge alone. It is unset on routes with `via`, and a fault there. */
+  /** Reason why the key works only on routes of the bridge. On routes with `via` an inherited value is unset, and setting it is a fault. */
   readonly needsBridge?: string
-  /** Facts that later concerns and plugins may rely on where it is on: `consumer`, the caller. */
+  /** Facts that the concern provides to later concerns and plugins where it is on: `consumer`, the caller. */
   readonly provides?: readonly 'consumer'[]
-  /** Fact that it relies on where one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. */
+  /** Fact that the concern needs if one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. */
   readonly needs?: { readonly fact: 'consumer'; readonly option: string; readonly value: unknown }
   /**
-   * True if hooks of the concern answer CORS preflights where it is on. A preflight then finds the route that takes the
-   * method it asks for, whatever its path looks like, and routes that do not take OPTIONS have one for preflights besides:
-   * its `config.preflightFor` has the methods.
+   * True if hooks of the concern respond to CORS preflights. A preflight then matches the route for the requested method, and
+   * routes without OPTIONS get a second Fastify route for preflights, whose `config.preflightFor` has the methods.
    */
   readonly answersPreflights?: boolean
-  /** Beginnings of names of response headers that are the concern's where it is on: `access-control-`. A service's are left out. */
+  /** Name prefixes of response headers that the concern owns where it is on: `access-control-`. A service's headers with them are dropped. */
   readonly ownsHeaders?: readonly string[]
-  /** Key of a route's config that it sets where it is on, in place of the value in the file: `cors`. */
+  /** Key of `routes[].config` that the concern sets where it is on, instead of the file: `cors`. */
   readonly setsRouteConfig?: string
-  /** Returns the request headers whose value it sets anew for each request, with these options. */
+  /** Returns the request headers to which the concern gives a new value for each request, with these options. */
   perRequestHeaders?(options: unknown): readonly string[]
-  /** Request headers by which a peer instructs the concern. They reach services only from trusted peers, and where they are obeyed. */
+  /** Request headers by which a trusted peer instructs the concern. They are dropped from other peers, and where no options obey them. */
   readonly instructions?: { readonly headers: readonly string[]; areObeyed(options: unknown): boolean }
-  /** Returns the other services to which it sends calls, or copies of them, with these options. */
+  /** Returns the other services to which the concern sends calls, or copies of them, with these options. */
   otherServices?(options: unknown): readonly string[]
-  /** Checks what the schema cannot express, for each value whose place has no fault; values below it may have some. */
+  /** Checks rules that the schema cannot express, for each value without a fault; values within it may have faults. */
   check?(options: unknown, at: string, checked: Checked, place: Place): void
   /**
-   * Checks how values of all levels fit each other. A generator that yields for each route and service lets the event loop
-   * go on while a large file is checked.
+   * Checks rules between values of all levels. A generator that yields for each route and service lets the event loop run
+   * while a large file is checked.
    */
   checkAll?(checked: Checked): void | Iterable<void>
-  /** Returns the options with paths of files made absolute. */
+  /** Returns the options with absolute paths of files. */
   complete?(options: unknown, absolute: (path: string) => string): unknown
-  /** Returns whether, with these options, another attempt follows one that timed out. */
+  /** Returns whether, with these options, an attempt that timed out is repeated. */
   repeatsTimeouts?(options: unknown): boolean
-  /** Advice for keys that users of other gateways write instead of this one: `retries: 'write retry: { attempts: 2 }'`. */
+  /** Advice for keys of other gateways with the same purpose: `retries: 'write retry: { attempts: 2 }'`. */
   readonly aliases?: Readonly<Record<string, string>>
-  /** Advice for keys that they write within its options. */
+  /** Advice for keys of other gateways within the options. */
   readonly innerAliases?: Readonly<Record<string, string>>
 }
 
-/** Place at which a value is set. */
+/** Level of a value that is checked. */
 export interface Place {
-  /** The service whose policy it is; null at the gateway's level, and for a route with a split. */
+  /** The service to which the value applies; null at the gateway's level, and for a route with a split. */
   readonly service: string | null
 }
 
@@ -67,23 +66,23 @@ export interface Place {
 export interface Keys {
   readonly edge: readonly Key[]
   readonly mesh: readonly Key[]
-  /** Without: any key can be in `routes[].config`. */
+  /** Keys of `routes[].config`; if absent, any key is allowed. */
   readonly routeConfig?: RouteConfigKeys
-  /** True if a plugin's concern is not among them, as its module or the concern has a fault: unknown keys may be its. */
+  /** True if a plugin's concern could not be loaded: unknown keys may belong to it. */
   readonly lackConcerns?: boolean
-  /** Keys of the edge's concerns that a plugin's `order` can name. */
+  /** Names of edge concerns that a plugin's `order` can name. */
   readonly positions?: readonly string[]
-  /** Indexes of the plugins that are concerns of the mesh: their `order` names one of the mesh. */
+  /** Indexes of the plugins that are mesh concerns; their `order` names a mesh concern. */
   readonly meshPlugins?: ReadonlySet<number>
 }
 
 /** The keys of `routes[].config`. */
 export interface RouteConfigKeys {
-  /** Their schemas; `{}` takes any value. */
+  /** Schemas by key; `{}` accepts any value. */
   readonly schemas: ReadonlyMap<string, TSchema>
-  /** Names that cannot be set, each with advice. */
+  /** Reserved names, each with advice. */
   readonly reserved: ReadonlyMap<string, string>
-  /** The keys that each plugin of the file reads; null where a module, or for null all modules, have not been imported. */
+  /** Keys that each plugin reads; an item is null if its module was not imported, the whole list if none was. */
   readonly plugins: readonly (readonly string[] | null)[] | null
 }
 
@@ -95,11 +94,11 @@ export const everyLevel: readonly Level[] = ['gateway', 'service', 'route']
 /** Returns the keys that can be set at a level. */
 export const keysAt = (keys: readonly Key[], level: Level): Key[] => keys.filter(({ levels }) => levels.includes(level))
 
-/** Parameters of every check. */
+/** Parameters of all checks. */
 export interface Checked {
   readonly data: Written
   readonly keys: Keys
   readonly report: Report
-  /** Absolute, from what is relative to the configuration's folder. */
+  /** Resolves a path relative to the configuration's folder. */
   readonly absolute: (path: string) => string
 }

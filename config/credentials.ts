@@ -1,14 +1,14 @@
 /** Recognition of secrets, which keeps them out of logs, metrics, messages and the admin API. */
 
-/** Words at the end of a name whose value is secret, wherever the name stands. */
+/** Words at the end of names of secrets. */
 const words = 'token|secret|password|passwd|credentials?'
-/** User and password of a URL: all of its authority up to the last `@`. */
+/** Matches user and password of a URL: its authority up to the last `@`. */
 const userinfo = /\/\/[^\s/"'<>?#\\]*@/g
-/** A query parameter whose name says that its value is secret. */
+/** Matches a query parameter whose name suggests a secret. */
 const parameter = new RegExp(`([?&](?:\\w+[-_])?(?:${words}|pwd|key|apikey|sig|signature)=)[^\\s&"'<>#\\\\]+`, 'gi')
-/** A key of the configuration; the value of `key` itself is the name of a file. */
+/** Matches keys of the configuration with secret values. `key` itself is not one: its value is a file name. */
 const key = new RegExp(`(?:${words}|authorization|api-?key)$`, 'i')
-/** A field of a request. */
+/** Matches names of request headers with secret values. */
 const field = /^(?:authorization|proxy-authorization|cookie|.*(?:token|key|secret).*)$/i
 
 /** Replaces credentials in the URLs of a text by `***`. Linear in the text's length. */
@@ -16,7 +16,7 @@ export function maskCredentials(text: string): string {
   return text.replace(userinfo, '//***@').replace(parameter, '$1***')
 }
 
-/** Replaces user and password of one URL by `***`, also of a malformed one: all from `//` up to the last `@`. */
+/** Replaces user and password of one URL by `***`: everything from `//` to the last `@`, also in a malformed URL. */
 export function maskUserinfo(url: string): string {
   const begin = url.indexOf('//')
   const end = url.lastIndexOf('@')

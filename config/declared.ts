@@ -1,13 +1,13 @@
-/** Facts that concerns declare in their keys, of policies in which they are on. */
+/** Collects the facts that concerns declare in their keys, for policies in which they are on. */
 import type { Key, Keys } from './concern.ts'
 import type { Config, Declared } from './schema.ts'
 
-/** The part of the configuration that concerns declare. */
+/** The sections of the configuration that have policies. */
 type Sections = Pick<Config, 'edge' | 'mesh' | 'services' | 'routes'>
 
 const lowerCase = (names: readonly string[]) => names.map((name) => name.toLowerCase())
 
-/** Keys that are on in a policy, with their options. */
+/** Returns the keys that are on in a policy, with their options. */
 function keysIn(keys: readonly Key[], policy: object): (readonly [key: Key, options: unknown])[] {
   return keys.flatMap((key) => {
     const options: unknown = Reflect.get(policy, key.name)
@@ -15,7 +15,7 @@ function keysIn(keys: readonly Key[], policy: object): (readonly [key: Key, opti
   })
 }
 
-/** Returns what edge concerns declare of a route with a policy. */
+/** Returns the facts that edge concerns declare for a route with this policy. */
 export function declaredBy(keys: readonly Key[], policy: object): Declared {
   const on = keysIn(keys, policy).map(([key]) => key)
   return {
@@ -24,12 +24,12 @@ export function declaredBy(keys: readonly Key[], policy: object): Declared {
   }
 }
 
-/** Returns the names of the other services to which a policy of the mesh sends calls. */
+/** Returns the names of other services to which a mesh policy sends calls. */
 export function otherServices(keys: readonly Key[], policy: object): string[] {
   return keysIn(keys, policy).flatMap(([key, options]) => key.otherServices?.(options) ?? [])
 }
 
-/** Returns the request headers that concerns obey; `isBelieved`: only those that some policy asks for. */
+/** Returns the request headers that instruct concerns; `believed`: those that some policy in force obeys. */
 export function instructingHeaders(keys: Keys, { edge, mesh, services, routes }: Sections): Config['instructions'] {
   const policies = {
     edge: [edge, ...routes.map((route) => route.edge)],
@@ -49,7 +49,7 @@ export function instructingHeaders(keys: Keys, { edge, mesh, services, routes }:
   }
 }
 
-/** Returns the headers whose value concerns of the edge set anew for each request. */
+/** Returns the request headers to which edge concerns give a new value for each request. */
 export function perRequestHeaders(keys: readonly Key[], policy: object): string[] {
   return keysIn(keys, policy).flatMap(([key, options]) => key.perRequestHeaders?.(options) ?? [])
 }

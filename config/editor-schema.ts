@@ -1,4 +1,4 @@
-/** The schema as an editor needs it: of what is written in a file, before variables, defaults and units. */
+/** The JSON Schema for editors: it describes a file as written, before variables, defaults and units are applied. */
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
@@ -9,7 +9,7 @@ export function editorSchema(schema: object): Schema {
   return { $schema: 'http://json-schema.org/draft-07/schema#', ...written(schema as Schema) }
 }
 
-/** A variable may stand where a value is expected. */
+/** Alternative for every value: an environment variable. */
 const variable = { type: 'string', pattern: '\\$\\{' }
 
 function written(schema: Schema): Schema {
@@ -29,7 +29,7 @@ function written(schema: Schema): Schema {
   }
 }
 
-/** Schemas stand at these keys; everything else is data, such as defaults and enums. */
+/** Converts the value of a keyword. These keywords hold schemas; all others hold data, such as defaults and enums. */
 function inner(key: string, value: unknown): unknown {
   if (key === 'properties' || key === 'patternProperties') {
     return Object.fromEntries(

@@ -1,13 +1,13 @@
 /**
- * `${NAME}` and `${NAME:-default}` in the values of a parsed document. Never in its raw text: what a
- * variable holds can't add keys, and needs no quoting.
+ * Substitutes `${NAME}` and `${NAME:-default}` in the values of a parsed document, never in its raw text: so the content of
+ * a variable cannot add keys, and needs no quoting.
  */
 
 export interface Substitution {
   readonly text: string
-  /** True if any variable was put in. */
+  /** True if a variable was substituted. */
   readonly changed: boolean
-  /** The text was one variable whose default is to be left out: `${NAME:-}`. */
+  /** True if the text was `${NAME:-}` and the variable is empty or unset: the key is left out. */
   readonly omitted: boolean
   readonly faults: readonly string[]
 }
@@ -26,7 +26,7 @@ export function substitute(text: string, env: NodeJS.ProcessEnv): Substitution {
     }
     changed = true
     const value = env[name]
-    // As in a shell, a default also stands in for a variable that is set to nothing.
+    // As in a shell, the default also replaces an empty variable.
     if (fallback !== undefined) return value || fallback.slice(2)
     if (value === undefined) faults.push(`environment variable ${name} is not set, and has no default`)
     return value ?? ''
@@ -36,8 +36,8 @@ export function substitute(text: string, env: NodeJS.ProcessEnv): Substitution {
 }
 
 /**
- * In a flow collection (`{ token: ${TOKEN:-} }`) YAML takes the braces for its own. So, while it reads, they are
- * noncharacters, which stand for nothing else and are as long, so that positions stay right.
+ * Replaces the braces of variables by Unicode noncharacters of the same length, so that positions stay right: in a flow
+ * collection (`{ token: ${TOKEN:-} }`), the YAML parser would take the braces for its own syntax.
  */
 export function mask(source: string): string {
   return source.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*(?::-[^{}\r\n]*)?)\}/g, '$\uFDD0$1\uFDD1')

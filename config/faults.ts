@@ -1,9 +1,9 @@
-/** Faults of a configuration and settings without effect, with their positions. */
+/** Faults and warnings of a configuration, with their positions. */
 import { maskCredentials } from './credentials.ts'
 
 export interface Fault {
   readonly file: string
-  /** From 1; 0 when it is about the file as a whole. */
+  /** Line from 1; 0 for a fault of the whole file. */
   readonly line: number
   readonly column: number
   /** `routes[0].edge.jwt.algorithms[1]`; empty for the document itself. */
@@ -36,19 +36,19 @@ export interface Position {
 
 /** Position of a value in the file. */
 export interface Place extends Position {
-  /** Of its key, in a mapping. */
+  /** Position of its key, in a mapping. */
   readonly key?: Position | undefined
   readonly isList: boolean
   /** A scalar as it was written. */
   readonly text?: string | undefined
-  /** The text it was written as, if variables were put into it. */
+  /** The text before substitution, if it contains variables. */
   readonly from?: string | undefined
 }
 
 /** Returns the place of the value at a pointer, or undefined if the file has none. */
 export type Locate = (at: string) => Place | undefined
 
-/** A JSON pointer, as the validator names places. */
+/** Builds a JSON pointer, by which the validator refers to values. */
 export function pointer(base: string, ...segments: (string | number)[]): string {
   return segments.reduce<string>((at, segment) => `${at}/${escaped(segment)}`, base)
 }
@@ -69,40 +69,40 @@ const inOrder = (faults: ReadonlyMap<string, Fault>) =>
 
 const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
 
-/** Gathers the faults of one file, so that all of them are told at once. */
+/** Collects the faults and warnings of one file, so that all are reported at once. */
 export class Report {
   readonly #file: string
   #locate: Locate = () => undefined
   readonly #faults = new Map<string, Fault>()
   readonly #warnings = new Map<string, Fault>()
   readonly #bad = new Set<string>()
-  /** Mappings and lists that hold a value with a fault, however deep. */
+  /** Mappings and lists that contain a value with a fault, at any depth. */
   readonly #holders = new Set<string>()
-  /** Mappings with a key that no one knows. */
+  /** Mappings with an unknown key. */
   readonly #misspelt = new Set<string>()
 
   constructor(file: string) {
     this.#file = file
   }
 
-  /** Sets how places are found. They are not recorded, since few are ever asked for. */
+  /** Sets the function that finds places. Places are computed on demand, since few are needed. */
   locateBy(locate: Locate): void {
     this.#locate = locate
   }
 
-  /** The place of a value, or undefined for one that the file does not have. */
+  /** Returns the place of a value; undefined if the file does not have it. */
   at(at: string): Place | undefined {
     return this.#locate(at)
   }
 
-  /** A fault of the value at a pointer; one that isn't in the file is told at what should hold it. */
+  /** Reports a fault of the value at a pointer. If the value is missing, the position is that of its parent. */
   fault(at: string, message: string, where: 'key' | 'value' | Position = 'value'): void {
     const { line, column } = typeof where === 'object' ? where : this.#nearest(at, where)
     this.#spoil(at)
     this.add(line, column, this.pathOf(at), message)
   }
 
-  /** Something that has no effect, or not the one that it seems to have; the gateway starts all the same. */
+  /** Reports a warning: a setting without effect, or with another effect than it seems. The gateway starts. */
   warn(at: string, message: string, where: 'key' | 'value' = 'value'): void {
     const { line, column } = this.#nearest(at, where)
     this.#warnings.set(`${line}:${column}: ${message}`, {
@@ -129,15 +129,15 @@ export class Report {
     this.#misspelt.add(holder)
   }
 
-  /** Returns whether a key that a mapping seems to lack may be one that is misspelt. */
+  /** Returns whether a mapping has an unknown key: a key that it lacks may be misspelt. */
   unknownKeyIn(holder: string): boolean {
     return this.#misspelt.has(holder)
   }
 
-  /** A key that its holder must have. Told at the holder. */
+  /** Reports that a mapping lacks a required key, at the position of the mapping. */
   missing(holder: string, key: string): void {
     this.fault(holder, `missing key "${key}"`)
-    // The holder can still be looked into; only what it lacks can't.
+    // The mapping itself stays usable; only the missing key is marked.
     this.#bad.delete(holder)
     this.#spoil(pointer(holder, key))
   }
@@ -151,14 +151,14 @@ export class Report {
     }
   }
 
-  /** An alias reads a fault's place twice; it is told once. */
+  /** Adds a fault, once per position: with a YAML alias, the same place is read several times. */
   add(line: number, column: number, path: string, message: string): void {
     const id = `${line}:${column}: ${message}`
     if (this.#faults.has(id)) return
     this.#faults.set(id, { file: this.#file, line, column, path, message: maskCredentials(message) })
   }
 
-  /** Returns whether the value at a pointer may be read: neither it nor a value that holds it has a fault. */
+  /** Returns whether the value at a pointer can be read: neither the value nor a parent has a fault. */
   usable(at: string): boolean {
     if (this.#bad.size === 0) return true
     for (let p = at; ; p = parentOf(p)) {
@@ -167,12 +167,12 @@ export class Report {
     }
   }
 
-  /** Usable, and so is all that it holds. */
+  /** Returns whether a value is usable and everything within it, too. */
   sound(at: string): boolean {
     return this.#bad.size === 0 || (this.usable(at) && !this.#holders.has(at))
   }
 
-  /** `cause` is the error that a module of a plugin threw, if one did. */
+  /** Throws a `ConfigError` if there are faults. `cause`: the error that a plugin's module threw, if any. */
   throwIfAny(cause?: unknown): void {
     if (this.#faults.size === 0) return
     throw new ConfigError(this.#file, this.faults, cause === undefined ? undefined : { cause })
@@ -182,7 +182,7 @@ export class Report {
     return inOrder(this.#faults)
   }
 
-  /** A JSON pointer as people write it: `routes[0].edge`. */
+  /** Formats a JSON pointer for messages: `routes[0].edge`. */
   pathOf(at: string): string {
     let text = ''
     let holder = ''

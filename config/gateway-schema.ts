@@ -10,7 +10,7 @@ import { Service } from './schema/service.ts'
 import Type from './schema/type.ts'
 import { sections } from './schema.ts'
 
-/** The schema of the whole file, with the keys of the concerns at each level. */
+/** Returns the schema of the whole file, with the keys of concerns at each level. */
 export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
   const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
   const routeHalves = halves('route')
@@ -38,14 +38,14 @@ export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
     },
     {
       ...strict,
-      // Sections of the user's own, which hold anchors; the loader removes them.
+      // Sections for YAML anchors; the loader removes them.
       patternProperties: { '^x-': {} },
       title: 'Jingwei gateway configuration'
     }
   )
 }
 
-/** `listen`, whose listeners' peers may be believed when they instruct concerns. */
+/** Returns the schema of `listen`; `trustHeaders` also accepts the headers that instruct concerns. */
 function listenWith(keys: readonly Key[]): TSchema {
   const { trustHeaders } = Listen.properties
   const names = keys.flatMap(({ instructions }) => instructions?.headers.map((name) => name.toLowerCase()) ?? [])
@@ -53,7 +53,7 @@ function listenWith(keys: readonly Key[]): TSchema {
   return listenersOf({ ...Listen, properties: { ...Listen.properties, trustHeaders: { ...trustHeaders, items } } })
 }
 
-/** The mapping of a half at a level. */
+/** Returns the schema of `edge` or `mesh` at a level. */
 function section(keys: readonly Key[], level: Level): TObject {
   const isTop = level === 'gateway'
   const properties = keysAt(keys, level).map((key): [string, TSchema] => {

@@ -1,28 +1,28 @@
-/** Header names with a meaning of their own to the gateway, which no configured header may have. */
+/** Header names that the gateway or HTTP reserves, so that configured headers cannot use them. */
 import { hopByHop } from '../plugins/http-syntax.ts'
 
-/** These frame the message or belong to one connection. */
+/** Headers that frame the message or belong to one connection. */
 const connection = [...hopByHop, 'host', 'content-length', 'expect']
-/** Forwarding headers that the gateway writes itself, from those of the request if they are believed. */
+/** Forwarding headers that the gateway writes itself, based on those of the request if they are trusted. */
 export const rewrittenHeaders = [
   'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
 ] as const // biome-ignore format: a list
-/** Other headers that services and frameworks believe: passed on if they are believed, else dropped. */
+/** Other headers that services and frameworks trust: forwarded if the peer is trusted, else dropped. */
 export const passedOnHeaders = [
   'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url'
 ] as const // biome-ignore format: a list
-/** Headers by which proxies say who called and for what. */
+/** Headers by which proxies describe the original client and request. */
 export const forwardingHeaders = [...rewrittenHeaders, ...passedOnHeaders] as const
-/** These the gateway writes itself. */
+/** Headers that the gateway writes itself. */
 const own = ['via', ...rewrittenHeaders]
-/** These say what a body is, or what to do with a message. */
+/** Headers that describe a body or control the handling of a message. */
 const message = [
   'content-type', 'content-encoding', 'content-range', 'content-location', 'content-language', 'range', 'set-cookie',
   'cookie', 'authorization', 'www-authenticate', 'location', 'cache-control', 'date', 'etag', 'vary', 'expires', 'age',
   'allow', 'retry-after', 'origin', 'accept', 'user-agent'
 ] // biome-ignore format: a list
 
-/** One spelling: CGI, WSGI, Rack and PHP read `x_user_id`, and some `x.user.id`, as `X-User-Id`. */
+/** Returns one spelling for names that servers do not distinguish: CGI, WSGI, Rack and PHP read `x_user_id`, some also `x.user.id`, as `X-User-Id`. */
 export function canonicalName(name: string): string {
   return name.toLowerCase().replace(/[^a-z0-9]/g, '-')
 }
@@ -37,5 +37,5 @@ export const isConnectionHeader = (name: string): boolean => ofConnection.has(ca
 /** Returns whether the gateway sets this header of each request itself. */
 export const isGatewayHeader = (name: string): boolean => ofGateway.has(canonicalName(name))
 
-/** Returns whether a header has a meaning of its own, so that it cannot carry an id in both directions. */
+/** Returns whether a header has a standard meaning, so that it cannot carry the request id. */
 export const isStandardHeader = (name: string): boolean => ofMessages.has(canonicalName(name))

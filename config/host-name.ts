@@ -1,10 +1,10 @@
-/** Hosts as routes compare them. */
+/** Normalisation of host names, for comparison. */
 import { domainToASCII } from 'node:url'
 
-/** The longest name that DNS allows; a longer Host matches no wildcard, so that its labels cost nothing. */
+/** Maximum length of a DNS name. A longer `Host` matches no wildcard, which bounds the cost of its labels. */
 export const MAX_NAME = 253
 
-/** Lower case, without the port and the dot of an absolute name; IPv6 in its one short form. */
+/** Normalises a host: lower case, without port and trailing dot; IPv6 addresses in their canonical form. */
 export function hostKey(authority: string): string {
   if (authority.charCodeAt(0) === 91) return ipv6Key(authority.slice(0, authority.indexOf(']') + 1))
   const colon = authority.indexOf(':')
@@ -17,8 +17,8 @@ function ipv6Key(literal: string): string {
 }
 
 /**
- * The key of a host as a configuration writes it, a leading `*.` aside: a name, also an internationalised one, or an
- * IPv6 address in brackets. Null if it is none.
+ * Returns the key of a host in a configuration, without a leading `*.`: of a name, which may be internationalised, or of an
+ * IPv6 address in brackets. Null if it is neither.
  */
 export function writtenHostKey(host: string): string | null {
   const wildcard = host.startsWith('*.')
@@ -28,7 +28,7 @@ export function writtenHostKey(host: string): string | null {
   return hostName.test(ascii) ? hostKey(ascii) : null
 }
 
-/** Returns the key of a host or of a wildcard, which keeps its `*.`; null if it is neither. */
+/** Returns the key of a host or wildcard; a wildcard keeps its `*.`. Null if it is neither. */
 export function patternKey(host: string): string | null {
   const key = writtenHostKey(host)
   return key !== null && host.startsWith('*.') ? `*.${key}` : key

@@ -1,6 +1,6 @@
 /**
- * Returns the alternative names of a certificate by kind: `DNS`, `URI`, `IP Address`. Node puts a value in quotes that
- * could be taken for two; a text that is not understood to its very end names nobody.
+ * Parses Node's text of a certificate's subjectAltName into names by kind: `DNS`, `URI`, `IP Address`. Node quotes values
+ * that contain separators. A text that cannot be parsed to its end yields no names.
  */
 export function alternativeNames(text: string | undefined): Readonly<Record<string, readonly string[]>> {
   const names: Record<string, string[]> = {}

@@ -1,8 +1,8 @@
-/** Time as limits, breakers and the expiry of tokens see it. A gateway under test is given one that can be moved. */
+/** Clock of limits, breakers and token expiry. A gateway under test gets one that the test can move. */
 export interface Clock {
-  /** Milliseconds that never run backwards. */
+  /** Milliseconds of a monotonic clock. */
   readonly now: () => number
-  /** Milliseconds since 1970, as `Date.now()` has them. */
+  /** Milliseconds since 1970, like `Date.now()`. */
   readonly date: () => number
 }
 

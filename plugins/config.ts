@@ -1,4 +1,4 @@
-/** The configuration with the concerns of both halves, and with those of users. */
+/** Loads configurations with the keys of both halves' concerns and, optionally, those of plugins. */
 import { Loader } from '../config/load.ts'
 import type { ImportModule } from '../config/plugin-concerns.ts'
 import { edgeKeys, edgePositions, edgeRouteConfig } from './edge/index.ts'
@@ -12,7 +12,7 @@ export const loader = new Loader({
   positions: edgePositions
 })
 
-/** Reads a configuration file whose plugins declare no concerns and no keys of `routes[].config`; see `Loader`. */
+/** Reads a configuration file without importing its plugins, which must declare no concerns and no keys of `routes[].config`; see `Loader`. */
 export const loadConfig: Loader['load'] = loader.load.bind(loader)
 /** Reads the text of a configuration file; see `Loader`. */
 export const parseConfig: Loader['parse'] = loader.parse.bind(loader)
@@ -22,7 +22,7 @@ const imported: ImportModule = async (plugin, configFile) => {
   return { concern: isConcern(exported) ? exported : null, routeConfig, hasChanged }
 }
 
-/** Reads a configuration file with what the modules of its plugins declare, which it imports; see `Loader`. */
+/** Imports the modules of a file's plugins, and reads the file with the concerns and keys that they declare; see `Loader`. */
 export const loadWithPlugins = loader.loadWithPlugins.bind(loader, imported)
 
 /** The same for a configuration that is changed before it is checked. */

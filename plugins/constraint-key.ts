@@ -1,4 +1,4 @@
-/** Returns text that is equal for equal constraints of a route. JSON alone makes `{}` of each regular expression. */
+/** Returns a text that is equal for equal constraints of a route. Plain JSON would turn each regular expression into `{}`. */
 export function constraintKey(constraints: Readonly<Record<string, unknown>> | undefined): string {
   return JSON.stringify(constraints ?? {}, (_name, value: unknown) => (value instanceof RegExp ? String(value) : value))
 }

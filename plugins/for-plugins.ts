@@ -1,4 +1,4 @@
-/** Functions for plugins of users; the edge uses them as well. */
+/** Functions for users' plugins; the edge uses them, too. */
 import type { TransformCallback } from 'node:stream'
 import { pipeline, Readable, Transform } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
@@ -9,19 +9,19 @@ import { isConnectionHeader } from '../config/header-names.ts'
 import type { MeshConcern } from './mesh/concern.ts'
 
 /**
- * A mesh concern, as a user's module exports it: `export default { … } satisfies UserMeshConcern`. It has all that a
- * bundled one has.
+ * Definition of a mesh concern in a user's module: `export default { … } satisfies UserMeshConcern`. It can do everything
+ * that a bundled one can.
  */
 export interface UserMeshConcern extends Omit<Key, 'levels'>, Pick<MeshConcern, 'layer' | 'repeats'> {
   /** Default: every level. */
   readonly levels?: Key['levels']
-  /** Its place, unless `plugins[].order` says otherwise. */
+  /** Position among the mesh concerns, unless `plugins[].order` sets another. */
   readonly order?: { readonly before?: string; readonly after?: string }
 }
 
 type Headers = Dispatcher.DispatchOptions['headers']
 
-/** Returns headers in any shape that undici takes (none, a flat list, an object, an iterable of pairs) as name, value, name, value. */
+/** Converts headers from any shape that undici accepts (none, flat list, object, iterable of pairs) to a flat list: name, value, …. */
 export function headerPairs(headers: Headers): string[] {
   if (headers === null || headers === undefined) return []
   if (Array.isArray(headers)) return headers.map(String)
@@ -30,8 +30,8 @@ export function headerPairs(headers: Headers): string[] {
 }
 
 /**
- * Returns a copy of dispatch options with these headers set, in place of any of the same name; null removes a header. A
- * copy, since the next attempt of the call starts from the same options.
+ * Returns a copy of dispatch options in which these headers replace those of the same name; null removes a header. It is a
+ * copy because the next attempt of the call starts from the same options.
  */
 export function withHeaders<T extends Pick<Dispatcher.DispatchOptions, 'headers'>>(
   options: T,
@@ -45,8 +45,8 @@ export function withHeaders<T extends Pick<Dispatcher.DispatchOptions, 'headers'
 }
 
 /**
- * Adds to the headers that a route drops, in an `onRoute` hook: no client's copy of them reaches the route's services, by
- * this route or any other. A new config object, as the one at hand may belong to several routes.
+ * Adds names to the headers that a route drops; for `onRoute` hooks. Clients' copies of these headers do not reach the
+ * route's services, by this route or any other. Sets a new config object, since several routes may share the old one.
  */
 export function dropHeaders(routeOptions: Pick<RouteOptions, 'config'>, names: readonly string[]): void {
   for (const name of names) {
@@ -56,16 +56,17 @@ export function dropHeaders(routeOptions: Pick<RouteOptions, 'config'>, names: r
   routeOptions.config = { ...routeOptions.config, dropHeaders: [...before, ...names] }
 }
 
-/** Characters of the longest line that `mapLines` takes. */
+/** Maximum length of a line in `mapLines`, in characters. */
 const longestLine = 1024 * 1024
 
 /**
- * Passes a body through a function, line by line, each as it comes; blank lines stay as they are. Fails at a line of more
- * than a million characters, and where the function throws. For payloads of `onSend` hooks: others than streams stay.
+ * Passes a stream through a function line by line, without waiting for the end; blank lines are unchanged. The stream fails
+ * at a line of more than a million characters, or if the function throws. For payloads of `onSend` hooks: payloads that are
+ * not streams are returned unchanged.
  */
 export function mapLines(payload: unknown, change: (line: string) => string): unknown {
   if (!(payload instanceof Readable)) return payload
-  // Each ends with the other. Whoever reads the lines learns of errors.
+  // `pipeline` destroys both streams together; the reader of the lines gets errors, so the callback is empty.
   return pipeline(payload, new Lines(change), () => {})
 }
 

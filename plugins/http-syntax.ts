@@ -1,16 +1,16 @@
 /**
- * Syntax of HTTP that both halves, operations and the configuration read alike: names, lists, hop-by-hop headers,
- * addresses. Functions read each character once: a regular expression that may begin anywhere and ends with a separator
- * takes quadratic time. This file imports nothing.
+ * HTTP syntax that both halves, operations and the configuration share: names, lists, hop-by-hop headers, addresses. The
+ * functions read each character once; a regular expression that can start anywhere and ends at a separator would take
+ * quadratic time. This file imports nothing.
  */
 
-/** Pattern of a token within a longer text. */
+/** Pattern of a token, for use in longer patterns. */
 export const tokenPattern = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 /** A token (RFC 9110, 5.6.2), such as the name of a header. */
 export const token = new RegExp(`^${tokenPattern}$`)
 
-/** Connection-level headers, never passed on (RFC 9110, section 7.6.1, and the older ones in use). */
+/** Hop-by-hop headers, which are never forwarded (RFC 9110, 7.6.1, and older ones in use). */
 export const hopByHop: ReadonlySet<string> = new Set([
   'connection',
   'keep-alive',
@@ -25,8 +25,8 @@ export const hopByHop: ReadonlySet<string> = new Set([
 ])
 
 /**
- * Returns the IPv4 address of an IPv4-mapped IPv6 address, as a dual-stack listener reports it; other texts as they are.
- * Undefined where the socket has been closed: Node has forgotten its peer.
+ * Converts an IPv4-mapped IPv6 address, as a dual-stack listener reports it, to the IPv4 address; returns other texts
+ * unchanged. The address is undefined once the socket is closed.
  */
 export function unmapped<T extends string | undefined>(address: T): T
 export function unmapped(address: string | undefined): string | undefined {
@@ -34,8 +34,8 @@ export function unmapped(address: string | undefined): string | undefined {
 }
 
 /**
- * The items of a comma-separated value without quoted strings; outer whitespace and empty items are left out. Null for
- * more items than `most`.
+ * Returns the items of a comma-separated value without quoted strings, trimmed and without empty items; null for more than
+ * `most` items.
  */
 export function commaItems(value: string, most: number): string[] | null {
   const items: string[] = []
@@ -56,9 +56,9 @@ const quote = 0x22
 const backslash = 0x5c
 
 /**
- * The items of a comma-separated header value (RFC 9110, 5.6.1), without outer whitespace, empty items left out. Commas
- * in quoted strings separate nothing. Null for a quoted string without an end, and for more items than `most`: a header
- * section of 16 KB has room for 8,000, and the work for each of them would cost more than the request.
+ * Returns the items of a comma-separated header value (RFC 9110, 5.6.1), trimmed and without empty items. Commas within
+ * quoted strings do not separate. Null for an unclosed quoted string, and for more than `most` items: 16 KB have room for
+ * 8,000, and processing them would cost more than the request.
  */
 export function listItems(value: string, most: number): readonly string[] | null {
   const items: string[] = []

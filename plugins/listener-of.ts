@@ -1,6 +1,6 @@
 /**
- * Which listener a request, a connection or a refusal belongs to. A server carries the name of its listener; where the
- * process has several, each request does too, since the server of its connection is not known for as long as the request is.
+ * Names of the listeners to which requests and connections belong. A server carries the name of its listener. If there are
+ * several listeners, each request carries the name, too, since a closed socket no longer refers to its server.
  */
 import type { Server } from 'node:net'
 
@@ -13,27 +13,27 @@ export interface Listening {
   readonly server: Server
 }
 
-/** Names a server, or marks a request of its. */
+/** Sets the listener name of a server or a request. */
 export function markListener(of: object, name: string): void {
   Reflect.set(of, NAME, name)
 }
 
-/** Returns the name that a server or request was given; undefined for one of somebody else's. */
+/** Returns the listener name of a server or request; undefined if the gateway did not create the server. */
 export function listenerNameOf(of: object | undefined): string | undefined {
   return of === undefined ? undefined : (Reflect.get(of, NAME) as string | undefined)
 }
 
-/** Returns the name of the listener that a connection came to. */
+/** Returns the name of the listener that accepted a connection. */
 export function listenerOfSocket(socket: object): string | undefined {
   return listenerNameOf((socket as { server?: object | null }).server ?? undefined)
 }
 
-/** Says which servers another one stands for. */
+/** Sets the listening servers that a facade stands for. */
 export function standFor(server: Server, all: readonly Listening[]): void {
   Reflect.set(server, ALL, all)
 }
 
-/** Returns the servers that one stands for; itself, if it listens. */
+/** Returns the listening servers that a facade stands for; for a listening server, the server itself. */
 export function listeningOf(server: Server): readonly Listening[] {
   const all = Reflect.get(server, ALL) as readonly Listening[] | undefined
   return all ?? [{ name: listenerNameOf(server) ?? 'default', server }]

@@ -1,4 +1,4 @@
-/** Shapes of metrics that both halves and operations share, after prom-client's. */
+/** Interfaces of metrics that both halves and operations share, modelled on prom-client. */
 
 export interface MetricOptions {
   name: string
@@ -9,19 +9,19 @@ export interface MetricOptions {
 
 type Collect = (set: (labels: Record<string, string>, value: number) => void) => void
 
-/** Makes metrics. A second registration of a name is the first one's metric; of a gauge, a part of it. */
+/** Creates metrics. Registering a name again returns the same metric; a gauge then collects from all registrations. */
 export interface Meter {
   counter(options: MetricOptions): { labels(...values: (string | number)[]): { inc(value?: number): void } }
   histogram(options: MetricOptions & { buckets: readonly number[] }): {
     labels(...values: (string | number)[]): { observe(value: number): void }
   }
-  /** `collect` is called at each scrape and sets the series that exist now. Returns a function that ends those of this call. */
+  /** `collect` is called at each scrape and sets the current series. Returns a function that ends the series of this call. */
   gauge(options: MetricOptions & { collect: Collect }): () => void
 }
 
-/** The meter of one configuration: its gauges end with that. */
+/** The meter of one configuration; its gauges end with the configuration. */
 export interface ConfigurationMeter extends Meter {
-  /** The same metrics, for what outlives the configuration: its gauges end when they are told to. */
+  /** The same metrics for objects that outlive the configuration. Its gauges end only by their returned function. */
   readonly lasting: Meter
 }
 
@@ -34,10 +34,10 @@ const silent: Meter = {
   gauge: () => () => {}
 }
 
-/** Counts nothing: for code that runs where nobody could read a metric. */
+/** A meter without effect, used when no code could read the metrics. */
 export const unmetered: ConfigurationMeter = { ...silent, lasting: silent }
 
-/** The meter of one owner, such as a mesh: its gauges end with it, so that the next owner can have the same meter. */
+/** The meter of one owner, such as a mesh. Closing it ends its gauges, so that the next owner can use the same meter. */
 export class OwnMeter implements Meter {
   readonly counter: Meter['counter']
   readonly histogram: Meter['histogram']

@@ -27,9 +27,9 @@ export type { ConfigurationMeter, Meter } from './meter.ts'
 export type { Caller, CallRecord, CallRoute } from './seam.ts'
 export type { Claims } from './stores.ts'
 
-/** An edge concern, as a user's module exports it. It has all that a bundled one has. */
+/** Definition of an edge concern in a user's module. It can do everything that a bundled one can. */
 export interface UserEdgeConcern<S extends TSchema = TSchema> extends EdgeDefinition<S> {
-  /** Its place, unless `plugins[].order` says otherwise. */
+  /** Position among the edge concerns, unless `plugins[].order` sets another. */
   readonly order?: { readonly before?: string; readonly after?: string }
   /** Schemas of the keys of `routes[].config` that it reads. */
   readonly routeConfig?: Readonly<Record<string, TSchema>>

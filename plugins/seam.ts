@@ -8,25 +8,25 @@ import type { AsyncResource } from 'node:async_hooks'
 import type { Dispatcher } from 'undici'
 import type { RoutePolicy } from '../config/schema.ts'
 
-/** The virtual origin by which a caller names a service. */
+/** Virtual origin of a service in a call. */
 export type ServiceOrigin = `http://${string}.mesh`
 
-/** The caller of a call; policies that hash, match or trust by it read this. Fastify's request has this shape. */
+/** The caller of a call, for policies that hash, match or trust by caller. Fastify's request has this shape. */
 export interface Caller {
   /** Id of the request, for the log. */
   readonly id?: string
   readonly ip: string
-  /** The known caller, or null. */
+  /** The authenticated caller, or null. */
   readonly consumer: { readonly id: string } | null
   /** True if the caller may ask for faults to be injected. */
   readonly trusted: boolean
-  /** `https` if the caller came over TLS, to us or, as a trusted proxy says, to that proxy. */
+  /** `https` if the caller uses TLS, to the gateway or, according to a trusted proxy, to that proxy. */
   readonly protocol?: string
 }
 
-/** State of a call, as its caller sees it. The fields change until the call is over. */
+/** State of a call for its caller. The fields change until the call is over. */
 export interface CallRecord {
-  /** Service that serves the call: with a split, not always the one that was asked for. */
+  /** Service that serves the call; with a split it may differ from the service of the origin. */
   readonly service: string
   /** Origin of the last instance tried; null before the first attempt. */
   readonly instance: string | null
@@ -34,9 +34,9 @@ export interface CallRecord {
   readonly attempts: number
   /** True if part of the request may have reached an instance. */
   readonly sent: boolean
-  /** Name of what responds in place of an instance of the service, for the log; null while nothing does. */
+  /** Name of the substitute, such as a fallback, that responds instead of an instance; for the log. Null without one. */
   readonly substitute: string | null
-  /** Kind of the substitute, where it has several. */
+  /** Kind of the substitute, if it has several. */
   readonly substituteKind: string | null
 }
 
@@ -56,11 +56,11 @@ export interface CallRoute {
 // biome-ignore lint/suspicious/noEmptyInterface: the mesh knows no Fastify
 export interface ClientRequest {}
 
-/** Options that a caller may pass to `dispatch` besides undici's. */
+/** Options of `dispatch` that this project adds to undici's. */
 export interface CallerOptions {
-  /** Set by the bridge; interceptors may read it. Absent from calls that are made for no configured route. */
+  /** Configured route; set by the bridge, for interceptors. Absent from calls without a configured route. */
   route?: CallRoute
-  /** Set by the bridge; interceptors may read it. Absent from calls that are made for no request of a client. */
+  /** Client request; set by the bridge, for interceptors. Absent from calls without a client request. */
   request?: ClientRequest
   /** Policy of the route. One frozen object per route: the chain of interceptors is composed once for each. */
   mesh?: RoutePolicy
@@ -122,20 +122,20 @@ export type SeamErrorCode =
   | 'JW_BAD_UPGRADE'
   | LocalErrorCode
 
-/** Codes for a resource that this process or its host lacks. They say nothing of the instance. */
+/** Codes for a resource that this process or its host lacks. They do not count against the instance. */
 export type LocalErrorCode = 'JW_OUT_OF_DESCRIPTORS' | 'JW_OUT_OF_MEMORY' | 'JW_OUT_OF_PORTS' | 'JW_OUT_OF_CPU'
 
-/** Fields of an error that came over the seam. All are optional: another `Dispatcher` may stand in for the mesh. */
+/** Fields of an error from the mesh. All are optional, since another `Dispatcher` may replace the mesh. */
 export interface SeamError extends Error {
   /** A `SeamErrorCode`, or a code of Node or undici. */
   readonly code?: unknown
-  /** Milliseconds after which another try may succeed. */
+  /** Milliseconds after which a retry may succeed. */
   readonly retryAfterMs?: number | undefined
   /** A `SeamReason`. */
   readonly reason?: unknown
 }
 
-/** Why a mesh refuses a call, where the code leaves it open; for the log. */
+/** Reason for which a mesh refuses a call, if the code has several; for the log. */
 export type SeamReason =
   | 'instances_unknown'
   | 'instances_none'
@@ -157,7 +157,7 @@ declare module 'undici' {
     }
 
     interface DispatchController {
-      /** The instance has taken all that there is of the request body, and waits for the rest: the caller is slow. */
+      /** True if the instance waits for more of the request body than the caller has sent: the caller is slow. */
       readonly awaitsBody?: boolean
     }
   }

@@ -1,7 +1,7 @@
 /**
- * State that outlives a configuration: counters, key sets, caches, connections. It is claimed by a kind and a key. The
- * claim of the next configuration under the same key gets the same object, so that a change elsewhere in the file resets
- * nothing. What no configuration claims any longer is disposed of.
+ * State that outlives a configuration: counters, key sets, caches, connections. Objects are claimed by a kind and a key. If
+ * the next configuration claims the same key, it gets the same object, so that changes elsewhere in the file reset nothing.
+ * An object that no configuration claims any longer is disposed of.
  */
 import { createHash } from 'node:crypto'
 import { TimeSlice } from './time-slices.ts'
@@ -14,21 +14,21 @@ type Dispose<T> = (value: T) => unknown
 /** Claims of one configuration. */
 export interface Claims {
   /**
-   * Returns the object of this kind and key, made by `create` if there is none. To be called while the configuration
-   * starts, not for each request: what is claimed is kept until the configuration ends.
+   * Returns the object of this kind and key; calls `create` if there is none. Call it while the configuration starts, not
+   * for each request: the object is kept until the configuration ends.
    *
-   * The key is data as JSON has it (the order of an object's keys does not count). Whatever the object depends on belongs in
-   * the key: a new value there gets a new object. Kinds of the gateway's own begin with `jingwei.`; a plugin's begin with
-   * its name, since two that claim the same kind and key share an object.
+   * The key is JSON data (the order of an object's keys does not matter) and must contain everything that the object depends
+   * on: a new value gets a new object. Kinds of the gateway begin with `jingwei.`, those of a plugin with its name: two
+   * plugins that claim the same kind and key share the object.
    *
-   * `dispose` of the last claim is called once no configuration claims the object. Whatever it throws is logged; it has 10 s.
+   * `dispose` of the last claim is called once no configuration claims the object. It has 10 s; its errors are logged.
    */
   claim<T>(kind: string, key: unknown, create: () => T, dispose?: Dispose<T>): T
 }
 
-/** The claims of one configuration, for whoever ends them with it. */
+/** The claims of one configuration, for the code that ends them. */
 export interface OpenClaims extends Claims {
-  /** Ends the claims; never fails. */
+  /** Ends the claims. Never rejects. */
   release(): Promise<void>
 }
 
@@ -45,13 +45,13 @@ export class Stores {
   readonly #mostClaims: number
   readonly #disposeMs: number
 
-  /** `mostClaims`: of one configuration; it is code that claims for each request that needs more. */
+  /** `mostClaims`: maximum per configuration; only code that claims for each request exceeds it. */
   constructor({ mostClaims = 200_000, disposeMs = 10_000 } = {}) {
     this.#mostClaims = mostClaims
     this.#disposeMs = disposeMs
   }
 
-  /** Begins the claims of one configuration. */
+  /** Opens the claims of one configuration. */
   open(log: Log): OpenClaims {
     const held = new Map<string, Entry>()
     let released = false
@@ -65,7 +65,7 @@ export class Stores {
             throw new Error(`${kind}: too many claims; is it claimed for each request?`)
           entry = this.#entries.get(id) ?? { kind, value: create(), dispose: dispose as Dispose<never>, claims: 0 }
           entry.claims++
-          // A function of the configuration before would keep all that it refers to.
+          // Replaced, since a function of the previous configuration would keep that configuration in memory.
           if (dispose !== undefined) entry.dispose = dispose
           held.set(id, entry)
           this.#entries.set(id, entry)
@@ -94,7 +94,7 @@ export class Stores {
   }
 }
 
-/** Disposes of an object, in bounded time. */
+/** Disposes of an object, with a time limit. */
 async function end({ kind, value, dispose }: Entry, log: Log, disposeMs: number): Promise<void> {
   if (dispose === undefined) return
   const { promise, resolve } = Promise.withResolvers<void>()
@@ -109,7 +109,7 @@ async function end({ kind, value, dispose }: Entry, log: Log, disposeMs: number)
   clearTimeout(timer)
 }
 
-/** A digest: keys may be long, and may hold secrets. */
+/** Digest of a key. Keys are not stored, since they may be long and may hold secrets. */
 const digestOf = (key: unknown) =>
   createHash('sha256')
     .update(JSON.stringify(key, sorted) ?? 'undefined')

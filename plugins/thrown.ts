@@ -1,4 +1,4 @@
-/** Values that other people's code throws or returns, of any type. */
+/** Functions for values of any type that foreign code throws or returns. */
 
 export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown))
@@ -9,15 +9,15 @@ export function isThenable(value: unknown): value is PromiseLike<unknown> {
 }
 
 /**
- * Returns whether an error with a status of 5xx was made to be a response, so that its message is meant for the client:
- * it has `expose: true`, or it is of a class of http-errors or @fastify/error and no 500. Others, also with a status, may
- * be of a library that takes over the status of a server it has called, and tell what the client must not learn.
+ * Returns whether an error with a 5xx status was made to be a response, so that its message is meant for the client: it has
+ * `expose: true`, or a class of http-errors or @fastify/error and a status other than 500. Other errors with a status may
+ * come from a library that copies the status of a server it called, and may contain details that clients must not see.
  */
 export function isMadeToRespond(error: Error): boolean {
   const { statusCode, expose } = error as { statusCode?: unknown; expose?: unknown }
   if (typeof statusCode !== 'number' || statusCode < 500 || statusCode > 599) return false
   if (expose === true) return true
-  // Of an error that http-errors was given to wrap, `expose` is a property of its own.
+  // If http-errors wrapped an existing error, `expose` is an own property; on its own classes it is inherited.
   const isOfHttpErrors = typeof expose === 'boolean' && !Object.hasOwn(error, 'expose')
   return statusCode > 500 && (isOfHttpErrors || error.name === 'FastifyError')
 }

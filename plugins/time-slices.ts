@@ -1,12 +1,12 @@
 /**
- * Long work in slices of time, between which the event loop serves requests. Such work is a generator that yields wherever
- * it may pause, so that one implementation serves both those who need its result at once and those who can wait.
+ * Long work in time slices, between which the event loop serves requests. The work is a generator that yields wherever it may
+ * pause, so that the same code can also run at once.
  */
 
-/** Work that yields wherever it may pause. */
+/** Work as a generator that yields wherever it may pause. */
 export type Steps<T> = Generator<void, T, void>
 
-/** Time after which the event loop gets an iteration. With a garbage collection on top it stays far below 50 ms. */
+/** Length of a slice. Together with a garbage collection it stays far below 50 ms. */
 const SLICE_MS = 5
 
 /** Does all of the work at once. */
@@ -27,7 +27,7 @@ export async function inSlices<T>(steps: Steps<T>): Promise<T> {
   }
 }
 
-/** The time that work may take until it pauses. */
+/** One slice of time: the work pauses when it is over. */
 export class TimeSlice {
   #end = performance.now() + SLICE_MS
 

@@ -1,9 +1,9 @@
 /**
- * Reports when the content of files changes. It polls: `fs.watch` loses a file that is replaced by a rename, sees nothing
- * where a symbolic link above the file is swapped, as Kubernetes does, and does not work on network file systems.
+ * Reports changes of files' contents, by polling: `fs.watch` loses a file that is replaced by a rename, does not notice a
+ * swapped symbolic link above the file (Kubernetes), and does not work on network file systems.
  *
- * Content is compared by its SHA-256, so that a file that is only touched has not changed. It is read again when inode,
- * size, mtime or ctime are different from those of the last look, in whichever direction: clocks may be set back.
+ * Contents are compared by SHA-256, so touching a file is not a change. A file is read again when its inode, size, mtime or
+ * ctime differ from the last poll, in either direction, since clocks may be set back.
  */
 import type { Hash } from 'node:crypto'
 import { createHash } from 'node:crypto'
@@ -13,46 +13,45 @@ import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 export interface WatchOptions {
-  /** Milliseconds between two looks. */
+  /** Milliseconds between two polls. */
   intervalMs: number
   /**
-   * Called when two looks in a row have found the same new content, so that no half-written file is read. Called, too, once
-   * files can be read again after an error. A caller that may know the content already compares it. The next look waits
-   * for the promise, which must not be rejected.
+   * Called when two polls in a row find the same new content, so that no half-written file is used; and when files can be
+   * read again after an error, even if the content is the same. The next poll waits for the promise, which must not reject.
    */
   onChange: () => void | Promise<void>
-  /** Called once when files cannot be read at two looks in a row, or when the file system hangs; not again before they can. */
+  /** Called once when two polls in a row cannot read the files, or when the file system hangs; again only after a successful poll. */
   onError: (error: Error) => void
 }
 
 export interface Watch {
-  /** Ends it. Neither function is called any more. */
+  /** Stops polling; neither function is called any more. */
   close(): void
 }
 
-/** Watches files together: they count as changed once none of them changes any more. A folder stands for the files in it. */
+/** Watches several files as one: a change is reported once all of them are stable. A folder stands for the files in it. */
 export const watchFiles = (paths: readonly string[], options: WatchOptions): Watch => new Poller(paths, options, null)
 
 /**
  * Watches one file. `known`: the SHA-256 of the content that the caller has read, in hexadecimal, or its first digits.
- * Without it the first content that is found counts as changed.
+ * Without it, the first content found is reported as a change.
  */
 export const watchFile = (file: string, options: WatchOptions & { known?: string }): Watch =>
   new Poller([file], options, options.known ?? null)
 
 /**
- * Two edits within one tick of a file system's clock have the same times. File systems count in up to two seconds, so
- * content that was read within this time after its times were first seen is read again.
+ * Two edits within one tick of a file system's clock have the same timestamps. Ticks are up to two seconds long, so a file
+ * is read again until its timestamps have been unchanged for this time.
  */
 const coarsestClockMs = 3000
 
-/** Time after which a look that has not ended is an error. The look goes on: one that hangs is never joined by another. */
+/** Time after which a poll is reported as hanging. It continues, and no other poll starts beside it. */
 const hangsMs = 10_000
 
-/** Content of a file at the last look. */
+/** Content of a file at the last poll. */
 interface Content {
   readonly stamp: string
-  /** When this stamp was first seen, and when the content was read last; by the monotonic clock. */
+  /** Times at which this stamp was first seen and the content was last read; of the monotonic clock. */
   readonly seenAt: number
   readonly readAt: number
   readonly digest: string
@@ -61,7 +60,7 @@ interface Content {
 class Poller implements Watch {
   readonly #paths: readonly string[]
   readonly #options: WatchOptions
-  /** Digest that the caller knows of, and a new one that was found once. */
+  /** Digest that the caller knows, and a new one that one poll has found. */
   #known: string | null
   #candidate: string | null = null
   #contents = new Map<string, Content>()
@@ -96,7 +95,7 @@ class Poller implements Watch {
       isChanged = this.#compare(await this.#digest())
       this.#failures = 0
     } catch (error) {
-      // A file may be missing for a moment while another takes its place.
+      // A file may be missing for a moment while it is replaced, so a single failure is not reported.
       this.#candidate = null
       if (++this.#failures > 1) this.#fail(error as Error)
     }
@@ -105,7 +104,7 @@ class Poller implements Watch {
     this.#schedule()
   }
 
-  /** Returns whether the content is new and was the same at the last look. */
+  /** Returns whether the content is new and the last poll found the same. */
   #compare(digest: string): boolean {
     this.#isFailing = false
     const isKnown = this.#known !== null && digest.startsWith(this.#known)
@@ -122,7 +121,7 @@ class Poller implements Watch {
     this.#options.onError(error)
   }
 
-  /** Returns the SHA-256 of a single file's bytes; of several, of what identifies their contents. */
+  /** Returns the SHA-256 of a single file's bytes; for several files, a digest of their digests. */
   async #digest(): Promise<string> {
     const contents = new Map<string, Content>()
     const digests: string[] = []
@@ -130,18 +129,18 @@ class Poller implements Watch {
       const stats = await stat(path)
       digests.push(stats.isDirectory() ? await this.#folder(path, contents) : await this.#file(path, stats, contents))
     }
-    // Those of files that are gone are forgotten.
+    // Contents of deleted files are dropped.
     this.#contents = contents
     return digests.length === 1 ? digests[0]! : digestOf(digests)
   }
 
-  /** Subfolders do not count, nor hidden files, among which are the folders behind the links that Kubernetes makes. */
+  /** Returns a digest of the files in a folder. Subfolders and hidden names are ignored, such as the folders of Kubernetes' links. */
   async #folder(path: string, contents: Map<string, Content>): Promise<string> {
     const names = (await readdir(path)).filter((name) => !name.startsWith('.')).sort()
     const files: string[] = []
     for (const name of names) {
       const file = join(path, name)
-      // A link that leads nowhere must not hide changes of the files beside it.
+      // A dangling link must not prevent the detection of changes in other files.
       const stats = await stat(file).catch(ignoreMissing)
       if (stats?.isFile()) files.push(name, await this.#file(file, stats, contents))
     }
@@ -149,9 +148,9 @@ class Poller implements Watch {
   }
 
   async #file(path: string, stats: { isFile(): boolean }, contents: Map<string, Content>): Promise<string> {
-    // To open a pipe would take what somebody else is to read.
+    // Opening a pipe could consume data that is meant for another process.
     if (!stats.isFile()) throw new Error(`${path} is neither a file nor a folder`)
-    // A network file system asks its server when a file is opened, and may show old times before.
+    // Opened before `stat`, since a network file system may report outdated times for a file that is not open.
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
       const { dev, ino, size, mtimeNs, ctimeNs } = await handle.stat({ bigint: true })
