@@ -63,6 +63,7 @@ export interface TestGateway extends AsyncDisposable {
   readonly log: readonly Readonly<Record<string, unknown>>[]
   /** The Fastify server; `server.admin` is that of the admin port. */
   readonly server: FastifyInstance
+  /** Ends the gateway. Rejects with the fault of a script that no `inject` has rejected with. */
   close(): Promise<void>
 }
 
@@ -88,12 +89,14 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
   const meshDeps = { discovery: scripted, transport: scripted.transport, now: clock.now, timers: clock.timers }
   const server = build(config, { log: logInto(lines), clock, meshDeps })
   const close = async () => {
+    scripted.endDelays()
     try {
       await server.close()
     } finally {
       await scripted.close()
       clock.close()
     }
+    scripted.throwFault()
   }
   try {
     await server.ready()

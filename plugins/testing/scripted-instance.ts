@@ -30,6 +30,9 @@ export class Instance {
   readonly #server: Server
   readonly #connections = new Set<Duplex>()
   readonly #busy = new Set<Duplex>()
+  /** Connections whose answers are delayed. */
+  readonly #delayed = new Set<Duplex>()
+  #isEnding = false
 
   constructor(owner: InstanceOwner, origin: string, script: Script) {
     this.#owner = owner
@@ -43,6 +46,12 @@ export class Instance {
   replace(script: Script): void {
     this.#answers.replace(script)
     for (const connection of this.#connections) if (!this.#busy.has(connection)) connection.destroy()
+  }
+
+  /** Resets the connections whose answers are delayed: the gateway would wait for them before it closes. */
+  endDelays(): void {
+    this.#isEnding = true
+    for (const connection of this.#delayed) connection.destroy()
   }
 
   close(): void {
@@ -101,9 +110,13 @@ export class Instance {
     if (delay === 0) return
     return new Promise((resolve) => {
       const { timers } = this.#owner.clock
+      const connection = response.socket!
+      this.#delayed.add(connection)
       const timer = delay === Number.POSITIVE_INFINITY ? undefined : timers.setTimeout(resolve, delay)
+      if (this.#isEnding) connection.destroy()
       response.once('close', () => {
         timers.clearTimeout(timer)
+        this.#delayed.delete(connection)
         resolve()
       })
     })

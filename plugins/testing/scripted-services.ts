@@ -106,7 +106,16 @@ export class ScriptedServices implements Discovery {
   })
 
   async close(): Promise<void> {
-    for (const { instances } of this.#scripted.values()) for (const instance of instances.values()) instance.close()
+    for (const instance of this.#instances()) instance.close()
+  }
+
+  /** Resets the connections whose answers are delayed, and those of later answers with a delay. */
+  endDelays(): void {
+    for (const instance of this.#instances()) instance.endDelays()
+  }
+
+  #instances(): Instance[] {
+    return [...this.#scripted.values()].flatMap(({ instances }) => [...instances.values()])
   }
 
   #create(name: string, scripts: readonly ScriptedInstance[]): Scripted {

@@ -355,6 +355,21 @@ t.test('the example of the guide passes in node:test', async (t) => {
   t.match(stdout, /pass 1/)
 })
 
+t.test('a gateway closes though an answer is pending, and tells of faults that nobody was told of', async (t) => {
+  const config = { routes: [{ ...orders, mesh: { retry: false } }] }
+  const pending = await testGateway({ config, services: { orders: { delay: Number.POSITIVE_INFINITY } } })
+  const response = pending.inject('/orders')
+  await pending.called('orders')
+  await pending.close()
+  t.match((await response).json(), { code: 'JW_UPSTREAM_RESET' })
+
+  const mirrored = { ...config, mesh: { mirror: { service: 'shadow' } }, services: { shadow: {} } }
+  const gateway = await testGateway({ config: mirrored, services: { orders: { json: 1 } } })
+  await gateway.inject('/orders').catch(() => {})
+  await gateway.server.mesh.request({ origin: 'http://shadow.mesh', path: '/', method: 'GET' }).catch(() => {})
+  await t.rejects(gateway.close(), /service shadow was called and has no script/)
+})
+
 t.test('several gateways at once, and again after they have closed', async (t) => {
   for (let i = 0; i < 2; i++) {
     const gateways = await Promise.all(['a', 'b'].map((body) => before(t, { body })))
