@@ -59,6 +59,10 @@ import { countOwnRoutes } from './routes/match.ts'
 import metricsRoutes from './routes/metrics.ts'
 import proxyRoutes from './routes/proxy.ts'
 
+export type { Config } from './config/schema.ts'
+export { ConfigError } from './config/faults.ts'
+export { loadConfig, loadWithPlugins, parseConfig } from './plugins/config.ts'
+
 /** The gateway as a Fastify plugin, for a server of your own to register. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
   // Fastify has applied the prefix. Passed to a plugin below once more, it would be applied twice.

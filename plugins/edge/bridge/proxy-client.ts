@@ -8,10 +8,18 @@
  * headers under a symbol.
  */
 import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingHttpHeaders as Http2Headers } from 'node:http2'
 import type { Readable } from 'node:stream'
 import { Stream } from 'node:stream'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type {
+  FastifyInstance,
+  FastifyReply,
+  FastifyRequest,
+  RawServerBase,
+  RequestGenericInterface,
+  RouteGenericInterface
+} from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
@@ -25,10 +33,21 @@ type ReplyOptions = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type RewriteRequestHeaders = NonNullable<ReplyOptions['rewriteRequestHeaders']>
 
 /** Options of `reply.from()`, with their names in http-proxy's `replyOptions`. */
-type ProxyReplyOptions = Required<Pick<ReplyOptions, 'rewriteRequestHeaders' | 'onError' | 'retryDelay'>>
+interface ProxyReplyOptions {
+  readonly rewriteRequestHeaders: (
+    request: FastifyRequest<RequestGenericInterface, RawServerBase>,
+    headers: Http2Headers | IncomingHttpHeaders
+  ) => Http2Headers | IncomingHttpHeaders
+  readonly onError: (reply: FastifyReply<RouteGenericInterface, RawServerBase>, error: { error: Error }) => void
+  readonly retryDelay: () => null
+}
 
-/** The methods of undici's `Dispatcher` that reply-from uses, in the types of its own undici. */
-type ProxyClient = Extract<FastifyHttpProxyOptions['undici'], { request: unknown }> & {
+/**
+ * The methods of undici's `Dispatcher` that reply-from uses. The types belong to no version of undici, since reply-from has
+ * one of its own, and are not imported from http-proxy, whose declarations need `@types/ws`.
+ */
+interface ProxyClient {
+  request(...args: never[]): never
   /** Does nothing: the mesh owns the connections. */
   readonly destroy: () => void
 }
@@ -149,7 +168,7 @@ export default fp<Config>(
       return rules
     }
 
-    const proxyClient: ProxyClient = { request: request as ProxyClient['request'], destroy() {} }
+    const proxyClient: ProxyClient = { request: request as unknown as ProxyClient['request'], destroy() {} }
     const proxyReplyOptions: ProxyReplyOptions = {
       rewriteRequestHeaders,
       // reply-from wraps the error.

@@ -245,7 +245,7 @@ export class Interception extends StableHandler implements FaultOwner {
       return
     }
     this.#upgraded = socket
-    this.rawHeaders = controller?.rawHeaders
+    this.rawHeaders = controller?.rawHeaders ?? null
     this.#above(() => this.next.onRequestUpgrade?.(this, status, headers, socket))
     if (this.#failure !== null) socket.destroy()
     else if (!this.over) this.finish()
@@ -259,7 +259,7 @@ export class Interception extends StableHandler implements FaultOwner {
   ): void {
     if (!this.#accepts('onResponseStart', this.over ? late() : this.#contract.start(status, headers))) return
     this.#progressed = true
-    this.rawHeaders = controller?.rawHeaders
+    this.rawHeaders = controller?.rawHeaders ?? null
     this.#above(() => this.next.onResponseStart?.(this, status, headers, text))
   }
 
@@ -273,7 +273,7 @@ export class Interception extends StableHandler implements FaultOwner {
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
     if (!this.#accepts('onResponseEnd', this.over ? late() : this.#contract.end())) return
     this.finish()
-    this.rawTrailers = controller?.rawTrailers
+    this.rawTrailers = controller?.rawTrailers ?? null
     this.#above(() => this.next.onResponseEnd?.(this, trailers ?? {}))
   }
 

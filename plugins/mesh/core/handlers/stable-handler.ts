@@ -15,8 +15,9 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
   aborted = false
   paused = false
   reason: Error | null = null
-  rawHeaders: DispatchController['rawHeaders']
-  rawTrailers: DispatchController['rawTrailers']
+  // Never undefined, which `exactOptionalPropertyTypes` of a user's program would refuse.
+  rawHeaders: NonNullable<DispatchController['rawHeaders']> | null = null
+  rawTrailers: NonNullable<DispatchController['rawTrailers']> | null = null
   #source: DispatchController | null = null
 
   constructor(next: DispatchHandler) {
@@ -73,7 +74,7 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
       socket.destroy()
       return
     }
-    this.rawHeaders = controller.rawHeaders
+    this.rawHeaders = controller.rawHeaders ?? null
     this.next.onRequestUpgrade?.(this, status, headers, socket)
     // The caller may have aborted in the callback.
     if (!this.over) this.finish()
@@ -86,7 +87,7 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
     text?: string
   ): void {
     if (this.over) return
-    this.rawHeaders = controller.rawHeaders
+    this.rawHeaders = controller.rawHeaders ?? null
     this.next.onResponseStart?.(this, status, headers, text)
   }
 
@@ -97,7 +98,7 @@ export abstract class StableHandler extends ForwardingHandler implements Dispatc
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
     if (this.over) return
     this.finish()
-    this.rawTrailers = controller.rawTrailers
+    this.rawTrailers = controller.rawTrailers ?? null
     try {
       this.next.onResponseEnd?.(this, trailers)
     } catch (error) {
