@@ -25,7 +25,7 @@ const inOut = (file: string) => relative('dist', normalize(file))
 await rm(out, { recursive: true, force: true })
 // Comments are for readers of the types; in the code they would double the size of the package.
 await Promise.all([
-  compile('--removeComments', ...(values['no-maps'] ? [] : ['--sourceMap'])),
+  values['no-maps'] ? compile('--removeComments').then(indentByTabs) : compile('--removeComments', '--sourceMap'),
   compile('--declaration', '--emitDeclarationOnly').then(bundleTypes)
 ])
 await copyFiles()
@@ -38,6 +38,19 @@ async function compile(...options: string[]): Promise<void> {
   await promisify(execFile)(process.execPath, args).catch(({ stdout, message }) => {
     throw new Error(stdout || message)
   })
+}
+
+/** Replaces the four blanks of the compiler, where no string can span lines. Positions in source maps would be wrong. */
+async function indentByTabs(): Promise<void> {
+  for (const file of globSync('**/*.js', { cwd: out })) {
+    const source = await readFile(join(out, file), 'utf8')
+    const spans = (line: string) => line.split('`').length % 2 === 0 || /`[^`]*\$\{[^`}]*`|\\$/.test(line)
+    if (source.split('\n').some(spans)) continue
+    await writeFile(
+      join(out, file),
+      source.replace(/^( {4})+/gm, (indent) => '\t'.repeat(indent.length / 4))
+    )
+  }
 }
 
 /**

@@ -4,7 +4,7 @@ import type { EdgeDefinition } from './edge/concern.ts'
 import type { UserMeshConcern } from './for-plugins.ts'
 
 export type { Static } from 'typebox'
-export { default as Type } from 'typebox'
+export { default as Type } from '../config/schema/type.ts'
 export type * from '../config/schema.ts'
 export type { Exchange } from './edge/bridge/exchange.ts'
 export type { EdgeDefinition, RouteHooks } from './edge/concern.ts'

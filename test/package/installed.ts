@@ -1,5 +1,5 @@
 /** The package as a user gets it: built, packed, and installed by npm into a folder of its own. */
-import { copyFileSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
 import { runToEnd } from '../helpers/processes.ts'
@@ -7,7 +7,12 @@ import { runToEnd } from '../helpers/processes.ts'
 const home = resolve(import.meta.dirname, '../..')
 
 /** The test runner gives its loaders to every child, which a user's programs do not have. */
-export const bare = (command: string, ...args: string[]) => ['-c', 'unset NODE_OPTIONS; exec "$0" "$@"', command, ...args]
+export const bare = (command: string, ...args: string[]) => [
+  '-c',
+  'unset NODE_OPTIONS; exec "$0" "$@"',
+  command,
+  ...args
+]
 
 interface Lock {
   packages: Record<string, { dev?: boolean; dependencies?: object; bin?: object }>
@@ -24,10 +29,14 @@ export interface Installed {
   run(command: string, ...args: string[]): ReturnType<typeof runToEnd>
 }
 
-/** Installs the tarball and the versions of its dependencies that package-lock.json names. */
-export async function install(t: Test, files: Readonly<Record<string, string>>): Promise<Installed> {
-  const root = t.testdir({ package: {}, team: { ...files } })
+/**
+ * Installs the tarball, and the versions of its dependencies that package-lock.json names, into a folder with the files of
+ * a team.
+ */
+export async function install(t: Test, team: string): Promise<Installed> {
+  const root = t.testdir({ package: {} })
   const [source, folder] = [join(root, 'package'), join(root, 'team')]
+  cpSync(team, folder, { recursive: true })
   for (const file of ['package.json', 'README.md', 'LICENSE']) copyFileSync(join(home, file), join(source, file))
   const run = async (cwd: string, command: string, args: string[]) => {
     const { npm_execpath: _npm, npm_package_json: _script, INIT_CWD: _calledIn, ...env } = process.env

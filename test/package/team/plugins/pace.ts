@@ -1,7 +1,9 @@
 import { meshConcern, Type } from 'jingwei/plugin'
 
 declare module 'jingwei/plugin' {
-  interface MeshPolicy { pace?: false | { header: string } }
+  interface MeshPolicy {
+    pace?: false | { header: string }
+  }
 }
 
 export default meshConcern({

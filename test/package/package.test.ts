@@ -1,0 +1,127 @@
+// The package, from its tarball: the command, plugins of a team, and each entry of `exports` in a program of its own.
+import { readFileSync } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import t from 'tap'
+import { freePorts, start } from '../helpers/processes.ts'
+import { bare, compile, install } from './installed.ts'
+
+t.setTimeout(300_000)
+
+const team = join(import.meta.dirname, 'team')
+const installed = await install(t, team)
+const { folder, run } = installed
+
+const origin = createServer((request, response) => {
+  const { 'x-common': common, 'x-secret': secret, 'x-attempt': attempt } = request.headers
+  response.setHeader('content-type', 'application/json')
+  response.end(JSON.stringify({ url: request.url, common, secret, attempt }))
+})
+await new Promise<void>((resolve) => origin.listen(0, '127.0.0.1', resolve))
+t.teardown(() => origin.close())
+process.env.ORDERS_URL = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`
+
+const bin = join(folder, 'node_modules/.bin/jingwei')
+const program = (source: string) => run(process.execPath, '--input-type=module', '--eval', source)
+
+t.test('the tarball is small, and has nothing but what runs', async (t) => {
+  t.ok(installed.size <= 400 * 1024, `${installed.size} bytes`)
+  const others = installed.files.filter((file) => !file.startsWith('dist/'))
+  t.strictSame(others.sort(), ['LICENSE', 'README.md', 'package.json'])
+  const sources = installed.files.filter((file) => /(?<!\.d)\.ts$|\.map$/.test(file) && !file.includes('/starter/'))
+  t.strictSame(sources, [])
+})
+
+t.test('npx jingwei: help, check, and the example', async (t) => {
+  const help = await run('npx', 'jingwei', '--help')
+  t.match(help, { code: 0, stdout: /^ {2}npx jingwei check \[FILE\] {2,}/m })
+  t.notMatch(help.stdout, 'app.ts')
+  t.match(await run(bin, '--help'), { stdout: /^ {2}jingwei check \[FILE\] {2,}/m })
+  const columns = (text: string) => [...text.matchAll(/^ {2}(?:j.*?)? {2,}(?=\S)/gm)].map(([start]) => start.length)
+  t.strictSame(new Set(columns((await run(bin, '--help')).stdout)), new Set([30]), 'in columns')
+  t.match(await run(bin, '--version'), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })
+
+  const own = `${join(folder, 'gateway.yaml')}: ok, 1 route, 1 service\n`
+  t.match(await run('npx', 'jingwei', 'check'), { code: 0, stdout: own, stderr: '' }, 'gateway.yaml of this folder')
+  t.match(await run(bin, 'check', 'nowhere.yaml'), { code: 1, stderr: /nowhere\.yaml: no such file/ })
+  await mkdir(join(folder, 'empty'))
+  const example = join(folder, 'node_modules/jingwei/dist/config/gateway.yaml')
+  const inEmpty = await run('/bin/sh', '-c', 'cd empty && ../node_modules/.bin/jingwei check')
+  t.match(inEmpty, { code: 0, stdout: `${example}: ok, 3 routes, 3 services\n` })
+})
+
+t.test('a large configuration is parsed in a thread', async (t) => {
+  const comments = `# ${'-'.repeat(96)}\n`.repeat(4000)
+  await writeFile(join(folder, 'large.yaml'), comments + readFileSync(join(folder, 'gateway.yaml'), 'utf8'))
+  t.match(await run(bin, 'check', 'large.yaml'), { code: 0, stdout: /ok, 1 route/ })
+})
+
+t.test('npx jingwei start FILE', async (t) => {
+  const [port] = await freePorts(1)
+  // npx passes no signal on to the gateway; `timeout` sends it to its whole process group.
+  const gateway = await start({
+    command: '/bin/sh',
+    args: bare('timeout', '60', 'npx', 'jingwei', 'start', 'gateway.yaml'),
+    cwd: folder,
+    env: { ...process.env, PORT: `${port}` },
+    ready: /jingwei \S+ is up/
+  })
+  t.teardown(gateway.stop)
+  t.equal((await fetch(`http://127.0.0.1:${port}/orders`)).status, 200)
+  await gateway.stop()
+  t.match(gateway.output(), /"msg":"stopped"/)
+})
+
+t.test('plugins of a team: TypeScript, JavaScript modules, CommonJS; and no inspector', async (t) => {
+  const [port] = await freePorts(1)
+  const gateway = await start({
+    command: '/bin/sh',
+    args: bare(bin),
+    cwd: folder,
+    env: { ...process.env, PORT: `${port}` },
+    ready: /jingwei \S+ is up/
+  })
+  t.teardown(gateway.stop)
+  const response = await fetch(`http://127.0.0.1:${port}/orders`, { headers: { 'x-key': 'amy', 'x-secret': '1' } })
+  t.strictSame(await response.json(), { url: '/orders', common: 'yes', attempt: '1' })
+  const header = (name: string) => response.headers.get(name)
+  t.strictSame([header('x-audit'), header('x-module'), header('x-tenant')], ['default', 'yes', 'none'])
+
+  gateway.kill('SIGUSR1')
+  t.equal((await fetch(`http://127.0.0.1:${port}/orders`)).status, 200)
+  gateway.kill('SIGTERM')
+  t.match(await gateway.exited, { code: 0 })
+  t.match(gateway.output(), /"signal":"SIGUSR1"/)
+  t.notMatch(gateway.output(), /Debugger listening/)
+})
+
+t.test('types are complete: nothing to report under the strictest options', async (t) => {
+  t.match(await compile(installed), { code: 0, stdout: '' })
+})
+
+const idle = `
+const signals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'uncaughtException', 'exit']
+console.log(signals.flatMap((name) => process.listeners(name)).length, process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap').join())`
+
+t.test('importing jingwei does nothing, and ends', async (t) => {
+  const names = /build,.*gateway,.*loadConfig,.*loadWithPlugins,.*start/
+  const imported = await program(`console.log(Object.keys(await import('jingwei')).sort().join());${idle}`)
+  t.match(imported, { code: 0, stderr: '' })
+  t.match(imported.stdout, names)
+  t.match(imported.stdout, /^0 \w*$/m, 'no listeners, timers or sockets')
+  const required = `console.log(Object.keys(require('jingwei')).sort().join(), typeof require('jingwei/plugin').withHeaders)`
+  const { code, stdout } = await run(process.execPath, '--input-type=commonjs', '--eval', required)
+  t.equal(code, 0)
+  t.match(stdout, names)
+  t.match(stdout, / function$/m)
+})
+
+t.test('the gateway as a plugin of a Fastify server', async (t) => {
+  t.match(await run(process.execPath, 'embedded.ts'), { code: 0, stdout: '200 {"url":"/api/orders"}\ntrue\n' })
+})
+
+t.test('a gateway under test', async (t) => {
+  t.match(await run(process.execPath, 'gateway.test.ts'), { code: 0, stdout: '[7]\n' })
+})
