@@ -1,3 +1,4 @@
+// slow: installs packages
 // The package, from its tarball: the command, plugins of a team, and each entry of `exports` in a program of its own.
 import { readFileSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
