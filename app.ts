@@ -59,8 +59,8 @@ import { countOwnRoutes } from './routes/match.ts'
 import metricsRoutes from './routes/metrics.ts'
 import proxyRoutes from './routes/proxy.ts'
 
-export type { Config } from './config/schema.ts'
 export { ConfigError } from './config/faults.ts'
+export type { Config } from './config/schema.ts'
 export { loadConfig, loadWithPlugins, parseConfig } from './plugins/config.ts'
 
 /** The gateway as a Fastify plugin, for a server of your own to register. */
