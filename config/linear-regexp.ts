@@ -1,24 +1,22 @@
 /**
- * Regular expressions whose cost is linear in the text, whatever the text: the pattern becomes a nondeterministic
- * automaton, and all its states advance together. JavaScript's own engine goes back and tries again, so that one text
- * of a client can take it seconds.
+ * Regular expressions with linear cost for every text: the pattern is compiled into a nondeterministic automaton whose states
+ * advance in parallel. JavaScript's engine backtracks, so a text chosen by a client could take seconds.
  *
- * Patterns match the whole text and must begin with `^` and end with `$`. Known are characters, `.`, classes, `\d \w
- * \s` and their opposites, groups, `|`, and the quantifiers `? * + {n} {n,m}`. References, look-around and `\b` are
- * not.
+ * Patterns match the whole text and must begin with `^` and end with `$`. Supported are characters, `.`, classes, `\d \w \s`
+ * and their negations, groups, `|`, and the quantifiers `? * + {n} {n,m}`. Back-references, look-around and `\b` are not.
  */
 
-/** Larger automata are refused: this bounds the cost of a character. */
+/** Maximum number of states, which bounds the cost per character. */
 const mostStates = 500
 
 type Test = (code: number) => boolean
-/** Consumes a character that passes the test and goes on to `next[0]`; without a test, goes on to all of `next`. */
+/** A state: with a test, consumes a matching character and continues with `next[0]`; without, continues with all of `next`. */
 interface State {
   readonly test: Test | null
   next: State[]
   index: number
 }
-/** A piece of automaton that goes on to whatever its `end` is given. */
+/** A part of the automaton; the next part is attached to its `end`. */
 interface Piece {
   readonly start: State
   readonly end: State
@@ -45,7 +43,7 @@ export function linearRegExp(pattern: string): (text: string) => boolean {
   }
 }
 
-/** Adds a state and all that it reaches without a character. */
+/** Adds a state and all states that it reaches without consuming a character. */
 function follow(from: State, to: State[], seen: Uint8Array): void {
   const pending = [from]
   for (let state = pending.pop(); state !== undefined; state = pending.pop()) {
@@ -120,7 +118,7 @@ class Parser {
     const after = this.#at
     const [least, most] = this.#quantifier()
     if (least === 1 && most === 1) return piece
-    // A copy for each repetition: the atom is read again.
+    // Creates a copy of the atom for a repetition by parsing it again.
     const resume = this.#at
     const copy = (): Piece => {
       this.#at = begin
@@ -129,7 +127,7 @@ class Parser {
       return again
     }
     if (after !== resume && '?*+{'.includes(this.#pattern[resume] ?? ' ')) {
-      // A lazy quantifier: for a match of the whole text it makes no difference.
+      // Lazy quantifiers are accepted: for a match of the whole text they make no difference.
       if (!this.#takes('?')) throw new SyntaxError('a quantifier of a quantifier')
     }
     const done = this.#at
@@ -201,7 +199,7 @@ class Parser {
     return piece
   }
 
-  /** A class such as `\d`, or a character that would mean something else without the `\`. */
+  /** Parses a class such as `\d`, or an escaped character. */
   #escape(): Test {
     const character = this.#pattern[this.#at++]
     if (character === undefined) throw new SyntaxError('a "\\" at its end')

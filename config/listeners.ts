@@ -1,4 +1,4 @@
-/** `listen` as one mapping or a list of them: who listens where, and what belongs to all of them. */
+/** Normalises and checks `listen`, which is one mapping or a list of listeners. */
 import { isDeepStrictEqual } from 'node:util'
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkTls } from './check-tls.ts'
@@ -7,10 +7,10 @@ import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import type { Listen, Written } from './schema.ts'
 
-/** Keys that belong to the gateway. The first listener that has one gives it to all. */
+/** Keys that apply to the whole gateway. The value of the first listener that has one is used for all. */
 const shared = ['paths', 'unknownHost', 'drain'] as const
 
-/** Makes `listeners` of what the schema has let through; `listen` is the first of them from then on. */
+/** Sets `listeners` from the valid items of `listen`; `listen` becomes the first of them. */
 export function gatherListeners(data: Written, report: Report): void {
   const written: unknown = data.listen
   const entries = Array.isArray(written) ? written.map((entry, index) => ({ entry, at: `/listen/${index}` })) : null
@@ -116,7 +116,7 @@ function checkAddress(listener: Listen, others: readonly Listen[], checked: Chec
   if (taken !== undefined) report.fault(`${at}/path`, `${report.pathOf(taken.at)} has the same path`)
 }
 
-/** Bytes of `sun_path` on the system with the fewest, without the last NUL. */
+/** Maximum bytes of a socket path: `sun_path` on the system with the shortest one, without the final NUL. */
 const longestPath = 103
 
 function overlap(a: string, b: string): boolean {

@@ -1,4 +1,4 @@
-/** The configuration file, read, checked and completed; or every fault that it has. */
+/** Loads a configuration file: reads, validates and completes it, or reports all of its faults. */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -47,7 +47,7 @@ export interface AmendedSource {
 export class Loader {
   readonly schema: ReturnType<typeof gatewaySchema>
   readonly #keys: Keys
-  /** Reasons why modules of plugins could not be imported, by their index. */
+  /** Errors of plugins' modules that could not be imported, by index. */
   readonly #failures: ReadonlyMap<number, unknown>
   readonly #last: LastCompiled
 
@@ -59,14 +59,14 @@ export class Loader {
   }
 
   /**
-   * Reads a file without the modules of its plugins. `warn` is told of each thing that has no effect, unless there are faults.
+   * Loads a file without importing its plugins. `warn` is called for each warning, unless there are faults.
    * @throws {ConfigError} with every fault of the file.
    */
   load(file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
     return this.#parse(sourceOf(file), file, env, warn)
   }
 
-  /** The same for the text of a file. */
+  /** Loads a configuration from a text instead of a file. */
   parse(text: string, file: string, env: NodeJS.ProcessEnv = process.env, warn: Warn = () => {}): Config {
     return this.#parse({ text, hash: hashOf(text) }, file, env, warn)
   }
@@ -78,8 +78,8 @@ export class Loader {
   }
 
   /**
-   * The same for a file whose plugins bring concerns of their own, or keys of `routes[].config`: only with their modules
-   * can it be checked that a plugin reads each of these. A large file does not block the event loop.
+   * Loads a file whose plugins may define concerns or keys of `routes[].config`, which are known only from their modules. A
+   * large file does not block the event loop.
    */
   async loadWithPlugins(
     imported: ImportModule,
@@ -154,7 +154,7 @@ export class Loader {
   }
 }
 
-/** A file's text, and the hash of its bytes. */
+/** Text of a file, and the hash of its bytes. */
 interface Source {
   readonly text: string
   readonly hash: string
@@ -170,12 +170,12 @@ function sourceOf(file: string): Source {
   }
 }
 
-/** Returns what `sha256sum FILE | cut -c1-16` prints: enough to compare the files of nodes. */
+/** Returns the same hash as `sha256sum FILE | cut -c1-16`, by which operators compare the files of nodes. */
 function hashOf(bytes: string | Buffer): string {
   return createHash('sha256').update(bytes).digest('hex').slice(0, 16)
 }
 
-/** Removes keys of the file that mean nothing: sections for anchors, and lists whose items are all commented out. */
+/** Removes keys without meaning: `x-` sections for anchors, and lists whose items are all commented out. */
 function setAside(data: unknown): void {
   if (typeof data !== 'object' || data === null) return
   for (const [key, value] of Object.entries(data)) {

@@ -1,4 +1,4 @@
-/** Advice for keys that are not known where they stand, but elsewhere or in other gateways. */
+/** Advice for unknown keys that exist in another section, or in other gateways. */
 import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { didYouMean } from './nearest.ts'
@@ -8,7 +8,7 @@ import { Service } from './schema/service.ts'
 
 const plugin = 'it is not built in; a plugin can do it (plugins/README.md)'
 
-/** Keys of other gateways, by what they would have the gateway do. */
+/** Keys of other gateways, with advice for each. */
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
@@ -33,7 +33,7 @@ const byName: Readonly<Record<string, string>> = {
   rewrite: 'write path: { rewrite: { prefix: /prefix } }'
 } // biome-ignore format: a table
 
-/** Keys that mean something else, or nothing, in one place. */
+/** Keys with special advice in one section. */
 const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])[] = [
   [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
@@ -41,10 +41,10 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
 
-/** `strip_path` and `strip-path` are `stripPath`, too. */
+/** Normalises a key, so that `strip_path` and `strip-path` are found as `stripPath`. */
 const folded = (key: string) => key.replace(/[_-]/g, '').toLowerCase()
 
-/** A section beside or below a mapping in which a key may have been meant. */
+/** A section near a mapping, to which a misplaced key may belong. */
 type Section = readonly [name: string, keys: ReadonlySet<string>]
 
 const match = new Set(Object.keys(Match.properties))
@@ -62,18 +62,18 @@ export class Advisor {
     )
   }
 
-  /** Returns what to write instead of a key that its holder does not have: `; …`, or nothing. */
+  /** Returns advice for an unknown key of a mapping, as `; …`; empty if there is none. */
   adviceFor(holder: string, key: string, known: readonly string[]): string {
     const [config, inner] = /^\/routes\/\d+\/config(\/.*)?$/.exec(holder) ?? []
     if (inner !== undefined) return didYouMean(key, known)
     if (config !== undefined) return this.#unread(key, holder, known)
-    // Words of other gateways are for sections. Within a concern, a key of the concern is nearer.
+    // Advice about other gateways is for sections. Within a concern, a similar key of the concern comes first.
     const isWithin = /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)\/./.test(holder)
     const near = isWithin && this.#within(holder, folded(key)) === null ? didYouMean(key, known) : ''
     return near || (this.#misplaced(holder, key) ?? didYouMean(key, known))
   }
 
-  /** Advice for a key of a route's config that no plugin reads. */
+  /** Returns advice for a key of `routes[].config` that no plugin declares. */
   #unread(key: string, holder: string, known: readonly string[]): string {
     const reserved = this.#keys.routeConfig?.reserved.get(key)
     if (reserved !== undefined) return `; ${reserved}`
@@ -84,7 +84,7 @@ export class Advisor {
     return `; no plugin declares this key; ${own === null ? claim : `the gateway's own ${key}: ${own}; a plugin's: ${claim}`}`
   }
 
-  /** Returns `; …` with what to write instead of a key, or null if nothing is known of it. */
+  /** Returns advice for a key that is known elsewhere, as `; …`; null if it is not. */
   #misplaced(holder: string, key: string): string | null {
     const name = folded(key)
     const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
@@ -93,12 +93,12 @@ export class Advisor {
     if (known !== null) return `; ${known}`
     const advice = this.#byFoldedName.get(name)
     if (advice === undefined) return null
-    // A key of a concern that is loaded is nearer than what other gateways have.
+    // A similar key of a loaded concern takes precedence over advice about other gateways.
     const near = advice === plugin ? this.#nearConcern(holder, key) : ''
     return near || `; ${advice}`
   }
 
-  /** Returns the key of a concern that may have been meant in a section: `; did you mean "apiKey"?`, or nothing. */
+  /** Returns a similar key of a concern in the same section: `; did you mean "apiKey"?`, or an empty text. */
   #nearConcern(holder: string, key: string): string {
     const [, level, half] = /^(?:\/(routes|services)\/[^/]+)?\/(edge|mesh)$/.exec(holder) ?? []
     if (half === undefined) return ''
@@ -110,7 +110,7 @@ export class Advisor {
     )
   }
 
-  /** Advice for a key within the options of a concern. */
+  /** Returns advice for a key within the options of a concern. */
   #within(holder: string, name: string): string | null {
     const [, half, concern] = /\/(edge|mesh)\/([^/]+)$/.exec(holder) ?? []
     if (half === undefined) return null
@@ -118,7 +118,7 @@ export class Advisor {
     return Object.entries(innerAliases).find(([alias]) => folded(alias) === name)?.[1] ?? null
   }
 
-  /** Advice for a key of the same half that cannot be set at this level. */
+  /** Returns advice for a key of the same half that cannot be set at this level. */
   #ofAnotherLevel(holder: string, key: string): string | null {
     const half = /\/(edge|mesh)$/.exec(holder)?.[1] as 'edge' | 'mesh' | undefined
     const known = half && this.#keys[half].find(({ name }) => name === key)

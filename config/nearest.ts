@@ -1,4 +1,4 @@
-/** Optimal string alignment: how many letters were added, lost, changed or swapped with their neighbour. */
+/** Returns the optimal string alignment distance: number of insertions, deletions, substitutions and swaps of neighbours. */
 function distance(a: string, b: string): number {
   const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)]
   const at = (i: number, j: number) => rows[i]?.[j] ?? Number.POSITIVE_INFINITY
@@ -14,9 +14,9 @@ function distance(a: string, b: string): number {
   return at(a.length, b.length)
 }
 
-/** `; did you mean "service"?`, or nothing when no candidate is close. */
+/** Returns `; did you mean "service"?` for the closest candidate; an empty text if none is close. */
 export function didYouMean(text: string, candidates: Iterable<string>): string {
-  // A third of the letters may be wrong; and no one mistypes a name of hundreds.
+  // Up to a third of the letters may be wrong. Names of more than 64 letters are skipped to bound the cost.
   let best = Math.max(1, Math.floor(text.length / 3)) + 1
   let found: string | undefined
   if (text.length > 64) return ''

@@ -1,10 +1,10 @@
-/** The text of a configuration file as YAML, parsed in this thread or in another one. */
+/** Parses the text of a configuration file as YAML, in this thread or in a worker thread. */
 import { mask } from './env.ts'
 import type { Report } from './faults.ts'
 import { parseYaml, SyntaxFault, YamlSource } from './yaml-source.ts'
 import { parseInThread } from './yaml-thread.ts'
 
-/** Length from which a text is parsed in another thread: this one would be blocked for more than 15 ms. */
+/** Length from which a text is parsed in a worker thread; here it would block the event loop for more than 15 ms. */
 const LONG = 300_000
 
 /** Parses the text of a file. */
@@ -17,7 +17,7 @@ export function parsed(text: string, report: Report): YamlSource {
   }
 }
 
-/** The same without blocking the event loop: the parser cannot pause. */
+/** Parses the text of a file without blocking the event loop: a long one in a worker thread, since the parser cannot pause. */
 export async function parsedAside(text: string, report: Report): Promise<YamlSource> {
   if (text.length < LONG) return parsed(text, report)
   const masked = mask(text)

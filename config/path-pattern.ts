@@ -1,4 +1,4 @@
-/** The path of a route's `match`, taken apart: fixed segments, parameters, and what may follow. */
+/** Parses the path of a route's `match` into static segments, parameters, and the kind of its end. */
 import type { ReadPath } from './path-reading.ts'
 import type { Piece } from './regex-cost.ts'
 import type { RouteMatch } from './schema.ts'
@@ -7,7 +7,7 @@ import type { RouteMatch } from './schema.ts'
 export type Part =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'any'; readonly name: string }
-  /** `fixed`: how many characters of it are fixed text. */
+  /** `fixed`: number of characters of static text. */
   | {
       readonly kind: 'regex'
       readonly regex: RegExp
@@ -19,19 +19,19 @@ export type Part =
 export interface PathPattern {
   readonly parts: readonly Part[]
   /**
-   * whole: this path and nothing below. prefix: also all below. below: only what follows a slash behind it.
-   * partial: the last part is a text with which the rest must begin.
+   * whole: only this path. prefix: this path and all below. below: only paths below it. partial: the last part is a text
+   * with which the rest of the path must begin.
    */
   readonly end: 'whole' | 'prefix' | 'below' | 'partial'
   /** True if the path is whole and ends with a slash. */
   readonly trailingSlash: boolean
-  /** Characters of a plain path that a prefix without parameters takes; null for other patterns. */
+  /** Length of a prefix without parameters; null for other patterns. */
   readonly length: number | null
 }
 
 export const isPattern = (text: string) => /[:*]/.test(text)
 
-/** The patterns of a match; two where the last parameter is optional. */
+/** Returns the patterns of a match: two if the last parameter is optional, else one. */
 export function pathPatterns(path: RouteMatch['path']): PathPattern[] {
   if (typeof path !== 'string') return [plain(path.exact, 'whole')]
   if (!isPattern(path)) return [plain(path, 'prefix')]
@@ -63,7 +63,7 @@ function parse(text: string): PathPattern {
   return { parts: parts(segments), end: 'whole', trailingSlash: last === '' && segments.length > 2, length: null }
 }
 
-/** Split at slashes, but for those within a regular expression. */
+/** Splits a pattern at slashes, except those within a regular expression. */
 function segmentsOf(text: string): string[] {
   const segments: string[] = []
   let start = 0
@@ -81,7 +81,7 @@ function segmentsOf(text: string): string[] {
   return [...segments, text.slice(start)]
 }
 
-/** Reads one segment as find-my-way does: `:name`, `:name(regex)`, fixed text between them, `::` for a colon. */
+/** Parses one segment like find-my-way: `:name`, `:name(regex)`, static text between them, `::` for a colon. */
 function partOf(segment: string): Part {
   const names: string[] = []
   const pieces: Piece[] = []
@@ -122,7 +122,7 @@ function partOf(segment: string): Part {
       at = end + 1
       bounded = true
     } else {
-      // Another parameter behind a separator never holds it, so that one text is read in one way.
+      // A second parameter never contains the separator before it, so that a text has only one reading.
       const until = RegExp.escape(separator)
       pieces.push({ kind: 'any', but: bounded ? '' : (separator[0] ?? '') })
       source += bounded ? '(.+?)' : `(${until}|(?:(?!${until}).)+)`
@@ -135,7 +135,7 @@ function partOf(segment: string): Part {
   return { kind: 'regex', regex: new RegExp(`^${source}$`), names, fixed, pieces }
 }
 
-/** The same expression, of whose groups none captures: values are told apart by the number of their group. */
+/** Makes the groups of an expression non-capturing, since the values of parameters are found by group number. */
 function withoutGroups(expression: string): string {
   let text = ''
   let inClass = false
@@ -162,13 +162,13 @@ function closingOf(text: string, open: number): number {
   return text.length
 }
 
-/** The names of a pattern's parameters, in their order. */
+/** Returns the names of a pattern's parameters, in order. */
 export function paramNames({ parts, end }: PathPattern): string[] {
   const names = parts.flatMap((part) => (part.kind === 'text' ? [] : part.kind === 'any' ? [part.name] : part.names))
   return end === 'whole' ? names : [...names, '*']
 }
 
-/** The values of a pattern's parameters in a path that fits it. */
+/** Returns the values of a pattern's parameters in a matching path. */
 export function paramValues({ parts, end }: PathPattern, { segments, trailingSlash }: ReadPath): string[] {
   const values: string[] = []
   parts.forEach((part, at) => {

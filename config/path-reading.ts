@@ -1,39 +1,38 @@
 /**
- * Reading of the path of a request target. Routes are matched on decoded segments; the bytes that go to the service
- * stay the client's.
+ * Parses the path of a request target for routing. Routes match decoded segments; the service gets the client's bytes.
  */
 import { isUtf8 } from 'node:buffer'
 
-/** Treatment of spellings that differ in one respect: refused where it matters, matched alike, or told apart. */
+/** Treatment of spellings that differ in one respect: refused if ambiguous, matched alike, or distinguished. */
 export type Reading = 'guard' | 'ignore' | 'distinct'
 
-/** Respects in which common servers take different spellings for one path. */
+/** Respects in which common servers read different spellings as the same path. */
 export interface PathReadings {
   readonly case: Reading
   readonly trailingSlash: Reading
   readonly trailingDot: Reading
 }
 
-/** A path as routes see it. */
+/** A path as routes match it. */
 export interface ReadPath {
-  /** Decoded; without empty segments and without path parameters. */
+  /** Decoded segments, without empty ones and without path parameters. */
   readonly segments: readonly string[]
   readonly trailingSlash: boolean
-  /** The segments as servers read them that take `;` for itself, or for a slash what is only like one. Mostly none. */
+  /** Segments in the readings of other servers: those that take `;` literally, or treat similar characters as slashes. Mostly none. */
   readonly others: readonly (readonly string[])[]
-  /** True if some of its octets are no UTF-8. They are read as Latin-1. */
+  /** True if some octets are not UTF-8; they are read as Latin-1. */
   readonly latin1: boolean
-  /** Its text, if the client wrote it as it is read and no folding changes it; without the slash at the end. */
+  /** The path without a trailing slash, if it needs no decoding or folding; null otherwise. */
   readonly plain: string | null
 }
 
-/** Stands for an encoded slash within a segment. `%00`, which reads the same, is refused. */
+/** Represents an encoded slash within a segment. `%00`, which has the same representation, is refused. */
 export const ENCODED_SLASH = '\0'
 
-/** Characters that are read as something else than they are, or may be folded. */
+/** Matches characters that need decoding or may be folded. */
 const unusual = /[^!-~]|[%;#A-Z]|\/\/|\.(?:\/|$)/
 
-/** Reads the path of an origin-form target; null for other forms and for escapes that are none. */
+/** Parses the path of an origin-form target; null for other forms and for malformed escapes. */
 export function readPath(target: string): ReadPath | null {
   if (target.charCodeAt(0) !== SLASH) return null
   const query = target.indexOf('?')
@@ -61,7 +60,7 @@ const SLASH = 47
 const PERCENT = 37
 const none: readonly (readonly string[])[] = []
 
-/** Most paths. Taken apart only where that is needed: a route is often found by its beginning. */
+/** The usual kind of path. It is split lazily, since a route is often found by the first segments. */
 class PlainPath implements ReadPath {
   readonly plain: string
   readonly trailingSlash: boolean
@@ -78,7 +77,7 @@ class PlainPath implements ReadPath {
   }
 }
 
-/** Encoded slashes, and characters that a server with a smaller character set converts to `/` or `\\` (best fit). */
+/** Matches encoded slashes, and characters that servers with a smaller character set convert to `/` or `\\` (best fit). */
 const likeSlash = /[\0\u2044\u2215\uff0f\uff3c]/
 
 const malformedEscape = /%(?![\da-f]{2})/i
@@ -90,7 +89,7 @@ function withoutParameters(segment: string): string {
   return at === -1 ? segment : segment.slice(0, at)
 }
 
-/** The sequences that UTF-8 allows, among octets as characters (RFC 3629, 4). */
+/** Matches valid UTF-8 sequences in a text of octets (RFC 3629, 4). */
 const utf8Sequence =
   /[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}/g
 
@@ -100,7 +99,7 @@ function decode(path: string): { text: string; latin1: boolean } {
   return { text: bytes.toString('latin1').replace(utf8Sequence, characterOf), latin1: true }
 }
 
-/** The octets that a path with well-formed escapes stands for, an encoded slash apart. */
+/** Decodes a path with well-formed escapes into octets; encoded slashes become `ENCODED_SLASH`. */
 function octetsOf(path: string): Buffer {
   const bytes = Buffer.allocUnsafe(path.length)
   let length = 0
@@ -116,7 +115,7 @@ function octetsOf(path: string): Buffer {
   return bytes.subarray(0, length)
 }
 
-/** The value of `0` to `9`, `A` to `F` and `a` to `f`. */
+/** Returns the value of a hexadecimal digit. */
 function hexDigit(code: number): number {
   return code < 58 ? code - 48 : (code | 32) - 87
 }
@@ -127,22 +126,22 @@ function characterOf(sequence: string): string {
   return String.fromCodePoint(point)
 }
 
-/** Respects that are folded away. */
+/** Respects in which differences are removed by folding. */
 export interface Folding {
   readonly case: boolean
   readonly dot: boolean
 }
 
-/** Everything that a folding may change: all but lower-case letters, digits and marks without a dot at the end. */
+/** Matches texts that folding may change: all except lower-case letters, digits and punctuation without a trailing dot. */
 const mayFold = /[^!-@[-`{-~a-z]|\.$/
 
-/** The same text for all spellings of a segment that a server may take for one. */
+/** Returns one text for all spellings of a segment that some server reads as the same. */
 export function fold(segment: string, { case: ignoresCase, dot }: Folding): string {
   if (!mayFold.test(segment)) return segment
   let text = segment
   if (ignoresCase) {
-    // Some characters beyond ASCII become letters of ASCII where a server compares or converts: the Kelvin sign, full
-    // width, and the dotted capital I (Java's `equalsIgnoreCase`), of whose lower case JavaScript keeps the dot apart.
+    // Servers map some non-ASCII characters to ASCII letters when they compare or convert: the Kelvin sign, full-width
+    // letters, and the dotted capital I (Java's `equalsIgnoreCase`), whose lower case in JavaScript is two characters.
     if (beyondAscii.test(text)) text = text.normalize('NFKC').toUpperCase().replaceAll('\u0130', 'I')
     text = text.toLowerCase()
   }
@@ -150,8 +149,9 @@ export function fold(segment: string, { case: ignoresCase, dot }: Folding): stri
 }
 
 /**
- * Windows and IIS drop dots and blanks at the end of a name; Spring (`trimTokens`) and .NET trim blanks at both ends, to
- * Java all control characters of ASCII, to .NET also U+0085 and U+00A0. Loops, since `[. ]+$` is quadratic.
+ * Removes what common servers trim from a segment: Windows and IIS drop trailing dots and spaces; Spring (`trimTokens`) and
+ * .NET trim blanks at both ends, in Java all ASCII control characters, in .NET also U+0085 and U+00A0. Uses loops, since the
+ * expression `[. ]+$` is quadratic.
  */
 function trimmed(text: string): string {
   let end = text.length
@@ -165,7 +165,7 @@ function trimmed(text: string): string {
 const DOT = 46
 const isBlank = (code: number) => code <= 32 || (code >= 0x7f && code <= 0xa0)
 
-/** Returns the prefix under which the gateway is registered in a Fastify instance, without a slash at its end. */
+/** Returns the prefix under which the gateway is registered in a Fastify instance, without a trailing slash. */
 export function mountPoint({ prefix }: { readonly prefix: string }): string {
   return prefix.endsWith('/') ? prefix.slice(0, -1) : prefix
 }

@@ -1,4 +1,4 @@
-/** Faults of values that only show when the configuration is used, with their places in the file. */
+/** Faults of values that appear only when the configuration is used, such as a port in use, with their position in the file. */
 import { readFileSync } from 'node:fs'
 import { atOnce } from '../plugins/time-slices.ts'
 import type { Place } from './faults.ts'
@@ -7,8 +7,8 @@ import { parsed } from './parse.ts'
 import { read } from './read.ts'
 
 /**
- * Returns the fault of the value at a JSON pointer. The loader keeps no places, since few are ever asked for: the file is
- * read again. `message` gets the place of the value, or undefined if the file does not have it.
+ * Creates the fault of the value at a JSON pointer. The file is read again for its position, since the loader keeps none.
+ * `message` gets the place of the value, or undefined if the file does not have it.
  */
 export function faultAt(
   file: string,

@@ -1,4 +1,4 @@
-/** Keys of concerns that the plugins of a file define, gathered before the file is validated. */
+/** Collects the keys of concerns that a file's plugins define, before the file is validated. */
 import { dirname, resolve } from 'node:path'
 import { atOnce } from '../plugins/time-slices.ts'
 import { compile, schemaFault } from './compile.ts'
@@ -8,11 +8,11 @@ import { pointer, Report } from './faults.ts'
 import { orOff } from './schema/kit.ts'
 import { Validator } from './validate.ts'
 
-/** A plugin's concern: `layer` makes it one of the mesh. */
+/** A concern of a plugin; one with `layer` is a mesh concern. */
 export interface PluginConcern extends Omit<Key, 'levels'> {
   readonly levels?: Key['levels']
   readonly layer?: unknown
-  /** For a mesh concern: says which requests it may send again. */
+  /** For a mesh concern: returns which requests it may send again. */
   readonly repeats?: unknown
 }
 
@@ -20,9 +20,9 @@ export interface PluginConcern extends Omit<Key, 'levels'> {
 export interface PluginModule {
   /** The concern that it defines; null if it defines none. */
   readonly concern: PluginConcern | null
-  /** Its declaration of the keys of `routes[].config` that it reads. */
+  /** Declaration of the keys of `routes[].config` that it reads. */
   readonly routeConfig: unknown
-  /** Its file is another one than when its code was loaded. */
+  /** True if its file has changed since its code was loaded. */
   readonly hasChanged: boolean
 }
 
@@ -32,7 +32,7 @@ export type ImportModule = (
   configFile: string
 ) => Promise<PluginModule>
 
-/** Imports the modules of entries of `plugins`; null for one that cannot be imported. `failed` is told why. */
+/** Imports the modules of the entries of `plugins`; an item is null if the import failed, and `failed` gets the error. */
 export async function pluginModules(
   entries: readonly unknown[],
   file: string,
@@ -81,8 +81,7 @@ export function pluginConcerns(
 }
 
 /**
- * Returns the concern with functions that report what they throw as faults: they are a user's code. `entry` is that of its
- * plugin.
+ * Wraps the functions of a user's concern, so that what they throw becomes a fault. `entry`: pointer of its plugin's entry.
  */
 function contained(concern: PluginConcern, entry: string, report: Report): PluginConcern {
   const { name, check, checkAll, complete, instructions, otherServices, perRequestHeaders } = concern
@@ -99,7 +98,7 @@ function contained(concern: PluginConcern, entry: string, report: Report): Plugi
     ...concern,
     ...(check && {
       check(options, at, checked, place) {
-        // As a user expects, options are as the schema says.
+        // Called only if the options fit the schema, which a user's check may rely on.
         if (!checked.report.sound(at)) return
         try {
           check.call(concern, options, at, checked, place)
@@ -141,7 +140,7 @@ const isIterable = (value: unknown): value is Iterable<void> =>
 
 const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
 
-/** Reports modules that could not be imported, unless the file itself says why: a path without a file. */
+/** Reports modules that could not be imported, unless the entry has a fault already, such as a missing file. */
 export function reportFailed(
   failures: ReadonlyMap<number, unknown>,
   entries: readonly unknown[],
@@ -154,7 +153,7 @@ export function reportFailed(
   }
 }
 
-/** Warns of modules whose file has changed since their code was loaded, which is in use until the process ends. */
+/** Warns of modules whose file has changed since their code was loaded: the old code stays in use until a restart. */
 export function warnOfChanged(modules: readonly (PluginModule | null)[], report: Report): void {
   for (const [index, module] of modules.entries()) {
     if (!module?.hasChanged) continue

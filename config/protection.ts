@@ -1,4 +1,4 @@
-/** Concerns that stand between a request and its service, so that two routes can be compared. */
+/** Compares routes by the concerns that protect them. */
 import type { Keys } from './concern.ts'
 
 interface Protected {
@@ -9,7 +9,7 @@ interface Protected {
 
 export class Protections {
   readonly #harmless: ReadonlySet<string>
-  /** Keys that every route has unless it switches them off; they say little of what a path is worth. */
+  /** Keys with a default, which every route has unless it switches them off. */
   readonly #everywhere: ReadonlySet<string>
   readonly #known = new Map<string, number>()
 
@@ -18,7 +18,7 @@ export class Protections {
     this.#everywhere = new Set(edge.filter((key) => key.default !== undefined).map(({ name }) => name))
   }
 
-  /** The names of what a route asks for besides what every route has; of its plugins, as `config.NAME` and `plugins.NAME`. */
+  /** Returns the names of a route's own protection, without keys that every route has; plugins as `config.NAME` and `plugins.NAME`. */
   namesOf(route: Protected): string[] {
     const names = this.#protecting(route).flatMap(([name, options]) =>
       options && !this.#everywhere.has(name) ? [name] : []
@@ -27,7 +27,7 @@ export class Protections {
     return [...names, ...settings, ...(route.plugins ?? []).map((name) => `plugins.${name}`)]
   }
 
-  /** Gives routes that the same concerns protect in the same way the same number. */
+  /** Returns a number that is equal for routes with the same protecting concerns and options. */
   of(route: Protected): number {
     const concerns = this.#protecting(route).filter(([, options]) => options !== undefined)
     const key = JSON.stringify([

@@ -1,4 +1,4 @@
-/** YAML text to plain data, with the place of every value and the environment's variables put in. */
+/** Converts parsed YAML to plain data, substitutes environment variables, and finds the places of values. */
 import type { ScalarEvent, ScalarTagDefinition } from 'js-yaml'
 import { CORE_SCHEMA, EVENT_ID, getScalarValue, NOT_RESOLVED, SCALAR_STYLE } from 'js-yaml'
 import type { Steps } from '../plugins/time-slices.ts'
@@ -9,21 +9,21 @@ import type { YamlSource } from './yaml-source.ts'
 import { starAdvice } from './yaml-source.ts'
 
 /**
- * Values that aliases may bring in, in all and besides for each alias in the file. By aliases of aliases a short file
- * could bring in any number; values that are written out are bounded by the file's length.
+ * Maximum number of values from aliases: a constant, plus some for each alias in the file. Nested aliases could otherwise
+ * expand a short file without bound; values that are written out are bounded by the length of the file.
  */
 const MOST_ALIASED = { inAll: 100_000, perAlias: 100 }
-/** Value of a key that counts as missing: `token: ${TOKEN:-}`. */
+/** Marks the value of a key that is left out: `token: ${TOKEN:-}`. */
 const OMITTED = Symbol('omitted')
 
 const scalarTags = CORE_SCHEMA.tags.filter((tag): tag is ScalarTagDefinition => tag.nodeKind === 'scalar')
 const implicitTags = scalarTags.filter((tag) => tag.implicit)
-/** The whole names of tags that are written `!!name` and `!`. */
+/** Full names of the tags `!!name` and `!`. */
 const tagNames: Readonly<Record<string, string>> = { '!!': 'tag:yaml.org,2002:', '!': 'tag:yaml.org,2002:str' }
 
-/** Reads a document. */
+/** Converts a document. */
 export function* read(source: YamlSource, env: NodeJS.ProcessEnv, report: Report): Steps<unknown> {
-  // The first event opens the document.
+  // Event 0 opens the document; its content begins at event 1.
   const data = source.isEmpty ? null : yield* new Reader(source, env, report).value(1, '')
   if (data === null) {
     report.fault('', 'the file is empty; write {} for a configuration without settings')
@@ -32,19 +32,19 @@ export function* read(source: YamlSource, env: NodeJS.ProcessEnv, report: Report
   return data
 }
 
-/** Depth up to which the reader may pause between the items of a collection: those of the lists of routes and services. */
+/** Depth up to which the reader may pause between items: between routes and between services, but not within them. */
 const PAUSING = 2
 
 class Reader {
   readonly #source: YamlSource
   readonly #env: NodeJS.ProcessEnv
   readonly #report: Report
-  /** The collections that are being read, so that one that holds itself is found. */
+  /** Collections that are being read, to detect recursive aliases. */
   readonly #open = new Set<number>()
-  /** For places: of the collections that were asked for, their items. */
+  /** Items of mappings and lists whose places were requested. */
   readonly #pairs = new Map<number, ReadonlyMap<string, number>>()
   readonly #items = new Map<number, readonly number[]>()
-  /** Aliases within which the reader is. */
+  /** Current depth of aliases. */
   #aliases = 0
   #aliased = 0
   readonly #mostAliased: number
@@ -58,8 +58,8 @@ class Reader {
   }
 
   /**
-   * The value of an item: of a node, or of what an alias stands for. Each alias is read anew: shared objects would have
-   * their units converted twice.
+   * Returns the value of an item: a node, or the target of an alias. A target is read again for each alias, since units of a
+   * shared object would be converted twice.
    */
   *value(item: number, at: string): Steps<unknown> {
     const index = this.#source.resolved(item)
@@ -69,7 +69,7 @@ class Reader {
     return yield* this.#node(index, at)
   }
 
-  /** The value of a node that an alias or a merge brings in. */
+  /** Returns the value of a node from an alias or a merge. */
   *#aliasedNode(index: number, at: string): Steps<unknown> {
     this.#aliases++
     this.#countAliased()
@@ -95,7 +95,7 @@ class Reader {
     return result
   }
 
-  /** The value of an item of a collection. */
+  /** Returns the value of an item of a collection; pauses before it at a low depth. */
   *#item(item: number, at: string): Steps<unknown> {
     if (this.#open.size <= PAUSING) yield
     return yield* this.value(item, at)
@@ -105,7 +105,7 @@ class Reader {
     return this.#source.type(item) === EVENT_ID.SCALAR
   }
 
-  /** The value of an item that is a scalar. Most are, and a generator for each would cost more than its text. */
+  /** Returns the value of a scalar item without a generator: most items are scalars, and a generator would cost more than the work. */
   #leaf(item: number, at: string): unknown {
     if (this.#aliases > 0) this.#countAliased()
     return this.#scalar(item, at)
@@ -133,9 +133,9 @@ class Reader {
   }
 
   #place(item: number, hasKey: boolean): Place {
-    // The event before a value is that of its key.
+    // In a mapping, the event before a value is its key.
     const key = hasKey ? (this.#source.start(item - 1) ?? undefined) : undefined
-    // A value that is not written stands nowhere; its key does.
+    // An empty value has no position; that of its key is used.
     const start = this.#source.start(item) ?? key ?? { line: 1, column: 1 }
     const index = this.#source.resolved(item) ?? item
     const type = this.#source.type(index)
@@ -180,7 +180,7 @@ class Reader {
             ? this.#leaf(item, below)
             : yield* this.#item(item, below)
       if (value === OMITTED) continue
-      // Assigned, it would be the prototype.
+      // A plain assignment would set the prototype.
       if (name === '__proto__') {
         Object.defineProperty(result, name, { value, enumerable: true, writable: true, configurable: true })
       } else result[name] = value
@@ -189,8 +189,8 @@ class Reader {
   }
 
   /**
-   * The items of a mapping by their keys; those that `<<` brings in come first and yield to its own. Faults are reported
-   * for the mapping at a pointer, and not at all for null.
+   * Returns the items of a mapping by key; keys from `<<` come first, and its own keys replace them. Faults are reported for
+   * the mapping at a pointer; for null, none is reported.
    */
   #entries(mapping: number, at: string | null): Map<string, number> {
     const own = new Map<string, number>()
@@ -198,7 +198,7 @@ class Reader {
     for (let index = 0; index < items.length; index += 2) {
       const [key, item] = [items[index]!, items[index + 1]!]
       if (this.#source.type(key) !== EVENT_ID.SCALAR) {
-        if (at !== null) this.#told(key, 'a key must be plain text')
+        if (at !== null) this.#faultAtKey(key, 'a key must be plain text')
         continue
       }
       const name = this.#text(this.#source.scalar(key))
@@ -218,21 +218,21 @@ class Reader {
     return entries
   }
 
-  /** Adds what a `<<` brings in; `key` is where it stands. */
+  /** Adds the keys of a `<<`; `key` is the item of the `<<` itself. */
   #merge(item: number, at: string | null, key: number, into: Map<string, number>): void {
     const index = this.#source.resolved(item)
     const type = index === undefined ? undefined : this.#source.type(index)
     const isAlias = index !== item
     if (isAlias) this.#aliases++
-    // Each is counted, since a mapping may be empty.
+    // Every merge is counted, since even empty mappings cost time.
     if (this.#aliases > 0 && at !== null) this.#countAliased()
     if (index !== undefined && type === EVENT_ID.SEQUENCE) {
       for (const each of this.#source.items(index)) this.#merge(each, at, key, into)
     } else if (index === undefined || type !== EVENT_ID.MAPPING || this.#open.has(index)) {
-      if (at !== null) this.#told(key, 'only mappings can be merged by "<<"')
+      if (at !== null) this.#faultAtKey(key, 'only mappings can be merged by "<<"')
     } else {
       this.#open.add(index)
-      // The first of several wins.
+      // Of several merged mappings, the first one with a key wins.
       const pairs = at === null ? this.#pairsOf(index) : this.#entries(index, at)
       for (const [name, each] of pairs) if (!into.has(name)) into.set(name, each)
       this.#open.delete(index)
@@ -240,7 +240,7 @@ class Reader {
     if (isAlias) this.#aliases--
   }
 
-  #told(key: number, message: string): void {
+  #faultAtKey(key: number, message: string): void {
     const { line, column } = this.#place(key, false)
     this.#report.add(line, column, '', message)
   }
@@ -259,7 +259,7 @@ class Reader {
     return unmask(getScalarValue(this.#source.text, event))
   }
 
-  /** The value of a scalar with a tag: `!!str 5`, or `! 5`, which is text too. */
+  /** Returns the value of a scalar with a tag: `!!str 5`, or `! 5`, which is a string, too. */
   #tagged(name: string, text: string, at: string): unknown {
     const whole = name.replace(/^!!|^!$/, (found) => tagNames[found]!)
     const tag = scalarTags.find(({ tagName }) => tagName === whole)

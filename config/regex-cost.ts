@@ -1,11 +1,11 @@
 /**
- * Finds patterns whose matching may take time that grows faster than the text. If two repetitions can match the same
- * characters, a backtracking matcher tries all ways to divide them. The pattern becomes an automaton with a state for
- * each of its characters (Glushkov). Its matches are ambiguous in such a way if some text leads from a state p back to
- * p, from p to another state q, and from q back to q.
+ * Finds patterns whose matching may take more than linear time. If two repetitions can match the same characters, a
+ * backtracking matcher tries all ways to divide a text between them. The pattern is converted to an automaton with a state
+ * for each character (Glushkov). It is ambiguous in this way if one text leads from a state p back to p, from p to another
+ * state q, and from q back to q.
  */
 
-/** A piece of a pattern: fixed text, a regular expression, or any characters (but one). */
+/** A piece of a pattern: static text, a regular expression, or any characters (except one). */
 export type Piece =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'expression'; readonly source: string }
@@ -19,16 +19,16 @@ type Tree =
   | { readonly kind: 'choice'; readonly items: readonly Tree[] }
   | { readonly kind: 'repeat'; readonly item: Tree; readonly min: number; readonly max: number }
 
-/** Larger patterns are refused: no route needs them. */
+/** Limits for patterns; larger ones are refused. */
 const MOST_STATES = 300
 const MOST_STEPS = 100_000
-/** Counted repetitions up to this are written out; a longer one is taken for one without end. */
+/** Counted repetitions up to this number are expanded; longer ones are treated as unbounded. */
 const MOST_COPIES = 10
 
 const LAST = 0xffff
 const everything: Ranges = [[0, LAST]]
 
-/** Says what is wrong with a pattern, or null. */
+/** Returns the reason why a pattern is refused; null if it is fine. */
 export function costFault(pieces: readonly Piece[]): string | null {
   try {
     const automaton = new Automaton({ kind: 'sequence', items: pieces.map(treeOf) })
@@ -77,7 +77,7 @@ function common(a: Ranges, b: Ranges): Ranges {
   )
 }
 
-/** Reads what a path may hold of a regular expression's syntax: no `\`, no `?`. Anchors match nothing. */
+/** Parses the regular expression syntax that a path may contain, without `\` and `?`. Anchors match the empty text. */
 class Parser {
   readonly #source: string
   #at = 0
@@ -185,7 +185,7 @@ class Automaton {
     let whole: Fragment = { first: [], last: [], empty: true }
     for (let copy = 0; copy < Math.min(min, MOST_COPIES); copy++) {
       const part = this.#build(item)
-      // The last copy of `x+` is the one that repeats.
+      // For `x+`, the last copy repeats.
       if (isEndless && min === 1) this.#link(part.last, part.first)
       whole = this.#join(whole, part)
     }
@@ -233,7 +233,7 @@ class Automaton {
     return found
   }
 
-  /** Returns whether one text leads from p to p, from p to q and from q to q. */
+  /** Returns whether one text leads from p to p, from p to q, and from q to q. */
   #divides(p: number, q: number): boolean {
     const seen = new Set<string>()
     const open: [number, number, number][] = [[p, p, q]]

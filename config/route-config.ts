@@ -1,4 +1,4 @@
-/** `routes[].config`: the keys that it can have, their schemas, and the plugins that read them. */
+/** Keys of `routes[].config`, their schemas, and the plugins that read them. */
 import { isDeepStrictEqual } from 'node:util'
 import type { TSchema } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
@@ -11,10 +11,10 @@ import { pluginName } from './schema/plugin.ts'
 import Type from './schema/type.ts'
 import type { PluginOptions, RouteConfig, Written, WrittenRoute } from './schema.ts'
 
-/** Keys of a configuration that was loaded without the plugins that read `routes[].config`. */
+/** Keys for a configuration that is loaded without its plugins: any key is accepted. */
 const unknownKeys: RouteConfigKeys = { schemas: new Map(), reserved: new Map(), plugins: null }
 
-/** Returns whether the keys of every plugin are known, so that any other key is a mistake. */
+/** Returns whether the keys of every plugin are known, so that other keys are faults. */
 const isComplete = ({ plugins }: RouteConfigKeys) => plugins?.every((names) => names !== null) === true
 
 export function routeConfigSchema(keys: RouteConfigKeys = unknownKeys): TSchema {
@@ -28,12 +28,12 @@ export function routeConfigSchema(keys: RouteConfigKeys = unknownKeys): TSchema 
   })
 }
 
-/** A plugin's module, by its export `routeConfig`. */
+/** A plugin's module with its export `routeConfig`. */
 interface Declaring {
   readonly routeConfig: unknown
 }
 
-/** Adds the keys that plugins read to those of the gateway. Of a plugin whose module could not be imported, null. */
+/** Adds the keys of plugins to those of the gateway; null for a plugin whose module could not be imported. */
 export function withPluginKeys(
   own: RouteConfigKeys = unknownKeys,
   entries: readonly unknown[],
@@ -43,7 +43,7 @@ export function withPluginKeys(
   const schemas = new Map(own.schemas)
   const holders = new Map([...own.schemas.keys()].map((name) => [name, 'the gateway']))
 
-  /** Returns the fault of a declared key; if it has none, the key is taken. */
+  /** Adds a declared key. Returns its fault instead, if it has one. */
   function declare(name: string, schema: unknown, index: number): string | null {
     const reserved = own.reserved.get(name)
     if (reserved !== undefined) return `reserved key; ${reserved}`
@@ -78,7 +78,7 @@ export function withPluginKeys(
     })
     const names = [...new Set([...Object.keys(routeConfig), ...listed])]
     for (const name of names) if (!schemas.has(name) && !own.reserved.has(name)) schemas.set(name, {})
-    // The gateway reads its own keys on every route, whoever else does.
+    // The gateway's own keys are left out: it reads them on every route.
     return names.filter((name) => !own.schemas.has(name))
   })
   return { ...own, schemas, plugins }
@@ -88,7 +88,7 @@ function isMapping(value: unknown): value is object {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Returns the keys that an entry of `plugins` lists; null if it is not as it should be, which is reported elsewhere. */
+/** Returns the keys in `routeConfig` of an entry; null if they are malformed, which schema validation reports. */
 function listedKeys(entry: unknown): string[] | null {
   const listed: unknown = isMapping(entry) ? Reflect.get(entry, 'routeConfig') : null
   if (listed === undefined) return []
@@ -145,7 +145,7 @@ function unreadWhy(readers: readonly Placed[]): string {
   return `plugin ${names}, which reads it, does not run on this route; add "${first}" to the route's "plugins"`
 }
 
-/** A key that a route's config has, and the plugins that read it there. */
+/** A key of a route's config, and the plugins that read it there. */
 export interface RouteSetting {
   readonly key: string
   readonly plugins: readonly string[]
@@ -158,7 +158,7 @@ export function routeSettings(route: RouteConfig, plugins: readonly PluginOption
   })
 }
 
-/** Settings for people: `keyAuth (key-auth), tier`. */
+/** Formats settings: `keyAuth (key-auth), tier`. */
 export function settingsText(settings: readonly RouteSetting[]): string {
   const texts = settings.map(({ key, plugins }) => (plugins.length === 0 ? key : `${key} (${plugins.join(', ')})`))
   return texts.join(', ') || '–'

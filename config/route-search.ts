@@ -1,4 +1,4 @@
-/** The search for the route of one request in the trees of its host. */
+/** Searches the trees of a host for the route of one request. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Folding, PathReadings, ReadPath } from './path-reading.ts'
 import { fold } from './path-reading.ts'
@@ -16,18 +16,18 @@ const asPreflight = [true]
 const either = [true, false]
 
 /**
- * One search. The tree is laid out by folded segments, so it passes every route that a server with a looser reading
- * could mean, the most specific first, and ends at the first that fits as it is written.
+ * One search. The tree is keyed by folded segments, so the search visits every route that a server with a looser reading
+ * could match, the most specific first, and ends at the first route that matches exactly.
  */
 export class RouteSearch<T> {
   preflight = false
   readonly #loose: Folding
   readonly #ignoresSlash: boolean
   readonly #guardsSlash: boolean
-  /** Protections of the routes that fit only in a looser reading. */
+  /** Protections of visited routes that match only in a looser reading. */
   readonly #passed: unknown[] = []
   #segments: readonly string[] = []
-  /** Of a plain path only those that the search has come to: it grows with `#position`. */
+  /** Folded segments; of a plain path only those that the search has reached, up to `#position`. */
   #folded: string[] = []
   #plain: string | null = null
   #position = 0
@@ -44,7 +44,7 @@ export class RouteSearch<T> {
     this.#guardsSlash = readings.trailingSlash === 'guard'
   }
 
-  /** `other`: the segments in another reading of the path than its own. */
+  /** Runs a search. `other`: segments of another reading of the path; null for the path's own segments. */
   through(
     trees: readonly Node<T>[],
     other: readonly string[] | null,
@@ -70,12 +70,12 @@ export class RouteSearch<T> {
     return this.#found as Entry<T> | null
   }
 
-  /** True if the search passed a route with another protection, which fits only in a looser reading. */
+  /** Returns whether the search visited a route with another protection that matches only in a looser reading. */
   meetsOther(protection: unknown): boolean {
     return this.#passed.some((passed) => passed !== protection)
   }
 
-  /** A segment as the tree has it; undefined behind the last. */
+  /** Returns the folded segment at an index; undefined after the last one. */
   #segment(at: number): string | undefined {
     if (at < this.#folded.length || this.#plain === null || this.#position >= this.#plain.length)
       return this.#folded[at]
@@ -86,7 +86,7 @@ export class RouteSearch<T> {
     return segment
   }
 
-  /** All segments, as the client wrote them. */
+  /** Returns all segments, unfolded. */
   #all(): readonly string[] {
     if (this.#plain === null) return this.#segments
     for (let at = this.#folded.length; this.#segment(at) !== undefined; ) at++
@@ -127,11 +127,11 @@ export class RouteSearch<T> {
   }
 
   #valuesOf(names: readonly string[]): string {
-    // No header has a line feed, so that no two lists of values read the same.
+    // Header values cannot contain line feeds, so the joined text is unambiguous.
     return names.map((name) => this.#headers[name] ?? '\n\n').join('\n')
   }
 
-  /** Takes the first route that fits as it is written; notes one that fits only in a looser reading. */
+  /** Chooses the first route that matches exactly; records one that matches only in a looser reading. */
   #take(list: readonly Entry<T>[], at: number, partial: number): boolean {
     let loose: Entry<T> | null = null
     for (const preflight of this.#asked === null ? asIs : this.#anyHeaders ? asPreflight : either) {

@@ -1,7 +1,7 @@
 /**
- * Which route a request matches. Decided by host first: the exact name, then the wildcard with the longest suffix, then
- * routes without hosts. Of those of a host the longest path wins, of those of a path the one that asks for more
- * headers. The loader finds conflicts with it, the gateway finds routes.
+ * Finds the route of a request. The host decides first: the exact name, then the wildcard with the longest suffix, then
+ * routes without hosts. Among the routes of a host the longest path wins; among those of a path, the one with more header
+ * conditions. The loader uses it to find conflicts, the gateway to find routes.
  */
 import { hostKey, MAX_NAME, writtenHostKey } from './host-name.ts'
 import type { PathPattern } from './path-pattern.ts'
@@ -14,34 +14,34 @@ import type { RouteMatch } from './schema.ts'
 
 const defaultMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
-/** The methods that a route takes. RFC 9110, 9.3.2: a resource that answers GET answers HEAD. */
+/** Returns the methods of a route. GET includes HEAD (RFC 9110, 9.3.2). */
 export function methodsOf({ methods = defaultMethods }: Pick<RouteMatch, 'methods'>): string[] {
   return [...new Set(methods.includes('GET') ? [...methods, 'HEAD'] : methods)]
 }
 
-/** A route to be found: its match, and the value that stands for it. */
+/** A route for the table: its match, and the value that represents it. */
 export interface Candidate<T> {
   readonly match: RouteMatch
-  /** Pattern of the match's path; it may have two. */
+  /** One of the patterns of the match's path. */
   readonly pattern: PathPattern
-  /** True if the gateway answers preflights for it. */
+  /** True if the gateway responds to CORS preflights for it. */
   readonly answersPreflights: boolean
-  /** Equal for routes that let the same requests through. */
+  /** Equal for routes with the same protection. */
   readonly protection: unknown
   readonly value: T
 }
 
 export interface Found<T> {
   readonly value: T
-  /** True if it is asked for permission on behalf of a script, which the gateway answers. */
+  /** True if the request is a CORS preflight to which the gateway responds. */
   readonly preflight: boolean
-  /** True if a common server could take the path for one of a route that protects it in another way. */
+  /** True if a common server could read the path as that of a route with other protection. */
   readonly ambiguous: boolean
   readonly pattern: PathPattern
 }
 
 export class RouteTable<T> {
-  /** All methods that some route takes. */
+  /** All methods of all routes. */
   readonly methods = new Set<string>()
   readonly #exact = new Map<string, Node<T>>()
   readonly #wildcards = new Map<string, Node<T>>()
@@ -49,7 +49,7 @@ export class RouteTable<T> {
   readonly #loose: Folding
   readonly #search: RouteSearch<T>
   #anyHost: Node<T> | null = null
-  /** The trees of the host that was asked for last: most requests ask for the same one. */
+  /** The trees of the last host, as a cache: most requests have the same host. */
   #last: { host: string | null; trees: readonly Node<T>[] } = { host: null, trees: [] }
 
   constructor(readings: PathReadings) {
@@ -58,7 +58,7 @@ export class RouteTable<T> {
     this.#search = new RouteSearch(readings, this.#loose)
   }
 
-  /** Adds a route. Returns what stands for one that matches some of the same requests, if there is such a route. */
+  /** Adds a route. Returns the value of a route that matches some of the same requests, if there is one. */
   add({ match, pattern, answersPreflights, protection, value }: Candidate<T>): T | undefined {
     const methods = new Set(methodsOf(match))
     for (const method of methods) this.methods.add(method)
@@ -101,7 +101,7 @@ export class RouteTable<T> {
     return this.#find(question, asked ?? null)
   }
 
-  /** The methods with which a request would find a route, preflights aside. */
+  /** Returns the methods with which the request would match a route, ignoring preflights. */
   methodsFor(question: Question): string[] {
     const takes = (method: string) => this.#find({ ...question, method }, null) !== null
     return [...this.methods].filter(takes).sort()
@@ -112,7 +112,7 @@ export class RouteTable<T> {
     const trees = this.#treesFor(host)
     const search = this.#search
     let entry = search.through(trees, null, question, asked, false)
-    // A preflight never carries the headers of the request that it asks for.
+    // A preflight lacks the headers of the actual request, so header conditions are ignored in a second search.
     if (entry === null && asked !== null) entry = search.through(trees, null, question, asked, true)
     if (entry === null) return null
     const { preflight } = search

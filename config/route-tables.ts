@@ -1,4 +1,4 @@
-/** The routes by listener. A route may ask for some listeners, and is not there for requests of others. Pure. */
+/** Route tables by listener. A route with `match.listeners` exists only on these listeners. Pure. */
 import type { PathReadings } from './path-reading.ts'
 import type { Candidate } from './route-table.ts'
 import { RouteTable } from './route-table.ts'
@@ -6,14 +6,14 @@ import type { RouteMatch } from './schema.ts'
 
 type Listeners = Pick<RouteMatch, 'listeners'>
 
-/** One table for each listener that a route names, and one for all others. */
+/** One table for each listener that some route names, and one for all other listeners. */
 export class RouteTables<T> {
-  /** All methods that some route takes. */
+  /** All methods of all routes. */
   readonly methods = new Set<string>()
   readonly #others: RouteTable<T>
   readonly #named = new Map<string, RouteTable<T>>()
 
-  /** `matches`: those of the routes that will be added. */
+  /** `matches`: the matches of all routes that will be added. */
   constructor(readings: PathReadings, matches: readonly Listeners[]) {
     this.#others = new RouteTable(readings)
     for (const name of matches.flatMap(({ listeners }) => listeners ?? [])) {
@@ -21,23 +21,23 @@ export class RouteTables<T> {
     }
   }
 
-  /** The one table, if no route names a listener; null otherwise. */
+  /** The only table, if no route names a listener; null otherwise. */
   get only(): RouteTable<T> | null {
     return this.#named.size === 0 ? this.#others : null
   }
 
-  /** Returns the table of the routes on a listener. */
+  /** Returns the table of a listener. */
   of(listener: string): RouteTable<T> {
     return this.#named.get(listener) ?? this.#others
   }
 
-  /** Returns the tables that have a route. */
+  /** Returns the tables that contain a route. */
   with({ listeners }: Listeners): RouteTable<T>[] {
     if (listeners === undefined) return [this.#others, ...this.#named.values()]
     return [...new Set(listeners)].map((name) => this.of(name))
   }
 
-  /** Adds a route. Returns what stands for one that matches some of the same requests, if there is such a route. */
+  /** Adds a route. Returns the value of a route that matches some of the same requests, if there is one. */
   add(candidate: Candidate<T>): T | undefined {
     let other: T | undefined
     for (const table of this.with(candidate.match)) {

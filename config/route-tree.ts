@@ -1,4 +1,4 @@
-/** The tree of the routes of one host, by folded segments of their paths. */
+/** The tree of the routes of one host, keyed by folded segments of their paths. */
 import type { Part, PathPattern } from './path-pattern.ts'
 import type { Folding, PathReadings } from './path-reading.ts'
 import { fold } from './path-reading.ts'
@@ -9,15 +9,15 @@ export interface Entry<T> {
   readonly methods: ReadonlySet<string>
   readonly answersPreflights: boolean
   readonly protection: unknown
-  /** The same for routes whose paths match the same requests, if they end at one node. */
+  /** Equal for routes at one node whose paths match the same requests. */
   readonly key: string
-  /** True if a path that no folding changes and that reaches it in the tree fits as it is written. */
+  /** True if a plain path (unchanged by folding) that reaches the route in the tree always matches exactly. */
   readonly plain: boolean
-  /** Returns whether segments that reached it in the tree fit as it is written; `partial` of the last part's text. */
+  /** Returns whether unfolded segments that reached the route match exactly; `partial`: length of a partial last part. */
   readonly fits: (segments: readonly string[], partial: number) => boolean
 }
 
-/** Routes that ask for the same headers, by the values that they ask for. */
+/** Routes with conditions for the same headers, by the required values. */
 export interface Group<T> {
   readonly names: readonly string[]
   readonly whole: boolean
@@ -29,9 +29,9 @@ export interface Node<T> {
   patterns: { readonly source: string; readonly fixed: number; readonly loose: RegExp; readonly node: Node<T> }[] | null
   any: Node<T> | null
   partials: { readonly text: string; readonly groups: Group<T>[] }[] | null
-  /** Groups of routes that fit a path which ends here, in the order in which they are tried. */
+  /** Groups of routes for paths that end at this node, in the order of precedence. */
   readonly atEnd: Group<T>[]
-  /** Groups of routes that fit whatever follows. */
+  /** Groups of routes for paths that continue below this node. */
   readonly beyond: Group<T>[]
 }
 
@@ -82,7 +82,7 @@ function testOf(part: Part, ignored: Folding, partial: boolean): (segment: strin
   return (segment) => segment === part.text || fold(segment, ignored) === text
 }
 
-/** The node at which a pattern ends, made where it is missing. */
+/** Returns the node at which a pattern ends; creates missing nodes. */
 export function nodeFor<T>(tree: Node<T>, { parts, end }: PathPattern, loose: Folding): Node<T> {
   let node = tree
   for (const part of end === 'partial' ? parts.slice(0, -1) : parts) node = childFor(node, part, loose)
@@ -108,12 +108,12 @@ function childFor<T>(node: Node<T>, part: Part, loose: Folding): Node<T> {
   if (known !== undefined) return known.node
   const made = { source, fixed, loose: loose.case ? new RegExp(regex, 'i') : regex, node: new RouteNode<T>() }
   node.patterns.push(made)
-  // The more fixed text, the more specific.
+  // More static text is more specific.
   node.patterns.sort((a, b) => b.fixed - a.fixed)
   return made.node
 }
 
-/** Adds a route where its path ends. Returns one that matches some of the same requests. */
+/** Adds a route to the node at which its path ends. Returns a route that matches some of the same requests, if there is one. */
 export function addEntry<T>(
   node: Node<T>,
   entry: Entry<T>,
@@ -154,7 +154,7 @@ function partialOf<T>(node: Node<T>, { pattern }: Entry<T>, loose: Folding): Gro
   return partial.groups
 }
 
-/** More headers before fewer, then a whole path before a prefix, then the later before the earlier. */
+/** Inserts a group by precedence: more headers first, then whole paths before prefixes, then later before earlier. */
 function insert<T>(list: Group<T>[], group: Group<T>): void {
   const before = (each: Group<T>) =>
     each.names.length > group.names.length || (each.names.length === group.names.length && each.whole && !group.whole)

@@ -1,10 +1,10 @@
-/** Values by server name: of exact names, and of wildcards, which stand for one label (RFC 6125, 6.4.3). Pure. */
+/** A map from server names to values: exact names, and wildcards, which match one label (RFC 6125, 6.4.3). Pure. */
 export class ServerNames<T> {
   readonly #exact = new Map<string, T>()
-  /** By what follows `*.`. */
+  /** Keyed by the part after `*.`. */
   readonly #wildcards = new Map<string, T>()
 
-  /** Adds names as `hostKey` has them. A name that is there already keeps its value, unless `isBetter` says otherwise. */
+  /** Adds names in the form of `hostKey`. An existing name keeps its value, unless the new value `isBetter`. */
   add(names: readonly string[], value: T, isBetter: (value: T, than: T) => boolean = () => false): void {
     for (const name of names) {
       const [map, key] = name.startsWith('*.') ? [this.#wildcards, name.slice(2)] : [this.#exact, name]
@@ -13,7 +13,7 @@ export class ServerNames<T> {
     }
   }
 
-  /** Returns the value of a name: its own, else that of the wildcard beside it. */
+  /** Returns the value of a name: that of the exact name, else that of the matching wildcard. */
   find(name: string): T | undefined {
     const exact = this.#exact.get(name)
     if (exact !== undefined) return exact

@@ -1,4 +1,4 @@
-/** The units that people write in the configuration, read as the numbers that the code counts in. */
+/** Parsers for values with units in the configuration. */
 
 const DURATIONS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 const SIZES: Readonly<Record<string, number>> = { b: 1, kb: 1024, mb: 1024 ** 2, gb: 1024 ** 3 }
@@ -11,31 +11,31 @@ function parse(text: string, shape: RegExp, units: Readonly<Record<string, numbe
   return Number.isSafeInteger(value) ? value : null
 }
 
-/** The longest that a timer of Node can wait; it fires at once when asked for more. */
+/** Maximum delay of a Node timer; a longer one would fire at once. */
 const LONGEST_MS = 2 ** 31 - 1
 
-/** Milliseconds. Case matters, as M would read as either minutes or months. */
+/** Parses a duration to milliseconds. Units are lower case: `M` could mean minutes or months. */
 export function parseDuration(text: string): number | null {
   const ms = parse(text, /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/, DURATIONS)
   return ms !== null && ms <= LONGEST_MS ? ms : null
 }
 
-/** A duration for which 0 would mean nothing good. */
+/** Parses a duration that must not be 0. */
 function parsePositiveDuration(text: string): number | null {
   return parseDuration(text) || null
 }
 
-/** Bytes; 1kb is 1024 of them. */
+/** Parses a size to bytes; 1kb is 1024 bytes. */
 export function parseSize(text: string): number | null {
   return parse(text, /^(\d+(?:\.\d+)?)(b|kb|mb|gb)$/i, SIZES)
 }
 
-/** A size for which 0 would refuse everything. */
+/** Parses a size that must not be 0. */
 function parsePositiveSize(text: string): number | null {
   return parseSize(text) || null
 }
 
-/** A fraction of 1. */
+/** Parses a percentage to a fraction of 1. */
 export function parsePercent(text: string): number | null {
   const digits = /^(\d+(?:\.\d+)?)%$/.exec(text)?.[1]
   if (digits === undefined) return null
@@ -43,7 +43,7 @@ export function parsePercent(text: string): number | null {
   return Number.isFinite(value) ? value : null
 }
 
-/** A fraction of 1, and no more than all of it. */
+/** Parses a percentage of at most 100% to a fraction of 1. */
 function parseShare(text: string): number | null {
   const value = parsePercent(text)
   return value !== null && value <= 1 ? value : null

@@ -1,4 +1,4 @@
-/** The schema's part of the checks: ajv, with its errors told in the configuration's own words. */
+/** Validates a document against the schema by ajv, and translates ajv's errors into faults. */
 import type { ErrorObject } from 'ajv'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Part, Validated } from './compile.ts'
@@ -11,7 +11,7 @@ import { didYouMean } from './nearest.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
-/** Part of a JSON Schema that messages name. */
+/** Keywords of a JSON Schema that appear in messages. */
 interface Shape {
   type?: string
   const?: unknown
@@ -29,7 +29,7 @@ interface Shape {
   else?: Shape
 }
 
-/** Place of a value, for the functions that ajv makes. */
+/** Context of a value for ajv's validating functions. */
 type At = NonNullable<Parameters<Validated['isValid']>[1]>
 
 export class Validator {
@@ -53,7 +53,7 @@ export class Validator {
   *#validate(part: Part, value: unknown, at: At, report: Report): Steps<void> {
     const own = part.for(value)
     const { validated } = own
-    if (!validated.isValid(value, at)) this.#tellAll(validated, report)
+    if (!validated.isValid(value, at)) this.#reportAll(validated, report)
     for (const [key, inner] of own.inner(value)) {
       yield
       const holder = value as Record<string | number, unknown>
@@ -62,26 +62,26 @@ export class Validator {
     }
   }
 
-  #tellAll({ isValid, schema, path }: Validated, report: Report): void {
+  #reportAll({ isValid, schema, path }: Validated, report: Report): void {
     for (const error of isValid.errors ?? []) {
       if (error.keyword !== 'if')
-        this.#tell({ ...error, schemaPath: `#${path}${error.schemaPath.slice(1)}` }, schema, report)
+        this.#report({ ...error, schemaPath: `#${path}${error.schemaPath.slice(1)}` }, schema, report)
     }
   }
 
-  #tell(error: ErrorObject, schema: object, report: Report): void {
+  #report(error: ErrorObject, schema: object, report: Report): void {
     const at = error.instancePath
-    // One fault a value is enough: what fails a pattern may well fail a format too.
+    // One fault per value: a value that fails a pattern may also fail a format.
     if (!report.usable(at)) return
     if (error.keyword === 'required') report.missing(at, error.params.missingProperty)
-    else if (error.keyword === 'additionalProperties') this.#tellKey(error, report)
+    else if (error.keyword === 'additionalProperties') this.#reportKey(error, report)
     else {
       const wanted = expected(shapeOf(error, schema))
       report.fault(at, `expected ${wanted}, found ${found(error, report)}${hint(error)}`)
     }
   }
 
-  #tellKey(error: ErrorObject, report: Report): void {
+  #reportKey(error: ErrorObject, report: Report): void {
     const { properties, patternProperties } = error.parentSchema ?? {}
     const key: string = error.params.additionalProperty
     const at = pointer(error.instancePath, key)
@@ -94,29 +94,29 @@ export class Validator {
         : this.#advisor.adviceFor(error.instancePath, key, known)
       report.unknownKey(error.instancePath, key, advice)
     }
-    // A mapping whose keys are names.
+    // A mapping whose keys are names chosen by the user.
     else if (patternProperties !== undefined) {
       report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
     }
   }
 }
 
-/** The schema that an error is about; of two alternatives, both. */
+/** Returns the schema to which an error refers; for two alternatives, the schema of both. */
 function shapeOf(error: ErrorObject, whole: object): Shape {
   const steps = segmentsOf(error.schemaPath.slice(1)).map(decodeURIComponent)
   const [branch] = steps.slice(-2)
   if (branch !== 'then' && branch !== 'else') return (error.parentSchema ?? {}) as Shape
   let place = steps.slice(0, -2)
-  // Alternatives within alternatives: all of them.
+  // For nested alternatives, goes up to the outermost.
   while (/^(then|else)$/.test(place.at(-1) ?? '')) place = place.slice(0, -1)
   return place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), whole) as Shape
 }
 
-/** Returns whether keys of concerns stand in the mapping at a pointer. */
+/** Returns whether the mapping at a pointer holds keys of concerns. */
 const isSection = (at: string) => /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)$/.test(at)
 
 function expected(shape: Shape): string {
-  // The branch of a value with a unit describes well enough that 0 needs none.
+  // For a value with a unit or 0, the description of the unit is enough.
   if (shape.then?.const === 0 && shape.else !== undefined) return expected(shape.else)
   if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
   if (shape.expected !== undefined) return shape.expected
@@ -135,7 +135,7 @@ function expected(shape: Shape): string {
   return shape.type === 'boolean' ? 'true or false' : 'another value'
 }
 
-/** Returns whether a text has the form that a schema asks for. */
+/** Returns whether a text matches the pattern of a schema. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)
 
 const KINDS: Readonly<Record<string, string>> = { string: 'a string', number: 'a number', boolean: 'a boolean' }
@@ -145,19 +145,19 @@ function found({ data, instancePath, keyword, parentSchema }: ErrorObject, repor
   if (Array.isArray(data)) return data.length === 0 ? 'an empty list' : 'a list'
   if (typeof data === 'object') return Object.keys(data).length === 0 ? 'an empty mapping' : 'a mapping'
   if (data === '') return 'an empty string'
-  // A value of the environment may be a secret, so it is never printed; nor is a value in a secret's place.
+  // Values from environment variables and values of secret keys are not printed.
   const from = report.at(instancePath)?.from
   const kind = KINDS[typeof data] ?? typeof data
   if (from !== undefined) return `${kind} (from ${from})`
   if (keyword === 'minLength') return `${String(data).length}`
   const { type } = (parentSchema ?? {}) as Shape
   if (isSecretKey(instancePath)) return kind
-  // Text in a section's place may be of any sort.
+  // Text instead of a mapping or list may be anything, even a secret, so it is not printed.
   if (typeof data === 'string' && (type === 'object' || type === 'array')) return kind
   return JSON.stringify(redact(data))
 }
 
-/** Without the credentials of a URL, and no longer than a line. */
+/** Masks credentials in a URL and shortens long texts. */
 function redact(value: unknown): unknown {
   if (typeof value !== 'string') return value
   const text = maskUserinfo(value)

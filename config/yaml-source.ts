@@ -1,4 +1,4 @@
-/** YAML text as its parser's events, with what the events lack: positions, anchors, and syntax errors in plain words. */
+/** YAML text as the parser's events, with positions, resolved aliases and readable syntax errors. */
 import type { Event, ScalarEvent } from 'js-yaml'
 import { EVENT_ID, parseEvents, SCALAR_STYLE, YAMLException } from 'js-yaml'
 import type { Position } from './faults.ts'
@@ -17,7 +17,7 @@ const unclosed = 'a "{", a "[" or a quote above is not closed'
 const bracketAdvice = 'text with "{", "[" or "," in it must be in quotes'
 const indent = 'indented differently than the lines above that it belongs to'
 
-/** Messages for the parser's reasons; where one reason has several causes, the text around its position tells which. */
+/** Messages for the parser's reasons. If a reason has several causes, the text before and after its position decides. */
 const messages: readonly (readonly [reason: RegExp, before: RegExp, after: RegExp, message: string])[] = [
   [/alias node must contain/, /^/, /^/, starAdvice],
   [/anchor node must contain/, /^/, /^/, 'text that begins with "&" must be in quotes'],
@@ -43,19 +43,19 @@ const messages: readonly (readonly [reason: RegExp, before: RegExp, after: RegEx
   [/end of the stream/, /^/, /^/, `unexpected text: ${indent}, or a key without its colon`]
 ]
 
-/** A text that has been parsed, in buffers that one thread can transfer to another. */
+/** A parsed text, in buffers that can be transferred between threads. */
 export interface ParsedYaml {
-  /** The fields of each event, `FIELDS` numbers long. */
+  /** Fields of all events, `FIELDS` numbers per event. */
   readonly events: Int32Array<ArrayBuffer>
-  /** Of the event that opens a collection, the index after the event that closes it. */
+  /** For an event that opens a collection: the index after the event that closes it. */
   readonly ends: Int32Array<ArrayBuffer>
-  /** Of an alias's event, the index of the event that it stands for: the last one before it with its anchor. */
+  /** Targets of aliases by event index: the last event before the alias with its anchor. */
   readonly targets: ReadonlyMap<number, number>
-  /** Aliases in the document, whether or not their anchors exist. */
+  /** Number of aliases in the document, including those without an anchor. */
   readonly aliases: number
 }
 
-/** Fields of an event by their offsets. `start` is that of a collection, or of a scalar's value. */
+/** Offsets of the fields of an event. `START` is the start of a collection, or of a scalar's value. */
 const TYPE = 0
 const START = 1
 const VALUE_END = 2
@@ -69,10 +69,10 @@ const INDENT = 9
 const FAST = 10
 const FIELDS = 11
 
-/** Value of a field that an event does not have, or that is not in the text. */
+/** Value of a field that does not apply to an event. */
 const ABSENT = -1
 
-/** @throws {SyntaxFault} for text that is no YAML, and for more than one document. */
+/** @throws {SyntaxFault} for text that is not YAML, and for more than one document. */
 export function parseYaml(text: string): ParsedYaml {
   const events = packed(eventsOf(text))
   const count = events.length / FIELDS
@@ -113,19 +113,19 @@ function eventsOf(text: string): Event[] {
   } catch (error) {
     if (!(error instanceof YAMLException) || error.mark === undefined) throw error
     const { reason, mark } = error
-    // An alias or an anchor without a name is told behind its character.
+    // For an alias or an anchor without a name, the parser reports the position after its character.
     const at = Math.min(mark.position, text.length) - (/must contain/.test(reason) ? 1 : 0)
     const starts = lineStartsOf(text)
     const position = positionOf(starts, at)
     const before = text.slice(starts[position.line - 1], at)
     const after = text.slice(at, at + 2)
     const known = messages.find(([of, left, right]) => of.test(reason) && left.test(before) && right.test(after))
-    // Text that the parser quotes may hold a secret.
+    // Quoted text is removed from the parser's message, since it may contain a secret.
     throw new SyntaxFault(position, known?.[3] ?? reason.replace(/ "[^"]*"/g, ''))
   }
 }
 
-/** Events of documents have no position; the line that begins the second is the last `---` before its content. */
+/** Throws the fault of a second document. Its event has no position, so that of the last `---` before its content is used. */
 function refuseSecond(text: string, content: number): never {
   const marker = text.lastIndexOf('\n---', content < 0 ? text.length : content)
   throw new SyntaxFault(positionOf(lineStartsOf(text), marker + 1), 'only one document is allowed in the file')
@@ -158,14 +158,14 @@ function packed(list: readonly Event[]): Int32Array<ArrayBuffer> {
   return events
 }
 
-/** One document: its events, by index, and the text that they point into. */
+/** One document: its text, and its events by index. */
 export class YamlSource {
   readonly text: string
   readonly aliases: number
   readonly #events: Int32Array
   readonly #ends: Int32Array
   readonly #targets: ReadonlyMap<number, number>
-  /** Found when a position is first asked for. */
+  /** Computed with the first request for a position. */
   #lineStarts: readonly number[] | null = null
 
   constructor(text: string, { events, ends, targets, aliases }: ParsedYaml) {
@@ -180,7 +180,7 @@ export class YamlSource {
     return this.#ends.length === 0
   }
 
-  /** The type of an event; undefined behind the last one. */
+  /** Returns the type of an event; undefined after the last one. */
   type(index: number): number | undefined {
     return this.#events[index * FIELDS + TYPE]
   }
@@ -201,12 +201,12 @@ export class YamlSource {
     }
   }
 
-  /** The index of the node that stands at an index: of an alias, what it stands for; undefined without its anchor. */
+  /** Returns the index of a node; for an alias, that of its target, or undefined if its anchor does not exist. */
   resolved(index: number): number | undefined {
     return this.type(index) === EVENT_ID.ALIAS ? this.#targets.get(index) : index
   }
 
-  /** The indexes of what a collection holds; in a mapping, of a key and its value by turns. */
+  /** Returns the indexes of a collection's items; in a mapping, keys and values alternate. */
   items(collection: number): number[] {
     const items: number[] = []
     for (let index = collection + 1; this.type(index) !== EVENT_ID.POP; ) {
@@ -216,17 +216,17 @@ export class YamlSource {
     return items
   }
 
-  /** Returns whether an index is within a collection, however deep. */
+  /** Returns whether an index is within a collection, at any depth. */
   holds(collection: number, index: number): boolean {
     return index > collection && index < this.#ends[collection]!
   }
 
-  /** The name that an alias or an anchor is written with; empty without one. */
+  /** Returns the name of an alias or an anchor; empty if there is none. */
   anchor(index: number): string {
     return this.#slice(index, ANCHOR_START, ANCHOR_END)
   }
 
-  /** A tag as it is written: `!!str`; empty without one. */
+  /** Returns a tag as written, such as `!!str`; empty if there is none. */
   tag(index: number): string {
     return this.#slice(index, TAG_START, TAG_END)
   }
@@ -240,7 +240,7 @@ export class YamlSource {
     return this.#events[index * FIELDS + field]!
   }
 
-  /** Returns the position of the node at an index, or null for a value that is not written: `key:`. */
+  /** Returns the position of the node at an index; null for an empty value: `key:`. */
   start(index: number): Position | null {
     const offset = offsetOf(this.text, this.#events, index)
     if (offset < 0) return null
@@ -249,7 +249,7 @@ export class YamlSource {
   }
 }
 
-/** Returns the offset of the node at an index; -1 if it is not written, or there is none. */
+/** Returns the offset of the node at an index; -1 for an empty value, or if there is no node. */
 function offsetOf(text: string, events: Int32Array, index: number): number {
   const at = index * FIELDS
   const start = events[at + START]!

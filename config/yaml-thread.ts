@@ -1,13 +1,13 @@
-/** The YAML parser in a thread of its own; this module is that thread's program, too. */
+/** Runs the YAML parser in a worker thread; this module is also the program of that thread. */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import type { Position } from './faults.ts'
 import type { ParsedYaml } from './yaml-source.ts'
 import { parseYaml, SyntaxFault } from './yaml-source.ts'
 
-/** Time that the thread has: it takes a second for 10 MB. */
+/** Time limit of the thread; parsing 10 MB takes a second. */
 const LIMIT_MS = 30_000
 
-/** Data of a thread that parses, by which it knows that this is its program. */
+/** Worker data, by which the module detects that it runs as the parser thread. */
 interface Task {
   readonly yaml: string
 }
@@ -19,7 +19,7 @@ type Outcome =
 /** Parses a text. Rejects with a `SyntaxFault` as `parseYaml` throws it. */
 export async function parseInThread(yaml: string): Promise<ParsedYaml> {
   const { promise, resolve, reject } = Promise.withResolvers<Outcome>()
-  // It needs nothing of this process's environment and options, which may hold secrets, hooks and a debugger.
+  // Empty environment and options: those of this process may contain secrets, hooks and a debugger.
   const worker = new Worker(new URL(import.meta.url), { workerData: { yaml } satisfies Task, env: {}, execArgv: [] })
   worker.on('message', resolve)
   worker.on('error', reject)

@@ -1,5 +1,5 @@
 /**
- * A gateway as many teams have written one: Fastify and @fastify/http-proxy. It knows one address of each service.
+ * A gateway as many teams write it: Fastify and @fastify/http-proxy, with one address per service.
  * migrated-gateway.ts is the same gateway as a plugin.
  */
 import httpProxy from '@fastify/http-proxy'

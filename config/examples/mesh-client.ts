@@ -1,13 +1,13 @@
 /**
- * The mesh half on its own: a plain Node program that calls services by name, `http://orders.mesh/…`, with no
- * gateway and no Fastify. The mesh finds the instances in Consul, spreads the calls over them, and tries again
- * elsewhere when one cannot be reached, all by the same configuration that a gateway reads.
+ * The mesh half without gateway and Fastify: a plain Node program that calls services by name, `http://orders.mesh/…`. The
+ * mesh finds the instances in Consul, balances the calls, and retries at another instance if one cannot be reached. It uses
+ * the same configuration as a gateway.
  *
  *   consul agent -dev &
  *   node config/examples/service.ts --name orders --port 9101 &
- *   node config/examples/mesh-client.ts /orders 5          # path, and how many calls
+ *   node config/examples/mesh-client.ts /orders 5          # path, number of calls
  *
- * `CONSUL_URL` names another Consul than the one on this machine.
+ * `CONSUL_URL`: URL of another Consul than the one on this machine.
  *
  * Outside of this repository: `import { createMesh } from 'jingwei/mesh'`.
  */
@@ -30,11 +30,11 @@ const config = new Loader({ edge: [], mesh: meshKeys }).parse(
 
 const mesh = createMesh(config)
 try {
-  // Discovery has begun; wait for its first answer, as a call before it would fail with JW_NO_INSTANCE.
+  // Waits for the first instance list; a call before it would fail with JW_NO_INSTANCE.
   const giveUp = AbortSignal.timeout(10_000)
   while (mesh.status().some(({ instances }) => instances.length === 0)) await sleep(20, undefined, { signal: giveUp })
 
-  // The mesh is an undici `Dispatcher`, so it goes wherever one is taken: here into `fetch`.
+  // The mesh is an undici `Dispatcher`, so everything that accepts one can use it, such as `fetch`.
   for (let call = 0; call < Number(calls); call++) {
     const response = await fetch(`http://orders.mesh${path}`, { dispatcher: mesh })
     console.log(response.status, await response.text())

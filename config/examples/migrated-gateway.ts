@@ -1,6 +1,6 @@
 /**
- * hand-made-gateway.ts as a plugin of Jingwei: the registrations are the same but for `upstream`, which names a service of
- * migrated-gateway.yaml in place of an address.
+ * hand-made-gateway.ts as a plugin of Jingwei. The registrations are the same, except that `upstream` names a service of
+ * migrated-gateway.yaml instead of an address.
  */
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'

@@ -1,5 +1,5 @@
 /**
- * A mesh plugin: signs every attempt, so that a service can tell the gateway's requests from others'.
+ * A mesh plugin that signs every attempt, so that services can verify that a request comes from the gateway.
  *
  *   x-gateway-attempt:    number of the attempt, from 1
  *   x-gateway-signature:  t=SECONDS,v1=HMAC-SHA256 of "SECONDS.ATTEMPT.METHOD.PATH", in hex
@@ -20,7 +20,7 @@ export function signature(secret: string, seconds: number, attempt: number, meth
   return `t=${seconds},v1=${createHmac('sha256', secret).update(text).digest('hex')}`
 }
 
-/** Once per attempt: a retry gets its own number and time. */
+/** Signs an attempt. It runs once per attempt, so a retry gets its own number and time. */
 export function requestSignature(secret: string): Interceptor {
   return (dispatch) => (opts, handler) => {
     const attempt = opts.call?.attempts ?? 1
@@ -33,6 +33,6 @@ export default async function signer(fastify: FastifyInstance, { secret }: { sec
   if (typeof secret !== 'string' || secret.length < 32) throw new Error('options.secret: at least 32 characters')
   fastify.mesh.use(requestSignature(secret), { per: 'attempt', name: 'request-signature' })
 
-  // A client's own copies of these headers never reach the service.
+  // Clients' copies of these headers are dropped.
   fastify.addHook('onRoute', (route) => dropHeaders(route, own))
 }

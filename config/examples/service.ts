@@ -1,10 +1,10 @@
 /**
- * A small service that registers itself in Consul with a health check, and takes itself out again on SIGTERM.
+ * A small service that registers itself in Consul with a health check, and deregisters itself on SIGTERM.
  *
  *   node config/examples/service.ts --name orders --port 9101
  *
- * `CONSUL_URL` (default http://127.0.0.1:8500) and `CONSUL_TOKEN` say which Consul. For trying out what a gateway
- * does about it, a request may ask for trouble: `?status=503` and `?delay=250` (milliseconds).
+ * Consul is given by `CONSUL_URL` (default http://127.0.0.1:8500) and `CONSUL_TOKEN`. To try out failures, a request can set
+ * the response: `?status=503` and `?delay=250` (milliseconds).
  */
 import { once } from 'node:events'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
@@ -16,7 +16,7 @@ import { parseArgs } from 'node:util'
 import Consul from 'consul'
 import { items } from './services.ts'
 
-/** Part of the package that this file uses; its own types lack baseUrl, headers and a check's first status. */
+/** Types of the package `consul` as used here; its own types lack baseUrl, headers and the first status of a check. */
 interface Agent {
   agent: {
     service: {
@@ -30,11 +30,11 @@ const createClient = Consul as unknown as new (options: { baseUrl: string; heade
 
 export interface Options {
   name: string
-  /** 0: any free one. */
+  /** Port to listen on; 0: any free one. */
   port: number
-  /** The address to listen on. */
+  /** Address to listen on. */
   host: string
-  /** The address that Consul tells to others. */
+  /** Address that is registered in Consul. */
   address: string
   consulUrl: string
   token?: string | undefined
@@ -42,13 +42,13 @@ export interface Options {
 }
 
 const checkEvery = 1000
-/** Time for which a deregistered instance goes on serving callers that do not know of it yet. */
+/** Time for which a deregistered instance still serves callers that have an older instance list. */
 const farewell = 1000
 
 export async function startService(options: Options): Promise<{ port: number; stop: () => Promise<void> }> {
   const { name, host, address, consulUrl, token, log = console.log } = options
   const server = createServer((request, response) => void answer(name, server, request, response))
-  server.keepAliveTimeout = 75_000 // longer than a gateway keeps an idle connection, or the two would race
+  server.keepAliveTimeout = 75_000 // longer than a gateway keeps idle connections, so that it never reuses a closing one
   server.listen(options.port, host)
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
@@ -60,7 +60,7 @@ export async function startService(options: Options): Promise<{ port: number; st
 
   const stopping = new AbortController()
   const { signal } = stopping
-  /** A Consul that is late, or came back empty, hears of this service all the same. */
+  /** Registers the service, repeatedly: Consul may start later, or restart without its state. */
   const keepRegistered = async () => {
     for (let known = true; !signal.aborted; await sleep(checkEvery, null, { signal }).catch(() => {})) {
       try {
@@ -69,7 +69,7 @@ export async function startService(options: Options): Promise<{ port: number; st
           http: `http://${address}:${port}/health`,
           interval: '2s',
           timeout: '1s',
-          status: 'passing', // it listens before it registers
+          status: 'passing', // the service listens already
           deregistercriticalserviceafter: '1m'
         }
         await service.register({ id, name, address, port, check })
@@ -97,7 +97,7 @@ export async function startService(options: Options): Promise<{ port: number; st
   return { port, stop: () => (left ??= leave()) }
 }
 
-/** Lists the service's items, and says which instance answered, through which gateway, and for whom. */
+/** Responds with the service's items, the instance, the gateway and the caller. */
 async function answer(name: string, server: Server, request: IncomingMessage, response: ServerResponse) {
   const { headers, method, socket } = request
   const { pathname, searchParams } = new URL(request.url ?? '/', 'http://service')
@@ -123,7 +123,7 @@ async function answer(name: string, server: Server, request: IncomingMessage, re
   response.end(body)
 }
 
-/** Returns the address by which other containers reach this one; its name may be known to itself alone. */
+/** Returns the address by which other containers reach this one, since they may not be able to resolve its name. */
 function ownAddress(): string {
   const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? [])
   return addresses.find(({ internal, family }) => !internal && family === 'IPv4')?.address ?? '127.0.0.1'

@@ -1,5 +1,5 @@
 /**
- * Three small services for trying the gateway out, as a plugin of it: they start and stop with it, and go on over reloads.
+ * Three small services for trying out the gateway, as a plugin: they start and stop with it, and survive reloads.
  *
  *   plugins:
  *     - path: ./examples/services.ts
@@ -10,7 +10,7 @@ import type { Server } from 'node:http'
 import { createServer } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 
-/** Items of each service. */
+/** Items of the services. */
 export const items: Record<string, unknown[]> = {
   orders: [
     { id: 1, product: 'tea', quantity: 2 },
@@ -23,7 +23,7 @@ export const items: Record<string, unknown[]> = {
   users: [{ id: 'alice' }, { id: 'bob' }]
 }
 
-/** A service that lists its items, and says which instance answered and who it was told is calling. */
+/** Creates a service that responds with its items, its instance, and the caller according to the gateway's headers. */
 export function serve(name: string, port: number): Promise<Server> {
   const server = createServer((request, response) => {
     const user = request.headers['x-user-id']
@@ -39,7 +39,7 @@ export function serve(name: string, port: number): Promise<Server> {
   })
 }
 
-/** Closes a service, if it could listen. */
+/** Closes a service, if it listens. */
 async function end(serving: Promise<Server>): Promise<void> {
   const server = await serving.catch(() => null)
   if (server !== null) await new Promise((resolve) => server.close(resolve).closeAllConnections())
@@ -49,12 +49,12 @@ export default async function services(
   fastify: FastifyInstance,
   ports: Record<string, (number | string)[]>
 ): Promise<void> {
-  // `check` may run beside the gateway that has the ports.
+  // A running gateway may use the ports while `check` runs.
   if (fastify.dryRun) return
   fastify.addHook('onReady', async () => {
     for (const [name, list] of Object.entries(ports)) {
       for (const port of list.map(Number)) {
-        // Kept over reloads, since the configuration before serves until this one is ready. It depends on both.
+        // Kept over reloads, since the previous configuration serves until this one is ready. The key has all that it depends on.
         await fastify.stores.claim('services.server', { name, port }, () => serve(name, port), end)
       }
     }

@@ -1,16 +1,16 @@
 /**
- * An edge plugin: adds a header to the responses of the routes that ask for it, and to no others.
+ * An edge plugin that adds a header to the responses of routes with `config.stamp`.
  *
  *   plugins:
  *     - path: ./stamp.ts
- *       options: { header: x-stamp }        # which header
+ *       options: { header: x-stamp }        # name of the header
  *   routes:
  *     - name: orders
- *       config: { stamp: fresh }            # what it says on this route
+ *       config: { stamp: fresh }            # its value on this route
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
-/** The keys of `routes[].config` that it reads: the gateway checks their values, and refuses keys that no plugin reads. */
+/** Keys of `routes[].config` that the plugin reads. The gateway validates their values and rejects keys that no plugin reads. */
 export const routeConfig = { stamp: { type: 'string', minLength: 1 } }
 
 export default async function stamp(fastify: FastifyInstance, { header = 'x-stamp' }: { header?: string }) {
@@ -22,7 +22,7 @@ export default async function stamp(fastify: FastifyInstance, { header = 'x-stam
       reply.header(header, value)
       done()
     }
-    // After the hooks that the edge's concerns gave this route; a new list, since routes may share one.
+    // Appended after the hooks of the edge concerns, in a new list, since routes may share one.
     routeOptions.onRequest = [...[routeOptions.onRequest ?? []].flat(), add]
   })
 }

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { dropHeaders } from '../../../plugins/for-plugins.ts'
 
 export default async function apiKeys(fastify: FastifyInstance, { keys }: { keys: Record<string, string> }) {
-  const consumers = new Map(Object.entries(keys)) // of an object, `__proto__` would be a key
+  const consumers = new Map(Object.entries(keys)) // a Map, since `__proto__` would be found in an object
   fastify.addHook('onRoute', (route) => dropHeaders(route, ['x-api-key']))
   fastify.addHook('onRequest', async (request) => {
     const id = consumers.get(String(request.headers['x-api-key']))

@@ -1,4 +1,4 @@
-/** A page's data in one response, of two services that are asked at the same time. */
+/** Combines the responses of two services, called in parallel, into one response. */
 import type { FastifyInstance } from 'fastify'
 
 export default async function home(fastify: FastifyInstance) {

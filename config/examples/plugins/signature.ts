@@ -1,4 +1,4 @@
-/** Signs each attempt at a service: `options: { secret: … }`. For calls of proxied routes, `request.mesh` and `fastify.mesh`. */
+/** Signs each attempt to call a service: `options: { secret: … }`. For calls of proxied routes, `request.mesh` and `fastify.mesh`. */
 import { createHmac } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { withHeaders } from '../../../plugins/for-plugins.ts'

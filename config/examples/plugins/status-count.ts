@@ -1,4 +1,4 @@
-/** Counts the responses of services by status, and logs those that are 5xx. */
+/** Counts the responses of services by status, and logs those with 5xx. */
 import type { FastifyInstance } from 'fastify'
 
 export default async function statusCount(fastify: FastifyInstance) {

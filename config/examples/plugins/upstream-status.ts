@@ -1,4 +1,4 @@
-/** Tells clients what status the service responded with, and which one it was. Not on errors of the gateway itself. */
+/** Adds headers with the service and its status to responses, except to errors of the gateway itself. */
 import type { FastifyInstance } from 'fastify'
 
 export default async function upstreamStatus(fastify: FastifyInstance, { header = 'x-upstream-status' }) {

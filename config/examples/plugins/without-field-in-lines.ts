@@ -1,4 +1,4 @@
-/** The same for a stream of JSON lines (application/x-ndjson), each of which goes on as it comes. */
+/** Removes a field from each line of a JSON stream (application/x-ndjson). Each line is forwarded at once. */
 import type { FastifyInstance } from 'fastify'
 import { mapLines, withHeaders } from '../../../plugins/for-plugins.ts'
 
