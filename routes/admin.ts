@@ -1,7 +1,11 @@
-import { METHODS } from 'node:http'
+import type { ValidateFunction } from 'ajv'
+import { Ajv } from 'ajv'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
+
+// Not by `import`, which loads Node's own undici as well.
+const { METHODS } = process.getBuiltinModule('node:http')
 
 /** Result of a reload. */
 interface Outcome {
@@ -119,9 +123,26 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
   /** Query: `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may be repeated. */
   server.get<{
     Querystring: { method: string; path: string; header: string[]; ip?: string; consumer?: string; listener?: string }
-  }>('/admin/explain', { schema: { querystring: question } }, async ({ query: { header, ...asked } }) =>
-    explain({ ...asked, headers: headersOf(header) })
+  }>(
+    '/admin/explain',
+    { schema: { querystring: question }, validatorCompiler: compiledLater },
+    async ({ query: { header, ...asked } }) => explain({ ...asked, headers: headersOf(header) })
   )
+}
+
+/**
+ * Compiles the schema of a route on its first request, with the options of Fastify's own compiler. Most gateways start
+ * many times and never get one.
+ */
+function compiledLater({ schema }: { schema: object }): ValidateFunction {
+  let compiled: ValidateFunction | undefined
+  const validate = (data: unknown) => {
+    compiled ??= new Ajv({ coerceTypes: 'array', useDefaults: true, removeAdditional: true }).compile(schema)
+    const isValid = compiled(data)
+    Object.assign(validate, { errors: compiled.errors })
+    return isValid
+  }
+  return validate as ValidateFunction
 }
 
 /** Parses lines of the form `name: value`. */

@@ -8,7 +8,6 @@
  * the internal URL; no other code sees it.
  */
 import type { IncomingMessage } from 'node:http'
-import { METHODS } from 'node:http'
 import type { FastifyInstance, HTTPMethods } from 'fastify'
 import type { ConstraintStrategy, HTTPVersion } from 'find-my-way'
 import type { PathPattern } from '../config/path-pattern.ts'
@@ -17,6 +16,9 @@ import type { ReadPath } from '../config/path-reading.ts'
 import { ENCODED_SLASH, mountPoint, readPath } from '../config/path-reading.ts'
 import type { RouteTable } from '../config/route-table.ts'
 import type { RouteTables } from '../config/route-tables.ts'
+
+// Not by `import`, which loads Node's own undici as well.
+const { METHODS } = process.getBuiltinModule('node:http')
 
 declare module 'fastify' {
   interface FastifyInstance {

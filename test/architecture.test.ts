@@ -61,6 +61,9 @@ const shared = [
   'plugins/listener-of.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', timeSlices
 ] // biome-ignore format: a list
 
+/** The only file that loads Node's HTTP module: `import` of it loads Node's own undici as well. */
+const nodeHttp = 'plugins/node-http.ts'
+
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */
 const watcher = 'plugins/watch-files.ts'
 
@@ -88,7 +91,9 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
       ? null
       : 'the seam imports types of Node, undici and the configuration'
   }
-  if (target === timeSlices) return null
+  if (target === timeSlices || target === nodeHttp) return null
+  if (target === 'node:http' && !typeOnly && !within('config/examples')(file))
+    return `values of node:http are those of ${nodeHttp}`
   if (shared.includes(file)) return isNode(target) ? null : 'what all may import imports nothing but Node'
   if (shared.includes(target)) return within('routes')(file) ? 'routes use decorators' : null
   if (file === watcher) return isNode(target) ? null : "the watcher of files imports Node's modules alone"
@@ -405,7 +410,7 @@ t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const { files, packages } = loaded('plugins/mesh/mesh.ts')
   const names = [...packages].filter((name) => !isNode(name)).map((name) => name.split('/')[0])
   t.strictSame([...new Set(names)].sort(), ['consul', 'dns-packet', 'undici'])
-  const ofConfig = new Set(['config/credentials.ts', watcher, ...shared])
+  const ofConfig = new Set(['config/credentials.ts', watcher, nodeHttp, ...shared])
   const others = [...files].filter((file) => !inMesh(file) && !ofOptions.has(file) && !ofConfig.has(file))
   t.strictSame(others, [])
   t.ok(files.size > 15)

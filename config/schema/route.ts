@@ -1,5 +1,5 @@
 /** Schema of `routes`: matching, service, path and options of a route. */
-import { METHODS } from 'node:http'
+import { METHODS } from '../../plugins/node-http.ts'
 import { viaHttpProxy } from './http-proxy.ts'
 import { Either, HashOn, Name, Names, strict } from './kit.ts'
 import Type from './type.ts'

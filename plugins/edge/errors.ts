@@ -5,10 +5,10 @@
  */
 
 import type { OutgoingHttpHeaders } from 'node:http'
-import { STATUS_CODES } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { STATUS_CODES } from '../node-http.ts'
 import type { SeamError, SeamErrorCode } from '../seam.ts'
 import { isMadeToRespond } from '../thrown.ts'
 import { resetReply } from './bridge/response-fields.ts'

@@ -1,12 +1,12 @@
 import { lstat, rename, unlink } from 'node:fs/promises'
 import type { IncomingMessage, Server } from 'node:http'
-import { createServer } from 'node:http'
 import { createSecureServer } from 'node:http2'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
 import type { FastifyServerOptions } from 'fastify'
 import { markListener } from '../listener-of.ts'
+import { createServer } from '../node-http.ts'
 import { Facade, heard } from './facade.ts'
 
 /** Fastify's options for the server that it would create. */

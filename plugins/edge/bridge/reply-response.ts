@@ -3,9 +3,9 @@
  * it. The body stays a stream. Its chunks are copies, since the handler does not declare `borrows`: hooks may keep them.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import { STATUS_CODES } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import { STATUS_CODES } from '../../node-http.ts'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
 import { withoutLength } from '../protocol/headers.ts'

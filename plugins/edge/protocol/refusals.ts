@@ -1,7 +1,7 @@
-import { STATUS_CODES } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { unmapped } from '../../http-syntax.ts'
 import { listenerNameOf, listenerOfSocket } from '../../listener-of.ts'
+import { STATUS_CODES } from '../../node-http.ts'
 
 /** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
 export const reasons = [

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
-import { STATUS_CODES } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { listenerOfSocket } from '../../listener-of.ts'
+import { STATUS_CODES } from '../../node-http.ts'
 import type { Refusal } from './refusals.ts'
 import { refusalBody, tellRefused } from './refusals.ts'
 

@@ -1,8 +1,8 @@
 import type { IncomingMessage, Server } from 'node:http'
-import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
+import { ServerResponse } from '../../node-http.ts'
 import { Handshake, isAnswering } from './handshake.ts'
 import { refusalOn } from './tls/index.ts'
 

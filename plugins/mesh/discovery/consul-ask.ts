@@ -1,10 +1,10 @@
 /** One question to Consul through its package, with the package's gaps closed. */
 import { EventEmitter } from 'node:events'
 import { readFileSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
-import http from 'node:http'
+import type { Agent, IncomingMessage } from 'node:http'
 import https from 'node:https'
 import type { ConsulOptions } from '../../../config/schema.ts'
+import { http } from '../../node-http.ts'
 import { onFirstUse } from '../../on-first-use.ts'
 import type { Blocking } from './consul-blocking.ts'
 import { ANSWER_TIMEOUT, blocking, indexOf } from './consul-blocking.ts'
@@ -22,7 +22,7 @@ interface HealthQuery {
 interface Client extends EventEmitter {
   health: { service(query: HealthQuery): Promise<[response: IncomingMessage, body: unknown]> }
 }
-type ConsulClass = new (options: { baseUrl: string; agent: http.Agent; headers: Record<string, string> }) => Client
+type ConsulClass = new (options: { baseUrl: string; agent: Agent; headers: Record<string, string> }) => Client
 
 const consul = onFirstUse<ConsulClass>('consul')
 
@@ -55,7 +55,7 @@ export const PERMISSION = 'the token needs service:read on the services and node
 export type Ask = (question: Question, signal: AbortSignal) => Promise<Answer>
 
 /** A way to ask for one service. Each has its own client object, all have one agent. */
-export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, agent: http.Agent): Ask {
+export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, agent: Agent): Ask {
   const client = new (consul())({
     baseUrl: `${url.replace(/\/+$/, '')}/v1`,
     agent,
@@ -135,7 +135,7 @@ export function blockingOf({ index, wait }: Question): Blocking {
 }
 
 /** Each service holds one connection for its blocking query, so the agent has no limit of sockets. */
-export function createAgent({ url, tls }: ConsulOptions): http.Agent {
+export function createAgent({ url, tls }: ConsulOptions): Agent {
   const { protocol, hostname } = new URL(url)
   const options = {
     keepAlive: true,

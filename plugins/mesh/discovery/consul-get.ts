@@ -1,8 +1,8 @@
 /** Questions to Consul that its package has no method for. */
-import type { IncomingMessage } from 'node:http'
-import http from 'node:http'
+import type { Agent, IncomingMessage, RequestOptions } from 'node:http'
 import https from 'node:https'
 import type { ConsulOptions } from '../../../config/schema.ts'
+import { http } from '../../node-http.ts'
 import type { Ask } from './consul-ask.ts'
 import { answerOf, blockingOf, PERMISSION, refusal } from './consul-ask.ts'
 
@@ -26,7 +26,7 @@ export function shownUrl(url: string): string {
   return pathname === '/' ? origin : `${origin}${pathname}`
 }
 
-export function createGet({ url, token, namespace }: ConsulOptions, agent: http.Agent): Get {
+export function createGet({ url, token, namespace }: ConsulOptions, agent: Agent): Get {
   const base = `${url.replace(/\/+$/, '')}/v1`
   const headers = {
     ...(token ? { 'x-consul-token': token } : {}),
@@ -43,7 +43,7 @@ export function createGet({ url, token, namespace }: ConsulOptions, agent: http.
 
 function exchange(
   target: URL,
-  options: http.RequestOptions,
+  options: RequestOptions,
   timeout: number
 ): Promise<{ response: IncomingMessage; text: string }> {
   return new Promise((resolve, reject) => {
@@ -70,7 +70,7 @@ function exchange(
 }
 
 /** As the package's own question about a service's health, of its sidecars and Connect-native instances. */
-export function createConnectAsk(options: ConsulOptions, agent: http.Agent): Ask {
+export function createConnectAsk(options: ConsulOptions, agent: Agent): Ask {
   const get = createGet(options, agent)
   const { maxStale } = options
   return async (question, signal) => {

@@ -1,5 +1,5 @@
-import { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
+import { IncomingMessage } from '../../node-http.ts'
 
 /**
  * Discards the rest of a streamed request body. A stream is destroyed, except an incoming request of a server in this

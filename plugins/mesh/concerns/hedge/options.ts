@@ -1,10 +1,11 @@
 /** `mesh.hedge`. */
-import { METHODS } from 'node:http'
+
 import type { Static } from 'typebox'
 import type { Key } from '../../../../config/concern.ts'
 import { everyLevel } from '../../../../config/concern.ts'
 import { Duration, Names, orOff, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { METHODS } from '../../../node-http.ts'
 
 export const Hedge = Type.Object(
   {

@@ -1,10 +1,11 @@
 /** `mesh.retry`. */
-import { METHODS } from 'node:http'
+
 import type { Static } from 'typebox'
 import type { Key } from '../../../../config/concern.ts'
 import { everyLevel } from '../../../../config/concern.ts'
 import { DurationOrZero, Either, Names, orOff, Percent, SizeOrZero, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { METHODS } from '../../../node-http.ts'
 
 export const retryConditions = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx'] as const
 const status = Type.Integer({ minimum: 400, maximum: 599 })

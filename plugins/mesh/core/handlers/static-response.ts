@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { STATUS_CODES } from 'node:http'
+import { STATUS_CODES } from '../../../node-http.ts'
 import type { DispatchHandler, DispatchOptions } from '../types.ts'
 import { ResponseWriter } from './response-writer.ts'
 
