@@ -5,7 +5,7 @@ import t from 'tap'
 import { systemTimers } from '../../plugins/clock.ts'
 import type { HedgeContext } from '../../plugins/mesh/concerns/hedge/attempts.ts'
 import { Hedge } from '../../plugins/mesh/concerns/hedge/attempts.ts'
-import { Connectors } from '../../plugins/mesh/connect/connector.ts'
+import { ServiceConnector } from '../../plugins/mesh/connect/connector.ts'
 import { PooledEndpoint } from '../../plugins/mesh/connect/endpoint.ts'
 import { Call } from '../../plugins/mesh/core/call.ts'
 import { StateKey } from '../../plugins/mesh/core/service-state.ts'
@@ -34,7 +34,7 @@ t.test('an instance that leaves with a queue, and is cut, is forgotten', async (
   const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
   const health = new InstanceHealth(() => 0, () => {}) // biome-ignore format: short
   const log = { info() {}, warn() {}, error() {} }
-  const open = new Connectors('orders', mesh, null, { log }).to(url)
+  const open = new ServiceConnector('orders', mesh, null, { log }).to(url)
   const endpoint = new PooledEndpoint(url, mesh, health, open)
   const recorders = [new Recorder(), new Recorder()]
   for (const recorder of recorders) endpoint.dispatch(get as DispatchOptions, recorder)

@@ -1,12 +1,12 @@
 import type { Endpoint, Instance } from '../core/types.ts'
 
-/** Up to so many addresses are counted anew for each pick that asks; of more, one in so many picks counts. */
+/** Most addresses whose load is counted for each pick; with more, it is counted once in this many picks. */
 const countedEachTime = 256
 
 /**
  * Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam): an instance takes at most `maxLoad` times
- * its share of the attempts in flight, the new one included, so that a popular key overflows to the next instance
- * instead of drowning its own. Somewhere there is always room, as long as `maxLoad` is at least 1.
+ * its share of the attempts in flight, with the new one, so that a popular key overflows to the next instance. With
+ * `maxLoad` of at least 1, one instance always has room.
  */
 export class LoadBound {
   readonly #maxLoad: number
@@ -19,7 +19,7 @@ export class LoadBound {
   constructor(instances: readonly Instance[], maxLoad: number) {
     this.#maxLoad = maxLoad
     const whole = instances.reduce((sum, { weight }) => sum + weight, 0)
-    // An address that is listed twice has room for both.
+    // An address that is listed twice has the sum of both shares.
     const shares = new Map<Endpoint, number>()
     for (const { endpoint, weight } of instances) {
       const share = whole > 0 ? weight / whole : 1 / instances.length
@@ -30,10 +30,10 @@ export class LoadBound {
     this.#every = Math.max(1, Math.floor(shares.size / countedEachTime))
   }
 
-  /** To be called before each pick. */
+  /** Updates the total load; must be called before each pick. */
   refresh(): void {
     if (this.#uses++ % this.#every !== 0) {
-      this.#total++ // what the pick before has become
+      this.#total++ // the attempt of the previous pick
       return
     }
     let total = 0
@@ -46,7 +46,7 @@ export class LoadBound {
   }
 
   limit(endpoint: Endpoint): number {
-    // A bound that is whole must not become one more by the last bit of a product.
+    // Rounding errors must not raise an integral bound by one.
     return Math.ceil(this.#maxLoad * (this.#total + 1) * this.#shares.get(endpoint)! - 1e-9)
   }
 }

@@ -3,8 +3,8 @@ import type { Instance } from '../core/types.ts'
 export type Description = Readonly<Record<string, number | string>>
 
 /**
- * A policy's words on an instance, for people. It is asked of the instance as discovered; what the policy has may be
- * one of the same id with another weight, or none, where it takes no part.
+ * Returns the description of instances by a policy, for the admin API. It looks instances up by id, because the policy
+ * may have a copy with another weight, or none if the instance is not eligible.
  */
 export function describer(
   instances: readonly Instance[],
@@ -20,12 +20,12 @@ export function describer(
   }
 }
 
-/** To six digits, which is more than people read. */
+/** Rounds to six significant digits. */
 export function rounded(value: number): number {
   return Number(value.toPrecision(6))
 }
 
-/** Returns the part of the traffic that the weights give each instance. */
+/** Returns the share of the traffic of each instance by weight. */
 export function sharesByWeight(instances: readonly Instance[]): (instance: Instance) => number {
   const total = instances.reduce((sum, { weight }) => sum + weight, 0)
   return ({ weight }) => rounded(total > 0 ? weight / total : 1 / instances.length)

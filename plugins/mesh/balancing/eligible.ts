@@ -4,17 +4,17 @@ import type { BalanceOptions } from './schema.ts'
 import { slowStart } from './slow-start.ts'
 
 export interface Eligible {
-  /** Those that may be chosen, with the weights that count now. */
+  /** Eligible instances with their effective weights. */
   readonly instances: readonly Instance[]
   readonly panic: boolean
-  /** In how many milliseconds this answer will be out of date by itself; null: never. */
+  /** Milliseconds after which the result must be computed again, for slow start; null: not by time. */
   readonly changesInMs: number | null
 }
 
 /**
- * Which instances take part, given their health, and with what weight. First the rank: those of failover datacenters
- * serve only while none before them is available. Within it, panic: if too few are available, health is not to be
- * trusted, and neither slow start nor locality shall heap the traffic on a few.
+ * Returns the eligible instances with their effective weights. First by rank: instances of failover datacenters are
+ * used only while no earlier one is available. Within a rank, if too few are available (panic), health is ignored, as
+ * are slow start and locality, which would concentrate the traffic on a few.
  */
 export function eligible(
   instances: readonly Instance[],
@@ -36,13 +36,13 @@ export function eligible(
 
 const isAvailable = ({ endpoint }: Instance) => endpoint.health.available
 
-/** As `createBalancer` does: without those of weight 0, unless all have it, which is as good as all having 1. */
+/** Drops instances of weight 0, unless all have it, as `createBalancer` does. */
 function weighty(instances: readonly Instance[]): readonly Instance[] {
   const some = instances.filter(({ weight }) => weight > 0)
   return some.length > 0 ? some : instances.map((instance) => ({ ...instance, weight: 1 }))
 }
 
-/** The first rank of which one is available; if none is, the first. */
+/** Returns the first rank with an available instance, else the first rank. */
 function servingRank(instances: readonly Instance[]): readonly Instance[] {
   const ranks = new Map<number, Instance[]>()
   for (const instance of instances) {

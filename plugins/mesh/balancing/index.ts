@@ -20,8 +20,8 @@ const policies: Record<BalanceOptions['policy'], BalancingPolicy> = {
 }
 
 /**
- * A policy over a new snapshot. Instances of weight 0 take part only when all have it,
- * so that a service drained by weights still answers.
+ * Creates the balancer of a new snapshot. Instances of weight 0 are used only if all have it, so that a service that
+ * was drained by weights still responds.
  */
 export function createBalancer(
   balance: MeshPolicy['balance'],

@@ -4,9 +4,9 @@ import type { BalancingPolicy } from './policy.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /**
- * Power of two choices: draw two by weight, take the one with fewer requests in flight for its weight, the
- * first drawn if they are level. Nearly as even as comparing all, without the herd that all-comparing
- * gateways form around the one idle instance. More than two choices come nearer to either.
+ * Power of two choices: draws two instances by weight and picks the one with fewer requests in flight for its weight,
+ * the first on a tie. The load is nearly as even as by comparing all, without many gateways rushing to the one idle
+ * instance. More choices come closer to both.
  */
 export const leastRequest: BalancingPolicy = (instances, { choices }, { random }) => {
   const sample = weightedSampler(instances, random)
@@ -16,7 +16,7 @@ export const leastRequest: BalancingPolicy = (instances, { choices }, { random }
     score: rounded(active / (weight || 1))
   }))
 
-  /** As Envoy does, with replacement. */
+  /** Draws with replacement, as Envoy does. */
   function pickOfMany(tried: ReadonlySet<Endpoint> | null): Instance | null {
     const first = sample()
     let best: Instance | null = null

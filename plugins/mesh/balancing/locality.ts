@@ -6,10 +6,10 @@ interface Tier {
 }
 
 /**
- * Own zone, own datacenter, the rest: each tier takes what those before it left, up to its capacity: that is all of
- * it while `threshold` of its instances are available, and less in proportion below (Envoy's priority levels, whose
- * overprovisioning factor 1.4 is a threshold of 71 %). If all together lack capacity, they share the lack. Weights
- * are scaled so that a tier gets its share in sum.
+ * Scales weights by locality: own zone, own datacenter, the rest. Each tier takes the traffic that earlier tiers left,
+ * up to its capacity: all of it while `threshold` of its instances are available, proportionally less below that.
+ * (Envoy's priority levels, whose overprovisioning factor 1.4 is a threshold of 71 %.) If the total capacity is too
+ * low, all tiers take proportionally more. Weights are scaled so that their sum in a tier is its share.
  */
 export function localShares(
   available: readonly Instance[],
@@ -32,7 +32,7 @@ export function localShares(
     if (share > 1e-9) shared.push({ instances, share, weight: weightOf(instances) })
   }
   const [first] = shared
-  // Scaled to the nearest, whose weights stay as they are; what is lacking, each lacks in proportion.
+  // Scale relative to the nearest tier, whose weights stay; a lack of capacity is distributed proportionally.
   return shared.flatMap(({ instances, share, weight }) => {
     const factor = (share * first!.weight) / (first!.share * weight)
     return factor === 1 ? instances : instances.map((instance) => ({ ...instance, weight: instance.weight * factor }))
@@ -41,7 +41,7 @@ export function localShares(
 
 function tierOf({ meta }: Instance, { datacenter, zone }: Locality): 0 | 1 | 2 {
   const theirs = meta['consul-dc'] ?? null
-  // Zones of different datacenters may have the same name.
+  // Zones in different datacenters may have the same name.
   const elsewhere = datacenter !== null && theirs !== null && theirs !== datacenter
   if (elsewhere) return 2
   if (zone !== null && meta['consul-zone'] === zone) return 0

@@ -5,9 +5,9 @@ import type { Slots } from './slots.ts'
 import { inOrder, slotBalancer } from './slots.ts'
 
 /**
- * Maglev (Eisenbud et al., 2016): a table in which each instance takes slots in turn, by a permutation of its own.
- * Shares are more even than a ring's; when instances change, a few slots of others change hands besides. The table
- * should have a hundred times more slots than there are instances.
+ * Maglev (Eisenbud et al., 2016): a table whose slots the instances take in turn, each by its own permutation. Shares
+ * are more even than a ring's; when instances change, a few slots move between others as well. The table should have a
+ * hundred times more slots than there are instances.
  */
 export const maglev: BalancingPolicy = (instances, options, deps) => {
   const ordered = inOrder(instances)
@@ -28,7 +28,7 @@ function table(instances: readonly Instance[], size: number): Slots {
   let left = count === 0 ? 0 : size
   for (let round = 1; left > 0; round++) {
     for (let i = 0; i < count && left > 0; i++) {
-      // One slot in each round for the heaviest, fewer for the others.
+      // The heaviest instances take a slot in each round, the others in fewer rounds.
       if (turns !== null && Math.floor(round * turns[i]!) === Math.floor((round - 1) * turns[i]!)) continue
       let place = places[i]!
       const skip = skips[i]!
@@ -53,14 +53,14 @@ function table(instances: readonly Instance[], size: number): Slots {
   }
 }
 
-/** Turns per round of each instance, or null where all are equal. */
+/** Returns the number of slots that each instance takes per round; null if all are equal. */
 function turnsOf(instances: readonly Instance[]): Float64Array | null {
   const most = instances.reduce((most, { weight }) => Math.max(most, weight), 0)
   if (instances.every(({ weight }) => weight === most)) return null
   return Float64Array.from(instances, ({ weight }) => weight / most)
 }
 
-/** The next prime: callers of `createMesh` may pass any size. */
+/** Returns the next prime, because callers of `createMesh` may pass any size. */
 function nextPrime(least: number): number {
   let candidate = Math.max(2, least)
   while (!isPrime(candidate)) candidate++

@@ -5,13 +5,13 @@ import type { BalancingPolicy } from './policy.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
 /**
- * Finagle's peak EWMA: an average that fades with time rather than with each measurement, and that a slower answer
- * replaces at once. Unasked it fades to nothing, so that an instance that was slow is tried again.
+ * Finagle's peak EWMA: an average that decays with time rather than with each measurement, and that a slower response
+ * replaces at once. Without requests it decays to 0, so that an instance that was slow is tried again.
  */
 export class PeakEwma {
   readonly #decayMs: number
   #value: number | null = null
-  /** Time at which an attempt was last sent to the instance. */
+  /** Time of the last attempt at the instance. */
   askedMs = Number.NEGATIVE_INFINITY
   /** The last attempt has failed. */
   failing = false
@@ -21,7 +21,7 @@ export class PeakEwma {
     this.#decayMs = decayMs
   }
 
-  /** Milliseconds; null while nothing was measured. */
+  /** Returns the average in milliseconds; null before the first measurement. */
   valueAt(nowMs: number): number | null {
     return this.#value === null ? null : this.#value * this.#fade(nowMs)
   }
@@ -34,8 +34,8 @@ export class PeakEwma {
   }
 
   /**
-   * A failure counts as an answer that took `worstMs`, by its share of the answers: so one does not banish an
-   * instance, and to fail fast is not to be fast.
+   * Counts a failure as a response that took `worstMs`, weighted like any other response: one failure does not exclude
+   * an instance, and failing fast does not count as being fast.
    */
   fail(elapsedMs: number, worstMs: number, nowMs: number): number {
     this.failing = true
@@ -55,7 +55,7 @@ export class PeakEwma {
   }
 }
 
-/** By address, so that a new snapshot keeps what was measured; the policy has one configuration per service. */
+/** Averages by endpoint, so that a new snapshot keeps them; the policy has one configuration per service. */
 const ewmas = new WeakMap<Endpoint, PeakEwma>()
 
 export function ewmaOf(endpoint: Endpoint, decayMs: number): PeakEwma {
@@ -67,18 +67,18 @@ export function ewmaOf(endpoint: Endpoint, decayMs: number): PeakEwma {
   return ewma
 }
 
-/** Of what nobody has measured, while one attempt does so: others go there only if they must. */
+/** Cost of an unmeasured instance while its first attempt is in flight: others are preferred. */
 const unmeasured = 1e12
 
-/** At most one call in so many is a probe. */
+/** Number of calls of which at most one is a probe. */
 const callsPerProbe = 20
-/** Time that an instance goes without a call before it is probed, as a share of the decay. */
+/** Time without a call after which an instance is probed, as a share of the decay time. */
 const probeAfter = 0.2
 
 /**
- * Of two drawn by weight, the one that would answer sooner: its latency, times those in flight for its weight and one
- * more. Latencies are measured by the layer `latency`. The other one gets a call now and then, unless it fails:
- * with few calls at a time, one slow response would otherwise keep an instance without calls until its peak has faded.
+ * Draws two instances by weight and picks the one with the lower cost: its latency, times one more than the requests in
+ * flight for its weight. The layer `latency` measures latencies. The other instance gets a probe now and then, unless
+ * it fails: with few concurrent calls, one slow response would otherwise exclude it until its peak has decayed.
  */
 export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now }) => {
   const sample = weightedSampler(instances, random)
@@ -123,7 +123,7 @@ export const peakEwma: BalancingPolicy = (instances, { decay }, { random, now })
     },
     describe: describer(instances, ({ endpoint: { active } }, index): Description => {
       const latency = ewmas[index]!.valueAt(now())
-      if (latency === null) return { active, score: active === 0 ? 0 : 'awaiting its first answer' }
+      if (latency === null) return { active, score: active === 0 ? 0 : 'awaiting its first response' }
       return { active, ewmaMs: rounded(latency), score: rounded(cost(index, now())) }
     })
   }

@@ -2,7 +2,7 @@ import { describer, sharesByWeight } from './describe.ts'
 import type { BalancingPolicy } from './policy.ts'
 import { firstUntried, weightedSampler } from './weighted.ts'
 
-/** Any instance, by weight. */
+/** Picks any instance, by weight. */
 export const random: BalancingPolicy = (instances, _options, { random }) => {
   const sample = weightedSampler(instances, random)
   const share = sharesByWeight(instances)

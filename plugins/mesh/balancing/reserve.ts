@@ -2,8 +2,8 @@ import type { Balancer, Instance } from '../core/types.ts'
 import { firstUntried } from './weighted.ts'
 
 /**
- * Those that would serve, were the nearer ones not there: of other zones and datacenters. They get what every nearer
- * instance was tried for, rather than one of these again.
+ * Extends a balancer by instances of other zones and failover datacenters: a retry goes to these when all nearer
+ * instances were tried, before any is tried twice.
  */
 export function withReserve(
   balancer: Balancer,

@@ -4,14 +4,14 @@ import type { BalancingPolicy } from './policy.ts'
 import type { Slots } from './slots.ts'
 import { inOrder, slotBalancer } from './slots.ts'
 
-/** Beyond this, or twice the size asked for, instances get fewer points rather than the ring more. */
+/** Most points on the ring (or twice the configured size, if that is more); beyond this, instances get fewer points. */
 const mostPoints = 524_288
 
 /**
- * Ketama's ring: each instance has points in proportion to its weight, and a hash belongs to the next point. The
- * number of points of an instance must not depend on how many others there are, or those that stay would hand keys to
- * each other whenever one joins or leaves: so it is what makes `ringSize` with only one other, and if it must change,
- * it does by powers of two.
+ * Ketama's ring: each instance has points in proportion to its weight, and a hash belongs to the next point. The number
+ * of points of an instance must not depend on the number of others, else keys would move between the remaining
+ * instances whenever one joins or leaves. So it is the number that makes `ringSize` with one other instance, and if it
+ * must change, it changes by powers of two.
  */
 export const ringHash: BalancingPolicy = (instances, options, deps) => {
   const ordered = inOrder(instances)
@@ -22,7 +22,7 @@ export const ringHash: BalancingPolicy = (instances, options, deps) => {
 function pointCounts(instances: readonly Instance[], ringSize: number): number[] {
   const weights = instances.map(({ weight }) => weight || 1)
   const total = weights.reduce((sum, weight) => sum + weight, 0)
-  // A power of two that the mean is near, which small changes of the mean leave alone.
+  // Round the mean weight to a power of two, which stays the same when the mean changes a little.
   const unit = 2 ** Math.round(Math.log2(total / instances.length))
   let perUnit = ringSize * (instances.length === 1 ? Math.SQRT2 : Math.SQRT1_2)
   while ((total / unit) * perUnit > Math.max(mostPoints, 2 * ringSize) && perUnit > 1) perUnit /= 2
@@ -30,8 +30,8 @@ function pointCounts(instances: readonly Instance[], ringSize: number): number[]
 }
 
 /**
- * The points sorted by buckets of their first bits. Points are spread evenly, so a bucket has one or two: both
- * building the ring and looking up a hash take constant time per point.
+ * Points sorted into buckets by their first bits. They are distributed evenly, so a bucket has one or two: building the
+ * ring and looking up a hash take constant time per point.
  */
 function ring(instances: readonly Instance[], counts: readonly number[]): Slots {
   const size = counts.reduce((sum, count) => sum + count, 0)
@@ -42,7 +42,7 @@ function ring(instances: readonly Instance[], counts: readonly number[]): Slots 
   let at = 0
   for (const [i, { id }] of instances.entries()) {
     const first = hash32(id)
-    // Odd, so that no two points of an instance coincide.
+    // The step is odd, so that no two points of an instance coincide.
     const step = hash32(id, 0x9e3779b9) | 1
     for (let point = first, left = counts[i]!; left > 0; left--, point = (point + step) | 0) {
       const place = mix32(point)
@@ -61,7 +61,7 @@ function ring(instances: readonly Instance[], counts: readonly number[]): Slots 
       const place = drawn[at++]!
       const bucket = place >>> shift
       let slot = ends[bucket]!++
-      // Points that coincide are in the order of the instances.
+      // Points of different instances that coincide are in the order of the instances.
       for (const start = starts[bucket]!; slot > start && points[slot - 1]! > place; slot--) {
         points[slot] = points[slot - 1]!
         owners[slot] = owners[slot - 1]!

@@ -2,10 +2,10 @@ import type { Instance } from '../core/types.ts'
 import { describer, sharesByWeight } from './describe.ts'
 import type { BalancingPolicy } from './policy.ts'
 
-/** Up to so many, looking at all of them is as fast as a heap, and smoother. */
+/** Most instances for which a scan of all is used: as fast as a heap, and smoother. */
 const few = 64
 
-/** Each in its turn; with weights, turns in proportion and spread out. */
+/** Picks each instance in turn; with weights, in proportion to them and evenly spread. */
 export const roundRobin: BalancingPolicy = (instances, _options, { random }) => {
   const count = instances.length
   const first = instances[0]?.weight
@@ -18,7 +18,7 @@ export const roundRobin: BalancingPolicy = (instances, _options, { random }) => 
         const instance = next()
         if (!tried?.has(instance.endpoint)) return instance
       }
-      // With weights the same instance can come up `count` times in a row.
+      // With weights, the same instance can come up `count` times in a row.
       return instances.find((instance) => !tried?.has(instance.endpoint)) ?? null
     },
     describe: describer(instances, (instance) => ({ share: share(instance) }))
@@ -26,7 +26,7 @@ export const roundRobin: BalancingPolicy = (instances, _options, { random }) => 
 }
 
 function inTurn(instances: readonly Instance[], random: () => number): () => Instance {
-  // A random start keeps many gateways that see the same snapshot from marching in step.
+  // Random start, so that gateways with the same snapshot do not pick in step.
   let index = Math.floor(random() * instances.length)
   return () => {
     index = (index + 1) % instances.length
@@ -34,7 +34,7 @@ function inTurn(instances: readonly Instance[], random: () => number): () => Ins
   }
 }
 
-/** nginx's: weights 5, 1, 1 give a a b a c a a, not a a a a a b c. */
+/** Smooth weighted round robin, as in nginx: weights 5, 1, 1 give a a b a c a a, not a a a a a b c. */
 function smooth(instances: readonly Instance[]): () => Instance {
   const total = instances.reduce((sum, instance) => sum + instance.weight, 0)
   const current = new Array<number>(instances.length).fill(0)
@@ -49,7 +49,7 @@ function smooth(instances: readonly Instance[]): () => Instance {
   }
 }
 
-/** Earliest deadline first, as Envoy does: each is due every 1 / weight; a heap knows who is next. */
+/** Earliest deadline first, as in Envoy: each instance is due every 1 / weight; a heap finds the next. */
 function whenDue(instances: readonly Instance[], random: () => number): () => Instance {
   const heap = instances
     .map((instance) => ({ instance, interval: 1 / instance.weight, due: random() / instance.weight }))

@@ -6,16 +6,17 @@ import type { Choice } from './policy.ts'
 import type { BalanceOptions } from './schema.ts'
 import { firstUntried } from './weighted.ts'
 
-/** A circle of slots of which each has an owner, and the slot at which a hash begins. */
+/** A circle of slots, each owned by an instance. */
 export interface Slots {
   /** Index of the instance that owns the slot. */
   readonly owners: Uint32Array
+  /** Returns the slot of a hash. */
   slotOf(hash: number): number
-  /** Share of all hashes that each instance owns. */
+  /** Returns the share of all hashes that each instance owns. */
   shares(): Float64Array
 }
 
-/** Balancer of the hashing policies: from the slot of the hash on, the first owner that may be chosen. */
+/** Balancer of the hashing policies: picks the first eligible owner from the slot of the hash on. */
 export function slotBalancer(
   instances: readonly Instance[],
   slots: Slots,
@@ -37,7 +38,7 @@ export function slotBalancer(
         if (++slot === owners.length) slot = 0
       }
     }
-    // Those that have room were tried.
+    // All instances below the bound were tried.
     return firstUntried(instances, owners[from]!, tried ?? new Set())
   }
 
@@ -45,14 +46,14 @@ export function slotBalancer(
     pick(tried, hash) {
       if (instances.length === 0) return null
       bound?.refresh()
-      // A call without a key goes to any instance.
+      // A call without a key goes to a random instance.
       return walk(slots.slotOf(hash ?? Math.floor(random() * 2 ** 32)), tried)
     },
     describe: describer(instances, ({ endpoint }, index): Description => {
       census ??= { shares: slots.shares(), counts: countsOf(owners, instances.length) }
       const { shares, counts } = census
-      const said = { share: rounded(shares[index]!), slots: counts[index]!, active: endpoint.active }
-      return bound === null ? said : { ...said, limit: bound.limit(endpoint) }
+      const description = { share: rounded(shares[index]!), slots: counts[index]!, active: endpoint.active }
+      return bound === null ? description : { ...description, limit: bound.limit(endpoint) }
     })
   }
 }
@@ -63,7 +64,7 @@ function countsOf(owners: Uint32Array, instances: number): Uint32Array {
   return counts
 }
 
-/** In an order that all gateways share, whatever that of discovery. */
+/** Sorts instances by id, so that all gateways have the same order. */
 export function inOrder(instances: readonly Instance[]): Instance[] {
   return instances.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
 }

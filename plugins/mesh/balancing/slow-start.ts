@@ -1,13 +1,13 @@
 import type { Instance } from '../core/types.ts'
 
-/** Of its weight, where a new instance begins; Envoy's `min_weight_percent`. */
+/** Share of its weight with which a new instance starts; Envoy's `min_weight_percent`. */
 const least = 0.1
-/** Between two steps of the ramp, at least: each step costs a new balancer. */
+/** Shortest time between two steps of the ramp: each step needs a new balancer. */
 const stepMs = 1000
 
 /**
- * The weights of new and recovered instances grow linearly over the window. What counts is being newer than others:
- * the oldest keeps its weight, and where all have come together none works its way up.
+ * Scales the weights of new and recovered instances, which grow linearly over the window. Age is relative to the oldest
+ * instance, which keeps its weight: if all are equally new, none is scaled.
  */
 export function slowStart(
   instances: readonly Instance[],

@@ -1,6 +1,6 @@
 import type { Endpoint, Instance } from '../core/types.ts'
 
-/** A sampler that draws index i with probability weight[i] / total: by index when all weights are equal. */
+/** Returns a sampler that draws index i with probability weight[i] / total; uniformly if all weights are equal. */
 export function weightedSampler(items: readonly { readonly weight: number }[], random: () => number): () => number {
   const count = items.length
   const first = items[0]?.weight
@@ -25,7 +25,7 @@ export function weightedSampler(items: readonly { readonly weight: number }[], r
   }
 }
 
-/** The first instance from `start` on, around the ring, that was not tried. */
+/** Returns the first instance from index `start` on, cyclically, that was not tried; null if there is none. */
 export function firstUntried(
   instances: readonly Instance[],
   start: number,

@@ -13,26 +13,26 @@ type Connecting = Pick<MeshDeps, 'log' | 'stalledMs' | 'noteExhausted'>
 
 const codeOf = (error: (Error & { code?: string }) | null) => error?.code
 
-/** Origins of a service whose state is remembered, so that each change is logged once. */
+/** Most untrusted origins of a service that are remembered, so that each change is logged once. */
 const mostUntrusted = 1000
 
 /** TLS of a service's connections that differs from Node's defaults. */
 export interface Security {
   readonly source: CredentialSource
-  /** SNI, and without `identify` the name in the certificate, instead of the instance's host. */
+  /** Returns the SNI, which without `identify` is also the expected name; undefined: the instance's host name. */
   readonly serverName?: (() => string | undefined) | undefined
-  /** Test of the peer's certificate, in place of one by host name. */
+  /** Verifies the peer's certificate, in place of a check by host name. */
   readonly identify?: Identify | undefined
-  /** Nothing goes out in the clear, and nothing without credentials. */
+  /** Requires TLS, and credentials of the gateway. */
   readonly always: boolean
 }
 
 /**
- * Ways to a service's instances. Each new connection is made with the newest credentials, and those that stand stay.
- * TLS sessions are never resumed: a resumed one skips the check of the name and of the chain, so it would outlive the
- * authority that vouched for it. Connections are kept, so a whole handshake each costs little.
+ * Opens connections to a service's instances. New connections use the newest credentials; existing ones stay open. TLS
+ * sessions are never resumed: resumption skips the verification of name and chain, so a session would outlive the
+ * authority that it was verified with. Connections are reused, so full handshakes cost little.
  */
-export class Connectors {
+export class ServiceConnector {
   readonly #service: string
   readonly #timeout: number
   readonly #security: Security | null
@@ -65,18 +65,18 @@ export class Connectors {
       const connect = buildConnector({
         ...common,
         ...(onread && { onread }),
-        // Else an environment variable of Node's switches the verification off.
+        // Explicit, so that NODE_TLS_REJECT_UNAUTHORIZED cannot disable verification.
         rejectUnauthorized: true,
         ...(credentials !== null && { secureContext: credentials.context }),
         ...(security?.identify && { checkServerIdentity: security.identify })
       })
-      // The name in the certificate must be the instance's, not that of the Host header, which clients write.
+      // The expected name is the instance's, not that of the Host header, which clients set.
       const servername = (secure && security?.serverName?.()) || own
       const address = { protocol, hostname: bare, host, port, servername }
       const observing = ObservedConnect.begin({ ...address, servername: servername ?? null }, connect)
       const { stalledMs, noteExhausted } = this.#deps
       const stalledBeforeMs = stalledMs?.() ?? 0
-      // The types withhold the socket that it returns.
+      // The types lack the returned socket.
       const socket = connect(address as never, (failure, connected) => {
         const blockedMs = (stalledMs?.() ?? 0) - stalledBeforeMs
         const error = failure === null ? null : connectError(failure, socket, blockedMs >= this.#timeout / 2)
@@ -89,25 +89,25 @@ export class Connectors {
     }
   }
 
-  /** Logs a certificate that cannot be verified, and that it can be again: a line for each change, not for each call. */
+  /** Logs once that a certificate cannot be verified, and once that it can be again. */
   #note(instance: string, error: Error | null): void {
     const service = this.#service
     if (error === null) {
       if (this.#untrusted.delete(instance))
-        this.#deps.log.info({ service, instance }, 'certificate of the instance verified')
+        this.#deps.log.info({ service, instance }, `certificate of ${instance} of ${service} verified`)
     } else if (
       error instanceof ConnectionError &&
       error.code === 'JW_UPSTREAM_UNTRUSTED' &&
       !this.#untrusted.has(instance)
     ) {
-      // Instances that come and go must not make the set grow forever.
+      // Bounds the set: instances come and go.
       if (this.#untrusted.size >= mostUntrusted) this.#untrusted.clear()
       this.#untrusted.add(instance)
       const err = error.cause as Error & { code?: string }
       const fields = { service, instance, cause: err.code ?? null, err }
       this.#deps.log.error(
         fields,
-        'certificate of the instance cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED'
+        `certificate of ${instance} of ${service} cannot be verified; calls to it fail with JW_UPSTREAM_UNTRUSTED`
       )
     }
   }

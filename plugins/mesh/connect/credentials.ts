@@ -1,33 +1,33 @@
-/** Certificate, key and trusted roots of the gateway, from PEM to the context that connections are made with. Pure. */
+/** Pure conversion of PEM (certificate, key and trusted authorities) to the TLS context of connections. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import type { SecureContext, SecureVersion } from 'node:tls'
 import { createSecureContext } from 'node:tls'
 
 export interface Pem {
-  /** Authorities; without, Node's own. */
+  /** Trusted authorities; default: Node's own. */
   readonly ca?: string | undefined
-  /** Chain of the client certificate, its own first. */
+  /** Chain of the client certificate, which comes first. */
   readonly cert?: string | undefined
   readonly key?: string | undefined
   readonly minVersion?: SecureVersion | undefined
 }
 
-/** Whole and immutable: a new certificate makes new credentials. */
+/** Immutable credentials; a new certificate makes new ones. */
 export interface Credentials {
   readonly context: SecureContext
-  /** Until when the client certificate is good, in seconds since 1970; null where there is none. */
+  /** Time at which the client certificate expires, in seconds since 1970; null without one. */
   readonly expiresAt: number | null
-  /** Time from which it is valid. */
+  /** Time from which the client certificate is valid, in seconds since 1970. */
   readonly validFrom: number | null
 }
 
-/** Something whose credentials change over time; whoever connects takes the newest. */
+/** Source of credentials that change over time; new connections use the newest. */
 export interface CredentialSource {
-  /** Null until there are any. */
+  /** Newest credentials; null before the first. */
   readonly credentials: Credentials | null
 }
 
-/** Throws in words that say which part is wrong: OpenSSL's own errors seldom do. */
+/** Builds credentials; its errors name the faulty part, which OpenSSL's own rarely do. */
 export function credentialsOf({ ca, cert, key, minVersion = 'TLSv1.2' }: Pem): Credentials {
   if (ca !== undefined) certificatesIn('ca', ca)
   let expiresAt: number | null = null
@@ -42,7 +42,7 @@ export function credentialsOf({ ca, cert, key, minVersion = 'TLSv1.2' }: Pem): C
   return { context: createSecureContext({ ca, cert, key, minVersion }), expiresAt, validFrom }
 }
 
-/** An empty or cut file would otherwise be an authority that trusts nobody, and every call would fail. */
+/** Parses certificates strictly: an empty or truncated `ca` would trust no certificate, and every call would fail. */
 function certificatesIn(what: string, pem: string): X509Certificate[] {
   const blocks = pem.match(/-----BEGIN [^-]*CERTIFICATE-----[^-]*-----END [^-]*CERTIFICATE-----/g) ?? []
   const begun = pem.match(/-----BEGIN [^-]*CERTIFICATE-----/g) ?? []

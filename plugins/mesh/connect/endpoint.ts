@@ -5,7 +5,7 @@ import { usualConnection } from '../http/lifetime.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
 
-/** Time in which an instance that was removed may finish its requests, before its connections are closed. */
+/** Time for requests at a removed instance to end, before its connections are closed. */
 const closeGraceMs = 60_000
 
 /** One address and its pool of connections. */
@@ -19,7 +19,7 @@ export class PooledEndpoint implements Endpoint {
   readonly maxConnections: number
   readonly #most: number
   readonly #pool: Pool
-  #cut: NodeJS.Timeout | undefined
+  #graceTimer: NodeJS.Timeout | undefined
 
   constructor(origin: string, policy: MeshPolicy, health: Health, open: Open) {
     this.origin = origin
@@ -30,7 +30,7 @@ export class PooledEndpoint implements Endpoint {
     const { host, protocol } = new URL(origin)
     const direct = protocol === 'http:'
     const connection = connectionOptions(policy)
-    this.#pool = new Pool({ host, connections, direct, connection, open, onWait: leaveInTime })
+    this.#pool = new Pool({ host, connections, direct, connection, open, onWait: withdrawWhenOver })
     this.dispatch = this.#pool.dispatch
   }
 
@@ -38,21 +38,21 @@ export class PooledEndpoint implements Endpoint {
     return this.active >= this.#most
   }
 
-  /** Takes no new request, lets those in flight end, then closes; cuts them after the grace. */
+  /** Refuses new requests, waits for those in flight, then closes the connections; aborts them after the grace. */
   async close(): Promise<void> {
-    this.#cut = setTimeout(() => this.destroy(), closeGraceMs).unref()
+    this.#graceTimer = setTimeout(() => this.destroy(), closeGraceMs).unref()
     await this.#pool.close()
-    clearTimeout(this.#cut)
+    clearTimeout(this.#graceTimer)
   }
 
   destroy(): void {
-    clearTimeout(this.#cut)
+    clearTimeout(this.#graceTimer)
     this.#pool.destroy()
   }
 }
 
 /** Withdraws a request that waits for a connection once its call or attempt is over. */
-function leaveInTime({ call, attempt }: DispatchOptions, withdraw: (reason: Error) => void, isQueued: boolean) {
+function withdrawWhenOver({ call, attempt }: DispatchOptions, withdraw: (reason: Error) => void, isQueued: boolean) {
   if (isQueued) attempt?.enqueue()
   call?.whenOver(() => withdraw(call.reason ?? new Error('the call ended before it got a connection')))
   attempt?.whenOver(() => withdraw(new Error('the attempt ended before it got a connection')))

@@ -3,7 +3,7 @@ import type { Count } from '../core/metrics.ts'
 import { counterOf } from '../core/metrics.ts'
 import type { MeshDeps } from '../core/types.ts'
 
-/** The condition ends when no connection has failed for it for this long. */
+/** Time without a failure after which the shortage counts as over. */
 const quietMs = 10_000
 
 const resources: Readonly<Record<LocalErrorCode, readonly [reason: string, message: string]>> = {
@@ -25,7 +25,7 @@ const resources: Readonly<Record<LocalErrorCode, readonly [reason: string, messa
   ]
 }
 
-/** Counts failures because this process or its host ran out of a resource, and logs each change of that. */
+/** Counts failures for lack of a resource of this process or its host, and logs the start and end of a shortage. */
 export class Exhaustion {
   readonly #log: MeshDeps['log']
   readonly #counts: Readonly<Record<LocalErrorCode, Count>>
@@ -42,7 +42,7 @@ export class Exhaustion {
     this.#counts = Object.fromEntries(counts) as Record<LocalErrorCode, Count>
   }
 
-  /** A connection has failed, or the event loop was blocked. `cause` is the code of the operating system. */
+  /** Counts a failed connection or a blocked event loop. `cause` is the error code of the operating system. */
   readonly note = (code: LocalErrorCode, cause?: string): void => {
     this.#counts[code]()
     const running = this.#timers.get(code)

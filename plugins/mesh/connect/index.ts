@@ -1,13 +1,13 @@
-/** Connections to each service's instances: mode, credentials, the identity that they must have, and intentions. */
+/** Connections to services' instances: mode, credentials, the expected identity of the peer, and intentions. */
 import type http from 'node:http'
 import type { ConsulOptions, MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { MeshDeps, Source } from '../core/types.ts'
-import { createAgent } from '../discovery/consul-ask.ts'
 import type { Get } from '../discovery/consul-get.ts'
 import { createGet } from '../discovery/consul-get.ts'
+import { createAgent } from '../discovery/consul-query.ts'
 import type { Open } from '../http/pool.ts'
 import type { Security } from './connector.ts'
-import { Connectors } from './connector.ts'
+import { ServiceConnector } from './connector.ts'
 import type { CredentialSource } from './credentials.ts'
 import { ConnectIdentity } from './identity/connect.ts'
 import { gated } from './identity/gated.ts'
@@ -18,16 +18,16 @@ import { anyOf } from './names.ts'
 import type { UpstreamTlsOptions } from './options.ts'
 import { TlsFiles } from './tls-files.ts'
 
-/** One service's. */
+/** Connections of one service. */
 export interface Transport {
   to(origin: string): Open
-  /** Holds instances back while the gateway cannot show who it is. */
+  /** Wraps a source so that it publishes no instances until the gateway has a client certificate. */
   gate(source: Source): Source
-  /** Permission by Consul's intentions to call the service; null if they are not asked. */
+  /** Permission by Consul's intentions to call the service; null if they are disabled. */
   readonly permission: Permission | null
-  /** For the admin view; null where there is nothing to say. */
+  /** Returns the state for the admin API; null for plain connections. */
   status(): object | null
-  /** Ends what no other service uses. */
+  /** Closes files and identities that no other service uses. */
   close(): Promise<void>
 }
 
@@ -35,23 +35,26 @@ interface Watched {
   start(): void
   close(): void | Promise<void>
 }
-/** User of shared files and identities. After a change, a service has two of its name while its old calls end. */
+/**
+ * User of shared files and identities. After a reload, two services of one name exist until the old one's calls have
+ * ended.
+ */
 interface User {
   readonly service: string
 }
-/** One that several services use. */
+/** Files or an identity that several services use. */
 interface Shared<T> {
   readonly thing: T
   readonly users: Set<User>
   started: boolean
 }
-/** A certificate that is shown to a service. */
+/** Certificate that the gateway shows to a service. */
 interface Shown {
   readonly service: string
   readonly source: CredentialSource
 }
 
-/** Makes the transports of a mesh's services; what they have in common, files and identities, is watched once. */
+/** Creates the transports of a mesh's services; files and identities that several of them use are watched once. */
 export class Transports {
   readonly #consul: ConsulOptions | undefined
   readonly #deps: MeshDeps
@@ -75,11 +78,11 @@ export class Transports {
     const identity = mode === 'connect' ? this.#identity(service, user) : null
     const files = identity === null && mesh.tls ? this.#files(mesh.tls, user) : null
     const security = identity !== null ? this.#connect(service, identity) : files && byName(name, mesh.tls || {}, files)
-    const connectors = new Connectors(name, mesh, security, this.#deps)
+    const connector = new ServiceConnector(name, mesh, security, this.#deps)
     const permission = this.#permission(service, user)
     const shown = security === null ? null : this.#measure(name, security.source)
     return {
-      to: (origin) => connectors.to(origin),
+      to: (origin) => connector.to(origin),
       gate: (source) => (identity === null ? source : gated(source, identity)),
       permission,
       status: () => {
@@ -100,7 +103,7 @@ export class Transports {
     }
   }
 
-  /** Starts what has not been started, for the services that there are now. */
+  /** Starts the files and identities that have not been started. */
   start(): void {
     for (const shared of this.#shared.values()) {
       if (!shared.started) shared.thing.start()
@@ -153,7 +156,7 @@ export class Transports {
     return {
       source: identity,
       identify: speaksFor(name, target),
-      // As Consul's own proxies name it; a mesh gateway on the way goes by it.
+      // SNI in the format of Consul's own proxies; mesh gateways route by it.
       serverName: () => {
         const { service, trustDomain, datacenters } = target()
         return `${service}.${namespace}.${datacenters[0]}.internal.${trustDomain}`

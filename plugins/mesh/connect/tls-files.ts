@@ -1,4 +1,6 @@
-/** Certificates in files, read again when they change. Files that do not fit together leave the old credentials in force. */
+/**
+ * Certificates in files, reloaded when they change. If the new files cannot be used, the last credentials stay in use.
+ */
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import type { Watch } from '../../watch-files.ts'
@@ -26,7 +28,7 @@ export class TlsFiles implements CredentialSource {
   #watch: Watch | undefined
   #closed = false
 
-  /** Throws when the files are not good now: a gateway does not start half-configured. */
+  /** Throws if the files cannot be used, so that the gateway does not start with a broken configuration. */
   constructor(options: UpstreamTlsOptions, log: Logger, onReload: (outcome: 'success' | 'failure') => void) {
     this.#files = kinds.flatMap((kind) => (options[kind] === undefined ? [] : [[kind, options[kind]] as const]))
     this.#minVersion = options.minVersion
@@ -41,7 +43,7 @@ export class TlsFiles implements CredentialSource {
     }
   }
 
-  /** Why the newest files are not in use, or null. */
+  /** Reason why the newest files are not in use, or null. */
   get error(): string | null {
     return this.#error
   }

@@ -1,10 +1,10 @@
-/** The identity of an instance is its address, whatever names a registry gives it. */
+/** Merging of registry entries by address, which identifies an instance. */
 import type { InstanceSpec } from '../core/types.ts'
 
 /**
- * Merges entries with the same origin into one instance: registered on two nodes, under two ids, in two datacenters or
- * as two SRV targets, it is still one process, which would otherwise get twice its share and be probed, ejected and
- * counted twice. The first entry gives id and meta, the largest weight counts, and tags are those of all.
+ * Merges entries with the same origin into one instance. Registered on two nodes, under two ids, in two datacenters or
+ * as two SRV targets, it is still one process, which would otherwise get twice its share and be checked, ejected and
+ * counted twice. Id and meta are those of the first entry, the weight is the largest, the tags are those of all.
  */
 export function byAddress(specs: readonly InstanceSpec[]): readonly InstanceSpec[] {
   const groups = Map.groupBy(specs, ({ origin }) => origin)

@@ -1,15 +1,15 @@
 /**
- * The way to Consul's agent for all services, with one log line when it, or a datacenter behind it, is lost or back
- * rather than one per service.
+ * Client of the Consul agent for all services. It logs one line, not one per service, when the agent or a datacenter
+ * behind it becomes unavailable or available.
  */
 import type http from 'node:http'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import { asError } from '../../thrown.ts'
 import type { Logger, MeshDeps } from '../core/types.ts'
-import type { Ask } from './consul-ask.ts'
-import { ConsulCrowded, ConsulDenied, createAgent, createAsk, PERMISSION } from './consul-ask.ts'
-import { createConnectAsk, shownUrl } from './consul-get.ts'
-import { Turns, turnsTiming } from './consul-turns.ts'
+import { createConnectQuery, shownUrl } from './consul-get.ts'
+import type { RunQuery } from './consul-query.ts'
+import { ConsulConnectionLimit, ConsulDenied, createAgent, createQuery, PERMISSION } from './consul-query.ts'
+import { QueryLimiter, queryLimiterTiming } from './consul-query-limiter.ts'
 
 export class ConsulClient {
   readonly datacenter: string | undefined
@@ -17,24 +17,26 @@ export class ConsulClient {
   readonly #options: ConsulOptions
   readonly #agent: http.Agent
   readonly #log: Logger
-  readonly #turns: Turns
-  /** Sources whose last query failed, by datacenter: one may be unavailable while others behind the same agent respond. */
+  readonly #limiter: QueryLimiter
+  /**
+   * Sources whose last query failed, by datacenter: one may be unavailable while others behind the same agent respond.
+   */
   readonly #lost = new Map<string, Set<object>>()
   readonly #denied = new Map<string, Set<object>>()
 
-  constructor(options: ConsulOptions, { log, now }: Pick<MeshDeps, 'log' | 'now'>, timing = turnsTiming) {
+  constructor(options: ConsulOptions, { log, now }: Pick<MeshDeps, 'log' | 'now'>, timing = queryLimiterTiming) {
     this.datacenter = options.datacenter
     this.wait = options.wait
     this.#options = options
     this.#agent = createAgent(options)
     this.#log = log
-    this.#turns = new Turns(this.#agent, log, now, timing)
+    this.#limiter = new QueryLimiter(this.#agent, log, now, timing)
   }
 
-  /** A way to ask for one service, or for what speaks Connect for it. All have one agent. */
-  asker(connect = false): Ask {
-    const create = connect ? createConnectAsk : createAsk
-    return this.#turns.wrap(create(this.#options, this.#agent))
+  /** Returns the query function of one service, or of its Connect proxies. All of them share one HTTP agent. */
+  queryOf(connect = false): RunQuery {
+    const create = connect ? createConnectQuery : createQuery
+    return this.#limiter.wrap(create(this.#options, this.#agent))
   }
 
   failed(
@@ -42,8 +44,8 @@ export class ConsulClient {
     { service, datacenter }: { service: string; datacenter: string | undefined },
     error: unknown
   ): void {
-    // Told already, with what to do.
-    if (error instanceof ConsulCrowded) return
+    // Logged already by `QueryLimiter`, with what to do.
+    if (error instanceof ConsulConnectionLimit) return
     const fields = {
       url: shownUrl(this.#options.url),
       service,
@@ -71,7 +73,7 @@ export class ConsulClient {
   }
 
   close(): void {
-    this.#turns.close()
+    this.#limiter.close()
     this.#agent.destroy()
   }
 }

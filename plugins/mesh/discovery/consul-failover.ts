@@ -1,17 +1,17 @@
 /**
- * One service in several datacenters: each is watched all the time, so that failing over takes no question to a
- * registry at the worst of times. Their instances are one set; their rank says who serves (see `eligible`).
+ * One service in several datacenters. All are watched all the time, so that a failover needs no query to a registry
+ * when it happens. Their instances are one set; `eligible` decides by their rank which of them are used.
  */
 import type { InstanceSpec, SourceStatus } from '../core/types.ts'
 import type { Publish, Restorable } from './loop.ts'
 
-/** Time that the datacenters to fail over to wait at the start for the first one to respond. Changed by tests only. */
+/** Time for which failover datacenters wait at the start for the first datacenter. Changed by tests only. */
 export const failoverTiming = { headStart: 3000 }
 
 export class FailoverSource implements Restorable {
   readonly #primary: Restorable
   readonly #others: readonly { readonly datacenter: string; readonly source: Restorable }[]
-  /** By rank; null while its datacenter has not answered. */
+  /** Instances by rank; null until the datacenter has responded. */
   readonly #sets: (readonly InstanceSpec[] | null)[]
   readonly #headStart: number
   #publish: Publish = () => {}
@@ -49,7 +49,7 @@ export class FailoverSource implements Restorable {
     if (!this.#waiting) this.#offer()
   }
 
-  /** The first datacenter is not to be had; better the others than nothing. */
+  /** Publishes the failover datacenters if the first one has not responded in time. */
   #goOn(): void {
     if (!this.#waiting) return
     this.#waiting = false
@@ -64,11 +64,11 @@ export class FailoverSource implements Restorable {
     this.#publish(Object.freeze([...merged.values()]))
   }
 
-  /** That of the first datacenter; of the others only whether they can be asked. */
+  /** Returns the status of the first datacenter, with the errors of the others. */
   status(): SourceStatus {
     const status = this.#primary.status()
     const others = this.#others.map(({ datacenter, source }) => [datacenter, source.status()] as const)
-    // While the first has never answered, what serves is as fresh as the others are.
+    // Until the first has responded, the instances are as old as those of the others.
     const confirmed = this.#waiting || this.#restored ? [] : others.flatMap(([, { confirmedAt }]) => confirmedAt ?? [])
     const confirmedAt = status.confirmedAt ?? (confirmed.length > 0 ? Math.min(...confirmed) : null)
     return {

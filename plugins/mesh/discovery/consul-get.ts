@@ -1,10 +1,10 @@
-/** Questions to Consul that its package has no method for. */
+/** Consul queries for which the `consul` package has no method. */
 import type { Agent, IncomingMessage, RequestOptions } from 'node:http'
 import https from 'node:https'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import { http } from '../../node-http.ts'
-import type { Ask } from './consul-ask.ts'
-import { answerOf, blockingOf, PERMISSION, refusal } from './consul-ask.ts'
+import type { RunQuery } from './consul-query.ts'
+import { answerOf, blockingOf, PERMISSION, refusal } from './consul-query.ts'
 
 export interface Got {
   readonly response: IncomingMessage
@@ -14,13 +14,13 @@ export interface Got {
 export interface GetOptions {
   readonly timeout: number
   readonly signal: AbortSignal
-  /** Permission that the token needs; the message names it if Consul refuses the query. */
+  /** Permission that the token needs; named in the error if Consul refuses the query. */
   readonly permission: string
 }
 
 export type Get = (path: string, query: Readonly<Record<string, string>>, options: GetOptions) => Promise<Got>
 
-/** The URL of the agent for the log, without user, password and query. */
+/** Returns the URL of the agent for the log, without user, password and query. */
 export function shownUrl(url: string): string {
   const { origin, pathname } = new URL(url)
   return pathname === '/' ? origin : `${origin}${pathname}`
@@ -69,8 +69,8 @@ function exchange(
   })
 }
 
-/** As the package's own question about a service's health, of its sidecars and Connect-native instances. */
-export function createConnectAsk(options: ConsulOptions, agent: Agent): Ask {
+/** Returns the query function for a service's sidecars and Connect-native instances, which the package lacks. */
+export function createConnectQuery(options: ConsulOptions, agent: Agent): RunQuery {
   const get = createGet(options, agent)
   const { maxStale } = options
   return async (question, signal) => {

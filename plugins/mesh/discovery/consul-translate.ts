@@ -1,34 +1,34 @@
 /**
- * Consul's health entries (`/v1/health/service/:name`) → instances. Pure, and the entries are not trusted: who may
- * register a service may write anything in it, so an entry that makes no sense is left out and harms no other.
+ * Pure conversion of Consul's health entries (`/v1/health/service/:name`) to instances. The entries are not trusted:
+ * any service can register arbitrary values, so a malformed entry is skipped and does not affect others.
  *
- * The scheme is https when `Service.Meta.scheme` is `https`, or, without that key, when the service has the tag
- * `https`. Where the instance lives is put in the meta under `consul-node`, `consul-dc`, `consul-region` and
- * `consul-zone` (of the locality, or else `zone` of the node's or the service's meta), and how far down the line of
- * failover datacenters that is under `failover-rank`; they win over keys of the service of that name.
+ * The scheme is https if `Service.Meta.scheme` is `https` or, without that key, if the service has the tag `https`. The
+ * location is put into the meta as `consul-node`, `consul-dc`, `consul-region` and `consul-zone` (of the locality, else
+ * `zone` of the node's or the service's meta), and the position among the failover datacenters as `failover-rank`.
+ * These replace keys of the same names in the service's own meta.
  */
 import { isIPv6 } from 'node:net'
 import type { InstanceSpec } from '../core/types.ts'
 
 export interface TranslateOptions {
-  /** All of them are required. */
+  /** Tags that an instance must all have. */
   readonly tags: readonly string[]
-  /** Otherwise instances in warning state serve too, with their warning weight. */
+  /** If false, instances in warning state are used, too, with their warning weight. */
   readonly passingOnly: boolean
-  /** Sidecars and Connect-native instances: always https, whatever tags and meta of their service say. */
+  /** Entries are sidecars and Connect-native instances, which always use https. */
   readonly connect?: boolean
-  /** Whatever the checks say, but for maintenance: that is somebody's will, no finding. */
+  /** Ignores Consul's checks, except maintenance mode, which an operator has set. */
   readonly ignoreChecks?: boolean
-  /** The datacenter asked is not the service's own, but one to fall back on. */
+  /** Failover datacenter that is queried; undefined for the service's own. */
   readonly failover?: { readonly datacenter: string; readonly rank: number }
 }
 
 export interface Translated {
   /** Sorted by id, so that equal sets compare equal. */
   readonly instances: readonly InstanceSpec[]
-  /** Entries that Consul sent, whatever became of them. */
+  /** Number of entries that Consul sent. */
   readonly listed: number
-  /** Entries left out because they are malformed or have no usable address. */
+  /** Number of entries skipped because they are malformed or have no usable address. */
   readonly skipped: number
 }
 
@@ -36,7 +36,7 @@ type Fields = Readonly<Record<string, unknown>>
 type State = 'passing' | 'warning' | 'critical'
 const MAX_WEIGHT = 65_535
 
-/** Throws only when the whole answer is no list. */
+/** Converts a response; throws only if it is not a list. */
 export function translate(entries: unknown, options: TranslateOptions): Translated {
   if (!Array.isArray(entries)) throw new TypeError("Consul's response is not a list of instances")
   const instances = new Map<string, InstanceSpec>()
@@ -81,7 +81,7 @@ function instanceOf(
   return { spec: { id: unique, origin, weight, tags, meta }, state }
 }
 
-/** The worst of the checks of the node and of the service. Maintenance is a critical check, whatever it says. */
+/** Returns the worst state of the checks of node and service. A maintenance check is always critical. */
 function stateOf(checks: unknown, ignored: boolean): State | null {
   if (!Array.isArray(checks)) return null
   let worst: State = 'passing'
@@ -90,13 +90,13 @@ function stateOf(checks: unknown, ignored: boolean): State | null {
     if (isText(id) && (id === '_node_maintenance' || id.startsWith('_service_maintenance'))) return 'critical'
     if (ignored) continue
     if (status === 'warning') worst = 'warning'
-    // A state that we do not know is no proof of health.
+    // Treat an unknown state as critical.
     else if (status !== 'passing') return 'critical'
   }
   return worst
 }
 
-/** Null unless host and port are just that: no path, credentials or zone can be smuggled into the origin. */
+/** Returns the origin; null unless host and port are valid, so that no path, credentials or zone gets into it. */
 function originOf(scheme: string, address: unknown, port: unknown): string | null {
   if (!isText(address) || !Number.isInteger(port) || Number(port) < 1 || Number(port) > 65_535) return null
   const host = isIPv6(address) ? `[${address}]` : address

@@ -1,14 +1,14 @@
 /**
- * Instances from Consul, by blocking queries: Consul holds a question until the answer changes, so a change arrives at
- * once and silence costs nothing. The loop survives every error and never spins; whatever happens to Consul, the last
- * set stays in use. An empty set needs proof, see `#isProven`.
+ * Source of instances from Consul, by blocking queries: Consul holds a query until the result changes, so a change
+ * arrives at once without polling. The loop survives every error, with a backoff, and the last set stays in use. An
+ * empty set must be confirmed, see `#isProven`.
  */
 import type { ServiceConfig } from '../../../config/schema.ts'
 import { TokenBucket } from '../core/token-bucket.ts'
 import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
-import type { Answer, Ask } from './consul-ask.ts'
-import { ConsulDenied } from './consul-ask.ts'
 import type { ConsulClient } from './consul-client.ts'
+import type { QueryResult, RunQuery } from './consul-query.ts'
+import { ConsulDenied } from './consul-query.ts'
 import type { TranslateOptions } from './consul-translate.ts'
 import { translate } from './consul-translate.ts'
 import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
@@ -16,19 +16,19 @@ import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
 /** Changed by tests only. */
 export const consulTiming = {
-  /** Number of queries that may follow each other at once, and the pause between them if Consul does not hold them. */
+  /** Most consecutive queries without a pause, and the interval of further ones if Consul does not hold them. */
   burst: 5,
   interval: 1000,
-  /** A restarted Consul knows its services again within 2 to 5 s; until then an empty answer is no evidence. */
+  /** Time for which an empty result must last. A restarted Consul knows its services again after 2 to 5 s. */
   emptyGrace: 5000,
   /** Longest pause after the first failed query; doubled with each further one. */
   backoff: 200
 }
 
-/** A datacenter that serves while none before it can. */
+/** A datacenter whose instances are used while none of an earlier one is available. */
 export interface FailoverDatacenter {
   readonly datacenter: string
-  /** 1 is the first of them. */
+  /** Position among the failover datacenters, from 1. */
   readonly rank: number
 }
 
@@ -37,7 +37,7 @@ export class ConsulSource implements Restorable {
   readonly #query: { service: string; datacenter: string | undefined }
   readonly #filter: TranslateOptions
   readonly #client: ConsulClient
-  readonly #ask: Ask
+  readonly #ask: RunQuery
   readonly #deps: MeshDeps
   readonly #counters: DiscoveryCounters
   readonly #timing: typeof consulTiming
@@ -48,10 +48,10 @@ export class ConsulSource implements Restorable {
   #confirmedAt: number | null = null
   #error: string | null = null
   readonly #warned = new Set<string>()
-  /** Since when Consul has been answering without an error or a step back. */
+  /** Time since which Consul has responded without an error or a reset of its index. */
   #steadySince = Number.NEGATIVE_INFINITY
   #emptySince: number | null = null
-  /** Serving what was known before; Consul has not answered yet. */
+  /** Instances of the discovery snapshot are in use; Consul has not responded yet. */
   #restored = false
 
   constructor(
@@ -71,7 +71,7 @@ export class ConsulSource implements Restorable {
     const { tags = [], passingOnly = true } = consul ?? {}
     this.#filter = { tags, passingOnly, connect, ignoreChecks, ...(failover && { failover }) }
     this.#client = client
-    this.#ask = client.asker(connect)
+    this.#ask = client.queryOf(connect)
     this.#deps = deps
     this.#counters = counters
     this.#timing = timing
@@ -111,25 +111,27 @@ export class ConsulSource implements Restorable {
     }
   }
 
-  /** While an empty answer is on trial the question is held only until the verdict. */
+  /**
+   * Returns for how long Consul holds the query; while an empty result is being confirmed, only until that is decided.
+   */
   #wait(): number {
     if (this.#emptySince === null) return this.#client.wait
     return Math.max(1, this.#timing.emptyGrace - (this.#deps.now() - this.#emptySince))
   }
 
-  #take({ index, entries, filtered }: Answer, publisher: Publisher): void {
+  #take({ index, entries, filtered }: QueryResult, publisher: Publisher): void {
     const now = this.#deps.now()
     const { instances, listed, skipped } = translate(entries, this.#filter)
     if (filtered && listed === 0) {
       throw new ConsulDenied('Consul hides all instances from the token: it needs service:read and node:read')
     }
-    // An index that goes backwards or is missing tells of a restored, restarted or lagging server, or of something
-    // between that is not Consul: begin anew.
+    // An index that goes backwards or is missing indicates a restored, restarted or lagging server, or a proxy in
+    // between: start over without an index.
     const reset = this.#index !== null && (index === null || index < this.#index)
     const advanced = this.#index !== null && index !== null && index > this.#index
     this.#index = reset ? null : index
     if (reset) this.#counters.reset(this.#name)
-    // Of a Consul that is new to us we cannot say that it has been well for a while.
+    // After a reset, a failure or a restart of the gateway, Consul must prove stable again.
     if (reset || this.#failures > 0 || this.#restored) {
       this.#steadySince = now
       this.#emptySince = null
@@ -152,10 +154,10 @@ export class ConsulSource implements Restorable {
   }
 
   /**
-   * Returns whether the last instance is really gone. It is at once if Consul has been well for a while and the index
-   * says that something has changed. After an outage or a restart, services and their checks take some seconds to come
-   * back; and an empty answer whose index stands still or is missing, or in which no entry made sense, is no evidence.
-   * Then emptiness must last before it is believed.
+   * Returns whether an empty result is confirmed. It is at once if Consul has been stable for `emptyGrace` and its
+   * index has grown. After an outage or a restart, services and their checks need some seconds to come back; and a
+   * result whose index has not changed or is missing, or whose entries are malformed, proves nothing. Then it must stay
+   * empty for `emptyGrace`.
    */
   #isProven(changed: boolean, now: number): boolean {
     this.#emptySince ??= now
@@ -167,7 +169,7 @@ export class ConsulSource implements Restorable {
 
   #fail(error: unknown): void {
     this.#failures++
-    // Ask for an answer at once: a restarted Consul would hold an old, higher index for the whole wait.
+    // Drop the index: a restarted Consul would hold a query with an old, higher index for the whole wait.
     this.#index = null
     this.#error = messageOf(error)
     this.#counters.error(this.#name)

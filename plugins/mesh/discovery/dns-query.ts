@@ -1,6 +1,6 @@
 /**
- * One question to a DNS server. Node's own resolver gives no TTL for SRV records, and the system's cannot be pointed
- * at a server of one's own choice per service. UDP first; TCP when the answer was cut.
+ * One query to a DNS server, over UDP, then over TCP if the response was truncated. Node's own resolver has no TTL for
+ * SRV records, and the system's cannot use a different server per service.
  */
 import { randomInt } from 'node:crypto'
 import dgram from 'node:dgram'
@@ -26,17 +26,17 @@ type Finish = (error: Error | null, reply?: Reply | 'cut') => void
 
 const TIMEOUT = 2000
 const ROUNDS = 2
-/** Fits any path without fragments (DNS flag day 2020). */
+/** UDP payload size that fits any path without fragmentation (DNS flag day 2020). */
 const UDP_SIZE = 1232
 
-/** `ip`, `ip:port`, `[ip]:port`. */
+/** Parses `ip`, `ip:port` or `[ip]:port`. */
 export function parseServer(text: string): Server {
   if (isIPv6(text)) return { host: text, port: 53 }
   const { hostname, port } = new URL(`dns://${text}`)
   return { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 53) }
 }
 
-/** Asks server after server, twice; resolves with an answer or NXDOMAIN, rejects with the last failure. */
+/** Queries one server after the other, twice; resolves with a response or NXDOMAIN, rejects with the last failure. */
 export async function query(
   name: string,
   type: RecordType,
@@ -73,19 +73,20 @@ async function askServer(name: string, type: RecordType, server: Server, signal:
       signal
     )
     if (reply === 'cut') return overTcp(server, packet, signal)
-    // Consul cuts a long answer without saying so unless told otherwise. Short of space means: better ask again.
+    // By default Consul truncates long responses without the TC flag, so repeat the query if the response is nearly
+    // full.
     if (size > UDP_SIZE * 0.75) return overTcp(server, packet, signal).catch(() => reply)
     return reply
   }
   const reply = await ask(true)
-  // Old servers know no EDNS.
+  // Old servers do not support EDNS.
   return reply.code === 'FORMERR' || reply.code === 'NOTIMP' ? ask(false) : reply
 }
 
 function questionOf(name: string, type: RecordType, extended: boolean): Packet {
   const packet: Packet = {
     type: 'query',
-    id: randomInt(0x10000), // must not be guessed, so not from the injected randomness
+    id: randomInt(0x10000), // unpredictable, so not from the injected randomness
     flags: packets().RECURSION_DESIRED,
     questions: [{ type, name: bare(name), class: 'IN' }]
   }
@@ -101,7 +102,7 @@ function questionOf(name: string, type: RecordType, extended: boolean): Packet {
   return { ...packet, additionals: [{ ...option, flag_do: false, options: [] }] }
 }
 
-/** Null for whatever is no answer to our question: it may be forged, so the wait for the true one goes on. */
+/** Parses a response; null if it is not for this query: it may be forged, so the wait for the true one continues. */
 function accept(message: Buffer, asked: Packet): Reply | 'cut' | null {
   if (message.length < 12 || message.readUInt16BE(0) !== asked.id || (message[2] ?? 0) < 0x80) return null
   const cut = ((message[2] ?? 0) & 0x02) !== 0
@@ -127,7 +128,7 @@ function overUdp({ host, port }: Server, message: Buffer, read: Accept, signal: 
       const reply = read(received)
       if (reply) finish(null, reply)
     })
-    // Connected: the kernel drops datagrams from any other source, and reports a port that nobody listens on.
+    // With a connected socket the kernel drops datagrams from other sources, and reports a closed port.
     socket.connect(port, host)
     return () => socket.close()
   })
@@ -151,7 +152,7 @@ async function overTcp({ host, port }: Server, asked: Packet, signal: AbortSigna
   return reply
 }
 
-/** Settles once; then, or on time-out or abort, everything that `begin` opened is closed. */
+/** Runs `begin` with a timeout; closes everything that it opened when it settles, times out or is aborted. */
 function within(what: string, signal: AbortSignal, begin: (finish: Finish) => () => void): Promise<Reply | 'cut'> {
   return new Promise((resolve, reject) => {
     let over = signal.aborted
@@ -180,5 +181,5 @@ function within(what: string, signal: AbortSignal, begin: (finish: Finish) => ()
   })
 }
 
-/** Names compare without case and final dot. */
+/** Normalizes a name for comparison: lower case, without the final dot. */
 export const bare = (name: string): string => name.replace(/\.$/, '').toLowerCase()

@@ -1,9 +1,9 @@
-/** DNS records → addresses and targets. Pure. */
+/** Pure functions that extract addresses and SRV targets from DNS records. */
 import type { Answer } from 'dns-packet'
 import type { Reply } from './dns-query.ts'
 import { bare } from './dns-query.ts'
 
-/** Records that answer a question, with the time in seconds that they may be kept. */
+/** Records of a response, with their TTL in seconds. */
 export interface Found<T> {
   readonly records: readonly T[]
   readonly ttl: number
@@ -16,14 +16,16 @@ export interface Target {
   readonly weight: number
 }
 
-/** Addresses of one family, behind any number of aliases. */
+/** Returns the addresses of one family, following any number of aliases. */
 export function addressesIn(reply: Reply, name: string, type: 'A' | 'AAAA'): Found<string> {
   return found(byName(reply.answers), name, (record) => (record.type === type ? String(record.data) : null))
 }
 
-/** Returns the function that finds the addresses of a host in a reply, also in its additional section, without a query. */
+/**
+ * Returns a function that looks up a host's addresses in a reply with its additional section, without another query.
+ */
 export function additionalAddresses(reply: Reply): (host: string) => Found<string> {
-  // Once for all hosts: there may be as many of them as records.
+  // Group once for all hosts: there may be as many hosts as records.
   const records = byName([...reply.answers, ...reply.additionals])
   const pick = (record: Answer) => (record.type === 'A' || record.type === 'AAAA' ? String(record.data) : null)
   return (host) => found(records, host, pick)
@@ -33,7 +35,7 @@ export function targetsIn(reply: Reply, name: string): Found<Target> {
   return found(byName(reply.answers), name, (record) => {
     if (record.type !== 'SRV') return null
     const { target, port, priority = 0, weight = 0 } = record.data
-    // The target "." says that the service is decidedly not offered here (RFC 2782).
+    // The target "." means that the service is not available at this domain (RFC 2782).
     return bare(target) === '' || port === 0 ? null : { host: bare(target), port, priority, weight }
   })
 }
@@ -42,12 +44,12 @@ type ByName = ReadonlyMap<string, readonly Answer[]>
 
 const byName = (answers: readonly Answer[]): ByName => Map.groupBy(answers, (record) => bare(record.name))
 
-/** The records of a name, and of those that it is an alias of. */
+/** Returns the records of a name, and of the names that it is an alias of. */
 function found<T>(answers: ByName, name: string, pick: (record: Answer) => T | null): Found<T> {
   const names = new Set([bare(name)])
   const records: T[] = []
   let ttl = Number.POSITIVE_INFINITY
-  // Names that are added on the way are visited, too.
+  // The loop also visits names that are added during it.
   for (const next of names) {
     for (const record of answers.get(next) ?? []) {
       const isAlias = record.type === 'CNAME'
@@ -60,14 +62,14 @@ function found<T>(answers: ByName, name: string, pick: (record: Answer) => T | n
   return { records, ttl }
 }
 
-/** The groups of equal priority, the preferred one (lowest number) first. */
+/** Returns groups of equal priority, the preferred one (lowest number) first. */
 export function byPriority(targets: readonly Target[]): Target[][] {
   return [...Map.groupBy(targets, ({ priority }) => priority)].sort(([a], [b]) => a - b).map(([, group]) => group)
 }
 
 /**
- * RFC 2782 gives weight 0 a very small chance beside others, and equal chances among its like; for the balancer 0
- * means none. So 0 becomes 1, and the others are scaled to 100 at least.
+ * Converts SRV weights for the balancer. In RFC 2782, weight 0 means a very small chance beside others, and equal
+ * chances if all have it; for the balancer 0 means none. So 0 becomes 1, and the others are scaled to at least 100.
  */
 export function scaleWeights(weights: readonly number[]): number[] {
   const least = Math.min(...weights.filter((weight) => weight > 0))

@@ -1,4 +1,4 @@
-/** A/AAAA of a host, and SRV of a service, as instances. */
+/** Resolution of a host's A/AAAA records, or a service's SRV records, to instances. */
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
 import type { ServiceConfig } from '../../../config/schema.ts'
@@ -13,17 +13,17 @@ export type DnsOptions = NonNullable<ServiceConfig['dns']>
 export interface Resolved {
   readonly instances: readonly InstanceSpec[]
   readonly ttl: number
-  /** The DNS server says that the name does not exist (NXDOMAIN): an answer, not a failure. */
+  /** True if the name does not exist (NXDOMAIN), which is no failure. */
   readonly nonexistent: boolean
 }
-/** The system's own lookup (hosts file, search domains) tells no TTL. */
+/** TTL in seconds of the system's own lookup (hosts file, search domains), which has none. */
 const LOOKUP_TTL = 10
 
 export class Resolver {
   readonly #options: DnsOptions
   readonly #servers: () => readonly Server[]
   readonly #signal: AbortSignal
-  /** Last addresses by family and host: one family's failure must not take its instances away. */
+  /** Last addresses by family and host: they stay in use if the query of one family fails. */
   #kept = new Map<string, Found<string>>()
 
   constructor(options: DnsOptions, servers: () => readonly Server[], signal: AbortSignal) {
@@ -42,7 +42,7 @@ export class Resolver {
       const { origin } = new URL(`${scheme}://${isIPv6(address) ? `[${address}]` : address}:${at}`)
       return { id: origin, origin, weight, tags: [], meta: { 'dns-name': name } }
     })
-    // Ties are broken, or the order of the records would make equal sets differ.
+    // Sort ties as well, so that equal sets do not differ by the order of records.
     instances.sort((a, b) =>
       a.id === b.id ? (a.meta['dns-name'] < b.meta['dns-name'] ? -1 : 1) : a.id < b.id ? -1 : 1
     )
@@ -54,7 +54,7 @@ export class Resolver {
     return { places: records.map((address) => ({ address, at: port, weight: 1, name: host })), ttl, nonexistent }
   }
 
-  /** The preferred group of SRV targets of which any has an address. */
+  /** Returns the addresses of the most preferred group of SRV targets that has any. */
   async #services(next: Map<string, Found<string>>): Promise<Places> {
     const { host } = this.#options
     const reply = await query(host, 'SRV', this.#servers(), this.#signal)
@@ -86,7 +86,7 @@ export class Resolver {
   async #addresses(host: string, next: Map<string, Found<string>>): Promise<Found<string>> {
     if (isIP(host)) return { records: [host], ttl: Number.POSITIVE_INFINITY }
     const system = this.#options.server === undefined
-    // A name without a dot is the system's: hosts file, search domains.
+    // The system resolves names without a dot: hosts file, search domains.
     const local = system && !host.includes('.')
     const own = local ? await this.#lookup(host) : null
     if (own) return own
@@ -105,7 +105,7 @@ export class Resolver {
     const families = await Promise.all([this.#family(host, 'A', next), this.#family(host, 'AAAA', next)])
     const records = families.flatMap((family) => family.records)
     const failed = families.find((family) => family.failure !== null)
-    // Half an answer is used, an empty half proves nothing.
+    // If one family fails, the other's addresses are used; if these are empty, the query has failed.
     if (failed && (records.length === 0 || families.every((family) => family.failure !== null))) throw failed.failure
     const ttl = failed ? 0 : Math.min(...families.map((family) => family.ttl))
     return { records, ttl, nonexistent: families.every((family) => family.nonexistent) }
@@ -125,7 +125,7 @@ export class Resolver {
     }
   }
 
-  /** Null when the system knows no such name either, or on close: the call itself cannot be stopped. */
+  /** Looks a name up by the system; null if that fails, or on close, because the lookup itself cannot be cancelled. */
   async #lookup(host: string): Promise<Found<string> | null> {
     const { promise: closed, reject } = Promise.withResolvers<never>()
     const onAbort = () => reject(new Error('closed'))

@@ -1,8 +1,8 @@
 /**
- * Instances from DNS, asked again when the TTL ends. A failure (SERVFAIL, no response) keeps the last set. An empty
- * answer and NXDOMAIN are answers: the service has no instances. While instances are in use, an empty answer must last
- * before it is believed: a DNS server that has just restarted (Consul's, a cluster's) knows its services only after
- * some seconds.
+ * Source of instances from DNS, which is queried again when the TTL ends. After a failure (SERVFAIL, no response) the
+ * last set stays in use. An empty response and NXDOMAIN mean that the service has no instances. While instances are in
+ * use, this must last before it is accepted: a DNS server that has just restarted (Consul's, a cluster's) knows its
+ * services only after some seconds.
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
@@ -16,9 +16,9 @@ import { backoff, messageOf, Publisher, pause } from './loop.ts'
 
 /** Changed by tests only. */
 export const dnsTiming = {
-  /** Pause before the next question while there is no instance to call. */
+  /** Pause before the next query while there is no instance. */
   emptyPause: 2000,
-  /** Time for which an empty answer must last while instances are in use. */
+  /** Time for which an empty response must last while instances are in use. */
   emptyGrace: 5000
 }
 
@@ -33,7 +33,7 @@ export class DnsSource implements Restorable {
   readonly #timing: typeof dnsTiming
   #failures = 0
   #emptySince: number | null = null
-  /** The name does not exist, and that is logged. */
+  /** True if it has been logged that the name does not exist. */
   #nonexistent = false
   #confirmedAt: number | null = null
   #error: string | null = null
@@ -44,7 +44,7 @@ export class DnsSource implements Restorable {
     this.#deps = deps
     this.#counters = counters
     this.#timing = timing
-    // Each question in flight listens; many SRV targets are no leak.
+    // Each query in flight adds a listener; many SRV targets are no leak.
     setMaxListeners(0, this.#abort.signal)
     const own = options.server === undefined ? null : [parseServer(options.server)]
     this.#resolver = new Resolver(options, () => own ?? getServers().map(parseServer), this.#abort.signal)
@@ -81,7 +81,7 @@ export class DnsSource implements Restorable {
     }
   }
 
-  /** Returns how long the answer may be kept. */
+  /** Processes a response; returns the time until the next query. */
   #take({ instances, ttl, nonexistent }: Resolved, publisher: Publisher): number {
     const { log, now } = this.#deps
     const { emptyPause, emptyGrace } = this.#timing
@@ -103,7 +103,7 @@ export class DnsSource implements Restorable {
     return instances.length === 0 ? emptyPause : Math.min(ttl * 1000, this.#options.maxTtl)
   }
 
-  /** Logs that the name does not exist, and that it exists again, once each. */
+  /** Logs once that the name does not exist, and once that it exists again. */
   #logExistence(missing: string | null): void {
     if (this.#nonexistent === (missing !== null)) return
     this.#nonexistent = missing !== null

@@ -1,4 +1,4 @@
-/** Time from the arrival of a change to the first attempt at an instance that it brought. */
+/** Metric of the time from the arrival of a new instance to the first attempt at it. */
 
 import type { Meter } from '../../meter.ts'
 import type { Service } from '../core/service.ts'
@@ -15,7 +15,7 @@ export function timeFirstRequests(service: Service, { meter, now }: Pick<MeshDep
   const histogram = meter
     .histogram({
       name: 'jingwei_mesh_discovery_first_request_seconds',
-      help: 'From the arrival of a change to the first attempt at an instance that it brought.',
+      help: 'Time from the arrival of a new instance to the first attempt at it.',
       labelNames: ['service'],
       buckets: [0.001, 0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300]
     })
@@ -35,7 +35,7 @@ export class FirstRequests implements ServiceState {
 
   update(instances: readonly Instance[]): void {
     const listed = new Set(instances.map(({ endpoint }) => endpoint))
-    // Those found at the start came by no change.
+    // The instances of the first set are not new.
     if (this.#known !== null) for (const endpoint of listed.difference(this.#known)) this.#time(endpoint)
     this.#known = listed
   }

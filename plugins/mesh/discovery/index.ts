@@ -1,4 +1,4 @@
-/** Discovery of instances: one source for each service, of the kind that its configuration names. */
+/** Discovery of instances: one source per service, of the kind that its configuration names. */
 import { createHash } from 'node:crypto'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
 import type { MeshDeps, Source } from '../core/types.ts'
@@ -15,7 +15,7 @@ import { staticSource } from './static.ts'
 
 export interface Discovery {
   source(service: ServiceConfig): Source
-  /** Called when the mesh is there to serve, not only to look. */
+  /** Called when the mesh serves calls, and is not only created to inspect a configuration. */
   attend?(): void
   /** Closes every source that is still open, and the connection to Consul. */
   close(): Promise<void>
@@ -34,7 +34,7 @@ export function createDiscovery(options: DiscoveryOptions, deps: MeshDeps): Disc
   const open = new Set<Source>()
 
   function create(service: ServiceConfig): Source {
-    // Whatever else is configured: the sidecar knows the way.
+    // A sidecar takes precedence over all other sources: it finds the instances itself.
     if (service.mesh.mode === 'sidecar' && service.sidecar) return staticSource([service.sidecar], deps.now)
     if (service.instances) return staticSource(service.instances, deps.now)
     const source = registered(service)
@@ -77,7 +77,9 @@ export function createDiscovery(options: DiscoveryOptions, deps: MeshDeps): Disc
   }
 }
 
-/** Which question a service's instances answer, as what tells it from another and nothing else: not even the token. */
+/**
+ * Returns a digest of the query for a service's instances, so that a snapshot of another query is not used. No token.
+ */
 function identityOf({ consul, dns, mesh, name }: ServiceConfig, agent: ConsulOptions | undefined): string {
   const { host, pathname } = new URL(agent?.url ?? 'http://none')
   const { mode = 'direct', healthCheck } = mesh

@@ -3,9 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConsulOptions } from '../../../config/schema.ts'
 import { asError } from '../../thrown.ts'
 import type { Locality, MeshDeps } from '../core/types.ts'
-import { createAgent } from './consul-ask.ts'
 import { ANSWER_TIMEOUT } from './consul-blocking.ts'
 import { createGet, shownUrl } from './consul-get.ts'
+import { createAgent } from './consul-query.ts'
 import { fields, isText } from './consul-translate.ts'
 import { backoff } from './loop.ts'
 
@@ -14,7 +14,7 @@ export interface LocalityOptions {
   readonly locality?: { readonly datacenter?: string; readonly zone?: string }
 }
 
-/** Between two questions, at most. */
+/** Longest pause between two queries. */
 const LONGEST_PAUSE = 60_000
 const PERMISSION = 'the token needs agent:read, or set discovery.locality'
 
@@ -26,7 +26,7 @@ export class OwnLocality {
   readonly #abort = new AbortController()
   #running: Promise<void> | null = null
 
-  /** `onKnown` is called if `current` changes. */
+  /** Takes a callback, `onKnown`, which is called when `current` changes. */
   constructor({ consul, locality = {} }: LocalityOptions, deps: Pick<MeshDeps, 'log' | 'random'>, onKnown: () => void) {
     const { datacenter = null, zone = null } = locality
     this.current = { datacenter, zone }
@@ -35,7 +35,7 @@ export class OwnLocality {
     this.#onKnown = onKnown
   }
 
-  /** Asks the agent, until it answers, for what is not configured; `wanted`: someone goes by it. */
+  /** Queries the agent until it responds, if a service needs the locality (`wanted`) and it is not configured. */
   start(wanted: boolean): void {
     const { datacenter, zone } = this.current
     if (!wanted || this.#consul === undefined || (datacenter !== null && zone !== null)) return
@@ -80,7 +80,7 @@ export class OwnLocality {
 
 const textOf = (value: unknown) => (isText(value) ? value : null)
 
-/** From `/v1/agent/self`; newer agents have a locality, all of them a meta. */
+/** Reads the locality from `/v1/agent/self`; only newer agents have one, all have node meta. */
 export function localityOf(self: unknown): Locality {
   const { Config, DebugConfig, Meta } = fields(self)
   return {

@@ -1,37 +1,37 @@
-/** Base of the loops of discovery: pauses that neither give up nor spin, and sets of instances published only on change. */
+/** Base of the discovery loops: backoff between retries, metrics, and publication of changed sets of instances. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Meter } from '../../meter.ts'
 import type { InstanceSpec, Source } from '../core/types.ts'
 
 /**
- * Exponential backoff with full jitter, so that gateways that lost the same server do not return in step.
+ * Returns an exponential backoff with full jitter, so that gateways which lost the same server do not retry in step.
  * The first retry comes within `base`.
  */
 export function backoff(failures: number, random: () => number, base = 200, cap = 15_000): number {
   return Math.floor(random() * Math.min(cap, base * 2 ** Math.min(failures - 1, 30)))
 }
 
-/** Resolves after the time, or at once when aborted: the loop looks at its signal anyway. */
+/** Resolves after the time, or at once when aborted; the loop then checks its signal. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   if (ms > 0) await sleep(ms, undefined, { signal }).catch(() => {})
 }
 
 export const messageOf = (error: unknown): string => {
   if (!(error instanceof Error)) return String(error)
-  // A refused connection to a name with two addresses is an AggregateError without a message.
+  // A refused connection to a name with two addresses is an AggregateError with an empty message.
   return error.message || ('code' in error && String(error.code)) || error.name
 }
 
 export type Publish = (instances: readonly InstanceSpec[]) => void
 
-/** A source that may begin with instances known from before, which serve already. */
+/** A source that may start with instances restored from the discovery snapshot, which are in use already. */
 export interface Restorable extends Source {
   start(publish: Publish, restored?: readonly InstanceSpec[]): void
 }
 
-/** Counters of discovery; the age of an answer is measured elsewhere, from `Source.status()`. */
+/** Counters of discovery; the age of the instances is a gauge over `Source.status()`. */
 export interface DiscoveryCounters {
-  /** There from the start, or a rate() cannot see the first step. */
+  /** Creates the series of a service, else rate() misses their first step. */
   begin(service: string): void
   error(service: string): void
   update(service: string): void
@@ -64,14 +64,14 @@ export function discoveryCounters(meter: Meter | null): DiscoveryCounters {
   }
 }
 
-/** Publishes the first set, and then those that differ from the one before: equal answers change nothing. */
+/** Publishes the first set of instances, and then each set that differs from the previous one. */
 export class Publisher {
   readonly #publish: Publish
   readonly #onUpdate: () => void
   #last: string | null
   #size: number
 
-  /** `restored` serve already. */
+  /** Takes the `restored` instances, which are in use already, as the last published set. */
   constructor(publish: Publish, onUpdate: () => void, restored?: readonly InstanceSpec[]) {
     this.#publish = publish
     this.#onUpdate = onUpdate

@@ -1,6 +1,6 @@
 /**
- * The file that keeps instances over a restart: a line that says what it is, a line for each service, and a checksum
- * of all before it, so that neither half a file nor a damaged one is believed.
+ * File format of the discovery snapshot: a line with format and version, a line for each service, and a checksum of all
+ * lines before it, so that an incomplete or damaged file is rejected.
  */
 import { createHash } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
@@ -11,9 +11,9 @@ import type { InstanceSpec } from '../core/types.ts'
 /** One service's instances, as they were last confirmed. */
 export interface Entry {
   readonly service: string
-  /** Says which question the instances answer: to another one they are no answer. */
+  /** Digest of the query whose result the instances are. */
   readonly identity: string
-  /** By the clock on the wall, in milliseconds since 1970. */
+  /** Time of the last confirmation, in milliseconds since 1970. */
   readonly confirmedAt: number
   readonly instances: readonly InstanceSpec[]
 }
@@ -21,7 +21,7 @@ export interface Entry {
 const FORMAT = { format: 'jingwei-discovery', version: 1 }
 const BATCH = 64 * 1024
 
-/** Line by line, so that the event loop is never held for more than a service's. */
+/** Returns the lines one by one, so that serialization blocks the event loop for one service at most. */
 function* linesOf(entries: Iterable<Entry>): Generator<string> {
   const hash = createHash('sha256')
   const line = (value: object) => {
@@ -34,12 +34,12 @@ function* linesOf(entries: Iterable<Entry>): Generator<string> {
   yield `${JSON.stringify({ sha256: hash.digest('hex') })}\n`
 }
 
-/** Either the old file or the new one is there, whole, whenever the machine stops. */
+/** Replaces the file atomically: after a crash there is either the old file or the new one, complete. */
 export async function writeEntries(path: string, entries: Iterable<Entry>): Promise<void> {
   const temporary = temporaryOf(path)
   await rm(temporary, { force: true })
   try {
-    // Exclusively: what lies there, such as somebody's link, is not written through.
+    // Create exclusively, so that a symbolic link at this path is not followed.
     const file = await open(temporary, 'wx', 0o600)
     try {
       let batch = ''
@@ -62,7 +62,7 @@ export async function writeEntries(path: string, entries: Iterable<Entry>): Prom
   await syncFolder(dirname(path))
 }
 
-/** Tries to write a file there; throws if that fails. */
+/** Tries to create a file at the path's folder; throws if that fails. */
 export async function tryToWrite(path: string): Promise<void> {
   const temporary = temporaryOf(path)
   await rm(temporary, { force: true })
@@ -74,13 +74,13 @@ export async function tryToWrite(path: string): Promise<void> {
 const temporaryOf = (path: string) => `${path}.${process.pid}.tmp`
 
 async function syncFolder(folder: string): Promise<void> {
-  // Not every file system can; the file itself is safe by now.
+  // Ignore errors: not every file system supports this, and the file itself is on disk already.
   const handle = await open(folder).catch(() => null)
   await handle?.sync().catch(() => {})
   await handle?.close()
 }
 
-/** Null where there is no file; throws if it is not to be believed. */
+/** Reads the entries; null if there is no file. Throws if the file is damaged. */
 export function readEntries(path: string): Entry[] | null {
   const found = statSync(path, { throwIfNoEntry: false })
   if (found === undefined) return null

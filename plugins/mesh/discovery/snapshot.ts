@@ -1,6 +1,6 @@
 /**
- * Keeps the last instances of each service on disk, so that a gateway that starts while its registry is away serves at
- * once. What was kept serves only until the source's first answer.
+ * The discovery snapshot: the last instances of each service on disk, so that a gateway that starts while its registry
+ * is unavailable can serve at once. Restored instances are used only until the first response of the source.
  */
 import type { Meter } from '../../meter.ts'
 import { asError } from '../../thrown.ts'
@@ -17,9 +17,12 @@ export interface SnapshotOptions {
 
 /** Changed by tests only. */
 export const snapshotTiming = {
-  /** Changes within this time are written together. */
+  /** Time for which changes are collected before they are written. */
   every: 1000,
-  /** At the latest after this time, or a tenth of `maxAge`, all is written again: unchanged is not old. */
+  /**
+   * Time, at most a tenth of `maxAge`, after which an unchanged snapshot is written again with its new confirmation
+   * time.
+   */
   refresh: 900_000
 }
 
@@ -27,9 +30,9 @@ interface Kept {
   readonly identity: string
   readonly source: Source
   instances: readonly InstanceSpec[]
-  /** When what was restored had been confirmed, on the mesh's clock; null where nothing was. */
+  /** Time at which the restored instances had been confirmed, on the mesh's clock; null without restored ones. */
   restoredAt: number | null
-  /** When its service ended, on the mesh's clock; null while it runs. */
+  /** Time at which the service ended, on the mesh's clock; null while it runs. */
   endedAt: number | null
 }
 
@@ -47,7 +50,7 @@ export class Snapshot {
   #timer: NodeJS.Timeout | undefined
   #due = Number.POSITIVE_INFINITY
   #error: string | null = null
-  /** Not told yet. */
+  /** Restored or expired entries that have not been logged yet. */
   #found: { instances: number; age: number }[] = []
 
   constructor(
@@ -64,7 +67,7 @@ export class Snapshot {
     this.#entries = this.#read()
   }
 
-  /** The source, which begins with the instances that were kept as the answer to the same question. */
+  /** Wraps a source so that it starts with the stored instances of the same query, and stores new ones. */
   keeping(service: string, identity: string, source: Restorable): Source {
     const kept: Kept = { identity, source, instances: [], restoredAt: null, endedAt: null }
     this.#kept.set(service, kept)
@@ -90,7 +93,7 @@ export class Snapshot {
     }
   }
 
-  /** From now on the file is written; who only looks leaves it as it is. */
+  /** Enables writing; a process that only inspects the configuration does not change the file. */
   attend(): void {
     if (this.#writes) return
     this.#writes = true
@@ -98,7 +101,7 @@ export class Snapshot {
     this.#write(this.#refresh)
   }
 
-  /** Writes what is known now, so that its age counts from here. */
+  /** Writes the current instances a last time, so that their age counts from now. */
   async close(): Promise<void> {
     clearTimeout(this.#timer)
     if (this.#writes) this.#begin()
@@ -125,9 +128,9 @@ export class Snapshot {
 
   #restore(entry: Entry | undefined, kept: Kept): readonly InstanceSpec[] | undefined {
     if (entry?.identity !== kept.identity) return undefined
-    // A clock that was set back is no proof of youth, but age cannot be negative.
+    // The system clock may have been set back; an age is never negative.
     const age = Math.max(0, this.#wall() - entry.confirmedAt)
-    if (this.#found.length === 0) queueMicrotask(() => this.#tell())
+    if (this.#found.length === 0) queueMicrotask(() => this.#logRestored())
     this.#found.push({ instances: entry.instances.length, age })
     if (age > this.#maxAge) return undefined
     kept.instances = Object.freeze(entry.instances)
@@ -135,8 +138,8 @@ export class Snapshot {
     return kept.instances
   }
 
-  /** One line for all services that start together. */
-  #tell(): void {
+  /** Logs one line for all services that start together. */
+  #logRestored(): void {
     const path = this.#path
     const young = this.#found.filter(({ age }) => age <= this.#maxAge)
     const tooOld = this.#found.length - young.length
@@ -152,7 +155,7 @@ export class Snapshot {
     this.#log.info(fields, 'instances restored from the discovery snapshot; they serve until their registry responds')
   }
 
-  /** After that time, or sooner if that is planned. */
+  /** Schedules a write after this time, unless an earlier one is scheduled. */
   #write(after: number): void {
     const due = this.#now() + after
     if (!this.#writes || due >= this.#due) return
@@ -167,7 +170,7 @@ export class Snapshot {
   #begin(): void {
     this.#due = Number.POSITIVE_INFINITY
     this.#writing = this.#writing.then(async () => {
-      // Instances that no source has confirmed since the file was read are in it already.
+      // If no source has confirmed its instances since the file was read, the file is up to date.
       if (![...this.#kept.values()].some(({ source }) => source.status().confirmedAt !== null)) return
       await writeEntries(this.#path, this.#current()).then(
         () => this.#written(),
@@ -179,13 +182,14 @@ export class Snapshot {
   *#current(): Generator<Entry> {
     for (const [service, kept] of this.#kept) {
       const { identity, source, instances, restoredAt, endedAt } = kept
-      // One that ends with the gateway is kept for the next start; one that the configuration no longer has is forgotten.
+      // A service that ends with the gateway is stored for the next start; one that was removed from the configuration
+      // not.
       if (endedAt !== null && this.#now() - endedAt > this.#timing.refresh) {
         this.#kept.delete(service)
         continue
       }
       const confirmedAt = source.status().confirmedAt ?? restoredAt
-      // No instance is as good as no entry, and not to be taken for an answer.
+      // An empty entry is not stored: it must not count as a response.
       if (confirmedAt === null || instances.length === 0) continue
       yield { service, identity, confirmedAt: Math.round(this.#wall() - (this.#now() - confirmedAt)), instances }
     }
@@ -207,7 +211,7 @@ export class Snapshot {
     return this.#error !== null
   }
 
-  /** Of each service, whether it lives on what was kept. */
+  /** Returns for each service whether its instances are restored ones. */
   restored(): [service: string, restored: boolean][] {
     const lives = ({ restoredAt, endedAt, source }: Kept) =>
       restoredAt !== null && endedAt === null && source.status().confirmedAt === null

@@ -1,4 +1,4 @@
-/** Instances written in the configuration: there from the start, and for good. */
+/** Source of instances that are listed in the configuration. */
 import type { ServiceConfig } from '../../../config/schema.ts'
 import type { InstanceSpec, Source } from '../core/types.ts'
 
@@ -13,7 +13,7 @@ export function staticSource(listed: Listed, now: () => number): Source {
   }
 }
 
-/** An address that is listed twice is one instance; whoever wrote it twice wants it to have both shares. */
+/** Converts the list to instances. An address that is listed twice is one instance with both weights. */
 function specsOf(listed: Listed): InstanceSpec[] {
   const weights = new Map<string, number>()
   for (const entry of listed) {

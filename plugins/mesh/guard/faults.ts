@@ -3,20 +3,20 @@ import { isMadeToRespond } from '../../thrown.ts'
 import { InterceptorFailed } from '../core/errors.ts'
 import type { FaultOwners, Logger } from '../core/types.ts'
 
-/** A user's interceptor in one chain. */
+/** A plugin's interceptor in one chain. */
 export interface Guard {
   readonly name: string
-  /** The plugin that added it, or null where that is not known. */
+  /** Name of the plugin that added the interceptor; null if unknown. */
   readonly plugin: string | null
   readonly per: 'request' | 'attempt'
   readonly service: string
-  /** Longest time for which the interceptor may keep a call to itself, in milliseconds. */
+  /** Longest time in milliseconds for which the interceptor may hold a call without continuing it. */
   readonly holdMs: number
   readonly log: Logger
   readonly owners: FaultOwners | null
 }
 
-/** Tells the errors that an interceptor makes in one call from those that it only passes on. */
+/** Distinguishes errors of an interceptor in one call from errors of other layers that it passes on. */
 export class Faults {
   readonly #guard: Guard
   readonly #caller: Caller | undefined
@@ -38,21 +38,21 @@ export class Faults {
     this.#foreign.add(error)
   }
 
-  /** Records an error of the interceptor, which its handler may yet deal with. */
+  /** Records an error of the interceptor, which its handler may still handle. */
   own(error: Error, where: string): void {
     if (this.#foreign?.has(error) || this.#own?.has(error)) return
     this.#own ??= new Map()
     this.#own.set(error, where)
   }
 
-  /** The callback that threw the error. */
+  /** Returns the name of the callback that threw the error. */
   originOf(error: Error): string | undefined {
     return this.#own?.get(error)
   }
 
   /**
-   * Returns the error for the layer above, and logs a fault. An error with a status is a response that the interceptor
-   * chose, as in Fastify; it is a fault only with a 5xx that was not made to be a response.
+   * Returns the error for the layer above, and logs it if it is a fault. An error with a `statusCode` is a response
+   * that the interceptor chose, as in Fastify; it is a fault only if it is a 5xx and was not created to be a response.
    */
   passOn(error: Error, where: string): Error {
     if (this.#foreign?.has(error)) return error
@@ -63,7 +63,7 @@ export class Faults {
     return chosen ? error : failure
   }
 
-  /** Once for each call. */
+  /** Logs the first fault of a call. */
   #log(failure: InterceptorFailed): void {
     if (this.#logged) return
     this.#logged = true

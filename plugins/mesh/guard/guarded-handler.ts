@@ -8,8 +8,8 @@ import { isBorrowing } from '../http/borrowing.ts'
 import type { Interception } from './interception.ts'
 
 /**
- * Calls a handler of a user's interceptor. As undici does, it turns what the handler throws into the handler's own
- * `onResponseError`; undici's `retry` relies on that. What is thrown there, or rejected too late, ends the call.
+ * Calls a handler of a plugin's interceptor. As in undici, an error that the handler throws goes to the handler's own
+ * `onResponseError`; undici's `retry` relies on that. An error thrown there, or a later rejection, fails the call.
  */
 export class GuardedHandler implements DispatchHandler, DispatchController {
   declare borrows: DispatchHandler['borrows']
@@ -18,10 +18,10 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
   reason: Error | null = null
   readonly #handler: DispatchHandler
   readonly #interception: Interception
-  /** Context in which the interceptor has dispatched. */
+  /** Async context in which the interceptor called `dispatch`. */
   readonly #asyncContext: AsyncResource
   #source: DispatchController | null = null
-  /** The response is complete, has failed, or is an upgraded connection: nothing more comes from below. */
+  /** The response is complete, has failed, or is an upgraded connection: no events follow from below. */
   #over = false
   #failed = false
   #responds = false
@@ -57,8 +57,7 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
   }
 
   /**
-   * Aborts also after the end, where undici ignores it: the interceptor may hold the response back and end it like
-   * this.
+   * Aborts even after the end, where undici ignores it: the interceptor may hold the response back and end it this way.
    */
   abort(given?: Error): void {
     const reason = given === undefined ? new errors.RequestAbortedError() : asError(given)
@@ -68,7 +67,7 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
     this.#end(reason, 'controller.abort')
   }
 
-  /** A response has begun and is paused: nothing more comes before it is resumed. */
+  /** True if a response has begun and is paused: no events follow until it resumes. */
   get isStopped(): boolean {
     return this.paused && this.#responds
   }
@@ -158,12 +157,12 @@ export class GuardedHandler implements DispatchHandler, DispatchController {
       this.#interception.fail(method, error)
       return
     }
-    // As in undici: after the end it is no abort, and the handler may start anew.
+    // As in undici, an error after the end is no abort, and the handler may dispatch again.
     this.aborted = !this.#over
     this.#end(error, method)
   }
 
-  /** Ends the response for a reason of the interceptor, or of a layer above. */
+  /** Fails the response because of the interceptor or a layer above. */
   #end(reason: Error, where: string): void {
     this.#interception.blame(where, reason)
     this.reason = reason

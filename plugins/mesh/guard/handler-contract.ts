@@ -6,8 +6,8 @@ const ofResponses = ['onRequestStart', 'onResponseStart', 'onResponseData', 'onR
 const ofUpgrades = ['onRequestStart', 'onRequestUpgrade', 'onResponseError'] as const
 
 /**
- * Throws where undici would: a handler that lacks a method, such as one of undici's former contract (`onConnect`,
- * `onHeaders`, `onError`), would never learn how its call ended.
+ * Throws as undici does if a handler lacks a method. A handler with undici's former methods (`onConnect`, `onHeaders`,
+ * `onError`), for example, would never get the end of its call.
  */
 export function assertHandler(handler: DispatchHandler, upgrade: boolean): void {
   for (const method of upgrade ? ofUpgrades : ofResponses) {
@@ -15,7 +15,7 @@ export function assertHandler(handler: DispatchHandler, upgrade: boolean): void 
   }
 }
 
-/** Returns the bytes of a chunk, or null where it is neither text nor bytes. */
+/** Returns the bytes of a chunk; null if it is neither a string nor bytes. */
 export function bytesOf(chunk: unknown): Buffer | null {
   if (Buffer.isBuffer(chunk)) return chunk
   if (typeof chunk === 'string') return Buffer.from(chunk)
@@ -23,13 +23,13 @@ export function bytesOf(chunk: unknown): Buffer | null {
 }
 
 /**
- * The order of a response's events and the size of its body. Bytes beyond the Content-Length would be read as the next
- * response on the client's connection; for bytes that are missing, the client would wait.
+ * Checks the order of a response's events and the length of its body. Bytes beyond the Content-Length would be parsed
+ * as the next response on the client's connection; for missing bytes, the client would wait.
  */
 export class ResponseContract {
   readonly #method: string
   #started = false
-  /** Bytes still to come; -1 where the length is not known or there is no body. */
+  /** Remaining bytes of the body; -1 if the length is unknown or there is no body. */
   #left = -1
 
   constructor(method: string) {

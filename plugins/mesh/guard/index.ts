@@ -11,15 +11,15 @@ import { Interception } from './interception.ts'
 
 type Names = Pick<Guard, 'name' | 'plugin' | 'per'>
 
-/** The calls that an interceptor is for; null: all. */
+/** Restriction of an interceptor to the calls of some routes and services; null: all. */
 export interface Only {
   readonly routes: ReadonlySet<string> | null
   readonly services: ReadonlySet<string> | null
 }
 
 /**
- * Composes a user's interceptor so that its faults end its own call and nothing else. An `Interception` stands between
- * the interceptor and the layer above, a `GuardedHandler` between each handler that it dispatches and the layer below.
+ * Composes a plugin's interceptor so that its faults fail only its own call. An `Interception` is between the
+ * interceptor and the layer above, a `GuardedHandler` between each handler that it dispatches and the layer below.
  */
 export function guarded(interceptor: Interceptor, names: Names, { routes, services }: Only): Layer {
   return (service, policy, { log, owners = null }) => {
@@ -27,17 +27,17 @@ export function guarded(interceptor: Interceptor, names: Names, { routes, servic
     const holdMs = names.per === 'request' ? policy.timeout : (policy.attemptTimeout ?? policy.timeout)
     const guard: Guard = { ...names, service: service.name, holdMs, log, owners }
     return (dispatch) => {
-      /** Entered last, for an interceptor that dispatches `opts` of its own making. */
+      /** Call that is entering the interceptor, for an interceptor that dispatches `opts` of its own making. */
       let entered: Interception | null = null
       const below: Dispatch = (opts, handler) => {
         assertHandler(handler, Boolean(opts.upgrade))
         const interception = opts.interception?.guard === guard ? opts.interception : entered
         if (interception === null) throw new Error('dispatch() needs the opts that the interceptor was given')
-        // The interceptor may have entered a context of its own: its handler is called there, and so are those below.
+        // The interceptor may have entered an async context of its own: its handler and the layers below run there.
         const asyncContext = new AsyncResource('jingwei.interceptor')
         const guardedHandler = new GuardedHandler(handler, interception, asyncContext)
         const { route, request } = interception.opts
-        // The interceptors further in need them, also of one that dispatches `opts` of its own making.
+        // Inner interceptors need route and request, even if this one dispatches `opts` of its own making.
         interception.outside(() => guardedHandler.begin(dispatch, { route, request, ...opts, asyncContext }))
         return true
       }
@@ -56,7 +56,7 @@ export function guarded(interceptor: Interceptor, names: Names, { routes, servic
   }
 }
 
-/** Composes a layer of a user's: its interceptor is guarded, and faults of the layer itself are faults of its calls. */
+/** Composes a plugin's layer: its interceptor is guarded, and faults of the layer itself fail its calls. */
 export function containedLayer(layer: Layer, names: Names): Layer {
   return (service, policy, context) => {
     const of = { ...names, service: service.name, log: context.log }
@@ -67,7 +67,7 @@ export function containedLayer(layer: Layer, names: Names): Layer {
   }
 }
 
-/** Contains what a user's concern says of the requests that it sends again: a fault of it is one of its calls. */
+/** Contains faults of `repeats` of a plugin's concern: they fail its calls. */
 export function containedRepeats(repeats: Repeats, names: Names): Repeats {
   return (policy, service, context) => {
     const of = { ...names, service: service.name, log: context.log }
@@ -100,14 +100,14 @@ function compose(interceptor: Interceptor, below: Dispatch, guard: Guard): Dispa
   })
 }
 
-/** Whose code runs, and for which request if for one. */
+/** Origin of a fault: the plugin's interceptor and, if known, the request. */
 interface Origin extends Names {
   readonly service: string
   readonly log: Logger
   readonly requestId?: string | undefined
 }
 
-/** Runs code of a user's. What it throws is logged, and thrown on as a fault of the plugin. */
+/** Runs a plugin's code. Logs an error that it throws, and rethrows it as a fault of the plugin. */
 function contained<T>(of: Origin, where: string, code: () => T): T {
   try {
     return code()

@@ -11,30 +11,30 @@ import type { Guard } from './faults.ts'
 import { Faults } from './faults.ts'
 import { bytesOf, ResponseContract } from './handler-contract.ts'
 
-/** A call that the interceptor has dispatched, as the interception sees it. */
+/** View of a handler that the interceptor has dispatched. */
 interface Dispatched {
-  /** A response has begun and is paused: nothing more comes before it is resumed. */
+  /** True if a response has begun and is paused: no events follow until it resumes. */
   readonly isStopped: boolean
   readonly awaitsBody: boolean
   abort(reason: Error): void
 }
 
 /**
- * One call on its way through a user's interceptor: the handler that the interceptor is given, and the controller of
- * the layer above. Whatever the interceptor does, the layer above gets one response, whole or failed, in bounded time.
+ * One call through a plugin's interceptor: the handler that the interceptor gets, and the controller of the layer
+ * above. Whatever the interceptor does, the layer above gets one response, complete or failed, in bounded time.
  */
 export class Interception extends StableHandler implements FaultOwner {
   readonly guard: Guard
-  /** Options that the interceptor was given. */
+  /** Options that were passed to the interceptor. */
   readonly opts: DispatchOptions
   readonly faults: Faults
   readonly #contract: ResponseContract
-  /** Dispatched by the interceptor and still in progress. */
+  /** Handlers that the interceptor has dispatched and that are in progress. */
   readonly #below = new Set<Dispatched>()
   #started = false
-  /** Why the call failed. */
+  /** Error of the call; null if it has not failed. */
   #failure: Error | null = null
-  /** The connection that the interceptor was given, and the one that it passed on. */
+  /** Upgraded connection that the interceptor received, and the one that it passed on. */
   #received: Duplex | null = null
   #upgraded: Duplex | null = null
   #hold: NodeJS.Timeout | null = null
@@ -62,18 +62,18 @@ export class Interception extends StableHandler implements FaultOwner {
       () => inner({ ...opts, interception: this }, this),
       (error) => this.fail('dispatch', error)
     )
-    // The layers above get their controller and start their timers, also while the interceptor waits for something.
+    // Start now, so that the layers above get their controller and start their timers while the interceptor waits.
     if (isCall && !this.#started && !this.over) this.#above(() => this.next.onRequestStart?.(this, {}))
     this.settle()
   }
 
-  /** The call is over. An attempt that was passed over for another may still end by itself. */
+  /** Called when the call is over. An attempt that another one replaced may still end by itself. */
   #abandon(): void {
     const { aborted, reason } = this.opts.call!
     if (aborted || this.#below.size === 0) this.abort(reason ?? new Error('the call is over'))
   }
 
-  /** Runs code of the interceptor. `onThrown` gets what it throws, now or as a rejection. */
+  /** Runs code of the interceptor. `onThrown` gets an error that it throws, or with which its promise rejects. */
   inside(code: () => unknown, onThrown: (error: Error) => void): void {
     const { owners } = this.guard
     try {
@@ -84,19 +84,19 @@ export class Interception extends StableHandler implements FaultOwner {
     }
   }
 
-  /** As `inside`, in the call's async context. */
+  /** Runs code as `inside` does, in the call's async context. */
   #inContext(code: () => unknown, onThrown: (error: Error) => void): void {
     this.opts.asyncContext!.runInAsyncScope(() => this.inside(code, onThrown))
   }
 
-  /** Runs code of the gateway that the interceptor called: its timers and sockets are not the interceptor's. */
+  /** Runs code of the gateway inside the interceptor, without attributing its timers and sockets to the plugin. */
   outside(code: () => void): void {
     const { owners } = this.guard
     if (owners === null) code()
     else owners.run(null, code)
   }
 
-  /** Calls the layer above. What that throws ends the call, and is not the interceptor's fault. */
+  /** Calls the layer above. An error that it throws fails the call, and is no fault of the interceptor. */
   #above(code: () => void): void {
     try {
       this.outside(code)
@@ -104,12 +104,12 @@ export class Interception extends StableHandler implements FaultOwner {
       const error = asError(thrown)
       this.faults.foreign(error)
       if (!this.over) this.#conclude(error)
-      // As undici does where a handler throws at the end.
+      // As undici does if a handler throws at the end.
       else this.outside(() => this.next.onResponseError?.(this, error))
     }
   }
 
-  /** Returns why the call failed, or null if it may be dispatched. */
+  /** Registers a dispatched handler. Returns the error of the call if it has failed, else null. */
   dispatched(handler: Dispatched): Error | null {
     if (this.#failure !== null) return this.#failure
     this.#below.add(handler)
@@ -122,7 +122,9 @@ export class Interception extends StableHandler implements FaultOwner {
     if (upgraded !== null) this.#received = upgraded
   }
 
-  /** Starts the timer if only the interceptor can continue the call: nothing is in progress below, or it has paused that. */
+  /**
+   * Starts the timer if only the interceptor can continue the call: all its handlers have ended or are paused by it.
+   */
   settle(): void {
     if (this.over || this.paused) return
     for (const handler of this.#below) if (!handler.isStopped) return
@@ -146,21 +148,21 @@ export class Interception extends StableHandler implements FaultOwner {
     this.#hold = null
   }
 
-  /** Records an error of the interceptor; if its handler passes it on, that ends the call. */
+  /** Records an error of the interceptor; if its handler passes it on, the call fails. */
   blame(where: string, error: Error): void {
     this.faults.own(error, where)
     if (this.over) this.faults.passOn(error, where)
   }
 
-  /** An interceptor may refuse or fail a call as a layer of the mesh or the network would: that is no fault. */
+  /** Records an error that the interceptor chose: one with a code of the mesh or the network is no fault. */
   chosen(error: Error): void {
     if (isNamed(error)) this.faults.foreign(error)
   }
 
-  /** Ends the call, if it is not over, for a fault of the interceptor. */
+  /** Fails the call, if it is not over, because of a fault of the interceptor. */
   fail(where: string, error: Error): void {
     const failure = this.faults.passOn(error, where)
-    // A layer above that has aborted gets its own reason.
+    // If a layer above has aborted, its own reason takes precedence.
     if (!this.over) this.#conclude(this.reason ?? failure)
   }
 
@@ -177,7 +179,7 @@ export class Interception extends StableHandler implements FaultOwner {
     this.#above(() => this.next.onResponseError?.(this, error))
   }
 
-  /** False for a fault, which is the interceptor's unless its call had failed: nobody may have told it yet. */
+  /** Returns whether an event is valid; an invalid one is a fault, unless the call has failed already. */
   #accepts(method: string, fault: Error | null): boolean {
     if (fault !== null && this.#failure === null) this.fail(method, fault)
     return fault === null
@@ -196,7 +198,7 @@ export class Interception extends StableHandler implements FaultOwner {
       ? this.faults.passOn(new Error('the interceptor did not continue the call in time'), 'continue')
       : given
     this.faults.foreign(reason)
-    // The controller may be of the interceptor's making.
+    // The controller below may be one that the interceptor created.
     this.#inContext(
       () => super.abort(reason),
       () => {}

@@ -8,17 +8,17 @@ import { healthCheck, InstanceCheck } from './instance-check.ts'
 import type { Probe } from './probe.ts'
 import { probeOf } from './probe.ts'
 
-/** Checks of a service under way at a time; the rest wait for their turn. */
+/** Most concurrent checks of a service; further ones are queued. */
 const mostAtOnce = 128
-/** New instances are asked within this much time each, at most within an interval. */
+/** Time per new instance over which their first checks are spread, at most over an interval. */
 const spreadMs = 50
 
 const activeChecks = new StateKey<ActiveChecks>(healthCheck)
 
 /**
- * Asks the instances themselves how they are, besides what their registry says. An instance serves from the start.
- * Where Consul has vouched for it, `unhealthyThreshold` failures take it out; elsewhere nobody has looked yet, so its
- * first check decides.
+ * Starts active checks of a service's instances, besides those of the registry. An instance is used from the start. If
+ * it has passed Consul's checks, it becomes unavailable after `unhealthyThreshold` failures; otherwise its first check
+ * decides.
  */
 export function activeCheck(service: Service, { meter, now, random, stalledMs }: MeshDeps): void {
   const options = service.config.mesh.healthCheck
@@ -41,7 +41,7 @@ export function activeCheck(service: Service, { meter, now, random, stalledMs }:
   })
 }
 
-/** The checks of all instances of a service: begun with an instance, ended with it. */
+/** Active checks of all instances of a service; each starts and ends with its instance. */
 export class ActiveChecks implements ServiceState {
   readonly #checks = new Map<Endpoint, InstanceCheck>()
   readonly #context: CheckContext

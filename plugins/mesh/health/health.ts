@@ -1,6 +1,6 @@
 import type { Health } from '../core/types.ts'
 
-/** The health of one address, for as long as the service has it. */
+/** Health of one address, for as long as it is an instance of the service. */
 export class InstanceHealth implements Health {
   readonly #obstacles = new Map<string, string>()
   readonly #onFlip: (available: boolean, concern: string, reason: string) => void
@@ -8,7 +8,7 @@ export class InstanceHealth implements Health {
   readonly #now: () => number
   readonly #onProof: ((begunMs: number) => void)[] = []
 
-  /** `onFlip` is called when `available` changes, with the concern and the reason that changed it. */
+  /** Takes a callback, `onFlip`, for changes of `available`, with the concern and its reason. */
   constructor(now: () => number, onFlip: (available: boolean, concern: string, reason: string) => void) {
     this.#now = now
     this.#onFlip = onFlip

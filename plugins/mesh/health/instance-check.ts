@@ -7,14 +7,14 @@ export const healthCheck = 'health-check'
 /** Dependencies that the checks of an instance share. */
 export interface CheckContext extends Pick<MeshDeps, 'now' | 'random'> {
   readonly options: HealthCheckOptions
-  /** Its registry has looked at the instance already: one failure more is not yet proof of anything. */
+  /** True if the instance has passed its registry's checks, so that a single failure does not decide. */
   readonly vouched: boolean
   readonly count: (outcome: 'success' | 'failure') => void
-  /** It is time: starts the check as soon as there is room. */
+  /** Called when a check is due; starts it as soon as fewer than the limit run. */
   readonly due: (check: InstanceCheck) => void
 }
 
-/** The checks of one instance, one after the other, and what follows from them. */
+/** Consecutive checks of one instance, and its health by their results. */
 export class InstanceCheck {
   ended = false
   readonly #endpoint: Endpoint
@@ -38,21 +38,21 @@ export class InstanceCheck {
     this.#timer = setTimeout(() => this.#context.due(this), ms).unref()
   }
 
-  /** `done` is called once, also if the check ends early. */
+  /** Runs a check; `done` is called once, even if the check is cancelled. */
   run(done: () => void): void {
     const begunMs = this.#context.now()
     let over = false
-    const callOff = this.#probe((failure, isLocal = false) => {
+    const cancelProbe = this.#probe((failure, isLocal = false) => {
       over = true
       this.#cancel = null
-      // A check for which this process had no resource says nothing of the instance.
+      // Ignore the result of a check that failed for lack of a resource of this process.
       if (!isLocal) this.take(failure, begunMs)
       if (!this.ended) this.after(this.#pause())
       done()
     })
     if (over) return
     this.#cancel = () => {
-      callOff()
+      cancelProbe()
       done()
     }
   }
@@ -81,7 +81,7 @@ export class InstanceCheck {
     if (!this.#out) health.prove(begunMs)
   }
 
-  /** The interval, varied so that gateways do not march in step. */
+  /** Returns the interval with jitter, so that gateways do not check in step. */
   #pause(): number {
     const { options, random } = this.#context
     return options.interval * (1 + options.jitter * (2 * random() - 1))

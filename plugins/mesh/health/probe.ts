@@ -5,28 +5,28 @@ import { Pool } from '../http/pool.ts'
 import type { HealthCheckOptions } from './options.ts'
 
 /**
- * Checks one address once. `done` gets null or what is wrong, and whether that is a shortage of this process, which
- * says nothing of the instance. Returns a function that cancels the check; `done` is then not called.
+ * Checks one address once. `done` gets null or the failure, and whether it is a shortage of this process, which is not
+ * attributed to the instance. Returns a function that cancels the check; `done` is then not called.
  */
 export type Probe = (done: (failure: string | null, isLocal?: boolean) => void) => () => void
 
-/** More of an answer is not read: the status says enough. */
+/** Most bytes of a response that are read; the status decides. */
 const mostBytes = 64 * 1024
 
 /**
- * A probe with a connection of its own, closed again: it shows that the instance takes new ones, and a full pool
- * looks no more sick than it is.
+ * Builds a probe that uses a new connection each time: it shows that the instance accepts connections, and a full pool
+ * does not make the instance look unhealthy.
  */
 export function probeOf(origin: string, options: HealthCheckOptions, open: Open, stalledMs = () => 0): Probe {
-  const ask = options.type === 'tcp' ? tcp(open) : http(origin, options, open)
+  const check = options.type === 'tcp' ? tcp(open) : http(origin, options, open)
   const name = options.type === 'tcp' ? 'TCP check' : `GET ${options.path}`
   return (done) => {
     let over = false
-    let cut: (() => void) | null = null
+    let close: (() => void) | null = null
     const end = () => {
       over = true
       clearTimeout(timer)
-      cut?.()
+      close?.()
     }
     const finish = (failure: string | null, isLocal = false) => {
       if (over) return
@@ -34,16 +34,16 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open,
       done(failure, isLocal)
     }
     const stalledBeforeMs = stalledMs()
-    // If this process was blocked, the response may be there and unread: that is read first. And the request may not
-    // have left in time, so that the lack of a response says nothing.
+    // If the event loop was blocked, the response may have arrived unread, so read first. The request may also have
+    // been sent too late; then the lack of a response is ignored.
     const expired = () => {
       const wasBlocked = stalledMs() > stalledBeforeMs
       setImmediate(() => finish(`${name}: no response within ${options.timeout} ms`, wasBlocked))
     }
     const timer = setTimeout(expired, options.timeout).unref()
     try {
-      cut = ask(finish)
-      if (over) cut()
+      close = check(finish)
+      if (over) close()
     } catch (error) {
       finish(describe(error as Error))
     }
@@ -51,9 +51,9 @@ export function probeOf(origin: string, options: HealthCheckOptions, open: Open,
   }
 }
 
-type Ask = (finish: (failure: string | null, isLocal?: boolean) => void) => () => void
+type Check = (finish: (failure: string | null, isLocal?: boolean) => void) => () => void
 
-function tcp(open: Open): Ask {
+function tcp(open: Open): Check {
   return (finish) => {
     const socket = open((error, connected) => {
       connected?.destroy()
@@ -64,14 +64,14 @@ function tcp(open: Open): Ask {
   }
 }
 
-function http(origin: string, { path, host, statuses }: HealthCheckOptions, open: Open): Ask {
+function http(origin: string, { path, host, statuses }: HealthCheckOptions, open: Open): Check {
   const expected = statusRanges(statuses)
   const headers = { 'user-agent': 'jingwei-health-check', ...(host !== undefined && { host }) }
   return (finish) => {
     const pool = new Pool({ host: new URL(origin).host, connections: 1, direct: false, open, onWait: () => undefined })
     pool.dispatch(
       { path, method: 'GET', headers, reset: true },
-      new AnswerHandler((status, error) => {
+      new ResponseHandler((status, error) => {
         if (error !== null) {
           const failure = status === 0 ? describe(error) : `GET ${path}: ${describe(error)}`
           finish(failure, classify(error, false) === 'local')
@@ -82,7 +82,7 @@ function http(origin: string, { path, host, statuses }: HealthCheckOptions, open
   }
 }
 
-class AnswerHandler implements DispatchHandler {
+class ResponseHandler implements DispatchHandler {
   readonly #done: (status: number, error: Error | null) => void
   #status = 0
   #bytes = 0
@@ -130,7 +130,7 @@ const words: Readonly<Record<string, string>> = {
   UND_ERR_SOCKET: 'connection closed before the end of the response'
 }
 
-/** In the words of the network's own error, which says more than its translation. */
+/** Describes the original network error, which is more specific than its translation to a code of the mesh. */
 function describe(error: Error): string {
   const cause = (error instanceof ConnectionError ? error.cause : error) as Error & { code?: string }
   return words[cause.code ?? ''] ?? cause.message.slice(0, 200)

@@ -87,7 +87,7 @@ class HeadFields {
     }
     const value = typeof given === 'string' ? given : String(given)
     if (notInValue.test(value)) throw new InvalidArgumentError(`invalid ${name} header`)
-    if (special.has(name.length) && this.#takes(name.toLowerCase(), value)) return
+    if (special.has(name.length) && this.#handles(name.toLowerCase(), value)) return
     this.text += `${name}: ${value}\r\n`
   }
 
@@ -95,7 +95,7 @@ class HeadFields {
    * Checks a header of the connection or of the framing, which is written elsewhere; returns false for any other
    * header.
    */
-  #takes(name: string, value: string): boolean {
+  #handles(name: string, value: string): boolean {
     switch (name) {
       case 'host':
         if (this.host !== null) throw new InvalidArgumentError('duplicate host header')
@@ -134,7 +134,7 @@ function learn(name: unknown): void {
   if (sound.size < mostSound && name.length <= 64) sound.add(name)
 }
 
-/** Lengths of the names that `#takes` handles; names of other lengths need no lookup. */
+/** Lengths of the names that `#handles` handles; names of other lengths need no lookup. */
 const special = new Set(
   ['host', 'content-length', 'connection', 'expect', 'transfer-encoding', 'keep-alive', 'upgrade'].map((n) => n.length)
 )

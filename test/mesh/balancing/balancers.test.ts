@@ -136,7 +136,7 @@ t.test('all policies say what they think of an instance', async (t) => {
     'round-robin': { weight: 3, share: 0.75 },
     random: { weight: 3, share: 0.75 },
     'least-request': { weight: 3, active: 6, score: 2 },
-    'peak-ewma': { weight: 3, active: 6, score: 'awaiting its first answer' }
+    'peak-ewma': { weight: 3, active: 6, score: 'awaiting its first response' }
   }
   for (const policy of policies) {
     const among = instances([3, 1], [6, 0])

@@ -48,7 +48,7 @@ t.test('a certificate that cannot be verified is logged once, and so is that it 
   const { url, server } = await secure(t, ours.issue('late', { san: 'IP:127.0.0.1', days: -1 }))
   const { log, lines } = logged()
   const mesh = calling(t, url, { ca: ours.file }, { log })
-  const told = () => lines.filter(({ message }) => message.startsWith('certificate of the instance'))
+  const told = () => lines.filter(({ message }) => message.startsWith('certificate of https:'))
   for (let i = 0; i < 3; i++) t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
   const about = { service: 'orders', instance: url }
   t.match(told(), [{ level: 'error', fields: { ...about, cause: 'CERT_HAS_EXPIRED' } }])

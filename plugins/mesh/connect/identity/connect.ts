@@ -1,6 +1,6 @@
 /**
- * Identity of the gateway in Consul Connect: its leaf certificate and the roots that it trusts, both watched. A change of
- * either makes new credentials, which new connections use; while Consul is away the last ones stay.
+ * Identity of the gateway in Consul Connect: its leaf certificate and the roots that it trusts, both watched. A change
+ * of either creates new credentials for new connections; while Consul is unavailable, the last ones stay in use.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
 import { asError } from '../../../thrown.ts'
@@ -24,9 +24,9 @@ interface Roots {
 
 export class ConnectIdentity implements CredentialSource {
   credentials: Credentials | null = null
-  /** From the roots; null until they are known. */
+  /** Trust domain of the roots; null until they are known. */
   trustDomain: string | null = null
-  /** The agent's own, from the leaf. */
+  /** Datacenter of the agent, from the leaf certificate. */
   datacenter: string | null = null
   #uri: string | null = null
   #leaf: Leaf | null = null
@@ -84,13 +84,13 @@ export class ConnectIdentity implements CredentialSource {
     for (const watch of this.#watches) watch.start()
   }
 
-  /** Now or later, once there are credentials. */
+  /** Calls back once there are credentials; at once if there are. */
   whenReady(then: () => void): void {
     if (this.credentials !== null) then()
     else this.#waiting.push(then)
   }
 
-  /** Why there are no credentials, or none newer; null while all is well. */
+  /** Reason why there are no credentials, or no newer ones; null without an error. */
   get error(): string | null {
     const [first] = this.#errors.values()
     return first ?? (this.credentials === null ? 'Consul has not responded yet' : null)
@@ -103,7 +103,7 @@ export class ConnectIdentity implements CredentialSource {
   #renew(): void {
     const [leaf, roots] = [this.#leaf, this.#roots]
     if (leaf === null || roots === null) return
-    // Without the intermediates that Consul lists for a rotated root: peers send theirs along.
+    // Intermediates that Consul lists for a rotated root are not needed: peers send theirs.
     this.credentials = credentialsOf({ ca: roots.ca, cert: leaf.cert, key: leaf.key })
     this.trustDomain = roots.trustDomain
     this.datacenter = parseSpiffe(leaf.uri)?.datacenter ?? null
@@ -145,7 +145,7 @@ function leafOf(body: unknown): Leaf {
   return { cert, key, uri }
 }
 
-/** All of them: after a rotation services show certificates of the old root until theirs are renewed. */
+/** Returns all roots: after a rotation, services have certificates of the old root until theirs are renewed. */
 function rootsOf(body: unknown): Roots {
   const { TrustDomain: trustDomain, Roots: listed } = body as Record<string, unknown>
   const certs = Array.isArray(listed) ? listed.map((root: { RootCert?: unknown }) => root.RootCert) : []

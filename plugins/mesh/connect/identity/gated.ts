@@ -1,7 +1,7 @@
 import type { Source } from '../../core/types.ts'
 import type { ConnectIdentity } from './connect.ts'
 
-/** A source that says nothing until the gateway can show who it is: a call would only fail at the first instance. */
+/** Wraps a source so that it starts only when the gateway has a client certificate; calls without one would fail. */
 export function gated(source: Source, identity: Pick<ConnectIdentity, 'credentials' | 'error' | 'whenReady'>): Source {
   let closed = false
   return {

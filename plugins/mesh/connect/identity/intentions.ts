@@ -1,7 +1,7 @@
 /**
- * Services that Consul's intentions let the gateway call. One query for all services, about the gateway as the source,
- * asked again every few seconds: no Consul holds it until the answer changes. Which intention governs is decided as
- * Consul does, by precedence; what only a sidecar can decide is left to it.
+ * Permissions of the gateway to call services, by Consul's intentions. One query for all services, with the gateway as
+ * the source, is repeated every few seconds: Consul has no blocking query for it. The governing intention is chosen by
+ * precedence, as Consul does; decisions that only a sidecar can make are left to it.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
 import { asError } from '../../../thrown.ts'
@@ -13,10 +13,12 @@ import { Watch } from './watch.ts'
 /** Changed by tests only. */
 export const intentionTiming = { every: 5000 }
 
-/** `unknown`: Consul has not said, or the intention looks at more than who is calling; the sidecar decides. */
+/**
+ * Result for one destination. `unknown`: Consul has not responded, or the intention depends on more than the source.
+ */
 export type Verdict = 'allowed' | 'denied' | 'unknown'
 
-/** One destination's, kept up to date. */
+/** Permission for one destination, kept up to date. */
 export interface Permission {
   verdict: Verdict
 }
@@ -53,7 +55,7 @@ export class Intentions {
     this.#watch = new Watch(question, get, consul, deps)
   }
 
-  /** The same object for the same destination, and current from then on. */
+  /** Returns the permission for a destination; the object is shared and updated. */
   to(destination: string): Permission {
     const known = this.#permissions.get(destination)
     if (known !== undefined) return known
@@ -82,7 +84,7 @@ export class Intentions {
       if (intention === null) open.push(name)
       else this.#decide(name, intention.verdict)
     }
-    // Nothing is said of these: the default, which is the same for all.
+    // Destinations without an intention have the default, which is the same for all.
     const [first] = open
     const otherwise = first === undefined ? 'unknown' : await this.#default(first)
     for (const name of open) this.#decide(name, otherwise)
@@ -117,7 +119,7 @@ export class Intentions {
   }
 }
 
-/** The one that decides, or null. At equal precedence Consul's own order, which is that of its answer. */
+/** Returns the governing intention or null. At equal precedence the first in Consul's list wins. */
 function governing(listed: readonly Intention[], destination: string, namespace: string): Intention | null {
   const about = listed.filter(
     (intention) =>
@@ -136,7 +138,7 @@ function listOf(body: unknown, source: string): Intention[] {
     throw new TypeError("Consul's response is not a list of intentions")
   }
   return (listed ?? []).flatMap((entry: Record<string, unknown>) => {
-    // Of services of a peered cluster, which have the same names as ours.
+    // Skip intentions for services of a peered cluster, which may have the same names.
     if (entry.SourcePeer || typeof entry.DestinationName !== 'string') return []
     const { DestinationName: destination, DestinationNS, Precedence, Action, Permissions } = entry
     const action = Action === 'allow' ? 'allowed' : Action === 'deny' ? 'denied' : 'unknown'
@@ -144,7 +146,7 @@ function listOf(body: unknown, source: string): Intention[] {
       destination,
       namespace: typeof DestinationNS === 'string' && DestinationNS !== '' ? DestinationNS : 'default',
       precedence: Number(Precedence) || 0,
-      // On paths, methods and headers, and `check` would call them denied.
+      // The intention depends on path, method or headers; Consul's `check` would report it as denied.
       verdict: Array.isArray(Permissions) && Permissions.length > 0 ? 'unknown' : action
     } as const
   })

@@ -11,7 +11,7 @@ export interface SpiffeId {
   readonly service: string
 }
 
-/** Null for anything else, such as the id of a gateway or an agent. */
+/** Parses a SPIFFE id; null for any other text, such as the id of a gateway or an agent. */
 export function parseSpiffe(text: string): SpiffeId | null {
   const [, host, ...path] =
     /^spiffe:\/\/([^/?#@:\s]+)\/ns\/([^/?#\s]+)\/dc\/([^/?#\s]+)\/svc\/([^/?#\s]+)$/.exec(text) ?? []
@@ -27,13 +27,13 @@ export function parseSpiffe(text: string): SpiffeId | null {
 export interface Target {
   readonly service: string
   readonly namespace: string
-  /** Unset parts are not known yet, so nobody can match them. */
+  /** Trust domain; null if not known yet, so that no certificate matches. */
   readonly trustDomain: string | null
-  /** Any of them. */
+  /** Accepted datacenters. */
   readonly datacenters: readonly (string | null)[]
 }
 
-/** The peer speaks for the service that is called. By SPIFFE a certificate has one URI; with two it says nothing. */
+/** Returns a verification that the certificate is that of the service. It must have one URI, as SPIFFE requires. */
 export function speaksFor(name: string, target: () => Target): Identify {
   return (_host, { subjectaltname }) => {
     const { service, namespace, trustDomain, datacenters } = target()

@@ -1,6 +1,6 @@
 /**
- * One question to Consul, asked for ever: held by Consul until the answer changes where that is possible, else again
- * after a while. Survives every error and never spins.
+ * Repeats one query to Consul: as a blocking query if Consul supports that for its path, else at an interval. The loop
+ * survives every error, with a backoff.
  */
 import type { ConsulOptions } from '../../../../config/schema.ts'
 import { TokenBucket } from '../../core/token-bucket.ts'
@@ -11,27 +11,27 @@ import { backoff, pause } from '../../discovery/loop.ts'
 
 /** Changed by tests only. */
 export const watchTiming = {
-  /** Questions that may follow each other at once, and how often they go on when Consul does not hold them. */
+  /** Most consecutive queries without a pause, and the interval of further ones if Consul does not hold them. */
   burst: 5,
   interval: 1000,
-  /** Time that Consul may take for a response that it has. */
+  /** Time that Consul may take to respond, besides the time for which it holds the query. */
   answer: 10_000
 }
 
-export interface Question {
+export interface WatchQuery {
   readonly path: string
   readonly query?: Readonly<Record<string, string>>
-  /** Permission that the token needs. */
+  /** Permission that the token needs, for the error message. */
   readonly permission: string
-  /** Between two questions that Consul does not hold. */
+  /** Interval of queries that Consul does not hold. */
   readonly every: number
-  /** Throws if the answer makes no sense; that is then a failure as any other. */
+  /** Processes a result; throws if it is malformed, which counts as a failure. */
   take(body: unknown): void | Promise<void>
   failed(error: unknown): void
 }
 
 export class Watch {
-  readonly #question: Question
+  readonly #query: WatchQuery
   readonly #get: Get
   readonly #wait: number
   readonly #deps: MeshDeps
@@ -39,8 +39,8 @@ export class Watch {
   #running: Promise<void> | null = null
   #index: bigint | null = null
 
-  constructor(question: Question, get: Get, { wait }: Pick<ConsulOptions, 'wait'>, deps: MeshDeps) {
-    this.#question = question
+  constructor(query: WatchQuery, get: Get, { wait }: Pick<ConsulOptions, 'wait'>, deps: MeshDeps) {
+    this.#query = query
     this.#get = get
     this.#wait = wait
     this.#deps = deps
@@ -62,7 +62,7 @@ export class Watch {
   async #run(): Promise<void> {
     const { signal } = this.#abort
     const { now, random } = this.#deps
-    const { every, failed } = this.#question
+    const { every, failed } = this.#query
     const bucket = new TokenBucket(watchTiming.burst, watchTiming.interval, now)
     let failures = 0
     while (!signal.aborted) {
@@ -71,7 +71,7 @@ export class Watch {
       try {
         await this.#ask()
         failures = 0
-        // Gateways that began together must not go on asking together.
+        // With jitter, so that gateways which started together do not query in step.
         if (this.#index === null) await pause(every * (0.9 + random() / 5), signal)
       } catch (error) {
         if (signal.aborted) return
@@ -84,14 +84,14 @@ export class Watch {
   }
 
   async #ask(): Promise<void> {
-    const { path, query, permission, take } = this.#question
+    const { path, query, permission, take } = this.#query
     const { answer } = watchTiming
     const { query: held, timeout } = blocking(this.#index, this.#wait, answer, answer)
     const { signal } = this.#abort
     const { response, body } = await this.#get(path, { ...query, ...held }, { timeout, signal, permission })
     if (signal.aborted) return
     const index = indexOf(response)
-    // An index that goes backwards tells of a restored or restarted server: begin anew.
+    // An index that goes backwards indicates a restored or restarted server: start over without an index.
     this.#index = index !== null && this.#index !== null && index < this.#index ? null : index
     await take(body)
   }

@@ -4,8 +4,8 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import type { ConsulOptions } from '../../../../config/schema.ts'
-import { createAgent } from '../../../../plugins/mesh/discovery/consul-ask.ts'
 import { createGet } from '../../../../plugins/mesh/discovery/consul-get.ts'
+import { createAgent } from '../../../../plugins/mesh/discovery/consul-query.ts'
 
 interface Said {
   status: number

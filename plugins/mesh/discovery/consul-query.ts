@@ -1,4 +1,4 @@
-/** One question to Consul through its package, with the package's gaps closed. */
+/** Blocking health queries through the `consul` package, with workarounds for its gaps. */
 import { EventEmitter } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Agent, IncomingMessage } from 'node:http'
@@ -9,7 +9,7 @@ import { onFirstUse } from '../../on-first-use.ts'
 import type { Blocking } from './consul-blocking.ts'
 import { ANSWER_TIMEOUT, blocking, indexOf } from './consul-blocking.ts'
 
-/** Options of the package that this file uses; its own types lack baseUrl, ctx, headers, stale and timeout. */
+/** Options of the package that this file uses. The package's types lack baseUrl, ctx, headers, stale and timeout. */
 interface HealthQuery {
   service: string
   dc?: string
@@ -26,40 +26,40 @@ type ConsulClass = new (options: { baseUrl: string; agent: Agent; headers: Recor
 
 const consul = onFirstUse<ConsulClass>('consul')
 
-export interface Question {
+export interface ServiceQuery {
   readonly service: string
   readonly datacenter: string | undefined
-  /** Null asks for an answer at once. */
+  /** Index to wait for; null requests a response at once. */
   readonly index: bigint | null
   /** Time for which Consul may hold the query until the index moves. */
   readonly wait: number
 }
 
-export interface Answer {
-  /** Null when Consul sent none that can be blocked on. */
+export interface QueryResult {
+  /** Index of the response; null if Consul sent none that is usable for a blocking query. */
   readonly index: bigint | null
   readonly entries: unknown
-  /** The token was not allowed to see all that was found. */
+  /** True if Consul removed entries that the token may not read. */
   readonly filtered: boolean
 }
 
 export class ConsulDenied extends Error {}
 
-/** The agent takes no more connections from this address. */
-export class ConsulCrowded extends Error {}
+/** The agent refuses further connections from this address. */
+export class ConsulConnectionLimit extends Error {}
 
-export const CROWDED = 'raise limits.http_max_conns_per_client of the Consul agent above the number of services'
+export const RAISE_LIMIT = 'raise limits.http_max_conns_per_client of the Consul agent above the number of services'
 
 export const PERMISSION = 'the token needs service:read on the services and node:read on their nodes'
 
-export type Ask = (question: Question, signal: AbortSignal) => Promise<Answer>
+export type RunQuery = (question: ServiceQuery, signal: AbortSignal) => Promise<QueryResult>
 
-/** A way to ask for one service. Each has its own client object, all have one agent. */
-export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, agent: Agent): Ask {
+/** Returns the query function of one service. Each has its own client object; all share one HTTP agent. */
+export function createQuery({ url, token, namespace, maxStale }: ConsulOptions, agent: Agent): RunQuery {
   const client = new (consul())({
     baseUrl: `${url.replace(/\/+$/, '')}/v1`,
     agent,
-    // The package drops `ns` from queries; the header says the same.
+    // The package drops `ns` from queries; the header has the same effect.
     headers: {
       ...(token ? { 'x-consul-token': token } : {}),
       ...(namespace ? { 'x-consul-namespace': namespace } : {})
@@ -68,12 +68,17 @@ export function createAsk({ url, token, namespace, maxStale }: ConsulOptions, ag
   return (question, signal) => ask(client, question, maxStale, signal)
 }
 
-async function ask(client: Client, question: Question, maxStale: number, signal: AbortSignal): Promise<Answer> {
+async function ask(
+  client: Client,
+  question: ServiceQuery,
+  maxStale: number,
+  signal: AbortSignal
+): Promise<QueryResult> {
   const { service, datacenter } = question
   const { query, timeout } = blockingOf(question)
   const ctx = Object.assign(new EventEmitter(), { includeResponse: true as const })
   const cancel = () => void ctx.emit('cancel')
-  // The package never notices a body that stops or is cut after the head, so the body has its own clock.
+  // A timeout of its own for the body: the package does not notice if it stalls, or if the connection closes within it.
   let body: NodeJS.Timeout | undefined
   const onLog = (tags: readonly string[]) => {
     if (tags.includes('response')) body = setTimeout(cancel, ANSWER_TIMEOUT)
@@ -84,7 +89,7 @@ async function ask(client: Client, question: Question, maxStale: number, signal:
     const [response, entries] = await client.health.service({
       service,
       ...(datacenter ? { dc: datacenter } : {}),
-      // Any server may answer: a leader election must not stop discovery. How stale is checked below.
+      // Any server may respond, so that a leader election does not stop discovery. `answerOf` checks how stale it is.
       stale: true,
       ...query,
       timeout,
@@ -100,7 +105,7 @@ async function ask(client: Client, question: Question, maxStale: number, signal:
   }
 }
 
-export function answerOf(response: IncomingMessage, entries: unknown, maxStale: number): Answer {
+export function answerOf(response: IncomingMessage, entries: unknown, maxStale: number): QueryResult {
   const { headers } = response
   const header = (name: string) => String(headers[name] ?? '')
   if (header('x-consul-knownleader') === 'false') throw new Error('Consul has no leader')
@@ -111,7 +116,7 @@ export function answerOf(response: IncomingMessage, entries: unknown, maxStale: 
   return { index: indexOf(response), entries, filtered }
 }
 
-/** Consul says why in the body; the package often keeps only the status. */
+/** Adds the reason from the response body to an error; the package often has only the status. */
 function explained(error: unknown): unknown {
   const { response } = error as { response?: { statusCode?: number; body?: unknown } }
   if (response?.statusCode === undefined || Math.floor(response.statusCode / 100) === 2) return error
@@ -121,27 +126,27 @@ function explained(error: unknown): unknown {
   return refusal(response.statusCode, text, PERMISSION)
 }
 
-/** Returns the error for a response that is no answer; `permission` is what the token needs. */
+/** Returns the error for a status other than 200; `permission` is the one that the token needs. */
 export function refusal(status: number, text: string, permission: string): Error {
   const message = `Consul responded with ${status}${text && `: ${text}`}`
-  if (status === 429) return new ConsulCrowded(`${message} (${CROWDED})`)
+  if (status === 429) return new ConsulConnectionLimit(`${message} (${RAISE_LIMIT})`)
   const denied = status === 403 || /ACL not found|Permission denied/.test(text)
   return denied ? new ConsulDenied(`${message} (${permission})`) : new Error(message)
 }
 
-/** Consul answers within half the usual time once the wait is over. */
-export function blockingOf({ index, wait }: Question): Blocking {
+/** Returns parameters and timeout of a query; after the wait, Consul has half the usual time for its response. */
+export function blockingOf({ index, wait }: ServiceQuery): Blocking {
   return blocking(index, wait, ANSWER_TIMEOUT / 2)
 }
 
-/** Each service holds one connection for its blocking query, so the agent has no limit of sockets. */
+/** Creates the HTTP agent, without a limit of sockets: each service holds a connection for its blocking query. */
 export function createAgent({ url, tls }: ConsulOptions): Agent {
   const { protocol, hostname } = new URL(url)
   const options = {
     keepAlive: true,
-    // TCP probes find out within seconds that a machine which holds a question is gone.
+    // TCP keep-alive probes detect within seconds that a machine which holds a query is gone.
     keepAliveMsecs: 10_000,
-    // The package hands an IPv6 address to Node with its brackets.
+    // The package passes IPv6 addresses to Node with their brackets.
     ...(hostname.startsWith('[') ? { host: hostname.slice(1, -1) } : {})
   }
   if (protocol !== 'https:') return new http.Agent(options)

@@ -5,21 +5,21 @@ import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import type { Ask, Question } from '../../../plugins/mesh/discovery/consul-ask.ts'
-import { ConsulCrowded } from '../../../plugins/mesh/discovery/consul-ask.ts'
-import { Turns, turnsTiming } from '../../../plugins/mesh/discovery/consul-turns.ts'
+import type { RunQuery, ServiceQuery } from '../../../plugins/mesh/discovery/consul-query.ts'
+import { ConsulConnectionLimit } from '../../../plugins/mesh/discovery/consul-query.ts'
+import { QueryLimiter, queryLimiterTiming } from '../../../plugins/mesh/discovery/consul-query-limiter.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { startConsul } from '../../helpers/consul.ts'
 import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const reset = () => Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
-const question = (name: string): Question => ({ service: name, datacenter: undefined, index: 1n, wait: 60_000 })
+const question = (name: string): ServiceQuery => ({ service: name, datacenter: undefined, index: 1n, wait: 60_000 })
 
 /** An agent that holds so many questions and refuses the rest. */
-function agent(t: Test, most: number, refusal: () => Error, timing: Partial<typeof turnsTiming> = {}) {
+function agent(t: Test, most: number, refusal: () => Error, timing: Partial<typeof queryLimiterTiming> = {}) {
   const { surroundings, lines } = recording()
-  const turns = new Turns(new Agent(), surroundings.log, surroundings.now, {
-    ...turnsTiming,
+  const turns = new QueryLimiter(new Agent(), surroundings.log, surroundings.now, {
+    ...queryLimiterTiming,
     many: 4,
     settle: 20,
     turn: 60,
@@ -32,7 +32,7 @@ function agent(t: Test, most: number, refusal: () => Error, timing: Partial<type
     turns.close()
   })
   const state = { most, held: 0, peak: 0, asked: {} as Record<string, number>, waits: new Set<number>() }
-  const ask: Ask = async ({ service, wait }, signal) => {
+  const ask: RunQuery = async ({ service, wait }, signal) => {
     await sleep(2)
     if (state.held >= state.most) throw refusal()
     state.held++
@@ -61,7 +61,7 @@ function agent(t: Test, most: number, refusal: () => Error, timing: Partial<type
 }
 
 for (const [name, refusal] of [
-  ['429', () => new ConsulCrowded('Consul responded with 429')],
+  ['429', () => new ConsulConnectionLimit('Consul responded with 429')],
   ['closed connections', reset]
 ] as const) {
   t.test(`${name}: the services take turns, and each is asked`, async (t) => {
@@ -78,7 +78,7 @@ for (const [name, refusal] of [
     t.ok(errors.length - refused <= 2, `${errors.length - refused} more refused`)
     t.ok(state.peak <= 8, `${state.peak} at a time`)
     t.ok(state.waits.has(60))
-    t.ok(errors.at(-1) instanceof ConsulCrowded)
+    t.ok(errors.at(-1) instanceof ConsulConnectionLimit)
     t.match(String(errors.at(-1)), name === '429' ? /429/ : /raise limits\.http_max_conns_per_client/)
     t.match(lines, [{ level: 'warn', message: /raise limits\.http_max_conns_per_client of the Consul agent/ }])
     t.equal(lines.length, 1)
@@ -102,7 +102,7 @@ t.test('an agent that dies with all its questions is no crowd', async (t) => {
   const held = Array.from({ length: 20 }, (_, i) => turns.wrap(() => death.promise)(question(`s${i}`), abort.signal))
   death.reject(reset())
   const ends = await Promise.allSettled(held)
-  t.ok(ends.every((end) => end.status === 'rejected' && !(end.reason instanceof ConsulCrowded)))
+  t.ok(ends.every((end) => end.status === 'rejected' && !(end.reason instanceof ConsulConnectionLimit)))
   t.same(lines, [])
 })
 
@@ -110,15 +110,20 @@ t.test('one reset among many held is an accident', async (t) => {
   const { turns, state, lines, loop, abort } = agent(t, 100, reset)
   for (let i = 0; i < 20; i++) void loop(`s${i}`)
   await eventually(() => state.held === 20)
-  const fail: Ask = async () => Promise.reject(reset())
+  const fail: RunQuery = async () => Promise.reject(reset())
   await t.rejects(turns.wrap(fail)(question('x'), abort.signal), { code: 'ECONNRESET' })
   t.same(lines, [])
 })
 
 t.test('who leaves while waiting gives up his place', async (t) => {
-  const { turns, ask, state, errors, loop } = agent(t, 10, () => new ConsulCrowded('Consul responded with 429'), {
-    turn: 300
-  })
+  const { turns, ask, state, errors, loop } = agent(
+    t,
+    10,
+    () => new ConsulConnectionLimit('Consul responded with 429'),
+    {
+      turn: 300
+    }
+  )
   for (let i = 0; i < 20; i++) void loop(`s${i}`)
   await eventually(() => errors.length > 0 && state.waits.has(300))
   const leaving = new AbortController()
