@@ -1,3 +1,4 @@
+// slow: starts a gateway for each command
 // slow: starts the command many times
 // jingwei init, from the checkout. test/package/starter.test.ts has the starter itself, from a package.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'

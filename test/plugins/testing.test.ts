@@ -1,15 +1,10 @@
 // jingwei/testing: what a team's own tests rely on.
-import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { ScriptedService, TestGatewayOptions } from '../../plugins/testing/index.ts'
 import { ConfigError, testGateway } from '../../plugins/testing/index.ts'
-import { runToEnd } from '../helpers/processes.ts'
-
-const home = resolve(import.meta.dirname, '../..')
 
 const orders = { name: 'orders', match: { path: '/orders' }, service: 'orders' }
 
@@ -332,27 +327,6 @@ t.test('a script that is wrong fails the request, and no other', async (t) => {
   await t.rejects(gateway.inject('/orders'), /the function for service orders: expected an answer .*, found undefined/)
   await t.rejects(gateway.inject('/orders'), /a function cannot refuse a connection/)
   t.equal((await gateway.inject('/orders')).json(), 1)
-})
-
-t.test('the example of the guide passes in node:test', async (t) => {
-  const guide = readFileSync(`${home}/plugins/README.md`, 'utf8')
-  const [, example] = /```ts\n(\/\/ test\n[\s\S]*?)```/.exec(guide)!
-  const secret = '$'.concat('{JWT_SECRET}')
-  const gateway = {
-    discovery: { consul: { url: 'http://consul.invalid:8500' } },
-    edge: { jwt: { secret } },
-    services: { orders: {} },
-    routes: [orders]
-  }
-  const folder = t.testdir({
-    'gateway.yaml': JSON.stringify(gateway),
-    'example.test.ts': example!.replace("'jingwei/testing'", `'${home}/plugins/testing/index.ts'`)
-  })
-  // The test runner gives its loaders to every child.
-  const env = { ...process.env, NODE_OPTIONS: '' }
-  const { code, stdout } = await runToEnd(process.execPath, ['--test', 'example.test.ts'], { cwd: folder, env })
-  t.equal(code, 0, stdout)
-  t.match(stdout, /pass 1/)
 })
 
 t.test('a gateway closes though an answer is pending, and tells of faults that nobody was told of', async (t) => {
