@@ -9,8 +9,9 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { errorTable } from '../../plugins/edge/errors.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
+import { eventually } from '../helpers/eventually.ts'
 import type { GatewayOptions } from '../helpers/gateway.ts'
-import { answering, eventually, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { answering, get, startGateway, startRawService } from '../helpers/gateway.ts'
 
 const root = join(import.meta.dirname, '../..')
 

@@ -15,8 +15,6 @@ import { parseConfig } from '../../plugins/config.ts'
 import { serverOptions } from '../../plugins/edge/protocol/listener.ts'
 import { serializers } from '../../plugins/operations/logging.ts'
 
-export { eventually } from './eventually.ts'
-
 export interface RunningGateway {
   url: string
   port: number

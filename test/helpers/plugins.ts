@@ -1,4 +1,5 @@
 // A whole gateway on real sockets with plugins in it, and services for it to call.
+import { readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import type { RequestListener } from 'node:http'
 import { createServer } from 'node:http'
@@ -9,7 +10,8 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { build } from '../../app.ts'
 import type { Config } from '../../config/schema.ts'
-import { parseConfig } from '../../plugins/config.ts'
+import { loadWithPlugins, parseConfig } from '../../plugins/config.ts'
+import { start } from './processes.ts'
 
 export interface Gateway {
   url: string
@@ -51,4 +53,37 @@ export function configIn(root: string, origin: string, plugins: object[]): Confi
     plugins
   })
   return parseConfig(text, join(root, 'gateway.yaml'))
+}
+
+export type Line = Record<string, unknown>
+
+/** A gateway in a process of its own, with the `gateway.yaml` of a folder, and the lines that it has logged so far. */
+export async function gatewayProcess(t: Test, root: string) {
+  const log = join(root, 'log')
+  const app = join(import.meta.dirname, '../../app.ts')
+  const running = await start({
+    command: 'sh',
+    args: ['-c', 'exec "$@" >"$0"', log, process.execPath, app, '-c', join(root, 'gateway.yaml')],
+    env: { ...process.env, NODE_OPTIONS: '' },
+    name: 'the gateway',
+    ready: /admin +http/
+  })
+  t.teardown(() => running.stop())
+  const lines = () => {
+    const written = readFileSync(log, 'utf8').split('\n')
+    return written.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Line)
+  }
+  return { running, lines }
+}
+
+/** Returns the message of the fault that stops the start of a configuration file; empty if it starts. */
+export async function startFault(t: Test, file: string): Promise<string> {
+  try {
+    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    t.teardown(() => gateway.close())
+    await gateway.ready()
+    return ''
+  } catch (error) {
+    return (error as Error).message.replaceAll(file, 'gateway.yaml')
+  }
 }

@@ -1,9 +1,10 @@
 /** Everything at once: whatever happens to a call, it ends once, and every count comes out even. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { eventually } from '../helpers/eventually.ts'
 import { byHand } from '../helpers/mesh/discovery.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh/mesh.ts'
-import { connecting, eventually, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
+import { connecting, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
 
 t.test('1,000 calls over faulty instances that come and go, a third of them left by their caller', async (t) => {
   const good = await Promise.all([upstream(t, 'a'), upstream(t, 'b')])

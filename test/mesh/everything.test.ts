@@ -11,10 +11,11 @@ import { parseConfig } from '../../plugins/config.ts'
 import type { DispatchController, DispatchOptions, Endpoint } from '../../plugins/mesh/core/types.ts'
 import type { Mesh } from '../../plugins/mesh/mesh.ts'
 import { createMesh } from '../../plugins/mesh/mesh.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { seeded, Watched, watchTimers } from '../helpers/mesh/chaos.ts'
 import { byHand } from '../helpers/mesh/discovery.ts'
 import { meterStub } from '../helpers/mesh/mesh.ts'
-import { connecting, eventually, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
+import { connecting, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
 
 const conditions = ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout', '5xx']
 const instances = ['http://127.0.0.1:1'] // the test publishes the serving ones

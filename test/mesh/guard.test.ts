@@ -14,9 +14,10 @@ import type {
   Interceptor,
   Logger
 } from '../../plugins/mesh/core/types.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { meshOf, Recorder, retryOptions, service } from '../helpers/mesh/mesh.ts'
 import { policyOf } from '../helpers/mesh/policy.ts'
-import { eventually, upstream } from '../helpers/mesh/servers.ts'
+import { upstream } from '../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const callbacks = [

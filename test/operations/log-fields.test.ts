@@ -15,7 +15,8 @@ import { loggerOptions } from '../../plugins/operations/logging.ts'
 import type { Protocol } from '../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { handshake } from '../helpers/edge/websocket.ts'
-import { configOf, connect, eventually, raw, startGateway, startService } from '../helpers/gateway.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { configOf, connect, raw, startGateway, startService } from '../helpers/gateway.ts'
 
 t.test('errors as log lines have them', async (t) => {
   const cause = Object.assign(new RangeError('the cause'), { code: 'ECAUSE' })

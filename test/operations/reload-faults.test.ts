@@ -15,18 +15,12 @@ import { loadWithPlugins } from '../../plugins/config.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { startService } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
+import { startFrom } from './support.ts'
 
 t.setTimeout(60_000)
 
 async function running(t: Test, sections: object, files: Record<string, string> = {}) {
-  const [port, adminPort] = [await freePort(), await freePort()]
-  const folder = t.testdir(files)
-  const file = join(folder, 'gateway.yaml')
-  const listen = { host: '127.0.0.1', port, drain: { delay: 0, timeout: '5s' } }
-  const write = (sections: object) =>
-    writeFileSync(file, JSON.stringify({ listen, admin: { port: adminPort }, edge: { accessLog: false }, ...sections }))
-  write(sections)
-  const runtime = await start(await loadWithPlugins(file))
+  const { runtime, file, write, port, adminPort } = await startFrom(t, sections, files)
   // A plugin that fails to close is asserted by the test itself.
   t.teardown(() => runtime.close().catch(() => {}))
   const get = async (path: string) => {
@@ -182,7 +176,7 @@ t.test('a pipe in place of the file is refused, and blocks nothing', async (t) =
   execFileSync('mkfifo', [gateway.file])
   const { applied, faults } = await gateway.runtime.reload('test')
   t.notOk(applied)
-  t.match(faults, [{ message: /not an ordinary file/ }])
+  t.match(faults, [{ message: /not a regular file/ }])
   t.equal(await gateway.status('/one'), 200)
   rmSync(gateway.file)
   t.ok((await gateway.reload(good)).applied)

@@ -1,18 +1,16 @@
 // slow: takes about 38 s
 /** Reloads of the configuration of a running gateway: what changes, what goes on, and what a failure leaves as it is. */
 import { once } from 'node:events'
-import { readFileSync, unlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync, unlinkSync } from 'node:fs'
 import http from 'node:http'
 import { connect } from 'node:net'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { start } from '../../app.ts'
-import { loadWithPlugins } from '../../plugins/config.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { startService } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
+import { startFrom } from './support.ts'
 
 t.setTimeout(100_000)
 
@@ -24,14 +22,7 @@ interface Reply {
 
 /** A running gateway, its file, and a client with one connection. */
 async function running(t: Test, sections: object, files: Record<string, string> = {}) {
-  const [port, adminPort] = [await freePort(), await freePort()]
-  const folder = t.testdir(files)
-  const file = join(folder, 'gateway.yaml')
-  const listen = { host: '127.0.0.1', port, drain: { delay: 0, timeout: '5s' } }
-  const write = (sections: object) =>
-    writeFileSync(file, JSON.stringify({ listen, admin: { port: adminPort }, edge: { accessLog: false }, ...sections }))
-  write(sections)
-  const runtime = await start(await loadWithPlugins(file))
+  const { runtime, file, folder, write, port, adminPort } = await startFrom(t, sections, files)
   t.teardown(() => runtime.close())
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
   t.teardown(() => agent.destroy())

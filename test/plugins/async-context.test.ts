@@ -16,7 +16,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { ForwardingHandler } from '../../plugins/mesh/core/handlers/forwarding-handler.ts'
 import type { DispatchController, DispatchHandler, Interceptor } from '../../plugins/mesh/core/types.ts'
-import { connect, eventually, startGateway, startService } from '../helpers/gateway.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { connect, startGateway, startService } from '../helpers/gateway.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 
 const users = 200

@@ -6,6 +6,7 @@ import t from 'tap'
 import { build } from '../../app.ts'
 import { loadWithPlugins, schemaOf } from '../../plugins/config.ts'
 import { ask, get, startEcho, startService } from '../helpers/gateway.ts'
+import { startFault } from '../helpers/plugins.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const hmac = `
@@ -57,14 +58,7 @@ async function folderOf(t: Test, modules: Record<string, string>, yaml: string):
 
 const faultsOf = async (t: Test, modules: Record<string, string>, yaml: string): Promise<string> => {
   const file = await folderOf(t, modules, yaml)
-  try {
-    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
-    t.teardown(() => gateway.close())
-    await gateway.ready()
-    return ''
-  } catch (error) {
-    return (error as Error).message.replaceAll(file, 'gateway.yaml')
-  }
+  return startFault(t, file)
 }
 
 /** A concern that speaks CORS in its own way. */
@@ -338,7 +332,7 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
   const circle = hmac.replace("before: 'jwt'", "before: 'other'")
   t.match(
     await told('', circle, ', { path: ./other.ts }', beside),
-    /plugins\[0\]: order: the places of "tenant" and "other" depend/
+    /plugins\[0\]: order: the positions of "tenant" and "other" depend/
   )
   t.match(
     await faultsOf(t, { 'tenant.ts': stamp.replace("'retry'", "'retri'") }, around('')),
@@ -517,7 +511,7 @@ t.test('concerns of users at one position keep the order of the list, and may st
       ['ma', "after: 'mb'"],
       ['mb', "after: 'ma'"]
     ] as const
-    await t.rejects(chainsOf('', '', half, circle), /plugins\[0\]: order: the places of "ma" and "mb" depend/)
+    await t.rejects(chainsOf('', '', half, circle), /plugins\[0\]: order: the positions of "ma" and "mb" depend/)
     await t.rejects(chainsOf('', '', half, [['ma', "after: 'ma'"]]), /plugins\[0\]: order: "ma" is the concern itself/)
     const lost = [
       ['ma', "after: 'mb'"],

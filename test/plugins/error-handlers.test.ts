@@ -6,7 +6,8 @@ import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
 import type { Protocol } from '../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
-import { eventually, startWith } from '../helpers/gateway.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { startWith } from '../helpers/gateway.ts'
 import { folder, service } from '../helpers/plugins.ts'
 
 const plugin = `

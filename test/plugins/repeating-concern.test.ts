@@ -3,11 +3,10 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import t from 'tap'
-import { build } from '../../app.ts'
 import { loadWithPlugins } from '../../plugins/config.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { startWith } from '../helpers/gateway.ts'
-import { folder, service } from '../helpers/plugins.ts'
+import { folder, service, startFault } from '../helpers/plugins.ts'
 
 const mesh = join(import.meta.dirname, '../../plugins/mesh')
 
@@ -69,14 +68,7 @@ async function fileOf(t: Test, module: string, origins: readonly string[], liste
 /** Returns the message of the fault that stops the start; empty if it starts. */
 async function faultOf(t: Test, module: string): Promise<string> {
   const file = await fileOf(t, module, ['http://127.0.0.1:1'])
-  try {
-    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
-    t.teardown(() => gateway.close())
-    await gateway.ready()
-    return ''
-  } catch (error) {
-    return (error as Error).message.replaceAll(file, 'gateway.yaml')
-  }
+  return startFault(t, file)
 }
 
 const big = 'x'.repeat(200_000)

@@ -1,13 +1,8 @@
-// slow: takes about 17 s
-// Responses of plugins that HTTP cannot carry, in a running gateway: each fails alone, over every protocol.
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
-import { folder, service } from '../helpers/plugins.ts'
-import { freePorts, start, waitFor } from '../helpers/processes.ts'
-
-const app = join(import.meta.dirname, '../../app.ts')
+import type { Line } from '../helpers/plugins.ts'
+import { folder, gatewayProcess, service } from '../helpers/plugins.ts'
+import { freePorts, waitFor } from '../helpers/processes.ts'
 
 const bad = `
 import { PassThrough, Readable } from 'node:stream'
@@ -101,8 +96,6 @@ const trailers = [
   'a trailer that never comes'
 ]
 
-type Line = Record<string, unknown>
-
 // Each test has a gateway of its own, and mostly waits for time limits.
 t.jobs = protocols.length
 
@@ -135,19 +128,7 @@ for (const protocol of protocols) {
       'own.mjs': `export { own as default } from './bad.mjs'`,
       'gateway.yaml': JSON.stringify(config)
     })
-    const log = join(root, 'log')
-    const running = await start({
-      command: 'sh',
-      args: ['-c', 'exec "$@" >"$0"', log, process.execPath, app, '-c', join(root, 'gateway.yaml')],
-      env: { ...process.env, NODE_OPTIONS: '' },
-      name: 'the gateway',
-      ready: /admin +http/
-    })
-    t.teardown(() => running.stop())
-    const lines = () => {
-      const written = readFileSync(log, 'utf8').split('\n')
-      return written.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Line)
-    }
+    const { running, lines } = await gatewayProcess(t, root)
     const { ask } = anyClient(t, protocol, edge)
 
     /** Ways to the client on which a deed can be done. */

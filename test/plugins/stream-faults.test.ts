@@ -1,13 +1,7 @@
-// slow: takes about 17 s
-// Streams of `onSend` hooks that fail, in a running gateway: their response fails, and nothing else does.
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
-import { folder, service } from '../helpers/plugins.ts'
-import { freePorts, start, waitFor } from '../helpers/processes.ts'
-
-const app = join(import.meta.dirname, '../../app.ts')
+import { folder, gatewayProcess, service } from '../helpers/plugins.ts'
+import { freePorts, waitFor } from '../helpers/processes.ts'
 
 const bad = `
 import { Readable, Transform, PassThrough } from 'node:stream'
@@ -57,8 +51,6 @@ const names = [
   'is a generator that throws'
 ]
 
-type Line = Record<string, unknown>
-
 // Each test has a gateway of its own, and mostly waits for time limits.
 t.jobs = protocols.length
 
@@ -80,19 +72,7 @@ for (const protocol of protocols) {
       plugins: [{ path: './bad.mjs' }]
     }
     const root = await folder(t, { 'bad.mjs': bad, 'gateway.yaml': JSON.stringify(config) })
-    const log = join(root, 'log')
-    const running = await start({
-      command: 'sh',
-      args: ['-c', 'exec "$@" >"$0"', log, process.execPath, app, '-c', join(root, 'gateway.yaml')],
-      env: { ...process.env, NODE_OPTIONS: '' },
-      name: 'the gateway',
-      ready: /admin +http/
-    })
-    t.teardown(() => running.stop())
-    const lines = () => {
-      const written = readFileSync(log, 'utf8').split('\n')
-      return written.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Line)
-    }
+    const { running, lines } = await gatewayProcess(t, root)
     const { ask } = anyClient(t, protocol, edge)
     for (const name of names) {
       for (const when of ['at once', 'later']) {

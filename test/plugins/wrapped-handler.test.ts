@@ -4,7 +4,8 @@ import http2 from 'node:http2'
 import { text } from 'node:stream/consumers'
 import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import t from 'tap'
-import { eventually, gatewayBefore, startService } from '../helpers/gateway.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { gatewayBefore, startService } from '../helpers/gateway.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 
 const body = 'x'.repeat(100_000)

@@ -2,8 +2,9 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { parse } from '../../helpers/gateway.ts'
-import { eventually, gatewayOf, head, instances } from './support.ts'
+import { gatewayOf, head, instances } from './support.ts'
 
 const collapsed = 'jingwei_mesh_collapsed_total{service="orders"}'
 const fallbacks = (kind: string, service = 'orders') =>

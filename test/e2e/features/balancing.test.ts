@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Instance } from './support.ts'
-import { eventually, gatewayOf, instances, urls } from './support.ts'
+import { gatewayOf, instances, urls } from './support.ts'
 
 async function balanced(t: Test, balance: string, names = ['a', 'b', 'c'], more = '') {
   const some = await instances(t, ...names)

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Client } from '../../helpers/gateway.ts'
 import { parse } from '../../helpers/gateway.ts'
-import { eventually, gatewayOf, instances, urls } from './support.ts'
+import { gatewayOf, instances, urls } from './support.ts'
 
 async function gatewayTo(t: Test, mesh: string, names = ['a']) {
   const some = await instances(t, ...names)

@@ -2,7 +2,8 @@
 import type { Socket } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import { eventually, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { startRawService } from '../../helpers/gateway.ts'
 import { gatewayOf } from './support.ts'
 
 /** Answers with the number of the request's connection, and what `large` says of a header. */

@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Instance, World } from './support.ts'
-import { eventually, gatewayOf, head, instances, urls } from './support.ts'
+import { gatewayOf, head, instances, urls } from './support.ts'
 
 const gone = (method = 'GET') => `jingwei_edge_requests_total{route="orders",method="${method}",status="499"}`
 
@@ -28,7 +29,10 @@ type Here = World & { some: Instance[]; spare: Instance }
 
 /** Waits until a concern of the service says so. */
 async function until(world: World, concern: string, key: string, value: number, service = 'orders'): Promise<void> {
-  while ((await world.service(service)).concerns[concern]?.[key] !== value) await sleep(5)
+  await eventually(
+    async () => (await world.service(service)).concerns[concern]?.[key] === value,
+    `${concern}: ${key} ${value}`
+  )
 }
 
 const seen = ({ some }: Here) => some.reduce((sum, each) => sum + each.seen.length, 0)
@@ -135,7 +139,7 @@ t.test('a client leaves within an answer that is slowed', async (t) => {
 t.test('a client leaves within its request’s body, kept for a retry', async (t) => {
   const world = await gatewayTo(t, 'retry: { methods: [PUT] }, hedge: { after: 10ms }')
   const client = world.begin('', `${head('/', ['Content-Length: 1000'], 'PUT')}begin`)
-  while ((await world.service('orders')).active !== 1) await sleep(5)
+  await eventually(async () => (await world.service('orders')).active === 1)
   client.socket.destroy()
   await world.until(gone('PUT'), 1)
   await world.idle()

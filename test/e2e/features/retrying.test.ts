@@ -1,8 +1,9 @@
 /** `mesh.retry`, `hedge` and the timeouts, and all of their keys. */
 import type { Test } from 'tap'
 import t from 'tap'
+import { eventually } from '../../helpers/eventually.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
-import { eventually, gatewayOf, head, instances, urls } from './support.ts'
+import { gatewayOf, head, instances, urls } from './support.ts'
 
 const series = (name: string, ...labels: string[]) => `jingwei_mesh_${name}{service="orders"${labels.join('')}}`
 const retries = (reason: string) => series('retries_total', `,reason="${reason}"`)

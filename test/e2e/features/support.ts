@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Answer, Client } from '../../helpers/gateway.ts'
-import { connect, eventually, get, startGateway, startService } from '../../helpers/gateway.ts'
+import { connect, get, startGateway, startService } from '../../helpers/gateway.ts'
 
 export interface Instance {
   readonly url: string
@@ -178,5 +178,3 @@ function isIdle({ active, concerns, instances }: ServiceView): boolean {
   const counts = kept.flatMap((said) => underWay.map((name) => said[name]).filter((count) => count !== undefined))
   return [active, ...instances.map((each) => each.active), ...counts].every((count) => count === 0)
 }
-
-export { eventually }

@@ -4,9 +4,10 @@ import type { ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'
 import { echo, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Client } from '../../helpers/gateway.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
-import { eventually, gatewayOf, head, instances, urls } from './support.ts'
+import { gatewayOf, head, instances, urls } from './support.ts'
 
 /** All that may stand in the way of a call, at once. */
 const everything = (shadow: string) => `

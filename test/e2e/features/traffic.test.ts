@@ -2,8 +2,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
-import { eventually, gatewayOf, head, instances } from './support.ts'
+import { gatewayOf, head, instances } from './support.ts'
 
 t.test('split: by weight; a match by header, cookie or consumer goes before it', async (t) => {
   const [main, next] = await instances(t, 'main', 'next')

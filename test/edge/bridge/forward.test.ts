@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
 import type { Test } from 'tap'
 import t from 'tap'
+import { eventually } from '../../helpers/eventually.ts'
 import type { ask, GatewayOptions, RunningGateway } from '../../helpers/gateway.ts'
 import {
   answering,
   connect,
-  eventually,
   get,
   parse,
   raw,

@@ -5,8 +5,9 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { echo, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
-import { ask, connect, eventually, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
+import { ask, connect, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const edge = { jwt: { secret, forward: { sub: 'x-user-id' } } }

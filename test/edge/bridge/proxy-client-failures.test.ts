@@ -5,8 +5,9 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
-import { eventually, get, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
+import { get, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
 
 const plugins = [{ package: '@fastify/http-proxy', options: { prefix: '/orders', upstream: 'http://orders.mesh' } }]
 const proxied = [{ name: 'via', match: { path: '/via' }, service: 'orders', via: 'http-proxy' }]

@@ -7,7 +7,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
-import { eventually, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { startGateway, startRawService, startService } from '../../helpers/gateway.ts'
 
 /** A gateway with the same service over the bridge and over http-proxy. */
 async function gatewayBefore(t: Test, protocol: Protocol, url: string) {

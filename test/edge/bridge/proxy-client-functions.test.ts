@@ -4,7 +4,8 @@ import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
-import { eventually, get, startGateway, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { get, startGateway, startService } from '../../helpers/gateway.ts'
 
 /** Options with a function that fails, as the text of a module. */
 const failing: Readonly<Record<string, string>> = {

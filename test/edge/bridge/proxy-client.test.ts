@@ -8,10 +8,10 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { echo as echoFrames, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { GatewayOptions, Seen } from '../../helpers/gateway.ts'
 import {
   ask as askRaw,
-  eventually,
   get,
   raw,
   startEcho,

@@ -6,7 +6,8 @@ import tls from 'node:tls'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, gatewayBefore, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, gatewayBefore, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 type Deed = (reply: FastifyReply, payload: Readable) => unknown

@@ -13,7 +13,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
-import { eventually, gatewayBefore, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { gatewayBefore, startService } from '../../helpers/gateway.ts'
 
 /** A body of the size; each byte tells its place. */
 function bytes(size: number): Buffer {

@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, gatewayBefore, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, gatewayBefore, startRawService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 async function serving(t: Test, listen: object) {

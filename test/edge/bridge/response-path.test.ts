@@ -9,9 +9,8 @@ import t from 'tap'
 import { build, gateway } from '../../../app.ts'
 import { serverOptions } from '../../../plugins/edge/protocol/listener.ts'
 import { echo, startWebSocketService } from '../../helpers/edge/websocket.ts'
-import {
-  configOf, eventually, get, parse, raw, startEcho, startGateway, startService
-} from '../../helpers/gateway.ts' // biome-ignore format: a list
+import { eventually } from '../../helpers/eventually.ts' // biome-ignore format: a list
+import { configOf, get, parse, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 
 const routes = (...edges: object[]) =>
   edges.map((edge, index) => ({ name: `r${index}`, match: { path: `/r${index}` }, service: 'any', edge }))

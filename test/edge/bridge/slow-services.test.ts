@@ -6,7 +6,8 @@ import net from 'node:net'
 import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import t from 'tap'
-import { eventually, gatewayBefore, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { gatewayBefore, startRawService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const { cert, key } = selfSigned(t)

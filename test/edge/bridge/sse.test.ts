@@ -2,8 +2,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Client } from '../../helpers/gateway.ts'
-import { connect, eventually, startGateway, startService } from '../../helpers/gateway.ts'
+import { connect, startGateway, startService } from '../../helpers/gateway.ts'
 
 interface Stream {
   request: IncomingMessage

@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import { eventually, gatewayBefore, get, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { gatewayBefore, get, startRawService } from '../../helpers/gateway.ts'
 
 /** A service that answers the first request of each connection and ends it just as a second one arrives. */
 async function closing(t: Test, end: (socket: Socket) => void) {

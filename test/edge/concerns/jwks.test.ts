@@ -10,7 +10,8 @@ import type { KeySet, KeySetOptions, TokenOfKey } from '../../../plugins/edge/co
 import { createKeySet } from '../../../plugins/edge/concerns/jwt/jwks.ts'
 import { code, edgeApp, jwtOptions } from '../../helpers/edge/edge-app.ts'
 import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
-import { eventually, gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void
 

@@ -8,7 +8,8 @@ import t from 'tap'
 import type { JwtOptions } from '../../../plugins/edge/concerns/jwt/options.ts'
 import { code, edgeApp, jwtOptions } from '../../helpers/edge/edge-app.ts'
 import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
-import { ask, eventually, gatewayBefore, get as http, startEcho } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { ask, gatewayBefore, get as http, startEcho } from '../../helpers/gateway.ts'
 
 const get = (app: FastifyInstance, value: string | undefined, more: Record<string, string> = {}) =>
   app.inject({ url: '/orders', headers: { ...(value !== undefined && { authorization: value }), ...more } })

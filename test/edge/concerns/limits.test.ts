@@ -1,15 +1,8 @@
 // slow: takes about 5 s
 import type { Test } from 'tap'
 import t from 'tap'
-import {
-  connect,
-  eventually,
-  gatewayBefore,
-  parse,
-  startGateway,
-  startRawService,
-  startService
-} from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, gatewayBefore, parse, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
 
 async function limited(t: Test, edge: object, listen: object = {}, mesh: object = {}) {
   const seen = { requests: 0, bytes: 0, ended: 0, aborted: 0 }

@@ -11,6 +11,7 @@ import { createMeter } from '../../../plugins/operations/metrics.ts'
 import type { AppOptions } from '../../helpers/edge/edge-app.ts'
 import { code, edgeApp, jwtOptions, limitOptions } from '../../helpers/edge/edge-app.ts'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 import { freePort } from '../../helpers/processes.ts'
@@ -238,14 +239,6 @@ async function timed(app: FastifyInstance): Promise<[number, number]> {
   return [result, performance.now() - start]
 }
 
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 15_000
-  while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`it never happened: ${what}`)
-    await sleep(20)
-  }
-}
-
 /** Collects what is logged. */
 function logger(lines: string[]) {
   return { level: 'info', stream: { write: (line: string) => lines.push(JSON.parse(line).msg) } }
@@ -274,7 +267,7 @@ t.test('two gateways with one Redis hold one limit', async (t) => {
   const two = await shared({ url: redis.url, limit, options: { before: b.before } })
   t.teardown(() => Promise.all([one.close(), two.close()]))
   await Promise.all([one.ready(), two.ready()])
-  await until('both are connected', async () => (await a.up()) && (await b.up()))
+  await eventually(async () => (await a.up()) && (await b.up()), 'both are connected')
 
   const all = await Promise.all(Array.from({ length: 30 }, (_, i) => status(i % 2 ? one : two)))
   t.equal(all.filter((code) => code === 200).length, 10)
@@ -300,7 +293,7 @@ t.test('Redis hangs: requests go on, at most one timeout late, and the limit hol
   })
   t.teardown(() => app.close())
   await app.ready()
-  await until('connected', m.up)
+  await eventually(m.up, 'connected')
   t.same(await statuses(app, 2), [200, 200])
 
   redis.pause()
@@ -322,7 +315,7 @@ t.test('Redis hangs: requests go on, at most one timeout late, and the limit hol
   t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'])
 
   redis.resume()
-  await until('it is asked again', m.up)
+  await eventually(m.up, 'it is asked again')
   t.same(lines, [
     'Redis is unavailable: this node applies rate limits on its own',
     'Redis responds again: rate limits are shared with the other nodes'
@@ -337,7 +330,7 @@ t.test('Redis goes and comes back: no request fails or waits', async (t) => {
   const app = await shared({ url: redis.url, limit: { max: 10_000 }, options: { before: m.before } })
   t.teardown(() => app.close())
   await app.ready()
-  await until('connected', m.up)
+  await eventually(m.up, 'connected')
   const results: [number, number][] = []
   let done = false
   const traffic = (async () => {
@@ -348,10 +341,10 @@ t.test('Redis goes and comes back: no request fails or waits', async (t) => {
   })()
   await sleep(50)
   await redis.stop()
-  await until('it is gone', async () => !(await m.up()))
+  await eventually(async () => !(await m.up()), 'it is gone')
   const again = await startRedis({ port: redis.port })
   t.teardown(() => again.stop())
-  await until('it is back', m.up)
+  await eventually(m.up, 'it is back')
   await sleep(50)
   done = true
   await traffic
@@ -381,7 +374,7 @@ t.test('Redis is absent at the start: the node limits alone', async (t) => {
   t.equal(await m.up(), false)
   const redis = await startRedis({ port })
   t.teardown(() => redis.stop())
-  await until('it is found once it is there', m.up)
+  await eventually(m.up, 'it is found once it is there')
 })
 
 t.test('without a metrics registry, and closed while Redis hangs', async (t) => {

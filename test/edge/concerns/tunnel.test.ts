@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream'
 import t from 'tap'
 import { Tunnel } from '../../../plugins/edge/concerns/websocket/tunnel.ts'
-import { eventually } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
 
 /** A connection of which the test is the far end. */
 class Connection extends Duplex {

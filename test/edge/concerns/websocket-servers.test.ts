@@ -5,7 +5,8 @@ import Fastify from 'fastify'
 import t from 'tap'
 import { gateway } from '../../../app.ts'
 import { echo, encode, handshake, opcodes, open, Peer, startWebSocketService } from '../../helpers/edge/websocket.ts'
-import { configOf, connect, eventually, parse, raw, startGateway } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { configOf, connect, parse, raw, startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const routes = (url: string) => ({

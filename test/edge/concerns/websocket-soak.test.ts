@@ -5,7 +5,8 @@ import type { ChildProcess } from 'node:child_process'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import t from 'tap'
-import { eventually, startGateway } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { startGateway } from '../../helpers/gateway.ts'
 
 const helper = (name: string, ...args: string[]): ChildProcess =>
   fork(`${import.meta.dirname}/../../helpers/edge/${name}.ts`, args, { stdio: 'inherit' })

@@ -10,7 +10,8 @@ import type { ServiceOptions } from '../../helpers/edge/websocket.ts'
 import {
   codeOf, echo, encode, handshake, opcodes, open, startWebSocketService
 } from '../../helpers/edge/websocket.ts' // biome-ignore format: a list
-import { connect, eventually, get, parse, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, get, parse, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
 
 const withoutDelay = { drain: { delay: '0ms' } }
 

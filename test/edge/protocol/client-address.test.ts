@@ -2,8 +2,9 @@
 import net from 'node:net'
 import t from 'tap'
 import { canonicalAddress } from '../../../plugins/edge/protocol/client-address.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
-import { ask, eventually, gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
+import { ask, gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 
 t.test('spellings', async (t) => {
   for (const [text, address] of [

@@ -6,7 +6,8 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { networkOf } from '../../../plugins/edge/protocol/client-address.ts'
 import { echo, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
-import { eventually, get, startGateway } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { get, startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const trusted = { trustProxy: ['127.0.0.1'] }

@@ -6,9 +6,16 @@ import Fastify from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { gateway as plugin } from '../../../app.ts'
+import { eventually } from '../../helpers/eventually.ts' // biome-ignore format: a list
 import {
-  configOf, connect, eventually, parse, startEcho, startGateway, startRawService, startService
-} from '../../helpers/gateway.ts' // biome-ignore format: a list
+  configOf,
+  connect,
+  parse,
+  startEcho,
+  startGateway,
+  startRawService,
+  startService
+} from '../../helpers/gateway.ts'
 
 const head = (target: string, ...lines: string[]) =>
   `${[`POST ${target} HTTP/1.1`, 'Host: h', 'Expect: 100-continue', ...lines].join('\r\n')}\r\n\r\n`

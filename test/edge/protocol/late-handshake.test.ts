@@ -4,7 +4,8 @@ import net from 'node:net'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
-import { eventually, gatewayBefore, startEcho, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { gatewayBefore, startEcho, startRawService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 /** Forwards a connection; what the client sends after its ClientHello waits until `release`. */

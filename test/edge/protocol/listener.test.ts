@@ -6,11 +6,11 @@ import https from 'node:https'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
+import { eventually } from '../../helpers/eventually.ts'
 import type { GatewayOptions, Seen } from '../../helpers/gateway.ts'
 import {
   answering,
   connect,
-  eventually,
   get,
   parse,
   startEcho,

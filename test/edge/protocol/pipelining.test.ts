@@ -4,14 +4,8 @@ import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import {
-  connect,
-  eventually,
-  gatewayBefore,
-  startGateway,
-  startRawService,
-  startService
-} from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, gatewayBefore, startGateway, startRawService, startService } from '../../helpers/gateway.ts'
 
 const slowMs = 150
 

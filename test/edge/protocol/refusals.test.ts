@@ -1,15 +1,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
-import {
-  connect,
-  eventually,
-  gatewayBefore,
-  get,
-  parse,
-  startEcho,
-  startGateway,
-  startRawService
-} from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, gatewayBefore, get, parse, startEcho, startGateway, startRawService } from '../../helpers/gateway.ts'
 
 async function refusing(t: Test, edge: object = {}) {
   const echo = await startEcho()

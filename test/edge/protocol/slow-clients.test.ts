@@ -9,7 +9,8 @@ import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
-import { eventually, startGateway, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const protocols = ['HTTP/1.1', 'TLS', 'HTTP/2'] as const

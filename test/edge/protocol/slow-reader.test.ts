@@ -5,7 +5,8 @@ import http2 from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, startGateway, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 /** More than the kernel takes for a client that does not read. */

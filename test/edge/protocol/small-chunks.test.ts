@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, gatewayBefore, parse, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, gatewayBefore, parse, startRawService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const count = 100_000

@@ -1,6 +1,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, parse, startEcho, startGateway, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, parse, startEcho, startGateway, startRawService } from '../../helpers/gateway.ts'
 
 /** A service that records every byte and answers each request by its path. */
 async function recorded(t: Test, route: object = {}) {

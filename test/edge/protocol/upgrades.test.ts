@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { echo, handshake, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
-import { connect, eventually, parse, raw, startGateway } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, parse, raw, startGateway } from '../../helpers/gateway.ts'
 import { ecosystemPackages } from '../../helpers/packages.ts'
 
 async function serving(t: Test, plugins: (folder: string, upstream: string) => string[], more: object = {}) {

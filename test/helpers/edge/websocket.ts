@@ -4,7 +4,7 @@ import type { IncomingMessage, RequestListener } from 'node:http'
 import http from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import net from 'node:net'
-import { eventually } from '../gateway.ts'
+import { eventually } from '../eventually.ts'
 
 export const opcodes = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const
 

@@ -6,8 +6,6 @@ import type { AddressInfo, Server, Socket } from 'node:net'
 import net from 'node:net'
 import type { Test } from 'tap'
 
-export { eventually } from '../eventually.ts'
-
 async function listen(server: Server): Promise<string> {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

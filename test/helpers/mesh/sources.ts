@@ -5,8 +5,6 @@ import type { Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 import type { Meter } from '../../../plugins/meter.ts'
 import { eventually } from '../eventually.ts'
 
-export { eventually }
-
 export interface Line {
   level: 'info' | 'warn' | 'error'
   fields: object

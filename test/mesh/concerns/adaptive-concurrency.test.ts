@@ -4,9 +4,10 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { upgrade } from 'undici'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meshOf, meterStub, Recorder, service } from '../../helpers/mesh/mesh.ts'
 import { policyOf } from '../../helpers/mesh/policy.ts'
-import { eventually, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

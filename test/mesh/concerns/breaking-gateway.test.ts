@@ -2,7 +2,8 @@
 import type { ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'
-import { connect, eventually, get, startGateway, startService } from '../../helpers/gateway.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect, get, startGateway, startService } from '../../helpers/gateway.ts'
 
 interface ServiceView {
   concerns: Record<string, Record<string, unknown>>

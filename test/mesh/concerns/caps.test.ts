@@ -4,10 +4,11 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { upgrade } from 'undici'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { byHand } from '../../helpers/mesh/discovery.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { policyOf } from '../../helpers/mesh/policy.ts'
-import { eventually, refused, upstream } from '../../helpers/mesh/servers.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -7,9 +7,10 @@ import t from 'tap'
 import { upgrade } from 'undici'
 import type { Logger } from '../../../plugins/mesh/core/types.ts'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { policyOf } from '../../helpers/mesh/policy.ts'
-import { eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

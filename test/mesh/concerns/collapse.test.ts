@@ -7,9 +7,10 @@ import { Group } from '../../../plugins/mesh/concerns/collapse/group.ts'
 import type { CollapseOptions } from '../../../plugins/mesh/concerns/collapse/options.ts'
 import { identityOf } from '../../../plugins/mesh/core/sharing/identity.ts'
 import type { DispatchHandler, DispatchOptions } from '../../../plugins/mesh/core/types.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { get as askFor, connect, startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, upstream } from '../../helpers/mesh/servers.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -6,9 +6,10 @@ import type { MeshPolicy } from '../../../config/schema.ts'
 import type { FallbackOptions } from '../../../plugins/mesh/concerns/fallback/options.ts'
 import { StaleStore } from '../../../plugins/mesh/concerns/fallback/stale-store.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { get as ask, configOf, startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -2,8 +2,9 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import type { FaultOptions } from '../../../plugins/mesh/concerns/fault/options.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, upstream } from '../../helpers/mesh/servers.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 const none: FaultOptions = { header: false, maxActive: 1000 }
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const

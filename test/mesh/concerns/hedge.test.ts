@@ -7,9 +7,10 @@ import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { Latencies } from '../../../plugins/mesh/concerns/hedge/latencies.ts'
 import type { HedgeOptions } from '../../../plugins/mesh/concerns/hedge/options.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, refused, upstream } from '../../helpers/mesh/servers.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -4,8 +4,9 @@ import { Readable } from 'node:stream'
 import t from 'tap'
 import type { MirrorOptions } from '../../../plugins/mesh/concerns/mirror.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const options: MirrorOptions = { service: 'shadow', percent: 1, maxBody: 1000, maxActive: 100 }
 const get = { origin: 'http://orders.mesh', path: '/a?b=c', method: 'GET' } as const

@@ -8,10 +8,11 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Interceptor } from '../../../plugins/mesh/core/types.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { outlierOptions } from '../../helpers/mesh/health.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { policyOf } from '../../helpers/mesh/policy.ts'
-import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -3,9 +3,10 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { ReplayBody, ReplayPool } from '../../../plugins/mesh/core/repeating/replay-body.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { connect, startGateway } from '../../helpers/gateway.ts'
 import { meshOf, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { connecting, eventually, raw, refused, resetting, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, refused, resetting, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const put = { origin, path: '/', method: 'PUT' } as const

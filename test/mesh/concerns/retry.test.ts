@@ -11,8 +11,9 @@ import { ConnectionError, MeshError } from '../../../plugins/mesh/core/errors.ts
 import { RetryLimit } from '../../../plugins/mesh/core/repeating/retry-limit.ts'
 import type { Service } from '../../../plugins/mesh/core/service.ts'
 import type { Interceptor, MeshDeps } from '../../../plugins/mesh/core/types.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { connecting, eventually, raw, refused, resetting, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, refused, resetting, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -3,8 +3,9 @@ import type { ServerResponse } from 'node:http'
 import t from 'tap'
 import { upgrade } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

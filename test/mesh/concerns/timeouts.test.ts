@@ -7,9 +7,10 @@ import t from 'tap'
 import { upgrade } from 'undici'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { outlierOptions } from '../../helpers/mesh/health.ts'
 import { meshOf, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { connecting, eventually, raw, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

@@ -6,9 +6,10 @@ import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { FallbackOptions } from '../../../plugins/mesh/concerns/fallback/options.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { seeded, Watched } from '../../helpers/mesh/chaos.ts'
 import { meshOf, meterStub, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, upstream } from '../../helpers/mesh/servers.ts'
+import { upstream } from '../../helpers/mesh/servers.ts'
 
 const on = ['no-instance', 'connect-failure', 'reset', 'timeout', '5xx', 'overloaded'] as FallbackOptions['on']
 const policy: Partial<MeshPolicy> = {

@@ -7,8 +7,8 @@ import t from 'tap'
 import { filesTiming } from '../../../plugins/mesh/connect/tls-files.ts'
 import { Stores } from '../../../plugins/stores.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { meterStub } from '../../helpers/mesh/mesh.ts'
-import { eventually } from '../../helpers/mesh/servers.ts'
 import { call, calling, logged, secure } from './support.ts'
 
 filesTiming.interval = 20

@@ -4,9 +4,10 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { LoopClock } from '../../../plugins/mesh/core/loop-clock.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { checkOptions, outlierOptions } from '../../helpers/mesh/health.ts'
 import { meterStub, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { connecting, eventually, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, upstream } from '../../helpers/mesh/servers.ts'
 
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
 

@@ -8,7 +8,8 @@ import { parseConfig } from '../../../plugins/config.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
 import type { Consul } from '../../helpers/consul.ts'
 import { startConsul } from '../../helpers/consul.ts'
-import { eventually, recording } from '../../helpers/mesh/sources.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { recording } from '../../helpers/mesh/sources.ts'
 import { freePorts, waitFor } from '../../helpers/processes.ts'
 
 async function datacenter(t: Test, name: string) {

@@ -4,9 +4,10 @@ import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/core/type
 import { FailoverSource } from '../../../plugins/mesh/discovery/consul-failover.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Step } from '../../helpers/mesh/scripted-consul.ts'
 import { answer, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
-import { eventually, service, watch } from '../../helpers/mesh/sources.ts'
+import { service, watch } from '../../helpers/mesh/sources.ts'
 
 class ByHand implements Restorable {
   publish: Publish = () => {}

@@ -10,7 +10,8 @@ import { ConsulConnectionLimit } from '../../../plugins/mesh/discovery/consul-qu
 import { QueryLimiter, queryLimiterTiming } from '../../../plugins/mesh/discovery/consul-query-limiter.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { startConsul } from '../../helpers/consul.ts'
-import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const reset = () => Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
 const question = (name: string): ServiceQuery => ({ service: name, datacenter: undefined, index: 1n, wait: 60_000 })

@@ -14,7 +14,8 @@ import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import type { Consul } from '../../helpers/consul.ts'
 import { startConsul } from '../../helpers/consul.ts'
-import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 import { tool } from '../../helpers/tools.ts'
 
 const at = (port: number) => `http://127.0.0.1:${port}`

@@ -6,9 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import type { Step } from '../../helpers/mesh/scripted-consul.ts'
 import { answer, cut, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
-import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 // Each test has a Consul of its own, and mostly waits.
 t.jobs = 8

@@ -14,7 +14,8 @@ import { byPriority, scaleWeights } from '../../../plugins/mesh/discovery/dns-re
 import type { DnsOptions } from '../../../plugins/mesh/discovery/dns-resolve.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { discoveryCounters } from '../../../plugins/mesh/discovery/loop.ts'
-import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const NXDOMAIN = 3
 const SERVFAIL = 2

@@ -6,9 +6,10 @@ import t from 'tap'
 import type { LocalityOptions } from '../../../plugins/mesh/discovery/locality.ts'
 import { localityOf, OwnLocality } from '../../../plugins/mesh/discovery/locality.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { byHand } from '../../helpers/mesh/discovery.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
-import { eventually, recording } from '../../helpers/mesh/sources.ts'
+import { recording } from '../../helpers/mesh/sources.ts'
 
 const self = { Config: { Datacenter: 'dc1' }, Meta: { zone: 'a' } }
 

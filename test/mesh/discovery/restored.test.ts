@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import t from 'tap'
 import type { ConsulOptions, ServiceConfig } from '../../../config/schema.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { answer, hold, origin, scripted } from '../../helpers/mesh/scripted-consul.ts'
-import { eventually, recording, service, watch } from '../../helpers/mesh/sources.ts'
+import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const web = (consul: Partial<ServiceConfig['consul']> = {}, rest: Partial<ServiceConfig> = {}) =>
   service('web', { consul: { service: 'web', passingOnly: true, ...consul }, ...rest })

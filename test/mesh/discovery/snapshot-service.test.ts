@@ -3,9 +3,10 @@ import type { ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Mesh } from '../../../plugins/mesh/mesh.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { byHand } from '../../helpers/mesh/discovery.ts'
 import { meshOf, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
-import { connecting, eventually, raw, refused, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, refused, upstream } from '../../helpers/mesh/servers.ts'
 
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const

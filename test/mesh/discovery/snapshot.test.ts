@@ -7,7 +7,8 @@ import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.t
 import { registerSnapshotMetrics, Snapshot } from '../../../plugins/mesh/discovery/snapshot.ts'
 import { readEntries } from '../../../plugins/mesh/discovery/snapshot-file.ts'
 import type { Meter } from '../../../plugins/meter.ts'
-import { eventually, recording } from '../../helpers/mesh/sources.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { recording } from '../../helpers/mesh/sources.ts'
 
 const one = (port: number): InstanceSpec => {
   const origin = `http://127.0.0.1:${port}`

@@ -6,10 +6,11 @@ import t from 'tap'
 import type { Discovery } from '../../../plugins/mesh/discovery/index.ts'
 import { ActiveChecks } from '../../../plugins/mesh/health/active-check.ts'
 import type { Probe } from '../../../plugins/mesh/health/probe.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { byHand } from '../../helpers/mesh/discovery.ts'
 import { checkOptions, instanceOf, logOf, outlierOptions } from '../../helpers/mesh/health.ts'
 import { meshOf, meterStub, service } from '../../helpers/mesh/mesh.ts'
-import { eventually, refused, upstream } from '../../helpers/mesh/servers.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
 const soon = { interval: '20ms', timeout: '5s' }

@@ -8,8 +8,9 @@ import t from 'tap'
 import { buildConnector } from 'undici'
 import { probeOf } from '../../../plugins/mesh/health/probe.ts'
 import type { Open } from '../../../plugins/mesh/http/pool.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { checkOptions } from '../../helpers/mesh/health.ts'
-import { connecting, eventually, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
+import { connecting, raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 /** Without SNI, which an address cannot have. */

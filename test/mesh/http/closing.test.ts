@@ -1,6 +1,7 @@
 /** The end of a pool, and handlers that misbehave. */
 import t from 'tap'
-import { eventually, silent } from '../../helpers/mesh/servers.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { silent } from '../../helpers/mesh/servers.ts'
 import { Heard, numbered, poolTo, turns } from './support.ts'
 
 t.test('close() lets end what is begun, also in line, and takes no more', async (t) => {

@@ -1,7 +1,8 @@
 /** Slow readers and silent senders. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { eventually, raw } from '../../helpers/mesh/servers.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 import { answer, Heard, numbered, poolTo } from './support.ts'
 
 t.test('a body that falls silent, and one that is only paused', async (t) => {

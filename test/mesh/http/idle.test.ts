@@ -6,7 +6,8 @@ import t from 'tap'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import type { ConnectionOptions } from '../../../plugins/mesh/http/lifetime.ts'
 import { usualConnection } from '../../../plugins/mesh/http/lifetime.ts'
-import { eventually, raw } from '../../helpers/mesh/servers.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 import { answer, numbered, poolTo, turns } from './support.ts'
 
 const spoils: Record<string, (socket: Socket) => void> = {

@@ -3,7 +3,8 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import t from 'tap'
-import { eventually, raw, refused, silent } from '../../helpers/mesh/servers.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { raw, refused, silent } from '../../helpers/mesh/servers.ts'
 import { Heard, numbered, opener, poolTo, turns } from './support.ts'
 
 t.test('one after the other on one connection, HEAD too', async (t) => {

@@ -7,7 +7,7 @@ import { Readable } from 'node:stream'
 import type { Test } from 'tap'
 import t from 'tap'
 import { authority, folderFor } from '../../helpers/certificates.ts'
-import { eventually } from '../../helpers/mesh/servers.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { Heard, poolTo, turns } from './support.ts'
 
 const large = Buffer.alloc(3_000_000, 'abcdefghijklmnopqrstuvwxyz')

@@ -2,7 +2,8 @@
 import type { Duplex } from 'node:stream'
 import type { Test } from 'tap'
 import t from 'tap'
-import { eventually, raw } from '../../helpers/mesh/servers.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { raw } from '../../helpers/mesh/servers.ts'
 import { answer, poolTo, turns } from './support.ts'
 
 async function upgrading(t: Test, more = '') {

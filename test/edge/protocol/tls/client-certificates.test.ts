@@ -7,7 +7,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { Issued } from '../../../helpers/certificates.ts'
 import { authority } from '../../../helpers/certificates.ts'
-import { eventually } from '../../../helpers/gateway.ts'
+import { eventually } from '../../../helpers/eventually.ts'
 import { askOver, listening, scene, sessionTo, shake } from './support.ts'
 
 const pairOf = ({ certFile, keyFile }: Issued) => ({ cert: certFile, key: keyFile })

@@ -3,7 +3,8 @@
 import http from 'node:http'
 import net from 'node:net'
 import t from 'tap'
-import { connect, eventually, parse } from '../../../helpers/gateway.ts'
+import { eventually } from '../../../helpers/eventually.ts'
+import { connect, parse } from '../../../helpers/gateway.ts'
 import { listening, scene, shake } from './support.ts'
 
 for (const http2 of [false, true]) {

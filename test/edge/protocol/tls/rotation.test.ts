@@ -6,8 +6,9 @@ import tls from 'node:tls'
 import t from 'tap'
 import { tlsFilesTiming } from '../../../../plugins/edge/protocol/tls/certificate-files.ts'
 import { authority } from '../../../helpers/certificates.ts'
-import { eventually, startService } from '../../../helpers/gateway.ts'
-import { askOver, lay, listening, put, scene, sessionTo, shake, until } from './support.ts'
+import { eventually } from '../../../helpers/eventually.ts'
+import { startService } from '../../../helpers/gateway.ts'
+import { askOver, lay, listening, put, scene, sessionTo, shake } from './support.ts'
 
 tlsFilesTiming.intervalMs = 20
 
@@ -89,7 +90,7 @@ t.test('the default certificate, for clients without a server name', async (t) =
   const session = await sessionTo(t, port)
   t.match(await shake(port), { shown: 'first', status: 200 })
   lay(issue('second'), folder)
-  await until(async () => (await shake(port)).shown === 'second')
+  await eventually(async () => (await shake(port)).shown === 'second')
   t.match(await askOver(session, 'localhost'), { status: 200 })
 })
 
@@ -123,7 +124,7 @@ for (const kind of ['named', 'in a folder'] as const) {
     t.match(errors()[1], { reason: `${files.key} is not the key of the certificate` })
     t.equal(await shown(), 'first')
     put(second.keyFile, files.key)
-    await until(async () => (await metric(reloads('success'))) === 1, 'mended')
+    await eventually(async () => (await metric(reloads('success'))) === 1, 'mended')
     t.equal(await shown(), 'second')
     t.equal(await unusable(), 0)
     t.match(
@@ -135,7 +136,7 @@ for (const kind of ['named', 'in a folder'] as const) {
     await eventually(() => errors().length === 3, 'a key that is gone')
     t.equal(await shown(), 'second')
     copyFileSync(second.keyFile, files.key)
-    await until(async () => (await unusable()) === 0, 'back with the same content')
+    await eventually(async () => (await unusable()) === 0, 'back with the same content')
     utimesSync(files.cert, new Date(), new Date())
     await new Promise((resolve) => setTimeout(resolve, 150))
     t.equal(await metric(reloads('success')), 1, 'nothing new')
@@ -154,7 +155,7 @@ t.test('secrets of Kubernetes: a link is swapped, and both files with it', async
   symlinkSync('..2', path('..next'))
   renameSync(path('..next'), path('..data'))
   rmSync(path('..1'), { recursive: true })
-  await until(async () => (await shake(port, { servername: 'a.example' })).shown === 'second')
+  await eventually(async () => (await shake(port, { servername: 'a.example' })).shown === 'second')
   t.strictSame(
     log.filter(({ level }) => level === 50),
     []
@@ -168,16 +169,16 @@ t.test('pairs and folders that come and go', async (t) => {
   const shown = async (servername: string) => (await shake(port, { servername })).shown
   t.equal(await shown('b.example'), undefined)
   lay(issue('b.example'), folder, 'b.crt', 'b.key')
-  await until(async () => (await shown('b.example')) === 'b.example', 'a new pair')
+  await eventually(async () => (await shown('b.example')) === 'b.example', 'a new pair')
   // As certbot does for a new domain.
   mkdirSync(path('c.example'))
   lay(issue('c.example'), path('c.example'), 'fullchain.pem', 'privkey.pem')
-  await until(async () => (await shown('c.example')) === 'c.example', 'a new folder')
+  await eventually(async () => (await shown('c.example')) === 'c.example', 'a new folder')
   rmSync(path('b.crt'))
   rmSync(path('b.key'))
-  await until(async () => (await shown('b.example')) === undefined, 'a pair is removed')
+  await eventually(async () => (await shown('b.example')) === undefined, 'a pair is removed')
   rmSync(path('c.example'), { recursive: true })
-  await until(async () => (await shown('c.example')) === undefined, 'a folder is removed')
+  await eventually(async () => (await shown('c.example')) === undefined, 'a folder is removed')
   t.match(
     log.filter(({ msg }) => String(msg).startsWith('certificate removed')).map(({ certificate }) => certificate),
     [path('b.crt'), path('c.example/fullchain.pem')]
@@ -200,7 +201,7 @@ t.test('a folder that cannot be read for a while keeps its certificates', async 
   t.match(await shake(port, { servername: 'a.example' }), { shown: 'a.example', status: 200 })
   rmSync(path('away'), { recursive: true })
   lay(issue('again', ['a.example']), path('certs'))
-  await until(async () => (await shake(port, { servername: 'a.example' })).shown === 'again')
+  await eventually(async () => (await shake(port, { servername: 'a.example' })).shown === 'again')
 })
 
 t.test('authorities of clients that change, and a session from before', async (t) => {
@@ -232,7 +233,7 @@ t.test('authorities of clients that change, and a session from before', async (t
   t.equal(await reloads('failure'), 1)
   t.match(await shown(), { subject: 'CN=one', error: /holds no certificate/ })
   put(two.file, path('ca.pem'))
-  await until(async () => (await as(bob)).status === 200)
+  await eventually(async () => (await as(bob)).status === 200)
   t.equal((await as(alice)).status, 0)
   t.match(
     log.filter(({ msg }) => /^authorities of client certificates loaded/.test(String(msg))),

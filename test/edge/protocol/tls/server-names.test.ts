@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process'
 import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import t from 'tap'
-import { eventually } from '../../../helpers/gateway.ts'
+import { eventually } from '../../../helpers/eventually.ts'
 import { lay, listening, scene, sessionTo, shake } from './support.ts'
 
 const pairOf = ({ certFile, keyFile }: { certFile: string; keyFile: string }) => ({ cert: certFile, key: keyFile })

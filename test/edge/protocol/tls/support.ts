@@ -159,12 +159,3 @@ export async function sessionTo(t: Test, port: number, options: http2.SecureClie
   await new Promise((resolve) => session.once('connect', resolve))
   return session
 }
-
-/** Waits until an asynchronous condition holds. */
-export async function until(condition: () => Promise<boolean>, what = 'it happens'): Promise<void> {
-  const deadline = Date.now() + 60_000
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}

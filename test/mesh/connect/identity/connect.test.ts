@@ -7,7 +7,7 @@ import { ConnectIdentity } from '../../../../plugins/mesh/connect/identity/conne
 import { gated } from '../../../../plugins/mesh/connect/identity/gated.ts'
 import type { Authority } from '../../../helpers/certificates.ts'
 import { authority, folderFor } from '../../../helpers/certificates.ts'
-import { eventually } from '../../../helpers/mesh/servers.ts'
+import { eventually } from '../../../helpers/eventually.ts'
 import { logged } from '../support.ts'
 import { scripted } from './support.ts'
 
