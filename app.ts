@@ -42,15 +42,15 @@ import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
 import type { Stop } from './plugins/operations/drain.ts'
-import { obeySignals, stopper } from './plugins/operations/drain.ts'
-import type { Asked } from './plugins/operations/explain.ts'
+import { createShutdown, handleSignals } from './plugins/operations/drain.ts'
+import type { ExplainQuery } from './plugins/operations/explain.ts'
 import { explain, explainText, probedListener, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
 import type { Host } from './plugins/operations/host.ts'
 import operations from './plugins/operations/index.ts'
 import { createLog, loggerOptions } from './plugins/operations/logging.ts'
 import type { RuntimeOptions } from './plugins/operations/runtime.ts'
 import { Runtime } from './plugins/operations/runtime.ts'
-import { endOnFaults } from './plugins/operations/uncaught.ts'
+import { handleUncaught } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
 import type { Stores } from './plugins/stores.ts'
 import adminRoutes from './routes/admin.ts'
@@ -93,9 +93,9 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
     const about = { gateway: fastify, config, targetPath }
     // Created with the first request to explain, since it registers all routes once more.
     let probe: FastifyInstance | undefined
-    const explainer = (asked: Asked) => {
-      probe ??= prober(config, fastify)
-      return explain({ ...about, probe }, asked)
+    const explainer = (query: ExplainQuery) => {
+      probe ??= createProbe(config, fastify)
+      return explain({ ...about, probe }, query)
     }
     fastify.addHook('onClose', async () => probe?.close())
     await admin.register(adminRoutes, {
@@ -109,7 +109,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
 }
 
 /** Creates a server that routes like the gateway but responds with the name of the route; `explain` sends requests to it. */
-function prober(config: Config, gateway: FastifyInstance): FastifyInstance {
+function createProbe(config: Config, gateway: FastifyInstance): FastifyInstance {
   // `inject` resolves dot segments of a URL, so a header carries the unchanged request target.
   const rewriteUrl = (request: { headers: IncomingHttpHeaders }) => {
     markListener(request, String(request.headers[probedListener]))
@@ -182,18 +182,18 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
     protect
   })
   let stop: Stop | null = null
-  const ignoreFaults = endOnFaults(runtime, () => stop)
+  const removeFaultHandlers = handleUncaught(runtime, () => stop)
   try {
     await runtime.start()
   } catch (error) {
     await runtime.close().catch((err: unknown) => runtime.log.error({ err }, 'a plugin failed to close'))
-    ignoreFaults()
+    removeFaultHandlers()
     throw error
   }
   runtime.log.info(aboutProcess(config), 'jingwei is up')
-  stop = stopper(runtime, () => runtime.config)
-  const ignoreSignals = obeySignals(runtime, stop, () => void runtime.reload('SIGHUP'))
-  void runtime.ended.then(ignoreFaults).then(ignoreSignals)
+  stop = createShutdown(runtime, () => runtime.config)
+  const removeSignalHandlers = handleSignals(runtime, stop, () => void runtime.reload('SIGHUP'))
+  void runtime.ended.then(removeFaultHandlers).then(removeSignalHandlers)
   const admin = runtime.admin === null ? null : urlOf('http', runtime.admin.address)
   const edges = runtime.listeners.map(({ name, address }, index) => {
     const { tls, redirect } = config.listeners[index]!
@@ -209,15 +209,15 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
 /** Time that a registry has for its first response to a command that only shows something. */
 const registryMs = 3000
 
-/** Asks the registries, sends nothing to any instance, and ends. */
-async function explainOnce(config: Config, asked: Asked): Promise<string> {
+/** Explains a request for the command line: looks up instances, but sends no request to them. */
+async function explainOnce(config: Config, query: ExplainQuery): Promise<string> {
   const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
-    const probe = prober(config, gateway)
+    const probe = createProbe(config, gateway)
     gateway.addHook('onClose', () => probe.close())
     await Promise.race([gateway.mesh.start({ attend: false }).ready(), sleep(registryMs, null, { ref: false })])
-    return explainText(await explain({ probe, gateway, config, targetPath }, asked))
+    return explainText(await explain({ probe, gateway, config, targetPath }, query))
   } finally {
     await gateway.close()
   }

@@ -226,7 +226,7 @@ function namesIn(subjectAltName: string | undefined): string[] {
 }
 
 /** Returns a warning about a usable certificate: expired, not yet valid, without names; null if there is none. */
-export function doubtAbout({ names, notBefore, notAfter }: CertificateFacts, nowMs: number): string | null {
+export function certificateWarning({ names, notBefore, notAfter }: CertificateFacts, nowMs: number): string | null {
   const day = (seconds: number) => new Date(seconds * 1000).toISOString()
   if (nowMs >= notAfter * 1000) return `the certificate expired at ${day(notAfter)}`
   if (nowMs < notBefore * 1000) return `the certificate is not valid before ${day(notBefore)}`

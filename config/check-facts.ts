@@ -21,7 +21,7 @@ const providersOf = (keys: readonly Key[], fact: Fact) => keys.filter(({ provide
  * Returns the concerns of a policy that rely on a fact which neither a concern of the policy nor a plugin (`byPlugin`)
  * provides. `from` returns a text that follows the fact in the message.
  */
-export function lacksIn(
+export function missingFacts(
   keys: readonly Key[],
   policy: object,
   byPlugin: (fact: Fact) => boolean,
@@ -53,7 +53,7 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
       data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
     const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
     const policy = { ...data.edge, ...route.edge }
-    for (const lack of lacksIn(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
+    for (const lack of missingFacts(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
       const { key, option, message } = lack
       const involved = [key, ...providersOf(keys.edge, key.needs!.fact)]
       const isSound = involved.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))

@@ -51,7 +51,7 @@ export function* checkReadings(checked: Checked, tables: RouteTables<number>): S
     const each = pathPatterns(route.match.path).flatMap((pattern) =>
       tables.with(route.match).map((table) => ({ pattern, table }))
     )
-    const open = openElsewhere(route, tables, data, namesOf)
+    const open = exposedOnOtherListener(route, tables, data, namesOf)
     if (open !== null) report.warn(`${at}/match/listeners`, open)
     for (const { pattern, table } of each) {
       const warning = exposed(route, pattern, paths, table, data, namesOf)
@@ -94,7 +94,12 @@ function exposed(
 }
 
 /** Returns a warning if, on another listener, a less protected route forwards this route's path to the same service. */
-function openElsewhere(route: Route, tables: RouteTables<number>, data: Written, namesOf: NamesOf): string | null {
+function exposedOnOtherListener(
+  route: Route,
+  tables: RouteTables<number>,
+  data: Written,
+  namesOf: NamesOf
+): string | null {
   const { hosts, headers = {}, listeners, path } = route.match
   if (listeners === undefined) return null
   const host = (hosts?.[0] ?? '').replace(/^\*\./, 'x.')

@@ -2,7 +2,7 @@
 import { getCiphers } from 'node:tls'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Pair, PairFiles } from './certificates.ts'
-import { certificatesIn, doubtAbout, foldersOf, PairError, pairsIn, readPair, readPem } from './certificates.ts'
+import { certificatesIn, certificateWarning, foldersOf, PairError, pairsIn, readPair, readPem } from './certificates.ts'
 import { checkTlsHosts } from './check-tls-hosts.ts'
 import { checkPem } from './checked.ts'
 import type { Checked } from './concern.ts'
@@ -85,7 +85,7 @@ function checkPair(at: string, written: PairFiles, checked: Checked): Pair[] {
 }
 
 function warn(at: string, { cert }: PairFiles, { facts }: Pair, { report }: Checked): void {
-  const doubt = doubtAbout(facts, Date.now())
+  const doubt = certificateWarning(facts, Date.now())
   if (doubt !== null) report.warn(at, `${cert}: ${doubt}`)
 }
 

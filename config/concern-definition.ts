@@ -16,7 +16,7 @@ const definitionKeys = {
 } as const // biome-ignore format: a table
 
 /** Returns whether an object is meant to define a concern: it has some of the keys that each definition has. */
-export function seemsConcern(value: unknown): value is object {
+export function looksLikeConcern(value: unknown): value is object {
   if (typeof value !== 'object' || value === null) return false
   const { name, options, plugin, layer } = value as Record<string, unknown>
   if (typeof plugin === 'function' || typeof layer === 'function') return true

@@ -11,7 +11,7 @@ import type { Listen, Written } from './schema.ts'
 const shared = ['paths', 'unknownHost', 'drain'] as const
 
 /** Sets `listeners` from the valid items of `listen`; `listen` becomes the first of them. */
-export function gatherListeners(data: Written, report: Report): void {
+export function normalizeListeners(data: Written, report: Report): void {
   const written: unknown = data.listen
   const entries = Array.isArray(written) ? written.map((entry, index) => ({ entry, at: `/listen/${index}` })) : null
   const usable = (entries ?? [{ entry: written, at: '/listen' }]).filter(({ at }) => report.usable(at))

@@ -12,8 +12,8 @@ import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
-import { gatherListeners } from './listeners.ts'
-import { parsed, parsedAside } from './parse.ts'
+import { normalizeListeners } from './listeners.ts'
+import { parsed, parsedAsync } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
 import { entriesOf, pluginConcerns, pluginModules, reportFailed, warnOfChanged } from './plugin-concerns.ts'
 import { read } from './read.ts'
@@ -108,7 +108,7 @@ export class Loader {
     amend: (data: unknown) => unknown = (data) => data
   ): Promise<Config> {
     const report = new Report(file)
-    const data = amend(await inSlices(read(await parsedAside(text, report), env, report)))
+    const data = amend(await inSlices(read(await parsedAsync(text, report), env, report)))
     const loader = await this.#withPlugins(data, file, report, imported)
     return inSlices(loader.#finish(data, hash, file, report, warn))
   }
@@ -116,7 +116,7 @@ export class Loader {
   /** Returns the schema of a file with the concerns of its plugins. */
   async schemaOf(imported: ImportModule, file: string, env: NodeJS.ProcessEnv = process.env): Promise<object> {
     const report = new Report(file)
-    const data = await inSlices(read(await parsedAside(sourceOf(file).text, report), env, report))
+    const data = await inSlices(read(await parsedAsync(sourceOf(file).text, report), env, report))
     const loader = await this.#withPlugins(data, file, report, imported)
     report.throwIfAny()
     return loader.schema
@@ -140,10 +140,10 @@ export class Loader {
   }
 
   *#finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Steps<Config> {
-    setAside(data)
+    removeIgnoredKeys(data)
     const validator = new Validator(this.#last.compiled(this.schema), this.#keys)
     yield* validator.validate(data, report)
-    if (report.usable('')) gatherListeners(data as Written, report)
+    if (report.usable('')) normalizeListeners(data as Written, report)
     yield* check(data as Written, report, resolve(file), this.#keys)
     reportFailed(this.#failures, entriesOf(data), report)
     report.throwIfAny(this.#failures.values().next().value)
@@ -176,7 +176,7 @@ function hashOf(bytes: string | Buffer): string {
 }
 
 /** Removes keys without meaning: `x-` sections for anchors, and lists whose items are all commented out. */
-function setAside(data: unknown): void {
+function removeIgnoredKeys(data: unknown): void {
   if (typeof data !== 'object' || data === null) return
   for (const [key, value] of Object.entries(data)) {
     const isEmptyList = (key === 'plugins' || key === 'consumers') && value === null

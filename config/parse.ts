@@ -18,7 +18,7 @@ export function parsed(text: string, report: Report): YamlSource {
 }
 
 /** Parses the text of a file without blocking the event loop: a long one in a worker thread, since the parser cannot pause. */
-export async function parsedAside(text: string, report: Report): Promise<YamlSource> {
+export async function parsedAsync(text: string, report: Report): Promise<YamlSource> {
   if (text.length < LONG) return parsed(text, report)
   const masked = mask(text)
   try {

@@ -4,7 +4,7 @@ import type { Folding, PathReadings, ReadPath } from './path-reading.ts'
 import { fold } from './path-reading.ts'
 import type { Entry, Node } from './route-tree.ts'
 
-export interface Question {
+export interface RouteQuery {
   readonly method: string
   readonly host: string
   readonly path: ReadPath
@@ -25,7 +25,7 @@ export class RouteSearch<T> {
   readonly #ignoresSlash: boolean
   readonly #guardsSlash: boolean
   /** Protections of visited routes that match only in a looser reading. */
-  readonly #passed: unknown[] = []
+  readonly #looseProtections: unknown[] = []
   #segments: readonly string[] = []
   /** Folded segments; of a plain path only those that the search has reached, up to `#position`. */
   #folded: string[] = []
@@ -33,7 +33,7 @@ export class RouteSearch<T> {
   #position = 0
   #slash = false
   #method = ''
-  #asked: string | null = null
+  #requestedMethod: string | null = null
   #headers: IncomingHttpHeaders = {}
   #anyHeaders = false
   #found: Entry<T> | null = null
@@ -45,11 +45,11 @@ export class RouteSearch<T> {
   }
 
   /** Runs a search. `other`: segments of another reading of the path; null for the path's own segments. */
-  through(
+  run(
     trees: readonly Node<T>[],
     other: readonly string[] | null,
-    { method, path, headers }: Question,
-    asked: string | null,
+    { method, path, headers }: RouteQuery,
+    requestedMethod: string | null,
     anyHeaders: boolean
   ): Entry<T> | null {
     this.#plain = other === null ? path.plain : null
@@ -60,10 +60,10 @@ export class RouteSearch<T> {
       this.#folded = this.#segments.map((segment) => fold(segment, this.#loose))
     } else this.#folded.length = 0
     this.#method = method
-    this.#asked = asked
+    this.#requestedMethod = requestedMethod
     this.#headers = headers
     this.#anyHeaders = anyHeaders
-    this.#passed.length = 0
+    this.#looseProtections.length = 0
     this.#found = null
     this.preflight = false
     for (const tree of trees) if (this.#visit(tree, 0)) break
@@ -71,8 +71,8 @@ export class RouteSearch<T> {
   }
 
   /** Returns whether the search visited a route with another protection that matches only in a looser reading. */
-  meetsOther(protection: unknown): boolean {
-    return this.#passed.some((passed) => passed !== protection)
+  hasOtherProtection(protection: unknown): boolean {
+    return this.#looseProtections.some((passed) => passed !== protection)
   }
 
   /** Returns the folded segment at an index; undefined after the last one. */
@@ -117,11 +117,11 @@ export class RouteSearch<T> {
   #choose(groups: Node<T>['atEnd'], at: number, partial: number): boolean {
     for (const { names, entries } of groups) {
       if (this.#anyHeaders) {
-        for (const list of entries.values()) if (this.#take(list, at, partial)) return true
+        for (const list of entries.values()) if (this.#tryEntries(list, at, partial)) return true
         continue
       }
       const list = entries.get(names.length === 0 ? '' : this.#valuesOf(names))
-      if (list !== undefined && this.#take(list, at, partial)) return true
+      if (list !== undefined && this.#tryEntries(list, at, partial)) return true
     }
     return false
   }
@@ -132,12 +132,14 @@ export class RouteSearch<T> {
   }
 
   /** Chooses the first route that matches exactly; records one that matches only in a looser reading. */
-  #take(list: readonly Entry<T>[], at: number, partial: number): boolean {
+  #tryEntries(list: readonly Entry<T>[], at: number, partial: number): boolean {
     let loose: Entry<T> | null = null
-    for (const preflight of this.#asked === null ? asIs : this.#anyHeaders ? asPreflight : either) {
+    for (const preflight of this.#requestedMethod === null ? asIs : this.#anyHeaders ? asPreflight : either) {
       for (const entry of list) {
         if (
-          preflight ? !(entry.answersPreflights && entry.methods.has(this.#asked!)) : !entry.methods.has(this.#method)
+          preflight
+            ? !(entry.answersPreflights && entry.methods.has(this.#requestedMethod!))
+            : !entry.methods.has(this.#method)
         )
           continue
         const fit = this.#fit(entry, at, partial)
@@ -149,7 +151,7 @@ export class RouteSearch<T> {
         if (fit === 'loose') loose ??= entry
       }
     }
-    if (loose !== null) this.#passed.push(loose.protection)
+    if (loose !== null) this.#looseProtections.push(loose.protection)
     return false
   }
 

@@ -6,7 +6,7 @@
 import { hostKey, MAX_NAME, writtenHostKey } from './host-name.ts'
 import type { PathPattern } from './path-pattern.ts'
 import type { Folding, PathReadings } from './path-reading.ts'
-import type { Question } from './route-search.ts'
+import type { RouteQuery } from './route-search.ts'
 import { RouteSearch } from './route-search.ts'
 import type { Node } from './route-tree.ts'
 import { addEntry, entryOf, nodeFor, RouteNode } from './route-tree.ts'
@@ -95,32 +95,33 @@ export class RouteTable<T> {
     return this.#treesFor(host).length > 0
   }
 
-  find(question: Question): Found<T> | null {
+  find(question: RouteQuery): Found<T> | null {
     const { method, headers } = question
-    const asked = method === 'OPTIONS' && headers.origin !== undefined ? headers['access-control-request-method'] : null
-    return this.#find(question, asked ?? null)
+    const requestedMethod =
+      method === 'OPTIONS' && headers.origin !== undefined ? headers['access-control-request-method'] : null
+    return this.#find(question, requestedMethod ?? null)
   }
 
   /** Returns the methods with which the request would match a route, ignoring preflights. */
-  methodsFor(question: Question): string[] {
+  methodsFor(question: RouteQuery): string[] {
     const takes = (method: string) => this.#find({ ...question, method }, null) !== null
     return [...this.methods].filter(takes).sort()
   }
 
-  #find(question: Question, asked: string | null): Found<T> | null {
+  #find(question: RouteQuery, requestedMethod: string | null): Found<T> | null {
     const { host, path } = question
     const trees = this.#treesFor(host)
     const search = this.#search
-    let entry = search.through(trees, null, question, asked, false)
+    let entry = search.run(trees, null, question, requestedMethod, false)
     // A preflight lacks the headers of the actual request, so header conditions are ignored in a second search.
-    if (entry === null && asked !== null) entry = search.through(trees, null, question, asked, true)
+    if (entry === null && requestedMethod !== null) entry = search.run(trees, null, question, requestedMethod, true)
     if (entry === null) return null
     const { preflight } = search
     const { protection } = entry
-    let ambiguous = search.meetsOther(protection)
+    let ambiguous = search.hasOtherProtection(protection)
     for (const other of path.others) {
-      const found = search.through(trees, other, question, asked, false)
-      ambiguous ||= (found !== null && found.protection !== protection) || search.meetsOther(protection)
+      const found = search.run(trees, other, question, requestedMethod, false)
+      ambiguous ||= (found !== null && found.protection !== protection) || search.hasOtherProtection(protection)
     }
     const { value, pattern } = entry
     return { value, pattern, preflight, ambiguous }

@@ -4,7 +4,7 @@
  * run before the route's own hooks.
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import { lacksIn } from '../../config/check-facts.ts'
+import { missingFacts } from '../../config/check-facts.ts'
 import { LastCompiled } from '../../config/compile.ts'
 import type { Key, Keys } from '../../config/concern.ts'
 import { keysAt } from '../../config/concern.ts'
@@ -104,7 +104,7 @@ export class OwnRoutes {
       const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge) }
       const early = Object.entries(whole).find(([name, value]) => value && !this.#order.hasStarted(name))
       if (early !== undefined) throw new Error(`edge.${early[0]}: list its plugin before this one under "plugins"`)
-      const [lack] = lacksIn(this.#keys, whole, this.#isProvided)
+      const [lack] = missingFacts(this.#keys, whole, this.#isProvided)
       if (lack !== undefined) throw new Error(`config.edge.${lack.key.name}.${lack.option}: ${lack.message}`)
       return whole
     } catch (error) {

@@ -13,7 +13,7 @@ import type { Config } from '../../config/schema.ts'
 import { METHODS } from '../node-http.ts'
 import { version } from './about.ts'
 import { count } from './banner.ts'
-import type { Asked } from './explain.ts'
+import type { ExplainQuery } from './explain.ts'
 import { init } from './init.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
@@ -30,7 +30,7 @@ export interface Gateways {
   schemaOf: (file: string | null) => Promise<object>
   start: (config: Config, command: string) => Promise<unknown>
   build: (config: Config, options: { logger: boolean; dryRun: boolean }) => FastifyInstance
-  explain: (config: Config, asked: Asked) => Promise<string>
+  explain: (config: Config, asked: ExplainQuery) => Promise<string>
   /** Commands that concerns add. */
   commands: readonly Command[]
 }
@@ -93,7 +93,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       await gateways.start(await load(other, gateways), startedAs(argument ?? values.config))
       return null
     case 'check':
-      return print(`${other}: ok, ${await tried(await load(other, gateways), gateways)}\n`)
+      return print(`${other}: ok, ${await buildOnce(await load(other, gateways), gateways)}\n`)
     case 'init':
       return print(await init(fileNamed(argument ?? '.'), join(home, 'config/starter'), version))
     case 'schema':
@@ -103,7 +103,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     case 'routes':
       return print(await routeTable(await gateways.loadConfig(other), gateways))
     case 'explain': {
-      const request = asked(rest, values)
+      const request = explainQuery(rest, values)
       return print(maskCredentials(await gateways.explain(await gateways.loadConfig(other), request)))
     }
     default: {
@@ -187,7 +187,7 @@ export async function exit(code: number): Promise<never> {
 }
 
 /** Builds a gateway without starting it: reads certificates, loads plugins and runs their `onReady` hooks. */
-async function tried(config: Config, { build }: Gateways): Promise<string> {
+async function buildOnce(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
@@ -262,7 +262,10 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
   return table(head, [...rows, ...own])
 }
 
-function asked([method, path]: string[], { header, ip, consumer, listener }: Record<string, unknown>): Asked {
+function explainQuery(
+  [method, path]: string[],
+  { header, ip, consumer, listener }: Record<string, unknown>
+): ExplainQuery {
   const example = 'such as: explain config/gateway.yaml GET /api/orders/7'
   if (method === undefined || path === undefined)
     throw new Error(`explain takes a file, a method and a path, ${example}`)

@@ -27,8 +27,8 @@ export class Connections {
   /** Connections without TLS. */
   readonly #plain = new WeakSet<Connection>()
   #draining: Promise<void> | null = null
-  #leaving = false
-  #cutting = false
+  #keepAliveDisabled = false
+  #isAborting = false
 
   track(server: Server): void {
     const isPlain = !('setSecureContext' in server)
@@ -46,30 +46,30 @@ export class Connections {
   }
 
   /** True if exchanges that end now were aborted by the shutdown. */
-  get isCutting(): boolean {
-    return this.#cutting
+  get isAborting(): boolean {
+    return this.#isAborting
   }
 
   /** Starts draining; resolves after the delay in which requests are still accepted. */
   drain(delayMs: number): Promise<void> {
-    if (this.#draining === null) this.sendElsewhere()
+    if (this.#draining === null) this.disableKeepAlive()
     this.#draining ??= sleep(delayMs)
     return this.#draining
   }
 
   /** From now on, responses have `Connection: close`, so that clients send their next request to another node. */
-  sendElsewhere(): void {
-    this.#leaving = true
+  disableKeepAlive(): void {
+    this.#keepAliveDisabled = true
     for (const { _httpMessage: response } of this.#open) if (response) response.shouldKeepAlive = false
   }
 
   /** Must be called for each HTTP/1 response before its header section is written. */
-  meet(response: ServerResponse): void {
-    if (this.#leaving) response.shouldKeepAlive = false
+  prepareResponse(response: ServerResponse): void {
+    if (this.#keepAliveDisabled) response.shouldKeepAlive = false
     // A pipelined request: Node assigns the socket when the earlier responses are complete.
     else if (response.socket === null) {
       response.once('socket', () => {
-        if (this.#leaving) response.shouldKeepAlive = false
+        if (this.#keepAliveDisabled) response.shouldKeepAlive = false
       })
     }
   }
@@ -85,12 +85,12 @@ export class Connections {
   }
 
   /** Aborts all client connections, also those with requests in flight; resolves when they are closed. */
-  async cut(): Promise<void> {
-    this.#cutting = true
-    await Promise.all([...this.#open].map((socket) => this.#cut(socket)))
+  async abortAll(): Promise<void> {
+    this.#isAborting = true
+    await Promise.all([...this.#open].map((socket) => this.#abort(socket)))
   }
 
-  #cut(socket: Connection): Promise<void> {
+  #abort(socket: Connection): Promise<void> {
     return new Promise((resolve) => {
       socket.once('close', () => resolve())
       // An HTTP/1.0 client takes a closed connection for the end of the body, but not a reset.

@@ -10,9 +10,9 @@ declare module 'fastify' {
     drain: () => Promise<void>
     isDraining: () => boolean
     /** Returns whether exchanges that end now were aborted by the shutdown. */
-    isCutting: () => boolean
+    isAborting: () => boolean
     /** Aborts all client connections, also those with requests in flight; resolves when they are closed. */
-    cutClients: () => Promise<void>
+    abortClients: () => Promise<void>
   }
 }
 
@@ -22,16 +22,16 @@ export default fp<Config>(
     const connections = connectionsOf(fastify.server)
     fastify.decorate('isDraining', () => connections.isDraining)
     fastify.decorate('drain', () => connections.drain(listen.drain.delay))
-    fastify.decorate('isCutting', () => connections.isCutting)
-    fastify.decorate('cutClients', () => connections.cut())
+    fastify.decorate('isAborting', () => connections.isAborting)
+    fastify.decorate('abortClients', () => connections.abortAll())
     fastify.addHook('onRequest', (request, reply, done) => {
-      if (request.raw.httpVersionMajor === 1) connections.meet(reply.raw)
+      if (request.raw.httpVersionMajor === 1) connections.prepareResponse(reply.raw)
       done()
     })
     // The listening servers of a process, and their connections, outlive this configuration.
     if (fastify.host !== null) return
     fastify.addHook('preClose', async () => {
-      connections.sendElsewhere()
+      connections.disableKeepAlive()
       connections.sweep(fastify.server)
     })
   },
@@ -41,7 +41,7 @@ export default fp<Config>(
 interface Stoppable {
   readonly log: FastifyBaseLogger
   drain: () => Promise<void>
-  cutClients: () => Promise<void>
+  abortClients: () => Promise<void>
   close: () => Promise<void>
 }
 
@@ -55,7 +55,7 @@ export type Stop = (cause: NodeJS.Signals | 'fault') => Promise<void>
  * Drains and closes the gateway. The process then exits with 0, or with 1 if the cause was a fault, a plugin failed to close,
  * or the drain timeout was exceeded.
  */
-export function stopper(gateway: Stoppable, config: () => Config): Stop {
+export function createShutdown(gateway: Stoppable, config: () => Config): Stop {
   let stopping = false
   return async (cause) => {
     const { listen } = config()
@@ -67,10 +67,10 @@ export function stopper(gateway: Stoppable, config: () => Config): Stop {
     }
     stopping = true
     gateway.log.info({ ...(!isFault && { signal: cause }), ...listen.drain }, 'draining')
-    let cut: Promise<void> | null = null
+    let aborted: Promise<void> | null = null
     const overdue = setTimeout(() => {
       gateway.log.error('drain timeout exceeded: aborting the requests in flight')
-      cut = gateway.cutClients()
+      aborted = gateway.abortClients()
       setTimeout(() => process.exit(1), lastMs).unref()
     }, listen.drain.delay + listen.drain.timeout)
     overdue.unref()
@@ -82,10 +82,10 @@ export function stopper(gateway: Stoppable, config: () => Config): Stop {
       failed = true
       gateway.log.error({ err }, 'a plugin failed to close')
     }
-    await cut
+    await aborted
     gateway.log.info('stopped')
     await logFlushed(lastMs)
-    process.exit(cut === null && !failed ? 0 : 1)
+    process.exit(aborted === null && !failed ? 0 : 1)
   }
 }
 
@@ -93,7 +93,7 @@ export function stopper(gateway: Stoppable, config: () => Config): Stop {
  * Installs the signal handlers. SIGTERM, SIGINT and SIGQUIT shut down; a second one exits at once. SIGHUP reloads the
  * configuration. SIGUSR1 and SIGUSR2 are logged and ignored. Returns a function that removes the handlers.
  */
-export function obeySignals(gateway: Stoppable, stop: Stop, reload: () => void): () => void {
+export function handleSignals(gateway: Stoppable, stop: Stop, reload: () => void): () => void {
   const listeners = new Map<NodeJS.Signals, (signal: NodeJS.Signals) => void>([['SIGHUP', reload]])
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) listeners.set(signal, (name) => void stop(name))
   for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) {

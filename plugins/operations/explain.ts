@@ -8,7 +8,7 @@ import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { hooksText } from './plugin-record.ts'
 
-export interface Asked {
+export interface ExplainQuery {
   readonly method: string
   /** Path and query, as a client would send them. */
   readonly path: string
@@ -45,10 +45,10 @@ export interface Explainer {
 
 export type Explained = Awaited<ReturnType<typeof explain>>
 
-export async function explain({ probe, gateway, config, targetPath }: Explainer, asked: Asked) {
-  const { method, path, headers, ip = '127.0.0.1', consumer } = asked
+export async function explain({ probe, gateway, config, targetPath }: Explainer, query: ExplainQuery) {
+  const { method, path, headers, ip = '127.0.0.1', consumer } = query
   const { listeners } = config
-  const { listener = config.listen.name } = asked
+  const { listener = config.listen.name } = query
   const request = { method, path, ...(listeners.length > 1 && { listener }) }
   const listen = listeners.find(({ name }) => name === listener)
   if (listen === undefined) {
@@ -151,9 +151,9 @@ export function explainText(explained: Explained): string {
         : Object.entries(obstacles)
             .map(([name, why]) => `${name}: ${why}`)
             .join('; ')
-      const said = Object.keys(concerns).length === 0 ? '' : `  ${JSON.stringify(concerns)}`
+      const state = Object.keys(concerns).length === 0 ? '' : `  ${JSON.stringify(concerns)}`
       const chosen = id === hashed ? '  ← by hash' : ''
-      lines.push(`      ${origin}  weight ${weight}  active ${active}  ${health}${said}${chosen}`)
+      lines.push(`      ${origin}  weight ${weight}  active ${active}  ${health}${state}${chosen}`)
     }
   }
   return `${lines.join('\n')}\n`

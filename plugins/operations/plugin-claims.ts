@@ -38,14 +38,24 @@ function watchDecorators(fastify: FastifyInstance, method: Method, owners: Fault
         return result
       } catch (error) {
         if ((error as { code?: unknown }).code !== 'FST_ERR_DEC_ALREADY_PRESENT') throw error
-        throw twice(`the decorator "${String(name)}" of ${decorated[method]}`, claimant, holders.get(name), error)
+        throw conflictError(
+          `the decorator "${String(name)}" of ${decorated[method]}`,
+          claimant,
+          holders.get(name),
+          error
+        )
       }
     }
   })
 }
 
 /** Creates the error for a second claim. */
-function twice(what: string, claimant: PluginOwner | null, holder: PluginOwner | undefined, cause: unknown): Error {
+function conflictError(
+  what: string,
+  claimant: PluginOwner | null,
+  holder: PluginOwner | undefined,
+  cause: unknown
+): Error {
   if (claimant === null) {
     const message = `${what} is used by the gateway, but plugin ${holder?.plugin} has added it already`
     return holder === undefined ? (cause as Error) : holder.fault(message, cause)
@@ -64,7 +74,7 @@ export function claimedRoute(error: unknown, claimant: PluginOwner, { routes }: 
     const { url, method } = other.route
     return other !== refused && url === refused.route.url && [method].flat().some((each) => methods.includes(each))
   })
-  return twice(`the route ${methods.join(',')} ${refused.route.url}`, claimant, holder?.owner, error)
+  return conflictError(`the route ${methods.join(',')} ${refused.route.url}`, claimant, holder?.owner, error)
 }
 
 type NotFoundHandler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => unknown
@@ -91,7 +101,7 @@ function watchNotFound(fastify: FastifyInstance, owners: FaultOwners): void {
         return Reflect.apply(original, this, [guarded, handler])
       }
       if (owner === null) return Reflect.apply(original, this, notFoundArgs(own!.route, handler))
-      if (!isBelow && own !== null) throw twice('the not-found handler', owner, own.owner, undefined)
+      if (!isBelow && own !== null) throw conflictError('the not-found handler', owner, own.owner, undefined)
       const route = {
         ...options,
         method: [...this.supportedMethods],
@@ -117,14 +127,17 @@ function notFoundArgs(route: RouteOptions, first: NotFoundHandler | null): [Part
   if (first === null) return [options, last]
   // Otherwise a concern of a guarded handler would refuse a request before the gateway responds 405.
   const isGuarded = route.config?.guarded === true
-  return [isGuarded ? { ...options, onRequest: hooksAfter(first, route.onRequest) } : options, inTurn(first, last)]
+  return [
+    isGuarded ? { ...options, onRequest: hooksAfter(first, route.onRequest) } : options,
+    withFallback(first, last)
+  ]
 }
 
 function hooksAfter(first: NotFoundHandler, hooks: RouteOptions['onRequest']): onRequestHookHandler[] {
   const onRequest: onRequestHookHandler = function (request, reply, done) {
     const pass: NotFoundHandler = () => done()
     try {
-      Reflect.apply(inTurn(first, pass), this, [request, reply])
+      Reflect.apply(withFallback(first, pass), this, [request, reply])
     } catch (error) {
       done(error as Error)
     }
@@ -132,7 +145,7 @@ function hooksAfter(first: NotFoundHandler, hooks: RouteOptions['onRequest']): o
   return [onRequest, ...[hooks ?? []].flat()] as onRequestHookHandler[]
 }
 
-function inTurn(first: NotFoundHandler, second: NotFoundHandler): NotFoundHandler {
+function withFallback(first: NotFoundHandler, second: NotFoundHandler): NotFoundHandler {
   return function notFound(request, reply) {
     try {
       return Reflect.apply(first, this, [request, reply])

@@ -5,7 +5,7 @@ import { registerHooks } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import type { Key } from '../../config/concern.ts'
-import { definitionFault, seemsConcern } from '../../config/concern-definition.ts'
+import { definitionFault, looksLikeConcern } from '../../config/concern-definition.ts'
 import { inTime } from '../../config/in-time.ts'
 import type { PluginOptions } from '../../config/schema.ts'
 
@@ -63,7 +63,7 @@ export async function importPlugin(
   const { default: exported, routeConfig } = module as { default?: unknown; routeConfig?: unknown }
   // CommonJS that was compiled from TypeScript has its default export at `default.default`.
   const inner = (exported as { default?: unknown } | undefined)?.default
-  const found = [exported, inner].find((each) => typeof each === 'function') ?? [exported, inner].find(seemsConcern)
+  const found = [exported, inner].find((each) => typeof each === 'function') ?? [exported, inner].find(looksLikeConcern)
   if (found === undefined) throw new Error('it has no default export that is a Fastify plugin or a concern')
   const fault = typeof found === 'function' ? null : definitionFault(found)
   if (fault !== null) throw new Error(fault)

@@ -244,8 +244,8 @@ export class Runtime {
     return this.connections.drain(this.#config.listen.drain.delay)
   }
 
-  cutClients(): Promise<void> {
-    return this.connections.cut()
+  abortClients(): Promise<void> {
+    return this.connections.abortAll()
   }
 
   /** Waits for the requests in flight and closes everything. Rejects at the end if a plugin failed to close. */
@@ -258,7 +258,7 @@ export class Runtime {
     this.#stop.abort()
     this.#next?.fail(stopping())
     this.#watch?.close()
-    this.connections.sendElsewhere()
+    this.connections.disableKeepAlive()
     // `allSettled`: a plugin that fails to close must not abort the last requests of replaced configurations.
     const closed = await Promise.allSettled([this.gateway?.close(), this.#listeners.close(), this.#retired.close()])
     this.#listeners.end()

@@ -18,7 +18,7 @@ const flushMs = 1000
  * fails. After any other the state of the process is unknown: the error is logged, the gateway drains, and the process exits
  * with 1, so that its supervisor restarts it. While `stop` returns null, before the gateway listens, it exits at once.
  */
-export function endOnFaults(gateway: Faulty, stop: () => Stop | null): () => void {
+export function handleUncaught(gateway: Faulty, stop: () => Stop | null): () => void {
   let lines = 0
   const handle = (thrown: unknown, origin: string) => {
     const err = asError(thrown)

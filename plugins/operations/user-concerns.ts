@@ -100,7 +100,7 @@ export function placeAll(
 }
 
 /** Rejects keys of an entry that have no effect on a concern: its key under `edge` or `mesh` sets its options and routes. */
-function refuseUseless({ name, layer }: ConcernModule, entry: PluginOptions, owner: PluginOwner): void {
+function rejectIneffectiveKeys({ name, layer }: ConcernModule, entry: PluginOptions, owner: PluginOwner): void {
   const { options, prefix, guarded, scope } = entry
   const given = { options, prefix, guarded: guarded || undefined, scope: scope === 'routes' ? scope : undefined }
   const [useless] = Object.entries(given).find(([, value]) => value !== undefined) ?? []
@@ -119,7 +119,7 @@ export async function startConcern(
   owner: PluginOwner
 ): Promise<void> {
   const failed = (error: unknown) => startFailure(error, entry, owner)
-  refuseUseless(module, entry, owner)
+  rejectIneffectiveKeys(module, entry, owner)
   fastify.pluginRecord.addOwner(owner)
   if (!placed?.concern) return
   const placement = new PluginPlacement(fastify, owner)

@@ -18,7 +18,7 @@ import { placeAll, startConcern } from './user-concerns.ts'
 export default fp<Config>(
   async (fastify, config) => {
     const imported = await importAll(config)
-    refuseUnchecked(config, imported)
+    rejectUnvalidated(config, imported)
     const modules = imported.map(({ exported }) => exported)
     const release = guardClaims(fastify, fastify.faultOwners)
     // Until then, the gateway itself may claim names that a plugin has claimed.
@@ -35,7 +35,7 @@ export default fp<Config>(
       const [owner, entry] = [owners[index]!, config.plugins[index]!]
       if (!isConcern(module)) {
         await start(fastify, module, entry, owner, placements[index]!)
-        warnOfIdle(fastify, config, index, owner)
+        warnOfUnusedHooks(fastify, config, index, owner)
       } else await startConcern(fastify, module, placed.get(index), config, entry, owner)
     }
   },
@@ -63,7 +63,7 @@ async function importAll({ plugins, file }: Config): Promise<PluginModule[]> {
  * Rejects a configuration that was loaded without its plugins' modules if one of them declares keys of `routes[].config`: a
  * misspelt key would leave a route without protection.
  */
-function refuseUnchecked({ plugins, routes, file }: Config, modules: readonly PluginModule[]): void {
+function rejectUnvalidated({ plugins, routes, file }: Config, modules: readonly PluginModule[]): void {
   if (!routes.some(({ config = {} }) => Object.keys(config).length > 0)) return
   const faults = plugins.flatMap((plugin, index) => {
     if (plugin.routeConfig !== null || modules[index]!.routeConfig === undefined) return []
@@ -112,7 +112,7 @@ async function start(
 ): Promise<void> {
   const failed = (error: unknown) => startFailure(error, options, owner)
   fastify.pluginRecord.addOwner(owner)
-  const placement = placed ?? placeOnSome(fastify, options, owner)
+  const placement = placed ?? placementForRoutes(fastify, options, owner)
   const release = guardInstance(fastify, owner, placement, failed)
   try {
     await owner.owners.load(owner, async () => register(fastify, plugin, options))
@@ -144,7 +144,7 @@ function placeAmongConcerns(
 }
 
 /** Returns the placement for a plugin with `scope: routes`, after the edge concerns; null for other plugins. */
-function placeOnSome(
+function placementForRoutes(
   fastify: FastifyInstance,
   { scope, prefix }: PluginOptions,
   owner: PluginOwner
@@ -156,7 +156,12 @@ function placeOnSome(
 }
 
 /** Warns of a plugin with a prefix that has hooks but no routes: it does not protect the routes of other plugins there. */
-function warnOfIdle({ pluginRecord, log }: FastifyInstance, config: Config, index: number, owner: PluginOwner): void {
+function warnOfUnusedHooks(
+  { pluginRecord, log }: FastifyInstance,
+  config: Config,
+  index: number,
+  owner: PluginOwner
+): void {
   const entry = config.plugins[index]!
   if (entry.prefix === undefined || !pluginRecord.isIdle(owner)) return
   const message = `"${owner.plugin}" adds no routes below its "prefix", so its hooks never run`

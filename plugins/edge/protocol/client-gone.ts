@@ -37,7 +37,9 @@ export function goneSignal(request: FastifyRequest): AbortSignal {
 /** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
 export default fp(
   async (fastify) => {
-    const isCutting = fastify.hasDecorator('isCutting') ? fastify.getDecorator<() => boolean>('isCutting') : () => false
+    const isAborting = fastify.hasDecorator('isAborting')
+      ? fastify.getDecorator<() => boolean>('isAborting')
+      : () => false
     fastify.decorateRequest('gone', null)
     fastify.decorateRequest('olderInFlight', null)
     fastify.decorateRequest('newerInFlight', null)
@@ -50,12 +52,12 @@ export default fp(
       if (!isUpgrade) inFlight.enter(request)
       // 'close' on the response, not on the request: that one fires as soon as a body is read.
       reply.raw.once('close', () => {
-        inContext(request, () => end(request, reply, isCutting()))
+        inContext(request, () => end(request, reply, isAborting()))
         if (!isUpgrade) inFlight.leave(request)
       })
       // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
       if (raw.httpVersionMajor > 1)
-        raw.once('aborted', () => inContext(request, () => end(request, reply, isCutting())))
+        raw.once('aborted', () => inContext(request, () => end(request, reply, isAborting())))
       done()
     })
   },

@@ -8,7 +8,7 @@ import type { Socket } from 'node:net'
 import type { SecureContext, SecureContextOptions, Server, TlsOptions as ServerOptions, TLSSocket } from 'node:tls'
 import { isDeepStrictEqual } from 'node:util'
 import type { CertificateFacts } from '../../../../config/certificates.ts'
-import { doubtAbout } from '../../../../config/certificates.ts'
+import { certificateWarning } from '../../../../config/certificates.ts'
 import { hostKey, writtenHostKey } from '../../../../config/host-name.ts'
 import type { TlsOptions } from '../../../../config/schema/tls.ts'
 import { ServerNames } from '../../../../config/server-names.ts'
@@ -274,7 +274,7 @@ export class ListenerTls {
       this.#events!.log.error({ ...fields, reason }, `certificate cannot be used: ${consequence}`)
       return
     }
-    const doubt = certificate && doubtAbout(certificate.facts, Date.now())
+    const doubt = certificate && certificateWarning(certificate.facts, Date.now())
     if (doubt) this.#events!.log.warn({ ...fields, reason: doubt }, 'certificate is in use despite a problem')
   }
 }
