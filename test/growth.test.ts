@@ -9,8 +9,8 @@ import { alternativeNames } from '../plugins/alternative-names.ts'
 import { relocation } from '../plugins/edge/bridge/location.ts'
 import { headerValue } from '../plugins/edge/bridge/upstream-headers.ts'
 import { toOriginForm } from '../plugins/edge/protocol/absolute-form.ts'
-import { canonicalAddress, settleForwardedFor } from '../plugins/edge/protocol/client-address.ts'
-import { appendForwarding, prefixSoFar, trustedPeers } from '../plugins/edge/protocol/forwarding-headers.ts'
+import { canonicalAddress, normalizeForwardedFor } from '../plugins/edge/protocol/client-address.ts'
+import { appendForwarding, strippedPrefix, trustedPeers } from '../plugins/edge/protocol/forwarding-headers.ts'
 import { announced, endToEnd, isWebSocket, nominated, takesTrailers } from '../plugins/edge/protocol/headers.ts'
 import { targetPath, withoutEndSlashes } from '../plugins/edge/protocol/target-path.ts'
 import { commaItems, listItems } from '../plugins/http-syntax.ts'
@@ -67,13 +67,13 @@ const parsers: Readonly<Record<string, (value: string) => unknown>> = {
   'items of a list, edge': (value) => commaItems(value, 16),
   'items of a list, mesh': (value) => listItems(value, 64),
   'a path without its last slashes': withoutEndSlashes,
-  'X-Forwarded-Prefix': (value) => prefixSoFar('/a', request({ 'x-forwarded-prefix': value }), believed),
+  'X-Forwarded-Prefix': (value) => strippedPrefix('/a', request({ 'x-forwarded-prefix': value }), believed),
   'forwarding headers': (value) => {
     const given = { 'x-forwarded-for': value, forwarded: value, 'x-forwarded-host': value, 'x-real-ip': value }
     appendForwarding([], request(given), believed)
   },
   'an address': (value) => [isTrusted(value), canonicalAddress(value)],
-  'X-Forwarded-For': (value) => settleForwardedFor(request({ 'x-forwarded-for': value })),
+  'X-Forwarded-For': (value) => normalizeForwardedFor(request({ 'x-forwarded-for': value })),
   'Trailer': (value) => announced(value, () => false),
   'Connection': nominated,
   'Connection of a service': (value) => endToEnd({ connection: value }, false),

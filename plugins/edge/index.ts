@@ -96,7 +96,7 @@ export default fp<Config>(
     const peers = new Peers(config)
     // Before any code reads `request.ip`.
     fastify.addHook('onRequest', (request, _reply, done) => {
-      peers.settle(request.raw)
+      peers.removeUntrusted(request.raw)
       done()
     })
     const listenerOf = byListener(config, ({ name }) => name)

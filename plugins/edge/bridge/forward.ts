@@ -80,7 +80,7 @@ export default fp(
       })
       let responses: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
-        relocate: relocation(route, (request) => requests.peers.believed(request)),
+        relocate: relocation(route, (request) => requests.peers.trustedHeadersOf(request)),
         stalls: null
       }
       return (request: FastifyRequest, reply: FastifyReply) => {

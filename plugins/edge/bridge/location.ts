@@ -7,8 +7,8 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { commaItems } from '../../http-syntax.ts'
-import type { Believed } from '../protocol/forwarding-headers.ts'
-import { prefixSoFar } from '../protocol/forwarding-headers.ts'
+import type { TrustedHeaders } from '../protocol/forwarding-headers.ts'
+import { strippedPrefix } from '../protocol/forwarding-headers.ts'
 import { encodePath, withoutEndSlashes } from '../protocol/target-path.ts'
 
 /**
@@ -41,7 +41,7 @@ export function forwardedPrefix(route: RouteConfig): string | null {
  */
 export function relocation(
   route: RouteConfig,
-  believedOf: (request: IncomingMessage) => Believed | null
+  trustedOf: (request: IncomingMessage) => TrustedHeaders | null
 ): Relocate | null {
   const changed = prefixes(route)
   if (changed === null && route.edge.host !== 'upstream') return null
@@ -52,9 +52,9 @@ export function relocation(
   return (headers, request, instance) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
-    const believed = believedOf(request.raw)
-    const authorities = authoritiesOf(request, believed?.names.has('x-forwarded-host') === true)
-    const announced = prefixSoFar(stripped, request.raw, believed)
+    const trusted = trustedOf(request.raw)
+    const authorities = authoritiesOf(request, trusted?.names.has('x-forwarded-host') === true)
+    const announced = strippedPrefix(stripped, request.raw, trusted)
     const change = (value: string) => relocate(value, authorities, instance, { outer, inner, announced })
     const copy = { ...headers } // the given object may be in use elsewhere
     if (typeof location === 'string') copy.location = change(location)

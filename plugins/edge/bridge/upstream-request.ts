@@ -7,7 +7,7 @@ import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
 import { LoopDetected } from '../errors.ts'
-import { appendForwarding, prefixSoFar, unbelievedHeaders } from '../protocol/forwarding-headers.ts'
+import { appendForwarding, forwardingOnlyHeaders, strippedPrefix } from '../protocol/forwarding-headers.ts'
 import { announced, fieldsOf, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
 import { Peers } from '../protocol/peers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
@@ -76,7 +76,14 @@ export class UpstreamRequests {
     this.peers = new Peers(config)
     this.trust = new HeaderTrust(config)
     this.#requestIdHeader = config.edge.requestId.header.toLowerCase()
-    this.#drop = new Set([...hopByHop, ...unbelievedHeaders(config), this.#requestIdHeader, 'host', 'expect', 'via'])
+    this.#drop = new Set([
+      ...hopByHop,
+      ...forwardingOnlyHeaders(config),
+      this.#requestIdHeader,
+      'host',
+      'expect',
+      'via'
+    ])
     this.#dropAlsoCookies = new Set([...this.#drop, 'cookie'])
     this.#dropInTrailers = new Set([...this.#drop, ...notInTrailers])
   }
@@ -169,14 +176,14 @@ export class UpstreamRequests {
   }
 
   /** Appends the gateway's own fields for the service. */
-  #appendOwn(headers: string[], request: FastifyRequest, strippedPrefix: string | null): void {
+  #appendOwn(headers: string[], request: FastifyRequest, ownPrefix: string | null): void {
     const { raw } = request
     const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
-    const believed = this.peers.believed(raw)
-    appendForwarding(headers, raw, believed)
-    const prefix = prefixSoFar(strippedPrefix, raw, believed)
+    const trusted = this.peers.trustedHeadersOf(raw)
+    appendForwarding(headers, raw, trusted)
+    const prefix = strippedPrefix(ownPrefix, raw, trusted)
     if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
   }

@@ -3,9 +3,9 @@ import type { IncomingMessage } from 'node:http'
 const slash = 47
 
 /**
- * `GET http://host/path` as `GET /path`, which is what every rule and the router go by (RFC 9112, 3.2.2). Only
- * if Host names the same authority: that header is what routes match and services see. The rest stays as it is
- * and is refused.
+ * Returns the request target in origin form, which the router and all rules expect: `/path` for `GET http://host/path`
+ * (RFC 9112, 3.2.2). The authority must be that of `Host`, since routes match and services see that header. Other targets
+ * are returned unchanged, and refused later.
  */
 export function toOriginForm(request: IncomingMessage): string {
   const url = request.url!

@@ -1,7 +1,7 @@
 /**
- * Time that a slow peer is waited for. It runs while the peer is due to do something, and each byte that moves buys
- * 1/rate seconds more, up to the full time. A peer that moves bytes more slowly than the rate runs out of it, however
- * regularly it moves one. Without a rate, any byte buys the full time.
+ * Time for which the gateway waits for a slow peer. It decreases while the gateway waits, and each transferred byte adds
+ * 1/rate seconds, up to the full time. A peer that is slower than the rate uses it up, however regularly it transfers a
+ * byte. Without a rate, any byte restores the full time.
  */
 export class Allowance {
   readonly #fullMs: number
@@ -15,10 +15,10 @@ export class Allowance {
     this.#leftMs = fullMs
   }
 
-  /** Takes time in which the peer was waited for, adds what its bytes buy, and returns what is left. */
+  /** Subtracts waiting time, adds the time for transferred bytes, and returns the time that is left. */
   spend(ms: number, bytes: number): number {
-    const bought = bytes > 0 ? bytes * this.#msPerByte : 0
-    this.#leftMs = Math.min(this.#fullMs, this.#leftMs - ms + bought)
+    const gained = bytes > 0 ? bytes * this.#msPerByte : 0
+    this.#leftMs = Math.min(this.#fullMs, this.#leftMs - ms + gained)
     return this.#leftMs
   }
 }

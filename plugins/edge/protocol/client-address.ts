@@ -1,21 +1,21 @@
 /**
- * One spelling for a client's address. Proxies write it in several: with the port of its connection (Azure's gateways,
- * HAProxy), IPv6 in brackets, in capitals or with its zeros, IPv4 as IPv4-mapped IPv6. A rate limit, a hash or a log
- * that took the text as it came would see another client for every connection.
+ * One spelling for a client's address. Proxies use several: with the port of the connection (Azure's gateways, HAProxy),
+ * IPv6 in brackets, in capitals or with its zeros, IPv4 as IPv4-mapped IPv6. Unnormalized, a rate limit, a hash or a log
+ * would see another client for every connection.
  */
 import type { IncomingMessage } from 'node:http'
 import { isIPv6, SocketAddress } from 'node:net'
 import { unmapped } from '../../http-syntax.ts'
 
-/** Entries of X-Forwarded-For that are looked at, from the right: more trusted proxies in a row there are not. */
+/** Entries of X-Forwarded-For that are read, from the right: a longer chain of trusted proxies does not occur. */
 export const mostHops = 50
 
-/** Lists of IPv4 addresses, which have one spelling. */
+/** Lists of plain IPv4 addresses, which need no normalization. */
 const plainList = /^[\d., ]*$/
 const withPort = /^(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}$/
 const bracketed = /^\[([^\]]*)\](?::\d{1,5})?$/
 
-/** X-Forwarded-For as it came, of requests where `settleForwardedFor` changed it. */
+/** Original X-Forwarded-For of requests in which this file has changed it. */
 const asSent = new WeakMap<IncomingMessage, string>()
 
 /** Returns an address without port, brackets and zone, in its canonical spelling (RFC 5952); other texts as they are. */
@@ -27,8 +27,8 @@ export function canonicalAddress(text: string): string {
   return unmapped(new SocketAddress({ address, family: 'ipv6' }).address)
 }
 
-/** Rewrites X-Forwarded-For for Fastify, whose `request.ip` is an entry of it, trusted or not, as it is written. */
-export function settleForwardedFor(request: IncomingMessage): void {
+/** Normalizes the addresses in X-Forwarded-For, one of which becomes Fastify's `request.ip`. */
+export function normalizeForwardedFor(request: IncomingMessage): void {
   const value = request.headers['x-forwarded-for']
   if (typeof value !== 'string' || plainList.test(value)) return
   const entries = value.split(',')
@@ -38,13 +38,13 @@ export function settleForwardedFor(request: IncomingMessage): void {
   request.headers['x-forwarded-for'] = entries.join(', ')
 }
 
-/** Cuts off what is left of the first address that is not trusted, from the right: nobody knows who wrote it. */
+/** Removes the entries to the left of the last untrusted address: their author is unknown. */
 export function trimForwardedFor(request: IncomingMessage, isTrusted: (address: string) => boolean): void {
   const value = request.headers['x-forwarded-for']
   if (typeof value !== 'string') return
   const entries = value.split(',')
   let first = entries.length - 1
-  // Fastify takes no notice of empty entries.
+  // Fastify ignores empty entries.
   const isPassed = (entry: string) => entry === '' || isTrusted(entry)
   while (first > 0 && isPassed(entries[first]!.trim())) first--
   if (first === 0) return
@@ -52,19 +52,19 @@ export function trimForwardedFor(request: IncomingMessage, isTrusted: (address: 
   request.headers['x-forwarded-for'] = entries.slice(first).join(',')
 }
 
-/** Returns the client's X-Forwarded-For as it came, for the service, which may want the port. */
+/** Returns the original X-Forwarded-For, for the service, which may need the ports. */
 export function forwardedFor(request: IncomingMessage): string | undefined {
   const value = request.headers['x-forwarded-for']
   if (value === undefined) return undefined
   return asSent.get(request) ?? String(value)
 }
 
-/** Text of an address that came in a header is kept up to this length. */
+/** Length up to which the text of an address from a header is kept. */
 const longestAddress = 45
 
 /**
- * Returns what counts as one client: an IPv4 address, the /64 network of an IPv6 address, since a host may use all
- * addresses of it. Other texts, which a trusted proxy may send, stand for themselves.
+ * Returns the network that counts as one client: the IPv4 address, or the /64 network of an IPv6 address, since a host may
+ * use all addresses of it. Other texts, which a trusted proxy may send, are returned unchanged.
  */
 export function networkOf(address: string): string {
   const plain = unmapped(address)

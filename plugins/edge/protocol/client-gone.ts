@@ -5,10 +5,10 @@ import { inContext } from '../async-context.ts'
 import { handshakeOf } from './handshake.ts'
 import { InFlight } from './in-flight.ts'
 
-/** The answer has nobody to go to before it is complete; blames no instance. */
+/** Reason for ending an exchange before its response is complete, without fault of the service. */
 class Gone extends Error {
   readonly code: string
-  /** For the log and the metrics. */
+  /** Status in the log and the metrics. */
   readonly status: number
 
   constructor(code: string, status: number, message: string) {
@@ -23,18 +23,18 @@ declare module 'fastify' {
     inFlight: InFlight
   }
   interface FastifyRequest {
-    /** Aborted when the client leaves; null while nobody has asked for its signal. */
+    /** Aborted when the client disconnects; null until `goneSignal` is called. */
     gone: AbortController | null
   }
 }
 
-/** Returns a signal that is aborted, with the reason, when the client leaves or has left. */
+/** Returns a signal that is aborted, with the reason, when the client disconnects or has disconnected. */
 export function goneSignal(request: FastifyRequest): AbortSignal {
   request.gone ??= new AbortController()
   return request.gone.signal
 }
 
-/** Notices a client that leaves, at whatever stage: cancels the exchange with the service and ends the request. */
+/** Detects at any stage that a client disconnects: cancels the exchange with the service and ends the request. */
 export default fp(
   async (fastify) => {
     const isAborting = fastify.hasDecorator('isAborting')
@@ -47,15 +47,15 @@ export default fp(
     fastify.decorate('inFlight', inFlight)
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
-      // A handshake's connection is tracked as such, and its response never closes.
+      // The tunnel tracks the connection of a handshake, and its response never emits `close`.
       const isUpgrade = handshakeOf(raw) !== undefined
       if (!isUpgrade) inFlight.enter(request)
-      // 'close' on the response, not on the request: that one fires as soon as a body is read.
+      // 'close' of the response: that of the request is emitted as soon as its body has been read.
       reply.raw.once('close', () => {
         inContext(request, () => end(request, reply, isAborting()))
         if (!isUpgrade) inFlight.leave(request)
       })
-      // HTTP/2 calls a response finished even if its stream was reset; the request knows better, and earlier.
+      // HTTP/2 reports a response as finished even if its stream was reset; the request emits 'aborted', and earlier.
       if (raw.httpVersionMajor > 1)
         raw.once('aborted', () => inContext(request, () => end(request, reply, isAborting())))
       done()
@@ -75,19 +75,19 @@ function end(request: FastifyRequest, reply: FastifyReply, wasCut: boolean): voi
     : new Gone('JW_CLIENT_GONE', 499, 'the client closed the connection') // nginx's status
   if (request.failure === null) {
     request.failure = reason.code
-    // Also behind another status that has gone out.
+    // For the log and the metrics, even if another status has been sent.
     raw.statusCode = reason.status
   }
-  // Whatever is still under way, a hook that waits for example, has nobody to answer.
+  // A hook that is still running must not send a response.
   reply.hijack()
   request.exchange?.cancel(reason)
   request.gone ??= new AbortController()
   request.gone.abort(reason)
-  // Fastify runs its onResponse hooks on 'finish' or 'error' alone, and a client that leaves causes neither.
+  // Fastify runs onResponse hooks only on 'finish' or 'error', and a disconnected client causes neither.
   if (raw.listenerCount('error') > 0) raw.emit('error', new ClosedEarly(reason))
 }
 
-/** Error with a code that Fastify ignores; it logs any other as a failure of a handler that returned the reply. */
+/** Error with a code that Fastify ignores. Fastify logs any other error as a failure of the handler. */
 class ClosedEarly extends Error {
   readonly code = 'ERR_STREAM_PREMATURE_CLOSE'
 

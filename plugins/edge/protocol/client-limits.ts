@@ -14,8 +14,8 @@ const TooManyRequests = createError('JW_CLIENT_REQUESTS', 'This client has too m
 const TooManyWebSockets = createError('JW_CLIENT_WEBSOCKETS', 'This client has too many WebSockets open', 429)
 
 /**
- * Bounds the connections of one peer, so that no client takes the listener from all others; those of a trusted proxy, which
- * brings connections for many, are not counted.
+ * Limits the connections of one peer, so that no client takes all connections of the listener. Connections of a trusted
+ * proxy, which serves many clients, are not counted.
  */
 export function boundConnections(server: Server, listen: () => Config['listen']): void {
   const held = new Held()
@@ -23,15 +23,15 @@ export function boundConnections(server: Server, listen: () => Config['listen'])
     const { limits, trustProxy } = listen()
     const most = limits.perClient.connections
     const { remoteAddress } = socket
-    // Without one the client has left.
+    // Without an address, the client has disconnected.
     if (most === false || remoteAddress === undefined || trustedBy(trustProxy)(remoteAddress)) return
     const client = networkOf(remoteAddress)
-    if (held.take(client, most)) socket.once('close', () => held.release(client))
+    if (held.acquire(client, most)) socket.once('close', () => held.release(client))
     else refuseConnection(server, socket, 'client-connections')
   })
 }
 
-/** Tests of peers, by the list of the configuration. */
+/** Tests for trusted peers, by the configured list. */
 const tests = new WeakMap<readonly string[], (address: string) => boolean>()
 
 function trustedBy(ranges: readonly string[]): (address: string) => boolean {
@@ -44,8 +44,8 @@ function trustedBy(ranges: readonly string[]): (address: string) => boolean {
 }
 
 /**
- * Bounds what one client holds at a time: requests in flight and WebSockets, so that no client takes a service from all
- * others. They go by the client's address as `trustProxy` has it.
+ * Limits the requests in flight and WebSockets of one client, so that no client takes all capacity of a service. A client
+ * is identified by its address (see `trustProxy`).
  */
 export default fp<Config>(
   async (fastify, config) => {
@@ -56,7 +56,7 @@ export default fp<Config>(
     })
 
     await fastify.register(stores, {})
-    // Requests in flight and WebSockets go on when the next configuration begins.
+    // In a store, since requests in flight and WebSockets continue after a reload.
     const heldBy = (limit: string, { name }: Config['listen']) =>
       fastify.stores.claim('jingwei.client-limits', [limit, name], () => new Held())
     const counts = { requests: refused.labels('requests'), websockets: refused.labels('websockets') }
@@ -84,9 +84,9 @@ export default fp<Config>(
       const isWebSocket = isHandshake(request.raw)
       const kinds = kindsOf(request.raw)
       const { most, held, error, refused } = isWebSocket ? kinds.websockets : kinds.requests
-      // A client that left during an earlier hook has no address.
+      // A client that disconnected during an earlier hook has no address.
       const client = networkOf(request.ip ?? '')
-      if (most !== false && !held.take(client, most)) {
+      if (most !== false && !held.acquire(client, most)) {
         refused.inc()
         return done(new error())
       }
@@ -96,7 +96,7 @@ export default fp<Config>(
         isHeld = false
       }
       reply.raw.once('close', release)
-      // The response to a WebSocket is finished when its tunnel has ended, and has no connection to close by then.
+      // The response to a WebSocket emits `finish` when its tunnel has ended, and no `close`.
       if (isWebSocket) reply.raw.once('finish', release)
       done()
     })
@@ -104,12 +104,12 @@ export default fp<Config>(
   { name: 'jingwei-client-limits', fastify: '5.x' }
 )
 
-/** Counts of what clients hold. Clients that hold nothing take no memory. */
+/** Counters by client. A client that holds nothing has no entry. */
 class Held {
   readonly #counts = new Map<string, number>()
 
-  /** False if the client holds `most`. */
-  take(client: string, most: number): boolean {
+  /** Counts one more; returns false if the client already holds `most`. */
+  acquire(client: string, most: number): boolean {
     const count = this.#counts.get(client) ?? 0
     if (count >= most) return false
     this.#counts.set(client, count + 1)

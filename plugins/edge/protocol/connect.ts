@@ -1,22 +1,22 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Server } from 'node:net'
 import { Socket } from 'node:net'
-import { isAnswering } from './handshake.ts'
-import { tellRefused } from './refusals.ts'
+import { isResponding } from './handshake.ts'
+import { reportRefusal } from './refusals.ts'
 
-/** Time that such a client has for reading its response. */
+/** Time for the client to read its response. */
 const lingerMs = 1000
 
-/** Tells who asks for a tunnel that there are none; without a listener, Node closes HTTP/1 without a word. */
-export function refuseTunnel(this: Server, request: IncomingMessage, client: Socket | ServerResponse): void {
-  tellRefused(this, { reason: 'connect', status: 501, ip: request.socket.remoteAddress })
+/** Responds to CONNECT with 501. Without this listener, Node closes HTTP/1 connections without a response. */
+export function refuseConnect(this: Server, request: IncomingMessage, client: Socket | ServerResponse): void {
+  reportRefusal(this, { reason: 'connect', status: 501, ip: request.socket.remoteAddress })
   if (!(client instanceof Socket)) {
-    client.writeHead(501).end() // HTTP/2, where it is a request like others
+    client.writeHead(501).end() // HTTP/2, where CONNECT is an ordinary request
     return
   }
   client.on('error', () => {})
-  if (isAnswering(request)) {
-    client.destroy() // whose answer another status line would pass for a part of
+  if (isResponding(request)) {
+    client.destroy() // the status line would be read as part of the response that is being sent
     return
   }
   client.resume()

@@ -1,36 +1,36 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { markLastResponse } from './last-response.ts'
-import { refusalBody, tellRefused } from './refusals.ts'
+import { refusalBody, reportRefusal } from './refusals.ts'
 
 /**
- * `Expect` (RFC 9110, 10.1.1). Node would ask for the body before anyone has looked at the request; here it is asked
- * for by whoever begins to read it. What is answered before that gets its final status alone, and the connection is
- * closed: whether a body still comes, nobody can know. A server that has listeners of its own keeps them.
+ * Handles `Expect` (RFC 9110, 10.1.1). Node would send `100 Continue` at once; here it is sent when the body is first read.
+ * If the request gets its response before that, the client gets only the final status, and the connection is closed: it is
+ * unknown whether the client still sends the body. A server's own listeners stay in charge.
  */
-export function meetExpectations(server: Server): void {
-  if (server.listenerCount('checkContinue') === 0) server.on('checkContinue', askWhenRead)
+export function handleExpect(server: Server): void {
+  if (server.listenerCount('checkContinue') === 0) server.on('checkContinue', continueWhenRead)
   if (server.listenerCount('checkExpectation') === 0) server.on('checkExpectation', refuse)
 }
 
-function askWhenRead(this: Server, request: IncomingMessage, response: ServerResponse): void {
-  let asked = false
+function continueWhenRead(this: Server, request: IncomingMessage, response: ServerResponse): void {
+  let isSent = false
   const { _read: read } = request
-  const ask = () => {
+  const sendContinue = () => {
     request._read = read
-    request.off('resume', ask)
-    if (asked || response.headersSent) return
+    request.off('resume', sendContinue)
+    if (isSent || response.headersSent) return
     response.writeContinue()
-    asked = true
+    isSent = true
   }
   request._read = (size) => {
-    ask()
+    sendContinue()
     request._read(size)
   }
-  // A body that came at once is here as a whole: reading it needs no `_read`.
-  request.once('resume', ask)
-  // Node's own doing is `Connection: close`, and more requests may be here by then.
+  // If the whole body has arrived already, reading it does not call `_read`.
+  request.once('resume', sendContinue)
+  // Node sets `Connection: close` itself, but later requests may have been parsed by then.
   response.once('prefinish', () => {
-    if (!asked) markLastResponse(request)
+    if (!isSent) markLastResponse(request)
   })
   this.emit('request', request, response)
 }
@@ -41,7 +41,7 @@ function refuse(this: Server, request: IncomingMessage, response: ServerResponse
     'content-type': 'application/json; charset=utf-8',
     ...(http1 && { connection: 'close' })
   })
-  response.end(refusalBody(417, 'No other expectation than 100-continue is known'))
+  response.end(refusalBody(417, 'The only supported expectation is 100-continue'))
   markLastResponse(request)
-  tellRefused(this, { reason: 'expectation', status: 417, ip: request.socket.remoteAddress })
+  reportRefusal(this, { reason: 'expectation', status: 417, ip: request.socket.remoteAddress })
 }

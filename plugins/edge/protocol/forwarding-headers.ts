@@ -6,36 +6,36 @@ import { commaItems, unmapped } from '../../http-syntax.ts'
 import { forwardedFor } from './client-address.ts'
 import { withoutEndSlashes } from './target-path.ts'
 
-/** Returns the headers of which no client's copy reaches a service. */
-export function unbelievedHeaders({ instructions }: Pick<Config, 'instructions'>): string[] {
+/** Returns the headers that are removed from clients' requests: only the gateway or a trusted peer sets them. */
+export function forwardingOnlyHeaders({ instructions }: Pick<Config, 'instructions'>): string[] {
   return [...forwardingHeaders, ...instructions.headers]
 }
 
-/** Headers that are believed of trusted peers. */
-export interface Believed {
+/** Headers that are accepted from trusted peers. */
+export interface TrustedHeaders {
   readonly names: ReadonlySet<string>
-  /** Those that go on as they are. */
+  /** The headers among them that are passed on unchanged. */
   readonly passedOn: readonly string[]
 }
 
 /**
- * Returns the headers that are believed of trusted peers. Trust in a peer is not trust in all that it lets
- * pass: a load balancer that sets X-Forwarded-For may pass on its client's X-Original-URL.
+ * Returns the headers that are accepted from trusted peers. A trusted peer is not trusted for every header: a load balancer
+ * that sets X-Forwarded-For may pass on an X-Original-URL of its client.
  */
-export function believedHeaders({
+export function trustedHeaders({
   trustHeaders,
   instructions
-}: Pick<Config['listen'], 'trustHeaders'> & Pick<Config, 'instructions'>): Believed {
+}: Pick<Config['listen'], 'trustHeaders'> & Pick<Config, 'instructions'>): TrustedHeaders {
   const names = new Set<string>([...trustHeaders, ...instructions.believed])
   return { names, passedOn: [...passedOnHeaders, ...instructions.headers].filter((name) => names.has(name)) }
 }
 
-/** Returns the test whether a peer's forwarding headers are believed; `ranges` are addresses or CIDR ranges. */
+/** Returns the test for trusted peers; `ranges` are addresses or CIDR ranges. */
 export function trustedPeers(ranges: readonly string[]): (address: string) => boolean {
   if (ranges.length === 0) return () => false
   const list = new BlockList()
   for (const range of ranges) {
-    // Those of a Unix socket have no address.
+    // Peers at a Unix socket have no address.
     if (range === 'unix') continue
     const [address, bits] = range.split('/') as [string, string | undefined]
     const family = isIPv6(address) ? 'ipv6' : 'ipv4'
@@ -48,36 +48,36 @@ export function trustedPeers(ranges: readonly string[]): (address: string) => bo
   }
 }
 
-/** Appends the forwarding headers for the service. `believed` are those that are kept of a trusted peer; null: none. */
-export function appendForwarding(headers: string[], request: IncomingMessage, believed: Believed | null): void {
+/** Appends the forwarding headers for the service. `trusted`: the headers accepted from the peer; null if it is not trusted. */
+export function appendForwarding(headers: string[], request: IncomingMessage, trusted: TrustedHeaders | null): void {
   const { socket, headers: given } = request
-  // A peer of a Unix socket has no address.
+  // A peer at a Unix socket has no address.
   const address = unmapped(socket.remoteAddress) ?? 'unknown'
   const scheme = (socket as { encrypted?: boolean }).encrypted === true ? 'https' : 'http'
   const authority = (given[':authority'] as string | undefined) ?? given.host ?? ''
-  if (believed === null) {
+  if (trusted === null) {
     headers.push('x-forwarded-for', address, 'x-forwarded-proto', scheme, 'x-forwarded-host', authority)
     if (socket.localPort !== undefined) headers.push('x-forwarded-port', String(socket.localPort))
     return
   }
-  const { names, passedOn } = believed
-  const told = (name: string) => (names.has(name) ? text(given[name]) : undefined)
+  const { names, passedOn } = trusted
+  const received = (name: string) => (names.has(name) ? text(given[name]) : undefined)
   const earlier = names.has('x-forwarded-for') ? forwardedFor(request) : undefined
-  const proto = told('x-forwarded-proto')
+  const proto = received('x-forwarded-proto')
   headers.push(
     'x-forwarded-for', earlier === undefined ? address : `${earlier}, ${address}`,
     'x-forwarded-proto', proto ?? scheme,
-    'x-forwarded-host', told('x-forwarded-host') ?? authority
+    'x-forwarded-host', received('x-forwarded-host') ?? authority
   ) // biome-ignore format: pairs
-  // The port of this hop says nothing of one where another scheme was spoken.
-  const port = told('x-forwarded-port') ?? (proto === undefined ? socket.localPort?.toString() : undefined)
+  // With another scheme at the proxy, the port of this connection would be wrong.
+  const port = received('x-forwarded-port') ?? (proto === undefined ? socket.localPort?.toString() : undefined)
   if (port !== undefined) headers.push('x-forwarded-port', port)
   for (const name of passedOn) {
     const value = text(given[name])
     if (value !== undefined) headers.push(name, value)
   }
-  // RFC 7239 is continued where a proxy before this one began it; X-Forwarded-* is what most services read.
-  const forwarded = told('forwarded')
+  // `Forwarded` (RFC 7239) is only continued: most services read X-Forwarded-*.
+  const forwarded = received('forwarded')
   if (forwarded !== undefined) {
     const node = address.includes(':') ? `"[${address}]"` : address
     headers.push('forwarded', `${forwarded}, for=${node};proto=${scheme}`)
@@ -85,19 +85,23 @@ export function appendForwarding(headers: string[], request: IncomingMessage, be
 }
 
 /**
- * Returns the prefix that was taken off the path so far, by a trusted peer and then by this gateway's route, as one path:
- * of two header lines, or a list, some frameworks read the first and some the last. Null if nothing was taken off.
+ * Returns the prefix that a trusted peer and this gateway's route have stripped, as one path: of two fields, or a list, some
+ * frameworks read the first and some the last. Null if no prefix was stripped.
  */
-export function prefixSoFar(own: string | null, request: IncomingMessage, believed: Believed | null): string | null {
-  const earlier = believed?.names.has('x-forwarded-prefix') ? text(request.headers['x-forwarded-prefix']) : undefined
+export function strippedPrefix(
+  own: string | null,
+  request: IncomingMessage,
+  trusted: TrustedHeaders | null
+): string | null {
+  const earlier = trusted?.names.has('x-forwarded-prefix') ? text(request.headers['x-forwarded-prefix']) : undefined
   if (earlier === undefined) return own
   if (own === null) return earlier
-  const parts = commaItems(earlier, mostPrefixes)
+  const parts = commaItems(earlier, maxPrefixes)
   return parts === null ? own : [...parts, own].map(withoutEndSlashes).join('')
 }
 
-/** Prefixes of proxies before this one; a longer list is ignored. */
-const mostPrefixes = 16
+/** Prefixes that earlier proxies may have stripped; a longer list is ignored. */
+const maxPrefixes = 16
 
 function text(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value.join(', ') : value

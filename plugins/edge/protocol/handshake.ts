@@ -3,32 +3,32 @@ import type { Duplex } from 'node:stream'
 import { isWebSocket } from './headers.ts'
 import { hasBody } from './request-body.ts'
 
-/** A proper handshake (RFC 6455, 4.2.1). Every other `Upgrade` may be ignored: RFC 9110, 7.8. */
+/** Returns whether a request is a valid handshake (RFC 6455, 4.2.1). Other `Upgrade` headers may be ignored (RFC 9110, 7.8). */
 export function isHandshake(request: IncomingMessage): boolean {
   const { headers, httpVersion, method } = request
   if (!isWebSocket(headers.upgrade) || method !== 'GET' || httpVersion !== '1.1') return false
   return headers.host !== undefined && headers['sec-websocket-key'] !== undefined && !hasBody(request)
 }
 
-/** Returns whether the response to an earlier request is in progress: the connection leaves HTTP after its end only. */
-export function isAnswering(request: IncomingMessage): boolean {
+/** Returns whether an earlier request on the connection still waits for the end of its response. */
+export function isResponding(request: IncomingMessage): boolean {
   const { _httpMessage: response } = request.socket as { _httpMessage?: ServerResponse | null }
   return Boolean(response)
 }
 
 const handshakes = new WeakMap<IncomingMessage, Handshake>()
 
-/** Returns the connection of a request that is a proper handshake and has left the HTTP parser. */
+/** Returns the connection of a request that is a valid handshake and has left the HTTP parser. */
 export function handshakeOf(request: IncomingMessage): Handshake | undefined {
   return handshakes.get(request)
 }
 
-/** Bytes that a client may send before it has got its 101. */
+/** Bytes that are read from a client before its 101. */
 const earlyBytes = 64 * 1024
 
 /**
- * A connection that left the HTTP parser and waits for its 101. Once it has begun it is read, since nobody else would
- * notice a client that leaves; `release` stops that and gives bytes that came early back to the socket.
+ * A connection that has left the HTTP parser and waits for its 101. From `begin` on it is read, to detect a client that
+ * disconnects. `release` stops reading and pushes early bytes back to the socket.
  */
 export class Handshake {
   readonly socket: Duplex
@@ -45,26 +45,26 @@ export class Handshake {
   begin(): void {
     const { socket } = this
     socket.on('error', () => {})
-    socket.on('data', this.#keep)
-    // Emitted once only: the client may have ended already.
-    if (socket.readableEnded) this.#gone()
-    else socket.once('end', this.#gone)
-    if (this.#head.length > 0) this.#keep(this.#head)
+    socket.on('data', this.#buffer)
+    // `end` is emitted once: the client may have ended already.
+    if (socket.readableEnded) this.#onEnd()
+    else socket.once('end', this.#onEnd)
+    if (this.#head.length > 0) this.#buffer(this.#head)
   }
 
-  readonly #keep = (chunk: Buffer): void => {
+  readonly #buffer = (chunk: Buffer): void => {
     this.#early.push(chunk)
     this.#size += chunk.length
     if (this.#size >= earlyBytes) this.socket.pause()
   }
 
-  readonly #gone = (): void => {
+  readonly #onEnd = (): void => {
     this.socket.destroy()
   }
 
   release(): Duplex {
     const { socket } = this
-    socket.off('data', this.#keep).off('end', this.#gone).pause()
+    socket.off('data', this.#buffer).off('end', this.#onEnd).pause()
     if (this.#size > 0) socket.unshift(Buffer.concat(this.#early))
     return socket
   }

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { commaItems, hopByHop } from '../../http-syntax.ts'
 import { http2Values } from './http2-values.ts'
 
-/** Fields that come too late in a trailer section, as they frame, route or describe the message (RFC 9110, 6.5.1). */
+/** Fields that must not be in a trailer section, because they frame, route or describe the message (RFC 9110, 6.5.1). */
 export const notInTrailers: ReadonlySet<string> = new Set([
   'content-length',
   'host',
@@ -13,7 +13,7 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'authorization',
   'cookie',
   'www-authenticate',
-  // Request controls: a service learns of them too late there.
+  // Request controls, which a service must know before the body.
   'range',
   'if-range',
   'if-match',
@@ -38,19 +38,19 @@ export const notInTrailers: ReadonlySet<string> = new Set([
   'warning'
 ])
 
-/** Names in one `Trailer` field; a longer list is not passed on. The trailers themselves are. */
-const mostTrailers = 64
+/** Names in one `Trailer` field; a longer field is not passed on, but the trailers are. */
+const maxTrailerNames = 64
 
-/** Returns the names in `Trailer`, without those that are dropped. */
+/** Returns the values of `Trailer` without the names that are dropped. */
 export function announced(trailer: string | readonly string[], isDropped: (name: string) => boolean): string[] {
   return [trailer].flat().flatMap((line) => {
-    const names = commaItems(line, mostTrailers) ?? []
+    const names = commaItems(line, maxTrailerNames) ?? []
     const kept = names.filter((name) => !isDropped(name.toLowerCase()))
     return kept.length > 0 ? [kept.join(', ')] : []
   })
 }
 
-/** Names that a `Connection` header makes hop-by-hop as well; null for the ordinary `keep-alive` and `close`. */
+/** Returns the names that `Connection` makes hop-by-hop; null for plain `keep-alive` and `close`. */
 export function nominated(connection: string | readonly string[] | undefined): ReadonlySet<string> | null {
   if (connection === undefined || connection === 'keep-alive' || connection === 'close') return null
   return new Set(
@@ -65,17 +65,17 @@ export function isWebSocket(upgrade: string | undefined): boolean {
   return upgrade !== undefined && /(?:^|,)\s*websocket\s*(?:,|$)/i.test(upgrade)
 }
 
-/** The one thing that `TE` may say across hops: that trailers are understood. */
+/** Returns whether `TE` has `trailers`, its only value that is passed on. */
 export function takesTrailers(te: string | readonly string[] | undefined): boolean {
   return te !== undefined && /(?:^|,)\s*trailers\s*(?:,|$)/i.test(String(te))
 }
 
-/** RFC 9110, 8.6: neither a 1xx nor a 204 has a length. */
+/** Returns headers without Content-Length, which 1xx and 204 must not have (RFC 9110, 8.6). */
 export function withoutLength({ 'content-length': _none, ...headers }: IncomingHttpHeaders): IncomingHttpHeaders {
   return headers
 }
 
-/** Returns the end-to-end fields of a service's response; for HTTP/2, with the number of values that it allows. */
+/** Returns the end-to-end fields of a service's response; for HTTP/2, with as many values as it allows. */
 export function endToEnd(headers: IncomingHttpHeaders, isHttp2: boolean): [name: string, value: string | string[]][] {
   const alsoDrop = nominated(headers.connection)
   const passed: [string, string | string[]][] = []
@@ -87,7 +87,7 @@ export function endToEnd(headers: IncomingHttpHeaders, isHttp2: boolean): [name:
   return passed
 }
 
-/** Returns fields by name from name, value, name, value, …; a list where a name is there several times. */
+/** Returns fields by name from name, value, name, value, …; repeated names have a list. */
 export function fieldsOf(pairs: readonly string[]): Record<string, string | string[]> {
   const fields = Object.create(null) as Record<string, string | string[]>
   for (let at = 0; at < pairs.length; at += 2) {

@@ -2,20 +2,20 @@ import type { Server } from 'node:http'
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 
-/** Time for GOAWAY to reach its client, and for the client to close. */
-const goodbyeMs = 1000
+/** Time for the client to receive GOAWAY and close the connection. */
+const goAwayMs = 1000
 
 /**
- * Ends HTTP/2 sessions on which no stream is open: those that have had none yet after the time for a request's head,
- * others after the keep-alive time; whatever else comes on them. A head that is not whole is no stream: Node's own timer
- * would let it, and with it the session, wait for ever.
+ * Ends HTTP/2 sessions without an open stream, whatever other frames arrive: new sessions after `timeouts.headers`, others
+ * after `timeouts.keepAlive`. An incomplete header section does not open a stream, so Node's own timer would let the session
+ * wait for ever.
  */
 export function boundSessions(
   server: Server,
   timeouts: () => { readonly headers: number; readonly keepAlive: number },
   boundStream: (stream: ServerHttp2Stream, socket: Socket) => void
 ): void {
-  // A session is told of as its connection is, and does not give it out.
+  // Node emits `session` right after the connection event, and a session does not expose its socket.
   let latest: Socket
   const remember = (socket: Socket) => {
     latest = socket
@@ -27,8 +27,8 @@ export function boundSessions(
     let timer = setTimeout(goAway, timeouts().headers)
     function goAway(): void {
       session.close()
-      // By itself it would wait for a client that reads no more, or does not close.
-      timer = setTimeout(() => socket.destroy(), goodbyeMs)
+      // Without this, close() would wait for a client that does not read or close.
+      timer = setTimeout(() => socket.destroy(), goAwayMs)
     }
     session.on('stream', (stream: ServerHttp2Stream) => {
       open++

@@ -1,5 +1,5 @@
-/** Fields that Node's HTTP/2 writer takes only once in a header or trailer section (`kSingleValueFields`). */
-const onceInHttp2: ReadonlySet<string> = new Set([
+/** Fields that Node's HTTP/2 writer allows only once in a header or trailer section (`kSingleValueFields`). */
+const singleFields: ReadonlySet<string> = new Set([
   'access-control-allow-credentials',
   'access-control-max-age',
   'access-control-request-method',
@@ -36,11 +36,11 @@ const onceInHttp2: ReadonlySet<string> = new Set([
   'x-content-type-options'
 ])
 
-/** Those of them whose value is a list, so that several field lines are one value (RFC 9110, 5.3). */
+/** Fields among them whose value is a list, so that several fields may be joined (RFC 9110, 5.3). */
 const lists: ReadonlySet<string> = new Set(['content-encoding', 'content-language', 'if-match', 'if-none-match'])
 
-/** Returns the values of a repeated field as HTTP/2 takes them: a list is joined, of any other the first one counts. */
+/** Returns the values of a repeated field as HTTP/2 allows them: lists are joined, of other fields the first one is used. */
 export function http2Values(name: string, values: readonly string[]): readonly string[] {
-  if (!onceInHttp2.has(name) || values.length < 2) return values
+  if (!singleFields.has(name) || values.length < 2) return values
   return [lists.has(name) ? values.join(', ') : values[0]!]
 }

@@ -10,12 +10,12 @@ declare module 'fastify' {
 }
 
 /**
- * Requests in flight of one gateway; WebSockets are none. They are a linked list: a Set that gains and loses members all
- * the time keeps dead ones alive until the next full collection.
+ * Requests in flight of one generation, without WebSockets. A linked list, because a Set with frequent insertions and
+ * deletions keeps deleted members in memory until the next full garbage collection.
  */
 export class InFlight {
   #newest: FastifyRequest | null = null
-  /** Called whenever the last one has ended. */
+  /** Called whenever the last request has ended. */
   onNone: () => void = () => {}
 
   get isEmpty(): boolean {
@@ -38,7 +38,7 @@ export class InFlight {
     if (this.#newest === null) this.onNone()
   }
 
-  /** Breaks off all of them: over HTTP/1 with their connections. */
+  /** Resets all requests: over HTTP/1.1 their connections, over HTTP/2 their streams. */
   cut(): void {
     for (let request = this.#newest; request !== null; ) {
       const { raw, olderInFlight } = request

@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http'
 import type { Config } from '../../../config/schema.ts'
 import { listenerNameOf } from '../../listener-of.ts'
-import { mostHops, settleForwardedFor, trimForwardedFor } from './client-address.ts'
-import type { Believed } from './forwarding-headers.ts'
-import { believedHeaders, trustedPeers } from './forwarding-headers.ts'
+import { mostHops, normalizeForwardedFor, trimForwardedFor } from './client-address.ts'
+import type { TrustedHeaders } from './forwarding-headers.ts'
+import { trustedHeaders, trustedPeers } from './forwarding-headers.ts'
 
-/** Returns the value for the listener of a request. With one listener, nothing of the request is read. */
+/** Returns a function that returns the value of a request's listener. With one listener, it does not read the request. */
 export function byListener<T>(
   { listeners }: Pick<Config, 'listeners'>,
   make: (listen: Config['listen']) => T
@@ -13,38 +13,38 @@ export function byListener<T>(
   const main = make(listeners[0]!)
   if (listeners.length === 1) return () => main
   const values = new Map(listeners.map((listen, index) => [listen.name, index === 0 ? main : make(listen)]))
-  // A request that came to a server of somebody else's has the first listener's.
+  // A request to an embedding server gets the value of the first listener.
   return (request) => values.get(listenerNameOf(request) ?? '') ?? main
 }
 
 interface Rules {
   readonly isTrusted: (address: string) => boolean
-  /** Peers of a Unix socket have no address. */
+  /** True if all peers are trusted: those at a Unix socket have no address. */
   readonly trustsAll: boolean
-  readonly believed: Believed
-  /** Headers that Fastify goes by, and the configuration does not. */
-  readonly doubted: readonly string[]
+  readonly trustedHeaders: TrustedHeaders
+  /** Headers that Fastify uses, but `trustHeaders` does not have. */
+  readonly untrusted: readonly string[]
 }
 
-/** Headers that Fastify's `request.ip`, `host` and `protocol` go by. */
-const fastifys = ['x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto'] as const
+/** Headers from which Fastify takes `request.ip`, `host` and `protocol`. */
+const fastifyHeaders = ['x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto'] as const
 
-/** Which peers are believed, and what. Each listener has rules of its own. */
+/** Trust rules for peers, by listener: which peers are trusted, and for which headers. */
 export class Peers {
   readonly #rulesOf: (request: IncomingMessage) => Rules
   readonly #isSingle: boolean
-  /** False if Fastify believes no peer. */
-  readonly #believesSome: boolean
+  /** False if no listener trusts a peer. */
+  readonly #trustsSome: boolean
 
   constructor(config: Pick<Config, 'listeners' | 'instructions'>) {
     const { listeners, instructions } = config
     this.#isSingle = listeners.length === 1
-    this.#believesSome = listeners.some(({ trustProxy }) => trustProxy.length > 0)
+    this.#trustsSome = listeners.some(({ trustProxy }) => trustProxy.length > 0)
     this.#rulesOf = byListener(config, ({ path, trustProxy, trustHeaders }) => ({
       isTrusted: trustedPeers(trustProxy),
       trustsAll: path !== undefined && trustProxy.includes('unix'),
-      believed: believedHeaders({ trustHeaders, instructions }),
-      doubted: fastifys.filter((name) => !trustHeaders.includes(name))
+      trustedHeaders: trustedHeaders({ trustHeaders, instructions }),
+      untrusted: fastifyHeaders.filter((name) => !trustHeaders.includes(name))
     }))
   }
 
@@ -53,30 +53,30 @@ export class Peers {
     return isPeerTrusted(this.#rulesOf(request), request)
   }
 
-  /** Returns the headers that are believed of a request's peer, or null. */
-  believed(request: IncomingMessage): Believed | null {
+  /** Returns the headers that are accepted from a request's peer; null if the peer is not trusted. */
+  trustedHeadersOf(request: IncomingMessage): TrustedHeaders | null {
     const rules = this.#rulesOf(request)
-    return isPeerTrusted(rules, request) ? rules.believed : null
+    return isPeerTrusted(rules, request) ? rules.trustedHeaders : null
   }
 
   /**
-   * Leaves of a request's forwarding headers what Fastify may believe. To be called before anything asks for `request.ip`,
-   * `host` or `protocol`. Fastify trusts the peers of all listeners alike, so that where there are several, nothing may be
-   * left that the request's own listener would not trust.
+   * Removes the forwarding headers that Fastify must not use. Call it before any code reads `request.ip`, `host` or
+   * `protocol`. Fastify trusts the peers of all listeners, so with several listeners, headers that the request's own
+   * listener does not trust must be removed.
    */
-  settle(request: IncomingMessage): void {
-    settleForwardedFor(request)
-    if (!this.#believesSome) return
+  removeUntrusted(request: IncomingMessage): void {
+    normalizeForwardedFor(request)
+    if (!this.#trustsSome) return
     const rules = this.#rulesOf(request)
-    const { isTrusted, doubted } = rules
+    const { isTrusted, untrusted } = rules
     const { headers } = request
     if (this.#isSingle) {
-      for (const name of doubted) if (name !== 'x-forwarded-for') delete headers[name]
+      for (const name of untrusted) if (name !== 'x-forwarded-for') delete headers[name]
       return
     }
-    const believes = isPeerTrusted(rules, request)
-    for (const name of believes ? doubted : fastifys) delete headers[name]
-    if (believes) trimForwardedFor(request, isTrusted)
+    const isFromTrusted = isPeerTrusted(rules, request)
+    for (const name of isFromTrusted ? untrusted : fastifyHeaders) delete headers[name]
+    if (isFromTrusted) trimForwardedFor(request, isTrusted)
   }
 }
 
@@ -84,7 +84,7 @@ function isPeerTrusted({ isTrusted, trustsAll }: Rules, { socket }: IncomingMess
   return trustsAll || isTrusted(socket.remoteAddress ?? '')
 }
 
-/** Returns what Fastify is told of trusted peers: those of any listener whose X-Forwarded-For is believed. */
+/** Returns Fastify's `trustProxy`: trusts the peers of all listeners that trust X-Forwarded-For. */
 export function trustedHops({
   listeners
 }: Pick<Config, 'listeners'>): ((address: string | undefined, hop: number) => boolean) | false {

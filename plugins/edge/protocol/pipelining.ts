@@ -7,30 +7,30 @@ import { refuseConnection } from './refusals.ts'
 import { hasBody } from './request-body.ts'
 
 /**
- * Bounds of one connection's queue. Beyond them no more is read, though a client that leaves is then noticed only when a
- * response is written to it. What one read brings, which is 64 KB, may exceed them.
+ * Limits of one connection's queue, above which the connection is not read. One read of 64 KB may exceed them. While a
+ * connection is not read, a disconnect of the client is noticed only when a response is written.
  */
 const mostWaiting = 100
 const mostBytes = 256 * 1024
-/** Bound of all queues together. Beyond it, the connection with the longest queue is closed. */
+/** Limit of all queues together, above which the connection with the longest queue is closed. */
 const mostBytesOfAll = 64 * 1024 * 1024
 
-/** Memory of a waiting request, measured: its objects, each name and value of a field, and the text of these. */
+/** Measured memory of a waiting request: its objects, and each name and value of a field besides its text. */
 const requestBytes = 4096
 const stringBytes = 48
-/** A body that nobody reads yet is kept up to this length. */
+/** Bytes of an unread body that are buffered. */
 const bodyBytes = 64 * 1024
 
-/** Requests of a connection that wait for their turn. */
+/** Waiting requests of a connection. */
 interface Queue {
   count: number
   bytes: number
 }
 
 /**
- * A request that comes before the responses to earlier ones waits until those are written, as nothing may run beside a
- * request that changes something (RFC 9112, 9.3.2), and a client with one connection must not take hundreds of a
- * service's.
+ * Delays a pipelined request until the responses to earlier requests on its connection are written. No request may run in
+ * parallel with one that changes something (RFC 9112, 9.3.2), and one client connection must not use hundreds of
+ * connections to a service.
  */
 export default fp(
   async (fastify) => {
@@ -58,14 +58,14 @@ export default fp(
       queue.count++
       queue.bytes += bytes
       bytesOfAll += bytes
-      // Node resumes it with each request that has ended.
+      // Node resumes the socket after each request.
       if (!wasFull && isFull(queue)) socket.on('resume', pause).pause()
       while (bytesOfAll > mostBytesOfAll) closeLongest()
     }
 
     function remove(socket: Socket, bytes: number): void {
       const queue = queues.get(socket)
-      // Closed for its length, in this event-loop iteration.
+      // The connection was closed in this event-loop iteration, because its queue was the longest.
       if (queue === undefined) return
       const wasFull = isFull(queue)
       queue.count--
@@ -91,14 +91,14 @@ export default fp(
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
       if (raw.httpVersionMajor !== 1) return done()
-      if (isAfterLastResponse(raw)) return reply.hijack() // ends with the connection
-      // Node gives the connection to the response whose turn it is.
+      if (isAfterLastResponse(raw)) return reply.hijack() // no response: the connection is closing
+      // Node assigns the socket to the response that is next.
       if (reply.raw.socket !== null) return done()
       const { socket } = raw
-      // The rest of what was read before it was closed.
+      // Parsed from bytes that were read before the connection was closed.
       if (socket.destroyed) return reply.hijack()
       const bytes = bytesOf(raw)
-      // Emitted when the response before has ended, in the async context of that request.
+      // `socket` is emitted in the async context of the request whose response has ended.
       const own = new AsyncResource('jingwei.pipelining')
       reply.raw.once('socket', () => {
         remove(socket, bytes)

@@ -1,49 +1,49 @@
-/** Protections of a listening server: they are for connections, which outlive a configuration. */
+/** Protections of a listening server. They belong to its connections, which outlive a generation. */
 import type { Server } from 'node:http'
 import type { Listen } from '../../../config/schema.ts'
 import { markListener } from '../../listener-of.ts'
 import { boundConnections } from './client-limits.ts'
-import { refuseTunnel } from './connect.ts'
-import { meetExpectations } from './expect.ts'
+import { refuseConnect } from './connect.ts'
+import { handleExpect } from './expect.ts'
 import { boundSessions } from './http2-sessions.ts'
-import { tellRefused } from './refusals.ts'
+import { reportRefusal } from './refusals.ts'
 import { boundReaders } from './slow-reader.ts'
 import { keepCertificates } from './tls/index.ts'
 import type { TlsEvents } from './tls/listener-tls.ts'
 
 interface Protection {
   /**
-   * Returns the function that applies changed options, to new connections first of all. Rejected, with nothing changed, if
-   * they cannot be applied.
+   * Returns a function that applies changed options, to new connections at least. Rejects, and changes nothing, if they
+   * cannot be applied.
    */
   prepare(listen: Listen): Promise<() => void>
-  /** Ends its timers, after the server. */
+  /** Stops its timers; call it after the server has closed. */
   close(): void
 }
 
-/** Marks a server that has them, and what stands for it. */
+/** Marks a server that is protected. */
 const PROTECTED = Symbol('jingwei.protected')
 
 export const isProtected = (server: object): boolean => PROTECTED in server
 
 /**
- * Protects a server from its clients: bounds their connections, the time that they take, and what they may ask the server
- * itself for. Keeps its certificates current.
+ * Protects a server from its clients: limits their connections and their time, and handles CONNECT and `Expect`. Also keeps
+ * the certificates of the server current.
  */
 export function protect(server: Server, configured: Listen, log: TlsEvents['log']): Protection {
   let listen = configured
   Object.assign(server, { [PROTECTED]: true })
   markListener(server, listen.name)
-  // There is no constructor option for it; an embedding server's own number stands.
+  // No constructor option exists for it. The number of an embedding server is kept.
   const hasOwnMost = server.maxConnections !== undefined
   server.maxConnections ??= listen.limits.connections
-  // By default Node keeps the first 1,000 fields of a request and drops the rest silently; `limits.headers` bounds them.
+  // 0: no limit. By default Node silently drops fields after the first 1,000; `limits.headers` limits them.
   server.maxHeadersCount ??= 0
   server.on('drop', (from) => {
-    tellRefused(server, { reason: 'connections', ip: from?.remoteAddress })
+    reportRefusal(server, { reason: 'connections', ip: from?.remoteAddress })
   })
-  server.on('connect', refuseTunnel)
-  meetExpectations(server)
+  server.on('connect', refuseConnect)
+  handleExpect(server)
   boundConnections(server, () => listen)
   const boundStream = boundReaders(server, () => ({ ...listen.timeouts, ...listen.limits }))
   boundSessions(server, () => listen.timeouts, boundStream)

@@ -12,15 +12,15 @@ import { hasBody } from './request-body.ts'
 
 const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
 
-/** Path below which authorities look for proof that somebody has a host (RFC 8555, 8.3). They ask by http, and follow redirects. */
+/** Path of ACME challenges (RFC 8555, 8.3). Certificate authorities request it by http. */
 const acme = '/.well-known/acme-challenge'
 
-/** The port that needs no mention in an https URL. */
+/** Default port of https. */
 const standardPort = 443
 
 /**
- * Redirects from http to https on the listeners that are to. A host is redirected to only if a route or a certificate names
- * it: a client, or a cache between, is sent to no host that somebody else has put into the request.
+ * Redirects from http to https on listeners with `redirect`. The host must be named by a route or a certificate, so that no
+ * forged `Host` can send a client, or a cache in between, to another host.
  */
 export default fp<Config>(
   async (fastify, config) => {
@@ -30,7 +30,7 @@ export default fp<Config>(
     const isServed = (host: string) => hosts.has(hostKey(host)) || fastify.hasCertificate(host)
     const peers = new Peers(config)
     const secure = listeners.find(({ tls, path }) => tls !== undefined && path === undefined)
-    /** The port may be one that the system has chosen. */
+    /** Returns the port of the https listener, also if the system has chosen it. */
     const boundPort = () => {
       const server = listeningOf(fastify.server).find(({ name }) => name === secure?.name)?.server
       const address = server?.address()
@@ -55,13 +55,13 @@ export default fp<Config>(
 
 function redirect(request: FastifyRequest, reply: FastifyReply, status: 301 | 308, location: string): void {
   const { raw } = request
-  // The body is not read, and the rest of it must not be taken for the next request.
+  // The unread body must not be parsed as the next request.
   if (hasBody(raw) && raw.httpVersionMajor === 1) {
     markLastResponse(raw)
     reply.header('connection', 'close')
   }
   request.isOwnResponse = true
-  // After 301, clients make a GET of a POST.
+  // After a 301, clients turn a POST into a GET.
   const isSafe = raw.method === 'GET' || raw.method === 'HEAD'
   reply
     .code(isSafe ? status : 308)
@@ -69,15 +69,15 @@ function redirect(request: FastifyRequest, reply: FastifyReply, status: 301 | 30
     .send()
 }
 
-/** Returns whether the client spoke TLS, be it with a trusted proxy; of handshakes, some proxies call it wss. */
+/** Returns whether the client used TLS, possibly to a trusted proxy. For handshakes, some proxies send `wss`. */
 function isSecure(raw: IncomingMessage, peers: Peers): boolean {
   if ((raw.socket as { encrypted?: boolean }).encrypted === true) return true
   const schemes = raw.headers['x-forwarded-proto']
-  if (schemes === undefined || !peers.believed(raw)?.names.has('x-forwarded-proto')) return false
+  if (schemes === undefined || !peers.trustedHeadersOf(raw)?.names.has('x-forwarded-proto')) return false
   return /(?:^|,)\s*(?:https|wss)\s*$/i.test(String(schemes))
 }
 
-/** Returns whether the route is one for such challenges: one for all paths does not count. */
+/** Returns whether the request's route is below the challenge path. A route for all paths does not count. */
 function isChallenge({ routeOptions: { url } }: FastifyRequest): boolean {
   return url?.startsWith(acme) === true
 }
@@ -88,7 +88,7 @@ function authority(host: string, port: number): string {
   return port === standardPort ? name : `${name}:${port}`
 }
 
-/** The hosts that routes name, with or without a wildcard. */
+/** Hosts of routes, exact and with a wildcard. */
 class RoutedHosts {
   readonly #exact = new Set<string>()
   readonly #wildcards = new Set<string>()

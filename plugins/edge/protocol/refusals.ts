@@ -3,7 +3,7 @@ import { unmapped } from '../../http-syntax.ts'
 import { listenerNameOf, listenerOfSocket } from '../../listener-of.ts'
 import { STATUS_CODES } from '../../node-http.ts'
 
-/** Why a connection or request was refused before it met any hook. Labels of a metric: a short list, and no more. */
+/** Reasons for refusing a connection or request before any hook. They are label values of a metric, so the list is closed. */
 export const reasons = [
   'malformed',
   'head-too-large',
@@ -23,23 +23,23 @@ export const reasons = [
 
 export interface Refusal {
   readonly reason: (typeof reasons)[number]
-  /** None where the connection was closed without a word. */
+  /** Absent if the connection was closed without a response. */
   readonly status?: number
   readonly ip: string | undefined
-  /** Of a request that Fastify knows, though no hook sees it. */
+  /** Id of the request, if Fastify has one, although no hook runs. */
   readonly requestId?: string
-  /** Name of the listener, if the server that tells does not have it. */
+  /** Name of the listener, if it is not that of the reporting server. */
   readonly listener?: string | undefined
   /** Code of the parser's error. */
   readonly code?: string | undefined
-  /** The name that a client has asked for in its handshake. */
+  /** Server name that the client sent in its handshake. */
   readonly serverName?: string | undefined
 }
 
 const event = 'jingwei.refused'
 
-/** Tells of a refusal that no hook sees, as there is no request that Fastify knows. */
-export function tellRefused(server: Server, refusal: Refusal): void {
+/** Reports a refusal that meets no hook, for the access log and the metrics. */
+export function reportRefusal(server: Server, refusal: Refusal): void {
   const listener = refusal.listener ?? listenerNameOf(server)
   server.emit(event, { ...refusal, listener, ip: unmapped(refusal.ip) })
 }
@@ -48,13 +48,13 @@ export function onRefused(server: Server, listener: (refusal: Refusal) => void):
   server.on(event, listener)
 }
 
-/** The answer to such a request, in Fastify's error shape. */
+/** Returns the body of the response to such a request, in Fastify's error shape. */
 export function refusalBody(status: number, message = STATUS_CODES[status]): string {
   return JSON.stringify({ statusCode: status, error: STATUS_CODES[status], message })
 }
 
-/** Closes a connection that is over a limit. */
+/** Closes a connection that exceeds a limit. */
 export function refuseConnection(server: Server, socket: Socket, reason: Refusal['reason']): void {
-  tellRefused(server, { reason, ip: socket.remoteAddress, listener: listenerOfSocket(socket) })
+  reportRefusal(server, { reason, ip: socket.remoteAddress, listener: listenerOfSocket(socket) })
   socket.destroy()
 }

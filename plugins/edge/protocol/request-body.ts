@@ -3,14 +3,14 @@ import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
 import type { TransferringBody } from '../../seam.ts'
 
-/** Returns whether the request has a body: framing says so, never the method or the content type. */
+/** Returns whether the request has a body. Only the framing decides, not the method or the content type. */
 export function hasBody(raw: IncomingMessage): boolean {
   if (raw.httpVersionMajor > 1) return !(raw as unknown as Http2ServerRequest).stream.endAfterHeaders
   const { 'content-length': length, 'transfer-encoding': coding } = raw.headers
   return coding !== undefined || (length !== undefined && Number(length) > 0)
 }
 
-/** Returns whether the body's length is only known when it ends. */
+/** Returns whether the length of the body is unknown before its end. */
 export function hasUnknownLength(raw: IncomingMessage): boolean {
   return raw.headers['content-length'] === undefined && hasBody(raw)
 }
@@ -21,18 +21,18 @@ export function readersOf(stream: Readable): number {
 }
 
 /**
- * A client's body, to be read once. Whoever reads it may leave it at any time, as when the exchange with the service
- * breaks; what then still comes is thrown away, since the next request on the connection comes after it. It is read only
- * once this is, so that nothing is asked of a client (`100 Continue`) before a service is there to take it.
- * (A stream of its own over the request's would cost a POST of 16 KB a tenth more.)
+ * A client's body, to be read once. The reader may stop at any time, for example when the exchange with the service fails;
+ * the rest is then read and dropped, since the next request on the connection follows it. The source is read only when this
+ * body is, so that a client gets `100 Continue` only when a service can take its body. (Another stream around the request
+ * would cost a tenth more CPU for a POST of 16 KB.)
  */
 export class Body implements AsyncIterableIterator<Buffer, undefined>, TransferringBody {
   /** False once another reader has seen a chunk, which it may keep. */
   transfers = true
   readonly #source: Readable
-  #begun = false
-  #over = false
-  /** Came before they were asked for: a few at most, since the source is paused. */
+  #isStarted = false
+  #isOver = false
+  /** Chunks that arrived before they were requested: a few at most, since the source is paused. */
   readonly #chunks: Buffer[] = []
   #waiting: ((result: IteratorResult<Buffer, undefined>) => void) | null = null
 
@@ -47,10 +47,10 @@ export class Body implements AsyncIterableIterator<Buffer, undefined>, Transferr
   next(): Promise<IteratorResult<Buffer, undefined>> {
     const value = this.#chunks.shift()
     if (value !== undefined) return Promise.resolve({ done: false, value })
-    if (this.#over) return Promise.resolve({ done: true, value: undefined })
+    if (this.#isOver) return Promise.resolve({ done: true, value: undefined })
     return new Promise((resolve) => {
       this.#waiting = resolve
-      if (this.#begun) this.#source.resume()
+      if (this.#isStarted) this.#source.resume()
       else this.#begin()
     })
   }
@@ -58,19 +58,19 @@ export class Body implements AsyncIterableIterator<Buffer, undefined>, Transferr
   return(): Promise<IteratorResult<Buffer, undefined>> {
     this.#chunks.length = 0
     this.#end()
-    if (this.#begun) this.#source.resume()
+    if (this.#isStarted) this.#source.resume()
     return Promise.resolve({ done: true, value: undefined })
   }
 
   #begin(): void {
-    this.#begun = true
+    this.#isStarted = true
     const source = this.#source
     if (source.readableDidRead) this.transfers = false
-    // First, to see also who listens but once.
+    // Prepended, so that `once` listeners are still registered when the readers are counted.
     source.prependListener('data', (value: Buffer) => {
       if (readersOf(source) > 1) this.transfers = false
-      if (this.#over) return
-      if (this.#waiting !== null) this.#answer({ done: false, value })
+      if (this.#isOver) return
+      if (this.#waiting !== null) this.#deliver({ done: false, value })
       else {
         this.#chunks.push(value)
         source.pause()
@@ -80,11 +80,11 @@ export class Body implements AsyncIterableIterator<Buffer, undefined>, Transferr
   }
 
   #end(): void {
-    this.#over = true
-    this.#answer({ done: true, value: undefined })
+    this.#isOver = true
+    this.#deliver({ done: true, value: undefined })
   }
 
-  #answer(result: IteratorResult<Buffer, undefined>): void {
+  #deliver(result: IteratorResult<Buffer, undefined>): void {
     this.#waiting?.(result)
     this.#waiting = null
   }

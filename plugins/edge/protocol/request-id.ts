@@ -45,10 +45,10 @@ const key: Key = {
   }
 }
 
-/** Ids that are safe in headers and logs. */
+/** Form of ids that are safe in headers and logs. */
 const wellFormed = /^[\w.:/+=@-]{1,128}$/
 
-/** Gives each request an id, or keeps the client's, and tells it back; the bridge sends it to the service. */
+/** Gives each request an id, or uses the client's, and returns it in the response. The bridge sends it to the service. */
 const plugin = fp<Config>(
   async (fastify, { edge }) => {
     const header = edge.requestId.header.toLowerCase()

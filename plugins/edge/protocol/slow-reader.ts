@@ -1,6 +1,6 @@
 /**
- * Clients that read their responses slowly are waited for; those that read next to nothing are disconnected, since each
- * holds a connection to a service as long as it likes.
+ * Limits for clients that read their responses slowly. Clients that read more slowly than `sendRate`, or nothing for
+ * `sendIdle`, are disconnected, because each holds a connection to a service.
  */
 import type { Server, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
@@ -11,19 +11,19 @@ import { Allowance } from './allowance.ts'
 import { bytesTaken, isBlocked } from './bytes-taken.ts'
 import { Sweep } from './sweep.ts'
 
-/** A stream does not say how much of a write its client has read, so each of these portions has the idle time. */
+/** Bytes for which a stream gets one idle timeout: a stream does not report how much of a write its client has read. */
 const portionBytes = 65_536
 
 interface Limits {
-  /** Longest time that a client may read nothing, in milliseconds. */
+  /** Longest time in which a client may read nothing, in milliseconds. */
   readonly sendIdle: number
-  /** Least rate at which it reads, in bytes per second. */
+  /** Lowest rate at which a client may read, in bytes per second. */
   readonly sendRate: number | false
 }
 
 /**
- * Bounds the time that clients take to read what is written to them, whatever else comes on their connections. Returns
- * how a stream of HTTP/2 is bounded: its window may be closed while the connection moves.
+ * Limits the time that clients take to read their responses, whatever they send meanwhile. Returns the function that limits
+ * an HTTP/2 stream, since the window of a stream may be closed while the connection makes progress.
  */
 export function boundReaders(
   server: Server,
@@ -31,10 +31,10 @@ export function boundReaders(
 ): (stream: ServerHttp2Stream, socket: Socket) => void {
   const { sendIdle } = limits()
   const connections = new Sweep<ConnectionReader>(sendIdle, (reader, elapsedMs) => {
-    if (reader.look(elapsedMs) <= 0) reader.disconnect()
+    if (reader.check(elapsedMs) <= 0) reader.disconnect()
   })
   const streams = new Sweep<StreamReader>(sendIdle, (reader, elapsedMs) => {
-    if (reader.look(elapsedMs) <= 0) reader.reset()
+    if (reader.check(elapsedMs) <= 0) reader.reset()
   })
   server.on('setSecureContext' in server ? 'secureConnection' : 'connection', (socket: Socket) => {
     const reader = new ConnectionReader(socket, limits())
@@ -48,7 +48,7 @@ export function boundReaders(
   }
 }
 
-/** Time passes while the kernel takes nothing more for the client, and comes back while it does. */
+/** Reader of a connection. Its allowance decreases while the kernel accepts no bytes for the client, and recovers otherwise. */
 class ConnectionReader {
   readonly #socket: Socket
   readonly #allowance: Allowance
@@ -60,9 +60,9 @@ class ConnectionReader {
     this.#allowance = new Allowance(sendIdle, sendRate)
   }
 
-  look(elapsedMs: number): number {
+  check(elapsedMs: number): number {
     const blocked = isBlocked(this.#socket)
-    // Most are idle, and cost no more than this.
+    // The common case: an idle connection.
     if (!blocked && !this.#blocked) return this.#allowance.spend(-elapsedMs, 0)
     const taken = bytesTaken(this.#socket)
     const left = this.#allowance.spend(this.#blocked ? elapsedMs : 0, this.#blocked ? taken - this.#taken : 0)
@@ -71,16 +71,16 @@ class ConnectionReader {
     return left
   }
 
-  /** Resets the connection if that is possible: HTTP/1.0 takes a closed connection for the end of the body. */
+  /** Resets the connection if possible: in HTTP/1.0, a closed connection ends the body. */
   disconnect(): void {
     const socket = this.#socket
-    // Neither TLS nor a Unix socket has one.
+    // TLS connections and Unix sockets cannot be reset.
     if (socket instanceof TLSSocket || socket.remoteAddress === undefined) socket.destroy()
     else socket.resetAndDestroy()
   }
 }
 
-/** Time passes while the client's window is closed. While its connection is slow, that one's time passes. */
+/** Reader of an HTTP/2 stream. Its allowance decreases while its window is closed, unless the connection is blocked. */
 class StreamReader {
   readonly #stream: ServerHttp2Stream
   readonly #socket: Socket
@@ -88,7 +88,7 @@ class StreamReader {
   readonly #allowance: Allowance
   #length = 0
   #listens = false
-  /** Once it is there, time for a reset to leave. */
+  /** Time left for a reset to be sent; null before the reset. */
   #resetLeftMs: number | null = null
 
   constructor(stream: ServerHttp2Stream, socket: Socket, { sendIdle, sendRate }: Limits) {
@@ -98,7 +98,7 @@ class StreamReader {
     this.#allowance = new Allowance(sendIdle, sendRate)
   }
 
-  look(elapsedMs: number): number {
+  check(elapsedMs: number): number {
     if (this.#resetLeftMs !== null) {
       this.#resetLeftMs -= elapsedMs
       return this.#resetLeftMs
@@ -112,7 +112,7 @@ class StreamReader {
     return left + this.#idleMs * (Math.max(1, Math.ceil(writableLength / portionBytes)) - 1)
   }
 
-  /** Between two looks, what was written may be taken and more be written. */
+  /** Records drained bytes: between two checks, a write may drain and another one follow. */
   #listen(): void {
     this.#listens = true
     this.#stream.on('drain', () => {

@@ -1,38 +1,38 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 
-/** Chunks from this many bytes on pass as they come. */
+/** Size from which chunks are passed on at once. */
 const smallBytes = 4 * 1024
-/** Gathered bytes that are passed on at once. */
+/** Gathered bytes that are passed on together. */
 const mostGathered = 16 * 1024
-/** Chunks in one event-loop iteration, beyond which a connection is not read until the next one. */
+/** Chunks per event-loop iteration, above which a connection is not read until the next one. */
 const mostChunks = 1000
 
 /**
- * Passes the chunks of a request body to its stream, small ones of one event-loop iteration together. Every reader's
- * work is by chunk, and a client may send a chunk, or a frame of HTTP/2, for each byte: a megabyte of them would take
- * seconds. The first of an iteration passes at once, so a client that sends little now and then is not delayed.
+ * Joins the small chunks of a request body that arrive in one event-loop iteration. Readers work per chunk, and a client may
+ * send a chunk, or an HTTP/2 frame, for each byte: a megabyte of them would take seconds. The first chunk of an iteration is
+ * passed on at once, so a client that sends small chunks now and then is not delayed.
  */
 export class SmallChunks {
   readonly #raw: IncomingMessage
   readonly #push: IncomingMessage['push']
   readonly #onEnd: () => void
-  /** Bytes that came; whoever reads it sets it back. */
+  /** Bytes received; the reader resets it. */
   bytes = 0
-  /** Chunks of this event-loop iteration. */
+  /** Number of chunks in this event-loop iteration. */
   #count = 0
   #gathered: Buffer[] = []
   #gatheredBytes = 0
 
-  /** `onEnd` is called when all of the body has come. */
+  /** `onEnd` is called when the whole body has been received. */
   constructor(raw: IncomingMessage, onEnd: () => void) {
     this.#raw = raw
     this.#onEnd = onEnd
     this.#push = raw.push
-    raw.push = (chunk: Buffer | null) => this.#take(chunk)
+    raw.push = (chunk: Buffer | null) => this.#receive(chunk)
   }
 
-  #take(chunk: Buffer | null): boolean {
+  #receive(chunk: Buffer | null): boolean {
     if (chunk === null) {
       this.#onEnd()
       this.#flush()
@@ -64,15 +64,15 @@ export class SmallChunks {
   }
 }
 
-/** Reads no more of a connection in this event-loop iteration, whoever asks for it. libuv would read up to 32 times. */
+/** Stops reading a connection in this event-loop iteration, even if it is resumed: libuv would read up to 32 times. */
 function holdBack(raw: IncomingMessage): void {
   const { socket } = raw
-  // HTTP/2 reads by itself.
+  // HTTP/2 sessions read the socket themselves.
   if (raw.httpVersionMajor > 1) return
   socket.on('resume', pause).pause()
   setImmediate(() => {
     socket.off('resume', pause)
-    // A full buffer resumes it when it has been read.
+    // If the buffer is full, the stream resumes the socket when it has been read.
     if (raw.readableLength < raw.readableHighWaterMark) socket.resume()
   })
 }

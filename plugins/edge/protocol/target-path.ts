@@ -4,9 +4,8 @@ const slash = 47
 const question = 63
 
 /**
- * Returns the function by which a route changes the request target; null if it passes the target on byte for byte. The
- * matched prefix is taken off by counting its segments, since the client may have written it in other bytes
- * (`/%61pi//orders`).
+ * Returns the function by which a route changes the request target; null if the route passes the target on unchanged. The
+ * matched prefix is stripped by counting its segments, since the client may have spelled it differently (`/%61pi//orders`).
  */
 export function targetPath({ match, path }: RouteConfig): ((target: string) => string) | null {
   if (path?.strip !== undefined) return replacePrefix(path.strip, '')
@@ -17,7 +16,7 @@ export function targetPath({ match, path }: RouteConfig): ((target: string) => s
   return null
 }
 
-/** A path as it is sent: with escapes for all that a request line cannot hold, those that it has left as they are. */
+/** Returns a path with percent-encoding for characters that a request line cannot have; existing escapes are kept. */
 export function encodePath(path: string): string {
   return encodeURI(path.toWellFormed()).replace(/%25([\da-f]{2})/gi, '%$1')
 }
@@ -27,7 +26,7 @@ function replacePrefix(prefix: string, replacement: string): (target: string) =>
   const head = encodePath(replacement.endsWith('/') ? replacement.slice(0, -1) : replacement)
   return (target) => {
     const rest = target.slice(endOfSegments(target, segments))
-    // An empty path is `/`, with or without a query.
+    // An empty path becomes `/`, with or without a query.
     return rest.charCodeAt(0) === slash ||
       (rest === '' && head !== '') ||
       (head !== '' && rest.charCodeAt(0) === question)
@@ -43,12 +42,12 @@ function endOfSegments(target: string, count: number): number {
     while (target.charCodeAt(at) === slash) at++
     while (at < target.length && target.charCodeAt(at) !== slash && target.charCodeAt(at) !== question) at++
   }
-  // The rest must not begin with `//`, as a reference to another host does.
+  // The rest must not begin with `//`, which would be a reference to another host.
   while (target.charCodeAt(at) === slash && target.charCodeAt(at + 1) === slash) at++
   return at
 }
 
-/** By hand: `/\\/+$/` begins anew at each of 15,000 slashes. */
+/** Removes trailing slashes. Without a regular expression: `/\\/+$/` takes quadratic time for 15,000 slashes. */
 export function withoutEndSlashes(path: string): string {
   let end = path.length
   while (end > 0 && path.charCodeAt(end - 1) === 0x2f) end--

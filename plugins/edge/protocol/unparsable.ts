@@ -3,71 +3,71 @@ import type { Server, Socket } from 'node:net'
 import { listenerOfSocket } from '../../listener-of.ts'
 import { STATUS_CODES } from '../../node-http.ts'
 import type { Refusal } from './refusals.ts'
-import { refusalBody, tellRefused } from './refusals.ts'
+import { refusalBody, reportRefusal } from './refusals.ts'
 
-/** Responses to errors of Node's parser and its timers; any other request is malformed. */
+/** Responses to errors of Node's parser and its timers; all other errors get 400. */
 const parserErrors: Readonly<Record<string, readonly [status: number, reason: Refusal['reason']]>> = {
   HPE_HEADER_OVERFLOW: [431, 'head-too-large'],
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'too-slow'],
   HPE_CHUNK_EXTENSIONS_OVERFLOW: [413, 'malformed']
 }
 
-/** Connections whose bytes could not be read: whatever comes after is not even looked at. */
+/** Connections with a parser error, whose later bytes are ignored. */
 const unreadable = new WeakSet<Socket>()
-/** Time that such a client has for reading its response. */
+/** Time for the client to read its response. */
 const lingerMs = 1000
 
 /**
- * Answers what Node's parser refused, and closes: after bytes that cannot be read for sure, nothing on the
- * connection can be (RFC 9112, section 11.2).
+ * Responds to a request that Node's parser rejected, and closes the connection: after a parser error, later bytes cannot be
+ * interpreted safely (RFC 9112, 11.2).
  */
 export function refuseUnparsable(server: Server, error: Error & { code?: string }, socket: Socket): void {
-  // A client that closes its side within a later message is gone, as one that closes it between two.
-  const isGone = error.code === 'HPE_INVALID_EOF_STATE' && answering(socket)?.req.complete === true
+  // A client that closes its side within a later request has disconnected, as between two requests.
+  const isGone = error.code === 'HPE_INVALID_EOF_STATE' && currentResponse(socket)?.req.complete === true
   if (error.code === 'ECONNRESET' || isGone) socket.destroy()
   if (unreadable.has(socket) || socket.destroyed) return
   unreadable.add(socket)
   const { code = '' } = error
   if (isInHandshake(socket)) {
-    // A response would wait for the handshake. If the client completes it late, Node begins an HTTP/2 session on the
-    // connection, whose first write ends the process while another one waits.
-    tellRefused(server, { reason: 'malformed', ip: socket.remoteAddress, code, listener: listenerOfSocket(socket) })
+    // No response: it would wait for the handshake. If the client completes that late, Node starts an HTTP/2 session, whose
+    // first write ends the process while another write is pending.
+    reportRefusal(server, { reason: 'malformed', ip: socket.remoteAddress, code, listener: listenerOfSocket(socket) })
     socket.destroy()
     return
   }
   const [status, reason] = (Object.hasOwn(parserErrors, code) ? parserErrors[code] : undefined) ?? [400, 'malformed']
-  // Within the body of a request that has its route, that request tells.
-  if (answering(socket)?.req.complete !== false) {
+  // Not reported within the body of a routed request, which has an access line of its own.
+  if (currentResponse(socket)?.req.complete !== false) {
     const from = { ip: socket.remoteAddress, listener: listenerOfSocket(socket) }
-    tellRefused(server, { reason, status, code: error.code, ...from })
+    reportRefusal(server, { reason, status, code: error.code, ...from })
   }
-  answerUnparsable(status, socket)
+  respond(status, socket)
 }
 
-/** Returns whether a TLS connection has no keys yet: its client is slow, or speaks no TLS that we accept. */
+/** Returns whether the TLS handshake of a connection is not complete. */
 function isInHandshake(socket: Socket): boolean {
   return (socket as { secureConnecting?: boolean }).secureConnecting === true
 }
 
-/** The response that is under way on a connection. */
-function answering(socket: Socket): ServerResponse | undefined {
+/** Returns the response that is in progress on a connection. */
+function currentResponse(socket: Socket): ServerResponse | undefined {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
 
-function answerUnparsable(status: number, socket: Socket): void {
+function respond(status: number, socket: Socket): void {
   if (!socket.writable) {
     socket.destroySoon()
     return
   }
-  const response = answering(socket)
+  const response = currentResponse(socket)
   if (response?.req.complete) {
-    // An earlier request's: it was whole, so it is answered first, and this would pass for that answer.
-    response.once('close', () => answerUnparsable(status, socket))
+    // The response to an earlier, complete request goes first: the client would take this response for that one.
+    response.once('close', () => respond(status, socket))
     return
   }
-  // In the middle of a response, another status line would pass for a part of its body.
+  // In the middle of a response, the client would read another status line as part of its body.
   if (response?.headersSent) {
-    // Its response may be flushed at the end of this event-loop iteration only.
+    // The response may be flushed only at the end of this event-loop iteration.
     setImmediate(() => socket.destroy())
     return
   }
@@ -76,7 +76,7 @@ function answerUnparsable(status: number, socket: Socket): void {
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
       `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`
   )
-  // The rest of its request will never be known: the service must not wait for it, nor answer.
+  // The rest of the request is lost, so the call to the service is cancelled.
   response?.emit('close')
   const linger = setTimeout(() => socket.destroy(), lingerMs)
   socket.once('close', () => clearTimeout(linger))

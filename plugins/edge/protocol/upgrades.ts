@@ -3,40 +3,40 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { ServerResponse } from '../../node-http.ts'
-import { Handshake, isAnswering } from './handshake.ts'
+import { Handshake, isResponding } from './handshake.ts'
 import { refusalOn } from './tls/index.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** On a WebSocket's handshake; `open` joins the client, who has its 101 by then, to the service. */
+    /** Set on a WebSocket handshake. `open` joins the client, after its 101, to the service. */
     upgrade: {
       open: (service: Duplex, onEnd: (bytesSent: number, error: Error | null) => void) => void
     } | null
   }
 }
 
-/** Time that another listener has to begin with a handshake. */
+/** Time in which another listener may take a handshake. */
 const claimMs = 1000
 
-/** The arguments of an 'upgrade' event. */
+/** Arguments of an `upgrade` event. */
 type Upgrade = readonly [raw: IncomingMessage, socket: Socket, head: Buffer]
 
 /**
- * Routes handshakes as requests, and shares the server's 'upgrade' events with other listeners, such as those of
- * @fastify/websocket and @fastify/http-proxy. An event reaches all of its listeners, and two that answer one handshake end
- * the process. Handshakes for configured routes are the gateway's. Others go to the other listeners, in their order, until
- * one has begun with it, and are answered as requests if none has.
+ * Routes handshakes like requests, and shares the server's `upgrade` events with other listeners, such as those of
+ * @fastify/websocket and @fastify/http-proxy. Normally an event reaches all listeners, and two that respond to one handshake
+ * end the process. Here, handshakes for configured routes belong to the gateway. Others go to the other listeners in order,
+ * until one takes them, and are handled as requests if none does.
  */
 export function receiveUpgrades(fastify: FastifyInstance): void {
   const { server } = fastify
   fastify.decorateRequest('upgrade', null)
-  /** Set while Fastify looks for the route of a handshake that may be another listener's. */
-  let looking = false
+  /** True while Fastify routes a handshake that another listener may take. */
+  let isProbing = false
   let isOurs = true
-  // First of all hooks, since a handshake for another listener meets them once more.
+  // The first hook of all: a handshake that no other listener takes passes the hooks a second time.
   fastify.addHook('onRequest', (request, reply, done) => {
-    if (looking) {
-      looking = false
+    if (isProbing) {
+      isProbing = false
       isOurs = request.routeOptions.config.route !== undefined
       if (!isOurs) return reply.hijack()
     }
@@ -54,32 +54,32 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
     return true
   } as Server['emit']
 
-  // The listener's options see to it that only handshakes come here, and none too early. Those of an embedding server,
-  // and Node before 24.9, do not: a request that is no handshake is then answered as one, and closed.
+  // The listener's options admit only valid handshakes, and none before earlier responses have ended. An embedding server
+  // and Node before 24.9 do not: another request with `Upgrade` then gets its response here, and the connection is closed.
   function receive(upgrade: Upgrade): void {
     const [raw, socket] = upgrade
     const others = server.listeners('upgrade').filter((listener) => listener !== ours)
-    if (isAnswering(raw)) socket.destroy()
-    // Other listeners run no hooks: what these refuse by the connection alone must not get there.
+    if (isResponding(raw)) socket.destroy()
+    // Other listeners run no hooks, so handshakes refused for their client certificate must not reach them.
     else if (!route(upgrade, others.length > 0 && refusalOn(server, raw) === null)) offer(others as Listener[], upgrade)
   }
 
-  /** False, with nothing done, if the handshake may be another listener's and is for no configured route. */
+  /** Routes a handshake. Returns false, and does nothing, if another listener may take it and it has no configured route. */
   function route([raw, socket, head]: Upgrade, mayBeOthers: boolean): boolean {
     const shake = new Handshake(raw, socket, head)
     const response = new ServerResponse(raw)
     response.shouldKeepAlive = false
     response.assignSocket(socket)
     isOurs = true
-    looking = mayBeOthers
+    isProbing = mayBeOthers
     fastify.routing(raw, response)
-    looking = false
+    isProbing = false
     if (!isOurs) {
       response.detachSocket(socket)
       return false
     }
     shake.begin()
-    // Node's own listener left with the parser.
+    // Node's own `drain` listener was removed with the parser.
     socket.on('drain', () => response.emit('drain'))
     response.once('finish', () => {
       if (response.socket !== null) socket.destroySoon()
@@ -89,7 +89,7 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
 
   function offer(others: readonly Listener[], upgrade: Upgrade): void {
     const [, socket] = upgrade
-    // Until one of them listens, an error would end the process.
+    // Without a listener, an error would end the process.
     socket.on('error', () => {})
     for (const listener of others) {
       try {
@@ -100,7 +100,7 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
       }
       if (isTaken(socket)) return
     }
-    // Some look at the request first, in their own time.
+    // Some listeners take a handshake asynchronously.
     const timer = setTimeout(() => isTaken(socket) || route(upgrade, false), claimMs)
     socket.once('close', () => clearTimeout(timer))
   }
@@ -108,7 +108,7 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
 
 type Listener = (...upgrade: Upgrade) => void
 
-/** Returns whether a listener has taken the connection: it is closed, has a response, or is read. */
+/** Returns whether a listener has taken the connection: it is closed, has a response, or is being read. */
 function isTaken(socket: Socket): boolean {
   const { _httpMessage: response } = socket as { _httpMessage?: unknown }
   return socket.destroyed || Boolean(response) || socket.listenerCount('data') > 0

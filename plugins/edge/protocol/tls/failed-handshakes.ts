@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { hostKey } from '../../../../config/host-name.ts'
 import type { Refusal } from '../refusals.ts'
-import { tellRefused } from '../refusals.ts'
+import { reportRefusal } from '../refusals.ts'
 import { addressOf } from './client-address.ts'
 import { isPlainHttp, refusePlainHttp } from './plain-http.ts'
 
@@ -27,7 +27,7 @@ export function reportFailedHandshake(
   const reason = reasonOf(code, socket, strict)
   if (reason === null) return
   const error = reason === 'client-certificate' ? (verificationError(socket) ?? code) : code
-  tellRefused(server, {
+  reportRefusal(server, {
     reason,
     ip: addressOf(socket),
     code: reason === 'server-name' ? undefined : error,

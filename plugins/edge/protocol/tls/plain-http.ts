@@ -1,6 +1,6 @@
 import type { Server, Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import { refusalBody, tellRefused } from '../refusals.ts'
+import { refusalBody, reportRefusal } from '../refusals.ts'
 import { addressOf } from './client-address.ts'
 
 /** OpenSSL's codes for a first record that begins with a method of HTTP, or with CONNECT. */
@@ -15,7 +15,7 @@ export const isPlainHttp = (code: string | undefined): boolean => code !== undef
  */
 export function refusePlainHttp(server: Server, socket: TLSSocket): void {
   const { _parent: raw } = socket as { _parent?: Socket | null }
-  tellRefused(server, { reason: 'plain-http', status: 400, ip: addressOf(socket) })
+  reportRefusal(server, { reason: 'plain-http', status: 400, ip: addressOf(socket) })
   if (raw?.writable !== true) return
   const text = refusalBody(400, 'Client sent an HTTP request to an HTTPS server')
   raw.end(
