@@ -124,5 +124,5 @@ t.test('the gateway as a plugin of a Fastify server', async (t) => {
 })
 
 t.test('a gateway under test', async (t) => {
-  t.match(await run(process.execPath, 'gateway.test.ts'), { code: 0, stdout: '[7]\n' })
+  t.match(await run(process.execPath, 'tested.ts'), { code: 0, stdout: '[7]\n' })
 })
