@@ -1,5 +1,7 @@
 // slow: takes about 9 s
-/** All concerns switched on together, under whatever services, callers and discovery may do, and ended in the middle. */
+/**
+ * All concerns switched on together, under whatever services, callers and discovery may do, and ended in the middle.
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { Readable } from 'node:stream'

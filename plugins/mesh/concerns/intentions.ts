@@ -4,8 +4,8 @@ import type { Layer } from '../core/layer.ts'
 import { counterOf, shadowCounter } from '../core/metrics.ts'
 
 /**
- * Refuses a call that Consul's intentions deny, without a connection: the instance's sidecar would refuse it too, as
- * a broken connection. Where Consul has not said, the sidecar decides.
+ * Refuses a call that Consul's intentions deny, without a connection: the instance's sidecar would refuse it, too, by
+ * closing the connection. If the permission is unknown, the sidecar decides.
  */
 export const intentions: Layer = (service, { intentions: options }, { meter }) => {
   const { permission } = service.transport

@@ -63,7 +63,7 @@ export const mirror: Layer = (service, policy, { meter, random, toService }) => 
       else send(Buffer.from(body))
     } else {
       const whole = () => !('readableEnded' in body) || body.readableEnded
-      return dispatch(opts, new BodyKeeper(handler, options.maxBody, whole, send, tooLarge))
+      return dispatch(opts, new BodyBuffer(handler, options.maxBody, whole, send, tooLarge))
     }
     return dispatch(opts, handler)
   }
@@ -128,7 +128,7 @@ class Sink implements DispatchHandler {
 }
 
 /** Buffers a streamed body while it is sent to the service, and passes it on when the service has responded. */
-class BodyKeeper extends ForwardingHandler {
+class BodyBuffer extends ForwardingHandler {
   readonly #most: number
   readonly #whole: () => boolean
   readonly #send: (body: Buffer) => void

@@ -4,19 +4,19 @@ import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import type { Repeating } from '../core/repeating/repeats.ts'
 import type { ReplayBody } from '../core/repeating/replay-body.ts'
-import { isStreamed, keptBody, usuallyKept } from '../core/repeating/replay-body.ts'
+import { defaultBufferBytes, isStreamed, replayableBody } from '../core/repeating/replay-body.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
 /** Buffers a streamed request body that an inner concern may send again, while it streams to the first attempt. */
 const replay: Layer = (service, policy, context) => {
   const repeating = context.repeats().flatMap((repeats) => repeats(policy, service, context) ?? [])
   const limits = repeating.flatMap(({ maxBody }) => maxBody ?? [])
-  const usual = limits.length === 0 ? usuallyKept : Math.max(...limits)
+  const usual = limits.length === 0 ? defaultBufferBytes : Math.max(...limits)
   if (repeating.length === 0 || usual === 0) return null
   return (dispatch) => (opts, handler) => {
     if (!isStreamed(opts.body)) return dispatch(opts, handler)
-    const most = mostKept(repeating, opts, usual)
-    const kept = most === 0 ? null : keptBody(opts, most, service)
+    const most = bufferBytesOf(repeating, opts, usual)
+    const kept = most === 0 ? null : replayableBody(opts, most, service)
     if (kept === null) return dispatch(opts, handler)
     const call = opts.call!
     call.whenOver(() => kept.close())
@@ -26,7 +26,7 @@ const replay: Layer = (service, policy, context) => {
 }
 
 /** Returns how many bytes of a request's body to buffer: the most that a concern which may send it again asks for. */
-function mostKept(repeating: readonly Repeating[], opts: DispatchOptions, usual: number): number {
+function bufferBytesOf(repeating: readonly Repeating[], opts: DispatchOptions, usual: number): number {
   let most = -1
   let isRepeatable = false
   for (const { maxBody, mayRepeat } of repeating) {

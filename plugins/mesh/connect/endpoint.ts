@@ -69,15 +69,15 @@ function connectionOptions({ connections, maxHeaderSize }: MeshPolicy): Connecti
   }
 }
 
-/** Envoy's; in force also where no circuit breaker is. */
+/** Default cap, that of Envoy; it applies without a circuit breaker, too. */
 const defaultCap = 1024
 
-/** Returns the bounds of one instance: of its connections, and of attempts at it, those that wait included. */
+/** Returns the caps of one instance: on its connections, and on attempts at it with queued ones. */
 function capsOf({ circuitBreaker }: MeshPolicy): { connections: number; most: number } {
   if (!circuitBreaker || circuitBreaker.mode === 'shadow') return { connections: defaultCap, most: 2 * defaultCap }
   const { maxConnections, maxPendingRequests, maxRequests = Number.POSITIVE_INFINITY } = circuitBreaker.perInstance
-  // A service's connection is taken back into use a turn of the event loop after its answer, so without the lesser
-  // of the two the next attempt in the service's line would open another one.
+  // A connection becomes idle one event-loop iteration after its response. Without the service's own cap here, the next
+  // attempt in the service's queue would open another connection.
   const connections = Math.min(maxConnections, circuitBreaker.maxConnections)
   return { connections, most: Math.min(maxConnections + maxPendingRequests, maxRequests) }
 }

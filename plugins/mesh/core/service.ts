@@ -38,7 +38,7 @@ export class Service implements CallHost {
   readonly #source: Source
   readonly #deps: MeshDeps
   #endpoints = new Map<string, PooledEndpoint>()
-  readonly #leaving = new Set<PooledEndpoint>()
+  readonly #draining = new Set<PooledEndpoint>()
   readonly #states: (readonly [name: string, state: ServiceState])[] = []
   readonly #flips: ((concern: string, to: string) => void) | null
   #instances: readonly Instance[] = []
@@ -242,8 +242,8 @@ export class Service implements CallHost {
   }
 
   #retire(endpoint: PooledEndpoint): void {
-    this.#leaving.add(endpoint)
-    void endpoint.close().then(() => this.#leaving.delete(endpoint))
+    this.#draining.add(endpoint)
+    void endpoint.close().then(() => this.#draining.delete(endpoint))
   }
 
   /** Ends discovery, waits up to `graceMs` for calls in flight and their retries, then closes every connection. */
@@ -280,7 +280,7 @@ export class Service implements CallHost {
   }
 
   async #closeAll(): Promise<void> {
-    const endpoints = [...this.#endpoints.values(), ...this.#leaving]
+    const endpoints = [...this.#endpoints.values(), ...this.#draining]
     await Promise.all([this.#closeSource(), ...endpoints.map((endpoint) => endpoint.destroy())])
     await this.transport.close()
     this.#onEnd?.()

@@ -32,8 +32,8 @@ export class TokenBucket {
     return missing <= 1e-9 ? 0 : missing * this.#intervalMs
   }
 
-  /** Takes a token, and returns the wait for it in whole milliseconds. */
-  takeTurn(): number {
+  /** Takes a token, in advance if there is none, and returns the wait for it in whole milliseconds. */
+  reserve(): number {
     const waitMs = Math.ceil(this.waitMs())
     this.take()
     return waitMs

@@ -13,5 +13,5 @@ export const errors = require('undici/lib/core/errors') as Undici['errors']
 export const buildConnector = require('undici/lib/core/connect') as Undici['buildConnector']
 export const Dispatcher = require('undici/lib/dispatcher/dispatcher') as Undici['Dispatcher']
 
-// `request`, `stream` and the others. The package does the same when it is loaded.
+// Adds `request`, `stream` and other methods, as the package does when it is loaded.
 Object.assign(Dispatcher.prototype, require('undici/lib/api/index'))

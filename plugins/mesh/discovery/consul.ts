@@ -98,7 +98,7 @@ export class ConsulSource implements Restorable {
     const { now, random } = this.#deps
     const bucket = new TokenBucket(this.#timing.burst, this.#timing.interval, now)
     while (!signal.aborted) {
-      await pause(bucket.takeTurn(), signal)
+      await pause(bucket.reserve(), signal)
       if (signal.aborted) return
       try {
         const answer = await this.#ask({ ...this.#query, index: this.#index, wait: this.#wait() }, signal)

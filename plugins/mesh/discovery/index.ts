@@ -38,7 +38,7 @@ export function createDiscovery(options: DiscoveryOptions, deps: MeshDeps): Disc
     if (service.mesh.mode === 'sidecar' && service.sidecar) return staticSource([service.sidecar], deps.now)
     if (service.instances) return staticSource(service.instances, deps.now)
     const source = registered(service)
-    return snapshot?.keeping(service.name, identityOf(service, options.consul), source) ?? source
+    return snapshot?.wrap(service.name, identityOf(service, options.consul), source) ?? source
   }
 
   function registered(service: ServiceConfig): Restorable {

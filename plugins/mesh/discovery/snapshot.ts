@@ -26,7 +26,7 @@ export const snapshotTiming = {
   refresh: 900_000
 }
 
-interface Kept {
+interface StoredService {
   readonly identity: string
   readonly source: Source
   instances: readonly InstanceSpec[]
@@ -44,7 +44,7 @@ export class Snapshot {
   readonly #wall: () => number
   readonly #timing: typeof snapshotTiming
   readonly #entries: ReadonlyMap<string, Entry>
-  readonly #kept = new Map<string, Kept>()
+  readonly #services = new Map<string, StoredService>()
   #writes = false
   #writing: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
@@ -68,26 +68,26 @@ export class Snapshot {
   }
 
   /** Wraps a source so that it starts with the stored instances of the same query, and stores new ones. */
-  keeping(service: string, identity: string, source: Restorable): Source {
-    const kept: Kept = { identity, source, instances: [], restoredAt: null, endedAt: null }
-    this.#kept.set(service, kept)
+  wrap(service: string, identity: string, source: Restorable): Source {
+    const stored: StoredService = { identity, source, instances: [], restoredAt: null, endedAt: null }
+    this.#services.set(service, stored)
     return {
       start: (publish) => {
-        const restored = this.#restore(this.#entries.get(service), kept)
+        const restored = this.#restore(this.#entries.get(service), stored)
         if (restored !== undefined) publish(restored)
         source.start((instances) => {
-          kept.instances = instances
+          stored.instances = instances
           publish(instances)
           this.#write(this.#timing.every)
         }, restored)
       },
       status: () => {
         const status = source.status()
-        if (status.confirmedAt !== null || kept.restoredAt === null) return status
-        return { ...status, confirmedAt: kept.restoredAt, restored: true }
+        if (status.confirmedAt !== null || stored.restoredAt === null) return status
+        return { ...status, confirmedAt: stored.restoredAt, restored: true }
       },
       close: () => {
-        kept.endedAt ??= this.#now()
+        stored.endedAt ??= this.#now()
         return source.close()
       }
     }
@@ -126,16 +126,16 @@ export class Snapshot {
     }
   }
 
-  #restore(entry: Entry | undefined, kept: Kept): readonly InstanceSpec[] | undefined {
-    if (entry?.identity !== kept.identity) return undefined
+  #restore(entry: Entry | undefined, stored: StoredService): readonly InstanceSpec[] | undefined {
+    if (entry?.identity !== stored.identity) return undefined
     // The system clock may have been set back; an age is never negative.
     const age = Math.max(0, this.#wall() - entry.confirmedAt)
     if (this.#found.length === 0) queueMicrotask(() => this.#logRestored())
     this.#found.push({ instances: entry.instances.length, age })
     if (age > this.#maxAge) return undefined
-    kept.instances = Object.freeze(entry.instances)
-    kept.restoredAt = this.#now() - age
-    return kept.instances
+    stored.instances = Object.freeze(entry.instances)
+    stored.restoredAt = this.#now() - age
+    return stored.instances
   }
 
   /** Logs one line for all services that start together. */
@@ -171,7 +171,7 @@ export class Snapshot {
     this.#due = Number.POSITIVE_INFINITY
     this.#writing = this.#writing.then(async () => {
       // If no source has confirmed its instances since the file was read, the file is up to date.
-      if (![...this.#kept.values()].some(({ source }) => source.status().confirmedAt !== null)) return
+      if (![...this.#services.values()].some(({ source }) => source.status().confirmedAt !== null)) return
       await writeEntries(this.#path, this.#current()).then(
         () => this.#written(),
         (error) => this.#failed(error)
@@ -180,12 +180,12 @@ export class Snapshot {
   }
 
   *#current(): Generator<Entry> {
-    for (const [service, kept] of this.#kept) {
-      const { identity, source, instances, restoredAt, endedAt } = kept
+    for (const [service, stored] of this.#services) {
+      const { identity, source, instances, restoredAt, endedAt } = stored
       // A service that ends with the gateway is stored for the next start; one that was removed from the configuration
       // not.
       if (endedAt !== null && this.#now() - endedAt > this.#timing.refresh) {
-        this.#kept.delete(service)
+        this.#services.delete(service)
         continue
       }
       const confirmedAt = source.status().confirmedAt ?? restoredAt
@@ -213,9 +213,9 @@ export class Snapshot {
 
   /** Returns for each service whether its instances are restored ones. */
   restored(): [service: string, restored: boolean][] {
-    const lives = ({ restoredAt, endedAt, source }: Kept) =>
+    const lives = ({ restoredAt, endedAt, source }: StoredService) =>
       restoredAt !== null && endedAt === null && source.status().confirmedAt === null
-    return [...this.#kept].map(([service, kept]) => [service, lives(kept)])
+    return [...this.#services].map(([service, stored]) => [service, lives(stored)])
   }
 }
 

@@ -19,9 +19,9 @@ const mostMessages = 1000
 /** Owner of a connection: its pool. */
 export interface Owner {
   /** Called when the connection can take a request. */
-  idle(connection: Connection): void
+  onIdle(connection: Connection): void
   /** Called when the connection is closed, or handed over after an upgrade. */
-  left(connection: Connection): void
+  onClosed(connection: Connection): void
 }
 
 /** One connection and its current request. */
@@ -39,7 +39,7 @@ export class Connection implements Carrier {
   #idleMs = 0
   #idleTimer: NodeJS.Timeout | null = null
   #bodyTimer: NodeJS.Timeout | null = null
-  #gone = false
+  #closed = false
   /** A write has failed: the service no longer reads the request body. */
   #unwritable = false
   /** The service has closed its side. */
@@ -91,7 +91,7 @@ export class Connection implements Carrier {
       // The request was aborted before anything was sent.
       this.#request = null
       this.#reader.cancel()
-      this.rest()
+      this.makeIdle()
       return
     }
     const { requestHead, upgrade } = request
@@ -125,33 +125,33 @@ export class Connection implements Carrier {
       this.#fail(error as Error)
       return true
     }
-    this.#after(request)
-    if (this.#reader.takeMessages() > mostMessages) {
-      setImmediate(this.#readOn)
+    this.#afterRead(request)
+    if (this.#reader.resetMessages() > mostMessages) {
+      setImmediate(this.#continueReading)
       return false
     }
     // A pause applies to the body: the header section is read to its end.
     return request === null || !request.paused || !this.#reader.inBody
   }
 
-  #after(request: PooledRequest | null): void {
+  #afterRead(request: PooledRequest | null): void {
     if (request === null) {
       // Bytes without a request: the connection cannot be used any more.
-      if (this.#reader.surplus !== null) this.#leave()
+      if (this.#reader.surplus !== null) this.#closeNow()
       return
     }
     if (this.#request !== request) return
     if (request.switching !== null) this.#handOver(request, request.switching)
     else if (this.#reader.idle) this.#complete()
     else if (this.#reader.inBody && request.bodyTimeout > 0) {
-      if (this.#bodyTimer === null) this.#bodyTimer = setTimeout(this.#onSilence, request.bodyTimeout)
+      if (this.#bodyTimer === null) this.#bodyTimer = setTimeout(this.#onBodyTimeout, request.bodyTimeout)
       else this.#bodyTimer.refresh()
     }
   }
 
-  readonly #readOn = () => {
+  readonly #continueReading = () => {
     // The connection may have been handed over in the meantime.
-    if (!this.#gone && (this.#request?.paused !== true || !this.#reader.inBody)) this.socket.resume()
+    if (!this.#closed && (this.#request?.paused !== true || !this.#reader.inBody)) this.socket.resume()
   }
 
   resume(): void {
@@ -166,13 +166,13 @@ export class Connection implements Carrier {
       this.#fail(error as Error)
       return
     }
-    this.#after(request)
+    this.#afterRead(request)
     if (!request.paused) this.socket.resume()
   }
 
   /** Closes the connection if it is idle. */
   close(): void {
-    if (this.#request === null) this.#leave()
+    if (this.#request === null) this.#closeNow()
   }
 
   destroy(reason: Error): void {
@@ -181,7 +181,7 @@ export class Connection implements Carrier {
 
   abort(reason: Error): void {
     this.#detachRequest(reason)
-    this.#leave()
+    this.#closeNow()
   }
 
   /** Ends the exchange after a complete response: reuses the connection or closes it. */
@@ -190,16 +190,16 @@ export class Connection implements Carrier {
     const reusable =
       persistent && surplus === null && this.#sending === null && !this.#closeAfterResponse && this.socket.writable
     this.#detachRequest(null)
-    if (reusable) this.rest(idleHintMs)
-    else this.#leave()
+    if (reusable) this.makeIdle(idleHintMs)
+    else this.#closeNow()
   }
 
   /** Makes the connection idle, and starts its idle timeout. */
-  rest(idleHintMs: number | null = null): void {
-    if (this.#gone) return
+  makeIdle(idleHintMs: number | null = null): void {
+    if (this.#closed) return
     const idleMs = this.#lifetime.idleMs(idleHintMs)
     if (idleMs <= 0) {
-      this.#leave()
+      this.#closeNow()
       return
     }
     if (this.#idleTimer !== null && this.#idleMs === idleMs) {
@@ -209,7 +209,7 @@ export class Connection implements Carrier {
       this.#idleTimer = setTimeout(this.#onIdle, idleMs).unref()
       this.#idleMs = idleMs
     }
-    this.#owner.idle(this)
+    this.#owner.onIdle(this)
   }
 
   #handOver(request: PooledRequest, head: ResponseHead): void {
@@ -221,8 +221,8 @@ export class Connection implements Carrier {
     // Reset to the initial state of a stream, so that a `data` listener starts it.
     socket.readableFlowing = null
     this.#detachRequest(null)
-    this.#gone = true
-    this.#owner.left(this)
+    this.#closed = true
+    this.#owner.onClosed(this)
     request.upgraded(head, socket)
   }
 
@@ -230,7 +230,7 @@ export class Connection implements Carrier {
     const request = this.#request
     const error = request === null ? reason : connectionError(reason)
     this.#detachRequest(error)
-    this.#leave()
+    this.#closeNow()
     request?.fail(error)
   }
 
@@ -243,12 +243,12 @@ export class Connection implements Carrier {
     sending?.stop(error)
   }
 
-  #leave(): void {
+  #closeNow(): void {
     this.socket.destroy()
-    if (this.#gone) return
-    this.#gone = true
+    if (this.#closed) return
+    this.#closed = true
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer)
-    this.#owner.left(this)
+    this.#owner.onClosed(this)
   }
 
   #finish(): void {
@@ -266,7 +266,7 @@ export class Connection implements Carrier {
     const request = this.#request
     this.#ended = true
     if (request === null) {
-      this.#leave()
+      this.#closeNow()
       return
     }
     // The paused request has not read all data yet.
@@ -277,21 +277,21 @@ export class Connection implements Carrier {
       this.#fail(error as Error)
       return
     }
-    this.#after(request)
+    this.#afterRead(request)
   }
 
   readonly #onError = (error: Error) => this.#fail(error)
 
   readonly #onClose = () => {
-    if (this.#ended && this.#reader.holds && this.#request !== null) this.#leave()
+    if (this.#ended && this.#reader.holds && this.#request !== null) this.#closeNow()
     else this.#fail(new errors.SocketError('closed'))
   }
 
   readonly #onIdle = () => {
-    if (this.#request === null) this.#leave()
+    if (this.#request === null) this.#closeNow()
   }
 
-  readonly #onSilence = () => {
+  readonly #onBodyTimeout = () => {
     if (this.#request?.paused) this.#bodyTimer?.refresh()
     else this.#fail(new errors.BodyTimeoutError())
   }

@@ -91,13 +91,13 @@ export class Pool implements Owner {
     return true
   }
 
-  idle(connection: Connection): void {
+  onIdle(connection: Connection): void {
     this.#idle.push(connection)
     if (this.#queue.size > 0) this.#schedule()
     else if (this.#state !== null) connection.close()
   }
 
-  left(connection: Connection): void {
+  onClosed(connection: Connection): void {
     this.#connections.delete(connection)
     const at = this.#idle.lastIndexOf(connection)
     if (at >= 0) this.#idle.splice(at, 1)
@@ -221,7 +221,7 @@ export class Pool implements Owner {
         connection = new Connection(connected!, this, buffer, this.#connectionOptions)
         this.#connections.add(connection)
         const request = only ?? this.#first()
-        if (request === null) connection.rest()
+        if (request === null) connection.makeIdle()
         else connection.run(request)
       }
     }

@@ -124,7 +124,7 @@ export class PooledRequest implements DispatchController {
   head({ status, headers, rawHeaders, text }: ResponseHead): void {
     this.rawHeaders = rawHeaders
     this.observed?.responded(status, rawHeaders, text)
-    // Only the mesh sets this header; a service must not.
+    // A service must not set this header, which marks responses of the mesh.
     delete headers['x-jingwei-fallback']
     try {
       this.#handler.onResponseStart?.(this, status, headers, text)

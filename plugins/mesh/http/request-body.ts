@@ -7,10 +7,10 @@ import type { PooledRequest } from './pooled-request.ts'
 import { trailerLines } from './request-head.ts'
 
 /** Largest body that is copied, to be written together with the header section. */
-const oneWrite = 4 * 1024
+const maxSingleWrite = 4 * 1024
 
 /** Methods whose requests have `Content-Length: 0` if they have no body (RFC 9110, 8.6). */
-const meantToCarry = new Set(['POST', 'PUT', 'PATCH', 'QUERY', 'PROPFIND', 'PROPPATCH'])
+const methodsWithBody = new Set(['POST', 'PUT', 'PATCH', 'QUERY', 'PROPFIND', 'PROPPATCH'])
 
 /** A request body that is being sent. */
 export interface Sending {
@@ -28,8 +28,9 @@ export function send(socket: Socket, request: PooledRequest, done: (error: Error
   const { requestHead, method, body } = request
   const { text, length } = requestHead
   if (body === null || body === undefined) {
-    if (length !== null && length > 0 && meantToCarry.has(method)) throw new errors.RequestContentLengthMismatchError()
-    const framing = meantToCarry.has(method) || length === 0 ? 'content-length: 0\r\n\r\n' : '\r\n'
+    if (length !== null && length > 0 && methodsWithBody.has(method))
+      throw new errors.RequestContentLengthMismatchError()
+    const framing = methodsWithBody.has(method) || length === 0 ? 'content-length: 0\r\n\r\n' : '\r\n'
     socket.write(text + framing, 'latin1')
     request.observed?.bodySent()
     return null
@@ -48,7 +49,7 @@ function sendWhole(socket: Socket, request: PooledRequest, bytes: Buffer): void 
   const { text, length } = request.requestHead
   if (length !== null && length !== bytes.length) throw new errors.RequestContentLengthMismatchError()
   if (bytes.length === 0) {
-    socket.write(`${text}${meantToCarry.has(request.method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
+    socket.write(`${text}${methodsWithBody.has(request.method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
     request.observed?.bodySent()
     return
   }
@@ -58,7 +59,7 @@ function sendWhole(socket: Socket, request: PooledRequest, bytes: Buffer): void 
 }
 
 function withHead(socket: Socket, text: string, bytes: Buffer): boolean {
-  if (bytes.length <= oneWrite) return socket.write(text + bytes.toString('latin1'), 'latin1')
+  if (bytes.length <= maxSingleWrite) return socket.write(text + bytes.toString('latin1'), 'latin1')
   socket.cork()
   socket.write(text, 'latin1')
   const more = socket.write(bytes)
@@ -152,7 +153,7 @@ abstract class StreamedBody implements Sending {
         if (this.#begun) this.#socket.write(`0\r\n${trailers}\r\n`, 'latin1')
         else if (trailers !== '')
           this.#socket.write(`${text}transfer-encoding: chunked\r\n\r\n0\r\n${trailers}\r\n`, 'latin1')
-        else this.#socket.write(`${text}${meantToCarry.has(method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
+        else this.#socket.write(`${text}${methodsWithBody.has(method) ? 'content-length: 0\r\n' : ''}\r\n`, 'latin1')
       } else if (!this.#begun) {
         this.#socket.write(`${text}content-length: 0\r\n\r\n`, 'latin1')
       }

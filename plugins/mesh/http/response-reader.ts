@@ -59,7 +59,7 @@ export class ResponseReader {
   }
 
   /** Returns the number of messages since the last call. */
-  takeMessages(): number {
+  resetMessages(): number {
     const messages = this.#messages
     this.#messages = 0
     return messages
@@ -287,9 +287,9 @@ export class ResponseReader {
 }
 
 function deliver(request: PooledRequest, buffer: Buffer, start: number, end: number, lent: boolean): void {
-  request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(start, end)) : part(buffer, start, end))
+  request.data(lent && !request.borrows ? Buffer.from(buffer.subarray(start, end)) : slice(buffer, start, end))
 }
 
-function part(buffer: Buffer, start: number, end: number): Buffer {
+function slice(buffer: Buffer, start: number, end: number): Buffer {
   return start === 0 && end === buffer.length ? buffer : buffer.subarray(start, end)
 }

@@ -52,12 +52,12 @@ t.test('over a long time, no more and no fewer than the rate, however it is aske
 t.test('turns: a burst, then one per interval, and turns come back with time', async (t) => {
   let now = 0
   const bucket = new TokenBucket(2, 1000, () => now)
-  t.same([bucket.takeTurn(), bucket.takeTurn(), bucket.takeTurn()], [0, 0, 1000])
+  t.same([bucket.reserve(), bucket.reserve(), bucket.reserve()], [0, 0, 1000])
   now = 1000
-  t.equal(bucket.takeTurn(), 1000)
+  t.equal(bucket.reserve(), 1000)
   now = 10_000
   t.same(
-    [bucket.takeTurn(), bucket.takeTurn(), bucket.takeTurn()],
+    [bucket.reserve(), bucket.reserve(), bucket.reserve()],
     [0, 0, 1000],
     'idle time never saves up more than the burst'
   )

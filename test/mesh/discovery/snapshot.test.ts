@@ -59,7 +59,7 @@ function life(path: string, wall: number, maxAge = 3_600_000) {
   const gauges = gaugesOf(snapshot)
   const open = (name: string, identity = 'same') => {
     const inner = new ByHand()
-    const source = snapshot.keeping(name, identity, inner)
+    const source = snapshot.wrap(name, identity, inner)
     const sets: number[][] = []
     source.start((set) => void sets.push(set.map(({ origin }) => Number(new URL(origin).port))))
     return {

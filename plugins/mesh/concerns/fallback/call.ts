@@ -7,7 +7,7 @@ import { SwitchingHandler } from '../../core/handlers/switching-handler.ts'
 import type { LayerContext } from '../../core/layer.ts'
 import type { Count } from '../../core/metrics.ts'
 import type { ReplayBody } from '../../core/repeating/replay-body.ts'
-import { isReplayable, keptBody } from '../../core/repeating/replay-body.ts'
+import { isReplayable, replayableBody } from '../../core/repeating/replay-body.ts'
 import type { Service } from '../../core/service.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../../core/types.ts'
 import type { Recording, StaleStore, Stored } from './stale-store.ts'
@@ -31,7 +31,7 @@ export interface FallbackContext {
   readonly store: StaleStore | null
   readonly idempotent: (opts: DispatchOptions) => boolean
   /** Bytes of a streamed body that are buffered for another service. */
-  readonly keptBytes: number
+  readonly bufferBytes: number
 }
 
 /** Fallback that is used: a step, with the stored response of a `stale` one. */
@@ -55,7 +55,7 @@ export class FallbackCall extends SwitchingHandler {
   constructor(next: DispatchHandler, opts: DispatchOptions, context: FallbackContext) {
     super(next, context.service.name)
     this.#context = context
-    this.#body = context.keptBytes === 0 ? null : keptBody(opts, context.keptBytes, context.service)
+    this.#body = context.bufferBytes === 0 ? null : replayableBody(opts, context.bufferBytes, context.service)
     this.#opts = this.#body === null ? opts : { ...opts, body: this.#body as never }
   }
 

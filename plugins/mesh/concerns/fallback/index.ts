@@ -3,7 +3,7 @@ import type { Layer } from '../../core/layer.ts'
 import { counterOf } from '../../core/metrics.ts'
 import { governing } from '../../core/repeating/governing.ts'
 import { idempotency } from '../../core/repeating/idempotency.ts'
-import { usuallyKept } from '../../core/repeating/replay-body.ts'
+import { defaultBufferBytes } from '../../core/repeating/replay-body.ts'
 import { StateKey } from '../../core/service-state.ts'
 import { FallbackCall } from './call.ts'
 import { fallbackKey } from './options.ts'
@@ -46,7 +46,7 @@ export const fallback: Layer = (service, policy, deps) => {
             .state(staleStores, ({ now }) => new StaleStores(now))
             .of(stale, { subset, perRequest: perRequestHeaders, plugins: pluginsKey() }),
     idempotent: repeating?.mayRepeat ?? byDefinition,
-    keptBytes: steps.some((step) => step.service !== null) ? (repeating?.maxBody ?? usuallyKept) : 0
+    bufferBytes: steps.some((step) => step.service !== null) ? (repeating?.maxBody ?? defaultBufferBytes) : 0
   }
   return (dispatch) => (opts, handler) => new FallbackCall(handler, opts, context).begin(dispatch)
 }

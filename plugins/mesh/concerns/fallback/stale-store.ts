@@ -5,7 +5,7 @@ import { headerOf, headerPairs } from '../../core/request-fields.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
 import type { Identity } from '../../core/sharing/identity.ts'
-import { identityOf, isPersonal, part } from '../../core/sharing/identity.ts'
+import { encode, identityOf, isPersonal } from '../../core/sharing/identity.ts'
 import type { DispatchOptions } from '../../core/types.ts'
 import type { FallbackOptions } from './options.ts'
 
@@ -205,9 +205,10 @@ const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 
 /** Returns a key of resource and consumer: consumers share nothing, not even public responses. */
 function publicKey(opts: DispatchOptions): string {
-  let text = part(opts.variant) + part(opts.path) + part(opts.caller?.consumer?.id)
+  let text = encode(opts.variant) + encode(opts.path) + encode(opts.caller?.consumer?.id)
   const pairs = headerPairs(opts)
-  for (let i = 0; i < pairs.length; i += 2) if (locating.test(pairs[i]!)) text += part(pairs[i]) + part(pairs[i + 1])
+  for (let i = 0; i < pairs.length; i += 2)
+    if (locating.test(pairs[i]!)) text += encode(pairs[i]) + encode(pairs[i + 1])
   return `public ${hash('sha256', text, 'base64')}`
 }
 

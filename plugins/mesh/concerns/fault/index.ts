@@ -73,7 +73,7 @@ function draw(options: FaultOptions, opts: DispatchOptions, random: MeshDeps['ra
     status: abort !== undefined && random() < abort.percent ? abort.status : 0,
     bytesPerSecond: bandwidth !== undefined && random() < bandwidth.percent ? bandwidth.limit : 0
   }
-  // Only for trusted callers: anyone else could make a service look broken.
+  // Headers count for trusted callers only: anyone else could make a service look broken.
   if (options.header && opts.caller?.trusted) {
     injected.delayMs = Math.min(asked(opts, faultHeaders.delay) ?? injected.delayMs, longestMs)
     const status = asked(opts, faultHeaders.abort) ?? 0

@@ -5,7 +5,7 @@ import { everyLevel } from '../../../../config/concern.ts'
 import { Count, Duration, orOff, Share, Size, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 
-/** Headers that ask for faults. */
+/** Headers by which trusted callers request faults. */
 export const faultHeaders = {
   delay: 'x-jingwei-fault-delay',
   abort: 'x-jingwei-fault-abort',

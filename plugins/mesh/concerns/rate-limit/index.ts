@@ -16,7 +16,7 @@ import { limitKey } from './options.ts'
 
 const limiterKey = new StateKey<Limiter>('rate-limit')
 
-/** Protects a fragile service from all callers together: a token bucket toward it. */
+/** Limits the rate of attempts at a service by a token bucket, for all callers together. */
 export const rateLimit: Layer = (service, { limit: options }) => {
   if (!options) return null
   const limiter = service.state(limiterKey, (deps) => new Limiter(service, options, deps))

@@ -66,7 +66,7 @@ export class Watch {
     const bucket = new TokenBucket(watchTiming.burst, watchTiming.interval, now)
     let failures = 0
     while (!signal.aborted) {
-      await pause(bucket.takeTurn(), signal)
+      await pause(bucket.reserve(), signal)
       if (signal.aborted) return
       try {
         await this.#ask()

@@ -11,7 +11,7 @@ type Chunk = string | Uint8Array
 type Source = AsyncIterable<Chunk>
 
 /** Bytes of a body that are buffered if no retry policy sets a limit. */
-export const usuallyKept = 64 * 1024
+export const defaultBufferBytes = 64 * 1024
 /** Most chunks that are buffered: thousands of tiny chunks would take far more memory than their bytes. */
 const mostChunks = 1024
 /** Most bytes that all requests of a service may buffer together. */
@@ -54,7 +54,7 @@ export class ReplayBody extends EventEmitter implements Source {
   /** Index in the body of the first chunk that is still buffered. */
   #first = 0
   #bytes = 0
-  #keeping = true
+  #buffering = true
   #ended = false
   #closed = false
   #error: Error | null = null
@@ -74,7 +74,7 @@ export class ReplayBody extends EventEmitter implements Source {
 
   /** True if another attempt can read the body from the beginning. */
   get replayable(): boolean {
-    return this.#keeping && this.#error === null && !this.#closed
+    return this.#buffering && this.#error === null && !this.#closed
   }
 
   /** True if the complete body is buffered, so that several attempts may read it at the same time. */
@@ -84,7 +84,7 @@ export class ReplayBody extends EventEmitter implements Source {
 
   /** True if chunks may be freed after sending: no other attempt can need them. */
   get transfers(): boolean {
-    return !this.#keeping && this.#readers === 1 && isTransferring(this.#source)
+    return !this.#buffering && this.#readers === 1 && isTransferring(this.#source)
   }
 
   /** Same meaning as a stream's. */
@@ -102,14 +102,14 @@ export class ReplayBody extends EventEmitter implements Source {
 
   /** Stops buffering: no further attempt will need the body. The current reader goes on. */
   seal(): void {
-    if (!this.#ended) this.#stopKeeping()
+    if (!this.#ended) this.#stopBuffering()
   }
 
   /** Ends with the call: readers fail, and the rest of the source is discarded. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.#stopKeeping()
+    this.#stopBuffering()
     this.#chunks = []
     const source = this.#source
     if (!(source instanceof Readable)) {
@@ -127,7 +127,7 @@ export class ReplayBody extends EventEmitter implements Source {
       const chunk = this.#chunks[offset]
       if (chunk !== undefined) {
         reader.at++
-        if (!this.#keeping && !this.#ended) this.#drop(offset + 1)
+        if (!this.#buffering && !this.#ended) this.#drop(offset + 1)
         return chunk
       }
       if (this.#error !== null) throw this.#error
@@ -153,16 +153,16 @@ export class ReplayBody extends EventEmitter implements Source {
 
   #append(chunk: Chunk): void {
     this.#chunks.push(chunk)
-    if (!this.#keeping) return
+    if (!this.#buffering) return
     const bytes = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.byteLength
     const fits = this.#bytes + bytes <= this.#most && this.#chunks.length <= mostChunks && this.#pool.take(bytes)
     if (fits) this.#bytes += bytes
-    else this.#stopKeeping()
+    else this.#stopBuffering()
   }
 
-  #stopKeeping(): void {
-    if (!this.#keeping) return
-    this.#keeping = false
+  #stopBuffering(): void {
+    if (!this.#buffering) return
+    this.#buffering = false
     this.#pool.give(this.#bytes)
     this.#drop(this.#reader === null ? 0 : this.#reader.at - this.#first)
   }
@@ -215,7 +215,7 @@ export function isStreamed(body: unknown): body is Source {
 }
 
 /** Wraps a streamed body so that it can be sent again; null if it is wrapped already, or known to be too large. */
-export function keptBody(opts: DispatchOptions, most: number, service: Service): ReplayBody | null {
+export function replayableBody(opts: DispatchOptions, most: number, service: Service): ReplayBody | null {
   const { body } = opts
   if (!isStreamed(body) || (body as unknown) instanceof ReplayBody) return null
   if (Number(headerOf(opts, 'content-length') ?? 0) > most) return null

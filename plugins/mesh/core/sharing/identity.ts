@@ -54,13 +54,13 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
     of(opts) {
       const { path, caller, variant } = opts
       if (!isPlainGet(opts)) return null
-      // Only trusted callers may request faults, so trust distinguishes requests.
-      let text = `${caller?.trusted === true}${part(variant)}${part(path)}${part(caller?.consumer?.id)}`
+      // Trust distinguishes requests, because only trusted callers may request faults.
+      let text = `${caller?.trusted === true}${encode(variant)}${encode(path)}${encode(caller?.consumer?.id)}`
       const pairs = headerPairs(opts)
       for (let i = 0; i < pairs.length; i += 2) {
         const name = pairs[i]!
         if (methodOverrides.has(name)) return null
-        if (!ignored.has(name)) text += part(name) + part(pairs[i + 1])
+        if (!ignored.has(name)) text += encode(name) + encode(pairs[i + 1])
       }
       return text
     }
@@ -68,7 +68,7 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
 }
 
 /** Encodes a value with its length, so that two values never look like one: `;2:ab`, and `;` for none. */
-export function part(text: string | undefined): string {
+export function encode(text: string | undefined): string {
   return text === undefined ? ';' : `;${text.length}:${text}`
 }
 
