@@ -1,7 +1,7 @@
 /** Compiles the schema of a file into validating functions by ajv, with the formats and keywords of options. */
-import { isIP } from 'node:net'
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
+import { formats } from './formats.ts'
 import { didYouMean } from './nearest.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
@@ -12,28 +12,11 @@ interface Holder {
   parentDataProperty: string | number
 }
 
-/** Returns whether a text is a host with an optional port. */
-function isAuthority(text: string): boolean {
-  if (!URL.canParse(`tcp://${text}`)) return false
-  const { hostname, host } = new URL(`tcp://${text}`)
-  return hostname !== '' && host.toLowerCase() === text.toLowerCase()
-}
-
-function isPeer(text: string): boolean {
-  if (text === 'unix') return true
-  const [address = '', bits, ...rest] = text.split('/')
-  const version = isIP(address)
-  if (version === 0 || rest.length > 0) return false
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
-}
-
 const isUnit = (name: string): name is Unit => Object.hasOwn(units, name)
 
 /** Adds the formats and keywords in which options are described: `unit`, `expected`. */
 export function addKeywords(ajv: Ajv): Ajv {
-  ajv.addFormat('url', (text: string) => URL.canParse(text) && new URL(text).hostname !== '')
-  ajv.addFormat('authority', isAuthority)
-  ajv.addFormat('peer', isPeer)
+  for (const [name, fits] of Object.entries(formats)) ajv.addFormat(name, fits)
   ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
   ajv.addKeyword({
     keyword: 'unit',

@@ -1,12 +1,11 @@
 import type { TObject, TSchema } from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
-import { keysAt } from './concern.ts'
 import { forwardingHeaders } from './header-names.ts'
+import { section, services } from './mesh-schema.ts'
 import { routeConfigSchema } from './route-config.ts'
 import { Listen, listenersOf } from './schema/gateway.ts'
-import { Name, strict } from './schema/kit.ts'
+import { strict } from './schema/kit.ts'
 import { Route } from './schema/route.ts'
-import { Service } from './schema/service.ts'
 import Type from './schema/type.ts'
 import { sections } from './schema.ts'
 
@@ -14,7 +13,6 @@ import { sections } from './schema.ts'
 export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
   const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
   const routeHalves = halves('route')
-  const service = Type.Object({ ...Service.properties, mesh: Type.Optional(section(mesh, 'service')) }, strict)
   const route = Type.Object(
     {
       ...Route.properties,
@@ -32,7 +30,7 @@ export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
       discovery,
       redis,
       ...halves('gateway'),
-      services: Type.Record(Name, service, { ...strict, default: {} }),
+      services: services(mesh),
       routes: Type.Array(route, { default: [] }),
       ...last
     },
@@ -51,14 +49,4 @@ function listenWith(keys: readonly Key[]): TSchema {
   const names = keys.flatMap(({ instructions }) => instructions?.headers.map((name) => name.toLowerCase()) ?? [])
   const items = { ...trustHeaders.items, enum: [...forwardingHeaders, ...names] }
   return listenersOf({ ...Listen, properties: { ...Listen.properties, trustHeaders: { ...trustHeaders, items } } })
-}
-
-/** Returns the schema of `edge` or `mesh` at a level. */
-function section(keys: readonly Key[], level: Level): TObject {
-  const isTop = level === 'gateway'
-  const properties = keysAt(keys, level).map((key): [string, TSchema] => {
-    const hasDefault = isTop && key.default !== undefined
-    return [key.name, hasDefault ? { ...key.options, default: key.default } : Type.Optional(key.options)]
-  })
-  return Type.Object(Object.fromEntries(properties), isTop ? { ...strict, default: {} } : strict)
 }

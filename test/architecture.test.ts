@@ -123,7 +123,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   }
   if (within('config')(file) && isFile(target) && !within('config')(target)) {
     // Examples are users' plugins and programs: they take types, and the mesh by its entry.
-    const forPlugins = ['plugins/mesh/mesh.ts', 'plugins/mesh/chain.ts', 'plugins/for-plugins.ts']
+    const forPlugins = ['plugins/mesh-api.ts', 'plugins/for-plugins.ts']
     const example = within('config/examples')(file) && (typeOnly || forPlugins.includes(target))
     if (!example) return 'the configuration imports nothing of the product but pure functions that all may import'
   }

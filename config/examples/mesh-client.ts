@@ -1,7 +1,7 @@
 /**
  * The mesh half without gateway and Fastify: a plain Node program that calls services by name, `http://orders.mesh/…`. The
- * mesh finds the instances in Consul, balances the calls, and retries at another instance if one cannot be reached. It uses
- * the same configuration as a gateway.
+ * mesh finds the instances in Consul, balances the calls, and retries at another instance if one cannot be reached. Its
+ * settings are those of a gateway's configuration.
  *
  *   consul agent -dev &
  *   node config/examples/service.ts --name orders --port 9101 &
@@ -13,22 +13,16 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fetch } from 'undici'
-import { meshKeys } from '../../plugins/mesh/chain.ts'
-import { createMesh } from '../../plugins/mesh/mesh.ts'
-import { Loader } from '../load.ts'
+import { createMesh } from '../../plugins/mesh-api.ts'
 
 const [path = '/orders', calls = '3'] = process.argv.slice(2)
+const { CONSUL_URL = 'http://127.0.0.1:8500' } = process.env
 
-const config = new Loader({ edge: [], mesh: meshKeys }).parse(
-  `
-  discovery: { consul: { url: "\${CONSUL_URL:-http://127.0.0.1:8500}" } }
-  mesh: { balance: round-robin, timeout: 3s, retry: { attempts: 2, on: [connect-failure] } }
+const mesh = createMesh({
+  discovery: { consul: { url: CONSUL_URL } },
+  mesh: { balance: 'round-robin', timeout: '3s', retry: { attempts: 2, on: ['connect-failure'] } },
   services: { orders: {} }
-  `,
-  import.meta.filename
-)
-
-const mesh = createMesh(config)
+})
 try {
   // Waits for the first instance list; a call before it would fail with JW_NO_INSTANCE.
   const giveUp = AbortSignal.timeout(10_000)

@@ -123,6 +123,26 @@ t.test('the gateway as a plugin of a Fastify server', async (t) => {
   t.match(await run(process.execPath, 'embedded.ts'), { code: 0, stdout: '200 {"url":"/api/orders"}\ntrue\n' })
 })
 
+/** Records the packages, other than jingwei, whose files are loaded. */
+const recorder = `
+import { registerHooks } from 'node:module'
+const packages = new Set()
+registerHooks({
+  resolve(specifier, context, next) {
+    const found = next(specifier, context)
+    const [, name] = /.*\\/node_modules\\/((?:@[^/]+\\/)?[^/]+)/.exec(found.url) ?? []
+    if (name !== undefined && name !== 'jingwei') packages.add(name)
+    return found
+  }
+})
+process.on('exit', () => console.log([...packages].sort().join()))`
+
+t.test('the mesh without a gateway loads nothing of a gateway', async (t) => {
+  await writeFile(join(folder, 'recorder.mjs'), recorder)
+  const stdout = '200 {"url":"/orders"}\nundici\n'
+  t.match(await run(process.execPath, '--import', './recorder.mjs', 'client.ts'), { code: 0, stdout })
+})
+
 t.test('a gateway under test', async (t) => {
   t.match(await run(process.execPath, 'tested.ts'), { code: 0, stdout: '[7]\n' })
 })

@@ -1,0 +1,122 @@
+/**
+ * Options that a program gives as objects, in place of a file. Their schema is walked, not compiled, so that such a program
+ * loads no validator: it has few options, and reads them once.
+ */
+import { isDeepStrictEqual } from 'node:util'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+import { formats } from './formats.ts'
+import { didYouMean } from './nearest.ts'
+import type { Unit } from './units.ts'
+import { units } from './units.ts'
+
+/** The keywords that schemas of options have. */
+interface Shape {
+  readonly type?: string
+  readonly const?: unknown
+  readonly enum?: readonly unknown[]
+  readonly unit?: Unit
+  readonly expected?: string
+  readonly format?: keyof typeof formats
+  readonly pattern?: string
+  readonly minLength?: number
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly minItems?: number
+  readonly items?: Shape
+  readonly properties?: Readonly<Record<string, Shape>>
+  readonly patternProperties?: Readonly<Record<string, Shape>>
+  readonly required?: readonly string[]
+  readonly default?: unknown
+  readonly if?: Shape
+  readonly then?: Shape
+  readonly else?: Shape
+}
+
+type Values = Readonly<Record<string, unknown>>
+
+const isObject = (value: unknown): value is Values =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const types: Readonly<Record<string, (value: unknown) => boolean>> = {
+  object: isObject,
+  array: Array.isArray,
+  string: (value) => typeof value === 'string',
+  boolean: (value) => typeof value === 'boolean',
+  number: Number.isFinite,
+  integer: Number.isSafeInteger
+}
+
+/**
+ * Returns a copy of the value at a pointer, with defaults. Durations and sizes may be numbers, of milliseconds and bytes;
+ * a percentage has its unit, since 10 could mean 10 % or 1,000 %. Faults are reported.
+ */
+export function withDefaults(schema: object, value: unknown, at: string, report: Report): unknown {
+  const shape = schema as Shape
+  if (shape.if !== undefined) {
+    return withDefaults((fits(shape.if, value) ? shape.then : shape.else) ?? {}, value, at, report)
+  }
+  if (shape.unit !== undefined) return withUnit(shape.unit, value, at, report)
+  if (!fits(shape, value)) {
+    report.fault(at, `expected ${expected(shape)}`)
+    return value
+  }
+  if (Array.isArray(value)) {
+    return value.map((item, index) => withDefaults(shape.items ?? {}, item, pointer(at, index), report))
+  }
+  return isObject(value) ? objectWithDefaults(shape, value, at, report) : value
+}
+
+/** Units of plain numbers. */
+const plain: { readonly [U in Unit]?: string } = { duration: 'ms', 'duration or 0': 'ms', size: 'b', 'size or 0': 'b' }
+
+function withUnit(unit: Unit, value: unknown, at: string, report: Report): unknown {
+  const { parse, expected } = units[unit]
+  const text = typeof value === 'number' && plain[unit] !== undefined ? `${value}${plain[unit]}` : value
+  const loaded = typeof text === 'string' ? parse(text) : null
+  if (loaded === null) report.fault(at, `expected ${expected}`)
+  return loaded
+}
+
+function objectWithDefaults(shape: Shape, value: Values, at: string, report: Report): Values {
+  const { properties, patternProperties = {}, required = [] } = shape
+  const [named] = Object.entries(patternProperties)
+  const loaded: Record<string, unknown> = {}
+  for (const [key, inner] of Object.entries(value)) {
+    if (inner === undefined) continue
+    const below = pointer(at, key)
+    const isOwn = properties !== undefined && Object.hasOwn(properties, key)
+    const schema = isOwn ? properties[key] : named && new RegExp(named[0], 'u').test(key) ? named[1] : undefined
+    if (schema !== undefined) loaded[key] = withDefaults(schema, inner, below, report)
+    else if (properties === undefined) report.fault(below, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
+    else report.unknownKey(at, key, didYouMean(key, Object.keys(properties)))
+  }
+  for (const [key, inner] of Object.entries(properties ?? {})) {
+    if (Object.hasOwn(loaded, key)) continue
+    if ('default' in inner) loaded[key] = withDefaults(inner, inner.default, pointer(at, key), report)
+    else if (required.includes(key)) report.missing(at, key)
+  }
+  return loaded
+}
+
+/** Returns whether a value itself fits, whatever is below it. */
+function fits(shape: Shape, value: unknown): boolean {
+  if ('const' in shape) return isDeepStrictEqual(value, shape.const)
+  if (shape.enum?.includes(value) === false) return false
+  if (shape.type !== undefined && !types[shape.type]!(value)) return false
+  if (typeof value === 'number') return value >= (shape.minimum ?? -Infinity) && value <= (shape.maximum ?? Infinity)
+  if (Array.isArray(value)) return value.length >= (shape.minItems ?? 0)
+  if (typeof value !== 'string') return true
+  if (shape.pattern !== undefined && !new RegExp(shape.pattern, 'u').test(value)) return false
+  return value.length >= (shape.minLength ?? 0) && (shape.format === undefined || formats[shape.format](value))
+}
+
+function expected(shape: Shape): string {
+  if (shape.expected !== undefined) return shape.expected
+  if ('const' in shape) return JSON.stringify(shape.const)
+  if (shape.enum !== undefined) return `one of ${shape.enum.join(', ')}`
+  const { minimum, maximum, type = 'value' } = shape
+  const range = minimum === undefined && maximum === undefined ? '' : ` from ${minimum ?? '-∞'} to ${maximum ?? '∞'}`
+  const article = /^[aio]/.test(type) ? 'an' : 'a'
+  return `${article} ${type}${range}`
+}

@@ -1,0 +1,85 @@
+/**
+ * Entry `jingwei/mesh`: the mesh without a gateway, for any Node program.
+ *
+ * ```ts
+ * const mesh = createMesh({ mesh: { timeout: '3s' }, services: { orders: { instances: ['http://127.0.0.1:9101'] } } })
+ * const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/orders', method: 'GET' })
+ * ```
+ */
+import { resolve } from 'node:path'
+import { checkConcerns } from '../config/check-concerns.ts'
+import { checkServices } from '../config/check-services.ts'
+import { complete } from '../config/complete.ts'
+import type { Place } from '../config/faults.ts'
+import { ConfigError, Report, segmentsOf } from '../config/faults.ts'
+import { meshSchema } from '../config/mesh-schema.ts'
+import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
+import { withDefaults } from '../config/settings.ts'
+import { meshKeys } from './mesh/chain.ts'
+import type { MeshOptions } from './mesh/mesh.ts'
+import { Mesh } from './mesh/mesh.ts'
+import { atOnce } from './time-slices.ts'
+
+export type * from '../config/schema.ts'
+export type { Interceptor, Logger } from './mesh/core/types.ts'
+export type { UseOptions } from './mesh/interceptors.ts'
+export type { MeshOptions } from './mesh/mesh.ts'
+export type { Meter } from './meter.ts'
+export { ConfigError, Mesh }
+
+/**
+ * A value as a configuration file has it: a quantity is a text with its unit (`15s`, `1mb`, `20%`). Durations may be numbers
+ * of milliseconds, and sizes numbers of bytes.
+ */
+export type Setting<T> = T extends number
+  ? number | string
+  : T extends readonly (infer I)[]
+    ? readonly Setting<I>[]
+    : T extends object
+      ? { readonly [K in keyof T]?: Setting<T[K]> | undefined }
+      : T
+
+/** The sections of a configuration file that the mesh reads. */
+export interface MeshSettings {
+  readonly discovery?: Setting<DiscoveryOptions>
+  /** Defaults for every service. */
+  readonly mesh?: Setting<MeshPolicy>
+  readonly services: Readonly<Record<string, Setting<ServiceOptions>>>
+}
+
+const keys = { edge: [], mesh: meshKeys }
+
+/** Parts of a file that are about clients. */
+const withoutEdge = { listeners: [], edge: {}, routes: [], plugins: [], consumers: [] }
+
+/** Returns the place of a value in place of a position in a file; it tells keys from indexes. */
+function placeIn(settings: unknown, at: string, column: number): Place {
+  const value = segmentsOf(at).reduce((holder, key) => Reflect.get(Object(holder), key), settings)
+  return { line: 0, column, key: undefined, isList: Array.isArray(value) }
+}
+
+/** Throws a `ConfigError` with every fault of the settings. */
+function configOf(settings: MeshSettings): Config {
+  const file = resolve('settings')
+  const report = new Report('createMesh')
+  const pointers: string[] = []
+  report.locateBy((at) => {
+    if (!pointers.includes(at)) pointers.push(at)
+    return placeIn(settings, at, pointers.indexOf(at))
+  })
+  const data = withDefaults(meshSchema(meshKeys), settings, '', report) as Written
+  const written = { ...data, ...withoutEdge } as unknown as Written
+  const checked = { data: written, keys, report, absolute: (path: string) => resolve(path) }
+  atOnce(checkServices(checked))
+  atOnce(checkConcerns(checked))
+  report.throwIfAny()
+  return atOnce(complete(written, { file, hash: '' }, keys, report))
+}
+
+/**
+ * Makes a mesh and begins discovery. Paths are relative to the current folder.
+ * @throws {ConfigError} with every fault of the settings.
+ */
+export function createMesh(settings: MeshSettings, options?: MeshOptions): Mesh {
+  return new Mesh(configOf(settings), options).start()
+}
