@@ -4,7 +4,19 @@
  * anything else is loaded. An option of Node in the first line would take `env -S`, which Alpine's BusyBox lacks; where
  * the signal must not count even in the first moment, run `node --disable-sigusr1`.
  */
+import { enableCompileCache } from 'node:module'
+import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+
 process.on('SIGUSR1', () => {})
 
+// Caches sources without their types. Not in a folder that all users can write to: cached code is run as it is. Built code
+// gains a tenth only.
+if (import.meta.filename.endsWith('.ts')) enableCompileCache(join(import.meta.dirname, '../.cache/compiled'))
+
+// Keeps the young generation small during the start. Nearly all objects of a start survive, so that V8 would enlarge it to
+// its maximum, and an idle gateway would keep 15 MB that it never uses. Under load it grows as usual.
+setFlagsFromString('--semi-space-growth-factor=1')
 const { main } = await import('../app.ts')
 await main(process.argv.slice(2))
+setFlagsFromString('--semi-space-growth-factor=2')
