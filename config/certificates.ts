@@ -159,17 +159,17 @@ const block = /-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----[^-]*-----END (?:X5
 export function certificatesIn(pem: string): X509Certificate[] {
   const blocks = pem.match(block) ?? []
   const begun = pem.match(/-----BEGIN [^-]*CERTIFICATE-----/g) ?? []
-  if (begun.length === 0) throw new PairError('cert', 'holds no certificate')
+  if (begun.length === 0) throw new PairError('cert', 'contains no certificate')
   if (blocks.length < begun.length) throw new PairError('cert', 'ends in the middle of a certificate')
   try {
     return blocks.map((text) => new X509Certificate(text))
   } catch (error) {
-    throw new PairError('cert', `holds a malformed certificate: ${(error as Error).message}`)
+    throw new PairError('cert', `contains a malformed certificate: ${(error as Error).message}`)
   }
 }
 
 function privateKeyIn(pem: string): KeyObject {
-  if (!isPrivateKey(pem)) throw new PairError('key', 'holds no private key')
+  if (!isPrivateKey(pem)) throw new PairError('key', 'contains no private key')
   try {
     return createPrivateKey(pem)
   } catch (error) {

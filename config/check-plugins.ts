@@ -42,7 +42,10 @@ function checkPlugin(index: number, checked: Checked): void {
     const near = [checked.absolute('.'), import.meta.dirname].flatMap((folder) =>
       namesIn(resolve(folder, 'node_modules'))
     )
-    report.fault(`${at}/package`, `no such package: ${name}${didYouMean(name, near)}; npm install it beside this file`)
+    report.fault(
+      `${at}/package`,
+      `no such package: ${name}${didYouMean(name, near)}; install it with npm in the folder of this file`
+    )
   }
 }
 

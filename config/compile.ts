@@ -77,7 +77,7 @@ export interface Validated {
   readonly path: string
 }
 
-/** Values below a value, each with the part that validates it. */
+/** Iterator over the values within a value, each with the part that validates it. */
 type Inner = Iterable<readonly [key: string | number, part: Part]>
 
 /**
@@ -96,7 +96,7 @@ export class Part {
   #validated: Validated | undefined
   #names: RegExp | undefined
 
-  /** `path` leads to the schema from the whole one, of which it is an alternative. */
+  /** `path`: pointer from the whole schema to this one, if this is an alternative within it. */
   constructor(compiler: Compiler, schema: object, isApart: boolean, whole = schema, path = '') {
     this.#compiler = compiler
     this.#shape = schema
@@ -105,7 +105,7 @@ export class Part {
     this.#path = path
   }
 
-  /** Returns the part that validates a value: for one of two alternatives, its own. */
+  /** Returns the part that validates a value; for two alternatives, the one that fits. */
   for(value: unknown): Part {
     if (!this.#isApart || !isChoice(this.#shape)) return this
     const branch = this.#compiler.compiled(this.#shape.if)(value) ? 'then' : 'else'
@@ -119,7 +119,7 @@ export class Part {
     return this.#branches[branch].for(value)
   }
 
-  /** The schema without that of the values below, compiled. */
+  /** Compiles the schema without those of the values within. */
   get validated(): Validated {
     this.#validated ??= {
       isValid: this.#compiler.compiled(this.#isApart ? this.#shallow() : this.#shape),
@@ -129,7 +129,7 @@ export class Part {
     return this.#validated
   }
 
-  /** Yields the values below a value that have parts of their own. */
+  /** Yields the values within a value that have their own parts. */
   *inner(value: unknown): Inner {
     if (!this.#isApart || typeof value !== 'object' || value === null) return
     const { items, properties = {} } = this.#shape
@@ -163,7 +163,7 @@ export class Part {
   }
 }
 
-/** Returns the schema of the items of a mapping whose keys are names, with their pattern; null if it is none with parts. */
+/** Returns key pattern and item schema of a mapping with free names; null if the schema is not such a mapping. */
 function namedItems({ patternProperties = {} }: Shape): [pattern: string, items: Shape] | null {
   const [first, ...others] = Object.entries(patternProperties)
   return first !== undefined && others.length === 0 && isLarge(first[1]) ? first : null
@@ -173,7 +173,7 @@ type Choice = Shape & { readonly if: Shape; readonly then: Shape; readonly else:
 
 const ofChoices = new Set(['if', 'then', 'else', 'default', 'description'])
 
-/** Returns whether a schema is that of two alternatives and nothing else. */
+/** Returns whether a schema consists of two alternatives only. */
 function isChoice(schema: Shape): schema is Choice {
   const { if: condition, then, else: otherwise } = schema
   if (condition === undefined || then === undefined || otherwise === undefined) return false
@@ -182,7 +182,7 @@ function isChoice(schema: Shape): schema is Choice {
 
 const large = new WeakMap<Shape, boolean>()
 
-/** Returns whether a schema has mappings in it, and so a part of its own. */
+/** Returns whether a schema contains mappings, and so gets its own part. */
 function isLarge(schema: Shape): boolean {
   let known = large.get(schema)
   if (known === undefined) {
@@ -196,7 +196,7 @@ function isLarge(schema: Shape): boolean {
   return known
 }
 
-/** Returns the schemas above those of options: of the file, its services and routes, and their sections. */
+/** Returns the schemas that contain options: of the file, of services and routes, and of their sections. */
 function frameOf(schema: Shape): Shape[] {
   const sections = ({ properties = {} }: Shape) =>
     [properties.edge, properties.mesh].filter((section) => section !== undefined)
@@ -205,7 +205,7 @@ function frameOf(schema: Shape): Shape[] {
   return [schema, ...collections, ...items, ...[schema, ...items].flatMap(sections)]
 }
 
-/** Compiles schemas. Equal ones are compiled once: most options of concerns can be set at several levels. */
+/** Compiles schemas, equal ones only once: most options of concerns can be set at several levels. */
 class Compiler {
   readonly #ajv: Ajv
   readonly #functions = new Map<string, ValidateFunction>()
@@ -222,7 +222,7 @@ class Compiler {
   part(schema: object): Part {
     let part = this.#parts.get(schema)
     if (part === undefined) {
-      // References in the options of a plugin are relative to their schema, which is compiled as a whole.
+      // A plugin's schema is compiled as a whole, since its references are relative to it.
       const isApart = this.#frame.has(schema) || !JSON.stringify(schema).includes('"$')
       part = new Part(this, schema, isApart)
       this.#parts.set(schema, part)
@@ -231,7 +231,7 @@ class Compiler {
   }
 
   compiled({ default: _set, ...schema }: Shape): ValidateFunction {
-    // The default is set by the holder of the value.
+    // The default is applied by the parent of the value.
     const text = JSON.stringify(schema)
     let compiled = this.#functions.get(text)
     if (compiled === undefined) {
@@ -242,12 +242,12 @@ class Compiler {
   }
 }
 
-/** Returns the part of a whole schema. */
+/** Returns the part for a whole schema. */
 export function compile(schema: object): Part {
   return new Compiler(schema).part(schema)
 }
 
-/** The schema of the last configuration, compiled as far as it was needed: plugins seldom change it. */
+/** Cache of the last configuration's compiled schema, since plugins seldom change it. */
 export class LastCompiled {
   #last: { readonly text: string; readonly compiled: Part } | undefined
 

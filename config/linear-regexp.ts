@@ -172,7 +172,7 @@ class Parser {
     this.#at += text.length
     if (comma === undefined) return [Number(least), Number(least)]
     if (most === '') return [Number(least), Number.POSITIVE_INFINITY]
-    if (Number(most) < Number(least)) throw new SyntaxError(`"${text}" ends before it begins`)
+    if (Number(most) < Number(least)) throw new SyntaxError(`the bounds of "${text}" are reversed`)
     return [Number(least), Number(most)]
   }
 
@@ -182,7 +182,7 @@ class Parser {
     if (character === '[') return this.#one(this.#class())
     if (character === '.') return this.#one(() => true)
     if (character === '\\') return this.#one(this.#escape())
-    if ('^*+?{}])'.includes(character)) throw new SyntaxError(`"${character}" without a "\\" before it`)
+    if ('^*+?{}])'.includes(character)) throw new SyntaxError(`"${character}" must be escaped by "\\"`)
     const code = character.charCodeAt(0)
     return this.#one((other) => other === code)
   }
@@ -195,14 +195,14 @@ class Parser {
   #group(): Piece {
     if (this.#takes('?') && !this.#takes(':')) throw new SyntaxError('"(?" other than "(?:" is not supported')
     const piece = this.#alternatives()
-    if (!this.#takes(')')) throw new SyntaxError('a "(" without its ")"')
+    if (!this.#takes(')')) throw new SyntaxError('a "(" is not closed')
     return piece
   }
 
   /** Parses a class such as `\d`, or an escaped character. */
   #escape(): Test {
     const character = this.#pattern[this.#at++]
-    if (character === undefined) throw new SyntaxError('a "\\" at its end')
+    if (character === undefined) throw new SyntaxError('a "\\" at the end')
     const known = classes[character.toLowerCase()]
     if (known !== undefined) return character === character.toLowerCase() ? known : (code) => !known(code)
     if (/[A-Za-z0-9]/.test(character)) throw new SyntaxError(`"\\${character}" is not supported`)
@@ -215,7 +215,7 @@ class Parser {
     const tests: Test[] = []
     while (!this.#takes(']')) {
       const character = this.#pattern[this.#at++]
-      if (character === undefined) throw new SyntaxError('a "[" without its "]"')
+      if (character === undefined) throw new SyntaxError('a "[" is not closed')
       if (character === '\\') {
         tests.push(this.#escape())
         continue
@@ -225,7 +225,7 @@ class Parser {
       if (dash === '-' && high !== undefined && high !== ']' && high !== '\\' && close !== undefined) {
         this.#at += 2
         const top = high.charCodeAt(0)
-        if (top < low) throw new SyntaxError(`"${character}-${high}" ends before it begins`)
+        if (top < low) throw new SyntaxError(`the bounds of "${character}-${high}" are reversed`)
         tests.push((code) => code >= low && code <= top)
       } else tests.push((code) => code === low)
     }

@@ -32,7 +32,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 type Warn = (warning: Fault) => void
 
-/** A configuration for a gateway under test. */
+/** Configuration of a gateway under test. */
 export interface AmendedSource {
   /** Paths in the configuration are relative to its folder. */
   readonly file: string

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * The command `jingwei`. Node opens its inspector on SIGUSR1 unless the signal has a listener, so this comes before
- * anything else is loaded. An option of Node in the first line would take `env -S`, which Alpine's BusyBox lacks; where
- * the signal must not count even in the first moment, run `node --disable-sigusr1`.
+ * The command `jingwei`. Node opens its inspector on SIGUSR1 unless the signal has a listener, so a listener is added before
+ * other modules load. To close the gap before that, run `node --disable-sigusr1`: the option cannot be in the first line,
+ * since it would need `env -S`, which Alpine's BusyBox lacks.
  */
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'

@@ -3,8 +3,8 @@ import { createRequire } from 'node:module'
 const require = createRequire(import.meta.url)
 
 /**
- * Returns a function that loads a CommonJS package when it is first called. For packages that few configurations need:
- * loading one costs memory and start time. Not `import()`, since most callers cannot wait.
+ * Returns a function that loads a CommonJS package with its first call, for packages that few configurations need: loading
+ * them costs memory and start time. Uses `require`, since most callers are synchronous.
  */
 export function onFirstUse<T>(name: string): () => T {
   let loaded: T | undefined

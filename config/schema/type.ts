@@ -1,7 +1,7 @@
 /**
- * The TypeBox builders that options are made of, typed by TypeBox and without its code: TypeBox has 370 modules, takes
- * 0.1 s of CPU to load, and all that is needed of it at run time are these JSON Schemas. A schema that TypeBox itself
- * has made, as a plugin may do, mixes with them.
+ * Replacement for the TypeBox builders that options use, with TypeBox's types but without its code: TypeBox has 370 modules
+ * and takes 0.1 s of CPU to load, while only JSON Schemas are needed at run time. Schemas from TypeBox itself, as in plugins,
+ * can be mixed with these.
  */
 import type TypeBox from 'typebox'
 
@@ -10,7 +10,7 @@ type Builders = Pick<
   'Array' | 'Boolean' | 'Integer' | 'Literal' | 'Number' | 'Object' | 'Optional' | 'Record' | 'String' | 'Unknown' | 'Unsafe'
 > // biome-ignore format: a list
 
-/** Property by which TypeBox marks the schema of a key that can be left out; it is not enumerable. */
+/** Non-enumerable property by which TypeBox marks the schema of an optional key. */
 const OPTIONAL = '~optional'
 
 const isRequired = ([, schema]: [key: string, schema: object]) => !Object.hasOwn(schema, OPTIONAL)

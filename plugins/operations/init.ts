@@ -10,15 +10,15 @@ interface StarterFile {
 }
 
 /**
- * Writes the files of a starter repository into a folder, and returns what to do next. Nothing is overwritten: if one of the
- * files exists, an error names all that do, and none is written.
+ * Writes the files of a starter repository into a folder, and returns the next steps as text. Nothing is overwritten: if any
+ * of the files exist, an error names them, and no file is written.
  */
 export async function init(folder: string, template: string, version: string): Promise<string> {
   const files = await starterFiles(template, { NAME: packageName(folder), VERSION: version })
   const existing = files.filter(({ path }) => existsSync(join(folder, path))).map(({ path }) => path)
   if (existing.length > 0) {
     const what = existing.length === 1 ? 'this file exists' : 'these files exist'
-    throw new Error(`init ${folder}: ${what} already, so that nothing was written: ${existing.join(', ')}`)
+    throw new Error(`init ${folder}: ${what} already; nothing was written:  ${existing.join(', ')}`)
   }
   try {
     for (const { path, text } of files) {
@@ -34,14 +34,14 @@ export async function init(folder: string, template: string, version: string): P
   return `${folder}: wrote ${files.map(({ path }) => path).join(', ')}
 
 Next:
-${change === '' ? '' : `  cd ${change}\n`}  npm install          jingwei ${version} from your registry; of a tarball: npm install PATH/jingwei-${version}.tgz
-  npm test             the gateway with scripted services
-  npm run check        all that is wrong with gateway.yaml
-  npm start            the gateway on http://127.0.0.1:8080
+${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwei ${version} from your registry; or npm install PATH/jingwei-${version}.tgz
+  npm test             tests the gateway with scripted services
+  npm run check        reports faults of gateway.yaml
+  npm start            starts the gateway on http://127.0.0.1:8080
 `
 }
 
-/** Reads the template. `dot-` in a name stands for a dot: npm leaves files such as .gitignore out of packages. */
+/** Reads the template. `dot-` in a file name stands for a dot, since npm leaves files such as .gitignore out of packages. */
 async function starterFiles(template: string, values: Readonly<Record<string, string>>): Promise<StarterFile[]> {
   const entries = await readdir(template, { recursive: true, withFileTypes: true })
   const files = entries.filter((entry) => entry.isFile()).map(({ parentPath, name }) => join(parentPath, name))
@@ -55,12 +55,12 @@ async function starterFiles(template: string, values: Readonly<Record<string, st
   return read.sort((a, b) => (a.path < b.path ? -1 : 1))
 }
 
-/** Returns the folder's name as one that npm takes. */
+/** Returns the name of a folder as a valid npm package name. */
 function packageName(folder: string): string {
   const name = basename(resolve(folder))
     .toLowerCase()
     .replaceAll(/[^a-z0-9._-]+/g, '-')
     .replaceAll(/^[._-]+|[._-]+$/g, '')
-  // The name of a dependency cannot be that of the package itself.
+  // A package cannot have the name of its own dependency.
   return name === '' || name === 'jingwei' ? 'gateway' : name
 }

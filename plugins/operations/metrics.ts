@@ -81,7 +81,7 @@ function createProcessMetrics() {
   for (const kind of ['handles', 'requests', 'resources']) registry.removeSingleMetric(`nodejs_active_${kind}_total`)
   new Counter({
     name: 'jingwei_log_lines_dropped_total',
-    help: 'Log lines lost because stdout could not be written: a full disk, a closed pipe, a reader that has stopped',
+    help: 'Log lines lost because stdout could not be written: a full disk, a closed pipe, or a pipe that is not read',
     registers: [registry],
     collect() {
       this.reset()

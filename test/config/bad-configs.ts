@@ -1107,7 +1107,9 @@ plugins:
 plugins:
   - package: jingwei-no-such-plugin
 `,
-    faults: ['3:14: plugins[0].package: no such package: jingwei-no-such-plugin; npm install it beside this file']
+    faults: [
+      '3:14: plugins[0].package: no such package: jingwei-no-such-plugin; install it with npm in the folder of this file'
+    ]
   },
   {
     name: 'a duration of nothing, and one longer than a timer can wait',

@@ -59,8 +59,8 @@ const faults: [name: string, tls: string, expected: (string | RegExp)[]][] = [
   ['a key without its certificate', `{ key: ${one.keyFile} }`, [/listen\.tls: missing key "cert"$/]],
   ['the key of another', `{ cert: ${one.certFile}, key: ${two.keyFile} }`, [`listen.tls.key: ${two.keyFile} is not the key of the certificate`]],
   ['half a file', `{ cert: half.pem, key: ${one.keyFile} }`, [`listen.tls.cert: ${path('half.pem')} ends in the middle of a certificate`]],
-  ['a damaged file', `{ cert: nonsense.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*nonsense\.pem holds a malformed certificate/]],
-  ['an empty file', `{ cert: empty.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*empty\.pem holds no certificate$/]],
+  ['a damaged file', `{ cert: nonsense.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*nonsense\.pem contains a malformed certificate/]],
+  ['an empty file', `{ cert: empty.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*empty\.pem contains no certificate$/]],
   ['another certificate first', `{ cert: chain.pem, key: ${one.keyFile} }`, [/listen\.tls\.key: .* is the key of another certificate of the chain: the certificate of this key must come first$/]],
   ['an encrypted key', `{ cert: ${one.certFile}, key: encrypted.key }`, [/listen\.tls\.key: .*encrypted\.key is encrypted: remove its passphrase$/]],
   ['a weak key', `{ cert: ${one.certFile}, key: weak.key }`, [/listen\.tls\.key: .*weak\.key is an RSA key of 1024 bits; at least 2048 are needed$/]],
@@ -79,7 +79,7 @@ const faults: [name: string, tls: string, expected: (string | RegExp)[]][] = [
   ['authorities twice', `{ ${pair(one)}, ca: ${ca.file}, clientCertificate: { ca: ${ca.file} } }`, [/listen\.tls\.ca: is short for clientCertificate.ca; set only one of the two$/]],
   ['no authorities', `{ ${pair(one)}, clientCertificate: {} }`, [/listen\.tls\.clientCertificate: mode: require needs a ca/]],
   ['no authorities for a host', `{ ${pair(one)}, hosts: [{ names: [a], clientCertificate: { mode: request } }] }`, [/listen\.tls\.hosts\[0\]\.clientCertificate: mode: request needs a ca/]],
-  ['authorities without a certificate', `{ ${pair(one)}, clientCertificate: { ca: empty.pem } }`, [/listen\.tls\.clientCertificate\.ca: .*empty\.pem holds no certificate$/]],
+  ['authorities without a certificate', `{ ${pair(one)}, clientCertificate: { ca: empty.pem } }`, [/listen\.tls\.clientCertificate\.ca: .*empty\.pem contains no certificate$/]],
   ['a host twice', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: [A.example, a.example.], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[1\]: duplicate host a\.example\.; it is also in listen\.tls\.hosts\[0\]\.names\[0\]$/]],
   ['no host', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: ["a b"], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[0\]: is neither a host name nor a wildcard such as \*\.example\.com$/]]
 ] // biome-ignore format: a table

@@ -54,7 +54,7 @@ t.test('no file is overwritten, and then none is written', async (t) => {
   t.strictSame([code, stdout], [1, ''])
   t.equal(
     stderr,
-    `jingwei: init ${folder}: these files exist already, so that nothing was written: .gitignore, package.json\n`
+    `jingwei: init ${folder}: these files exist already; nothing was written:  .gitignore, package.json\n`
   )
   t.strictSame(filesIn(folder), ['.gitignore', 'other.txt', 'package.json'])
   t.equal(readFileSync(join(folder, '.gitignore'), 'utf8'), 'mine')

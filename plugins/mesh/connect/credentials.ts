@@ -46,7 +46,7 @@ export function credentialsOf({ ca, cert, key, minVersion = 'TLSv1.2' }: Pem): C
 function certificatesIn(what: string, pem: string): X509Certificate[] {
   const blocks = pem.match(/-----BEGIN [^-]*CERTIFICATE-----[^-]*-----END [^-]*CERTIFICATE-----/g) ?? []
   const begun = pem.match(/-----BEGIN [^-]*CERTIFICATE-----/g) ?? []
-  if (blocks.length === 0) throw new Error(`${what} holds no certificate`)
+  if (blocks.length === 0) throw new Error(`${what} contains no certificate`)
   if (blocks.length < begun.length) throw new Error(`${what} ends in the middle of a certificate`)
   try {
     return blocks.map((block) => new X509Certificate(block))

@@ -87,7 +87,7 @@ t.test('a broken file: the old one stays, said once, until it is mended', async 
   await eventually(() => of('error').length > 0, 'it is said')
   await sleep(150)
   t.equal(of('error').length, 1)
-  t.match(of('error')[0]!.fields, { err: { message: /cert holds no certificate/ } })
+  t.match(of('error')[0]!.fields, { err: { message: /cert contains no certificate/ } })
   t.equal(counts[reloads('failure')], 1)
   t.match(mesh.status()[0]!.concerns.transport, { mode: 'direct', error: /no certificate/ })
   const again = async () => {

@@ -171,7 +171,7 @@ t.test('files that are no good: the mesh does not begin', async (t) => {
   const other = ours.issue('other')
   for (const [tls, why] of [
     [{ ca: `${folder}/none.pem` }, /ENOENT/],
-    [{ ca: good.keyFile }, /ca holds no certificate/],
+    [{ ca: good.keyFile }, /ca contains no certificate/],
     [{ cert: good.certFile }, /both cert and key/],
     [{ cert: good.certFile, key: other.keyFile }, /does not belong to the certificate/]
   ] as const) {

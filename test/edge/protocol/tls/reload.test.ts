@@ -73,7 +73,7 @@ t.test('certificates that cannot be served are a fault of the reload, and change
   const bad = { cert: all.path('bad/tls.crt'), key: all.path('bad/tls.key') }
   t.match(await reload({ tls: { certificates: [bad] } }), {
     applied: false,
-    faults: [{ path: 'listen.tls.certificates[0].key', message: /tls\.key holds no private key$/ }]
+    faults: [{ path: 'listen.tls.certificates[0].key', message: /tls\.key contains no private key$/ }]
   })
   t.match(await shake(port), { shown: 'main', status: 200 })
 })
