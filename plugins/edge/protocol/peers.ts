@@ -13,8 +13,11 @@ export function byListener<T>(
   const main = make(listeners[0]!)
   if (listeners.length === 1) return () => main
   const values = new Map(listeners.map((listen, index) => [listen.name, index === 0 ? main : make(listen)]))
-  // A request to an embedding server gets the value of the first listener.
-  return (request) => values.get(listenerNameOf(request) ?? '') ?? main
+  return (request) => {
+    const value = values.get(listenerNameOf(request) ?? '')
+    // A request to an embedding server gets the value of the first listener; null is a value of the listener's own.
+    return value === undefined ? main : value
+  }
 }
 
 interface Rules {

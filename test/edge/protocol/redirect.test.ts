@@ -28,7 +28,8 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
   const plain = { name: 'plain', host: '127.0.0.1', port: 0, drain, redirect: 'https' }
   const secure = { name: 'secure', host: '127.0.0.1', port: 0, tls: { cert, key }, http2: true }
   const behind = { name: 'behind', host: '127.0.0.1', port: 0, redirect: 'https', trustProxy: ['127.0.0.1'] }
-  const gateway = await running(t, folder, { listen: [plain, secure, behind], ...sections })
+  const internal = { name: 'internal', host: '127.0.0.1', port: 0 }
+  const gateway = await running(t, folder, { listen: [plain, secure, behind, internal], ...sections })
   const port = gateway.portOf('plain')
   const at = gateway.portOf('secure')
   const to = (host: string, path: string, more: http.RequestOptions = {}) =>
@@ -98,6 +99,9 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
     t.same(statuses, { ...served, ws: 308, http: 308, 'https, http': 308, xhttps: 308 })
     t.end()
   })
+  const inside = { port: gateway.portOf('internal'), headers: { host: 'named.example' } }
+  t.equal((await ask(inside)).status, 200, 'a listener without a redirect does not take over that of the first')
+
   const { port: adminPort } = gateway.runtime.admin!.address as AddressInfo
   const explained = async (path: string) =>
     (await fetch(`http://127.0.0.1:${adminPort}/admin/explain?listener=plain&path=${path}`)).json() as Promise<unknown>
@@ -109,7 +113,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
 
   const changed = { ...plain, unknownHost: 421, redirect: { port: 443, status: 301 } }
   t.equal((await gateway.reload({ listen: [changed, secure], ...sections })).faults.length, 1)
-  t.equal((await gateway.reload({ listen: [changed, secure, behind], ...sections })).applied, true)
+  t.equal((await gateway.reload({ listen: [changed, secure, behind, internal], ...sections })).applied, true)
   t.match(await to('named.example:80', '/'), { status: 301, headers: { location: 'https://named.example/' } })
   t.equal((await to('named.example', '/', { method: 'POST' })).status, 308)
   t.equal((await to('evil.example', '/')).status, 421)
