@@ -5,6 +5,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { ScriptedService, TestGatewayOptions } from '../../plugins/testing/index.ts'
 import { ConfigError, testGateway } from '../../plugins/testing/index.ts'
+import { selfSigned } from '../helpers/self-signed.ts'
 
 const orders = { name: 'orders', match: { path: '/orders' }, service: 'orders' }
 
@@ -260,25 +261,38 @@ t.test('plugins', async (t) => {
 
 t.test('several listeners', async (t) => {
   const listen = [
-    { name: 'plain', port: 80, redirect: { to: 'https' } },
-    { name: 'public', port: 443, tls: { cert: 'cert.pem', key: 'key.pem' } },
+    { name: 'plain', port: 80, redirect: 'https' },
+    { name: 'public', port: 443, tls: selfSigned(t) },
     { name: 'internal', port: 8000 }
   ]
-  const folder = t.testdir({})
-  const config = {
-    listen: [listen[2], { name: 'other', port: 8001 }],
-    routes: [{ ...orders, match: { path: '/orders', listeners: ['other'] } }]
+  const routes = [
+    { ...orders, match: { path: '/orders', listeners: ['public'] } },
+    { ...orders, name: 'admin', match: { path: '/admin', listeners: ['internal'] } }
+  ]
+  const statuses = async (listener?: string) => {
+    const options = { config: { listen, routes }, services: { orders: { json: 1 } } }
+    await using gateway = await testGateway({ ...options, ...(listener && { listener }) })
+    const responses = [await gateway.inject('/orders'), await gateway.inject('/admin')]
+    return responses.map(({ statusCode }) => statusCode)
   }
-  const services = { orders: { json: 1 } }
-  const first = await testGateway({ config, services, folder })
-  t.teardown(() => first.close())
-  t.equal((await first.inject('/orders')).statusCode, 404)
-  const other = await testGateway({ config, services, folder, listener: 'other' })
-  t.teardown(() => other.close())
-  t.equal((await other.inject('/orders')).statusCode, 200)
-  await t.rejects(testGateway({ config, services, listener: 'outer' }), {
-    message: 'no listener is named "outer"; there are internal, other'
-  })
+  t.strictSame(await statuses(), [200, 404], 'the first that does not redirect')
+  t.strictSame(await statuses('internal'), [404, 200])
+  t.notSame((await statuses('plain'))[0], 200)
+  await t.rejects(statuses('outer'), { message: 'no listener is named "outer"; there are plain, public, internal' })
+})
+
+t.test('settings that differ in the test', async (t) => {
+  const edge = { rateLimit: { max: 1, window: '1m' }, bodyLimit: '1kb' }
+  const file = `${t.testdir({ 'gateway.yaml': JSON.stringify({ edge, services: {}, routes: [] }) })}/gateway.yaml`
+  const override = {
+    edge: { rateLimit: null, bodyLimit: '10b' },
+    services: { orders: { instances: ['http://orders.invalid'] } },
+    routes: [orders]
+  }
+  await using gateway = await testGateway({ config: file, override, services: { orders: { json: 1 } } })
+  const post = (payload: string) => gateway.inject({ method: 'POST', url: '/orders', payload })
+  t.strictSame([(await post('short')).statusCode, (await post('a longer text')).statusCode], [200, 413])
+  t.notOk((await post('short')).headers['ratelimit-limit'], 'null removes a key')
 })
 
 t.test('misuse', async (t) => {
