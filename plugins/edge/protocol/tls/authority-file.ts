@@ -2,25 +2,25 @@ import type { CertificateFacts } from '../../../../config/certificates.ts'
 import { firstToExpire } from '../../../../config/certificates.ts'
 import type { Content } from './certificate.ts'
 
-/** A file with the authorities that sign certificates of clients, and what was last read of it. */
+/** A file with the authorities that sign client certificates, and its content in use. */
 export class AuthorityFile {
   readonly path: string
-  /** In PEM. */
+  /** Content in use, in PEM. */
   content: string
   /** Facts about the authority that expires first. */
   facts: CertificateFacts
-  /** The reason why the newest content is not in use, or null. */
+  /** Reason why the newest content is not in use; null if it is. */
   error: string | null = null
 
-  /** Throws if the content holds no certificate: every client would be refused. */
+  /** Throws if the content has no certificate, since every client would be refused. */
   constructor(path: string, content: string) {
     this.path = path
     this.content = content
     this.facts = firstToExpire(content)
   }
 
-  /** Takes new content. What cannot be used leaves the authorities as they were. */
-  take(content: Content): 'same' | 'changed' | 'failed' {
+  /** Updates the content. If the new content is unusable, the previous one stays in use. */
+  update(content: Content): 'same' | 'changed' | 'failed' {
     try {
       if (typeof content !== 'string') throw content
       const isSame = content === this.content

@@ -7,33 +7,33 @@ import type { Watch } from '../../../watch-files.ts'
 import { watchFile, watchFiles } from '../../../watch-files.ts'
 import { AuthorityFile } from './authority-file.ts'
 import { CertificateEntry } from './certificate.ts'
+import type { CertificateEvents } from './certificate-events.ts'
 import { CertificateFolder, contentOf, read } from './certificate-folder.ts'
-import type { Changes } from './changes.ts'
 import { authorityFiles } from './client-rules.ts'
 
-/** Time between two looks at the files. Changed by tests only. */
+/** Time between two checks of the files. Only tests change it. */
 export const tlsFilesTiming = { intervalMs: 2000 }
 
-/** Files in folders beyond which all folders are looked at more rarely, in proportion. */
+/** Files in folders above which all folders are checked less often, in proportion. */
 const FILES_PER_INTERVAL = 200
 
-/** Most folders below one of `folders`. */
+/** Limit of folders below one of `folders`. */
 const MOST_FOLDERS = 10_000
 
-/** The files of a listener: pairs by name, folders with pairs, authorities of clients. They are read again when they change. */
+/** Certificate files of a listener: named pairs, folders with pairs, authorities of clients. Changed files are read again. */
 export class CertificateFiles {
   readonly #named: CertificateEntry[] = []
-  /** Of each of `folders`, itself and those right below it, by path. */
+  /** For each of `folders`: the folder itself and its subfolders, by path. */
   readonly #folders: Map<string, CertificateFolder>[] = []
   readonly #authorities = new Map<string, AuthorityFile>()
-  /** Number of entries, as of the last look for folders. */
+  /** Number of entries at the last check of the folders. */
   #count = 0
   #watches: Watch[] = []
   readonly #timers = new Set<NodeJS.Timeout>()
-  /** Null while nothing looks for changes. */
-  #changes: Changes | null = null
+  /** Receiver of changes; null while the files are not watched. */
+  #events: CertificateEvents | null = null
 
-  /** Reads the files. Throws if those that are named cannot be used; in folders there may be such. */
+  /** Reads the files. Throws if a named pair is unusable; unusable pairs in folders are allowed. */
   static *read(tls: TlsOptions): Steps<CertificateFiles> {
     const files = new CertificateFiles()
     yield* files.#read(tls)
@@ -46,7 +46,8 @@ export class CertificateFiles {
     for (const { at, files } of [...own, ...more]) {
       yield
       const entry = new CertificateEntry(files)
-      if (entry.take(contentOf(files.cert), contentOf(files.key)) === 'failed') throw new Error(`${at}: ${entry.error}`)
+      if (entry.update(contentOf(files.cert), contentOf(files.key)) === 'failed')
+        throw new Error(`${at}: ${entry.error}`)
       this.#named.push(entry)
     }
     for (const [index, folder] of folders.entries()) {
@@ -67,7 +68,7 @@ export class CertificateFiles {
     }
   }
 
-  /** The entries in the order of the configuration: those that are named come first. */
+  /** The entries in the order of the configuration: named pairs come first. */
   get entries(): CertificateEntry[] {
     const inFolders = this.#folders.flatMap((folders) => [...folders.values()].flatMap(({ entries }) => entries))
     return [...this.#named, ...inFolders]
@@ -82,57 +83,57 @@ export class CertificateFiles {
     return [...this.#authorities.values()]
   }
 
-  /** Time until the next look at a folder: at random, so that a thousand folders are not looked at in one moment. */
+  /** Returns the time until the next check of a folder. Random, so that a thousand folders are not checked at once. */
   readonly #intervalMs = (): number => {
     const average = tlsFilesTiming.intervalMs * Math.max(1, (2 * this.#count) / FILES_PER_INTERVAL)
     return average * (0.75 + Math.random() / 2)
   }
 
-  /** Looks for changes until `unwatch`. */
-  watch(changes: Changes): void {
-    this.#changes = changes
+  /** Watches the files until `unwatch`. */
+  watch(events: CertificateEvents): void {
+    this.#events = events
     this.#count = this.entries.length
-    for (const entry of this.#named) this.#watchEntry(entry, changes)
-    for (const file of this.authorities) this.#watchAuthority(file, changes)
+    for (const entry of this.#named) this.#watchEntry(entry, events)
+    for (const file of this.authorities) this.#watchAuthority(file, events)
     for (const folders of this.#folders) {
-      for (const folder of folders.values()) folder.watch(this.#intervalMs, changes)
-      this.#watchFolders(folders, changes)
+      for (const folder of folders.values()) folder.watch(this.#intervalMs, events)
+      this.#watchFolders(folders, events)
     }
   }
 
-  #watchEntry(entry: CertificateEntry, changes: Changes): void {
+  #watchEntry(entry: CertificateEntry, events: CertificateEvents): void {
     const { cert, key } = entry.files
     const take = async () => {
       const contents = [await read(cert), await read(key)] as const
-      if (this.#changes !== changes) return
-      const result = entry.take(...contents)
+      if (this.#events !== events) return
+      const result = entry.update(...contents)
       if (result === 'changed') {
-        changes.settle()
-        changes.read(entry)
-      } else if (result === 'failed') changes.unusable(entry)
+        events.apply()
+        events.loaded(entry)
+      } else if (result === 'failed') events.unusable(entry)
     }
     const paths = cert === key ? [cert] : [cert, key]
     const { intervalMs } = tlsFilesTiming
-    // A file that is gone for good: `take` says which one.
+    // If a file was deleted, `update` reports which one.
     this.#watches.push(watchFiles(paths, { intervalMs, onChange: take, onError: () => void take() }))
   }
 
-  #watchAuthority(file: AuthorityFile, changes: Changes): void {
+  #watchAuthority(file: AuthorityFile, events: CertificateEvents): void {
     const take = async () => {
       const content = await read(file.path)
-      if (this.#changes !== changes) return
-      const result = file.take(content)
+      if (this.#events !== events) return
+      const result = file.update(content)
       if (result === 'changed') {
-        changes.settle()
-        changes.authoritiesRead(file)
-      } else if (result === 'failed') changes.failed(file.path, file.error!)
+        events.apply()
+        events.authoritiesLoaded(file)
+      } else if (result === 'failed') events.failed(file.path, file.error!)
     }
     const { intervalMs } = tlsFilesTiming
     this.#watches.push(watchFile(file.path, { intervalMs, onChange: take, onError: () => void take() }))
   }
 
-  /** Looks for folders that come and go below one of `folders`. One is gone when two looks in a row have not found it. */
-  #watchFolders(folders: Map<string, CertificateFolder>, changes: Changes): void {
+  /** Watches for subfolders that are added or removed. A folder is removed when two checks in a row have not found it. */
+  #watchFolders(folders: Map<string, CertificateFolder>, events: CertificateEvents): void {
     const [top] = folders.keys()
     const missing = new Set<string>()
     let isFailing = false
@@ -140,27 +141,27 @@ export class CertificateFiles {
       try {
         const found = await foldersBelow(top!)
         isFailing = false
-        if (this.#changes !== changes) return
+        if (this.#events !== events) return
         for (const [path, folder] of folders) {
           if (path === top || found.has(path)) missing.delete(path)
           else if (missing.has(path)) {
             missing.delete(path)
             folder.unwatch()
             folders.delete(path)
-            changes.settle()
-            for (const entry of folder.entries) changes.removed(entry)
+            events.apply()
+            for (const entry of folder.entries) events.removed(entry)
           } else missing.add(path)
         }
-        for (const path of found) if (!folders.has(path)) this.#addFolder(path, folders, changes)
+        for (const path of found) if (!folders.has(path)) this.#addFolder(path, folders, events)
         this.#count = this.entries.length
       } catch (error) {
-        if (!isFailing && this.#changes === changes) changes.failed(top!, (error as Error).message)
+        if (!isFailing && this.#events === events) events.failed(top!, (error as Error).message)
         isFailing = true
       }
       schedule()
     }
     const schedule = () => {
-      if (this.#changes !== changes) return
+      if (this.#events !== events) return
       const timer = setTimeout(() => {
         this.#timers.delete(timer)
         void look()
@@ -170,15 +171,15 @@ export class CertificateFiles {
     schedule()
   }
 
-  /** Adds a folder without its files: these are read once two looks in a row find the same. */
-  #addFolder(path: string, folders: Map<string, CertificateFolder>, changes: Changes): void {
+  /** Adds a folder without its files, which are read once two checks in a row have found the same. */
+  #addFolder(path: string, folders: Map<string, CertificateFolder>, events: CertificateEvents): void {
     const folder = new CertificateFolder(path, true)
     folders.set(path, folder)
-    folder.watch(this.#intervalMs, changes)
+    folder.watch(this.#intervalMs, events)
   }
 
   unwatch(): void {
-    this.#changes = null
+    this.#events = null
     for (const watch of this.#watches) watch.close()
     this.#watches = []
     for (const timer of this.#timers) clearTimeout(timer)

@@ -7,36 +7,36 @@ import type { Watch } from '../../../watch-files.ts'
 import { watchFiles } from '../../../watch-files.ts'
 import type { Content } from './certificate.ts'
 import { CertificateEntry } from './certificate.ts'
-import type { Changes } from './changes.ts'
+import type { CertificateEvents } from './certificate-events.ts'
 
-/** Files of a folder beyond which it is not read. */
+/** Number of files above which a folder is not read. */
 const MOST_FILES = 20_000
-/** Names of files that may be one of a pair. */
+/** Names of files that may belong to a pair. */
 const candidate = /^[^.].*\.(?:crt|cer|pem|key)$/
 
 /** The certificates in the files of one folder. */
 export class CertificateFolder {
   readonly path: string
-  /** True for a folder below one that the configuration names. */
+  /** True for a subfolder of a configured folder. */
   readonly #isBelow: boolean
-  /** By the path of the certificate's file. */
+  /** Entries by the path of the certificate's file. */
   readonly #entries = new Map<string, CertificateEntry>()
-  /** Null while nothing looks for changes. */
+  /** Watch of the folder; null while it is not watched. */
   #watch: Watch | null = null
 
-  /** Nothing is read of it before it is watched. */
+  /** The folder is not read before `watch`. */
   constructor(path: string, isBelow: boolean) {
     this.path = path
     this.#isBelow = isBelow
   }
 
-  /** Reads a folder. Throws if that is not possible; entries have their own errors. */
+  /** Reads a folder. Throws if the folder cannot be read; unusable pairs are errors of their entries. */
   static *read(path: string, isBelow: boolean): Steps<CertificateFolder> {
     const folder = new CertificateFolder(path, isBelow)
     for (const files of pairsIn(path)) {
       yield
       const entry = new CertificateEntry(files)
-      entry.take(contentOf(files.cert), contentOf(files.key))
+      entry.update(contentOf(files.cert), contentOf(files.key))
       folder.#entries.set(files.cert, entry)
     }
     return folder
@@ -46,31 +46,31 @@ export class CertificateFolder {
     return [...this.#entries.values()]
   }
 
-  /** Looks for changes until `unwatch`. `intervalMs` says how long to wait for the next look. */
-  watch(intervalMs: () => number, changes: Changes): void {
+  /** Watches the folder until `unwatch`. `intervalMs` returns the time until the next check. */
+  watch(intervalMs: () => number, events: CertificateEvents): void {
     this.#watch = watchFiles([this.path], {
       get intervalMs() {
         return intervalMs()
       },
-      onChange: () => this.#read(changes),
-      onError: (error) => this.#fail(error, changes)
+      onChange: () => this.#read(events),
+      onError: (error) => this.#fail(error, events)
     })
   }
 
-  #fail(error: NodeJS.ErrnoException, changes: Changes): void {
+  #fail(error: NodeJS.ErrnoException, events: CertificateEvents): void {
     if (this.#watch === null) return
-    // One below another folder is removed once that one has not had it for two looks.
+    // A subfolder is removed once two checks of its parent have not found it.
     if (this.#isBelow && error.code === 'ENOENT') return
-    changes.failed(this.path, error.message)
+    events.failed(this.path, error.message)
   }
 
-  async #read(changes: Changes): Promise<void> {
+  async #read(events: CertificateEvents): Promise<void> {
     const { path } = this
     let contents: Map<string, Content>
     try {
       contents = await contentsOf(path)
     } catch (error) {
-      this.#fail(error as Error, changes)
+      this.#fail(error as Error, events)
       return
     }
     if (this.#watch === null) return
@@ -87,10 +87,10 @@ export class CertificateFolder {
         entry.certificate = before?.certificate ?? null
         this.#entries.set(files.cert, entry)
       }
-      const result = entry.take(contents.get(cert)!, contents.get(key)!)
+      const result = entry.update(contents.get(cert)!, contents.get(key)!)
       if (result === 'same') continue
       const taken = entry
-      results.push(() => (result === 'changed' ? changes.read(taken) : changes.unusable(taken)))
+      results.push(() => (result === 'changed' ? events.loaded(taken) : events.unusable(taken)))
       // Parsing takes a millisecond, and a folder may have a thousand new files.
       await nextIteration()
       if (this.#watch === null) return
@@ -98,14 +98,15 @@ export class CertificateFolder {
     for (const [cert, entry] of this.#entries) {
       if (found.has(cert)) continue
       if (contents.has(cert.slice(path.length + 1)) && entry.certificate !== null) {
-        if (entry.fail(`${entry.files.key} is gone`) === 'failed') results.push(() => changes.unusable(entry))
+        if (entry.fail(`${entry.files.key} does not exist any more`) === 'failed')
+          results.push(() => events.unusable(entry))
       } else {
         this.#entries.delete(cert)
-        results.push(() => changes.removed(entry))
+        results.push(() => events.removed(entry))
       }
     }
     if (results.length === 0) return
-    changes.settle()
+    events.apply()
     for (const report of results) report()
   }
 
@@ -123,7 +124,7 @@ export function contentOf(file: string): Content {
   }
 }
 
-/** Returns the contents of the files that may be one of a pair. */
+/** Returns the contents of the files that may belong to a pair. */
 async function contentsOf(folder: string): Promise<Map<string, Content>> {
   const names = (await readdir(folder)).filter((name) => candidate.test(name))
   if (names.length > MOST_FILES) throw new Error(`there are more than ${MOST_FILES} files`)
@@ -132,11 +133,11 @@ async function contentsOf(folder: string): Promise<Map<string, Content>> {
   return contents
 }
 
-/** As `readPem`, without blocking. */
+/** Reads a file as `readPem` does, without blocking. */
 export async function read(file: string): Promise<Content> {
   try {
     const stats = await stat(file)
-    if (!stats.isFile()) return new Error(`${file} is no file`)
+    if (!stats.isFile()) return new Error(`${file} is not a file`)
     if (stats.size > MOST_BYTES) return new Error(`${file} is larger than 1 MB`)
     return await readFile(file, 'latin1')
   } catch (error) {

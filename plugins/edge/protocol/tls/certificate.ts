@@ -4,10 +4,10 @@ import type { CertificateFacts, Pair, PairFiles } from '../../../../config/certi
 import { PairError, pairOf } from '../../../../config/certificates.ts'
 import type { ClientRule } from './client-rules.ts'
 
-/** A certificate with its key. Immutable: other content of its files makes another one. */
+/** A certificate with its key. Immutable: changed files make another instance. */
 export class Certificate {
   readonly pair: Pair
-  /** A context has the authorities of clients, so each rule for clients has its own. */
+  /** Contexts by rule for client certificates, since a context includes the authorities of clients. */
   readonly #contexts = new WeakMap<ClientRule, SecureContext>()
 
   constructor(pair: Pair) {
@@ -18,7 +18,7 @@ export class Certificate {
     return this.pair.facts
   }
 
-  /** Returns the context for handshakes under a rule. It is made for the first of them. */
+  /** Returns the context for handshakes under a rule, made on first use. */
   contextFor(rule: ClientRule): SecureContext {
     let context = this.#contexts.get(rule)
     if (context === undefined) {
@@ -33,19 +33,19 @@ export class Certificate {
 /** Content of a file, or the reason why it cannot be read. */
 export type Content = string | Error
 
-/** Two files, and the certificate that was last read from them. */
+/** A pair of files, and the certificate in use from them. */
 export class CertificateEntry {
   readonly files: PairFiles
   certificate: Certificate | null = null
-  /** The reason why the newest content is not in use, or null. */
+  /** Reason why the newest content is not in use; null if it is. */
   error: string | null = null
 
   constructor(files: PairFiles) {
     this.files = files
   }
 
-  /** Takes new content. What cannot be used leaves the certificate as it was. */
-  take(cert: Content, key: Content): 'same' | 'changed' | 'failed' {
+  /** Updates the certificate. If the new content is unusable, the previous certificate stays in use. */
+  update(cert: Content, key: Content): 'same' | 'changed' | 'failed' {
     try {
       const [own, secret] = [textOf('cert', cert), textOf('key', key)]
       const { pair } = this.certificate ?? {}
@@ -58,7 +58,7 @@ export class CertificateEntry {
     }
   }
 
-  /** Notes a fault. `same`: it is the one that was noted before. */
+  /** Records a fault. Returns `same` if it is the one that was recorded last. */
   fail(message: string): 'same' | 'failed' {
     if (this.error === message) return 'same'
     this.error = message

@@ -5,37 +5,37 @@ import { oneLine } from '../../../../config/certificates.ts'
 import { alternativeNames } from '../../../alternative-names.ts'
 import type { ClientRule } from './client-rules.ts'
 
-/** A client's certificate that was verified in the handshake. */
+/** A client certificate that was verified in the handshake. */
 export interface ClientCertificate {
-  /** `CN=alice, O=Example`. */
+  /** For example `CN=alice, O=Example`. */
   readonly subject: string
   readonly issuer: string
   readonly serialNumber: string
-  /** By kind, as OpenSSL names them: `DNS`, `URI`, `email`, `IP Address`. */
+  /** Names by kind, as OpenSSL calls them: `DNS`, `URI`, `email`, `IP Address`. */
   readonly alternativeNames: Readonly<Record<string, readonly string[]>>
   /** SHA-256 of the certificate, in hexadecimal with colons. */
   readonly fingerprint: string
 }
 
-/** Properties of a socket: the id of the rule of its handshake, and its client's certificate in the form for requests. */
+/** Properties of a socket: the id of its handshake's rule, and the client certificate for requests. */
 const RULE = Symbol('rule of the handshake')
 const CERTIFICATE = Symbol('client certificate')
 
-/** Parts of a TLSSocket that Node's own handshake goes by. */
+/** Fields of a TLSSocket that Node's handshake uses. */
 interface Handshaking {
   _requestCert: boolean
   _rejectUnauthorized: boolean
   readonly _handle: { setVerifyMode?(request: boolean, reject: boolean): void } | null
 }
 
-/** A connection, or the stand-in for it that a request of HTTP/2 has. */
+/** A connection, or the proxy object that an HTTP/2 request has for it. */
 type Connection = Socket & Partial<Pick<TLSSocket, 'authorized' | 'getPeerX509Certificate'>>
 
 /**
- * Makes a handshake ask for a certificate, or not, by the rule of its server name; before OpenSSL asks. Where Node lacks
- * the method, a client is not asked, and hosts that require a certificate refuse its requests.
+ * Sets whether a handshake asks for a certificate, by the rule of its server name. If Node lacks `setVerifyMode`, the client
+ * is not asked, and hosts that require a certificate refuse its requests.
  */
-export function impose(socket: TLSSocket, { id, mode }: ClientRule): void {
+export function applyRule(socket: TLSSocket, { id, mode }: ClientRule): void {
   Reflect.set(socket, RULE, id)
   const own = socket as unknown as Handshaking
   const [request, reject] = [mode !== 'none', mode === 'require']
@@ -45,12 +45,12 @@ export function impose(socket: TLSSocket, { id, mode }: ClientRule): void {
   own._rejectUnauthorized = reject
 }
 
-/** Notes the rule of a connection without a server name, or with a resumed session, when its handshake is over. */
-export function admit(socket: TLSSocket, { id }: ClientRule): void {
+/** Records the rule of a connection without a server name, or with a resumed session, after its handshake. */
+export function recordRule(socket: TLSSocket, { id }: ClientRule): void {
   if (Reflect.get(socket, RULE) === undefined) Reflect.set(socket, RULE, id)
 }
 
-/** Returns whether a connection may bring a request for a host with this rule, and the reason if not. */
+/** Returns the reason to refuse a request for a host with this rule on a connection; null if it is allowed. */
 export function refusalOf(socket: Connection, { id, mode }: ClientRule): 'misdirected' | 'unverified' | null {
   if (Reflect.get(socket, RULE) !== id) return 'misdirected'
   if (mode === 'none' || socket.authorized === true) return null
@@ -58,7 +58,7 @@ export function refusalOf(socket: Connection, { id, mode }: ClientRule): 'misdir
   return mode === 'require' || isShown ? 'unverified' : null
 }
 
-/** Returns the verified certificate of a connection's client, or null. */
+/** Returns the verified client certificate of a connection; null if there is none. */
 export function clientCertificateOf(socket: Connection): ClientCertificate | null {
   if (socket.authorized !== true) return null
   const known: ClientCertificate | undefined = Reflect.get(socket, CERTIFICATE)

@@ -5,26 +5,26 @@ import type { ShownRoute } from '../../concern.ts'
 
 /** Rule for the client certificates of a host. */
 export interface ClientRule {
-  /** The same for the same mode and file of authorities, also in another configuration. */
+  /** Id of the combination of mode and authorities file, stable across configurations. */
   readonly id: string
   readonly mode: 'require' | 'request' | 'none'
-  /** File of the authorities that sign the certificates; null for none. */
+  /** File of the authorities that sign the certificates; null if there is none. */
   readonly file: string | null
-  /** Its content, in PEM. */
+  /** Content of the file, in PEM. */
   readonly ca: string | null
 }
 
-/** A host, or a wildcard, and what its clients are asked for; for the admin port. */
+/** A host or wildcard with its rule, for the admin port. */
 export interface HostRule extends Pick<ClientRule, 'mode'> {
   readonly host: string
   /** File of the authorities. */
   readonly ca: string | null
 }
 
-/** The part of a listener's options that the rules come from. */
+/** Options of a listener that define the rules. */
 type ClientOptions = Pick<TlsOptions, 'ca' | 'clientCertificate' | 'hosts'>
 
-/** Returns the file with the authorities for clients of the listener, or undefined. */
+/** Returns the listener's file with the authorities of clients; undefined if there is none. */
 const listenerCa = ({ ca, clientCertificate }: ClientOptions) => ca ?? clientCertificate?.ca
 
 /** Returns the files of authorities that the rules of a listener need. */
@@ -33,17 +33,17 @@ export function authorityFiles(tls: ClientOptions): string[] {
   return [...new Set(files.filter((file) => file !== undefined))]
 }
 
-/** Rules for client certificates by host. Wildcards stand for all hosts below, as in `match.hosts` of routes. */
+/** Rules for client certificates by host. A wildcard covers all hosts below it, as in `match.hosts` of routes. */
 export class ClientRules {
-  /** The rule of all other hosts, and of connections without a server name. */
+  /** Rule of all other hosts, and of connections without a server name. */
   readonly fallback: ClientRule
-  /** True if a host asks for certificates. */
+  /** True if any host asks for certificates. */
   readonly ask: boolean
   /** True if hosts have different rules. */
   readonly differ: boolean
   readonly #exact = new Map<string, ClientRule>()
   readonly #wildcards = new Map<string, ClientRule>()
-  /** All of them, by `patternKey`. */
+  /** Rules of all configured names, by `patternKey`. */
   readonly #patterns = new Map<string, ClientRule>()
 
   /** `readCa` returns the content of a file. */
@@ -72,7 +72,7 @@ export class ClientRules {
     this.differ = rules.size > 1
   }
 
-  /** Returns the rule of a host: a server name, or the value of Host. */
+  /** Returns the rule of a host, given as a server name or a value of Host. */
   of(host: string): ClientRule {
     if (!this.differ) return this.fallback
     const key = hostKey(host)
@@ -85,12 +85,12 @@ export class ClientRules {
     return this.fallback
   }
 
-  /** Hosts that have rules of their own. */
+  /** Hosts and wildcards with a rule of their own. */
   get hosts(): string[] {
     return [...this.#patterns.keys()]
   }
 
-  /** Returns the rules of these hosts, and of those with rules of their own below wildcards; none if no host asks. */
+  /** Returns the rules of these hosts and of configured hosts below their wildcards; empty if no host asks for certificates. */
   among(hosts: readonly string[]): HostRule[] {
     if (!this.ask) return []
     const found = new Map<string, ClientRule>()
@@ -105,14 +105,14 @@ export class ClientRules {
 
 const known = new WeakMap<TlsOptions, ClientRules>()
 
-/** Returns the rules of a listener without the content of files. */
+/** Returns the rules of a listener, without the content of files. */
 function rulesOf(tls: TlsOptions): ClientRules {
   const rules = known.get(tls) ?? new ClientRules(tls, () => '')
   known.set(tls, rules)
   return rules
 }
 
-/** Returns whether clients are asked for certificates on a listener of the route, for one of its hosts. */
+/** Returns whether a listener of the route asks for client certificates for any of the route's hosts. */
 export function asksForCertificates(
   { match = {} }: Pick<ShownRoute, 'match'>,
   listeners: Config['listeners']

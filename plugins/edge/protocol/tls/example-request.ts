@@ -2,8 +2,9 @@ import { isIP } from 'node:net'
 import type { CertificateStatus } from './listener-tls.ts'
 
 /**
- * Returns curl's arguments that lead to a listener with TLS by a name of a certificate, up to the path; null if clients must
- * show a certificate everywhere. An address is no server name, and a certificate of a private authority is not verified.
+ * Returns curl's arguments, up to the path, for a request to a TLS listener by a name of a certificate; null if all names
+ * require a client certificate. A name is needed since an address is no server name. `-k` skips verification, which a
+ * certificate of a private authority would fail.
  */
 export function curlByName(url: string, certificates: readonly CertificateStatus[]): string | null {
   const { hostname, port } = new URL(url)

@@ -7,13 +7,13 @@ import { reportRefusal } from '../refusals.ts'
 import { addressOf } from './client-address.ts'
 import { isPlainHttp, refusePlainHttp } from './plain-http.ts'
 
-/** Marks a socket whose client asked for a name that no certificate has. */
+/** Marks a socket whose client sent a server name that no certificate has. */
 export const UNKNOWN_NAME = Symbol('unknown server name')
 
-/** OpenSSL's codes where the server has no certificate to show, of TLS 1.2 and 1.3. */
+/** OpenSSL's error codes, of TLS 1.2 and 1.3, if the server has no certificate for the client. */
 const withoutCertificate = new Set(['ERR_SSL_NO_SHARED_CIPHER', 'ERR_SSL_NO_SUITABLE_SIGNATURE_ALGORITHM'])
 
-/** Reports a handshake that failed, unless the client has left: port scans and health checks of load balancers do. */
+/** Reports a failed handshake, unless the client disconnected, as port scans and health checks of load balancers do. */
 export function reportFailedHandshake(
   server: Server,
   { code }: NodeJS.ErrnoException,
@@ -35,14 +35,14 @@ export function reportFailedHandshake(
   })
 }
 
-/** Returns the server name that a client has asked for, as one word for the log; undefined if it has asked for none. */
+/** Returns the server name that the client sent, sanitized for the log; undefined if it sent none. */
 function serverNameOf(socket: TLSSocket): string | undefined {
   const { servername } = socket as { servername?: string | false | null }
   return servername ? hostKey(servername).replace(/[^\w.:[\]-]/g, '?') : undefined
 }
 
 function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean): Refusal['reason'] | null {
-  // Node closes the connection by itself, with no error of its own.
+  // For a missing certificate Node has no error code of its own.
   if (code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE' || verificationError(socket) !== null) {
     return 'client-certificate'
   }
@@ -53,7 +53,7 @@ function reasonOf(code: string | undefined, socket: TLSSocket, strict: boolean):
   return 'tls-handshake'
 }
 
-/** Returns the reason why the certificate that the client has shown was refused, or null. */
+/** Returns the reason why the client's certificate was refused; null if it was not. */
 export function verificationError(socket: Duplex): string | null {
   const authorizationError: unknown = Reflect.get(socket, 'authorizationError')
   return typeof authorizationError === 'string' ? authorizationError : null

@@ -22,39 +22,39 @@ const Unverified = createError('JW_CLIENT_CERTIFICATE', 'The client certificate 
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The certificates of the listeners, for the admin port; none without TLS. */
+    /** Returns the certificates of the listeners, for the admin port; empty without TLS. */
     certificates: () => readonly CertificateStatus[]
     /** Returns whether a listener has a certificate for a host. */
     hasCertificate: (host: string) => boolean
   }
   interface FastifyRequest {
-    /** The client's certificate, if it has shown one and that was verified; null otherwise. */
+    /** The verified client certificate; null if there is none. */
     readonly clientCertificate: ClientCertificate | null
   }
 }
 
-/** By the section of the configuration that a server is being made for. */
+/** Instances by the options from which a server is made. */
 const made = new WeakMap<TlsOptions, ListenerTls>()
 
-/** Returns the TLS for a server of a listener. Throws if its files cannot be used. */
+/** Returns the TLS of a listener. Throws if its files are unusable. */
 export function listenerTlsOf(name: string, options: TlsOptions): ListenerTls {
   const tls = made.get(options) ?? new ListenerTls(name, options)
   made.set(options, tls)
   return tls
 }
 
-/** Property of a server: its `ListenerTls`. A server that embeds the gateway has none. */
+/** Property of a server with its `ListenerTls`. An embedding server has none. */
 const TLS = Symbol('jingwei.tls')
 
 const RELOADED = 'jingwei.certificates'
 
 interface Certificates {
-  /** Returns the function that takes other options. Rejected, with nothing changed, if they cannot be served. */
+  /** Returns a function that applies new options. Rejects, and changes nothing, if they are unusable. */
   prepare(options: TlsOptions | undefined): Promise<() => void>
   close(): void
 }
 
-/** Keeps the certificates of a server current. */
+/** Keeps the certificates of a server up to date. */
 export function keepCertificates(
   server: Server,
   { tls: options }: Config['listen'],
@@ -71,7 +71,7 @@ export function keepCertificates(
   }
 }
 
-/** Returns the reason why a request may not come on its connection, by the rules for client certificates; null if it may. */
+/** Returns the reason to refuse a request by the rules for client certificates; null if it is allowed. */
 export function refusalOn(server: Server, request: IncomingMessage): ReturnType<typeof refusalOf> {
   const { headers, socket } = request
   const all = listeningOf(server)
@@ -83,7 +83,7 @@ export function refusalOn(server: Server, request: IncomingMessage): ReturnType<
   return refusalOf(socket, tls.rules.of(host))
 }
 
-/** Shows certificates, and holds requests to the rules for client certificates of their hosts. */
+/** Exposes the certificates, their metrics and `request.clientCertificate`, and enforces the rules for client certificates. */
 export default fp<Config>(
   async (fastify, config) => {
     fastify.decorateRequest('clientCertificate', {
@@ -141,7 +141,7 @@ export default fp<Config>(
     fastify.addHook('onClose', async () => {
       for (const end of ends) end()
     })
-    // By the rules of this configuration, which may not be in use yet.
+    // Decided by this configuration, which may not be in use yet.
     if (!asksForCertificates({}, config.listeners)) return
     fastify.addHook('onRequest', (request, _reply, done) => {
       const refusal = refusalOn(fastify.server, request.raw)

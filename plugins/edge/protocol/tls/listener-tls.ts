@@ -1,7 +1,7 @@
 /**
- * TLS of one listener: which certificate and which rule for client certificates a handshake gets. It lives as long as its
- * listener, longer than a configuration: `prepare` takes another one, and files that change are read again. Connections
- * that stand keep what their handshake agreed on.
+ * TLS of one listener: selects the certificate and the rule for client certificates of each handshake. It lives as long as
+ * the listener, longer than a configuration: `prepare` takes new options, and changed files are read again. Open connections
+ * are not affected.
  */
 import { constants } from 'node:crypto'
 import type { Socket } from 'node:net'
@@ -15,25 +15,25 @@ import { ServerNames } from '../../../../config/server-names.ts'
 import { atOnce, inSlices } from '../../../time-slices.ts'
 import type { Certificate, CertificateEntry } from './certificate.ts'
 import { CertificateFiles } from './certificate-files.ts'
-import { keepAddress } from './client-address.ts'
-import { admit, impose } from './client-certificate.ts'
+import { cacheAddress } from './client-address.ts'
+import { applyRule, recordRule } from './client-certificate.ts'
 import type { HostRule } from './client-rules.ts'
 import { ClientRules } from './client-rules.ts'
 import { reportFailedHandshake, UNKNOWN_NAME } from './failed-handshakes.ts'
 
-/** A certificate as the admin port shows it, and metrics do. */
+/** A certificate as the admin port and the metrics show it. */
 export interface CertificateStatus {
   readonly listener: string
-  /** Path of its file. */
+  /** Path of the certificate's file. */
   readonly certificate: string
   readonly isDefault: boolean
-  /** `clients`: authorities that sign certificates of clients. Of several in the file, the facts are of the one that expires first. */
+  /** `clients`: authorities that sign client certificates; the facts are those of the one that expires first. */
   readonly use: 'server' | 'clients'
-  /** Null where no content of the file could be used yet. */
+  /** Facts about the certificate; null if no content of the file was usable yet. */
   readonly facts: CertificateFacts | null
-  /** The reason why the newest content of its files is not in use, or null. */
+  /** Reason why the newest content of the files is not in use; null if it is. */
   readonly error: string | null
-  /** Hosts for which it is shown, and what clients are asked for there; none if the listener asks nobody. */
+  /** Hosts that use it, with their mode for client certificates; empty if the listener asks for none. */
   readonly clientCertificates: readonly HostRule[]
 }
 
@@ -44,7 +44,7 @@ export interface TlsEvents {
 
 type SniCallback = (this: TLSSocket, name: string, done: (error: Error | null, context?: SecureContext) => void) => void
 
-/** Certificates and rules for handshakes, of one state of configuration and files. Immutable. */
+/** Certificates and rules for handshakes, from one state of configuration and files. Immutable. */
 interface Choice {
   readonly names: ServerNames<Certificate>
   readonly fallback: Certificate
@@ -69,12 +69,12 @@ export class ListenerTls {
     this.#choice = choose(options, this.#files)
   }
 
-  /** The rules for client certificates that are in force. */
+  /** Rules for client certificates in force. */
   get rules(): ClientRules {
     return this.#choice.rules
   }
 
-  /** Returns options for the constructor of a server, which is then to be attached. */
+  /** Returns options for the constructor of a server, which must then be attached. */
   serverOptions(): ServerOptions {
     const current = () => this.#choice
     const select: SniCallback = function (name, done) {
@@ -82,8 +82,8 @@ export class ListenerTls {
       const key = hostKey(name)
       const found = names.find(key)
       const rule = rules.of(key)
-      impose(this, rule)
-      // The server's own context has no certificate then: OpenSSL ends the handshake with an alert.
+      applyRule(this, rule)
+      // Without a context, the server's own is used, which has no certificate then: OpenSSL ends the handshake with an alert.
       if (found === undefined && strict) Reflect.set(this, UNKNOWN_NAME, true)
       done(null, found === undefined && strict ? undefined : (found ?? fallback).contextFor(rule))
     }
@@ -99,12 +99,12 @@ export class ListenerTls {
     }
     this.#servers.add(server)
     const arrived = (raw: Socket) => {
-      if (this.rules.ask) keepAddress(raw)
+      if (this.rules.ask) cacheAddress(raw)
     }
-    const admitted = (socket: TLSSocket) => admit(socket, this.rules.fallback)
+    const admitted = (socket: TLSSocket) => recordRule(socket, this.rules.fallback)
     const failed = (error: NodeJS.ErrnoException, socket: TLSSocket) =>
       reportFailedHandshake(server, error, socket, this.#choice.strict)
-    // Before the listeners of Node, which begin with HTTP, or close the connection.
+    // Before Node's listeners, which start HTTP or close the connection.
     server.prependListener('secureConnection', admitted).prependListener('tlsClientError', failed)
     server.prependListener('connection', arrived)
     this.#detach.set(server, () => {
@@ -113,7 +113,7 @@ export class ListenerTls {
     this.#apply(server)
   }
 
-  /** After the last server, files are no longer looked at. */
+  /** Detaches a server. After the last one, the files are not watched any more. */
   detach(server: Server): void {
     if (!this.#servers.delete(server)) return
     this.#detach.get(server)?.()
@@ -122,8 +122,7 @@ export class ListenerTls {
   }
 
   /**
-   * Reads the files of another configuration. Returns the function that takes it, for handshakes from then on. Rejected if
-   * it cannot be served.
+   * Reads the files of new options. Returns a function that applies them to later handshakes. Rejects if they are unusable.
    */
   async prepare(options: TlsOptions): Promise<() => void> {
     if (isDeepStrictEqual(options, this.#options)) return () => {}
@@ -139,12 +138,12 @@ export class ListenerTls {
     }
   }
 
-  /** Returns whether a certificate has the name; of a host with its port, the host. */
+  /** Returns whether a certificate has the name of a host; a port is ignored. */
   covers(host: string): boolean {
     return this.#choice.names.find(hostKey(host)) !== undefined
   }
 
-  /** The certificates, those that are not in use included, and the authorities of clients. */
+  /** Returns the certificates, including unusable ones, and the authorities of clients. */
   status(): CertificateStatus[] {
     const { fallback, strict, rules, names } = this.#choice
     const hostsOf = ({ facts }: Certificate, isDefault: boolean) => [
@@ -158,7 +157,7 @@ export class ListenerTls {
       use: 'server',
       facts: certificate?.facts ?? null,
       error,
-      // Metrics, which are collected more often, do not need them.
+      // A getter, since metrics are collected more often and do not need it.
       get clientCertificates() {
         return certificate === null ? [] : rules.among(hostsOf(certificate, this.isDefault))
       }
@@ -170,7 +169,7 @@ export class ListenerTls {
     return [...certificates, ...authorities]
   }
 
-  /** The context of clients without a server name; with `strict` it has no certificate. */
+  /** Returns the context for clients without a server name; with `strict` it has no certificate. */
   #context(): SecureContextOptions {
     const { minVersion, maxVersion, ciphers } = this.#options
     const { fallback, rules, strict } = this.#choice
@@ -182,11 +181,11 @@ export class ListenerTls {
       ...(ca !== null && { ca }),
       minVersion,
       maxVersion,
-      // Without any of them, Node would switch TLS 1.3 off.
+      // Without any TLS 1.3 cipher, Node would disable TLS 1.3.
       ciphers: [...(has13 ? [] : TLS13_CIPHERS), ...ciphers].join(':'),
       honorCipherOrder: false,
-      // Another handshake on a connection could show another certificate than the one that was verified. And a session that
-      // is resumed calls no SNICallback, and brings along what another host has verified.
+      // After a renegotiation, the client could have another certificate than the verified one. A resumed session does not
+      // call SNICallback, and would carry a certificate that was verified for another host.
       secureOptions: constants.SSL_OP_NO_RENEGOTIATION | (rules.differ ? constants.SSL_OP_NO_TICKET : 0)
     }
   }
@@ -196,7 +195,7 @@ export class ListenerTls {
     return { requestCert: mode !== 'none', rejectUnauthorized: mode === 'require' }
   }
 
-  /** Sessions that clients have of the context before are not resumed. */
+  /** Applies the context to a server. Sessions of the previous context are not resumed. */
   #apply(server: Server): void {
     server.setSecureContext(this.#context())
     Object.assign(server, this.#clients())
@@ -204,8 +203,8 @@ export class ListenerTls {
 
   #watch(): void {
     this.#files.watch({
-      settle: () => this.#settle(),
-      read: (entry) => {
+      apply: () => this.#update(),
+      loaded: (entry) => {
         this.#report(entry)
         const { names, notAfter } = entry.certificate!.facts
         const expires = new Date(notAfter * 1000).toISOString()
@@ -215,7 +214,7 @@ export class ListenerTls {
         )
         this.#events!.reloaded('success')
       },
-      authoritiesRead: ({ path, facts: { notAfter } }) => {
+      authoritiesLoaded: ({ path, facts: { notAfter } }) => {
         const expires = new Date(notAfter * 1000).toISOString()
         const message = 'authorities of client certificates loaded; new connections use them'
         this.#events!.log.info({ listener: this.name, path, expires }, message)
@@ -242,8 +241,8 @@ export class ListenerTls {
     })
   }
 
-  /** Takes what is in the files by now, unless no certificate would be left. */
-  #settle(): void {
+  /** Uses the current content of the files, unless no certificate would be left. */
+  #update(): void {
     const before = this.#choice
     try {
       this.#choice = choose(this.#options, this.#files)
@@ -265,7 +264,7 @@ export class ListenerTls {
     return { listener: this.name, certificate: files.cert, key: files.key }
   }
 
-  /** Logs what is wrong with a certificate, if anything is. */
+  /** Logs the problem of a certificate, if it has one. */
   #report(entry: CertificateEntry): void {
     const { error: reason, certificate } = entry
     const fields = this.#fields(entry)
@@ -279,12 +278,12 @@ export class ListenerTls {
   }
 }
 
-/** Names of a certificate in a log line. */
+/** Number of names of a certificate in a log line. */
 const SHOWN_NAMES = 10
 
 const TLS13_CIPHERS = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256']
 
-/** Throws if there is no certificate at all. */
+/** Returns the certificates and rules for handshakes. Throws if there is no usable certificate. */
 function choose(options: TlsOptions, files: CertificateFiles): Choice {
   const usable = files.entries.flatMap(({ certificate }) => certificate ?? [])
   const names = new ServerNames<Certificate>()

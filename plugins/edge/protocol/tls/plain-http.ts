@@ -3,15 +3,14 @@ import type { TLSSocket } from 'node:tls'
 import { refusalBody, reportRefusal } from '../refusals.ts'
 import { addressOf } from './client-address.ts'
 
-/** OpenSSL's codes for a first record that begins with a method of HTTP, or with CONNECT. */
+/** OpenSSL's error codes for a first record that starts with an HTTP method or with CONNECT. */
 const codes = new Set(['ERR_SSL_HTTP_REQUEST', 'ERR_SSL_HTTPS_PROXY_REQUEST'])
 
 export const isPlainHttp = (code: string | undefined): boolean => code !== undefined && codes.has(code)
 
 /**
- * Responds in plain text to a client that speaks HTTP to a TLS port, as nginx and Go do. Of the request nothing is read
- * but what OpenSSL has seen. The handshake has failed, and TLSSocket closes the connection after this event: what the
- * kernel takes now is what the client gets.
+ * Responds without TLS to a client that speaks HTTP to a TLS port, as nginx and Go do. The rest of the request is not read.
+ * TLSSocket closes the connection after this event, so the client gets only the bytes that the kernel accepts now.
  */
 export function refusePlainHttp(server: Server, socket: TLSSocket): void {
   const { _parent: raw } = socket as { _parent?: Socket | null }
