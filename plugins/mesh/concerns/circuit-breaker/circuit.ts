@@ -30,7 +30,8 @@ const refused = -1
 /**
  * Closed: all calls are admitted; the ratio of failed or slow ones in the window can open the circuit. Open: none is
  * admitted for `openFor`. Half-open: one probe at a time until one succeeds. That begins the ramp, along which the
- * admitted share grows from 0 to 1, with at least one call in flight. Failures on the ramp open the circuit again.
+ * admitted share grows from 0 to 1, and one call is admitted whenever none is in flight. Failures on the ramp open the
+ * circuit again.
  *
  * Each admitted call gets a ticket, to be settled once. Outcomes of calls from before the circuit opened are ignored.
  */

@@ -13,9 +13,12 @@ export const Collapse = Type.Object(
       description: 'Tracing headers that must be equal, too, for two requests to be identical.'
     }),
     excludeHeaders: ExcludeHeaders,
-    maxBody: SizeOrZero('Largest response body that is shared with calls which begin while it is being received.', {
-      default: '1mb'
-    })
+    maxBody: SizeOrZero(
+      'Largest response body that is shared; for a larger one, later callers send their own request.',
+      {
+        default: '1mb'
+      }
+    )
   },
   strict
 )
