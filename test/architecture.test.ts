@@ -254,7 +254,13 @@ t.test('configuration, operations and routes name no concern, and no half one of
       [...ofEdge, ...ofMesh],
       ['metrics', 'fault', 'timeout', 'hash', 'deadline', 'requestId']
     ],
-    ['both halves', (file) => /^plugins\/[^/]+$/.test(file), [...ofEdge, ...ofMesh], []],
+    [
+      'both halves',
+      (file) => /^plugins\/[^/]+$/.test(file),
+      [...ofEdge, ...ofMesh],
+      // The hash of a file's bytes.
+      ['hash']
+    ],
     [
       'the edge',
       inEdge,

@@ -8,7 +8,7 @@ import { withDefaults } from '../../config/settings.ts'
 import { meshKeys } from '../../plugins/mesh/chain.ts'
 import type { MeshSettings } from '../../plugins/mesh-api.ts'
 import { ConfigError, createMesh } from '../../plugins/mesh-api.ts'
-import { badMesh } from '../config/bad-mesh.ts'
+import { badMesh } from './bad-mesh.ts'
 
 const files = new Loader({ edge: [], mesh: meshKeys })
 
