@@ -6,6 +6,7 @@ import { once } from 'node:events'
 import { globSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
+import { compileCache, trimCompileCache } from './compile-cache.ts'
 import { Tally, talliesOf } from './tally.ts'
 
 const home = resolve(import.meta.dirname, '../..')
@@ -37,8 +38,7 @@ async function run(files: readonly string[], total: Tally): Promise<void> {
   const seen = new Set<string>()
   const child = spawn(process.execPath, [join(import.meta.dirname, 'several.ts'), ...files], {
     cwd: home,
-    // Code from the cache has less precise coverage.
-    env: { ...(!process.env.NODE_V8_COVERAGE && { NODE_COMPILE_CACHE: join(home, '.cache/compile') }), ...process.env },
+    env: { ...process.env, ...compileCache() },
     stdio: ['ignore', 'pipe', 'inherit']
   })
   const { parser, rest } = talliesOf((file, tally, tookMs) => {
@@ -70,6 +70,7 @@ if (import.meta.main) {
   const parts = process.argv.slice(2)
   const files = fastFiles().filter((file) => parts.length === 0 || parts.some((part) => file.startsWith(part)))
   const waiting = processesFor(files)
+  trimCompileCache()
   const total = new Tally()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(1))
   const worker = async () => {

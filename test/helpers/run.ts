@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { compileCache, trimCompileCache } from './compile-cache.ts'
 import { ecosystemPackages } from './packages.ts'
 import { tallyOf } from './tally.ts'
 import { testTools, tool } from './tools.ts'
@@ -16,9 +17,11 @@ await ecosystemPackages().catch((error: Error) =>
   console.error(`Tests of published plugins will fail: ${error.message}`)
 )
 
+trimCompileCache()
 const tap = resolve(import.meta.dirname, '../../node_modules/tap')
 const { bin } = JSON.parse(await readFile(join(tap, 'package.json'), 'utf8')) as { bin: { tap: string } }
 const child = spawn(process.execPath, [join(tap, bin.tap), '--reporter=tap', ...process.argv.slice(2)], {
+  env: { ...process.env, ...compileCache() },
   stdio: ['ignore', 'pipe', 'inherit']
 })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal))
