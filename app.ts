@@ -1,12 +1,12 @@
 /**
- * Jingwei: an API gateway in two halves that never mix. This file puts them together and nothing else.
+ * Jingwei: an API gateway in two separate halves. This file only composes them, in this order:
  *
- *   operations   what watches and runs both
- *   mesh         how the gateway reaches services                    east-west
- *   edge         who may come in, and with what                      north-south
- *   plugins      the user's own
- *   the bridge   the one place where the edge calls the mesh
- *   routes       what is exposed, and the admin port's pages
+ *   operations   runtime, logs, metrics, admin port
+ *   mesh         calls to services: discovery, balancing, retries    east-west
+ *   edge         requests of clients: authentication, limits         north-south
+ *   plugins      plugins of the configuration
+ *   the bridge   the only code of the edge that calls the mesh
+ *   routes       configured routes, and the pages of the admin port
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -132,25 +132,25 @@ function createProbe(config: Config, gateway: FastifyInstance): FastifyInstance 
 }
 
 export interface BuildOptions {
-  /** `false` for no log. */
+  /** `false` disables the log. */
   logger?: boolean
-  /** No code but the gateway's runs in the server: it need not keep the async contexts of requests apart. */
+  /** True if no other code runs in the server, so that async contexts of requests need not be separated. */
   sealed?: boolean
-  /** State that outlives the server, for another one; default: of its own. */
+  /** Stores that outlive the server and are shared with the next one. Default: its own. */
   stores?: Stores
-  /** Process that the gateway runs in, with listening servers of its own. */
+  /** The process, which has the listening servers. Default: the server listens itself. */
   host?: Host
-  /** Log of the process, in place of one of the server's own. */
+  /** Log of the process. Default: the server's own. */
   log?: FastifyBaseLogger
-  /** Built to be looked at: it will not serve. */
+  /** True if the gateway will not serve: for `check`, `routes` and `explain`. */
   dryRun?: boolean
-  /** Time for the edge's limits and the expiry of tokens; default: the system's. */
+  /** Clock of the edge's limits and of token expiry. Default: the system clock. */
   clock?: Clock
-  /** Instances, connections and time of the mesh, in place of those of the configuration and the system. */
+  /** Replacements for instances, connections and clock of the mesh. */
   meshDeps?: MeshDependencies
 }
 
-/** A server of its own with the gateway in it; it does not listen yet. */
+/** Creates a Fastify server with the gateway in it. It does not listen yet. */
 export function build(
   config: Config,
   { logger, sealed, stores, host, log, dryRun, clock, meshDeps }: BuildOptions = {}
@@ -166,17 +166,17 @@ export function build(
   server.decorate('dryRun', dryRun ?? false)
   server.register(keepStores, { stores })
   countOwnRoutes(server)
-  // Wrapped, since `fp` marks the function that it is given, and `gateway` is for others to encapsulate.
+  // Wrapped, since `fp` would mark `gateway` itself, which other servers may want to encapsulate.
   server.register(fp((fastify: FastifyInstance) => gateway(fastify, config)))
   return server
 }
 
-/** Builds the gateway, listens on its ports, and obeys the process's signals. */
+/** Starts the gateway: builds it, listens on its ports, and handles the signals of the process. */
 export async function start(config: Config, command = 'node app.ts'): Promise<Runtime> {
   const runtime = new Runtime(config, {
     log: createLog(),
     load: (file, warn) => loadConfig(file, process.env, warn),
-    // Fastify takes no hooks once it listens, so that those of plugins are all that there can be.
+    // Once it listens, Fastify accepts no hooks, so only plugins of the configuration can add any.
     build: (config, options) => build(config, { ...options, sealed: config.plugins.length === 0 }),
     serverOptions: socketOptions as RuntimeOptions['serverOptions'],
     protect
@@ -206,7 +206,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   return runtime
 }
 
-/** Time that a registry has for its first response to a command that only shows something. */
+/** Time for which `explain` waits for the first response of a registry. */
 const registryMs = 3000
 
 /** Explains a request for the command line: looks up instances, but sends no request to them. */
@@ -223,7 +223,7 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
   }
 }
 
-/** Returns the URL by which a person on this machine reaches a listening server; of a Unix socket, its path. */
+/** Returns the URL of a listening server on this machine; for a Unix socket, its path. */
 function urlOf(scheme: string, at: AddressInfo | string): string {
   if (typeof at === 'string') return `${scheme}+unix:${at}`
   const { address, port } = at

@@ -1,4 +1,4 @@
-/** Checks of `services`, and of the registries that they are found in. */
+/** Checks `services` and the registries in `discovery`. */
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkPem } from './checked.ts'
 import type { Checked } from './concern.ts'

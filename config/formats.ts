@@ -1,4 +1,4 @@
-/** The formats of texts in schemas, besides patterns. */
+/** String formats of schemas. */
 import { isIP } from 'node:net'
 
 /** Returns whether a text is a host with an optional port. */

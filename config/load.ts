@@ -90,7 +90,7 @@ export class Loader {
     return this.#parseWithPlugins(imported, sourceOf(file), file, env, warn)
   }
 
-  /** The same for a file, or a text in its place, whose data `amend` changes before anything is checked. */
+  /** Loads a file, or a text instead, after `amend` has changed its data; for gateways under test. */
   async loadAmended(
     imported: ImportModule,
     { file, text, amend, env, warn = () => {} }: AmendedSource

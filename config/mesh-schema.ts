@@ -1,4 +1,4 @@
-/** The schema of what the mesh reads: registries, defaults for every service, services. */
+/** Schema of the sections that the mesh reads: discovery, defaults for every service, services. */
 import type { TObject, TSchema } from 'typebox'
 import type { Key, Level } from './concern.ts'
 import { keysAt } from './concern.ts'

@@ -21,7 +21,7 @@ export function faultAt(
   return new ConfigError(file, report.faults, { cause })
 }
 
-/** Returns the places in a file; null if it is gone or has become invalid since it was loaded. */
+/** Returns the places in a file; null if it was deleted or has become invalid since it was loaded. */
 function readable(file: string): Report | null {
   const report = new Report(file)
   try {

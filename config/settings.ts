@@ -1,6 +1,6 @@
 /**
- * Options that a program gives as objects, in place of a file. Their schema is walked, not compiled, so that such a program
- * loads no validator: it has few options, and reads them once.
+ * Validates options that a program passes as objects instead of a file. The schema is interpreted, not compiled, so that such
+ * a program loads no validator: it has few options and reads them once.
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { Report } from './faults.ts'
@@ -10,7 +10,7 @@ import { didYouMean } from './nearest.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
-/** The keywords that schemas of options have. */
+/** Keywords that occur in schemas of options. */
 interface Shape {
   readonly type?: string
   readonly const?: unknown
@@ -48,8 +48,8 @@ const types: Readonly<Record<string, (value: unknown) => boolean>> = {
 }
 
 /**
- * Returns a copy of the value at a pointer, with defaults. Durations and sizes may be numbers, of milliseconds and bytes;
- * a percentage has its unit, since 10 could mean 10 % or 1,000 %. Faults are reported.
+ * Returns a copy of the value at a pointer, with defaults; reports faults. Durations may be numbers of milliseconds, sizes
+ * numbers of bytes. Percentages need their unit, since 10 could mean 10 % or 1,000 %.
  */
 export function withDefaults(schema: object, value: unknown, at: string, report: Report): unknown {
   const shape = schema as Shape
@@ -67,7 +67,7 @@ export function withDefaults(schema: object, value: unknown, at: string, report:
   return isObject(value) ? objectWithDefaults(shape, value, at, report) : value
 }
 
-/** Units of plain numbers. */
+/** Units that accept plain numbers. */
 const plain: { readonly [U in Unit]?: string } = { duration: 'ms', 'duration or 0': 'ms', size: 'b', 'size or 0': 'b' }
 
 function withUnit(unit: Unit, value: unknown, at: string, report: Report): unknown {
@@ -99,7 +99,7 @@ function objectWithDefaults(shape: Shape, value: Values, at: string, report: Rep
   return loaded
 }
 
-/** Returns whether a value itself fits, whatever is below it. */
+/** Returns whether a value fits the schema, without the values within it. */
 function fits(shape: Shape, value: unknown): boolean {
   if ('const' in shape) return isDeepStrictEqual(value, shape.const)
   if (shape.enum?.includes(value) === false) return false

@@ -28,8 +28,8 @@ export type { Meter } from './meter.ts'
 export { ConfigError, Mesh }
 
 /**
- * A value as a configuration file has it: a quantity is a text with its unit (`15s`, `1mb`, `20%`). Durations may be numbers
- * of milliseconds, and sizes numbers of bytes.
+ * A value as in a configuration file: a text with its unit (`15s`, `1mb`, `20%`). Durations may also be numbers of
+ * milliseconds, sizes numbers of bytes.
  */
 export type Setting<T> = T extends number
   ? number | string
@@ -49,10 +49,10 @@ export interface MeshSettings {
 
 const keys = { edge: [], mesh: meshKeys }
 
-/** Parts of a file that are about clients. */
+/** Sections of a configuration file about clients, which the mesh ignores. */
 const withoutEdge = { listeners: [], edge: {}, routes: [], plugins: [], consumers: [] }
 
-/** Returns the place of a value in place of a position in a file; it tells keys from indexes. */
+/** Returns a place without a position, since there is no file; it only distinguishes keys from indexes. */
 function placeIn(settings: unknown, at: string, column: number): Place {
   const value = segmentsOf(at).reduce((holder, key) => Reflect.get(Object(holder), key), settings)
   return { line: 0, column, key: undefined, isList: Array.isArray(value) }
@@ -77,7 +77,7 @@ function configOf(settings: MeshSettings): Config {
 }
 
 /**
- * Makes a mesh and begins discovery. Paths are relative to the current folder.
+ * Creates a mesh and starts discovery. Paths are relative to the current folder.
  * @throws {ConfigError} with every fault of the settings.
  */
 export function createMesh(settings: MeshSettings, options?: MeshOptions): Mesh {
