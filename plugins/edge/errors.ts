@@ -175,7 +175,7 @@ export const isOfGateway = (error: Coded, { exchange }: FastifyRequest): boolean
 /** Makes the reply ready for an error response: removes what a response of the service has left on it. */
 export function prepareReply(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   request.exchange?.withdraw()
-  // Only codes of Node begin with ERR_.
+  // Codes of Node, and no others, begin with ERR_.
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
   const code = gatewayCode(error, Boolean(request.exchange)) ?? codeOf(error)
   const status = rowOf(code)?.[0] ?? error.statusCode
@@ -241,7 +241,7 @@ function render(error: FastifyError, request: FastifyRequest, reply: FastifyRepl
 
 /** Responds to an error, also to one that Fastify has before routing, when no hook runs. */
 export function respond(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  // If the client has disconnected, the error is a consequence, and Fastify would refuse a response.
+  // The client has disconnected: the error is a consequence, and Fastify would refuse a response.
   if (!reply.sent) reply.send(render(error, request, reply))
 }
 
@@ -272,7 +272,7 @@ function respondWithoutHooks(error: FastifyError, request: FastifyRequest, reply
 /** Lets a context have another error handler without Fastify's warning. Fastify has no public way for it. */
 export function forgetErrorHandler(fastify: FastifyInstance): void {
   const symbols = Object.getOwnPropertySymbols(fastify)
-  // If a later Fastify stores this elsewhere, it logs its warning.
+  // Without the symbol, in a later Fastify, the warning is logged.
   const isSet = symbols.find(({ description }) => description === 'fastify.errorHandlerAlreadySet')
   if (isSet !== undefined) Reflect.set(fastify, isSet, false)
 }

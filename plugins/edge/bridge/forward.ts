@@ -59,7 +59,7 @@ export default fp(
       // The edge responds to preflights, also on routes with `via`.
       if (route.via === undefined || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
     })
-    // Only now are the dropped headers and the hooks of every route known.
+    // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {
       const slice = new TimeSlice()
       for (const complete of completions.splice(0)) {

@@ -69,7 +69,7 @@ function ownerOf(fastify: FastifyInstance): string {
   return (fastify.hasDecorator('faultOwners') ? fastify.faultOwners.current?.plugin : undefined) ?? 'unknown'
 }
 
-/** One call of a trailer function. */
+/** A call of a trailer function. */
 class TrailerRun {
   readonly plugin: string
   readonly #fastify: FastifyInstance

@@ -53,7 +53,7 @@ export class StalledStreams {
     watched.leftMs = waits ? watched.leftMs - elapsedMs : this.#idleMs
     if (watched.leftMs > 0) return
     watched.leftMs = this.#idleMs
-    // If the stream cannot be destroyed, the error response would wait for it, too.
+    // The error response waits for the stream, too, if that cannot be destroyed.
     if (watched.hasStalled) response.abort()
     else response.stall(this.#idleMs)
     watched.hasStalled = true

@@ -92,7 +92,7 @@ export class UpstreamRequests {
   options(request: FastifyRequest, rules: RequestRules): Dispatcher.DispatchOptions & CallerOptions {
     const { raw, upgrade } = request
     const { origin, rewrite, route, policy } = rules
-    // Only chunked bodies have trailers, to the service and from the client.
+    // Trailers need a chunked body, from the client and to the service.
     const mayTrail = upgrade === null && hasUnknownLength(raw)
     return {
       origin,

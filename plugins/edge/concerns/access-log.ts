@@ -119,7 +119,7 @@ const traceparentLength = 55
 /** Returns the trace id of a request; undefined if the header is missing or malformed. */
 function traceIdOf(traceparent: string | string[] | undefined): string | undefined {
   if (typeof traceparent !== 'string' || !traceparentForm.test(traceparent)) return undefined
-  // Only later versions may have more fields.
+  // Version 00 has no further fields; later versions may have them.
   if (traceparent.length > traceparentLength && traceparent.startsWith('00')) return undefined
   return traceparent.slice(3, 35)
 }

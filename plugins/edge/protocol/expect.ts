@@ -26,7 +26,7 @@ function continueWhenRead(this: Server, request: IncomingMessage, response: Serv
     sendContinue()
     request._read(size)
   }
-  // If the whole body has arrived already, reading it does not call `_read`.
+  // Reading a body that has arrived as a whole does not call `_read`.
   request.once('resume', sendContinue)
   // Node sets `Connection: close` itself, but later requests may have been parsed by then.
   response.once('prefinish', () => {

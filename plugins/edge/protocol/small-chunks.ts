@@ -72,7 +72,7 @@ function holdBack(raw: IncomingMessage): void {
   socket.on('resume', pause).pause()
   setImmediate(() => {
     socket.off('resume', pause)
-    // If the buffer is full, the stream resumes the socket when it has been read.
+    // With a full buffer, the stream resumes the socket when it has been read.
     if (raw.readableLength < raw.readableHighWaterMark) socket.resume()
   })
 }

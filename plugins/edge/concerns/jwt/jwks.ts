@@ -181,7 +181,7 @@ async function download(url: string, dispatcher: Agent, signal: AbortSignal): Pr
     accept: 'application/jwk-set+json, application/json',
     ...(credentials !== ':' && { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` })
   }
-  // One request in minutes: do not keep its connection.
+  // Requests are minutes apart: do not keep the connection.
   const response = await undici().request(url, { dispatcher, signal, headers, reset: true })
   if (response.statusCode !== 200) {
     await response.body.dump({ limit: 0, signal }).catch(() => {})
@@ -220,7 +220,7 @@ function parseKey(jwk: unknown): Key | undefined {
   if (Array.isArray(operations) && !operations.includes('verify')) return undefined
   if (kid !== undefined && typeof kid !== 'string') return undefined
   try {
-    // Only the public members: a private part that was published by mistake is ignored.
+    // Picks the public members: a private part that was published by mistake is ignored.
     const key = createPublicKey({ format: 'jwk', key: { kty, n, e, crv, x, y } as JsonWebKeyInput['key'] })
     const algorithms = algorithmsOf(key).filter((algorithm) => alg === undefined || algorithm === alg)
     if (algorithms.length === 0) return undefined

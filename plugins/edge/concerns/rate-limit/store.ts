@@ -75,7 +75,7 @@ export class SharedCounter implements Counter {
   readonly #local: LocalCounter
   readonly #onFallback: () => void
 
-  /** `counted` names the routes that count together; `local` counts while Redis does not answer. */
+  /** `counted` names the routes that count together; `local` counts while Redis does not respond. */
   constructor(link: RedisLink, counted: string, local: LocalCounter, onFallback: () => void) {
     this.#link = link
     this.#prefix = `jingwei:rl:${counted}:`

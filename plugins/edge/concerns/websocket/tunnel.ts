@@ -79,7 +79,7 @@ export class Tunnel {
         to.socket.once('drain', resume)
         this.#boundStall(to)
       }
-      // This side has responded to the gateway's close frame: the closing endpoint ends the connection.
+      // The side has responded to the gateway's close frame: the closing endpoint ends the connection.
       if (from.closeSent && to.frames.closed) from.socket.end()
     })
     if (socket.readableEnded) process.nextTick(onEnd)

@@ -114,7 +114,7 @@ export class CertificateFiles {
     }
     const paths = cert === key ? [cert] : [cert, key]
     const { intervalMs } = tlsFilesTiming
-    // If a file was deleted, `update` reports which one.
+    // On an error, such as a deleted file, `update` reports which file.
     this.#watches.push(watchFiles(paths, { intervalMs, onChange: take, onError: () => void take() }))
   }
 
