@@ -86,7 +86,7 @@ export class Upstreams {
     this.#clock.start()
     this.#transports.start()
     this.#locality.start(services.some((service) => service.prefersLocal))
-    if (attend) this.#discovery.attend?.()
+    if (attend) this.#discovery.startWriting?.()
     for (const service of services) {
       yield
       if (attend) {

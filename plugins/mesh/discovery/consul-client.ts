@@ -61,7 +61,7 @@ export class ConsulClient {
     group.add(who)
   }
 
-  answered(who: object, datacenter: string | undefined): void {
+  succeeded(who: object, datacenter: string | undefined): void {
     const fields = { url: shownUrl(this.#options.url), ...(datacenter && { datacenter }) }
     const [lost, denied] = [groupOf(this.#lost, datacenter), groupOf(this.#denied, datacenter)]
     if (lost.delete(who) && lost.size === 0) this.#log.info(fields, 'Consul available again')

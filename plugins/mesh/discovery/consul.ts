@@ -138,7 +138,7 @@ export class ConsulSource implements Restorable {
     }
     this.#failures = 0
     this.#restored = false
-    this.#client.answered(this, this.#query.datacenter)
+    this.#client.succeeded(this, this.#query.datacenter)
     if (skipped > 0) this.#warnOnce('Consul lists instances without a usable address or port; they are ignored')
     if (filtered)
       this.#warnOnce('Consul hides some instances from the token: it needs service:read and node:read for all of them')

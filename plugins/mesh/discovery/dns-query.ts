@@ -21,8 +21,8 @@ export interface Reply {
 }
 const packets = onFirstUse<typeof import('dns-packet')>('dns-packet')
 
-type Accept = (message: Buffer) => Reply | 'cut' | null
-type Finish = (error: Error | null, reply?: Reply | 'cut') => void
+type Accept = (message: Buffer) => Reply | 'truncated' | null
+type Finish = (error: Error | null, reply?: Reply | 'truncated') => void
 
 const TIMEOUT = 2000
 const ROUNDS = 2
@@ -72,7 +72,7 @@ async function askServer(name: string, type: RecordType, server: Server, signal:
       },
       signal
     )
-    if (reply === 'cut') return overTcp(server, packet, signal)
+    if (reply === 'truncated') return overTcp(server, packet, signal)
     // By default Consul truncates long responses without the TC flag, so repeat the query if the response is nearly
     // full.
     if (size > UDP_SIZE * 0.75) return overTcp(server, packet, signal).catch(() => reply)
@@ -103,23 +103,28 @@ function questionOf(name: string, type: RecordType, extended: boolean): Packet {
 }
 
 /** Parses a response; null if it is not for this query: it may be forged, so the wait for the true one continues. */
-function accept(message: Buffer, asked: Packet): Reply | 'cut' | null {
+function accept(message: Buffer, asked: Packet): Reply | 'truncated' | null {
   if (message.length < 12 || message.readUInt16BE(0) !== asked.id || (message[2] ?? 0) < 0x80) return null
-  const cut = ((message[2] ?? 0) & 0x02) !== 0
+  const truncated = ((message[2] ?? 0) & 0x02) !== 0
   let packet: DecodedPacket & { rcode?: string }
   try {
     packet = packets().decode(message)
   } catch {
-    return cut ? 'cut' : null
+    return truncated ? 'truncated' : null
   }
   const [question] = packet.questions ?? []
   const [ours] = asked.questions ?? []
   if (!question || !ours || question.type !== ours.type || bare(question.name) !== bare(ours.name)) return null
-  if (cut) return 'cut'
+  if (truncated) return 'truncated'
   return { code: packet.rcode ?? 'NOERROR', answers: packet.answers ?? [], additionals: packet.additionals ?? [] }
 }
 
-function overUdp({ host, port }: Server, message: Buffer, read: Accept, signal: AbortSignal): Promise<Reply | 'cut'> {
+function overUdp(
+  { host, port }: Server,
+  message: Buffer,
+  read: Accept,
+  signal: AbortSignal
+): Promise<Reply | 'truncated'> {
   return within(`${host}:${port} over UDP`, signal, (finish) => {
     const socket = dgram.createSocket(isIPv6(host) ? 'udp6' : 'udp4')
     socket.on('error', finish)
@@ -148,12 +153,16 @@ async function overTcp({ host, port }: Server, asked: Packet, signal: AbortSigna
     })
     return () => socket.destroy()
   })
-  if (reply === 'cut') throw new Error(`DNS server ${host}:${port} truncated its response over TCP`)
+  if (reply === 'truncated') throw new Error(`DNS server ${host}:${port} truncated its response over TCP`)
   return reply
 }
 
 /** Runs `begin` with a timeout; closes everything that it opened when it settles, times out or is aborted. */
-function within(what: string, signal: AbortSignal, begin: (finish: Finish) => () => void): Promise<Reply | 'cut'> {
+function within(
+  what: string,
+  signal: AbortSignal,
+  begin: (finish: Finish) => () => void
+): Promise<Reply | 'truncated'> {
   return new Promise((resolve, reject) => {
     let over = signal.aborted
     if (over) return reject(signal.reason)

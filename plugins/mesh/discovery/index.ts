@@ -15,8 +15,8 @@ import { staticSource } from './static.ts'
 
 export interface Discovery {
   source(service: ServiceConfig): Source
-  /** Called when the mesh serves calls, and is not only created to inspect a configuration. */
-  attend?(): void
+  /** Enables writing of the snapshot; not called by a process that only inspects a configuration. */
+  startWriting?(): void
   /** Closes every source that is still open, and the connection to Consul. */
   close(): Promise<void>
 }
@@ -67,7 +67,7 @@ export function createDiscovery(options: DiscoveryOptions, deps: MeshDeps): Disc
         }
       }
     },
-    attend: () => snapshot?.attend(),
+    startWriting: () => snapshot?.startWriting(),
     async close() {
       await Promise.all([...open].map((source) => source.close()))
       open.clear()

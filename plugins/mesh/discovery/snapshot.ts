@@ -94,7 +94,7 @@ export class Snapshot {
   }
 
   /** Enables writing; a process that only inspects the configuration does not change the file. */
-  attend(): void {
+  startWriting(): void {
     if (this.#writes) return
     this.#writes = true
     this.#writing = tryToWrite(this.#path).catch((error) => this.#failed(error))

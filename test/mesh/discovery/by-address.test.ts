@@ -48,7 +48,7 @@ t.test('Consul, its failover datacenters, and the snapshot', async (t) => {
   }
   const web = service('web', { consul: { service: 'web', passingOnly: true, failover: ['dc2'] } })
   const discovery = createDiscovery(options, recording().surroundings)
-  discovery.attend?.()
+  discovery.startWriting?.()
   const { until, sets } = watch(discovery.source(web))
   await until(['http://10.0.0.7'])
   t.match(sets.at(-1), [{ id: 'n1/web-1', weight: 1, tags: ['web-1', 'web-2'] }])

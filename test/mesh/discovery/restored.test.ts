@@ -18,7 +18,7 @@ t.test('only the same question is answered from the file, and it holds no secret
     const consul = { url, wait: 60_000, maxStale: 1000, ...options }
     const discovery = createDiscovery({ consul, snapshot: { path, maxAge: 60_000 } }, surroundings)
     const source = discovery.source(config)
-    if (answers) discovery.attend?.()
+    if (answers) discovery.startWriting?.()
     const { until, origins } = watch(source)
     if (answers) await until([origin(1), origin(2)])
     const seen = { origins: origins(), restored: source.status().restored ?? false }
@@ -48,7 +48,7 @@ t.test('instances from DNS are kept too, a static list is not', async (t) => {
   const dns = { host: '127.0.0.1', port: 81, srv: false, tls: false, minTtl: 0, maxTtl: 60_000 }
   const { surroundings } = recording()
   const discovery = createDiscovery({ snapshot: { path, maxAge: 60_000 } }, surroundings)
-  discovery.attend?.()
+  discovery.startWriting?.()
   const named = discovery.source(service('named', { dns }))
   watch(discovery.source(service('listed', { instances: ['http://127.0.0.1:82'] })))
   await watch(named).until(['http://127.0.0.1:81'])

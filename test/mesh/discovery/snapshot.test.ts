@@ -86,7 +86,7 @@ function life(path: string, wall: number, maxAge = 3_600_000) {
 t.test('a second life begins where the first ended', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 1_000_000)
-  first.snapshot.attend()
+  first.snapshot.startWriting()
   const [web, gone, silent] = [first.open('web'), first.open('gone'), first.open('silent')]
   t.match(web.status(), { confirmedAt: null })
   web.answer(1, 2)
@@ -101,7 +101,7 @@ t.test('a second life begins where the first ended', async (t) => {
   t.same(first.lines, [])
 
   const second = life(path, 1_060_000)
-  second.snapshot.attend()
+  second.snapshot.startWriting()
   const again = second.open('web')
   const [none, other, before] = [second.open('gone'), second.open('silent', 'another'), second.open('new')]
   t.same(again.sets, [[1, 2]], 'at once')
@@ -123,13 +123,13 @@ t.test('a second life begins where the first ended', async (t) => {
 t.test('what nobody confirms again grows old, over any number of lives', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
-  first.snapshot.attend()
+  first.snapshot.startWriting()
   first.open('web').answer(1)
   first.open('old').answer(2)
   await first.snapshot.close()
   for (const wall of [1_200_000, 2_400_000]) {
     const next = life(path, wall)
-    next.snapshot.attend()
+    next.snapshot.startWriting()
     const [web, old] = [next.open('web'), next.open('old')]
     t.equal(old.status().confirmedAt, 50_000 - wall)
     t.same(web.sets, [[1]])
@@ -156,7 +156,7 @@ t.test('what nobody confirms again grows old, over any number of lives', async (
 t.test('instances of another question are no answer to this one', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
-  first.snapshot.attend()
+  first.snapshot.startWriting()
   first.open('web', 'dc1').answer(1)
   await first.snapshot.close()
   t.same(life(path, 0).open('web', 'dc2').sets, [])
@@ -165,7 +165,7 @@ t.test('instances of another question are no answer to this one', async (t) => {
 t.test('without a change the file still stays young', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const { snapshot, open, clock } = life(path, 1000)
-  snapshot.attend()
+  snapshot.startWriting()
   const web = open('web')
   web.answer(1)
   await eventually(() => readEntries(path)?.[0]?.confirmedAt === 1000)
@@ -187,13 +187,13 @@ t.test('who only looks writes nothing', async (t) => {
 t.test('a life without one answer leaves the file as it was', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
-  first.snapshot.attend()
+  first.snapshot.startWriting()
   first.open('web').answer(1)
   first.open('other').answer(2)
   await first.snapshot.close()
   const before = readFileSync(path, 'utf8')
   const second = life(path, 9000)
-  second.snapshot.attend()
+  second.snapshot.startWriting()
   second.open('web')
   await second.snapshot.close()
   t.equal(readFileSync(path, 'utf8'), before)
@@ -202,7 +202,7 @@ t.test('a life without one answer leaves the file as it was', async (t) => {
 t.test('a broken file: told once, and replaced by the next whole one', async (t) => {
   const path = join(t.testdir({ snapshot: '{"half":' }), 'snapshot')
   const { snapshot, open, lines } = life(path, 0)
-  snapshot.attend()
+  snapshot.startWriting()
   const web = open('web')
   t.same(web.sets, [])
   t.match(lines, [{ level: 'warn', fields: { path, err: Error }, message: /cannot be used/ }])
@@ -216,7 +216,7 @@ t.test('a path that cannot be written: told at the start, once, and the end of i
   const folder = t.testdir({ taken: 'a file, not a folder' })
   const path = join(folder, 'taken', 'snapshot')
   const { snapshot, open, lines, failing } = life(path, 0)
-  snapshot.attend()
+  snapshot.startWriting()
   await eventually(() => lines.some(({ message }) => /cannot be written/.test(message)))
   t.equal(failing(), 1)
   const web = open('web')

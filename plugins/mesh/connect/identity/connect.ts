@@ -57,7 +57,7 @@ export class ConnectIdentity implements CredentialSource {
           take: (body) => {
             take(body)
             this.#renew()
-            this.#answered(what)
+            this.#succeeded(what)
           },
           failed: (error) => this.#failed(what, error)
         },
@@ -115,7 +115,7 @@ export class ConnectIdentity implements CredentialSource {
     for (const then of this.#waiting.splice(0)) then()
   }
 
-  #answered(what: string): void {
+  #succeeded(what: string): void {
     if (!this.#errors.delete(what)) return
     this.#deps.log.info({ identity: this.#name }, `Consul Connect: ${what} available again`)
   }
