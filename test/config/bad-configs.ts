@@ -978,9 +978,9 @@ edge:
     faults: [
       '5:9: edge.cors.origin[0]: an origin has a scheme: write "https://app.example.com"',
       '6:9: edge.cors.origin[1]: an origin has no path: write "https://app.example.com"',
-      '7:9: edge.cors.origin[2]: browsers send "https://app.example.com": write it so',
-      '8:9: edge.cors.origin[3]: browsers send "https://app.example.com": write it so',
-      '9:9: edge.cors.origin[4]: browsers send "https://xn--mnchen-3ya.example": write it so',
+      '7:9: edge.cors.origin[2]: browsers send "https://app.example.com": write that',
+      '8:9: edge.cors.origin[3]: browsers send "https://app.example.com": write that',
+      '9:9: edge.cors.origin[4]: browsers send "https://xn--mnchen-3ya.example": write that',
       '10:9: edge.cors.origin[5]: "*example.com" would allow hosts of others, such as evilexample.com: write "*.example.com"',
       '11:9: edge.cors.origin[6]: "*" would allow hosts of anybody: write "*" for all origins',
       '12:9: edge.cors.origin[7]: a "*" may stand once, in the first label of the host, or for the port',
