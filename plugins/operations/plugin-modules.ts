@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { registerHooks } from 'node:module'
+import { extname } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import type { Key } from '../../config/concern.ts'
@@ -56,7 +57,7 @@ export async function importPlugin(
   configFile: string
 ): Promise<PluginModule> {
   const digest = path === undefined ? null : await digestOf(path).catch(() => null)
-  const module = await inTime(path !== undefined ? import(pathToFileURL(path).href) : fromPackage(name!, configFile))
+  const module = await inTime(path !== undefined ? fromPath(path) : fromPackage(name!, configFile))
   const before = path === undefined ? undefined : loaded.get(path)
   if (path !== undefined && digest !== null && before === undefined) loaded.set(path, digest)
   const hasChanged = digest !== null && before !== undefined && before !== digest
@@ -69,6 +70,29 @@ export async function importPlugin(
   if (fault !== null) throw new Error(fault)
   const declared = routeConfig ?? (found as { routeConfig?: unknown }).routeConfig
   return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared, hasChanged }
+}
+
+/** Entry of the package for plugins. */
+const helpers = 'jingwei/plugin'
+const ownHelpers = new URL(`../plugin-api${extname(import.meta.filename)}`, import.meta.url).href
+
+/** Imports a file. Where it cannot find the package, as beside a checkout, `jingwei/plugin` is that of this gateway. */
+async function fromPath(path: string): Promise<unknown> {
+  const hooks = registerHooks({
+    resolve(specifier, context, next) {
+      if (specifier !== helpers) return next(specifier, context)
+      try {
+        return next(specifier, context)
+      } catch {
+        return next(ownHelpers, context)
+      }
+    }
+  })
+  try {
+    return await import(pathToFileURL(path).href)
+  } finally {
+    hooks.deregister()
+  }
 }
 
 /** Imports a package, resolved from the configuration's folder, else from the gateway. */
