@@ -19,7 +19,7 @@ interface Held {
   trailers: IncomingHttpHeaders | null
 }
 
-/** One of the concurrent attempts: to the layers below a call of its own, which ends when another one wins. */
+/** A concurrent attempt: to the layers below a call of its own, which ends when another one wins. */
 class HedgedAttempt extends Call {
   held: Held | null = null
   /** Counted among the retries in flight. */
