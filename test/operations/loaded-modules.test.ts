@@ -1,3 +1,4 @@
+// slow: starts a command for each case
 // Packages that a command loads. Each costs memory and start time, whether or not the configuration needs it.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

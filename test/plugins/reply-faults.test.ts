@@ -1,3 +1,5 @@
+// slow: takes about 17 s
+// Responses of plugins that HTTP cannot carry, in a running gateway: each fails alone, over every protocol.
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import type { Line } from '../helpers/plugins.ts'

@@ -1,3 +1,5 @@
+// slow: takes about 17 s
+// Streams of `onSend` hooks that fail, in a running gateway: their response fails, and nothing else does.
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { folder, gatewayProcess, service } from '../helpers/plugins.ts'
