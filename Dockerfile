@@ -25,4 +25,4 @@ USER node
 EXPOSE 8080 8081
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.ADMIN_PORT || 8081) + '/health/live').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "--disable-sigusr1", "dist/app.js", "-c", "dist/config/examples/cluster.yaml"]
+CMD ["node", "--disable-sigusr1", "dist/plugins/bin.js", "-c", "dist/config/examples/cluster.yaml"]

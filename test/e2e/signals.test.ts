@@ -48,7 +48,7 @@ t.test('no inspector from the first moment on, by npm or in the image', async (t
   // Until app.ts has loaded, only Node's own option keeps SIGUSR1 from opening it.
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
   t.equal(scripts.start, 'exec node --disable-sigusr1 app.ts')
-  t.match(readFileSync(join(root, 'Dockerfile'), 'utf8'), /CMD \["node", "--disable-sigusr1", "dist\/app.js"/)
+  t.match(readFileSync(join(root, 'Dockerfile'), 'utf8'), /CMD \["node", "--disable-sigusr1", "dist\/plugins\/bin.js"/)
 })
 
 t.test('a signal to the shell that npm has begun reaches the gateway', async (t) => {
