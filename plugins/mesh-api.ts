@@ -49,7 +49,7 @@ export interface MeshSettings {
 
 const keys = { edge: [], mesh: meshKeys }
 
-/** Sections of a configuration file about clients, which the mesh ignores. */
+/** Empty values of the sections about clients, which a mesh does not have. */
 const withoutEdge = { listeners: [], edge: {}, routes: [], plugins: [], consumers: [] }
 
 /** Returns a place without a position, since there is no file; it only distinguishes keys from indexes. */
