@@ -191,7 +191,7 @@ class StreamSending extends StreamedBody {
         .on('data', (chunk: Buffer | string) => this.#take(chunk))
         .once('end', () => this.finish())
         .once('close', () => this.over || this.fail(new errors.RequestAbortedError()))
-        .resume() // it may be paused
+        .resume() // the body may be paused
     }
   }
 
