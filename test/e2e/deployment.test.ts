@@ -305,6 +305,10 @@ t.test('the image has all that it runs, and nothing of it needs a development de
   })
   t.teardown(gateway.stop)
   t.match(await check(), { code: 0 }, 'and passes once the gateway does')
+
+  const [, service] = named('orders').command!
+  const help = await runToEnd(process.execPath, [service!, '--nonsense'], { cwd: folder, env })
+  t.match(help, { code: 1, stderr: /Unknown option '--nonsense'/ }, 'the example service is in the image, too')
 })
 
 t.test('the example services start with the commands of compose', async (t) => {
