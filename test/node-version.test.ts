@@ -1,5 +1,5 @@
 /** The step before each npm script, on machines with an older Node. */
-import { cpSync, utimesSync } from 'node:fs'
+import { cpSync, readFileSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -34,4 +34,15 @@ t.test('an older Node, and none of the packages', async (t) => {
 
 t.test('a newer one suffices', async (t) => {
   t.strictSame(await deps(t, '24.0.0'), { code: 0, stdout: '', stderr: '' })
+})
+
+t.test('the command says which Node it needs', async (t) => {
+  const versions = '{ ...process.versions, node: "20.20.2" }'
+  const pretend = `data:text/javascript,Object.defineProperty(process, "versions", { value: ${versions} })`
+  const bin = join(import.meta.dirname, '../plugins/bin.ts')
+  const { code, stdout, stderr } = await runToEnd(process.execPath, ['--import', pretend, bin, '--version'])
+  t.strictSame({ code, stdout }, { code: 1, stdout: '' })
+  t.match(stderr, /^jingwei needs Node 24\.2 or newer; this is v[\d.]+, \//)
+  const { engines } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8'))
+  t.equal(engines.node, '>=24.2', 'as package.json has it')
 })
