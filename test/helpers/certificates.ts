@@ -1,4 +1,4 @@
-/** Certificates made for a test by openssl: authorities, and what they sign. */
+/** Certificates made for a test by openssl: authorities, and the certificates that they sign. */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -13,10 +13,10 @@ export interface Issued {
 }
 
 export interface IssueOptions {
-  /** In openssl's words: `DNS:orders.internal,IP:127.0.0.1`. */
+  /** Subject alternative names in openssl's notation: `DNS:orders.internal,IP:127.0.0.1`. */
   san?: string
   cn?: string
-  /** -1: it expired yesterday. */
+  /** Days of validity; -1: expired yesterday. */
   days?: number
 }
 
@@ -29,7 +29,7 @@ export interface Authority {
 const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
 const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe' })
 
-/** A folder that goes with the test. */
+/** Makes a folder that is removed when the test ends. */
 export function folderFor(t: Test): string {
   const folder = mkdtempSync(join(tmpdir(), 'jingwei-tls-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 
 const folder = resolve(import.meta.dirname, '../../.cache/compile')
-/** Tests import files from temporary folders, whose entries are of no use later. */
+/** Tests import files from temporary folders, whose cache entries are never read again. */
 const mostFiles = 30_000
 
 /** Returns the variable that switches the cache on; none for coverage, which is less precise for code from a cache. */

@@ -11,7 +11,7 @@ interface Entry {
   Checks: { CheckID: string; Status: string }[]
 }
 
-t.test('a registered service is in the health answer, its check can be set, and it goes', async (t) => {
+t.test('a registered service is in the health response, its check can be set, deregistering removes it', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   await consul.register({
@@ -33,7 +33,7 @@ t.test('a registered service is in the health answer, its check can be set, and 
   t.strictSame(await health(), [])
 })
 
-t.test('in memory, it comes back empty on the same ports', async (t) => {
+t.test('in memory: a restart on the same ports has no data', async (t) => {
   const first = await startConsul()
   t.teardown(first.stop)
   await first.register({ name: 'orders', port: 4001 })
@@ -45,7 +45,7 @@ t.test('in memory, it comes back empty on the same ports', async (t) => {
   t.strictSame((await second.api('GET', '/v1/health/service/orders')).body, [])
 })
 
-t.test('with a data folder, it comes back with what it knew', async (t) => {
+t.test('with a data folder: a restart has the data of before', async (t) => {
   const dataDir = await mkdtemp(join(tmpdir(), 'jingwei-consul-data-'))
   t.teardown(() => rm(dataDir, { recursive: true, force: true }))
   const first = await startConsul({ dataDir })
@@ -59,7 +59,7 @@ t.test('with a data folder, it comes back with what it knew', async (t) => {
   t.match((await second.api('GET', '/v1/health/service/orders')).body, [{ Service: { Port: 4001 } }])
 })
 
-t.test('with access control, a token may do what its rules say', async (t) => {
+t.test('with access control: a token has the rights of its rules', async (t) => {
   const consul = await startConsul({ acl: true })
   t.teardown(consul.stop)
   await consul.register({ name: 'orders', port: 4001 })

@@ -1,4 +1,4 @@
-// A real Consul on loopback: one server, ready for use when it is handed over.
+// A real Consul on loopback: one server, ready when it is returned.
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -16,9 +16,9 @@ export interface ConsulPorts {
 }
 
 export interface ConsulOptions {
-  /** Ports of an agent that ran before, to start another in its place. */
+  /** Ports of an agent that ran before, to replace it. */
   ports?: ConsulPorts
-  /** Keeps its data here, so that they outlive it; without, they are in memory. */
+  /** Data folder, which outlives the process; by default data are in memory. */
   dataDir?: string
   /** Denies by default; `masterToken` may do everything. */
   acl?: boolean
@@ -37,7 +37,7 @@ export interface ServiceRegistration {
   tags?: string[]
   meta?: Record<string, string>
   weights?: { passing: number; warning: number }
-  /** In Consul's own words, such as `{ TTL: '10m', Status: 'passing' }`; its id is `service:<id>` unless given. */
+  /** In Consul's format, such as `{ TTL: '10m', Status: 'passing' }`; its id is `service:<id>` unless given. */
   check?: object
 }
 
@@ -58,16 +58,16 @@ export interface Consul {
   masterToken?: string
   /** Resolves when the catalog has the instance. */
   register(service: ServiceRegistration): Promise<void>
-  /** Resolves when the catalog has forgotten it. */
+  /** Resolves when the catalog no longer lists the instance. */
   deregister(id: string): Promise<void>
   /** Sets a TTL check. */
   setCheck(checkId: string, status: 'passing' | 'warning' | 'critical', output?: string): Promise<void>
-  /** Makes a token that the given rules (HCL) bound. */
+  /** Creates a token with the given rules (HCL). */
   createToken(rules: string): Promise<string>
   api(method: string, path: string, body?: unknown, token?: string): Promise<ConsulAnswer>
-  /** As a crash; resolves when it has ended. Its data stay. */
+  /** Kills the process, as a crash would; resolves when it has ended. Its data stay. */
   kill(signal?: NodeJS.Signals): Promise<void>
-  /** Sends a signal only, such as SIGSTOP and SIGCONT. */
+  /** Sends a signal without waiting, such as SIGSTOP and SIGCONT. */
   signal(signal: NodeJS.Signals): void
   output(): string
   stop(): Promise<void>
@@ -75,7 +75,7 @@ export interface Consul {
 
 export async function startConsul(options: ConsulOptions = {}): Promise<Consul> {
   let wanted = options
-  // A free port may be gone by the time that Consul asks for it; one that it had before, for a while.
+  // A free port may be taken before Consul binds it; a former port of its own, for a while.
   for (let tries = options.ports ? 20 : 3; ; tries--) {
     try {
       return await startOnce(wanted)
@@ -203,7 +203,7 @@ function agentConfig(
     server: true,
     bind_addr: '127.0.0.1',
     client_addr: '127.0.0.1',
-    // -dev elects itself; a server that keeps its data has to be told
+    // -dev elects itself; a server with a data folder needs -bootstrap-expect
     ...(options.dataDir === undefined ? {} : { data_dir: options.dataDir, bootstrap_expect: 1 }),
     ports: {
       http: ports.http,

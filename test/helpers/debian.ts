@@ -30,7 +30,7 @@ export interface Wanted {
 const second = 1000
 const listsStayFresh = 3600 * second
 
-/** `prove` sees the unpacked folder before it gets its name: what has the name, works. */
+/** `prove` checks the unpacked folder before it gets its final name: a folder with that name works. */
 export async function unpackDebian(
   cache: string,
   wanted: Wanted,
@@ -89,7 +89,7 @@ export function run(command: string, args: string[], options: { timeout: number;
   })
 }
 
-/** The kernel frees this lock when its holder dies, however it dies. */
+/** The kernel releases this lock when its holder ends, also after a crash. */
 export function lock(file: string): Promise<() => void> {
   return new Promise((resolve, reject) => {
     const holder = spawn('flock', ['--wait', '900', file, 'sh', '-c', 'echo locked; cat'], {
@@ -165,7 +165,7 @@ async function download(config: string, work: string, wanted: Wanted): Promise<s
   return debs.filter((file) => !/^libc(6|-bin)_/.test(file)).map((file) => join(archives, file))
 }
 
-/** The machine's own sources, as far as they are Debian's archives; for another suite, its main mirror with that suite. */
+/** The machine's apt sources that are Debian archives; for another suite, its main mirror with that suite. */
 async function debianSources(suite?: string): Promise<{ list: string[]; stanzas: string[] }> {
   const list: string[] = []
   const stanzas: string[] = []
@@ -183,7 +183,7 @@ async function debianSources(suite?: string): Promise<{ list: string[]; stanzas:
   return { list, stanzas }
 }
 
-/** A path that ends in /debian, or, unless another suite is wanted, /debian-security; `.list` ends a file of mirrors. */
+/** A path that ends in /debian or, without another suite, /debian-security; `.list` ends a file of mirrors. */
 function isDebian(uri: string, suite?: string): boolean {
   return (suite ? /\/debian(\.list)?\/?$/ : /\/debian(-security)?(\.list)?\/?$/).test(uri)
 }
@@ -212,7 +212,7 @@ export function fromStanzas(text: string, suite?: string): string[] {
   })
 }
 
-/** Absolute links of a package would lead out of the folder that it was unpacked into. */
+/** Makes the absolute links of a package relative: they would point outside the folder that it was unpacked into. */
 async function relink(root: string, folder: string): Promise<void> {
   for (const name of await readdir(join(root, folder)).catch(() => [])) {
     const path = join(root, folder, name)

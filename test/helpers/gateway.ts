@@ -1,4 +1,4 @@
-// A whole gateway on a free port, services to put behind it, and a client that shows every byte.
+// A whole gateway on a free port, services behind it, and a client that shows every byte.
 import type { IncomingMessage, RequestListener } from 'node:http'
 import http from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -25,9 +25,9 @@ export interface RunningGateway {
 }
 
 export interface GatewayOptions {
-  /** Keeps what is logged in `log`. */
+  /** Collects log lines in `log`. */
   log?: boolean
-  /** Address to listen on; loopback of IPv4 unless said. */
+  /** Address to listen on; IPv4 loopback by default. */
   host?: string
   /** Called before the server is ready: for hooks that a user's plugin would add. */
   before?: (server: FastifyInstance) => void
@@ -53,7 +53,7 @@ export async function startWith(parsed: Config, options: GatewayOptions = {}): P
   return { url: `${scheme}://127.0.0.1:${port}`, port, server, log, close: () => server.close() }
 }
 
-/** A gateway before one service, that ends with the test. */
+/** A gateway in front of one service; closed when the test ends. */
 export async function gatewayBefore(t: Test, url: string, more: object = {}, options: GatewayOptions = {}) {
   const services = { any: { instances: [url] } }
   const routes = [{ name: 'all', match: { path: '/' }, service: 'any' }]
@@ -62,7 +62,7 @@ export async function gatewayBefore(t: Test, url: string, more: object = {}, opt
   return started
 }
 
-/** As `build` makes it, but for where the log goes. */
+/** As `build`, with another destination of the log. */
 function logged(config: Config, lines: Record<string, unknown>[]): FastifyInstance {
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -72,7 +72,7 @@ function logged(config: Config, lines: Record<string, unknown>[]): FastifyInstan
   })
   const loggerInstance = pino({ level: 'info', serializers }, stream)
   const server = Fastify({ ...(serverOptions(config) as object), loggerInstance }) as unknown as FastifyInstance
-  // fp() marks the function that it is given: not the one that others embed.
+  // fp() marks the function that it gets: the wrapper, not the exported gateway.
   server.register(
     fp((fastify: FastifyInstance, options: Config) => gateway(fastify, options)),
     config
@@ -86,14 +86,14 @@ export interface RunningService {
   close: () => Promise<void>
 }
 
-/** An HTTP service; what it is asked goes to `handler`. */
+/** An HTTP service; `handler` gets its requests. */
 export async function startService(handler: RequestListener): Promise<RunningService> {
   const server = http.createServer(handler)
   server.requestTimeout = 0
   return listening(server, () => server.closeAllConnections())
 }
 
-/** A service that speaks in bytes: `handler` gets each connection. */
+/** A TCP service: `handler` gets each connection. */
 export async function startRawService(handler: (socket: Socket) => void): Promise<RunningService> {
   const sockets = new Set<Socket>()
   const server = net.createServer((socket) => {
@@ -107,7 +107,7 @@ export async function startRawService(handler: (socket: Socket) => void): Promis
   })
 }
 
-/** Answers one request after the other, each once its head is in, with these bytes; the last ones again and again. */
+/** Responds with these bytes, in order, each after a whole header section; the last ones repeat. */
 export function answering(...responses: string[]): (socket: Socket) => void {
   let answered = 0
   return (socket) => {
@@ -141,7 +141,7 @@ export interface Seen {
   body: string
 }
 
-/** A service that answers with what it was asked. */
+/** A service that responds with the request that it received. */
 export function startEcho(): Promise<RunningService> {
   return startService((request, response) => {
     const chunks: Buffer[] = []
@@ -156,16 +156,16 @@ export function startEcho(): Promise<RunningService> {
 
 export interface Client {
   socket: Socket
-  /** All that came, one character a byte. */
+  /** All received bytes, one character a byte. */
   received: () => string
   send: (text: string | Buffer) => void
-  /** Resolves when what came has all of this. */
+  /** Resolves when the received text contains all of these parts. */
   until: (...parts: string[]) => Promise<string>
-  /** Resolves with all that came when the connection is closed; `reset` tells how. */
+  /** Resolves with all received bytes when the connection is closed; `reset`: by a reset. */
   closed: Promise<{ text: string; reset: boolean }>
 }
 
-/** A client that sends and shows bytes. */
+/** A TCP client that sends and shows bytes. */
 export function connect(port: number, first?: string | Buffer): Client {
   let text = ''
   let over = false
@@ -195,18 +195,18 @@ export function connect(port: number, first?: string | Buffer): Client {
   return { socket, received: () => text, send, until, closed }
 }
 
-/** Sends bytes and returns all that comes until the other side closes. */
+/** Sends bytes and returns all bytes received until the peer closes. */
 export async function raw(port: number, bytes: string | Buffer): Promise<string> {
   return (await connect(port, bytes).closed).text
 }
 
-/** One request with `Connection: close`; head and body of the answer, unchunked only by Content-Length. */
+/** Sends one request with `Connection: close`; returns status, headers and the body without its chunk framing. */
 export async function get(port: number, target: string, headers: string[] = [], method = 'GET') {
   const lines = [`${method} ${target} HTTP/1.1`, ...(headers.some((h) => /^host:/i.test(h)) ? [] : ['Host: h'])]
   return parse(await raw(port, `${[...lines, ...headers, 'Connection: close'].join('\r\n')}\r\n\r\n`))
 }
 
-/** As `get`, for an echo's answer. */
+/** As `get`, for the response of an echo service. */
 export async function ask(port: number, target: string, headers: string[] = [], method = 'GET'): Promise<Seen> {
   const { status, body } = await get(port, target, headers, method)
   if (status !== 200) throw new Error(`${method} ${target}: ${status} ${body}`)

@@ -16,7 +16,7 @@ frontend in
   http-request return status 200 content-type text/plain string hello
 `
 
-t.test('it checks a configuration and serves it', async (t) => {
+t.test('HAProxy checks a configuration and serves it', async (t) => {
   const folder = t.testdir({})
   const configFile = join(folder, 'haproxy.cfg')
   await writeFile(configFile, config)
@@ -31,7 +31,7 @@ t.test('it checks a configuration and serves it', async (t) => {
   await t.rejects(fetch(url))
 })
 
-t.test('it refuses a configuration with a fault, and says where', async (t) => {
+t.test('HAProxy refuses a configuration with a fault, and names the line', async (t) => {
   const configFile = join(t.testdir({ 'haproxy.cfg': `${config}\n  nonsense here\n` }), 'haproxy.cfg')
   const checked = await haproxyCheck(configFile, { PORT: '1' })
   t.not(checked.code, 0)

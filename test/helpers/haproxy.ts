@@ -19,7 +19,7 @@ export async function startHaproxy(options: HaproxyOptions): Promise<Haproxy> {
   const { path, env } = await tool('haproxy')
   const running = await start({
     command: path,
-    // With a master process it says when its worker serves; both stay in the foreground.
+    // A master process reports when its worker serves; both stay in the foreground.
     args: ['-W', '-db', '-f', options.configFile],
     env: { ...env, ...options.env },
     name: 'haproxy',

@@ -1,4 +1,4 @@
-// A gateway with several listeners, and clients that ask it over HTTP/1.1, HTTP/2 and WebSocket.
+// A gateway with several listeners, and clients for HTTP/1.1, HTTP/2 and WebSocket.
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import http from 'node:http'
@@ -27,13 +27,13 @@ export async function service(t: Test): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** A plugin that tells the listener, and what Fastify believes of the client. */
+/** A plugin that reports the listener and Fastify's view of the client in a response header. */
 const teller = `
 export default async (fastify) => {
   fastify.addHook('onRequest', async (request, reply) => {
     const { listener, ip, ips, host, protocol, trusted } = request
-    request.raw.headers['x-told'] = 'no'
-    reply.header('x-told', JSON.stringify({ listener, ip, ips, host, protocol, trusted }))
+    request.raw.headers['x-client-view'] = 'no'
+    reply.header('x-client-view', JSON.stringify({ listener, ip, ips, host, protocol, trusted }))
   })
 }
 export const fp = true
@@ -96,7 +96,7 @@ export async function ask2(port: number, ca: string, headers: http2.OutgoingHttp
   }
 }
 
-/** Sends a handshake; returns the head of the response. */
+/** Sends a handshake; returns the header section of the response. */
 export async function shake(port: number, headers: Record<string, string>): Promise<http.IncomingHttpHeaders> {
   const request = http.request({
     host: '127.0.0.1',
@@ -116,5 +116,6 @@ export async function shake(port: number, headers: Record<string, string>): Prom
   return response.headers
 }
 
-export const told = ({ headers }: Answer) => JSON.parse(headers['x-told'] as string) as Record<string, unknown>
+export const clientView = ({ headers }: Answer) =>
+  JSON.parse(headers['x-client-view'] as string) as Record<string, unknown>
 export const seen = ({ text }: Answer) => JSON.parse(text) as http.IncomingHttpHeaders

@@ -25,7 +25,7 @@ export async function listen(t: Test, config: Config): Promise<Gateway> {
   return { url, server }
 }
 
-/** A service that answers with what the listener says; its origin. */
+/** Starts a service with this listener; returns its origin. */
 export async function service(t: Test, listener: RequestListener): Promise<string> {
   const server = createServer(listener)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

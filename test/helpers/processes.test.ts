@@ -14,7 +14,7 @@ async function isAlive(pid: number): Promise<boolean> {
   return stat !== '' && !/\) Z /.test(stat)
 }
 
-t.test('it waits until the child says that it is ready', async (t) => {
+t.test('start() waits until the child is ready', async (t) => {
   const child = await start({
     command: node,
     args: ['-e', 'setTimeout(() => console.log("rea" + "dy"), 50); setTimeout(() => {}, 60000)'],

@@ -13,9 +13,9 @@ export interface StartOptions {
   cwd?: string
   /** Name in error messages. */
   name?: string
-  /** Text in its output, or a question asked until it says true (a throw counts as no). */
+  /** Text in its output, or a function that is polled until it returns true (a throw counts as false). */
   ready: RegExp | ((output: string) => boolean | Promise<boolean>)
-  /** Milliseconds until readiness is given up. */
+  /** Milliseconds until the start counts as failed. */
   timeout?: number
 }
 
@@ -86,7 +86,7 @@ export async function start(options: StartOptions): Promise<Running> {
   for (;;) {
     if (ended) throw new Error(`${name} ${ended.message} before it was ready:\n${output}`)
     if (await Promise.try(isReady, output).catch(() => false)) {
-      // Something else may have answered on a port that the child failed to get.
+      // Another process may have responded on a port that the child failed to bind.
       if (!ended) return running
       continue
     }
@@ -98,7 +98,7 @@ export async function start(options: StartOptions): Promise<Running> {
   }
 }
 
-/** Runs a command to its end, with a time limit; a failure is an answer, not an error. */
+/** Runs a command to its end, with a time limit; a failure is a result, not an error. */
 export async function runToEnd(
   command: string,
   args: string[],
@@ -122,7 +122,7 @@ export async function runToEnd(
   return { code, ...text }
 }
 
-/** Asks until the answer is true; a throw counts as no. */
+/** Polls until the result is true; a throw counts as false. */
 export async function waitFor(
   what: string,
   question: () => boolean | Promise<boolean>,

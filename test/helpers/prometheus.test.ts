@@ -3,7 +3,7 @@ import t from 'tap'
 import { freePort, waitFor } from './processes.ts'
 import { promtool, startPrometheus } from './prometheus.ts'
 
-t.test('it scrapes and answers a query', async (t) => {
+t.test('Prometheus scrapes a target and answers a query', async (t) => {
   const port = await freePort()
   const config = `
 global: { scrape_interval: 200ms }
@@ -16,7 +16,7 @@ scrape_configs: [{ job_name: self, static_configs: [{ targets: ['127.0.0.1:${por
   await t.rejects(prometheus.query('up('), /parse error/)
 })
 
-t.test('promtool judges metrics', async (t) => {
+t.test('promtool checks metrics', async (t) => {
   const good = '# HELP cats_total Cats.\n# TYPE cats_total counter\ncats_total 1\n'
   t.match(await promtool(['check', 'metrics'], good), { code: 0, stdout: '', stderr: '' })
   const bad = await promtool(['check', 'metrics'], good.replaceAll('cats_total', 'cats'))

@@ -20,7 +20,7 @@ export interface Sample {
 
 export interface PrometheusOptions {
   configFile?: string
-  /** The text of a configuration, instead of a file. */
+  /** Text of a configuration instead of a file. */
   config?: string
   port?: number
 }

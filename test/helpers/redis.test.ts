@@ -2,7 +2,7 @@
 import t from 'tap'
 import { ask, startRedis } from './redis.ts'
 
-t.test('it answers PING, hangs while paused, and is gone when stopped', async (t) => {
+t.test('Redis answers PING, hangs while suspended, and refuses connections when stopped', async (t) => {
   const redis = await startRedis()
   t.teardown(redis.stop)
   t.equal(await ask(redis.port, 'PING'), '+PONG')

@@ -1,4 +1,4 @@
-// A real Redis on loopback that keeps nothing.
+// A real Redis on loopback without persistence.
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { freePort, start } from './processes.ts'
@@ -7,7 +7,7 @@ import { tool } from './tools.ts'
 export interface Redis {
   url: string
   port: number
-  /** Stops Redis as if it hung: it stays connected and answers nothing. */
+  /** Suspends Redis: connections stay open and get no reply. */
   pause(): void
   resume(): void
   stop(): Promise<void>
@@ -30,13 +30,13 @@ export async function startRedis(options: { port?: number } = {}): Promise<Redis
     pause: () => running.kill('SIGSTOP'),
     resume: () => running.kill('SIGCONT'),
     async stop() {
-      running.kill('SIGCONT') // a paused process would not see that it is asked to end
+      running.kill('SIGCONT') // a suspended process would not handle SIGTERM
       await running.stop()
     }
   }
 }
 
-/** The first line of the answer to an inline command. */
+/** Returns the first line of the reply to an inline command. */
 export async function ask(port: number, command: string): Promise<string> {
   const socket = connect(port, '127.0.0.1')
   try {

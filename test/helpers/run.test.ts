@@ -4,7 +4,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { runToEnd } from './processes.ts'
 
-/** Runs the runner on test files of its own, as if nobody were testing the runner. */
+/** Runs the runner on test files of its own, without the environment of the outer run. */
 async function run(t: Test, files: Record<string, string>) {
   const folder = t.testdir({
     'package.json': JSON.stringify({
@@ -28,7 +28,7 @@ async function run(t: Test, files: Record<string, string>) {
   return { ...ran, last: ran.stdout.trimEnd().split('\n').at(-1) }
 }
 
-t.test('leaves are counted, subtests are not', async (t) => {
+t.test('assertions are counted, subtests are not', async (t) => {
   const { code, last } = await run(t, {
     'a.test.ts': `import t from 'tap'
 t.test('outer', async (t) => { t.ok(true); t.test('inner', async (t) => { t.ok(true) }) })

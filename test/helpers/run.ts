@@ -9,7 +9,7 @@ import { ecosystemPackages } from './packages.ts'
 import { tallyOf } from './tally.ts'
 import { testTools, tool } from './tools.ts'
 
-// Fetching here rather than in the first test that asks keeps it out of that test's time limit.
+// Fetched here, so that the download does not count against a test's time limit.
 for (const name of testTools) {
   await tool(name).catch((error: Error) => console.error(`Tests that need ${name} will fail: ${error.message}`))
 }

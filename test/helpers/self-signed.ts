@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 
-/** Files with a certificate for `localhost` and 127.0.0.1, and its key; they go when the test ends. */
+/** Files with a certificate for `localhost` and 127.0.0.1, and its key; removed when the test ends. */
 export function selfSigned(t: Test): { cert: string; key: string } {
   const folder = t.testdir({})
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]

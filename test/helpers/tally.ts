@@ -1,4 +1,4 @@
-// Counts what a test run did, from its TAP, and tells it a line per file, failures with what is known of them.
+// Counts the results of a test run from its TAP, and prints a line per file and the details of each failure.
 
 import { dump } from 'js-yaml'
 import type { Result } from 'tap-parser'
@@ -8,7 +8,7 @@ export class Tally {
   passed = 0
   failed = 0
   skipped = 0
-  /** Told with the file that they are in. */
+  /** Called with the results of each file. */
   readonly notes: string[] = []
 
   get line(): string {
@@ -68,7 +68,7 @@ export function talliesOf(ended: (file: string, tally: Tally, tookMs: number) =>
   return { parser, rest }
 }
 
-/** Counts the leaves: the closing line of a subtest repeats what its own lines said. */
+/** Counts leaf assertions only: the closing line of a subtest repeats their results. */
 function follow(parser: Parser, tally: Tally, path: string[], closed?: (tally: Tally, result: Result) => void): void {
   let child: Tally | undefined
   parser.on('child', (subtest: Parser) => {

@@ -102,12 +102,12 @@ async function find(name: ToolName): Promise<Tool> {
   return { path: join(root, entry.binary), env: await environment(root) }
 }
 
-/** A binary that lacks a library says so now rather than in the middle of a test. */
+/** Runs the binary, so that a missing library is reported here rather than within a test. */
 async function prove(root: string, entry: Entry): Promise<void> {
   const env = await environment(root)
   const sets = Object.entries(env).flatMap(([key, value]) => (value === process.env[key] ? [] : [`${key}=${value}`]))
   await run('env', [...sets, join(root, entry.binary), entry.version], { timeout: 30_000 }).catch((error: Error) => {
-    // wrk tells its version and ends with 1
+    // wrk prints its version and ends with 1
     if (/error while loading|No such file|not found|ended with (12[67]|SIG)/.test(error.message)) throw error
   })
 }

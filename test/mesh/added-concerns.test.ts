@@ -1,4 +1,4 @@
-/** Concerns that users add to the mesh: their layers are called once for each chain, and their faults end their own calls. */
+/** Concerns that users add to the mesh: a layer is called once for each chain, and its faults fail its own calls. */
 import type { Test } from 'tap'
 import t from 'tap'
 import { ForwardingHandler } from '../../plugins/mesh/core/handlers/forwarding-handler.ts'
@@ -33,7 +33,7 @@ async function meshWith(t: Test, log?: Logger) {
   return meshOf(t, [service('orders', [url]), service('other', [url])], log && { log })
 }
 
-t.test('a layer is called once for each chain, whoever looks at the chain and calls through it', async (t) => {
+t.test('a layer is called once for each chain, for any number of explanations and calls', async (t) => {
   const mesh = await meshWith(t)
   const built: string[] = []
   mesh.add({
@@ -69,7 +69,7 @@ t.test('the chain of each share of a split is explained', async (t) => {
   t.strictSame(chains, [false, true])
 })
 
-t.test('a layer that throws is logged once, and fails the calls of its chain alone', async (t) => {
+t.test('a layer that throws is logged once, and fails only the calls of its chain', async (t) => {
   const { lines, log } = logStub()
   const mesh = await meshWith(t, log)
   let built = 0
@@ -94,7 +94,7 @@ t.test('a layer that throws is logged once, and fails the calls of its chain alo
   t.match(lines[0], { fields: { interceptor: 'bad', service: 'orders' }, message: /bad failed in layer: bad policy/ })
 })
 
-t.test('what the interceptor of a concern throws ends its own call, and names the concern', async (t) => {
+t.test('an exception of a concern’s interceptor fails its own call, and names the concern', async (t) => {
   class ThrowingAtStart extends ForwardingHandler {
     override onResponseStart(): void {
       throw new Error('a fault in onResponseStart')

@@ -1,4 +1,4 @@
-/** Everything at once: whatever happens to a call, it ends once, and every count comes out even. */
+/** All concerns at once: each call ends exactly once, and all counts return to zero. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
@@ -6,7 +6,7 @@ import { byHand } from '../helpers/mesh/discovery.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../helpers/mesh/mesh.ts'
 import { connecting, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
 
-t.test('1,000 calls over faulty instances that come and go, a third of them left by their caller', async (t) => {
+t.test('1,000 calls over faulty instances that are added and removed; callers abort a third', async (t) => {
   const good = await Promise.all([upstream(t, 'a'), upstream(t, 'b')])
   const busy = await upstream(t, 'busy', (request, response) => {
     request.resume()
@@ -53,19 +53,19 @@ t.test('1,000 calls over faulty instances that come and go, a third of them left
   )
   t.ok(
     recorders.every(({ events }) => events.filter((event) => /^\d/.test(event)).length <= 1),
-    'one answer at most'
+    'one response at most'
   )
   t.ok(
     recorders.every(({ events }) => ['end', 'error'].includes(events.at(-1)!)),
-    'and nothing after it'
+    'and no callback after it'
   )
-  t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'many were served')
+  t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'many got a response')
 
   publish('orders', all)
   const idle = () => mesh.status()[0]!.instances.every(({ active }) => active === 0)
   await eventually(idle, 'no attempt in flight')
   await mesh.close()
-  // Instances that had left give their attempts up on their own time.
+  // Removed instances end their attempts after their own timeouts.
   const outcomes = () =>
     Object.entries(counts)
       .filter(([name]) => name.startsWith('jingwei_mesh_attempts_total'))

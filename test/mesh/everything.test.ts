@@ -1,6 +1,6 @@
 // slow: takes about 9 s
 /**
- * All concerns switched on together, under whatever services, callers and discovery may do, and ended in the middle.
+ * All concerns together, with arbitrary services, callers and discovery, and a shutdown in the middle.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -92,7 +92,7 @@ const written = {
 } // biome-ignore format: a configuration
 const config: Config = parseConfig(JSON.stringify(written), `${import.meta.dirname}/gateway.yaml`, {})
 
-/** Answers well or late, in part or with a failure, or not at all; echoes what it is sent. */
+/** Responds properly, late, partially, with a failure, or not at all; echoes the request body. */
 function misbehaving(random: () => number) {
   return (request: IncomingMessage, response: ServerResponse) => {
     const chunks: Buffer[] = []
@@ -127,7 +127,7 @@ function misbehaving(random: () => number) {
   }
 }
 
-/** A caller of an upgrade, who wants it for a moment or not at all. */
+/** A caller of an upgrade, which uses it briefly or not at all. */
 class Upgrading extends Watched {
   override onRequestUpgrade(_controller?: unknown, _status?: unknown, _headers?: unknown, socket?: Duplex): void {
     super.onRequestUpgrade()
@@ -136,7 +136,7 @@ class Upgrading extends Watched {
   }
 }
 
-/** A body that comes in pieces, takes its time, or breaks off. */
+/** A body that arrives in pieces, slowly, or fails. */
 function bodyOf(text: string, random: () => number): { body: Readable; breaks: boolean } {
   const breaks = random() < 0.15
   const slow = random() < 0.3
@@ -170,7 +170,7 @@ async function servers(t: Test, random: () => number) {
 
 type Ending = 'idle' | 'shutdown' | 'destroy'
 
-/** Calls for a while; halfway the mesh is shut down or destroyed, if it is to be. */
+/** Calls for a while; in some runs the mesh is shut down or destroyed halfway. */
 async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
   const random = seeded(seed)
   const { urls, dead } = await servers(t, random)
@@ -266,7 +266,7 @@ async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
     if (i === calls / 2 + 20 && ending === 'shutdown') ended = Promise.all([ended, gateway.destroy()]).then(() => {})
   }
   await Promise.all(recorders.map(({ done }) => done))
-  t.strictSame(recorders.flatMap(({ wrong }) => wrong), [], 'each was told one end, in order') // biome-ignore format: short
+  t.strictSame(recorders.flatMap(({ wrong }) => wrong), [], 'each got one end, in order') // biome-ignore format: short
   t.strictSame(mixedUp, [], 'nobody got what is not theirs')
   t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'many were served')
 

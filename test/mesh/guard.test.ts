@@ -1,5 +1,5 @@
 // slow: takes about 51 s
-/** Interceptors of users that misbehave, in every callback and every way: each harms its own call and nothing else. */
+/** Interceptors of users that misbehave, in every callback and every way: each fails its own call only. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -26,12 +26,12 @@ const callbacks = [
 ] as const // biome-ignore format: a list
 type Callback = (typeof callbacks)[number]
 
-/** A failure of the service: by a socket, by a timer, by a caller who leaves. */
+/** Failures of a call: by a socket, by a timer, by an abort of the caller. */
 type Failing = 'reset' | 'silent' | 'left'
 const ways = ['throw', 'reject', 'abort', 'abort later', 'twice', 'never', 'pause', 'fail first', 'end first'] as const
 type Way = (typeof ways)[number]
 
-/** Does in one callback what the way says, and passes on all others. */
+/** Misbehaves in one callback as the way says, and forwards all others. */
 class Misbehaving extends ForwardingHandler {
   readonly #callback: Callback
   readonly #way: Way
@@ -139,7 +139,7 @@ function misbehaving(callback: Callback, way: Way): Interceptor {
   }
 }
 
-/** Answers, or fails as the path says. */
+/** Responds, or fails as the path requests. */
 async function target(t: Test) {
   const { url, server } = await upstream(t, 'orders', (request, response) => {
     request.resume().on('end', () => {
@@ -165,7 +165,7 @@ function logStub() {
   return { lines, log }
 }
 
-/** One connection at a time: a place that a misbehaving call kept would hold up the next. */
+/** One connection at a time: a slot that a misbehaving call did not release would block the next call. */
 const { circuitBreaker } = policyOf({ circuitBreaker: { maxConnections: 1, maxPendingRequests: 1 } })
 const policy = { circuitBreaker: circuitBreaker!, retry: { ...retryOptions, attempts: 1 } }
 /** Policies for calls that end in a timeout. */
@@ -315,7 +315,7 @@ for (const per of ['request', 'attempt'] as const) {
   })
 }
 
-t.test('a body that does not fit its length never reaches the caller beyond it', async (t) => {
+t.test('bytes beyond Content-Length never reach the caller', async (t) => {
   class Longer extends ForwardingHandler {
     override onResponseData(controller: DispatchController, chunk: Buffer) {
       this.next.onResponseData?.(controller, chunk)
@@ -329,7 +329,7 @@ t.test('a body that does not fit its length never reaches the caller beyond it',
   t.equal(recorder.error?.code, 'JW_PLUGIN_FAILED')
 })
 
-t.test("undici's retry: repeats the call, and tells the caller when it gives up", async (t) => {
+t.test("undici's retry: repeats the call, and reports the error in the end", async (t) => {
   for (const per of ['request', 'attempt'] as const) {
     for (const good of [2, 99]) {
       let count = 0
@@ -366,7 +366,7 @@ const bundled: Record<string, () => Interceptor> = {
   deduplicate: () => interceptors.deduplicate()
 }
 
-t.test("undici's other interceptors: a response or an error, at once, and nothing is kept", async (t) => {
+t.test("undici's other interceptors: a response or an error, at once, and no state stays", async (t) => {
   t.strictSame(Object.keys(bundled).sort(), Object.keys(interceptors).sort(), 'all of them')
   const { url } = await upstream(t, 'orders', (request, response) => {
     request.resume()
@@ -384,7 +384,7 @@ t.test("undici's other interceptors: a response or an error, at once, and nothin
       for (const path of ['/', '/', '/404', '/moved']) {
         for (const method of ['GET', 'POST']) {
           const recorder = new Recorder()
-          // As the edge hands them over: a flat list.
+          // Headers as the edge passes them: a flat list.
           const headers = ['accept', 'text/plain']
           mesh.dispatch({ origin, path, method, headers } as DispatchOptions, recorder)
           await recorder.done
@@ -424,7 +424,7 @@ t.test('use() after the first request is an error', async (t) => {
   t.strictSame(mesh.describe('orders'), before)
 })
 
-t.test('a caller whose handler throws at the end is told so; one that throws at that is logged', async (t) => {
+t.test('an exception of a caller’s handler at the end is reported to it; a second one is logged', async (t) => {
   const { lines, log } = logStub()
   const mesh = meshOf(t, [service('orders', [await target(t)], policy)], { log })
   for (const path of ['/', '/silent', '/reset']) {
@@ -439,7 +439,7 @@ t.test('a caller whose handler throws at the end is told so; one that throws at 
       throw new Error('at the error')
     }
     mesh.dispatch({ origin, path, method: 'POST', body: 'x', ...policy } as DispatchOptions, recorder)
-    await eventually(() => told === 1, 'the caller is told')
+    await eventually(() => told === 1, 'the report to the caller')
   }
   await eventually(() => lines.length === 3, 'each is logged')
   t.match(lines[0], { fields: { service: 'orders', err: { message: 'at the error' } } })

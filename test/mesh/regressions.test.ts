@@ -22,14 +22,14 @@ import { raw, silent, upstream } from '../helpers/mesh/servers.ts'
 const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const
 
-/** A body that breaks off when told to, also while nobody reads it. */
+/** A body that the test destroys, also while it has no reader. */
 function breaking() {
   const body = new Readable({ read() {} })
   body.push('half')
   return { body, breakOff: () => void body.destroy(Object.assign(new Error('left'), { code: 'ECONNRESET' })) }
 }
 
-t.test('an instance that leaves with a queue, and is cut, is forgotten', async (t) => {
+t.test('an instance that is removed with a queue, and whose connections are closed, leaves no state', async (t) => {
   const { url } = await silent(t)
   const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
   const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
@@ -45,7 +45,7 @@ t.test('an instance that leaves with a queue, and is cut, is forgotten', async (
   t.equal(await Promise.race([closed.then(() => 'closed'), sleep(1000, 'still closing')]), 'closed')
 })
 
-t.test('a body that breaks off in a queue of ours ends the call, not the process', async (t) => {
+t.test('a request body that fails in a queue ends the call, not the process', async (t) => {
   const { url } = await upstream(t, 'a')
   const { limit } = policyOf({ limit: { rate: 1, per: '1h', burst: 1, queueTimeout: '2h' } })
   const mesh = meshOf(t, [service('orders', [url], { limit: limit! })])
@@ -70,7 +70,7 @@ t.test('a caller of request() that destroys the body of the response ends the ca
 })
 
 for (const kept of [false, true]) {
-  t.test(`an upload that breaks off blames nobody, kept for a fallback or not: ${kept}`, async (t) => {
+  t.test(`an aborted upload counts against no instance, buffered for a fallback or not: ${kept}`, async (t) => {
     const { url } = await silent(t)
     const policy = {
       ...policyOf({ circuitBreaker: { minRequests: 1, errorRatio: '1%' } }),
@@ -128,7 +128,7 @@ t.test('each route has its own cap on copies in flight', async (t) => {
   t.equal(counts['jingwei_mesh_mirrored_total{orders,dropped}'], 1)
 })
 
-t.test('an answer for the one who asked goes to no other when that one leaves', async (t) => {
+t.test('a response that varies by caller goes to no other caller when its own leaves', async (t) => {
   const answers: (() => void)[] = []
   const { url, requests } = await upstream(t, 'a', (request, response) => {
     const { traceparent } = request.headers
@@ -150,7 +150,7 @@ t.test('an answer for the one who asked goes to no other when that one leaves', 
   await eventually(() => mesh.status()[0]!.active === 0, 'the end')
 })
 
-t.test('a fault asked for by one is not shared with others', async (t) => {
+t.test('a fault that one caller requested is not shared with others', async (t) => {
   const { url } = await upstream(t, 'fine')
   const policy = { collapse: true, fault: { header: true, maxActive: 10 } } as const
   const mesh = meshOf(t, [service('orders', [url], policy)])
@@ -166,7 +166,7 @@ t.test('a fault asked for by one is not shared with others', async (t) => {
   t.strictSame([faulty.status, innocent.status], [503, 200])
 })
 
-t.test('a fallback that fails in no known way leaves it to the next one', async (t) => {
+t.test('after a fallback with an unknown error, the next one is tried', async (t) => {
   const busy = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
   const garbage = await raw(t, (socket) => socket.once('data', () => socket.end('not HTTP at all\r\n\r\n')))
   const on = ['5xx'] as never
@@ -204,7 +204,7 @@ t.test('an upgrade that its caller cannot use is one call and one attempt', asyn
   t.equal(observed['jingwei_mesh_request_duration_seconds{orders}']?.length, 1)
 })
 
-t.test('a fallback whose answer breaks off is not followed by another', async (t) => {
+t.test('a fallback whose response is incomplete is not followed by another', async (t) => {
   const busy = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
   const cut = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
@@ -221,7 +221,7 @@ t.test('a fallback whose answer breaks off is not followed by another', async (t
   t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
 })
 
-t.test('a delayed attempt whose time is up goes nowhere', async (t) => {
+t.test('a delayed attempt that has timed out is not sent', async (t) => {
   let connections = 0
   const { url, server } = await upstream(t, 'a')
   server.on('connection', () => connections++)
@@ -232,7 +232,7 @@ t.test('a delayed attempt whose time is up goes nowhere', async (t) => {
   t.equal(connections, 0)
 })
 
-t.test('a call that ends between two attempts gives its place in the circuit back', async (t) => {
+t.test('a call that ends between two attempts releases its slot in the circuit', async (t) => {
   const { url } = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
   const retry = { ...retryOptions, on: ['5xx'] as never, backoff: { base: 60_000, max: 60_000 } }
   const { circuitBreaker } = policyOf({ circuitBreaker: {} })
@@ -246,7 +246,7 @@ t.test('a call that ends between two attempts gives its place in the circuit bac
   t.match(concerns(), { 'circuit-breaker': { inFlight: 0 }, retries: { active: 0 } })
 })
 
-t.test('who calls again at once, because the mesh is destroyed, is refused', async (t) => {
+t.test('a caller that calls again when the mesh is destroyed is refused', async (t) => {
   const { url } = await silent(t)
   const mesh = meshOf(t, [service('orders', [url])])
   let begun = 0
@@ -270,7 +270,7 @@ t.test('who calls again at once, because the mesh is destroyed, is refused', asy
   t.equal(begun, 1)
 })
 
-t.test('what is composed for a service that has closed is closed too', async (t) => {
+t.test('a chain composed for a closed service is closed, too', async (t) => {
   const mesh = meshOf(t, [service('orders', [])])
   await mesh.close()
   let closed = 0
@@ -278,7 +278,7 @@ t.test('what is composed for a service that has closed is closed too', async (t)
   t.equal(closed, 1)
 })
 
-t.test('finding room where there is little of it asks the balancer once', async (t) => {
+t.test('with few free instances, the balancer is asked once', async (t) => {
   const { discovery, publish } = byHand()
   const mesh = meshOf(t, [service('orders', [], { attemptTimeout: 50 })], { discovery })
   publish(
@@ -306,7 +306,7 @@ t.test('finding room where there is little of it asks the balancer once', async 
   t.equal(instances[25]!.endpoint.active, 1)
 })
 
-t.test('an answer may be resumed from within another one', async (t) => {
+t.test('a response may be resumed in a callback of another one', async (t) => {
   const large = 'x'.repeat(1_000_000)
   const { url } = await upstream(t, 'a', (request, response) => {
     // Sized, and in chunks.
@@ -353,7 +353,7 @@ t.test('an answer may be resumed from within another one', async (t) => {
   }
 })
 
-t.test('a call that is over before its hedged attempt begins goes nowhere', async (t) => {
+t.test('a call that ends before its hedged attempt begins sends none', async (t) => {
   const orders = meshOf(t, [service('orders', [])]).service('orders')
   const call = new Call(orders, new Recorder(), 0)
   call.abort(new Error('left'))

@@ -9,7 +9,7 @@ import { Stores } from '../../plugins/stores.ts'
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-t.test('services that live on keep nothing of the mesh that made them', async (t) => {
+t.test('services that are kept over a reload hold no reference to the former mesh', async (t) => {
   const log = { info() {}, warn() {}, error() {} }
   const stores = new Stores()
   const config = parseConfig('services: { a: { instances: [http://127.0.0.1:1] } }', 'gateway.yaml', {})

@@ -71,7 +71,7 @@ t.test("undici's API works: request, stream, pipeline, upgrade, fetch", async (t
   await composed.destroy()
 })
 
-t.test('an upgrade that is refused is an error, and no call stays behind', async (t) => {
+t.test('a refused upgrade is an error, and no call stays in flight', async (t) => {
   const { url } = await upstream(t, 'plain')
   const mesh = meshOf(t, [service('plain', [url], { retry: retryOptions })])
   await t.rejects(upgrade('http://plain.mesh', { dispatcher: mesh }), { code: 'UND_ERR_SOCKET' })
@@ -103,7 +103,7 @@ t.test('a chain is composed once for each service and route policy', async (t) =
   t.equal(composed, 4)
 })
 
-t.test('a route overrides what its service says', async (t) => {
+t.test('a route overrides the policy of its service', async (t) => {
   const gone = await refused()
   const good = await upstream(t, 'good')
   const mesh = meshOf(t, [service('orders', [gone, good.url], { retry: retryOptions })])
@@ -175,7 +175,7 @@ t.test('use(): once per request outside the retries, once per attempt inside, in
   t.throws(() => mesh.describe('nope'), { code: 'JW_NO_SERVICE' })
 })
 
-t.test('an interceptor that throws fails the call and leaves nothing behind', async (t) => {
+t.test('an interceptor that throws fails the call, and no call stays in flight', async (t) => {
   const { url } = await upstream(t, 'orders')
   const mesh = meshOf(t, [service('orders', [url], { retry: retryOptions })])
   mesh.use(
@@ -189,7 +189,7 @@ t.test('an interceptor that throws fails the call and leaves nothing behind', as
   await mesh.close()
 })
 
-t.test('a caller that throws is told so, as by undici itself', async (t) => {
+t.test('an exception of a caller’s handler is reported to it, as by undici itself', async (t) => {
   const { url } = await upstream(t, 'orders')
   const mesh = meshOf(t, [service('orders', [url])])
   for (const event of ['onRequestStart', 'onResponseStart', 'onResponseData'] as const) {
@@ -215,7 +215,7 @@ t.test('a request that undici refuses to send is reported, once', async (t) => {
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
-t.test('informational answers and a pause before the answer', async (t) => {
+t.test('informational responses, and a pause before the response', async (t) => {
   const { url } = await raw(t, (socket) =>
     socket.once('data', () => {
       socket.write('HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n')

@@ -1,5 +1,5 @@
 /**
- * The request that a server answers, as the body of a call: what becomes of the call must not take away the client's
+ * A server's request as the body of a call: the end of the call, or its failure, must not destroy the client's
  * connection, on which the response goes out. Over HTTP/1.1, TLS and HTTP/2.
  */
 import { once } from 'node:events'

@@ -1,4 +1,4 @@
-/** Which share of a split a call goes to: a match before the weights, the weights by chance or by what sticks. */
+/** The share of a split for a call: a match before the weights, the weights by chance or by a sticky key. */
 import t from 'tap'
 import type { HashSource, SplitShare } from '../../config/schema.ts'
 import type { DispatchOptions } from '../../plugins/mesh/core/types.ts'
@@ -6,7 +6,7 @@ import { split } from '../../plugins/mesh/split.ts'
 import { meshOf, Recorder, service } from '../helpers/mesh/mesh.ts'
 import { upstream } from '../helpers/mesh/servers.ts'
 
-/** Names what each call was sent to. */
+/** Returns the service that each call was sent to. */
 function drawing(shares: SplitShare[], stickOn?: HashSource, random: () => number = Math.random) {
   let drawn = ''
   const targets = shares.map((share) => ({
@@ -30,7 +30,7 @@ const shares: SplitShare[] = [
 ]
 const caller = (id: string | null) => ({ ip: '10.0.0.1', consumer: id === null ? null : { id }, trusted: false })
 
-t.test('a match goes before the weights, and all of it must fit', async (t) => {
+t.test('a match has precedence over the weights, and all its conditions must hold', async (t) => {
   const draw = drawing(shares, undefined, () => 0)
   t.equal(draw(), 'old')
   t.equal(draw({ headers: ['x-beta', '1', 'cookie', 'a=b; lab=yes'] }), 'new')
@@ -40,14 +40,10 @@ t.test('a match goes before the weights, and all of it must fit', async (t) => {
   t.equal(draw({ caller: caller('bob') }), 'vip')
   t.equal(draw({ caller: caller('eve') }), 'old')
   t.equal(draw({ caller: caller(null) }), 'old')
-  t.equal(
-    draw({ headers: ['x-beta', '1', 'cookie', 'lab=yes'], caller: caller('alice') }),
-    'new',
-    'the first that fits'
-  )
+  t.equal(draw({ headers: ['x-beta', '1', 'cookie', 'lab=yes'], caller: caller('alice') }), 'new', 'the first match')
 })
 
-t.test('weights are kept, and a weight of 0 gets none but what matches', async (t) => {
+t.test('weights are respected, and a weight of 0 gets only matching calls', async (t) => {
   let state = 1
   const random = () => {
     state = (state * 16807) % 2147483647
@@ -60,7 +56,7 @@ t.test('weights are kept, and a weight of 0 gets none but what matches', async (
   t.equal(counts.vip, 0)
 })
 
-t.test('what sticks goes to the same share each time, in proportion to the weights', async (t) => {
+t.test('a sticky key goes to the same share each time, in proportion to the weights', async (t) => {
   const draw = drawing(shares, 'header:x-user', () => 0)
   const counts: Record<string, number> = { old: 0, new: 0, vip: 0 }
   for (let i = 0; i < 10_000; i++) {
@@ -70,10 +66,10 @@ t.test('what sticks goes to the same share each time, in proportion to the weigh
     if (draw(opts) !== first) t.fail(`user-${i} moved`)
   }
   t.ok(Math.abs(counts.new! - 500) < 100, String(counts.new))
-  t.equal(draw(), 'old', 'nothing to stick to: by chance')
+  t.equal(draw(), 'old', 'without a sticky key: by chance')
 })
 
-t.test('when a canary grows, nobody leaves it', async (t) => {
+t.test('when a canary grows, no key leaves it', async (t) => {
   const at = (weight: number) =>
     drawing(
       [
@@ -92,7 +88,7 @@ t.test('when a canary grows, nobody leaves it', async (t) => {
   t.ok(Math.abs(grown - 1000) < 150, String(grown))
 })
 
-t.test('who should stick by a cookie and has none is given one, and keeps its share by it', async (t) => {
+t.test('a caller without the sticky cookie gets one, and keeps its share', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const mesh = meshOf(t, [service('a', [a.url]), service('b', [b.url])], { random: Math.random })
   const policy = {
@@ -121,7 +117,7 @@ t.test('who should stick by a cookie and has none is given one, and keeps its sh
   t.ok(a.requests.length > 0 || b.requests.length > 0)
 })
 
-t.test('a share may be a subset of its service', async (t) => {
+t.test('a share may select a subset of its service', async (t) => {
   const [blue, green] = [await upstream(t, 'blue'), await upstream(t, 'green')]
   const config = {
     ...service('shop', []),

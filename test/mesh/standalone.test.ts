@@ -1,5 +1,5 @@
 // slow: takes about 6 s
-/** The mesh half alone: no Fastify, and nothing that keeps a process alive. */
+/** The mesh without the gateway: no Fastify, and no handle that keeps a process alive. */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -9,7 +9,7 @@ import { refused, silent, upstream } from '../helpers/mesh/servers.ts'
 
 const entry = JSON.stringify(join(import.meta.dirname, '../../plugins/mesh/mesh.ts'))
 
-/** Returns the output of a program that makes a mesh, and then has nothing more to do. */
+/** Returns the output of a program that creates a mesh and then has no more work. */
 async function run(services: object[], body: string): Promise<string> {
   const program = `
     import { registerHooks } from 'node:module'
@@ -43,13 +43,13 @@ t.test('a bare program calls a service and ends by itself after close()', async 
   t.equal(said, 'JW_UPSTREAM_REFUSED,JW_UPSTREAM_REFUSED,orders,orders')
 })
 
-t.test('it ends by itself even unclosed, since idle connections hold nothing', async (t) => {
+t.test('it ends by itself even without close(): idle connections are unref’d', async (t) => {
   const { url } = await upstream(t, 'orders')
   const said = await run([service('orders', [url])], 'console.log(await (await mesh.request(get)).body.text())')
   t.equal(said, 'orders')
 })
 
-t.test('destroy() lets go of whatever hangs', async (t) => {
+t.test('destroy() aborts calls that hang', async (t) => {
   const { url } = await silent(t)
   const policy = { timeout: 600_000, attemptTimeout: 600_000, connectTimeout: 600_000 }
   const services = [service('orders', [url], policy), service('tls', [url.replace('http:', 'https:')], policy)]

@@ -13,7 +13,7 @@ import { Listener } from '../../plugins/operations/listener.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { startService } from '../helpers/gateway.ts'
 import type { Answer } from '../helpers/listeners.ts'
-import { ask, ask2, drain, routesTo, running, seen, service, shake, told } from '../helpers/listeners.ts'
+import { ask, ask2, clientView, drain, routesTo, running, seen, service, shake } from '../helpers/listeners.ts'
 
 t.setTimeout(60_000)
 
@@ -49,15 +49,15 @@ t.test('trust in the peers of one listener is none in those of another', async (
   const { portOf } = gateway
 
   const distrusts = (answer: Answer, listener: string, scheme: string) => {
-    const { host: _host, ...rest } = told(answer)
+    const { host: _host, ...rest } = clientView(answer)
     t.same(rest, { listener, ip: '127.0.0.1', ips: ['127.0.0.1'], protocol: scheme, trusted: false }, listener)
-    t.notMatch(told(answer).host, 'told.example')
+    t.notMatch(clientView(answer).host, 'told.example')
     t.equal(seen(answer)['x-forwarded-for'], '127.0.0.1')
     t.equal(seen(answer)['x-forwarded-proto'], scheme)
     t.notMatch(seen(answer)['x-forwarded-host'], 'told.example')
   }
   const trusts = (answer: Answer, listener: string, ip: string) => {
-    t.match(told(answer), { listener, ip, host: 'told.example', protocol: 'https', trusted: true })
+    t.match(clientView(answer), { listener, ip, host: 'told.example', protocol: 'https', trusted: true })
     t.equal(seen(answer)['x-forwarded-for'], `${forwarded['x-forwarded-for']}, 127.0.0.1`)
     t.equal(seen(answer)['x-forwarded-host'], 'told.example')
   }
@@ -67,11 +67,11 @@ t.test('trust in the peers of one listener is none in those of another', async (
     trusts(await ask({ port: portOf('inner'), headers: forwarded }), 'inner', '192.168.0.5')
     trusts(await ask({ port: portOf('other'), headers: forwarded }), 'other', '10.0.0.7')
     const gap = { 'x-forwarded-for': '203.0.113.8, 203.0.113.9, ,10.0.0.7,' }
-    t.equal(told(await ask({ port: portOf('inner'), headers: gap })).ip, '203.0.113.9', 'empty entries are none')
-    t.equal(told(await ask({ port: portOf('other'), headers: gap })).ip, '10.0.0.7')
+    t.equal(clientView(await ask({ port: portOf('inner'), headers: gap })).ip, '203.0.113.9', 'empty entries are none')
+    t.equal(clientView(await ask({ port: portOf('other'), headers: gap })).ip, '10.0.0.7')
     const partly = await ask({ port: portOf('partly'), headers: forwarded })
-    t.match(told(partly), { ip: '127.0.0.1', protocol: 'https', trusted: true })
-    t.notMatch(told(partly).host, 'told.example')
+    t.match(clientView(partly), { ip: '127.0.0.1', protocol: 'https', trusted: true })
+    t.notMatch(clientView(partly).host, 'told.example')
     t.equal(seen(partly)['x-forwarded-for'], '127.0.0.1')
     t.end()
   })
@@ -164,9 +164,9 @@ t.test('a Unix socket', async (t) => {
   t.equal(statSync(socketPath).mode & 0o777, 0o600)
   const headers = { 'x-forwarded-for': '203.0.113.9' }
   const answer = await ask({ socketPath, headers })
-  t.match(told(answer), { listener: 'local', ip: '203.0.113.9', trusted: true })
+  t.match(clientView(answer), { listener: 'local', ip: '203.0.113.9', trusted: true })
   t.equal(seen(answer)['x-forwarded-for'], '203.0.113.9, unknown')
-  t.match(told(await ask({ port: gateway.portOf('public'), headers })), { ip: '127.0.0.1', trusted: false })
+  t.match(clientView(await ask({ port: gateway.portOf('public'), headers })), { ip: '127.0.0.1', trusted: false })
 
   const second = { listen: { path: 'gateway.sock' }, admin: false, ...routesTo(url) }
   const file = join(folder, 'second.yaml')
@@ -234,7 +234,7 @@ t.test('without trust, the peers of a Unix socket are one client', async (t) => 
   const socketPath = join(folder, 'gateway.sock')
   const headers = (entry: number) => ({ 'x-forwarded-for': `203.0.113.${entry}` })
   const answer = await ask({ socketPath, headers: headers(1) })
-  t.match(told(answer), { listener: 'default', trusted: false })
+  t.match(clientView(answer), { listener: 'default', trusted: false })
   t.equal(seen(answer)['x-forwarded-for'], 'unknown')
   t.equal((await ask({ socketPath, headers: headers(2) })).status, 200)
   t.equal((await ask({ socketPath, headers: headers(3) })).status, 429)
@@ -278,8 +278,8 @@ t.test('what only a restart changes is told by the entry', async (t) => {
   t.same(await paths([one, two, { ...two, name: 'three' }]), ['listen[2]'])
   t.same(await paths([{ ...two, trustProxy: ['127.0.0.1'] }, one]), [], 'the order does not matter')
   const headers = { 'x-forwarded-for': '203.0.113.9' }
-  t.match(told(await ask({ port: gateway.portOf('two'), headers })), { listener: 'two', ip: '203.0.113.9' })
-  t.match(told(await ask({ port: gateway.portOf('one'), headers })), { listener: 'one', ip: '127.0.0.1' })
+  t.match(clientView(await ask({ port: gateway.portOf('two'), headers })), { listener: 'two', ip: '203.0.113.9' })
+  t.match(clientView(await ask({ port: gateway.portOf('one'), headers })), { listener: 'one', ip: '127.0.0.1' })
 })
 
 t.test('a start that fails names the entry', async (t) => {

@@ -6,7 +6,7 @@ import net from 'node:net'
 import t from 'tap'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { startGateway } from '../../helpers/gateway.ts'
-import { ask, drain, running, service, told } from '../../helpers/listeners.ts'
+import { ask, clientView, drain, running, service } from '../../helpers/listeners.ts'
 
 t.setTimeout(60_000)
 
@@ -87,7 +87,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
   await t.test('what a trusted proxy got by https is served', async (t) => {
     const headers = { host: 'named.example', 'x-forwarded-proto': 'https' }
     const answer = await ask({ port: gateway.portOf('behind'), headers })
-    t.match([answer.status, told(answer).protocol], [200, 'https'])
+    t.match([answer.status, clientView(answer).protocol], [200, 'https'])
     t.equal((await ask({ port: gateway.portOf('behind'), headers: { host: 'named.example' } })).status, 308)
     t.equal((await ask({ port, headers })).status, 308)
     const statuses: Record<string, number> = {}

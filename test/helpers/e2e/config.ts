@@ -8,7 +8,7 @@ export interface Wanted {
   wait?: string
   /** As under `services:`; each gets the route `/<name>`. */
   services: Record<string, object>
-  /** Routes besides these. */
+  /** Further routes. */
   routes?: object[]
   /** Further keys of `listen`, and all of `mesh`. */
   listen?: object

@@ -53,7 +53,7 @@ export const effects = [
 ]
 
 export interface Everything extends Client {
-  /** Sends all of it once. */
+  /** Sends all requests of one round. */
   act(): Promise<void>
 }
 

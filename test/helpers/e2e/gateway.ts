@@ -1,4 +1,4 @@
-// A whole gateway, in this process or as one of its own, and what its admin port tells.
+// A whole gateway, in this process or in one of its own, and a client of its admin port.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -16,7 +16,7 @@ export interface Answer {
   status: number
   headers: Record<string, string | string[] | undefined>
   text: string
-  /** Which instance answered; empty when none did. */
+  /** Name of the instance that responded; empty if none did. */
   instance: string
 }
 
@@ -51,7 +51,7 @@ export interface Client {
   services(): Promise<SeenService[]>
   /** Resolves when the snapshot has exactly these ports. */
   until(service: string, ports: number[], timeout?: number): Promise<void>
-  /** The value of a metric's series of a service. */
+  /** Value of a service's series of a metric. */
   metric(name: string, service: string): Promise<number | null>
   /** Closes the client's connections. */
   hangUp(): Promise<void>
@@ -105,7 +105,7 @@ export function clientOf(url: string, adminUrl: string): Client {
   return client
 }
 
-/** In this process, silent, on free ports, ready; closed with the test. */
+/** Starts a gateway in this process, without log, on free ports; closes it when the test ends. */
 export async function inProcess(t: Test, wanted: Wanted): Promise<Client & { close(): Promise<void> }> {
   const server = build(parseConfig(yamlOf(wanted), join(tmpdir(), 'gateway.yaml')), { logger: false })
   await server.listen({ host: '127.0.0.1', port: 0 })
@@ -132,7 +132,7 @@ export interface GatewayProcess extends Client {
   log(): { level: string; msg: string; [field: string]: unknown }[]
 }
 
-/** As its own process, `node app.ts -c FILE`, with this limit of descriptors; ended with the test. */
+/** Starts `node app.ts -c FILE` with this limit of descriptors; ends the process when the test ends. */
 export async function asProcess(t: Test, wanted: Wanted, descriptors?: number): Promise<GatewayProcess> {
   const args = [appFile, '-c', await configFile(t, yamlOf(wanted))]
   const limited = ['-c', `ulimit -n ${descriptors}; exec "$0" "$@"`, process.execPath, ...args]

@@ -1,4 +1,4 @@
-// Steady load on a gateway: workers that send one request after the other and keep what failed.
+// Steady load on a gateway: workers that send requests in sequence and record failures.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Answer, Client } from './gateway.ts'
 
@@ -14,14 +14,14 @@ export interface Failure {
 export interface Tally {
   sent: number
   failures: Failure[]
-  /** Answers of each instance. */
+  /** Number of responses of each instance. */
   by: Record<string, number>
 }
 
 export interface LoadOptions {
   concurrency: number
   pauseMs?: number
-  /** Every so-manieth request is a POST. */
+  /** One request in this many is a POST. */
   postEvery?: number
 }
 

@@ -37,7 +37,7 @@ let unanswered: Promise<unknown> = Promise.resolve()
 if (stage === 'used') {
   const { port } = server.server.address() as AddressInfo
   const { port: adminPort } = server.admin!.server.address() as AddressInfo
-  // Neither the agent nor its connections are closed here: the gateway has to hang up.
+  // Neither the agent nor its connections are closed here: the gateway has to close them.
   const agent = new Agent({ keepAlive: true })
   const get = (path: string, to = port) =>
     new Promise<number>((resolve, reject) => {
@@ -57,7 +57,7 @@ const began = performance.now()
 await Promise.all([server.close(), server.close()])
 const took = performance.now() - began
 if ((await unanswered) !== (stage === 'used' ? 200 : undefined)) throw new Error('the request in flight was lost')
-// Sockets tell of their end in the next turns, and ioredis holds a timer for 2 s when its connection is gone already.
+// Sockets emit `close` in later event-loop iterations, and ioredis holds a timer for 2 s after a lost connection.
 const settled = () => String(resources()) === String(before)
 for (let waited = 0; waited < 3000 && (await sleep(50, !settled())); waited += 50);
 console.log(JSON.stringify({ before, after: resources(), took }))

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import net from 'node:net'
 
 export type Order = { response: string } | { port: number; request: string; times: number }
-/** The port of the service, or the status of the last response and how many came. */
+/** The port of the service, or the status of the last response and the number of responses. */
 export type Report = { port: number } | { status: string; count: number }
 
 let response = ''
@@ -24,7 +24,7 @@ const service = net.createServer((socket) => {
   })
 })
 
-/** One request after the other, on one connection while it lasts. */
+/** Sends requests in sequence, on one connection as long as it stays open. */
 function ask(port: number, request: string, times: number): void {
   let count = 0
   let status = ''

@@ -1,5 +1,5 @@
 // An instance of a service: says its name (without one, its address) in `x-instance`, waits as long as `?delay=` asks before its answer
-// and `?stream=` within it, tells what it got.
+// and `?stream=` within it, reports the request that it got.
 // Run as a program it is a process of its own, to be killed: node upstream.ts NAME
 import type { Server } from 'node:http'
 import { createServer } from 'node:http'
@@ -14,7 +14,7 @@ export interface Upstream {
   port: number
   /** Requests so far. */
   hits(): number
-  /** Stops listening, lets requests end. */
+  /** Stops listening; requests in flight complete. */
   stop(): Promise<void>
 }
 
@@ -45,7 +45,7 @@ const listening = (server: Server, port: number, host: string) =>
     server.listen(port, host, () => resolve((server.address() as AddressInfo).port))
   })
 
-/** In this process; stopped with the test. */
+/** Runs in this process; stopped when the test ends. */
 export async function upstream(t: Test, name: string, { host = '127.0.0.1', port = 0 } = {}): Promise<Upstream> {
   let hits = 0
   const server = serve(name, () => hits++)
@@ -58,7 +58,7 @@ export async function upstream(t: Test, name: string, { host = '127.0.0.1', port
   return { name, port: taken, hits: () => hits, stop }
 }
 
-/** As a process of its own; killed with the test. */
+/** Runs in a process of its own; killed when the test ends. */
 export async function upstreamProcess(t: Test, name: string): Promise<{ name: string; port: number } & Running> {
   const ready = /listening (\d+)/
   const running = await start({ command: process.execPath, args: [import.meta.filename, name], ready })

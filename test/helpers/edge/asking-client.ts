@@ -27,7 +27,7 @@ export interface Received extends Head {
   /** Informational responses. */
   hints: number[]
   body: Buffer
-  /** True if the response has come to its end, no less and no more, and no error. */
+  /** True if the response is complete, without excess bytes and without an error. */
   isWhole: boolean
 }
 
@@ -37,29 +37,29 @@ export interface AskOptions {
   body?: string | Buffer
 }
 
-/** A request under way. */
+/** A request in flight. */
 export interface Call {
-  /** Writes a part of the body, where `streams` was asked for. */
+  /** Writes a chunk of the body; only with `streams`. */
   send(chunk: string | Buffer): void
   end(): void
-  /** Leaves; resolves once the connection, or the stream, is closed. */
+  /** Aborts the request; resolves once the connection, or the stream, is closed. */
   leave(): Promise<void>
   /** Body so far. */
   body(): Buffer
-  /** Resolves with the header section; for all the same if there is none. */
+  /** Resolves with the header section, or at the end if there is none. */
   readonly begun: Promise<Head>
   /** Resolves at the first byte of the body. */
   readonly data: Promise<void>
-  /** Resolves at the end of the connection, or the stream, whatever came. */
+  /** Resolves at the end of the connection, or the stream, with a response or without. */
   readonly response: Promise<Received>
 }
 
 export interface AnyClient {
-  /** Begins a request. With `streams`, its body is the caller's to write. */
+  /** Begins a request. With `streams`, the caller writes its body. */
   begin(path: string, options?: AskOptions & { streams?: boolean }): Call
   /** Rejects where there is no response over HTTP/1.1. */
   ask(path: string, options?: AskOptions): Promise<Received>
-  /** Sends a request, and leaves when `when` resolves; resolves once the client has left. */
+  /** Sends a request, and aborts it when `when` resolves; resolves once its connection is closed. */
   leave(path: string, when: (sign: Signs) => Promise<unknown>, options?: AskOptions): Promise<void>
 }
 
@@ -195,7 +195,7 @@ class Parser {
   readonly hints: number[] = []
   head: Head | null = null
   readonly #method: string
-  /** Bytes behind what was read of header sections. */
+  /** Bytes after the header sections that were read. */
   #chunks: Buffer[] = []
 
   constructor(method: string) {
@@ -221,7 +221,7 @@ class Parser {
     return this.#chunks[0] ?? Buffer.alloc(0)
   }
 
-  /** Returns the body so far without its framing, and whether it is all there. */
+  /** Returns the body so far without its framing, and true if it is complete. */
   read(): Pick<Received, 'body' | 'isWhole' | 'trailers'> {
     const content = this.#rest()
     if (this.head === null) return { body: Buffer.alloc(0), isWhole: false, trailers: {} }
@@ -245,7 +245,7 @@ function unchunked(content: Buffer): Pick<Received, 'body' | 'isWhole' | 'traile
         .subarray(line + 2)
         .toString('latin1')
         .split('\r\n')
-      // An empty line ends the trailer section, and nothing comes behind it.
+      // An empty line ends the trailer section and the response.
       const isWhole = lines.length > 1 && lines.indexOf('') === lines.length - 2
       return { body: Buffer.concat(parts), isWhole, trailers: fieldsOf(lines) }
     }
@@ -254,7 +254,7 @@ function unchunked(content: Buffer): Pick<Received, 'body' | 'isWhole' | 'traile
   }
 }
 
-/** As Node shows them: cookies are a list, several of another name one value. */
+/** Returns headers as Node does: `set-cookie` is a list, other repeated fields are joined. */
 function fieldsOf(lines: readonly string[]): Fields {
   const fields = new Map<string, string | string[]>()
   for (const line of lines) {

@@ -1,4 +1,4 @@
-// A Fastify with edge concerns and routes that answer with what the service would get to know.
+// A Fastify with edge concerns and routes that respond with the data that the service would receive.
 import type { FastifyInstance, FastifyPluginAsync, FastifyServerOptions, HTTPMethods } from 'fastify'
 import Fastify from 'fastify'
 import type { Config, EdgePolicy, RouteConfig } from '../../../config/schema.ts'

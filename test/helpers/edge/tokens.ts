@@ -1,4 +1,4 @@
-// Tokens of every shape, right and wrong, signed by hand.
+// Tokens of every shape, valid and invalid, signed by hand.
 import type { KeyObject } from 'node:crypto'
 import { constants, createHmac, createSecretKey, generateKeyPairSync, sign } from 'node:crypto'
 

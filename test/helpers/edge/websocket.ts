@@ -1,4 +1,4 @@
-// WebSocket by hand, frame by frame: a service, and a client that sends what it is told to.
+// WebSocket by hand, frame by frame: a service, and a client that sends arbitrary frames.
 import { createHash, randomBytes } from 'node:crypto'
 import type { IncomingMessage, RequestListener } from 'node:http'
 import http from 'node:http'
@@ -64,7 +64,7 @@ export class Peer {
     this.send(opcodes.close, Buffer.from([code >> 8, code & 0xff]))
   }
 
-  /** The frame of this number, once it is here. */
+  /** Resolves with the frame of this number once it has arrived. */
   async frame(index: number): Promise<Frame> {
     await eventually(() => this.frames.length > index || this.over)
     const frame = this.frames[index]
@@ -100,7 +100,7 @@ export class Peer {
 
 export interface WebSocketService {
   url: string
-  /** The handshakes that came and the ends that they became. */
+  /** Handshakes received; `peers` are the service's ends of the WebSockets. */
   requests: IncomingMessage[]
   peers: Peer[]
   close: () => Promise<void>
@@ -109,10 +109,10 @@ export interface WebSocketService {
 export interface ServiceOptions {
   /** Called with each WebSocket. */
   onPeer?: (peer: Peer) => void
-  /** Instead of the 101. */
+  /** Bytes to send instead of the 101. */
   onUpgrade?: (request: IncomingMessage, socket: Socket) => void
   onRequest?: RequestListener
-  /** Sent in one piece with the 101. */
+  /** Bytes to send in one write with the 101. */
   greeting?: Buffer
 }
 
@@ -147,7 +147,7 @@ export async function startWebSocketService(options: ServiceOptions = {}): Promi
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests, peers, close }
 }
 
-/** RFC 6455, 4.2.2; of the subprotocols it chooses the last. */
+/** Returns the 101 of RFC 6455, 4.2.2, with the last of the subprotocols. */
 export function accept({ headers }: IncomingMessage): string {
   const key = `${headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`
   const protocol = headers['sec-websocket-protocol']?.split(',').at(-1)?.trim()
@@ -163,7 +163,7 @@ export function accept({ headers }: IncomingMessage): string {
   ].join('\r\n')
 }
 
-/** Answers data with the same and a ping with a pong; a close is sent back, and then the connection ends. */
+/** Echoes data frames and a close frame, answers a ping with a pong; after the close it ends the connection. */
 export function echo(peer: Peer): void {
   peer.onFrame = ({ opcode, payload, fin }) => {
     peer.send(opcode === opcodes.ping ? opcodes.pong : opcode, payload, fin)
@@ -188,7 +188,7 @@ export interface Opened {
   peer: Peer
 }
 
-/** A client's handshake, and its end of the WebSocket once the 101 is in. */
+/** Sends a client's handshake; resolves with the 101's header section and the client's end of the WebSocket. */
 export async function open(
   port: number,
   path?: string,

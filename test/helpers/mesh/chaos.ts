@@ -14,7 +14,7 @@ export function seeded(seed: number): () => number {
   }
 }
 
-/** Writes down what no handler may be told: a second start, anything after the end, a body without a head. */
+/** Records calls against the contract: a second start, a callback after the end, a body without a header section. */
 export class Watched extends Recorder {
   readonly wrong: string[] = []
   #ends = 0
@@ -50,7 +50,7 @@ export class Watched extends Recorder {
   }
 }
 
-/** The timers that code under `folder` has made and not ended, unref'd ones too, by where they were made. */
+/** The active timers that code under `folder` has created, unref'd ones too, by place of creation. */
 export function watchTimers(folder: string) {
   const live = new Map<number, string>()
   const hook = createHook({

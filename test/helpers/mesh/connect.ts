@@ -11,7 +11,7 @@ import { tool } from '../tools.ts'
 
 const passing = { TTL: '10m', Status: 'passing' }
 
-/** A plain HTTP service on loopback that answers with its name and what it was sent; every third connection is not kept. */
+/** A plain HTTP service on loopback that responds with its name and the request; every third connection is closed. */
 export async function plain(t: Test, name: string) {
   let count = 0
   const server = createServer((request, response) => {
@@ -44,7 +44,7 @@ export async function proxy(t: Test, consul: Consul, args: string[], port: numbe
   return running
 }
 
-/** Registers the service with a sidecar on a free port, and starts that. */
+/** Registers the service with a sidecar on a free port, and starts the sidecar. */
 export async function behindSidecar(t: Test, consul: Consul, name: string, servicePort: number, id = name) {
   const port = await freePort()
   await consul.api('PUT', '/v1/agent/service/register', {
@@ -66,7 +66,7 @@ export async function behindSidecar(t: Test, consul: Consul, name: string, servi
   return { port, url: `https://127.0.0.1:${port}`, running }
 }
 
-/** A Connect-native service: it has its own leaf certificate, wants one of its callers, and needs no agent for that. */
+/** A Connect-native service: it has a leaf certificate of its own and requires one of its callers, without an agent. */
 export async function native(t: Test, consul: Consul, name: string) {
   const leaf = (await consul.api('GET', `/v1/agent/connect/ca/leaf/${name}`)).body as Record<string, string>
   const roots = (await consul.api('GET', '/v1/agent/connect/ca/roots')).body as { Roots: { RootCert: string }[] }

@@ -1,4 +1,4 @@
-/** Discovery by hand: the test says which instances there are. */
+/** Discovery by hand: the test publishes the instances. */
 
 import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import type { Discovery } from '../../../plugins/mesh/discovery/index.ts'

@@ -12,7 +12,7 @@ function policyOf(mesh: object): MeshPolicy {
   return parseConfig(JSON.stringify(config), `${import.meta.dirname}/gateway.yaml`, {}).services.any!.mesh
 }
 
-/** As written in a configuration. */
+/** Takes options as they are written in a configuration. */
 export function checkOptions(healthCheck: object): HealthCheckOptions {
   return policyOf({ healthCheck }).healthCheck as HealthCheckOptions
 }
@@ -35,7 +35,7 @@ export function logOf() {
   return { log, lines }
 }
 
-/** An instance that nobody can call; `flips` is what became of it, in order. */
+/** An instance without a connection; `flips` lists the changes of its availability, in order. */
 export function instanceOf(name: string, now: () => number = () => 0) {
   const flips: string[] = []
   const health = new InstanceHealth(now, (available, concern, reason) => {

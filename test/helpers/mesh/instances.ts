@@ -28,7 +28,7 @@ export function instanceOf(
   return { id, origin: id, weight, tags: [], meta, endpoint }
 }
 
-/** a, b, c … by their weights. */
+/** Instances a, b, c … with these weights. */
 export function instances(weights: readonly number[], active: readonly number[] = []): Instance[] {
   return weights.map((weight, i) =>
     instanceOf('abcdefghijklmnopqrstuvwxyz'[i]!, { weight, ...(active[i] !== undefined && { active: active[i] }) })
@@ -61,7 +61,7 @@ export function hashes(count: number, seed = 11): number[] {
   return Array.from({ length: count }, () => random() * 2 ** 32)
 }
 
-/** To which instance each hash goes, by id. */
+/** Returns the id of the instance that each hash selects. */
 export function placed(balancer: Balancer, keys: readonly number[]): string[] {
   return keys.map((hash) => balancer.pick(null, hash)!.id)
 }

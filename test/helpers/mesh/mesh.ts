@@ -1,4 +1,4 @@
-/** A mesh over services whose instances the test chooses, and what is seen of it from outside. */
+/** A mesh over services whose instances the test chooses, and recorders of its metrics and events. */
 import type { Test } from 'tap'
 import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { RetryOptions } from '../../../plugins/mesh/concerns/retry/options.ts'
@@ -17,7 +17,7 @@ export const retryOptions: RetryOptions = {
   budget: 0.2
 }
 
-/** Long timeouts, round robin, no retry: a test sets what it is about. */
+/** A service with long timeouts, round robin and no retry; `policy` overrides these. */
 export function service(
   name: string,
   instances: NonNullable<ServiceConfig['instances']>,
@@ -46,7 +46,7 @@ export function meshOf(t: Test, services: ServiceConfig[], options: MeshOptions 
   return mesh
 }
 
-/** A meter that keeps what it is told: `name{labels}` → count or observed values. */
+/** A meter that records values: `name{labels}` → count or observed values. */
 export function meterStub() {
   const counts: Record<string, number> = {}
   const observed: Record<string, number[]> = {}
@@ -56,7 +56,7 @@ export function meterStub() {
     counter: ({ name }) => ({
       labels: (...labels) => ({
         inc: (value = 1) => {
-          // A series at 0 is as good as none.
+          // A series at 0 is not recorded.
           if (value > 0) counts[`${name}{${labels}}`] = (counts[`${name}{${labels}}`] ?? 0) + value
         }
       })
@@ -82,7 +82,7 @@ export function meterStub() {
   return { meter, counts, observed, gauges }
 }
 
-/** A bare handler that writes down every event, for what undici's own API hides. */
+/** A dispatch handler that records every event, also those that undici's own API hides. */
 export class Recorder implements DispatchHandler {
   readonly events: string[] = []
   body = ''

@@ -1,4 +1,4 @@
-/** A Consul that answers by a script, and sources that ask it. */
+/** A Consul that responds by a script, and sources that query it. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -18,7 +18,7 @@ export interface Seen {
   at: number
 }
 
-/** Answers question after question by the script; the last step answers all that follow. */
+/** Responds to each query with the next step of the script; the last step serves all further queries. */
 export async function scripted(t: Test, steps: Step[], options: Partial<ConsulOptions> = {}, timing = {}) {
   const seen: Seen[] = []
   const sockets = new Set<Socket>()
@@ -74,4 +74,4 @@ export const status =
   (response) =>
     response.writeHead(code, { 'content-type': 'text/plain' }).end(text)
 export const hold: Step = () => {}
-export const cut: Step = (response) => response.destroy()
+export const closeConnection: Step = (response) => response.destroy()

@@ -1,4 +1,4 @@
-/** Services on loopback: proper ones, and raw ones that misbehave as told. */
+/** Services on loopback: HTTP servers, and raw servers that misbehave as the test requires. */
 import { once } from 'node:events'
 import type { IncomingMessage, RequestListener } from 'node:http'
 import { createServer } from 'node:http'
@@ -12,7 +12,7 @@ async function listen(server: Server): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** Answers with its name unless told otherwise; counts what it got. */
+/** Responds with its name unless the test gives a listener; counts requests. */
 export async function upstream(t: Test, name: string, listener?: RequestListener) {
   const requests: IncomingMessage[] = []
   const sockets = new Set<Socket>()
@@ -33,7 +33,7 @@ export async function upstream(t: Test, name: string, listener?: RequestListener
   return { url: await listen(server), server, requests, sockets }
 }
 
-/** Does as told with each connection; `count` is the number of those so far. */
+/** Passes each connection to `onConnection`; `count` is the number of connections so far. */
 export async function raw(t: Test, onConnection: (socket: Socket, count: number) => void) {
   const sockets = new Set<Socket>()
   let count = 0
@@ -50,7 +50,7 @@ export async function raw(t: Test, onConnection: (socket: Socket, count: number)
   return { url: await listen(server), server, sockets, count: () => count }
 }
 
-/** Takes connections and requests, and never answers. */
+/** Accepts connections and requests, and never responds. */
 export function silent(t: Test) {
   return raw(t, (socket) => socket.resume())
 }
@@ -60,7 +60,7 @@ export function resetting(t: Test) {
   return raw(t, (socket) => socket.once('data', () => socket.resetAndDestroy()))
 }
 
-/** An address that refuses connections: one that a server has just given back. */
+/** An address that refuses connections: the port of a server that has just closed. */
 export async function refused(): Promise<string> {
   const server = net.createServer()
   const url = await listen(server)

@@ -31,7 +31,7 @@ export function recording() {
     log: { info: log('info'), warn: log('warn'), error: log('error') },
     meter,
     now: () => performance.now(),
-    // Backoffs of half their bound: neither gone before a test can look, nor longer than it waits.
+    // Backoffs of half their bound: long enough for the test to observe, shorter than its timeout.
     random: () => 0.5
   }
   return { surroundings, lines, counts }
@@ -49,7 +49,7 @@ export function service(name: string, rest: Partial<ServiceConfig> = {}): Servic
   return { name, mesh, ...rest }
 }
 
-/** Starts the source and keeps what it publishes. */
+/** Starts the source and records the sets that it publishes. */
 export function watch(source: Restorable, restored?: readonly InstanceSpec[]) {
   const sets: (readonly InstanceSpec[])[] = []
   source.start((set) => void sets.push(set), restored)

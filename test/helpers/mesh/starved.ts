@@ -10,7 +10,7 @@ import { checkOptions, outlierOptions } from './health.ts'
 import { meterStub, retryOptions, service } from './mesh.ts'
 import { policyOf } from './policy.ts'
 
-/** `cold`: nothing is called before, so not even the resolver's own files are open. */
+/** `cold`: no call precedes, so not even the resolver's files are open. */
 const [mode, ...instances] = process.argv.slice(2)
 const cold = mode === 'cold'
 const { meter, counts } = meterStub()
@@ -56,7 +56,7 @@ const fill = () => {
 }
 const answers: string[] = []
 for (let i = 0; i < 50 && answers.length < 6; i++) {
-  // A check that is under way may give its descriptor back at any time: such a call succeeds, and does not count.
+  // An active check may free its descriptor at any time: such a call succeeds, and does not count.
   fill()
   const answer = await call()
   if (answer !== '200') answers.push(answer)
@@ -65,6 +65,6 @@ await sleep(100)
 const starved = state()
 for (const descriptor of taken) closeSync(descriptor)
 const after = await call()
-const told = lines.filter(({ reason }) => reason === 'descriptors')
-writeSync(1, `${JSON.stringify({ answers, starved, after, told, counts, taken: taken.length })}\n`)
+const logged = lines.filter(({ reason }) => reason === 'descriptors')
+writeSync(1, `${JSON.stringify({ answers, starved, after, logged, counts, taken: taken.length })}\n`)
 process.exit(0)

@@ -1,4 +1,4 @@
-/** The policies: exact sequences where there are any, distributions by chi-square over a seeded generator. */
+/** Balancing policies: exact sequences where defined, distributions by chi-square over a seeded generator. */
 import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
@@ -15,7 +15,7 @@ function draw(policy: MeshPolicy['balance'], among: Instance[], times: number, r
   return Array.from({ length: times }, () => balancer.pick(null)!)
 }
 
-t.test('round robin: each in its turn, from a random start', async (t) => {
+t.test('round robin: in rotation, from a random start', async (t) => {
   const order = (start: number) =>
     draw('round-robin', instances([1, 1, 1]), 7, () => start)
       .map(({ id }) => id)
@@ -36,7 +36,7 @@ t.test('round robin: weighted smoothly', async (t) => {
   t.equal(order([3, 3], 4).length, 4)
 })
 
-t.test('round robin: many by weight, each at its own pace', async (t) => {
+t.test('round robin: many instances by weight, each at its rate', async (t) => {
   const among = fleet(100, (i) => 1 + (i % 4))
   const balancer = createBalancer('round-robin', among, { random: seeded(6), now: () => 0 })
   const picks = Array.from({ length: 2500 }, () => balancer.pick(null)!)
@@ -65,7 +65,7 @@ t.test('random: by weight', async (t) => {
   }
 })
 
-t.test('least request: even while all are equally busy, by weight too', async (t) => {
+t.test('least request: even while all have equal load, by weight too', async (t) => {
   for (const weights of [
     [1, 1, 1],
     [1, 2, 3]
@@ -76,7 +76,7 @@ t.test('least request: even while all are equally busy, by weight too', async (t
   }
 })
 
-t.test('least request: of two, the less busy one always; of many, the busiest never', async (t) => {
+t.test('least request: of two, always the less loaded one; of many, never the most loaded', async (t) => {
   const two = instances([1, 1], [5, 4])
   t.strictSame(tally(two, draw('least-request', two, 500)), [0, 500])
   const many = instances([1, 1, 1, 1], [9, 1, 1, 1])
@@ -87,7 +87,7 @@ t.test('least request: of two, the less busy one always; of many, the busiest ne
   t.strictSame(tally(weighted, draw('least-request', weighted, 200)), [0, 200], 'load counts per weight')
 })
 
-t.test('least request: keeps load even where one is slower, without asking all', async (t) => {
+t.test('least request: keeps load even with one slower instance, without comparing all', async (t) => {
   const among = instances([1, 1, 1, 1, 1])
   const balancer = createBalancer('least-request', among, { random: seeded(7), now: () => 0 })
   const busy: Instance[] = []
@@ -95,7 +95,7 @@ t.test('least request: keeps load even where one is slower, without asking all',
     const instance = balancer.pick(null)!
     instance.endpoint.active++
     busy.push(instance)
-    // The first is ten times slower to give back.
+    // The first instance is ten times slower to respond.
     if (busy.length > 50) {
       const index = busy.findIndex(({ id }, at) => id !== 'a' || at < busy.length - 20)
       busy.splice(index, 1)[0]!.endpoint.active--
@@ -122,7 +122,7 @@ t.test('least request: more choices find the least busy more often', async (t) =
   t.ok(chi < 13.8, `by weight while all are idle: ${chi}`)
 })
 
-t.test('least request: choices leave out what was tried', async (t) => {
+t.test('least request: choices exclude tried instances', async (t) => {
   const among = instances([3, 1, 2, 1])
   const policy = options({ policy: 'least-request', choices: 3 })
   const balancer = createBalancer(policy, among, { random: seeded(3), now: () => 0 })
@@ -131,7 +131,7 @@ t.test('least request: choices leave out what was tried', async (t) => {
   t.equal(balancer.pick(new Set(among.map(({ endpoint }) => endpoint))), null)
 })
 
-t.test('all policies say what they think of an instance', async (t) => {
+t.test('all policies report their view of an instance', async (t) => {
   const said = {
     'round-robin': { weight: 3, share: 0.75 },
     random: { weight: 3, share: 0.75 },
@@ -150,7 +150,7 @@ t.test('all policies say what they think of an instance', async (t) => {
   }
 })
 
-t.test('what was tried is left out while another is there', async (t) => {
+t.test('a tried instance is excluded while another is available', async (t) => {
   for (const policy of policies) {
     const among = instances([3, 1, 2, 1])
     const balancer = createBalancer(policy, among, { random: seeded(3), now: () => 0 })
@@ -164,7 +164,7 @@ t.test('what was tried is left out while another is there', async (t) => {
   }
 })
 
-t.test('two instances at one address are tried as one', async (t) => {
+t.test('two instances at one address count as one for retries', async (t) => {
   const [a, b] = instances([1, 1])
   const twin = { ...a!, id: 'a#2' }
   for (const policy of policies) {
@@ -184,7 +184,7 @@ t.test('one instance, and none', async (t) => {
   }
 })
 
-t.test('weight 0 takes nothing, unless all have it', async (t) => {
+t.test('weight 0 gets no calls, unless all have weight 0', async (t) => {
   for (const policy of policies) {
     const among = instances([0, 1, 2])
     t.equal(tally(among, draw(policy, among, 300))[0], 0, policy)

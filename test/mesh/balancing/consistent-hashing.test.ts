@@ -1,4 +1,4 @@
-/** ring-hash and maglev: shares, who moves when instances change, and bounded load. */
+/** ring-hash and maglev: shares, keys that move when instances change, and bounded load. */
 import t from 'tap'
 import { LoadBound } from '../../../plugins/mesh/balancing/bounded-load.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
@@ -20,7 +20,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
   // A ring's shares vary by the root of its points.
   const tolerance = policy === 'maglev' ? 0.05 : 0.2
 
-  t.test(`${policy}: shares by weight, as described and as seen`, async (t) => {
+  t.test(`${policy}: shares by weight, as described and as measured`, async (t) => {
     for (const weights of [
       [1, 1],
       [1, 1, 1, 1, 1],
@@ -47,7 +47,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
     }
   })
 
-  t.test(`${policy}: the same in every gateway, in whatever order its instances came`, async (t) => {
+  t.test(`${policy}: the same in every gateway, independent of the order of instances`, async (t) => {
     const among = fleet(20, (i) => 1 + (i % 3))
     const reference = place(policy, among)
     t.strictSame(place(policy, among.toReversed()), reference)
@@ -63,7 +63,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
     )
   })
 
-  t.test(`${policy}: about 1/n moves when an instance joins or leaves`, async (t) => {
+  t.test(`${policy}: about 1/n of the keys moves when an instance is added or removed`, async (t) => {
     for (const n of [2, 3, 4, 7, 10, 31]) {
       const more = fleet(n + 1)
       const joined = more[n]!.id
@@ -73,13 +73,13 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
       const among = moved.filter((i) => after[i] !== joined)
       const fair = 1 / (n + 1)
       t.ok(Math.abs((moved.length - among.length) / keys.length / fair - 1) < tolerance + 0.05, `${n}: to the new one`)
-      // The same two sets, read the other way round, are an instance that leaves.
+      // The same two sets in reverse order: an instance is removed.
       if (policy === 'ring-hash') t.equal(among.length, 0, `${n}: none among those that stay`)
       else t.ok(among.length / keys.length < 0.04, `${n}: ${among.length} of ${keys.length} among those that stay`)
     }
   })
 
-  t.test(`${policy}: a weight that grows only attracts`, async (t) => {
+  t.test(`${policy}: a growing weight only adds keys to its instance`, async (t) => {
     const before = place(policy, instances([1, 1, 1, 1, 0.4]))
     const after = place(policy, instances([1, 1, 1, 1, 0.6]))
     const others = keys.filter((_, i) => before[i] !== after[i] && after[i] !== 'e')
@@ -87,7 +87,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
     t.ok(after.filter((id) => id === 'e').length > before.filter((id) => id === 'e').length * 1.2)
   })
 
-  t.test(`${policy}: what was tried is passed, always to the same other, and its keys are spread`, async (t) => {
+  t.test(`${policy}: a tried instance is skipped, each key has one alternative, and its keys are spread`, async (t) => {
     const among = fleet(5)
     const balancer = balancerOf(policy, among)
     const first = balancer.pick(null, keys[0]!)!
@@ -103,7 +103,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
     t.equal(balancer.pick(new Set(among.map(({ endpoint }) => endpoint)), keys[0]!), null)
   })
 
-  t.test(`${policy}: without a hash, anywhere`, async (t) => {
+  t.test(`${policy}: without a hash, any instance`, async (t) => {
     const among = fleet(4)
     const balancer = balancerOf(policy, among)
     const counts = tally(
@@ -136,7 +136,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
         busy.push(instance)
         if (busy.length > 60) busy.splice(Math.floor(random() * busy.length), 1)[0]!.endpoint.active--
       }
-      t.equal(own, 1, 'while nothing is in flight, a key is at home')
+      t.equal(own, 1, 'with nothing in flight, a key goes to its own instance')
       t.equal(
         among.reduce((sum, { endpoint }) => sum + endpoint.active, 0),
         busy.length
@@ -144,7 +144,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
     }
   })
 
-  t.test(`${policy}: with all but the overloaded tried, one of these serves`, async (t) => {
+  t.test(`${policy}: if all but the overloaded instances were tried, one of these serves`, async (t) => {
     const among = instances([1, 1, 1], [50, 0, 0])
     const balancer = balancerOf(policy, among, { maxLoad: 1.1 })
     const [a, b, c] = among
@@ -168,7 +168,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
   })
 }
 
-t.test('ring-hash: at least as many points as asked for, and no more than it can build', async (t) => {
+t.test('ring-hash: at least as many points as configured, and at most the maximum', async (t) => {
   const points = (among: Instance[], ringSize: number) => {
     const { describe } = balancerOf('ring-hash', among, { ringSize })
     return among.reduce((sum, instance) => sum + Number(describe!(instance).slots), 0)
@@ -189,7 +189,7 @@ t.test('ring-hash: at least as many points as asked for, and no more than it can
   t.ok(even(65_536) < even(64), 'a larger ring is more even')
 })
 
-t.test('maglev: a table that is no prime is made one', async (t) => {
+t.test('maglev: the table size is rounded to a prime', async (t) => {
   for (const tableSize of [1, 2, 4, 100, 65_536]) {
     const among = fleet(3)
     const balancer = balancerOf('maglev', among, { tableSize })
@@ -200,7 +200,7 @@ t.test('maglev: a table that is no prime is made one', async (t) => {
   t.equal(few.pick(new Set(), 7) !== null, true, 'more instances than slots')
 })
 
-t.test('the bound of many instances is counted now and then', async (t) => {
+t.test('the bound of many instances is recomputed from time to time', async (t) => {
   const among = fleet(1024)
   const bound = new LoadBound(among, 1.25)
   const { endpoint } = among[0]!

@@ -13,7 +13,7 @@ const fail = (...some: Instance[]) => {
   for (const { endpoint } of some) endpoint.health.obstruct('test', 'failed')
 }
 
-t.test('only the available ones, until too few are', async (t) => {
+t.test('only available instances, until too few are', async (t) => {
   const among = instances([1, 1, 1, 1])
   const look = (panicThreshold: number) => eligible(among, options({ panicThreshold }), nowhere, 0)
   t.strictSame(look(0.5), { instances: among, panic: false, changesInMs: null })
@@ -29,7 +29,7 @@ t.test('only the available ones, until too few are', async (t) => {
   t.match(eligible([], options(), nowhere, 0), { instances: [], panic: false })
 })
 
-t.test('panic asks neither for slow start nor for locality', async (t) => {
+t.test('panic ignores slow start and locality', async (t) => {
   const clock = { ms: 0 }
   const here = { 'consul-dc': 'here' }
   const among = ['a', 'b', 'c', 'd'].map((id) => instanceOf(id, { now: () => clock.ms, meta: id < 'c' ? here : {} }))
@@ -41,7 +41,7 @@ t.test('panic asks neither for slow start nor for locality', async (t) => {
   t.strictSame(seen, { instances: among, panic: true, changesInMs: null })
 })
 
-t.test('a rank of failover serves while none before it is available, each with its own panic', async (t) => {
+t.test('a failover rank serves while none before it is available, each with its own panic threshold', async (t) => {
   const of = (id: string, rank: string) => instanceOf(id, { meta: { 'failover-rank': rank } })
   const among = [of('e', '2'), instanceOf('a'), instanceOf('b'), of('c', '1'), of('d', '1'), of('f', '10')]
   const [e, a, b, c, d, f] = among as [Instance, Instance, Instance, Instance, Instance, Instance]
@@ -91,7 +91,7 @@ t.test('slow start: the ramp, step by step', async (t) => {
   t.strictSame(weights(eligible([old, fresh], policy, nowhere, 215_000).instances), [2, 1], 'a recovered one likewise')
 })
 
-t.test('slow start: where all are new, none is slowed', async (t) => {
+t.test('slow start: if all are new, none is slowed', async (t) => {
   const clock = { ms: 0 }
   const among = ['a', 'b', 'c'].map((id) => {
     clock.ms += 0.1
@@ -114,7 +114,7 @@ t.test('slow start: where all are new, none is slowed', async (t) => {
   t.ok(Math.abs(look(20_000.1)[3]! - 0.5) < 1e-5)
 })
 
-t.test('slow start: weight 0 stays 0, and all 0 are as good as all 1', async (t) => {
+t.test('slow start: weight 0 stays 0, and all 0 is equal to all 1', async (t) => {
   const clock = { ms: 0 }
   const now = () => clock.ms
   const [old, none] = [instanceOf('a', { now }), instanceOf('z', { now, weight: 0 })]
@@ -126,7 +126,7 @@ t.test('slow start: weight 0 stays 0, and all 0 are as good as all 1', async (t)
   t.strictSame(weights(eligible([none, freshNone], policy, nowhere, 60_000).instances), [1, 0.1])
 })
 
-t.test('slow start in a service: what was there at first is not new, what joins is', async (t) => {
+t.test('slow start in a service: the first instances are not new, added ones are', async (t) => {
   let nowMs = 1000
   const { discovery, publish } = byHand()
   const balance = options({ policy: 'random', slowStart: 20_000 })
@@ -162,7 +162,7 @@ t.test('slow start in a service: what was there at first is not new, what joins 
   t.strictSame(shares(), [1, 0.1])
 })
 
-t.test('slow start in a service: the ramp goes on by itself', async (t) => {
+t.test('slow start in a service: the ramp continues without further changes', async (t) => {
   let nowMs = 0
   const { discovery, publish } = byHand()
   const balance = options({ policy: 'random', slowStart: 60 })

@@ -1,4 +1,4 @@
-/** The hash: the reference's vectors, and how it spreads keys that differ little. */
+/** The hash: the reference's vectors, and the spread of similar keys. */
 import t from 'tap'
 import { hash32, mix32 } from '../../../plugins/mesh/balancing/hash.ts'
 import { chiSquare } from '../../helpers/mesh/instances.ts'
@@ -15,7 +15,7 @@ t.test("MurmurHash3's vectors, two bytes to a character", async (t) => {
   t.equal(hash32('\0'), 0x30f4c306)
 })
 
-t.test('keys that differ little are spread evenly', async (t) => {
+t.test('similar keys are spread evenly', async (t) => {
   const families: Record<string, (i: number) => string> = {
     numbers: String,
     'user-n': (i) => `user-${i}`,

@@ -1,4 +1,4 @@
-/** Locality: shares of zone, datacenter and the rest, and how they spill over. */
+/** Locality: shares of zone, datacenter and the rest, and their spill-over. */
 import t from 'tap'
 import { eligible } from '../../../plugins/mesh/balancing/eligible.ts'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
@@ -8,7 +8,7 @@ import { chiSquare, hashes, instanceOf, options, seeded, tally } from '../../hel
 
 const here: Locality = { datacenter: 'dc1', zone: 'z1' }
 
-/** `count` instances of a place, the last `failed` of them not available. */
+/** `count` instances of a place, the last `failed` of them unavailable. */
 function group(place: string, count: number, failed = 0, weight = 1): Instance[] {
   const [datacenter, zone] = place.split('/') as [string, string | undefined]
   const meta = { 'consul-dc': datacenter, ...(zone !== undefined && { 'consul-zone': zone }) }
@@ -44,7 +44,7 @@ t.test('the own zone, then the own datacenter, then the rest', async (t) => {
   t.strictSame(sharesOf(all, here, { locality: 'ignore' }), { 'dc1/z1': 0.2, 'dc1/z2': 0.3, 'dc2/z1': 0.5 })
 })
 
-t.test('what the gateway does not know of its place, it does not prefer', async (t) => {
+t.test('without a known zone or datacenter, there is no preference for it', async (t) => {
   const all = [...group('dc1/z1', 2), ...group('dc1/z2', 2), ...group('dc2/z1', 4)]
   t.strictSame(sharesOf(all, { datacenter: 'dc1', zone: null }), { 'dc1/z1': 0.5, 'dc1/z2': 0.5 })
   t.strictSame(sharesOf(all, { datacenter: null, zone: 'z2' }), { 'dc1/z2': 1 })
@@ -53,7 +53,7 @@ t.test('what the gateway does not know of its place, it does not prefer', async 
   t.strictSame(sharesOf(unmarked), { dc1: 1 }, 'no zone, but the datacenter')
 })
 
-t.test('below the threshold, a part spills over', async (t) => {
+t.test('below the threshold, a share spills over', async (t) => {
   const cases: [failed: [number, number, number], shares: [number, number, number]][] = [
     [[0, 0, 0], [1, 0, 0]],
     [[3, 0, 0], [1, 0, 0]], // 70 % are left: just enough
@@ -61,10 +61,10 @@ t.test('below the threshold, a part spills over', async (t) => {
     [[5, 0, 0], [5 / 7, 2 / 7, 0]],
     [[9, 0, 0], [1 / 7, 6 / 7, 0]],
     [[10, 0, 0], [0, 1, 0]],
-    [[5, 8, 0], [5 / 7, 2 / 7, 0]], // the rest is all that the datacenter can take
+    [[5, 8, 0], [5 / 7, 2 / 7, 0]], // the datacenter has capacity for the rest only
     [[5, 9, 0], [5 / 7, 1 / 7, 1 / 7]],
     [[8, 9, 0], [2 / 7, 1 / 7, 4 / 7]],
-    [[8, 9, 9], [2 / 4, 1 / 4, 1 / 4]], // all together lack capacity: they share the lack
+    [[8, 9, 9], [2 / 4, 1 / 4, 1 / 4]], // the total capacity is too small: the deficit is shared
     [[9, 10, 10], [1, 0, 0]]
   ] // biome-ignore format: a table
   for (const [[inZone, inDatacenter, elsewhere], [zone, datacenter, rest]] of cases) {
@@ -83,7 +83,7 @@ t.test('below the threshold, a part spills over', async (t) => {
   t.strictSame(sharesOf(half, here, { localThreshold: 0 }), { 'dc1/z1': 1 }, '0 %: as long as there is one')
 })
 
-t.test('within a tier, by weight, whatever the weights of the others', async (t) => {
+t.test('within a tier, by weight, independent of the other tiers', async (t) => {
   const zone = [...group('dc1/z1', 1, 0, 3), ...group('dc1/z1b', 0), ...group('dc1/z1', 2, 1, 1).slice(1)]
   const rest = group('dc2/z1', 2, 0, 100)
   const policy = options({ locality: 'prefer', localThreshold: 1, panicThreshold: 0 })
@@ -91,22 +91,22 @@ t.test('within a tier, by weight, whatever the weights of the others', async (t)
   t.strictSame(
     instances.map(({ weight }) => weight),
     [3, 1.5, 1.5],
-    'half the zone is left, so half spills over; the nearest keep their weights'
+    'half the zone is available, so half spills over; the nearest keep their weights'
   )
   t.equal(instances[0], zone[0])
   const drained = [...group('dc1/z1', 2, 0, 0), ...group('dc2/z1', 1)]
-  t.strictSame(sharesOf(drained), { 'dc2/z1': 1 }, 'weight 0 takes nothing, be it near')
+  t.strictSame(sharesOf(drained), { 'dc2/z1': 1 }, 'weight 0 gets no calls, even if near')
 })
 
 t.test('failover datacenters: the rank before the tier', async (t) => {
   const own = group('dc1/z1', 2, 1)
   const far = group('dc9/z1', 4).map((each) => ({ ...each, meta: { ...each.meta, 'failover-rank': '1' } }))
-  t.strictSame(sharesOf([...own, ...far]), { 'dc1/z1': 1 }, 'no spill-over while one is left')
+  t.strictSame(sharesOf([...own, ...far]), { 'dc1/z1': 1 }, 'no spill-over while one is available')
   own[0]!.endpoint.health.obstruct('test', 'failed')
   t.strictSame(sharesOf([...own, ...far]), { 'dc9/z1': 1 })
 })
 
-t.test('every policy keeps to the shares', async (t) => {
+t.test('every policy respects the shares', async (t) => {
   const all = [...group('dc1/z1', 10, 5), ...group('dc2/z1', 5)]
   const expected = [...new Array<number>(5).fill(1 / 7), ...new Array<number>(5).fill(2 / 35)]
   const keys = hashes(14_000)

@@ -1,4 +1,4 @@
-/** Peak EWMA: the average itself, the choice by it, and what is measured over real sockets. */
+/** Peak EWMA: the average itself, the choice by it, and measurements over real sockets. */
 import t from 'tap'
 import { createBalancer } from '../../../plugins/mesh/balancing/index.ts'
 import { ewmaOf, PeakEwma } from '../../../plugins/mesh/balancing/peak-ewma.ts'
@@ -9,7 +9,7 @@ import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 const decay = 10_000
 
-t.test('peaks count at once, and fade with time', async (t) => {
+t.test('peaks count at once, and decay with time', async (t) => {
   const ewma = new PeakEwma(decay)
   t.equal(ewma.valueAt(0), null)
   t.equal(ewma.observe(20, 0), 20)
@@ -20,7 +20,7 @@ t.test('peaks count at once, and fade with time', async (t) => {
   t.equal(ewma.observe(eased - 1, decay), eased, 'by time, not by count')
 })
 
-t.test('a failure counts as the worst, by its share', async (t) => {
+t.test('failures count as the worst latency, by their share', async (t) => {
   const ewma = new PeakEwma(decay)
   t.equal(ewma.fail(1, 5000, 0), 5000, 'all that is known')
   const good = new PeakEwma(decay)
@@ -62,7 +62,7 @@ function simulate(among: Instance[], latencyOf: (id: string) => number | 'fails 
   return tally(among, picks)
 }
 
-t.test('a slow instance gets little, one that fails fast next to nothing, equal ones the same', async (t) => {
+t.test('a slow instance gets few calls, a fast-failing one almost none, equal ones the same', async (t) => {
   const slow = simulate(instances([1, 1, 1, 1]), (id) => (id === 'a' ? 200 : 10), 500, 5000)
   t.ok(slow[0]! < 250, `slow: ${slow}`)
   t.ok(Math.min(...slow.slice(1)) > 1000, `${slow}`)
@@ -73,7 +73,7 @@ t.test('a slow instance gets little, one that fails fast next to nothing, equal 
   t.ok(Math.min(...even) > 1500, `even: ${even}`)
 })
 
-t.test('one that was slow is asked again when its peak has faded', async (t) => {
+t.test('an instance that was slow is called again when its peak has decayed', async (t) => {
   let slow = true
   const among = instances([1, 1])
   const before = simulate(among, (id) => (id === 'a' && slow ? 2000 : 10), 100, 500)
@@ -99,7 +99,7 @@ t.test('one call at a time: after one slow response an instance still gets a cal
   t.equal(simulate(failing, () => 5, 100, 1000)[0], 0, 'no call is spent on one that fails')
 })
 
-t.test('by weight under load; of what nobody has measured, one attempt at a time', async (t) => {
+t.test('by weight under load; an unmeasured instance gets one attempt at a time', async (t) => {
   const loaded = instances([1, 4], [4, 8])
   for (const { endpoint } of loaded) ewmaOf(endpoint, decay).observe(10, 0)
   const deps = { random: seeded(2), now: () => 0 }
@@ -154,7 +154,7 @@ t.test('measured over sockets: latency to the headers, refusals and 5xx as failu
   t.strictSame(said('plain'), { weight: 1, share: 1 })
 })
 
-t.test('who leaves blames nobody, but has waited', async (t) => {
+t.test('an aborted call is no failure, but its wait counts as latency', async (t) => {
   let nowMs = 0
   const arrived = Promise.withResolvers<void>()
   const hanging = await upstream(t, 'hanging', () => arrived.resolve())

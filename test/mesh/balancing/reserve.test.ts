@@ -1,4 +1,4 @@
-/** Calls that have tried every nearer instance go further away, rather than to one of these again. */
+/** Calls that have tried every nearer instance go to a farther one, rather than to a tried one again. */
 import t from 'tap'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
@@ -33,7 +33,7 @@ async function answers(balance: BalanceOptions, near: readonly [string, Place][]
 
 const far = new Array(5).fill('far')
 
-t.test('the whole of the own zone fails', async (t) => {
+t.test('the whole local zone fails', async (t) => {
   const there = { 'consul-dc': 'dc1', 'consul-zone': 'z2' }
   const here = { 'consul-dc': 'dc1', 'consul-zone': 'z1' }
   for (const policy of ['round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'] as const) {
@@ -43,13 +43,13 @@ t.test('the whole of the own zone fails', async (t) => {
   }
 })
 
-t.test('the whole of the own datacenter fails, before anyone has found out', async (t) => {
+t.test('the whole local datacenter fails, before it is detected', async (t) => {
   const { url } = await upstream(t, 'far')
   const near: [string, Place][] = [[await refused(), {}], [await refused(), {}]] // biome-ignore format: short
   t.strictSame(await answers(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }]), far)
 })
 
-t.test('as long as a nearer one serves, nothing goes there', async (t) => {
+t.test('while a nearer instance serves, no call goes farther', async (t) => {
   const { url } = await upstream(t, 'far')
   const near: [string, Place][] = [[await refused(), {}], [(await upstream(t, 'near')).url, {}]] // biome-ignore format: short
   const seen = await answers(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }])

@@ -17,7 +17,7 @@ const get = { origin, path: '/', method: 'GET' } as const
 const options: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 100_000 }
 
 /** A service that answers when told to. */
-async function told(t: Parameters<typeof upstream>[0], policy: object = {}) {
+async function holdingService(t: Parameters<typeof upstream>[0], policy: object = {}) {
   const responses: ServerResponse[] = []
   const server = await upstream(t, 'orders', (_request, response) => void responses.push(response))
   const { meter, counts } = meterStub()
@@ -33,7 +33,7 @@ async function told(t: Parameters<typeof upstream>[0], policy: object = {}) {
 }
 
 t.test('those that come before the headers share one answer', async (t) => {
-  const { responses, ask, asked, collapsed, mesh } = await told(t, { collapse: true })
+  const { responses, ask, asked, collapsed, mesh } = await holdingService(t, { collapse: true })
   const all = Array.from({ length: 5 }, () => ask())
   await asked(1)
   all.push(ask())
@@ -61,7 +61,7 @@ t.test('those that come before the headers share one answer', async (t) => {
 
 t.test('a caller that throws at the end keeps it from no other', async (t) => {
   for (const end of ['the response ends', 'the connection breaks']) {
-    const { responses, ask, asked } = await told(t, { collapse: true })
+    const { responses, ask, asked } = await holdingService(t, { collapse: true })
     const all = [ask(), ask(), ask()]
     await asked(1)
     for (const each of all.slice(0, 2)) {
@@ -79,7 +79,7 @@ t.test('a caller that throws at the end keeps it from no other', async (t) => {
 })
 
 t.test('errors and HEAD are shared, the record is that of the shared call', async (t) => {
-  const { responses, ask, asked, url } = await told(t)
+  const { responses, ask, asked, url } = await holdingService(t)
   const [a, b] = [ask({ method: 'HEAD' }), ask({ method: 'HEAD' })]
   await asked(1)
   responses[0]!.writeHead(200, { 'content-length': 1_000_000 }).end()
@@ -160,7 +160,7 @@ t.test('headers that the configuration excludes, or includes', async (t) => {
 })
 
 t.test('what the answer says about sharing it', async (t) => {
-  const { responses, ask, asked, collapsed } = await told(t)
+  const { responses, ask, asked, collapsed } = await holdingService(t)
   /** Returns true if the second call gets the response to the first; otherwise it sends its own request. */
   const shared = async (headers: IncomingHttpHeaders, first: object = {}, second: object = {}) => {
     responses.length = 0
@@ -195,7 +195,7 @@ t.test('what the answer says about sharing it', async (t) => {
 })
 
 t.test('statuses that are about one request go to nobody else', async (t) => {
-  const { responses, ask, asked, collapsed } = await told(t)
+  const { responses, ask, asked, collapsed } = await holdingService(t)
   const shared = [200, 204, 301, 304, 404, 410, 500, 503]
   const own = [400, 401, 403, 405, 407, 408, 409, 412, 413, 414, 416, 417, 421, 425, 426, 429, 431, 451]
   for (const status of [...shared, ...own]) {
@@ -286,7 +286,7 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
 })
 
 t.test('who asked first may leave: the others are answered, each may leave at any time', async (t) => {
-  const { responses, ask, asked, mesh } = await told(t)
+  const { responses, ask, asked, mesh } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await asked(1)
   a.controller.abort(new Error('left'))
@@ -317,7 +317,7 @@ t.test('who asked first may leave: the others are answered, each may leave at an
 })
 
 t.test('a slow client stalls nobody, and gets all of it', async (t) => {
-  const { responses, ask, asked } = await told(t)
+  const { responses, ask, asked } = await holdingService(t)
   const text = 'x'.repeat(100_000)
   for (const slow of [0, 1]) {
     responses.length = 0
@@ -369,7 +369,7 @@ t.test('one who is alone holds up the service, as without collapsing', async (t)
 })
 
 t.test('a large answer is not shared: the others ask themselves', async (t) => {
-  const { responses, ask, asked, collapsed } = await told(t)
+  const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
   await asked(1)
   responses[0]!.writeHead(200, { 'content-length': 100_001 }).end('x'.repeat(100_001))
@@ -386,7 +386,7 @@ t.test('a large answer is not shared: the others ask themselves', async (t) => {
 })
 
 t.test('length unknown: the others get it once it is whole', async (t) => {
-  const { responses, ask, asked, collapsed } = await told(t)
+  const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await asked(1)
   responses[0]!.write('one ')
@@ -404,7 +404,7 @@ t.test('length unknown: the others get it once it is whole', async (t) => {
 })
 
 t.test('length unknown: too large, or too long in coming, and the others ask themselves', async (t) => {
-  const { responses, ask, asked, collapsed } = await told(t)
+  const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
   await asked(1)
   responses[0]!.write('x'.repeat(100_001))
@@ -435,7 +435,7 @@ t.test('length unknown: too large, or too long in coming, and the others ask the
 })
 
 t.test('length unknown: who reads along leaves, another takes over', async (t) => {
-  const { responses, ask, asked, collapsed } = await told(t)
+  const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await asked(1)
   responses[0]!.write('one ')
@@ -464,7 +464,7 @@ t.test('length unknown: who reads along leaves, another takes over', async (t) =
 })
 
 t.test('a handler that throws takes down no other', async (t) => {
-  const { responses, ask, asked } = await told(t)
+  const { responses, ask, asked } = await holdingService(t)
   const [bad, good, worse] = [ask(), ask(), ask()]
   bad.onResponseStart = () => {
     throw new Error('cannot be written')

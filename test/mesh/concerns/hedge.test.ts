@@ -22,7 +22,7 @@ const hedged = (more: Partial<HedgeOptions> = {}): HedgeOptions => ({
 })
 
 /** Answers when told to, if it is. */
-async function told(t: Parameters<typeof upstream>[0], name: string) {
+async function holdingService(t: Parameters<typeof upstream>[0], name: string) {
   const responses: ServerResponse[] = []
   const server = await upstream(t, name, (_request, response) => void responses.push(response))
   return { ...server, responses }
@@ -30,7 +30,7 @@ async function told(t: Parameters<typeof upstream>[0], name: string) {
 
 /** Two instances of which the first is slow. */
 async function pair(t: Parameters<typeof upstream>[0], policy: Partial<MeshPolicy> = {}) {
-  const slow = await told(t, 'slow')
+  const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast')
   const stub = meterStub()
   const mesh = meshOf(t, [service('orders', [slow.url, fast.url], { hedge: hedged(), ...policy })], stub)
@@ -68,8 +68,8 @@ t.test('the record tells of the winner, and counts both', async (t) => {
 })
 
 t.test('the first may still win', async (t) => {
-  const slow = await told(t, 'slow')
-  const slower = await told(t, 'slower')
+  const slow = await holdingService(t, 'slow')
+  const slower = await holdingService(t, 'slower')
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [slow.url, slower.url], { hedge: hedged() })], { meter })
   const answer = mesh.request(get)
@@ -83,7 +83,7 @@ t.test('the first may still win', async (t) => {
 })
 
 t.test('no hedge: another method, a quick answer, nobody else to ask, a body that still streams', async (t) => {
-  const slow = await told(t, 'slow')
+  const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast')
   const hedge = hedged({ methods: ['GET', 'PUT'] })
   const mesh = meshOf(t, [
@@ -110,7 +110,7 @@ t.test('no hedge: another method, a quick answer, nobody else to ask, a body tha
 })
 
 t.test('a body goes along when it is at hand', async (t) => {
-  const slow = await told(t, 'slow')
+  const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast', (request, response) => request.pipe(response))
   const policy = { hedge: hedged({ methods: ['PUT'] }) }
   const mesh = meshOf(t, [service('orders', [slow.url, fast.url], policy)])
@@ -126,7 +126,7 @@ t.test('a failure waits for the other attempt: a 5xx, and no answer at all', asy
     (response: ServerResponse) => void response.writeHead(503).end('busy'),
     (response: ServerResponse) => void response.socket!.resetAndDestroy()
   ]) {
-    const slower = await told(t, 'slower')
+    const slower = await holdingService(t, 'slower')
     const two = meshOf(t, [service('orders', [slow.url, slower.url], { hedge: hedged() })])
     const recorder = new Recorder()
     two.dispatch(get, recorder)
@@ -144,7 +144,7 @@ t.test('a failure waits for the other attempt: a 5xx, and no answer at all', asy
 })
 
 t.test('both fail: the last answer, whole, or else the failure', async (t) => {
-  const [one, two] = [await told(t, 'one'), await told(t, 'two')]
+  const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })], { meter })
   const ask = async () => {
@@ -183,7 +183,7 @@ t.test('both fail: the last answer, whole, or else the failure', async (t) => {
 })
 
 t.test('a held answer that breaks off is none', async (t) => {
-  const [one, two] = [await told(t, 'one'), await told(t, 'two')]
+  const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })])
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
@@ -199,7 +199,7 @@ t.test('a held answer that breaks off is none', async (t) => {
 })
 
 t.test('what fails of both is retried, elsewhere', async (t) => {
-  const [one, two] = [await told(t, 'one'), await told(t, 'two')]
+  const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const good = await upstream(t, 'good')
   const retry = { ...retryOptions, attempts: 1, on: [503] as (typeof retryOptions)['on'] }
   const mesh = meshOf(t, [service('orders', [one.url, good.url, two.url], { hedge: hedged(), retry })])
@@ -221,7 +221,7 @@ t.test('a refused connection goes straight to the retry', async (t) => {
 })
 
 t.test('abort and deadline reach both', async (t) => {
-  const [one, two] = [await told(t, 'one'), await told(t, 'two')]
+  const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged(), timeout: 300 })], { meter })
   const idle = () => one.sockets.size === 0 && two.sockets.size === 0
@@ -250,7 +250,7 @@ t.test('abort and deadline reach both', async (t) => {
 
 t.test('pause and resume reach the winner, and a pause before it, too', async (t) => {
   const large = 'x'.repeat(3_000_000)
-  const [one, two] = [await told(t, 'one'), await told(t, 'two')]
+  const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })])
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
@@ -267,7 +267,7 @@ t.test('pause and resume reach the winner, and a pause before it, too', async (t
 
 t.test('not beyond the retry budget, nor the cap on retries', async (t) => {
   const budgeted = async (policy: Partial<MeshPolicy>, now: () => number) => {
-    const slow = await told(t, 'slow')
+    const slow = await holdingService(t, 'slow')
     const fast = await upstream(t, 'fast')
     const { meter, counts } = meterStub()
     const hedge = hedged({ after: 5 })
@@ -289,8 +289,8 @@ t.test('not beyond the retry budget, nor the cap on retries', async (t) => {
     perInstance: { maxConnections: 100, maxPendingRequests: 100 },
     slowAfter: 5000, minRequests: 20, window: 10_000, openFor: 10_000, rampFor: 10_000
   } as const // biome-ignore format: a table
-  const one = await told(t, 'one')
-  const two = await told(t, 'two')
+  const one = await holdingService(t, 'one')
+  const two = await holdingService(t, 'two')
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged(), circuitBreaker })], { meter })
   const answers = [mesh.request(get), mesh.request(get)]
@@ -302,7 +302,7 @@ t.test('not beyond the retry budget, nor the cap on retries', async (t) => {
 })
 
 t.test('several hedges', async (t) => {
-  const slow = [await told(t, 'a'), await told(t, 'b'), await told(t, 'c')]
+  const slow = [await holdingService(t, 'a'), await holdingService(t, 'b'), await holdingService(t, 'c')]
   const fast = await upstream(t, 'fast')
   const { meter, counts } = meterStub()
   const hedge = hedged({ attempts: 3, after: 10 })
@@ -353,7 +353,7 @@ t.test('who loses is not to blame', async (t) => {
 })
 
 t.test('through the gateway', async (t) => {
-  const slow = await told(t, 'slow')
+  const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast')
   const gateway = await startGateway(
     {

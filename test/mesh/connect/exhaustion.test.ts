@@ -1,4 +1,4 @@
-/** Resources that this process runs out of: no instance is to blame, and nothing is retried. */
+/** Exhausted resources of this process: no failure of an instance, and no retry. */
 import { execFile } from 'node:child_process'
 import type { RequestListener } from 'node:http'
 import { join } from 'node:path'
@@ -13,7 +13,7 @@ interface Seen {
   answers: string[]
   starved: object
   after: string
-  told: object[]
+  logged: object[]
   counts: Record<string, number>
 }
 
@@ -37,8 +37,8 @@ t.test('out of descriptors, under a real limit', async (t) => {
     t.strictSame(seen.answers, Array(6).fill('JW_OUT_OF_DESCRIPTORS'), mode)
     t.match(seen.starved, { available: instances.map(() => true), circuit: { state: 'closed' } }, mode)
     t.equal(seen.after, '200', mode)
-    t.match(seen.told, [{ level: 'error' }], mode)
-    t.equal(seen.told.length, 1, `${mode}: logged once`)
+    t.match(seen.logged, [{ level: 'error' }], mode)
+    t.equal(seen.logged.length, 1, `${mode}: logged once`)
     t.ok(seen.counts['jingwei_mesh_exhausted_total{descriptors}']! >= 6, mode)
     t.equal(seen.counts['jingwei_mesh_attempts_total{orders,local}'], 6, `${mode}: an attempt a call`)
     for (const name of Object.keys(seen.counts)) {

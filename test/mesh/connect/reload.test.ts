@@ -1,4 +1,4 @@
-/** Certificates that change under way: new connections use them, and no call fails for it. */
+/** Certificates that change at run time: new connections use them, and no call fails. */
 import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -15,7 +15,7 @@ filesTiming.interval = 20
 
 const reloads = (outcome: string) => `jingwei_mesh_certificate_reloads_total{orders,${outcome}}`
 
-/** An authority's service that wants client certificates, and the files of a mesh that calls it. */
+/** A service that requires client certificates, and the files of a mesh that calls it. */
 async function scene(t: Test) {
   const folder = folderFor(t)
   const made = folderFor(t)
@@ -66,12 +66,12 @@ t.test('a new client certificate, by rename, under load', async (t) => {
   t.ok(handshakes.length > 0)
   const old = handshakes.length
   await sleep(50)
-  t.equal(handshakes.length, old, 'connections that stand go on')
+  t.equal(handshakes.length, old, 'open connections continue')
   server.closeIdleConnections()
   await eventually(() => handshakes.at(-1)!.client === 'second', 'a connection with it')
   going = false
   await Promise.all(workers)
-  // An idle connection that the server closes may meet a call on its way; the reload itself may not.
+  // A call may race with the server closing an idle connection; the reload itself must not fail calls.
   t.same(
     failed.filter((code) => code !== 'JW_UPSTREAM_RESET'),
     []
@@ -79,7 +79,7 @@ t.test('a new client certificate, by rename, under load', async (t) => {
   t.equal(of('error').length, 0)
 })
 
-t.test('a broken file: the old one stays, said once, until it is mended', async (t) => {
+t.test('an invalid file: the old certificate stays in use, logged once, until the file is valid', async (t) => {
   const { second, tls, put, server, handshakes, counts, open, of } = await scene(t)
   const mesh = open()
   t.equal(await call(mesh), 'hello')
@@ -111,14 +111,14 @@ t.test('a broken file: the old one stays, said once, until it is mended', async 
   t.equal(await again(), 'hello')
   copyFileSync(second.keyFile, tls.key)
   await sleep(100)
-  t.equal(counts[reloads('success')], 1, 'back with the same content: nothing new')
+  t.equal(counts[reloads('success')], 1, 'valid again with the same content: no change')
   t.match(mesh.status()[0]!.concerns.transport, { error: null })
   utimesSync(tls.ca, new Date(), new Date())
   await sleep(100)
-  t.equal(counts[reloads('success')], 1, 'touched only')
+  t.equal(counts[reloads('success')], 1, 'modified time only')
 })
 
-t.test('the links of Kubernetes: a folder is swapped, and the files with it', async (t) => {
+t.test('links of a Kubernetes secret: one folder link is replaced, and all files with it', async (t) => {
   const { folder, ours, first, second, url, handshakes, server } = await scene(t)
   const lay = (name: string, own: typeof first) => {
     mkdirSync(join(folder, name))
@@ -156,7 +156,7 @@ t.test('an authority that is no longer trusted: no new connection, not even a re
   t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
 })
 
-t.test('the end of a service before its change leaves the files of the changed one watched', async (t) => {
+t.test('closing the former service does not stop watching the files of its replacement', async (t) => {
   const { second, tls, put, url, counts, log, meter } = await scene(t)
   const stores = new Stores()
   const [before, after] = [stores.open(log), stores.open(log)]
@@ -170,7 +170,7 @@ t.test('the end of a service before its change leaves the files of the changed o
   await eventually(() => counts[reloads('success')] === 1, 'the new certificate')
 })
 
-t.test('nothing is read after the end', async (t) => {
+t.test('no file is read after close()', async (t) => {
   const { TlsFiles } = await import('../../../plugins/mesh/connect/tls-files.ts')
   const { tls, put, second } = await scene(t)
   let reloaded = 0

@@ -1,11 +1,11 @@
-/** `mode: sidecar`: everything goes to the local listener. */
+/** `mode: sidecar`: all calls go to the local listener. */
 import t from 'tap'
 import { createMesh } from '../../../plugins/mesh/mesh.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
 import { refused, upstream } from '../../helpers/mesh/servers.ts'
 import { call } from './support.ts'
 
-t.test('whatever instances, Consul or DNS would say', async (t) => {
+t.test('independent of instances, Consul and DNS', async (t) => {
   const sidecar = await upstream(t, 'the sidecar')
   const gone = await refused()
   const dns = { host: 'nowhere.invalid', port: 1, srv: false, tls: false, minTtl: 1000, maxTtl: 1000 }
@@ -21,7 +21,7 @@ t.test('whatever instances, Consul or DNS would say', async (t) => {
   }
 })
 
-t.test('without a listener the mesh does not begin', async (t) => {
+t.test('without a listener the mesh does not start', async (t) => {
   const config = service('orders', ['http://127.0.0.1:1'], { mode: 'sidecar' })
   t.throws(() => createMesh({ services: { orders: config } }), /service orders: mode sidecar needs/)
 })

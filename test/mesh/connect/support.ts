@@ -18,7 +18,7 @@ export interface Handshake {
   resumed: boolean
 }
 
-/** Answers `hello`; `handshakes` tells of each connection that came to be. */
+/** Responds `hello`; `handshakes` records each established connection. */
 export async function secure(t: Test, options: ServerOptions) {
   const handshakes: Handshake[] = []
   const server = createServer(options, (_request, response) => void response.end('hello'))
@@ -47,7 +47,7 @@ export function calling(t: Test, url: string, tls: Tls | undefined, options: Mes
   return meshOf(t, [config], options)
 }
 
-/** The body, or the code of what went wrong. */
+/** Returns the body, or the code of the error. */
 export async function call(mesh: Mesh, headers: Record<string, string> = {}): Promise<string> {
   try {
     const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET', headers })

@@ -1,4 +1,4 @@
-/** TLS to a service's instances: who is believed, what is shown, and that nothing gets around the checks. */
+/** TLS to a service's instances: trusted peers, client certificates, and attempts to bypass verification. */
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
 import { alternativeNames } from '../../../plugins/alternative-names.ts'
@@ -12,13 +12,13 @@ const ours = authority(folder, 'ours')
 const theirs = authority(folder, 'theirs')
 const good = ours.issue('good', { san: 'DNS:orders.internal,IP:127.0.0.1' })
 
-t.test('an authority of our own, by address', async (t) => {
+t.test('a configured authority, by address', async (t) => {
   const { url, handshakes } = await secure(t, good)
   t.equal(await call(calling(t, url, { ca: ours.file })), 'hello')
   t.match(handshakes, [{ sni: false, client: undefined, protocol: 'TLSv1.3' }])
 })
 
-t.test("without it, Node's authorities: ours is not one of them", async (t) => {
+t.test("without it, Node's authorities, which do not include the test's", async (t) => {
   const { url, handshakes } = await secure(t, good)
   for (const tls of [undefined, {}]) {
     t.equal(await call(calling(t, url, tls)), 'JW_UPSTREAM_UNTRUSTED')
@@ -44,22 +44,22 @@ t.test('expired', async (t) => {
   t.equal(await call(calling(t, url, { ca: ours.file })), 'JW_UPSTREAM_UNTRUSTED')
 })
 
-t.test('a certificate that cannot be verified is logged once, and so is that it can be again', async (t) => {
+t.test('a certificate that cannot be verified is logged once, and so is its recovery', async (t) => {
   const { url, server } = await secure(t, ours.issue('late', { san: 'IP:127.0.0.1', days: -1 }))
   const { log, lines } = logged()
   const mesh = calling(t, url, { ca: ours.file }, { log })
-  const told = () => lines.filter(({ message }) => message.startsWith('certificate of https:'))
+  const reports = () => lines.filter(({ message }) => message.startsWith('certificate of https:'))
   for (let i = 0; i < 3; i++) t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
   const about = { service: 'orders', instance: url }
-  t.match(told(), [{ level: 'error', fields: { ...about, cause: 'CERT_HAS_EXPIRED' } }])
-  t.equal(told().length, 1)
+  t.match(reports(), [{ level: 'error', fields: { ...about, cause: 'CERT_HAS_EXPIRED' } }])
+  t.equal(reports().length, 1)
   server.setSecureContext(good)
   for (let i = 0; i < 3; i++) t.equal(await call(mesh), 'hello')
-  t.match(told().slice(1), [{ level: 'info', fields: about }])
-  t.equal(told().length, 2)
+  t.match(reports().slice(1), [{ level: 'info', fields: about }])
+  t.equal(reports().length, 2)
 })
 
-t.test('for another host; the Host header has no say in it', async (t) => {
+t.test('for another host; the Host header does not matter', async (t) => {
   const { url, handshakes } = await secure(t, ours.issue('elsewhere', { san: 'DNS:elsewhere.internal' }))
   const mesh = calling(t, url, { ca: ours.file })
   t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
@@ -92,12 +92,12 @@ t.test('san: one of the names, instead of the host', async (t) => {
   t.equal(handshakes.at(-1)!.sni, 'lb.internal')
 })
 
-t.test('san: the common name is nobody', async (t) => {
+t.test('san: the common name is ignored', async (t) => {
   const { url } = await secure(t, ours.issue('bare', { cn: 'orders.internal' }))
   t.equal(await call(calling(t, url, { ca: ours.file, san: ['orders.internal'] })), 'JW_UPSTREAM_UNTRUSTED')
 })
 
-t.test('san: the authority still counts', async (t) => {
+t.test('san: the authority is still verified', async (t) => {
   const { url } = await secure(t, theirs.issue('same', { san: 'DNS:orders.internal' }))
   t.equal(await call(calling(t, url, { ca: ours.file, san: ['orders.internal'] })), 'JW_UPSTREAM_UNTRUSTED')
 })
@@ -112,7 +112,7 @@ t.test('names in quotes cannot pass for two', async (t) => {
   }
 })
 
-t.test('the instance that is somebody else is passed over', async (t) => {
+t.test('a call to an instance with another identity is retried elsewhere', async (t) => {
   const wrong = await secure(t, ours.issue('wrong', { san: 'DNS:users.internal' }))
   const right = await secure(t, good)
   const retry = { attempts: 1, on: ['connect-failure'], methods: ['GET'], backoff: { base: 1, max: 1 }, budget: 1 }
@@ -123,7 +123,7 @@ t.test('the instance that is somebody else is passed over', async (t) => {
   for (let count = 0; count < 6; count++) t.equal(await call(mesh), 'hello')
 })
 
-t.test('a client certificate is shown to whom wants one', async (t) => {
+t.test('a client certificate is presented to a peer that requests one', async (t) => {
   const { url, handshakes } = await secure(t, { ...good, ca: ours.cert, requestCert: true })
   const gateway = ours.issue('gateway')
   const shown = { ca: ours.file, cert: gateway.certFile, key: gateway.keyFile }
@@ -135,7 +135,7 @@ t.test('a client certificate is shown to whom wants one', async (t) => {
   t.match(await call(calling(t, url, other)), /^JW_UPSTREAM_(TLS|RESET)$/)
 })
 
-t.test('TLS 1.2 is the oldest, or 1.3 if so wished', async (t) => {
+t.test('the minimum is TLS 1.2, or 1.3 if configured', async (t) => {
   const old = await secure(t, { ...good, minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' })
   t.equal(await call(calling(t, old.url, { ca: ours.file })), 'hello')
   t.equal(await call(calling(t, old.url, { ca: ours.file, minVersion: 'TLSv1.3' })), 'JW_UPSTREAM_TLS')
@@ -149,7 +149,7 @@ t.test('TLS 1.2 is the oldest, or 1.3 if so wished', async (t) => {
   t.equal(ancient.handshakes.length, 0)
 })
 
-t.test('no session is resumed: one would skip the check of the name', async (t) => {
+t.test('no session is resumed: resumption would skip the verification of the name', async (t) => {
   for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
     const ticketKeys = randomBytes(48)
     const { url, server, handshakes } = await secure(t, { ...good, maxVersion, ticketKeys })
@@ -162,11 +162,11 @@ t.test('no session is resumed: one would skip the check of the name', async (t) 
     server.setSecureContext({ cert: users.cert, key: users.key, maxVersion, ticketKeys })
     server.closeAllConnections()
     t.not(await call(mesh), 'hello')
-    t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED', 'which the old session would have hidden')
+    t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED', 'a resumed session would hide it')
   }
 })
 
-t.test('files that are no good: the mesh does not begin', async (t) => {
+t.test('invalid files: the mesh does not start', async (t) => {
   const { url } = await secure(t, good)
   const other = ours.issue('other')
   for (const [tls, why] of [

@@ -1,4 +1,4 @@
-/** A body that ends with its connection ends in good order only if the connection does. */
+/** A body that is delimited by its connection is complete only if the connection was closed properly. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { meshOf, Recorder, service } from '../../helpers/mesh/mesh.ts'
@@ -24,7 +24,7 @@ t.test('closed: whole', async (t) => {
   t.match(await ending(t, 'end'), { events: ['start', '200', 'data', 'end'], body: 'some of it' })
 })
 
-t.test('reset: broken, and the caller is told', async (t) => {
+t.test('reset: incomplete, and the caller gets an error', async (t) => {
   t.match(await ending(t, 'resetAndDestroy'), {
     events: ['start', '200', 'data', 'error'],
     error: { code: 'JW_UPSTREAM_RESET' }

@@ -1,5 +1,5 @@
 // slow: takes about 9 s
-/** An event loop that is blocked: what it could not do in time blames no instance. */
+/** A blocked event loop: timeouts that it causes count against no instance. */
 import type { Test } from 'tap'
 import t from 'tap'
 import { LoopClock } from '../../../plugins/mesh/core/loop-clock.ts'
@@ -22,11 +22,11 @@ t.test('the clock stands still while no timer runs', async (t) => {
   const clock = new LoopClock((ms) => blocks.push(ms), () => wallMs) // biome-ignore format: short
   t.equal(clock.now(), 1000)
   wallMs = 5000
-  t.equal(clock.now(), 5000, 'before it is started there is nothing to see')
+  t.equal(clock.now(), 5000, 'no lag before it is started')
   clock.start()
   t.teardown(() => clock.close())
   wallMs = 5200
-  t.equal(clock.now(), 5200, 'what is tolerated')
+  t.equal(clock.now(), 5200, 'within the tolerance')
   wallMs = 8200
   t.strictSame([clock.now(), clock.stalledMs()], [5200, 3000], 'also before the timer runs')
   clock.tick()
@@ -60,7 +60,7 @@ function touchy(t: Test, instances: string[], policy: object) {
   return { mesh, nobody, told: () => lines.filter(({ reason }) => reason === 'cpu').length, ...stub }
 }
 
-t.test('attempts and calls under way get the time back', async (t) => {
+t.test('timeouts of attempts and calls in flight are extended by the block', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   for (const policy of [{ attemptTimeout: 300 }, { timeout: 300 }]) {
     const { mesh, nobody, told, counts } = touchy(t, [a.url, b.url], policy)
@@ -74,7 +74,7 @@ t.test('attempts and calls under way get the time back', async (t) => {
   }
 })
 
-t.test('a loop that is blocked again and again: 503 of our own in the end, and nobody is to blame', async (t) => {
+t.test('a loop that is blocked repeatedly: 503 of the gateway in the end, and no instance is blamed', async (t) => {
   // Handshakes never end, so no attempt would.
   const { url } = await connecting(t)
   for (const policy of [{ attemptTimeout: 200 }, { timeout: 200 }, { connectTimeout: 200 }]) {
@@ -95,7 +95,7 @@ t.test('a loop that is blocked again and again: 503 of our own in the end, and n
   }
 })
 
-t.test('active checks say nothing then', async (t) => {
+t.test('active checks have no result then', async (t) => {
   const { server, url } = await upstream(t, 'a')
   let asked = 0
   server.on('request', () => asked++)

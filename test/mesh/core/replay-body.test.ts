@@ -1,8 +1,8 @@
-/** Ownership of the chunks of a kept body. */
+/** Ownership of the chunks of a replayable body. */
 import t from 'tap'
 import { ReplayBody, ReplayPool } from '../../../plugins/mesh/core/repeating/replay-body.ts'
 
-/** Hands its chunks over. */
+/** A body that transfers its chunks. */
 function body(most = 1000) {
   const source = {
     transfers: true,
@@ -13,7 +13,7 @@ function body(most = 1000) {
   return new ReplayBody(source, most, new ReplayPool())
 }
 
-t.test('chunks may be freed once nobody will send them again', async (t) => {
+t.test('chunks may be freed once no attempt can send them again', async (t) => {
   const kept = body()
   const reader = kept[Symbol.asyncIterator]()
   await reader.next()
@@ -25,10 +25,10 @@ t.test('chunks may be freed once nobody will send them again', async (t) => {
   await only.next()
   t.equal(large.transfers, false)
   await only.next()
-  t.equal(large.transfers, true, 'more than is kept')
+  t.equal(large.transfers, true, 'more than the limit')
 })
 
-t.test('not where an attempt before may still be sending them', async (t) => {
+t.test('not while an earlier attempt may still be sending them', async (t) => {
   const kept = body()
   await kept[Symbol.asyncIterator]().next()
   await kept[Symbol.asyncIterator]().next()

@@ -1,4 +1,4 @@
-/** Headers, cookies and query parameters out of a dispatch, in all of undici's shapes. */
+/** Headers, cookies and query parameters of a dispatch, in all of undici's formats. */
 import t from 'tap'
 import { cookieOf, fieldReader, headerOf, queryOf } from '../../../plugins/mesh/core/request-fields.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
@@ -7,7 +7,7 @@ type Headers = DispatchOptions['headers']
 
 const opts = (headers: Headers, path = '/') => ({ path, method: 'GET', headers }) as DispatchOptions
 
-t.test('a header, in every shape', async (t) => {
+t.test('a header, in every format', async (t) => {
   const shapes: Record<string, Headers> = {
     flat: ['host', 'h', 'X-User', '7'],
     object: { host: 'h', 'X-User': '7' },
@@ -22,7 +22,7 @@ t.test('a header, in every shape', async (t) => {
   t.equal(headerOf(opts(undefined), 'x-user'), undefined)
   t.equal(headerOf(opts(null), 'x-user'), undefined)
   t.equal(headerOf(opts(['x-user']), 'x-user'), undefined, 'half a pair')
-  t.equal(headerOf(opts(['a', 'x-user', 'b', '1']), 'x-user'), undefined, 'a value is no name')
+  t.equal(headerOf(opts(['a', 'x-user', 'b', '1']), 'x-user'), undefined, 'a value does not match as a name')
   t.equal(headerOf(opts(['x-user', '1', 'x-user', '2']), 'x-user'), '1, 2')
   t.equal(headerOf(opts({ 'x-user': ['1', '2'], host: undefined }), 'x-user'), '1, 2')
   t.equal(headerOf(opts({ 'x-user': undefined }), 'x-user'), undefined)
@@ -39,7 +39,7 @@ t.test('a cookie', async (t) => {
   t.equal(cookie('id="7"'), '7')
   t.equal(cookie('id='), '')
   t.equal(cookie('id; a=1'), undefined)
-  t.equal(cookie('ID=7'), undefined, 'cookies know case')
+  t.equal(cookie('ID=7'), undefined, 'cookie names are case-sensitive')
   t.equal(cookie('id=1; id=2'), '1')
   t.equal(cookie(';;=;'), undefined)
   t.equal(cookieOf(opts(['cookie', 'a=1', 'cookie', 'id=7']), 'id'), '7', 'over several fields')
@@ -65,7 +65,7 @@ t.test('a query parameter', async (t) => {
   t.equal(queryOf({ path: '/x', method: 'GET', query: {} }, 'id'), undefined)
 })
 
-t.test('what hashOn names', async (t) => {
+t.test('the values that hashOn names', async (t) => {
   const caller = { ip: '10.0.0.9', consumer: { id: 'acme' }, trusted: false }
   const request = { ...opts(['x-user', '7', 'cookie', 'id=8'], '/x?q=9'), caller }
   const sources = ['header:X-User', 'cookie:id', 'query:q', 'ip', 'consumer'] as const

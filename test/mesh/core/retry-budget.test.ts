@@ -18,7 +18,7 @@ t.test('a quiet service may retry ten times a second', async (t) => {
   t.equal(drain(budget, 0.2, 60_000), 100)
 })
 
-t.test('and a share of its calls besides', async (t) => {
+t.test('plus a share of its calls', async (t) => {
   const budget = new RetryBudget()
   for (let i = 0; i < 1000; i++) budget.call(i)
   t.equal(drain(budget, 0.2, 1000), 300)
@@ -27,7 +27,7 @@ t.test('and a share of its calls besides', async (t) => {
   t.equal(drain(budget, 0.5, 1003), 315, 'each caller by its own share')
 })
 
-t.test('calls of long ago count no more', async (t) => {
+t.test('calls before the window do not count', async (t) => {
   const budget = new RetryBudget()
   for (let i = 0; i < 1000; i++) budget.call(0)
   t.equal(drain(budget, 0.2, 15_000), 200, 'half of them')

@@ -36,7 +36,7 @@ t.test("concerns that have chosen the same name do not get each other's state", 
   t.not(
     users.state(counter, () => new Counter()),
     one,
-    'each service has its own'
+    'each service has its own state'
   )
 })
 

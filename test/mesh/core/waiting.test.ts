@@ -1,4 +1,4 @@
-/** The queue in which attempts wait for their turn. */
+/** The queue of waiting attempts. */
 import t from 'tap'
 import type { Call } from '../../../plugins/mesh/core/call.ts'
 import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
@@ -10,11 +10,13 @@ function queueOf() {
     () => at.now,
     () => at.left++
   )
-  const told: string[] = []
+  const aborted: string[] = []
   const join = (path: string) => {
     const ends: (() => void)[] = []
     const call = { waitedMs: 0, whenOver: (end: () => void) => void ends.push(end) } as unknown as Call
-    queue.join(() => true, { path, method: 'GET', call } as DispatchOptions, { onResponseError: () => told.push(path) })
+    queue.join(() => true, { path, method: 'GET', call } as DispatchOptions, {
+      onResponseError: () => aborted.push(path)
+    })
     return {
       call,
       over() {
@@ -23,10 +25,10 @@ function queueOf() {
     }
   }
   const next = () => queue.next()?.opts.path ?? null
-  return { queue, at, told, join, next }
+  return { queue, at, aborted, join, next }
 }
 
-t.test('first come, first served; the time in the queue is noted', async (t) => {
+t.test('first come, first served; the time in the queue is recorded', async (t) => {
   const { queue, at, join, next } = queueOf()
   t.equal(next(), null)
   const { call } = join('a')
@@ -40,21 +42,21 @@ t.test('first come, first served; the time in the queue is noted', async (t) => 
   t.equal(queue.size, 0)
 })
 
-t.test('who leaves does so from anywhere in the queue, once, and those above are told', async (t) => {
+t.test('an abort removes an attempt from any position in the queue, and is reported once', async (t) => {
   for (const gone of ['a', 'b', 'c', 'd']) {
-    const { queue, at, join, next, told } = queueOf()
+    const { queue, at, join, next, aborted } = queueOf()
     const all = new Map(['a', 'b', 'c', 'd'].map((name) => [name, join(name)]))
     all.get(gone)!.over()
     all.get(gone)!.over()
-    t.strictSame([queue.size, at.left, told], [3, 1, [gone]])
+    t.strictSame([queue.size, at.left, aborted], [3, 1, [gone]])
     const rest = ['a', 'b', 'c', 'd'].filter((name) => name !== gone)
     t.strictSame([next(), next(), next(), next()], [...rest, null])
     for (const { over } of all.values()) over()
-    t.strictSame([queue.size, at.left, told], [0, 1, [gone]], 'who had their turn leave nothing')
+    t.strictSame([queue.size, at.left, aborted], [0, 1, [gone]], 'aborting dequeued attempts changes nothing')
   }
 })
 
-t.test('the queue is usable after all have left', async (t) => {
+t.test('the queue is usable after all attempts were aborted', async (t) => {
   const { queue, join, next } = queueOf()
   const both = [join('a'), join('b')]
   for (const { over } of both) over()

@@ -1,4 +1,4 @@
-/** The identity of an instance is its address, whatever source names it, and however often. */
+/** Instances are identified by their address, whichever source names it, and however often. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -52,7 +52,7 @@ t.test('Consul, its failover datacenters, and the snapshot', async (t) => {
   const { until, sets } = watch(discovery.source(web))
   await until(['http://10.0.0.7'])
   t.match(sets.at(-1), [{ id: 'n1/web-1', weight: 1, tags: ['web-1', 'web-2'] }])
-  t.equal(sets.at(-1)?.[0]?.meta['failover-rank'], undefined, 'the first datacenter has it')
+  t.equal(sets.at(-1)?.[0]?.meta['failover-rank'], undefined, 'the first datacenter lists it')
   await discovery.close()
 
   const restarted = createDiscovery(options, recording().surroundings)

@@ -1,5 +1,5 @@
 // slow: starts Consul
-/** Two real datacenters, joined over their WAN: a service fails over to the second, and back. */
+/** Two real datacenters, joined over WAN: a service fails over to the second, and back. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
@@ -34,7 +34,7 @@ async function instance(t: Test, name: string) {
 
 const knows = async (consul: Consul) => String((await consul.api('GET', '/v1/catalog/datacenters')).body)
 
-t.test('failover to a joined datacenter and back, and the agent’s own place', async (t) => {
+t.test('failover to a joined datacenter and back, and the agent’s locality', async (t) => {
   const [one, two] = [await datacenter(t, 'dc1'), await datacenter(t, 'dc2')]
   const joined = await one.consul.api('PUT', `/v1/agent/join/127.0.0.1:${two.serfWan}?wan=1`)
   t.equal(joined.status, 200)
@@ -70,7 +70,7 @@ t.test('failover to a joined datacenter and back, and the agent’s own place', 
       ['dc2/node1/web-1', { 'consul-dc': 'dc2', 'consul-zone': 'dc2-a', 'failover-rank': '1' }]
     ]
   )
-  t.same(await answers(), new Set(['near']), 'the second only stands by')
+  t.same(await answers(), new Set(['near']), 'the second is on standby')
   await eventually(() =>
     lines.some(({ message }) => message === 'locality of the gateway received from the Consul agent')
   )
@@ -88,12 +88,12 @@ t.test('failover to a joined datacenter and back, and the agent’s own place', 
   await eventually(() => mesh.service('web').snapshot?.instances.length === 2)
   t.same(await answers(), new Set(['near']))
 
-  // The second datacenter is lost with all that was known of it: known it stays.
+  // The second datacenter becomes unavailable; its last known instances are kept.
   await two.consul.kill()
   await eventually(() => mesh.status()[0]?.source.failover?.dc2 !== null, 'the failover', 60_000)
   t.equal(mesh.status()[0]?.source.error, null)
   t.same(await answers(), new Set(['near']))
   await one.consul.deregister('web-2')
   await eventually(() => mesh.service('web').snapshot?.instances.length === 1)
-  t.same(await answers(), new Set(['far']), 'its registry is lost, its instances are not')
+  t.same(await answers(), new Set(['far']), 'its registry is unavailable, its instances are not')
 })

@@ -55,7 +55,7 @@ t.test('one set, in the order of the datacenters', async (t) => {
   primary.publish([])
   t.same(ids(sets.at(-1)), ['b', 'c'])
   second.publish([one('b', 1), one('c', 1)])
-  t.same(ids(sets.at(-1)), ['b', 'c'], 'an id is there once')
+  t.same(ids(sets.at(-1)), ['b', 'c'], 'each id is listed once')
   t.equal(sets.at(-1)?.[1]?.meta['failover-rank'], '1')
   primary.confirmedAt = 7
   second.confirmedAt = 5
@@ -68,7 +68,7 @@ t.test('one set, in the order of the datacenters', async (t) => {
   })
 })
 
-t.test('a first datacenter that never answers holds nobody up for long', async (t) => {
+t.test('a first datacenter that never responds delays the set only briefly', async (t) => {
   const { primary, second, source, sets } = three(50)
   second.publish([one('b', 1)])
   second.confirmedAt = 5
@@ -82,7 +82,7 @@ t.test('a first datacenter that never answers holds nobody up for long', async (
   t.ok(primary.closed && second.closed)
 })
 
-t.test('nothing is published for a head start that ends without any answer', async (t) => {
+t.test('nothing is published when the head start ends without any response', async (t) => {
   const { primary, second, source, sets } = three(20)
   t.teardown(() => source.close())
   await new Promise((resolve) => setTimeout(resolve, 60))
@@ -93,7 +93,7 @@ t.test('nothing is published for a head start that ends without any answer', asy
   t.same(ids(sets.at(-1)), ['b'])
 })
 
-t.test('what was restored goes back to its datacenter, and stays old until the first one answers', async (t) => {
+t.test('restored instances return to their datacenter, unconfirmed until the first one responds', async (t) => {
   const { primary, second, third, source, sets } = three(60_000, [one('a'), one('b', 1)])
   t.teardown(() => source.close())
   t.same(
@@ -106,7 +106,7 @@ t.test('what was restored goes back to its datacenter, and stays old until the f
   t.equal(source.status().confirmedAt, null)
 })
 
-t.test('asked of Consul: each datacenter by its name, ranks in the meta, a lost one told apart', async (t) => {
+t.test('Consul is queried for each datacenter by name, with ranks in the meta; a failed one is reported', async (t) => {
   const byDatacenter: Record<string, Step> = { dc1: answer(5, [1]), dc2: answer(6, [1, 2]) }
   const step: Step = (response, request) => {
     const query = new URL(request.url!, 'http://x').searchParams

@@ -1,5 +1,5 @@
 // slow: starts Consul
-/** More services than an agent takes connections: by hand, and against a real one. */
+/** More services than an agent accepts connections: by hand, and against a real agent. */
 import { Agent } from 'node:http'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,7 +16,7 @@ import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 const reset = () => Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
 const question = (name: string): ServiceQuery => ({ service: name, datacenter: undefined, index: 1n, wait: 60_000 })
 
-/** An agent that holds so many questions and refuses the rest. */
+/** An agent that holds so many blocking queries and refuses the rest. */
 function agent(t: Test, most: number, refusal: () => Error, timing: Partial<typeof queryLimiterTiming> = {}) {
   const { surroundings, lines } = recording()
   const turns = new QueryLimiter(new Agent(), surroundings.log, surroundings.now, {
@@ -65,11 +65,11 @@ for (const [name, refusal] of [
   ['429', () => new ConsulConnectionLimit('Consul responded with 429')],
   ['closed connections', reset]
 ] as const) {
-  t.test(`${name}: the services take turns, and each is asked`, async (t) => {
+  t.test(`${name}: the services share the connections, and each is queried`, async (t) => {
     const { state, lines, errors, loop } = agent(t, 10, refusal)
     for (let i = 0; i < 30; i++) void loop(`s${i}`)
     await eventually(() => Object.keys(state.asked).length === 30)
-    // Queries that were held before must end, and some services are asked only then.
+    // Blocking queries must end first; some services are queried only then.
     await sleep(300)
     const refused = errors.length
     state.peak = 0
@@ -86,7 +86,7 @@ for (const [name, refusal] of [
   })
 }
 
-t.test('when the agent allows more, all hold their questions again, and that is told', async (t) => {
+t.test('when the agent allows more, all services have blocking queries again, and a line is logged', async (t) => {
   const { state, lines, loop } = agent(t, 10, reset, { retry: 300, trialFor: 300 })
   for (let i = 0; i < 30; i++) void loop(`s${i}`)
   await eventually(() => lines.length === 1)
@@ -96,7 +96,7 @@ t.test('when the agent allows more, all hold their questions again, and that is 
   t.match(lines[1], { level: 'info', message: /no longer share/ })
 })
 
-t.test('an agent that dies with all its questions is no crowd', async (t) => {
+t.test('an agent that crashes and resets all queries is not at its connection limit', async (t) => {
   const { turns, lines, abort } = agent(t, 10, reset)
   const death = Promise.withResolvers<never>()
   death.promise.catch(() => {})
@@ -107,7 +107,7 @@ t.test('an agent that dies with all its questions is no crowd', async (t) => {
   t.same(lines, [])
 })
 
-t.test('one reset among many held is an accident', async (t) => {
+t.test('one reset among many held queries does not lower the limit', async (t) => {
   const { turns, state, lines, loop, abort } = agent(t, 100, reset)
   for (let i = 0; i < 20; i++) void loop(`s${i}`)
   await eventually(() => state.held === 20)
@@ -116,7 +116,7 @@ t.test('one reset among many held is an accident', async (t) => {
   t.same(lines, [])
 })
 
-t.test('who leaves while waiting gives up his place', async (t) => {
+t.test('a query that is aborted while it waits leaves the queue', async (t) => {
   const { turns, ask, state, errors, loop } = agent(
     t,
     10,
@@ -149,7 +149,7 @@ async function connects(port: number): Promise<boolean> {
   return open
 }
 
-t.test('a real agent that takes fewer connections than there are services', async (t) => {
+t.test('a real agent that accepts fewer connections than there are services', async (t) => {
   const consul = await startConsul({ config: { limits: { http_max_conns_per_client: 60 } } })
   t.teardown(consul.stop)
   const { surroundings, lines } = recording()
@@ -170,7 +170,7 @@ t.test('a real agent that takes fewer connections than there are services', asyn
   t.equal(crowded.length, 1)
   t.comment(crowded[0]?.fields)
   const others = await Promise.all(Array.from({ length: 8 }, () => connects(consul.httpPort)))
-  t.notOk(others.includes(false), 'there is room for others at this address')
+  t.notOk(others.includes(false), 'other clients at this address can connect')
   const began = performance.now()
   for (const name of names) await register(name, 2)
   await eventually(() => sources.every(({ sets }) => sets.at(-1)?.length === 2), 'two instances each', 60_000)

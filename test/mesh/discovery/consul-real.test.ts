@@ -1,5 +1,5 @@
 // slow: starts Consul
-/** Discovery against a real Consul: what the scripted one cannot prove. */
+/** Discovery against a real Consul: behaviour that the scripted one cannot prove. */
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:https'
@@ -32,7 +32,7 @@ function discover(t: Test, { url }: Pick<Consul, 'url'>, token?: string, tls?: C
   return { open, lines }
 }
 
-t.test('instances come and go at once, with their weights, tags and states', async (t) => {
+t.test('instances are added and removed at once, with their weights, tags and states', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   const { open, lines } = discover(t, consul)
@@ -63,7 +63,7 @@ t.test('instances come and go at once, with their weights, tags and states', asy
   t.same(lines, [])
 })
 
-t.test('restarted with its data: nothing is lost on the way, and changes arrive again', async (t) => {
+t.test('restarted with its data: no instance is lost, and changes arrive again', async (t) => {
   const dataDir = await mkdtemp(join(tmpdir(), 'jingwei-discovery-'))
   t.teardown(() => rm(dataDir, { recursive: true, force: true }))
   const first = await startConsul({ dataDir })
@@ -75,7 +75,7 @@ t.test('restarted with its data: nothing is lost on the way, and changes arrive 
   await first.kill()
   await eventually(() => source.status().error !== null)
   await sleep(1000)
-  t.equal(sets.length, 1, 'the set stays while Consul is away')
+  t.equal(sets.length, 1, 'the set is kept while Consul is unavailable')
   const second = await startConsul({ dataDir, ports: first.ports })
   t.teardown(second.stop)
   await second.register({ id: 'web-2', name: 'web', port: 4002 })
@@ -92,7 +92,7 @@ t.test('restarted with nothing: instances that return in time are never missed; 
   t.teardown(first.stop)
   await first.register({ id: 'web-1', name: 'web', port: 4001 })
   await first.register({ id: 'gone-1', name: 'gone', port: 4005 })
-  // Moves the index far beyond the one that the new Consul begins with.
+  // Moves the index far beyond the first index of the new Consul.
   for (let i = 0; i < 100; i++) await first.api('PUT', `/v1/kv/k${i}`, 'x')
   const { open } = discover(t, first)
   const web = open('web')
@@ -103,7 +103,7 @@ t.test('restarted with nothing: instances that return in time are never missed; 
   t.teardown(second.stop)
   await second.register({ id: 'web-1', name: 'web', port: 4001 })
   await eventually(() => web.source.status().error === null, 'Consul to be back', 20_000)
-  t.equal(gone.sets.length, 1, 'not believed at once')
+  t.equal(gone.sets.length, 1, 'not accepted at once')
   await gone.until([], 30_000)
   t.equal(web.sets.length, 1)
   await second.register({ id: 'web-2', name: 'web', port: 4002 })
@@ -128,7 +128,7 @@ t.test('absent at the start: found as soon as it is there', async (t) => {
   )
 })
 
-t.test('ACLs: the least rights suffice, a wrong token is named', async (t) => {
+t.test('ACLs: the documented rights suffice, a wrong token is reported', async (t) => {
   const consul = await startConsul({ acl: true })
   t.teardown(consul.stop)
   await consul.register({ id: 'web-1', name: 'web', port: 4001 })
@@ -145,7 +145,7 @@ t.test('ACLs: the least rights suffice, a wrong token is named', async (t) => {
   t.equal(wrong.lines.length, 1)
 })
 
-t.test('TLS: both sides show certificates, and the name is checked', async (t) => {
+t.test('TLS: both sides present certificates, and the name is verified', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'jingwei-discovery-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const { path } = await tool('consul')
@@ -218,6 +218,6 @@ t.test("Consul's own DNS: A and SRV", async (t) => {
   await targets.until([at(4001)])
   await consul.deregister('web-1')
   await eventually(() => /does not exist; the last instances stay in use/.test(targets.source.status().error ?? ''))
-  t.same(targets.origins(), [at(4001)], 'a Consul that has just restarted says so for some seconds')
+  t.same(targets.origins(), [at(4001)], 'a restarted Consul responds like this for some seconds')
   await targets.until([])
 })

@@ -62,7 +62,7 @@ t.test('state of the checks', async (t) => {
   }
 })
 
-t.test('weights that make no sense count as 1', async (t) => {
+t.test('invalid weights count as 1', async (t) => {
   const table: [unknown, number][] = [
     [undefined, 1], [{}, 1], [{ Passing: 0 }, 0], [{ Passing: -1 }, 1], [{ Passing: 1.5 }, 1], [{ Passing: '9' }, 1],
     [{ Passing: 1e9 }, 65_535], ['x', 1]
@@ -70,7 +70,7 @@ t.test('weights that make no sense count as 1', async (t) => {
   for (const [Weights, weight] of table) t.equal(one(entry({ Weights }))?.weight, weight, JSON.stringify(Weights))
 })
 
-t.test('every wanted tag is required', async (t) => {
+t.test('every configured tag is required', async (t) => {
   const given = entry({ Tags: ['a', 'b', 3] })
   t.same(one(given, { tags: ['b', 'a'], passingOnly: false })?.tags, ['a', 'b'])
   t.equal(one(given, { tags: ['a', 'c'], passingOnly: false }), undefined)
@@ -86,7 +86,7 @@ t.test('reserved keys of the meta, and nothing but text in it', async (t) => {
   t.equal(Object.getPrototypeOf(hostile), Object.prototype)
 })
 
-t.test('malformed entries are left out and harm no other', async (t) => {
+t.test('malformed entries are ignored, the others are not', async (t) => {
   const bad: unknown[] = [
     null, 7, 'x', [], {}, { Node: null, Service: null }, entry({ ID: '' }), entry({}, [], { Node: undefined }),
     entry({ Port: 0 }), entry({ Port: undefined }), entry({ Port: '80' }), entry({ Port: 70_000 }), entry({ Port: -1 }),
@@ -98,7 +98,7 @@ t.test('malformed entries are left out and harm no other', async (t) => {
   t.same(
     instances.map(({ origin }) => origin),
     ['http://10.0.0.7:8080'],
-    'an id that is there twice counts once'
+    'an id that is listed twice counts once'
   )
   t.equal(skipped, bad.length + 1)
   t.equal(listed, bad.length + 2)

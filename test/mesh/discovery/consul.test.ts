@@ -1,5 +1,5 @@
 // slow: takes about 10 s
-/** The loop against a scripted Consul, for the answers that a real one gives rarely. */
+/** The query loop against a scripted Consul, for responses that a real one gives rarely. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,13 +8,13 @@ import { consulTiming } from '../../../plugins/mesh/discovery/consul.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Step } from '../../helpers/mesh/scripted-consul.ts'
-import { answer, cut, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
+import { answer, closeConnection, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
 import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
-// Each test has a Consul of its own, and mostly waits.
+// Each test has a Consul of its own and is idle most of the time, so tests run in parallel.
 t.jobs = 8
 
-t.test('asks as configured, holds by index, and publishes only what changed', async (t) => {
+t.test('queries as configured, blocks by index, and publishes only changes', async (t) => {
   const steps = [answer(5, [1]), answer(6, [1]), answer('18446744073709551615', [1, 2]), hold]
   const options = { token: 'secret', datacenter: 'dc1', namespace: 'team' }
   const { open, seen, counts } = await scripted(t, steps, options)
@@ -25,7 +25,7 @@ t.test('asks as configured, holds by index, and publishes only what changed', as
   t.equal(seen[0]?.path, '/v1/health/service/web%2Fv2')
   t.same(seen[0]?.query, { dc: 'dc1', stale: '1' })
   t.same(seen[1]?.query, { dc: 'dc1', stale: '1', index: '5', wait: '60000ms' })
-  t.equal(seen[3]?.query.index, '18446744073709551615', 'an index is no double')
+  t.equal(seen[3]?.query.index, '18446744073709551615', 'an index is not rounded to a double')
   t.match(seen[3]?.headers, { 'x-consul-token': 'secret', 'x-consul-namespace': 'team' })
   t.match(source.status(), { kind: 'consul', confirmedAt: Number, error: null })
   t.same(counts, {
@@ -84,7 +84,7 @@ for (const index of [null, 0, '-3', 'x']) {
   })
 }
 
-t.test('a server that does not hold questions is asked at the steady rate only', async (t) => {
+t.test('a server that does not hold blocking queries is queried at the steady rate only', async (t) => {
   const { open, seen } = await scripted(t, [answer(9, [1])], {}, { burst: 3, interval: 300 })
   open(service('web'))
   await eventually(() => seen.length === 3)
@@ -96,7 +96,7 @@ t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
   const broken: Step = (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('[{')
   const noList: Step = (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{"a":1}')
   const empty: Step = (response) => response.writeHead(200).end()
-  const faults = [status(400, 'bad'), status(500, 'No cluster leader'), cut, broken, noList, empty]
+  const faults = [status(400, 'bad'), status(500, 'No cluster leader'), closeConnection, broken, noList, empty]
   const { open, seen, lines, counts } = await scripted(
     t,
     [answer(5, [1]), ...faults, answer(6, [2]), hold],
@@ -112,7 +112,7 @@ t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
     sets.map((set) => set.length),
     [1, 1]
   )
-  t.equal(seen[2]?.query.index, undefined, 'after an error the answer is wanted at once')
+  t.equal(seen[2]?.query.index, undefined, 'the first query after an error does not block')
   t.same(
     lines.map(({ level, message }) => `${level} ${message.split(';')[0]}`),
     ['warn Consul unavailable', 'info Consul available again']
@@ -121,7 +121,7 @@ t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
   t.equal(source.status().error, null)
 })
 
-t.test('a body that is cut after the head is noticed long before the wait is over', async (t) => {
+t.test('a connection closed after the header section is noticed long before the wait ends', async (t) => {
   const half: Step = (response) => {
     response.writeHead(200, { 'content-length': '100', 'x-consul-index': '6' }).write('[')
     setTimeout(() => response.destroy(), 50)
@@ -130,7 +130,7 @@ t.test('a body that is cut after the head is noticed long before the wait is ove
   await open(service('web')).until([origin(2)], 15_000)
 })
 
-t.test('answers without a leader, or too stale, are not believed', async (t) => {
+t.test('responses without a leader, or too stale, are ignored', async (t) => {
   const lost = answer(6, [], { 'x-consul-knownleader': 'false' })
   const stale = answer(6, [], { 'x-consul-lastcontact': '1001' })
   const fresh = answer(6, [2], { 'x-consul-lastcontact': '1000' })
@@ -144,21 +144,21 @@ t.test('answers without a leader, or too stale, are not believed', async (t) => 
   t.equal(counts['jingwei_mesh_discovery_errors_total{web}'], 2)
 })
 
-t.test('the last instance gone while Consul is well: at once', async (t) => {
+t.test('the last instance is removed while Consul is healthy: published at once', async (t) => {
   const { open } = await scripted(t, [answer(5, [1]), answer(6, []), hold])
   const { until, sets } = open(service('web'))
   await until([], 1000)
   t.equal(sets.length, 2)
 })
 
-t.test('the first answer is published even when empty', async (t) => {
-  const { open } = await scripted(t, [cut, answer(6, []), hold])
+t.test('the first response is published even when empty', async (t) => {
+  const { open } = await scripted(t, [closeConnection, answer(6, []), hold])
   const { until } = open(service('web'))
   await until([], 2000)
 })
 
 t.test('empty after an outage: kept, and the instances that return are never missed', async (t) => {
-  const { open, seen } = await scripted(t, [answer(5, [1]), cut, answer(3, []), answer(4, [1, 2]), hold])
+  const { open, seen } = await scripted(t, [answer(5, [1]), closeConnection, answer(3, []), answer(4, [1, 2]), hold])
   const { until, sets } = open(service('web'))
   await until([origin(1), origin(2)])
   t.same(
@@ -166,12 +166,12 @@ t.test('empty after an outage: kept, and the instances that return are never mis
     [1, 2]
   )
   await eventually(() => seen.length === 5)
-  t.ok(Number.parseInt(seen[3]?.query.wait ?? '', 10) <= consulTiming.emptyGrace, 'held until the verdict only')
+  t.ok(Number.parseInt(seen[3]?.query.wait ?? '', 10) <= consulTiming.emptyGrace, 'short until confirmed')
   t.equal(seen[4]?.query.wait, '60000ms')
 })
 
 for (const [name, steps] of [
-  ['after an outage', [answer(5, [1]), cut, answer(3, [])]],
+  ['after an outage', [answer(5, [1]), closeConnection, answer(3, [])]],
   ['after an index that went backwards', [answer(5, [1]), answer(3, [])]]
 ] as const) {
   t.test(`empty ${name}: believed when it lasts`, async (t) => {
@@ -204,7 +204,7 @@ for (const [name, step] of [
   ['with the index of the answer before', answer(5, [])],
   ['since no entry made sense', noUse]
 ] as const) {
-  t.test(`empty ${name}, after a good answer: kept, and the instances that return are never missed`, async (t) => {
+  t.test(`empty ${name}, after a good response: kept, and the instances that return are never missed`, async (t) => {
     const { open, seen } = await scripted(
       t,
       [answer(5, [1]), step, step, answer(8, [1, 2]), hold],
@@ -232,15 +232,15 @@ for (const [name, step] of [
   })
 }
 
-t.test('an outage in the midst of the trial begins it anew', async (t) => {
-  const steps = [answer(5, [1]), cut, answer(3, []), cut, answer(3, [1]), answer(4, []), hold]
+t.test('an outage while an empty response is being confirmed restarts the period', async (t) => {
+  const steps = [answer(5, [1]), closeConnection, answer(3, []), closeConnection, answer(3, [1]), answer(4, []), hold]
   const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000, backoff: 20 })
   const { sets } = open(service('web'))
   await eventually(() => seen.length === steps.length)
   t.equal(sets.length, 1, 'checks may turn critical for a moment just after a restart')
 })
 
-t.test('a refused token: shown, logged once, and nothing is lost', async (t) => {
+t.test('a refused token: shown, logged once, and the set is kept', async (t) => {
   const denied = status(403, 'Permission denied')
   const { open, lines } = await scripted(t, [answer(5, [1]), denied, denied, denied, answer(6, [2]), hold])
   const { until, source } = open(service('web'))
@@ -295,7 +295,7 @@ t.test('entries without a port are reported once', async (t) => {
   t.equal(lines.length, 1)
 })
 
-t.test('close: the question is cancelled and no socket stays', async (t) => {
+t.test('close: the query is cancelled and no socket stays open', async (t) => {
   const { open, seen, sockets, client, lines } = await scripted(t, [answer(5, [1]), hold])
   const { source } = open(service('web'))
   const backingOff = open(service('other'))
@@ -303,13 +303,13 @@ t.test('close: the question is cancelled and no socket stays', async (t) => {
   await Promise.all([source.close(), backingOff.source.close(), source.close()])
   client.close()
   await eventually(() => sockets.size === 0, 'the end of the connections', 2000)
-  t.same(lines, [], 'a close is no fault')
+  t.same(lines, [], 'closing is not an error')
   t.equal(source.status().error, null)
 })
 
 const restored = (port: number) => [{ id: `n1/web-${port}`, origin: origin(port), weight: 1, tags: [], meta: {} }]
 
-t.test('restored instances: an answer that lists none must last before it is believed', async (t) => {
+t.test('restored instances: an empty response must persist before it is accepted', async (t) => {
   const { open, seen } = await scripted(t, [answer(5, [])], {}, { emptyGrace: 600, interval: 100 })
   const { until, sets, source } = open(service('web'), restored(1))
   await eventually(() => seen.length >= 2)
@@ -320,14 +320,14 @@ t.test('restored instances: an answer that lists none must last before it is bel
   t.match(source.status(), { confirmedAt: Number, error: null })
 })
 
-t.test('restored instances: those that return after an empty answer are never missed', async (t) => {
-  const { open } = await scripted(t, [cut, answer(5, []), answer(6, [1, 2]), hold])
+t.test('restored instances: those that return after an empty response are never missed', async (t) => {
+  const { open } = await scripted(t, [closeConnection, answer(5, []), answer(6, [1, 2]), hold])
   const { until, sets } = open(service('web'), restored(1))
   await until([origin(1), origin(2)])
   t.equal(sets.length, 1)
 })
 
-t.test('restored instances: the same answer is no change, but a confirmation', async (t) => {
+t.test('restored instances: the same set is a confirmation, not a change', async (t) => {
   const { open, seen, counts } = await scripted(t, [answer(5, [1]), hold])
   const meta = { 'consul-node': 'n1' }
   const { sets, source } = open(service('web'), [{ ...restored(1)[0]!, meta }])

@@ -25,14 +25,14 @@ interface Said {
   answers?: Answer[]
   additionals?: Answer[]
   /** Over UDP only. */
-  cut?: boolean
-  /** Sent before the true answer. */
+  truncated?: boolean
+  /** Datagrams sent before the genuine response. */
   forged?: (asked: Packet) => Buffer[]
   silent?: boolean
 }
 type Say = (question: Question, count: number, packet: Packet) => Said
 
-/** Answers by `say`, which is told how often this type was asked before. */
+/** Responds by `say`, which gets the number of earlier queries of this type. */
 async function dnsServer(t: Test, say: Say) {
   const asked: { type: string; name: string; over: 'udp' | 'tcp'; at: number }[] = []
   const reply = (packet: Packet, over: 'udp' | 'tcp') => {
@@ -41,13 +41,13 @@ async function dnsServer(t: Test, say: Say) {
     const count = asked.filter(({ type }) => type === question.type).length
     asked.push({ type: question.type, name: question.name, over, at: performance.now() })
     const said = say(question, count, packet)
-    const cut = said.cut && over === 'udp'
+    const truncated = said.truncated && over === 'udp'
     const answer: Packet = {
       type: 'response',
       id: packet.id,
-      flags: (said.code ?? 0) | (cut ? TRUNCATED_RESPONSE : 0),
+      flags: (said.code ?? 0) | (truncated ? TRUNCATED_RESPONSE : 0),
       questions: [question],
-      answers: cut ? [] : said.answers,
+      answers: truncated ? [] : said.answers,
       additionals: said.additionals
     }
     return { said, answer }
@@ -56,7 +56,7 @@ async function dnsServer(t: Test, say: Say) {
     socket.on('error', () => {})
     socket.once('data', (data: Buffer) => {
       const message = streamEncode(reply(decode(data.subarray(2)), 'tcp').answer)
-      // In two pieces, as a network may deliver it.
+      // Sent in two segments, as a network may deliver it.
       socket.write(message.subarray(0, 5))
       setTimeout(() => socket.end(message.subarray(5)), 10)
     })
@@ -88,7 +88,7 @@ function open(t: Test, options: Partial<DnsOptions> & { host: string }) {
   return { source, lines, counts, ...watch(source) }
 }
 
-/** The same, where an empty answer need not last so long. */
+/** As above, with a shorter period until an empty response is accepted. */
 function hasty(t: Test, options: Partial<DnsOptions> & { host: string }, timing: Partial<typeof dnsTiming>) {
   const { surroundings, lines, counts } = recording()
   const dns = { srv: false, tls: false, minTtl: 50, maxTtl: 60_000, ...options }
@@ -153,7 +153,7 @@ t.test('SRV: the preferred group only, while any of it has an address', async (t
       const targets = [srv('b.test', 8002, 20, 5, 0), srv('a.test', 8001, 10, 3, 0), srv('a2.test', 8001, 10, 1, 0)]
       return { answers: targets, additionals: [a('10.0.0.2', 0, 'b.test')] }
     }
-    // a.test and a2.test have no additional record, so they are asked for; later they are gone.
+    // a.test and a2.test have no additional record, so they are queried; later they do not exist.
     if (type === 'A' && name === 'a.test')
       return count < 2 ? { answers: [a('10.0.0.1', 0, 'A.test')] } : { code: NXDOMAIN }
     return { code: NXDOMAIN }
@@ -176,7 +176,7 @@ t.test('SRV: the next group when the preferred one has no address at all', async
   await open(t, { host: '_web._tcp.test', srv: true, server }).until(['http://[fd00::2]:8002'])
 })
 
-t.test('SRV target "." means that there is none', async (t) => {
+t.test('SRV target "." means that the service is not available', async (t) => {
   const { server } = await dnsServer(t, () => ({ answers: [srv('.', 0, 0, 0)] }))
   await open(t, { host: '_web._tcp.test', srv: true, server }).until([])
 })
@@ -195,9 +195,9 @@ t.test('SRV weights', async (t) => {
   )
 })
 
-t.test('a cut answer is asked for again over TCP', async (t) => {
+t.test('after a truncated response, the query is repeated over TCP', async (t) => {
   const many = Array.from({ length: 100 }, (_, i) => a(`10.0.1.${i}`))
-  const { server, asked } = await dnsServer(t, ({ type }) => (type === 'A' ? { cut: true, answers: many } : {}))
+  const { server, asked } = await dnsServer(t, ({ type }) => (type === 'A' ? { truncated: true, answers: many } : {}))
   const { sets } = open(t, { host: 'legacy.test', server })
   await eventually(() => sets.length === 1)
   t.equal(sets[0]?.length, 100)
@@ -207,7 +207,7 @@ t.test('a cut answer is asked for again over TCP', async (t) => {
   )
 })
 
-t.test('an answer that nearly fills its datagram may have been cut in silence', async (t) => {
+t.test('a response that nearly fills its datagram may be truncated without TC', async (t) => {
   const some = Array.from({ length: 60 }, (_, i) => a(`10.0.1.${i}`))
   const { server } = await dnsServer(t, ({ type }, count) => {
     if (type !== 'A') return {}
@@ -218,7 +218,7 @@ t.test('an answer that nearly fills its datagram may have been cut in silence', 
   t.equal(sets[0]?.length, 61)
 })
 
-t.test('forged and broken datagrams are passed over', async (t) => {
+t.test('forged and malformed datagrams are ignored', async (t) => {
   const { server } = await dnsServer(t, ({ type, name }) => ({
     answers: type === 'A' ? [a('10.0.0.1')] : [],
     forged: ({ id = 0 }) => {
@@ -237,7 +237,7 @@ t.test('forged and broken datagrams are passed over', async (t) => {
   await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
 })
 
-t.test('a server without EDNS is asked the old way', async (t) => {
+t.test('a server without EDNS is queried without it', async (t) => {
   const { server } = await dnsServer(t, ({ type }, _, { additionals }) => {
     if (additionals?.length) return { code: FORMERR }
     return { answers: type === 'A' ? [a('10.0.0.1')] : [] }
@@ -245,7 +245,7 @@ t.test('a server without EDNS is asked the old way', async (t) => {
   await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
 })
 
-t.test('failures keep the set, and are shown, counted, and logged once', async (t) => {
+t.test('failures keep the set, and are shown, counted and logged once', async (t) => {
   let code = 0
   const { server } = await dnsServer(t, ({ type }) => ({
     code,
@@ -269,7 +269,7 @@ for (const [what, host, srv] of [
   ['a host', 'no-such.test', false],
   ['an SRV name', '_no-such._tcp.test', true]
 ] as const) {
-  t.test(`${what} that does not exist has no instances, which is an answer`, async (t) => {
+  t.test(`${what} that does not exist is a response: no instances`, async (t) => {
     let exists = false
     const { server } = await dnsServer(t, ({ type }) => {
       if (!exists) return { code: NXDOMAIN }
@@ -311,7 +311,7 @@ t.test('SRV targets with one address are one instance', async (t) => {
   t.match(sets[0], [{ weight: 5, meta: { 'dns-name': 'a.test' } }])
 })
 
-t.test('one family that fails takes nothing away', async (t) => {
+t.test('a failure of one address family removes no instance', async (t) => {
   const { server, asked } = await dnsServer(t, ({ type }, count) => {
     if (type === 'AAAA') return count === 0 ? { answers: [aaaa('fd00::1', 0)] } : { code: SERVFAIL }
     return { answers: [a(count < 3 ? '10.0.0.1' : '10.0.0.2', 0)] }
@@ -326,7 +326,7 @@ for (const [what, code] of [
   ['an empty answer', 0],
   ['NXDOMAIN', NXDOMAIN]
 ] as const) {
-  t.test(`${what} is believed when it lasts`, async (t) => {
+  t.test(`${what} is accepted when it persists`, async (t) => {
     let emptySince: number | null = null
     const { server } = await dnsServer(t, ({ type }, count) => {
       // Full, empty, full, and then empty for good.
@@ -345,7 +345,7 @@ for (const [what, code] of [
   })
 }
 
-t.test('a failure in the midst of an empty time begins it anew', async (t) => {
+t.test('a failure while an empty response is being confirmed restarts the period', async (t) => {
   const { server, asked } = await dnsServer(t, ({ type }, count) => {
     if (count === 0) return { answers: type === 'A' ? [a('10.0.0.1', 0)] : [] }
     return count % 3 === 0 ? { code: SERVFAIL } : { code: NXDOMAIN }
@@ -355,7 +355,7 @@ t.test('a failure in the midst of an empty time begins it anew', async (t) => {
   t.equal(sets.length, 1)
 })
 
-t.test('a silent server: retried, then the next question comes in time', async (t) => {
+t.test('a silent server: retried, then the next query is on schedule', async (t) => {
   const { server, asked } = await dnsServer(t, ({ type }, count) => ({
     silent: count === 0,
     answers: type === 'A' ? [a('10.0.0.1')] : []
@@ -372,7 +372,7 @@ t.test('names of the system, and addresses, need no DNS server', async (t) => {
   await open(t, { host: 'fd00::3', port: 82 }).until(['http://[fd00::3]:82'])
 })
 
-t.test('close: ends at once, in the midst of a question and of a pause', async (t) => {
+t.test('close: ends at once, during a query and during a pause', async (t) => {
   const { server, asked } = await dnsServer(t, ({ name }) => ({
     silent: name === 'silent.test',
     answers: [a('10.0.0.1')]
@@ -390,7 +390,7 @@ t.test('close: ends at once, in the midst of a question and of a pause', async (
   t.equal(asked.length, length)
 })
 
-t.test('notations of a server', async (t) => {
+t.test('notations of a server address', async (t) => {
   t.same(parseServer('10.0.0.53'), { host: '10.0.0.53', port: 53 })
   t.same(parseServer('127.0.0.1:8600'), { host: '127.0.0.1', port: 8600 })
   t.same(parseServer('::1'), { host: '::1', port: 53 })

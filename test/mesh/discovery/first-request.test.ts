@@ -1,4 +1,4 @@
-/** Timed once per new instance, and gone thereafter. */
+/** The time to the first request is observed once per new instance. */
 import t from 'tap'
 import type { Endpoint, Instance } from '../../../plugins/mesh/core/types.ts'
 import { FirstRequests } from '../../../plugins/mesh/discovery/first-request.ts'
@@ -11,7 +11,7 @@ function fake(origin: string) {
   return { instance: { id: origin, endpoint } as unknown as Instance, endpoint }
 }
 
-t.test('from the change to the first attempt at what is new', async (t) => {
+t.test('from the change to the first attempt at the new instance', async (t) => {
   let now = 0
   const observed: number[] = []
   const timing = new FirstRequests({ observe: (value) => void observed.push(value) }, () => now)
@@ -30,13 +30,13 @@ t.test('from the change to the first attempt at what is new', async (t) => {
   now = 1500
   for (const each of [b, a, b]) send(each)
   t.same(observed, [0.5])
-  t.equal(b.endpoint.onAttempt, null, 'the second attempt knows nothing of it')
+  t.equal(b.endpoint.onAttempt, null, 'the second attempt is not timed')
   now = 2250
   send(c)
   t.same(observed, [0.5, 1])
 })
 
-t.test('of a mesh: the first attempt at an instance that a change has brought', async (t) => {
+t.test('in a mesh: the first attempt at an instance that a change has added', async (t) => {
   const [before, added] = await Promise.all([upstream(t, 'before'), upstream(t, 'added')])
   const { discovery, publish } = byHand()
   const { meter, observed } = meterStub()

@@ -1,4 +1,4 @@
-/** The gateway's locality, and that the balance uses it as soon as it is known. */
+/** The gateway's locality, and its use by the balancer as soon as it is known. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
@@ -32,14 +32,14 @@ async function agent(t: Test, answers: (asked: number) => [status: number, body:
 function own(t: Test, options: LocalityOptions, wanted = true) {
   const { surroundings, lines } = recording()
   let known = 0
-  // Retries without a pause to speak of.
+  // Retries almost without a pause.
   const locality = new OwnLocality(options, { ...surroundings, random: () => 0.01 }, () => known++)
   t.teardown(() => locality.close())
   locality.start(wanted)
   return { locality, lines, known: () => known }
 }
 
-t.test('what an agent says of itself', async (t) => {
+t.test("an agent's description of itself", async (t) => {
   t.same(localityOf(self), { datacenter: 'dc1', zone: 'a' })
   t.same(localityOf({ ...self, DebugConfig: { Locality: { Region: 'r', Zone: 'b' } } }), {
     datacenter: 'dc1',
@@ -51,10 +51,10 @@ t.test('what an agent says of itself', async (t) => {
   }
 })
 
-t.test('asked until it is answered, told once', async (t) => {
+t.test('the agent is queried until it responds, and the failure is logged once', async (t) => {
   const { asked, consul } = await agent(t, (count) => (count < 4 ? [500, 'not yet'] : [200, JSON.stringify(self)]))
   const { locality, lines, known } = own(t, { consul })
-  t.same(locality.current, { datacenter: null, zone: null }, 'nobody waits for it')
+  t.same(locality.current, { datacenter: null, zone: null }, 'the start does not wait for it')
   await eventually(() => known() === 1)
   t.same(locality.current, { datacenter: 'dc1', zone: 'a' })
   t.same(asked[0]?.split('?')[0], '/v1/agent/self')
@@ -64,7 +64,7 @@ t.test('asked until it is answered, told once', async (t) => {
   ])
 })
 
-t.test('a token that may not: says what to do', async (t) => {
+t.test('a token without the right: the log names the remedy', async (t) => {
   const { asked, consul } = await agent(t, () => [403, 'Permission denied'])
   const { lines } = own(t, { consul })
   await eventually(() => asked.length > 2)
@@ -72,7 +72,7 @@ t.test('a token that may not: says what to do', async (t) => {
   t.equal(lines.length, 1)
 })
 
-t.test('what is configured wins, and nobody is asked in vain', async (t) => {
+t.test('a configured locality wins, and the agent is queried only if needed', async (t) => {
   const { asked, consul } = await agent(t, () => [200, JSON.stringify(self)])
   const both = own(t, { consul, locality: { datacenter: 'x', zone: 'y' } })
   const unwanted = own(t, { consul }, false)
@@ -86,7 +86,7 @@ t.test('what is configured wins, and nobody is asked in vain', async (t) => {
   t.equal(asked.length, 1)
 })
 
-t.test('closed in the midst of a question and of a pause', async (t) => {
+t.test('closed during a query and during a pause', async (t) => {
   const { asked, consul } = await agent(t, () => [500, 'no'])
   const { surroundings } = recording()
   const locality = new OwnLocality({ consul }, { ...surroundings, random: () => 0.9 }, () => {})
@@ -100,7 +100,7 @@ t.test('closed in the midst of a question and of a pause', async (t) => {
   t.ok(asked.length <= 2)
 })
 
-t.test('the mesh balances anew when it knows where it is', async (t) => {
+t.test('the mesh rebuilds its balancers when its locality is known', async (t) => {
   const gate = Promise.withResolvers<void>()
   const server = createServer((_request, response) => {
     void gate.promise.then(() => response.end(JSON.stringify(self)))
@@ -141,7 +141,7 @@ t.test('the mesh balances anew when it knows where it is', async (t) => {
     const balancer = mesh.service('web').snapshot!.balancers['']!
     return new Set(Array.from({ length: 20 }, () => balancer.pick(null)?.meta['consul-zone']))
   }
-  t.same(picked(), new Set(['a', 'b', 'c']), 'all, while it is not known')
+  t.same(picked(), new Set(['a', 'b', 'c']), 'all instances while the locality is unknown')
   gate.resolve()
   await eventually(() => picked().size === 1)
   t.same(picked(), new Set(['a']))

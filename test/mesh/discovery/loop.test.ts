@@ -25,7 +25,7 @@ t.test('pause: ends at once when aborted', async (t) => {
   t.ok(performance.now() - begun < 1000)
 })
 
-t.test('publisher: the first set always, then only other ones', async (t) => {
+t.test('publisher: the first set always, then only changed sets', async (t) => {
   const published: number[] = []
   const { surroundings, counts } = recording()
   const counters = discoveryCounters(surroundings.meter)
@@ -46,7 +46,7 @@ t.test('publisher: the first set always, then only other ones', async (t) => {
   discoveryCounters(null).error('orders')
 })
 
-t.test('publisher: what was restored serves already, and the same set is no change', async (t) => {
+t.test('publisher: a restored set serves already, and the same set is not a change', async (t) => {
   const { surroundings, counts } = recording()
   const counters = discoveryCounters(surroundings.meter)
   const published: number[] = []
@@ -63,7 +63,7 @@ t.test('publisher: what was restored serves already, and the same set is no chan
   t.same(published, [2])
 })
 
-t.test('an error without a message still says something', async (t) => {
+t.test('an error without a message is described by its code or name', async (t) => {
   t.equal(messageOf(Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' })), 'ECONNREFUSED')
   t.equal(messageOf(new TypeError('')), 'TypeError')
   t.equal(messageOf('plain'), 'plain')

@@ -1,4 +1,4 @@
-/** Sources as they are configured, over two lives and one file. */
+/** Sources from a configuration, over two runs with one file. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -11,7 +11,7 @@ import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 const web = (consul: Partial<ServiceConfig['consul']> = {}, rest: Partial<ServiceConfig> = {}) =>
   service('web', { consul: { service: 'web', passingOnly: true, ...consul }, ...rest })
 
-t.test('only the same question is answered from the file, and it holds no secret', async (t) => {
+t.test('only the same query is served from the file, and it contains no secret', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const { url, surroundings } = await scripted(t, [answer(5, [1, 2]), hold])
   const live = async (options: Partial<ConsulOptions>, config: ServiceConfig, answers = false) => {
@@ -32,7 +32,7 @@ t.test('only the same question is answered from the file, and it holds no secret
   t.notMatch(text, 'token')
   const both = { origins: [origin(1), origin(2)], restored: true }
   t.same(await live({ token }, web()), both)
-  t.same(await live({ token: 'another' }, web()), both, 'who asks is no part of the question')
+  t.same(await live({ token: 'another' }, web()), both, 'the token is not part of the query')
   const none = { origins: null, restored: false }
   t.same(await live({ datacenter: 'dc2' }, web()), none)
   t.same(await live({ url: url.replace('127.0.0.1', 'localhost') }, web()), none)
@@ -43,7 +43,7 @@ t.test('only the same question is answered from the file, and it holds no secret
   t.same(await live({}, web()), both)
 })
 
-t.test('instances from DNS are kept too, a static list is not', async (t) => {
+t.test('instances from DNS are in the file too, a static list is not', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const dns = { host: '127.0.0.1', port: 81, srv: false, tls: false, minTtl: 0, maxTtl: 60_000 }
   const { surroundings } = recording()
@@ -56,7 +56,7 @@ t.test('instances from DNS are kept too, a static list is not', async (t) => {
   t.match(readFileSync(path, 'utf8'), '127.0.0.1:81')
   t.notMatch(readFileSync(path, 'utf8'), '127.0.0.1:82')
 
-  // The port is taken by nobody who speaks DNS: the file is all there is.
+  // No DNS server listens on the port: the instances come from the file.
   const away = { ...dns, host: 'legacy.internal', server: '127.0.0.1:9' }
   const next = createDiscovery({ snapshot: { path, maxAge: 60_000 } }, surroundings)
   t.teardown(() => next.close())

@@ -19,19 +19,19 @@ const entry = (service: string, count = 1): Entry => ({
   }))
 })
 
-t.test('what is written is read', async (t) => {
+t.test('the entries that were written are read', async (t) => {
   const path = join(t.testdir(), 'snapshot')
-  t.equal(readEntries(path), null, 'none is no fault')
+  t.equal(readEntries(path), null, 'a missing file is not an error')
   const entries = [entry('web'), entry('orders', 3)]
   await writeEntries(path, entries)
   t.strictSame(readEntries(path), entries)
   t.equal(statSync(path).mode & 0o777, 0o600)
   await writeEntries(path, [])
   t.strictSame(readEntries(path), [])
-  t.strictSame(readdirSync(join(path, '..')), ['snapshot'], 'nothing is left beside it')
+  t.strictSame(readdirSync(join(path, '..')), ['snapshot'], 'no temporary file is left')
 })
 
-t.test('whatever a crash or a bad disk makes of it is told from the whole', async (t) => {
+t.test('a file that a crash or a disk has damaged is detected', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   await writeEntries(path, [entry('web', 20), entry('orders')])
   const whole = readFileSync(path)
@@ -51,7 +51,7 @@ t.test('whatever a crash or a bad disk makes of it is told from the whole', asyn
   t.equal(readEntries(path)?.length, 2)
 })
 
-t.test('another version is not guessed at', async (t) => {
+t.test('a file of another version is an error', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   for (const first of ['{"format":"jingwei-discovery","version":2}', '{"format":"other","version":1}', '[]', 'null']) {
     const sha256 = createHash('sha256').update(`${first}\n`).digest('hex')
@@ -60,7 +60,7 @@ t.test('another version is not guessed at', async (t) => {
   }
 })
 
-t.test('a folder, and links that somebody put there', async (t) => {
+t.test('a folder at the path, and planted links', async (t) => {
   const folder = t.testdir({ victim: 'precious' })
   const path = join(folder, 'snapshot')
   mkdirSync(path)
@@ -74,7 +74,7 @@ t.test('a folder, and links that somebody put there', async (t) => {
   t.strictSame(readdirSync(folder).sort(), ['other', 'snapshot', 'victim'])
 })
 
-t.test('10,000 instances hold the event loop for a moment only', async (t) => {
+t.test('10,000 instances block the event loop only briefly', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const entries = Array.from({ length: 1000 }, (_, i) => entry(`service-${i}`, 10))
   let longest = 0

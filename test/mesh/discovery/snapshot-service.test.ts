@@ -1,4 +1,4 @@
-/** Snapshots come and go under traffic: calls go on, connections do not stay behind. */
+/** Sets of instances change under traffic: calls continue, and connections to removed instances close. */
 import type { ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -23,7 +23,7 @@ t.test('no snapshot, and an empty one', async (t) => {
   t.equal(await (await mesh.request(get)).body.text(), 'a', 'on the very next request')
 })
 
-t.test('an instance leaves: its calls finish, its connections close, nothing new goes there', async (t) => {
+t.test('a removed instance: its calls complete, its connections close, it gets no new calls', async (t) => {
   const held: ServerResponse[] = []
   const a = await upstream(t, 'a', (request, response) => {
     if (request.url === '/slow') held.push(response)
@@ -37,15 +37,15 @@ t.test('an instance leaves: its calls finish, its connections close, nothing new
   const slow = mesh.request({ ...get, path: '/slow' })
   await eventually(() => held.length === 1, 'the slow request')
   await (await mesh.request(get)).body.dump()
-  // Needs a connection of its own, which is still being made when the instance leaves.
+  // Needs a connection of its own, which is still connecting when the instance is removed.
   const late = Promise.all([mesh.request(get), mesh.request(get), mesh.request(get)])
   mesh.dispatch({ ...get, path: '/slow' }, queued)
 
   publish('orders', [b.url])
-  for (const { body } of await late) t.equal(await body.text(), 'a', 'begun before it left')
+  for (const { body } of await late) t.equal(await body.text(), 'a', 'sent before the removal')
   const before = a.requests.length
   for (let i = 0; i < 20; i++) t.equal(await (await mesh.request(get)).body.text(), 'b')
-  t.ok(a.requests.length <= before + 1, 'only what was queued')
+  t.ok(a.requests.length <= before + 1, 'only queued calls')
 
   await eventually(() => held.length === 2, 'the queued slow request')
   for (const response of held) response.end('slow a')
@@ -64,7 +64,7 @@ t.test('an address that stays keeps its connections, with any id and weight', as
   const b = await upstream(t, 'b')
   const ask = async () => {
     await (await mesh.request(get)).body.dump()
-    // undici takes a connection back into use a turn of the event loop after an answer.
+    // undici reuses a connection one event-loop iteration after a response.
     await sleep(10)
   }
   publish('orders', [a.url])
@@ -87,7 +87,7 @@ t.test('a retry avoids the failed address also in a new snapshot', async (t) => 
   const good = await upstream(t, 'good')
   const { discovery, publish } = byHand()
   const mesh = meshOf(t, [service('orders', nowhere, { retry: { ...retryOptions, attempts: 1 } })], { discovery })
-  // Published between the two attempts of each call, with the failed address first in turn.
+  // Published between the two attempts of each call, with the failed address first in the rotation.
   mesh.use(
     (dispatch) => (opts, handler) =>
       dispatch(opts, {
@@ -123,7 +123,7 @@ t.test('close() waits for calls in flight, those between two attempts too', asyn
   await eventually(() => good.sockets.size === 0, 'connections to close')
 })
 
-t.test('close() cuts what outlasts the grace; destroy() cuts at once', async (t) => {
+t.test('close() aborts calls that exceed the grace period; destroy() aborts at once', async (t) => {
   const never = await upstream(t, 'never', () => {})
   const stuck = await connecting(t)
   for (const end of ['shutdown', 'destroy'] as const) {
@@ -151,7 +151,7 @@ t.test('close() cuts what outlasts the grace; destroy() cuts at once', async (t)
   }
 })
 
-t.test('close() and destroy() take callbacks, and close what never began', async (t) => {
+t.test('close() and destroy() take callbacks, and close a mesh that was never used', async (t) => {
   const config = { services: { orders: service('orders', ['http://127.0.0.1:1']) } }
   await new Promise<void>((resolve) => new Mesh(config).close(resolve))
   await new Promise<void>((resolve) => new Mesh(config).destroy(resolve))

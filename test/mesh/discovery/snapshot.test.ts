@@ -1,4 +1,4 @@
-/** Instances over a restart: by hand, with a clock of the test's. */
+/** Instances over a restart: discovery by hand, with a clock of the test. */
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -47,7 +47,7 @@ function gaugesOf(snapshot: Snapshot | null) {
   return gauges
 }
 
-/** One life of a gateway; `wall` and `now` are its clocks. */
+/** One run of a gateway; `wall` and `now` are its clocks. */
 function life(path: string, wall: number, maxAge = 3_600_000) {
   const { surroundings, lines } = recording()
   const clock = { wall, now: 50_000 }
@@ -83,7 +83,7 @@ function life(path: string, wall: number, maxAge = 3_600_000) {
   }
 }
 
-t.test('a second life begins where the first ended', async (t) => {
+t.test('a restart begins with the instances of the run before', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 1_000_000)
   first.snapshot.startWriting()
@@ -105,7 +105,7 @@ t.test('a second life begins where the first ended', async (t) => {
   const again = second.open('web')
   const [none, other, before] = [second.open('gone'), second.open('silent', 'another'), second.open('new')]
   t.same(again.sets, [[1, 2]], 'at once')
-  t.same(again.inner.restored?.length, 2, 'and the source knows that they serve')
+  t.same(again.inner.restored?.length, 2, 'the source gets the restored set')
   t.match(again.status(), { kind: 'by hand', confirmedAt: 50_000 - 60_000, restored: true })
   for (const each of [none, other, before]) t.match([each.sets, each.status().confirmedAt], [[], null])
   t.same(second.restored(), { web: 1, gone: 0, silent: 0, new: 0 })
@@ -120,7 +120,7 @@ t.test('a second life begins where the first ended', async (t) => {
   t.match(readEntries(path), [{ service: 'web', instances: { length: 1 }, confirmedAt: 1_060_000 }])
 })
 
-t.test('what nobody confirms again grows old, over any number of lives', async (t) => {
+t.test('an unconfirmed set ages over any number of restarts', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
   first.snapshot.startWriting()
@@ -141,8 +141,8 @@ t.test('what nobody confirms again grows old, over any number of lives', async (
     ])
   }
   const last = life(path, 3_600_001)
-  t.same(last.open('old').sets, [], 'one is too old')
-  t.same(last.open('web').sets, [[1]], 'the other is not')
+  t.same(last.open('old').sets, [], 'this set is too old')
+  t.same(last.open('web').sets, [[1]], 'this set is recent')
   await eventually(() => last.lines.length === 1)
   t.match(last.lines, [{ level: 'info', fields: { services: 1, tooOld: 1 } }])
   const late = life(path, 9_000_000)
@@ -150,10 +150,10 @@ t.test('what nobody confirms again grows old, over any number of lives', async (
   await eventually(() => late.lines.length === 1)
   t.match(late.lines, [{ level: 'warn', fields: { path, tooOld: 1 }, message: /too old/ }])
   const back = life(path, -5000)
-  t.equal(back.open('web').status().confirmedAt, 50_000, 'a clock that was set back makes nobody younger than now')
+  t.equal(back.open('web').status().confirmedAt, 50_000, 'with a clock that was set back, no set is younger than now')
 })
 
-t.test('instances of another question are no answer to this one', async (t) => {
+t.test('instances of another query are not restored', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
   first.snapshot.startWriting()
@@ -162,7 +162,7 @@ t.test('instances of another question are no answer to this one', async (t) => {
   t.same(life(path, 0).open('web', 'dc2').sets, [])
 })
 
-t.test('without a change the file still stays young', async (t) => {
+t.test('without a change, the confirmation time in the file is updated', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const { snapshot, open, clock } = life(path, 1000)
   snapshot.startWriting()
@@ -176,7 +176,7 @@ t.test('without a change the file still stays young', async (t) => {
   await snapshot.close()
 })
 
-t.test('who only looks writes nothing', async (t) => {
+t.test('a snapshot that was not started for writing writes nothing', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const { snapshot, open } = life(path, 0)
   open('web').answer(1)
@@ -184,7 +184,7 @@ t.test('who only looks writes nothing', async (t) => {
   t.equal(readEntries(path), null)
 })
 
-t.test('a life without one answer leaves the file as it was', async (t) => {
+t.test('a run without any response does not change the file', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
   first.snapshot.startWriting()
@@ -199,7 +199,7 @@ t.test('a life without one answer leaves the file as it was', async (t) => {
   t.equal(readFileSync(path, 'utf8'), before)
 })
 
-t.test('a broken file: told once, and replaced by the next whole one', async (t) => {
+t.test('a corrupt file: logged once, and replaced at the next write', async (t) => {
   const path = join(t.testdir({ snapshot: '{"half":' }), 'snapshot')
   const { snapshot, open, lines } = life(path, 0)
   snapshot.startWriting()
@@ -212,7 +212,7 @@ t.test('a broken file: told once, and replaced by the next whole one', async (t)
   t.equal(readEntries(path)?.length, 1)
 })
 
-t.test('a path that cannot be written: told at the start, once, and the end of it too', async (t) => {
+t.test('a path that cannot be written: logged once at the start, and once when it can be written again', async (t) => {
   const folder = t.testdir({ taken: 'a file, not a folder' })
   const path = join(folder, 'taken', 'snapshot')
   const { snapshot, open, lines, failing } = life(path, 0)
@@ -223,7 +223,7 @@ t.test('a path that cannot be written: told at the start, once, and the end of i
   web.answer(1)
   web.answer(1, 2)
   await new Promise((resolve) => setTimeout(resolve, 100))
-  t.same(web.sets, [[1], [1, 2]], 'and discovery goes on')
+  t.same(web.sets, [[1], [1, 2]], 'discovery continues')
   const told = () => lines.filter(({ message }) => /cannot be written/.test(message)).length
   t.equal(told(), 1)
   rmSync(join(folder, 'taken'))

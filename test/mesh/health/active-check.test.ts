@@ -16,7 +16,7 @@ const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
 const soon = { interval: '20ms', timeout: '5s' }
 type Mesh = ReturnType<typeof meshOf>
 
-/** An instance whose health the test sets; `checks` counts how often it was asked for it. */
+/** An instance whose health the test sets; `checks` counts its active checks. */
 async function patient(t: Test, name: string, more?: (request: IncomingMessage, response: ServerResponse) => void) {
   const state = { health: 200, checks: 0 }
   const server = await upstream(t, name, (request, response) => {
@@ -36,7 +36,7 @@ const seen = (mesh: Mesh) =>
     .join(' ')
 const ask = async (mesh: Mesh) => (await mesh.request(get)).body.text()
 
-t.test('a sick instance is out after its first check, and back when it is well', async (t) => {
+t.test('an unhealthy instance is unavailable after its first check, and available when healthy', async (t) => {
   const [a, b] = [await patient(t, 'a'), await patient(t, 'b')]
   b.state.health = 500
   const { log, lines } = logOf()
@@ -75,7 +75,7 @@ t.test('an instance that cannot be reached', async (t) => {
   for (let call = 0; call < 4; call++) t.equal(await ask(mesh), 'a')
 })
 
-/** Instances by hand that say to be Consul's. */
+/** Instances by hand, with Consul as their source. */
 function asConsul() {
   const hand = byHand()
   const discovery: Discovery = {
@@ -88,7 +88,7 @@ function asConsul() {
   return { ...hand, discovery }
 }
 
-t.test('where Consul has vouched for an instance, one failure is not enough', async (t) => {
+t.test('if Consul reports an instance as passing, one failure is not enough', async (t) => {
   const a = await patient(t, 'a')
   a.state.health = 500
   const { discovery, publish } = asConsul()
@@ -99,19 +99,19 @@ t.test('where Consul has vouched for an instance, one failure is not enough', as
   t.ok(a.state.checks >= 5)
 })
 
-t.test('instead of Consul: it has vouched for nothing', async (t) => {
+t.test('with Consul’s checks ignored, the first check decides', async (t) => {
   const a = await patient(t, 'a')
   a.state.health = 500
   const { discovery, publish } = asConsul()
   const policy = { healthCheck: checkOptions({ interval: '1h', unhealthyThreshold: 5, insteadOfConsul: true }) }
   const mesh = meshOf(t, [service('orders', [], policy)], { discovery })
   publish('orders', [a.url])
-  t.equal(seen(mesh), 'in', 'it serves until it is known to be sick')
+  t.equal(seen(mesh), 'in', 'it serves until a check fails')
   await eventually(() => seen(mesh) === 'out', 'it to be out')
   t.equal(a.state.checks, 1)
 })
 
-t.test('the checks of an instance that leaves end, as do all when the mesh does', async (t) => {
+t.test('the checks of a removed instance end, and all checks end with the mesh', async (t) => {
   const [a, b] = [await patient(t, 'a'), await patient(t, 'b')]
   const { discovery, publish } = byHand()
   const mesh = meshOf(t, [service('orders', [], { healthCheck: checkOptions({ ...soon, interval: '5ms' }) })], {
@@ -133,7 +133,7 @@ t.test('the checks of an instance that leaves end, as do all when the mesh does'
   t.strictSame([a.state.checks, b.state.checks], after)
 })
 
-t.test('a full pool looks no more sick than it is', async (t) => {
+t.test('a full pool does not fail active checks', async (t) => {
   const held: ServerResponse[] = []
   const a = await patient(t, 'a', (_request, response) => void held.push(response))
   const full = { maxConnections: 1, maxPendingRequests: 0 }
@@ -160,7 +160,7 @@ t.test('a full pool looks no more sick than it is', async (t) => {
   t.equal(await slow, 'done')
 })
 
-t.test('in a panic, the sick are used, and stay known as such', async (t) => {
+t.test('in a panic, unhealthy instances are used, and stay marked as unhealthy', async (t) => {
   const [a, b] = [await patient(t, 'a'), await patient(t, 'b')]
   a.state.health = 500
   b.state.health = 500
@@ -173,7 +173,7 @@ t.test('in a panic, the sick are used, and stay known as such', async (t) => {
   await eventually(() => seen(mesh) === 'in out', 'one to be back')
 })
 
-t.test('a good check ends an ejection', async (t) => {
+t.test('a successful check ends an ejection', async (t) => {
   const a = await patient(t, 'a')
   let broken = true
   const b = await patient(t, 'b', (_request, response) => response.writeHead(broken ? 500 : 200).end('b'))
@@ -233,14 +233,14 @@ t.test('10,000 instances: first checks spread over the interval, few at once', a
   }
   for (const { run } of timers.splice(0)) run() // all at once, as after a standstill
   t.equal(most, 128)
-  // Some leave while they wait.
+  // Some instances are removed while they wait.
   checks.update(instances.slice(0, 9000))
   let asked = 0
   for (let turn = running.shift(); turn !== undefined; turn = running.shift()) {
     asked++
     turn()
   }
-  t.equal(asked, 9000, 'each has its turn')
-  t.equal(timers.length, 9000, 'and a next one')
+  t.equal(asked, 9000, 'each is checked')
+  t.equal(timers.length, 9000, 'the next check is scheduled')
   t.equal(most, 128)
 })

@@ -1,11 +1,11 @@
-/** The one predicate, and what is told of it. */
+/** The availability of an instance, and reports of its changes. */
 import t from 'tap'
 import type { Endpoint } from '../../../plugins/mesh/core/types.ts'
 import { instanceOf, logOf } from '../../helpers/mesh/health.ts'
 import { meshOf, meterStub, service } from '../../helpers/mesh/mesh.ts'
 import { upstream } from '../../helpers/mesh/servers.ts'
 
-t.test('available unless a concern says why not', async (t) => {
+t.test('available unless a concern gives a reason against it', async (t) => {
   let clock = 100
   const { health, flips } = instanceOf('a', () => clock)
   t.equal(health.available, true)
@@ -24,13 +24,13 @@ t.test('available unless a concern says why not', async (t) => {
   t.equal(health.since, 100)
   health.clear('two', 'fine too')
   t.equal(health.available, true)
-  t.equal(health.since, 300, 'slow start begins when the last one is gone')
+  t.equal(health.since, 300, 'slow start begins when the last reason is removed')
   health.clear('two', 'fine too')
   t.equal(health.since, 300)
   t.strictSame(flips, ['out: one: first', 'in: two: fine too'])
 })
 
-t.test('proofs reach whoever waits for them', async (t) => {
+t.test('successful checks reach their listeners', async (t) => {
   const { health } = instanceOf('a')
   const heard: string[] = []
   health.prove(1)
@@ -40,7 +40,7 @@ t.test('proofs reach whoever waits for them', async (t) => {
   t.strictSame(heard, ['one 2', 'two 2'])
 })
 
-t.test('a flip: one line in the log, one count, and the next call goes elsewhere', async (t) => {
+t.test('a change: one log line, one count, and the next call goes elsewhere', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const { log, lines } = logOf()
   const { meter, counts } = meterStub()
@@ -54,7 +54,7 @@ t.test('a flip: one line in the log, one count, and the next call goes elsewhere
     { per: 'attempt' }
   )
   const ask = async () => {
-    await null // many flips at once make one new balancer, a microtask later
+    await null // many changes at once create one new balancer, a microtask later
     const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
     return body.text()
   }
@@ -103,7 +103,7 @@ t.test('a flip: one line in the log, one count, and the next call goes elsewhere
     health.obstruct('one', `round ${round}`)
     health.clear('one', `round ${round}`)
   }
-  t.equal(about().length, 6, 'also flips that no call has seen')
+  t.equal(about().length, 6, 'including changes between calls')
   t.strictSame(counts['jingwei_mesh_health_flips_total{orders,one,unavailable}'], 4)
   t.strictSame(counts['jingwei_mesh_health_flips_total{orders,one,available}'], 3)
   t.strictSame(counts['jingwei_mesh_health_flips_total{orders,two,available}'], 1)

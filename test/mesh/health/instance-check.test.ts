@@ -1,4 +1,4 @@
-/** Thresholds, pauses and what a check's end does, with checks that the test answers. */
+/** Thresholds, pauses and the end of a check, with check results set by the test. */
 import type { Test } from 'tap'
 import t from 'tap'
 import { InstanceCheck } from '../../../plugins/mesh/health/instance-check.ts'
@@ -37,7 +37,7 @@ function checkOf(t: Test, healthCheck: object, { vouched = true, random = 0.5 } 
 
 const bad = 'GET /health responded with 500'
 
-t.test('unhealthyThreshold failures in a row take it out, healthyThreshold successes bring it back', async (t) => {
+t.test('unavailable after unhealthyThreshold failures, available after healthyThreshold successes', async (t) => {
   const { answer, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })
   answer(bad, bad, null, bad, bad)
   t.strictSame(flips, [])
@@ -46,7 +46,7 @@ t.test('unhealthyThreshold failures in a row take it out, healthyThreshold succe
   answer('connection refused')
   t.strictSame(health.obstacles, { 'health-check': 'connection refused' }, 'the newest reason')
   answer(null, bad, null)
-  t.equal(flips.length, 1, 'one of them in between begins anew')
+  t.equal(flips.length, 1, 'an opposite result resets the count')
   answer(null)
   t.strictSame(flips.slice(1), ['in: health-check: passed 2 checks in a row'])
   answer(bad, bad)
@@ -57,7 +57,7 @@ t.test('unhealthyThreshold failures in a row take it out, healthyThreshold succe
   t.equal(outcomes.filter((outcome) => outcome === 'success').length, 4)
 })
 
-t.test('where no registry has vouched for it, the first check decides', async (t) => {
+t.test('without a registry that checks it, the first check decides', async (t) => {
   const { answer, flips } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 }, { vouched: false })
   answer(bad)
   t.strictSame(flips, [`out: health-check: ${bad}`])
@@ -71,7 +71,7 @@ t.test('where no registry has vouched for it, the first check decides', async (t
   t.strictSame(good.flips, [])
 })
 
-t.test('proves the instance well, unless it is still out', async (t) => {
+t.test('a success is reported as a proof, unless the instance is still unavailable', async (t) => {
   const { answer, proofs, clock, check, waiting } = checkOf(t, { unhealthyThreshold: 1, healthyThreshold: 2 })
   answer(null)
   t.strictSame(proofs, [1000])
@@ -81,7 +81,7 @@ t.test('proves the instance well, unless it is still out', async (t) => {
   check.run(() => {})
   clock.now = 2500
   waiting.pop()!(null)
-  t.strictSame(proofs, [1000, 2000], 'as it was when the check began')
+  t.strictSame(proofs, [1000, 2000], 'with the time at which the check began')
 })
 
 t.test('status', async (t) => {
@@ -113,7 +113,7 @@ t.test('pauses: the interval, and the jitter', async (t) => {
   t.strictSame(pauses, [8000, 10_000, 11_000, 12_000])
 })
 
-t.test('its end calls off a check under way, and nothing comes after it', async (t) => {
+t.test('close() cancels a check in flight, and no check follows', async (t) => {
   const { check, waiting, calledOff, outcomes, due } = checkOf(t, { interval: '1ms' })
   let done = 0
   check.run(() => done++)

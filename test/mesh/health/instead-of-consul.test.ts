@@ -1,4 +1,4 @@
-/** Consul's checks left aside: what is left of its word is that an instance exists, and maintenance. */
+/** With Consul's checks ignored, Consul decides only on the existence of an instance and on maintenance. */
 import t from 'tap'
 import { translate } from '../../../plugins/mesh/discovery/consul-translate.ts'
 
@@ -25,5 +25,5 @@ t.test('checks of any state are ignored, maintenance is not', async (t) => {
     t.equal(instances[0]?.weight, weight, JSON.stringify(checks))
   }
   const { instances, skipped } = translate([entry('no list')], { tags: [], passingOnly: true, ignoreChecks: true })
-  t.strictSame([instances.length, skipped], [0, 1], 'nonsense stays nonsense')
+  t.strictSame([instances.length, skipped], [0, 1], 'malformed entries are still ignored')
 })

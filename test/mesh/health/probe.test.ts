@@ -1,4 +1,4 @@
-/** One check over real sockets. */
+/** One active check over real sockets. */
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import https from 'node:https'
@@ -48,7 +48,7 @@ t.test('the expected statuses', async (t) => {
   }
 })
 
-t.test('what is asked', async (t) => {
+t.test('the request of a check', async (t) => {
   const { url, requests, sockets } = await upstream(t, 'a')
   t.equal(await ask(url), null)
   t.equal(await ask(url, { path: '/up?deep=1', host: 'orders.internal' }), null)
@@ -59,14 +59,14 @@ t.test('what is asked', async (t) => {
   await eventually(() => sockets.size === 0, 'each connection to be closed')
 })
 
-t.test('an interim answer is no answer', async (t) => {
+t.test('an interim response does not count', async (t) => {
   const { url } = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n'))
   )
   t.equal(await ask(url), 'GET /health responded with 500')
 })
 
-t.test('what can go wrong', async (t) => {
+t.test('failures', async (t) => {
   const gone = await refused()
   t.equal(await ask(gone), 'connection refused')
   t.equal(await ask(gone, { type: 'tcp' }), 'connection refused')
@@ -81,7 +81,7 @@ t.test('what can go wrong', async (t) => {
   t.type(await ask(babbling.url), 'string')
 })
 
-t.test('the timeout bounds all of it, and leaves no connection', async (t) => {
+t.test('the timeout bounds the whole check, and leaves no connection', async (t) => {
   const timeout = { timeout: '50ms' }
   const mute = await silent(t)
   t.equal(await ask(mute.url, timeout), 'GET /health: no response within 50 ms')
@@ -90,7 +90,7 @@ t.test('the timeout bounds all of it, and leaves no connection', async (t) => {
   const stuck = await raw(t, (socket) =>
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
-  t.equal(await ask(stuck.url, timeout), 'GET /health: no response within 50 ms', 'nor when the answer does not end')
+  t.equal(await ask(stuck.url, timeout), 'GET /health: no response within 50 ms', 'nor when the response does not end')
   await eventually(() => stuck.sockets.size === 0, 'its connection to be closed')
 
   for (const type of ['http', 'tcp']) {
@@ -100,7 +100,7 @@ t.test('the timeout bounds all of it, and leaves no connection', async (t) => {
   }
 })
 
-t.test('an answer that is there when this process comes to itself counts', async (t) => {
+t.test('a response that has arrived while the event loop was blocked counts', async (t) => {
   const { url } = await upstream(t, 'a', (_request, response) => {
     response.end('well')
     const end = performance.now() + 300
@@ -123,14 +123,14 @@ t.test('a body without end is not read to its end', async (t) => {
   t.ok(sent < 8 * 1024 * 1024)
 })
 
-t.test('tcp: a connection is proof enough', async (t) => {
+t.test('tcp: a connection suffices', async (t) => {
   const server = await raw(t, () => {})
   t.equal(await ask(server.url, { type: 'tcp' }), null)
   t.equal(await ask((await silent(t)).url, { type: 'tcp' }), null)
   await eventually(() => server.count() === 1 && server.sockets.size === 0, 'it to be closed again')
 })
 
-t.test('called off: nothing is told, nothing stays open', async (t) => {
+t.test('cancelled: no result, and no open connection', async (t) => {
   for (const type of ['http', 'tcp'] as const) {
     const server = await silent(t)
     let told = 0
@@ -143,7 +143,7 @@ t.test('called off: nothing is told, nothing stays open', async (t) => {
   }
 })
 
-t.test('a connector that fails at once, or later with an error of ours', async (t) => {
+t.test('a connector that fails at once, or later with an error of the mesh', async (t) => {
   const throwing: Open = () => {
     throw new Error('no credentials')
   }
@@ -175,7 +175,7 @@ t.test('a connection that comes too late is closed', async (t) => {
   }
 })
 
-t.test('network errors in words', async (t) => {
+t.test('texts for network errors', async (t) => {
   for (const [code, words] of [
     ['ENOTFOUND', 'host name not found'],
     ['EHOSTUNREACH', 'host unreachable'],

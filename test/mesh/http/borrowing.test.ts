@@ -1,4 +1,4 @@
-/** Chunks whose memory is used again reach only handlers that say they are done with them. */
+/** Chunks in reused memory reach only handlers that declare `borrows`. */
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import t from 'tap'
@@ -15,7 +15,7 @@ import { upstream } from '../../helpers/mesh/servers.ts'
 const body = randomBytes(4 * 1024 * 1024)
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as DispatchOptions
 
-/** Copies what it gets, so that it may borrow it. */
+/** Copies each chunk, so it may borrow it. */
 class Borrower implements DispatchHandler {
   readonly borrows = Borrower.prototype.onResponseData
   readonly memory = new Set<ArrayBufferLike>()
@@ -48,7 +48,7 @@ class Borrower implements DispatchHandler {
   }
 }
 
-/** Keeps all chunks, as they are, until the end. */
+/** Keeps all chunks, without a copy, until the end. */
 const kept: Buffer[] = []
 const keep = (_controller: DispatchController, chunk: Buffer) => void kept.push(chunk)
 
@@ -86,19 +86,19 @@ async function answer(t: Parameters<typeof meshOf>[0], interceptor?: Interceptor
   return borrower
 }
 
-t.test('one that borrows is spared the copies', async (t) => {
+t.test('a handler that borrows gets no copies', async (t) => {
   t.ok((await answer(t)).memory.size <= 2, 'a small and a large one')
 })
 
 for (const [who, interceptor] of Object.entries(keepers)) {
-  t.test(`beside one that keeps chunks, each has memory of its own: ${who}`, async (t) => {
+  t.test(`beside a handler that keeps chunks, each chunk has memory of its own: ${who}`, async (t) => {
     kept.length = 0
     await answer(t, interceptor)
     t.ok(Buffer.concat(kept).equals(body))
   })
 }
 
-/** Hands its chunks over, as a client's body does. */
+/** A body that transfers its chunks, as a client's body does. */
 class Transferred {
   readonly transfers = true
   readonly chunks: Buffer[]
@@ -112,7 +112,7 @@ class Transferred {
   }
 }
 
-/** As Node reads them: of memory of their own. */
+/** Chunks as Node reads them, each with an ArrayBuffer of its own. */
 const own = (bytes: Uint8Array) => Buffer.from(new Uint8Array(bytes).buffer)
 const isFreed = ({ buffer }: Buffer) => (buffer as ArrayBuffer).detached
 
@@ -130,7 +130,7 @@ async function upload(t: Parameters<typeof meshOf>[0], method: 'POST' | 'PUT', b
   return Buffer.concat(got)
 }
 
-t.test('request chunks that are handed over are freed once sent, if they are all of their buffer', async (t) => {
+t.test('transferred request chunks are freed once sent, if they span their whole buffer', async (t) => {
   const part = own(randomBytes(30_000)).subarray(10_000)
   const chunks = [own(randomBytes(20_000)), part, own(randomBytes(100)), own(randomBytes(20_000))]
   const whole = Buffer.concat(chunks)
@@ -138,7 +138,7 @@ t.test('request chunks that are handed over are freed once sent, if they are all
   t.strictSame(chunks.map(isFreed), [true, false, true, true])
 })
 
-t.test('others are not, and those that may be sent again only when they will not be', async (t) => {
+t.test('other chunks are not freed; replayable ones are once they cannot be sent again', async (t) => {
   const chunks = [own(randomBytes(20_000)), own(randomBytes(20_000))]
   const whole = Buffer.concat(chunks)
   t.ok((await upload(t, 'POST', Readable.from(chunks))).equals(whole))

@@ -1,10 +1,10 @@
-/** The end of a pool, and handlers that misbehave. */
+/** Closing a pool, and handlers that misbehave. */
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { silent } from '../../helpers/mesh/servers.ts'
 import { Heard, numbered, poolTo, turns } from './support.ts'
 
-t.test('close() lets end what is begun, also in line, and takes no more', async (t) => {
+t.test('close() waits for requests in flight and queued ones, and refuses further ones', async (t) => {
   const { url, held, sockets } = await numbered(t)
   const { ask, pool } = poolTo(t, url, { connections: 1 })
   const first = ask({ path: '/held' })
@@ -29,7 +29,7 @@ t.test('close() lets end what is begun, also in line, and takes no more', async 
   t.equal(just.body, '2/just')
 })
 
-t.test('destroy() fails all, and ends close()', async (t) => {
+t.test('destroy() fails all requests, and completes close()', async (t) => {
   const { url, asked, sockets } = await numbered(t)
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   const running = ask({ path: '/never' })
@@ -55,7 +55,7 @@ t.test('destroy() fails all, and ends close()', async (t) => {
   await connecting.pool.close()
 })
 
-t.test('destroyed from within each callback', async (t) => {
+t.test('destroyed in each callback', async (t) => {
   for (const hook of ['start', 'head', 'data', 'end', 'error'] as const) {
     const { url, sockets } = await numbered(t)
     const { ask, pool } = poolTo(t, url, { connections: 1 })
@@ -74,7 +74,7 @@ t.test('destroyed from within each callback', async (t) => {
   }
 })
 
-t.test('dispatched from within each callback', async (t) => {
+t.test('dispatched in each callback', async (t) => {
   const { url } = await numbered(t)
   for (const connections of [1, 10]) {
     for (const hook of ['start', 'head', 'data', 'end'] as const) {
@@ -111,7 +111,7 @@ t.test('handlers that throw', async (t) => {
   await eventually(() => sockets.size <= 5, 'the end of the connection')
 })
 
-t.test('nothing is left of a pool that has closed', async (t) => {
+t.test('a closed pool leaves no timers, connects or warnings', async (t) => {
   const { url } = await numbered(t)
   const { ask, pool } = poolTo(t, url)
   const warnings: Error[] = []

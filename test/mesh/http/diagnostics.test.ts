@@ -1,4 +1,4 @@
-/** undici's diagnostics channels: what subscribers see of calls by this client, beside what undici's own would publish. */
+/** undici's diagnostics channels: messages about calls by this client, compared with those of undici's own client. */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
@@ -92,7 +92,7 @@ const pairs = (fields: readonly Buffer[]) => {
   return texts.flatMap((name, i) => (i % 2 === 0 ? [[name.toLowerCase(), texts[i + 1]]] : []))
 }
 
-/** Returns the parts of a message that do not depend on the client: no ports, no borders of chunks. */
+/** Returns the fields of a message that do not depend on the client: no ports, no chunk boundaries. */
 const comparable = ({ name, message }: { name: Name; message: Message }) => {
   const { request, response, trailers, headers, error } = message
   return {
@@ -141,7 +141,7 @@ for (const protocol of ['http', 'https'] as const) {
       await client.close()
       const { pool } = poolTo(t, url, ca === undefined ? {} : { ca })
       const ours = await run((opts, heard) => pool.dispatch(opts, heard))
-      // undici sends the header section of a stream before it reads, and we what there is with it.
+      // undici sends the header section before it reads the stream; this client sends available chunks with it.
       const sorted = (all: typeof ours) => all.map(comparable).filter(({ name }) => !name.endsWith('bodyChunkReceived'))
       t.strictSame(sorted(ours), sorted(theirs), what)
       t.ok(
@@ -189,7 +189,7 @@ for (const protocol of ['http', 'https'] as const) {
   })
 }
 
-t.test('a request that fails: its error, once, before its handler gets it', async (t) => {
+t.test('a request that fails: its error, once, before onResponseError', async (t) => {
   const cut = await raw(t, (socket) => socket.once('data', () => socket.destroy()))
   const { of, order } = observe(t)
   let atHandler = -1
@@ -241,7 +241,7 @@ t.test('chunks stay as they are for a subscriber that keeps them', async (t) => 
   }
 })
 
-t.test('of a mesh: each attempt, in the async context of its call, and each connection', async (t) => {
+t.test('in a mesh: each attempt, in the async context of its call, and each connection', async (t) => {
   const { url } = await serve(t, 'http')
   const gone = await refused()
   const store = new AsyncLocalStorage<string>()
@@ -271,7 +271,7 @@ t.test('of a mesh: each attempt, in the async context of its call, and each conn
   t.ok(of('client:connected').some(({ connectParams, socket }) => connectParams.port === String(socket.remotePort)))
 })
 
-t.test('without subscribers, or with those of other channels, nothing is kept', async (t) => {
+t.test('without subscribers, or with subscribers of other channels, no data is collected', async (t) => {
   const { url } = await serve(t, 'http')
   const { of, seen } = observe(t, {}, ['request:error'])
   const { ask } = poolTo(t, url)

@@ -5,7 +5,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
 import { answer, Heard, numbered, poolTo } from './support.ts'
 
-t.test('a body that falls silent, and one that is only paused', async (t) => {
+t.test('a body that stalls, and one that is paused', async (t) => {
   const { url } = await raw(t, (socket) => {
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf'))
     socket.on('data', () => {})
@@ -23,7 +23,7 @@ t.test('a body that falls silent, and one that is only paused', async (t) => {
   t.strictSame([paused.events, paused.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_TIMEOUT'])
 })
 
-t.test('who does not read stops the service', async (t) => {
+t.test('a paused handler holds the service back', async (t) => {
   let written = 0
   const chunk = Buffer.alloc(64 * 1024, 'x')
   const total = 500 * chunk.length
@@ -56,7 +56,7 @@ t.test('who does not read stops the service', async (t) => {
   t.equal(heard.body.length, total)
 })
 
-t.test('a pause at the end does not stop the next answer on the connection', async (t) => {
+t.test('a pause at the end does not hold up the next response on the connection', async (t) => {
   const { url, count } = await numbered(t)
   const { ask } = poolTo(t, url)
   const pause = (controller: { pause(): void }) => controller.pause()
@@ -69,7 +69,7 @@ t.test('a pause at the end does not stop the next answer on the connection', asy
   t.strictSame([second.body, count()], ['1/second', 1])
 })
 
-t.test('who pauses before the answer gets its head when it resumes, or before', async (t) => {
+t.test('a handler that pauses before the response gets the header section when it resumes, or before', async (t) => {
   const { url } = await raw(t, (socket) => {
     socket.once('data', async () => {
       for (const part of ['HTTP/1.1 200 OK\r\nConte', 'nt-Length: 2\r\n', '\r\nh', 'i']) {
@@ -87,7 +87,7 @@ t.test('who pauses before the answer gets its head when it resumes, or before', 
   t.equal(heard.body, 'hi')
 })
 
-t.test('a body that ends with its connection, and whose reader is slow', async (t) => {
+t.test('a body delimited by the end of the connection, with a slow reader', async (t) => {
   const { url } = await raw(t, (socket) => {
     socket.once('data', () => socket.end(`HTTP/1.1 200 OK\r\n\r\n${'x'.repeat(300_000)}`))
   })
@@ -101,7 +101,7 @@ t.test('a body that ends with its connection, and whose reader is slow', async (
   t.strictSame([heard.events, heard.body.length], [['start', '200', 'data', 'end'], 300_000])
 })
 
-t.test('parts of the shared buffer are copies', async (t) => {
+t.test('chunks from the shared buffer are copied', async (t) => {
   const { url } = await raw(t, (socket, count) => {
     const letter = String.fromCharCode(64 + count)
     socket.once('data', () => socket.write(answer(letter.repeat(200_000))))

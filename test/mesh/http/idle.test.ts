@@ -40,7 +40,7 @@ for (const [name, spoil] of Object.entries(spoils)) {
   })
 }
 
-t.test('bytes behind an answer reach no later request', async (t) => {
+t.test('bytes after a response reach no later request', async (t) => {
   for (const more of ['x', answer('stray'), 'HTTP/1.1 100 Continue\r\n\r\n']) {
     const { url } = await raw(t, (socket, count) => {
       socket.on('data', () => socket.write(answer(String(count)) + (count === 1 ? more : '')))
@@ -54,7 +54,7 @@ t.test('bytes behind an answer reach no later request', async (t) => {
   }
 })
 
-t.test('connections that are not used again', async (t) => {
+t.test('connections that are not reused', async (t) => {
   for (const [name, bytes, opts] of [
     ['closed by the service', answer('a', 'Connection: close'), {}],
     ['closed by the request', answer('a'), { headers: { connection: 'close' } }],
@@ -104,14 +104,14 @@ t.test('idle, maxAge and maxRequests of a connection', async (t) => {
   await sleep(350)
   aging.held[0]!()
   await held.done
-  t.equal(held.body, '1/held', 'what is under way is not cut')
+  t.equal(held.body, '1/held', 'a request in flight is not aborted')
   const next = old.ask()
   await next.done
-  t.equal(next.body, '2/', 'and the next request goes elsewhere')
+  t.equal(next.body, '2/', 'the next request uses another connection')
   await eventually(() => aging.sockets.size === 0, 'the end of a connection that is idle when its time is over')
 })
 
-t.test('an idle connection goes a second before the service ends it', async (t) => {
+t.test('an idle connection is closed a second before the service closes it', async (t) => {
   const { url, sockets } = await numbered(t, 'Keep-Alive: timeout=2')
   const { ask } = poolTo(t, url)
   const begun = performance.now()

@@ -1,5 +1,5 @@
 // slow: takes about 5 s
-/** Which connection a request gets, and what becomes of both. */
+/** The choice of a connection for a request, and the end of both. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import t from 'tap'
@@ -7,7 +7,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { raw, refused, silent } from '../../helpers/mesh/servers.ts'
 import { Heard, numbered, opener, poolTo, turns } from './support.ts'
 
-t.test('one after the other on one connection, HEAD too', async (t) => {
+t.test('requests in sequence share one connection, HEAD too', async (t) => {
   const { url, asked } = await numbered(t)
   const { ask } = poolTo(t, url)
   for (const [method, path] of [['GET', '/a'], ['HEAD', '/b'], ['POST', '/c'], ['DELETE', '/d']] as const) {
@@ -18,7 +18,7 @@ t.test('one after the other on one connection, HEAD too', async (t) => {
   t.strictSame(asked, ['1 /a', '1 /b', '1 /c', '1 /d'])
 })
 
-t.test('the last one used is the next one', async (t) => {
+t.test('the connection used last is used next', async (t) => {
   const { url, held, count } = await numbered(t)
   const { ask } = poolTo(t, url)
   const three = [ask({ path: '/held1' }), ask({ path: '/held2' }), ask({ path: '/held3' })]
@@ -36,7 +36,7 @@ t.test('the last one used is the next one', async (t) => {
   t.equal(count(), 3)
 })
 
-t.test('no more connections than it may have; who waits is served in order', async (t) => {
+t.test('at most maxConnections; queued requests are served in order', async (t) => {
   const { url, count, asked } = await numbered(t)
   const waits: string[] = []
   const { ask } = poolTo(t, url, { connections: 2, onWait: ({ path }) => void waits.push(path) })
@@ -55,7 +55,7 @@ t.test('no more connections than it may have; who waits is served in order', asy
   t.equal(waits.length, 20)
 })
 
-t.test('who comes later does not pass who waits', async (t) => {
+t.test('a later request does not overtake queued ones', async (t) => {
   const { url, held, asked } = await numbered(t)
   const { ask } = poolTo(t, url, { connections: 1 })
   const first = ask({ path: '/held' })
@@ -72,7 +72,7 @@ t.test('who comes later does not pass who waits', async (t) => {
   t.strictSame(asked, ['1 /held', '1 /second', '1 /third'])
 })
 
-t.test('who leaves the line hears it once, and is not sent', async (t) => {
+t.test('a request aborted in the queue is reported once, and is not sent', async (t) => {
   const { url, held, asked } = await numbered(t)
   const withdrawals: ((reason: Error) => void)[] = []
   const { ask } = poolTo(t, url, { connections: 1, onWait: (_opts, withdraw) => void withdrawals.push(withdraw) })
@@ -91,7 +91,7 @@ t.test('who leaves the line hears it once, and is not sent', async (t) => {
   t.strictSame(asked, ['1 /held', '1 /third'])
 })
 
-t.test('a connection that nobody waits for any more serves the next, or grows old', async (t) => {
+t.test('a connection without a waiting request serves the next one, or reaches its idle timeout', async (t) => {
   const { url, asked, sockets } = await numbered(t)
   const withdrawals: ((reason: Error) => void)[] = []
   const { ask } = poolTo(t, url, { onWait: (_opts, withdraw) => void withdrawals.push(withdraw) })
@@ -112,7 +112,7 @@ t.test('a connection that nobody waits for any more serves the next, or grows ol
   await eventually(() => other.sockets.size === 0, 'its end', 6000)
 })
 
-t.test('who aborts cuts the connection at once, and hears it once', async (t) => {
+t.test('an abort closes the connection at once, and is reported once', async (t) => {
   const partial = 'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf'
   for (const [bytes, hook, events] of [
     ['', null, ['start', 'error']],
@@ -142,10 +142,10 @@ t.test('who aborts cuts the connection at once, and hears it once', async (t) =>
   t.strictSame(heard.events, ['start', 'error'])
   const next = ask({ path: '/x' })
   await next.done
-  t.strictSame([next.body, count()], ['1/x', 1], 'of which nothing was sent the connection is kept')
+  t.strictSame([next.body, count()], ['1/x', 1], 'if nothing was sent, the connection is kept')
 })
 
-t.test('a connection that is cut while its body is read', async (t) => {
+t.test('a connection that is destroyed while a body is read', async (t) => {
   const { url } = await raw(t, (socket) => {
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf'))
   })
@@ -155,7 +155,7 @@ t.test('a connection that is cut while its body is read', async (t) => {
   t.strictSame([heard.events, heard.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_RESET'])
 })
 
-t.test('no way to the service', async (t) => {
+t.test('connections that cannot be made', async (t) => {
   const url = await refused()
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   const all = Array.from({ length: 5 }, () => ask())
@@ -179,7 +179,7 @@ t.test('no way to the service', async (t) => {
   t.equal(thrown.error?.message, 'no credentials')
 })
 
-t.test('a server that takes connections and is gone before it answers', async (t) => {
+t.test('a server that accepts connections and closes before it responds', async (t) => {
   const server = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => server.close())

@@ -1,4 +1,4 @@
-/** Read buffers of connections: small while idle, large while a large body arrives, and none that is still in use. */
+/** Read buffers of connections: small while idle, large while a large body arrives, never one still in use. */
 import { createHash, randomBytes } from 'node:crypto'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
@@ -12,7 +12,7 @@ import { poolTo } from './support.ts'
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-t.test('large only once a small one was full and more is to come, and until little is left', async (t) => {
+t.test('large only after a full small buffer with more bytes expected, and until few are left', async (t) => {
   const buffer = new ReadBuffer()
   const small = buffer.current
   t.equal(small.length, smallBytes)
@@ -30,11 +30,11 @@ t.test('large only once a small one was full and more is to come, and until litt
 
   const other = new ReadBuffer()
   other.choose(largeBytes, false)
-  t.not(other.current, large, 'a paused request still has it')
+  t.not(other.current, large, 'a paused request still uses the buffer')
   buffer.resumed()
   const third = new ReadBuffer()
   third.choose(largeBytes, false)
-  t.equal(third.current, large, 'and now it has not')
+  t.equal(third.current, large, 'the buffer is free after resuming')
 })
 
 const body = randomBytes(1_500_000)
@@ -52,7 +52,7 @@ const framings: Record<string, (body: Buffer) => Buffer[]> = {
   ]
 }
 
-/** Borrows each chunk; if it is a slow one, it pauses at each, and reads it only when it resumes. */
+/** Borrows each chunk; a slow handler pauses at each, and reads it only when it resumes. */
 class Borrower implements DispatchHandler {
   readonly borrows = Borrower.prototype.onResponseData
   readonly done = Promise.withResolvers<string>()
@@ -100,7 +100,7 @@ for (const [name, framed] of Object.entries(framings)) {
     for (const reader of readers) t.equal(await reader.done.promise, hash)
     t.equal(sockets.size, 100)
     let held = Number.POSITIVE_INFINITY
-    // Of what the service has sent, Node lets go some time later.
+    // Node frees the memory of sent chunks some time later.
     for (let i = 0; i < 50 && held > 100 * smallBytes + 17 * largeBytes; i++) {
       await turn()
       await sleep(20)

@@ -14,7 +14,7 @@ const empty = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'
 
 type Asked = Partial<DispatchOptions> & { trailers?: () => readonly string[] }
 
-/** A service that answers each whole request, and what it got. */
+/** A service that responds to each complete request, and records the bytes received. */
 async function service(t: Test) {
   const wire = { text: '', whole: [] as string[], sockets: [] as Socket[] }
   const { url } = await raw(t, (socket) => {
@@ -88,7 +88,7 @@ t.test('bodies of every form', async (t) => {
     ['bytes', { method: 'PUT', body: Buffer.from([0, 255, 10]) }, `${head('PUT', 'content-length: 3\r\n')}\0\xff\n`],
     ['an array of bytes', { method: 'PUT', body: new Uint8Array([1, 2]) as never }, `${head('PUT', 'content-length: 2\r\n')}\x01\x02`],
     ['many bytes', { method: 'PUT', body: view as never }, `${head('PUT', 'content-length: 80000\r\n')}${large}`],
-    ['bytes of a length that is told', { method: 'PUT', headers: ['Content-Length', '2'], body: 'ab' }, `${head('PUT', 'content-length: 2\r\n')}ab`],
+    ['bytes with a Content-Length', { method: 'PUT', headers: ['Content-Length', '2'], body: 'ab' }, `${head('PUT', 'content-length: 2\r\n')}ab`],
     ['a stream', { method: 'PUT', body: Readable.from([Buffer.from('ab'), 'c\xe9', '']) }, `${head('PUT', 'transfer-encoding: chunked\r\n')}2\r\nab\r\n3\r\nc\xc3\xa9\r\n0\r\n\r\n`],
     ['a stream of a length', { method: 'PUT', headers: { 'content-length': 3 } as never, body: Readable.from(['a', 'bc']) }, `${head('PUT', 'content-length: 3\r\n')}abc`],
     ['a large stream', { method: 'PUT', body: Readable.from([bytes]) }, `${head('PUT', 'transfer-encoding: chunked\r\n')}13880\r\n${large}\r\n0\r\n\r\n`],
@@ -110,13 +110,13 @@ t.test('bodies of every form', async (t) => {
   }
 })
 
-t.test('what is sent is told', async (t) => {
+t.test('sent bytes are reported to the handler', async (t) => {
   const { send } = await service(t)
   t.equal((await send({ method: 'PUT', body: 'abc' })).heard.sent, 3)
   t.equal((await send({ method: 'PUT', body: Readable.from(['abc', 'de']) })).heard.sent, 5)
 })
 
-t.test('a body whose method is not meant to have one ends the connection', async (t) => {
+t.test('a body with a method that defines none closes the connection', async (t) => {
   const { send, wire } = await service(t)
   for (const method of ['GET', 'DELETE', 'OPTIONS']) {
     const { text } = await send({ method, body: 'abc' })
@@ -125,7 +125,7 @@ t.test('a body whose method is not meant to have one ends the connection', async
   }
 })
 
-t.test('bodies of another length than is told', async (t) => {
+t.test('bodies that do not match Content-Length', async (t) => {
   const { send, wire, ask } = await service(t)
   const told = { 'content-length': '3' }
   const bodies = [
@@ -148,13 +148,13 @@ t.test('bodies of another length than is told', async (t) => {
     if ((body as unknown) instanceof Readable) t.ok((body as Readable).destroyed)
   }
   t.strictSame(wire.whole, [])
-  t.notMatch(wire.text, /d/, 'nothing goes beyond the length')
+  t.notMatch(wire.text, /d/, 'nothing beyond the length is sent')
   const next = ask()
   await next.done
   t.equal(next.status, 200)
 })
 
-t.test('a head does not wait for a body that is not here yet', async (t) => {
+t.test('the header section does not wait for a body that has not arrived', async (t) => {
   const { url, wire, ask } = await service(t)
   const { host } = new URL(url)
   for (const [headers, framing] of [
@@ -174,7 +174,7 @@ t.test('a head does not wait for a body that is not here yet', async (t) => {
   }
 })
 
-t.test('what must not go on the wire', async (t) => {
+t.test('requests that must not be sent', async (t) => {
   const { url, wire, ask } = await service(t)
   const evil = ['\r\nX: y', '\nX: y', '\rX: y', '\0', '\x7f', '\x01', '\u010a', '\u{1f600}']
   const shifty = () => {
@@ -244,7 +244,7 @@ t.test('what must not go on the wire', async (t) => {
   upgrade.controller!.abort(new Error('enough'))
 })
 
-t.test('trailers that are none end the request, not the message', async (t) => {
+t.test('invalid trailers fail the request, and the message stays incomplete', async (t) => {
   const { wire, ask } = await service(t)
   for (const trailers of [
     ['a', 'b\r\nX: y'],
@@ -271,7 +271,7 @@ t.test('trailers that are none end the request, not the message', async (t) => {
   t.strictSame(wire.whole, [])
 })
 
-t.test('a service that does not read stops the body, not for ever', async (t) => {
+t.test('a service that does not read pauses the body until it reads again', async (t) => {
   let resume!: () => void
   let got = 0
   const { url } = await raw(t, (socket) => {
@@ -361,7 +361,7 @@ t.test('a body that fails', async (t) => {
   t.strictSame(wire.whole, [])
 })
 
-t.test('a body that fails behind its end concerns nobody', async (t) => {
+t.test('an error of a body after its end is ignored', async (t) => {
   const { send } = await service(t)
   const body = Readable.from(['abc'], { autoDestroy: false })
   const { heard } = await send({ method: 'PUT', body })
@@ -369,7 +369,7 @@ t.test('a body that fails behind its end concerns nobody', async (t) => {
   t.strictSame(heard.events, ['start', '200', 'end'])
 })
 
-t.test('a body that was over, or paused, when it was handed over', async (t) => {
+t.test('a body that had ended, or was paused, when the request was dispatched', async (t) => {
   const { ask, wire } = await service(t)
   const ended = Readable.from(['abc'])
   await ended.toArray()
@@ -398,7 +398,7 @@ t.test('a body that was over, or paused, when it was handed over', async (t) => 
   t.match(wire.whole.pop(), '3\r\nabc\r\n0\r\n\r\n')
 })
 
-t.test('an empty body is no body: the connection is kept, for methods that carry none, too', async (t) => {
+t.test('an empty body counts as no body: the connection is kept, for methods without a body too', async (t) => {
   const { wire, send } = await service(t)
   for (const body of ['', Buffer.alloc(0), new Uint8Array(0)]) {
     for (const method of ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'POST'] as const) {
@@ -409,10 +409,10 @@ t.test('an empty body is no body: the connection is kept, for methods that carry
   t.equal(wire.sockets.length, 1)
   await send({ method: 'GET', body: 'x' })
   await send({ method: 'GET' })
-  t.equal(wire.sockets.length, 2, 'a body that no service expects ends its connection')
+  t.equal(wire.sockets.length, 2, 'a body that no service expects closes its connection')
 })
 
-t.test('an answer before the body has ended stops it and ends the connection', async (t) => {
+t.test('a response before the end of the body stops the body and closes the connection', async (t) => {
   const { url, sockets } = await raw(t, (socket) => {
     socket.once('data', () => socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch'))
   })
@@ -441,7 +441,7 @@ t.test('an answer before the body has ended stops it and ends the connection', a
   await eventually(() => returned, 'the end of the iterable')
 })
 
-t.test('an answer that a closing service gave before the body ended is heard, although writing fails', async (t) => {
+t.test('the early response of a closing service is delivered, although writing fails', async (t) => {
   const answer = 'HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 4\r\n\r\nmuch'
   for (const framing of ['content-length: 100000000', 'x-unknown: length']) {
     const { url, server } = await raw(t, (socket) => {
@@ -456,7 +456,7 @@ t.test('an answer that a closing service gave before the body ended is heard, al
     const [name, value] = framing.split(': ')
     const heard = ask({ method: 'PUT', body, headers: [name!, value!] })
     const [peer] = (await once(server, 'connection')) as [Socket]
-    // In the turn in which the service has closed, before what it said is read.
+    // In the event-loop iteration in which the service has closed, before its response is read.
     peer.once('close', () => {
       for (let i = 0; i < 20; i++) body.push(Buffer.alloc(50_000, 'x'))
     })

@@ -1,4 +1,4 @@
-/** Status lines, fields and framing, as RFC 9112 has them and as it does not. */
+/** Status lines, fields and framing that RFC 9112 allows, and that it does not. */
 import t from 'tap'
 import {
   bodyLength,
@@ -13,7 +13,7 @@ import {
 const head = (text: string) => parseHead(text, text.indexOf('\r\n\r\n'))
 const withFields = (...fields: string[]) => head(['HTTP/1.1 200 OK', ...fields, '', ''].join('\r\n'))
 
-t.test('status lines that are none', async (t) => {
+t.test('invalid status lines', async (t) => {
   const bad = [
     'HTTP/2 200 OK',
     'HTTP/2.0 200 OK',
@@ -66,14 +66,14 @@ t.test('status lines', async (t) => {
   }
 })
 
-t.test('what is no HTTP is not waited for', async (t) => {
+t.test('bytes that are not HTTP fail without waiting for more', async (t) => {
   for (const text of ['', 'H', 'HTTP/', 'HTTP/1.', 'HTTP/1.1 20']) t.doesNotThrow(() => checkBeginning(text), text)
   for (const text of ['S', 'HTTX', 'HTTP/2', '\r', '\x16\x03\x01', 'SSH-2.0']) {
     t.throws(() => checkBeginning(text), { code: 'HPE_INVALID_CONSTANT' }, text)
   }
 })
 
-t.test('lines that are no fields', async (t) => {
+t.test('invalid field lines', async (t) => {
   const bad = [
     'A : b',
     'A\t: b',
@@ -132,7 +132,7 @@ t.test('fields', async (t) => {
   t.strictSame(rawHeaders.slice(-6), ['SET-COOKIE', 'c', "!#$%&'*+-.^_`|~09aZ", 'token', 'x-colons', 'a:b: c'])
 })
 
-t.test('names that objects know', async (t) => {
+t.test('field names that are properties of Object.prototype', async (t) => {
   const names = ['constructor', '__proto__', 'toString', 'hasOwnProperty', 'valueOf', '7', '__defineGetter__']
   const { headers } = withFields(...names.flatMap((name) => [`${name}: 1`, `${name}: 2`]))
   for (const name of names) t.strictSame(headers[name.toLowerCase()], ['1', '2'], name)
@@ -149,7 +149,7 @@ t.test('trailers are read as fields', async (t) => {
   t.throws(() => parseFields('a : 1', 0, 5, []), { code: 'HPE_INVALID_HEADER_TOKEN' })
 })
 
-t.test('framings in doubt', async (t) => {
+t.test('ambiguous framing', async (t) => {
   const bad = [
     ['Content-Length: 3, 3'],
     ['Content-Length: 3', 'Content-Length: 3'],
@@ -186,7 +186,7 @@ t.test('framings in doubt', async (t) => {
   }
 })
 
-t.test('framings', async (t) => {
+t.test('valid framing', async (t) => {
   const length = (method: string, status: number, ...fields: string[]) =>
     bodyLength(head([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')), method)
   for (const [expected, method, status, ...fields] of [
@@ -211,7 +211,7 @@ t.test('framings', async (t) => {
   }
 })
 
-t.test('which connections may be used again', async (t) => {
+t.test('connections that may be reused', async (t) => {
   const persists = (version: string, ...fields: string[]) =>
     isPersistent(head([`HTTP/${version} 200 OK`, ...fields, '', ''].join('\r\n')))
   for (const [expected, version, ...fields] of [
@@ -236,8 +236,8 @@ t.test('which connections may be used again', async (t) => {
   }
 })
 
-t.test('what must have no body and announces one ends its connection', async (t) => {
-  // A service that sends the body all the same would answer the next request with it.
+t.test('a response that must have no body but announces one closes its connection', async (t) => {
+  // If the service does send the body, it would be read as the next response.
   const persists = (status: number, ...fields: string[]) =>
     isPersistent(head([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')))
   for (const status of [204, 304]) {

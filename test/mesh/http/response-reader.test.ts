@@ -1,4 +1,4 @@
-/** Bodies of every framing, however their bytes come; each byte goes through a buffer that is used again at once. */
+/** Bodies of every framing, with bytes split anywhere; each byte goes through a buffer that is reused at once. */
 import t from 'tap'
 import { Feed, Heard } from './support.ts'
 
@@ -8,7 +8,7 @@ const inChunks = `${ok}Transfer-Encoding: chunked\r\n\r\n`
 interface Sample {
   bytes: string
   method?: string
-  /** The end of the connection is the end of the answer. */
+  /** Delimited by the end of the connection. */
   ends?: true
   body: string
   events?: string[]
@@ -49,7 +49,7 @@ for (const [name, sample] of Object.entries(samples)) {
     return ends ? feed.end() : feed
   }
 
-  t.test(`${name}: cut anywhere, and byte by byte, it is the same`, async (t) => {
+  t.test(`${name}: the same result split anywhere, and byte by byte`, async (t) => {
     const cuts = Array.from({ length: bytes.length }, (_, at) => [bytes.slice(0, at), bytes.slice(at)])
     for (const pieces of [...cuts, bytes.split('')]) {
       const { heard, reader, fault } = read(pieces.filter((piece) => piece !== ''))
@@ -60,7 +60,7 @@ for (const [name, sample] of Object.entries(samples)) {
     t.pass(`${cuts.length} cuts`)
   })
 
-  t.test(`${name}: who pauses at each event gets the same`, async (t) => {
+  t.test(`${name}: the same result with a pause at each event`, async (t) => {
     for (const pieces of [[bytes], bytes.split('')]) {
       let paused = 0
       const pause = (controller: { pause(): void }) => {
@@ -79,7 +79,7 @@ for (const [name, sample] of Object.entries(samples)) {
     }
   })
 
-  t.test(`${name}: who pauses and resumes at once gets the same`, async (t) => {
+  t.test(`${name}: the same result with a pause and an immediate resume`, async (t) => {
     const toggle = (controller: { pause(): void; resume(): void }) => {
       controller.pause()
       controller.resume()
@@ -90,7 +90,7 @@ for (const [name, sample] of Object.entries(samples)) {
     }
   })
 
-  t.test(`${name}: bytes behind it are kept apart`, async (t) => {
+  t.test(`${name}: bytes after the response are not part of it`, async (t) => {
     if (ends) return
     for (const more of ['x', '\r\n', `${ok}Content-Length: 5\r\n\r\nstray`]) {
       const { heard, reader } = read([bytes + more])
@@ -103,7 +103,7 @@ for (const [name, sample] of Object.entries(samples)) {
     }
   })
 
-  t.test(`${name}: cut short, it is never whole`, async (t) => {
+  t.test(`${name}: a truncated response is never complete`, async (t) => {
     const head = bytes.lastIndexOf('\r\n\r\n', ends ? bytes.indexOf('\r\n\r\n') : bytes.length) + 4
     for (let at = 0; at < (ends ? head : bytes.length); at++) {
       const { heard, fault } = new Feed(new Heard(), method).give(bytes.slice(0, at)).end()
@@ -120,7 +120,7 @@ t.test('trailers', async (t) => {
   t.strictSame({ ...new Feed().give(`${inChunks}0\r\n\r\n`).heard.trailers }, {})
 })
 
-t.test('chunks that are none', async (t) => {
+t.test('invalid chunks', async (t) => {
   const ninesOf = (count: number) => 'f'.repeat(count)
   for (const body of [
     '\r\n',
@@ -159,12 +159,12 @@ t.test('chunks that are none', async (t) => {
   }
 })
 
-t.test('chunk sizes with many zeros', async (t) => {
+t.test('chunk sizes with many leading zeros', async (t) => {
   const { heard } = new Feed().give(`${inChunks}${'0'.repeat(900)}5\r\nhello\r\n${'0'.repeat(900)}\r\n\r\n`)
   t.strictSame([heard.events, heard.body], [['start', '200', 'data', 'end'], 'hello'])
 })
 
-t.test('heads and trailers too large', async (t) => {
+t.test('header and trailer sections that are too large', async (t) => {
   const filler = (size: number) => `A: ${'x'.repeat(size)}\r\n`
   for (const pieces of [1, 100]) {
     for (const [size, whole] of [
@@ -188,7 +188,7 @@ t.test('heads and trailers too large', async (t) => {
   }
 })
 
-t.test('a head is read although the request has paused; its body waits', async (t) => {
+t.test('the header section is read although the request is paused; the body waits', async (t) => {
   const heard = new Heard({ start: (controller) => controller.pause() })
   const feed = new Feed(heard)
   feed.reader.read(Buffer.from(`${ok}Content-Length: 2\r\n\r\nhi`), 0, 40, true)
@@ -198,7 +198,7 @@ t.test('a head is read although the request has paused; its body waits', async (
   t.strictSame([heard.events, heard.body], [['start', '200', 'data', 'end'], 'hi'])
 })
 
-t.test('an answer resumed from within another', async (t) => {
+t.test('a response resumed in a callback of another', async (t) => {
   const a = new Feed(new Heard({ head: (controller) => controller.pause() }))
   a.give(`${ok}Content-Length: 6\r\n\r\nab`).give('cdef')
   t.equal(a.heard.body, '')
@@ -208,7 +208,7 @@ t.test('an answer resumed from within another', async (t) => {
   t.strictSame([b.heard.events, b.heard.body], [['start', '200', 'data', 'end'], 'xyzuvw'])
 })
 
-t.test('who aborts in the head or the body hears no more', async (t) => {
+t.test('after an abort in the header section or the body there are no more callbacks', async (t) => {
   for (const hook of ['head', 'data'] as const) {
     const heard = new Heard({
       [hook]: (controller: { abort(reason: Error): void }) => controller.abort(new Error('no'))
@@ -220,7 +220,7 @@ t.test('who aborts in the head or the body hears no more', async (t) => {
   }
 })
 
-t.test('what its handler throws ends the request', async (t) => {
+t.test('an exception of its handler fails the request', async (t) => {
   const broken = () => {
     throw new Error('broken')
   }
@@ -232,7 +232,7 @@ t.test('what its handler throws ends the request', async (t) => {
   }
 })
 
-t.test('another protocol that nobody asked for', async (t) => {
+t.test('an unrequested switch of protocols', async (t) => {
   const switching = 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n'
   t.match(new Feed().give(switching), { fault: { code: 'HPE_UNEXPECTED_UPGRADE' } })
   const asked = new Feed(new Heard(), 'GET', { upgrade: 'websocket' }).give(`${switching}frame`)
@@ -244,7 +244,7 @@ t.test('another protocol that nobody asked for', async (t) => {
   t.match(vague.fault, { code: 'HPE_UNEXPECTED_UPGRADE' })
 })
 
-t.test('how long the service keeps the connection', async (t) => {
+t.test('the keep-alive timeout of the service', async (t) => {
   for (const [hint, ms] of [
     ['timeout=5', 5000],
     ['Timeout=5, max=100', 5000],
@@ -259,7 +259,7 @@ t.test('how long the service keeps the connection', async (t) => {
   t.equal(new Feed().give(`${ok}Content-Length: 0\r\n\r\n`).reader.idleHintMs, null)
 })
 
-t.test('lines that end without a carriage return are not waited for', async (t) => {
+t.test('lines that end without a carriage return fail without waiting', async (t) => {
   for (const bytes of ['HTTP/1.1 200 OK\n\n', `${ok}A: b\n\n`, `${ok}A: b\r\n\n`, `${inChunks}0\r\nA: b\n\n`]) {
     for (const pieces of [[bytes], bytes.split('')]) {
       const feed = new Feed()

@@ -1,4 +1,4 @@
-/** A pool as an endpoint has it, and handlers that keep all that they are told. */
+/** A pool as an endpoint has it, and handlers that record all callbacks. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -13,7 +13,7 @@ import { raw } from '../../helpers/mesh/servers.ts'
 
 type Hook = 'start' | 'sent' | 'head' | 'data' | 'end' | 'error' | 'upgrade'
 
-/** Writes down what it is told, and what it must not be told; does as the test says on the way. */
+/** Records callbacks, and those that break the contract; runs the test's code in them. */
 export class Heard implements DispatchHandler {
   readonly events: string[] = []
   readonly chunks: Buffer[] = []
@@ -85,7 +85,7 @@ export class Heard implements DispatchHandler {
   }
 }
 
-/** Ways to an address as a service's connectors make them. */
+/** Creates connections to an address as a service's connectors do. */
 export function opener(url: string, tls: { ca: string } | null = null, timeout = 5000): Open {
   const { protocol, hostname, host, port } = new URL(url)
   return (callback, onread) => {
@@ -115,7 +115,7 @@ export function poolTo(t: Test, url: string, options: Partial<PoolOptions> & { c
   return { pool, ask }
 }
 
-/** A reader that gets its bytes as a connection would bring them, in a buffer that is used again at once. */
+/** A reader that gets its bytes as from a connection, in a buffer that is reused at once. */
 export class Feed {
   readonly reader = new ResponseReader(16 * 1024)
   readonly request: PooledRequest
@@ -161,7 +161,7 @@ export class Feed {
   }
 }
 
-/** So many turns of the event loop. */
+/** Waits for so many event-loop iterations. */
 export async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await turn()
 }
@@ -169,7 +169,7 @@ export async function turns(count: number): Promise<void> {
 export const answer = (body: string, ...fields: string[]) =>
   ['HTTP/1.1 200 OK', `Content-Length: ${body.length}`, ...fields, '', body].join('\r\n')
 
-/** Answers each request with its connection's number and its target, unless the target says otherwise. */
+/** Responds with the number of the connection and the target, unless the target requests another behaviour. */
 export async function numbered(t: Test, ...fields: string[]) {
   const asked: string[] = []
   const held: (() => void)[] = []

@@ -1,4 +1,4 @@
-/** The same over TLS, which is read as a stream. */
+/** Requests over TLS, which is read as a stream. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:https'
@@ -44,7 +44,7 @@ t.test('over TLS', async (t) => {
     return eventually(() => look() && left === 0, 'the end of all connections')
   }
 
-  await t.test('large bodies both ways, one after the other', async (t) => {
+  await t.test('large bodies both ways, in sequence', async (t) => {
     const stream = () =>
       Readable.from(Array.from({ length: 30 }, (_, i) => large.subarray(i * 100_000, (i + 1) * 100_000)))
     for (const body of [large, stream()]) {
@@ -70,7 +70,7 @@ t.test('over TLS', async (t) => {
     t.equal(count(), 1)
   })
 
-  await t.test('who aborts, and a connection that the service ends', async (t) => {
+  await t.test('an abort, and a connection that the service closes', async (t) => {
     const heard = ask({}, new Heard({ data: (controller) => controller.abort(new Error('enough')) }))
     await heard.done
     t.strictSame(heard.events, ['start', '200', 'data', 'error'])
@@ -87,7 +87,7 @@ t.test('over TLS', async (t) => {
   await nobody()
 })
 
-t.test('a peer that nobody vouches for', async (t) => {
+t.test('a peer without a trusted certificate', async (t) => {
   const { url } = await secure(t)
   const heard = poolTo(t, url).ask()
   await heard.done

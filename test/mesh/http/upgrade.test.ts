@@ -1,4 +1,4 @@
-/** Connections that speak another protocol from some point on. */
+/** Connections that switch to another protocol. */
 import type { Duplex } from 'node:stream'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -31,7 +31,7 @@ async function talk(socket: Duplex, first: string): Promise<string> {
   return text
 }
 
-t.test('an upgrade has a connection of its own, and what came behind the 101', async (t) => {
+t.test('an upgrade gets a connection of its own, and the bytes after the 101', async (t) => {
   const { url, count, sockets } = await upgrading(t, 'first bytes')
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   await ask().done
@@ -53,7 +53,7 @@ t.test('an upgrade has a connection of its own, and what came behind the 101', a
   await eventually(() => sockets.size === 0, 'the end')
 })
 
-t.test('an upgrade does not wait for connections that are idle, nor others for an upgrade', async (t) => {
+t.test('an upgrade does not wait for idle connections, nor other requests for an upgrade', async (t) => {
   const { url } = await upgrading(t)
   const { ask } = poolTo(t, url, { connections: 1 })
   await ask().done

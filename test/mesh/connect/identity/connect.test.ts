@@ -1,5 +1,5 @@
 // slow: takes about 12 s
-/** The gateway's own identity: leaf and roots, as they change and fail. */
+/** The gateway's own identity: leaf certificate and roots, with changes and failures. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -38,7 +38,7 @@ async function scene(t: Test) {
   return { ...consul, identity, lines, of, outcomes }
 }
 
-t.test('ready with both, renewed with either, and each question is held', async (t) => {
+t.test('ready with both, renewed with either, and each query blocks', async (t) => {
   const { say, held, asked, identity, outcomes, of } = await scene(t)
   let ready = 0
   identity.whenReady(() => ready++)
@@ -63,15 +63,15 @@ t.test('ready with both, renewed with either, and each question is held', async 
   await eventually(() => identity.credentials !== renewed, 'the new roots')
   t.same(outcomes.filter((outcome) => outcome === 'success').length, 3)
   t.equal(ready, 1)
-  t.equal(of('error').length, 1, 'the roots that could not be had at first')
+  t.equal(of('error').length, 1, 'the roots that failed at first')
   await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions again')
   const questions = asked.length
   await sleep(200)
-  t.equal(asked.length, questions, 'and then there is silence')
+  t.equal(asked.length, questions, 'no further queries')
   t.ok(asked.some((url) => url.includes('index=11&wait=60000ms')))
 })
 
-t.test('what makes no sense changes nothing, and is said once', async (t) => {
+t.test('invalid responses change nothing, and are logged once', async (t) => {
   const { say, identity, of, outcomes } = await scene(t)
   say(leafPath, leaf(first, 'good'), 10)
   say(rootsPath, roots(first), 20)
@@ -107,7 +107,7 @@ t.test('what makes no sense changes nothing, and is said once', async (t) => {
   }
 })
 
-t.test('an index that goes backwards is begun anew; Consul that does not hold is not stormed', async (t) => {
+t.test('an index that goes backwards is reset; a Consul that does not block is queried slowly', async (t) => {
   const { say, identity, asked, held } = await scene(t)
   say(leafPath, leaf(first, 'x'), 100)
   say(rootsPath, roots(first), 20)
@@ -121,10 +121,10 @@ t.test('an index that goes backwards is begun anew; Consul that does not hold is
   say(rootsPath, roots(first), null)
   const before = count()
   await sleep(300)
-  t.ok(count() - before <= 2, 'without an index it is asked now and then')
+  t.ok(count() - before <= 2, 'without an index it is polled')
 })
 
-t.test('a source is held back until the gateway can show who it is', async (t) => {
+t.test('a source does not start until the gateway has its certificate', async (t) => {
   let then = () => {}
   const identity = {
     credentials: null as ConnectIdentity['credentials'],
@@ -152,6 +152,6 @@ t.test('a source is held back until the gateway can show who it is', async (t) =
   two.start(() => {})
   await two.close()
   then()
-  t.equal(started, 1, 'closed before it came to that')
+  t.equal(started, 1, 'closed before the certificate arrived')
   t.equal(closed, 1)
 })

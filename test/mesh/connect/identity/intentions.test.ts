@@ -1,4 +1,4 @@
-/** Consul's intentions: which one governs, and what is left to the sidecar. */
+/** Consul's intentions: their precedence, and decisions of the sidecar. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -36,11 +36,11 @@ async function scene(t: Test) {
   return { ...consul, intentions, rules: say, fallTo, of, lines }
 }
 
-t.test('by precedence, the exact before the wildcard, then the default', async (t) => {
+t.test('by precedence: exact before wildcard, then the default', async (t) => {
   const { intentions, rules, fallTo, asked } = await scene(t)
   const [orders, users, other] = ['orders', 'users', 'other'].map((name) => intentions.to(name))
   t.equal(intentions.to('orders'), orders)
-  t.equal(orders!.verdict, 'unknown', 'before Consul has said anything')
+  t.equal(orders!.verdict, 'unknown', 'before the first response of Consul')
   rules(rule('*', 6, deny), rule('orders', 9, allow))
   fallTo(true)
   intentions.start()
@@ -49,7 +49,7 @@ t.test('by precedence, the exact before the wildcard, then the default', async (
   await are('allowed', 'denied', 'denied')
   t.notOk(
     asked.some((url) => url.startsWith(check)),
-    'nothing is left to the default'
+    'the default is not used'
   )
   rules(rule('users', 8, deny))
   await are('allowed', 'denied', 'allowed')
@@ -67,7 +67,7 @@ t.test('by precedence, the exact before the wildcard, then the default', async (
   t.ok(asked.some((url) => url.startsWith(`${match}?by=source&name=gateway`)))
 })
 
-t.test('Consul away: what was last known stays; said once, and once more when it is back', async (t) => {
+t.test('Consul unavailable: the last known intentions stay; logged once, and once when available again', async (t) => {
   const { intentions, rules, say, lines } = await scene(t)
   const orders = intentions.to('orders')
   say(match, 'Permission denied', null, 403)
@@ -88,7 +88,7 @@ t.test('Consul away: what was last known stays; said once, and once more when it
   t.equal(intentions.error, null)
 })
 
-t.test('without a word on the default, it is the sidecar’s to decide', async (t) => {
+t.test('without a known default, the sidecar decides', async (t) => {
   const { intentions, rules, say } = await scene(t)
   const [orders, users] = ['orders', 'users'].map((name) => intentions.to(name))
   rules(rule('users', 9, deny))
@@ -126,7 +126,7 @@ t.test('shadow mode only counts', async (t) => {
   t.equal(counts['jingwei_mesh_intention_denials_total{orders}'], undefined)
 })
 
-t.test('off unless asked for; what it needs is asked for at once', async (t) => {
+t.test('off by default; if on, missing requirements are reported at once', async (t) => {
   const peer = await upstream(t, 'orders')
   const open = (policy: Partial<MeshPolicy>, more = {}, consul = {}) => {
     const { instances: _none, ...found } = service('orders', [peer.url], policy)

@@ -5,7 +5,7 @@ import { parseSpiffe, speaksFor } from '../../../../plugins/mesh/connect/identit
 const domain = '11111111-2222.consul'
 const orders = `spiffe://${domain}/ns/default/dc/dc1/svc/orders`
 
-t.test('ids of services, and nothing else', async (t) => {
+t.test('SPIFFE IDs of services, and no others', async (t) => {
   const id = { trustDomain: domain, namespace: 'default', datacenter: 'dc1', service: 'orders' }
   t.strictSame(parseSpiffe(orders), id)
   t.strictSame(parseSpiffe(orders.replace('11111111-2222.consul', '11111111-2222.CONSUL')), id)
@@ -30,13 +30,13 @@ t.test('ids of services, and nothing else', async (t) => {
   }
 })
 
-t.test('who speaks for the target', async (t) => {
+t.test('identities that are valid for the target', async (t) => {
   const target = { service: 'orders', namespace: 'default', trustDomain: domain, datacenters: ['dc1', 'dc2'] }
   const check = (subjectaltname: string | undefined, of: object = {}) =>
     speaksFor('orders', () => ({ ...target, ...of }))('127.0.0.1', { subjectaltname } as unknown as PeerCertificate)
   t.equal(check(`URI:${orders}`), undefined)
   t.equal(check(`DNS:orders.internal, URI:${orders}`), undefined)
-  t.equal(check(`URI:${orders.replace('dc1', 'dc2')}`), undefined, 'where it fails over to')
+  t.equal(check(`URI:${orders.replace('dc1', 'dc2')}`), undefined, 'a failover datacenter')
   t.equal(check(`URI:${orders}`, { trustDomain: domain.toUpperCase() }), undefined)
   for (const names of [
     undefined,

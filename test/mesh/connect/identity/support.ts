@@ -1,4 +1,4 @@
-/** A Consul that says what the test wants, and holds blocking queries as the real one does. */
+/** A Consul with responses of the test, which holds blocking queries as a real one does. */
 import type { ServerResponse } from 'node:http'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -10,7 +10,7 @@ import { createAgent } from '../../../../plugins/mesh/discovery/consul-query.ts'
 interface Said {
   status: number
   body: unknown
-  /** Null: Consul never holds this question. */
+  /** Null: Consul never holds this query. */
   index: number | null
 }
 
@@ -46,7 +46,7 @@ export async function scripted(t: Test) {
     consul,
     get: createGet(consul, agent),
     asked,
-    /** From now on; whoever is held hears it at once. */
+    /** Sets the response from now on; held queries get it at once. */
     say(path: string, body: unknown, index: number | null = null, status = 200) {
       const said = { status, body, index }
       answers.set(path, said)
