@@ -47,7 +47,7 @@ t.test('SIGQUIT drains as SIGTERM does', async (t) => {
 t.test('no inspector from the first moment on, by npm or in the image', async (t) => {
   // Until app.ts has loaded, only Node's own option keeps SIGUSR1 from opening it.
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
-  t.equal(scripts.start, 'exec node --disable-sigusr1 app.ts')
+  t.equal(scripts.start, 'exec node --disable-sigusr1 plugins/bin.ts')
   t.match(readFileSync(join(root, 'Dockerfile'), 'utf8'), /CMD \["node", "--disable-sigusr1", "dist\/plugins\/bin.js"/)
 })
 
