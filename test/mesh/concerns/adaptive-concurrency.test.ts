@@ -32,7 +32,7 @@ function limited(t: Test, url: string, adaptiveConcurrency: object, policy: obje
   return { mesh, at, send, ...stub }
 }
 
-t.test('more than the limit in flight are refused at once; headers make room', async (t) => {
+t.test('calls beyond the limit are refused at once; response headers free a slot', async (t) => {
   const held: ServerResponse[] = []
   const { url } = await upstream(t, 'a', (_request, response) => held.push(response))
   const { mesh, send, counts, gauges } = limited(t, url, { initialLimit: 3, minLimit: 1 })
@@ -54,13 +54,13 @@ t.test('more than the limit in flight are refused at once; headers make room', a
   t.match(statusOf(mesh), { inFlight: 0 })
 })
 
-t.test('places come back also from callers who left, failures and upgrades', async (t) => {
+t.test('slots are released by aborts, failures and upgrades, too', async (t) => {
   const quiet = await silent(t)
   const { mesh, send } = limited(t, quiet.url, { initialLimit: 5 }, { circuitBreaker: { maxConnections: 2 } })
   const calls = [send(), send(), send(), send(), send()]
   t.match(statusOf(mesh), { inFlight: 5 })
   await eventually(() => quiet.count() === 2, 'those with a connection')
-  // Two wait for an answer, three in the line before the service.
+  // Two wait for a response, three in the queue of the service.
   for (const { controller } of calls) controller.abort(new Error('gone'))
   await eventually(() => statusOf(mesh).inFlight === 0, 'all to be gone')
 
@@ -99,12 +99,12 @@ t.test('the limit follows latency: from the end of the request to the headers, e
   t.ok(grown > 10, `${grown}`)
   t.equal(statusOf(mesh).latencyMs, 10)
   for (let i = 0; i < 8; i++) await window(500, 503)
-  t.equal(statusOf(mesh).limit, grown, 'an error says nothing of latency')
+  t.equal(statusOf(mesh).limit, grown, 'errors are not measured')
   for (let i = 0; i < 8; i++) await window(500)
   t.ok(statusOf(mesh).limit < grown, `${statusOf(mesh).limit}`)
 })
 
-t.test('no answer within the attempt timeout is latency too', async (t) => {
+t.test('an attempt timeout counts as latency, too', async (t) => {
   const { url } = await silent(t)
   const stub = meterStub()
   const policy = { ...policyOf({ adaptiveConcurrency: { window: '1ms' } }), attemptTimeout: 40 }

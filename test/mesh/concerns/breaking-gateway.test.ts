@@ -1,4 +1,4 @@
-/** Breaker, caps and limits through the whole gateway: what clients, services, metrics and the admin port see. */
+/** Breaker, caps and limits through the whole gateway: responses, requests to services, metrics, the admin port. */
 import type { ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -10,7 +10,7 @@ interface ServiceView {
   instances: { active: number; concerns: Record<string, unknown> }[]
 }
 
-/** A gateway before services that answer when told. */
+/** A gateway in front of services that hold their responses until the test sends them. */
 async function gatewayTo(t: Test, mesh: object, count = 1) {
   const held: ServerResponse[] = []
   const arrived: string[] = []
@@ -42,7 +42,7 @@ async function gatewayTo(t: Test, mesh: object, count = 1) {
   return { ...gateway, held, arrived, view, shown, metrics, send }
 }
 
-t.test('an instance that is full: the other one first, then 503 at once, with Retry-After', async (t) => {
+t.test('an instance at its cap: the other one first, then 503 at once, with Retry-After', async (t) => {
   const perInstance = { maxConnections: 1, maxPendingRequests: 1 }
   const { port, held, arrived, view, metrics, send } = await gatewayTo(t, { circuitBreaker: { perInstance } }, 2)
   const clients = ['/1', '/2'].map(send)
@@ -85,7 +85,7 @@ for (const [whose, circuitBreaker] of [
     await eventually(() => pending() === 2)
     const late = send('/6')
     await eventually(() => pending() === 3)
-    t.equal((await get(port, '/7')).status, 503, 'its place was free for one')
+    t.equal((await get(port, '/7')).status, 503, 'its slot was free for one')
     for (let i = 0; i < 4; i++) {
       await eventually(() => held.length > i)
       held[i]!.end()
@@ -98,7 +98,7 @@ for (const [whose, circuitBreaker] of [
   })
 }
 
-t.test('an open circuit: 503 with the seconds that are left, and the admin port shows it', async (t) => {
+t.test('an open circuit: 503 with the remaining seconds, and the admin port shows it', async (t) => {
   const circuitBreaker = { minRequests: 3, openFor: '30s', maxRequests: 50 }
   const { port, held, shown, metrics } = await gatewayTo(t, { circuitBreaker })
   for (let i = 0; i < 3; i++) {
@@ -122,7 +122,7 @@ t.test('an open circuit: 503 with the seconds that are left, and the admin port 
   t.match(text, 'jingwei_mesh_circuit_transitions_total{service="orders",to="closed"} 0')
 })
 
-t.test('the limit toward a service: 503 with the seconds until the next turn', async (t) => {
+t.test('the rate limit toward a service: 503 with the seconds until the next token', async (t) => {
   const { port, held, shown, metrics } = await gatewayTo(t, { limit: { rate: 2, per: '1m', queue: 0 } })
   for (let i = 0; i < 2; i++) {
     const answer = get(port, '/')

@@ -1,4 +1,4 @@
-/** Caps of a service and of its instances: who waits, who is refused, whose place is free again when. */
+/** Caps of a service and of its instances: calls that wait, calls that are refused, and released slots. */
 import type { ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -20,7 +20,7 @@ interface Status {
 }
 const statusOf = (mesh: Mesh) => mesh.status()[0]!.concerns.caps as Status
 
-/** A service that answers when told, and a mesh before it. */
+/** A service that holds its responses until the test sends them, and a mesh in front of it. */
 async function capped(t: Test, circuitBreaker: object, policy: Parameters<typeof service>[2] = {}) {
   const held: ServerResponse[] = []
   const arrived: string[] = []
@@ -63,7 +63,7 @@ t.test('service: more than maxConnections wait, in order; more than maxPendingRe
   t.match(statusOf(mesh), { active: 2, pending: 3, maxConnections: 2, maxPendingRequests: 3, maxRequests: null })
   t.equal(pending(), 3)
   const refusal = send('/6')
-  t.match(refusal.error, { code: 'JW_OVERLOADED', reason: 'overload_pending' }, 'at once, not in a later turn')
+  t.match(refusal.error, { code: 'JW_OVERLOADED', reason: 'overload_pending' }, 'refused synchronously')
   t.strictSame([overflows('maxConnections'), overflows('maxPendingRequests')], [4, 1])
 
   for (let i = 0; i < 5; i++) {
@@ -78,7 +78,7 @@ t.test('service: more than maxConnections wait, in order; more than maxPendingRe
   t.equal(pending(), 0)
 })
 
-t.test('service: maxRequests counts those that wait', async (t) => {
+t.test('service: maxRequests includes waiting calls', async (t) => {
   const { held, send, overflows } = await capped(t, { maxConnections: 1, maxRequests: 3 })
   const calls = ['/1', '/2', '/3'].map(send)
   t.match(send('/4').error, { code: 'JW_OVERLOADED' })
@@ -107,7 +107,7 @@ t.test('service: no queue at all', async (t) => {
   await second.done
 })
 
-t.test('service: who leaves the queue frees the place at once and never reaches the service', async (t) => {
+t.test('service: a call aborted in the queue frees its slot at once and never reaches the service', async (t) => {
   const { mesh, held, arrived, send, pending } = await capped(t, { maxConnections: 1, maxPendingRequests: 2 })
   const [first, second, third] = ['/1', '/2', '/3'].map(send)
   t.match(send('/4').error, { code: 'JW_OVERLOADED' })
@@ -143,7 +143,7 @@ t.test('service: the wait counts against the deadline, not the attempt timeout',
   t.equal(waiting.error, null)
 })
 
-t.test('service: an upgraded connection is in use as long as its socket lives', async (t) => {
+t.test('service: an upgraded connection uses a slot until its socket closes', async (t) => {
   const { mesh, held, send, server } = await capped(t, { maxConnections: 1 })
   server.on('upgrade', (_request, socket) => {
     socket.on('error', () => {})
@@ -159,7 +159,7 @@ t.test('service: an upgraded connection is in use as long as its socket lives', 
   t.match(statusOf(mesh), { active: 0, pending: 0 })
 })
 
-t.test('service: places come back however an attempt ends, also where thousands fail at once', async (t) => {
+t.test('service: slots are released at any end of an attempt, also if thousands fail at once', async (t) => {
   const mesh = meshOf(t, [
     service('orders', [], policyOf({ circuitBreaker: { ...only, maxConnections: 1, maxPendingRequests: 20_000 } }))
   ])
@@ -184,16 +184,16 @@ t.test('service: places come back however an attempt ends, also where thousands 
     full.dispatch(get, recorder)
     return recorder
   })
-  // With the instance gone, each fails in the very turn in which it gets its place.
+  // The instance is removed, so each attempt fails in the event-loop iteration in which it gets its slot.
   publish('orders', [])
   held[0]!.end()
   await (await first).body.dump()
-  await eventually(() => statusOf(full).pending === 0, 'the line to be empty')
+  await eventually(() => statusOf(full).pending === 0, 'the queue to be empty')
   t.ok(waiting.every(({ error }) => error?.code === 'JW_NO_INSTANCE'))
   t.match(statusOf(full), { active: 0 })
 })
 
-t.test('service: a retry asks for a place of its own', async (t) => {
+t.test('service: a retry needs a slot of its own', async (t) => {
   const { held, arrived, send } = await capped(
     t,
     { maxConnections: 1 },
@@ -211,7 +211,7 @@ t.test('service: a retry asks for a place of its own', async (t) => {
   t.strictSame(arrived, ['/1', '/2', '/1'])
 })
 
-t.test('instance: full, then the other instance first, and refused when both are', async (t) => {
+t.test('instance: at its cap, then the other instance first, and refused when both are at their caps', async (t) => {
   const held: ServerResponse[] = []
   const at: string[] = []
   const take = (name: string) => (_request: unknown, response: ServerResponse) => {
@@ -244,7 +244,7 @@ t.test('instance: full, then the other instance first, and refused when both are
   t.strictSame(at.toSorted(), ['a', 'b'])
   t.match(send().error, { code: 'JW_OVERLOADED', reason: 'overload_instances' })
   t.equal(counts['jingwei_mesh_overflows_total{orders,instance}'], 1)
-  // Whoever's turn it is by the balancer, the one with room gets it.
+  // The instance with a free slot gets the call, whichever the balancer would pick.
   for (let i = 0; i < 3; i++) {
     const freed = at[1]!
     held[1 + i]!.end()
@@ -257,7 +257,7 @@ t.test('instance: full, then the other instance first, and refused when both are
   await Promise.all([first.done, second.done])
 })
 
-t.test('instance: those that wait are served in order; who leaves is gone at once', async (t) => {
+t.test('instance: waiting calls are served in order; an aborted call is removed at once', async (t) => {
   const { mesh, held, arrived, send, pending, overflows } = await capped(t, {
     perInstance: { maxConnections: 1, maxPendingRequests: 2 }
   })
@@ -268,7 +268,7 @@ t.test('instance: those that wait are served in order; who leaves is gone at onc
   t.match(send('/4').error, { code: 'JW_OVERLOADED' })
   t.equal(overflows('instance'), 1)
   calls[1]!.controller.abort(new Error('gone'))
-  t.equal(pending(), 1, 'its place is free')
+  t.equal(pending(), 1, 'its slot is free')
   const fifth = send('/5')
   t.equal(fifth.error, null)
   for (let i = 0; i < 3; i++) {
@@ -291,7 +291,7 @@ t.test('instance: its own maxRequests', async (t) => {
   await Promise.all(calls.map(({ done }) => done))
 })
 
-t.test('shadow: counts what would have been refused, and refuses nothing', async (t) => {
+t.test('shadow: counts calls that would be refused, and refuses none', async (t) => {
   const { mesh, held, send, counts } = await capped(t, { mode: 'shadow', maxConnections: 1, maxPendingRequests: 1 })
   const shadowed = () => counts['jingwei_mesh_shadowed_total{orders,caps}'] ?? 0
   const calls = ['/1', '/2', '/3', '/4'].map(send)

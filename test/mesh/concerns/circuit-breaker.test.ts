@@ -1,4 +1,4 @@
-/** The breaker before a real service: what counts, what is refused, what is seen of it. */
+/** The breaker of a real service: failures that count, refusals, logs and metrics. */
 import type { ServerResponse } from 'node:http'
 import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -25,7 +25,7 @@ interface Status {
 }
 const statusOf = (mesh: Mesh) => mesh.status()[0]!.concerns['circuit-breaker'] as Status
 
-/** A mesh over one service, with a clock, dice, a meter and a log of the test's own. */
+/** A mesh over one service, with a clock, random numbers, a meter and a log of the test. */
 function broken(t: Test, url: string, circuitBreaker: object, policy: Parameters<typeof service>[2] = {}) {
   const at = { now: 1_000_000, dice: 0 }
   const stub = meterStub()
@@ -43,7 +43,7 @@ function broken(t: Test, url: string, circuitBreaker: object, policy: Parameters
   return { mesh, at, ask, said, ...stub }
 }
 
-t.test('not in the chain where it is off', async (t) => {
+t.test('not in the chain if it is off', async (t) => {
   const { url } = await upstream(t, 'a')
   for (const circuitBreaker of [false, { errorRatio: false, slowRatio: false }]) {
     const mesh = meshOf(t, [service('orders', [url], policyOf({ circuitBreaker }))])
@@ -53,7 +53,7 @@ t.test('not in the chain where it is off', async (t) => {
   t.ok(mesh.describe('orders').includes('circuit-breaker'))
 })
 
-t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t) => {
+t.test('opens, refuses at once, probes, admits traffic again, closes', async (t) => {
   let status = 500
   const { url, requests } = await upstream(t, 'a', (request, response) => {
     response.statusCode = status
@@ -61,13 +61,13 @@ t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t
   })
   const { mesh, at, ask, counts, gauges, said } = broken(t, url, breaker)
   t.strictSame(gauges.jingwei_mesh_circuit_state!(), [[{ service: 'orders' }, 0]])
-  for (let i = 0; i < 4; i++) t.equal(await ask(), 500, 'the service speaks for itself')
+  for (let i = 0; i < 4; i++) t.equal(await ask(), 500, 'the response of the service')
   t.match(statusOf(mesh), { mode: 'enforce', state: 'open', retryInMs: 5_000 })
   t.strictSame(gauges.jingwei_mesh_circuit_state!(), [[{ service: 'orders' }, 2]])
 
   at.now += 1_500
   await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN', reason: 'circuit_open', retryAfterMs: 3_500 })
-  t.equal(requests.length, 4, 'nothing went out')
+  t.equal(requests.length, 4, 'no request was sent')
   t.equal(counts['jingwei_mesh_circuit_refusals_total{orders}'], 1)
 
   status = 200
@@ -87,11 +87,11 @@ t.test('opens, refuses at once, probes, lets traffic in again, closes', async (t
       ['info', 'circuit of orders is half-open', 'it was open for long enough'],
       ['info', 'circuit of orders is closed', 'all calls succeeded while their share grew']
     ],
-    'each said once, with its reason'
+    'each logged once, with its reason'
   )
 })
 
-t.test('half-open: while the probe is out, others are refused', async (t) => {
+t.test('half-open: while the probe is in flight, others are refused', async (t) => {
   const held: ServerResponse[] = []
   const { url } = await upstream(t, 'a', (request, response) => {
     if (request.url === '/fail') response.writeHead(500).end()
@@ -118,7 +118,7 @@ t.test('half-open: while the probe is out, others are refused', async (t) => {
   await Promise.all([one, two])
 })
 
-t.test('no answer is a failure: refused, reset, malformed, timed out', async (t) => {
+t.test('no response is a failure: refused, reset, malformed, timed out', async (t) => {
   const garbage = await raw(t, (socket) => socket.once('data', () => socket.end('nonsense\r\n\r\n')))
   const unasked = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
   const switching = await raw(t, (socket) => socket.once('data', () => socket.end(unasked)))
@@ -140,7 +140,7 @@ t.test('no answer is a failure: refused, reset, malformed, timed out', async (t)
   t.match(statusOf(mesh), { state: 'open' }, 'the deadline')
 })
 
-t.test('a deadline that a queue or a retry used up blames nobody', async (t) => {
+t.test('a deadline that a queue has used up is no failure', async (t) => {
   const held: ServerResponse[] = []
   const { url } = await upstream(t, 'a', (_request, response) => held.push(response))
   const circuitBreaker = { ...breaker, maxConnections: 1, errorRatio: '10%' }
@@ -162,7 +162,7 @@ t.test('a deadline that a queue or a retry used up blames nobody', async (t) => 
   t.match(statusOf(mesh), { state: 'closed', requests: 1 })
 })
 
-t.test('an upload: broken by the service it is a failure, broken by itself it is not', async (t) => {
+t.test('an upload: aborted by the service it is a failure, by the client it is not', async (t) => {
   const { url } = await raw(t, (socket) => {
     let seen = 0
     socket.on('data', (chunk) => {
@@ -190,14 +190,14 @@ t.test('an upload: broken by the service it is a failure, broken by itself it is
   t.match(statusOf(mesh), { requests: 3 })
 })
 
-t.test('4xx are answers like any other', async (t) => {
+t.test('4xx are no failures', async (t) => {
   const { url } = await upstream(t, 'a', (_request, response) => response.writeHead(404).end())
   const { mesh, ask } = broken(t, url, breaker)
   for (let i = 0; i < 8; i++) t.equal(await ask(), 404)
   t.match(statusOf(mesh), { state: 'closed', requests: 8, errorRatio: 0 })
 })
 
-t.test('a caller who leaves blames nobody: waiting for an answer, uploading, without a connection', async (t) => {
+t.test('an abort by the caller is no failure: waiting for a response, uploading, without a connection', async (t) => {
   const { url } = await silent(t)
   const { mesh } = broken(t, url, { ...breaker, perInstance: { maxConnections: 2 } })
   const calls: Recorder[] = []
@@ -209,14 +209,14 @@ t.test('a caller who leaves blames nobody: waiting for an answer, uploading, wit
     calls.push(recorder)
   }
   await eventually(() => mesh.status()[0]!.active === 6, 'all to be under way')
-  // One leaves with an error that would be a failure if it were the network's.
+  // One caller aborts with an error that would be a failure if it came from the network.
   const reason = Object.assign(new Error('gone'), { code: 'ECONNRESET', syscall: 'read' })
   for (const { controller } of calls) controller.abort(reason)
   await eventually(() => mesh.status()[0]!.active === 0, 'all to be gone')
   t.match(statusOf(mesh), { state: 'closed', requests: 0 })
 })
 
-t.test('a probe whose caller leaves makes room for the next', async (t) => {
+t.test('a probe whose caller leaves admits the next', async (t) => {
   const { url, requests } = await upstream(t, 'a', (request, response) => {
     if (request.url === '/fail') response.writeHead(500).end()
     else if (request.url === '/') response.end()
@@ -231,7 +231,7 @@ t.test('a probe whose caller leaves makes room for the next', async (t) => {
   t.equal(await ask(), 200)
 })
 
-t.test('our own refusals and an empty service blame nobody', async (t) => {
+t.test('refusals of the mesh and a service without instances are no failures', async (t) => {
   const { url } = await silent(t)
   const { mesh } = broken(t, url, { ...breaker, perInstance: { maxConnections: 1, maxPendingRequests: 0 } })
   const first = new Recorder()
@@ -273,7 +273,7 @@ t.test('slow: to the headers, from the end of the request, whatever the status',
   for (let i = 0; i < 2; i++) await answer(1_000)
   await answer(900, new PassThrough())
   await answer(10)
-  t.match(statusOf(mesh), { requests: 4, slowRatio: 0 }, 'neither a long upload nor a long answer is slow')
+  t.match(statusOf(mesh), { requests: 4, slowRatio: 0 }, 'neither a long upload nor a long response is slow')
   const slow = broken(t, url, slowly)
   for (let i = 0; i < 4; i++) {
     const before = held.length
@@ -297,13 +297,13 @@ t.test('streams and upgrades: the headers decide', async (t) => {
   )
   const { mesh } = broken(t, url, breaker)
   for (let i = 0; i < 4; i++) await t.rejects(mesh.request(get).then(({ body }) => body.text()))
-  t.match(statusOf(mesh), { state: 'closed', requests: 4, errorRatio: 0 }, 'cut short after the headers')
+  t.match(statusOf(mesh), { state: 'closed', requests: 4, errorRatio: 0 }, 'aborted after the headers')
   const { socket } = await upgrade(`${origin}/`, { dispatcher: mesh, protocol: 'x' })
   t.match(statusOf(mesh), { requests: 5 })
   socket.destroy()
 })
 
-t.test('an interim response is not the answer', async (t) => {
+t.test('an interim response is not the final one', async (t) => {
   const { url } = await upstream(t, 'a', (_request, response) => {
     response.writeEarlyHints({ link: '</a.css>; rel=preload' })
     response.writeHead(500).end()
@@ -313,7 +313,7 @@ t.test('an interim response is not the answer', async (t) => {
   t.match(statusOf(mesh), { state: 'open' })
 })
 
-t.test('a call counts once, however often it was tried, and what a retry saved is no failure', async (t) => {
+t.test('a call counts once, with any number of attempts, and a successful retry is no failure', async (t) => {
   let asked = 0
   let failing = (count: number) => count % 2 === 1
   const { url } = await upstream(t, 'a', (_request, response) => {
@@ -332,7 +332,7 @@ t.test('a call counts once, however often it was tried, and what a retry saved i
   t.equal(asked, before, 'an open circuit ends the retries too')
 })
 
-t.test('the circuit is the service’s, over the chains of all routes', async (t) => {
+t.test('one circuit for each service, over the chains of all routes', async (t) => {
   const { url } = await upstream(t, 'a', (_request, response) => response.writeHead(500).end())
   const { mesh } = broken(t, url, breaker)
   for (const mesh1 of [{ timeout: 1_000 }, { timeout: 2_000 }]) {
@@ -341,7 +341,7 @@ t.test('the circuit is the service’s, over the chains of all routes', async (t
   await t.rejects(mesh.request(get), { code: 'JW_CIRCUIT_OPEN' })
 })
 
-t.test('shadow: goes through its states, counts, and lets everything pass', async (t) => {
+t.test('shadow: changes state, counts, and admits all calls', async (t) => {
   let status = 500
   const { url, requests } = await upstream(t, 'a', (_request, response) => response.writeHead(status).end())
   const { mesh, at, ask, counts, said } = broken(t, url, { ...breaker, mode: 'shadow' })

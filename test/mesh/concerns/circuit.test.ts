@@ -1,4 +1,4 @@
-/** The breaker's states, by a clock and dice of the test's own. */
+/** The breaker's states, with a clock and random numbers of the test. */
 import t from 'tap'
 import type { CircuitOptions } from '../../../plugins/mesh/concerns/circuit-breaker/circuit.ts'
 import { Circuit } from '../../../plugins/mesh/concerns/circuit-breaker/circuit.ts'
@@ -29,7 +29,7 @@ function circuitOf(options: Partial<CircuitOptions> = {}) {
   const times = (count: number, failed = false, slow = false) => {
     for (let i = 0; i < count; i++) pass(failed, slow)
   }
-  /** Opens it, and waits until it may be probed. */
+  /** Opens the circuit, and waits until it is half-open. */
   const trip = () => {
     times(options.minRequests ?? defaults.minRequests, true)
     at.now += options.openFor ?? defaults.openFor
@@ -37,12 +37,12 @@ function circuitOf(options: Partial<CircuitOptions> = {}) {
   return { circuit, at, changes, pass, times, trip }
 }
 
-t.test('closed: opens at the ratio, not before, and only with enough answers', async (t) => {
+t.test('closed: opens at the ratio, not before, and only with enough responses', async (t) => {
   const few = circuitOf()
   few.times(9, true)
-  t.equal(few.circuit.state, 'closed', 'nine failures are too few to tell')
+  t.equal(few.circuit.state, 'closed', 'nine failures are below the minimum volume')
   few.times(1)
-  t.equal(few.circuit.state, 'open', 'the tenth answer completes the volume, be it a good one')
+  t.equal(few.circuit.state, 'open', 'the tenth response reaches the minimum volume, even a successful one')
   t.strictSame(few.changes, ['open: 9 of 10 calls failed in the last 10 s (errorRatio 50%)'])
 
   const half = circuitOf()
@@ -58,7 +58,7 @@ t.test('closed: opens at the ratio, not before, and only with enough answers', a
   t.equal(tenth.circuit.state, 'open', 'exactly a tenth')
 })
 
-t.test('closed: what is older than the window is forgotten', async (t) => {
+t.test('closed: responses older than the window do not count', async (t) => {
   const { circuit, at, times } = circuitOf()
   times(9, true)
   at.now += 10_000
@@ -69,7 +69,7 @@ t.test('closed: what is older than the window is forgotten', async (t) => {
   t.equal(circuit.state, 'open')
 })
 
-t.test('slow answers open it too, good or not', async (t) => {
+t.test('slow responses open it too, successful or not', async (t) => {
   const all = circuitOf()
   all.times(9, false, true)
   all.times(1)
@@ -92,7 +92,7 @@ t.test('a ratio that is off never opens it', async (t) => {
   t.equal(onlyErrors.circuit.state, 'closed')
 })
 
-t.test('open: refuses, says for how long, and lets go by the clock alone', async (t) => {
+t.test('open: refuses with the remaining time, and becomes half-open by the clock alone', async (t) => {
   const { circuit, at, pass, trip, changes } = circuitOf()
   trip()
   at.now -= 1
@@ -105,16 +105,16 @@ t.test('open: refuses, says for how long, and lets go by the clock alone', async
   t.strictSame(changes.slice(1), ['half-open: it was open for long enough'])
 })
 
-t.test('half-open: one probe at a time until one is answered well', async (t) => {
+t.test('half-open: one probe at a time until one succeeds', async (t) => {
   const { circuit, at, pass, trip } = circuitOf()
   trip()
   at.dice = 0
   const probe = circuit.admit()
   t.ok(probe >= 0)
   at.now += 4_999
-  t.notOk(pass(), 'while the probe is out, whatever the dice')
+  t.notOk(pass(), 'while the probe is in flight, at any random number')
   circuit.settle(probe, false, false)
-  t.equal(circuit.status().admitted, 0, 'the ramp begins with the good answer')
+  t.equal(circuit.status().admitted, 0, 'the ramp begins with the successful response')
   at.now += 2_500
   t.equal(circuit.status().admitted, 0.25)
 })
@@ -146,16 +146,16 @@ t.test(
     trip()
     circuit.forget(circuit.admit())
     const lost = circuit.admit()
-    t.ok(lost >= 0, 'its caller left: another may try')
+    t.ok(lost >= 0, 'its caller left: another probe may pass')
     at.now += 4_999
     t.notOk(pass())
     at.now += 1
-    t.ok(pass(), 'one that is never answered is not the last')
+    t.ok(pass(), 'a probe without a response is not the last')
     t.equal(circuit.state, 'half-open')
   }
 )
 
-t.test('half-open: the share of what passes grows linearly', async (t) => {
+t.test('half-open: the share of calls that pass grows linearly', async (t) => {
   const { circuit, at, trip, pass, changes } = circuitOf()
   trip()
   pass()
@@ -175,7 +175,7 @@ t.test('half-open: the share of what passes grows linearly', async (t) => {
     const other = circuit.admit()
     at.now += elapsed
     at.dice = dice
-    // The other is on its way for too long by then to hold up anyone: another probe takes its place.
+    // The first probe has been in flight for too long to block others: another probe replaces it.
     if (elapsed >= 5_000) t.ok(circuit.admit() >= 0)
     t.equal(circuit.admit() >= 0, passes, `${dice} after ${elapsed} ms`)
     circuit.settle(other, false, false)
@@ -187,7 +187,7 @@ t.test('half-open: the share of what passes grows linearly', async (t) => {
   t.ok(pass())
 })
 
-t.test('the ramp, with even dice: what passes adds up to half', async (t) => {
+t.test('the ramp, with uniform random numbers: half of the calls pass', async (t) => {
   const { circuit, at, trip, pass } = circuitOf({ rampFor: 20_000 })
   trip()
   pass()
@@ -220,13 +220,13 @@ t.test('the ramp: failures at the ratio open it again, a single one does not', a
   strict.trip()
   strict.pass()
   strict.pass(true)
-  t.equal(strict.circuit.state, 'half-open', 'a tenth cannot be told from two answers')
+  t.equal(strict.circuit.state, 'half-open', 'two responses are too few for a ratio of a tenth')
   strict.times(7)
   strict.pass(true)
-  t.equal(strict.circuit.state, 'open', 'but from ten')
+  t.equal(strict.circuit.state, 'open', 'ten are enough')
 })
 
-t.test('closed again, it begins with a clean window', async (t) => {
+t.test('after closing, the window is empty', async (t) => {
   const { circuit, at, trip, pass, times } = circuitOf({ window: 60_000 })
   trip()
   pass()
@@ -236,7 +236,7 @@ t.test('closed again, it begins with a clean window', async (t) => {
   t.equal(circuit.status().requests, 9)
 })
 
-t.test('answers to what passed before it opened count no more', async (t) => {
+t.test('responses to calls from before the opening do not count', async (t) => {
   const { circuit, at, times, pass } = circuitOf()
   const late = [circuit.admit(), circuit.admit(), circuit.admit()]
   times(10, true)
@@ -246,8 +246,8 @@ t.test('answers to what passed before it opened count no more', async (t) => {
   const probe = circuit.admit()
   circuit.settle(late[1]!, true, false)
   circuit.forget(late[2]!)
-  t.equal(circuit.state, 'half-open', 'an old failure is no probe')
-  t.notOk(pass(), 'nor does it make room for another')
+  t.equal(circuit.state, 'half-open', 'an old failure does not count as the probe')
+  t.notOk(pass(), 'nor does it admit another probe')
   circuit.settle(probe, false, false)
   t.equal(circuit.status().requests, 1)
 })

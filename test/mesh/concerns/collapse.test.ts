@@ -1,5 +1,5 @@
 // slow: takes about 7 s
-/** Calls that share an answer: which do, which must not, and that none of them holds up or takes down another. */
+/** Calls that share a response, calls that must not, and the independence of callers from each other. */
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -16,7 +16,7 @@ const origin = 'http://orders.mesh'
 const get = { origin, path: '/', method: 'GET' } as const
 const options: CollapseOptions = { headers: [], excludeHeaders: [], maxBody: 100_000 }
 
-/** A service that answers when told to. */
+/** A service that holds its responses until the test sends them. */
 async function holdingService(t: Parameters<typeof upstream>[0], policy: object = {}) {
   const responses: ServerResponse[] = []
   const server = await upstream(t, 'orders', (_request, response) => void responses.push(response))
@@ -32,7 +32,7 @@ async function holdingService(t: Parameters<typeof upstream>[0], policy: object 
   return { ...server, mesh, responses, ask, asked, collapsed }
 }
 
-t.test('those that come before the headers share one answer', async (t) => {
+t.test('calls that arrive before the headers share one response', async (t) => {
   const { responses, ask, asked, collapsed, mesh } = await holdingService(t, { collapse: true })
   const all = Array.from({ length: 5 }, () => ask())
   await asked(1)
@@ -59,7 +59,7 @@ t.test('those that come before the headers share one answer', async (t) => {
   t.equal(after.body, 'new', 'nothing is kept')
 })
 
-t.test('a caller that throws at the end keeps it from no other', async (t) => {
+t.test('a caller that throws at the end does not affect the others', async (t) => {
   for (const end of ['the response ends', 'the connection breaks']) {
     const { responses, ask, asked } = await holdingService(t, { collapse: true })
     const all = [ask(), ask(), ask()]
@@ -110,11 +110,11 @@ t.test('errors and HEAD are shared, the record is that of the shared call', asyn
   ])
 })
 
-t.test('what makes requests different: all but harmless headers', async (t) => {
+t.test('differences between requests: all but harmless headers', async (t) => {
   const { of } = identityOf({ excludeHeaders: [] })
   const request = (more: object) => of({ ...get, headers: {}, ...more } as DispatchOptions)
   const flat = request({ headers: ['host', 'a', 'cookie', 'x=1', 'cookie', 'y=2', 'traceparent', '1'] })
-  t.equal(flat, request({ headers: { Host: 'a', cookie: ['x=1', 'y=2'] } }), 'whatever shape the headers have')
+  t.equal(flat, request({ headers: { Host: 'a', cookie: ['x=1', 'y=2'] } }), 'for any format of the headers')
   const different = [
     {},
     { path: '/other' },
@@ -159,7 +159,7 @@ t.test('headers that the configuration excludes, or includes', async (t) => {
   for (const name of ['authorization', 'cookie', 'traceparent']) t.not(request({ [name]: '1' }), none, name)
 })
 
-t.test('what the answer says about sharing it', async (t) => {
+t.test('response headers that decide about sharing', async (t) => {
   const { responses, ask, asked, collapsed } = await holdingService(t)
   /** Returns true if the second call gets the response to the first; otherwise it sends its own request. */
   const shared = async (headers: IncomingHttpHeaders, first: object = {}, second: object = {}) => {
@@ -194,7 +194,7 @@ t.test('what the answer says about sharing it', async (t) => {
   t.notOk(await shared({ 'content-type': 'text/event-stream; charset=utf-8' }))
 })
 
-t.test('statuses that are about one request go to nobody else', async (t) => {
+t.test('statuses about a single request go to no other caller', async (t) => {
   const { responses, ask, asked, collapsed } = await holdingService(t)
   const shared = [200, 204, 301, 304, 404, 410, 500, 503]
   const own = [400, 401, 403, 405, 407, 408, 409, 412, 413, 414, 416, 417, 421, 425, 426, 429, 431, 451]
@@ -244,7 +244,7 @@ t.test('through the gateway: callers that differ get responses of their own', as
     const traced = [1, 2].map((id) => askFor(gateway.port, path, [`Traceparent: ${id}`]))
     const [a, b] = await Promise.all(traced)
     t.equal(a!.body, b!.body)
-    t.equal(requests.length - before, 1, 'the own request id makes no difference')
+    t.equal(requests.length - before, 1, 'the request id makes no difference')
   }
 })
 
@@ -285,7 +285,7 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
   }
 })
 
-t.test('who asked first may leave: the others are answered, each may leave at any time', async (t) => {
+t.test('the first caller may leave: the others get the response, each may leave at any time', async (t) => {
   const { responses, ask, asked, mesh } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await asked(1)
@@ -313,10 +313,10 @@ t.test('who asked first may leave: the others are answered, each may leave at an
   await asked(3)
   responses[2]!.end('f')
   await f.done
-  t.equal(f.body, 'f', 'not joined to what was aborted')
+  t.equal(f.body, 'f', 'not joined to the aborted call')
 })
 
-t.test('a slow client stalls nobody, and gets all of it', async (t) => {
+t.test('a slow client stalls no other, and gets the whole response', async (t) => {
   const { responses, ask, asked } = await holdingService(t)
   const text = 'x'.repeat(100_000)
   for (const slow of [0, 1]) {
@@ -334,7 +334,7 @@ t.test('a slow client stalls nobody, and gets all of it', async (t) => {
   }
 })
 
-t.test('one who is alone holds up the service, as without collapsing', async (t) => {
+t.test('a single caller applies backpressure, as without collapsing', async (t) => {
   let sent = 0
   const { url } = await upstream(t, 'large', (_request, response) => {
     const write = () => {
@@ -368,7 +368,7 @@ t.test('one who is alone holds up the service, as without collapsing', async (t)
   t.equal(size, 50_000_000)
 })
 
-t.test('a large answer is not shared: the others ask themselves', async (t) => {
+t.test('a large response is not shared: the others send their own requests', async (t) => {
   const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
   await asked(1)
@@ -385,7 +385,7 @@ t.test('a large answer is not shared: the others ask themselves', async (t) => {
   t.equal(collapsed(), 0)
 })
 
-t.test('length unknown: the others get it once it is whole', async (t) => {
+t.test('length unknown: the others get it once it is complete', async (t) => {
   const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await asked(1)
@@ -403,7 +403,7 @@ t.test('length unknown: the others get it once it is whole', async (t) => {
   t.equal(collapsed(), 2)
 })
 
-t.test('length unknown: too large, or too long in coming, and the others ask themselves', async (t) => {
+t.test('length unknown: too large, or too slow, and the others send their own requests', async (t) => {
   const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
   await asked(1)
@@ -434,7 +434,7 @@ t.test('length unknown: too large, or too long in coming, and the others ask the
   t.equal(collapsed(), 0)
 })
 
-t.test('length unknown: who reads along leaves, another takes over', async (t) => {
+t.test('length unknown: the caller that reads leaves, another takes over', async (t) => {
   const { responses, ask, asked, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await asked(1)
@@ -454,7 +454,7 @@ t.test('length unknown: who reads along leaves, another takes over', async (t) =
   await asked(2)
   responses[1]!.write('one ')
   await eventually(() => d.body === 'one ', 'the first part')
-  // While the chunk is being handed out.
+  // While the chunk is being distributed.
   d.onResponseData = () => d.controller.abort(new Error('left in the middle'))
   responses[1]!.write('two ')
   await eventually(() => e.body === 'one two ', 'what was missed, and what came')
@@ -463,7 +463,7 @@ t.test('length unknown: who reads along leaves, another takes over', async (t) =
   t.strictSame(e.events, ['start', '200', 'data', 'error'])
 })
 
-t.test('a handler that throws takes down no other', async (t) => {
+t.test('a handler that throws does not affect the others', async (t) => {
   const { responses, ask, asked } = await holdingService(t)
   const [bad, good, worse] = [ask(), ask(), ask()]
   bad.onResponseStart = () => {
@@ -480,7 +480,7 @@ t.test('a handler that throws takes down no other', async (t) => {
   t.strictSame(good.events, ['start', '200', 'data', 'end'])
 })
 
-t.test('retries and routes: below, what is shared; by policy, what is not', async (t) => {
+t.test('retries are shared, calls with different policies are not', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     response.writeHead(++count === 1 ? 503 : 200, { 'content-length': 1 }).end(String(count))
@@ -496,7 +496,7 @@ t.test('retries and routes: below, what is shared; by policy, what is not', asyn
   t.notOk(mesh.describe('orders', { collapse: false }).includes('collapse'))
 })
 
-t.test('through the gateway: one request to the service, an answer for each client', async (t) => {
+t.test('through the gateway: one request to the service, a response for each client', async (t) => {
   const responses: ServerResponse[] = []
   const { url } = await upstream(t, 'orders', (_request, response) => void responses.push(response))
   const gateway = await startGateway({
@@ -508,7 +508,7 @@ t.test('through the gateway: one request to the service, an answer for each clie
   const ask = () => connect(gateway.port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
   const clients = [ask(), ask(), ask()]
   await eventually(() => responses.length === 1, 'the request')
-  // Time for the others.
+  // Time for the other callers.
   await sleep(100)
   t.equal(responses.length, 1)
   clients[0]!.socket.destroy()

@@ -32,7 +32,7 @@ async function answerOf(mesh: ReturnType<typeof meshOf>, more: object = {}) {
   return { status: statusCode, headers, text: await body.text(), mark: headers['x-jingwei-fallback'] }
 }
 
-t.test('a static answer: its headers, its length, its mark', async (t) => {
+t.test('a static response: its headers, its length, its mark', async (t) => {
   const { meter, counts } = meterStub()
   const gone = await refused()
   const mesh = meshOf(
@@ -100,7 +100,7 @@ t.test('conditions', async (t) => {
   for (code of Object.keys(codes) as (keyof typeof codes)[]) {
     const condition = codes[code]
     if (condition === null) {
-      await t.rejects(answerOf(mesh, { mesh: { fallback: [fixed()] } }), { code }, 'what is denied stays denied')
+      await t.rejects(answerOf(mesh, { mesh: { fallback: [fixed()] } }), { code }, 'a denied call stays denied')
       continue
     }
     t.equal((await answerOf(mesh, { mesh: { fallback: [fixed({ on: [condition] })] } })).mark, 'static', code)
@@ -128,7 +128,7 @@ t.test('conditions', async (t) => {
   await eventually(() => mesh.status()[0]!.active === 0, 'what was thrown away to end')
 })
 
-t.test('another service, with its own policy; the body goes along', async (t) => {
+t.test('another service, with its own policy; it gets the body, too', async (t) => {
   const { meter, counts } = meterStub()
   const busy = await upstream(t, 'busy', (request, response) => {
     request.resume().on('end', () => response.writeHead(503).end('busy'))
@@ -163,7 +163,7 @@ t.test('another service, with its own policy; the body goes along', async (t) =>
   t.strictSame([name, instance, attempts, sent], ['readonly', good.url, 2, true], 'one record, of both calls')
 })
 
-t.test('a request that may not be sent twice goes elsewhere only if nothing of it was sent', async (t) => {
+t.test('a request that may not be sent twice goes to a fallback only if nothing of it was sent', async (t) => {
   const busy = await upstream(t, 'busy', (request, response) => {
     request.resume().on('end', () => response.writeHead(503).end('busy'))
   })
@@ -193,7 +193,7 @@ t.test('a request that may not be sent twice goes elsewhere only if nothing of i
   t.match(await post('orders', { body: large(), method: 'PUT' }), { status: 503 })
 })
 
-t.test('in order; a failure of a fallback goes on to the next; the first failure is told in the end', async (t) => {
+t.test('in order; if a fallback fails, the next is tried; in the end the first failure is reported', async (t) => {
   const busy = await upstream(t, 'busy', (request, response) => {
     request.resume().on('end', () => response.writeHead(503).end('busy'))
   })
@@ -212,13 +212,13 @@ t.test('in order; a failure of a fallback goes on to the next; the first failure
   t.match(
     await by(to('dead'), to('busy')),
     { status: 503, text: 'busy', mark: 'service:busy' },
-    'an answer is an answer'
+    'an error status is a response'
   )
-  await t.rejects(by(to('dead')), { code: 'JW_CALL_TIMEOUT' }, 'how the service itself failed')
+  await t.rejects(by(to('dead')), { code: 'JW_CALL_TIMEOUT' }, 'the failure of the service itself')
   await t.rejects(by(to('nobody')), { code: 'JW_CALL_TIMEOUT' })
 })
 
-t.test('services that stand in for each other do not go round in circles', async (t) => {
+t.test('services that are fallbacks of each other do not loop', async (t) => {
   const dead = await refused()
   const mesh = meshOf(t, [
     service('orders', [dead], { fallback: [to('b')] }),
@@ -228,7 +228,7 @@ t.test('services that stand in for each other do not go round in circles', async
   t.match(await answerOf(mesh), { status: 200, text: '{"items":[]}', mark: 'service:b' })
 })
 
-t.test('never once the answer has begun', async (t) => {
+t.test('no fallback once the response has begun', async (t) => {
   const cut = await raw(t, (socket) =>
     socket.once('data', () => {
       socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart')
@@ -242,11 +242,11 @@ t.test('never once the answer has begun', async (t) => {
   t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
   await t.rejects(
     answerOf(mesh).then(({ mark }) => mark),
-    'nor was the part kept'
+    'the incomplete response was not stored'
   )
 })
 
-t.test('a huge failing answer is cut, a caller who paused is not in its way', async (t) => {
+t.test('a huge error response is aborted, also if the caller has paused', async (t) => {
   const huge = await upstream(t, 'huge', (_request, response) => {
     response.writeHead(503)
     const more = () => {
@@ -266,7 +266,7 @@ t.test('a huge failing answer is cut, a caller who paused is not in its way', as
   await eventually(() => huge.sockets.size === 0 && mesh.status()[0]!.active === 0, 'the huge answer to be cut')
 })
 
-t.test('one controller, which aborts whatever is under way', async (t) => {
+t.test('one controller, which aborts the attempt in flight', async (t) => {
   const dead = await refused()
   const slow = await upstream(t, 'slow', (request, response) => {
     if (request.url === '/begun') response.writeHead(200, { 'content-length': 10 }).write('part')
@@ -295,7 +295,7 @@ t.test('one controller, which aborts whatever is under way', async (t) => {
     t.equal(recorder.controller, controller)
     await eventually(() => socket.destroyed, 'the end of the attempt')
     await sleep(20)
-    t.strictSame(recorder.events, events, 'and nothing more')
+    t.strictSame(recorder.events, events, 'and no further request')
   }
   const early = new Recorder()
   mesh.dispatch(get, early)
@@ -303,7 +303,7 @@ t.test('one controller, which aborts whatever is under way', async (t) => {
   t.strictSame(early.events, ['start', 'error'])
 })
 
-t.test('after the retries, and where the circuit is full', async (t) => {
+t.test('after the retries, and at the concurrency limit', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     count++
@@ -315,7 +315,7 @@ t.test('after the retries, and where the circuit is full', async (t) => {
   t.equal(count, 3)
 })
 
-/** A service with a stale fallback, that is up or down, and says what the test wants. */
+/** A service with a stale fallback, which is up or down, with responses of the test. */
 async function staleable(t: Parameters<typeof upstream>[0], policy: Partial<MeshPolicy> = {}) {
   let clock = 0
   let headers: Record<string, string | string[]> = {}
@@ -333,7 +333,7 @@ async function staleable(t: Parameters<typeof upstream>[0], policy: Partial<Mesh
     pass: (ms: number) => {
       clock += ms
     },
-    /** The answer of the service that is up. */
+    /** The response while the service is up. */
     good: async (said: typeof headers = {}, more: object = {}) => {
       up = true
       headers = said
@@ -347,7 +347,7 @@ async function staleable(t: Parameters<typeof upstream>[0], policy: Partial<Mesh
   }
 }
 
-t.test('stale: the last good answer, with its age', async (t) => {
+t.test('stale: the last successful response, with its age', async (t) => {
   const { good, down, pass, counts, mesh } = await staleable(t)
   t.equal(await down(), null, 'there is none yet')
   await good({ etag: '"1"' })
@@ -369,13 +369,13 @@ t.test('stale: the last good answer, with its age', async (t) => {
   t.equal(await down({ path: '/other' }), null)
   t.equal(await down({ headers: { host: 'other' } }), null)
   t.equal(await down({ method: 'POST' }), null)
-  t.equal(await down({ headers: { 'cache-control': 'no-cache' } }), null, 'who wants none gets none')
+  t.equal(await down({ headers: { 'cache-control': 'no-cache' } }), null, 'stale responses refused')
   t.match(mesh.status()[0]!.concerns.stale, { answers: 1, bytes: text.length })
   pass(55_000)
   t.equal(await down(), null, 'too old')
 })
 
-t.test('stale: what is kept, and for whom', async (t) => {
+t.test('stale: responses that are stored, and callers that get them', async (t) => {
   const { good, down, pass } = await staleable(t)
   let path = 0
   /** Returns true if the response with these headers to `first` is given to `second`. */
@@ -395,9 +395,9 @@ t.test('stale: what is kept, and for whom', async (t) => {
   for (const name of ['authorization', 'cookie']) {
     const personal = { headers: { [name]: 'me' } }
     t.notOk(await isKept({}, personal), name)
-    t.notOk(await isKept({}, {}, personal), 'nor what others got')
-    t.notOk(await isKept({}, personal, {}), 'nor to others')
-    t.ok(await isKept({ 'cache-control': 'public' }, personal), 'unless it is for everybody')
+    t.notOk(await isKept({}, {}, personal), 'nor the response to another caller')
+    t.notOk(await isKept({}, personal, {}), 'nor to other callers')
+    t.ok(await isKept({ 'cache-control': 'public' }, personal), 'unless the response is public')
   }
   const known = { caller: { ip: '::1', consumer: { id: 'ann' }, trusted: false } }
   t.notOk(await isKept({}, known))
@@ -443,7 +443,7 @@ t.test('stale: what is kept, and for whom', async (t) => {
 
   await good({ 'cache-control': 'max-age=10, must-revalidate', age: '4' }, { path: '/fresh' })
   pass(5900)
-  t.ok(await down({ path: '/fresh' }), 'fresh yet')
+  t.ok(await down({ path: '/fresh' }), 'still fresh')
   pass(200)
   t.equal(await down({ path: '/fresh' }), null, 'must not be given when stale')
 })
@@ -457,7 +457,7 @@ t.test('stale: headers that the configuration excludes', async (t) => {
   t.equal(await down({ path: '/mine' }), null, 'credentials cannot be excluded')
 })
 
-t.test('stale: what is newer wins, be it for one or for all', async (t) => {
+t.test('stale: the newer response wins, private or shared', async (t) => {
   const { good, down, pass } = await staleable(t)
   const me = { headers: { 'x-tenant': 'me' } }
   const other = { headers: { 'x-tenant': 'other' } }
@@ -471,7 +471,7 @@ t.test('stale: what is newer wins, be it for one or for all', async (t) => {
   t.equal((await down(me))?.text, newer)
 })
 
-t.test('stale: bounded in number and size, the least recently used go', async (t) => {
+t.test('stale: bounded in number and size, least recently used entries are evicted', async (t) => {
   let clock = 0
   const store = new StaleStore(stale, () => clock)
   const request = (path: string, headers = {}) => ({ ...get, path, headers }) as DispatchOptions
@@ -534,7 +534,7 @@ t.test('whole configuration: the defaults, and the gateway', async (t) => {
   t.match(line, { service: 'copies', attempts: 3 })
 })
 
-t.test('through the gateway: a client that leaves while a fallback is under way', async (t) => {
+t.test('through the gateway: a client that leaves during a fallback', async (t) => {
   const slow = await upstream(t, 'slow', () => {})
   const gateway = await startGateway(
     {

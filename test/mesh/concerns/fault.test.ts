@@ -1,4 +1,4 @@
-/** Faults that are injected on purpose, and who may ask for them. */
+/** Fault injection, and callers that may request faults. */
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import type { FaultOptions } from '../../../plugins/mesh/concerns/fault/options.ts'
@@ -25,12 +25,12 @@ t.test('a delay before, an abort instead, by their percentages', async (t) => {
     else await body.dump()
   }
   t.equal(seen.filter((status) => status === 503).length, 3)
-  t.equal(requests.length, 7, 'no instance hears of an abort')
+  t.equal(requests.length, 7, 'an abort reaches no instance')
   t.equal(counts['jingwei_mesh_faults_total{orders,abort}'], 3)
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
-t.test('a fault is the service’s to those above: it is retried, and a delay meets the attempt timeout', async (t) => {
+t.test('outer layers see a fault as one of the service: it is retried, and the attempt timeout applies', async (t) => {
   const { url, requests } = await upstream(t, 'a')
   let draws = 0
   const retry = { ...retryOptions, on: [503 as const, 'gateway-error' as const] }
@@ -51,7 +51,7 @@ t.test('a fault is the service’s to those above: it is retried, and a delay me
   t.equal(requests.length, 1, 'the second attempt, no fault')
 
   await t.rejects(mesh.request({ ...get, origin: 'http://slow.mesh' }), { code: 'JW_ATTEMPT_TIMEOUT' })
-  t.equal(requests.length, 1, 'it never got there')
+  t.equal(requests.length, 1, 'it never reached the service')
   await eventually(() => (mesh.status()[1]!.concerns.fault as { active: number }).active === 0, 'the delay to end')
 })
 
@@ -69,7 +69,7 @@ t.test('a delay ends with its caller', async (t) => {
   t.equal(requests.length, 0)
 })
 
-t.test('a bandwidth slows a body, loses none of it, and heeds who pauses above', async (t) => {
+t.test('a bandwidth limit slows a body, loses no byte, and respects pauses of the caller', async (t) => {
   const sent = Buffer.alloc(300_000, 'jingwei')
   const { url } = await upstream(t, 'a', (request, response) => {
     request.resume()
@@ -91,7 +91,7 @@ t.test('a bandwidth slows a body, loses none of it, and heeds who pauses above',
   await eventually(() => (mesh.status()[0]!.concerns.fault as { active: number }).active === 0, 'it to end')
 })
 
-t.test('headers ask for faults: where that is enabled, and for trusted callers alone', async (t) => {
+t.test('headers request faults: only if enabled, and only from trusted callers', async (t) => {
   const { url } = await upstream(t, 'a')
   const mesh = meshOf(t, [
     service('open', [url], { fault: { ...none, header: true } }),
@@ -113,7 +113,7 @@ t.test('headers ask for faults: where that is enabled, and for trusted callers a
   t.equal(await ask('open', true, ['x-jingwei-fault-delay', '20', ...abort]), 418, 'a delay and an abort')
 })
 
-t.test('no more faults than may be in force at a time', async (t) => {
+t.test('at most maxActive faults at a time', async (t) => {
   const { url } = await upstream(t, 'a')
   const { meter, counts } = meterStub()
   const fault = { ...none, maxActive: 2, delay: { for: 60_000, percent: 1 } }

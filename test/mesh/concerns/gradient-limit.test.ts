@@ -1,4 +1,4 @@
-/** The limit that follows latency, window by window. */
+/** The adaptive limit, which follows latency, window by window. */
 import t from 'tap'
 import type { GradientOptions } from '../../../plugins/mesh/concerns/adaptive-concurrency/gradient-limit.ts'
 import { GradientLimit } from '../../../plugins/mesh/concerns/adaptive-concurrency/gradient-limit.ts'
@@ -8,7 +8,7 @@ const defaults: GradientOptions = { initialLimit: 20, minLimit: 5, maxLimit: 100
 function limitOf(options: Partial<GradientOptions> = {}) {
   const gradient = new GradientLimit({ ...defaults, ...options })
   let now = 0
-  /** A window of 20 answers, the last of which ends it. */
+  /** A window of 20 responses; the last one ends it. */
   const window = (latencyMs: number, inFlight = gradient.limit, answers = 20) => {
     for (let i = 0; i < answers; i++) gradient.sample(now + (i === answers - 1 ? 1000 : 0), latencyMs, inFlight)
     now += 1000
@@ -23,13 +23,13 @@ t.test('even latency: the limit grows by a fifth of its square root', async (t) 
   t.equal(window(10), Math.floor(20 + 0.2 * Math.sqrt(20)))
   t.strictSame([gradient.shortMs, gradient.longMs], [10, 10])
   for (let i = 0; i < 500; i++) window(10)
-  t.equal(gradient.limit, 1000, 'up to the most')
+  t.equal(gradient.limit, 1000, 'up to the maximum')
 })
 
-t.test('within the tolerance it still grows, beyond it shrinks by the ratio', async (t) => {
+t.test('within the tolerance the limit grows, beyond it shrinks by the ratio', async (t) => {
   const { gradient, window } = limitOf({ initialLimit: 100 })
   for (let i = 0; i < 100; i++) window(10, 1)
-  t.equal(gradient.limit, 100, 'where half of it was enough, latency tells nothing')
+  t.equal(gradient.limit, 100, 'while less than half of the limit is used, latency is ignored')
   const long = gradient.longMs!
   t.equal(long, 10)
   t.equal(window(14), 102, '0.8 × 100 + 0.2 × (100 + 10)')
@@ -41,7 +41,7 @@ t.test('within the tolerance it still grows, beyond it shrinks by the ratio', as
   t.ok(Math.abs(limit - (0.8 * before + 0.2 * (before * gradientOf + Math.sqrt(before)))) <= 1, `${limit}`)
 })
 
-t.test('however slow, it shrinks by no more than a tenth in a window, and not below the least', async (t) => {
+t.test('at any latency, it shrinks by at most a tenth per window, and not below the minimum', async (t) => {
   const { gradient, window } = limitOf({ initialLimit: 100 })
   for (let i = 0; i < 100; i++) window(1, 1)
   t.equal(window(100_000), 92, '0.8 × 100 + 0.2 × (50 + 10)')
@@ -49,7 +49,7 @@ t.test('however slow, it shrinks by no more than a tenth in a window, and not be
   t.ok(gradient.limit >= 5 && gradient.limit < 15, `${gradient.limit}`)
 })
 
-t.test('the long-term mean: plain at first, slow afterwards, quick to come down from far above', async (t) => {
+t.test('the long-term mean: arithmetic at first, slow afterwards, fast down from far above', async (t) => {
   const { gradient, window } = limitOf()
   window(10)
   window(30)
@@ -65,7 +65,7 @@ t.test('the long-term mean: plain at first, slow afterwards, quick to come down 
   t.ok(slow.gradient.longMs! < 1000 * 0.96, '5 % a window while it is twice what is measured')
 })
 
-t.test('a window with few answers goes on', async (t) => {
+t.test('a window with few responses is extended', async (t) => {
   const { gradient, window } = limitOf()
   window(10, 20, 9)
   t.equal(gradient.shortMs, null)
@@ -73,14 +73,14 @@ t.test('a window with few answers goes on', async (t) => {
   t.equal(gradient.shortMs, 10)
 })
 
-t.test('latency of nothing is no overload', async (t) => {
+t.test('a latency of zero is no overload', async (t) => {
   const { window } = limitOf()
   for (let i = 0; i < 10; i++) window(0)
   t.ok(window(0) > 20)
 })
 
-t.test('a service that serves ten at a time: the limit finds to it', async (t) => {
-  // Little's law: 10 workers of 10 ms each; what exceeds them waits.
+t.test('a service that serves ten at a time: the limit converges to it', async (t) => {
+  // Little's law: 10 workers of 10 ms each; further calls wait.
   const { gradient, window } = limitOf({ initialLimit: 200 })
   for (let i = 0; i < 20; i++) window(10, 1)
   for (let i = 0; i < 60; i++) window(10 * Math.max(1, gradient.limit / 10))

@@ -1,4 +1,4 @@
-/** The hash of a call: from where it is taken, the cookie that is minted, and that all attempts share it. */
+/** The hash of a call: its sources, the generated cookie, and the same hash for all attempts. */
 import type { Test } from 'tap'
 import t from 'tap'
 import type { HashSource } from '../../../config/schema.ts'
@@ -10,7 +10,7 @@ import { fleet, options, seeded } from '../../helpers/mesh/instances.ts'
 import { meshOf, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { resetting, upstream } from '../../helpers/mesh/servers.ts'
 
-/** A service of three, balanced by the ring; each answers with its number. */
+/** A service of three instances, balanced by ring-hash; each responds with its number. */
 async function ofThree(t: Test, balance: Partial<BalanceOptions>, setCookie?: string | string[]) {
   const servers = await Promise.all(
     ['1', '2', '3'].map((name) =>
@@ -57,7 +57,7 @@ t.test('by query, consumer and address', async (t) => {
   }
 })
 
-t.test('without a value, anywhere, and no cookie unless asked for', async (t) => {
+t.test('without a value, any instance, and no cookie unless configured', async (t) => {
   for (const hashOn of ['header:x-user', 'cookie:c', 'query:q', 'ip', 'consumer'] as const) {
     const { ask } = await ofThree(t, { hashOn })
     const seen = new Set<string>()
@@ -70,7 +70,7 @@ t.test('without a value, anywhere, and no cookie unless asked for', async (t) =>
   }
 })
 
-t.test('a caller without the cookie is given one, and is at home at once', async (t) => {
+t.test('a caller without the cookie gets one, and is already on its instance', async (t) => {
   const { ask } = await ofThree(t, { hashOn: 'cookie:jw', cookieTtl: 3_600_000 })
   const minted = new Set<string>()
   for (let i = 0; i < 10; i++) {
@@ -92,7 +92,7 @@ t.test('a session cookie, beside those of the service', async (t) => {
   t.equal((await two.ask({ headers: { cookie: 'jw=x' } })).cookie?.length, 2)
 })
 
-t.test('the cookie goes with the answer, not with a 1xx, and with an upgrade', async (t) => {
+t.test('the cookie is on the response and on an upgrade, not on a 1xx', async (t) => {
   const hinting = await upstream(t, 'hinting', (_request, response) => {
     response.writeEarlyHints({ link: '</a.css>; rel=preload' })
     response.end()
@@ -131,7 +131,7 @@ t.test('other policies hash nothing', async (t) => {
   t.notOk(none.mesh.describe('s').includes('hash'))
 })
 
-t.test('a retry goes to the next of the ring, the same for all calls of a key', async (t) => {
+t.test('a retry goes to the next instance of the ring, the same for all calls of a key', async (t) => {
   const [bad, one, two] = [await resetting(t), await upstream(t, '1'), await upstream(t, '2')]
   const balance = options({ policy: 'ring-hash', hashOn: 'header:x-user' })
   const mesh = meshOf(t, [service('s', [bad.url, one.url, two.url], { balance, retry: retryOptions })])

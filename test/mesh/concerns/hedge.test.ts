@@ -1,5 +1,5 @@
 // slow: takes about 4 s
-/** Hedged attempts: when, for whom, who wins, and what becomes of the other. */
+/** Hedged attempts: their time, their conditions, the winner, and the end of the loser. */
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -21,7 +21,7 @@ const hedged = (more: Partial<HedgeOptions> = {}): HedgeOptions => ({
   ...more
 })
 
-/** Answers when told to, if it is. */
+/** A service that holds its responses until the test sends them. */
 async function holdingService(t: Parameters<typeof upstream>[0], name: string) {
   const responses: ServerResponse[] = []
   const server = await upstream(t, name, (_request, response) => void responses.push(response))
@@ -39,7 +39,7 @@ async function pair(t: Parameters<typeof upstream>[0], policy: Partial<MeshPolic
   return { slow, fast, mesh, active, count }
 }
 
-t.test('the first answer wins, and the other attempt is cut', async (t) => {
+t.test('the first response wins, and the other attempt is aborted', async (t) => {
   const { slow, mesh, active, count } = await pair(t)
   const { body, context } = await mesh.request(get)
   t.equal(await body.text(), 'fast')
@@ -52,7 +52,7 @@ t.test('the first answer wins, and the other attempt is cut', async (t) => {
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('the record tells of the winner, and counts both', async (t) => {
+t.test('the record names the winner, and counts both', async (t) => {
   const { fast, mesh } = await pair(t)
   const recorder = new Recorder()
   let call: { instance: string; attempts: number; sent: boolean } | undefined
@@ -82,7 +82,7 @@ t.test('the first may still win', async (t) => {
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('no hedge: another method, a quick answer, nobody else to ask, a body that still streams', async (t) => {
+t.test('no hedge: another method, a fast response, no other instance, a streaming body', async (t) => {
   const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast')
   const hedge = hedged({ methods: ['GET', 'PUT'] })
@@ -109,7 +109,7 @@ t.test('no hedge: another method, a quick answer, nobody else to ask, a body tha
   t.equal(await (await mesh.request({ ...get, origin: 'http://quick.mesh' })).body.text(), 'fast')
 })
 
-t.test('a body goes along when it is at hand', async (t) => {
+t.test('a body is sent again if it is in memory', async (t) => {
   const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast', (request, response) => request.pipe(response))
   const policy = { hedge: hedged({ methods: ['PUT'] }) }
@@ -120,7 +120,7 @@ t.test('a body goes along when it is at hand', async (t) => {
   }
 })
 
-t.test('a failure waits for the other attempt: a 5xx, and no answer at all', async (t) => {
+t.test('after a failure, the other attempt decides: a 5xx, and no response at all', async (t) => {
   const { slow, mesh, count } = await pair(t, { hedge: hedged({ after: 20 }) })
   for (const fail of [
     (response: ServerResponse) => void response.writeHead(503).end('busy'),
@@ -143,7 +143,7 @@ t.test('a failure waits for the other attempt: a 5xx, and no answer at all', asy
   t.equal(count('hedges_total{orders,won}'), 1)
 })
 
-t.test('both fail: the last answer, whole, or else the failure', async (t) => {
+t.test('both fail: the last response, completely, or else the failure', async (t) => {
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })], { meter })
@@ -182,7 +182,7 @@ t.test('both fail: the last answer, whole, or else the failure', async (t) => {
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('a held answer that breaks off is none', async (t) => {
+t.test('a held response that is incomplete does not count', async (t) => {
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })])
   const recorder = new Recorder()
@@ -198,7 +198,7 @@ t.test('a held answer that breaks off is none', async (t) => {
   t.equal(recorder.body, 'two')
 })
 
-t.test('what fails of both is retried, elsewhere', async (t) => {
+t.test('if both fail, the call is retried elsewhere', async (t) => {
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const good = await upstream(t, 'good')
   const retry = { ...retryOptions, attempts: 1, on: [503] as (typeof retryOptions)['on'] }
@@ -243,7 +243,7 @@ t.test('abort and deadline reach both', async (t) => {
   await eventually(() => one.sockets.size > 0 || two.sockets.size > 0, 'the first attempt')
   before.controller.abort(new Error('left early'))
   await sleep(60)
-  t.ok(idle(), 'no hedge for one who left')
+  t.ok(idle(), 'no hedge for a caller that has left')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
   t.equal(mesh.status()[0]!.active, 0)
 })
@@ -265,7 +265,7 @@ t.test('pause and resume reach the winner, and a pause before it, too', async (t
   t.equal(recorder.body.length, large.length)
 })
 
-t.test('not beyond the retry budget, nor the cap on retries', async (t) => {
+t.test('within the retry budget and the cap on retries', async (t) => {
   const budgeted = async (policy: Partial<MeshPolicy>, now: () => number) => {
     const slow = await holdingService(t, 'slow')
     const fast = await upstream(t, 'fast')
@@ -313,7 +313,7 @@ t.test('several hedges', async (t) => {
   await eventually(() => slow.every(({ sockets }) => sockets.size === 0), 'the end of the slow ones')
 })
 
-t.test('at a percentile of the latency, once enough is known of it', async (t) => {
+t.test('at a percentile of the latency, once there are enough measurements', async (t) => {
   const { slow, fast, mesh } = await pair(t, {
     hedge: { percentile: 95, attempts: 1, methods: ['GET'] },
     balance: 'round-robin'
@@ -341,7 +341,7 @@ t.test('percentiles', async (t) => {
   t.equal(latencies.percentile(50), 1000, 'the last ones count')
 })
 
-t.test('who loses is not to blame', async (t) => {
+t.test('the loser is not blamed', async (t) => {
   const outlierDetection = {
     mode: 'enforce', consecutive5xx: 1, consecutiveGatewayFailures: 1, interval: 1000, baseEjection: 30_000,
     maxEjection: 300_000, maxEjectionPercent: 1, successRate: false, failurePercentage: false

@@ -1,4 +1,4 @@
-/** Copies of calls for a shadow service: what it gets, and that nobody ever notices it. */
+/** Copies of calls for a shadow service: its requests, and its absence of effects on the call. */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import t from 'tap'
@@ -11,7 +11,7 @@ import { silent, upstream } from '../../helpers/mesh/servers.ts'
 const options: MirrorOptions = { service: 'shadow', percent: 1, maxBody: 1000, maxActive: 100 }
 const get = { origin: 'http://orders.mesh', path: '/a?b=c', method: 'GET' } as const
 
-/** Keeps what it gets, bodies included. */
+/** A service that records its requests and their bodies. */
 async function keeping(t: Parameters<typeof upstream>[0], name: string, status = 200) {
   const got: { request: IncomingMessage; body: string }[] = []
   const { url } = await upstream(t, name, (request, response) => {
@@ -35,7 +35,7 @@ async function send(mesh: ReturnType<typeof meshOf>, opts: Partial<DispatchOptio
   return recorder
 }
 
-t.test('the copy is the call; its answer is nobody’s, however it is', async (t) => {
+t.test('the copy equals the call; its response is ignored', async (t) => {
   const real = await keeping(t, 'real')
   const shadow = await keeping(t, 'shadow', 500)
   const { meter, counts } = meterStub()
@@ -53,7 +53,7 @@ t.test('the copy is the call; its answer is nobody’s, however it is', async (t
   t.equal(real.got.length, 1)
 })
 
-t.test('the Host of a copy is marked in every shape of headers', async (t) => {
+t.test('the Host of a copy is marked in every format of headers', async (t) => {
   const real = await keeping(t, 'real')
   const shadow = await keeping(t, 'shadow')
   const mesh = meshOf(t, [service('orders', [real.url], { mirror: options }), service('shadow', [shadow.url])])
@@ -77,7 +77,7 @@ t.test('the Host of a copy is marked in every shape of headers', async (t) => {
   await eventually(() => shadow.got.length === shapes.length + 1, 'the copy of a call without headers')
 })
 
-t.test('bodies go along, of every kind, up to their limit', async (t) => {
+t.test('bodies of every kind are copied, up to the limit', async (t) => {
   const real = await keeping(t, 'real')
   const shadow = await keeping(t, 'shadow')
   const { meter, counts } = meterStub()
@@ -99,7 +99,7 @@ t.test('bodies go along, of every kind, up to their limit', async (t) => {
   t.equal(counts['jingwei_mesh_mirrored_total{orders,too-large}'], 2)
 })
 
-t.test('a retried call is copied once, its body whole', async (t) => {
+t.test('a retried call is copied once, with its whole body', async (t) => {
   const shadow = await keeping(t, 'shadow')
   let failures = 1
   const real = await upstream(t, 'real', (request, response) => {
@@ -116,7 +116,7 @@ t.test('a retried call is copied once, its body whole', async (t) => {
   t.equal(shadow.got[0]!.body, 'once')
 })
 
-t.test('a shadow that is silent, gone or unknown harms nobody, and no more copies wait than may', async (t) => {
+t.test('a silent, unavailable or unknown shadow affects no call, and copies in flight are bounded', async (t) => {
   const real = await keeping(t, 'real')
   const mute = await silent(t)
   const { meter, counts } = meterStub()

@@ -38,7 +38,7 @@ class Upgraded extends Recorder {
 
 const failed = async (call: Promise<unknown>) => void (await call.catch(() => {}))
 
-t.test('an instance that fails is out at once, and nobody notices but the first', async (t) => {
+t.test('a failing instance is ejected at once, and only the first call fails', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b', (_request, response) => response.writeHead(500).end())]
   const { meter, counts, gauges } = meterStub()
   const outlierDetection = outlierOptions({ consecutive5xx: 3 })
@@ -69,7 +69,7 @@ t.test('an instance that fails is out at once, and nobody notices but the first'
   })
 })
 
-t.test('with a retry, not even the first notices', async (t) => {
+t.test('with a retry, not even the first call fails', async (t) => {
   const [a, gone] = [await upstream(t, 'a'), await refused()]
   const policy = { outlierDetection: outlierOptions({ consecutiveGatewayFailures: 2 }), retry: retryOptions }
   const mesh = meshOf(t, [service('orders', [gone, a.url], policy)])
@@ -77,7 +77,7 @@ t.test('with a retry, not even the first notices', async (t) => {
   t.match(mesh.status()[0]!.instances[0]!, { available: false, active: 0 })
 })
 
-t.test('it is back after its time', async (t) => {
+t.test('it is available again after its ejection time', async (t) => {
   let broken = true
   const [a, b] = [
     await upstream(t, 'a'),
@@ -139,7 +139,7 @@ t.test('no answer', async (t) => {
   }
 })
 
-t.test('bodies that break off never count as answers in between', async (t) => {
+t.test('incomplete bodies do not reset the count of failures', async (t) => {
   const cut = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
@@ -148,19 +148,19 @@ t.test('bodies that break off never count as answers in between', async (t) => {
   t.strictSame(counts(), [3, 3])
 })
 
-t.test("the call's time is up: blames whoever had most of it", async (t) => {
+t.test("the call's deadline: counts against the instance that used most of it", async (t) => {
   const { url } = await silent(t)
   const alone = meshTo(t, url, { timeout: 50 })
   await t.rejects(alone.mesh.request(get), { code: 'JW_CALL_TIMEOUT' })
-  t.strictSame(alone.counts(), [1, 1], 'else one that never answers would never be ejected')
+  t.strictSame(alone.counts(), [1, 1], 'otherwise an instance that never responds would never be ejected')
 
-  // The first attempt takes most of the time, the second comes to the same, only instance.
+  // The first attempt takes most of the time, the second goes to the same, only instance.
   const late = meshTo(t, url, { timeout: 500, attemptTimeout: 400, retry: { ...retryOptions, on: ['gateway-error'] } })
   await t.rejects(late.mesh.request(get), { code: 'JW_CALL_TIMEOUT' })
-  t.strictSame(late.counts(), [1, 1], 'the second has had little')
+  t.strictSame(late.counts(), [1, 1], 'the second has used little')
 })
 
-t.test('nobody is to blame', async (t) => {
+t.test('failures that count against no instance', async (t) => {
   const mute = await silent(t)
   const slow: ServerResponse[] = []
   const endless = await upstream(t, 'a', (_request: IncomingMessage, response) => {
@@ -174,7 +174,7 @@ t.test('nobody is to blame', async (t) => {
     }
   }
 
-  await t.test('the caller leaves before the answer', async (t) => {
+  await t.test('the caller leaves before the response', async (t) => {
     const { mesh, counts } = meshTo(t, mute.url)
     for (const reason of [
       new Error('gone'),
@@ -200,7 +200,7 @@ t.test('nobody is to blame', async (t) => {
     t.strictSame(counts(), [0, 0])
   })
 
-  await t.test('the caller leaves in the middle of the answer: it was one', async (t) => {
+  await t.test('the caller leaves within the response: it counts as a response', async (t) => {
     const { mesh, counts } = meshTo(t, endless.url)
     const recorder = new Recorder()
     mesh.dispatch(get, recorder)
@@ -210,13 +210,13 @@ t.test('nobody is to blame', async (t) => {
     t.strictSame(counts(), [0, 0])
   })
 
-  await t.test('silence in a stream', async (t) => {
+  await t.test('the idle timeout of a stream', async (t) => {
     const { mesh, counts } = meshTo(t, endless.url, { idleTimeout: 50 })
     await t.rejects((await mesh.request(get)).body.text(), { code: 'JW_UPSTREAM_TIMEOUT' })
     t.strictSame(counts(), [0, 0])
   })
 
-  await t.test('refusals of ours, and losers', async (t) => {
+  await t.test('refusals of the mesh, and losers of hedging', async (t) => {
     for (const code of ['JW_OVERLOADED', 'JW_CIRCUIT_OPEN', 'JW_UPSTREAM_LIMITED', 'JW_CALL_TIMEOUT']) {
       const { mesh, counts } = meshTo(t, mute.url, {}, fail(code))
       await t.rejects(mesh.request(get), { code })
@@ -230,10 +230,10 @@ t.test('nobody is to blame', async (t) => {
     }
     const { mesh, counts } = meshTo(t, mute.url, {}, fail('JW_UPSTREAM_UNTRUSTED'))
     await t.rejects(mesh.request(get), { code: 'JW_UPSTREAM_UNTRUSTED' })
-    t.strictSame(counts(), [1, 1], 'but an address that is now somebody else’s is')
+    t.strictSame(counts(), [1, 1], 'but an address that another service has taken over is')
   })
 
-  await t.test("the caller's own stream breaks off", async (t) => {
+  await t.test("the caller's own stream fails", async (t) => {
     const { mesh, counts } = meshTo(t, mute.url)
     const body = new PassThrough()
     body.write('begun')
@@ -250,7 +250,7 @@ t.test('nobody is to blame', async (t) => {
     t.strictSame(reset.counts(), [1, 1])
   })
 
-  await t.test('it waits for one of the connections that we allow ourselves', async (t) => {
+  await t.test('it waits for a connection within maxConnections', async (t) => {
     for (const policy of [{ attemptTimeout: 100 }, { timeout: 300, attemptTimeout: 100 }, { timeout: 300 }]) {
       const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
       const { mesh, counts } = meshTo(t, endless.url, {
@@ -293,7 +293,7 @@ t.test('nobody is to blame', async (t) => {
   })
 })
 
-t.test('an upgrade is an answer', async (t) => {
+t.test('an upgrade is a response', async (t) => {
   let upgrades = 0
   const { url } = await raw(t, (socket) =>
     socket.once('data', () => {
@@ -314,7 +314,7 @@ t.test('an upgrade is an answer', async (t) => {
   t.strictSame(counts(), [0, 0])
 })
 
-t.test('not in the chain unless asked for', async (t) => {
+t.test('not in the chain by default', async (t) => {
   const { url } = await upstream(t, 'a')
   t.notOk(
     meshOf(t, [service('orders', [url])])
@@ -329,7 +329,7 @@ t.test('not in the chain unless asked for', async (t) => {
   t.ok(meshTo(t, url).mesh.describe('orders').includes('outlier-detection'))
 })
 
-t.test('shadow: the instance stays, and all is counted', async (t) => {
+t.test('shadow: the instance stays, and ejections are counted', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b', (_request, response) => response.writeHead(500).end())]
   const { meter, counts } = meterStub()
   const outlierDetection = outlierOptions({ mode: 'shadow', consecutive5xx: 3 })

@@ -16,7 +16,7 @@ function detectorOf(t: Test, count: number, options: object = {}, timers?: Timer
   const all = Array.from({ length: count }, (_, index) => instanceOf('abcdefghijklmnopqrst'[index]!, () => clock.now))
   detector.update(all.map(({ instance }) => instance))
   const host = (index: number) => detector.host(all[index]!.endpoint)!
-  /** Statuses as they come; 0: no answer. */
+  /** Reports statuses in this order; 0: no response. */
   const answers = (index: number, ...statuses: number[]) => {
     for (const status of statuses) {
       if (status > 0 && status < 500) detector.succeeded(host(index))
@@ -33,7 +33,7 @@ function detectorOf(t: Test, count: number, options: object = {}, timers?: Timer
 
 const times = (count: number, status: number) => Array.from({ length: count }, () => status)
 
-t.test('5xx in a row eject at once; anything else begins anew', async (t) => {
+t.test('consecutive 5xx eject at once; any other response resets the count', async (t) => {
   const { answers, all, out, counts } = detectorOf(t, 3, { consecutive5xx: 5, consecutiveGatewayFailures: false })
   answers(0, 500, 500, 500, 500, 404, 500, 501, 0, 503)
   t.equal(out(), '', 'never five in a row')
@@ -45,10 +45,10 @@ t.test('5xx in a row eject at once; anything else begins anew', async (t) => {
   t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-5xx}': 1 })
 })
 
-t.test('gateway failures: 502, 503, 504 and no answer', async (t) => {
+t.test('gateway failures: 502, 503, 504 and no response', async (t) => {
   const { answers, out, counts } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: 4 })
   answers(0, 502, 503, 504, 500, 0, 0, 0)
-  t.equal(out(), '', 'a 500 is an answer of its own')
+  t.equal(out(), '', 'a 500 is not a gateway failure')
   answers(0, 504)
   t.equal(out(), 'a')
   t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}': 1 })
@@ -60,7 +60,7 @@ t.test('both off', async (t) => {
   t.equal(out(), '')
 })
 
-t.test('an ejection lasts as long as there were ones before it, and ends with an interval', async (t) => {
+t.test('an ejection lasts longer with each one before it, and ends with an interval', async (t) => {
   const { answers, tick, out, detector, all, clock, host } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
   answers(0, ...times(5, 500))
   t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: true, returnsInMs: 30_000, ejections: 1 })
@@ -82,14 +82,14 @@ t.test('an ejection lasts as long as there were ones before it, and ends with an
   tick(90_000)
   tick(10_000)
   answers(0, ...times(5, 500))
-  t.equal(host(0).returnsAt, clock.now + 90_000, 'one interval of good behaviour takes one off')
+  t.equal(host(0).returnsAt, clock.now + 90_000, 'one interval without failures reduces the multiplier by one')
   tick(90_000)
   for (let interval = 0; interval < 10; interval++) tick(10_000)
   answers(0, ...times(5, 500))
-  t.equal(host(0).returnsAt, clock.now + 30_000, 'forgiven in the end, never below the first')
+  t.equal(host(0).returnsAt, clock.now + 30_000, 'reset in the end, never below the first ejection time')
 })
 
-t.test('no ejection exceeds maxEjection, nor does what has to decay', async (t) => {
+t.test('maxEjection bounds an ejection and its multiplier', async (t) => {
   const { answers, tick, clock, host } = detectorOf(t, 3, { baseEjection: '30s', maxEjection: '100s' })
   for (let round = 0; round < 10; round++) {
     answers(0, ...times(5, 500))
@@ -99,7 +99,7 @@ t.test('no ejection exceeds maxEjection, nor does what has to decay', async (t) 
   t.equal(host(0).multiplier, 4)
 })
 
-t.test('maxEjectionPercent: one may always be out, one always stays', async (t) => {
+t.test('maxEjectionPercent: one may always be ejected, one always stays', async (t) => {
   const table: [instances: number, percent: string, out: number][] = [
     [1, '100%', 0],
     [2, '100%', 1],
@@ -133,7 +133,7 @@ t.test('a refused ejection is tried again after as many failures more', async (t
   t.equal(out(), 'b', 'when there is room')
 })
 
-t.test('instances that are out for other reasons count as well', async (t) => {
+t.test('instances that are unavailable for other reasons count as well', async (t) => {
   const { answers, all, out, counts } = detectorOf(t, 10, { maxEjectionPercent: '20%' })
   all[8]!.health.obstruct('health-check', 'connection refused')
   all[9]!.health.obstruct('health-check', 'connection refused')
@@ -147,10 +147,10 @@ t.test('instances that are out for other reasons count as well', async (t) => {
   t.strictSame(all[8]!.health.obstacles, {
     'health-check': 'connection refused',
     'outlier-detection': '5 attempts in a row failed (5xx or no response); ejected for 30000 ms'
-  }, 'one that is out already takes nobody with it') // biome-ignore format: one assertion
+  }, 'an instance that is ejected already causes no further ejection') // biome-ignore format: one assertion
 })
 
-t.test('never the last one that is left', async (t) => {
+t.test('never the last available instance', async (t) => {
   const { answers, all, out } = detectorOf(t, 3, { maxEjectionPercent: '100%' })
   all[1]!.health.obstruct('health-check', 'connection refused')
   all[2]!.health.obstruct('health-check', 'connection refused')
@@ -158,7 +158,7 @@ t.test('never the last one that is left', async (t) => {
   t.equal(out(), 'bc')
 })
 
-t.test('what an ejected instance still does', async (t) => {
+t.test('responses of an ejected instance', async (t) => {
   const { answers, all, counts, tick } = detectorOf(t, 3, { baseEjection: '10s' })
   answers(0, ...times(30, 500))
   t.equal(all[0]!.flips.length, 1, 'ejected once')
@@ -181,15 +181,15 @@ t.test('success rate', async (t) => {
   t.equal(counts['jingwei_mesh_ejections_total{orders,success-rate}'], 1)
   t.match(detector.instanceStatus(all[9]!.endpoint), { ejected: true, successRate: 0.6 })
   t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: false, successRate: 1 })
-  // Its requests of before are not counted again.
+  // Requests from before the ejection do not count again.
   for (let index = 0; index < 9; index++) answers(index, ...times(100, index === 0 ? 500 : 200))
   tick(10_000)
-  t.equal(out(), 'j', 'at 10 % of ten, one is out already')
+  t.equal(out(), 'j', 'at 10 % of ten, one is already ejected')
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
-  t.match(detector.instanceStatus(all[9]!.endpoint), { successRate: null }, 'nothing was asked of it')
+  t.match(detector.instanceStatus(all[9]!.endpoint), { successRate: null }, 'it got no requests')
 })
 
-t.test('failure percentage: the worst go first', async (t) => {
+t.test('failure percentage: the worst are ejected first', async (t) => {
   const failurePercentage = { threshold: '85%', minHosts: 5, minRequests: 50 }
   const options = { failurePercentage, consecutive5xx: false, consecutiveGatewayFailures: false }
   const { answers, tick, out, counts } = detectorOf(t, 5, { ...options, maxEjectionPercent: '40%' })
@@ -203,7 +203,7 @@ t.test('failure percentage: the worst go first', async (t) => {
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
 })
 
-t.test('off unless asked for: rates eject nobody', async (t) => {
+t.test('off by default: rates eject no instance', async (t) => {
   const { answers, tick, out } = detectorOf(t, 5)
   for (let index = 0; index < 5; index++) {
     for (let request = 0; request < 200; request++) answers(index, index === 0 && request % 4 > 0 ? 500 : 200)
@@ -212,7 +212,7 @@ t.test('off unless asked for: rates eject nobody', async (t) => {
   t.equal(out(), '')
 })
 
-t.test('a good active check ends an ejection, if it was begun after it', async (t) => {
+t.test('a successful active check ends an ejection, if it began after the ejection', async (t) => {
   const { answers, all, out, clock, host } = detectorOf(t, 3)
   clock.now = 5000
   answers(0, ...times(5, 500))
@@ -224,10 +224,10 @@ t.test('a good active check ends an ejection, if it was begun after it', async (
   t.equal(all[0]!.flips.at(-1), 'in: outlier-detection: an active check succeeded')
   t.equal(all[0]!.health.since, 6000)
   answers(0, ...times(5, 500))
-  t.equal(host(0).returnsAt, 66_000, 'the next one is longer all the same')
+  t.equal(host(0).returnsAt, 66_000, 'the next one is longer nevertheless')
 })
 
-t.test('instances come and go', async (t) => {
+t.test('instances are added and removed', async (t) => {
   const { detector, answers, all, host, clock, gauges } = detectorOf(t, 5, { maxEjectionPercent: '100%' })
   answers(0, ...times(4, 500))
   answers(1, ...times(5, 500))
@@ -238,15 +238,15 @@ t.test('instances come and go', async (t) => {
   clock.now += 60_000
   for (const left of [gone, out]) for (const _ of times(50, 500)) detector.failed(left, 500)
   detector.tick()
-  t.strictSame(all[0]!.flips, [], 'what was in flight has no effect')
+  t.strictSame(all[0]!.flips, [], 'attempts in flight have no effect')
   t.equal(all[1]!.flips.length, 1)
   const kept = host(2)
   detector.update(all.slice(2).map(({ instance }) => ({ ...instance, weight: 7 })))
-  t.equal(host(2), kept, 'one that stays keeps its counts')
+  t.equal(host(2), kept, 'an instance that stays keeps its counts')
   t.equal(detector.instanceStatus(all[0]!.endpoint), undefined)
 })
 
-t.test('shadow: counts and says what it would have done', async (t) => {
+t.test('shadow: counts and logs ejections that it would make', async (t) => {
   const { answers, tick, out, lines, counts, gauges, detector } = detectorOf(t, 3, {
     mode: 'shadow',
     baseEjection: '30s'
@@ -267,7 +267,7 @@ t.test('shadow: counts and says what it would have done', async (t) => {
   t.equal(counts['jingwei_mesh_shadowed_total{orders,outlier-detection}'], 2, 'again after its time')
 })
 
-t.test('intervals run only while there is something to look at', async (t) => {
+t.test('intervals run only while needed', async (t) => {
   const set: (() => void)[] = []
   const cleared: Timer[] = []
   let refreshed = 0
@@ -290,7 +290,7 @@ t.test('intervals run only while there is something to look at', async (t) => {
   answers(0, ...times(5, 500))
   t.equal(set.length, 2)
   for (let interval = 0; interval < 3; interval++) tick(10_000)
-  t.equal(cleared.length, 1, 'it was out, and then had an ejection to live down')
+  t.equal(cleared.length, 1, 'it was ejected, and then its multiplier had to decay')
   tick(10_000)
   t.equal(cleared.length, 2)
   detector.close()

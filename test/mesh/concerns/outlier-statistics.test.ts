@@ -18,7 +18,7 @@ t.test('success rate: below mean - factor × standard deviation', async (t) => {
   t.match(bySuccessRate(hosts(100, 100, 0, 100, 100), options)[0]!.detail, /^0 % of 100 attempts succeeded, below 4 %$/)
   // Mean 0.95, deviation about 0.0316, threshold 0.89: 0.90 stays, 0.88 would not.
   t.equal(names(bySuccessRate(hosts(97, 97, 97, 97, 97, 90), options)), 'f')
-  t.equal(names(bySuccessRate(hosts(98, 96, 94, 92, 90), options)), '', 'a broad field has no outlier')
+  t.equal(names(bySuccessRate(hosts(98, 96, 94, 92, 90), options)), '', 'a wide spread has no outlier')
   t.equal(names(bySuccessRate(hosts(100, 100, 0, 100, 100), { ...options, stdevFactor: 2 })), '', 'exactly at it')
   t.equal(
     names(bySuccessRate(hosts(100, 10, 100, 100, 0, 100, 100, 100, 100, 100), { ...options, stdevFactor: 1 })),
@@ -41,11 +41,11 @@ t.test('failure percentage', async (t) => {
     'db',
     'from the threshold on, the worst first'
   )
-  t.equal(names(byFailurePercentage(hosts(0, 0, 0, 0, 0), options)), 'abcde', 'it compares with nobody')
+  t.equal(names(byFailurePercentage(hosts(0, 0, 0, 0, 0), options)), 'abcde', 'it needs no other instances')
   t.match(byFailurePercentage(hosts(100, 15, 100, 100, 100), options)[0]!.detail, /^85 % /)
 })
 
-t.test('neither judges by few requests or few hosts', async (t) => {
+t.test('neither ejects with few requests or few instances', async (t) => {
   const rate = { minHosts: 5, minRequests: 100, stdevFactor: 1 }
   const share = { minHosts: 5, minRequests: 100, threshold: 0.5 }
   t.equal(names(bySuccessRate(hosts(100, 0, 100, 100), rate)), '')

@@ -1,4 +1,4 @@
-/** The token bucket toward a service: who goes, who waits, who is refused. */
+/** The token bucket toward a service: calls that pass, wait or are refused. */
 import type { Test } from 'tap'
 import t from 'tap'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
@@ -27,7 +27,7 @@ async function limited(t: Test, limit: object, policy: Parameters<typeof service
   return { mesh, at, send, count, arrived, counts: stub.counts }
 }
 
-t.test('a burst goes, the next wait in order, more are refused', async (t) => {
+t.test('a burst passes, the next calls wait in order, more are refused', async (t) => {
   const { mesh, at, send, count, arrived } = await limited(t, { rate: 10, burst: 2, queue: 2 })
   t.ok(mesh.describe('orders').includes('rate-limit'))
   const burst = [send('/1'), send('/2')]
@@ -46,10 +46,10 @@ t.test('a burst goes, the next wait in order, more are refused', async (t) => {
   t.strictSame(arrived().slice(2), ['/3', '/4'])
 })
 
-t.test('nobody waits for longer than queueTimeout, nor in vain', async (t) => {
+t.test('no call waits for longer than queueTimeout; one that would is refused at once', async (t) => {
   const { send, at } = await limited(t, { rate: 10, burst: 1, queueTimeout: '250ms' })
   const calls = [send('/1'), send('/2'), send('/3')]
-  t.match(send('/4').error, { code: 'JW_UPSTREAM_LIMITED', retryAfterMs: 300 }, 'its turn would be after 300 ms')
+  t.match(send('/4').error, { code: 'JW_UPSTREAM_LIMITED', retryAfterMs: 300 }, 'its token would come after 300 ms')
   at.now += 200
   await Promise.all(calls.map(({ done }) => done))
   t.ok(calls.every(({ error }) => error === null))
@@ -68,7 +68,7 @@ t.test('without a queue, more are refused at once', async (t) => {
   t.ok(timers() <= before + 3, 'but for those of the connection and the call')
 })
 
-t.test('who leaves frees the place at once; the turn is the next one’s, and none is lost', async (t) => {
+t.test('an abort frees the slot in the queue at once; its token goes to the next call', async (t) => {
   const { mesh, send, at, arrived } = await limited(t, { rate: 10, burst: 1, queue: 2 })
   const first = send('/1')
   const [second, third] = [send('/2'), send('/3')]
@@ -85,14 +85,14 @@ t.test('who leaves frees the place at once; the turn is the next one’s, and no
   t.equal(statusOf(mesh).pending, 0)
 })
 
-t.test('one timer for all who wait, none when nobody does', async (t) => {
+t.test('one timer for all waiting calls, none without any', async (t) => {
   const { send, at, mesh } = await limited(t, { rate: 1, burst: 1, queueTimeout: '1h' }, { timeout: 3_600_000 })
   await send('/1').done
   const before = timers()
   const one = send('/2')
   const withOne = timers()
   const others = Array.from({ length: 50 }, () => send('/3'))
-  // Each call has its deadline besides.
+  // Each call also has its deadline.
   t.equal(timers() - withOne, 50)
   t.equal(withOne - before, 2)
   for (const { controller } of [one, ...others]) controller.abort(new Error('gone'))
@@ -112,7 +112,7 @@ t.test('the wait counts against the deadline', async (t) => {
   t.strictSame(arrived(), ['/1'])
 })
 
-t.test('a retry takes a token too', async (t) => {
+t.test('a retry consumes a token, too', async (t) => {
   const requests: string[] = []
   const { url } = await upstream(t, 'a', (request, response) => {
     requests.push(request.url!)
@@ -124,7 +124,7 @@ t.test('a retry takes a token too', async (t) => {
   t.equal(requests.length, 3)
 })
 
-t.test('by the real clock: all of them go, in order, no faster than the rate', async (t) => {
+t.test('with the real clock: all calls pass, in order, no faster than the rate', async (t) => {
   const { send, arrived } = await limited(t, { rate: 100, burst: 1, queueTimeout: '5s' }, {}, false)
   const from = performance.now()
   const calls = Array.from({ length: 21 }, (_, i) => send(`/${i}`))
@@ -137,7 +137,7 @@ t.test('by the real clock: all of them go, in order, no faster than the rate', a
   )
 })
 
-t.test('a mesh that shuts down lets go who waits in time', async (t) => {
+t.test('a mesh that shuts down completes calls that wait', async (t) => {
   const { send, mesh } = await limited(t, { rate: 20, burst: 1 }, {}, false)
   const calls = [send('/1'), send('/2'), send('/3')]
   await mesh.shutdown(5_000)
@@ -145,7 +145,7 @@ t.test('a mesh that shuts down lets go who waits in time', async (t) => {
   t.ok(calls.every(({ error }) => error === null))
 })
 
-t.test('shadow: counts what would have been refused, holds up nothing', async (t) => {
+t.test('shadow: counts calls that would be refused, and delays none', async (t) => {
   const { mesh, at, send, counts } = await limited(t, { mode: 'shadow', rate: 10, burst: 2, queue: 1 })
   const shadowed = () => counts['jingwei_mesh_shadowed_total{orders,rate-limit}'] ?? 0
   const calls = [send('/1'), send('/2'), send('/3'), send('/4'), send('/5')]

@@ -1,4 +1,4 @@
-/** Streamed request bodies that are sent again: what is kept, for whom, and what never is. */
+/** Streamed request bodies that are sent again: bodies that are buffered, and bodies that never are. */
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -12,7 +12,7 @@ const origin = 'http://orders.mesh'
 const put = { origin, path: '/', method: 'PUT' } as const
 const retry = { ...retryOptions, on: ['connect-failure', 'reset', 'gateway-error'] as (typeof retryOptions)['on'] }
 
-/** Answers with what it got; `head` are the framing headers that it saw. */
+/** A service that echoes the body; `head` lists the framing headers received. */
 async function echo(t: Parameters<typeof upstream>[0]) {
   const heads: Record<string, unknown>[] = []
   const server = await upstream(t, 'echo', (request, response) => {
@@ -29,7 +29,7 @@ function source() {
   return { stream, push: (chunk: string | Buffer | null) => void stream.push(chunk) }
 }
 
-/** Answers 503 once it has got so many bytes of the body. */
+/** Responds 503 once it has received so many bytes of the body. */
 function failingAfter(t: Parameters<typeof upstream>[0], bytes: number) {
   return upstream(t, 'busy', (request, response) => {
     let got = 0
@@ -40,7 +40,7 @@ function failingAfter(t: Parameters<typeof upstream>[0], bytes: number) {
   })
 }
 
-t.test('what the first attempt read is sent again, then the rest, with the same framing', async (t) => {
+t.test('chunks that the first attempt read are sent again, then the rest, with the same framing', async (t) => {
   const bad = await failingAfter(t, 4)
   const good = await echo(t)
   const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry })])
@@ -62,7 +62,7 @@ t.test('what the first attempt read is sent again, then the rest, with the same 
   t.match(mesh.status()[0]!.concerns.replay, { bytes: 0 })
 })
 
-t.test('a reset in the middle: the stream lives on', async (t) => {
+t.test('a reset in the middle: the stream is not destroyed', async (t) => {
   const good = await echo(t)
   const mesh = meshOf(t, [service('orders', [(await resetting(t)).url, good.url], { retry })])
   const { stream, push } = source()
@@ -88,7 +88,7 @@ t.test('strings, generators and web streams', async (t) => {
   }
 })
 
-t.test('only what may be sent twice is kept, and only up to the limit', async (t) => {
+t.test('only bodies that may be sent twice are buffered, and only up to the limit', async (t) => {
   const bad = await failingAfter(t, 1)
   const good = await echo(t)
   const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: { ...retry, maxBody: 1000 } })])
@@ -104,13 +104,13 @@ t.test('only what may be sent twice is kept, and only up to the limit', async (t
     bodies.length = 0
     const { statusCode, body } = await mesh.request({ ...put, ...more })
     await body.dump()
-    // Each begins with the bad one.
+    // Each call begins with the failing instance.
     if (statusCode === 503) await (await mesh.request({ ...put, method: 'GET' })).body.dump()
     return statusCode
   }
   const stream = (size: number) => Readable.from([Buffer.alloc(size)])
   t.equal(await status({ body: stream(1000) }), 200)
-  t.equal(await status({ body: stream(1001) }), 503, 'too large, as it turned out')
+  t.equal(await status({ body: stream(1001) }), 503, 'too large, found while reading')
   const large = stream(1001)
   t.equal(await status({ body: large, headers: { 'content-length': '1001' } }), 503)
   t.equal(bodies[0], large, 'known to be too large: not even wrapped')
@@ -124,7 +124,7 @@ t.test('only what may be sent twice is kept, and only up to the limit', async (t
   t.equal(await status({ body: stream(10), mesh: { retry: { ...retry, maxBody: 0 } } }), 503)
 })
 
-t.test('no connection in time: the body goes elsewhere', async (t) => {
+t.test('no connection in time: the body is sent elsewhere', async (t) => {
   const good = await echo(t)
   const policy = { attemptTimeout: 200, retry: { ...retry, on: [...retry.on] } }
   const mesh = meshOf(t, [service('orders', [(await connecting(t)).url, good.url], policy)])
@@ -142,7 +142,7 @@ t.test('a source that fails ends the call, once, and is not sent again', async (
   const answer = mesh.request({ ...put, body: stream })
   await eventually(() => good.heads.length === 1, 'the request')
   stream.destroy(Object.assign(new Error('the client is gone'), { code: 'ECONNRESET', syscall: 'read' }))
-  // The echo has answered by now, so it is the answer's body that breaks off.
+  // The echo has responded by now, so the response's body is aborted.
   await t.rejects(
     answer.then(({ body }) => body.text()),
     { message: 'the client is gone' }
@@ -155,7 +155,7 @@ t.test('a source that fails ends the call, once, and is not sent again', async (
   await t.rejects(mesh.request({ ...put, body: early }), { message: 'never was' })
 })
 
-t.test('a source that fails between two attempts: the next is told', async (t) => {
+t.test('a source that fails between two attempts: the next gets the error', async (t) => {
   const mesh = meshOf(t, [
     service('orders', [(await resetting(t)).url, (await echo(t)).url], {
       retry: { ...retry, backoff: { base: 100, max: 100 } }
@@ -170,7 +170,7 @@ t.test('a source that fails between two attempts: the next is told', async (t) =
   await t.rejects(answer, { message: 'gone meanwhile' })
 })
 
-t.test('abort, and an answer before the body has ended, destroy what is left of it', async (t) => {
+t.test('an abort, and a response before the end of the body, destroy the rest of the body', async (t) => {
   const early = await upstream(t, 'early', (_request, response) => response.writeHead(413).end('too much'))
   const quiet = await upstream(t, 'quiet', () => {})
   const mesh = meshOf(t, [service('orders', [early.url], { retry }), service('quiet', [quiet.url], { retry })])
@@ -192,7 +192,7 @@ t.test('abort, and an answer before the body has ended, destroy what is left of 
   await eventually(() => quiet.sockets.size === 0, 'the connection to be cut')
 })
 
-t.test('no more is read than the service takes', async (t) => {
+t.test('no more is read than the service accepts', async (t) => {
   const stuck = await raw(t, (socket) => socket.pause())
   const mesh = meshOf(t, [service('orders', [stuck.url], { retry })])
   let read = 0
@@ -227,7 +227,7 @@ t.test('the body by itself', async (t) => {
     const kept = new ReplayBody(Readable.from(items.map((item) => Buffer.from(item))), most, pool)
     return { kept, pool }
   }
-  t.test('side by side once it is whole; one reader until then', async (t) => {
+  t.test('concurrent readers once it is complete; one reader until then', async (t) => {
     const { kept, pool } = of(['a', 'b', 'c'])
     const first = kept[Symbol.asyncIterator]()
     t.same((await first.next()).value.toString(), 'a')
@@ -243,7 +243,7 @@ t.test('the body by itself', async (t) => {
     t.strictSame(pool.status(), { bytes: 0 })
     await t.rejects(collect(kept))
   })
-  t.test('over the limit it goes on to the one who reads, and is not replayable', async (t) => {
+  t.test('beyond the limit it continues for its reader, and is not replayable', async (t) => {
     const { kept, pool } = of(['aa', 'bb', 'cc', 'dd'], 3)
     t.ok(kept.replayable)
     t.equal(await collect(kept), 'aabbccdd')
@@ -251,7 +251,7 @@ t.test('the body by itself', async (t) => {
     t.strictSame(pool.status(), { bytes: 0 })
     await t.rejects(collect(kept))
   })
-  t.test('an abandoned reader takes nothing from the next', async (t) => {
+  t.test('an abandoned reader does not consume chunks of the next', async (t) => {
     let give!: (chunk: Buffer) => void
     const chunks = [Promise.resolve(Buffer.from('a')), new Promise<Buffer>((resolve) => (give = resolve))]
     async function* slow() {
@@ -267,7 +267,7 @@ t.test('the body by itself', async (t) => {
     await t.rejects(waiting)
     t.equal(await second, 'atoo large to be kept')
   })
-  t.test('sealed: the reader goes on', async (t) => {
+  t.test('sealed: the reader continues', async (t) => {
     const { kept } = of(['a', 'b'])
     const reader = kept[Symbol.asyncIterator]()
     await reader.next()
@@ -276,7 +276,7 @@ t.test('the body by itself', async (t) => {
     t.same((await reader.next()).value.toString(), 'b')
     t.ok((await reader.next()).done)
   })
-  t.test('thousands of tiny chunks are not kept, nor more than all together may', async (t) => {
+  t.test('thousands of tiny chunks are not buffered, nor more than the total limit', async (t) => {
     const { kept } = of(
       Array.from({ length: 1025 }, () => 'x'),
       10_000

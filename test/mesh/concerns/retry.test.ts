@@ -1,5 +1,5 @@
 // slow: takes about 9 s
-/** Retries: what is sent again, where, how often, and what never is. */
+/** Retries: requests that are sent again, to which instance, how often, and requests that never are. */
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -96,7 +96,7 @@ t.test('a reset: idempotent methods only', async (t) => {
     )
   }
   t.equal(failed, 1)
-  t.equal(good.requests.length, before + 1, 'the failed POST went nowhere else')
+  t.equal(good.requests.length, before + 1, 'the failed POST was not retried')
 })
 
 t.test('a malformed response is a reset', async (t) => {
@@ -125,7 +125,7 @@ t.test('a malformed response is a reset', async (t) => {
   }
 })
 
-t.test('not once a part of the response went to the caller', async (t) => {
+t.test('not once a part of the response has gone to the caller', async (t) => {
   const cut = await raw(t, (socket) =>
     socket.once('data', () => {
       socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart')
@@ -141,7 +141,7 @@ t.test('not once a part of the response went to the caller', async (t) => {
   t.equal(good.requests.length, 0)
 })
 
-t.test('a connection cut under a request counts as sent, whatever the code says', async (t) => {
+t.test('after a connection closes under a request, it counts as sent, for any error code', async (t) => {
   const bad = await raw(t, (socket) => socket.resume())
   const good = await upstream(t, 'good')
   const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: retryOptions })])
@@ -166,7 +166,7 @@ t.test('a connection cut under a request counts as sent, whatever the code says'
   t.equal(good.requests.length, 0)
 })
 
-t.test('statuses: the last answer is passed on whole', async (t) => {
+t.test('statuses: the last response is passed on completely', async (t) => {
   let count = 0
   const busy = await upstream(t, 'busy', (_request, response) => {
     count++
@@ -211,7 +211,7 @@ t.test('conditions are statuses, gateway-error, 5xx', async (t) => {
   }
 })
 
-t.test('an answer thrown away: a small one keeps its connection, a huge or endless one is cut', async (t) => {
+t.test('a discarded response: a small one keeps its connection, a huge or endless one is aborted', async (t) => {
   let connections = 0
   let body = (): string | Readable => 'small'
   const busy = await upstream(t, 'busy', (_request, response) => {
@@ -247,7 +247,7 @@ function* endless() {
   for (;;) yield Buffer.alloc(16 * 1024)
 }
 
-t.test('a caller who paused too early does not stall what is thrown away', async (t) => {
+t.test('a caller that paused early does not stall a discarded response', async (t) => {
   let first = true
   const { url } = await upstream(t, 'busy', (_request, response) => {
     response.statusCode = first ? 503 : 200
@@ -275,7 +275,7 @@ t.test('Retry-After: longer than backoff.max, the response is passed on at once'
   const mesh = meshOf(t, [service('orders', [url], { retry: { ...on503, backoff: { base: 25, max: 250 } } })])
   const { statusCode, headers, body } = await mesh.request(get)
   t.match([statusCode, headers['retry-after'], await body.text()], [503, '2', 'busy'])
-  t.equal(count, 1, 'nobody waits two seconds for another attempt')
+  t.equal(count, 1, 'no wait of two seconds for another attempt')
 })
 
 t.test('Retry-After: binds only the instance that sent it', async (t) => {
@@ -313,16 +313,16 @@ t.test('Retry-After: binds only the instance that sent it', async (t) => {
   t.strictSame(await ask('two'), [200, 'well'])
   t.strictSame(asked, ['busy', 'well'], 'the other one at once')
   t.strictSame(await ask('again'), [200, 'weak'])
-  t.strictSame(asked, ['busy', 'weak', 'weak', 'weak'], 'never again the one that asked for time')
+  t.strictSame(asked, ['busy', 'weak', 'weak', 'weak'], 'not again the instance with Retry-After')
   await t.rejects(ask('failing'), { code: /./ })
   t.strictSame(asked, ['busy', 'cut', 'cut', 'cut'], 'nor after a failure of another kind')
   const started = performance.now()
   t.strictSame(await ask('all'), [200, 'soon'])
-  t.strictSame(asked, ['busy', 'soon', 'soon'], 'where all ask for time, the one that asks for the least')
-  t.ok(performance.now() - started >= 990, 'and not before that')
+  t.strictSame(asked, ['busy', 'soon', 'soon'], 'if all send Retry-After, the one with the shortest')
+  t.ok(performance.now() - started >= 990, 'and not before its time')
 })
 
-t.test('Retry-After: to look for another instance does not take its turn', async (t) => {
+t.test('Retry-After: looking for another instance does not advance the rotation', async (t) => {
   const asked: string[] = []
   const answering = (name: string, status: number) =>
     upstream(t, name, (_request, response) => {
@@ -333,10 +333,10 @@ t.test('Retry-After: to look for another instance does not take its turn', async
   const retry = { ...on503, attempts: 1, backoff: { base: 0, max: 0 } }
   const mesh = meshOf(t, [service('orders', [busy.url, first.url, second.url], { retry })])
   for (let i = 0; i < 4; i++) await (await mesh.request(get)).body.dump()
-  t.strictSame(asked, ['busy', 'a', 'b', 'busy', 'a', 'b'], 'each in its turn, retries included')
+  t.strictSame(asked, ['busy', 'a', 'b', 'busy', 'a', 'b'], 'in rotation, retries included')
 })
 
-t.test('Retry-After: honoured as seconds and as a date, passed on when the call has not that long', async (t) => {
+t.test('Retry-After: honoured as seconds and as a date, passed on if the call ends before', async (t) => {
   let after = ''
   const times: number[] = []
   const { url } = await upstream(t, 'busy', (_request, response) => {
@@ -366,7 +366,7 @@ t.test('Retry-After: honoured as seconds and as a date, passed on when the call 
   }
 })
 
-t.test('Retry-After: what the call has left counts, not its timeout', async (t) => {
+t.test('Retry-After: the remaining time of the call counts, not its timeout', async (t) => {
   let clock = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     clock += 9500
@@ -380,7 +380,7 @@ t.test('Retry-After: what the call has left counts, not its timeout', async (t) 
   t.equal(statusCode, 503)
 })
 
-t.test('the budget bounds what retries add to the traffic of a service that fails for good', async (t) => {
+t.test('the budget bounds the retries to a service that fails permanently', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     count++
@@ -430,7 +430,7 @@ t.test('a failure to connect costs no budget', async (t) => {
   t.ok(all.every((name) => name === 'good'))
 })
 
-t.test('backoff: exponential, bounded, times the drawn number', async (t) => {
+t.test('backoff: exponential, bounded, times the random number', async (t) => {
   const times: number[] = []
   const { url } = await upstream(t, 'busy', (_request, response) => {
     times.push(performance.now())
@@ -448,7 +448,7 @@ t.test('backoff: exponential, bounded, times the drawn number', async (t) => {
   draw = 0
   times.length = 0
   await (await mesh.request({ ...get, mesh: { retry: { ...retry, backoff: { base: 8000, max: 9000 } } } })).body.dump()
-  t.ok(times.at(-1)! - times[0]! < 5000, 'no pause when zero is drawn')
+  t.ok(times.at(-1)! - times[0]! < 5000, 'no pause at a random number of zero')
 })
 
 t.test('deadline and abort during the pause end the call at once', async (t) => {
@@ -468,7 +468,7 @@ t.test('deadline and abort during the pause end the call at once', async (t) => 
   await mesh.close()
 })
 
-t.test('a stream survives a refused connection unread and is sent whole', async (t) => {
+t.test('a stream is unread after a refused connection, and is sent completely', async (t) => {
   const got: Buffer[][] = []
   const good = await upstream(t, 'good', (request, response) => {
     const chunks: Buffer[] = []
@@ -494,7 +494,7 @@ async function* chunksOf(content: Buffer) {
   yield content.subarray(1000)
 }
 
-t.test('a stream that was begun and is not kept is never sent again', async (t) => {
+t.test('a stream that was partly sent and is not buffered is never sent again', async (t) => {
   const good = await upstream(t, 'good')
   const bad = await resetting(t)
   const retry = { ...retryOptions, on: ['reset', 503] as (typeof retryOptions)['on'], maxBody: 0 }
@@ -503,7 +503,7 @@ t.test('a stream that was begun and is not kept is never sent again', async (t) 
   t.equal(good.requests.length, 0)
 })
 
-t.test('an early answer to a stream that nobody has read yet is passed on', async (t) => {
+t.test('an early response to an unread stream is passed on', async (t) => {
   const early = await raw(t, (socket) => {
     socket.write('HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nfull')
   })
@@ -516,13 +516,13 @@ t.test('an early answer to a stream that nobody has read yet is passed on', asyn
   t.equal(good.requests.length, 0)
 })
 
-t.test('an attempt that gets no connection in time does not take the body with it', async (t) => {
+t.test('an attempt that gets no connection in time does not destroy the body', async (t) => {
   const stuck = await connecting(t)
   const good = await upstream(t, 'good', (request, response) => request.pipe(response))
   const retry = { ...retryOptions, on: ['connect-failure', 'gateway-error'] as (typeof retryOptions)['on'] }
   const mesh = meshOf(t, [service('orders', [stuck.url, good.url], { attemptTimeout: 100, retry })])
   const posted = await mesh.request({ ...get, method: 'POST', body: 'in memory' })
-  t.equal(await posted.body.text(), 'in memory', 'nothing was sent, so POST may go elsewhere')
+  t.equal(await posted.body.text(), 'in memory', 'nothing was sent, so POST may be retried')
   await (await mesh.request(get)).body.dump()
   await t.rejects(
     mesh.request({ ...get, method: 'POST', body: Readable.from(['a stream']) }),
@@ -547,7 +547,7 @@ t.test('retries are counted by their reason', async (t) => {
   t.equal(counts['jingwei_mesh_retries_total{orders,connect-failure}'], 1)
 })
 
-t.test('a header of the answer asks for it', async (t) => {
+t.test('a response header requests a retry', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'any', (request, response) => {
     count++
@@ -565,7 +565,7 @@ t.test('a header of the answer asks for it', async (t) => {
   t.equal(count, 4, 'neither another header, nor POST')
 })
 
-t.test('an Idempotency-Key makes any method one that may be sent twice', async (t) => {
+t.test('with an Idempotency-Key, any method may be sent twice', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (request, response) => {
     count++
@@ -579,13 +579,13 @@ t.test('an Idempotency-Key makes any method one that may be sent twice', async (
   }
   t.equal(await post({ 'Idempotency-Key': 'a1' }), 2)
   t.equal(await post(['idempotency-key', 'a1']), 2)
-  t.equal(await post({ 'idempotency-key': '' }), 1, 'an empty one says nothing')
+  t.equal(await post({ 'idempotency-key': '' }), 1, 'an empty one is ignored')
   t.equal(await post({}), 1)
   const ignored = { mesh: { retry: { ...on503, attempts: 1, idempotencyKey: false } } }
   t.equal(await post({ 'idempotency-key': 'a1' }, ignored), 1, 'where the policy does not count it')
 })
 
-t.test('what we refused ourselves is not tried again', async (t) => {
+t.test('refusals of the mesh itself are not retried', async (t) => {
   const everything = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx', 429] as const
   const mesh = meshOf(t, [service('orders', [await refused()], { retry: { ...retryOptions, on: [...everything] } })])
   let code: MeshErrorCode = 'JW_OVERLOADED'
@@ -653,7 +653,7 @@ t.test(
     const overflows = () => counts['jingwei_mesh_retry_overflows_total{orders}'] ?? 0
     const one = ask('/1')
     await eventually(() => held.length === 1, 'the first retry')
-    t.equal(await ask('/2'), 'first', 'its answer is passed on')
+    t.equal(await ask('/2'), 'first', 'its response is passed on')
     t.equal(overflows(), 1)
     t.strictSame(mesh.status()[0]!.concerns.retries, { active: 1, maxRetries: 1 })
     held.pop()!()
@@ -677,14 +677,14 @@ t.test(
   }
 )
 
-t.test('maxRetries: several retries of one call take one place', async (t) => {
+t.test('maxRetries: several retries of one call use one slot', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     response.writeHead(++count < 4 ? 503 : 200).end(`${count}`)
   })
   const circuitBreaker = { maxRetries: 1, mode: 'enforce' } as MeshPolicy['circuitBreaker']
   const config = service('orders', [url], { retry: { ...on503, attempts: 3 } })
-  // Of the circuit breaker, only the cap on retries: the other caps are no concern of this test.
+  // The circuit breaker has its cap on retries only: this test does not concern the other caps.
   const limit = new RetryLimit({ name: 'orders', config: { mesh: { circuitBreaker } } } as Service, deps)
   t.ok(limit.take(null))
   t.notOk(limit.take(null))

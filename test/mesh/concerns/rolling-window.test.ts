@@ -1,22 +1,22 @@
-/** Events older than the window no longer count, whatever the pauses. */
+/** Events older than the window do not count, also after pauses. */
 import t from 'tap'
 import { RollingWindow } from '../../../plugins/mesh/concerns/circuit-breaker/rolling-window.ts'
 
 const counts = ({ total, failed, slow }: RollingWindow) => [total, failed, slow]
 
-t.test('counts fall out a bucket at a time', async (t) => {
+t.test('counts expire a bucket at a time', async (t) => {
   const window = new RollingWindow(1000)
   for (let at = 0; at < 1000; at += 100) window.add(at, true, at >= 500)
   t.strictSame(counts(window), [10, 10, 5])
   window.add(1000, false, false)
-  t.strictSame(counts(window), [10, 9, 5], 'the bucket of 0 to 99 made room')
+  t.strictSame(counts(window), [10, 9, 5], 'the bucket of 0 to 99 was reused')
   window.advance(1350)
   t.strictSame(counts(window), [7, 6, 5])
   window.advance(1899)
   t.strictSame(counts(window), [2, 1, 1])
 })
 
-t.test('a pause as long as the window empties it, also one of many windows', async (t) => {
+t.test('a pause of one window or of many empties it', async (t) => {
   for (const pause of [1000, 1001, 12_345, 1e9]) {
     const window = new RollingWindow(1000)
     window.add(950, true, true)
@@ -27,7 +27,7 @@ t.test('a pause as long as the window empties it, also one of many windows', asy
   }
 })
 
-t.test('it begins late on a clock that does', async (t) => {
+t.test('it works on a clock that starts late', async (t) => {
   const window = new RollingWindow(1000)
   window.add(86_400_000, true, false)
   window.add(86_400_999, true, false)

@@ -1,4 +1,4 @@
-/** Stickiness through the whole gateway: what the edge knows of the caller reaches the balancer, the cookie the client. */
+/** Stickiness through the whole gateway: the caller's data reach the balancer, the cookie reaches the client. */
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import tls from 'node:tls'
@@ -20,7 +20,7 @@ async function gatewayOver(services: RunningService[], balance: object): Promise
   })
 }
 
-t.test('a cookie makes a client come back to the same instance', async (t) => {
+t.test('with the cookie, a client returns to the same instance', async (t) => {
   const services = await three()
   const gateway = await gatewayOver(services, { policy: 'maglev', hashOn: 'cookie:jw', cookieTtl: '1h' })
   t.teardown(async () => {
@@ -77,7 +77,7 @@ t.test('over TLS, to the gateway or to a trusted proxy before it, a sticky cooki
   const untrusting = await startGateway({ ...config(), listen: {} })
   t.teardown(untrusting.close)
   const { headers } = await get(untrusting.port, '/', ['X-Forwarded-Proto: https'])
-  t.notMatch(headers['set-cookie'], 'Secure', 'what strangers say is not believed')
+  t.notMatch(headers['set-cookie'], 'Secure', 'headers of untrusted clients are ignored')
 })
 
 /** The headers of a response, several of one name joined by a line feed. */

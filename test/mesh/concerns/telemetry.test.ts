@@ -56,7 +56,7 @@ t.test('outcomes of attempts', async (t) => {
   }
 })
 
-t.test('a caller who leaves blames no instance, in the queue and in the answer', async (t) => {
+t.test('an abort by the caller counts against no instance, in the queue and in the response', async (t) => {
   const held: ServerResponse[] = []
   const slow = await upstream(t, 'slow', (_request, response) => held.push(response))
   const { meter, counts } = meterStub()
@@ -122,7 +122,7 @@ t.test('an upgrade is a success, timed to the switch', async (t) => {
   t.equal(observed['jingwei_mesh_request_duration_seconds{orders}']?.length, 1)
 })
 
-t.test('gauges say how the services stand', async (t) => {
+t.test('gauges show the state of the services', async (t) => {
   const { url } = await silent(t)
   const { meter, gauges } = meterStub()
   let clock = 0
@@ -148,7 +148,7 @@ t.test('gauges say how the services stand', async (t) => {
   recorder.controller.abort(new Error('seen'))
 })
 
-t.test('without a meter nothing of it is in the chain', async (t) => {
+t.test('without a meter, telemetry is not in the chain', async (t) => {
   const config = service('orders', ['http://127.0.0.1:1'])
   t.notOk(
     meshOf(t, [config])

@@ -1,5 +1,5 @@
 // slow: takes about 8 s
-/** Timeouts, aborts and the counts that must come out even whenever they strike. */
+/** Timeouts, aborts, and counts in flight that return to zero at any of them. */
 import type { ServerResponse } from 'node:http'
 import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -39,7 +39,7 @@ t.test('an attemptTimeout that is unset follows the timeout of the call', async 
     code: 'JW_CALL_TIMEOUT'
   })
   t.equal(hanging.count(), 1)
-  t.equal(mesh.status()[1]!.instances[0]!.available, false, 'the instance is to blame')
+  t.equal(mesh.status()[1]!.instances[0]!.available, false, 'it counts against the instance')
   t.notOk(mesh.describe('slow').includes('attempt-timeout'))
 })
 
@@ -76,7 +76,7 @@ t.test('deadline: over all attempts and pauses', async (t) => {
   await eventually(() => slow.sockets.size === 0, 'connections to close')
 })
 
-t.test('deadline: a body that is sent again does not begin it anew', async (t) => {
+t.test('deadline: a replayed body does not restart it', async (t) => {
   const slow = await silent(t)
   const retry = { ...retryOptions, attempts: 10, on: ['5xx'] as (typeof retryOptions)['on'], budget: 1 }
   const mesh = meshOf(t, [service('orders', [slow.url], { attemptTimeout: 100, timeout: 250, retry })])
@@ -87,7 +87,7 @@ t.test('deadline: a body that is sent again does not begin it anew', async (t) =
   }
 })
 
-t.test('a long upload is not taken for a slow answer, nor a caller who stalls for a slow service', async (t) => {
+t.test('a long upload does not count as a slow response, nor a stalled caller as a slow service', async (t) => {
   const { url } = await upstream(t, 'upload', (request, response) => {
     let size = 0
     request.on('data', (chunk: Buffer) => {
@@ -118,7 +118,7 @@ t.test('a long upload is not taken for a slow answer, nor a caller who stalls fo
   }
 })
 
-t.test('a caller who stalls for longer than the idle timeout is not waited for, and nobody is to blame', async (t) => {
+t.test('a caller that stalls for longer than the idle timeout is aborted; no instance is blamed', async (t) => {
   const { url } = await silent(t)
   const outlierDetection = outlierOptions({ consecutive5xx: 1, consecutiveGatewayFailures: 1 })
   const policy = { attemptTimeout: 50, timeout: 80, outlierDetection }
@@ -146,7 +146,7 @@ t.test('a caller who stalls for longer than the idle timeout is not waited for, 
   await t.rejects(call, { message: 'left' })
 })
 
-t.test('from the end of a body on, and while the service takes no more of it, the clock runs', async (t) => {
+t.test('the timeout runs from the end of the body, and while the service does not read it', async (t) => {
   const { url } = await silent(t)
   const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 150 })])
   const body = new PassThrough()
@@ -157,7 +157,7 @@ t.test('from the end of a body on, and while the service takes no more of it, th
   const from = performance.now()
   body.end()
   await t.rejects(answer, { code: 'JW_ATTEMPT_TIMEOUT' })
-  t.ok(performance.now() - from >= 140, 'all of it after the end')
+  t.ok(performance.now() - from >= 140, 'the whole timeout after the end')
 
   const deaf = await raw(t, (socket) => socket.pause())
   const stuck = meshOf(t, [service('orders', [deaf.url], { attemptTimeout: 150 })])
@@ -170,7 +170,7 @@ t.test('from the end of a body on, and while the service takes no more of it, th
   t.strictSame(active(stuck), [0])
 })
 
-t.test('neither cuts a body once the headers are there', async (t) => {
+t.test('neither aborts a body once the headers have arrived', async (t) => {
   const { url } = await upstream(t, 'stream', async (_request, response) => {
     for (let i = 0; i < 6; i++) {
       response.write(`${i}`)
@@ -182,7 +182,7 @@ t.test('neither cuts a body once the headers are there', async (t) => {
   t.equal(await (await mesh.request(get)).body.text(), '012345')
 })
 
-t.test('informational answers do not stop the clock', async (t) => {
+t.test('informational responses do not stop the timeout', async (t) => {
   const { url } = await raw(t, (socket) => socket.once('data', () => socket.write('HTTP/1.1 103 Early Hints\r\n\r\n')))
   const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 80 })])
   await t.rejects(mesh.request(get), { code: 'JW_ATTEMPT_TIMEOUT' })
@@ -230,7 +230,7 @@ t.test('abort: before the start, in the queue, waiting, in the body', async (t) 
   mesh.dispatch({ ...get, origin: 'http://stuck.mesh' }, queued)
   t.strictSame(active(mesh), [1, 0])
   queued.controller.abort(left)
-  t.strictSame(queued.events, ['start', 'error'], 'heard at once')
+  t.strictSame(queued.events, ['start', 'error'], 'reported at once')
   queued.controller.abort(left)
   queued.controller.pause()
   queued.controller.resume()
@@ -258,7 +258,7 @@ t.test('abort: before the start, in the queue, waiting, in the body', async (t) 
   await eventually(() => slow.sockets.size === 0, 'the upstream to see it')
 })
 
-t.test('an upgraded connection is load until it closes, and no call in flight', async (t) => {
+t.test('an upgraded connection counts as load until it closes, not as a call in flight', async (t) => {
   const { url, server } = await upstream(t, 'upgrades')
   server.on('upgrade', (_request, socket) => {
     socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n')
@@ -267,7 +267,7 @@ t.test('an upgraded connection is load until it closes, and no call in flight', 
   const mesh = meshOf(t, [service('orders', [url], { timeout: 100, attemptTimeout: 100, idleTimeout: 100 })])
   const { socket } = await upgrade(origin, { dispatcher: mesh, protocol: 'echo' })
   await sleep(300)
-  t.notOk(socket.destroyed, 'no timeout concerns it')
+  t.notOk(socket.destroyed, 'no timeout applies to it')
   t.strictSame(active(mesh), [1])
   await mesh.close()
   t.notOk(socket.destroyed, 'nor does close()')
@@ -289,7 +289,7 @@ t.test('timers are cleared with the call', async (t) => {
   await eventually(() => slow.count() === 1, 'the request')
   recorder.controller.abort(new Error('left'))
   await mesh.destroy()
-  // undici's own clock, shared by all its clients, stops by itself.
+  // undici's clock, which all its clients share, stops by itself.
   await eventually(() => timers() <= before, 'all timers to be cleared')
   t.pass()
 })

@@ -1,4 +1,4 @@
-/** Collapsing, fallbacks, retries, hedges and kept bodies together, under whatever services and callers may do. */
+/** Collapsing, fallbacks, retries, hedges and replayable bodies together, with arbitrary services and callers. */
 import type { ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -25,7 +25,7 @@ const policy: Partial<MeshPolicy> = {
   ]
 }
 
-t.test('each caller hears one end, and nothing is left', async (t) => {
+t.test('each caller gets one end, and no state is left', async (t) => {
   const random = seeded(7)
   const sizes = [0, 10, 20_000, 200_000]
   function misbehave(response: ServerResponse, echo: string): void {
