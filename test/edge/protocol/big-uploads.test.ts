@@ -1,5 +1,5 @@
 // slow: takes about 8 s
-/** Every byte of large request bodies, whose memory is freed as they go. */
+/** Every byte of large request bodies, whose memory is freed after sending. */
 import type { Hash } from 'node:crypto'
 import { createCipheriv, createHash } from 'node:crypto'
 import http from 'node:http'
@@ -13,7 +13,7 @@ import t from 'tap'
 import { startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-/** More than the kernel takes for a service that does not read. */
+/** More than the kernel buffers for a service that does not read. */
 const size = 16 * 1024 * 1024 + 17
 /** No two parts are alike. */
 const body = createCipheriv('aes-128-ctr', 'a key of 16 byte', 'and a vector too').update(Buffer.alloc(size))
@@ -28,7 +28,7 @@ interface Wanted {
   before?: (server: FastifyInstance) => void
 }
 
-/** A gateway before a service, fast or slow, that answers with the digest of what it got; `copies` came to its shadow. */
+/** A gateway and a service, fast or slow, that responds with the body's digest; `copies`: those of its shadow. */
 async function serving(t: Test, { slow = false, config = {}, listen = {}, before }: Wanted = {}) {
   const copies: string[] = []
   const service = await startService(async (request, response) => {
@@ -57,7 +57,7 @@ async function serving(t: Test, { slow = false, config = {}, listen = {}, before
   return { port: gateway.port, copies }
 }
 
-/** In parts of odd sizes, as fast as they are taken. */
+/** Chunks of odd sizes, as fast as they are read. */
 async function send(request: NodeJS.WritableStream): Promise<void> {
   for (let at = 0; at < size; at += 100_003) {
     if (request.write(body.subarray(at, at + 100_003))) continue
@@ -78,10 +78,10 @@ async function upload(port: number, method: string, sized: boolean, client: type
   return text
 }
 
-// Uploads that can be repeated (PUT) and not (POST), each with a length and in chunks.
+// Replayable uploads (PUT) and others (POST), each with a length and chunked.
 const kinds = [['POST', true], ['POST', false], ['PUT', true], ['PUT', false]] as const // biome-ignore format: short
 
-t.test('services fast and slow, uploads beside each other', async (t) => {
+t.test('fast and slow services, concurrent uploads', async (t) => {
   for (const slow of [false, true]) {
     for (const config of [{}, { edge: { bodyLimit: '1gb' } }]) {
       const { port } = await serving(t, { slow, config })
@@ -108,7 +108,7 @@ t.test('over TLS, and in HTTP/2', async (t) => {
   t.strictSame(got, kinds.map(() => digest)) // biome-ignore format: short
 })
 
-t.test('whoever else keeps what comes keeps it whole: a mirror, a plugin', async (t) => {
+t.test('a mirror and a plugin that keep chunks have them unchanged', async (t) => {
   const mesh = { mirror: { service: 'shadow', maxBody: '32mb' } }
   const mirrored = await serving(t, { config: { mesh } })
   for (const [method, sized] of kinds) t.equal(await upload(mirrored.port, method, sized), digest)

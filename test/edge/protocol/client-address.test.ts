@@ -1,4 +1,4 @@
-// A client has one address, however the proxies before the gateway write it.
+// A client has one address, in any notation of the proxies in front of the gateway.
 import net from 'node:net'
 import t from 'tap'
 import { canonicalAddress } from '../../../plugins/edge/protocol/client-address.ts'
@@ -28,7 +28,7 @@ t.test('spellings', async (t) => {
   }
 })
 
-t.test('one address for the limit, the log and the hash; the service gets the header as it came', async (t) => {
+t.test('one address for the limit, the log and the hash; the service gets the original header', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const trustProxy = ['127.0.0.1', '10.0.0.0/8']
@@ -64,7 +64,7 @@ t.test('one address for the limit, the log and the hash; the service gets the he
   t.equal(hosts.size, 1)
 })
 
-t.test('a peer that is not trusted names nobody', async (t) => {
+t.test('an untrusted peer cannot name a client address', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const { port } = await gatewayBefore(t, service.url, { edge: { rateLimit: { max: 1, window: '1m' } } })

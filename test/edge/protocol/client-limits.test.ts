@@ -1,4 +1,4 @@
-// Limits of one client, and that other clients do not notice them.
+// Limits of one client, without an effect on other clients.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import net from 'node:net'
@@ -83,7 +83,7 @@ t.test('addresses of one IPv6 network are one client', async (t) => {
   }
 })
 
-t.test('requests that are refused, fail or lose their client are not in flight any more', async (t) => {
+t.test('requests that are refused, fail or whose client leaves are no longer in flight', async (t) => {
   const { port, held } = await limited(t, { requests: 1 })
   for (const target of ['/', '/%2e%2e/x', '/nowhere/../x']) t.not((await get(port, target)).status, 429)
   const socket = net.connect(port, '127.0.0.1')
@@ -121,7 +121,7 @@ t.test('WebSockets: 429 for more, until one is closed', async (t) => {
   const [first] = [await open(port), await open(port)]
   await t.rejects(open(port), /HTTP\/1\.1 429 [\s\S]*retry-after: 10/i)
   t.equal(await metric('jingwei_edge_client_limited_total{limit="websockets"}'), '1')
-  t.equal((await get(port, '/')).status, 200, 'they are no requests in flight')
+  t.equal((await get(port, '/')).status, 200, 'they do not count as requests in flight')
   first!.peer.socket.destroy()
   for (;;) {
     const opened = await open(port).catch(() => null)

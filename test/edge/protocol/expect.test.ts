@@ -41,7 +41,7 @@ async function echoing(t: Test, listen: object = {}) {
   return gateway
 }
 
-t.test('what is refused gets its status alone, and the connection is closed', async (t) => {
+t.test('a refused request gets its status without 100 Continue, and the connection is closed', async (t) => {
   const { port, log } = await echoing(t)
   const length = 'Content-Length: 3'
   const first = connect(port, head('/scarce', length))
@@ -71,7 +71,7 @@ t.test('what is refused gets its status alone, and the connection is closed', as
   await eventually(() => log.filter(({ msg }) => msg === 'request').length === 11)
 })
 
-t.test('what follows a refusal is a body that nobody asked for, never the next request', async (t) => {
+t.test('bytes after a refusal are an unsolicited body, never the next request', async (t) => {
   const { port } = await echoing(t)
   const smuggled = 'GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n'
   for (const target of ['/closed', '/nowhere']) {
@@ -80,7 +80,7 @@ t.test('what follows a refusal is a body that nobody asked for, never the next r
   }
 })
 
-t.test('what is accepted gets 100 Continue when the service is there to take the body', async (t) => {
+t.test('an accepted request gets 100 Continue when the service is ready for the body', async (t) => {
   const { port } = await echoing(t)
   for (const [framing, body] of [
     ['Content-Length: 3', 'abc'],
@@ -89,7 +89,7 @@ t.test('what is accepted gets 100 Continue when the service is there to take the
     const client = connect(port, head('/open', framing))
     t.equal(await client.until('\r\n\r\n'), goOn)
     await sleep(50)
-    t.equal(client.received(), goOn, 'the answer waits for the body')
+    t.equal(client.received(), goOn, 'the response waits for the body')
     client.send(body)
     const text = await client.until('"body":"abc"')
     t.match(text.slice(goOn.length), /^HTTP\/1\.1 200 OK/)
@@ -100,7 +100,7 @@ t.test('what is accepted gets 100 Continue when the service is there to take the
   }
 })
 
-t.test('the body is not asked for before the request is on its way', async (t) => {
+t.test('100 Continue is not sent before the request is sent to the service', async (t) => {
   const service = await startRawService((socket) => {
     socket.on('data', (chunk: Buffer) => {
       if (chunk.toString().endsWith('abc')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
@@ -127,7 +127,7 @@ t.test('the body is not asked for before the request is on its way', async (t) =
   client.socket.destroy()
 })
 
-t.test('a body that comes unasked needs no asking', async (t) => {
+t.test('a body that arrives before 100 Continue does not need one', async (t) => {
   const { port } = await echoing(t)
   const { text } = await connect(port, `${head('/open', 'Content-Length: 3', 'Connection: close')}abc`).closed
   t.match(text.replace(goOn, ''), /^HTTP\/1\.1 200 OK[\s\S]+"body":"abc"/)
@@ -149,7 +149,7 @@ t.test('a body that is sent at once leaves the connection open for the next requ
   }
 })
 
-t.test('nobody asks HTTP/1.0, nor for a body that there is not', async (t) => {
+t.test('no 100 Continue to HTTP/1.0, nor without a body', async (t) => {
   const { port } = await echoing(t)
   const old = connect(port, `${head('/open', 'Content-Length: 3').replace('HTTP/1.1', 'HTTP/1.0')}abc`)
   t.match((await old.closed).text, /^HTTP\/1\.1 200 OK/)
@@ -157,7 +157,7 @@ t.test('nobody asks HTTP/1.0, nor for a body that there is not', async (t) => {
   t.match((await empty.closed).text, /^HTTP\/1\.1 200 OK/)
 })
 
-t.test('a service that answers before it has read the body', async (t) => {
+t.test('a service that responds before it has read the body', async (t) => {
   const service = await startRawService((socket) => {
     socket.once('data', () => socket.end('HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno'))
   })
@@ -178,7 +178,7 @@ t.test('another expectation is 417', async (t) => {
   }
 })
 
-t.test('a server of your own: its routes are asked to go on when they read, its own listener stays', async (t) => {
+t.test('a server of the user: its routes get 100 Continue when they read, its own listener stays', async (t) => {
   const echo = await startService((request, response) => void request.resume().on('end', () => response.end('ok')))
   t.teardown(echo.close)
   for (const own of [false, true]) {

@@ -18,7 +18,7 @@ async function echoing(t: Test, config: object = {}, route: object = {}, options
   return before(t, echo.url, config, route, options)
 }
 
-/** A gateway in front of a service that answers with these bytes. */
+/** A gateway in front of a service that responds with these bytes. */
 async function saying(t: Test, response: string, options: GatewayOptions = {}) {
   const service = await startRawService(answering(response))
   t.teardown(service.close)
@@ -58,7 +58,7 @@ t.test('to the service: end-to-end headers as they are, none of the hop', async 
   t.match((await ask(port, '/', ['Via: 1.0 fred'])).headers.via, /^1\.0 fred, 1\.1 jingwei-[0-9a-f]{8}$/)
 })
 
-t.test('a request that comes back is refused with 508', async (t) => {
+t.test('a looping request is refused with 508', async (t) => {
   const gateway = await startGateway({
     services: { self: { instances: ['http://127.0.0.1:1'] }, echo: { instances: ['http://127.0.0.1:1'] } },
     routes: [{ name: 'all', match: { path: '/' }, service: 'self' }]
@@ -77,12 +77,12 @@ t.test('a request that comes back is refused with 508', async (t) => {
   const again = await before(t, back.url)
   const { status, headers, body } = await get(again.port, '/')
   t.equal(status, 508)
-  t.notOk('proxy-status' in headers, 'to the gateway, the one behind it is a service, which has no say in its name')
+  t.notOk('proxy-status' in headers, 'the gateway behind it is a service, which cannot set reserved headers')
   t.match(body, /JW_LOOP_DETECTED/)
   t.not((await get(looping.port, '/')).status, 508, 'another gateway on the way is no loop')
 })
 
-t.test('forwarding headers of strangers are replaced, in every spelling', async (t) => {
+t.test('forwarding headers of untrusted peers are replaced, in every spelling', async (t) => {
   const { port } = await echoing(t, { edge: { requestId: { trustClient: false } } })
   const { headers } = await ask(port, '/', [
     'Host: Shop.example.com:81',
@@ -129,7 +129,7 @@ const sent = [
 const told = ({ headers }: Seen) =>
   Object.fromEntries(Object.entries(headers).filter(([name]) => /forwarded|real|url|jingwei/.test(name)))
 
-t.test('of a trusted peer, For, Proto, Host and Port are believed', async (t) => {
+t.test('For, Proto, Host and Port of a trusted peer are used', async (t) => {
   const { port } = await echoing(t, { listen: { trustProxy: ['127.0.0.0/8', '::1'] } })
   t.strictSame(
     told(await ask(port, '/', sent)),
@@ -149,7 +149,7 @@ t.test('of a trusted peer, For, Proto, Host and Port are believed', async (t) =>
   })
 })
 
-t.test('of a trusted peer, what the configuration says is believed, and nothing else', async (t) => {
+t.test('of a trusted peer, only the configured headers are used', async (t) => {
   const trustProxy = ['127.0.0.1']
   const names = [...new Set(sent.map((line) => line.split(':')[0]!.toLowerCase()))]
   for (const name of names) {
@@ -170,7 +170,7 @@ t.test('of a trusted peer, what the configuration says is believed, and nothing 
   }
 })
 
-t.test('what Fastify tells plugins of the client goes by the same list', async (t) => {
+t.test('Fastify’s properties of the client follow the same list', async (t) => {
   const seen: string[] = []
   const watch = (server: FastifyInstance) =>
     void server.addHook('preHandler', async ({ ip, host, protocol }) => {
@@ -184,13 +184,13 @@ t.test('what Fastify tells plugins of the client goes by the same list', async (
   t.strictSame(seen, ['7.7.7.7 shop.example.com https', '7.7.7.7 h http', '127.0.0.1 h http', '127.0.0.1 h http'])
 })
 
-t.test('fault headers of a trusted peer are believed where a fault asks for them', async (t) => {
+t.test('fault headers of a trusted peer are used if a fault enables them', async (t) => {
   const listen = { trustProxy: ['127.0.0.1'] }
   const { port } = await echoing(t, { listen, mesh: { fault: { header: true } } })
   t.match(told(await ask(port, '/', sent)), { 'x-jingwei-fault-delay': '1', 'x-original-url': undefined })
 })
 
-t.test('from the service: all that is end to end, in order, in its bytes', async (t) => {
+t.test('from the service: all end-to-end headers, in order, byte for byte', async (t) => {
   const { port } = await saying(
     t,
     'HTTP/1.1 299 All Fine\r\nX-One: 1\r\nset-cookie: a=1\r\nX-Many: a\r\nSet-Cookie: b=2\r\nX-Many: b\r\n' +
@@ -209,7 +209,7 @@ t.test('from the service: all that is end to end, in order, in its bytes', async
   for (const name of ['keep-alive', 'proxy-authenticate', 'x-hop', 'x-hop-too']) t.notOk(name in headers, name)
 })
 
-t.test('what the edge sets on the reply wins; Vary and Set-Cookie are merged', async (t) => {
+t.test('headers that the edge sets on the reply win; Vary and Set-Cookie are merged', async (t) => {
   const { port } = await saying(
     t,
     'HTTP/1.1 200 OK\r\nX-Stamp: theirs\r\nVary: accept\r\nSet-Cookie: a=1\r\nX-Request-Id: theirs\r\n' +
@@ -241,5 +241,5 @@ t.test('a response that cannot be written is a 502, never silence', async (t) =>
     t.match(JSON.parse(body), { statusCode: 502, error: 'Bad Gateway', requestId: headers['x-request-id'] })
   }
   const odd = await saying(t, 'HTTP/1.1 200 caf\xc3\xa9 \xe2\x82\xac\r\nContent-Length: 2\r\n\r\nok')
-  t.match(await get(odd.port, '/'), { status: 200, body: 'ok' }, 'an odd reason phrase is nothing to fail for')
+  t.match(await get(odd.port, '/'), { status: 200, body: 'ok' }, 'an unusual reason phrase is not an error')
 })

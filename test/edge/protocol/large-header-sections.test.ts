@@ -1,4 +1,4 @@
-/** Header sections beyond 16 KB, both ways, up to the limits that are configured: over HTTP/1.1, TLS and HTTP/2. */
+/** Header sections beyond 16 KB, both ways, up to the configured limits: over HTTP/1.1, TLS and HTTP/2. */
 import { once } from 'node:events'
 import http from 'node:http'
 import type { ClientHttp2Session, IncomingHttpHeaders } from 'node:http2'
@@ -13,7 +13,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 
 const cookies = (count: number) => Array.from({ length: count }, (_, i) => `c${i}=${'v'.repeat(190)}`)
 
-/** Answers `/N` with N cookies of 200 bytes each, and a body that says how many bytes of `x-large-N` came. */
+/** Responds to `/N` with N cookies of 200 bytes each; the body is the number of bytes received in `x-large-N`. */
 async function cookieService(t: Test) {
   const { url } = await raw(t, (socket) => {
     let text = ''

@@ -1,4 +1,4 @@
-/** A TLS handshake that the client completes only after its time: nothing is written to a connection without keys. */
+/** A TLS handshake that the client completes after the timeout: nothing is written to a connection without keys. */
 import http2 from 'node:http2'
 import net from 'node:net'
 import tls from 'node:tls'
@@ -8,7 +8,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { gatewayBefore, startEcho, startRawService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-/** Forwards a connection; what the client sends after its ClientHello waits until `release`. */
+/** Forwards a connection; bytes of the client after its ClientHello wait until `release`. */
 async function holding(t: Test, port: number) {
   let release = () => {}
   const proxy = await startRawService((client) => {
@@ -35,7 +35,7 @@ async function holding(t: Test, port: number) {
 }
 
 for (const protocol of ['h2', 'http/1.1']) {
-  t.test(`${protocol}: the connection is closed, and the gateway serves on`, async (t) => {
+  t.test(`${protocol}: the connection is closed, and the gateway continues to serve`, async (t) => {
     const echo = await startEcho()
     t.teardown(echo.close)
     const listen = { tls: selfSigned(t), http2: true, timeouts: { headers: '300ms' } }

@@ -71,7 +71,7 @@ const ask = (client: ClientHttp2Session, headers: OutgoingHttpHeaders, body?: st
   return collect(stream)
 }
 
-t.test('TLS: https says so to the service', async (t) => {
+t.test('TLS: the service gets X-Forwarded-Proto: https', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await listening(t, echo.url, { tls: { cert, key } })
@@ -133,7 +133,7 @@ t.test('HTTP/2 and HTTP/1.1 on one port, by ALPN', async (t) => {
     'x-forwarded-host': `localhost:${port}`,
     'x-forwarded-port': String(port)
   })
-  t.equal(seen.rawHeaders.filter((name) => name === 'cookie').length, 1, 'HTTP/1.1 has one field for all cookies')
+  t.equal(seen.rawHeaders.filter((name) => name === 'cookie').length, 1, 'HTTP/1.1 has one Cookie field')
   t.notOk(Object.keys(seen.headers).some((name) => name.startsWith(':')))
   t.equal(seen.headers['transfer-encoding'], undefined, 'no body where there was none')
   const posted = JSON.parse((await ask(client, { ':path': '/', ':method': 'POST' }, 'hello')).body) as Seen
@@ -166,7 +166,7 @@ t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway'
     const gateway = await listening(t, broken.url, { tls: { cert, key }, http2: true })
     const cut = await ask(session(t, gateway.port), { ':path': '/' })
     t.equal(cut.body, 'part')
-    t.equal(cut.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'not taken for a whole answer')
+    t.equal(cut.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'not taken for a complete response')
   }
   const nobody = await startRawService(() => {})
   await nobody.close()
@@ -174,7 +174,7 @@ t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway'
   t.match(await ask(session(t, gone.port), { ':path': '/' }), { status: 502, headers: { 'proxy-status': /refused/ } })
 })
 
-t.test('HTTP/2: every informational response goes on', async (t) => {
+t.test('HTTP/2: every informational response is forwarded', async (t) => {
   const service = await startRawService(
     answering(
       'HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nLink: </b.css>\r\n\r\n' +
@@ -231,7 +231,7 @@ t.test('HTTP/2: a stream that the client resets cancels the exchange and is logg
   }
 })
 
-t.test('HTTP/2: the limits of body and head hold, and a silent body ends', async (t) => {
+t.test('HTTP/2: the limits of body and header section apply, and a silent body times out', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const listen = { tls: { cert, key }, http2: true, limits: { headers: '2kb' }, timeouts: { bodyIdle: '100ms' } }
@@ -251,7 +251,7 @@ t.test('HTTP/2: the limits of body and head hold, and a silent body ends', async
   t.equal(head.status, 431)
 })
 
-t.test('HTTP/2: a body is asked for when it is wanted', async (t) => {
+t.test('HTTP/2: 100 Continue is sent when the body is wanted', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await listening(t, echo.url, { tls: { cert, key }, http2: true }, {}, { bodyLimit: '1kb' })
@@ -274,7 +274,7 @@ t.test('HTTP/2: a body is asked for when it is wanted', async (t) => {
   t.notOk(asked)
   const odd = client.request({ ...expecting, expect: 'nonsense' }, { endStream: true })
   t.equal((await collect(odd)).status, 417)
-  t.equal((await ask(client, { ':path': '/' })).status, 200, 'the session goes on')
+  t.equal((await ask(client, { ':path': '/' })).status, 200, 'the session stays open')
 })
 
 t.test('no more connections than allowed', async (t) => {
@@ -294,7 +294,7 @@ t.test('no more connections than allowed', async (t) => {
   held[1]?.socket.destroy()
 })
 
-t.test('idle connections end, and a head that comes too slowly is 408', async (t) => {
+t.test('idle connections are closed, and a header section that arrives too slowly is 408', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await listening(t, echo.url, { timeouts: { headers: '200ms', keepAlive: '100ms' } })
@@ -308,7 +308,7 @@ t.test('idle connections end, and a head that comes too slowly is 408', async (t
   t.equal(parse(text).status, 408)
 })
 
-t.test('the same over TLS with HTTP/2 on', async (t) => {
+t.test('as above, over TLS with HTTP/2 on', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const timeouts = { headers: '200ms', keepAlive: '100ms' }
@@ -328,7 +328,7 @@ t.test('the same over TLS with HTTP/2 on', async (t) => {
   t.pass('an idle session ends')
 })
 
-t.test('over TLS: a handshake or a head that is never whole ends, whatever else comes', async (t) => {
+t.test('over TLS: an incomplete handshake or header section times out, for any other bytes', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const timeouts = { headers: '300ms', keepAlive: '300ms' }
@@ -341,14 +341,14 @@ t.test('over TLS: a handshake or a head that is never whole ends, whatever else 
 
   const settings = Buffer.from('000000040000000000', 'hex')
   const ping = Buffer.from('0000080600000000000000000000000000', 'hex')
-  // HEADERS without END_HEADERS, of which the first field has come
+  // HEADERS without END_HEADERS, with the first field
   const half = Buffer.from('0000010101000000' + '0182', 'hex')
   for (const first of [[], [settings], [settings, half]]) {
     const client = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['h2'] })
     client.on('error', () => {}).resume()
     await once(client, 'secureConnect')
     client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), ...first]))
-    // A ping within a head would be an error.
+    // A PING within a header block would be an error.
     const drip = setInterval(() => first.length < 2 && client.writable && client.write(ping), 50)
     await once(client, 'close')
     clearInterval(drip)
@@ -356,7 +356,7 @@ t.test('over TLS: a handshake or a head that is never whole ends, whatever else 
   t.pass('all are closed')
 })
 
-t.test('HTTP/2: an open stream, however silent, keeps its connection, and the next one is taken', async (t) => {
+t.test('HTTP/2: a silent open stream keeps its connection, and the next stream is served', async (t) => {
   const service = await startService((_request, response) => {
     response.write('begun')
     setTimeout(() => response.end('ended'), 1000)
@@ -369,7 +369,7 @@ t.test('HTTP/2: an open stream, however silent, keeps its connection, and the ne
   t.equal((await ask(client, { ':path': '/' })).body, 'begunended')
 })
 
-t.test('HTTP/2: a connection that takes nothing at all ends', async (t) => {
+t.test('HTTP/2: a connection that reads nothing at all is closed', async (t) => {
   const service = await startService((_request, response) => response.end(Buffer.alloc(32 * 1024 * 1024)))
   t.teardown(service.close)
   const timeouts = { headers: '300ms', keepAlive: '300ms', sendIdle: '100ms' }
@@ -390,7 +390,7 @@ t.test('HTTP/2: a connection that takes nothing at all ends', async (t) => {
   t.pass('closed')
 })
 
-t.test('HTTP/2: hints without end do not pile up for a client that does not read', async (t) => {
+t.test('HTTP/2: endless early hints are not queued for a client that does not read', async (t) => {
   const { promise: all, resolve: sent } = Promise.withResolvers<void>()
   const service = await startRawService((socket) => {
     socket.once('data', async () => {

@@ -1,4 +1,4 @@
-// A service cannot speak in the gateway's name.
+// A service cannot send headers that are reserved for the gateway.
 import t from 'tap'
 import { answering, connect, gatewayBefore, get, startRawService } from '../../helpers/gateway.ts'
 
@@ -13,7 +13,7 @@ const said = [
 ]
 const response = `HTTP/1.1 200 OK\r\n${said.join('\r\n')}\r\nContent-Length: 2\r\n\r\nok`
 
-t.test('its headers under the name of the gateway stay behind', async (t) => {
+t.test('response headers that the gateway sets itself are removed', async (t) => {
   const service = await startRawService(answering(response))
   t.teardown(service.close)
   const { port } = await gatewayBefore(t, service.url, { edge: { rateLimit: { max: 5, window: '1m' } } })
@@ -24,7 +24,7 @@ t.test('its headers under the name of the gateway stay behind', async (t) => {
   }
 })
 
-t.test('what it says for itself goes on', async (t) => {
+t.test('the same headers are forwarded if the gateway does not set them', async (t) => {
   const own = 'HTTP/1.1 200 OK\r\nProxy-Status: cdn; error=x\r\nRateLimit-Limit: 7\r\nContent-Length: 2\r\n\r\nok'
   const service = await startRawService(answering(own))
   t.teardown(service.close)
@@ -32,7 +32,7 @@ t.test('what it says for itself goes on', async (t) => {
   t.match((await get(port, '/')).headers, { 'proxy-status': 'cdn; error=x', 'ratelimit-limit': '7' })
 })
 
-t.test('nor in a trailer section', async (t) => {
+t.test('reserved fields are removed from a trailer section, too', async (t) => {
   const service = await startRawService(
     answering(
       'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Jingwei-Fallback: stale\r\nX-Sum: 7\r\n\r\n'

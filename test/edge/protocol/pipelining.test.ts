@@ -1,5 +1,5 @@
 // slow: takes about 5 s
-// Requests that come before the answer to an earlier one wait for their turn.
+// Pipelined requests wait for the response to the earlier one.
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
@@ -9,7 +9,7 @@ import { connect, gatewayBefore, startGateway, startRawService, startService } f
 
 const slowMs = 150
 
-/** Answers `/slow` late, and every other path at once with these bytes, a pause at each `|`. */
+/** Responds to `/slow` late, and to other paths at once with these bytes, with a pause at each `|`. */
 async function answering(t: Test, answer: string): Promise<number> {
   const service = await startRawService((socket: Socket) => {
     socket.on('data', async (chunk: Buffer) => {
@@ -30,20 +30,20 @@ const get = (path: string, ...lines: string[]) =>
   `GET ${path} HTTP/1.1\r\n${['Host: h', ...lines].map((line) => `${line}\r\n`).join('')}\r\n`
 const first = /^HTTP\/1\.1 200 OK\r\n[\s\S]+?\r\n\r\nslow/
 
-t.test('an answer that breaks before its turn breaks the connection in its turn', async (t) => {
+t.test('a response that fails while queued breaks the connection when it is its turn', async (t) => {
   for (const answer of [
     'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart|',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n|'
   ]) {
     const port = await answering(t, answer)
     const { text } = await connect(port, get('/slow') + get('/fast')).closed
-    t.match(text, first, 'what came before is whole')
+    t.match(text, first, 'earlier responses are complete')
     t.notMatch(text, /\r\n0\r\n/)
     t.notMatch(text, /part[\s\S]*HTTP/)
   }
 })
 
-t.test('1xx answers come before the head that they belong to', async (t) => {
+t.test('1xx responses precede the header section of their final response', async (t) => {
   const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab|cd'
   const early = await answering(t, `HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${ok}`)
   const hinted = await connect(early, get('/slow') + get('/fast', 'Connection: close')).closed
@@ -55,14 +55,14 @@ t.test('1xx answers come before the head that they belong to', async (t) => {
   t.match(text, /slow(HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 200 OK\r\n[\s\S]+\r\n\r\nabcd$/)
 })
 
-t.test('CONNECT is not answered in the place of an earlier request, nor after a last answer', async (t) => {
+t.test('CONNECT gets no response before that of an earlier request, nor after the last response', async (t) => {
   const port = await answering(t, 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfast')
   const tunnel = 'CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n'
   t.notMatch((await connect(port, get('/slow') + tunnel).closed).text, /^HTTP\/1\.1 501 /)
   t.notMatch((await connect(port, get('/a/../b') + tunnel).closed).text, ' 501 ')
 })
 
-/** A service that is asked to wait, and what has come to it by now. */
+/** A service that holds its responses, and the requests received so far. */
 async function recording(t: Test, more: object = {}) {
   const seen: string[] = []
   const held: (() => void)[] = []
@@ -87,7 +87,7 @@ async function recording(t: Test, more: object = {}) {
   return { ...gateway, seen, held, sockets }
 }
 
-t.test('nothing runs beside an earlier request of the connection', async (t) => {
+t.test('requests of one connection do not run concurrently', async (t) => {
   const { port, seen, held, sockets } = await recording(t)
   const post = 'POST /held HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx'
   const client = connect(port, post + post + get('/a').repeat(300) + get('/last', 'Connection: close'))
@@ -105,21 +105,21 @@ t.test('nothing runs beside an earlier request of the connection', async (t) => 
   t.equal(sockets.size, 1, 'one connection to the service is enough for one of a client')
 })
 
-t.test('while requests wait, no more are read', async (t) => {
+t.test('no more requests are read while others wait', async (t) => {
   const { port, seen, held } = await recording(t)
   const client = connect(port, get('/held'))
   await eventually(() => held.length === 1)
   const many = Buffer.from(get('/a').repeat(20_000))
   for (let i = 0; i < 40; i++) client.socket.write(many)
   await sleep(500)
-  t.ok(client.socket.writableLength > 10 * many.length, 'most of it is still the client’s')
+  t.ok(client.socket.writableLength > 10 * many.length, 'most of it is unread')
   t.strictSame(seen, ['GET /held'])
   held[0]!()
   await eventually(() => seen.length > 1000)
   client.socket.destroy()
 })
 
-t.test('a client that leaves ends those that wait, too', async (t) => {
+t.test('when the client leaves, queued requests end, too', async (t) => {
   const { port, seen, held, log } = await recording(t)
   const client = connect(port, get('/held') + get('/b') + get('/c'))
   await eventually(() => held.length === 1)
@@ -135,7 +135,7 @@ t.test('a client that leaves ends those that wait, too', async (t) => {
   t.strictSame(seen, ['GET /held'])
 })
 
-t.test('what ends the connection does not end what came before it', async (t) => {
+t.test('an error that closes the connection does not abort earlier requests', async (t) => {
   const { port, held } = await recording(t)
   for (const last of [get('/%zz'), get('/x', 'Expect: tea'), get('/x', 'Bad')]) {
     const client = connect(port, get('/held') + get('/a') + last + get('/never'))
@@ -147,7 +147,7 @@ t.test('what ends the connection does not end what came before it', async (t) =>
   }
 })
 
-t.test('one that leaves within a waiting request, or while no more is read, ends them all', async (t) => {
+t.test('a client that leaves within a queued request, or while reading is paused, ends all requests', async (t) => {
   const post = 'POST /p HTTP/1.1\r\nHost: h\r\n'
   for (const [what, waiting, count, isRead] of [
     ['a whole body', `${post}Content-Length: 3\r\n\r\nabc`, 2, true],
@@ -164,7 +164,7 @@ t.test('one that leaves within a waiting request, or while no more is read, ends
       await eventually(() => held.length === 1)
       await sleep(50)
       client.socket[leave]()
-      // The gateway cannot see a client leave whose connection it does not read.
+      // The gateway does not notice the end of a connection that it does not read.
       if (!isRead) held[0]!()
       held.pop()
       const lines = () => log.filter(({ msg }) => msg === 'request')
@@ -179,9 +179,9 @@ t.test('one that leaves within a waiting request, or while no more is read, ends
   }
 })
 
-t.test('attack: waiting requests are counted in bytes, and take no more memory than they may', async (t) => {
+t.test('attack: queued requests are limited in bytes, which bounds their memory', async (t) => {
   const { port, held, server, log } = await recording(t, { admin: { port: 0 } })
-  // Some 100 KB of memory for 6 KB.
+  // About 100 KB of memory for 6 KB.
   const fields = Array.from({ length: 960 }, (_, index) => `${index.toString(36)}:b`)
   const greedy = Buffer.from(get('/held') + get('/a', ...fields).repeat(100))
   const honest = connect(port, get('/held') + get('/honest', 'Connection: close'))
@@ -193,7 +193,7 @@ t.test('attack: waiting requests are counted in bytes, and take no more memory t
   held.shift()!()
   t.match((await honest.closed).text, /held[\s\S]+ok$/, 'a client with a short queue is served')
   for (const { socket } of clients) socket.destroy()
-  // Their connections are not read: that they have left shows when a response is written.
+  // Their connections are not read: the gateway notices their end when it writes a response.
   await eventually(() => {
     for (const end of held.splice(0)) end()
     return server.mesh.status()[0]!.instances[0]!.active === 0

@@ -84,7 +84,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
   t.match([response.statusCode, response.headers.connection], [308, 'close'])
   upload.destroy()
 
-  await t.test('what a trusted proxy got by https is served', async (t) => {
+  await t.test('requests that a trusted proxy received by https are served', async (t) => {
     const headers = { host: 'named.example', 'x-forwarded-proto': 'https' }
     const answer = await ask({ port: gateway.portOf('behind'), headers })
     t.match([answer.status, clientView(answer).protocol], [200, 'https'])
@@ -135,7 +135,7 @@ t.test('HTTP/1.0 without a host, and a listener without others', async (t) => {
   t.notMatch(text, /location/i)
 })
 
-t.test('a proxy whose X-Forwarded-Proto alone is believed', async (t) => {
+t.test('a proxy of which only X-Forwarded-Proto is trusted', async (t) => {
   const trust = { trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-proto'] }
   const gateway = await startGateway({
     listen: { redirect: { to: 'https', port: 443 }, ...trust },

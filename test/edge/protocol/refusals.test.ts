@@ -35,7 +35,7 @@ const cases = [
   ['connect', 501, 'CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n', 'connect']
 ] as const
 
-t.test('what is refused before any route is counted and logged, once', async (t) => {
+t.test('requests refused before routing are counted and logged, once', async (t) => {
   const { port, count, lines } = await refusing(t)
   for (const [reason, status, bytes, error] of cases) {
     const before = { count: await count(reason), lines: lines().length }
@@ -50,7 +50,7 @@ t.test('what is refused before any route is counted and logged, once', async (t)
   t.equal(lines().at(-1)?.route, 'all')
 })
 
-t.test('so are connections over the limit, with a line a second at most', async (t) => {
+t.test('connections over the limit are counted, and logged at most once a second', async (t) => {
   const { port, count, lines } = await refusing(t)
   const held = [connect(port), connect(port)]
   const request = 'GET / HTTP/1.1\r\nHost: h\r\n\r\n'
@@ -67,14 +67,14 @@ t.test('so are connections over the limit, with a line a second at most', async 
   for (const client of held) client.socket.destroy()
 })
 
-t.test('nothing is logged of them where the access log is off', async (t) => {
+t.test('they are not logged if the access log is off', async (t) => {
   const { port, count, lines } = await refusing(t, { accessLog: false })
   await connect(port, 'NONSENSE\r\n\r\n').closed
   t.equal(await count('malformed'), 1)
   t.strictSame(lines(), [])
 })
 
-t.test('who asks for a tunnel is rid of soon, whatever the client does', async (t) => {
+t.test('a CONNECT request is closed soon, whatever the client does', async (t) => {
   const { port } = await refusing(t)
   const stubborn = connect(port)
   stubborn.socket.allowHalfOpen = true
@@ -84,7 +84,7 @@ t.test('who asks for a tunnel is rid of soon, whatever the client does', async (
   clearInterval(drip)
 })
 
-t.test('a tunnel asked for while an answer is under way never ends up in that answer', async (t) => {
+t.test('the refusal of a CONNECT never becomes part of a response in progress', async (t) => {
   const service = await startRawService((socket) =>
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst'))
   )

@@ -15,7 +15,7 @@ async function routed(t: Test, routes: object[], listen: object = {}) {
   return gateway
 }
 
-t.test('target and query go on byte for byte', async (t) => {
+t.test('target and query are forwarded byte for byte', async (t) => {
   const { port } = await routed(t, [{ name: 'all', match: { path: '/' } }])
   const targets = [
     '/',
@@ -39,7 +39,7 @@ t.test('target and query go on byte for byte', async (t) => {
   for (const target of targets) t.equal((await ask(port, target)).url, target, target)
 })
 
-t.test('a prefix is taken off or replaced in every spelling, the rest stays as it is', async (t) => {
+t.test('a prefix is stripped or replaced in every spelling, the rest is unchanged', async (t) => {
   const { port } = await routed(t, [
     { name: 'strip', match: { path: '/api/orders' }, path: { strip: '/api' } },
     { name: 'whole', match: { path: '/whole' }, path: { strip: '/whole/' } },
@@ -73,7 +73,7 @@ t.test('a prefix is taken off or replaced in every spelling, the rest stays as i
   for (const [target, url] of expected) t.equal((await ask(port, target)).url, url, target)
 })
 
-t.test('what router and service could read in two ways is refused before any rule is applied', async (t) => {
+t.test('ambiguous paths are refused before any rule is applied', async (t) => {
   const { port } = await routed(t, [
     { name: 'public', match: { path: '/public' } },
     { name: 'admin', match: { path: '/admin' }, edge: { jwt: { secret: 'x'.repeat(32) } } }
@@ -121,7 +121,7 @@ t.test('what router and service could read in two ways is refused before any rul
   t.equal((await get(port, '/%61dmin')).status, 401)
 })
 
-t.test('an encoded slash passes byte for byte where the route says so, and nothing else does', async (t) => {
+t.test('an encoded slash is forwarded byte for byte if the route allows it, and no other escape is', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const gateway = await startGateway({
@@ -153,7 +153,7 @@ t.test('an encoded slash passes byte for byte where the route says so, and nothi
   }
 })
 
-t.test('a path with escapes that are none is a 400 in the shape of all errors', async (t) => {
+t.test('a path with invalid escapes is a 400 in the format of all errors', async (t) => {
   const { port } = await routed(t, [{ name: 'all', match: { path: '/' } }])
   for (const target of ['/%', '/%zz', '/a%2', '/%u0061']) {
     const { status, body, headers } = await get(port, target, ['x-request-id: abc'])
@@ -164,7 +164,7 @@ t.test('a path with escapes that are none is a 400 in the shape of all errors', 
   }
 })
 
-t.test('a target too long is 414, a head too large 431, and neither is passed on', async (t) => {
+t.test('a target that is too long is 414, a header section too large 431, and neither is forwarded', async (t) => {
   const { port } = await routed(t, [{ name: 'all', match: { path: '/' } }], { limits: { url: '100b', headers: '1kb' } })
   t.equal((await get(port, `/${'a'.repeat(99)}`)).status, 200)
   const long = await get(port, `/${'a'.repeat(100)}`)
@@ -204,7 +204,7 @@ t.test('a malformed request is 400 and the connection closed', async (t) => {
   t.equal(parse(await raw(port, coded)).status, 501, 'RFC 9112, 6.1')
 })
 
-t.test('what could be read in two ways is refused before anyone has a look at the request', async (t) => {
+t.test('ambiguous requests are refused before any hook runs', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   let looked = 0

@@ -1,5 +1,5 @@
 // slow: takes about 29 s
-// Clients that send or read next to nothing, but always a little: a time limit that each byte restarts never ends them.
+// Clients that send or read very slowly, without a pause: a timeout that each byte restarts never disconnects them.
 import { once } from 'node:events'
 import type { ClientHttp2Session } from 'node:http2'
 import http2 from 'node:http2'
@@ -16,7 +16,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 const protocols = ['HTTP/1.1', 'TLS', 'HTTP/2'] as const
 type Protocol = (typeof protocols)[number]
 
-/** More than the kernel takes for a client that does not read. */
+/** More than the kernel buffers for a client that does not read. */
 const large = Buffer.alloc(32 * 1024 * 1024, 'x')
 
 async function serving(t: Test, protocol: Protocol, listen: object, edge: object = {}) {
@@ -108,11 +108,11 @@ function every(t: Test, ms: number, work: () => void): void {
   t.teardown(() => clearInterval(timer))
 }
 
-// Each test has a gateway of its own, and mostly waits for time limits.
+// Each test has a gateway of its own, and mostly waits for timeouts.
 t.jobs = 4
 
 for (const protocol of protocols) {
-  t.test(`${protocol}: a body that comes a byte at a time is 408, and its service is free again`, async (t) => {
+  t.test(`${protocol}: a body that arrives a byte at a time is 408, and the call to the service ends`, async (t) => {
     const { port, seen, lines } = await serving(t, protocol, { timeouts: { bodyIdle: '300ms' } })
     const client = ask(t, port, protocol, '/', 1_000_000)
     every(t, 20, () => client.sendBody('x'))
@@ -122,7 +122,7 @@ for (const protocol of protocols) {
     t.match(lines()[0], { status: 408, error: 'JW_BODY_TOO_SLOW' })
   })
 
-  t.test(`${protocol}: a body has a total time, at whatever rate it comes`, async (t) => {
+  t.test(`${protocol}: a body has a total timeout, at any rate`, async (t) => {
     const { port, seen } = await serving(t, protocol, { timeouts: { body: '500ms' } })
     const client = ask(t, port, protocol, '/', 100_000_000)
     every(t, 10, () => client.sendBody(Buffer.alloc(1000)))
@@ -130,7 +130,7 @@ for (const protocol of protocols) {
     await eventually(() => seen.left === 1)
   })
 
-  t.test(`${protocol}: a route's own limits go before those of all`, async (t) => {
+  t.test(`${protocol}: a route's limits override the global ones`, async (t) => {
     const strict = { timeouts: { bodyIdle: '300ms', body: '400ms' }, limits: { bodyRate: '1mb' } }
     const { port } = await serving(t, protocol, strict, { bodyRate: false, bodyTimeout: false })
     const client = ask(t, port, protocol, '/', 100)
@@ -142,7 +142,7 @@ for (const protocol of protocols) {
     t.equal(client.status(), 200)
   })
 
-  t.test(`${protocol}: a slow body above the rate is whole`, async (t) => {
+  t.test(`${protocol}: a slow body above the minimum rate arrives completely`, async (t) => {
     const { port } = await serving(t, protocol, { timeouts: { bodyIdle: '300ms' }, limits: { bodyRate: '1kb' } })
     const client = ask(t, port, protocol, '/', 100_000)
     for (let sent = 0; sent < 100; sent++) {
@@ -153,7 +153,7 @@ for (const protocol of protocols) {
     t.equal(client.status(), 200)
   })
 
-  t.test(`${protocol}: one that drips its body and reads nothing does not keep its service`, async (t) => {
+  t.test(`${protocol}: a client that sends slowly and reads nothing does not occupy the service`, async (t) => {
     const { port, seen } = await serving(t, protocol, { timeouts: { sendIdle: '300ms', bodyIdle: '60s' } })
     const client = ask(t, port, protocol, '/large', 1_000_000)
     client.stream.pause()
@@ -162,7 +162,7 @@ for (const protocol of protocols) {
     t.ok(client.received() < large.length)
   })
 
-  t.test(`${protocol}: one that drips on after its response is disconnected`, async (t) => {
+  t.test(`${protocol}: a client that goes on sending slowly after its response is disconnected`, async (t) => {
     const { port, lines } = await serving(t, protocol, { timeouts: { bodyIdle: '300ms' } })
     const client = ask(t, port, protocol, '/early', 1_000_000)
     every(t, 20, () => client.sendBody('x'))
@@ -171,7 +171,7 @@ for (const protocol of protocols) {
     t.equal(lines().length, 1)
   })
 
-  t.test(`${protocol}: a response that is read more slowly than the rate ends`, async (t) => {
+  t.test(`${protocol}: a response that is read below the minimum rate is aborted`, async (t) => {
     const limits = { sendRate: '1gb' }
     const { port, seen, lines } = await serving(t, protocol, { timeouts: { sendIdle: '300ms' }, limits })
     const client = ask(t, port, protocol, '/large')
@@ -187,7 +187,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('HTTP/2: a client whose window never opens keeps neither its streams nor what they wait for', async (t) => {
+t.test('HTTP/2: with a window that never opens, streams and their calls are closed', async (t) => {
   const { port, log, seen } = await serving(t, 'HTTP/2', { timeouts: { sendIdle: '300ms' } })
   for (const path of ['/large', '/../x']) {
     const client = ask(t, port, 'HTTP/2', path, 0, 0)
@@ -198,7 +198,7 @@ t.test('HTTP/2: a client whose window never opens keeps neither its streams nor 
   t.equal(seen.open, 0)
 })
 
-t.test('HTTP/2: a hundred unread responses do not keep a client from one request more', async (t) => {
+t.test('HTTP/2: with a hundred unread responses, a client can send one more request', async (t) => {
   const { port } = await serving(t, 'HTTP/2', {})
   const settings = { initialWindowSize: 2 ** 20 }
   const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false, settings })

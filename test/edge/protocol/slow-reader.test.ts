@@ -1,5 +1,5 @@
 // slow: takes about 8 s
-/** Clients that take their answers slowly, or not at all. */
+/** Clients that read their responses slowly, or not at all. */
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,7 +9,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { connect, startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-/** More than the kernel takes for a client that does not read. */
+/** More than the kernel buffers for a client that does not read. */
 const large = Buffer.alloc(32 * 1024 * 1024, 'x')
 
 async function serving(t: Test, listen: object = {}) {
@@ -41,7 +41,7 @@ async function serving(t: Test, listen: object = {}) {
 
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: h\r\n\r\n`
 
-t.test('a client that takes nothing of its answer is cut, and the service let go', async (t) => {
+t.test('a client that reads nothing of its response is disconnected, and the call to the service ends', async (t) => {
   const { port, seen, log } = await serving(t)
   const client = connect(port, get('/large'))
   client.socket.pause()
@@ -51,7 +51,7 @@ t.test('a client that takes nothing of its answer is cut, and the service let go
   t.ok((await client.closed).text.length < large.length)
 })
 
-t.test('so is one that lets whole answers lie', async (t) => {
+t.test('a client that leaves whole responses unread is disconnected', async (t) => {
   const { port, seen } = await serving(t)
   const client = connect(port, get('/').repeat(4000))
   client.socket.pause()
@@ -64,7 +64,7 @@ t.test('so is one that lets whole answers lie', async (t) => {
   t.equal(seen.asked, asked)
 })
 
-t.test('one that is slow is not, nor one whose service is', async (t) => {
+t.test('a slow client is not disconnected, nor the client of a slow service', async (t) => {
   const { port } = await serving(t)
   const client = connect(
     port,
@@ -75,7 +75,7 @@ t.test('one that is slow is not, nor one whose service is', async (t) => {
     await sleep(150)
     const until = client.socket.bytesRead + 2 ** 21
     client.socket.resume()
-    // The kernel tells the sender of room only once there is much of it.
+    // The kernel sends a window update only once much of the buffer is free.
     while (client.socket.bytesRead < until) await once(client.socket, 'data')
   }
   const { text } = await client.closed
@@ -84,7 +84,7 @@ t.test('one that is slow is not, nor one whose service is', async (t) => {
   t.ok(text.length > large.length)
 })
 
-t.test('HTTP/2: a stream that nobody reads is closed', async (t) => {
+t.test('HTTP/2: an unread stream is closed', async (t) => {
   const { port, seen } = await serving(t, { timeouts: { sendIdle: '300ms' }, tls: selfSigned(t), http2: true })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.destroy())
@@ -95,10 +95,10 @@ t.test('HTTP/2: a stream that nobody reads is closed', async (t) => {
   const other = client.request({ ':path': '/large' })
   let bytes = 0
   for await (const chunk of other) bytes += (chunk as Buffer).length
-  t.equal(bytes, large.length, 'others on its connection go on')
+  t.equal(bytes, large.length, 'other streams of its connection continue')
 })
 
-t.test('HTTP/2: nor does another stream of its connection hold it', async (t) => {
+t.test('HTTP/2: traffic of another stream does not keep it open', async (t) => {
   const { port, seen } = await serving(t, { timeouts: { sendIdle: '300ms' }, tls: selfSigned(t), http2: true })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.destroy())

@@ -1,4 +1,4 @@
-// Messages of a byte, in numbers: the work is counted in steps, which do not grow with the number of chunks.
+// Many messages of one byte: the work is counted in steps, which do not grow with the number of chunks.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { Socket } from 'node:net'
@@ -11,14 +11,14 @@ import { connect, gatewayBefore, parse, startRawService } from '../../helpers/ga
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 const count = 100_000
-/** Steps that a body of so many bytes may take: some for each read of 64 KB, and for each 16 KB passed on. */
+/** Steps allowed for a body of so many bytes: some for each read of 64 KB, and for each 16 KB forwarded. */
 const mostSteps = 200
 const bytes = Buffer.from(Array.from({ length: count }, (_, index) => 97 + (index % 26)))
 const chunks = `${[...bytes].map((byte) => `1\r\n${String.fromCharCode(byte)}\r\n`).join('')}0\r\n\r\n`
 /** Chunks of a body, which hold no line breaks themselves. */
 const chunksOf = (text: string) => text.slice(text.indexOf('\r\n\r\n') + 4).split('\r\n').length >> 1
 
-/** A service that answers with many chunks, and shows what it was sent. */
+/** A service that responds with many chunks, and shows the body that it received. */
 async function serving(t: Test, listen: object = {}) {
   let got = ''
   const service = await startRawService((socket: Socket) => {
@@ -65,7 +65,7 @@ t.test('a request in chunks of a byte', async (t) => {
   }
 })
 
-t.test('of many small chunks no more than one read is worked on before others have their turn', async (t) => {
+t.test('of many small chunks, one read is processed per event-loop iteration', async (t) => {
   const service = await startRawService((socket) => socket.resume())
   t.teardown(service.close)
   const { port, server } = await gatewayBefore(t, service.url)
@@ -131,7 +131,7 @@ t.test('HTTP/2: a request in frames of a byte', async (t) => {
   t.ok(chunksOf(got()) < mostSteps, `${chunksOf(got())} chunks`)
 })
 
-t.test('a small chunk now and then leaves at once, either way', async (t) => {
+t.test('a single small chunk is forwarded at once, both ways', async (t) => {
   let got = ''
   let answer: Socket | undefined
   const service = await startRawService((socket) => {
@@ -156,7 +156,7 @@ t.test('a small chunk now and then leaves at once, either way', async (t) => {
   client.socket.destroy()
 })
 
-t.test('of any number of informational responses a client gets a few dozen', async (t) => {
+t.test('a client gets at most a few dozen informational responses', async (t) => {
   for (const hints of [20, 200, 10_000]) {
     const service = await startRawService((socket) => {
       socket.once('data', () => {

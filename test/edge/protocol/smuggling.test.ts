@@ -38,7 +38,7 @@ const sized = (value: string) => post(`Content-Length: ${value}`, 'a')
 const each = (values: string[], make: (value: string) => string) =>
   values.map((value): [string, string] => [value, make(value)])
 
-/** One answer of these statuses, the connection closed, and not a byte at the service. */
+/** Expects one response with one of these statuses, a closed connection, and no bytes at the service. */
 const refused: Record<string, [status: number, cases: [name: string, bytes: string][]]> = {
   'Content-Length and Transfer-Encoding': [
     400,
@@ -108,7 +108,7 @@ const refused: Record<string, [status: number, cases: [name: string, bytes: stri
       [`method ${JSON.stringify(char)}`, get().replace('GET', `GET${char}`)]
     ])
   ],
-  'chunks that cannot be told apart': [
+  'chunks with ambiguous boundaries': [
     400,
     [
       ...each(
@@ -175,7 +175,7 @@ for (const [what, [status, cases]] of Object.entries(refused)) {
   t.test(`${what}: ${status}, closed, and nothing gets through`, async (t) => {
     const { port, record } = await recorded(t)
     for (const [name, bytes] of cases) {
-      // In one piece, and in two, so that the second request comes by itself.
+      // In one write, and in two, so that the second request arrives separately.
       for (const whole of [true, false]) {
         const client = connect(port, whole ? bytes + smuggled : bytes)
         if (!whole) void client.until('HTTP/1.1 ').then(() => client.send(smuggled), () => {}) // biome-ignore format: short
@@ -189,7 +189,7 @@ for (const [what, [status, cases]] of Object.entries(refused)) {
   })
 }
 
-t.test('a chunk that turns out malformed later ends the exchange, and what follows is not read', async (t) => {
+t.test('a chunk that is malformed later ends the exchange, and later bytes are not read', async (t) => {
   const { port, record } = await recorded(t)
   const bodies = [
     '1\r\nab\r\n0\r\n\r\n',
@@ -203,11 +203,11 @@ t.test('a chunk that turns out malformed later ends the exchange, and what follo
     const { text } = await connect(port, chunks(body + smuggled)).closed
     t.equal(parse(text).status, 400, body)
     await eventually(() => record.open === 0)
-    t.notMatch(record.text, /smuggled|\r\n0\r\n/, 'the service never gets a whole request')
+    t.notMatch(record.text, /smuggled|\r\n0\r\n/, 'the service never gets a complete request')
   }
 })
 
-t.test('what is allowed reaches the service in one plain spelling', async (t) => {
+t.test('allowed requests reach the service in one canonical form', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await startGateway({
@@ -247,7 +247,7 @@ t.test('what is allowed reaches the service in one plain spelling', async (t) =>
   }
 })
 
-t.test('an upgrade that is not WebSocket is ignored, and nothing behind it is read', async (t) => {
+t.test('an upgrade other than WebSocket is ignored, and no later bytes are read', async (t) => {
   const { port, record } = await recorded(t)
   const upgrades = [
     ['Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA'],
@@ -255,7 +255,7 @@ t.test('an upgrade that is not WebSocket is ignored, and nothing behind it is re
     ['Connection: Upgrade', 'Upgrade: TLS/1.0']
   ]
   for (const lines of upgrades) {
-    // Node drops what comes in the same packet; a request that is dropped in part would desynchronise the rest.
+    // Node drops bytes in the same packet; a partly dropped request would desynchronise the rest.
     for (const split of [false, true]) {
       record.text = ''
       const behind = `POST / HTTP/1.1\r\nHost: h\r\nContent-Length: ${smuggled.length}\r\n\r\n${smuggled}`
@@ -264,13 +264,13 @@ t.test('an upgrade that is not WebSocket is ignored, and nothing behind it is re
       if (!client.socket.destroyed) client.send(split ? behind : behind.slice(20))
       const { text } = await client.closed
       t.match(parse(text), { status: 200, headers: { connection: 'close' } })
-      t.equal(text.split('HTTP/1.1 ').length, 2, 'one answer')
+      t.equal(text.split('HTTP/1.1 ').length, 2, 'one response')
       t.notMatch(record.text, /upgrade|h2c|http2-settings|smuggled|POST/i)
     }
   }
 })
 
-t.test('pipelined requests are answered each, in order, also when one that cannot be read follows', async (t) => {
+t.test('pipelined requests each get a response, in order, also before a malformed one', async (t) => {
   const { port, record } = await recorded(t)
   const paths = Array.from({ length: 20 }, (_, index) => `/${index}`)
   const bytes = paths.map((path) => get().replace('/', path)).join('')
@@ -281,7 +281,7 @@ t.test('pipelined requests are answered each, in order, also when one that canno
   t.notMatch(record.text, 'smuggled')
 })
 
-t.test('what follows a refusal is not processed', async (t) => {
+t.test('bytes after a refused request are not processed', async (t) => {
   const { port, record } = await recorded(t)
   const { text } = await connect(port, get().replace('/', '/a/../b') + smuggled).closed
   t.match(parse(text), { status: 400, headers: { connection: 'close' } })
@@ -289,7 +289,7 @@ t.test('what follows a refusal is not processed', async (t) => {
   t.equal(record.text, '')
 })
 
-t.test('a client that keeps the refused connection open loses it all the same', async (t) => {
+t.test('a refused connection that the client keeps open is closed', async (t) => {
   const { port } = await recorded(t)
   const client = connect(port, 'GARBAGE\r\n\r\n')
   client.socket.allowHalfOpen = true

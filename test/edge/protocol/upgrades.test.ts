@@ -1,5 +1,5 @@
 // slow: installs packages
-// Handshakes of routes that are not the gateway's belong to other listeners: real plugins, named in the configuration.
+// Handshakes for paths without a configured route go to other listeners: real plugins, named in the configuration.
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -73,7 +73,7 @@ async function speaks(t: Test, port: number, path: string, expected: string): Pr
   await once(socket, 'close')
 }
 
-t.test('@fastify/http-proxy has the handshakes below its prefix, the gateway those of its routes', async (t) => {
+t.test('@fastify/http-proxy gets the handshakes below its prefix, the gateway those of its routes', async (t) => {
   const { port, proxied, configured, log } = await serving(t, (folder, upstream) => [httpProxy(folder, upstream)])
   await speaks(t, port, '/proxied/x', 'hello')
   await speaks(t, port, '/ws', 'hello')
@@ -87,7 +87,7 @@ t.test('@fastify/http-proxy has the handshakes below its prefix, the gateway tho
   await eventually(() => log.filter(({ msg, route }) => msg === 'request' && route === 'ws').length === 2)
 })
 
-t.test('@fastify/websocket has its own routes', async (t) => {
+t.test('@fastify/websocket serves its own routes', async (t) => {
   const { port, configured } = await serving(t, (folder) => [ownWebSockets(folder)])
   await speaks(t, port, '/own', 'own hello')
   await speaks(t, port, '/ws', 'hello')
@@ -95,7 +95,7 @@ t.test('@fastify/websocket has its own routes', async (t) => {
   t.equal(parse(await raw(port, handshake('/nowhere'))).status, 404)
 })
 
-t.test('both at once, and a listener of somebody else', async (t) => {
+t.test('both at once, and a listener of another plugin', async (t) => {
   const { port, log } = await serving(t, (folder, upstream) => [
     bareListener,
     httpProxy(folder, upstream),
@@ -111,7 +111,7 @@ t.test('both at once, and a listener of somebody else', async (t) => {
   )
 })
 
-t.test('a listener that takes its time, and one that fails', async (t) => {
+t.test('a slow listener, and one that fails', async (t) => {
   const { port, log } = await serving(t, () => [
     bareListener,
     `export default async function (fastify) {
@@ -126,13 +126,13 @@ t.test('a listener that takes its time, and one that fails', async (t) => {
     log.find(({ level }) => level === 50),
     { err: { message: 'a slip' } }
   )
-  t.equal(parse(await raw(port, handshake('/nobody'))).status, 404, 'the gateway answers what none of them does')
+  t.equal(parse(await raw(port, handshake('/nobody'))).status, 404, 'the gateway responds if no listener does')
   const client = connect(port, handshake('/ws'))
   await client.until('101')
   client.socket.destroy()
 })
 
-t.test('concerns of configured routes still come first', async (t) => {
+t.test('concerns of configured routes run first', async (t) => {
   const { port } = await serving(t, (folder, upstream) => [httpProxy(folder, upstream)], {
     edge: { jwt: { secret: 'x'.repeat(32) } }
   })

@@ -1,4 +1,4 @@
-/** Rules about targets, hosts and framing are the same over HTTP/1.1 and HTTP/2, and none of them is silent. */
+/** Rules for targets, hosts and framing are the same over HTTP/1.1 and HTTP/2, and each refusal is logged. */
 import type { ClientHttp2Session, OutgoingHttpHeaders } from 'node:http2'
 import http2 from 'node:http2'
 import tls from 'node:tls'
@@ -103,7 +103,7 @@ function askHttp2(
 
 const lines = ({ log }: RunningGateway) => log.filter(({ msg }) => msg === 'request')
 
-t.test('hosts that are no host and port are 400, logged and at no service', async (t) => {
+t.test('invalid hosts are 400, logged, and reach no service', async (t) => {
   const { gateway, reached, ...versions } = await both(t)
   const hosts = ['a,b', 'h:80:80', '*', '%67w.test', 'h:99999', '[::1', 'h:x', 'h..', '.h', 'a..h', '.', '']
   for (const [version, ask] of Object.entries(versions)) {
@@ -123,7 +123,7 @@ t.test('hosts that are no host and port are 400, logged and at no service', asyn
   t.equal(reached.length, 12)
 })
 
-t.test('HTTP/2: Host and :authority that differ are 400, those that do not are one', async (t) => {
+t.test('HTTP/2: different Host and :authority are 400, equal ones are one', async (t) => {
   const { http2, reached } = await both(t)
   const { status, body } = await http2({ host: 'a', fields: [['host', 'b']] })
   t.equal(status, 400)
@@ -135,7 +135,7 @@ t.test('HTTP/2: Host and :authority that differ are 400, those that do not are o
 t.test('bytes beyond ASCII in a target are 400', async (t) => {
   const { reached, ...versions } = await both(t)
   for (const path of ['/caf\xe9', '/caf\xc3\xa9', '/?q=\xff']) {
-    // Newer parsers of HTTP/1 refuse them by themselves.
+    // Newer HTTP/1 parsers refuse them.
     t.equal((await versions.http1({ path })).status, 400, path)
     const { status, body } = await versions.http2({ path })
     t.equal(status, 400, path)
@@ -161,7 +161,7 @@ t.test('a Content-Length with leading zeros is 400', async (t) => {
   t.equal(reached.length, 2)
 })
 
-t.test('of a header section only the size counts, whatever the number of its fields', async (t) => {
+t.test('a header section is limited by size, not by its number of fields', async (t) => {
   const { gateway, reached, ...versions } = await both(t)
   const many = (count: number) => Array.from({ length: count }, (_, n) => [`x-${n}`, 'a'] as const)
   for (const [version, ask] of Object.entries(versions)) {
@@ -195,7 +195,7 @@ t.test(
     t.notOk(gateway.log.some(({ msg }) => /bug/.test(String(msg))))
     t.notOk(
       gateway.log.some(({ level }) => Number(level) >= 40),
-      'a fault of the client is none of the gateway'
+      'a client error is not a gateway error'
     )
     t.strictSame(reached, [])
   }

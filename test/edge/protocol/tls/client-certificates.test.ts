@@ -1,5 +1,5 @@
 // slow: takes about 5 s
-/** Client certificates: required, requested, by host; and requests that come on a connection of another host. */
+/** Client certificates: required, requested, by host; and requests on a connection that was opened for another host. */
 import type http2 from 'node:http2'
 import type { ConnectionOptions } from 'node:tls'
 import { connect, createSecureContext } from 'node:tls'
@@ -13,7 +13,7 @@ import { askOver, listening, scene, sessionTo, shake } from './support.ts'
 const pairOf = ({ certFile, keyFile }: Issued) => ({ cert: certFile, key: keyFile })
 const shows = ({ cert, key }: Issued) => ({ cert, key })
 
-/** Adds a route that says what a request knows of the client's certificate. */
+/** Adds a route that responds with the request's data about the client certificate. */
 const telling = (server: FastifyInstance) => {
   server.get('/who', async ({ clientCertificate }) => ({ clientCertificate }))
 }
@@ -35,7 +35,7 @@ function parties(t: Parameters<typeof scene>[0]) {
 const versions = ['TLSv1.2', 'TLSv1.3'] as const
 
 for (const short of [true, false]) {
-  t.test(`required of all, by ${short ? 'ca' : 'clientCertificate'}`, async (t) => {
+  t.test(`required for all hosts, by ${short ? 'ca' : 'clientCertificate'}`, async (t) => {
     const { main, one, alice, bob } = parties(t)
     const tls = { ...main, ...(short ? { ca: one.file } : { clientCertificate: { ca: one.file } }) }
     const { port, metric, log } = await listening(t, tls)
@@ -61,7 +61,7 @@ for (const short of [true, false]) {
   })
 }
 
-t.test('requested: none is fine, a bad one is not, and requests know the verified one', async (t) => {
+t.test('requested: none is accepted, an invalid one is not, and requests have the verified one', async (t) => {
   const { main, one, alice, bob } = parties(t)
   const tls = { ...main, clientCertificate: { mode: 'request', ca: one.file } }
   const { port, log } = await listening(t, tls, {}, { before: telling })
@@ -161,7 +161,7 @@ for (const http2 of [true, false]) {
   })
 }
 
-t.test('by host: a client is only asked where a host wants a certificate', async (t) => {
+t.test('by host: a certificate is only requested for hosts that are configured so', async (t) => {
   const { port, alice } = await byHost(t)
   const verified = async (servername: string) => {
     const session = await sessionTo(t, port, { servername, ...shows(alice) })
@@ -174,7 +174,7 @@ t.test('by host: a client is only asked where a host wants a certificate', async
   t.match(await verified('root.example.com'), { subject: 'CN=alice' })
 })
 
-t.test('a request for a host with other rules than those of its connection is 421', async (t) => {
+t.test('a request for a host with rules other than those of its connection is 421', async (t) => {
   const { port, alice, bob } = await byHost(t)
   const misdirected = { status: 421, body: /JW_MISDIRECTED/ }
   for (const host of [
@@ -205,7 +205,7 @@ t.test('a request for a host with other rules than those of its connection is 42
   t.match(await askOver(session, 'www.example.com'), { status: 200 }, 'the session goes on')
 })
 
-t.test('by host: no session is resumed, which would bring along what another host verified', async (t) => {
+t.test('by host: no session is resumed, since it would carry the verification of another host', async (t) => {
   const { port, alice } = await byHost(t)
   for (const maxVersion of versions) {
     const open = await shake(port, { maxVersion, servername: 'www.example.com' }, 'www.example.com')
@@ -224,7 +224,7 @@ t.test('by host: no session is resumed, which would bring along what another hos
   }
 })
 
-t.test('a handshake for a WebSocket meets the rule of its host, too', async (t) => {
+t.test('the rule of a host applies to a WebSocket handshake, too', async (t) => {
   const { port } = await byHost(t)
   const socket = connect({ port, host: '127.0.0.1', servername: 'www.example.com', rejectUnauthorized: false })
   let text = ''
@@ -238,7 +238,7 @@ t.test('a handshake for a WebSocket meets the rule of its host, too', async (t) 
   t.match(text, /^HTTP\/1\.1 421 /)
 })
 
-t.test('so does one for a listener of a plugin, which meets no hook', async (t) => {
+t.test('the rule applies to a handshake for a listener of a plugin, without hooks', async (t) => {
   const { main, one, alice } = parties(t)
   const tls = { ...main, hosts: [{ names: ['admin.example.com'], clientCertificate: { ca: one.file } }] }
   const { port } = await listening(
@@ -270,7 +270,7 @@ t.test('so does one for a listener of a plugin, which meets no hook', async (t) 
   t.equal(await upgrade({ servername: 'www.example.com' }, 'admin.example.com'), '421')
 })
 
-t.test('required of all, none at one host', async (t) => {
+t.test('required for all hosts but one', async (t) => {
   const { main, one, alice } = parties(t)
   const tls = { ...main, ca: one.file, hosts: [{ names: ['open.example.com'], clientCertificate: { mode: 'none' } }] }
   const { port } = await listening(t, tls)
@@ -304,7 +304,7 @@ t.test('a second handshake on a connection cannot change whose certificate was v
   t.equal(text, '')
 })
 
-t.test('routes, explain and the admin port show where certificates are asked for', async (t) => {
+t.test('routes, explain and the admin port show the hosts that request certificates', async (t) => {
   const { main, one, two, issue } = parties(t)
   const other = pairOf(issue('other', ['other.test']))
   const match = (...hosts: string[]) => ({ path: '/', hosts })
@@ -358,7 +358,7 @@ t.test('routes, explain and the admin port show where certificates are asked for
   )
 })
 
-t.test('where no client is asked for a certificate, none of it is shown', async (t) => {
+t.test('without client certificates, nothing about them is shown', async (t) => {
   const { main } = parties(t)
   const { server } = await listening(t, main)
   const shown = async (url: string) => (await server.admin!.inject(url)).json()

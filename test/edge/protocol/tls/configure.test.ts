@@ -1,4 +1,4 @@
-/** TLS of a listener that outlives configurations: another one is taken live. */
+/** TLS of a listener that persists over reloads: a new configuration is applied without a restart. */
 import http2 from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
@@ -13,10 +13,10 @@ import { askOver, scene, sessionTo, shake } from './support.ts'
 /** `listen.tls` as the loader completes it. */
 const tlsOf = (tls: object): TlsOptions => configOf({ listen: { tls } }).listen.tls!
 
-/** Takes another configuration. */
+/** Applies another configuration. */
 const take = async (tls: ListenerTls, options: TlsOptions) => (await tls.prepare(options))()
 
-/** A server that holds requests to the rules of their hosts. */
+/** A server that enforces the rules of the requested hosts. */
 async function serving(t: Test, options: object) {
   const tls = new ListenerTls('public', tlsOf(options))
   const server = http2.createSecureServer({ ...tls.serverOptions(), allowHTTP1: true }, (request, response) => {
@@ -35,7 +35,7 @@ async function serving(t: Test, options: object) {
   return { tls, server, port: (server.address() as AddressInfo).port, lines }
 }
 
-t.test('certificates, versions and client certificates change for new handshakes alone', async (t) => {
+t.test('certificates, versions and client certificates change for new handshakes only', async (t) => {
   const { issue, folder } = scene(t)
   const one = authority(folder, 'one')
   const [first, second] = [issue('first', ['a.example']), issue('second', ['b.example'])]
@@ -61,7 +61,7 @@ t.test('certificates, versions and client certificates change for new handshakes
   t.equal(tls.status().length, 1)
 })
 
-t.test('connections from before serve the hosts whose rules have not changed', async (t) => {
+t.test('open connections serve hosts whose rules have not changed', async (t) => {
   const { issue, folder } = scene(t)
   const one = authority(folder, 'one')
   const main = issue('main', ['*.example'])
@@ -79,7 +79,7 @@ t.test('connections from before serve the hosts whose rules have not changed', a
   t.strictSame(await statuses('admin.example'), [200, 200])
 })
 
-t.test('a configuration that cannot be served changes nothing', async (t) => {
+t.test('an invalid configuration changes nothing', async (t) => {
   const { issue, folder } = scene(t)
   const first = issue('first')
   const { tls, port } = await serving(t, { cert: first.certFile, key: first.keyFile })
@@ -89,7 +89,7 @@ t.test('a configuration that cannot be served changes nothing', async (t) => {
   t.match(tls.status(), [{ certificate: first.certFile, error: null }])
 })
 
-t.test('two listeners have nothing in common', async (t) => {
+t.test('two listeners are independent', async (t) => {
   const { issue, folder } = scene(t)
   const one = authority(folder, 'one')
   const [first, second] = [issue('first'), issue('second')]

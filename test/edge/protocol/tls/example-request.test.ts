@@ -1,10 +1,10 @@
-/** The commands to try that a start prints: they work with TLS. */
+/** The example commands that a start prints work with TLS. */
 import t from 'tap'
 import { curlByName } from '../../../../plugins/edge/protocol/tls/example-request.ts'
 import { authority } from '../../../helpers/certificates.ts'
 import { listening, scene } from './support.ts'
 
-t.test('curl gets a response by a name of a certificate, also with strict and of a wildcard', async (t) => {
+t.test('curl gets a response by a name of a certificate, with strict and for a wildcard, too', async (t) => {
   const { issue, folder } = scene(t)
   const ca = authority(folder, 'clients').file
   const [one, wild] = [issue('a.example'), issue('wild', ['*.b.example'])]

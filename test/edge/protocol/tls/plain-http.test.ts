@@ -1,4 +1,4 @@
-/** HTTP without TLS on a TLS port: the client is told, and the port serves on. */
+/** HTTP without TLS on a TLS port: the client gets a 400, and the port continues to serve. */
 
 import http from 'node:http'
 import net from 'node:net'
@@ -8,7 +8,7 @@ import { connect, parse } from '../../../helpers/gateway.ts'
 import { listening, scene, shake } from './support.ts'
 
 for (const http2 of [false, true]) {
-  t.test(`a 400 that says so, with http2: ${http2}`, async (t) => {
+  t.test(`a 400 that names the cause, with http2: ${http2}`, async (t) => {
     const { issue } = scene(t)
     const { certFile, keyFile } = issue('localhost')
     const tls = { cert: certFile, key: keyFile }
@@ -35,12 +35,12 @@ for (const http2 of [false, true]) {
     const status = await new Promise((resolve) => {
       http.get({ port, host: '127.0.0.1', agent: false }, (response) => resolve(response.resume().statusCode))
     })
-    t.equal(status, 400, 'a client of HTTP')
+    t.equal(status, 400, 'an HTTP client')
     t.match(await shake(port), { status: 200 })
   })
 }
 
-t.test('whatever else is no TLS is closed without a response', async (t) => {
+t.test('other bytes that are not TLS are closed without a response', async (t) => {
   const { issue } = scene(t)
   const { certFile, keyFile } = issue('localhost')
   const { port, metric } = await listening(t, { cert: certFile, key: keyFile })
@@ -49,7 +49,7 @@ t.test('whatever else is no TLS is closed without a response', async (t) => {
     t.notMatch(text, /HTTP/)
   }
   t.equal(await metric('jingwei_edge_refused_total{reason="tls-handshake",listener="default"}'), 3)
-  // A port scan, or the check of a load balancer: nothing is told.
+  // A port scan, or the check of a load balancer: nothing is logged.
   const socket = net.connect(port, '127.0.0.1')
   await new Promise((resolve) => socket.once('connect', resolve))
   socket.destroy()

@@ -1,5 +1,5 @@
 // slow: takes about 4 s
-/** `listen.tls` that another configuration changes: the listener takes it live. */
+/** Changes of `listen.tls` by a reload: the listener applies them without a restart. */
 import { writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
@@ -11,7 +11,7 @@ import { startEcho } from '../../../helpers/gateway.ts'
 import type { Scene } from './support.ts'
 import { askOver, lay, scene, sessionTo, shake } from './support.ts'
 
-/** A gateway with these `listen.tls`, and the function that changes them. */
+/** A gateway with this `listen.tls`, and the function that changes it. */
 async function running(t: Test, { path }: Scene, tls: object) {
   const echo = await startEcho()
   t.teardown(echo.close)
@@ -34,7 +34,7 @@ async function running(t: Test, { path }: Scene, tls: object) {
   return { port: (runtime.listeners[0]!.address as AddressInfo).port, reload, certificates }
 }
 
-t.test('certificates and client certificates change, and connections go on', async (t) => {
+t.test('certificates and client certificates change, and connections continue', async (t) => {
   const all = scene(t)
   const one = authority(all.folder, 'one')
   const [main, second] = [all.issue('main', ['*.example']), all.issue('second', ['second.example'])]
@@ -63,7 +63,7 @@ t.test('certificates and client certificates change, and connections go on', asy
   t.match(await shake(port, { servername: 'second.example' }), { shown: 'main', status: 200 })
 })
 
-t.test('certificates that cannot be served are a fault of the reload, and change nothing', async (t) => {
+t.test('invalid certificates reject the reload, and change nothing', async (t) => {
   const all = scene(t)
   const main = all.issue('main')
   const first = { cert: main.certFile, key: main.keyFile }
@@ -78,7 +78,7 @@ t.test('certificates that cannot be served are a fault of the reload, and change
   t.match(await shake(port), { shown: 'main', status: 200 })
 })
 
-t.test('a listener with TLS stays one, until a restart', async (t) => {
+t.test('a listener keeps TLS on until a restart', async (t) => {
   const all = scene(t)
   const main = all.issue('main')
   const { port, reload } = await running(t, all, { cert: main.certFile, key: main.keyFile })

@@ -1,5 +1,5 @@
 // slow: takes about 6 s
-/** Certificates that change on disk: handshakes from then on get the new ones, and nothing that runs is disturbed. */
+/** Certificates that change on disk: later handshakes get the new ones, and open connections continue. */
 import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import https from 'node:https'
 import tls from 'node:tls'
@@ -71,7 +71,7 @@ t.test('under load, over HTTP/1.1 and HTTP/2: no request and no connection is lo
   agent.destroy()
   t.strictSame(failed, [])
   t.ok(done > 100, `${done} requests`)
-  t.notOk(closed || session.destroyed, 'connections that stand go on')
+  t.notOk(closed || session.destroyed, 'open connections continue')
   t.match(await askOver(session, 'a.example'), { status: 200 })
   t.ok((await metric(reloads('success')))! >= 5)
   t.match(
@@ -95,7 +95,7 @@ t.test('the default certificate, for clients without a server name', async (t) =
 })
 
 for (const kind of ['named', 'in a folder'] as const) {
-  t.test(`${kind}: a pair that cannot be used leaves the one before in service, and is told once`, async (t) => {
+  t.test(`${kind}: an invalid pair leaves the former one in use, and is logged once`, async (t) => {
     const { issue, folder, path } = scene(t)
     lay(issue('first', ['a.example']), folder)
     const second = issue('second', ['a.example'])
@@ -139,12 +139,12 @@ for (const kind of ['named', 'in a folder'] as const) {
     await eventually(async () => (await unusable()) === 0, 'back with the same content')
     utimesSync(files.cert, new Date(), new Date())
     await new Promise((resolve) => setTimeout(resolve, 150))
-    t.equal(await metric(reloads('success')), 1, 'nothing new')
+    t.equal(await metric(reloads('success')), 1, 'no change')
     t.equal(errors().length, 3)
   })
 }
 
-t.test('secrets of Kubernetes: a link is swapped, and both files with it', async (t) => {
+t.test('Kubernetes secrets: one link is replaced, and both files with it', async (t) => {
   const { issue, path } = scene(t)
   lay(issue('first', ['a.example']), path('..1'))
   symlinkSync('..1', path('..data'))
@@ -162,7 +162,7 @@ t.test('secrets of Kubernetes: a link is swapped, and both files with it', async
   )
 })
 
-t.test('pairs and folders that come and go', async (t) => {
+t.test('pairs and folders that are added and removed', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('a.example'), folder, 'a.crt', 'a.key')
   const { port, log } = await listening(t, { folders: [folder], strict: true })
@@ -204,7 +204,7 @@ t.test('a folder that cannot be read for a while keeps its certificates', async 
   await eventually(async () => (await shake(port, { servername: 'a.example' })).shown === 'again')
 })
 
-t.test('authorities of clients that change, and a session from before', async (t) => {
+t.test('client authorities that change, and a session from before', async (t) => {
   const { issue, folder, path } = scene(t)
   const [one, two] = [authority(folder, 'one'), authority(folder, 'two')]
   const [alice, bob] = [one.issue('alice'), two.issue('bob')]
@@ -228,7 +228,7 @@ t.test('authorities of clients that change, and a session from before', async (t
   t.equal((await as(bob)).status, 0)
   writeFileSync(path('ca.pem'), '')
   await eventually(() => log.some(({ reason }) => /contains no certificate/.test(String(reason))))
-  t.equal((await as(alice)).status, 200, 'an empty file is not taken')
+  t.equal((await as(alice)).status, 200, 'an empty file is ignored')
   t.equal(await unusable(), 1)
   t.equal(await reloads('failure'), 1)
   t.match(await shown(), { subject: 'CN=one', error: /contains no certificate/ })
@@ -242,10 +242,10 @@ t.test('authorities of clients that change, and a session from before', async (t
   t.equal(await unusable(), 0)
   t.equal(await reloads('success'), 1)
   t.match(await shown(), { subject: 'CN=two', error: null })
-  t.match(await as(alice, { session }), { status: 0, reused: false }, 'a session that the old authority let in')
+  t.match(await as(alice, { session }), { status: 0, reused: false }, 'a session that the old authority admitted')
 })
 
-t.test('nothing looks at the files once the gateway has closed', async (t) => {
+t.test('files are not watched once the gateway has closed', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('first'), folder)
   const service = await startService((_request, response) => response.end())

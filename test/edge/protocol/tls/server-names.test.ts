@@ -26,7 +26,7 @@ t.test('exact names, wildcards of one label, and the default', async (t) => {
     ['foo.example.net', 'main'],
     ['localhost', 'main'],
     [undefined, 'main'],
-    // Names that no client of good will sends.
+    // Names that no regular client sends.
     ['__proto__', 'main'],
     ['constructor', 'main'],
     ['toString.example.com', 'wild'],
@@ -70,7 +70,7 @@ t.test('HTTP/2: the same certificates', async (t) => {
   t.equal(socket.getPeerCertificate().subject.CN, 'a.example')
 })
 
-t.test('strict: names that no certificate has, and no name, fail with an alert and are told', async (t) => {
+t.test('strict: names without a certificate, and no name, fail with an alert and are logged', async (t) => {
   const { issue } = scene(t)
   const gateway = await listening(t, {
     certificates: [pairOf(issue('a.example')), pairOf(issue('*.b.example'))],
@@ -96,7 +96,7 @@ t.test('strict: names that no certificate has, and no name, fail with an alert a
   )
 })
 
-t.test('a server name with characters that no name has does not get into the log as it is', async (t) => {
+t.test('a server name with invalid characters is escaped in the log', async (t) => {
   const { issue } = scene(t)
   const { port, log } = await listening(t, { ...pairOf(issue('a.example')), strict: true })
   await shake(port, { servername: 'C.exa"\\\n{}mple.' })
@@ -128,7 +128,7 @@ t.test('of several certificates for one name, the one that expires last', async 
   }
 })
 
-t.test('folders: pairs by the names that other software gives them', async (t) => {
+t.test('folders: pairs with the file names of other software', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('crt'), folder, 'a.crt', 'a.key')
   lay(issue('cer'), folder, 'b.cer', 'b.key')
@@ -137,11 +137,11 @@ t.test('folders: pairs by the names that other software gives them', async (t) =
   lay(issue('mkcert'), folder, 'e.pem', 'e-key.pem')
   const both = issue('both')
   writeFileSync(path('f.pem'), `${both.key}${both.cert}`)
-  // A secret of Kubernetes: links to what is in a hidden folder.
+  // A Kubernetes secret: links into a hidden folder.
   lay(issue('secret'), path('secret/..data'))
   for (const name of ['tls.crt', 'tls.key']) symlinkSync(`..data/${name}`, path(`secret/${name}`))
   writeFileSync(path('secret/ca.crt'), readFileSync(path('a.crt')))
-  // certbot: the certificate alone and the chain alone are beside the two that count.
+  // certbot: cert.pem and chain.pem lie beside the two files that are used.
   lay(issue('certbot'), path('live/certbot'), 'fullchain.pem', 'privkey.pem')
   for (const name of ['cert.pem', 'chain.pem'])
     copyFileSync(path('live/certbot/fullchain.pem'), path(`live/certbot/${name}`))
@@ -160,7 +160,7 @@ t.test('folders: pairs by the names that other software gives them', async (t) =
   t.equal(gateway.server.certificates().length, 8)
 })
 
-t.test('a pair of a folder that cannot be used is left out, and told', async (t) => {
+t.test('an invalid pair of a folder is skipped, and logged', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('good'), folder, 'good.crt', 'good.key')
   lay(issue('other'), folder, 'bad.crt', 'bad.key')
@@ -208,7 +208,7 @@ t.test('the admin port shows certificates without secrets, and metrics their tim
   )
 })
 
-t.test('versions and ciphers: by default TLS 1.2 and 1.3 with suites that keep secrets', async (t) => {
+t.test('versions and ciphers: by default TLS 1.2 and 1.3 with forward secrecy', async (t) => {
   const { issue } = scene(t)
   const pair = pairOf(issue('main'))
   const { port, metric } = await listening(t, pair)

@@ -1,4 +1,4 @@
-// A TLS listener with certificates of its own, and clients that show what they were given.
+// A TLS listener with certificates of its own, and clients that report the certificate and the response.
 import { copyFileSync, mkdirSync, renameSync } from 'node:fs'
 import http2 from 'node:http2'
 import { join } from 'node:path'
@@ -13,12 +13,12 @@ import { parse, startEcho, startGateway } from '../../../helpers/gateway.ts'
 export interface Scene {
   readonly folder: string
   readonly ours: Authority
-  /** A certificate for names, in openssl's words or as a list of DNS names. */
+  /** Issues a certificate for names, in openssl's notation or as a list of DNS names. */
   issue(name: string, names?: readonly string[], options?: IssueOptions): Issued
   path(name: string): string
 }
 
-/** An authority, and a folder for what it signs. */
+/** An authority, and a folder for its certificates. */
 export function scene(t: Test): Scene {
   const folder = folderFor(t)
   const made = folderFor(t)
@@ -32,13 +32,13 @@ export function scene(t: Test): Scene {
   }
 }
 
-/** Puts a file in the place of another, as a rename does. */
+/** Replaces a file by rename. */
 export function put(from: string, to: string): void {
   copyFileSync(from, `${to}.new`)
   renameSync(`${to}.new`, to)
 }
 
-/** Lays a pair into a folder, under these names. */
+/** Writes a certificate and its key into a folder, under these names. */
 export function lay({ certFile, keyFile }: Issued, folder: string, cert = 'tls.crt', key = 'tls.key'): void {
   mkdirSync(folder, { recursive: true })
   put(keyFile, join(folder, key))
@@ -46,11 +46,11 @@ export function lay({ certFile, keyFile }: Issued, folder: string, cert = 'tls.c
 }
 
 export interface Gateway extends RunningGateway {
-  /** Value of a metric's series, as it is exposed; undefined without it. */
+  /** Value of a metric's series as exposed; undefined if absent. */
   metric(series: string): Promise<number | undefined>
 }
 
-/** A gateway before an echo, with this `listen.tls`. */
+/** A gateway in front of an echo service, with this `listen.tls`. */
 export async function listening(
   t: Test,
   tlsOptions: object,
@@ -79,19 +79,19 @@ export async function listening(
 }
 
 export interface Handshake {
-  /** Common name of the certificate that was shown. */
+  /** Common name of the presented certificate. */
   shown: string | undefined
   protocol: string | null
   cipher: string
   reused: boolean
   session: Buffer | undefined
   error: string | undefined
-  /** Response to a request, where there was one. */
+  /** Response to the request, if any. */
   status: number
   body: string
 }
 
-/** A handshake and a request over HTTP/1.1. Never fails: `error` has the code. */
+/** Makes a handshake and a request over HTTP/1.1. Never fails: `error` has the code. */
 export function shake(port: number, options: ConnectionOptions = {}, host = 'localhost'): Promise<Handshake> {
   const result: Handshake = {
     shown: undefined,
@@ -131,7 +131,7 @@ export function shake(port: number, options: ConnectionOptions = {}, host = 'loc
   })
 }
 
-/** One request over a session of HTTP/2. */
+/** Sends one request over an HTTP/2 session. */
 export function askOver(
   session: http2.ClientHttp2Session,
   authority: string
@@ -151,7 +151,7 @@ export function askOver(
   })
 }
 
-/** A session of HTTP/2 that ends with the test. */
+/** Opens an HTTP/2 session; closed when the test ends. */
 export async function sessionTo(t: Test, port: number, options: http2.SecureClientSessionOptions = {}) {
   const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false, ...options })
   session.on('error', () => {})
