@@ -15,7 +15,7 @@ import { answering, get, startGateway, startRawService } from '../helpers/gatewa
 
 const root = join(import.meta.dirname, '../..')
 
-/** RFC 9209, section 2.3: each type with the status that it recommends. */
+/** Proxy error types of RFC 9209, section 2.3, with their recommended statuses. */
 const types: Readonly<Record<string, number>> = {
   dns_timeout: 504, dns_error: 502, destination_not_found: 500, destination_unavailable: 503,
   destination_ip_prohibited: 502, destination_ip_unroutable: 502, connection_refused: 502,
@@ -29,14 +29,14 @@ const types: Readonly<Record<string, number>> = {
   proxy_configuration_error: 500, proxy_loop_detected: 502
 } // biome-ignore format: a table
 
-/** Errors for which another status tells a client more than the recommended one. */
+/** Errors for which another status is more specific than the recommended one. */
 const chosen: Readonly<Record<string, number>> = {
   JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508,
   JW_OUT_OF_DESCRIPTORS: 503, JW_OUT_OF_MEMORY: 503, JW_OUT_OF_PORTS: 503, JW_OUT_OF_CPU: 503,
   JW_KEYS_UNAVAILABLE: 503, JW_CLIENT_REQUESTS: 429, JW_CLIENT_WEBSOCKETS: 429
 } // biome-ignore format: a table
 
-t.test('each row of the table has a Proxy-Status type of RFC 9209 and the status that goes with it', async (t) => {
+t.test('each row of the table has a Proxy-Status type of RFC 9209 and its recommended status', async (t) => {
   for (const [code, [status, message, type]] of Object.entries(errorTable)) {
     t.ok(type in types, `${code}: ${type}`)
     t.equal(status, chosen[code] ?? types[type], code)
@@ -44,7 +44,7 @@ t.test('each row of the table has a Proxy-Status type of RFC 9209 and the status
   }
 })
 
-t.test('each code that is thrown has its status: its own, or one in the table', async (t) => {
+t.test('each thrown code has a status: its own, or one in the table', async (t) => {
   const thrown = new Map<string, number | null>()
   const files = ['plugins', 'routes'].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
@@ -62,7 +62,7 @@ t.test('each code that is thrown has its status: its own, or one in the table', 
     for (const [, code, mapped = ''] of text.matchAll(/^ {2}(JW_\w+): ['"]|\/, '(JW_\w+)'\],?$/gm))
       thrown.set(code ?? mapped, null)
   }
-  t.ok(thrown.size > 15, 'there are codes to look at')
+  t.ok(thrown.size > 15, 'some codes were found')
   for (const [code, status] of thrown) {
     t.match(code, /^JW_[A-Z_]+$/)
     if (status === null) t.ok(Object.hasOwn(errorTable, code), `${code} is in the table`)
@@ -86,7 +86,7 @@ async function before(t: Test, url: string, mesh: object = {}, options: GatewayO
   return gateway
 }
 
-t.test('a service that fails before its head is a 5xx that says whose fault it is, and no more', async (t) => {
+t.test('a service that fails before its header section is a 5xx that names the cause, without details', async (t) => {
   const cases: [string, string | null, object, number, string, string][] = [
     ['nobody listens', null, {}, 502, 'JW_UPSTREAM_REFUSED', 'connection_refused'],
     ['closes without a word', '', {}, 502, 'JW_UPSTREAM_RESET', 'connection_terminated'],
@@ -121,15 +121,15 @@ t.test('a service that fails before its head is a 5xx that says whose fault it i
       if (code !== '') t.equal(error.code, code, what)
       t.strictSame(Object.keys(error), ['statusCode', 'code', 'error', 'message', 'requestId'])
       t.equal(error.requestId, answer.headers['x-request-id'])
-      t.notMatch(answer.body, /127\.0\.0\.1|token/, 'nothing of addresses')
+      t.notMatch(answer.body, /127\.0\.0\.1|token/, 'no addresses')
     }
   }
 })
 
-/** Codes that are not ours: of Node, OpenSSL, llhttp and undici. */
+/** Codes of Node, OpenSSL, llhttp and undici. */
 const foreign = /\bE[A-Z]{3,}\b|UND_ERR|HPE_|ERR_[A-Z]|CERT|SELF_SIGNED|UNABLE_TO|self-signed|undici|OpenSSL/
 
-t.test('the code of the network is in the log alone', async (t) => {
+t.test('the code of the network error is only in the log', async (t) => {
   const folder = folderFor(t)
   const { cert, key } = authority(folder, 'strangers').issue('any', { san: 'IP:127.0.0.1' })
   const strangers = https.createServer({ cert, key }, (_request, response) => response.end('never'))
@@ -171,7 +171,7 @@ t.test('the code of the network is in the log alone', async (t) => {
   }
 })
 
-t.test('a service that fails while the client still sends: the client gets its answer', async (t) => {
+t.test('a service that fails while the client still sends: the client gets its response', async (t) => {
   for (const framing of ['Content-Length: 100000', 'Transfer-Encoding: chunked']) {
     const service = await startRawService((socket) => socket.once('data', () => socket.destroy()))
     t.teardown(service.close)
@@ -183,7 +183,7 @@ t.test('a service that fails while the client still sends: the client gets its a
   }
 })
 
-t.test('a 5xx of the service is its own and passed on as it is', async (t) => {
+t.test('a 5xx of the service is passed on unchanged', async (t) => {
   const service = await startRawService(
     answering('HTTP/1.1 503 Closed For Lunch\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nlunch')
   )
@@ -194,7 +194,7 @@ t.test('a 5xx of the service is its own and passed on as it is', async (t) => {
   t.equal(headers['proxy-status'], undefined)
 })
 
-t.test('what is thrown in a plugin is a plain 500, its details in the log alone', async (t) => {
+t.test('an exception in a plugin is a plain 500, its details are only in the log', async (t) => {
   const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
   t.teardown(service.close)
   const secret = 'password=hunter2'
@@ -237,7 +237,7 @@ t.test('what is thrown in a plugin is a plain 500, its details in the log alone'
   t.match(JSON.stringify(log.filter((line) => line.msg === 'request failed')), /hunter2/)
 })
 
-/** As http-errors makes its classes: `expose` is a property of the prototype. */
+/** An error class as of http-errors: `expose` is a property of the prototype. */
 class ServiceUnavailable extends Error {
   readonly statusCode: number
 
@@ -248,7 +248,7 @@ class ServiceUnavailable extends Error {
 }
 Object.assign(ServiceUnavailable.prototype, { expose: false })
 
-t.test('a 5xx that is made to be a response is passed on, and no failure of the gateway', async (t) => {
+t.test('a 5xx error that is meant as a response is passed on, and is no failure of the gateway', async (t) => {
   const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
   t.teardown(service.close)
   const Busy = createError('MY_BUSY', 'busy', 503)
@@ -292,7 +292,7 @@ t.test('a 5xx that is made to be a response is passed on, and no failure of the 
   }
 })
 
-t.test('errors whose code is a number: those of fetch, and of databases', async (t) => {
+t.test('errors with a numeric code, as of fetch and databases', async (t) => {
   const errors: Readonly<Record<string, () => Error>> = {
     timeout: () => new DOMException('the fetch took too long', 'TimeoutError'),
     conflict: () => Object.assign(new Error('duplicate key'), { code: 11_000, statusCode: 409 })

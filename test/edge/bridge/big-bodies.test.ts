@@ -1,5 +1,5 @@
 // slow: takes about 4 s
-/** Every byte of large answers, to clients fast and slow, side by side. */
+/** Every byte of large responses, to fast and slow clients concurrently. */
 import { createCipheriv, createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -12,7 +12,7 @@ import t from 'tap'
 import { startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-/** More than the kernel takes for a client that does not read. */
+/** More than the kernel buffers for a client that does not read. */
 const size = 16 * 1024 * 1024 + 17
 
 /** No two parts of no two bodies are alike. */
@@ -27,7 +27,7 @@ async function gateway(t: Test, options: object = {}) {
     const body = bodyOf(request.url!)
     if (request.url!.includes('sized')) response.setHeader('content-length', body.length)
     if (request.url!.includes('close')) response.setHeader('connection', 'close')
-    // In parts of odd sizes.
+    // Chunks of odd sizes.
     let at = 0
     const more = () => {
       while (at < size) {
@@ -89,7 +89,7 @@ function bodies(bytes: Buffer): Buffer[] {
   return found
 }
 
-t.test('slow and fast clients beside each other, and several answers on one connection', async (t) => {
+t.test('slow and fast clients concurrently, and several responses on one connection', async (t) => {
   const { port } = await gateway(t)
   const asked = Array.from({ length: 6 }, (_, i) => {
     const kind = ['sized', 'chunked', 'sized-close'][i % 3]
@@ -102,14 +102,14 @@ t.test('slow and fast clients beside each other, and several answers on one conn
   )
 })
 
-t.test('clients that leave in the middle take nothing of others with them', async (t) => {
+t.test('clients that leave within a response do not affect others', async (t) => {
   const { port } = await gateway(t)
   const leaving = Array.from({ length: 10 }, async (_, i) => {
     const socket = connect(port, '127.0.0.1')
     socket.on('error', () => {})
     socket.write(`GET /sized/left/${i} HTTP/1.1\r\nHost: h\r\n\r\n`)
     await sleep(5 + i * 3)
-    // The client has not read: the gateway holds the bytes that it could not send.
+    // The client has not read: the gateway buffers the bytes that it could not send.
     socket.resetAndDestroy()
   })
   const paths = Array.from({ length: 4 }, (_, i) => `/sized/stays/${i}`)
@@ -118,7 +118,7 @@ t.test('clients that leave in the middle take nothing of others with them', asyn
   t.strictSame(got, paths.map((path) => [digest(bodyOf(path))])) // biome-ignore format: short
 })
 
-t.test('HTTP/2: streams beside each other', async (t) => {
+t.test('HTTP/2: concurrent streams', async (t) => {
   const { port } = await gateway(t, { listen: { tls: selfSigned(t), http2: true } })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.close())

@@ -1,5 +1,5 @@
 // slow: takes about 7 s
-// Memory that is freed, lent or used again on the way through: no byte of a body changes, whatever reads it as well.
+// Memory that is freed, borrowed or reused while forwarding: no byte of a body changes, with any other readers.
 import { once } from 'node:events'
 import http from 'node:http'
 import http2 from 'node:http2'
@@ -15,7 +15,7 @@ const { cert, key } = selfSigned(t)
 
 const sizes = [0, 1, 100, 5000, 16_384, 16_385, 70_000, 300_000]
 
-/** The body of a message: a byte says by its place and its request whose it is. */
+/** The body of a message: each byte depends on its offset and its request. */
 function bodyOf(id: number): Buffer {
   const body = Buffer.alloc(sizes[id % sizes.length]!)
   for (let i = 0; i < body.length; i++) body[i] = (id * 37 + i * 11 + (i >> 8)) & 0xff
@@ -23,17 +23,17 @@ function bodyOf(id: number): Buffer {
 }
 
 interface Echo extends RunningService {
-  /** Requests whose body was not the one of their path. */
+  /** Requests with a body of another path. */
   wrong: string[]
   served: number
 }
 
-/** Answers with the request's body; `breaks` ends the connection within the first attempts of some of them. */
+/** Responds with the request's body; with `breaks`, closes the connection within the first attempts of some. */
 async function echoing(t: Test, breaks = false): Promise<Echo> {
   const asked = new Map<number, number>()
   const service = await startService(async (request, response) => {
     const id = Number(request.url!.slice(1))
-    // Larger bodies are not kept for another attempt.
+    // Larger bodies are not buffered for another attempt.
     const size = sizes[id % sizes.length]!
     const before = asked.get(id) ?? 0
     asked.set(id, before + 1)
@@ -48,7 +48,7 @@ async function echoing(t: Test, breaks = false): Promise<Echo> {
     if (!body.equals(request.method === 'GET' ? Buffer.alloc(0) : bodyOf(id))) echo.wrong.push(request.url!)
     const answer = bodyOf(id)
     response.setHeader('cache-control', 'public, max-age=60')
-    // In pieces, so that some of the response waits while the client reads.
+    // Written in pieces, so that a part of the response waits while the client reads.
     for (let at = 0; at < answer.length; at += 30_000) response.write(answer.subarray(at, at + 30_000))
     response.end()
   })
@@ -73,7 +73,7 @@ async function write(stream: NodeJS.WritableStream, method: string, id: number):
   if (method !== 'GET') {
     const body = bodyOf(id)
     for (let at = 0; at < body.length; at += 10_000) {
-      // A copy, as what was sent must not be able to hide that it was changed.
+      // A copy: a changed buffer would otherwise be compared with itself.
       stream.write(Buffer.from(body.subarray(at, at + 10_000)))
       if (id % 3 === 0) await new Promise(setImmediate)
     }
@@ -160,7 +160,7 @@ for (const [protocol, listen, client] of protocols) {
           const id = next++
           const results = await Promise.all(methods.map((method) => send(method, id)))
           for (const body of results) {
-            // The beginning tells the gateway's own response from bytes of another request.
+            // The first bytes distinguish the gateway's own response from bytes of another request.
             if (!body.equals(bodyOf(id))) wrong.push(`/${id}: ${body.length} bytes, ${body.subarray(0, 200)}`)
           }
         }

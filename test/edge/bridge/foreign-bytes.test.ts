@@ -1,5 +1,5 @@
 // slow: takes about 11 s
-// Every byte of a response is the service's own: nothing that was freed, or that belongs to another request.
+// Every byte of a response is the service's: no freed memory, and no bytes of another request.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { Socket } from 'node:net'
@@ -23,14 +23,14 @@ const shapes: readonly (readonly number[])[] = [
   []
 ]
 
-/** The body of a response: a byte says by its place and its request whose it is. */
+/** The body of a response: each byte depends on its offset and its request. */
 function bodyOf(id: number, size: number): Buffer {
   const body = Buffer.alloc(size)
   for (let i = 0; i < size; i++) body[i] = (id * 31 + i * 7 + (i >> 8)) & 0xff
   return body
 }
 
-/** A service that sends each chunk, the last chunk and perhaps the trailer section in writes of their own. */
+/** A service that sends each chunk, the last chunk and the trailer section, if any, in separate writes. */
 function inPieces(socket: Socket): void {
   let seen = ''
   let queue = Promise.resolve()

@@ -39,7 +39,7 @@ const head = (method: string, ...lines: string[]) =>
 const bodyOf = (text: string) =>
   JSON.parse(Buffer.from(parse(text).body, 'latin1').toString()) as Awaited<ReturnType<typeof ask>>
 
-t.test('bodies: by length, in chunks, empty, with any method and type', async (t) => {
+t.test('bodies: with a length, chunked, empty, with any method and type', async (t) => {
   const { port } = await echoing(t)
   const send = async (bytes: string) => bodyOf(await raw(port, bytes))
   for (const method of ['POST', 'GET', 'DELETE', 'OPTIONS', 'PATCH']) {
@@ -52,7 +52,7 @@ t.test('bodies: by length, in chunks, empty, with any method and type', async (t
     t.equal(chunked.body, 'abc', `${method} chunked`)
   }
   const none = await send(head('GET', 'Content-Type: application/json', 'Connection: close'))
-  t.equal(none.headers['transfer-encoding'], undefined, 'a content type makes no body')
+  t.equal(none.headers['transfer-encoding'], undefined, 'a content type does not imply a body')
   t.equal(none.headers['content-type'], 'application/json')
   for (const method of ['POST', 'PUT']) {
     const empty = await send(head(method, 'Content-Type: text/plain', 'Content-Length: 0', 'Connection: close'))
@@ -66,7 +66,7 @@ t.test('bodies: by length, in chunks, empty, with any method and type', async (t
   }
 })
 
-t.test('binary passes uncorrupted both ways, whatever its type, through a slow reader', async (t) => {
+t.test('binary data is forwarded unchanged both ways, with any type, to a slow reader', async (t) => {
   const bytes = Buffer.alloc(6 * 1024 * 1024, Buffer.from(Array.from({ length: 256 }, (_, n) => n)))
   const sum = (data: Buffer) => createHash('sha256').update(data).digest('hex')
   let most = 0
@@ -98,7 +98,7 @@ t.test('binary passes uncorrupted both ways, whatever its type, through a slow r
   t.equal(sum(Buffer.from(answer.body, 'latin1')), sum(bytes))
 })
 
-t.test('backpressure: who does not read holds the other side back', async (t) => {
+t.test('backpressure: a side that does not read pauses the other', async (t) => {
   let written = 0
   const service = await startService((request, response) => {
     if (request.method === 'POST') return request.pause()
@@ -139,7 +139,7 @@ t.test('backpressure: who does not read holds the other side back', async (t) =>
   writer.socket.destroy()
 })
 
-t.test('HEAD, 204 and 304 have no body, and the connection goes on', async (t) => {
+t.test('HEAD, 204 and 304 have no body, and the connection is kept', async (t) => {
   const service = await startRawService(
     answering(
       'HTTP/1.1 200 OK\r\nContent-Length: 7\r\nETag: "a"\r\n\r\n',
@@ -166,7 +166,7 @@ t.test('HEAD, 204 and 304 have no body, and the connection goes on', async (t) =
   t.equal(text.match(/HTTP\/1\.1/g)?.length, 4)
 })
 
-t.test('pipelined requests are answered in order', async (t) => {
+t.test('pipelined requests get responses in order', async (t) => {
   const { port } = await echoing(t)
   const text = await raw(port, `${head('GET', 'x-n: one')}${head('GET', 'x-n: two', 'Connection: close')}`)
   t.match(text, /"x-n":"one".*"x-n":"two"/s)
@@ -189,7 +189,7 @@ t.test('trailers, early hints and 100-continue', async (t) => {
   t.match(text, /HTTP\/1.1 103 Early Hints\r\nlink: <\/a.css>; rel=preload\r\nx-hint: 1\r\n\r\nHTTP\/1.1 104 /)
   t.match(text, /HTTP\/1.1 104 .*\r\nupload-offset: 7\r\nx-two: a\r\nx-two: \xe9\r\n\r\nHTTP\/1.1 200 OK\r\n/)
   t.match(text, /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\nx-two: a\r\n\r\n$/)
-  t.match(await raw(port, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200 OK\r\n/, 'nothing of it to HTTP/1.0')
+  t.match(await raw(port, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200 OK\r\n/, 'none of them to HTTP/1.0')
 
   const echo = await echoing(t)
   const client = connect(echo.port, head('POST', 'Expect: 100-continue', 'Content-Length: 2', 'Connection: close'))
@@ -201,7 +201,7 @@ t.test('trailers, early hints and 100-continue', async (t) => {
   t.equal((await get(echo.port, '/', ['Expect: nonsense'])).status, 417)
 })
 
-t.test('an answer before the whole body was sent reaches the client', async (t) => {
+t.test('a response before the end of the request body reaches the client', async (t) => {
   for (const [what, framing] of [
     ['by length', 'Content-Length: 100000'],
     ['chunked', 'Transfer-Encoding: chunked']
@@ -220,7 +220,7 @@ t.test('an answer before the whole body was sent reaches the client', async (t) 
   }
 })
 
-t.test('the client leaves: the service hears of it at once, and it is logged once as 499', async (t) => {
+t.test('the client leaves: the call to the service is aborted at once, and logged once as 499', async (t) => {
   let arrived = 0
   let aborted = 0
   const service = await startRawService((socket) => {
@@ -268,14 +268,14 @@ t.test('the client leaves: the service hears of it at once, and it is logged onc
   }
   await leave('in a hook', head('GET', 'X-Wait: 1'), () => waiting === 1)
   release()
-  t.equal(arrived, 0, 'the service was not asked')
+  t.equal(arrived, 0, 'the service got no request')
   await leave('waiting', head('GET'), () => arrived === 1)
   await leave('in its body', `${head('POST', 'Content-Length: 10')}abc`, () => arrived === 2)
   await leave('in its chunks', `${head('POST', 'Transfer-Encoding: chunked')}3\r\nabc\r\n`, () => arrived === 3)
   await leave('streaming', head('GET'), () => arrived === 4)
 })
 
-t.test('after the head, a service that fails breaks the client connection: never a clean end', async (t) => {
+t.test('if the service fails after the header section, the client connection is not closed cleanly', async (t) => {
   for (const [what, response] of [
     ['by length', 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart'],
     ['chunked', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n'],
@@ -295,7 +295,7 @@ t.test('after the head, a service that fails breaks the client connection: never
   }
 })
 
-t.test('an instance that switches protocols unasked is blamed, and another one tried', async (t) => {
+t.test('an unrequested switch of protocols is a failure of the instance, and another one is tried', async (t) => {
   const unasked = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
   const odd = await startRawService(answering(unasked))
   const good = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood'))
@@ -315,7 +315,7 @@ t.test('an instance that switches protocols unasked is blamed, and another one t
   t.match(instances.find(({ origin }) => origin === odd.url)?.concerns, { 'outlier-detection': { ejected: true } })
 })
 
-t.test('a service that switches protocols without saying to which is 502 at once', async (t) => {
+t.test('a 101 without Upgrade is 502 at once', async (t) => {
   const service = await startRawService(answering('HTTP/1.1 101 Switching Protocols\r\nX-Odd: 1\r\n\r\n'))
   t.teardown(service.close)
   const { port } = await before(t, service.url)
@@ -328,7 +328,7 @@ t.test('a service that switches protocols without saying to which is 502 at once
   }
 })
 
-t.test('an early answer: the rest of the body is read, and the connection serves the next request', async (t) => {
+t.test('an early response: the rest of the body is read, and the connection serves the next request', async (t) => {
   const service = await startRawService((socket) => {
     socket.once('data', (chunk: Buffer) => {
       const text = chunk.toString('latin1').includes('/next') ? 'ok' : 'no'

@@ -1,4 +1,4 @@
-// A header that a service trusts on one route cannot be brought to it by a client on another.
+// A header that a service trusts on one route cannot be sent to it by a client over another route.
 import http2 from 'node:http2'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
@@ -39,7 +39,7 @@ t.test('a second route to the same service', async (t) => {
   }
 })
 
-t.test('a service that no such route reaches gets the header as it came', async (t) => {
+t.test('a service without such a route gets the client’s header', async (t) => {
   const service = await startEcho()
   const other = await startEcho()
   t.teardown(() => Promise.all([service.close(), other.close()]))
@@ -53,7 +53,7 @@ t.test('a service that no such route reaches gets the header as it came', async 
   t.strictSame(users(await ask(port, '/other', ['X-User-Id: eve'])), ['eve'])
 })
 
-t.test('every way to a service: split, fallback, mirror, and another name for it', async (t) => {
+t.test('every path to a service: split, fallback, mirror, and another name for it', async (t) => {
   const service = await startEcho()
   const seen: Seen['rawHeaders'][] = []
   const shadow = await startService((request, response) => {

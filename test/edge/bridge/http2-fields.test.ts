@@ -1,4 +1,4 @@
-// Responses that HTTP/1.1 allows and Node's HTTP/2 writer refuses: they arrive, and end neither the process nor the wait.
+// Responses that HTTP/1.1 allows and Node's HTTP/2 writer refuses: they arrive, without a crash or a hang.
 import { once } from 'node:events'
 import http from 'node:http'
 import type { IncomingHttpHeaders } from 'node:http2'
@@ -14,7 +14,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 
 const { cert, key } = selfSigned(t)
 
-/** All names that Node knows of; some of them it takes once only. */
+/** All names that Node knows; it accepts some of them only once. */
 const names = Object.entries(http2.constants)
   .filter(([constant, name]) => constant.startsWith('HTTP2_HEADER_') && !String(name).startsWith(':'))
   .map(([, name]) => String(name))
@@ -22,7 +22,7 @@ const names = Object.entries(http2.constants)
 /** Names that frame the message: two of them are a malformed response, over any version. */
 const framing = new Set(['content-length', 'transfer-encoding'])
 
-/** Answers `/N` with the response of that place. */
+/** Responds to `/N` with the response of that index. */
 function answering(responses: readonly string[]) {
   return (socket: Socket) => {
     socket.on('data', (chunk: Buffer) => {
@@ -76,7 +76,7 @@ async function http2Client(t: Test, responses: readonly string[], options: Gatew
   return { get, log }
 }
 
-t.test('a header that comes twice arrives', async (t) => {
+t.test('a repeated header arrives', async (t) => {
   const { get } = await http2Client(
     t,
     names.map((name) => `HTTP/1.1 200 OK\r\n${name}: 1\r\n${name}: 1\r\ncontent-length: 2\r\n\r\nok`)
@@ -87,7 +87,7 @@ t.test('a header that comes twice arrives', async (t) => {
   }
 })
 
-t.test('a trailer that comes twice arrives', async (t) => {
+t.test('a repeated trailer arrives', async (t) => {
   const { get } = await http2Client(
     t,
     names.map(
@@ -101,7 +101,7 @@ t.test('a trailer that comes twice arrives', async (t) => {
   }
 })
 
-t.test('a hint that has a header twice arrives', async (t) => {
+t.test('early hints with a repeated header arrive', async (t) => {
   const { get } = await http2Client(
     t,
     names.map(
@@ -115,7 +115,7 @@ t.test('a hint that has a header twice arrives', async (t) => {
   }
 })
 
-t.test('of a field with one value the first counts, one that is a list is joined', async (t) => {
+t.test('a singleton field keeps its first value, a list field is joined', async (t) => {
   const twice = 'etag: "a"\r\netag: "b"\r\ncontent-type: text/plain\r\ncontent-type: text/html'
   const lists =
     'content-language: de\r\ncontent-language: en\r\nx-more: 1\r\nx-more: 2\r\nset-cookie: a=1\r\nset-cookie: b=2'
@@ -133,7 +133,7 @@ t.test('of a field with one value the first counts, one that is a list is joined
   t.match((await get('/1')).trailers, { etag: '"a"', 'x-more': '1, 2' })
 })
 
-t.test('a status that HTTP does not have is a malformed response, over every version', async (t) => {
+t.test('an invalid status is a malformed response, over every version', async (t) => {
   const statuses = [600, 799, 999]
   const { get } = await http2Client(
     t,
@@ -150,7 +150,7 @@ const protocols = [
 ] as const
 
 for (const [protocol, listen] of protocols) {
-  t.test(`${protocol}: a header of a plugin that cannot be written ends its own response only`, async (t) => {
+  t.test(`${protocol}: an invalid header of a plugin fails only its own response`, async (t) => {
     const service = await startRawService(
       answering([
         `HTTP/1.1 200 OK\r\netag: "a"\r\ncontent-length: 600\r\n\r\n${'x'.repeat(600)}`,

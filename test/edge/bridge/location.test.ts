@@ -2,7 +2,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { ask, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 
-/** A gateway in front of a service that answers with the Location that a query asks for. */
+/** A gateway in front of a service that responds with the Location of the query. */
 async function relocating(t: Test, route: object) {
   const service = await startService((request, response) => {
     const to = decodeURIComponent(request.url!.split('to=')[1] ?? '').replace('INSTANCE', `${request.socket.localPort}`)
@@ -32,7 +32,7 @@ t.test('a stripped prefix is put back', async (t) => {
     ['http://gate:81', 'http://gate:81/api'],
     ['http://127.0.0.1:INSTANCE/orders/7', '/api/orders/7'],
     ['http://127.0.0.1:INSTANCE', '/api/'],
-    // Said right already, or of something else.
+    // Already correct, or of another origin.
     ['/api/orders/7', '/api/orders/7'],
     ['/api', '/api'],
     ['7', '7'],
@@ -52,7 +52,7 @@ t.test('a stripped prefix is put back', async (t) => {
   }
 })
 
-t.test('by the host that a trusted proxy was asked for, and with a port that goes without saying', async (t) => {
+t.test('with the X-Forwarded-Host of a trusted proxy, and a default port', async (t) => {
   const service = await startService((request, response) => {
     response.writeHead(302, { location: decodeURIComponent(request.url!.split('to=')[1]!) }).end()
   })
@@ -71,13 +71,13 @@ t.test('by the host that a trusted proxy was asked for, and with a port that goe
   }
   t.equal(await locate(behind.port, 'https://shop.example.com/7'), 'https://shop.example.com/api/7')
   t.equal(await locate(behind.port, 'https://shop.example.com:443/7'), 'https://shop.example.com:443/api/7')
-  t.equal(await locate(open.port, 'https://shop.example.com/7'), 'https://shop.example.com/7', 'nobody vouches for it')
+  t.equal(await locate(open.port, 'https://shop.example.com/7'), 'https://shop.example.com/7', 'an untrusted proxy')
   t.equal(await locate(open.port, 'http://gate:80/7'), 'http://gate:80/api/7')
   t.equal(await locate(open.port, 'http://gate/7', 'gate:80'), 'http://gate/api/7')
   t.equal(await locate(open.port, 'https://gate:80/7'), 'https://gate:80/7')
 })
 
-t.test('a rewritten prefix is changed back, other paths are left', async (t) => {
+t.test('a rewritten prefix is changed back, other paths are unchanged', async (t) => {
   const locate = await relocating(t, { match: { path: '/old' }, path: { rewrite: { prefix: '/new/a/' } } })
   t.equal(await locate('/old', '/new/a/7'), '/old/7')
   t.equal(await locate('/old', '/new/a'), '/old')
@@ -86,7 +86,7 @@ t.test('a rewritten prefix is changed back, other paths are left', async (t) => 
   t.equal(await locate('/old', '/old/7'), '/old/7')
 })
 
-t.test('where nothing is changed on the way in, nothing is on the way out', async (t) => {
+t.test('without a path change in the request, Location is unchanged', async (t) => {
   const locate = await relocating(t, { match: { path: '/orders' } })
   t.equal(await locate('/orders', 'http://gate:81/orders/7'), 'http://gate:81/orders/7')
   t.equal(await locate('/orders', '/7'), '/7')
@@ -112,7 +112,7 @@ t.test('the Host is the client’s, or the instance’s own where the route says
   t.equal(await locate('/orders', 'http://evil/orders'), 'http://evil/orders')
 })
 
-t.test('X-Forwarded-Prefix says what was taken off; a client’s own does not count', async (t) => {
+t.test('X-Forwarded-Prefix has the stripped prefix; a client’s own is ignored', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const routes = [
@@ -139,7 +139,7 @@ t.test('X-Forwarded-Prefix says what was taken off; a client’s own does not co
   t.equal(await prefix('/plain', '/outer'), undefined)
   t.equal(await prefix('/caf%C3%A9/7', '/outer'), '/caf%C3%A9')
   const behind = await start({ trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-prefix'] })
-  t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'one path, of what was taken off at each hop')
+  t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'one path: the prefixes stripped at all hops')
   t.equal(await behind('/api/orders/7', '/outer/'), '/outer/api')
   t.equal(await behind('/api/orders/7', '/'), '/api')
   t.equal(await behind('/api/orders/7', '/a, /b'), '/a/b/api')
@@ -148,7 +148,7 @@ t.test('X-Forwarded-Prefix says what was taken off; a client’s own does not co
   t.equal(await behind('/plain', '/outer'), '/outer')
 })
 
-t.test('a service that heeds the whole prefix is left alone', async (t) => {
+t.test('the Location of a service that uses the whole prefix is unchanged', async (t) => {
   const service = await startService((request, response) => {
     const prefix = request.headers['x-forwarded-prefix'] as string
     response.writeHead(302, { location: request.url === '/heeds' ? `${prefix}/7` : '/7' }).end()
@@ -162,5 +162,5 @@ t.test('a service that heeds the whole prefix is left alone', async (t) => {
   t.teardown(gateway.close)
   const outer = ['X-Forwarded-Prefix: /outer']
   t.equal((await get(gateway.port, '/api/heeds', outer)).headers.location, '/outer/api/7')
-  t.equal((await get(gateway.port, '/api/ignores', outer)).headers.location, '/api/7', 'the rest is the peer’s to add')
+  t.equal((await get(gateway.port, '/api/ignores', outer)).headers.location, '/api/7', 'the peer adds the rest')
 })

@@ -1,10 +1,10 @@
-/** Responses over HTTP/2 make Node write no warning: on stderr it would stand between the lines of the log. */
+/** Responses over HTTP/2 cause no warning of Node, which would appear on stderr between log lines. */
 import http2 from 'node:http2'
 import t from 'tap'
 import { startEcho, startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-t.test('errors, replies and fields of the connection', async (t) => {
+t.test('errors, replies and connection-specific fields', async (t) => {
   const warnings: string[] = []
   const warned = ({ name, message }: Error) => void warnings.push(`${name}: ${message}`)
   process.on('warning', warned)

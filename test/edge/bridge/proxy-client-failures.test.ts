@@ -1,4 +1,4 @@
-/** @fastify/http-proxy, the real package, on the mesh: discovery, retries, breakers, and what a client gets when they fail. */
+/** @fastify/http-proxy, the real package, on the mesh: discovery, retries, breakers, and their failures. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -18,7 +18,7 @@ async function gatewayWith(t: Test, more: object): Promise<RunningGateway> {
   return gateway
 }
 
-/** A service that answers with its own name, and counts. */
+/** A service that responds with its name, and counts requests. */
 async function named(t: Test, name: string, answer?: (response: ServerResponse, request: IncomingMessage) => void) {
   const state = { count: 0 }
   const service = await startService((request, response) => {
@@ -30,7 +30,7 @@ async function named(t: Test, name: string, answer?: (response: ServerResponse, 
   return { url: service.url, port: service.port, state, close: service.close }
 }
 
-/** A Consul that tells which ports serve, and when they change. */
+/** A Consul that reports the serving ports, and their changes. */
 async function consul(t: Test) {
   let index = 1
   let ports: number[] = []
@@ -62,7 +62,7 @@ async function consul(t: Test) {
   }
 }
 
-t.test('instances come and go with the registry', async (t) => {
+t.test('instances are added and removed with the registry', async (t) => {
   const [one, two] = [await named(t, 'one'), await named(t, 'two')]
   const registry = await consul(t)
   registry.publish([one.port])
@@ -94,7 +94,7 @@ t.test('reply-from retries nothing by itself', async (t) => {
   t.equal(down.state.count, 1)
 })
 
-t.test('a breaker opens, and its response says so', async (t) => {
+t.test('a breaker opens, and its response names it', async (t) => {
   const down = await named(t, 'down', (response) => response.writeHead(500).end('down'))
   const circuitBreaker = { errorRatio: '50%', minRequests: 3, window: '10s', openFor: '30s' }
   const { port } = await gatewayWith(t, {
@@ -107,7 +107,7 @@ t.test('a breaker opens, and its response says so', async (t) => {
   t.equal(down.state.count, 3)
 })
 
-t.test("a policy of a route is in force, and its caller's address is what is hashed", async (t) => {
+t.test("a route's policy applies, and the caller's address is hashed", async (t) => {
   const [one, two] = [await named(t, 'one'), await named(t, 'two')]
   const { port } = await gatewayWith(t, {
     listen: { trustProxy: ['127.0.0.1'] },
@@ -208,7 +208,7 @@ t.test('failures are those of the error table, before the header section', async
 })
 
 for (const protocol of protocols) {
-  t.test(`${protocol}: a response that breaks off is not taken for whole`, async (t) => {
+  t.test(`${protocol}: an incomplete response is not taken for complete`, async (t) => {
     const service = await startRawService((socket) => {
       socket.once('data', (chunk: Buffer) => {
         const framing = chunk.includes('/length') ? 'Content-Length: 100' : 'Transfer-Encoding: chunked'
@@ -235,7 +235,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('log and metrics count what goes through http-proxy', async (t) => {
+t.test('log and metrics include requests through http-proxy', async (t) => {
   const one = await named(t, 'one')
   const gateway = await gatewayWith(t, { admin: { port: 0 }, services: { orders: { instances: [one.url] } } })
   await get(gateway.port, '/via/7')
@@ -248,7 +248,7 @@ t.test('log and metrics count what goes through http-proxy', async (t) => {
   )
 })
 
-t.test("so do log and metrics of a plugin's own registration, which may ask for the edge's concerns", async (t) => {
+t.test("and requests of a plugin's own registration, which may use concerns of the edge", async (t) => {
   const one = await named(t, 'one')
   const options = { prefix: '/orders', upstream: 'http://orders.mesh' }
   const asking = { ...options, prefix: '/guarded', config: { edge: { rateLimit: { max: 1, window: '1m' } } } }

@@ -28,7 +28,7 @@ async function gatewayBefore(t: Test, protocol: Protocol, url: string) {
   return gateway
 }
 
-/** Asks and reads nothing; returns what leaves. */
+/** Sends a request and reads nothing; returns a function that disconnects. */
 function stall(t: Test, protocol: Protocol, port: number, path: string): () => void {
   if (protocol === 'HTTP/2') {
     const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
@@ -60,7 +60,7 @@ for (const protocol of protocols) {
         const from = async (path: string) => {
           const { headers, body, ...rest } = await ask(`/${path}/${status}`, { method })
           const { 'x-request-id': _id, date: _date, 'keep-alive': _time, ...fields } = headers
-          // Two ways to say that there is none.
+          // Two ways to declare an empty body.
           if (status === 205) for (const name of ['content-length', 'transfer-encoding']) delete fields[name]
           return { ...rest, headers: Object.fromEntries(Object.entries(fields).sort()), body: body.toString() }
         }
@@ -69,7 +69,7 @@ for (const protocol of protocols) {
     }
   })
 
-  t.test(`${protocol}: a client that reads nothing holds the service, and ends the call as it leaves`, async (t) => {
+  t.test(`${protocol}: a client that reads nothing pauses the service, and ends the call when it leaves`, async (t) => {
     let written = 0
     let open = false
     const service = await startRawService((socket) => {
@@ -91,7 +91,7 @@ for (const protocol of protocols) {
     const { port } = await gatewayBefore(t, protocol, service.url)
     const leave = stall(t, protocol, port, '/via')
     let before = -1
-    // Held once nothing more is written for a while.
+    // Paused once nothing is written for a while.
     while (written === 0 || written > before) {
       before = written
       await new Promise((resolve) => setTimeout(resolve, 300))
@@ -102,7 +102,7 @@ for (const protocol of protocols) {
     await eventually(() => !open)
   })
 
-  t.test(`${protocol}: a service that reads nothing holds the client`, async (t) => {
+  t.test(`${protocol}: a service that reads nothing pauses the client`, async (t) => {
     let read = 0
     let go = () => {}
     const service = await startRawService((socket) => {

@@ -1,4 +1,4 @@
-/** Functions that users give to @fastify/http-proxy, the real package, and that fail: a request fails, the gateway does not. */
+/** Failing functions that users pass to @fastify/http-proxy, the real package: only the request fails. */
 import { join } from 'node:path'
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance } from 'fastify'
@@ -18,7 +18,7 @@ const failing: Readonly<Record<string, string>> = {
   'onResponse that rejects': 'replyOptions: { async onResponse() { throw new Error("a slip") } }'
 }
 
-/** A service whose responses end only when they are closed. */
+/** A service with responses that end only when they are closed. */
 async function endless(t: Test) {
   const open = new Set<unknown>()
   const service = await startService((request, response) => {
@@ -58,11 +58,11 @@ for (const [what, text] of Object.entries(failing)) {
       t.match(JSON.stringify(gateway.log), /"level":50,.*a slip/)
       await eventually(() => open.size === 0)
     }
-    t.equal((await get(gateway.port, '/bridge/fine')).body, 'fine', 'and the gateway serves on')
+    t.equal((await get(gateway.port, '/bridge/fine')).body, 'fine', 'the gateway continues to serve')
   })
 }
 
-t.test("an onError of the user's own gets the error of the table as the cause", async (t) => {
+t.test("a user's onError gets the error of the table as the cause", async (t) => {
   const causes: unknown[] = []
   const gateway = await startGateway(
     { services: { any: { instances: ['http://127.0.0.1:1'] } } },

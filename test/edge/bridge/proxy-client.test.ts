@@ -1,4 +1,4 @@
-/** @fastify/http-proxy and @fastify/reply-from, the real packages, on the mesh: what reaches the service and the client. */
+/** @fastify/http-proxy and @fastify/reply-from, the real packages, on the mesh: forwarded requests and responses. */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createHash, createHmac, randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
@@ -25,7 +25,7 @@ const base64 = (value: object) => Buffer.from(JSON.stringify(value)).toString('b
 const unchanged = { prefix: '/orders', upstream: 'http://orders.mesh' }
 const byName = [{ package: '@fastify/http-proxy', options: unchanged }]
 
-/** A gateway with one service, `orders`, and what a test adds. */
+/** A gateway with one service, `orders`, and the test's additions. */
 async function gatewayWith(t: Test, url: string, more: object, options: GatewayOptions = {}) {
   const gateway = await startGateway({ services: { orders: { instances: [url] } }, ...more }, { log: true, ...options })
   t.teardown(gateway.close)
@@ -40,14 +40,14 @@ async function echo(t: Test): Promise<string> {
 
 const seenIn = (body: Buffer | string) => JSON.parse(body.toString()) as Seen
 
-t.test('a registration that names only the upstream works as it is', async (t) => {
+t.test('a registration with only the upstream works unchanged', async (t) => {
   const { port } = await gatewayWith(t, await echo(t), { plugins: byName })
   const seen = await askRaw(port, '/orders/7?a=b%20c&d', ['X-Own: 1'])
-  t.equal(seen.url, '/7?a=b%20c&d', 'the prefix is taken off, the query goes on as it is')
+  t.equal(seen.url, '/7?a=b%20c&d', 'the prefix is stripped, the query is unchanged')
   t.equal(seen.headers['x-own'], '1')
 })
 
-t.test('so does one that names client and reply options', async (t) => {
+t.test('a registration with client and reply options works unchanged', async (t) => {
   const { port } = await gatewayWith(
     t,
     await echo(t),
@@ -63,7 +63,7 @@ t.test('so does one that names client and reply options', async (t) => {
   t.equal((await askRaw(port, '/orders/7')).url, '/7')
 })
 
-t.test('the service gets what it gets over the bridge', async (t) => {
+t.test('the service gets the same request as over the bridge', async (t) => {
   const url = await echo(t)
   const more = {
     listen: { trustProxy: ['10.0.0.0/8'] },
@@ -96,7 +96,7 @@ t.test('edge.host: upstream gives the service its own host', async (t) => {
   t.equal((await askRaw(port, '/orders/7', ['Host: shop.example.com'])).headers.host, new URL(url).host)
 })
 
-t.test('a header that some route sets is not taken from a client on its way through http-proxy', async (t) => {
+t.test('a header that a route sets is not accepted from a client through http-proxy', async (t) => {
   const { port } = await gatewayWith(t, await echo(t), {
     plugins: byName,
     routes: [
@@ -111,7 +111,7 @@ t.test('a header that some route sets is not taken from a client on its way thro
   t.equal((await askRaw(port, '/orders/7', ['X-User-Id: root'])).headers['x-user-id'], undefined)
 })
 
-t.test("functions of the user's own have the last word on headers, and see those of the gateway", async (t) => {
+t.test("the user's header functions run last, and get the gateway's headers", async (t) => {
   const { port } = await gatewayWith(
     t,
     await echo(t),
@@ -137,7 +137,7 @@ t.test("functions of the user's own have the last word on headers, and see those
   t.match(seenIn(body).headers, { 'x-saw': 'http', 'x-user': 'amy', host: 'own' })
 })
 
-t.test('reply.from() within a route of the user', async (t) => {
+t.test('reply.from() in a route of the user', async (t) => {
   const replyFrom = createRequire(createRequire(import.meta.url).resolve('@fastify/http-proxy'))(
     '@fastify/reply-from'
   ) as FastifyPluginCallback<{ undici: unknown }>
@@ -197,7 +197,7 @@ t.test('the client gets no hop-by-hop fields, all cookies, and the headers of th
 })
 
 for (const protocol of protocols) {
-  t.test(`${protocol}: bodies go both ways as they are, and HEAD has none`, async (t) => {
+  t.test(`${protocol}: bodies are forwarded unchanged both ways, and HEAD has none`, async (t) => {
     const service = await startService((request, response) => {
       if (request.method === 'HEAD') return void response.setHeader('content-length', '1234').end()
       response.writeHead(200, { 'content-type': 'application/octet-stream' })
@@ -266,7 +266,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('informational responses pass', async (t) => {
+t.test('informational responses are forwarded', async (t) => {
   const service = await startRawService((socket) => {
     socket.once('data', () => {
       socket.end('HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
@@ -278,7 +278,7 @@ t.test('informational responses pass', async (t) => {
   t.match(text, /^HTTP\/1\.1 103 Early Hints\r\nlink: <\/a\.css>\r\n\r\nHTTP\/1\.1 200 OK\r\n[\s\S]*\r\n\r\nok$/i)
 })
 
-t.test('a request that comes back is refused', async (t) => {
+t.test('a looping request is refused', async (t) => {
   let port = 0
   const service = await startService(async (request, response) => {
     const { via = '' } = request.headers
@@ -298,7 +298,7 @@ t.test('websocket: true needs an address of its own', async (t) => {
   await t.rejects(started, /http-proxy connects WebSockets without the mesh/)
 })
 
-t.test("a client of the user's own stays, and so do upstreams that are addresses", async (t) => {
+t.test("a user's own client is kept, and so are upstreams that are addresses", async (t) => {
   const seen: unknown[] = []
   const url = await echo(t)
   const { port } = await gatewayWith(
@@ -320,12 +320,12 @@ t.test("a client of the user's own stays, and so do upstreams that are addresses
   )
   await get(port, '/orders/7')
   t.strictSame(seen, ['http://orders.mesh'])
-  // Not `Connection: close`: http-proxy passes the service's `keep-alive` on, and the connection stays open.
+  // Without `Connection: close`: http-proxy forwards the service's `keep-alive`, and the connection stays open.
   const direct = seenIn(await (await fetch(`http://127.0.0.1:${port}/direct/7`)).text())
   t.equal(direct.headers.via, undefined)
 })
 
-t.test('headers that concerns set for the service, and interceptors that ask for route and request', async (t) => {
+t.test('headers that concerns set for the service, and interceptors that use route and request', async (t) => {
   const routes = [
     {
       name: 'via',
@@ -361,7 +361,7 @@ t.test('headers that concerns set for the service, and interceptors that ask for
   t.strictSame(seen, [['via', { tier: 'gold' }, '/via/7']])
 })
 
-t.test("hooks run in their own request's async context, also where calls are shared", async (t) => {
+t.test("hooks run in their own request's async context, also with shared calls", async (t) => {
   const waiting: (() => void)[] = []
   const service = await startService((_request, response) => {
     waiting.push(() => response.end('ok'))

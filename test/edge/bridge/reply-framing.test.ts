@@ -1,4 +1,4 @@
-// Framing of the responses that Fastify sends, as it is on the wire: one response never runs into the next.
+// Framing on the wire of the responses that Fastify sends: a response never runs into the next.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import http2 from 'node:http2'
 import { PassThrough, Readable } from 'node:stream'
@@ -12,7 +12,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 
 type Deed = (reply: FastifyReply, payload: Readable) => unknown
 
-/** Hooks by their name, and what the client gets: a pattern of the whole of its connection. */
+/** Hooks by name, with the pattern of all bytes that the client gets. */
 const deeds: Readonly<Record<string, Deed>> = {
   same: (_reply, payload) => payload,
   consumed: async (_reply, payload) => {
@@ -91,7 +91,7 @@ const serve = ({ url }: IncomingMessage, response: ServerResponse) => {
   setTimeout(() => response.end('llo'), 5)
 }
 
-/** The bytes of two requests on one connection, the second one behind the first, until it is closed. */
+/** Sends two pipelined requests; returns all bytes until the connection is closed. */
 async function twice(t: Test, port: number, isTls: boolean, head: string): Promise<string> {
   const bytes = `${head}\r\nHost: h\r\n\r\nGET /length HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`
   if (!isTls) return (await connect(port, bytes).closed).text
@@ -108,7 +108,7 @@ async function twice(t: Test, port: number, isTls: boolean, head: string): Promi
   return text
 }
 
-/** Leaves out the fields that differ from one response to the next. */
+/** Removes the fields that differ between responses. */
 function plain(text: string): string {
   return text.replace(/^(x-request-id|Date|Keep-Alive|content-type): .*\r\n/gim, '').replace(/"requestId":"[^"]*"/g, '')
 }
@@ -220,5 +220,5 @@ t.test('HTTP/2', { timeout: 60_000 }, async (t) => {
   t.match(await ask('/own', '5'), { status: 200, length: '5', body: 'hello', code: 0 })
   t.match(await ask('/own', '3'), { status: 500, code: 0 })
   t.match(await ask('/own', '30'), { code: http2.constants.NGHTTP2_INTERNAL_ERROR })
-  t.strictSame(faults, [], 'the session goes on')
+  t.strictSame(faults, [], 'the session stays open')
 })

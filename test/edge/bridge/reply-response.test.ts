@@ -16,7 +16,7 @@ import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-clien
 import { eventually } from '../../helpers/eventually.ts'
 import { gatewayBefore, startService } from '../../helpers/gateway.ts'
 
-/** A body of the size; each byte tells its place. */
+/** A body of this size; each byte depends on its offset. */
 function bytes(size: number): Buffer {
   const body = Buffer.alloc(size)
   for (let i = 0; i < size; i++) body[i] = (i * 7 + (i >> 8) * 13) & 0xff
@@ -49,7 +49,7 @@ function serveShape(request: IncomingMessage, response: ServerResponse): void {
   next(0)
 }
 
-/** Sends a body that ends when its reader leaves. */
+/** Sends an endless body, until the connection closes. */
 function endless(_request: IncomingMessage, response: ServerResponse): void {
   const timer = setInterval(() => response.write('and so on'), 5)
   response.once('close', () => clearInterval(timer))
@@ -57,7 +57,7 @@ function endless(_request: IncomingMessage, response: ServerResponse): void {
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, payload: Readable) => unknown
 
-/** Hooks by their name, which a request names in a header, and how the client gets the body back. */
+/** Hooks by name, which a request selects in a header, with the client's way to restore the body. */
 const hooks: Readonly<Record<string, readonly [hook: Hook, decode?: (body: Buffer) => Buffer]>> = {
   'no change': [(_request, _reply, payload) => payload],
   gzip: [
@@ -100,7 +100,7 @@ function inverted(chunk: Buffer): Buffer {
   return Buffer.from(chunk.map((byte) => byte ^ 0xff))
 }
 
-/** Adds a hook that does what a request asks for. */
+/** Adds a hook that runs the hook that the request names. */
 function byName(fastify: FastifyInstance): void {
   fastify.addHook('onSend', (request, reply, payload, done) => {
     const [run] = hooks[String(request.headers['x-hook'])] ?? [() => payload]
@@ -130,7 +130,7 @@ async function serving(t: Test, protocol: Protocol, before: (fastify: FastifyIns
     await eventually(() => lines().length > read)
     return lines()[read++]!
   }
-  /** Resolves when no response of the service is open, and none is counted. */
+  /** Resolves when no response of the service is open, and no call is in flight. */
   const free = () => eventually(() => open === 0 && gateway.server.mesh.status()[0]!.active === 0)
   return { ...gateway, ...anyClient(t, protocol, gateway.port), line, free }
 }
@@ -155,7 +155,7 @@ for (const protocol of protocols) {
     await free()
   })
 
-  t.test(`${protocol}: headers, cookies and the status are the hook's to change`, async (t) => {
+  t.test(`${protocol}: a hook can change headers, cookies and the status`, async (t) => {
     const { ask } = await serving(
       t,
       protocol,
@@ -187,7 +187,7 @@ for (const protocol of protocols) {
     'null': [null, '']
   } // biome-ignore format: a table
   for (const [name, [payload, body]] of Object.entries(replaced)) {
-    t.test(`${protocol}: a body without end is replaced by ${name}`, async (t) => {
+    t.test(`${protocol}: an endless body is replaced by ${name}`, async (t) => {
       const { ask, line, free } = await serving(
         t,
         protocol,
@@ -202,7 +202,7 @@ for (const protocol of protocols) {
     })
   }
 
-  t.test(`${protocol}: a stream of the hook's own replaces a body without end`, async (t) => {
+  t.test(`${protocol}: a stream of the hook replaces an endless body`, async (t) => {
     const { ask, free } = await serving(
       t,
       protocol,
@@ -247,7 +247,7 @@ for (const protocol of protocols) {
     }
   }
 
-  t.test(`${protocol}: a hook makes a 304 of a response with a body`, async (t) => {
+  t.test(`${protocol}: a hook turns a response with a body into a 304`, async (t) => {
     const { ask, free } = await serving(
       t,
       protocol,
@@ -263,7 +263,7 @@ for (const protocol of protocols) {
     await free()
   })
 
-  t.test(`${protocol}: trailers and informational responses pass, also around a Transform`, async (t) => {
+  t.test(`${protocol}: trailers and informational responses are forwarded, also with a Transform`, async (t) => {
     const { ask } = await serving(t, protocol, byName, (_request, response) => {
       response.writeEarlyHints({ link: '</a>; rel=preload' })
       response.writeHead(200, { trailer: 'x-sum' }).write('hello')
@@ -275,7 +275,7 @@ for (const protocol of protocols) {
       t.match({ trailers, hints, isWhole }, { trailers: { 'x-sum': '7' }, hints: [103], isWhole: true }, name)
     }
     const whole = await ask('/', { headers: { 'x-hook': 'the whole body, in a Buffer' } })
-    t.match(whole, { status: 200, isWhole: true, headers: { 'content-length': '5' } }, 'none behind a length')
+    t.match(whole, { status: 200, isWhole: true, headers: { 'content-length': '5' } }, 'no trailers')
   })
 
   t.test(`${protocol}: the header section does not wait for a silent body`, async (t) => {
@@ -312,7 +312,7 @@ for (const protocol of protocols) {
     }
   })
 
-  t.test(`${protocol}: a client that reads nothing holds the service back`, async (t) => {
+  t.test(`${protocol}: a client that reads nothing stops the service (backpressure)`, async (t) => {
     let sent = 0
     const { port, free } = await serving(t, protocol, byName, (_request, response) => {
       const chunk = Buffer.alloc(64 * 1024)
@@ -327,7 +327,7 @@ for (const protocol of protocols) {
       sent = 0
       const stop = await unread(protocol, port, name)
       let before = -1
-      // The service has filled all buffers up to its own once it sends no more.
+      // All buffers are full once the service sends no more.
       while (sent !== before || sent === 0) {
         before = sent
         await new Promise((resolve) => setTimeout(resolve, 300))
@@ -338,7 +338,7 @@ for (const protocol of protocols) {
     }
   })
 
-  t.test(`${protocol}: what fails before the header section is sent is answered by the error table`, async (t) => {
+  t.test(`${protocol}: failures before the header section is sent get a response of the error table`, async (t) => {
     let fail = () => {}
     const { ask, line, free } = await serving(
       t,
@@ -390,7 +390,7 @@ for (const protocol of protocols) {
     }
   })
 
-  t.test(`${protocol}: a service that fails within the body breaks the response off`, async (t) => {
+  t.test(`${protocol}: if the service fails within the body, the response is aborted`, async (t) => {
     const {
       leave: _leave,
       ask,
@@ -409,7 +409,7 @@ for (const protocol of protocols) {
     }
   })
 
-  t.test(`${protocol}: a plugin responds while the service is asked`, async (t) => {
+  t.test(`${protocol}: a plugin responds during the call to the service`, async (t) => {
     const { ask, line, free } = await serving(
       t,
       protocol,
@@ -429,7 +429,7 @@ for (const protocol of protocols) {
 
 const broken = { status: 200, isWhole: false }
 
-/** Asks for a response and reads nothing of it. Returns a function that ends the connection. */
+/** Sends a request and reads no response. Returns a function that closes the connection. */
 async function unread(protocol: Protocol, port: number, hook: string): Promise<() => void> {
   if (protocol === 'HTTP/2') {
     const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
@@ -447,7 +447,7 @@ async function unread(protocol: Protocol, port: number, hook: string): Promise<(
 }
 
 for (const protocol of protocols) {
-  t.test(`${protocol}: names of fields that every object has`, async (t) => {
+  t.test(`${protocol}: field names that are properties of Object.prototype`, async (t) => {
     const fields = ['__proto__', '1', '__proto__', '2', 'constructor', '3', 'toString', '4', 'valueof', '5']
     const before = (fastify: FastifyInstance) => {
       fastify.addHook('onSend', async ({ url }, _reply, payload) => {

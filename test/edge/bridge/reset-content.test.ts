@@ -1,4 +1,4 @@
-// 205 has no content (RFC 9110, 15.3.6), but services send some.
+// 205 responses have no content (RFC 9110, 15.3.6), but some services send it.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { Test } from 'tap'
@@ -31,7 +31,7 @@ async function serving(t: Test, listen: object) {
   return { ...gateway, seen, active }
 }
 
-t.test('HTTP/2: whatever comes with it is left out, and the connection to the service is free', async (t) => {
+t.test('HTTP/2: content of the service is dropped, and the connection to the service is free', async (t) => {
   const { port, seen, active, log } = await serving(t, { tls: selfSigned(t), http2: true })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.destroy())
@@ -58,7 +58,7 @@ t.test('HTTP/2: whatever comes with it is left out, and the connection to the se
   )
 })
 
-t.test('HTTP/1.1: passes as it is framed', async (t) => {
+t.test('HTTP/1.1: is forwarded with its framing', async (t) => {
   const { port } = await serving(t, {})
   const client = connect(port, 'GET /short HTTP/1.1\r\nHost: h\r\n\r\n')
   await client.until('\r\n\r\nshort')

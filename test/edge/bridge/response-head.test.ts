@@ -4,7 +4,7 @@ import t from 'tap'
 import { handshake } from '../../helpers/edge/websocket.ts'
 import { connect, gatewayBefore, get, startGateway, startRawService } from '../../helpers/gateway.ts'
 
-/** Answers with these bytes, a pause at each `|`. */
+/** Responds with these bytes, with a pause at each `|`. */
 async function answering(t: Test, answer: string, config: object = {}, log = false) {
   const service = await startRawService((socket) => {
     socket.once('data', async () => {
@@ -30,7 +30,7 @@ async function answering(t: Test, answer: string, config: object = {}, log = fal
   return gateway
 }
 
-t.test('a head that goes before its body, or is a 101, keeps its bytes', async (t) => {
+t.test('a header section sent before its body, or of a 101, keeps its bytes', async (t) => {
   const late = await answering(t, 'HTTP/1.1 200 OK\r\nX-Latin: \xe9\xff\r\nContent-Length: 2\r\n\r\n|ok')
   t.match(await get(late.port, '/'), { headers: { 'x-latin': '\xe9\xff' }, body: 'ok' })
 
@@ -41,7 +41,7 @@ t.test('a head that goes before its body, or is a 101, keeps its bytes', async (
   t.match((await connect(upgraded.port, handshake('/')).closed).text, '\r\nx-latin: \xe9\xff\r\n')
 })
 
-t.test('204 and 103 have no length', async (t) => {
+t.test('204 and 103 have no Content-Length', async (t) => {
   const { port } = await answering(
     t,
     'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 3\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n'
@@ -51,7 +51,7 @@ t.test('204 and 103 have no length', async (t) => {
   t.notMatch(text, /content-length/i)
 })
 
-t.test('hints without end do not pile up for a client that does not read', async (t) => {
+t.test('endless early hints are not queued for a client that does not read', async (t) => {
   const hint = `HTTP/1.1 103 Early Hints\r\nLink: </${'a'.repeat(1000)}>\r\n\r\n`
   const { promise: all, resolve: sent } = Promise.withResolvers<void>()
   const service = await startRawService((socket) => {
@@ -72,7 +72,7 @@ t.test('hints without end do not pile up for a client that does not read', async
   client.socket.destroy()
 })
 
-t.test('a 101 to nobody, and one that switches to nothing, are 502', async (t) => {
+t.test('an unrequested 101, and one without Upgrade, are 502', async (t) => {
   for (const lines of ['', 'Upgrade: websocket\r\nConnection: Upgrade\r\n', 'Connection: Upgrade\r\n']) {
     const { port } = await answering(t, `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\nx`)
     t.equal((await get(port, '/')).status, 502, lines)
@@ -85,7 +85,7 @@ t.test('a request that is refused for its framing is no failure of the gateway',
   t.notOk(log.some(({ level }) => Number(level) >= 50))
 })
 
-t.test('answered before its body was read, a connection is closed when it stays idle', async (t) => {
+t.test('after a response without reading the request body, the idle connection is closed', async (t) => {
   const { port } = await answering(t, '', {
     listen: { timeouts: { keepAlive: '100ms', bodyIdle: '60s' } },
     routes: []

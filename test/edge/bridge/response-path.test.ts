@@ -1,4 +1,4 @@
-// Which path the responses of a route take: chosen by the hooks on it, once all plugins have loaded.
+// The response path of a route is chosen by its hooks, once all plugins have loaded.
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -36,7 +36,7 @@ async function seen(port: number, count: number): Promise<(string | undefined)[]
   return answers
 }
 
-t.test('without hooks: raw, but where it is forced', async (t) => {
+t.test('without hooks: raw, unless reply is forced', async (t) => {
   const { server, port, close } = await startGateway(config(await responding(t), {}, { responsePath: 'reply' }))
   t.teardown(close)
   t.equal(server.responsePath('r0'), 'raw')
@@ -45,7 +45,7 @@ t.test('without hooks: raw, but where it is forced', async (t) => {
   t.equal((await get(port, '/r1')).body, 'hello')
 })
 
-t.test('a hook for all routes: reply, but where raw is forced', async (t) => {
+t.test('a hook for all routes: reply, unless raw is forced', async (t) => {
   const url = await responding(t)
   const { server, port, close } = await startGateway(config(url, {}, { responsePath: 'raw' }), { before: marking })
   t.teardown(close)
@@ -54,7 +54,7 @@ t.test('a hook for all routes: reply, but where raw is forced', async (t) => {
   t.equal((await get(port, '/none')).headers['x-seen'], 'yes', 'errors of the gateway have it')
 })
 
-t.test('forced for all, and changed on one route', async (t) => {
+t.test('forced for all, with an exception for one route', async (t) => {
   const all = { ...config(await responding(t), {}, { responsePath: 'auto' }), edge: { responsePath: 'raw' } }
   const { port, close } = await startGateway(all, { before: marking })
   t.teardown(close)
@@ -160,7 +160,7 @@ for (const path of ['raw', 'reply'] as const) {
   })
 }
 
-t.test('an injected request whose body is refused unread leaves nothing behind that could fail later', async (t) => {
+t.test('an injected request with a body that is refused unread causes no later error', async (t) => {
   const settings = { ...config('http://127.0.0.1:9', { bodyLimit: '4b' }), listen: { timeouts: { bodyIdle: '50ms' } } }
   const server = build(configOf(settings), { logger: false })
   t.teardown(() => server.close())

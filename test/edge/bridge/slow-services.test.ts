@@ -1,5 +1,5 @@
 // slow: takes about 10 s
-// Services that send next to nothing, but always a little: the idle timeout never ends them.
+// Services that send very slowly, without a pause: the idle timeout never aborts them.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import net from 'node:net'
@@ -13,7 +13,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 const { cert, key } = selfSigned(t)
 const chunked = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n'
 
-/** Begins of responses, and what follows a byte at a time without end. */
+/** Beginnings of responses, and the byte that is repeated endlessly. */
 const drips: readonly (readonly [what: string, begin: string, drip: string])[] = [
   ['data', chunked, '1\r\nx\r\n'],
   ['a body with a length', 'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nok', 'x'],
@@ -25,7 +25,7 @@ const drips: readonly (readonly [what: string, begin: string, drip: string])[] =
 for (const protocol of ['HTTP/1.1', 'TLS', 'HTTP/2'] as const) {
   const listen = protocol === 'HTTP/1.1' ? {} : { tls: { cert, key }, http2: protocol === 'HTTP/2' }
   for (const [what, begin, drip] of drips) {
-    t.test(`${protocol}: ${what} that drips ends after mesh.responseTimeout`, async (t) => {
+    t.test(`${protocol}: ${what} that arrives a byte at a time is aborted after mesh.responseTimeout`, async (t) => {
       let open = 0
       const service = await startRawService((socket) => {
         open++
@@ -54,15 +54,15 @@ for (const protocol of ['HTTP/1.1', 'TLS', 'HTTP/2'] as const) {
       t.match(whole.text, /whole/)
       const { text } = await received(port, protocol, '/drip')
       t.match(text, /ok/)
-      t.notMatch(text, /\r\n0\r\n\r\n$/, 'the client cannot take it for whole')
+      t.notMatch(text, /\r\n0\r\n\r\n$/, 'the client sees that it is incomplete')
       await eventually(() => log.some(({ error }) => error === 'JW_RESPONSE_TIMEOUT'))
-      // The connection of the whole response may still be idle.
+      // The connection of the complete response may still be idle.
       await eventually(() => open <= 1)
     })
   }
 }
 
-/** All that comes before the response, or its connection, ends. */
+/** Returns all bytes before the end of the response or its connection. */
 async function received(port: number, protocol: string, path: string): Promise<{ text: string }> {
   let text = ''
   const collect = (stream: Duplex) => {

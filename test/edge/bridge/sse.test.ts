@@ -9,11 +9,11 @@ import { connect, startGateway, startService } from '../../helpers/gateway.ts'
 interface Stream {
   request: IncomingMessage
   response: ServerResponse
-  /** The connection that it came by has ended. */
+  /** Its connection has ended. */
   gone: boolean
 }
 
-/** A service that begins a stream of events for each request, and leaves it to the test what is written. */
+/** A service that begins a stream of events for each request; the test writes the events. */
 async function streaming(t: Test, mesh: object = {}, route: object = {}) {
   const streams: Stream[] = []
   const service = await startService((request, response) => {
@@ -48,7 +48,7 @@ async function streaming(t: Test, mesh: object = {}, route: object = {}) {
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
-t.test('the head arrives before the first event, each event before the next is written', async (t) => {
+t.test('the header section arrives before the first event, each event before the next is written', async (t) => {
   const { subscribe } = await streaming(t)
   const [client, { response }] = await subscribe()
   t.match(await client.until('\r\n\r\n'), /^HTTP\/1\.1 200 OK\r\n[\s\S]*content-type: text\/event-stream\r\n/)
@@ -62,7 +62,7 @@ t.test('the head arrives before the first event, each event before the next is w
   t.match(await client.until('second half', '\r\n0\r\n\r\n'), /^content-type: text\/event-stream\r$/m)
 })
 
-t.test('a client that comes again says which event it saw last', async (t) => {
+t.test('a client that reconnects sends Last-Event-ID', async (t) => {
   const { subscribe } = await streaming(t)
   const [, { request }] = await subscribe('Last-Event-ID: 41;caf\xe9', 'Cache-Control: no-cache')
   t.match(request.headers, {
@@ -72,7 +72,7 @@ t.test('a client that comes again says which event it saw last', async (t) => {
   })
 })
 
-t.test('a client that leaves ends the stream at the service, silent or not', async (t) => {
+t.test('when the client leaves, the stream at the service ends, silent or not', async (t) => {
   const { subscribe, lines } = await streaming(t, { idleTimeout: false })
   for (const events of [0, 3]) {
     const [client, stream] = await subscribe()
@@ -86,7 +86,7 @@ t.test('a client that leaves ends the stream at the service, silent or not', asy
   }
 })
 
-t.test('a service that ends the stream early is seen as a break, not as its end', async (t) => {
+t.test('a service that aborts the stream is an error for the client, not the end of the stream', async (t) => {
   const { subscribe } = await streaming(t)
   const [client, { response }] = await subscribe()
   response.write('id: 1\n\n')
@@ -106,16 +106,16 @@ t.test('a stream may last longer than a call or an attempt', async (t) => {
   t.notOk(stream.gone)
 })
 
-t.test('it is cut when it is silent for longer than idleTimeout', async (t) => {
+t.test('a stream that is silent for longer than idleTimeout is aborted', async (t) => {
   const { subscribe, lines } = await streaming(t, { idleTimeout: '200ms' })
   const [client, stream] = await subscribe()
   stream.response.write('id: 1\n\n')
-  t.notMatch((await client.closed).text, /\r\n0\r\n/, 'as a break')
+  t.notMatch((await client.closed).text, /\r\n0\r\n/, 'as an error')
   await eventually(() => stream.gone && lines().length === 1)
   t.match(lines(), [{ status: 200, error: 'JW_UPSTREAM_TIMEOUT' }])
 })
 
-t.test('and never on a route where idleTimeout is off', async (t) => {
+t.test('a stream on a route with idleTimeout off is not aborted', async (t) => {
   const mesh = { timeout: '100ms', attemptTimeout: '100ms', idleTimeout: '200ms' }
   const { subscribe } = await streaming(t, mesh, { idleTimeout: false })
   const [client, stream] = await subscribe()

@@ -4,7 +4,7 @@ import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { gatewayBefore, get, startRawService } from '../../helpers/gateway.ts'
 
-/** A service that answers the first request of each connection and ends it just as a second one arrives. */
+/** A service that responds to the first request of each connection and closes it when a second one arrives. */
 async function closing(t: Test, end: (socket: Socket) => void) {
   const seen: string[] = []
   let connections = 0
@@ -22,7 +22,7 @@ async function closing(t: Test, end: (socket: Socket) => void) {
   return { port: gateway.port, seen }
 }
 
-/** A service that has lost its connections: it ends the old ones when they are used, and answers on new ones. */
+/** A service that has lost its connections: it closes the old ones when they are used, and responds on new ones. */
 async function restarting(t: Test, end: (socket: Socket) => void) {
   const seen: string[] = []
   let connections = 0
@@ -39,7 +39,7 @@ async function restarting(t: Test, end: (socket: Socket) => void) {
   })
   t.teardown(service.close)
   const { port } = await gatewayBefore(t, service.url)
-  /** So many idle connections, all of which the service forgets. */
+  /** Opens so many idle connections, all of which the service loses. */
   const idle = async (count: number) => {
     const answers = Array.from({ length: count }, () => get(port, '/'))
     await eventually(() => waiting.length === count)
@@ -53,7 +53,7 @@ async function restarting(t: Test, end: (socket: Socket) => void) {
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
-t.test('elsewhere an idle connection will do, but for the last try', async (t) => {
+t.test('a retry elsewhere may use an idle connection, except the last one', async (t) => {
   const broken = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
   t.teardown(broken.close)
   for (const [attempts, afresh] of [
@@ -81,7 +81,7 @@ const endings: [string, (socket: Socket) => void][] = [
 ]
 
 for (const [how, end] of endings) {
-  t.test(`a fresh one, however many the service ${how}`, async (t) => {
+  t.test(`a new connection, for any number that the service ${how}`, async (t) => {
     const { port, seen, idle, fresh } = await restarting(t, end)
     await idle(6)
     t.equal((await get(port, '/1')).status, 200)
@@ -92,7 +92,7 @@ for (const [how, end] of endings) {
   })
 
   for (const method of ['GET', 'HEAD', 'DELETE', 'OPTIONS']) {
-    t.test(`${method} on a connection that the service ${how} is sent again on a fresh one`, async (t) => {
+    t.test(`${method} on a connection that the service ${how} is sent again on a new one`, async (t) => {
       const { port, seen } = await closing(t, end)
       t.equal((await get(port, '/1')).status, 200)
       t.equal((await get(port, '/2', [], method)).status, 200)
@@ -108,6 +108,6 @@ for (const [how, end] of endings) {
     t.equal(headers['proxy-status'], 'jingwei; error=connection_terminated')
     t.match(JSON.parse(body), { message: 'The service closed the connection' })
     t.strictSame(seen, ['1 GET /1', '1 POST /2'])
-    t.equal((await get(port, '/3')).status, 200, 'the next one has a fresh connection')
+    t.equal((await get(port, '/3')).status, 200, 'the next one has a new connection')
   })
 }

@@ -23,7 +23,7 @@ async function saying(t: Test, ...responses: string[]) {
 const ask = (method: string, version = '1.1', ...lines: string[]) =>
   `${[`${method} / HTTP/${version}`, 'Host: h', ...lines, 'Connection: close'].join('\r\n')}\r\n\r\n`
 
-t.test('the service announces trailers, and they come: the client gets both', async (t) => {
+t.test('the service announces and sends trailers: the client gets both', async (t) => {
   const { port } = await saying(
     t,
     `${chunked('Trailer: X-Sum, X-Two', 'Trailer: X-Three')}X-Sum: 7\r\nX-Two: b\r\n\r\n`
@@ -31,10 +31,10 @@ t.test('the service announces trailers, and they come: the client gets both', as
   const text = await raw(port, ask('GET', '1.1', 'TE: trailers'))
   t.match(parse(text), { status: 200, headers: { trailer: 'X-Sum, X-Two\nX-Three', 'transfer-encoding': 'chunked' } })
   t.match(text, /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\nx-two: b\r\n\r\n$/)
-  t.match(await raw(port, ask('GET')), /\r\nx-sum: 7\r\n/, 'asked for or not: whoever forwards them need not judge')
+  t.match(await raw(port, ask('GET')), /\r\nx-sum: 7\r\n/, 'with or without TE: trailers')
 })
 
-t.test('nothing is announced where none can come', async (t) => {
+t.test('trailers that cannot follow are not announced', async (t) => {
   const announced = 'Trailer: X-Sum\r\n'
   for (const [what, request, response] of [
     ['HTTP/1.0', ask('GET', '1.0'), `${chunked('Trailer: X-Sum')}X-Sum: 7\r\n\r\n`],
@@ -51,7 +51,7 @@ t.test('nothing is announced where none can come', async (t) => {
   }
 })
 
-t.test('what belongs into the head is no trailer', async (t) => {
+t.test('fields of the header section are removed from trailers', async (t) => {
   const fields = [
     'X-Sum: 7',
     'Content-Type: text/html',
@@ -75,7 +75,7 @@ t.test('what belongs into the head is no trailer', async (t) => {
 
 const [announcing, behind] = ['Trailer: X-Sum', 'X-Sum: 7\r\nx-latin: caf\xe9\r\n']
 
-t.test('trailers of a request go on, with what announces them', async (t) => {
+t.test('trailers of a request are forwarded, with their announcement', async (t) => {
   const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(
     port,
@@ -89,14 +89,14 @@ t.test('trailers of a request go on, with what announces them', async (t) => {
   t.notMatch(asked(), /gzip/)
 })
 
-t.test('behind an empty body too', async (t) => {
+t.test('after an empty body, too', async (t) => {
   const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(port, `${ask('POST', '1.1', 'Transfer-Encoding: chunked')}0\r\n${behind}\r\n`)
   t.match((await client.closed).text, /200 OK/)
   t.match(asked(), /\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-sum: 7\r\n/)
 })
 
-t.test('a client says behind its body no more than before it', async (t) => {
+t.test('fields that a client may not send as headers are removed from its trailers', async (t) => {
   const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const fields = [
     'X-Forwarded-For: 6.6.6.6',
@@ -120,7 +120,7 @@ t.test('a client says behind its body no more than before it', async (t) => {
   t.notMatch(asked(), /\r\ntrailer:/)
 })
 
-t.test('what would have been dropped as a header is dropped as a trailer', async (t) => {
+t.test('fields that are dropped as headers are dropped as trailers', async (t) => {
   let asked = ''
   const service = await startRawService((socket) => {
     socket.on('data', (chunk: Buffer) => {
@@ -143,7 +143,7 @@ t.test('what would have been dropped as a header is dropped as a trailer', async
   t.match(asked, /\r\n0\r\nx-sum: 7\r\n\r\n$/)
 })
 
-t.test('no trailers of a body with a length', async (t) => {
+t.test('no trailers after a body with Content-Length', async (t) => {
   const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(port, `${ask('POST', '1.1', 'Content-Length: 2', announcing)}ab`)
   t.match((await client.closed).text, /200 OK/)

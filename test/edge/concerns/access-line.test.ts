@@ -1,5 +1,5 @@
 // slow: takes about 5 s
-/** Fields of the access line that tell times, trace, what has answered, and why a request was refused. */
+/** Fields of the access line: times, trace, the origin of the response, and the reason of a refusal. */
 import type { ServerResponse } from 'node:http'
 import { PassThrough } from 'node:stream'
 import type { Test } from 'tap'
@@ -23,7 +23,7 @@ interface Started {
   leave: ReturnType<typeof anyClient>['leave']
   begin: ReturnType<typeof anyClient>['begin']
   port: number
-  /** The access line of the request with this number, once it is there. */
+  /** Resolves with the access line of the request with this number. */
   line(index: number): Promise<Line>
 }
 
@@ -38,7 +38,7 @@ async function start(t: Test, protocol: Protocol, config: object, options: Gatew
   return { ...anyClient(t, protocol, gateway.port), port: gateway.port, line }
 }
 
-/** A service whose responses wait: each request is kept until the test answers it. */
+/** A service that holds each request until the test responds. */
 async function waitingService(t: Test) {
   const waiting: ServerResponse[] = []
   const service = await startService((_request, response) => waiting.push(response))
@@ -170,7 +170,7 @@ for (const protocol of protocols) {
     t.match(await line(1), { status: 499, ip: '127.0.0.1', bytesSent: 4, ttfbMs: Number, upstreamMs: Number })
   })
 
-  t.test(`what has answered over ${protocol}`, async (t) => {
+  t.test(`answeredBy over ${protocol}`, async (t) => {
     const service = await startService(({ url }, response) => {
       if (url === '/plain/fails' || url === '/stale/fails' || url === '/other/fails') response.writeHead(503)
       else if (url === '/stale') response.setHeader('cache-control', 'public')
@@ -356,7 +356,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('pipelined requests whose client leaves before their turn keep its address', async (t) => {
+t.test('queued pipelined requests keep the address of a client that leaves', async (t) => {
   const service = await waitingService(t)
   const { port, line } = await start(t, 'HTTP/1.1', {
     services: { any: { instances: [service.url] } },
@@ -387,7 +387,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('a WebSocket: times, trace, and what has answered', async (t) => {
+t.test('a WebSocket: times, trace, and answeredBy', async (t) => {
   const service = await startWebSocketService({ onPeer: echo })
   t.teardown(service.close)
   const { port, line } = await start(t, 'HTTP/1.1', {

@@ -15,7 +15,7 @@ const preflight = (from = origin, method = 'POST', more = {}) => ({
 })
 const corsHeaders = (headers: object) => Object.keys(headers).filter((name) => name.startsWith('access-control-'))
 
-t.test('a preflight of an allowed origin is answered with what the route allows', async (t) => {
+t.test('a preflight of an allowed origin gets the methods and headers of the route', async (t) => {
   const app = await edgeApp([
     {
       name: 'orders',
@@ -40,7 +40,7 @@ t.test('a preflight of an allowed origin is answered with what the route allows'
   })
 })
 
-t.test('methods and headers are those configured, if they are', async (t) => {
+t.test('configured methods and headers are used', async (t) => {
   const cors = corsOptions({ methods: ['PATCH'], allowedHeaders: ['x-a', 'x-b'] })
   const app = await edgeApp([{ name: 'orders', preflightOnly: true, edge: { cors } }])
   t.teardown(() => app.close())
@@ -74,7 +74,7 @@ t.test('an origin that is not on the list gets no CORS header, only Vary', async
   }
 })
 
-t.test('a request that is not CORS is served, and its answer varies by origin', async (t) => {
+t.test('a request without Origin is served, with Vary: Origin', async (t) => {
   const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions() } }])
   t.teardown(() => app.close())
   const { statusCode, headers } = await app.inject('/orders')
@@ -83,7 +83,7 @@ t.test('a request that is not CORS is served, and its answer varies by origin', 
   t.equal(headers.vary, 'Origin')
 })
 
-t.test('the text of a pattern is no origin that it allows', async (t) => {
+t.test('the text of a pattern is not an allowed origin', async (t) => {
   const pattern = '/^https:\\/\\/pr-\\d\\.example\\.com$/'
   const app = await edgeApp([
     { name: 'orders', edge: { cors: corsOptions({ origin: [pattern, 'https://*.example.org'] }) } }
@@ -115,12 +115,12 @@ t.test('any origin with credentials is refused at load', async (t) => {
   })
 })
 
-t.test('an OPTIONS that is no preflight', async (t) => {
+t.test('an OPTIONS request other than a preflight', async (t) => {
   const app = await edgeApp([{ name: 'served', method: ['GET', 'OPTIONS'], edge: { cors: corsOptions() } }])
   t.teardown(() => app.close())
   for (const headers of [{}, { origin }, { 'access-control-request-method': 'GET' }]) {
     const served = await app.inject({ method: 'OPTIONS', url: '/served', headers })
-    t.equal(served.statusCode, 200, 'reaches a service that takes OPTIONS')
+    t.equal(served.statusCode, 200, 'reaches a service that accepts OPTIONS')
   }
   const response = await app.inject({ url: '/served', ...preflight(origin, 'GET') })
   t.equal(response.headers['access-control-allow-methods'], 'GET, OPTIONS')
@@ -145,7 +145,7 @@ t.test('a preflight ends before authentication and rate limit, whose refusals a 
   t.same(statuses, [401, 429])
 })
 
-t.test('routes have their own CORS, and the others none', async (t) => {
+t.test('routes have their own CORS, other routes have none', async (t) => {
   const app = await edgeApp([
     { name: 'one', edge: { cors: corsOptions({ origin: ['https://one.example'] }) } },
     { name: 'two', edge: { cors: corsOptions({ origin: ['https://two.example'] }) } },
@@ -163,7 +163,7 @@ t.test('routes have their own CORS, and the others none', async (t) => {
     t.same(corsHeaders(headers), [])
     t.equal(headers.vary, undefined)
   }
-  t.equal((await app.inject({ url: '/off', ...preflight() })).statusCode, 200, 'its preflights are the service’s')
+  t.equal((await app.inject({ url: '/off', ...preflight() })).statusCode, 200, 'preflights go to the service')
 })
 
 t.test('wildcards and regular expressions', async (t) => {

@@ -1,4 +1,4 @@
-/** Tests of the count of descriptors against the limit of the process. */
+/** The count of descriptors against the limit of the process. */
 import { closeSync, openSync } from 'node:fs'
 import { devNull } from 'node:os'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -21,7 +21,7 @@ t.test('counts only when the limit could have been reached', async (t) => {
   const descriptors = new Descriptors(100, count, () => 0)
   counts = 0
   t.notOk(descriptors.isShort(20))
-  t.equal(counts, 1, 'at the first question')
+  t.equal(counts, 1, 'at the first check')
   for (let i = 0; i < 29; i++) {
     descriptors.noteOpen()
     t.notOk(descriptors.isShort(20))
@@ -35,10 +35,10 @@ t.test('counts only when the limit could have been reached', async (t) => {
   t.ok(descriptors.isShort(20))
   t.notOk(descriptors.isShort(10))
   open = 79
-  t.notOk(descriptors.isShort(20), 'one was given back')
+  t.notOk(descriptors.isShort(20), 'one was closed')
 })
 
-t.test('what is about to be opened counts until a count finds it', async (t) => {
+t.test('announced descriptors are included until the next count', async (t) => {
   let open = 50
   const descriptors = new Descriptors(100, () => open, () => 0) // biome-ignore format: short
   for (let i = 0; i < 29; i++) {
@@ -56,7 +56,7 @@ t.test('what is about to be opened counts until a count finds it', async (t) => 
   t.ok(descriptors.isShort(25))
 })
 
-t.test('while counting is expensive, it is done for a twentieth of the time at most', async (t) => {
+t.test('expensive counting takes at most a twentieth of the time', async (t) => {
   let nowMs = 0
   let counts = 0
   const count = () => {
@@ -73,7 +73,7 @@ t.test('while counting is expensive, it is done for a twentieth of the time at m
   t.equal(counts, 2)
 })
 
-t.test('a system that does not tell has no limit', async (t) => {
+t.test('without a known limit of the system there is none', async (t) => {
   t.equal(new Descriptors(100, () => null).limit, Number.POSITIVE_INFINITY)
 })
 
@@ -81,7 +81,7 @@ t.test('the descriptors of this process are counted', async (t) => {
   const taken: number[] = []
   t.teardown(() => taken.map((each) => closeSync(each)))
   const limit = descriptorLimit()
-  // Few enough that other parts of this process, which open and close some, make no difference.
+  // The tolerance covers descriptors that other code of this process opens and closes.
   const descriptors = new Descriptors()
   t.equal(descriptors.limit, limit)
   let reserve = limit

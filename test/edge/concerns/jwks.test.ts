@@ -24,7 +24,7 @@ const set =
   (_request, response) =>
     response.end(JSON.stringify({ keys: list }))
 
-/** An identity provider whose answer can be changed, and that counts how often it is asked. */
+/** An identity provider with a changeable response and a count of requests. */
 async function provider(t: Test, answer: Answer) {
   const state = { answer, fetches: 0, url: '' }
   const server = createServer((request, response) => {
@@ -53,7 +53,7 @@ function keySet(t: Test, url: string, more: Partial<KeySetOptions> = {}) {
 
 const unsigned = (header: object): TokenOfKey => ({ header, input: '', signature: '' })
 
-/** A token, as far as its key is looked for. */
+/** The fields of a token that select its key. */
 function signed(pair: { privateKey: KeyObject }, header: { alg: string; kid?: string }): TokenOfKey {
   const [head, payload, signature = ''] = token(claims(), pair as never, header).split('.')
   return { header, input: `${head}.${payload}`, signature }
@@ -65,7 +65,7 @@ const refused = (set: KeySet, header: object) =>
     (error: { code: string }) => error.code
   )
 
-t.test('the key that a token names, if its algorithm fits', async (t) => {
+t.test('the key that a token names, if its algorithm matches', async (t) => {
   const idp = await provider(
     t,
     set(
@@ -93,7 +93,7 @@ t.test('the key that a token names, if its algorithm fits', async (t) => {
   ]) {
     t.equal(await refused(keySetOf, header), 'JW_TOKEN_INVALID', JSON.stringify(header))
   }
-  t.equal(idp.fetches, 1, 'none of which is worth a fetch')
+  t.equal(idp.fetches, 1, 'none of which causes a fetch')
 })
 
 t.test('a token that names no key: the key that signed it, of those for its algorithm', async (t) => {
@@ -141,7 +141,7 @@ t.test('a token that names a key, and keys that have no name', async (t) => {
   t.equal(idp.fetches, 2)
 })
 
-t.test('of keys without names, ten are tried', async (t) => {
+t.test('at most ten keys without ids are tried', async (t) => {
   const many = Array.from({ length: 10 }, () => jwk(keys.otherRsa))
   const idp = await provider(t, set(...many.slice(1), jwk(keys.rsa)))
   const { set: keySetOf, clock } = keySet(t, idp.url)
@@ -152,7 +152,7 @@ t.test('of keys without names, ten are tried', async (t) => {
   await t.rejects(keySetOf.key(signed(keys.rsa, { alg: 'RS256' })), { code: 'JW_TOKEN_INVALID' })
 })
 
-t.test('keys that cannot verify tokens are passed over', async (t) => {
+t.test('keys that cannot verify tokens are ignored', async (t) => {
   const idp = await provider(
     t,
     set(
@@ -190,16 +190,16 @@ t.test('no more than a hundred keys are kept, and the log says so', async (t) =>
   t.same(logged, ['key set has more than 100 keys: the rest is ignored'], 'once')
 })
 
-t.test('rotation: a new key is fetched for, a withdrawn one is gone', async (t) => {
+t.test('rotation: an unknown key id causes a fetch, a withdrawn key is removed', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'old' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
   t.equal(await keySetOf.key(unsigned({ kid: 'old', alg: 'RS256' })), pem(keys.rsa))
   idp.answer = set(jwk(keys.otherRsa, { kid: 'new' }))
-  t.equal(await refused(keySetOf, { kid: 'new', alg: 'RS256' }), 'JW_TOKEN_INVALID', 'not while cooling down')
+  t.equal(await refused(keySetOf, { kid: 'new', alg: 'RS256' }), 'JW_TOKEN_INVALID', 'not within the cooldown')
   clock.ms += 10_000
   const all = await Promise.all(Array.from({ length: 20 }, () => keySetOf.key(unsigned({ kid: 'new', alg: 'RS256' }))))
   t.same(new Set(all), new Set([pem(keys.otherRsa)]))
-  t.equal(idp.fetches, 2, 'one fetch for all who waited')
+  t.equal(idp.fetches, 2, 'one fetch for all waiting requests')
   t.equal(await refused(keySetOf, { kid: 'old', alg: 'RS256' }), 'JW_TOKEN_INVALID')
 })
 
@@ -225,7 +225,7 @@ t.test('an old set is fetched again in the background and serves meanwhile', asy
     release = () => response.end(JSON.stringify({ keys: [jwk(keys.otherRsa, { kid: 'a' })] }))
   }
   clock.ms += 60_000
-  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), 'not kept waiting')
+  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), 'without waiting')
   t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa))
   while (idp.fetches < 2) await new Promise((resolve) => setImmediate(resolve))
   release()
@@ -234,7 +234,7 @@ t.test('an old set is fetched again in the background and serves meanwhile', asy
   t.equal(idp.fetches, 2)
 })
 
-t.test('an outage: the last good set serves for as long as it takes, and is spoken of once', async (t) => {
+t.test('an outage: the last valid set stays in use, and the outage is logged once', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'a' })))
   const { set: keySetOf, clock, logged } = keySet(t, idp.url, { timeoutMs: 100 })
   await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
@@ -264,7 +264,7 @@ t.test('an outage: the last good set serves for as long as it takes, and is spok
   idp.answer = set(jwk(keys.rsa, { kid: 'b' }))
   await keySetOf.refresh()
   t.equal(await keySetOf.key(unsigned({ kid: 'b', alg: 'RS256' })), pem(keys.rsa))
-  t.equal(logged.length, 2, 'and its end once')
+  t.equal(logged.length, 2, 'its end is logged once')
 })
 
 t.test('while there has never been a set: 503, and no fetch but that of the timer', async (t) => {
@@ -277,7 +277,7 @@ t.test('while there has never been a set: 503, and no fetch but that of the time
   t.equal(idp.fetches, 1)
 })
 
-t.test('a server that is back is noticed without any request', async (t) => {
+t.test('the recovery of a server is detected without a request', async (t) => {
   const idp = await provider(t, (_request, response) => response.writeHead(503).end())
   const { set: keySetOf, logged } = keySet(t, idp.url, { retryMs: 5 })
   t.equal(keySetOf.isUp(), null)
@@ -291,7 +291,7 @@ t.test('a server that is back is noticed without any request', async (t) => {
   t.equal(keySetOf.isUp(), true)
   const { fetches } = idp
   await sleep(50)
-  t.equal(idp.fetches, fetches, 'and then the timer rests')
+  t.equal(idp.fetches, fetches, 'then the timer stops')
   t.same(logged, [
     'cannot fetch the key set: tokens cannot be verified; retrying every second',
     'key set fetched again'
@@ -325,7 +325,7 @@ t.test('credentials in the URL are used, and not logged', async (t) => {
   }
 })
 
-t.test('closing does not wait for a provider that is silent', async (t) => {
+t.test('closing does not wait for a silent provider', async (t) => {
   const idp = await provider(t, () => {})
   const { set: keySetOf } = keySet(t, idp.url, { timeoutMs: 60_000 })
   const waiting = refused(keySetOf, { kid: 'a', alg: 'RS256' })
@@ -335,7 +335,7 @@ t.test('closing does not wait for a provider that is silent', async (t) => {
   t.ok(performance.now() - start < 1000)
   t.equal(await waiting, 'JW_KEYS_UNAVAILABLE')
   await keySetOf.refresh()
-  t.equal(idp.fetches, 1, 'nor does it ask again')
+  t.equal(idp.fetches, 1, 'and sends no further request')
 })
 
 t.test('a gateway with a key set', async (t) => {
@@ -416,11 +416,11 @@ t.test(
     t.equal(await metric(), '1')
     const lines = gateway.log.filter(({ msg }) => msg !== 'request')
     t.equal(lines.filter(({ err }) => err !== undefined).length, 1, 'no error for each request')
-    t.equal(lines.filter(({ url }) => url === idp.url).length, 2, 'a line as it fails and one as it is back')
+    t.equal(lines.filter(({ url }) => url === idp.url).length, 2, 'one line for the failure, one for the recovery')
   }
 )
 
-t.test('any number of blanks behind Bearer', async (t) => {
+t.test('any number of spaces after Bearer', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa)))
   const app = await edgeApp([
     { name: 'set', edge: { jwt: jwtOptions({ jwks: idp.url }) } },

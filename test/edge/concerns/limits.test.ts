@@ -27,7 +27,7 @@ async function limited(t: Test, edge: object, listen: object = {}, mesh: object 
 
 const post = (...lines: string[]) => `${['POST / HTTP/1.1', 'Host: h', ...lines].join('\r\n')}\r\n\r\n`
 
-t.test('a body too long by its length is refused before any of it is read', async (t) => {
+t.test('a body with a Content-Length beyond the limit is refused before it is read', async (t) => {
   const { port, seen } = await limited(t, { bodyLimit: '1kb' })
   const client = connect(port, post('Content-Length: 1025'))
   const { text } = await client.closed
@@ -41,7 +41,7 @@ t.test('a body too long by its length is refused before any of it is read', asyn
   t.equal(parse((await fits.closed).text).status, 200)
 })
 
-t.test('a service may answer before any of the body has come', async (t) => {
+t.test('a service may respond before any of the body has arrived', async (t) => {
   const service = await startRawService((socket) => {
     socket.on('error', () => {})
     socket.once('data', () => socket.write('HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno'))
@@ -62,7 +62,7 @@ t.test('a service may answer before any of the body has come', async (t) => {
   }
 })
 
-t.test('a body that grows too long in its chunks is cut off on both sides', async (t) => {
+t.test('a chunked body that exceeds the limit is aborted on both sides', async (t) => {
   const { port, seen, log } = await limited(t, { bodyLimit: '100kb' })
   const client = connect(port, post('Transfer-Encoding: chunked'))
   const chunk = `1000\r\n${'x'.repeat(4096)}\r\n`
@@ -72,7 +72,7 @@ t.test('a body that grows too long in its chunks is cut off on both sides', asyn
   const { text } = await client.closed
   if (text !== '') t.match(parse(text), { status: 413, headers: { connection: 'close' } })
   await eventually(() => seen.aborted === 1)
-  t.equal(seen.ended, 0, 'the service does not take it for whole')
+  t.equal(seen.ended, 0, 'the service does not take it for complete')
   t.ok(seen.bytes <= 100 * 1024)
   const line = () => log.find((line) => line.msg === 'request')
   await eventually(() => line() !== undefined)
@@ -83,7 +83,7 @@ t.test('a body that grows too long in its chunks is cut off on both sides', asyn
   t.equal(parse((await small.closed).text).status, 200)
 })
 
-t.test('without a limit, anything goes', async (t) => {
+t.test('without a limit, any body passes', async (t) => {
   const { port, seen } = await limited(t, { bodyLimit: false })
   const client = connect(port, post('Content-Length: 3000000', 'Connection: close'))
   client.send(Buffer.alloc(3_000_000))
@@ -91,7 +91,7 @@ t.test('without a limit, anything goes', async (t) => {
   t.equal(seen.bytes, 3_000_000)
 })
 
-t.test('a client that falls silent within its body gets 408', async (t) => {
+t.test('a client that stalls within its body gets 408', async (t) => {
   const { port, seen, log } = await limited(t, {}, { timeouts: { bodyIdle: '100ms' } })
   for (const [what, bytes] of [
     ['by length', `${post('Content-Length: 10')}abc`],
@@ -113,10 +113,10 @@ t.test('a client that falls silent within its body gets 408', async (t) => {
   t.equal(parse((await slow.closed).text).status, 200, 'slow is not silent')
 })
 
-t.test('clients that fall silent within their bodies do not count against the service', async (t) => {
+t.test('clients that stall within their bodies do not count against the service', async (t) => {
   const breakers = { circuitBreaker: { minRequests: 2 }, outlierDetection: { consecutive5xx: 1 } }
   const mesh = { attemptTimeout: '100ms', timeout: '150ms', ...breakers }
-  // Whoever is the first to lose patience.
+  // The timeout that expires first decides.
   for (const [code, bodyIdle, idleTimeout] of [
     ['JW_BODY_TIMEOUT', '300ms', '60s'],
     ['JW_CALLER_SILENT', '60s', '300ms']
@@ -154,7 +154,7 @@ t.test('a service that reads slowly is not the client’s fault', async (t) => {
   t.equal(parse((await client.closed).text).status, 200)
 })
 
-t.test('a service that answers slowly is not the client’s fault either', async (t) => {
+t.test('a service that responds slowly is not the client’s fault either', async (t) => {
   const service = await startService((request, response) => {
     request.resume()
     setTimeout(() => response.end('ok'), 400)
@@ -165,7 +165,7 @@ t.test('a service that answers slowly is not the client’s fault either', async
   t.equal(parse((await client.closed).text).status, 200)
 })
 
-t.test('a malformed chunk is 400 and the service hears of it', async (t) => {
+t.test('a malformed chunk is 400, and the request to the service is aborted', async (t) => {
   const { port, seen } = await limited(t, {})
   const client = connect(port, `${post('Transfer-Encoding: chunked')}3\r\nabc\r\n`)
   await eventually(() => seen.requests === 1)
@@ -175,7 +175,7 @@ t.test('a malformed chunk is 400 and the service hears of it', async (t) => {
   t.equal(seen.ended, 0)
 })
 
-t.test('bytes that cannot be read never end up in a response under way', async (t) => {
+t.test('after malformed bytes, no error response is written into a response in progress', async (t) => {
   const service = await startRawService((socket) =>
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst'))
   )
@@ -187,7 +187,7 @@ t.test('bytes that cannot be read never end up in a response under way', async (
   t.match((await client.closed).text, /first$/)
 })
 
-t.test('a body that grows too long while the request is refused on other grounds', async (t) => {
+t.test('a body that exceeds the limit while the request is refused for another reason', async (t) => {
   const service = await startService((_request, response) => response.end())
   t.teardown(service.close)
   const gateway = await startGateway(

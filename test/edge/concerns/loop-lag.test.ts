@@ -1,5 +1,5 @@
 // slow: takes about 8 s
-/** A gateway whose event loop lags refuses requests, so that those under way end. */
+/** A gateway with a lagging event loop refuses requests, so that requests in flight complete. */
 import t from 'tap'
 import { LoopLag } from '../../../plugins/edge/concerns/overload/loop-lag.ts'
 import { get, startGateway, startService } from '../../helpers/gateway.ts'
@@ -53,5 +53,5 @@ t.test('a real loop: 503 with Retry-After while it lags', async (t) => {
   t.match(JSON.parse(answer.body), { code: 'JW_OUT_OF_CPU' })
   while (answer.status !== 200) answer = await get(port, '/')
   const told = log.filter(({ msg }) => String(msg).startsWith('event loop')).map(({ level }) => level)
-  t.strictSame(told, [50, 30], 'an error, then that it is over')
+  t.strictSame(told, [50, 30], 'an error, then the recovery')
 })

@@ -14,7 +14,7 @@ async function routed(t: Test) {
   return gateway.port
 }
 
-t.test('OPTIONS and TRACE are counted down, other methods are not', async (t) => {
+t.test('Max-Forwards is decremented for OPTIONS and TRACE only', async (t) => {
   const port = await routed(t)
   const left = async (method: string, value: string, path = '/traced') =>
     (await ask(port, path, [`Max-Forwards: ${value}`], method)).headers['max-forwards']
@@ -22,14 +22,13 @@ t.test('OPTIONS and TRACE are counted down, other methods are not', async (t) =>
   t.equal(await left('OPTIONS', '1', '/'), '0')
   t.equal(await left('TRACE', '10'), '9')
   t.equal(await left('OPTIONS', '1000000000', '/'), '999999999')
-  for (const many of ['2147483649', '9'.repeat(30)])
-    t.equal(await left('TRACE', many), '2147483647', 'the most there is')
+  for (const many of ['2147483649', '9'.repeat(30)]) t.equal(await left('TRACE', many), '2147483647', 'the maximum')
   t.equal(await left('GET', '0'), '0')
-  t.equal(await left('OPTIONS', 'many', '/'), 'many', 'not a number: not ours to judge')
+  t.equal(await left('OPTIONS', 'many', '/'), 'many', 'not a number: forwarded unchanged')
   t.equal((await ask(port, '/', [], 'OPTIONS')).headers['max-forwards'], undefined)
 })
 
-t.test('at 0 the gateway answers: OPTIONS with what the route takes, TRACE with the request', async (t) => {
+t.test('at 0 the gateway responds: OPTIONS with the methods of the route, TRACE with the request', async (t) => {
   const port = await routed(t)
   const options = await get(port, '/x', ['Max-Forwards: 0'], 'OPTIONS')
   t.equal(options.status, 204)
@@ -44,7 +43,7 @@ t.test('at 0 the gateway answers: OPTIONS with what the route takes, TRACE with 
   )
 })
 
-t.test('OPTIONS * is of the gateway itself', async (t) => {
+t.test('OPTIONS * is answered by the gateway', async (t) => {
   const port = await routed(t)
   for (const target of ['*', 'http://h']) {
     const { status, headers } = await get(port, target, [], 'OPTIONS')

@@ -27,12 +27,12 @@ const statuses = async (app: FastifyInstance, times: number, headers = {}) => {
 }
 const bearer = (sub: string | undefined, key = secret) => ({ authorization: `Bearer ${token(claims({ sub }), key)}` })
 
-/** Until then a node counts on its own. */
+/** Waits until the node has connected to Redis; until then it counts on its own. */
 async function connectedTo({ server }: RunningGateway): Promise<void> {
   while (!(await server.metrics.metrics()).includes('jingwei_edge_redis_up 1')) await sleep(5)
 }
 
-t.test('by address: so many per window, as the headers say', async (t) => {
+t.test('by address: max per window, as in the headers', async (t) => {
   const app = await edgeApp([{ name: 'orders', edge: { rateLimit: limitOptions({ max: 2, window: 10_000 }) } }])
   t.teardown(() => app.close())
   const first = await app.inject('/orders')
@@ -55,7 +55,7 @@ t.test('a window ends', async (t) => {
   t.same(await statuses(app, 2), [200, 429])
 })
 
-t.test('addresses are counted apart, an IPv6 network as one', async (t) => {
+t.test('addresses are counted separately, an IPv6 network as one', async (t) => {
   const limit = { rateLimit: limitOptions({ max: 1 }) }
   const app = await edgeApp([{ name: 'orders', edge: limit }], { server: { trustProxy: true } })
   t.teardown(() => app.close())
@@ -68,7 +68,7 @@ t.test('addresses are counted apart, an IPv6 network as one', async (t) => {
   t.equal(await from('2001:db8:0:1::1'), 200)
 })
 
-t.test('a route counts for itself, whatever Fastify routes it is made of', async (t) => {
+t.test('each route has its own count, over all its Fastify routes', async (t) => {
   const limit = { rateLimit: limitOptions({ max: 2 }) }
   const app = await edgeApp([
     { name: 'orders', also: ['/orders/*'], edge: limit },
@@ -84,20 +84,20 @@ t.test('a route counts for itself, whatever Fastify routes it is made of', async
   t.equal(free.headers['ratelimit-limit'], undefined)
 })
 
-t.test('by header: each value for itself, no value by address', async (t) => {
+t.test('by header: each value separately, without a value by address', async (t) => {
   const app = await edgeApp([{ name: 'orders', edge: { rateLimit: limitOptions({ max: 1, by: 'header:X-Api-Key' }) } }])
   t.teardown(() => app.close())
   t.same(await statuses(app, 2, { 'x-api-key': 'a' }), [200, 429])
   t.same(await statuses(app, 2, { 'X-API-KEY': 'b' }), [200, 429])
   t.same(await statuses(app, 2), [200, 429])
-  t.same(await statuses(app, 1, { 'x-api-key': '' }), [429], 'an empty one is none')
+  t.same(await statuses(app, 1, { 'x-api-key': '' }), [429], 'an empty one counts as none')
   t.same(await statuses(app, 1, { 'x-api-key': '127.0.0.1' }), [200], 'a value is not taken for an address')
   const long = 'k'.repeat(4000)
   t.same(await statuses(app, 2, { 'x-api-key': `${long}1` }), [200, 429])
   t.same(await statuses(app, 2, { 'x-api-key': `${long}2` }), [200, 429])
 })
 
-t.test('by header: one key has one spelling', async (t) => {
+t.test('by header: other spellings of the name are the same key, repeated ones are 400', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const limit = (by: string) => ({ rateLimit: { max: 1, window: '1m', by } })
@@ -109,7 +109,7 @@ t.test('by header: one key has one spelling', async (t) => {
   })
   t.equal((await get(port, '/key', ['X-Api-Key: a'])).status, 200)
   t.equal((await get(port, '/key', ['X-Api-Key: a'])).status, 429)
-  t.equal((await get(port, '/key', ['x_api_key: a'])).status, 429, 'to many services the same header')
+  t.equal((await get(port, '/key', ['x_api_key: a'])).status, 429, 'many services treat these headers as equal')
   for (const second of ['X-Api-Key: b', 'x-api-key: a', 'X_API_KEY: b', 'x.api.key: b', 'X-Api-Key:']) {
     const { status, body } = await get(port, '/key', ['X-Api-Key: a', second])
     t.equal(status, 400, second)
@@ -122,7 +122,7 @@ t.test('by header: one key has one spelling', async (t) => {
   t.equal((await get(port, '/credentials', ['Authorization: Bearer A'])).status, 200)
 })
 
-t.test('by header, with a limit of the address beside it', async (t) => {
+t.test('by header, plus a limit by address', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const redis = await startRedis()
@@ -146,7 +146,7 @@ t.test('by header, with a limit of the address beside it', async (t) => {
     t.match(JSON.parse(refused.body), { code: 'JW_RATE_LIMITED' })
     t.equal((await from('192.0.2.2', 'a')).status, 200, 'another address')
     t.equal((await from('192.0.2.3', 'a')).status, 200, 'the same key from another')
-    t.equal((await from('192.0.2.4', 'a')).status, 429, 'whose limit holds wherever it comes from')
+    t.equal((await from('192.0.2.4', 'a')).status, 429, 'its limit applies at any address')
   }
 })
 
@@ -177,7 +177,7 @@ t.test('by header over HTTP/2, and in Redis', async (t) => {
   }
 })
 
-t.test('by consumer: counted once known, wherever the calls come from', async (t) => {
+t.test('by consumer: counted after authentication, at any address', async (t) => {
   const edge = { jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 2, by: 'consumer' }) }
   const app = await edgeApp([{ name: 'orders', edge }], { server: { trustProxy: true } })
   t.teardown(() => app.close())
@@ -185,12 +185,12 @@ t.test('by consumer: counted once known, wherever the calls come from', async (t
   t.equal(await status(app, { ...bearer('ann'), 'x-forwarded-for': '192.0.2.2' }), 200)
   t.equal(await status(app, { ...bearer('ann'), 'x-forwarded-for': '192.0.2.3' }), 429)
   t.equal(await status(app, { ...bearer('bob'), 'x-forwarded-for': '192.0.2.1' }), 200)
-  t.same(await statuses(app, 4), [401, 401, 401, 401], 'nobody’s requests count for nobody')
+  t.same(await statuses(app, 4), [401, 401, 401, 401], 'unauthenticated requests count for no consumer')
   t.equal(await status(app, bearer('ann', 'a forged secret, long enough for this')), 401)
   t.same(await statuses(app, 3, bearer(undefined)), [200, 200, 429], 'without a name, by address')
 })
 
-t.test('by address it stands before authentication', async (t) => {
+t.test('by address it runs before authentication', async (t) => {
   const edge = { jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 2 }) }
   const app = await edgeApp([{ name: 'orders', edge }])
   t.teardown(() => app.close())
@@ -209,15 +209,15 @@ t.test('the keys in memory are bounded', async (t) => {
     hit(`flood${i}`)
     regular = hit('regular')
   }
-  t.equal(regular, 5000, 'a key in use is never forgotten')
-  t.equal(hit('flood4990'), 2, 'a recent key is there')
-  t.equal(hit('flood1'), 1, 'one long unused is gone')
+  t.equal(regular, 5000, 'a key in use is never evicted')
+  t.equal(hit('flood4990'), 2, 'a recent key is kept')
+  t.equal(hit('flood1'), 1, 'an unused key is evicted')
 })
 
 // ---- Redis --------------------------------------------------------------------------------------
 
 const timeout = 50
-/** The timeout, and what a busy machine may add to it. */
+/** The timeout, plus the tolerance for a busy machine. */
 const patience = timeout + 150
 
 interface Cluster {
@@ -232,19 +232,19 @@ const shared = ({ url, limit, options }: Cluster) =>
     ...options
   })
 
-/** A request's status, and the milliseconds that it took. */
+/** Returns a request's status and its duration in milliseconds. */
 async function timed(app: FastifyInstance): Promise<[number, number]> {
   const start = performance.now()
   const result = await status(app)
   return [result, performance.now() - start]
 }
 
-/** Collects what is logged. */
+/** Collects log lines. */
 function logger(lines: string[]) {
   return { level: 'info', stream: { write: (line: string) => lines.push(JSON.parse(line).msg) } }
 }
 
-/** A registry as the gateway's operations keep it, and a look at its values. */
+/** A registry as in the gateway, and a function that reads its values. */
 function metrics() {
   const registry = new Registry()
   const before = (fastify: FastifyInstance) => {
@@ -258,7 +258,7 @@ function metrics() {
   return { before, value, up: async () => (await value('jingwei_edge_redis_up')) === 1 }
 }
 
-t.test('two gateways with one Redis hold one limit', async (t) => {
+t.test('two gateways with one Redis share one limit', async (t) => {
   const redis = await startRedis()
   t.teardown(() => redis.stop())
   const [a, b] = [metrics(), metrics()]
@@ -278,10 +278,10 @@ t.test('two gateways with one Redis hold one limit', async (t) => {
   await sleep(1000)
   t.equal(await status(one), 429)
   await sleep(1100)
-  t.equal(await status(one), 200, 'and one window, which requests do not prolong')
+  t.equal(await status(one), 200, 'one window, which requests do not extend')
 })
 
-t.test('Redis hangs: requests go on, at most one timeout late, and the limit holds in each node', async (t) => {
+t.test('Redis hangs: requests are served, at most one timeout late, and each node applies the limit', async (t) => {
   const redis = await startRedis()
   t.teardown(() => redis.stop())
   const lines: string[] = []
@@ -309,9 +309,9 @@ t.test('Redis hangs: requests go on, at most one timeout late, and the limit hol
     t.ok(ms < timeout - 5, `${ms} ms: it is known to be away and not asked`)
   }
   t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 8)
-  t.same(await statuses(app, 3), [200, 200, 429], 'the node goes on from the two it had counted')
+  t.same(await statuses(app, 3), [200, 200, 429], 'the node continues from its count of two')
   await sleep(1200)
-  t.equal((await timed(app))[0], 429, 'probes that hang change nothing')
+  t.equal((await timed(app))[0], 429, 'hanging probes change nothing')
   t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'])
 
   redis.resume()
@@ -321,10 +321,10 @@ t.test('Redis hangs: requests go on, at most one timeout late, and the limit hol
     'Redis responds again: rate limits are shared with the other nodes'
   ])
   await app.inject('/orders')
-  t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 12, 'and decides again')
+  t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 12, 'Redis decides again')
 })
 
-t.test('Redis goes and comes back: no request fails or waits', async (t) => {
+t.test('Redis stops and starts again: no request fails or waits', async (t) => {
   const redis = await startRedis()
   const m = metrics()
   const app = await shared({ url: redis.url, limit: { max: 10_000 }, options: { before: m.before } })
@@ -352,7 +352,7 @@ t.test('Redis goes and comes back: no request fails or waits', async (t) => {
   t.ok(Math.max(...results.map(([, ms]) => ms)) < patience)
 })
 
-t.test('Redis is absent at the start: the node limits alone', async (t) => {
+t.test('Redis is unavailable at the start: the node counts on its own', async (t) => {
   const lines: string[] = []
   const port = await freePort()
   const m = metrics()
@@ -391,7 +391,7 @@ t.test('without a metrics registry, and closed while Redis hangs', async (t) => 
   t.ok(performance.now() - start < 500)
 })
 
-t.test('a shared limit without a Redis to share it stops the start', async (t) => {
+t.test('a shared limit without `redis` stops the start', async (t) => {
   await t.rejects(edgeApp([{ name: 'orders', edge: { rateLimit: limitOptions({ store: 'redis' }) } }]), {
     message: /redis\.url/
   })

@@ -1,4 +1,4 @@
-/** `reason` in the access line: why a request was refused, where the code alone leaves it open. */
+/** `reason` in the access line: the cause of a refusal, if the error code has several. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
@@ -94,7 +94,7 @@ for (const protocol of protocols) {
       for (const [authorization, reason] of table) {
         const found = await reasonFor(path, { authorization })
         t.match(found, { status: 401, reason }, `${path} ${authorization.slice(0, 50)}`)
-        t.notMatch(found.body, /jwt_/, 'clients do not learn it')
+        t.notMatch(found.body, /jwt_/, 'the response does not contain it')
       }
     }
     const unknown = token(good, keys.rsa, { alg: 'RS256', kid: 'two' })
@@ -275,7 +275,7 @@ t.test('hosts, framing and other targets, in bytes', async (t) => {
   t.match(lines().at(-1), { status: 400, reason: 'malformed', answeredBy: 'gateway', error: /^HPE_/, ip: '127.0.0.1' })
 })
 
-t.test('a path that may be read as another one', async (t) => {
+t.test('ambiguous paths', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const jwt = { secret }
@@ -314,7 +314,7 @@ t.test('the handshake of a WebSocket whose token is refused', async (t) => {
   t.match(gateway.log.at(-1), { status: 401, error: 'JW_TOKEN_INVALID', reason: 'jwt_audience', answeredBy: 'gateway' })
 })
 
-t.test('a failure that no list knows has a reason of the list, too', async (t) => {
+t.test('an unknown failure has a listed reason, too', async (t) => {
   for (const error of [null, undefined, 'text', new Error('secret text'), { code: 7 }]) {
     t.equal(reasonOf(error), 'jwt_other')
   }

@@ -1,27 +1,27 @@
-/** The cache of verified tokens: entries last until the token expires, and their number has a bound. */
+/** The cache of verified tokens: entries last until the token expires, and their number is bounded. */
 import t from 'tap'
 import { TokenCache } from '../../../plugins/edge/concerns/jwt/token-cache.ts'
 
-t.test('a token is known until it expires, and no other is', async (t) => {
+t.test('a token is cached until it expires, no other token is', async (t) => {
   const cache = new TokenCache<string>(10)
   cache.set('a.b.c', 'alice', 1000)
   t.equal(cache.get('a.b.c', 999), 'alice')
   t.equal(cache.get('a.b.d', 999), undefined)
   t.equal(cache.get('', 999), undefined)
   t.equal(cache.get('a.b.c', 1000), undefined)
-  t.equal(cache.get('a.b.c', 0), undefined, 'forgotten for good')
+  t.equal(cache.get('a.b.c', 0), undefined, 'removed')
 })
 
-t.test('the least recently used makes room', async (t) => {
+t.test('the least recently used token is evicted', async (t) => {
   const cache = new TokenCache<number>(1000)
   for (let i = 0; i < 1000; i++) cache.set(`token ${i}`, i, 1)
   t.equal(cache.get('token 0', 0), 0)
   cache.set('token 1000', 1000, 1)
-  t.equal(cache.get('token 0', 0), 0, 'it was just used')
+  t.equal(cache.get('token 0', 0), 0, 'recently used')
   t.equal(cache.get('token 1', 0), undefined)
   cache.set('token 1000', 1001, 1)
   t.equal(cache.get('token 1000', 0), 1001)
-  t.equal(cache.get('token 2', 0), 2, 'the same token again needs no room')
+  t.equal(cache.get('token 2', 0), 2, 'the same token again evicts nothing')
 })
 
 t.test('bounded in bytes', async (t) => {
@@ -32,10 +32,10 @@ t.test('bounded in bytes', async (t) => {
   t.equal(known.length, 31, 'less than 32 MB of tokens')
   t.equal(known.at(-1), 39)
   cache.set('x'.repeat(33 * 1024 * 1024), 7, 1)
-  t.equal(cache.get(`${mb}39`, 0), 39, 'one that is larger than all is not remembered')
+  t.equal(cache.get(`${mb}39`, 0), 39, 'a token larger than the cache is not stored')
 })
 
-t.test('without any room nothing is remembered', async (t) => {
+t.test('with a size of zero, nothing is stored', async (t) => {
   const cache = new TokenCache<number>(0)
   cache.set('token', 1, 1)
   t.equal(cache.get('token', 0), undefined)

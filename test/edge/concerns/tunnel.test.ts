@@ -3,10 +3,10 @@ import t from 'tap'
 import { Tunnel } from '../../../plugins/edge/concerns/websocket/tunnel.ts'
 import { eventually } from '../../helpers/eventually.ts'
 
-/** A connection of which the test is the far end. */
+/** A connection with the test as its peer. */
 class Connection extends Duplex {
   readonly received: Buffer[] = []
-  /** Lets go of a write that is held. */
+  /** Completes a held write. */
   acknowledge: (() => void) | null = null
   readonly #slow: boolean
 
@@ -24,7 +24,7 @@ class Connection extends Duplex {
   }
 }
 
-t.test('what the service said before it ended still reaches a slow client', async (t) => {
+t.test('bytes of a service that has ended still reach a slow client', async (t) => {
   const client = new Connection({ slow: true })
   const service = new Connection({ allowHalfOpen: false })
   let ended = 0
@@ -39,14 +39,14 @@ t.test('what the service said before it ended still reaches a slow client', asyn
   client.acknowledge?.()
   await eventually(() => client.writableFinished)
   t.equal(Buffer.concat(client.received).toString(), 'onetwo')
-  t.equal(ended, 0, 'the client may still hold its end')
+  t.equal(ended, 0, 'the client may still send')
   client.push(null)
   await eventually(() => ended > 0)
   t.equal(ended, 1)
   t.equal(tunnel.bytesSent, 6)
 })
 
-t.test('an error of one side ends both, and only the service’s is a failure', async (t) => {
+t.test('an error of one side closes both, and only the service’s is a failure', async (t) => {
   for (const culprit of ['client', 'service'] as const) {
     const sides = { client: new Connection(), service: new Connection() }
     let ended: (Error | null)[] = []
@@ -63,7 +63,7 @@ t.test('an error of one side ends both, and only the service’s is a failure', 
   }
 })
 
-t.test('closing does not wait for a side that never answers', async (t) => {
+t.test('closing does not wait for a side that never ends', async (t) => {
   const client = new Connection({ slow: true })
   const service = new Connection()
   let ended = false
@@ -77,7 +77,7 @@ t.test('closing does not wait for a side that never answers', async (t) => {
   t.equal(service.received.length, 1)
 })
 
-/** Ways in which a connection may be over before it is joined: each of its events has been emitted, or is about to be. */
+/** Ways in which a connection may end before it is joined: each event has been emitted, or is about to be. */
 const over: Record<string, (connection: Connection) => Promise<void>> = {
   ended: async (connection) => {
     connection.resume().push(null)
@@ -103,7 +103,7 @@ const over: Record<string, (connection: Connection) => Promise<void>> = {
 
 for (const culprit of ['client', 'service'] as const) {
   for (const [how, leave] of Object.entries(over)) {
-    t.test(`a ${culprit} that is ${how} when it is joined ends the tunnel, whatever still comes`, async (t) => {
+    t.test(`a ${culprit} that is ${how} when it is joined ends the tunnel, for any later event`, async (t) => {
       const sides = { client: new Connection(), service: new Connection() }
       const other = culprit === 'client' ? sides.service : sides.client
       sides[culprit].on('error', () => {})
@@ -111,7 +111,7 @@ for (const culprit of ['client', 'service'] as const) {
       let ended = 0
       const pings = setInterval(() => other.readable && other.push('ping'), 5)
       t.teardown(() => clearInterval(pings))
-      // Ends when its peer has, as most do.
+      // Ends when its peer has ended, as most sockets do.
       if (how === 'ended') other.once('finish', () => other.push(null))
       new Tunnel(sides.client, sides.service, 100, () => ended++)
       if (how === 'ended') sides[culprit].once('finish', () => sides[culprit].destroy())
@@ -122,7 +122,7 @@ for (const culprit of ['client', 'service'] as const) {
   }
 }
 
-t.test('a service that goes on sending to a client that has left is closed all the same', async (t) => {
+t.test('a service that still sends to a client that has left is closed', async (t) => {
   const client = new Connection()
   const service = new Connection()
   let ended = false
@@ -138,7 +138,7 @@ t.test('a service that goes on sending to a client that has left is closed all t
   t.ok(service.destroyed)
 })
 
-t.test('a side that reads nothing for the idle time ends the tunnel, though both go on sending', async (t) => {
+t.test('a side that reads nothing for the idle timeout ends the tunnel, although both send', async (t) => {
   for (const culprit of ['client', 'service'] as const) {
     const sides = { client: new Connection(), service: new Connection(), [culprit]: new Connection({ slow: true }) }
     let ended = false

@@ -8,7 +8,7 @@ const all = lengths.flatMap((length) =>
   [false, true].map((masked) => encode(opcodes.binary, randomBytes(length), { masked }))
 )
 
-t.test('the end of a frame is found, however its bytes come', async (t) => {
+t.test('the end of a frame is found, for any split of its bytes', async (t) => {
   const stream = Buffer.concat(all)
   const ends = new Set<number>()
   let end = 0
@@ -31,7 +31,7 @@ t.test('the end of a frame is found, however its bytes come', async (t) => {
   }
 })
 
-t.test('a boundary within a chunk, and one that is not there', async (t) => {
+t.test('a boundary within a chunk, and a chunk without one', async (t) => {
   const reader = new FrameReader()
   const frame = encode(opcodes.text, 'x'.repeat(300))
   t.equal(reader.read(Buffer.concat([frame, frame.subarray(0, 3)])), frame.length)
@@ -41,7 +41,7 @@ t.test('a boundary within a chunk, and one that is not there', async (t) => {
   t.ok(reader.atBoundary)
 })
 
-t.test('a close frame is seen, and only as a frame', async (t) => {
+t.test('a close frame is detected, and no payload is taken for one', async (t) => {
   const reader = new FrameReader()
   reader.read(encode(opcodes.binary, closeFrame.toClient))
   t.notOk(reader.closed)

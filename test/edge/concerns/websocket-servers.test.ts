@@ -1,4 +1,4 @@
-// WebSockets on the other kinds of server: over TLS, beside HTTP/2, and in a server that was not made for a gateway.
+// WebSockets on other kinds of server: over TLS, with HTTP/2, and in a Fastify server of the user.
 import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import Fastify from 'fastify'
@@ -37,7 +37,7 @@ t.test('over TLS, also on a port that speaks HTTP/2', async (t) => {
   }
 })
 
-t.test('in a server of its own, where every upgrade leaves the parser', async (t) => {
+t.test('in a server of the user, where every upgrade leaves the parser', async (t) => {
   const upstream = await startWebSocketService({
     onPeer: echo,
     onRequest: (request, response) => void setTimeout(() => response.end(`http ${request.url}`), 50)
@@ -68,7 +68,7 @@ t.test('in a server of its own, where every upgrade leaves the parser', async (t
   peer.socket.destroy()
 })
 
-t.test('without a proper handshake there is no upgrade', async (t) => {
+t.test('without a valid handshake there is no upgrade', async (t) => {
   const upstream = await startWebSocketService({ onPeer: echo })
   const server = await startGateway(routes(upstream.url))
   t.teardown(async () => {

@@ -1,5 +1,5 @@
 // slow: takes about 12 s
-// WebSocket clients that leave at any moment around their 101. Clients and service are processes of their own: only then
+// WebSocket clients that leave at any moment around their 101. Clients and service are separate processes: only then
 // does the gateway find a client's end and a service's 101 in one event-loop iteration.
 import type { ChildProcess } from 'node:child_process'
 import { fork } from 'node:child_process'
@@ -12,7 +12,7 @@ const helper = (name: string, ...args: string[]): ChildProcess =>
   fork(`${import.meta.dirname}/../../helpers/edge/${name}.ts`, args, { stdio: 'inherit' })
 
 for (const how of ['end', 'destroy', 'resetAndDestroy'] as const) {
-  t.test(`a thousand clients that leave by ${how}() leave nothing behind, though their service pings`, async (t) => {
+  t.test(`a thousand clients that leave by ${how}() leave no connection open while their service pings`, async (t) => {
     const service = helper('pinging-service')
     t.teardown(() => service.kill())
     const [url] = (await once(service, 'message')) as [string]

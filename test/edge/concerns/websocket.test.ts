@@ -43,7 +43,7 @@ async function setUp(t: Test, service: ServiceOptions = { onPeer: echo }, edge =
   return { upstream, gateway, port: gateway.port, active, metric, lines }
 }
 
-t.test('echo, by a client that knows the rules: subprotocol, text, binary, close code', async (t) => {
+t.test('echo with a conforming client: subprotocol, text, binary, close code', async (t) => {
   const { port, upstream } = await setUp(t)
   const socket = new WebSocket(`ws://127.0.0.1:${port}/ws?a=1`, ['chat', 'superchat'])
   socket.binaryType = 'arraybuffer'
@@ -60,7 +60,7 @@ t.test('echo, by a client that knows the rules: subprotocol, text, binary, close
   t.match(close, { code: 4001, reason: 'bye', wasClean: true })
 })
 
-t.test('the handshake passes both ways, but for what belongs to a hop', async (t) => {
+t.test('the handshake is forwarded both ways, without hop-by-hop headers', async (t) => {
   const { port, upstream } = await setUp(t)
   const { head, peer } = await open(port, '/ws', [
     'Sec-WebSocket-Extensions: x-made-up',
@@ -105,7 +105,7 @@ t.test('big and fragmented messages, with a ping in between', async (t) => {
   peer.socket.destroy()
 })
 
-t.test('a close that the service begins reaches the client as it is', async (t) => {
+t.test('a close by the service reaches the client unchanged', async (t) => {
   const { port, upstream, active } = await setUp(t, {})
   const { peer } = await open(port)
   await eventually(() => upstream.peers.length === 1)
@@ -123,7 +123,7 @@ t.test('a close that the service begins reaches the client as it is', async (t) 
   await eventually(() => active() === 0)
 })
 
-t.test('bytes that come in one piece with the handshake or the 101 are not lost', async (t) => {
+t.test('bytes in one segment with the handshake or the 101 are not lost', async (t) => {
   const { port } = await setUp(t, { onPeer: echo, greeting: encode(opcodes.text, 'welcome') })
   const { peer } = await open(port, '/ws', [], encode(opcodes.text, 'early', { masked: true }))
   await peer.frame(1)
@@ -134,7 +134,7 @@ t.test('bytes that come in one piece with the handshake or the 101 are not lost'
   peer.socket.destroy()
 })
 
-t.test('a slow reader holds the writer, either way', async (t) => {
+t.test('a slow reader pauses the writer, both ways', async (t) => {
   const { port, upstream } = await setUp(t, {})
   const { peer: client } = await open(port)
   await eventually(() => upstream.peers.length === 1)
@@ -162,7 +162,7 @@ t.test('a slow reader holds the writer, either way', async (t) => {
         written++
       }
     }
-    t.ok(await blocked(), 'the writer stands still')
+    t.ok(await blocked(), 'the writer is paused')
     t.ok(written < total, `${written} of ${total} pieces`)
     const before = reader.frames.length
     reader.socket.resume()
@@ -172,7 +172,7 @@ t.test('a slow reader holds the writer, either way', async (t) => {
   client.socket.destroy()
 })
 
-t.test('a route’s concerns come before: 401, 429, 404, 403 where they are off', async (t) => {
+t.test('a route’s concerns run first: 401, 429, 404, and 403 if WebSockets are off', async (t) => {
   const jwt = { secret, algorithms: ['HS256'] }
   const { port, upstream, metric, lines } = await setUp(
     t,
@@ -197,7 +197,7 @@ t.test('a route’s concerns come before: 401, 429, 404, 403 where they are off'
   t.equal(off.upstream.requests.length, 0)
 })
 
-t.test('what a service answers instead of a 101 is passed on, and the connection closed', async (t) => {
+t.test('a response other than 101 is passed on, and the connection closed', async (t) => {
   for (const status of [200, 403]) {
     const { port, lines } = await setUp(t, {
       onUpgrade: (_request, socket) =>
@@ -211,7 +211,7 @@ t.test('what a service answers instead of a 101 is passed on, and the connection
   }
 })
 
-t.test('a service that switches to something else is a bad gateway', async (t) => {
+t.test('a service that switches to another protocol is 502', async (t) => {
   const { port, active } = await setUp(t, {
     onUpgrade: (_request, socket) => socket.write('HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n')
   })
@@ -219,7 +219,7 @@ t.test('a service that switches to something else is a bad gateway', async (t) =
   await eventually(() => active() === 0)
 })
 
-t.test('a refused connection is tried at another instance, and is 502 where there is none', async (t) => {
+t.test('a refused connection is retried at another instance, and is 502 without one', async (t) => {
   const dead = await startWebSocketService()
   await dead.close()
   const upstream = await startWebSocketService({ onPeer: echo })
@@ -243,7 +243,7 @@ t.test('a refused connection is tried at another instance, and is 502 where ther
   t.match(answer.headers['proxy-status'], /connection_refused/)
 })
 
-t.test('a client that leaves within the handshake cancels it', async (t) => {
+t.test('a client that leaves during the handshake cancels it', async (t) => {
   for (const leave of ['destroy', 'end', 'resetAndDestroy'] as const) {
     let gone = false
     const { port, lines, upstream, active } = await setUp(t, {
@@ -264,7 +264,7 @@ t.test('a client that leaves within the handshake cancels it', async (t) => {
   }
 })
 
-t.test('either end gone without a word ends the other; logged once, counted while open', async (t) => {
+t.test('if one side disconnects, the other is closed; logged once, counted while open', async (t) => {
   const { port, upstream, lines, metric, active } = await setUp(t)
   const gauge = 'jingwei_edge_websockets{route="ws"}'
   t.equal(await metric(gauge), 0)
@@ -291,7 +291,7 @@ t.test('either end gone without a word ends the other; logged once, counted whil
   t.notOk(await metric('jingwei_edge_request_duration_seconds_count{route="ws"}'), 'no time of requests')
 })
 
-t.test('a service that ends is followed by what it sent last', async (t) => {
+t.test('the last bytes of a service that ends are delivered', async (t) => {
   const big = randomBytes(512 * 1024)
   const { port } = await setUp(t, {
     onPeer: (peer) => {
@@ -305,7 +305,7 @@ t.test('a service that ends is followed by what it sent last', async (t) => {
   peer.socket.end()
 })
 
-t.test('a client that has said all may still hear', async (t) => {
+t.test('a half-closed client still receives', async (t) => {
   const { port, upstream } = await setUp(t, {
     onUpgrade: (_request, socket) => {
       socket.write('HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n')
@@ -320,14 +320,14 @@ t.test('a client that has said all may still hear', async (t) => {
   await peer.closed()
 })
 
-t.test('silence on both sides is ended with 1001', async (t) => {
+t.test('a connection that is idle on both sides is closed with 1001', async (t) => {
   const { port, upstream, lines } = await setUp(t, {}, { websocket: { idleTimeout: '300ms' } })
   const { peer } = await open(port)
   for (let i = 0; i < 4; i++) {
     await sleep(100)
     peer.send(opcodes.ping)
   }
-  t.equal(peer.frames.length, 0, 'a sign of life starts the time anew')
+  t.equal(peer.frames.length, 0, 'traffic restarts the idle timeout')
   t.equal(codeOf(await peer.frame(0)), 1001)
   await eventually(() => upstream.peers[0]!.frames.at(-1)?.opcode === opcodes.close)
   t.match(upstream.peers[0]!.frames.at(-1), { masked: true, opcode: opcodes.close })
@@ -342,7 +342,7 @@ t.test('silence on both sides is ended with 1001', async (t) => {
   patient.socket.destroy()
 })
 
-t.test('a server that closes says 1001 to both sides, between two frames', async (t) => {
+t.test('a server that closes sends 1001 to both sides, between two frames', async (t) => {
   const { port, upstream, gateway, lines } = await setUp(t, {})
   const well = await open(port)
   const mid = await open(port)
@@ -364,14 +364,14 @@ t.test('a server that closes says 1001 to both sides, between two frames', async
   t.strictSame(
     mid.peer.frames.map(({ opcode }) => opcode),
     [opcodes.text, opcodes.text, opcodes.close],
-    'all that was whole, and then no more'
+    'all complete frames, and no further bytes'
   )
   await closing
   for (const { peer } of [well, mid, deaf]) peer.socket.destroy()
   t.equal(lines().length, 3)
 })
 
-t.test('other upgrades are ordinary requests, and the last of their connection', async (t) => {
+t.test('other upgrades are ordinary requests, and the last on their connection', async (t) => {
   const echoing = await startEcho()
   const gateway = await startGateway({
     services: { echo: { instances: [echoing.url] } },
@@ -406,7 +406,7 @@ t.test('attack: an upgrade with a body is refused and closed, and nothing after 
     const body = more[0]!.startsWith('T') ? `0\r\n\r\n${smuggled}` : `${smuggled}${smuggled}`
     const text = await raw(port, handshake('/ws', more) + body)
     t.match(parse(text), { status: 400, headers: { connection: 'close' }, body: /JW_UPGRADE_WITH_BODY/ })
-    t.equal(text.split('HTTP/1.1 ').length, 2, 'one answer')
+    t.equal(text.split('HTTP/1.1 ').length, 2, 'one response')
   }
   t.equal(upstream.requests.length, 0)
 })
