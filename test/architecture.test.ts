@@ -452,7 +452,7 @@ t.test('each rule bites', async (t) => {
     ['config/examples/x.ts', "import { Service } from '../../plugins/mesh/core/service.ts'"],
     ['routes/x.ts', "import { build } from '../app.ts'"],
     ['app.ts', "import { testGateway } from './plugins/testing/index.ts'"],
-    ['plugins/operations/x.ts', "import type { Call } from '../testing/call.ts'"],
+    ['plugins/operations/x.ts', "import type { ReceivedRequest } from '../testing/received-request.ts'"],
     ['plugins/testing/x.ts', "import { configOf } from '../../test/helpers/gateway.ts'"],
     ['plugins/mesh/concerns/retry/x.ts', "import type { Hedge } from '../hedge/attempts.ts'"],
     ['plugins/mesh/concerns/mirror.ts', "import { fault } from './fault/index.ts'"],

@@ -14,7 +14,7 @@ export class TestClock implements Clock {
   /** Milliseconds since 1970. */
   readonly date = (): number => Date.now() + this.#aheadMs
 
-  /** Timers for the gateway and for the delays of answers. */
+  /** Timers for the gateway and for the delays of scripted responses. */
   readonly timers: Timers = {
     setTimeout: (callback, ms) => new TestTimer(this.#armed, this.now, callback, ms),
     clearTimeout: (timer) => (timer as TestTimer | undefined)?.clear()

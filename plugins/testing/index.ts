@@ -14,19 +14,19 @@ import { build } from '../../app.ts'
 import { ConfigError } from '../../config/load.ts'
 import { markListener } from '../listener-of.ts'
 import { serializers } from '../operations/logging.ts'
-import type { Call } from './call.ts'
 import { TestClock } from './clock.ts'
 import type { ConfigSource } from './config.ts'
 import { isolated, loadConfig } from './config.ts'
+import type { ReceivedRequest } from './received-request.ts'
 import type { Script, ScriptedService } from './script.ts'
 import { ScriptedServices } from './scripted-services.ts'
 import type { TokenOptions } from './tokens.ts'
 import { mint, TestKeys } from './tokens.ts'
 
-export type { Call } from './call.ts'
 export type { TestClock } from './clock.ts'
 export type { Settings } from './config.ts'
-export type { Answer, Answerer, Script, ScriptedInstance, ScriptedService } from './script.ts'
+export type { ReceivedRequest } from './received-request.ts'
+export type { Responder, Script, ScriptedInstance, ScriptedResponse, ScriptedService } from './script.ts'
 export type { TokenOptions } from './tokens.ts'
 export { ConfigError }
 
@@ -47,16 +47,16 @@ export interface TestGateway extends AsyncDisposable {
    * missing.
    */
   inject(request: string | InjectOptions): Promise<LightMyRequestResponse>
-  /** Time of limits, expiry of tokens, timeouts, pauses, circuit breakers, ejections and the `delay` of answers. */
+  /** Time of limits, expiry of tokens, timeouts, pauses, circuit breakers, ejections and the `delay` of scripted responses. */
   readonly clock: Pick<TestClock, 'now' | 'date' | 'advance'>
   /** Returns the requests that a service has received, in their order. */
-  calls(service: string): Call[]
+  calls(service: string): ReceivedRequest[]
   /** Resolves with the calls of a service once it has received `count` of them; rejects after 5 s. */
-  called(service: string, count?: number): Promise<Call[]>
+  called(service: string, count?: number): Promise<ReceivedRequest[]>
   /** Forgets all calls. */
   forgetCalls(): void
-  /** Gives another script to all instances of a service. */
-  answer(service: string, script: Script): void
+  /** Replaces the script of all instances of a service: its next response is the first of the new script. */
+  respond(service: string, script: Script): void
   /** Returns a token that a route with `edge.jwt` accepts. */
   token(claims?: Readonly<Record<string, unknown>>, options?: TokenOptions): string
   /** Lines of the log from level `info` on, parsed. */
@@ -114,7 +114,7 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
     calls: (service) => scripted.calls(service),
     called: (service, count = 1) => scripted.called(service, count),
     forgetCalls: () => scripted.forgetCalls(),
-    answer: (service, script) => scripted.answer(service, script),
+    respond: (service, script) => scripted.respond(service, script),
     token: (claims = {}, tokenOptions = {}) => mint(config, keys, clock, claims, tokenOptions),
     log: lines,
     server,

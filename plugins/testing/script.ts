@@ -1,8 +1,8 @@
-/** Scripts of services: what a test says a service responds. */
-import type { Call } from './call.ts'
+/** Scripts: the responses that a test gives to a service. */
+import type { ReceivedRequest } from './received-request.ts'
 
 /** A response of a scripted service. */
-export interface Answer {
+export interface ScriptedResponse {
   /** Default: 200. */
   readonly status?: number
   readonly headers?: Readonly<Record<string, string | number | readonly string[]>>
@@ -14,20 +14,20 @@ export interface Answer {
   readonly delay?: number
   /**
    * `refused`: no connection is made. `reset`: the connection is closed in place of a response or, with a `body`, after
-   * that. A function cannot say `refused`: it is called for a request, which comes after the connection.
+   * that. A function cannot return `refused`: it is called for a request, which comes after the connection.
    */
   readonly connection?: 'refused' | 'reset'
 }
 
-/** Makes the response to a request. */
-export type Answerer = (request: Call) => Answer | Promise<Answer>
+/** Returns the response to a request. */
+export type Responder = (request: ReceivedRequest) => ScriptedResponse | Promise<ScriptedResponse>
 
-/** One answer for all requests, a function, or a list of these in the order of the requests, whose last one repeats. */
-export type Script = Answer | Answerer | readonly (Answer | Answerer)[]
+/** One response for all requests, a function, or a list of these in the order of the requests, whose last one repeats. */
+export type Script = ScriptedResponse | Responder | readonly (ScriptedResponse | Responder)[]
 
 /** One of several instances of a service. */
 export interface ScriptedInstance {
-  readonly answer: Script
+  readonly response: Script
   /** Relative share of the requests. Default: 1. */
   readonly weight?: number
   /** As in Consul, for subsets. */
@@ -38,55 +38,55 @@ export interface ScriptedInstance {
 /** A service: its script, or those of its instances. */
 export type ScriptedService = Script | { readonly instances: readonly ScriptedInstance[] }
 
-const answerKeys = ['status', 'headers', 'json', 'body', 'delay', 'connection']
-const instanceKeys = ['answer', 'weight', 'tags', 'meta']
+const responseKeys = ['status', 'headers', 'json', 'body', 'delay', 'connection']
+const instanceKeys = ['response', 'weight', 'tags', 'meta']
 
 /** Returns the instances of a scripted service. Throws a `TypeError` that names the service and what is wrong. */
 export function instancesOf(name: string, service: ScriptedService): readonly ScriptedInstance[] {
   if (typeof service !== 'object' || service === null || !('instances' in service)) {
-    return [{ answer: checkScript(`services.${name}`, service) }]
+    return [{ response: checkScript(`services.${name}`, service) }]
   }
   const { instances } = service
   if (!Array.isArray(instances)) throw new TypeError(`services.${name}.instances: expected a list`)
   return instances.map((instance: ScriptedInstance, index) => {
     const at = `services.${name}.instances[${index}]`
-    if (typeof instance !== 'object' || instance === null || !('answer' in instance)) {
-      throw new TypeError(`${at}: expected { answer } with the script of the instance`)
+    if (typeof instance !== 'object' || instance === null || !('response' in instance)) {
+      throw new TypeError(`${at}: expected { response } with the script of the instance`)
     }
     refuseUnknown(at, instance, instanceKeys)
-    checkScript(`${at}.answer`, instance.answer)
+    checkScript(`${at}.response`, instance.response)
     return instance
   })
 }
 
-/** Returns the script. Throws a `TypeError` for what is none. */
+/** Returns the script. Throws a `TypeError` if it is not valid. */
 export function checkScript<T extends Script>(at: string, script: T): T {
   if (!Array.isArray(script)) {
-    checkAnswer(at, script)
+    checkStep(at, script)
     return script
   }
-  if (script.length === 0) throw new TypeError(`${at}: expected at least one answer in the list`)
-  for (const [index, each] of script.entries()) checkAnswer(`${at}[${index}]`, each)
+  if (script.length === 0) throw new TypeError(`${at}: expected at least one response in the list`)
+  for (const [index, each] of script.entries()) checkStep(`${at}[${index}]`, each)
   return script
 }
 
-function checkAnswer(at: string, answer: unknown): void {
-  if (typeof answer !== 'function') checkResponse(at, answer)
+function checkStep(at: string, step: unknown): void {
+  if (typeof step !== 'function') checkResponse(at, step)
 }
 
-/** Throws a `TypeError` for what is no response: a misspelt key would pass for a status of 200. */
-export function checkResponse(at: string, answer: unknown): asserts answer is Answer {
-  if (typeof answer !== 'object' || answer === null || Array.isArray(answer)) {
-    const found = answer === null ? 'null' : Array.isArray(answer) ? 'a list' : typeof answer
-    throw new TypeError(`${at}: expected an answer such as { json: [] }, found ${found}`)
+/** Throws a `TypeError` if the value is not a scripted response: a misspelt key would pass for a status of 200. */
+export function checkResponse(at: string, response: unknown): asserts response is ScriptedResponse {
+  if (typeof response !== 'object' || response === null || Array.isArray(response)) {
+    const found = response === null ? 'null' : Array.isArray(response) ? 'a list' : typeof response
+    throw new TypeError(`${at}: expected a response such as { json: [] }, found ${found}`)
   }
-  refuseUnknown(at, answer, answerKeys)
-  const { status = 200, json, body, delay = 0, connection } = answer as Answer
+  refuseUnknown(at, response, responseKeys)
+  const { status = 200, json, body, delay = 0, connection } = response as ScriptedResponse
   if (!Number.isInteger(status) || status < 200 || status > 599) {
     throw new TypeError(`${at}.status: expected a status from 200 to 599, found ${status}`)
   }
   if (json !== undefined && body !== undefined)
-    throw new TypeError(`${at}: an answer has either json or body, not both`)
+    throw new TypeError(`${at}: a response has either json or body, not both`)
   if (!(delay >= 0)) throw new TypeError(`${at}.delay: expected milliseconds, found ${delay}`)
   if (connection !== undefined && connection !== 'refused' && connection !== 'reset') {
     throw new TypeError(`${at}.connection: expected refused or reset, found ${JSON.stringify(connection)}`)
@@ -98,16 +98,16 @@ function refuseUnknown(at: string, given: object, known: readonly string[]): voi
   if (unknown !== undefined) throw new TypeError(`${at}: unknown key "${unknown}"; there are ${known.join(', ')}`)
 }
 
-/** The answers of one instance, in their order. */
-export class Answers {
-  #script: readonly (Answer | Answerer)[]
+/** The script of one instance, and the place of its next response. */
+export class ScriptedResponses {
+  #script: readonly (ScriptedResponse | Responder)[]
   #next = 0
 
   constructor(script: Script) {
     this.#script = listOf(script)
   }
 
-  /** Replaces the answers. */
+  /** Replaces the script. */
   replace(script: Script): void {
     this.#script = listOf(script)
     this.#next = 0
@@ -119,14 +119,14 @@ export class Answers {
     return typeof next === 'object' && next.connection === 'refused'
   }
 
-  /** Returns the next answer. The last one of a list repeats. */
-  take(): Answer | Answerer {
-    const answer = this.#script[this.#next]!
+  /** Returns the next response. The last one of a list repeats. */
+  take(): ScriptedResponse | Responder {
+    const response = this.#script[this.#next]!
     if (this.#next < this.#script.length - 1) this.#next++
-    return answer
+    return response
   }
 }
 
-function listOf(script: Script): readonly (Answer | Answerer)[] {
-  return (Array.isArray(script) ? script : [script]) as readonly (Answer | Answerer)[]
+function listOf(script: Script): readonly (ScriptedResponse | Responder)[] {
+  return (Array.isArray(script) ? script : [script]) as readonly (ScriptedResponse | Responder)[]
 }

@@ -6,18 +6,18 @@ import { connectError } from '../mesh/http/connection-errors.ts'
 import type { Open } from '../mesh/http/pool.ts'
 import { createServer } from '../node-http.ts'
 import { asError } from '../thrown.ts'
-import { Call, readBody } from './call.ts'
 import type { TestClock } from './clock.ts'
 import { connect } from './connection.ts'
-import type { Answer, Script } from './script.ts'
-import { Answers, checkResponse } from './script.ts'
+import { ReceivedRequest, readBody } from './received-request.ts'
+import type { Script, ScriptedResponse } from './script.ts'
+import { checkResponse, ScriptedResponses } from './script.ts'
 
 /** Owner of an instance: the service, with what its instances share. */
 export interface InstanceOwner {
   readonly name: string
   readonly clock: TestClock
   /** Called for each request, once its body is there. */
-  called(call: Call): void
+  called(received: ReceivedRequest): void
   /** Called with a fault of the script: it is the test that is wrong. */
   failed(error: Error): void
 }
@@ -26,29 +26,29 @@ export interface InstanceOwner {
 export class Instance {
   readonly origin: string
   readonly #owner: InstanceOwner
-  readonly #answers: Answers
+  readonly #responses: ScriptedResponses
   readonly #server: Server
   readonly #connections = new Set<Duplex>()
   readonly #busy = new Set<Duplex>()
-  /** Connections whose answers are delayed. */
+  /** Connections whose responses are delayed. */
   readonly #delayed = new Set<Duplex>()
   #isEnding = false
 
   constructor(owner: InstanceOwner, origin: string, script: Script) {
     this.#owner = owner
     this.origin = origin
-    this.#answers = new Answers(script)
+    this.#responses = new ScriptedResponses(script)
     this.#server = createServer({ requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 })
     this.#server.on('request', (request, response) => void this.#serve(request, response))
   }
 
-  /** Replaces the answers. Idle connections are closed: the next answer may be that there is none. */
+  /** Replaces the script. Idle connections are closed: the new script may refuse the next connection. */
   replace(script: Script): void {
-    this.#answers.replace(script)
+    this.#responses.replace(script)
     for (const connection of this.#connections) if (!this.#busy.has(connection)) connection.destroy()
   }
 
-  /** Resets the connections whose answers are delayed: the gateway would wait for them before it closes. */
+  /** Resets the connections whose responses are delayed: the gateway would wait for them before it closes. */
   endDelays(): void {
     this.#isEnding = true
     for (const connection of this.#delayed) connection.destroy()
@@ -60,8 +60,8 @@ export class Instance {
 
   /** Makes a connection for the mesh. */
   readonly open: Open = (callback, onread) => {
-    if (this.#answers.refuses) {
-      this.#answers.take()
+    if (this.#responses.refuses) {
+      this.#responses.take()
       const refused = Object.assign(new Error(`connect ECONNREFUSED ${this.origin}`), { code: 'ECONNREFUSED' })
       setImmediate(callback, connectError(refused, undefined), null)
       return undefined
@@ -80,33 +80,33 @@ export class Instance {
     const { socket } = request
     this.#busy.add(socket)
     response.once('close', () => this.#busy.delete(socket))
-    const call = new Call(this.#owner.name, this.origin, request)
+    const received = new ReceivedRequest(this.#owner.name, this.origin, request)
     response.once('close', () => {
-      call.aborted = !response.writableFinished
+      received.aborted = !response.writableFinished
     })
-    const scripted = this.#answers.take()
-    const isComplete = await readBody(request, call).then(
+    const step = this.#responses.take()
+    const isComplete = await readBody(request, received).then(
       () => true,
       () => false
     )
-    this.#owner.called(call)
+    this.#owner.called(received)
     // Otherwise, the gateway has closed the connection.
     if (!isComplete) return
     try {
-      const answer = typeof scripted === 'function' ? await scripted(call) : scripted
-      if (typeof scripted === 'function') checkMade(this.#owner.name, answer)
-      await this.#pause(answer, response)
-      if (!response.destroyed) await this.#respond(answer, response)
+      const scripted = typeof step === 'function' ? await step(received) : step
+      if (typeof step === 'function') checkReturned(this.#owner.name, scripted)
+      await this.#pause(scripted, response)
+      if (!response.destroyed) await this.#respond(scripted, response)
     } catch (error) {
       this.#owner.failed(asError(error))
-      // No reset, which would be retried with the next answer.
+      // No reset, which would be retried with the next response of the script.
       if (response.headersSent) socket.destroy()
       else response.writeHead(500).end()
     }
   }
 
-  /** Waits for the delay of an answer, or until the connection is closed. */
-  #pause({ delay = 0 }: Answer, response: ServerResponse): Promise<void> | undefined {
+  /** Waits for the delay of a response, or until the connection is closed. */
+  #pause({ delay = 0 }: ScriptedResponse, response: ServerResponse): Promise<void> | undefined {
     if (delay === 0) return
     return new Promise((resolve) => {
       const { timers } = this.#owner.clock
@@ -122,16 +122,16 @@ export class Instance {
     })
   }
 
-  async #respond(answer: Answer, response: ServerResponse): Promise<void> {
-    const { status = 200, headers = {}, json, connection } = answer
-    const body = json === undefined ? answer.body : JSON.stringify(json)
+  async #respond(scripted: ScriptedResponse, response: ServerResponse): Promise<void> {
+    const { status = 200, headers = {}, json, connection } = scripted
+    const body = json === undefined ? scripted.body : JSON.stringify(json)
     const isReset = connection !== undefined
     if (isReset && body === undefined) {
       response.socket?.destroy()
       return
     }
     // A connection that is kept could not be refused.
-    if (this.#answers.refuses) response.shouldKeepAlive = false
+    if (this.#responses.refuses) response.shouldKeepAlive = false
     response.statusCode = status
     if (json !== undefined) response.setHeader('content-type', 'application/json')
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value as string)
@@ -156,11 +156,11 @@ function resetSoon({ socket }: ServerResponse): void {
   setImmediate(() => setImmediate(() => socket?.destroy()))
 }
 
-/** Throws for what a function has returned, unless it is an answer. */
-function checkMade(service: string, answer: unknown): asserts answer is Answer {
-  const at = `the answer of the function for service ${service}`
-  checkResponse(at, answer)
-  if (answer.connection === 'refused') {
+/** Throws if the value that a function has returned is not a response. */
+function checkReturned(service: string, value: unknown): asserts value is ScriptedResponse {
+  const at = `the response of the function for service ${service}`
+  checkResponse(at, value)
+  if (value.connection === 'refused') {
     throw new TypeError(`${at}: a function cannot refuse a connection, since it is called for a request; use reset`)
   }
 }

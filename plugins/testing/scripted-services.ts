@@ -3,8 +3,8 @@ import type { Config, ServiceConfig } from '../../config/schema.ts'
 import type { Transport } from '../mesh/connect/index.ts'
 import type { InstanceSpec, Source } from '../mesh/core/types.ts'
 import type { Discovery } from '../mesh/discovery/index.ts'
-import type { Call } from './call.ts'
 import type { TestClock } from './clock.ts'
+import type { ReceivedRequest } from './received-request.ts'
 import type { Script, ScriptedInstance, ScriptedService } from './script.ts'
 import { checkScript, instancesOf } from './script.ts'
 import { Instance } from './scripted-instance.ts'
@@ -12,7 +12,7 @@ import { Instance } from './scripted-instance.ts'
 /** Calls of a service that are kept; the oldest are dropped. */
 const mostCalls = 10_000
 
-/** Time that a test waits for a call. */
+/** Longest time that a test waits for a call. */
 const waitMs = 5000
 
 interface Scripted {
@@ -25,10 +25,10 @@ export class ScriptedServices implements Discovery {
   readonly #config: Pick<Config, 'services'>
   readonly #clock: TestClock
   readonly #scripted = new Map<string, Scripted>()
-  readonly #calls = new Map<string, Call[]>()
+  readonly #calls = new Map<string, ReceivedRequest[]>()
   readonly #counts = new Map<string, number>()
   readonly #waiting = new Set<() => void>()
-  /** Faults of scripts that no test has been told of. */
+  /** Faults of scripts that were not yet thrown to the test. */
   readonly #faults: Error[] = []
 
   constructor(config: Pick<Config, 'services'>, services: Readonly<Record<string, ScriptedService>>, clock: TestClock) {
@@ -46,13 +46,13 @@ export class ScriptedServices implements Discovery {
     if (fault !== undefined) throw fault
   }
 
-  calls(name: string): Call[] {
+  calls(name: string): ReceivedRequest[] {
     this.#checkName(name)
     return [...(this.#calls.get(name) ?? [])]
   }
 
-  /** Resolves with the calls of a service once it has had as many. */
-  called(name: string, count: number): Promise<Call[]> {
+  /** Resolves with the calls of a service once it has received `count`. */
+  called(name: string, count: number): Promise<ReceivedRequest[]> {
     this.#checkName(name)
     return new Promise((resolve, reject) => {
       const check = () => {
@@ -62,7 +62,11 @@ export class ScriptedServices implements Discovery {
       }
       const late = setTimeout(() => {
         end()
-        reject(new Error(`${name}: waited ${waitMs / 1000} s for call ${count}, had ${this.#count(name)}`))
+        reject(
+          new Error(
+            `${name}: timed out after ${waitMs / 1000} s waiting for call ${count}; received ${this.#count(name)}`
+          )
+        )
       }, waitMs)
       const end = () => {
         clearTimeout(late)
@@ -73,11 +77,14 @@ export class ScriptedServices implements Discovery {
     })
   }
 
-  answer(name: string, script: Script): void {
+  respond(name: string, script: Script): void {
     this.#checkName(name)
     checkScript(name, script)
     const scripted = this.#scripted.get(name)
-    if (scripted === undefined) throw new TypeError(`${name}: it had no script when the gateway was built`)
+    if (scripted === undefined)
+      throw new TypeError(
+        `${name}: this service had no script when the gateway was built; add it to \`services\` of testGateway`
+      )
     for (const instance of scripted.instances.values()) instance.replace(script)
   }
 
@@ -109,7 +116,7 @@ export class ScriptedServices implements Discovery {
     for (const instance of this.#instances()) instance.close()
   }
 
-  /** Resets the connections whose answers are delayed, and those of later answers with a delay. */
+  /** Resets the connections whose responses are delayed, and those of later responses with a delay. */
   endDelays(): void {
     for (const instance of this.#instances()) instance.endDelays()
   }
@@ -122,20 +129,20 @@ export class ScriptedServices implements Discovery {
     const owner = {
       name,
       clock: this.#clock,
-      called: (call: Call) => this.#note(call),
+      called: (received: ReceivedRequest) => this.#note(received),
       failed: (error: Error) => void this.#faults.push(error)
     }
     const specs = scripts.map((script, index) => specOf(name, index, script))
-    const instances = specs.map(({ origin }, index) => new Instance(owner, origin, scripts[index]!.answer))
+    const instances = specs.map(({ origin }, index) => new Instance(owner, origin, scripts[index]!.response))
     return { specs, instances: new Map(instances.map((instance) => [instance.origin, instance])) }
   }
 
-  #note(call: Call): void {
-    const calls = this.#calls.get(call.service) ?? []
-    this.#calls.set(call.service, calls)
-    if (calls.push(call) > mostCalls) calls.shift()
-    this.#counts.set(call.service, this.#count(call.service) + 1)
-    // The delay of the answer has begun by then.
+  #note(received: ReceivedRequest): void {
+    const calls = this.#calls.get(received.service) ?? []
+    this.#calls.set(received.service, calls)
+    if (calls.push(received) > mostCalls) calls.shift()
+    this.#counts.set(received.service, this.#count(received.service) + 1)
+    // The delay of the response has begun by then.
     setImmediate(() => {
       for (const check of this.#waiting) check()
     })

@@ -1,6 +1,6 @@
-// jingwei/testing: what a team's own tests rely on.
+// Tests of jingwei/testing.
 import { Readable } from 'node:stream'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextIteration } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { ScriptedService, TestGatewayOptions } from '../../plugins/testing/index.ts'
@@ -36,7 +36,11 @@ t.test('a gateway in three lines', async (t) => {
     instance: 'http://orders-1.test'
   })
   t.equal(call!.query.get('full'), '1')
-  t.equal(call!.headers['x-request-id'], response.headers['x-request-id'], 'headers are as the service gets them')
+  t.equal(
+    call!.headers['x-request-id'],
+    response.headers['x-request-id'],
+    'the headers are those that the service received'
+  )
   t.ok(sockets() <= earlier, 'without a port')
 })
 
@@ -63,7 +67,7 @@ t.test('the configuration that is shipped', async (t) => {
   const file = `${t.testdir({ 'gateway.yaml': shipped })}/gateway.yaml`
   const services: Record<string, ScriptedService> = {
     orders: (request) => ({ json: request.headers['x-user'] }),
-    stock: { instances: [{ answer: { body: 'slow' } }, { answer: { body: 'fast' }, tags: ['fast'] }] }
+    stock: { instances: [{ response: { body: 'slow' } }, { response: { body: 'fast' }, tags: ['fast'] }] }
   }
   const gateway = await testGateway({ config: file, env: { CONSUL_TOKEN: 's3cret' }, services })
   t.teardown(() => gateway.close())
@@ -71,7 +75,7 @@ t.test('the configuration that is shipped', async (t) => {
   t.equal((await gateway.inject('/orders')).statusCode, 401)
   const authorization = `Bearer ${gateway.token({ sub: 'amy' }, { expiresIn: 600 })}`
   const ask = () => gateway.inject({ url: '/orders', headers: { authorization } })
-  t.strictSame((await ask()).json(), 'amy', 'a token of the test stands for one of the key set')
+  t.strictSame((await ask()).json(), 'amy', 'a token of the test is accepted in place of one that the key set verifies')
   await ask()
   t.equal((await ask()).statusCode, 429, 'a limit without Redis')
   gateway.clock.advance(60_000)
@@ -92,7 +96,7 @@ t.test('the configuration that is shipped', async (t) => {
   t.match((unset as Error).message, /gateway\.yaml:4:\d+: discovery\.consul\.token: .*CONSUL_TOKEN/)
 })
 
-t.test('answers', async (t) => {
+t.test('responses', async (t) => {
   const gateway = await before(t, [
     { status: 201, headers: { 'x-a': 'b', 'set-cookie': ['a=1', 'b=2'] }, body: 'text' },
     { body: Buffer.from([0, 255]) },
@@ -113,7 +117,7 @@ t.test('answers', async (t) => {
   t.strictSame(posted.json(), { got: { a: 1 }, text: '{"a":1}' })
   t.equal((await gateway.inject('/orders')).statusCode, 204)
   t.equal((await gateway.inject('/orders')).statusCode, 204, 'the last one repeats')
-  gateway.answer('orders', [{ body: 'new' }])
+  gateway.respond('orders', [{ body: 'new' }])
   t.equal((await gateway.inject('/orders')).body, 'new')
 })
 
@@ -133,22 +137,26 @@ t.test('connections that fail', async (t) => {
   t.match((await gateway.inject('/orders')).json(), { statusCode: 502, code: 'JW_UPSTREAM_REFUSED' })
   t.match((await gateway.inject('/orders')).json(), { statusCode: 502, code: 'JW_UPSTREAM_RESET' })
   t.equal((await gateway.inject('/orders')).json(), 2)
-  t.equal(gateway.calls('orders').length, 3, 'a connection that is refused brings no call')
+  t.equal(gateway.calls('orders').length, 3, 'a refused connection is not recorded as a call')
 
-  gateway.answer('orders', { connection: 'refused' })
-  t.match((await gateway.inject('/orders')).json(), { code: 'JW_UPSTREAM_REFUSED' }, 'after a connection that was kept')
+  gateway.respond('orders', { connection: 'refused' })
+  t.match(
+    (await gateway.inject('/orders')).json(),
+    { code: 'JW_UPSTREAM_REFUSED' },
+    'also where a connection was idle in the pool'
+  )
 
-  gateway.answer('orders', { body: 'half of it', connection: 'reset' })
+  gateway.respond('orders', { body: 'half of it', connection: 'reset' })
   await t.rejects(gateway.inject('/orders'), 'the client gets no complete response')
   const fails = () => ({ body: (function* () {
     yield 'half of it'
     throw new Error('the source has ended')
   })() }) // biome-ignore format: short
-  gateway.answer('orders', fails)
-  await t.rejects(gateway.inject('/orders'), 'nor from a stream that fails')
+  gateway.respond('orders', fails)
+  await t.rejects(gateway.inject('/orders'), 'the same for a stream that fails')
 })
 
-t.test('what the mesh does about it', async (t) => {
+t.test('retries, circuit breaker and balancing', async (t) => {
   const policy = { mesh: { retry: { attempts: 2, on: ['connect-failure', 503] } } }
   const gateway = await before(t, [{ connection: 'refused' }, { status: 503 }, { json: 'third' }], policy)
   t.equal((await gateway.inject('/orders')).json(), 'third', 'retries')
@@ -157,13 +165,17 @@ t.test('what the mesh does about it', async (t) => {
   const broken = await before(t, { status: 500 }, {}, { override: { ...breaker } })
   for (let i = 0; i < 2; i++) await broken.inject('/orders')
   t.match((await broken.inject('/orders')).json(), { statusCode: 503, code: 'JW_CIRCUIT_OPEN' })
-  broken.answer('orders', { json: 'well' })
+  broken.respond('orders', { json: 'well' })
   broken.clock.advance(29_000)
   t.equal((await broken.inject('/orders')).statusCode, 503)
   broken.clock.advance(2000)
   t.equal((await broken.inject('/orders')).json(), 'well', 'the circuit closes by the clock')
 
-  const balanced = await before(t, { instances: [{ answer: { body: 'a' } }, { answer: { body: 'b' } }] }, { mesh: {} })
+  const balanced = await before(
+    t,
+    { instances: [{ response: { body: 'a' } }, { response: { body: 'b' } }] },
+    { mesh: {} }
+  )
   const bodies = await Promise.all(Array.from({ length: 20 }, async () => (await balanced.inject('/orders')).body))
   t.strictSame([...new Set(bodies)].sort(), ['a', 'b'], 'balances')
 })
@@ -173,7 +185,7 @@ t.test('delays are on the clock', async (t) => {
   const late = gateway.inject('/orders')
   await gateway.called('orders')
   gateway.clock.advance(9000)
-  await turn()
+  await nextIteration()
   gateway.clock.advance(1000)
   t.equal((await late).json(), 'late')
 
@@ -182,8 +194,8 @@ t.test('delays are on the clock', async (t) => {
   const [, call] = await gateway.called('orders', 2)
   client.abort()
   await t.rejects(never)
-  while (!call!.aborted) await turn()
-  t.pass('a client that leaves ends the call')
+  while (!call!.aborted) await nextIteration()
+  t.pass('the call is aborted when the client disconnects')
 })
 
 t.test('timeouts, pauses and intervals are on the clock', async (t) => {
@@ -197,7 +209,7 @@ t.test('timeouts, pauses and intervals are on the clock', async (t) => {
   t.match((await response).json(), { statusCode: 504, code: 'JW_ATTEMPT_TIMEOUT' })
 
   const outliers = { consecutive5xx: 1, interval: '10s', baseEjection: '60s', maxEjectionPercent: '50%' }
-  const instances = [{ answer: [{ status: 500 }, { body: 'a' }] }, { answer: { body: 'b' } }]
+  const instances = [{ response: [{ status: 500 }, { body: 'a' }] }, { response: { body: 'b' } }]
   const ejecting = await before(
     t,
     { instances },
@@ -307,23 +319,23 @@ t.test('misuse', async (t) => {
   const env = { CONSUL_TOKEN: 'x' }
   await refused({ config: file, env, services: { order: {} } }, 'order is no service of the configuration; did you mean "orders"?')
   const wrong: [service: unknown, message: string][] = [
-    [null, 'services.orders: expected an answer such as { json: [] }, found null'],
-    ['text', 'services.orders: expected an answer such as { json: [] }, found string'],
-    [[], 'services.orders: expected at least one answer in the list'],
+    [null, 'services.orders: expected a response such as { json: [] }, found null'],
+    ['text', 'services.orders: expected a response such as { json: [] }, found string'],
+    [[], 'services.orders: expected at least one response in the list'],
     [[{}, { stauts: 1 }], 'services.orders[1]: unknown key "stauts"; there are status, headers, json, body, delay, connection'],
     [{ status: 99 }, 'services.orders.status: expected a status from 200 to 599, found 99'],
-    [{ json: 1, body: '1' }, 'services.orders: an answer has either json or body, not both'],
+    [{ json: 1, body: '1' }, 'services.orders: a response has either json or body, not both'],
     [{ delay: -1 }, 'services.orders.delay: expected milliseconds, found -1'],
     [{ connection: 'slow' }, 'services.orders.connection: expected refused or reset, found "slow"'],
     [{ instances: {} }, 'services.orders.instances: expected a list'],
-    [{ instances: [{}] }, 'services.orders.instances[0]: expected { answer } with the script of the instance'],
-    [{ instances: [{ answer: {}, tag: 1 }] }, 'services.orders.instances[0]: unknown key "tag"; there are answer, weight, tags, meta']
+    [{ instances: [{}] }, 'services.orders.instances[0]: expected { response } with the script of the instance'],
+    [{ instances: [{ response: {}, tag: 1 }] }, 'services.orders.instances[0]: unknown key "tag"; there are response, weight, tags, meta']
   ]
   for (const [service, message] of wrong) await refused({ config, services: { orders: service } }, message)
 
   const gateway = await before(t, { json: 1 })
   t.throws(() => gateway.calls('order'), { message: 'order is no service of the configuration; did you mean "orders"?' })
-  t.throws(() => gateway.answer('orders', []), { message: 'orders: expected at least one answer in the list' })
+  t.throws(() => gateway.respond('orders', []), { message: 'orders: expected at least one response in the list' })
   t.throws(() => gateway.token(), { message: 'no route has edge.jwt; those that have: none' })
 }) // biome-ignore format: a table
 
@@ -338,13 +350,13 @@ t.test('a script that is wrong fails the request, and no other', async (t) => {
     { json: 1 }
   ])
   await t.rejects(gateway.inject('/orders'), { message: 'expected 1 to equal 2' })
-  await t.rejects(gateway.inject('/orders'), /the answer of the function for service orders: unknown key "jsn"/)
-  await t.rejects(gateway.inject('/orders'), /the function for service orders: expected an answer .*, found undefined/)
+  await t.rejects(gateway.inject('/orders'), /the response of the function for service orders: unknown key "jsn"/)
+  await t.rejects(gateway.inject('/orders'), /the function for service orders: expected a response .*, found undefined/)
   await t.rejects(gateway.inject('/orders'), /a function cannot refuse a connection/)
   t.equal((await gateway.inject('/orders')).json(), 1)
 })
 
-t.test('a gateway closes though an answer is pending, and tells of faults that nobody was told of', async (t) => {
+t.test('a gateway closes while a response is pending, and then reports faults that no request reported', async (t) => {
   const config = { routes: [{ ...orders, mesh: { retry: false } }] }
   const pending = await testGateway({ config, services: { orders: { delay: Number.POSITIVE_INFINITY } } })
   const response = pending.inject('/orders')

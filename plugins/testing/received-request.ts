@@ -4,7 +4,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 const mostBytes = 64 * 1024 * 1024
 
 /** A request that a scripted service received. */
-export class Call {
+export class ReceivedRequest {
   readonly service: string
   /** Address of the instance, such as `http://orders-1.test`. */
   readonly instance: string
@@ -46,8 +46,8 @@ export class Call {
   }
 }
 
-/** Reads the body of a request into its call. */
-export async function readBody(request: IncomingMessage, call: Call): Promise<void> {
+/** Reads the body of a request that a scripted service receives. */
+export async function readBody(request: IncomingMessage, received: ReceivedRequest): Promise<void> {
   const chunks: Buffer[] = []
   let size = 0
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -55,5 +55,5 @@ export async function readBody(request: IncomingMessage, call: Call): Promise<vo
     if (size > mostBytes) throw new Error(`the request body has more than ${mostBytes} bytes`)
     chunks.push(chunk)
   }
-  call.bytes = Buffer.concat(chunks)
+  received.bytes = Buffer.concat(chunks)
 }
