@@ -54,14 +54,14 @@ t.test('check: by argument, option, environment, and the default', async (t) => 
   t.match(precedence, { code: 0, stdout: ok }, 'the option wins')
 })
 
-t.test('check: what has no effect is a warning, and no fault', async (t) => {
+t.test('check: settings without effect are warnings, not faults', async (t) => {
   const path = join(t.testdir({ 'vain.yaml': 'mesh: { timeout: 3s, attemptTimeout: 3s }\n' }), 'vain.yaml')
   const { code, stdout, stderr } = await jingwei(['check', path])
   t.strictSame([code, stdout], [0, `${path}: ok, 0 routes, 0 services\n`])
   t.match(stderr, `warning: ${path}:1:38: mesh.attemptTimeout: 3s has no effect`)
 })
 
-t.test('a configuration with faults starts nothing, whatever the command', async (t) => {
+t.test('with an invalid configuration, no command starts anything', async (t) => {
   const path = join(dir, 'bad.yaml')
   for (const args of [
     ['check', path],
@@ -82,7 +82,7 @@ t.test('a configuration with faults starts nothing, whatever the command', async
   t.match(await jingwei(['check', join(dir, 'nope.yaml')]), { code: 1, stderr: /no such file/ })
 })
 
-t.test('routes: what each request meets, without asking Consul', async (t) => {
+t.test('routes: the steps of each route, without a query to Consul', async (t) => {
   const { code, stdout } = await jingwei(['routes', file])
   t.equal(code, 0)
   const [head, full, plain] = stdout.split('\n').map((line) => line.split(/ {2,}/))
@@ -132,7 +132,7 @@ t.test('token', async (t) => {
   })
 })
 
-t.test('what is not a command', async (t) => {
+t.test('unknown commands', async (t) => {
   t.match(await jingwei(['chek']), { code: 1, stderr: /unknown command "chek"[\s\S]*check \[FILE\]/ })
   t.match(await jingwei(['check', file, join(dir, 'bad.yaml')]), {
     code: 1,
@@ -144,7 +144,7 @@ t.test('what is not a command', async (t) => {
   t.match(await jingwei(['--confg', file]), { code: 1, stderr: /Unknown option '--confg'[\s\S]*--config FILE/ })
 })
 
-t.test('explain: what cannot be asked', async (t) => {
+t.test('explain: invalid arguments', async (t) => {
   const cases: [args: string[], told: RegExp][] = [
     [['-c', file, 'GET', '/plain'], /^jingwei: explain takes a file, a method and a path, such as: /],
     [[file, 'FETCH', '/plain'], /^jingwei: explain: "FETCH" is not an HTTP method; such as: /],
@@ -155,7 +155,7 @@ t.test('explain: what cannot be asked', async (t) => {
   for (const [args, told] of cases) t.match(await jingwei(['explain', ...args]), { code: 1, stdout: '', stderr: told })
 })
 
-t.test('a level of the log that is none', async (t) => {
+t.test('an invalid log level', async (t) => {
   t.match(await jingwei(['-c', file], { JINGWEI_LOG_LEVEL: 'loud' }), {
     code: 1,
     stderr: 'jingwei: JINGWEI_LOG_LEVEL: expected one of trace, debug, info, warn, error, fatal, silent, found "loud"\n'

@@ -108,7 +108,7 @@ const parsers: Readonly<Record<string, (value: string) => unknown>> = {
   'a SPIFFE id': parseSpiffe
 } // biome-ignore format: a table
 
-/** A refusal is as good as a result. */
+/** Runs a parser; a refusal counts as a result. */
 function attempted(parse: () => unknown): unknown {
   try {
     return parse()
@@ -117,7 +117,7 @@ function attempted(parse: () => unknown): unknown {
   }
 }
 
-/** Milliseconds that it takes at best; what takes long is not measured again. */
+/** Returns the shortest duration in milliseconds; a long run is not repeated. */
 function cost(run: () => unknown, times: number): number {
   let least = Number.POSITIVE_INFINITY
   const begun = performance.now()

@@ -1,5 +1,5 @@
 // slow: takes about 5 s
-/** The admin port: whom it answers, and what it does not show. */
+/** The admin port: accepted hosts and origins, and hidden secrets. */
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { hostname } from 'node:os'
@@ -29,7 +29,7 @@ async function adminOf(t: Test, config: object) {
   return { gateway, port, get }
 }
 
-t.test('Host: its own names and addresses, and those that are configured', async (t) => {
+t.test('Host: its own names and addresses, and configured ones', async (t) => {
   const { port, get } = await adminOf(t, {
     admin: { port: 0, hosts: ['gateway.internal', '*.svc.example', '10.1.2.3'] }
   })
@@ -58,7 +58,7 @@ t.test('Host: its own names and addresses, and those that are configured', async
   t.match(await raw(port, 'GET /health/live HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 /, 'a check without a host')
 })
 
-t.test('requests of other web sites', async (t) => {
+t.test('requests from other web sites', async (t) => {
   const { port, get } = await adminOf(t, { admin: { port: 0 } })
   const host = `localhost:${port}`
   for (const origin of ['https://evil.example', 'null', 'http://localhost.evil.example', '']) {
@@ -95,7 +95,7 @@ const routes = [
 ]
 const services = { a: { instances: ['http://127.0.0.1:9'] } }
 
-t.test('values of headers and cookies that routes ask for are not shown', async (t) => {
+t.test('values of headers and cookies that routes match are not shown', async (t) => {
   const { get } = await adminOf(t, { admin: { port: 0 }, services, routes })
   for (const path of ['/admin/routes', '/admin/services', '/admin/explain?path=/m&header=x-gate:hunter2', '/metrics']) {
     t.notMatch((await get({}, path)).text, /hunter2/, path)
@@ -136,7 +136,7 @@ t.test('credentials in URLs: not on the admin port, not in the log', async (t) =
   t.match(await get({}, '/admin/services/none'), { status: 404 })
 })
 
-t.test('readiness asks no instance for its status', async (t) => {
+t.test('readiness does not collect the status of instances', async (t) => {
   const { gateway, get } = await adminOf(t, { admin: { port: 0 }, services })
   const { mesh } = gateway.server
   mesh.status = () => t.fail('the status of all services was asked') as never
@@ -161,7 +161,7 @@ function timesIn(value: unknown, path = ''): [path: string, value: unknown][] {
   })
 }
 
-t.test('times are times of the calendar, and durations have their unit in the name', async (t) => {
+t.test('times are ISO dates, and durations have their unit in the name', async (t) => {
   const began = Date.now()
   const on = {
     circuitBreaker: {}, retry: {}, outlierDetection: {}, healthCheck: { path: '/' }, limit: { rate: 9 }, hedge: { after: '1s' },

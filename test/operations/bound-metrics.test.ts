@@ -38,7 +38,7 @@ t.test('a name is one metric, its labels one series', async (t) => {
   t.not(one, other)
 })
 
-t.test('a gauge that several register has the series of all, until each ends its own', async (t) => {
+t.test('a gauge with several collectors has the series of all, until each is removed', async (t) => {
   const registry = new Registry()
   const meter = createMeter(registry)
   const options = { name: 'state', help: 'State.', labelNames: ['service'] }
@@ -60,7 +60,7 @@ t.test('a gauge that several register has the series of all, until each ends its
   t.same(await lines(), ['state{service="orders"} 3'])
 })
 
-t.test('two meshes with one meter: the series of both, and none of one that is closed', async (t) => {
+t.test('two meshes with one meter: the series of both, and none of a closed one', async (t) => {
   const registry = new Registry()
   const meter = createMeter(registry)
   const policy = policyOf({ circuitBreaker: {} })

@@ -1,5 +1,5 @@
 // slow: takes about 15 s
-/** Which file a command reads: relative to the folder where it was called, also when npm calls it. */
+/** The file that a command reads: relative to the folder where it was called, also by npm. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -27,7 +27,7 @@ t.test('a relative file', async (t) => {
   t.match(await within(home, byNpm('check config/gateway.yaml')), { code: 0, stdout: /config\/gateway\.yaml: ok/ })
 })
 
-t.test('a file that is not there is told with its whole path', async (t) => {
+t.test('a missing file is reported with its absolute path', async (t) => {
   const { code, stderr } = await within(dir, byNpm('check config/gateway.yaml'))
   t.equal(code, 1)
   t.ok(stderr.startsWith(`${join(dir, 'config/gateway.yaml')}: no such file`), stderr)

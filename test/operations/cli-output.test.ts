@@ -1,5 +1,5 @@
 // slow: takes about 8 s
-/** Commands whose output nobody reads to its end. */
+/** Commands with a reader that closes the pipe early. */
 import { join } from 'node:path'
 import t from 'tap'
 import { runToEnd } from '../helpers/processes.ts'
@@ -7,7 +7,7 @@ import { runToEnd } from '../helpers/processes.ts'
 const app = join(import.meta.dirname, '../../app.ts')
 const file = join(t.testdir({ 'gateway.yaml': 'admin: false' }), 'gateway.yaml')
 
-t.test('a reader that has seen enough', async (t) => {
+t.test('a reader that closes early', async (t) => {
   for (const args of ['schema', `routes ${file}`, '--help', `explain ${file} GET /`]) {
     const command = `set -o pipefail; node ${app} ${args} | head -0`
     const { code, stderr } = await runToEnd('bash', ['-c', command])

@@ -29,7 +29,7 @@ plugins:
 `
 const good = 'export default async function good () {}'
 
-t.test('check tells every plugin that cannot be loaded', async (t) => {
+t.test('check reports every plugin that cannot be loaded', async (t) => {
   const files = {
     'gateway.yaml': yaml,
     'a.mjs': 'import "no-such-package-at-all"',
@@ -48,7 +48,7 @@ t.test('check tells every plugin that cannot be loaded', async (t) => {
   t.equal(sum, '2 faults in gateway.yaml; nothing was started')
 })
 
-t.test('check tells a plugin that cannot start', async (t) => {
+t.test('check reports a plugin that cannot start', async (t) => {
   const files = {
     'gateway.yaml': yaml,
     'a.mjs': good,
@@ -69,7 +69,7 @@ t.test('check tells a plugin that cannot start', async (t) => {
   t.strictSame([fine.code, fine.stdout], [0, 'gateway.yaml: ok, 0 routes, 0 services\n'])
 })
 
-t.test('an onClose hook that never ends is told, and holds nobody up', { timeout: 60_000 }, async (t) => {
+t.test('an onClose hook that never ends is reported, and does not delay the exit', { timeout: 60_000 }, async (t) => {
   const files = {
     'gateway.yaml': yaml,
     'a.mjs': `export default async function (fastify) {
@@ -88,7 +88,7 @@ t.test('an onClose hook that never ends is told, and holds nobody up', { timeout
   ])
 })
 
-t.test('check tells every onReady hook of a plugin that fails, and starts nothing else', async (t) => {
+t.test('check reports every failing onReady hook of a plugin, and starts nothing else', async (t) => {
   const service = createServer((_request, response) => void response.end('ok'))
   const registry = createServer((_request, response) => void response.end('[]'))
   const asked: string[] = []
@@ -226,7 +226,7 @@ t.test('explain finds the hooks of plugins, and their routes', async (t) => {
   t.match(await explain('PUT', '/bff/only', '-H', 'host: bff.example.com'), /route {5}\/bff\/only of plugin bff/)
 })
 
-t.test('a command ends, whatever a plugin leaves open', async (t) => {
+t.test('a command ends, also if a plugin leaves handles open', async (t) => {
   const open = `import { createServer } from 'node:net'
     export default async function open () {
       setInterval(() => {}, 1000)
@@ -274,7 +274,7 @@ plugins:
   ])
 })
 
-t.test('check tells a concern whose place is beside itself', async (t) => {
+t.test('check reports a concern that is placed relative to itself', async (t) => {
   const files = {
     'gateway.yaml': 'listen: { port: 0 }\nadmin: false\nplugins:\n  - path: key.mjs\n',
     'key.mjs': `export default {

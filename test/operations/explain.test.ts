@@ -83,7 +83,7 @@ t.test('on the admin port', async (t) => {
   t.equal((await admin.inject('/admin/services/nope')).statusCode, 404)
 })
 
-t.test('on the command line, without asking any instance', async (t) => {
+t.test('on the command line, without a request to any instance', async (t) => {
   const { config, requests } = await gatewayOver(t)
   const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
   const explain = (...args: string[]) =>

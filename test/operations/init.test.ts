@@ -68,7 +68,7 @@ t.test('a folder with other files', async (t) => {
   t.match(again, { code: 1, stderr: written.join(', ') })
 })
 
-t.test('what is no folder', async (t) => {
+t.test('a path that is not a folder', async (t) => {
   const folder = t.testdir({})
   const file = join(folder, 'file')
   writeFileSync(file, '')
@@ -79,7 +79,7 @@ t.test('what is no folder', async (t) => {
   t.notOk(existsSync(join(folder, 'a')))
 })
 
-t.test('names that npm does not take', async (t) => {
+t.test('names that npm does not accept', async (t) => {
   const folder = t.testdir({})
   for (const [name, expected] of [['jingwei', 'gateway'], ['泾渭', 'gateway'], ['.Edge_1', 'edge_1']] as const) {
     await cli('init', join(folder, name))

@@ -1,4 +1,4 @@
-/** Several listeners of one gateway: addresses and Unix sockets, TLS, trust, and what belongs to which. */
+/** Several listeners of one gateway: addresses and Unix sockets, TLS, trust, and limits of each. */
 import { once } from 'node:events'
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import type http from 'node:http'
@@ -17,7 +17,7 @@ import { ask, ask2, clientView, drain, routesTo, running, seen, service, shake }
 
 t.setTimeout(60_000)
 
-t.test('trust in the peers of one listener is none in those of another', async (t) => {
+t.test('trusted peers of one listener are not trusted on another', async (t) => {
   const folder = folderFor(t)
   const ours = authority(folder, 'ours')
   const { certFile: cert, keyFile: key } = ours.issue('localhost', { san: 'DNS:localhost,IP:127.0.0.1' })
@@ -130,7 +130,7 @@ t.test('connections and refusals are counted by listener, also after a reload', 
   t.match(await gateway.metrics(), /^jingwei_edge_refused_total\{reason="bad-path",listener="one"\} 1$/m)
 })
 
-t.test('limits go by the listener', async (t) => {
+t.test('limits are per listener', async (t) => {
   const folder = folderFor(t)
   const url = await service(t)
   const short = { name: 'short', host: '127.0.0.1', port: 0, drain, limits: { url: '100b' } }
@@ -157,7 +157,7 @@ t.test('a Unix socket', async (t) => {
     { name: 'public', host: '127.0.0.1', port: 0, drain },
     { name: 'local', path: 'gateway.sock', socketMode: '0600', trustProxy: ['unix'] }
   ]
-  // As a process leaves it that was killed.
+  // A socket file as a killed process leaves it.
   const dead = await startDead(socketPath)
   t.ok(dead)
   const gateway = await running(t, folder, { listen, ...routesTo(url) })
@@ -181,7 +181,7 @@ t.test('a Unix socket', async (t) => {
   t.ok(existsSync(socketPath))
 })
 
-t.test('TLS is each listener its own, also in a reload, which takes all changes or none', async (t) => {
+t.test('TLS is per listener, also in a reload, which applies all changes or none', async (t) => {
   const folder = folderFor(t)
   const url = await service(t)
   const ours = authority(folder, 'ours')
@@ -241,7 +241,7 @@ t.test('without trust, the peers of a Unix socket are one client', async (t) => 
   t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="429"\} 1$/m)
 })
 
-t.test('of two that find the file of a process that has ended, one listens', async (t) => {
+t.test('of two gateways that find a stale socket file, one listens', async (t) => {
   const path = join(folderFor(t), 'gateway.sock')
   t.ok(await startDead(path))
   const listeners = [new Listener('one', {}), new Listener('two', {})]
@@ -255,7 +255,7 @@ t.test('of two that find the file of a process that has ended, one listens', asy
   t.same(readdirSync(dirname(path)), ['gateway.sock'])
 })
 
-/** Leaves the file of a Unix socket behind on which nobody listens. */
+/** Creates the file of a Unix socket without a listener. */
 async function startDead(path: string): Promise<boolean> {
   const { execFile } = await import('node:child_process')
   const code = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`
@@ -264,7 +264,7 @@ async function startDead(path: string): Promise<boolean> {
   return existsSync(path)
 }
 
-t.test('what only a restart changes is told by the entry', async (t) => {
+t.test('a change that needs a restart is reported with its entry', async (t) => {
   const folder = folderFor(t)
   const url = await service(t)
   const one = { name: 'one', host: '127.0.0.1', port: 0, drain }

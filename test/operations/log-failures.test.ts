@@ -11,7 +11,7 @@ import t from 'tap'
 import { freePort, runToEnd, waitFor } from '../helpers/processes.ts'
 
 const home = join(import.meta.dirname, '../..')
-/** Port of a service that takes requests and responds to none. */
+/** Port of a service that accepts requests and never responds. */
 const held = await freePort()
 const config = `
 listen: { host: 127.0.0.1, port: 0, drain: { delay: 0s, timeout: 20s } }
@@ -56,7 +56,7 @@ function pipe(t: Test): { reader: number; writer: number } {
   return { reader, writer: openSync(path, constants.O_WRONLY) }
 }
 
-/** Reads a pipe from now on; returns what has come so far. */
+/** Reads a pipe from now on; returns the text received so far. */
 function read(t: Test, reader: number): () => string {
   const socket = new Socket({ fd: reader, writable: false })
   t.teardown(() => socket.destroy())
@@ -80,7 +80,7 @@ async function request({ url }: Gateway, count: number, path = '/'): Promise<voi
 type Line = Record<string, unknown>
 const linesOf = (text: string) => text.split('\n').filter((line) => line !== '')
 
-t.test('nobody reads stdout: it serves, drains on SIGTERM and exits', async (t) => {
+t.test('stdout is not read: the gateway serves, drains on SIGTERM and exits', async (t) => {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) {
     const { writer } = pipe(t)
     const gateway = await gatewayOn(t, writer)
@@ -90,14 +90,14 @@ t.test('nobody reads stdout: it serves, drains on SIGTERM and exits', async (t) 
   }
 })
 
-t.test('the same of a socket, such as the journal of systemd', async (t) => {
+t.test('a socket that is not read, such as the journal of systemd', async (t) => {
   const gateway = await gatewayOn(t, 'pipe')
   await request(gateway, 100, `/${'x'.repeat(4000)}`)
   gateway.child.kill('SIGTERM')
   t.strictSame(await gateway.exited, [0, null])
 })
 
-t.test('nobody reads stdout: a second signal ends it at once', async (t) => {
+t.test('stdout is not read: a second signal ends the process at once', async (t) => {
   const { writer } = pipe(t)
   const gateway = await gatewayOn(t, writer)
   await request(gateway, 40, `/${'x'.repeat(4000)}`)
@@ -116,7 +116,7 @@ t.test('nobody reads stdout: a second signal ends it at once', async (t) => {
   t.strictSame(await gateway.exited, [1, null])
 })
 
-t.test('a reader that stops and goes on has every line', async (t) => {
+t.test('a reader that pauses and resumes gets every line', async (t) => {
   const { reader, writer } = pipe(t)
   const gateway = await gatewayOn(t, writer)
   await request(gateway, 40, `/${'x'.repeat(4000)}`)
@@ -126,7 +126,7 @@ t.test('a reader that stops and goes on has every line', async (t) => {
   t.equal(await droppedBy(gateway), 0)
 })
 
-t.test('a pipe that is closed: it serves on, counts the lines, and exits well', async (t) => {
+t.test('a closed pipe: the gateway continues, counts dropped lines, and exits with 0', async (t) => {
   const { reader, writer } = pipe(t)
   const gateway = await gatewayOn(t, writer)
   closeSync(writer)
@@ -138,7 +138,7 @@ t.test('a pipe that is closed: it serves on, counts the lines, and exits well', 
   t.strictSame(await gateway.exited, [0, null])
 })
 
-t.test('a disk that is full for a while: the log goes on, and reports the number of lost lines', async (t) => {
+t.test('a disk that is full for a while: the log continues, and reports the number of dropped lines', async (t) => {
   // A limit on the size of its files fails a write as a full disk does, and can be lifted from outside.
   const path = join(t.testdir(), 'log')
   writeFileSync(path, '')
@@ -183,7 +183,7 @@ const program = (body: string) => `
   const lines = new LogWriter(1, (lines, reason) => \`dropped \${lines} \${reason}\\n\`)
   ${body}`
 
-t.test('of a reader who has stopped, no more is kept than the buffer holds', async (t) => {
+t.test('for a paused reader, lines are buffered up to the limit', async (t) => {
   const { reader, writer } = pipe(t)
   const body = `
     const line = 'x'.repeat(1024 * 1024 - 1) + '\\n'
@@ -204,7 +204,7 @@ t.test('of a reader who has stopped, no more is kept than the buffer holds', asy
   t.ok(linesOf(text()).includes(`dropped ${dropped} EAGAIN`))
 })
 
-t.test('a reader who has gone keeps nobody', async (t) => {
+t.test('a closed reader does not delay the exit', async (t) => {
   const body = `
     for (let i = 0; i < 100000; i++) lines.batch("a line that is not read by anybody\\n")
     process.exitCode = 7
@@ -216,7 +216,7 @@ t.test('a reader who has gone keeps nobody', async (t) => {
   }
 })
 
-t.test('what a slow reader takes within a second still comes as the process ends', async (t) => {
+t.test('lines that a slow reader takes within a second are still written as the process ends', async (t) => {
   const body = `
     for (let i = 0; i < 5000; i++) lines.batch("a line of some length, so that they are more than a pipe holds\\n")
     setTimeout(() => process.exit(0), 300)`

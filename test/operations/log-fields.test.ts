@@ -40,7 +40,7 @@ t.test('errors as log lines have them', async (t) => {
   }
 })
 
-t.test('of the process’s own log, too: an error object whatever is thrown', async (t) => {
+t.test('in the log of the process, too: an error object for any thrown value', async (t) => {
   const lines: string[] = []
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -172,7 +172,7 @@ t.test('the handshake of a WebSocket', async (t) => {
   check(t, gateway.log)
 })
 
-t.test('a server around the gateway whose request log calls the id otherwise', async (t) => {
+t.test('an embedding server with another name for the request id', async (t) => {
   const lines: Record<string, unknown>[] = []
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -200,7 +200,7 @@ t.test('a server around the gateway whose request log calls the id otherwise', a
   check(t, lines)
 })
 
-t.test('what services, registries and others of the gateway’s own need fails: an object each', async (t) => {
+t.test('failures of services, registries and other dependencies: an object each', async (t) => {
   const dead = 'http://127.0.0.1:9'
   const gateway = await startGateway(
     {

@@ -9,7 +9,7 @@ import { runToEnd } from '../helpers/processes.ts'
 
 const logging = join(import.meta.dirname, '../../plugins/operations/logging.ts')
 
-/** Runs `body` with a `log` and a `plain` symbol; gives what came out, a line each. */
+/** Runs `body` with a `log` and a `plain` symbol; returns the lines of its output. */
 async function run(body: string, env: NodeJS.ProcessEnv = {}): Promise<Record<string, unknown>[]> {
   const program = `
     import { pino } from 'pino'
@@ -27,7 +27,7 @@ async function run(body: string, env: NodeJS.ProcessEnv = {}): Promise<Record<st
     .map((line) => JSON.parse(line) as Record<string, unknown>)
 }
 
-t.test('a line of plain fields is what pino makes of the same fields', async (t) => {
+t.test('a line of plain fields equals pino’s line of the same fields', async (t) => {
   const fields = `{ requestId: 'a"b\\n\\u2028é', status: 200, durationMs: 0.25, agent: undefined, instance: null }`
   const [quick, usual] = await run(
     `log.info({ [plain]: true, ...${fields} }, 'request'); log.info(${fields}, 'request')`
@@ -44,17 +44,17 @@ const many = `
   for (let i = 1000; i < 1010; i++) log.info({ [plain]: true, i }, 'request')`
 const all = [...Array(1000).keys(), 'between', ...Array.from({ length: 10 }, (_, i) => 1000 + i)]
 
-t.test('held lines come in order, and before others', async (t) => {
+t.test('buffered lines are written in order, and before others', async (t) => {
   const lines = await run(many)
   t.strictSame(lines.map(({ i, msg }) => i ?? msg), all) // biome-ignore format: short
 })
 
-t.test('none is lost where the process is ended in the middle of it', async (t) => {
+t.test('no line is lost if the process exits', async (t) => {
   const lines = await run(`${many}; process.exit(0)`)
   t.strictSame(new Set(lines.map(({ i, msg }) => i ?? msg)), new Set(all))
 })
 
-t.test('held lines share writes, also while one is under way', async (t) => {
+t.test('buffered lines share writes, also during a write', async (t) => {
   const { write } = fs
   let writes = 0
   const counted = (...args: Parameters<typeof write>) => {
@@ -79,7 +79,7 @@ t.test('held lines share writes, also while one is under way', async (t) => {
   t.ok(writes <= 17, `${writes} writes for a megabyte`)
 })
 
-t.test('held lines come by themselves, soon', async (t) => {
+t.test('buffered lines are written soon without further lines', async (t) => {
   const lines = await run(`
     import { writeSync } from 'node:fs'
     log.info({ [plain]: true }, 'request')
@@ -87,6 +87,6 @@ t.test('held lines come by themselves, soon', async (t) => {
   t.strictSame(lines.map(({ msg }) => msg), ['request', 'past the log']) // biome-ignore format: short
 })
 
-t.test('a level above info leaves them out', async (t) => {
+t.test('a level above info suppresses them', async (t) => {
   t.strictSame(await run(`log.info({ [plain]: true }, 'request')`, { JINGWEI_LOG_LEVEL: 'warn' }), [])
 })

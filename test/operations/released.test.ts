@@ -1,4 +1,4 @@
-/** Memory: of a configuration that has been replaced, nothing is kept but what the next one claims. */
+/** Memory: a replaced configuration is garbage-collected, except state that the next one claims. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,7 +14,7 @@ import { freePort } from '../helpers/processes.ts'
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-t.test('the gateway of a configuration is collected once it has been replaced', async (t) => {
+t.test('the gateway of a replaced configuration is garbage-collected', async (t) => {
   const service = await startService((request, response) => {
     if (request.url === '/jwks')
       response.end(JSON.stringify({ keys: [{ ...keys.rsa.publicKey.export({ format: 'jwk' }), kid: 'a' }] }))

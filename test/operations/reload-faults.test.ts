@@ -1,5 +1,5 @@
 // slow: takes about 7 s
-/** Faults that a reload survives: files that cannot be read, gateways that fail late, clients that ask for too much. */
+/** Faults that a reload survives: unreadable files, gateways that fail late, clients that exceed limits. */
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
@@ -40,7 +40,7 @@ async function running(t: Test, sections: object, files: Record<string, string> 
   return { runtime, file, get, status, reload, series, adminPort, write }
 }
 
-/** Responds at once, but to `/stream` with what ends only when the test says so. */
+/** Responds at once; `/stream` is a body that the test ends. */
 async function service(t: Test) {
   const streams: ServerResponse[] = []
   const { url, close } = await startService((request, response) => {
@@ -54,7 +54,7 @@ async function service(t: Test) {
 
 const route = (name: string, service: string) => ({ name, match: { path: `/${name}` }, service })
 
-t.test('the admin port answers requests that ask for an upgrade, and keeps none', async (t) => {
+t.test('the admin port responds to upgrade requests, and keeps no connection open', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -68,7 +68,7 @@ t.test('the admin port answers requests that ask for an upgrade, and keeps none'
   }
 })
 
-t.test('of too many configurations that wait, the oldest alone is given up, and its streams are cut', async (t) => {
+t.test('with too many draining configurations, the oldest is closed, with its streams', async (t) => {
   const { url, streams } = await service(t)
   const sections = (i: number) => ({
     services: { a: { instances: [url] } },
@@ -142,7 +142,7 @@ t.test('what comes back while its last user ends is counted', async (t) => {
   ])
 })
 
-t.test('of a configuration that fails nothing stays: neither what its plugins opened nor its series', async (t) => {
+t.test('a failed configuration leaves no resources of its plugins and no series', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const state = { opened: 0, closed: 0 }
@@ -168,7 +168,7 @@ t.test('of a configuration that fails nothing stays: neither what its plugins op
   t.equal(await gateway.status('/one'), 200)
 })
 
-t.test('a pipe in place of the file is refused, and blocks nothing', async (t) => {
+t.test('a pipe in place of the file is refused, without blocking', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -186,7 +186,7 @@ const failsToClose = `export default async (fastify) => {
   fastify.addHook('onClose', async () => { throw new Error('no end') })
 }`
 
-t.test('a plugin that fails to close cuts no request of a configuration before', async (t) => {
+t.test('a plugin that fails to close aborts no request of a former configuration', async (t) => {
   const { url, streams } = await service(t)
   const sections = { services: { a: { instances: [url] } }, routes: [route('stream', 'a')] }
   const gateway = await running(t, sections, { 'fails.mjs': failsToClose })
@@ -226,7 +226,7 @@ t.test('a shutdown does not wait for the services of a reload', async (t) => {
   t.ok(durationMs < 10_000, 'less than the time that services have')
 })
 
-t.test('a start that fails says why, whatever fails at its end', async (t) => {
+t.test('a failed start reports its cause, also if the cleanup fails', async (t) => {
   const port = await freePort()
   const taken = http.createServer().listen(port, '127.0.0.1')
   t.teardown(() => taken.close())

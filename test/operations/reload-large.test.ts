@@ -7,7 +7,7 @@ import { loadWithPlugins } from '../../plugins/config.ts'
 import { manyRoutes } from '../helpers/large-config.ts'
 import { longestStretch } from '../helpers/loop-stretches.ts'
 
-t.test('a reload of 1,000 routes and services holds the event loop for short stretches only', async (t) => {
+t.test('a reload of 1,000 routes and services blocks the event loop only briefly at a time', async (t) => {
   const text = manyRoutes(1000)
   const file = join(t.testdir({ 'gateway.yaml': text }), 'gateway.yaml')
   const runtime = await start(await loadWithPlugins(file))

@@ -1,5 +1,5 @@
 // slow: takes about 38 s
-/** Reloads of the configuration of a running gateway: what changes, what goes on, and what a failure leaves as it is. */
+/** Reloads of the configuration of a running gateway: changes, requests in flight, and failed reloads. */
 import { once } from 'node:events'
 import { readFileSync, unlinkSync } from 'node:fs'
 import http from 'node:http'
@@ -79,7 +79,7 @@ const route = (name: string, service: string, more: object = {}) => ({
   ...more
 })
 
-t.test('routes come and go with the next request, on the connections that are open', async (t) => {
+t.test('routes are added and removed from the next request on, on open connections', async (t) => {
   const { url, connections } = await service(t)
   const services = { a: { instances: [url] } }
   const gateway = await running(t, { services, routes: [route('one', 'a'), route('two', 'a')] })
@@ -101,7 +101,7 @@ t.test('routes come and go with the next request, on the connections that are op
   )
 })
 
-t.test('requests in flight, streams and uploads end as they have begun', async (t) => {
+t.test('requests in flight, streams and uploads complete with the old configuration', async (t) => {
   const { url, streams } = await service(t)
   const services = { a: { instances: [url] } }
   const gateway = await running(t, { services, routes: [route('stream', 'a'), route('up', 'a')] })
@@ -145,7 +145,7 @@ t.test('a configuration with faults changes nothing, and is reported with file, 
   t.equal(await gateway.metric('jingwei_config_last_reload_success'), '1')
 })
 
-t.test('what takes effect only after a restart is refused by its name', async (t) => {
+t.test('a change that needs a restart is refused, with the name of its key', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -185,7 +185,7 @@ t.test('limits of the listener are applied to the server that listens', async (t
   await t.rejects(gateway.ask('/one', { agent: false }), 'a second connection of this client')
 })
 
-t.test('a plugin that fails stops its reload alone, also if it throws from a timer', async (t) => {
+t.test('a plugin that fails stops only its reload, also if it throws from a timer', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good, {
@@ -209,7 +209,7 @@ t.test('a plugin that fails stops its reload alone, also if it throws from a tim
   t.equal((await gateway.reload(good)).status, 200)
 })
 
-t.test('plugins start anew, with what they keep in stores, and the ones before end', async (t) => {
+t.test('plugins are started again, with their state in stores, and the former ones are closed', async (t) => {
   const { url } = await service(t)
   const sections = (greeting: string) => ({
     services: { a: { instances: [url] } },
@@ -241,7 +241,7 @@ t.test('plugins start anew, with what they keep in stores, and the ones before e
   t.ok(Number(await gateway.metric('greet_total')) >= 1)
 })
 
-t.test('series of routes and services that are gone are removed', async (t) => {
+t.test('series of removed routes and services are removed', async (t) => {
   const { url } = await service(t)
   const gateway = await running(t, {
     services: { a: { instances: [url] }, b: { instances: [url] } },
@@ -279,7 +279,7 @@ t.test('a new service that cannot be found keeps a ready node ready, and no late
   t.match(later, { waitingFor: [] }, 'it is not new any longer')
 })
 
-t.test('the admin port tells how the last load has ended', async (t) => {
+t.test('the admin port shows the result of the last load', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -291,7 +291,7 @@ t.test('the admin port tells how the last load has ended', async (t) => {
   t.match(await lastLoad(), { success: true, cause: 'admin request', faults: [] })
 })
 
-t.test('many at a time are one after the other, and those that wait are one', async (t) => {
+t.test('concurrent reloads run in sequence, and waiting ones are merged', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -300,7 +300,7 @@ t.test('many at a time are one after the other, and those that wait are one', as
   t.ok(new Set(outcomes).size <= 2, `${new Set(outcomes).size} reloads`)
 })
 
-t.test('with watch: true, a changed file is applied by itself; a bad one changes nothing', async (t) => {
+t.test('with watch: true, a changed file is applied automatically; an invalid one changes nothing', async (t) => {
   const { url } = await service(t)
   const sections = (name: string) => ({
     watch: true,
@@ -321,7 +321,7 @@ t.test('with watch: true, a changed file is applied by itself; a bad one changes
   while ((await gateway.ask('/five')).status !== 200) await sleep(50)
 })
 
-t.test('nothing of a configuration stays after 200 reloads', async (t) => {
+t.test('no state of former configurations stays after 200 reloads', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -347,7 +347,7 @@ t.test('nothing of a configuration stays after 200 reloads', async (t) => {
   t.equal((await gateway.ask('/one')).status, 200)
 })
 
-t.test('a gateway that stops takes no other configuration, and ends', async (t) => {
+t.test('a gateway that shuts down accepts no reload, and ends', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)

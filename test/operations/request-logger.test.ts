@@ -1,4 +1,4 @@
-/** `request.log`, which becomes a logger only when somebody logs. */
+/** `request.log`, whose logger is created at the first log call. */
 import { Writable } from 'node:stream'
 import Fastify from 'fastify'
 import { pino } from 'pino'

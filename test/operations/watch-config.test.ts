@@ -1,4 +1,4 @@
-/** A changed configuration file asks for a reload. How changes are found is tested in test/plugins/watch-files. */
+/** A changed configuration file triggers a reload. The detection of changes is tested in test/plugins/watch-files. */
 import { renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,7 +16,7 @@ t.test('the key', async (t) => {
   t.equal(loadConfig(join(folder, 'unset.yaml')).watch, false)
 })
 
-t.test('reloads what has changed since it was loaded', async (t) => {
+t.test('reloads a file that has changed since it was loaded', async (t) => {
   const folder = t.testdir({ 'gateway.yaml': 'watch: true', 'key.pem': 'key' })
   const file = join(folder, 'gateway.yaml')
   const config = loadConfig(file)
@@ -43,7 +43,7 @@ t.test('reloads what has changed since it was loaded', async (t) => {
   t.equal(lines.length, 1)
 })
 
-t.test('a change between loading and the first look is not lost', async (t) => {
+t.test('a change between loading and the first check is not missed', async (t) => {
   const folder = t.testdir({ 'gateway.yaml': 'watch: true' })
   const file = join(folder, 'gateway.yaml')
   const config = loadConfig(file)

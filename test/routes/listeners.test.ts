@@ -16,7 +16,7 @@ const route = (name: string, path: string, listeners?: string[], more: object = 
   ...more
 })
 
-t.test('are not there on others, over HTTP/1.1, TLS and HTTP/2', async (t) => {
+t.test('routes of one listener are 404 on others, over HTTP/1.1, TLS and HTTP/2', async (t) => {
   const folder = folderFor(t)
   const ours = authority(folder, 'ours')
   const { certFile: cert, keyFile: key } = ours.issue('localhost', { san: 'DNS:localhost,IP:127.0.0.1' })

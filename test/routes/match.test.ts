@@ -32,50 +32,53 @@ const served = async ({ port }: RunningGateway, target: string, headers: string[
   return status === 200 ? body : status
 }
 
-t.test('a prefix ends with a segment, the longest wins, an exact path and a pattern are only themselves', async (t) => {
-  const gateway = await routed(t, [
-    { name: 'root', match: { path: '/root' } },
-    { name: 'api', match: { path: '/api' } },
-    { name: 'orders', match: { path: '/api/orders/' } },
-    { name: 'exact', match: { path: { exact: '/api/orders/new' } } },
-    { name: 'colon', match: { path: { exact: '/v1/a:b' } } },
-    { name: 'user', match: { path: '/users/:id' } },
-    { name: 'files', match: { path: '/files/*' } }
-  ])
-  const expected: [string, string | number][] = [
-    ['/api', 'api'],
-    ['/api/', 'api'],
-    ['/api?x', 'api'],
-    ['/apis', 404],
-    ['/ap', 404],
-    ['/API', 404],
-    ['/api/orders', 'orders'],
-    ['/api/orders/', 'orders'],
-    ['/api/orders/1/2?x=/y', 'orders'],
-    ['/api/ordersX', 'api'],
-    ['/api/order', 'api'],
-    ['/api/orders/new', 'exact'],
-    ['/api/orders/new/', 'orders'],
-    ['/api/orders/newer', 'orders'],
-    ['/v1/a:b', 'colon'],
-    ['/v1/aXb', 404],
-    ['/users/7', 'user'],
-    ['/users/', 404],
-    ['/users', 404],
-    ['/users/7/x', 404],
-    ['/files/', 'files'],
-    ['/files/a/b', 'files'],
-    ['/files', 404],
-    ['/', 404],
-    // Other spellings of one path meet the same route.
-    ['/%61pi/orders', 'orders'],
-    ['/api/%6frders/x', 'orders'],
-    ['/api%20', 404],
-    ['//api///orders//x', 'orders'],
-    ['/api//orders/new', 'exact']
-  ]
-  for (const [target, route] of expected) t.equal(await served(gateway, target), route, target)
-})
+t.test(
+  'a prefix matches whole segments, the longest wins; exact paths and patterns match no longer path',
+  async (t) => {
+    const gateway = await routed(t, [
+      { name: 'root', match: { path: '/root' } },
+      { name: 'api', match: { path: '/api' } },
+      { name: 'orders', match: { path: '/api/orders/' } },
+      { name: 'exact', match: { path: { exact: '/api/orders/new' } } },
+      { name: 'colon', match: { path: { exact: '/v1/a:b' } } },
+      { name: 'user', match: { path: '/users/:id' } },
+      { name: 'files', match: { path: '/files/*' } }
+    ])
+    const expected: [string, string | number][] = [
+      ['/api', 'api'],
+      ['/api/', 'api'],
+      ['/api?x', 'api'],
+      ['/apis', 404],
+      ['/ap', 404],
+      ['/API', 404],
+      ['/api/orders', 'orders'],
+      ['/api/orders/', 'orders'],
+      ['/api/orders/1/2?x=/y', 'orders'],
+      ['/api/ordersX', 'api'],
+      ['/api/order', 'api'],
+      ['/api/orders/new', 'exact'],
+      ['/api/orders/new/', 'orders'],
+      ['/api/orders/newer', 'orders'],
+      ['/v1/a:b', 'colon'],
+      ['/v1/aXb', 404],
+      ['/users/7', 'user'],
+      ['/users/', 404],
+      ['/users', 404],
+      ['/users/7/x', 404],
+      ['/files/', 'files'],
+      ['/files/a/b', 'files'],
+      ['/files', 404],
+      ['/', 404],
+      // Other spellings of one path meet the same route.
+      ['/%61pi/orders', 'orders'],
+      ['/api/%6frders/x', 'orders'],
+      ['/api%20', 404],
+      ['//api///orders//x', 'orders'],
+      ['/api//orders/new', 'exact']
+    ]
+    for (const [target, route] of expected) t.equal(await served(gateway, target), route, target)
+  }
+)
 
 t.test('host: exact before wildcard before none, whatever the case, the port and a last dot', async (t) => {
   const gateway = await routed(t, [
@@ -107,7 +110,7 @@ t.test('host: exact before wildcard before none, whatever the case, the port and
   t.equal(await served(gateway, '/only/x', ['Host: api.example.com']), 'exact', 'falls back to a shorter path')
 })
 
-t.test('headers: more asked for before fewer, and a path whose constraints fail falls back', async (t) => {
+t.test('headers: more conditions before fewer, and a path whose constraints fail falls back', async (t) => {
   const gateway = await routed(t, [
     { name: 'both', match: { path: '/api', headers: { 'X-Beta': '1', 'x-team': 'a' } } },
     { name: 'beta', match: { path: '/api', headers: { 'x-beta': '1' } } },
@@ -124,7 +127,7 @@ t.test('headers: more asked for before fewer, and a path whose constraints fail 
   t.equal(await served(gateway, '/api/deep', ['x-beta: 2']), 'deep')
 })
 
-t.test('methods: GET brings HEAD; a method that no route takes is 405 with Allow', async (t) => {
+t.test('methods: GET includes HEAD; a method without a route is 405 with Allow', async (t) => {
   const gateway = await routed(t, [
     { name: 'read', match: { path: '/api/orders', methods: ['GET'] } },
     { name: 'write', match: { path: '/api/orders', methods: ['POST', 'PUT'] } },
@@ -154,7 +157,7 @@ t.test('methods: GET brings HEAD; a method that no route takes is 405 with Allow
   t.equal(await served(gateway, '/hosted', ['Host: b'], 'POST'), 404, 'not there at all for another host')
 })
 
-t.test('what no route matches is 404 in the shape of all errors', async (t) => {
+t.test('a request without a route is 404 in the format of all errors', async (t) => {
   const gateway = await routed(t, [{ name: 'api', match: { path: '/api' } }])
   for (const [method, more] of [
     ['GET', []],
@@ -208,7 +211,7 @@ t.test('of a thousand routes, each is found', async (t) => {
   for (const n of [0, 499, 999]) t.equal(await served(gateway, `/api/v${n % 7}/thing${n}/x`), `/r${n}/x`)
 })
 
-t.test('a host that no route can match is 404, or 421 where that is asked for', async (t) => {
+t.test('a host that no route can match is 404, or 421 if configured', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const routes = [{ name: 'a', match: { path: '/a', hosts: ['a.example.com', '*.b.example.com'] }, service: 'any' }]

@@ -4,7 +4,7 @@ import { get, startEcho, startGateway, startService } from '../helpers/gateway.t
 const origin = 'https://app.example.com'
 const asks = (method: string, from = origin) => [`Origin: ${from}`, `Access-Control-Request-Method: ${method}`]
 
-t.test('preflights go to the route that takes the method they ask for', async (t) => {
+t.test('preflights go to the route of the requested method', async (t) => {
   const echo = await startEcho()
   const cors = (name: string) => ({ cors: { origin: [`https://${name}.example.com`] } })
   const gateway = await startGateway({
@@ -73,7 +73,7 @@ t.test('a preflight, which has no other headers, gets the CORS of a route that c
   }
 })
 
-t.test('a page can read why its request was refused by the path', async (t) => {
+t.test('a page can read the error of a request that was refused by its path', async (t) => {
   const echo = await startEcho()
   const edge = { cors: { origin: [origin], credentials: true } }
   const gateway = await startGateway({
@@ -99,7 +99,7 @@ t.test('a page can read why its request was refused by the path', async (t) => {
   }
 })
 
-t.test('what a service says of CORS does not count where the gateway speaks it', async (t) => {
+t.test('CORS headers of a service are replaced on routes with CORS of the gateway', async (t) => {
   const service = await startService((_request, response) => {
     response.setHeader('access-control-allow-origin', '*')
     response.setHeader('access-control-allow-credentials', 'true')
@@ -121,7 +121,7 @@ t.test('what a service says of CORS does not count where the gateway speaks it',
   t.equal(await allowed('/theirs', 'https://evil.example.com'), '*')
 })
 
-t.test('an exact path stands before the prefix of the same text', async (t) => {
+t.test('an exact path has precedence over the same prefix', async (t) => {
   const echo = await startEcho()
   const gateway = await startGateway({
     services: { echo: { instances: [echo.url] } },

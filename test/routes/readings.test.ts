@@ -86,7 +86,7 @@ t.test('no spelling of a protected path reaches an open route', async (t) => {
   t.equal(log.filter(({ error }) => error === 'JW_AMBIGUOUS_PATH').length, refused.length, 'and each refusal is logged')
 })
 
-t.test('the same over HTTP/2', async (t) => {
+t.test('no spelling of a protected path reaches an open route over HTTP/2', async (t) => {
   const { port } = await routed(t, protectedRoutes, { tls: { cert, key }, http2: true })
   const session = http2.connect(`https://localhost:${port}`, { rejectUnauthorized: false })
   t.teardown(() => session.destroy())
@@ -108,7 +108,7 @@ t.test('the same over HTTP/2', async (t) => {
   t.equal(await ask('/caf%E9/x?y'), '/caf%E9/x?y')
 })
 
-t.test('path parameters pass byte for byte where the route says so', async (t) => {
+t.test('path parameters are forwarded byte for byte if the route allows them', async (t) => {
   const { port } = await routed(t, [
     { name: 'api', match: { path: '/api' }, path: { strip: '/api', parameters: 'pass' } },
     { name: 'admin', match: { path: '/api/admin' }, edge: { jwt } },
@@ -120,7 +120,7 @@ t.test('path parameters pass byte for byte where the route says so', async (t) =
   }
 })
 
-t.test('an encoded slash that a route passes leads around no protection', async (t) => {
+t.test('an encoded slash that a route allows does not bypass a protected route', async (t) => {
   const { port } = await routed(t, [
     { name: 'all', match: { path: '/' }, path: { encodedSlash: 'pass' } },
     { name: 'admin', match: { path: '/api/admin' }, edge: { jwt } }
@@ -142,7 +142,7 @@ t.test('readings that services do not have can be switched off, those that all h
   }
 })
 
-t.test('routes that plugins add go before configured ones that say less of the path', async (t) => {
+t.test('routes of plugins have precedence over less specific configured ones', async (t) => {
   const { port } = await routed(
     t,
     [
@@ -178,7 +178,7 @@ t.test('routes that plugins add go before configured ones that say less of the p
   t.equal((await get(port, '/own', [], 'POST')).body, '/own')
 })
 
-t.test('hooks and handlers see the client’s method, URL and parameters, never the router’s', async (t) => {
+t.test('hooks and handlers get the client’s method, URL and parameters, never the router’s', async (t) => {
   const seen: unknown[] = []
   const kept: RouteOptions[] = []
   const { port } = await routed(

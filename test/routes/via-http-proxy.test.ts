@@ -22,7 +22,7 @@ async function gatewayWith(t: Test, route: object, more: object = {}, options: G
   return gateway
 }
 
-t.test('the path goes on as it is unless httpProxy says otherwise', async (t) => {
+t.test('the path is unchanged unless httpProxy changes it', async (t) => {
   const { port } = await gatewayWith(t, { match: { path: '/api' } })
   for (const target of ['/api', '/api/', '/api/a%20b/c?x=%2F&y', '/%61pi/7', '/api//7']) {
     t.equal((await ask(port, target)).url, target)
@@ -67,7 +67,7 @@ t.test('the value of a parameter stays one segment', async (t) => {
   }
 })
 
-t.test('a query goes on as it is, whatever its encoding', async (t) => {
+t.test('a query is unchanged, in any encoding', async (t) => {
   const queries = ['q=caf%E9', 'off=50%', 'x=1&y=%zz&&z=+', 'a=b?c=%FF']
   const routes = [
     [{ match: { path: '/hp' } }, '/hp/a', '/hp/a'],
@@ -101,7 +101,7 @@ t.test('functions come from a module', async (t) => {
   t.equal((await get(port, '/users/no')).status, 402)
 })
 
-t.test('a body that a module wants parsed goes on as JSON', async (t) => {
+t.test('a body that a module requests parsed is forwarded as JSON', async (t) => {
   const folder = t.testdir({
     'proxy.ts': `export default {
       proxyPayloads: false,
@@ -116,7 +116,7 @@ t.test('a body that a module wants parsed goes on as JSON', async (t) => {
   t.match((await client.closed).text, String.raw`{\"a\":1,\"seen\":true}`)
 })
 
-t.test('a body that a module wants parsed has the limit of the route', async (t) => {
+t.test('a body that a module requests parsed has the limit of the route', async (t) => {
   const module = join(t.testdir({ 'proxy.ts': 'export default { proxyPayloads: false }' }), 'proxy.ts')
   for (const [bodyLimit, status] of [
     ['3mb', 200],
@@ -135,7 +135,7 @@ t.test('a body that a module wants parsed has the limit of the route', async (t)
   }
 })
 
-t.test('a module that is none stops the start, and is named', async (t) => {
+t.test('an invalid module stops the start, and is named', async (t) => {
   const folder = t.testdir({
     'throws.ts': 'throw new Error("no database")',
     'function.ts': 'export default 7',
@@ -172,7 +172,7 @@ t.test('a module that does not load in time stops the start, and is named', asyn
   t.match(message, `: routes[0].httpProxy: module ${module}: its module has not loaded within 8 s`)
 })
 
-t.test('check loads modules, and says where one fails', async (t) => {
+t.test('check loads modules, and names a failing one', async (t) => {
   const folder = t.testdir({
     'throws.ts': 'throw new Error("no database")',
     'handler.ts': 'export default { preHandler: 1 }'
@@ -243,7 +243,7 @@ t.test('a Location without a host gets the matched path back', async (t) => {
   }
 })
 
-t.test('no handshake gets past the mesh', async (t) => {
+t.test('no WebSocket handshake bypasses the mesh', async (t) => {
   const { port } = await gatewayWith(t, { match: { path: '/api' } })
   const upgrade = [
     'Connection: Upgrade',
