@@ -35,98 +35,29 @@ export function badOpenings(source: string): BadOpening[] {
   })
 }
 
-/** Returns the comments of a TypeScript source. Line comments below each other are one comment. */
-export function commentsOf(source: string): Comment[] {
-  const comments: Comment[] = []
-  let continuedAt = 0
-  for (const { at, text } of scan(source)) {
-    const line = source.slice(0, at).split('\n').length
-    const isAlone = source.slice(source.lastIndexOf('\n', at - 1) + 1, at).trim() === ''
-    const isLine = text.startsWith('//')
-    const isContinuation = isLine && isAlone && line === continuedAt
-    if (!isContinuation) comments.push({ line, text: text.replace(/^\/[/*]+\s*(?:\*\s)?/, '').replace(/\s*\*\/$/, '') })
-    continuedAt = isLine && isAlone ? line + 1 : 0
-  }
-  return comments
-}
-
-/** Keywords after which a slash begins a regular expression, although they look like names. */
-const beforeExpression = new Set(
-  'await case delete do else extends in instanceof new of return throw typeof void yield'.split(' ')
-)
-const patterns = {
-  space: /\s+/y,
-  comment: /\/\/.*|\/\*[\s\S]*?\*\//y,
-  string: /'(?:[^'\\\n]|\\[\s\S])*'|"(?:[^"\\\n]|\\[\s\S])*"/y,
-  /** The part of a template until its end or its next `${`. */
-  template: /(?:[^`\\$]|\\[\s\S]|\$(?!\{))*(?:`|\$\{)/y,
-  regex: /\/(?:[^/\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+\/\w*/y,
-  word: /#?[\w$\u0080-\uffff]+/y
-}
+/** A comment with nothing before it on its line. */
+const alone = /^\s*(\/\/|\/\*+)\s*(.*)$/
+/** A comment behind code. A quote in its text means that it may stand in a string: it is passed over. */
+const behind = /\S\s+(?:\/\/|\/\*+)\s*([^'"`]*)$/
 
 /**
- * Yields the comments of a source. Strings, templates and regular expressions are skipped as a whole, so that `'/*'` begins
- * no comment. A slash begins a regular expression unless a value precedes it; a misreading ends in an unclosed literal,
- * which throws.
+ * Returns the comments of a TypeScript source. Line comments below each other are one comment. It reads line by line, without
+ * knowledge of the syntax, so a line of a template that looks like a comment is one.
  */
-function* scan(source: string): Generator<{ at: number; text: string }> {
-  let at = 0
-  let afterValue = false
-  /** The open braces: true for `${`, after whose end the template goes on. */
-  const braces: boolean[] = []
-  const take = (name: keyof typeof patterns): string | null => {
-    const pattern = patterns[name]
-    pattern.lastIndex = at
-    const found = pattern.exec(source)?.[0] ?? null
-    if (found !== null) at += found.length
-    return found
-  }
-  const need = (name: 'string' | 'template' | 'regex'): string => {
-    const begin = at
-    const found = take(name)
-    if (found === null) throw new SyntaxError(`line ${source.slice(0, begin).split('\n').length}: unclosed ${name}`)
-    return found
-  }
-  const template = () => {
-    const isOpen = need('template').endsWith('{')
-    if (isOpen) braces.push(true)
-    afterValue = !isOpen
-  }
-  while (at < source.length) {
-    if (take('space') !== null) continue
-    const begin = at
-    const text = take('comment')
-    if (text !== null) {
-      yield { at: begin, text }
-      continue
-    }
-    const word = take('word')
-    if (word !== null) {
-      afterValue = !beforeExpression.has(word)
-      continue
-    }
-    const character = source[at]!
-    if (character === "'" || character === '"') {
-      need('string')
-      afterValue = true
-    } else if (character === '/' && !afterValue) {
-      need('regex')
-      afterValue = true
-    } else {
-      at++
-      if (character === '`') template()
-      else if (character === '{') {
-        braces.push(false)
-        afterValue = false
-      } else if (character === '}') {
-        if (braces.pop() === true) template()
-        else afterValue = false
-      } else if (character !== '!' || source[at] === '=') {
-        // A `!` keeps the state: in `a! / b` a value precedes it, in `!/b/` none does.
-        afterValue = character === ')' || character === ']'
-      }
-    }
-  }
+export function commentsOf(source: string): Comment[] {
+  const comments: Comment[] = []
+  const lines = source.split('\n')
+  let continues = false
+  lines.forEach((content, index) => {
+    const line = index + 1
+    const [, mark, first] = alone.exec(content) ?? []
+    // The text of a block may begin on its second line.
+    const text = mark === undefined ? behind.exec(content)?.[1] : first || (lines[line] ?? '').replace(/^\s*\*\s*/, '')
+    if (text !== undefined && !(mark === '//' && continues))
+      comments.push({ line, text: text.replace(/\s*\*\/.*$/, '') })
+    continues = mark === '//'
+  })
+  return comments
 }
 
 if (import.meta.main) {
