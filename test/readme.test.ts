@@ -5,9 +5,6 @@ import { dirname, join } from 'node:path'
 import type { Metric } from 'prom-client'
 import t from 'tap'
 import { loadConfig, loadWithPlugins, parseConfig } from '../plugins/config.ts'
-import { corsReason } from '../plugins/edge/concerns/cors/index.ts'
-import { tokenReasons } from '../plugins/edge/concerns/jwt/reasons.ts'
-import { limitReasons } from '../plugins/edge/concerns/rate-limit/index.ts'
 import { errorTable } from '../plugins/edge/errors.ts'
 import { concerns } from '../plugins/edge/index.ts'
 import { seamReasons } from '../plugins/edge/outcome.ts'
@@ -255,8 +252,18 @@ t.test('every error code is told, with its status', async (t) => {
   t.strictSame([...told.values()], [...told.values()].toSorted(), 'in the order of their statuses')
 })
 
+/** The reasons of all concerns: what their files export as `…Reason` or `…Reasons`. */
+async function reasonsOfConcerns(): Promise<string[]> {
+  const files = sources.filter(
+    (file) => /^export const \w+Reasons? =/m.test(text(file)) && file.includes('edge/concerns/')
+  )
+  const modules = await Promise.all(files.map(async (file) => (await import(join(home, file))) as object))
+  const exported = modules.flatMap((module) => Object.entries(module)).filter(([name]) => /Reasons?$/.test(name))
+  return exported.flatMap(([, reasons]) => reasons as string | string[])
+}
+
 t.test('each reason in the access line is a word of its own, and documented', async (t) => {
-  const all: string[] = [...tokenReasons, ...limitReasons, ...targetReasons, corsReason, ...Object.keys(seamReasons)]
+  const all: string[] = [...(await reasonsOfConcerns()), ...targetReasons, ...Object.keys(seamReasons)]
   t.equal(new Set(all).size, all.length)
   for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)
   const page = text('plugins/edge/README.md')

@@ -6,12 +6,16 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
+import jwt from '../../../plugins/edge/concerns/jwt/index.ts'
 import type { KeySet, KeySetOptions, TokenOfKey } from '../../../plugins/edge/concerns/jwt/jwks.ts'
 import { createKeySet } from '../../../plugins/edge/concerns/jwt/jwks.ts'
-import { code, edgeApp, jwtOptions } from '../../helpers/edge/edge-app.ts'
+import { code, edgeAppWith } from '../../helpers/edge/edge-app.ts'
+import { jwtOptions } from '../../helpers/edge/jwt-options.ts'
 import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
+
+const edgeApp = edgeAppWith(jwt)
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void
 

@@ -5,11 +5,15 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
+import jwt from '../../../plugins/edge/concerns/jwt/index.ts'
 import type { JwtOptions } from '../../../plugins/edge/concerns/jwt/options.ts'
-import { code, edgeApp, jwtOptions } from '../../helpers/edge/edge-app.ts'
+import { code, edgeAppWith } from '../../helpers/edge/edge-app.ts'
+import { jwtOptions } from '../../helpers/edge/jwt-options.ts'
 import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { ask, gatewayBefore, get as http, startEcho } from '../../helpers/gateway.ts'
+
+const edgeApp = edgeAppWith(jwt)
 
 const get = (app: FastifyInstance, value: string | undefined, more: Record<string, string> = {}) =>
   app.inject({ url: '/orders', headers: { ...(value !== undefined && { authorization: value }), ...more } })

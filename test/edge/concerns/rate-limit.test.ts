@@ -5,18 +5,21 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { Registry } from 'prom-client'
 import t from 'tap'
+import rateLimit from '../../../plugins/edge/concerns/rate-limit/index.ts'
 import type { RateLimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
 import { LocalCounter } from '../../../plugins/edge/concerns/rate-limit/store.ts'
 import { createMeter } from '../../../plugins/operations/metrics.ts'
 import type { AppOptions } from '../../helpers/edge/edge-app.ts'
-import { code, edgeApp, jwtOptions, limitOptions } from '../../helpers/edge/edge-app.ts'
-import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { code, edgeAppWith } from '../../helpers/edge/edge-app.ts'
+import { limitOptions } from '../../helpers/edge/rate-limit-options.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
 import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 import { freePort } from '../../helpers/processes.ts'
 import { startRedis } from '../../helpers/redis.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
+
+const edgeApp = edgeAppWith(rateLimit)
 
 const status = async (app: FastifyInstance, headers: Record<string, string> = {}, url = '/orders') =>
   (await app.inject({ url, headers })).statusCode
@@ -25,7 +28,6 @@ const statuses = async (app: FastifyInstance, times: number, headers = {}) => {
   for (let i = 0; i < times; i++) all.push(await status(app, headers))
   return all
 }
-const bearer = (sub: string | undefined, key = secret) => ({ authorization: `Bearer ${token(claims({ sub }), key)}` })
 
 /** Waits until the node has connected to Redis; until then it counts on its own. */
 async function connectedTo({ server }: RunningGateway): Promise<void> {
@@ -175,26 +177,6 @@ t.test('by header over HTTP/2, and in Redis', async (t) => {
     t.equal(await ask({ 'x-api-key': 'a', x_api_key: 'b' }), 400, store)
     session.close()
   }
-})
-
-t.test('by consumer: counted after authentication, at any address', async (t) => {
-  const edge = { jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 2, by: 'consumer' }) }
-  const app = await edgeApp([{ name: 'orders', edge }], { server: { trustProxy: true } })
-  t.teardown(() => app.close())
-  t.equal(await status(app, { ...bearer('ann'), 'x-forwarded-for': '192.0.2.1' }), 200)
-  t.equal(await status(app, { ...bearer('ann'), 'x-forwarded-for': '192.0.2.2' }), 200)
-  t.equal(await status(app, { ...bearer('ann'), 'x-forwarded-for': '192.0.2.3' }), 429)
-  t.equal(await status(app, { ...bearer('bob'), 'x-forwarded-for': '192.0.2.1' }), 200)
-  t.same(await statuses(app, 4), [401, 401, 401, 401], 'unauthenticated requests count for no consumer')
-  t.equal(await status(app, bearer('ann', 'a forged secret, long enough for this')), 401)
-  t.same(await statuses(app, 3, bearer(undefined)), [200, 200, 429], 'without a name, by address')
-})
-
-t.test('by address it runs before authentication', async (t) => {
-  const edge = { jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 2 }) }
-  const app = await edgeApp([{ name: 'orders', edge }])
-  t.teardown(() => app.close())
-  t.same(await statuses(app, 3), [401, 401, 429])
 })
 
 t.test('the keys in memory are bounded', async (t) => {
