@@ -28,7 +28,7 @@ export interface ClusterOptions {
   prometheus?: { scrapeInterval?: string } | false
   /** Start a gateway or service again that ended by itself, as a container's restart policy does. */
   restart?: boolean
-  /** Hears what happens to the parts. */
+  /** Called with events of the members. */
   tell?: (line: string) => void
 }
 
@@ -210,7 +210,7 @@ async function prometheusFor(
   return stack.adopt(await startPrometheus({ configFile, port }), (prometheus) => prometheus.stop())
 }
 
-/** Says so when a part no longer takes connections. */
+/** Reports a member that no longer accepts connections. */
 function watch(ports: Record<string, number>, tell: (line: string) => void, stack: AsyncDisposableStack): void {
   const gone = new Set<string>()
   const timer = setInterval(async () => {

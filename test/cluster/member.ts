@@ -1,4 +1,4 @@
-// A Node program of a cluster, which may end, wanted or not, and start again in its place.
+// A Node program of a cluster, which may be stopped or crash, and can be restarted.
 import type { Running } from '../helpers/processes.ts'
 import { start } from '../helpers/processes.ts'
 
@@ -15,7 +15,7 @@ export interface Member {
 export interface Supervisor {
   /** The whole cluster ends, its members with it. */
   stopping: boolean
-  /** Start again who ended unwanted. */
+  /** Restarts a member that ended unexpectedly. */
   restart: boolean
   tell: (line: string) => void
 }

@@ -63,7 +63,7 @@ t.test('any number of routes on one path', async (t) => {
   t.strictSame(faultsOf(routesOn(100)).faults, [])
 })
 
-t.test('a fault in an aliased section is told once, where it stands', async (t) => {
+t.test('a fault in an aliased section is reported once, at its place', async (t) => {
   const yaml = [
     'services:',
     '  a: { instances: [http://h], mesh: &m { timeot: 1s } }',
@@ -75,7 +75,7 @@ t.test('a fault in an aliased section is told once, where it stands', async (t) 
   )
 })
 
-t.test('aliases that multiply are given up on', async (t) => {
+t.test('aliases that multiply are refused', async (t) => {
   const lines = ['plugins:', '  - package: fastify', '    options:', '      a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
   for (let i = 1; i < 9; i++)
     lines.push(
@@ -91,7 +91,7 @@ t.test('aliases that multiply are given up on', async (t) => {
   t.match(faultsOf(merged.join('\n')).message, /aliases expand to more than 1\d{5} values/)
 })
 
-t.test('merges that multiply are given up on, also those of nothing', async (t) => {
+t.test('merges that multiply are refused, also empty ones', async (t) => {
   for (const nothing of ['{}', '{ a: 1 }', '[]', '[{}]']) {
     const lines = ['plugins:', '  - package: fastify', '    options:', `      a0: &a0 ${nothing}`]
     for (let i = 1; i < 30; i++) lines.push(`      a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}] }`)
@@ -115,7 +115,7 @@ t.test('as many faults as there are lines', async (t) => {
   t.equal(faultsOf(['services:', ...services].join('\n')).faults.length, 10_000)
 })
 
-t.test('whatever stands anywhere, there is a fault or a config, never a crash', async (t) => {
+t.test('any value at any place is a fault or a configuration, never a crash', async (t) => {
   const good = {
     listen: {
       port: 80,

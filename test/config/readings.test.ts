@@ -15,7 +15,7 @@ function warningsOf(routes: object[], more: object = {}): string[] {
 const open = { name: 'open', match: { path: '/' } }
 const users = { name: 'users', match: { path: '/api/users' }, edge: { jwt } }
 
-t.test('readings that are told apart', async (t) => {
+t.test('readings that are distinct', async (t) => {
   const elsewhere = { ...open, service: 'b' }
   t.strictSame(warningsOf([users, elsewhere]), [], 'by default the gateway guards them')
   const distinct = (key: string) => ({ listen: { paths: { [key]: 'distinct' } } })

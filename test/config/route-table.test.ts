@@ -124,7 +124,7 @@ t.test('readings that are ignored match alike, those that are distinct do not co
   t.equal(tableOf(specs, { case: 'distinct' }).find('/admin/'), 'open?')
 })
 
-t.test('spellings that are routes of their own are told apart', async (t) => {
+t.test('spellings with routes of their own are distinct', async (t) => {
   const { find, conflicts } = tableOf({
     lower: { match: { path: '/files' }, protection: 'jwt' },
     upper: { match: { path: '/Files' } }

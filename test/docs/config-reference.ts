@@ -117,7 +117,7 @@ const defaults: Readonly<Record<string, string>> = {
 /** Keys whose names are the user's, and whose meaning is their holder's. */
 const isFree = ({ path }: Row) => path.endsWith('.<name>') && path !== 'services.<name>'
 
-/** The top-level keys, in the order in which they are told. */
+/** The top-level keys, in the order of the page. */
 const sections = [
   'listen',
   'admin',

@@ -1,4 +1,4 @@
-/** The alerts, by promtool: when each fires and when not. More of them are in deployment.test.ts. */
+/** The alerts, by promtool: conditions under which each fires, and does not. deployment.test.ts tests more of them. */
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -8,9 +8,9 @@ const rules = join(import.meta.dirname, '../../config/prometheus/alerts.yml')
 const labels = 'instance="gateway-1",job="jingwei",service="orders"'
 const mesh = (name: string, values: string, more = '') => ({ series: `jingwei_mesh_${name}{${labels}${more}}`, values })
 
-/** Which alerts fire at each time, of series that have a value every 5 s, as they are scraped. */
+/** Returns the alerts that fire at each time, for series with a value every 5 s, the scrape interval. */
 async function firing(t: Test, series: { series: string; values: string }[], expected: Record<string, string[]>) {
-  // promtool compares annotations too, so the answer of the rules is asked as the series ALERTS.
+  // promtool compares annotations too, so the result of the rules is queried as the series ALERTS.
   const tests = Object.entries(expected).map(([at, names]) => ({
     expr: 'group by (alertname) (ALERTS{alertstate="firing"})',
     eval_time: at,
@@ -275,7 +275,7 @@ t.test('many requests are refused', (t) => {
       ],
       { '12m': [], '30m': ['ManyRefused'] }
     ),
-    // No request but a scanner's: one in a minute, then one in three seconds.
+    // Requests of a scanner only: one per minute, then one per three seconds.
     firing(t, [refused('malformed', '0+0.08x200 17+2x300')], { '15m': [], '35m': ['ManyRefused'] })
   ])
 })

@@ -55,7 +55,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
   })
 
   await t.test('both gateways hold one limit, which no forwarding header gets around', async (t) => {
-    // Against the load balancer and each gateway by turns, as none may count for itself.
+    // Alternately to the load balancer and to each gateway, since the limit is shared.
     const statuses: number[] = []
     for (let turn = 0; turn < 30; turn++) {
       const base = [url, gateways[0].url, gateways[1].url][turn % 3]!
@@ -117,7 +117,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
   })
 })
 
-/** Idempotent requests, one after the other on each of a few connections, until it is stopped. */
+/** Sends idempotent requests in sequence on each of a few connections, until stopped. */
 function startLoad(url: string) {
   const agent = new Agent({ connections: 8 })
   const failures: string[] = []
@@ -149,7 +149,7 @@ function startLoad(url: string) {
 }
 
 t.test('the load balancer sends nothing twice that is not idempotent', async (t) => {
-  // Both "gateways" are healthy, take a request and hang up without an answer.
+  // Both "gateways" are healthy, accept a request and close the connection without a response.
   const received: string[] = []
   const sockets = new Set<Socket>()
   const rude = () =>
@@ -195,7 +195,7 @@ t.test('the load balancer sends nothing twice that is not idempotent', async (t)
     t.same(received, Array(times[method]).fill(method))
   }
 
-  // After a refused connection no request was received: HAProxy asks the other node, whatever the method.
+  // After a refused connection no request was received: HAProxy retries at the other node, with any method.
   servers[0]!.close()
   for (let turn = 0; turn < 4; turn++) {
     t.equal(await send('POST'), 502, 'a broken answer, not a refused connection')

@@ -1,4 +1,4 @@
-// A token that Consul refuses is told plainly and once, and counts as soon as Consul knows it.
+// A token that Consul refuses is logged once, and used as soon as Consul accepts it.
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
@@ -40,7 +40,7 @@ t.test('a token refused, then accepted, then refused again', async (t) => {
 
   const { AccessorID: id } = accepted.body as { AccessorID: string }
   t.equal((await consul.api('DELETE', `/v1/acl/token/${id}`)).status, 200)
-  await consul.register({ id: 'orders-b', name: 'orders', port: b.port }) // wakes the held question
+  await consul.register({ id: 'orders-b', name: 'orders', port: b.port }) // wakes the blocking query
   await waitFor('the refusal shows', async () => (await gateway.health()).services.orders?.error !== null)
   t.match(await gateway.health(), { code: 200, services: { orders: { instances: 1, error: /403/ } } })
   t.strictSame(await gateway.spread('/orders', 5), { a: 5 }, 'what was known goes on serving')

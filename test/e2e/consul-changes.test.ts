@@ -1,4 +1,4 @@
-// Changes in Consul hold for the next request, and disturb no request on the instances that stay.
+// Changes in Consul apply to the next request, and affect no request on the other instances.
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
 import { inProcess } from '../helpers/e2e/gateway.ts'

@@ -1,4 +1,4 @@
-// Steady load while instances come, go and die: no request fails that an available instance could have served.
+// Steady load while instances start, stop and crash: no request fails that an available instance could have served.
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'

@@ -1,4 +1,4 @@
-// Consul absent, lost, frozen and back: the gateway goes on with what it knows, says so, and recovers by itself.
+// Consul absent, lost, suspended and back: the gateway uses the last known instances, logs it, and recovers.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -127,7 +127,7 @@ t.test('lost and back empty: the old set serves until services have registered a
   const { sent, failures } = await load.stop()
   t.strictSame(failures, [], `no request of ${sent} failed`)
 
-  // Emptiness that lasts, while Consul is well, is the truth.
+  // An empty set that persists while Consul is healthy is accepted.
   await second.deregister('orders-b')
   await second.deregister('orders-c')
   await gateway.until('orders', [], 20_000)

@@ -153,7 +153,7 @@ t.test('many services: memory, silence, and the time to converge', async (t) => 
   await waitFor('all are there', async () => (await instances()) === 10 * count, 60_000)
   t.comment(`${10 * count} instances of ${count} services ${(performance.now() - began).toFixed(0)} ms after its start`)
 
-  // Until then questions are held for a short time only.
+  // Until then, queries block only briefly.
   if (full) await new Promise((resolve) => setTimeout(resolve, 40_000))
   const cpu = await processMetric(gateway, 'process_cpu_seconds_total')
   const silence = full ? 60 : 3

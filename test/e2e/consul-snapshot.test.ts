@@ -1,4 +1,4 @@
-// A gateway that starts while Consul is away serves what it knew, says so, and believes Consul again once that answers.
+// A gateway that starts while Consul is unavailable serves the snapshot, logs it, and uses Consul once it responds.
 import { execFile } from 'node:child_process'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -16,7 +16,7 @@ import { freePorts, start, waitFor } from '../helpers/processes.ts'
 interface Kept {
   file: string
   config: string
-  /** One life of the gateway. */
+  /** One run of the gateway. */
   life(): Promise<GatewayProcess>
   source(gateway: GatewayProcess, name: string): Promise<Record<string, unknown> | undefined>
 }

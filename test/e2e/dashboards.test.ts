@@ -166,13 +166,13 @@ async function causeEverything(
     return statusCode
   }
   await waitFor('all gateways are scraped', async () => (await prometheus.query('up == 1')).length === 4, 30_000)
-  // An instance that nobody can reach, and that no check takes out: attempts fail, retries go elsewhere.
+  // An unreachable instance without active checks: attempts fail, retries go elsewhere.
   await consul.register({ id: 'nobody', name: 'orders', port: await freePort() })
   const until = Date.now() + 4000
   let paused = false
   while (Date.now() < until) {
     if (!paused && until - Date.now() < 2000) {
-      redis.pause() // limits go on, each gateway for itself
+      redis.pause() // each gateway then limits on its own
       paused = true
     }
     await Promise.all([

@@ -49,7 +49,7 @@ async function rawClient(t: Test, url: string) {
   t.teardown(() => socket.destroy())
   await once(socket, 'connect')
   let text = ''
-  socket.on('error', () => {}) // one that is cut is reset
+  socket.on('error', () => {}) // an aborted connection is reset
   socket.setEncoding('utf8').on('data', (chunk: string) => {
     text += chunk
   })
@@ -199,7 +199,7 @@ async function takenPort(t: Test): Promise<number> {
 t.test('a port that is taken', async (t) => {
   const port = await takenPort(t)
   const { port: instance, hits } = await upstream(t, 'a')
-  // A Consul that is not there: its loop must end too.
+  // An unavailable Consul: its query loop must end, too.
   const services = { orders: { instances: [`http://127.0.0.1:${instance}`] }, users: {} }
   const wanted = { consul: 'http://127.0.0.1:9', services }
   const edge = await startFails(t, { ...wanted, listen: { port } })

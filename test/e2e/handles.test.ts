@@ -1,4 +1,4 @@
-// After close nothing remains: a process that only closes its gateway ends by itself.
+// close() leaves no handles: a process that only closes its gateway ends by itself.
 import { join } from 'node:path'
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'

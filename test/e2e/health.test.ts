@@ -1,4 +1,4 @@
-// Consul and the gateway disagree on an instance: the gateway goes by what it meets itself, and nobody notices.
+// Consul and the gateway disagree on an instance: the gateway uses its own checks, and no request fails.
 import t from 'tap'
 import { startConsul } from '../helpers/consul.ts'
 import type { Client } from '../helpers/e2e/gateway.ts'
@@ -23,7 +23,7 @@ async function seen(client: Client, service: string, port: number) {
   return instances.find(({ origin }) => origin === `http://127.0.0.1:${port}`)
 }
 
-/** In turn, and again also after a timeout or a reset. */
+/** Round robin, with retries after a timeout or a reset, too. */
 const mesh = { balance: 'round-robin', retry: { on: ['gateway-error'], budget: '100%' } }
 
 t.test('outlier detection: an instance that has died, though Consul calls it healthy', async (t) => {

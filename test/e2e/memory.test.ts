@@ -1,4 +1,4 @@
-// Bodies stream: however large they are and however slow one end is, they never pile up in the gateway.
+// Bodies are streamed: the gateway never buffers them, at any size and with a slow peer on either side.
 import { readFile, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import { join, resolve } from 'node:path'
@@ -23,7 +23,7 @@ async function* bytes(total: number, pauseMs: number) {
   }
 }
 
-/** Takes what comes; with a pause every megabyte. */
+/** Reads a body; if slow, with a pause every megabyte. */
 function drain(pauseMs: number, count: { bytes: number }): Writable {
   let next = mb
   return new Writable({

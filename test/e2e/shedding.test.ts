@@ -1,4 +1,4 @@
-/** A gateway that would run out of descriptors: it sheds load first, serves what it has, and blames no instance. */
+/** A gateway near its limit of descriptors: it sheds load, serves open connections, and ejects no instance. */
 import { once } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http2'
 import http2 from 'node:http2'
@@ -23,7 +23,7 @@ const mesh = {
   healthCheck: { path: '/', interval: '100ms', unhealthyThreshold: 1 }
 }
 
-/** Two instances, which answer at once, or `/orders/held` when told. */
+/** Two instances, which respond at once; to `/orders/held` when the test says so. */
 async function gatewayWith(t: Test, listen: object = {}) {
   const held: (() => void)[] = []
   const instances = await Promise.all(
@@ -144,7 +144,7 @@ t.test('WebSockets are refused before requests are', async (t) => {
     'GET',
     'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
   )
-  // On connections that are there before it gets tight.
+  // On connections that were opened before the shortage.
   const clients: Client[] = []
   // A few at a time: all at once would need as many connections to services.
   while (clients.length < 150) {

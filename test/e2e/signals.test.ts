@@ -1,4 +1,4 @@
-/** Signals that people and tools send to servers: none ends the gateway but those that drain it. */
+/** Signals that operators and tools send to servers: only those that drain the gateway end it. */
 import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import type { Test } from 'tap'

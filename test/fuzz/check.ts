@@ -6,7 +6,7 @@ import type { Exchange, Run } from './service.ts'
 import { isMark, marks } from './service.ts'
 
 export interface Outcome {
-  /** All that came, one character a byte. */
+  /** All received bytes, one character a byte. */
   received: string
   /** The end of the connection: the gateway closed it (`end`, `reset`), the client did (`left`), or neither (`hang`). */
   ending: 'end' | 'reset' | 'left' | 'hang'
@@ -16,7 +16,7 @@ export interface Answers {
   finals: Response[]
   /** Reason why the bytes are no response. */
   fault: string | null
-  /** Bytes of a head that never got complete. */
+  /** Bytes of an incomplete header section. */
   partial: boolean
 }
 
@@ -57,7 +57,7 @@ function methodOf(
   if (came.length === 1) return came[0]!.request.method
   const asked = run.reading.requests.filter((request) => headerValue(request, 'x-request-id') === id)
   if (asked.length === 1 && id !== undefined) return asked[0]!.method
-  // The gateway's own answers are JSON; one without is the answer to a HEAD.
+  // The gateway's own responses are JSON; one without a body is the response to a HEAD.
   return /^(HTTP\/1\.1 |$)/.test(received.slice(head.end, head.end + 9)) ? 'HEAD' : 'GET'
 }
 
@@ -124,7 +124,7 @@ const withoutGoodbye = (bytes: string) => (bytes.endsWith(goodbye) ? bytes.slice
 
 const isSlow = ({ plan }: Exchange) => plan.cuts.some(({ pauseMs }) => pauseMs >= tooLongMs)
 
-/** An answer that a service gave, and what came of it. */
+/** A response of a service, and its outcome at the client. */
 function compare(got: Response, { answer, plan, written, mark, ...exchange }: Exchange, stayed: boolean): string[] {
   if (answer === null) return []
   // undici takes a reset for the end of a body that ends with the connection, against RFC 9112, section 8.
@@ -147,7 +147,7 @@ function compare(got: Response, { answer, plan, written, mark, ...exchange }: Ex
   return []
 }
 
-/** The gateway's own answer to a request that a service had answered as it should. */
+/** The gateway's own response to a request that got a proper response of a service. */
 function lost(response: Response, run: Run): string[] {
   if (response.status !== 502 && response.status !== 504) return []
   const id = headerValue(response, 'x-request-id')

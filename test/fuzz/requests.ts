@@ -13,7 +13,7 @@ export interface Case {
   /** The requests, one character a byte. */
   segments: string[]
   mutated: boolean
-  /** Sends the next request only once the one before is answered. */
+  /** Sends the next request only after the response to the one before. */
   sequential: boolean
   /** Offsets at which a write ends, and a pause of so many milliseconds follows. */
   cuts: { at: number; pauseMs: number }[]

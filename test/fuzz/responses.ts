@@ -7,7 +7,7 @@ import type { Random } from './random.ts'
 import { chunksOf } from './requests.ts'
 
 export interface Plan {
-  /** Answers once the head is in, without waiting for the body. */
+  /** Responds after the header section, without waiting for the body. */
   early: boolean
   /** One character a byte. */
   bytes: string
@@ -56,7 +56,7 @@ const interims = [
   'HTTP/1.1 199 Odd\r\n\r\n'
 ]
 
-/** Every part of the answer that could be mixed up carries the exchange's mark. */
+/** Every part of the response that could be mixed up carries the exchange's mark. */
 function response(random: Random, { method, token, mark }: Asked): { text: string; closes: boolean } {
   const status = random.pick(statuses)
   const head = [`X-Mark: ${mark}`, `X-Token-Back: ${token}`]
@@ -129,7 +129,7 @@ const faults: ((plan: Plan, random: Random, asked: Asked) => void)[] = [
     plan.after = random.pick(['end', 'reset'])
   },
   (plan, random) => {
-    // Bytes after the end; another response, for whoever asks next.
+    // Bytes after the end; another response, which the next request might get.
     plan.bytes += random.pick([
       '\r\n',
       'x',

@@ -1,4 +1,4 @@
-// The services behind the fuzzed gateway: they read what comes to the letter, and answer by plan.
+// The services behind the fuzzed gateway: they parse requests strictly, and respond by plan.
 import type { Socket } from 'node:net'
 import type { RunningService } from '../helpers/gateway.ts'
 import { startRawService } from '../helpers/gateway.ts'
@@ -22,7 +22,7 @@ export interface Run {
   leftovers: Set<string>
 }
 
-/** A request that came to a service, and its answer. */
+/** A request that a service received, and its response. */
 export interface Exchange {
   mark: string
   run: Run
@@ -34,7 +34,7 @@ export interface Exchange {
   answer: Response | null
   /** All of the plan was written before the gateway closed the connection. */
   written: boolean
-  /** An answer before it on the connection was not sound. */
+  /** An earlier response on the connection was malformed. */
   tainted: boolean
 }
 
@@ -68,7 +68,7 @@ class Connection {
   #text = ''
   #exchange: Exchange | null = null
   #answered = false
-  /** The marks from the first answer on that was not sound. */
+  /** The marks from the first malformed response on. */
   readonly #leftovers: string[] = []
   #over = false
 
@@ -124,7 +124,7 @@ class Connection {
           tokens
         )
       ][0] ?? []
-    // A connection that ended may have left a request on its way.
+    // A closed connection may have left a request in flight.
     const run = runs.get(key) ?? (key === '' ? soleCandidate(runs, request) : undefined)
     if (run === undefined) {
       this.#over = true

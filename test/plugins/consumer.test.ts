@@ -37,7 +37,7 @@ t.test('a limit by consumer takes the consumers of a plugin that provides them',
   t.equal(await statusWith('none'), 401)
 })
 
-t.test('it is a fault without, and the fault tells the way out', async (t) => {
+t.test('it is a fault without such a plugin, and the fault names the remedy', async (t) => {
   const root = await folder(t, { 'keys.mjs': keys })
   t.throws(() => parseConfig(written('http://127.0.0.1:9', {}), join(root, 'gateway.yaml')), {
     message: /nothing on this route identifies the consumer; add jwt or a plugin that declares provides: \[consumer\]/

@@ -160,7 +160,7 @@ t.test('calls with different interceptors share no response', async (t) => {
   t.strictSame(await ask({}), ['/same yes'], 'with the same ones they do')
 })
 
-t.test('unknown names are told with the plugin that gave them', async (t) => {
+t.test('unknown names are reported with their plugin', async (t) => {
   const start = (use: object) =>
     gateway(t, { plugins: [{ path: './sign.mjs', options: { use } }], files: { 'sign.mjs': signs } })
   await t.rejects(start({ routes: ['users', 'ordres'] }), {

@@ -1,4 +1,4 @@
-/** Services that outlive a configuration: what the next one finds of them, and what ends with the last one. */
+/** Services that outlive a configuration: state for the next one, and the end with the last one. */
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { AddressInfo, Socket } from 'node:net'

@@ -227,7 +227,7 @@ const broken: Record<string, [text: string, message: RegExp]> = {
 }
 
 for (const [what, [text, message]] of Object.entries(broken)) {
-  t.test(`a plugin that ${what}: its place is told and nothing is left running`, async (t) => {
+  t.test(`a plugin that ${what}: its place is reported and nothing is left running`, async (t) => {
     const log = `closed${what}`
     const closed: string[] = []
     Reflect.set(globalThis, log, closed)
@@ -262,7 +262,7 @@ t.test('an onReady hook that does not end stops the start, before the time limit
   })
 })
 
-t.test('a package that is there and cannot be read: its place is told', async (t) => {
+t.test('a package that is installed but cannot be loaded: its place is reported', async (t) => {
   const root = await folder(t, { 'node_modules/hollow/package.json': '{"name":"hollow","main":"gone.js"}' })
   const config = configIn(root, 'http://127.0.0.1:9', [{ package: 'hollow' }])
   await t.rejects(listen(t, config), { message: /: plugins\[0\]: cannot load hollow: Cannot find .*hollow/ })
@@ -281,7 +281,7 @@ t.test('a missing file or package is a fault of the configuration', async (t) =>
   }
 })
 
-t.test('the command tells what fails in one line, and ends with 1', async (t) => {
+t.test('the command reports the failure in one line, and ends with 1', async (t) => {
   const root = await folder(t, {
     'bad.mjs': 'export default () => { throw new Error("no luck") }',
     'gateway.yaml': 'listen: { port: 0 }\nadmin: false\nplugins:\n  - path: bad.mjs\n'

@@ -139,7 +139,7 @@ t.test('routes of one path have a limit each, by method and by host', async (t) 
   t.equal(await remaining('/hosts', 'GET', 'a.example'), '429 0')
 })
 
-t.test('keys of one route are not those of another, and issuers are told apart', async (t) => {
+t.test('keys of one route are not those of another, and issuers are distinct', async (t) => {
   const { url } = await start(
     t,
     `const who = async ({ consumer }) => consumer.id
@@ -315,7 +315,7 @@ const mistakes: Record<string, [edge: string, message: RegExp]> = {
 }
 
 for (const [what, [edge, message]] of Object.entries(mistakes)) {
-  t.test(`a mistake stops the start and is told with its route: ${what}`, async (t) => {
+  t.test(`a mistake stops the start and is reported with its route: ${what}`, async (t) => {
     const starting = start(t, `fastify.get('/home', { config: { edge: ${edge} } }, async () => 'home')`)
     await t.rejects(starting, { message })
     await t.rejects(starting, { message: /plugins\[0\]: .*route GET \/home: / })

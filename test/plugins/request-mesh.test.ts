@@ -183,7 +183,7 @@ t.test('request: as undici’s, streams to the client, and its limit can be set 
   t.equal(await (await fetch(`${url}/length`)).text(), String(size))
 })
 
-t.test('a request that comes back to this gateway is refused', async (t) => {
+t.test('a looping request is refused', async (t) => {
   let url = ''
   const back = await service(t, async (request, response) => {
     const headers = { via: request.headers.via! }
@@ -266,7 +266,7 @@ for (const [protocol, open] of Object.entries(leaving)) {
   )
 }
 
-t.test('a body that nobody reads ends with the request, and keeps no connection', async (t) => {
+t.test('an unread body ends with the request, and keeps no connection', async (t) => {
   let ended = 0
   const big = await service(t, (_request, response) => {
     response.once('close', () => ended++)

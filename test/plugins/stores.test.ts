@@ -1,5 +1,5 @@
 // slow: starts Redis
-/** State that outlives a configuration: who gets it again, and when it ends. */
+/** State that outlives a configuration: its next claims, and its end. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -59,7 +59,7 @@ t.test('two configurations share what they claim by the same kind and key', asyn
   )
 })
 
-t.test('what nobody claims any longer is disposed of, once', async (t) => {
+t.test('state without a claim is disposed of, once', async (t) => {
   const { open, lines } = storesOf()
   const [before, after] = [open(), open()]
   const ended: string[] = []
@@ -156,7 +156,7 @@ t.test('what fails to be made is not kept, and what fails to be disposed of is l
   t.throws(() => claims.claim('a.link', 1, () => 1), { message: /has ended/ })
 })
 
-t.test('what takes for ever to be disposed of holds nobody up', async (t) => {
+t.test('a dispose function that never ends does not delay a reload', async (t) => {
   const { open, lines } = storesOf({ disposeMs: 20 })
   const claims = open()
   claims.claim(
@@ -201,7 +201,7 @@ async function gateways(t: Test) {
   }
 }
 
-t.test('counts of a rate limit go on with the next configuration', async (t) => {
+t.test('counts of a rate limit continue with the next configuration', async (t) => {
   const start = await gateways(t)
   const before = await start({ rateLimit: { max: 5, window: '1m' } })
   t.same([await before.ask(), await before.ask()], ['200 4', '200 3'])
