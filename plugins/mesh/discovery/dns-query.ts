@@ -19,7 +19,7 @@ export interface Reply {
   readonly answers: readonly Answer[]
   readonly additionals: readonly Answer[]
 }
-const packets = onFirstUse<typeof import('dns-packet')>('dns-packet')
+export const packets = onFirstUse<typeof import('dns-packet')>('dns-packet')
 
 type Accept = (message: Buffer) => Reply | 'truncated' | null
 type Finish = (error: Error | null, reply?: Reply | 'truncated') => void

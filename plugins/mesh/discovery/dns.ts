@@ -8,7 +8,7 @@ import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
 import { asError } from '../../thrown.ts'
 import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
-import { parseServer } from './dns-query.ts'
+import { packets, parseServer } from './dns-query.ts'
 import type { DnsOptions, Resolved } from './dns-resolve.ts'
 import { Resolver } from './dns-resolve.ts'
 import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
@@ -39,6 +39,7 @@ export class DnsSource implements Restorable {
   #error: string | null = null
 
   constructor(name: string, options: DnsOptions, deps: MeshDeps, counters: DiscoveryCounters, timing = dnsTiming) {
+    packets() // loaded now: a reload with a package that cannot be loaded must fail
     this.#name = name
     this.#options = options
     this.#deps = deps
