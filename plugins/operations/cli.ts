@@ -95,6 +95,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     case 'check':
       return print(`${other}: ok, ${await buildOnce(await load(other, gateways), gateways)}\n`)
     case 'init':
+      if (argument === '') throw new Error('init: the name of the folder is empty')
       return print(await init(fileNamed(argument ?? '.'), join(home, 'config/starter'), version))
     case 'schema':
       return print(

@@ -1,7 +1,7 @@
 /** `init`: writes a starter repository from the template in `config/starter`. */
-import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import type { Stats } from 'node:fs'
+import { lstat, mkdir, open, readdir, readFile, rmdir, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 
 interface StarterFile {
   /** Path below the folder. */
@@ -11,22 +11,16 @@ interface StarterFile {
 
 /**
  * Writes the files of a starter repository into a folder, and returns the next steps as text. Nothing is overwritten: if any
- * of the files exist, an error names them, and no file is written.
+ * of the files exist, an error names them, and no file is written. If a file cannot be written, those before it are removed.
  */
 export async function init(folder: string, template: string, version: string): Promise<string> {
   const files = await starterFiles(template, { NAME: packageName(folder), VERSION: version })
-  const existing = files.filter(({ path }) => existsSync(join(folder, path))).map(({ path }) => path)
-  if (existing.length > 0) {
-    const what = existing.length === 1 ? 'this file exists' : 'these files exist'
-    throw new Error(`init ${folder}: ${what} already; nothing was written:  ${existing.join(', ')}`)
-  }
+  const undo: (() => Promise<void>)[] = []
   try {
-    for (const { path, text } of files) {
-      const file = join(folder, path)
-      await mkdir(dirname(file), { recursive: true })
-      await writeFile(file, text, { flag: 'wx' })
-    }
+    await refuseExisting(folder, files)
+    for (const { path, text } of files) await write(join(folder, path), text, undo)
   } catch (error) {
+    for (const remove of undo.reverse()) await remove().catch(() => {}) // a folder stays if somebody else has put a file there
     throw new Error(`init ${folder}: ${(error as Error).message}`, { cause: error })
   }
   const below = relative(process.cwd(), folder)
@@ -39,6 +33,56 @@ ${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwe
   npm run check        reports faults of gateway.yaml
   npm start            starts the gateway on http://127.0.0.1:8080
 `
+}
+
+/**
+ * Throws if a file exists, or if a file or symbolic link is where a folder is needed: a link may lead out of the repository.
+ * The repository's own folder may be a link, since the user names it.
+ */
+async function refuseExisting(folder: string, files: readonly StarterFile[]): Promise<void> {
+  const own = await present(stat(folder))
+  if (own?.isDirectory() === false) throw new Error('this is not a folder; nothing was written')
+  const existing = new Set<string>()
+  for (const { path } of files) {
+    const steps = path.split(sep)
+    for (let depth = 1; depth <= steps.length; depth++) {
+      const step = steps.slice(0, depth).join(sep)
+      const found = await present(lstat(join(folder, step)))
+      if (found?.isDirectory() === true && depth < steps.length) continue
+      if (found !== null) existing.add(depth < steps.length ? `${step} (not a folder)` : step)
+      break
+    }
+  }
+  if (existing.size === 0) return
+  const what = existing.size === 1 ? 'this file exists' : 'these files exist'
+  throw new Error(`${what} already; nothing was written:  ${[...existing].join(', ')}`)
+}
+
+/** Returns null for a path that does not exist. */
+async function present(stats: Promise<Stats>): Promise<Stats | null> {
+  try {
+    return await stats
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw error
+  }
+}
+
+/** Writes a new file and the folders above it, and adds the functions that remove them. */
+async function write(file: string, text: string, undo: (() => Promise<void>)[]): Promise<void> {
+  const first = await mkdir(dirname(file), { recursive: true })
+  if (first !== undefined) {
+    const made = [dirname(file)]
+    while (made[0] !== first) made.unshift(dirname(made[0]!))
+    undo.push(...made.map((folder) => () => rmdir(folder)))
+  }
+  const handle = await open(file, 'wx')
+  undo.push(() => unlink(file))
+  try {
+    await handle.writeFile(text)
+  } finally {
+    await handle.close()
+  }
 }
 
 /** Reads the template. `dot-` in a file name stands for a dot, since npm leaves files such as .gitignore out of packages. */

@@ -1,10 +1,11 @@
 // slow: starts a gateway for each command
 // slow: starts the command many times
 // jingwei init, from the checkout. test/package/starter.test.ts has the starter itself, from a package.
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { version } from '../../plugins/operations/about.ts'
+import { init } from '../../plugins/operations/init.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const home = resolve(import.meta.dirname, '../..')
@@ -58,6 +59,53 @@ t.test('no file is overwritten, and then none is written', async (t) => {
   )
   t.strictSame(filesIn(folder), ['.gitignore', 'other.txt', 'package.json'])
   t.equal(readFileSync(join(folder, '.gitignore'), 'utf8'), 'mine')
+})
+
+t.test('what is in the way is found before a file is written', async (t) => {
+  const folder = t.testdir({ out: {} })
+  const within = (name: string) => {
+    mkdirSync(join(folder, name))
+    return (path: string) => join(folder, name, path)
+  }
+  const file = within('file')
+  writeFileSync(file('test'), 'mine')
+  const link = within('link')
+  symlinkSync('../nowhere.yaml', link('gateway.yaml'))
+  const outside = within('outside')
+  symlinkSync('../out', outside('plugins'))
+  const faults = { file: 'test (not a folder)', link: 'gateway.yaml', outside: 'plugins (not a folder)' }
+  for (const [name, fault] of Object.entries(faults)) {
+    const at = join(folder, name)
+    const [before] = readdirSync(at)
+    const { code, stdout, stderr } = await cli('init', at)
+    const expected = `jingwei: init ${at}: this file exists already; nothing was written:  ${fault}\n`
+    t.strictSame({ code, stdout, stderr }, { code: 1, stdout: '', stderr: expected })
+    t.strictSame(readdirSync(at), [before])
+  }
+  t.strictSame(readdirSync(join(folder, 'out')), [])
+})
+
+t.test('a link to the folder itself', async (t) => {
+  const folder = t.testdir({ real: {}, link: t.fixture('symlink', 'real') })
+  t.match(await cli('init', join(folder, 'link')), { code: 0 })
+  t.strictSame(filesIn(join(folder, 'real')), written)
+})
+
+t.test('what was written is removed if a file cannot be', async (t) => {
+  const same = { 'dot-x': '', '.x': '' } // two files of the same name
+  const folder = t.testdir({ template: { a: '', b: { c: '' }, d: { e: same } }, old: { mine: '', d: {} } })
+  const tried = (name: string) => init(join(folder, name), join(folder, 'template'), '1.0.0')
+  await t.rejects(tried('new/deep'), { message: /^init .*deep: EEXIST/ })
+  await t.rejects(tried('old'), { message: /^init .*old: EEXIST/ })
+  t.strictSame(readdirSync(folder).sort(), ['old', 'template'])
+  t.strictSame(readdirSync(join(folder, 'old'), { recursive: true }).sort(), ['d', 'mine'])
+})
+
+t.test('an empty name, as of a variable that is not set', async (t) => {
+  const folder = t.testdir({})
+  const { code, stderr } = await runToEnd(process.execPath, [join(home, 'app.ts'), 'init', ''], { cwd: folder })
+  t.strictSame([code, stderr], [1, 'jingwei: init: the name of the folder is empty\n'])
+  t.strictSame(readdirSync(folder), [])
 })
 
 t.test('a folder with other files', async (t) => {
