@@ -14,12 +14,14 @@ export default async function tenant(fastify: FastifyInstance, { header = 'x-ten
     .counter({ name: 'tenant_requests_total', help: 'Requests that name a tenant.' })
     .labels()
 
+  const name = header.toLowerCase() // as in `request.headers`
+
   fastify.addHook('onRoute', (route) => {
     const { tenant } = (route.config ?? {}) as { tenant?: 'required' | 'optional' }
     if (tenant === undefined) return
 
     const check = async (request: FastifyRequest) => {
-      if (request.headers[header] !== undefined) requests.inc()
+      if (request.headers[name]) requests.inc()
       else if (tenant === 'required') throw new TenantMissing(header)
     }
     route.onRequest = [...[route.onRequest ?? []].flat(), check]

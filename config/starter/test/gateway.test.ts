@@ -22,9 +22,11 @@ test('a request reaches the service', async () => {
 
 test('a request without a tenant does not', async () => {
   await using gateway = await gatewayBefore({ json: [] })
-  const response = await gateway.inject('/api/orders')
-  assert.equal(response.statusCode, 400)
-  assert.equal(response.json().code, 'TENANT_MISSING')
+  for (const none of [{}, { 'x-tenant': '' }]) {
+    const response = await gateway.inject({ url: '/api/orders', headers: none })
+    assert.equal(response.statusCode, 400)
+    assert.equal(response.json().code, 'TENANT_MISSING')
+  }
   assert.equal(gateway.calls('orders').length, 0)
 })
 
