@@ -165,8 +165,16 @@ export class Interceptors {
     return last === -1 ? index + 1 : this.#endAfter(last)
   }
 
-  /** Adds an interceptor. Throws after the first request, or if it names a route or service that is not configured. */
+  /**
+   * Adds an interceptor. Throws after the first request, if it is not a function, or if the options are missing or name a
+   * route or service that is not configured.
+   */
   add(interceptor: Interceptor, options: UseOptions, isLate: boolean): void {
+    if (typeof interceptor !== 'function' || typeof options !== 'object' || options === null) {
+      const found = [interceptor, options].map((value) => (value === null ? 'null' : typeof value)).join(' and ')
+      const wanted = 'an interceptor, which is a function, and options with "per": "request" or "attempt"'
+      throw new TypeError(`mesh.use takes ${wanted}; found ${found}`)
+    }
     const { per, name = interceptor.name, routes, services } = options
     const owner = this.#owners?.current ?? null
     const plugin = owner?.plugin ?? null

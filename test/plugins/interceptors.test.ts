@@ -1,8 +1,10 @@
 // Interceptors of plugins: what they learn of route and request, and the calls that they are for.
+import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
+import { runToEnd } from '../helpers/processes.ts'
 
 interface Options {
   plugins: object[]
@@ -169,5 +171,38 @@ t.test('unknown names are reported with their plugin', async (t) => {
   await t.rejects(start({ services: ['user'] }), { message: /interceptor sign: no service is named "user"/ })
   await t.rejects(start({ per: 'atempt' }), {
     message: /interceptor sign: "per" must be request or attempt, found "atempt"/
+  })
+})
+
+const notInterceptors: Record<string, [call: string, found: string]> = {
+  'an object': ["use({}, { per: 'attempt', name: 'sign' })", 'object and object'],
+  'null as options': ['use((dispatch) => dispatch, null)', 'function and null'],
+  'no options': ['use((dispatch) => dispatch)', 'function and undefined']
+}
+
+for (const [what, [call, found]] of Object.entries(notInterceptors)) {
+  t.test(`mesh.use refuses ${what} at the plugin's entry`, async (t) => {
+    const files = { 'bad.mjs': `export default async (fastify) => { fastify.mesh.${call} }` }
+    const message = 'mesh.use takes an interceptor, which is a function, and options with "per": "request" or "attempt"'
+    await t.rejects(gateway(t, { plugins: [{ path: './bad.mjs' }], files }), {
+      message: new RegExp(`:\\d+:\\d+: plugins\\[0\\]: \\S+bad\\.mjs failed to start: ${message}; found ${found}`)
+    })
+  })
+}
+
+t.test('check reports an interceptor that is not a function', async (t) => {
+  const root = await folder(t, {
+    'bad.mjs': "export default async (fastify) => { fastify.mesh.use({}, { per: 'attempt', name: 'sign' }) }",
+    'gateway.yaml': `services: { orders: { instances: ["http://127.0.0.1:9"] } }
+routes: [{ name: orders, match: { path: / }, service: orders }]
+plugins:
+  - path: bad.mjs
+`
+  })
+  const app = join(import.meta.dirname, '../../app.ts')
+  const checked = await runToEnd(process.execPath, [app, 'check', join(root, 'gateway.yaml')], { env: process.env })
+  t.match(checked, {
+    code: 1,
+    stderr: /gateway\.yaml:4:\d+: plugins\[0\]: \S+bad\.mjs failed to start: mesh\.use takes/
   })
 })
