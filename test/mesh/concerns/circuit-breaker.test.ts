@@ -5,9 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { upgrade } from 'undici'
-import type { Logger } from '../../../plugins/mesh/core/types.ts'
+import { ServiceConnector } from '../../../plugins/mesh/connect/connector.ts'
+import { PooledEndpoint } from '../../../plugins/mesh/connect/endpoint.ts'
+import type { DispatchOptions, Logger } from '../../../plugins/mesh/core/types.ts'
+import { InstanceHealth } from '../../../plugins/mesh/health/health.ts'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { breakingBody } from '../../helpers/mesh/breaking-body.ts'
+import { outlierOptions } from '../../helpers/mesh/health.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { policyOf } from '../../helpers/mesh/policy.ts'
 import { raw, refused, resetting, silent, upstream } from '../../helpers/mesh/servers.ts'
@@ -367,4 +372,61 @@ t.test('its gauge ends with the mesh', async (t) => {
   t.equal(gauges.jingwei_mesh_circuit_state!().length, 1)
   await mesh.destroy()
   t.equal(gauges.jingwei_mesh_circuit_state!().length, 0)
+})
+
+t.test('an instance that is removed with a queue, and whose connections are closed, leaves no state', async (t) => {
+  const { url } = await silent(t)
+  const { circuitBreaker } = policyOf({ circuitBreaker: { perInstance: { maxConnections: 1 } } })
+  const { name: _, mesh } = service('orders', [], { circuitBreaker: circuitBreaker! })
+  const health = new InstanceHealth(() => 0, () => {}) // biome-ignore format: short
+  const log = { info() {}, warn() {}, error() {} }
+  const open = new ServiceConnector('orders', mesh, null, { log }).to(url)
+  const endpoint = new PooledEndpoint(url, mesh, health, open)
+  const recorders = [new Recorder(), new Recorder()]
+  for (const recorder of recorders) endpoint.dispatch(get as DispatchOptions, recorder)
+  const closed = endpoint.close()
+  await endpoint.destroy()
+  await Promise.all(recorders.map(({ done }) => done))
+  t.equal(await Promise.race([closed.then(() => 'closed'), sleep(1000, 'still closing')]), 'closed')
+})
+
+for (const kept of [false, true]) {
+  t.test(`an aborted upload counts against no instance, buffered for a fallback or not: ${kept}`, async (t) => {
+    const { url } = await silent(t)
+    const policy = {
+      ...policyOf({ circuitBreaker: { minRequests: 1, errorRatio: '1%' } }),
+      outlierDetection: outlierOptions({ consecutive5xx: 1 }),
+      retry: retryOptions,
+      ...(kept && { fallback: [{ on: ['5xx'] as never, service: 'other' }] })
+    }
+    const { meter, counts } = meterStub()
+    const mesh = meshOf(t, [service('orders', [url, (await silent(t)).url], policy)], { meter })
+    const { body, breakOff } = breakingBody()
+    const recorder = new Recorder()
+    mesh.dispatch({ ...get, method: 'PUT', body } as DispatchOptions, recorder)
+    await eventually(() => mesh.status()[0]!.instances.some(({ active }) => active > 0), 'the attempt')
+    await sleep(50)
+    breakOff()
+    await recorder.done
+    t.match(mesh.status()[0]!.concerns, { 'circuit-breaker': { state: 'closed', requests: 0 } })
+    t.strictSame(
+      mesh.status()[0]!.instances.map(({ available }) => available),
+      [true, true]
+    )
+    t.equal(counts['jingwei_mesh_retries_total{orders,reset}'], undefined)
+  })
+}
+
+t.test('a call that ends between two attempts releases its slot in the circuit', async (t) => {
+  const { url } = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
+  const retry = { ...retryOptions, on: ['5xx'] as never, backoff: { base: 60_000, max: 60_000 } }
+  const { circuitBreaker } = policyOf({ circuitBreaker: {} })
+  const mesh = meshOf(t, [service('orders', [url], { circuitBreaker: circuitBreaker!, retry, timeout: 60_000 })])
+  const recorder = new Recorder()
+  mesh.dispatch(get as DispatchOptions, recorder)
+  const concerns = () => mesh.status()[0]!.concerns
+  await eventually(() => (concerns().retries as { active: number }).active === 1, 'the pause')
+  t.match(concerns(), { 'circuit-breaker': { inFlight: 1 } })
+  recorder.controller.abort(new Error('left'))
+  t.match(concerns(), { 'circuit-breaker': { inFlight: 0 }, retries: { active: 0 } })
 })

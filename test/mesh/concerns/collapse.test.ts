@@ -516,3 +516,41 @@ t.test('through the gateway: one request to the service, a response for each cli
   responses[0]!.writeHead(200, { 'content-length': 5 }).end('hello')
   for (const client of clients.slice(1)) t.match((await client.closed).text, /^HTTP\/1.1 200 OK.*\r\n\r\nhello$/s)
 })
+
+t.test('a response that varies by caller goes to no other caller when its own leaves', async (t) => {
+  const answers: (() => void)[] = []
+  const { url, requests } = await upstream(t, 'a', (request, response) => {
+    const { traceparent } = request.headers
+    answers.push(() => response.writeHead(200, { 'cache-control': 'private' }).end(`for ${traceparent}`))
+  })
+  const mesh = meshOf(t, [service('orders', [url], { collapse: true })])
+  const [a, b] = ['a', 'b'].map((traceparent) => {
+    const recorder = new Recorder()
+    mesh.dispatch({ ...get, headers: ['traceparent', traceparent] } as DispatchOptions, recorder)
+    return recorder
+  }) as [Recorder, Recorder]
+  await eventually(() => requests.length === 1, 'the shared request')
+  a.controller.abort(new Error('left'))
+  answers[0]!()
+  await eventually(() => requests.length === 2, 'a request of its own')
+  answers[1]!()
+  await b.done
+  t.equal(b.body, 'for b')
+  await eventually(() => mesh.status()[0]!.active === 0, 'the end')
+})
+
+t.test('a fault that one caller requested is not shared with others', async (t) => {
+  const { url } = await upstream(t, 'fine')
+  const policy = { collapse: true, fault: { header: true, maxActive: 10 } } as const
+  const mesh = meshOf(t, [service('orders', [url], policy)])
+  const ask = (headers: string[], trusted: boolean) => {
+    const recorder = new Recorder()
+    const caller = { ip: '', consumer: null, trusted }
+    mesh.dispatch({ ...get, headers, caller } as DispatchOptions, recorder)
+    return recorder
+  }
+  const faulty = ask(['x-jingwei-fault-delay', '50', 'x-jingwei-fault-abort', '503'], true)
+  const innocent = ask([], false)
+  await Promise.all([faulty.done, innocent.done])
+  t.strictSame([faulty.status, innocent.status], [503, 200])
+})

@@ -556,3 +556,33 @@ t.test('through the gateway: a client that leaves during a fallback', async (t) 
   await eventually(() => socket.destroyed, 'the end of the attempt')
   await eventually(() => gateway.log.some(({ status }) => status === 499), 'the log')
 })
+
+t.test('after a fallback with an unknown error, the next one is tried', async (t) => {
+  const busy = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
+  const garbage = await raw(t, (socket) => socket.once('data', () => socket.end('not HTTP at all\r\n\r\n')))
+  const on = ['5xx'] as never
+  const fallback = [
+    { on, service: 'other' },
+    { on, status: 200, body: 'fixed' }
+  ]
+  const mesh = meshOf(t, [service('orders', [busy.url], { fallback }), service('other', [garbage.url])])
+  const { statusCode, body } = await mesh.request(get)
+  t.strictSame([statusCode, await body.text()], [200, 'fixed'])
+})
+
+t.test('a fallback whose response is incomplete is not followed by another', async (t) => {
+  const busy = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
+  const cut = await raw(t, (socket) =>
+    socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
+  )
+  const on = ['5xx', 'reset'] as never
+  const fallback = [
+    { on, service: 'other' },
+    { on, status: 200, body: 'fixed' }
+  ]
+  const mesh = meshOf(t, [service('orders', [busy.url], { fallback }), service('other', [cut.url])])
+  const recorder = new Recorder()
+  mesh.dispatch(get as DispatchOptions, recorder)
+  await recorder.done
+  t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
+})

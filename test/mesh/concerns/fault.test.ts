@@ -143,3 +143,14 @@ t.test('HEAD and 204 have no body', async (t) => {
   await none204.done
   t.strictSame(none204.events, ['start', '204', 'end'])
 })
+
+t.test('a delayed attempt that has timed out is not sent', async (t) => {
+  let connections = 0
+  const { url, server } = await upstream(t, 'a')
+  server.on('connection', () => connections++)
+  const fault = { delay: { for: 100, percent: 1 }, header: false, maxActive: 100 }
+  const retry = { ...retryOptions, attempts: 10, on: ['gateway-error'] as never, budget: 1 }
+  const mesh = meshOf(t, [service('orders', [url], { fault, retry, attemptTimeout: 20 })])
+  await t.rejects(mesh.request(get), { code: 'JW_ATTEMPT_TIMEOUT' })
+  t.equal(connections, 0)
+})

@@ -5,8 +5,13 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { MeshPolicy } from '../../../config/schema.ts'
+import { systemTimers } from '../../../plugins/clock.ts'
+import type { HedgeContext } from '../../../plugins/mesh/concerns/hedge/attempts.ts'
+import { Hedge } from '../../../plugins/mesh/concerns/hedge/attempts.ts'
 import { Latencies } from '../../../plugins/mesh/concerns/hedge/latencies.ts'
 import type { HedgeOptions } from '../../../plugins/mesh/concerns/hedge/options.ts'
+import { Call } from '../../../plugins/mesh/core/call.ts'
+import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { startGateway } from '../../helpers/gateway.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
@@ -368,4 +373,15 @@ t.test('through the gateway', async (t) => {
   await eventually(() => slow.sockets.size === 0, 'the slow ones to be cut')
   const lines = gateway.log.filter(({ attempts }) => attempts !== undefined)
   t.ok(lines.every((line) => line.attempts === 1 || (line.attempts === 2 && line.instance === fast.url)))
+})
+
+t.test('a call that ends before its hedged attempt begins sends none', async (t) => {
+  const orders = meshOf(t, [service('orders', [])]).service('orders')
+  const call = new Call(orders, new Recorder(), 0)
+  call.abort(new Error('left'))
+  const attempt = new Recorder()
+  const dispatch = () => t.fail('an attempt')
+  const context = { service: orders, attempts: 1, afterMs: () => 1, now: () => 0, timers: systemTimers } as HedgeContext
+  new Hedge(attempt, { ...get, call } as DispatchOptions, dispatch, context).begin()
+  t.strictSame([attempt.events, attempt.error?.message], [['error'], 'left'])
 })

@@ -150,3 +150,35 @@ t.test('a percentage, and no upgrades', async (t) => {
   await eventually(() => shadow.got.length >= 1, 'copies')
   t.ok(shadow.got.length <= 4, String(shadow.got.length))
 })
+
+t.test('a copy of a body that came as text', async (t) => {
+  const got: string[] = []
+  const { url } = await upstream(t, 'a')
+  const shadow = await upstream(t, 'shadow', (request, response) => {
+    let text = ''
+    request.on('data', (chunk: Buffer) => {
+      text += chunk
+    })
+    request.on('end', () => response.end(String(got.push(text))))
+  })
+  const mirror = { service: 'shadow', percent: 1, maxBody: 1000, maxActive: 10 }
+  const mesh = meshOf(t, [service('orders', [url], { mirror }), service('shadow', [shadow.url])])
+  const recorder = new Recorder()
+  mesh.dispatch({ ...get, method: 'PUT', body: Readable.from(['grüß', ' dich']) } as DispatchOptions, recorder)
+  await recorder.done
+  t.equal(recorder.error, null)
+  await eventually(() => got.length === 1, 'the copy')
+  t.strictSame(got, ['grüß dich'])
+})
+
+t.test('each route has its own cap on copies in flight', async (t) => {
+  const { url } = await upstream(t, 'a')
+  const mirror = (maxActive: number) => ({ mirror: { service: 'shadow', percent: 1, maxBody: 1000, maxActive } })
+  const { meter, counts } = meterStub()
+  const mesh = meshOf(t, [service('orders', [url]), service('shadow', [(await silent(t)).url])], { meter })
+  const [few, many] = [mirror(1), mirror(3)]
+  for (const policy of [few, few, many])
+    await mesh.request({ ...get, mesh: policy } as never).then(({ body }) => body.text())
+  t.equal(counts['jingwei_mesh_mirrored_total{orders,sent}'], 2)
+  t.equal(counts['jingwei_mesh_mirrored_total{orders,dropped}'], 1)
+})

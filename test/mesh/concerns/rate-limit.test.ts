@@ -1,7 +1,9 @@
 /** The token bucket toward a service: calls that pass, wait or are refused. */
 import type { Test } from 'tap'
 import t from 'tap'
+import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import type { Mesh } from '../../../plugins/mesh/mesh.ts'
+import { breakingBody } from '../../helpers/mesh/breaking-body.ts'
 import { meshOf, meterStub, Recorder, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { policyOf } from '../../helpers/mesh/policy.ts'
 import { upstream } from '../../helpers/mesh/servers.ts'
@@ -158,4 +160,19 @@ t.test('shadow: counts calls that would be refused, and delays none', async (t) 
   t.equal(shadowed(), 2)
   await send('/7').done
   t.equal(shadowed(), 3)
+})
+
+t.test('a request body that fails in a queue ends the call, not the process', async (t) => {
+  const { url } = await upstream(t, 'a')
+  const { limit } = policyOf({ limit: { rate: 1, per: '1h', burst: 1, queueTimeout: '2h' } })
+  const mesh = meshOf(t, [service('orders', [url], { limit: limit! })])
+  await mesh.request(get).then(({ body }) => body.text())
+  const { body, breakOff } = breakingBody()
+  const recorder = new Recorder()
+  mesh.dispatch({ ...get, method: 'POST', body } as DispatchOptions, recorder)
+  breakOff()
+  await recorder.done
+  t.equal(recorder.error?.message, 'left')
+  t.equal(mesh.status()[0]!.active, 0)
+  t.match(mesh.status()[0]!.concerns, { 'rate-limit': { pending: 0 } })
 })
