@@ -41,6 +41,7 @@ import mesh, { MESH_DEPS } from './plugins/mesh/index.ts'
 import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
+import { logCloseFailure } from './plugins/operations/close-failure.ts'
 import type { Stop } from './plugins/operations/drain.ts'
 import { createShutdown, handleSignals } from './plugins/operations/drain.ts'
 import type { ExplainQuery } from './plugins/operations/explain.ts'
@@ -186,7 +187,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   try {
     await runtime.start()
   } catch (error) {
-    await runtime.close().catch((err: unknown) => runtime.log.error({ err }, 'a plugin failed to close'))
+    await runtime.close().catch((err: unknown) => logCloseFailure(runtime.log, err, config.hash))
     removeFaultHandlers()
     throw error
   }

@@ -14,9 +14,10 @@ export interface Fault {
 export class ConfigError extends Error {
   readonly faults: readonly Fault[]
 
-  constructor(file: string, faults: readonly Fault[], options?: ErrorOptions) {
+  /** `summary` is the last line of the message. */
+  constructor(file: string, faults: readonly Fault[], options?: ErrorOptions & { readonly summary?: string }) {
     const sum = `${faults.length} ${faults.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
-    super([...faults.map(line), sum].join('\n'), options)
+    super([...faults.map(line), options?.summary ?? sum].join('\n'), options)
     this.name = 'ConfigError'
     this.faults = faults
   }

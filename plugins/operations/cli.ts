@@ -190,14 +190,23 @@ export async function exit(code: number): Promise<never> {
 /** Builds a gateway without starting it: reads certificates, loads plugins and runs their `onReady` hooks. */
 async function buildOnce(config: Config, { build }: Gateways): Promise<string> {
   const gateway = build(config, { logger: false, dryRun: true })
+  let failure: unknown
   try {
     await gateway.after()
     for (const warning of await runReadyHooks(gateway, config.file)) warn(warning)
   } finally {
-    await gateway.close()
+    // Not thrown here, where it would replace a fault of the configuration.
+    await gateway.close().catch((error: unknown) => {
+      failure = error
+    })
     for (const warning of gateway.pluginRecord.warnings) warn(warning)
   }
-  return `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
+  const sizes = `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
+  if (failure === undefined) return sizes
+  const { closeFaults } = gateway.pluginRecord
+  if (closeFaults.length === 0) throw failure
+  const summary = `${config.file}: the configuration itself is valid, ${sizes}; only closing failed`
+  throw new ConfigError(config.file, closeFaults, { cause: (failure as Error).cause, summary })
 }
 
 /** Returns the message of an error; at log level debug, also its stack. */

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { logCloseFailure } from './close-failure.ts'
 import { connectionsOf } from './connections.ts'
 import { logFlushed } from './logging.ts'
 
@@ -58,7 +59,7 @@ export type Stop = (cause: NodeJS.Signals | 'fault') => Promise<void>
 export function createShutdown(gateway: Stoppable, config: () => Config): Stop {
   let stopping = false
   return async (cause) => {
-    const { listen } = config()
+    const { listen, hash } = config()
     const isFault = cause === 'fault'
     if (stopping) {
       if (isFault) return
@@ -66,7 +67,11 @@ export function createShutdown(gateway: Stoppable, config: () => Config): Stop {
       process.exit(1)
     }
     stopping = true
-    gateway.log.info({ ...(!isFault && { signal: cause }), ...listen.drain }, 'draining')
+    const [delay, timeout] = [listen.drain.delay / 1000, listen.drain.timeout / 1000]
+    gateway.log.info(
+      { ...(!isFault && { signal: cause }), ...listen.drain },
+      `draining: not ready from now on; refuses connections after ${delay} s, then waits at most ${timeout} s for requests`
+    )
     let aborted: Promise<void> | null = null
     const overdue = setTimeout(() => {
       gateway.log.error('drain timeout exceeded: aborting the requests in flight')
@@ -80,7 +85,7 @@ export function createShutdown(gateway: Stoppable, config: () => Config): Stop {
       await gateway.close()
     } catch (err) {
       failed = true
-      gateway.log.error({ err }, 'a plugin failed to close')
+      logCloseFailure(gateway.log, err, hash)
     }
     await aborted
     gateway.log.info('stopped')

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Config } from '../../config/schema.ts'
+import { logCloseFailure } from './close-failure.ts'
 import type { Facade } from './facade.ts'
 
 /** Time limit for closing a gateway that has no requests left. */
@@ -43,7 +44,7 @@ export class Retired {
 
   async #retire(generation: Generation): Promise<void> {
     await generation.edge.idle()
-    await end(generation.gateway, this.#log)
+    await end(generation, this.#log)
     this.#generations.delete(generation)
     this.#onEnd(generation)
   }
@@ -68,7 +69,7 @@ export class Retired {
 
   /** Closes all of them when the process ends. */
   async close(): Promise<void> {
-    for (const { gateway } of this.#generations.keys()) void end(gateway, this.#log)
+    for (const generation of this.#generations.keys()) void end(generation, this.#log)
     await Promise.all(this.#generations.values())
   }
 }
@@ -94,11 +95,15 @@ export async function warm(
 }
 
 /** Closes a gateway, in bounded time. Never fails. */
-export async function end(gateway: FastifyInstance, log: FastifyBaseLogger): Promise<void> {
+export async function end(
+  { gateway, config: { hash } }: Pick<Generation, 'config' | 'gateway'>,
+  log: FastifyBaseLogger,
+  limitMs = closeMs
+): Promise<void> {
   const late = new AbortController()
-  const overdue = sleep(closeMs, 'overdue', { ref: false, signal: late.signal }).catch(() => null)
-  const closed = gateway.close().catch((err: unknown) => log.error({ err }, 'a plugin failed to close'))
+  const overdue = sleep(limitMs, 'overdue', { ref: false, signal: late.signal }).catch(() => null)
+  const closed = gateway.close().catch((err: unknown) => logCloseFailure(log, err, hash))
   if ((await Promise.race([closed, overdue])) === 'overdue')
-    log.error(`a configuration did not close within ${closeMs / 1000} s; continuing without it`)
+    log.error({ hash }, `configuration ${hash} did not close within ${limitMs / 1000} s; its resources may stay open`)
   late.abort()
 }

@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
 import { ConfigError } from '../../config/faults.ts'
+import { asError } from '../thrown.ts'
+import { CloseFailure } from './close-failure.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import type { Code } from './guarded-handler.ts'
 import { guardedErrorHandler } from './guarded-handler.ts'
@@ -68,7 +70,10 @@ export function guardInstance(
     }
   }
 
-  /** Adds a time limit to an `onClose` hook; without it, other plugins and the end of the process could wait forever. */
+  /**
+   * Adds a time limit to an `onClose` hook; without it, other plugins and the end of the process could wait forever.
+   * Logs and records a failure here: Fastify reports only the first one when several hooks fail.
+   */
   function onClose(hook: Code): Code {
     return async function guarded(this: unknown, instance: unknown): Promise<void> {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
@@ -84,6 +89,13 @@ export function guardInstance(
         const args = hook.length > 1 ? [instance, done] : [instance]
         const result = owner.owners.run(owner, () => Reflect.apply(hook, this, args) as unknown)
         await (hook.length > 1 ? promise : Promise.race([result, promise]))
+      } catch (error) {
+        const err = asError(error)
+        const failure = new CloseFailure(owner.plugin, err)
+        fastify.log.error({ plugin: owner.plugin, hook: 'onClose', err }, failure.message)
+        const fault = owner.fault(`${owner.plugin} failed in onClose: ${err.message}`, err)
+        if (fault instanceof ConfigError) fastify.pluginRecord.closeFaults.push(...fault.faults)
+        throw failure
       } finally {
         clearTimeout(timer)
       }
@@ -110,7 +122,7 @@ export function guardInstance(
       return this
     },
     decorate(this: FastifyInstance, ...args: [name: string, value: unknown, dependencies?: string[]]) {
-      // The gateway gives up this one name, since fastify-metrics needs it.
+      // A plugin may replace the gateway's `metrics` decorator, and no other, because fastify-metrics adds one of this name.
       const isFree = args[0] === 'metrics' && Object.hasOwn(this, 'metrics') && this.metrics === this.meter.registry
       if (isFree) Reflect.deleteProperty(this, 'metrics')
       return Reflect.apply(decorate, this, args)

@@ -33,6 +33,8 @@ export class PluginRecord {
   readonly readyHooks: (() => Promise<void>)[] = []
   /** Warnings about plugins without effect, with their positions in the file. */
   readonly warnings: Fault[] = []
+  /** Failures of `onClose` hooks, with the positions of their plugins in the file. */
+  readonly closeFaults: Fault[] = []
   readonly routes: { readonly owner: PluginOwner; readonly route: RouteOptions }[] = []
   /** Fastify contexts of these routes: that of the gateway, or one below it. */
   readonly #contexts = new Map<RouteOptions, object>()

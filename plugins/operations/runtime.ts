@@ -122,7 +122,7 @@ export class Runtime {
     try {
       await Promise.race([gateway.ready().then(() => gateway.admin?.ready()), failed])
     } catch (error) {
-      await end(gateway, this.log)
+      await end({ gateway, config }, this.log)
       throw error
     } finally {
       this.#next = null
@@ -174,7 +174,7 @@ export class Runtime {
         waitingFor = await warm(next, this.#current!, this.#stop.signal)
         if (this.#closing !== null) throw stopping()
       } catch (error) {
-        await end(next.gateway, this.log)
+        await end(next, this.log)
         throw error
       }
       const before = this.#current!

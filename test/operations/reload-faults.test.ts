@@ -196,7 +196,7 @@ t.test('a plugin that fails to close aborts no request of a former configuration
   const close = gateway.runtime.close().finally(() => {
     closed = true
   })
-  const failed = t.rejects(close, { message: 'no end' })
+  const failed = t.rejects(close, { message: 'plugin fails failed in onClose: no end' })
   await gateway.runtime.gateway!.close().catch(() => {})
   await sleep(50)
   t.notOk(closed)
