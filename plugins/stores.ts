@@ -99,11 +99,14 @@ async function end({ kind, value, dispose }: Entry, log: Log, disposeMs: number)
   if (dispose === undefined) return
   const { promise, resolve } = Promise.withResolvers<void>()
   const timer = setTimeout(() => {
-    log.error({ kind }, `disposing of ${kind} takes more than ${disposeMs / 1000} s; going on without it`)
+    log.error(
+      { kind },
+      `disposing of the state "${kind}" takes more than ${disposeMs / 1000} s; its resources may stay open`
+    )
     resolve()
   }, disposeMs)
   const disposed = (async () => dispose(value as never))().catch((err: unknown) => {
-    log.error({ err, kind }, `disposing of ${kind} failed`)
+    log.error({ err, kind }, `disposing of the state "${kind}" failed; its resources may stay open`)
   })
   await Promise.race([disposed, promise])
   clearTimeout(timer)

@@ -205,7 +205,7 @@ export function applyTable(error: FastifyError, request: FastifyRequest, reply: 
   reply.code(status)
   if (status >= 500 && !isRefusal && (code !== undefined || !isMadeToRespond(error))) {
     // A fault of the gateway or of a plugin: only the log gets the details.
-    request.log.error({ err: error }, 'request failed')
+    request.log.error({ status, err: error }, `request failed with an unexpected error: responding with ${status}`)
     const own = recordFailure(request, error)
     const message = code === undefined ? 'The gateway failed to handle the request' : error.message
     return { status, message, code: own, isFixed: false }

@@ -117,13 +117,13 @@ export class Mesh extends Dispatcher {
     return mesh
   }
 
-  /** Claims a service for each configured one: the running service if its configuration is unchanged. */
+  /** Claims the configured services: a running one if its configuration is unchanged. The kinds are names for the log. */
   *#claimServices({ services, discovery = {} }: MeshConfig, claims: Claims): Steps<void> {
     const upstreams = this.#upstreams
     for (const config of Object.values(services)) {
       yield
       const service = claims.claim(
-        'jingwei.service',
+        `jingwei.service ${config.name}`,
         { discovery, config },
         () => upstreams.add(config),
         (service) => upstreams.end(service, endMs)

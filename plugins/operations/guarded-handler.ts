@@ -66,13 +66,18 @@ class ErrorHandlerRun extends HandlerRun {
   }
 
   #expire(limitMs: number): void {
-    const { raw, sent, log } = this.reply
+    const { reply } = this
+    const { raw, sent, log } = reply
     if (sent || raw.headersSent || raw.destroyed) return
     try {
       this.contain(new Error(`it did not respond within ${limitMs} ms`))
     } catch (error) {
       // No caller catches this, so it would end the process.
-      log.error({ err: error }, 'request failed')
+      const fields = { plugin: this.plugin, status: reply.statusCode, err: error }
+      log.error(
+        fields,
+        `request failed: no response after the error handler of plugin ${this.plugin} timed out; connection closed`
+      )
       raw.destroy()
     }
   }

@@ -147,8 +147,12 @@ class HookRun implements FaultOwner {
     } catch (error) {
       // Fastify catches exceptions while it calls a hook.
       if (!this.#hasReturned) throw error
-      this.#request.log.error({ err: error }, 'request failed')
-      if (this.#reply !== null && !this.#reply.raw.writableEnded) this.#reply.raw.destroy()
+      const [{ plugin }, hook, reply] = [this, this.#name, this.#reply]
+      const closes = reply !== null && !reply.raw.writableEnded
+      const consequence = closes ? 'connection closed' : 'the response has ended already'
+      const fields = { plugin, hook, ...(reply !== null && { status: reply.statusCode }), err: error }
+      this.#request.log.error(fields, `request failed after ${hook} of plugin ${plugin} ended: ${consequence}`)
+      if (closes) reply.raw.destroy()
     }
   }
 }

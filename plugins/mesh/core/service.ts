@@ -15,12 +15,13 @@ import { statusOf } from './service-status.ts'
 import { isInSubset } from './subset.ts'
 import type { Balancer, Instance, InstanceSpec, Locality, MeshDeps, Snapshot, Source, SourceStatus } from './types.ts'
 
-/** Most origins in a log line; of more, only the first are listed, with their number. */
+/** Maximum of origins in a list of a log line. */
 const mostListed = 20
 
-function listed(what: 'added' | 'removed', origins: readonly string[]): object {
-  if (origins.length <= mostListed) return { [what]: origins }
-  return { [what]: origins.slice(0, mostListed), [`${what}Count`]: origins.length }
+/** Returns a field of a log line with a list of origins. A longer list is cut, and a second field has its length. */
+function originsField(name: 'added' | 'removed', origins: readonly string[]): object {
+  if (origins.length <= mostListed) return { [name]: origins }
+  return { [name]: origins.slice(0, mostListed), [`${name}Count`]: origins.length }
 }
 
 const transportKey = new StateKey('transport')
@@ -40,7 +41,8 @@ export class Service implements CallHost {
   #endpoints = new Map<string, PooledEndpoint>()
   readonly #draining = new Set<PooledEndpoint>()
   readonly #states: (readonly [name: string, state: ServiceState])[] = []
-  readonly #flips: ((concern: string, to: string) => void) | null
+  /** Counts an instance that became available or unavailable; null without metrics. */
+  readonly #countFlip: ((concern: string, to: string) => void) | null
   #instances: readonly Instance[] = []
   #started = false
   #refreshing = false
@@ -72,7 +74,7 @@ export class Service implements CallHost {
       help: 'Instances that became available or unavailable, by the concern that caused it.',
       labelNames: ['service', 'concern', 'to']
     })
-    this.#flips = counter === undefined ? null : (concern, to) => counter.labels(config.name, concern, to).inc()
+    this.#countFlip = counter === undefined ? null : (concern, to) => counter.labels(config.name, concern, to).inc()
   }
 
   /**
@@ -165,6 +167,7 @@ export class Service implements CallHost {
     })
     const left = [...this.#endpoints.values()].filter((endpoint) => !kept.has(endpoint.origin))
     const before = this.#endpoints
+    const isFirst = this.snapshot === null
     this.#endpoints = kept
     for (const [, state] of this.#states) state.update?.(this.#instances)
     this.#balance()
@@ -174,10 +177,14 @@ export class Service implements CallHost {
     const fields = {
       service: this.name,
       instances: specs.length,
-      ...listed('added', added),
-      ...listed('removed', removed)
+      ...originsField('added', added),
+      ...originsField('removed', removed)
     }
-    this.#deps.log.info(fields, `instances of ${this.name} changed`)
+    const message =
+      isFirst && specs.length === 0
+        ? `${this.name} has no instances: the first result of discovery is empty`
+        : `instances of ${this.name} changed`
+    this.#deps.log.info(fields, message)
     this.#onReady?.()
   }
 
@@ -187,7 +194,7 @@ export class Service implements CallHost {
       const to = available ? 'available' : 'unavailable'
       const fields = { service: this.name, instance: origin, concern, reason }
       log[available ? 'info' : 'warn'](fields, `instance ${origin} of ${this.name} is ${to}`)
-      this.#flips?.(concern, to)
+      this.#countFlip?.(concern, to)
       this.#refresh()
     })
     // Instances of the first snapshot may have run for long, so slow start does not apply to them.

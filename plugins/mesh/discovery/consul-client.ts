@@ -39,10 +39,14 @@ export class ConsulClient {
     return this.#limiter.wrap(create(this.#options, this.#agent))
   }
 
+  /**
+   * Logs a failed query. `hasInstances` is false while the source has no instance: at a start without a discovery snapshot.
+   */
   failed(
     who: object,
     { service, datacenter }: { service: string; datacenter: string | undefined },
-    error: unknown
+    error: unknown,
+    hasInstances: boolean
   ): void {
     // Logged already by `QueryLimiter`, with what to do.
     if (error instanceof ConsulConnectionLimit) return
@@ -56,7 +60,12 @@ export class ConsulClient {
     const group = groupOf(denied ? this.#denied : this.#lost, datacenter)
     if (group.size === 0) {
       if (denied) this.#log.warn(fields, `Consul refuses to list instances: ${PERMISSION}`)
-      else this.#log.warn(fields, 'Consul unavailable; services keep the instances last known')
+      else {
+        const consequence = hasInstances
+          ? 'services keep the instances last known'
+          : 'services without known instances respond with 503 until Consul is available'
+        this.#log.warn(fields, `Consul unavailable; ${consequence}`)
+      }
     }
     group.add(who)
   }

@@ -105,7 +105,7 @@ export class ConsulSource implements Restorable {
         if (!signal.aborted) this.#take(answer, publisher)
       } catch (error) {
         if (signal.aborted) return
-        this.#fail(error)
+        this.#fail(error, publisher.serving)
         await pause(backoff(this.#failures, random, this.#timing.backoff), signal)
       }
     }
@@ -167,13 +167,13 @@ export class ConsulSource implements Restorable {
     return true
   }
 
-  #fail(error: unknown): void {
+  #fail(error: unknown, hasInstances: boolean): void {
     this.#failures++
     // Drop the index: a restarted Consul would hold a query with an old, higher index for the whole wait.
     this.#index = null
     this.#error = messageOf(error)
     this.#counters.error(this.#name)
-    this.#client.failed(this, { ...this.#query, service: this.#name }, error)
+    this.#client.failed(this, { ...this.#query, service: this.#name }, error, hasInstances)
   }
 
   #warnOnce(message: string): void {

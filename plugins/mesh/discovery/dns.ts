@@ -75,7 +75,7 @@ export class DnsSource implements Restorable {
         delay = this.#take(resolved, publisher)
       } catch (error) {
         if (signal.aborted) return
-        this.#fail(error)
+        this.#fail(error, publisher.serving)
         delay = backoff(this.#failures, this.#deps.random)
       }
       await pause(Math.max(delay, this.#options.minTtl), signal)
@@ -114,12 +114,15 @@ export class DnsSource implements Restorable {
     else log.info({ service }, `DNS name ${this.#options.host} of service ${service} exists again`)
   }
 
-  #fail(error: unknown): void {
+  #fail(error: unknown, hasInstances: boolean): void {
     this.#error = messageOf(error)
     this.#emptySince = null
     this.#counters.error(this.#name)
     if (++this.#failures > 1) return
     const fields = { service: this.#name, err: asError(error) }
-    this.#deps.log.warn(fields, 'DNS unavailable; the service keeps the instances last known')
+    const consequence = hasInstances
+      ? 'keeps the instances last known'
+      : 'has no instances, so it responds with 503 until DNS is available'
+    this.#deps.log.warn(fields, `DNS unavailable; service ${this.#name} ${consequence}`)
   }
 }

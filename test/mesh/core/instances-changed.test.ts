@@ -7,7 +7,7 @@ t.test('a change of the instances names the addresses that were added and remove
   const { discovery, publish } = byHand()
   const lines: object[] = []
   const info = (fields: object, message: string) => {
-    if (/changed$/.test(message)) lines.push({ ...fields, message })
+    if (/instances/.test(message)) lines.push({ ...fields, message })
   }
   meshOf(t, [service('orders', [])], { discovery, log: { info, warn() {}, error() {} } })
   const origins = (from: number, to: number) =>
@@ -24,4 +24,19 @@ t.test('a change of the instances names the addresses that were added and remove
   t.strictSame(line(), [{ ...about, instances: 100, added: origins(1, 21), addedCount: 100, removed: [] }])
   publish('orders', origins(1, 2))
   t.strictSame(line(), [{ ...about, instances: 1, added: [], removed: origins(2, 22), removedCount: 99 }])
+})
+
+t.test('an empty first result is not logged as a change', async (t) => {
+  const { discovery, publish } = byHand()
+  const messages: string[] = []
+  const info = (_fields: object, message: string) => void messages.push(message)
+  meshOf(t, [service('legacy', [])], { discovery, log: { info, warn() {}, error() {} } })
+  publish('legacy', [])
+  publish('legacy', ['http://10.0.0.1:80'])
+  publish('legacy', [])
+  t.strictSame(messages, [
+    'legacy has no instances: the first result of discovery is empty',
+    'instances of legacy changed',
+    'instances of legacy changed'
+  ])
 })

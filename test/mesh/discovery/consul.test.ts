@@ -287,6 +287,20 @@ t.test('several services: one line when Consul is unavailable, one when it is av
   t.match(second, { level: 'info', message: /available again/ })
 })
 
+t.test('Consul unavailable: the line differs with and without known instances', async (t) => {
+  const never = await scripted(t, [closeConnection])
+  const { source } = never.open(service('web'))
+  await eventually(() => source.status().error !== null)
+  t.equal(
+    never.lines[0]?.message,
+    'Consul unavailable; services without known instances respond with 503 until Consul is available'
+  )
+  const once = await scripted(t, [answer(5, [1]), closeConnection])
+  once.open(service('web'))
+  await eventually(() => once.lines.length > 0)
+  t.equal(once.lines[0]?.message, 'Consul unavailable; services keep the instances last known')
+})
+
 t.test('entries without a port are reported once', async (t) => {
   const { open, lines, seen } = await scripted(t, [answer(5, [0, 1]), answer(6, [0, 2]), hold])
   const { until } = open(service('web'))

@@ -259,10 +259,20 @@ t.test('failures keep the set, and are shown, counted and logged once', async (t
   code = 0
   await eventually(() => source.status().error === null)
   t.same(
-    lines.map(({ level }) => level),
-    ['warn', 'info']
+    lines.map(({ level, message }) => `${level} ${message}`),
+    ['warn DNS unavailable; service legacy keeps the instances last known', 'info DNS available again']
   )
   t.ok((counts['jingwei_mesh_discovery_errors_total{legacy}'] ?? 0) >= 1)
+})
+
+t.test('DNS unavailable before the first result: the service has no instances', async (t) => {
+  const { server } = await dnsServer(t, () => ({ code: SERVFAIL, answers: [] }))
+  const { source, lines } = open(t, { host: 'legacy.test', server })
+  await eventually(() => source.status().error !== null)
+  t.equal(
+    lines[0]?.message,
+    'DNS unavailable; service legacy has no instances, so it responds with 503 until DNS is available'
+  )
 })
 
 for (const [what, host, srv] of [
