@@ -3,6 +3,8 @@
  * a program loads no validator: it has few options and reads them once.
  */
 import { isDeepStrictEqual } from 'node:util'
+import type { Shape as Described } from './expected.ts'
+import { expected, found } from './expected.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { formats } from './formats.ts'
@@ -11,18 +13,8 @@ import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
 /** Keywords that occur in schemas of options. */
-interface Shape {
-  readonly type?: string
-  readonly const?: unknown
-  readonly enum?: readonly unknown[]
-  readonly unit?: Unit
-  readonly expected?: string
+interface Shape extends Described {
   readonly format?: keyof typeof formats
-  readonly pattern?: string
-  readonly minLength?: number
-  readonly minimum?: number
-  readonly maximum?: number
-  readonly minItems?: number
   readonly items?: Shape
   readonly properties?: Readonly<Record<string, Shape>>
   readonly patternProperties?: Readonly<Record<string, Shape>>
@@ -52,30 +44,29 @@ const types: Readonly<Record<string, (value: unknown) => boolean>> = {
  * numbers of bytes. Percentages need their unit, since 10 could mean 10 % or 1,000 %.
  */
 export function withDefaults(schema: object, value: unknown, at: string, report: Report): unknown {
-  const shape = schema as Shape
-  if (shape.if !== undefined) {
-    return withDefaults((fits(shape.if, value) ? shape.then : shape.else) ?? {}, value, at, report)
-  }
-  if (shape.unit !== undefined) return withUnit(shape.unit, value, at, report)
-  if (!fits(shape, value)) {
-    report.fault(at, `expected ${expected(shape)}`)
+  let shape = schema as Shape
+  while (shape.if !== undefined) shape = (fits(shape.if, value) ? shape.then : shape.else) ?? {}
+  const loaded = shape.unit === undefined ? value : withUnit(shape.unit, value)
+  const isFit = shape.unit === undefined ? fits(shape, value) : loaded !== null
+  if (!isFit) {
+    // Names all alternatives, not only the one that was chosen.
+    report.fault(at, `expected ${expected(schema)}, found ${found(value, shape, at)}`)
     return value
   }
   if (Array.isArray(value)) {
-    return value.map((item, index) => withDefaults(shape.items ?? {}, item, pointer(at, index), report))
+    // `Array.from` visits holes, too.
+    return Array.from(value, (item, index) => withDefaults(shape.items ?? {}, item, pointer(at, index), report))
   }
-  return isObject(value) ? objectWithDefaults(shape, value, at, report) : value
+  return isObject(value) ? objectWithDefaults(shape, value, at, report) : loaded
 }
 
 /** Units that accept plain numbers. */
 const plain: { readonly [U in Unit]?: string } = { duration: 'ms', 'duration or 0': 'ms', size: 'b', 'size or 0': 'b' }
 
-function withUnit(unit: Unit, value: unknown, at: string, report: Report): unknown {
-  const { parse, expected } = units[unit]
+/** Returns null for a value that is no such quantity. */
+function withUnit(unit: Unit, value: unknown): number | null {
   const text = typeof value === 'number' && plain[unit] !== undefined ? `${value}${plain[unit]}` : value
-  const loaded = typeof text === 'string' ? parse(text) : null
-  if (loaded === null) report.fault(at, `expected ${expected}`)
-  return loaded
+  return typeof text === 'string' ? units[unit].parse(text) : null
 }
 
 function objectWithDefaults(shape: Shape, value: Values, at: string, report: Report): Values {
@@ -109,14 +100,4 @@ function fits(shape: Shape, value: unknown): boolean {
   if (typeof value !== 'string') return true
   if (shape.pattern !== undefined && !new RegExp(shape.pattern, 'u').test(value)) return false
   return value.length >= (shape.minLength ?? 0) && (shape.format === undefined || formats[shape.format](value))
-}
-
-function expected(shape: Shape): string {
-  if (shape.expected !== undefined) return shape.expected
-  if ('const' in shape) return JSON.stringify(shape.const)
-  if (shape.enum !== undefined) return `one of ${shape.enum.join(', ')}`
-  const { minimum, maximum, type = 'value' } = shape
-  const range = minimum === undefined && maximum === undefined ? '' : ` from ${minimum ?? '-∞'} to ${maximum ?? '∞'}`
-  const article = /^[aio]/.test(type) ? 'an' : 'a'
-  return `${article} ${type}${range}`
 }

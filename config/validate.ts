@@ -3,31 +3,12 @@ import type { ErrorObject } from 'ajv'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Part, Validated } from './compile.ts'
 import type { Keys } from './concern.ts'
-import { isSecretKey, maskUserinfo } from './credentials.ts'
+import type { Shape } from './expected.ts'
+import { expected, found } from './expected.ts'
 import type { Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
 import { Advisor } from './misplaced.ts'
 import { didYouMean } from './nearest.ts'
-import type { Unit } from './units.ts'
-import { units } from './units.ts'
-
-/** Keywords of a JSON Schema that appear in messages. */
-interface Shape {
-  type?: string
-  const?: unknown
-  enum?: unknown[]
-  unit?: Unit
-  expected?: string
-  format?: string
-  pattern?: string
-  minLength?: number
-  minItems?: number
-  minProperties?: number
-  minimum?: number
-  maximum?: number
-  then?: Shape
-  else?: Shape
-}
 
 /** Context of a value for ajv's validating functions. */
 type At = NonNullable<Parameters<Validated['isValid']>[1]>
@@ -77,7 +58,8 @@ export class Validator {
     else if (error.keyword === 'additionalProperties') this.#reportKey(error, report)
     else {
       const wanted = expected(shapeOf(error, schema))
-      report.fault(at, `expected ${wanted}, found ${found(error, report)}${hint(error)}`)
+      const actual = found(error.data, (error.parentSchema ?? {}) as Shape, at, report.at(at)?.from)
+      report.fault(at, `expected ${wanted}, found ${actual}${hint(error)}`)
     }
   }
 
@@ -115,54 +97,8 @@ function shapeOf(error: ErrorObject, whole: object): Shape {
 /** Returns whether the mapping at a pointer holds keys of concerns. */
 const isSection = (at: string) => /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)$/.test(at)
 
-function expected(shape: Shape): string {
-  // For a value with a unit or 0, the description of the unit is enough.
-  if (shape.then?.const === 0 && shape.else !== undefined) return expected(shape.else)
-  if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
-  if (shape.expected !== undefined) return shape.expected
-  if (shape.unit !== undefined) return units[shape.unit].expected
-  if (shape.format === 'peer') return 'an address or a range such as 10.0.0.0/8'
-  if (shape.const !== undefined) return JSON.stringify(shape.const)
-  if (shape.enum !== undefined) return `one of ${shape.enum.join(', ')}`
-  const { minimum: min, maximum: max, minLength = 0, minItems = 0, minProperties = 0 } = shape
-  if (shape.type === 'integer' || shape.type === 'number') {
-    const range = max === undefined ? (min === undefined ? '' : ` of at least ${min}`) : ` from ${min ?? 0} to ${max}`
-    return `${shape.type === 'integer' ? 'an integer' : 'a number'}${range}`
-  }
-  if (shape.type === 'string') return minLength > 1 ? `a string of at least ${minLength} characters` : 'a string'
-  if (shape.type === 'array') return minItems > 0 ? 'a list with at least one item' : 'a list'
-  if (shape.type === 'object') return minProperties > 0 ? 'a mapping with at least one key' : 'a mapping'
-  return shape.type === 'boolean' ? 'true or false' : 'another value'
-}
-
 /** Returns whether a text matches the pattern of a schema. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)
-
-const KINDS: Readonly<Record<string, string>> = { string: 'a string', number: 'a number', boolean: 'a boolean' }
-
-function found({ data, instancePath, keyword, parentSchema }: ErrorObject, report: Report): string {
-  if (data === null || data === undefined) return 'nothing'
-  if (Array.isArray(data)) return data.length === 0 ? 'an empty list' : 'a list'
-  if (typeof data === 'object') return Object.keys(data).length === 0 ? 'an empty mapping' : 'a mapping'
-  if (data === '') return 'an empty string'
-  // Values from environment variables and values of secret keys are not printed.
-  const from = report.at(instancePath)?.from
-  const kind = KINDS[typeof data] ?? typeof data
-  if (from !== undefined) return `${kind} (from ${from})`
-  if (keyword === 'minLength') return `${String(data).length}`
-  const { type } = (parentSchema ?? {}) as Shape
-  if (isSecretKey(instancePath)) return kind
-  // Text instead of a mapping or list may be anything, even a secret, so it is not printed.
-  if (typeof data === 'string' && (type === 'object' || type === 'array')) return kind
-  return JSON.stringify(redact(data))
-}
-
-/** Masks credentials in a URL and shortens long texts. */
-function redact(value: unknown): unknown {
-  if (typeof value !== 'string') return value
-  const text = maskUserinfo(value)
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text
-}
 
 function hint({ data, keyword, parentSchema, params, instancePath }: ErrorObject): string {
   if (keyword === 'enum' && typeof data === 'string') return didYouMean(data, params.allowedValues.map(String))

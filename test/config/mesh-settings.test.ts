@@ -57,16 +57,18 @@ t.test('a quantity may be a number', async (t) => {
   t.equal(timeoutOf(1500), timeoutOf('1.5s'))
 })
 
-/** Faults as their paths. */
-function pathsOf(run: () => unknown): string[] {
+/** Faults as their paths and messages. Without the advice, which only a file gets. */
+function faultsOf(run: () => unknown): string[] {
   try {
     run()
   } catch (error) {
-    if (error instanceof ConfigError) return error.faults.map(({ path }) => path).sort()
-    throw error
+    if (!(error instanceof ConfigError)) throw error
+    return error.faults.map(({ path, message }) => `${path}: ${message.replace(/; .*/, '')}`).sort()
   }
   return []
 }
+
+const instances = ['http://127.0.0.1:1']
 
 t.test('faults are those of a file', async (t) => {
   let compared = 0
@@ -74,15 +76,72 @@ t.test('faults are those of a file', async (t) => {
     const settings = load(yaml, { schema: CORE_SCHEMA }) as MeshSettings
     if (Object.keys(settings).some((key) => key !== 'mesh' && key !== 'services' && key !== 'discovery')) continue
     compared++
-    const inFile = pathsOf(() => files.parse(yaml, 'gateway.yaml', {}))
+    const inFile = faultsOf(() => files.parse(yaml, 'gateway.yaml', {}))
     t.ok(inFile.length > 0, name)
     t.strictSame(
-      pathsOf(() => createMesh({ ...settings, services: settings.services ?? {} })),
+      faultsOf(() => createMesh({ ...settings, services: settings.services ?? {} })),
       inFile,
       name
     )
   }
   t.ok(compared > 30, `${compared} compared`)
+})
+
+t.test('all values that are allowed are named, as by a file', async (t) => {
+  const mesh = (values: object) => ({ mesh: values, services: { a: { instances } } })
+  const wrong: Record<string, object> = {
+    'services.a.instances: expected a list with at least one item, found an empty list': {
+      services: { a: { instances: [] } }
+    },
+    'mesh.fallback: expected false or a list with at least one item, found an empty list': mesh({ fallback: [] }),
+    'mesh.retry: expected false or a mapping, found nothing': mesh({ retry: null }),
+    'mesh.retry.on[0]: expected an integer from 400 to 599 or retriable-header:NAME or one of connect-failure, refused-stream, reset, gateway-error, 5xx, found "nope"':
+      mesh({ retry: { on: ['nope'] } }),
+    'mesh.retry.maxBody: expected a size such as 512b, 16kb or 10mb, found "much"': mesh({
+      retry: { maxBody: 'much' }
+    }),
+    'services.a.dns.host: expected a string, found an empty string': {
+      services: { a: { dns: { host: '', port: 80 } } }
+    }
+  }
+  for (const [fault, settings] of Object.entries(wrong)) {
+    t.strictSame(
+      faultsOf(() => createMesh(settings as MeshSettings)),
+      [fault]
+    )
+    t.strictSame(
+      faultsOf(() => files.parse(JSON.stringify(settings), 'gateway.yaml', {})),
+      [fault],
+      'in a file'
+    )
+  }
+})
+
+t.test('values that no file can have', async (t) => {
+  const url = 'expected a URL that starts with http:// or https:// or a mapping, found nothing'
+  const wrong: [unknown, string][] = [
+    [{ services: { a: { instances: [...instances, undefined] } } }, `services.a.instances[1]: ${url}`],
+    [{ services: { a: { instances: new Array(1) } } }, `services.a.instances[0]: ${url}`],
+    [{ services: { a: { instances: [{ url: undefined }] } } }, 'services.a.instances[0]: missing key "url"'],
+    [{ services: { a: null } }, 'services.a: expected a mapping, found nothing'],
+    [{ services: null }, 'services: expected a mapping, found nothing'],
+    [undefined, ': expected a mapping, found nothing'],
+    [
+      { mesh: { timeout: Number.NaN }, services: {} },
+      'mesh.timeout: expected a duration such as 250ms, 15s or 5m, found NaN'
+    ],
+    [
+      { mesh: { retry: { attempts: 2n } }, services: {} },
+      'mesh.retry.attempts: expected an integer from 1 to 10, found a bigint'
+    ],
+    [{ mesh: { retry: { methods: () => [] } }, services: {} }, 'mesh.retry.methods: expected a list, found a function']
+  ]
+  for (const [settings, fault] of wrong) {
+    t.strictSame(
+      faultsOf(() => createMesh(settings as MeshSettings)),
+      [fault]
+    )
+  }
 })
 
 t.test('each fault is reported with the path of its key', async (t) => {
@@ -92,9 +151,9 @@ t.test('each fault is reported with the path of its key', async (t) => {
   } as unknown as MeshSettings
   t.throws(() => createMesh(settings), {
     message: [
-      'createMesh: mesh.timeout: expected a duration such as 250ms, 15s or 5m',
+      'createMesh: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found "soon"',
       'createMesh: mesh.retry.atempts: unknown key; did you mean "attempts"?',
-      'createMesh: services.users.instances[0]: expected a URL that starts with http:// or https://',
+      'createMesh: services.users.instances[0]: expected a URL that starts with http:// or https:// or a mapping, found "ftp://users"',
       'createMesh: services.orders: has no source of instances; set instances or dns, or discovery.consul to find it in Consul',
       '4 faults in createMesh; nothing was started'
     ].join('\n')
