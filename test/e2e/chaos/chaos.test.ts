@@ -1,5 +1,5 @@
-// A fleet of real processes, registered in a real Consul, under steady load, and what can befall them: no idempotent
-// request fails that one good instance could have served, latencies are soon normal again, and retries keep within
+// A fleet of real processes, registered in a real Consul, under steady load, with faults injected: no idempotent
+// request fails that a healthy instance could have served, latencies are soon normal again, and retries stay within
 // their budget.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
@@ -12,7 +12,7 @@ import { startGateway } from './gateway.ts'
 import type { Mood } from './instance.ts'
 import { slowMs } from './instance.ts'
 import type { Scenario } from './scenario.ts'
-import { interval, rate, report, run, since, told, whole, within } from './scenario.ts'
+import { failureSince, interval, rate, report, run, since, whole, within } from './scenario.ts'
 import { Steady } from './steady.ts'
 
 t.setTimeout(300_000)
@@ -37,7 +37,7 @@ const mesh = {
   outlierDetection,
   circuitBreaker: { maxConnections: 256, maxPendingRequests: 128, perInstance: { maxConnections: 64 } }
 }
-/** The same instances under other policies, each with a state of its own. */
+/** Services with the same instances under other policies, each with its own state. */
 const variant = (mesh: object) => ({ consul: { service: 'orders' }, mesh: { healthCheck: false, ...mesh } })
 const services = {
   orders: {},
@@ -45,7 +45,7 @@ const services = {
   quick: variant({ balance: { policy: 'peak-ewma', decay: '1s' } }),
   nearby: variant({ balance: { locality: 'prefer' } }),
   hedged: variant({ hedge: { after: '50ms' } }),
-  // One left of six is to be trusted with all of the traffic, and a call must come to it.
+  // The one healthy instance of six must get all of the traffic: no panic mode, and enough retries to reach it.
   last: variant({
     balance: { panicThreshold: '0%' },
     retry: { ...retry, attempts: 5 },
@@ -100,9 +100,9 @@ t.test('the zone that has all of the traffic is killed', (t) => {
     load.gets().every(({ at, instance }) => near.has(instance) || at > faultAt - 500 || instance === '')
   return run(t, { gateway, service: 'nearby', victims: zoneA, ...dead, felt })
 })
-t.test('one is left', (t) => run(t, { gateway, service: 'last', victims: fleet.slice(1), ...dead }))
+t.test('all but one are killed', (t) => run(t, { gateway, service: 'last', victims: fleet.slice(1), ...dead }))
 
-/** Every instance in turn, under load. */
+/** Restarts every instance in sequence, under load. */
 async function rolling(t: Test, restart: (member: Member, turn: number) => Promise<void>): Promise<Steady> {
   const before = await gateway.cost(service)
   const load = new Steady(`${gateway.url}/${service}`, { rate, postEvery: 20 })
@@ -115,7 +115,7 @@ async function rolling(t: Test, restart: (member: Member, turn: number) => Promi
   await load.stop()
   const cost = since(before, await gateway.cost(service))
   report(t, load, cost)
-  t.strictSame(load.failures('GET').map(told(from)), [], 'no idempotent request failed')
+  t.strictSame(load.failures('GET').map(failureSince(from)), [], 'no idempotent request failed')
   within(t, cost)
   return load
 }
@@ -125,7 +125,7 @@ t.test('rolling restart in order: maintenance or deregistration, then SIGTERM', 
     if (turn % 2 === 0) await member.maintenance(true)
     else await member.deregister()
     const listed = async () => (await gateway.instances(service)).some(({ name }) => name === member.name)
-    await waitFor('the gateway has heard of it', async () => !(await listed()))
+    await waitFor('the gateway no longer lists it', async () => !(await listed()))
     await sleep(100) // requests in flight end
     await member.end('SIGTERM')
     await member.start()
@@ -133,10 +133,10 @@ t.test('rolling restart in order: maintenance or deregistration, then SIGTERM', 
   })
   // The attempt timeout is short for a machine that stands still.
   const posts = load.failures('POST').filter(({ failure }) => !failure!.startsWith('504'))
-  t.strictSame(posts.map(told(0)), [], 'nor did any other')
+  t.strictSame(posts.map(failureSince(0)), [], 'no POST failed but by the attempt timeout')
 })
 
-t.test('rolling restart without a word: SIGTERM alone', async (t) => {
+t.test('rolling restart without deregistration: SIGTERM only', async (t) => {
   await rolling(t, async (member) => {
     await member.end('SIGTERM')
     await member.start()
@@ -150,7 +150,7 @@ t.test('all are unavailable: no storm of retries', async (t) => {
   await waitFor('calm', () => load.sent.length > 200)
   await Promise.all(fleet.map(be('unavailable')))
   const from = load.sent.length
-  await waitFor('two seconds of it', () => load.sent.length > from + 2 * rate)
+  await waitFor('two seconds without an available instance', () => load.sent.length > from + 2 * rate)
   await Promise.all(fleet.map(be('well')))
   const healedAt = performance.now()
   await waitFor('calm again', () => load.gets(healedAt).length > 100)
@@ -160,7 +160,7 @@ t.test('all are unavailable: no storm of retries', async (t) => {
   const failures = load.failures('GET')
   t.ok(failures.length > 100, `${failures.length} failed`)
   t.strictSame(
-    failures.filter(({ at, failure }) => at > healedAt || !failure!.startsWith('503')).map(told(healedAt)),
+    failures.filter(({ at, failure }) => at > healedAt || !failure!.startsWith('503')).map(failureSince(healedAt)),
     []
   )
   t.ok(cost.overflows > 100, `${cost.overflows} retries were not allowed`)

@@ -1,4 +1,4 @@
-// The instances of a service, each a process of its own, and what can befall them.
+// The instances of a service, each in its own process, and the faults that a test injects.
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import type { Consul } from '../../helpers/consul.ts'
@@ -24,7 +24,7 @@ export class Member {
     this.#consul = consul
   }
 
-  /** Resolves when it serves and has registered. */
+  /** Resolves when the instance serves and is registered. */
   async start(): Promise<void> {
     const { name, zone, port } = this
     const args = [join(import.meta.dirname, 'instance.ts'), this.#service, name, zone, String(port), this.#consul.url]
@@ -39,7 +39,7 @@ export class Member {
     this.#running?.kill(signal)
   }
 
-  /** Resolves when the process is gone. */
+  /** Resolves when the process has exited. */
   async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
     this.signal(signal)
     await this.#running?.exited
@@ -54,7 +54,7 @@ export class Member {
   }
 }
 
-/** One per letter, in that zone; killed with the test. */
+/** Starts one instance per letter, in the zone of that letter; the test's end kills them. */
 export async function startFleet(t: Test, consul: Consul, service: string, zones: string): Promise<Member[]> {
   const ports = await freePorts(zones.length)
   const members = [...zones].map(

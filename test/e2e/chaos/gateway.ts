@@ -1,21 +1,21 @@
-// The gateway under test, a process of its own, and what its admin port says of instances and attempts.
+// The gateway under test, in its own process, and its admin port's view of instances and attempts.
 import type { Test } from 'tap'
 import { yamlOf } from '../../helpers/e2e/config.ts'
 import { appFile, configFile } from '../../helpers/e2e/gateway.ts'
 import { start, waitFor } from '../../helpers/processes.ts'
 
-/** Health of an instance as the gateway sees it. An instance that Consul does not list is missing. */
+/** Health of an instance as the gateway sees it. Only instances that Consul lists are included. */
 export interface SeenInstance {
   name: string
   available: boolean
   obstacles: Record<string, string>
 }
 
-/** Calls and attempts of a service so far: the cost of its retries. */
+/** Counts of calls, attempts and retries of a service so far. */
 export interface Cost {
   calls: number
   attempts: number
-  /** By what had failed. */
+  /** Retries by reason. */
   retries: Record<string, number>
   hedges: number
   overflows: number

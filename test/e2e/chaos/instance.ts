@@ -1,6 +1,6 @@
-// An instance of a service that registers itself in Consul and can be told to misbehave, on a port for orders:
+// An instance of a service that registers itself in Consul and injects faults when its control port says so:
 //   node instance.ts SERVICE NAME ZONE PORT CONSUL_URL
-// SIGTERM: takes no new connection, ends what it has begun, and is gone; it deregisters nothing.
+// SIGTERM: accepts no new connection, completes the requests in flight and exits; it does not deregister.
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -28,7 +28,7 @@ if (import.meta.main) {
     response.setHeader('x-instance', name)
     response.end(`${request.method} ${request.url} ${body}`)
   })
-  // A caller that leaves in the middle of its request is no failure of this program.
+  // Ignore the error of a caller that disconnects within its request.
   process.on('unhandledRejection', () => {})
 
   const listen = () => new Promise<void>((resolve) => server.listen(Number(port), '127.0.0.1', resolve))

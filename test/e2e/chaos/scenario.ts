@@ -1,4 +1,4 @@
-// Calm, a fault, recovery, under steady load; and what must hold whatever the fault is.
+// A scenario under steady load: calm, a fault, recovery; and the assertions that hold for every fault.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { waitFor } from '../../helpers/processes.ts'
@@ -26,15 +26,15 @@ export interface Scenario {
 }
 
 export const rate = 200
-/** Of the configuration under test. */
+/** Outlier detection interval of the configuration under test, in milliseconds. */
 export const interval = 1000
 const budget = 0.2
-/** Retries that ten seconds allow besides the share. */
+/** Retries that the budget allows in ten seconds besides its share of the calls. */
 const budgetFloor = 100
 
 /** GETs over which a percentile is taken. */
 const stretch = 150
-/** Of a machine that others use too: latencies below are normal. The attempt timeout is far above. */
+/** Latencies below are normal, also on a loaded machine. The attempt timeout is far above. */
 const normalMs = 150
 const slackMs = 4000
 
@@ -55,7 +55,7 @@ export async function run(t: Test, scenario: Scenario): Promise<void> {
   try {
     const begun = Promise.all(victims.map(fault))
     const watched = out ? watch(gateway, service, victims) : {}
-    const noticed = waitFor('it is felt', async () => {
+    const noticed = waitFor('the fault has an effect', async () => {
       await sleep(100)
       return felt(since(before, await gateway.cost(service)), load, faultAt)
     })
@@ -75,19 +75,19 @@ export async function run(t: Test, scenario: Scenario): Promise<void> {
   t.comment(`p99 ${calm} ms in calm; normal ${adaptedMs} ms after the fault; back ${backMs} ms after its end`)
   t.comment(`out: ${JSON.stringify(reasons)}`)
   report(t, load, cost)
-  t.strictSame(load.failures('GET').map(told(faultAt)), [], 'no idempotent request failed')
+  t.strictSame(load.failures('GET').map(failureSince(faultAt)), [], 'no idempotent request failed')
   t.ok(adaptedMs <= 2 * interval + slackMs, `p${percent} was normal again after ${adaptedMs} ms`)
   within(t, cost)
 }
 
-/** Resolves when each has answered a GET sent since then. */
+/** Resolves when each instance has served a GET that was sent after `from`. */
 async function answering(load: Steady, from: number, members: readonly Member[]): Promise<void> {
   const names = new Set(members.map(({ name }) => name))
   const answered = () => new Set(load.gets(from).map(({ instance }) => instance))
-  await waitFor(`${[...names]} answer`, () => names.isSubsetOf(answered()))
+  await waitFor(`${[...names]} respond`, () => names.isSubsetOf(answered()))
 }
 
-/** Resolves when the gateway counts on all instances. */
+/** Resolves when all instances are available at the gateway. */
 export async function whole(gateway: Gateway, service: string, count = 6): Promise<void> {
   await waitFor('all are available', async () => {
     const instances = await gateway.instances(service)
@@ -95,10 +95,10 @@ export async function whole(gateway: Gateway, service: string, count = 6): Promi
   })
 }
 
-/** Returns the message of a failure and its time. */
-export const told = (from: number) => (sent: Sent) => `${Math.round(sent.at - from)} ms: ${sent.failure}`
+/** Returns the time of a failure after `from`, and its message. */
+export const failureSince = (from: number) => (sent: Sent) => `${Math.round(sent.at - from)} ms: ${sent.failure}`
 
-/** Milliseconds from `from` until a stretch of GETs began that were answered in time. */
+/** Returns the milliseconds after `from` at which a stretch of GETs with normal latencies began. */
 export async function untilNormal(load: Steady, from: number, bound: number, percent = 99): Promise<number> {
   let beginning = 0
   await waitFor(
@@ -114,11 +114,11 @@ export async function untilNormal(load: Steady, from: number, bound: number, per
   return Math.round(beginning - from)
 }
 
-/** Resolves when the gateway has been seen to keep each of these out, with the reasons. */
+/** Resolves with the reasons when the gateway has listed each of these instances as unavailable. */
 async function watch(gateway: Gateway, service: string, members: readonly Member[]): Promise<Record<string, string>> {
   const reasons: Record<string, string> = {}
   await waitFor(`${members.map(({ name }) => name)} are out`, async () => {
-    await sleep(30) // gently: the gateway has one core
+    await sleep(30) // no busy loop: the gateway has one core
     const instances = await gateway.instances(service)
     for (const { name } of members) {
       const instance = instances.find((each) => each.name === name)
@@ -144,10 +144,10 @@ export function since(before: Cost, after: Cost): Cost {
   }
 }
 
-/** Every attempt beyond the first is one that the budget allowed. */
+/** Asserts that every attempt beyond the first is a retry or a hedge, and that they are within the budget. */
 export function within(t: Test, { calls, attempts, retries, hedges }: Cost): void {
   const again = Object.values(retries).reduce((sum, count) => sum + count, 0) + hedges
-  t.equal(attempts - calls, again, 'no attempt that is not accounted for')
+  t.equal(attempts - calls, again, 'every further attempt is a retry or a hedge')
   t.ok(again <= budget * calls + budgetFloor, `${again} retries of ${calls} calls are within the budget`)
 }
 

@@ -1,4 +1,4 @@
-// Steady load: so many requests a second, whether or not those before them have been answered.
+// Steady load: a fixed number of requests per second, also while earlier ones have no response yet.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 
@@ -6,9 +6,9 @@ export interface Sent {
   readonly method: 'GET' | 'POST'
   /** On the clock of `performance.now()`. */
   readonly at: number
-  /** Until the whole answer; null while it is awaited. */
+  /** Milliseconds until the response was complete; null while it is in progress. */
   ms: number | null
-  /** The instance that answered well; empty where none did. */
+  /** The instance that sent a successful response; empty if none did. */
   instance: string
   /** Status and body, or the error. */
   failure: string | null
@@ -17,7 +17,7 @@ export interface Sent {
 export interface SteadyOptions {
   /** Requests a second. */
   rate: number
-  /** Every so-manieth is a POST. */
+  /** Every `postEvery`th request is a POST. */
   postEvery: number
 }
 
@@ -83,21 +83,21 @@ export class Steady {
     return [...seconds.values()].map((some) => `${percentile(some, 50)}/${percentile(some, 99)}`).join(' ')
   }
 
-  /** Resolves when the last is answered. */
+  /** Resolves when the last response is complete. */
   async stop(): Promise<void> {
     clearInterval(this.#timer)
     while (this.#pending > 0) await sleep(5)
     await this.#agent.close()
   }
 
-  /** Gives up what is not answered. */
+  /** Aborts the requests in flight. */
   async destroy(): Promise<void> {
     clearInterval(this.#timer)
     await this.#agent.destroy()
   }
 }
 
-/** In whole milliseconds; one that is still awaited has taken as long as it has. */
+/** Returns the percentile in whole milliseconds; a request in flight counts with the time so far. */
 export function percentile(some: readonly Sent[], percent: number): number {
   const now = performance.now()
   const sorted = some.map(({ at, ms }) => ms ?? now - at).sort((a, b) => a - b)

@@ -1,4 +1,4 @@
-/** `mesh.collapse` and `mesh.fallback`, all of their keys, and what stands in for whom. */
+/** Every key of `mesh.collapse` and `mesh.fallback`, and the order in which fallbacks apply. */
 import type { Test } from 'tap'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
@@ -28,7 +28,7 @@ ${routes}
   return { orders: orders!, spare: spare!, ...world }
 }
 
-t.test('collapse: identical GETs share an answer; other users, methods and routes do not', async (t) => {
+t.test('collapse: identical GETs share a response; other users, methods and routes do not', async (t) => {
   const world = await gatewayTo(
     t,
     'collapse: true',
@@ -54,7 +54,11 @@ t.test('collapse: identical GETs share an answer; other users, methods and route
   const answers = await together([get('/?hold'), get('/?hold'), get('/?hold', 'Traceparent: 2'), get('/?hold&2')], 2)
   t.ok(answers.every(({ body }) => body === 'done'))
   t.equal(await world.metric(collapsed), 2)
-  t.equal(new Set(answers.map(({ headers }) => headers['x-request-id'])).size, 4, 'each has its own id')
+  t.equal(
+    new Set(answers.map(({ headers }) => headers['x-request-id'])).size,
+    4,
+    'each response has its own request id'
+  )
   const other = [get('/?hold', 'Cookie: sid=2'), get('/?hold', 'Authorization: x'), head('/?hold', [], 'HEAD')]
   await together([get('/?hold', 'Cookie: sid=1'), ...other], 4)
   await together([head('/?hold', [], 'POST'), head('/?hold', [], 'POST')], 2)
@@ -70,7 +74,7 @@ t.test('collapse: identical GETs share an answer; other users, methods and route
   await world.idle()
 })
 
-t.test('collapse: what may not be shared is asked for again, each for itself', async (t) => {
+t.test('collapse: after a response that may not be shared, each caller sends its own request', async (t) => {
   const world = await gatewayTo(t, 'collapse: { maxBody: 1kb }')
   for (const header of [
     'set-cookie:sid=1',
@@ -95,7 +99,7 @@ t.test('collapse: what may not be shared is asked for again, each for itself', a
   await world.idle()
 })
 
-t.test('fallback to a static answer: status, headers, body; on; HEAD; false on a route', async (t) => {
+t.test('fallback to a static response: status, headers, body; on; HEAD; false on a route', async (t) => {
   const world = await gatewayTo(
     t,
     `attemptTimeout: 500ms, fallback: [
@@ -118,7 +122,7 @@ t.test('fallback to a static answer: status, headers, body; on; HEAD; false on a
   t.match(bare, { status: 200, body: '', headers: { 'content-length': '12' } })
   t.match(await world.send('/?status=500'), { status: 204, body: '' })
   t.match(await world.send('/?reset'), { status: 204 })
-  t.match(await world.send('/?reset', [], 'POST'), { status: 204 }, 'it is sent to nobody')
+  t.match(await world.send('/?reset', [], 'POST'), { status: 204 }, 'also for POST: the fallback sends no request')
   t.match(await world.send('/?status=429'), { status: 429, instance: 'orders' })
   t.equal((await world.send('/plain?status=404')).status, 404)
   t.equal(await world.metric(fallbacks('static')), 6)
@@ -126,7 +130,7 @@ t.test('fallback to a static answer: status, headers, body; on; HEAD; false on a
   t.notOk((await world.chain('/plain')).includes('fallback'))
 })
 
-t.test('fallback to another service, with its own policy; POST only if nothing of it was sent', async (t) => {
+t.test('fallback to another service, with its own policy; POST only if no byte of it was sent', async (t) => {
   const world = await gatewayTo(
     t,
     'circuitBreaker: { minRequests: 2, openFor: 1h }, fallback: [{ on: [5xx, reset, circuit-open], service: backup }]',
@@ -136,7 +140,7 @@ t.test('fallback to another service, with its own policy; POST only if nothing o
   const { orders, spare } = world
   const post = (target: string) => world.begin('', `${head(target, ['Content-Length: 5'], 'POST')}hello`)
   const once = parse((await post('/?status=500').closed).text)
-  t.equal(once.status, 500, 'it may have done something')
+  t.equal(once.status, 500, 'no fallback: the first service may have processed the POST')
   t.equal(spare.seen.length, 0)
   const answer = await world.send('/?status=500&at=orders')
   t.match(answer, { status: 200, instance: 'spare', headers: { 'x-jingwei-fallback': 'service:backup' } })
@@ -146,7 +150,7 @@ t.test('fallback to another service, with its own policy; POST only if nothing o
   t.equal(String(spare.seen.at(-1)!.body), 'hello')
   t.equal(orders.seen.length, 2)
 
-  // Until the one that stands in has a breaker that opens too: the client is told of the service's own failure.
+  // Once the circuit of the fallback service opens too, the client gets the failure of the original service.
   for (let i = 0; (await world.send('/?status=500')).status === 500; i++) if (i > 9) throw new Error('never opens')
   t.equal(await world.metric('jingwei_mesh_circuit_state{service="backup"}'), 2)
   t.match(await world.send('/'), { status: 503, code: 'JW_CIRCUIT_OPEN' })
@@ -155,7 +159,7 @@ t.test('fallback to another service, with its own policy; POST only if nothing o
 })
 
 t.test(
-  'circuit open: the stale answer, with Age and Cache-Status, then the static one; never the personal one',
+  'circuit open: the stale response with Age and Cache-Status, then the static one; never a personal response',
   async (t) => {
     const world = await gatewayTo(
       t,
@@ -189,7 +193,7 @@ t.test(
   }
 )
 
-t.test('fallback for what the mesh itself refuses: overloaded, no-instance, connect-failure', async (t) => {
+t.test('fallback for errors of the mesh itself: overloaded, no-instance, connect-failure', async (t) => {
   const [orders, gone] = await instances(t, 'orders', 'gone')
   await gone!.close()
   const world = await gatewayOf(
@@ -215,9 +219,9 @@ routes:
   t.equal((await world.send('/capped')).status, 299)
   orders!.held[0]!.end()
   await client.closed
-  t.equal((await world.send('/gone')).status, 299, 'connect-failure, or no instance already')
+  t.equal((await world.send('/gone')).status, 299, 'connect-failure, or no-instance if it is already unavailable')
   await world.until('jingwei_mesh_instances{service="gone",state="unavailable"}', 1)
   t.equal((await world.send('/gone')).status, 299, 'no-instance')
   t.equal((await world.send('/reset?reset')).status, 299)
-  t.equal((await world.send('/reset?status=503')).status, 503, '5xx is not among them unless named')
+  t.equal((await world.send('/reset?status=503')).status, 503, '5xx applies only if listed in fallback.on')
 })

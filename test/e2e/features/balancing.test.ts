@@ -1,4 +1,4 @@
-/** `mesh.balance` and all of its keys. */
+/** Every key of `mesh.balance`. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -50,10 +50,10 @@ routes:
   t.equal(await world.metric('jingwei_mesh_instances{service="even",state="available"}'), 2)
 })
 
-t.test('least-request, the default: an instance that has much to do is left alone; choices', async (t) => {
+t.test('least-request, the default: an instance with many active requests gets no more; choices', async (t) => {
   const { some, begin, spread, idle } = await balanced(t, '{ choices: 16 }')
   const [slow] = some as [Instance]
-  // All of its three instances are compared, so which one is known.
+  // With 16 choices all three instances are compared, so the selection is deterministic.
   const clients = Array.from({ length: 3 }, () => begin('/?hold'))
   await eventually(() => some.every(({ held }) => held.length === 1))
   for (const { held } of some.slice(1)) held[0]!.end()
@@ -121,7 +121,7 @@ t.test('maxLoad: a popular key overflows', async (t) => {
   await idle()
 })
 
-t.test('cookieTtl 0s: a cookie of the session, once; HEAD and OPTIONS too', async (t) => {
+t.test('cookieTtl 0s: a session cookie, set once; for HEAD and OPTIONS too', async (t) => {
   const { send } = await balanced(t, '{ policy: maglev, hashOn: cookie:sid, cookieTtl: 0s }')
   for (const method of ['GET', 'HEAD', 'OPTIONS', 'DELETE']) {
     const { headers } = await send('/', [], method)
@@ -129,7 +129,7 @@ t.test('cookieTtl 0s: a cookie of the session, once; HEAD and OPTIONS too', asyn
   }
 })
 
-t.test('peak-ewma: who is slow gets little; the admin port shows what was measured', async (t) => {
+t.test('peak-ewma: a slow instance gets few requests; the admin port shows the measured latencies', async (t) => {
   const { spread, service } = await balanced(t, '{ policy: peak-ewma, decay: 20s }', ['a', 'b'])
   await spread(4, '/?delay=300&at=a')
   const tally = await spread(30, '/')
@@ -141,39 +141,42 @@ t.test('peak-ewma: who is slow gets little; the admin port shows what was measur
   )
 })
 
-t.test('panicThreshold: with few available, all serve; 0%: never; metric and admin port', async (t) => {
-  const check = ', healthCheck: { interval: 50ms, healthyThreshold: 1 }, retry: false'
-  const down = (some: Instance[]) => {
-    for (const one of some) {
-      one.answer = ({ url }, response) => {
-        if (url !== '/health') return false
-        response.writeHead(500).end()
-        return true
+t.test(
+  'panicThreshold: with few available instances, all get requests; 0% disables this; metric and admin port',
+  async (t) => {
+    const check = ', healthCheck: { interval: 50ms, healthyThreshold: 1 }, retry: false'
+    const down = (some: Instance[]) => {
+      for (const one of some) {
+        one.answer = ({ url }, response) => {
+          if (url !== '/health') return false
+          response.writeHead(500).end()
+          return true
+        }
       }
     }
+    const usual = await balanced(t, 'round-robin', ['a', 'b', 'c'], check)
+    down(usual.some.slice(1))
+    await usual.until('jingwei_mesh_panic{service="orders"}', 1)
+    t.strictSame(await usual.spread(6, '/'), { a: 2, b: 2, c: 2 })
+    t.equal((await usual.service('orders')).panic, true)
+    t.equal(await usual.metric('jingwei_mesh_instances{service="orders",state="unavailable"}'), 2)
+
+    const never = await balanced(t, '{ policy: round-robin, panicThreshold: 0% }', ['a', 'b'], check)
+    down(never.some)
+    await never.until('jingwei_mesh_instances{service="orders",state="unavailable"}', 2)
+    const refused = await never.send('/')
+    t.match(refused, { status: 503, code: 'JW_NO_INSTANCE', headers: { 'retry-after': '1' } })
+    t.equal(await never.metric('jingwei_mesh_panic{service="orders"}'), 0)
+    never.some[0]!.answer = () => false
+    await never.until('jingwei_mesh_instances{service="orders",state="available"}', 1)
+    t.strictSame(await never.spread(3, '/'), { a: 3 })
   }
-  const usual = await balanced(t, 'round-robin', ['a', 'b', 'c'], check)
-  down(usual.some.slice(1))
-  await usual.until('jingwei_mesh_panic{service="orders"}', 1)
-  t.strictSame(await usual.spread(6, '/'), { a: 2, b: 2, c: 2 })
-  t.equal((await usual.service('orders')).panic, true)
-  t.equal(await usual.metric('jingwei_mesh_instances{service="orders",state="unavailable"}'), 2)
+)
 
-  const never = await balanced(t, '{ policy: round-robin, panicThreshold: 0% }', ['a', 'b'], check)
-  down(never.some)
-  await never.until('jingwei_mesh_instances{service="orders",state="unavailable"}', 2)
-  const refused = await never.send('/')
-  t.match(refused, { status: 503, code: 'JW_NO_INSTANCE', headers: { 'retry-after': '1' } })
-  t.equal(await never.metric('jingwei_mesh_panic{service="orders"}'), 0)
-  never.some[0]!.answer = () => false
-  await never.until('jingwei_mesh_instances{service="orders",state="available"}', 1)
-  t.strictSame(await never.spread(3, '/'), { a: 3 })
-})
-
-t.test('slowStart: one that comes back works its way up', async (t) => {
+t.test('slowStart: the weight of a recovered instance grows gradually', async (t) => {
   const check = ', healthCheck: { interval: 50ms, healthyThreshold: 1, unhealthyThreshold: 1 }'
   const { some, spread, until } = await balanced(t, '{ policy: round-robin, slowStart: 1h }', ['a', 'b'], check)
-  t.strictSame(await spread(10, '/'), { a: 5, b: 5 }, 'who was there from the start is not new')
+  t.strictSame(await spread(10, '/'), { a: 5, b: 5 }, 'no slow start for instances that exist at startup')
   some[1]!.answer = (_request, response) => Boolean(response.writeHead(500).end())
   await until('jingwei_mesh_instances{service="orders",state="unavailable"}', 1)
   some[1]!.answer = () => false

@@ -1,4 +1,4 @@
-/** `mesh.circuitBreaker`, `adaptiveConcurrency` and `limit`, and all of their keys. */
+/** Every key of `mesh.circuitBreaker`, `adaptiveConcurrency` and `limit`. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -54,21 +54,25 @@ t.test('errorRatio, minRequests, window, openFor, rampFor: open, half-open, clos
   )
 })
 
-t.test('slowRatio and slowAfter; errorRatio: false; a slow stream after its head is not slow', async (t) => {
-  const options = 'errorRatio: false, slowRatio: 60%, slowAfter: 300ms, minRequests: 3, openFor: 1h'
-  const world = await gatewayTo(t, `circuitBreaker: { ${options} }, retry: false`)
-  world.some[0]!.answer = ({ url }, response) => {
-    if (url !== '/stream') return false
-    response.write('head')
-    setTimeout(() => response.end(), 400)
-    return true
+t.test(
+  'slowRatio and slowAfter; errorRatio: false; slowAfter ends at the header section, so a long stream is not slow',
+  async (t) => {
+    const options = 'errorRatio: false, slowRatio: 60%, slowAfter: 300ms, minRequests: 3, openFor: 1h'
+    const world = await gatewayTo(t, `circuitBreaker: { ${options} }, retry: false`)
+    world.some[0]!.answer = ({ url }, response) => {
+      if (url !== '/stream') return false
+      response.write('head')
+      setTimeout(() => response.end(), 400)
+      return true
+    }
+    t.strictSame(await world.spread(3, '/?status=500'), { 500: 3 })
+    for (let i = 0; i < 3; i++) t.equal((await world.send('/stream')).status, 200)
+    for (let sent = 0; (await world.send('/?delay=400')).status === 200; sent++)
+      if (sent > 12) throw new Error('closed')
+    t.equal(await world.metric(series('circuit_state')), 2)
+    t.ok(Number((await world.send('/')).headers['retry-after']) > 3000)
   }
-  t.strictSame(await world.spread(3, '/?status=500'), { 500: 3 })
-  for (let i = 0; i < 3; i++) t.equal((await world.send('/stream')).status, 200)
-  for (let sent = 0; (await world.send('/?delay=400')).status === 200; sent++) if (sent > 12) throw new Error('closed')
-  t.equal(await world.metric(series('circuit_state')), 2)
-  t.ok(Number((await world.send('/')).headers['retry-after']) > 3000)
-})
+)
 
 t.test('retries that succeed do not open the circuit', async (t) => {
   const mesh = 'circuitBreaker: { minRequests: 3 }, retry: { on: [503], budget: 100%, backoff: { base: 0s } }'
@@ -77,7 +81,7 @@ t.test('retries that succeed do not open the circuit', async (t) => {
   t.equal(await world.metric(series('circuit_state')), 0)
 })
 
-t.test('maxRequests, maxConnections, maxPendingRequests: refused at once, or in a line', async (t) => {
+t.test('maxRequests, maxConnections, maxPendingRequests: refused at once, or queued', async (t) => {
   const world = await gatewayTo(t, 'circuitBreaker: { maxConnections: 1, maxPendingRequests: 2, maxRequests: 2 }')
   const clients = [world.begin('/?hold&1'), world.begin('/?hold&2')]
   await world.until(series('pending_requests'), 1)
@@ -92,12 +96,12 @@ t.test('maxRequests, maxConnections, maxPendingRequests: refused at once, or in 
   world.held()[0]!.end()
   await eventually(() => world.held().length === 2)
   world.held()[1]!.end()
-  t.equal(parse((await next.closed).text).status, 200, 'it had the place of the one who left')
+  t.equal(parse((await next.closed).text).status, 200, 'it got the queue place of the disconnected client')
   t.notOk(world.some[0]!.seen.some(({ url }) => url.endsWith('2')))
   await world.idle()
 })
 
-t.test('a WebSocket has its connection as long as it is open', async (t) => {
+t.test('a WebSocket counts against maxConnections as long as it is open', async (t) => {
   const service = await startWebSocketService()
   t.teardown(service.close)
   const world = await gatewayOf(
@@ -130,7 +134,7 @@ t.test('perInstance: another instance first; a 503 when all are full', async (t)
   for (const client of clients) t.match((await client.closed).text, /^HTTP\/1\.1 200/)
 })
 
-t.test('maxRetries: no more of them at a time', async (t) => {
+t.test('maxRetries: limit of concurrent retries', async (t) => {
   const mesh = 'circuitBreaker: { maxRetries: 1, errorRatio: false }, retry: { on: [503], budget: 100%, attempts: 1 }'
   const world = await gatewayTo(t, mesh, ['a', 'b'])
   const [a, b] = world.some
@@ -149,7 +153,7 @@ t.test('maxRetries: no more of them at a time', async (t) => {
   await world.idle()
 })
 
-t.test('limit: rate, per, burst, queue, queueTimeout; who leaves the queue gives its place back', async (t) => {
+t.test('limit: rate, per, burst, queue, queueTimeout; a client that disconnects frees its queue place', async (t) => {
   const options = 'rate: 1, per: 2s, burst: 1, queue: 1, queueTimeout: 5s'
   const world = await gatewayTo(t, `limit: { ${options} }`)
   t.equal((await world.send('/1')).status, 200)
@@ -161,7 +165,7 @@ t.test('limit: rate, per, burst, queue, queueTimeout; who leaves the queue gives
   waits.socket.destroy()
   await world.until('jingwei_edge_requests_total{route="orders",method="GET",status="499"}', 1)
   t.equal((await world.concern('rate-limit')).pending, 0)
-  t.equal((await world.send('/4')).status, 200, 'its place was free')
+  t.equal((await world.send('/4')).status, 200, 'the queue place was free')
   t.strictSame(
     world.some[0]!.seen.map(({ url }) => url),
     ['/1', '/4']
@@ -172,7 +176,7 @@ t.test('limit: rate, per, burst, queue, queueTimeout; who leaves the queue gives
   t.ok((await world.chain('/')).includes('rate-limit'))
 })
 
-t.test('limit: who would wait longer than queueTimeout hears at once when it may come again', async (t) => {
+t.test('limit: a call that would wait longer than queueTimeout is refused at once, with Retry-After', async (t) => {
   const world = await gatewayTo(t, 'limit: { rate: 1, per: 20s, queueTimeout: 1s }')
   t.strictSame(await world.spread(1, '/'), { a: 1 })
   const begun = performance.now()
@@ -181,7 +185,7 @@ t.test('limit: who would wait longer than queueTimeout hears at once when it may
   t.ok(Number(refused.headers['retry-after']) > 15, `${refused.headers['retry-after']} s`)
 })
 
-t.test('adaptiveConcurrency: initialLimit; minLimit; it grows to maxLimit with what is quick', async (t) => {
+t.test('adaptiveConcurrency: initialLimit; minLimit; fast responses raise it to maxLimit', async (t) => {
   const options = 'initialLimit: 2, minLimit: 1, maxLimit: 6, window: 100ms, tolerance: 2'
   const world = await gatewayTo(t, `adaptiveConcurrency: { ${options} }`)
   const clients = [world.begin('/?hold'), world.begin('/?hold')]
@@ -197,7 +201,7 @@ t.test('adaptiveConcurrency: initialLimit; minLimit; it grows to maxLimit with w
   t.ok((await world.chain('/')).includes('adaptive-concurrency'))
 })
 
-t.test('mode: shadow of all of them: nobody is refused, all is counted', async (t) => {
+t.test('mode: shadow for all of them: no call is refused, every refusal is counted', async (t) => {
   const mesh = `
     circuitBreaker: { mode: shadow, minRequests: 2, maxConnections: 1, maxPendingRequests: 1, maxRequests: 1 },
     adaptiveConcurrency: { mode: shadow, initialLimit: 1, minLimit: 1 },

@@ -1,4 +1,4 @@
-/** `mesh.connections` and `mesh.maxHeaderSize`: the connections to instances, by all of their keys. */
+/** Every key of `mesh.connections`, and `mesh.maxHeaderSize`: connections to instances. */
 import type { Socket } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -6,7 +6,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { startRawService } from '../../helpers/gateway.ts'
 import { gatewayOf } from './support.ts'
 
-/** Answers with the number of the request's connection, and what `large` says of a header. */
+/** Service that responds with the number of the request's connection, and with a header of `large` bytes. */
 async function counting(t: Test) {
   const sockets = new Set<Socket>()
   let count = 0

@@ -1,4 +1,4 @@
-/** Levels, what the admin port tells, TLS, sidecars, the snapshot file; and no key is left untried. */
+/** Configuration levels, views of the admin port, TLS, sidecars, the snapshot file; a check that every key is tested. */
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -38,12 +38,12 @@ routes:
     return [status, status === 203 ? body : '', a!.seen.length - before]
   }
   t.strictSame(await attempts('/global'), [203, 'global', 6])
-  t.strictSame(await attempts('/own'), [203, 'own', 3], 'two, the default, not the five from further up')
+  t.strictSame(await attempts('/own'), [203, 'own', 3], 'two attempts, the default, not five from the top level')
   t.strictSame(await attempts('/route'), [203, 'route', 3])
   t.strictSame(await attempts('/none'), [503, '', 1])
   const routes = (await world.admin.inject('/admin/routes')).json<{ name: string; mesh: string[] }[]>()
   for (const { name, mesh } of routes) {
-    t.strictSame(mesh, await world.chain(`/${name}`), 'the admin port and explain say the same')
+    t.strictSame(mesh, await world.chain(`/${name}`), 'the admin port and explain agree')
     t.equal(mesh.includes('rate-limit'), name === 'global')
     t.equal(mesh.includes('fallback'), name !== 'none')
   }
@@ -192,7 +192,7 @@ t.test('every key of the mesh is set by some test here', async (t) => {
   const reference = await readFile(join(import.meta.dirname, '../../../config/README.md'), 'utf8')
   const keys = [...reference.matchAll(/^\| `(?:mesh|services\.NAME\.subsets|routes\[\]\.split)[^`]*\.(\w+)` \|/gm)]
   t.ok(keys.length > 100)
-  // Real Consul has tests of its own for these: consul-connect, consul-scale, health/instead-of-consul.
+  // These are tested elsewhere, with a real Consul: consul-connect, consul-scale, health/instead-of-consul.
   const elsewhere = new Set(['identity', 'intentions', 'insteadOfConsul', 'locality', 'localThreshold'])
   const untried = keys
     .map(([, key]) => key!)
@@ -200,7 +200,7 @@ t.test('every key of the mesh is set by some test here', async (t) => {
   t.strictSame([...new Set(untried)], [])
 })
 
-t.test('what cannot be meant is refused before anything starts', (t) => {
+t.test('an invalid mesh configuration is refused before anything starts', (t) => {
   const faults = (mesh: string, route = '') => {
     const services = 'services: { a: { instances: ["http://h"] }, b: { instances: ["http://h"] } }'
     const yaml = `mesh: { ${mesh} }\n${services}\nroutes: [{ name: r, match: { path: / }, service: a, mesh: { ${route} } }]`
@@ -215,7 +215,7 @@ t.test('what cannot be meant is refused before anything starts', (t) => {
   t.match(faults('', 'balance: random'), /unknown key; it can only be set for services/)
   t.match(faults('', 'hegde: { after: 1s }'), /did you mean \\"hedge\\"/)
   t.match(faults('retry: { on: [4xx] }'), /did you mean \\"5xx\\"/)
-  t.match(faults('fallback: [{ status: 200, headers: { "a b": c } }]'), /no name of a header/)
+  t.match(faults('fallback: [{ status: 200, headers: { "a b": c } }]'), /not a valid header name/)
   t.match(faults('fallback: [{ service: c }]'), /unknown service/)
   t.match(faults('circuitBreaker: true'), /expected false or a mapping/)
   t.equal(faults('circuitBreaker: {}', 'retry: false'), '')

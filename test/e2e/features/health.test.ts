@@ -1,4 +1,4 @@
-/** `mesh.healthCheck` and `mesh.outlierDetection`, and all of their keys. */
+/** Every key of `mesh.healthCheck` and `mesh.outlierDetection`. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -31,37 +31,40 @@ const answering = (some: Instance[], path: string, statusOf: (each: Instance) =>
   }
 }
 
-t.test('healthCheck: path, host, statuses, thresholds; out and back, told on every side', async (t) => {
-  let ill = false
-  const options = `healthCheck: {
+t.test(
+  'healthCheck: path, host, statuses, thresholds; unavailable and available again, in the admin port, log and metrics',
+  async (t) => {
+    let ill = false
+    const options = `healthCheck: {
     path: /up, host: orders.internal, statuses: [204, 300-399], interval: 50ms, jitter: 0%, timeout: 500ms,
     unhealthyThreshold: 2, healthyThreshold: 3 }`
-  const { some, view, ...world } = await gatewayTo(t, options)
-  answering(some, '/up', ({ name }) => (name === 'b' && ill ? 200 : name === 'c' ? 301 : 204))
-  const checks = 'jingwei_mesh_health_checks_total{service="orders",outcome="success"}'
-  while ((await world.metric(checks))! < 6) await sleep(10)
-  t.strictSame(await world.spread(6, '/'), { a: 2, b: 2, c: 2 })
-  const [check] = some[0]!.seen.filter(({ url }) => url === '/up')
-  t.equal(check!.headers.host, 'orders.internal')
+    const { some, view, ...world } = await gatewayTo(t, options)
+    answering(some, '/up', ({ name }) => (name === 'b' && ill ? 200 : name === 'c' ? 301 : 204))
+    const checks = 'jingwei_mesh_health_checks_total{service="orders",outcome="success"}'
+    while ((await world.metric(checks))! < 6) await sleep(10)
+    t.strictSame(await world.spread(6, '/'), { a: 2, b: 2, c: 2 })
+    const [check] = some[0]!.seen.filter(({ url }) => url === '/up')
+    t.equal(check!.headers.host, 'orders.internal')
 
-  ill = true
-  await world.until(state('unavailable'), 1)
-  t.strictSame(await world.spread(6, '/'), { a: 3, c: 3 })
-  const told = await view('b')
-  t.equal(told.available, false)
-  t.match(told.obstacles, { 'health-check': /200/ })
-  t.match(told.concerns['health-check'], { outcome: 'failure', reason: String })
-  t.equal(await world.metric(flips('health-check', 'unavailable')), 1)
-  ill = false
-  await world.until(state('available'), 3)
-  t.match((await view('b')).concerns['health-check'], { outcome: 'success' })
-  const said = world.log.filter(({ msg }) => /^instance .+ is (un)?available$/.test(String(msg)))
-  t.match(said, [{ msg: / is unavailable$/, concern: 'health-check' }, { msg: / is available$/ }])
-})
+    ill = true
+    await world.until(state('unavailable'), 1)
+    t.strictSame(await world.spread(6, '/'), { a: 3, c: 3 })
+    const failing = await view('b')
+    t.equal(failing.available, false)
+    t.match(failing.obstacles, { 'health-check': /200/ })
+    t.match(failing.concerns['health-check'], { outcome: 'failure', reason: String })
+    t.equal(await world.metric(flips('health-check', 'unavailable')), 1)
+    ill = false
+    await world.until(state('available'), 3)
+    t.match((await view('b')).concerns['health-check'], { outcome: 'success' })
+    const said = world.log.filter(({ msg }) => /^instance .+ is (un)?available$/.test(String(msg)))
+    t.match(said, [{ msg: / is unavailable$/, concern: 'health-check' }, { msg: / is available$/ }])
+  }
+)
 
 t.test('healthCheck type tcp, timeout; false for one service', async (t) => {
   const [a, b] = await instances(t, 'a', 'b')
-  a!.answer = ({ url }) => url === '/health' // never answers it
+  a!.answer = ({ url }) => url === '/health' // never responds to it
   const world = await gatewayOf(
     t,
     `
@@ -84,22 +87,25 @@ routes:
   t.equal(await world.metric('jingwei_mesh_health_checks_total{service="none",outcome="success"}'), null)
 })
 
-t.test('outlierDetection: consecutive5xx, baseEjection, maxEjectionPercent; back after its time', async (t) => {
-  const options = `outlierDetection: {
+t.test(
+  'outlierDetection: consecutive5xx, baseEjection, maxEjectionPercent; available again after its ejection time',
+  async (t) => {
+    const options = `outlierDetection: {
     consecutive5xx: 3, consecutiveGatewayFailures: false, interval: 200ms, baseEjection: 1500ms, maxEjection: 2s,
     maxEjectionPercent: 50% }`
-  const { view, ...world } = await gatewayTo(t, options)
-  t.match(await world.spread(9, '/?status=500&at=b'), { 500: 3 })
-  t.equal(await world.metric(state('unavailable')), 1)
-  t.match(await view('b'), { available: false, obstacles: { 'outlier-detection': String } })
-  t.strictSame(await world.spread(6, '/?status=500&at=b'), { a: 3, c: 3 })
-  t.equal(await world.metric('jingwei_mesh_ejections_total{service="orders",reason="consecutive-5xx"}'), 1)
-  t.equal(await world.metric('jingwei_mesh_ejections_active{service="orders"}'), 1)
-  t.ok((await world.chain('/')).includes('outlier-detection'))
-  await world.until(state('available'), 3)
-  t.strictSame(await world.spread(3, '/'), { a: 1, b: 1, c: 1 })
-  t.equal(await world.metric(flips('outlier-detection', 'available')), 1)
-})
+    const { view, ...world } = await gatewayTo(t, options)
+    t.match(await world.spread(9, '/?status=500&at=b'), { 500: 3 })
+    t.equal(await world.metric(state('unavailable')), 1)
+    t.match(await view('b'), { available: false, obstacles: { 'outlier-detection': String } })
+    t.strictSame(await world.spread(6, '/?status=500&at=b'), { a: 3, c: 3 })
+    t.equal(await world.metric('jingwei_mesh_ejections_total{service="orders",reason="consecutive-5xx"}'), 1)
+    t.equal(await world.metric('jingwei_mesh_ejections_active{service="orders"}'), 1)
+    t.ok((await world.chain('/')).includes('outlier-detection'))
+    await world.until(state('available'), 3)
+    t.strictSame(await world.spread(3, '/'), { a: 1, b: 1, c: 1 })
+    t.equal(await world.metric(flips('outlier-detection', 'available')), 1)
+  }
+)
 
 t.test('outlierDetection: consecutiveGatewayFailures; a reset counts, 4xx and 500 do not', async (t) => {
   const options = 'outlierDetection: { consecutive5xx: false, consecutiveGatewayFailures: 2 }'
@@ -128,7 +134,7 @@ t.test('outlierDetection: successRate and failurePercentage, by the interval', a
   }
 })
 
-t.test('outlierDetection in shadow mode ejects nobody and says whom it would have', async (t) => {
+t.test('outlierDetection in shadow mode ejects no instance and reports which it would have ejected', async (t) => {
   const { view, ...world } = await gatewayTo(t, 'outlierDetection: { mode: shadow, consecutive5xx: 2 }')
   t.strictSame(await world.spread(12, '/?status=500&at=b'), { a: 4, c: 4, 500: 4 })
   t.equal((await view('b')).available, true)
@@ -136,7 +142,7 @@ t.test('outlierDetection in shadow mode ejects nobody and says whom it would hav
   t.match((await view('b')).concerns, { 'outlier-detection': Object })
 })
 
-t.test('a healthy answer to the check ends an ejection early; both concerns must agree', async (t) => {
+t.test('a passing health check ends an ejection by outlier detection early', async (t) => {
   const options = `outlierDetection: { consecutive5xx: 1, interval: 100ms, baseEjection: 1h, maxEjection: 1h },
     healthCheck: { interval: 50ms, healthyThreshold: 1 }`
   const { some, ...world } = await gatewayTo(t, options, ['a', 'b'])

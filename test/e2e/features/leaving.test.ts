@@ -1,4 +1,4 @@
-/** A client that leaves, in whatever state its call is: 499, nothing in flight anywhere, nobody to blame. */
+/** A client that disconnects, in every state of its call: 499, nothing in flight, no failure counted for an instance. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -27,7 +27,7 @@ routes: [{ name: orders, match: { path: / }, service: orders }]
 
 type Here = World & { some: Instance[]; spare: Instance }
 
-/** Waits until a concern of the service says so. */
+/** Waits until the state of a concern of the service has this value at `key`. */
 async function until(world: World, concern: string, key: string, value: number, service = 'orders'): Promise<void> {
   await eventually(
     async () => (await world.service(service)).concerns[concern]?.[key] === value,
@@ -41,10 +41,10 @@ const has = (world: Here, count: number) => eventually(() => seen(world) === cou
 interface State {
   mesh: string
   target?: string
-  /** True if an instance has failed before. */
+  /** True if an instance fails before the client disconnects. */
   blames?: true
   before?: (world: Here) => Promise<unknown>
-  /** Resolves when the call has come there; the client leaves then. */
+  /** Resolves when the call has reached this state; then the client disconnects. */
   there: (world: Here) => Promise<unknown>
 }
 
@@ -53,7 +53,7 @@ const bothHold = (world: Here) => eventually(() => world.some.every(({ held }) =
 const states: Record<string, State> = {
   'before the headers': { mesh: '', target: '/?hold', there: (world) => has(world, 1) },
   'between two attempts': {
-    // Both instances ask for time: the second attempt follows at once, the third waits.
+    // Both instances send Retry-After: the second attempt follows at once, the third waits.
     mesh: 'timeout: 30s, retry: { on: [503], attempts: 2, backoff: { base: 0s, max: 20s } }',
     target: '/?status=503&header=retry-after:15',
     blames: true,
@@ -70,7 +70,7 @@ const states: Record<string, State> = {
     mesh: 'fault: { delay: { for: 1m } }',
     there: (world) => until(world, 'fault', 'active', 1)
   },
-  'in the line of the caps': {
+  'in the queue of the connection caps': {
     mesh: 'circuitBreaker: { maxConnections: 1 }, fault: { delay: { for: 1s } }',
     before: async (world) => {
       world.begin('/')
@@ -78,19 +78,23 @@ const states: Record<string, State> = {
     },
     there: (world) => until(world, 'caps', 'pending', 1)
   },
-  'in the line of the limit': {
+  'in the queue of the rate limit': {
     mesh: 'limit: { rate: 1, per: 1m, queueTimeout: 2m }, timeout: 3m',
     before: (world) => world.send('/'),
     there: (world) => until(world, 'rate-limit', 'pending', 1)
   },
-  'as the only one of a shared call': { mesh: 'collapse: true', target: '/?hold', there: (world) => has(world, 1) },
-  'in the service that stands in': {
+  'as the only caller of a collapsed call': {
+    mesh: 'collapse: true',
+    target: '/?hold',
+    there: (world) => has(world, 1)
+  },
+  'in the fallback service': {
     mesh: 'retry: false, fallback: [{ on: [5xx], service: spare }]',
     target: '/?a.status=500&b.status=500&spare.hold',
     blames: true,
     there: ({ spare }) => eventually(() => spare.held.length === 1)
   },
-  'under every concern at once': {
+  'with every concern on': {
     mesh: `circuitBreaker: {}, adaptiveConcurrency: {}, limit: { rate: 100 }, hedge: { after: 10ms }, collapse: true,
       fallback: [{ status: 200 }], mirror: { service: spare }, fault: { abort: { status: 500, percent: 0% } },
       healthCheck: { type: tcp }`,
@@ -100,7 +104,7 @@ const states: Record<string, State> = {
 }
 
 for (const [name, { mesh, target = '/', blames, before, there }] of Object.entries(states)) {
-  t.test(`a client leaves ${name}`, async (t) => {
+  t.test(`a client disconnects ${name}`, async (t) => {
     const world = await gatewayTo(t, mesh)
     await before?.(world)
     const client = world.begin(target)
@@ -110,15 +114,15 @@ for (const [name, { mesh, target = '/', blames, before, there }] of Object.entri
     await world.idle()
     t.equal(await world.metric('jingwei_mesh_active_requests{service="orders"}'), 0)
     const out = await world.metric('jingwei_mesh_instances{service="orders",state="unavailable"}')
-    if (!blames) t.equal(out, 0, 'nobody is blamed')
+    if (!blames) t.equal(out, 0, 'no instance is ejected')
     t.match(
       world.log.filter(({ status }) => status === 499),
-      [{ error: 'JW_CLIENT_GONE', service: name.endsWith('stands in') ? 'spare' : 'orders' }]
+      [{ error: 'JW_CLIENT_GONE', service: name.endsWith('fallback service') ? 'spare' : 'orders' }]
     )
   })
 }
 
-t.test('a client leaves within an answer that is slowed', async (t) => {
+t.test('a client disconnects within a response whose bandwidth is limited', async (t) => {
   const world = await gatewayTo(t, 'fault: { bandwidth: { limit: 1kb } }')
   for (const each of world.some) {
     each.answer = (_request, response) => {
@@ -136,7 +140,7 @@ t.test('a client leaves within an answer that is slowed', async (t) => {
   await world.until('jingwei_mesh_attempts_total{service="orders",outcome="aborted"}', 1)
 })
 
-t.test('a client leaves within its request’s body, kept for a retry', async (t) => {
+t.test('a client disconnects within its request body, which is buffered for a retry', async (t) => {
   const world = await gatewayTo(t, 'retry: { methods: [PUT] }, hedge: { after: 10ms }')
   const client = world.begin('', `${head('/', ['Content-Length: 1000'], 'PUT')}begin`)
   await eventually(async () => (await world.service('orders')).active === 1)
@@ -146,7 +150,7 @@ t.test('a client leaves within its request’s body, kept for a retry', async (t
   t.equal(seen(world), 0)
 })
 
-t.test('two leave of three who share a call: the third gets the answer', async (t) => {
+t.test('two of three callers of a collapsed call disconnect: the third gets the response', async (t) => {
   const world = await gatewayTo(t, 'collapse: true')
   const clients = [1, 2, 3].map(() => world.begin('/?hold'))
   await has(world, 1)
@@ -161,7 +165,7 @@ t.test('two leave of three who share a call: the third gets the answer', async (
   await world.idle()
 })
 
-t.test('a client leaves a WebSocket: both ends hear, its place is free', async (t) => {
+t.test('a client disconnects a WebSocket: the service closes too, and its place is free', async (t) => {
   const service = await startWebSocketService()
   t.teardown(service.close)
   const world = await gatewayOf(

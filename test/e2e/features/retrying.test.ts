@@ -1,4 +1,4 @@
-/** `mesh.retry`, `hedge` and the timeouts, and all of their keys. */
+/** Every key of `mesh.retry`, `mesh.hedge` and the timeouts. */
 import type { Test } from 'tap'
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
@@ -8,7 +8,7 @@ import { gatewayOf, head, instances, urls } from './support.ts'
 const series = (name: string, ...labels: string[]) => `jingwei_mesh_${name}{service="orders"${labels.join('')}}`
 const retries = (reason: string) => series('retries_total', `,reason="${reason}"`)
 
-/** `orders` has round-robin over its instances, so that every other call meets the first one. */
+/** Gateway whose service `orders` uses round-robin, so that every other call reaches the first instance. */
 async function gatewayTo(t: Test, mesh: string, routes = '', names = ['a', 'b']) {
   const some = await instances(t, ...names)
   const world = await gatewayOf(
@@ -25,7 +25,7 @@ ${routes}
 const post = (target: string, body: string, ...headers: string[]) =>
   head(target, [...headers, `Content-Length: ${body.length}`], 'POST') + body
 
-t.test('retry, by default: a reset and a refused connection, no answers; false on a route', async (t) => {
+t.test('retry, by default: a reset and a refused connection, but no status; false on a route', async (t) => {
   const gone = await instances(t, 'gone')
   await gone[0]!.close()
   const route = '  - { name: once, match: { path: /once }, service: orders, mesh: { retry: false } }'
@@ -39,7 +39,7 @@ t.test('retry, by default: a reset and a refused connection, no answers; false o
   t.match((await world.service('orders')).concerns, { retries: { active: 0 } })
 })
 
-t.test('retry.on: statuses, gateway-error, 5xx, a header; the last answer is passed on', async (t) => {
+t.test('retry.on: statuses, gateway-error, 5xx, a header; the last response is forwarded', async (t) => {
   const on = (name: string, on: string) =>
     `  - { name: ${name}, match: { path: /${name} }, service: orders, mesh: { retry: { on: ${on}, backoff: { base: 0s }, budget: 100% } } }`
   const kinds = [
@@ -53,7 +53,7 @@ t.test('retry.on: statuses, gateway-error, 5xx, a header; the last answer is pas
   t.strictSame(await world.spread(4, '/listed?status=500&at=a'), { b: 2, 500: 2 })
   t.strictSame(await world.spread(4, '/gateway?status=502&at=a'), { b: 4 })
   t.strictSame(await world.spread(4, '/gateway?status=500&at=a'), { b: 2, 500: 2 })
-  t.strictSame(await world.spread(4, '/gateway?reset&at=a'), { b: 4 }, 'getting no answer is one')
+  t.strictSame(await world.spread(4, '/gateway?reset&at=a'), { b: 4 }, 'a missing response is a gateway-error')
   t.strictSame(await world.spread(4, '/any?status=500&at=a'), { b: 4 })
   world.some[0]!.answer = ({ url }, response) =>
     url === '/header' && Boolean(response.writeHead(200, { 'x-again': '1', 'x-instance': 'a' }).end())
@@ -65,7 +65,7 @@ t.test('retry.on: statuses, gateway-error, 5xx, a header; the last answer is pas
 })
 
 t.test(
-  'retry.attempts, budget, backoff; Retry-After binds only its sender, and is no longer than backoff.max',
+  'retry.attempts, budget, backoff; Retry-After applies only to its sender, and only up to backoff.max',
   async (t) => {
     const world = await gatewayTo(
       t,
@@ -73,19 +73,23 @@ t.test(
     )
     const seen = () => world.some.reduce((sum, each) => sum + each.seen.length, 0)
     t.equal((await world.send('/?status=503')).status, 503)
-    t.equal(seen(), 5, 'the first and four more')
+    t.equal(seen(), 5, 'the first attempt and four retries')
     t.match((await world.send('/?status=503&header=retry-after:60')).headers, { 'retry-after': '60' })
-    t.equal(seen(), 7, 'one at each instance')
-    t.strictSame(await world.spread(4, '/?status=503&header=retry-after:60&at=a'), { b: 4 }, 'the other one, at once')
+    t.equal(seen(), 7, 'one attempt at each instance')
+    t.strictSame(
+      await world.spread(4, '/?status=503&header=retry-after:60&at=a'),
+      { b: 4 },
+      'the other instance, at once'
+    )
 
     const brief = await gatewayTo(t, 'retry: { on: [503], attempts: 8, budget: 0%, backoff: { base: 0s } }')
     for (let call = 0; call < 16; call++) await brief.send('/?status=503')
-    t.equal(await brief.metric(retries('503')), 100, 'ten a second besides the budget, of ten seconds')
+    t.equal(await brief.metric(retries('503')), 100, '10 per second over the 10 s window, besides the budget')
     t.ok((await brief.metric(series('retry_overflows_total')))! >= 1)
   }
 )
 
-t.test('retry.methods, idempotencyKey, maxBody: what may be sent twice', async (t) => {
+t.test('retry.methods, idempotencyKey, maxBody: requests that may be sent twice', async (t) => {
   const world = await gatewayTo(
     t,
     'retry: { on: [503, reset], methods: [GET, PATCH], maxBody: 1kb, budget: 100%, backoff: { base: 0s } }',
@@ -105,7 +109,7 @@ t.test('retry.methods, idempotencyKey, maxBody: what may be sent twice', async (
   const bodies = world.some[1]!.seen.filter(({ method }) => method === 'PATCH').map(({ body }) => String(body))
   t.ok(bodies.every((body) => body === 'order'))
   const large = 'x'.repeat(2000)
-  t.strictSame(await statuses(post(bad, large, 'Idempotency-Key: "k1"')), [200, 503], 'over maxBody: once')
+  t.strictSame(await statuses(post(bad, large, 'Idempotency-Key: "k1"')), [200, 503], 'larger than maxBody: sent once')
   t.ok(world.some.every(({ seen }) => seen.at(-1)!.body.length === 2000))
 })
 
@@ -147,15 +151,15 @@ t.test('timeout, attemptTimeout, idleTimeout, responseTimeout', async (t) => {
   }
   const cut = await raw(world.port, head('/'))
   t.match(cut, /begin/)
-  t.notMatch(cut, /end\r\n0/, 'cut, not ended')
+  t.notMatch(cut, /end\r\n0/, 'reset, not ended')
   t.equal((await world.send('/patient')).body, 'begin end')
   const late = await raw(world.port, head('/whole'))
   t.match(late, /begin/)
-  t.notMatch(late, /end\r\n0/, 'cut, not ended')
+  t.notMatch(late, /end\r\n0/, 'reset, not ended')
   await world.idle()
 })
 
-t.test('hedge.after: the quick one wins, the slow one is cut; methods; metrics', async (t) => {
+t.test('hedge.after: the fast attempt wins, the slow one is aborted; methods; metrics', async (t) => {
   const world = await gatewayTo(
     t,
     'retry: false, hedge: { after: 100ms }, outlierDetection: { consecutive5xx: 1 }',
@@ -168,7 +172,7 @@ t.test('hedge.after: the quick one wins, the slow one is cut; methods; metrics',
   t.ok(won >= 2)
   await eventually(() => world.some[0]!.cut >= won)
   t.ok((await world.metric(series('attempts_total', ',outcome="hedged"')))! >= won)
-  t.equal((await world.service('orders')).instances[0]!.available, true, 'who lost is not to blame')
+  t.equal((await world.service('orders')).instances[0]!.available, true, 'the attempt that lost counts as no failure')
   const answers = [await raw(world.port, post(`/posts${slow}`, 'x')), await raw(world.port, post(`/posts${slow}`, 'x'))]
   t.strictSame(
     answers.map((text) => parse(text).headers['x-instance']),
@@ -181,13 +185,13 @@ t.test('hedge.after: the quick one wins, the slow one is cut; methods; metrics',
   await world.idle()
 })
 
-t.test('hedge.percentile, once 50 answers are known; hedge.attempts', async (t) => {
+t.test('hedge.percentile, once 50 latencies are known; hedge.attempts', async (t) => {
   const names = ['a', 'b', 'c']
   const world = await gatewayTo(t, 'hedge: { percentile: 90, attempts: 2 }, retry: { budget: 100% }', '', names)
   await world.spread(60, '/')
   world.some[0]!.answer = () => true
   world.some[1]!.answer = () => true
-  // So many, as a slow one of its own may be hedged, too, and the turn be its own again.
+  // Two hedges: the first may select the other instance that never responds.
   t.strictSame(await world.spread(9, '/'), { c: 9 })
   t.ok((await world.metric(series('hedges_total', ',outcome="won"')))! >= 1)
   await world.idle()

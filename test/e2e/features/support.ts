@@ -1,5 +1,5 @@
-// A gateway made of YAML text as a user would write it, instances that do as a request asks, and what can be seen from
-// the outside: answers, metrics, the admin port.
+// A gateway made of YAML text as a user would write it, instances that behave as a request specifies, and views from
+// outside: responses, metrics, the admin port.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
@@ -11,18 +11,18 @@ export interface Instance {
   readonly name: string
   /** Requests, in their order. */
   readonly seen: { method: string; url: string; headers: IncomingMessage['headers']; body: Buffer }[]
-  /** Answers that wait until they are told, since the request said `?hold`. */
+  /** Responses of requests with `?hold`; the test ends them. */
   readonly held: ServerResponse[]
-  /** Requests whose connection was closed before they were answered. */
+  /** Number of requests whose connection was closed before the response was complete. */
   cut: number
-  /** Instead of the usual answer, where it returns true. */
+  /** Sends another response than the usual one, and returns true if it does. */
   answer: (request: IncomingMessage, response: ServerResponse, body: Buffer) => boolean
   close(): Promise<void>
 }
 
 /**
- * Says its name in `x-instance` and tells what it got. `?status=503&at=a` has it answer so, if `at` is its name or is not
- * there; likewise `?delay=MS`, `?hold` and `?reset`. `?a.status=503` does too.
+ * Starts an instance that sends its name in `x-instance` and echoes the request. `?status=503&at=a` sets the status if
+ * `at` is its name or is missing; likewise `?delay=MS`, `?hold` and `?reset`. `?a.status=503` is the same for instance `a`.
  */
 export async function instance(t: Test, name: string): Promise<Instance> {
   const { url, close } = await startService(async (request, response) => {
@@ -99,15 +99,15 @@ export interface World {
   admin: { inject: (path: string) => Promise<{ body: string; json: <T>() => T; statusCode: number }> }
   log: Record<string, unknown>[]
   send(target: string, headers?: string[], method?: string): Promise<Said>
-  /** A request on its way, whose client may leave. */
+  /** Sends a request and returns its client, which may disconnect. */
   begin(target: string, head?: string): Client
-  /** As many as that, one after the other: how many were answered by whom, or how. */
+  /** Sends `count` requests in sequence. Returns the number of 200s by instance, and of other responses by status. */
   spread(count: number, target: string, headers?: (turn: number) => string[]): Promise<Record<string, number>>
   /** The value of a series, named as it is on `/metrics`; null where there is none. */
   metric(series: string): Promise<number | null>
   service(name: string): Promise<ServiceView>
   explain(path: string, more?: string): Promise<Explained>
-  /** The concerns that a call of this path would meet in the mesh. */
+  /** The names of the mesh concerns that a call of this path would pass, in order. */
   chain(path: string): Promise<string[]>
   /** Resolves when nothing is in flight, as the admin port sees it. */
   idle(): Promise<void>
@@ -118,7 +118,7 @@ export interface World {
 export const head = (target: string, headers: string[] = [], method = 'GET') =>
   `${[`${method} ${target} HTTP/1.1`, 'Host: h', ...headers, 'Connection: close'].join('\r\n')}\r\n\r\n`
 
-/** The gateway of this configuration, with an admin port; when it closes, nothing may be in flight. */
+/** Starts a gateway with this configuration and an admin port; the test's end closes it. */
 export async function gatewayOf(t: Test, yaml: string): Promise<World> {
   const admin = /^admin:/m.test(yaml) ? '' : 'admin: { port: 0 }\n'
   const gateway = await startGateway(`${admin}${yaml}`, { log: true })
@@ -170,7 +170,7 @@ export async function gatewayOf(t: Test, yaml: string): Promise<World> {
   return world
 }
 
-/** Every count of what is under way, of the service, of its instances, of their concerns. */
+/** Keys of the counts of calls in flight, in the state of services, instances and concerns. */
 const underWay = ['active', 'pending', 'inFlight']
 
 function isIdle({ active, concerns, instances }: ServiceView): boolean {

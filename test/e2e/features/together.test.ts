@@ -9,7 +9,7 @@ import type { Client } from '../../helpers/gateway.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
 import { gatewayOf, head, instances, urls } from './support.ts'
 
-/** All that may stand in the way of a call, at once. */
+/** Configuration with all of these concerns at once. */
 const everything = (shadow: string) => `
 mesh:
   timeout: 10s
@@ -50,7 +50,7 @@ routes:
   return { some: [a!, b!], a: a!, b: b!, shadow: shadow!, ...world }
 }
 
-t.test('all of it: an answer as the service gave it; what fails is saved by the next that can', async (t) => {
+t.test('all concerns: a response is unchanged; a failed call is retried, hedged or gets a fallback', async (t) => {
   const world = await gatewayWithAll(t)
   const { a, b } = world
   t.strictSame(await world.chain('/'), [
@@ -69,11 +69,11 @@ t.test('all of it: an answer as the service gave it; what fails is saved by the 
   for (const each of world.some) each.answer = (_request, response) => Boolean(response.destroy())
   const stale = await world.send(cached)
   t.match(stale, { status: 200, body: first.body, headers: { 'x-jingwei-fallback': 'stale', etag: '"v1"' } })
-  t.ok(Number(stale.headers.age) >= 7, 'its age goes on')
+  t.ok(Number(stale.headers.age) >= 7, 'Age goes on from the value of the service')
   t.match(await world.send('/new'), { status: 200, body: 'sorry', headers: { 'x-jingwei-fallback': 'static' } })
   t.match(await world.send('/new', [], 'HEAD'), { status: 200, body: '' })
   t.match(await world.send('/new', [], 'OPTIONS'), { status: 200, body: 'sorry' })
-  t.match(await world.send('/bare'), { status: 502, code: 'JW_UPSTREAM_RESET' }, 'nothing of it on this route')
+  t.match(await world.send('/bare'), { status: 502, code: 'JW_UPSTREAM_RESET' }, 'no fallback on this route')
   t.strictSame(await world.chain('/bare'), [
     'telemetry', 'deadline', 'call', 'circuit-breaker', 'adaptive-concurrency', 'caps', 'rate-limit', 'select',
     'attempt-telemetry', 'outlier-detection', 'attempt-timeout'
@@ -89,7 +89,7 @@ t.test('all of it: an answer as the service gave it; what fails is saved by the 
   t.equal(await world.metric('jingwei_mesh_circuit_state{service="orders"}'), 0)
 })
 
-t.test('server-sent events: each leaves as it comes, through all of it', async (t) => {
+t.test('server-sent events: each is forwarded at once, with all concerns', async (t) => {
   const world = await gatewayWithAll(t)
   const streams: ServerResponse[] = []
   for (const each of world.some) {
@@ -103,7 +103,7 @@ t.test('server-sent events: each leaves as it comes, through all of it', async (
     clients.push(world.begin(target))
     await clients.at(-1)!.until('\r\n\r\n')
   }
-  t.equal(streams.length, 3, 'nobody shares a stream')
+  t.equal(streams.length, 3, 'no stream is shared')
   for (const event of ['one', 'two', 'three']) {
     for (const stream of streams) stream.write(`data: ${event}\n\n`)
     for (const client of clients) await client.until(`data: ${event}\n\n`)
@@ -119,37 +119,40 @@ t.test('server-sent events: each leaves as it comes, through all of it', async (
   await world.idle()
 })
 
-t.test('an upload of 5 MB, larger than may be kept, arrives whole; sized, in chunks, with a key', async (t) => {
-  const world = await gatewayWithAll(t)
-  const body = randomBytes(5 * 1024 * 1024)
-  const digest = createHash('sha256').update(body).digest('hex')
-  const inChunks = Buffer.concat([Buffer.from(`${body.length.toString(16)}\r\n`), body, Buffer.from('\r\n0\r\n\r\n')])
-  const sized = [`Content-Length: ${body.length}`]
-  const requests: [string, string[], Buffer][] = [
-    ['PUT', sized, body],
-    ['PUT', ['Transfer-Encoding: chunked'], inChunks],
-    ['POST', sized, body],
-    ['POST', ['Idempotency-Key: "k1"', 'Transfer-Encoding: chunked'], inChunks]
-  ]
-  for (const [method, headers, bytes] of requests) {
-    const what = `${method} ${headers.join()}`
-    const before = world.some.map(({ seen }) => seen.length)
-    const text = await raw(world.port, Buffer.concat([Buffer.from(head('/upload', headers, method)), bytes]))
-    t.equal(parse(text).status, 200, what)
-    const got = world.some.flatMap(({ seen }, i) => seen.slice(before[i]))
-    t.equal(got.length, 1)
-    t.equal(createHash('sha256').update(got[0]!.body).digest('hex'), digest, what)
+t.test(
+  'a 5 MB upload, larger than the replay buffer, arrives whole; Content-Length, chunked, idempotency key',
+  async (t) => {
+    const world = await gatewayWithAll(t)
+    const body = randomBytes(5 * 1024 * 1024)
+    const digest = createHash('sha256').update(body).digest('hex')
+    const inChunks = Buffer.concat([Buffer.from(`${body.length.toString(16)}\r\n`), body, Buffer.from('\r\n0\r\n\r\n')])
+    const sized = [`Content-Length: ${body.length}`]
+    const requests: [string, string[], Buffer][] = [
+      ['PUT', sized, body],
+      ['PUT', ['Transfer-Encoding: chunked'], inChunks],
+      ['POST', sized, body],
+      ['POST', ['Idempotency-Key: "k1"', 'Transfer-Encoding: chunked'], inChunks]
+    ]
+    for (const [method, headers, bytes] of requests) {
+      const what = `${method} ${headers.join()}`
+      const before = world.some.map(({ seen }) => seen.length)
+      const text = await raw(world.port, Buffer.concat([Buffer.from(head('/upload', headers, method)), bytes]))
+      t.equal(parse(text).status, 200, what)
+      const got = world.some.flatMap(({ seen }, i) => seen.slice(before[i]))
+      t.equal(got.length, 1)
+      t.equal(createHash('sha256').update(got[0]!.body).digest('hex'), digest, what)
+    }
+    const put = Buffer.concat([Buffer.from(head('/?status=503&header=x-why:full', sized, 'PUT')), body])
+    const failed = parse(await raw(world.port, put))
+    t.match(failed, { status: 200, body: 'sorry' }, 'not retried: only part of the body was buffered')
+    t.equal(world.some.flatMap(({ seen }) => seen.filter(({ url }) => url.includes('full'))).length, 1)
+    t.equal(world.shadow.seen.length, 0)
+    t.equal(await world.metric('jingwei_mesh_mirrored_total{service="orders",outcome="too-large"}'), 5)
+    await world.idle()
   }
-  const put = Buffer.concat([Buffer.from(head('/?status=503&header=x-why:full', sized, 'PUT')), body])
-  const failed = parse(await raw(world.port, put))
-  t.match(failed, { status: 200, body: 'sorry' }, 'not sent again: what was kept is not all')
-  t.equal(world.some.flatMap(({ seen }) => seen.filter(({ url }) => url.includes('full'))).length, 1)
-  t.equal(world.shadow.seen.length, 0)
-  t.equal(await world.metric('jingwei_mesh_mirrored_total{service="orders",outcome="too-large"}'), 5)
-  await world.idle()
-})
+)
 
-t.test('a body that is kept is sent again, and mirrored, whole', async (t) => {
+t.test('a buffered body is retried and mirrored whole', async (t) => {
   const world = await gatewayWithAll(t)
   const text = 'x'.repeat(50_000)
   const request = head('/?a.status=500', [`Content-Length: ${text.length}`], 'PUT') + text
@@ -162,7 +165,7 @@ t.test('a body that is kept is sent again, and mirrored, whole', async (t) => {
   await world.idle()
 })
 
-t.test('early hints, Expect: 100-continue and trailers pass through all of it', async (t) => {
+t.test('early hints, Expect: 100-continue and trailers pass through all concerns', async (t) => {
   const world = await gatewayWithAll(t)
   for (const each of world.some) {
     each.answer = (request, response) => {
@@ -185,7 +188,7 @@ t.test('early hints, Expect: 100-continue and trailers pass through all of it', 
   await world.idle()
 })
 
-t.test('a WebSocket passes through all of it, and is not shared, mirrored or hedged', async (t) => {
+t.test('a WebSocket passes through all concerns, and is not collapsed, mirrored or hedged', async (t) => {
   const service = await startWebSocketService({ onPeer: echo })
   t.teardown(service.close)
   const [shadow] = await instances(t, 'shadow')
@@ -211,7 +214,7 @@ routes: [{ name: orders, match: { path: / }, service: orders }]
   await world.idle()
 })
 
-t.test('the same call when one is ejected and one is full: the line of caps, then fallback', async (t) => {
+t.test('one instance ejected, one at its connection cap: calls queue, then get the fallback', async (t) => {
   const some = await instances(t, 'a', 'b')
   const world = await gatewayOf(
     t,
@@ -227,7 +230,7 @@ services:
 routes: [{ name: orders, match: { path: / }, service: orders }]
 `
   )
-  t.notOk((await world.chain('/')).includes('circuit-breaker'), 'only its caps')
+  t.notOk((await world.chain('/')).includes('circuit-breaker'), 'no breaker, only the caps')
   await world.spread(2, '/?a.status=500')
   const clients = [world.begin('/?hold'), world.begin('/?hold')]
   await eventually(() => some[1]!.held.length === 1)

@@ -1,4 +1,4 @@
-/** Destinations of calls and faults on the way: splits, sticky splits, mirrors, injected faults. */
+/** Destinations of calls, and injected faults: splits, sticky splits, mirrors, injected faults. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
@@ -39,7 +39,7 @@ routes:
   t.equal(await by('bob', 'x-beta: 1'), 'next')
   t.equal(await by('bob', 'x-beta: 10'), 'main')
   t.equal(await by('bob', 'Cookie: a=b; ring=canary', 'x-too: 2'), 'next')
-  t.equal(await by('bob', 'Cookie: ring=canary'), 'main', 'all of a match must fit')
+  t.equal(await by('bob', 'Cookie: ring=canary'), 'main', 'all conditions of a match must hold')
   t.equal(await by('alice'), 'next')
 
   const named = async (more: string) => (await world.explain('/beta', more)).mesh.map(({ service }) => service)
@@ -48,11 +48,13 @@ routes:
   t.strictSame((await world.explain('/shop')).mesh[1]!.share, { weight: 1, matched: false })
 })
 
-t.test('stickOn and hashOn, each by its cookie: both Set-Cookie lines go out beside the service’s own', async (t) => {
-  const [a, b, c, d] = await instances(t, 'a', 'b', 'c', 'd')
-  const world = await gatewayOf(
-    t,
-    `
+t.test(
+  'stickOn and hashOn, each by its cookie: both Set-Cookie headers are sent beside those of the service',
+  async (t) => {
+    const [a, b, c, d] = await instances(t, 'a', 'b', 'c', 'd')
+    const world = await gatewayOf(
+      t,
+      `
 mesh: { balance: { policy: ring-hash, hashOn: "cookie:instance", cookieTtl: 1h } }
 services: { blue: { instances: [${a!.url}, ${b!.url}] }, green: { instances: [${c!.url}, ${d!.url}] } }
 routes:
@@ -61,28 +63,29 @@ routes:
     stickOn: cookie:color
     split: [{ service: blue, weight: 1 }, { service: green, weight: 1 }]
 `
-  )
-  const met = new Set<string>()
-  for (let visitor = 0; visitor < 12; visitor++) {
-    const first = await world.send('/?header=set-cookie:own=1')
-    const cookies = first.headers['set-cookie']!.split('\n')
-    t.match(cookies.toSorted(), [
-      /^color=\w+; Path=\/; HttpOnly; SameSite=Lax$/,
-      /^instance=\w+; Path=\/; HttpOnly; SameSite=Lax; Max-Age=3600$/,
-      /^own=1$/
-    ])
-    met.add(first.instance)
-    const cookie = `Cookie: ${cookies.map((line) => line.split(';')[0]).join('; ')}`
-    for (let visit = 0; visit < 3; visit++) {
-      const again = await world.send('/', [cookie])
-      t.equal(again.instance, first.instance)
-      t.equal(again.headers['set-cookie'], undefined)
+    )
+    const met = new Set<string>()
+    for (let visitor = 0; visitor < 12; visitor++) {
+      const first = await world.send('/?header=set-cookie:own=1')
+      const cookies = first.headers['set-cookie']!.split('\n')
+      t.match(cookies.toSorted(), [
+        /^color=\w+; Path=\/; HttpOnly; SameSite=Lax$/,
+        /^instance=\w+; Path=\/; HttpOnly; SameSite=Lax; Max-Age=3600$/,
+        /^own=1$/
+      ])
+      met.add(first.instance)
+      const cookie = `Cookie: ${cookies.map((line) => line.split(';')[0]).join('; ')}`
+      for (let visit = 0; visit < 3; visit++) {
+        const again = await world.send('/', [cookie])
+        t.equal(again.instance, first.instance)
+        t.equal(again.headers['set-cookie'], undefined)
+      }
     }
+    t.ok(met.size > 1, 'visitors are spread over several instances')
   }
-  t.ok(met.size > 1, 'visitors are spread')
-})
+)
 
-t.test('one cookie for stickOn and hashOn is given once, and the first visit is where the next ones go', async (t) => {
+t.test('one cookie for stickOn and hashOn is set once; later visits reach the instance of the first', async (t) => {
   const [a, b, c, d] = await instances(t, 'a', 'b', 'c', 'd')
   const world = await gatewayOf(
     t,
@@ -109,7 +112,7 @@ const xs = 'x'.repeat(3000)
 const sized = head('/orders?n=1', ['X-Forwarded-For: 9.9.9.9', `Content-Length: ${xs.length}`], 'POST') + xs
 const chunked = `${head('/orders?n=2', ['Transfer-Encoding: chunked'], 'POST')}5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n`
 
-t.test('mirror: a copy with its body and what the gateway says of the caller; false on a route', async (t) => {
+t.test('mirror: a copy with the body and the forwarding headers; false on a route', async (t) => {
   const [orders, shadow] = await instances(t, 'orders', 'shadow')
   const world = await gatewayOf(
     t,
@@ -146,7 +149,7 @@ routes:
   await world.send('/plain')
   await world.send('/seldom')
   await world.idle()
-  t.equal(shadow!.seen.length, 4, 'nor does the shadow mirror to itself')
+  t.equal(shadow!.seen.length, 4, 'the shadow service does not mirror to itself')
   t.equal(await world.metric('jingwei_mesh_mirrored_total{service="orders",outcome="sent"}'), 4)
   t.equal(await world.metric('jingwei_mesh_mirrored_total{service="orders",outcome="too-large"}'), 1)
   t.equal(await world.metric('jingwei_mesh_attempts_total{service="shadow",outcome="success"}'), 4)
@@ -156,12 +159,12 @@ routes:
 
   const before = shadow!.seen.length
   await shadow!.close()
-  t.equal((await world.send('/orders')).status, 200, 'a shadow that is gone harms nobody')
+  t.equal((await world.send('/orders')).status, 200, 'an unavailable shadow service fails no request')
   await world.until('jingwei_mesh_mirrored_total{service="orders",outcome="failed"}', 1)
   t.equal(shadow!.seen.length, before)
 })
 
-t.test('mirror: no more copies in flight than maxActive; no answer waits for them', async (t) => {
+t.test('mirror: at most maxActive copies in flight; no response waits for them', async (t) => {
   const [orders, shadow] = await instances(t, 'orders', 'shadow')
   shadow!.answer = (_request, response) => shadow!.held.push(response) > 0
   const world = await gatewayOf(
@@ -179,10 +182,10 @@ routes: [{ name: orders, match: { path: / }, service: orders }]
   t.match((await world.service('orders')).concerns, { 'mirror to shadow': { active: 2 } })
   for (const response of shadow!.held) response.end()
   await world.idle()
-  t.equal(orders!.seen.length, 5, 'of a copy there is no copy')
+  t.equal(orders!.seen.length, 5, 'a mirrored request is not mirrored again')
 })
 
-t.test('fault: delay, abort, bandwidth; its shares; a route’s instead of the service’s', async (t) => {
+t.test('fault: delay, abort, bandwidth; percentages; a route’s fault replaces the service’s', async (t) => {
   const [orders] = await instances(t, 'orders')
   const world = await gatewayOf(
     t,
@@ -226,7 +229,7 @@ routes:
   t.match((await world.service('orders')).concerns, { fault: { active: 0 } })
 })
 
-t.test('fault.header: for peers of trustProxy alone; what a stranger asks for reaches nobody', async (t) => {
+t.test('fault.header: only for peers in trustProxy; the header of another client is not forwarded', async (t) => {
   const [orders] = await instances(t, 'orders')
   const yaml = (trusted: string, maxActive = 1000) => `
 listen: { trustProxy: [${trusted}] }
@@ -247,11 +250,11 @@ routes: [{ name: orders, match: { path: / }, service: orders }]
   const none = await gatewayOf(t, yaml('127.0.0.1', 1))
   const slow = none.begin('/', head('/', ['x-jingwei-fault-delay: 1000']))
   while ((await none.service('orders')).concerns.fault!.active !== 1) await sleep(5)
-  t.equal((await none.send('/', asked)).status, 200, 'one is in force already')
+  t.equal((await none.send('/', asked)).status, 200, 'maxActive faults are active already')
   t.equal(await none.metric('jingwei_mesh_fault_overflows_total{service="orders"}'), 1)
   t.match((await slow.closed).text, /^HTTP\/1\.1 200/)
 
-  // Its address is one that the inner gateway trusts, its client's is not.
+  // The inner gateway trusts the address of the outer one. The outer gateway does not trust its client.
   const outer = await gatewayOf(
     t,
     `
@@ -259,5 +262,5 @@ services: { inner: { instances: ["http://127.0.0.1:${inner.port}"] } }
 routes: [{ name: inner, match: { path: / }, service: inner }]
 `
   )
-  t.equal((await outer.send('/', asked)).status, 200, 'through a gateway that another one trusts')
+  t.equal((await outer.send('/', asked)).status, 200, 'the outer gateway removes the header')
 })
