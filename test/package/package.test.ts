@@ -102,6 +102,23 @@ t.test('types are complete: nothing to report under the strictest options', asyn
   t.match(await compile(installed), { code: 0, stdout: '' })
 })
 
+t.test('each TypeScript block of the guide to plugins compiles as the only file of a project', async (t) => {
+  const guide = readFileSync(join(import.meta.dirname, '../../plugins/README.md'), 'utf8')
+  const blocks = [...guide.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, block]) => block!)
+  // The others are single statements, in which `fastify` is that of the reader's plugin.
+  const whole = blocks.filter((block) => /^(?:import|export) /m.test(block))
+  t.ok(whole.length >= 10)
+  for (const [index, block] of whole.entries()) {
+    const project = join(folder, `snippet-${index}`)
+    await mkdir(project)
+    await writeFile(join(project, 'snippet.ts'), block)
+    const settings = { extends: '../tsconfig.json', include: ['snippet.ts'] }
+    await writeFile(join(project, 'tsconfig.json'), JSON.stringify(settings))
+    const tsc = join(import.meta.dirname, '../../node_modules/typescript/bin/tsc')
+    t.match(await run(process.execPath, tsc, '-p', project), { code: 0, stdout: '' }, block.slice(0, 200))
+  }
+})
+
 const idle = `
 const signals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'uncaughtException', 'exit']
 console.log(signals.flatMap((name) => process.listeners(name)).length, process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap').join())`
