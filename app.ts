@@ -17,7 +17,7 @@ import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
 import type { Clock } from './plugins/clock.ts'
 import { CLOCK } from './plugins/clock.ts'
-import { loadWithPlugins as loadConfig, schemaOf } from './plugins/config.ts'
+import { loadConfig, schemaOf } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
 import proxyClient from './plugins/edge/bridge/proxy-client.ts'
@@ -62,10 +62,11 @@ import proxyRoutes from './routes/proxy.ts'
 
 export { ConfigError } from './config/faults.ts'
 export type { Config } from './config/schema.ts'
-export { loadConfig, loadWithPlugins, parseConfig } from './plugins/config.ts'
+export { loadConfig, loadWithoutPlugins, parseConfig } from './plugins/config.ts'
 
-/** The gateway as a Fastify plugin, for a server of your own to register. */
+/** The gateway as a Fastify plugin, for a server of your own to register with the configuration that `loadConfig` returns. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
+  assertLoaded(options)
   // Fastify has applied the prefix. Passed to a plugin below once more, it would be applied twice.
   const { prefix: _applied, ...config } = options
   // Without the admin port, only other code in the server could read the metrics.
@@ -107,6 +108,15 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
       explain: explainer
     })
   }
+}
+
+/** Throws for options that no loader has made: without defaults and normalized values, the parts of the gateway would fail. */
+function assertLoaded(options: Partial<Config>): void {
+  if (typeof options.hash === 'string' && Array.isArray(options.listeners)) return
+  const keys = Object.keys(options).join(', ')
+  const found = options instanceof Promise ? 'a promise' : keys === '' ? 'no options' : `the keys ${keys}`
+  const expected = 'the configuration that `await loadConfig(file)` or `parseConfig(text, file)` returns'
+  throw new TypeError(`gateway: expected ${expected}, found ${found}`)
 }
 
 /** Creates a server that routes like the gateway but responds with the name of the route; `explain` sends requests to it. */

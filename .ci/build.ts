@@ -54,7 +54,8 @@ async function formatForSize(): Promise<void> {
 }
 
 /**
- * Keeps the declarations that the entries of `exports` lead to. Those that augment other modules (`fastify.mesh`, the
+ * Keeps the declarations that the entries of `exports` lead to, with the comments of those that users meet: the entries'
+ * own, those that an entry imports, and, for authors of concerns, those that these import in turn. Those that augment other modules (`fastify.mesh`, the
  * options of concerns) count for each entry, though none imports them: a concern is named by nothing but its list.
  */
 async function bundleTypes(): Promise<void> {
@@ -67,7 +68,7 @@ async function bundleTypes(): Promise<void> {
   for (const [list, files] of Object.entries(lists)) {
     sources.set(list, files.map((file) => `import './${file.replace('.d.ts', '.js')}';\n`).join(''))
   }
-  const isDocumented = new Set(augmenting.filter(ofFastify))
+  const documented = new Set<string>()
   const kept = new Set<string>()
   const keep = (file: string): void => {
     const source = sources.get(file)
@@ -84,13 +85,15 @@ async function bundleTypes(): Promise<void> {
     if (source === undefined) throw new Error(`exports["${name}"]: ${entry.types} is not built`)
     const list = name === './mesh' ? 'mesh-augmentations.js' : 'augmentations.js'
     sources.set(file, `import '${relative(dirname(file), list).replace(/^(?!\.)/, './')}';\n${source}`)
-    for (const each of [file, ...importsOf(file, source)]) isDocumented.add(each)
+    const imported = importsOf(file, source)
+    // What a concern consists of: `EdgeDefinition` and `UserMeshConcern` extend types of further files.
+    const further = name === './plugin' ? imported.flatMap((each) => importsOf(each, sources.get(each) ?? '')) : []
+    for (const each of [file, ...imported, ...further]) documented.add(each)
   }
   for (const file of files) keep(file)
   for (const [file, source] of sources) {
     const types = source.replaceAll(/(['"]\.[^'"\n]+)\.ts(?=['"])/g, '$1.js')
-    // Elsewhere, comments are about the inside.
-    if (kept.has(file)) await writeFile(join(out, file), isDocumented.has(file) ? types : withoutComments(types))
+    if (kept.has(file)) await writeFile(join(out, file), documented.has(file) ? types : withoutInnerComments(types))
     else await rm(join(out, file), { force: true })
   }
 }
@@ -101,8 +104,10 @@ function importsOf(file: string, source: string): string[] {
   return [...specifiers].map(([, specifier]) => join(dirname(file), specifier!).replace(/\.[jt]s$/, '.d.ts'))
 }
 
-function withoutComments(types: string): string {
-  return types.replaceAll(/^\s*\/\*\*.*?\*\/\n/gms, '')
+/** Removes comments, which are about internals, except those of properties that a module adds to Fastify's types. */
+function withoutInnerComments(types: string): string {
+  const parts = types.split(/(^declare module 'fastify'.*?^\}\n)/ms)
+  return parts.map((part, index) => (index % 2 === 1 ? part : part.replaceAll(/^\s*\/\*\*.*?\*\/\n/gms, ''))).join('')
 }
 
 /** Copies the files that are read at run time. */

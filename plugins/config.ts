@@ -12,9 +12,12 @@ export const loader = new Loader({
   positions: edgePositions
 })
 
-/** Reads a configuration file without importing its plugins, which must declare no concerns and no keys of `routes[].config`; see `Loader`. */
-export const loadConfig: Loader['load'] = loader.load.bind(loader)
-/** Reads the text of a configuration file; see `Loader`. */
+/**
+ * Reads a configuration file without importing the modules of its plugins, whose concerns are therefore unknown keys; see
+ * `Loader`. It accepts any key of `routes[].config`, which hooks of an embedding program may read.
+ */
+export const loadWithoutPlugins: Loader['load'] = loader.load.bind(loader)
+/** Reads the text of a configuration file, without importing the modules of its plugins; see `Loader`. */
 export const parseConfig: Loader['parse'] = loader.parse.bind(loader)
 
 const imported: ImportModule = async (plugin, configFile) => {
@@ -22,8 +25,8 @@ const imported: ImportModule = async (plugin, configFile) => {
   return { concern: isConcern(exported) ? exported : null, routeConfig, hasChanged }
 }
 
-/** Imports the modules of a file's plugins, and reads the file with the concerns and keys that they declare; see `Loader`. */
-export const loadWithPlugins = loader.loadWithPlugins.bind(loader, imported)
+/** Loads a configuration file with the concerns and keys that the modules of its plugins declare; see `Loader`. */
+export const loadConfig = loader.loadWithPlugins.bind(loader, imported)
 
 /** The same for a configuration that is changed before it is checked. */
 export const loadAmended = loader.loadAmended.bind(loader, imported)

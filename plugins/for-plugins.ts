@@ -3,10 +3,23 @@ import type { TransformCallback } from 'node:stream'
 import { pipeline, Readable, Transform } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import type { RouteOptions } from 'fastify'
+import type { TSchema } from 'typebox'
 import type { Dispatcher } from 'undici'
 import type { Key } from '../config/concern.ts'
 import { isConnectionHeader } from '../config/header-names.ts'
+import type { EdgeDefinition } from './edge/concern.ts'
+import { headerPairs } from './http-syntax.ts'
 import type { MeshConcern } from './mesh/concern.ts'
+
+export { headerPairs }
+
+/** Definition of an edge concern in a user's module. It can do everything that a bundled one can. */
+export interface UserEdgeConcern<S extends TSchema = TSchema> extends EdgeDefinition<S> {
+  /** Position among the edge concerns, unless `plugins[].order` sets another. */
+  readonly order?: { readonly before?: string; readonly after?: string }
+  /** Schemas of the keys of `routes[].config` that it reads. */
+  readonly routeConfig?: Readonly<Record<string, TSchema>>
+}
 
 /**
  * Definition of a mesh concern in a user's module: `export default { … } satisfies UserMeshConcern`. It can do everything
@@ -17,16 +30,6 @@ export interface UserMeshConcern extends Omit<Key, 'levels'>, Pick<MeshConcern, 
   readonly levels?: Key['levels']
   /** Position among the mesh concerns, unless `plugins[].order` sets another. */
   readonly order?: { readonly before?: string; readonly after?: string }
-}
-
-type Headers = Dispatcher.DispatchOptions['headers']
-
-/** Converts headers from any shape that undici accepts (none, flat list, object, iterable of pairs) to a flat list: name, value, …. */
-export function headerPairs(headers: Headers): string[] {
-  if (headers === null || headers === undefined) return []
-  if (Array.isArray(headers)) return headers.map(String)
-  const entries = Symbol.iterator in headers ? [...headers] : Object.entries(headers)
-  return entries.flatMap(([name, value]) => [value ?? []].flat().flatMap((each) => [String(name), String(each)]))
 }
 
 /**

@@ -83,3 +83,36 @@ function addItem(items: string[], value: string, start: number, end: number): vo
   const item = value.slice(start, end).trim()
   if (item !== '') items.push(item)
 }
+
+type HeaderValue = string | number | readonly string[] | null | undefined
+
+/** Headers of a request in any shape that undici accepts: none, flat list, object, iterable of pairs. */
+export type HeaderFields =
+  | readonly HeaderValue[]
+  | Iterable<readonly [string, HeaderValue]>
+  | Readonly<Record<string, HeaderValue>>
+  | null
+  | undefined
+
+/**
+ * Converts headers from any shape that undici accepts (none, flat list, object, iterable of pairs) to a flat list: name,
+ * value, …. Each value of an array becomes a header of its own; a header without a value is left out.
+ */
+export function headerPairs(headers: HeaderFields, lowerCase = false): string[] {
+  const pairs: string[] = []
+  if (headers === null || headers === undefined) return pairs
+  if (Array.isArray(headers)) {
+    for (let i = 0; i + 1 < headers.length; i += 2) addPairs(pairs, String(headers[i]), headers[i + 1], lowerCase)
+    return pairs
+  }
+  const entries = Symbol.iterator in headers ? headers : Object.entries(headers)
+  for (const [name, value] of entries as Iterable<[string, HeaderValue]>) addPairs(pairs, name, value, lowerCase)
+  return pairs
+}
+
+function addPairs(pairs: string[], given: string, value: HeaderValue, lowerCase: boolean): void {
+  if (value === undefined || value === null) return
+  const name = lowerCase ? given.toLowerCase() : given
+  if (typeof value !== 'object') pairs.push(name, String(value))
+  else for (const item of value) pairs.push(name, String(item))
+}

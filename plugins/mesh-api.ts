@@ -16,16 +16,16 @@ import { meshSchema } from '../config/mesh-schema.ts'
 import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
 import { withDefaults } from '../config/settings.ts'
 import { meshKeys } from './mesh/chain.ts'
-import type { MeshOptions } from './mesh/mesh.ts'
-import { Mesh } from './mesh/mesh.ts'
+import type { Mesh, MeshOptions } from './mesh/mesh.ts'
+import { startMesh } from './mesh/mesh.ts'
 import { atOnce } from './time-slices.ts'
 
 export type * from '../config/schema.ts'
 export type { Interceptor, Logger } from './mesh/core/types.ts'
 export type { UseOptions } from './mesh/interceptors.ts'
-export type { MeshOptions } from './mesh/mesh.ts'
+export type { Mesh, MeshOptions } from './mesh/mesh.ts'
 export type { Meter } from './meter.ts'
-export { ConfigError, Mesh }
+export { ConfigError }
 
 /**
  * A value as in a configuration file: a text with its unit (`15s`, `1mb`, `20%`). Durations may also be numbers of
@@ -81,5 +81,5 @@ function configOf(settings: MeshSettings): Config {
  * @throws {ConfigError} with every fault of the settings.
  */
 export function createMesh(settings: MeshSettings, options?: MeshOptions): Mesh {
-  return new Mesh(configOf(settings), options).start()
+  return startMesh(configOf(settings), options)
 }

@@ -1,7 +1,6 @@
 /** Entry `jingwei/plugin`: functions and types for plugins and concerns of users. */
 import type { TSchema } from 'typebox'
-import type { EdgeDefinition } from './edge/concern.ts'
-import type { UserMeshConcern } from './for-plugins.ts'
+import type { UserEdgeConcern, UserMeshConcern } from './for-plugins.ts'
 
 export type { Static } from 'typebox'
 export { default as Type } from '../config/schema/type.ts'
@@ -9,7 +8,7 @@ export type * from '../config/schema.ts'
 export type { Exchange } from './edge/bridge/exchange.ts'
 export type { EdgeDefinition, RouteHooks } from './edge/concern.ts'
 export type { Consumer } from './edge/consumer.ts'
-export type { UserMeshConcern } from './for-plugins.ts'
+export type { UserEdgeConcern, UserMeshConcern } from './for-plugins.ts'
 export { dropHeaders, headerPairs, mapLines, withHeaders } from './for-plugins.ts'
 export { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
 export type { Layer, LayerContext } from './mesh/core/layer.ts'
@@ -26,14 +25,6 @@ export type { UseOptions } from './mesh/interceptors.ts'
 export type { ConfigurationMeter, Meter } from './meter.ts'
 export type { Caller, CallRecord, CallRoute } from './seam.ts'
 export type { Claims } from './stores.ts'
-
-/** Definition of an edge concern in a user's module. It can do everything that a bundled one can. */
-export interface UserEdgeConcern<S extends TSchema = TSchema> extends EdgeDefinition<S> {
-  /** Position among the edge concerns, unless `plugins[].order` sets another. */
-  readonly order?: { readonly before?: string; readonly after?: string }
-  /** Schemas of the keys of `routes[].config` that it reads. */
-  readonly routeConfig?: Readonly<Record<string, TSchema>>
-}
 
 /** Returns the definition of an edge concern. The types of its options in `check` and `plugin` are those of the schema. */
 export function edgeConcern<const S extends TSchema>(definition: UserEdgeConcern<S>): UserEdgeConcern<S> {

@@ -4,7 +4,7 @@ import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Metric } from 'prom-client'
 import t from 'tap'
-import { loadConfig, loadWithPlugins, parseConfig } from '../plugins/config.ts'
+import { loadConfig, loadWithoutPlugins, parseConfig } from '../plugins/config.ts'
 import { errorTable } from '../plugins/edge/errors.ts'
 import { concerns } from '../plugins/edge/index.ts'
 import { seamReasons } from '../plugins/edge/outcome.ts'
@@ -127,7 +127,7 @@ t.test('plugins in the guide run', async (t) => {
     plugins: guide.map((_, index) => ({ path: `./plugin-${index}.ts` }))
   }
   writeFileSync(join(root, 'gateway.yaml'), JSON.stringify(written))
-  const { url, server } = await listen(t, await loadWithPlugins(join(root, 'gateway.yaml'), {}))
+  const { url, server } = await listen(t, await loadConfig(join(root, 'gateway.yaml'), {}))
   const response = await fetch(`${url}/orders`)
   t.equal(await response.text(), 'ok')
   t.equal(response.headers.get('x-audited'), 'unknown')
@@ -138,14 +138,14 @@ t.test('plugins in the guide run', async (t) => {
 })
 
 t.test('what npm start is said to show is what it shows', async (t) => {
-  const config = loadConfig(join(home, 'config/gateway.yaml'), {})
+  const config = loadWithoutPlugins(join(home, 'config/gateway.yaml'), {})
   const edges = [{ name: 'default', url: 'http://127.0.0.1:8080', canBeTried: true }]
   const shown = banner(config, edges, 'http://127.0.0.1:8081', 'npm -s start --', concerns)
   const [block = ''] = blocks('README.md', '').filter((candidate) => candidate.startsWith('jingwei '))
   const asTold = shown.replace(home, '/srv/jingwei').replace(config.hash, '5f2a90c4de71b836')
   t.ok(block.length > 100 && asTold.startsWith(block), shown)
   t.match(shown, /WARNING: the JWT secret of users is PUBLIC/)
-  const own = loadConfig(join(home, 'config/gateway.yaml'), { JWT_SECRET: 'x'.repeat(32) })
+  const own = loadWithoutPlugins(join(home, 'config/gateway.yaml'), { JWT_SECRET: 'x'.repeat(32) })
   t.notMatch(banner(own, edges, null, 'npm -s start --', concerns), 'WARNING')
 })
 

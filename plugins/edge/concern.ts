@@ -95,16 +95,23 @@ declare module 'fastify' {
 /** Definition of a concern, as its author writes it. */
 export interface EdgeDefinition<S extends TSchema = TSchema>
   extends Omit<Key, 'options' | 'levels' | 'check' | 'complete'> {
+  /** Schema of the options. Its description is that of the key. */
   readonly options: S
+  /** Levels at which the key can be set. Default: the gateway's and each route's. */
   readonly levels?: Key['levels']
   /** Additional keys that the concern reads. */
   readonly more?: readonly Key[]
+  /** Checks rules that the schema cannot express, for each value that fits it, and reports faults to `checked.report`. */
   check?(options: Exclude<Static<S>, false>, at: string, checked: Checked, place: Place): void
+  /** Returns the options with absolute paths of files. */
   complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
-  /** Default: `asked`. */
+  /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
+  /** Commands of the command line. */
   readonly commands?: readonly EdgeCommand[]
+  /** Returns shell commands to try, which are printed when the gateway has started. */
   tries?(about: Started): readonly string[]
+  /** Returns warnings that are printed when the gateway has started. */
   warnings?(config: Config): readonly string[]
   /** Hooks for routes on which the concern is off. */
   readonly whenOff?: RouteHooks

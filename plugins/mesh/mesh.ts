@@ -288,13 +288,9 @@ export class Mesh extends Dispatcher {
 }
 
 /**
- * Creates the mesh half on its own, for any Node program.
- *
- * ```ts
- * const mesh = createMesh({ services: { orders: { name: 'orders', mesh, instances: ['http://127.0.0.1:9101'] } } })
- * const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/orders', method: 'GET' })
- * ```
+ * Creates a mesh from a validated and completed configuration, and starts discovery. For settings as in a configuration
+ * file, use `createMesh` of the entry `jingwei/mesh`.
  */
-export function createMesh(config: MeshConfig, options?: MeshOptions): Mesh {
+export function startMesh(config: MeshConfig, options?: MeshOptions): Mesh {
   return new Mesh(config, options).start()
 }

@@ -67,7 +67,7 @@ function rejectUnvalidated({ plugins, routes, file }: Config, modules: readonly 
   if (!routes.some(({ config = {} }) => Object.keys(config).length > 0)) return
   const faults = plugins.flatMap((plugin, index) => {
     if (plugin.routeConfig !== null || modules[index]!.routeConfig === undefined) return []
-    const message = 'it declares keys of routes[].config, which were not validated: load the file with loadWithPlugins'
+    const message = 'it declares keys of routes[].config, which were not validated: load the file with loadConfig'
     return [faultAt(file, index, plugin, message)]
   })
   if (faults.length > 0) throw new ConfigError(file, faults)

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { ConfigError } from '../../config/load.ts'
-import { loadWithPlugins, parseConfig } from '../../plugins/config.ts'
+import { loadConfig, parseConfig } from '../../plugins/config.ts'
 import { manyRoutes } from '../helpers/large-config.ts'
 import { cpuMs, longestStretch } from '../helpers/loop-stretches.ts'
 
@@ -13,11 +13,11 @@ const large = manyRoutes(1000)
 t.test('a file of 1,000 routes does not block the event loop', async (t) => {
   const file = join(t.testdir({ 'gateway.yaml': large }), 'gateway.yaml')
   // Warm: a gateway that reloads has loaded a file before.
-  await loadWithPlugins(file, {})
+  await loadConfig(file, {})
   const before = cpuMs()
   const config = parseConfig(large, file, {})
   const inOnePiece = cpuMs() - before
-  const { result, longest } = await longestStretch(() => loadWithPlugins(file, {}))
+  const { result, longest } = await longestStretch(() => loadConfig(file, {}))
   t.ok(longest < inOnePiece / 3, `longest stretch ${longest} ms, in one piece ${inOnePiece} ms`)
   t.strictSame(result, config)
   t.ok(Object.isFrozen(result) && Object.isFrozen(result.routes[999]!.edge) && Object.isFrozen(result.services))
@@ -40,7 +40,7 @@ t.test('large files have the faults of small ones', async (t) => {
   for (const [kind, text] of Object.entries(kinds)) {
     writeFileSync(file, text)
     const expected = failure(() => parseConfig(text, file, {}))
-    const found = await loadWithPlugins(file, {}).then(() => t.fail(`${kind}: no fault`), String)
+    const found = await loadConfig(file, {}).then(() => t.fail(`${kind}: no fault`), String)
     t.equal(found, expected, kind)
   }
 })

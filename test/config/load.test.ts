@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { ConfigError } from '../../config/load.ts'
-import { loadConfig, loader, loadWithPlugins, parseConfig } from '../../plugins/config.ts'
+import { loadConfig, loader, loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 
 const whole = `
@@ -67,7 +67,7 @@ const mesh = {
 t.test('a whole configuration', async (t) => {
   const dir = t.testdir({ plugins: { 'stamp.ts': '' }, 'gateway.yaml': whole })
   const before = JSON.stringify(loader.schema)
-  const config = loadConfig(join(dir, 'gateway.yaml'), {})
+  const config = loadWithoutPlugins(join(dir, 'gateway.yaml'), {})
   const listen = {
     at: '/listen',
     name: 'default',
@@ -177,7 +177,7 @@ t.test('a whole configuration', async (t) => {
     ]
   })
   t.equal(JSON.stringify(loader.schema), before, 'the schema is as it was')
-  t.strictSame(loadConfig(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')
+  t.strictSame(loadWithoutPlugins(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')
 })
 
 t.test('an empty mapping', async (t) => {
@@ -363,22 +363,22 @@ routes:
 t.test('a file that cannot be read', async (t) => {
   const dir = t.testdir({})
   const file = join(dir, 'none.yaml')
-  t.throws(() => loadConfig(file), {
+  t.throws(() => loadWithoutPlugins(file), {
     message: `${file}: no such file; name one with --config or JINGWEI_CONFIG\n1 fault in ${file}; nothing was started`,
     faults: [{ file, line: 0, column: 0, path: '', message: 'no such file; name one with --config or JINGWEI_CONFIG' }]
   })
-  t.throws(() => loadConfig(dir), {
+  t.throws(() => loadWithoutPlugins(dir), {
     message: `${dir}: is a folder, not a file\n1 fault in ${dir}; nothing was started`
   })
-  t.throws(() => loadConfig(dir), ConfigError)
+  t.throws(() => loadWithoutPlugins(dir), ConfigError)
 })
 
 t.test('the environment is that of the process unless another is given', async (t) => {
   process.env.JINGWEI_TEST_PORT = '1234'
   t.teardown(() => void delete process.env.JINGWEI_TEST_PORT)
   const file = join(t.testdir({ 'gateway.yaml': 'listen: { port: $' + '{JINGWEI_TEST_PORT} }' }), 'gateway.yaml')
-  t.equal(loadConfig(file).listen.port, 1234)
-  t.throws(() => loadConfig(file, {}), ConfigError)
+  t.equal(loadWithoutPlugins(file).listen.port, 1234)
+  t.throws(() => loadWithoutPlugins(file, {}), ConfigError)
 })
 
 t.test('no mapping of the schema takes keys that it does not name', async (t) => {
@@ -434,8 +434,8 @@ t.test('the hash is that of the bytes of the file, and not of what they say', as
   }
   for (const [text, hash] of Object.entries(hashes)) {
     const file = join(t.testdir({ 'gateway.yaml': Buffer.from(text, 'latin1') }), 'gateway.yaml')
-    t.equal(loadConfig(file).hash, hash)
-    t.equal((await loadWithPlugins(file)).hash, hash)
+    t.equal(loadWithoutPlugins(file).hash, hash)
+    t.equal((await loadConfig(file)).hash, hash)
   }
   t.equal(parseConfig('admin: false\n', 'gateway.yaml').hash, hashes['admin: false\n'])
 })

@@ -9,7 +9,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { request } from 'undici'
 import { build } from '../../app.ts'
-import { loadConfig } from '../../plugins/config.ts'
+import { loadWithoutPlugins } from '../../plugins/config.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import { startCluster } from '../cluster/cluster.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
@@ -243,7 +243,7 @@ routes:
     edge: { rateLimit: { max: 1, window: 1m, store: redis } }
 `
   )
-  const config = loadConfig(file)
+  const config = loadWithoutPlugins(file)
   const server = build(config, { logger: false })
   await server.ready()
   await server.listen({ host: '127.0.0.1', port: 0 })

@@ -8,7 +8,7 @@ import { Ajv } from 'ajv'
 import { CORE_SCHEMA, load, mergeTag } from 'js-yaml'
 import t from 'tap'
 import { parseDuration } from '../../config/units.ts'
-import { loadConfig } from '../../plugins/config.ts'
+import { loadWithoutPlugins } from '../../plugins/config.ts'
 import { gatewayConfig } from '../cluster/cluster.ts'
 import { haproxyCheck } from '../helpers/haproxy.ts'
 import { freePorts, runToEnd, start } from '../helpers/processes.ts'
@@ -119,7 +119,7 @@ t.test('the gateways get all that their configuration asks of the environment', 
   t.same([...asked].sort(), Object.keys(environment!).sort())
 
   const given = Object.entries(environment!).map(([name, value]) => [name, fromShell(value)])
-  const config = loadConfig(gatewayConfig, Object.fromEntries(given) as NodeJS.ProcessEnv)
+  const config = loadWithoutPlugins(gatewayConfig, Object.fromEntries(given) as NodeJS.ProcessEnv)
   t.match(config.admin, { host: '0.0.0.0', port: 8081 })
   t.match(config.listen, { host: '0.0.0.0', port: 8080, trustProxy: [named('haproxy').networks!.default.ipv4_address] })
   t.ok(services[new URL(config.discovery.consul!.url).hostname])
@@ -136,7 +136,7 @@ function fromShell(value: string): string {
 t.test('the image does not start without a secret of its own', async (t) => {
   t.match(named('gateway-1').environment!.JWT_SECRET, /^\$\{JWT_SECRET:\?/)
   for (const JWT_SECRET of [undefined, '', 'too short']) {
-    t.throws(() => loadConfig(gatewayConfig, { ...(JWT_SECRET !== undefined && { JWT_SECRET }) }), {
+    t.throws(() => loadWithoutPlugins(gatewayConfig, { ...(JWT_SECRET !== undefined && { JWT_SECRET }) }), {
       name: 'ConfigError',
       faults: [{ path: 'routes[2].edge.jwt.secret' }]
     })

@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { start } from '../../app.ts'
-import { loadWithPlugins } from '../../plugins/config.ts'
+import { loadConfig } from '../../plugins/config.ts'
 
 /** A service that responds with the headers that it got, also to handshakes of WebSockets. */
 export async function service(t: Test): Promise<string> {
@@ -49,7 +49,7 @@ export async function running(t: Test, folder: string, sections: Options) {
   writeFileSync(join(folder, 'teller.mjs'), teller)
   const write = (sections: Options) => writeFileSync(file, JSON.stringify({ admin: { port: 0 }, ...sections }))
   write(sections)
-  const runtime = await start(await loadWithPlugins(file))
+  const runtime = await start(await loadConfig(file))
   t.teardown(() => runtime.close())
   const portOf = (name: string) =>
     (runtime.listeners.find((listener) => listener.name === name)!.address as AddressInfo).port

@@ -10,7 +10,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { build } from '../../app.ts'
 import type { Config } from '../../config/schema.ts'
-import { loadWithPlugins, parseConfig } from '../../plugins/config.ts'
+import { loadConfig, parseConfig } from '../../plugins/config.ts'
 import { start } from './processes.ts'
 
 export interface Gateway {
@@ -79,7 +79,7 @@ export async function gatewayProcess(t: Test, root: string) {
 /** Returns the message of the fault that stops the start of a configuration file; empty if it starts. */
 export async function startFault(t: Test, file: string): Promise<string> {
   try {
-    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    const gateway = build(await loadConfig(file, {}), { logger: false })
     t.teardown(() => gateway.close())
     await gateway.ready()
     return ''

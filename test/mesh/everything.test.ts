@@ -12,7 +12,7 @@ import type { Config } from '../../config/schema.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import type { DispatchController, DispatchOptions, Endpoint } from '../../plugins/mesh/core/types.ts'
 import type { Mesh } from '../../plugins/mesh/mesh.ts'
-import { createMesh } from '../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../plugins/mesh/mesh.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { seeded, Watched, watchTimers } from '../helpers/mesh/chaos.ts'
 import { byHand } from '../helpers/mesh/discovery.ts'
@@ -184,7 +184,7 @@ async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
   process.on('unhandledRejection', surprised).on('uncaughtException', surprised)
   const timers = watchTimers('plugins/mesh/')
   const before = sockets()
-  const gateway = createMesh(config, { discovery, meter, random })
+  const gateway = startMesh(config, { discovery, meter, random })
   let attempts = 0
   gateway.use(
     (dispatch) => (opts, handler) => {

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import tls from 'node:tls'
 import t from 'tap'
 import { start } from '../../app.ts'
-import { loadWithPlugins } from '../../plugins/config.ts'
+import { loadConfig } from '../../plugins/config.ts'
 import { Listener } from '../../plugins/operations/listener.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { startService } from '../helpers/gateway.ts'
@@ -171,13 +171,13 @@ t.test('a Unix socket', async (t) => {
   const second = { listen: { path: 'gateway.sock' }, admin: false, ...routesTo(url) }
   const file = join(folder, 'second.yaml')
   writeFileSync(file, JSON.stringify(second))
-  await t.rejects(start(await loadWithPlugins(file)), /listen\.path: cannot listen on .*gateway\.sock: .*EADDRINUSE/)
+  await t.rejects(start(await loadConfig(file)), /listen\.path: cannot listen on .*gateway\.sock: .*EADDRINUSE/)
   t.equal((await ask({ socketPath, headers })).status, 200)
   await gateway.runtime.close()
   t.notOk(existsSync(socketPath))
 
   writeFileSync(socketPath, 'no socket')
-  await t.rejects(start(await loadWithPlugins(file)), /EADDRINUSE/)
+  await t.rejects(start(await loadConfig(file)), /EADDRINUSE/)
   t.ok(existsSync(socketPath))
 })
 
@@ -292,8 +292,8 @@ t.test('a start that fails names the entry', async (t) => {
     { name: 'taken', host: '127.0.0.1', port }
   ]
   writeFileSync(file, JSON.stringify({ listen, admin: false, services: {}, routes: [] }))
-  await t.rejects(start(await loadWithPlugins(file)), /listen\[1\]\.port: cannot listen on .*EADDRINUSE/)
+  await t.rejects(start(await loadConfig(file)), /listen\[1\]\.port: cannot listen on .*EADDRINUSE/)
 
   writeFileSync(file, JSON.stringify({ listen: { path: 'none/a.sock' }, admin: false, services: {}, routes: [] }))
-  await t.rejects(start(await loadWithPlugins(file)), /listen\.path: cannot listen on .*the folder does not exist/)
+  await t.rejects(start(await loadConfig(file)), /listen\.path: cannot listen on .*the folder does not exist/)
 })

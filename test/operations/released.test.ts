@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { start } from '../../app.ts'
-import { loadWithPlugins } from '../../plugins/config.ts'
+import { loadConfig } from '../../plugins/config.ts'
 import { keys } from '../helpers/edge/tokens.ts'
 import { startService } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
@@ -61,7 +61,7 @@ t.test('the gateway of a replaced configuration is garbage-collected', async (t)
       plugins: [{ path: './plugin.mjs' }]
     })
   )
-  const runtime = await start(await loadWithPlugins(file))
+  const runtime = await start(await loadConfig(file))
   t.teardown(() => runtime.close())
   const use = async () => {
     for (const path of ['open', 'closed', 'via', 'own']) await (await fetch(`http://127.0.0.1:${port}/${path}`)).text()

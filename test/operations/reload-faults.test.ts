@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import { start } from '../../app.ts'
-import { loadWithPlugins } from '../../plugins/config.ts'
+import { loadConfig } from '../../plugins/config.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { startService } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/processes.ts'
@@ -235,5 +235,5 @@ t.test('a failed start reports its cause, also if the cleanup fails', async (t) 
   const file = join(folder, 'gateway.yaml')
   const plugins = [{ path: './fails.mjs' }]
   writeFileSync(file, JSON.stringify({ listen: { host: '127.0.0.1', port }, admin: false, plugins }))
-  await t.rejects(start(await loadWithPlugins(file)), { message: /cannot listen on/ })
+  await t.rejects(start(await loadConfig(file)), { message: /cannot listen on/ })
 })

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { start } from '../../app.ts'
-import { loadWithPlugins } from '../../plugins/config.ts'
+import { loadConfig } from '../../plugins/config.ts'
 import { freePort } from '../helpers/processes.ts'
 
 /** Starts a gateway, which the caller closes; `files` are written beside its configuration. `write` changes the file without a reload. */
@@ -15,6 +15,6 @@ export async function startFrom(t: Test, sections: object, files: Record<string,
   const write = (sections: object) =>
     writeFileSync(file, JSON.stringify({ listen, admin: { port: adminPort }, edge: { accessLog: false }, ...sections }))
   write(sections)
-  const runtime = await start(await loadWithPlugins(file))
+  const runtime = await start(await loadConfig(file))
   return { runtime, file, folder, port, adminPort, write }
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import t from 'tap'
-import { loadConfig } from '../../plugins/config.ts'
+import { loadWithoutPlugins } from '../../plugins/config.ts'
 import { configTiming, watchConfig } from '../../plugins/operations/watch-config.ts'
 import { eventually } from '../helpers/eventually.ts'
 
@@ -12,14 +12,14 @@ configTiming.interval = 10
 
 t.test('the key', async (t) => {
   const folder = t.testdir({ 'on.yaml': 'watch: true', 'unset.yaml': 'listen: { port: 0 }' })
-  t.equal(loadConfig(join(folder, 'on.yaml')).watch, true)
-  t.equal(loadConfig(join(folder, 'unset.yaml')).watch, false)
+  t.equal(loadWithoutPlugins(join(folder, 'on.yaml')).watch, true)
+  t.equal(loadWithoutPlugins(join(folder, 'unset.yaml')).watch, false)
 })
 
 t.test('reloads a file that has changed since it was loaded', async (t) => {
   const folder = t.testdir({ 'gateway.yaml': 'watch: true', 'key.pem': 'key' })
   const file = join(folder, 'gateway.yaml')
-  const config = loadConfig(file)
+  const config = loadWithoutPlugins(file)
   const lines: { file?: string; msg: string }[] = []
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
   let reloads = 0
@@ -46,7 +46,7 @@ t.test('reloads a file that has changed since it was loaded', async (t) => {
 t.test('a change between loading and the first check is not missed', async (t) => {
   const folder = t.testdir({ 'gateway.yaml': 'watch: true' })
   const file = join(folder, 'gateway.yaml')
-  const config = loadConfig(file)
+  const config = loadWithoutPlugins(file)
   writeFileSync(file, 'watch: true # changed')
   let reloads = 0
   const watch = watchConfig(config, pino({ level: 'silent' }), async () => void reloads++)

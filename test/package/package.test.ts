@@ -25,6 +25,13 @@ t.teardown(() => origin.close())
 process.env.ORDERS_URL = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`
 
 const bin = join(folder, 'node_modules/.bin/jingwei')
+/** Code after the README's example of embedding the gateway. */
+const ended = `
+const response = await server.inject({ url: '/orders', headers: { 'x-key': 'amy' } })
+console.log(response.statusCode, response.headers['x-audit'])
+await server.close()
+`
+const home = join(import.meta.dirname, '../..')
 const program = (source: string) => run(process.execPath, '--input-type=module', '--eval', source)
 
 t.test('the tarball is small, and has nothing but what runs', async (t) => {
@@ -98,6 +105,50 @@ t.test('plugins of a team: TypeScript, JavaScript modules, CommonJS; and no insp
   t.notMatch(gateway.output(), /Debugger listening/)
 })
 
+/** Returns the comments of an interface or class, in one line each; those of private members have no types. */
+function commentsOf(source: string, name: string): string[] {
+  const [declaration = ''] =
+    new RegExp(`^export (?:declare )?(?:interface|class) ${name}\\b.*?^\\}`, 'ms').exec(source) ?? []
+  return [...declaration.matchAll(/\/\*\*((?:(?!\*\/).)*)\*\/(?!\s*(?:\w+ )*#)/gs)].map(([, text]) =>
+    text!.replaceAll(/\s*\n\s*\* ?|\s+/g, ' ').trim()
+  )
+}
+
+t.test('types explain what authors of concerns and plugins write', async (t) => {
+  const explained = {
+    'config/concern': ['Key', 'Place', 'Checked'],
+    'plugins/edge/concern': ['EdgeDefinition', 'ConcernContext', 'EdgeCommand', 'Started'],
+    'plugins/mesh/concern': ['MeshConcern'],
+    'plugins/mesh/core/layer': ['LayerContext'],
+    'plugins/mesh/core/service': ['Service'],
+    'plugins/mesh/core/types': ['MeshDeps'],
+    'plugins/mesh/interceptors': ['UseOptions'],
+    'plugins/seam': ['CallRecord'],
+    'plugins/for-plugins': ['UserEdgeConcern', 'UserMeshConcern'],
+    'plugins/testing/index': ['TestGatewayOptions', 'TestGateway']
+  }
+  for (const [file, names] of Object.entries(explained)) {
+    const source = readFileSync(join(home, `${file}.ts`), 'utf8')
+    const types = readFileSync(join(folder, `node_modules/jingwei/dist/${file}.d.ts`), 'utf8')
+    for (const name of names) {
+      const written = commentsOf(source, name)
+      t.ok(written.length > 0, name)
+      const read = new Set(commentsOf(types, name))
+      t.strictSame(
+        written.filter((comment) => !read.has(comment)),
+        [],
+        name
+      )
+    }
+  }
+  const functions = readFileSync(join(folder, 'node_modules/jingwei/dist/plugins/http-syntax.d.ts'), 'utf8')
+  t.match(functions, /^ \* Converts headers from any shape that undici accepts/m)
+})
+
+const [, snippet = ''] =
+  /^```ts\n(.*?register\(gateway.*?)^```$/ms.exec(readFileSync(join(home, 'README.md'), 'utf8')) ?? []
+await writeFile(join(folder, 'snippet.ts'), snippet.replace('8080', '0') + ended)
+
 t.test('types are complete: nothing to report under the strictest options', async (t) => {
   t.match(await compile(installed), { code: 0, stdout: '' })
 })
@@ -124,7 +175,7 @@ const signals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'uncaughtE
 console.log(signals.flatMap((name) => process.listeners(name)).length, process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap').join())`
 
 t.test('importing jingwei does nothing, and ends', async (t) => {
-  const names = /build,.*gateway,.*loadConfig,.*loadWithPlugins,.*start/
+  const names = /build,.*gateway,.*loadConfig,.*loadWithoutPlugins,.*parseConfig,.*start/
   const imported = await program(`console.log(Object.keys(await import('jingwei')).sort().join());${idle}`)
   t.match(imported, { code: 0, stderr: '' })
   t.match(imported.stdout, names)
@@ -138,6 +189,7 @@ t.test('importing jingwei does nothing, and ends', async (t) => {
 
 t.test('the gateway as a plugin of a Fastify server', async (t) => {
   t.match(await run(process.execPath, 'embedded.ts'), { code: 0, stdout: '200 {"url":"/api/orders"}\ntrue\n' })
+  t.match(await run(process.execPath, 'snippet.ts'), { code: 0, stdout: /^200 default$/m }, 'the example of README.md')
 })
 
 /** Records the packages, other than jingwei, whose files are loaded. */
@@ -153,6 +205,11 @@ registerHooks({
   }
 })
 process.on('exit', () => console.log([...packages].sort().join()))`
+
+t.test('jingwei/mesh exports what a program can use', async (t) => {
+  const { stdout } = await program(`console.log(Object.keys(await import('jingwei/mesh')).sort().join())`)
+  t.equal(stdout, 'ConfigError,createMesh\n')
+})
 
 t.test('the mesh without a gateway loads nothing of a gateway', async (t) => {
   await writeFile(join(folder, 'recorder.mjs'), recorder)

@@ -43,6 +43,12 @@ t.test('it passes its own test, its types and its check', async (t) => {
   t.match(await npm('run', 'check'), { code: 0, stdout: /gateway\.yaml: ok, 1 route, 1 service/ })
 })
 
+t.test('with a Node that cannot run the tests, they fail', async (t) => {
+  const { scripts } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))
+  // Node 20's test runner finds no .ts files by itself, and passes without any.
+  t.match(scripts.test, 'node --test "test/**/*.test.ts"')
+})
+
 t.test('it starts', async (t) => {
   const [port, admin] = await freePorts(2)
   const { scripts } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))

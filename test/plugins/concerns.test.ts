@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
-import { loadWithPlugins, schemaOf } from '../../plugins/config.ts'
+import { loadConfig, schemaOf } from '../../plugins/config.ts'
 import { ask, get, startEcho, startService } from '../helpers/gateway.ts'
 import { startFault } from '../helpers/plugins.ts'
 import { runToEnd } from '../helpers/processes.ts'
@@ -105,7 +105,7 @@ routes:
 plugins: [{ path: ./pages.ts }, { path: ./own.ts }]
 `
   const file = await folderOf(t, { 'pages.ts': pages, 'own.ts': own }, yaml)
-  const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+  const gateway = build(await loadConfig(file, {}), { logger: false })
   t.teardown(() => gateway.close())
   await gateway.listen({ host: '127.0.0.1', port: 0 })
   const { port } = gateway.server.address() as { port: number }
@@ -162,7 +162,7 @@ t.test('a concern of a user says where else it sends calls, and which headers it
       plugins: [{ path: './detour.ts' }]
     })
     const file = await folderOf(t, { 'detour.ts': detour }, yaml)
-    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    const gateway = build(await loadConfig(file, {}), { logger: false })
     t.teardown(() => gateway.close())
     await gateway.listen({ host: '127.0.0.1', port: 0 })
     const { port } = gateway.server.address() as { port: number }
@@ -228,7 +228,7 @@ routes:
 plugins: [{ path: ./tenant.ts }, { path: ./stamp.ts }]
 `
   const file = await folderOf(t, { 'tenant.ts': hmac, 'stamp.ts': stamp }, yaml)
-  const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+  const gateway = build(await loadConfig(file, {}), { logger: false })
   t.teardown(() => gateway.close())
   await gateway.listen({ host: '127.0.0.1', port: 0 })
   const { port } = gateway.server.address() as { port: number }
@@ -401,7 +401,7 @@ plugins: [{ path: ./tenant.ts }]
   t.equal(broken[0], 'gateway.yaml:7:11: plugins[0]: cannot load ./tenant.ts: no luck')
   t.equal(broken.length, 2)
   const file = await folderOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)
-  await t.rejects(loadWithPlugins(file, {}), { cause: { message: 'no luck' } }, 'with the stack of what was thrown')
+  await t.rejects(loadConfig(file, {}), { cause: { message: 'no luck' } }, 'with the stack of what was thrown')
 })
 
 const own = (edge: string) => `
@@ -422,7 +422,7 @@ t.test('routes that plugins add ask for concerns of users as for bundled ones', 
   for (const [asked, plugin, top, told] of cases) {
     const modules = { 'tenant.mjs': hmac, 'own.mjs': own(asked.replaceAll('x-org', '"x-org"').replace('2kb', '"2kb"')) }
     const file = await folderOf(t, modules, yaml(`{ path: tenant.mjs }, { path: own.mjs${plugin} }`, top))
-    const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+    const gateway = build(await loadConfig(file, {}), { logger: false })
     t.teardown(() => gateway.close())
     const response = await gateway.inject({ url: '/own', headers: { 'x-org': 'acme' } })
     t.equal(response.body, 'own')
@@ -446,7 +446,7 @@ services: { a: { instances: [http://127.0.0.1:1] } }
 plugins: [{ path: ./stamp.ts, order: ${order} }]
 `
   const file = await folderOf(t, { 'stamp.ts': stamp }, yaml('{ before: circuitBreaker }'))
-  const gateway = build(await loadWithPlugins(file, {}), { logger: false })
+  const gateway = build(await loadConfig(file, {}), { logger: false })
   t.teardown(() => gateway.close())
   await gateway.ready()
   t.match(gateway.mesh.describe('a').join(' '), /call stamp replay/)
@@ -474,7 +474,7 @@ t.test('concerns of users at one position keep the order of the list, and may st
       routes: [{ name: 'one', service: 'a', match: { path: '/' } }],
       plugins: listed.map(([name]) => ({ path: `./${name}.mjs` }))
     })
-    const gateway = build(await loadWithPlugins(await folderOf(t, modules, yaml), {}), { logger: false })
+    const gateway = build(await loadConfig(await folderOf(t, modules, yaml), {}), { logger: false })
     t.teardown(() => gateway.close())
     await gateway.ready()
     const names = half === edge ? gateway.edgeOrder.concerns.map(({ name }) => name) : gateway.mesh.describe('a')
@@ -543,7 +543,7 @@ t.test('concerns and hooks of plugins at one position run in the order of the li
       routes: [{ name: 'one', service: 'a', match: { path: '/' } }],
       plugins: listed.map((name) => ({ path: `./${name}.mjs`, ...(name !== 'c' && { order: { after: order } }) }))
     })
-    const gateway = build(await loadWithPlugins(await folderOf(t, modules, yaml), {}), { logger: false })
+    const gateway = build(await loadConfig(await folderOf(t, modules, yaml), {}), { logger: false })
     t.teardown(() => gateway.close())
     const { headers } = await gateway.inject('/')
     t.equal(headers['x-order'], expected)

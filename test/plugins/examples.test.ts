@@ -2,8 +2,8 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { requestSignature, signature } from '../../config/examples/request-signature.ts'
-import { loadConfig, loadWithPlugins, parseConfig } from '../../plugins/config.ts'
-import { createMesh } from '../../plugins/mesh/mesh.ts'
+import { loadConfig, loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
+import { startMesh } from '../../plugins/mesh/mesh.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
 import { freePort } from '../helpers/processes.ts'
 
@@ -12,7 +12,7 @@ const secret = 'a secret that is long enough for it'
 
 t.test('stamp: a header on the routes that ask for it, and on no others', async (t) => {
   const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_PORT: String(await freePort()) }
-  const { url } = await listen(t, await loadWithPlugins(join(examples, 'stamp.yaml'), env))
+  const { url } = await listen(t, await loadConfig(join(examples, 'stamp.yaml'), env))
 
   const stamped = await fetch(`${url}/api/orders`)
   t.equal(stamped.status, 200)
@@ -45,7 +45,7 @@ t.test('stamp: wins over the header of the service, and is on errors of its rout
     plugins: [{ path: join(examples, 'stamp.ts') }]
   })
   const root = await folder(t, { 'gateway.yaml': text })
-  const { url } = await listen(t, await loadWithPlugins(join(root, 'gateway.yaml'), {}))
+  const { url } = await listen(t, await loadConfig(join(root, 'gateway.yaml'), {}))
   const answered = await fetch(url)
   t.equal(answered.headers.get('x-stamp'), 'ours')
   t.equal(await answered.text(), 'ok')
@@ -65,7 +65,7 @@ t.test('stamp: a value that is no text is a fault of the configuration', async (
     plugins: [{ path: join(examples, 'stamp.ts') }]
   })
   const file = join(await folder(t, { 'gateway.yaml': text }), 'gateway.yaml')
-  await t.rejects(loadWithPlugins(file, {}), { message: /routes\[0\]\.config\.stamp: expected a string, found 7/ })
+  await t.rejects(loadConfig(file, {}), { message: /routes\[0\]\.config\.stamp: expected a string, found 7/ })
 })
 
 t.test('request-signature: every attempt has its number and its own signature', async (t) => {
@@ -76,7 +76,7 @@ t.test('request-signature: every attempt has its number and its own signature', 
     response.end('ok')
   })
   const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_PORT: new URL(origin).port, SIGNING_SECRET: secret }
-  const { url } = await listen(t, loadConfig(join(examples, 'request-signature.yaml'), env))
+  const { url } = await listen(t, loadWithoutPlugins(join(examples, 'request-signature.yaml'), env))
   const response = await fetch(`${url}/api/orders/7?deep=1`, {
     headers: {
       'x-mine': 'kept',
@@ -103,7 +103,7 @@ t.test('request-signature: every attempt has its number and its own signature', 
 
 t.test('request-signature: refuses a short secret, and the message says which plugin it is', async (t) => {
   const config = { PORT: '0', ADMIN_PORT: '0', SIGNING_SECRET: 'short' }
-  const loaded = loadConfig(join(examples, 'request-signature.yaml'), config)
+  const loaded = loadWithoutPlugins(join(examples, 'request-signature.yaml'), config)
   await t.rejects(listen(t, loaded), { message: /: plugins\[0\]: .*options\.secret: at least 32 characters/ })
 })
 
@@ -114,7 +114,7 @@ t.test('request-signature: the interceptor alone, in a mesh without Fastify', as
     response.end()
   })
   const { services } = parseConfig(JSON.stringify({ services: { orders: { instances: [origin] } } }), '/x.yaml')
-  const mesh = createMesh({ services }).use(requestSignature(secret), { per: 'attempt' })
+  const mesh = startMesh({ services }).use(requestSignature(secret), { per: 'attempt' })
   t.teardown(() => mesh.close())
   const call = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
   for (const headers of [undefined, { a: '1', b: ['2', '3'] }, ['a', '1', 'b', '2'], new Map([['a', '1']])]) {

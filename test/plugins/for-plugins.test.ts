@@ -3,7 +3,7 @@ import { text } from 'node:stream/consumers'
 import t from 'tap'
 import type { UserMeshConcern } from '../../plugins/for-plugins.ts'
 import { headerPairs, mapLines, withHeaders } from '../../plugins/for-plugins.ts'
-import { createMesh } from '../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../plugins/mesh/mesh.ts'
 
 const shapes = {
   none: undefined,
@@ -24,6 +24,16 @@ t.test('headers are set in whatever shape there are some', async (t) => {
 
 t.test('several values of a name stay several lines', async (t) => {
   t.same(headerPairs({ a: ['1', '2'], b: '3', c: undefined }), ['a', '1', 'a', '2', 'b', '3'])
+})
+
+t.test('arrays become several headers and undefined none, in every shape', async (t) => {
+  const headers = { 'X-A': ['1', '2'], 'X-N': undefined, 'x-length': 7 }
+  const entries = Object.entries(headers)
+  const all = { 'a flat list': entries.flat(1), 'an object': headers, 'a map': new Map<string, unknown>(entries) }
+  for (const [shape, headers] of Object.entries(all)) {
+    t.same(headerPairs(headers as never), ['X-A', '1', 'X-A', '2', 'x-length', '7'], shape)
+    t.same(withHeaders({ headers: headers as never }, { 'x-length': null }).headers, ['X-A', '1', 'X-A', '2'], shape)
+  }
 })
 
 t.test('null removes a header', async (t) => {
@@ -72,7 +82,7 @@ const posts = {
 } satisfies UserMeshConcern
 
 t.test('a typed concern is one that the mesh takes', async (t) => {
-  const mesh = createMesh({ services: {} }).add(posts, posts.order)
+  const mesh = startMesh({ services: {} }).add(posts, posts.order)
   t.teardown(() => mesh.destroy())
   t.throws(() => mesh.add({ ...posts, name: 'early' }, { before: 'replay' }), /early sends requests again/)
 })

@@ -4,7 +4,7 @@ import type { RequestListener } from 'node:http'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import { loadConfig } from '../../plugins/config.ts'
+import { loadWithoutPlugins } from '../../plugins/config.ts'
 import { listen, service } from '../helpers/plugins.ts'
 import { freePort, start } from '../helpers/processes.ts'
 
@@ -40,7 +40,7 @@ async function before(t: Test, urls: { ORDERS_URL: string; USERS_URL: string }):
 
 async function after(t: Test, urls: Record<string, string>): Promise<string> {
   const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_URL_2: urls.ORDERS_URL!, ...urls }
-  return (await listen(t, loadConfig(join(examples, 'migrated-gateway.yaml'), env))).url
+  return (await listen(t, loadWithoutPlugins(join(examples, 'migrated-gateway.yaml'), env))).url
 }
 
 const requests: readonly (readonly [path: string, init?: RequestInit])[] = [

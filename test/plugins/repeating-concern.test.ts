@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import t from 'tap'
-import { loadWithPlugins } from '../../plugins/config.ts'
+import { loadConfig } from '../../plugins/config.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { startWith } from '../helpers/gateway.ts'
 import { folder, service, startFault } from '../helpers/plugins.ts'
@@ -83,7 +83,7 @@ for (const protocol of protocols) {
         response.writeHead(failing-- > 0 ? 503 : 200).end(`from ${index}`)
       })
     const file = await fileOf(t, again, [await serve(0), await serve(1)], listenFor(t, protocol))
-    const gateway = await startWith(await loadWithPlugins(file, {}))
+    const gateway = await startWith(await loadConfig(file, {}))
     t.teardown(gateway.close)
     const { ask } = anyClient(t, protocol, gateway.port)
     const post = async (path: string, body: string, method = 'POST') => {
@@ -143,7 +143,7 @@ t.test('faults of what it says end their own calls, and name the plugin', async 
   for (const [what, module, logged] of modules) {
     const origin = await service(t, (request, response) => void request.resume().on('end', () => response.end('whole')))
     const file = await fileOf(t, module, [origin])
-    const gateway = await startWith(await loadWithPlugins(file, {}), { log: true })
+    const gateway = await startWith(await loadConfig(file, {}), { log: true })
     t.teardown(gateway.close)
     const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
     const failed = await ask('/again', { method: 'POST', body: 'a body' })

@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { build } from '../../app.ts'
 import type { Config } from '../../config/schema.ts'
-import { loadConfig, loadWithPlugins, schemaOf } from '../../plugins/config.ts'
+import { loadConfig, loadWithoutPlugins, schemaOf } from '../../plugins/config.ts'
 import { startService } from '../helpers/gateway.ts'
 import { folder } from '../helpers/plugins.ts'
 import { runToEnd } from '../helpers/processes.ts'
@@ -60,7 +60,7 @@ async function fileOf(t: Test, text: string, modules: Record<string, string> = {
 
 async function faultsOf(t: Test, text: string, modules?: Record<string, string>): Promise<string[]> {
   const file = await fileOf(t, text, modules)
-  const told = await loadWithPlugins(file, {}).then(
+  const told = await loadConfig(file, {}).then(
     () => '',
     ({ message }: Error) => message
   )
@@ -73,7 +73,7 @@ t.test('values that are declared are checked, converted, and have the defaults w
   const service = await startService((_request, response) => response.end('ok'))
   t.teardown(service.close)
   const text = yaml('{ keyAuth: { header: x-key } }', declared).replace('http://127.0.0.1:1', service.url)
-  const gateway = build(await loadWithPlugins(await fileOf(t, text), {}), { logger: false })
+  const gateway = build(await loadConfig(await fileOf(t, text), {}), { logger: false })
   t.teardown(() => gateway.close())
   const url = await gateway.listen({ host: '127.0.0.1', port: 0 })
   const shown = async (path: string) => {
@@ -121,8 +121,8 @@ t.test('a key that no plugin reads', async (t) => {
 t.test('names of the gateway', async (t) => {
   const file = await fileOf(t, yaml('{ dropHeaders: [x-user], unrouted: true }', ''))
   const told = /config\.unrouted: unknown key; the gateway itself sets it/
-  t.throws(() => loadConfig(file, {}), { message: told }, 'also without the modules of plugins')
-  await t.rejects(loadWithPlugins(file, {}), { message: told })
+  t.throws(() => loadWithoutPlugins(file, {}), { message: told }, 'also without the modules of plugins')
+  await t.rejects(loadConfig(file, {}), { message: told })
   t.match(await faultsOf(t, yaml('{ edge: { jwt: true } }', '')), [
     /config\.edge: unknown key; write the concerns of a configured route in its "edge"/
   ])
@@ -152,7 +152,7 @@ t.test('@fastify/rate-limit, set on one route', async (t) => {
   t.teardown(service.close)
   const plugin = '{ package: "@fastify/rate-limit", routeConfig: [rateLimit], options: { global: false } }'
   const text = yaml('{ rateLimit: { max: 1, timeWindow: 1h } }', plugin).replace('http://127.0.0.1:1', service.url)
-  const gateway = build(await loadWithPlugins(await fileOf(t, text), {}), { logger: false })
+  const gateway = build(await loadConfig(await fileOf(t, text), {}), { logger: false })
   t.teardown(() => gateway.close())
   const url = await gateway.listen({ host: '127.0.0.1', port: 0 })
   const statuses = []
@@ -262,12 +262,16 @@ t.test('a configuration that was loaded without modules is refused if one of the
   }
   const file = await fileOf(t, yaml('{ keyAuht: { header: x } }', declared))
   t.match(
-    await start(loadConfig(file, {})),
-    /gateway\.yaml:7:11: plugins\[0\]: it declares keys of routes\[\]\.config, which have not been checked: load the file by loadWithPlugins/
+    await start(loadWithoutPlugins(file, {})),
+    /gateway\.yaml:7:11: plugins\[0\]: it declares keys of routes\[\]\.config, which were not validated: load the file with loadConfig/
   )
-  t.equal(await start(loadConfig(await fileOf(t, yaml('{}', declared)), {})), '', 'no route sets a key')
+  t.equal(await start(loadWithoutPlugins(await fileOf(t, yaml('{}', declared)), {})), '', 'no route sets a key')
   const undeclared = await fileOf(t, yaml('{ any: thing }', '{ path: plain.mjs }'))
-  t.equal(await start(loadConfig(undeclared, {})), '', 'no plugin declares one: hooks of the program may read it')
+  t.equal(
+    await start(loadWithoutPlugins(undeclared, {})),
+    '',
+    'no plugin declares one: hooks of the program may read it'
+  )
 })
 
 t.test('the schema for editors, routes and explain show the keys', async (t) => {

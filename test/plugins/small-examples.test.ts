@@ -7,7 +7,7 @@ import http2 from 'node:http2'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import { loadConfig, parseConfig } from '../../plugins/config.ts'
+import { loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
 import { eventually } from '../helpers/eventually.ts'
 import type { Gateway } from '../helpers/plugins.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
@@ -275,7 +275,7 @@ t.test('all of them in one gateway, by the configuration beside them', async (t)
     ORDERS_PORT: String(await freePort()),
     USERS_PORT: String(await freePort())
   }
-  const { url } = await listen(t, loadConfig(join(examples, 'gateway.yaml'), env))
+  const { url } = await listen(t, loadWithoutPlugins(join(examples, 'gateway.yaml'), env))
   t.equal((await ask(`${url}/orders`)).status, 401)
   const orders = await ask(`${url}/orders`, { headers: { 'x-api-key': '0123456789' } })
   t.equal(orders.status, 200)

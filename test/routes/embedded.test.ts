@@ -29,3 +29,23 @@ t.test('registered in a server of its own, the gateway serves its routes beside 
   await server.close()
   await t.rejects(fetch(`http://127.0.0.1:${port}/own`))
 })
+
+t.test('a configuration that no loader made is refused, with the functions that make one', async (t) => {
+  const config = configOf({
+    services: { any: { instances: ['http://127.0.0.1:9'] } },
+    routes: [{ name: 'api', match: { path: '/api' }, service: 'any' }]
+  })
+  const wrong = [
+    [{ config }, 'the keys config'],
+    [{}, 'no options'],
+    [undefined, 'no options'],
+    [Promise.resolve(config), 'a promise'],
+    [{ services: {}, routes: [] }, 'the keys services, routes']
+  ] as const
+  for (const [options, found] of wrong) {
+    const server = Fastify()
+    t.teardown(() => server.close())
+    const message = `gateway: expected the configuration that \`await loadConfig(file)\` or \`parseConfig(text, file)\` returns, found ${found}`
+    await t.rejects(async () => server.register(gateway, options as never), { name: 'TypeError', message })
+  }
+})

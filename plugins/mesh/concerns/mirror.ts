@@ -9,7 +9,7 @@ import { checkOtherService } from '../core/check-service.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
 import type { Layer } from '../core/layer.ts'
 import { counterOf } from '../core/metrics.ts'
-import { headerPairs } from '../core/request-fields.ts'
+import { lowerCasePairs } from '../core/request-fields.ts'
 import { StateKey } from '../core/service-state.ts'
 import type { Dispatch, DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
 
@@ -100,7 +100,7 @@ class Shadow {
 
 /** Returns the headers (name, value, name, value) with `-shadow` appended to the host name of `Host`. */
 function shadowHost(opts: DispatchOptions): string[] {
-  const pairs = headerPairs(opts)
+  const pairs = lowerCasePairs(opts)
   return pairs.map((text, i) => (i % 2 === 1 && pairs[i - 1] === 'host' ? text.replace(/(:\d+)?$/, '-shadow$1') : text))
 }
 

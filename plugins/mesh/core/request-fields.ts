@@ -3,7 +3,7 @@
  * undici's shapes, and return `undefined` if the request has none of that name.
  */
 import type { HashSource } from '../../../config/schema.ts'
-import { unmapped } from '../../http-syntax.ts'
+import { headerPairs, unmapped } from '../../http-syntax.ts'
 import type { DispatchOptions } from './types.ts'
 
 type Value = string | readonly string[] | number | undefined | null
@@ -21,22 +21,8 @@ export function headerOf({ headers }: DispatchOptions, name: string, separator =
 }
 
 /** Returns all headers as name, value, name, value, with names in lower case; repeated ones keep their order. */
-export function headerPairs({ headers }: DispatchOptions): readonly string[] {
-  const pairs: string[] = []
-  if (headers === null || headers === undefined) return pairs
-  if (Array.isArray(headers)) {
-    for (let i = 0; i + 1 < headers.length; i += 2) addPair(pairs, String(headers[i]), headers[i + 1] as Value)
-    return pairs
-  }
-  const entries = Symbol.iterator in headers ? headers : Object.entries(headers as Record<string, Value>)
-  for (const [name, value] of entries as Iterable<[string, Value]>) addPair(pairs, name, value)
-  return pairs
-}
-
-function addPair(pairs: string[], name: string, value: Value): void {
-  if (value === undefined || value === null) return
-  if (typeof value !== 'object') pairs.push(name.toLowerCase(), String(value))
-  else for (const item of value) pairs.push(name.toLowerCase(), String(item))
+export function lowerCasePairs({ headers }: DispatchOptions): readonly string[] {
+  return headerPairs(headers, true)
 }
 
 /** Reads from the shape in which the bridge passes headers: name, value, name, value. */

@@ -1,6 +1,9 @@
 /**
  * The parts of undici that the mesh consists of. The package itself also loads fetch, caches, mocks and WebSockets: 95
  * modules and 15 MB that no call of the mesh needs. The parts are the same objects as the package's.
+ *
+ * These files are internal: undici may move or change them in any minor version. So package.json pins the minor version
+ * (`~8.12.4`); before raising it, compare the files and the handler's methods with those that the mesh uses.
  */
 import { createRequire } from 'node:module'
 import type undici from 'undici'

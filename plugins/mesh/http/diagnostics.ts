@@ -5,7 +5,7 @@
  */
 import { channel } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
-import { headerPairs } from '../core/request-fields.ts'
+import { lowerCasePairs } from '../core/request-fields.ts'
 import type { DispatchOptions } from '../core/types.ts'
 import type { RequestHead } from './request-head.ts'
 import { headerLines } from './request-head.ts'
@@ -63,7 +63,7 @@ export class ObservedRequest {
     this.body = opts.body
     this.upgrade = typeof opts.upgrade === 'string' ? opts.upgrade : null
     this.contentLength = head.length
-    const pairs = headerPairs(opts)
+    const pairs = lowerCasePairs(opts)
     for (let i = 0; i < pairs.length; i += 2) {
       const [name, value] = [pairs[i]!, pairs[i + 1]!]
       if (name === 'host') this.host = value

@@ -4,7 +4,7 @@ import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { RetryOptions } from '../../../plugins/mesh/concerns/retry/options.ts'
 import type { DispatchController, DispatchHandler } from '../../../plugins/mesh/core/types.ts'
 import type { MeshOptions } from '../../../plugins/mesh/mesh.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import type { Meter } from '../../../plugins/meter.ts'
 
 export const retryOptions: RetryOptions = {
@@ -41,7 +41,7 @@ export function service(
  */
 export function meshOf(t: Test, services: ServiceConfig[], options: MeshOptions = {}) {
   const byName = Object.fromEntries(services.map((item) => [item.name, item]))
-  const mesh = createMesh({ services: byName }, { random: () => 0.9999, now: () => performance.now(), ...options })
+  const mesh = startMesh({ services: byName }, { random: () => 0.9999, now: () => performance.now(), ...options })
   t.teardown(() => mesh.destroy())
   return mesh
 }

@@ -5,7 +5,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../../../plugins/mesh/core/types.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { checkOptions, outlierOptions } from './health.ts'
 import { meterStub, retryOptions, service } from './mesh.ts'
 import { policyOf } from './policy.ts'
@@ -27,7 +27,7 @@ const policy = {
   healthCheck: cold ? (false as const) : checkOptions({ interval: '20ms', unhealthyThreshold: 1 }),
   retry: { ...retryOptions, on: [...on] }
 }
-const mesh = createMesh({ services: { orders: service('orders', instances, policy) } }, { meter, log })
+const mesh = startMesh({ services: { orders: service('orders', instances, policy) } }, { meter, log })
 await mesh.ready()
 
 async function call(): Promise<string> {

@@ -1,7 +1,7 @@
 /** Calls that have tried every nearer instance go to a farther one, rather than to a tried one again. */
 import t from 'tap'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { options } from '../../helpers/mesh/instances.ts'
 import { retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { refused, upstream } from '../../helpers/mesh/servers.ts'
@@ -15,7 +15,7 @@ async function answers(balance: BalanceOptions, near: readonly [string, Place][]
     status: () => ({ kind: 'by hand', confirmedAt: 0, error: null }),
     close: async () => {}
   }
-  const mesh = createMesh(
+  const mesh = startMesh(
     {
       services: { orders: service('orders', [], { balance, retry: { ...retryOptions, attempts: 2 } }) },
       discovery: { locality: { datacenter: 'dc1', zone: 'z1' } }

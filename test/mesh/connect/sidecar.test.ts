@@ -1,6 +1,6 @@
 /** `mode: sidecar`: all calls go to the local listener. */
 import t from 'tap'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
 import { refused, upstream } from '../../helpers/mesh/servers.ts'
 import { call } from './support.ts'
@@ -11,7 +11,7 @@ t.test('independent of instances, Consul and DNS', async (t) => {
   const dns = { host: 'nowhere.invalid', port: 1, srv: false, tls: false, minTtl: 1000, maxTtl: 1000 }
   for (const where of [{ instances: [gone] }, { consul: { passingOnly: true } }, { dns }]) {
     const { instances: _none, ...config } = service('orders', [gone], { mode: 'sidecar' })
-    const mesh = createMesh({ services: { orders: { ...config, ...where, sidecar: sidecar.url } } })
+    const mesh = startMesh({ services: { orders: { ...config, ...where, sidecar: sidecar.url } } })
     t.teardown(() => mesh.destroy())
     await mesh.ready()
     t.match(mesh.status()[0]!.instances, [{ origin: sidecar.url }])
@@ -23,5 +23,5 @@ t.test('independent of instances, Consul and DNS', async (t) => {
 
 t.test('without a listener the mesh does not start', async (t) => {
   const config = service('orders', ['http://127.0.0.1:1'], { mode: 'sidecar' })
-  t.throws(() => createMesh({ services: { orders: config } }), /service orders: mode sidecar needs/)
+  t.throws(() => startMesh({ services: { orders: config } }), /service orders: mode sidecar needs/)
 })

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
 import { alternativeNames } from '../../../plugins/alternative-names.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
 import { call, calling, logged, secure } from './support.ts'
@@ -118,7 +118,7 @@ t.test('a call to an instance with another identity is retried elsewhere', async
   const retry = { attempts: 1, on: ['connect-failure'], methods: ['GET'], backoff: { base: 1, max: 1 }, budget: 1 }
   const tls = { ca: ours.file, san: ['orders.internal'], minVersion: 'TLSv1.2' as const }
   const policy = { tls, retry: { idempotencyKey: true, maxBody: 1000, ...retry } as never }
-  const mesh = createMesh({ services: { orders: service('orders', [wrong.url, right.url], policy) } })
+  const mesh = startMesh({ services: { orders: service('orders', [wrong.url, right.url], policy) } })
   t.teardown(() => mesh.destroy())
   for (let count = 0; count < 6; count++) t.equal(await call(mesh), 'hello')
 })

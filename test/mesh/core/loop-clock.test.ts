@@ -3,7 +3,7 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { LoopClock } from '../../../plugins/mesh/core/loop-clock.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { checkOptions, outlierOptions } from '../../helpers/mesh/health.ts'
 import { meterStub, retryOptions, service } from '../../helpers/mesh/mesh.ts'
@@ -48,7 +48,7 @@ function touchy(t: Test, instances: string[], policy: object) {
     on: ['connect-failure', 'reset', 'gateway-error', '5xx'] as (typeof retryOptions)['on']
   }
   const orders = service('orders', instances, { outlierDetection, retry, ...policy })
-  const mesh = createMesh({ services: { orders } }, { ...stub, log })
+  const mesh = startMesh({ services: { orders } }, { ...stub, log })
   t.teardown(() => mesh.destroy())
   const nobody = () => {
     for (const { available, origin } of mesh.status()[0]!.instances) t.ok(available, origin)

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../../plugins/config.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import type { Consul } from '../../helpers/consul.ts'
 import { startConsul } from '../../helpers/consul.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -55,7 +55,7 @@ t.test('failover to a joined datacenter and back, and the agent’s locality', a
     {}
   )
   const { surroundings, lines } = recording()
-  const mesh = createMesh(config, { log: surroundings.log })
+  const mesh = startMesh(config, { log: surroundings.log })
   t.teardown(() => mesh.close())
   const ask = async () => {
     const { body } = await mesh.request({ origin: 'http://web.mesh', path: '/', method: 'GET' })

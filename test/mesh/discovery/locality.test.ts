@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { LocalityOptions } from '../../../plugins/mesh/discovery/locality.ts'
 import { localityOf, OwnLocality } from '../../../plugins/mesh/discovery/locality.ts'
-import { createMesh } from '../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { byHand } from '../../helpers/mesh/discovery.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
@@ -135,7 +135,7 @@ t.test('the mesh rebuilds its balancers when its locality is known', async (t) =
   } as const
   const consul = { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, wait: 1000, maxStale: 1000 }
   const services = { web: service('web', ['http://127.0.0.1:1'], { balance }) }
-  const mesh = createMesh({ services, discovery: { consul } }, { discovery })
+  const mesh = startMesh({ services, discovery: { consul } }, { discovery })
   t.teardown(() => mesh.close())
   const picked = () => {
     const balancer = mesh.service('web').snapshot!.balancers['']!

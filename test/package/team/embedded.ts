@@ -1,7 +1,7 @@
 /** A gateway as a plugin of a Fastify server. */
 import Fastify from 'fastify'
 import type { Config } from 'jingwei'
-import { ConfigError, gateway, loadWithPlugins, parseConfig } from 'jingwei'
+import { ConfigError, gateway, loadConfig, parseConfig } from 'jingwei'
 
 const { ORDERS_URL } = process.env
 const services = `{ orders: { instances: ["${ORDERS_URL}"] } }`
@@ -13,4 +13,4 @@ await server.register(gateway, { ...config, prefix: '/api' })
 const response = await server.inject('/api/orders')
 console.log(response.statusCode, response.body)
 await server.close()
-await loadWithPlugins('nowhere.yaml').catch((error: unknown) => console.log(error instanceof ConfigError))
+await loadConfig('nowhere.yaml').catch((error: unknown) => console.log(error instanceof ConfigError))

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import { hopByHop, listItems } from '../../../http-syntax.ts'
-import { headerOf, headerPairs } from '../../core/request-fields.ts'
+import { headerOf, lowerCasePairs } from '../../core/request-fields.ts'
 import type { ServiceState } from '../../core/service-state.ts'
 import { cacheControl, varyOf } from '../../core/sharing/cache-control.ts'
 import type { Identity } from '../../core/sharing/identity.ts'
@@ -206,7 +206,7 @@ const ownKey = (identity: string) => `own ${hash('sha256', identity, 'base64')}`
 /** Returns a key of resource and consumer: consumers share nothing, not even public responses. */
 function publicKey(opts: DispatchOptions): string {
   let text = encode(opts.variant) + encode(opts.path) + encode(opts.caller?.consumer?.id)
-  const pairs = headerPairs(opts)
+  const pairs = lowerCasePairs(opts)
   for (let i = 0; i < pairs.length; i += 2)
     if (locating.test(pairs[i]!)) text += encode(pairs[i]) + encode(pairs[i + 1])
   return `public ${hash('sha256', text, 'base64')}`

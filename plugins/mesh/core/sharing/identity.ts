@@ -1,4 +1,4 @@
-import { headerPairs } from '../request-fields.ts'
+import { lowerCasePairs } from '../request-fields.ts'
 import type { DispatchOptions } from '../types.ts'
 
 /**
@@ -56,7 +56,7 @@ export function identityOf({ headers = [], excludeHeaders, perRequest = [] }: Id
       if (!isPlainGet(opts)) return null
       // Trust distinguishes requests, because only trusted callers may request faults.
       let text = `${caller?.trusted === true}${encode(variant)}${encode(path)}${encode(caller?.consumer?.id)}`
-      const pairs = headerPairs(opts)
+      const pairs = lowerCasePairs(opts)
       for (let i = 0; i < pairs.length; i += 2) {
         const name = pairs[i]!
         if (methodOverrides.has(name)) return null
@@ -80,7 +80,7 @@ function isPlainGet({ method, upgrade, query, body }: DispatchOptions): boolean 
 /** Returns whether the request identifies its caller. The response may then be meant for that caller only. */
 export function isPersonal(opts: DispatchOptions): boolean {
   if (opts.caller?.consumer) return true
-  const pairs = headerPairs(opts)
+  const pairs = lowerCasePairs(opts)
   for (let i = 0; i < pairs.length; i += 2) if (pairs[i] === 'authorization' || pairs[i] === 'cookie') return true
   return false
 }

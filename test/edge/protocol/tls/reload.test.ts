@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { start } from '../../../../app.ts'
-import { loadWithPlugins } from '../../../../plugins/config.ts'
+import { loadConfig } from '../../../../plugins/config.ts'
 import { authority } from '../../../helpers/certificates.ts'
 import { startEcho } from '../../../helpers/gateway.ts'
 import type { Scene } from './support.ts'
@@ -24,7 +24,7 @@ async function running(t: Test, { path }: Scene, tls: object) {
     writeFileSync(file, JSON.stringify({ ...all, edge: { accessLog: false }, services, routes }))
   }
   write({ tls })
-  const runtime = await start(await loadWithPlugins(file))
+  const runtime = await start(await loadConfig(file))
   t.teardown(() => runtime.close())
   const reload = async (listen: object) => {
     write(listen)

@@ -4,7 +4,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { MeshPolicy, ServiceConfig } from '../../../../config/schema.ts'
 import { Intentions, intentionTiming } from '../../../../plugins/mesh/connect/identity/intentions.ts'
-import { createMesh } from '../../../../plugins/mesh/mesh.ts'
+import { startMesh } from '../../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../../helpers/eventually.ts'
 import { meterStub, service } from '../../../helpers/mesh/mesh.ts'
 import { upstream } from '../../../helpers/mesh/servers.ts'
@@ -104,7 +104,7 @@ async function calledMesh(t: Test, policy: Partial<MeshPolicy>, ruling: object) 
   const peer = await upstream(t, 'orders')
   const { meter, counts } = meterStub()
   const config: ServiceConfig = service('orders', [peer.url], { identity: { service: 'gateway' }, ...policy })
-  const mesh = createMesh({ services: { orders: config }, discovery: { consul: consul.consul } }, { meter })
+  const mesh = startMesh({ services: { orders: config }, discovery: { consul: consul.consul } }, { meter })
   t.teardown(() => mesh.destroy())
   await eventually(() => consul.asked.length > 2, 'intentions are asked for')
   return { mesh, peer, counts }
@@ -130,7 +130,7 @@ t.test('off by default; if on, missing requirements are reported at once', async
   const peer = await upstream(t, 'orders')
   const open = (policy: Partial<MeshPolicy>, more = {}, consul = {}) => {
     const { instances: _none, ...found } = service('orders', [peer.url], policy)
-    const mesh = createMesh({ services: { orders: { ...found, ...more } }, discovery: consul })
+    const mesh = startMesh({ services: { orders: { ...found, ...more } }, discovery: consul })
     t.teardown(() => mesh.destroy())
     return mesh
   }
