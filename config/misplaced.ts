@@ -17,17 +17,11 @@ const byName: Readonly<Record<string, string>> = {
       'session', 'headers', 'requestHeaders', 'responseHeaders', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),
-  ...Object.fromEntries(
-    ['urls', 'url', 'upstreams', 'upstream', 'targets', 'target', 'servers', 'endpoints', 'nodes', 'address'].map((name) => [
-      name,
-      'write the addresses of a service under "instances"'
-    ])
-  ),
   sni: 'certificates are chosen by the names in them: listen.tls.certificates and listen.tls.folders; strict: true refuses other names',
   upstream_uri: 'name the service, and change its path by path.strip or path.rewrite',
   uri: 'write the path of a route under match.path',
   paths: 'write the path of a route under match.path',
-  prefix: 'write the path of a route under match.path; a prefix is taken off by path.strip',
+  prefix: 'write the path of a route under match.path; path.strip removes a prefix',
   stripPrefix: 'write path: { strip: /prefix }',
   stripPath: 'write path: { strip: /prefix }',
   rewrite: 'write path: { rewrite: { prefix: /prefix } }'
@@ -36,6 +30,8 @@ const byName: Readonly<Record<string, string>> = {
 /** Keys with special advice in one section. */
 const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])[] = [
   [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
+  [/^\/services\/[^/]+$/, 'urls|url|upstreams|upstream|targets|target|servers|endpoints|nodes|address|addresses|hosts', 'write the addresses of a service under "instances"'],
+  [/^\/(listen|listeners\/[^/]+|admin)$/, 'address|addr|bind', 'write host and port'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
   [/^\/routes\/\d+$/, 'upstream|backend|target|proxyPass', 'name one of "services" under "service"'],
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
@@ -70,7 +66,7 @@ export class Advisor {
     // Advice about other gateways is for sections. Within a concern, a similar key of the concern comes first.
     const isWithin = /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)\/./.test(holder)
     const near = isWithin && this.#within(holder, folded(key)) === null ? didYouMean(key, known) : ''
-    return near || (this.#misplaced(holder, key) ?? didYouMean(key, known))
+    return near || (this.#misplaced(holder, key, known) ?? didYouMean(key, known))
   }
 
   /** Returns advice for a key of `routes[].config` that no plugin declares. */
@@ -85,7 +81,7 @@ export class Advisor {
   }
 
   /** Returns advice for a key that is known elsewhere, as `; …`; null if it is not. */
-  #misplaced(holder: string, key: string): string | null {
+  #misplaced(holder: string, key: string, siblings: readonly string[]): string | null {
     const name = folded(key)
     const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
     if (placed !== undefined) return `; ${placed[2]}`
@@ -93,8 +89,9 @@ export class Advisor {
     if (known !== null) return `; ${known}`
     const advice = this.#byFoldedName.get(name)
     if (advice === undefined) return null
-    // A similar key of a loaded concern takes precedence over advice about other gateways.
-    const near = advice === plugin ? this.#nearConcern(holder, key) : ''
+    // A similar key of the same mapping or of a loaded concern takes precedence over advice about other gateways.
+    const isForeign = Object.hasOwn(byName, key)
+    const near = (isForeign && didYouMean(key, siblings)) || (advice === plugin ? this.#nearConcern(holder, key) : '')
     return near || `; ${advice}`
   }
 

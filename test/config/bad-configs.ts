@@ -312,6 +312,23 @@ plugins: [{ package: fastify, config: {} }]
     ]
   },
   {
+    name: 'keys of other gateways, advised only where the advice applies',
+    yaml: `
+listen: { address: 0.0.0.0:80 }
+services: { legacy: { dns: { host: h.test, servers: [10.0.0.1] }, nodes: [http://h] } }
+routes:
+  - { name: a, match: { path: /a, prefix: /b }, service: legacy, mesh: { retry: { servers: 1 } }, prefix: /c }
+`,
+    faults: [
+      '2:11: listen.address: unknown key; write host and port',
+      '3:44: services.legacy.dns.servers: unknown key; did you mean "server"?',
+      '3:67: services.legacy.nodes: unknown key; write the addresses of a service under "instances"',
+      '5:35: routes[0].match.prefix: unknown key; write the path of a route under match.path; path.strip removes a prefix',
+      '5:83: routes[0].mesh.retry.servers: unknown key',
+      '5:99: routes[0].prefix: unknown key; write the path of a route under match.path; path.strip removes a prefix'
+    ]
+  },
+  {
     name: 'sizes that would refuse everything',
     yaml: `
 listen: { limits: { headers: 0, url: 0b } }
@@ -1376,7 +1393,7 @@ routes:
       '9:95: routes[5].httpProxy.rewritePrefix: a prefix must not contain "?": it is a plain path with parameters such as ":id"',
       (dir) => `9:112: routes[5].httpProxy.module: no such file: ${dir}/none.ts`,
       '10:55: routes[6].via: expected one of http-proxy, found "http-proxi"; did you mean "http-proxy"?',
-      '10:80: routes[6].httpProxy.upstream: unknown key; write the addresses of a service under "instances"',
+      '10:80: routes[6].httpProxy.upstream: unknown key',
       '11:123: routes[7].httpProxy.rewritePrefix: expected a path that starts with /, found "v2"',
       '12:108: routes[8].httpProxy.rewritePrefix: cannot be combined with path.parameters: pass: http-proxy does not find a prefix with path parameters in it'
     ]
