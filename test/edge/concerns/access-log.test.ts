@@ -7,11 +7,11 @@ t.test('one line for each request, refusals included, without secrets', async (t
   t.teardown(service.close)
   const gateway = await startGateway(
     {
-      services: { any: { instances: [service.url] } },
+      services: { any: { instances: [service.url] }, down: { instances: ['http://127.0.0.1:1'] } },
       routes: [
         { name: 'api', match: { path: '/api' }, service: 'any' },
         { name: 'quiet', match: { path: '/quiet' }, service: 'any', edge: { accessLog: false } },
-        { name: 'closed', match: { path: '/closed' }, service: 'any', edge: { jwt: { secret: 'x'.repeat(32) } } }
+        { name: 'down', match: { path: '/down' }, service: 'down' }
       ]
     },
     { log: true }
@@ -22,7 +22,7 @@ t.test('one line for each request, refusals included, without secrets', async (t
   const secrets = ['Authorization: Bearer hunter2', 'Cookie: sid=hunter2', 'X-Api-Key: hunter2']
   await get(port, '/api/x?token=hunter2', [...secrets, 'User-Agent: me/1', 'X-Request-Id: abc'])
   await get(port, '/quiet')
-  await get(port, '/closed?token=hunter2', secrets)
+  await get(port, '/down?token=hunter2', secrets)
   await get(port, '/nowhere?token=hunter2', secrets)
   await get(port, '/api/../x?token=hunter2', secrets)
   await eventually(() => lines().length >= 4)
@@ -33,7 +33,7 @@ t.test('one line for each request, refusals included, without secrets', async (t
   }) // biome-ignore format: as in the line
   t.notOk(first && 'error' in first)
   t.match(others, [
-    { route: 'closed', status: 401, path: '/closed', error: 'JW_TOKEN_INVALID' },
+    { route: 'down', status: 502, path: '/down', error: 'JW_UPSTREAM_REFUSED' },
     { route: null, status: 404, path: '/nowhere', error: 'JW_NO_ROUTE' },
     { route: 'api', status: 400, path: '/api/../x', error: 'JW_AMBIGUOUS_PATH' }
   ])

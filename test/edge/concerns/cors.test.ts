@@ -1,13 +1,7 @@
-import { once } from 'node:events'
-import { connect as connectTcp } from 'node:net'
-import { connect as connectTls } from 'node:tls'
 import t from 'tap'
 import cors from '../../../plugins/edge/concerns/cors/index.ts'
 import { corsOptions } from '../../helpers/edge/cors-options.ts'
 import { edgeAppWith } from '../../helpers/edge/edge-app.ts'
-import { echo, handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
-import { gatewayBefore, parse } from '../../helpers/gateway.ts'
-import { selfSigned } from '../../helpers/self-signed.ts'
 
 const edgeApp = edgeAppWith(cors)
 
@@ -197,40 +191,4 @@ t.test('a single origin needs no list', async (t) => {
   t.teardown(() => app.close())
   const { headers } = await app.inject({ url: '/orders', headers: { origin } })
   t.equal(headers['access-control-allow-origin'], origin)
-})
-
-t.test('a WebSocket handshake from a page of another origin is refused', async (t) => {
-  const service = await startWebSocketService({ onPeer: echo })
-  t.teardown(service.close)
-  const tls = selfSigned(t)
-  for (const listen of [{}, { tls }, { tls, http2: true }]) {
-    const { port } = await gatewayBefore(t, service.url, {
-      listen,
-      routes: [
-        { name: 'guarded', match: { path: '/guarded' }, service: 'any', edge: { cors: { origin: [origin] } } },
-        { name: 'any', match: { path: '/any' }, service: 'any', edge: { cors: { origin: '*' } } },
-        { name: 'unset', match: { path: '/unset' }, service: 'any' }
-      ]
-    })
-    const shake = async (path: string, ...headers: string[]) => {
-      const target = { port, host: '127.0.0.1', rejectUnauthorized: false }
-      const socket = 'tls' in listen ? connectTls(target) : connectTcp(target)
-      socket.write(handshake(path, ['Cookie: session=1', ...headers]))
-      const [first] = (await once(socket, 'data')) as [Buffer]
-      socket.destroy()
-      return parse(first.toString('latin1'))
-    }
-    const evil = 'Origin: https://evil.example'
-    const { status, body } = await shake('/guarded', evil)
-    t.equal(status, 403)
-    t.match(body, 'JW_ORIGIN_REFUSED')
-    for (const other of ['null', 'https://app.example.com.evil.example', 'http://app.example.com', 'https://h.evil']) {
-      t.equal((await shake('/guarded', `Origin: ${other}`)).status, 403, other)
-    }
-    t.equal((await shake('/guarded', `Origin: ${origin}`)).status, 101)
-    t.equal((await shake('/guarded')).status, 101, 'no browser')
-    t.equal((await shake('/guarded', 'Origin: https://h')).status, 101, 'a page of the same host')
-    t.equal((await shake('/any', evil)).status, 101)
-    t.equal((await shake('/unset', evil)).status, 101)
-  }
 })

@@ -10,8 +10,6 @@ import type { JwtOptions } from '../../../plugins/edge/concerns/jwt/options.ts'
 import { code, edgeAppWith } from '../../helpers/edge/edge-app.ts'
 import { jwtOptions } from '../../helpers/edge/jwt-options.ts'
 import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
-import { eventually } from '../../helpers/eventually.ts'
-import { ask, gatewayBefore, get as http, startEcho } from '../../helpers/gateway.ts'
 
 const edgeApp = edgeAppWith(jwt)
 
@@ -437,56 +435,6 @@ t.test('a public key is read from a file', async (t) => {
   const app = await appFor(t, { publicKey: join(folder, 'key.pem') })
   t.equal((await withToken(app, token(claims(), keys.p256, { alg: 'ES256' }))).statusCode, 200)
 })
-
-t.test(
-  'the same sub of two issuers is two consumers, in limits, logs, splits, hashes and shared responses',
-  async (t) => {
-    const [a, b] = ['https://a.example', 'https://b|.example']
-    const service = await startEcho()
-    const instances = await Promise.all(Array.from({ length: 16 }, startEcho))
-    t.teardown(() => Promise.all([service, ...instances].map(({ close }) => close())))
-    const jwt = { secret, issuer: [a, b] }
-    const hashed = {
-      instances: instances.map(({ url }) => url),
-      mesh: { balance: { policy: 'ring-hash', hashOn: 'consumer' } }
-    }
-    const limited = { jwt, rateLimit: { max: 1, window: '1m', by: 'consumer' } }
-    const canary = [
-      { service: 'hashed', match: { consumers: [`${a}|ann`] } },
-      { service: 'any', weight: 1 }
-    ]
-    const gateway = await gatewayBefore(
-      t,
-      service.url,
-      {
-        services: { any: { instances: [service.url] }, hashed },
-        routes: [
-          { name: 'limited', match: { path: '/limited' }, service: 'any', edge: limited },
-          { name: 'hashed', match: { path: '/hashed' }, service: 'hashed', edge: { jwt, host: 'upstream' } },
-          { name: 'canary', match: { path: '/canary' }, split: canary, edge: { jwt, host: 'upstream' } }
-        ]
-      },
-      { log: true }
-    )
-    const of = (iss: string, sub = 'ann') => [`Authorization: Bearer ${token(claims({ iss, sub }))}`]
-    t.equal((await http(gateway.port, '/limited', of(a))).status, 200)
-    t.equal((await http(gateway.port, '/limited', of(b))).status, 200)
-    t.equal((await http(gateway.port, '/limited', of(a))).status, 429)
-    t.equal((await http(gateway.port, '/limited', of(b))).status, 429)
-    const ours = new URL(service.url).host
-    t.not((await ask(gateway.port, '/canary', of(a))).headers.host, ours)
-    t.equal((await ask(gateway.port, '/canary', of(b))).headers.host, ours)
-    let apart = 0
-    for (const sub of ['ann', 'bob', 'cat', 'dan', 'eve']) {
-      const [one, other] = await Promise.all([a, b].map((iss) => ask(gateway.port, '/hashed', of(iss, sub))))
-      if (one!.headers.host !== other!.headers.host) apart++
-    }
-    t.ok(apart > 0, `${apart} of 5 go elsewhere`)
-    await eventually(() => gateway.log.filter(({ route }) => route === 'limited').length === 4)
-    const names = new Set(gateway.log.filter(({ route }) => route === 'limited').map(({ consumer }) => consumer))
-    t.strictSame([...names], ['https://a.example|ann', 'https://b%7C.example|ann'])
-  }
-)
 
 t.test('two routes with different issuers or keys', async (t) => {
   const other = 'another secret of the same length!!!'

@@ -1,110 +1,11 @@
-/** `reason` in the access line: the cause of a refusal, if the error code has several. */
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import { reasonOf } from '../../../plugins/edge/concerns/jwt/reasons.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
-import { claims, keys, pem, seconds, secret, token } from '../../helpers/edge/tokens.ts'
 import { handshake } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { connect, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 
-const issuer = 'https://id.example'
-const audience = 'api'
-
-/** A server that publishes a set of one key, `rsa`, under the id `one`. */
-async function keyServer(t: Test): Promise<string> {
-  const jwk = { ...keys.rsa.publicKey.export({ format: 'jwk' }), kid: 'one' }
-  const server = createServer((_request, response) => response.end(JSON.stringify({ keys: [jwk] })))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks.json`
-}
-
-/** Authorization values and the reasons for which they are refused, for one kind of key. */
-function refusedTokens(sign: (claims: object) => string, forged: string) {
-  const good = { iss: issuer, aud: audience }
-  const signed = (more: object) => `Bearer ${sign(claims({ ...good, ...more }))}`
-  const valid = sign(claims(good))
-  const { exp: _exp, ...endless } = claims(good)
-  const { aud: _aud, ...aimless } = claims(good)
-  return [
-    ['Basic dXNlcjpwYXNz', 'jwt_scheme'],
-    ['Bearer', 'jwt_scheme'],
-    ['Bearer abc', 'jwt_malformed'],
-    ['Bearer a.b.c', 'jwt_malformed'],
-    [`Bearer ${valid.slice(0, 20)}`, 'jwt_malformed'],
-    [`Bearer ${'x'.repeat(5000)}`, 'jwt_too_large'],
-    [`Bearer ${forged}`, 'jwt_signature'],
-    [`Bearer ${token(claims(good), secret, { alg: 'HS384' })}`, 'jwt_algorithm'],
-    [signed({ exp: seconds() - 60 }), 'jwt_expired'],
-    [signed({ nbf: seconds() + 60 }), 'jwt_not_yet_valid'],
-    [signed({ iat: seconds() + 60 }), 'jwt_not_yet_valid'],
-    [signed({ iss: 'https://other.example' }), 'jwt_issuer'],
-    [signed({ iss: 7 }), 'jwt_issuer'],
-    [signed({ aud: 'another' }), 'jwt_audience'],
-    [`Bearer ${sign(aimless)}`, 'jwt_audience'],
-    [`Bearer ${sign(endless)}`, 'jwt_claim'],
-    [signed({ exp: 'soon' }), 'jwt_claim']
-  ] as const
-}
-
 for (const protocol of protocols) {
-  t.test(`tokens over ${protocol}`, async (t) => {
-    const echo = await startEcho()
-    t.teardown(echo.close)
-    const jwks = await keyServer(t)
-    const forKey = (key: object) => ({ jwt: { ...key, issuer, audience, maxTokenSize: '4kb' } })
-    const gateway = await startGateway(
-      {
-        listen: listenFor(t, protocol),
-        services: { any: { instances: [echo.url] } },
-        routes: [
-          ['secret', { secret, algorithms: ['HS256'] }] as const,
-          ['key', { publicKey: pem(keys.rsa), algorithms: ['RS256'] }] as const,
-          ['set', { jwks, algorithms: ['RS256'] }] as const
-        ].map(([name, key]) => ({ name, match: { path: `/${name}` }, service: 'any', edge: forKey(key) }))
-      },
-      { log: true }
-    )
-    t.teardown(gateway.close)
-    const { ask } = anyClient(t, protocol, gateway.port)
-    const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
-    const reasonFor = async (path: string, headers: Record<string, string>) => {
-      const before = lines().length
-      const { status, body } = await ask(path, { headers })
-      await eventually(() => lines().length > before)
-      const line = lines()[before]!
-      t.equal(line.status, status)
-      return { status, reason: line.reason, body: body.toString() }
-    }
-    const byRsa = (pair: typeof keys.rsa) => (claims: object) => token(claims, pair, { alg: 'RS256', kid: 'one' })
-    const good = claims({ iss: issuer, aud: audience })
-    const cases = [
-      ['/secret', refusedTokens((claims) => token(claims), token(good, 'another secret of at least 32 bytes'))],
-      ['/key', refusedTokens(byRsa(keys.rsa), byRsa(keys.otherRsa)(good))],
-      ['/set', refusedTokens(byRsa(keys.rsa), byRsa(keys.otherRsa)(good))]
-    ] as const
-    for (const [path, table] of cases) {
-      t.match(await reasonFor(path, {}), { status: 401, reason: 'jwt_missing' }, path)
-      for (const [authorization, reason] of table) {
-        const found = await reasonFor(path, { authorization })
-        t.match(found, { status: 401, reason }, `${path} ${authorization.slice(0, 50)}`)
-        t.notMatch(found.body, /jwt_/, 'the response does not contain it')
-      }
-    }
-    const unknown = token(good, keys.rsa, { alg: 'RS256', kid: 'two' })
-    t.match(await reasonFor('/set', { authorization: `Bearer ${unknown}` }), { status: 401, reason: 'jwt_key' })
-    const accepted = await reasonFor('/secret', { authorization: `Bearer ${token(good)}` })
-    t.match(accepted, { status: 200, reason: undefined })
-    const refused = gateway.log.filter(({ status }) => status !== 200)
-    t.notMatch(JSON.stringify(refused), /eyJ|sub"|"ann|another|other\.example/, 'no part of a token')
-  })
-
   t.test(`targets over ${protocol}`, async (t) => {
     const echo = await startEcho()
     t.teardown(echo.close)
@@ -142,46 +43,6 @@ for (const protocol of protocols) {
     t.equal((await ask('/\u00e9')).status, 400)
     await eventually(() => lines().length > cases.length)
     t.match(lines().at(-1), { error: 'JW_BAD_TARGET', reason: 'target_characters' })
-  })
-
-  t.test(`limits over ${protocol}`, async (t) => {
-    const echo = await startEcho()
-    t.teardown(echo.close)
-    const limit = { max: 1, window: '1m' }
-    const jwt = { secret }
-    const edges = {
-      ip: { rateLimit: limit },
-      header: { rateLimit: { ...limit, by: 'header:x-key' } },
-      address: { rateLimit: { ...limit, max: 10, by: 'header:x-key', maxPerAddress: 1 } },
-      consumer: { jwt, rateLimit: { ...limit, by: 'consumer' } }
-    }
-    const gateway = await startGateway(
-      {
-        listen: listenFor(t, protocol),
-        services: { any: { instances: [echo.url] } },
-        routes: Object.entries(edges).map(([name, edge]) => ({
-          name,
-          match: { path: `/${name}` },
-          service: 'any',
-          edge
-        }))
-      },
-      { log: true }
-    )
-    t.teardown(gateway.close)
-    const { ask } = anyClient(t, protocol, gateway.port)
-    const headers = { 'x-key': 'hunter2', authorization: `Bearer ${token(claims())}` }
-    const found = async (route: string, more: Record<string, string>) => {
-      for (const status of [200, 429]) t.equal((await ask(`/${route}`, { headers: more })).status, status)
-      const line = () => gateway.log.find((line) => line.route === route && line.status === 429)
-      await eventually(() => line() !== undefined)
-      return line()!.reason
-    }
-    t.equal(await found('ip', headers), 'rate_ip')
-    t.equal(await found('header', headers), 'rate_header')
-    t.equal(await found('address', headers), 'rate_max_per_address')
-    t.equal(await found('consumer', headers), 'rate_consumer')
-    t.notMatch(JSON.stringify(gateway.log), /hunter2/)
   })
 }
 
@@ -273,49 +134,4 @@ t.test('hosts, framing and other targets, in bytes', async (t) => {
   await client.closed
   await eventually(() => lines().length > cases.length)
   t.match(lines().at(-1), { status: 400, reason: 'malformed', answeredBy: 'gateway', error: /^HPE_/, ip: '127.0.0.1' })
-})
-
-t.test('ambiguous paths', async (t) => {
-  const echo = await startEcho()
-  t.teardown(echo.close)
-  const jwt = { secret }
-  const gateway = await startGateway(
-    {
-      services: { any: { instances: [echo.url] } },
-      routes: [
-        { name: 'all', match: { path: '/' }, service: 'any' },
-        { name: 'closed', match: { path: '/closed' }, service: 'any', edge: { jwt } }
-      ]
-    },
-    { log: true }
-  )
-  t.teardown(gateway.close)
-  await raw(gateway.port, 'GET /CLOSED HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-  await eventually(() => gateway.log.some(({ msg }) => msg === 'request'))
-  t.match(gateway.log.at(-1), { status: 400, error: 'JW_AMBIGUOUS_PATH', reason: 'path_spelling' })
-})
-
-t.test('the handshake of a WebSocket whose token is refused', async (t) => {
-  const echo = await startEcho()
-  t.teardown(echo.close)
-  const edge = { jwt: { secret, audience } }
-  const gateway = await startGateway(
-    {
-      services: { any: { instances: [echo.url] } },
-      routes: [{ name: 'ws', match: { path: '/ws' }, service: 'any', edge }]
-    },
-    { log: true }
-  )
-  t.teardown(gateway.close)
-  const client = connect(gateway.port, handshake('/ws', [`Authorization: Bearer ${token(claims({ aud: 'other' }))}`]))
-  await client.until('401')
-  client.socket.destroy()
-  await eventually(() => gateway.log.some(({ msg }) => msg === 'request'))
-  t.match(gateway.log.at(-1), { status: 401, error: 'JW_TOKEN_INVALID', reason: 'jwt_audience', answeredBy: 'gateway' })
-})
-
-t.test('an unknown failure has a listed reason, too', async (t) => {
-  for (const error of [null, undefined, 'text', new Error('secret text'), { code: 7 }]) {
-    t.equal(reasonOf(error), 'jwt_other')
-  }
 })
