@@ -1,5 +1,6 @@
 /** Collects the keys of concerns that a file's plugins define, before the file is validated. */
 import { dirname, resolve } from 'node:path'
+import type { TSchema } from 'typebox'
 import { atOnce } from '../plugins/time-slices.ts'
 import { compile, schemaFault } from './compile.ts'
 import type { Key, Keys } from './concern.ts'
@@ -72,12 +73,23 @@ export function pluginConcerns(
       const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
       found[half].push({
         ...contained(concern, pointer('/plugins', index), report),
-        options: orOff(concern.options),
+        options: orOff(withId(concern.options, `${half}/${concern.name}`)),
         levels
       })
     }
   }
   return found
+}
+
+/**
+ * Returns a user's schema with an `$id`, since the references in it would else be relative to the schema of the file, of which
+ * it becomes a part.
+ */
+function withId(schema: TSchema, $id: string): TSchema {
+  if ('$id' in schema || !JSON.stringify(schema).includes('"$ref"')) return schema
+  const { $ref, allOf = [], ...rest } = schema as { $ref?: string; allOf?: object[] }
+  // A schema with both would refer to itself: ajv resolves the reference by the `$id`, and that by the reference.
+  return $ref === undefined ? { $id, ...schema } : { $id, ...rest, allOf: [{ $ref }, ...allOf] }
 }
 
 /**
@@ -200,7 +212,7 @@ function faultOf(concern: PluginConcern, half: 'edge' | 'mesh'): string | null {
 function valueFault(half: 'edge' | 'mesh', { name, options, default: value }: PluginConcern): string | null {
   const within = (key: string, schema: object) => ({ type: 'object', properties: { [key]: schema } })
   const report = new Report('')
-  const compiled = compile(within(half, within(name, orOff(options))))
+  const compiled = compile(within(half, within(name, orOff(withId(options, `${half}/${name}`)))))
   const validator = new Validator(compiled, { edge: [], mesh: [] })
   atOnce(validator.validate({ [half]: { [name]: structuredClone(value) } }, report))
   const [fault] = report.faults

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { compile, schemaFault } from '../../config/compile.ts'
 import { Report } from '../../config/faults.ts'
+import { pluginConcerns } from '../../config/plugin-concerns.ts'
 import { Either, strict } from '../../config/schema/kit.ts'
 import Type from '../../config/schema/type.ts'
 import { Validator } from '../../config/validate.ts'
@@ -41,6 +42,43 @@ t.test('references in the options of a plugin are relative to their schema', asy
     'edge.sign.inner.keys.a: expected a string of at least 2 characters, found 5; put it in quotes',
     'edge.sign.keys.first: expected a string of at least 2 characters, found 1'
   ])
+})
+
+t.test('references in the options of a concern, as the file gets them', async (t) => {
+  const $defs = { limit: { type: 'object', properties: { n: { type: 'integer' } } } }
+  const n = { n: { type: 'integer' } }
+  const schemas: Record<string, object> = {
+    'a definition': { type: 'object', properties: { x: { $ref: '#/$defs/limit' } }, $defs },
+    'as a whole': {
+      $ref: '#/$defs/outer',
+      $defs: { ...$defs, outer: { type: 'object', properties: { x: { $ref: '#/$defs/limit' } } } }
+    },
+    'an alternative': {
+      anyOf: [{ $ref: '#/$defs/outer' }],
+      $defs: { outer: { type: 'object', properties: { x: { type: 'object', properties: n } } } }
+    },
+    'to itself': { type: 'object', properties: { x: { $ref: '#' }, ...n } },
+    'with an $id': {
+      $id: 'https://example.com/own',
+      type: 'object',
+      properties: { x: { $ref: '#/$defs/limit' } },
+      $defs
+    }
+  }
+  for (const [name, options] of Object.entries(schemas)) {
+    for (const more of [{}, { default: { x: { n: 1 } } }]) {
+      const report = new Report('gateway.yaml')
+      const concern = { name: 'sign', options, plugin: async () => () => null, ...more }
+      const { edge } = pluginConcerns([{ concern, routeConfig: undefined, hasChanged: false }], report, {
+        edge: [],
+        mesh: []
+      })
+      t.strictSame(report.faults, [], name)
+      t.strictSame(faultsOf(edge[0]!.options, { x: { n: 1 } }), [], name)
+      t.strictSame(faultsOf(edge[0]!.options, false), [], name)
+      t.match(faultsOf(edge[0]!.options, { x: { n: 'a' } }), ['edge.sign.x.n: expected an integer, found "a"'], name)
+    }
+  }
 })
 
 t.test('each of two alternatives that share a schema is named with its own other one', async (t) => {
