@@ -129,7 +129,7 @@ export class Part {
     return this.#validated
   }
 
-  /** Yields the values within a value that have their own parts. */
+  /** Yields the items and properties of a value whose schema is large, each with the part that validates it. */
   *inner(value: unknown): Inner {
     if (!this.#isApart || typeof value !== 'object' || value === null) return
     const { items, properties = {} } = this.#shape

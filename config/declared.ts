@@ -29,7 +29,7 @@ export function otherServices(keys: readonly Key[], policy: object): string[] {
   return keysIn(keys, policy).flatMap(([key, options]) => key.otherServices?.(options) ?? [])
 }
 
-/** Returns the request headers that instruct concerns; `believed`: those that some policy in force obeys. */
+/** Returns the request headers that instruct concerns. `believed` lists those that at least one configured policy obeys. */
 export function instructingHeaders(keys: Keys, { edge, mesh, services, routes }: Sections): Config['instructions'] {
   const policies = {
     edge: [edge, ...routes.map((route) => route.edge)],

@@ -168,7 +168,7 @@ export class Mesh extends Dispatcher {
     await Promise.all([...this.#services.values()].map(({ ready }) => ready))
   }
 
-  /** Adds an interceptor to the chains that it is for. Throws after the first request, which has gone without it. */
+  /** Adds an interceptor to the chains that it is for. Throws once the mesh has had a request: it ran without the interceptor. */
   use(interceptor: Interceptor, options: UseOptions): this {
     this.#used.add(interceptor, options, this.#inUse)
     this.#chains.reset()

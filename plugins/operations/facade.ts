@@ -10,7 +10,7 @@ import type { Listening } from '../listener-of.ts'
 import { standFor } from '../listener-of.ts'
 
 /** Server events that are passed to the configuration in use, besides 'request'; 'upgrade' only if it has a listener. */
-export const heard = [
+export const forwardedEvents = [
   'clientError', 'connection', 'secureConnection', 'session', 'sessionError', 'tlsClientError',
   'drop', 'jingwei.refused', 'jingwei.certificates'
 ] as const // biome-ignore format: a list
@@ -55,7 +55,7 @@ export class Facade {
   /** Sets the requests in flight. Returns a function that must be called whenever the last one has ended. */
   watch(requests: Requests): () => void {
     this.#requests = requests
-    return () => this.#look()
+    return () => this.#resolveIfIdle()
   }
 
   emit(event: string, ...args: unknown[]): void {
@@ -64,7 +64,7 @@ export class Facade {
       this.#upgraded++
       socket.once('close', () => {
         this.#upgraded--
-        this.#look()
+        this.#resolveIfIdle()
       })
     }
     this.server.emit(event, ...args)
@@ -84,14 +84,14 @@ export class Facade {
   abandon(): void {
     this.#abandoned = true
     this.#requests?.cut()
-    this.#look()
+    this.#resolveIfIdle()
   }
 
   #isIdle(): boolean {
     return this.#abandoned || (this.#upgraded === 0 && this.#requests?.isEmpty !== false)
   }
 
-  #look(): void {
+  #resolveIfIdle(): void {
     if (this.#isIdle()) for (const resolve of this.#waiting.splice(0)) resolve()
   }
 }

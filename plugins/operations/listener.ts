@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import type { FastifyServerOptions } from 'fastify'
 import { markListener } from '../listener-of.ts'
 import { createServer } from '../node-http.ts'
-import { Facade, heard } from './facade.ts'
+import { Facade, forwardedEvents } from './facade.ts'
 
 /** Fastify's options for the server that it would create. */
 export type ServerOptions = Pick<FastifyServerOptions, 'keepAliveTimeout' | 'requestTimeout'> & {
@@ -38,7 +38,8 @@ export class Listener {
     this.server = create(options)
     markListener(this.server, name)
     this.#marks = marks
-    for (const event of heard) this.server.on(event, (...args: unknown[]) => this.#current?.emit(event, ...args))
+    for (const event of forwardedEvents)
+      this.server.on(event, (...args: unknown[]) => this.#current?.emit(event, ...args))
     this.server.on('request', (request, response) => {
       if (this.#marks) markListener(request, this.name)
       this.#current!.server.emit('request', request, response)

@@ -9,7 +9,7 @@ const maxHeldCharacters = 16 * 1024 * 1024
 const maxPauseMs = 50
 /** Delay before a descriptor is retried whose last write failed, unless a new line retries it sooner. */
 const failedWriteMs = 1000
-/** Longest wait for a slow reader at the end of the process. A reader that has read nothing for this long is not waited for. */
+/** Longest wait for a slow reader at the end of the process. There is no wait if the pipe has been full for longer already. */
 const patienceMs = 1000
 
 const newline = 10

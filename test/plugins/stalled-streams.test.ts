@@ -98,7 +98,7 @@ for (const protocol of protocols) {
       await free()
       t.equal(faults().length, stalled.length + 1, path)
       for (const line of faults()) {
-        t.match(line, { plugin: 'stalling', hook: 'onSend', msg: /did not read, .* within 600 ms/ })
+        t.match(line, { plugin: 'stalling', hook: 'onSend', msg: /stream neither read, wrote nor ended within 600 ms/ })
       }
       gateway.log.length = 0
       const got = await ask(path, 'sends one chunk')

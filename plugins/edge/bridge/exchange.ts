@@ -66,7 +66,10 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   protected readonly raw: ServerResponse
   protected readonly isHttp2: boolean
   protected controller: Dispatcher.DispatchController | null = null
-  /** Reason why no more bytes of the service are written to the client; null until then. */
+  /**
+   * Reason why no more bytes of the service are written to the client; null until then. The client may still be connected,
+   * for example when a hook has replaced the body.
+   */
   protected gone: Error | null = null
   /** True once the dispatch has ended: response complete, failed, or upgraded to a WebSocket. */
   protected isOver = false
@@ -91,8 +94,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   /** Starts the final response; `text` is the reason phrase. */
   protected abstract begin(status: number, headers: IncomingHttpHeaders, text: string): void
   abstract onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void
-  /** Ends the response, after its trailer section was passed to Node. */
-  protected abstract end(): void
+  /** Completes the response: all bytes and the trailer section of the service have been passed on. */
+  protected abstract complete(): void
 
   cancel(reason: Error): void {
     this.gone = reason
@@ -105,7 +108,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   }
 
   release(): void {
-    if (!this.isOver) this.cancel(new Error('the client has another response, or not all of this one'))
+    if (!this.isOver)
+      this.cancel(new Error('no longer needed: the client got another response, or its response ended first'))
   }
 
   withdraw(): void {
@@ -184,7 +188,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
       const passed = endToEnd(trailers, this.isHttp2).filter(([name]) => !isForbiddenTrailer(name))
       if (passed.length > 0) this.raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
-    this.end()
+    this.complete()
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {

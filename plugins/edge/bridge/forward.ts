@@ -70,23 +70,23 @@ export default fp(
 
     function forwardTo(route: RouteConfig, path: () => ResponsePath) {
       const rules = rulesOf(route)
-      let Response: typeof RawResponse | typeof ReplyResponse = RawResponse
-      completions.push(() => {
-        rules.isDropped = trust.filterFor(route)
-        if (path() === 'raw') return
-        Response = ReplyResponse
-        const idleMs = streamTimeout(fastify, route.name)
-        if (idleMs > 0) responses = { ...responses, stalls: new StalledStreams(idleMs) }
-      })
-      let responses: ResponseRules = {
+      let ExchangeClass: typeof RawResponse | typeof ReplyResponse = RawResponse
+      let responseRules: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
         relocate: relocation(route, (request) => requests.peers.trustedHeadersOf(request)),
         stalls: null
       }
+      completions.push(() => {
+        rules.isDropped = trust.filterFor(route)
+        if (path() === 'raw') return
+        ExchangeClass = ReplyResponse
+        const idleMs = streamTimeout(fastify, route.name)
+        if (idleMs > 0) responseRules = { ...responseRules, stalls: new StalledStreams(idleMs) }
+      })
       return (request: FastifyRequest, reply: FastifyReply) => {
         const options = requests.options(request, rules)
         if (keepsContext) captureContext(request)
-        const exchange = new Response(request, reply, responses)
+        const exchange = new ExchangeClass(request, reply, responseRules)
         request.exchange = exchange
         seam.dispatch(options, exchange)
       }

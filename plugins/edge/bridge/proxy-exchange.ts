@@ -46,7 +46,7 @@ export class ProxyExchange extends Exchange {
     super.onResponseEnd(controller, undefined)
   }
 
-  protected override end(): void {
+  protected override complete(): void {
     this.#next.onResponseEnd?.(this.controller!, this.#trailers ?? {})
   }
 

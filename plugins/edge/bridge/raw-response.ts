@@ -136,7 +136,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
     whenFlushed(raw, () => this.controller!.resume())
   }
 
-  protected override end(): void {
+  protected override complete(): void {
     this.#ended = true
     scheduleFlush(this)
   }

@@ -50,7 +50,10 @@ export function guardRepliesOf(route: RouteOptions): void {
   Object.assign(route, { onSend: [...others, proceed] })
 }
 
-/** Requests whose response was refused once. If a hook spoils the error response, too, that one is repaired instead. */
+/**
+ * Requests of which one response was refused because of its header section. If hooks make the header section of the error
+ * response invalid, too, it is repaired: a second refusal would lead to another error response, without an end.
+ */
 const refused = new WeakSet<FastifyRequest>()
 
 export const proceed: onSendHookHandler = (request, reply, given, done: Done) => {

@@ -115,6 +115,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     done(null, bytes)
   }
 
+  /** Ignores the rest of the service's body, which a hook has replaced. The exchange continues to its end. */
   #drop(): void {
     this.gone = new Error('the body was replaced')
     this.#held = []
@@ -127,7 +128,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
       this.bytesSent = this.#receivedBytes
       done(null, stream)
     } else {
-      const fail = (error: Error) => this.#fault(error)
+      const fail = (error: Error) => this.#onStreamError(error)
       containStreamErrors(this.request, fail)
       // Before Fastify's listener, which closes the connection as if the client had disconnected.
       stream.on('error', (error) => this.raw.headersSent && fail(error))
@@ -156,29 +157,30 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
   }
 
   stall(idleMs: number): void {
-    this.#end(new Error(`it did not read, write or end within ${idleMs} ms (hookTimeout)`))
+    this.#failByStream(new Error(`the stream neither read, wrote nor ended within ${idleMs} ms (hookTimeout)`))
   }
 
-  abort(): void {
+  resetClient(): void {
     abortResponse(this.request.raw, this.raw)
   }
 
-  /** Ends the response after a stream of a hook has failed. */
-  #fault(error: Error): void {
+  /** Fails the response after a stream of a hook has failed, unless the client gets no more bytes anyway. */
+  #onStreamError(error: Error): void {
     // A failure after the client has disconnected is no fault of the stream.
-    if (this.gone === null) this.#end(error)
+    if (this.gone === null) this.#failByStream(error)
   }
 
-  #end(error: Error): Error {
+  /** Logs a fault of a hook's stream and fails the response, unless it is complete. Returns the fault, which names the plugin. */
+  #failByStream(error: Error): Error {
     const fault = streamFault(this.request, error)
-    if (!this.raw.writableEnded) this.#break(fault)
+    if (!this.raw.writableEnded) this.#failResponse(fault)
     return fault
   }
 
-  /** Ends the response because the written bytes do not fit its header section. */
+  /** Fails the response because the bytes that a stream wrote do not fit the header section. */
   refuse(error: Error): void {
     const { destroyed, readableEnded } = this.#sent!
-    const fault = this.#end(error)
+    const fault = this.#failByStream(error)
     // Fastify gets no error from a stream that has ended.
     if ((destroyed || readableEnded) && !this.raw.headersSent) inContext(this.request, () => this.reply.send(fault))
   }
@@ -213,7 +215,6 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     this.controller!.pause()
   }
 
-  /** Resumes the service's response. */
   resume(): void {
     if (!this.#isPaused) return
     this.#isPaused = false
@@ -226,7 +227,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
       inContext(this.request, () => this.#pass())
     } catch (error) {
       // No caller catches this error, so it would end the process.
-      this.#fault(error as Error)
+      this.#onStreamError(error as Error)
     }
   }
 
@@ -245,7 +246,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     else raw.write('', 'latin1')
   }
 
-  protected override end(): void {
+  protected override complete(): void {
     scheduleFlush(this)
   }
 
@@ -255,15 +256,15 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
       return
     }
     this.isOver = true
-    inContext(this.request, () => this.#fail(error))
+    inContext(this.request, () => {
+      // The bytes that came before the failure are sent first.
+      if (this.raw.headersSent) this.#pushHeld()
+      this.#failResponse(error)
+    })
   }
 
-  #fail(error: Error): void {
-    if (this.raw.headersSent) this.#pushHeld()
-    this.#break(error)
-  }
-
-  #break(error: Error): void {
+  /** Aborts the response if its header section was sent; otherwise the client gets an error response. Destroys the streams. */
+  #failResponse(error: Error): void {
     const sent = this.#sent
     if (this.raw.headersSent) this.abortResponse(error)
     this.#failure = error
@@ -290,7 +291,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     } else this.#body?.destroy()
   }
 
-  /** Ends the exchange if the body is not read to its end. */
+  /** Ends the exchange with the service if the body is not read to its end. The response to the client may continue. */
   abandon(reason: Error | null): void {
     if (this.isOver) return
     this.gone ??= reason ?? new Error('the body was not read to its end')

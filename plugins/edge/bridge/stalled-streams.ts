@@ -16,7 +16,7 @@ export interface StreamedResponse {
   /** Ends the response because its stream made no progress within the time. */
   stall(idleMs: number): void
   /** Closes the connection (HTTP/2: the stream). */
-  abort(): void
+  resetClient(): void
 }
 
 interface Watched {
@@ -54,7 +54,7 @@ export class StalledStreams {
     if (watched.leftMs > 0) return
     watched.leftMs = this.#idleMs
     // The error response waits for the stream, too, if that cannot be destroyed.
-    if (watched.hasStalled) response.abort()
+    if (watched.hasStalled) response.resetClient()
     else response.stall(this.#idleMs)
     watched.hasStalled = true
   }

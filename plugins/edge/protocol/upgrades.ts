@@ -54,8 +54,9 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
     return true
   } as Server['emit']
 
-  // The listener's options admit only valid handshakes, and none before earlier responses have ended. An embedding server
-  // and Node before 24.9 do not: another request with `Upgrade` then gets its response here, and the connection is closed.
+  // With the options of the gateway's own listeners, Node emits 'upgrade' only for valid handshakes, and only after all
+  // earlier responses on the connection have ended. For an embedding server and before Node 24.9, it emits the event for
+  // every request with `Upgrade`. A request that is no handshake gets its response here, and the connection is closed.
   function receive(upgrade: Upgrade): void {
     const [raw, socket] = upgrade
     const others = server.listeners('upgrade').filter((listener) => listener !== ours)

@@ -22,7 +22,7 @@ export interface CallHost {
 export class Call extends StableHandler implements CallRecord {
   attempts = 0
   selected: Instance | null = null
-  /** Set by a layer that responds in place of the instance of the last attempt. */
+  /** Name of the concern that responds in place of an instance, such as `fault`; null if an instance responds. */
   substitute: string | null = null
   readonly substituteKind = null
   /** True if part of the request may have reached an instance. */

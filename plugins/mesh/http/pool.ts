@@ -27,9 +27,9 @@ export interface PoolOptions {
   readonly connection?: ConnectionOptions
   readonly open: Open
   /**
-   * Called for a request that must wait, with a function that withdraws it. `isQueued`: it waits until another request
-   * releases its connection, because the limit is reached; otherwise for a connection that is being established. The
-   * returned function is called when the wait ends.
+   * Called when a request must wait for a connection. `withdraw` removes it from the queue and fails it. `isQueued` is true
+   * if the limit of connections is reached, so that another request must release its connection first; false if a
+   * connection that is being opened will serve it. The returned function is called when the wait ends.
    */
   readonly onWait: (
     opts: DispatchOptions,

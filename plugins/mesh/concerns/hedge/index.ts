@@ -29,7 +29,7 @@ export const hedge: Layer = (service, policy, deps) => {
   const latencies = service.state(latenciesKey, () => new Latencies())
   const hedges = {
     name: 'jingwei_mesh_hedges_total',
-    help: 'Hedged attempts, by whether their response was the one passed on.'
+    help: 'Hedged attempts; outcome is won if the response of the hedged attempt was passed on, else lost.'
   }
   const won = counterOf(meter, hedges, { service: service.name, outcome: 'won' })
   const lost = counterOf(meter, hedges, { service: service.name, outcome: 'lost' })
