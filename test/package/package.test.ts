@@ -9,7 +9,7 @@ import t from 'tap'
 import { freePorts, start } from '../helpers/processes.ts'
 import { bare, compile, install } from './installed.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 
 const team = join(import.meta.dirname, 'team')
 const installed = await install(t, team)
