@@ -1,4 +1,4 @@
-/** The alerts, by promtool: conditions under which each fires, and does not. deployment.test.ts tests more of them. */
+/** The alert rules, run by promtool: conditions under which each fires or does not. deployment.test.ts has more tests. */
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -27,7 +27,7 @@ async function firing(t: Test, series: { series: string; values: string }[], exp
   t.equal(ran.code, 0, ran.stdout + ran.stderr)
 }
 
-t.test('of concerns that are off there is nothing to say', (t) => firing(t, [], { '1m': [], '10m': [] }))
+t.test('alerts of concerns that are off never fire', (t) => firing(t, [], { '1m': [], '10m': [] }))
 
 t.test('most instances are unavailable, then all', (t) =>
   firing(
@@ -54,7 +54,7 @@ t.test('log lines are lost', (t) =>
   })
 )
 
-t.test('half of the instances are not most', (t) =>
+t.test('half of the instances unavailable: no alert', (t) =>
   firing(
     t,
     [
@@ -66,11 +66,11 @@ t.test('half of the instances are not most', (t) =>
   )
 )
 
-t.test('a circuit that opens once is no alarm', (t) =>
+t.test('a circuit that opens once: no alert', (t) =>
   firing(t, [mesh('circuit_state', '0x10 2 2 1 1 0x100')], { '1m30s': [], '2m30s': [], '5m': [] })
 )
 
-t.test('a circuit that opens again after each probe is one, until it stays closed', (t) => {
+t.test('a circuit that reopens after each probe: an alert, until it stays closed', (t) => {
   const opening = '2 2 1 1 '.repeat(30)
   return firing(t, [mesh('circuit_state', `0x10 ${opening}0x100`)], {
     '2m': [],
@@ -80,13 +80,13 @@ t.test('a circuit that opens again after each probe is one, until it stays close
   })
 })
 
-t.test('a circuit that refuses nothing, as in shadow mode, is none', (t) =>
+t.test('a circuit that refuses nothing, as in shadow mode: no alert', (t) =>
   firing(t, [mesh('circuit_state', '2x200'), mesh('shadowed_total', '0+1x200', ',concern="circuit-breaker"')], {
     '10m': []
   })
 )
 
-t.test('what is refused, given up or answered by others for a while is told', (t) =>
+t.test('lasting refusals, aborted calls and fallback responses: alerts', (t) =>
   firing(
     t,
     [
@@ -98,7 +98,7 @@ t.test('what is refused, given up or answered by others for a while is told', (t
   )
 )
 
-t.test('waiting for a connection, and what happened once, is not', (t) =>
+t.test('waiting for a connection, and single events: no alert', (t) =>
   firing(
     t,
     [
@@ -111,7 +111,7 @@ t.test('waiting for a connection, and what happened once, is not', (t) =>
   )
 )
 
-/** Alerts on certificates of a lifetime, at times before they expire. */
+/** Asserts the alerts for certificates of this lifetime, at times before they expire. */
 async function expiring(t: Test, days: number, expected: Record<string, string[]>) {
   const lifetime = days * 86_400
   // promtool's time begins at 0, so that the certificates expire at different times instead.
@@ -218,7 +218,7 @@ t.test('all nodes are down', (t) =>
   })
 )
 
-t.test('no node is a target any more', (t) =>
+t.test('no node is a scrape target any more', (t) =>
   firing(t, [node('up', '1x24 stale'), node('jingwei_edge_redis_up', '1x24 stale')], {
     '2m': [],
     '4m': ['AllGatewaysDown']
@@ -280,14 +280,14 @@ t.test('many requests are refused', (t) => {
   ])
 })
 
-t.test('descriptors are short, before they have run out', (t) =>
+t.test('few file descriptors are left', (t) =>
   firing(t, [node('process_open_fds', '700x60 850x90'), node('process_max_fds', '1000x150')], {
     '6m': [],
     '11m': ['DescriptorsRunOut']
   })
 )
 
-t.test('load is shed: requests, or connections alone', (t) => {
+t.test('load is shed: requests, or only connections', (t) => {
   const of = (name: string, reason: string, values: string) => ({
     series: `jingwei_edge_${name}_total{instance="gateway-1",reason="${reason}"}`,
     values
@@ -303,7 +303,7 @@ t.test('load is shed: requests, or connections alone', (t) => {
   )
 })
 
-t.test('out of a resource, from the first failures until five minutes after the last', (t) =>
+t.test('a resource is exhausted: an alert from the first failures until five minutes after the last', (t) =>
   firing(
     t,
     [

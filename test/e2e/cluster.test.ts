@@ -39,7 +39,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
     t.equal(new Set(answers.map((answer) => answer.port)).size, 2, 'instances')
   })
 
-  await t.test('the load balancer says who calls, whatever the caller says', async (t) => {
+  await t.test('the load balancer sets the client address, whatever headers the client sends', async (t) => {
     const lies = { 'x-forwarded-for': '9.9.9.9', forwarded: 'for=9.9.9.9', 'x-real-ip': '9.9.9.9' }
     t.equal((await ask(`${url}/api/orders`, lies)).client, '127.0.0.1, 127.0.0.1')
   })
@@ -78,7 +78,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
     await gateways[0].start()
     await waitFor('the killed gateway is back', async () => (await cluster.inRotation()).length === 2)
 
-    t.same(await gateways[1].end('SIGTERM'), { code: 0, signal: null }, 'it drained and ended in order')
+    t.same(await gateways[1].end('SIGTERM'), { code: 0, signal: null }, 'it drained and exited with 0')
     t.same(await cluster.inRotation(), ['gateway-1'])
     const whileDrained = load.total()
     await waitFor('the load goes on', () => load.total() > whileDrained + 300)
@@ -92,7 +92,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
     t.ok(total >= 2000, `${total} requests`)
   })
 
-  await t.test('an instance that ends leaves Consul first, and no request fails', async (t) => {
+  await t.test('an instance deregisters from Consul before it stops, and no request fails', async (t) => {
     const load = startLoad(`${url}/api/orders`)
     const [leaving, staying] = services as [Cluster['services'][0], Cluster['services'][0]]
     await waitFor('the load runs', () => load.total() > 100)
@@ -107,7 +107,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
     await leaving.start()
   })
 
-  await t.test('a service registers again in a Consul that has forgotten it', async () => {
+  await t.test('a service registers again in a Consul that has lost its data', async () => {
     const id = `users-127.0.0.1-${new URL(services[3]!.url).port}`
     await consul.api('PUT', `/v1/agent/service/deregister/${id}`)
     await waitFor('it is back', async () => {
@@ -148,7 +148,7 @@ function startLoad(url: string) {
   }
 }
 
-t.test('the load balancer sends nothing twice that is not idempotent', async (t) => {
+t.test('the load balancer retries no request that is not idempotent', async (t) => {
   // Both "gateways" are healthy, accept a request and close the connection without a response.
   const received: string[] = []
   const sockets = new Set<Socket>()
@@ -198,7 +198,7 @@ t.test('the load balancer sends nothing twice that is not idempotent', async (t)
   // After a refused connection no request was received: HAProxy retries at the other node, with any method.
   servers[0]!.close()
   for (let turn = 0; turn < 4; turn++) {
-    t.equal(await send('POST'), 502, 'a broken answer, not a refused connection')
+    t.equal(await send('POST'), 502, 'a closed connection without a response, not a refused one')
     t.same(received, ['POST'])
   }
 })
@@ -209,7 +209,7 @@ async function listen(onConnection: (socket: Socket) => void): Promise<Server> {
   return server
 }
 
-t.test('the command prints what to try, starts again what dies, and leaves nothing behind', async (t) => {
+t.test('the command prints example requests, restarts processes that die, and leaves none running', async (t) => {
   const child = spawn(process.execPath, [join(home, 'test/cluster/cluster.ts'), '--free-ports'], {
     stdio: ['ignore', 'pipe', 'inherit'],
     detached: true // a process group of its own, as a terminal's foreground job
@@ -225,8 +225,8 @@ t.test('the command prints what to try, starts again what dies, and leaves nothi
 
   const pid = Number(/gateway-1 .* pid (\d+)/.exec(output)![1])
   process.kill(pid, 'SIGKILL')
-  await waitFor('it says so', () => output.includes(`gateway-1 (pid ${pid}) has ended with SIGKILL`))
-  await waitFor('it starts again', () => output.includes('gateway-1 is back'), 20_000)
+  await waitFor('the output reports it', () => output.includes(`gateway-1 (pid ${pid}) has ended with SIGKILL`))
+  await waitFor('the gateway is restarted', () => output.includes('gateway-1 is back'), 20_000)
 
   const parts = await childrenOf(child.pid!)
   t.ok(parts.length >= 10, `${parts.length} processes`)

@@ -17,13 +17,20 @@ t.test('a token refused, then accepted, then refused again', async (t) => {
   const fixed = { instances: [`http://127.0.0.1:${a.port}`] }
   const gateway = await asProcess(t, { consul: consul.url, token, services: { orders: {}, users: {}, fixed } })
 
-  await waitFor('the refusal shows', async () => (await gateway.health()).services.orders?.error !== null)
+  await waitFor(
+    'the admin port shows the refusal',
+    async () => (await gateway.health()).services.orders?.error !== null
+  )
   const early = await gateway.health()
   t.match(early, { code: 503, status: 'discovering', waitingFor: ['orders', 'users'] })
-  t.match(early.services.orders?.error, /403.*ACL not found.*service:read/s, 'what Consul said, and what is needed')
+  t.match(
+    early.services.orders?.error,
+    /403.*ACL not found.*service:read/s,
+    'the error of Consul, and the required policy'
+  )
   t.equal((await gateway.send('/fixed')).status, 200)
   const errors = () => gateway.metric('jingwei_mesh_discovery_errors_total', 'orders')
-  await waitFor('some more attempts', async () => (await errors())! >= 4)
+  await waitFor('more attempts', async () => (await errors())! >= 4)
   const refusals = () => gateway.log().filter(({ msg }) => msg.startsWith('Consul refuses'))
   t.equal(refusals().length, 1, 'one line')
   t.match(refusals()[0], { level: 'warn', err: { message: /ACL not found/ } })
@@ -36,13 +43,16 @@ t.test('a token refused, then accepted, then refused again', async (t) => {
   await gateway.until('orders', [a.port])
   t.strictSame(await gateway.spread('/orders', 5), { a: 5 })
   t.equal((await gateway.health()).services.orders?.error, null)
-  await waitFor('the log says so', () => gateway.log().some(({ msg }) => msg === 'Consul accepts the token again'))
+  await waitFor('the log line', () => gateway.log().some(({ msg }) => msg === 'Consul accepts the token again'))
 
   const { AccessorID: id } = accepted.body as { AccessorID: string }
   t.equal((await consul.api('DELETE', `/v1/acl/token/${id}`)).status, 200)
   await consul.register({ id: 'orders-b', name: 'orders', port: b.port }) // wakes the blocking query
-  await waitFor('the refusal shows', async () => (await gateway.health()).services.orders?.error !== null)
+  await waitFor(
+    'the admin port shows the refusal',
+    async () => (await gateway.health()).services.orders?.error !== null
+  )
   t.match(await gateway.health(), { code: 200, services: { orders: { instances: 1, error: /403/ } } })
-  t.strictSame(await gateway.spread('/orders', 5), { a: 5 }, 'what was known goes on serving')
+  t.strictSame(await gateway.spread('/orders', 5), { a: 5 }, 'the last known instances keep serving')
   t.notMatch(gateway.running.output(), token, 'the token is in no log')
 })

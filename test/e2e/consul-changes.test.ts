@@ -17,7 +17,7 @@ const register = (service: string, { name, port }: Upstream, more: object = {}) 
 
 t.test('registration, critical check, deregistration', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
-  // By chance: clients in step can each stay with one instance, by turns as well as by least request.
+  // Select at random: clients in step can each stay with one instance, with round robin as well as with least request.
   const mesh = { retry: false, balance: 'random' }
   const client = await inProcess(t, { consul: consul.url, services: { orders: {} }, mesh })
   const none = await client.send('/orders')
@@ -37,18 +37,18 @@ t.test('registration, critical check, deregistration', async (t) => {
 
   await consul.setCheck('service:orders-b', 'critical')
   await client.until('orders', [a.port])
-  t.strictSame(await client.spread('/orders', 50), { a: 50 }, 'a critical instance gets nothing more')
+  t.strictSame(await client.spread('/orders', 50), { a: 50 }, 'a critical instance gets no more requests')
   await consul.setCheck('service:orders-b', 'passing')
   await client.until('orders', [a.port, b.port])
   const both = await client.spread('/orders', 50)
-  t.ok(both.a && both.b, 'and takes part again once it passes')
+  t.ok(both.a && both.b, 'and gets requests again once its check passes')
 
   await consul.deregister('orders-b')
   await client.until('orders', [a.port])
   const hits = b.hits()
   t.strictSame(await client.spread('/orders', 50), { a: 50 })
   const { sent, failures } = await background.stop()
-  t.equal(b.hits(), hits, 'the instance that left saw not one request more')
+  t.equal(b.hits(), hits, 'the deregistered instance got no more requests')
   t.strictSame(failures, [], `none of the ${sent} requests meanwhile failed`)
   t.ok(sent > 100)
 })
@@ -63,7 +63,7 @@ t.test('the address changes', async (t) => {
   await consul.register({ id: 'moving-1', name: 'moving', port: next.port })
   await client.until('moving', [next.port])
   t.strictSame(await client.spread('/moving', 50), { next: 50 })
-  t.strictSame((await background.stop()).failures, [], 'also requests in flight at the old address ended well')
+  t.strictSame((await background.stop()).failures, [], 'no request failed, also none in flight at the old address')
 })
 
 t.test("a request in flight outlives its instance's registration", async (t) => {
@@ -88,13 +88,13 @@ t.test('weights', async (t) => {
   await client.until('weighted', [heavy.port, light.port])
   await client.until('drawn', [heavy.port, light.port])
   t.strictSame(await client.spread('/weighted', 100), { heavy: 80, light: 20 }, 'exact by round robin')
-  // Drawn at random, idle between: 4:1 of 400 is 320, with a standard deviation of 8.
+  // Selected at random, without active requests: 4:1 of 400 is 320, with a standard deviation of 8.
   const drawn = await client.spread('/drawn', 400)
-  t.ok(drawn.heavy! > 270 && drawn.heavy! < 370, `least request drew ${JSON.stringify(drawn)}`)
+  t.ok(drawn.heavy! > 270 && drawn.heavy! < 370, `least request selected ${JSON.stringify(drawn)}`)
 
   await register('weighted', heavy, { weights: { passing: 1, warning: 1 } })
   const weightOf = async () => (await client.services())[0]?.instances.find(({ id }) => id.endsWith('heavy'))?.weight
-  await waitFor('the weight is seen', async () => (await weightOf()) === 1)
+  await waitFor('the gateway has the new weight', async () => (await weightOf()) === 1)
   t.strictSame(await client.spread('/weighted', 100), { heavy: 50, light: 50 }, 'a changed weight counts at once')
   t.equal(off.hits(), 0)
 })
@@ -148,7 +148,7 @@ t.test('tags, another name, and warning state', async (t) => {
   t.strictSame(await client.spread('/canary', 20), { plain: 20 })
 })
 
-t.test('an instance that is registered but not there costs no request', async (t) => {
+t.test('a registered instance that does not listen fails no request', async (t) => {
   const a = await upstream(t, 'a')
   const port = await freePort()
   const client = await inProcess(t, { consul: consul.url, services: { half: {} } })
@@ -157,7 +157,7 @@ t.test('an instance that is registered but not there costs no request', async (t
   await client.until('half', [a.port, port])
   t.strictSame(await client.spread('/half', 50), { a: 50 })
   const posts = await Promise.all(Array.from({ length: 10 }, () => client.send('/half', { method: 'POST', body: 'x' })))
-  t.strictSame(new Set(posts.map(({ status }) => status)), new Set([200]), 'nor a POST, which was never sent')
+  t.strictSame(new Set(posts.map(({ status }) => status)), new Set([200]), 'also no POST, since no byte of it was sent')
 })
 
-t.end() // all are queued; without it the end would wait for Consul's
+t.end() // all subtests are queued; without this call the end would wait for Consul

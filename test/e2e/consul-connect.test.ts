@@ -32,7 +32,7 @@ const transportOf = async (client: Client, name: string) => {
   return services.find((service) => service.name === name)!.concerns.transport
 }
 
-t.test('mTLS straight to the sidecars; intentions; a service of the old kind beside it', async (t) => {
+t.test('mTLS straight to the sidecars; intentions; beside it a service without a sidecar', async (t) => {
   const consul = await consulFor(t)
   const orders = await plain(t, 'orders')
   const legacy = await plain(t, 'legacy')
@@ -66,14 +66,14 @@ t.test('mTLS straight to the sidecars; intentions; a service of the old kind bes
   await deny.remove()
   await waitFor('the permission', async () => (await gateway.send('/orders')).status === 200)
 
-  // A wildcard denies, and an exact intention stands above it.
+  // A wildcard intention denies; an exact one has precedence.
   await intend(consul, '*', '*', 'deny')
   await waitFor('the denial of all', async () => (await gateway.send('/orders')).status === 403)
   await intend(consul, 'gateway', 'orders', 'allow')
   await waitFor('the exception', async () => (await gateway.send('/orders')).status === 200)
 })
 
-t.test('without asking for intentions, or in shadow mode, the sidecar decides', async (t) => {
+t.test('with intentions off or in shadow mode, the sidecar decides', async (t) => {
   const consul = await consulFor(t)
   const orders = await plain(t, 'orders')
   await behindSidecar(t, consul, 'orders', orders.port)
@@ -89,14 +89,14 @@ t.test('without asking for intentions, or in shadow mode, the sidecar decides', 
   )
   t.equal((await gateway.send('/blind')).status, 502)
   const shadowed = () => gateway.metric('jingwei_mesh_shadowed_total', 'shadow')
-  await waitFor('it is counted', async () => {
+  await waitFor('the shadowed denial is counted', async () => {
     t.equal((await gateway.send('/shadow')).status, 502)
     return (await shadowed())! > 0
   })
   t.equal(orders.count(), 0)
 })
 
-t.test('a sidecar that shows the certificate of another service', async (t) => {
+t.test('a sidecar with the certificate of another service', async (t) => {
   const consul = await consulFor(t)
   const users = await plain(t, 'users')
   await consul.register({ name: 'users', port: users.port })
@@ -108,7 +108,7 @@ t.test('a sidecar that shows the certificate of another service', async (t) => {
   t.equal(codeOf(answer.text), 'JW_UPSTREAM_UNTRUSTED')
   t.equal(users.count(), 0)
 
-  // With the right one beside it, the call goes there.
+  // With a valid sidecar beside it, the retry goes there.
   const orders = await plain(t, 'orders')
   await behindSidecar(t, consul, 'orders', orders.port)
   await waitFor('both', async () => (await gateway.ports('orders')).length === 2)
@@ -148,7 +148,7 @@ t.test('the authority gets a new key under load: nothing fails', async (t) => {
   t.match(await transportOf(gateway, 'orders'), { error: null })
 })
 
-t.test('Connect-native; a token with no more than is asked for; Consul away', async (t) => {
+t.test('Connect-native; a token with the minimal policy; Consul unavailable', async (t) => {
   const consul = await consulFor(t, { acl: true })
   const { port, callers } = await native(t, consul, 'orders')
   const rules =
@@ -157,17 +157,17 @@ t.test('Connect-native; a token with no more than is asked for; Consul away', as
   const gateway = await gatewayFor(t, consul, { orders: {}, other: {} }, {}, { token: await consul.createToken(rules) })
   await gateway.until('orders', [port])
   t.equal((await gateway.send('/orders')).status, 200)
-  // Nothing is said of the other, so the default of the access control lists holds.
+  // No intention names the service `other`, so the default policy of the ACLs applies.
   await waitFor('the default', async () => (await gateway.send('/other')).status === 403)
   t.match(callers, [/^URI:spiffe:.*\/svc\/gateway$/])
   await consul.kill()
-  await waitFor('Consul is missed', async () => (await gateway.health()).services.orders?.error !== null)
-  // A new connection each, with the last certificate and the last word on who may call.
+  await waitFor('the admin port shows the outage', async () => (await gateway.health()).services.orders?.error !== null)
+  // Each request opens a new connection, with the last known certificate and intentions.
   for (let count = 0; count < 5; count++) t.equal((await gateway.send('/orders')).status, 200)
   t.equal((await gateway.send('/other')).status, 403)
 })
 
-t.test('no leaf certificate, no instances: the gateway waits for it, and says why', async (t) => {
+t.test('no leaf certificate, no instances: the gateway waits for it, and reports the reason', async (t) => {
   const consul = await consulFor(t, { acl: true })
   const orders = await plain(t, 'orders')
   await behindSidecar(t, consul, 'orders', orders.port)

@@ -35,14 +35,17 @@ t.test('the example of a bare mesh client', async (t) => {
   const { code, stderr, lines, loaded, took } = await run([example, '/orders?x=1', '9'], { CONSUL_URL: consul.url })
   t.equal(stderr, '')
   t.equal(code, 0)
-  t.ok(took < 15_000, 'it ends by itself, Consul holding its question or not')
+  t.ok(took < 15_000, 'it exits by itself, also with a blocking query in progress')
   t.equal(lines.length, 9)
   for (const line of lines) t.match(line, /^200 \{"instance":"[ab]","method":"GET","path":"\/orders\?x=1"/)
-  t.ok(a.hits() > 0 && b.hits() > 0 && a.hits() + b.hits() === 9, 'over the instances, the absent one costing none')
+  t.ok(
+    a.hits() > 0 && b.hits() > 0 && a.hits() + b.hits() === 9,
+    'spread over the instances; the absent one fails no call'
+  )
 
   const names = (part: string) => loaded.filter((url) => url.includes(part)).length
-  t.ok(names('/plugins/mesh/mesh.ts') && names('/undici/') && names('/consul/'), 'the record is one')
-  t.strictSame(loaded.filter(isFastify), [], 'and Fastify is not in it')
+  t.ok(names('/plugins/mesh/mesh.ts') && names('/undici/') && names('/consul/'), 'the loaded modules are recorded')
+  t.strictSame(loaded.filter(isFastify), [], 'and Fastify is not among them')
   t.strictSame(
     loaded.filter((url) => /\/plugins\/(edge|operations)\//.test(url)),
     []
@@ -50,9 +53,9 @@ t.test('the example of a bare mesh client', async (t) => {
 
   const gateway = await run([appFile, '--version'])
   t.equal(gateway.code, 0)
-  t.ok(gateway.loaded.some(isFastify), 'while the gateway, recorded in the same way, loads it')
+  t.ok(gateway.loaded.some(isFastify), 'the gateway, recorded in the same way, loads it')
 
   const absent = await run([example], { CONSUL_URL: 'http://127.0.0.1:9' })
-  t.equal(absent.code, 1, 'without Consul it gives up, and ends')
+  t.equal(absent.code, 1, 'without Consul it exits with an error')
   t.match(absent.stderr, /AbortError|TimeoutError/)
 })

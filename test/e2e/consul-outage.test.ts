@@ -23,36 +23,46 @@ async function consulFor(t: Test, options?: ConsulOptions) {
   return consul
 }
 
-t.test('absent at start: not ready, names what it waits for, and becomes ready when Consul comes', async (t) => {
-  const [a, fixed] = [await upstream(t, 'a'), await upstream(t, 'fixed')]
-  const ports = await freeConsulPorts()
-  const gateway = await asProcess(t, {
-    consul: `http://127.0.0.1:${ports.http}`,
-    services: { orders: {}, users: {}, fixed: { instances: [`http://127.0.0.1:${fixed.port}`] } }
-  })
-  await waitFor('the error shows', async () => (await gateway.health()).services.orders?.error !== null)
-  const early = await gateway.health()
-  t.match(early, { code: 503, status: 'discovering', waitingFor: ['orders', 'users'] })
-  t.match(early.services.orders, { source: 'consul', instances: 0, discoveryAgeMs: null, error: /ECONNREFUSED/ })
-  t.match(early.services.fixed, { source: 'static', instances: 1, error: null })
-  t.strictSame(await gateway.spread('/fixed', 5), { fixed: 5 }, 'a service with static instances works')
-  t.equal((await gateway.send('/orders')).status, 503)
-  t.equal(await gateway.metric('jingwei_mesh_discovery_age_seconds', 'orders'), null, 'no age before an answer')
-  t.equal(await gateway.metric('jingwei_mesh_discovery_up', 'orders'), 0)
-  await sleep(1500) // some more attempts
-  t.equal(gateway.log().filter(({ level }) => level === 'warn').length, 1, 'one line, not one per poll or service')
+t.test(
+  'absent at start: not ready, lists the services it waits for, and becomes ready when Consul responds',
+  async (t) => {
+    const [a, fixed] = [await upstream(t, 'a'), await upstream(t, 'fixed')]
+    const ports = await freeConsulPorts()
+    const gateway = await asProcess(t, {
+      consul: `http://127.0.0.1:${ports.http}`,
+      services: { orders: {}, users: {}, fixed: { instances: [`http://127.0.0.1:${fixed.port}`] } }
+    })
+    await waitFor(
+      'the admin port shows the error',
+      async () => (await gateway.health()).services.orders?.error !== null
+    )
+    const early = await gateway.health()
+    t.match(early, { code: 503, status: 'discovering', waitingFor: ['orders', 'users'] })
+    t.match(early.services.orders, { source: 'consul', instances: 0, discoveryAgeMs: null, error: /ECONNREFUSED/ })
+    t.match(early.services.fixed, { source: 'static', instances: 1, error: null })
+    t.strictSame(await gateway.spread('/fixed', 5), { fixed: 5 }, 'a service with static instances works')
+    t.equal((await gateway.send('/orders')).status, 503)
+    t.equal(
+      await gateway.metric('jingwei_mesh_discovery_age_seconds', 'orders'),
+      null,
+      'no age before the first response'
+    )
+    t.equal(await gateway.metric('jingwei_mesh_discovery_up', 'orders'), 0)
+    await sleep(1500) // more attempts
+    t.equal(gateway.log().filter(({ level }) => level === 'warn').length, 1, 'one line, not one per poll or service')
 
-  const consul = await consulFor(t, { ports })
-  await consul.register({ id: 'orders-1', name: 'orders', port: a.port })
-  await waitFor('ready', async () => (await gateway.health()).code === 200, 30_000)
-  await gateway.until('orders', [a.port])
-  t.strictSame(await gateway.spread('/orders', 5), { a: 5 })
-  t.match((await gateway.health()).services.users, { instances: 0, error: null, discoveryAgeMs: Number })
-  const back = () => gateway.log().filter(({ msg }) => msg === 'Consul available again').length
-  await waitFor('the line that says so', () => back() > 0)
-  t.equal(back(), 1)
-  t.equal(gateway.running.output().includes('unhandled'), false)
-})
+    const consul = await consulFor(t, { ports })
+    await consul.register({ id: 'orders-1', name: 'orders', port: a.port })
+    await waitFor('ready', async () => (await gateway.health()).code === 200, 30_000)
+    await gateway.until('orders', [a.port])
+    t.strictSame(await gateway.spread('/orders', 5), { a: 5 })
+    t.match((await gateway.health()).services.users, { instances: 0, error: null, discoveryAgeMs: Number })
+    const back = () => gateway.log().filter(({ msg }) => msg === 'Consul available again').length
+    await waitFor('the log line of the recovery', () => back() > 0)
+    t.equal(back(), 1)
+    t.equal(gateway.running.output().includes('unhandled'), false)
+  }
+)
 
 t.test('lost and back with its data', async (t) => {
   const dataDir = await mkdtemp(join(tmpdir(), 'jingwei-e2e-consul-'))
@@ -68,7 +78,7 @@ t.test('lost and back with its data', async (t) => {
   const load = steadyLoad(gateway, ['/orders', '/users'], { concurrency: 2, pauseMs: 5 })
 
   await first.kill()
-  await waitFor('the loss shows', async () => (await gateway.health()).services.orders?.error !== null)
+  await waitFor('the admin port shows the outage', async () => (await gateway.health()).services.orders?.error !== null)
   const before = await gateway.health()
   const ageBefore = await gateway.metric('jingwei_mesh_discovery_age_seconds', 'orders')
   await sleep(2500)
@@ -86,17 +96,21 @@ t.test('lost and back with its data', async (t) => {
   const second = await consulFor(t, { dataDir, ports: first.ports })
   await waitFor('recovered', async () => (await gateway.health()).services.orders?.error === null, 30_000)
   t.equal(await gateway.metric('jingwei_mesh_discovery_up', 'orders'), 1)
-  await waitFor('both are back', () => gateway.log().some(({ msg }) => msg === 'Consul available again'), 30_000)
+  await waitFor(
+    'both services are discovered again',
+    () => gateway.log().some(({ msg }) => msg === 'Consul available again'),
+    30_000
+  )
   await second.register({ id: 'orders-b', name: 'orders', port: b.port })
   await gateway.until('orders', [a.port, b.port], 20_000)
-  t.ok((await gateway.spread('/orders', 40)).b, 'changes are seen again')
+  t.ok((await gateway.spread('/orders', 40)).b, 'changes arrive again')
 
   const { sent, failures } = await load.stop()
-  t.strictSame(failures, [], `no request of ${sent} failed through all of it`)
+  t.strictSame(failures, [], `no request of ${sent} failed`)
   t.equal(losses().length, 1)
 })
 
-t.test('lost and back empty: the old set serves until services have registered again', async (t) => {
+t.test('lost and back without data: the last known instances serve until the services register again', async (t) => {
   const [a, b, c] = [await upstream(t, 'a'), await upstream(t, 'b'), await upstream(t, 'c')]
   const first = await consulFor(t)
   // Move the index on, so that the new Consul's is far lower.
@@ -111,11 +125,11 @@ t.test('lost and back empty: the old set serves until services have registered a
 
   const second = await consulFor(t, { ports: first.ports })
   const answered = () => gateway.log().some(({ msg }) => msg === 'Consul available again')
-  await waitFor('the empty Consul has answered', answered, 30_000)
+  await waitFor('the empty Consul has responded', answered, 30_000)
   t.strictSame(
     await gateway.ports('orders'),
     [a.port, b.port].sort((x, y) => x - y),
-    'its emptiness is not believed'
+    'the empty result is ignored'
   )
   t.match((await gateway.health()).services.orders, { instances: 2, error: /lists no instance/ })
   await sleep(500)
@@ -135,7 +149,7 @@ t.test('lost and back empty: the old set serves until services have registered a
   t.equal((await gateway.health()).code, 200)
 })
 
-t.test('frozen, with its connections open, and thawed', async (t) => {
+t.test('Consul suspended with its connections open, and resumed', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const consul = await consulFor(t)
   await consul.register({ id: 'orders-a', name: 'orders', port: a.port })
@@ -143,7 +157,7 @@ t.test('frozen, with its connections open, and thawed', async (t) => {
   await gateway.until('orders', [a.port])
   consul.signal('SIGSTOP')
   const errorOf = async () => (await gateway.health()).services.orders?.error
-  await waitFor('the silence is noticed', async () => (await errorOf()) !== null, 30_000)
+  await waitFor('the query times out', async () => (await errorOf()) !== null, 30_000)
   t.equal((await gateway.health()).code, 200)
   t.strictSame(await gateway.spread('/orders', 10), { a: 10 })
   t.equal(await gateway.metric('jingwei_mesh_discovery_up', 'orders'), 0)

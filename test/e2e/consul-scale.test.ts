@@ -1,4 +1,4 @@
-// 50 services with 500 instances: each found, each reached, a change of one seen, and nothing grows. Then more of them,
+// 50 services with 500 instances: each is discovered and called, a change of one arrives, and nothing grows. Then more,
 // for the figures; JINGWEI_SCALE=full: 1,000 services with 10,000 instances.
 import type { Test } from 'tap'
 import t from 'tap'
@@ -11,7 +11,7 @@ import { waitFor } from '../helpers/processes.ts'
 
 const names = Array.from({ length: 50 }, (_, index) => `service-${index}`)
 const perService = 10
-/** Each instance has an address of its own on loopback. */
+/** Each instance has its own loopback address. */
 const addressOf = (service: number, instance: number) => `127.1.${service + 1}.${instance + 1}`
 
 function register(consul: Consul, service: number, instance: number, port: number) {
@@ -67,20 +67,20 @@ t.test('50 services, 500 instances', async (t) => {
   for (const [index, name] of names.entries()) {
     const seen = await gateway.spread(`/${name}`, perService)
     const all = Array.from({ length: perService }, (_, instance) => [addressOf(index, instance), 1])
-    t.strictSame(seen, Object.fromEntries(all), `each instance of ${name} answered once`)
+    t.strictSame(seen, Object.fromEntries(all), `each instance of ${name} responded once`)
   }
   t.equal(await gateway.metric('jingwei_mesh_discovery_errors_total', 'service-0'), 0)
 
-  t.comment('a change of one is seen, and only by it')
+  t.comment('a change of one service affects only that service')
   const updates = () => gateway.metric('jingwei_mesh_discovery_updates_total', 'service-8')
   const before = await updates()
   await register(consul, 7, perService, port)
   const seesNew = async () => (await gateway.health()).services['service-7']?.instances === perService + 1
-  await waitFor('the eleventh is seen', seesNew)
+  await waitFor('the eleventh instance is discovered', seesNew)
   t.ok((await gateway.spread('/service-7', perService + 1))[addressOf(7, perService)])
   t.equal(await gateway.metric('jingwei_mesh_discovery_first_request_seconds_count', 'service-7'), perService + 1)
   await consul.api('PUT', '/v1/catalog/deregister', { Node: 'farm', ServiceID: 'service-7-0' })
-  await waitFor('the first has left', async () => !(await seesNew()))
+  await waitFor('the first instance is removed', async () => !(await seesNew()))
   const left = await gateway.spread('/service-7', 3 * perService)
   t.equal(left[addressOf(7, 0)], undefined)
   t.equal(
@@ -93,22 +93,22 @@ t.test('50 services, 500 instances', async (t) => {
   const descriptors = await processMetric(gateway, 'process_open_fds')
   for (let round = 0; round < 5; round++) {
     await consul.api('PUT', '/v1/catalog/deregister', { Node: 'farm' })
-    await waitFor('all have left', async () => (await everyInstance(gateway)) === 0, 30_000)
+    await waitFor('all instances are removed', async () => (await everyInstance(gateway)) === 0, 30_000)
     await registerAll(t, consul, port)
-    await waitFor('all are back', async () => (await everyInstance(gateway)) === 500, 30_000)
+    await waitFor('all instances are discovered again', async () => (await everyInstance(gateway)) === 500, 30_000)
     t.equal((await gateway.send('/service-3')).status, 200)
   }
   const after = await processMetric(gateway, 'process_open_fds')
   const memory = Math.round((await processMetric(gateway, 'process_resident_memory_bytes')) / 2 ** 20)
   t.comment(`open files ${descriptors}, after five rounds ${after}; ${memory} MB resident`)
-  t.ok(after <= descriptors + 10, 'connections to instances that left are closed')
+  t.ok(after <= descriptors + 10, 'connections to removed instances are closed')
   t.ok(memory < 400)
 
   const cpu = await processMetric(gateway, 'process_cpu_seconds_total')
   await new Promise((resolve) => setTimeout(resolve, 3000))
   const idle = (await processMetric(gateway, 'process_cpu_seconds_total')) - cpu
-  t.comment(`${(idle * 1000).toFixed(0)} ms of CPU in 3 s of silence`)
-  t.ok(idle < 1, 'held questions cost nothing')
+  t.comment(`${(idle * 1000).toFixed(0)} ms of CPU in 3 s without changes`)
+  t.ok(idle < 1, 'blocking queries use almost no CPU')
 
   const stopping = performance.now()
   gateway.running.kill('SIGTERM')
@@ -135,7 +135,7 @@ async function setAll(consul: Consul, services: number[], from: number, to: numb
   }
 }
 
-t.test('many services: memory, silence, and the time to converge', async (t) => {
+t.test('many services: memory, CPU time without changes, and the time to converge', async (t) => {
   const full = process.env.JINGWEI_SCALE === 'full'
   const [count, changes] = full ? [1000, 100] : [100, 10]
   const all = Array.from({ length: count }, (_, i) => i)
@@ -150,7 +150,7 @@ t.test('many services: memory, silence, and the time to converge', async (t) => 
     const health = await gateway.health()
     return Object.values(health.services).reduce((sum, each) => sum + each.instances, 0)
   }
-  await waitFor('all are there', async () => (await instances()) === 10 * count, 60_000)
+  await waitFor('all instances are discovered', async () => (await instances()) === 10 * count, 60_000)
   t.comment(`${10 * count} instances of ${count} services ${(performance.now() - began).toFixed(0)} ms after its start`)
 
   // Until then, queries block only briefly.
@@ -160,23 +160,23 @@ t.test('many services: memory, silence, and the time to converge', async (t) => 
   await new Promise((resolve) => setTimeout(resolve, silence * 1000))
   const idle = (await processMetric(gateway, 'process_cpu_seconds_total')) - cpu
   const memory = Math.round((await processMetric(gateway, 'process_resident_memory_bytes')) / 2 ** 20)
-  t.comment(`${((idle / silence) * 100).toFixed(1)} % of a core in ${silence} s of silence; ${memory} MB resident`)
-  t.ok(idle / silence < 0.3, 'held questions cost next to nothing')
+  t.comment(`${((idle / silence) * 100).toFixed(1)} % of a core in ${silence} s without changes; ${memory} MB resident`)
+  t.ok(idle / silence < 0.3, 'blocking queries use little CPU')
   t.ok(memory < (full ? 1000 : 400))
 
   const changed = all.slice(0, changes)
   const before = performance.now()
   await setAll(consul, changed, 10, 11)
   const registered = performance.now()
-  await waitFor('the changes are seen', async () => (await instances()) === 10 * count + changes, 60_000)
+  await waitFor('the changes arrive', async () => (await instances()) === 10 * count + changes, 60_000)
   const seen = performance.now()
   t.comment(
-    `${changes} changes in ${(registered - before).toFixed(0)} ms, all seen ${(seen - registered).toFixed(0)} ms later`
+    `${changes} changes in ${(registered - before).toFixed(0)} ms, all discovered ${(seen - registered).toFixed(0)} ms later`
   )
   t.ok(seen - registered < 15_000)
   t.equal(await gateway.metric('jingwei_mesh_discovery_errors_total', 'scale-0'), 0)
   const updates = await Promise.all([0, changes].map((i) => gateway.metric(updatesTotal, `scale-${i}`)))
-  t.same(updates, [2, 1], 'who has not changed is left alone')
+  t.same(updates, [2, 1], 'an unchanged service gets no update')
 })
 
 const updatesTotal = 'jingwei_mesh_discovery_updates_total'

@@ -52,7 +52,7 @@ async function consulPorts() {
   return { http, dns, server, serfLan }
 }
 
-t.test('killed, and started again while Consul is away', async (t) => {
+t.test('killed, and restarted while Consul is unavailable', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const ports = await consulPorts()
   const consul = await startConsul({ ports })
@@ -72,7 +72,7 @@ t.test('killed, and started again while Consul is away', async (t) => {
 
   const before = await written()
   await promisify(execFile)(process.execPath, [appFile, 'explain', config, 'GET', '/orders'])
-  t.equal(await written(), before, 'who only asks leaves it alone')
+  t.equal(await written(), before, 'explain does not change the snapshot')
 
   const second = await life()
   t.strictSame(await second.spread('/orders', 4), { a: 2, b: 2 }, 'it serves at once')
@@ -81,16 +81,16 @@ t.test('killed, and started again while Consul is away', async (t) => {
   t.ok((await second.metric('jingwei_mesh_discovery_age_seconds', 'orders'))! > 0)
   const health = await second.health()
   t.match(health.services.orders, { instances: 2, discoveryAgeMs: Number })
-  t.match(health, { status: 'discovering', waitingFor: ['users'] }, 'of the other nothing was ever known')
-  const told = second.log().filter(({ msg }) => /restored from the discovery snapshot/.test(msg))
-  t.match(told, [{ services: 1, instances: 2, path: file }])
-  t.equal(told.length, 1)
+  t.match(health, { status: 'discovering', waitingFor: ['users'] }, 'the snapshot has no instances of users')
+  const restored = second.log().filter(({ msg }) => /restored from the discovery snapshot/.test(msg))
+  t.match(restored, [{ services: 1, instances: 2, path: file }])
+  t.equal(restored.length, 1)
 
   const load = steadyLoad(second, ['/orders'], { concurrency: 2, pauseMs: 5 })
-  // Consul comes back without its data, and learns again within some seconds.
+  // Consul restarts without its data; services register again within some seconds.
   const again = await startConsul({ ports })
   t.teardown(again.stop)
-  await waitFor('Consul is heard', async () => (await second.health()).services.users!.error === null, 30_000)
+  await waitFor('Consul responds', async () => (await second.health()).services.users!.error === null, 30_000)
   await again.register({ id: 'orders-a', name: 'orders', port: a.port })
   await second.until('orders', [a.port], 30_000)
   t.equal((await source(second, 'orders'))?.restored, undefined)
@@ -98,28 +98,28 @@ t.test('killed, and started again while Consul is away', async (t) => {
   t.match(await second.health(), { code: 200, status: 'ready' })
   const { failures, sent } = await load.stop()
   t.strictSame(failures, [], `none of ${sent} requests failed`)
-  await waitFor('that is on disk too', async () => !(await written()).includes('orders-b'))
+  await waitFor('the change is in the snapshot', async () => !(await written()).includes('orders-b'))
 
   second.running.kill('SIGTERM')
   t.match(await second.running.exited, { code: 0 })
   t.match(await written(), /orders-a/)
 })
 
-t.test('a file that is of no use is told and ignored', async (t) => {
+t.test('an invalid snapshot file is logged and ignored', async (t) => {
   const a = await upstream(t, 'a')
   const ports = await consulPorts()
   const { life, file } = await keptOver(t, `http://127.0.0.1:${ports.http}`, { orders: {} })
   await writeFile(file, '{"format":"jingwei-discovery","version":1}\n{"serv')
   const gateway = await life()
   t.match(await gateway.health(), { code: 503, status: 'discovering', waitingFor: ['orders'] })
-  const told = () => gateway.log().filter(({ msg }) => /snapshot cannot be used/.test(msg))
-  t.match(told(), [{ path: file, err: { type: 'Error', message: String, stack: String } }])
+  const rejected = () => gateway.log().filter(({ msg }) => /snapshot cannot be used/.test(msg))
+  t.match(rejected(), [{ path: file, err: { type: 'Error', message: String, stack: String } }])
 
   await rm(file)
   const consul = await startConsul({ ports })
   t.teardown(consul.stop)
   await consul.register({ id: 'orders-a', name: 'orders', port: a.port })
   await gateway.until('orders', [a.port], 30_000)
-  await waitFor('a whole one', async () => (await readFile(file, 'utf8').catch(() => '')).includes('sha256'))
-  t.equal(told().length, 1)
+  await waitFor('a valid snapshot', async () => (await readFile(file, 'utf8').catch(() => '')).includes('sha256'))
+  t.equal(rejected().length, 1)
 })

@@ -37,13 +37,13 @@ interface Rule {
   expr: string
 }
 
-/** Alerts whose condition, but for its duration, this test brings about. */
+/** Alerts whose condition this test causes, apart from its duration. */
 const met = new Set([
   'InstancesUnavailable', 'Panic', 'CircuitOpen', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
   'CertificateExpires', 'CertificateExpiresSoon', 'CertificateReloadFails', 'KeySetUnavailable'
 ]) // biome-ignore format: a list
 
-/** Series that a query of a panel may draw, so that a legend can be read. */
+/** Limit of series in a panel's query, so that the legend stays readable. */
 const most = 12
 
 /** Values that a dashboard's variables must have. */
@@ -87,7 +87,7 @@ t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_00
   }
   const rules = groups.flatMap(({ rules }) => rules)
   const alerts = new Set(rules.map(({ alert }) => alert))
-  t.ok(met.isSubsetOf(alerts), 'they are all there', { alerts })
+  t.ok(met.isSubsetOf(alerts), 'all of these alerts exist', { alerts })
   for (const { alert, expr } of rules) {
     if (met.has(alert)) await notEmpty(t, prometheus, `alert ${alert} would fire`, expr)
     // The series under comparison exists even while nothing is wrong; with the comparison it would be empty.
@@ -98,7 +98,7 @@ t.test('no query of a dashboard or an alert comes back empty', { timeout: 110_00
   }
 })
 
-/** With the real configuration and rules; only how often it scrapes, and whom, differ. */
+/** Starts Prometheus with the real configuration and rules; only the scrape interval and the targets differ. */
 async function prometheusOver(t: Test, adminUrls: string[]): Promise<Prometheus> {
   const source = (name: string) => readFile(join(home, 'config/prometheus', name), 'utf8')
   const targets = adminUrls.map((url, index) => ({
@@ -119,7 +119,7 @@ function substitute(expr: string): string {
   return expr.replaceAll(/\$(instance|service|route)/g, '.*').replaceAll('$__rate_interval', '1m')
 }
 
-/** Not only without a number in it either, as of a quotient of nothing by nothing. Returns the number of series. */
+/** Asserts that a query's result has a number: it is not empty, nor only NaN as of 0 / 0. Returns the number of series. */
 async function notEmpty(t: Test, prometheus: Prometheus, name: string, query: string) {
   const samples = await prometheus.query(query)
   t.ok(
@@ -130,7 +130,7 @@ async function notEmpty(t: Test, prometheus: Prometheus, name: string, query: st
   return samples.length
 }
 
-t.test('of a healthy cluster, the panel of errors shows each route at 0', async (t) => {
+t.test('with a healthy cluster, the error panel shows each route at 0', async (t) => {
   const file = join(home, 'config/grafana/dashboards/jingwei.json')
   const { panels } = JSON.parse(await readFile(file, 'utf8')) as Dashboard
   const [target] = panels.find(({ title }) => title === 'Error ratio')!.targets!
@@ -154,7 +154,7 @@ t.test('of a healthy cluster, the panel of errors shows each route at 0', async 
   t.equal(ran.code, 0, ran.stdout + ran.stderr)
 })
 
-/** Each outcome that a panel shows, over some scrapes, since a rate needs at least two. */
+/** Causes each outcome that a panel shows, over several scrapes, since a rate needs at least two. */
 async function causeEverything(
   { url, consul, redis }: Cluster,
   everything: Everything,
@@ -185,7 +185,7 @@ async function causeEverything(
     ])
   }
   redis.resume()
-  await waitFor('Prometheus has seen it', async () => {
+  await waitFor('Prometheus has scraped it', async () => {
     const seen = await prometheus.query('rate(jingwei_edge_rate_limit_fallbacks_total[1m]) > 0')
     const failed = await prometheus.query('rate(jingwei_mesh_attempts_total{outcome="connect-failure"}[1m]) > 0')
     return seen.length > 0 && failed.length > 0
@@ -257,13 +257,13 @@ function seriesOf(text: string): Set<string> {
   return new Set(lines.map((line) => line.slice(0, line.lastIndexOf(' '))))
 }
 
-/** Pipelined and as they are, since clients refuse to send some of these. Resolves with the answers' statuses. */
+/** Sends raw, pipelined requests, since clients refuse to send some of these. Resolves with the statuses. */
 function sendRaw(port: number, heads: string[]): Promise<number[]> {
   return new Promise((resolve, reject) => {
     let text = ''
     const statuses = () => [...text.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => Number(status))
     const socket = connect(port, '127.0.0.1', () => socket.write(heads.join('')))
-    socket.setTimeout(30_000, () => socket.destroy(new Error(`no answer to ${heads}`)))
+    socket.setTimeout(30_000, () => socket.destroy(new Error(`no response to ${heads}`)))
     socket.on('data', (chunk) => {
       text += chunk.toString('latin1')
       if (statuses().length === heads.length) socket.destroy()
@@ -276,7 +276,7 @@ function sendRaw(port: number, heads: string[]): Promise<number[]> {
 const head = (method: string, path: string, host = 'a.example.com', user = 'a') =>
   `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\nx-user: ${user}\r\ncontent-length: 0\r\n\r\n`
 
-t.test('promtool finds nothing to say about the metrics', async (t) => {
+t.test('promtool accepts the metrics without a warning', async (t) => {
   const { port, metrics } = await gateway(t)
   await sendRaw(port, [
     head('GET', '/api/orders'),
@@ -302,7 +302,7 @@ t.test('whatever clients send, there are no more series than the configuration a
     for (const path of paths) await sendRaw(port, [head(method, path), head(method, path)])
   }
   const random = () => Math.random().toString(36).slice(2)
-  // Until one that is dead has been ejected.
+  // Repeat until the dead instance is ejected.
   while (!/ejections_active\{service="protected"\} [1-9]/.test(await metrics())) {
     await sendRaw(port, [head('GET', '/protected', 'a.example.com', random())])
   }

@@ -1,5 +1,5 @@
-// No container engine runs here: what docker-compose.yml and the Dockerfile say is read and held against what is there,
-// and what they mount is tried with the real programs.
+// No container engine runs here: docker-compose.yml and the Dockerfile are read and compared with the checkout,
+// and the mounted configurations are tested with the real programs.
 import { existsSync, globSync } from 'node:fs'
 import { cp, readFile, symlink } from 'node:fs/promises'
 import { builtinModules } from 'node:module'
@@ -83,7 +83,7 @@ const named = (name: string) => services[name]!
 const dockerfile = await read('Dockerfile')
 const withinImage = dockerfile.includes('HEALTHCHECK')
 
-t.test('docker-compose.yml keeps to the specification', async (t) => {
+t.test('docker-compose.yml conforms to the specification', async (t) => {
   const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(composeSchema)
   validate(compose)
   t.same(validate.errors, null)
@@ -96,7 +96,7 @@ t.test('docker-compose.yml keeps to the specification', async (t) => {
     for (const [other, { condition }] of Object.entries(service.depends_on ?? {})) {
       t.ok(services[other], `${name} depends on ${other}`)
       const healthy = named(other).healthcheck !== undefined || (named(other).build !== undefined && withinImage)
-      t.ok(condition !== 'service_healthy' || healthy, `${other} tells its health`)
+      t.ok(condition !== 'service_healthy' || healthy, `${other} has a health check`)
     }
     for (const volume of service.volumes ?? []) {
       const [source, target, mode] = volume.split(':') as [string, string, string | undefined]
@@ -111,9 +111,9 @@ t.test('docker-compose.yml keeps to the specification', async (t) => {
   t.same(published.map(([name]) => name).sort(), ['consul', 'grafana', 'haproxy', 'prometheus'])
 })
 
-t.test('the gateways get all that their configuration asks of the environment', async (t) => {
+t.test('the gateways get all environment variables that their configuration requires', async (t) => {
   const { environment, stop_grace_period: grace } = named('gateway-1')
-  t.same(named('gateway-2').environment, environment, 'the nodes differ in nothing but their names')
+  t.same(named('gateway-2').environment, environment, 'the nodes differ only in their names')
   const source = await readFile(gatewayConfig, 'utf8')
   const asked = new Set([...source.matchAll(/\$\{(\w+)/g)].map(([, name]) => name!))
   t.same([...asked].sort(), Object.keys(environment!).sort())
@@ -125,15 +125,15 @@ t.test('the gateways get all that their configuration asks of the environment', 
   t.ok(services[new URL(config.discovery.consul!.url).hostname])
   t.ok(services[new URL(config.redis!.url).hostname])
   const { delay, timeout } = config.listen.drain
-  t.ok(parseDuration(grace!)! > delay + timeout, 'a drain is given its time')
+  t.ok(parseDuration(grace!)! > delay + timeout, 'the grace period is longer than a drain')
 })
 
-/** `${NAME:-default}` with nothing set, and something for `${NAME:?message}`, without which nothing starts. */
+/** `${NAME:-default}` without variables, and a value for `${NAME:?message}`, which is required. */
 function fromShell(value: string): string {
   return value.replace(/\$\{\w+:-([^}]*)\}/g, '$1').replace(/\$\{\w+:\?[^}]*\}/g, 'x'.repeat(32))
 }
 
-t.test('the image does not start without a secret of its own', async (t) => {
+t.test('the image does not start without its own secret', async (t) => {
   t.match(named('gateway-1').environment!.JWT_SECRET, /^\$\{JWT_SECRET:\?/)
   for (const JWT_SECRET of [undefined, '', 'too short']) {
     t.throws(() => loadWithoutPlugins(gatewayConfig, { ...(JWT_SECRET !== undefined && { JWT_SECRET }) }), {
@@ -239,7 +239,7 @@ function copiedBy(stage: string) {
   return lines.flatMap(([, from, sources]) => sources!.split(' ').map((source) => ({ from, source })))
 }
 
-t.test('the image has all that it runs, and nothing of it needs a development dependency', async (t) => {
+t.test('the image has all that it runs, and needs no development dependency', async (t) => {
   const [build = '', dependencyStage = '', image = ''] = dockerfile.split(/^(?=FROM )/m).slice(1)
   const root = t.testdir({ build: {}, image: {} })
   const [buildFolder, folder] = [join(root, 'build'), join(root, 'image')]
@@ -331,5 +331,5 @@ t.test('the example services start with the commands of compose', async (t) => {
   const [node, flag, script] = named('orders').healthcheck!.test.slice(1) as [string, string, string]
   t.equal(node, 'node')
   const check = await runToEnd(process.execPath, [flag, script.replace(':9000', `:${port}`)], { env: process.env })
-  t.equal(check.code, 0, 'its health check passes, Consul or not')
+  t.equal(check.code, 0, 'its health check passes, also without Consul')
 })

@@ -1,4 +1,4 @@
-// Start and end of the process: all or nothing, and on SIGTERM without a request lost.
+// Start and stop of the process: it starts completely or not at all, and SIGTERM loses no request.
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -42,7 +42,7 @@ async function certificate(t: Test): Promise<{ cert: string; key: string }> {
   return { cert: file(''), key: file('-key') }
 }
 
-/** One request on a connection that stays open, answered whole. */
+/** Sends one request on a connection that stays open, and waits for the whole response. */
 async function rawClient(t: Test, url: string) {
   const { hostname, port } = new URL(url)
   const socket = connect(Number(port), hostname)
@@ -64,8 +64,8 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   const busy = await rawClient(t, gateway.url)
   const streaming = await rawClient(t, gateway.url)
   idle.send('/orders')
-  await waitFor('an answer', () => idle.answers().length === 1)
-  t.notMatch(idle.answers()[0], /connection: close/i, 'before, connections are kept')
+  await waitFor('a response', () => idle.answers().length === 1)
+  t.notMatch(idle.answers()[0], /connection: close/i, 'before, keep-alive')
   busy.send('/orders?delay=3000')
   streaming.send('/orders?stream=3000')
   await waitFor('the stream has begun', () => streaming.answers().length === 1)
@@ -75,24 +75,24 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   await waitFor('not ready', async () => (await gateway.health()).code === 503, 1000)
   t.equal((await gateway.health()).status, 'draining')
   const late = await gateway.send('/orders')
-  t.match(late, { status: 200, headers: { connection: 'close' } }, 'still served, and told to go elsewhere')
+  t.match(late, { status: 200, headers: { connection: 'close' } }, 'still served, with Connection: close')
   idle.send('/orders')
-  await waitFor('an answer', () => idle.answers().length === 2)
-  t.match(idle.answers()[1], /^HTTP\/1\.1 200 [\s\S]*connection: close/i, 'also on a connection from before')
+  await waitFor('a response', () => idle.answers().length === 2)
+  t.match(idle.answers()[1], /^HTTP\/1\.1 200 [\s\S]*connection: close/i, 'also on an existing connection')
   await idle.closed
-  t.equal((await gateway.send('/missing')).headers.connection, 'close', 'whatever the answer')
+  t.equal((await gateway.send('/missing')).headers.connection, 'close', 'also with an error')
 
   await waitFor('no new connections', () => refused(`${gateway.url}/orders`), 5000)
   t.ok(performance.now() - began >= 1400, 'after the delay, not before')
-  t.equal((await gateway.health()).status, 'draining', 'health answers to the end')
+  t.equal((await gateway.health()).status, 'draining', 'the health check responds to the end')
   await busy.closed
   t.match(
     busy.answers()[0],
     /^HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*"instance":"a"/i,
-    'in flight, it ended well'
+    'the request in flight succeeds'
   )
   await streaming.closed
-  t.match(streaming.answers()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'so did the stream, whole')
+  t.match(streaming.answers()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'so does the stream, whole')
   t.strictSame(await gateway.running.exited, { code: 0, signal: null })
   const took = performance.now() - began
   t.comment(`ended after ${took.toFixed(0)} ms`)
@@ -100,7 +100,7 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   t.ok(gateway.log().some(({ msg }) => msg === 'stopped'))
 })
 
-t.test('answers that wait for their turn when draining begins say so in theirs', async (t) => {
+t.test('pipelined responses that are queued when draining begins have Connection: close', async (t) => {
   const gateway = await gatewayFor(t, { delay: '5s', timeout: '10s' })
   const client = await rawClient(t, gateway.url)
   client.send('/orders?stream=1500')
@@ -111,14 +111,14 @@ t.test('answers that wait for their turn when draining begins say so in theirs',
   await waitFor('it drains', async () => (await gateway.health()).status === 'draining')
   await client.closed
   const [stream, next, ...more] = client.answers()
-  t.notMatch(stream, /connection: close/i, 'it was too late for the one under way')
+  t.notMatch(stream, /connection: close/i, 'not in the header section that was sent before')
   t.match(next, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
-  t.strictSame(more, [], 'that was the last')
+  t.strictSame(more, [], 'no response after Connection: close')
   gateway.running.kill('SIGTERM')
   await gateway.running.exited
 })
 
-t.test('HTTP/2: sessions are told to go, streams in flight end', async (t) => {
+t.test('HTTP/2: sessions get GOAWAY, streams in flight complete', async (t) => {
   const { port } = await upstream(t, 'a')
   const services = { orders: { instances: [`http://127.0.0.1:${port}`] } }
   const tls = await certificate(t)
@@ -138,11 +138,11 @@ t.test('HTTP/2: sessions are told to go, streams in flight end', async (t) => {
   t.ok(performance.now() - began < 5000)
 })
 
-t.test('idle: SIGINT ends it soon, open connections or not', async (t) => {
+t.test('idle: SIGINT stops it soon, also with open connections', async (t) => {
   const gateway = await gatewayFor(t, { delay: '0s', timeout: '10s' })
   const idle = await rawClient(t, gateway.url)
   idle.send('/orders')
-  await waitFor('an answer', () => idle.answers().length === 1)
+  await waitFor('a response', () => idle.answers().length === 1)
   const silent = await rawClient(t, gateway.url)
   const began = performance.now()
   gateway.running.kill('SIGINT')
@@ -151,7 +151,7 @@ t.test('idle: SIGINT ends it soon, open connections or not', async (t) => {
   await Promise.all([idle.closed, silent.closed])
 })
 
-t.test('a request that outlasts the timeout is cut, exit 1', async (t) => {
+t.test('a request that outlasts the drain timeout is aborted, exit 1', async (t) => {
   const gateway = await gatewayFor(t, { delay: '0s', timeout: '1s' }, true)
   const stuck = await rawClient(t, gateway.url)
   stuck.send('/orders?stream=20000')
@@ -164,12 +164,12 @@ t.test('a request that outlasts the timeout is cut, exit 1', async (t) => {
   t.ok(gateway.log().some(({ level, msg }) => level === 'error' && /drain timeout/.test(msg)))
   t.ok(
     gateway.log().some(({ msg, error, status }) => msg === 'request' && error === 'JW_DRAIN_TIMEOUT' && status === 503),
-    'it has its line'
+    'the request has an access log line'
   )
   await stuck.closed
 })
 
-t.test('a second signal ends it at once', async (t) => {
+t.test('a second signal stops it at once', async (t) => {
   const gateway = await gatewayFor(t, { delay: '20s', timeout: '20s' })
   const began = performance.now()
   gateway.running.kill('SIGTERM')
@@ -184,7 +184,7 @@ async function startFails(t: Test, wanted: Wanted | string) {
   const began = performance.now()
   const { code, stdout, stderr } = await runToEnd(process.execPath, [appFile, '-c', file], { timeout: 15_000 })
   t.equal(code, 1)
-  t.ok(performance.now() - began < 10_000, 'it ends by itself')
+  t.ok(performance.now() - began < 10_000, 'it exits by itself')
   t.notMatch(stderr, /jingwei is up/)
   return { file, stdout, lines: stderr.trim().split('\n'), stderr }
 }
@@ -196,26 +196,26 @@ async function takenPort(t: Test): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-t.test('a port that is taken', async (t) => {
+t.test('a port that is in use', async (t) => {
   const port = await takenPort(t)
   const { port: instance, hits } = await upstream(t, 'a')
   // An unavailable Consul: its query loop must end, too.
   const services = { orders: { instances: [`http://127.0.0.1:${instance}`] }, users: {} }
   const wanted = { consul: 'http://127.0.0.1:9', services }
   const edge = await startFails(t, { ...wanted, listen: { port } })
-  const told = (file: string, key: string) => [
+  const faultOf = (file: string, key: string) => [
     `${file}:1: ${key}: cannot listen on 127.0.0.1:${port}: the address is in use (EADDRINUSE); ` +
       'stop the program that listens there, or set another port here',
     `1 fault in ${file}; nothing was started`
   ]
   const withoutColumn = ({ lines }: { lines: string[] }) => lines.map((line) => line.replace(/:1:\d+:/, ':1:'))
-  t.strictSame(withoutColumn(edge), told(edge.file, 'listen.port'), "the edge's")
+  t.strictSame(withoutColumn(edge), faultOf(edge.file, 'listen.port'), "the edge's")
   const admin = await startFails(t, { ...wanted, adminPort: port })
-  t.strictSame(withoutColumn(admin), told(admin.file, 'admin.port'), "the admin's")
+  t.strictSame(withoutColumn(admin), faultOf(admin.file, 'admin.port'), "the admin's")
   t.equal(hits(), 0)
 })
 
-t.test('what cannot be listened on is told by its key, place and cure', async (t) => {
+t.test('a failed listen is reported with its key, its position and a remedy', async (t) => {
   const port = await takenPort(t)
   const yaml = (text: string) => startFails(t, `${text}\nadmin: { port: 0 }\n`).then(({ stderr }) => stderr)
   t.match(
@@ -232,7 +232,7 @@ t.test('what cannot be listened on is told by its key, place and cure', async (t
   )
 })
 
-t.test('of npm start, a port that is taken is told with the variable that changes it', async (t) => {
+t.test('with npm start, a port that is in use is reported with the variable that changes it', async (t) => {
   const port = String(await takenPort(t))
   const free = async () => String((await freePorts(1))[0])
   const started = async (taken: object) => {
@@ -262,7 +262,7 @@ t.test('of npm start, a port that is taken is told with the variable that change
   )
 })
 
-t.test('a configuration with faults: all of them, nothing started', async (t) => {
+t.test('a configuration with faults: all are reported, nothing is started', async (t) => {
   const port = await takenPort(t)
   const yaml = [
     'listen: { port: 0, prot: 1 }',
@@ -277,8 +277,8 @@ t.test('a configuration with faults: all of them, nothing started', async (t) =>
   t.match(stderr, /timeout/)
   t.match(stderr, /path/)
   t.match(stderr, /ordrs/)
-  t.ok(lines.filter((line) => line.includes(`${file}:`)).length >= 4, 'each with its place')
-  t.equal(stdout, '', 'nothing was logged, so nothing was begun')
+  t.ok(lines.filter((line) => line.includes(`${file}:`)).length >= 4, 'each with its position')
+  t.equal(stdout, '', 'no log line: nothing was started')
 })
 
 t.test('a plugin that fails to load', async (t) => {

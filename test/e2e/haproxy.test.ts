@@ -1,4 +1,4 @@
-/** The load balancer of config/haproxy: nothing that a client says of itself passes it. */
+/** The load balancer of config/haproxy: forwarding headers of a client do not pass it. */
 import { join } from 'node:path'
 import t from 'tap'
 import { ask, startEcho } from '../helpers/gateway.ts'

@@ -1,4 +1,4 @@
-/** One header of 15 KB, whatever it holds, costs at most ten times the CPU time of an ordinary request. */
+/** A header of 15 KB costs, with any content, at most ten times the CPU time of an ordinary request. */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
@@ -27,7 +27,7 @@ const responseHeaders = [
   'Retry-After', 'Via', 'Age', 'Date', 'ETag', 'Content-Type', 'Cache-Status', 'Upgrade', 'X-Any'
 ] // biome-ignore format: a list
 
-/** All that reads headers, on one route each. */
+/** Configuration with every concern that reads headers, each on a route. */
 const config = (service: string) => ({
   listen: { trustProxy: ['127.0.0.1', '10.0.0.0/8'], limits: { headers: '32kb', url: '16kb' } },
   edge: {
@@ -81,7 +81,7 @@ async function measured(t: Test) {
     const done = await report()
     const { user, system } = process.cpuUsage(before)
     if (!('count' in done) || done.count === 0) throw new Error(`no response for ${path} ${fields.slice(0, 50)}`)
-    // A connection that is refused costs one more, and serves one.
+    // A refused request closes its connection, so its cost includes a new connection for a single request.
     return (user + system) / Math.max(done.count, 10)
   }
   for (const path of ['/a', '/b', '/c']) await cost(path, '', '', 1000)

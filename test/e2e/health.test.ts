@@ -23,7 +23,7 @@ async function seen(client: Client, service: string, port: number) {
   return instances.find(({ origin }) => origin === `http://127.0.0.1:${port}`)
 }
 
-/** Round robin, with retries after a timeout or a reset, too. */
+/** Round robin, with retries also after a timeout or a reset. */
 const mesh = { balance: 'round-robin', retry: { on: ['gateway-error'], budget: '100%' } }
 
 t.test('outlier detection: an instance that has died, though Consul calls it healthy', async (t) => {
@@ -41,7 +41,7 @@ t.test('outlier detection: an instance that has died, though Consul calls it hea
   await waitFor('both serve', () => load.tally.by.a! > 10 && load.tally.by.b! > 10)
 
   await b.stop()
-  await waitFor('it is out', async () => (await seen(client, 'orders', b.port))?.available === false)
+  await waitFor('it is ejected', async () => (await seen(client, 'orders', b.port))?.available === false)
   const { obstacles, concerns } = (await seen(client, 'orders', b.port))!
   t.match(obstacles, {
     'outlier-detection': /^3 attempts in a row failed \(502, 503, 504 or no response\); ejected for \d+ ms$/
@@ -56,7 +56,11 @@ t.test('outlier detection: an instance that has died, though Consul calls it hea
   t.ok(again.hits() > 0)
   const metrics = await (await fetch(`${client.adminUrl}/metrics`)).text()
   t.match(metrics, /jingwei_mesh_ejections_total\{service="orders",reason="consecutive-gateway-failures"\} [1-9]/)
-  t.match(metrics, /jingwei_mesh_ejections_total\{service="orders",reason="success-rate"\} 0/, 'there from the start')
+  t.match(
+    metrics,
+    /jingwei_mesh_ejections_total\{service="orders",reason="success-rate"\} 0/,
+    'the series exists from the start'
+  )
 })
 
 t.test('active checks: an instance that is frozen, though Consul calls it healthy', async (t) => {
@@ -74,7 +78,7 @@ t.test('active checks: an instance that is frozen, though Consul calls it health
   await waitFor('both serve', () => load.tally.by.a! > 10 && load.tally.by.b! > 10)
 
   b.kill('SIGSTOP')
-  await waitFor('it is out', async () => (await seen(client, 'frozen', b.port))?.available === false)
+  await waitFor('it is unavailable', async () => (await seen(client, 'frozen', b.port))?.available === false)
   t.match((await seen(client, 'frozen', b.port))!.obstacles, {
     'health-check': /^GET \/health: no response within 250 ms$/
   })
@@ -82,7 +86,7 @@ t.test('active checks: an instance that is frozen, though Consul calls it health
   await waitFor('the other serves', () => load.tally.by.a! > before + 50)
 
   b.kill('SIGCONT')
-  await waitFor('it is back', async () => (await seen(client, 'frozen', b.port))?.available === true)
+  await waitFor('it is available again', async () => (await seen(client, 'frozen', b.port))?.available === true)
   const served = load.tally.by.b!
   await waitFor('it serves again', () => load.tally.by.b! > served + 10)
   const { sent, failures } = await load.stop()
@@ -97,15 +101,15 @@ t.test("active checks instead of Consul's", async (t) => {
   const client = await inProcess(t, { consul: consul.url, services: { own: {} }, mesh: { ...mesh, healthCheck } })
   await client.until('own', [a.port, b.port])
   const both = await client.spread('/own', 20)
-  t.ok(both.a && both.b, 'critical, and serving')
+  t.ok(both.a && both.b, 'critical in Consul, but serving')
 
   await b.stop()
-  await waitFor('it is out', async () => (await seen(client, 'own', b.port))?.available === false)
+  await waitFor('it is unavailable', async () => (await seen(client, 'own', b.port))?.available === false)
   t.strictSame(await client.spread('/own', 20), { a: 20 })
 
   await upstream(t, 'b', { port: b.port })
-  await waitFor('it is back', async () => (await seen(client, 'own', b.port))?.available === true)
+  await waitFor('it is available again', async () => (await seen(client, 'own', b.port))?.available === true)
   await consul.api('PUT', '/v1/agent/service/maintenance/own-a?enable=true&reason=test')
   await client.until('own', [b.port])
-  t.strictSame(await client.spread('/own', 20), { b: 20 }, 'maintenance is somebody’s will, no finding')
+  t.strictSame(await client.spread('/own', 20), { b: 20 }, 'maintenance mode still applies: an operator set it')
 })

@@ -10,12 +10,12 @@ import { startService } from '../helpers/gateway.ts'
 import { start } from '../helpers/processes.ts'
 
 const mb = 1024 * 1024
-/** 1024 for the whole measure; less shows the same, as buffers are far smaller. */
+/** Megabytes of a body. 1024 for a full measurement; less shows the same, since buffers are far smaller. */
 const size = Number(process.env.JINGWEI_MEMORY_MB ?? 256) * mb
 const allowed = 64 * mb
 const chunk = Buffer.alloc(64 * 1024, 'x')
 
-/** So much in chunks of 64 kB, as fast as they are taken; or with a pause every megabyte. */
+/** Yields a body in chunks of 64 kB, as fast as the reader accepts them, or with a pause every megabyte. */
 async function* bytes(total: number, pauseMs: number) {
   for (let sent = 0; sent < total; sent += chunk.length) {
     yield chunk
@@ -36,7 +36,7 @@ function drain(pauseMs: number, count: { bytes: number }): Writable {
   })
 }
 
-/** A gateway of its own process; its memory as the kernel counts it. */
+/** Starts a gateway in its own process, and reads its resident memory from the kernel. */
 async function gatewayBefore(folder: string, url: string) {
   const config = {
     listen: { host: '127.0.0.1', port: 0 },
@@ -50,7 +50,7 @@ async function gatewayBefore(folder: string, url: string) {
   const running = await start({
     command: process.execPath,
     args: [resolve(import.meta.dirname, '../../app.ts'), '-c', file],
-    // Options of Node's to measure with.
+    // Node options for a measurement.
     env: { ...process.env, NODE_OPTIONS: process.env.JINGWEI_MEMORY_OPTIONS ?? '' },
     name: 'gateway',
     ready: /edge +http\S+/
@@ -73,7 +73,7 @@ const inMb = (value: number) => (value / mb).toFixed(0)
 
 t.setTimeout(600_000)
 
-t.test('large bodies, slow ends', { skip: process.platform !== 'linux' && 'reads /proc' }, async (t) => {
+t.test('large bodies, slow peers', { skip: process.platform !== 'linux' && 'reads /proc' }, async (t) => {
   const pauses = { reader: 0, writer: 0 }
   const received = { bytes: 0 }
   const service = await startService(async (request, response) => {

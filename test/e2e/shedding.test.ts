@@ -23,7 +23,7 @@ const mesh = {
   healthCheck: { path: '/', interval: '100ms', unhealthyThreshold: 1 }
 }
 
-/** Two instances, which respond at once; to `/orders/held` when the test says so. */
+/** Starts two instances, which respond at once, but to `/orders/held` only when the test releases it. */
 async function gatewayWith(t: Test, listen: object = {}) {
   const held: (() => void)[] = []
   const instances = await Promise.all(
@@ -61,18 +61,18 @@ async function blamesNobody(t: Test, gateway: GatewayProcess): Promise<Map<strin
 }
 
 /**
- * Resolves when all connections that are too many have been refused. The kernel hands over a burst of them before the
- * first is closed, so that for a moment more descriptors are in use than afterwards, and requests are shed too.
+ * Resolves when all connections over the limit have been refused. The kernel delivers a burst of them before the
+ * first is closed, so for a moment more descriptors are in use than afterwards, and requests are shed, too.
  */
 async function refused(closed: () => number, atLeast: number): Promise<void> {
-  await waitFor('all that are too many to be refused', async () => {
+  await waitFor('all connections over the limit to be refused', async () => {
     const before = closed()
     await sleep(500)
     return before >= atLeast && closed() === before
   })
 }
 
-t.test('300 slow clients: the first stay, the rest are refused, and those who are served are served on', async (t) => {
+t.test('300 slow clients: the first stay, the rest are refused, and open connections are still served', async (t) => {
   const { gateway, port } = await gatewayWith(t)
   const good = connect(port, head('GET'))
   t.equal(parse(await good.until('well')).status, 200)
@@ -84,14 +84,14 @@ t.test('300 slow clients: the first stay, the rest are refused, and those who ar
     good.send(head('GET'))
     await waitFor('its response', () => good.received().split('well').length === served + 1)
   }
-  t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'a client that is served is served on')
+  t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'an open connection is still served')
   const values = await blamesNobody(t, gateway)
   t.ok(values.get('jingwei_edge_refused_total{reason="descriptors",listener="default"}')! > 40)
-  t.equal(values.get('jingwei_mesh_exhausted_total{reason="descriptors"}'), 0, 'it did not come to that')
+  t.equal(values.get('jingwei_mesh_exhausted_total{reason="descriptors"}'), 0, 'descriptors never ran out')
   t.equal(gateway.log().filter(({ msg }) => msg.startsWith('short of file descriptors')).length, 1)
   t.equal((await gateway.health()).status, 'ready')
   for (const { socket } of slow) socket.destroy()
-  await waitFor('new connections to be taken again', async () => {
+  await waitFor('new connections to be accepted again', async () => {
     const { text } = await connect(port, head('GET', 'Connection: close\r\n')).closed
     return text.endsWith('well')
   })
@@ -99,7 +99,7 @@ t.test('300 slow clients: the first stay, the rest are refused, and those who ar
 })
 
 t.test(
-  'streams of few HTTP/2 connections: what is too much gets 503 with Retry-After, the rest its response',
+  'streams of few HTTP/2 connections: requests over the limit get 503 with Retry-After, the others their response',
   async (t) => {
     const { cert, key } = selfSigned(t)
     const { gateway, held } = await gatewayWith(t, { tls: { cert, key }, http2: true })
@@ -121,7 +121,7 @@ t.test(
       })
     )
     await waitFor('all to be held or refused', () => held.length + answers.length === 300)
-    t.ok(held.length >= 100, `${held.length} are under way`)
+    t.ok(held.length >= 100, `${held.length} are in flight`)
     t.ok(answers.length >= 40, `${answers.length} are refused`)
     for (const { headers, body } of answers) {
       t.match(headers, { ':status': 503, 'retry-after': '1', 'proxy-status': 'jingwei; error=proxy_internal_error' })
@@ -159,7 +159,7 @@ t.test('WebSockets are refused before requests are', async (t) => {
   const [other, ...rest] = clients as [Client, ...Client[]]
   const refusal = /^HTTP\/1.1 503 [\s\S]*retry-after: 1\r\n[\s\S]*"code":"JW_OUT_OF_DESCRIPTORS"/i
   let answer = ''
-  // Connections of active checks come and go, so that a descriptor or two may be free for a moment.
+  // Active checks open and close connections, so a descriptor or two may be free for a moment.
   for (const client of rest.slice(0, 20)) {
     const one = connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: ')
     slow.push(one)

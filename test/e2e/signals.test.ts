@@ -1,4 +1,4 @@
-/** Signals that operators and tools send to servers: only those that drain the gateway end it. */
+/** Signals that operators and tools send to servers: only those that drain the gateway stop it. */
 import { readFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import type { Test } from 'tap'
@@ -15,18 +15,18 @@ async function gatewayFor(t: Test) {
   return asProcess(t, { services, listen: { drain: { delay: '0s', timeout: '10s' } } })
 }
 
-t.test('SIGHUP reloads, SIGUSR1 and SIGUSR2 leave a line, and the gateway goes on', async (t) => {
+t.test('SIGHUP reloads, SIGUSR1 and SIGUSR2 are only logged, and the gateway keeps running', async (t) => {
   const gateway = await gatewayFor(t)
   const asked = ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
-  const told = () => gateway.log().filter((line) => asked.some((name) => line.signal === name || line.cause === name))
+  const logged = () => gateway.log().filter((line) => asked.some((name) => line.signal === name || line.cause === name))
   for (const [index, signal] of asked.entries()) {
     gateway.running.kill(signal)
-    await waitFor(`a line about ${signal}`, () => told().length > index)
+    await waitFor(`a log line of ${signal}`, () => logged().length > index)
     t.equal((await gateway.send('/orders')).status, 200)
     t.equal((await gateway.health()).status, 'ready')
   }
   t.strictSame(
-    told().map(({ level, msg }) => [level, msg]),
+    logged().map(({ level, msg }) => [level, msg]),
     [
       ['info', 'configuration reloaded'],
       ['info', 'signal ignored'],
@@ -48,20 +48,20 @@ t.test('SIGQUIT drains as SIGTERM does', async (t) => {
     )
 })
 
-t.test('no inspector from the first moment on, by npm or in the image', async (t) => {
-  // Until app.ts has loaded, only Node's own option keeps SIGUSR1 from opening it.
+t.test('no inspector opens, not even before app.ts has loaded, by npm or in the image', async (t) => {
+  // Until app.ts has loaded, only the Node option prevents SIGUSR1 from opening it.
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
   t.equal(scripts.start, 'exec node --disable-sigusr1 plugins/bin.ts')
   t.match(readFileSync(join(root, 'Dockerfile'), 'utf8'), /CMD \["node", "--disable-sigusr1", "dist\/plugins\/bin.js"/)
 })
 
-t.test('a signal to the shell that npm has begun reaches the gateway', async (t) => {
+t.test('a signal to the shell that npm has started reaches the gateway', async (t) => {
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: { start: string } }
   const names = ['PORT', 'ADMIN_PORT', 'ORDERS_PORT', 'ORDERS_PORT_2', 'PRODUCTS_PORT', 'USERS_PORT']
   const ports: Record<string, string> = {}
   for (const name of names) ports[name] = String(await freePort())
   const shell = await start({
-    // As npm does, which puts arguments behind the script.
+    // Start it as npm does, which appends arguments to the script.
     command: 'sh',
     args: ['-c', `${scripts.start} --config config/gateway.yaml`],
     cwd: root,

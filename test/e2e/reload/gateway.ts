@@ -1,4 +1,4 @@
-// A gateway in a process of its own whose configuration changes while it runs.
+// A gateway in its own process, whose configuration changes while it runs.
 import { createHash } from 'node:crypto'
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ import type { Running } from '../../helpers/processes.ts'
 import { freePorts, start, waitFor } from '../../helpers/processes.ts'
 import type { Seen } from './probe.ts'
 
-/** As the file has it, but for the addresses, which stay. */
+/** Configuration without the ports of the gateway, which stay the same over all reloads. */
 export type Changing = Record<string, unknown> & { listen?: object; plugins?: object[] }
 
 export interface Answer {
@@ -31,20 +31,20 @@ export interface ReloadingGateway {
   reload(config: Changing): Promise<void>
   /** `POST /admin/reload`. */
   post(): Promise<Answer>
-  /** On a connection that stays. */
+  /** Sends a GET on a keep-alive connection. */
   get(path: string): Promise<Answer>
   getAdmin(path: string): Promise<Answer>
-  /** The value of a metric, of one series by this text within its labels. */
+  /** Returns the value of a metric: the series whose labels contain this text. */
   metric(name: string, labels?: string): Promise<number | null>
   /** The hash of the configuration in force. */
   hash(): Promise<string>
   probe(): Promise<Seen>
   log(): { level: string; msg: string; [field: string]: unknown }[]
-  /** Ends the process and starts another one, as one did before there were reloads. */
+  /** Stops the process and starts another one, in place of a reload. */
   restart(): Promise<void>
 }
 
-/** Connections that only the gateway closes. */
+/** Client options with which only the gateway closes idle connections. */
 export const lasting = { keepAliveTimeout: 600_000, keepAliveMaxTimeout: 600_000 }
 
 const probeFile = join(import.meta.dirname, 'probe.ts')

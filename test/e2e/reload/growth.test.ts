@@ -11,10 +11,10 @@ import { startCounting } from './service.ts'
 
 const warmUp = 40
 const reloads = 200
-/** Code that is compiled on the way takes some megabytes. That no configuration is kept is told by their number. */
+/** Compiled code takes some megabytes. Retained configurations are detected by their number, not by the heap. */
 const allowedBytes = 16 * 1024 * 1024
 
-/** Requests to the file system that may be under way at the moment of a look. */
+/** Resources of file system requests that may be in progress at the time of a probe. */
 const passing = new Set(['FSReqPromise', 'FSReqCallback', 'FILEHANDLE', 'CloseReq', 'Immediate'])
 
 async function look(gateway: ReloadingGateway) {
@@ -23,12 +23,12 @@ async function look(gateway: ReloadingGateway) {
   return { heapUsed, counted: { resources: lasting, timers, descriptors, listeners } }
 }
 
-/** Returns what the gateway has once the configurations before have ended, and is `wanted` if it becomes that. */
+/** Waits until earlier configurations have ended and the resources equal `wanted`, or no longer change; returns them. */
 async function settled(gateway: ReloadingGateway, wanted?: object) {
-  await waitFor('the others have ended', async () => (await gateway.probe()).generations === 1, 30_000)
+  await waitFor('the earlier configurations have ended', async () => (await gateway.probe()).generations === 1, 30_000)
   let before: object | undefined
   let seen = await look(gateway)
-  // A timer or a descriptor of a request may be under way at one look.
+  // A request in progress may have a timer or a descriptor at the time of a probe.
   for (let n = 0; n < 20 && !isDeepStrictEqual(seen.counted, wanted ?? before); n++) {
     await sleep(500)
     before = seen.counted
@@ -45,7 +45,7 @@ t.test(`${reloads} reloads`, async (t) => {
   const configOf = (turn: number): Changing => ({
     listen: { tls, http2: true },
     mesh: {
-      // Longer than the test: no connection ends by itself.
+      // Longer than the test: no connection reaches its idle timeout.
       connections: { idle: '10m' },
       healthCheck: { path: '/', interval: '1h' },
       outlierDetection: {},
@@ -88,11 +88,11 @@ t.test(`${reloads} reloads`, async (t) => {
   t.strictSame(
     after.series.filter((name) => !before.series.includes(name)),
     [],
-    'no series more'
+    'no additional series'
   )
   const grown = after.heapUsed - before.heapUsed
   t.comment(
-    `heap: ${(before.heapUsed / 1e6).toFixed(1)} MB, and ${(grown / 1e6).toFixed(1)} MB more; ${ms.toFixed(0)} ms a reload`
+    `heap: ${(before.heapUsed / 1e6).toFixed(1)} MB, grown by ${(grown / 1e6).toFixed(1)} MB; ${ms.toFixed(0)} ms a reload`
   )
   t.ok(grown < allowedBytes, `${grown} bytes more`)
   t.notMatch(gateway.running().output(), /MaxListenersExceededWarning/)

@@ -1,4 +1,4 @@
-/** A reload of many routes under load. For how long it holds the event loop up is told, not asserted. */
+/** A reload of many routes under load. The time for which it blocks the event loop is reported, not asserted. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { Changing } from './gateway.ts'
@@ -32,5 +32,5 @@ t.test('1,000 routes', async (t) => {
   }
   await load.stop()
   t.strictSame(load.summary(), {}, 'no failure')
-  t.comment(`the event loop was held up for at most ${held.join(', ')} ms`)
+  t.comment(`the event loop was blocked for at most ${held.join(', ')} ms`)
 })

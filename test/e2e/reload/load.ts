@@ -1,5 +1,5 @@
 // Mixed load on a gateway: short requests at a steady rate, and streams, uploads and WebSockets that last over several
-// reloads. Every response is compared byte for byte; whatever is not as it should be is kept as a failure.
+// reloads. Every response is compared byte for byte; each difference is recorded as a failure.
 import { once } from 'node:events'
 import type { ClientHttp2Session } from 'node:http2'
 import { connect as connectHttp2 } from 'node:http2'
@@ -25,19 +25,19 @@ export interface Failure {
 }
 
 export interface LoadOptions {
-  /** Short requests a second; fewer where the machine cannot. */
+  /** Short requests per second; fewer if the machine is too slow. */
   rate: number
-  /** Routes to the service that `startCounting` makes. */
+  /** Paths of the routes to the service of `startCounting`. */
   paths: string[]
 }
 
 const tickMs = 10
-/** Short requests in flight. Where there are as many, those that are due are left out. */
+/** Limit of short requests in flight. At the limit, requests that are due are skipped. */
 const mostPending = 200
 const limitMs = 30_000
 const insecure = { rejectUnauthorized: false }
 const webSockets = 6
-/** About three seconds each. */
+/** Events of a stream, which takes about three seconds. */
 const events = 100
 const eventMs = 30
 const uploadChunks = 40
@@ -46,7 +46,7 @@ const uploadMs = 60
 export class Load {
   readonly done: Partial<Record<Kind, number>> = {}
   readonly failures: Failure[] = []
-  /** Connections over HTTP/1.1, but for WebSockets, that were closed before the end. */
+  /** Number of HTTP/1.1 connections, without WebSockets, that were closed before the load ended. */
   closes = 0
   readonly #paths: string[]
   readonly #pool: Pool
@@ -74,8 +74,8 @@ export class Load {
     })
     this.#sessions = sessions
     for (const session of sessions) {
-      session.on('goaway', () => this.#fail('get h2', 'the session was told to go'))
-      session.on('error', () => {}) // its streams tell
+      session.on('goaway', () => this.#fail('get h2', 'the session received GOAWAY'))
+      session.on('error', () => {}) // its streams fail, too
       session.on('close', () => {
         if (this.#going) this.#fail('get h2', 'the session was closed')
       })
@@ -90,7 +90,7 @@ export class Load {
     }, tickMs)
   }
 
-  /** Begins. It runs once all WebSockets and sessions are open. */
+  /** Starts the load. Resolves once all WebSockets and sessions are open. */
   static async start(url: string, options: LoadOptions): Promise<Load> {
     const isTls = url.startsWith('https:')
     const sessions = isTls ? [connectHttp2(url, insecure), connectHttp2(url, insecure)] : []
@@ -98,7 +98,7 @@ export class Load {
     const load = new Load(url, options, sessions)
     const peers = await Promise.all(Array.from({ length: webSockets }, (_, n) => load.#open(url, n)))
     load.#lasting.push(...peers.map((peer) => load.#frames(peer)))
-    // Several of each, at different times, so that every reload meets all of them.
+    // Start several of each kind, at different times, so that each is in progress during every reload.
     for (let n = 0; n < 3; n++) {
       load.#repeat(n, 'events', (path) => load.#events(path))
       load.#repeat(n, 'upload', (path) => load.#upload(path))
@@ -108,7 +108,7 @@ export class Load {
     return load
   }
 
-  /** Lets all that is under way end. */
+  /** Starts no more requests, and resolves when those in progress are complete. */
   async stop(): Promise<void> {
     this.#going = false
     clearInterval(this.#timer)
@@ -125,7 +125,7 @@ export class Load {
     await this.#pool.destroy()
   }
 
-  /** Failures by kind, with the first ones of each in words. */
+  /** Returns the failures by kind, with the messages of the first ones. */
   summary(): Record<string, string[]> {
     const kinds = Map.groupBy(this.failures, ({ kind }) => kind)
     return Object.fromEntries(
@@ -141,7 +141,7 @@ export class Load {
       this.failures.push({ kind, at: Math.round(performance.now() - this.#began), what })
   }
 
-  /** Counts an exchange that `run` makes; what it throws is a failure. */
+  /** Runs an exchange and counts it; an error that `run` throws is a failure. */
   async #count(kind: Kind, run: () => Promise<void>): Promise<void> {
     try {
       await run()
@@ -186,14 +186,14 @@ export class Load {
     expect(statusCode, Buffer.from(await body.arrayBuffer()), upload.digest())
   }
 
-  /** Returns a stream of HTTP/2 and its response. */
+  /** Returns an HTTP/2 stream and its response. */
   #http2(path: string, method: string) {
     const session = this.#sessions[this.#turn % this.#sessions.length]!
     const stream = session.request({ ':path': path, ':method': method }, { endStream: method === 'GET' })
     stream.setTimeout(limitMs, () => stream.destroy(new Error('timed out')))
     const { promise: status, resolve, reject } = Promise.withResolvers<number>()
     stream.once('response', (headers) => resolve(headers[':status'] ?? 0)).once('error', reject)
-    // With its session, it may close without an error.
+    // A stream may close without an error if its session closes.
     stream.once('close', () => reject(new Error('closed without a response')))
     const response = Promise.all([status, buffer(stream)])
     return { stream, response }
@@ -217,7 +217,7 @@ export class Load {
     expect(status, body, upload.digest())
   }
 
-  /** One such exchange after the other, each to the next route. */
+  /** Repeats an exchange until the load ends, each time to the next route. */
   #repeat(first: number, kind: Kind, run: (path: string) => Promise<void>): void {
     const loop = async () => {
       await sleep(first * 700)
@@ -246,7 +246,7 @@ export class Load {
     return new Peer(socket, true, seen.subarray(seen.indexOf('\r\n\r\n') + 4))
   }
 
-  /** Sends numbered frames for as long as the load runs, each once the one before has come back. */
+  /** Sends numbered frames until the load ends, each after the echo of the previous one. */
   async #frames(peer: Peer): Promise<void> {
     for (let n = 0; this.#going; n++) {
       const sent = `frame ${n} ${'x'.repeat((n % 7) * 100)}`
@@ -265,11 +265,11 @@ export class Load {
     peer.close(1000)
     const end = performance.now() + limitMs
     while (!peer.over && performance.now() < end) await sleep(5)
-    if (peer.frames.at(-1)?.opcode !== opcodes.close) this.#fail('websocket', 'the close frame was not answered')
+    if (peer.frames.at(-1)?.opcode !== opcodes.close) this.#fail('websocket', 'no close frame in response')
   }
 }
 
-/** A body that takes its time. */
+/** A request body that is sent slowly. */
 class Upload {
   readonly stream: Readable
   #sent: Buffer[] = []
@@ -287,7 +287,7 @@ class Upload {
     }
   }
 
-  /** Of what was sent. */
+  /** Hash of the sent body. */
   digest(): string {
     return sha256(Buffer.concat(this.#sent))
   }

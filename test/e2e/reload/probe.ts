@@ -1,4 +1,4 @@
-// A user's plugin that shows the process of the gateway from within: what a reload must not let grow, and state of its own.
+// A user's plugin that shows the gateway's process from inside: resources that reloads must not let grow, its own state.
 import { createHook } from 'node:async_hooks'
 import { readdirSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
@@ -8,7 +8,7 @@ import type { FastifyInstance } from 'fastify'
 
 export interface Seen {
   heapUsed: number
-  /** Servers of the configurations that are still reachable. */
+  /** Number of configurations whose server is not garbage collected. */
   generations: number
   /** Resources that keep the process running, timers of any kind, open descriptors. */
   resources: Record<string, number>
@@ -17,8 +17,8 @@ export interface Seen {
   /** Listeners of the process and of the real server, by event. */
   listeners: Record<string, number>
   /**
-   * The longest iteration of the event loop since the last look, in milliseconds: on the clock, which counts other processes
-   * of the machine as well, and of CPU time.
+   * The longest event-loop iteration since the last probe, in milliseconds: wall-clock time, which includes other
+   * processes of the machine, and CPU time.
    */
   blockedMs: number
   blockedCpuMs: number
@@ -47,7 +47,7 @@ const collect = (globalThis as { gc?: () => void }).gc
 
 async function seenFrom(request: IncomingMessage): Promise<Seen> {
   const [blockedMs, blockedCpuMs] = [Math.round(loop.max / 1e6), Math.round(mostCpuMs)]
-  // Memory of a finished exchange is released within some iterations of the event loop.
+  // Memory of a finished exchange is released after some event-loop iterations.
   for (let n = 0; n < 5; n++) {
     collect?.()
     await turn()
@@ -75,7 +75,7 @@ async function seenFrom(request: IncomingMessage): Promise<Seen> {
     blockedCpuMs
   }
   loop.reset()
-  // The collection above does not count.
+  // Exclude the garbage collection above.
   last = process.threadCpuUsage()
   mostCpuMs = 0
   return seen

@@ -25,12 +25,12 @@ t.test('nothing changes', async (t) => {
   t.equal(await gateway.metric(success), 1)
   const began = await gateway.metric(time)
 
-  const cases: [name: string, config: Changing | string, told: RegExp, positioned: boolean][] = [
+  const cases: [name: string, config: Changing | string, fault: RegExp, positioned: boolean][] = [
     ['no YAML', 'listen: {\nroutes: [', /./, true],
     ['an unknown key', { ...next, lisen: {} }, /lisen/, true],
     ['an unknown service', { ...next, routes: [{ ...route, service: 'odrers' }] }, /odrers.*orders/, true],
     ['two faults', { ...next, lisen: {}, mesh: { timeout: 'soon' } }, /lisen[\s\S]*timeout|timeout[\s\S]*lisen/, true],
-    ['a plugin that is not there', { ...next, plugins: [{ path: './none.ts' }] }, /none\.ts/, true],
+    ['a plugin file that does not exist', { ...next, plugins: [{ path: './none.ts' }] }, /none\.ts/, true],
     [
       'a plugin that fails to start',
       { ...next, plugins: [{ path: join(import.meta.dirname, 'failing.ts') }] },
@@ -47,13 +47,13 @@ t.test('nothing changes', async (t) => {
     ],
     ['no admin port', { ...next, admin: false }, /admin/, false]
   ]
-  for (const [name, config, told, positioned] of cases) {
+  for (const [name, config, fault, positioned] of cases) {
     await t.test(name, async (t) => {
       const lines = gateway.log().length
       gateway.write(config)
       const { status, text } = await gateway.post()
       t.equal(status, 422)
-      t.match(text, told)
+      t.match(text, fault)
       t.equal((await gateway.get('/orders')).status, 200)
       t.equal((await gateway.get('/new')).status, 404)
       t.equal(await gateway.hash(), hash)
@@ -64,23 +64,23 @@ t.test('nothing changes', async (t) => {
           .log()
           .slice(lines)
           .filter(({ level }) => level === 'error')
-      await waitFor('a line', () => told.test(JSON.stringify(errors())))
+      await waitFor('a line', () => fault.test(JSON.stringify(errors())))
       for (const line of positioned ? errors() : []) t.match(line, { file: gateway.file, line: Number, column: Number })
-      t.equal(JSON.parse(text).faults.length, errors().length, 'each fault has a line')
+      t.equal(JSON.parse(text).faults.length, errors().length, 'each fault has a log line')
     })
   }
 
-  await t.test('a good one after them', async (t) => {
+  await t.test('a valid configuration after them', async (t) => {
     await gateway.reload(next)
     t.equal((await gateway.get('/new')).status, 200)
     t.equal(await gateway.metric(success), 1)
     t.ok((await gateway.metric(time))! > began!)
     t.equal(await gateway.metric('jingwei_config_info', hash), null, 'one hash at a time')
-    await waitFor('nothing is left of those before', async () => (await gateway.probe()).generations === 1)
+    await waitFor('no earlier configuration is retained', async () => (await gateway.probe()).generations === 1)
   })
 })
 
-t.test('a file that is not there', async (t) => {
+t.test('a configuration file that does not exist', async (t) => {
   const service = await startCounting(t)
   const config = {
     services: { orders: { instances: [service.url] } },

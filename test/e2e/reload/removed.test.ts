@@ -1,4 +1,4 @@
-/** A route that was removed: 404 for the next request on every protocol, while what began before goes on. */
+/** A removed route: 404 for the next request on every protocol, while exchanges in progress continue. */
 import { once } from 'node:events'
 import { connect as connectHttp2 } from 'node:http2'
 import { buffer } from 'node:stream/consumers'
@@ -33,13 +33,13 @@ t.test('HTTP/1.1 and WebSockets', async (t) => {
   t.equal((await gateway.get('/stays?n=2')).text, bodyOf(2).toString())
 
   await gateway.reload(configOf('stays'))
-  t.equal((await gateway.get('/removed')).status, 404, 'on a connection from before')
-  t.equal((await fetch(`${gateway.url}/removed`)).status, 404, 'on a new one')
+  t.equal((await gateway.get('/removed')).status, 404, 'on an existing connection')
+  t.equal((await fetch(`${gateway.url}/removed`)).status, 404, 'on a new connection')
   await t.rejects(open(port, '/removed'), /^HTTP\/1\.1 404 /, 'a handshake')
   t.equal((await gateway.get('/stays')).status, 200)
   peer.send(opcodes.text, 'still there')
-  t.equal((await peer.frame(0)).payload.toString(), 'still there', 'the WebSocket from before')
-  t.equal((await stream).text, eventsOf(40), 'the stream from before')
+  t.equal((await peer.frame(0)).payload.toString(), 'still there', 'the WebSocket goes on')
+  t.equal((await stream).text, eventsOf(40), 'the stream ends whole')
 
   await gateway.reload(configOf('stays', 'removed'))
   t.equal((await gateway.get('/removed')).status, 200)
@@ -67,5 +67,5 @@ t.test('HTTP/2', async (t) => {
   t.equal((await stream).body, eventsOf(40))
   await gateway.reload(configOf('stays', 'removed'))
   t.equal((await ask('/removed')).status, 200)
-  t.notOk(session.closed, 'on one session')
+  t.notOk(session.closed, 'the session stays open')
 })

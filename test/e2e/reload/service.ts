@@ -14,7 +14,7 @@ export interface CountingService {
   dials(): number
   closes(): number
   hits(): number
-  /** Status of all responses from now on; 200 unless told. */
+  /** Sets the status of all further responses; 200 by default. */
   respond(status: number): void
 }
 
@@ -66,7 +66,7 @@ export async function startCounting(t: Test): Promise<CountingService> {
     hits++
     handle(status, request, response).catch(() => response.destroy())
   })
-  // The gateway's pool decides how long a connection lives.
+  // No idle timeout here: only the gateway's pool closes connections.
   server.keepAliveTimeout = 0
   server.requestTimeout = 0
   server.on('connection', (socket: Socket) => {

@@ -1,4 +1,4 @@
-/** State that a reload must not reset, each kind as a client or a service sees it. */
+/** State that a reload must not reset, as a client or a service observes it. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,7 +16,7 @@ const statuses = async (gateway: ReloadingGateway, path: string, count: number):
   return seen
 }
 
-/** The same, but for another route, which makes it another configuration. */
+/** Returns the configuration with one more route, so that it is a different configuration. */
 const withRoute = (config: Changing, turn: number): Changing => ({
   ...config,
   routes: [
@@ -114,7 +114,7 @@ t.test('an unchanged service keeps its connections, one that changed gets new on
   t.equal(changing.dials(), 10)
 })
 
-t.test('a limit of requests in flight counts those of the configuration before', async (t) => {
+t.test('a concurrency limit includes requests of the previous configuration', async (t) => {
   const service = await startCounting(t)
   const config = {
     services: { orders: { instances: [service.url], mesh: { circuitBreaker: { maxRequests: 2 }, retry: false } } },
@@ -124,12 +124,13 @@ t.test('a limit of requests in flight counts those of the configuration before',
   const held = [gateway.get('/orders?events=40&every=50'), gateway.get('/orders?events=40&every=50')]
   await eventually(() => service.hits() === 2)
   await gateway.reload(withRoute(config, 1))
-  t.equal((await gateway.get('/orders')).status, 503, 'both places are taken')
-  for (const { text } of await Promise.all(held)) t.equal(text, eventsOf(40), 'what began before the reload ends well')
+  t.equal((await gateway.get('/orders')).status, 503, 'the limit of two is reached')
+  for (const { text } of await Promise.all(held))
+    t.equal(text, eventsOf(40), 'streams from before the reload end whole')
   t.equal((await gateway.get('/orders')).status, 200)
 })
 
-t.test('what plugins keep in stores, and what they keep elsewhere', async (t) => {
+t.test('state of plugins: kept in stores, lost elsewhere', async (t) => {
   const service = await startCounting(t)
   const config = { services: { orders: { instances: [service.url] } }, routes: [route('orders')] }
   const gateway = await startReloading(t, config)
@@ -162,7 +163,7 @@ t.test('a key set is fetched once', async (t) => {
   t.equal(fetched, 1)
 })
 
-t.test('the configuration before ends once its last request has ended', async (t) => {
+t.test('a previous configuration closes once its last request has ended', async (t) => {
   const service = await startCounting(t)
   const config = { services: { orders: { instances: [service.url] } }, routes: [route('orders')] }
   const gateway = await startReloading(t, config)
@@ -174,11 +175,11 @@ t.test('the configuration before ends once its last request has ended', async (t
   await eventually(() => service.hits() === 1)
   await gateway.reload(withRoute(config, 1))
   await gateway.reload(withRoute(config, 2))
-  await eventually(() => closed() === 1, 'the second, which had no request, has ended')
+  await eventually(() => closed() === 1, 'the second configuration, which had no request, has closed')
   await sleep(200)
-  t.notOk(over, 'the stream still runs')
-  t.equal(closed(), 1, 'the first has not')
+  t.notOk(over, 'the stream of the first configuration is in progress')
+  t.equal(closed(), 1, 'the first configuration has not closed')
   t.equal((await stream).text, eventsOf(60))
-  await eventually(() => closed() === 2, 'the first has ended')
-  await waitFor('one is left', async () => (await gateway.probe()).generations === 1)
+  await eventually(() => closed() === 2, 'the first configuration has closed')
+  await waitFor('only the third configuration is retained', async () => (await gateway.probe()).generations === 1)
 })

@@ -7,14 +7,14 @@ import { Load } from './load.ts'
 import type { CountingService } from './service.ts'
 import { startCounting } from './service.ts'
 
-/** Short requests a second. More for a measurement by hand. */
+/** Short requests a second. Increase it for a manual measurement. */
 const rate = Number(process.env.JINGWEI_RELOAD_RATE ?? 300)
 
 export interface Traffic {
   gateway: ReloadingGateway
   steady: CountingService
   load: Load
-  /** The configuration of this turn: a route that comes and goes, a service and a route that change each time. */
+  /** Returns a configuration by number: every second one has another route; a service and a route change each time. */
   configOf(turn: number): Changing
 }
 
@@ -23,7 +23,7 @@ export async function startTraffic(t: Test, tls?: { cert: string; key: string })
   const changing = await startCounting(t)
   const configOf = (turn: number): Changing => ({
     ...(tls && { listen: { tls, http2: true } }),
-    // Longer than the test: no connection ends by itself.
+    // Longer than the test: no connection reaches its idle timeout.
     mesh: { connections: { idle: '10m' } },
     services: {
       steady: { instances: [steady.url] },
@@ -46,10 +46,10 @@ export async function startTraffic(t: Test, tls?: { cert: string; key: string })
   return { gateway, steady, load, configOf }
 }
 
-/** Lets everything begin that is to last over a reload. */
+/** Time until the streams and uploads that must survive a reload have begun. */
 export const warmUpMs = 2500
 
-/** Time between two reloads, of which some fall into each stream and each upload. */
+/** Time between two reloads, so short that several fall into each stream and each upload. */
 const pauseMs = 250
 
 export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: string; key: string }): Promise<void> {
@@ -64,7 +64,8 @@ export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: s
     await gateway.reload(configOf(turn))
     times.push(performance.now() - at)
     const { status } = await gateway.get('/sometimes')
-    if (status !== (turn % 2 === 0 ? 200 : 404)) t.fail(`turn ${turn}: ${status} of the route that comes and goes`)
+    if (status !== (turn % 2 === 0 ? 200 : 404))
+      t.fail(`configuration ${turn}: ${status} of the route that only every second one has`)
     await sleep(pauseMs)
   }
   const seconds = (performance.now() - began) / 1000
@@ -76,17 +77,17 @@ export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: s
   t.strictSame(
     closed,
     { byGateway: 0, toSteady: 0 },
-    'no connection was closed, of clients and to the unchanged service'
+    'no connection of a client or to the unchanged service was closed'
   )
   for (const kind of ['get', 'post', 'events', 'upload', 'websocket'] as const) t.ok((count[kind] ?? 0) > 0, kind)
   t.strictSame(
     gateway.log().filter(({ level, reason }) => ['warn', 'error', 'fatal'].includes(level) && reason !== 'cpu'),
     [],
-    'nothing to complain of in the log'
+    'no warning or error in the log'
   )
   const short = (count.get ?? 0) + (count['get h2'] ?? 0) + (count.post ?? 0)
   times.sort((a, b) => a - b)
   t.comment(`${Math.round(short / seconds)} short requests a second; ${JSON.stringify(count)}`)
   t.comment(`a reload took ${Math.round(times[times.length >> 1]!)} ms, at most ${Math.round(times.at(-1)!)} ms`)
-  t.comment(`the event loop was held up for at most ${blockedMs} ms, ${blockedCpuMs} ms of it on the CPU`)
+  t.comment(`the event loop was blocked for at most ${blockedMs} ms, ${blockedCpuMs} ms of it on the CPU`)
 }

@@ -11,7 +11,7 @@ t.test('SIGHUP', async (t) => {
   await applied(hash, 1)
 })
 
-t.test('several at a time: the file is what is in force in the end', async (t) => {
+t.test('several at a time: in the end the configuration of the file is in force', async (t) => {
   const { gateway, configOf, applied } = await startTurns(t)
   for (let turn = 1; turn <= 5; turn++) {
     const hash = gateway.write(configOf(turn))
@@ -23,10 +23,10 @@ t.test('several at a time: the file is what is in force in the end', async (t) =
     )
     await applied(hash, turn)
   }
-  await waitFor('the others have ended', async () => (await gateway.probe()).generations === 1)
+  await waitFor('the earlier configurations have ended', async () => (await gateway.probe()).generations === 1)
 })
 
-t.test('while the gateway drains, a reload neither fails nor keeps it', async (t) => {
+t.test('while the gateway drains, a reload neither fails nor delays its end', async (t) => {
   const { gateway, configOf } = await startTurns(t)
   gateway.write(configOf(1))
   const asked = gateway.post().catch(() => {})
@@ -36,7 +36,7 @@ t.test('while the gateway drains, a reload neither fails nor keeps it', async (t
   await asked
 })
 
-t.test('the admin port takes it by POST alone', async (t) => {
+t.test('the admin port accepts a reload only by POST', async (t) => {
   const { gateway, configOf } = await startTurns(t)
   gateway.write(configOf(1))
   t.equal((await gateway.getAdmin('/admin/reload')).status, 404)

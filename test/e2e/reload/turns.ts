@@ -1,4 +1,4 @@
-// A gateway whose only route moves with each turn, so that one request tells which configuration is in force.
+// A gateway whose only route has the configuration's number as its path: a request shows which one is in force.
 import type { Test } from 'tap'
 import { waitFor } from '../../helpers/processes.ts'
 import type { Changing } from './gateway.ts'
@@ -14,7 +14,7 @@ export async function startTurns(t: Test, more: object = {}) {
   })
   const gateway = await startReloading(t, configOf(0))
   const applied = async (hash: string, turn: number) => {
-    await waitFor(`the configuration of turn ${turn}`, async () => (await gateway.hash()) === hash)
+    await waitFor(`configuration ${turn}`, async () => (await gateway.hash()) === hash)
     t.equal((await gateway.get(`/${turn}`)).status, 200)
     t.equal((await gateway.get(`/${turn - 1}`)).status, 404)
   }
