@@ -1,4 +1,4 @@
-// The judge of a client's responses: well-formed, its own, in order, whole or visibly broken off.
+// Checks of a client's responses: well-formed, its own, in order, complete or visibly aborted.
 import type { Response } from './messages.ts'
 import { Fault, headerValue, headerValues, readResponse } from './messages.ts'
 import { tooLongMs } from './responses.ts'
@@ -8,7 +8,7 @@ import { isMark, marks } from './service.ts'
 export interface Outcome {
   /** All received bytes, one character a byte. */
   received: string
-  /** The end of the connection: the gateway closed it (`end`, `reset`), the client did (`left`), or neither (`hang`). */
+  /** The end of the connection: the gateway closed it (`end`, `reset`), the client closed it (`left`), or neither (`hang`). */
   ending: 'end' | 'reset' | 'left' | 'hang'
 }
 
@@ -20,7 +20,7 @@ export interface Answers {
   partial: boolean
 }
 
-/** Reads a client's bytes. Only a request's method tells whether an answer has a body: its mark or id tells which. */
+/** Reads a client's bytes. A response to HEAD has no body, so its mark or id is needed to find its request. */
 export function readAnswers(received: string, run: Run, exchanges: Map<string, Exchange>, closed: boolean): Answers {
   const finals: Response[] = []
   const heads = run.reading.requests.some(({ method }) => method === 'HEAD')
@@ -52,7 +52,7 @@ function methodOf(
   if (exchange !== undefined) return exchange.request.method
   if (!heads) return 'GET'
   const id = headerValue(head, 'x-request-id')
-  // Its answer had no mark.
+  // Its response had no mark.
   const came = run.exchanges.filter(({ request }) => id !== undefined && headerValue(request, 'x-request-id') === id)
   if (came.length === 1) return came[0]!.request.method
   const asked = run.reading.requests.filter((request) => headerValue(request, 'x-request-id') === id)
@@ -69,36 +69,36 @@ export function judge(run: Run, outcome: Outcome, exchanges: Map<string, Exchang
   const { received, ending } = outcome
   const { reading } = run
   const wrong: string[] = []
-  if (ending === 'hang') wrong.push('nothing moves, and the connection is not closed')
+  if (ending === 'hang') wrong.push('no data is transferred, and the connection is not closed')
   for (const [mark, number, sum] of received.matchAll(marks)) {
     const owner = exchanges.get(mark)?.run
     if (isMark(number!, sum!) && owner !== run && !run.leftovers.has(mark))
-      wrong.push(`${mark} is of ${owner === undefined ? 'an earlier' : 'another'} connection's answer`)
+      wrong.push(`${mark} is of ${owner === undefined ? 'an earlier' : 'another'} connection's response`)
   }
   const { finals, fault, partial } = readAnswers(received, run, exchanges, ending === 'end')
   if (fault !== null) wrong.push(`malformed: ${fault}`)
   const stayed = ending === 'end'
   /** A mutation takes the mark away, and may make any status a 500. */
-  const told = run.leftovers.size > 0 || run.exchanges.some(({ answer }) => answer?.status === 500)
+  const isExpected500 = run.leftovers.size > 0 || run.exchanges.some(({ answer }) => answer?.status === 500)
   let last = -1
   for (const [number, response] of finals.entries()) {
     const mark = headerValue(response, 'x-mark')
     const exchange = mark === undefined ? undefined : exchanges.get(mark)
     if (number < finals.length - 1 && (says(response, 'close') || response.untilClose))
-      wrong.push('more after the last answer')
+      wrong.push('more bytes after the last response')
     if (exchange === undefined) {
-      if (response.status === 500 && !told) wrong.push('500')
+      if (response.status === 500 && !isExpected500) wrong.push('500')
       if (mark === undefined && stayed) wrong.push(...lost(response, run))
       continue
     }
     // A mutation may send the same request twice.
-    if (exchange.index >= 0 && exchange.index < last) wrong.push(`answers out of order: ${mark}`)
+    if (exchange.index >= 0 && exchange.index < last) wrong.push(`responses out of order: ${mark}`)
     last = exchange.index
     wrong.push(...compare(response, exchange, stayed))
   }
   if (finals.length > reading.requests.length + { clean: 0, partial: 1, fault: 2, tunnel: Infinity }[reading.rest]) {
     if (reading.rest !== 'tunnel' && finals.at(-1)?.status !== 408)
-      wrong.push(`${finals.length} answers to ${reading.requests.length} requests`)
+      wrong.push(`${finals.length} responses to ${reading.requests.length} requests`)
   }
   const final = finals.at(-1)
   if (
@@ -109,11 +109,11 @@ export function judge(run: Run, outcome: Outcome, exchanges: Map<string, Exchang
   ) {
     const open = reading.requests.length - (reading.cut ? 1 : 0) - finals.length
     const old = reading.requests[finals.length - 1]?.version === '1.0'
-    // One that failed behind an earlier answer is broken off before its first byte.
+    // A response that fails while it is queued behind an earlier one is aborted before its first byte.
     const broken = run.exchanges.some(({ index, plan }) => index === finals.length && !plan.sound)
-    if (open > 0 && !old && !broken && reading.rest !== 'tunnel') wrong.push(`${open} requests without an answer`)
+    if (open > 0 && !old && !broken && reading.rest !== 'tunnel') wrong.push(`${open} requests without a response`)
     else if (open === 0 && reading.rest !== 'clean' && reading.rest !== 'tunnel' && !old)
-      wrong.push('closed without a word on what was wrong')
+      wrong.push('closed without an error response')
   }
   return wrong
 }
@@ -127,23 +127,23 @@ const isSlow = ({ plan }: Exchange) => plan.cuts.some(({ pauseMs }) => pauseMs >
 /** A response of a service, and its outcome at the client. */
 function compare(got: Response, { answer, plan, written, mark, ...exchange }: Exchange, stayed: boolean): string[] {
   if (answer === null) return []
-  // undici takes a reset for the end of a body that ends with the connection, against RFC 9112, section 8.
+  // undici treats a reset as the end of a body that ends with the connection, against RFC 9112, section 8.
   const reset = answer.untilClose && plan.after === 'reset'
-  if (got.complete && !answer.complete && !reset) return [`${mark}: a truncated answer came as a whole one`]
+  if (got.complete && !answer.complete && !reset) return [`${mark}: a truncated response arrived as a complete one`]
   if (got.status !== answer.status) return [`${mark}: ${got.status} instead of ${answer.status}`]
   if (got.status === 101)
     return answer.body.startsWith(withoutGoodbye(got.body)) || !plan.sound ? [] : [`${mark}: other bytes in the tunnel`]
   if (!answer.body.startsWith(got.body)) return [`${mark}: another body`]
   if (got.complete && got.body.length < answer.body.length && !reset)
-    return [`${mark}: part of the body came as the whole`]
+    return [`${mark}: a part of the body arrived as the whole body`]
   const kept = ['x-latin', 'x-token-back', 'set-cookie', 'server', 'x-empty']
   for (const name of plan.sound ? kept : []) {
     const [given, passed] = [headerValues(answer, name), headerValues(got, name)]
-    if (given.join('\n') !== passed.join('\n')) return [`${mark}: ${name} is not what the service said`]
+    if (given.join('\n') !== passed.join('\n')) return [`${mark}: ${name} differs from the service's`]
   }
   const slow = isSlow({ answer, plan, written, mark, ...exchange })
   if (!got.complete && stayed && written && answer.complete && !slow && plan.sound)
-    return [`${mark}: a whole answer was broken off`]
+    return [`${mark}: a complete response was aborted`]
   return []
 }
 
@@ -155,5 +155,5 @@ function lost(response: Response, run: Run): string[] {
   const exchange = asked.at(-1)
   if (asked.length !== 1 || exchange === undefined || !exchange.plan.sound || !exchange.written) return []
   if (exchange.tainted && response.status === 502) return []
-  return [`${exchange.mark}: ${response.status} instead of a sound answer`]
+  return [`${exchange.mark}: ${response.status} instead of a valid response`]
 }

@@ -13,17 +13,17 @@ for (const [seed, limit] of [
   ['2', { connections: 600 }],
   [`${randomInt(2 ** 31)}`, { seconds: 3 }]
 ] as const) {
-  t.test(`seed ${seed}: whatever is sent and answered, nothing crashes, hangs, is mixed up or malformed`, async (t) => {
+  t.test(`seed ${seed}: nothing crashes, hangs, is mixed up or malformed`, async (t) => {
     const { violations, connections, forwarded } = await fuzz({ seed, ...limit })
-    const told = violations.map(({ what, case: one, detail }) => {
+    const found = violations.map(({ what, case: one, detail }) => {
       return `${what}\n  node test/fuzz/run.ts --seed ${seed}${one === null ? '' : ` --case ${one.number}`}\n${detail}`
     })
-    t.strictSame(told, [])
+    t.strictSame(found, [])
     t.ok(forwarded > connections / 10, `${connections} connections, ${forwarded} requests forwarded`)
   })
 }
 
-t.test('a seed repeats what is random', async (t) => {
+t.test('a seed reproduces the random values', async (t) => {
   t.strictSame(makeCase('a', 7), makeCase('a', 7))
   t.notSame(makeCase('a', 7), makeCase('b', 7))
   t.notSame(new Random('a', 1).next(), new Random('a', 2).next())
@@ -49,7 +49,7 @@ t.test('the readers are strict', async (t) => {
   t.throws(() => readRequest('GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n', 0), Fault)
 })
 
-t.test('what is wrong is told', async (t) => {
+t.test('violations are reported', async (t) => {
   const sent = 'GET /ok/a HTTP/1.1\r\nHost: h\r\n\r\n'
   const run = (text: string): Run => ({
     case: makeCase('x', 0),
@@ -61,9 +61,9 @@ t.test('what is wrong is told', async (t) => {
     judge(run(sent), { received, ending }, exchanges).join()
   const head = 'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n'
   t.equal(verdict(`${head}\r\nok`), '')
-  t.match(verdict(''), /1 requests without an answer/)
+  t.match(verdict(''), /1 requests without a response/)
   t.match(verdict('', 'hang'), /not closed/)
-  t.match(verdict(`${head}\r\nok${head}\r\nok`), /more after the last answer.*2 answers to 1 requests/)
+  t.match(verdict(`${head}\r\nok${head}\r\nok`), /more bytes after the last response.*2 responses to 1 requests/)
   t.match(verdict(`${head.replace('200', '500')}\r\nok`), /500/)
   t.match(verdict(`${head}X-Mark: m1c5c4d05a3\r\n\r\nok`), /m1c5c4d05a3 is of an earlier connection/)
   t.match(verdict(`${head.replace('OK', 'O\nK')}\r\nok`), /malformed: status line/)

@@ -1,6 +1,6 @@
 /**
- * A gateway between fuzzed clients and fuzzed services. All that is random comes from the seed and the connection's
- * number; only the timing is not repeated.
+ * A gateway between fuzzed clients and fuzzed services. All random values come from the seed and the connection's
+ * number; only the timing is not reproducible.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -15,12 +15,12 @@ import { startFuzzService } from './service.ts'
 
 export interface Options {
   seed: string
-  /** No new connection is begun after so many seconds, or so many connections. */
+  /** Limits in seconds and connections, after which no new connection is opened. */
   seconds?: number
   connections?: number
-  /** Connections at a time. */
+  /** Concurrent connections. */
   parallel?: number
-  /** These connections only. */
+  /** Numbers of the only connections to run. */
   cases?: Case[]
   /** Called with each connection's number before it begins. */
   onCase?: (number: number) => void
@@ -35,7 +35,7 @@ export interface Violation {
 export interface Report {
   seed: string
   connections: number
-  /** Requests that were sent and can be read, and those that came to a service. */
+  /** Counts of valid requests that were sent, and of requests that reached a service. */
   requests: number
   forwarded: number
   violations: Violation[]
@@ -43,7 +43,7 @@ export interface Report {
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']
 const mostViolations = 20
-/** An event loop that is later than this says nothing about timeouts. */
+/** Event-loop delay above which a 504 is no violation. */
 const latestMs = 200
 
 export async function fuzz(options: Options): Promise<Report> {
@@ -79,11 +79,11 @@ export async function fuzz(options: Options): Promise<Report> {
     late.reset()
     const outcome = await converse(gateway.port, run, world.exchanges)
     for (const what of judge(run, outcome, world.exchanges)) {
-      // On a machine that has no time for us, the gateway's timeouts are true.
+      // On an overloaded machine, timeouts of the gateway are no violations.
       if (what.includes('504 instead') && late.max > latestMs * 1e6) continue
       violations.push({ what, case: one, detail: describe(run, outcome) })
     }
-    // Requests that are still on their way to a service have no run from now on.
+    // Requests that reach a service from now on belong to no run.
     world.runs.delete(one.key)
     for (const { mark } of run.exchanges) world.exchanges.delete(mark)
     report.connections++
@@ -99,7 +99,7 @@ export async function fuzz(options: Options): Promise<Report> {
       const number = next++
       options.onCase?.(number)
       await one(options.cases?.[number] ?? makeCase(seed, number))
-      violations.push(...told(gateway))
+      violations.push(...errorsLogged(gateway))
     }
   }
   await Promise.all(Array.from({ length: parallel }, worker))
@@ -139,7 +139,7 @@ function configOf([sound, wild, ...retried]: string[]): object {
 }
 
 /** Returns the gateway's own failures out of its log. */
-function told({ log }: RunningGateway): Violation[] {
+function errorsLogged({ log }: RunningGateway): Violation[] {
   const faults = log.filter((line) => Number(line.level) >= 50 || line.error === 'JW_INTERNAL')
   log.length = 0
   return faults.map((line) => ({ what: 'an internal error is logged', case: null, detail: JSON.stringify(line) }))
@@ -149,7 +149,7 @@ interface Counted {
   status(): { name: string; instances: { active: number }[] }[]
 }
 
-/** Nothing is left under way once all clients are gone. */
+/** Checks that no connection or attempt remains once all clients have disconnected. */
 async function settled(gateway: RunningGateway, violations: Violation[]): Promise<void> {
   const { server } = gateway
   const mesh = server.getDecorator<Counted>('mesh')
@@ -160,14 +160,14 @@ async function settled(gateway: RunningGateway, violations: Violation[]): Promis
   }
   for (let tries = 0; tries < 60 && (await left()) > 0; tries++) await sleep(100)
   const count = await left()
-  if (count > 0) violations.push({ what: `${count} connections or attempts are left over`, case: null, detail: '' })
+  if (count > 0) violations.push({ what: `${count} connections or attempts remain`, case: null, detail: '' })
 }
 
 function describe({ case: one, exchanges }: Run, { received, ending }: { received: string; ending: string }): string {
   const answers = exchanges.map(
     ({ mark, index, request, plan, written }) =>
-      `request ${index} as it came: ${escaped(`${request.start} ${JSON.stringify(request.headers)} ${request.body}`)}\n` +
-      `answer ${mark}, ${written ? 'written' : 'cut'}, then ${plan.after}, ${JSON.stringify(plan.cuts)}: ${escaped(plan.bytes)}`
+      `request ${index} as received: ${escaped(`${request.start} ${JSON.stringify(request.headers)} ${request.body}`)}\n` +
+      `response ${mark}, ${written ? 'written' : 'cut'}, then ${plan.after}, ${JSON.stringify(plan.cuts)}: ${escaped(plan.bytes)}`
   )
   return [
     `client: ${JSON.stringify({ ...one, segments: undefined })}`,
@@ -177,7 +177,7 @@ function describe({ case: one, exchanges }: Run, { received, ending }: { receive
   ].join('\n')
 }
 
-/** Printable, and what repeats only once. */
+/** Escapes bytes that are not printable, and shortens repetitions. */
 export function escaped(text: string): string {
   const short = text.replace(/([^\r\n])\1{40,}/g, (run, char) => `${char}{${run.length}}`)
   const shown = short.length > 4000 ? `${short.slice(0, 3000)} … ${short.length - 4000} … ${short.slice(-1000)}` : short

@@ -1,5 +1,5 @@
 /**
- * HTTP/1.1 messages read to the letter of RFC 9112, with none of the tolerance that it allows recipients. Text has one
+ * Strict parser of HTTP/1.1 messages by RFC 9112, without the tolerance that it permits recipients. Text has one
  * character a byte.
  */
 export type Header = [name: string, value: string]
@@ -9,9 +9,9 @@ export interface Message {
   start: string
   headers: Header[]
   body: string
-  /** Behind a chunked body. */
+  /** Trailer section of a chunked body. */
   trailers: Header[]
-  /** Offset behind it; of what is not complete, behind what is there. */
+  /** Offset after the message; after the received bytes if it is incomplete. */
   end: number
   complete: boolean
   /** A response whose body ends with the connection. */
@@ -31,7 +31,7 @@ export interface Response extends Message {
 /** Thrown for bytes that are no HTTP message. */
 export class Fault extends Error {
   override readonly name = 'Fault'
-  /** The request whose body it is in. */
+  /** The request within whose body the fault is. */
   readonly request: Request | null
 
   constructor(message: string, request: Request | null = null) {
@@ -129,7 +129,7 @@ function trailers(text: string, begin: number, body: string): Body {
   }
 }
 
-/** The request that begins at `at`, or null while its head is not complete. */
+/** The request that begins at `at`, or null while its header section is incomplete. */
 export function readRequest(text: string, at: number, tolerance: Tolerance = {}): Request | null {
   const head = headOf(text, at)
   if (head === null) return null
@@ -147,7 +147,7 @@ export function readRequest(text: string, at: number, tolerance: Tolerance = {})
   }
 }
 
-/** The response that begins at `at`, or null while its head is not complete. `closed`: no more will come. */
+/** The response that begins at `at`, or null while its header section is incomplete. `closed`: no more bytes will arrive. */
 export function readResponse(
   text: string,
   at: number,

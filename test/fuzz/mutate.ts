@@ -47,7 +47,7 @@ const mutations: Mutation[] = [
   (text, random) => text.slice(0, anywhere(text, random))
 ]
 
-/** One character a byte, in and out. `lines` are put between the lines of the head at times. */
+/** One character a byte, in and out. `lines` are put between the lines of the header section at times. */
 export function mutate(text: string, random: Random, lines: readonly string[]): string {
   let mutated = text
   for (let count = 1 + random.size(4); count > 0; count--) {

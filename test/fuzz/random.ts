@@ -1,4 +1,4 @@
-/** Randomness that a seed repeats (sfc32, seeded by FNV-1a of the parts). */
+/** Random numbers that a seed reproduces (sfc32, seeded by FNV-1a of the parts). */
 export class Random {
   #a: number
   #b: number

@@ -17,7 +17,7 @@ export interface Case {
   sequential: boolean
   /** Offsets at which a write ends, and a pause of so many milliseconds follows. */
   cuts: { at: number; pauseMs: number }[]
-  /** When the client goes: once all is answered; when the gateway closes; with its last byte; in the middle of them. */
+  /** When the client closes: after the last response; when the gateway closes; after its last byte; within its bytes. */
   leave: 'answered' | 'closed' | 'end' | 'reset'
   resetAt: number
 }
@@ -40,7 +40,7 @@ export function makeCase(seed: string, number: number): Case {
     }
   }
   if (random.chance(0.05)) {
-    // Last and unchanged, since Node drops what comes in one packet behind an Upgrade that is ignored.
+    // Last and unchanged, since Node drops bytes that arrive in one packet after an ignored Upgrade.
     const ignored = `HTTP/1.1\r\n${random.pick(upgrades)}\r\n`
     segments.push(request(random, `t${key}n${count + 1}`).replace('HTTP/1.1\r\n', () => ignored))
   }
@@ -152,7 +152,7 @@ function headers(random: Random, token: string): string[] {
   return Array.from({ length: random.size(6) }, () => random.pick(extras)(token, random))
 }
 
-/** Bodies look like what they must not be taken for. */
+/** Bodies that look like other syntax elements, for which they must not be mistaken. */
 function contentOf(random: Random, token: string): string {
   const parts = Array.from({ length: random.size(6) }, () =>
     random.pick([
@@ -169,7 +169,7 @@ function contentOf(random: Random, token: string): string {
 }
 
 const trailers = ['X-Sum: 7\r\n', 'X-A: 1\r\nX-B:\r\n']
-/** Among them what only a head may say. */
+/** Trailer fields, including ones that are only allowed in a header section. */
 const sentTrailers = [
   ...trailers,
   ...trailers,
@@ -208,7 +208,7 @@ function handshake(random: Random, token: string): string {
   return `GET ${random.pick(['/ws', '/ws', '/ws', '/ok'])}/${token} HTTP/1.1\r\n${head.join('\r\n')}\r\n\r\n${early}`
 }
 
-/** Lines that make heads ambiguous. */
+/** Header lines that make the framing ambiguous. */
 const lines = [
   'Transfer-Encoding: chunked', 'Transfer-Encoding : chunked', 'Transfer-Encoding: xchunked', 'Transfer-Encoding:\tchunked',
   'Transfer-Encoding: chunked, identity', 'Transfer-Encoding: identity', 'Transfer-Encoding:\x0bchunked', 'Transfer-Encoding:',
@@ -245,9 +245,9 @@ const smuggling: ((token: string) => string)[] = [
 /** A connection's bytes as a strict reader understands them. */
 export interface Reading {
   requests: Request[]
-  /** The end of the bytes: behind a request, within one, in bytes that are no request, or in a tunnel. */
+  /** Position of the last byte: after a request, within one, in bytes that are no request, or in a tunnel. */
   rest: 'clean' | 'partial' | 'fault' | 'tunnel'
-  /** Of the last one in `requests` the body is not complete. */
+  /** True if the body of the last request is incomplete. */
   cut: boolean
 }
 
@@ -255,7 +255,7 @@ export function readConnection(text: string): Reading {
   const reading = read(text)
   const upgrade = reading.requests.findIndex((request) => headerValue(request, 'upgrade') !== undefined)
   const last = upgrade === reading.requests.length - 1 && reading.rest === 'clean'
-  // Node drops bytes that come in one packet behind an ignored Upgrade, so the rest cannot be predicted.
+  // Node drops bytes that arrive in one packet after an ignored Upgrade, so the rest cannot be predicted.
   return upgrade === -1 || last ? reading : { ...reading, rest: 'tunnel' }
 }
 
@@ -278,7 +278,7 @@ function read(text: string): Reading {
     } catch (error) {
       if (!(error instanceof Fault)) throw error
       if (error.request !== null) requests.push(error.request)
-      // Behind requests without an answer it ends the connection, before anybody looks at its framing.
+      // After requests without a response, CONNECT ends the connection before its framing is parsed.
       if (text.startsWith('CONNECT ', at)) return { requests, rest: 'tunnel', cut: false }
       return { requests, rest: 'fault', cut: error.request !== null }
     }

@@ -13,19 +13,19 @@ export interface Plan {
   bytes: string
   cuts: { at: number; pauseMs: number }[]
   after: 'keep' | 'end' | 'reset'
-  /** Nothing in it is wrong or slow. */
+  /** True if the response is valid and not slow. */
   sound: boolean
 }
 
 export interface Asked {
   method: string
   token: string
-  /** Marks all that belongs to this exchange. */
+  /** Marks every part of this exchange. */
   mark: string
   websocketKey: string | undefined
 }
 
-/** Longer than the gateway waits for a service. */
+/** Longer than the gateway's timeouts for a service. */
 export const tooLongMs = 1500
 
 export function planFor(random: Random, asked: Asked, wild: boolean): Plan {

@@ -1,4 +1,4 @@
-// The long run by hand: `node test/fuzz/run.ts [--seed N] [--seconds 300] [--case N]`.
+// The long run, started manually: `node test/fuzz/run.ts [--seed N] [--seconds 300] [--case N]`.
 import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
 import { fuzz } from './fuzz.ts'
@@ -16,13 +16,13 @@ const until = Date.now() + Number(values.seconds) * 1000
 const parallel = Number(values.parallel ?? 48)
 const total = { connections: 0, requests: 0, forwarded: 0, seeds: 0 }
 
-/** A seed at a time, so that memory and counters are looked at in between. */
+/** Runs one seed at a time, so that memory and counters are checked in between. */
 for (let round = 0; round === 0 || (Date.now() < until && process.exitCode === undefined); round++) {
   const seed =
     values.seed === undefined ? `${randomInt(2 ** 31)}` : round === 0 ? values.seed : `${values.seed}.${round}`
   const seconds = Math.min(30, (until - Date.now()) / 1000)
   const cases = values.case === undefined ? undefined : [makeCase(seed, Number(values.case))]
-  process.stdout.write(`seed ${seed}: `) // first, should it never end
+  process.stdout.write(`seed ${seed}: `) // before the run, in case it hangs
   const report = await fuzz({ seed, parallel, ...(cases === undefined ? { seconds } : { cases }) })
   total.seeds++
   total.connections += report.connections

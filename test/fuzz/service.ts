@@ -10,14 +10,14 @@ import { tokens } from './requests.ts'
 import type { Plan } from './responses.ts'
 import { planFor, readPlan } from './responses.ts'
 
-/** A connection under way: what it sends, and what of it has arrived. */
+/** A connection in progress: its requests, and those that have arrived. */
 export interface Run {
   case: Case
   reading: Reading
   exchanges: Exchange[]
   /**
-   * Marks of answers that went before one of its requests on a service's connection, from the first that was not sound:
-   * what such an answer leaves behind is read as the next one, whose own is then read by whoever comes after it.
+   * Marks of responses that preceded one of its requests on a service's connection, from the first malformed one:
+   * surplus bytes of such a response are read as the next one, which shifts all later responses.
    */
   leftovers: Set<string>
 }
@@ -48,7 +48,7 @@ export interface World {
 
 export const marks = /m(\d+)c([0-9a-f]{8})/g
 const check = (number: string | number) => hash(`mark ${number}`).toString(16).padStart(8, '0')
-/** A mark that a mutation made is none. */
+/** Ignores marks that a mutation made. */
 export const isMark = (number: string, sum: string): boolean => check(number) === sum
 
 export interface ServiceOptions {
@@ -91,7 +91,7 @@ class Connection {
       request = readRequest(this.#text, 0)
     } catch (error) {
       if (!(error instanceof Fault)) throw error
-      this.#fail(`a service got what is no request: ${error.message}`)
+      this.#fail(`a service got an invalid request: ${error.message}`)
       return
     }
     if (request === null) return
@@ -104,7 +104,7 @@ class Connection {
     }
     this.#settle(exchange, request)
     const more = this.#text.length > request.end && headerValue(request, 'upgrade') === undefined
-    if (more && !this.#answered) this.#fail('a service got another request before it answered')
+    if (more && !this.#answered) this.#fail('a service got another request before its response')
     else if (!this.#answered) void this.#answer(exchange)
   }
 
@@ -164,7 +164,7 @@ class Connection {
     exchange.request = request
     const sent = exchange.run.reading.requests[exchange.index]
     if (sent === undefined) return
-    if (!sent.complete) this.#fail('a service got the end of a request that has none', exchange.run)
+    if (!sent.complete) this.#fail('a service got the end of an incomplete request', exchange.run)
     else if (sent.body !== request.body) this.#fail('a service got another body than was sent', exchange.run)
     else if (trailersOf(sent) !== trailersOf(request)) this.#fail('a service got other trailers', exchange.run)
   }
@@ -257,7 +257,7 @@ function malformed(request: Request): string | null {
   if (headerValue(request, 'trailer') !== undefined && Number(headerValue(request, 'content-length') ?? 0) > 0)
     return 'a service got Trailer with a body that has none'
   const te = headerValues(request, 'te')
-  if (te.length > 0 && te.join() !== 'trailers') return 'a service got TE that is not trailers alone'
+  if (te.length > 0 && te.join() !== 'trailers') return 'a service got a TE other than trailers'
   if (!headerValues(request, 'connection').every((value) => /^(keep-alive|close|upgrade)$/i.test(value)))
     return 'a service got Connection'
   return null
