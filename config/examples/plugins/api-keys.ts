@@ -1,6 +1,6 @@
 /** Authenticates by API keys: `options: { keys: { KEY: NAME } }`, and `provides: [consumer]`. Services do not see the keys. */
 import type { FastifyInstance } from 'fastify'
-import { dropHeaders } from '../../../plugins/for-plugins.ts'
+import { dropHeaders } from 'jingwei/plugin'
 
 export default async function apiKeys(fastify: FastifyInstance, { keys }: { keys: Record<string, string> }) {
   const consumers = new Map(Object.entries(keys)) // a Map, since `__proto__` would be found in an object

@@ -1,7 +1,7 @@
 /** Signs each attempt to call a service: `options: { secret: … }`. For calls of proxied routes, `request.mesh` and `fastify.mesh`. */
 import { createHmac } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import { withHeaders } from '../../../plugins/for-plugins.ts'
+import { withHeaders } from 'jingwei/plugin'
 
 export default async function signature(fastify: FastifyInstance, { secret }: { secret: string }) {
   const sign = (text: string) => createHmac('sha256', secret).update(text).digest('hex')

@@ -1,6 +1,6 @@
 /** Removes a field from each line of a JSON stream (application/x-ndjson). Each line is forwarded at once. */
 import type { FastifyInstance } from 'fastify'
-import { mapLines, withHeaders } from '../../../plugins/for-plugins.ts'
+import { mapLines, withHeaders } from 'jingwei/plugin'
 
 export default async function withoutFieldInLines(fastify: FastifyInstance, { field }: { field: string }) {
   const plain = { 'accept-encoding': 'identity', range: null }

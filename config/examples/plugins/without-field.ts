@@ -2,7 +2,7 @@
 import type { Readable } from 'node:stream'
 import { json } from 'node:stream/consumers'
 import type { FastifyInstance } from 'fastify'
-import { withHeaders } from '../../../plugins/for-plugins.ts'
+import { withHeaders } from 'jingwei/plugin'
 
 export default async function withoutField(fastify: FastifyInstance, { field }: { field: string }) {
   const plain = { 'accept-encoding': 'identity', range: null } // the whole JSON, not compressed, so that it can be parsed
