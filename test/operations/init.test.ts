@@ -46,7 +46,7 @@ t.test('a starter repository is written', async (t) => {
     t.equal(range, own.dependencies[name] ?? own.devDependencies[name], `the version of ${name} is the gateway's`)
   }
   for (const file of written) t.notMatch(readFileSync(join(folder, file), 'utf8'), /%[A-Z]+%/, file)
-  t.match(await cli('check', join(folder, 'gateway.yaml')), { code: 0, stdout: /ok, 1 route, 1 service/ })
+  t.match(await cli('check', join(folder, 'gateway.yaml')), { code: 0, stdout: /ok, 2 routes, 1 service/ })
 })
 
 t.test('no file is overwritten, and then none is written', async (t) => {

@@ -1,6 +1,8 @@
 // slow: installs packages
 // The starter repository, as a team gets it from a tarball: written, installed, and tested by its own scripts.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -40,7 +42,7 @@ t.test('it passes its own test, its types and its check', async (t) => {
   t.match(tested.stdout, /fail 0/)
   const types = await npm('run', 'typecheck')
   t.equal(types.code, 0, types.stdout)
-  t.match(await npm('run', 'check'), { code: 0, stdout: /gateway\.yaml: ok, 1 route, 1 service/ })
+  t.match(await npm('run', 'check'), { code: 0, stdout: /gateway\.yaml: ok, 2 routes, 1 service/ })
 })
 
 t.test('with a Node that cannot run the tests, they fail', async (t) => {
@@ -49,23 +51,37 @@ t.test('with a Node that cannot run the tests, they fail', async (t) => {
   t.match(scripts.test, 'node --test "test/**/*.test.ts"')
 })
 
-t.test('it starts', async (t) => {
+t.test('npm start: what it suggests works, and it passes SIGTERM on', async (t) => {
+  const origin = createServer((_request, response) => void response.end('[]'))
+  await new Promise<void>((resolve) => origin.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => origin.close())
   const [port, admin] = await freePorts(2)
-  const { scripts } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))
-  const [program, ...args] = scripts.start.split(' ')
-  t.equal(program, 'jingwei')
-  // Without npm in between, which would leave the gateway behind.
   const gateway = await start({
     command: '/bin/sh',
-    args: bare('node_modules/.bin/jingwei', ...args),
+    args: bare('npm', 'start'),
     cwd: starter,
-    env: { ...process.env, PORT: `${port}`, ADMIN_PORT: `${admin}` },
-    ready: /jingwei \S+ is up/
+    env: {
+      ...process.env,
+      PORT: `${port}`,
+      ADMIN_PORT: `${admin}`,
+      ORDERS_URL: `http://127.0.0.1:${(origin.address() as AddressInfo).port}`,
+      DRAIN_DELAY: '0s'
+    },
+    ready: /for i in .*/
   })
   t.teardown(gateway.stop)
-  const response = await fetch(`http://127.0.0.1:${port}/api/orders`)
-  t.match(await response.json(), { statusCode: 400, code: 'TENANT_MISSING' })
+  const [, suggested] = /curl -i (\S+)/.exec(gateway.output()) ?? []
+  t.equal((await fetch(suggested!)).status, 200)
+  const refused = await fetch(`http://127.0.0.1:${port}/api/invoices`)
+  t.match(await refused.json(), { statusCode: 400, code: 'TENANT_MISSING' })
   t.equal((await fetch(`http://127.0.0.1:${admin}/health/ready`)).status, 200)
   gateway.kill('SIGTERM')
   t.match(await gateway.exited, { code: 0 })
+  t.match(gateway.output(), /"msg":"stopped"/)
+  await t.rejects(fetch(suggested!), 'the port is closed')
+})
+
+t.test('npm run dev does not wait before it starts anew', async (t) => {
+  const { scripts } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))
+  t.match(scripts.dev, /^DRAIN_DELAY=0s exec node --watch /)
 })

@@ -20,10 +20,10 @@ test('a request reaches the service', async () => {
   assert.equal(call?.headers['x-tenant'], 'tea')
 })
 
-test('a request without a tenant does not', async () => {
+test('a request for invoices needs a tenant', async () => {
   await using gateway = await gatewayBefore({ json: [] })
   for (const none of [{}, { 'x-tenant': '' }]) {
-    const response = await gateway.inject({ url: '/api/orders', headers: none })
+    const response = await gateway.inject({ url: '/api/invoices', headers: none })
     assert.equal(response.statusCode, 400)
     assert.equal(response.json().code, 'TENANT_MISSING')
   }
