@@ -28,7 +28,8 @@ export async function init(folder: string, template: string, version: string): P
   return `${folder}: wrote ${files.map(({ path }) => path).join(', ')}
 
 Next:
-${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwei ${version} from your registry; or npm install PATH/jingwei-${version}.tgz
+${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwei ${version} from your registry; with a tarball instead:
+                       mkdir vendor && cp PATH/jingwei-${version}.tgz vendor && npm install ./vendor/jingwei-${version}.tgz
   npm test             tests the gateway with scripted services
   npm run check        reports faults of gateway.yaml
   npm start            starts the gateway on http://127.0.0.1:8080
@@ -55,7 +56,7 @@ async function refuseExisting(folder: string, files: readonly StarterFile[]): Pr
   }
   if (existing.size === 0) return
   const what = existing.size === 1 ? 'this file exists' : 'these files exist'
-  throw new Error(`${what} already; nothing was written:  ${[...existing].join(', ')}`)
+  throw new Error(`${what} already; nothing was written:  ${[...existing].join(', ')}; name a new folder`)
 }
 
 /** Returns null for a path that does not exist. */

@@ -36,7 +36,7 @@ t.test('a starter repository is written', async (t) => {
   const { code, stdout, stderr } = await cli('init', folder)
   t.strictSame([code, stderr], [0, ''])
   t.strictSame(filesIn(folder), written)
-  t.match(stdout, 'npm install')
+  t.match(stdout, `npm install ./vendor/jingwei-${version}.tgz`)
   t.match(stdout, 'npm test')
   const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
   t.equal(manifest.name, 'my-gateway')
@@ -55,7 +55,7 @@ t.test('no file is overwritten, and then none is written', async (t) => {
   t.strictSame([code, stdout], [1, ''])
   t.equal(
     stderr,
-    `jingwei: init ${folder}: these files exist already; nothing was written:  .gitignore, package.json\n`
+    `jingwei: init ${folder}: these files exist already; nothing was written:  .gitignore, package.json; name a new folder\n`
   )
   t.strictSame(filesIn(folder), ['.gitignore', 'other.txt', 'package.json'])
   t.equal(readFileSync(join(folder, '.gitignore'), 'utf8'), 'mine')
@@ -78,7 +78,7 @@ t.test('what is in the way is found before a file is written', async (t) => {
     const at = join(folder, name)
     const [before] = readdirSync(at)
     const { code, stdout, stderr } = await cli('init', at)
-    const expected = `jingwei: init ${at}: this file exists already; nothing was written:  ${fault}\n`
+    const expected = `jingwei: init ${at}: this file exists already; nothing was written:  ${fault}; name a new folder\n`
     t.strictSame({ code, stdout, stderr }, { code: 1, stdout: '', stderr: expected })
     t.strictSame(readdirSync(at), [before])
   }
