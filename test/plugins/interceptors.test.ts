@@ -1,4 +1,4 @@
-// Interceptors of plugins: what they learn of route and request, and the calls that they are for.
+// Interceptors of plugins: the route and request that they get, and the calls that they apply to.
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'

@@ -1,4 +1,4 @@
-/** Services that outlive a configuration: state for the next one, and the end with the last one. */
+/** Services that outlive a configuration: the next one reuses their state, the last one closes them. */
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { AddressInfo, Socket } from 'node:net'

@@ -1,4 +1,4 @@
-// Routes that plugins add by themselves: logged and counted always, under the edge's concerns where they ask for it.
+// Routes that plugins add by themselves: always logged and counted, under the edge's concerns if configured.
 import http2 from 'node:http2'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'

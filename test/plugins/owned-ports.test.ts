@@ -1,5 +1,5 @@
 // slow: takes about 19 s
-/** Plugins that own a port: it goes on over reloads, and the commands leave it alone. */
+/** Plugins that own a port: it stays open over reloads, and the commands do not open it. */
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -17,7 +17,7 @@ const root = join(import.meta.dirname, '../..')
 const example = join(root, 'config/gateway.yaml')
 const app = join(root, 'app.ts')
 
-/** A gateway in a process of its own, on free ports. */
+/** Starts a gateway in its own process, on free ports. */
 async function gatewayOn(t: Test, file: string) {
   const names = ['PORT', 'ADMIN_PORT', 'ORDERS_PORT', 'ORDERS_PORT_2', 'PRODUCTS_PORT', 'USERS_PORT', 'OWNED_PORT']
   const ports: Record<string, string> = {}

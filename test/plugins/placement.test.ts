@@ -5,14 +5,14 @@ import { parseConfig } from '../../plugins/config.ts'
 import { secret, token } from '../helpers/edge/tokens.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
 
-/** Lets in who knows the word; notes each hook that runs. Its hooks stand in the root of the gateway. */
+/** Requires a secret header; records each hook that runs. Its hooks are in the root context of the gateway. */
 const guardPlugin = `export default async function guard (fastify, { word }) {
   fastify.addHook('onRequest', async (request, reply) => {
     reply.header('x-guard', [reply.getHeader('x-guard'), word].filter(Boolean).join(' '))
     if (request.headers['x-word'] !== word) return reply.code(401).send({ refused: word })
   })
 }`
-/** Notes in which order its hooks run beside the edge's. */
+/** Records the order of its hooks among those of the edge. */
 const watcher = `export default async function watch (fastify, { as }) {
   const note = (request, what) => {
     request.raw.noted = [...(request.raw.noted ?? []), as + what]
