@@ -50,10 +50,27 @@ export interface Key {
   complete?(options: unknown, absolute: (path: string) => string): unknown
   /** Returns whether, with these options, an attempt that timed out is repeated. */
   repeatsTimeouts?(options: unknown): boolean
+  /**
+   * Returns the options for a gateway under test (`jingwei/testing`), with which the concern needs no other program; false
+   * switches it off. Absent: the options are kept.
+   */
+  isolate?(options: unknown): unknown
+  /** Returns a token that the concern accepts with these options, after `isolate`; for `gateway.token()` of `jingwei/testing`. */
+  token?(options: unknown, request: TokenRequest): string
   /** Advice for keys of other gateways with the same purpose: `retries: 'write retry: { attempts: 2 }'`. */
   readonly aliases?: Readonly<Record<string, string>>
   /** Advice for keys of other gateways within the options. */
   readonly innerAliases?: Readonly<Record<string, string>>
+}
+
+/** Parameters of a token for a test. */
+export interface TokenRequest {
+  /** Claims that replace those that the concern sets. */
+  readonly claims: Readonly<Record<string, unknown>>
+  /** Milliseconds since 1970. */
+  readonly issuedAt: number
+  /** Seconds until the token expires. */
+  readonly expiresIn: number
 }
 
 /** Level of a value that is checked. */

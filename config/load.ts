@@ -87,14 +87,18 @@ export class Loader {
     env: NodeJS.ProcessEnv = process.env,
     warn: Warn = () => {}
   ): Promise<Config> {
-    return this.#parseWithPlugins(imported, sourceOf(file), file, env, warn)
+    const { config } = await this.#parseWithPlugins(imported, sourceOf(file), file, env, warn)
+    return config
   }
 
-  /** Loads a file, or a text instead, after `amend` has changed its data; for gateways under test. */
+  /**
+   * Loads a file, or a text instead, after `amend` has changed its data, and returns the configuration with the keys of all
+   * concerns; for gateways under test.
+   */
   async loadAmended(
     imported: ImportModule,
     { file, text, amend, env, warn = () => {} }: AmendedSource
-  ): Promise<Config> {
+  ): Promise<{ readonly config: Config; readonly keys: Keys }> {
     const source = text === undefined ? sourceOf(file) : { text, hash: hashOf(text) }
     return this.#parseWithPlugins(imported, source, file, env, warn, amend)
   }
@@ -106,11 +110,12 @@ export class Loader {
     env: NodeJS.ProcessEnv,
     warn: Warn,
     amend: (data: unknown) => unknown = (data) => data
-  ): Promise<Config> {
+  ): Promise<{ config: Config; keys: Keys }> {
     const report = new Report(file)
     const data = amend(await inSlices(read(await parsedAsync(text, report), env, report)))
     const loader = await this.#withPlugins(data, file, report, imported)
-    return inSlices(loader.#finish(data, hash, file, report, warn))
+    const config = await inSlices(loader.#finish(data, hash, file, report, warn))
+    return { config, keys: loader.#keys }
   }
 
   /** Returns the schema of a file with the concerns of its plugins. */

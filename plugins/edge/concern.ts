@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
-import type { Checked, Key, Place } from '../../config/concern.ts'
+import type { Checked, Key, Place, TokenRequest } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
 import { didYouMean } from '../../config/nearest.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
@@ -94,7 +94,7 @@ declare module 'fastify' {
 
 /** Definition of a concern, as its author writes it. */
 export interface EdgeDefinition<S extends TSchema = TSchema>
-  extends Omit<Key, 'options' | 'levels' | 'check' | 'complete'> {
+  extends Omit<Key, 'options' | 'levels' | 'check' | 'complete' | 'isolate' | 'token'> {
   /** Schema of the options. Its description is that of the key. */
   readonly options: S
   /** Levels at which the key can be set. Default: the gateway's and each route's. */
@@ -105,6 +105,10 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   check?(options: Exclude<Static<S>, false>, at: string, checked: Checked, place: Place): void
   /** Returns the options with absolute paths of files. */
   complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
+  /** Returns the options for a gateway under test, with which the concern needs no other program; false switches it off. */
+  isolate?(options: Exclude<Static<S>, false>): Static<S> | false
+  /** Returns a token that the concern accepts with these options, for `gateway.token()` in tests. */
+  token?(options: Exclude<Static<S>, false>, request: TokenRequest): string
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
   /** Commands of the command line. */

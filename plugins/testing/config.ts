@@ -1,10 +1,9 @@
 /** The configuration of a gateway under test: the team's own, but for what leads out of the process. */
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { Config, EdgePolicy } from '../../config/schema.ts'
+import type { Key, Keys } from '../../config/concern.ts'
+import type { Config } from '../../config/schema.ts'
 import { loadAmended } from '../config.ts'
-import type { TestKeys } from './tokens.ts'
-import { tokenRulesOf } from './tokens.ts'
 
 /** Settings as a configuration file has them. */
 export type Settings = Readonly<Record<string, unknown>>
@@ -23,13 +22,13 @@ export interface ConfigSource {
 }
 
 /**
- * Loads a configuration with the validation of the command line.
+ * Loads a configuration with the validation of the command line, and returns it with the keys of all concerns.
  * @throws {ConfigError} with every fault.
  */
 export function loadConfig(
   { config, folder = '.', env = process.env, override, plugins = [] }: ConfigSource,
   scripted: readonly string[]
-): Promise<Config> {
+): Promise<{ readonly config: Config; readonly keys: Keys }> {
   const isFile = typeof config === 'string' || config instanceof URL
   const file = isFile
     ? resolve(config instanceof URL ? fileURLToPath(config) : config)
@@ -80,33 +79,37 @@ function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
 }
 
 /**
- * Replaces what leads out of the process: registries, Redis, health checks, key sets. Certificates of listeners are left
- * out, as injected requests come over no connection.
+ * Returns the configuration for a gateway that uses no other program: without registries and Redis, and with the options that
+ * concerns return from `isolate`. Listeners have no certificates, since injected requests use no connection.
  */
-export function isolated(config: Config, keys: TestKeys): Config {
+export function isolated(config: Config, keys: Keys): Config {
   const { redis: _redis, discovery, ...rest } = config
   const { consul: _consul, snapshot: _snapshot, ...locality } = discovery
   const listeners = config.listeners.map(({ tls: _tls, ...listener }) => listener)
   const services = Object.entries(config.services).map(([name, service]) => {
-    return [name, { ...service, mesh: { ...service.mesh, healthCheck: false as const } }] as const
+    return [name, { ...service, mesh: isolatedPolicy(service.mesh, keys.mesh) }] as const
   })
   return {
     ...rest,
     discovery: locality,
     listen: listeners[0]!,
     listeners,
-    edge: isolatedEdge(config.edge, keys),
+    edge: isolatedPolicy(config.edge, keys.edge),
+    mesh: isolatedPolicy(config.mesh, keys.mesh),
     services: Object.fromEntries(services),
-    routes: config.routes.map((route) => ({ ...route, edge: isolatedEdge(route.edge, keys) }))
+    routes: config.routes.map((route) => ({
+      ...route,
+      edge: isolatedPolicy(route.edge, keys.edge),
+      mesh: isolatedPolicy(route.mesh, keys.mesh)
+    }))
   }
 }
 
-function isolatedEdge<E extends EdgePolicy>(edge: E, keys: TestKeys): E {
-  const { rateLimit } = edge as { readonly rateLimit?: object | false }
-  const rules = tokenRulesOf(edge)
-  return {
-    ...edge,
-    ...(rateLimit && { rateLimit: { ...rateLimit, store: 'memory' } }),
-    ...(rules && { jwt: keys.replace(rules) })
+function isolatedPolicy<P extends object>(policy: P, keys: readonly Key[]): P {
+  const copy = { ...policy }
+  for (const key of keys) {
+    const options: unknown = Reflect.get(copy, key.name)
+    if (options && key.isolate) Object.assign(copy, { [key.name]: key.isolate(options) })
   }
+  return copy
 }

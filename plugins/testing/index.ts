@@ -21,7 +21,7 @@ import type { ReceivedRequest } from './received-request.ts'
 import type { Script, ScriptedService } from './script.ts'
 import { ScriptedServices } from './scripted-services.ts'
 import type { TokenOptions } from './tokens.ts'
-import { mint, TestKeys } from './tokens.ts'
+import { tokenFor } from './tokens.ts'
 
 export type { TestClock } from './clock.ts'
 export type { Settings } from './config.ts'
@@ -57,7 +57,7 @@ export interface TestGateway extends AsyncDisposable {
   forgetCalls(): void
   /** Replaces the script of all instances of a service: its next response is the first of the new script. */
   respond(service: string, script: Script): void
-  /** Returns a token that a route with `edge.jwt` accepts. */
+  /** Returns a token that a route accepts: by `edge.jwt`, or by a concern of a plugin with `token`. */
   token(claims?: Readonly<Record<string, unknown>>, options?: TokenOptions): string
   /** Lines of the log from level `info` on, parsed. */
   readonly log: readonly Readonly<Record<string, unknown>>[]
@@ -71,7 +71,7 @@ const known = ['config', 'folder', 'env', 'override', 'plugins', 'services', 'li
 
 /**
  * Builds a gateway whose services are scripted. Registries, Redis, health checks, key sets and certificates of the
- * configuration are not used; all else is in force.
+ * configuration are not used; concerns of plugins get the options that their `isolate` returns. All else is in force.
  * @throws {ConfigError} with every fault of the configuration, as `jingwei check` reports them.
  */
 export async function testGateway(options: TestGatewayOptions): Promise<TestGateway> {
@@ -79,8 +79,7 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
   if (unknown !== undefined) throw new TypeError(`testGateway: unknown key "${unknown}"; there are ${known.join(', ')}`)
   if (options.config === undefined) throw new TypeError('testGateway: missing config, a file or settings')
   const { services = {}, listener } = options
-  const loaded = await loadConfig(options, Object.keys(services))
-  const keys = new TestKeys()
+  const { config: loaded, keys } = await loadConfig(options, Object.keys(services))
   const config = isolated(loaded, keys)
   const Request = requestOf(listenerNamed(config.listeners, listener))
   const clock = new TestClock()
@@ -115,7 +114,7 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
     called: (service, count = 1) => scripted.called(service, count),
     forgetCalls: () => scripted.forgetCalls(),
     respond: (service, script) => scripted.respond(service, script),
-    token: (claims = {}, tokenOptions = {}) => mint(config, keys, clock, claims, tokenOptions),
+    token: (claims = {}, tokenOptions = {}) => tokenFor(config, keys.edge, clock, claims, tokenOptions),
     log: lines,
     server,
     close,

@@ -272,6 +272,82 @@ t.test('plugins', async (t) => {
   )
 })
 
+const key = `export default {
+  name: 'apiKey',
+  options: { type: 'object', additionalProperties: false, properties: { vault: { type: 'string' }, keys: { type: 'array' } } },
+  isolate: ({ vault, ...options }) => ({ ...options, keys: ['a key for tests'] }),
+  token: ({ keys }, { claims, issuedAt, expiresIn }) => [keys[0], claims.sub, issuedAt > 0, expiresIn].join(),
+  async plugin() {
+    return ({ vault, keys = [] }) => ({
+      onRequest: async (request, reply) => {
+        reply.header('x-vault', vault ?? 'none').header('x-known', String(keys.includes(request.headers['x-key']?.split(',')[0])))
+      }
+    })
+  }
+}`
+
+const quota = `export default {
+  name: 'quota',
+  options: { type: 'object', additionalProperties: false, properties: { server: { type: 'string' } } },
+  isolate: () => false,
+  layer: (service, { quota }) => quota ? () => { throw new Error('the quota server was called') } : null
+}`
+
+t.test('concerns of plugins: their options for tests, and their tokens', async (t) => {
+  const folder = t.testdir({ 'key.js': key, 'quota.js': quota })
+  const config = {
+    edge: { apiKey: { vault: 'https://vault.invalid' } },
+    mesh: { quota: { server: 'https://quota.invalid' } },
+    routes: [
+      { ...orders, mesh: { quota: { server: 'https://other.invalid' } } },
+      { ...orders, name: 'open', match: { path: '/open' }, edge: { apiKey: false } }
+    ],
+    plugins: [{ path: './key.js' }, { path: './quota.js' }]
+  }
+  await using gateway = await testGateway({ config, folder, services: { orders: { json: 1 } } })
+  const token = gateway.token({ sub: 'amy' }, { expiresIn: 60 })
+  t.equal(token, 'a key for tests,amy,true,60')
+  const response = await gateway.inject({ url: '/orders', headers: { 'x-key': token } })
+  t.match(response, { statusCode: 200, headers: { 'x-vault': 'none', 'x-known': 'true' } })
+  t.equal((await gateway.inject('/open')).statusCode, 200)
+  t.throws(() => gateway.token({}, { route: 'open' }), {
+    message: 'route open has no edge.jwt or edge.apiKey; those that have: orders'
+  })
+})
+
+t.test('tokens of each algorithm', async (t) => {
+  const secret = 'a secret of more than thirty-two characters'
+  const asymmetric = [
+    'RS256',
+    'RS384',
+    'RS512',
+    'PS256',
+    'PS384',
+    'PS512',
+    'ES256',
+    'ES384',
+    'ES512',
+    'EdDSA',
+    undefined
+  ]
+  const jwts = [
+    ...['HS256', 'HS384', 'HS512', undefined].map((algorithm) => ({ algorithm, secret })),
+    ...asymmetric.map((algorithm) => ({ algorithm, jwks: 'https://id.invalid/keys.json' }))
+  ]
+  const routes = jwts.map(({ algorithm, ...jwt }, index) => ({
+    name: `route-${index}`,
+    match: { path: `/${index}` },
+    service: 'orders',
+    edge: { jwt: { ...jwt, audience: ['one', 'two'], ...(algorithm !== undefined && { algorithms: [algorithm] }) } }
+  }))
+  await using gateway = await testGateway({ config: { routes }, services: { orders: { json: 1 } } })
+  for (const [index, { algorithm }] of jwts.entries()) {
+    const authorization = `Bearer ${gateway.token({}, { route: `route-${index}` })}`
+    const { statusCode } = await gateway.inject({ url: `/${index}`, headers: { authorization } })
+    t.equal(statusCode, 200, `${algorithm ?? 'none listed'}`)
+  }
+})
+
 t.test('several listeners', async (t) => {
   const listen = [
     { name: 'plain', port: 80, redirect: 'https' },

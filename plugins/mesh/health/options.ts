@@ -52,6 +52,7 @@ export const healthCheckKey: Key = {
   name: 'healthCheck',
   options: orOff(HealthCheck, { description: 'Active health checks by the gateway, besides those of the registry.' }),
   levels: gatewayAndService,
+  isolate: () => false,
   check({ statuses }: HealthCheckOptions, at, { report }) {
     if (!report.sound(at)) return
     for (const [index, item] of statuses.entries()) {

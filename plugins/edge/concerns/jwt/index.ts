@@ -22,6 +22,7 @@ import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
 import { watchKeySets } from './jwks-metrics.ts'
+import { mint, withTestKey } from './mint.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
 import { reasonOf, TokenInvalid } from './reasons.ts'
@@ -48,6 +49,8 @@ export default edgeConcern({
     if (options.publicKey === undefined || isPem(options.publicKey)) return options
     return { ...options, publicKey: absolute(options.publicKey) }
   },
+  isolate: withTestKey,
+  token: mint,
   async plugin(fastify, { config, stores, meter, log, clock }) {
     decorateUpstreamHeaders(fastify)
 

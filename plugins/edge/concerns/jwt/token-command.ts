@@ -2,6 +2,7 @@
 import type { Config } from '../../../../config/schema.ts'
 import { parseDuration } from '../../../../config/units.ts'
 import type { EdgeCommand } from '../../concern.ts'
+import { mint } from './mint.ts'
 
 export const tokenCommand: EdgeCommand = {
   name: 'token',
@@ -13,14 +14,15 @@ export const tokenCommand: EdgeCommand = {
     ttl: { type: 'string', default: '1h' },
     claims: { type: 'string', default: '{}' }
   },
-  run: (config, name, values) => mint(config, name, values as { subject: string; ttl: string; claims: string })
+  run: async (config, name, values) =>
+    tokenFor(config, name, values as { subject: string; ttl: string; claims: string })
 }
 
-async function mint(
+function tokenFor(
   config: Config,
   name: string | undefined,
   { subject, ttl, claims }: { subject: string; ttl: string; claims: string }
-): Promise<string> {
+): string {
   const candidates = config.routes.filter(({ edge }) => edge.jwt && edge.jwt.secret !== undefined)
   const route = candidates.find((candidate) => candidate.name === name)
   if (!route?.edge.jwt) {
@@ -28,29 +30,17 @@ async function mint(
     const fault = name ? `route "${name}" has no jwt secret to sign with` : 'token takes a route whose jwt has a secret'
     throw new Error(`${fault}; those that have: ${names}`)
   }
-  const { secret, issuer, audience, algorithms } = route.edge.jwt
   const lifeMs = parseDuration(ttl)
   if (lifeMs === null) throw new Error(`--ttl ${ttl}: expected a duration such as 15m or 1h`)
-  const payload = claimsOf(claims)
-  const [{ default: Fastify }, { default: fastifyJwt }] = await Promise.all([import('fastify'), import('@fastify/jwt')])
-  const signer = Fastify()
-  await signer.register(fastifyJwt, { secret: secret! })
-  const one = (value: string | readonly string[] | undefined) => (typeof value === 'object' ? value[0] : value)
-  const token = signer.jwt.sign(payload, {
-    sub: subject,
-    expiresIn: Math.max(1, Math.round(lifeMs / 1000)),
-    algorithm: (algorithms?.[0] ?? 'HS256') as 'HS256',
-    ...(issuer !== undefined && { iss: one(issuer) as string }),
-    ...(audience !== undefined && { aud: one(audience) as string })
-  })
-  await signer.close()
-  return token
+  const expiresIn = Math.max(1, Math.round(lifeMs / 1000))
+  const request = { claims: { ...claimsOf(claims), sub: subject }, issuedAt: Date.now(), expiresIn }
+  return mint(route.edge.jwt, request)
 }
 
-function claimsOf(text: string): object {
+function claimsOf(text: string): Readonly<Record<string, unknown>> {
   try {
     const claims: unknown = JSON.parse(text)
-    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return claims
+    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return { ...claims }
   } catch {}
   throw new Error(`--claims ${text}: expected a JSON object such as '{"scope":"read"}'`)
 }

@@ -49,6 +49,7 @@ export default edgeConcern({
   },
   check: checkRateLimit,
   needs: { fact: 'consumer', option: 'by', value: 'consumer' },
+  isolate: (options) => ({ ...options, store: 'memory' as const }),
   async plugin(fastify, { config, stores, meter, log, clock: { now } }) {
     await fastify.register(rateLimit, {
       global: false,

@@ -1,0 +1,74 @@
+/** Mints tokens, for the command `token` and for tests of a gateway. */
+import type { KeyObject } from 'node:crypto'
+import { constants, createHmac, generateKeyPairSync, sign } from 'node:crypto'
+import type { TokenRequest } from '../../../../config/concern.ts'
+import type { JwtOptions } from './options.ts'
+
+/** Algorithm for public keys if the options list none. */
+const defaultAlgorithm = 'ES256'
+
+const curves: Readonly<Record<string, string>> = { ES256: 'P-256', ES384: 'P-384', ES512: 'P-521' }
+
+/** Key pairs for tests, by kind of key; made when a test first needs them. */
+const pairs = new Map<string, { readonly publicKey: KeyObject; readonly privateKey: KeyObject }>()
+
+/** Returns the options with the public key of a test, which replaces a key set or a public key. A shared secret is kept. */
+export function withTestKey(options: JwtOptions): JwtOptions {
+  if (options.secret !== undefined) return options
+  const { jwks: _url, publicKey: _file, ...rest } = options
+  const { publicKey } = pairFor(algorithmOf(options))
+  return { ...rest, publicKey: publicKey.export({ type: 'spki', format: 'pem' }).toString() }
+}
+
+/**
+ * Returns a token that the options accept, signed with their secret, or else with the private key that belongs to
+ * `withTestKey`. The first issuer and the first audience are claims of the token.
+ */
+export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: TokenRequest): string {
+  const { issuer, audience } = options
+  const iat = Math.floor(issuedAt / 1000)
+  const first = (value: string | readonly string[]) => [value].flat()[0]
+  const payload = {
+    iat,
+    exp: iat + expiresIn,
+    ...(issuer !== undefined && { iss: first(issuer) }),
+    ...(audience !== undefined && { aud: first(audience) }),
+    ...claims
+  }
+  const algorithm = algorithmOf(options)
+  const text = [{ alg: algorithm, typ: 'JWT' }, payload]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.')
+  return `${text}.${signature(options.secret, algorithm, text).toString('base64url')}`
+}
+
+function algorithmOf({ algorithms, secret }: JwtOptions): string {
+  return algorithms?.[0] ?? (secret === undefined ? defaultAlgorithm : 'HS256')
+}
+
+function signature(secret: string | undefined, algorithm: string, text: string): Buffer {
+  const digest = `sha${algorithm.slice(2)}`
+  if (secret !== undefined) return createHmac(digest, secret).update(text).digest()
+  const key = pairFor(algorithm).privateKey
+  if (algorithm === 'EdDSA') return sign(null, Buffer.from(text), key)
+  if (algorithm.startsWith('ES')) return sign(digest, Buffer.from(text), { key, dsaEncoding: 'ieee-p1363' })
+  const { RSA_PKCS1_PADDING, RSA_PKCS1_PSS_PADDING, RSA_PSS_SALTLEN_DIGEST } = constants
+  const isPss = algorithm.startsWith('PS')
+  const padding = isPss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING
+  return sign(digest, Buffer.from(text), { key, padding, ...(isPss && { saltLength: RSA_PSS_SALTLEN_DIGEST }) })
+}
+
+function pairFor(algorithm: string) {
+  const kind = /^[RP]S/.test(algorithm) ? 'RSA' : algorithm
+  let pair = pairs.get(kind)
+  if (pair === undefined) {
+    pair =
+      kind === 'RSA'
+        ? generateKeyPairSync('rsa', { modulusLength: 2048 })
+        : kind === 'EdDSA'
+          ? generateKeyPairSync('ed25519')
+          : generateKeyPairSync('ec', { namedCurve: curves[kind] ?? 'P-256' })
+    pairs.set(kind, pair)
+  }
+  return pair
+}
