@@ -20,7 +20,7 @@ const { CONSUL_URL = 'http://127.0.0.1:8500' } = process.env
 
 const mesh = createMesh({
   discovery: { consul: { url: CONSUL_URL } },
-  mesh: { balance: 'round-robin', timeout: '3s', retry: { attempts: 2, on: ['connect-failure'] } },
+  mesh: { balance: 'round-robin', timeout: '3s' },
   services: { orders: {} }
 })
 try {
