@@ -45,5 +45,5 @@ t.test('check reads certificates, too', async (t) => {
   const tls = t.testdir({ 'x.pem': 'nothing', 'gateway.yaml': 'listen: { tls: { cert: x.pem, key: x.pem } }' })
   const { code, stdout, stderr } = await within(tls, `node ${home}/app.ts check gateway.yaml`)
   t.strictSame({ code, stdout }, { code: 1, stdout: '' })
-  t.match(stderr, /gateway\.yaml:1:\d+: listen\.tls\.cert: .*x\.pem holds no certificate\n/)
+  t.match(stderr, /gateway\.yaml:1:\d+: listen\.tls\.cert: .*x\.pem contains no certificate\n/)
 })
