@@ -86,7 +86,7 @@ async function bundleTypes(): Promise<void> {
     const list = name === './mesh' ? 'mesh-augmentations.js' : 'augmentations.js'
     sources.set(file, `import '${relative(dirname(file), list).replace(/^(?!\.)/, './')}';\n${source}`)
     const imported = importsOf(file, source)
-    // What a concern consists of: `EdgeDefinition` and `UserMeshConcern` extend types of further files.
+    // Types that make up a concern: `EdgeDefinition` and `UserMeshConcern` extend types of further files.
     const further = name === './plugin' ? imported.flatMap((each) => importsOf(each, sources.get(each) ?? '')) : []
     for (const each of [file, ...imported, ...further]) documented.add(each)
   }

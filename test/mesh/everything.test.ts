@@ -14,8 +14,9 @@ import type { DispatchController, DispatchOptions, Endpoint } from '../../plugin
 import type { Mesh } from '../../plugins/mesh/mesh.ts'
 import { startMesh } from '../../plugins/mesh/mesh.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { seeded, Watched, watchTimers } from '../helpers/mesh/chaos.ts'
+import { Watched, watchTimers } from '../helpers/mesh/chaos.ts'
 import { byHand } from '../helpers/mesh/discovery.ts'
+import { seeded } from '../helpers/mesh/instances.ts'
 import { meterStub } from '../helpers/mesh/mesh.ts'
 import { connecting, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
 

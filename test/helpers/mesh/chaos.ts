@@ -1,18 +1,7 @@
-/** Parts of a chaos test: reproducible random numbers, a handler that checks its contract, and a search for leaks. */
+/** Parts of a chaos test: a handler that checks its contract, and a search for leaks. */
 import { createHook } from 'node:async_hooks'
 import type { DispatchController } from '../../../plugins/mesh/core/types.ts'
 import { Recorder } from './mesh.ts'
-
-/** mulberry32. */
-export function seeded(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296
-  }
-}
 
 /** Records calls against the contract: a second start, a callback after the end, a body without a header section. */
 export class Watched extends Recorder {
