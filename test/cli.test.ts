@@ -132,16 +132,40 @@ t.test('token', async (t) => {
   })
 })
 
-t.test('unknown commands', async (t) => {
-  t.match(await jingwei(['chek']), { code: 1, stderr: /unknown command "chek"[\s\S]*check \[FILE\]/ })
-  t.match(await jingwei(['check', file, join(dir, 'bad.yaml')]), {
-    code: 1,
-    stdout: '',
-    stderr: /^jingwei: check: unexpected argument ".*bad\.yaml"\n$/
-  })
-  t.match(await jingwei(['start', file, file]), { code: 1, stderr: /^jingwei: start: unexpected argument/ })
-  t.match(await jingwei(['schema', file, file]), { code: 1, stdout: '', stderr: /schema: unexpected argument/ })
-  t.match(await jingwei(['--confg', file]), { code: 1, stderr: /Unknown option '--confg'[\s\S]*--config FILE/ })
+t.test('unknown commands and options, with the nearest known one', async (t) => {
+  const cases: [args: string[], stderr: string][] = [
+    [['chek'], 'unknown command "chek"; did you mean "check"?'],
+    [['tokn', 'full'], 'unknown command "tokn"; did you mean "token"?'],
+    [['gateway.yaml'], 'unknown command "gateway.yaml"; did you mean "start gateway.yaml"?'],
+    [['check', '--confg', 'x'], 'unknown option "--confg"; did you mean "--config"?'],
+    [['check', '--confg=x'], 'unknown option "--confg"; did you mean "--config"?'],
+    [['--confg', file], 'unknown option "--confg"; did you mean "--config"?'],
+    [['check', '-config', file], 'unknown option "-config"; did you mean "--config"?'],
+    [['-help'], 'unknown option "-help"; did you mean "--help"?'],
+    [['token', 'full', '--subjct', 'bob'], 'unknown option "--subjct"; did you mean "--subject"?'],
+    [['explain', file, 'GET', '/', '--ipp', '1'], 'unknown option "--ipp"; did you mean "--ip"?'],
+    [['check', file, '--ip', '::1'], 'check takes no option "--ip"; it is for explain'],
+    [['-H', 'x-a: b'], 'start takes no option "-H"; it is for explain'],
+    [['explain', file, 'GET', '/', '--ttl', '1h'], 'explain takes no option "--ttl"; it is for token'],
+    [['check', file, join(dir, 'bad.yaml')], `check: unexpected argument "${join(dir, 'bad.yaml')}"`],
+    [['start', file, file], `start: unexpected argument "${file}"`],
+    [['schema', file, file], `schema: unexpected argument "${file}"`],
+    [['token', 'full', 'plain'], 'token: unexpected argument "plain"']
+  ]
+  for (const [args, stderr] of cases) {
+    t.strictSame(await jingwei(args), { code: 1, stdout: '', stderr: `jingwei: ${stderr}\n` }, args.join(' '))
+  }
+})
+
+t.test('with no known one near, or an option without its value, the help text follows', async (t) => {
+  const cases: [args: string[], stderr: RegExp][] = [
+    [['serve-all'], /^jingwei: unknown command "serve-all"\n\njingwei: an API gateway[\s\S]*check \[FILE\]/],
+    [['check', '--port', '80'], /^jingwei: unknown option "--port"\n\njingwei: an API gateway[\s\S]*--config FILE/],
+    [['check', '-x'], /^jingwei: unknown option "-x"\n\njingwei: /],
+    [['check', '--config'], /^jingwei: Option '-c, --config <value>' argument missing\n\njingwei: /]
+  ]
+  for (const [args, stderr] of cases) t.match(await jingwei(args), { code: 1, stdout: '', stderr }, args.join(' '))
+  t.match(await jingwei(['serve-all', '--help']), { code: 0, stderr: '' })
 })
 
 t.test('explain: invalid arguments', async (t) => {

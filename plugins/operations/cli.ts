@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
-import { parseArgs } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { maskCredentials } from '../../config/credentials.ts'
 import { editorSchema } from '../../config/editor-schema.ts'
@@ -13,6 +12,8 @@ import type { Config } from '../../config/schema.ts'
 import { METHODS } from '../node-http.ts'
 import { version } from './about.ts'
 import { count } from './banner.ts'
+import type { TakesOptions } from './command-line.ts'
+import { parseCommandLine, UsageError } from './command-line.ts'
 import type { ExplainQuery } from './explain.ts'
 import { init } from './init.ts'
 import { logFlushed } from './logging.ts'
@@ -35,12 +36,9 @@ export interface Gateways {
   commands: readonly Command[]
 }
 
-export interface Command {
-  readonly name: string
+export interface Command extends TakesOptions {
   /** Lines for the help text. */
   readonly usage: string
-  /** Its options, for `parseArgs`. */
-  readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
   /** Returns the output. */
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
 }
@@ -52,39 +50,18 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
   try {
     return await command(argv, gateways)
   } catch (error) {
-    const { code } = error as { code?: unknown }
-    const isUsage = typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS')
-    const text = isUsage ? (error as Error).message : describe(error as Error)
-    await write(
-      process.stderr,
-      `${maskCredentials(text.trimEnd())}${isUsage ? `\n\n${helpText(gateways.commands)}` : ''}\n`
-    ).catch(() => {})
+    const help = error instanceof UsageError && error.needsHelp ? `\n\n${helpText(gateways.commands)}` : ''
+    const text = maskCredentials(describe(error as Error).trimEnd())
+    await write(process.stderr, `${text}${help}\n`).catch(() => {})
     return 1
   }
 }
 
 async function command(argv: readonly string[], gateways: Gateways): Promise<number | null> {
-  const own = Object.assign({}, ...gateways.commands.map(({ options }) => options)) as Command['options']
-  const parsed = parseArgs({
-    args: [...argv],
-    allowPositionals: true,
-    options: {
-      config: { type: 'string', short: 'c' },
-      help: { type: 'boolean', short: 'h' },
-      version: { type: 'boolean', short: 'v' },
-      header: { type: 'string', short: 'H', multiple: true, default: [] },
-      ip: { type: 'string' },
-      consumer: { type: 'string' },
-      listener: { type: 'string' },
-      ...own
-    }
-  })
-  const { positionals } = parsed
-  const values: Values = parsed.values
+  const { positionals, values } = parseCommandLine(argv, gateways.commands)
   const [name = 'start', argument, ...rest] = positionals
   if (values.help) return print(helpText(gateways.commands))
   if (values.version) return print(`${version}\n`)
-  checkCount(name, positionals)
   const named = values.config ?? process.env.JINGWEI_CONFIG
   const file = named === undefined ? usualFile() : fileNamed(named)
   const other = argument === undefined ? file : fileNamed(argument)
@@ -108,31 +85,10 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       return print(maskCredentials(await gateways.explain(await gateways.loadConfig(other), request)))
     }
     default: {
-      const concern = gateways.commands.find((command) => command.name === name)
-      if (concern !== undefined)
-        return print(`${await concern.run(await gateways.loadConfig(file), argument, values)}\n`)
-      process.stderr.write(`unknown command "${name}"\n\n${helpText(gateways.commands)}`)
-      return 1
+      const concern = gateways.commands.find((command) => command.name === name)!
+      return print(`${await concern.run(await gateways.loadConfig(file), argument, values)}\n`)
     }
   }
-}
-
-/** Parsed options: those of every command, and those of concerns' commands. */
-interface Values {
-  readonly [name: string]: unknown
-  readonly config?: string
-  readonly help?: boolean
-  readonly version?: boolean
-}
-
-/** Maximum of positional arguments for each command, including its name. */
-const most: Readonly<Record<string, number>> = { start: 2, check: 2, routes: 2, explain: 4, schema: 2 }
-
-/** Refuses an argument that would be ignored, such as the second file of `check`. */
-function checkCount(name: string, positionals: readonly string[]): void {
-  const surplus = positionals[most[name] ?? 2]
-  if (surplus === undefined) return
-  throw new Error(`${name}: unexpected argument "${surplus}"`)
 }
 
 /**
