@@ -1,38 +1,29 @@
-import type { IncomingMessage } from 'node:http'
-import fp from 'fastify-plugin'
 import type { Key, RouteConfigKeys } from '../../config/concern.ts'
-import type { Config } from '../../config/schema.ts'
+import accessLog from './access-log.ts'
 import { reservedRouteConfig } from './attach.ts'
 import { bridgeKeys, bridgeRouteConfig } from './bridge/options.ts'
+import { composeEdge } from './compose.ts'
 import type { EdgeConcern } from './concern.ts'
-import { edgeConcern, globalConcern } from './concern.ts'
-import accessLog from './concerns/access-log.ts'
+import { globalConcern } from './concern.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
-import metrics from './concerns/metrics.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
-import websocket from './concerns/websocket/index.ts'
-import type {} from './consumer.ts'
-import { watchErrorHandlers } from './error-handlers.ts'
 import errors from './errors.ts'
-import { watchRouteHooks } from './not-found.ts'
+import metrics from './metrics.ts'
 import { EdgeOrder } from './order.ts'
-import { OwnRoutes } from './own-routes.ts'
 import clientGone from './protocol/client-gone.ts'
 import clientLimits from './protocol/client-limits.ts'
-import { byListener, Peers } from './protocol/peers.ts'
 import pipelining from './protocol/pipelining.ts'
-import { isProtected, protect } from './protocol/protection.ts'
 import redirect from './protocol/redirect.ts'
 import requestId from './protocol/request-id.ts'
 import requestTarget from './protocol/request-target.ts'
 import { asksForCertificates } from './protocol/tls/client-rules.ts'
 import tls from './protocol/tls/index.ts'
-import { receiveUpgrades } from './protocol/upgrades.ts'
+import websocket from './protocol/websocket/index.ts'
 
 /**
  * The edge's concerns, in the order in which a request passes them. To add a concern, add its file and a line here; to
@@ -59,17 +50,6 @@ export const concerns: readonly EdgeConcern[] = [
   bodyLimit // last: no concern before it reads the body
 ]
 
-declare module 'fastify' {
-  interface FastifyInstance {
-    /** Returns the name of the listener that a request came to. */
-    listenerOf: (request: IncomingMessage) => string
-  }
-  interface FastifyRequest {
-    /** Name of the listener that the request came to. */
-    readonly listener: string
-  }
-}
-
 /** Subcommands that concerns add to the command line. */
 export const commands = concerns.flatMap((concern) => concern.commands ?? [])
 
@@ -86,40 +66,4 @@ export const edgeRouteConfig: RouteConfigKeys = {
   plugins: null
 }
 
-export default fp<Config>(
-  async (fastify, config) => {
-    if (!isProtected(fastify.server)) {
-      const protection = protect(fastify.server, config.listen, fastify.log)
-      fastify.addHook('onClose', async () => protection.close())
-    }
-    receiveUpgrades(fastify)
-    const peers = new Peers(config)
-    // Before any code reads `request.ip`.
-    fastify.addHook('onRequest', (request, _reply, done) => {
-      peers.removeUntrusted(request.raw)
-      done()
-    })
-    const listenerOf = byListener(config, ({ name }) => name)
-    fastify.decorate('listenerOf', listenerOf)
-    fastify.decorateRequest('listener', {
-      getter() {
-        return listenerOf(this.raw)
-      }
-    })
-    const order = new EdgeOrder(concerns, config.listeners)
-    fastify.decorate('edgeOrder', order)
-    const ownRoutes = new OwnRoutes(fastify, config, order)
-    watchRouteHooks(fastify)
-    fastify.addHook('onRoute', ownRoutes.begin)
-    fastify.decorate('edgeConcern', edgeConcern)
-    fastify.decorateRequest('consumer', null)
-    for (const [index, { plugin }] of concerns.entries()) {
-      fastify.addHook('onRoute', order.hookAt(index))
-      await fastify.register(plugin, config)
-    }
-    watchErrorHandlers(fastify)
-    fastify.addHook('onRoute', order.hookAt(concerns.length))
-    fastify.addHook('onRoute', ownRoutes.end)
-  },
-  { name: 'jingwei-edge', fastify: '5.x' }
-)
+export default composeEdge('jingwei-edge', concerns)

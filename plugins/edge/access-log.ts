@@ -1,11 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { maskUserinfo } from '../../../config/credentials.ts'
-import Type from '../../../config/schema/type.ts'
-import { unmapped } from '../../http-syntax.ts'
-import { edgeRouteOf, isUnrouted } from '../attach.ts'
-import { edgeConcern } from '../concern.ts'
-import type { Refusal } from '../protocol/refusals.ts'
-import { onRefused } from '../protocol/refusals.ts'
+import { maskUserinfo } from '../../config/credentials.ts'
+import Type from '../../config/schema/type.ts'
+import { unmapped } from '../http-syntax.ts'
+import { edgeRouteOf, isUnrouted } from './attach.ts'
+import { edgeConcern } from './concern.ts'
+import type { Refusal } from './protocol/refusals.ts'
+import { onRefused } from './protocol/refusals.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -20,7 +20,7 @@ const plain = Symbol.for('jingwei.log.plain')
 /** Refusals of new connections, logged at most once a second: a flood causes thousands of them. */
 const rateLimitedReasons = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
 
-declare module '../../../config/schema.ts' {
+declare module '../../config/schema.ts' {
   interface EdgePolicy {
     accessLog?: boolean
   }

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { bytesTaken } from '../../protocol/bytes-taken.ts'
+import { bytesTaken } from '../bytes-taken.ts'
 import { closeFrame, FrameReader } from './frames.ts'
 
 /** Time for both sides to respond to a close frame; then the connections are destroyed. */

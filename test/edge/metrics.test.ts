@@ -1,6 +1,6 @@
 import t from 'tap'
-import { eventually } from '../../helpers/eventually.ts'
-import { answering, connect, get, startGateway, startRawService } from '../../helpers/gateway.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { answering, connect, get, startGateway, startRawService } from '../helpers/gateway.ts'
 
 t.test('requests are counted by route, method and status, and no label comes from a client', async (t) => {
   const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'))

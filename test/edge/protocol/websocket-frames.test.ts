@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
-import { closeFrame, FrameReader } from '../../../plugins/edge/concerns/websocket/frames.ts'
+import { closeFrame, FrameReader } from '../../../plugins/edge/protocol/websocket/frames.ts'
 import { encode, opcodes } from '../../helpers/edge/websocket.ts'
 
 const lengths = [0, 1, 125, 126, 127, 65535, 65536]

@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream'
 import t from 'tap'
-import { Tunnel } from '../../../plugins/edge/concerns/websocket/tunnel.ts'
+import { Tunnel } from '../../../plugins/edge/protocol/websocket/tunnel.ts'
 import { eventually } from '../../helpers/eventually.ts'
 
 /** A connection with the test as its peer. */

@@ -5,9 +5,9 @@ import { Duration, orOff, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import type { Meter } from '../../../meter.ts'
 import { edgeConcern } from '../../concern.ts'
-import { handshakeOf } from '../../protocol/handshake.ts'
-import { isWebSocket } from '../../protocol/headers.ts'
-import { hasBody } from '../../protocol/request-body.ts'
+import { handshakeOf } from '../handshake.ts'
+import { isWebSocket } from '../headers.ts'
+import { hasBody } from '../request-body.ts'
 import { Tunnel } from './tunnel.ts'
 
 const WebSocket = Type.Object(

@@ -6,12 +6,12 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { Dispatcher } from 'undici'
 import { MockAgent } from 'undici'
-import type { Protocol } from '../../helpers/edge/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
-import { echo, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
-import { eventually } from '../../helpers/eventually.ts'
-import type { GatewayOptions } from '../../helpers/gateway.ts'
-import { connect, startGateway, startService } from '../../helpers/gateway.ts'
+import type { Protocol } from '../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
+import { echo, open, startWebSocketService } from '../helpers/edge/websocket.ts'
+import { eventually } from '../helpers/eventually.ts'
+import type { GatewayOptions } from '../helpers/gateway.ts'
+import { connect, startGateway, startService } from '../helpers/gateway.ts'
 
 type Interceptor = Dispatcher.DispatcherComposeInterceptor
 type Line = Record<string, unknown>

@@ -2,10 +2,10 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
-import type { Config } from '../../../config/schema.ts'
-import { listeningOf } from '../../listener-of.ts'
-import { attach, edgeRouteOf, isUnrouted } from '../attach.ts'
-import { onRefused, reasons } from '../protocol/refusals.ts'
+import type { Config } from '../../config/schema.ts'
+import { listeningOf } from '../listener-of.ts'
+import { attach, edgeRouteOf, isUnrouted } from './attach.ts'
+import { onRefused, reasons } from './protocol/refusals.ts'
 
 /** Buckets of the duration histogram, in seconds. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
