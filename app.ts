@@ -37,7 +37,7 @@ import { listenerTlsOf } from './plugins/edge/protocol/tls/index.ts'
 import keepStores from './plugins/keep-stores.ts'
 import { markListener } from './plugins/listener-of.ts'
 import type { MeshDependencies } from './plugins/mesh/index.ts'
-import mesh, { MESH_DEPS } from './plugins/mesh/index.ts'
+import { moduleOnFirstUse } from './plugins/on-first-use.ts'
 import { about as aboutProcess } from './plugins/operations/about.ts'
 import { banner } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
@@ -64,6 +64,9 @@ export { ConfigError } from './config/faults.ts'
 export type { Config } from './config/schema.ts'
 export { loadConfig, loadWithoutPlugins, parseConfig } from './plugins/config.ts'
 
+// Loaded by the first configuration that has it.
+const meshHalf = moduleOnFirstUse<typeof import('./plugins/mesh-half.mts')>('./plugins/mesh-half.mts', import.meta.url)
+
 /** The gateway as a Fastify plugin, for a server of your own to register with the configuration that `loadConfig` returns. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
   assertLoaded(options)
@@ -74,7 +77,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   if (!fastify.hasDecorator('host')) fastify.decorate('host', null)
   if (!fastify.hasDecorator('dryRun')) fastify.decorate('dryRun', false)
   await fastify.register(operations, { ...config, counts })
-  await fastify.register(mesh, config)
+  await fastify.register(meshHalf().mesh, config)
   await fastify.register(edge, config)
   await fastify.register(requestState, config)
   await fastify.register(replyGuard)
@@ -172,7 +175,7 @@ export function build(
   } as FastifyServerOptions)
   if (sealed) server.decorate(SEALED, true)
   if (clock !== undefined) server.decorate(CLOCK, clock)
-  if (meshDeps !== undefined) server.decorate(MESH_DEPS, meshDeps)
+  if (meshDeps !== undefined) server.decorate('meshDeps', meshDeps)
   server.decorate('host', host ?? null)
   server.decorate('dryRun', dryRun ?? false)
   server.register(keepStores, { stores })

@@ -60,7 +60,8 @@ async function formatForSize(): Promise<void> {
  */
 async function bundleTypes(): Promise<void> {
   const sources = new Map<string, string>()
-  for (const file of globSync('**/*.d.ts', { cwd: out })) sources.set(file, await readFile(join(out, file), 'utf8'))
+  for (const file of globSync('**/*.d.{ts,mts}', { cwd: out }))
+    sources.set(file, await readFile(join(out, file), 'utf8'))
   const augmenting = [...sources].filter(([, source]) => /^declare module '/m.test(source)).map(([file]) => file)
   const ofFastify = (file: string) => /^declare module 'fastify'/m.test(sources.get(file)!)
   const ofMesh = augmenting.filter((file) => /^plugins\/(mesh\/|seam\.)/.test(file) && !ofFastify(file))

@@ -45,17 +45,22 @@ export interface AmendedSource {
 
 /** Loads configurations with the keys of given concerns. */
 export class Loader {
-  readonly schema: ReturnType<typeof gatewaySchema>
   readonly #keys: Keys
   /** Errors of plugins' modules that could not be imported, by index. */
   readonly #failures: ReadonlyMap<number, unknown>
   readonly #last: LastCompiled
+  #schema: ReturnType<typeof gatewaySchema> | undefined
 
   constructor(keys: Keys, failures: ReadonlyMap<number, unknown> = new Map(), last: LastCompiled = new LastCompiled()) {
     this.#keys = keys
     this.#failures = failures
     this.#last = last
-    this.schema = gatewaySchema(keys)
+  }
+
+  /** The schema of a file. */
+  get schema(): ReturnType<typeof gatewaySchema> {
+    this.#schema ??= gatewaySchema(this.#keys)
+    return this.#schema
   }
 
   /**

@@ -2,12 +2,17 @@
 import { Loader } from '../config/load.ts'
 import type { ImportModule } from '../config/plugin-concerns.ts'
 import { edgeKeys, edgePositions, edgeRouteConfig } from './edge/index.ts'
-import { meshKeys } from './mesh/chain.ts'
+import { moduleOnFirstUse } from './on-first-use.ts'
 import { importPlugin, isConcern } from './operations/plugin-modules.ts'
+
+const meshHalf = moduleOnFirstUse<typeof import('./mesh-half.mts')>('./mesh-half.mts', import.meta.url)
 
 export const loader = new Loader({
   edge: edgeKeys,
-  mesh: meshKeys,
+  // A getter: a configuration without the mesh loads none of its modules.
+  get mesh() {
+    return meshHalf().meshKeys
+  },
   routeConfig: edgeRouteConfig,
   positions: edgePositions
 })

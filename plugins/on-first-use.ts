@@ -1,4 +1,6 @@
 import { createRequire } from 'node:module'
+import { isAbsolute } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 const require = createRequire(import.meta.url)
 
@@ -15,12 +17,23 @@ export function onFirstUse<T>(name: string): () => T {
   }
 }
 
+/**
+ * Does the same for a module of this program, such as the half that a configuration does without. `path` is relative to the
+ * file `from` (`import.meta.url`) and has the extension `.mts`; see `mesh-half.mts`. The module and its imports must have no
+ * top-level `await`.
+ */
+export function moduleOnFirstUse<T>(path: string, from: string): () => T {
+  const isBuilt = from.endsWith('.js')
+  return onFirstUse<T>(fileURLToPath(new URL(isBuilt ? path.replace(/\.mts$/, '.mjs') : path, from)))
+}
+
 function load<T>(name: string): T {
   try {
     return require(name)
   } catch (cause) {
     const { code = 'failed' } = cause as NodeJS.ErrnoException
     const cure = 'if its files were replaced since the process started, restart the process'
-    throw new Error(`cannot load the package ${name} (${code}): ${cure}`, { cause })
+    const what = isAbsolute(name) ? name : `the package ${name}`
+    throw new Error(`cannot load ${what} (${code}): ${cure}`, { cause })
   }
 }

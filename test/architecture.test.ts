@@ -165,7 +165,7 @@ function touchesSeam(source: string): boolean {
 }
 
 const sources: Sources = new Map(
-  ['app.ts', ...globSync('{plugins,routes,config}/**/*.ts', { cwd: root })]
+  ['app.ts', ...globSync('{plugins,routes,config}/**/*.{ts,mts}', { cwd: root })]
     .map((file) => relative(root, resolve(root, file)))
     .map((file) => [file, readFileSync(join(root, file), 'utf8')])
 )

@@ -11,11 +11,10 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** The seam: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. */
     mesh: Mesh
+    /** Dependencies of the mesh; absent for those of the configuration and the system. */
+    meshDeps?: MeshDependencies
   }
 }
-
-/** Decorator of a server whose mesh has dependencies of its own. */
-export const MESH_DEPS = Symbol('jingwei.mesh.deps')
 
 /** Instances, connections to them and time, in place of those of the configuration and the system. */
 export type MeshDependencies = Pick<MeshOptions, 'discovery' | 'transport' | 'now' | 'timers' | 'random'>
@@ -32,7 +31,7 @@ export default fp<Config>(
     const meter: Meter | null = fastify.hasDecorator('meter') ? fastify.meter.lasting : null
     const stores: Claims | null = fastify.hasDecorator('stores') ? fastify.stores : null
     const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
-    const deps = fastify.hasDecorator(MESH_DEPS) ? fastify.getDecorator<MeshDependencies>(MESH_DEPS) : {}
+    const { meshDeps: deps = {} } = fastify
     const mesh = await Mesh.create(config, {
       ...deps,
       log: fastify.log,

@@ -1,6 +1,6 @@
 /** Packages that are loaded with the first call. */
 import t from 'tap'
-import { onFirstUse } from '../../plugins/on-first-use.ts'
+import { moduleOnFirstUse, onFirstUse } from '../../plugins/on-first-use.ts'
 
 t.test('a package that cannot be loaded', async (t) => {
   const load = onFirstUse<unknown>('jingwei-no-such-package')
@@ -15,4 +15,15 @@ t.test('a package is loaded once', async (t) => {
   const load = onFirstUse<typeof import('dns-packet')>('dns-packet')
   t.type(load().encode, 'function')
   t.equal(load(), load())
+})
+
+t.test('a module of the program', async (t) => {
+  const { meshKeys } = await import('../../plugins/mesh/chain.ts')
+  const load = moduleOnFirstUse<typeof import('../../plugins/mesh-half.mts')>(
+    '../../plugins/mesh-half.mts',
+    import.meta.url
+  )
+  t.equal(load().meshKeys, meshKeys, 'it is the one that an import gets')
+  const built = moduleOnFirstUse<unknown>('./half.mts', 'file:///dist/plugins/config.js')
+  t.throws(built, { message: /^cannot load \/dist\/plugins\/half\.mjs \(MODULE_NOT_FOUND\): / })
 })
