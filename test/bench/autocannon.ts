@@ -1,4 +1,4 @@
-// autocannon as a child that ends well on SIGINT, as its own command does not: node autocannon.ts PACKAGES OPTIONS
+// node autocannon.ts PACKAGES OPTIONS: autocannon as a child process that prints its result on SIGINT, unlike its own command.
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 

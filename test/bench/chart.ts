@@ -1,4 +1,4 @@
-// The figures as bars: a group a scenario.
+// The chart: results as bars, one group per scenario.
 import type { Outcome } from './report.ts'
 
 const width = 760

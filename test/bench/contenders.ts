@@ -1,4 +1,4 @@
-// A subject that runs, on a core of its own.
+// A running subject, on a core of its own.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -20,7 +20,7 @@ export interface Bench {
   readonly generator: Generator
   /** Launches of each subject. */
   readonly launches: number
-  /** Of each launch. */
+  /** Rounds of each launch. */
   readonly rounds: number
   readonly seconds: number
 }
@@ -35,7 +35,7 @@ export interface Contender {
 
 export const subjectCore = 0
 
-/** Takes this process off the subjects' core, and with it all that it starts but for them. */
+/** Moves this process off the subjects' core. Processes that it starts inherit this, except for the subjects. */
 export function leaveSubjectCore(): void {
   const cores = availableParallelism()
   if (cores < 2) throw new Error('the subject and its load need a core each')

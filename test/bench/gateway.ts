@@ -27,7 +27,7 @@ export async function replying(setup: Setup): Promise<Launch> {
   return launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')} }`)
 }
 
-/** The meaning of "everything on": a concern a line. A new concern is added here and nowhere else. */
+/** The meaning of "everything on": one concern per line. A new concern is added here only. */
 const everythingOn = {
   edge: [
     'accessLog: true', // its output goes to a file
@@ -59,7 +59,7 @@ export async function everything(setup: Setup): Promise<Launch> {
   }
 }
 
-/** Whoever calls has one of so many tokens, and one of so many addresses, as the load balancer says. */
+/** Number of distinct tokens, and of distinct client addresses in X-Forwarded-For. */
 const tokens = 10_000
 const addresses = 1000
 
@@ -92,14 +92,14 @@ function launch(setup: Setup, lines: readonly string[], service: string, listene
   ]
   const config = [...section('listen', listen), ...lines, ...services(setup, service), ...routes(setup)]
   writeFileSync(join(folder, 'gateway.yaml'), `${config.join('\n')}\n`)
-  // Its log must not pass through this process, on the other core.
+  // The log goes to a file, so that this process on the other core does not have to read it.
   const program = `exec node '${checkout}/app.ts' -c '${folder}/gateway.yaml' > '${folder}/gateway.log' 2>&1`
   return { command: 'sh', args: ['-c', program], prefix: '/origin' }
 }
 
 const section = (name: string, lines: readonly string[]) => [`${name}:`, ...lines.map((line) => `  ${line}`)]
 
-/** All are the one origin, by another of its addresses. */
+/** Returns URLs of instances: loopback addresses of the one origin. */
 function instances({ size, originPort }: Setup, net: string): string {
   const urls = Array.from({ length: size.instances }, (_, i) => `'http://${net}.${i + 1}:${originPort}'`)
   return `[${urls.join(', ')}]`

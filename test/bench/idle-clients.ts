@@ -1,5 +1,5 @@
 // Opens keep-alive connections, sends one request on each, and holds them: node idle-clients.ts URL COUNT [HEADER VALUE]…
-// Says `open` once all have their answer; on SIGTERM, how many the server has closed meanwhile.
+// Prints `open` once all have their response, and on SIGTERM the number of connections that the server has closed.
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
 
@@ -12,30 +12,30 @@ const request = `${lines.join('\r\n')}\r\n\r\n`
 const sockets: Socket[] = []
 let closed = 0
 
-/** Clients of one address; a gateway may bound how many connections each has. */
+/** Number of connections from one address, since a gateway may limit the connections of a client. */
 const perAddress = 500
 
 function open(index: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    let answer = ''
+    let response = ''
     const localAddress = `127.1.1.${1 + Math.floor(index / perAddress)}`
     const socket = connect({ port: Number(port), host: hostname, localAddress }, () => socket.write(request))
     socket.on('data', (chunk) => {
-      answer += chunk.toString('latin1')
-      if (!answer.includes('{"hello":"world"}')) return
-      if (answer.startsWith('HTTP/1.1 200 ')) resolve()
-      else reject(new Error(answer))
+      response += chunk.toString('latin1')
+      if (!response.includes('{"hello":"world"}')) return
+      if (response.startsWith('HTTP/1.1 200 ')) resolve()
+      else reject(new Error(response))
     })
     socket.on('error', reject)
     socket.on('close', () => {
       closed++
-      reject(new Error(`closed after: ${answer}`))
+      reject(new Error(`closed after: ${response}`))
     })
     sockets.push(socket)
   })
 }
 
-// A few at a time: requests that wait for each other would cost memory of their own.
+// Twenty requests at a time, since waiting requests would use memory.
 const lanes = Array.from({ length: 20 }, async (_, lane) => {
   for (let i = lane; i < Number(count); i += 20) await open(i)
 })

@@ -21,7 +21,7 @@ export interface IdleRow {
   readonly cpuShare: number
 }
 
-/** Opened before those that count, after a warm-up: the heap has grown by then, and they take what is free in it. */
+/** Number of connections that are opened first and not counted: they fill the free space of the heap after the warm-up. */
 const first = 1000
 const watchedMs = 10_000
 
@@ -61,7 +61,7 @@ function open({ name, url, headers }: Contender, count: number): Promise<Running
   })
 }
 
-/** Resident memory once it has stopped to move: a collector tidies up some seconds after the last request. */
+/** Returns the resident memory once it is stable: the garbage collector runs some seconds after the last request. */
 async function settled(pid: number): Promise<number> {
   const seen: number[] = []
   for (;;) {

@@ -10,11 +10,11 @@ import type { Scenario } from './scenarios.ts'
 export interface LoadResult {
   readonly p50Ms: number
   readonly p99Ms: number
-  /** Connection errors and answers other than 2xx. */
+  /** Number of connection errors and of responses other than 2xx. */
   readonly failures: number
 }
 
-/** Clients that can be held still, with their connections open, so that slices of load cost no connecting. */
+/** Clients that can be paused with open connections, so that a slice of load does not include connecting. */
 export interface Load {
   go(): void
   pause(): void
@@ -39,13 +39,13 @@ interface Program {
 
 export interface Generator {
   readonly name: string
-  /** Goes at once. */
+  /** Starts the load at once. */
   start(target: Target): Promise<Load>
 }
 
 export async function generator(folder: string): Promise<Generator> {
   const program = await wrk(folder).catch(async (error: Error) => {
-    process.stderr.write(`${error.message}\nautocannon takes its place.\n`)
+    process.stderr.write(`${error.message}\nusing autocannon instead.\n`)
     return autocannon(await packages())
   })
   return { name: program.name, start: (target) => startLoad(program, target) }
@@ -59,22 +59,22 @@ async function startLoad({ name, command, env, ready, args, parse }: Program, ta
     async end() {
       running.kill('SIGCONT')
       running.kill('SIGINT')
-      // One that wrk's other thread takes ends the load, but does not wake the thread that sleeps until then.
+      // A SIGINT that wrk's other thread handles ends the load, but does not wake the thread that sleeps until then.
       const again = setInterval(() => running.kill('SIGINT'), 200)
       await running.exited
       clearInterval(again)
       const result = parse(running.output())
-      if (result === null) throw new Error(`${name} said nothing of use: ${running.output()}`)
+      if (result === null) throw new Error(`${name} printed no result: ${running.output()}`)
       return result
     }
   }
 }
 
-/** In seconds. Who holds the clients still also ends them; and being held still is no timeout. */
+/** Durations in seconds, longer than any run: the bench ends the clients, and a pause must not count as a timeout. */
 const forever = 36000
-const patience = 60 // wrk's memory grows with it
+const timeout = 60 // wrk's memory grows with it
 
-/** wrk runs the script once per thread; `done` sees the sum. */
+/** Lua code that prints the result. wrk runs the script once per thread; `done` gets the sum of all threads. */
 const report = `
 done = function(summary, latency, requests)
   local e = summary.errors
@@ -83,8 +83,8 @@ done = function(summary, latency, requests)
 end
 `
 
-/** Requests of many clients in turn, each built once unless its body is large. */
-const inTurn = (file: string, bodyBytes: number) => `
+/** Lua code that cycles through the requests of many clients. Each request is built once unless its body is large. */
+const cycleClients = (file: string, bodyBytes: number) => `
 local clients, built, at = {}, {}, 0
 local names
 for line in io.lines('${file}') do
@@ -103,7 +103,7 @@ request = function()
 end
 `
 
-/** Names, and then the values of each client: a line each, with tabs between. */
+/** Returns a table with tabs: a line of header names, then a line of values for each client. */
 function table(clients: Target['clients']): string {
   return [Object.keys(clients[0] ?? {}), ...clients.map(Object.values)].map((values) => values.join('\t')).join('\n')
 }
@@ -121,10 +121,10 @@ async function wrk(folder: string): Promise<Program> {
       const list = join(own, 'clients.tsv')
       writeFileSync(list, `${table(clients)}\n`)
       const body = bodyBytes > 0 ? `string.rep('x', ${bodyBytes})` : 'nil'
-      const turns = clients.length > 0 ? inTurn(list, bodyBytes) : ''
-      writeFileSync(script, `wrk.method = '${method}'\nwrk.body = ${body}\n${turns}${report}`)
+      const cycle = clients.length > 0 ? cycleClients(list, bodyBytes) : ''
+      writeFileSync(script, `wrk.method = '${method}'\nwrk.body = ${body}\n${cycle}${report}`)
       const given = Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`])
-      const bounds = [`-d${forever}s`, '--timeout', `${patience}s`]
+      const bounds = [`-d${forever}s`, '--timeout', `${timeout}s`]
       return ['-t1', `-c${connections}`, ...bounds, '-s', script, ...given, url]
     },
     parse(output) {
@@ -150,8 +150,8 @@ function autocannon(folder: string): Program {
     ready: /^started$/m,
     args({ url, headers, clients, scenario: { method = 'GET', bodyBytes = 0, connections } }) {
       const body = bodyBytes > 0 ? { body: 'x'.repeat(bodyBytes) } : {}
-      const bounds = { connections, duration: forever, timeout: patience }
-      // Each connection keeps them all: fewer than of wrk.
+      const bounds = { connections, duration: forever, timeout }
+      // Each connection of autocannon keeps all requests, so these are fewer than with wrk.
       const requests = clients.slice(0, 1000).map((client) => ({ headers: { ...headers, ...client } }))
       const options = { url, method, headers, ...body, ...bounds, ...(requests.length > 0 && { requests }) }
       return [join(import.meta.dirname, 'autocannon.ts'), folder, JSON.stringify(options)]

@@ -9,7 +9,7 @@ import { versions } from './packages.ts'
 
 const natives: Partial<Record<ToolName, string>> = { nginx: '-v', haproxy: '-v', caddy: 'version' }
 
-/** Two sentences for the report. */
+/** Returns the description of machine and versions for the report. */
 export async function machine(checkout: string, subjects: readonly string[], generator: string): Promise<string> {
   const version = (name: string) =>
     (JSON.parse(readFileSync(join(checkout, 'node_modules', name, 'package.json'), 'utf8')) as { version: string })

@@ -1,10 +1,10 @@
 // CPU time and memory of a process tree, from /proc (proc_pid_stat(5)).
 import { readdirSync, readFileSync } from 'node:fs'
 
-/** The kernel counts CPU time in ticks of 10 ms, whatever its own clock (USER_HZ). */
+/** The kernel reports CPU time in ticks of 10 ms (USER_HZ), whatever its own clock. */
 const usPerTick = 10_000
 
-/** The process and all below it. */
+/** Returns the process and its descendants. */
 function tree(pid: number): number[] {
   const parents = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -17,7 +17,7 @@ function tree(pid: number): number[] {
   return found
 }
 
-/** Fields from the state on; the name before them may hold blanks and brackets. */
+/** Returns the fields from the state on. The name before them may contain blanks and brackets. */
 function statOf(pid: number): string[] | null {
   const text = read(`/proc/${pid}/stat`)
   return text === null ? null : text.slice(text.lastIndexOf(')') + 2).split(' ')
@@ -31,12 +31,12 @@ function read(file: string): string | null {
   }
 }
 
-/** Microseconds of CPU, user and system, used so far. */
+/** Returns the microseconds of CPU, user and system, that the process tree has used so far. */
 export function cpuUs(pid: number): number {
   return tree(pid).reduce((sum, each) => sum + (scheduledUs(each) ?? ticksUs(each)), 0)
 }
 
-/** The scheduler's own account of each thread, in nanoseconds; not every kernel keeps it. */
+/** Sums the scheduler's statistics of each thread, which are in nanoseconds. Not every kernel has them. */
 function scheduledUs(pid: number): number | null {
   if (read(`/proc/${pid}/schedstat`) === null) return null
   const threads = readdirSync(`/proc/${pid}/task`)
@@ -49,7 +49,7 @@ function ticksUs(pid: number): number {
   return fields === null ? 0 : (Number(fields[11]) + Number(fields[12])) * usPerTick
 }
 
-/** Microseconds that a core was busy with anything at all, or stolen by another guest of the same host. */
+/** Returns the microseconds that a core was busy, or stolen by another guest of the same host. */
 export function coreBusyUs(core: number): number {
   const fields = new RegExp(`^cpu${core} (.*)$`, 'm')
     .exec(readFileSync('/proc/stat', 'utf8'))![1]!
@@ -59,7 +59,7 @@ export function coreBusyUs(core: number): number {
   return (user + nice + system + (irq ?? 0) + (softirq ?? 0) + (steal ?? 0)) * usPerTick
 }
 
-/** Bytes: resident now, or at the highest. */
+/** Returns bytes: the current resident memory, or its peak. */
 export function memory(pid: number, what: 'VmRSS' | 'VmHWM'): number {
   const kilobytes = tree(pid).map((each) =>
     Number(new RegExp(`${what}:\\s+(\\d+)`).exec(read(`/proc/${each}/status`) ?? '')?.[1] ?? 0)
@@ -67,7 +67,7 @@ export function memory(pid: number, what: 'VmRSS' | 'VmHWM'): number {
   return kilobytes.reduce((sum, each) => sum + each, 0) * 1024
 }
 
-/** The middle of the values, and the range that half of them are in. */
+/** Median and interquartile range. */
 export interface Spread {
   readonly median: number
   readonly low: number

@@ -1,4 +1,4 @@
-// The service behind all subjects: nginx, one worker, with an answer of each size.
+// The service behind all subjects: nginx, one worker, with a response of each size.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort, start } from '../helpers/processes.ts'
@@ -6,7 +6,7 @@ import { tool } from '../helpers/tools.ts'
 
 export interface Origin {
   readonly port: number
-  /** Requests that have reached it, but for those that asked this. */
+  /** Returns the number of requests so far, without those of this function. */
   requests(): Promise<number>
   stop(): Promise<void>
 }
@@ -36,13 +36,13 @@ export async function startOrigin(folder: string): Promise<Origin> {
     name: 'origin',
     ready: async () => (await fetch(url)).ok
   })
-  let asked = 0
+  let own = 0
   return {
     port,
     async requests() {
       const text = await (await fetch(url)).text()
       // accepts, handled, requests
-      return Number(/^\s*\d+ \d+ (\d+)/m.exec(text)![1]) - ++asked
+      return Number(/^\s*\d+ \d+ (\d+)/m.exec(text)![1]) - ++own
     },
     stop: () => running.stop()
   }

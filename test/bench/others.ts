@@ -8,7 +8,7 @@ import type { Launch, Setup } from './subjects.ts'
 
 type Launcher = (setup: Setup) => Promise<Launch>
 
-/** A node script of the subjects folder; it takes its port, the origin and its packages from the environment. */
+/** Launches a Node script of the subjects folder, which gets port, origin and packages by environment variables. */
 export function script(file: string, packages?: () => Promise<string>): Launcher {
   return async ({ port, originPort }) => {
     const env = { ...process.env, PORT: String(port), ORIGIN: `http://127.0.0.1:${originPort}` }

@@ -1,4 +1,4 @@
-// The figures as a section of Markdown.
+// The report: results as a section of Markdown.
 import type { IdleRow } from './idle.ts'
 import type { Spread } from './measure.ts'
 import type { Row } from './rounds.ts'
@@ -13,7 +13,7 @@ export interface Outcome {
 }
 
 interface Column<T> {
-  readonly head: string
+  readonly title: string
   readonly of: (row: T) => string
 }
 
@@ -21,37 +21,37 @@ const mb = (bytes: number) => (bytes / 1024 / 1024).toFixed(0)
 const ranged = ({ median, low, high }: Spread) => `**${median.toFixed(2)}** (${low.toFixed(2)}–${high.toFixed(2)})`
 
 const columns: readonly Column<Row>[] = [
-  { head: 'ratio', of: ({ ratio }) => ranged(ratio) },
-  { head: 'CPU µs/request', of: (row) => row.cpuUs.toFixed(1) },
-  { head: 'requests/s', of: (row) => row.perSecond.toFixed(0) },
-  { head: 'p50 ms', of: (row) => row.p50Ms.toFixed(2) },
-  { head: 'p99 ms', of: (row) => row.p99Ms.toFixed(2) },
-  { head: 'peak MB', of: (row) => mb(row.peakBytes) }
+  { title: 'ratio', of: ({ ratio }) => ranged(ratio) },
+  { title: 'CPU µs/request', of: (row) => row.cpuUs.toFixed(1) },
+  { title: 'requests/s', of: (row) => row.perSecond.toFixed(0) },
+  { title: 'p50 ms', of: (row) => row.p50Ms.toFixed(2) },
+  { title: 'p99 ms', of: (row) => row.p99Ms.toFixed(2) },
+  { title: 'peak MB', of: (row) => mb(row.peakBytes) }
 ]
 const bodyColumns: readonly Column<Row>[] = [
-  { head: 'MB per CPU second', of: ({ bytesPerCpuSecond = 0 }) => mb(bytesPerCpuSecond) },
-  { head: 'of nginx’s', of: ({ toNginx }) => (toNginx === undefined ? '' : ranged(toNginx)) }
+  { title: 'MB per CPU second', of: ({ bytesPerCpuSecond = 0 }) => mb(bytesPerCpuSecond) },
+  { title: 'of nginx’s', of: ({ toNginx }) => (toNginx === undefined ? '' : ranged(toNginx)) }
 ]
 const idleColumns: readonly Column<IdleRow>[] = [
-  { head: 'KB per connection', of: (row) => `**${(row.bytesPerConnection / 1024).toFixed(1)}**` },
-  { head: 'MB before', of: (row) => mb(row.before) },
-  { head: 'MB with them', of: (row) => mb(row.after) },
-  { head: 'CPU while idle', of: (row) => `${(row.cpuShare * 100).toFixed(2)} %` }
+  { title: 'KB per connection', of: (row) => `**${(row.bytesPerConnection / 1024).toFixed(1)}**` },
+  { title: 'MB before', of: (row) => mb(row.before) },
+  { title: 'MB with them', of: (row) => mb(row.after) },
+  { title: 'CPU while idle', of: (row) => `${(row.cpuShare * 100).toFixed(2)} %` }
 ]
 
 /** One scenario, with its heading. */
 export function outcome({ scenario, reference, rows, idle }: Outcome): string {
-  const head = `### ${scenario.name}\n\n${scenario.about}.`
-  if (scenario.idle !== undefined) return `${head}\n\n${table(idle, idleColumns)}`
+  const heading = `### ${scenario.name}\n\n${scenario.about}.`
+  if (scenario.idle !== undefined) return `${heading}\n\n${table(idle, idleColumns)}`
   const shown = scenario.responseBytes === undefined ? columns : [...columns, ...bodyColumns]
   const failed = rows.filter(({ failures }) => failures > 0)
   const failures = failed.map((row) => `**${row.subject}: ${row.failures} requests failed.**\n`).join('\n')
-  return `${head} Ratio 1: ${reference}.\n\n${table(rows, shown)}${failures && `\n${failures}`}`
+  return `${heading} Ratio 1: ${reference}.\n\n${table(rows, shown)}${failures && `\n${failures}`}`
 }
 
 function table<T extends { readonly subject: string }>(rows: readonly T[], columns: readonly Column<T>[]): string {
   const lines = [
-    ['subject', ...columns.map(({ head }) => head)],
+    ['subject', ...columns.map(({ title }) => title)],
     ['---', ...columns.map(() => '--:')],
     ...rows.map((row) => [row.subject, ...columns.map(({ of }) => of(row))])
   ]

@@ -1,5 +1,5 @@
-// CPU time per request, in short slices: within a round the contenders take turns every fraction of a second, so that a
-// disturbance meets all of them, and the ratios of a round hold.
+// CPU time per request, in short slices: within a round the contenders alternate every half second, so that a
+// disturbance affects all of them, and the ratios of a round hold.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bench, Contender } from './contenders.ts'
 import { launch, subjectCore } from './contenders.ts'
@@ -42,10 +42,10 @@ interface Measured {
   failures: number
 }
 
-/** Long enough for caches to be warm again, short enough for two in a round. */
+/** Length of a slice: long enough for caches to be warm again, short enough for two in a round. */
 const sliceMs = 500
 const warmUpMs = 12_000
-/** Others' share of the subject's core in a slice; the kernel's account of the core is in steps of 10 ms. */
+/** Maximum share of the subject's core that other processes may use in a slice. The kernel counts the core's time in steps of 10 ms. */
 const tolerated = 0.1
 
 /** Work of a subject, over one launch or several. */
@@ -57,7 +57,7 @@ interface Tally {
   readonly failures: number
 }
 
-/** Rounds of several launches: what a Node program costs may differ by a fifth from one launch to the next. */
+/** Measures rounds of several launches, since the CPU time of a Node program differs by up to a fifth between launches. */
 export async function measureRounds(
   scenario: Scenario,
   subjects: readonly Subject[],
@@ -94,7 +94,7 @@ async function measureLaunch(scenario: Scenario, subjects: readonly Subject[], b
     for (const contender of contenders) {
       all.push({ contender, load: await begin(contender, scenario, bench), rounds: [], failures: 0 })
     }
-    for (let round = 0; round < bench.rounds; round++) await takeTurns(all, bench)
+    for (let round = 0; round < bench.rounds; round++) await measureRound(all, bench)
     for (const each of all) each.failures += (await each.load.end()).failures
     const latencies = await measureLatencies(all, scenario, bench)
     return all.map(({ contender: { name, running }, rounds, failures }, i) => ({
@@ -109,7 +109,7 @@ async function measureLaunch(scenario: Scenario, subjects: readonly Subject[], b
   }
 }
 
-/** Clients whose connections stay open, and who are still until their first slice. */
+/** Opens the connections of the clients, and pauses the clients until their first slice. */
 async function begin(contender: Contender, scenario: Scenario, bench: Bench): Promise<Load> {
   const load = await bench.generator.start({ ...contender, scenario })
   await sleep(sliceMs)
@@ -118,8 +118,8 @@ async function begin(contender: Contender, scenario: Scenario, bench: Bench): Pr
 }
 
 /**
- * Until the code is compiled and the heap has grown, which shows in the CPU time of all Node programs for eight seconds and
- * more; and what fails here is not worth measuring.
+ * Sends load until the code is compiled and the heap has grown, which costs all Node programs CPU time for eight seconds and
+ * more. Throws if a request fails.
  */
 export async function warmUp(contender: Contender, scenario: Scenario, { generator }: Bench): Promise<void> {
   const trial = await generator.start({ ...contender, scenario })
@@ -128,15 +128,15 @@ export async function warmUp(contender: Contender, scenario: Scenario, { generat
   if (failures > 0) throw new Error(`${contender.name}: ${failures} failed requests in ${scenario.name}`)
 }
 
-/** One round: slices until each contender has had its seconds. */
-async function takeTurns(all: readonly Measured[], { seconds, origin }: Bench): Promise<void> {
-  const turns = Math.max(1, Math.round((seconds * 1000) / sliceMs))
+/** Runs one round: slices until each contender has had its seconds. */
+async function measureRound(all: readonly Measured[], { seconds, origin }: Bench): Promise<void> {
+  const slices = Math.max(1, Math.round((seconds * 1000) / sliceMs))
   const sums = all.map((): Work => ({ us: 0, cpu: 0, othersCpu: 0, requests: 0 }))
-  for (let turn = 0; turn < turns; turn++) {
-    // There and back: what changes steadily with time favours nobody.
+  for (let index = 0; index < slices; index++) {
+    // The order is reversed in every other pass, so that a steady change over time favours no contender.
     const order = [...all.keys()]
-    for (const i of turn % 2 === 0 ? order : order.reverse()) {
-      const work = await calmSlice(all[i]!, () => origin.requests())
+    for (const i of index % 2 === 0 ? order : order.reverse()) {
+      const work = await leastDisturbedSlice(all[i]!, () => origin.requests())
       const sum = sums[i]!
       sums[i] = {
         us: sum.us + work.us,
@@ -151,8 +151,8 @@ async function takeTurns(all: readonly Measured[], { seconds, origin }: Bench): 
   })
 }
 
-/** A slice in which others had much of the core is taken again, a few times at most; the calmest counts. */
-async function calmSlice(measured: Measured, requests: () => Promise<number>): Promise<Work> {
+/** Repeats a slice in which other processes used much of the core, up to three times, and returns the least disturbed one. */
+async function leastDisturbedSlice(measured: Measured, requests: () => Promise<number>): Promise<Work> {
   const disturbance = (work: Work) => work.othersCpu / work.us
   let best = await slice(measured, requests)
   for (let tries = 1; tries < 4 && disturbance(best) > tolerated; tries++) {
@@ -162,7 +162,7 @@ async function calmSlice(measured: Measured, requests: () => Promise<number>): P
   return best
 }
 
-/** Both ends are counted at rest, so that the CPU time is that of exactly these requests. */
+/** Measures one slice. CPU time is read while the subject is idle, so that it is that of exactly these requests. */
 async function slice({ contender, load }: Measured, requests: () => Promise<number>): Promise<Work> {
   const { pid } = contender.running
   const before = { requests: await requests(), cpu: cpuUs(pid), busy: coreBusyUs(subjectCore) }
@@ -171,14 +171,14 @@ async function slice({ contender, load }: Measured, requests: () => Promise<numb
   await sleep(sliceMs)
   load.pause()
   const us = (performance.now() - from) * 1000
-  await atRest(pid)
+  await untilIdle(pid)
   const cpu = cpuUs(pid) - before.cpu
   const othersCpu = coreBusyUs(subjectCore) - before.busy - cpu
   return { us, cpu, othersCpu, requests: (await requests()) - before.requests }
 }
 
 /** Waits until the subject uses no more CPU: requests were in flight when the clients stopped. */
-async function atRest(pid: number): Promise<void> {
+async function untilIdle(pid: number): Promise<void> {
   let before = cpuUs(pid)
   for (let tries = 0; tries < 20; tries++) {
     await sleep(15)
@@ -188,7 +188,7 @@ async function atRest(pid: number): Promise<void> {
   }
 }
 
-/** Apart from the slices, since being held still would count as latency. */
+/** Measures latencies apart from the slices, since the pauses between slices would count as latency. */
 async function measureLatencies(all: readonly Measured[], scenario: Scenario, bench: Bench): Promise<LoadResult[][]> {
   const results = all.map((): LoadResult[] => [])
   for (let round = 0; round < 3; round++) {

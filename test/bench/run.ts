@@ -1,4 +1,4 @@
-// npm run bench: CPU time per request of this gateway and of what a user would run instead, in the same rounds.
+// npm run bench: CPU time per request of this gateway and of the alternatives, in the same rounds.
 //   npm run bench -- --scenarios small,1mb --subjects "jingwei passthrough,nginx" --launches 3 --rounds 5 --seconds 1 --out FOLDER
 // The subject has one core, load and origin the others. Compare the ratios: absolute figures depend on the machine.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -36,7 +36,7 @@ const { values } = parseArgs({
     out: { type: 'string' }
   }
 })
-/** The command line that gives the same figures again. */
+/** The options of the command line that repeats this run. */
 const given = (['scenarios', 'subjects', 'launches', 'rounds', 'seconds'] as const)
   .filter((option) => process.argv.some((each) => each.startsWith(`--${option}`)))
   .map((option) => `--${option} '${values[option]}'`)
@@ -64,7 +64,7 @@ try {
     const measured = await measure(scenario)
     outcomes.push(measured)
     process.stdout.write(`${outcome(measured)}\n`)
-    // Write after each scenario, so that a failure of a later one loses no results.
+    // Results are written after each scenario, so that a later failure does not lose them.
     if (values.out !== undefined) await write(values.out)
   }
 } finally {

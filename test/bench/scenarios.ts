@@ -5,7 +5,7 @@ export interface Size {
   readonly label: string
   readonly routes: number
   readonly services: number
-  /** Of each service. */
+  /** Instances of each service. */
   readonly instances: number
 }
 
@@ -17,12 +17,12 @@ export interface Scenario {
   readonly method?: 'POST'
   /** Size of the request's body. */
   readonly bodyBytes?: number
-  /** Size of the response's body, where the report is to tell bytes per CPU second. */
+  /** Size of the response body, for scenarios whose report has bytes per CPU second. */
   readonly responseBytes?: number
   readonly connections: number
   /** Sizes of Jingwei's configuration, compared with the first one; no other subject takes part. */
   readonly sizes?: readonly Size[]
-  /** Connections that stay open and do nothing; what they cost is measured, rather than requests. */
+  /** Number of idle connections, whose cost is measured instead of that of requests. */
   readonly idle?: number
 }
 

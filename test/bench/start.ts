@@ -81,7 +81,7 @@ try {
   for (const name of ['package.json', 'node_modules']) symlinkSync(join(checkout, name), join(folder, name))
   const built = await runToEnd('node', [join(checkout, '.ci/build.ts'), join(folder, 'dist'), '--no-maps'])
   if (built.code !== 0) throw new Error(built.stderr)
-  // Without types: to load what strips them would cost 20 MB.
+  // The types are stripped here: loading the stripper in the subject would cost 20 MB.
   const reference = readFileSync(join(import.meta.dirname, 'subjects/fastify-http-proxy.ts'), 'utf8')
   writeFileSync(join(folder, 'http-proxy.mjs'), stripTypeScriptTypes(reference))
   const lines = [

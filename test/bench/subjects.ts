@@ -1,4 +1,4 @@
-// The subjects: Jingwei bare and with everything on, and the gateways that a user would run instead.
+// The subjects: Jingwei bare and with everything on, and the alternatives.
 import { everything, passthrough, replying } from './gateway.ts'
 import { caddy, haproxy, nginx, script } from './others.ts'
 import { packages } from './packages.ts'
@@ -8,7 +8,7 @@ export interface Setup {
   readonly port: number
   readonly originPort: number
   readonly consulUrl: string
-  /** For files; the subject's own. */
+  /** The subject's own folder for files. */
   readonly folder: string
   /** The checkout of this gateway that is measured. */
   readonly checkout: string
@@ -19,23 +19,23 @@ export interface Launch {
   readonly command: string
   readonly args: readonly string[]
   readonly env?: NodeJS.ProcessEnv
-  /** Path under which the origin is reached, and what the client must send. */
+  /** Path under which the origin is reached. */
   readonly prefix?: string
   readonly headers?: Readonly<Record<string, string>>
-  /** Headers of further clients, of which the requests take turns. All have the same names. */
+  /** Headers of several clients, whose requests alternate. All have the same names. */
   readonly clients?: readonly Readonly<Record<string, string>>[]
 }
 
 export interface Subject {
   readonly name: string
   readonly launch: (setup: Setup) => Promise<Launch>
-  /** The checkout of this gateway that is measured; without, the one that the bench was given. */
+  /** The checkout of this gateway that is measured; by default that of the option --checkout. */
   readonly checkout?: string
   /** Selects scenarios; without it, the subject takes part in all that do not compare sizes. */
   readonly takesPart?: (scenario: Scenario) => boolean
 }
 
-/** All ratios are to it. */
+/** The subject whose CPU time per request is 1. */
 export const baseline = '@fastify/http-proxy'
 
 /** Servers that respond by themselves: the cost of a connection without any proxy. */
@@ -54,7 +54,7 @@ export const subjects: readonly Subject[] = [
   { name: 'bare node:http', launch: script('bare-http.ts'), ...bare }
 ]
 
-/** Adds this gateway as another checkout has it, right behind the one that is measured. */
+/** Adds the gateway of another checkout after the one that is measured. */
 export function against(checkout: string, measured: readonly Subject[]): Subject[] {
   const isGateway = ({ name }: Subject) => name.startsWith('jingwei')
   return measured.flatMap((each) =>

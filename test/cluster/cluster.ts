@@ -19,17 +19,17 @@ import { endAll, member } from './member.ts'
 
 const home = resolve(import.meta.dirname, '../..')
 export const gatewayConfig = join(home, 'config/examples/cluster.yaml')
-/** Of this process's clusters. */
+/** The JWT secret of all clusters of this process. */
 export const jwtSecret = process.env.JWT_SECRET ?? randomBytes(32).toString('base64url')
 
 export interface ClusterOptions {
-  /** Take the usual ports where these are free; without, and for the rest, any free ones. */
+  /** Takes the usual ports if they are free. Otherwise, any free ports. */
   usualPorts?: boolean
   prometheus?: { scrapeInterval?: string } | false
-  /** Start a gateway or service again that ended by itself, as a container's restart policy does. */
+  /** Restarts a gateway or service that exited unexpectedly, like a container's restart policy. */
   restart?: boolean
   /** Called with events of the members. */
-  tell?: (line: string) => void
+  onEvent?: (line: string) => void
 }
 
 export interface Gateway extends Member {
@@ -52,9 +52,9 @@ export interface Cluster {
 }
 
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
-  const { tell = () => {} } = options
+  const { onEvent = () => {} } = options
   const stack = new AsyncDisposableStack()
-  const supervisor = { stopping: false, restart: options.restart ?? false, tell }
+  const supervisor = { stopping: false, restart: options.restart ?? false, onEvent }
   const port = portChooser(options.usualPorts ?? false)
   try {
     const consul = stack.adopt(
@@ -98,7 +98,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
         : await prometheusFor([first, second], await port(9090), options.prometheus, stack)
     watch(
       { consul: consul.httpPort, redis: redis.port, haproxy: edge, ...(prometheus && { prometheus: prometheus.port }) },
-      tell,
+      onEvent,
       stack
     )
     return {
@@ -173,11 +173,11 @@ function haproxyOptions(edge: number, status: number, [first, second]: [NodePort
 
 async function nodesUp(statusUrl: string): Promise<string[]> {
   const csv = await (await fetch(`${statusUrl}/;csv`)).text()
-  const [head, ...rows] = csv
+  const [fields, ...rows] = csv
     .trim()
     .split('\n')
     .map((line) => line.split(','))
-  const status = head!.indexOf('status')
+  const status = fields!.indexOf('status')
   return rows
     .filter(
       ([backend, name, ...rest]) => backend === 'gateways' && name !== 'BACKEND' && rest[status - 2]!.startsWith('UP')
@@ -185,7 +185,7 @@ async function nodesUp(statusUrl: string): Promise<string[]> {
     .map(([, name]) => name!)
 }
 
-/** The rules and the scrape configuration are the real ones; only the targets beside them differ. */
+/** Starts Prometheus with the rules and the scrape configuration of config/prometheus, but with the targets of this cluster. */
 async function prometheusFor(
   nodes: NodePorts[],
   port: number,
@@ -211,7 +211,7 @@ async function prometheusFor(
 }
 
 /** Reports a member that no longer accepts connections. */
-function watch(ports: Record<string, number>, tell: (line: string) => void, stack: AsyncDisposableStack): void {
+function watch(ports: Record<string, number>, onEvent: (line: string) => void, stack: AsyncDisposableStack): void {
   const gone = new Set<string>()
   const timer = setInterval(async () => {
     for (const [name, port] of Object.entries(ports)) {
@@ -219,7 +219,7 @@ function watch(ports: Record<string, number>, tell: (line: string) => void, stac
       if (open === !gone.has(name) || !watching) continue
       if (open) gone.delete(name)
       else gone.add(name)
-      tell(open ? `${name} is back` : `${name} no longer listens on port ${port}`)
+      onEvent(open ? `${name} is back` : `${name} no longer listens on port ${port}`)
     }
   }, 2000)
   let watching = true
@@ -280,7 +280,7 @@ if (import.meta.main) {
     cluster = await startCluster({
       usualPorts: !process.argv.includes('--free-ports'),
       restart: true,
-      tell: (line) => console.log(line)
+      onEvent: (line) => console.log(line)
     })
     if (interrupted) await cluster.stop()
     else console.log(introduction(cluster))

@@ -1,4 +1,4 @@
-// A Node program of a cluster, which may be stopped or crash, and can be restarted.
+// A Node process of a cluster, which may be stopped or crash, and can be restarted.
 import type { Running } from '../helpers/processes.ts'
 import { start } from '../helpers/processes.ts'
 
@@ -7,17 +7,17 @@ export interface Member {
   url: string
   pid(): number
   output(): string
-  /** Resolves with how it ended. */
+  /** Sends a signal, and resolves with the exit code and signal of the process. */
   end(signal: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>
   start(): Promise<void>
 }
 
 export interface Supervisor {
-  /** The whole cluster ends, its members with it. */
+  /** True once the whole cluster stops. */
   stopping: boolean
-  /** Restarts a member that ended unexpectedly. */
+  /** True to restart a member that exited unexpectedly. */
   restart: boolean
-  tell: (line: string) => void
+  onEvent: (line: string) => void
 }
 
 interface Launch {
@@ -39,15 +39,15 @@ export function member({ name, args, env, ready }: Launch, url: string, supervis
     void started.exited.then(({ code, signal }) => {
       if (wanted || supervisor.stopping) return
       const lines = code === 0 || signal !== null ? '' : `:\n${started.output().split('\n').slice(-10).join('\n')}`
-      supervisor.tell(`${name} (pid ${started.pid}) has ended with ${signal ?? code}${lines}`)
+      supervisor.onEvent(`${name} (pid ${started.pid}) has ended with ${signal ?? code}${lines}`)
       if (supervisor.restart) setTimeout(() => void again(), restartAfter)
     })
   }
   const again = async () => {
     if (supervisor.stopping) return
     await begin().then(
-      () => supervisor.tell(`${name} is back (pid ${running?.pid})`),
-      (error: Error) => supervisor.stopping || supervisor.tell(error.message)
+      () => supervisor.onEvent(`${name} is back (pid ${running?.pid})`),
+      (error: Error) => supervisor.stopping || supervisor.onEvent(error.message)
     )
     if (supervisor.stopping) running?.kill('SIGKILL')
   }
@@ -66,7 +66,7 @@ export function member({ name, args, env, ready }: Launch, url: string, supervis
   }
 }
 
-/** All at once, by force where asking does not help. */
+/** Ends all members at the same time: by SIGTERM, and after 8 s by SIGKILL. */
 export async function endAll(members: readonly Member[]): Promise<void> {
   await Promise.all(
     members.map(async (member) => {

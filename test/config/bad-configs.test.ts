@@ -40,14 +40,14 @@ function faultsOf(text: string, env: NodeJS.ProcessEnv = {}): ConfigError {
 for (const { name, yaml, faults } of [...badConfigs, ...badMesh]) {
   t.test(name, async (t) => {
     const error = faultsOf(yaml, { WORD: 'hunter2' })
-    const told = error.faults.map((f) => `${f.line}:${f.column}: ${f.path}${f.path && ': '}${f.message}`)
+    const reported = error.faults.map((f) => `${f.line}:${f.column}: ${f.path}${f.path && ': '}${f.message}`)
     t.strictSame(
-      told,
+      reported,
       faults.map((fault) => (typeof fault === 'string' ? fault : fault(dir)))
     )
-    const sum = `${told.length} ${told.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
-    t.equal(error.message, [...told.map((fault) => `${file}:${fault}`), sum].join('\n'))
-    t.notMatch(error.message, /hunter2/, 'secrets and what the environment holds are not told')
+    const sum = `${reported.length} ${reported.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
+    t.equal(error.message, [...reported.map((fault) => `${file}:${fault}`), sum].join('\n'))
+    t.notMatch(error.message, /hunter2/, 'secrets and values of the environment are masked')
   })
 }
 
@@ -59,11 +59,11 @@ const routesOn = (count: number) => {
   return ['services: { a: { instances: [http://h] } }', 'routes:', ...routes].join('\n')
 }
 
-t.test('any number of routes on one path', async (t) => {
+t.test('100 routes on one path have no faults', async (t) => {
   t.strictSame(faultsOf(routesOn(100)).faults, [])
 })
 
-t.test('a fault in an aliased section is reported once, at its place', async (t) => {
+t.test('a fault in an aliased section is reported once, at its position', async (t) => {
   const yaml = [
     'services:',
     '  a: { instances: [http://h], mesh: &m { timeot: 1s } }',
@@ -75,7 +75,7 @@ t.test('a fault in an aliased section is reported once, at its place', async (t)
   )
 })
 
-t.test('aliases that multiply are refused', async (t) => {
+t.test('aliases that expand exponentially are refused', async (t) => {
   const lines = ['plugins:', '  - package: fastify', '    options:', '      a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
   for (let i = 1; i < 9; i++)
     lines.push(
@@ -91,7 +91,7 @@ t.test('aliases that multiply are refused', async (t) => {
   t.match(faultsOf(merged.join('\n')).message, /aliases expand to more than 1\d{5} values/)
 })
 
-t.test('merges that multiply are refused, also empty ones', async (t) => {
+t.test('merges that expand exponentially are refused, also empty ones', async (t) => {
   for (const nothing of ['{}', '{ a: 1 }', '[]', '[{}]']) {
     const lines = ['plugins:', '  - package: fastify', '    options:', `      a0: &a0 ${nothing}`]
     for (let i = 1; i < 30; i++) lines.push(`      a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}] }`)
@@ -103,14 +103,14 @@ t.test('merges that multiply are refused, also empty ones', async (t) => {
   }
 })
 
-t.test('the place of a fault below merges that multiply is found', async (t) => {
+t.test('the position of a fault below nested merges is found', async (t) => {
   const lines = ['a0: &a0 { b: 1 }']
   for (let i = 1; i < 30; i++) lines.push(`a${i}: &a${i} { <<: [*a${i - 1}, *a${i - 1}, *a${i - 1}], c: \${UNSET} }`)
   t.match(faultsOf(lines.slice(0, 5).join('\n')).message, /4:.*a3.c: environment variable UNSET is not set/)
   t.match(faultsOf(lines.join('\n')).message, /expand to more than 1\d{5} values/)
 })
 
-t.test('as many faults as there are lines', async (t) => {
+t.test('thousands of faults are reported', async (t) => {
   const services = Array.from({ length: 5000 }, (_, i) => `  a${i}: { instances: [h], mesh: { timeout: 1 } }`)
   t.equal(faultsOf(['services:', ...services].join('\n')).faults.length, 10_000)
 })
@@ -157,20 +157,20 @@ t.test('any value at any place is a fault or a configuration, never a crash', as
     ],
     plugins: [{ path: 'plugin.ts', options: { a: 1 } }]
   }
-  t.strictSame(faultsOf(JSON.stringify(good)).faults, [], 'which is good as it stands')
+  t.strictSame(faultsOf(JSON.stringify(good)).faults, [], 'the unchanged configuration has no faults')
   const strange = [null, true, false, 0, 1.5, '', 'text', [], [null], [[]], {}, { x: null }, { x: { y: [1] } }]
-  let told = 0
+  let faulty = 0
   const replaceEach = (node: unknown) => {
     if (typeof node !== 'object' || node === null) return
     for (const [key, kept] of Object.entries(node)) {
       for (const value of strange) {
         Reflect.set(node, key, value)
-        if (faultsOf(JSON.stringify(good)).faults.length > 0) told++
+        if (faultsOf(JSON.stringify(good)).faults.length > 0) faulty++
       }
       Reflect.set(node, key, kept)
       replaceEach(kept)
     }
   }
   t.doesNotThrow(() => replaceEach(good))
-  t.ok(told > 500, `${told} of them have faults`)
+  t.ok(faulty > 500, `${faulty} configurations have faults`)
 })

@@ -1,9 +1,9 @@
-/** Configurations with faults, and how each is told: `line:column: path: message`. The first line is empty. */
+/** Configurations and the text of their faults: `line:column: path: message`. The first line of each is empty. */
 
 export interface BadConfig {
   readonly name: string
   readonly yaml: string
-  /** Given the folder of the file. */
+  /** Functions get the folder of the file. */
   readonly faults: readonly (string | ((dir: string) => string))[]
 }
 
@@ -63,7 +63,7 @@ plugins: [{ config: {} }]
     ]
   },
   {
-    name: 'plugins: contradictions within one',
+    name: 'plugins: contradictions within one entry',
     yaml: `
 plugins:
   - { path: plugin.ts, order: { before: cors, after: jwt } }
@@ -82,7 +82,7 @@ plugins:
     ]
   },
   {
-    name: 'plugins: names that routes ask for',
+    name: 'plugins: names in routes that are unknown or not unique',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes:
@@ -106,7 +106,7 @@ plugins:
     ]
   },
   {
-    name: 'plugins: a route asks for one of all routes',
+    name: 'plugins: a route lists a plugin that runs on all routes',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes: [{ name: one, match: { path: / }, service: a, plugins: [plugin] }]
@@ -117,14 +117,14 @@ plugins: [{ path: plugin.ts }]
     ]
   },
   {
-    name: 'a key for a certificate',
+    name: 'a private key in place of a certificate',
     yaml: `
 listen: { tls: { cert: private.pem, key: private.pem } }
 `,
     faults: [(dir) => `2:24: listen.tls.cert: expected a certificate, found a private key: ${dir}/private.pem`]
   },
   {
-    name: 'a public key as secret, and hosts that are none',
+    name: 'a public key as secret, and malformed hosts',
     yaml: `
 listen: { host: "a b" }
 admin: { host: /tmp/socket, hosts: ["a b"] }
@@ -140,7 +140,7 @@ services: { a: { dns: { host: h, port: 1, server: "h:99999" } } }
     ]
   },
   {
-    name: 'trust in everybody',
+    name: 'trustProxy for all addresses',
     yaml: `
 listen: { trustProxy: [10.0.0.0/8, 0.0.0.0/0, "::/0"] }
 `,
@@ -150,7 +150,7 @@ listen: { trustProxy: [10.0.0.0/8, 0.0.0.0/0, "::/0"] }
     ]
   },
   {
-    name: 'a path of a health check that cannot be sent',
+    name: 'a malformed path of a health check',
     yaml: `
 mesh: { healthCheck: { path: "/he alth" } }
 services: { a: { instances: [http://h], mesh: { healthCheck: { path: /健康 } } } }
@@ -210,7 +210,7 @@ listen: { host: "0.0.0.0 }
     faults: ['3:1: a "{", a "[" or a quote above is not closed']
   },
   {
-    name: 'braces without quotes, which YAML takes for its own',
+    name: 'braces without quotes, which are YAML syntax',
     yaml: `
 routes:
   - { name: a, match: { path: /users/{id} }, service: a }
@@ -285,7 +285,7 @@ routes:
     ]
   },
   {
-    name: 'other words for keys, in other spellings',
+    name: 'synonyms of keys, in other spellings',
     yaml: `
 upstreams: {}
 listen: { limits: { body: 1mb } }
@@ -312,7 +312,7 @@ plugins: [{ package: fastify, config: {} }]
     ]
   },
   {
-    name: 'keys of other gateways, advised only where the advice applies',
+    name: 'keys of other gateways, with advice only where it applies',
     yaml: `
 listen: { address: 0.0.0.0:80 }
 services: { legacy: { dns: { host: h.test, servers: [10.0.0.1] }, nodes: [http://h] } }
@@ -360,7 +360,7 @@ listen:
     faults: ['3:5: a key must be plain text']
   },
   {
-    name: 'an alias of what it stands in',
+    name: 'a recursive alias',
     yaml: `
 plugins: &a
   - options: { again: *a }
@@ -384,14 +384,14 @@ just words
     faults: ['2:1: expected a mapping, found a string']
   },
   {
-    name: 'an unknown key, nearly right',
+    name: 'an unknown key that is similar to a known one',
     yaml: `
 lisen: { port: 80 }
 `,
     faults: ['2:1: lisen: unknown key; did you mean "listen"?']
   },
   {
-    name: 'an unknown key, like none',
+    name: 'an unknown key that is similar to no other',
     yaml: `
 kubernetes: true
 `,
@@ -479,7 +479,7 @@ listen: { port: '8080' }
     faults: ['2:17: listen.port: expected an integer from 0 to 65535, found "8080"; remove the quotes']
   },
   {
-    name: 'a word for a switch',
+    name: 'a word for a boolean',
     yaml: `
 listen: { http2: yes }
 `,
@@ -674,7 +674,7 @@ routes:
     faults: ['7:14: routes[0].service: unknown service "aa"; did you mean "a"?']
   },
   {
-    name: 'an unknown service, like none',
+    name: 'an unknown service that is similar to no other',
     yaml: `
 services:
   a: { instances: [http://127.0.0.1:9101] }
@@ -686,7 +686,7 @@ routes:
     faults: ['7:14: routes[0].service: unknown service "zebra"']
   },
   {
-    name: 'a service named like an object method',
+    name: 'an unknown service with the name of an object method',
     yaml: `
 services:
   a: { instances: [http://127.0.0.1:9101] }
@@ -746,7 +746,7 @@ routes:
     faults: ['7:12: routes[0].split: all weights are 0, so no service gets any traffic']
   },
   {
-    name: 'two routes of one name',
+    name: 'two routes with one name',
     yaml: `
 services:
   a: { instances: [http://127.0.0.1:9101] }
@@ -761,7 +761,7 @@ routes:
     faults: ['8:11: routes[1].name: duplicate route name "one"; it is also on line 5']
   },
   {
-    name: 'two sources',
+    name: 'two sources of instances',
     yaml: `
 services:
   a:
@@ -865,7 +865,7 @@ edge:
     faults: ['3:49: edge.jwt.algorithms[1]: RS256 cannot be used with a public key of type ec; use ES256']
   },
   {
-    name: 'the algorithm of another curve',
+    name: 'an algorithm of another curve',
     yaml: `
 edge:
   jwt: { publicKey: ec.pem, algorithms: [ES384] }
@@ -893,7 +893,7 @@ edge:
     ]
   },
   {
-    name: 'a public key that is not there',
+    name: 'a missing file of a public key',
     yaml: `
 edge:
   jwt: { publicKey: none.pem }
@@ -901,7 +901,7 @@ edge:
     faults: [(dir) => `3:21: edge.jwt.publicKey: neither a PEM key nor a file that can be read: ${dir}/none.pem`]
   },
   {
-    name: 'a public key that is none',
+    name: 'a malformed public key',
     yaml: `
 edge:
   jwt: { publicKey: key.pem }
@@ -925,7 +925,7 @@ edge:
     faults: ['3:43: edge.rateLimit.store: needs the top-level "redis", which is not set']
   },
   {
-    name: 'a limit by something else',
+    name: 'a limit by an unknown key',
     yaml: `
 edge:
   rateLimit: { max: 1, window: 1s, by: user }
@@ -967,7 +967,7 @@ edge:
     ]
   },
   {
-    name: 'credentials for everyone',
+    name: 'CORS credentials for all origins',
     yaml: `
 edge:
   cors: { origin: "*", credentials: true }
@@ -1007,7 +1007,7 @@ edge:
     ]
   },
   {
-    name: 'CORS lists of what is no header and no method',
+    name: 'CORS lists with malformed headers and methods',
     yaml: `
 edge:
   cors: { origin: app.example.com, exposedHeaders: ["x-a\\nx-b", "*"], allowedHeaders: ["x a"], methods: [get] }
@@ -1019,7 +1019,7 @@ edge:
     ]
   },
   {
-    name: 'headers that the gateway sets itself, or twice',
+    name: 'headers that the gateway sets itself, and duplicate headers',
     yaml: `
 edge:
   requestId: { header: Host }
@@ -1068,7 +1068,7 @@ routes:
     ]
   },
   {
-    name: 'the secret of the examples, for others than this machine',
+    name: 'the secret of the examples on a public address',
     yaml: `
 listen: { host: 0.0.0.0 }
 edge: { jwt: { secret: "for development only, change it in production" } }
@@ -1078,7 +1078,7 @@ edge: { jwt: { secret: "for development only, change it in production" } }
     ]
   },
   {
-    name: 'a limit per address beside one by address',
+    name: 'maxPerAddress beside a limit by address',
     yaml: `
 edge: { rateLimit: { max: 1, window: 1s, maxPerAddress: 10 } }
 `,
@@ -1094,7 +1094,7 @@ edge: { jwt: { secret: a secret that is long enough for this, forward: { sub: x-
     ]
   },
   {
-    name: 'a plugin of nothing',
+    name: 'a plugin without a source',
     yaml: `
 plugins:
   - options: {}
@@ -1102,7 +1102,7 @@ plugins:
     faults: ['3:5: plugins[0]: missing key "path" or "package"']
   },
   {
-    name: 'a plugin of two sources',
+    name: 'a plugin with two sources',
     yaml: `
 plugins:
   - path: plugin.ts
@@ -1111,7 +1111,7 @@ plugins:
     faults: ['4:5: plugins[0].package: a plugin has either a path or a package, not both']
   },
   {
-    name: 'a plugin that is not there',
+    name: 'a missing file of a plugin',
     yaml: `
 plugins:
   - path: ./plugn.ts
@@ -1129,7 +1129,7 @@ plugins:
     ]
   },
   {
-    name: 'a duration of nothing, and one longer than a timer can wait',
+    name: 'a duration of 0, and one longer than a timer can wait',
     yaml: `
 mesh: { timeout: 0s, attemptTimeout: 25d }
 `,
@@ -1250,7 +1250,7 @@ routes:
     ]
   },
   {
-    name: 'one port for both',
+    name: 'one port for the listener and the admin port',
     yaml: `
 listen: { port: 9000 }
 admin: { port: 9000 }
@@ -1258,7 +1258,7 @@ admin: { port: 9000 }
     faults: ['3:16: admin.port: listen.port is 9000, too, and 127.0.0.1 overlaps 0.0.0.0']
   },
   {
-    name: 'an instance with more than an address',
+    name: 'an instance whose URL has more than scheme, host and port',
     yaml: `
 services:
   a:
@@ -1286,7 +1286,7 @@ routes:
     faults: ['8:12: routes[1].match: routes "one" (line 4) and "two" match the same requests: HEAD /users/:name']
   },
   {
-    name: 'several at once, in the order of the file',
+    name: 'several faults, in the order of the file',
     yaml: `
 routes:
   - name: one
@@ -1306,7 +1306,7 @@ listen: { port: -1 }
     ]
   },
   {
-    name: 'paths that the router cannot take, or takes for the same',
+    name: 'malformed paths, and paths that are equal for the router',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes:
@@ -1325,7 +1325,7 @@ routes:
     ]
   },
   {
-    name: 'patterns of other gateways, and of more than linear cost',
+    name: 'patterns of other gateways, and patterns with more than linear cost',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes:
@@ -1350,7 +1350,7 @@ routes:
     ]
   },
   {
-    name: 'prefixes that cannot be a part of a path',
+    name: 'malformed prefixes of a path',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes:
@@ -1368,7 +1368,7 @@ routes:
     ]
   },
   {
-    name: 'routes through http-proxy that it could not serve',
+    name: 'settings of routes that http-proxy does not support',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes:

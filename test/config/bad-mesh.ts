@@ -1,45 +1,45 @@
-/** Configurations of the mesh's concerns that must be refused, with every fault as it is told. */
+/** Configurations of the mesh's concerns that must be refused, with the text of every fault. */
 import type { BadConfig } from './bad-configs.ts'
 
 export const badMesh: readonly BadConfig[] = [
   {
-    name: 'a hash of nothing',
+    name: 'a hash policy without hashOn',
     yaml: `mesh: { balance: ring-hash }
 `,
     faults: ['1:18: mesh.balance: ring-hash needs hashOn, the part of a call that is hashed, such as ip or header:NAME']
   },
   {
-    name: 'a hash that nothing uses',
+    name: 'hashOn without a hash policy',
     yaml: `mesh: { balance: { policy: random, hashOn: ip } }
 `,
     faults: ['1:36: mesh.balance.hashOn: only ring-hash and maglev have hashOn; random does not hash']
   },
   {
-    name: 'an unknown thing to hash on',
+    name: 'an unknown hashOn',
     yaml: `mesh: { balance: { policy: maglev, hashOn: user } }
 `,
     faults: ['1:44: mesh.balance.hashOn: expected ip, consumer, header:NAME, cookie:NAME or query:NAME, found "user"']
   },
   {
-    name: 'a cookie to give without one to hash on',
+    name: 'cookieTtl without a cookie in hashOn',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, cookieTtl: 1h } }
 `,
     faults: ['1:48: mesh.balance.cookieTtl: needs hashOn: cookie:NAME']
   },
   {
-    name: 'a bound on the load of no hash',
+    name: 'maxLoad without a hash policy',
     yaml: `mesh: { balance: { policy: random, maxLoad: 150% } }
 `,
     faults: ['1:36: mesh.balance.maxLoad: only ring-hash and maglev have maxLoad; random does not hash']
   },
   {
-    name: 'a bound that no load fits',
+    name: 'maxLoad below the average load',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, maxLoad: 90% } }
 `,
     faults: ['1:57: mesh.balance.maxLoad: must be at least 100%: less than the mean load cannot hold for all instances']
   },
   {
-    name: 'a cookie whose name is none',
+    name: 'a malformed cookie name in hashOn',
     yaml: `mesh: { balance: { policy: maglev, hashOn: 'cookie:a b' } }
 `,
     faults: [
@@ -47,7 +47,7 @@ export const badMesh: readonly BadConfig[] = [
     ]
   },
   {
-    name: 'a table whose size is no prime',
+    name: 'a table size that is not prime',
     yaml: `mesh: { balance: { policy: maglev, hashOn: ip, tableSize: 65536 } }
 `,
     faults: ['1:59: mesh.balance.tableSize: 65536 is not a prime; 65537 and 655373, for example, are']
@@ -59,13 +59,13 @@ export const badMesh: readonly BadConfig[] = [
     faults: ['1:52: mesh.balance.panicThreshold: expected a percentage from 0% to 100%, found 50']
   },
   {
-    name: 'statuses of health the wrong way round',
+    name: 'health statuses in reverse order',
     yaml: `mesh: { healthCheck: { statuses: [204, 299-200] } }
 `,
     faults: ['1:40: mesh.healthCheck.statuses[1]: the end of the range is below its start']
   },
   {
-    name: 'no status of health',
+    name: 'a malformed health status',
     yaml: `mesh: { healthCheck: { statuses: [2xx] } }
 `,
     faults: [
@@ -73,7 +73,7 @@ export const badMesh: readonly BadConfig[] = [
     ]
   },
   {
-    name: 'an ejection longer than the longest',
+    name: 'a base ejection longer than the maximum',
     yaml: `mesh: { outlierDetection: { baseEjection: 10m } }
 `,
     faults: ['1:27: mesh.outlierDetection: baseEjection must not be longer than maxEjection']
@@ -91,7 +91,7 @@ export const badMesh: readonly BadConfig[] = [
     faults: ['1:14: mesh.tls: a client certificate needs both cert and key']
   },
   {
-    name: 'an authority that is not there',
+    name: 'a missing ca file',
     yaml: `mesh: { tls: { ca: nowhere.pem } }
 `,
     faults: [(dir) => `1:20: mesh.tls.ca: no such file: ${dir}/nowhere.pem`]
@@ -107,20 +107,20 @@ services: { a: { instances: [http://h], mesh: { fallback: [{ stale: { excludeHea
     ]
   },
   {
-    name: 'a hedge that never starts',
+    name: 'a hedge without after and percentile',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { hedge: {} }
 `,
     faults: ['2:16: mesh.hedge: needs exactly one of after and percentile']
   },
   {
-    name: 'a hedge that starts twice',
+    name: 'a hedge with after and percentile',
     yaml: `mesh: { hedge: { after: 100ms, percentile: 95 } }
 `,
     faults: ['1:16: mesh.hedge: needs exactly one of after and percentile']
   },
   {
-    name: 'a fallback to nothing',
+    name: 'a fallback without a kind',
     yaml: `mesh: { fallback: [{}] }
 `,
     faults: [
@@ -137,14 +137,14 @@ mesh: { fallback: [{ service: a, status: 200 }] }
     ]
   },
   {
-    name: 'a body that no static response has',
+    name: 'a fallback with a body but no status',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { fallback: [{ service: a, body: x }] }
 `,
     faults: ['2:34: mesh.fallback[0].body: only a static response has body: add "status"']
   },
   {
-    name: 'a fallback to a service that is not there',
+    name: 'a fallback to an unknown service',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { fallback: [{ service: aa }] }
 `,
@@ -165,14 +165,14 @@ mesh: { fallback: [{ service: aa }] }
     ]
   },
   {
-    name: 'a mirror that is not there',
+    name: 'a mirror to an unknown service',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { mirror: { service: shadow } }
 `,
     faults: ['2:28: mesh.mirror.service: unknown service "shadow"']
   },
   {
-    name: 'a mirror onto itself',
+    name: 'a mirror to the service itself',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:
   - { name: one, match: { path: /a }, service: a, mesh: { mirror: { service: a } } }
@@ -180,7 +180,7 @@ routes:
     faults: ['3:78: routes[0].mesh.mirror.service: "a" is the service itself; name another one']
   },
   {
-    name: 'a fault that is none',
+    name: 'a fault without a kind',
     yaml: `mesh: { fault: {} }
 `,
     faults: ['1:16: mesh.fault: needs at least one of delay, abort, bandwidth and header: true']
@@ -192,7 +192,7 @@ routes:
     faults: ['1:49: mesh.fault.abort.percent: expected a percentage from 0% to 100%, found 10']
   },
   {
-    name: 'a sidecar that nobody named',
+    name: 'sidecar mode for services without the URL of a sidecar',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 mesh: { mode: sidecar }
 `,
@@ -202,7 +202,7 @@ mesh: { mode: sidecar }
     ]
   },
   {
-    name: 'a sidecar that the service does not name',
+    name: 'sidecar mode of a service without the URL of its sidecar',
     yaml: `services: { a: { instances: [http://h], mesh: { mode: sidecar } } }
 `,
     faults: ['1:55: services.a.mesh.mode: mode sidecar needs services.a.sidecar, the URL of its local listener']
@@ -217,7 +217,7 @@ mesh: { mode: sidecar }
     ]
   },
   {
-    name: 'a fixed list with Connect',
+    name: 'a static list of instances with Connect',
     yaml: `discovery: { consul: { url: http://c } }
 mesh: { mode: connect, identity: { service: gw } }
 services: { a: { instances: [http://h] }, b: { instances: [http://h], mesh: { mode: direct } }, c: {} }
@@ -240,7 +240,7 @@ routes:
     faults: ['3:67: routes[0].mesh.subset: the service "a" has no subset "gren"; did you mean "green"?']
   },
   {
-    name: 'a share of a subset that is not there',
+    name: 'a split to an unknown subset',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:
   - { name: one, match: { path: /a }, split: [{ service: a, subset: canary, weight: 1 }] }
@@ -248,7 +248,7 @@ routes:
     faults: ['3:69: routes[0].split[0].subset: the service "a" has no subset "canary"']
   },
   {
-    name: 'something to stick to without a split',
+    name: 'stickOn without a split',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:
   - { name: one, match: { path: /a }, service: a, stickOn: ip }
@@ -264,7 +264,7 @@ routes:
     faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key; it can only be set for services']
   },
   {
-    name: 'a fallback that could not be written',
+    name: 'a static fallback that HTTP cannot express',
     yaml: `mesh: { fallback: [{ status: 204, body: x, headers: { "a b": x, x-a: "1\\n2", x-b: 日 } }] }
 `,
     faults: [
@@ -275,13 +275,13 @@ routes:
     ]
   },
   {
-    name: 'a mode of enforcement that is none',
+    name: 'an unknown mode of the circuit breaker',
     yaml: `mesh: { circuitBreaker: { mode: warn } }
 `,
     faults: ['1:33: mesh.circuitBreaker.mode: expected one of enforce, shadow, found "warn"']
   },
   {
-    name: 'a share without a service',
+    name: 'a share of a split without a service',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:
   - { name: one, match: { path: /a }, split: [{ weight: 1 }] }
@@ -289,7 +289,7 @@ routes:
     faults: ['3:47: routes[0].split[0]: missing key "service"']
   },
   {
-    name: 'a match of a share for nothing',
+    name: 'an empty match of a share',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:
   - { name: one, match: { path: /a }, split: [{ service: a, weight: 1 }, { service: b, match: {} }] }
@@ -297,7 +297,7 @@ routes:
     faults: ['3:95: routes[0].split[1].match: expected a mapping with at least one key, found an empty mapping']
   },
   {
-    name: 'more than all of it',
+    name: 'a percentage above 100 %',
     yaml: `mesh: { circuitBreaker: { errorRatio: 150% } }
 `,
     faults: ['1:39: mesh.circuitBreaker.errorRatio: expected false or a percentage from 0% to 100%, found "150%"']

@@ -7,13 +7,13 @@ import Type from '../../config/schema/type.ts'
 import { Validator } from '../../config/validate.ts'
 import { atOnce } from '../../plugins/time-slices.ts'
 
-t.test('one schema of a plugin has no effect on the next one', async (t) => {
+t.test('schemas of two plugins may have the same $id', async (t) => {
   const $id = 'https://example.com/options'
   t.equal(schemaFault({ $id, type: 'object' }), null)
-  t.equal(schemaFault({ $id, type: 'string' }), null, 'another plugin, the same $id')
+  t.equal(schemaFault({ $id, type: 'string' }), null, 'another schema with the same $id')
   t.match(schemaFault({ $id, type: 'nothing' }), /type/)
   t.match(schemaFault({ $id: 5 }), /id/)
-  t.equal(schemaFault({ $id, type: 'number' }), null, 'after one with a fault')
+  t.equal(schemaFault({ $id, type: 'number' }), null, 'the same $id after a faulty schema')
 })
 
 /** Returns the faults of a value, by the schema of a mapping `edge` with the options of concern `sign`. */
@@ -44,7 +44,7 @@ t.test('references in the options of a plugin are relative to their schema', asy
   ])
 })
 
-t.test('references in the options of a concern, as the file gets them', async (t) => {
+t.test('references in the options of a concern are resolved in the schema of the file', async (t) => {
   const $defs = { limit: { type: 'object', properties: { n: { type: 'integer' } } } }
   const n = { n: { type: 'integer' } }
   const schemas: Record<string, object> = {
@@ -81,7 +81,7 @@ t.test('references in the options of a concern, as the file gets them', async (t
   }
 })
 
-t.test('each of two alternatives that share a schema is named with its own other one', async (t) => {
+t.test('two alternatives that share a schema are named separately', async (t) => {
   const mapping = Type.Object({ a: Type.Integer() }, strict)
   const either = (off: boolean) => Either({ const: off }, Type.Literal(off), mapping)
   const options = Type.Object({ x: either(false), y: either(true) })

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { isSecretField, isSecretKey, maskCredentials, maskUserinfo } from '../../config/credentials.ts'
 
-t.test('credentials in URLs', async (t) => {
+t.test('maskCredentials masks credentials in URLs', async (t) => {
   const cases = [
     ['http://user:pass@host/x', 'http://***@host/x'],
     ['redis://:p%40ss@h:6379', 'redis://***@h:6379'],
@@ -15,7 +15,7 @@ t.test('credentials in URLs', async (t) => {
   for (const [text, masked] of cases) t.equal(maskCredentials(text), masked)
 })
 
-t.test('user and password of one URL, be it malformed', async (t) => {
+t.test('maskUserinfo masks user and password, even of a malformed URL', async (t) => {
   for (const [url, masked] of [
     ['http://me:hunter2@h/x', 'http://***@h/x'],
     ['http://me:hun?t/er2#@h/x', 'http://***@h/x'],
@@ -27,15 +27,15 @@ t.test('user and password of one URL, be it malformed', async (t) => {
   }
 })
 
-t.test('names whose values are secret', async (t) => {
+t.test('secret keys and fields are known by their names', async (t) => {
   const keys = { '/edge/jwt/secret': true, token: true, apiKey: true, '/listen/tls/key': false, '/edge/jwt': false }
   for (const [key, isSecret] of Object.entries(keys)) t.equal(isSecretKey(key), isSecret, key)
   const fields = { Authorization: true, cookie: true, 'X-Api-Key': true, 'x-csrf-token': true, 'user-agent': false }
   for (const [field, isSecret] of Object.entries(fields)) t.equal(isSecretField(field), isSecret, field)
 })
 
-t.test('its time is linear in the length of the text', async (t) => {
-  // A regular expression that backtracks would not come back within the test's time.
+t.test('the time of maskCredentials is linear in the length of the text', async (t) => {
+  // A regular expression that backtracks would exceed the time limit of the test.
   for (const part of ['//', '//a', '//:', '?', '&a_', '?token', '//@@', 'a_-']) {
     t.equal(typeof maskCredentials(part.repeat(500_000)), 'string', part)
   }

@@ -6,7 +6,7 @@ import t from 'tap'
 import { editorSchema } from '../../config/editor-schema.ts'
 import { loader } from '../../plugins/config.ts'
 
-// As an editor would: unknown formats and keywords are passed over.
+// Like editors, Ajv ignores unknown formats and keywords.
 const validate = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(
   editorSchema(loader.schema)
 )
@@ -15,15 +15,15 @@ const faults = (text: string) => {
   return (validate.errors ?? []).filter(({ keyword }) => keyword !== 'if').map((error) => error.instancePath)
 }
 
-t.test('a file that the gateway takes is no fault to an editor', async (t) => {
+t.test('a valid file has no fault in an editor', async (t) => {
   t.strictSame(faults(readFileSync(join(import.meta.dirname, '../../config/gateway.yaml'), 'utf8')), [])
-  t.strictSame(faults('{}'), [], 'all has a default')
+  t.strictSame(faults('{}'), [], 'every key has a default')
   // biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
   t.strictSame(faults('listen:\n  port: ${PORT}\n  http2: "${H2}"\n  timeouts:\n    headers: ${T:-1s}'), [])
   // biome-ignore-end lint/suspicious/noTemplateCurlyInString: as above
 })
 
-t.test('what the gateway refuses is marked where it stands', async (t) => {
+t.test('a fault is marked at its key', async (t) => {
   t.match(faults('listen: { port: high }'), ['/listen/port'])
   t.strictSame(faults('mesh: { timeout: 5 }'), ['/mesh/timeout'])
   t.strictSame(faults('mesh: { timeout: 5 minutes }'), ['/mesh/timeout'])

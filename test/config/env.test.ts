@@ -56,10 +56,10 @@ const table: Record<string, unknown> = {
 }
 
 for (const [written, read] of Object.entries(table)) {
-  t.test(written, async (t) => t.strictSame(option(written), read))
+  t.test(`${written} is expanded`, async (t) => t.strictSame(option(written), read))
 }
 
-t.test('variables that are not there, or not variables', async (t) => {
+t.test('variables that are unset or malformed are faults', async (t) => {
   const malformed = 'malformed variable: write ${NAME} or ${NAME:-default}, and $${ for the characters themselves'
   const bad: Record<string, string> = {
     '${NONE}': 'environment variable NONE is not set, and has no default',
@@ -76,11 +76,11 @@ t.test('variables that are not there, or not variables', async (t) => {
   }
 })
 
-t.test('a comment may speak of them', async (t) => {
+t.test('variables in comments are ignored', async (t) => {
   t.doesNotThrow(() => parseConfig('# ${NONE}\nadmin: false # ${ALSO}\n', 'gateway.yaml', env))
 })
 
-t.test('a switch that the environment leaves empty is a fault, not off', async (t) => {
+t.test('a concern set to an empty variable is a fault, and not switched off', async (t) => {
   t.throws(() => parseConfig('edge:\n  jwt: ${EMPTY}\n', 'gateway.yaml', env), ConfigError)
 })
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: how a variable is written

@@ -3,7 +3,7 @@ import { parseConfig } from '../../plugins/config.ts'
 
 const file = 'gateway.yaml'
 
-t.test('what is written out is not limited, nor are many aliases slow', async (t) => {
+t.test('a file of 20,000 routes and one with 5,000 aliases are loaded', async (t) => {
   const routes = (count: number) => [
     'services: { a: { instances: [http://h] } }',
     'routes:',

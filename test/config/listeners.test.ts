@@ -17,7 +17,7 @@ function faults(listen: unknown, more: object = {}): string[] {
   return []
 }
 
-t.test('one mapping, and none, are one listener', async (t) => {
+t.test('a mapping, a list of one and no `listen` give one listener', async (t) => {
   for (const config of [parse({ port: 1 }), parse([{ port: 1 }])]) {
     t.equal(config.listeners.length, 1)
     t.equal(config.listen, config.listeners[0])
@@ -28,7 +28,7 @@ t.test('one mapping, and none, are one listener', async (t) => {
   t.equal(listeners.length, 1)
 })
 
-t.test('several, with what belongs to the gateway from the first that has it', async (t) => {
+t.test('settings of the whole gateway come from the first listener that sets them', async (t) => {
   const { listeners, listen } = parse([
     { name: 'a', port: 1, limits: { url: '1kb' } },
     { name: 'b', path: './b.sock', unknownHost: 421, drain: { delay: '1s' } },
@@ -45,7 +45,7 @@ t.test('several, with what belongs to the gateway from the first that has it', a
   )
 })
 
-t.test('faults', async (t) => {
+t.test('faults in listen are reported', async (t) => {
   const local = { host: '127.0.0.1' }
   t.same(faults([]), ['listen: expected a list with at least one item or a mapping, found an empty list'])
   t.match(faults(5), [/^listen: expected .* found/])

@@ -23,12 +23,12 @@ t.test('a file of 1,000 routes does not block the event loop', async (t) => {
   t.ok(Object.isFrozen(result) && Object.isFrozen(result.routes[999]!.edge) && Object.isFrozen(result.services))
 })
 
-t.test('large files have the faults of small ones', async (t) => {
+t.test('faults in large files are reported as in small ones', async (t) => {
   const file = join(t.testdir({}), 'gateway.yaml')
   const kinds = {
-    'no YAML': `${large}  - { name: last, match: [ }\n`,
+    'malformed YAML': `${large}  - { name: last, match: [ }\n`,
     'a second document': `${large}---\na: 1\n`,
-    'a key twice': `${large}listen: { port: 1 }\n`,
+    'a duplicate key': `${large}listen: { port: 1 }\n`,
     'unknown keys': `${large}  - { name: last, service: service-1, match: { path: /last }, edgy: {}, edge: { jwt: { isuer: x } } }\n`,
     'an unknown service': `${large}  - { name: last, service: service-x, match: { path: /last } }\n`,
     'a variable that is not set': `${large}  - { name: "\${NO_SUCH}", service: service-1, match: { path: /last } }\n`,

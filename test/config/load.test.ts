@@ -64,7 +64,7 @@ const mesh = {
   }
 }
 
-t.test('a whole configuration', async (t) => {
+t.test('a configuration with every section is loaded', async (t) => {
   const dir = t.testdir({ plugins: { 'stamp.ts': '' }, 'gateway.yaml': whole })
   const before = JSON.stringify(loader.schema)
   const config = loadWithoutPlugins(join(dir, 'gateway.yaml'), {})
@@ -176,11 +176,11 @@ t.test('a whole configuration', async (t) => {
       }
     ]
   })
-  t.equal(JSON.stringify(loader.schema), before, 'the schema is as it was')
-  t.strictSame(loadWithoutPlugins(join(dir, 'gateway.yaml'), {}), config, 'and says the same when read again')
+  t.equal(JSON.stringify(loader.schema), before, 'loading does not change the schema')
+  t.strictSame(loadWithoutPlugins(join(dir, 'gateway.yaml'), {}), config, 'loading twice gives the same configuration')
 })
 
-t.test('an empty mapping', async (t) => {
+t.test('an empty mapping gives the defaults', async (t) => {
   const config = parseConfig('# nothing yet\n{}\n', 'gateway.yaml', {})
   t.strictSame([config.routes, config.services, config.plugins], [[], {}, []])
   t.strictSame(config.admin, { host: '127.0.0.1', port: 8081, hosts: [] })
@@ -189,7 +189,7 @@ t.test('an empty mapping', async (t) => {
   t.match(config.mesh, { timeout: 60_000, attemptTimeout: undefined })
 })
 
-t.test('a limit by header alone is warned of', async (t) => {
+t.test('a rate limit by header without maxPerAddress is warned of', async (t) => {
   const warnings = (rateLimit: string) => {
     const found: string[] = []
     const route = '{ name: a, match: { path: /a }, service: a }'
@@ -204,7 +204,7 @@ t.test('a limit by header alone is warned of', async (t) => {
   t.strictSame(warnings('by: ip'), [])
 })
 
-t.test('the nearest level decides, a concern at a time', async (t) => {
+t.test('the nearest level decides, for each concern separately', async (t) => {
   const { services, routes } = parseConfig(
     `
 edge:
@@ -246,7 +246,7 @@ routes:
     cors: { origin: ['https://x'], credentials: false },
     rateLimit: false
   })
-  t.equal(routes[1]?.service, 'b', 'the first of a split stands for it')
+  t.equal(routes[1]?.service, 'b', 'route.service is the first service of the split')
   t.strictSame(routes[1]?.mesh, {
     attemptTimeout: 1000,
     split: [
@@ -256,7 +256,7 @@ routes:
   })
 })
 
-t.test('nothing in it can be changed', async (t) => {
+t.test('the configuration is deeply frozen', async (t) => {
   const text =
     'plugins: [{ package: fastify, options: { deep: [{ deeper: 1 }] } }]\nedge: { cors: { origin: [https://x] } }\n'
   const loose: string[] = []
@@ -271,7 +271,7 @@ t.test('nothing in it can be changed', async (t) => {
   t.throws(() => Object.assign(config.plugins[0]?.options?.deep as object, { 0: 2 }), TypeError)
 })
 
-t.test('all files and folders of listen.tls are looked for there', async (t) => {
+t.test('files and folders of listen.tls are resolved against the folder of the configuration', async (t) => {
   const [cert, key] = Object.values(selfSigned(t)).map((file) => readFileSync(file, 'utf8'))
   const dir = t.testdir({ tls: { 'a.crt': cert!, 'a.key': key! } })
   const config = parseConfig(
@@ -295,7 +295,7 @@ listen:
   })
 })
 
-t.test('files are looked for beside the configuration', async (t) => {
+t.test('other files are resolved against the folder of the configuration', async (t) => {
   const { publicKey } = generateKeyPairSync('ed25519')
   const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
   const [cert, key] = Object.values(selfSigned(t)).map((file) => readFileSync(file, 'utf8'))
@@ -318,10 +318,10 @@ routes:
   t.strictSame(config.discovery.consul?.tls, { ca: tls('ca.pem'), serverName: 'consul' })
   t.match(config.edge.jwt, { publicKey: join(dir, 'jwt.pem') })
   t.match(config.routes[0]?.edge.jwt, { publicKey: join(dir, 'jwt.pem') })
-  t.match(config.routes[1]?.edge.jwt, { publicKey: pem }, 'the key itself stays as it is')
+  t.match(config.routes[1]?.edge.jwt, { publicKey: pem }, 'a PEM key is not resolved as a path')
 })
 
-t.test('anchors and merge keys', async (t) => {
+t.test('anchors and merge keys are expanded', async (t) => {
   const { services } = parseConfig(
     `
 services:
@@ -342,7 +342,7 @@ services:
   ])
 })
 
-t.test('routes that only look alike', async (t) => {
+t.test('routes that differ in method, host, header or exactness do not conflict', async (t) => {
   const { routes } = parseConfig(
     `
 services: { a: { instances: [http://h] } }
@@ -360,7 +360,7 @@ routes:
   t.equal(routes.length, 6)
 })
 
-t.test('a file that cannot be read', async (t) => {
+t.test('a file that cannot be read is a fault', async (t) => {
   const dir = t.testdir({})
   const file = join(dir, 'none.yaml')
   t.throws(() => loadWithoutPlugins(file), {
@@ -373,7 +373,7 @@ t.test('a file that cannot be read', async (t) => {
   t.throws(() => loadWithoutPlugins(dir), ConfigError)
 })
 
-t.test('the environment is that of the process unless another is given', async (t) => {
+t.test('the default environment is process.env', async (t) => {
   process.env.JINGWEI_TEST_PORT = '1234'
   t.teardown(() => void delete process.env.JINGWEI_TEST_PORT)
   const file = join(t.testdir({ 'gateway.yaml': 'listen: { port: $' + '{JINGWEI_TEST_PORT} }' }), 'gateway.yaml')
@@ -381,7 +381,7 @@ t.test('the environment is that of the process unless another is given', async (
   t.throws(() => loadWithoutPlugins(file, {}), ConfigError)
 })
 
-t.test('no mapping of the schema takes keys that it does not name', async (t) => {
+t.test('no mapping of the schema allows additional keys', async (t) => {
   const open: string[] = []
   const visit = (schema: unknown, path: string) => {
     if (typeof schema !== 'object' || schema === null) return
@@ -393,7 +393,7 @@ t.test('no mapping of the schema takes keys that it does not name', async (t) =>
   t.strictSame(open, [])
 })
 
-t.test('0 needs no unit where nothing is a sensible value', async (t) => {
+t.test('0 needs no unit where zero is allowed', async (t) => {
   const config = parseConfig(
     `
 listen: { drain: { delay: 0, timeout: 0 } }
@@ -410,7 +410,7 @@ mesh: { retry: { budget: 0, maxBody: 0, backoff: { base: 0, max: 0 } }, balance:
   })
 })
 
-t.test('sections for anchors, and lists whose items are all commented out', async (t) => {
+t.test('keys with x- are ignored, and a list whose items are all commented out is empty', async (t) => {
   const text = `
 x-retry: &retry { attempts: 5 }
 x-any: &any [1, { a: b }]
@@ -425,7 +425,7 @@ consumers:
   t.notOk(Object.keys(config).some((key) => key.startsWith('x-')))
 })
 
-t.test('the hash is that of the bytes of the file, and not of what they say', async (t) => {
+t.test('the hash is that of the bytes of the file, not of the decoded text', async (t) => {
   // sha256sum FILE | cut -c1-16
   const hashes = {
     'admin: false\n': '8ef025ab76c53342',

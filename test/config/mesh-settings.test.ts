@@ -1,4 +1,4 @@
-/** Settings of a mesh without a gateway: what a file with the same content would give, and the same faults. */
+/** Settings of a mesh without a gateway: the same defaults and the same faults as a file with the same content. */
 import { CORE_SCHEMA, load } from 'js-yaml'
 import t from 'tap'
 import { Report } from '../../config/faults.ts'
@@ -35,19 +35,19 @@ const full: MeshSettings = {
   }
 }
 
-t.test('defaults and units are those of a file', async (t) => {
+t.test('createMesh uses the defaults and units of a file', async (t) => {
   const report = new Report('settings')
   const before = structuredClone(full)
   const loaded = withDefaults(meshSchema(meshKeys), full, '', report) as MeshSettings
   t.strictSame(report.faults, [])
-  t.strictSame(full, before, 'what is given is not changed')
+  t.strictSame(full, before, 'the settings object is not changed')
   const file = files.parse(JSON.stringify(full), 'gateway.yaml', {})
   t.strictSame(loaded.mesh, file.mesh)
   t.strictSame(loaded.discovery, file.discovery)
   t.strictSame(loaded.services.users?.instances, file.services.users?.instances)
 })
 
-t.test('a quantity may be a number', async (t) => {
+t.test('a duration may be a number of milliseconds', async (t) => {
   const services = { orders: { instances: ['http://127.0.0.1:1'] } }
   const timeoutOf = (timeout: number | string) => {
     const report = new Report('settings')
@@ -70,7 +70,7 @@ function faultsOf(run: () => unknown): string[] {
 
 const instances = ['http://127.0.0.1:1']
 
-t.test('faults are those of a file', async (t) => {
+t.test('createMesh reports the faults of a file', async (t) => {
   let compared = 0
   for (const { name, yaml } of badMesh) {
     const settings = load(yaml, { schema: CORE_SCHEMA }) as MeshSettings
@@ -87,7 +87,7 @@ t.test('faults are those of a file', async (t) => {
   t.ok(compared > 30, `${compared} compared`)
 })
 
-t.test('all values that are allowed are named, as by a file', async (t) => {
+t.test('createMesh names all allowed values, like a file', async (t) => {
   const mesh = (values: object) => ({ mesh: values, services: { a: { instances } } })
   const wrong: Record<string, object> = {
     'services.a.instances: expected a list with at least one item, found an empty list': {
@@ -117,7 +117,7 @@ t.test('all values that are allowed are named, as by a file', async (t) => {
   }
 })
 
-t.test('values that no file can have', async (t) => {
+t.test('values that JSON and YAML cannot express are reported', async (t) => {
   const url = 'expected a URL that starts with http:// or https:// or a mapping, found nothing'
   const wrong: [unknown, string][] = [
     [{ services: { a: { instances: [...instances, undefined] } } }, `services.a.instances[1]: ${url}`],
@@ -144,7 +144,7 @@ t.test('values that no file can have', async (t) => {
   }
 })
 
-t.test('each fault is reported with the path of its key', async (t) => {
+t.test('the message has the path of each fault', async (t) => {
   const settings = {
     mesh: { timeout: 'soon', retry: { atempts: 1 } },
     services: { orders: {}, users: { instances: ['ftp://users'] } }

@@ -14,7 +14,7 @@ interface Spec {
   readonly answersPreflights?: boolean
 }
 
-/** A table of routes by their names; conflicts come as `a/b`. */
+/** A table of routes by their names; a conflict of routes a and b is returned as `a/b`. */
 function tableOf(specs: Record<string, Spec>, readings: Partial<PathReadings> = {}) {
   const table = new RouteTable<string>({ ...guarded, ...readings })
   const conflicts: string[] = []
@@ -34,7 +34,7 @@ function tableOf(specs: Record<string, Spec>, readings: Partial<PathReadings> = 
   return { table, conflicts, find }
 }
 
-t.test('paths are read decoded, the way that services read them', async (t) => {
+t.test('readPath decodes paths as services do', async (t) => {
   const read = (target: string) => readPath(target)?.segments
   t.strictSame(read('/a/b'), ['a', 'b'])
   t.strictSame(read('//a///b/'), ['a', 'b'])
@@ -44,7 +44,7 @@ t.test('paths are read decoded, the way that services read them', async (t) => {
   t.strictSame(read('/%24a/%40b/%3A%2B%3D%26%2C'), ['$a', '@b', ':+=&,'])
   t.strictSame(read('/a%2Fb/c'), ['a\0b', 'c'])
   t.strictSame(read('/caf%C3%A9'), ['café'])
-  t.strictSame(read('/caf%E9'), ['café'], 'octets that are no UTF-8 are read as Latin-1')
+  t.strictSame(read('/caf%E9'), ['café'], 'bytes that are not UTF-8 are read as Latin-1')
   t.strictSame(read('/caf%C3%A9%E9'), ['caféé'])
   t.strictSame(read('/%25zz'), ['%zz'])
   t.strictSame(read('/a;x=1/b'), ['a', 'b'])
@@ -53,7 +53,7 @@ t.test('paths are read decoded, the way that services read them', async (t) => {
   for (const target of ['*', 'a/b', '/%', '/%2', '/%zz', 'http://h/']) t.equal(readPath(target), null, target)
 })
 
-t.test('reserved characters are decoded for the match', async (t) => {
+t.test('encoded reserved characters match decoded patterns', async (t) => {
   const { find } = tableOf({
     metadata: { match: { path: '/odata/$metadata' } },
     me: { match: { path: '/u/@me' } },
@@ -67,7 +67,7 @@ t.test('reserved characters are decoded for the match', async (t) => {
   t.equal(find('/a%3Ab%2Bc%3Dd%26e%2Cf'), 'colon')
 })
 
-t.test('what a common server takes for the path of a route with other protection is ambiguous', async (t) => {
+t.test('a path that common servers read as the path of a route with other protection is ambiguous', async (t) => {
   const specs = {
     open: { match: { path: '/' } },
     users: { match: { path: '/api/users' }, protection: 'jwt' },
@@ -105,10 +105,10 @@ t.test('what a common server takes for the path of a route with other protection
     t.equal(find(target), route, target)
   }
   const alike = tableOf(Object.fromEntries(Object.entries(specs).map(([name, { match }]) => [name, { match }])))
-  t.equal(alike.find('/API/users'), 'open', 'where nothing protects more than anything else, all spellings pass')
+  t.equal(alike.find('/API/users'), 'open', 'with equal protection, no spelling is ambiguous')
 })
 
-t.test('readings that are ignored match alike, those that are distinct do not count', async (t) => {
+t.test('ignored readings match the same route, distinct readings are not ambiguous', async (t) => {
   const specs = {
     open: { match: { path: '/' } },
     users: { match: { path: '/api/Users' }, protection: 'jwt' },
@@ -124,7 +124,7 @@ t.test('readings that are ignored match alike, those that are distinct do not co
   t.equal(tableOf(specs, { case: 'distinct' }).find('/admin/'), 'open?')
 })
 
-t.test('spellings with routes of their own are distinct', async (t) => {
+t.test('two spellings with separate routes are distinct', async (t) => {
   const { find, conflicts } = tableOf({
     lower: { match: { path: '/files' }, protection: 'jwt' },
     upper: { match: { path: '/Files' } }
@@ -136,20 +136,20 @@ t.test('spellings with routes of their own are distinct', async (t) => {
   t.strictSame(tableOf(alike, { case: 'ignore' }).conflicts, ['lower/upper'])
 })
 
-t.test('path parameters are not matched, and both readings must be protected alike', async (t) => {
+t.test('path parameters are not matched, and a path is ambiguous if both readings differ in protection', async (t) => {
   const { find } = tableOf({
     api: { match: { path: '/api' } },
     admin: { match: { path: '/api/admin' }, protection: 'jwt' },
     odd: { match: { path: { exact: '/a;b' } }, protection: 'jwt' }
   })
   t.equal(find('/api;v=1/users'), 'api')
-  t.equal(find('/api/admin;x=1/users'), 'admin?', 'the route of the whole text is another one')
+  t.equal(find('/api/admin;x=1/users'), 'admin?', 'the undecoded path belongs to another route')
   t.equal(find('/api/x;y/admin'), 'api')
   t.equal(find('/api/%2Fadmin'), 'api?', 'an encoded slash may be read as one')
   t.equal(find('/api/x%2Fadmin'), 'api')
 })
 
-t.test('hosts come before paths', async (t) => {
+t.test('hosts are matched before paths', async (t) => {
   const { table, find } = tableOf({
     none: { match: { path: '/api/orders' } },
     exact: { match: { path: '/', hosts: ['API.example.com.'] } },
@@ -175,14 +175,14 @@ t.test('hosts come before paths', async (t) => {
   ] as const) {
     t.equal(find(target, host), route, `${host} ${target}`)
   }
-  t.ok(table.knows('anything'), 'as one route takes any host')
+  t.ok(table.knows('anything'), 'a route without hosts takes any host')
   const { table: named } = tableOf({ a: { match: { path: '/', hosts: ['a', '*.b'] } } })
   for (const [host, known] of [['a', true], ['x.b:1', true], ['b', false], ['c', false]] as const) {
     t.equal(named.knows(host), known, host)
   } // biome-ignore format: a list
 })
 
-t.test('host names', async (t) => {
+t.test('host names are normalised', async (t) => {
   t.equal(hostKey('A.b:80'), 'a.b')
   t.equal(hostKey('a.b.:80'), 'a.b')
   t.equal(hostKey('[2001:DB8:0::1]:80'), '[2001:db8::1]')
@@ -220,7 +220,7 @@ t.test('a search takes the same steps with ten thousand hosts as with one', asyn
   t.equal(steps(10_000), steps(1))
 })
 
-t.test('methods, headers and preflights', async (t) => {
+t.test('methods and headers select a route, and preflights select it by the requested method', async (t) => {
   const { find, conflicts, table } = tableOf({
     read: { match: { path: '/x', methods: ['GET'] }, answersPreflights: true },
     write: { match: { path: '/x', methods: ['POST'] }, answersPreflights: true },
@@ -237,12 +237,16 @@ t.test('methods, headers and preflights', async (t) => {
   const asks = (method: string) => ({ origin: 'https://a', 'access-control-request-method': method })
   t.equal(find('/x', 'h', asks('POST'), 'OPTIONS'), 'write!')
   t.equal(find('/x', 'h', asks('DELETE'), 'OPTIONS'), null)
-  t.equal(find('/only', 'h', asks('PUT'), 'OPTIONS'), 'only!', 'a preflight has no headers of the request it asks for')
+  t.equal(
+    find('/only', 'h', asks('PUT'), 'OPTIONS'),
+    'only!',
+    'a preflight does not have the headers of the actual request'
+  )
   const path = readPath('/x')!
   t.strictSame(table.methodsFor({ method: 'DELETE', host: 'h', path, headers: {} }), ['GET', 'HEAD', 'PATCH', 'POST'])
 })
 
-t.test('patterns: parameters, expressions, wildcards', async (t) => {
+t.test('patterns with parameters, expressions and wildcards match', async (t) => {
   const { find } = tableOf({
     date: { match: { path: '/at/:hour(^\\d+)h:minute(^\\d+)m' } },
     file: { match: { path: '/f/:name.:ext' } },

@@ -1,4 +1,4 @@
-/** Whatever `check` takes starts, serves and stops: odd values for every key of the schema, each in a real gateway. */
+/** Configurations that `check` accepts start, serve and stop: odd values for every key, each in a real gateway. */
 import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
@@ -57,7 +57,7 @@ const ofUnits: Readonly<Record<Unit, string[]>> = {
   percent: ['0%', '0.0001%', '100000%']
 }
 
-/** Values worth a try for a schema, odd ones included. */
+/** Values to try for a schema, odd ones included. */
 function valuesFor(shape: Shape): unknown[] {
   if (shape.then && shape.else) return [...valuesFor(shape.then), ...valuesFor(shape.else)]
   if (shape.const !== undefined) return [shape.const]
@@ -115,7 +115,7 @@ const base = () => ({
 })
 type Base = ReturnType<typeof base>
 
-/** Settings that a key needs besides itself. The last one that fits is used, after those of its holders. */
+/** Settings that a key needs besides itself, applied in this order; a later one overwrites an earlier one. */
 const companions: readonly (readonly [path: RegExp, add: (config: Base) => void])[] = [
   [/^listen\.tls/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
   [/^listen\.tls\.(clientCertificate|hosts)/, ({ listen }) => Object.assign(listen, { tls: { cert, key, clientCertificate: { mode: 'request', ca: cert } } })],
@@ -175,14 +175,14 @@ function configWith(path: Path, value: unknown): Base {
   return config
 }
 
-/** Sections that repeat others, plugins and modules, whose code is the user's, and where a server of somebody else's listens. */
+/** Keys that are not tested: sections that repeat others, the code of users, and addresses that may be in use. */
 const isLeftOut = (path: Path) =>
   /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$)/.test(
     path.join('.')
   )
 
-/** Limits that a request may well exceed, so that it gets no answer. */
-const mayCut = (path: Path) => /^listen\.(timeouts|limits)/.test(path.join('.'))
+/** Limits that the test's request may exceed, so that it gets no response. */
+const mayReset = (path: Path) => /^listen\.(timeouts|limits)/.test(path.join('.'))
 
 /** Status of one request, or the code of the error that ended its connection. */
 function ask({ address, port }: AddressInfo, isTls: boolean): Promise<number | string> {
@@ -197,7 +197,7 @@ function ask({ address, port }: AddressInfo, isTls: boolean): Promise<number | s
     const request = get({ host: address, port, path: '/a', headers, ...limits, ...tls }, (response) => {
       response.resume().once('close', () => resolve(response.statusCode!))
     })
-    request.once('timeout', () => request.destroy(new Error('no answer')))
+    request.once('timeout', () => request.destroy(new Error('no response')))
     request.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
   })
 }
@@ -221,7 +221,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
     await server.listen({ host: config.listen.host, port: config.listen.port })
     if (config.admin !== false) await server.admin!.listen({ host: config.admin.host, port: 0 })
     const status = await ask(server.server.address() as AddressInfo, config.listen.tls !== undefined)
-    if (status === 500 || (typeof status === 'string' && !mayCut(path))) return `a request: ${status}`
+    if (status === 500 || (typeof status === 'string' && !mayReset(path))) return `a request: ${status}`
     return null
   } catch (error) {
     // A check of the configuration does not look up names, nor whether an address is this machine's.
@@ -245,13 +245,13 @@ async function testSection(t: Test, section: string): Promise<void> {
     ([path]) => path[0] === section && !isLeftOut(path)
   )) {
     const failed: string[] = []
-    let taken = 0
+    let accepted = 0
     for (const value of valuesFor(shape)) {
       const result = await serve(path, value)
-      if (result !== undefined) taken++
+      if (result !== undefined) accepted++
       if (typeof result === 'string') failed.push(`${String(JSON.stringify(value)).slice(0, 80)}: ${result}`)
     }
-    t.strictSame(failed, [], `${path.join('.')}: ${taken} values are taken and served`)
-    if (taken === 0) t.fail(`${path.join('.')}: no value is taken`)
+    t.strictSame(failed, [], `${path.join('.')}: ${accepted} values are accepted and served`)
+    if (accepted === 0) t.fail(`${path.join('.')}: no value is accepted`)
   }
 }

@@ -35,7 +35,7 @@ openssl('genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:1024', '-ou
 openssl('genpkey', '-algorithm', 'X25519', '-out', path('x25519.key'))
 
 /** Returns the faults and warnings of `listen: { tls: … }`. */
-function told(tls: string, more = ''): { faults: string[]; warnings: string[] } {
+function report(tls: string, more = ''): { faults: string[]; warnings: string[] } {
   const warnings: string[] = []
   const text = ({ line, column, path, message }: Fault) => `${line}:${column}: ${path}: ${message}`
   try {
@@ -54,39 +54,39 @@ function told(tls: string, more = ''): { faults: string[]; warnings: string[] } 
 
 const pair = ({ certFile, keyFile }: typeof one) => `cert: ${certFile}, key: ${keyFile}`
 const faults: [name: string, tls: string, expected: (string | RegExp)[]][] = [
-  ['nothing at all', '{}', [/listen\.tls: needs a certificate: cert and key, certificates, or folders$/]],
+  ['an empty mapping', '{}', [/listen\.tls: needs a certificate: cert and key, certificates, or folders$/]],
   ['a certificate without its key', `{ cert: ${one.certFile} }`, [/listen\.tls: missing key "key"$/]],
   ['a key without its certificate', `{ key: ${one.keyFile} }`, [/listen\.tls: missing key "cert"$/]],
-  ['the key of another', `{ cert: ${one.certFile}, key: ${two.keyFile} }`, [`listen.tls.key: ${two.keyFile} is not the key of the certificate`]],
-  ['half a file', `{ cert: half.pem, key: ${one.keyFile} }`, [`listen.tls.cert: ${path('half.pem')} ends in the middle of a certificate`]],
-  ['a damaged file', `{ cert: nonsense.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*nonsense\.pem contains a malformed certificate/]],
+  ['the key of another certificate', `{ cert: ${one.certFile}, key: ${two.keyFile} }`, [`listen.tls.key: ${two.keyFile} is not the key of the certificate`]],
+  ['a truncated certificate', `{ cert: half.pem, key: ${one.keyFile} }`, [`listen.tls.cert: ${path('half.pem')} ends in the middle of a certificate`]],
+  ['a malformed certificate', `{ cert: nonsense.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*nonsense\.pem contains a malformed certificate/]],
   ['an empty file', `{ cert: empty.pem, key: ${one.keyFile} }`, [/listen\.tls\.cert: .*empty\.pem contains no certificate$/]],
   ['another certificate first', `{ cert: chain.pem, key: ${one.keyFile} }`, [/listen\.tls\.key: .* is the key of another certificate of the chain: the certificate of this key must come first$/]],
   ['an encrypted key', `{ cert: ${one.certFile}, key: encrypted.key }`, [/listen\.tls\.key: .*encrypted\.key is encrypted: remove its passphrase$/]],
   ['a weak key', `{ cert: ${one.certFile}, key: weak.key }`, [/listen\.tls\.key: .*weak\.key is an RSA key of 1024 bits; at least 2048 are needed$/]],
   ['a key that cannot sign', `{ cert: ${one.certFile}, key: x25519.key }`, [/is a key of type x25519; TLS needs one of RSA, EC or Ed25519$/]],
-  ['in the list, by its place', `{ certificates: [{ ${pair(one)} }, { cert: ${one.certFile}, key: none.key }] }`, [/listen\.tls\.certificates\[1\]\.key: no such file/]],
+  ['a missing key file in the list', `{ certificates: [{ ${pair(one)} }, { cert: ${one.certFile}, key: none.key }] }`, [/listen\.tls\.certificates\[1\]\.key: no such file/]],
   ['a certificate for a key', `{ certificates: [{ cert: ${one.keyFile}, key: ${one.keyFile} }] }`, [/listen\.tls\.certificates\[0\]\.cert: expected a certificate, found a private key/]],
-  ['no such folder', '{ folders: [nowhere] }', [/listen\.tls\.folders\[0\]: cannot be read: .*ENOENT/]],
-  ['an empty folder alone', '{ folders: [empty] }', [/listen\.tls: no certificate can be used: all handshakes would fail$/]],
-  ['a folder with nothing that can be used', '{ folders: [bad] }', [/listen\.tls: no certificate can be used/]],
+  ['a missing folder', '{ folders: [nowhere] }', [/listen\.tls\.folders\[0\]: cannot be read: .*ENOENT/]],
+  ['an empty folder and nothing else', '{ folders: [empty] }', [/listen\.tls: no certificate can be used: all handshakes would fail$/]],
+  ['a folder without a usable certificate', '{ folders: [bad] }', [/listen\.tls: no certificate can be used/]],
   ['an unknown default', `{ certificates: [{ ${pair(one)} }], default: two.example }`, [/listen\.tls\.default: no certificate has the name two\.example$/]],
-  ['two defaults', `{ ${pair(one)}, default: one.example }`, [/listen\.tls\.default: cannot be set together with cert and key/]],
-  ['versions', `{ ${pair(one)}, minVersion: TLSv1.3, maxVersion: TLSv1.2 }`, [/listen\.tls\.minVersion: is newer than maxVersion, which is TLSv1\.2$/]],
-  ['old versions', `{ ${pair(one)}, minVersion: TLSv1.1 }`, [/listen\.tls\.minVersion: .*TLSv1\.2/]],
-  ['a cipher that is misspelt', `{ ${pair(one)}, ciphers: [ECDHE-RSA-AES128-GCM-SHA265] }`, [/listen\.tls\.ciphers\[0\]: unknown cipher suite; did you mean "ECDHE-RSA-AES128-GCM-SHA256"\?$/]],
-  ['only ciphers of the other version', `{ ${pair(one)}, ciphers: [TLS_AES_128_GCM_SHA256], maxVersion: TLSv1.2 }`, [/all of these are for TLS 1\.3/]],
-  ['authorities twice', `{ ${pair(one)}, ca: ${ca.file}, clientCertificate: { ca: ${ca.file} } }`, [/listen\.tls\.ca: is short for clientCertificate.ca; set only one of the two$/]],
-  ['no authorities', `{ ${pair(one)}, clientCertificate: {} }`, [/listen\.tls\.clientCertificate: mode: require needs a ca/]],
-  ['no authorities for a host', `{ ${pair(one)}, hosts: [{ names: [a], clientCertificate: { mode: request } }] }`, [/listen\.tls\.hosts\[0\]\.clientCertificate: mode: request needs a ca/]],
-  ['authorities without a certificate', `{ ${pair(one)}, clientCertificate: { ca: empty.pem } }`, [/listen\.tls\.clientCertificate\.ca: .*empty\.pem contains no certificate$/]],
-  ['a host twice', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: [A.example, a.example.], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[1\]: duplicate host a\.example\.; it is also in listen\.tls\.hosts\[0\]\.names\[0\]$/]],
-  ['no host', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: ["a b"], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[0\]: is neither a host name nor a wildcard such as \*\.example\.com$/]]
+  ['default beside cert and key', `{ ${pair(one)}, default: one.example }`, [/listen\.tls\.default: cannot be set together with cert and key/]],
+  ['minVersion newer than maxVersion', `{ ${pair(one)}, minVersion: TLSv1.3, maxVersion: TLSv1.2 }`, [/listen\.tls\.minVersion: is newer than maxVersion, which is TLSv1\.2$/]],
+  ['a minVersion that is too old', `{ ${pair(one)}, minVersion: TLSv1.1 }`, [/listen\.tls\.minVersion: .*TLSv1\.2/]],
+  ['a misspelt cipher', `{ ${pair(one)}, ciphers: [ECDHE-RSA-AES128-GCM-SHA265] }`, [/listen\.tls\.ciphers\[0\]: unknown cipher suite; did you mean "ECDHE-RSA-AES128-GCM-SHA256"\?$/]],
+  ['ciphers of TLS 1.3 only, for TLS 1.2', `{ ${pair(one)}, ciphers: [TLS_AES_128_GCM_SHA256], maxVersion: TLSv1.2 }`, [/all of these are for TLS 1\.3/]],
+  ['ca and clientCertificate.ca', `{ ${pair(one)}, ca: ${ca.file}, clientCertificate: { ca: ${ca.file} } }`, [/listen\.tls\.ca: is short for clientCertificate.ca; set only one of the two$/]],
+  ['clientCertificate without a ca', `{ ${pair(one)}, clientCertificate: {} }`, [/listen\.tls\.clientCertificate: mode: require needs a ca/]],
+  ['clientCertificate of a host without a ca', `{ ${pair(one)}, hosts: [{ names: [a], clientCertificate: { mode: request } }] }`, [/listen\.tls\.hosts\[0\]\.clientCertificate: mode: request needs a ca/]],
+  ['a ca file without a certificate', `{ ${pair(one)}, clientCertificate: { ca: empty.pem } }`, [/listen\.tls\.clientCertificate\.ca: .*empty\.pem contains no certificate$/]],
+  ['a duplicate host', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: [A.example, a.example.], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[1\]: duplicate host a\.example\.; it is also in listen\.tls\.hosts\[0\]\.names\[0\]$/]],
+  ['a malformed host', `{ ${pair(one)}, ca: ${ca.file}, hosts: [{ names: ["a b"], clientCertificate: {} }] }`, [/listen\.tls\.hosts\[0\]\.names\[0\]: is neither a host name nor a wildcard such as \*\.example\.com$/]]
 ] // biome-ignore format: a table
 
 for (const [name, tls, expected] of faults) {
   t.test(`fault: ${name}`, async (t) => {
-    const { faults } = told(tls)
+    const { faults } = report(tls)
     t.match(
       faults,
       expected.map((each) => (typeof each === 'string' ? new RegExp(each.replaceAll('.', '\\.')) : each))
@@ -97,18 +97,18 @@ for (const [name, tls, expected] of faults) {
 }
 
 const warnings: [name: string, tls: string, expected: RegExp[]][] = [
-  ['nothing to say', `{ certificates: [{ ${pair(one)} }, { ${pair(two)} }], default: x.one.example }`, []],
+  ['none', `{ certificates: [{ ${pair(one)} }, { ${pair(two)} }], default: x.one.example }`, []],
   ['an expired certificate', `{ certificates: [{ ${pair(expired)} }] }`, [/listen\.tls\.certificates\[0\]\.cert: .*: the certificate expired at \d{4}-/]],
   ['a certificate without names', `{ ${pair(nameless)} }`, [/listen\.tls\.cert: .*: the certificate has no names/]],
   ['an empty folder', `{ ${pair(one)}, folders: [empty] }`, [/listen\.tls\.folders\[0\]: found no certificate with its key in /]],
-  ['a pair of a folder', '{ folders: [mixed] }', [/listen\.tls\.folders\[0\]: .*bad\.key is not the key of the certificate; the certificate is not served$/]],
-  ['a default that strict makes useless', `{ certificates: [{ ${pair(one)} }], default: one.example, strict: true }`, [/listen\.tls\.default: no effect/]],
-  ['authorities that nobody needs', `{ ${pair(one)}, clientCertificate: { mode: none, ca: ${ca.file} } }`, [/listen\.tls\.clientCertificate\.ca: no effect/]]
+  ['a certificate in a folder with the wrong key', '{ folders: [mixed] }', [/listen\.tls\.folders\[0\]: .*bad\.key is not the key of the certificate; the certificate is not served$/]],
+  ['default without effect beside strict', `{ certificates: [{ ${pair(one)} }], default: one.example, strict: true }`, [/listen\.tls\.default: no effect/]],
+  ['a ca without effect with mode: none', `{ ${pair(one)}, clientCertificate: { mode: none, ca: ${ca.file} } }`, [/listen\.tls\.clientCertificate\.ca: no effect/]]
 ] // biome-ignore format: a table
 
 for (const [name, tls, expected] of warnings) {
   t.test(`warning: ${name}`, async (t) => {
-    const { faults, warnings } = told(tls)
+    const { faults, warnings } = report(tls)
     t.strictSame(faults, [])
     t.match(warnings, expected)
     t.equal(warnings.length, expected.length, warnings.join('\n'))
@@ -142,7 +142,7 @@ const hosts: [name: string, tls: string, routes: string, faults: RegExp[], warni
 
 for (const [name, tls, routes, faulty, warned] of hosts) {
   t.test(`hosts with rules: ${name}`, async (t) => {
-    const { faults, warnings } = told(tls, routes)
+    const { faults, warnings } = report(tls, routes)
     t.match(faults, faulty)
     t.equal(faults.length, faulty.length, faults.join('\n'))
     t.match(warnings, warned)

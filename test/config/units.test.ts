@@ -29,8 +29,8 @@ const tables = {
 }
 
 for (const [unit, { parse, good, bad }] of Object.entries(tables)) {
-  t.test(unit, async (t) => {
+  t.test(`a ${unit} is parsed, and malformed text is refused`, async (t) => {
     for (const [text, value] of Object.entries(good)) t.equal(parse(text), value, text)
-    for (const text of bad) t.equal(parse(text), null, `not ${JSON.stringify(text)}`)
+    for (const text of bad) t.equal(parse(text), null, `${JSON.stringify(text)} is malformed`)
   })
 }

@@ -1,4 +1,4 @@
-/** Warnings: settings without effect are reported with their place, and the gateway starts all the same. */
+/** Warnings: settings without effect are reported with their position, and the gateway starts all the same. */
 import t from 'tap'
 import type { Fault } from '../../config/load.ts'
 import { parseConfig } from '../../plugins/config.ts'
@@ -9,7 +9,7 @@ function warningsOf(yaml: string): string[] {
   return warnings.map(({ line, column, path, message }) => `${line}:${column}: ${path}: ${message}`)
 }
 
-t.test('an attemptTimeout that the timeout of the call makes useless', async (t) => {
+t.test('an attemptTimeout that the timeout of the call ends first is warned of', async (t) => {
   t.strictSame(warningsOf('mesh: { attemptTimeout: 90s }'), [
     '1:25: mesh.attemptTimeout: 90s has no effect: the default of mesh.timeout ends the whole call after 60s'
   ])
@@ -25,7 +25,7 @@ t.test('an attemptTimeout that the timeout of the call makes useless', async (t)
   }
 })
 
-t.test('a timeout that the attempts of a level above never reach', async (t) => {
+t.test('a timeout that an inherited attemptTimeout ends first is warned of', async (t) => {
   const route = (mesh: string, top: string) => `
 mesh: { attemptTimeout: 3s${top} }
 services: { a: { instances: [http://h] } }
@@ -36,12 +36,12 @@ routes: [{ name: slow, match: { path: / }, service: a, mesh: { timeout: 90s${mes
   ])
   t.strictSame(warningsOf(route('', ', retry: false')).length, 1)
   t.strictSame(warningsOf(route(', attemptTimeout: 80s', '')), [])
-  t.strictSame(warningsOf(route(', retry: { on: [gateway-error] }', '')), [], 'a timed-out attempt is tried again')
-  t.strictSame(warningsOf(route(', hedge: { after: 1s }', '')), [], 'or another one is beside it')
-  t.strictSame(warningsOf(route('', '').replace('90s', '2s')), [], 'shorter than an attempt: it ends that sooner')
+  t.strictSame(warningsOf(route(', retry: { on: [gateway-error] }', '')), [], 'a retry follows a timed-out attempt')
+  t.strictSame(warningsOf(route(', hedge: { after: 1s }', '')), [], 'a hedge runs beside the attempt')
+  t.strictSame(warningsOf(route('', '').replace('90s', '2s')), [], 'a timeout shorter than attemptTimeout is reached')
 })
 
-t.test('a plugin for some routes that no route asks for', async (t) => {
+t.test('a plugin with scope: routes that no route lists is warned of', async (t) => {
   const yaml = (plugins: string) => `
 services: { a: { instances: [http://h] } }
 routes: [{ name: one, match: { path: / }, service: a${plugins} }]

@@ -179,7 +179,7 @@ function overHttp2(port: number): Client {
 }
 
 /** The service: its behaviour depends on the path. */
-function answer({ url, headers }: IncomingMessage, response: ServerResponse): void {
+function respond({ url, headers }: IncomingMessage, response: ServerResponse): void {
   reached.emit(`service ${headers['x-user']}`)
   if (url === '/reset') response.destroy()
   else if (url === '/slow') response.writeHead(200).write('the beginning')
@@ -194,7 +194,7 @@ type Path = 'raw' | 'reply'
 async function started(t: Test, isHttp2: boolean, responsePath: Path, mesh: object = {}) {
   const sightings = new Sightings()
   const service = await startService((request, response) => {
-    request.resume().on('end', () => answer(request, response))
+    request.resume().on('end', () => respond(request, response))
   })
   const gateway = await startGateway(
     {
@@ -314,7 +314,11 @@ for (const protocol of ['HTTP/1.1', 'HTTP/2']) {
         const world = await started(t, protocol === 'HTTP/2', path, mesh)
         await all(world, target, options)
         const { sightings } = world
-        t.strictSame(sightings.wrong.slice(0, 3), [], `${sightings.wrong.length} wrong`)
+        t.strictSame(
+          sightings.wrong.slice(0, 3),
+          [],
+          `${sightings.wrong.length} sightings without the store of their request`
+        )
         const ofPath = path === 'reply' && isWhole ? ['onSend', 'transform'] : []
         for (const place of [...places, ...ofPath])
           t.ok((sightings.places.get(place) ?? 0) >= users, `${place}: ${sightings.places.get(place)}`)
@@ -323,66 +327,67 @@ for (const protocol of ['HTTP/1.1', 'HTTP/2']) {
   }
 }
 
-t.test(
-  'a context that an interceptor enters: its handler is called there, and so are the interceptors further in',
-  async (t) => {
-    const service = await startService((_request, response) => void setTimeout(() => response.end('response'), 5))
-    const storage = new AsyncLocalStorage<string>()
-    const seen: (string | undefined)[][] = []
-    const entering: Interceptor = (dispatch) => (opts, next) => {
-      const outside = storage.getStore()
-      const handler: DispatchHandler = new ForwardingHandler(next)
-      const id = userIn(opts.headers)
-      handler.onResponseStart = (controller, status, headers, text) => {
-        seen.push(['request', outside, `span of ${id}`, storage.getStore()])
-        next.onResponseStart?.(controller, status, headers, text)
-      }
-      return storage.run(`span of ${id}`, () => dispatch(opts, handler))
+t.test('callbacks of an interceptor and of those further in run in the context that it enters', async (t) => {
+  const service = await startService((_request, response) => void setTimeout(() => response.end('response'), 5))
+  const storage = new AsyncLocalStorage<string>()
+  const seen: (string | undefined)[][] = []
+  const entering: Interceptor = (dispatch) => (opts, next) => {
+    const outside = storage.getStore()
+    const handler: DispatchHandler = new ForwardingHandler(next)
+    const id = userIn(opts.headers)
+    handler.onResponseStart = (controller, status, headers, text) => {
+      seen.push(['request', outside, `span of ${id}`, storage.getStore()])
+      next.onResponseStart?.(controller, status, headers, text)
     }
-    const inner: Interceptor = (dispatch) => (opts, next) => {
-      const handler: DispatchHandler = new ForwardingHandler(next)
-      const before = storage.getStore()
-      const id = userIn(opts.headers)
-      handler.onResponseEnd = (controller, trailers) => {
-        seen.push(['attempt', before, `span of ${id}`, storage.getStore()])
-        next.onResponseEnd?.(controller, trailers)
-      }
-      return dispatch(opts, handler)
-    }
-    const mesh = { retry: false, circuitBreaker: { maxConnections: 1, maxPendingRequests: 100, minRequests: 100 } }
-    const gateway = await startGateway(
-      {
-        services: { orders: { instances: [service.url], mesh } },
-        routes: [{ name: 'orders', match: { path: '/' }, service: 'orders' }]
-      },
-      {
-        before: (server) => {
-          server.addHook('onRequest', (request, _reply, done) => storage.run(userOf(request), done))
-          server.register(
-            fp(async (fastify) => {
-              fastify.mesh.use(entering, { per: 'request' })
-              fastify.mesh.use(inner, { per: 'attempt' })
-            })
-          )
-        }
-      }
-    )
-    const client = http1(gateway.port)
-    t.teardown(async () => {
-      client.close()
-      await gateway.close()
-      await service.close()
-    })
-    await Promise.all(Array.from({ length: 10 }, (_, user) => client.send(`user-${user}`, '/')))
-    t.equal(seen.length, 20)
-    for (const [kind, outside, expected, found] of seen) {
-      t.equal(found, expected)
-      t.equal(outside, kind === 'attempt' ? expected : expected!.replace('span of ', ''), `${kind}, where it begins`)
-    }
+    return storage.run(`span of ${id}`, () => dispatch(opts, handler))
   }
-)
+  const inner: Interceptor = (dispatch) => (opts, next) => {
+    const handler: DispatchHandler = new ForwardingHandler(next)
+    const before = storage.getStore()
+    const id = userIn(opts.headers)
+    handler.onResponseEnd = (controller, trailers) => {
+      seen.push(['attempt', before, `span of ${id}`, storage.getStore()])
+      next.onResponseEnd?.(controller, trailers)
+    }
+    return dispatch(opts, handler)
+  }
+  const mesh = { retry: false, circuitBreaker: { maxConnections: 1, maxPendingRequests: 100, minRequests: 100 } }
+  const gateway = await startGateway(
+    {
+      services: { orders: { instances: [service.url], mesh } },
+      routes: [{ name: 'orders', match: { path: '/' }, service: 'orders' }]
+    },
+    {
+      before: (server) => {
+        server.addHook('onRequest', (request, _reply, done) => storage.run(userOf(request), done))
+        server.register(
+          fp(async (fastify) => {
+            fastify.mesh.use(entering, { per: 'request' })
+            fastify.mesh.use(inner, { per: 'attempt' })
+          })
+        )
+      }
+    }
+  )
+  const client = http1(gateway.port)
+  t.teardown(async () => {
+    client.close()
+    await gateway.close()
+    await service.close()
+  })
+  await Promise.all(Array.from({ length: 10 }, (_, user) => client.send(`user-${user}`, '/')))
+  t.equal(seen.length, 20)
+  for (const [kind, outside, expected, found] of seen) {
+    t.equal(found, expected)
+    t.equal(
+      outside,
+      kind === 'attempt' ? expected : expected!.replace('span of ', ''),
+      `${kind}: context at the dispatch`
+    )
+  }
+})
 
-t.test('HTTP/1.1: requests that are sent before the responses to earlier ones', async (t) => {
+t.test('HTTP/1.1: pipelined requests keep their own context', async (t) => {
   const { sightings, port } = await started(t, false, 'reply')
   const request = (user: number) => `GET / HTTP/1.1\r\nHost: h\r\nX-User: user-${user}\r\n`
   const text = Array.from({ length: 20 }, (_, user) => `${request(user)}\r\n`).join('')

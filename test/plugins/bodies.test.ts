@@ -38,7 +38,7 @@ async function gatewayOf(t: Test, origin: string): Promise<Gateway> {
 const post = (url: string, body: string | FormData | URLSearchParams, type?: string) =>
   fetch(url, { method: 'POST', body, ...(type !== undefined && { headers: { 'content-type': type } }) })
 
-t.test('own routes: JSON and text by Fastify, forms and files by the plugins for them', async (t) => {
+t.test('own routes: Fastify parses JSON and text, plugins parse forms and files', async (t) => {
   const { url } = await gatewayOf(t, 'http://127.0.0.1:9')
   t.same(await (await post(`${url}/own`, '{"a":1}', 'application/json')).json(), { body: { a: 1 } })
   t.same(await (await post(`${url}/own`, 'hello', 'text/plain')).json(), { body: 'hello' })
@@ -77,7 +77,7 @@ t.test('proxied routes: the same bodies reach the service byte for byte, and so 
   }
 })
 
-t.test('a proxied form goes on before it is complete', async (t) => {
+t.test('a proxied form is streamed before it is complete', async (t) => {
   const seen: string[] = []
   const origin = await service(t, (request, response) => {
     request.on('data', (chunk: Buffer) => seen.push(chunk.toString())).on('end', () => response.end())
@@ -88,15 +88,15 @@ t.test('a proxied form goes on before it is complete', async (t) => {
   client.on('error', () => {})
   client.write('a=1')
   await eventually(() => seen.join('') === 'a=1')
-  const answered = new Promise<void>((resolve) =>
+  const responded = new Promise<void>((resolve) =>
     client.once('response', (response) => response.resume().on('end', resolve))
   )
   client.end('&b=2')
-  await answered
+  await responded
   t.equal(seen.join(''), 'a=1&b=2')
 })
 
-t.test('a body that no route takes is not parsed: 404, whatever it is', async (t) => {
+t.test('the body of a request without a route is not parsed: 404 for every media type', async (t) => {
   const { url } = await gatewayOf(t, 'http://127.0.0.1:9')
   for (const type of ['application/json', 'application/unknown', 'no media type']) {
     const response = await post(`${url}/nothing`, '{', type)

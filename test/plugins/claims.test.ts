@@ -14,14 +14,14 @@ async function gateway(t: Test, files: Record<string, string>) {
 const decorates = (name: string, method = 'decorate') =>
   `export default async function ${name.replace(/\W/g, '')}Plugin (fastify) { fastify.${method}('${name}', null) }`
 
-t.test('two plugins want one decorator', async (t) => {
+t.test('a decorator that another plugin has added is refused', async (t) => {
   const start = gateway(t, { 'one.mjs': decorates('db'), 'two.mjs': decorates('db') })
   const message =
     /gateway\.yaml:1:\d+: plugins\[1\]: \S+two\.mjs failed to start: it adds the decorator "db" of the server, which plugin one has added already/
   await t.rejects(start, { message })
 })
 
-t.test('a plugin wants a decorator of the gateway', async (t) => {
+t.test('a decorator that the gateway has added is refused', async (t) => {
   await t.rejects(gateway(t, { 'one.mjs': decorates('mesh') }), {
     message:
       /plugins\[0\]: \S+one\.mjs failed to start: it adds the decorator "mesh" of the server, which the gateway has added already/
@@ -35,14 +35,14 @@ t.test('a plugin wants a decorator of the gateway', async (t) => {
   })
 })
 
-t.test('the gateway needs a decorator that a plugin has taken', async (t) => {
+t.test('a decorator that the gateway adds later is refused', async (t) => {
   await t.rejects(gateway(t, { 'a.mjs': decorates('x'), 'one.mjs': decorates('responsePath') }), {
     message:
       /gateway\.yaml:1:\d+: plugins\[1\]: the decorator "responsePath" of the server is used by the gateway, but plugin one has added it already/
   })
 })
 
-t.test('two plugins want one route', async (t) => {
+t.test('a route that another plugin has added is refused', async (t) => {
   const one = `export default async (fastify) => fastify.get('/home', async () => 'one')`
   const two = `export default async (fastify) => {
     fastify.get('/other', async () => 'two')
@@ -60,7 +60,7 @@ t.test('two plugins want one route', async (t) => {
   )
 })
 
-t.test('contexts of their own may use one name', async (t) => {
+t.test('encapsulated contexts may add decorators of the same name', async (t) => {
   const own = (path: string) => `export default async function own (fastify) {
     fastify.register(async (below) => {
       below.decorate('mine', '${path}')
@@ -83,14 +83,14 @@ const handles = (text: string) => `export default async function pages (fastify)
   })
 }`
 
-t.test('a plugin handles what no route takes; a wrong method stays the gatewayâ€™s', async (t) => {
+t.test("a plugin's not-found handler responds to unknown paths; the gateway responds to wrong methods", async (t) => {
   const { url } = await gateway(t, { 'pages.mjs': handles('nothing here') })
   const missing = await fetch(`${url}/missing`)
   t.strictSame([missing.status, missing.headers.get('x-pages'), await missing.text()], [404, 'yes', 'nothing here'])
   t.strictSame(
     await (await fetch(`${url}/app`)).json(),
     { page: 'object' },
-    'and may answer 200, as for an app of one page'
+    'the not-found handler may respond with 200, as for a single-page app'
   )
   const wrong = await fetch(`${url}/orders`, { method: 'PROPFIND' })
   t.strictSame([wrong.status, wrong.headers.get('allow') !== null], [405, true])
@@ -99,7 +99,7 @@ t.test('a plugin handles what no route takes; a wrong method stays the gatewayâ€
   t.match(await failed.json(), { statusCode: 500, code: 'JW_PLUGIN_FAILED' })
 })
 
-t.test('of two plugins that handle what no route takes, the second is refused', async (t) => {
+t.test('a second not-found handler is refused', async (t) => {
   await t.rejects(
     gateway(t, { 'one.mjs': handles('one'), 'two.mjs': handles('two').replace(/^.*decorateReply.*$/m, '') }),
     {

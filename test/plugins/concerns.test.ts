@@ -81,7 +81,7 @@ export default {
 }
 `
 
-t.test('a concern of a user answers preflights, and owns headers of the response', async (t) => {
+t.test("a user's concern responds to preflights and replaces response headers of the service", async (t) => {
   const service = await startService((_request, response) => {
     response.setHeader('access-control-allow-credentials', 'true')
     response.setHeader('x-pages-of', 'the service')
@@ -115,15 +115,34 @@ plugins: [{ path: ./pages.ts }, { path: ./own.ts }]
     return [status, received['access-control-allow-origin'], received['access-control-allow-methods']]
   }
   t.strictSame(await preflight('/x', 'GET'), [204, 'https://a.example', 'GET,HEAD'])
-  t.strictSame(await preflight('/x', 'POST'), [204, 'https://b.example', 'POST'], 'of the route that takes the method')
+  t.strictSame(
+    await preflight('/x', 'POST'),
+    [204, 'https://b.example', 'POST'],
+    'the options are those of the route with the requested method'
+  )
   t.strictSame(await preflight('/x', 'DELETE'), [405, undefined, undefined])
-  t.strictSame(await preflight('/x/a%2fb', 'GET'), [204, 'https://a.example', 'GET,HEAD'], 'whatever the path is')
-  t.strictSame(await preflight('/off', 'GET'), [405, undefined, undefined], 'not where it is off')
-  t.strictSame(await preflight('/mine', 'PUT'), [204, 'https://c.example', 'GET,HEAD,PUT'], "a plugin's own route")
+  t.strictSame(
+    await preflight('/x/a%2fb', 'GET'),
+    [204, 'https://a.example', 'GET,HEAD'],
+    'a preflight gets its response for every path'
+  )
+  t.strictSame(
+    await preflight('/off', 'GET'),
+    [405, undefined, undefined],
+    'a route that switches the concern off has no preflight'
+  )
+  t.strictSame(
+    await preflight('/mine', 'PUT'),
+    [204, 'https://c.example', 'GET,HEAD,PUT'],
+    "the preflight of a plugin's own route"
+  )
 
   const { headers } = await get(port, '/x')
   t.match(headers, { 'access-control-allow-origin': 'https://a.example', 'x-other': 'kept' })
-  t.notOk(headers['access-control-allow-credentials'] ?? headers['x-pages-of'], 'those of the service are left out')
+  t.notOk(
+    headers['access-control-allow-credentials'] ?? headers['x-pages-of'],
+    "the service's headers with these prefixes are removed"
+  )
   const off = await get(port, '/off')
   t.match(off.headers, { 'access-control-allow-credentials': 'true', 'x-pages-of': 'the service' })
 })
@@ -143,7 +162,7 @@ export default {
 }
 `
 
-t.test('a concern of a user says where else it sends calls, and which headers it obeys of trusted peers', async (t) => {
+t.test("a user's concern declares its other services, and the headers that it obeys from trusted peers", async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const secret = 'a secret of more than thirty-two characters'
@@ -170,18 +189,22 @@ t.test('a concern of a user says where else it sends calls, and which headers it
     return [headers['x-other'], headers['x-user'], headers['x-detour']]
   }
   const trusting = { trustProxy: ['127.0.0.0/8'] }
-  t.strictSame(await seenWith({}, true), ['kept', undefined, undefined], 'nothing of what a stranger sends')
+  t.strictSame(await seenWith({}, true), ['kept', undefined, undefined], 'headers of an untrusted peer are removed')
   t.strictSame(await seenWith(trusting, true), ['kept', undefined, 'now'])
-  t.strictSame(await seenWith(trusting, false), ['kept', undefined, undefined], 'not where it is not obeyed')
+  t.strictSame(
+    await seenWith(trusting, false),
+    ['kept', undefined, undefined],
+    'a header that the concern does not obey is removed'
+  )
   const trustHeaders = ['x-detour']
   t.strictSame(
     await seenWith({ ...trusting, trustHeaders }, false),
     ['kept', undefined, 'now'],
-    'unless the file says so'
+    'listen.trustHeaders passes it on'
   )
 })
 
-t.test('what a concern of a user declares is reported with a position where it fails', async (t) => {
+t.test("faulty declarations of a user's concern are reported with a position", async (t) => {
   const yaml = `
 admin: false
 services: { a: { instances: ["http://127.0.0.1:1"], mesh: { detour: { to: b } } } }
@@ -211,7 +234,7 @@ plugins:
   }
 })
 
-t.test('an edge concern and a mesh concern of users', async (t) => {
+t.test("a user's edge concern and mesh concern run, inherit options and are shown by the commands", async (t) => {
   const service = await startService((request, response) => response.end(String(request.headers['x-stamp'])))
   t.teardown(service.close)
   const yaml = `
@@ -236,9 +259,17 @@ plugins: [{ path: ./tenant.ts }, { path: ./stamp.ts }]
     const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers })
     return [response.status, response.headers.get('x-tenant'), await response.text()]
   }
-  t.strictSame(await ask('/top', { 'x-tenant': 'red' }), [200, 'red of 1024', 'a plain'], 'of the top level')
-  t.strictSame(await ask('/own', { 'x-own': 'blue' }), [200, 'blue of 2048', 'b of the service'], 'nearest level')
-  t.strictSame(await ask('/off', { 'x-tenant': 'red' }), [200, null, 'undefined'], 'switched off')
+  t.strictSame(
+    await ask('/top', { 'x-tenant': 'red' }),
+    [200, 'red of 1024', 'a plain'],
+    'the options of the top level apply'
+  )
+  t.strictSame(
+    await ask('/own', { 'x-own': 'blue' }),
+    [200, 'blue of 2048', 'b of the service'],
+    'the options of the nearest level apply'
+  )
+  t.strictSame(await ask('/off', { 'x-tenant': 'red' }), [200, null, 'undefined'], 'false switches the concern off')
   const [status, , body] = await ask('/top', { 'x-tenant': 'throw' })
   t.equal(status, 500, 'a hook that throws fails its own request')
   t.notMatch(body, /no such tenant/)
@@ -249,7 +280,7 @@ plugins: [{ path: ./tenant.ts }, { path: ./stamp.ts }]
   t.match(
     routes.stdout,
     /top .*request-target → to-https → body-timeout → tenant → websocket/,
-    'routes shows it at its place'
+    'the command `routes` shows the concern at its position'
   )
   t.match(routes.stdout, /retry → stamp → select/)
   t.notMatch(/^off.*$/m.exec(routes.stdout)?.[0], /tenant|stamp/)
@@ -268,33 +299,33 @@ routes: [{ name: one, service: a, match: { path: / }, edge: { ${edge} } }]
 plugins: [{ path: ./tenant.ts }${more}]
 `
 
-t.test('faults in the options of a concern, and in the concern itself', async (t) => {
-  const told = (edge: string, module = hmac, more = '', modules = {}) =>
+t.test('faults in the options and in the definition of a concern are reported', async (t) => {
+  const faultsWith = (edge: string, module = hmac, more = '', modules = {}) =>
     faultsOf(t, { 'tenant.ts': module, ...modules }, around(edge, more))
   t.match(
-    await told('tenant: { header: x, heder: x }'),
+    await faultsWith('tenant: { header: x, heder: x }'),
     'gateway.yaml:4:84: routes[0].edge.tenant.heder: unknown key; did you mean "header"?'
   )
   t.match(
-    await told('tenant: { header: x, headers: x }'),
+    await faultsWith('tenant: { header: x, headers: x }'),
     'routes[0].edge.tenant.headers: unknown key; did you mean "header"?',
-    'words of other gateways mean nothing there'
+    'no advice for other gateways applies within the options of a concern'
   )
-  t.match(await told('tenan: { header: x }'), 'routes[0].edge.tenan: unknown key; did you mean "tenant"?')
-  t.match(await told('tenant: { header: x, most: many }'), /edge\.tenant\.most: expected a size such as/)
-  t.match(await told('tenant: { header: host }'), 'edge.tenant.header: host names no tenant')
-  t.match(await told('tenant: {}'), /edge\.tenant: missing key "header"/)
+  t.match(await faultsWith('tenan: { header: x }'), 'routes[0].edge.tenan: unknown key; did you mean "tenant"?')
+  t.match(await faultsWith('tenant: { header: x, most: many }'), /edge\.tenant\.most: expected a size such as/)
+  t.match(await faultsWith('tenant: { header: host }'), 'edge.tenant.header: host names no tenant')
+  t.match(await faultsWith('tenant: {}'), /edge\.tenant: missing key "header"/)
   t.match(
-    await told('', hmac.replace("'tenant'", "'jwt'")),
+    await faultsWith('', hmac.replace("'tenant'", "'jwt'")),
     'gateway.yaml:5:11: plugins[0]: duplicate concern edge.jwt: its name is already in use'
   )
-  t.match(await told('', hmac.replace("'tenant'", "'a b'")), /plugins\[0\]: its concern "a b" needs a name/)
+  t.match(await faultsWith('', hmac.replace("'tenant'", "'a b'")), /plugins\[0\]: its concern "a b" needs a name/)
   t.match(
-    await told('', hmac.replace("type: 'object'", "type: 'nothing'")),
+    await faultsWith('', hmac.replace("type: 'object'", "type: 'nothing'")),
     /plugins\[0\]: the options .* not a valid JSON Schema/
   )
   t.match(
-    await told('', hmac.replace("'jwt'", "'jwtt'")),
+    await faultsWith('', hmac.replace("'jwt'", "'jwtt'")),
     /gateway.yaml:5:11: plugins\[0\]: order: unknown position "jwtt" among the edge concerns; possible are .*jwt/
   )
   for (const [key, value] of [
@@ -310,7 +341,7 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     t.match(await faultsOf(t, { 'tenant.ts': hmac }, text), useless)
   }
   const noFunction = hmac.replace('return (options, route) => ({', 'return ({')
-  t.match(await told('', noFunction), /plugins\[0\]: .*plugin of concern tenant returns no function for routes/)
+  t.match(await faultsWith('', noFunction), /plugins\[0\]: .*plugin of concern tenant returns no function for routes/)
   for (const [from, to, fault] of [
     ['return (options', 'return async (options', 'returns a promise: it must not be async'],
     ['route) => ({', 'route) => void ({', 'returns undefined: return hooks, or null for none'],
@@ -318,20 +349,24 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
     ['onRequest(', "onSend: 'a', onRequest(", 'returns a hook onSend that is not a function']
   ] as const) {
     const wrong = new RegExp(`gateway.yaml:5:11: plugins\\[0\\]: .*the function for routes of concern tenant ${fault}`)
-    t.match(await told('tenant: { header: x }', hmac.replace(from, to)), wrong)
+    t.match(await faultsWith('tenant: { header: x }', hmac.replace(from, to)), wrong)
   }
   const throwing = hmac.replace("if (options.header === 'host')", 'options.nothing.at(0)\n    if (true)')
   t.match(
-    await told('tenant: { header: x }', throwing),
+    await faultsWith('tenant: { header: x }', throwing),
     /routes\[0\]\.edge\.tenant: the check of concern tenant failed: Cannot read/
   )
-  t.match(await told('tenant: { header: 5 }', throwing), /edge\.tenant\.header: expected a string, found 5/)
+  t.match(await faultsWith('tenant: { header: 5 }', throwing), /edge\.tenant\.header: expected a string, found 5/)
   const other = hmac.replace("'tenant'", "'other'")
   const beside = { 'other.ts': other.replace("before: 'jwt'", "after: 'tenant'") }
-  t.equal(await told('', hmac, ', { path: ./other.ts }', beside), '', 'one may stand beside another')
+  t.equal(
+    await faultsWith('', hmac, ', { path: ./other.ts }', beside),
+    '',
+    "a concern may be placed beside a user's concern"
+  )
   const circle = hmac.replace("before: 'jwt'", "before: 'other'")
   t.match(
-    await told('', circle, ', { path: ./other.ts }', beside),
+    await faultsWith('', circle, ', { path: ./other.ts }', beside),
     /plugins\[0\]: order: the positions of "tenant" and "other" depend/
   )
   t.match(
@@ -340,8 +375,8 @@ t.test('faults in the options of a concern, and in the concern itself', async (t
   )
 })
 
-t.test('keys of a definition are checked, with the key that may have been meant', async (t) => {
-  const told = (from: string, to: string, edge = 'tenant: { header: x }') => {
+t.test('unknown keys of a definition are reported with a suggestion', async (t) => {
+  const faultsAfter = (from: string, to: string, edge = 'tenant: { header: x }') => {
     t.match(hmac, from)
     return faultsOf(t, { 'tenant.ts': hmac.replace(from, to) }, around(edge))
   }
@@ -361,24 +396,27 @@ t.test('keys of a definition are checked, with the key that may have been meant'
     ["{ before: 'jwt' }", "{ before: ['jwt'] }", '"order" of its concern "tenant" must have the name of one concern in "before"'],
     ["before: 'jwt'", "before: 'jwt', after: 'cors'", '"order" of its concern "tenant" must have either "before" or "after"']
   ] as const) {
-    const faults = (await told(from, to)).split('\n')
+    const faults = (await faultsAfter(from, to)).split('\n')
     t.match(faults[0], `gateway.yaml:5:11: plugins[0]: cannot load ./tenant.ts: ${fault}`)
-    t.equal(faults.length, 2, 'the key of the concern is no fault besides')
+    t.equal(faults.length, 2, 'the key of the concern is not reported as well')
   } // biome-ignore format: a table
   t.match(
-    await told("unit: 'size'", "unit: 'sizes'"),
+    await faultsAfter("unit: 'size'", "unit: 'sizes'"),
     /^gateway.yaml:5:11: plugins\[0\]: the options of its concern tenant are not a valid JSON Schema: unknown unit "sizes"; did you mean "size"\?\n1 fault/
   )
-  t.match(await told("unit: 'size'", "unit: 'weeks'"), /unknown unit "weeks"; possible are duration, /)
+  t.match(await faultsAfter("unit: 'size'", "unit: 'weeks'"), /unknown unit "weeks"; possible are duration, /)
   t.match(
-    await told('order:', 'default: { header: 5 }, order:'),
+    await faultsAfter('order:', 'default: { header: 5 }, order:'),
     /^gateway.yaml:5:11: plugins\[0\]: the default of its concern tenant does not fit its options: edge.tenant.header: expected a string, found 5; put it in quotes\n1 fault/
   )
-  t.match(await told('order:', 'default: {}, order:'), /does not fit its options: edge.tenant: missing key "header"/)
-  t.equal(await told('order:', "default: { header: 'x', most: '2kb' }, order:"), '')
+  t.match(
+    await faultsAfter('order:', 'default: {}, order:'),
+    /does not fit its options: edge.tenant: missing key "header"/
+  )
+  t.equal(await faultsAfter('order:', "default: { header: 'x', most: '2kb' }, order:"), '')
 })
 
-t.test('keys of concerns that are loaded go before advice for other gateways', async (t) => {
+t.test('suggestions prefer keys of loaded concerns to advice for other gateways', async (t) => {
   const named = { 'tenant.ts': hmac.replace("'tenant'", "'apiKey'") }
   const yaml = `
 admin: false
@@ -395,13 +433,17 @@ plugins: [{ path: ./tenant.ts }]
     'gateway.yaml:6:78: routes[0].edge.oidc: unknown key; it is not built in; a plugin can do it (plugins/README.md)'
   ])
   const missing = (await faultsOf(t, {}, yaml)).split('\n')
-  t.match(missing[0], /^gateway.yaml:7:19: plugins\[0\]\.path: no such file: /, 'whose keys cannot be known')
+  t.match(
+    missing[0],
+    /^gateway.yaml:7:19: plugins\[0\]\.path: no such file: /,
+    'keys of a missing file are not reported as unknown'
+  )
   t.equal(missing.length, 2)
   const broken = (await faultsOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)).split('\n')
   t.equal(broken[0], 'gateway.yaml:7:11: plugins[0]: cannot load ./tenant.ts: no luck')
   t.equal(broken.length, 2)
   const file = await folderOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)
-  await t.rejects(loadConfig(file, {}), { cause: { message: 'no luck' } }, 'with the stack of what was thrown')
+  await t.rejects(loadConfig(file, {}), { cause: { message: 'no luck' } }, 'the cause is the error that was thrown')
 })
 
 const own = (edge: string) => `
@@ -409,24 +451,24 @@ export default async function own (fastify) {
   fastify.get('/own', { config: { edge: ${edge} } }, async () => 'own')
 }`
 
-t.test('routes that plugins add ask for concerns of users as for bundled ones', async (t) => {
+t.test("routes of plugins switch on users' concerns by config.edge, like bundled ones", async (t) => {
   const yaml = (plugins: string, edge: string) =>
     `admin: false\nlisten: { port: 0 }\nedge: ${edge}\nplugins: [${plugins}]`
-  const cases: [asked: string, plugin: string, top: string, told: string | null][] = [
+  const cases: [edge: string, plugin: string, top: string, tenant: string | null][] = [
     ['{ tenant: { header: x-org, most: 2kb } }', '', '{}', 'acme of 2048'],
     ['{ tenant: true }', '', '{ tenant: { header: x-org } }', 'acme of 1024'],
     ['{}', ', guarded: true', '{ tenant: { header: x-org } }', 'acme of 1024'],
     ['{ tenant: false }', ', guarded: true', '{ tenant: { header: x-org } }', null],
     ['{}', '', '{ tenant: { header: x-org } }', null]
   ]
-  for (const [asked, plugin, top, told] of cases) {
-    const modules = { 'tenant.mjs': hmac, 'own.mjs': own(asked.replaceAll('x-org', '"x-org"').replace('2kb', '"2kb"')) }
+  for (const [edge, plugin, top, tenant] of cases) {
+    const modules = { 'tenant.mjs': hmac, 'own.mjs': own(edge.replaceAll('x-org', '"x-org"').replace('2kb', '"2kb"')) }
     const file = await folderOf(t, modules, yaml(`{ path: tenant.mjs }, { path: own.mjs${plugin} }`, top))
     const gateway = build(await loadConfig(file, {}), { logger: false })
     t.teardown(() => gateway.close())
     const response = await gateway.inject({ url: '/own', headers: { 'x-org': 'acme' } })
     t.equal(response.body, 'own')
-    t.equal(response.headers['x-tenant'] ?? null, told, asked)
+    t.equal(response.headers['x-tenant'] ?? null, tenant, edge)
   }
   const modules = { 'tenant.mjs': hmac, 'own.mjs': own('{ tenant: { header: "x-org" } }') }
   const early = await faultsOf(t, modules, yaml('{ path: own.mjs }, { path: tenant.mjs }', '{}'))
@@ -438,7 +480,7 @@ t.test('routes that plugins add ask for concerns of users as for bundled ones', 
   )
 })
 
-t.test('plugins[].order places a concern of the mesh among those of the mesh', async (t) => {
+t.test('plugins[].order places a mesh concern among the mesh concerns', async (t) => {
   const yaml = (order: string) => `
 admin: false
 mesh: { stamp: {} }
@@ -456,7 +498,7 @@ plugins: [{ path: ./stamp.ts, order: ${order} }]
   )
 })
 
-t.test('concerns of users at one position keep the order of the list, and may stand beside a later one', async (t) => {
+t.test("users' concerns at one position keep the order of the list, and may name a later one", async (t) => {
   const edge = 'async plugin() { return () => ({}) }'
   const mesh = 'layer: () => (dispatch) => dispatch'
   const concern = (name: string, half: string, order: string) =>
@@ -521,7 +563,7 @@ t.test('concerns of users at one position keep the order of the list, and may st
   }
 })
 
-t.test('concerns and hooks of plugins at one position run in the order of the list', async (t) => {
+t.test('concerns and hooks of plugins at one position run in the order of `plugins`', async (t) => {
   const hook = (mark: string) => `(request, reply, done) => {
     reply.header('x-order', (reply.getHeader('x-order') ?? '') + '${mark}')
     done()

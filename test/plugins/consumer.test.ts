@@ -23,7 +23,7 @@ const written = (origin: string, plugin: object) =>
     plugins: [{ path: './keys.mjs', ...plugin }]
   })
 
-t.test('a limit by consumer takes the consumers of a plugin that provides them', async (t) => {
+t.test('a limit by consumer counts the consumers that a plugin provides', async (t) => {
   const origin = await service(t, (_request, response) => response.end('ok'))
   const root = await folder(t, { 'keys.mjs': keys })
   const config = parseConfig(written(origin, { provides: ['consumer'] }), join(root, 'gateway.yaml'))
@@ -37,14 +37,14 @@ t.test('a limit by consumer takes the consumers of a plugin that provides them',
   t.equal(await statusWith('none'), 401)
 })
 
-t.test('it is a fault without such a plugin, and the fault names the remedy', async (t) => {
+t.test('a limit by consumer without a provider is a fault that names the remedy', async (t) => {
   const root = await folder(t, { 'keys.mjs': keys })
   t.throws(() => parseConfig(written('http://127.0.0.1:9', {}), join(root, 'gateway.yaml')), {
     message: /nothing on this route identifies the consumer; add jwt or a plugin that declares provides: \[consumer\]/
   })
 })
 
-t.test('it is a fault on a route on which the plugin does not run', async (t) => {
+t.test('a limit by consumer is a fault on a route on which the providing plugin does not run', async (t) => {
   const root = await folder(t, { 'keys.mjs': keys })
   const parse = (plugin: object, route: object) => {
     const config = JSON.parse(written('http://127.0.0.1:9', { provides: ['consumer'], ...plugin }))
@@ -59,10 +59,10 @@ t.test('it is a fault on a route on which the plugin does not run', async (t) =>
 const own = (config: object) =>
   `export default async function own (fastify) {
     fastify.addHook('onRequest', async () => {})
-    fastify.get('/own', { config: ${JSON.stringify(config)} }, async ({ consumer }) => consumer?.id ?? 'nobody')
+    fastify.get('/own', { config: ${JSON.stringify(config)} }, async ({ consumer }) => consumer?.id ?? 'anonymous')
   }`
 
-t.test('a route of a plugin counts by consumer only where something on it provides consumers', async (t) => {
+t.test("a limit by consumer on a plugin's own route needs a provider that runs there", async (t) => {
   const limit = { max: 1, window: '1h', by: 'consumer' }
   const byConsumer = { edge: { rateLimit: limit } }
   const provides = ['consumer']

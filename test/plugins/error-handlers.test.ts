@@ -147,22 +147,26 @@ for (const protocol of protocols) {
       for (const handler of ['renders', 'returns', 'leaves the status']) {
         const got = await ask(path, handler)
         t.match(got, { status, proxyStatus, line: { status, error: code } }, `${path}, ${handler}`)
-        t.strictSame(JSON.parse(got.body), { own: message, code, status }, 'without details')
+        t.strictSame(JSON.parse(got.body), { own: message, code, status }, `${handler}: the error has no details`)
       }
       for (const handler of ['passes on', 'rethrows', 'rejects', 'throws', 'rejects with another']) {
         const got = await ask(path, handler)
         t.match(got, { status, proxyStatus, line: { status, error: code } }, `${path}, ${handler}`)
-        t.match(JSON.parse(got.body), { code, message, statusCode: status }, 'the gateway’s own')
+        t.match(JSON.parse(got.body), { code, message, statusCode: status }, `${handler}: the body of the gateway`)
         const faults = log.filter(({ level }) => level === 50)
-        t.equal(faults.length > 0, ['throws', 'rejects with another'].includes(handler), `${handler}: in the log`)
+        t.equal(
+          faults.length > 0,
+          ['throws', 'rejects with another'].includes(handler),
+          `${handler}: number of logged faults`
+        )
         if (faults.length > 0) t.match(faults[0], { plugin: 'own', msg: /a fault of the handler/ })
       }
       for (const handler of unsendable) {
         const got = await ask(path, handler)
         t.match(got, { status, proxyStatus, line: { status, error: code } }, `${path}, ${handler}`)
-        t.match(JSON.parse(got.body), { code, message, statusCode: status }, `${handler}: the gateway’s own`)
+        t.match(JSON.parse(got.body), { code, message, statusCode: status }, `${handler}: the body of the gateway`)
         const faults = log.filter(({ level }) => level === 50)
-        t.equal(faults.length, 1, `${handler}: in the log`)
+        t.equal(faults.length, 1, `${handler}: number of logged faults`)
       }
       t.equal((await ask(path, 'renders', { 'x-wrap': '1' })).headers['x-wrapped'], 'error payload', path)
       if (path === '/dead') t.equal((await ask(path, 'rethrows')).line.cause, 'ECONNREFUSED')
@@ -171,8 +175,12 @@ for (const protocol of protocols) {
     for (const path of ['/whole/stock', '/whole/late', '/own/stock']) {
       const stock = await ask(path, 'renders')
       t.match(stock, { status: 418, line: { status: 418, error: 'JW_PLUGIN_FAILED' } }, path)
-      t.match(JSON.parse(stock.body), { own: 'none left', item: 'tea' }, `${path}: the plugin's own error`)
-      t.equal(stock.headers['x-whole'], undefined, 'nothing of the service’s response')
+      t.match(
+        JSON.parse(stock.body),
+        { own: 'none left', item: 'tea' },
+        `${path}: the handler gets the plugin's own error`
+      )
+      t.equal(stock.headers['x-whole'], undefined, 'headers of the service’s response are removed')
       t.equal((await ask(path, 'leaves the status')).status, 500, path)
       const passed = await ask(path, 'passes on')
       t.match(JSON.parse(passed.body), { code: 'JW_PLUGIN_FAILED', message: 'A plugin of the gateway failed' }, path)
@@ -203,13 +211,17 @@ for (const protocol of protocols) {
     t.match(await ask('/whole/busy', 'passes on'), { status: 503, body: /busy/ })
     t.notOk(
       log.some(({ level }) => level === 50),
-      'a refusal is no error of the log'
+      'a 4xx or 503 of a plugin is not logged as an error'
     )
 
     const called = await ask('/own/call', 'returns')
     const proxyStatus = 'jingwei; error=connection_refused'
-    t.match(called, { status: 502, proxyStatus, line: { error: 'JW_UPSTREAM_REFUSED' } }, 'an own route')
-    t.equal((await ask('/own/call', 'renders')).status, 418, 'its status is the handler’s')
+    t.match(
+      called,
+      { status: 502, proxyStatus, line: { error: 'JW_UPSTREAM_REFUSED' } },
+      'a failed call of an own route'
+    )
+    t.equal((await ask('/own/call', 'renders')).status, 418, 'the handler decides the status of an own route')
     t.match(await ask('/own/route', 'renders'), { status: 502, proxyStatus, body: '{"ofRoute":"JW_UPSTREAM_REFUSED"}' })
 
     log.length = 0
@@ -225,19 +237,19 @@ for (const protocol of protocols) {
     t.strictSame(
       warnings.filter(({ message }) => /errorHandler/.test(message)),
       [],
-      'no second handler, to Fastify'
+      'Fastify does not warn of a second error handler'
     )
   })
 }
 
-t.test('with a prefix, it is for the plugin’s own routes', async (t) => {
+t.test('with a prefix, an error handler is for the own routes of the plugin', async (t) => {
   const { ask } = await started(t, 'HTTP/1.1', { prefix: '/bff' })
   t.match(JSON.parse((await ask('/dead', 'renders')).body), { code: 'JW_UPSTREAM_REFUSED', statusCode: 502 })
   t.match(await ask('/bff/own/call', 'returns'), { status: 502, body: /"own":"The service refused/ })
 })
 
 for (const protocol of protocols) {
-  t.test(`without a response, over ${protocol}`, async (t) => {
+  t.test(`an error handler that does not respond is timed out, over ${protocol}`, async (t) => {
     const { ask, log } = await started(t, protocol, { hookTimeout: '300ms' })
     const message = 'plugin own failed in error handler: it did not respond within 300 ms'
     for (const handler of ['never responds', 'never settles']) {
@@ -246,7 +258,7 @@ for (const protocol of protocols) {
       t.match(JSON.parse(dead.body), { code: 'JW_UPSTREAM_REFUSED', requestId: dead.line.requestId }, handler)
       t.ok(
         log.some(({ msg, plugin }) => msg === message && plugin === 'own'),
-        `${handler}: in the log`
+        `${handler}: number of logged faults`
       )
       const own = await ask('/own/stock', handler)
       t.match(own, { status: 500, line: { error: 'JW_PLUGIN_FAILED' } }, handler)
@@ -257,7 +269,7 @@ for (const protocol of protocols) {
 }
 
 for (const protocol of protocols) {
-  t.test(`a response within an onSend hook, over ${protocol}`, async (t) => {
+  t.test(`reply.send() within an onSend hook fails the request, over ${protocol}`, async (t) => {
     const { ask, log } = await started(t, protocol)
     for (const path of ['/whole', '/dead', '/own/stock']) {
       for (const kind of ['onSend', 'callback']) {
@@ -270,7 +282,7 @@ for (const protocol of protocols) {
           const faults = log.filter(({ msg }) =>
             String(msg).startsWith('plugin own failed in onSend: it called reply.send()')
           )
-          t.ok(faults.length > 0 && faults.length < 5, `${about}: in the log`)
+          t.ok(faults.length > 0 && faults.length < 5, `${about}: number of logged faults`)
         }
       }
     }

@@ -10,7 +10,7 @@ import { freePort } from '../helpers/processes.ts'
 const examples = join(import.meta.dirname, '../../config/examples')
 const secret = 'a secret that is long enough for it'
 
-t.test('stamp: a header on the routes that ask for it, and on no others', async (t) => {
+t.test('stamp: sets a header on the routes that configure it only', async (t) => {
   const env = { PORT: '0', ADMIN_PORT: '0', ORDERS_PORT: String(await freePort()) }
   const { url } = await listen(t, await loadConfig(join(examples, 'stamp.yaml'), env))
 
@@ -30,7 +30,7 @@ t.test('stamp: a header on the routes that ask for it, and on no others', async 
   await unknown.body?.cancel()
 })
 
-t.test('stamp: wins over the header of the service, and is on errors of its route too', async (t) => {
+t.test('stamp: replaces the header of the service, and is set on errors of its route, too', async (t) => {
   let up = true
   const origin = await service(t, (request, response) => {
     if (!up) return void request.socket.destroy()
@@ -46,9 +46,9 @@ t.test('stamp: wins over the header of the service, and is on errors of its rout
   })
   const root = await folder(t, { 'gateway.yaml': text })
   const { url } = await listen(t, await loadConfig(join(root, 'gateway.yaml'), {}))
-  const answered = await fetch(url)
-  t.equal(answered.headers.get('x-stamp'), 'ours')
-  t.equal(await answered.text(), 'ok')
+  const responded = await fetch(url)
+  t.equal(responded.headers.get('x-stamp'), 'ours')
+  t.equal(await responded.text(), 'ok')
   up = false
   const failed = await fetch(url)
   t.equal(failed.status, 502)
@@ -56,7 +56,7 @@ t.test('stamp: wins over the header of the service, and is on errors of its rout
   await failed.body?.cancel()
 })
 
-t.test('stamp: a value that is no text is a fault of the configuration', async (t) => {
+t.test('stamp: a value that is not a string is a fault of the configuration', async (t) => {
   const text = JSON.stringify({
     listen: { port: 0 },
     admin: false,
@@ -97,17 +97,17 @@ t.test('request-signature: every attempt has its number and its own signature', 
     const [, time] = /^t=(\d+),/.exec(String(headers['x-gateway-signature'])) ?? []
     t.ok(Math.abs(Number(time) - Date.now() / 1000) < 60, 'signed just now')
     t.equal(headers['x-gateway-signature'], signature(secret, Number(time), attempt, 'GET', '/orders/7?deep=1'))
-    t.notOk(raw.includes('forged'), 'nothing of the forgery gets through')
+    t.notOk(raw.includes('forged'), 'forged signatures are removed')
   }
 })
 
-t.test('request-signature: refuses a short secret, and the message says which plugin it is', async (t) => {
+t.test('request-signature: refuses a short secret, and the message names the plugin', async (t) => {
   const config = { PORT: '0', ADMIN_PORT: '0', SIGNING_SECRET: 'short' }
   const loaded = loadWithoutPlugins(join(examples, 'request-signature.yaml'), config)
   await t.rejects(listen(t, loaded), { message: /: plugins\[0\]: .*options\.secret: at least 32 characters/ })
 })
 
-t.test('request-signature: the interceptor alone, in a mesh without Fastify', async (t) => {
+t.test('request-signature: the interceptor also signs in a mesh without Fastify', async (t) => {
   const seen: NodeJS.Dict<string | string[]>[] = []
   const origin = await service(t, (request, response) => {
     seen.push(request.headers)

@@ -13,7 +13,7 @@ const shapes = {
   'a map': new Map([['A', '1'], ['b', '2']])
 } // biome-ignore format: a table
 
-t.test('headers are set in whatever shape there are some', async (t) => {
+t.test('withHeaders sets headers in every shape of headers', async (t) => {
   for (const [shape, headers] of Object.entries(shapes)) {
     const options = Object.freeze({ path: '/', headers: headers as never })
     const changed = withHeaders(options, { a: '3', 'x-new': '4' })
@@ -22,7 +22,7 @@ t.test('headers are set in whatever shape there are some', async (t) => {
   }
 })
 
-t.test('several values of a name stay several lines', async (t) => {
+t.test('headerPairs keeps several values of a name as several lines', async (t) => {
   t.same(headerPairs({ a: ['1', '2'], b: '3', c: undefined }), ['a', '1', 'a', '2', 'b', '3'])
 })
 
@@ -45,7 +45,7 @@ const linesOf = async (chunks: (string | Buffer)[], change: (line: string) => st
   return text(mapLines(source, change) as Readable)
 }
 
-t.test('lines are mapped wherever chunks end, characters of several bytes included', async (t) => {
+t.test('mapLines maps lines wherever chunks end, even within a character', async (t) => {
   const whole = Buffer.from('é1\n\n  \né2')
   for (let at = 0; at <= whole.length; at++) {
     const chunks = [whole.subarray(0, at), whole.subarray(at)]
@@ -55,7 +55,7 @@ t.test('lines are mapped wherever chunks end, characters of several bytes includ
   t.equal(mapLines('no stream', String), 'no stream')
 })
 
-t.test('lines end with a fault of the function, and at one that is too long', async (t) => {
+t.test('mapLines fails if the function throws, and at a line that is too long', async (t) => {
   const fails = () => {
     throw new Error('no luck')
   }
@@ -64,7 +64,7 @@ t.test('lines end with a fault of the function, and at one that is too long', as
   await t.rejects(linesOf(['x'.repeat(2_000_000)], String), { message: 'a line is too long' })
 })
 
-t.test('lines and their source end together', async (t) => {
+t.test('destroying the mapped lines destroys their source', async (t) => {
   const source = new Readable({ read() {} })
   const lines = mapLines(source, String) as Readable
   lines.on('error', () => {}).destroy()
@@ -81,7 +81,7 @@ const posts = {
   repeats: () => ({ maxBody: 1024, mayRepeat: ({ method }) => method === 'POST' })
 } satisfies UserMeshConcern
 
-t.test('a typed concern is one that the mesh takes', async (t) => {
+t.test('the mesh takes a concern of the type UserMeshConcern', async (t) => {
   const mesh = startMesh({ services: {} }).add(posts, posts.order)
   t.teardown(() => mesh.destroy())
   t.throws(() => mesh.add({ ...posts, name: 'early' }, { before: 'replay' }), /early sends requests again/)

@@ -20,14 +20,14 @@ import { selfSigned } from '../helpers/self-signed.ts'
 const app = join(import.meta.dirname, '../../app.ts')
 const env = { ...process.env, NODE_OPTIONS: '' }
 
-const inTheWay = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'preSerialization', 'onSend']
-const lookingOn = ['onError', 'onResponse', 'onTimeout', 'onRequestAbort']
+const blockingHooks = ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'preSerialization', 'onSend']
+const observingHooks = ['onError', 'onResponse', 'onTimeout', 'onRequestAbort']
 const callbackWays = [
   'throw', 'error', 'error later', 'never', 'throw in a timer', 'throw in an immediate', 'throw in a socket', 'twice',
   'throw after'
 ] // biome-ignore format: a list
 const asyncWays = ['throw', 'never', 'throw in a timer', 'throw in an immediate', 'throw in a socket', 'floating']
-/** After these, the request goes on. */
+/** Ways after which the request continues. */
 const harmless = new Set(['twice', 'throw after', 'floating'])
 const callbacks = [
   'dispatch',
@@ -59,7 +59,7 @@ const ways = {
   'throw after': (done) => { done(); raise() },
 }
 export default async function bad (fastify, { port }) {
-  for (const hook of ${JSON.stringify([...inTheWay, ...lookingOn])}) {
+  for (const hook of ${JSON.stringify([...blockingHooks, ...observingHooks])}) {
     fastify.addHook(hook, (...args) => {
       const [name, style, way] = (args[0].headers['x-bad'] ?? '').split(':')
       const done = args.at(-1)
@@ -115,21 +115,21 @@ export default async function bad (fastify, { port }) {
   }
 }`
 
-interface Answer {
+interface Received {
   status: number
   body: string
 }
-/** With `leaves`, the client leaves within its body, once the gateway has the request. */
-type Ask = (path: string, bad?: string, leaves?: boolean) => Promise<Answer>
+/** With `leaves`, the client disconnects within its body, once the gateway has the request. */
+type Ask = (path: string, bad?: string, leaves?: boolean) => Promise<Received>
 
-/** An error is an answer with status 0: the connection, or the stream, was cut. */
-const cut = (): Answer => ({ status: 0, body: '' })
+/** The result of a request that failed without a response: the connection or the stream was reset. */
+const noResponse = (): Received => ({ status: 0, body: '' })
 const waitMs = 20_000
 
 /** A connection for each request: some hooks set its timeout. */
 function overHttp1(url: string, ca?: string): Ask {
   return (path, bad, leaves) =>
-    new Promise<Answer>((resolve) => {
+    new Promise<Received>((resolve) => {
       const options = {
         headers: bad === undefined ? {} : { 'x-bad': bad },
         // After the end of its body, Fastify does not see a client leave.
@@ -138,18 +138,18 @@ function overHttp1(url: string, ca?: string): Ask {
         signal: AbortSignal.timeout(waitMs)
       }
       const onResponse = (response: IncomingMessage) => {
-        const answer = { status: response.statusCode!, body: '' }
+        const received = { status: response.statusCode!, body: '' }
         response.setEncoding('utf8').on('data', (chunk: string) => {
-          answer.body += chunk
+          received.body += chunk
         })
-        response.on('end', () => resolve(answer))
-        response.on('error', () => resolve({ ...answer, body: 'cut' }))
+        response.on('end', () => resolve(received))
+        response.on('error', () => resolve({ ...received, body: 'reset' }))
       }
       const request =
         ca === undefined
           ? http.request(url + path, options, onResponse)
           : https.request(url + path, { ...options, ca }, onResponse)
-      request.on('error', () => resolve(cut()))
+      request.on('error', () => resolve(noResponse()))
       request.on('information', () => request.destroy())
       if (leaves) request.write('half')
       else request.end()
@@ -158,24 +158,24 @@ function overHttp1(url: string, ca?: string): Ask {
 
 function overSession(session: ClientHttp2Session): Ask {
   return (path, bad) =>
-    new Promise<Answer>((resolve) => {
+    new Promise<Received>((resolve) => {
       const stream = session.request({ ':path': path, ...(bad !== undefined && { 'x-bad': bad }) })
-      const answer = cut()
+      const received = noResponse()
       const timer = setTimeout(() => stream.close(http2.constants.NGHTTP2_CANCEL), waitMs)
       stream.setEncoding('utf8')
       stream.on('response', (headers) => {
-        answer.status = headers[':status']!
+        received.status = headers[':status']!
       })
       stream.on('data', (chunk: string) => {
-        answer.body += chunk
+        received.body += chunk
       })
       stream.on('error', () => {
-        answer.body = 'cut'
+        received.body = 'reset'
       })
       stream.on('close', () => {
         clearTimeout(timer)
-        if (stream.rstCode !== 0) answer.body = 'cut'
-        resolve(answer)
+        if (stream.rstCode !== 0) received.body = 'reset'
+        resolve(received)
       })
     })
 }
@@ -183,7 +183,7 @@ function overSession(session: ClientHttp2Session): Ask {
 /** A WebSocket handshake: 101 where it was accepted; then it is closed. */
 function overWebSocket(url: string): Ask {
   return (path, bad) =>
-    new Promise<Answer>((resolve) => {
+    new Promise<Received>((resolve) => {
       const handshake = {
         connection: 'Upgrade',
         upgrade: 'websocket',
@@ -200,7 +200,7 @@ function overWebSocket(url: string): Ask {
         socket.destroy()
         resolve({ status: 101, body: 'whole' })
       })
-      request.on('error', () => resolve(cut()))
+      request.on('error', () => resolve(noResponse()))
     })
 }
 
@@ -230,14 +230,14 @@ async function gateway(t: Test, listen: object = {}): Promise<Gateway> {
     service.closeAllConnections()
   })
   const { port } = service.address() as AddressInfo
-  const [edge, admin, nobody] = (await freePorts(3)) as [number, number, number]
+  const [edge, admin, closedPort] = (await freePorts(3)) as [number, number, number]
   const config = {
     listen: { host: '127.0.0.1', port: edge, drain: { delay: '0s', timeout: '10s' }, ...listen },
     admin: { port: admin },
     mesh: { retry: false, timeout: '2s', attemptTimeout: '1s' },
     services: {
       orders: { instances: [`http://127.0.0.1:${port}`] },
-      dead: { instances: [`http://127.0.0.1:${nobody}`] }
+      dead: { instances: [`http://127.0.0.1:${closedPort}`] }
     },
     routes: [
       { name: 'orders', match: { path: '/' }, service: 'orders', edge: { websocket: {} } },
@@ -264,8 +264,8 @@ async function gateway(t: Test, listen: object = {}): Promise<Gateway> {
   return { running, admin: `http://127.0.0.1:${admin}`, url: `${scheme}://127.0.0.1:${edge}`, lines }
 }
 
-/** Nothing is kept: no call, no attempt; the process serves, and ends in order. */
-async function isWell(t: Test, { running, admin }: Gateway, asks: readonly Ask[]): Promise<void> {
+/** Asserts that the process serves, has no call or attempt in flight, and shuts down with code 0. */
+async function assertHealthy(t: Test, { running, admin }: Gateway, asks: readonly Ask[]): Promise<void> {
   for (const ask of asks) t.match(await ask('/'), { body: 'whole' })
   await waitFor('no call is left', async () => {
     const services = (await (await fetch(`${admin}/admin/services`)).json()) as {
@@ -286,12 +286,13 @@ const pathOf = (hook: string) =>
       : hook === 'onTimeout' || hook === 'onRequestAbort'
         ? '/silent'
         : '/'
-/** A client that leaves, and one whose connection timed out, get nothing. */
-const wellOf = (hook: string, well: number) => ({ '/': well, '/own': 200, '/dead': 502, '/silent': 0 })[pathOf(hook)]
+/** Status of a request that the fault in its hook does not fail. Clients that leave or time out get no response. */
+const expectedStatus = (hook: string, well: number) =>
+  ({ '/': well, '/own': 200, '/dead': 502, '/silent': 0 })[pathOf(hook)]
 
 /** All hooks in all ways, at once: they must not disturb each other either. */
 async function hooks(t: Test, { lines }: Gateway, name: string, ask: Ask, well: number, isHttp1: boolean) {
-  const cases = [...inTheWay, ...lookingOn].flatMap((hook) => [
+  const cases = [...blockingHooks, ...observingHooks].flatMap((hook) => [
     ...callbackWays.map((way) => [hook, 'callback', way] as const),
     ...asyncWays.map((way) => [hook, 'async', way] as const)
   ])
@@ -304,8 +305,8 @@ async function hooks(t: Test, { lines }: Gateway, name: string, ask: Ask, well: 
     reached.map(async ([hook, style, way]) => {
       const path = pathOf(hook)
       const { status } = await ask(path, `${hook}:${style}:${way}`, hook === 'onRequestAbort')
-      const goesOn = lookingOn.includes(hook) || harmless.has(way)
-      const expected = isUpgrade && path === '/own' ? status : goesOn ? wellOf(hook, well) : 500
+      const goesOn = observingHooks.includes(hook) || harmless.has(way)
+      const expected = isUpgrade && path === '/own' ? status : goesOn ? expectedStatus(hook, well) : 500
       t.equal(status, expected, `${name}: ${hook}, ${style}: ${way}`)
     })
   )
@@ -317,7 +318,9 @@ async function hooks(t: Test, { lines }: Gateway, name: string, ask: Ask, well: 
       .map(({ plugin, hook, err }) => (plugin === 'bad' && err !== undefined ? hook : null))
     return new Set(logged.map(([hook]) => hook)).difference(new Set(hooks))
   }
-  await waitFor(`each is logged over ${name}`, () => missing().size === 0).catch(() => t.strictSame([...missing()], []))
+  await waitFor(`a log line for each hook over ${name}`, () => missing().size === 0).catch(() =>
+    t.strictSame([...missing()], [])
+  )
 }
 
 async function interceptors(t: Test, name: string, ask: Ask) {
@@ -331,16 +334,16 @@ async function interceptors(t: Test, name: string, ask: Ask) {
           const { status, body } = await ask(path, `${callback}:${per}:${way}`)
           const what = `${name}: ${callback}, per ${per}: ${way}: ${status}`
           // The header section, or all of the body, has been sent.
-          const isCut = callback === 'onResponseData' && body !== 'whole'
+          const isReset = callback === 'onResponseData' && body !== 'whole'
           const isWhole = callback === 'onResponseEnd' || (callback === 'onRequestStart' && way !== 'throw')
-          t.ok(status === 500 || isCut || isWhole, what)
+          t.ok(status === 500 || isReset || isWhole, what)
         })
       )
     )
   }
 }
 
-t.test('over HTTP/1.1 and WebSocket', { timeout: 240_000 }, async (t) => {
+t.test('faults of plugins over HTTP/1.1 and WebSocket', { timeout: 240_000 }, async (t) => {
   const running = await gateway(t)
   const asks = { 'HTTP/1.1': overHttp1(running.url), WebSocket: overWebSocket(running.url) }
   for (const [name, ask] of Object.entries(asks)) {
@@ -352,10 +355,10 @@ t.test('over HTTP/1.1 and WebSocket', { timeout: 240_000 }, async (t) => {
   t.match(await own('/own/later'), { status: 500, body: /"code":"JW_PLUGIN_FAILED"/ })
   t.strictSame(await own('/own/twice'), { status: 200, body: 'once' })
   t.ok(running.lines().some(({ plugin, hook }) => plugin === 'bad' && hook === 'handler'))
-  await isWell(t, running, Object.values(asks))
+  await assertHealthy(t, running, Object.values(asks))
 })
 
-t.test('over TLS and HTTP/2', { timeout: 240_000 }, async (t) => {
+t.test('faults of plugins over TLS and HTTP/2', { timeout: 240_000 }, async (t) => {
   const { cert, key } = selfSigned(t)
   const ca = readFileSync(cert, 'utf8')
   const running = await gateway(t, { tls: { cert, key }, http2: true })
@@ -374,16 +377,16 @@ t.test('over TLS and HTTP/2', { timeout: 240_000 }, async (t) => {
     await hooks(t, running, name, ask, 200, name === 'TLS')
     await interceptors(t, name, ask)
   }
-  await isWell(t, running, Object.values(asks))
+  await assertHealthy(t, running, Object.values(asks))
 })
 
 for (const way of ['throw', 'reject']) {
-  t.test(`a fault of nobody's request, ${way}: logged, drained, and the process exits with 1`, async (t) => {
+  t.test(`a ${way} outside of any request is logged, and the process drains and exits with 1`, async (t) => {
     const { running, url, lines } = await gateway(t)
     const ask = overHttp1(url)
     const slow = ask('/slow')
     await ask(`/own/crash/${way}`)
-    t.strictSame(await slow, { status: 200, body: 'whole' }, 'what is in flight is served')
+    t.strictSame(await slow, { status: 200, body: 'whole' }, 'a request in flight is served')
     t.strictSame(await running.exited, { code: 1, signal: null })
     const origin = way === 'throw' ? 'uncaughtException' : 'unhandledRejection'
     t.match(lines().find(({ level }) => level === 'fatal'), {
@@ -393,11 +396,11 @@ for (const way of ['throw', 'reject']) {
 }
 
 const failing: Record<string, string> = {
-  'throws in a plugin of its own': `fastify.register((nested, options, done) => { throw new Error('no luck') })`,
-  'throws in one further down': `fastify.register(async (nested) => {
+  'throws in a plugin that it registers': `fastify.register((nested, options, done) => { throw new Error('no luck') })`,
+  'throws in a plugin two levels down': `fastify.register(async (nested) => {
     nested.register((further, options, done) => { throw new Error('no luck') })
   })`,
-  'rejects in one that is a module': `fastify.register(Promise.resolve({ default: async () => { throw new Error('no luck') } }))`,
+  'rejects in a module that it registers': `fastify.register(Promise.resolve({ default: async () => { throw new Error('no luck') } }))`,
   'fails onReady': `fastify.addHook('onReady', (done) => done(new Error('no luck')))`,
   'throws onReady': `fastify.addHook('onReady', async () => { throw new Error('no luck') })`,
   'throws in onRoute': `fastify.addHook('onRoute', () => { throw new Error('no luck') })`

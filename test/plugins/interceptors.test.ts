@@ -44,7 +44,7 @@ async function gateway(t: Test, { plugins, files, services, routes, failing = 0 
   return { url, server, get, seen }
 }
 
-t.test('an interceptor learns route and request, but of a call that no request made', async (t) => {
+t.test('an interceptor gets the route and the request of a call, if it has them', async (t) => {
   const files = {
     'note.mjs': `export default async function note (fastify) {
       const noted = []
@@ -73,7 +73,7 @@ t.test('an interceptor learns route and request, but of a call that no request m
   await get('/users')
   t.strictSame(noted.splice(0)[0], ['request', 'users', null, '/users', host])
   await get('/own')
-  t.strictSame(noted.splice(0)[0], ['request', null, null, '/own', host], 'on behalf of a request')
+  t.strictSame(noted.splice(0)[0], ['request', null, null, '/own', host], 'a call of an own route has the request')
   const { body } = await server.mesh.request({ origin: 'http://orders.mesh', path: '/x', method: 'GET' })
   await body.text()
   t.strictSame(noted.splice(0)[0], ['request', null, null, null, null])
@@ -86,7 +86,7 @@ const signs = `export default async function sign (fastify, options) {
     { per: 'attempt', name: 'sign', ...options.use })
 }`
 
-t.test('an interceptor for some routes or services', async (t) => {
+t.test('an interceptor runs for the routes and services that its options name', async (t) => {
   const uses: Record<string, [use: object, orders: string, users: string]> = {
     routes: [{ routes: ['users'] }, '-', 'yes'],
     services: [{ services: ['orders'] }, 'yes', '-'],
@@ -99,39 +99,42 @@ t.test('an interceptor for some routes or services', async (t) => {
     await get('/orders')
     await get('/users')
     t.strictSame(seen, [`/orders ${orders}`, `/users ${users}`], what)
-    const told = (await server.admin!.inject('/admin/routes')).json<{ mesh: string[] }[]>()
+    const shown = (await server.admin!.inject('/admin/routes')).json<{ mesh: string[] }[]>()
     t.strictSame(
-      told.map(({ mesh }) => mesh.includes('sign')),
+      shown.map(({ mesh }) => mesh.includes('sign')),
       [orders === 'yes', users === 'yes'],
-      `${what}: as it is shown`
+      `${what}: /admin/routes`
     )
     const explained = (await server.admin!.inject('/admin/explain?path=/users')).json()
     t.equal(explained.mesh[0].chain.includes('sign'), users === 'yes', what)
   }
 })
 
-t.test('every attempt of a route’s call, also where an interceptor further out makes its own options', async (t) => {
-  const files = {
-    'anew.mjs': `export default async function anew (fastify) {
+t.test(
+  'an interceptor for a route runs on every attempt, even if an outer interceptor passes new options',
+  async (t) => {
+    const files = {
+      'anew.mjs': `export default async function anew (fastify) {
       fastify.mesh.use((dispatch) => ({ origin, path, method, headers }, handler) => dispatch({ origin, path, method, headers }, handler),
         { per: 'request', name: 'anew' })
     }`,
-    'sign.mjs': signs
+      'sign.mjs': signs
+    }
+    const plugins = [{ path: './anew.mjs' }, { path: './sign.mjs', options: { use: { routes: ['orders'] } } }]
+    const services = (origin: string) => ({
+      orders: {
+        instances: [origin],
+        mesh: { retry: { attempts: 2, on: [503], backoff: { base: '1ms', max: '2ms' } } }
+      },
+      users: { instances: [origin] }
+    })
+    const { get, seen } = await gateway(t, { plugins, files, services, failing: 2 })
+    t.equal((await get('/orders')).status, 200)
+    t.strictSame(seen, ['/orders yes', '/orders yes', '/orders yes'])
   }
-  const plugins = [{ path: './anew.mjs' }, { path: './sign.mjs', options: { use: { routes: ['orders'] } } }]
-  const services = (origin: string) => ({
-    orders: {
-      instances: [origin],
-      mesh: { retry: { attempts: 2, on: [503], backoff: { base: '1ms', max: '2ms' } } }
-    },
-    users: { instances: [origin] }
-  })
-  const { get, seen } = await gateway(t, { plugins, files, services, failing: 2 })
-  t.equal((await get('/orders')).status, 200)
-  t.strictSame(seen, ['/orders yes', '/orders yes', '/orders yes'])
-})
+)
 
-t.test('a plugin for some routes puts its interceptors on these alone', async (t) => {
+t.test('interceptors of a plugin with scope: routes only run on those routes', async (t) => {
   const routes = ['a', 'b'].map((name) => ({
     name, match: { path: `/${name}` }, service: 'orders', ...(name === 'b' && { plugins: ['sign', 'some'] })
   })) // biome-ignore format: a list
@@ -142,7 +145,7 @@ t.test('a plugin for some routes puts its interceptors on these alone', async (t
   t.strictSame(seen, ['/a -', '/b yes'])
 })
 
-t.test('calls with different interceptors share no response', async (t) => {
+t.test('calls with different interceptors are not collapsed', async (t) => {
   const routes = ['a', 'b', 'c'].map((name) => ({
     name,
     match: { path: `/${name}` },
@@ -159,7 +162,7 @@ t.test('calls with different interceptors share no response', async (t) => {
     return seen.sort()
   }
   t.strictSame(await ask({ routes: ['b'] }), ['/same -', '/same yes'])
-  t.strictSame(await ask({}), ['/same yes'], 'with the same ones they do')
+  t.strictSame(await ask({}), ['/same yes'], 'calls with the same interceptors are collapsed')
 })
 
 t.test('unknown names are reported with their plugin', async (t) => {

@@ -48,7 +48,7 @@ async function counting(t: Test, status = () => 200) {
   return { url: service.url, dialled: () => sockets.size }
 }
 
-t.test('an unchanged service keeps its connections, a changed one has new ones', async (t) => {
+t.test('an unchanged service keeps its connections, a changed service opens new ones', async (t) => {
   const [same, changed] = [await counting(t), await counting(t)]
   const start = gateways(t)
   const services = { same: { instances: [same.url] }, changed: { instances: [changed.url] } }
@@ -67,7 +67,7 @@ t.test('an unchanged service keeps its connections, a changed one has new ones',
   t.equal(changed.dialled(), 2)
 })
 
-t.test('a circuit that is open stays open, and an instance that is ejected stays ejected', async (t) => {
+t.test('an open circuit stays open, and an ejected instance stays ejected', async (t) => {
   let failing = true
   const status = () => (failing ? 500 : 200)
   const [open, ejected] = [await counting(t, status), await counting(t, status)]
@@ -98,7 +98,7 @@ t.test('a circuit that is open stays open, and an instance that is ejected stays
   )
 })
 
-t.test('a limit toward a service and its caps count the calls of both configurations', async (t) => {
+t.test('the limit of a service counts the calls of both configurations', async (t) => {
   const service = await counting(t)
   const start = gateways(t)
   const services = {
@@ -112,7 +112,7 @@ t.test('a limit toward a service and its caps count the calls of both configurat
   t.equal(await before.ask('only'), '503 JW_UPSTREAM_LIMITED')
 })
 
-t.test('a response that is kept serves the next configuration, unless plugins have changed', async (t) => {
+t.test('a stale response is served by the next configuration, unless plugins have changed', async (t) => {
   let failing = false
   const service = await counting(t, () => (failing ? 500 : 200))
   const start = gateways(t)
@@ -138,7 +138,7 @@ t.test('a response that is kept serves the next configuration, unless plugins ha
   t.equal(await last.ask('only'), '200 ok')
 })
 
-t.test('copies go on to a shadow service from the next configuration', async (t) => {
+t.test('the next configuration mirrors to the shadow service', async (t) => {
   const [service, shadow] = [await counting(t), await counting(t)]
   const start = gateways(t)
   const services = {
@@ -156,51 +156,45 @@ t.test('copies go on to a shadow service from the next configuration', async (t)
   t.equal(await counted(), '0')
 })
 
-t.test(
-  'what ends with the last configuration that has a service: its gauges, its checks, its connections',
-  async (t) => {
-    const [kept, dropped] = [await counting(t), await counting(t)]
-    const start = gateways(t)
-    const mesh = { healthCheck: { path: '/', interval: '1m' }, circuitBreaker: {} }
-    const both = { kept: { instances: [kept.url], mesh }, dropped: { instances: [dropped.url], mesh } }
-    const before = await start(both)
-    t.same([await before.ask('kept'), await before.ask('dropped')], ['200 ok', '200 ok'])
-    const ended = before.server.mesh.service('dropped').ended
-    const after = await start({ kept: both.kept })
-    await before.server.close()
-    await ended
-    t.equal(await after.ask('kept'), '200 ok')
-    const { instances } = after.status('kept')
-    t.equal(instances.length, 1)
-    const text = await after.server.metrics.metrics()
-    t.notMatch(text, /jingwei_mesh_instances\{service="dropped"/)
-    t.match(text, /jingwei_mesh_instances\{service="kept",state="available"\} 1/)
-    const last = after.server.mesh.service('kept').ended
-    await after.server.close()
-    await last
-  }
-)
+t.test('gauges, checks and connections of a service end with the last configuration that has it', async (t) => {
+  const [kept, dropped] = [await counting(t), await counting(t)]
+  const start = gateways(t)
+  const mesh = { healthCheck: { path: '/', interval: '1m' }, circuitBreaker: {} }
+  const both = { kept: { instances: [kept.url], mesh }, dropped: { instances: [dropped.url], mesh } }
+  const before = await start(both)
+  t.same([await before.ask('kept'), await before.ask('dropped')], ['200 ok', '200 ok'])
+  const ended = before.server.mesh.service('dropped').ended
+  const after = await start({ kept: both.kept })
+  await before.server.close()
+  await ended
+  t.equal(await after.ask('kept'), '200 ok')
+  const { instances } = after.status('kept')
+  t.equal(instances.length, 1)
+  const text = await after.server.metrics.metrics()
+  t.notMatch(text, /jingwei_mesh_instances\{service="dropped"/)
+  t.match(text, /jingwei_mesh_instances\{service="kept",state="available"\} 1/)
+  const last = after.server.mesh.service('kept').ended
+  await after.server.close()
+  await last
+})
 
-t.test(
-  'a call that is under way when its configuration ends is not cut while another one has its service',
-  async (t) => {
-    const listener = createServer((socket) =>
-      socket.once('data', () => setTimeout(() => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'), 200))
-    )
-    listener.listen(0, '127.0.0.1')
-    await once(listener, 'listening')
-    t.teardown(() => void listener.close())
-    const url = `http://127.0.0.1:${(listener.address() as AddressInfo).port}`
-    const start = gateways(t)
-    const before = await start({ slow: { instances: [url] } })
-    const call = before.server.mesh.request({ origin: 'http://slow.mesh', path: '/', method: 'GET' })
-    const after = await start({ slow: { instances: [url] } })
-    await before.server.close()
-    const { body } = await call
-    t.equal(await body.text(), 'ok')
-    t.equal(after.status('slow').active, 0)
-  }
-)
+t.test('a call in flight survives the end of its configuration if another one has the service', async (t) => {
+  const listener = createServer((socket) =>
+    socket.once('data', () => setTimeout(() => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'), 200))
+  )
+  listener.listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  t.teardown(() => void listener.close())
+  const url = `http://127.0.0.1:${(listener.address() as AddressInfo).port}`
+  const start = gateways(t)
+  const before = await start({ slow: { instances: [url] } })
+  const call = before.server.mesh.request({ origin: 'http://slow.mesh', path: '/', method: 'GET' })
+  const after = await start({ slow: { instances: [url] } })
+  await before.server.close()
+  const { body } = await call
+  t.equal(await body.text(), 'ok')
+  t.equal(after.status('slow').active, 0)
+})
 
 t.test('certificates are watched as long as a service uses them', async (t) => {
   const folder = folderFor(t)
@@ -220,5 +214,5 @@ t.test('certificates are watched as long as a service uses them', async (t) => {
   await before.server.close()
   writeFileSync(ca, readFileSync(second.file))
   while ((await reloads('two')) !== 1) await sleep(5)
-  t.equal(await reloads('one'), 0, 'it has no service any longer')
+  t.equal(await reloads('one'), 0, 'the files of a service that has ended are not watched')
 })

@@ -1,6 +1,6 @@
 // slow: takes about 12 s
-// Plugins under `plugins:` are found, get their options, and run in order. The error for a plugin that fails names its
-// place in the list, and nothing of the gateway stays running.
+// Plugins under `plugins:` are found, get their options, and run in order. The error for a plugin that fails has its
+// position in the file, and nothing of the gateway stays running.
 import { join } from 'node:path'
 import Fastify from 'fastify'
 import t from 'tap'
@@ -28,7 +28,7 @@ export default plugin`
 
 const ok = (t: Parameters<typeof service>[0]) => service(t, (_request, response) => response.end('ok'))
 
-t.test('plugins see requests in their order, whether made by fastify-plugin or not, with their options', async (t) => {
+t.test('plugins run in the order of the list with their options, with or without fastify-plugin', async (t) => {
   const root = await folder(t, { 'a.mjs': orderly('a'), 'shared.mjs': fpLike, 'sub/c.mjs': orderly('c') })
   const config = configIn(root, await ok(t), [
     { path: './sub/c.mjs' },
@@ -42,7 +42,7 @@ t.test('plugins see requests in their order, whether made by fastify-plugin or n
   t.equal(await response.text(), 'ok')
 })
 
-t.test('packages are found from the folder of the configuration, whatever they are made of', async (t) => {
+t.test('packages of every module kind are found from the folder of the configuration', async (t) => {
   const root = await folder(t, {
     'node_modules/esm-only/package.json': '{"name":"esm-only","type":"module","exports":{"import":"./i.js"}}',
     'node_modules/esm-only/i.js': orderly('esm'),
@@ -86,7 +86,7 @@ t.test('two folders may have different packages of one name', async (t) => {
   }
 })
 
-t.test('a plugin meets the edge, the route, the consumer and the exchange where the guide says', async (t) => {
+t.test('hooks see route, consumer and exchange from the hook on that the guide names', async (t) => {
   const root = await folder(t, {
     'watch.mjs': `export default async function watch (fastify, { seen }) {
       const note = (what) => fastify.noted.push(what)
@@ -117,14 +117,14 @@ t.test('a plugin meets the edge, the route, the consumer and the exchange where 
   t.match(noted.splice(0), ['onRequest string null', 'preHandler null', 'onSend', /^onResponse 200 undefined/])
 })
 
-t.test('hooks for all requests run before authentication, those of a route after it', async (t) => {
+t.test('hooks for all requests run before authentication, hooks of a route after it', async (t) => {
   const root = await folder(t, {
     'who.mjs': `export default async function who (fastify) {
-      const tell = (name) => async (request, reply) => { reply.header(name, request.consumer?.id ?? 'nobody') }
-      fastify.addHook('onRequest', tell('x-all'))
-      fastify.addHook('preHandler', tell('x-pre'))
+      const show = (name) => async (request, reply) => { reply.header(name, request.consumer?.id ?? 'anonymous') }
+      fastify.addHook('onRequest', show('x-all'))
+      fastify.addHook('preHandler', show('x-pre'))
       fastify.addHook('onRoute', (routeOptions) => {
-        routeOptions.onRequest = [...[routeOptions.onRequest ?? []].flat(), tell('x-route')]
+        routeOptions.onRequest = [...[routeOptions.onRequest ?? []].flat(), show('x-route')]
       })
     }`
   })
@@ -133,23 +133,21 @@ t.test('hooks for all requests run before authentication, those of a route after
   const cors = corsOptions()
   const routes = written.routes.map((route) => ({ ...route, edge: { ...route.edge, jwt, cors } }))
   const { url } = await listen(t, { ...written, routes })
-  const told = async (init: RequestInit, path = '/orders') => {
+  const received = async (init: RequestInit, path = '/orders') => {
     const response = await fetch(url + path, init)
     await response.text()
     return [response.status, ...['x-all', 'x-route', 'x-pre'].map((name) => response.headers.get(name))]
   }
-  t.same(await told({ headers: { authorization: `Bearer ${token(claims())}` } }), [200, 'nobody', 'ann', 'ann'])
-  t.same(await told({}), [401, 'nobody', null, null])
-  t.same(await told({}, '/nothing'), [404, 'nobody', null, 'nobody'])
+  t.same(await received({ headers: { authorization: `Bearer ${token(claims())}` } }), [200, 'anonymous', 'ann', 'ann'])
+  t.same(await received({}), [401, 'anonymous', null, null])
+  t.same(await received({}, '/nothing'), [404, 'anonymous', null, 'anonymous'])
   const preflight = { origin: 'https://app.example.com', 'access-control-request-method': 'GET' }
-  t.same(await told({ method: 'OPTIONS', headers: preflight }), [204, 'nobody', null, null])
+  t.same(await received({ method: 'OPTIONS', headers: preflight }), [204, 'anonymous', null, null])
 })
 
-t.test(
-  'a plugin adds headers for the service, drops the client’s, calls services and has routes of its own',
-  async (t) => {
-    const root = await folder(t, {
-      'more.mjs': `export default async function more (fastify) {
+t.test('a plugin can add headers for the service, drop the client’s, call services and add routes', async (t) => {
+  const root = await folder(t, {
+    'more.mjs': `export default async function more (fastify) {
       fastify.addHook('onRoute', (routeOptions) => {
         const dropHeaders = [...(routeOptions.config?.dropHeaders ?? []), 'x-tenant']
         routeOptions.config = { ...routeOptions.config, dropHeaders }
@@ -163,22 +161,21 @@ t.test(
       })
       fastify.admin?.get('/admin/more', async () => ({ more: true }))
     }`
-    })
-    const origin = await service(t, ({ headers, url }, response) => response.end(`${url} ${headers['x-tenant']}`))
-    const { url, server } = await listen(t, configIn(root, origin, [{ path: './more.mjs' }]))
-    const proxied = await fetch(`${url}/orders`, { headers: { 'x-tenant': 'forged' } })
-    t.equal(await proxied.text(), '/orders ours')
-    const own = await fetch(`${url}/own`, {
-      method: 'POST',
-      body: '{"a":1}',
-      headers: { 'content-type': 'application/json' }
-    })
-    t.same(await own.json(), { sent: { a: 1 }, service: '/x undefined' })
-    t.same((await server.admin!.inject('/admin/more')).json(), { more: true })
-  }
-)
+  })
+  const origin = await service(t, ({ headers, url }, response) => response.end(`${url} ${headers['x-tenant']}`))
+  const { url, server } = await listen(t, configIn(root, origin, [{ path: './more.mjs' }]))
+  const proxied = await fetch(`${url}/orders`, { headers: { 'x-tenant': 'forged' } })
+  t.equal(await proxied.text(), '/orders ours')
+  const own = await fetch(`${url}/own`, {
+    method: 'POST',
+    body: '{"a":1}',
+    headers: { 'content-type': 'application/json' }
+  })
+  t.same(await own.json(), { sent: { a: 1 }, service: '/x undefined' })
+  t.same((await server.admin!.inject('/admin/more')).json(), { more: true })
+})
 
-t.test('onClose of every plugin runs, the last one first', async (t) => {
+t.test('onClose hooks of plugins run in reverse order', async (t) => {
   const closing = `export default async function x (fastify, { log, name }) {
     fastify.addHook('onClose', async () => { globalThis[log].push(name) })
   }`
@@ -193,17 +190,17 @@ t.test('onClose of every plugin runs, the last one first', async (t) => {
 })
 
 const broken: Record<string, [text: string, message: RegExp]> = {
-  'no default export': [
+  'has no default export': [
     'export const plugin = async () => {}',
     /cannot load .*it has no default export that is a Fastify/
   ],
-  'a default export of another kind': ['export default { plugin: true }', /cannot load .*it has no default export/],
-  'no JavaScript': ['export default async (', /cannot load .*Unexpected end of input/],
-  'fails while it is read': ['throw new Error("no luck")', /cannot load .*no luck/],
-  'awaits something for ever': ['await new Promise(() => {})', /cannot load .*: its module has not loaded within 8 s/],
-  'lacks a package': ['import "no-such-package-at-all"', /cannot load .*no-such-package-at-all/],
+  'exports an object': ['export default { plugin: true }', /cannot load .*it has no default export/],
+  'is not JavaScript': ['export default async (', /cannot load .*Unexpected end of input/],
+  'throws on import': ['throw new Error("no luck")', /cannot load .*no luck/],
+  'never finishes its import': ['await new Promise(() => {})', /cannot load .*: its module has not loaded within 8 s/],
+  'imports a missing package': ['import "no-such-package-at-all"', /cannot load .*no-such-package-at-all/],
   'throws when it starts': ['export default async () => { throw new Error("no luck") }', /failed to start: no luck/],
-  'throws no Error': ['export default async () => { throw "no luck" }', /failed to start: no luck/],
+  'throws a string': ['export default async () => { throw "no luck" }', /failed to start: no luck/],
   'throws before its callback': [
     'export default (fastify, options, done) => { throw new Error("no luck") }',
     /: no luck/
@@ -216,18 +213,18 @@ const broken: Record<string, [text: string, message: RegExp]> = {
     'export default (a, b, done) => done(new Error("no luck"))',
     /failed to start: no luck/
   ],
-  'wants a plugin that is not there': [
+  'depends on a missing plugin': [
     `${fpLike.replace("{ name: 'shared' }", "{ name: 'shared', dependencies: ['absent'] }")}`,
     /failed to start: .*'absent'.*'shared'/
   ],
-  'wants another Fastify': [
+  'depends on another version of Fastify': [
     `${fpLike.replace("{ name: 'shared' }", "{ name: 'shared', fastify: '4.x' }")}`,
     /failed to start: .*shared.*4\.x/
   ]
 }
 
 for (const [what, [text, message]] of Object.entries(broken)) {
-  t.test(`a plugin that ${what}: its place is reported and nothing is left running`, async (t) => {
+  t.test(`the error for a plugin that ${what} has its position, and nothing is left running`, async (t) => {
     const log = `closed${what}`
     const closed: string[] = []
     Reflect.set(globalThis, log, closed)
@@ -245,7 +242,7 @@ for (const [what, [text, message]] of Object.entries(broken)) {
     await t.rejects(starting, { message })
     await t.rejects(fetch(`http://127.0.0.1:${port}/`), 'nothing listens')
     const begun = /cannot load/.test(String(message)) ? [] : ['closed']
-    t.same(closed, begun, 'what had begun was ended, and nothing was ready')
+    t.same(closed, begun, 'plugins that had started were closed, and no onReady hook ran')
   })
 }
 
@@ -262,7 +259,7 @@ t.test('an onReady hook that does not end stops the start, before the time limit
   })
 })
 
-t.test('a package that is installed but cannot be loaded: its place is reported', async (t) => {
+t.test('the error for an installed package that cannot be loaded has its position', async (t) => {
   const root = await folder(t, { 'node_modules/hollow/package.json': '{"name":"hollow","main":"gone.js"}' })
   const config = configIn(root, 'http://127.0.0.1:9', [{ package: 'hollow' }])
   await t.rejects(listen(t, config), { message: /: plugins\[0\]: cannot load hollow: Cannot find .*hollow/ })
@@ -281,7 +278,7 @@ t.test('a missing file or package is a fault of the configuration', async (t) =>
   }
 })
 
-t.test('the command reports the failure in one line, and ends with 1', async (t) => {
+t.test('the command reports the failure in one line, and exits with 1', async (t) => {
   const root = await folder(t, {
     'bad.mjs': 'export default () => { throw new Error("no luck") }',
     'gateway.yaml': 'listen: { port: 0 }\nadmin: false\nplugins:\n  - path: bad.mjs\n'

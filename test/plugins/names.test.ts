@@ -11,11 +11,11 @@ import type { Gateway } from '../helpers/plugins.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
 
 const edges = {
-  'with the edge’s own in use': {
+  'while edge.cors and edge.jwt are on': {
     cors: { origin: 'https://edge.example.com' },
     jwt: { secret, algorithms: ['HS256'] }
   },
-  'with the edge’s own off': {}
+  'while edge.cors and edge.jwt are off': {}
 }
 
 async function gatewayWith(
@@ -69,7 +69,7 @@ for (const [what, edge] of Object.entries(edges)) {
   })
 }
 
-t.test('@fastify/cors of a plugin takes the options of a route with edge.cors', async (t) => {
+t.test('@fastify/cors as a plugin takes the options of a route with edge.cors', async (t) => {
   const origin = 'https://app.example.com'
   const plugins = [{ package: '@fastify/cors', options: { origin: 'https://plugin.example.com' } }]
   const { url } = await gatewayWith(t, { cors: { origin: [origin] } }, plugins)
@@ -85,7 +85,7 @@ t.test('@fastify/cors of a plugin takes the options of a route with edge.cors', 
   }
 })
 
-t.test('a plugin that takes the name metrics, as fastify-metrics does', async (t) => {
+t.test('a plugin may decorate the server with `metrics`, as fastify-metrics does', async (t) => {
   const files = {
     'theirs.mjs': `const theirs = async (fastify) => fastify.decorate('metrics', { theirs: true })
       theirs[Symbol.for('skip-override')] = true
@@ -100,7 +100,7 @@ t.test('a plugin that takes the name metrics, as fastify-metrics does', async (t
   )
 })
 
-t.test('fastify-metrics without a name of one’s own: its registry and ours', async (t) => {
+t.test('fastify-metrics and the gateway count in separate registries', async (t) => {
   const file = join(await ecosystemPackages(), 'gateway.yaml')
   const origin = await service(t, (_request, response) => response.end('ok'))
   const text = JSON.stringify({
@@ -119,7 +119,7 @@ t.test('fastify-metrics without a name of one’s own: its registry and ours', a
   )
 })
 
-t.test('two plugins cannot both take it', async (t) => {
+t.test('two plugins cannot both add the decorator `metrics`', async (t) => {
   const files = {
     'theirs.mjs': `export default async (fastify) => fastify.decorate('metrics', { theirs: true })`
   }
@@ -129,7 +129,7 @@ t.test('two plugins cannot both take it', async (t) => {
   })
 })
 
-t.test('metrics of plugins are there, and count, without the admin port', async (t) => {
+t.test('metrics of plugins are counted without the admin port', async (t) => {
   const files = {
     'count.mjs': `export default async function count (fastify) {
       const seen = fastify.meter.counter({ name: 'seen_total', help: 'Seen.', labelNames: ['status'] })

@@ -2,13 +2,13 @@
 import t from 'tap'
 import { moduleOnFirstUse, onFirstUse } from '../../plugins/on-first-use.ts'
 
-t.test('a package that cannot be loaded', async (t) => {
+t.test('the error names a package that cannot be loaded', async (t) => {
   const load = onFirstUse<unknown>('jingwei-no-such-package')
   const message =
     'cannot load the package jingwei-no-such-package (MODULE_NOT_FOUND): ' +
     'if its files were replaced since the process started, restart the process'
   t.throws(load, { message, cause: { code: 'MODULE_NOT_FOUND' } })
-  t.throws(load, { message }, 'each time')
+  t.throws(load, { message }, 'each call throws')
 })
 
 t.test('a package is loaded once', async (t) => {

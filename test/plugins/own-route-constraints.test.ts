@@ -5,7 +5,7 @@ import { parseConfig } from '../../plugins/config.ts'
 import { parse, raw } from '../helpers/gateway.ts'
 import { folder, listen } from '../helpers/plugins.ts'
 
-t.test('one path on two hosts that regular expressions describe', async (t) => {
+t.test('one path on two hosts given as regular expressions has separate preflights', async (t) => {
   const root = await folder(t, {
     'own.mjs': `export default async function own (fastify) {
       const config = { edge: { cors: { origin: 'https://app.example.com' } } }

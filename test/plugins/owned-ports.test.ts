@@ -42,7 +42,7 @@ async function gatewayOn(t: Test, file: string) {
   return { gateway, ports, reload, ask, run }
 }
 
-t.test('the configuration of npm start is reloaded, and checked beside the gateway that runs', async (t) => {
+t.test('the configuration of npm start can be reloaded, and checked while the gateway runs', async (t) => {
   const { gateway, ports, reload, ask, run } = await gatewayOn(t, example)
   for (let count = 0; count < 3; count++) {
     t.match(await reload(), { status: 200 })
@@ -58,56 +58,59 @@ t.test('the configuration of npm start is reloaded, and checked beside the gatew
   t.match(await run('routes', example), { code: 0 })
   t.match(await run('explain', example, 'GET', '/api/orders'), { code: 0 })
   gateway.kill('SIGTERM')
-  t.same(await gateway.exited, { code: 0, signal: null }, 'its services do not hold it up')
+  t.same(await gateway.exited, { code: 0, signal: null }, 'the services of the example do not delay the shutdown')
 })
 
-t.test('the port of the guide: it moves, changes hands and is refused, and the commands leave it alone', async (t) => {
-  const guide = readFileSync(join(root, 'plugins/README.md'), 'utf8')
-  const [, block] = /```ts\n(\/\/ plugin\n(?:(?!```)[\s\S])*status-port\.server[\s\S]*?)```/.exec(guide)!
-  const folderOf = await folder(t, { 'status-port.ts': block! })
-  const file = join(folderOf, 'gateway.yaml')
-  const write = (options: object) =>
-    writeFileSync(
-      file,
-      `listen: { host: 127.0.0.1, port: $\{PORT}, drain: { delay: 0s } }
+t.test(
+  'the port of the guide follows reloads, a port in use rejects a reload, and the commands do not open it',
+  async (t) => {
+    const guide = readFileSync(join(root, 'plugins/README.md'), 'utf8')
+    const [, block] = /```ts\n(\/\/ plugin\n(?:(?!```)[\s\S])*status-port\.server[\s\S]*?)```/.exec(guide)!
+    const folderOf = await folder(t, { 'status-port.ts': block! })
+    const file = join(folderOf, 'gateway.yaml')
+    const write = (options: object) =>
+      writeFileSync(
+        file,
+        `listen: { host: 127.0.0.1, port: $\{PORT}, drain: { delay: 0s } }
 admin: { port: $\{ADMIN_PORT} }
 plugins: [{ path: ./status-port.ts, options: ${JSON.stringify(options)} }]
 `
-    )
-  const [port, other] = [await freePort(), await freePort()]
-  const asked = async (port: number) => (await fetch(`http://127.0.0.1:${port}`)).text()
-  write({ port, text: 'one' })
-  const { reload, run } = await gatewayOn(t, file)
-  t.equal(await asked(port), 'one')
-  for (const args of [
-    ['check', file],
-    ['routes', file],
-    ['explain', file, 'GET', '/']
-  ]) {
-    t.match(await run(...args), { code: 0, stderr: '' }, args.join(' '))
+      )
+    const [port, other] = [await freePort(), await freePort()]
+    const textOf = async (port: number) => (await fetch(`http://127.0.0.1:${port}`)).text()
+    write({ port, text: 'one' })
+    const { reload, run } = await gatewayOn(t, file)
+    t.equal(await textOf(port), 'one')
+    for (const args of [
+      ['check', file],
+      ['routes', file],
+      ['explain', file, 'GET', '/']
+    ]) {
+      t.match(await run(...args), { code: 0, stderr: '' }, args.join(' '))
+    }
+    write({ port, text: 'two' })
+    t.match(await reload(), { status: 200 })
+    while ((await textOf(port)) !== 'two') await sleep(5)
+
+    const holder = createServer().listen(other, '127.0.0.1')
+    t.teardown(() => holder.close())
+    await once(holder, 'listening')
+    write({ port: other, text: 'three' })
+    t.match(await reload(), { status: 422, text: /failed to start: listen EADDRINUSE/ })
+    t.equal(await textOf(port), 'two', 'the running configuration still serves')
+    await new Promise((resolve) => holder.close(resolve))
+    t.match(await reload(), { status: 200 })
+    t.equal(await textOf(other), 'three')
+    const isOpen = () =>
+      textOf(port).then(
+        () => true,
+        () => false
+      )
+    while (await isOpen()) await sleep(5)
   }
-  write({ port, text: 'two' })
-  t.match(await reload(), { status: 200 })
-  while ((await asked(port)) !== 'two') await sleep(5)
+)
 
-  const holder = createServer().listen(other, '127.0.0.1')
-  t.teardown(() => holder.close())
-  await once(holder, 'listening')
-  write({ port: other, text: 'three' })
-  t.match(await reload(), { status: 422, text: /failed to start: listen EADDRINUSE/ })
-  t.equal(await asked(port), 'two', 'what serves goes on')
-  await new Promise((resolve) => holder.close(resolve))
-  t.match(await reload(), { status: 200 })
-  t.equal(await asked(other), 'three')
-  const isOpen = () =>
-    asked(port).then(
-      () => true,
-      () => false
-    )
-  while (await isOpen()) await sleep(5)
-})
-
-t.test('the commands run no onListen hook, and plugins know them by dryRun', async (t) => {
+t.test('the commands run no onListen hook, and plugins see `dryRun`', async (t) => {
   const folderOf = await folder(t, {
     'says.mjs': `export default async function says(fastify) {
       const say = (what) => process.stderr.write(what + ' ' + fastify.dryRun + '\\n')

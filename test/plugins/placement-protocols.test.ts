@@ -93,8 +93,8 @@ const protocols: Record<string, [tls: boolean, post: Post]> = {
 }
 
 for (const [protocol, [tls, post]] of Object.entries(protocols)) {
-  for (const [what, entry] of Object.entries({ 'at the end': {}, 'at a position': { order: { after: 'cors' } } })) {
-    t.test(`${protocol}: a plugin for some routes, ${what}`, async (t) => {
+  for (const [what, entry] of Object.entries({ 'without order': {}, 'with order': { order: { after: 'cors' } } })) {
+    t.test(`${protocol}: a plugin with scope: routes runs on those only, ${what}`, async (t) => {
       const { url } = await gateway(t, tls, entry)
       const refused = await post(url, '/guarded', {})
       t.strictSame([refused.status, refused.guard, refused.body.toString()], [401, 'met', 'the word?'])
@@ -106,7 +106,7 @@ for (const [protocol, [tls, post]] of Object.entries(protocols)) {
   }
 }
 
-t.test('WebSockets: the handshake meets the hook, and what follows is theirs', async (t) => {
+t.test('the hook runs on the handshake of a WebSocket, and messages pass unchanged', async (t) => {
   const { url } = await gateway(t, false, { order: { before: 'websocket' } })
   const ask = async (path: string, headers: Record<string, string>) => {
     // Node's own WebSocket takes no headers.

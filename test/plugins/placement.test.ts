@@ -69,14 +69,14 @@ t.test('a plugin for some routes runs on the routes that name it, and on nothing
   t.equal((await ask('/open')).headers.get('x-guard'), null)
 })
 
-t.test('several on one route run in the order of `plugins`, and each gets the routes that name it', async (t) => {
+t.test('plugins on one route run in the order of `plugins`, each only on the routes that name it', async (t) => {
   const named = (name: string) => ({ path: './watch.mjs', name, scope: 'routes', options: { as: name } })
   const plugins = ['first', 'second', 'third'].map(named)
   const { ask } = await gateway(t, { plugins, route: { plugins: ['third', 'first'] } })
   t.equal((await ask('/orders')).headers.get('x-noted'), 'first, third')
 })
 
-t.test('what a plugin adds by onRoute, and its own routes, keep to the same routes', async (t) => {
+t.test('hooks that a plugin adds in onRoute run on its scoped routes and on its own routes only', async (t) => {
   const files = {
     'by-route.mjs': `export default async function byRoute (fastify) {
       fastify.addHook('onRoute', (route) => {
@@ -98,7 +98,7 @@ t.test('what a plugin adds by onRoute, and its own routes, keep to the same rout
   t.strictSame([other.headers.get('x-by-route'), other.headers.get('x-late')], [null, null])
 })
 
-t.test('a position among the concerns of the edge', async (t) => {
+t.test('`order` places the hooks of a plugin among the edge concerns', async (t) => {
   const at = (as: string, order?: object) => ({ path: './watch.mjs', name: as, order, options: { as } })
   const plugins = [
     at('behind jwt:', { after: 'jwt' }),
@@ -113,9 +113,9 @@ t.test('a position among the concerns of the edge', async (t) => {
     authorization: `Bearer ${token({ iss: 'a', sub: 'ann', exp: Date.now() })}`,
     origin: 'https://app.example.com'
   }
-  const { status, headers: told } = await ask('/edge', { headers })
+  const { status, headers: received } = await ask('/edge', { headers })
   t.equal(status, 200)
-  t.strictSame(told.get('x-noted')?.split(', '), [
+  t.strictSame(received.get('x-noted')?.split(', '), [
     'everywhere:',
     'before cors:',
     'behind cors: cors',
@@ -125,7 +125,7 @@ t.test('a position among the concerns of the edge', async (t) => {
   ])
 })
 
-t.test('a position holds on own routes of plugins that are listed earlier', async (t) => {
+t.test('`order` also applies on the own routes of plugins that are listed earlier', async (t) => {
   const files = {
     'own.mjs': `export default async function own (fastify) {
       const note = async (request) => void (request.raw.noted = [...(request.raw.noted ?? []), 'own:'])
@@ -148,7 +148,7 @@ t.test('a position holds on own routes of plugins that are listed earlier', asyn
     const { ask, server } = await gateway(t, { plugins, files })
     const refused = await ask('/own')
     t.match(refused, { status: 401 })
-    t.equal(refused.headers.get('x-noted'), 'before:', 'its hook runs before the concern')
+    t.equal(refused.headers.get('x-noted'), 'before:', 'the hook of the plugin runs before the concern')
     const headers = { authorization: `Bearer ${token({ sub: 'ann', exp: Date.now() })}` }
     t.equal((await ask('/own', { headers })).text, 'before:,late:,own:')
     t.equal((await ask('/late')).text, 'before:,late:')
@@ -160,7 +160,7 @@ t.test('a position holds on own routes of plugins that are listed earlier', asyn
   }
 })
 
-t.test('a position that a plugin listed earlier has removed from a route stops the start', async (t) => {
+t.test('the start fails if an earlier plugin has removed the position in `order` from a route', async (t) => {
   const files = {
     'own.mjs': `export default async function own (fastify) {
       fastify.addHook('onRoute', (route) => { route.onRequest = [async () => {}] })
@@ -174,21 +174,21 @@ t.test('a position that a plugin listed earlier has removed from a route stops t
   })
 })
 
-t.test('authentication behind CORS: preflights pass, refusals can be read by pages, 404s are none of it', async (t) => {
+t.test('authentication after CORS: preflights pass, a page can read the 401, unknown paths get 404', async (t) => {
   const plugins = [{ path: './guard.mjs', order: { after: 'cors' }, options: { word: 'yes' } }]
   const { ask } = await gateway(t, { plugins })
   const origin = 'https://app.example.com'
-  const asked = { origin, 'access-control-request-method': 'GET' }
-  t.match(await ask('/edge', { method: 'OPTIONS', headers: asked }), { status: 204 })
+  const preflight = { origin, 'access-control-request-method': 'GET' }
+  t.match(await ask('/edge', { method: 'OPTIONS', headers: preflight }), { status: 204 })
   const refused = await ask('/edge', { headers: { origin } })
   t.strictSame([refused.status, refused.text], [401, '{"refused":"yes"}'])
   t.equal(refused.headers.get('access-control-allow-origin'), origin)
-  t.equal(refused.headers.get('ratelimit-limit'), null, 'the limit comes after it')
-  t.match(await ask('/orders'), { status: 401 }, 'routes without CORS have it, too')
+  t.equal(refused.headers.get('ratelimit-limit'), null, 'rateLimit runs after the guard')
+  t.match(await ask('/orders'), { status: 401 }, 'the guard also runs on routes without CORS')
   t.match(await ask('/nothing'), { status: 404 })
 })
 
-t.test('with a position, the routes of other plugins stay guarded, whichever is listed first', async (t) => {
+t.test('hooks with `order` run on the routes of other plugins, whichever plugin is listed first', async (t) => {
   const bff = {
     'bff.mjs': `export default async function bff (fastify) {
       fastify.get('/home', async () => 'home')
@@ -228,21 +228,21 @@ for (const [what, entry] of Object.entries({
   'prefix: /bff': { prefix: '/bff' },
   'options: { prefix: /bff }': { options: { prefix: '/bff' } }
 })) {
-  t.test(`${what}: a context of its own`, async (t) => {
+  t.test(`a plugin with ${what} runs in an encapsulated context`, async (t) => {
     const { ask, server } = await gateway(t, { plugins: [{ path: './home.mjs', ...entry }], files: fixture })
     const home = await ask('/bff/home')
     t.strictSame([home.status, home.text, home.headers.get('x-home')], [200, 'home', '/bff'])
     t.match(await ask('/home'), { status: 404 })
     const posted = { method: 'POST', body: '{"a":1,"b":2}', headers: { 'content-type': 'application/json' } }
-    t.match(await ask('/bff/sum', posted), { status: 200, text: '{"sum":3}' }, 'bodies are parsed')
+    t.match(await ask('/bff/sum', posted), { status: 200, text: '{"sum":3}' }, 'bodies of own routes are parsed')
     t.match(await ask('/bff/nothing'), { status: 404, text: 'no such page' })
     t.notMatch(await ask('/nothing'), { text: 'no such page' })
-    t.equal((await ask('/orders')).headers.get('x-home'), null, 'its hooks are for its own routes')
+    t.equal((await ask('/orders')).headers.get('x-home'), null, 'hooks of the plugin run on its own routes only')
     t.notOk(server.hasDecorator('mine'))
   })
 }
 
-t.test('a prefix and a plugin that is made to share the context', async (t) => {
+t.test('a prefix encapsulates a plugin with skip-override', async (t) => {
   const below = await gateway(t, { plugins: [{ path: './shared.mjs', prefix: '/bff' }], files: fixture })
   t.match(await below.ask('/bff/home'), { status: 200, text: 'home' })
   t.equal((await below.ask('/orders')).headers.get('x-home'), null)
@@ -250,10 +250,14 @@ t.test('a prefix and a plugin that is made to share the context', async (t) => {
     plugins: [{ path: './shared.mjs', prefix: '/bff', options: { prefix: '/v1' } }],
     files: fixture
   })
-  t.match(await both.ask('/bff/v1/home'), { status: 200, text: 'home' }, 'an option of this name is its own')
+  t.match(
+    await both.ask('/bff/v1/home'),
+    { status: 200, text: 'home' },
+    'options.prefix is passed to the plugin unchanged'
+  )
 })
 
-t.test('positions and scopes that cannot be', async (t) => {
+t.test('impossible positions and scopes are reported', async (t) => {
   const fails = async (entry: object, message: RegExp, route: object = {}) => {
     const files = {
       'none.mjs': 'export default async function none (fastify) { fastify.get("/own", async () => "own") }'
@@ -280,7 +284,7 @@ t.test('positions and scopes that cannot be', async (t) => {
   })
 })
 
-t.test('options may be changed, and are as written for the next start', async (t) => {
+t.test('a plugin may change its options, which start as written', async (t) => {
   const files = {
     'change.mjs': `export default async function change (fastify, options) {
       options.list.push('more')
@@ -294,7 +298,7 @@ t.test('options may be changed, and are as written for the next start', async (t
   t.equal((await ask('/options')).text, '{"list":["one","more"],"deep":{"er":{"value":"changed"}}}')
 })
 
-t.test('a callback is there for functions with default values, too', async (t) => {
+t.test('a plugin whose options have a default value gets the callback, too', async (t) => {
   const files = {
     'default.mjs': `export default function withDefault (fastify, options = {}, done) {
       fastify.get('/' + typeof done, async () => 'ok')
@@ -312,7 +316,7 @@ t.test('a callback is there for functions with default values, too', async (t) =
   await t.rejects(gateway(t, { plugins: [{ path: './fails.mjs' }], files }), { message: /failed to start: no luck/ })
 })
 
-t.test('onSend of a plugin for some routes sees the responses of these alone', async (t) => {
+t.test('onSend of a plugin with scope: routes only sees responses of those routes', async (t) => {
   const files = {
     'shout.mjs': `export default async function shout (fastify) {
       fastify.addHook('onSend', async (request, reply, payload) => {
@@ -331,7 +335,7 @@ t.test('onSend of a plugin for some routes sees the responses of these alone', a
   }
 })
 
-t.test('/admin/routes shows the list of the edge, for configured routes and for own ones', async (t) => {
+t.test('/admin/routes lists the edge concerns of configured routes and of own routes', async (t) => {
   const files = {
     'own.mjs': `export default async function own (fastify) {
       const config = { edge: { jwt: { secret: '${secret}', algorithms: ['HS256'] } } }

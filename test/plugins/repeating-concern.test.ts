@@ -74,7 +74,7 @@ async function faultOf(t: Test, module: string): Promise<string> {
 const big = 'x'.repeat(200_000)
 
 for (const protocol of protocols) {
-  t.test(`${protocol}: a POST with a body goes to another instance, whole`, async (t) => {
+  t.test(`${protocol}: the concern repeats a POST with its whole body at another instance`, async (t) => {
     const calls: { index: number; body: string }[] = []
     let failing = 0
     const serve = (index: number) =>
@@ -97,21 +97,25 @@ for (const protocol of protocols) {
     }
     t.strictSame(await post('/small', big), [503, [true], 1], 'a body that is too large to keep is sent once')
     t.strictSame(await post('/small', 'a body'), [200, [true, true], 2])
-    t.strictSame(await post('/again', 'a body', 'PATCH'), [503, [true], 1], 'a method that may not be repeated')
-    t.strictSame(await post('/never', 'a body'), [503, [true], 1], 'where it is off')
+    t.strictSame(
+      await post('/again', 'a body', 'PATCH'),
+      [503, [true], 1],
+      'a method that may not be repeated is sent once'
+    )
+    t.strictSame(await post('/never', 'a body'), [503, [true], 1], 'a route without the concern sends it once')
     const chain = gateway.server.mesh.describe('orders', { again: { methods: [], maxBody: 1 } } as object)
     t.match(chain.join(' '), /replay again retry/)
   })
 }
 
-t.test('its place: after the concern that keeps bodies', async (t) => {
+t.test('the concern must be placed after replay, which keeps bodies', async (t) => {
   t.equal(await faultOf(t, again), '')
   t.equal(await faultOf(t, again.replace('layer:', "order: { after: 'hedge' },\n  layer:")), '')
   const wrong = await faultOf(t, again.replace('layer:', "order: { before: 'replay' },\n  layer:"))
   t.match(wrong, /gateway\.yaml:\d+:\d+: plugins\[0\]: .*order: again sends requests again.* after replay/)
 })
 
-t.test('faults of what it exports', async (t) => {
+t.test('a faulty `repeats` export is reported', async (t) => {
   t.match(
     await faultOf(t, again.replace(/repeats: [\s\S]*/, 'repeats: true\n}')),
     /gateway\.yaml:\d+:\d+: plugins\[0\]: "repeats" of its concern again is not a function/
@@ -120,7 +124,7 @@ t.test('faults of what it exports', async (t) => {
   t.match(await faultOf(t, ofEdge), /plugins\[0\]: its concern again has "repeats", which is for mesh concerns/)
 })
 
-t.test('faults of what it says end their own calls, and name the plugin', async (t) => {
+t.test('a `repeats` function that fails ends its own call, and the log names the plugin', async (t) => {
   const kept = '{ maxBody: again.maxBody, mayRepeat: ({ method }) => again.methods.includes(method) }'
   const faults: Record<string, [returned: string, logged: RegExp]> = {
     'a function that throws': ['again.nothing.at(0)', /again failed in repeats: Cannot read/],
@@ -152,8 +156,8 @@ t.test('faults of what it says end their own calls, and name the plugin', async 
     t.match(line, { plugin: 'again', interceptor: 'again', msg: logged }, what)
     const isLayer = module.includes(throws)
     const chain = gateway.server.mesh.describe('orders', { again: { methods: [], maxBody: 1 } } as object)
-    t.ok(chain.includes(isLayer ? 'again (failed)' : 'again'), `${what}: its name`)
+    t.ok(chain.includes(isLayer ? 'again (failed)' : 'again'), `${what}: name in the chain`)
     const other = await ask('/never', { method: 'POST', body: 'a body' })
-    t.strictSame([other.status, String(other.body)], [200, 'whole'], `${what}: another route`)
+    t.strictSame([other.status, String(other.body)], [200, 'whole'], `${what}: another route is served`)
   }
 })

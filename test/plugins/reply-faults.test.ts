@@ -177,7 +177,7 @@ for (const protocol of protocols) {
 
     for (const deed of protocol === 'HTTP/2' ? overHttp2 : heads) {
       await fail(deed, ways, false)
-      await fail(deed, [['also to the error response', '/s/length', { 'x-hook': 'same', 'x-again': '1' }]], false)
+      await fail(deed, [['repeated in the error response', '/s/length', { 'x-hook': 'same', 'x-again': '1' }]], false)
     }
     for (const deed of trailers) await fail(deed, ways, true)
     await fail('a trailer whose name is none', ways, false)

@@ -35,7 +35,7 @@ async function bff(t: Test, services: Record<string, string>, body: string, more
 const seenBy = ({ server }: Gateway) => (server as unknown as { seen: unknown[] }).seen
 
 t.test(
-  'json: the request’s id, forwarding, trace and concerns’ headers go along, the client’s own do not',
+  'json: sends the request id, forwarding, trace and concerns’ headers, but no header of the client',
   async (t) => {
     let seen: http.IncomingHttpHeaders = {}
     const orders = await service(t, (request, response) => {
@@ -80,7 +80,7 @@ t.test(
   }
 )
 
-t.test('json: a body, a method and headers of one’s own, which go before the gateway’s', async (t) => {
+t.test('json: takes a body, a method and headers, which replace the gateway’s', async (t) => {
   const orders = await service(t, (request, response) => {
     const chunks: Buffer[] = []
     const { method, headers } = request
@@ -104,7 +104,7 @@ t.test('json: a body, a method and headers of one’s own, which go before the g
   }) // biome-ignore format: short
 })
 
-t.test('failures are those of the error table, and no fault of the plugin', async (t) => {
+t.test('failed calls get the status and code of the error table, not JW_PLUGIN_FAILED', async (t) => {
   const slow = await service(t, () => {})
   const broken = await service(t, (request) => request.socket.destroy())
   const odd = await service(t, (request, response) => {
@@ -155,7 +155,7 @@ t.test('failures are those of the error table, and no fault of the plugin', asyn
   t.same(caught, { service: 'odd', status: 404, code: 'JW_UPSTREAM_STATUS' })
 })
 
-t.test('request: as undici’s, streams to the client, and its limit can be set or lifted', async (t) => {
+t.test('request: works like undici’s, streams to the client, and maxResponseSize can be set or lifted', async (t) => {
   const size = 12 * 1024 * 1024
   const big = await service(t, (request, response) => {
     if (request.method === 'HEAD') response.setHeader('content-length', size)
@@ -183,7 +183,7 @@ t.test('request: as undici’s, streams to the client, and its limit can be set 
   t.equal(await (await fetch(`${url}/length`)).text(), String(size))
 })
 
-t.test('a looping request is refused', async (t) => {
+t.test('a request that loops is refused with 508', async (t) => {
   let url = ''
   const back = await service(t, async (request, response) => {
     const headers = { via: request.headers.via! }
@@ -194,7 +194,7 @@ t.test('a looping request is refused', async (t) => {
   t.same(await (await fetch(`${url}/home`)).json(), { status: 508 })
 })
 
-t.test('a hook of a proxied route calls another service first', async (t) => {
+t.test('a hook of a proxied route can call another service first', async (t) => {
   const orders = await service(t, (request, response) => response.end(`for ${request.headers['x-user']}`))
   const users = await service(t, (_request, response) => response.end('{"name":"amy"}'))
   const { url } = await bff(
@@ -234,7 +234,7 @@ const leaving = {
 
 for (const [protocol, open] of Object.entries(leaving)) {
   t.test(
-    `a client that leaves ends all calls of its request, before and within the response: ${protocol}`,
+    `a client that disconnects ends all calls of its request, before and within the response: ${protocol}`,
     async (t) => {
       let waiting = 0
       let ended = 0
@@ -250,7 +250,7 @@ for (const [protocol, open] of Object.entries(leaving)) {
         `fastify.get('/home', async (request) => {
         const calls = ['/silent', '/begun'].map((path) => request.mesh.json('orders', path).catch((error) => see(error.code)))
         await Promise.all(calls)
-        // One more, after the client has left.
+        // Called after the client has disconnected.
         await request.mesh.json('orders', '/late').catch((error) => see(error.code))
       })
       fastify.addHook('onResponse', async (request, reply) => see(reply.statusCode))`,
@@ -261,12 +261,12 @@ for (const [protocol, open] of Object.entries(leaving)) {
       leave()
       await eventually(() => ended === 2 && seenBy(gateway).length === 4)
       t.same(seenBy(gateway).sort(), [499, 'JW_CLIENT_GONE', 'JW_CLIENT_GONE', 'JW_CLIENT_GONE'])
-      t.equal(waiting, 2, 'the late call did not begin')
+      t.equal(waiting, 2, 'the late call is not sent')
     }
   )
 }
 
-t.test('an unread body ends with the request, and keeps no connection', async (t) => {
+t.test('an unread body is destroyed with the request, and its connection is closed', async (t) => {
   let ended = 0
   const big = await service(t, (_request, response) => {
     response.once('close', () => ended++)
@@ -285,7 +285,7 @@ t.test('an unread body ends with the request, and keeps no connection', async (t
   t.pass()
 })
 
-t.test('a call in onResponse outlives the response', async (t) => {
+t.test('a call in onResponse is not ended by the response', async (t) => {
   const audit = await service(t, (_request, response) => void setTimeout(() => response.end('{"done":true}'), 50))
   const gateway = await bff(
     t,
@@ -298,7 +298,7 @@ t.test('a call in onResponse outlives the response', async (t) => {
   t.same(seenBy(gateway), [{ done: true }])
 })
 
-t.test('a signal of one’s own ends a call, too', async (t) => {
+t.test('the `signal` option ends a call, too', async (t) => {
   const orders = await service(t, () => {})
   const { url } = await bff(
     t,
@@ -311,7 +311,7 @@ t.test('a signal of one’s own ends a call, too', async (t) => {
   t.same(await (await fetch(`${url}/home`)).json(), { message: 'enough' })
 })
 
-t.test('a path that is no origin-form target fails in the plugin, and no service is called', async (t) => {
+t.test('a path that is not in origin-form fails with JW_PLUGIN_FAILED, and no service is called', async (t) => {
   const seen: unknown[] = []
   const orders = await service(t, (request, response) => {
     seen.push(request.url)
@@ -340,7 +340,7 @@ t.test('a path that is no origin-form target fails in the plugin, and no service
   t.strictSame(seen, taken)
 })
 
-t.test('a call that the time of an own signal ends is a 504, and no fault of the plugin', async (t) => {
+t.test('a call that AbortSignal.timeout ends fails with 504, not with JW_PLUGIN_FAILED', async (t) => {
   const orders = await service(t, (request, response) => {
     if (request.url === '/begun') response.writeHead(200).write('{')
   })
@@ -368,7 +368,7 @@ t.test('a call that the time of an own signal ends is a 504, and no fault of the
     t.match(await response.json(), { code: 'JW_SIGNAL_TIMEOUT', message: 'The service did not respond in time' })
     t.match(response.headers.get('proxy-status'), /http_response_timeout/)
   }
-  t.equal((await fetch(`${url}/own`)).status, 500, 'any other reason is the plugin’s')
+  t.equal((await fetch(`${url}/own`)).status, 500, 'any other reason fails with JW_PLUGIN_FAILED')
   await eventually(() => server.mesh.status()[0]!.active === 0)
   const seen = seenBy({ url, server })
   t.strictSame(seen.slice(0, 4), Array(4).fill(['JW_SIGNAL_TIMEOUT', 'TimeoutError']))

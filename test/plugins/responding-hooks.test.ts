@@ -5,7 +5,7 @@ import { waitFor } from '../helpers/processes.ts'
 
 const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length
 
-t.test('the time limit of a hook that has responded itself ends with the response', async (t) => {
+t.test('the response ends the hookTimeout of a hook that has responded by reply.raw', async (t) => {
   const root = await folder(t, {
     'plugin.js': `
       module.exports = async (fastify) => {

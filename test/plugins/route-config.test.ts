@@ -60,16 +60,16 @@ async function fileOf(t: Test, text: string, modules: Record<string, string> = {
 
 async function faultsOf(t: Test, text: string, modules?: Record<string, string>): Promise<string[]> {
   const file = await fileOf(t, text, modules)
-  const told = await loadConfig(file, {}).then(
+  const faults = await loadConfig(file, {}).then(
     () => '',
     ({ message }: Error) => message
   )
-  return told.replaceAll(file, 'gateway.yaml').split('\n').slice(0, -1)
+  return faults.replaceAll(file, 'gateway.yaml').split('\n').slice(0, -1)
 }
 
 const declared = '{ path: key-auth.mjs }'
 
-t.test('values that are declared are checked, converted, and have the defaults within them', async (t) => {
+t.test('declared values are checked and converted, and get defaults for missing fields', async (t) => {
   const service = await startService((_request, response) => response.end('ok'))
   t.teardown(service.close)
   const text = yaml('{ keyAuth: { header: x-key } }', declared).replace('http://127.0.0.1:1', service.url)
@@ -96,7 +96,7 @@ t.test('values that are declared are checked, converted, and have the defaults w
   ])
 })
 
-t.test('a key that no plugin reads', async (t) => {
+t.test('a key that no plugin declares is a fault', async (t) => {
   t.strictSame(await faultsOf(t, yaml('{ keyAuht: { header: x } }', declared)), [
     'gateway.yaml:5:63: routes[0].config.keyAuht: unknown key; did you mean "keyAuth"?'
   ])
@@ -118,11 +118,11 @@ t.test('a key that no plugin reads', async (t) => {
   ])
 })
 
-t.test('names of the gateway', async (t) => {
+t.test('keys of the gateway cannot be set or declared, except dropHeaders', async (t) => {
   const file = await fileOf(t, yaml('{ dropHeaders: [x-user], unrouted: true }', ''))
-  const told = /config\.unrouted: unknown key; the gateway itself sets it/
-  t.throws(() => loadWithoutPlugins(file, {}), { message: told }, 'also without the modules of plugins')
-  await t.rejects(loadConfig(file, {}), { message: told })
+  const message = /config\.unrouted: unknown key; the gateway itself sets it/
+  t.throws(() => loadWithoutPlugins(file, {}), { message }, 'loadWithoutPlugins reports it, too')
+  await t.rejects(loadConfig(file, {}), { message })
   t.match(await faultsOf(t, yaml('{ edge: { jwt: true } }', '')), [
     /config\.edge: unknown key; write the concerns of a configured route in its "edge"/
   ])
@@ -135,7 +135,7 @@ t.test('names of the gateway', async (t) => {
   ])
 })
 
-t.test('a published package declares nothing: its entry lists the keys', async (t) => {
+t.test('the entry of a published package, which declares nothing, can list the keys', async (t) => {
   const listed = '{ path: plain.mjs, routeConfig: [tier, rateLimit] }'
   t.strictSame(await faultsOf(t, yaml('{ tier: { any: [thing] } }', listed)), [])
   t.strictSame(await faultsOf(t, yaml('{ rateLimit: { max: 1 } }', listed)), [])
@@ -147,7 +147,7 @@ t.test('a published package declares nothing: its entry lists the keys', async (
   ])
 })
 
-t.test('@fastify/rate-limit, set on one route', async (t) => {
+t.test('@fastify/rate-limit can be configured on one route', async (t) => {
   const service = await startService((_request, response) => response.end('ok'))
   t.teardown(service.close)
   const plugin = '{ package: "@fastify/rate-limit", routeConfig: [rateLimit], options: { global: false } }'
@@ -164,7 +164,7 @@ t.test('@fastify/rate-limit, set on one route', async (t) => {
   t.strictSame(statuses, [200, 429, 200, 200])
 })
 
-t.test('declarations of every kind of module', async (t) => {
+t.test('modules of every kind can declare keys', async (t) => {
   const schema = '{ tier: { type: "string" } }'
   const kinds: Record<string, string> = {
     'property.mjs': `const plugin = async () => {}\nplugin.routeConfig = ${schema}\nexport default plugin`,
@@ -175,12 +175,12 @@ t.test('declarations of every kind of module', async (t) => {
   }
   for (const name of Object.keys(kinds)) {
     t.strictSame(await faultsOf(t, yaml('{ tier: gold }', `{ path: ${name} }`), kinds), [], name)
-    const told = await faultsOf(t, yaml('{ tier: 5 }', `{ path: ${name} }`), kinds)
-    t.match(told, [/routes\[0\]\.config\.tier: expected a string, found 5/], name)
+    const faults = await faultsOf(t, yaml('{ tier: 5 }', `{ path: ${name} }`), kinds)
+    t.match(faults, [/routes\[0\]\.config\.tier: expected a string, found 5/], name)
   }
 })
 
-t.test('one key of two plugins', async (t) => {
+t.test('two plugins may declare one key with the same schema', async (t) => {
   const two = (first: string, second: string) => {
     const module = (declaration: string) => `export const routeConfig = ${declaration}\n${plain}`
     return faultsOf(t, yaml('{ tier: gold }', '{ path: a.mjs }, { path: b.mjs }'), {
@@ -189,28 +189,34 @@ t.test('one key of two plugins', async (t) => {
     })
   }
   const text = '{ tier: { type: "string" } }'
-  t.strictSame(await two('{ tier: {} }', '{ tier: {} }'), [], 'both may read it')
-  t.strictSame(await two(text, '{ tier: {} }'), [], 'one checks it')
+  t.strictSame(await two('{ tier: {} }', '{ tier: {} }'), [], 'two schemas without constraints agree')
+  t.strictSame(await two(text, '{ tier: {} }'), [], 'one schema constrains the key')
   t.strictSame(await two('{ tier: {} }', text), [])
-  t.strictSame(await two(text, text), [], 'in the same way')
+  t.strictSame(await two(text, text), [], 'equal schemas agree')
   t.strictSame(await two(text, '{ tier: { type: "number" } }'), [
     'gateway.yaml:7:28: plugins[1]: its module exports routeConfig.tier: plugins[0] has another schema for this key'
   ])
   t.match(await two(text, '{ dropHeaders: { type: "string" } }'), [/dropHeaders: the gateway has another schema/])
 })
 
-t.test('a declaration that is none', async (t) => {
-  const told = (declaration: string) =>
+t.test('a malformed declaration is reported', async (t) => {
+  const faultsWith = (declaration: string) =>
     faultsOf(t, yaml('{}', '{ path: bad.mjs }'), { 'bad.mjs': `export const routeConfig = ${declaration}\n${plain}` })
   const at = 'gateway.yaml:7:11: plugins[0]: its module exports'
-  t.strictSame(await told('["tier"]'), [`${at} a routeConfig that is not a mapping of keys to JSON Schemas`])
-  t.strictSame(await told('{ tier: true }'), [`${at} routeConfig.tier: expected a JSON Schema; {} takes any value`])
-  t.match(await told('{ tier: { type: "nothing" } }'), [/exports routeConfig\.tier: not a valid JSON Schema: .*type/])
-  t.strictSame(await told('{ route: {} }'), [`${at} routeConfig.route: reserved key; the gateway itself sets it`])
-  t.match(await told('{ tier: { type: "string", default: "gold" } }'), [/routeConfig\.tier: a default has no effect: /])
+  t.strictSame(await faultsWith('["tier"]'), [`${at} a routeConfig that is not a mapping of keys to JSON Schemas`])
+  t.strictSame(await faultsWith('{ tier: true }'), [
+    `${at} routeConfig.tier: expected a JSON Schema; {} takes any value`
+  ])
+  t.match(await faultsWith('{ tier: { type: "nothing" } }'), [
+    /exports routeConfig\.tier: not a valid JSON Schema: .*type/
+  ])
+  t.strictSame(await faultsWith('{ route: {} }'), [`${at} routeConfig.route: reserved key; the gateway itself sets it`])
+  t.match(await faultsWith('{ tier: { type: "string", default: "gold" } }'), [
+    /routeConfig\.tier: a default has no effect: /
+  ])
 })
 
-t.test('a key on a route on which no plugin that reads it runs', async (t) => {
+t.test('a key on a route on which its plugin does not run is a fault', async (t) => {
   const scoped = '{ path: placed.mjs, scope: routes }'
   t.strictSame(await faultsOf(t, yaml('{ tier: gold }', scoped, ', plugins: [placed]')), [])
   t.strictSame(await faultsOf(t, yaml('{ tier: gold }', scoped)), [
@@ -224,23 +230,26 @@ t.test('a key on a route on which no plugin that reads it runs', async (t) => {
   ])
 })
 
-t.test('a key that a concern of the gateway sets, and one that the gateway reads beside a plugin', async (t) => {
-  const listed = '{ path: plain.mjs, routeConfig: [cors] }'
-  t.strictSame(await faultsOf(t, yaml('{ cors: { origin: true } }', listed)), [])
-  t.strictSame(await faultsOf(t, yaml('{ cors: {} }', listed, ', edge: { cors: { origin: ["http://a"] } }')), [
-    'gateway.yaml:5:105: routes[0].config.cors: no effect: edge.cors is on for this route and sets this key'
-  ])
-  const top = yaml('{ cors: {} }', listed).replace(
-    'admin: false',
-    'admin: false\nedge: { cors: { origin: ["http://a"] } }'
-  )
-  t.match(await faultsOf(t, top), [/config\.cors: no effect: edge\.cors is on for this route/])
-  t.strictSame(await faultsOf(t, top.replace(', config:', ', edge: { cors: false }, config:')), [])
-  const drops = '{ path: plain.mjs, scope: routes, routeConfig: [dropHeaders] }'
-  t.strictSame(await faultsOf(t, yaml('{ dropHeaders: [x-user] }', drops)), [])
-})
+t.test(
+  'a key that an edge concern sets is a fault on its routes; dropHeaders can be read by a plugin, too',
+  async (t) => {
+    const listed = '{ path: plain.mjs, routeConfig: [cors] }'
+    t.strictSame(await faultsOf(t, yaml('{ cors: { origin: true } }', listed)), [])
+    t.strictSame(await faultsOf(t, yaml('{ cors: {} }', listed, ', edge: { cors: { origin: ["http://a"] } }')), [
+      'gateway.yaml:5:105: routes[0].config.cors: no effect: edge.cors is on for this route and sets this key'
+    ])
+    const top = yaml('{ cors: {} }', listed).replace(
+      'admin: false',
+      'admin: false\nedge: { cors: { origin: ["http://a"] } }'
+    )
+    t.match(await faultsOf(t, top), [/config\.cors: no effect: edge\.cors is on for this route/])
+    t.strictSame(await faultsOf(t, top.replace(', config:', ', edge: { cors: false }, config:')), [])
+    const drops = '{ path: plain.mjs, scope: routes, routeConfig: [dropHeaders] }'
+    t.strictSame(await faultsOf(t, yaml('{ dropHeaders: [x-user] }', drops)), [])
+  }
+)
 
-t.test('a module that cannot be imported is the only fault', async (t) => {
+t.test('a module that cannot be imported is reported without faults of its keys', async (t) => {
   const missing = { 'key-auth.mjs': 'import "no-such-package-at-all"' }
   const file = await fileOf(t, yaml('{ keyAuth: { header: x } }', declared), missing)
   const { stderr } = await runToEnd(process.execPath, [app, 'check', file])
@@ -270,11 +279,11 @@ t.test('a configuration that was loaded without modules is refused if one of the
   t.equal(
     await start(loadWithoutPlugins(undeclared, {})),
     '',
-    'no plugin declares one: hooks of the program may read it'
+    'no plugin declares a key: hooks of the program may read it'
   )
 })
 
-t.test('the schema for editors, routes and explain show the keys', async (t) => {
+t.test('the schema for editors and the commands routes and explain show the keys', async (t) => {
   const plugins = `${declared}, { path: placed.mjs, scope: routes }`
   const file = await fileOf(t, yaml('{ keyAuth: { header: x }, tier: gold }', plugins, ', plugins: [placed]'))
   const route = (await schemaOf(file)) as { properties: { routes: { items: { properties: { config: object } } } } }

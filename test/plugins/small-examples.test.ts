@@ -16,13 +16,13 @@ import { selfSigned } from '../helpers/self-signed.ts'
 
 const examples = join(import.meta.dirname, '../../config/examples/plugins')
 
-t.test('each has at most ten lines, besides imports and comments', async (t) => {
+t.test('each example has at most ten lines, besides imports and comments', async (t) => {
   const files = readdirSync(examples).filter((file) => file.endsWith('.ts'))
   t.equal(files.length, 8)
   for (const file of files) {
     const lines = readFileSync(join(examples, file), 'utf8').split('\n')
     const code = lines.filter((line) => line.trim() !== '' && !/^(import |\/\*\*| \*|\/\/)/.test(line))
-    t.ok(code.length <= 10, `${file}: ${code.length}`)
+    t.ok(code.length <= 10, `${file} has ${code.length} lines`)
   }
 })
 
@@ -54,7 +54,7 @@ async function ask(url: string, init: RequestInit = {}) {
   return { status: response.status, headers: response.headers, text: await response.text() }
 }
 
-t.test('api-keys: known keys are consumers, by which a limit counts; the service sees no key', async (t) => {
+t.test('api-keys: maps keys to consumers, by which a limit counts, and removes the key', async (t) => {
   let seen: IncomingHttpHeaders = {}
   const origin = await service(t, (request, response) => {
     seen = request.headers
@@ -82,7 +82,7 @@ t.test('api-keys: known keys are consumers, by which a limit counts; the service
 })
 
 t.test(
-  'upstream-status: the status of the service is told, also behind an error, and none of the gateway’s own',
+  'upstream-status: shows the status of the service, also of an error, but no status of the gateway',
   async (t) => {
     let status = 200
     const origin = await service(t, (request, response) => {
@@ -90,19 +90,19 @@ t.test(
       else response.writeHead(status).end('x')
     })
     const { url } = await gatewayWith(t, 'upstream-status', {}, origin)
-    const told = async () => {
-      const answered = await ask(`${url}/orders`)
-      return [answered.status, answered.headers.get('x-upstream-status')]
+    const statuses = async () => {
+      const response = await ask(`${url}/orders`)
+      return [response.status, response.headers.get('x-upstream-status')]
     }
-    t.same(await told(), [200, 'orders 200'])
+    t.same(await statuses(), [200, 'orders 200'])
     status = 503
-    t.same(await told(), [503, 'orders 503'])
+    t.same(await statuses(), [503, 'orders 503'])
     status = 0
-    t.same(await told(), [502, null])
+    t.same(await statuses(), [502, null])
   }
 )
 
-t.test('without-field: the field is out on this route, at any depth, whatever the client accepts', async (t) => {
+t.test('without-field: removes the field on this route, at any depth, for every Accept-Encoding', async (t) => {
   let seen: IncomingHttpHeaders = {}
   const origin = await service(t, (request, response) => {
     seen = request.headers
@@ -124,12 +124,12 @@ t.test('without-field: the field is out on this route, at any depth, whatever th
   t.match((await ask(`${url}/plain`, { headers })).text, /secret/)
   t.match(seen, { 'accept-encoding': 'gzip', range: 'bytes=0-10' })
   t.match((await ask(`${url}/orders?text`)).text, /secret/)
-  const head = await ask(`${url}/orders`, { method: 'HEAD' })
-  t.same([head.status, head.headers.get('content-length')], [200, null])
+  const headOnly = await ask(`${url}/orders`, { method: 'HEAD' })
+  t.same([headOnly.status, headOnly.headers.get('content-length')], [200, null])
   t.same((await ask(`${url}/orders?304`)).status, 304)
 })
 
-t.test('without-field: what is not JSON as announced does not get through', async (t) => {
+t.test('without-field: a malformed JSON body fails with 500', async (t) => {
   const origin = await service(t, (_request, response) => {
     response.writeHead(200, { 'content-type': 'application/json' }).end('{"secret":')
   })
@@ -139,10 +139,10 @@ t.test('without-field: what is not JSON as announced does not get through', asyn
 })
 
 for (const protocol of ['HTTP/1.1', 'HTTP/2']) {
-  t.test(`without-field-in-lines: each line goes on as it comes: ${protocol}`, async (t) => {
-    let answering: ServerResponse | undefined
+  t.test(`without-field-in-lines: streams each line as it arrives: ${protocol}`, async (t) => {
+    let pending: ServerResponse | undefined
     const origin = await service(t, (_request, response) => {
-      answering = response
+      pending = response
       response.writeHead(200, { 'content-type': 'application/x-ndjson' })
       response.write('{"id":0}\n{"id":1,"secret":"')
     })
@@ -154,13 +154,13 @@ for (const protocol of ['HTTP/1.1', 'HTTP/2']) {
     stream.on('data', (chunk: Buffer) => {
       text += chunk.toString()
     })
-    await eventually(() => answering !== undefined)
-    answering!.write('é"}\n{"id":')
+    await eventually(() => pending !== undefined)
+    pending!.write('é"}\n{"id":')
     await eventually(() => text === '{"id":0}\n{"id":1}\n')
-    answering!.write('2,"secret":1}\n\n')
+    pending!.write('2,"secret":1}\n\n')
     await eventually(() => text === '{"id":0}\n{"id":1}\n{"id":2}\n\n')
     const ended = new Promise((resolve) => stream.once('end', resolve))
-    answering!.end('{"id":3,"secret":2}')
+    pending!.end('{"id":3,"secret":2}')
     await ended
     t.equal(text, '{"id":0}\n{"id":1}\n{"id":2}\n\n{"id":3}')
   })
@@ -177,7 +177,7 @@ async function opened(t: Test, url: string, protocol: string): Promise<NodeJS.Re
   return session.request({ ':path': new URL(url).pathname })
 }
 
-t.test('body-schema: a body that fits reaches the service as it was sent, others do not', async (t) => {
+t.test('body-schema: a valid body reaches the service unchanged, others are rejected', async (t) => {
   const seen: string[] = []
   const origin = await service(t, (request, response) => {
     let body = ''
@@ -211,19 +211,19 @@ t.test('body-schema: a body that fits reaches the service as it was sent, others
   t.same(seen, ['10 {"a":  1 }', 'chunks {"a":2}'])
 })
 
-t.test('home: two services, asked at the same time; one that is down is a 502', async (t) => {
+t.test('home: calls two services at the same time, and fails with 502 if one is down', async (t) => {
   const waiting: ServerResponse[] = []
   const both = await service(t, (request, response) => {
     response.setHeader('content-type', 'application/json')
     waiting.push(response)
     if (waiting.length < 2) return
-    for (const each of waiting.splice(0)) each.end(JSON.stringify({ asked: each.req.url }))
+    for (const each of waiting.splice(0)) each.end(JSON.stringify({ requested: each.req.url }))
     void request
   })
   const up = { services: { orders: { instances: [both] }, users: { instances: [both] } }, routes: [] }
   const { url } = await gatewayWith(t, 'home', {}, both, up)
   const { text } = await ask(`${url}/home/a%26b`)
-  t.same(JSON.parse(text), { profile: { asked: '/users/a%26b' }, orders: { asked: '/orders?user=a%26b' } })
+  t.same(JSON.parse(text), { profile: { requested: '/users/a%26b' }, orders: { requested: '/orders?user=a%26b' } })
   const down = {
     ...up,
     services: { orders: { instances: [`http://127.0.0.1:${await freePort()}`] }, users: { instances: [both] } }
@@ -232,7 +232,7 @@ t.test('home: two services, asked at the same time; one that is down is a 502', 
   t.match(await ask(`${broken.url}/home/x`), { status: 502, text: /JW_UPSTREAM_REFUSED/ })
 })
 
-t.test('signature: on calls of routes, of requests and of the server', async (t) => {
+t.test('signature: signs calls of routes and of the server', async (t) => {
   const seen: [url: string, signature: unknown][] = []
   const origin = await service(t, (request, response) => {
     seen.push([request.url!, request.headers['x-signature']])
@@ -252,7 +252,7 @@ t.test('signature: on calls of routes, of requests and of the server', async (t)
   )
 })
 
-t.test('status-count: counts what services respond', async (t) => {
+t.test('status-count: counts responses of services by status', async (t) => {
   let status = 200
   const origin = await service(t, (_request, response) => response.writeHead(status).end())
   const { url, server } = await gatewayWith(t, 'status-count', {}, origin)
@@ -268,7 +268,7 @@ t.test('status-count: counts what services respond', async (t) => {
   ])
 })
 
-t.test('all of them in one gateway, by the configuration beside them', async (t) => {
+t.test('gateway.yaml of the examples runs all of them in one gateway', async (t) => {
   const env = {
     PORT: '0',
     ADMIN_PORT: '0',

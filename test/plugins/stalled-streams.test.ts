@@ -85,11 +85,11 @@ for (const protocol of protocols) {
 
     for (const path of ['/', '/endless']) {
       gateway.log.length = 0
-      // Of an endless body, it reads on.
+      // The stream that never ends keeps reading an endless body, so it does not stall.
       const stalled = ['reads nothing', 'reads one chunk', 'ends the body', ...(path === '/' ? ['never ends'] : [])]
       const responses = await Promise.all([...stalled, 'cannot be destroyed'].map((way) => ask(path, way)))
       const unclean = responses.pop()
-      t.notOk(unclean?.isWhole, `${path}: one that cannot be destroyed ends the connection`)
+      t.notOk(unclean?.isWhole, `${path}: a stream that cannot be destroyed closes the connection`)
       for (const [index, got] of responses.entries()) {
         const what = `${path}: a stream that ${stalled[index]}`
         t.strictSame([got?.status, got?.isWhole], [500, true], what)
@@ -102,7 +102,7 @@ for (const protocol of protocols) {
       }
       gateway.log.length = 0
       const got = await ask(path, 'sends one chunk')
-      t.notOk(got?.isWhole, `${path}: one that stalls after the header section ends the connection`)
+      t.notOk(got?.isWhole, `${path}: a stream that stalls after the header section closes the connection`)
       if (got !== null) t.equal(got.status, 200)
       await free()
       await eventually(() => gateway.log.some(({ error }) => error === 'JW_PLUGIN_FAILED'))
@@ -124,7 +124,11 @@ for (const protocol of protocols) {
       headers: { 'x-way': 'reads nothing' }
     })
     await free()
-    t.strictSame(faults(), [], 'time of the service, of a slow client, or of one that has left is not the stream’s')
+    t.strictSame(
+      faults(),
+      [],
+      'a slow service, a slow client or a disconnected client does not count against hookTimeout'
+    )
   })
 }
 

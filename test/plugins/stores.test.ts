@@ -32,14 +32,14 @@ function garbageCollector(): () => void {
   return runInNewContext('gc') as () => void
 }
 
-t.test('two configurations share what they claim by the same kind and key', async (t) => {
+t.test('two configurations share the state that they claim by the same kind and key', async (t) => {
   const { open } = storesOf()
   const [before, after] = [open(), open()]
   const one = before.claim('a.counts', { route: 'r', window: 1 }, () => ({}))
   t.equal(
     after.claim('a.counts', { window: 1, route: 'r' }, () => ({})),
     one,
-    'in whatever order the key is written'
+    'the order of the fields of the key does not matter'
   )
   t.equal(
     before.claim('a.counts', { route: 'r', window: 1 }, () => ({})),
@@ -88,45 +88,48 @@ t.test('state without a claim is disposed of, once', async (t) => {
   t.same(lines, [])
 })
 
-t.test('what outlives a configuration refers to nothing of it by the function that disposes', async (t) => {
-  const { open } = storesOf()
-  const collect = garbageCollector()
-  const configuration = () => {
-    const held = open()
-    const server = { held }
-    const value = held.claim(
+t.test(
+  'shared state keeps only the newest dispose function, so that an old configuration can be collected',
+  async (t) => {
+    const { open } = storesOf()
+    const collect = garbageCollector()
+    const configuration = () => {
+      const held = open()
+      const server = { held }
+      const value = held.claim(
+        'a.pool',
+        1,
+        () => new Map(),
+        () => void server
+      )
+      return { held, value, server: new WeakRef(server) }
+    }
+    const before = configuration()
+    const after = configuration()
+    t.equal(after.value, before.value)
+    await before.held.release()
+    await eventually(() => {
+      collect()
+      return before.server.deref() === undefined
+    }, 'the configuration before is collected')
+    let disposed = ''
+    const last = open()
+    last.claim(
       'a.pool',
       1,
       () => new Map(),
-      () => void server
+      () => {
+        disposed = 'by the last'
+      }
     )
-    return { held, value, server: new WeakRef(server) }
+    await after.held.release()
+    t.equal(disposed, '')
+    await last.release()
+    t.equal(disposed, 'by the last')
   }
-  const before = configuration()
-  const after = configuration()
-  t.equal(after.value, before.value)
-  await before.held.release()
-  await eventually(() => {
-    collect()
-    return before.server.deref() === undefined
-  }, 'the configuration before is let go')
-  let disposed = ''
-  const last = open()
-  last.claim(
-    'a.pool',
-    1,
-    () => new Map(),
-    () => {
-      disposed = 'by the last'
-    }
-  )
-  await after.held.release()
-  t.equal(disposed, '')
-  await last.release()
-  t.equal(disposed, 'by the last')
-})
+)
 
-t.test('what fails to be made is not kept, and what fails to be disposed of is logged', async (t) => {
+t.test('state whose creation fails is not kept, and a failed disposal is logged', async (t) => {
   const { open, lines } = storesOf()
   const claims = open()
   const fail = () => {
@@ -169,7 +172,7 @@ t.test('a dispose function that never ends does not delay a reload', async (t) =
   t.match(lines, [{ kind: 'a.link' }])
 })
 
-t.test('claims have a bound', async (t) => {
+t.test('the number of claims is bounded', async (t) => {
   const claims = storesOf({ mostClaims: 100 }).open()
   for (let i = 0; i < 100; i++) claims.claim('a.request', i, () => i)
   t.equal(
@@ -194,8 +197,8 @@ async function gateways(t: Test) {
     t.teardown(() => server.close())
     await server.ready()
     const ask = async (headers = {}) => {
-      const { statusCode, headers: answered } = await server.inject({ url: '/', headers })
-      return `${statusCode} ${answered['ratelimit-remaining'] ?? ''}`
+      const { statusCode, headers: received } = await server.inject({ url: '/', headers })
+      return `${statusCode} ${received['ratelimit-remaining'] ?? ''}`
     }
     return { server, ask }
   }
@@ -206,14 +209,14 @@ t.test('counts of a rate limit continue with the next configuration', async (t) 
   const before = await start({ rateLimit: { max: 5, window: '1m' } })
   t.same([await before.ask(), await before.ask()], ['200 4', '200 3'])
   const more = await start({ rateLimit: { max: 10, window: '1m' }, bodyLimit: '1kb' })
-  t.equal(await more.ask(), '200 7', 'another limit goes on from the same count')
+  t.equal(await more.ask(), '200 7', 'another `max` continues the count')
   await before.server.close()
   t.equal(await more.ask(), '200 6')
   const other = await start({ rateLimit: { max: 5, window: '1h' } })
-  t.equal(await other.ask(), '200 4', 'another window begins anew')
+  t.equal(await other.ask(), '200 4', 'another window begins a new count')
   await Promise.all([more.server.close(), other.server.close()])
   const last = await start({ rateLimit: { max: 5, window: '1m' } })
-  t.equal(await last.ask(), '200 4', 'nobody has claimed it meanwhile')
+  t.equal(await last.ask(), '200 4', 'state without a claim was disposed of')
 })
 
 t.test('a key set is fetched once for configurations that follow each other', async (t) => {
@@ -235,7 +238,7 @@ t.test('a key set is fetched once for configurations that follow each other', as
   t.equal(fetches, 1)
 })
 
-t.test('a token that was verified by the key of a file is refused once the file has another key', async (t) => {
+t.test('a token is refused by the next configuration once the key file has another key', async (t) => {
   const start = await gateways(t)
   const publicKey = join(t.testdir({}), 'key.pem')
   const bearer = { authorization: `Bearer ${token(claims(), keys.rsa, { alg: 'RS256' })}` }
@@ -260,13 +263,13 @@ t.test('the connection to Redis is the same for configurations that follow each 
   while (!(await isUp(before))) await sleep(5)
   t.equal(await before.ask(), '200 8')
   const after = await start({ rateLimit }, { redis: { url: redis.url } })
-  t.ok(await isUp(after), 'at once')
+  t.ok(await isUp(after), 'the next configuration is connected at once')
   await before.server.close()
   t.equal(await after.ask(), '200 7')
   t.ok(await isUp(after))
 })
 
-t.test('state of a user’s plugin', async (t) => {
+t.test('a user’s plugin claims state', async (t) => {
   const start = await gateways(t)
   const ended: number[] = []
   const before = await start({})

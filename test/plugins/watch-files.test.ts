@@ -26,7 +26,7 @@ import { eventually } from '../helpers/eventually.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const intervalMs = 10
-/** Time for some looks. That nothing is reported in it proves little, but it never fails by chance. */
+/** Time for some polls. A test that expects no report in it may miss a fault, but never fails by chance. */
 const aWhile = () => sleep(15 * intervalMs)
 
 /** Returns the reports of a watch: for a change, the content that its caller then reads. */
@@ -63,7 +63,7 @@ function layFolder(folder: string, name: string, content: string): void {
   renameSync(join(folder, '..data_tmp'), join(folder, '..data'))
 }
 
-t.test('mutations of a file', async (t) => {
+t.test('every way to change a file is reported once', async (t) => {
   type Mutation = (file: string, folder: string) => void | Promise<void>
   const mutations: Record<string, Mutation> = {
     'written in place': (file) => writeFileSync(file, 'new'),
@@ -92,7 +92,7 @@ t.test('mutations of a file', async (t) => {
       rmSync(file)
       writeFileSync(file, 'new')
     },
-    'removed for some looks and written': async (file) => {
+    'removed for some polls and written': async (file) => {
       rmSync(file)
       await aWhile()
       writeFileSync(file, 'new')
@@ -109,7 +109,7 @@ t.test('mutations of a file', async (t) => {
       renameSync(`${folder}.next`, folder)
       rmSync(`${folder}.before`, { recursive: true })
     },
-    'unreadable for some looks and written': async (file) => {
+    'unreadable for some polls and written': async (file) => {
       rmSync(file)
       symlinkSync('gateway.yaml', file) // a loop: permissions would not stop root
       await aWhile()
@@ -121,19 +121,19 @@ t.test('mutations of a file', async (t) => {
     await t.test(name, async (t) => {
       const { folder, file, contents, until } = scene(t)
       await aWhile()
-      t.strictSame(contents, [], 'nothing before')
+      t.strictSame(contents, [], 'no report before the change')
       await mutate(file, folder)
       await until('new')
       await aWhile()
-      t.strictSame(contents, ['new'], 'once')
+      t.strictSame(contents, ['new'], 'one report of the change')
       writeFileSync(file, 'old')
       await until('old')
-      t.strictSame(contents, ['new', 'old'], 'and back')
+      t.strictSame(contents, ['new', 'old'], 'one report of the old content')
     })
   }
 })
 
-t.test('no change of the content, no report', async (t) => {
+t.test('a change of times, mode or inode without a change of the content is not reported', async (t) => {
   const { file, folder, contents, errors, until } = scene(t)
   utimesSync(file, new Date(), new Date())
   await aWhile()
@@ -152,8 +152,8 @@ t.test('no change of the content, no report', async (t) => {
   await until('new')
 })
 
-t.test('edits of one size within a tick of the clock', async (t) => {
-  // Up to Linux 6.12 and on simple file systems, the second edit has the times of the first, which some look has found.
+t.test('edits of the same size within one clock tick are reported', async (t) => {
+  // Up to Linux 6.12 and on simple file systems, the second edit has the times of the first, which some poll has found.
   const folder = t.testdir({ file: 'x' })
   const file = join(folder, 'file')
   const { until } = seen(t, file, (options) => watchFile(file, { ...options, intervalMs: 1 }))
@@ -165,11 +165,11 @@ t.test('edits of one size within a tick of the clock', async (t) => {
   }
 })
 
-t.test('a file that is missing at one look', async (t) => {
+t.test('a file that is missing at one poll is not reported', async (t) => {
   const { file, contents, errors } = scene(t)
   for (let n = 0; n < 20; n++) {
     rmSync(file)
-    // Due before a second look can be.
+    // Due before a second poll can be.
     await sleep(intervalMs / 2)
     writeFileSync(file, 'old')
     await sleep(4 * intervalMs)
@@ -183,7 +183,7 @@ t.test('a file that is being written is not read', async (t) => {
   const handle = openSync(file, 'w')
   for (const character of whole) {
     writeSync(handle, character)
-    // Less than an interval; a look that finds two of these alike would be right to report them.
+    // Less than an interval; a poll that finds the same content twice would be right to report it.
     await sleep(1)
   }
   closeSync(handle)
@@ -196,7 +196,7 @@ t.test('a file that is being written is not read', async (t) => {
   )
 })
 
-t.test('the links of a ConfigMap', async (t) => {
+t.test('swapped links of a ConfigMap are reported', async (t) => {
   const folder = t.testdir({})
   layFolder(folder, '..2026_01', 'old')
   symlinkSync('..data/gateway.yaml', join(folder, 'gateway.yaml'))
@@ -211,11 +211,11 @@ t.test('the links of a ConfigMap', async (t) => {
   }
   layFolder(folder, '..2026_06', 'content 5')
   await aWhile()
-  t.equal(contents.length, 4, 'another folder with the same content')
+  t.equal(contents.length, 4, 'another folder with the same content is not reported')
   t.strictSame(errors, [])
 })
 
-t.test('a file that cannot be read: reported once, and its content again afterwards', async (t) => {
+t.test('a file that cannot be read is reported once, and its content again afterwards', async (t) => {
   const { file, contents, errors, until } = scene(t)
   for (const times of [1, 2]) {
     rmSync(file)
@@ -225,7 +225,11 @@ t.test('a file that cannot be read: reported once, and its content again afterwa
     t.match(errors.at(-1), /ENOENT.*gateway\.yaml/)
     writeFileSync(file, 'old')
     await eventually(() => contents.length === times, 'its content')
-    t.equal(contents.at(-1), 'old', 'its reader may have rejected another meanwhile')
+    t.equal(
+      contents.at(-1),
+      'old',
+      'the content is reported again, since its reader may have rejected another meanwhile'
+    )
   }
   rmSync(file)
   mkdirSync(file)
@@ -239,7 +243,7 @@ t.test('a file that cannot be read: reported once, and its content again afterwa
   await until('new')
 })
 
-t.test('without a known content, the first is reported', async (t) => {
+t.test('without a known content, the first content is reported', async (t) => {
   const { file } = scene(t)
   const { contents, until } = seen(t, file, (options) => watchFile(file, options))
   await until('old')
@@ -247,7 +251,7 @@ t.test('without a known content, the first is reported', async (t) => {
   t.equal(contents.length, 1)
 })
 
-t.test('several files change together', async (t) => {
+t.test('several files that change together are reported', async (t) => {
   const folder = t.testdir({ 'cert.pem': 'cert 0', 'key.pem': 'key 0' })
   const paths = ['cert.pem', 'key.pem'].map((name) => join(folder, name))
   const pairs: string[] = []
@@ -267,7 +271,7 @@ t.test('several files change together', async (t) => {
   await eventually(() => pairs.at(-1) === 'key 1, cert 1', 'the two swapped')
 })
 
-t.test('a folder: files come, go, change and get other names', async (t) => {
+t.test('added, removed, changed and renamed files of a folder are reported', async (t) => {
   const folder = t.testdir({ 'a.pem': 'a', '.hidden': 'x', sub: { 'c.pem': 'c' } })
   let changes = 0
   const errors: Error[] = []
@@ -280,14 +284,14 @@ t.test('a folder: files come, go, change and get other names', async (t) => {
   await eventually(() => changes === 1)
   const file = (name: string) => join(folder, name)
   const steps: [what: string, change: () => void, counts: boolean][] = [
-    ['a file more', () => writeFileSync(file('b.pem'), 'b'), true],
+    ['an added file', () => writeFileSync(file('b.pem'), 'b'), true],
     ['another content', () => writeFileSync(file('b.pem'), 'B'), true],
     ['another name', () => renameSync(file('b.pem'), file('c.pem')), true],
     ['a hidden file', () => writeFileSync(file('.hidden'), 'y'), false],
     ['a file in a subfolder', () => writeFileSync(file('sub/c.pem'), 'y'), false],
-    ['a link to nowhere', () => symlinkSync('nowhere', file('d.pem')), false],
-    ['what the link leads to', () => writeFileSync(file('nowhere'), 'd'), true],
-    ['a file less', () => rmSync(file('c.pem')), true]
+    ['a dangling link', () => symlinkSync('nowhere', file('d.pem')), false],
+    ['the target of the link', () => writeFileSync(file('nowhere'), 'd'), true],
+    ['a removed file', () => rmSync(file('c.pem')), true]
   ]
   for (const [what, change, counts] of steps) {
     const before = changes
@@ -302,7 +306,7 @@ t.test('a folder: files come, go, change and get other names', async (t) => {
   await eventually(() => errors.length === 1, 'the folder is gone')
 })
 
-t.test('no two reports at a time', async (t) => {
+t.test('onChange does not run twice at a time', async (t) => {
   const { file } = scene(t)
   let running = 0
   let most = 0
@@ -322,7 +326,7 @@ t.test('no two reports at a time', async (t) => {
   t.equal(most, 1)
 })
 
-t.test('after close there are no reports', async (t) => {
+t.test('nothing is reported after close', async (t) => {
   const { file, watch, contents, errors } = scene(t)
   writeFileSync(file, 'new')
   watch.close()
@@ -332,7 +336,7 @@ t.test('after close there are no reports', async (t) => {
   t.strictSame([contents, errors], [[], []])
 })
 
-t.test('a process does not wait for it', async (t) => {
+t.test('a watch does not keep the process alive', async (t) => {
   const { file } = scene(t)
   const module = join(import.meta.dirname, '../../plugins/watch-files.ts')
   const program = `import { watchFile } from '${module}'

@@ -1,4 +1,4 @@
-// Handlers that plugins put around those of proxied routes in an `onRoute` hook, as tracers do.
+// Handlers with which plugins wrap the handlers of proxied routes in an `onRoute` hook, as tracers do.
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import { text } from 'node:stream/consumers'
@@ -27,7 +27,7 @@ async function get(url: string, path: string): Promise<{ status: number; body: s
 
 for (const protocol of ['HTTP/1.1', 'HTTP/2']) {
   for (const kind of ['plain', 'async']) {
-    t.test(`${protocol}: a ${kind} handler around that of a route`, async (t) => {
+    t.test(`${protocol}: a ${kind} handler wraps the handler of a route`, async (t) => {
       const service = await startService((request, response) => {
         if (request.url === '/fails') request.socket.destroy()
         else response.end(body)

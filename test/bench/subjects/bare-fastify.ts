@@ -1,4 +1,4 @@
-// Fastify with one route and no proxy: what a connection costs in the framework.
+// Fastify with one route and no proxy: the cost of a connection in the framework.
 import Fastify from 'fastify'
 
 const app = Fastify()

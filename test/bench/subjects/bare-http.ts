@@ -1,4 +1,4 @@
-// Node's own server and nothing else: what a connection costs at the least.
+// A bare node:http server: the minimum cost of a connection.
 import { createServer } from 'node:http'
 
 const server = createServer((_request, response) => response.end('{"hello":"world"}'))

@@ -1,4 +1,4 @@
-// Bare @fastify/http-proxy, as its README has it: what all others are measured against.
+// Bare @fastify/http-proxy, as in its README: the baseline of all ratios.
 import httpProxy from '@fastify/http-proxy'
 import Fastify from 'fastify'
 

@@ -1,4 +1,4 @@
-// http-proxy-middleware on Express, as its README has it, with the agent that keeps connections to the service open.
+// http-proxy-middleware on Express, as in its README, with an agent that keeps connections to the service open.
 
 import type { AgentOptions, RequestListener, Server } from 'node:http'
 import { Agent } from 'node:http'
@@ -19,5 +19,5 @@ const {
 const keepAlive: AgentOptions = { keepAlive: true }
 const app = express()
 app.use(createProxyMiddleware({ target: process.env.ORIGIN!, changeOrigin: true, agent: new Agent(keepAlive) }))
-// Node's default would close the connections that are to be idle.
+// The default keepAliveTimeout of Node would close the idle connections.
 app.listen(Number(process.env.PORT), '127.0.0.1').keepAliveTimeout = 75_000

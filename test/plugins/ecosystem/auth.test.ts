@@ -42,7 +42,7 @@ works(t, '@fastify/bearer-auth', {
   expected: { requests: [{}], responses: [{ status: 401 }, { status: 401 }, { status: 200 }] }
 })
 
-works(t, '@fastify/auth with one of two ways', {
+works(t, '@fastify/auth with alternatives', {
   plugins: `
     - path: ./plugin.js`,
   files: {

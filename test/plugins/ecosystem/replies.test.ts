@@ -226,7 +226,7 @@ works(
   ['HTTP/1.1', 'HTTP/2']
 )
 
-works(t, 'an error page of a hook in place of what a service responds', {
+works(t, 'an error page of a hook in place of the response of a service', {
   plugins: `
     - path: ./plugin.js`,
   files: {
@@ -257,7 +257,7 @@ works(t, 'an error page of a hook in place of what a service responds', {
   }
 })
 
-works(t, 'twenty at once', {
+works(t, 'twenty plugins together', {
   plugins: `
     - package: '@fastify/helmet'
     - package: '@fastify/cors'

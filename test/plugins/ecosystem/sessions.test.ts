@@ -20,9 +20,9 @@ works(t, '@fastify/csrf-protection', {
       }`
   },
   client: async ({ ask }) => {
-    const answer = await ask('/token')
-    const headers = { cookie: cookieOf(answer, '_csrf')!, 'content-type': 'text/plain' }
-    const { token } = JSON.parse(answer.body) as { token: string }
+    const form = await ask('/token')
+    const headers = { cookie: cookieOf(form, '_csrf')!, 'content-type': 'text/plain' }
+    const { token } = JSON.parse(form.body) as { token: string }
     const post = { method: 'POST', body: 'a body' }
     await ask('/api/page', { ...post, headers: { 'content-type': 'text/plain' } })
     await ask('/api/page', { ...post, headers: { ...headers, 'csrf-token': 'wrong' } })

@@ -27,11 +27,11 @@ plugins:
 `
 
 async function endsWithItsRequest(t: Test, file: string, source: typeof control, args: string[] = []) {
-  const asked = Promise.withResolvers<void>()
-  const answer = Promise.withResolvers<void>()
+  const received = Promise.withResolvers<void>()
+  const released = Promise.withResolvers<void>()
   const service = await startService((_request, response) => {
-    asked.resolve()
-    void answer.promise.then(() => response.end('late'))
+    received.resolve()
+    void released.promise.then(() => response.end('late'))
   })
   const folder = await mkdtemp(join(await ecosystemPackages(), 'row-'))
   t.teardown(async () => {
@@ -45,17 +45,17 @@ async function endsWithItsRequest(t: Test, file: string, source: typeof control,
   const child = await start({ command: process.execPath, args: [...args, path], env, ready: () => isListening(port) })
   t.teardown(child.stop)
   const response = fetch(`http://127.0.0.1:${port}/api/page`)
-  await asked.promise
+  await received.promise
   child.kill('SIGTERM')
-  answer.resolve()
+  released.resolve()
   t.equal(await (await response).text(), 'late')
   t.equal((await child.exited).code, 0)
 }
 
-t.test('fastify-graceful-shutdown: the control ends in order, with the request in flight', (t) =>
+t.test('fastify-graceful-shutdown: the control serves the request in flight before it exits', (t) =>
   endsWithItsRequest(t, 'control.js', control)
 )
 
-t.test('fastify-graceful-shutdown: so does the gateway', (t) =>
+t.test('fastify-graceful-shutdown: the gateway serves the request in flight before it exits', (t) =>
   endsWithItsRequest(t, 'gateway.yaml', gateway, [join(import.meta.dirname, '../../../app.ts'), '-c'])
 )

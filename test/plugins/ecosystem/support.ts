@@ -27,13 +27,13 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 
 export type Protocol = 'HTTP/1.1' | 'HTTP/2'
 
-export interface Asked {
+export interface RequestOptions {
   readonly method?: string
   readonly headers?: Record<string, string | string[]>
   readonly body?: string | Buffer
 }
 
-export interface Answer {
+export interface Received {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly body: string
@@ -46,7 +46,7 @@ export interface Side {
   /** Requests that the service got. */
   readonly seen: () => readonly object[]
   /** Sends a request and returns the response, which is also kept for the comparison. */
-  readonly ask: (path: string, asked?: Asked) => Promise<Answer>
+  readonly ask: (path: string, options?: RequestOptions) => Promise<Received>
 }
 
 export interface Row {
@@ -57,7 +57,7 @@ export interface Row {
   readonly plugins: string
   /** Files beside the configuration: wrappers, pages. */
   readonly files?: Readonly<Record<string, string>>
-  /** Answers under `/api`; text unless given. */
+  /** Responds under `/api`; without it, the response is text. */
   readonly service?: RequestListener
   /** Requests of a client. Returns what else must be the same on both sides. */
   readonly client: (side: Side) => Promise<unknown>
@@ -84,7 +84,7 @@ const plainPage: RequestListener = (_request, response) => {
   response.end(page)
 }
 
-/** Tests that the plugin works, and that nobody can tell the gateway from the control. */
+/** Tests that the plugin works on the control, and that clients and services see the same on the gateway. */
 export function works(t: Test, name: string, row: Row, protocols: readonly Protocol[] = ['HTTP/1.1']): void {
   for (const protocol of protocols) {
     t.test(`${name} (${protocol})`, async (t) => {
@@ -124,10 +124,10 @@ async function run(t: Test, row: Row, protocol: Protocol, starter: Starter): Pro
     running = server
     const url = await server.listen({ host: '127.0.0.1', port: 0 })
     const send = protocol === 'HTTP/2' ? overHttp2 : overHttp1
-    const ask: Side['ask'] = async (path, asked = {}) => {
-      const answer = await send(url, path, asked)
-      responses.push(comparedAnswer(answer))
-      return answer
+    const ask: Side['ask'] = async (path, options = {}) => {
+      const received = await send(url, path, options)
+      responses.push(comparedResponse(received))
+      return received
     }
     const more = await row.client({ name, url, server, seen: () => requests, ask })
     return masked({ responses, requests, more }, row.masked)
@@ -214,7 +214,7 @@ function compared(headers: IncomingHttpHeaders): IncomingHttpHeaders {
  * A response to compare: text, or JSON. Of an error, code and request id are the gateway's, and so is the message of a
  * 404 and, since it may say too much, of a 5xx that was not made to be a response: only some 503 are.
  */
-function comparedAnswer({ status, headers, body }: Answer): object {
+function comparedResponse({ status, headers, body }: Received): object {
   const isJson = headers['content-type']?.includes('json') === true
   const value = isJson ? (JSON.parse(body) as Record<string, unknown>) : body
   if (status < 400 || typeof value !== 'object' || value === null || value.statusCode !== status) {
@@ -232,17 +232,25 @@ function masked(seen: Seen, pattern: RegExp | undefined): Seen {
 
 const limit = () => AbortSignal.timeout(10_000)
 
-async function overHttp1(url: string, path: string, { method = 'GET', headers = {}, body }: Asked): Promise<Answer> {
+async function overHttp1(
+  url: string,
+  path: string,
+  { method = 'GET', headers = {}, body }: RequestOptions
+): Promise<Received> {
   const request = http.request(url + path, { method, headers, agent: false, signal: limit() })
   const response = new Promise<IncomingMessage>((resolve, reject) => {
     request.once('response', resolve).once('error', reject)
   })
   request.end(body)
   const { statusCode, headers: fields } = await response
-  return answerOf(statusCode!, fields, await bytesOf(await response))
+  return decoded(statusCode!, fields, await bytesOf(await response))
 }
 
-async function overHttp2(url: string, path: string, { method = 'GET', headers = {}, body }: Asked): Promise<Answer> {
+async function overHttp2(
+  url: string,
+  path: string,
+  { method = 'GET', headers = {}, body }: RequestOptions
+): Promise<Received> {
   const session = http2.connect(url, { rejectUnauthorized: false })
   try {
     // Without a length, the control forwards no body.
@@ -254,7 +262,7 @@ async function overHttp2(url: string, path: string, { method = 'GET', headers = 
     })
     stream.end(body)
     const fields = await response
-    return answerOf(fields[':status']!, fields, await bytesOf(stream))
+    return decoded(fields[':status']!, fields, await bytesOf(stream))
   } finally {
     session.destroy()
   }
@@ -272,7 +280,7 @@ const decoders: Record<string, (bytes: Buffer) => Buffer> = {
   gzip: gunzipSync
 }
 
-function answerOf(status: number, headers: IncomingHttpHeaders, bytes: Buffer): Answer {
+function decoded(status: number, headers: IncomingHttpHeaders, bytes: Buffer): Received {
   const decode = bytes.length === 0 ? undefined : decoders[headers['content-encoding'] ?? '']
   return { status, headers, body: (decode === undefined ? bytes : decode(bytes)).toString() }
 }
@@ -282,7 +290,7 @@ export const basic = (name: string, password: string) =>
   `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`
 
 /** The name and value of a cookie that a response sets, or undefined. */
-export function cookieOf({ headers }: Answer, name: string): string | undefined {
+export function cookieOf({ headers }: Received, name: string): string | undefined {
   const line = headers['set-cookie']?.find((value) => value.startsWith(`${name}=`))
   return line?.split(';')[0]
 }
