@@ -245,8 +245,8 @@ t.test('configuration, operations and routes name no concern, and no half one of
       'routes',
       within('routes'),
       [...ofEdge, ...ofMesh],
-      // The admin port's page, a fault of a file, options of Fastify and of @fastify/http-proxy.
-      ['metrics', 'fault', 'bodyLimit', 'websocket']
+      // The admin port's page, a fault of a file, options of Fastify and of @fastify/http-proxy, a field of server-sent events.
+      ['metrics', 'fault', 'bodyLimit', 'websocket', 'retry']
     ],
     [
       'operations',

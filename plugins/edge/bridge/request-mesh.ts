@@ -3,8 +3,6 @@
  * has the request's id, caller, forwarding and trace headers, and the headers that concerns set for the service. It is
  * aborted when the client disconnects, and fails with an error of the table (errors.ts).
  */
-import type { IncomingHttpHeaders } from 'node:http'
-import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -13,6 +11,7 @@ import { headerPairs } from '../../for-plugins.ts'
 import type { ServiceOrigin } from '../../seam.ts'
 import { SEALED } from '../async-context.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
+import { bound, serviceOf } from './response-limit.ts'
 import type { UpstreamRequests } from './upstream-request.ts'
 
 declare module 'fastify' {
@@ -38,8 +37,13 @@ export interface JsonOptions extends Omit<CallOptions, 'origin' | 'path' | 'body
   readonly body?: unknown
 }
 
-const BodyTooLarge = createError('JW_UPSTREAM_BODY_TOO_LARGE', '%s: the response is larger than %d bytes', 502)
+export interface StreamOptions extends Omit<CallOptions, 'origin' | 'path'> {
+  /** Media type that the service should respond with, such as `text/event-stream`. */
+  readonly accept?: string
+}
+
 const TimedOut = createError('JW_SIGNAL_TIMEOUT', "%s: the plugin's AbortSignal timed out", 504)
+const DeadlineExceeded = createError('JW_SIGNAL_TIMEOUT', '%s: not complete within %d ms', 504)
 const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
 
 /** Error for a service that responded with a status other than 2xx. */
@@ -56,6 +60,9 @@ export class UpstreamStatus extends createError('JW_UPSTREAM_STATUS', '%s respon
 
 const mostBytes = 10 * 1024 * 1024
 
+/** Longest delay of a timer of Node. */
+const longestMs = 2 ** 31 - 1
+
 /** An absolute path, with or without a query, of visible ASCII (RFC 9112, 3.2.1). */
 const originForm = /^\/[!-"$-~]*$/
 
@@ -64,12 +71,58 @@ export class RequestMesh {
   readonly #requests: UpstreamRequests
   readonly #seam: Dispatcher
   /** Response bodies that have not ended. A set, since a long-lived request may make many calls. */
-  readonly #open = new Set<Dispatcher.ResponseData['body']>()
+  readonly #open: Set<Dispatcher.ResponseData['body']>
+  /** Aborts every call, in addition to a disconnect of the client. */
+  readonly #until: AbortSignal | null
 
-  constructor(request: FastifyRequest, requests: UpstreamRequests, seam: Dispatcher) {
+  constructor(
+    request: FastifyRequest,
+    requests: UpstreamRequests,
+    seam: Dispatcher,
+    open = new Set<Dispatcher.ResponseData['body']>(),
+    until: AbortSignal | null = null
+  ) {
     this.#request = request
     this.#requests = requests
     this.#seam = seam
+    this.#open = open
+    this.#until = until
+  }
+
+  /** Aborted when the client disconnects, at the deadline of `within`, and by the signal of `until`. */
+  get signal(): AbortSignal {
+    const gone = goneSignal(this.#request)
+    return this.#until === null ? gone : AbortSignal.any([gone, this.#until])
+  }
+
+  /** Returns an object for calls that `signal` aborts, too. */
+  until(signal: AbortSignal): RequestMesh {
+    const either = this.#until === null ? signal : AbortSignal.any([this.#until, signal])
+    return new RequestMesh(this.#request, this.#requests, this.#seam, this.#open, either)
+  }
+
+  /**
+   * Runs calls that share a deadline: those that are in flight `ms` milliseconds from now are aborted.
+   * @throws {JW_SIGNAL_TIMEOUT} (504) if `run` has not ended by then.
+   */
+  async within<T>(ms: number, run: (mesh: RequestMesh) => T | Promise<T>): Promise<T> {
+    if (!(ms > 0 && ms <= longestMs))
+      throw new RangeError(`request.mesh.within: expected 1 to ${longestMs} ms, found ${ms}`)
+    const controller = new AbortController()
+    const { promise: expired, reject } = Promise.withResolvers<never>()
+    let late: NodeJS.Immediate | undefined
+    const timer = setTimeout(() => {
+      const error = new DeadlineExceeded(this.#request.routeOptions.url, ms)
+      controller.abort(error)
+      // A partial result is complete in the microtasks that follow the abort.
+      late = setImmediate(reject, error)
+    }, ms)
+    try {
+      return await Promise.race([run(this.until(controller.signal)), expired])
+    } finally {
+      clearTimeout(timer)
+      clearImmediate(late)
+    }
   }
 
   /** Calls a service, as undici's `request()` does. An unread response body is destroyed when the request ends. */
@@ -81,7 +134,8 @@ export class RequestMesh {
     }
     const gone = goneSignal(this.#request)
     gone.throwIfAborted()
-    const end = signal === undefined ? { signal: gone, release() {} } : endOf(gone, signal, options.origin)
+    const own = [signal, this.#until].filter((each) => each != null)
+    const end = own.length === 0 ? { signal: gone, release() {} } : endOf(gone, own, options.origin)
     const response = await this.#seam
       .request({
         ...rest,
@@ -121,18 +175,13 @@ export class RequestMesh {
    */
   async json<T = unknown>(service: string, path: string, options: JsonOptions = {}): Promise<T> {
     const { body: value, headers, ...rest } = options
-    const own = ['accept', 'application/json', ...(value === undefined ? [] : ['content-type', 'application/json'])]
-    const { statusCode, body } = await this.request({
+    const body = await this.stream(service, path, {
+      maxResponseSize: mostBytes,
       ...rest,
-      origin: `http://${service}.mesh`,
-      path,
-      headers: joined(headers, own),
+      accept: 'application/json',
+      headers: value === undefined ? headers : joined(headers, ['content-type', 'application/json']),
       ...(value !== undefined && { body: JSON.stringify(value) })
     })
-    if (statusCode < 200 || statusCode > 299) {
-      await body.dump()
-      throw new UpstreamStatus(service, statusCode)
-    }
     const text = await body.text()
     if (text === '') return null as T
     try {
@@ -140,6 +189,24 @@ export class RequestMesh {
     } catch {
       throw new NotJson(service)
     }
+  }
+
+  /**
+   * Returns the body of a service's response as a stream, of any size. For a status other than 2xx, throws
+   * `JW_UPSTREAM_STATUS` with that `status`.
+   */
+  async stream(service: string, path: string, options: StreamOptions = {}): Promise<Dispatcher.ResponseData['body']> {
+    const { accept, headers, maxResponseSize = false, ...rest } = options
+    const { statusCode, body } = await this.request({
+      ...rest,
+      origin: `http://${service}.mesh`,
+      path,
+      maxResponseSize,
+      headers: accept === undefined ? headers : joined(headers, ['accept', accept])
+    })
+    if (statusCode >= 200 && statusCode <= 299) return body
+    await body.dump()
+    throw new UpstreamStatus(service, statusCode)
   }
 }
 
@@ -169,12 +236,12 @@ export default fp(
 )
 
 /**
- * Returns a signal for a call that aborts when the client disconnects or when the plugin's own signal does. An
+ * Returns a signal for a call that aborts when the client disconnects or when one of the plugin's own signals does. An
  * `AbortSignal.timeout()` becomes `JW_SIGNAL_TIMEOUT` (504), like the other timeouts of a call.
  */
-function endOf(gone: AbortSignal, own: AbortSignal, origin: ServiceOrigin) {
+function endOf(gone: AbortSignal, own: readonly AbortSignal[], origin: ServiceOrigin) {
   const controller = new AbortController()
-  const either = AbortSignal.any([gone, own])
+  const either = AbortSignal.any([gone, ...own])
   const end = () => {
     const reason: unknown = either.reason
     const isTimeout = reason instanceof DOMException && reason.name === 'TimeoutError'
@@ -184,73 +251,6 @@ function endOf(gone: AbortSignal, own: AbortSignal, origin: ServiceOrigin) {
   else either.addEventListener('abort', end, { once: true })
   return { signal: controller.signal, release: () => either.removeEventListener('abort', end) }
 }
-
-type Options = Dispatcher.DispatchOptions & { readonly maxResponseSize?: number | false }
-
-/** Limits the size of response bodies. */
-const bound: Dispatcher.DispatcherComposeInterceptor = (dispatch) => (options, handler) => {
-  const { maxResponseSize = false, ...rest } = options as Options
-  return dispatch(rest, maxResponseSize === false ? handler : new Bounded(handler, rest, maxResponseSize))
-}
-
-class Bounded implements Dispatcher.DispatchHandler {
-  readonly #next: Dispatcher.DispatchHandler
-  readonly #options: Dispatcher.DispatchOptions
-  readonly #most: number
-  #bytes = 0
-
-  constructor(next: Dispatcher.DispatchHandler, options: Dispatcher.DispatchOptions, most: number) {
-    this.#next = next
-    this.#options = options
-    this.#most = most
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
-    this.#next.onRequestStart?.(controller, context)
-  }
-
-  onRequestUpgrade(
-    controller: Dispatcher.DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-    socket: Duplex
-  ): void {
-    this.#next.onRequestUpgrade?.(controller, status, headers, socket)
-  }
-
-  onResponseStart(
-    controller: Dispatcher.DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-    text?: string
-  ): void {
-    // Their Content-Length is that of a body that is not sent (RFC 9110, 8.6).
-    const isBodiless = this.#options.method === 'HEAD' || status === 304
-    if (!isBodiless && Number(headers['content-length']) > this.#most) this.#abort(controller)
-    else this.#next.onResponseStart?.(controller, status, headers, text)
-  }
-
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#bytes += chunk.length
-    if (this.#bytes > this.#most) this.#abort(controller)
-    else this.#next.onResponseData?.(controller, chunk)
-  }
-
-  onResponseEnd(controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders): void {
-    this.#next.onResponseEnd?.(controller, trailers)
-  }
-
-  onResponseError(controller: Dispatcher.DispatchController, error: Error): void {
-    this.#next.onResponseError?.(controller, error)
-  }
-
-  #abort(controller: Dispatcher.DispatchController): void {
-    controller.abort(new BodyTooLarge(serviceOf(this.#options.origin), this.#most))
-  }
-}
-
-const serviceOf = (origin: Dispatcher.DispatchOptions['origin']) =>
-  String(origin).replace(/^http:\/\/(.*)\.mesh$/, '$1')
 
 /** Returns headers, in any of undici's shapes, as name, value, name, value; adds those of `more` that are missing. */
 function joined(headers: Dispatcher.DispatchOptions['headers'], more: readonly string[]): string[] {

@@ -1,0 +1,10 @@
+/** Handlers of a backend for frontends: parallel calls with partial results, and streams composed of several services. */
+export type { Merged, MergeOptions } from './merge.ts'
+export { merge } from './merge.ts'
+export type { Call, OptionalCall, ParallelResult } from './parallel.ts'
+export { optional, parallel } from './parallel.ts'
+export type { ReadOptions, ServerEvent } from './read.ts'
+export { readEvents, readNdjson } from './read.ts'
+export type { SendEventsOptions, SentEvent } from './send.ts'
+export { sendEvents, sendNdjson } from './send.ts'
+export type { TypeBoxTypeProvider } from './type-provider.ts'

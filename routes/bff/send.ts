@@ -1,0 +1,115 @@
+/** Responses that are sent item by item: newline-delimited JSON and server-sent events. */
+import { Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
+
+export interface SentEvent {
+  /** Name of the event; default: `message`. One line. */
+  readonly event?: string
+  /** Sent as JSON. */
+  readonly data: unknown
+  /** Identifier that a browser sends as `Last-Event-ID` when it connects again. One line. */
+  readonly id?: string
+}
+
+export interface SendEventsOptions {
+  /** Time without an event after which a comment keeps the connection open, in milliseconds. Default: 15,000. */
+  readonly heartbeatMs?: number
+  /** Time after which a browser connects again, in milliseconds. Default: that of the browser. */
+  readonly retryMs?: number
+}
+
+/**
+ * Responds with one line of JSON per item. Items are requested as fast as the client reads. If the source fails before the
+ * first item, the client gets an error response; later, the connection is closed.
+ */
+export function sendNdjson(reply: FastifyReply, items: AsyncIterable<unknown>): FastifyReply {
+  return send(reply, 'application/x-ndjson; charset=utf-8', jsonLines(items))
+}
+
+/** Responds with server-sent events, as `sendNdjson` does with lines. The header section is sent at once. */
+export function sendEvents(
+  reply: FastifyReply,
+  events: AsyncIterable<SentEvent>,
+  { heartbeatMs = 15_000, retryMs }: SendEventsOptions = {}
+): FastifyReply {
+  return send(reply, 'text/event-stream; charset=utf-8', eventTexts(events, heartbeatMs, retryMs))
+}
+
+/** A comment, which a browser ignores. */
+const comment = ':\n\n'
+
+function send(reply: FastifyReply, type: string, texts: AsyncIterable<string>): FastifyReply {
+  // `no-transform` keeps proxies from buffering the stream to compress it; the second header is nginx's.
+  const headers = { 'content-type': type, 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
+  for (const [name, value] of Object.entries(headers)) if (!reply.hasHeader(name)) reply.header(name, value)
+  return reply.send(Readable.from(texts))
+}
+
+async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<string, void, undefined> {
+  for await (const item of items) yield `${JSON.stringify(item)}\n`
+}
+
+async function* eventTexts(
+  events: AsyncIterable<SentEvent>,
+  heartbeatMs: number,
+  retryMs: number | undefined
+): AsyncGenerator<string, void, undefined> {
+  const iterator = events[Symbol.asyncIterator]()
+  let arrived: { readonly result: IteratorResult<SentEvent> } | { readonly error: unknown } | undefined
+  let wake = () => {}
+  const request = () => {
+    arrived = undefined
+    iterator.next().then(
+      (result) => {
+        arrived = { result }
+        wake()
+      },
+      (error: unknown) => {
+        arrived = { error }
+        wake()
+      }
+    )
+  }
+  /** Resolves with the next event, or at the next heartbeat. */
+  const wait = async (): Promise<void> => {
+    if (arrived !== undefined) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    wake = resolve
+    const timer = setTimeout(resolve, heartbeatMs)
+    await promise
+    clearTimeout(timer)
+  }
+  try {
+    yield retryMs === undefined ? comment : `retry: ${retryMs}\n\n`
+    request()
+    for (;;) {
+      await wait()
+      if (arrived === undefined) yield comment
+      else if ('error' in arrived) throw arrived.error
+      else if (arrived.result.done) return
+      else {
+        yield textOf(arrived.result.value)
+        request()
+      }
+    }
+  } finally {
+    wake()
+    // Not awaited: a generator that waits for its source returns only when the source responds.
+    iterator.return?.().catch(() => {})
+  }
+}
+
+function textOf({ event, data, id }: SentEvent): string {
+  const fields = [
+    ['event', event],
+    ['id', id],
+    ['data', JSON.stringify(data) ?? 'null']
+  ] as const
+  return `${fields.map(([name, value]) => (value === undefined ? '' : `${name}: ${oneLine(name, value)}\n`)).join('')}\n`
+}
+
+/** Throws for a line end, which would end the field and begin another one. */
+function oneLine(name: string, value: string): string {
+  if (/[\r\n\0]/.test(value)) throw new TypeError(`sendEvents: ${name} must be one line`)
+  return value
+}
