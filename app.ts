@@ -54,6 +54,7 @@ import { Runtime } from './plugins/operations/runtime.ts'
 import { handleUncaught } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
 import type { Stores } from './plugins/stores.ts'
+import { kindOf } from './plugins/thrown.ts'
 import adminRoutes from './routes/admin.ts'
 import healthRoutes from './routes/health.ts'
 import { countOwnRoutes } from './routes/match.ts'
@@ -69,7 +70,7 @@ const meshHalf = moduleOnFirstUse<typeof import('./plugins/mesh-half.mts')>('./p
 
 /** The gateway as a Fastify plugin, for a server of your own to register with the configuration that `loadConfig` returns. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
-  assertLoaded(options)
+  assertLoaded('gateway', options)
   // Fastify has applied the prefix. Passed to a plugin below once more, it would be applied twice.
   const { prefix: _applied, ...config } = options
   // Without the admin port, only other code in the server could read the metrics.
@@ -114,12 +115,10 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
 }
 
 /** Throws for options that no loader has made: without defaults and normalized values, the parts of the gateway would fail. */
-function assertLoaded(options: Partial<Config>): void {
-  if (typeof options.hash === 'string' && Array.isArray(options.listeners)) return
-  const keys = Object.keys(options).join(', ')
-  const found = options instanceof Promise ? 'a promise' : keys === '' ? 'no options' : `the keys ${keys}`
+function assertLoaded(caller: string, options: Partial<Config> | undefined | null): void {
+  if (typeof options?.hash === 'string' && Array.isArray(options.listeners)) return
   const expected = 'the configuration that `await loadConfig(file)` or `parseConfig(text, file)` returns'
-  throw new TypeError(`gateway: expected ${expected}, found ${found}`)
+  throw new TypeError(`${caller}: expected ${expected}, found ${kindOf(options)}`)
 }
 
 /** Creates a server that routes like the gateway but responds with the name of the route; `explain` sends requests to it. */
@@ -169,6 +168,7 @@ export function build(
   config: Config,
   { logger, sealed, stores, host, log, dryRun, clock, meshDeps }: BuildOptions = {}
 ): FastifyInstance {
+  assertLoaded('build', config)
   const server = Fastify({
     ...(host ? { ...gatewayOptions(config), serverFactory: host.edge.create } : serverOptions(config)),
     ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log })
@@ -187,6 +187,7 @@ export function build(
 
 /** Starts the gateway: builds it, listens on its ports, and handles the signals of the process. */
 export async function start(config: Config, command = 'node app.ts'): Promise<Runtime> {
+  assertLoaded('start', config)
   const runtime = new Runtime(config, {
     log: createLog(),
     load: (file, warn) => loadConfig(file, process.env, warn),

@@ -85,15 +85,15 @@ function checkPosition(at: string, plugin: Plugin, isOfMesh: boolean, { report, 
 
 /** Checks that configured names are unique. A module may be listed twice if no route refers to it. */
 function checkNames({ data, report }: Checked): void {
-  const lines = new Map<string, number | undefined>()
+  const places = new Map<string, string>()
   data.plugins.forEach((plugin, index) => {
     const at = pointer('/plugins', index)
     const name = pluginName(plugin)
     const isChosen = plugin.name !== undefined
-    if (lines.has(name) && isChosen) {
-      report.fault(`${at}/name`, `duplicate plugin name "${name}"; it is also on line ${lines.get(name)}`)
+    if (places.has(name) && isChosen) {
+      report.fault(`${at}/name`, `duplicate plugin name "${name}"; it is also ${places.get(name)}`)
     }
-    lines.set(name, report.at(at)?.line)
+    places.set(name, report.where(at))
   })
 }
 

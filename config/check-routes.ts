@@ -27,9 +27,11 @@ export function* checkRoutes(checked: Checked): Steps<void> {
     if (!report.usable(at)) continue
     if (report.usable(`${at}/name`)) {
       const before = names.get(route.name)
-      const line = before === undefined ? 0 : report.at(`${before}/name`)?.line
       if (before === undefined) names.set(route.name, at)
-      else report.fault(`${at}/name`, `duplicate route name "${route.name}"; it is also on line ${line}`)
+      else {
+        const where = report.where(`${before}/name`)
+        report.fault(`${at}/name`, `duplicate route name "${route.name}"; it is also ${where}`)
+      }
     }
     checkTarget(at, route, checked)
     checkPath(at, route, checked)
@@ -192,10 +194,10 @@ function* checkConflicts(checked: Checked): Steps<RouteTables<number>> {
     }
     const found = other === undefined ? undefined : data.routes[other]
     if (found === undefined) continue
-    const line = report.at(pointer('/routes', other ?? 0))?.line
+    const where = report.where(pointer('/routes', other ?? 0))
     const taken = new Set(methodsOf(found.match))
     const methods = methodsOf(match).filter((method) => taken.has(method))
-    const what = `routes "${found.name}" (line ${line}) and "${route.name}" match the same requests`
+    const what = `routes "${found.name}" (${where}) and "${route.name}" match the same requests`
     report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${pathOf(route).text}`)
   }
   return tables

@@ -4,7 +4,7 @@ import type { Steps } from '../plugins/time-slices.ts'
 import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
-import type { Report } from './faults.ts'
+import type { Position, Report } from './faults.ts'
 import { Protections } from './protection.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
@@ -40,9 +40,9 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     const off = route.via === undefined ? {} : bridgeOnly
     const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
     const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
-    const { line = 1, column = 1 } = report.at(`/routes/${index}/httpProxy`) ?? {}
+    const position = positionOf(`/routes/${index}/httpProxy`, report)
     const via = httpProxy && {
-      httpProxy: { ...files(httpProxy, ['module'], absolute), position: { line, column } }
+      httpProxy: { ...files(httpProxy, ['module'], absolute), position }
     }
     const target = completeTarget({ ...route, ...via, mesh: meshPolicy })
     routes.push({
@@ -73,9 +73,8 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     services,
     routes,
     plugins: data.plugins.map((plugin, index) => {
-      const { line = 1, column = 1 } = report.at(`/plugins/${index}`) ?? {}
       const routeConfig = keys.routeConfig?.plugins?.[index] ?? null
-      return { ...files(plugin, ['path'], absolute), position: { line, column }, routeConfig }
+      return { ...files(plugin, ['path'], absolute), position: positionOf(`/plugins/${index}`, report), routeConfig }
     }),
     otherServices: Object.fromEntries(
       Object.values(services).map(({ name, mesh }) => [name, otherServices(keys.mesh, mesh)])
@@ -88,6 +87,11 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     freeze(part)
   }
   return freeze(config)
+}
+
+function positionOf(at: string, report: Report): Position {
+  const { line = 1, column = 1, file } = report.at(at) ?? {}
+  return { line, column, ...(file !== undefined && { file }) }
 }
 
 /** Lets each concern complete its options, such as paths of files. */

@@ -31,8 +31,11 @@ export function line(fault: Fault): string {
 
 /** A position in the file, from 1. */
 export interface Position {
+  /** 0 if its source has no lines. */
   readonly line: number
   readonly column: number
+  /** Name of the source, if that is not the file of the configuration. */
+  readonly file?: string | undefined
 }
 
 /** Position of a value in the file. */
@@ -68,6 +71,10 @@ export function segmentsOf(at: string): string[] {
 const inOrder = (faults: ReadonlyMap<string, Fault>) =>
   [...faults.values()].sort((a, b) => a.line - b.line || a.column - b.column)
 
+/** Places in a source without lines are told apart by their paths. */
+const idOf = (line: number, column: number, path: string, message: string) =>
+  `${line}:${column}:${line === 0 ? path : ''} ${message}`
+
 const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
 
 /** Collects the faults and warnings of one file, so that all are reported at once. */
@@ -91,6 +98,11 @@ export class Report {
     this.#locate = locate
   }
 
+  /** Adds a source whose values have replaced some of the file: `locate` gets the function that finds places in the file. */
+  amend(locate: (inFile: Locate) => Locate): void {
+    this.#locate = locate(this.#locate)
+  }
+
   /** Returns the place of a value; undefined if the file does not have it. */
   at(at: string): Place | undefined {
     return this.#locate(at)
@@ -98,19 +110,20 @@ export class Report {
 
   /** Reports a fault of the value at a pointer. If the value is missing, the position is that of its parent. */
   fault(at: string, message: string, where: 'key' | 'value' | Position = 'value'): void {
-    const { line, column } = typeof where === 'object' ? where : this.#nearest(at, where)
+    const { line, column, file } = typeof where === 'object' ? where : this.#nearest(at, where)
     this.#spoil(at)
-    this.add(line, column, this.pathOf(at), message)
+    this.add(line, column, this.pathOf(at), message, file)
   }
 
   /** Reports a warning: a setting without effect, or with another effect than it seems. The gateway starts. */
   warn(at: string, message: string, where: 'key' | 'value' = 'value'): void {
-    const { line, column } = this.#nearest(at, where)
-    this.#warnings.set(`${line}:${column}: ${message}`, {
-      file: this.#file,
+    const { line, column, file = this.#file } = this.#nearest(at, where)
+    const path = this.pathOf(at)
+    this.#warnings.set(idOf(line, column, path, message), {
+      file,
       line,
       column,
-      path: this.pathOf(at),
+      path,
       message: maskCredentials(message)
     })
   }
@@ -153,10 +166,16 @@ export class Report {
   }
 
   /** Adds a fault, once per position: with a YAML alias, the same place is read several times. */
-  add(line: number, column: number, path: string, message: string): void {
-    const id = `${line}:${column}: ${message}`
+  add(line: number, column: number, path: string, message: string, file = this.#file): void {
+    const id = idOf(line, column, path, message)
     if (this.#faults.has(id)) return
-    this.#faults.set(id, { file: this.#file, line, column, path, message: maskCredentials(message) })
+    this.#faults.set(id, { file, line, column, path, message: maskCredentials(message) })
+  }
+
+  /** Returns where a value is, for the message of another fault: `on line 3`. */
+  where(at: string): string {
+    const { line, file } = this.at(at) ?? { line: 1 }
+    return file === undefined ? `on line ${line}` : `in ${file}`
   }
 
   /** Returns whether the value at a pointer can be read: neither the value nor a parent has a fault. */

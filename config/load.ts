@@ -1,7 +1,7 @@
 /** Loads a configuration file: reads, validates and completes it, or reports all of its faults. */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { isAbsolute, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
 import { atOnce, inSlices } from '../plugins/time-slices.ts'
 import { check } from './check.ts'
@@ -10,7 +10,7 @@ import { complete } from './complete.ts'
 import type { Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
-import { ConfigError, Report } from './faults.ts'
+import { ConfigError, Report, segmentsOf } from './faults.ts'
 import { gatewaySchema } from './gateway-schema.ts'
 import { normalizeListeners } from './listeners.ts'
 import { parsed, parsedAsync } from './parse.ts'
@@ -25,12 +25,18 @@ export type { Fault } from './faults.ts'
 export { ConfigError }
 
 const reasons: Readonly<Record<string, string>> = {
-  ENOENT: 'no such file; name one with --config or JINGWEI_CONFIG',
+  ENOENT: 'no such file',
   EISDIR: 'is a folder, not a file',
   EACCES: 'permission denied'
 }
 
 type Warn = (warning: Fault) => void
+
+/** Changes the data of a file. `sourceOf` returns the name of the source of a value, or undefined if that is the file. */
+export type Amend = (data: unknown) => {
+  readonly data: unknown
+  readonly sourceOf: (at: string) => string | undefined
+}
 
 /** Configuration of a gateway under test. */
 export interface AmendedSource {
@@ -38,7 +44,7 @@ export interface AmendedSource {
   readonly file: string
   /** Default: that of the file. */
   readonly text?: string | undefined
-  readonly amend: (data: unknown) => unknown
+  readonly amend: Amend
   readonly env: NodeJS.ProcessEnv
   readonly warn?: Warn
 }
@@ -114,10 +120,11 @@ export class Loader {
     file: string,
     env: NodeJS.ProcessEnv,
     warn: Warn,
-    amend: (data: unknown) => unknown = (data) => data
+    amend?: Amend
   ): Promise<{ config: Config; keys: Keys }> {
     const report = new Report(file)
-    const data = amend(await inSlices(read(await parsedAsync(text, report), env, report)))
+    const document = await inSlices(read(await parsedAsync(text, report), env, report))
+    const data = amend === undefined ? document : amended(document, amend, report)
     const loader = await this.#withPlugins(data, file, report, imported)
     const config = await inSlices(loader.#finish(data, hash, file, report, warn))
     return { config, keys: loader.#keys }
@@ -164,6 +171,18 @@ export class Loader {
   }
 }
 
+/** Changes the data of a file, and the places that faults have. */
+function amended(document: unknown, amend: Amend, report: Report): unknown {
+  const { data, sourceOf } = amend(document)
+  report.amend((inFile) => (at) => {
+    const file = sourceOf(at)
+    if (file === undefined) return inFile(at)
+    const value = segmentsOf(at).reduce((holder, key) => Reflect.get(Object(holder), key), data)
+    return value === undefined ? undefined : { line: 0, column: 0, file, isList: Array.isArray(value) }
+  })
+  return data
+}
+
 /** Text of a file, and the hash of its bytes. */
 interface Source {
   readonly text: string
@@ -176,7 +195,10 @@ function sourceOf(file: string): Source {
     return { text: bytes.toString(), hash: hashOf(bytes) }
   } catch (error) {
     const { code = '', message } = error as NodeJS.ErrnoException
-    throw new ConfigError(file, [{ file, line: 0, column: 0, path: '', message: reasons[code] ?? message }])
+    const where = isAbsolute(file) ? '' : `: ${resolve(file)}`
+    throw new ConfigError(file, [
+      { file, line: 0, column: 0, path: '', message: `${reasons[code] ?? message}${where}` }
+    ])
   }
 }
 

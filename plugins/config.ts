@@ -1,9 +1,14 @@
 /** Loads configurations with the keys of both halves' concerns and, optionally, those of plugins. */
+import type { Fault } from '../config/faults.ts'
 import { Loader } from '../config/load.ts'
 import type { ImportModule } from '../config/plugin-concerns.ts'
+import type { Config } from '../config/schema.ts'
 import { edgeKeys, edgePositions, edgeRouteConfig } from './edge/index.ts'
 import { moduleOnFirstUse } from './on-first-use.ts'
 import { importPlugin, isConcern } from './operations/plugin-modules.ts'
+import { kindOf } from './thrown.ts'
+
+type Warn = (warning: Fault) => void
 
 const meshHalf = moduleOnFirstUse<typeof import('./mesh-half.mts')>('./mesh-half.mts', import.meta.url)
 
@@ -21,9 +26,28 @@ export const loader = new Loader({
  * Reads a configuration file without importing the modules of its plugins, whose concerns are therefore unknown keys; see
  * `Loader`. It accepts any key of `routes[].config`, which hooks of an embedding program may read.
  */
-export const loadWithoutPlugins: Loader['load'] = loader.load.bind(loader)
-/** Reads the text of a configuration file, without importing the modules of its plugins; see `Loader`. */
-export const parseConfig: Loader['parse'] = loader.parse.bind(loader)
+export function loadWithoutPlugins(file: string, env?: NodeJS.ProcessEnv, warn?: Warn): Config {
+  assertPath('loadWithoutPlugins', file)
+  return loader.load(file, env, warn)
+}
+
+/**
+ * Reads the text of a configuration file, without importing the modules of its plugins; see `Loader`. `file` names the text in
+ * messages, and paths in it are relative to the folder of `file`. Default: a name in the current folder.
+ */
+export function parseConfig(
+  text: string,
+  file = 'config of parseConfig',
+  env?: NodeJS.ProcessEnv,
+  warn?: Warn
+): Config {
+  if (typeof text !== 'string') {
+    const advice = 'JSON is YAML: pass settings as JSON.stringify(settings)'
+    throw new TypeError(`parseConfig: expected the text of a configuration file, found ${kindOf(text)}; ${advice}`)
+  }
+  assertPath('parseConfig', file)
+  return loader.parse(text, file, env, warn)
+}
 
 const imported: ImportModule = async (plugin, configFile) => {
   const { exported, routeConfig, hasChanged } = await importPlugin(plugin, configFile)
@@ -31,7 +55,10 @@ const imported: ImportModule = async (plugin, configFile) => {
 }
 
 /** Loads a configuration file with the concerns and keys that the modules of its plugins declare; see `Loader`. */
-export const loadConfig = loader.loadWithPlugins.bind(loader, imported)
+export async function loadConfig(file: string, env?: NodeJS.ProcessEnv, warn?: Warn): Promise<Config> {
+  assertPath('loadConfig', file)
+  return loader.loadWithPlugins(imported, file, env, warn)
+}
 
 /** The same for a configuration that is changed before it is checked. */
 export const loadAmended = loader.loadAmended.bind(loader, imported)
@@ -39,4 +66,10 @@ export const loadAmended = loader.loadAmended.bind(loader, imported)
 /** Returns the schema of a file with the concerns of its plugins; for null, the schema without any. */
 export async function schemaOf(file: string | null): Promise<object> {
   return file === null ? loader.schema : loader.schemaOf(imported, file)
+}
+
+/** Throws for an argument that is no path, as JavaScript programs may pass. */
+function assertPath(caller: string, file: unknown): void {
+  if (typeof file === 'string' && file !== '') return
+  throw new TypeError(`${caller}: expected the path of a configuration file, found ${kindOf(file)}`)
 }

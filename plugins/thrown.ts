@@ -1,7 +1,20 @@
-/** Functions for values of any type that foreign code throws or returns. */
+/** Functions for values of any type that foreign code throws, returns or passes. */
 
 export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown))
+}
+
+/** Describes a value of a wrong type for a message, without its text, which may be a secret. */
+export function kindOf(value: unknown): string {
+  if (value === '') return 'an empty text'
+  if (typeof value === 'string') return 'a text'
+  if (value === undefined || value === null) return String(value)
+  if (typeof value !== 'object') return `a ${typeof value}`
+  if (Array.isArray(value)) return 'a list'
+  if (isThenable(value)) return 'a promise'
+  if (value instanceof URL) return 'a URL'
+  const keys = Object.keys(value).join(', ')
+  return keys === '' ? 'an empty object' : `an object with the keys ${keys}`
 }
 
 export function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -79,7 +79,18 @@ t.test('with an invalid configuration, no command starts anything', async (t) =>
         `${path}:2:50: routes[0].service: unknown service "none"\n2 faults in ${path}; nothing was started\n`
     )
   }
-  t.match(await jingwei(['check', join(dir, 'nope.yaml')]), { code: 1, stderr: /no such file/ })
+  const gone = join(dir, 'nope.yaml')
+  const stderr = `${gone}: no such file\n1 fault in ${gone}; nothing was started\n`
+  t.match(await jingwei(['check', gone]), { code: 1, stderr })
+  t.match(await jingwei(['check', '-c', gone]), { code: 1, stderr })
+  for (const args of [['check'], ['token', 'full']]) {
+    t.strictSame(await jingwei(args, { JINGWEI_CONFIG: gone }), {
+      code: 1,
+      stdout: '',
+      stderr: `jingwei: JINGWEI_CONFIG names a file that does not exist: ${gone}\n`
+    })
+  }
+  t.match(await jingwei(['check', file], { JINGWEI_CONFIG: gone }), { code: 0, stderr: '' }, 'an argument wins')
 })
 
 t.test('routes: the steps of each route, without a query to Consul', async (t) => {
@@ -125,6 +136,23 @@ t.test('token', async (t) => {
   t.match(await jingwei(['token', '-c', file]), { code: 1, stderr: /those that have: full/ })
   t.match(await jingwei(['token', '-c', file]), { stderr: /^jingwei: token takes a route whose jwt has a secret; / })
   t.match(await jingwei(['token', 'plain', '-c', file]), { code: 1, stderr: /route "plain" has no jwt secret/ })
+  t.match(await jingwei(['token', 'fully', '-c', file]), {
+    code: 1,
+    stderr: 'jingwei: no route is named "fully"; did you mean "full"?\n'
+  })
+  const without = t.testdir({
+    'none.yaml': good.replace(/jwt: \{.*?\}/, 'jwt: false'),
+    'keys.yaml': good.replace(/secret: ".*?"/, 'jwks: "https://id.example.com/keys"')
+  })
+  t.match(await jingwei(['token', 'full', '-c', join(without, 'none.yaml')]), {
+    code: 1,
+    stderr: 'jingwei: no route has edge.jwt: requests need no token, until you set it\n'
+  })
+  t.match(await jingwei(['token', 'full', '-c', join(without, 'keys.yaml')]), {
+    code: 1,
+    stderr:
+      'jingwei: no route has edge.jwt with a "secret": for "jwks" and "publicKey", get the token from its issuer\n'
+  })
   t.match(await jingwei(['token', 'full', '-c', file, '--ttl', 'soon']), { code: 1, stderr: /expected a duration/ })
   t.match(await jingwei(['token', 'full', '-c', file, '--claims', '{']), {
     code: 1,

@@ -62,31 +62,32 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
   const [name = 'start', argument, ...rest] = positionals
   if (values.help) return print(helpText(gateways.commands))
   if (values.version) return print(`${version}\n`)
-  const named = values.config ?? process.env.JINGWEI_CONFIG
-  const file = named === undefined ? usualFile() : fileNamed(named)
-  const other = argument === undefined ? file : fileNamed(argument)
+  const named = (file: string | undefined) => (file === undefined ? usualFile() : fileNamed(file))
+  const file = argument ?? values.config
   switch (name) {
     case 'start':
-      await gateways.start(await load(other, gateways), startedAs(argument ?? values.config))
+      await gateways.start(await load(named(file), gateways), startedAs(file))
       return null
-    case 'check':
-      return print(`${other}: ok, ${await buildOnce(await load(other, gateways), gateways)}\n`)
+    case 'check': {
+      const checked = await load(named(file), gateways)
+      return print(`${checked.file}: ok, ${await buildOnce(checked, gateways)}\n`)
+    }
     case 'init':
       if (argument === '') throw new Error('init: the name of the folder is empty')
       return print(await init(fileNamed(argument ?? '.'), join(home, 'config/starter'), version))
     case 'schema':
       return print(
-        `${JSON.stringify(editorSchema(await gateways.schemaOf(argument === undefined ? null : other)), null, 2)}\n`
+        `${JSON.stringify(editorSchema(await gateways.schemaOf(argument === undefined ? null : named(argument))), null, 2)}\n`
       )
     case 'routes':
-      return print(await routeTable(await gateways.loadConfig(other), gateways))
+      return print(await routeTable(await gateways.loadConfig(named(file)), gateways))
     case 'explain': {
       const request = explainQuery(rest, values)
-      return print(maskCredentials(await gateways.explain(await gateways.loadConfig(other), request)))
+      return print(maskCredentials(await gateways.explain(await gateways.loadConfig(named(argument)), request)))
     }
     default: {
       const concern = gateways.commands.find((command) => command.name === name)!
-      return print(`${await concern.run(await gateways.loadConfig(file), argument, values)}\n`)
+      return print(`${await concern.run(await gateways.loadConfig(named(values.config)), argument, values)}\n`)
     }
   }
 }
@@ -101,8 +102,14 @@ function fileNamed(file: string): string {
   return resolve(isByNpm && calledIn !== undefined ? calledIn : process.cwd(), file)
 }
 
-/** Returns the path of the default configuration: `gateway.yaml` in the current folder, else an example with services of its own. */
+/** Returns the path that JINGWEI_CONFIG names, else `gateway.yaml` in the current folder, else an example with services of its own. */
 function usualFile(): string {
+  const { JINGWEI_CONFIG: named } = process.env
+  if (named !== undefined) {
+    const file = fileNamed(named)
+    if (!existsSync(file)) throw new Error(`JINGWEI_CONFIG names a file that does not exist: ${file}`)
+    return file
+  }
   const own = fileNamed('gateway.yaml')
   return existsSync(own) ? own : join(home, 'config/gateway.yaml')
 }

@@ -167,7 +167,7 @@ function warnOfUnusedHooks(
   const message = `"${owner.plugin}" adds no routes below its "prefix", so its hooks never run`
   const warning = faultAt(config.file, index, entry, message)
   pluginRecord.warnings.push(warning)
-  log.warn({ plugin: owner.plugin, file: config.file, line: warning.line }, `plugins[${index}]: ${message}`)
+  log.warn({ plugin: owner.plugin, file: warning.file, line: warning.line }, `plugins[${index}]: ${message}`)
 }
 
 /**

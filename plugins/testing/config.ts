@@ -2,6 +2,8 @@
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Key, Keys } from '../../config/concern.ts'
+import { segmentsOf } from '../../config/faults.ts'
+import type { Amend } from '../../config/load.ts'
 import type { Config } from '../../config/schema.ts'
 import { loadAmended } from '../config.ts'
 
@@ -33,21 +35,24 @@ export function loadConfig(
   const file = isFile
     ? resolve(config instanceof URL ? fileURLToPath(config) : config)
     : resolve(folder, 'config of testGateway')
-  const amend = (data: unknown) => {
-    const amended = override === undefined ? data : merged(data, override)
-    if (!isMapping(amended)) return amended
-    if (plugins.length > 0) {
-      const paths = plugins.map((entry) => withAbsolutePath(entry, folder))
-      Object.assign(amended, { plugins: [...(Array.isArray(amended.plugins) ? amended.plugins : []), ...paths] })
+  const amend: Amend = (written) => {
+    const data = override === undefined ? written : merged(written, override)
+    const own = isMapping(data) && Array.isArray(data.plugins) ? data.plugins : []
+    const sourceOf = (at: string) => {
+      const [section, item] = segmentsOf(at)
+      if (section === 'plugins' && Number(item) >= own.length) return 'plugins of testGateway'
+      return isOf(override, written, segmentsOf(at)) ? 'override of testGateway' : undefined
     }
-    return isFile ? amended : withServices(amended, scripted)
+    if (!isMapping(data)) return { data, sourceOf }
+    if (plugins.length > 0) data.plugins = [...own, ...plugins.map((entry) => withAbsolutePath(entry, folder))]
+    return { data: isFile ? data : withServices(data, scripted), sourceOf }
   }
   return loadAmended({ file, text: isFile ? undefined : JSON.stringify(config, null, 2), amend, env })
 }
 
 type Mapping = Record<string, unknown>
 
-const isMapping = (value: unknown): value is Mapping =>
+export const isMapping = (value: unknown): value is Mapping =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** RFC 7396. */
@@ -59,6 +64,13 @@ function merged(target: unknown, patch: unknown): unknown {
     else result[key] = merged(result[key], value)
   }
   return result
+}
+
+/** Returns whether a merged value is that of the patch. A mapping that both have is the target's. */
+function isOf(patch: unknown, target: unknown, [key, ...path]: readonly string[]): boolean {
+  const isBoth = isMapping(patch) && isMapping(target)
+  if (key === undefined || !isBoth) return patch !== undefined && !isBoth
+  return isOf(patch[key], target[key], path)
 }
 
 function withAbsolutePath(entry: Settings, folder: string): Settings {

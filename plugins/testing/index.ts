@@ -14,9 +14,10 @@ import { build } from '../../app.ts'
 import { ConfigError } from '../../config/load.ts'
 import { markListener } from '../listener-of.ts'
 import { serializers } from '../operations/logging.ts'
+import { kindOf } from '../thrown.ts'
 import { TestClock } from './clock.ts'
 import type { ConfigSource } from './config.ts'
-import { isolated, loadConfig } from './config.ts'
+import { isMapping, isolated, loadConfig } from './config.ts'
 import type { ReceivedRequest } from './received-request.ts'
 import type { Script, ScriptedService } from './script.ts'
 import { ScriptedServices } from './scripted-services.ts'
@@ -75,9 +76,7 @@ const known = ['config', 'folder', 'env', 'override', 'plugins', 'services', 'li
  * @throws {ConfigError} with every fault of the configuration, as `jingwei check` reports them.
  */
 export async function testGateway(options: TestGatewayOptions): Promise<TestGateway> {
-  const unknown = Object.keys(options).find((key) => !known.includes(key))
-  if (unknown !== undefined) throw new TypeError(`testGateway: unknown key "${unknown}"; there are ${known.join(', ')}`)
-  if (options.config === undefined) throw new TypeError('testGateway: missing config, a file or settings')
+  checkOptions(options)
   const { services = {}, listener } = options
   const { config: loaded, keys } = await loadConfig(options, Object.keys(services))
   const config = isolated(loaded, keys)
@@ -120,6 +119,26 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
     close,
     [Symbol.asyncDispose]: close
   }
+}
+
+/** Throws for options of a wrong type, as tests in JavaScript may pass. */
+function checkOptions(options: unknown): asserts options is TestGatewayOptions {
+  const refuse = (key: string, expected: string, found: unknown) => {
+    throw new TypeError(`testGateway: ${key}expected ${expected}, found ${kindOf(found)}`)
+  }
+  if (!isMapping(options)) return refuse('', '{ config, services }', options)
+  const unknown = Object.keys(options).find((key) => !known.includes(key))
+  if (unknown !== undefined) throw new TypeError(`testGateway: unknown key "${unknown}"; there are ${known.join(', ')}`)
+  const { config, override = {}, plugins = [], services = {} } = options
+  if (config === undefined) throw new TypeError('testGateway: missing config, a file or settings')
+  const isPath = config instanceof URL || (typeof config === 'string' && config !== '')
+  if (!isPath && !isMapping(config)) refuse('config: ', 'a file or settings', config)
+  if (!isMapping(override)) refuse('override: ', 'settings such as { mesh: { retry: false } }', override)
+  if (!Array.isArray(plugins)) return refuse('plugins: ', "a list such as [{ path: './plugin.ts' }]", plugins)
+  for (const [index, entry] of plugins.entries()) {
+    if (!isMapping(entry)) refuse(`plugins[${index}]: `, "an entry such as { path: './plugin.ts' }", entry)
+  }
+  if (!isMapping(services)) refuse('services: ', 'scripts by service such as { orders: { json: [] } }', services)
 }
 
 function listenerNamed(listeners: readonly { name: string; redirect?: unknown }[], name: string | undefined): string {

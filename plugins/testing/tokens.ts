@@ -1,5 +1,6 @@
 /** Tokens for the routes of a gateway under test. */
 import type { Key } from '../../config/concern.ts'
+import { didYouMean } from '../../config/nearest.ts'
 import type { Config } from '../../config/schema.ts'
 import type { TestClock } from './clock.ts'
 
@@ -26,10 +27,21 @@ export function tokenFor(
   const found = name === undefined ? candidates[0] : candidates.find((each) => each.name === name)
   if (found === undefined) {
     const concerns = issuers.map((key) => `edge.${key.name}`).join(' or ') || 'a concern that accepts tokens'
-    const names = candidates.map((each) => each.name).join(', ') || 'none'
-    throw new TypeError(
-      `${name === undefined ? `no route has ${concerns}` : `route ${name} has no ${concerns}`}; those that have: ${names}`
-    )
+    const [first, ...more] = candidates.map((each) => each.name)
+    if (first === undefined) {
+      throw new TypeError(
+        `no route has ${concerns}: set it for a route or for all, by "override" if only the test needs it`
+      )
+    }
+    if (!routes.some((route) => route.name === name)) {
+      throw new TypeError(
+        `no route is named "${name}"${didYouMean(
+          String(name),
+          routes.map((route) => route.name)
+        )}`
+      )
+    }
+    throw new TypeError(`route ${name} has no ${concerns}; those that have: ${[first, ...more].join(', ')}`)
   }
   return found.key.token!(found.options, { claims: { sub: 'test', ...claims }, issuedAt: clock.date(), expiresIn })
 }

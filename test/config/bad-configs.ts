@@ -1283,7 +1283,7 @@ routes:
     match: { path: /users/:name, methods: [HEAD, POST], hosts: [b.example.com, a.example.com], headers: { x-b: '2', x-a: '1' } }
     service: a
 `,
-    faults: ['8:12: routes[1].match: routes "one" (line 4) and "two" match the same requests: HEAD /users/:name']
+    faults: ['8:12: routes[1].match: routes "one" (on line 4) and "two" match the same requests: HEAD /users/:name']
   },
   {
     name: 'several faults, in the order of the file',
@@ -1320,8 +1320,8 @@ routes:
     faults: [
       '4:53: routes[0].match.path.exact: an exact path cannot contain "*"',
       '5:44: routes[1].match.path: "*" is allowed only at the end of a path: "/a" matches it and all paths below, "/a/*" only those below',
-      '7:36: routes[3].match: routes "r3" (line 6) and "r4" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/',
-      '8:36: routes[4].match: routes "r3" (line 6) and "r5" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/*'
+      '7:36: routes[3].match: routes "r3" (on line 6) and "r4" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/',
+      '8:36: routes[4].match: routes "r3" (on line 6) and "r5" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /c/*'
     ]
   },
   {

@@ -1,6 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import t from 'tap'
 import { ConfigError } from '../../config/load.ts'
 import { loadConfig, loader, loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
@@ -360,13 +360,55 @@ routes:
   t.equal(routes.length, 6)
 })
 
+t.test('arguments of wrong types, as a program in JavaScript may pass them', async (t) => {
+  const parse = parseConfig as (...args: unknown[]) => unknown
+  const texts: [text: unknown, found: string][] = [
+    [{ routes: [] }, 'an object with the keys routes'],
+    [{}, 'an empty object'],
+    [[], 'a list'],
+    [undefined, 'undefined'],
+    [Buffer.from('{}').buffer, 'an empty object'],
+    [Promise.resolve('{}'), 'a promise']
+  ]
+  for (const [text, found] of texts) {
+    const message = `parseConfig: expected the text of a configuration file, found ${found}; JSON is YAML: pass settings as JSON.stringify(settings)`
+    t.throws(() => parse(text, 'gateway.yaml'), { name: 'TypeError', message })
+  }
+  const path = 'expected the path of a configuration file, found'
+  t.throws(() => parse('{}', {}), { name: 'TypeError', message: `parseConfig: ${path} an empty object` })
+  const files: [file: unknown, found: string][] = [
+    [undefined, 'undefined'],
+    ['', 'an empty text'],
+    [null, 'null'],
+    [5, 'a number'],
+    [new URL('file:///gateway.yaml'), 'a URL'],
+    [{ routes: [] }, 'an object with the keys routes']
+  ]
+  for (const [file, found] of files) {
+    const error = (caller: string) => ({ name: 'TypeError', message: `${caller}: ${path} ${found}` })
+    t.throws(() => loadWithoutPlugins(file as string), error('loadWithoutPlugins'))
+    await t.rejects(loadConfig(file as string), error('loadConfig'))
+  }
+})
+
+t.test('a text without the name of a file: its paths are relative to the current folder', async (t) => {
+  const { file, plugins } = parseConfig('plugins: [{ path: ./config/examples/stamp.ts }]')
+  t.equal(dirname(file), process.cwd())
+  t.equal(plugins[0]?.path, resolve('config/examples/stamp.ts'))
+  t.throws(() => parseConfig('routes: 1'), {
+    message:
+      'config of parseConfig:1:9: routes: expected a list, found 1\n1 fault in config of parseConfig; nothing was started'
+  })
+})
+
 t.test('a file that cannot be read is a fault', async (t) => {
   const dir = t.testdir({})
   const file = join(dir, 'none.yaml')
   t.throws(() => loadWithoutPlugins(file), {
-    message: `${file}: no such file; name one with --config or JINGWEI_CONFIG\n1 fault in ${file}; nothing was started`,
-    faults: [{ file, line: 0, column: 0, path: '', message: 'no such file; name one with --config or JINGWEI_CONFIG' }]
+    message: `${file}: no such file\n1 fault in ${file}; nothing was started`,
+    faults: [{ file, line: 0, column: 0, path: '', message: 'no such file' }]
   })
+  t.throws(() => loadWithoutPlugins('none.yaml'), { message: `none.yaml: no such file: ${resolve('none.yaml')}\n` })
   t.throws(() => loadWithoutPlugins(dir), {
     message: `${dir}: is a folder, not a file\n1 fault in ${dir}; nothing was started`
   })

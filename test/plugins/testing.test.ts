@@ -384,12 +384,52 @@ t.test('settings that differ in the test', async (t) => {
   t.notOk((await post('short')).headers['ratelimit-limit'], 'null removes a key')
 })
 
+t.test('faults of settings that the file does not have', async (t) => {
+  const text = `services: { orders: { instances: [http://orders.invalid] } }
+routes: [{ name: orders, match: { path: /orders }, service: orders }]
+plugins: [{ path: ./own.mjs }]
+edge: { bodyLimit: 1kb }
+`
+  const own = 'export default async function () {}'
+  const fails = 'export default async function () { throw new Error("no luck") }'
+  const dir = t.testdir({ 'gateway.yaml': text, 'own.mjs': own, 'fails.mjs': fails, 'module.mjs': 'throw new Error("x")' })
+  const file = `${dir}/gateway.yaml`
+  const faultsOf = async (options: Partial<TestGatewayOptions>): Promise<string[]> => {
+    const error = await testGateway({ config: file, ...options }).then(
+      () => null,
+      (error: unknown) => error
+    )
+    return error instanceof ConfigError ? error.message.replaceAll(`${dir}/`, '').split('\n').slice(0, -1) : [String(error)]
+  }
+  const cases: [options: Partial<TestGatewayOptions>, faults: string[]][] = [
+    [{ override: { mehs: {}, roots: [] } }, ['override of testGateway: mehs: unknown key; did you mean "mesh"?', 'override of testGateway: roots: unknown key']],
+    [{ override: { edge: { bodyLimit: 'much' } } }, ['override of testGateway: edge.bodyLimit: expected false or a size such as 512b, 16kb or 10mb, found "much"']],
+    [{ override: { mesh: { retry: { attemps: 1 } } } }, ['override of testGateway: mesh.retry.attemps: unknown key; did you mean "attempts"?']],
+    [{ override: { services: { orders: { instances: null, dns: {} } } } }, ['override of testGateway: services.orders.dns: missing key "host"', 'override of testGateway: services.orders.dns: needs a port, or srv: true']],
+    [{ override: { routes: [orders, orders] } }, ['override of testGateway: routes[1].name: duplicate route name "orders"; it is also in override of testGateway', 'override of testGateway: routes[1].match: routes "orders" (in override of testGateway) and "orders" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /orders']],
+    [{ override: { edge: { jwt: { secret: 'x'.repeat(32) } }, services: null } }, ['gateway.yaml:2:61: routes[0].service: unknown service "orders"']],
+    [{ plugins: [{ path: './nowhere.mjs' }] }, [`plugins of testGateway: plugins[1].path: no such file: ${process.cwd()}/nowhere.mjs`]],
+    [{ folder: dir, plugins: [{ path: './fails.mjs' }] }, ['plugins of testGateway: plugins[1]: fails.mjs failed to start: no luck']],
+    [{ folder: dir, plugins: [{ path: './module.mjs' }] }, ['plugins of testGateway: plugins[1]: cannot load module.mjs: x']],
+    [{ folder: dir, override: { plugins: [{ path: './fails.mjs' }] } }, ['override of testGateway: plugins[0]: fails.mjs failed to start: no luck']]
+  ]
+  for (const [options, faults] of cases) t.strictSame(await faultsOf(options), faults)
+}) // biome-ignore format: a table
+
 t.test('misuse', async (t) => {
   const config = { routes: [orders] }
   const refused = (options: object, message: string) => t.rejects(testGateway(options as never), { message })
+  await refused(undefined as never, 'testGateway: expected { config, services }, found undefined')
+  await refused('gateway.yaml' as never, 'testGateway: expected { config, services }, found a text')
   await refused({}, 'testGateway: missing config, a file or settings')
+  await refused({ config: [] }, 'testGateway: config: expected a file or settings, found a list')
+  await refused({ config: '' }, 'testGateway: config: expected a file or settings, found an empty text')
+  await refused({ config, override: 'x' }, 'testGateway: override: expected settings such as { mesh: { retry: false } }, found a text')
+  await refused({ config, plugins: {} }, "testGateway: plugins: expected a list such as [{ path: './plugin.ts' }], found an empty object")
+  await refused({ config, plugins: ['./x.ts'] }, "testGateway: plugins[0]: expected an entry such as { path: './plugin.ts' }, found a text")
+  await refused({ config, services: [] }, 'testGateway: services: expected scripts by service such as { orders: { json: [] } }, found a list')
   await refused({ config, service: {} }, 'testGateway: unknown key "service"; there are config, folder, env, override, plugins, services, listener')
-  await t.rejects(testGateway({ config: 'none.yaml' }), /none\.yaml: no such file/)
+  await t.rejects(testGateway({ config: 'none.yaml' }), /none\.yaml: no such file\n1 fault in /)
   await t.rejects(testGateway({ config: { ...config, routs: [] } }), /routs: unknown key; did you mean "routes"/)
   const file = `${t.testdir({ 'gateway.yaml': shipped })}/gateway.yaml`
   const env = { CONSUL_TOKEN: 'x' }
@@ -412,7 +452,13 @@ t.test('misuse', async (t) => {
   const gateway = await before(t, { json: 1 })
   t.throws(() => gateway.calls('order'), { message: 'order is no service of the configuration; did you mean "orders"?' })
   t.throws(() => gateway.respond('orders', []), { message: 'orders: expected at least one response in the list' })
-  t.throws(() => gateway.token(), { message: 'no route has edge.jwt; those that have: none' })
+  const tokenless = { message: 'no route has edge.jwt: set it for a route or for all, by "override" if only the test needs it' }
+  t.throws(() => gateway.token(), tokenless)
+  t.throws(() => gateway.token({}, { route: 'orders' }), tokenless)
+  const jwt = { secret: 'x'.repeat(32) }
+  await using some = await testGateway({ config: { routes: [orders, { ...orders, name: 'users', match: { path: '/users' }, edge: { jwt } }] }, services: { orders: {} } })
+  t.throws(() => some.token({}, { route: 'orders' }), { message: 'route orders has no edge.jwt; those that have: users' })
+  t.throws(() => some.token({}, { route: 'user' }), { message: 'no route is named "user"; did you mean "users"?' })
 }) // biome-ignore format: a table
 
 t.test('a script that is wrong fails the request, and no other', async (t) => {

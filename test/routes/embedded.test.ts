@@ -36,11 +36,11 @@ t.test('a configuration that no loader made is refused, with the functions that 
     routes: [{ name: 'api', match: { path: '/api' }, service: 'any' }]
   })
   const wrong = [
-    [{ config }, 'the keys config'],
-    [{}, 'no options'],
-    [undefined, 'no options'],
+    [{ config }, 'an object with the keys config'],
+    [{}, 'an empty object'],
+    [undefined, 'an empty object'],
     [Promise.resolve(config), 'a promise'],
-    [{ services: {}, routes: [] }, 'the keys services, routes']
+    [{ services: {}, routes: [] }, 'an object with the keys services, routes']
   ] as const
   for (const [options, found] of wrong) {
     const server = Fastify()

@@ -96,7 +96,7 @@ t.test('faults', async (t) => {
   ])
   t.same(told([route('a', '/', ['public']), route('b', '/', ['internal'])]), [])
   t.match(told([route('a', '/', ['public']), route('b', '/', ['internal', 'public'])]), [
-    /^routes\[1\]\.match: routes "a" \(line 1\) and "b" match the same requests/
+    /^routes\[1\]\.match: routes "a" \(on line 1\) and "b" match the same requests/
   ])
   t.match(told([route('a', '/'), route('b', '/', ['internal'])]), [/^routes\[1\]\.match: routes "a" .* and "b"/])
 })
