@@ -1,13 +1,13 @@
 /** Checks `services` and the registries in `discovery`. */
 import type { Steps } from '../plugins/time-slices.ts'
-import { checkPem } from './checked.ts'
-import type { Checked } from './concern.ts'
-import type { Report } from './faults.ts'
+import type { Checked, SourceKey } from './concern.ts'
 import { pointer } from './faults.ts'
-import type { Written } from './schema.ts'
+import { didYouMean } from './nearest.ts'
+import type { ServiceOptions } from './schema.ts'
+import { defaultSources, sourcesOf } from './sources.ts'
 
 export function* checkServices(checked: Checked): Steps<void> {
-  checkConsul(checked)
+  checkDiscovery(checked)
   if (!checked.report.usable('/services')) return
   for (const name of Object.keys(checked.data.services)) {
     yield
@@ -15,53 +15,79 @@ export function* checkServices(checked: Checked): Steps<void> {
   }
 }
 
-function checkConsul(checked: Checked): void {
-  const { consul } = checked.data.discovery ?? {}
-  if (!checked.report.usable('/discovery/consul/tls')) return
-  for (const key of ['ca', 'cert', 'key'] as const) {
-    checkPem('/discovery/consul/tls', key, consul?.tls?.[key], checked)
+function checkDiscovery(checked: Checked): void {
+  const { data, keys, report } = checked
+  if (!report.usable('/discovery')) return
+  for (const { name, check } of keys.sources) {
+    const options: unknown = Reflect.get(data.discovery, name)
+    const at = pointer('/discovery', name)
+    if (options !== undefined && report.usable(at)) check?.(options, at, checked)
+  }
+  const wanted = data.discovery.default
+  const names = keys.sources.flatMap(({ name, findsByName }) => (findsByName ? [name] : []))
+  if (wanted === undefined || keys.lackConcerns || !report.usable('/discovery/default')) return
+  if (!names.includes(wanted)) {
+    report.fault(
+      '/discovery/default',
+      `expected one of ${names.join(', ')}, found "${wanted}"${didYouMean(wanted, names)}`
+    )
+  } else if (!isConfigured(wanted, checked)) {
+    report.fault('/discovery/default', `needs discovery.${wanted}, which is not set`)
   }
 }
 
+/** Returns whether the options of a source are set, also if they have a fault. */
+const isConfigured = (source: string, { data, report }: Checked) =>
+  Reflect.get(data.discovery, source) !== undefined || !report.usable(pointer('/discovery', source))
+
 function checkService(name: string, checked: Checked): void {
-  const { data, report } = checked
+  const { data, keys, report } = checked
   const at = pointer('/services', name)
   const service = data.services[name]
   if (service === undefined || !report.usable(at)) return
-  const sources = (['consul', 'instances', 'dns'] as const).filter((source) => service[source] !== undefined)
-  const [first, second] = sources
+  const named = sourcesOf(service, keys.sources)
+  const [first, second] = named
   if (second !== undefined) {
-    report.fault(
-      pointer(at, second),
-      `a service has one source of instances, but this one has ${sources.join(' and ')}`,
-      'key'
-    )
+    const names = named.map((source) => source.name).join(' and ')
+    report.fault(pointer(at, second.name), `a service has one source of instances, but this one has ${names}`, 'key')
   } else if (service.sidecar !== undefined && (service.mesh?.mode ?? data.mesh?.mode) === 'sidecar') {
     // The sidecar finds the instances.
-  } else if ((first === undefined || first === 'consul') && !report.unknownKeyIn(at) && report.usable('/discovery')) {
-    if (data.discovery?.consul === undefined && report.usable('/discovery/consul')) {
-      if (first === 'consul') report.fault(`${at}/consul`, 'needs discovery.consul, which is not set')
-      else
-        report.fault(at, 'has no source of instances; set instances or dns, or discovery.consul to find it in Consul')
+  } else if (!report.unknownKeyIn(at) && report.usable('/discovery')) {
+    if (first === undefined) checkDefault(at, checked)
+    else if (first.needsOptions && !isConfigured(first.name, checked)) {
+      report.fault(pointer(at, first.name), `needs discovery.${first.name}, which is not set`)
     }
   }
-  if (report.usable(`${at}/instances`)) {
-    service.instances?.forEach((instance, index) => {
-      const place = pointer(at, 'instances', index)
-      if (typeof instance === 'string') checkInstance(place, instance, report)
-      else checkInstance(`${place}/url`, instance?.url, report)
-    })
+  for (const { name, checkService } of named) {
+    const place = pointer(at, name)
+    if (report.usable(place)) checkService?.(Reflect.get(service, name), place, checked)
   }
-  const { dns } = service
-  if (dns !== undefined && report.usable(`${at}/dns`) && !report.unknownKeyIn(`${at}/dns`)) {
-    const known = report.usable(`${at}/dns/port`) && report.usable(`${at}/dns/srv`)
-    if (known && dns.port === undefined && !dns.srv) report.fault(`${at}/dns`, 'needs a port, or srv: true')
-  }
-  checkMesh(at, service, checked)
+  checkMode(at, service, named, checked)
 }
 
-function checkMesh(at: string, service: Written['services'][string], checked: Checked): void {
-  const { data, report } = checked
+/** Checks that one registry finds a service which names no source. */
+function checkDefault(at: string, checked: Checked): void {
+  const { data, keys, report } = checked
+  if (keys.lackConcerns || !report.usable('/discovery/default')) return
+  const found = keys.sources.filter(({ name, findsByName }) => findsByName && isConfigured(name, checked))
+  if (found.length === 0) {
+    const own = keys.sources.flatMap(({ name, needsOptions }) => (needsOptions ? [] : [name]))
+    const registries = keys.sources.flatMap(({ name, findsByName }) => (findsByName ? [`discovery.${name}`] : []))
+    report.fault(
+      at,
+      `has no source of instances; set ${own.join(' or ')}, or a registry that finds it by its name: ${registries.join(' or ')}`
+    )
+  } else if (found.length > 1 && data.discovery.default === undefined) {
+    const names = found.map(({ name }) => name)
+    report.fault(
+      at,
+      `has no source of instances, and ${names.length} registries could find it; set ${names.map((each) => `${each}: {}`).join(' or ')}, or discovery.default for all such services`
+    )
+  }
+}
+
+function checkMode(at: string, service: ServiceOptions, named: readonly SourceKey[], checked: Checked): void {
+  const { data, keys, report } = checked
   if (!report.sound('/mesh/mode') || !report.sound(`${at}/mesh`)) return
   const mode = service.mesh?.mode ?? data.mesh.mode
   const inherited = service.mesh?.mode === undefined
@@ -72,22 +98,12 @@ function checkMesh(at: string, service: Written['services'][string], checked: Ch
       'missing key "sidecar": with mesh.mode: sidecar it is the URL of the local listener for this service'
     )
   }
-  for (const source of ['instances', 'dns'] as const) {
-    if (mode !== 'connect' || service[source] === undefined) continue
-    report.fault(`${at}/${source}`, 'mode: connect finds instances in Consul; this service needs mode: direct', 'key')
-  }
-}
-
-function checkInstance(at: string, text: string | undefined, report: Report): void {
-  if (text === undefined || !report.usable(at)) return
-  const url = new URL(text)
-  const extra = [
-    ...(url.username !== '' || url.password !== '' ? ['credentials'] : []),
-    ...(url.pathname !== '/' ? ['a path'] : []),
-    ...(url.search !== '' || text.includes('?') ? ['a query'] : []),
-    ...(text.includes('#') ? ['a fragment'] : [])
-  ]
-  if (extra.length === 0) return
-  const advice = extra.includes('a path') ? '; to add a path prefix, set path.rewrite of the route' : ''
-  report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
+  if (mode !== 'connect') return
+  const fault = 'mode: connect finds instances in Consul; this service needs mode: direct'
+  for (const { name, findsConnect } of named) if (!findsConnect) report.fault(pointer(at, name), fault, 'key')
+  if (named.length > 0 || !report.usable('/discovery')) return
+  const [source] = defaultSources(data.discovery, keys.sources)
+  if (source === undefined || source.findsConnect) return
+  const others = keys.sources.flatMap(({ name, findsConnect }) => (findsConnect ? [`${name}: {}`] : []))
+  report.fault(at, `${fault}, or ${others.join(' or ')}`)
 }

@@ -1,5 +1,6 @@
 /** Completes a validated document: applies inheritance, makes paths absolute, and freezes the result. */
 import { dirname, resolve } from 'node:path'
+import type { TObject } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
@@ -7,8 +8,18 @@ import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from
 import type { Position, Report } from './faults.ts'
 import { Protections } from './protection.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
+import { defaultsOf } from './schema/kit.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
-import type { Config, MeshPolicy, RouteConfig, ServiceConfig, Written } from './schema.ts'
+import type {
+  Config,
+  DiscoveryOptions,
+  MeshPolicy,
+  RouteConfig,
+  ServiceConfig,
+  ServiceOptions,
+  Written
+} from './schema.ts'
+import { defaultSources, sourcesOf } from './sources.ts'
 
 /** A function that resolves a path relative to the configuration's folder. */
 type Absolute = (path: string) => string
@@ -31,7 +42,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   for (const [name, written] of Object.entries(data.services)) {
     yield
     const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
-    named.push([name, service(name, written, policy)])
+    named.push([name, service(name, written, policy, data.discovery, keys, absolute)])
   }
   const services = Object.fromEntries(named)
   const routes: RouteConfig[] = []
@@ -67,7 +78,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     hash,
     listen: listeners[0]!,
     listeners,
-    discovery: discovery(data, absolute),
+    discovery: discovery(data, keys, absolute),
     edge,
     mesh,
     services,
@@ -104,15 +115,20 @@ function completeSection<T extends object>(section: T, keys: readonly Key[], abs
   return copy
 }
 
-function service(name: string, written: Written['services'][string], mesh: MeshPolicy): ServiceConfig {
-  const { consul, instances, dns } = written
-  const found = consul ?? (instances === undefined && dns === undefined ? { passingOnly: true } : undefined)
-  return {
-    ...written,
-    name,
-    ...(found && { consul: { ...found, service: found.service ?? name } }),
-    mesh
-  }
+/** Returns a service with the key of its source, also if the source is the default one. */
+function service(
+  name: string,
+  written: ServiceOptions,
+  mesh: MeshPolicy,
+  discovery: DiscoveryOptions,
+  { sources }: Keys,
+  absolute: Absolute
+): ServiceConfig {
+  const [source] = [...sourcesOf(written, sources), ...defaultSources(discovery, sources)]
+  if (source === undefined) return { ...written, name, mesh }
+  const given: unknown = Reflect.get(written, source.name) ?? defaultsOf(source.service as TObject)
+  const completed = source.completeService?.(given, name, absolute) ?? given
+  return { ...written, name, [source.name]: completed, mesh }
 }
 
 /** Returns a route whose mesh policy includes `split` and `stickOn`. */
@@ -144,11 +160,15 @@ function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {
   }
 }
 
-function discovery({ discovery: written }: Written, absolute: Absolute): Written['discovery'] {
-  const { consul, snapshot } = written
+function discovery({ discovery: written }: Written, { sources }: Keys, absolute: Absolute): DiscoveryOptions {
+  const { snapshot } = written
+  const completed = sources.flatMap(({ name, complete }) => {
+    const options: unknown = Reflect.get(written, name)
+    return options === undefined || complete === undefined ? [] : [[name, complete(options, absolute)]]
+  })
   return {
     ...written,
-    ...(consul?.tls && { consul: { ...consul, tls: files(consul.tls, ['ca', 'cert', 'key'], absolute) } }),
+    ...Object.fromEntries(completed),
     ...(snapshot && { snapshot: files(snapshot, ['path'], absolute) })
   }
 }

@@ -1,4 +1,7 @@
-/** The contract between the configuration and concerns: each concern describes its key; `config/` knows no concern by name. */
+/**
+ * The contract between the configuration and concerns: each concern describes its key, and each source of instances its keys;
+ * `config/` knows none by name.
+ */
 import type { TSchema } from 'typebox'
 import type { Report } from './faults.ts'
 import type { Written } from './schema.ts'
@@ -79,10 +82,35 @@ export interface Place {
   readonly service: string | null
 }
 
+/** The keys of a source of instances: `discovery.NAME`, its options, and `services.*.NAME`, by which a service chooses it. */
+export interface SourceKey {
+  /** Both keys. */
+  readonly name: string
+  /** Schema of `discovery.NAME`; absent: the source has no options. */
+  readonly options?: TSchema
+  /** Schema of `services.*.NAME`. */
+  readonly service: TSchema
+  /** True if a service that names the source needs `discovery.NAME`. */
+  readonly needsOptions?: boolean
+  /** True if the source finds a service by its name alone, so that it can be the default of services that name no source. */
+  readonly findsByName?: boolean
+  /** True if the source finds the instances of Consul Connect, which `mode: connect` needs. */
+  readonly findsConnect?: boolean
+  /** Checks rules of `discovery.NAME` that the schema cannot express; values within it may have faults. */
+  check?(options: unknown, at: string, checked: Checked): void
+  /** The same for `services.*.NAME`. */
+  checkService?(service: unknown, at: string, checked: Checked): void
+  /** Returns the options with absolute paths of files. */
+  complete?(options: unknown, absolute: (path: string) => string): unknown
+  /** Returns the key of a service with values that depend on the service's name, and with absolute paths of files. */
+  completeService?(service: unknown, name: string, absolute: (path: string) => string): unknown
+}
+
 /** The keys of both halves. */
 export interface Keys {
   readonly edge: readonly Key[]
   readonly mesh: readonly Key[]
+  readonly sources: readonly SourceKey[]
   /** Keys of `routes[].config`; if absent, any key is allowed. */
   readonly routeConfig?: RouteConfigKeys
   /** True if a plugin's concern could not be loaded: unknown keys may belong to it. */

@@ -1,7 +1,7 @@
 import type { TObject, TSchema } from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
 import { forwardingHeaders } from './header-names.ts'
-import { section, services } from './mesh-schema.ts'
+import { discovery, section, services } from './mesh-schema.ts'
 import { routeConfigSchema } from './route-config.ts'
 import { Listen, listenersOf } from './schema/gateway.ts'
 import { strict } from './schema/kit.ts'
@@ -10,7 +10,7 @@ import Type from './schema/type.ts'
 import { sections } from './schema.ts'
 
 /** Returns the schema of the whole file, with the keys of concerns at each level. */
-export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
+export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObject {
   const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
   const routeHalves = halves('route')
   const route = Type.Object(
@@ -22,15 +22,15 @@ export function gatewaySchema({ edge, mesh, routeConfig }: Keys): TObject {
     },
     strict
   )
-  const { admin, discovery, redis, listen: _listen, ...last } = sections
+  const { admin, discovery: _discovery, redis, listen: _listen, ...last } = sections
   return Type.Object(
     {
       listen: listenWith([...edge, ...mesh]),
       admin,
-      discovery,
+      discovery: discovery(sources),
       redis,
       ...halves('gateway'),
-      services: services(mesh),
+      services: services(mesh, sources),
       routes: Type.Array(route, { default: [] }),
       ...last
     },

@@ -148,6 +148,7 @@ export class Loader {
     const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
+      sources: this.#keys.sources,
       positions: [...(this.#keys.positions ?? []), ...keysAt(concerns.edge, 'route').map(({ name }) => name)],
       lackConcerns: failures.size > 0 || !concerns.areSound,
       meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),

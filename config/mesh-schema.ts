@@ -1,6 +1,6 @@
 /** Schema of the sections that the mesh reads: discovery, defaults for every service, services. */
 import type { TObject, TSchema } from 'typebox'
-import type { Key, Level } from './concern.ts'
+import type { Key, Keys, Level, SourceKey } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { Discovery } from './schema/gateway.ts'
 import { Name, strict } from './schema/kit.ts'
@@ -8,13 +8,28 @@ import { Service } from './schema/service.ts'
 import Type from './schema/type.ts'
 
 /** Returns the schema of a mesh without a gateway. */
-export function meshSchema(keys: readonly Key[]): TObject {
-  return Type.Object({ discovery: Discovery, mesh: section(keys, 'gateway'), services: services(keys) }, strict)
+export function meshSchema({ mesh, sources }: Keys): TObject {
+  return Type.Object(
+    { discovery: discovery(sources), mesh: section(mesh, 'gateway'), services: services(mesh, sources) },
+    strict
+  )
+}
+
+/** Returns the schema of `discovery`, with the options of the sources. */
+export function discovery(sources: readonly SourceKey[]): TObject {
+  const options = sources.flatMap(({ name, options }) =>
+    options === undefined ? [] : [[name, Type.Optional(options)]]
+  )
+  return Type.Object({ ...Object.fromEntries(options), ...Discovery.properties }, { ...strict, default: {} })
 }
 
 /** Returns the schema of `services`. */
-export function services(keys: readonly Key[]): TSchema {
-  const service = Type.Object({ ...Service.properties, mesh: Type.Optional(section(keys, 'service')) }, strict)
+export function services(keys: readonly Key[], sources: readonly SourceKey[]): TSchema {
+  const found = sources.map(({ name, service }) => [name, Type.Optional(service)])
+  const service = Type.Object(
+    { ...Object.fromEntries(found), ...Service.properties, mesh: Type.Optional(section(keys, 'service')) },
+    strict
+  )
   return Type.Record(Name, service, { ...strict, default: {} })
 }
 

@@ -127,7 +127,8 @@ export class Advisor {
   #ofAnotherSection(holder: string, key: string): string | null {
     const section = this.#sectionsFor(holder).find(([, keys]) => keys.has(key))
     if (section !== undefined) return `it belongs under "${section[0]}"`
-    if (holder === '' && Object.hasOwn(Service.properties, key)) return 'it belongs to a service, under "services"'
+    const isOfService = Object.hasOwn(Service.properties, key) || this.#keys.sources.some(({ name }) => name === key)
+    if (holder === '' && isOfService) return 'it belongs to a service, under "services"'
     return null
   }
 

@@ -213,7 +213,7 @@ function valueFault(half: 'edge' | 'mesh', { name, options, default: value }: Pl
   const within = (key: string, schema: object) => ({ type: 'object', properties: { [key]: schema } })
   const report = new Report('')
   const compiled = compile(within(half, within(name, orOff(withId(options, `${half}/${name}`)))))
-  const validator = new Validator(compiled, { edge: [], mesh: [] })
+  const validator = new Validator(compiled, { edge: [], mesh: [], sources: [] })
   atOnce(validator.validate({ [half]: { [name]: structuredClone(value) } }, report))
   const [fault] = report.faults
   return fault === undefined ? null : `${fault.path}: ${fault.message}`

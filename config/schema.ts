@@ -8,17 +8,17 @@
  */
 import type { Static } from 'typebox'
 import type { Position } from './faults.ts'
-import type { ConsulDiscovery, Listen as Listener } from './schema/gateway.ts'
+import type { Listen as Listener } from './schema/gateway.ts'
 import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { HashOn } from './schema/kit.ts'
 import { orOff } from './schema/kit.ts'
 import { Plugin } from './schema/plugin.ts'
 import type { Match, Route, Split } from './schema/route.ts'
-import type { Service, Subset } from './schema/service.ts'
+import type { Instances, Service, Subset } from './schema/service.ts'
 import Type from './schema/type.ts'
 
-/** Sections that belong to neither the edge nor the mesh. */
+/** Sections that belong to neither the edge nor the mesh; `discovery` without the keys of sources. */
 export const sections = {
   listen: Listeners,
   admin: orOff(Admin, { default: {} }),
@@ -39,8 +39,12 @@ export const sections = {
 // ---- Types of the loaded configuration ----------------------------------------------------------
 
 export type RedisOptions = Static<typeof Redis>
-export type ConsulOptions = Static<typeof ConsulDiscovery>
-export type DiscoveryOptions = Static<typeof Discovery>
+/** The section `discovery`. Each source of instances adds its key by declaration merging. */
+export interface DiscoveryOptions extends Static<typeof Discovery> {}
+/** Keys of a service that choose the source of its instances. Each source adds its key by declaration merging. */
+export interface ServiceSources {
+  instances?: Static<typeof Instances>
+}
 export type SubsetOptions = Static<typeof Subset>
 export type HashSource = Static<typeof HashOn>
 export type SplitShare = Static<typeof Split>[number]
@@ -60,7 +64,7 @@ export interface EdgeDefaults extends EdgePolicy {}
 export interface MeshPolicy {}
 /** Settings by which a route overrides the policy of its service. */
 export type RoutePolicy = Partial<MeshPolicy> & { split?: readonly SplitShare[]; stickOn?: HashSource }
-export type ServiceOptions = Static<typeof Service> & { mesh?: Partial<MeshPolicy> }
+export type ServiceOptions = Static<typeof Service> & ServiceSources & { mesh?: Partial<MeshPolicy> }
 export type RouteMatch = Static<typeof Match>
 /** A plugin as the file lists it. */
 export interface PluginOptions extends Omit<Static<typeof Plugin>, 'routeConfig'> {
@@ -114,10 +118,11 @@ export interface Listen extends Static<typeof Listener> {
 type Sections = { [K in keyof typeof sections]: Static<(typeof sections)[K]> }
 
 /** The document after validation against the schema: defaults filled in, units converted. */
-export interface Written extends Omit<Sections, 'redis' | 'listen'> {
+export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'> {
   /** The first listener. Keys of the gateway rather than of one socket (`paths`, `unknownHost`, `drain`) are the same in all. */
   readonly listen: Listen
   readonly listeners: readonly Listen[]
+  readonly discovery: DiscoveryOptions
   readonly redis?: RedisOptions
   readonly edge: EdgeDefaults
   readonly mesh: MeshPolicy

@@ -14,9 +14,12 @@ const meshHalf = moduleOnFirstUse<typeof import('./mesh-half.mts')>('./mesh-half
 
 export const loader = new Loader({
   edge: edgeKeys,
-  // A getter: a configuration without the mesh loads none of its modules.
+  // Getters: a configuration without the mesh loads none of its modules.
   get mesh() {
     return meshHalf().meshKeys
+  },
+  get sources() {
+    return meshHalf().sources
   },
   routeConfig: edgeRouteConfig,
   positions: edgePositions

@@ -16,6 +16,7 @@ import { meshSchema } from '../config/mesh-schema.ts'
 import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
 import { withDefaults } from '../config/settings.ts'
 import { meshKeys } from './mesh/chain.ts'
+import { sources } from './mesh/discovery/sources.ts'
 import type { Mesh, MeshOptions } from './mesh/mesh.ts'
 import { startMesh } from './mesh/mesh.ts'
 import { atOnce } from './time-slices.ts'
@@ -47,7 +48,7 @@ export interface MeshSettings {
   readonly services: Readonly<Record<string, Setting<ServiceOptions>>>
 }
 
-const keys = { edge: [], mesh: meshKeys }
+const keys = { edge: [], mesh: meshKeys, sources }
 
 /** Empty values of the sections about clients, which a mesh does not have. */
 const withoutEdge = { listeners: [], edge: {}, routes: [], plugins: [], consumers: [] }
@@ -67,7 +68,7 @@ function configOf(settings: MeshSettings): Config {
     if (!pointers.includes(at)) pointers.push(at)
     return placeIn(settings, at, pointers.indexOf(at))
   })
-  const data = withDefaults(meshSchema(meshKeys), settings, '', report) as Written
+  const data = withDefaults(meshSchema(keys), settings, '', report) as Written
   const written = { ...data, ...withoutEdge } as unknown as Written
   const checked = { data: written, keys, report, absolute: (path: string) => resolve(path) }
   atOnce(checkServices(checked))

@@ -5,6 +5,7 @@ import t from 'tap'
 import type { Key } from '../config/concern.ts'
 import { concerns as edgeConcerns } from '../plugins/edge/index.ts'
 import { concerns as meshConcerns } from '../plugins/mesh/chain.ts'
+import { sources as discoverySources } from '../plugins/mesh/discovery/sources.ts'
 
 const root = resolve(import.meta.dirname, '..')
 
@@ -43,14 +44,15 @@ const [inMesh, inEdge, inOperations] = ['plugins/mesh', 'plugins/edge', 'plugins
 /** Types of what crosses the seam between the halves, for both of them. */
 const seam = 'plugins/seam.ts'
 
-/** Returns the concern that a file belongs to: its file or folder. */
-const concernOf = (file: string) => /^plugins\/(?:edge|mesh)\/concerns\/[^/]+/.exec(file)?.[0] ?? null
+/** Returns the concern that a file belongs to, its file or folder, or the source of instances, its folder. */
+const concernOf = (file: string) =>
+  /^plugins\/(?:(?:edge|mesh)\/concerns\/[^/]+|mesh\/discovery\/[^/]+(?=\/))/.exec(file)?.[0] ?? null
 
 /** The program of the package's command. */
 const command = 'plugins/bin.ts'
 
-/** The ordered list of each half. */
-const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts']
+/** The ordered list of each half, and that of the sources. */
+const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts', 'plugins/mesh/discovery/sources.ts']
 
 /** Pauses in long work; routes, which take a while to add, use it too. */
 const timeSlices = 'plugins/time-slices.ts'
@@ -76,7 +78,7 @@ const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['co
 /** Modules that the options of a concern and their checks are made of. */
 const ofOptions = new Set([
   'typebox', 'config/schema/type.ts', 'config/schema/kit.ts', 'config/units.ts', 'config/concern.ts', 'config/checked.ts',
-  'config/faults.ts', 'config/nearest.ts'
+  'config/faults.ts', 'config/nearest.ts', 'config/instances.ts', 'config/schema/service.ts'
 ]) // biome-ignore format: a list
 
 /** Returns the rule that an import breaks, in words, or null. */
@@ -231,6 +233,19 @@ function namedIn(source: string, words: readonly string[], others: readonly stri
     return new RegExp(`\\b${property}|${destructured}|${picked}|/(?:edge|mesh)/${word}\\b`).test(code)
   })
 }
+
+t.test('configuration, operations and routes name no source of instances', async (t) => {
+  // Words with another meaning, too.
+  const words = discoverySources.map(({ name }) => name).filter((name) => name !== 'instances' && name !== 'file')
+  t.ok(words.length > 1)
+  const places = ['config', 'routes', 'plugins/operations'].map(within)
+  const named = [...sources].flatMap(([file, source]) =>
+    places.some((isIn) => isIn(file)) && !within('config/examples')(file)
+      ? namedIn(source, words, []).map((word) => `${file}: ${word}`)
+      : []
+  )
+  t.strictSame(named, [])
+})
 
 t.test('configuration, operations and routes name no concern, and no half one of the other', async (t) => {
   const places: [name: string, isIn: (file: string) => boolean, words: string[], others: string[]][] = [
@@ -458,6 +473,8 @@ t.test('each rule bites', async (t) => {
     ['plugins/mesh/concerns/mirror.ts', "import { fault } from './fault/index.ts'"],
     ['plugins/mesh/mesh.ts', "import { mirror } from './concerns/mirror.ts'"],
     ['plugins/mesh/core/x.ts', "import { mirror } from '../concerns/mirror.ts'"],
+    ['plugins/mesh/discovery/x.ts', "import { ConsulSource } from './consul/source.ts'"],
+    ['plugins/mesh/discovery/dns/x.ts', "import { ConsulSource } from '../consul/source.ts'"],
     ['plugins/edge/concerns/max-forwards.ts', "import jwt from './jwt/index.ts'"],
     ['plugins/edge/bridge/x.ts', "import type { Consumer } from '../concerns/jwt/index.ts'"],
     ['routes/x.ts', "import type { Caller } from '../plugins/seam.ts'"],
@@ -482,6 +499,8 @@ t.test('each rule bites', async (t) => {
     ],
     ['plugins/edge/x.ts', "import type { Dispatcher } from 'undici'"],
     ['plugins/edge/index.ts', "import jwt from './concerns/jwt/index.ts'"],
+    ['plugins/mesh/discovery/sources.ts', "import consul from './consul/index.ts'"],
+    ['plugins/mesh/discovery/dns/x.ts', "import { backoff } from '../loop.ts'"],
     ['plugins/edge/concerns/jwt/index.ts', "import { Jwks } from './jwks.ts'"],
     ['plugins/edge/concerns/max-forwards.ts', "import { attach } from '../attach.ts'"],
     ['plugins/edge/x.ts', "import type { CallerOptions } from '../seam.ts'"],

@@ -5,7 +5,7 @@
  * the other: whatever names a concern is found.
  */
 import { cp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { runToEnd } from './helpers/processes.ts'
@@ -13,7 +13,13 @@ import { runToEnd } from './helpers/processes.ts'
 t.setTimeout(600_000)
 
 const home = join(import.meta.dirname, '..')
-const lists = { edge: 'plugins/edge/index.ts', mesh: 'plugins/mesh/chain.ts' } as const
+
+/** Ordered lists, and the folders of their entries. */
+const lists = {
+  edge: { list: 'plugins/edge/index.ts', folder: 'concerns' },
+  mesh: { list: 'plugins/mesh/chain.ts', folder: 'concerns' },
+  discovery: { list: 'plugins/mesh/discovery/sources.ts', folder: '.' }
+} as const
 
 interface Concern {
   readonly half: keyof typeof lists
@@ -53,17 +59,18 @@ async function copyWithout(t: Test, deleted: readonly Concern[]): Promise<string
   )
   await symlink(join(home, 'node_modules'), join(copy, 'node_modules'))
   for (const { half, entry } of deleted) {
-    const list = join(copy, lists[half])
+    const { list: file, folder } = lists[half]
+    const list = join(copy, file)
     const lines = (await readFile(list, 'utf8')).split('\n')
-    const imported = lines.filter((line) => line.startsWith('import ') && line.includes(`'./concerns/${entry}`))
+    const imported = lines.filter((line) => line.startsWith('import ') && line.includes(`'./${join(folder, entry)}`))
     const names = imported.flatMap((line) => /^import (?:\{ (.*) \}|(\w+)) from/.exec(line)!.slice(1))
     const ids = names.flatMap((name) => name?.split(', ') ?? [])
     const isOf = (line: string) =>
       ids.some((id) => new RegExp(`^  (?:${id}\\b|.*[ (]${id}(?:\\)| }),?(?: //|$))`).test(line))
-    t.equal(imported.length, 1, `${lists[half]} imports ${entry} once`)
+    t.equal(imported.length, 1, `${file} imports ${entry} once`)
     t.equal(lines.filter(isOf).length, ids.length, `and has a line for ${ids.join(' and ')}`)
     await writeFile(list, lines.filter((line) => !imported.includes(line) && !isOf(line)).join('\n'))
-    await rm(join(copy, 'plugins', half, 'concerns', entry), { recursive: true })
+    await rm(join(dirname(list), folder, entry), { recursive: true })
   }
   return copy
 }
@@ -93,6 +100,28 @@ t.test('every concern can be deleted', { timeout: 500_000 }, async (t) => {
       const file = join(copy, 'gateway.yaml')
       await writeFile(file, plain)
       t.match(await gateway(copy, ['routes', file]), { code: 0, stdout: /one/ }, 'and runs')
+    })
+  }
+})
+
+t.test('every source of instances can be deleted', { timeout: 300_000 }, async (t) => {
+  const entries = await readdir(join(home, 'plugins/mesh/discovery'), { withFileTypes: true })
+  const all = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
+  t.ok(all.length > 2)
+  const pairs = [...Array(2 ** 4).keys()].filter((bits) => bits.toString(2).replaceAll('0', '').length === 2)
+  t.ok(all.length <= pairs.length)
+  for (let i = 0; i < 4; i++) {
+    const deleted = all.sort().filter((_, index) => pairs[index]! & (1 << i))
+    await t.test(deleted.join(' '), async (t) => {
+      const copy = await copyWithout(
+        t,
+        deleted.map((entry) => ({ half: 'discovery', entry }))
+      )
+      t.match(await compiled(copy), { code: 0, stdout: '' }, 'the rest compiles')
+      const file = join(copy, 'gateway.yaml')
+      await writeFile(file, plain)
+      const { code } = await gateway(copy, ['routes', file])
+      t.equal(code, deleted.includes('static') ? 1 : 0, 'and its key is unknown')
     })
   }
 })

@@ -201,43 +201,15 @@ export const Admin = Type.Object(
   strict
 )
 
-export const ConsulDiscovery = Type.Object(
-  {
-    url: Url('http', 'URL of the HTTP API of a Consul agent.'),
-    token: Type.Optional(
-      Type.String({
-        description:
-          'ACL token. It needs `service:read` and `node:read`; with `balance.locality` also `agent:read`, unless `discovery.locality` is set.'
-      })
-    ),
-    datacenter: Type.Optional(Type.String({ description: "Default: the agent's own." })),
-    namespace: Type.Optional(Type.String({ description: 'Consul Enterprise namespace.' })),
-    tls: Type.Optional(
-      Type.Object(
-        {
-          ca: Type.Optional(
-            Type.String({ description: 'PEM file with the authorities that sign the certificate of Consul.' })
-          ),
-          cert: Type.Optional(Type.String({ description: 'PEM file with the client certificate of the gateway.' })),
-          key: Type.Optional(Type.String({ description: 'PEM file with the private key of `cert`.' })),
-          serverName: Type.Optional(
-            Type.String({ description: "Name in Consul's certificate. Default: the host of `url`." })
-          )
-        },
-        strict
-      )
-    ),
-    wait: Duration('Longest time for which Consul holds a blocking query.', { default: '1m' }),
-    maxStale: Duration('Responses of a Consul server that lost its leader longer ago than this are ignored.', {
-      default: '1m'
-    })
-  },
-  strict
-)
-
+/** The section `discovery`, without the keys of sources. */
 export const Discovery = Type.Object(
   {
-    consul: Type.Optional(ConsulDiscovery),
+    default: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'Registry that finds services which name no source. Default: the only one that is configured.'
+      })
+    ),
     snapshot: Type.Optional(
       Type.Object(
         {

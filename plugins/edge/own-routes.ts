@@ -9,6 +9,7 @@ import { LastCompiled } from '../../config/compile.ts'
 import type { Key, Keys } from '../../config/concern.ts'
 import { keysAt } from '../../config/concern.ts'
 import { declaredBy } from '../../config/declared.ts'
+import { instancesKey } from '../../config/instances.ts'
 import { ConfigError, Loader } from '../../config/load.ts'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
@@ -152,7 +153,11 @@ export class OwnRoutes {
   }
 
   #load(document: object): Config {
-    this.#loader ??= new Loader({ edge: this.#keys, mesh: [] } satisfies Keys, new Map(), compiled)
+    this.#loader ??= new Loader(
+      { edge: this.#keys, mesh: [], sources: [instancesKey] } satisfies Keys,
+      new Map(),
+      compiled
+    )
     const text = JSON.stringify(document, (key, value: unknown) => {
       if (typeof value === 'function') throw new Error(`config.edge: ${key} is a function`)
       return value

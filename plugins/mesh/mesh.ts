@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
+import type { DiscoveryOptions, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
 import type { Claims, OpenClaims } from '../stores.ts'
@@ -16,8 +16,6 @@ import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
 import { Dispatcher } from './core/undici.ts'
-import type { DiscoveryOptions } from './discovery/index.ts'
-import type { LocalityOptions } from './discovery/locality.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
@@ -30,7 +28,7 @@ export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
   /** Configured routes: interceptors may name them, and their chains are composed at the start. */
   readonly routes?: readonly { readonly name: string; readonly service?: string; readonly mesh?: RoutePolicy }[]
-  readonly discovery?: DiscoveryOptions & LocalityOptions
+  readonly discovery?: DiscoveryOptions
 }
 
 export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {

@@ -2,7 +2,7 @@
  * Services at run time, with their shared dependencies: clock, discovery, credentials, locality. They outlive a
  * configuration; the `Mesh` of one configuration composes its chains over them.
  */
-import type { ServiceConfig } from '../../config/schema.ts'
+import type { DiscoveryOptions, ServiceConfig } from '../../config/schema.ts'
 import type { Timers } from '../clock.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
@@ -15,9 +15,8 @@ import { registerServiceMetrics } from './core/metrics.ts'
 import { Service } from './core/service.ts'
 import type { Logger, MeshDeps } from './core/types.ts'
 import { timeFirstRequests } from './discovery/first-request.ts'
-import type { Discovery, DiscoveryOptions } from './discovery/index.ts'
+import type { Discovery } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
-import type { LocalityOptions } from './discovery/locality.ts'
 import { OwnLocality } from './discovery/locality.ts'
 import { activeCheck } from './health/active-check.ts'
 
@@ -46,7 +45,7 @@ export class Upstreams {
   readonly #meter: OwnMeter | null
   readonly #clock: LoopClock
 
-  constructor(options: DiscoveryOptions & LocalityOptions, { log, meter, ...given }: UpstreamOptions) {
+  constructor(options: DiscoveryOptions, { log, meter, ...given }: UpstreamOptions) {
     this.#meter = meter === null ? null : new OwnMeter(meter)
     this.#exhaustion = new Exhaustion({ log, meter: this.#meter })
     this.#clock = new LoopClock(() => this.#exhaustion.note('JW_OUT_OF_CPU'))

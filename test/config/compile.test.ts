@@ -21,7 +21,7 @@ function faultsOf(options: object, value: unknown): string[] {
   const report = new Report('gateway.yaml')
   const edge = { type: 'object', properties: { sign: options } }
   const root = compile({ type: 'object', properties: { edge } })
-  atOnce(new Validator(root, { edge: [], mesh: [] }).validate({ edge: { sign: value } }, report))
+  atOnce(new Validator(root, { edge: [], mesh: [], sources: [] }).validate({ edge: { sign: value } }, report))
   return report.faults.map(({ path, message }) => `${path}: ${message}`)
 }
 
@@ -71,7 +71,8 @@ t.test('references in the options of a concern are resolved in the schema of the
       const concern = { name: 'sign', options, plugin: async () => () => null, ...more }
       const { edge } = pluginConcerns([{ concern, routeConfig: undefined, hasChanged: false }], report, {
         edge: [],
-        mesh: []
+        mesh: [],
+        sources: []
       })
       t.strictSame(report.faults, [], name)
       t.strictSame(faultsOf(edge[0]!.options, { x: { n: 1 } }), [], name)

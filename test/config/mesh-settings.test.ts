@@ -6,11 +6,13 @@ import { Loader } from '../../config/load.ts'
 import { meshSchema } from '../../config/mesh-schema.ts'
 import { withDefaults } from '../../config/settings.ts'
 import { meshKeys } from '../../plugins/mesh/chain.ts'
+import { sources } from '../../plugins/mesh/discovery/sources.ts'
 import type { MeshSettings } from '../../plugins/mesh-api.ts'
 import { ConfigError, createMesh } from '../../plugins/mesh-api.ts'
 import { badMesh } from './bad-mesh.ts'
 
-const files = new Loader({ edge: [], mesh: meshKeys })
+const keys = { edge: [], mesh: meshKeys, sources }
+const files = new Loader(keys)
 
 /** Uses each kind of value: quantities, alternatives, lists, names. */
 const full: MeshSettings = {
@@ -38,7 +40,7 @@ const full: MeshSettings = {
 t.test('createMesh uses the defaults and units of a file', async (t) => {
   const report = new Report('settings')
   const before = structuredClone(full)
-  const loaded = withDefaults(meshSchema(meshKeys), full, '', report) as MeshSettings
+  const loaded = withDefaults(meshSchema(keys), full, '', report) as MeshSettings
   t.strictSame(report.faults, [])
   t.strictSame(full, before, 'the settings object is not changed')
   const file = files.parse(JSON.stringify(full), 'gateway.yaml', {})
@@ -51,8 +53,7 @@ t.test('a duration may be a number of milliseconds', async (t) => {
   const services = { orders: { instances: ['http://127.0.0.1:1'] } }
   const timeoutOf = (timeout: number | string) => {
     const report = new Report('settings')
-    return (withDefaults(meshSchema(meshKeys), { mesh: { timeout }, services }, '', report) as MeshSettings).mesh
-      ?.timeout
+    return (withDefaults(meshSchema(keys), { mesh: { timeout }, services }, '', report) as MeshSettings).mesh?.timeout
   }
   t.equal(timeoutOf(1500), timeoutOf('1.5s'))
 })
@@ -154,7 +155,7 @@ t.test('the message has the path of each fault', async (t) => {
       'createMesh: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found "soon"',
       'createMesh: mesh.retry.atempts: unknown key; did you mean "attempts"?',
       'createMesh: services.users.instances[0]: expected a URL that starts with http:// or https:// or a mapping, found "ftp://users"',
-      'createMesh: services.orders: has no source of instances; set instances or dns, or discovery.consul to find it in Consul',
+      'createMesh: services.orders: has no source of instances; set instances or dns, or a registry that finds it by its name: discovery.consul',
       '4 faults in createMesh; nothing was started'
     ].join('\n')
   })

@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { loader } from '../../plugins/config.ts'
+import { sources } from '../../plugins/mesh/discovery/sources.ts'
 
 export const readme = join(import.meta.dirname, '../../config/README.md')
 const begin = '<!-- reference: written by `npm run docs` -->'
@@ -32,6 +33,8 @@ interface Row {
   required: boolean
 }
 
+const names = sources.map(({ name }) => `\`${name}\``).join(', ')
+
 /** Descriptions of keys that have none in the schema. */
 const notes: Readonly<Record<string, string>> = {
   listen: 'Listener for clients, or a list of several listeners, each with these keys.',
@@ -46,7 +49,7 @@ const notes: Readonly<Record<string, string>> = {
   'admin.host': 'Address to listen on. The admin port has no authentication, so the default is loopback.',
   'admin.port': 'TCP port. 0: any free one.',
   discovery: 'Sources of service instances.',
-  'discovery.consul': 'Required if a service has neither `instances` nor `dns`.',
+  'discovery.consul': 'Consul, in which services are found.',
   'discovery.consul.tls': 'TLS settings for an https `url`.',
   redis: 'Required by `rateLimit.store: redis`.',
   edge: 'Defaults for every route.',
@@ -81,8 +84,7 @@ const notes: Readonly<Record<string, string>> = {
   'routes[].split[].match.headers': 'Request headers with exactly these values.',
   'routes[].split[].match.cookies': 'Request cookies with exactly these values.',
   'mesh.retry.backoff': 'Delay before a retry: exponential, with full jitter.',
-  services:
-    'Upstream services by name. Each has one source of instances: `consul`, `instances` or `dns`. Without any it is looked up in Consul by its name.',
+  services: `Upstream services by name. Each has one source of instances: ${names}. Without any it is found by its name in the configured registry.`,
   'services.<name>': 'A service. Its name consists of a-z, 0-9 and dashes; routes refer to it.',
   'services.<name>.consul': 'Instances from Consul.',
   'services.<name>.instances': 'Fixed list of instances.',

@@ -1,9 +1,10 @@
 /** Connections to services' instances: mode, credentials, the expected identity of the peer, and intentions. */
 import type http from 'node:http'
-import type { ConsulOptions, MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
+import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { MeshDeps, Source } from '../core/types.ts'
 import type { Get } from '../discovery/consul-get.ts'
 import { createGet } from '../discovery/consul-get.ts'
+import type { ConsulOptions } from '../discovery/consul-options.ts'
 import { createAgent } from '../discovery/consul-query.ts'
 import type { Open } from '../http/pool.ts'
 import type { Security } from './connector.ts'
@@ -134,12 +135,7 @@ export class Transports {
     return this.#share(id, user, (onReload) => new TlsFiles(tls, this.#deps.log, onReload))
   }
 
-  #identity({ name, mesh, instances, dns }: ServiceConfig, user: User): ConnectIdentity {
-    if (instances !== undefined || dns !== undefined) {
-      throw new Error(
-        `service ${name}: mode connect finds instances in Consul; remove \`instances\` and \`dns\`, or set mode direct`
-      )
-    }
+  #identity({ name, mesh }: ServiceConfig, user: User): ConnectIdentity {
     const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
     return this.#share(`identity ${own}`, user, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
   }

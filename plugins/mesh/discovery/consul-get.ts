@@ -1,8 +1,8 @@
 /** Consul queries for which the `consul` package has no method. */
 import type { Agent, IncomingMessage, RequestOptions } from 'node:http'
 import https from 'node:https'
-import type { ConsulOptions } from '../../../config/schema.ts'
 import { http } from '../../node-http.ts'
+import type { ConsulOptions } from './consul-options.ts'
 import type { RunQuery } from './consul-query.ts'
 import { answerOf, blockingOf, PERMISSION, refusal } from './consul-query.ts'
 

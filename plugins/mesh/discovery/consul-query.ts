@@ -3,11 +3,11 @@ import { EventEmitter } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { Agent, IncomingMessage } from 'node:http'
 import https from 'node:https'
-import type { ConsulOptions } from '../../../config/schema.ts'
 import { http } from '../../node-http.ts'
 import { onFirstUse } from '../../on-first-use.ts'
 import type { Blocking } from './consul-blocking.ts'
 import { ANSWER_TIMEOUT, blocking, indexOf } from './consul-blocking.ts'
+import type { ConsulOptions } from './consul-options.ts'
 
 /** Options of the package that this file uses. The package's types lack baseUrl, ctx, headers, stale and timeout. */
 interface HealthQuery {

@@ -1,18 +1,16 @@
 /** Locality of the gateway: the configured one, or else that of its Consul agent. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ConsulOptions } from '../../../config/schema.ts'
+import type { DiscoveryOptions } from '../../../config/schema.ts'
 import { asError } from '../../thrown.ts'
 import type { Locality, MeshDeps } from '../core/types.ts'
 import { ANSWER_TIMEOUT } from './consul-blocking.ts'
 import { createGet, shownUrl } from './consul-get.ts'
+import type { ConsulOptions } from './consul-options.ts'
 import { createAgent } from './consul-query.ts'
-import { fields, isText } from './consul-translate.ts'
+import { fields, isText } from './fields.ts'
 import { backoff } from './loop.ts'
 
-export interface LocalityOptions {
-  readonly consul?: ConsulOptions
-  readonly locality?: { readonly datacenter?: string; readonly zone?: string }
-}
+type LocalityOptions = Pick<DiscoveryOptions, 'consul' | 'locality'>
 
 /** Longest pause between two queries. */
 const LONGEST_PAUSE = 60_000

@@ -1,7 +1,7 @@
 /** Several datacenters as one set: by hand, and against a scripted Consul. */
 import t from 'tap'
 import type { InstanceSpec, SourceStatus } from '../../../plugins/mesh/core/types.ts'
-import { FailoverSource } from '../../../plugins/mesh/discovery/consul-failover.ts'
+import { FailoverSource } from '../../../plugins/mesh/discovery/consul/failover.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 import { eventually } from '../../helpers/eventually.ts'

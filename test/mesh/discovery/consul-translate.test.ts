@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { TranslateOptions } from '../../../plugins/mesh/discovery/consul-translate.ts'
-import { translate } from '../../../plugins/mesh/discovery/consul-translate.ts'
+import type { TranslateOptions } from '../../../plugins/mesh/discovery/consul/translate.ts'
+import { translate } from '../../../plugins/mesh/discovery/consul/translate.ts'
 
 type Part = Record<string, unknown>
 const all: TranslateOptions = { tags: [], passingOnly: false }

@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
-import type { LocalityOptions } from '../../../plugins/mesh/discovery/locality.ts'
+import type { DiscoveryOptions } from '../../../config/schema.ts'
 import { localityOf, OwnLocality } from '../../../plugins/mesh/discovery/locality.ts'
 import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -29,7 +29,7 @@ async function agent(t: Test, answers: (asked: number) => [status: number, body:
   return { asked, consul: { url, wait: 1000, maxStale: 1000 } }
 }
 
-function own(t: Test, options: LocalityOptions, wanted = true) {
+function own(t: Test, options: DiscoveryOptions, wanted = true) {
   const { surroundings, lines } = recording()
   let known = 0
   // Retries almost without a pause.

@@ -1,6 +1,6 @@
 /** With Consul's checks ignored, Consul decides only on the existence of an instance and on maintenance. */
 import t from 'tap'
-import { translate } from '../../../plugins/mesh/discovery/consul-translate.ts'
+import { translate } from '../../../plugins/mesh/discovery/consul/translate.ts'
 
 const entry = (checks: unknown) => ({
   Node: { Node: 'n1', Address: '10.0.0.1', Datacenter: 'dc1' },

@@ -2,10 +2,11 @@
  * Identity of the gateway in Consul Connect: its leaf certificate and the roots that it trusts, both watched. A change
  * of either creates new credentials for new connections; while Consul is unavailable, the last ones stay in use.
  */
-import type { ConsulOptions } from '../../../../config/schema.ts'
+
 import { asError } from '../../../thrown.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
+import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import type { CredentialSource, Credentials } from '../credentials.ts'
 import { credentialsOf } from '../credentials.ts'

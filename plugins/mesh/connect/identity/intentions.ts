@@ -3,10 +3,11 @@
  * the source, is repeated every few seconds: Consul has no blocking query for it. The governing intention is chosen by
  * precedence, as Consul does; decisions that only a sidecar can make are left to it.
  */
-import type { ConsulOptions } from '../../../../config/schema.ts'
+
 import { asError } from '../../../thrown.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
+import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import { Watch } from './watch.ts'
 

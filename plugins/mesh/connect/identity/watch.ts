@@ -2,11 +2,12 @@
  * Repeats one query to Consul: as a blocking query if Consul supports that for its path, else at an interval. The loop
  * survives every error, with a backoff.
  */
-import type { ConsulOptions } from '../../../../config/schema.ts'
+
 import { TokenBucket } from '../../core/token-bucket.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import { blocking, indexOf } from '../../discovery/consul-blocking.ts'
 import type { Get } from '../../discovery/consul-get.ts'
+import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { backoff, pause } from '../../discovery/loop.ts'
 
 /** Changed by tests only. */

@@ -3,8 +3,8 @@ import type { ServerResponse } from 'node:http'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
-import type { ConsulOptions } from '../../../../config/schema.ts'
 import { createGet } from '../../../../plugins/mesh/discovery/consul-get.ts'
+import type { ConsulOptions } from '../../../../plugins/mesh/discovery/consul-options.ts'
 import { createAgent } from '../../../../plugins/mesh/discovery/consul-query.ts'
 
 interface Said {

@@ -3,16 +3,16 @@
  * arrives at once without polling. The loop survives every error, with a backoff, and the last set stays in use. An
  * empty set must be confirmed, see `#isProven`.
  */
-import type { ServiceConfig } from '../../../config/schema.ts'
-import { TokenBucket } from '../core/token-bucket.ts'
-import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
-import type { ConsulClient } from './consul-client.ts'
-import type { QueryResult, RunQuery } from './consul-query.ts'
-import { ConsulDenied } from './consul-query.ts'
-import type { TranslateOptions } from './consul-translate.ts'
-import { translate } from './consul-translate.ts'
-import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
-import { backoff, messageOf, Publisher, pause } from './loop.ts'
+import type { ServiceConfig } from '../../../../config/schema.ts'
+import { TokenBucket } from '../../core/token-bucket.ts'
+import type { InstanceSpec, MeshDeps, SourceStatus } from '../../core/types.ts'
+import type { QueryResult, RunQuery } from '../consul-query.ts'
+import { ConsulDenied } from '../consul-query.ts'
+import type { DiscoveryCounters, Publish, Restorable } from '../loop.ts'
+import { backoff, messageOf, Publisher, pause } from '../loop.ts'
+import type { ConsulClient } from './client.ts'
+import type { TranslateOptions } from './translate.ts'
+import { translate } from './translate.ts'
 
 /** Changed by tests only. */
 export const consulTiming = {

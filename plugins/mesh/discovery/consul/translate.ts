@@ -8,7 +8,9 @@
  * These replace keys of the same names in the service's own meta.
  */
 import { isIPv6 } from 'node:net'
-import type { InstanceSpec } from '../core/types.ts'
+import type { InstanceSpec } from '../../core/types.ts'
+import type { Fields } from '../fields.ts'
+import { fields, isText } from '../fields.ts'
 
 export interface TranslateOptions {
   /** Tags that an instance must all have. */
@@ -32,7 +34,6 @@ export interface Translated {
   readonly skipped: number
 }
 
-type Fields = Readonly<Record<string, unknown>>
 type State = 'passing' | 'warning' | 'critical'
 const MAX_WEIGHT = 65_535
 
@@ -125,6 +126,3 @@ function metaOf(service: Fields, node: Fields, nodeName: string, rank?: number):
   const own = Object.entries(fields(service.Meta)).filter(([key]) => !place.some(([reserved]) => reserved === key))
   return Object.fromEntries([...own, ...place].filter((pair): pair is [string, string] => isText(pair[1])))
 }
-
-export const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {})
-export const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''

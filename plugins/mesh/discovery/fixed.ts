@@ -1,10 +1,9 @@
-/** Source of instances that are listed in the configuration. */
-import type { ServiceConfig } from '../../../config/schema.ts'
+/** Instances that never change. */
 import type { InstanceSpec, Source } from '../core/types.ts'
 
-type Listed = NonNullable<ServiceConfig['instances']>
+type Listed = readonly (string | { readonly url: string; readonly weight: number })[]
 
-export function staticSource(listed: Listed, now: () => number): Source {
+export function fixedSource(listed: Listed, now: () => number): Source {
   const specs = Object.freeze(specsOf(listed))
   return {
     start: (publish) => publish(specs),

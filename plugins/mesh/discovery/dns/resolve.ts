@@ -1,13 +1,13 @@
 /** Resolution of a host's A/AAAA records, or a service's SRV records, to instances. */
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
-import type { ServiceConfig } from '../../../config/schema.ts'
-import type { InstanceSpec } from '../core/types.ts'
-import type { Server } from './dns-query.ts'
-import { query } from './dns-query.ts'
-import type { Found, Target } from './dns-records.ts'
-import { additionalAddresses, addressesIn, byPriority, scaleWeights, targetsIn } from './dns-records.ts'
-import { messageOf } from './loop.ts'
+import type { ServiceConfig } from '../../../../config/schema.ts'
+import type { InstanceSpec } from '../../core/types.ts'
+import { messageOf } from '../loop.ts'
+import type { Server } from './query.ts'
+import { query } from './query.ts'
+import type { Found, Target } from './records.ts'
+import { additionalAddresses, addressesIn, byPriority, scaleWeights, targetsIn } from './records.ts'
 
 export type DnsOptions = NonNullable<ServiceConfig['dns']>
 export interface Resolved {

@@ -6,8 +6,8 @@ import { randomInt } from 'node:crypto'
 import dgram from 'node:dgram'
 import { connect, isIPv6 } from 'node:net'
 import type { Answer, DecodedPacket, Packet } from 'dns-packet'
-import { onFirstUse } from '../../on-first-use.ts'
-import { asError } from '../../thrown.ts'
+import { onFirstUse } from '../../../on-first-use.ts'
+import { asError } from '../../../thrown.ts'
 
 export interface Server {
   readonly host: string

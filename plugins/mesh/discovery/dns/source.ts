@@ -6,13 +6,13 @@
  */
 import { getServers } from 'node:dns'
 import { setMaxListeners } from 'node:events'
-import { asError } from '../../thrown.ts'
-import type { InstanceSpec, MeshDeps, SourceStatus } from '../core/types.ts'
-import { packets, parseServer } from './dns-query.ts'
-import type { DnsOptions, Resolved } from './dns-resolve.ts'
-import { Resolver } from './dns-resolve.ts'
-import type { DiscoveryCounters, Publish, Restorable } from './loop.ts'
-import { backoff, messageOf, Publisher, pause } from './loop.ts'
+import { asError } from '../../../thrown.ts'
+import type { InstanceSpec, MeshDeps, SourceStatus } from '../../core/types.ts'
+import type { DiscoveryCounters, Publish, Restorable } from '../loop.ts'
+import { backoff, messageOf, Publisher, pause } from '../loop.ts'
+import { packets, parseServer } from './query.ts'
+import type { DnsOptions, Resolved } from './resolve.ts'
+import { Resolver } from './resolve.ts'
 
 /** Changed by tests only. */
 export const dnsTiming = {

@@ -1,7 +1,7 @@
 /** Pure functions that extract addresses and SRV targets from DNS records. */
 import type { Answer } from 'dns-packet'
-import type { Reply } from './dns-query.ts'
-import { bare } from './dns-query.ts'
+import type { Reply } from './query.ts'
+import { bare } from './query.ts'
 
 /** Records of a response, with their TTL in seconds. */
 export interface Found<T> {

@@ -2,8 +2,8 @@
  * One service in several datacenters. All are watched all the time, so that a failover needs no query to a registry
  * when it happens. Their instances are one set; `eligible` decides by their rank which of them are used.
  */
-import type { InstanceSpec, SourceStatus } from '../core/types.ts'
-import type { Publish, Restorable } from './loop.ts'
+import type { InstanceSpec, SourceStatus } from '../../core/types.ts'
+import type { Publish, Restorable } from '../loop.ts'
 
 /** Time for which failover datacenters wait at the start for the first datacenter. Changed by tests only. */
 export const failoverTiming = { headStart: 3000 }

@@ -3,13 +3,13 @@
  * behind it becomes unavailable or available.
  */
 import type http from 'node:http'
-import type { ConsulOptions } from '../../../config/schema.ts'
-import { asError } from '../../thrown.ts'
-import type { Logger, MeshDeps } from '../core/types.ts'
-import { createConnectQuery, shownUrl } from './consul-get.ts'
-import type { RunQuery } from './consul-query.ts'
-import { ConsulConnectionLimit, ConsulDenied, createAgent, createQuery, PERMISSION } from './consul-query.ts'
-import { QueryLimiter, queryLimiterTiming } from './consul-query-limiter.ts'
+import { asError } from '../../../thrown.ts'
+import type { Logger, MeshDeps } from '../../core/types.ts'
+import { createConnectQuery, shownUrl } from '../consul-get.ts'
+import type { ConsulOptions } from '../consul-options.ts'
+import type { RunQuery } from '../consul-query.ts'
+import { ConsulConnectionLimit, ConsulDenied, createAgent, createQuery, PERMISSION } from '../consul-query.ts'
+import { QueryLimiter, queryLimiterTiming } from './query-limiter.ts'
 
 export class ConsulClient {
   readonly datacenter: string | undefined

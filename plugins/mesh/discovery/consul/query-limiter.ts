@@ -8,10 +8,10 @@
  * is known whether there is a connection for each service, many queries are held only for a short time.
  */
 import type http from 'node:http'
-import type { Logger } from '../core/types.ts'
-import type { QueryResult, RunQuery, ServiceQuery } from './consul-query.ts'
-import { ConsulConnectionLimit, RAISE_LIMIT } from './consul-query.ts'
-import { pause } from './loop.ts'
+import type { Logger } from '../../core/types.ts'
+import type { QueryResult, RunQuery, ServiceQuery } from '../consul-query.ts'
+import { ConsulConnectionLimit, RAISE_LIMIT } from '../consul-query.ts'
+import { pause } from '../loop.ts'
 
 /** Changed by tests only. */
 export const queryLimiterTiming = {

@@ -1,0 +1,32 @@
+/** The key of services with a fixed list of instances. It needs no mesh. */
+import type { SourceKey } from './concern.ts'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+import { Instances } from './schema/service.ts'
+import type { ServiceSources } from './schema.ts'
+
+export const instancesKey = {
+  name: 'instances',
+  service: Instances,
+  checkService(listed, at, { report }) {
+    for (const [index, instance] of (listed as NonNullable<ServiceSources['instances']>).entries()) {
+      const place = pointer(at, index)
+      if (typeof instance === 'string') checkOrigin(place, instance, report)
+      else checkOrigin(`${place}/url`, instance?.url, report)
+    }
+  }
+} satisfies SourceKey
+
+function checkOrigin(at: string, text: string | undefined, report: Report): void {
+  if (text === undefined || !report.usable(at)) return
+  const url = new URL(text)
+  const extra = [
+    ...(url.username !== '' || url.password !== '' ? ['credentials'] : []),
+    ...(url.pathname !== '/' ? ['a path'] : []),
+    ...(url.search !== '' || text.includes('?') ? ['a query'] : []),
+    ...(text.includes('#') ? ['a fragment'] : [])
+  ]
+  if (extra.length === 0) return
+  const advice = extra.includes('a path') ? '; to add a path prefix, set path.rewrite of the route' : ''
+  report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
+}
