@@ -211,9 +211,9 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   void runtime.ended.then(removeFaultHandlers).then(removeSignalHandlers)
   const admin = runtime.admin === null ? null : urlOf('http', runtime.admin.address)
   const edges = runtime.listeners.map(({ name, address }, index) => {
-    const { tls, redirect } = config.listeners[index]!
-    const url = urlOf(tls === undefined ? 'http' : 'https', address)
-    const isUrl = typeof address !== 'string' && redirect === undefined
+    const { tls, connect, redirect } = config.listeners[index]!
+    const url = urlOf(tls === undefined && connect === undefined ? 'http' : 'https', address)
+    const isUrl = typeof address !== 'string' && redirect === undefined && connect === undefined
     const curl = tls !== undefined && isUrl ? curlByName(url, listenerTlsOf(name, tls).status()) : url
     return { name, url, curl, canBeTried: isUrl && curl !== null }
   })

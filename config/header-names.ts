@@ -9,7 +9,8 @@ export const rewrittenHeaders = [
 ] as const // biome-ignore format: a list
 /** Other headers that services and frameworks trust: forwarded if the peer is trusted, else dropped. */
 export const passedOnHeaders = [
-  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-real-ip', 'x-original-url', 'x-rewrite-url'
+  'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-forwarded-client-cert', 'x-real-ip',
+  'x-original-url', 'x-rewrite-url'
 ] as const // biome-ignore format: a list
 /** Headers by which proxies describe the original client and request. */
 export const forwardingHeaders = [...rewrittenHeaders, ...passedOnHeaders] as const

@@ -46,11 +46,12 @@ export function* checkListeners(checked: Checked): Steps<void> {
   for (const [index, listener] of listeners.entries()) {
     checkAddress(listener, listeners.slice(0, index), checked)
     checkRedirect(listener, checked)
+    checkConnect(listener, checked)
     yield* checkListener(listener, checked)
   }
 }
 
-function* checkListener({ at, path, trustProxy, tls, http2 }: Listen, checked: Checked): Steps<void> {
+function* checkListener({ at, path, trustProxy, tls, connect, http2 }: Listen, checked: Checked): Steps<void> {
   const { report } = checked
   if (report.sound(`${at}/trustProxy`)) {
     trustProxy.forEach((range, index) => {
@@ -63,16 +64,36 @@ function* checkListener({ at, path, trustProxy, tls, http2 }: Listen, checked: C
     })
   }
   if (!report.sound(`${at}/tls`)) return
-  if (tls === undefined && report.usable(`${at}/http2`) && http2 === true) {
+  const isPlain = tls === undefined && connect === undefined && report.sound(`${at}/connect`)
+  if (isPlain && report.usable(`${at}/http2`) && http2 === true) {
     report.fault(`${at}/http2`, `HTTP/2 is negotiated during the TLS handshake, so it needs ${report.pathOf(at)}.tls`)
   }
   if (tls !== undefined) yield* checkTls(`${at}/tls`, tls, checked)
 }
 
-function checkRedirect({ at, redirect, tls }: Listen, { data: { listeners }, report }: Checked): void {
+/** Checks the listener of services in the mesh. */
+function checkConnect({ at, connect, tls, path, trustHeaders }: Listen, { data, report }: Checked): void {
+  const place = `${at}/connect`
+  if (connect === undefined || !report.sound(place)) return
+  if (tls !== undefined) {
+    report.fault(place, 'the certificate of the mesh is used instead of "tls"; set only one of the two', 'key')
+  }
+  if (path !== undefined) report.fault(place, 'other services cannot reach a Unix socket ("path")', 'key')
+  if (report.usable('/discovery') && data.discovery.consul === undefined) {
+    report.fault(place, 'needs discovery.consul', 'key')
+  }
+  const spoofable = trustHeaders.indexOf('x-forwarded-client-cert')
+  if (spoofable !== -1 && report.sound(`${at}/trustHeaders`)) {
+    const message = 'the gateway sets this header itself from the certificate of the caller'
+    report.fault(pointer(`${at}/trustHeaders`, spoofable), message)
+  }
+}
+
+function checkRedirect({ at, redirect, tls, connect }: Listen, { data: { listeners }, report }: Checked): void {
   const place = `${at}/redirect`
   if (redirect === undefined || !report.sound(place)) return
-  if (tls !== undefined) report.fault(place, 'this listener uses TLS, so its requests are https already', 'key')
+  if (tls !== undefined || connect !== undefined)
+    report.fault(place, 'this listener uses TLS, so its requests are https already', 'key')
   if (redirect !== 'https' && redirect.port !== undefined) return
   if (listeners.some((listener) => listener.tls !== undefined && listener.path === undefined)) return
   report.fault(place, 'no listener with a port uses TLS; set the port of the redirect: { to: https, port: 443 }', 'key')

@@ -7,7 +7,7 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
   /**
    * Ready once the source of each service has responded for the first time. A service without instances, one whose source
    * fails later, or one that a reload has added, is listed but keeps the node ready: ejecting the node would not help the
-   * service. Load balancers check often, so the cost must not grow with the number of instances.
+   * service. A listener for services of the mesh is waited for in the same way: until it has its certificate and rules. Load balancers check often, so the cost must not grow with the number of instances.
    */
   admin.get('/health/ready', async (_request, reply) => {
     const services: Record<string, object> = {}
@@ -18,10 +18,22 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
       if (confirmedAt === null) waitingFor.push(name)
       services[name] = { source: kind, instances, confirmedAt, discoveryAgeMs, error, restored, failover }
     }
+    const listeners: Record<string, object> = {}
+    // A gateway without the mesh half has none.
+    const inbound = gateway.hasDecorator('inbound') ? gateway.inbound.status() : []
+    for (const { listener, service, expiresAt, error, rulesError, otherwise } of inbound) {
+      if (expiresAt === null || otherwise === 'unknown') waitingFor.push(`listener ${listener}`)
+      listeners[listener] = { service, error: error ?? rulesError }
+    }
     const isReady = waitingFor.length === 0 || gateway.host?.wasReady() === true
     const status = gateway.isDraining() ? 'draining' : isReady ? 'ready' : 'discovering'
     reply.code(status === 'ready' ? 200 : 503)
-    return { status, ...(waitingFor.length > 0 && { waitingFor }), services }
+    return {
+      status,
+      ...(waitingFor.length > 0 && { waitingFor }),
+      services,
+      ...(inbound.length > 0 && { listeners })
+    }
   })
 }
 

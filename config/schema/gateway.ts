@@ -1,6 +1,7 @@
 /** Schemas of the sections that belong to the process: listeners, admin port, discovery, Redis. */
 import type { TSchema } from 'typebox'
 import { forwardingHeaders } from '../header-names.ts'
+import { Direction, InboundConnect } from './inbound.ts'
 import {
   Count,
   Duration,
@@ -58,7 +59,9 @@ export const Listen = Type.Object(
       description: 'With `path`: permissions of the socket file, which decide which users may connect.'
     }),
     tls: Type.Optional(Tls),
-    http2: Type.Boolean({ default: false, description: 'Also speak HTTP/2 (ALPN); needs `tls`.' }),
+    connect: Type.Optional(InboundConnect),
+    direction: Type.Optional(Direction),
+    http2: Type.Boolean({ default: false, description: 'Also speak HTTP/2 (ALPN); needs `tls` or `connect`.' }),
     redirect: Type.Optional(
       Either(
         { type: 'string' },

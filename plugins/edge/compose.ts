@@ -31,6 +31,8 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
       if (!isProtected(fastify.server)) {
         const protection = protect(fastify.server, config.listen, fastify.log)
         fastify.addHook('onClose', async () => protection.close())
+        // The listening servers of a process get their service when the configuration is put into use.
+        if (fastify.hasDecorator('inbound')) protection.acceptAs(fastify.inbound.of(config.listen.name))
       }
       receiveUpgrades(fastify)
       const peers = new Peers(config)

@@ -1,6 +1,5 @@
 /**
- * The error table: the response for each error code. Every failure of the edge and of the mesh becomes a response here.
- * Only `code` distinguishes errors. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and codes of
+ * Responses for errors, by the error table. Every failure of the edge and of the mesh becomes a response here. Only `code` distinguishes errors. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and codes of
  * errors that plugins make as responses. Codes of Node, OpenSSL and undici go to the log only.
  */
 
@@ -9,65 +8,15 @@ import createError from '@fastify/error'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { STATUS_CODES } from '../node-http.ts'
-import type { SeamError, SeamErrorCode } from '../seam.ts'
+import type { SeamError } from '../seam.ts'
 import { isMadeToRespond } from '../thrown.ts'
 import { resetReply } from './bridge/response-fields.ts'
+import type { Row } from './error-table.ts'
+import { errorTable } from './error-table.ts'
 import { recordSeamReason } from './outcome.ts'
 import { markLastResponse } from './protocol/last-response.ts'
 
-/** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
-type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
-
 type Coded = SeamError
-
-/** Rows by code: of the mesh, for which the compiler checks that none is missing, and of the edge. */
-export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Row>> = {
-  JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
-  JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
-  JW_CIRCUIT_OPEN: [503, 'The service is temporarily unavailable (circuit open)', 'destination_unavailable', 1],
-  JW_OVERLOADED: [503, 'The service is at its concurrency limit', 'connection_limit_reached', 1],
-  JW_UPSTREAM_LIMITED: [503, 'The rate limit toward the service is reached', 'connection_limit_reached', 1],
-  JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'http_request_denied'],
-  JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
-  JW_CALLER_SILENT: [408, 'The client paused for too long within the request body', 'http_request_error'],
-  JW_CALL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
-  JW_RESPONSE_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
-  JW_ATTEMPT_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
-  JW_UPSTREAM_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
-  JW_UPSTREAM_CONNECT_TIMEOUT: [504, 'Connecting to the service timed out', 'connection_timeout'],
-  JW_UPSTREAM_REFUSED: [502, 'The service refused the connection', 'connection_refused'],
-  JW_UPSTREAM_RESET: [
-    502,
-    'The service closed the connection before its response was complete',
-    'connection_terminated'
-  ],
-  JW_UPSTREAM_UNREACHABLE: [502, 'The service cannot be reached', 'destination_ip_unroutable'],
-  JW_UPSTREAM_DNS: [502, "The service's host name cannot be resolved", 'dns_error'],
-  JW_UPSTREAM_TLS: [502, 'The TLS handshake with the service failed', 'tls_protocol_error'],
-  JW_UPSTREAM_UNTRUSTED: [502, "The service's certificate cannot be verified", 'tls_certificate_error'],
-  JW_UPSTREAM_MALFORMED: [502, 'The response of the service is malformed', 'http_protocol_error'],
-  JW_UPSTREAM_STATUS: [502, 'A service responded with an error', 'http_protocol_error'],
-  JW_UPSTREAM_NOT_JSON: [502, 'The response of a service is not JSON', 'http_protocol_error'],
-  JW_UPSTREAM_BODY_TOO_LARGE: [502, 'The response of a service is too large', 'http_response_body_size'],
-  JW_UPSTREAM_HEADERS_TOO_LARGE: [
-    502,
-    'The header section of the response is too large',
-    'http_response_header_section_size'
-  ],
-  JW_INSTANCE_REMOVED: [502, 'The instance was removed from the service', 'connection_terminated'],
-  JW_SIGNAL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
-  JW_BAD_UPGRADE: [502, 'The service switched to a protocol that was not requested', 'http_upgrade_failed'],
-  JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
-  JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],
-  JW_OUT_OF_PORTS: [503, 'The gateway is overloaded (local ports)', 'proxy_internal_error', 1],
-  JW_CLIENT_REQUESTS: [429, 'This client has too many requests in flight', 'http_request_denied', 1],
-  JW_CLIENT_WEBSOCKETS: [429, 'This client has too many WebSockets open', 'http_request_denied', 10],
-  JW_PLUGIN_FAILED: [500, 'A plugin of the gateway failed', 'proxy_internal_error'],
-  JW_KEYS_UNAVAILABLE: [503, 'The keys to verify tokens are not available', 'proxy_internal_error', 1],
-  JW_OUT_OF_CPU: [503, 'The gateway is overloaded (event loop)', 'proxy_internal_error', 1],
-  JW_BODY_MISMATCH: [400, 'The request body does not match its Content-Length', 'http_request_error'],
-  JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
-}
 
 /**
  * Codes of Node and undici that may come over the seam: from a `Dispatcher` other than the mesh, from a body that does not

@@ -17,6 +17,7 @@ import metrics from './metrics.ts'
 import { EdgeOrder } from './order.ts'
 import clientGone from './protocol/client-gone.ts'
 import clientLimits from './protocol/client-limits.ts'
+import inbound, { servesCallers } from './protocol/inbound/index.ts'
 import pipelining from './protocol/pipelining.ts'
 import redirect from './protocol/redirect.ts'
 import requestId from './protocol/request-id.ts'
@@ -37,6 +38,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('metrics', metrics), // as the access log: refusals are counted
   globalConcern('overload', overload), // before any work that needs a file descriptor
   globalConcern('pipelining', pipelining), // before any work for a request that has to wait
+  globalConcern('mesh-caller', inbound, [], servesCallers), // before the limits: a refused caller uses none of them
   globalConcern('client-limits', clientLimits), // after pipelining: a waiting request does not count as in flight
   globalConcern('request-target', requestTarget), // before any rule that depends on the path
   globalConcern('to-https', redirect), // before the concerns of routes: a redirect needs none of them

@@ -2,8 +2,11 @@ import { createHash } from 'node:crypto'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
+import type { InboundListeners } from '../seam.ts'
 import type { Claims } from '../stores.ts'
+import { Stores } from '../stores.ts'
 import type { FaultOwners } from './core/types.ts'
+import { Inbounds } from './inbounds.ts'
 import type { MeshOptions } from './mesh.ts'
 import { Mesh } from './mesh.ts'
 
@@ -13,6 +16,8 @@ declare module 'fastify' {
     mesh: Mesh
     /** Dependencies of the mesh; absent for those of the configuration and the system. */
     meshDeps?: MeshDependencies
+    /** The listeners that services reach through the mesh. */
+    inbound: InboundListeners
   }
 }
 
@@ -41,8 +46,13 @@ export default fp<Config>(
       ...(meter && { meter })
     })
     fastify.decorate('mesh', mesh)
+    const own = stores === null ? new Stores().open(fastify.log) : null
+    fastify.decorate('inbound', new Inbounds(config.listeners, config, own ?? stores!, mesh.upstreams))
     fastify.addHook('onReady', () => mesh.startInSlices())
-    fastify.addHook('onClose', () => mesh.shutdown())
+    fastify.addHook('onClose', async () => {
+      await mesh.shutdown()
+      await own?.release()
+    })
   },
   { name: 'jingwei-mesh', fastify: '5.x' }
 )

@@ -57,10 +57,11 @@ const closeUpstreams = (upstreams: Upstreams) => upstreams.close()
  * belongs to one configuration; its services may outlive it.
  */
 export class Mesh extends Dispatcher {
+  /** Shared dependencies of its services. */
+  readonly upstreams: Upstreams
   readonly #services = new Map<string, Service>()
   readonly #chains: Chains
   readonly #routes: NonNullable<MeshConfig['routes']>
-  readonly #upstreams: Upstreams
   readonly #context: LayerContext
   readonly #meter: OwnMeter | null
   readonly #used: Interceptors
@@ -80,13 +81,13 @@ export class Mesh extends Dispatcher {
     this.#own = options.claims === undefined ? new Stores().open(log) : null
     const claims = options.claims ?? this.#own!
     const { discovery = {} } = config
-    this.#upstreams = claims.claim(
+    this.upstreams = claims.claim(
       'jingwei.upstreams',
       discovery,
       () => new Upstreams(discovery, { ...options, log, meter }),
       closeUpstreams
     )
-    const { deps } = this.#upstreams
+    const { deps } = this.upstreams
     this.#context = {
       ...deps,
       log,
@@ -117,7 +118,7 @@ export class Mesh extends Dispatcher {
 
   /** Claims the configured services: a running one if its configuration is unchanged. The kinds are names for the log. */
   *#claimServices({ services, discovery = {} }: MeshConfig, claims: Claims): Steps<void> {
-    const upstreams = this.#upstreams
+    const { upstreams } = this
     for (const config of Object.values(services)) {
       yield
       const service = claims.claim(
@@ -158,7 +159,7 @@ export class Mesh extends Dispatcher {
         if (service !== undefined && this.#services.has(service)) this.#chains.of(service, mesh)
       }
     }
-    yield* this.#upstreams.start([...this.#services.values()], attend)
+    yield* this.upstreams.start([...this.#services.values()], attend)
   }
 
   /** Resolves when discovery has a first result for every service, even an empty one. */
@@ -249,7 +250,7 @@ export class Mesh extends Dispatcher {
    * belong to a store outside, which closes them.
    */
   async shutdown(graceMs = 10_000): Promise<void> {
-    this.#closing ??= this.#end((service) => this.#upstreams.end(service, graceMs))
+    this.#closing ??= this.#end((service) => this.upstreams.end(service, graceMs))
     await this.#closing
   }
 
@@ -278,7 +279,7 @@ export class Mesh extends Dispatcher {
     const error = typeof first === 'function' ? null : first
     // Set first: callers whose calls are aborted now may call again at once.
     this.#closing ??= Promise.resolve()
-    const destroyed = this.#end((service) => this.#upstreams.destroy(service, error ?? null))
+    const destroyed = this.#end((service) => this.upstreams.destroy(service, error ?? null))
     this.#closing = destroyed
     if (callback === undefined) return destroyed
     void destroyed.then(callback)

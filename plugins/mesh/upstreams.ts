@@ -8,6 +8,7 @@ import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
 import type { Steps } from '../time-slices.ts'
 import { Exhaustion } from './connect/exhaustion.ts'
+import type { InboundService } from './connect/inbound.ts'
 import type { Transport } from './connect/index.ts'
 import { Transports } from './connect/index.ts'
 import { LoopClock } from './core/loop-clock.ts'
@@ -75,6 +76,11 @@ export class Upstreams {
     const service = new Service(config, this.#discovery.source(config), transport, this.deps)
     this.#services.add(service)
     return service
+  }
+
+  /** Accepts calls as a service of the mesh; starts with `start`. Throws without Consul. */
+  inbound(service: string): InboundService {
+    return this.#transports.inbound(service)
   }
 
   /**

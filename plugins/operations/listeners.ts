@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Config, Listen } from '../../config/schema.ts'
+import type { Inbound, InboundListeners } from '../seam.ts'
 import type { Connections } from './connections.ts'
 import type { Facade } from './facade.ts'
 import { listenOn } from './listen.ts'
@@ -9,6 +10,8 @@ import { Listener } from './listener.ts'
 interface Protection {
   /** Resolves to a function that applies changed options. Rejects, with nothing changed, if they cannot be applied. */
   prepare(listen: Listen): Promise<() => void>
+  /** Sets the service of the mesh as which a listener with `connect` accepts calls. */
+  acceptAs(inbound: Inbound | null): void
   close(): void
 }
 
@@ -41,9 +44,12 @@ export class Listeners {
     for (const [index, listen] of listeners.entries()) await listenOn(this.all[index]!, file, listen.at, listen)
   }
 
-  /** Makes a facade receive all events from now on. */
-  serve(facade: Facade): void {
-    for (const listener of this.all) listener.serve(facade)
+  /** Makes a facade receive all events from now on. `inbound`: the listeners that services reach through the mesh. */
+  serve(facade: Facade, inbound: InboundListeners | null): void {
+    for (const listener of this.all) {
+      listener.serve(facade)
+      this.#protections.get(listener.name)!.acceptAs(inbound?.of(listener.name) ?? null)
+    }
   }
 
   /** Resolves to functions that apply another configuration's options. Rejects, with nothing changed, if they cannot be applied. */

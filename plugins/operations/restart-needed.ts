@@ -11,6 +11,8 @@ const ofListener: readonly (readonly [key: string, read: Read<Listen>])[] = [
   ['socketMode', ({ socketMode }) => socketMode],
   // Settings within `tls` can change; only its presence needs a restart.
   ['tls', ({ tls }) => tls !== undefined],
+  // Its service can change.
+  ['connect', ({ connect }) => connect !== undefined],
   ['http2', ({ http2 }) => http2],
   ['limits/headers', ({ limits }) => limits.headers]
 ]

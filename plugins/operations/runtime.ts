@@ -134,13 +134,15 @@ export class Runtime {
 
   /** Puts a gateway into use: it gets all requests from now on. */
   #use(generation: Generation): void {
-    const { edge, admin } = generation.gateway.host!
+    const { gateway, config } = generation
+    const { edge, admin } = gateway.host!
     this.#current = generation
-    this.#config = generation.config
-    void generation.gateway.mesh.ready().then(() => {
+    this.#config = config
+    const inbound = gateway.hasDecorator('inbound') ? gateway.inbound : null
+    void Promise.all([gateway.mesh.ready(), inbound?.ready()]).then(() => {
       this.#wasReady = true
     })
-    this.#listeners.serve(edge)
+    this.#listeners.serve(edge, inbound)
     if (admin !== null) this.admin!.serve(admin)
   }
 

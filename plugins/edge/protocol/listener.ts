@@ -9,6 +9,7 @@ import { listenerNameOf } from '../../listener-of.ts'
 import { NotFound, respond } from '../errors.ts'
 import { toOriginForm } from './absolute-form.ts'
 import { isHandshake, isResponding } from './handshake.ts'
+import { inboundServerOptions } from './inbound/inbound-tls.ts'
 import { Peers, trustedHops } from './peers.ts'
 import { reportRefusal } from './refusals.ts'
 import { listenerTlsOf } from './tls/index.ts'
@@ -62,7 +63,7 @@ export function gatewayOptions(config: Config): FastifyServerOptions {
 }
 
 /** Returns the options of a listening server: limits of its sockets, TLS. */
-export function socketOptions({ name, tls, http2, limits, timeouts }: Config['listen']) {
+export function socketOptions({ name, tls, connect, http2, limits, timeouts }: Config['listen']) {
   const common = {
     keepAliveTimeout: timeouts.keepAlive,
     // No limit for a whole request: `body-timeout` limits bodies.
@@ -80,10 +81,10 @@ export function socketOptions({ name, tls, http2, limits, timeouts }: Config['li
     // A request with any other `Upgrade` is an ordinary request.
     shouldUpgradeCallback: (request: IncomingMessage) => isHandshake(request) && !isResponding(request)
   }
-  if (tls === undefined) return { ...common, http }
+  if (tls === undefined && connect === undefined) return { ...common, http }
   const https = {
     ...http,
-    ...listenerTlsOf(name, tls).serverOptions(),
+    ...(tls === undefined ? inboundServerOptions({ http2 }) : listenerTlsOf(name, tls).serverOptions()),
     handshakeTimeout: timeouts.headers,
     ...(http2 && http2Options({ limits, timeouts }))
   }

@@ -2,10 +2,12 @@
 import type { Server } from 'node:http'
 import type { Listen } from '../../../config/schema.ts'
 import { markListener } from '../../listener-of.ts'
+import type { Inbound } from '../../seam.ts'
 import { boundConnections } from './client-limits.ts'
 import { refuseConnect } from './connect.ts'
 import { handleExpect } from './expect.ts'
 import { boundSessions } from './http2-sessions.ts'
+import { InboundTls } from './inbound/inbound-tls.ts'
 import { reportRefusal } from './refusals.ts'
 import { boundReaders } from './slow-reader.ts'
 import { keepCertificates } from './tls/index.ts'
@@ -17,6 +19,8 @@ interface Protection {
    * cannot be applied.
    */
   prepare(listen: Listen): Promise<() => void>
+  /** Sets the service of the mesh as which a listener with `connect` accepts calls. */
+  acceptAs(inbound: Inbound | null): void
   /** Stops its timers; call it after the server has closed. */
   close(): void
 }
@@ -48,6 +52,7 @@ export function protect(server: Server, configured: Listen, log: TlsEvents['log'
   const boundStream = boundReaders(server, () => ({ ...listen.timeouts, ...listen.limits }))
   boundSessions(server, () => listen.timeouts, boundStream)
   const tls = keepCertificates(server, configured, log)
+  const inbound = configured.connect === undefined ? null : new InboundTls(server, () => listen)
   const apply = (changed: Listen) => {
     listen = changed
     if (!hasOwnMost) server.maxConnections = listen.limits.connections
@@ -61,5 +66,12 @@ export function protect(server: Server, configured: Listen, log: TlsEvents['log'
       apply(changed)
     }
   }
-  return { prepare, close: tls.close }
+  return {
+    prepare,
+    acceptAs: (service) => inbound?.use(service),
+    close: () => {
+      tls.close()
+      inbound?.close()
+    }
+  }
 }

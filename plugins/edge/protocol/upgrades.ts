@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { ServerResponse } from '../../node-http.ts'
 import { Handshake, isResponding } from './handshake.ts'
+import { passesWithoutHooks } from './inbound/caller.ts'
 import { refusalOn } from './tls/index.ts'
 
 declare module 'fastify' {
@@ -61,8 +62,11 @@ export function receiveUpgrades(fastify: FastifyInstance): void {
     const [raw, socket] = upgrade
     const others = server.listeners('upgrade').filter((listener) => listener !== ours)
     if (isResponding(raw)) socket.destroy()
-    // Other listeners run no hooks, so handshakes refused for their client certificate must not reach them.
-    else if (!route(upgrade, others.length > 0 && refusalOn(server, raw) === null)) offer(others as Listener[], upgrade)
+    else {
+      // Other listeners run no hooks, so handshakes that are refused for their certificate or caller must not reach them.
+      const mayBeOthers = others.length > 0 && refusalOn(server, raw) === null && passesWithoutHooks(raw.socket)
+      if (!route(upgrade, mayBeOthers)) offer(others as Listener[], upgrade)
+    }
   }
 
   /** Routes a handshake. Returns false, and does nothing, if another listener may take it and it has no configured route. */

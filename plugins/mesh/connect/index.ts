@@ -10,11 +10,13 @@ import type { Open } from '../http/pool.ts'
 import type { Security } from './connector.ts'
 import { ServiceConnector } from './connector.ts'
 import type { CredentialSource } from './credentials.ts'
+import { Callers } from './identity/callers.ts'
 import { ConnectIdentity } from './identity/connect.ts'
 import { gated } from './identity/gated.ts'
 import type { Permission } from './identity/intentions.ts'
 import { Intentions } from './identity/intentions.ts'
 import { speaksFor } from './identity/spiffe.ts'
+import { InboundService } from './inbound.ts'
 import { anyOf } from './names.ts'
 import type { UpstreamTlsOptions } from './options.ts'
 import { TlsFiles } from './tls-files.ts'
@@ -41,7 +43,8 @@ interface Watched {
  * ended.
  */
 interface User {
-  readonly service: string
+  /** Service that is called; null for a listener. */
+  readonly service: string | null
 }
 /** Files or an identity that several services use. */
 interface Shared<T> {
@@ -104,6 +107,15 @@ export class Transports {
     }
   }
 
+  /** Accepts calls as a service. Throws without Consul. */
+  inbound(service: string): InboundService {
+    const user: User = { service: null }
+    const { consul, get } = this.#consulFor(`listen.connect for ${service}`)
+    const identity = this.#shareIdentity(service, consul, get, user)
+    const callers = this.#share(`callers ${service}`, user, () => new Callers(service, get, consul, this.#deps))
+    return new InboundService(service, identity, callers, () => this.#leave(user))
+  }
+
   /** Starts the files and identities that have not been started. */
   start(): void {
     for (const shared of this.#shared.values()) {
@@ -137,6 +149,10 @@ export class Transports {
 
   #identity({ name, mesh }: ServiceConfig, user: User): ConnectIdentity {
     const { own, consul, get } = this.#asGateway(name, mesh, 'mode connect')
+    return this.#shareIdentity(own, consul, get, user)
+  }
+
+  #shareIdentity(own: string, consul: ConsulOptions, get: Get, user: User): ConnectIdentity {
     return this.#share(`identity ${own}`, user, (onSwap) => new ConnectIdentity(own, get, consul, this.#deps, onSwap))
   }
 
@@ -175,15 +191,20 @@ export class Transports {
     what: string
   ): { own: string; consul: ConsulOptions; get: Get } {
     if (identity === undefined) throw new Error(`service ${service}: ${what} needs \`mesh.identity.service\``)
-    if (this.#consul === undefined) throw new Error(`service ${service}: ${what} needs \`discovery.consul\``)
+    return { own: identity.service, ...this.#consulFor(`service ${service}: ${what}`) }
+  }
+
+  #consulFor(what: string): { consul: ConsulOptions; get: Get } {
+    if (this.#consul === undefined) throw new Error(`${what} needs \`discovery.consul\``)
     this.#agent ??= createAgent(this.#consul)
-    return { own: identity.service, consul: this.#consul, get: createGet(this.#consul, this.#agent) }
+    return { consul: this.#consul, get: createGet(this.#consul, this.#agent) }
   }
 
   #share<T extends Watched>(id: string, user: User, make: (onReload: (outcome: string) => void) => T): T {
     const users = new Set<User>()
     const reloaded = (outcome: string) => {
-      for (const service of new Set(Array.from(users, (each) => each.service))) this.#reloads?.(service, outcome)
+      const services = new Set(Array.from(users, (each) => each.service))
+      for (const service of services) if (service !== null) this.#reloads?.(service, outcome)
     }
     const shared = this.#shared.get(id) ?? { thing: make(reloaded), users, started: false }
     this.#shared.set(id, shared)

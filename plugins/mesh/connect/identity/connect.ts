@@ -8,7 +8,7 @@ import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
-import type { CredentialSource, Credentials } from '../credentials.ts'
+import type { CredentialSource, Credentials, Pem } from '../credentials.ts'
 import { credentialsOf } from '../credentials.ts'
 import { parseSpiffe } from './spiffe.ts'
 import { Watch } from './watch.ts'
@@ -27,6 +27,8 @@ export class ConnectIdentity implements CredentialSource {
   credentials: Credentials | null = null
   /** Trust domain of the roots; null until they are known. */
   trustDomain: string | null = null
+  /** Certificate, key and roots from which the credentials were made. */
+  pem: Required<Pick<Pem, 'ca' | 'cert' | 'key'>> | null = null
   /** Datacenter of the agent, from the leaf certificate. */
   datacenter: string | null = null
   #uri: string | null = null
@@ -38,6 +40,7 @@ export class ConnectIdentity implements CredentialSource {
   readonly #onSwap: (outcome: 'success' | 'failure') => void
   readonly #watches: readonly Watch[]
   #waiting: (() => void)[] = []
+  readonly #hearers = new Set<() => void>()
 
   constructor(
     name: string,
@@ -91,6 +94,17 @@ export class ConnectIdentity implements CredentialSource {
     else this.#waiting.push(then)
   }
 
+  /** Calls back with each change of the credentials. Returns a function that ends this. */
+  onChange(hear: () => void): () => void {
+    this.#hearers.add(hear)
+    return () => void this.#hearers.delete(hear)
+  }
+
+  /** SPIFFE id of the leaf certificate in use; null before the first. */
+  get id(): string | null {
+    return this.#uri
+  }
+
   /** Reason why there are no credentials, or no newer ones; null without an error. */
   get error(): string | null {
     const [first] = this.#errors.values()
@@ -105,7 +119,9 @@ export class ConnectIdentity implements CredentialSource {
     const [leaf, roots] = [this.#leaf, this.#roots]
     if (leaf === null || roots === null) return
     // Intermediates that Consul lists for a rotated root are not needed: peers send theirs.
-    this.credentials = credentialsOf({ ca: roots.ca, cert: leaf.cert, key: leaf.key })
+    const pem = { ca: roots.ca, cert: leaf.cert, key: leaf.key }
+    this.credentials = credentialsOf(pem)
+    this.pem = pem
     this.trustDomain = roots.trustDomain
     this.datacenter = parseSpiffe(leaf.uri)?.datacenter ?? null
     this.#uri = leaf.uri
@@ -114,6 +130,7 @@ export class ConnectIdentity implements CredentialSource {
     this.#deps.log.info({ identity: leaf.uri, until }, 'Consul Connect credentials renewed; new connections use them')
     this.#onSwap('success')
     for (const then of this.#waiting.splice(0)) then()
+    for (const hear of this.#hearers) hear()
   }
 
   #succeeded(what: string): void {
@@ -124,7 +141,9 @@ export class ConnectIdentity implements CredentialSource {
   #failed(what: string, error: unknown): void {
     if (!this.#errors.has(what)) {
       const consequence =
-        this.credentials === null ? 'services have no instances until then' : 'the last ones stay in use'
+        this.credentials === null
+          ? 'services have no instances and listeners refuse handshakes until then'
+          : 'the last ones stay in use'
       const message = `Consul Connect: ${what} unavailable; ${consequence}`
       this.#deps.log.error({ identity: this.#name, err: asError(error) }, message)
       this.#onSwap('failure')
@@ -134,6 +153,7 @@ export class ConnectIdentity implements CredentialSource {
 
   async close(): Promise<void> {
     this.#waiting = []
+    this.#hearers.clear()
     await Promise.all(this.#watches.map((watch) => watch.close()))
   }
 }

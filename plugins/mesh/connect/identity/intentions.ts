@@ -9,26 +9,16 @@ import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
 import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
+import type { Verdict } from './intention-list.ts'
+import { governing, intentionsIn } from './intention-list.ts'
 import { Watch } from './watch.ts'
 
 /** Changed by tests only. */
 export const intentionTiming = { every: 5000 }
 
-/**
- * Result for one destination. `unknown`: Consul has not responded, or the intention depends on more than the source.
- */
-export type Verdict = 'allowed' | 'denied' | 'unknown'
-
-/** Permission for one destination, kept up to date. */
+/** Permission for one destination, kept up to date. `unknown` also before Consul has responded. */
 export interface Permission {
   verdict: Verdict
-}
-
-interface Intention {
-  readonly destination: string
-  readonly namespace: string
-  readonly precedence: number
-  readonly verdict: Verdict
 }
 
 export class Intentions {
@@ -78,10 +68,10 @@ export class Intentions {
   }
 
   async #take(body: unknown): Promise<void> {
-    const listed = listOf(body, this.#source)
+    const listed = intentionsIn(body, this.#source)
     const open: string[] = []
     for (const name of this.#permissions.keys()) {
-      const intention = governing(listed, name, this.#namespace)
+      const intention = governing(listed, 'destination', { name, namespace: this.#namespace })
       if (intention === null) open.push(name)
       else this.#decide(name, intention.verdict)
     }
@@ -118,37 +108,4 @@ export class Intentions {
     }
     this.#error = messageOf(error)
   }
-}
-
-/** Returns the governing intention or null. At equal precedence the first in Consul's list wins. */
-function governing(listed: readonly Intention[], destination: string, namespace: string): Intention | null {
-  const about = listed.filter(
-    (intention) =>
-      (intention.destination === destination || intention.destination === '*') &&
-      (intention.namespace === namespace || intention.namespace === '*')
-  )
-  return about.reduce<Intention | null>(
-    (best, each) => (best && best.precedence >= each.precedence ? best : each),
-    null
-  )
-}
-
-function listOf(body: unknown, source: string): Intention[] {
-  const listed = (body as Record<string, unknown> | null)?.[source]
-  if (listed === undefined || (listed !== null && !Array.isArray(listed))) {
-    throw new TypeError("Consul's response is not a list of intentions")
-  }
-  return (listed ?? []).flatMap((entry: Record<string, unknown>) => {
-    // Skip intentions for services of a peered cluster, which may have the same names.
-    if (entry.SourcePeer || typeof entry.DestinationName !== 'string') return []
-    const { DestinationName: destination, DestinationNS, Precedence, Action, Permissions } = entry
-    const action = Action === 'allow' ? 'allowed' : Action === 'deny' ? 'denied' : 'unknown'
-    return {
-      destination,
-      namespace: typeof DestinationNS === 'string' && DestinationNS !== '' ? DestinationNS : 'default',
-      precedence: Number(Precedence) || 0,
-      // The intention depends on path, method or headers; Consul's `check` would report it as denied.
-      verdict: Array.isArray(Permissions) && Permissions.length > 0 ? 'unknown' : action
-    } as const
-  })
 }

@@ -1,0 +1,31 @@
+/** Schema of the settings by which services reach a listener through the mesh. */
+import type { Static } from 'typebox'
+import { Names, strict } from './kit.ts'
+import Type from './type.ts'
+
+export const InboundConnect = Type.Object(
+  {
+    service: Type.String({
+      minLength: 1,
+      description:
+        'Consul service as which callers reach the listener. Its leaf certificate is served, and the intentions for it decide which services may call.'
+    }),
+    whenUnknown: Names(['deny', 'allow'], {
+      default: 'deny',
+      description:
+        'Response to callers while Consul has not reported the intentions since the start: deny responds with 503. Once known, the last intentions stay in force while Consul is unavailable.'
+    })
+  },
+  {
+    ...strict,
+    description:
+      'Accepts only services of the mesh (Consul Connect): mTLS with the leaf certificate of `service`, instead of `tls`. Needs `discovery.consul`.'
+  }
+)
+
+export type InboundConnectOptions = Static<typeof InboundConnect>
+
+export const Direction = Names(['north-south', 'east-west'], {
+  description:
+    'Direction of the traffic, as a label in metrics, logs and the admin API; limits count each direction on its own. Default: east-west with `connect`, else north-south.'
+})
