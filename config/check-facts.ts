@@ -50,7 +50,7 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
     if (!report.usable(at) || report.unknownKeyIn(at)) continue
     if (!report.sound('/plugins') || !report.sound(pointer('/routes', index, 'plugins'))) continue
     const byPlugin = (fact: Fact) =>
-      data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
+      hasCallers(data, route) || data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
     const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
     const policy = { ...data.edge, ...route.edge }
     for (const lack of missingFacts(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
@@ -60,6 +60,11 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
       if (isSound) report.fault(`${at}/${key.name}/${option}`, message)
     }
   }
+}
+
+/** Returns whether services reach a route through the mesh: the calling service is the consumer. */
+function hasCallers({ listeners }: Written, { match }: WrittenRoute): boolean {
+  return listeners.some(({ name, connect }) => connect !== undefined && match.listeners?.includes(name) !== false)
 }
 
 /** Returns whether a plugin's hooks run on a route. */

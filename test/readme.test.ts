@@ -161,6 +161,7 @@ t.test('the variables of the example configuration, with their defaults', async 
 })
 
 const withIdentity = [
+  'jingwei_edge_callers_refused_total{listener,reason}',
   'jingwei_edge_certificate_expiry_timestamp_seconds{listener,certificate}',
   'jingwei_edge_certificate_not_before_timestamp_seconds{listener,certificate}',
   'jingwei_edge_certificate_reloads_total{listener,outcome}',

@@ -8,12 +8,12 @@ export const InboundConnect = Type.Object(
     service: Type.String({
       minLength: 1,
       description:
-        'Consul service as which callers reach the listener. Its leaf certificate is served, and the intentions for it decide which services may call.'
+        'Consul service as which callers reach the listener. Its leaf certificate is presented, and the rules of Consul Connect for it decide which services may call.'
     }),
     whenUnknown: Names(['deny', 'allow'], {
       default: 'deny',
       description:
-        'Response to callers while Consul has not reported the intentions since the start: deny responds with 503. Once known, the last intentions stay in force while Consul is unavailable.'
+        'Response to callers while Consul has not reported since the start which services may call: deny responds with 503. Once known, the last rules stay in force while Consul is unavailable.'
     })
   },
   {
@@ -27,5 +27,5 @@ export type InboundConnectOptions = Static<typeof InboundConnect>
 
 export const Direction = Names(['north-south', 'east-west'], {
   description:
-    'Direction of the traffic, as a label in metrics, logs and the admin API; limits count each direction on its own. Default: east-west with `connect`, else north-south.'
+    'Direction of the traffic: between external clients and services, or between services. Requests have it as a label wherever they are counted, logged or shown, and rate limits count each direction on its own. Default: east-west with `connect`, else north-south.'
 })

@@ -1,5 +1,6 @@
 /** `listen` as a list. */
 import t from 'tap'
+import { directionOf } from '../../config/direction.ts'
 import { ConfigError } from '../../config/load.ts'
 import { parseConfig } from '../../plugins/config.ts'
 
@@ -102,4 +103,52 @@ t.test('faults in listen are reported', async (t) => {
     /^listen\[0\]: expected a mapping/,
     /^listen\[1\]\.port: expected/
   ])
+})
+
+t.test('connect: services of the mesh as callers', async (t) => {
+  const discovery = { consul: { url: 'http://127.0.0.1:8500' } }
+  const connect = { service: 'jingwei' }
+  const { listeners } = parse([{ port: 1 }, { name: 'mesh', port: 2, connect, http2: true }], { discovery })
+  t.match(listeners[1], { connect: { service: 'jingwei', whenUnknown: 'deny' }, http2: true })
+  t.same(listeners.map(directionOf), ['north-south', 'east-west'])
+  const named = parse(
+    [
+      { port: 1, direction: 'east-west' },
+      { name: 'mesh', port: 2, connect, direction: 'north-south' }
+    ],
+    {
+      discovery
+    }
+  )
+  t.same(named.listeners.map(directionOf), ['east-west', 'north-south'])
+  t.same(faults({ connect, port: 2 }), ['listen.connect: needs discovery.consul'])
+  t.same(faults({ connect: {}, port: 2, http2: true }, { discovery }), ['listen.connect: missing key "service"'])
+  t.same(faults({ port: 2, direction: 'up' }), ['listen.direction: expected one of north-south, east-west, found "up"'])
+  t.same(faults({ connect, path: './mesh.sock' }, { discovery }), [
+    'listen.connect: other services cannot reach a Unix socket ("path")'
+  ])
+  t.same(faults({ connect, port: 2, trustHeaders: ['x-forwarded-client-cert'] }, { discovery }), [
+    'listen.trustHeaders[0]: the gateway sets this header itself from the certificate of the caller'
+  ])
+  t.same(faults({ connect, port: 2, redirect: 'https' }, { discovery }), [
+    'listen.redirect: this listener uses TLS, so its requests are https already',
+    'listen.redirect: no listener with a port uses TLS; set the port of the redirect: { to: https, port: 443 }'
+  ])
+})
+
+t.test('a limit by consumer on routes that services reach through the mesh', async (t) => {
+  const discovery = { consul: { url: 'http://127.0.0.1:8500' } }
+  const listen = [{ port: 1 }, { name: 'mesh', port: 2, connect: { service: 'jingwei' } }]
+  const routes = (listeners?: string[]) => [
+    {
+      name: 'all',
+      match: { path: '/', ...(listeners && { listeners }) },
+      service: 'any',
+      edge: { rateLimit: { max: 1, window: '1s', by: 'consumer' } }
+    }
+  ]
+  const services = { any: { instances: ['http://127.0.0.1:1'] } }
+  t.same(faults(listen, { discovery, services, routes: routes() }), [])
+  t.same(faults(listen, { discovery, services, routes: routes(['mesh']) }), [])
+  t.match(faults(listen, { discovery, services, routes: routes(['default']) }), [/consumer: nothing on this route/])
 })
