@@ -72,16 +72,13 @@ function* checkListener({ at, path, trustProxy, tls, connect, http2 }: Listen, c
 }
 
 /** Checks the listener of services in the mesh. */
-function checkConnect({ at, connect, tls, path, trustHeaders }: Listen, { data, report }: Checked): void {
+function checkConnect({ at, connect, tls, path, trustHeaders }: Listen, { report }: Checked): void {
   const place = `${at}/connect`
   if (connect === undefined || !report.sound(place)) return
   if (tls !== undefined) {
     report.fault(place, 'the certificate of the mesh is used instead of "tls"; set only one of the two', 'key')
   }
   if (path !== undefined) report.fault(place, 'other services cannot reach a Unix socket ("path")', 'key')
-  if (report.usable('/discovery') && data.discovery.consul === undefined) {
-    report.fault(place, 'needs discovery.consul', 'key')
-  }
   const spoofable = trustHeaders.indexOf('x-forwarded-client-cert')
   if (spoofable !== -1 && report.sound(`${at}/trustHeaders`)) {
     const message = 'the gateway sets this header itself from the certificate of the caller'

@@ -19,7 +19,7 @@ export const InboundConnect = Type.Object(
   {
     ...strict,
     description:
-      'Accepts only services of the mesh (Consul Connect): mTLS with the leaf certificate of `service`, instead of `tls`. Needs `discovery.consul`.'
+      'Accepts only services of the mesh (Consul Connect): mTLS with the leaf certificate of `service`, instead of `tls`. Needs Consul under `discovery`.'
   }
 )
 

@@ -107,7 +107,8 @@ export const connectKeys: readonly Key[] = [
         'direct (default): to the instances; sidecar: to the local listener in `services.NAME.sidecar`; connect: to the instances by Consul Connect, with mTLS.'
     }),
     levels: gatewayAndService,
-    check: checkMode
+    check: checkMode,
+    checkAll: checkListeners
   },
   { name: 'identity', options: Identity, levels: gatewayOnly },
   {
@@ -135,6 +136,16 @@ function checkMode(mode: string, at: string, checked: Checked, { service }: Plac
     report.fault(at, `mode sidecar needs services.${service}.sidecar, the URL of its local listener`)
   }
   if (mode === 'connect') checkHasConsul(at, checked)
+}
+
+/** Checks that the listeners for callers in the mesh can get a certificate. */
+function checkListeners({ data, report }: Checked): void {
+  if (!report.usable('/discovery') || data.discovery.consul !== undefined) return
+  for (const { at, connect } of data.listeners) {
+    if (connect !== undefined && report.sound(`${at}/connect`)) {
+      report.fault(`${at}/connect`, 'needs discovery.consul', 'key')
+    }
+  }
 }
 
 /** Checks the keys that Consul Connect and intentions depend on. */

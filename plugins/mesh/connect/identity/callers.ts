@@ -4,11 +4,11 @@
  * seconds, or blocks where Consul supports that. While Consul is unavailable, the last known intentions stay in force.
  */
 import { isDeepStrictEqual } from 'node:util'
-import type { ConsulOptions } from '../../../../config/schema.ts'
 import type { Admission, InboundStatus, MeshCaller } from '../../../seam.ts'
 import { asError } from '../../../thrown.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
+import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import type { Intention } from './intention-list.ts'
 import { governing, intentionsIn } from './intention-list.ts'
