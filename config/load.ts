@@ -163,7 +163,7 @@ export class Loader {
     yield* validator.validate(data, report)
     if (report.usable('')) normalizeListeners(data as Written, report)
     yield* check(data as Written, report, resolve(file), this.#keys)
-    reportFailed(this.#failures, entriesOf(data), report)
+    reportFailed(this.#failures, entriesOf(data), resolve(file), report)
     report.throwIfAny(this.#failures.values().next().value)
     for (const warning of report.warnings) warn(warning)
     const config = yield* complete(data as Written, { file: resolve(file), hash }, this.#keys, report)

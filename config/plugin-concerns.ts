@@ -1,6 +1,8 @@
 /** Collects the keys of concerns that a file's plugins define, before the file is validated. */
 import { dirname, resolve } from 'node:path'
 import type { TSchema } from 'typebox'
+import type { PluginSource } from '../plugins/thrown-at.ts'
+import { textWithPlace } from '../plugins/thrown-at.ts'
 import { atOnce } from '../plugins/time-slices.ts'
 import { compile, schemaFault } from './compile.ts'
 import type { Key, Keys } from './concern.ts'
@@ -28,10 +30,12 @@ export interface PluginModule {
 }
 
 /** Imports a plugin's module, given by an absolute path or a package. */
-export type ImportModule = (
-  plugin: { readonly path?: string; readonly package?: string },
-  configFile: string
-) => Promise<PluginModule>
+export type ImportModule = (plugin: PluginSource, configFile: string) => Promise<PluginModule>
+
+/** A module and the entry that names it. */
+interface ImportedModule extends PluginModule {
+  readonly source: PluginSource
+}
 
 /** Imports the modules of the entries of `plugins`; an item is null if the import failed, and `failed` gets the error. */
 export async function pluginModules(
@@ -39,21 +43,22 @@ export async function pluginModules(
   file: string,
   imported: ImportModule,
   failed: (index: number, error: unknown) => void
-): Promise<(PluginModule | null)[]> {
-  const modules: (PluginModule | null)[] = []
+): Promise<(ImportedModule | null)[]> {
+  const modules: (ImportedModule | null)[] = []
   for (const [index, entry] of entries.entries()) {
-    const module = moduleOf(entry, file)
-    const failedHere = (error: unknown) => {
+    const source = sourceOf(entry, file)
+    try {
+      modules.push(source === null ? null : { ...(await imported(source, file)), source })
+    } catch (error) {
       failed(index, error)
-      return null
+      modules.push(null)
     }
-    modules.push(module === null ? null : await imported(module, file).catch(failedHere))
   }
   return modules
 }
 
 export function pluginConcerns(
-  modules: readonly (PluginModule | null)[],
+  modules: readonly (ImportedModule | null)[],
   report: Report,
   known: Keys
 ): { edge: Key[]; mesh: Key[]; areSound: boolean } {
@@ -72,7 +77,7 @@ export function pluginConcerns(
     } else {
       const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
       found[half].push({
-        ...contained(concern, pointer('/plugins', index), report),
+        ...contained(concern, module!.source, pointer('/plugins', index), report),
         options: orOff(withId(concern.options, `${half}/${concern.name}`)),
         levels
       })
@@ -95,14 +100,14 @@ function withId(schema: TSchema, $id: string): TSchema {
 /**
  * Wraps the functions of a user's concern, so that what they throw becomes a fault. `entry`: pointer of its plugin's entry.
  */
-function contained(concern: PluginConcern, entry: string, report: Report): PluginConcern {
+function contained(concern: PluginConcern, source: PluginSource, entry: string, report: Report): PluginConcern {
   const { name, check, checkAll, complete, instructions, otherServices, perRequestHeaders } = concern
-  const what = (error: unknown) => `the check of concern ${name} failed: ${textOf(error)}`
+  const what = (error: unknown) => `the check of concern ${name} failed: ${textWithPlace(error, source)}`
   const attempt = <T>(key: string, call: () => T, otherwise: T): T => {
     try {
       return call()
     } catch (error) {
-      report.fault(entry, `"${key}" of concern ${name} failed: ${textOf(error)}`)
+      report.fault(entry, `"${key}" of concern ${name} failed: ${textWithPlace(error, source)}`)
       return otherwise
     }
   }
@@ -150,18 +155,18 @@ function contained(concern: PluginConcern, entry: string, report: Report): Plugi
 const isIterable = (value: unknown): value is Iterable<void> =>
   typeof value === 'object' && value !== null && Symbol.iterator in value
 
-const textOf = (error: unknown) => (error instanceof Error ? error.message : String(error))
-
 /** Reports modules that could not be imported, unless the entry has a fault already, such as a missing file. */
 export function reportFailed(
   failures: ReadonlyMap<number, unknown>,
   entries: readonly unknown[],
+  file: string,
   report: Report
 ): void {
   for (const [index, error] of failures) {
     const at = pointer('/plugins', index)
-    const { path, package: name } = entries[index] as { path?: string; package?: string }
-    if (report.sound(at)) report.fault(at, `cannot load ${path ?? name}: ${textOf(error)}`)
+    const { path, package: name } = entries[index] as PluginSource
+    const text = textWithPlace(error, sourceOf(entries[index], file)!)
+    if (report.sound(at)) report.fault(at, `cannot load ${path ?? name}: ${text}`)
   }
 }
 
@@ -182,7 +187,7 @@ export function entriesOf(data: unknown): readonly unknown[] {
   return Array.isArray(plugins) ? plugins : []
 }
 
-function moduleOf(entry: unknown, file: string): Parameters<ImportModule>[0] | null {
+function sourceOf(entry: unknown, file: string): PluginSource | null {
   if (typeof entry !== 'object' || entry === null) return null
   const { path, package: name } = entry as { path?: unknown; package?: unknown }
   if (typeof path === 'string') return { path: resolve(dirname(file), path) }

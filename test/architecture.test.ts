@@ -59,7 +59,7 @@ const timeSlices = 'plugins/time-slices.ts'
 
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
-  'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
+  'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/thrown-at.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
   'plugins/listener-of.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', timeSlices
 ] // biome-ignore format: a list
 

@@ -4,13 +4,14 @@ import type { Fault } from '../../config/faults.ts'
 import { ConfigError } from '../../config/faults.ts'
 import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
+import { textWithPlace } from '../thrown-at.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
 import { claimedRoute, guardClaims } from './plugin-claims.ts'
 import type { AnyPlugin, PluginModule } from './plugin-modules.ts'
 import { importPlugin, isConcern } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
-import { startFailure, textOf } from './start-failure.ts'
+import { startFailure } from './start-failure.ts'
 import type { Placed } from './user-concerns.ts'
 import { placeAll, startConcern } from './user-concerns.ts'
 
@@ -52,7 +53,8 @@ async function importAll({ plugins, file }: Config): Promise<PluginModule[]> {
       modules.push(await importPlugin(plugin, file))
     } catch (error) {
       cause ??= error
-      faults.push(faultAt(file, index, plugin, `cannot load ${plugin.path ?? plugin.package}: ${textOf(error)}`))
+      const message = `cannot load ${plugin.path ?? plugin.package}: ${textWithPlace(error, plugin)}`
+      faults.push(faultAt(file, index, plugin, message))
     }
   }
   if (faults.length > 0) throw new ConfigError(file, faults, { cause })

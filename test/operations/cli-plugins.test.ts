@@ -61,7 +61,7 @@ t.test('check reports a plugin that cannot start', async (t) => {
   t.equal(code, 1)
   t.equal(
     stderr,
-    'gateway.yaml:5:5: plugins[1]: b.mjs failed to start: no luck\n1 fault in gateway.yaml; nothing was started\n'
+    'gateway.yaml:5:5: plugins[1]: b.mjs failed to start: no luck (b.mjs:2:55)\n1 fault in gateway.yaml; nothing was started\n'
   )
   const debug = await run(t, ['check', 'FILE'], files, { JINGWEI_LOG_LEVEL: 'debug' })
   t.match(debug.stderr, /Error: no luck\n +at .*b\.mjs/, 'where it was thrown, for its author')
@@ -127,8 +127,8 @@ plugins:
   t.equal(
     stderr,
     `a closed
-gateway.yaml:9:5: plugins[0]: a.mjs failed to start: no luck
-gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here
+gateway.yaml:9:5: plugins[0]: a.mjs failed to start: no luck (a.mjs:2:83)
+gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here (b.mjs:3:54)
 2 faults in gateway.yaml; nothing was started
 `
   )

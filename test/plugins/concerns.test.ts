@@ -440,7 +440,7 @@ plugins: [{ path: ./tenant.ts }]
   )
   t.equal(missing.length, 2)
   const broken = (await faultsOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)).split('\n')
-  t.equal(broken[0], 'gateway.yaml:7:11: plugins[0]: cannot load ./tenant.ts: no luck')
+  t.equal(broken[0], 'gateway.yaml:7:11: plugins[0]: cannot load ./tenant.ts: no luck (tenant.ts:1:7)')
   t.equal(broken.length, 2)
   const file = await folderOf(t, { 'tenant.ts': 'throw new Error("no luck")' }, yaml)
   await t.rejects(loadConfig(file, {}), { cause: { message: 'no luck' } }, 'the cause is the error that was thrown')

@@ -422,7 +422,7 @@ plugins: [{ path: bad.mjs }]
     t.equal(ended.code, 1)
     t.match(
       ended.stderr,
-      /^\S+gateway\.yaml:5:11: plugins\[0\]: \S+bad\.mjs failed to start: no luck\n1 fault in .*\n$/
+      /^\S+gateway\.yaml:5:11: plugins\[0\]: \S+bad\.mjs failed to start: no luck \(bad\.mjs:\d:\d+\)\n1 fault in .*\n$/
     )
     t.equal(ended.stdout, '')
   })

@@ -290,7 +290,9 @@ t.test('the command reports the failure in one line, and exits with 1', async (t
   const sum = '1 fault in \\S+; nothing was started'
   t.match(
     ended.stderr,
-    new RegExp(`^\\S+gateway\\.yaml:4:5: plugins\\[0\\]: \\S+bad\\.mjs failed to start: no luck\\n${sum}\\n$`)
+    new RegExp(
+      `^\\S+gateway\\.yaml:4:5: plugins\\[0\\]: \\S+bad\\.mjs failed to start: no luck \\(bad\\.mjs:1:30\\)\\n${sum}\\n$`
+    )
   )
   t.equal(ended.stdout, '')
 })

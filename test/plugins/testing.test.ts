@@ -409,9 +409,9 @@ edge: { bodyLimit: 1kb }
     [{ override: { routes: [orders, orders] } }, ['override of testGateway: routes[1].name: duplicate route name "orders"; it is also in override of testGateway', 'override of testGateway: routes[1].match: routes "orders" (in override of testGateway) and "orders" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /orders']],
     [{ override: { edge: { jwt: { secret: 'x'.repeat(32) } }, services: null } }, ['gateway.yaml:2:61: routes[0].service: unknown service "orders"']],
     [{ plugins: [{ path: './nowhere.mjs' }] }, [`plugins of testGateway: plugins[1].path: no such file: ${process.cwd()}/nowhere.mjs`]],
-    [{ folder: dir, plugins: [{ path: './fails.mjs' }] }, ['plugins of testGateway: plugins[1]: fails.mjs failed to start: no luck']],
-    [{ folder: dir, plugins: [{ path: './module.mjs' }] }, ['plugins of testGateway: plugins[1]: cannot load module.mjs: x']],
-    [{ folder: dir, override: { plugins: [{ path: './fails.mjs' }] } }, ['override of testGateway: plugins[0]: fails.mjs failed to start: no luck']]
+    [{ folder: dir, plugins: [{ path: './fails.mjs' }] }, ['plugins of testGateway: plugins[1]: fails.mjs failed to start: no luck (fails.mjs:1:42)']],
+    [{ folder: dir, plugins: [{ path: './module.mjs' }] }, ['plugins of testGateway: plugins[1]: cannot load module.mjs: x (module.mjs:1:7)']],
+    [{ folder: dir, override: { plugins: [{ path: './fails.mjs' }] } }, ['override of testGateway: plugins[0]: fails.mjs failed to start: no luck (fails.mjs:1:42)']]
   ]
   for (const [options, faults] of cases) t.strictSame(await faultsOf(options), faults)
 }) // biome-ignore format: a table
