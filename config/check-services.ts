@@ -65,17 +65,23 @@ function checkService(name: string, checked: Checked): void {
   checkMode(at, service, named, checked)
 }
 
+/** Joins names: `a, b or c`. */
+const either = (names: readonly string[]) => names.join(', ').replace(/, ([^,]*)$/, ' or $1')
+
 /** Checks that one registry finds a service which names no source. */
 function checkDefault(at: string, checked: Checked): void {
   const { data, keys, report } = checked
   if (keys.lackConcerns || !report.usable('/discovery/default')) return
-  const found = keys.sources.filter(({ name, findsByName }) => findsByName && isConfigured(name, checked))
+  const found = keys.sources.filter(({ name, findsByName }) => {
+    if (findsByName === undefined || !isConfigured(name, checked)) return false
+    return !report.usable(pointer('/discovery', name)) || findsByName(Reflect.get(data.discovery, name))
+  })
   if (found.length === 0) {
     const own = keys.sources.flatMap(({ name, needsOptions }) => (needsOptions ? [] : [name]))
     const registries = keys.sources.flatMap(({ name, findsByName }) => (findsByName ? [`discovery.${name}`] : []))
     report.fault(
       at,
-      `has no source of instances; set ${own.join(' or ')}, or a registry that finds it by its name: ${registries.join(' or ')}`
+      `has no source of instances; set ${either(own)}, or a registry that finds it by its name: ${either(registries)}`
     )
   } else if (found.length > 1 && data.discovery.default === undefined) {
     const names = found.map(({ name }) => name)

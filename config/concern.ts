@@ -92,8 +92,11 @@ export interface SourceKey {
   readonly service: TSchema
   /** True if a service that names the source needs `discovery.NAME`. */
   readonly needsOptions?: boolean
-  /** True if the source finds a service by its name alone, so that it can be the default of services that name no source. */
-  readonly findsByName?: boolean
+  /**
+   * Returns whether the source, with these options, finds a service by its name alone, so that it can be the default of services
+   * that name no source. Absent: it cannot.
+   */
+  findsByName?(options: unknown): boolean
   /** True if the source finds the instances of Consul Connect, which `mode: connect` needs. */
   readonly findsConnect?: boolean
   /** Checks rules of `discovery.NAME` that the schema cannot express; values within it may have faults. */

@@ -17,7 +17,8 @@ export const instancesKey = {
   }
 } satisfies SourceKey
 
-function checkOrigin(at: string, text: string | undefined, report: Report): void {
+/** Checks that a URL has no more than scheme, host and port. */
+export function checkOrigin(at: string, text: string | undefined, report: Report): void {
   if (text === undefined || !report.usable(at)) return
   const url = new URL(text)
   const extra = [

@@ -8,6 +8,9 @@ export const sourcesOf = (service: ServiceOptions, sources: readonly SourceKey[]
 
 /** Returns the sources that can find a service which names none; with `discovery.default`, that one. */
 export function defaultSources(discovery: DiscoveryOptions, sources: readonly SourceKey[]): SourceKey[] {
-  const usable = sources.filter(({ name, findsByName }) => findsByName && Reflect.get(discovery, name) !== undefined)
+  const usable = sources.filter(({ name, findsByName }) => {
+    const options: unknown = Reflect.get(discovery, name)
+    return options !== undefined && findsByName?.(options)
+  })
   return discovery.default === undefined ? usable : usable.filter(({ name }) => name === discovery.default)
 }

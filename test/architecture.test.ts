@@ -75,6 +75,9 @@ const undiciParts = 'plugins/mesh/core/undici.ts'
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
 
+/** The only file of the mesh that reads files as the configuration does; it is imported on first use. */
+const fileFormats = 'plugins/mesh/discovery/file/parse.ts'
+
 /** Modules that the options of a concern and their checks are made of. */
 const ofOptions = new Set([
   'typebox', 'config/schema/type.ts', 'config/schema/kit.ts', 'config/units.ts', 'config/concern.ts', 'config/checked.ts',
@@ -107,6 +110,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   }
   if (inMesh(file)) {
     if (isFastify(target)) return file === 'plugins/mesh/index.ts' ? null : 'only index.ts of the mesh knows Fastify'
+    if (file === fileFormats && within('config')(target)) return null
     if (target === 'config/schema.ts') return typeOnly ? null : 'the mesh takes only types of the configuration'
     if (inMesh(target) || isNode(target) || ofOptions.has(target)) return null
     if (target === 'undici' && typeOnly) return null
@@ -379,7 +383,7 @@ t.test('files stay small', async (t) => {
   )
 })
 
-/** Files that the program loads when it imports `entry`, and the packages. */
+/** Files that the program loads when it imports `entry`, and the packages; without those that only the first file with instances loads. */
 function loaded(entry: string) {
   const files = new Set<string>()
   const packages = new Set<string>()
@@ -387,7 +391,7 @@ function loaded(entry: string) {
     if (files.has(file)) return
     files.add(file)
     for (const { target, typeOnly } of importsOf(file, sources.get(file)!)) {
-      if (typeOnly) continue
+      if (typeOnly || target === fileFormats) continue
       if (sources.has(target)) visit(target)
       else packages.add(target)
     }

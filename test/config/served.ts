@@ -100,7 +100,7 @@ const dir = dirname(cert)
 const file = join(dir, 'gateway.yaml')
 writeFileSync(join(dir, 'text.pem'), 'no certificate')
 const publicKey = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
-texts.push('one', 'other', 'one.pem', 'text.pem', 'cert.pem', 'key.pem', String(publicKey))
+texts.push('one', 'other', 'one.pem', 'text.pem', 'cert.pem', 'key.pem', 'consul', String(publicKey))
 
 type Mapping = Record<string | number, unknown>
 
@@ -124,7 +124,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^listen\.tls\.(certificates|default)/, ({ listen }) => Object.assign(listen, { tls: { certificates: [{ cert, key }] } })],
   [/^listen\.redirect/, ({ listen }) => Object.assign(listen, { redirect: { port: 443 } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
-  [/^discovery\.consul/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
+  [/^discovery\.(consul|default)/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^discovery\.snapshot/, ({ discovery }) => Object.assign(discovery, { snapshot: { path: join(dir, 'snapshot') } })],
   [/^redis/, (config) => Object.assign(config, { redis: { url: 'redis://127.0.0.1:1' } })],
   [/^redis/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', store: 'redis' } })],
@@ -151,6 +151,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^mesh\.(mode|intentions|identity)/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^services\.one\.consul/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^services\.one\.consul/, ({ services }) => Object.assign(services, { one: { consul: {} } })],
+  [/^services\.one\.file/, ({ services }) => Object.assign(services, { one: { file: { path: 'one.yaml' } } })],
   [/^services\.one\.dns/, ({ services }) => Object.assign(services, { one: { dns: { host: '127.0.0.1', port: 1 } } })],
   [/^services\.one\.instances/, ({ services }) => Object.assign(services, { one: { instances: [{ url: service.url }] } })],
   [/^services\.one\.subsets/, ({ services }) => Object.assign(services.one!, { subsets: { one: {} } })],

@@ -40,11 +40,11 @@ export function localShares(
 }
 
 function tierOf({ meta }: Instance, { datacenter, zone }: Locality): 0 | 1 | 2 {
-  const theirs = meta['consul-dc'] ?? null
+  const theirs = meta['consul-dc'] ?? meta.datacenter ?? null
   // Zones in different datacenters may have the same name.
   const elsewhere = datacenter !== null && theirs !== null && theirs !== datacenter
   if (elsewhere) return 2
-  if (zone !== null && meta['consul-zone'] === zone) return 0
+  if (zone !== null && (meta['consul-zone'] ?? meta.zone) === zone) return 0
   return datacenter !== null && theirs === datacenter ? 1 : 2
 }
 

@@ -50,7 +50,10 @@ export function createDiscovery(
     const named = sources.find(({ name }) => Reflect.get(service, name) !== undefined)
     // A configuration that was not completed by the loader.
     const source =
-      named ?? sources.find(({ name, findsByName }) => findsByName && Reflect.get(options, name) !== undefined)
+      named ??
+      sources.find(
+        ({ name, findsByName }) => Reflect.get(options, name) !== undefined && findsByName?.(Reflect.get(options, name))
+      )
     if (source === undefined)
       throw new Error(`service ${service.name} has no source of instances, and no registry is configured`)
     if (service.mesh.mode !== 'connect' || source.findsConnect) return source

@@ -84,6 +84,11 @@ export class Publisher {
     return this.#size > 0
   }
 
+  /** Returns whether a set differs from the last published one. */
+  differs(instances: readonly InstanceSpec[]): boolean {
+    return JSON.stringify(instances) !== this.#last
+  }
+
   offer(instances: readonly InstanceSpec[]): void {
     const text = JSON.stringify(instances)
     if (text === this.#last) return

@@ -15,7 +15,7 @@ export default defineSource({
   options: ConsulAgent,
   service: ConsulService,
   needsOptions: true,
-  findsByName: true,
+  findsByName: () => true,
   findsConnect: true,
   check(options, at, checked) {
     const place = `${at}/tls`

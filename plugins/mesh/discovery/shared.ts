@@ -1,0 +1,48 @@
+/** The latest result of a registry that several services share. */
+import type { Watching } from './watched.ts'
+
+type Follower<T> = (result: Result<T>) => void
+type Result<T> = { readonly value: T } | { readonly error: unknown }
+
+export class Shared<T> {
+  readonly #begin: (shared: Shared<T>) => () => void
+  readonly #followers = new Set<Follower<T>>()
+  #latest: Result<T> | null = null
+  #end: (() => void) | null = null
+
+  /** Takes a function that is called for the first follower; it returns one that is called after the last. */
+  constructor(begin: (shared: Shared<T>) => () => void) {
+    this.#begin = begin
+  }
+
+  set(value: T): void {
+    this.#tell({ value })
+  }
+
+  fail(error: unknown): void {
+    this.#tell({ error })
+  }
+
+  /** Passes the latest result and all further ones to a service, until it ends. */
+  async follow({ signal, fail }: Watching, take: (value: T) => void): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const follower: Follower<T> = (result) => ('value' in result ? take(result.value) : fail(result.error))
+    this.#followers.add(follower)
+    signal.addEventListener('abort', () => resolve(), { once: true })
+    if (this.#latest !== null) follower(this.#latest)
+    this.#end ??= this.#begin(this)
+    await promise
+    this.#followers.delete(follower)
+    if (this.#followers.size > 0) return
+    this.#end?.()
+    this.#end = null
+    // It may be outdated when the next service follows.
+    this.#latest = null
+  }
+
+  #tell(result: Result<T>): void {
+    if (this.#end === null) return
+    this.#latest = result
+    for (const follower of this.#followers) follower(result)
+  }
+}
