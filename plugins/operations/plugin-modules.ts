@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { registerHooks } from 'node:module'
-import { extname } from 'node:path'
+import { extname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import type { Key } from '../../config/concern.ts'
@@ -74,25 +74,33 @@ export async function importPlugin(
 
 /** Entry of the package for plugins. */
 const helpers = 'jingwei/plugin'
-const ownHelpers = new URL(`../plugin-api${extname(import.meta.filename)}`, import.meta.url).href
+const ownHelpers = join(import.meta.dirname, `../plugin-api${extname(import.meta.filename)}`)
 
-/** Imports a file. Where it cannot find the package, as beside a checkout, `jingwei/plugin` is that of this gateway. */
-async function fromPath(path: string): Promise<unknown> {
-  const hooks = registerHooks({
+let isProvided = false
+
+/**
+ * Makes `jingwei/plugin` that of this gateway, for files that cannot find the package, as beside a checkout. Once per process
+ * and for as long as that runs: a plugin may import it late, and a module that was loaded stays in Node's cache as well.
+ */
+function provideHelpers(): void {
+  if (isProvided) return
+  isProvided = true
+  registerHooks({
     resolve(specifier, context, next) {
       if (specifier !== helpers) return next(specifier, context)
       try {
         return next(specifier, context)
       } catch {
-        return next(ownHelpers, context)
+        // `require` takes paths, `import` URLs.
+        return next(context.conditions.includes('require') ? ownHelpers : pathToFileURL(ownHelpers).href, context)
       }
     }
   })
-  try {
-    return await import(pathToFileURL(path).href)
-  } finally {
-    hooks.deregister()
-  }
+}
+
+async function fromPath(path: string): Promise<unknown> {
+  provideHelpers()
+  return import(pathToFileURL(path).href)
 }
 
 /** Imports a package, resolved from the configuration's folder, else from the gateway. */
