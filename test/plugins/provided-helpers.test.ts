@@ -41,11 +41,11 @@ t.test('all get the helpers of this gateway, and not a second copy of them', asy
 })
 
 t.test('in a process without a test runner, alone and in either order', async (t) => {
-  // The hooks of the test runner compile a required `.ts` file as JavaScript.
-  const { NODE_OPTIONS: _hooks, ...env } = process.env
+  // The test runner adds hooks by this variable, which compile a required `.ts` file as JavaScript.
+  const command = `unset NODE_OPTIONS; exec "${process.execPath}" "${app}" check`
   for (const order of [...plugins.map((file) => [file]), plugins, plugins.toReversed()]) {
     const file = await gatewayWith(t, order)
-    const { code, stdout, stderr } = await runToEnd(process.execPath, [app, 'check', file], { env })
+    const { code, stdout, stderr } = await runToEnd('bash', ['-c', `${command} "${file}"`])
     t.strictSame({ code, stdout, stderr }, { code: 0, stdout: `${file}: ok, 0 routes, 0 services\n`, stderr: '' })
   }
 })
