@@ -27,7 +27,7 @@ import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import edge, { commands, concerns } from './plugins/edge/index.ts'
-import { gatewayOptions, serverOptions, socketOptions } from './plugins/edge/protocol/listener.ts'
+import { gatewayOptions, serverOptions as optionsOf, socketOptions } from './plugins/edge/protocol/listener.ts'
 import { byListener } from './plugins/edge/protocol/peers.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
@@ -64,6 +64,8 @@ import proxyRoutes from './routes/proxy.ts'
 export { ConfigError } from './config/faults.ts'
 export type { Config } from './config/schema.ts'
 export { loadConfig, loadWithoutPlugins, parseConfig } from './plugins/config.ts'
+export type { Serving } from './plugins/operations/serve.ts'
+export { serve } from './plugins/operations/serve.ts'
 
 // Loaded by the first configuration that has it.
 const meshHalf = moduleOnFirstUse<typeof import('./plugins/mesh-half.mts')>('./plugins/mesh-half.mts', import.meta.url)
@@ -144,6 +146,14 @@ function createProbe(config: Config, gateway: FastifyInstance): FastifyInstance 
   return probe
 }
 
+/**
+ * Returns options of Fastify's constructor for a server of your own in which the gateway is registered: limits of its sockets,
+ * TLS, trusted proxies and the log, as the configuration sets them for the first listener.
+ */
+export function serverOptions(config: Config): FastifyServerOptions {
+  return { ...optionsOf(config), logger: loggerOptions() } as FastifyServerOptions
+}
+
 export interface BuildOptions {
   /** `false` disables the log. */
   logger?: boolean
@@ -170,7 +180,7 @@ export function build(
 ): FastifyInstance {
   assertLoaded('build', config)
   const server = Fastify({
-    ...(host ? { ...gatewayOptions(config), serverFactory: host.edge.create } : serverOptions(config)),
+    ...(host ? { ...gatewayOptions(config), serverFactory: host.edge.create } : optionsOf(config)),
     ...(log === undefined ? { logger: logger === false ? false : loggerOptions() } : { loggerInstance: log })
   } as FastifyServerOptions)
   if (sealed) server.decorate(SEALED, true)

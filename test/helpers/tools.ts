@@ -66,7 +66,7 @@ const catalogue = {
 } satisfies Record<string, Entry>
 
 /** Programs that the tests need. */
-export const testTools: ToolName[] = ['consul', 'redis-server', 'haproxy', 'prometheus', 'promtool']
+export const testTools: ToolName[] = ['consul', 'redis-server', 'haproxy', 'prometheus', 'promtool', 'chromium']
 
 const cache = resolve(import.meta.dirname, '../../.cache/tools')
 const found = new Map<ToolName, Promise<Tool>>()
