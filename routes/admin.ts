@@ -1,6 +1,7 @@
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import { directionsOf } from '../config/direction.ts'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
 
@@ -70,6 +71,7 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
       return {
         name,
         match: maskedMatch(match),
+        directions: directionsOf(config.listeners, match.listeners),
         service,
         ...(via && { via }),
         ...(mesh.split && { split: mesh.split.map(maskedShare) }),
@@ -90,6 +92,18 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
     return [...routes, ...own]
   })
   server.get('/admin/services', async () => gateway.mesh.status())
+
+  server.get('/admin/listeners', async () => {
+    const inbound = gateway.hasDecorator('inbound') ? gateway.inbound.status() : []
+    const listeners = await gateway.listenerStatus()
+    return listeners.map((listener) => {
+      const accepts = inbound.find((each) => each.listener === listener.name)
+      if (accepts === undefined) return listener
+      const { listener: _name, expiresAt, validFrom: _from, ...connect } = accepts
+      const certificateExpires = expiresAt === null ? null : new Date(expiresAt * 1000).toISOString()
+      return { ...listener, connect: { ...connect, certificateExpires } }
+    })
+  })
 
   server.get('/admin/certificates', async () =>
     gateway.certificates().map(({ facts, ...certificate }) => {

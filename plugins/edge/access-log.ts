@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { maskUserinfo } from '../../config/credentials.ts'
+import { directionsOf } from '../../config/direction.ts'
 import Type from '../../config/schema/type.ts'
 import { unmapped } from '../http-syntax.ts'
 import { edgeRouteOf, isUnrouted } from './attach.ts'
@@ -35,6 +36,7 @@ export default edgeConcern({
   ownRoutes: 'always',
   async plugin(fastify, { config: { edge, listeners } }) {
     const hasSeveralListeners = listeners.length > 1
+    const hasServices = directionsOf(listeners).includes('east-west')
     fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
       request.callerIp = unmapped(request.ip)
@@ -72,6 +74,7 @@ export default edgeConcern({
           reason: request.refusalReason ?? undefined,
           cause: request.failureCause ?? undefined,
           listener: hasSeveralListeners ? request.listener : undefined,
+          direction: hasServices ? request.direction : undefined,
           traceId: traceIdOf(request.headers.traceparent)
         },
         'request'

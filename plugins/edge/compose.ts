@@ -1,6 +1,8 @@
 /** Composes an edge from a list of concerns: the gateway's, or the few of a sidecar. */
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
+import type { Direction } from '../../config/direction.ts'
+import { directionOf } from '../../config/direction.ts'
 import type { Config } from '../../config/schema.ts'
 import type { EdgeConcern } from './concern.ts'
 import { edgeConcern } from './concern.ts'
@@ -9,6 +11,7 @@ import { watchErrorHandlers } from './error-handlers.ts'
 import { watchRouteHooks } from './not-found.ts'
 import { EdgeOrder } from './order.ts'
 import { OwnRoutes } from './own-routes.ts'
+import { statusOf } from './protocol/listener-status.ts'
 import { byListener, Peers } from './protocol/peers.ts'
 import { isProtected, protect } from './protocol/protection.ts'
 import { receiveUpgrades } from './protocol/upgrades.ts'
@@ -21,6 +24,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Name of the listener that the request came to. */
     readonly listener: string
+    /** Direction of the traffic on that listener. */
+    readonly direction: Direction
   }
 }
 
@@ -48,6 +53,13 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
           return listenerOf(this.raw)
         }
       })
+      const directionFor = byListener(config, directionOf)
+      fastify.decorateRequest('direction', {
+        getter() {
+          return directionFor(this.raw)
+        }
+      })
+      fastify.decorate('listenerStatus', () => statusOf(fastify.server, config))
       const order = new EdgeOrder(concerns, config.listeners)
       fastify.decorate('edgeOrder', order)
       const ownRoutes = new OwnRoutes(fastify, config, order)

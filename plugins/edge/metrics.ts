@@ -2,9 +2,12 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
+import type { Direction } from '../../config/direction.ts'
+import { directionsOf } from '../../config/direction.ts'
 import type { Config } from '../../config/schema.ts'
 import { listeningOf } from '../listener-of.ts'
 import { attach, edgeRouteOf, isUnrouted } from './attach.ts'
+import { connectionsOf } from './protocol/listener-status.ts'
 import { onRefused, reasons } from './protocol/refusals.ts'
 
 /** Buckets of the duration histogram, in seconds. */
@@ -21,13 +24,13 @@ export default fp<Config>(
     const { meter } = fastify
     const requests = meter.counter({
       name: 'jingwei_edge_requests_total',
-      help: 'Client requests, by route, method and status.',
-      labelNames: ['route', 'method', 'status']
+      help: 'Requests, by route, method, status and direction of the traffic.',
+      labelNames: ['route', 'method', 'status', 'direction']
     })
     const duration = meter.histogram({
       name: 'jingwei_edge_request_duration_seconds',
-      help: 'Time from the header section of the request to the end of the response, by route.',
-      labelNames: ['route'],
+      help: 'Time from the header section of the request to the end of the response, by route and direction of the traffic.',
+      labelNames: ['route', 'direction'],
       buckets
     })
     const refused = meter.counter({
@@ -47,41 +50,55 @@ export default fp<Config>(
       async collect() {
         await Promise.all(
           listeningOf(fastify.server).map(async ({ name, server }) => {
-            const count = await new Promise<number>((resolve) => {
-              server.getConnections((error, connections) => resolve(error ? 0 : connections))
-            })
-            active.set({ listener: name }, count)
+            active.set({ listener: name }, await connectionsOf(server))
           })
         )
       }
     })
 
-    const observe = (route: string, methodOf: (request: FastifyRequest) => string) => {
-      const timer = duration.labels(route)
+    /** Returns a function that counts and times the requests of a route and direction, with series that are bound once. */
+    const seriesOf = (route: string, direction: Direction, methodOf: (request: FastifyRequest) => string) => {
+      const timer = duration.labels(route, direction)
       // Bound once per method and status: finding a child by its labels costs more than counting.
       const children = new Map<string, ReturnType<typeof requests.labels>>()
-      return (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+      return (request: FastifyRequest, reply: FastifyReply) => {
         const method = methodOf(request)
         const key = method + reply.statusCode
         let child = children.get(key)
         if (child === undefined) {
-          child = requests.labels(route, method, String(reply.statusCode))
+          child = requests.labels(route, method, String(reply.statusCode), direction)
           children.set(key, child)
         }
         child.inc()
         // The duration of a WebSocket says nothing about the gateway.
         if (reply.statusCode !== 101) timer.observe(reply.elapsedTime / 1000)
+      }
+    }
+    const observe = (
+      route: string,
+      methodOf: (request: FastifyRequest) => string,
+      directions: readonly Direction[] = directionsOf(config.listeners)
+    ) => {
+      const [first, ...others] = directions.map(
+        (direction) => [direction, seriesOf(route, direction, methodOf)] as const
+      )
+      const byDirection = new Map([first!, ...others])
+      const count = others.length === 0 ? first![1] : null
+      return (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+        const counted = count ?? byDirection.get(request.direction)!
+        counted(request, reply)
         done()
       }
     }
     fastify.addHook('onRoute', (routeOptions) => {
       const route = edgeRouteOf(routeOptions.config)
-      if (route !== undefined)
-        attach(
-          routeOptions,
-          'onResponse',
-          observe(route.name, (request) => request.method)
-        )
+      if (route === undefined) return
+      const directions = directionsOf(config.listeners, routeOptions.config?.route?.match.listeners)
+      attach(
+        routeOptions,
+        'onResponse',
+        observe(route.name, (request) => request.method, directions)
+      )
     })
     const unrouted = observe('(none)', () => '(any)')
     fastify.addHook('onResponse', (request, reply, done) => {

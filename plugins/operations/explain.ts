@@ -3,6 +3,7 @@
  * instances. Sends nothing, counts nothing and takes no random decisions.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
+import { directionOf, directionsOf } from '../../config/direction.ts'
 import { hostKey } from '../../config/host-name.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
@@ -49,8 +50,9 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
   const { method, path, headers, ip = '127.0.0.1', consumer } = query
   const { listeners } = config
   const { listener = config.listen.name } = query
-  const request = { method, path, ...(listeners.length > 1 && { listener }) }
   const listen = listeners.find(({ name }) => name === listener)
+  const direction = listen && directionsOf(listeners).includes('east-west') && { direction: directionOf(listen) }
+  const request = { method, path, ...(listeners.length > 1 && { listener }), ...direction }
   if (listen === undefined) {
     const message = `no listener is named "${listener}": there are ${listeners.map(({ name }) => name).join(', ')}`
     return { request, route: null, refused: { status: 404, code: null, message }, own: null }
@@ -118,7 +120,11 @@ export async function probeOwnRoutes(probe: FastifyInstance, gateway: FastifyIns
 /** Formats the explanation as text for the command line. */
 export function explainText(explained: Explained): string {
   const { request, refused, own } = explained
-  const lines = [`${request.method} ${request.path}${'listener' in request ? ` on ${request.listener}` : ''}`]
+  const on = [
+    ...('listener' in request ? [` on ${request.listener}`] : []),
+    ...('direction' in request ? [` (${request.direction})`] : [])
+  ]
+  const lines = [`${request.method} ${request.path}${on.join('')}`]
   if (refused !== null) {
     lines.push(`  refused   ${refused.status} ${refused.code ?? ''} ${refused.message}`.trimEnd())
     return `${lines.join('\n')}\n`

@@ -269,7 +269,11 @@ t.test('many requests are refused', (t) => {
     firing(
       t,
       [
-        node('jingwei_edge_requests_total', '0+500x400', ',route="orders",method="GET",status="200"'),
+        node(
+          'jingwei_edge_requests_total',
+          '0+500x400',
+          ',route="orders",method="GET",status="200",direction="north-south"'
+        ),
         refused('malformed', '0+20x150 3000+50x250'),
         refused('too-slow', '0x400')
       ],

@@ -135,7 +135,7 @@ t.test('with a healthy cluster, the error panel shows each route at 0', async (t
   const { panels } = JSON.parse(await readFile(file, 'utf8')) as Dashboard
   const [target] = panels.find(({ title }) => title === 'Error ratio')!.targets!
   const requests = (route: string, status: number) => ({
-    series: `jingwei_edge_requests_total{instance="gateway-1",route="${route}",method="GET",status="${status}"}`,
+    series: `jingwei_edge_requests_total{instance="gateway-1",route="${route}",method="GET",status="${status}",direction="north-south"}`,
     values: '0+10x20'
   })
   const ratios = (users: number) => [

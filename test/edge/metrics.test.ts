@@ -38,13 +38,13 @@ t.test('requests are counted by route, method and status, and no label comes fro
   }
   const counts = last.split('\n').filter((line) => line.startsWith('jingwei_edge_requests_total{'))
   t.strictSame(counts.sort(), [
-    'jingwei_edge_requests_total{route="(none)",method="(any)",status="404"} 5',
-    'jingwei_edge_requests_total{route="(none)",method="(any)",status="405"} 1',
-    'jingwei_edge_requests_total{route="api",method="GET",status="200"} 2',
-    'jingwei_edge_requests_total{route="api",method="GET",status="400"} 1',
-    'jingwei_edge_requests_total{route="api",method="POST",status="200"} 1',
-    'jingwei_edge_requests_total{route="slow",method="GET",status="499"} 1'
+    'jingwei_edge_requests_total{route="(none)",method="(any)",status="404",direction="north-south"} 5',
+    'jingwei_edge_requests_total{route="(none)",method="(any)",status="405",direction="north-south"} 1',
+    'jingwei_edge_requests_total{route="api",method="GET",status="200",direction="north-south"} 2',
+    'jingwei_edge_requests_total{route="api",method="GET",status="400",direction="north-south"} 1',
+    'jingwei_edge_requests_total{route="api",method="POST",status="200",direction="north-south"} 1',
+    'jingwei_edge_requests_total{route="slow",method="GET",status="499",direction="north-south"} 1'
   ])
-  t.match(last, /^jingwei_edge_request_duration_seconds_count\{route="api"\} 4$/m)
-  t.match(last, /^jingwei_edge_request_duration_seconds_count\{route="slow"\} 1$/m)
+  t.match(last, /^jingwei_edge_request_duration_seconds_count\{route="api",direction="north-south"\} 4$/m)
+  t.match(last, /^jingwei_edge_request_duration_seconds_count\{route="slow",direction="north-south"\} 1$/m)
 })

@@ -238,7 +238,10 @@ t.test('without trust, the peers of a Unix socket are one client', async (t) => 
   t.equal(seen(answer)['x-forwarded-for'], 'unknown')
   t.equal((await ask({ socketPath, headers: headers(2) })).status, 200)
   t.equal((await ask({ socketPath, headers: headers(3) })).status, 429)
-  t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="429"\} 1$/m)
+  t.match(
+    await gateway.metrics(),
+    /^jingwei_edge_requests_total\{route="all",method="GET",status="429",direction="north-south"\} 1$/m
+  )
 })
 
 t.test('of two gateways that find a stale socket file, one listens', async (t) => {

@@ -96,7 +96,7 @@ t.test('a plugin may decorate the server with `metrics`, as fastify-metrics does
   await (await fetch(`${url}/api`)).text()
   t.match(
     await server.meter.registry.metrics(),
-    /jingwei_edge_requests_total\{route="orders",method="GET",status="200"\} 1/
+    /jingwei_edge_requests_total\{route="orders",method="GET",status="200",direction="north-south"\} 1/
   )
 })
 
@@ -115,7 +115,7 @@ t.test('fastify-metrics and the gateway count in separate registries', async (t)
   t.match(await (await fetch(`${url}/theirs`)).text(), /^http_request_duration_seconds_count/m)
   t.match(
     await server.meter.registry.metrics(),
-    /jingwei_edge_requests_total\{route="orders",method="GET",status="200"\} 1/
+    /jingwei_edge_requests_total\{route="orders",method="GET",status="200",direction="north-south"\} 1/
   )
 })
 
@@ -145,6 +145,6 @@ t.test('metrics of plugins are counted without the admin port', async (t) => {
   for (const line of ['seen_total{status="200"} 1', 'seen_total{status="404"} 1', 'all_total 4', 'ready 1']) {
     t.ok(text.split('\n').includes(line), line)
   }
-  t.match(text, /jingwei_edge_requests_total\{route="orders",method="GET",status="200"\} 1/)
+  t.match(text, /jingwei_edge_requests_total\{route="orders",method="GET",status="200",direction="north-south"\} 1/)
   t.match(text, /jingwei_mesh_attempts_total\{[^}]*\} 1/)
 })

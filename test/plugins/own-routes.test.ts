@@ -76,9 +76,15 @@ t.test('own routes have a request id, an access line and metrics without configu
   })
   t.match(second, { method: 'POST', path: '/fails', route: '/fails', status: 500, error: 'JW_PLUGIN_FAILED' })
   const metrics = await server.metrics.metrics()
-  t.match(metrics, /jingwei_edge_requests_total\{route="\/home\/:id",method="GET",status="200"\} 1/)
-  t.match(metrics, /jingwei_edge_requests_total\{route="\/fails",method="POST",status="500"\} 1/)
-  t.match(metrics, /jingwei_edge_request_duration_seconds_count\{route="\/home\/:id"\} 1/)
+  t.match(
+    metrics,
+    /jingwei_edge_requests_total\{route="\/home\/:id",method="GET",status="200",direction="north-south"\} 1/
+  )
+  t.match(
+    metrics,
+    /jingwei_edge_requests_total\{route="\/fails",method="POST",status="500",direction="north-south"\} 1/
+  )
+  t.match(metrics, /jingwei_edge_request_duration_seconds_count\{route="\/home\/:id",direction="north-south"\} 1/)
 })
 
 t.test('accessLog: false at the top level or on the route switches the access line off', async (t) => {
@@ -371,7 +377,7 @@ for (const [where, plugin, path] of [
     const named = lines.filter(({ msg, route }) => msg === 'request' && route === name)
     t.equal(named.length, where === 'of the gateway' ? 5 : 4, 'each request is logged once')
     const counted = await server.metrics.metrics()
-    t.match(counted, `jingwei_edge_requests_total{route="${name}",method="GET",status="401"} 1`)
+    t.match(counted, `jingwei_edge_requests_total{route="${name}",method="GET",status="401",direction="north-south"} 1`)
   })
 }
 

@@ -53,7 +53,10 @@ t.test('routes of one listener are 404 on others, over HTTP/1.1, TLS and HTTP/2'
     'nor for other methods'
   )
   t.equal((await ask({ port: portOf('internal'), path: '/both', method: 'PROPFIND' })).status, 405)
-  t.match(await metrics(), /jingwei_edge_requests_total\{route="there",method="GET",status="200"\} 1/)
+  t.match(
+    await metrics(),
+    /jingwei_edge_requests_total\{route="there",method="GET",status="200",direction="north-south"\} 1/
+  )
 
   const preflight = { origin: 'https://a.example', 'access-control-request-method': 'GET' }
   const allowed = async (name: string) =>

@@ -90,7 +90,7 @@ t.test('maxRequests, maxConnections, maxPendingRequests: refused at once, or que
   t.match(await world.concern('caps'), { active: 1, pending: 1, maxConnections: 1, maxRequests: 2 })
   clients[1]!.socket.destroy()
   await world.until(series('pending_requests'), 0)
-  await world.until('jingwei_edge_requests_total{route="orders",method="GET",status="499"}', 1)
+  await world.until('jingwei_edge_requests_total{route="orders",method="GET",status="499",direction="north-south"}', 1)
   const next = world.begin('/?hold&4')
   await world.until(series('pending_requests'), 1)
   world.held()[0]!.end()
@@ -163,7 +163,7 @@ t.test('limit: rate, per, burst, queue, queueTimeout; a client that disconnects 
   const refused = await world.send('/3')
   t.match(refused, { status: 503, code: 'JW_UPSTREAM_LIMITED', headers: { 'retry-after': /^[234]$/ } })
   waits.socket.destroy()
-  await world.until('jingwei_edge_requests_total{route="orders",method="GET",status="499"}', 1)
+  await world.until('jingwei_edge_requests_total{route="orders",method="GET",status="499",direction="north-south"}', 1)
   t.equal((await world.concern('rate-limit')).pending, 0)
   t.equal((await world.send('/4')).status, 200, 'the queue place was free')
   t.strictSame(

@@ -7,7 +7,8 @@ import { eventually } from '../../helpers/eventually.ts'
 import type { Instance, World } from './support.ts'
 import { gatewayOf, head, instances, urls } from './support.ts'
 
-const gone = (method = 'GET') => `jingwei_edge_requests_total{route="orders",method="${method}",status="499"}`
+const gone = (method = 'GET') =>
+  `jingwei_edge_requests_total{route="orders",method="${method}",status="499",direction="north-south"}`
 
 async function gatewayTo(t: Test, mesh: string) {
   const some = await instances(t, 'a', 'b')

@@ -240,7 +240,7 @@ t.test('log and metrics include requests through http-proxy', async (t) => {
   const gateway = await gatewayWith(t, { admin: { port: 0 }, services: { orders: { instances: [one.url] } } })
   await get(gateway.port, '/via/7')
   const text = await gateway.server.metrics.metrics()
-  t.match(text, /jingwei_edge_requests_total\{route="via",method="GET",status="200"\} 1/)
+  t.match(text, /jingwei_edge_requests_total\{route="via",method="GET",status="200",direction="north-south"\} 1/)
   t.match(text, /jingwei_mesh_attempts_total\{service="orders",outcome="success"\} 1/)
   t.match(
     gateway.log.filter(({ msg }) => msg === 'request'),
@@ -264,7 +264,10 @@ t.test("and requests of a plugin's own registration, which may use concerns of t
   t.equal((await get(gateway.port, '/guarded/7')).status, 200)
   t.equal((await get(gateway.port, '/guarded/7')).status, 429)
   const text = await gateway.server.metrics.metrics()
-  t.match(text, /jingwei_edge_requests_total\{route="\/orders\/\*",method="GET",status="200"\} 1/)
+  t.match(
+    text,
+    /jingwei_edge_requests_total\{route="\/orders\/\*",method="GET",status="200",direction="north-south"\} 1/
+  )
   const lines = gateway.log.filter(({ msg }) => msg === 'request')
   t.match(lines, [
     { route: '/orders/*', status: 200, service: 'orders', instance: one.url, attempts: 1, bytesSent: 3 },

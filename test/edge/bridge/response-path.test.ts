@@ -132,7 +132,7 @@ t.test('requests are counted by the status that a hook has given them', async (t
   })
   t.teardown(close)
   t.match(await get(port, '/r0'), { status: 203, body: 'hello' })
-  const counted = /^jingwei_edge_requests_total\{route="r0",method="GET",status="203"\} 1$/m
+  const counted = /^jingwei_edge_requests_total\{route="r0",method="GET",status="203",direction="north-south"\} 1$/m
   await eventually(() => server.mesh.status()[0]!.active === 0)
   t.match(await server.metrics.metrics(), counted)
 })

@@ -109,7 +109,10 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
   t.match(await explained('/.well-known/acme-challenge/x&header=host:named.example'), { route: 'proof' })
   t.match(await explained('/.well-known/acme-challenge/x'), { route: null, refused: { status: 308 } })
   t.match(await explained('/a/../b'), { route: null, refused: { status: 400 } })
-  t.match(await gateway.metrics(), /^jingwei_edge_requests_total\{route="all",method="GET",status="308"\} \d+$/m)
+  t.match(
+    await gateway.metrics(),
+    /^jingwei_edge_requests_total\{route="all",method="GET",status="308",direction="north-south"\} \d+$/m
+  )
 
   const changed = { ...plain, unknownHost: 421, redirect: { port: 443, status: 301 } }
   t.equal((await gateway.reload({ listen: [changed, secure], ...sections })).faults.length, 1)

@@ -191,7 +191,10 @@ t.test(
       { method: 'G!T', status: 501 }
     ])
     const metrics = await gateway.server.metrics.metrics()
-    t.match(metrics, 'jingwei_edge_requests_total{route="(none)",method="(any)",status="501"} 3')
+    t.match(
+      metrics,
+      'jingwei_edge_requests_total{route="(none)",method="(any)",status="501",direction="north-south"} 3'
+    )
     t.notOk(gateway.log.some(({ msg }) => /bug/.test(String(msg))))
     t.notOk(
       gateway.log.some(({ level }) => Number(level) >= 40),

@@ -287,8 +287,11 @@ t.test('if one side disconnects, the other is closed; logged once, counted while
   await eventually(() => lines().length === 2)
   t.equal(await metric(gauge), 0)
   t.equal(active(), 0)
-  t.equal(await metric('jingwei_edge_requests_total{route="ws",method="GET",status="101"}'), 2)
-  t.notOk(await metric('jingwei_edge_request_duration_seconds_count{route="ws"}'), 'no time of requests')
+  t.equal(await metric('jingwei_edge_requests_total{route="ws",method="GET",status="101",direction="north-south"}'), 2)
+  t.notOk(
+    await metric('jingwei_edge_request_duration_seconds_count{route="ws",direction="north-south"}'),
+    'no time of requests'
+  )
 })
 
 t.test('the last bytes of a service that ends are delivered', async (t) => {

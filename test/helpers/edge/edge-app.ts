@@ -32,7 +32,12 @@ async function build(
 ): Promise<FastifyInstance> {
   const fastify = Fastify({ exposeHeadRoutes: false, ...options.server })
   const configured = routes.map(({ name, edge }) => ({ name, edge }) as unknown as RouteConfig)
-  const config = { file: '/nowhere/gateway.yaml', routes: configured, redis: options.redis } as unknown as Config
+  const config = {
+    file: '/nowhere/gateway.yaml',
+    routes: configured,
+    listeners: [{ name: 'default' }],
+    redis: options.redis
+  } as unknown as Config
   options.before?.(fastify)
   fastify.decorateRequest('consumer', null)
   for (const { plugin } of concerns) await fastify.register(plugin as FastifyPluginAsync<Config>, config)

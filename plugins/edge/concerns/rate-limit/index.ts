@@ -12,6 +12,7 @@ import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/ra
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { FifoMap } from 'toad-cache'
+import { directionsOf } from '../../../../config/direction.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { RedisOptions } from '../../../../config/schema.ts'
@@ -97,6 +98,8 @@ export default edgeConcern({
     }
 
     const counters = new Map<string, Counter>()
+    const hasBothDirections = directionsOf(config.listeners).length > 1
+    const keyFor = (by: RateLimitOptions['by']) => (hasBothDirections ? perDirection(keyBy(by)) : keyBy(by))
 
     return (options, route) => {
       const { name } = edgeRouteOf(route.config)!
@@ -104,7 +107,7 @@ export default edgeConcern({
       const counter = counters.get(counted) ?? createCounter(name, counted, options)
       counters.set(counted, counter)
       const { max, window: timeWindow, by, maxPerAddress } = options
-      const keyOf = keyBy(by)
+      const keyOf = keyFor(by)
       const errorResponseBuilder: LimitOptions['errorResponseBuilder'] = (request, { after }) => {
         request.refusalReason = reasonFor(by, request)
         return new RateLimited(after)
@@ -117,7 +120,8 @@ export default edgeConcern({
         return limiter(request, reply)
       }
       const admit = counter instanceof LocalCounter ? synchronousLimit(limit, counter, options, keyOf) : null
-      const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, maxPerAddress, timeWindow)]
+      const byAddress =
+        maxPerAddress === undefined ? [] : [addressLimit(counter, keyFor('ip'), maxPerAddress, timeWindow)]
       // `limit` is either kind of hook: Fastify passes request and reply first, and waits for the promise.
       if (by !== 'consumer') return { onRequest: [...byAddress, admit ?? limit] }
       const afterAll: preParsingHookHandler =
@@ -166,8 +170,7 @@ function synchronousLimit(limit: Limit, counter: LocalCounter, { max, window }: 
 }
 
 /** Limits the address, too. The plugin is not used, because it applies only one limit to a request. */
-function addressLimit(counter: Counter, max: number, window: number) {
-  const address = keyBy('ip')
+function addressLimit(counter: Counter, address: KeyOf, max: number, window: number) {
   return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
     const onCount = (_error: Error | null, count?: Count): void => {
       if (count === undefined || count.current <= max) {
@@ -239,6 +242,12 @@ function keyBy(by: RateLimitOptions['by']): KeyOf {
     return value ? boundedKey('header:', value) : address(request)
   }
 }
+
+/** Returns a function that counts calls between services apart from requests of clients, whose keys stay the same. */
+const perDirection =
+  (keyOf: KeyOf): KeyOf =>
+  (request) =>
+    request.direction === 'east-west' ? `east-west:${keyOf(request)}` : keyOf(request)
 
 /**
  * Returns a function that finds the next field with a name in `rawHeaders`; -1 if there is none. It also finds spellings

@@ -1,4 +1,5 @@
 import createError from '@fastify/error'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../../config/schema.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
@@ -30,6 +31,7 @@ export default fp<Config>(
       help: 'Requests of services that may not call, by listener and reason.',
       labelNames: ['listener', 'reason']
     })
+    measureCertificates(fastify)
     const rulesOf = byListener(config, ({ name, connect }) =>
       connect === undefined
         ? null
@@ -59,3 +61,27 @@ export default fp<Config>(
   },
   { name: 'jingwei-inbound', fastify: '5.x' }
 )
+
+/** Exposes the validity of the certificates, with the metrics of certificates in files. */
+function measureCertificates(fastify: FastifyInstance): void {
+  if (!fastify.hasDecorator('inbound')) return
+  const times = [
+    ['jingwei_edge_certificate_expiry_timestamp_seconds', 'Time until which the certificate is valid.', 'expiresAt'],
+    ['jingwei_edge_certificate_not_before_timestamp_seconds', 'Time from which the certificate is valid.', 'validFrom']
+  ] as const
+  const ends = times.map(([name, help, time]) =>
+    meterOf(fastify).gauge({
+      name,
+      help,
+      labelNames: ['listener', 'certificate'],
+      collect: (set) => {
+        for (const { listener, service, [time]: at } of fastify.inbound.status()) {
+          if (at !== null) set({ listener, certificate: `connect:${service}` }, at)
+        }
+      }
+    })
+  )
+  fastify.addHook('onClose', async () => {
+    for (const end of ends) end()
+  })
+}

@@ -1,0 +1,327 @@
+// slow: takes about 20 s
+/** The listener for services of the mesh, with a scripted Consul: certificates, their changes, decisions, direction. */
+import { once } from 'node:events'
+import type http from 'node:http'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
+import type { ConnectionOptions } from 'node:tls'
+import tls from 'node:tls'
+import type { Test } from 'tap'
+import t from 'tap'
+import { intentionTiming } from '../../../../plugins/mesh/connect/identity/intentions.ts'
+import type { Authority, Issued } from '../../../helpers/certificates.ts'
+import { authority, folderFor } from '../../../helpers/certificates.ts'
+import { eventually } from '../../../helpers/eventually.ts'
+import { drain, running, service } from '../../../helpers/listeners.ts'
+import { scripted } from './support.ts'
+
+intentionTiming.every = 20
+
+const domain = '11111111-2222.consul'
+const uriOf = (name: string, trustDomain = domain) => `spiffe://${trustDomain}/ns/default/dc/dc1/svc/${name}`
+const leafPath = (name: string) => `/v1/agent/connect/ca/leaf/${name}`
+const rootsPath = '/v1/agent/connect/ca/roots'
+const matchPath = '/v1/connect/intentions/match'
+const checkPath = '/v1/connect/intentions/check'
+
+const folder = folderFor(t)
+const first = authority(folder, 'first')
+const second = authority(folder, 'second')
+const issued = (by: Authority, name: string, san = `URI:${uriOf(name)}`) => by.issue(name, { san })
+const shows = ({ cert, key }: Issued) => ({ cert, key })
+const web = issued(first, 'web')
+
+const intention = (source: string, action: string, precedence = 9, more = {}) => ({
+  SourceNS: 'default',
+  SourceName: source,
+  DestinationNS: 'default',
+  DestinationName: 'jingwei',
+  Precedence: precedence,
+  Action: action,
+  ...more
+})
+
+/** A page of the admin port: a list, or an explanation. */
+interface Listed {
+  readonly edge: readonly string[]
+  readonly [index: number]: unknown
+}
+
+interface Scene {
+  /** Listener `mesh`, beside the listener `public`. */
+  readonly connect?: object
+  readonly http2?: boolean
+  readonly edge?: object
+  readonly isReady?: boolean
+  readonly listen?: object
+}
+
+async function scene(t: Test, { connect = {}, http2 = false, edge = {}, isReady = true, listen = {} }: Scene = {}) {
+  const consul = await scripted(t)
+  const url = await service(t)
+  const say = {
+    leaf: (by: Authority, name = 'jingwei') => {
+      const { cert, key } = issued(by, name)
+      consul.say(leafPath(name), { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uriOf(name) }, ++index)
+      return cert
+    },
+    roots: (...trusted: Authority[]) => {
+      const Roots = trusted.map(({ cert }) => ({ RootCert: cert }))
+      consul.say(rootsPath, { TrustDomain: domain, Roots }, ++index)
+    },
+    rules: (...rules: object[]) => consul.say(matchPath, { jingwei: rules }),
+    otherwise: (allowed: boolean) => consul.say(checkPath, { Allowed: allowed })
+  }
+  let index = 1
+  if (isReady) {
+    say.leaf(first)
+    say.roots(first)
+    say.rules()
+    say.otherwise(true)
+  }
+  const sections = (more: object = {}) => ({
+    discovery: { consul: { url: consul.consul.url } },
+    listen: [
+      { name: 'public', host: '127.0.0.1', port: 0, drain },
+      {
+        name: 'mesh',
+        host: '127.0.0.1',
+        port: 0,
+        connect: { service: 'jingwei', ...connect, ...more },
+        http2,
+        ...listen
+      }
+    ],
+    services: { any: { instances: [url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge }]
+  })
+  const gateway = await running(t, folderFor(t), sections())
+  const admin = async (path: string) => {
+    const { port } = gateway.runtime.admin!.address as AddressInfo
+    const response = await fetch(`http://127.0.0.1:${port}${path}`)
+    return { status: response.status, body: (await response.json()) as Record<string, unknown> & Listed }
+  }
+  const ready = () => eventually(async () => (await admin('/health/ready')).status === 200, 'ready')
+  if (isReady) await ready()
+  const port = gateway.portOf('mesh')
+  return { ...gateway, consul, say, sections, admin, ready, port, ask: (by: ConnectionOptions) => ask(port, by) }
+}
+
+/** Connects and sends a request. Returns the text of the response, or the code of the error. */
+function ask(port: number, options: ConnectionOptions): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
+    let text = ''
+    socket.once('secureConnect', () => socket.write('GET / HTTP/1.1\r\nhost: jingwei\r\nconnection: close\r\n\r\n'))
+    socket.on('data', (chunk) => {
+      text += chunk
+    })
+    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+    socket.on('close', () => resolve(text || 'closed'))
+  })
+}
+
+const ok = /^HTTP\/1\.1 200 /
+
+for (const http2 of [false, true]) {
+  t.test(`certificates of callers, with http2: ${http2}`, async (t) => {
+    const { ask, metrics, admin } = await scene(t, { http2 })
+    t.match(await ask(shows(web)), ok)
+    for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const refused: [what: string, options: ConnectionOptions][] = [
+        ['no certificate', {}],
+        ['of another authority', shows(issued(second, 'web'))],
+        ['without a name', shows(first.issue('nobody'))],
+        ['another trust domain', shows(issued(first, 'far', `URI:${uriOf('web', 'other.consul')}`))],
+        ['two URIs', shows(issued(first, 'two', `URI:${uriOf('web')},URI:${uriOf('batch')}`))],
+        ['not a service', shows(issued(first, 'agent', `URI:spiffe://${domain}/agent/client/dc/dc1/id/node1`))],
+        ['a DNS name alone', shows(issued(first, 'dns', 'DNS:web'))]
+      ]
+      for (const [what, options] of refused) t.notMatch(await ask({ maxVersion, ...options }), 'HTTP', what)
+    }
+    const counted = /^jingwei_edge_refused_total\{reason="client-certificate",listener="mesh"\} (\d+)$/m
+    t.equal(Number(counted.exec(await metrics())?.[1]), 14)
+    t.match(await ask(shows(web)), ok, 'still serves')
+    const { body } = await admin('/admin/listeners')
+    t.match(body, [
+      { name: 'public', direction: 'north-south', tls: false },
+      {
+        name: 'mesh',
+        direction: 'east-west',
+        tls: true,
+        http2,
+        connect: { service: 'jingwei', spiffeId: uriOf('jingwei'), error: null, rules: [], otherwise: 'allowed' }
+      }
+    ])
+    t.match(
+      await metrics(),
+      /^jingwei_edge_certificate_expiry_timestamp_seconds\{listener="mesh",certificate="connect:jingwei"\} \d+$/m
+    )
+  })
+}
+
+t.test('ALPN is not trusted: the first bytes show the protocol', async (t) => {
+  for (const http2 of [false, true]) {
+    const { ask } = await scene(t, { http2 })
+    for (const ALPNProtocols of [['h2'], ['http/1.1'], ['h2', 'http/1.1'], undefined]) {
+      t.match(await ask({ ...shows(web), ...(ALPNProtocols && { ALPNProtocols }) }), ok, `${http2} ${ALPNProtocols}`)
+    }
+  }
+})
+
+t.test('the first bytes arrive one by one, and a silent connection is closed', async (t) => {
+  const { port } = await scene(t, { http2: true, listen: { timeouts: { headers: '1s' } } })
+  const socket = tls.connect({
+    port,
+    host: '127.0.0.1',
+    rejectUnauthorized: false,
+    ALPNProtocols: ['h2'],
+    ...shows(web)
+  })
+  await once(socket, 'secureConnect')
+  // P of PATCH, and of HTTP/2's PRI.
+  for (const byte of 'PATCH / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n') {
+    socket.write(byte)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.match(Buffer.concat(await socket.toArray()).toString(), ok)
+  const silent = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...shows(web) })
+  silent.on('error', () => {})
+  await once(silent, 'secureConnect')
+  await once(silent, 'close')
+})
+
+t.test('no handshake before the certificate has arrived; readiness waits for certificate and rules', async (t) => {
+  const { ask, say, admin, ready } = await scene(t, { isReady: false })
+  t.notMatch(await ask(shows(web)), 'HTTP')
+  t.match(await admin('/health/ready'), { status: 503, body: { status: 'discovering', waitingFor: ['listener mesh'] } })
+  say.leaf(first)
+  say.roots(first)
+  await eventually(async () => /^HTTP/.test(await ask(shows(web))), 'a handshake')
+  t.match(await ask(shows(web)), /^HTTP\/1\.1 503 .*retry-after: 1\r.*JW_CALLER_UNDECIDED/s, 'fails closed')
+  t.match(await admin('/health/ready'), { status: 503, body: { listeners: { mesh: { error: /500/ } } } })
+  say.rules()
+  say.otherwise(true)
+  await ready()
+  t.match(await ask(shows(web)), ok)
+})
+
+t.test('whenUnknown: allow', async (t) => {
+  const { ask, say } = await scene(t, { isReady: false, connect: { whenUnknown: 'allow' } })
+  say.leaf(first)
+  say.roots(first)
+  await eventually(async () => ok.test(await ask(shows(web))), 'a response')
+  say.rules(intention('web', 'deny'))
+  say.otherwise(true)
+  await eventually(async () => /^HTTP\/1\.1 403/.test(await ask(shows(web))), 'the denial, once known')
+})
+
+t.test('decisions by precedence; they apply to open connections; the last ones stay', async (t) => {
+  const { ask, say, port, consul } = await scene(t)
+  const agent = new https.Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false, ...shows(web) })
+  t.teardown(() => agent.destroy())
+  let connections = 0
+  const again = async () => {
+    const request = https.request({ port, host: '127.0.0.1', agent }).end()
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage]
+    if (!request.reusedSocket) connections++
+    await response.toArray()
+    return response.statusCode
+  }
+  const becomes = (status: number) => eventually(async () => (await again()) === status, `${status}`)
+  t.equal(await again(), 200)
+  say.rules(intention('web', 'deny'))
+  await becomes(403)
+  t.match(await ask(shows(issued(first, 'batch'))), ok, 'by default')
+  say.rules(intention('*', 'deny', 8), intention('web', 'allow'))
+  await becomes(200)
+  t.match(await ask(shows(issued(first, 'batch'))), /^HTTP\/1\.1 403 .*JW_CALLER_DENIED/s)
+  say.rules(intention('web', 'allow', 9, { SourceNS: 'other' }), intention('*', 'deny', 8))
+  await becomes(403)
+  say.rules(intention('web', '', 9, { Permissions: [{ Action: 'allow', HTTP: { PathPrefix: '/' } }] }))
+  await becomes(403)
+  say.rules(intention('web', 'deny', 9, { SourcePeer: 'cluster-02' }))
+  await becomes(200)
+  say.rules()
+  say.otherwise(false)
+  await becomes(403)
+  say.rules(intention('web', 'allow'))
+  await becomes(200)
+  consul.say(matchPath, 'no leader', null, 500)
+  const asked = consul.asked.length
+  await eventually(() => consul.asked.length > asked + 1, 'failed queries')
+  t.equal(await again(), 200, 'the last known ones')
+  t.match(await ask(shows(issued(first, 'batch'))), /^HTTP\/1\.1 403/)
+  t.equal(connections, 1, 'all on one connection')
+})
+
+t.test('certificate and roots are replaced while the listener runs', async (t) => {
+  const { port, say, ask } = await scene(t)
+  const shown = () =>
+    new Promise<string>((resolve, reject) => {
+      const options = { port, host: '127.0.0.1', rejectUnauthorized: false, ...shows(web) }
+      const socket = tls.connect(options, () => {
+        resolve(socket.getPeerX509Certificate()!.toString())
+        socket.destroy()
+      })
+      socket.once('error', reject)
+    })
+  const open = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...shows(web) })
+  await once(open, 'secureConnect')
+  const theirs = shows(issued(second, 'web'))
+  t.notMatch(await ask(theirs), 'HTTP')
+  say.roots(second, first)
+  await eventually(async () => ok.test(await ask(theirs)), 'the second root')
+  t.match(await ask(shows(web)), ok, 'the first one is still trusted')
+  const renewed = say.leaf(second)
+  await eventually(async () => (await shown()).trim() === renewed.trim(), 'the new leaf')
+  say.roots(second)
+  await eventually(async () => !ok.test(await ask(shows(web))), 'the first root is gone')
+  open.write('GET / HTTP/1.1\r\nhost: jingwei\r\nconnection: close\r\n\r\n')
+  t.match(Buffer.concat(await open.toArray()).toString(), ok, 'open connections continue')
+})
+
+t.test('a reload keeps the identity, and may change the service; its presence needs a restart', async (t) => {
+  const { ask, say, reload, sections, consul, port, admin } = await scene(t)
+  const asked = consul.asked.filter((url) => url.startsWith(leafPath('jingwei'))).length
+  t.match(await reload({ ...sections(), watch: false }), { applied: true })
+  t.match(await ask(shows(web)), ok)
+  t.equal(consul.asked.filter((url) => url.startsWith(leafPath('jingwei'))).length, asked, 'not asked again')
+  say.leaf(first, 'front')
+  consul.say(matchPath, { jingwei: [], front: [intention('web', 'deny', 9, { DestinationName: 'front' })] })
+  t.match(await reload(sections({ service: 'front' })), { applied: true })
+  const name = () =>
+    new Promise<string>((resolve) => {
+      const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...shows(web) }, () => {
+        resolve(String(socket.getPeerCertificate().subjectaltname))
+        socket.destroy()
+      })
+    })
+  await eventually(async () => (await name()) === `URI:${uriOf('front')}`, 'the other certificate')
+  await eventually(async () => /^HTTP\/1\.1 403/.test(await ask(shows(web))), 'its intentions')
+  const { listen, ...rest } = sections()
+  const plain = listen.map((listener) => ({ ...listener, connect: undefined }))
+  const { applied, faults } = await reload({ ...rest, listen: plain })
+  t.equal(applied, false)
+  t.match(faults, [{ path: 'listen[1]', message: /restart/ }])
+  t.match((await admin('/admin/listeners')).body[1], { connect: { service: 'front' } })
+})
+
+t.test('direction: metrics, explain and separate counters of limits', async (t) => {
+  const edge = { rateLimit: { max: 2, window: '1h' } }
+  const { ask, portOf, metrics, admin } = await scene(t, { edge })
+  const statuses = async (send: () => Promise<number>) => [await send(), await send(), await send()]
+  const byClient = async () => (await fetch(`http://127.0.0.1:${portOf('public')}/`)).status
+  const byService = async () => Number(/^HTTP\/1\.1 (\d+)/.exec(await ask(shows(web)))![1])
+  t.same(await statuses(byService), [200, 200, 429])
+  t.same(await statuses(byClient), [200, 200, 429], 'of the same address')
+  const text = await metrics()
+  for (const direction of ['north-south', 'east-west']) {
+    t.match(text, `jingwei_edge_requests_total{route="all",method="GET",status="200",direction="${direction}"} 2`)
+    t.match(text, `jingwei_edge_request_duration_seconds_count{route="all",direction="${direction}"} 3`)
+  }
+  const { body } = await admin('/admin/explain?path=/x&listener=mesh')
+  t.match(body, { request: { listener: 'mesh', direction: 'east-west' } })
+  t.ok(body.edge.includes('mesh-caller'))
+  t.match((await admin('/admin/routes')).body, [{ directions: ['north-south', 'east-west'] }])
+})
